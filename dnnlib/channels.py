@@ -1,0 +1,60 @@
+"""The channels of an image: three colours, then one segmentation map per class.
+
+`images` are [..., 3 + C]; `rgb` and `segmaps` are their parts. C and the class names come from a data set's
+`dataset.json`; a label map is uint8 with 0 for the background and 1..C for the classes in channel order.
+"""
+
+import colorsys
+
+import numpy as np
+
+NUM_COLOURS = 3
+RGB = slice(0, NUM_COLOURS)
+SEGMAPS = slice(NUM_COLOURS, None)
+
+
+def num_channels(classes):
+    """Channels of an image with these classes: 3 + C."""
+    return NUM_COLOURS + len(classes)
+
+
+def one_hot(label_map, num_classes):
+    """Label map [...] uint8 -> segmaps [..., C] uint8 with 255 where the class is present.
+
+    Raises ValueError for a label above C.
+    """
+    label_map = np.asarray(label_map)
+    if label_map.size and label_map.max() > num_classes:
+        raise ValueError(f"label {label_map.max()} in a map of {num_classes} classes")
+    return (label_map[..., None] == np.arange(1, num_classes + 1)).astype(np.uint8) * np.uint8(255)
+
+
+def to_label_map(segmaps, threshold=0.0):
+    """Segmaps [..., C] -> label map [...] uint8: the largest class above `threshold`, else 0.
+
+    Generated maps are signed and a value > 0 means that the class is present (thesis, section 4.4.2); stored uint8
+    maps use threshold 127.
+    """
+    segmaps = np.asarray(segmaps)
+    if segmaps.shape[-1] == 0:
+        return np.zeros(segmaps.shape[:-1], np.uint8)
+    winner = segmaps.argmax(axis=-1)
+    present = segmaps.max(axis=-1) > threshold
+    return np.where(present, winner + 1, 0).astype(np.uint8)
+
+
+def palette(num_classes):
+    """Colours of the labels: uint8 [C + 1, 3], black for the background, then hues spread by the golden ratio.
+
+    Neighbouring labels get far hues, and every second one is darker, so that any C stays legible.
+    """
+    colours = [(0.0, 0.0, 0.0)]
+    for label in range(num_classes):
+        hue = (label * 0.618033988749895) % 1.0
+        colours.append(colorsys.hsv_to_rgb(hue, 0.85 if label % 3 else 0.55, 1.0 if label % 2 == 0 else 0.75))
+    return np.rint(np.array(colours) * 255).astype(np.uint8)
+
+
+def colourise(label_map, num_classes):
+    """Label map [...] -> RGB uint8 [..., 3] in the palette's colours."""
+    return palette(num_classes)[label_map]

@@ -1,0 +1,27 @@
+"""Names for functions and classes: unknown names list the known ones, duplicates are refused."""
+
+from dnnlib.util import UserError
+
+
+class Registry:
+    """A mapping from names to functions or classes of one kind ('metric', 'network', ...)."""
+
+    def __init__(self, kind):
+        self.kind = kind
+        self._entries = {}
+
+    def register(self, function):
+        """Decorator: enter a function or class under its own name. Raises ValueError on a duplicate."""
+        name = function.__name__
+        if name in self._entries:
+            raise ValueError(f"{self.kind} {name} is registered twice")
+        self._entries[name] = function
+        return function
+
+    def __getitem__(self, name):
+        if name not in self._entries:
+            raise UserError(f"unknown {self.kind} {name!r}; known: {', '.join(sorted(self._entries))}")
+        return self._entries[name]
+
+    def __iter__(self):
+        return iter(self._entries)

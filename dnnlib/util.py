@@ -1,0 +1,164 @@
+"""Run directories, logging, progress, files that are whole or absent, and one-line errors."""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+
+class UserError(Exception):
+    """A mistake its user can mend: one line that says what, where, and what is allowed or what to do."""
+
+
+def run_main(main):
+    """Run a script's `main(argv)` and leave with its exit status.
+
+    UserError and operating-system errors become one line on stderr and status 2; Ctrl-C becomes 130. The traceback is
+    shown only when `--debug` is among the arguments.
+    """
+    argv = sys.argv[1:]
+    try:
+        sys.exit(main(argv))
+    except (UserError, OSError) as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def one_line(error):
+    """An error's message on a single line; operating-system errors keep their file name."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def argument_parser(description, examples):
+    """An ArgumentParser whose help shows defaults and examples, and which knows `--debug`."""
+    parser = argparse.ArgumentParser(
+        description=description, epilog="examples:\n" + examples, allow_abbrev=False,
+        formatter_class=_HelpFormatter)
+    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    return parser
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults behind every option that has one, examples printed as written."""
+
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def parse_ints(text):
+    """'0-3,7' -> [0, 1, 2, 3, 7]. Raises argparse.ArgumentTypeError for anything else."""
+    numbers = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected numbers and ranges such as 0-35 or 3,7,12-15")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise argparse.ArgumentTypeError(f"{text!r}: the range {part} runs backwards")
+        numbers.extend(range(first, last + 1))
+    return numbers
+
+
+def progress(iterable=None, total=None, desc=None, unit="it"):
+    """A tqdm bar with rate and ETA on stderr; silent when stderr is not a terminal."""
+    return tqdm(iterable, total=total, desc=desc, unit=unit, disable=None, dynamic_ncols=True, smoothing=0.1)
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Yield a temporary path beside `path`; on success flush it to disk and rename it, on any error remove it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path, content):
+    """Write bytes or text so that `path` is either whole or as it was."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path, value):
+    """Write `value` as indented JSON, atomically."""
+    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path):
+    """Read JSON. Raises UserError where the file is missing or broken."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not valid JSON ({one_line(error)})") from None
+
+
+def append_jsonl(path, record):
+    """Append one JSON line."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def list_runs(results_dir):
+    """Run directories `NNNNN-<description>` below `results_dir`, oldest first."""
+    root = Path(results_dir)
+    runs = [p for p in root.iterdir() if p.is_dir() and re.match(r"\d{5}-", p.name)] if root.is_dir() else []
+    return sorted(runs, key=lambda p: p.name)
+
+
+def create_run_dir(results_dir, description):
+    """Make and return `results_dir/NNNNN-<description>` with the next free number."""
+    runs = list_runs(results_dir)
+    number = int(runs[-1].name[:5]) + 1 if runs else 0
+    path = Path(results_dir) / f"{number:05d}-{description}"
+    path.mkdir(parents=True)
+    return path
+
+
+def start_log(name, path=None):
+    """A logger that prints plain lines to stdout and, given `path`, appends them to that file."""
+    logger = logging.getLogger(name)
+    logger.handlers.clear()
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    handlers = [logging.StreamHandler(sys.stdout)]
+    if path is not None:
+        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    return logger
+
+
+def format_time(seconds):
+    """Seconds in the form 12s, 3m 05s, 2h 07m 30s or 1d 04h 10m."""
+    s = int(np.rint(seconds))
+    if s < 60:
+        return f"{s}s"
+    if s < 3600:
+        return f"{s // 60}m {s % 60:02d}s"
+    if s < 86400:
+        return f"{s // 3600}h {s // 60 % 60:02d}m {s % 60:02d}s"
+    return f"{s // 86400}d {s // 3600 % 24:02d}h {s // 60 % 60:02d}m"
