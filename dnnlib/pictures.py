@@ -1,0 +1,130 @@
+"""Pictures to look at: grids, colour-coded maps, overlays, legends; and PNG files, whole or absent.
+
+Images are [N, H, W, 3 + C]: `rgb` in [-1, 1] and signed maps (value > 0 = class present) as
+networks make them, or uint8 where said so. Nothing here imports TensorFlow.
+"""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dnnlib import channels
+from dnnlib.util import UserError, atomic_path
+
+LEGEND_ROW = 18  # height of one legend line in pixels; its text is two thirds of that
+
+
+def to_uint8(images):
+    """[-1, 1] -> [0, 255] as picture files are written: rint(127.5 x + 127.5), clipped.
+
+    Not-a-number becomes 0: a grid of a diverged network shows black and does not stop a training.
+    """
+    values = np.clip(np.nan_to_num(np.asarray(images, np.float32), nan=-1.0), -1, 1)
+    return np.rint(values * np.float32(127.5) + np.float32(127.5)).astype(np.uint8)
+
+
+def to_uint8_metrics(images):
+    """[-1, 1] -> [0, 255] as the metrics see images: 127.5 x + 128, saturated, then truncated.
+
+    Differs from `to_uint8` at exact midpoints only. Raises UserError for values not finite:
+    a number computed from them would mean nothing.
+    """
+    values = np.asarray(images, np.float32)
+    if not np.isfinite(values).all():
+        raise UserError("the network makes values that are not finite, it has diverged: "
+                        "use an older snapshot")
+    return np.clip(values * np.float32(127.5) + np.float32(128), 0, 255).astype(np.uint8)
+
+
+def image_grid(images, columns):
+    """Lay images [N, H, W, 3] uint8 out in rows of `columns` -> uint8 [rows*H, columns*W, 3].
+
+    Cells without an image are black. Raises ValueError for no images or no columns.
+    """
+    images = np.asarray(images)
+    count, height, width, depth = images.shape
+    if count < 1 or columns < 1:
+        raise ValueError(f"a grid of {count} images in {columns} columns")
+    rows = -(-count // columns)
+    cells = np.zeros((rows * columns, height, width, depth), np.uint8)
+    cells[:count] = images
+    cells = cells.reshape(rows, columns, height, width, depth)
+    return cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, depth)
+
+
+def map_pictures(segmaps):
+    """Signed maps [N, H, W, C] -> pictures uint8 [N, H, W, 3].
+
+    One map is white where present, several are drawn in the palette's colours.
+    """
+    num_classes = segmaps.shape[-1]
+    labels = channels.to_label_map(segmaps)
+    if num_classes == 1:
+        return np.repeat((labels * np.uint8(255))[..., None], 3, axis=-1)
+    return channels.colourise(labels, num_classes)
+
+
+def pair_grid(images, columns):
+    """Colour images beside their colour-coded maps, `columns` pairs a row.
+
+    images: [N, H, W, 3 + C] float, colours in [-1, 1], maps signed.
+    Returns uint8 [rows*H, columns*2*W, 3], or [rows*H, columns*W, 3] where there are no maps.
+    """
+    images = np.asarray(images)
+    rgb, segmaps = to_uint8(images[..., channels.RGB]), images[..., channels.SEGMAPS]
+    if segmaps.shape[-1] == 0:
+        return image_grid(rgb, columns)
+    return image_grid(np.concatenate([rgb, map_pictures(segmaps)], axis=2), columns)
+
+
+def overlay(rgb, label_map, num_classes, alpha=0.5):
+    """Tint the labelled pixels of rgb uint8 [..., 3] with their class's colour by `alpha`."""
+    label_map = np.asarray(label_map)
+    tint = channels.colourise(label_map, num_classes).astype(np.float32)
+    weight = np.float32(alpha) * (label_map > 0)[..., None]
+    return np.rint(rgb * (1 - weight) + tint * weight).astype(np.uint8)
+
+
+def legend(classes, width):
+    """A strip uint8 [height, width, 3] naming every class beside its colour, many to a line."""
+    font = ImageFont.load_default(LEGEND_ROW * 2 // 3)
+    colours = channels.palette(len(classes))[1:]
+    entry = LEGEND_ROW * 2 + max((int(font.getlength(name)) for name in classes), default=0)
+    per_row = max(width // entry, 1)
+    rows = -(-len(classes) // per_row)
+    strip = Image.new("RGB", (width, rows * LEGEND_ROW), (255, 255, 255))
+    draw = ImageDraw.Draw(strip)
+    for index, (name, colour) in enumerate(zip(classes, colours)):
+        x, y = index % per_row * entry, index // per_row * LEGEND_ROW
+        box = (x + 3, y + 3, x + LEGEND_ROW - 4, y + LEGEND_ROW - 4)
+        draw.rectangle(box, fill=tuple(map(int, colour)))
+        draw.text((x + LEGEND_ROW, y + 2), name, fill=(0, 0, 0), font=font)
+    return np.asarray(strip)
+
+
+def with_legend(picture, classes):
+    """A picture uint8 [H, W, 3] with the legend of its classes below; without classes as it was."""
+    if not classes:
+        return picture
+    return np.concatenate([picture, legend(classes, picture.shape[1])])
+
+
+def save_png(path, picture):
+    """Write uint8 [H, W, 3] or [H, W] as a PNG, whole or not at all."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(picture)).save(temporary, format="PNG")
+
+
+def save_label_png(path, label_map, num_classes):
+    """Write a label map [H, W] as a PNG of palette indices: 0 the background, 1..C the classes.
+
+    A reader that asks for indices gets the labels, a viewer shows the palette's colours. Raises
+    ValueError for a label above C.
+    """
+    label_map = np.ascontiguousarray(label_map, np.uint8)
+    if label_map.max(initial=0) > num_classes:
+        raise ValueError(f"label {label_map.max()} in a map of {num_classes} classes")
+    image = Image.fromarray(label_map).convert("L")
+    image = Image.frombytes("P", image.size, image.tobytes())
+    image.putpalette(channels.palette(num_classes).tobytes())
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG", bits=8)
