@@ -1,0 +1,79 @@
+"""Adam as the official release uses it: one pure update rule and a class that holds the slots."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def adam_update(grad, m, v, lrate_t, beta1, beta2, epsilon):
+    """One Adam step for one variable (Kingma and Ba 2014, the efficient form before section 2.1).
+
+    `lrate_t` = lrate * sqrt(1 - beta2^t) / (1 - beta1^t); epsilon stands outside the root.
+
+    Returns (what to subtract from the variable, new m, new v).
+    """
+    m = beta1 * m + (1 - beta1) * grad
+    v = beta2 * v + (1 - beta2) * tf.square(grad)
+    return lrate_t * m / (tf.sqrt(v) + epsilon), m, v
+
+
+class Adam(tf.Module):
+    """Adam over named variables, to be built and applied in the strategy's cross-replica context.
+
+    An update whose gradients hold a NaN or an infinity is skipped whole: variables, moments and step count stay.
+
+    Attributes:
+        slots: {'m/<variable>' and 'v/<variable>': tf.Variable, 'step': tf.Variable}.
+    """
+
+    def __init__(self, variables, beta1=0.0, beta2=0.99, epsilon=1e-8):
+        super().__init__()
+        self.variables_by_name = dict(variables)
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+        self.slots = {"step": tf.Variable(0.0, trainable=False)}
+        for name, var in self.variables_by_name.items():
+            self.slots[f"m/{name}"] = tf.Variable(tf.zeros(var.shape), trainable=False)
+            self.slots[f"v/{name}"] = tf.Variable(tf.zeros(var.shape), trainable=False)
+
+    def apply(self, strategy, grads, finite, lrate):
+        """Apply all-reduced gradients.
+
+        Args:
+            grads: {variable name: gradient as it comes out of `strategy.run`, equal in every replica}.
+            finite: scalar bool, False to skip this update.
+            lrate: scalar float32.
+        """
+        step = self.slots["step"] + tf.cast(finite, tf.float32)
+        # A skipped first update leaves step at 0, where the bias correction would divide by zero.
+        t = tf.maximum(step, 1.0)
+        lrate_t = lrate * tf.sqrt(1 - self.beta2 ** t) / (1 - self.beta1 ** t)
+
+        def update(var, grad, m, v, lrate_t, finite):
+            delta, new_m, new_v = adam_update(grad, m, v, lrate_t, self.beta1, self.beta2, self.epsilon)
+            var.assign(tf.where(finite, var - delta, var))
+            m.assign(tf.where(finite, new_m, m))
+            v.assign(tf.where(finite, new_v, v))
+
+        for name, var in self.variables_by_name.items():
+            args = (grads[name], self.slots[f"m/{name}"], self.slots[f"v/{name}"], lrate_t, finite)
+            strategy.extended.update(var, update, args=args)
+        strategy.extended.update(self.slots["step"], lambda var, value: var.assign(value), args=(step,))
+
+    def reset(self):
+        """Forget moments and step count (zeroed moments with an old step count would make the next
+        steps about ten times too long)."""
+        for slot in self.slots.values():
+            slot.assign(np.zeros(slot.shape, np.float32))
+
+    def get_arrays(self):
+        """{slot name: array}."""
+        return {name: slot.numpy() for name, slot in self.slots.items()}
+
+    def set_arrays(self, arrays):
+        """Assign every slot from `get_arrays`'s form."""
+        for name, slot in self.slots.items():
+            slot.assign(arrays[name])
+
+
+def all_finite(grads):
+    """Scalar bool: no gradient in the dict has a NaN or an infinity."""
+    return tf.reduce_all([tf.reduce_all(tf.math.is_finite(grad)) for grad in grads.values()])

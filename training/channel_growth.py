@@ -1,0 +1,69 @@
+"""Widening a network's colour and class channels by copying effective weights.
+
+Stage 2 adds a binary map that starts as a copy of the red channel, stage 3 turns it into C class maps that start as
+copies of the binary one (Korneliusson et al. 2019, section 2). Every lod's ToRGB and FromRGB grows.
+
+Equalised learning rate divides a stored weight by sqrt(fan_in). FromRGB's fan_in is the number of channels, so a
+stored weight is rescaled by sqrt(new / old) to keep the *effective* weight of the old channels; ToRGB's fan_in is the
+number of feature maps, which does not change.
+"""
+
+import numpy as np
+
+from dnnlib.channels import NUM_COLOURS
+from dnnlib.tflib.network import build
+
+
+def source_channels(old_channels, new_channels):
+    """For every new channel the old one that it starts from: colours from themselves, maps from the last
+    old channel where that is a map, else from red.
+
+    Raises ValueError where `new_channels` would drop a channel.
+    """
+    if new_channels < old_channels or (old_channels > NUM_COLOURS + 1 and new_channels != old_channels):
+        raise ValueError(f"cannot grow {old_channels} channels to {new_channels}")
+    if new_channels == old_channels:
+        return list(range(old_channels))
+    mother = NUM_COLOURS if old_channels > NUM_COLOURS else 0
+    return list(range(NUM_COLOURS)) + [mother] * (new_channels - NUM_COLOURS)
+
+
+def grow_generator(old, num_channels):
+    """A generator with `num_channels` outputs whose old channels give the same values and whose new ones
+    repeat their source (see `source_channels`).
+
+    Returns a new network; `old` is left alone.
+    """
+    sources = source_channels(old.config["num_channels"], num_channels)
+    arrays = {name: value[..., sources] if "/ToRGB_lod" in name else value
+              for name, value in old.get_arrays().items()}
+    return _rebuilt(old, num_channels, arrays)
+
+
+def grow_critic(old, num_channels, new_inputs="copy"):
+    """A discriminator with `num_channels` inputs, old channels weighing as before.
+
+    Args:
+        new_inputs: 'copy' gives a new channel its source's effective weight; 'zero' leaves it unseen, so that the
+            score of an image depends on its old channels only and is what it was.
+
+    Returns a new network; `old` is left alone.
+    """
+    old_channels = old.config["num_channels"]
+    sources = source_channels(old_channels, num_channels)
+    scale = np.sqrt(num_channels / old_channels).astype(np.float32)
+    arrays = {}
+    for name, value in old.get_arrays().items():
+        if name.startswith("FromRGB_lod") and name.endswith("/weight"):
+            value = value[:, :, sources, :] * scale
+            if new_inputs == "zero":
+                value[:, :, old_channels:, :] = 0
+        arrays[name] = value
+    return _rebuilt(old, num_channels, arrays)
+
+
+def _rebuilt(old, num_channels, arrays):
+    """A network like `old` with another number of channels and the given values."""
+    network = build(type(old).__name__, old.name, {**old.config, "num_channels": num_channels})
+    network.set_arrays(arrays, source="channel growth")
+    return network

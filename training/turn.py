@@ -1,0 +1,179 @@
+"""One turn of one critic, compiled: a D step on N reals, the average's update, a G step on N fresh latents."""
+
+import tensorflow as tf
+
+from dnnlib import channels
+from dnnlib.tflib.distribute import Draws, replica_rows
+from dnnlib.tflib.optimizer import all_finite
+from training import loss
+from training.reals import process_reals
+
+
+class Turn:
+    """Compiles and runs the turns of one critic at one resolution.
+
+    Growth state enters as data: `fade`, `lrate` and the step are tensors, so that one trace serves a
+    whole resolution (and a second one while it fades in; without fading the coarser branch is not computed).
+    """
+
+    def __init__(self, strategy, config, networks, optimizers, critic, resolution, fading, minibatch):
+        """
+        Args:
+            networks: {'G', 'Gs', 'D_<critic>', ...: Network}; optimizers: {'G', 'D_<critic>': Adam}.
+            critic: Critic; resolution: of the images at hand; fading: whether `fade` may be above 0.
+            minibatch: images over all replicas.
+        """
+        self.strategy, self.config = strategy, config
+        self.G, self.Gs = networks["G"], networks["Gs"]
+        self.D = networks[f"D_{critic.name}"]
+        self.G_opt, self.D_opt = optimizers["G"], optimizers[f"D_{critic.name}"]
+        self.critic, self.resolution, self.fading, self.minibatch = critic, resolution, fading, minibatch
+        self.octaves = (self.G.config["resolution"] // resolution).bit_length() - 1
+        replicas = strategy.num_replicas_in_sync
+        # Checks that the minibatch can be shared; the rows themselves are taken in `_split` and `_draws`.
+        self.rows = [replica_rows(minibatch, replicas, r) for r in range(replicas)]
+        self._run = tf.function(self._turn)
+
+    def __call__(self, reals, step, fade, lrate):
+        """Run one turn.
+
+        Args:
+            reals: uint8 [minibatch, resolution, resolution, critic.channels].
+            step: number of turns so far; every random number of the turn follows from it and the seed.
+            fade: weight of the coarser resolution. lrate: learning rate of G and D.
+
+        Returns {name: scalar tensor} to report.
+        """
+        return self._run(self._split(reals), tf.constant(step, tf.int32), tf.constant(fade, tf.float32),
+                         tf.constant(lrate, tf.float32))
+
+    @property
+    def num_traces(self):
+        """How often the turn was traced so far."""
+        return self._run.experimental_get_tracing_count()
+
+    def _split(self, batch):
+        """Hand every replica its rows of a global batch."""
+        if len(self.rows) == 1:
+            return batch
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: tf.gather(batch, self.rows[context.replica_id_in_sync_group]))
+
+    def _turn(self, reals, step, fade, lrate):
+        fade = fade if self.fading else 0.0
+        grads, dlatents, finite_D, report = self.strategy.run(self._d_gradients, (reals, step, fade))
+        finite_D = self._one(finite_D)
+        self._track_dlatents(dlatents)
+        self.D_opt.apply(self.strategy, grads, finite_D, lrate)
+        self._average()
+        grads, dlatents, finite_G, report_G = self.strategy.run(self._g_gradients, (step, fade))
+        finite_G = self._one(finite_G)
+        self._track_dlatents(dlatents)
+        self.G_opt.apply(self.strategy, grads, finite_G, lrate)
+        report = {name: self._one(value) for name, value in {**report, **report_G}.items()}
+        skipped = 2.0 - tf.cast(finite_D, tf.float32) - tf.cast(finite_G, tf.float32)
+        return {**report, "Progress/skipped_updates": skipped}
+
+    def _one(self, value):
+        """The first replica's copy of a value that is equal in all of them."""
+        return self.strategy.experimental_local_results(value)[0]
+
+    def _draws(self, step):
+        """This replica's share of the step's random numbers."""
+        if len(self.rows) == 1:
+            return Draws(self.config.seed, step, self.minibatch)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return Draws(self.config.seed, step, self.minibatch, tf.gather(tf.stack(self.rows), replica))
+
+    def _d_gradients(self, reals, step, fade):
+        """In a replica: all-reduced gradients of the D loss."""
+        draws = self._draws(step)
+        reals = self._process_reals(reals, draws, fade)
+        fakes, dlatents = self._fakes(draws, "D", fade)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(list(self.D.trainables.values()))
+            losses, report = loss.discriminator_loss(
+                lambda images: self.D(images, resolution=self.resolution, fade=fade),
+                reals, tf.stop_gradient(fakes), r1_gamma=self.config.r1_gamma, octaves=self.octaves)
+            mean_loss = tf.reduce_mean(losses)
+        grads, finite = self._reduced_gradients(tape, mean_loss, self.D)
+        report = {name: self._mean(value) for name, value in {**report, "Loss/D": mean_loss}.items()}
+        return grads, self._mean(dlatents, axis=0), finite, report
+
+    def _g_gradients(self, step, fade):
+        """In a replica: all-reduced gradients of the G loss, on latents of its own."""
+        draws = self._draws(step)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(list(self.G.trainables.values()))
+            fakes, dlatents = self._fakes(draws, "G", fade)
+            losses = loss.generator_loss(
+                lambda images: self.D(images, resolution=self.resolution, fade=fade), fakes)
+            mean_loss = tf.reduce_mean(losses)
+        grads, finite = self._reduced_gradients(tape, mean_loss, self.G)
+        return grads, self._mean(dlatents, axis=0), finite, {"Loss/G": self._mean(mean_loss)}
+
+    def _fakes(self, draws, purpose, fade):
+        """Images of G for this critic, with mixed styles, and the dlatents before mixing."""
+        latents = draws.normal(f"{purpose}/latents", [self.G.config["latent_size"]])
+        dlatents = self.G.mapping(latents)
+        mixed = self._mix_styles(dlatents, draws, purpose)
+        images = self.G.synthesis(
+            mixed, resolution=self.resolution, fade=fade,
+            noise=lambda layer, height, width: draws.normal(f"{purpose}/noise{layer}", [height, width, 1]))
+        images = images[..., :self.critic.channels]
+        scale = self.config.joint_rgb_grad
+        if self.critic.name == "joint" and self.config.variant == "2d" and scale != 1:
+            rgb = images[..., channels.RGB]
+            rgb = scale * rgb + (1 - scale) * tf.stop_gradient(rgb)
+            images = tf.concat([rgb, images[..., channels.SEGMAPS]], axis=-1)
+        return images, dlatents[:, 0]
+
+    def _mix_styles(self, dlatents, draws, purpose):
+        """Replace the layers from a random cut on by those of a second w, for the whole minibatch at
+        once, with probability `style_mixing_prob` (Karras et al. 2019, section 3.1)."""
+        if self.config.style_mixing_prob == 0:
+            return dlatents
+        others = self.G.mapping(draws.normal(f"{purpose}/mixing_latents", [self.G.config["latent_size"]]))
+        active_layers = self.G.num_layers - 2 * self.octaves
+        cut = draws.shared_integer(f"{purpose}/mixing_cut", 1, active_layers)
+        mixes = draws.shared_uniform(f"{purpose}/mixing") < self.config.style_mixing_prob
+        layers = tf.range(self.G.num_layers)[None, :, None]
+        return tf.where(mixes & (layers >= cut), others, dlatents)
+
+    def _process_reals(self, reals, draws, fade):
+        """uint8 reals -> what D sees."""
+        flip = draws.uniform("mirror") < 0.5 if self.config.mirror else None
+        noise = None
+        num_maps = self.critic.channels - channels.NUM_COLOURS
+        if num_maps and self.config.map_noise:
+            noise = self.config.map_noise * draws.normal("map_noise", [self.resolution, self.resolution, num_maps])
+        return process_reals(reals, fade, flip, noise)
+
+    def _mean(self, value, axis=None):
+        """Mean over the global minibatch, inside a replica."""
+        value = tf.reduce_mean(value, axis=axis)
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, value)
+
+    def _reduced_gradients(self, tape, mean_loss, network):
+        """({name: gradient of the global mean loss}, whether all are finite); missing ones count as zero."""
+        names = list(network.trainables)
+        grads = tape.gradient(mean_loss, [network.vars[n] for n in names],
+                              unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        reduced = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, grads)
+        grads = dict(zip(names, reduced))
+        return grads, all_finite(grads)
+
+    def _track_dlatents(self, batch_mean):
+        """dlatent_avg <- lerp(batch mean of w, dlatent_avg, beta), at every evaluation of G in training."""
+        beta = self.config.dlatent_avg_beta
+        self.strategy.extended.update(
+            self.G.vars["dlatent_avg"], lambda var, mean: var.assign(mean + (var - mean) * beta), args=(batch_mean,))
+
+    def _average(self):
+        """Gs <- lerp(G, Gs, 0.5^(minibatch / half-life)); what is not trained is copied."""
+        smoothing_nimg = self.config.smoothing_kimg * 1000
+        beta = 0.5 ** (self.minibatch / smoothing_nimg) if smoothing_nimg else 0.0
+        for name, var in self.Gs.vars.items():
+            weight = beta if var.trainable else 0.0
+            self.strategy.extended.update(
+                var, lambda var, new, weight=weight: var.assign(new + (var - new) * weight), args=(self.G.vars[name],))
