@@ -1,0 +1,127 @@
+"""Label maps -> COCO annotations: exact polygons along pixel borders, written as a stream."""
+
+import json
+
+import numpy as np
+
+from dnnlib.util import atomic_path
+
+# Directions of a border walked clockwise, the inside on its right: right, down, left, up.
+_RIGHT, _DOWN, _LEFT, _UP = range(4)
+
+
+def mask_polygons(mask):
+    """Bool mask [H, W] -> polygons [[x0, y0, x1, y1, ...], ...] whose union is exactly the mask.
+
+    Corners lie on pixel corners, so COCO's rasteriser gives the mask back to the pixel. A COCO
+    polygon cannot have a hole: a mask with holes is cut along a row through one until none is left.
+    """
+    mask = np.asarray(mask, bool)
+    loops = _border_loops(mask)
+    holes = [loop for loop in loops if _signed_area(loop) < 0]
+    if not holes:
+        return [loop.reshape(-1).tolist() for loop in loops]
+    rows = holes[0][:, 1]
+    cut = int(rows.min() + rows.max()) // 2
+    lower = mask_polygons(mask[cut:])
+    for polygon in lower:
+        polygon[1::2] = [y + cut for y in polygon[1::2]]
+    return mask_polygons(mask[:cut]) + lower
+
+
+def label_annotations(label_map, image_id, first_id):
+    """Annotations of a label map [H, W]: one per class present, ids from `first_id` upwards.
+
+    Each has polygons, bbox [x, y, width, height] and area in pixels; category_id is the label.
+    """
+    annotations = []
+    for label in np.unique(label_map[label_map > 0]).tolist():
+        mask = label_map == label
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        x, y = int(columns[0]), int(rows[0])
+        box = mask[y:rows[-1] + 1, x:columns[-1] + 1]
+        polygons = [(np.array(polygon).reshape(-1, 2) + (x, y)).reshape(-1).tolist()
+                    for polygon in mask_polygons(box)]
+        annotations.append({
+            "id": first_id + len(annotations), "image_id": image_id, "category_id": label,
+            "segmentation": polygons, "bbox": [x, y, box.shape[1], box.shape[0]],
+            "area": int(box.sum()), "iscrowd": 0})
+    return annotations
+
+
+def write_coco(path, classes, items, description):
+    """Write a COCO file from an iterable of (image_id, file_name, label map [H, W]).
+
+    Category ids are the labels 1..C. Only the list of images is held in memory.
+    """
+    images, next_id = [], 1
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        head = {"info": {"description": description}, "licenses": [],
+                "categories": [{"id": label, "name": name, "supercategory": "fashion"}
+                               for label, name in enumerate(classes, 1)]}
+        file.write(json.dumps(head, ensure_ascii=False)[:-1] + ',\n"annotations": [')
+        for image_id, file_name, label_map in items:
+            height, width = label_map.shape
+            images.append({"id": image_id, "width": width, "height": height,
+                           "file_name": file_name})
+            for annotation in label_annotations(label_map, image_id, next_id):
+                file.write((",\n" if next_id > 1 else "\n") + json.dumps(annotation))
+                next_id += 1
+        file.write('],\n"images": ' + json.dumps(images) + "}\n")
+
+
+def _border_loops(mask):
+    """Closed borders of a mask [H, W]: int arrays [n, 2] of corners x, y.
+
+    Outer borders run clockwise (positive area), holes the other way. Pixels that touch at a corner
+    only are apart: the walk prefers the right turn, which stays with the same pixel.
+    """
+    starts, ends, directions = _border_segments(mask)
+    if not len(starts):
+        return []
+    width = mask.shape[1] + 1
+    begins = np.full((4, (mask.shape[0] + 1) * width), -1)
+    begins[directions, starts[:, 1] * width + starts[:, 0]] = np.arange(len(starts))
+    corner = ends[:, 1] * width + ends[:, 0]
+    right_turn, left_turn = begins[(directions + 1) % 4, corner], begins[directions - 1, corner]
+    following = np.where(right_turn >= 0, right_turn, left_turn).tolist()
+    loops, seen = [], [False] * len(following)
+    for first in range(len(following)):
+        loop, segment = [], first
+        while not seen[segment]:
+            seen[segment] = True
+            loop.append(segment)
+            segment = following[segment]
+        if loop:
+            loops.append(starts[loop])
+    return loops
+
+
+def _border_segments(mask):
+    """Straight pieces of the border: starts [n, 2], ends [n, 2] as x, y, and directions [n]."""
+    padded = np.pad(mask, 1)
+    pieces = []
+    for direction in (_RIGHT, _DOWN, _LEFT, _UP):
+        outside = {_RIGHT: padded[:-2, 1:-1], _LEFT: padded[2:, 1:-1],
+                   _DOWN: padded[1:-1, 2:], _UP: padded[1:-1, :-2]}[direction]
+        border = mask & ~outside
+        across = direction in (_RIGHT, _LEFT)
+        line, low, high = _runs(border if across else border.T)
+        line = line + (direction in (_LEFT, _DOWN))  # the far side of the pixel
+        points = [np.stack([at, line] if across else [line, at], 1) for at in (low, high)]
+        start, end = points if direction in (_RIGHT, _DOWN) else points[::-1]
+        pieces.append((start, end, np.full(len(line), direction)))
+    return tuple(np.concatenate(part) for part in zip(*pieces))
+
+
+def _runs(rows):
+    """Runs of True along the rows of [n, m]: (row, first, behind the last), each int [runs]."""
+    change = np.diff(np.pad(rows, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    line, first = np.nonzero(change == 1)
+    return line, first, np.nonzero(change == -1)[1]
+
+
+def _signed_area(loop):
+    """Area of a polygon [n, 2] in pixels, positive where it runs clockwise on the screen."""
+    x, y = loop[:, 0], loop[:, 1]
+    return int(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
