@@ -1,0 +1,60 @@
+"""From a photo and its label map to square images of every resolution."""
+
+import numpy as np
+from PIL import Image
+
+from dnnlib import channels
+
+FITS = ("pad", "crop")
+_WHITE = (255, 255, 255)
+# No overshoot, so that the class maps stay a partition of the image; less aliasing than a box.
+_FILTER = Image.Resampling.HAMMING
+
+
+def fit_square(plane, resolution, fit, fill):
+    """PIL image -> resolution x resolution, keeping the aspect ratio.
+
+    fit="pad": the whole image, centred, the rest `fill`; fit="crop": the largest centred square.
+    """
+    width, height = plane.size
+    if fit == "crop":
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        return plane.resize((resolution, resolution), _FILTER, (left, top, left + side, top + side))
+    if fit != "pad":
+        raise ValueError(f"unknown fit {fit!r}; known: {', '.join(FITS)}")
+    scale = resolution / max(width, height)
+    size = [max(1, round(side * scale)) for side in (width, height)]
+    square = Image.new(plane.mode, (resolution, resolution), fill)
+    square.paste(plane.resize(size, _FILTER), [(resolution - side) // 2 for side in size])
+    return square
+
+
+def build_image(photo, labels, num_classes, resolution, fit):
+    """Photo (PIL RGB) and label map uint8 [h, w] of the same size -> image uint8 [3 + C, res, res]."""
+    image = np.zeros((channels.NUM_COLOURS + num_classes, resolution, resolution), np.uint8)
+    image[channels.RGB] = np.asarray(fit_square(photo, resolution, fit, _WHITE)).transpose(2, 0, 1)
+    if num_classes:
+        for label in np.unique(labels[labels > 0]):
+            plane = Image.fromarray((labels == label).astype(np.uint8) * np.uint8(255), "L")
+            image[channels.NUM_COLOURS + label - 1] = fit_square(plane, resolution, fit, 0)
+    return image
+
+
+def levels(image, min_level=2):
+    """Image uint8 [C, 2^r, 2^r] -> [(level, uint8 [C, 2^level, 2^level])] from r down to `min_level`.
+
+    Each level is the 2x2 mean of the unquantised level above, rounded half to even (the official tool's rule).
+    """
+    level = image.shape[1].bit_length() - 1
+    result = [(level, image)]
+    occupied = np.flatnonzero(image.reshape(image.shape[0], -1).any(axis=1))
+    mean = image[occupied].astype(np.float32)
+    while level > min_level:
+        level -= 1
+        mean = mean[:, 0::2] + mean[:, 1::2]
+        mean = (mean[:, :, 0::2] + mean[:, :, 1::2]) * np.float32(0.25)
+        smaller = np.zeros((image.shape[0], 1 << level, 1 << level), np.uint8)
+        smaller[occupied] = np.rint(mean).clip(0, 255).astype(np.uint8)
+        result.append((level, smaller))
+    return result
