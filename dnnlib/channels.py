@@ -58,3 +58,9 @@ def palette(num_classes):
 def colourise(label_map, num_classes):
     """Label map [...] -> RGB uint8 [..., 3] in the palette's colours."""
     return palette(num_classes)[label_map]
+
+
+def to_signed(images):
+    """Stored uint8 images [..., 3 + C] -> float32: colours in [-1, 1], maps in [-0.5, 0.5]."""
+    values = np.asarray(images, np.float32)
+    return np.concatenate([values[..., RGB] / 127.5 - 1, values[..., SEGMAPS] / 255 - 0.5], axis=-1)

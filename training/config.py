@@ -38,7 +38,7 @@ class TrainingConfig:
 
     variant: str = _option("2d", "rgb = Style-GAN, c = Style-C-GAN, 2d = Style-C-GAN-2D", choices=VARIANTS)
     data: str = _option("datasets/modanet", "data set made by dataset_tool.py", metavar="DIR")
-    untagged: str | None = _option(None, "data set of extra photos without maps for the image critic of 2d",
+    untagged: str | None = _option(None, "data set of extra photos without maps for the image critic",
                                    metavar="DIR")
     resolution: int | None = _option(None, "train up to this size (default: the data set's)", metavar="N")
     seed: int = _option(1000, "seed of weights, latents, noise and the order of photos")
@@ -100,8 +100,9 @@ class TrainingConfig:
         for name in ("minibatch", "lrate", "tick_kimg"):
             if not getattr(self, name) or min(getattr(self, name).values()) <= 0:
                 raise UserError(f"--{_flag(name)}: expected positive numbers by resolution, such as 8:128,32:64")
-        if self.untagged and self.variant != "2d":
-            raise UserError(f"--untagged is for --variant=2d: --variant={self.variant} has no critic on RGB alone")
+        if self.untagged and self.variant == "c":
+            raise UserError("--untagged: --variant=c has no critic on RGB alone that could see photos without maps; "
+                            "use --variant=2d (or rgb)")
 
     def to_json(self):
         """A dict of plain JSON values."""

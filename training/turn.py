@@ -32,7 +32,7 @@ class Turn:
         replicas = strategy.num_replicas_in_sync
         # Checks that the minibatch can be shared; the rows themselves are taken in `_split` and `_draws`.
         self.rows = [replica_rows(minibatch, replicas, r) for r in range(replicas)]
-        self._run = tf.function(self._turn)
+        self._run = tf.function(self._turn, autograph=False)
 
     def __call__(self, reals, step, fade, lrate):
         """Run one turn.

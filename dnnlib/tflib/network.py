@@ -27,8 +27,12 @@ class Network(tf.Module):
 
     def __init__(self, name, config):
         super().__init__(name=name)
-        self.config = dict(config)
+        self._config = tuple(config.items())  # tf.Module would wrap a dict into one that JSON refuses
         self.vars = {}
+
+    @property
+    def config(self):
+        return dict(self._config)
 
     def add_variable(self, name, shape, initializer, trainable=True):
         """Create variable `name`; `initializer(rng, shape)` gets a generator that depends on seed and name only."""

@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""Train Style-GAN, Style-C-GAN or Style-C-GAN-2D."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from dnnlib import util
+from dnnlib.util import UserError
+from training.config import PRESETS, TrainingConfig, config_from_json, preset_config
+
+EXAMPLES = """\
+  python train.py --variant=2d --gpus=4
+  python train.py --variant=rgb --preset=small-64 --data=datasets/mine --device=cpu
+  python train.py --variant=2d --init-from=results/00000-rgb-modanet --untagged=datasets/more-photos
+"""
+
+
+def main(argv):
+    """Parse options, build a config, train."""
+    options = parse_options(argv)
+    overrides = {f.name: getattr(options, f.name) for f in dataclasses.fields(TrainingConfig)
+                 if getattr(options, f.name) is not None}
+    config = preset_config(options.preset, overrides)
+
+    # Imported here so that --help and wrong options answer at once.
+    from dnnlib.tflib.distribute import create_strategy
+    from training.plan import describe_plan
+    from training.dataset import open_dataset
+
+    dataset = open_dataset(config.data)
+    config = fit_to_dataset(config, dataset)
+    if options.dry_run:
+        print(describe_plan(config, dataset))
+        return 0
+    strategy = create_strategy(options.device, options.gpus)
+    return train(config, dataset, strategy, options)
+
+
+def parse_options(argv):
+    """The command line: a preset, any field of TrainingConfig, and where to run."""
+    parser = util.argument_parser(__doc__, EXAMPLES)
+    parser.add_argument("--preset", default="paper", choices=PRESETS, help="values to start from")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="devices to train on")
+    parser.add_argument("--device", default="gpu", choices=("gpu", "cpu"), help="kind of these devices")
+    parser.add_argument("--results", default="results", metavar="DIR", help="where run directories are made")
+    parser.add_argument("--run", metavar="DIR", help="run directory to make or continue (default: continue the newest "
+                        "unfinished run with the same options, else make a new one)")
+    parser.add_argument("--init-from", metavar="SNAPSHOT", help="snapshot, run directory or run number of an RGB (or "
+                        "later) stage to begin the next stage from")
+    parser.add_argument("--inception", metavar="PATH", help="Inception weights for the metrics (see run_metrics.py)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    group = parser.add_argument_group("training options (defaults are the preset's; those shown are of `paper`)")
+    for f in dataclasses.fields(TrainingConfig):
+        add_field(group, f)
+    return parser.parse_args(argv)
+
+
+def add_field(group, f):
+    """One option for a field of TrainingConfig; None when not given."""
+    flag = "--" + f.name.replace("_", "-")
+    default = f.default_factory() if f.default is dataclasses.MISSING else f.default
+    shown = ",".join(f"{k}:{v}" for k, v in default.items()) if isinstance(default, dict) else default
+    text = f.metadata["help"] + ("" if default is None else f" (default: {shown})")
+    if isinstance(default, bool):
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        return
+    kind = {dict: parse_table, int: int, float: float}.get(type(default), int if f.type == "int | None" else str)
+    if f.type == (int | None):
+        kind = int
+    group.add_argument(flag, type=kind, default=None, help=text, choices=f.metadata.get("choices"),
+                       metavar=f.metadata.get("metavar") or (None if "choices" in f.metadata else "N"))
+
+
+def parse_table(text):
+    """'8:128,32:64' -> {8: 128, 32: 64}; '64' -> {4: 64}. Raises argparse.ArgumentTypeError for anything else."""
+    try:
+        if ":" not in text:
+            return {4: _number(text)}
+        return {int(key): _number(value) for key, value in (part.split(":") for part in text.split(","))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected one number, or values by resolution such as 8:128,32:64") from None
+
+
+def _number(text):
+    """int where possible, else float."""
+    value = float(text)
+    return int(value) if value.is_integer() and "." not in text else value
+
+
+def fit_to_dataset(config, dataset):
+    """The config with its resolution set. Raises UserError where data set and config contradict each other."""
+    resolution = config.resolution or dataset.resolution
+    if resolution > dataset.resolution:
+        raise UserError(f"--resolution={resolution}: {dataset.path} goes up to {dataset.resolution}; make a larger one "
+                        f"with dataset_tool.py --resolution={resolution}")
+    if config.variant != "rgb" and not dataset.classes:
+        raise UserError(f"--variant={config.variant}: {dataset.path} has no segmentation maps; only --variant=rgb "
+                        "can train on it")
+    return dataclasses.replace(config, resolution=resolution)
+
+
+def train(config, dataset, strategy, options):
+    """Make or continue a run, and train it to the end of its schedule."""
+    from training.snapshots import find_snapshot, load_snapshot
+    from training.state import state_from_snapshot
+    from training.training_loop import Training
+
+    record = {**config.to_json(), "init_from": options.init_from}
+    run_dir = run_directory(options, record, dataset)
+    log = util.start_log("training", run_dir / "log.txt")
+    log.info(f"run directory {run_dir}")
+    first_state = None
+    if options.init_from:
+        path = find_snapshot(options.init_from, options.results)
+        with strategy.scope():
+            snapshot = load_snapshot(path)
+            first_state = state_from_snapshot(snapshot, config, dataset.classes)
+        log.info(f"starting from {path} (stage {snapshot.header['stage']}, kimg {snapshot.header['kimg']:g}, "
+                 f"digest {snapshot.header['digest'][:12]})")
+    evaluate = make_evaluate(config, dataset, options, log)
+    training = Training(config, run_dir, strategy, dataset, evaluate, first_state, log)
+    if training.run():
+        log.info(f"finished. Next: python generate.py --network={run_dir} --seeds=0-35; "
+                 f"python run_metrics.py --network={run_dir} --metrics=fid50k")
+        return 0
+    return 130
+
+
+def run_directory(options, record, dataset):
+    """The directory to train in: the one asked for, the newest unfinished one with the same options, or a new one.
+
+    Raises UserError where the directory holds a run with other options, listing the differences.
+    """
+    if options.run is None:
+        runs = util.list_runs(options.results)
+        unfinished = [run for run in runs if not (run / "network-final.safetensors").is_file()]
+        for run in reversed(unfinished):
+            stored = run / "training_options.json"
+            if stored.is_file() and util.read_json(stored) == _as_json(record):
+                return run
+        run_dir = util.create_run_dir(options.results, f"{record['variant']}-{dataset.name}-{record['resolution']}")
+    else:
+        run_dir = Path(options.run)
+        stored = run_dir / "training_options.json"
+        if stored.is_file():
+            old = util.read_json(stored)
+            config_from_json({k: v for k, v in old.items() if k != "init_from"})
+            differences = [f"{k}: {old.get(k)} there, {v} now" for k, v in _as_json(record).items() if old.get(k) != v]
+            if differences:
+                raise UserError(f"{run_dir} was started with other options ({'; '.join(differences)}); give the same "
+                                "ones to continue it, or another --run")
+            return run_dir
+        run_dir.mkdir(parents=True, exist_ok=True)
+    util.write_json(run_dir / "training_options.json", record)
+    return run_dir
+
+
+def _as_json(record):
+    """The record as it comes back from a JSON file, where the keys of tables are strings."""
+    return {name: {str(k): v for k, v in value.items()} if isinstance(value, dict) else value
+            for name, value in record.items()}
+
+
+def make_evaluate(config, dataset, options, log):
+    """The function Snapshot -> {metric: value} on the validation split, or None with one warning that says why."""
+    return None
+
+
+if __name__ == "__main__":
+    util.run_main(main)

@@ -1,0 +1,192 @@
+"""Files of a run: network snapshots, the training state, grids and the best snapshot so far.
+
+There is one container: a safetensors file with a JSON header and arrays named `<group>/<name>`. A network snapshot has
+a group for G, Gs and every critic's D; the training state is the same with groups `opt_<network>` and counters. The
+header carries a digest of every group, so that a damaged file is found out. Nothing is ever unpickled.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+import training.networks_stylegan  # noqa: F401 (registers the networks that snapshots name)
+from dnnlib import util
+from dnnlib.tflib.network import NETWORKS, arrays_digest, build
+from dnnlib.util import UserError
+
+FORMAT_VERSION = 1
+STATE_PATTERN = re.compile(r"training-state-(\d+)\.safetensors")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Networks and what is known of them.
+
+    `header`: classes, stage, kimg, lod {resolution, fade}, dataset {name, path, digest}, scores, digest (of Gs), ...
+    """
+
+    networks: dict
+    header: dict
+    path: Path | None = None
+
+    @property
+    def classes(self):
+        """Names of the classes behind the channels after the colours; the binary stage has one, 'any'."""
+        return tuple(self.header["classes"])
+
+
+def save_container(path, header, groups):
+    """Write {group: {name: float32 array}} and a JSON header, atomically."""
+    arrays = {f"{group}/{name}": np.ascontiguousarray(value, np.float32)
+              for group, values in groups.items() for name, value in values.items()}
+    header = {**header, "format_version": FORMAT_VERSION,
+              "digests": {group: arrays_digest(values) for group, values in groups.items()}}
+    with util.atomic_path(path) as temporary:
+        save_file(arrays, temporary, metadata={"header": json.dumps(header)})
+
+
+def read_header(path):
+    """The header of a container. Raises UserError where `path` is missing, damaged or something else."""
+    return _open_container(path, lambda file, header: header)
+
+
+def load_container(path):
+    """(header, {group: {name: array}}). Raises UserError where the file is missing, damaged or not ours."""
+    def read(file, header):
+        groups = {group: {} for group in header["digests"]}
+        for key in file.keys():
+            group, name = key.split("/", 1)
+            groups[group][name] = file.get_tensor(key)
+        return header, groups
+
+    header, groups = _open_container(path, read)
+    for group, values in groups.items():
+        if arrays_digest(values) != header["digests"][group]:
+            raise UserError(f"{path}: damaged: the arrays of {group} do not match their digest; use another snapshot")
+    return header, groups
+
+
+def _open_container(path, read):
+    """Open a container, check that it is one, and return read(file, header)."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such snapshot")
+    try:
+        with safe_open(str(path), framework="np") as file:
+            header = json.loads((file.metadata() or {}).get("header", "null"))
+            if not isinstance(header, dict) or "digests" not in header:
+                raise UserError(f"{path}: a safetensors file, but not one of this program's snapshots")
+            if header.get("format_version") != FORMAT_VERSION:
+                raise UserError(f"{path}: snapshot format {header.get('format_version')}; this program reads "
+                                f"format {FORMAT_VERSION}")
+            return read(file, header)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: damaged or not a snapshot ({util.one_line(error)})") from None
+
+
+def save_snapshot(path, networks, header):
+    """Write a network snapshot; returns the Snapshot as it stands in the file."""
+    groups = {name: network.get_arrays() for name, network in networks.items()}
+    header = {**header, "kind": "networks", "digest": arrays_digest(groups["Gs"]),
+              "networks": {name: {"type": type(network).__name__, "config": network.config}
+                           for name, network in networks.items()}}
+    save_container(path, header, groups)
+    return Snapshot(networks, header, Path(path))
+
+
+def load_snapshot(path, names=None):
+    """Read a snapshot's networks (all, or those in `names`) inside the current strategy's scope.
+
+    Raises UserError where the file is missing, damaged or does not fit its own header.
+    """
+    header, groups = load_container(path)
+    return Snapshot(networks_from_groups(header, groups, path, names), header, Path(path))
+
+
+def networks_from_groups(header, groups, source, names=None):
+    """Build the networks that a container's header describes and give them their values."""
+    networks = {}
+    for name, made in header["networks"].items():
+        if names is not None and name not in names:
+            continue
+        if made["type"] not in NETWORKS:
+            raise UserError(f"{source}: made by an unknown network type {made['type']!r}")
+        networks[name] = build(made["type"], name, made["config"])
+        networks[name].set_arrays(groups[name], source=str(source))
+    return networks
+
+
+def find_snapshot(spec=None, results_dir="results"):
+    """Path of the snapshot that `spec` means: None is the newest run that has one, a run's number or
+    directory its best (else newest) snapshot, a file itself. Raises UserError saying what is there."""
+    if spec is None:
+        for run in reversed(util.list_runs(results_dir)):
+            if list(run.glob("network-*.safetensors")):
+                return best_snapshot(run)
+        raise UserError(f"{results_dir}: no run with a network snapshot; train one with train.py or give --network")
+    path = Path(spec)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        return best_snapshot(path)
+    runs = util.list_runs(results_dir)
+    matches = [run for run in runs if str(spec).isdigit() and int(run.name[:5]) == int(spec)]
+    if matches:
+        return best_snapshot(matches[0])
+    raise UserError(f"--network={spec}: no such file, run directory or run number; runs in {results_dir}: "
+                    f"{', '.join(run.name for run in runs) or 'none'}")
+
+
+def best_snapshot(run_dir):
+    """The run's best snapshot by its best.json, else its newest one."""
+    record = Path(run_dir) / "best.json"
+    if record.is_file():
+        path = Path(run_dir) / util.read_json(record)["snapshot"]
+        if path.is_file():
+            return path
+    snapshots = sorted(Path(run_dir).glob("network-snapshot-*.safetensors"))
+    final = Path(run_dir) / "network-final.safetensors"
+    if final.is_file():
+        return final
+    if not snapshots:
+        raise UserError(f"{run_dir}: no network snapshot in this run yet")
+    return snapshots[-1]
+
+
+def save_state(run_dir, networks, optimizers, progress, keep=2):
+    """Write the training state at progress['cur_nimg'] and remove all but the newest `keep`."""
+    groups = {name: network.get_arrays() for name, network in networks.items()}
+    groups |= {f"opt_{name}": optimizer.get_arrays() for name, optimizer in optimizers.items()}
+    header = {"kind": "state", "progress": progress,
+              "networks": {name: {"type": type(network).__name__, "config": network.config}
+                           for name, network in networks.items()}}
+    save_container(Path(run_dir) / f"training-state-{progress['cur_nimg'] // 1000:06d}.safetensors", header, groups)
+    for old in list_states(run_dir)[:-keep]:
+        old.unlink()
+
+
+def list_states(run_dir):
+    """Training states of a run, oldest first."""
+    return sorted(p for p in Path(run_dir).iterdir() if STATE_PATTERN.fullmatch(p.name))
+
+
+def load_newest_state(run_dir, log):
+    """(header, groups) of the newest undamaged training state, or None where there is none.
+
+    A damaged one is reported through `log` and the one before is used; if all are damaged the last
+    one's UserError is raised.
+    """
+    states = list_states(run_dir)
+    for i, path in enumerate(reversed(states)):
+        try:
+            return load_container(path)
+        except UserError as error:
+            if i == len(states) - 1:
+                raise
+            log.info(f"{error}; falling back to the state before")
+    return None

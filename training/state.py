@@ -1,0 +1,125 @@
+"""What changes during training: networks, optimizers and counters; their birth, growth and return."""
+
+from dataclasses import asdict, dataclass, field
+
+from dnnlib.tflib.network import build
+from dnnlib.tflib.optimizer import Adam
+from dnnlib.util import UserError
+from training.channel_growth import grow_critic, grow_generator
+from training.critics import stage_channels, stage_critics, variant_stages
+from training.snapshots import networks_from_groups
+
+
+@dataclass
+class Progress:
+    """The counters of a training.
+
+    Attributes:
+        cur_nimg: real images shown so far, all critics together. step: turns so far.
+        first_stage, ended_nimg: where the schedule began and the nimg at which stages ended.
+        stage: name of the stage that the networks are in.
+        optimizer_phase: Adam starts afresh whenever this changes.
+        stream_nimg: {critic: images that its stream has handed out}.
+        best_value: best selection metric in the final stage; stage_best, evaluations_since_best: for `patience`.
+        elapsed_sec: time spent in all runs of this training together.
+        num_threads: of the process that made this state; another number changes the last bits.
+    """
+
+    first_stage: str = "rgb"
+    stage: str = "rgb"
+    cur_nimg: int = 0
+    step: int = 0
+    tick: int = 0
+    ended_nimg: list = field(default_factory=list)
+    optimizer_phase: list | None = None
+    stream_nimg: dict = field(default_factory=dict)
+    best_value: float | None = None
+    stage_best: float | None = None
+    evaluations_since_best: int = 0
+    elapsed_sec: float = 0.0
+    num_threads: int = 0
+
+    def to_json(self):
+        """A dict of plain JSON values."""
+        return asdict(self)
+
+
+@dataclass
+class TrainingState:
+    """networks {'G', 'Gs', 'D_<critic>'}, optimizers {'G', 'D_<critic>'} and Progress."""
+
+    networks: dict
+    optimizers: dict
+    progress: Progress
+
+
+def new_state(config, num_channels=3):
+    """Fresh networks for the RGB stage, in the current strategy's scope."""
+    shared = dict(num_channels=num_channels, resolution=config.resolution, fmap_base=config.fmap_base,
+                  fmap_max=config.fmap_max)
+    G = build("G_style", "G", dict(
+        shared, seed=config.seed, latent_size=config.latent_size, dlatent_size=config.latent_size,
+        mapping_fmaps=config.latent_size, mapping_layers=config.mapping_layers))
+    D = build("D_basic", "D_rgb", dict(shared, seed=config.seed + 1))
+    networks = {"G": G, "Gs": G.clone("Gs"), "D_rgb": D}
+    return TrainingState(networks, new_optimizers(networks), Progress())
+
+
+def new_optimizers(networks):
+    """A fresh Adam for every network but the average."""
+    return {name: Adam(network.trainables) for name, network in networks.items() if name != "Gs"}
+
+
+def state_from_snapshot(snapshot, config, classes):
+    """Networks of a snapshot as the start of the stage after its own (or of its own, where it is the last).
+
+    Raises UserError where the snapshot does not fit the configuration or lacks a critic.
+    """
+    stage = snapshot.header["stage"]
+    stages = variant_stages(config.variant)
+    if stage not in stages:
+        raise UserError(f"--init-from: a snapshot of stage {stage!r} cannot start --variant={config.variant}")
+    G_config = snapshot.networks["G"].config
+    for name, wanted in (("resolution", config.resolution), ("fmap_base", config.fmap_base),
+                         ("fmap_max", config.fmap_max), ("latent_size", config.latent_size)):
+        if G_config[name] != wanted:
+            raise UserError(f"--init-from: its {name} is {G_config[name]}, this training's {wanted}; "
+                            f"give --{name.replace('_', '-')}={G_config[name]}")
+    expected = stage_channels(stage, len(classes))
+    if G_config["num_channels"] != expected:
+        raise UserError(f"--init-from: it draws {G_config['num_channels']} channels, this data set has {expected} "
+                        f"in stage {stage}")
+    first = stages[min(stages.index(stage) + 1, len(stages) - 1)]
+    critics = stage_critics(config.variant, first, len(classes))
+    needed = {"G", "Gs", *(f"D_{c.name if first == stage else c.grows_from}" for c in critics)}
+    if not needed <= set(snapshot.networks):
+        raise UserError(f"--init-from: --variant={config.variant} needs {', '.join(sorted(needed))} to go on from stage "
+                        f"{stage}; this snapshot holds {', '.join(sorted(snapshot.networks))}")
+    networks = {name: snapshot.networks[name] for name in needed}
+    return TrainingState(networks, new_optimizers(networks), Progress(first_stage=first, stage=stage))
+
+
+def enter_stage(state, stage, grow_d):
+    """Grow the networks' channels for `stage` (a Stage) and start every optimizer afresh.
+
+    Returns the new TrainingState; networks and optimizers of the old one are let go.
+    """
+    old = state.networks
+    networks = {name: grow_generator(old[name], stage.channels) for name in ("G", "Gs")}
+    for critic in stage.critics:
+        grown = grow_critic(old[f"D_{critic.grows_from}"], critic.channels, grow_d)
+        networks[f"D_{critic.name}"] = grown.clone(f"D_{critic.name}")
+    state.progress.stage = stage.name
+    state.progress.stage_best = None
+    state.progress.evaluations_since_best = 0
+    return TrainingState(networks, new_optimizers(networks), state.progress)
+
+
+def restored_state(header, groups, source):
+    """The TrainingState that `snapshots.save_state` wrote, in the current strategy's scope."""
+    networks = networks_from_groups(header, groups, source)
+    optimizers = new_optimizers(networks)
+    for name, optimizer in optimizers.items():
+        optimizer.set_arrays(groups[f"opt_{name}"])
+    return TrainingState(networks, optimizers, Progress(**header["progress"]))
+

@@ -1,0 +1,329 @@
+"""The training loop: compose, step, tick; nothing else."""
+
+import contextlib
+import os
+import resource
+import signal
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib import channels, pictures, util
+from dnnlib.tflib import autosummary
+from training import snapshots
+from training.dataset import TrainingStream
+from training.schedule import stage_ends, training_schedule
+from training.state import enter_stage, new_state, restored_state
+from training.turn import Turn
+
+GRID_COLUMNS, GRID_ROWS = 8, 4
+
+
+class Training:
+    """One training in one run directory: state, streams, compiled turns and reports.
+
+    Built anew or from the directory's newest training state; `run()` goes on until the schedule ends.
+    """
+
+    def __init__(self, config, run_dir, strategy, dataset, evaluate=None, first_state=None, log=None):
+        """
+        Args:
+            config: TrainingConfig with `resolution` set. dataset: DatasetInfo.
+            evaluate: function Snapshot -> {metric name: value}, or None.
+            first_state: TrainingState to begin with (from a snapshot); None for fresh networks.
+        """
+        self.config, self.run_dir, self.strategy, self.dataset = config, run_dir, strategy, dataset
+        self.evaluate = evaluate
+        self.log = log or util.start_log("training", run_dir / "log.txt")
+        self.turns, self.streams, self.stage, self.reals_grids = {}, {}, None, set()
+        self.stop_requested = False
+        with strategy.scope():
+            stored = snapshots.load_newest_state(run_dir, self.log)
+            if stored:
+                self.state = restored_state(*stored, source=run_dir)
+                self.log.info(f"continuing at kimg {self.progress.cur_nimg / 1000:.1f}")
+            else:
+                self.state = first_state or new_state(config)
+        self._check_threads()
+        self.writer = tf.summary.create_file_writer(str(run_dir))
+        self.start_time = time.time() - self.progress.elapsed_sec
+
+    @property
+    def progress(self):
+        return self.state.progress
+
+    def run(self):
+        """Train to the end of the schedule, or until SIGTERM or Ctrl-C, which save and leave.
+
+        Returns True when the schedule is finished.
+        """
+        self._begin_tick()
+        with _stop_signals(self._request_stop):
+            while not self.stop_requested:
+                stage = self._look_at_schedule()
+                if stage is None:
+                    break
+                for _ in range(self.config.minibatch_repeats):
+                    self._turn(stage)
+                if self._tick_is_over(stage):
+                    self._tick(stage)
+        if self.stop_requested:
+            self._save_state()
+            self.log.info(f"stopped at kimg {self.progress.cur_nimg / 1000:.1f}; run the same command to continue")
+            return False
+        if not (self.run_dir / "network-final.safetensors").is_file():
+            self._finish()
+        return True
+
+    def _request_stop(self, *_):
+        self.stop_requested = True
+
+    def _look_at_schedule(self):
+        """The Stage to train now, after entering it where it is new; None when training is over."""
+        p = self.progress
+        if p.cur_nimg >= self.total_nimg():
+            return None
+        stage = training_schedule(self.config, len(self.dataset.classes), p.cur_nimg, p.first_stage,
+                                  tuple(p.ended_nimg))
+        if stage.name != p.stage:
+            self._grow(stage)
+        if list(stage.optimizer_phase) != p.optimizer_phase:
+            self._reset(stage)
+        self.stage = stage
+        return stage
+
+    def total_nimg(self):
+        """nimg at which the last stage ends."""
+        return stage_ends(self.config, self.progress.first_stage, tuple(self.progress.ended_nimg))[-1][1]
+
+    def _grow(self, stage):
+        """Enter the next stage, logging the scores and metrics before and after the growth."""
+        p = self.progress
+        names = [name for name, _ in stage_ends(self.config, p.first_stage)]
+        if len(p.ended_nimg) < names.index(stage.name):  # else it ended early, or a snapshot began with this one
+            p.ended_nimg.append(p.cur_nimg)
+        before = self._growth_report(stage)
+        with self.strategy.scope():
+            self.state = enter_stage(self.state, stage, self.config.grow_d)
+        self.turns, self.streams = {}, {}
+        after = self._growth_report(stage)
+        self.log.info(f"growth to stage {stage.name} ({stage.channels} channels): before {before}, after {after}")
+        util.append_jsonl(self.run_dir / "stats.jsonl", {
+            "event": "growth", "stage": stage.name, "kimg": p.cur_nimg / 1000,
+            "before": before, "after": after})
+
+    def _growth_report(self, stage):
+        """Mean scores of every critic on some reals and fakes of its channels, and the metrics."""
+        networks = self.state.networks
+        Gs = networks["Gs"]
+        fakes = Gs(self._grid_latents(stage.minibatch))
+        report = {}
+        for name in [n for n in networks if n.startswith("D_")]:
+            width = networks[name].config["num_channels"]
+            stream = self._stream(stage.resolution, width, stage.minibatch, seed=0)
+            reals = channels.to_signed(next(iter(stream)).numpy())
+            report[f"{name}/real"] = float(tf.reduce_mean(networks[name](reals)))
+            report[f"{name}/fake"] = float(tf.reduce_mean(networks[name](fakes[..., :width])))
+        if self.evaluate:
+            report |= self.evaluate(snapshots.Snapshot(networks, self._header(stage)))
+        return {name: round(value, 4) for name, value in report.items()}
+
+    def _reset(self, stage):
+        """A new phase: optimizers start afresh, turns and streams of other resolutions are let go."""
+        for optimizer in self.state.optimizers.values():
+            optimizer.reset()
+        self.progress.optimizer_phase = list(stage.optimizer_phase)
+        self.turns, self.streams = {}, {}
+
+    def _turn(self, stage):
+        """One turn of the critic whose turn it is."""
+        p = self.progress
+        critic = stage.critics[p.step % len(stage.critics)]
+        if critic.name not in self.turns:
+            self.turns[critic.name] = Turn(
+                self.strategy, self.config, self.state.networks, self.state.optimizers, critic, stage.resolution,
+                stage.fade > 0, stage.minibatch)
+            self.streams[critic.name] = iter(self._stream(
+                stage.resolution, critic.channels, stage.minibatch, self.config.seed,
+                p.stream_nimg.get(critic.name, 0), with_untagged=critic.name == "rgb"))
+        reals = next(self.streams[critic.name])
+        for name, value in self.turns[critic.name](reals, p.step, stage.fade, stage.lrate).items():
+            is_shared = name.startswith("Progress/") or name == "Loss/G"
+            autosummary.report(name if is_shared else f"{name}/{critic.name}", value)
+        p.step += 1
+        p.cur_nimg += stage.minibatch
+        p.stream_nimg[critic.name] = p.stream_nimg.get(critic.name, 0) + stage.minibatch
+
+    def _stream(self, resolution, num_channels, minibatch, seed, start_nimg=0, with_untagged=False):
+        """Real images; the image critic's stream takes the untagged photos in."""
+        directories = [self.config.data]
+        if with_untagged and self.config.untagged:
+            directories.append(self.config.untagged)
+        return TrainingStream(directories, resolution=resolution, num_channels=num_channels, minibatch=minibatch,
+                              seed=seed, start_nimg=start_nimg)
+
+    def _begin_tick(self):
+        self.tick_nimg, self.tick_time = self.progress.cur_nimg, time.time()
+
+    def _tick_is_over(self, stage):
+        p = self.progress
+        return p.cur_nimg >= self.tick_nimg + stage.tick_kimg * 1000 or p.cur_nimg >= self._stage_end()
+
+    def _stage_end(self):
+        """nimg at which the stage at hand ends."""
+        p = self.progress
+        return dict(stage_ends(self.config, p.first_stage, tuple(p.ended_nimg)))[p.stage]
+
+    def _tick(self, stage):
+        """Report, draw, evaluate, save."""
+        p, now = self.progress, time.time()
+        tick_sec, tick_kimg = now - self.tick_time, (p.cur_nimg - self.tick_nimg) / 1000
+        p.elapsed_sec = now - self.start_time
+        p.tick += 1
+        stage_is_over = p.cur_nimg >= self._stage_end()
+        scalars = autosummary.collect()
+        if p.tick % self.config.image_ticks == 0 or stage_is_over:
+            self._save_fakes(stage)
+        if p.tick % self.config.network_ticks == 0 or stage_is_over:
+            scalars |= self._save_network(stage)
+        scalars |= {
+            "Progress/tick": p.tick, "Progress/kimg": p.cur_nimg / 1000, "Progress/lod": stage.lod,
+            "Progress/resolution": stage.resolution, "Progress/channels": stage.channels,
+            "Progress/minibatch": stage.minibatch, "Progress/lrate": stage.lrate,
+            "Timing/total_sec": p.elapsed_sec, "Timing/sec_per_tick": tick_sec,
+            "Timing/sec_per_kimg": tick_sec / tick_kimg, "Timing/maintenance_sec": time.time() - now,
+            "Resources/peak_mem_gb": _peak_memory_gb()}
+        self._report(stage, scalars)
+        self._begin_tick()
+        self._save_state()
+
+    def _report(self, stage, scalars):
+        """The tick line, stats.jsonl and TensorBoard events."""
+        kimg, s = scalars["Progress/kimg"], scalars
+        left_sec = (self.total_nimg() / 1000 - kimg) * s["Timing/sec_per_kimg"]
+        metrics = "".join(f" {n.split('/')[1]} {v:.4g}" for n, v in s.items() if n.startswith("Metrics/"))
+        self.log.info(
+            f"tick {s['Progress/tick']:<4d} kimg {kimg:<8.1f} stage {stage.name:<7s} lod {stage.lod:<5.2f} "
+            f"minibatch {stage.minibatch:<4d} time {util.format_time(s['Timing/total_sec']):<12s} "
+            f"sec/tick {s['Timing/sec_per_tick']:<7.1f} sec/kimg {s['Timing/sec_per_kimg']:<7.2f} "
+            f"maintenance {s['Timing/maintenance_sec']:<6.1f} gpumem {s['Resources/peak_mem_gb']:<5.1f} "
+            f"ETA {util.format_time(left_sec)}{metrics}")
+        util.append_jsonl(self.run_dir / "stats.jsonl", {"event": "tick", "stage": stage.name, **scalars})
+        with self.writer.as_default():
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value, step=self.progress.cur_nimg)
+        self.writer.flush()
+
+    def _save_fakes(self, stage):
+        """fakes%06d.png from latents that stay the same all through the training, without truncation."""
+        self._save_reals(stage)
+        Gs = self.state.networks["Gs"]
+        latents = self._grid_latents(GRID_COLUMNS * GRID_ROWS)
+        fakes = np.concatenate([Gs(latents[i:i + 8], resolution=stage.resolution, fade=stage.fade).numpy()
+                                for i in range(0, len(latents), 8)])
+        grid = pictures.pair_grid(fakes, GRID_COLUMNS)
+        pictures.save_png(self.run_dir / f"fakes{self.progress.cur_nimg // 1000:06d}.png", grid)
+        with self.writer.as_default():
+            tf.summary.image("fakes", grid[None], step=self.progress.cur_nimg)
+
+    def _grid_latents(self, count):
+        """The latents of every grid of this training."""
+        size = self.state.networks["G"].config["latent_size"]
+        return np.random.RandomState(self.config.seed).randn(count, size).astype(np.float32)
+
+    def _save_reals(self, stage):
+        """reals.png of the full resolution and the stage's channels, once a stage."""
+        path = self.run_dir / ("reals.png" if stage.name == "rgb" else f"reals-{stage.name}.png")
+        if path.is_file():
+            return
+        stream = self._stream(self.config.resolution, stage.channels, GRID_COLUMNS * GRID_ROWS, seed=0)
+        reals = channels.to_signed(next(iter(stream)).numpy())
+        pictures.save_png(path, pictures.pair_grid(reals, GRID_COLUMNS))
+
+    def _save_network(self, stage):
+        """A network snapshot and its evaluation; returns {'Metrics/<name>': value}."""
+        p = self.progress
+        header = self._header(stage)
+        live = snapshots.Snapshot(self.state.networks, header)
+        scores = self.evaluate(live) if self.evaluate else {}
+        path = self.run_dir / f"network-snapshot-{p.cur_nimg // 1000:06d}.safetensors"
+        snapshots.save_snapshot(path, self.state.networks, {**header, "scores": scores})
+        if scores:
+            self._compare(stage, scores, path)
+        return {f"Metrics/{name}": value for name, value in scores.items()}
+
+    def _compare(self, stage, scores, path):
+        """Keep account of the best snapshot, and end the stage when it has stopped improving."""
+        p = self.progress
+        name = selection_metric(scores)
+        value = scores[name]
+        if p.stage_best is None or value < p.stage_best:
+            p.stage_best, p.evaluations_since_best = value, 0
+        else:
+            p.evaluations_since_best += 1
+        at_target = stage.lod == 0
+        is_last = stage.name == stage_ends(self.config, p.first_stage)[-1][0]
+        if is_last and at_target and (p.best_value is None or value < p.best_value):
+            p.best_value = value
+            util.write_json(self.run_dir / "best.json", {
+                "snapshot": path.name, "metric": name, "value": value, "kimg": p.cur_nimg / 1000})
+        if self.config.patience and at_target and p.evaluations_since_best >= self.config.patience:
+            self.log.info(f"stage {stage.name} ends: {name} has not improved for {self.config.patience} evaluations")
+            p.ended_nimg.append(p.cur_nimg)
+
+    def _header(self, stage):
+        """What a snapshot says of itself."""
+        names = {"rgb": (), "binary": ("any",), "classes": self.dataset.classes}[stage.name]
+        return {"variant": self.config.variant, "stage": self.progress.stage, "classes": list(names),
+                "kimg": self.progress.cur_nimg / 1000, "lod": {"resolution": stage.resolution, "fade": stage.fade},
+                "dataset": {"name": self.dataset.name, "path": str(self.dataset.path), "digest": self.dataset.digest},
+                "training": self.config.to_json()}
+
+    def _save_state(self):
+        self.progress.elapsed_sec = time.time() - self.start_time
+        snapshots.save_state(self.run_dir, self.state.networks, self.state.optimizers, self.progress.to_json())
+
+    def _finish(self):
+        """Write network-final.safetensors, the last snapshot under the official name."""
+        snapshots.save_snapshot(self.run_dir / "network-final.safetensors", self.state.networks,
+                                self._header(self.stage))
+
+    def _check_threads(self):
+        """Bit-identity of a continued run holds for an equal number of threads only: say so."""
+        threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
+        if self.progress.num_threads not in (0, threads):
+            self.log.info(f"warning: this training ran with {self.progress.num_threads} threads before and now has "
+                          f"{threads}; results will differ in the last bits")
+        self.progress.num_threads = threads
+
+
+def selection_metric(names):
+    """The metric that selects the best snapshot: the first FID, else the first of all."""
+    names = list(names)
+    return next((name for name in names if name.startswith("fid")), names[0])
+
+
+@contextlib.contextmanager
+def _stop_signals(handler):
+    """Have SIGINT and SIGTERM call `handler` instead of ending the process; a second Ctrl-C ends it."""
+    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number, frame):
+        handler()
+        signal.signal(number, old[number])
+
+    for number in old:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, previous in old.items():
+            signal.signal(number, previous)
+
+
+def _peak_memory_gb():
+    """Peak memory of the first GPU, or of this process where there is none."""
+    if tf.config.list_logical_devices("GPU"):
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
