@@ -1,0 +1,307 @@
+"""The StyleGAN generator and discriminator at the current resolution, grown by a fade.
+
+Sources: StyleGAN (Karras et al. 2019, figure 1b, section 2, appendix C) and ProGAN (Karras et al.
+2018, section 2, appendix A). Variables bear the names and shapes of the official release (constant
+and noise are NCHW there), so its weights can be read by name. Activations are NHWC.
+
+A network of final resolution R can be evaluated at any resolution r = 4..R: `resolution` is a
+Python int, and everything finer than it is not computed. `fade` in [0, 1] is the weight of the
+next coarser branch: lod in the official sense is log2(R / r) + fade. A Python 0 leaves the coarser
+branch out; a tensor keeps one trace for a whole fade. At 4x4 there is no coarser branch and `fade`
+is without effect.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib.tflib import ops
+from dnnlib.tflib.network import NETWORKS, Network
+from dnnlib.util import UserError
+
+
+def num_fmaps(stage, fmap_base, fmap_decay, fmap_max):
+    """nf(stage) = min(int(fmap_base / 2^(stage * fmap_decay)), fmap_max) (ProGAN, table 2)."""
+    return min(int(fmap_base / 2 ** (stage * fmap_decay)), fmap_max)
+
+
+def use_fused(resolution, fmaps):
+    """Whether a layer that scales between `resolution` and half of it takes the fused form.
+
+    Measured forward and backward on two CPU cores: fused is 1.3 to 3 times faster, except between
+    4x4 and 8x8 with 512 maps, where making the 4x4 kernel costs what it saves (0.7 to 1.1).
+    """
+    return resolution > 8 or fmaps < 512
+
+
+def _normal(scale=1.0):
+    return lambda rng, shape: rng.standard_normal(shape, np.float32) * np.float32(scale)
+
+
+def _fill(value):
+    return lambda rng, shape: np.full(shape, value, np.float32)
+
+
+class _GrowingNetwork(Network):
+    """What G and D share: resolutions, numbers of maps, equalised layers.
+
+    Attributes:
+        use_fused: the rule (finer resolution, fmaps) -> bool that chooses the form of a layer.
+    """
+
+    def __init__(self, name, config):
+        log2 = int(np.log2(max(config["resolution"], 1)))
+        if config["resolution"] != 2 ** log2 or log2 < 2:
+            raise UserError(
+                f"network {name}: resolution {config['resolution']} is not one of 4, 8, 16, ...")
+        super().__init__(name, config)
+        self.resolution = config["resolution"]
+        self.resolution_log2 = log2
+        self.num_channels = config["num_channels"]
+        self.label_size = config["label_size"]
+        self.use_fused = use_fused
+
+    def _nf(self, stage):
+        return num_fmaps(stage, *(self.config[k] for k in ("fmap_base", "fmap_decay", "fmap_max")))
+
+    def _current_log2(self, resolution):
+        """log2 of the resolution to evaluate. Raises ValueError where there is none such."""
+        if resolution is None:
+            return self.resolution_log2
+        if resolution not in [2 ** r for r in range(2, self.resolution_log2 + 1)]:
+            raise ValueError(
+                f"network {self.name} has resolutions 4..{self.resolution}, not {resolution}")
+        return int(np.log2(resolution))
+
+    def _check_labels(self, labels):
+        if (labels is None) != (self.label_size == 0):
+            raise ValueError(
+                f"network {self.name} has label_size {self.label_size}; labels: {labels}")
+
+    def _add_layer(self, scope, shape, lrmul=1.0):
+        """Weight ~ N(0, 1) / lrmul and bias 0 of a dense or convolutional layer."""
+        self.add_variable(f"{scope}/weight", shape, _normal(1 / lrmul))
+        self.add_variable(f"{scope}/bias", shape[-1:], _fill(0))
+
+    def _weight(self, scope, gain=ops.HE_GAIN, lrmul=1.0):
+        return ops.equalised_weight(self.vars[f"{scope}/weight"], gain, lrmul)
+
+    def _bias(self, scope, x, lrmul=1.0):
+        return x + self.vars[f"{scope}/bias"] * lrmul
+
+
+def _fading(fade):
+    """False where the coarser branch is known to weigh nothing."""
+    return tf.is_tensor(fade) or isinstance(fade, tf.Variable) or fade != 0
+
+
+def _lerp(a, b, t):
+    return a + (b - a) * tf.cast(t, a.dtype)
+
+
+@NETWORKS.register
+class G_style(_GrowingNetwork):
+    """Style-based generator (StyleGAN, figure 1b): latents -> dlatents -> images."""
+
+    def __init__(self, name="G", *, num_channels, resolution, label_size=0, latent_size=512,
+                 dlatent_size=512, mapping_layers=8, mapping_fmaps=512, mapping_lrmul=0.01,
+                 fmap_base=8192, fmap_decay=1.0, fmap_max=512, seed=0):
+        super().__init__(name, {
+            "num_channels": num_channels, "resolution": resolution, "label_size": label_size,
+            "latent_size": latent_size, "dlatent_size": dlatent_size,
+            "mapping_layers": mapping_layers, "mapping_fmaps": mapping_fmaps,
+            "mapping_lrmul": mapping_lrmul, "fmap_base": fmap_base, "fmap_decay": fmap_decay,
+            "fmap_max": fmap_max, "seed": seed})
+        self.num_layers = 2 * self.resolution_log2 - 2
+        self.latent_size = latent_size
+        self.dlatent_size = dlatent_size
+        self.add_variable("dlatent_avg", [dlatent_size], _fill(0), trainable=False)
+        self._create_mapping()
+        self._create_synthesis()
+
+    def _create_mapping(self):
+        width = self.latent_size
+        if self.label_size:
+            self.add_variable("G_mapping/LabelConcat/weight", [self.label_size, width], _normal())
+            width *= 2
+        layers = self.config["mapping_layers"]
+        for i in range(layers):
+            fmaps = self.dlatent_size if i == layers - 1 else self.config["mapping_fmaps"]
+            self._add_layer(f"G_mapping/Dense{i}", [width, fmaps], self.config["mapping_lrmul"])
+            width = fmaps
+
+    def _create_synthesis(self):
+        for i in range(self.num_layers):
+            size = 2 ** (i // 2 + 2)
+            self.add_variable(f"G_synthesis/noise{i}", [1, 1, size, size], _normal(),
+                              trainable=False)
+        self.add_variable("G_synthesis/4x4/Const/const", [1, self._nf(1), 4, 4], _fill(1))
+        self._create_epilogue("G_synthesis/4x4/Const", self._nf(1))
+        self._create_conv("G_synthesis/4x4/Conv", self._nf(1), self._nf(1))
+        for r in range(3, self.resolution_log2 + 1):
+            scope = f"G_synthesis/{2 ** r}x{2 ** r}"
+            self._create_conv(f"{scope}/Conv0_up", self._nf(r - 2), self._nf(r - 1))
+            self._create_conv(f"{scope}/Conv1", self._nf(r - 1), self._nf(r - 1))
+        for r in range(2, self.resolution_log2 + 1):
+            self._add_layer(self._to_rgb_scope(r), [1, 1, self._nf(r - 1), self.num_channels])
+
+    def _create_conv(self, scope, fmaps_in, fmaps):
+        self.add_variable(f"{scope}/weight", [3, 3, fmaps_in, fmaps], _normal())
+        self._create_epilogue(scope, fmaps)
+
+    def _create_epilogue(self, scope, fmaps):
+        self.add_variable(f"{scope}/Noise/weight", [fmaps], _fill(0))
+        self.add_variable(f"{scope}/bias", [fmaps], _fill(0))
+        self._add_layer(f"{scope}/StyleMod", [self.dlatent_size, 2 * fmaps])
+
+    def _to_rgb_scope(self, r):
+        return f"G_synthesis/ToRGB_lod{self.resolution_log2 - r}"
+
+    def __call__(self, latents, labels=None, *, resolution=None, fade=0.0, noise=None,
+                 truncation_psi=None, truncation_cutoff=8):
+        """latents [N, latent_size] -> images [N, r, r, num_channels].
+
+        See `mapping`, `truncate` (left out where `truncation_psi` is None) and `synthesis`.
+        """
+        dlatents = self.mapping(latents, labels)
+        if truncation_psi is not None:
+            dlatents = self.truncate(dlatents, truncation_psi, truncation_cutoff)
+        return self.synthesis(dlatents, resolution, fade, noise)
+
+    def mapping(self, latents, labels=None):
+        """latents [N, latent_size], labels [N, label_size] -> dlatents [N, num_layers,
+        dlatent_size], all layers alike.
+
+        Pixel norm, then dense layers with leaky ReLU whose learning rate is lower by
+        `mapping_lrmul` (section 2).
+        """
+        self._check_labels(labels)
+        lrmul = self.config["mapping_lrmul"]
+        x = tf.cast(latents, tf.float32)
+        if labels is not None:
+            weight = self.vars["G_mapping/LabelConcat/weight"]
+            x = tf.concat([x, ops.dense(tf.cast(labels, tf.float32), weight)], axis=1)
+        x = ops.pixel_norm(x)
+        for i in range(self.config["mapping_layers"]):
+            scope = f"G_mapping/Dense{i}"
+            x = ops.dense(x, self._weight(scope, lrmul=lrmul))
+            x = ops.leaky_relu(self._bias(scope, x, lrmul))
+        return tf.tile(x[:, None], [1, self.num_layers, 1])
+
+    def truncate(self, dlatents, psi=0.7, cutoff=8):
+        """avg + psi * (dlatents - avg) for the first `cutoff` layers (appendix B); avg: dlatent_avg."""
+        scale = np.where(np.arange(self.num_layers) < cutoff, psi, 1.0).astype(np.float32)[:, None]
+        return _lerp(self.vars["dlatent_avg"], dlatents, scale)
+
+    def synthesis(self, dlatents, resolution=None, fade=0.0, noise=None):
+        """dlatents [N, num_layers, dlatent_size] -> images [N, r, r, num_channels] float32, about
+        [-1, 1].
+
+        Args:
+            resolution, fade: growth state, see the module's docstring.
+            noise: None for the fixed noise of the variables, or (layer_index, height, width) ->
+                [N, height, width, 1].
+        """
+        last = self._current_log2(resolution)
+        const = tf.transpose(self.vars["G_synthesis/4x4/Const/const"], [0, 2, 3, 1])
+        x = tf.tile(const, [tf.shape(dlatents)[0], 1, 1, 1])
+        x = self._epilogue("G_synthesis/4x4/Const", x, 0, dlatents, noise)
+        x = ops.conv2d(x, self._weight("G_synthesis/4x4/Conv"))
+        x = coarser = self._epilogue("G_synthesis/4x4/Conv", x, 1, dlatents, noise)
+        for r in range(3, last + 1):
+            coarser = x
+            x = self._block(x, r, dlatents, noise)
+        images = self._to_rgb(x, last)
+        if last > 2 and _fading(fade):
+            images = _lerp(images, ops.upscale2d(self._to_rgb(coarser, last - 1)), fade)
+        return images
+
+    def _block(self, x, r, dlatents, noise):
+        """Upscale, convolution, blur, epilogue; convolution, epilogue."""
+        scope = f"G_synthesis/{2 ** r}x{2 ** r}"
+        fused = self.use_fused(2 ** r, self._nf(r - 1))
+        x = ops.blur2d(ops.upscale2d_conv2d(x, self._weight(f"{scope}/Conv0_up"), fused))
+        x = self._epilogue(f"{scope}/Conv0_up", x, 2 * r - 4, dlatents, noise)
+        x = ops.conv2d(x, self._weight(f"{scope}/Conv1"))
+        return self._epilogue(f"{scope}/Conv1", x, 2 * r - 3, dlatents, noise)
+
+    def _epilogue(self, scope, x, layer, dlatents, noise):
+        """Noise, bias, leaky ReLU, instance norm, style, in this order."""
+        size = x.shape[1]
+        if noise is None:
+            layer_noise = tf.reshape(self.vars[f"G_synthesis/noise{layer}"], [1, size, size, 1])
+        else:
+            layer_noise = noise(layer, size, size)
+        x = ops.apply_noise(x, layer_noise, self.vars[f"{scope}/Noise/weight"])
+        x = ops.instance_norm(ops.leaky_relu(self._bias(scope, x)))
+        style = ops.dense(dlatents[:, layer], self._weight(f"{scope}/StyleMod", gain=1))
+        return ops.style_mod(x, self._bias(f"{scope}/StyleMod", style))
+
+    def _to_rgb(self, x, r):
+        scope = self._to_rgb_scope(r)
+        return self._bias(scope, ops.conv2d(x, self._weight(scope, gain=1)))
+
+
+@NETWORKS.register
+class D_basic(_GrowingNetwork):
+    """Discriminator (ProGAN, table 2, with blurred downscaling): images -> scores, high = real."""
+
+    def __init__(self, name="D", *, num_channels, resolution, label_size=0, fmap_base=8192,
+                 fmap_decay=1.0, fmap_max=512, mbstd_group_size=4, seed=0):
+        super().__init__(name, {
+            "num_channels": num_channels, "resolution": resolution, "label_size": label_size,
+            "fmap_base": fmap_base, "fmap_decay": fmap_decay, "fmap_max": fmap_max,
+            "mbstd_group_size": mbstd_group_size, "seed": seed})
+        mbstd_fmaps = 1 if mbstd_group_size > 1 else 0
+        for r in range(self.resolution_log2, 1, -1):
+            self._add_layer(self._from_rgb_scope(r), [1, 1, num_channels, self._nf(r - 1)])
+        for r in range(self.resolution_log2, 2, -1):
+            scope, fmaps = f"{2 ** r}x{2 ** r}", self._nf(r - 1)
+            self._add_layer(f"{scope}/Conv0", [3, 3, fmaps, fmaps])
+            self._add_layer(f"{scope}/Conv1_down", [3, 3, fmaps, self._nf(r - 2)])
+        self._add_layer("4x4/Conv", [3, 3, self._nf(1) + mbstd_fmaps, self._nf(1)])
+        self._add_layer("4x4/Dense0", [16 * self._nf(1), self._nf(0)])
+        self._add_layer("4x4/Dense1", [self._nf(0), max(label_size, 1)])
+
+    def _from_rgb_scope(self, r):
+        return f"FromRGB_lod{self.resolution_log2 - r}"
+
+    def __call__(self, images, labels=None, *, resolution=None, fade=0.0):
+        """images [N, r, r, num_channels], labels [N, label_size] -> scores [N, 1].
+
+        `resolution`, `fade`: growth state, see the module's docstring.
+        """
+        self._check_labels(labels)
+        last = self._current_log2(resolution)
+        x = self._from_rgb(images, last)
+        for r in range(last, 2, -1):
+            x = self._block(x, r)
+            if r == last and _fading(fade):
+                x = _lerp(x, self._from_rgb(ops.downscale2d(images), last - 1), fade)
+        scores = self._head(x)
+        if labels is not None:
+            scores = tf.reduce_sum(scores * tf.cast(labels, scores.dtype), axis=1, keepdims=True)
+        return scores
+
+    def _from_rgb(self, images, r):
+        return self._conv(self._from_rgb_scope(r), images)
+
+    def _conv(self, scope, x):
+        return ops.leaky_relu(self._bias(scope, ops.conv2d(x, self._weight(scope))))
+
+    def _block(self, x, r):
+        """Convolution; blur, convolution, downscale: [N, 2^r, 2^r, nf(r-1)] -> half, nf(r-2)."""
+        scope = f"{2 ** r}x{2 ** r}"
+        x = ops.blur2d(self._conv(f"{scope}/Conv0", x))
+        fused = self.use_fused(2 ** r, self._nf(r - 2))
+        x = ops.conv2d_downscale2d(x, self._weight(f"{scope}/Conv1_down"), fused)
+        return ops.leaky_relu(self._bias(f"{scope}/Conv1_down", x))
+
+    def _head(self, x):
+        """Minibatch stddev, convolution, two dense layers: [N, 4, 4, nf(1)] -> [N, scores]."""
+        if self.config["mbstd_group_size"] > 1:
+            x = ops.minibatch_stddev(x, self.config["mbstd_group_size"])
+        x = self._conv("4x4/Conv", x)
+        # The official dense layer reads the maps in channels-first order.
+        x = tf.reshape(tf.transpose(x, [0, 3, 1, 2]), [-1, 16 * x.shape[3]])
+        x = ops.leaky_relu(self._bias("4x4/Dense0", ops.dense(x, self._weight("4x4/Dense0"))))
+        return self._bias("4x4/Dense1", ops.dense(x, self._weight("4x4/Dense1", gain=1)))
