@@ -86,7 +86,7 @@ class _GrowingNetwork(Network):
         return ops.equalised_weight(self.vars[f"{scope}/weight"], gain, lrmul)
 
     def _bias(self, scope, x, lrmul=1.0):
-        return x + self.vars[f"{scope}/bias"] * lrmul
+        return tf.nn.bias_add(x, self.vars[f"{scope}/bias"] * lrmul)
 
 
 def _fading(fade):
@@ -188,7 +188,7 @@ class G_style(_GrowingNetwork):
         return tf.tile(x[:, None], [1, self.num_layers, 1])
 
     def truncate(self, dlatents, psi=0.7, cutoff=8):
-        """avg + psi * (dlatents - avg) for the first `cutoff` layers (appendix B); avg: dlatent_avg."""
+        """lerp(dlatent_avg, dlatents, psi) for the layers below `cutoff` (StyleGAN, appendix B)."""
         scale = np.where(np.arange(self.num_layers) < cutoff, psi, 1.0).astype(np.float32)[:, None]
         return _lerp(self.vars["dlatent_avg"], dlatents, scale)
 

@@ -120,9 +120,16 @@ def instance_norm(x, epsilon=1e-8):
     return tf.cast(y, x.dtype)
 
 
-def leaky_relu(x, alpha=0.2):
-    """max(x, alpha x)."""
-    return tf.nn.leaky_relu(x, alpha)
+@tf.custom_gradient
+def leaky_relu(x):
+    """max(x, 0.2 x).
+
+    The gradient is told by the output's sign, not the input's: nothing but the output is kept, and
+    TensorFlow can compute convolution, bias and activation in one kernel.
+    """
+    y = tf.nn.leaky_relu(x, 0.2)
+    sign = tf.stop_gradient(y)
+    return y, lambda dy: tf.raw_ops.LeakyReluGrad(gradients=dy, features=sign, alpha=0.2)
 
 
 def minibatch_stddev(x, group_size=4, num_features=1):
