@@ -89,7 +89,15 @@ def test_legend_shows_every_colour_and_fits_its_width():
         assert all(tuple(colour) in seen for colour in channels.palette(13)[1:].tolist())
     picture = np.zeros((10, 300, 3), np.uint8)
     assert pictures.with_legend(picture, ()) is picture
+    assert pictures.with_legend(picture, ("any",)) is picture
     assert pictures.with_legend(picture, classes).shape[0] > 10
+
+
+def test_enlarging_makes_squares_of_pixels():
+    picture = RNG.integers(0, 256, (2, 3, 3), np.uint8)
+    large = pictures.enlarge(picture, 4)
+    assert large.shape == (8, 12, 3)
+    assert (large[::4, ::4] == picture).all() and (large[3::4, 3::4] == picture).all()
 
 
 @pytest.mark.parametrize("num_classes", [1, 4, 13, 255])

@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""Make pictures with a trained network: grids, interpolations, style mixes, labelled pairs."""
+
+import argparse
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from dataprep.annotations import MODANET_CLASSES
+from dnnlib import util
+from dnnlib.util import UserError
+
+EXAMPLES = """\
+  python generate.py                                          seeds 0-35 of the newest run's best
+  python generate.py --network=3 --seeds=0-8,100 --trunc=1    run 3, no truncation
+  python generate.py --interpolate=4,9 --steps=10
+  python generate.py --style-mix --row-seeds=0-3 --col-seeds=10-14 --col-styles=0-3
+  python generate.py --num=50000 --out=datasets/generated     pairs; run again to continue
+  python generate.py --replay=datasets/generated/samples.jsonl --index=17 --out=again
+  python dataset_tool.py create_modanet --source=datasets/generated --out=datasets/modanet-generated
+"""
+MAX_SEED = np.iinfo(np.uint32).max  # the largest that numpy.random.RandomState takes
+MAX_GRID = 4096  # samples in one picture
+MAX_PAIRS = 10_000_000  # in one folder, by the seven digits of their file names
+MIN_SIDE = 128  # images below this many pixels are enlarged in pictures
+
+
+def main(argv):
+    """Parse options, load the network, make what was asked for."""
+    options = parse_options(argv)
+    # Imported here so that --help and wrong options answer at once.
+    from training.generation import Sampler
+    from training.pairs import read_samples
+    from training.snapshots import find_snapshot
+
+    record = None
+    if options.replay is not None:
+        record = pick(read_samples(options.replay), options.index, options.replay)
+    spec = record["network"] if record is not None and options.network is None else options.network
+    sampler = Sampler(find_snapshot(spec, options.results))
+    classes = ", ".join(sampler.classes) or "none: it draws no maps (RGB only)"
+    print(f"{sampler.path}: {sampler.resolution}x{sampler.resolution}, "
+          f"digest {sampler.digest[:12]}, classes: {classes}")
+    if record is not None:
+        return make_again(sampler, record, options)
+    if options.num is not None:
+        return make_pairs(sampler, options)
+    return make_picture(sampler, options)
+
+
+def parse_options(argv):
+    """The command line."""
+    parser = util.argument_parser(__doc__, EXAMPLES)
+    add = parser.add_argument
+    add("--network", metavar="SPEC", help="snapshot file, run directory or run number "
+        "(default: the newest run's best snapshot)")
+    add("--results", default="results", metavar="DIR", help="where the run directories are")
+    add("--out", metavar="DIR", help="folder to write to (default: one below generated/)")
+    add("--trunc", type=finite, default=0.7, metavar="PSI", help="truncation of the first 8 "
+        "layers: 1 is none, as in training; 0 is the average image")
+    add("--noise", default="random", choices=("random", "const"), help="random: drawn from each "
+        "sample's seed; const: the network's own, equal for all samples")
+    add("--minibatch", type=positive, default=8, metavar="N", help="samples made at a time; "
+        "has no influence on them")
+    add("--seeds", type=seeds, default="0-35", help="samples of the grid")
+    add_modes(parser)
+    options = parser.parse_args(argv)
+    check_options(parser, options)
+    return options
+
+
+def add_modes(parser):
+    """The pictures other than a grid of seeds, and their options."""
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--interpolate", type=seeds, metavar="SEED,SEED", help="the way from one "
+                       "latent to the other: images above, maps below")
+    modes.add_argument("--style-mix", action="store_true", help="styles of row seeds and column "
+                       "seeds combined")
+    modes.add_argument("--num", type=positive, metavar="N", help="write N pairs: images, label "
+                       "maps, overlays, COCO annotations; run again to continue")
+    modes.add_argument("--replay", metavar="FILE", help="make a sample of this samples.jsonl again")
+    add = parser.add_argument
+    add("--steps", type=positive, default=8, metavar="N", help="for --interpolate: steps")
+    add("--row-seeds", type=seeds, default="0-3", help="for --style-mix: seeds of the left column")
+    add("--col-seeds", type=seeds, default="4-8", help="for --style-mix: seeds of the top row")
+    add("--col-styles", type=seeds, default="0-3", metavar="LAYERS", help="for --style-mix: layers "
+        "taken from the column; 0-3 (4x4, 8x8) are pose and shape, the last ones colours")
+    add("--first-seed", type=seed, default=0, metavar="SEED", help="for --num: the first pair's")
+    add("--index", type=natural, default=0, metavar="K", help="for --replay: line, from 0")
+    add("--dry-run", action="store_true", help="for --num: say what would be made, write nothing")
+
+
+def check_options(parser, options):
+    """Leave through the parser's error where options do not go together."""
+    if options.interpolate is not None and len(options.interpolate) != 2:
+        parser.error("argument --interpolate: expected two seeds, such as 4,9")
+    if options.steps > MAX_GRID:
+        parser.error(f"argument --steps: a picture has room for {MAX_GRID} samples")
+    if options.num is not None and options.num > MAX_PAIRS:
+        parser.error(f"argument --num: at most {MAX_PAIRS} pairs")
+    if options.num is not None and options.first_seed + options.num - 1 > MAX_SEED:
+        parser.error(f"argument --num: the last seed would be above {MAX_SEED}")
+    if options.dry_run and options.num is None:
+        parser.error("argument --dry-run: goes with --num only; the other pictures take seconds")
+
+
+def natural(text):
+    """A whole number, 0 or more."""
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 0 or more")
+    return int(text)
+
+
+def positive(text):
+    """A whole number, 1 or more."""
+    if not re.fullmatch(r"0*[1-9][0-9]{0,17}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
+    return int(text)
+
+
+def seed(text):
+    """A whole number that can be a seed."""
+    value = natural(text)
+    if value > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r}: seeds go from 0 to {MAX_SEED}")
+    return value
+
+
+def seeds(text):
+    """'0-3,7' -> [0, 1, 2, 3, 7]; a huge range is refused before it is spelt out."""
+    numbers = []
+    for part in text.split(","):
+        ends = re.fullmatch(r"([0-9]+)-([0-9]+)", part)
+        if ends and seed(ends[2]) - seed(ends[1]) >= MAX_GRID:
+            raise argparse.ArgumentTypeError(f"{text!r}: a picture has room for {MAX_GRID} samples")
+        numbers += [seed(str(number)) for number in util.parse_ints(part)]
+    return numbers
+
+
+def finite(text):
+    """A number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number such as 0.7")
+    return value
+
+
+def pick(records, index, path):
+    """The record of a line. Raises UserError where the file has fewer."""
+    if index >= len(records):
+        raise UserError(f"--index={index}: {path} has {len(records)} samples, counted from 0")
+    return records[index]
+
+
+def out_folder(sampler, options, subfolder=""):
+    """The folder to write to. Raises UserError where that is a file."""
+    default = Path("generated") / f"{sampler.path.parent.name}-{sampler.path.stem}" / subfolder
+    out = Path(options.out) if options.out is not None else default
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out}: is a file; a folder is wanted")
+    return out
+
+
+def make_picture(sampler, options):
+    """One PNG: a grid of seeds, an interpolation or a style mix."""
+    from dnnlib import pictures
+    from training import sheets
+
+    out, how = out_folder(sampler, options), (options.trunc, options.noise, options.minibatch)
+    if options.interpolate is not None:
+        name = "interpolate-{}-{}".format(*options.interpolate)
+        picture = sheets.interpolation(sampler, *options.interpolate, options.steps, *how)
+    elif options.style_mix:
+        name = "style-mix"
+        picture = sheets.style_mix(sampler, options.row_seeds, options.col_seeds,
+                                   options.col_styles, *how)
+    else:
+        name = f"seeds-{options.seeds[0]}-{options.seeds[-1]}"
+        picture = sheets.seed_grid(sampler, options.seeds, *how)
+    path = out / f"{name}-trunc{options.trunc:g}.png"
+    picture = pictures.enlarge(picture, max(1, MIN_SIDE // sampler.resolution))
+    pictures.save_png(path, pictures.with_legend(picture, sampler.classes))
+    print(f"wrote {path} ({picture.shape[1]}x{picture.shape[0]})")
+    return 0
+
+
+def make_pairs(sampler, options):
+    """The bulk of pairs, or what it would take."""
+    from training import pairs
+
+    out = out_folder(sampler, options, "pairs")
+    recipe = pairs.make_recipe(sampler, options.trunc, options.noise)
+    wanted = range(options.first_seed, options.first_seed + options.num)
+    if options.dry_run:
+        print(pairs.describe(sampler, recipe, wanted, out))
+        return 0
+    made, kept = pairs.write_pairs(sampler, recipe, wanted, out, options.minibatch)
+    print(f"{out}: {made} made, {kept} were there already")
+    if sampler.classes == MODANET_CLASSES:
+        print(f"Next: python dataset_tool.py create_modanet --source={out} "
+              f"--resolution={sampler.resolution} --out=datasets/modanet-generated")
+    return 0
+
+
+def make_again(sampler, record, options):
+    """The sample of a record, compared with what the record says; status 1 where it differs."""
+    from training import pairs
+
+    out = out_folder(sampler, options, "replay")
+    same = pairs.replay(sampler, record, out)
+    difference = ("but pixels differ from the record: another machine, library version or number "
+                  "of threads rounds differently")
+    print(f"{out}: seed {record['seed']} made again, "
+          f"{'every pixel as recorded' if same else difference}")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    util.run_main(main)

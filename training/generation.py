@@ -1,0 +1,122 @@
+"""Images from a network snapshot: latents and noise by seed, truncation.
+
+A sample is a function of (network, seed, options) alone: latents and noise are drawn from the
+sample's own seed, and every sample passes through the network by itself (a matrix product of eight
+rows rounds otherwise than eight of one row), so that its minibatch leaves no trace in its bits.
+"""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+import training.networks_stylegan  # noqa: F401  (enters the networks into their registry)
+from dnnlib import channels, util
+from dnnlib.util import UserError
+from training.snapshots import load_snapshot
+
+TRUNCATION_CUTOFF = 8  # layers that truncation acts on (StyleGAN, appendix B)
+NOISES = ("random", "const")
+
+
+class Sampler:
+    """A snapshot's Gs, at the resolution and fade it was trained to.
+
+    Attributes: classes (names behind the channels after the colours), resolution, digest of the
+    weights, path.
+    """
+
+    def __init__(self, path):
+        """Load Gs. Raises UserError for a file that is missing, damaged or of another kind."""
+        snapshot = load_snapshot(path, names=("Gs",))
+        if "Gs" not in snapshot.networks or snapshot.header.get("kind") != "networks":
+            raise UserError(f"{path}: a training state or the like; a network snapshot is wanted")
+        self.path, self.network = Path(path), snapshot.networks["Gs"]
+        self.classes, self.digest = snapshot.classes, snapshot.header["digest"]
+        self.resolution = snapshot.header["lod"]["resolution"]
+        self.fade = float(snapshot.header["lod"]["fade"])
+        num_maps = self.network.config["num_channels"] - channels.NUM_COLOURS
+        if num_maps != len(self.classes):
+            raise UserError(f"{path}: {num_maps} maps, but names for {len(self.classes)} classes")
+
+    @property
+    def num_layers(self):
+        """Layers with a style and a noise input that are in use at this resolution."""
+        return 2 * (self.resolution.bit_length() - 1) - 2
+
+    def latents(self, seeds):
+        """z [N, latent_size]: row by row RandomState(seed).randn(1, latent_size)."""
+        size = self.network.config["latent_size"]
+        return np.concatenate([np.random.RandomState(seed).randn(1, size) for seed in seeds])
+
+    def dlatents(self, latents, psi):
+        """Mapped and truncated w: float32 [N, layers, dlatent_size] of latents [N, latent_size]."""
+        return self._map(tf.constant(latents, tf.float32), psi).numpy()
+
+    def synthesize(self, dlatents, noise_seeds, noise="random"):
+        """Images float32 [N, resolution, resolution, 3 + C] of dlatents [N, layers, dlatent_size].
+
+        noise="random": each sample's noise is drawn from its entry of noise_seeds; "const": the
+        network's own noise variables.
+        """
+        draws = _draw_noise(noise_seeds, self.num_layers) if noise == "random" else ()
+        return self._synthesize(tf.constant(dlatents), draws).numpy()
+
+    def images(self, seeds, psi, noise="random"):
+        """Images float32 [N, resolution, resolution, 3 + C] of seeds."""
+        return self.synthesize(self.dlatents(self.latents(seeds), psi), seeds, noise)
+
+    def synthesize_many(self, dlatents, noise_seeds, noise, minibatch):
+        """`synthesize` in minibatches with a progress bar."""
+        with util.progress(total=len(dlatents), desc="images", unit="img") as bar:
+            batches = []
+            for start in range(0, len(dlatents), minibatch):
+                part = slice(start, start + minibatch)
+                batches.append(self.synthesize(dlatents[part], noise_seeds[part], noise))
+                bar.update(len(batches[-1]))
+        return np.concatenate(batches)
+
+    @functools.cached_property
+    def _map(self):
+        @tf.function(reduce_retracing=True)
+        def run(latents, psi):
+            def one(z):
+                w = self.network.mapping(z[None])
+                return self.network.truncate(w, psi, TRUNCATION_CUTOFF)[0]
+            shape = [self.network.num_layers, self.network.config["dlatent_size"]]
+            return tf.map_fn(one, latents, fn_output_signature=tf.TensorSpec(shape))
+        return run
+
+    @functools.cached_property
+    def _synthesize(self):
+        @tf.function(reduce_retracing=True)
+        def run(dlatents, draws):
+            def one(sample):
+                w, noise = sample
+                layers = [layer[None] for layer in noise]
+                return self.network.synthesis(
+                    w[None], resolution=self.resolution, fade=self.fade,
+                    noise=(lambda index, height, width: layers[index]) if layers else None)[0]
+            shape = [self.resolution, self.resolution, self.network.config["num_channels"]]
+            return tf.map_fn(one, (dlatents, draws), fn_output_signature=tf.TensorSpec(shape))
+        return run
+
+
+def _draw_noise(seeds, num_layers):
+    """Noise of every layer: tuple of float32 [N, size, size, 1], sample by sample from its seed.
+
+    RandomState's stream is frozen, so that a sample can be made again with any later NumPy.
+    """
+    layers = []
+    for layer in range(num_layers):
+        size = 4 << layer // 2
+        draws = [np.random.RandomState([seed, layer]).standard_normal((size, size, 1))
+                 for seed in seeds]
+        layers.append(tf.constant(np.stack(draws), tf.float32))
+    return tuple(layers)
+
+
+def label_maps(images):
+    """Label maps uint8 [..., H, W] of generated images: the largest class above 0, else 0."""
+    return channels.to_label_map(images[..., channels.SEGMAPS])
