@@ -59,6 +59,11 @@ def test_a_plain_rectangle_has_four_corners_and_nothing_is_cut_without_need():
     assert len(mask_polygons(mask)) == 2
 
 
+def test_pixels_that_touch_at_a_corner_only_are_polygons_of_their_own():
+    assert sorted(mask_polygons(SHAPES["diagonal pixels"]))[0] == [0, 0, 1, 0, 1, 1, 0, 1]
+    assert len(mask_polygons(SHAPES["diagonal pixels"])) == 5
+
+
 def test_annotations_state_class_box_and_area():
     labels = np.zeros((8, 10), np.uint8)
     labels[1:4, 2:7] = 5

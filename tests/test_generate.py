@@ -168,6 +168,12 @@ def test_interpolation_sheet_has_images_above_maps_and_the_seeds_at_its_ends(sam
     assert (sheet[RESOLUTION:, -RESOLUTION:] == last_map).all()
 
 
+def test_nothing_but_the_latent_changes_along_an_interpolation(sampler):
+    sheet = sheets.interpolation(sampler, 5, 5, 2, 0.7, "random", 2)
+    first, second, third = np.split(sheet, 3, axis=1)
+    assert (first == second).all() and (first == third).all()
+
+
 def test_style_mix_sheet_with_every_layer_from_the_column_repeats_the_column(sampler):
     layers = list(range(sampler.num_layers))
     sheet = sheets.style_mix(sampler, [0, 1], [2, 3, 4], layers, 0.7, "const", 4)
