@@ -1,72 +1,130 @@
-"""Make and look at data sets: annotated photos -> multi-resolution TFRecords."""
+"""Make and look at data sets: photos with labels -> TFRecords of every resolution."""
 
 import argparse
 import os
 
-from dataprep import create, pyramid
-from dnnlib import util
+from dataprep import create, download, pyramid, report
+from dnnlib import pictures, util
 from dnnlib.tflib import tfrecords
 
-EXAMPLES = """\
+_EXAMPLES = """\
   python dataset_tool.py create_modanet
   python dataset_tool.py create_modanet --source ~/modanet --out datasets/modanet64 --resolution 64
+  python dataset_tool.py create_synthetic --num-images 2000 --resolution 64
   python dataset_tool.py create_from_images --source ~/photos --out datasets/untagged
+  python dataset_tool.py info datasets/modanet
+  python dataset_tool.py display datasets/modanet --out sheet.png
 """
+_CREATE = {"create_modanet": create.create_modanet, "create_synthetic": create.create_synthetic,
+           "create_from_images": create.create_from_images}
 
 
-def power_of_two(text):
-    """Resolution: 4, 8, ... 1024."""
+def _resolution(text):
+    """A power of two from 4 to 1024."""
     if text not in {str(2**level) for level in range(tfrecords.MIN_LEVEL, 11)}:
-        raise argparse.ArgumentTypeError(f"{text!r}: a resolution is a power of two from 4 to 1024")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a power of two from 4 to 1024")
     return int(text)
 
 
-def count(text):
+def _count(text):
     """A whole number from 0."""
-    if not text.isdecimal():
+    if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 0 or more")
     return int(text)
 
 
-def add_create_options(parser, out):
-    """Options that all create commands have."""
-    parser.add_argument("--out", default=out, help="folder of the new data set")
-    parser.add_argument("--resolution", type=power_of_two, default=512, help="side of the largest level")
+def _positive(text):
+    """A whole number from 1."""
+    if _count(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
+    return int(text)
+
+
+def _add_create_options(parser, out, num_images=None):
+    """The options that all create commands share."""
+    parser.add_argument("--out", default=out, metavar="DIR", help="folder of the new data set")
+    parser.add_argument("--resolution", type=_resolution, default=512, metavar="N",
+                        help="side of the largest level")
     parser.add_argument("--fit", choices=pyramid.FITS, default="pad",
-                        help="pad: whole photo on white; crop: largest centred square")
+                        help="pad: the whole photo, on white; crop: its largest centred square")
     parser.add_argument("--encoding", choices=tfrecords.ENCODINGS, default="webp",
-                        help="webp and png are lossless; raw is the official release's form, ten times larger")
-    parser.add_argument("--num-images", type=count, help="use this many photos (default: all)")
-    parser.add_argument("--num-val", type=count, help="validation photos (default: ModaNet's proportion)")
-    parser.add_argument("--num-test", type=count, help="test photos (default: ModaNet's proportion)")
-    parser.add_argument("--seed", type=count, default=0, help="seed of splits and order")
-    parser.add_argument("--workers", type=count, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--dry-run", action="store_true", help="count and project, write nothing")
+                        help="webp and png are lossless; raw is the official form, 15 times larger")
+    parser.add_argument("--num-images", type=_positive, default=num_images, metavar="N",
+                        help="use this many photos; all where not given")
+    parser.add_argument("--num-val", type=_count, metavar="N",
+                        help="validation photos; not given: 2,000 of the full ModaNet, in "
+                             "proportion of less, none without labels")
+    parser.add_argument("--num-test", type=_count, metavar="N",
+                        help="test photos; not given: 5,000 of the full ModaNet, and so on")
+    parser.add_argument("--seed", type=_count, default=0, help="of the splits and the order")
+    parser.add_argument("--workers", type=_positive, default=os.cpu_count() or 1, metavar="N",
+                        help="processes; the result does not depend on it")
+    parser.add_argument("--dry-run", action="store_true",
+                        help="count the photos, project size and time, write nothing")
 
 
-def build_parser():
-    """The command line."""
-    parser = util.argument_parser(__doc__, EXAMPLES)
+def _build_parser():
+    parser = util.argument_parser(__doc__, _EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modanet = commands.add_parser("create_modanet", help="ModaNet annotations and photos")
-    modanet.add_argument("--source", default="datasets/modanet/raw", help="folder with annotations/ and images/")
-    modanet.add_argument("--annotations", help="COCO JSON (default: the train file below --source)")
-    modanet.add_argument("--images", help="photos: folder or photos.lmdb (default: below --source)")
-    add_create_options(modanet, "datasets/modanet")
-    images = commands.add_parser("create_from_images", help="RGB only, from any folder of photos")
-    images.add_argument("--source", required=True, help="folder of photos, subfolders included")
-    add_create_options(images, "datasets/untagged")
+
+    def command(name, text):
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False,
+                                  formatter_class=parser.formatter_class)
+        sub.add_argument("--debug", action="store_true", help="show a traceback with an error")
+        return sub
+
+    modanet = command("create_modanet", "photos with ModaNet's annotations: RGB + 13 class maps")
+    modanet.add_argument("--source", default=download.DEFAULT_SOURCE, metavar="DIR",
+                         help="folder that holds annotations/ and images/ (or photos.lmdb)")
+    modanet.add_argument("--annotations", metavar="JSON",
+                         help="COCO file; not given: the train file below --source")
+    modanet.add_argument("--images", metavar="PATH",
+                         help="folder of photos, or photos.lmdb; not given: below --source")
+    _add_create_options(modanet, "datasets/modanet")
+    synthetic = command("create_synthetic", "drawn street-fashion figures with all classes")
+    _add_create_options(synthetic, "datasets/synthetic", num_images=2000)
+    images = command("create_from_images", "any folder of photos, without labels: RGB only")
+    images.add_argument("--source", required=True, metavar="DIR",
+                        help="folder of photos; subfolders are searched too")
+    _add_create_options(images, "datasets/untagged")
+    info = command("info", "what a data set holds, with the frequency of its classes")
+    info.add_argument("data", metavar="DIR", help="folder of the data set")
+    display = command("display", "a picture of some images: photo, map, overlay")
+    display.add_argument("data", metavar="DIR", help="folder of the data set")
+    display.add_argument("--out", default="sheet.png", metavar="PNG", help="file to write")
+    display.add_argument("--split", default="train", help="train, val or test")
+    display.add_argument("--num", type=_positive, default=24, metavar="N", help="images")
+    display.add_argument("--columns", type=_positive, default=4, metavar="N", help="images a row")
+    display.add_argument("--resolution", type=_resolution, metavar="N",
+                         help="level to show; not given: the largest")
+    display.add_argument("--seed", type=_count, default=0, help="of the choice of images")
     return parser
-
-
-COMMANDS = {"create_modanet": create.create_modanet, "create_from_images": create.create_from_images}
 
 
 def main(argv):
     """Run one command; returns the exit status."""
-    args = build_parser().parse_args(argv)
-    COMMANDS[args.command](args, print)
+    args = _build_parser().parse_args(argv)
+    if args.command == "info":
+        print("\n".join(report.describe(args.data)))
+    elif args.command == "display":
+        sheet = report.contact_sheet(args.data, args.split, args.num, args.columns,
+                                     args.resolution, args.seed)
+        pictures.save_png(args.out, sheet)
+        print(f"{args.out} written")
+    else:
+        content = _CREATE[args.command](args, print)
+        if content is not None:
+            print(_next_step(args.out, bool(content["classes"])))
     return 0
+
+
+def _next_step(out, labelled):
+    """What the user can do with the new data set."""
+    if labelled:
+        return (f"look at it: python dataset_tool.py display {out}\n"
+                f"train: python train.py --variant=2d --data={out}")
+    return (f"train the RGB baseline: python train.py --variant=rgb --data={out}\n"
+            f"or use it as photos without labels: python train.py --variant=2d --untagged={out}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """COCO annotations, read and checked, and polygons -> label maps.
 
-Nothing unchecked reaches pycocotools: it ends the whole process on NaN coordinates and accepts an odd number of
-coordinates in silence.
+Nothing unchecked reaches pycocotools: it ends the whole process on NaN coordinates and accepts an
+odd number of coordinates in silence.
 """
 
 import math
@@ -17,13 +17,14 @@ from dnnlib.util import UserError, read_json
 MODANET_CLASSES = ("bag", "belt", "boots", "footwear", "outer", "dress", "sunglasses", "pants",
                    "top", "shorts", "skirt", "headwear", "scarf/tie")
 
-_MAX_SIDE = 65536  # pixels; larger images are taken for a mistake
-_MAX_OVERHANG = 4  # a coordinate may lie this many image sides away from the frame, not more
+_MAX_ID = 2**53
+_MAX_SIDE = 65536  # pixels; more is taken for a mistake
+_MAX_OVERHANG = 4  # image sides that a coordinate may lie away from the frame
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One annotated garment: label 1..C and its polygons, each float64 [2n] = x0, y0, x1, y1, ..."""
+    """One annotated garment: label 1..C; polygons, each float64 [2n] = x0, y0, x1, y1, ..."""
 
     label: int
     polygons: tuple
@@ -42,33 +43,42 @@ class Photo:
 
 @dataclass
 class Annotations:
-    """Photos by id, and what was left out: [{"id", "reason"}] of images, {reason: count} of annotations."""
+    """Photos by id, and what was left out.
+
+    skipped_images: [{"id", "reason"}]; defects: [{"id", "annotation", "reason"}], each one
+    annotation of which at least a part was left out, "id" being the image's.
+    """
 
     photos: dict = field(default_factory=dict)
     skipped_images: list = field(default_factory=list)
-    skipped_annotations: dict = field(default_factory=dict)
+    defects: list = field(default_factory=list)
 
 
 def load_annotations(path, num_classes):
-    """Read a COCO file whose category ids are 1..num_classes. Bad items are left out and counted.
+    """Read a COCO file whose category ids are 1..num_classes. Bad items are left out and listed.
 
-    Raises UserError where the file is missing, no JSON, or not of COCO's structure.
+    Raises UserError where the file is missing, not JSON, or not of COCO's structure.
     """
-    content = read_json(path)
-    lists = [content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations")]
-    if not all(isinstance(value, list) for value in lists):
-        raise UserError(f"{path}: not COCO annotations: it needs the lists 'images' and 'annotations'")
+    try:
+        content = read_json(path)
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep nesting
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+    content = content if isinstance(content, dict) else {}
+    images, annotations = content.get("images"), content.get("annotations")
+    if not isinstance(images, list) or not isinstance(annotations, list):
+        raise UserError(f"{path}: not COCO annotations; they need the lists 'images' and "
+                        "'annotations'")
     result = Annotations()
-    images = {}
-    for entry in lists[0]:
-        _add_image(images, entry, result.skipped_images)
-    instances = {image_id: [] for image_id in images}
-    for entry in lists[1]:
-        reason = _add_instance(instances, images, entry, num_classes)
+    frames = {}
+    for entry in images:
+        _add_image(frames, entry, result.skipped_images)
+    instances = {image_id: [] for image_id in frames}
+    for entry in annotations:
+        reason = _add_instance(instances, frames, entry, num_classes)
         if reason:
-            result.skipped_annotations[reason] = result.skipped_annotations.get(reason, 0) + 1
-    for image_id, (file_name, width, height) in images.items():
-        result.photos[image_id] = Photo(image_id, file_name, width, height, tuple(instances[image_id]))
+            result.defects.append(_defect(entry, reason))
+    result.photos = {image_id: Photo(image_id, *frame, tuple(instances[image_id]))
+                     for image_id, frame in frames.items()}
     return result
 
 
@@ -76,43 +86,43 @@ def _is_int(value, low, high):
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _add_image(images, entry, skipped):
+def _add_image(frames, entry, skipped):
     """Enter {id: (file_name, width, height)}; a bad or repeated entry goes to `skipped`."""
     entry = entry if isinstance(entry, dict) else {}
     image_id, size = entry.get("id"), (entry.get("width"), entry.get("height"))
-    if not _is_int(image_id, 0, 2**53):
+    if not _is_int(image_id, 0, _MAX_ID):
         skipped.append({"id": None, "reason": "image entry without a whole number as id"})
-    elif image_id in images:
-        skipped.append({"id": image_id, "reason": "image id given twice; the first entry counts"})
+    elif image_id in frames:
+        skipped.append({"id": image_id, "reason": "image id given twice (the first one counts)"})
     elif not all(_is_int(side, 1, _MAX_SIDE) for side in size):
         skipped.append({"id": image_id, "reason": "image entry without a valid width and height"})
     else:
         file_name = entry.get("file_name")
-        images[image_id] = (file_name if isinstance(file_name, str) else "", *size)
+        frames[image_id] = (file_name if isinstance(file_name, str) else "", *size)
 
 
-def _add_instance(instances, images, entry, num_classes):
-    """Enter one annotation; return the reason where it is left out, else None."""
+def _add_instance(instances, frames, entry, num_classes):
+    """Enter one annotation; return why it or a part of it was left out, or None."""
     if not isinstance(entry, dict):
-        return "not an object"
+        return "annotation is not an object"
     image_id, label = entry.get("image_id"), entry.get("category_id")
-    if not _is_int(image_id, 0, 2**53) or image_id not in images:
-        return "of an image that is not listed"
+    if not _is_int(image_id, 0, _MAX_ID) or image_id not in frames:
+        return "annotation of an image that is not listed"
     if not _is_int(label, 1, num_classes):
         return f"category id outside 1..{num_classes}"
     polygons = entry.get("segmentation")
-    if not isinstance(polygons, list):
+    if not isinstance(polygons, list) or not polygons:
         return "segmentation is not a list of polygons"
-    checked = [_check_polygon(polygon, *images[image_id][1:]) for polygon in polygons]
-    reasons = [item for item in checked if isinstance(item, str)]
-    good = tuple(item for item in checked if not isinstance(item, str))
+    defects = [_polygon_defect(polygon, *frames[image_id][1:]) for polygon in polygons]
+    good = tuple(np.array(polygon, np.float64)
+                 for polygon, defect in zip(polygons, defects) if not defect)
     if good:
         instances[image_id].append(Instance(label, good))
-    return reasons[0] if reasons else None if good else "no polygon"
+    return next(filter(None, defects), None)
 
 
-def _check_polygon(polygon, width, height):
-    """float64 [2n] of a sound polygon, else the reason against it (str)."""
+def _polygon_defect(polygon, width, height):
+    """What is wrong with a polygon, or None."""
     if not isinstance(polygon, list):
         return "polygon is not a list of numbers"
     if len(polygon) % 2:
@@ -121,32 +131,40 @@ def _check_polygon(polygon, width, height):
         return "polygon of fewer than three points"
     if not all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in polygon):
         return "polygon with a coordinate that is no number"
-    if not all(abs(x) < 1e9 and math.isfinite(x) for x in polygon):
+    if not all(-1e9 < x < 1e9 and math.isfinite(x) for x in polygon):
         return "polygon with a coordinate that is not finite"
-    points = np.array(polygon, np.float64).reshape(-1, 2)
-    sides = np.array([width, height])
-    if (points < -_MAX_OVERHANG * sides).any() or (points > (1 + _MAX_OVERHANG) * sides).any():
-        return "polygon far outside the image"
-    return points.reshape(-1)
+    for values, side in ((polygon[0::2], width), (polygon[1::2], height)):
+        if min(values) < -_MAX_OVERHANG * side or max(values) > (1 + _MAX_OVERHANG) * side:
+            return "polygon far outside the image"
+    return None
+
+
+def _defect(entry, reason):
+    """A line for the list of what was left out; ids only where they are plain numbers."""
+    entry = entry if isinstance(entry, dict) else {}
+    ids = [entry.get(key) if _is_int(entry.get(key), 0, _MAX_ID) else None
+           for key in ("image_id", "id")]
+    return {"id": ids[0], "annotation": ids[1], "reason": reason}
 
 
 def instance_mask(polygons, width, height):
-    """Union of polygons (checked, pixels) -> bool [height, width], by COCO's own rasteriser."""
-    encoded = coco_mask.frPyObjects([p.tolist() for p in polygons], height, width)
+    """Union of checked polygons, in pixels -> bool [height, width], by COCO's own rasteriser."""
+    encoded = coco_mask.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
     return coco_mask.decode(coco_mask.merge(encoded)).astype(bool)
 
 
-def label_map(instances, width, height, size):
-    """Label map uint8 [h, w] for a photo of `size` = (w, h) from polygons in an image of width x height.
+def label_map(photo, size):
+    """Photo's annotations -> label map uint8 [h, w] for a picture of `size` = (w, h).
 
-    Larger instances are painted first, so that a belt stays visible on a dress; ties keep the file's order.
+    Polygons are scaled where the picture has another size than the annotation file says. Larger
+    instances are painted first, so that a belt stays visible on a dress; ties keep their order.
     """
-    scale = np.array([size[0] / width, size[1] / height])
+    scale = np.array([size[0] / photo.width, size[1] / photo.height])
     masks = []
-    for instance in instances:
-        polygons = [(p.reshape(-1, 2) * scale).reshape(-1) for p in instance.polygons]
+    for instance in photo.instances:
+        polygons = [(polygon.reshape(-1, 2) * scale).ravel() for polygon in instance.polygons]
         masks.append((instance_mask(polygons, *size), instance.label))
     labels = np.zeros((size[1], size[0]), np.uint8)
-    for mask, label in sorted(masks, key=lambda pair: -int(pair[0].sum())):
+    for mask, label in sorted(masks, key=lambda pair: -np.count_nonzero(pair[0])):
         labels[mask] = label
     return labels

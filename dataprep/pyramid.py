@@ -20,7 +20,8 @@ def fit_square(plane, resolution, fit, fill):
     if fit == "crop":
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
-        return plane.resize((resolution, resolution), _FILTER, (left, top, left + side, top + side))
+        box = (left, top, left + side, top + side)
+        return plane.resize((resolution, resolution), _FILTER, box)
     if fit != "pad":
         raise ValueError(f"unknown fit {fit!r}; known: {', '.join(FITS)}")
     scale = resolution / max(width, height)
@@ -31,30 +32,34 @@ def fit_square(plane, resolution, fit, fill):
 
 
 def build_image(photo, labels, num_classes, resolution, fit):
-    """Photo (PIL RGB) and label map uint8 [h, w] of the same size -> image uint8 [3 + C, res, res]."""
+    """Photo (PIL RGB) and its label map uint8 [h, w] -> image uint8 [3 + C, res, res].
+
+    Both go through the same geometry and filter. Without classes `labels` is not used.
+    """
     image = np.zeros((channels.NUM_COLOURS + num_classes, resolution, resolution), np.uint8)
     image[channels.RGB] = np.asarray(fit_square(photo, resolution, fit, _WHITE)).transpose(2, 0, 1)
-    if num_classes:
-        for label in np.unique(labels[labels > 0]):
-            plane = Image.fromarray((labels == label).astype(np.uint8) * np.uint8(255), "L")
+    present = np.flatnonzero(np.bincount(labels.ravel())) if num_classes else []
+    for label in present:
+        if label:
+            plane = Image.fromarray((labels == label).astype(np.uint8) * np.uint8(255))
             image[channels.NUM_COLOURS + label - 1] = fit_square(plane, resolution, fit, 0)
     return image
 
 
-def levels(image, min_level=2):
-    """Image uint8 [C, 2^r, 2^r] -> [(level, uint8 [C, 2^level, 2^level])] from r down to `min_level`.
+def levels(image, min_level):
+    """Image uint8 [C, 2^r, 2^r] -> {level: uint8 [C, 2^level, 2^level]}, r down to `min_level`.
 
-    Each level is the 2x2 mean of the unquantised level above, rounded half to even (the official tool's rule).
+    Each level is the 2x2 mean of the unquantised level above, rounded half to even and clipped to
+    uint8, as in the official release's files.
     """
     level = image.shape[1].bit_length() - 1
-    result = [(level, image)]
+    result = {level: image}
     occupied = np.flatnonzero(image.reshape(image.shape[0], -1).any(axis=1))
     mean = image[occupied].astype(np.float32)
     while level > min_level:
         level -= 1
         mean = mean[:, 0::2] + mean[:, 1::2]
         mean = (mean[:, :, 0::2] + mean[:, :, 1::2]) * np.float32(0.25)
-        smaller = np.zeros((image.shape[0], 1 << level, 1 << level), np.uint8)
-        smaller[occupied] = np.rint(mean).clip(0, 255).astype(np.uint8)
-        result.append((level, smaller))
+        result[level] = np.zeros((image.shape[0], 1 << level, 1 << level), np.uint8)
+        result[level][occupied] = np.rint(mean).clip(0, 255)
     return result

@@ -1,9 +1,10 @@
-"""Where photos come from: a folder or PaperDoll's lmdb. They are found by id and read as bytes."""
+"""Where photos come from: a folder, or PaperDoll's lmdb. They are found by id and read as bytes."""
 
 import functools
 import io
 import os
 import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +17,7 @@ _MAX_PIXELS = 100_000_000
 
 
 class PhotoError(Exception):
-    """One photo that cannot be used: its message is the reason."""
+    """One photo that cannot be used; its message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -27,38 +28,36 @@ class PhotoFolder:
 
     def find(self, image_id, file_name):
         """Name of the file of this id, or None: `%07d.jpg`, else the last part of `file_name`."""
-        basename = PurePosixPath(file_name.replace("\\", "/")).name
-        for name in (f"{image_id:07d}.jpg", basename):
-            if name in _listing(self.path):
-                return name
-        return None
+        last_part = PurePosixPath(file_name.replace("\\", "/")).name
+        names = (f"{image_id:07d}.jpg", last_part)
+        return next((name for name in names if name in _listing(self.path)), None)
 
     def read(self, name):
-        """The file's bytes. Raises PhotoError where it leads out of the folder or cannot be read."""
+        """The file's bytes. Raises PhotoError where it is out of the folder or unreadable."""
         root, path = os.path.realpath(self.path), os.path.realpath(self.path / name)
         if os.path.commonpath([root, path]) != root:
-            raise PhotoError("the file leads out of the photo folder")
+            raise PhotoError("file leads out of the photo folder")
         try:
             return Path(path).read_bytes()
         except OSError as error:
-            raise PhotoError(f"cannot be read ({error.strerror})") from None
+            raise PhotoError(f"file cannot be read ({error.strerror})") from None
 
 
 @dataclass(frozen=True)
 class PhotoLmdb:
-    """PaperDoll's photos.lmdb: keys are ASCII photo ids, values the files' bytes."""
+    """PaperDoll's photos.lmdb: keys are ASCII photo ids, values the bytes of image files."""
 
     path: Path
 
     def find(self, image_id, file_name):
-        """The key of this id, or None."""
+        """The key of this id, or None. `file_name` does not matter."""
         key = str(image_id)
-        with _lmdb(self.path).begin() as transaction:
+        with _open_lmdb(self.path).begin(buffers=True) as transaction:
             return key if transaction.get(key.encode()) is not None else None
 
     def read(self, key):
         """The file's bytes."""
-        with _lmdb(self.path).begin() as transaction:
+        with _open_lmdb(self.path).begin() as transaction:
             return transaction.get(key.encode())
 
 
@@ -69,53 +68,70 @@ def _listing(path):
 
 
 @functools.lru_cache(maxsize=4)
-def _lmdb(path):
-    """An open environment; one per process, which is why it is not kept in the source object."""
-    import lmdb
+def _open_lmdb(path):
+    """An open database: one for each process, so it cannot live in the source object."""
+    import lmdb  # here, because only ModaNet's own photos need the package
     try:
-        return lmdb.open(str(path), readonly=True, lock=False, readahead=False, subdir=path.is_dir())
+        return lmdb.open(str(path), readonly=True, lock=False, readahead=False,
+                         subdir=path.is_dir())
     except lmdb.Error as error:
         raise UserError(f"{path}: not a readable lmdb ({error})") from None
 
 
 def open_source(path):
-    """A photo source for a folder, an lmdb folder (holding data.mdb) or an lmdb file.
+    """A photo source for a folder of files, an lmdb folder (with data.mdb) or an lmdb file.
 
     Raises UserError where there is nothing of the kind.
     """
     path = Path(path)
-    if path.is_dir():
-        return PhotoLmdb(path) if (path / "data.mdb").is_file() else PhotoFolder(path)
-    if path.is_file() and path.suffix in (".lmdb", ".mdb"):
+    if (path / "data.mdb").is_file() or (path.is_file() and path.suffix in (".lmdb", ".mdb")):
+        _open_lmdb(path)
         return PhotoLmdb(path)
-    raise UserError(f"{path}: no photos there; expected a folder of image files, "
-                    "or PaperDoll's photos.lmdb")
+    if path.is_dir():
+        return PhotoFolder(path)
+    raise UserError(f"{path}: no photos there; expected a folder of image files or PaperDoll's "
+                    "photos.lmdb")
 
 
 def list_images(path):
-    """Relative names of all image files below a folder, sorted; hidden ones and links are left out."""
+    """Relative names of all image files below a folder, sorted; hidden ones are left out.
+
+    Raises UserError where there is no such folder.
+    """
     root, names = Path(path), []
     if not root.is_dir():
         raise UserError(f"{path}: no such folder")
     for folder, subfolders, files in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         names += [(Path(folder) / name).relative_to(root).as_posix() for name in files
                   if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)]
     return sorted(names)
 
 
 def decode_photo(data):
-    """Bytes of an image file -> PIL RGB image, turned upright as its EXIF data says.
+    """Bytes of an image file -> PIL RGB image, upright as its EXIF data says, alpha on white.
 
     Raises PhotoError saying why it cannot be used.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise PhotoError(f"too large: {image.width}x{image.height} pixels")
-            image.load()
-            return ImageOps.exif_transpose(image).convert("RGB")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of oddities that it copes with
+            with Image.open(io.BytesIO(data)) as image:
+                if image.width * image.height > _MAX_PIXELS:
+                    raise PhotoError(f"image of {image.width}x{image.height} pixels is too large")
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError:
-        raise PhotoError("too large") from None
+        raise PhotoError("image is too large") from None
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowError) as error:
-        raise PhotoError(f"not a readable image ({type(error).__name__}: {error})") from None
+        reason = " ".join(str(error).split())[:120]
+        raise PhotoError(f"not a readable image ({type(error).__name__}: {reason})") from None
+
+
+def _to_rgb(image):
+    """Any mode -> RGB; what is transparent becomes white, like the padding."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")

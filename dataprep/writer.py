@@ -1,12 +1,14 @@
 """Workers, order, splits, interruption; the record files and dataset.json.
 
-A data set is written below `<out>/.partial` and moved into place when it is whole; `dataset.json` comes last, so that
-a folder without it is unfinished.
+A data set is written below `<out>/.partial` and moved into place when it is whole. dataset.json
+comes last: a folder without it is unfinished, and is made anew by the same command.
 """
 
 import collections
 import concurrent.futures
+import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -19,18 +21,18 @@ from pathlib import Path
 import numpy as np
 
 from dataprep import annotations, pyramid, sources
-from dnnlib import channels, util
+from dnnlib import channels, dataset_info, util
 from dnnlib.tflib import tfrecords
 
-FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
+SKIPPED = "skipped.jsonl"
 _PARTIAL = ".partial"
 _PROBES = 12  # photos converted to project size and time
 
 
 @dataclass(frozen=True)
 class Item:
-    """One photo to convert: its id in the data set, its key in the source, its annotations or None."""
+    """One photo to convert: its id in the data set, its key in the source, its annotations."""
 
     image_id: int | str
     key: str
@@ -39,7 +41,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything besides the item that determines a record's bytes. Sent to the workers."""
+    """What, besides the item, determines a record's bytes. It is sent to the workers."""
 
     source: sources.PhotoFolder | sources.PhotoLmdb
     classes: tuple
@@ -50,7 +52,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Converted:
-    """A converted item: framed records by level, hash of the top level's pixels, area share by class."""
+    """A converted item: framed records by level, hash of the top level, area share by class."""
 
     records: dict
     digest: bytes
@@ -62,33 +64,35 @@ def convert(recipe, item):
     photo = sources.decode_photo(recipe.source.read(item.key))
     labels = _labels(item.photo, photo.size) if recipe.classes else None
     image = pyramid.build_image(photo, labels, len(recipe.classes), recipe.resolution, recipe.fit)
-    records = {level: tfrecords.frame(tfrecords.encode_record(plane, recipe.encoding))
-               for level, plane in pyramid.levels(image, tfrecords.MIN_LEVEL)}
+    records = {level: tfrecords.frame(tfrecords.encode_record(smaller, recipe.encoding))
+               for level, smaller in pyramid.levels(image, tfrecords.MIN_LEVEL).items()}
     shares = image[channels.SEGMAPS].mean(axis=(1, 2), dtype=np.float64) / 255
     return Converted(records, hashlib.sha256(image.tobytes()).digest(), tuple(shares.tolist()))
 
 
-def _labels(entry, size):
-    """The label map of a photo of `size`; annotations are scaled where both sizes have one shape."""
-    width, height = entry.width, entry.height
-    if abs(width * size[1] - height * size[0]) > 0.02 * width * size[1]:
-        raise sources.PhotoError(f"photo is {size[0]}x{size[1]}, its annotations are for {width}x{height}")
-    return annotations.label_map(entry.instances, width, height, size)
+def _labels(photo, size):
+    """The label map of a picture of `size`. Raises PhotoError where annotations are not for it."""
+    if abs(photo.width * size[1] - photo.height * size[0]) > 0.02 * photo.width * size[1]:
+        raise sources.PhotoError(f"photo is {size[0]}x{size[1]}, its annotations are for "
+                                 f"{photo.width}x{photo.height}")
+    return annotations.label_map(photo, size)
 
 
-def choose_splits(ids, num_val, num_test, seed):
-    """{split: [ids]}: a seeded order, cut into validation, test and the rest, train."""
-    if num_val + num_test > len(ids):
-        raise util.UserError(f"--num-val={num_val} and --num-test={num_test} ask for more than the "
-                             f"{len(ids)} photos there are")
-    order = np.random.default_rng(seed).permutation(len(ids))
-    shuffled = [ids[i] for i in order]
+def choose_splits(items, num_val, num_test, seed):
+    """{split: items}: a seeded order, cut into validation, test and the rest, train.
+
+    Raises UserError where there are too few items.
+    """
+    if num_val + num_test >= len(items):
+        raise util.UserError(f"{num_val} validation and {num_test} test photos leave none of the "
+                             f"{len(items)} for training; ask for fewer (--num-val, --num-test)")
+    order = np.random.default_rng(seed).permutation(len(items))
+    shuffled = [items[i] for i in order]
     return {"train": shuffled[num_val + num_test:], "val": shuffled[:num_val],
             "test": shuffled[num_val:num_val + num_test]}
 
 
-# ---------------------------------------------------------------------------------------------
-# Workers. They import no TensorFlow, and only the parent writes.
+# Workers: they load no TensorFlow, and only the parent writes.
 
 _recipe = None
 
@@ -99,6 +103,7 @@ def _start_worker(recipe):
 
 
 def _work(item):
+    """Converted, or the reason (str) why this photo cannot be used."""
     try:
         return convert(_recipe, item)
     except sources.PhotoError as error:
@@ -106,158 +111,189 @@ def _work(item):
 
 
 def convert_all(recipe, items, workers):
-    """Yield (item, Converted or the reason against it) in the order of `items`, in bounded memory."""
+    """Yield Converted or the reason against it for each item, in order, in bounded memory.
+
+    Raises UserError where a worker dies.
+    """
     if workers == 1:
         _start_worker(recipe)
-        yield from ((item, _work(item)) for item in items)
+        yield from map(_work, items)
         return
     pending = collections.deque()
-    with concurrent.futures.ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), _start_worker, (recipe,)) as pool:
-        try:
-            for item in items:
-                pending.append((item, pool.submit(_work, item)))
-                if len(pending) >= 4 * workers:
-                    done, future = pending.popleft()
-                    yield done, future.result()
-            for done, future in pending:
-                yield done, future.result()
-        except concurrent.futures.process.BrokenProcessPool:
-            raise util.UserError("a worker process died (out of memory?); "
-                                 "run again, with fewer --workers") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), _start_worker, (recipe,))
+    try:
+        for item in items:
+            pending.append(pool.submit(_work, item))
+            if len(pending) >= 4 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except concurrent.futures.process.BrokenProcessPool:
+        raise util.UserError("a worker process died, perhaps for lack of memory; run the same "
+                             "command again with fewer --workers") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def project(recipe, items):
-    """(bytes per photo, seconds per photo on one core) from a few photos spread over `items`."""
+    """(bytes, seconds on one core) for a photo, from a few of `items`, evenly spread."""
     sample = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, _PROBES).astype(int))]
-    started, sizes = time.perf_counter(), []
-    for _, result in convert_all(recipe, sample, workers=1):
-        if isinstance(result, Converted):
-            sizes.append(sum(len(record) for record in result.records.values()))
-    seconds = time.perf_counter() - started
-    return (float(np.mean(sizes)) if sizes else 0.0), seconds / len(sample)
+    started = time.perf_counter()
+    sizes = [sum(map(len, result.records.values()))
+             for result in convert_all(recipe, sample, workers=1) if isinstance(result, Converted)]
+    seconds = (time.perf_counter() - started) / len(sample)
+    return (float(np.mean(sizes)) if sizes else 0.0), seconds
 
 
-# ---------------------------------------------------------------------------------------------
-# Writing.
+# Writing
 
-def check_target(out, options):
-    """True where `out` already holds this very data set. Removes what an interrupted run has left.
+def is_finished(out, options):
+    """True where `out` holds this very data set, finished; False where it holds none.
 
-    Raises UserError where it holds another one.
+    Raises UserError where it holds a finished one made with other options.
     """
-    out = Path(out)
-    if not (out / "dataset.json").exists():
+    path = Path(out) / dataset_info.FILE_NAME
+    if not path.exists():
         return False
-    old = util.read_json(out / "dataset.json").get("options", {})
-    different = sorted(key for key in old.keys() | options.keys() if old.get(key) != options.get(key))
+    dataset_info.open_dataset(out)
+    there = util.read_json(path).get("options", {})
+    different = [f"{key} is {there.get(key)!r}, not {options.get(key)!r}"
+                 for key in sorted(there.keys() | options.keys())
+                 if there.get(key) != options.get(key)]
     if different:
-        listed = ", ".join(f"{key} {old.get(key)!r} there, {options.get(key)!r} asked" for key in different)
-        raise util.UserError(f"{out}: a finished data set with other options is there ({listed}); "
-                             "choose another --out, or delete that folder")
+        raise util.UserError(f"{out} holds a finished data set made in another way "
+                             f"({'; '.join(different)}); choose another --out or delete it")
     return True
 
 
 def write_dataset(out, recipe, splits, skipped, options, workers):
-    """Convert `splits` {split: [Item]} into `out` and return the content of its dataset.json.
+    """Convert `splits` {split: [Item]} into the folder `out`; returns what dataset.json says.
 
-    `skipped` [{"id", "reason"}] are photos already left out; it grows by the unreadable ones. Raises UserError where
-    the disk is full or nothing could be converted.
+    `skipped` [{"id", "reason"}] lists photos left out before; the unreadable ones are added to it.
+    Raises UserError where the disk is full, nothing could be converted, or another process is at
+    work in `out`.
     """
     out = Path(out)
-    work = out / _PARTIAL
-    shutil.rmtree(work, ignore_errors=True)
-    for split in SPLITS:
-        if (out / split).is_dir():
-            _remove_unfinished(out / split)
-    work.mkdir(parents=True)
+    with _only_writer(out), _explain_full_disk(out):
+        _remove_unfinished(out)
+        work = out / _PARTIAL
+        work.mkdir()
+        ids, counts, digest = _write_splits(work, recipe, splits, skipped, workers)
+        lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in skipped]
+        util.atomic_write(out / SKIPPED, "".join(lines))
+        if not ids["train"]:
+            raise util.UserError(f"{out}: no training photo could be converted; "
+                                 f"{out / SKIPPED} has the reasons")
+        for folder in work.iterdir():
+            os.replace(folder, out / folder.name)
+        work.rmdir()
+        content = {
+            "format_version": dataset_info.FORMAT_VERSION, "complete": True,
+            "name": out.resolve().name, "resolution": recipe.resolution,
+            "num_channels": channels.num_channels(recipe.classes),
+            "classes": list(recipe.classes), "encoding": recipe.encoding, "splits": ids,
+            "class_counts": counts, "options": options, "digest": digest,
+            "skipped": sum("annotation" not in entry for entry in skipped)}
+        util.write_json(out / dataset_info.FILE_NAME, content)
+    return content
+
+
+@contextlib.contextmanager
+def _only_writer(out):
+    """Hold the folder's lock. Raises UserError where another process has it."""
+    out.mkdir(parents=True, exist_ok=True)
+    fd = os.open(out, os.O_RDONLY)
     try:
-        written, counts, digest = _write_splits(work, recipe, splits, skipped, workers)
-        lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in skipped)
-        util.atomic_write(out / "skipped.jsonl", lines)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise util.UserError(f"{out}: another process is making this data set; wait for it, "
+                                 "or choose another --out") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _explain_full_disk(out):
+    """A full disk becomes one line that says what to do."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise util.UserError(f"{out}: the disk is full; free some space and run the same command "
-                             "again (the unfinished files are replaced)") from None
-    if not any(written.values()):
-        raise util.UserError(f"{out}: none of the photos could be converted; "
-                             f"{out / 'skipped.jsonl'} has the reasons")
-    for split in splits:
-        if written[split]:
-            os.replace(work / split, out / split)
-    content = {
-        "format_version": FORMAT_VERSION, "complete": True, "name": out.resolve().name,
-        "resolution": recipe.resolution, "num_channels": channels.num_channels(recipe.classes),
-        "classes": list(recipe.classes), "encoding": recipe.encoding, "splits": written,
-        "class_counts": counts, "options": options, "digest": digest, "skipped": len(skipped)}
-    shutil.rmtree(work)
-    util.write_json(out / "dataset.json", content)
-    return content
+                             "again, which replaces the unfinished files") from None
 
 
-def _remove_unfinished(folder):
-    """Remove a split folder of an unfinished data set. Refuses to remove anything but record files."""
-    foreign = [p.name for p in folder.iterdir() if not p.name.endswith(".tfrecords")]
-    if foreign:
-        raise util.UserError(f"{folder}: in the way, and not ours ({foreign[0]} is in it); "
-                             "choose another --out or move it")
-    shutil.rmtree(folder)
+def _remove_unfinished(out):
+    """Remove what an interrupted run left. Raises UserError rather than remove anything else."""
+    shutil.rmtree(out / _PARTIAL, ignore_errors=True)
+    for folder in (out / split for split in SPLITS):
+        if folder.is_dir():
+            foreign = [path.name for path in folder.iterdir() if path.suffix != ".tfrecords"]
+            if foreign:
+                raise util.UserError(f"{folder}: in the way, and no part of a data set "
+                                     f"({foreign[0]} is in it); choose another --out or move it")
+            shutil.rmtree(folder)
 
 
 def _write_splits(work, recipe, splits, skipped, workers):
     """Write all record files. Returns ({split: [ids]}, {split: class counts}, digest)."""
     items = [(split, item) for split in splits for item in splits[split]]
-    written = {split: [] for split in splits}
-    totals = {split: np.zeros((2, len(recipe.classes))) for split in splits}
-    digest = hashlib.sha256(json.dumps(list(recipe.classes)).encode())
-    files = _SplitFiles(work, recipe.resolution)
-    with files, util.progress(total=len(items), desc="converting", unit="photo") as bar:
+    ids = {split: [] for split in splits}
+    sums = {split: np.zeros((2, len(recipe.classes))) for split in splits}
+    digest = hashlib.sha256(json.dumps([list(recipe.classes), recipe.resolution]).encode())
+    levels = range(tfrecords.MIN_LEVEL, recipe.resolution.bit_length())
+    with _SplitFiles(work, levels) as files, \
+            util.progress(total=len(items), desc="converting", unit="photo") as bar:
+        for split in filter(splits.get, splits):
+            files.open(split)
         results = convert_all(recipe, [item for _, item in items], workers)
-        for (split, _), (item, result) in zip(items, results):
+        for (split, item), result in zip(items, results):
             bar.update()
             if isinstance(result, str):
                 skipped.append({"id": item.image_id, "reason": result})
                 continue
             files.write(split, result.records)
-            written[split].append(item.image_id)
-            totals[split] += [np.greater(result.shares, 0), result.shares]
+            ids[split].append(item.image_id)
+            sums[split] += [np.greater(result.shares, 0), result.shares]
             digest.update(f"{split} {item.image_id} ".encode() + result.digest)
-    counts = {split: _class_counts(recipe.classes, totals[split], len(written[split])) for split in splits}
-    return written, counts, digest.hexdigest()
+    counts = {split: _class_counts(recipe.classes, sums[split], len(ids[split])) for split in sums}
+    return ids, counts, digest.hexdigest()
 
 
-def _class_counts(classes, totals, num_photos):
-    """{class: {"images": photos that show it, "pixels": mean share of the area}}."""
-    return {name: {"images": int(images), "pixels": round(share / max(num_photos, 1), 6)}
-            for name, images, share in zip(classes, *totals)}
+def _class_counts(classes, sums, num_photos):
+    """{class: {"images": photos that show it, "pixels": mean share of a photo's area}}."""
+    return {name: {"images": int(images), "pixels": round(share / max(num_photos, 1), 8)}
+            for name, images, share in zip(classes, *sums)}
 
 
 class _SplitFiles:
-    """The open record files of one split at a time."""
+    """Record files below `work`, one for each split and level; on disk when the block ends well."""
 
-    def __init__(self, work, resolution):
-        self._work = work
-        self._levels = range(tfrecords.MIN_LEVEL, resolution.bit_length())
-        self._split, self._files = None, {}
+    def __init__(self, work, levels):
+        self._work, self._levels, self._files = work, levels, {}
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, *_):
         for file in self._files.values():
+            if kind is None:
+                file.flush()
+                os.fsync(file.fileno())
             file.close()
-        self._files = {}
+
+    def open(self, split):
+        """Make the split's folder and files."""
+        (self._work / split).mkdir()
+        for level in self._levels:
+            path = self._work / split / f"{split}-r{level:02d}.tfrecords"
+            self._files[split, level] = open(path, "xb")  # noqa: SIM115 - closed by __exit__
 
     def write(self, split, records):
-        """Append one image's framed records {level: bytes}. The splits come one after another."""
-        if split != self._split:
-            self.__exit__()
-            (self._work / split).mkdir()
-            self._split = split
-            self._files = {level: open(self._work / split / f"{split}-r{level:02d}.tfrecords", "xb")
-                           for level in self._levels}
-        for level, file in self._files.items():
-            file.write(records[level])
+        """Append one image's framed records {level: bytes}."""
+        for level, record in records.items():
+            self._files[split, level].write(record)

@@ -1,0 +1,82 @@
+"""What is in a data set: tables in text, contact sheets as pictures."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dnnlib import channels, pictures, util
+from dnnlib.dataset_info import FILE_NAME, open_dataset
+from dnnlib.tflib import tfrecords
+
+_PRESENT = 127  # a stored map shows its class where it is above half
+
+
+def describe(directory):
+    """Lines that tell what a data set holds, with the frequency of its classes in each split.
+
+    Raises UserError where it is missing or unfinished.
+    """
+    info = open_dataset(directory)
+    content = util.read_json(info.path / FILE_NAME)
+    splits = {split: size for split, size in info.splits.items() if size}
+    files = [path for path in info.path.glob("*/*.tfrecords") if path.parent.name in splits]
+    size = sum(path.stat().st_size for path in files)
+    total = sum(splits.values())
+    yield f"{info.path}: {info.name}, {info.resolution}x{info.resolution} and all levels below"
+    yield f"channels   {info.num_channels} (RGB + {len(info.classes)} class maps)"
+    yield "images     " + ", ".join(f"{count} {split}" for split, count in splits.items())
+    yield f"left out   {content.get('skipped', 0)}"
+    yield (f"on disk    {size / 1e9:.2f} GB, {size / total / 1e6:.3f} MB an image, encoding "
+           f"{content.get('encoding')}")
+    yield f"digest     {info.digest}"
+    if info.classes:
+        yield ""
+        yield from class_table(info.classes, splits, content.get("class_counts", {}))
+
+
+def class_table(classes, splits, counts):
+    """Lines: for each class and split the images that show it, their share, its mean area.
+
+    `splits`: {split: number of images}; `counts`: {split: {class: {"images", "pixels"}}}.
+    """
+    width = max(len(name) for name in classes) + 2
+    yield " " * width + "".join(f"{split + ' images':>15}{'%':>7}{'% area':>9}" for split in splits)
+    for name in classes:
+        cells = []
+        for split, size in splits.items():
+            entry = counts.get(split, {}).get(name, {"images": 0, "pixels": 0.0})
+            cells.append(f"{entry['images']:>15}{100 * entry['images'] / size:>7.1f}"
+                         f"{100 * entry['pixels']:>9.3f}")
+        yield name.ljust(width) + "".join(cells)
+
+
+def contact_sheet(directory, split, num, columns, resolution, seed):
+    """Some images of a split, each as photo, map and overlay side by side, with a legend.
+
+    Returns uint8 [H, W, 3]. `num` images of a seeded choice; `resolution` None is the largest.
+    Raises UserError where the split or resolution is missing.
+    """
+    info = open_dataset(directory)
+    if not info.splits.get(split):
+        raise util.UserError(f"{info.path} has no images in split {split!r}; it has: "
+                             + ", ".join(name for name, size in info.splits.items() if size))
+    files = tfrecords.record_files(Path(directory) / split)
+    level = (resolution or info.resolution).bit_length() - 1
+    if level not in files:
+        raise util.UserError(f"{info.path} has no images of {resolution}x{resolution}; it has: "
+                             + ", ".join(str(1 << r) for r in files))
+    records = tfrecords.RecordFile(files[level])
+    chosen = np.random.default_rng(seed).permutation(len(records))[:num]
+    panels = [_panel(records.read_image(number), len(info.classes)) for number in np.sort(chosen)]
+    return pictures.with_legend(pictures.image_grid(np.stack(panels), columns), info.classes)
+
+
+def _panel(image, num_classes):
+    """Image uint8 [C, H, W] -> photo | map | overlay, uint8 [H, 3 W, 3]; without maps the photo."""
+    image = image.transpose(1, 2, 0)
+    rgb = image[..., channels.RGB]
+    if not num_classes:
+        return rgb
+    labels = channels.to_label_map(image[..., channels.SEGMAPS], _PRESENT)
+    return np.concatenate([rgb, channels.colourise(labels, num_classes),
+                           pictures.overlay(rgb, labels, num_classes)], axis=1)
