@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from dataprep import create, download, pyramid, report
+from dataprep import create, modanet, pyramid, report
 from dnnlib import pictures, util
 from dnnlib.tflib import tfrecords
 
@@ -73,14 +73,14 @@ def _build_parser():
         sub.add_argument("--debug", action="store_true", help="show a traceback with an error")
         return sub
 
-    modanet = command("create_modanet", "photos with ModaNet's annotations: RGB + 13 class maps")
-    modanet.add_argument("--source", default=download.DEFAULT_SOURCE, metavar="DIR",
-                         help="folder that holds annotations/ and images/ (or photos.lmdb)")
-    modanet.add_argument("--annotations", metavar="JSON",
-                         help="COCO file; not given: the train file below --source")
-    modanet.add_argument("--images", metavar="PATH",
-                         help="folder of photos, or photos.lmdb; not given: below --source")
-    _add_create_options(modanet, "datasets/modanet")
+    annotated = command("create_modanet", "photos with ModaNet's annotations: RGB + 13 class maps")
+    annotated.add_argument("--source", default=modanet.DEFAULT_SOURCE, metavar="DIR",
+                           help="folder that holds annotations/ and images/ (or photos.lmdb)")
+    annotated.add_argument("--annotations", metavar="JSON",
+                           help="COCO file; not given: the train file below --source")
+    annotated.add_argument("--images", metavar="PATH",
+                           help="folder of photos, or photos.lmdb; not given: below --source")
+    _add_create_options(annotated, "datasets/modanet")
     synthetic = command("create_synthetic", "drawn street-fashion figures with all classes")
     _add_create_options(synthetic, "datasets/synthetic", num_images=2000)
     images = command("create_from_images", "any folder of photos, without labels: RGB only")

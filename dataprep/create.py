@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep import annotations, download, sources, synthetic, writer
+from dataprep import annotations, modanet, sources, synthetic, writer
 from dnnlib import dataset_info, util
+from dnnlib.download import file_digest
 
 # ModaNet's own split. From _FULL_FROM photos on it is taken as it is, below in proportion.
 _ALL, _VAL, _TEST, _FULL_FROM = 52_346, 2_000, 5_000, 50_000
@@ -21,8 +22,7 @@ _DISK_MARGIN = 1.02
 
 def create_modanet(config, say):
     """Photos and COCO annotations -> a data set of RGB + one map per class."""
-    path = config.annotations or download.find_annotations(config.source)
-    photos = config.images or download.find_photos(config.source)
+    path, photos = modanet.find_raw(config.source, config.annotations, config.images)
     return _create_annotated(config, path, sources.open_source(photos), say)
 
 
@@ -57,7 +57,7 @@ def _create_annotated(config, path, source, say):
     skipped += labelled.defects
     _say_reasons(skipped, say)
     recipe = writer.Recipe(source, classes, config.resolution, config.fit, config.encoding)
-    return _create(config, recipe, items, skipped, {"source": _md5(path)}, say)
+    return _create(config, recipe, items, skipped, {"source": file_digest(path, "md5")}, say)
 
 
 def _find_photos(labelled, source):
@@ -137,9 +137,3 @@ def _project(config, recipe, items, say):
     if total * _DISK_MARGIN > free:
         raise util.UserError(f"{config.out}: the disk has only {free / 1e9:.2f} GB left; free some "
                              "space, or choose another --out, --resolution or --num-images")
-
-
-def _md5(path):
-    """md5 of a file, hex: tells one version of the annotations from another."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()

@@ -19,9 +19,9 @@ from PIL import Image
 from dataprep import wardrobe
 from dataprep.annotations import MODANET_CLASSES
 from dataprep.backdrops import random_backdrop
-from dataprep.download import TRAIN_JSON
 from dataprep.drawing import Canvas, Fabric, curve, ellipse, tube
 from dataprep.figure import paint_arm, paint_bare_body, paint_head, random_figure
+from dataprep.modanet import TRAIN_JSON
 from dnnlib import coco, util
 
 WIDTH, HEIGHT = 400, 600
