@@ -179,7 +179,7 @@ class G_style(_GrowingNetwork):
         x = tf.cast(latents, tf.float32)
         if labels is not None:
             weight = self.vars["G_mapping/LabelConcat/weight"]
-            x = tf.concat([x, ops.dense(tf.cast(labels, tf.float32), weight)], axis=1)
+            x = tf.concat([x, tf.matmul(tf.cast(labels, tf.float32), weight)], axis=1)
         x = ops.pixel_norm(x)
         for i in range(self.config["mapping_layers"]):
             scope = f"G_mapping/Dense{i}"
