@@ -37,7 +37,7 @@ def norms(quantity, item, ours, theirs):
     ours = np.zeros_like(theirs) if ours is None else ours
     ours, theirs = _same_shape(item, ours, theirs)
     error = np.linalg.norm(ours - theirs) / (np.linalg.norm(theirs) or 1.0)
-    return Comparison(quantity, item, error, NORMS)
+    return Comparison(quantity, item, _max(error), NORMS)
 
 
 def integers(quantity, item, ours, theirs):
@@ -54,7 +54,8 @@ def _same_shape(item, ours, theirs):
 
 
 def _max(values):
-    return float(np.max(values, initial=0.0))
+    """The largest value; infinity where one is not a number, so that nothing hides it."""
+    return float(np.max(np.nan_to_num(values, nan=np.inf), initial=0.0))
 
 
 # ---------------------------------------------------------------------------- layouts, names
