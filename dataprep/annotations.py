@@ -5,6 +5,7 @@ odd number of coordinates in silence.
 """
 
 import math
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -150,7 +151,9 @@ def _defect(entry, reason):
 def instance_mask(polygons, width, height):
     """Union of checked polygons, in pixels -> bool [height, width], by COCO's own rasteriser."""
     encoded = coco_mask.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
-    return coco_mask.decode(coco_mask.merge(encoded)).astype(bool)
+    with warnings.catch_warnings():  # the package still speaks to NumPy 1
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return coco_mask.decode(coco_mask.merge(encoded)).astype(bool)
 
 
 def label_map(photo, size):

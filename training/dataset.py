@@ -5,6 +5,7 @@ place in the endless stream is one integer, and any place can be reached at once
 """
 
 import contextlib
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -172,6 +173,8 @@ def _as_user_error(failure, paths):
         if failure:
             raise failure[0] from None
         names = ", ".join(str(path) for path in paths)
-        reason = error.message.strip().splitlines()[0][:200]
+        # The message has a line or more for every layer of the pipeline around the failed check.
+        told = re.search(r"assertion failed: \[([^\]]*)\]", error.message)
+        reason = told[1] if told else error.message.strip().splitlines()[-1][:200]
         raise UserError(f"{names}: a record cannot be decoded ({reason}); "
                         "make or copy this data set again") from None
