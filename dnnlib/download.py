@@ -12,7 +12,7 @@ CACHE_VARIABLE = "STYLE_C_GAN_CACHE"
 CONNECT_SEC = 5
 READ_SEC = 30
 ATTEMPTS = 4
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # what of a lost connection may be fetched again
 
 
 def cache_dir():

@@ -107,7 +107,9 @@ def _read_file(path, layers):
                 return _from_torchscript(archive.read(WHEEL_MEMBER), layers)
         return _from_npz(path)
     if start == b"\x1f\x8b":
-        with tarfile.open(path, "r:gz") as archive:
+        # Unpacked whole first: only at its end does gzip compare the checksum.
+        unpacked = io.BytesIO(gzip.decompress(path.read_bytes()))
+        with tarfile.open(fileobj=unpacked) as archive:
             member = archive.extractfile(PB_NAME)
             if member is None:
                 raise KeyError(f"{PB_NAME} in it is no file")
