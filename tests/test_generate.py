@@ -286,6 +286,7 @@ def test_an_interrupted_run_is_continued_to_the_same_files(networks, finished, t
     elif damage == "unfinished":
         (out / pairs.SAMPLES).write_bytes(b"".join(lines[:4]))
         (out / "images/0000004.png").write_bytes(b"old")
+        (out / "labels/.0000004.png.123.tmp").write_bytes(b"half")
     else:
         (out / pairs.ANNOTATIONS).unlink()
     generate.main(common)

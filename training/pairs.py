@@ -57,7 +57,7 @@ def write_pairs(sampler, recipe, seeds, out, minibatch):
     """
     out = Path(out)
     records = open_folder(out, recipe)
-    _cut_torn_line(out / SAMPLES)
+    _tidy(out)
     missing = [seed for seed in seeds if seed not in records]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -118,10 +118,13 @@ def _whole_lines(path):
     return content[:content.rfind(b"\n") + 1]
 
 
-def _cut_torn_line(path):
-    """Take a torn last line off a samples.jsonl, so that the next one starts on its own."""
-    if path.exists() and len(_whole_lines(path)) < path.stat().st_size:
-        util.atomic_write(path, _whole_lines(path))
+def _tidy(out):
+    """Take away what a killed run left: half-written files, and a torn last line of samples.jsonl."""
+    for path in out.glob("*/.*.tmp"):
+        path.unlink()
+    samples = out / SAMPLES
+    if samples.exists() and len(_whole_lines(samples)) < samples.stat().st_size:
+        util.atomic_write(samples, _whole_lines(samples))
 
 
 def _parse_record(line, where):
