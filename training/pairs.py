@@ -119,7 +119,7 @@ def _whole_lines(path):
 
 
 def _tidy(out):
-    """Take away what a killed run left: half-written files, and a torn last line of samples.jsonl."""
+    """Take away what a killed run left: half-written files, a torn last line of samples.jsonl."""
     for path in out.glob("*/.*.tmp"):
         path.unlink()
     samples = out / SAMPLES
