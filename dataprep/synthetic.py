@@ -5,11 +5,9 @@ class, and painted back to front on a canvas that knows which garment shows at e
 polygons are the borders of what shows.
 """
 
-import concurrent.futures
 import functools
 import io
 import json
-import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from dataprep.backdrops import random_backdrop
 from dataprep.drawing import Canvas, Fabric, curve, ellipse, tube
 from dataprep.figure import paint_arm, paint_bare_body, paint_head, random_figure
 from dataprep.modanet import TRAIN_JSON
+from dataprep.workers import ordered_map
 from dnnlib import coco, util
 
 WIDTH, HEIGHT = 400, 600
@@ -50,17 +49,15 @@ def draw_all(raw, num_images, seed, workers):
     shutil.rmtree(raw / "images", ignore_errors=True)
     (raw / "images").mkdir(parents=True)
     images, annotations = [], []
-    with concurrent.futures.ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn")) as pool:
-        drawn = pool.map(functools.partial(draw_photo, seed), range(num_images), chunksize=8)
-        bar = util.progress(drawn, total=num_images, desc="drawing", unit="photo")
-        for image_id, (jpeg, instances) in enumerate(bar, 1):
-            name = f"{image_id:07d}.jpg"
-            (raw / "images" / name).write_bytes(jpeg)
-            images.append({"file_name": name, "width": WIDTH, "id": image_id, "license": 1,
-                           "height": HEIGHT})
-            annotations += [{"image_id": image_id, "id": len(annotations) + i, "iscrowd": 0, **part}
-                            for i, part in enumerate(instances, 1)]
+    drawn = ordered_map(functools.partial(draw_photo, seed), range(num_images), workers)
+    bar = util.progress(drawn, total=num_images, desc="drawing", unit="photo")
+    for image_id, (jpeg, instances) in enumerate(bar, 1):
+        name = f"{image_id:07d}.jpg"
+        (raw / "images" / name).write_bytes(jpeg)
+        images.append({"file_name": name, "width": WIDTH, "id": image_id, "license": 1,
+                       "height": HEIGHT})
+        annotations += [{"image_id": image_id, "id": len(annotations) + i, "iscrowd": 0, **part}
+                        for i, part in enumerate(instances, 1)]
     util.atomic_write(path, json.dumps({"info": info, "images": images, "licenses": [],
                                         "annotations": annotations, "categories": _categories()}))
     return path

@@ -1,17 +1,15 @@
-"""Workers, order, splits, interruption; the record files and dataset.json.
+"""Order, splits, interruption; the record files and dataset.json.
 
 A data set is written below `<out>/.partial` and moved into place when it is whole. dataset.json
 comes last: a folder without it is unfinished, and is made anew by the same command.
 """
 
-import collections
-import concurrent.futures
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import time
@@ -21,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dataprep import annotations, pyramid, sources
+from dataprep.workers import ordered_map
 from dnnlib import channels, dataset_info, util
 from dnnlib.tflib import tfrecords
 
@@ -92,48 +91,16 @@ def choose_splits(items, num_val, num_test, seed):
             "test": shuffled[num_val:num_val + num_test]}
 
 
-# Workers: they load no TensorFlow, and only the parent writes.
-
-_recipe = None
-
-
-def _start_worker(recipe):
-    global _recipe
-    _recipe = recipe
+def convert_all(recipe, items, workers):
+    """Yield Converted, or the reason (str) against it, for each item in order."""
+    return ordered_map(functools.partial(_convert_or_reason, recipe), items, workers)
 
 
-def _work(item):
-    """Converted, or the reason (str) why this photo cannot be used."""
+def _convert_or_reason(recipe, item):
     try:
-        return convert(_recipe, item)
+        return convert(recipe, item)
     except sources.PhotoError as error:
         return str(error)
-
-
-def convert_all(recipe, items, workers):
-    """Yield Converted or the reason against it for each item, in order, in bounded memory.
-
-    Raises UserError where a worker dies.
-    """
-    if workers == 1:
-        _start_worker(recipe)
-        yield from map(_work, items)
-        return
-    pending = collections.deque()
-    pool = concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _start_worker, (recipe,))
-    try:
-        for item in items:
-            pending.append(pool.submit(_work, item))
-            if len(pending) >= 4 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except concurrent.futures.process.BrokenProcessPool:
-        raise util.UserError("a worker process died, perhaps for lack of memory; run the same "
-                             "command again with fewer --workers") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def project(recipe, items):

@@ -94,3 +94,8 @@ def folder_bytes(path):
     """{relative name: content} of all files below a folder."""
     return {file.relative_to(path).as_posix(): file.read_bytes()
             for file in sorted(Path(path).rglob("*")) if file.is_file()}
+
+
+def read_jsonl(path):
+    """All records of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,35 @@
+"""Many processes, one order. Workers load no TensorFlow, and only the parent writes."""
+
+import collections
+import concurrent.futures
+import multiprocessing
+
+from dnnlib.util import UserError
+
+_AHEAD = 4  # tasks given out for each worker: memory stays bounded whatever the parent's speed
+
+
+def ordered_map(function, items, workers):
+    """Yield function(item) for each item, in order, computed by `workers` processes.
+
+    `function` and items must be picklable; with one worker everything runs in this process. Raises
+    UserError where a worker dies.
+    """
+    if workers == 1:
+        yield from map(function, items)
+        return
+    pending = collections.deque()
+    # Spawned and not forked: a fork of a process that runs threads can hang.
+    pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= _AHEAD * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except concurrent.futures.process.BrokenProcessPool:
+        raise UserError("a worker process died, perhaps for lack of memory; run the same command "
+                        "again with fewer --workers") from None
+    finally:
+        pool.shutdown(cancel_futures=True)

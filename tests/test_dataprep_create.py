@@ -1,0 +1,268 @@
+"""The dataset tool's commands from end to end, and what a user sees."""
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dataset_tool
+from dataprep import create, modanet
+from dnnlib import util
+from dnnlib.dataset_info import open_dataset
+from dnnlib.tflib import tfrecords
+from dnnlib.util import UserError
+from tests.data_helpers import (
+    annotations_path,
+    create_config,
+    folder_bytes,
+    make_source,
+    photo_bytes,
+    read_jsonl,
+    save_annotations,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+NUM = 12
+
+
+@pytest.fixture
+def source(tmp_path):
+    return make_source(tmp_path / "source", NUM)
+
+
+def run(*arguments):
+    """The tool in this process: (exit status, None)."""
+    return dataset_tool.main([str(argument) for argument in arguments])
+
+
+def create_modanet(source, out, *options):
+    return run("create_modanet", "--source", source, "--out", out, "--resolution", 16,
+               "--workers", 1, *options)
+
+
+def test_photos_become_a_data_set_and_the_next_step_is_told(source, tmp_path, capsys):
+    assert create_modanet(source, tmp_path / "set", "--num-val", 2, "--num-test", 3) == 0
+    printed = capsys.readouterr().out
+    assert "12 images listed, 12 annotated and found" in printed
+    assert "projected: 12 photos" in printed and "7 train, 2 val, 3 test" in printed
+    assert f"python train.py --variant=2d --data={tmp_path / 'set'}" in printed
+    info = open_dataset(tmp_path / "set")
+    assert info.splits == {"train": 7, "val": 2, "test": 3} and info.num_channels == 16
+    assert not list(tmp_path.glob("set/.*"))
+
+
+def test_a_finished_data_set_is_left_and_another_is_refused(source, tmp_path, capsys):
+    create_modanet(source, tmp_path / "set")
+    before = folder_bytes(tmp_path / "set")
+    assert create_modanet(source, tmp_path / "set", "--workers", 2) == 0
+    assert "finished; nothing to do" in capsys.readouterr().out
+    with pytest.raises(UserError, match="seed is 0, not 1"):
+        create_modanet(source, tmp_path / "set", "--seed", 1)
+    assert folder_bytes(tmp_path / "set") == before
+
+
+def test_a_dry_run_writes_nothing(source, tmp_path, capsys):
+    assert create_modanet(source, tmp_path / "set", "--dry-run") == 0
+    assert "projected: 12 photos" in capsys.readouterr().out
+    assert run("create_synthetic", "--out", tmp_path / "set", "--dry-run") == 0
+    assert not (tmp_path / "set").exists()
+
+
+def test_everything_left_out_is_counted_and_listed(source, tmp_path, rng, capsys):
+    content = json.loads(annotations_path(source).read_text())
+    content["images"].append({"id": 99, "file_name": "x.jpg", "width": 4, "height": 4})
+    content["images"].append({"id": 98, "file_name": "../../etc/passwd", "width": 4, "height": 4})
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 8]
+    content["annotations"].append({"image_id": 9, "id": 77, "category_id": 3,
+                                   "segmentation": [[1, 2, 3, 4, 5, float("nan")]]})
+    content["annotations"].append({"image_id": 500, "id": 78, "category_id": 3,
+                                   "segmentation": [[1, 2, 3, 4, 5, 6]]})
+    save_annotations(source, content)
+    (source / "images" / "0000010.jpg").write_bytes(photo_bytes(rng, 40, 60)[:200])
+    create_modanet(source, tmp_path / "set", "--num-val", 0, "--num-test", 0)
+    printed = capsys.readouterr().out
+    assert "14 images listed, 11 annotated and found" in printed
+    assert "left out: 2 x photo is missing" in printed
+    assert "left out: 1 x no usable annotation" in printed
+    assert "left out: 1 x polygon with a coordinate that is not finite" in printed
+    assert "left out: 1 x not a readable image" in printed and "4 photos left out" in printed
+    lines = read_jsonl(tmp_path / "set" / "skipped.jsonl")
+    photos = {line["id"] for line in lines if "annotation" not in line}
+    assert photos == {8, 10, 98, 99}
+    assert {line["annotation"] for line in lines if "annotation" in line} == {77, 78}
+    assert open_dataset(tmp_path / "set").splits["train"] == NUM - 2
+
+
+def test_fewer_photos_are_a_seeded_choice(source, tmp_path):
+    sets = []
+    for seed in (0, 0, 1):
+        out = tmp_path / str(len(sets))
+        create_modanet(source, out, "--num-images", 5, "--seed", seed, "--num-val", 1)
+        splits = json.loads((out / "dataset.json").read_text())["splits"]
+        sets.append(sorted(itertools.chain(*splits.values())))
+    assert len(sets[0]) == 5 and sets[0] == sets[1] != sets[2]
+
+
+@pytest.mark.parametrize("num, sizes", [
+    (52_346, (2000, 5000)), (52_254, (2000, 5000)), (50_000, (2000, 5000)), (49_999, (1910, 4776)),
+    (799, (31, 76)), (10, (0, 1)), (1, (0, 0))])
+def test_splits_have_modanets_sizes_or_proportions(num, sizes):
+    assert create.default_splits(num) == sizes
+
+
+def test_raw_encoding_is_the_official_form(source, tmp_path):
+    create_modanet(source, tmp_path / "raw", "--encoding", "raw")
+    create_modanet(source, tmp_path / "webp")
+    for level in (2, 3, 4):
+        name = f"train/train-r{level:02d}.tfrecords"
+        raw, webp = (tfrecords.RecordFile(tmp_path / form / name) for form in ("raw", "webp"))
+        assert b"\x0a\x04data" in raw.read(0) and b"\x0a\x04data" not in webp.read(0)
+        for i in range(len(raw)):
+            np.testing.assert_array_equal(raw.read_image(i), webp.read_image(i))
+
+
+def test_any_folder_of_photos_becomes_an_rgb_data_set(source, tmp_path, capsys):
+    assert run("create_from_images", "--source", source, "--out", tmp_path / "set",
+               "--resolution", 8, "--workers", 1) == 0
+    info = open_dataset(tmp_path / "set")
+    assert info.num_channels == 3 and info.classes == ()
+    assert info.splits == {"train": NUM, "val": 0, "test": 0}
+    ids = json.loads((tmp_path / "set" / "dataset.json").read_text())["splits"]["train"]
+    assert sorted(ids) == [f"images/{i:07d}.jpg" for i in range(7, 7 + NUM)]
+    assert "--untagged=" in capsys.readouterr().out
+
+
+def test_photos_alone_get_the_same_geometry(source, tmp_path):
+    """With and without maps the colours of a photo are the same pixels."""
+    labelled = create.create_modanet(create_config(source=source, out=tmp_path / "a"), print)
+    config = create_config(source=source / "images", out=tmp_path / "b")
+    colours = create.create_from_images(config, print)
+    first = tfrecords.RecordFile(tmp_path / "a/train/train-r04.tfrecords")
+    second = tfrecords.RecordFile(tmp_path / "b/train/train-r04.tfrecords")
+    for i, image_id in enumerate(labelled["splits"]["train"]):
+        j = colours["splits"]["train"].index(f"{image_id:07d}.jpg")
+        np.testing.assert_array_equal(first.read_image(i)[:3], second.read_image(j))
+
+
+def test_no_photos_at_all_is_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no photo to convert"):
+        run("create_from_images", "--source", tmp_path / "empty", "--out", tmp_path / "set")
+
+
+def test_a_disk_that_cannot_hold_it_is_known_before(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(create.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(UserError, match=r"only 0\.00 GB left"):
+        create_modanet(source, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("arguments, status, message", [
+    (["create_modanet", "--resolution", "48"], 2, "power of two"),
+    (["create_modanet", "--num-val", "-1"], 2, "0 or more"),
+    (["create_modanet", "--workers", "0"], 2, "1 or more"),
+    (["create_modanet", "--fit", "stretch"], 2, "pad"),
+    (["create_modanet", "--colour", "red"], 2, "--colour"),
+    (["info", "nowhere"], 2, "does not exist"),
+    (["display", "nowhere"], 2, "does not exist"),
+    (["create_from_images", "--source", "nowhere"], 2, "no such folder"),
+    (["create_modanet", "--help"], 0, "(default: 512)"),
+    (["--help"], 0, "create_synthetic"),
+    ([], 2, "COMMAND")])
+def test_mistakes_are_one_line_and_status_2(arguments, status, message, tmp_path, monkeypatch,
+                                             capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["dataset_tool.py", *arguments])
+    with pytest.raises(SystemExit) as left:
+        util.run_main(dataset_tool.main)
+    printed = capsys.readouterr()
+    assert left.value.code == status and message in printed.out + printed.err
+    assert "Traceback" not in printed.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_script_itself(source, tmp_path):
+    """Broken JSON, from the shell: one line and status 2; with --debug the traceback, too."""
+    annotations_path(source).write_text("{")
+    command = [sys.executable, REPOSITORY / "dataset_tool.py", "create_modanet", "--source", source]
+    for extra, lines in (([], 1), (["--debug"], 3)):
+        done = subprocess.run([*command, *extra], cwd=tmp_path, capture_output=True, text=True,
+                              check=False)
+        assert done.returncode == 2 and "not valid JSON" in done.stderr
+        assert min(len(done.stderr.splitlines()), 3) == lines
+
+
+def test_the_tool_loads_no_tensorflow():
+    """Workers import what the tool imports: TensorFlow would cost each of them half a gigabyte."""
+    code = "import sys, dataset_tool; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
+
+
+class Downloads:
+    """Stands in for the network: content by file name, and what was asked for."""
+
+    def __init__(self, contents):
+        self.contents, self.asked = contents, []
+
+    def __call__(self, url, path, md5):
+        self.asked.append((url, md5))
+        if path.name not in self.contents:
+            raise UserError(f"{url}: HTTP 404 Not Found")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.contents[path.name])
+
+
+@pytest.fixture
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / modanet.DEFAULT_SOURCE
+
+
+def test_without_arguments_annotations_are_fetched_and_photos_asked_for(in_empty_folder,
+                                                                        monkeypatch):
+    network = Downloads(dict.fromkeys(modanet.CHECKSUMS, b'{"images": [], "annotations": []}'))
+    monkeypatch.setattr(modanet, "download", network)
+    with pytest.raises(UserError, match=r"photos\.lmdb\.tar .*unpack it to "
+                                        r"datasets/modanet/raw/photos\.lmdb") as error:
+        run("create_modanet")
+    assert "modanet2018_instances_train.json" not in str(error.value)
+    assert [md5 for _, md5 in network.asked] == list(modanet.CHECKSUMS.values())
+    assert all(url.startswith("https://github.com/eBay/modanet/") for url, _ in network.asked)
+    with pytest.raises(UserError):
+        run("create_modanet")
+    assert len(network.asked) == 2, "what is there is not fetched again"
+
+
+def test_what_cannot_be_fetched_is_told_with_its_place(in_empty_folder, monkeypatch):
+    monkeypatch.setattr(modanet, "download", Downloads({}))
+    with pytest.raises(UserError) as error:
+        run("create_modanet")
+    for part in ("HTTP 404", "put it at datasets/modanet/raw/annotations/modanet2018_instances_",
+                 "photos.lmdb.tar", "datasets/modanet/raw/images"):
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_git_lfs_pointer_is_not_an_annotation_file(in_empty_folder, tmp_path, monkeypatch):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 105924292\n"
+    own = tmp_path / "own"
+    for folder in (own, in_empty_folder):
+        annotations_path(folder).parent.mkdir(parents=True)
+        annotations_path(folder).write_bytes(pointer)
+    network = Downloads(dict.fromkeys(modanet.CHECKSUMS, b"{}"))
+    monkeypatch.setattr(modanet, "download", network)
+    with pytest.raises(UserError, match="Git-LFS pointer"):
+        run("create_modanet", "--source", own)
+    assert not network.asked, "only the default folder is filled unasked"
+    with pytest.raises(UserError):
+        run("create_modanet")
+    assert annotations_path(in_empty_folder).read_bytes() == b"{}"
+
+
+def test_given_paths_need_no_source(source, tmp_path, in_empty_folder):
+    assert run("create_modanet", "--annotations", annotations_path(source), "--images",
+               source / "images", "--out", tmp_path / "set", "--resolution", 8, "--workers", 1) == 0

@@ -1,0 +1,125 @@
+"""Drawn photos: always the same, of every class, and with polygons that are what was painted."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataprep import annotations, synthetic
+from dataprep.annotations import MODANET_CLASSES
+from dataprep.drawing import curve, tube
+from dataprep.figure import random_figure
+from tests.data_helpers import create_config
+
+
+def labels_of(owner, labels):
+    """The label map that the canvas shows."""
+    return np.concatenate([[0], labels]).astype(np.uint8)[owner]
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return [synthetic.draw_figure(np.random.default_rng([0, i])) for i in range(18)]
+
+
+def test_every_class_is_drawn(drawn):
+    seen = set().union(*(labels for _, _, labels in drawn))
+    assert seen == set(range(1, len(MODANET_CLASSES) + 1))
+
+
+def test_pictures_vary_and_hold_a_figure(drawn):
+    for rgb, owner, labels in drawn:
+        assert rgb.shape == (600, 400, 3) and rgb.dtype == np.uint8 and rgb.std() > 15
+        assert owner.max() <= len(labels)
+        rows = np.flatnonzero(owner.any(1))
+        assert rows[-1] - rows[0] > 250, "garments reach from the shoulders to the feet"
+        assert 0.05 < (owner > 0).mean() < 0.5
+    assert len({rgb.tobytes() for rgb, _, _ in drawn}) == len(drawn)
+
+
+def test_polygons_are_exactly_what_shows():
+    """Through the reader and rasteriser of real annotations."""
+    for number in range(2):
+        rgb, owner, labels = synthetic.draw_figure(np.random.default_rng([0, number]))
+        jpeg, instances = synthetic.draw_photo(0, number)
+        expected = labels_of(owner, labels)
+        parts = []
+        for instance in instances:
+            polygons = tuple(np.array(polygon) for polygon in instance["segmentation"])
+            parts.append(annotations.Instance(instance["category_id"], polygons))
+            mask = annotations.instance_mask(polygons, 400, 600)
+            rows, columns = np.nonzero(mask)
+            x, y, width, height = instance["bbox"]
+            assert mask.sum() == instance["area"]
+            assert (columns.min(), rows.min()) == (x, y)
+            assert (columns.max() + 1, rows.max() + 1) == (x + width, y + height)
+        found = annotations.label_map(annotations.Photo(1, "", 400, 600, tuple(parts)), (400, 600))
+        differ = found != expected
+        assert differ.sum() < 12 * len(labels) and (found[differ] == 0).all(), "only tiny remains"
+        with Image.open(io.BytesIO(jpeg)) as picture:
+            decoded = np.asarray(picture)
+        assert np.abs(decoded.astype(int) - rgb).mean() < 4
+
+
+def test_a_photo_depends_on_seed_and_number_only():
+    assert synthetic.draw_photo(0, 5) == synthetic.draw_photo(0, 5)
+    assert synthetic.draw_photo(0, 5)[0] != synthetic.draw_photo(0, 6)[0]
+    assert synthetic.draw_photo(0, 5)[0] != synthetic.draw_photo(1, 5)[0]
+
+
+def test_files_are_in_modanets_layout(tmp_path):
+    path = synthetic.draw_all(tmp_path / "raw", 3, 0, 1)
+    content = json.loads(path.read_text())
+    assert sorted(p.name for p in (tmp_path / "raw/images").iterdir()) == [
+        f"000000{i}.jpg" for i in (1, 2, 3)]
+    assert set(content) >= {"info", "images", "annotations", "categories", "licenses"}
+    assert [c["name"] for c in content["categories"]] == list(MODANET_CLASSES)
+    ids = [entry["id"] for entry in content["annotations"]]
+    assert len(set(ids)) == len(ids)
+    assert set(content["annotations"][0]) == {"image_id", "id", "iscrowd", "category_id",
+                                              "segmentation", "area", "bbox"}
+    photos = annotations.load_annotations(path, len(MODANET_CLASSES))
+    assert not photos.defects and not photos.skipped_images
+    before = path.stat().st_mtime_ns
+    synthetic.draw_all(tmp_path / "raw", 3, 0, 1)
+    assert path.stat().st_mtime_ns == before, "what is drawn is kept"
+    one = (tmp_path / "raw/images/0000001.jpg").read_bytes()
+    synthetic.draw_all(tmp_path / "raw", 2, 0, 2)
+    assert len(list((tmp_path / "raw/images").iterdir())) == 2
+    assert (tmp_path / "raw/images/0000001.jpg").read_bytes() == one, "by other workers, too"
+
+
+def test_drawn_photos_go_through_the_very_same_code(tmp_path):
+    from dataprep import create
+    config = create_config(command="create_synthetic", out=tmp_path, num_images=4, resolution=32)
+    content = create.create_synthetic(config, print)
+    assert content["num_channels"] == 16 and content["skipped"] == 0
+    assert sum(map(len, content["splits"].values())) == 4
+
+
+def test_figures_stand_within_the_picture():
+    for seed in range(50):
+        figure = random_figure(np.random.default_rng(seed), 400, 600)
+        joints = np.concatenate([figure.shoulders, figure.elbows, figure.wrists, figure.hips,
+                                 figure.knees, figure.ankles, figure.toes, figure.head[None]])
+        assert (joints > 5).all() and (joints < [395, 598]).all()
+        assert (figure.ankles[:, 1] > figure.knees[:, 1]).all()
+        assert (figure.knees[:, 1] > figure.hips[:, 1]).all()
+        assert figure.head[1] < figure.shoulders[:, 1].min()
+
+
+def test_curves_pass_through_their_points():
+    points = np.float64([[0, 0], [10, 5], [20, 0], [15, 20]])
+    for closed in (True, False):
+        line = curve(points, closed)
+        distance = np.linalg.norm(line[:, None] - points, axis=-1).min(0)
+        np.testing.assert_allclose(distance, 0, atol=1e-9)
+
+
+def test_a_straight_tube_is_as_wide_as_its_radii():
+    flat = np.concatenate(tube([(0, 0), (0, 10), (0, 20)], np.float64([3, 3, 3]), round_ends=False))
+    np.testing.assert_allclose([flat.min(0), flat.max(0)], [[-3, 0], [3, 20]], atol=0.1)
+    capsule = np.concatenate(tube([(0, 0), (0, 10), (0, 20)], np.float64([3, 3, 3])))
+    np.testing.assert_allclose([capsule.min(0), capsule.max(0)], [[-3, -3], [3, 23]], atol=0.1)
