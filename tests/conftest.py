@@ -1,10 +1,26 @@
-"""What all tests share: the folder of reference vectors and real photos, where there is one."""
+"""What all tests share: two CPU devices, tiny data and networks, and the reference material where there is some."""
 
+import os
 from pathlib import Path
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
 import pytest
+import tensorflow as tf
+
+from dnnlib.tflib import autosummary
+from training.config import TrainingConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+# Two replicas need two devices, and devices can only be made before the first operation runs.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+
+TINY = dict(resolution=16, fmap_base=64, fmap_max=8, latent_size=8, mapping_layers=2, hold_kimg=0.016, fade_kimg=0.016,
+            rgb_kimg=0.064, binary_kimg=0.016, classes_kimg=0.032, minibatch={4: 8}, tick_kimg={4: 0.016},
+            minibatch_repeats=1, smoothing_kimg=0.1, network_ticks=1, metrics="none", seed=3)
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +29,21 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip("the folder ../shared (reference vectors, real photos) is not on this machine")
     return SHARED
+
+
+@pytest.fixture
+def tiny_config():
+    """A function (**changes) -> TrainingConfig of networks that train within seconds."""
+    return lambda **changes: TrainingConfig(**{**TINY, **changes})
+
+
+@pytest.fixture(autouse=True)
+def no_left_over_reports():
+    """Scalars that one test reported are not the next one's."""
+    autosummary.collect()
+
+
+@pytest.fixture
+def rng():
+    """A seeded NumPy generator."""
+    return np.random.default_rng(1234)

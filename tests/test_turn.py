@@ -1,0 +1,221 @@
+"""One turn: which networks it changes, that it is StyleGAN's step, and that two replicas equal one."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dnnlib.tflib.distribute import Draws, create_strategy, mirrored_strategy, replica_rows
+from dnnlib.util import UserError
+from training.critics import Critic, stage_critics
+from training.schedule import training_schedule
+from training.state import enter_stage, new_state
+from training.turn import Turn
+
+NUM_CLASSES = 5
+ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
+
+
+def state_in_stage(config, stage_name, strategy=ONE_DEVICE):
+    """A fresh state that was taken to a stage without training."""
+    with strategy.scope():
+        state = new_state(config)
+        for nimg, name in ((64, "binary"), (80, "classes")):
+            if state.progress.stage != stage_name:
+                stage = training_schedule(config, NUM_CLASSES, nimg)
+                assert stage.name == name
+                state = enter_stage(state, stage, config.grow_d)
+    return state
+
+
+def perturb(network, rng):
+    """Move every variable, so that no noise weight or bias is zero."""
+    network.set_arrays({n: a + 0.3 * rng.standard_normal(a.shape) for n, a in network.get_arrays().items()})
+
+
+def make_turn(config, state, critic, strategy=ONE_DEVICE, resolution=16, fading=False, minibatch=8):
+    return Turn(strategy, config, state.networks, state.optimizers, critic, resolution, fading, minibatch)
+
+
+def reals(rng, critic, resolution=16, minibatch=8):
+    return tf.constant(rng.integers(0, 256, (minibatch, resolution, resolution, critic.channels), np.uint8))
+
+
+@pytest.mark.parametrize("variant, stage", [("rgb", "rgb"), ("c", "binary"), ("c", "classes"), ("2d", "binary"),
+                                            ("2d", "classes")])
+def test_a_turn_changes_exactly_the_networks_it_should(tiny_config, rng, variant, stage):
+    config = tiny_config(variant=variant)
+    state = state_in_stage(config, stage)
+    for critic in stage_critics(variant, stage, NUM_CLASSES):
+        before = {name: network.digest() for name, network in state.networks.items()}
+        report = make_turn(config, state, critic)(reals(rng, critic), 0, 0.0, 0.001)
+        changed = {name for name, network in state.networks.items() if network.digest() != before[name]}
+        assert changed == {"G", "Gs", f"D_{critic.name}"}
+        assert report["Progress/skipped_updates"] == 0
+
+
+def test_image_critic_leaves_the_maps_alone(tiny_config, rng):
+    """Its gradient reaches the colour columns of ToRGB only."""
+    config = tiny_config()
+    state = state_in_stage(config, "classes")
+    before = state.networks["G"].get_arrays()["G_synthesis/ToRGB_lod0/weight"]
+    critic = Critic("rgb", 3)
+    make_turn(config, state, critic)(reals(rng, critic), 0, 0.0, 0.001)
+    after = state.networks["G"].get_arrays()["G_synthesis/ToRGB_lod0/weight"]
+    np.testing.assert_array_equal(after[..., 3:], before[..., 3:])
+    assert np.all(after[..., :3] != before[..., :3])
+
+
+def test_joint_rgb_grad_zero_keeps_the_joint_critic_off_the_colours(tiny_config, rng):
+    config = tiny_config(joint_rgb_grad=0.0)
+    state = state_in_stage(config, "classes")
+    before = state.networks["G"].get_arrays()["G_synthesis/ToRGB_lod0/weight"]
+    critic = Critic("joint", 3 + NUM_CLASSES)
+    make_turn(config, state, critic)(reals(rng, critic), 0, 0.0, 0.001)
+    after = state.networks["G"].get_arrays()["G_synthesis/ToRGB_lod0/weight"]
+    np.testing.assert_array_equal(after[..., :3], before[..., :3])
+    assert np.all(after[..., 3:] != before[..., 3:])
+
+
+def adam_first_step(var, grad, lrate):
+    """Adam's first step: m = g, v = 0.01 g^2, bias-corrected."""
+    return var - lrate * np.sqrt(0.01) * grad / (np.sqrt(0.01 * grad**2) + 1e-8)
+
+
+def test_a_turn_is_plain_stylegan(tiny_config, rng):
+    """D step with R1 on reals and fakes, the average, a G step on fresh latents, against direct formulas."""
+    config = tiny_config(variant="rgb", style_mixing_prob=0.0, mirror=False)
+    state = state_in_stage(config, "rgb")
+    for network in state.networks.values():
+        perturb(network, rng)
+    state.networks["Gs"].set_arrays(state.networks["G"].get_arrays())
+    G, D = (state.networks[name].clone() for name in ("G", "D_rgb"))
+    images = reals(rng, Critic("rgb", 3))
+    make_turn(config, state, Critic("rgb", 3))(images, 7, 0.0, 0.001)
+
+    draws = Draws(config.seed, 7, 8)
+
+    def generate(purpose):
+        w = G.mapping(draws.normal(f"{purpose}/latents", [8]))
+        G.vars["dlatent_avg"].assign(tf.reduce_mean(w[:, 0], 0) * 0.005 + G.vars["dlatent_avg"] * 0.995)
+        return G.synthesis(w, noise=lambda i, h, _: draws.normal(f"{purpose}/noise{i}", [h, h, 1]))
+
+    x = tf.cast(images, tf.float32) / 127.5 - 1
+    with tf.GradientTape() as tape:
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            real_scores = D(x)
+            total = tf.reduce_sum(real_scores)
+        r1 = tf.reduce_sum(inner.gradient(total, x) ** 2, axis=[1, 2, 3])
+        loss = tf.reduce_mean(tf.nn.softplus(D(generate("D"))) + tf.nn.softplus(-real_scores)) + 5 * tf.reduce_mean(r1)
+    grads = tape.gradient(loss, D.trainables, unconnected_gradients="zero")
+    expected = {("D_rgb", n): (adam_first_step(v.numpy(), grads[n].numpy(), 0.001), grads[n].numpy())
+                for n, v in D.trainables.items()}
+    D.set_arrays({n: expected["D_rgb", n][0] for n in D.vars})
+    average = G.get_arrays()  # Gs starts as G: a lerp of equals
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.nn.softplus(-D(generate("G"))))
+    grads = tape.gradient(loss, G.trainables, unconnected_gradients="zero")
+    expected |= {("G", n): (adam_first_step(v.numpy(), grads[n].numpy(), 0.001), grads[n].numpy())
+                 for n, v in G.trainables.items()}
+
+    # The first step of Adam is lrate * sign(gradient): where a gradient is rounding noise (a bias before an
+    # instance norm, say) its sign is arbitrary.
+    for (network, name), (array, grad) in expected.items():
+        meant = np.abs(grad) > 1e-5
+        got = state.networks[network].vars[name].numpy()
+        np.testing.assert_allclose(got[meant], array[meant], atol=2e-5, err_msg=f"{network} {name}")
+    assert sum(np.mean(np.abs(grad) > 1e-5) > 0.5 for _, grad in expected.values()) > 0.8 * len(expected)
+    np.testing.assert_allclose(state.networks["G"].vars["dlatent_avg"].numpy(), G.vars["dlatent_avg"].numpy(), atol=1e-6)
+    for name, array in average.items():
+        if name != "dlatent_avg":
+            np.testing.assert_allclose(state.networks["Gs"].vars[name].numpy(), array, atol=1e-6)
+
+
+def test_running_average_has_its_half_life(tiny_config, rng):
+    """Gs after one turn: 0.5^(minibatch / half-life) of the old average."""
+    config = tiny_config(variant="rgb", smoothing_kimg=0.008)  # half-life of one minibatch
+    state = state_in_stage(config, "rgb")
+    Gs = state.networks["Gs"]
+    Gs.set_arrays({n: a + 1 for n, a in Gs.get_arrays().items()})
+    G_before, Gs_before = state.networks["G"].get_arrays(), Gs.get_arrays()
+    make_turn(config, state, Critic("rgb", 3))(reals(rng, Critic("rgb", 3)), 0, 0.0, 0.001)
+    for name in Gs.trainables:
+        np.testing.assert_allclose(Gs.vars[name].numpy(), (G_before[name] + Gs_before[name]) / 2, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(Gs.vars["G_synthesis/noise0"].numpy(), G_before["G_synthesis/noise0"])
+
+
+def test_two_replicas_equal_one(tiny_config, rng):
+    """Three turns on the same global minibatches: same weights, and no replica drifts from the other."""
+    config = tiny_config(resolution=8)
+    mirrored = mirrored_strategy("cpu", 2)
+    critics = stage_critics("2d", "classes", NUM_CLASSES)
+    states = [state_in_stage(config, "classes", strategy) for strategy in (ONE_DEVICE, mirrored)]
+    for name, network in states[0].networks.items():
+        perturb(network, rng)
+        states[1].networks[name].set_arrays(network.get_arrays())
+    batches = [(c, reals(rng, c, resolution=8)) for c in (*critics, critics[0])]
+    for state, strategy in zip(states, (ONE_DEVICE, mirrored)):
+        turns = {c.name: make_turn(config, state, c, strategy, resolution=8) for c in critics}
+        for step, (critic, batch) in enumerate(batches):
+            turns[critic.name](batch, step, 0.0, 0.001)
+    for name, network in states[1].networks.items():
+        for var_name, var in network.vars.items():
+            copies = [copy.numpy() for copy in var.values]
+            assert len(copies) == 2
+            np.testing.assert_array_equal(copies[0], copies[1], err_msg=f"{name} {var_name}")
+    # Compared by what they compute: a weight whose gradient is rounding noise (a bias before an instance norm)
+    # may go either way by Adam's step, and has no effect.
+    latents, images = rng.standard_normal((4, 8)).astype(np.float32), rng.standard_normal((4, 8, 8, 8)).astype(np.float32)
+    one, two = ({"G": s.networks["G"](latents), "Gs": s.networks["Gs"](latents),
+                 "D_rgb": s.networks["D_rgb"](images[..., :3]), "D_joint": s.networks["D_joint"](images)}
+                for s in states)
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+def test_a_nan_stops_both_updates_and_is_counted(tiny_config, rng):
+    config = tiny_config(variant="rgb")
+    state = state_in_stage(config, "rgb")
+    critic = Critic("rgb", 3)
+    turn = make_turn(config, state, critic)
+    state.networks["D_rgb"].vars["4x4/Dense1/bias"].assign([np.nan])
+    before = state.networks["G"].get_arrays()
+    assert turn(reals(rng, critic), 0, 0.0, 0.001)["Progress/skipped_updates"] == 2
+    after = state.networks["G"].get_arrays()
+    assert all(np.array_equal(before[n], after[n]) for n in state.networks["G"].trainables)
+
+
+def test_one_trace_serves_a_whole_fade(tiny_config, rng):
+    """lrate, fade and step are tensors."""
+    config = tiny_config(variant="rgb")
+    state = state_in_stage(config, "rgb")
+    critic = Critic("rgb", 3)
+    turn = make_turn(config, state, critic, fading=True)
+    for step, fade, lrate in ((0, 0.9, 0.001), (1, 0.5, 0.002), (2, 0.1, 0.0015)):
+        turn(reals(rng, critic), step, fade, lrate)
+    assert turn.num_traces == 1
+
+
+def test_draws_depend_on_seed_step_name_and_place_only():
+    whole = Draws(1, 2, 8).normal("z", [3]).numpy()
+    part = Draws(1, 2, 8, tf.constant([5, 2])).normal("z", [3]).numpy()
+    np.testing.assert_array_equal(part, whole[[5, 2]])
+    for other in (Draws(2, 2, 8), Draws(1, 3, 8)):
+        assert not np.array_equal(other.normal("z", [3]).numpy(), whole)
+    assert not np.array_equal(Draws(1, 2, 8).normal("y", [3]).numpy(), whole)
+
+
+def test_replica_rows_share_whole_stddev_groups():
+    """Group m of the global batch holds samples m, m + M, ...; every group is whole within one replica."""
+    rows = [replica_rows(16, 2, r) for r in range(2)]
+    assert sorted(np.concatenate(rows)) == list(range(16))
+    for r in range(2):
+        groups = rows[r].reshape(4, -1).T  # the replica's own grouping
+        assert all(len({sample % 4 for sample in group}) == 1 for group in groups)
+    with pytest.raises(UserError, match="multiple of 12"):
+        replica_rows(16, 3, 0)
+
+
+def test_missing_gpus_are_a_clear_error():
+    with pytest.raises(UserError, match="--device=cpu"):
+        create_strategy("gpu", 4)
