@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dnnlib import util
 from dnnlib.util import UserError
-from training.config import PRESETS, TrainingConfig, config_from_json, preset_config
+from training.config import PRESETS, TrainingConfig, by_resolution, config_from_json, preset_config
 
 EXAMPLES = """\
   python train.py --variant=2d --gpus=4
@@ -164,8 +164,42 @@ def _as_json(record):
 
 
 def make_evaluate(config, dataset, options, log):
-    """The function Snapshot -> {metric: value} on the validation split, or None with one warning that says why."""
-    return None
+    """The function Snapshot -> {metric: value} against the validation split, or None, with one warning that says why."""
+    if config.metrics == "none":
+        return None
+    from dnnlib.download import cache_dir
+    from metrics import inception
+    from metrics.fakes import network_fakes
+    from metrics.features import source_features
+    from metrics.metric_base import evaluate, parse_metric, unavailable
+    from metrics.sources import split_source
+    from training.dataset import read_split
+
+    names = config.metrics.split(",")
+    need_logits = any(parse_metric(name)[0].uses_logits for name in names)
+    if not dataset.splits.get("val"):
+        log.info(f"warning: {dataset.path} has no validation split: no metrics, the newest snapshot counts as best")
+        return None
+    try:
+        detector = inception.load_detector(options.inception, need_logits)
+    except UserError as error:
+        if options.inception:
+            raise
+        log.info(f"warning: no metrics during training, the newest snapshot counts as best: {util.one_line(error)}")
+        return None
+    skipped = unavailable(names, detector)
+    for reason in skipped.values():
+        log.info(f"warning: {reason}")
+    names = [name for name in names if name not in skipped]
+    reals = source_features(split_source(dataset, "val", config.resolution, read_split), detector, cache_dir())
+
+    def run(snapshot):
+        generate = network_fakes(snapshot.generator(), config.latent_size, config.resolution,
+                                 by_resolution(config.minibatch, config.resolution), config.seed)
+        results = evaluate(names, generate, reals, detector, say=lambda line: None)
+        return {name: value for values in results.values() for name, value in values.items()}
+
+    return run if names else None
 
 
 if __name__ == "__main__":

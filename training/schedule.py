@@ -74,6 +74,11 @@ def training_schedule(config, num_classes, cur_nimg, first_stage="rgb", ended_ni
     if name == "rgb":
         lod = level_of_detail(cur_nimg, config.resolution, config.initial_resolution, config.hold_kimg,
                               config.fade_kimg)
+    return make_stage(config, num_classes, name, lod)
+
+
+def make_stage(config, num_classes, name, lod=0.0):
+    """The Stage `name` at a level of detail."""
     resolution = config.resolution >> floor(lod)
     return Stage(
         name=name, channels=stage_channels(name, num_classes),

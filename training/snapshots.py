@@ -39,6 +39,12 @@ class Snapshot:
         """Names of the classes behind the channels after the colours; the binary stage has one, 'any'."""
         return tuple(self.header["classes"])
 
+    def generator(self, truncation_psi=None):
+        """A function (latents, noise) -> images of Gs at the resolution and fade that it was trained to."""
+        Gs, lod = self.networks["Gs"], self.header["lod"]
+        return lambda latents, noise: Gs(latents, resolution=lod["resolution"], fade=lod["fade"], noise=noise,
+                                         truncation_psi=truncation_psi)
+
 
 def save_container(path, header, groups):
     """Write {group: {name: float32 array}} and a JSON header, atomically."""

@@ -13,7 +13,7 @@ from dnnlib import channels, pictures, util
 from dnnlib.tflib import autosummary
 from training import snapshots
 from training.dataset import TrainingStream
-from training.schedule import stage_ends, training_schedule
+from training.schedule import make_stage, stage_ends, training_schedule
 from training.state import enter_stage, new_state, restored_state
 from training.turn import Turn
 
@@ -80,29 +80,37 @@ class Training:
         self.stop_requested = True
 
     def _look_at_schedule(self):
-        """The Stage to train now, after entering it where it is new; None when training is over."""
-        p = self.progress
-        if p.cur_nimg >= self.total_nimg():
-            return None
-        stage = training_schedule(self.config, len(self.dataset.classes), p.cur_nimg, p.first_stage,
-                                  tuple(p.ended_nimg))
-        if stage.name != p.stage:
-            self._grow(stage)
-        if list(stage.optimizer_phase) != p.optimizer_phase:
-            self._reset(stage)
-        self.stage = stage
-        return stage
+        """The Stage to train now, after entering it where it is new; None when training is over.
 
-    def total_nimg(self):
-        """nimg at which the last stage ends."""
-        return stage_ends(self.config, self.progress.first_stage, tuple(self.progress.ended_nimg))[-1][1]
+        A stage is entered even where it is shorter than a step: the next one grows from it.
+        """
+        p = self.progress
+        while True:
+            ends = self._stage_ends()
+            if len(p.ended_nimg) == len(ends):
+                return None
+            name, end = ends[len(p.ended_nimg)]
+            if name != p.stage:
+                self._grow(make_stage(self.config, len(self.dataset.classes), name))
+            if p.cur_nimg < end:
+                break
+            p.ended_nimg.append(p.cur_nimg)
+        self.stage = training_schedule(self.config, len(self.dataset.classes), p.cur_nimg, p.first_stage,
+                                       tuple(p.ended_nimg))
+        if list(self.stage.optimizer_phase) != p.optimizer_phase:
+            self._reset(self.stage)
+        return self.stage
+
+    def _stage_ends(self):
+        """[(stage name, nimg at its end)] as things stand."""
+        return stage_ends(self.config, self.progress.first_stage, tuple(self.progress.ended_nimg))
+
+    def _stage_is_over(self):
+        """Whether the stage at hand has reached its end."""
+        return self.progress.cur_nimg >= self._stage_ends()[len(self.progress.ended_nimg)][1]
 
     def _grow(self, stage):
-        """Enter the next stage, logging the scores and metrics before and after the growth."""
-        p = self.progress
-        names = [name for name, _ in stage_ends(self.config, p.first_stage)]
-        if len(p.ended_nimg) < names.index(stage.name):  # else it ended early, or a snapshot began with this one
-            p.ended_nimg.append(p.cur_nimg)
+        """Enter a stage, logging the scores and metrics before and after the growth."""
         before = self._growth_report(stage)
         with self.strategy.scope():
             self.state = enter_stage(self.state, stage, self.config.grow_d)
@@ -110,7 +118,7 @@ class Training:
         after = self._growth_report(stage)
         self.log.info(f"growth to stage {stage.name} ({stage.channels} channels): before {before}, after {after}")
         util.append_jsonl(self.run_dir / "stats.jsonl", {
-            "event": "growth", "stage": stage.name, "kimg": p.cur_nimg / 1000,
+            "event": "growth", "stage": stage.name, "kimg": self.progress.cur_nimg / 1000,
             "before": before, "after": after})
 
     def _growth_report(self, stage):
@@ -168,12 +176,7 @@ class Training:
 
     def _tick_is_over(self, stage):
         p = self.progress
-        return p.cur_nimg >= self.tick_nimg + stage.tick_kimg * 1000 or p.cur_nimg >= self._stage_end()
-
-    def _stage_end(self):
-        """nimg at which the stage at hand ends."""
-        p = self.progress
-        return dict(stage_ends(self.config, p.first_stage, tuple(p.ended_nimg)))[p.stage]
+        return p.cur_nimg >= self.tick_nimg + stage.tick_kimg * 1000 or self._stage_is_over()
 
     def _tick(self, stage):
         """Report, draw, evaluate, save."""
@@ -181,7 +184,7 @@ class Training:
         tick_sec, tick_kimg = now - self.tick_time, (p.cur_nimg - self.tick_nimg) / 1000
         p.elapsed_sec = now - self.start_time
         p.tick += 1
-        stage_is_over = p.cur_nimg >= self._stage_end()
+        stage_is_over = self._stage_is_over()
         scalars = autosummary.collect()
         if p.tick % self.config.image_ticks == 0 or stage_is_over:
             self._save_fakes(stage)
@@ -201,7 +204,7 @@ class Training:
     def _report(self, stage, scalars):
         """The tick line, stats.jsonl and TensorBoard events."""
         kimg, s = scalars["Progress/kimg"], scalars
-        left_sec = (self.total_nimg() / 1000 - kimg) * s["Timing/sec_per_kimg"]
+        left_sec = max(self._stage_ends()[-1][1] / 1000 - kimg, 0) * s["Timing/sec_per_kimg"]
         metrics = "".join(f" {n.split('/')[1]} {v:.4g}" for n, v in s.items() if n.startswith("Metrics/"))
         self.log.info(
             f"tick {s['Progress/tick']:<4d} kimg {kimg:<8.1f} stage {stage.name:<7s} lod {stage.lod:<5.2f} "
@@ -263,7 +266,7 @@ class Training:
         else:
             p.evaluations_since_best += 1
         at_target = stage.lod == 0
-        is_last = stage.name == stage_ends(self.config, p.first_stage)[-1][0]
+        is_last = stage.name == self._stage_ends()[-1][0]
         if is_last and at_target and (p.best_value is None or value < p.best_value):
             p.best_value = value
             util.write_json(self.run_dir / "best.json", {
