@@ -148,12 +148,17 @@ def _defect(entry, reason):
     return {"id": ids[0], "annotation": ids[1], "reason": reason}
 
 
-def instance_mask(polygons, width, height):
-    """Union of checked polygons, in pixels -> bool [height, width], by COCO's own rasteriser."""
+def encode_mask(polygons, width, height):
+    """Union of checked polygons, in pixels, as COCO's run lengths, by its own rasteriser."""
     encoded = coco_mask.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
+    return coco_mask.merge(encoded)
+
+
+def decode_mask(encoded):
+    """Run lengths -> bool [height, width]."""
     with warnings.catch_warnings():  # the package still speaks to NumPy 1
         warnings.simplefilter("ignore", DeprecationWarning)
-        return coco_mask.decode(coco_mask.merge(encoded)).astype(bool)
+        return coco_mask.decode(encoded).astype(bool)
 
 
 def label_map(photo, size):
@@ -166,8 +171,8 @@ def label_map(photo, size):
     masks = []
     for instance in photo.instances:
         polygons = [(polygon.reshape(-1, 2) * scale).ravel() for polygon in instance.polygons]
-        masks.append((instance_mask(polygons, *size), instance.label))
+        masks.append((encode_mask(polygons, *size), instance.label))
     labels = np.zeros((size[1], size[0]), np.uint8)
-    for mask, label in sorted(masks, key=lambda pair: -np.count_nonzero(pair[0])):
-        labels[mask] = label
+    for encoded, label in sorted(masks, key=lambda pair: -int(coco_mask.area(pair[0]))):
+        labels[decode_mask(encoded)] = label
     return labels

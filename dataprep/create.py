@@ -105,7 +105,7 @@ def _create(config, recipe, items, skipped, options, say):
     content = writer.write_dataset(config.out, recipe, splits, skipped, options, config.workers)
     _say_reasons(skipped[before:], say)
     sizes = ", ".join(f"{len(ids)} {split}" for split, ids in content["splits"].items())
-    say(f"{config.out}: {sizes}; {content['skipped']} photos left out "
+    say(f"{config.out}: {sizes}; {content['skipped']} left out "
         f"({Path(config.out) / writer.SKIPPED} lists all)")
     return content
 

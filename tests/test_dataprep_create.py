@@ -89,7 +89,7 @@ def test_everything_left_out_is_counted_and_listed(source, tmp_path, rng, capsys
     assert "left out: 2 x photo is missing" in printed
     assert "left out: 1 x no usable annotation" in printed
     assert "left out: 1 x polygon with a coordinate that is not finite" in printed
-    assert "left out: 1 x not a readable image" in printed and "4 photos left out" in printed
+    assert "left out: 1 x not a readable image" in printed and "4 left out" in printed
     lines = read_jsonl(tmp_path / "set" / "skipped.jsonl")
     photos = {line["id"] for line in lines if "annotation" not in line}
     assert photos == {8, 10, 98, 99}

@@ -49,7 +49,7 @@ def test_polygons_are_exactly_what_shows():
         for instance in instances:
             polygons = tuple(np.array(polygon) for polygon in instance["segmentation"])
             parts.append(annotations.Instance(instance["category_id"], polygons))
-            mask = annotations.instance_mask(polygons, 400, 600)
+            mask = annotations.decode_mask(annotations.encode_mask(polygons, 400, 600))
             rows, columns = np.nonzero(mask)
             x, y, width, height = instance["bbox"]
             assert mask.sum() == instance["area"]

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from tests.data_helpers import FOUR, make_dataset, random_image
 from training import dataset
 
 NUM = 10
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +221,22 @@ def test_records_of_another_shape_stop_the_stream(copy):
         (copy / "train" / "train-r03.tfrecords").read_bytes())
     with pytest.raises(UserError, match=r"cannot be decoded \(.*resolution.*\)"):
         take(stream(copy), 1)
+
+
+DROPPING = """
+import sys
+from training import dataset
+for i in range(40):
+    batches = iter(dataset.TrainingStream([sys.argv[1]], resolution=4 << i % 3, num_channels=3,
+                                          minibatch=64, seed=i))
+    next(batches)
+    if i % 2:
+        del batches
+"""
+
+
+def test_streams_can_be_dropped_at_any_moment(labelled):
+    """As at every change of resolution and at the end of a run: a hang would cost a night."""
+    done = subprocess.run([sys.executable, "-c", DROPPING, str(labelled)], timeout=100, check=False,
+                          cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -4,7 +4,9 @@ The records of a level are indexed once; their order is a permutation of (seed, 
 place in the endless stream is one integer, and any place can be reached at once.
 """
 
-import contextlib
+import collections
+import concurrent.futures
+import os
 import re
 
 import numpy as np
@@ -18,6 +20,7 @@ from dnnlib.util import UserError
 __all__ = ["DatasetInfo", "TrainingStream", "open_dataset", "permutation", "read_split"]
 
 _RGB_AND_BINARY = channels.NUM_COLOURS + 1
+_THREADS = min(os.cpu_count() or 1, 4)
 
 
 class TrainingStream:
@@ -44,25 +47,21 @@ class TrainingStream:
         self._minibatch, self._seed, self._start_nimg = minibatch, seed, start_nimg
 
     def __iter__(self):
-        return _batches(self._serialized(), self._minibatch, self._parse,
-                        [file.path for file in self._files])
+        decode = _decoder(self._file_channels, self._resolution, self._num_channels)
+        return _batches(self._orders(), self._read, decode, [file.path for file in self._files])
 
-    def _parse(self, serialized):
-        return _parse_channels(serialized, self._file_channels, self._resolution,
-                               self._num_channels)
-
-    def _serialized(self):
-        """Minibatches of serialized records."""
+    def _orders(self):
+        """The numbers of the records of each minibatch, int64 [minibatch]."""
         epoch, order, position = None, None, self._start_nimg
         while True:
-            batch = []
+            numbers = []
             for k in range(position, position + self._minibatch):
                 if k // self.num_images != epoch:
                     epoch = k // self.num_images
                     order = permutation(self._seed, epoch, self.num_images)
-                batch.append(self._read(order[k % self.num_images]))
+                numbers.append(order[k % self.num_images])
             position += self._minibatch
-            yield batch
+            yield numbers
 
     def _read(self, number):
         """Record `number` of all files together."""
@@ -86,13 +85,9 @@ def read_split(directory, split, resolution, only_rgb=False, *, minibatch=32, li
     if limit is not None:
         order = permutation(seed, 0, len(file))[:limit]
     num_channels = channels.NUM_COLOURS if only_rgb else info.num_channels
-    serialized = ([file.read(number) for number in order[start:start + minibatch]]
-                  for start in range(0, len(order), minibatch))
-    batches = _batches(
-        serialized, None,
-        lambda records: _parse_channels(records, info.num_channels, resolution, num_channels),
-        [file.path])
-    return (batch.numpy() for batch in batches)
+    orders = (order[start:start + minibatch] for start in range(0, len(order), minibatch))
+    decode = _decoder(info.num_channels, resolution, num_channels)
+    return (batch.numpy() for batch in _batches(orders, file.read, decode, [file.path]))
 
 
 def _open_split(directory, split, resolution):
@@ -130,51 +125,54 @@ def _check_channels(infos, num_channels):
             raise UserError(f"data sets {infos[0].path} and {info.path} have different classes")
 
 
-def _parse_channels(serialized, file_channels, resolution, num_channels):
-    """Serialized records [N] -> images uint8 [N, H, W, num_channels]."""
-    only_rgb = num_channels == channels.NUM_COLOURS
-    images = tfrecords.parse_records(serialized, file_channels, resolution, only_rgb)
-    if num_channels != _RGB_AND_BINARY or file_channels == _RGB_AND_BINARY:
-        return images
-    maps = tf.cast(images[..., channels.SEGMAPS], tf.int32)
-    binary = tf.minimum(tf.reduce_sum(maps, axis=-1, keepdims=True), 255)
-    return tf.concat([images[..., channels.RGB], tf.cast(binary, tf.uint8)], axis=-1)
+def _decoder(file_channels, resolution, num_channels):
+    """A traced function: serialized records [N] -> images uint8 [N, H, W, num_channels]."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def decode(serialized):
+        only_rgb = num_channels == channels.NUM_COLOURS
+        images = tfrecords.parse_records(serialized, file_channels, resolution, only_rgb)
+        if num_channels != _RGB_AND_BINARY or file_channels == _RGB_AND_BINARY:
+            return images
+        maps = tf.cast(images[..., channels.SEGMAPS], tf.int32)
+        binary = tf.minimum(tf.reduce_sum(maps, axis=-1, keepdims=True), 255)
+        return tf.concat([images[..., channels.RGB], tf.cast(binary, tf.uint8)], axis=-1)
+
+    return decode
 
 
-def _batches(serialized, minibatch, parse, paths):
-    """Yield parse(records) of an iterator over lists of serialized records, decoded ahead.
+def _batches(orders, read, decode, paths):
+    """Yield decode([read(number), ...]) for each list of numbers, in order, some batches ahead.
 
+    Threads of our own and not a tf.data generator: tf.data waits for its threads while it holds
+    the interpreter's lock, which the generator needs, so that dropping an iterator can hang.
     Raises UserError: the reader's own, or one naming `paths` where a record cannot be decoded.
     """
-    failure = []  # tf.data would turn a UserError into an error of its own kind
-    dataset = tf.data.Dataset.from_generator(
-        lambda: _keep_error(serialized, failure),
-        output_signature=tf.TensorSpec([minibatch], tf.string))
-    dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    with _as_user_error(failure, paths):
-        yield from dataset.prefetch(tf.data.AUTOTUNE)
+    def load(numbers):
+        with tf.device("CPU:0"):
+            return decode(tf.constant([read(number) for number in numbers]))
 
-
-def _keep_error(iterator, failure):
-    """Pass the items on; put a UserError into `failure` on its way out."""
+    pending = collections.deque()
+    pool = concurrent.futures.ThreadPoolExecutor(_THREADS, "records")
     try:
-        yield from iterator
-    except UserError as error:
-        failure.append(error)
-        raise
+        for numbers in orders:
+            pending.append(pool.submit(load, numbers))
+            if len(pending) > 2 * _THREADS:
+                yield _result(pending.popleft(), paths)
+        while pending:
+            yield _result(pending.popleft(), paths)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-@contextlib.contextmanager
-def _as_user_error(failure, paths):
-    """Turn tf.data's errors into UserErrors."""
+def _result(future, paths):
+    """A loaded batch. TensorFlow's errors become UserErrors."""
     try:
-        yield
+        return future.result()
     except tf.errors.OpError as error:
-        if failure:
-            raise failure[0] from None
         names = ", ".join(str(path) for path in paths)
-        # The message has a line or more for every layer of the pipeline around the failed check.
+        # The message has a line or more for every layer around the check that failed.
         told = re.search(r"assertion failed: \[([^\]]*)\]", error.message)
-        reason = told[1] if told else error.message.strip().splitlines()[-1][:200]
+        reason = told[1] if told else error.message.strip().splitlines()[0][:200]
         raise UserError(f"{names}: a record cannot be decoded ({reason}); "
                         "make or copy this data set again") from None
