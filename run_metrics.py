@@ -138,18 +138,14 @@ def snapshot_fakes(options):
     """A snapshot's Gs as Fakes: truncated only if asked to, random noise, upscaled if need be."""
     snapshot = load_snapshot(options.network, names=("Gs",))
     Gs, header = snapshot.networks["Gs"], snapshot.header
-    lod = header["lod"]
-
-    def run(latents, noise):
-        return Gs(latents, resolution=lod["resolution"], fade=lod["fade"], noise=noise,
-                  truncation_psi=options.trunc, truncation_cutoff=TRUNCATION_CUTOFF)
-
-    generate = network_fakes(run, Gs.latent_size, Gs.resolution, options.minibatch, options.seed)
+    generate = network_fakes(snapshot.generator(options.trunc), Gs.latent_size, Gs.resolution,
+                             options.minibatch, options.seed)
+    upscaled = header["lod"]["resolution"] < Gs.resolution
     truncation = {"psi": options.trunc, "cutoff": TRUNCATION_CUTOFF}
     about = {"network": str(options.network), "network_digest": header["digest"],
              "variant": header.get("variant"), "stage": header.get("stage"),
-             "kimg": header["kimg"], "lod": lod, "resolution": Gs.resolution,
-             "upscaled": "nearest" if lod["resolution"] < Gs.resolution else None,
+             "kimg": header["kimg"], "lod": header["lod"], "resolution": Gs.resolution,
+             "upscaled": "nearest" if upscaled else None,
              "truncation": None if options.trunc is None else truncation, "noise": "random",
              "uint8": "127.5 x + 128, saturated, truncated", "seed": options.seed}
     return Fakes(generate, None, about, Path(options.network).parent)
