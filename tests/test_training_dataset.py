@@ -226,7 +226,7 @@ def test_records_of_another_shape_stop_the_stream(copy):
 DROPPING = """
 import sys
 from training import dataset
-for i in range(40):
+for i in range(9):
     batches = iter(dataset.TrainingStream([sys.argv[1]], resolution=4 << i % 3, num_channels=3,
                                           minibatch=64, seed=i))
     next(batches)
