@@ -24,10 +24,14 @@ def main(argv):
     config = preset_config(options.preset, overrides)
 
     # Imported here so that --help and wrong options answer at once.
+    import tensorflow as tf
+
     from dnnlib.tflib.distribute import create_strategy
     from training.plan import describe_plan
     from training.dataset import open_dataset
 
+    # One trace for every critic and resolution is meant; TensorFlow takes them for an accident.
+    tf.get_logger().setLevel("ERROR")
     dataset = open_dataset(config.data)
     config = fit_to_dataset(config, dataset)
     if options.dry_run:
@@ -107,18 +111,17 @@ def train(config, dataset, strategy, options):
     from training.state import state_from_snapshot
     from training.training_loop import Training
 
+    first_state = origin = None
+    if options.init_from:
+        origin = find_snapshot(options.init_from, options.results)
+        with strategy.scope():
+            first_state = state_from_snapshot(load_snapshot(origin), config, dataset.classes)
     record = {**config.to_json(), "init_from": options.init_from}
     run_dir = run_directory(options, record, dataset)
     log = util.start_log("training", run_dir / "log.txt")
     log.info(f"run directory {run_dir}")
-    first_state = None
-    if options.init_from:
-        path = find_snapshot(options.init_from, options.results)
-        with strategy.scope():
-            snapshot = load_snapshot(path)
-            first_state = state_from_snapshot(snapshot, config, dataset.classes)
-        log.info(f"starting from {path} (stage {snapshot.header['stage']}, kimg {snapshot.header['kimg']:g}, "
-                 f"digest {snapshot.header['digest'][:12]})")
+    if origin:
+        log.info(f"the first stage, {first_state.progress.first_stage}, begins from {origin}")
     evaluate = make_evaluate(config, dataset, options, log)
     training = Training(config, run_dir, strategy, dataset, evaluate, first_state, log)
     if training.run():

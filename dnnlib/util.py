@@ -44,11 +44,18 @@ def one_line(error):
 
 def argument_parser(description, examples):
     """An ArgumentParser whose help shows defaults and examples, and which knows `--debug`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description=description, epilog="examples:\n" + examples, allow_abbrev=False,
         formatter_class=_HelpFormatter)
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaints are one line."""
+
+    def error(self, message):
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -140,7 +147,9 @@ def create_run_dir(results_dir, description):
 def start_log(name, path=None):
     """A logger that prints plain lines to stdout and, given `path`, appends them to that file."""
     logger = logging.getLogger(name)
-    logger.handlers.clear()
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
     logger.propagate = False
     logger.setLevel(logging.INFO)
     handlers = [logging.StreamHandler(sys.stdout)]

@@ -48,7 +48,7 @@ class Snapshot:
 
 def save_container(path, header, groups):
     """Write {group: {name: float32 array}} and a JSON header, atomically."""
-    arrays = {f"{group}/{name}": np.ascontiguousarray(value, np.float32)
+    arrays = {f"{group}/{name}": np.asarray(value, np.float32, order="C")
               for group, values in groups.items() for name, value in values.items()}
     header = {**header, "format_version": FORMAT_VERSION,
               "digests": {group: arrays_digest(values) for group, values in groups.items()}}
@@ -165,13 +165,13 @@ def best_snapshot(run_dir):
 
 
 def save_state(run_dir, networks, optimizers, progress, keep=2):
-    """Write the training state at progress['cur_nimg'] and remove all but the newest `keep`."""
+    """Write `training-state-<nimg>` and remove all but the newest `keep`."""
     groups = {name: network.get_arrays() for name, network in networks.items()}
     groups |= {f"opt_{name}": optimizer.get_arrays() for name, optimizer in optimizers.items()}
     header = {"kind": "state", "progress": progress,
               "networks": {name: {"type": type(network).__name__, "config": network.config}
                            for name, network in networks.items()}}
-    save_container(Path(run_dir) / f"training-state-{progress['cur_nimg'] // 1000:06d}.safetensors", header, groups)
+    save_container(Path(run_dir) / f"training-state-{progress['cur_nimg']:09d}.safetensors", header, groups)
     for old in list_states(run_dir)[:-keep]:
         old.unlink()
 

@@ -226,9 +226,14 @@ class Training:
         fakes = np.concatenate([Gs(latents[i:i + 8], resolution=stage.resolution, fade=stage.fade).numpy()
                                 for i in range(0, len(latents), 8)])
         grid = pictures.pair_grid(fakes, GRID_COLUMNS)
-        pictures.save_png(self.run_dir / f"fakes{self.progress.cur_nimg // 1000:06d}.png", grid)
+        pictures.save_png(self.run_dir / f"fakes{self._kimg_name(stage)}.png", grid)
         with self.writer.as_default():
             tf.summary.image("fakes", grid[None], step=self.progress.cur_nimg)
+
+    def _kimg_name(self, stage):
+        """kimg as file names bear it: whole ones as in the official release, thousandths where ticks are shorter."""
+        nimg = self.progress.cur_nimg
+        return f"{nimg // 1000:06d}" + ("" if stage.tick_kimg >= 1 else f".{nimg % 1000:03d}")
 
     def _grid_latents(self, count):
         """The latents of every grid of this training."""
@@ -250,7 +255,7 @@ class Training:
         header = self._header(stage)
         live = snapshots.Snapshot(self.state.networks, header)
         scores = self.evaluate(live) if self.evaluate else {}
-        path = self.run_dir / f"network-snapshot-{p.cur_nimg // 1000:06d}.safetensors"
+        path = self.run_dir / f"network-snapshot-{self._kimg_name(stage)}.safetensors"
         snapshots.save_snapshot(path, self.state.networks, {**header, "scores": scores})
         if scores:
             self._compare(stage, scores, path)

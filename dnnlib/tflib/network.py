@@ -88,7 +88,7 @@ def arrays_digest(arrays):
     """sha256 hex over names, shapes and little-endian float32 bytes, in the order of the names."""
     sha = hashlib.sha256()
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name], "<f4")
+        array = np.asarray(arrays[name], "<f4", order="C")
         sha.update(f"{name}{array.shape}".encode())
         sha.update(array.tobytes())
     return sha.hexdigest()

@@ -1,0 +1,100 @@
+"""train.py as its users meet it: options, plans, one-line errors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from dnnlib.util import UserError
+from tests.data_helpers import FOUR, make_dataset, random_image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "small"
+    return make_dataset(path, {"train": np.stack([random_image(rng, 7, 16) for _ in range(8)])}, FOUR)
+
+
+@pytest.fixture(scope="module")
+def rgb_data(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "photos"
+    return make_dataset(path, {"train": np.stack([random_image(rng, 7, 16)[:3] for _ in range(8)])}, ())
+
+
+def failure(*options):
+    """The UserError of a command line."""
+    with pytest.raises(UserError) as caught:
+        train.main(list(options))
+    return str(caught.value)
+
+
+def test_wrong_options_say_what_is_allowed(data, rgb_data, tmp_path):
+    assert "see " in failure("--colour=red")
+    assert "rgb, c, 2d" in failure("--variant=3d").replace("'", "")
+    assert "8:128,32:64" in failure("--minibatch=8:x")
+    assert "dataset_tool.py" in failure(f"--data={tmp_path / 'nowhere'}")
+    assert "--resolution=32" in failure(f"--data={data}", "--resolution=32", "--device=cpu")
+    assert "power of two" in failure(f"--data={data}", "--resolution=12")
+    assert "no segmentation maps" in failure(f"--data={rgb_data}", "--variant=2d")
+    assert "no critic on RGB alone" in failure(f"--data={data}", "--variant=c", f"--untagged={rgb_data}")
+    assert "--device=cpu" in failure(f"--data={data}", "--gpus=4", f"--results={tmp_path}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
+    assert train.main([f"--data={data}", "--preset=demo-32", "--resolution=16", "--dry-run", f"--results={tmp_path}"]) == 0
+    plan = capsys.readouterr().out
+    assert "8 -> 16" in plan and "rgb, joint" in plan and "24 kimg in all" in plan
+    assert not list(tmp_path.iterdir())
+
+
+def test_tables_on_the_command_line():
+    assert train.parse_table("8:128,32:64") == {8: 128, 32: 64}
+    assert train.parse_table("0.002") == {4: 0.002}
+    assert isinstance(train.parse_table("64")[4], int)
+
+
+def test_run_directories(data, tmp_path):
+    """The same command continues its unfinished run; a finished one, or other options, get a new directory."""
+    from training.dataset import open_dataset
+    dataset = open_dataset(data)
+
+    def directory(*more):
+        options = train.parse_options([f"--results={tmp_path}", *more])
+        record = {"variant": "rgb", "resolution": 16, "lrate": {4: 0.001}, "seed": 1 if "--seed=1" in more else 0,
+                  "init_from": None}
+        return train.run_directory(options, record, dataset)
+
+    first = directory()
+    assert first.name == "00000-rgb-small-16"
+    assert directory() == first
+    assert directory("--seed=1").name.startswith("00001")
+    (first / "network-final.safetensors").touch()
+    assert directory().name.startswith("00002")
+
+
+def test_another_command_in_the_same_directory_is_refused(data, tmp_path):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    from training.config import preset_config
+    stored = {**preset_config("demo-32", {"data": str(data)}).to_json(), "init_from": None}
+    (run_dir / "training_options.json").write_text(json.dumps(stored))
+    message = failure("--preset=demo-32", f"--data={data}", "--resolution=16", f"--run={run_dir}", "--device=cpu",
+                      "--seed=5")
+    assert "seed: 1000 there, 5 now" in message
+
+
+def test_errors_are_one_line_and_status_2():
+    result = subprocess.run([sys.executable, "train.py", "--data=/does/not/exist"], cwd=ROOT, capture_output=True,
+                            text=True, check=False)
+    assert result.returncode == 2
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in result.stderr

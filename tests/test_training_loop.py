@@ -1,0 +1,164 @@
+"""The demo's three stages in miniature, interrupted and not."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.conftest import TINY
+from tests.data_helpers import FOUR, make_dataset, random_image
+from training.config import TrainingConfig
+from training.dataset import open_dataset
+from training.snapshots import best_snapshot, find_snapshot, load_snapshot
+from training.state import state_from_snapshot
+from training.training_loop import Training, selection_metric
+
+STRATEGY = tf.distribute.OneDeviceStrategy("/cpu:0")
+SMALLEST = dict(resolution=8, initial_resolution=4)
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    """Two data sets at 8x8: with four classes, and RGB only."""
+    rng = np.random.default_rng(0)
+    root = tmp_path_factory.mktemp("data")
+    tagged = make_dataset(root / "tagged", {"train": np.stack([random_image(rng, 7, 8) for _ in range(12)])}, FOUR)
+    untagged = make_dataset(root / "untagged", {"train": np.stack([random_image(rng, 7, 8)[:3] for _ in range(5)])}, ())
+    return tagged, untagged
+
+
+def config_for(datasets, **changes):
+    tagged, untagged = datasets
+    values = {**TINY, **SMALLEST, "data": str(tagged), "variant": "2d", **changes}
+    if values["variant"] == "2d":
+        values.setdefault("untagged", str(untagged))
+    return TrainingConfig(**values)
+
+
+def begin(config, run_dir, **more):
+    run_dir.mkdir(exist_ok=True)
+    return Training(config, run_dir, STRATEGY, open_dataset(config.data), **more)
+
+
+def digests(path):
+    return load_snapshot(path).header["digests"]
+
+
+@pytest.fixture(scope="module")
+def whole_run(datasets, tmp_path_factory):
+    """A finished run of all three stages, whose FID grows from stage to stage and with time."""
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    training = begin(config_for(datasets), run_dir, evaluate=lambda snapshot: {"fid8": snapshot.header["kimg"]})
+    assert training.run() is True
+    return run_dir
+
+
+def test_three_stages_leave_what_a_run_should(whole_run):
+    names = {path.name for path in whole_run.iterdir()}
+    assert {"log.txt", "stats.jsonl", "reals.png", "reals-binary.png", "reals-classes.png", "best.json",
+            "network-final.safetensors", "fakes000000.016.png"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    events = [json.loads(line) for line in (whole_run / "stats.jsonl").read_text().splitlines()]
+    assert [e["stage"] for e in events if e["event"] == "growth"] == ["binary", "classes"]
+    ticks = [e for e in events if e["event"] == "tick"]
+    assert {e["stage"] for e in ticks} == {"rgb", "binary", "classes"}
+    assert {"Loss/scores/real/rgb", "Loss/r1_penalty/joint", "Metrics/fid8", "Progress/lod",
+            "Timing/sec_per_kimg"} <= set(ticks[-1])
+    assert ticks[-1]["Progress/kimg"] == pytest.approx(0.112)
+    with Image.open(whole_run / "reals-classes.png") as grid:
+        assert grid.size == (8 * 8 * 2, 4 * 8)
+
+
+def test_final_snapshot_knows_itself(whole_run):
+    snapshot = load_snapshot(whole_run / "network-final.safetensors")
+    assert set(snapshot.networks) == {"G", "Gs", "D_rgb", "D_joint"}
+    assert snapshot.classes == FOUR
+    header = snapshot.header
+    assert (header["stage"], header["kimg"], header["lod"]) == ("classes", 0.112, {"resolution": 8, "fade": 0.0})
+    images = snapshot.networks["Gs"](np.zeros((2, 8), np.float32))
+    assert images.shape == (2, 8, 8, 3 + len(FOUR))
+
+
+def test_best_is_of_the_final_stage(whole_run):
+    best = json.loads((whole_run / "best.json").read_text())
+    assert best["value"] == best["kimg"] == 0.096  # the first tick after 0.080, where the class stage begins
+    assert best_snapshot(whole_run).name == best["snapshot"]
+    assert find_snapshot(str(whole_run)) == best_snapshot(whole_run)
+
+
+@pytest.mark.parametrize("stop_at", [3, 9, 11])  # while fading, in the binary stage, in the class stage
+def test_interrupted_equals_uninterrupted(datasets, whole_run, tmp_path, stop_at):
+    config = config_for(datasets)
+    training = begin(config, tmp_path / "run")
+    turn = training._turn
+
+    def turn_and_stop(stage):
+        turn(stage)
+        if training.progress.step == stop_at:
+            training._request_stop()
+
+    training._turn = turn_and_stop
+    assert training.run() is False
+    again = begin(config, tmp_path / "run")
+    assert again.progress.step == stop_at
+    assert again.run() is True
+    assert digests(tmp_path / "run" / "network-final.safetensors") == digests(whole_run / "network-final.safetensors")
+
+
+def test_a_finished_run_stays_as_it_is(datasets, whole_run):
+    before = (whole_run / "network-final.safetensors").stat().st_mtime_ns
+    assert begin(config_for(datasets), whole_run).run() is True
+    assert (whole_run / "network-final.safetensors").stat().st_mtime_ns == before
+
+
+def test_rgb_stage_is_the_same_in_all_variants(datasets, tmp_path):
+    """So that one RGB training serves all variants; the c variant sees no untagged photos."""
+    finals = {}
+    for variant in ("rgb", "2d"):
+        config = config_for(datasets, variant=variant, untagged=None, binary_kimg=0.0, classes_kimg=0.0, rgb_kimg=0.016)
+        training = begin(config, tmp_path / variant)
+        training._grow = lambda stage: training._request_stop()
+        training.run()
+        finals[variant] = training.state.networks["G"].digest()
+    assert finals["rgb"] == finals["2d"]
+
+
+def test_start_from_an_rgb_snapshot(datasets, tmp_path):
+    rgb = config_for(datasets, variant="rgb", rgb_kimg=0.016)
+    begin(rgb, tmp_path / "rgb").run()
+    snapshot = load_snapshot(tmp_path / "rgb" / "network-final.safetensors")
+    config = config_for(datasets, variant="c")
+    first = state_from_snapshot(snapshot, config, FOUR)
+    training = begin(config, tmp_path / "c", first_state=first)
+    assert training.run() is True
+    final = load_snapshot(tmp_path / "c" / "network-final.safetensors")
+    assert set(final.networks) == {"G", "Gs", "D_joint"}
+    assert final.header["kimg"] == pytest.approx(0.048)
+
+
+def test_patience_ends_a_stage(datasets, tmp_path):
+    config = dataclasses.replace(config_for(datasets, variant="rgb", initial_resolution=8, rgb_kimg=0.4), patience=2)
+    training = begin(config, tmp_path / "run", evaluate=lambda snapshot: {"fid8": 1.0})
+    assert training.run() is True
+    assert training.progress.cur_nimg == 3 * 16  # one evaluation that counts as best, two that are no better
+
+
+def test_damaged_state_falls_back_to_the_one_before(datasets, tmp_path):
+    config = config_for(datasets, variant="rgb", rgb_kimg=2.0, initial_resolution=8, tick_kimg={4: 1.0})
+    training = begin(config, tmp_path / "run")
+    training.run()
+    states = sorted((tmp_path / "run").glob("training-state-*"))
+    assert len(states) == 2
+    states[-1].write_bytes(states[-1].read_bytes()[:-100])
+    (tmp_path / "run" / "network-final.safetensors").unlink()
+    again = begin(config, tmp_path / "run")
+    assert again.progress.cur_nimg == 1000
+    assert "damaged" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_selection_metric():
+    assert selection_metric(["kid1k", "fid1k", "fid2k"]) == "fid1k"
+    assert selection_metric(["kid1k", "kid1k_std"]) == "kid1k"

@@ -1,0 +1,38 @@
+"""Who may import whom, and who stays free of TensorFlow."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = {"dataprep", "training", "metrics"}
+SCRIPTS = {"train", "generate", "run_metrics", "dataset_tool"}
+WITHOUT_TENSORFLOW = [
+    "dnnlib.util", "dnnlib.registry", "dnnlib.channels", "dnnlib.pictures", "training.config", "training.critics",
+    "training.schedule", "dataprep.annotations", "dataprep.pyramid", "dataprep.writer",
+    "metrics.frechet_inception_distance", "metrics.kernel_inception_distance", "metrics.inception_score"]
+
+
+def imports(path):
+    """Top-level names that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("room, forbidden", [
+    ("dnnlib", ROOMS | SCRIPTS), *((room, (ROOMS - {room}) | SCRIPTS) for room in sorted(ROOMS))])
+def test_walls_between_rooms(room, forbidden):
+    for path in (ROOT / room).rglob("*.py"):
+        assert not set(imports(path)) & forbidden, path
+
+
+def test_formulas_and_plans_need_no_tensorflow():
+    code = f"import sys; import {', '.join(WITHOUT_TENSORFLOW)}; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
