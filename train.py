@@ -27,8 +27,8 @@ def main(argv):
     import tensorflow as tf
 
     from dnnlib.tflib.distribute import create_strategy
-    from training.plan import describe_plan
     from training.dataset import open_dataset
+    from training.plan import describe_plan
 
     # One trace for every critic and resolution is meant; TensorFlow takes them for an accident.
     tf.get_logger().setLevel("ERROR")
@@ -46,15 +46,21 @@ def parse_options(argv):
     parser = util.argument_parser(__doc__, EXAMPLES)
     parser.add_argument("--preset", default="paper", choices=PRESETS, help="values to start from")
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="devices to train on")
-    parser.add_argument("--device", default="gpu", choices=("gpu", "cpu"), help="kind of these devices")
-    parser.add_argument("--results", default="results", metavar="DIR", help="where run directories are made")
-    parser.add_argument("--run", metavar="DIR", help="run directory to make or continue (default: continue the newest "
+    parser.add_argument("--device", default="gpu", choices=("gpu", "cpu"),
+                        help="kind of these devices")
+    parser.add_argument("--results", default="results", metavar="DIR",
+                        help="where run directories are made")
+    parser.add_argument("--run", metavar="DIR",
+                        help="run directory to make or continue (default: continue the newest "
                         "unfinished run with the same options, else make a new one)")
-    parser.add_argument("--init-from", metavar="SNAPSHOT", help="snapshot, run directory or run number of an RGB (or "
-                        "later) stage to begin the next stage from")
-    parser.add_argument("--inception", metavar="PATH", help="Inception weights for the metrics (see run_metrics.py)")
+    parser.add_argument("--init-from", metavar="SNAPSHOT",
+                        help="snapshot, run directory or run number of an RGB (or later) stage "
+                        "to begin the next stage from")
+    parser.add_argument("--inception", metavar="PATH",
+                        help="Inception weights for the metrics (see run_metrics.py)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
-    group = parser.add_argument_group("training options (defaults are the preset's; those shown are of `paper`)")
+    group = parser.add_argument_group(
+        "training options (defaults are the preset's; those shown are of `paper`)")
     for f in dataclasses.fields(TrainingConfig):
         add_field(group, f)
     return parser.parse_args(argv)
@@ -64,24 +70,27 @@ def add_field(group, f):
     """One option for a field of TrainingConfig; None when not given."""
     flag = "--" + f.name.replace("_", "-")
     default = f.default_factory() if f.default is dataclasses.MISSING else f.default
-    shown = ",".join(f"{k}:{v}" for k, v in default.items()) if isinstance(default, dict) else default
+    shown = default
+    if isinstance(default, dict):
+        shown = ",".join(f"{k}:{v}" for k, v in default.items())
     text = f.metadata["help"] + ("" if default is None else f" (default: {shown})")
     if isinstance(default, bool):
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         return
-    kind = {dict: parse_table, int: int, float: float}.get(type(default), int if f.type == "int | None" else str)
-    if f.type == (int | None):
-        kind = int
+    kinds = {dict: parse_table, int: int, float: float}
+    kind = int if f.type == (int | None) else kinds.get(type(default), str)
     group.add_argument(flag, type=kind, default=None, help=text, choices=f.metadata.get("choices"),
-                       metavar=f.metadata.get("metavar") or (None if "choices" in f.metadata else "N"))
+                       metavar=f.metadata.get("metavar")
+                       or (None if "choices" in f.metadata else "N"))
 
 
 def parse_table(text):
-    """'8:128,32:64' -> {8: 128, 32: 64}; '64' -> {4: 64}. Raises argparse.ArgumentTypeError for anything else."""
+    """'8:128,32:64' -> {8: 128, 32: 64}; '64' -> {4: 64}; else argparse.ArgumentTypeError."""
     try:
         if ":" not in text:
             return {4: _number(text)}
-        return {int(key): _number(value) for key, value in (part.split(":") for part in text.split(","))}
+        pairs = (part.split(":") for part in text.split(","))
+        return {int(key): _number(value) for key, value in pairs}
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r}: expected one number, or values by resolution such as 8:128,32:64") from None
@@ -94,14 +103,15 @@ def _number(text):
 
 
 def fit_to_dataset(config, dataset):
-    """The config with its resolution set. Raises UserError where data set and config contradict each other."""
+    """The config with its resolution set. Raises UserError where data set and config disagree."""
     resolution = config.resolution or dataset.resolution
     if resolution > dataset.resolution:
-        raise UserError(f"--resolution={resolution}: {dataset.path} goes up to {dataset.resolution}; make a larger one "
-                        f"with dataset_tool.py --resolution={resolution}")
+        raise UserError(f"--resolution={resolution}: {dataset.path} goes up to "
+                        f"{dataset.resolution}; make a larger one with dataset_tool.py "
+                        f"--resolution={resolution}")
     if config.variant != "rgb" and not dataset.classes:
-        raise UserError(f"--variant={config.variant}: {dataset.path} has no segmentation maps; only --variant=rgb "
-                        "can train on it")
+        raise UserError(f"--variant={config.variant}: {dataset.path} has no segmentation maps; "
+                        "only --variant=rgb can train on it")
     return dataclasses.replace(config, resolution=resolution)
 
 
@@ -132,7 +142,9 @@ def train(config, dataset, strategy, options):
 
 
 def run_directory(options, record, dataset):
-    """The directory to train in: the one asked for, the newest unfinished one with the same options, or a new one.
+    """The directory to train in: the one asked for, else an unfinished run's, else a new one.
+
+    An unfinished run must have the same options; the newest one counts.
 
     Raises UserError where the directory holds a run with other options, listing the differences.
     """
@@ -143,17 +155,20 @@ def run_directory(options, record, dataset):
             stored = run / "training_options.json"
             if stored.is_file() and util.read_json(stored) == _as_json(record):
                 return run
-        run_dir = util.create_run_dir(options.results, f"{record['variant']}-{dataset.name}-{record['resolution']}")
+        description = f"{record['variant']}-{dataset.name}-{record['resolution']}"
+        run_dir = util.create_run_dir(options.results, description)
     else:
         run_dir = Path(options.run)
         stored = run_dir / "training_options.json"
         if stored.is_file():
             old = util.read_json(stored)
             config_from_json({k: v for k, v in old.items() if k != "init_from"})
-            differences = [f"{k}: {old.get(k)} there, {v} now" for k, v in _as_json(record).items() if old.get(k) != v]
+            differences = [f"{k}: {old.get(k)} there, {v} now"
+                           for k, v in _as_json(record).items() if old.get(k) != v]
             if differences:
-                raise UserError(f"{run_dir} was started with other options ({'; '.join(differences)}); give the same "
-                                "ones to continue it, or another --run")
+                raise UserError(f"{run_dir} was started with other options "
+                                f"({'; '.join(differences)}); give the same ones to continue it, "
+                                "or another --run")
             return run_dir
         run_dir.mkdir(parents=True, exist_ok=True)
     util.write_json(run_dir / "training_options.json", record)
@@ -167,7 +182,10 @@ def _as_json(record):
 
 
 def make_evaluate(config, dataset, options, log):
-    """The function Snapshot -> {metric: value} against the validation split, or None, with one warning that says why."""
+    """The function Snapshot -> {metric: value} on the validation split.
+
+    None where there is to be none; where it cannot be made, one warning says why.
+    """
     if config.metrics == "none":
         return None
     from dnnlib.download import cache_dir
@@ -181,20 +199,24 @@ def make_evaluate(config, dataset, options, log):
     names = config.metrics.split(",")
     need_logits = any(parse_metric(name)[0].uses_logits for name in names)
     if not dataset.splits.get("val"):
-        log.info(f"warning: {dataset.path} has no validation split: no metrics, the newest snapshot counts as best")
+        log.info(f"warning: {dataset.path} has no validation split: no metrics, the newest "
+                 "snapshot counts as best")
         return None
     try:
         detector = inception.load_detector(options.inception, need_logits)
     except UserError as error:
         if options.inception:
             raise
-        log.info(f"warning: no metrics during training, the newest snapshot counts as best: {util.one_line(error)}")
+        log.info("warning: no metrics during training, the newest snapshot counts as best: "
+                 f"{util.one_line(error)}")
         return None
     skipped = unavailable(names, detector)
     for reason in skipped.values():
         log.info(f"warning: {reason}")
     names = [name for name in names if name not in skipped]
-    reals = source_features(split_source(dataset, "val", config.resolution, read_split), detector, cache_dir())
+    source = split_source(dataset, "val", config.resolution, read_split)
+    reals = source_features(source, detector, cache_dir())
+
 
     def run(snapshot):
         generate = network_fakes(snapshot.generator(), config.latent_size, config.resolution,

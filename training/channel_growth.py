@@ -1,11 +1,12 @@
 """Widening a network's colour and class channels by copying effective weights.
 
-Stage 2 adds a binary map that starts as a copy of the red channel, stage 3 turns it into C class maps that start as
-copies of the binary one (Korneliusson et al. 2019, section 2). Every lod's ToRGB and FromRGB grows.
+Stage 2 adds a binary map that starts as a copy of the red channel, stage 3 turns it into C class
+maps that start as copies of the binary one (Korneliusson et al. 2019, section 2). Every lod's ToRGB
+and FromRGB grows.
 
-Equalised learning rate divides a stored weight by sqrt(fan_in). FromRGB's fan_in is the number of channels, so a
-stored weight is rescaled by sqrt(new / old) to keep the *effective* weight of the old channels; ToRGB's fan_in is the
-number of feature maps, which does not change.
+Equalised learning rate divides a stored weight by sqrt(fan_in). FromRGB's fan_in is the number of
+channels, so a stored weight is rescaled by sqrt(new / old) to keep the *effective* weight of the
+old channels; ToRGB's fan_in is the number of feature maps, which does not change.
 """
 
 import numpy as np
@@ -15,12 +16,14 @@ from dnnlib.tflib.network import build
 
 
 def source_channels(old_channels, new_channels):
-    """For every new channel the old one that it starts from: colours from themselves, maps from the last
-    old channel where that is a map, else from red.
+    """For every new channel the old one that it starts from.
+
+    Colours start from themselves; maps from the last old channel if it is a map, else from red.
 
     Raises ValueError where `new_channels` would drop a channel.
     """
-    if new_channels < old_channels or (old_channels > NUM_COLOURS + 1 and new_channels != old_channels):
+    narrower = new_channels < old_channels
+    if narrower or (old_channels > NUM_COLOURS + 1 and new_channels != old_channels):
         raise ValueError(f"cannot grow {old_channels} channels to {new_channels}")
     if new_channels == old_channels:
         return list(range(old_channels))
@@ -29,8 +32,9 @@ def source_channels(old_channels, new_channels):
 
 
 def grow_generator(old, num_channels):
-    """A generator with `num_channels` outputs whose old channels give the same values and whose new ones
-    repeat their source (see `source_channels`).
+    """A generator with `num_channels` outputs.
+
+    Old channels give the same values, new ones repeat their source (see `source_channels`).
 
     Returns a new network; `old` is left alone.
     """
@@ -44,8 +48,8 @@ def grow_critic(old, num_channels, new_inputs="copy"):
     """A discriminator with `num_channels` inputs, old channels weighing as before.
 
     Args:
-        new_inputs: 'copy' gives a new channel its source's effective weight; 'zero' leaves it unseen, so that the
-            score of an image depends on its old channels only and is what it was.
+        new_inputs: 'copy' gives a new channel its source's effective weight; 'zero' leaves it
+            unseen, so that an image's score depends on its old channels only and is as before.
 
     Returns a new network; `old` is left alone.
     """

@@ -36,14 +36,17 @@ class TrainingConfig:
     official configuration (Karras et al. 2019, appendix C).
     """
 
-    variant: str = _option("2d", "rgb = Style-GAN, c = Style-C-GAN, 2d = Style-C-GAN-2D", choices=VARIANTS)
+    variant: str = _option("2d", "rgb = Style-GAN, c = Style-C-GAN, 2d = Style-C-GAN-2D",
+                           choices=VARIANTS)
     data: str = _option("datasets/modanet", "data set made by dataset_tool.py", metavar="DIR")
-    untagged: str | None = _option(None, "data set of extra photos without maps for the image critic",
-                                   metavar="DIR")
-    resolution: int | None = _option(None, "train up to this size (default: the data set's)", metavar="N")
+    untagged: str | None = _option(
+        None, "data set of extra photos without maps for the image critic", metavar="DIR")
+    resolution: int | None = _option(
+        None, "train up to this size (default: the data set's)", metavar="N")
     seed: int = _option(1000, "seed of weights, latents, noise and the order of photos")
 
-    fmap_base: int = _option(8192, "feature maps at resolution 2^r: fmap_base / 2^(r-1), at most fmap_max")
+    fmap_base: int = _option(
+        8192, "feature maps at resolution 2^r: fmap_base / 2^(r-1), at most fmap_max")
     fmap_max: int = _option(512, "most feature maps of any layer")
     latent_size: int = _option(512, "length of z, of w and of the mapping network's layers")
     mapping_layers: int = _option(8, "depth of the mapping network")
@@ -54,9 +57,11 @@ class TrainingConfig:
     rgb_kimg: float = _option(12000.0, "length of the RGB stage, growth in resolution included")
     binary_kimg: float = _option(600.0, "length of the stage with one binary map")
     classes_kimg: float = _option(4000.0, "length of the stage with one map per class")
-    minibatch: dict = _option({4: 128, 32: 64, 64: 32, 128: 16},
-                              "images per step over all devices, by resolution: 8:128,32:64 or one number")
-    lrate: dict = _option({4: 0.001, 256: 0.0015, 512: 0.002}, "learning rate by resolution")
+    minibatch: dict = _option(  # noqa: RUF009 (`_option` makes a dataclass field)
+        {4: 128, 32: 64, 64: 32, 128: 16},
+        "images per step over all devices, by resolution: 8:128,32:64 or one number")
+    lrate: dict = _option(  # noqa: RUF009
+        {4: 0.001, 256: 0.0015, 512: 0.002}, "learning rate by resolution")
     minibatch_repeats: int = _option(4, "steps between two looks at the schedule")
 
     r1_gamma: float = _option(10.0, "weight of the R1 penalty")
@@ -65,44 +70,54 @@ class TrainingConfig:
     dlatent_avg_beta: float = _option(0.995, "decay of the running mean of w")
     map_noise: float = _option(0.01, "standard deviation of the noise on real segmentation maps")
     mirror: bool = _option(True, "flip half of the real images and their maps left to right")
-    grow_d: str = _option("copy", "new critic inputs at a channel growth: a copy of the old or zero",
-                          choices=GROW_D)
+    grow_d: str = _option(
+        "copy", "new critic inputs at a channel growth: a copy of the old or zero", choices=GROW_D)
     joint_rgb_grad: float = _option(
         1.0, "scale of the joint critic's gradient on G's colour channels in 2d; 0 is the ablation")
 
-    tick_kimg: dict = _option({4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 30, 1024: 20},
-                              "length of a tick by resolution")
+    tick_kimg: dict = _option(  # noqa: RUF009
+        {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 30, 1024: 20},
+        "length of a tick by resolution")
     image_ticks: int = _option(1, "ticks between two grids of fakes")
     network_ticks: int = _option(10, "ticks between two network snapshots and their evaluation")
-    metrics: str = _option("fid10k", "metrics on the validation split at every network snapshot; the first "
-                           "one selects the best snapshot; 'none' for none")
-    patience: int = _option(0, "end a stage after this many evaluations without a better FID; 0 = never")
+    metrics: str = _option(
+        "fid10k", "metrics on the validation split at every network snapshot; the first "
+        "one selects the best snapshot; 'none' for none")
+    patience: int = _option(
+        0, "end a stage after this many evaluations without a better FID; 0 = never")
 
     def __post_init__(self):
         """Raise UserError for a value outside its range, naming option and range."""
         for name, allowed in (("variant", VARIANTS), ("grow_d", GROW_D)):
             if getattr(self, name) not in allowed:
-                raise UserError(f"--{_flag(name)}={getattr(self, name)}: expected one of {', '.join(allowed)}")
+                raise UserError(f"--{_flag(name)}={getattr(self, name)}: expected one of "
+                                f"{', '.join(allowed)}")
         for name in ("resolution", "initial_resolution"):
             value = getattr(self, name)
             if value is not None and (value < 4 or value & (value - 1)):
                 raise UserError(f"--{_flag(name)}={value}: expected a power of two from 4 upwards")
-        for name in ("fmap_base", "fmap_max", "latent_size", "minibatch_repeats", "image_ticks", "network_ticks"):
+        for name in ("fmap_base", "fmap_max", "latent_size", "minibatch_repeats", "image_ticks",
+                     "network_ticks"):
             if getattr(self, name) < 1:
-                raise UserError(f"--{_flag(name)}={getattr(self, name)}: expected a number from 1 upwards")
-        for name in ("hold_kimg", "fade_kimg", "rgb_kimg", "binary_kimg", "classes_kimg", "r1_gamma",
-                     "smoothing_kimg", "map_noise", "patience", "seed", "mapping_layers"):
+                raise UserError(f"--{_flag(name)}={getattr(self, name)}: expected a number from 1 "
+                                "upwards")
+        for name in ("hold_kimg", "fade_kimg", "rgb_kimg", "binary_kimg", "classes_kimg",
+                     "r1_gamma", "smoothing_kimg", "map_noise", "patience", "seed",
+                     "mapping_layers"):
             if getattr(self, name) < 0:
-                raise UserError(f"--{_flag(name)}={getattr(self, name)}: expected a number from 0 upwards")
+                raise UserError(f"--{_flag(name)}={getattr(self, name)}: expected a number from 0 "
+                                "upwards")
         for name in ("style_mixing_prob", "dlatent_avg_beta", "joint_rgb_grad"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"--{_flag(name)}={getattr(self, name)}: expected a number from 0 to 1")
+                raise UserError(f"--{_flag(name)}={getattr(self, name)}: expected a number from 0 "
+                                "to 1")
         for name in ("minibatch", "lrate", "tick_kimg"):
             if not getattr(self, name) or min(getattr(self, name).values()) <= 0:
-                raise UserError(f"--{_flag(name)}: expected positive numbers by resolution, such as 8:128,32:64")
+                raise UserError(f"--{_flag(name)}: expected positive numbers by resolution, such "
+                                "as 8:128,32:64")
         if self.untagged and self.variant == "c":
-            raise UserError("--untagged: --variant=c has no critic on RGB alone that could see photos without maps; "
-                            "use --variant=2d (or rgb)")
+            raise UserError("--untagged: --variant=c has no critic on RGB alone that could see "
+                            "photos without maps; use --variant=2d (or rgb)")
 
     def to_json(self):
         """A dict of plain JSON values."""
@@ -118,31 +133,36 @@ def config_from_json(values):
     fields = {f.name: f for f in dataclasses.fields(TrainingConfig)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise UserError(f"training options of another version of this program: unknown {', '.join(unknown)}")
+        raise UserError("training options of another version of this program: unknown "
+                        f"{', '.join(unknown)}")
     tables = {name for name, f in fields.items() if f.type is dict}
-    return TrainingConfig(**{name: {int(k): v for k, v in value.items()} if name in tables else value
-                             for name, value in values.items()})
+    return TrainingConfig(**{
+        name: {int(k): v for k, v in value.items()} if name in tables else value
+        for name, value in values.items()})
 
 
-# A preset lists what it changes. Its comment says what it is for, on what hardware and how long it takes.
+# A preset lists what it changes. Its comment says what it is for, on what hardware and how long it
+# takes.
 PRESETS = {
-    # The paper's models: ModaNet at 512x512 on four GPUs of 11 GB or more. The authors report one to two
-    # weeks a model on 4 x GTX 1080 Ti; lengths of the stages are ours (the sources give none).
+    # The paper's models: ModaNet at 512x512 on four GPUs of 11 GB or more. The authors report one
+    # to two weeks a model on 4 x GTX 1080 Ti; the stages' lengths are ours (the sources give none).
     "paper": {},
-    # The same method at 256x256, for four GPUs of 8 GB or one of 24 GB. A quarter of the pixels, and
-    # 7,200 kimg reach the full resolution: expect days where `paper` takes a week. Not run by us.
+    # The same method at 256x256, for four GPUs of 8 GB or one of 24 GB. A quarter of the pixels,
+    # and 7,200 kimg reach the full resolution: days where `paper` takes a week. Not run by us.
     "paper-256": dict(resolution=256, rgb_kimg=9000.0, binary_kimg=400.0, classes_kimg=3000.0,
                       lrate={4: 0.001, 256: 0.0015}),
-    # One small GPU, or a patient CPU: recognisable figures at 64x64 from a few thousand photos. Networks
-    # an eighth as wide as the paper's train at about 6 images/s at 64x64 on two CPU cores.
+    # One small GPU, or a patient CPU: recognisable figures at 64x64 from a few thousand photos.
+    # Networks an eighth as wide as the paper's train at about 6 images/s at 64x64 on two CPU cores.
     "small-64": dict(resolution=64, fmap_base=2048, fmap_max=128, latent_size=128, hold_kimg=100.0,
                      fade_kimg=100.0, rgb_kimg=1000.0, binary_kimg=50.0, classes_kimg=450.0,
-                     minibatch={4: 64, 32: 32, 64: 16}, tick_kimg={4: 20}, network_ticks=2, metrics="kid1k,fid1k"),
+                     minibatch={4: 64, 32: 32, 64: 16}, tick_kimg={4: 20}, network_ticks=2,
+                     metrics="kid1k,fid1k"),
     # All three stages on two CPU cores within minutes: shows that everything works, not what the
     # method can do. `make demo` runs it; longer stages of the same networks made docs/results.md.
-    "demo-32": dict(resolution=32, fmap_base=512, fmap_max=64, latent_size=64, hold_kimg=2.0, fade_kimg=2.0,
-                    rgb_kimg=14.0, binary_kimg=2.0, classes_kimg=8.0, minibatch={4: 32}, lrate={4: 0.002},
-                    smoothing_kimg=1.0, tick_kimg={4: 2}, network_ticks=4, metrics="kid200,fid200"),
+    "demo-32": dict(resolution=32, fmap_base=512, fmap_max=64, latent_size=64, hold_kimg=2.0,
+                    fade_kimg=2.0, rgb_kimg=14.0, binary_kimg=2.0, classes_kimg=8.0,
+                    minibatch={4: 32}, lrate={4: 0.002}, smoothing_kimg=1.0, tick_kimg={4: 2},
+                    network_ticks=4, metrics="kid200,fid200"),
 }
 
 

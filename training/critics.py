@@ -1,7 +1,7 @@
 """Which discriminator sees which channels in which stage, as data.
 
-Style-GAN has one critic on RGB, Style-C-GAN one on all channels, Style-C-GAN-2D both; critics take turns
-(Korneliusson et al. 2019, section 2).
+Style-GAN has one critic on RGB, Style-C-GAN one on all channels, Style-C-GAN-2D both; critics take
+turns (Korneliusson et al. 2019, section 2).
 """
 
 from dataclasses import dataclass

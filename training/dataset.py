@@ -130,6 +130,7 @@ def _decoder(file_channels, resolution, num_channels):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def decode(serialized):
+        """Records [N] -> images; one binary map is the sum of the class maps."""
         only_rgb = num_channels == channels.NUM_COLOURS
         images = tfrecords.parse_records(serialized, file_channels, resolution, only_rgb)
         if num_channels != _RGB_AND_BINARY or file_channels == _RGB_AND_BINARY:

@@ -28,12 +28,15 @@ class Stage:
 
     @property
     def optimizer_phase(self):
-        """Adam starts afresh whenever this changes: stage, floor(lod) or ceil(lod) (official release)."""
+        """Adam starts afresh whenever this changes: stage, floor(lod) or ceil(lod) (official)."""
         return self.name, self.resolution, self.fade > 0
 
 
 def level_of_detail(nimg, resolution, initial_resolution, hold_kimg, fade_kimg):
-    """lod after `nimg` images: log2(final / current resolution), fractional while fading (Karras et al. 2018)."""
+    """lod after `nimg` images: log2(final / current size), fractional while fading.
+
+    Source: Karras et al. 2018 (progressive growing).
+    """
     kimg = nimg / 1000
     phase_kimg = hold_kimg + fade_kimg
     lod = log2(resolution) - log2(min(initial_resolution, resolution))
@@ -53,7 +56,8 @@ def stage_ends(config, first_stage="rgb", ended_nimg=()):
     names = names[names.index(first_stage):]
     ends, nimg = [], 0
     for i, name in enumerate(names):
-        nimg = ended_nimg[i] if i < len(ended_nimg) else nimg + round(getattr(config, f"{name}_kimg") * 1000)
+        planned = nimg + round(getattr(config, f"{name}_kimg") * 1000)
+        nimg = ended_nimg[i] if i < len(ended_nimg) else planned
         ends.append((name, nimg))
     return ends
 
@@ -63,7 +67,7 @@ def training_schedule(config, num_classes, cur_nimg, first_stage="rgb", ended_ni
 
     Args:
         config: TrainingConfig with `resolution` set.
-        first_stage: the stage this training begins with (later than 'rgb' when it starts from a snapshot).
+        first_stage: the stage this training begins with (after a snapshot, later than 'rgb').
         ended_nimg: tuple of nimg at which stages ended so far, in order; a stage may end early.
 
     Past the end of the last stage the last stage goes on.
@@ -72,8 +76,8 @@ def training_schedule(config, num_classes, cur_nimg, first_stage="rgb", ended_ni
     name = next((name for name, end in ends[len(ended_nimg):] if cur_nimg < end), ends[-1][0])
     lod = 0.0
     if name == "rgb":
-        lod = level_of_detail(cur_nimg, config.resolution, config.initial_resolution, config.hold_kimg,
-                              config.fade_kimg)
+        lod = level_of_detail(cur_nimg, config.resolution, config.initial_resolution,
+                              config.hold_kimg, config.fade_kimg)
     return make_stage(config, num_classes, name, lod)
 
 

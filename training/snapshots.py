@@ -1,8 +1,9 @@
 """Files of a run: network snapshots, the training state, grids and the best snapshot so far.
 
-There is one container: a safetensors file with a JSON header and arrays named `<group>/<name>`. A network snapshot has
-a group for G, Gs and every critic's D; the training state is the same with groups `opt_<network>` and counters. The
-header carries a digest of every group, so that a damaged file is found out. Nothing is ever unpickled.
+There is one container: a safetensors file with a JSON header and arrays named `<group>/<name>`. A
+network snapshot has a group for G, Gs and every critic's D; the training state is the same with
+groups `opt_<network>` and counters. The header carries a digest of every group, so that a damaged
+file is found out. Nothing is ever unpickled.
 """
 
 import json
@@ -27,7 +28,8 @@ STATE_PATTERN = re.compile(r"training-state-(\d+)\.safetensors")
 class Snapshot:
     """Networks and what is known of them.
 
-    `header`: classes, stage, kimg, lod {resolution, fade}, dataset {name, path, digest}, scores, digest (of Gs), ...
+    `header`: classes, stage, kimg, lod {resolution, fade}, dataset {name, path, digest}, scores,
+    digest (of Gs), ...
     """
 
     networks: dict
@@ -36,14 +38,14 @@ class Snapshot:
 
     @property
     def classes(self):
-        """Names of the classes behind the channels after the colours; the binary stage has one, 'any'."""
+        """Class names of the channels after the colours; the binary stage has one, 'any'."""
         return tuple(self.header["classes"])
 
     def generator(self, truncation_psi=None):
-        """A function (latents, noise) -> images of Gs at the resolution and fade that it was trained to."""
+        """A function (latents, noise) -> images of Gs at its header's resolution and fade."""
         Gs, lod = self.networks["Gs"], self.header["lod"]
-        return lambda latents, noise: Gs(latents, resolution=lod["resolution"], fade=lod["fade"], noise=noise,
-                                         truncation_psi=truncation_psi)
+        return lambda latents, noise: Gs(latents, resolution=lod["resolution"], fade=lod["fade"],
+                                         noise=noise, truncation_psi=truncation_psi)
 
 
 def save_container(path, header, groups):
@@ -57,15 +59,15 @@ def save_container(path, header, groups):
 
 
 def read_header(path):
-    """The header of a container. Raises UserError where `path` is missing, damaged or something else."""
+    """The header of a container. Raises UserError for a missing, damaged or foreign file."""
     return _open_container(path, lambda file, header: header)
 
 
 def load_container(path):
-    """(header, {group: {name: array}}). Raises UserError where the file is missing, damaged or not ours."""
+    """(header, {group: {name: array}}). Raises UserError for a missing, damaged or foreign file."""
     def read(file, header):
         groups = {group: {} for group in header["digests"]}
-        for key in file.keys():
+        for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
             group, name = key.split("/", 1)
             groups[group][name] = file.get_tensor(key)
         return header, groups
@@ -73,7 +75,8 @@ def load_container(path):
     header, groups = _open_container(path, read)
     for group, values in groups.items():
         if arrays_digest(values) != header["digests"][group]:
-            raise UserError(f"{path}: damaged: the arrays of {group} do not match their digest; use another snapshot")
+            raise UserError(f"{path}: damaged: the arrays of {group} do not match their digest; "
+                            "use another snapshot")
     return header, groups
 
 
@@ -86,10 +89,11 @@ def _open_container(path, read):
         with safe_open(str(path), framework="np") as file:
             header = json.loads((file.metadata() or {}).get("header", "null"))
             if not isinstance(header, dict) or "digests" not in header:
-                raise UserError(f"{path}: a safetensors file, but not one of this program's snapshots")
+                raise UserError(f"{path}: a safetensors file, but not one of this program's "
+                                "snapshots")
             if header.get("format_version") != FORMAT_VERSION:
-                raise UserError(f"{path}: snapshot format {header.get('format_version')}; this program reads "
-                                f"format {FORMAT_VERSION}")
+                raise UserError(f"{path}: snapshot format {header.get('format_version')}; this "
+                                f"program reads format {FORMAT_VERSION}")
             return read(file, header)
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path}: damaged or not a snapshot ({util.one_line(error)})") from None
@@ -128,13 +132,17 @@ def networks_from_groups(header, groups, source, names=None):
 
 
 def find_snapshot(spec=None, results_dir="results"):
-    """Path of the snapshot that `spec` means: None is the newest run that has one, a run's number or
-    directory its best (else newest) snapshot, a file itself. Raises UserError saying what is there."""
+    """Path of the snapshot that `spec` means.
+
+    None is the newest run that has one, a run's number or directory its best (else newest)
+    snapshot, a file itself. Raises UserError saying what is there.
+    """
     if spec is None:
         for run in reversed(util.list_runs(results_dir)):
             if list(run.glob("network-*.safetensors")):
                 return best_snapshot(run)
-        raise UserError(f"{results_dir}: no run with a network snapshot; train one with train.py or give --network")
+        raise UserError(f"{results_dir}: no run with a network snapshot; train one with train.py "
+                        "or give --network")
     path = Path(spec)
     if path.is_file():
         return path
@@ -144,7 +152,8 @@ def find_snapshot(spec=None, results_dir="results"):
     matches = [run for run in runs if str(spec).isdigit() and int(run.name[:5]) == int(spec)]
     if matches:
         return best_snapshot(matches[0])
-    raise UserError(f"--network={spec}: no such file, run directory or run number; runs in {results_dir}: "
+    raise UserError(f"--network={spec}: no such file, run directory or run number; "
+                    f"runs in {results_dir}: "
                     f"{', '.join(run.name for run in runs) or 'none'}")
 
 
@@ -171,7 +180,8 @@ def save_state(run_dir, networks, optimizers, progress, keep=2):
     header = {"kind": "state", "progress": progress,
               "networks": {name: {"type": type(network).__name__, "config": network.config}
                            for name, network in networks.items()}}
-    save_container(Path(run_dir) / f"training-state-{progress['cur_nimg']:09d}.safetensors", header, groups)
+    path = Path(run_dir) / f"training-state-{progress['cur_nimg']:09d}.safetensors"
+    save_container(path, header, groups)
     for old in list_states(run_dir)[:-keep]:
         old.unlink()
 

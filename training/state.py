@@ -1,4 +1,4 @@
-"""What changes during training: networks, optimizers and counters; their birth, growth and return."""
+"""What changes during training (networks, optimizers, counters): birth, growth and return."""
 
 from dataclasses import asdict, dataclass, field
 
@@ -20,7 +20,8 @@ class Progress:
         stage: name of the stage that the networks are in.
         optimizer_phase: Adam starts afresh whenever this changes.
         stream_nimg: {critic: images that its stream has handed out}.
-        best_value: best selection metric in the final stage; stage_best, evaluations_since_best: for `patience`.
+        best_value: best selection metric in the final stage; stage_best, evaluations_since_best:
+            for `patience`.
         elapsed_sec: time spent in all runs of this training together.
         num_threads: of the process that made this state; another number changes the last bits.
     """
@@ -55,8 +56,8 @@ class TrainingState:
 
 def new_state(config, num_channels=3):
     """Fresh networks for the RGB stage, in the current strategy's scope."""
-    shared = dict(num_channels=num_channels, resolution=config.resolution, fmap_base=config.fmap_base,
-                  fmap_max=config.fmap_max)
+    shared = dict(num_channels=num_channels, resolution=config.resolution,
+                  fmap_base=config.fmap_base, fmap_max=config.fmap_max)
     G = build("G_style", "G", dict(
         shared, seed=config.seed, latent_size=config.latent_size, dlatent_size=config.latent_size,
         mapping_fmaps=config.latent_size, mapping_layers=config.mapping_layers))
@@ -71,32 +72,35 @@ def new_optimizers(networks):
 
 
 def state_from_snapshot(snapshot, config, classes):
-    """Networks of a snapshot as the start of the stage after its own (or of its own, where it is the last).
+    """Networks of a snapshot as the start of the stage after its own (the last: of its own).
 
     Raises UserError where the snapshot does not fit the configuration or lacks a critic.
     """
     stage = snapshot.header["stage"]
     stages = variant_stages(config.variant)
     if stage not in stages:
-        raise UserError(f"--init-from: a snapshot of stage {stage!r} cannot start --variant={config.variant}")
+        raise UserError(f"--init-from: a snapshot of stage {stage!r} cannot start "
+                        f"--variant={config.variant}")
     G_config = snapshot.networks["G"].config
     for name, wanted in (("resolution", config.resolution), ("fmap_base", config.fmap_base),
                          ("fmap_max", config.fmap_max), ("latent_size", config.latent_size)):
         if G_config[name] != wanted:
-            raise UserError(f"--init-from: its {name} is {G_config[name]}, this training's {wanted}; "
-                            f"give --{name.replace('_', '-')}={G_config[name]}")
+            raise UserError(f"--init-from: its {name} is {G_config[name]}, this training's "
+                            f"{wanted}; give --{name.replace('_', '-')}={G_config[name]}")
     expected = stage_channels(stage, len(classes))
     if G_config["num_channels"] != expected:
-        raise UserError(f"--init-from: it draws {G_config['num_channels']} channels, this data set has {expected} "
-                        f"in stage {stage}")
+        raise UserError(f"--init-from: it draws {G_config['num_channels']} channels, this data set "
+                        f"has {expected} in stage {stage}")
     first = stages[min(stages.index(stage) + 1, len(stages) - 1)]
     critics = stage_critics(config.variant, first, len(classes))
     needed = {"G", "Gs", *(f"D_{c.name if first == stage else c.grows_from}" for c in critics)}
     if not needed <= set(snapshot.networks):
-        raise UserError(f"--init-from: --variant={config.variant} needs {', '.join(sorted(needed))} to go on from stage "
-                        f"{stage}; this snapshot holds {', '.join(sorted(snapshot.networks))}")
+        raise UserError(f"--init-from: --variant={config.variant} needs "
+                        f"{', '.join(sorted(needed))} to go on from stage {stage}; "
+                        f"this snapshot holds {', '.join(sorted(snapshot.networks))}")
     networks = {name: snapshot.networks[name] for name in needed}
-    return TrainingState(networks, new_optimizers(networks), Progress(first_stage=first, stage=stage))
+    progress = Progress(first_stage=first, stage=stage)
+    return TrainingState(networks, new_optimizers(networks), progress)
 
 
 def enter_stage(state, stage, grow_d):

@@ -23,10 +23,11 @@ GRID_COLUMNS, GRID_ROWS = 8, 4
 class Training:
     """One training in one run directory: state, streams, compiled turns and reports.
 
-    Built anew or from the directory's newest training state; `run()` goes on until the schedule ends.
+    Built anew or from the directory's newest training state; `run()` goes on to the schedule's end.
     """
 
-    def __init__(self, config, run_dir, strategy, dataset, evaluate=None, first_state=None, log=None):
+    def __init__(self, config, run_dir, strategy, dataset, evaluate=None, first_state=None,
+                 log=None):
         """
         Args:
             config: TrainingConfig with `resolution` set. dataset: DatasetInfo.
@@ -70,7 +71,8 @@ class Training:
                     self._tick(stage)
         if self.stop_requested:
             self._save_state()
-            self.log.info(f"stopped at kimg {self.progress.cur_nimg / 1000:.1f}; run the same command to continue")
+            self.log.info(f"stopped at kimg {self.progress.cur_nimg / 1000:.1f}; run the same "
+                          "command to continue")
             return False
         if not (self.run_dir / "network-final.safetensors").is_file():
             self._finish()
@@ -95,8 +97,8 @@ class Training:
             if p.cur_nimg < end:
                 break
             p.ended_nimg.append(p.cur_nimg)
-        self.stage = training_schedule(self.config, len(self.dataset.classes), p.cur_nimg, p.first_stage,
-                                       tuple(p.ended_nimg))
+        self.stage = training_schedule(self.config, len(self.dataset.classes), p.cur_nimg,
+                                       p.first_stage, tuple(p.ended_nimg))
         if list(self.stage.optimizer_phase) != p.optimizer_phase:
             self._reset(self.stage)
         return self.stage
@@ -116,7 +118,8 @@ class Training:
             self.state = enter_stage(self.state, stage, self.config.grow_d)
         self.turns, self.streams = {}, {}
         after = self._growth_report(stage)
-        self.log.info(f"growth to stage {stage.name} ({stage.channels} channels): before {before}, after {after}")
+        self.log.info(f"growth to stage {stage.name} ({stage.channels} channels): "
+                      f"before {before}, after {after}")
         util.append_jsonl(self.run_dir / "stats.jsonl", {
             "event": "growth", "stage": stage.name, "kimg": self.progress.cur_nimg / 1000,
             "before": before, "after": after})
@@ -138,7 +141,7 @@ class Training:
         return {name: round(value, 4) for name, value in report.items()}
 
     def _reset(self, stage):
-        """A new phase: optimizers start afresh, turns and streams of other resolutions are let go."""
+        """A new phase: optimizers start afresh, turns and streams of the old one are let go."""
         for optimizer in self.state.optimizers.values():
             optimizer.reset()
         self.progress.optimizer_phase = list(stage.optimizer_phase)
@@ -150,8 +153,8 @@ class Training:
         critic = stage.critics[p.step % len(stage.critics)]
         if critic.name not in self.turns:
             self.turns[critic.name] = Turn(
-                self.strategy, self.config, self.state.networks, self.state.optimizers, critic, stage.resolution,
-                stage.fade > 0, stage.minibatch)
+                self.strategy, self.config, self.state.networks, self.state.optimizers, critic,
+                stage.resolution, stage.fade > 0, stage.minibatch)
             self.streams[critic.name] = iter(self._stream(
                 stage.resolution, critic.channels, stage.minibatch, self.config.seed,
                 p.stream_nimg.get(critic.name, 0), with_untagged=critic.name == "rgb"))
@@ -168,8 +171,8 @@ class Training:
         directories = [self.config.data]
         if with_untagged and self.config.untagged:
             directories.append(self.config.untagged)
-        return TrainingStream(directories, resolution=resolution, num_channels=num_channels, minibatch=minibatch,
-                              seed=seed, start_nimg=start_nimg)
+        return TrainingStream(directories, resolution=resolution, num_channels=num_channels,
+                              minibatch=minibatch, seed=seed, start_nimg=start_nimg)
 
     def _begin_tick(self):
         self.tick_nimg, self.tick_time = self.progress.cur_nimg, time.time()
@@ -195,7 +198,8 @@ class Training:
             "Progress/resolution": stage.resolution, "Progress/channels": stage.channels,
             "Progress/minibatch": stage.minibatch, "Progress/lrate": stage.lrate,
             "Timing/total_sec": p.elapsed_sec, "Timing/sec_per_tick": tick_sec,
-            "Timing/sec_per_kimg": tick_sec / tick_kimg, "Timing/maintenance_sec": time.time() - now,
+            "Timing/sec_per_kimg": tick_sec / tick_kimg,
+            "Timing/maintenance_sec": time.time() - now,
             "Resources/peak_mem_gb": _peak_memory_gb()}
         self._report(stage, scalars)
         self._begin_tick()
@@ -205,33 +209,40 @@ class Training:
         """The tick line, stats.jsonl and TensorBoard events."""
         kimg, s = scalars["Progress/kimg"], scalars
         left_sec = max(self._stage_ends()[-1][1] / 1000 - kimg, 0) * s["Timing/sec_per_kimg"]
-        metrics = "".join(f" {n.split('/')[1]} {v:.4g}" for n, v in s.items() if n.startswith("Metrics/"))
+        metrics = "".join(f" {n.split('/')[1]} {v:.4g}" for n, v in s.items()
+                          if n.startswith("Metrics/"))
         self.log.info(
-            f"tick {s['Progress/tick']:<4d} kimg {kimg:<8.1f} stage {stage.name:<7s} lod {stage.lod:<5.2f} "
-            f"minibatch {stage.minibatch:<4d} time {util.format_time(s['Timing/total_sec']):<12s} "
-            f"sec/tick {s['Timing/sec_per_tick']:<7.1f} sec/kimg {s['Timing/sec_per_kimg']:<7.2f} "
-            f"maintenance {s['Timing/maintenance_sec']:<6.1f} gpumem {s['Resources/peak_mem_gb']:<5.1f} "
+            f"tick {s['Progress/tick']:<4d} kimg {kimg:<8.1f} "
+            f"stage {stage.name:<7s} lod {stage.lod:<5.2f} "
+            f"minibatch {stage.minibatch:<4d} "
+            f"time {util.format_time(s['Timing/total_sec']):<12s} "
+            f"sec/tick {s['Timing/sec_per_tick']:<7.1f} "
+            f"sec/kimg {s['Timing/sec_per_kimg']:<7.2f} "
+            f"maintenance {s['Timing/maintenance_sec']:<6.1f} "
+            f"gpumem {s['Resources/peak_mem_gb']:<5.1f} "
             f"ETA {util.format_time(left_sec)}{metrics}")
-        util.append_jsonl(self.run_dir / "stats.jsonl", {"event": "tick", "stage": stage.name, **scalars})
+        util.append_jsonl(self.run_dir / "stats.jsonl",
+                          {"event": "tick", "stage": stage.name, **scalars})
         with self.writer.as_default():
             for name, value in scalars.items():
                 tf.summary.scalar(name, value, step=self.progress.cur_nimg)
         self.writer.flush()
 
     def _save_fakes(self, stage):
-        """fakes%06d.png from latents that stay the same all through the training, without truncation."""
+        """fakes%06d.png from latents that stay the same all through the training, not truncated."""
         self._save_reals(stage)
         Gs = self.state.networks["Gs"]
         latents = self._grid_latents(GRID_COLUMNS * GRID_ROWS)
-        fakes = np.concatenate([Gs(latents[i:i + 8], resolution=stage.resolution, fade=stage.fade).numpy()
-                                for i in range(0, len(latents), 8)])
+        fakes = np.concatenate([
+            Gs(latents[i:i + 8], resolution=stage.resolution, fade=stage.fade).numpy()
+            for i in range(0, len(latents), 8)])
         grid = pictures.pair_grid(fakes, GRID_COLUMNS)
         pictures.save_png(self.run_dir / f"fakes{self._kimg_name(stage)}.png", grid)
         with self.writer.as_default():
             tf.summary.image("fakes", grid[None], step=self.progress.cur_nimg)
 
     def _kimg_name(self, stage):
-        """kimg as file names bear it: whole ones as in the official release, thousandths where ticks are shorter."""
+        """kimg for file names: whole as in the official release, thousandths in short ticks."""
         nimg = self.progress.cur_nimg
         return f"{nimg // 1000:06d}" + ("" if stage.tick_kimg >= 1 else f".{nimg % 1000:03d}")
 
@@ -245,13 +256,13 @@ class Training:
         path = self.run_dir / ("reals.png" if stage.name == "rgb" else f"reals-{stage.name}.png")
         if path.is_file():
             return
-        stream = self._stream(self.config.resolution, stage.channels, GRID_COLUMNS * GRID_ROWS, seed=0)
+        count = GRID_COLUMNS * GRID_ROWS
+        stream = self._stream(self.config.resolution, stage.channels, count, seed=0)
         reals = channels.to_signed(next(iter(stream)).numpy())
         pictures.save_png(path, pictures.pair_grid(reals, GRID_COLUMNS))
 
     def _save_network(self, stage):
         """A network snapshot and its evaluation; returns {'Metrics/<name>': value}."""
-        p = self.progress
         header = self._header(stage)
         live = snapshots.Snapshot(self.state.networks, header)
         scores = self.evaluate(live) if self.evaluate else {}
@@ -277,20 +288,25 @@ class Training:
             util.write_json(self.run_dir / "best.json", {
                 "snapshot": path.name, "metric": name, "value": value, "kimg": p.cur_nimg / 1000})
         if self.config.patience and at_target and p.evaluations_since_best >= self.config.patience:
-            self.log.info(f"stage {stage.name} ends: {name} has not improved for {self.config.patience} evaluations")
+            self.log.info(f"stage {stage.name} ends: {name} has not improved for "
+                          f"{self.config.patience} evaluations")
             p.ended_nimg.append(p.cur_nimg)
 
     def _header(self, stage):
         """What a snapshot says of itself."""
         names = {"rgb": (), "binary": ("any",), "classes": self.dataset.classes}[stage.name]
-        return {"variant": self.config.variant, "stage": self.progress.stage, "classes": list(names),
-                "kimg": self.progress.cur_nimg / 1000, "lod": {"resolution": stage.resolution, "fade": stage.fade},
-                "dataset": {"name": self.dataset.name, "path": str(self.dataset.path), "digest": self.dataset.digest},
+        dataset = self.dataset
+        return {"variant": self.config.variant, "stage": self.progress.stage,
+                "classes": list(names), "kimg": self.progress.cur_nimg / 1000,
+                "lod": {"resolution": stage.resolution, "fade": stage.fade},
+                "dataset": {"name": dataset.name, "path": str(dataset.path),
+                            "digest": dataset.digest},
                 "training": self.config.to_json()}
 
     def _save_state(self):
         self.progress.elapsed_sec = time.time() - self.start_time
-        snapshots.save_state(self.run_dir, self.state.networks, self.state.optimizers, self.progress.to_json())
+        snapshots.save_state(self.run_dir, self.state.networks, self.state.optimizers,
+                             self.progress.to_json())
 
     def _finish(self):
         """Write network-final.safetensors, the last snapshot under the official name."""
@@ -301,8 +317,8 @@ class Training:
         """Bit-identity of a continued run holds for an equal number of threads only: say so."""
         threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
         if self.progress.num_threads not in (0, threads):
-            self.log.info(f"warning: this training ran with {self.progress.num_threads} threads before and now has "
-                          f"{threads}; results will differ in the last bits")
+            self.log.info(f"warning: this training ran with {self.progress.num_threads} threads "
+                          f"before and now has {threads}; results will differ in the last bits")
         self.progress.num_threads = threads
 
 
@@ -314,7 +330,7 @@ def selection_metric(names):
 
 @contextlib.contextmanager
 def _stop_signals(handler):
-    """Have SIGINT and SIGTERM call `handler` instead of ending the process; a second Ctrl-C ends it."""
+    """Have SIGINT and SIGTERM call `handler`, not end the process; a second Ctrl-C ends it."""
     old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def stop(number, frame):

@@ -1,4 +1,4 @@
-"""One turn of one critic, compiled: a D step on N reals, the average's update, a G step on N fresh latents."""
+"""One turn of one critic, compiled: D step on N reals, average, G step on N fresh latents."""
 
 import tensorflow as tf
 
@@ -12,25 +12,30 @@ from training.reals import process_reals
 class Turn:
     """Compiles and runs the turns of one critic at one resolution.
 
-    Growth state enters as data: `fade`, `lrate` and the step are tensors, so that one trace serves a
-    whole resolution (and a second one while it fades in; without fading the coarser branch is not computed).
+    Growth state enters as data: `fade`, `lrate` and the step are tensors, so that one trace serves
+    a whole resolution (and a second one while it fades in; without fading the coarser branch is not
+    computed).
     """
 
-    def __init__(self, strategy, config, networks, optimizers, critic, resolution, fading, minibatch):
+    def __init__(self, strategy, config, networks, optimizers, critic, resolution, fading,
+                 minibatch):
         """
         Args:
-            networks: {'G', 'Gs', 'D_<critic>', ...: Network}; optimizers: {'G', 'D_<critic>': Adam}.
-            critic: Critic; resolution: of the images at hand; fading: whether `fade` may be above 0.
+            networks: {'G', 'Gs', 'D_<critic>', ...: Network}.
+            optimizers: {'G', 'D_<critic>': Adam}.
+            critic: Critic.
+            resolution: of the images at hand. fading: whether `fade` may be above 0.
             minibatch: images over all replicas.
         """
         self.strategy, self.config = strategy, config
         self.G, self.Gs = networks["G"], networks["Gs"]
         self.D = networks[f"D_{critic.name}"]
         self.G_opt, self.D_opt = optimizers["G"], optimizers[f"D_{critic.name}"]
-        self.critic, self.resolution, self.fading, self.minibatch = critic, resolution, fading, minibatch
+        self.critic, self.minibatch = critic, minibatch
+        self.resolution, self.fading = resolution, fading
         self.octaves = (self.G.config["resolution"] // resolution).bit_length() - 1
         replicas = strategy.num_replicas_in_sync
-        # Checks that the minibatch can be shared; the rows themselves are taken in `_split` and `_draws`.
+        # Checks that the minibatch can be shared; `_split` and `_draws` take the rows themselves.
         self.rows = [replica_rows(minibatch, replicas, r) for r in range(replicas)]
         self._run = tf.function(self._turn, autograph=False)
 
@@ -39,13 +44,13 @@ class Turn:
 
         Args:
             reals: uint8 [minibatch, resolution, resolution, critic.channels].
-            step: number of turns so far; every random number of the turn follows from it and the seed.
+            step: number of turns so far; it and the seed give every random number of the turn.
             fade: weight of the coarser resolution. lrate: learning rate of G and D.
 
         Returns {name: scalar tensor} to report.
         """
-        return self._run(self._split(reals), tf.constant(step, tf.int32), tf.constant(fade, tf.float32),
-                         tf.constant(lrate, tf.float32))
+        return self._run(self._split(reals), tf.constant(step, tf.int32),
+                         tf.constant(fade, tf.float32), tf.constant(lrate, tf.float32))
 
     @property
     def num_traces(self):
@@ -61,7 +66,8 @@ class Turn:
 
     def _turn(self, reals, step, fade, lrate):
         fade = fade if self.fading else 0.0
-        grads, dlatents, finite_D, report = self.strategy.run(self._d_gradients, (reals, step, fade))
+        grads, dlatents, finite_D, report = self.strategy.run(
+            self._d_gradients, (reals, step, fade))
         finite_D = self._one(finite_D)
         self._track_dlatents(dlatents)
         self.D_opt.apply(self.strategy, grads, finite_D, lrate)
@@ -83,7 +89,8 @@ class Turn:
         if len(self.rows) == 1:
             return Draws(self.config.seed, step, self.minibatch)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return Draws(self.config.seed, step, self.minibatch, tf.gather(tf.stack(self.rows), replica))
+        rows = tf.gather(tf.stack(self.rows), replica)
+        return Draws(self.config.seed, step, self.minibatch, rows)
 
     def _d_gradients(self, reals, step, fade):
         """In a replica: all-reduced gradients of the D loss."""
@@ -97,7 +104,8 @@ class Turn:
                 reals, tf.stop_gradient(fakes), r1_gamma=self.config.r1_gamma, octaves=self.octaves)
             mean_loss = tf.reduce_mean(losses)
         grads, finite = self._reduced_gradients(tape, mean_loss, self.D)
-        report = {name: self._mean(value) for name, value in {**report, "Loss/D": mean_loss}.items()}
+        report = {**report, "Loss/D": mean_loss}
+        report = {name: self._mean(value) for name, value in report.items()}
         return grads, self._mean(dlatents, axis=0), finite, report
 
     def _g_gradients(self, step, fade):
@@ -119,7 +127,8 @@ class Turn:
         mixed = self._mix_styles(dlatents, draws, purpose)
         images = self.G.synthesis(
             mixed, resolution=self.resolution, fade=fade,
-            noise=lambda layer, height, width: draws.normal(f"{purpose}/noise{layer}", [height, width, 1]))
+            noise=lambda layer, height, width: draws.normal(
+                f"{purpose}/noise{layer}", [height, width, 1]))
         images = images[..., :self.critic.channels]
         scale = self.config.joint_rgb_grad
         if self.critic.name == "joint" and self.config.variant == "2d" and scale != 1:
@@ -129,11 +138,15 @@ class Turn:
         return images, dlatents[:, 0]
 
     def _mix_styles(self, dlatents, draws, purpose):
-        """Replace the layers from a random cut on by those of a second w, for the whole minibatch at
-        once, with probability `style_mixing_prob` (Karras et al. 2019, section 3.1)."""
+        """Replace the layers from a random cut on by those of a second w.
+
+        For the whole minibatch at once, with probability `style_mixing_prob` (Karras et al. 2019,
+        section 3.1).
+        """
         if self.config.style_mixing_prob == 0:
             return dlatents
-        others = self.G.mapping(draws.normal(f"{purpose}/mixing_latents", [self.G.config["latent_size"]]))
+        latent_size = self.G.config["latent_size"]
+        others = self.G.mapping(draws.normal(f"{purpose}/mixing_latents", [latent_size]))
         active_layers = self.G.num_layers - 2 * self.octaves
         cut = draws.shared_integer(f"{purpose}/mixing_cut", 1, active_layers)
         mixes = draws.shared_uniform(f"{purpose}/mixing") < self.config.style_mixing_prob
@@ -146,7 +159,8 @@ class Turn:
         noise = None
         num_maps = self.critic.channels - channels.NUM_COLOURS
         if num_maps and self.config.map_noise:
-            noise = self.config.map_noise * draws.normal("map_noise", [self.resolution, self.resolution, num_maps])
+            shape = [self.resolution, self.resolution, num_maps]
+            noise = self.config.map_noise * draws.normal("map_noise", shape)
         return process_reals(reals, fade, flip, noise)
 
     def _mean(self, value, axis=None):
@@ -155,7 +169,7 @@ class Turn:
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, value)
 
     def _reduced_gradients(self, tape, mean_loss, network):
-        """({name: gradient of the global mean loss}, whether all are finite); missing ones count as zero."""
+        """({name: gradient of the global mean loss}, whether all are finite); missing ones: 0."""
         names = list(network.trainables)
         grads = tape.gradient(mean_loss, [network.vars[n] for n in names],
                               unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -164,10 +178,11 @@ class Turn:
         return grads, all_finite(grads)
 
     def _track_dlatents(self, batch_mean):
-        """dlatent_avg <- lerp(batch mean of w, dlatent_avg, beta), at every evaluation of G in training."""
+        """dlatent_avg <- lerp(batch mean of w, dlatent_avg, beta), at every evaluation of G."""
         beta = self.config.dlatent_avg_beta
         self.strategy.extended.update(
-            self.G.vars["dlatent_avg"], lambda var, mean: var.assign(mean + (var - mean) * beta), args=(batch_mean,))
+            self.G.vars["dlatent_avg"],
+            lambda var, mean: var.assign(mean + (var - mean) * beta), args=(batch_mean,))
 
     def _average(self):
         """Gs <- lerp(G, Gs, 0.5^(minibatch / half-life)); what is not trained is copied."""
@@ -176,4 +191,5 @@ class Turn:
         for name, var in self.Gs.vars.items():
             weight = beta if var.trainable else 0.0
             self.strategy.extended.update(
-                var, lambda var, new, weight=weight: var.assign(new + (var - new) * weight), args=(self.G.vars[name],))
+                var, lambda var, new, weight=weight: var.assign(new + (var - new) * weight),
+                args=(self.G.vars[name],))
