@@ -1,7 +1,8 @@
 """The channels of an image: three colours, then one segmentation map per class.
 
-`images` are [..., 3 + C]; `rgb` and `segmaps` are their parts. C and the class names come from a data set's
-`dataset.json`; a label map is uint8 with 0 for the background and 1..C for the classes in channel order.
+`images` are [..., 3 + C]; `rgb` and `segmaps` are their parts. C and the class names come from a
+data set's `dataset.json`; a label map is uint8 with 0 for the background and 1..C for the classes
+in channel order.
 """
 
 import colorsys
@@ -32,8 +33,8 @@ def one_hot(label_map, num_classes):
 def to_label_map(segmaps, threshold=0.0):
     """Segmaps [..., C] -> label map [...] uint8: the largest class above `threshold`, else 0.
 
-    Generated maps are signed and a value > 0 means that the class is present (thesis, section 4.4.2); stored uint8
-    maps use threshold 127.
+    Generated maps are signed and a value > 0 means that the class is present (thesis, section
+    4.4.2); stored uint8 maps use threshold 127.
     """
     segmaps = np.asarray(segmaps)
     if segmaps.shape[-1] == 0:
@@ -44,14 +45,15 @@ def to_label_map(segmaps, threshold=0.0):
 
 
 def palette(num_classes):
-    """Colours of the labels: uint8 [C + 1, 3], black for the background, then hues spread by the golden ratio.
+    """Colours of the labels, uint8 [C + 1, 3]: black, then hues spread by the golden ratio.
 
     Neighbouring labels get far hues, and every second one is darker, so that any C stays legible.
     """
     colours = [(0.0, 0.0, 0.0)]
     for label in range(num_classes):
         hue = (label * 0.618033988749895) % 1.0
-        colours.append(colorsys.hsv_to_rgb(hue, 0.85 if label % 3 else 0.55, 1.0 if label % 2 == 0 else 0.75))
+        saturation, value = 0.85 if label % 3 else 0.55, 1.0 if label % 2 == 0 else 0.75
+        colours.append(colorsys.hsv_to_rgb(hue, saturation, value))
     return np.rint(np.array(colours) * 255).astype(np.uint8)
 
 

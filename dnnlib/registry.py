@@ -11,7 +11,7 @@ class Registry:
         self._entries = {}
 
     def register(self, function):
-        """Decorator: enter a function or class under its own name. Raises ValueError on a duplicate."""
+        """Decorator: enter a function or class under its own name, or raise ValueError if taken."""
         name = function.__name__
         if name in self._entries:
             raise ValueError(f"{self.kind} {name} is registered twice")
@@ -20,7 +20,8 @@ class Registry:
 
     def __getitem__(self, name):
         if name not in self._entries:
-            raise UserError(f"unknown {self.kind} {name!r}; known: {', '.join(sorted(self._entries))}")
+            known = ", ".join(sorted(self._entries))
+            raise UserError(f"unknown {self.kind} {name!r}; known: {known}")
         return self._entries[name]
 
     def __iter__(self):

@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 
 class UserError(Exception):
-    """A mistake its user can mend: one line that says what, where, and what is allowed or what to do."""
+    """A mistake its user can mend, in one line: what, where, what is allowed or what to do."""
 
 
 def run_main(main):
     """Run a script's `main(argv)` and leave with its exit status.
 
-    UserError and operating-system errors become one line on stderr and status 2; Ctrl-C becomes 130. The traceback is
-    shown only when `--debug` is among the arguments.
+    UserError and operating-system errors become one line on stderr and status 2; Ctrl-C becomes
+    130. The traceback is shown only when `--debug` is among the arguments.
     """
     argv = sys.argv[1:]
     try:
@@ -73,7 +73,8 @@ def parse_ints(text):
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if not match:
-            raise argparse.ArgumentTypeError(f"{text!r}: expected numbers and ranges such as 0-35 or 3,7,12-15")
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: expected numbers and ranges such as 0-35 or 3,7,12-15")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise argparse.ArgumentTypeError(f"{text!r}: the range {part} runs backwards")
@@ -83,12 +84,13 @@ def parse_ints(text):
 
 def progress(iterable=None, total=None, desc=None, unit="it"):
     """A tqdm bar with rate and ETA on stderr; silent when stderr is not a terminal."""
-    return tqdm(iterable, total=total, desc=desc, unit=unit, disable=None, dynamic_ncols=True, smoothing=0.1)
+    return tqdm(iterable, total=total, desc=desc, unit=unit, disable=None, dynamic_ncols=True,
+                smoothing=0.1)
 
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """Yield a temporary path beside `path`; on success flush it to disk and rename it, on any error remove it."""
+    """Yield a temporary path beside `path`: flushed and renamed on success, removed on error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -131,7 +133,9 @@ def append_jsonl(path, record):
 def list_runs(results_dir):
     """Run directories `NNNNN-<description>` below `results_dir`, oldest first."""
     root = Path(results_dir)
-    runs = [p for p in root.iterdir() if p.is_dir() and re.match(r"\d{5}-", p.name)] if root.is_dir() else []
+    if not root.is_dir():
+        return []
+    runs = [p for p in root.iterdir() if p.is_dir() and re.match(r"\d{5}-", p.name)]
     return sorted(runs, key=lambda p: p.name)
 
 

@@ -10,13 +10,14 @@ _reports = collections.defaultdict(list)
 def report(name, value):
     """Add a scalar, or a tensor whose mean counts, to this tick's values of `name`.
 
-    Tensors are kept as they are and read only by `collect`, so that reporting never waits for a device.
+    Tensors are read only by `collect`, so that reporting never waits for a device.
     """
     _reports[name].append(value)
 
 
 def collect():
     """{name: mean of what was reported since the last call}, and forget it."""
-    means = {name: float(np.mean([np.mean(np.asarray(v)) for v in values])) for name, values in _reports.items()}
+    means = {name: float(np.mean([np.mean(np.asarray(v)) for v in values]))
+             for name, values in _reports.items()}
     _reports.clear()
     return means

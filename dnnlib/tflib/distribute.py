@@ -1,4 +1,4 @@
-"""One device or several: the strategy, a replica's share of a minibatch, and draws that do not depend on it."""
+"""One device or several: the strategy, a replica's share of a minibatch, and its draws."""
 
 import zlib
 
@@ -11,18 +11,18 @@ from dnnlib.util import UserError
 def create_strategy(device, num_replicas):
     """The tf.distribute strategy for `num_replicas` devices of kind 'gpu' or 'cpu' on this machine.
 
-    Several CPU replicas are logical devices of one CPU. To be called before anything runs on a device.
-    Raises UserError where the machine lacks the devices.
+    Several CPU replicas are logical devices of one CPU. To be called before anything runs on a
+    device. Raises UserError where the machine lacks the devices.
     """
     if num_replicas < 1:
         raise UserError(f"--gpus={num_replicas}: expected a number from 1 upwards")
     if device == "gpu":
         found = len(tf.config.list_physical_devices("GPU"))
         if found < num_replicas:
-            raise UserError(f"--gpus={num_replicas}: this machine has {found} GPUs that TensorFlow can use; "
-                            f"give --gpus=1..{found} or --device=cpu" if found else
-                            f"--gpus={num_replicas}: TensorFlow sees no GPU on this machine; give --device=cpu "
-                            f"to train on the CPU (slow; meant for small presets)")
+            raise UserError(f"--gpus={num_replicas}: this machine has {found} GPUs that TensorFlow "
+                            f"can use; give --gpus=1..{found} or --device=cpu" if found else
+                            f"--gpus={num_replicas}: TensorFlow sees no GPU on this machine; give "
+                            "--device=cpu to train on the CPU (slow; meant for small presets)")
     else:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(
@@ -43,14 +43,15 @@ def mirrored_strategy(device, num_replicas):
 def replica_rows(minibatch, num_replicas, replica, group_size=4):
     """Places in the global minibatch of one replica's samples, int64 [minibatch / num_replicas].
 
-    Minibatch stddev reshapes a batch to [G, M, ...]: group m holds samples m, m+M, m+2M, ... A replica that gets
-    rows g*M + r*M/R + j therefore sees whole groups, and R replicas compute what one does.
-    Raises UserError where the minibatch cannot be shared so.
+    Minibatch stddev reshapes a batch to [G, M, ...]: group m holds samples m, m+M, m+2M, ... A
+    replica that gets rows g*M + r*M/R + j therefore sees whole groups, and R replicas compute what
+    one does. Raises UserError where the minibatch cannot be shared so.
     """
     group_size = min(group_size, minibatch)
     if minibatch % (group_size * num_replicas):
-        raise UserError(f"a minibatch of {minibatch} cannot be shared by {num_replicas} devices in whole groups "
-                        f"of {group_size}: --minibatch must be a multiple of {group_size * num_replicas}")
+        raise UserError(f"a minibatch of {minibatch} cannot be shared by {num_replicas} devices in "
+                        f"whole groups of {group_size}: --minibatch must be a multiple of "
+                        f"{group_size * num_replicas}")
     groups = np.arange(minibatch).reshape(group_size, num_replicas, -1)
     return groups[:, replica].reshape(-1)
 
@@ -58,18 +59,19 @@ def replica_rows(minibatch, num_replicas, replica, group_size=4):
 class Draws:
     """The random numbers of one step, as functions of (seed, step, place in the global minibatch).
 
-    Each draw is made for the global minibatch and then sliced: ten times faster than a draw per sample,
-    and the same numbers on one device or several, and after a resume.
+    Each draw is made for the global minibatch and then sliced: ten times faster than a draw per
+    sample, and the same numbers on one device or several, and after a resume.
     """
 
     def __init__(self, seed, step, minibatch, rows=None):
-        """`rows`: places of this replica's samples in the global minibatch, None for all of them."""
+        """`rows`: places of this replica's samples in the global minibatch, None for all."""
         self.seed = tf.stack([tf.cast(seed, tf.int32), tf.cast(step, tf.int32)])
         self.minibatch = minibatch
         self.rows = rows
 
     def _key(self, name):
-        return tf.random.experimental.stateless_fold_in(self.seed, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+        number = zlib.crc32(name.encode()) & 0x7FFFFFFF
+        return tf.random.experimental.stateless_fold_in(self.seed, number)
 
     def _mine(self, values):
         return values if self.rows is None else tf.gather(values, self.rows)

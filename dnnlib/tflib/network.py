@@ -1,7 +1,8 @@
 """Network: named variables and the configuration that made them.
 
-A network is built by name and keyword arguments, holds its variables under the official release's names, and can be
-copied, averaged into another, digested and run in minibatches. Saving is the snapshots' business.
+A network is built by name and keyword arguments, holds its variables under the official release's
+names, and can be copied, averaged into another, digested and run in minibatches. Saving is the
+snapshots' business.
 """
 
 import hashlib
@@ -18,16 +19,17 @@ NETWORKS = Registry("network")
 
 
 class Network(tf.Module):
-    """Base of all networks. Subclasses create every variable in their constructor, from configuration alone.
+    """Base of all networks. Subclasses create all variables in their constructor, from `config`.
 
     Attributes:
         vars: {official name without the leading 'G/' or 'D/': tf.Variable}.
-        config: {keyword: value}, JSON-able, from which `build(type, name, config)` makes the same network.
+        config: {keyword: value}, JSON-able: `build(type, name, config)` makes the same network.
     """
 
     def __init__(self, name, config):
         super().__init__(name=name)
-        self._config = tuple(config.items())  # tf.Module would wrap a dict into one that JSON refuses
+        # A tuple, since tf.Module would wrap a dict into one that JSON refuses.
+        self._config = tuple(config.items())
         self.vars = {}
 
     @property
@@ -35,7 +37,7 @@ class Network(tf.Module):
         return dict(self._config)
 
     def add_variable(self, name, shape, initializer, trainable=True):
-        """Create variable `name`; `initializer(rng, shape)` gets a generator that depends on seed and name only."""
+        """Create variable `name` as `initializer(rng, shape)`, rng depending on seed and name."""
         if name in self.vars:
             raise ValueError(f"variable {name} is created twice")
         rng = np.random.default_rng([self.config["seed"], zlib.crc32(name.encode())])
@@ -55,11 +57,12 @@ class Network(tf.Module):
         """Assign every variable. Raises UserError listing missing, extra and misshapen names."""
         missing = sorted(self.vars.keys() - arrays.keys())
         extra = sorted(arrays.keys() - self.vars.keys())
-        shapes = [f"{n} {tuple(arrays[n].shape)} for {tuple(self.vars[n].shape)}" for n in self.vars.keys() & arrays.keys()
+        shapes = [f"{n} {tuple(arrays[n].shape)} for {tuple(self.vars[n].shape)}"
+                  for n in self.vars.keys() & arrays.keys()
                   if tuple(arrays[n].shape) != tuple(self.vars[n].shape)]
         if missing or extra or shapes:
-            raise UserError(f"{source} does not fit network {self.name}: missing {missing}, extra {extra}, "
-                            f"wrong shape {sorted(shapes)}")
+            raise UserError(f"{source} does not fit network {self.name}: missing {missing}, "
+                            f"extra {extra}, wrong shape {sorted(shapes)}")
         for name, var in self.vars.items():
             var.assign(arrays[name])
 
@@ -75,7 +78,10 @@ class Network(tf.Module):
 
 
 def build(type_name, name, config):
-    """Build the registered network `type_name`. Unknown types and keywords raise UserError listing the known ones."""
+    """Build the registered network `type_name`.
+
+    Unknown types and keywords raise UserError listing the known ones.
+    """
     network_class = NETWORKS[type_name]
     known = set(inspect.signature(network_class).parameters) - {"name"}
     unknown = sorted(set(config) - known)

@@ -19,7 +19,8 @@ def adam_update(grad, m, v, lrate_t, beta1, beta2, epsilon):
 class Adam(tf.Module):
     """Adam over named variables, to be built and applied in the strategy's cross-replica context.
 
-    An update whose gradients hold a NaN or an infinity is skipped whole: variables, moments and step count stay.
+    An update whose gradients hold a NaN or an infinity is skipped whole: variables, moments and
+    step count stay.
 
     Attributes:
         slots: {'m/<variable>' and 'v/<variable>': tf.Variable, 'step': tf.Variable}.
@@ -38,7 +39,7 @@ class Adam(tf.Module):
         """Apply all-reduced gradients.
 
         Args:
-            grads: {variable name: gradient as it comes out of `strategy.run`, equal in every replica}.
+            grads: {variable name: gradient as `strategy.run` returns it, equal in every replica}.
             finite: scalar bool, False to skip this update.
             lrate: scalar float32.
         """
@@ -48,7 +49,9 @@ class Adam(tf.Module):
         lrate_t = lrate * tf.sqrt(1 - self.beta2 ** t) / (1 - self.beta1 ** t)
 
         def update(var, grad, m, v, lrate_t, finite):
-            delta, new_m, new_v = adam_update(grad, m, v, lrate_t, self.beta1, self.beta2, self.epsilon)
+            """One variable and its moments; as they were unless `finite`."""
+            delta, new_m, new_v = adam_update(
+                grad, m, v, lrate_t, self.beta1, self.beta2, self.epsilon)
             var.assign(tf.where(finite, var - delta, var))
             m.assign(tf.where(finite, new_m, m))
             v.assign(tf.where(finite, new_v, v))
@@ -56,7 +59,8 @@ class Adam(tf.Module):
         for name, var in self.variables_by_name.items():
             args = (grads[name], self.slots[f"m/{name}"], self.slots[f"v/{name}"], lrate_t, finite)
             strategy.extended.update(var, update, args=args)
-        strategy.extended.update(self.slots["step"], lambda var, value: var.assign(value), args=(step,))
+        strategy.extended.update(
+            self.slots["step"], lambda var, value: var.assign(value), args=(step,))
 
     def reset(self):
         """Forget moments and step count (zeroed moments with an old step count would make the next

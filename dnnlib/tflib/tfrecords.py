@@ -286,6 +286,7 @@ def _parse_record(data, rgb, maps, keep, resolution):
                             [1, 2, 0])
 
     def encoded():
+        """An image of colours and deflated maps."""
         colours = tf.io.decode_image(rgb, channels=channels.NUM_COLOURS, expand_animations=False)
         colours = tf.ensure_shape(colours, [resolution, resolution, channels.NUM_COLOURS])
         if keep == channels.NUM_COLOURS:
