@@ -1,4 +1,4 @@
-"""What all tests share: two CPU devices, tiny data and networks, and the reference material where there is some."""
+"""What all tests share: two CPU devices, tiny data and networks, and the reference material."""
 
 import os
 from pathlib import Path
@@ -18,9 +18,10 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 
-TINY = dict(resolution=16, fmap_base=64, fmap_max=8, latent_size=8, mapping_layers=2, hold_kimg=0.016, fade_kimg=0.016,
-            rgb_kimg=0.064, binary_kimg=0.016, classes_kimg=0.032, minibatch={4: 8}, tick_kimg={4: 0.016},
-            minibatch_repeats=1, smoothing_kimg=0.1, network_ticks=1, metrics="none", seed=3)
+TINY = dict(resolution=16, fmap_base=64, fmap_max=8, latent_size=8, mapping_layers=2,
+            hold_kimg=0.016, fade_kimg=0.016, rgb_kimg=0.064, binary_kimg=0.016,
+            classes_kimg=0.032, minibatch={4: 8}, tick_kimg={4: 0.016}, minibatch_repeats=1,
+            smoothing_kimg=0.1, network_ticks=1, metrics="none", seed=3)
 
 
 @pytest.fixture(scope="session")

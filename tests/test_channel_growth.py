@@ -24,8 +24,9 @@ def perturbed(network, rng):
 
 
 def generator(channels, rng):
-    return perturbed(build("G_style", "G", dict(SMALL, num_channels=channels, latent_size=8, dlatent_size=8,
-                                                mapping_fmaps=8, mapping_layers=2)), rng)
+    config = dict(SMALL, num_channels=channels, latent_size=8, dlatent_size=8, mapping_fmaps=8,
+                  mapping_layers=2)
+    return perturbed(build("G_style", "G", config), rng)
 
 
 def critic(channels, rng):
@@ -51,17 +52,19 @@ def test_generator_keeps_colours_exactly_and_copies_red_then_binary(latents, rng
 
 @pytest.mark.parametrize("old_channels, new_channels", [(3, 4), (4, 16), (3, 16)])
 @pytest.mark.parametrize("resolution, fade", [(16, 0.0), (16, 0.4), (8, 0.0), (4, 0.0)])
-def test_critic_with_zero_inputs_scores_as_before(rng, old_channels, new_channels, resolution, fade):
-    """Equalised learning rate would rescale the old channels by sqrt(old / new) if stored weights were copied."""
+def test_critic_with_zero_inputs_scores_as_before(
+        rng, old_channels, new_channels, resolution, fade):
+    """Copies of stored weights would be rescaled by sqrt(old / new): equalised learning rate."""
     old = critic(old_channels, rng)
     new = grow_critic(old, new_channels, "zero")
     images = rng.standard_normal((4, resolution, resolution, new_channels)).astype(np.float32)
     before = old(images[..., :old_channels], resolution=resolution, fade=fade)
-    np.testing.assert_allclose(new(images, resolution=resolution, fade=fade), before, rtol=1e-5, atol=1e-5)
+    after = new(images, resolution=resolution, fade=fade)
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
 
 
 def test_critic_with_copied_inputs_sees_their_sum(rng):
-    """A new channel has its source's effective weight: D'(rgb, map) = D(rgb with the map added to red)."""
+    """A new channel has its source's effective weight: D'(rgb, map) = D(rgb, map added to red)."""
     old = critic(3, rng)
     new = grow_critic(old, 4, "copy")
     images = rng.standard_normal((4, 16, 16, 4)).astype(np.float32)

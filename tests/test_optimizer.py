@@ -36,7 +36,8 @@ def test_several_steps_and_a_reset(rng, beta1, beta2):
     before = var.numpy()
     for grad in grads[:3]:
         apply(adam, {"w": grad})
-    np.testing.assert_allclose(var.numpy(), oracle(before, grads[:3], 0.01, beta1, beta2), rtol=1e-5, atol=1e-6)
+    expected = oracle(before, grads[:3], 0.01, beta1, beta2)
+    np.testing.assert_allclose(var.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])

@@ -19,14 +19,16 @@ ROOT = Path(__file__).resolve().parents[1]
 def data(tmp_path_factory):
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("data") / "small"
-    return make_dataset(path, {"train": np.stack([random_image(rng, 7, 16) for _ in range(8)])}, FOUR)
+    images = np.stack([random_image(rng, 7, 16) for _ in range(8)])
+    return make_dataset(path, {"train": images}, FOUR)
 
 
 @pytest.fixture(scope="module")
 def rgb_data(tmp_path_factory):
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("data") / "photos"
-    return make_dataset(path, {"train": np.stack([random_image(rng, 7, 16)[:3] for _ in range(8)])}, ())
+    images = np.stack([random_image(rng, 7, 16)[:3] for _ in range(8)])
+    return make_dataset(path, {"train": images}, ())
 
 
 def failure(*options):
@@ -44,13 +46,15 @@ def test_wrong_options_say_what_is_allowed(data, rgb_data, tmp_path):
     assert "--resolution=32" in failure(f"--data={data}", "--resolution=32", "--device=cpu")
     assert "power of two" in failure(f"--data={data}", "--resolution=12")
     assert "no segmentation maps" in failure(f"--data={rgb_data}", "--variant=2d")
-    assert "no critic on RGB alone" in failure(f"--data={data}", "--variant=c", f"--untagged={rgb_data}")
+    assert "no critic on RGB alone" in failure(
+        f"--data={data}", "--variant=c", f"--untagged={rgb_data}")
     assert "--device=cpu" in failure(f"--data={data}", "--gpus=4", f"--results={tmp_path}")
     assert not list(tmp_path.iterdir())
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
-    assert train.main([f"--data={data}", "--preset=demo-32", "--resolution=16", "--dry-run", f"--results={tmp_path}"]) == 0
+    options = [f"--data={data}", "--preset=demo-32", "--resolution=16", f"--results={tmp_path}"]
+    assert train.main([*options, "--dry-run"]) == 0
     plan = capsys.readouterr().out
     assert "8 -> 16" in plan and "rgb, joint" in plan and "24 kimg in all" in plan
     assert not list(tmp_path.iterdir())
@@ -63,14 +67,14 @@ def test_tables_on_the_command_line():
 
 
 def test_run_directories(data, tmp_path):
-    """The same command continues its unfinished run; a finished one, or other options, get a new directory."""
+    """The same command continues its unfinished run, else a new directory is made."""
     from training.dataset import open_dataset
     dataset = open_dataset(data)
 
     def directory(*more):
         options = train.parse_options([f"--results={tmp_path}", *more])
-        record = {"variant": "rgb", "resolution": 16, "lrate": {4: 0.001}, "seed": 1 if "--seed=1" in more else 0,
-                  "init_from": None}
+        record = {"variant": "rgb", "resolution": 16, "lrate": {4: 0.001},
+                  "seed": 1 if "--seed=1" in more else 0, "init_from": None}
         return train.run_directory(options, record, dataset)
 
     first = directory()
@@ -87,14 +91,14 @@ def test_another_command_in_the_same_directory_is_refused(data, tmp_path):
     from training.config import preset_config
     stored = {**preset_config("demo-32", {"data": str(data)}).to_json(), "init_from": None}
     (run_dir / "training_options.json").write_text(json.dumps(stored))
-    message = failure("--preset=demo-32", f"--data={data}", "--resolution=16", f"--run={run_dir}", "--device=cpu",
-                      "--seed=5")
+    message = failure("--preset=demo-32", f"--data={data}", "--resolution=16", f"--run={run_dir}",
+                      "--device=cpu", "--seed=5")
     assert "seed: 1000 there, 5 now" in message
 
 
 def test_errors_are_one_line_and_status_2():
-    result = subprocess.run([sys.executable, "train.py", "--data=/does/not/exist"], cwd=ROOT, capture_output=True,
-                            text=True, check=False)
+    result = subprocess.run([sys.executable, "train.py", "--data=/does/not/exist"], cwd=ROOT,
+                            capture_output=True, text=True, check=False)
     assert result.returncode == 2
     lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and "Traceback" not in result.stderr

@@ -25,9 +25,10 @@ def datasets(tmp_path_factory):
     """Two data sets at 8x8: with four classes, and RGB only."""
     rng = np.random.default_rng(0)
     root = tmp_path_factory.mktemp("data")
-    tagged = make_dataset(root / "tagged", {"train": np.stack([random_image(rng, 7, 8) for _ in range(12)])}, FOUR)
-    untagged = make_dataset(root / "untagged", {"train": np.stack([random_image(rng, 7, 8)[:3] for _ in range(5)])}, ())
-    return tagged, untagged
+    images = np.stack([random_image(rng, 7, 8) for _ in range(12)])
+    photos = np.stack([random_image(rng, 7, 8)[:3] for _ in range(5)])
+    return (make_dataset(root / "tagged", {"train": images}, FOUR),
+            make_dataset(root / "untagged", {"train": photos}, ()))
 
 
 def config_for(datasets, **changes):
@@ -51,15 +52,16 @@ def digests(path):
 def whole_run(datasets, tmp_path_factory):
     """A finished run of all three stages, whose FID grows from stage to stage and with time."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    training = begin(config_for(datasets), run_dir, evaluate=lambda snapshot: {"fid8": snapshot.header["kimg"]})
+    training = begin(config_for(datasets), run_dir,
+                     evaluate=lambda snapshot: {"fid8": snapshot.header["kimg"]})
     assert training.run() is True
     return run_dir
 
 
 def test_three_stages_leave_what_a_run_should(whole_run):
     names = {path.name for path in whole_run.iterdir()}
-    assert {"log.txt", "stats.jsonl", "reals.png", "reals-binary.png", "reals-classes.png", "best.json",
-            "network-final.safetensors", "fakes000000.016.png"} <= names
+    assert {"log.txt", "stats.jsonl", "reals.png", "reals-binary.png", "reals-classes.png",
+            "best.json", "network-final.safetensors", "fakes000000.016.png"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     events = [json.loads(line) for line in (whole_run / "stats.jsonl").read_text().splitlines()]
     assert [e["stage"] for e in events if e["event"] == "growth"] == ["binary", "classes"]
@@ -77,19 +79,21 @@ def test_final_snapshot_knows_itself(whole_run):
     assert set(snapshot.networks) == {"G", "Gs", "D_rgb", "D_joint"}
     assert snapshot.classes == FOUR
     header = snapshot.header
-    assert (header["stage"], header["kimg"], header["lod"]) == ("classes", 0.112, {"resolution": 8, "fade": 0.0})
+    assert (header["stage"], header["kimg"]) == ("classes", 0.112)
+    assert header["lod"] == {"resolution": 8, "fade": 0.0}
     images = snapshot.networks["Gs"](np.zeros((2, 8), np.float32))
     assert images.shape == (2, 8, 8, 3 + len(FOUR))
 
 
 def test_best_is_of_the_final_stage(whole_run):
     best = json.loads((whole_run / "best.json").read_text())
-    assert best["value"] == best["kimg"] == 0.096  # the first tick after 0.080, where the class stage begins
+    # The first tick after 0.080, where the class stage begins.
+    assert best["value"] == best["kimg"] == 0.096
     assert best_snapshot(whole_run).name == best["snapshot"]
     assert find_snapshot(str(whole_run)) == best_snapshot(whole_run)
 
 
-@pytest.mark.parametrize("stop_at", [3, 9, 11])  # while fading, in the binary stage, in the class stage
+@pytest.mark.parametrize("stop_at", [3, 9, 11])  # while fading, in the binary, in the class stage
 def test_interrupted_equals_uninterrupted(datasets, whole_run, tmp_path, stop_at):
     config = config_for(datasets)
     training = begin(config, tmp_path / "run")
@@ -105,7 +109,8 @@ def test_interrupted_equals_uninterrupted(datasets, whole_run, tmp_path, stop_at
     again = begin(config, tmp_path / "run")
     assert again.progress.step == stop_at
     assert again.run() is True
-    assert digests(tmp_path / "run" / "network-final.safetensors") == digests(whole_run / "network-final.safetensors")
+    final = "network-final.safetensors"
+    assert digests(tmp_path / "run" / final) == digests(whole_run / final)
 
 
 def test_a_finished_run_stays_as_it_is(datasets, whole_run):
@@ -118,9 +123,10 @@ def test_rgb_stage_is_the_same_in_all_variants(datasets, tmp_path):
     """So that one RGB training serves all variants; the c variant sees no untagged photos."""
     finals = {}
     for variant in ("rgb", "2d"):
-        config = config_for(datasets, variant=variant, untagged=None, binary_kimg=0.0, classes_kimg=0.0, rgb_kimg=0.016)
+        config = config_for(datasets, variant=variant, untagged=None, rgb_kimg=0.016,
+                            binary_kimg=0.0, classes_kimg=0.0)
         training = begin(config, tmp_path / variant)
-        training._grow = lambda stage: training._request_stop()
+        training._grow = training._request_stop
         training.run()
         finals[variant] = training.state.networks["G"].digest()
     assert finals["rgb"] == finals["2d"]
@@ -140,14 +146,17 @@ def test_start_from_an_rgb_snapshot(datasets, tmp_path):
 
 
 def test_patience_ends_a_stage(datasets, tmp_path):
-    config = dataclasses.replace(config_for(datasets, variant="rgb", initial_resolution=8, rgb_kimg=0.4), patience=2)
+    config = config_for(datasets, variant="rgb", initial_resolution=8, rgb_kimg=0.4)
+    config = dataclasses.replace(config, patience=2)
     training = begin(config, tmp_path / "run", evaluate=lambda snapshot: {"fid8": 1.0})
     assert training.run() is True
-    assert training.progress.cur_nimg == 3 * 16  # one evaluation that counts as best, two that are no better
+    # One evaluation that counts as best, two that are no better.
+    assert training.progress.cur_nimg == 3 * 16
 
 
 def test_damaged_state_falls_back_to_the_one_before(datasets, tmp_path):
-    config = config_for(datasets, variant="rgb", rgb_kimg=2.0, initial_resolution=8, tick_kimg={4: 1.0})
+    config = config_for(datasets, variant="rgb", rgb_kimg=2.0, initial_resolution=8,
+                        tick_kimg={4: 1.0})
     training = begin(config, tmp_path / "run")
     training.run()
     states = sorted((tmp_path / "run").glob("training-state-*"))

@@ -11,7 +11,7 @@ from training.schedule import stage_ends, training_schedule
 
 
 def test_official_table(shared):
-    """lod, resolution, minibatch, learning rate and tick length at 65 values of cur_nimg, all resolutions and GPUs."""
+    """lod, resolution, minibatch, lrate and tick length at 65 nimg, all resolutions and GPUs."""
     table = json.loads((shared / "reference" / "schedule.json").read_text())
     for key, run in table["runs"].items():
         resolution, gpus = (int(part.lstrip("resgpu")) for part in key.split("_"))
@@ -22,15 +22,17 @@ def test_official_table(shared):
                                 lrate={4: 0.001, 128: 0.0015, 256: 0.002, 512: 0.003})
         for nimg, row in zip(table["cur_nimg"], run["rows"], strict=True):
             stage = training_schedule(config, 13, nimg)
-            got = [stage.lod, stage.resolution, stage.minibatch, stage.lrate, stage.lrate, stage.tick_kimg]
+            got = [stage.lod, stage.resolution, stage.minibatch, stage.lrate, stage.lrate,
+                   stage.tick_kimg]
             assert got == pytest.approx(row, abs=1e-9), (key, nimg)
 
 
 def test_stages_at_their_boundaries(tiny_config):
     config = tiny_config(variant="2d", rgb_kimg=1.0, binary_kimg=0.5, classes_kimg=2.0)
-    names = {nimg: training_schedule(config, 13, nimg).name for nimg in (999, 1000, 1499, 1500, 3499, 3500, 9999)}
-    assert names == {999: "rgb", 1000: "binary", 1499: "binary", 1500: "classes", 3499: "classes", 3500: "classes",
-                     9999: "classes"}
+    names = {nimg: training_schedule(config, 13, nimg).name
+             for nimg in (999, 1000, 1499, 1500, 3499, 3500, 9999)}
+    assert names == {999: "rgb", 1000: "binary", 1499: "binary", 1500: "classes",
+                     3499: "classes", 3500: "classes", 9999: "classes"}
     assert stage_ends(config) == [("rgb", 1000), ("binary", 1500), ("classes", 3500)]
     assert training_schedule(config, 13, 1000).resolution == config.resolution
     assert [training_schedule(config, 13, n).channels for n in (0, 1000, 1500)] == [3, 4, 16]
@@ -38,7 +40,8 @@ def test_stages_at_their_boundaries(tiny_config):
 
 def test_stage_that_ended_early(tiny_config):
     config = tiny_config(variant="c", rgb_kimg=1.0, binary_kimg=0.5, classes_kimg=2.0)
-    assert stage_ends(config, ended_nimg=(600,)) == [("rgb", 600), ("binary", 1100), ("classes", 3100)]
+    ends = stage_ends(config, ended_nimg=(600,))
+    assert ends == [("rgb", 600), ("binary", 1100), ("classes", 3100)]
     assert training_schedule(config, 13, 700, ended_nimg=(600,)).name == "binary"
 
 
@@ -49,7 +52,8 @@ def test_start_from_a_snapshot_skips_stages(tiny_config):
 
 
 @pytest.mark.parametrize("variant, nimg, critics", [
-    ("rgb", 0, [("rgb", 3)]), ("c", 0, [("rgb", 3)]), ("c", 1000, [("joint", 4)]), ("c", 1500, [("joint", 8)]),
+    ("rgb", 0, [("rgb", 3)]), ("c", 0, [("rgb", 3)]),
+    ("c", 1000, [("joint", 4)]), ("c", 1500, [("joint", 8)]),
     ("2d", 1000, [("rgb", 3), ("joint", 4)]), ("2d", 1500, [("rgb", 3), ("joint", 8)])])
 def test_critics(tiny_config, variant, nimg, critics):
     config = tiny_config(variant=variant, rgb_kimg=1.0, binary_kimg=0.5)
@@ -60,12 +64,14 @@ def test_critics(tiny_config, variant, nimg, critics):
 
 def test_optimizer_phase_changes_with_floor_and_ceil_of_lod(tiny_config):
     config = tiny_config(variant="rgb", resolution=32, hold_kimg=1.0, fade_kimg=1.0)
-    phases = [training_schedule(config, 0, n).optimizer_phase for n in (0, 1000, 1001, 1999, 2000, 3000, 3001)]
+    phases = [training_schedule(config, 0, n).optimizer_phase
+              for n in (0, 1000, 1001, 1999, 2000, 3000, 3001)]
     assert phases[0] == phases[1] != phases[2] == phases[3] != phases[4] == phases[5] != phases[6]
 
 
 def test_by_resolution():
-    assert [by_resolution({8: 128, 64: 32}, r) for r in (4, 8, 32, 64, 512)] == [128, 128, 128, 32, 32]
+    values = [by_resolution({8: 128, 64: 32}, r) for r in (4, 8, 32, 64, 512)]
+    assert values == [128, 128, 128, 32, 32]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -75,8 +81,9 @@ def test_presets_are_whole_and_survive_json(preset):
 
 
 @pytest.mark.parametrize("bad", [
-    dict(variant="3d"), dict(resolution=48), dict(minibatch={}), dict(lrate={4: 0}), dict(rgb_kimg=-1),
-    dict(style_mixing_prob=1.5), dict(variant="c", untagged="x"), dict(grow_d="none")])
+    dict(variant="3d"), dict(resolution=48), dict(minibatch={}), dict(lrate={4: 0}),
+    dict(rgb_kimg=-1), dict(style_mixing_prob=1.5), dict(variant="c", untagged="x"),
+    dict(grow_d="none")])
 def test_bad_values_are_refused(bad):
     with pytest.raises(UserError, match="--"):
         TrainingConfig(**bad)

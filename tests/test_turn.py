@@ -1,4 +1,4 @@
-"""One turn: which networks it changes, that it is StyleGAN's step, and that two replicas equal one."""
+"""One turn: which networks it changes, that it is StyleGAN's step, that two replicas equal one."""
 
 import numpy as np
 import pytest
@@ -29,26 +29,30 @@ def state_in_stage(config, stage_name, strategy=ONE_DEVICE):
 
 def perturb(network, rng):
     """Move every variable, so that no noise weight or bias is zero."""
-    network.set_arrays({n: a + 0.3 * rng.standard_normal(a.shape) for n, a in network.get_arrays().items()})
+    arrays = network.get_arrays()
+    network.set_arrays({n: a + 0.3 * rng.standard_normal(a.shape) for n, a in arrays.items()})
 
 
 def make_turn(config, state, critic, strategy=ONE_DEVICE, resolution=16, fading=False, minibatch=8):
-    return Turn(strategy, config, state.networks, state.optimizers, critic, resolution, fading, minibatch)
+    return Turn(strategy, config, state.networks, state.optimizers, critic, resolution, fading,
+                minibatch)
 
 
 def reals(rng, critic, resolution=16, minibatch=8):
-    return tf.constant(rng.integers(0, 256, (minibatch, resolution, resolution, critic.channels), np.uint8))
+    shape = (minibatch, resolution, resolution, critic.channels)
+    return tf.constant(rng.integers(0, 256, shape, np.uint8))
 
 
-@pytest.mark.parametrize("variant, stage", [("rgb", "rgb"), ("c", "binary"), ("c", "classes"), ("2d", "binary"),
-                                            ("2d", "classes")])
+@pytest.mark.parametrize("variant, stage", [
+    ("rgb", "rgb"), ("c", "binary"), ("c", "classes"), ("2d", "binary"), ("2d", "classes")])
 def test_a_turn_changes_exactly_the_networks_it_should(tiny_config, rng, variant, stage):
     config = tiny_config(variant=variant)
     state = state_in_stage(config, stage)
     for critic in stage_critics(variant, stage, NUM_CLASSES):
         before = {name: network.digest() for name, network in state.networks.items()}
         report = make_turn(config, state, critic)(reals(rng, critic), 0, 0.0, 0.001)
-        changed = {name for name, network in state.networks.items() if network.digest() != before[name]}
+        changed = {name for name, network in state.networks.items()
+                   if network.digest() != before[name]}
         assert changed == {"G", "Gs", f"D_{critic.name}"}
         assert report["Progress/skipped_updates"] == 0
 
@@ -82,7 +86,7 @@ def adam_first_step(var, grad, lrate):
 
 
 def test_a_turn_is_plain_stylegan(tiny_config, rng):
-    """D step with R1 on reals and fakes, the average, a G step on fresh latents, against direct formulas."""
+    """D step with R1, the average, G step on fresh latents, against direct formulas."""
     config = tiny_config(variant="rgb", style_mixing_prob=0.0, mirror=False)
     state = state_in_stage(config, "rgb")
     for network in state.networks.values():
@@ -96,7 +100,8 @@ def test_a_turn_is_plain_stylegan(tiny_config, rng):
 
     def generate(purpose):
         w = G.mapping(draws.normal(f"{purpose}/latents", [8]))
-        G.vars["dlatent_avg"].assign(tf.reduce_mean(w[:, 0], 0) * 0.005 + G.vars["dlatent_avg"] * 0.995)
+        dlatent_avg = G.vars["dlatent_avg"]
+        dlatent_avg.assign(tf.reduce_mean(w[:, 0], 0) * 0.005 + dlatent_avg * 0.995)
         return G.synthesis(w, noise=lambda i, h, _: draws.normal(f"{purpose}/noise{i}", [h, h, 1]))
 
     x = tf.cast(images, tf.float32) / 127.5 - 1
@@ -106,10 +111,12 @@ def test_a_turn_is_plain_stylegan(tiny_config, rng):
             real_scores = D(x)
             total = tf.reduce_sum(real_scores)
         r1 = tf.reduce_sum(inner.gradient(total, x) ** 2, axis=[1, 2, 3])
-        loss = tf.reduce_mean(tf.nn.softplus(D(generate("D"))) + tf.nn.softplus(-real_scores)) + 5 * tf.reduce_mean(r1)
+        loss = tf.reduce_mean(tf.nn.softplus(D(generate("D"))) + tf.nn.softplus(-real_scores))
+        loss += 5 * tf.reduce_mean(r1)
     grads = tape.gradient(loss, D.trainables, unconnected_gradients="zero")
-    expected = {("D_rgb", n): (adam_first_step(v.numpy(), grads[n].numpy(), 0.001), grads[n].numpy())
-                for n, v in D.trainables.items()}
+    expected = {
+        ("D_rgb", n): (adam_first_step(v.numpy(), grads[n].numpy(), 0.001), grads[n].numpy())
+        for n, v in D.trainables.items()}
     D.set_arrays({n: expected["D_rgb", n][0] for n in D.vars})
     average = G.get_arrays()  # Gs starts as G: a lerp of equals
     with tf.GradientTape() as tape:
@@ -118,14 +125,16 @@ def test_a_turn_is_plain_stylegan(tiny_config, rng):
     expected |= {("G", n): (adam_first_step(v.numpy(), grads[n].numpy(), 0.001), grads[n].numpy())
                  for n, v in G.trainables.items()}
 
-    # The first step of Adam is lrate * sign(gradient): where a gradient is rounding noise (a bias before an
-    # instance norm, say) its sign is arbitrary.
+    # The first step of Adam is lrate * sign(gradient): where a gradient is rounding noise (a bias
+    # before an instance norm, say) its sign is arbitrary.
     for (network, name), (array, grad) in expected.items():
         meant = np.abs(grad) > 1e-5
         got = state.networks[network].vars[name].numpy()
         np.testing.assert_allclose(got[meant], array[meant], atol=2e-5, err_msg=f"{network} {name}")
-    assert sum(np.mean(np.abs(grad) > 1e-5) > 0.5 for _, grad in expected.values()) > 0.8 * len(expected)
-    np.testing.assert_allclose(state.networks["G"].vars["dlatent_avg"].numpy(), G.vars["dlatent_avg"].numpy(), atol=1e-6)
+    shares = [np.mean(np.abs(grad) > 1e-5) for _, grad in expected.values()]
+    assert sum(share > 0.5 for share in shares) > 0.8 * len(expected)
+    np.testing.assert_allclose(state.networks["G"].vars["dlatent_avg"].numpy(),
+                               G.vars["dlatent_avg"].numpy(), atol=1e-6)
     for name, array in average.items():
         if name != "dlatent_avg":
             np.testing.assert_allclose(state.networks["Gs"].vars[name].numpy(), array, atol=1e-6)
@@ -140,12 +149,14 @@ def test_running_average_has_its_half_life(tiny_config, rng):
     G_before, Gs_before = state.networks["G"].get_arrays(), Gs.get_arrays()
     make_turn(config, state, Critic("rgb", 3))(reals(rng, Critic("rgb", 3)), 0, 0.0, 0.001)
     for name in Gs.trainables:
-        np.testing.assert_allclose(Gs.vars[name].numpy(), (G_before[name] + Gs_before[name]) / 2, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(Gs.vars["G_synthesis/noise0"].numpy(), G_before["G_synthesis/noise0"])
+        mean = (G_before[name] + Gs_before[name]) / 2
+        np.testing.assert_allclose(Gs.vars[name].numpy(), mean, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(
+        Gs.vars["G_synthesis/noise0"].numpy(), G_before["G_synthesis/noise0"])
 
 
 def test_two_replicas_equal_one(tiny_config, rng):
-    """Three turns on the same global minibatches: same weights, and no replica drifts from the other."""
+    """Three turns on the same global minibatches: same weights, and no replica drifts away."""
     config = tiny_config(resolution=8)
     mirrored = mirrored_strategy("cpu", 2)
     critics = stage_critics("2d", "classes", NUM_CLASSES)
@@ -163,11 +174,13 @@ def test_two_replicas_equal_one(tiny_config, rng):
             copies = [copy.numpy() for copy in var.values]
             assert len(copies) == 2
             np.testing.assert_array_equal(copies[0], copies[1], err_msg=f"{name} {var_name}")
-    # Compared by what they compute: a weight whose gradient is rounding noise (a bias before an instance norm)
-    # may go either way by Adam's step, and has no effect.
-    latents, images = rng.standard_normal((4, 8)).astype(np.float32), rng.standard_normal((4, 8, 8, 8)).astype(np.float32)
+    # Compared by what they compute: a weight whose gradient is rounding noise (a bias before an
+    # instance norm) may go either way by Adam's step, and has no effect.
+    latents = rng.standard_normal((4, 8)).astype(np.float32)
+    images = rng.standard_normal((4, 8, 8, 8)).astype(np.float32)
     one, two = ({"G": s.networks["G"](latents), "Gs": s.networks["Gs"](latents),
-                 "D_rgb": s.networks["D_rgb"](images[..., :3]), "D_joint": s.networks["D_joint"](images)}
+                 "D_rgb": s.networks["D_rgb"](images[..., :3]),
+                 "D_joint": s.networks["D_joint"](images)}
                 for s in states)
     for name in one:
         np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-3, err_msg=name)
@@ -206,7 +219,7 @@ def test_draws_depend_on_seed_step_name_and_place_only():
 
 
 def test_replica_rows_share_whole_stddev_groups():
-    """Group m of the global batch holds samples m, m + M, ...; every group is whole within one replica."""
+    """Group m of the global batch holds samples m, m + M, ...: whole within one replica."""
     rows = [replica_rows(16, 2, r) for r in range(2)]
     assert sorted(np.concatenate(rows)) == list(range(16))
     for r in range(2):

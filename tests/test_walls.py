@@ -11,9 +11,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {"dataprep", "training", "metrics"}
 SCRIPTS = {"train", "generate", "run_metrics", "dataset_tool"}
 WITHOUT_TENSORFLOW = [
-    "dnnlib.util", "dnnlib.registry", "dnnlib.channels", "dnnlib.pictures", "training.config", "training.critics",
-    "training.schedule", "dataprep.annotations", "dataprep.pyramid", "dataprep.writer",
-    "metrics.frechet_inception_distance", "metrics.kernel_inception_distance", "metrics.inception_score"]
+    "dnnlib.util", "dnnlib.registry", "dnnlib.channels", "dnnlib.pictures",
+    "training.config", "training.critics", "training.schedule",
+    "dataprep.annotations", "dataprep.pyramid", "dataprep.writer",
+    "metrics.frechet_inception_distance", "metrics.kernel_inception_distance",
+    "metrics.inception_score"]
 
 
 def imports(path):
@@ -34,5 +36,6 @@ def test_walls_between_rooms(room, forbidden):
 
 
 def test_formulas_and_plans_need_no_tensorflow():
-    code = f"import sys; import {', '.join(WITHOUT_TENSORFLOW)}; sys.exit('tensorflow' in sys.modules)"
+    modules = ", ".join(WITHOUT_TENSORFLOW)
+    code = f"import sys; import {modules}; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
