@@ -79,11 +79,12 @@ def test_a_failed_write_leaves_the_old_file(networks, tmp_path, monkeypatch):
     save_snapshot(path, networks, HEADER)
     before = path.read_bytes()
 
-    def disk_full(arrays, target, metadata):
-        target.write_bytes(b"half")
+    def disk_full(self, content):
+        with open(self, "wb") as file:
+            file.write(content[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(snapshots, "save_file", disk_full)
+    monkeypatch.setattr("pathlib.Path.write_bytes", disk_full)
     with pytest.raises(OSError, match="No space"):
         save_snapshot(path, networks, HEADER)
     assert path.read_bytes() == before

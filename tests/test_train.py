@@ -85,7 +85,9 @@ def test_run_directories(data, tmp_path):
     assert directory().name.startswith("00002")
 
 
-def test_another_command_in_the_same_directory_is_refused(data, tmp_path):
+def test_another_command_in_the_same_directory_is_refused(data, tmp_path, monkeypatch):
+    # The devices of this process are made already.
+    monkeypatch.setattr("dnnlib.tflib.distribute.create_strategy", lambda device, gpus: None)
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     from training.config import preset_config

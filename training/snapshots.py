@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 import training.networks_stylegan  # noqa: F401 (registers the networks that snapshots name)
 from dnnlib import util
@@ -54,8 +54,8 @@ def save_container(path, header, groups):
               for group, values in groups.items() for name, value in values.items()}
     header = {**header, "format_version": FORMAT_VERSION,
               "digests": {group: arrays_digest(values) for group, values in groups.items()}}
-    with util.atomic_path(path) as temporary:
-        save_file(arrays, temporary, metadata={"header": json.dumps(header)})
+    # As bytes, since the library's own files are readable by their owner alone.
+    util.atomic_write(path, save(arrays, metadata={"header": json.dumps(header)}))
 
 
 def read_header(path):
