@@ -4,7 +4,6 @@ Nothing unchecked reaches pycocotools: it ends the whole process on NaN coordina
 odd number of coordinates in silence.
 """
 
-import math
 import warnings
 from dataclasses import dataclass, field
 
@@ -132,7 +131,7 @@ def _polygon_defect(polygon, width, height):
         return "polygon of fewer than three points"
     if not all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in polygon):
         return "polygon with a coordinate that is no number"
-    if not all(-1e9 < x < 1e9 and math.isfinite(x) for x in polygon):
+    if not all(-1e9 < x < 1e9 for x in polygon):  # nor is it so of NaN
         return "polygon with a coordinate that is not finite"
     for values, side in ((polygon[0::2], width), (polygon[1::2], height)):
         if min(values) < -_MAX_OVERHANG * side or max(values) > (1 + _MAX_OVERHANG) * side:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dataprep import annotations, synthetic
 from dataprep.annotations import MODANET_CLASSES
-from dataprep.drawing import curve, tube
+from dataprep.drawing import Canvas, Fabric, curve, tube
 from dataprep.figure import random_figure
 from tests.data_helpers import create_config
 
@@ -123,3 +123,13 @@ def test_a_straight_tube_is_as_wide_as_its_radii():
     np.testing.assert_allclose([flat.min(0), flat.max(0)], [[-3, 0], [3, 20]], atol=0.1)
     capsule = np.concatenate(tube([(0, 0), (0, 10), (0, 20)], np.float64([3, 3, 3])))
     np.testing.assert_allclose([capsule.min(0), capsule.max(0)], [[-3, -3], [3, 23]], atol=0.1)
+
+
+def test_the_canvas_owns_the_pixels_that_are_mostly_covered(rng):
+    canvas = Canvas(np.full((40, 60, 3), 128), rng)
+    black, white = Fabric("plain", (0, 0, 0)), Fabric("plain", (250, 250, 250))
+    canvas.paint([np.float64([[10, 10], [19.7, 10], [19.7, 29], [10, 29]])], black, owner=3)
+    canvas.paint([np.float64([[14, 0], [50, 0], [50, 15], [14, 15]])], white, owner=0)
+    assert (canvas.owner[16:29, 10:20] == 3).all() and (canvas.owner[16:29, 21:] == 0).all()
+    assert (canvas.owner[:16, 14:] == 0).all(), "what covers a garment takes its pixels"
+    assert canvas.rgb[20, 15].max() < 30 and canvas.rgb[8, 30].min() > 150

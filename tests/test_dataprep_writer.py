@@ -193,6 +193,11 @@ def test_a_finished_data_set_is_recognised(tmp_path, source):
         writer.is_finished(tmp_path, {"a": 1, "b": 1})
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_many_items_keep_their_order(workers):
+    assert list(ordered_map(abs, range(-50, 0), workers)) == list(range(50, 0, -1))
+
+
 def die(item):
     os.kill(os.getpid(), signal.SIGKILL)
 
