@@ -70,6 +70,7 @@ def test_three_stages_leave_what_a_run_should(whole_run):
     assert {"Loss/scores/real/rgb", "Loss/r1_penalty/joint", "Metrics/fid8", "Progress/lod",
             "Timing/sec_per_kimg"} <= set(ticks[-1])
     assert ticks[-1]["Progress/kimg"] == pytest.approx(0.112)
+    assert ticks[-1]["Classes/real/hat"] == 1.0 and 0 <= ticks[-1]["Classes/total_variation"] <= 1
     with Image.open(whole_run / "reals-classes.png") as grid:
         assert grid.size == (8 * 8 * 2, 4 * 8)
 

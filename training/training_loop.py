@@ -12,12 +12,14 @@ import tensorflow as tf
 from dnnlib import channels, pictures, util
 from dnnlib.tflib import autosummary
 from training import snapshots
+from training.class_frequency import class_frequencies, total_variation
 from training.dataset import TrainingStream
 from training.schedule import make_stage, stage_ends, training_schedule
 from training.state import enter_stage, new_state, restored_state
 from training.turn import Turn
 
 GRID_COLUMNS, GRID_ROWS = 8, 4
+CLASS_COUNT_IMAGES = 512  # that the frequencies of the classes are counted in
 
 
 class Training:
@@ -270,7 +272,23 @@ class Training:
         snapshots.save_snapshot(path, self.state.networks, {**header, "scores": scores})
         if scores:
             self._compare(stage, scores, path)
-        return {f"Metrics/{name}": value for name, value in scores.items()}
+        scalars = {f"Metrics/{name}": value for name, value in scores.items()}
+        return scalars | (self._class_scalars(stage) if stage.name == "classes" else {})
+
+    def _class_scalars(self, stage):
+        """How often each class occurs in real and in generated maps, and the distance of the two."""
+        batches = -(-CLASS_COUNT_IMAGES // stage.minibatch)
+        stream = iter(self._stream(stage.resolution, stage.channels, stage.minibatch, seed=0))
+        latents = np.split(self._grid_latents(batches * stage.minibatch), batches)
+        num_classes = len(self.dataset.classes)
+        real = class_frequencies(
+            (channels.to_signed(next(stream).numpy()) for _ in range(batches)), num_classes)
+        fake = class_frequencies(
+            (self.state.networks["Gs"](minibatch) for minibatch in latents), num_classes)
+        scalars = {"Classes/total_variation": total_variation(real, fake)}
+        for name, in_reals, in_fakes in zip(self.dataset.classes, real, fake):
+            scalars |= {f"Classes/real/{name}": in_reals, f"Classes/fake/{name}": in_fakes}
+        return scalars
 
     def _compare(self, stage, scores, path):
         """Keep account of the best snapshot, and end the stage when it has stopped improving."""
