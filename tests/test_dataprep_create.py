@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 
@@ -266,3 +267,15 @@ def test_a_git_lfs_pointer_is_not_an_annotation_file(in_empty_folder, tmp_path, 
 def test_given_paths_need_no_source(source, tmp_path, in_empty_folder):
     assert run("create_modanet", "--annotations", annotations_path(source), "--images",
                source / "images", "--out", tmp_path / "set", "--resolution", 8, "--workers", 1) == 0
+
+
+def test_photos_in_an_lmdb_give_the_same_records(source, tmp_path):
+    """PaperDoll's form, below --source, with two processes reading it."""
+    create_modanet(source, tmp_path / "folder" / "set")
+    with lmdb.open(str(source / "photos.lmdb"), map_size=1 << 22) as env, \
+            env.begin(write=True) as transaction:
+        for path in (source / "images").iterdir():
+            transaction.put(str(int(path.stem)).encode(), path.read_bytes())
+    (source / "images").rename(source / "elsewhere")
+    create_modanet(source, tmp_path / "lmdb" / "set", "--workers", 2)
+    assert folder_bytes(tmp_path / "lmdb") == folder_bytes(tmp_path / "folder")
