@@ -172,3 +172,61 @@ def test_damaged_state_falls_back_to_the_one_before(datasets, tmp_path):
 def test_selection_metric():
     assert selection_metric(["kid1k", "fid1k", "fid2k"]) == "fid1k"
     assert selection_metric(["kid1k", "kid1k_std"]) == "kid1k"
+    assert selection_metric(["is1k", "is1k_std"]) is None  # a higher score is better there
+
+
+def test_stage_without_length_leaves_a_final_snapshot_that_fits(datasets, tmp_path):
+    config = config_for(datasets, variant="c", rgb_kimg=0.016, binary_kimg=0.016, classes_kimg=0.0)
+    assert begin(config, tmp_path / "run").run() is True
+    final = load_snapshot(tmp_path / "run" / "network-final.safetensors")
+    assert (final.header["stage"], final.classes) == ("classes", FOUR)
+    assert final.networks["Gs"].config["num_channels"] == 3 + len(FOUR)
+
+
+def test_killed_before_the_final_snapshot(datasets, tmp_path, monkeypatch):
+    config = config_for(datasets, variant="rgb", initial_resolution=8)
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_finish", lambda self: None)
+        begin(config, tmp_path / "run").run()
+    assert begin(config, tmp_path / "run").run() is True
+    assert load_snapshot(tmp_path / "run" / "network-final.safetensors").header["stage"] == "rgb"
+
+
+def test_ticks_fall_where_they_would_have(datasets, tmp_path):
+    """An interrupted tick goes on: evaluations, and so `patience`, do not depend on stops."""
+    config = config_for(datasets, variant="rgb", initial_resolution=8, rgb_kimg=0.096,
+                        tick_kimg={4: 0.032})
+    ends = {}
+    for name, stop_at in (("whole", None), ("stopped", 3)):
+        training = begin(config, tmp_path / name)
+        turn = training._turn
+
+        def turn_and_stop(stage, training=training, turn=turn, stop_at=stop_at):
+            turn(stage)
+            training.stop_requested |= training.progress.step == stop_at
+
+        training._turn = turn_and_stop
+        if not training.run():
+            begin(config, tmp_path / name).run()
+        lines = (tmp_path / name / "stats.jsonl").read_text().splitlines()
+        ends[name] = [json.loads(line)["Progress/kimg"] for line in lines]
+    assert ends["stopped"] == ends["whole"] == [0.032, 0.064, 0.096]
+
+
+def test_patience_waits_for_the_target_resolution(datasets, tmp_path):
+    """Values of the smaller sizes are no measure for those of the full one."""
+    config = config_for(datasets, variant="rgb", rgb_kimg=0.4, patience=2)
+    training = begin(config, tmp_path / "run",
+                     evaluate=lambda snapshot: {"fid8": snapshot.header["lod"]["resolution"]})
+    assert training.run() is True
+    # The first tick at full size ends at 48; its value is what two more are compared with.
+    assert training.progress.cur_nimg == 48 + 2 * 16
+
+
+def test_first_grid_and_first_network(datasets, tmp_path):
+    config = config_for(datasets, variant="rgb", initial_resolution=8, network_ticks=3)
+    begin(config, tmp_path / "run").run()
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert "fakes000000.000.png" in names
+    assert sorted(name[17:27] for name in names if name.startswith("network-snapshot")) == [
+        "000000.016", "000000.048", "000000.064"]

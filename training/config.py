@@ -81,8 +81,8 @@ class TrainingConfig:
     image_ticks: int = _option(1, "ticks between two grids of fakes")
     network_ticks: int = _option(10, "ticks between two network snapshots and their evaluation")
     metrics: str = _option(
-        "fid10k", "metrics on the validation split at every network snapshot; the first "
-        "one selects the best snapshot; 'none' for none")
+        "fid10k", "metrics on the validation split at every network snapshot; the first FID, or "
+        "else KID, selects the best one; 'none' for none")
     patience: int = _option(
         0, "end a stage after this many evaluations without a better FID; 0 = never")
 

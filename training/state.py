@@ -22,6 +22,7 @@ class Progress:
         stream_nimg: {critic: images that its stream has handed out}.
         best_value: best selection metric in the final stage; stage_best, evaluations_since_best:
             for `patience`.
+        tick_nimg: where the tick at hand began.
         elapsed_sec: time spent in all runs of this training together.
         num_threads: of the process that made this state; another number changes the last bits.
     """
@@ -31,6 +32,7 @@ class Progress:
     cur_nimg: int = 0
     step: int = 0
     tick: int = 0
+    tick_nimg: int = 0
     ended_nimg: list = field(default_factory=list)
     optimizer_phase: list | None = None
     stream_nimg: dict = field(default_factory=dict)

@@ -39,7 +39,7 @@ class Training:
         self.config, self.run_dir, self.strategy, self.dataset = config, run_dir, strategy, dataset
         self.evaluate = evaluate
         self.log = log or util.start_log("training", run_dir / "log.txt")
-        self.turns, self.streams, self.stage, self.reals_grids = {}, {}, None, set()
+        self.turns, self.streams = {}, {}
         self.stop_requested = False
         with strategy.scope():
             stored = snapshots.load_newest_state(run_dir, self.log)
@@ -67,6 +67,8 @@ class Training:
                 stage = self._look_at_schedule()
                 if stage is None:
                     break
+                if self.progress.step == 0:
+                    self._save_fakes(stage)
                 for _ in range(self.config.minibatch_repeats):
                     self._turn(stage)
                 if self._tick_is_over(stage):
@@ -99,11 +101,16 @@ class Training:
             if p.cur_nimg < end:
                 break
             p.ended_nimg.append(p.cur_nimg)
-        self.stage = training_schedule(self.config, len(self.dataset.classes), p.cur_nimg,
-                                       p.first_stage, tuple(p.ended_nimg))
-        if list(self.stage.optimizer_phase) != p.optimizer_phase:
-            self._reset(self.stage)
-        return self.stage
+        stage = self._stage_now()
+        if list(stage.optimizer_phase) != p.optimizer_phase:
+            self._reset(stage)
+        return stage
+
+    def _stage_now(self):
+        """The Stage at this moment; the last one when training is over."""
+        p = self.progress
+        return training_schedule(self.config, len(self.dataset.classes), p.cur_nimg, p.first_stage,
+                                 tuple(p.ended_nimg))
 
     def _stage_ends(self):
         """[(stage name, nimg at its end)] as things stand."""
@@ -177,23 +184,24 @@ class Training:
                               minibatch=minibatch, seed=seed, start_nimg=start_nimg)
 
     def _begin_tick(self):
-        self.tick_nimg, self.tick_time = self.progress.cur_nimg, time.time()
+        """Start the clock of a tick, or of the rest of one that was interrupted."""
+        self.clock_nimg, self.clock_time = self.progress.cur_nimg, time.time()
 
     def _tick_is_over(self, stage):
         p = self.progress
-        return p.cur_nimg >= self.tick_nimg + stage.tick_kimg * 1000 or self._stage_is_over()
+        return p.cur_nimg >= p.tick_nimg + stage.tick_kimg * 1000 or self._stage_is_over()
 
     def _tick(self, stage):
         """Report, draw, evaluate, save."""
         p, now = self.progress, time.time()
-        tick_sec, tick_kimg = now - self.tick_time, (p.cur_nimg - self.tick_nimg) / 1000
+        tick_sec, tick_kimg = now - self.clock_time, (p.cur_nimg - self.clock_nimg) / 1000
         p.elapsed_sec = now - self.start_time
-        p.tick += 1
+        p.tick, p.tick_nimg = p.tick + 1, p.cur_nimg
         stage_is_over = self._stage_is_over()
         scalars = autosummary.collect()
         if p.tick % self.config.image_ticks == 0 or stage_is_over:
             self._save_fakes(stage)
-        if p.tick % self.config.network_ticks == 0 or stage_is_over:
+        if p.tick % self.config.network_ticks == 0 or p.tick == 1 or stage_is_over:
             scalars |= self._save_network(stage)
         scalars |= {
             "Progress/tick": p.tick, "Progress/kimg": p.cur_nimg / 1000, "Progress/lod": stage.lod,
@@ -291,21 +299,26 @@ class Training:
         return scalars
 
     def _compare(self, stage, scores, path):
-        """Keep account of the best snapshot, and end the stage when it has stopped improving."""
+        """Keep account of the best snapshot, and end the stage when it has stopped improving.
+
+        Only what is at the target resolution counts: a network that still grows is compared as
+        upscaled images, by numbers of another kind.
+        """
         p = self.progress
         name = selection_metric(scores)
+        if name is None or stage.lod:
+            return
         value = scores[name]
         if p.stage_best is None or value < p.stage_best:
             p.stage_best, p.evaluations_since_best = value, 0
         else:
             p.evaluations_since_best += 1
-        at_target = stage.lod == 0
         is_last = stage.name == self._stage_ends()[-1][0]
-        if is_last and at_target and (p.best_value is None or value < p.best_value):
+        if is_last and (p.best_value is None or value < p.best_value):
             p.best_value = value
             util.write_json(self.run_dir / "best.json", {
                 "snapshot": path.name, "metric": name, "value": value, "kimg": p.cur_nimg / 1000})
-        if self.config.patience and at_target and p.evaluations_since_best >= self.config.patience:
+        if self.config.patience and p.evaluations_since_best >= self.config.patience:
             self.log.info(f"stage {stage.name} ends: {name} has not improved for "
                           f"{self.config.patience} evaluations")
             p.ended_nimg.append(p.cur_nimg)
@@ -329,7 +342,7 @@ class Training:
     def _finish(self):
         """Write network-final.safetensors, the last snapshot under the official name."""
         snapshots.save_snapshot(self.run_dir / "network-final.safetensors", self.state.networks,
-                                self._header(self.stage))
+                                self._header(self._stage_now()))
 
     def _check_threads(self):
         """Bit-identity of a continued run holds for an equal number of threads only: say so."""
@@ -341,9 +354,9 @@ class Training:
 
 
 def selection_metric(names):
-    """The metric that selects the best snapshot: the first FID, else the first of all."""
-    names = list(names)
-    return next((name for name in names if name.startswith("fid")), names[0])
+    """The metric that selects the best snapshot, lower being better: the first FID, else the first
+    KID, else None."""
+    return next((n for kind in ("fid", "kid") for n in names if n.startswith(kind)), None)
 
 
 @contextlib.contextmanager
