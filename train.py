@@ -34,6 +34,8 @@ def main(argv):
     tf.get_logger().setLevel("ERROR")
     dataset = open_dataset(config.data)
     config = fit_to_dataset(config, dataset)
+    check_untagged(config)
+    check_minibatches(config, options.gpus)
     if options.dry_run:
         print(describe_plan(config, dataset))
         return 0
@@ -115,6 +117,31 @@ def fit_to_dataset(config, dataset):
     return dataclasses.replace(config, resolution=resolution)
 
 
+def check_untagged(config):
+    """Raise UserError where the extra photos cannot serve up to the full resolution."""
+    from training.dataset import open_dataset
+
+    if not config.untagged:
+        return
+    extra = open_dataset(config.untagged)
+    if extra.resolution < config.resolution:
+        raise UserError(f"--untagged: {extra.path} goes up to {extra.resolution}, this training "
+                        f"to {config.resolution}; make a larger one with dataset_tool.py "
+                        f"--resolution={config.resolution}")
+    if not extra.splits.get("train"):
+        raise UserError(f"--untagged: {extra.path} has no training images")
+
+
+def check_minibatches(config, num_replicas):
+    """Raise UserError where a minibatch cannot be shared, at whatever resolution it comes."""
+    from dnnlib.tflib.distribute import replica_rows
+
+    resolution = min(config.initial_resolution, config.resolution)
+    while resolution <= config.resolution:
+        replica_rows(by_resolution(config.minibatch, resolution), num_replicas, 0)
+        resolution *= 2
+
+
 def train(config, dataset, strategy, options):
     """Make or continue a run, and train it to the end of its schedule."""
     from training.snapshots import find_snapshot, load_snapshot
@@ -134,6 +161,7 @@ def train(config, dataset, strategy, options):
         log.info(f"the first stage, {first_state.progress.first_stage}, begins from {origin}")
     evaluate = make_evaluate(config, dataset, options, log)
     training = Training(config, run_dir, strategy, dataset, evaluate, first_state, log)
+    del first_state  # or its networks would stay on the device after the growth
     if training.run():
         log.info(f"finished. Next: python generate.py --network={run_dir} --seeds=0-35; "
                  f"python run_metrics.py --network={run_dir} --metrics=fid50k")

@@ -31,6 +31,12 @@ def rgb_data(tmp_path_factory):
     return make_dataset(path, {"train": images}, ())
 
 
+def small_photos(folder):
+    """A data set at 8x8, where 16x16 is wanted."""
+    images = np.stack([random_image(np.random.default_rng(0), 7, 8)[:3] for _ in range(2)])
+    return make_dataset(folder / "small_photos", {"train": images}, ())
+
+
 def failure(*options):
     """The UserError of a command line."""
     with pytest.raises(UserError) as caught:
@@ -49,6 +55,11 @@ def test_wrong_options_say_what_is_allowed(data, rgb_data, tmp_path):
     assert "no critic on RGB alone" in failure(
         f"--data={data}", "--variant=c", f"--untagged={rgb_data}")
     assert "--device=cpu" in failure(f"--data={data}", "--gpus=4", f"--results={tmp_path}")
+    # What would come to light at the last resolution only, after days of training.
+    assert "--minibatch must be a multiple of 8" in failure(
+        f"--data={data}", "--gpus=2", "--device=cpu", "--minibatch=8:16,16:4", "--dry-run")
+    assert "small_photos goes up to 8" in failure(
+        f"--data={data}", "--dry-run", f"--untagged={small_photos(tmp_path.parent)}")
     assert not list(tmp_path.iterdir())
 
 

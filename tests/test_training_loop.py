@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from dnnlib.util import UserError
 from tests.conftest import TINY
 from tests.data_helpers import FOUR, make_dataset, random_image
 from training.config import TrainingConfig
@@ -146,9 +147,20 @@ def test_start_from_an_rgb_snapshot(datasets, tmp_path):
     assert final.header["kimg"] == pytest.approx(0.048)
 
 
+def test_snapshots_that_cannot_start_a_training(datasets, whole_run):
+    state = next(whole_run.glob("training-state-*"))
+    with pytest.raises(UserError, match="a training state"):
+        load_snapshot(state)
+    snapshot = load_snapshot(whole_run / "network-final.safetensors")
+    with pytest.raises(UserError, match="its classes are hat"):
+        state_from_snapshot(snapshot, config_for(datasets), FOUR[::-1])
+    with pytest.raises(UserError, match="--mapping-layers=2"):
+        state_from_snapshot(snapshot, config_for(datasets, mapping_layers=3), FOUR)
+
+
 def test_patience_ends_a_stage(datasets, tmp_path):
     config = config_for(datasets, variant="rgb", initial_resolution=8, rgb_kimg=0.4)
-    config = dataclasses.replace(config, patience=2)
+    config = dataclasses.replace(config, patience=2, metrics="fid8")
     training = begin(config, tmp_path / "run", evaluate=lambda snapshot: {"fid8": 1.0})
     assert training.run() is True
     # One evaluation that counts as best, two that are no better.
@@ -215,7 +227,8 @@ def test_ticks_fall_where_they_would_have(datasets, tmp_path):
 
 def test_patience_waits_for_the_target_resolution(datasets, tmp_path):
     """Values of the smaller sizes are no measure for those of the full one."""
-    config = config_for(datasets, variant="rgb", rgb_kimg=0.4, patience=2)
+    config = config_for(datasets, variant="rgb", rgb_kimg=0.4, patience=2,
+                        metrics="fid8")
     training = begin(config, tmp_path / "run",
                      evaluate=lambda snapshot: {"fid8": snapshot.header["lod"]["resolution"]})
     assert training.run() is True

@@ -83,7 +83,9 @@ def test_presets_are_whole_and_survive_json(preset):
 @pytest.mark.parametrize("bad", [
     dict(variant="3d"), dict(resolution=48), dict(minibatch={}), dict(lrate={4: 0}),
     dict(rgb_kimg=-1), dict(style_mixing_prob=1.5), dict(variant="c", untagged="x"),
-    dict(grow_d="none")])
+    dict(grow_d="none"), dict(hold_kimg=float("nan")), dict(rgb_kimg=float("inf")),
+    dict(lrate={4: float("nan")}), dict(minibatch={4: 16.5}), dict(seed=2**31),
+    dict(variant="c", joint_rgb_grad=0.0), dict(patience=3, metrics="none")])
 def test_bad_values_are_refused(bad):
     with pytest.raises(UserError, match="--"):
         TrainingConfig(**bad)

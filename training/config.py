@@ -6,6 +6,7 @@ smaller key's value, so {8: 128, 32: 64} means 128 at 8 and 16, 64 from 32 upwar
 
 import dataclasses
 from dataclasses import dataclass, field
+from math import isfinite
 
 from dnnlib.util import UserError
 
@@ -111,6 +112,15 @@ class TrainingConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"--{_flag(name)}={getattr(self, name)}: expected a number from 0 "
                                 "to 1")
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            numbers = value.values() if isinstance(value, dict) else [value]
+            if not all(isfinite(n) for n in numbers if isinstance(n, float)):
+                raise UserError(f"--{_flag(f.name)}: expected finite numbers")
+        if self.seed >= 2**31:
+            raise UserError(f"--seed={self.seed}: expected a number below {2**31}")
+        if any(n != int(n) for n in self.minibatch.values()):
+            raise UserError("--minibatch: expected whole numbers")
         for name in ("minibatch", "lrate", "tick_kimg"):
             if not getattr(self, name) or min(getattr(self, name).values()) <= 0:
                 raise UserError(f"--{_flag(name)}: expected positive numbers by resolution, such "
@@ -118,6 +128,12 @@ class TrainingConfig:
         if self.untagged and self.variant == "c":
             raise UserError("--untagged: --variant=c has no critic on RGB alone that could see "
                             "photos without maps; use --variant=2d (or rgb)")
+
+        if self.joint_rgb_grad != 1 and self.variant != "2d":
+            raise UserError("--joint-rgb-grad: only --variant=2d has an image critic to leave the "
+                            "colours to")
+        if self.patience and self.metrics == "none":
+            raise UserError("--patience: needs --metrics to tell when a stage stops improving")
 
     def to_json(self):
         """A dict of plain JSON values."""
@@ -148,11 +164,11 @@ PRESETS = {
     # to two weeks a model on 4 x GTX 1080 Ti; the stages' lengths are ours (the sources give none).
     "paper": {},
     # The same method at 256x256, for four GPUs of 8 GB or one of 24 GB. A quarter of the pixels,
-    # and 7,200 kimg reach the full resolution: days where `paper` takes a week. Not run by us.
+    # and 6,000 kimg reach the full resolution: days where `paper` takes a week. Not run by us.
     "paper-256": dict(resolution=256, rgb_kimg=9000.0, binary_kimg=400.0, classes_kimg=3000.0,
                       lrate={4: 0.001, 256: 0.0015}),
     # One small GPU, or a patient CPU: recognisable figures at 64x64 from a few thousand photos.
-    # Networks an eighth as wide as the paper's train at about 6 images/s at 64x64 on two CPU cores.
+    # Networks a quarter as wide as the paper's train at about 6 images/s at 64x64 on two CPU cores.
     "small-64": dict(resolution=64, fmap_base=2048, fmap_max=128, latent_size=128, hold_kimg=100.0,
                      fade_kimg=100.0, rgb_kimg=1000.0, binary_kimg=50.0, classes_kimg=450.0,
                      minibatch={4: 64, 32: 32, 64: 16}, tick_kimg={4: 20}, network_ticks=2,

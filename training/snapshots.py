@@ -115,6 +115,8 @@ def load_snapshot(path, names=None):
     Raises UserError where the file is missing, damaged or does not fit its own header.
     """
     header, groups = load_container(path)
+    if header.get("kind") == "state":
+        raise UserError(f"{path}: a training state; a network snapshot is wanted")
     return Snapshot(networks_from_groups(header, groups, path, names), header, Path(path))
 
 

@@ -83,9 +83,13 @@ def state_from_snapshot(snapshot, config, classes):
     if stage not in stages:
         raise UserError(f"--init-from: a snapshot of stage {stage!r} cannot start "
                         f"--variant={config.variant}")
+    if stage == "classes" and snapshot.classes != tuple(classes):
+        raise UserError(f"--init-from: its classes are {', '.join(snapshot.classes)}, this data "
+                        f"set's {', '.join(classes)}")
     G_config = snapshot.networks["G"].config
     for name, wanted in (("resolution", config.resolution), ("fmap_base", config.fmap_base),
-                         ("fmap_max", config.fmap_max), ("latent_size", config.latent_size)):
+                         ("fmap_max", config.fmap_max), ("latent_size", config.latent_size),
+                         ("mapping_layers", config.mapping_layers)):
         if G_config[name] != wanted:
             raise UserError(f"--init-from: its {name} is {G_config[name]}, this training's "
                             f"{wanted}; give --{name.replace('_', '-')}={G_config[name]}")

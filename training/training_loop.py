@@ -284,7 +284,7 @@ class Training:
         return scalars | (self._class_scalars(stage) if stage.name == "classes" else {})
 
     def _class_scalars(self, stage):
-        """How often each class occurs in real and in generated maps, and the distance of the two."""
+        """How often each class occurs in real and in generated maps, and their distance."""
         batches = -(-CLASS_COUNT_IMAGES // stage.minibatch)
         stream = iter(self._stream(stage.resolution, stage.channels, stage.minibatch, seed=0))
         latents = np.split(self._grid_latents(batches * stage.minibatch), batches)

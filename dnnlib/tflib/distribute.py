@@ -47,6 +47,8 @@ def replica_rows(minibatch, num_replicas, replica, group_size=4):
     replica that gets rows g*M + r*M/R + j therefore sees whole groups, and R replicas compute what
     one does. Raises UserError where the minibatch cannot be shared so.
     """
+    if num_replicas < 1:
+        raise UserError(f"--gpus={num_replicas}: expected a number from 1 upwards")
     group_size = min(group_size, minibatch)
     if minibatch % (group_size * num_replicas):
         raise UserError(f"a minibatch of {minibatch} cannot be shared by {num_replicas} devices in "
