@@ -3,11 +3,10 @@
 
 import argparse
 import dataclasses
-from pathlib import Path
 
 from dnnlib import util
 from dnnlib.util import UserError
-from training.config import PRESETS, TrainingConfig, by_resolution, config_from_json, preset_config
+from training.config import PRESETS, TrainingConfig, by_resolution, preset_config
 
 EXAMPLES = """\
   python train.py --variant=2d --gpus=4
@@ -27,20 +26,26 @@ def main(argv):
     import tensorflow as tf
 
     from dnnlib.tflib.distribute import create_strategy
+    from training.checks import fit_to_dataset
     from training.dataset import open_dataset
     from training.plan import describe_plan
+    from training.snapshots import find_snapshot, read_header
+    from training.state import first_stage_after
 
     # One trace for every critic and resolution is meant; TensorFlow takes them for an accident.
     tf.get_logger().setLevel("ERROR")
+    metric_names(config)
+    origin, first_stage = None, "rgb"
+    if options.init_from:
+        origin = find_snapshot(options.init_from, options.results)
+        first_stage = first_stage_after(read_header(origin), config)
     dataset = open_dataset(config.data)
-    config = fit_to_dataset(config, dataset)
-    check_untagged(config)
-    check_minibatches(config, options.gpus)
+    config = fit_to_dataset(config, dataset, options.gpus, first_stage)
     if options.dry_run:
-        print(describe_plan(config, dataset))
+        print(describe_plan(config, dataset, first_stage))
         return 0
     strategy = create_strategy(options.device, options.gpus)
-    return train(config, dataset, strategy, options)
+    return train(config, dataset, strategy, options, origin)
 
 
 def parse_options(argv):
@@ -104,109 +109,52 @@ def _number(text):
     return int(value) if value.is_integer() and "." not in text else value
 
 
-def fit_to_dataset(config, dataset):
-    """The config with its resolution set. Raises UserError where data set and config disagree."""
-    resolution = config.resolution or dataset.resolution
-    if resolution > dataset.resolution:
-        raise UserError(f"--resolution={resolution}: {dataset.path} goes up to "
-                        f"{dataset.resolution}; make a larger one with dataset_tool.py "
-                        f"--resolution={resolution}")
-    if config.variant != "rgb" and not dataset.classes:
-        raise UserError(f"--variant={config.variant}: {dataset.path} has no segmentation maps; "
-                        "only --variant=rgb can train on it")
-    return dataclasses.replace(config, resolution=resolution)
+def train(config, dataset, strategy, options, origin):
+    """Make or continue a run, and train it to the end of its schedule. Returns the exit status.
 
+    origin: the snapshot to begin from, or None.
+    """
+    import tensorflow as tf
 
-def check_untagged(config):
-    """Raise UserError where the extra photos cannot serve up to the full resolution."""
-    from training.dataset import open_dataset
-
-    if not config.untagged:
-        return
-    extra = open_dataset(config.untagged)
-    if extra.resolution < config.resolution:
-        raise UserError(f"--untagged: {extra.path} goes up to {extra.resolution}, this training "
-                        f"to {config.resolution}; make a larger one with dataset_tool.py "
-                        f"--resolution={config.resolution}")
-    if not extra.splits.get("train"):
-        raise UserError(f"--untagged: {extra.path} has no training images")
-
-
-def check_minibatches(config, num_replicas):
-    """Raise UserError where a minibatch cannot be shared, at whatever resolution it comes."""
-    from dnnlib.tflib.distribute import replica_rows
-
-    resolution = min(config.initial_resolution, config.resolution)
-    while resolution <= config.resolution:
-        replica_rows(by_resolution(config.minibatch, resolution), num_replicas, 0)
-        resolution *= 2
-
-
-def train(config, dataset, strategy, options):
-    """Make or continue a run, and train it to the end of its schedule."""
-    from training.snapshots import find_snapshot, load_snapshot
+    from training.runs import find_run, make_run
+    from training.snapshots import list_states, load_snapshot
     from training.state import state_from_snapshot
     from training.training_loop import Training
 
-    first_state = origin = None
-    if options.init_from:
-        origin = find_snapshot(options.init_from, options.results)
+    record = {**config.to_json(), "init_from": options.init_from, "data_digest": dataset.digest}
+    run_dir = find_run(options.run, options.results, record)
+    first_state = None
+    if origin and not (run_dir and list_states(run_dir)):
         with strategy.scope():
             first_state = state_from_snapshot(load_snapshot(origin), config, dataset.classes)
-    record = {**config.to_json(), "init_from": options.init_from}
-    run_dir = run_directory(options, record, dataset)
-    log = util.start_log("training", run_dir / "log.txt")
-    log.info(f"run directory {run_dir}")
-    if origin:
-        log.info(f"the first stage, {first_state.progress.first_stage}, begins from {origin}")
-    evaluate = make_evaluate(config, dataset, options, log)
-    training = Training(config, run_dir, strategy, dataset, evaluate, first_state, log)
-    del first_state  # or its networks would stay on the device after the growth
-    if training.run():
+    if run_dir is None:
+        description = f"{config.variant}-{dataset.name}-{config.resolution}"
+        run_dir = make_run(options.run, options.results, description, record)
+    with util.only_process(run_dir, "training in it"):
+        log = util.start_log("training", run_dir / "log.txt")
+        log.info(f"run directory {run_dir}")
+        evaluate = make_evaluate(config, dataset, options, log)
+        training = Training(config, run_dir, strategy, dataset, evaluate, first_state, log)
+        del first_state  # or its networks would stay on the device after the growth
+        try:
+            finished = training.run()
+        except tf.errors.ResourceExhaustedError:
+            raise UserError("the device's memory is too small for this training; give a smaller "
+                            "--minibatch, --resolution or --fmap-max, or more --gpus") from None
+    if finished:
         log.info(f"finished. Next: python generate.py --network={run_dir} --seeds=0-35; "
                  f"python run_metrics.py --network={run_dir} --metrics=fid50k")
-        return 0
-    return 130
+    return 0 if finished else 130
 
 
-def run_directory(options, record, dataset):
-    """The directory to train in: the one asked for, else an unfinished run's, else a new one.
+def metric_names(config):
+    """The metrics asked for. Raises UserError for an unknown one, listing the known ones."""
+    from metrics.metric_base import parse_metric
 
-    An unfinished run must have the same options; the newest one counts.
-
-    Raises UserError where the directory holds a run with other options, listing the differences.
-    """
-    if options.run is None:
-        runs = util.list_runs(options.results)
-        unfinished = [run for run in runs if not (run / "network-final.safetensors").is_file()]
-        for run in reversed(unfinished):
-            stored = run / "training_options.json"
-            if stored.is_file() and util.read_json(stored) == _as_json(record):
-                return run
-        description = f"{record['variant']}-{dataset.name}-{record['resolution']}"
-        run_dir = util.create_run_dir(options.results, description)
-    else:
-        run_dir = Path(options.run)
-        stored = run_dir / "training_options.json"
-        if stored.is_file():
-            old = util.read_json(stored)
-            config_from_json({k: v for k, v in old.items() if k != "init_from"})
-            differences = [f"{k}: {old.get(k)} there, {v} now"
-                           for k, v in _as_json(record).items() if old.get(k) != v]
-            if differences:
-                raise UserError(f"{run_dir} was started with other options "
-                                f"({'; '.join(differences)}); give the same ones to continue it, "
-                                "or another --run")
-            return run_dir
-        run_dir.mkdir(parents=True, exist_ok=True)
-    util.write_json(run_dir / "training_options.json", record)
-    return run_dir
-
-
-def _as_json(record):
-    """The record as it comes back from a JSON file, where the keys of tables are strings."""
-    return {name: {str(k): v for k, v in value.items()} if isinstance(value, dict) else value
-            for name, value in record.items()}
+    names = [] if config.metrics == "none" else config.metrics.split(",")
+    for name in names:
+        parse_metric(name)
+    return names
 
 
 def make_evaluate(config, dataset, options, log):
@@ -214,8 +162,6 @@ def make_evaluate(config, dataset, options, log):
 
     None where there is to be none; where it cannot be made, one warning says why.
     """
-    if config.metrics == "none":
-        return None
     from dnnlib.download import cache_dir
     from metrics import inception
     from metrics.fakes import network_fakes
@@ -224,7 +170,9 @@ def make_evaluate(config, dataset, options, log):
     from metrics.sources import split_source
     from training.dataset import read_split
 
-    names = config.metrics.split(",")
+    names = metric_names(config)
+    if not names:
+        return None
     need_logits = any(parse_metric(name)[0].uses_logits for name in names)
     if not dataset.splits.get("val"):
         log.info(f"warning: {dataset.path} has no validation split: no metrics, the newest "
@@ -244,7 +192,6 @@ def make_evaluate(config, dataset, options, log):
     names = [name for name in names if name not in skipped]
     source = split_source(dataset, "val", config.resolution, read_split)
     reals = source_features(source, detector, cache_dir())
-
 
     def run(snapshot):
         generate = network_fakes(snapshot.generator(), config.latent_size, config.resolution,

@@ -6,7 +6,6 @@ comes last: a folder without it is unfinished, and is made anew by the same comm
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import json
@@ -142,7 +141,7 @@ def write_dataset(out, recipe, splits, skipped, options, workers):
     work in `out`.
     """
     out = Path(out)
-    with _only_writer(out), _explain_full_disk(out):
+    with util.only_process(out, "making this data set"), _explain_full_disk(out):
         _remove_unfinished(out)
         work = out / _PARTIAL
         work.mkdir()
@@ -164,22 +163,6 @@ def write_dataset(out, recipe, splits, skipped, options, workers):
             "skipped": sum("annotation" not in entry for entry in skipped)}
         util.write_json(out / dataset_info.FILE_NAME, content)
     return content
-
-
-@contextlib.contextmanager
-def _only_writer(out):
-    """Hold the folder's lock. Raises UserError where another process has it."""
-    out.mkdir(parents=True, exist_ok=True)
-    fd = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise util.UserError(f"{out}: another process is making this data set; wait for it, "
-                                 "or choose another --out") from None
-        yield
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

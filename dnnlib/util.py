@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -86,6 +87,22 @@ def progress(iterable=None, total=None, desc=None, unit="it"):
     """A tqdm bar with rate and ETA on stderr; silent when stderr is not a terminal."""
     return tqdm(iterable, total=total, desc=desc, unit=unit, disable=None, dynamic_ncols=True,
                 smoothing=0.1)
+
+
+@contextlib.contextmanager
+def only_process(directory, doing):
+    """Hold a directory's lock. Raises UserError where another process is `doing` the same."""
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{directory}: another process is {doing}; wait for it, "
+                            "or choose another directory") from None
+        yield
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

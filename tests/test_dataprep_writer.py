@@ -15,7 +15,7 @@ from dataprep import annotations, sources, writer
 from dataprep.workers import ordered_map
 from dnnlib.dataset_info import open_dataset
 from dnnlib.tflib import tfrecords
-from dnnlib.util import UserError
+from dnnlib.util import UserError, only_process
 from tests.data_helpers import annotations_path, folder_bytes, make_source, photo_bytes, read_jsonl
 
 CLASSES = annotations.MODANET_CLASSES
@@ -179,7 +179,8 @@ def test_folders_of_others_are_not_removed(tmp_path, source):
 
 
 def test_two_writers_do_not_meet(tmp_path, source):
-    with writer._only_writer(tmp_path / "set"), pytest.raises(UserError, match="another process"):
+    with only_process(tmp_path / "set", "making it"), \
+            pytest.raises(UserError, match="another process"):
         write(tmp_path / "set", source)
 
 

@@ -1,6 +1,5 @@
 """train.py as its users meet it: options, plans, one-line errors."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +8,9 @@ import numpy as np
 import pytest
 
 import train
-from dnnlib.util import UserError
+from dnnlib.util import UserError, only_process
 from tests.data_helpers import FOUR, make_dataset, random_image
+from training.runs import find_run, make_run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,36 +77,38 @@ def test_tables_on_the_command_line():
     assert isinstance(train.parse_table("64")[4], int)
 
 
-def test_run_directories(data, tmp_path):
-    """The same command continues its unfinished run, else a new directory is made."""
-    from training.dataset import open_dataset
-    dataset = open_dataset(data)
-
-    def directory(*more):
-        options = train.parse_options([f"--results={tmp_path}", *more])
-        record = {"variant": "rgb", "resolution": 16, "lrate": {4: 0.001},
-                  "seed": 1 if "--seed=1" in more else 0, "init_from": None}
-        return train.run_directory(options, record, dataset)
-
-    first = directory()
+def test_run_directories(tmp_path):
+    """The same command continues its unfinished run; a finished one, or others, get a new one."""
+    record = {"variant": "rgb", "lrate": {4: 0.001}, "seed": 0}
+    assert find_run(None, tmp_path, record) is None
+    first = make_run(None, tmp_path, "rgb-small-16", record)
     assert first.name == "00000-rgb-small-16"
-    assert directory() == first
-    assert directory("--seed=1").name.startswith("00001")
+    assert find_run(None, tmp_path, record) == first
+    assert find_run(None, tmp_path, {**record, "seed": 1}) is None
     (first / "network-final.safetensors").touch()
-    assert directory().name.startswith("00002")
+    assert find_run(None, tmp_path, record) is None
+    assert find_run(first, tmp_path, record) == first
+    with pytest.raises(UserError, match="seed: 0 there, 5 now"):
+        find_run(first, tmp_path, {**record, "seed": 5})
+    (first / "training_options.json").write_text("[1]")
+    with pytest.raises(UserError, match="damaged"):
+        find_run(first, tmp_path, record)
 
 
-def test_another_command_in_the_same_directory_is_refused(data, tmp_path, monkeypatch):
-    # The devices of this process are made already.
-    monkeypatch.setattr("dnnlib.tflib.distribute.create_strategy", lambda device, gpus: None)
-    run_dir = tmp_path / "run"
-    run_dir.mkdir()
-    from training.config import preset_config
-    stored = {**preset_config("demo-32", {"data": str(data)}).to_json(), "init_from": None}
-    (run_dir / "training_options.json").write_text(json.dumps(stored))
-    message = failure("--preset=demo-32", f"--data={data}", "--resolution=16", f"--run={run_dir}",
-                      "--device=cpu", "--seed=5")
-    assert "seed: 1000 there, 5 now" in message
+def test_two_processes_do_not_share_a_run(tmp_path):
+    with only_process(tmp_path, "training"), pytest.raises(UserError, match="another process"), \
+            only_process(tmp_path, "training"):
+        raise AssertionError("two at once")
+
+
+def test_checks_before_anything_is_made(data, tmp_path):
+    common = [f"--data={data}", "--device=cpu", f"--results={tmp_path}"]
+    assert "fid" in failure(*common, "--metrics=foo")
+    assert "takes" in failure(*common, "--variant=2d", "--rgb-kimg=10")
+    assert "--fmap-base" in failure(*common, "--fmap-base=2", "--preset=demo-32",
+                                   "--resolution=16")
+    assert "no such snapshot" in failure(*common, "--init-from=77")
+    assert not list(tmp_path.iterdir())
 
 
 def test_errors_are_one_line_and_status_2():

@@ -135,7 +135,7 @@ def test_rgb_stage_is_the_same_in_all_variants(datasets, tmp_path):
 
 
 def test_start_from_an_rgb_snapshot(datasets, tmp_path):
-    rgb = config_for(datasets, variant="rgb", rgb_kimg=0.016)
+    rgb = config_for(datasets, variant="rgb", rgb_kimg=0.016, initial_resolution=8)
     begin(rgb, tmp_path / "rgb").run()
     snapshot = load_snapshot(tmp_path / "rgb" / "network-final.safetensors")
     config = config_for(datasets, variant="c")

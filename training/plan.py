@@ -2,7 +2,7 @@
 
 from training.schedule import stage_ends, training_schedule
 
-STEP_NIMG = 1000
+LOOKS = 2000  # at the schedule; a stretch shorter than one of them would not be seen
 
 
 def describe_plan(config, dataset, first_stage="rgb"):
@@ -25,11 +25,21 @@ def describe_plan(config, dataset, first_stage="rgb"):
 
 def _stretches(config, num_classes, first_stage, total):
     """[(first nimg, nimg after the last, Stage)] of stretches of one optimizer phase."""
-    stretches = []
-    for nimg in range(0, max(total, 1), STEP_NIMG):
-        stage = training_schedule(config, num_classes, nimg, first_stage)
-        if stretches and stretches[-1][2].optimizer_phase == stage.optimizer_phase:
-            stretches[-1][1] = min(nimg + STEP_NIMG, total)
-        else:
-            stretches.append([nimg, min(nimg + STEP_NIMG, total), stage])
-    return stretches
+    def look(nimg):
+        return training_schedule(config, num_classes, nimg, first_stage)
+
+    step = max(total // LOOKS, 1)
+    starts = [0]
+    for nimg in range(step, max(total, 1), step):
+        if look(nimg).optimizer_phase != look(nimg - step).optimizer_phase:
+            starts.append(_first_change(look, nimg - step, nimg))
+    return [(start, end, look(start)) for start, end in zip(starts, [*starts[1:], total])]
+
+
+def _first_change(look, low, high):
+    """The first nimg of (low, high] at which another phase than low's has begun."""
+    phase = look(low).optimizer_phase
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if look(middle).optimizer_phase == phase else (low, middle)
+    return high

@@ -154,7 +154,7 @@ def find_snapshot(spec=None, results_dir="results"):
     matches = [run for run in runs if str(spec).isdigit() and int(run.name[:5]) == int(spec)]
     if matches:
         return best_snapshot(matches[0])
-    raise UserError(f"--network={spec}: no such file, run directory or run number; "
+    raise UserError(f"{spec}: no such snapshot, run directory or run number; "
                     f"runs in {results_dir}: "
                     f"{', '.join(run.name for run in runs) or 'none'}")
 
@@ -163,7 +163,10 @@ def best_snapshot(run_dir):
     """The run's best snapshot by its best.json, else its newest one."""
     record = Path(run_dir) / "best.json"
     if record.is_file():
-        path = Path(run_dir) / util.read_json(record)["snapshot"]
+        best = util.read_json(record)
+        if not isinstance(best, dict) or not isinstance(best.get("snapshot"), str):
+            raise UserError(f"{record}: damaged; delete it, or name a snapshot file")
+        path = Path(run_dir) / best["snapshot"]
         if path.is_file():
             return path
     snapshots = sorted(Path(run_dir).glob("network-snapshot-*.safetensors"))

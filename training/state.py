@@ -73,16 +73,34 @@ def new_optimizers(networks):
     return {name: Adam(network.trainables) for name, network in networks.items() if name != "Gs"}
 
 
-def state_from_snapshot(snapshot, config, classes):
-    """Networks of a snapshot as the start of the stage after its own (the last: of its own).
+def first_stage_after(header, config):
+    """The stage that a training begins with when it starts from a snapshot: the one after its own,
+    or its own where that is the last.
 
-    Raises UserError where the snapshot does not fit the configuration or lacks a critic.
+    Raises UserError where the snapshot cannot start this variant.
     """
-    stage = snapshot.header["stage"]
-    stages = variant_stages(config.variant)
+    stage, stages = header.get("stage"), variant_stages(config.variant)
+    if header.get("kind") != "networks":
+        raise UserError("--init-from: a training state or the like; a network snapshot is wanted")
     if stage not in stages:
         raise UserError(f"--init-from: a snapshot of stage {stage!r} cannot start "
                         f"--variant={config.variant}")
+    if header["lod"]["resolution"] < header["networks"]["G"]["config"]["resolution"] \
+            or header["lod"]["fade"]:
+        raise UserError("--init-from: this snapshot still grows in resolution; take a later one of "
+                        "its run")
+    if config.variant == "rgb" and config.resolution != config.initial_resolution:
+        raise UserError("--init-from: --variant=rgb would grow its trained network once more; give "
+                        "--initial-resolution and --resolution alike to train on at that size")
+    return stages[min(stages.index(stage) + 1, len(stages) - 1)]
+
+
+def state_from_snapshot(snapshot, config, classes):
+    """Networks of a snapshot as the start of `first_stage_after` it.
+
+    Raises UserError where the snapshot does not fit the configuration or lacks a critic.
+    """
+    stage, first = snapshot.header["stage"], first_stage_after(snapshot.header, config)
     if stage == "classes" and snapshot.classes != tuple(classes):
         raise UserError(f"--init-from: its classes are {', '.join(snapshot.classes)}, this data "
                         f"set's {', '.join(classes)}")
@@ -97,7 +115,6 @@ def state_from_snapshot(snapshot, config, classes):
     if G_config["num_channels"] != expected:
         raise UserError(f"--init-from: it draws {G_config['num_channels']} channels, this data set "
                         f"has {expected} in stage {stage}")
-    first = stages[min(stages.index(stage) + 1, len(stages) - 1)]
     critics = stage_critics(config.variant, first, len(classes))
     needed = {"G", "Gs", *(f"D_{c.name if first == stage else c.grows_from}" for c in critics)}
     if not needed <= set(snapshot.networks):

@@ -1,0 +1,69 @@
+"""What must fit together before a training starts; each check raises UserError."""
+
+import dataclasses
+
+from dnnlib.tflib.distribute import replica_rows
+from dnnlib.util import UserError
+from training.config import by_resolution
+from training.dataset import open_dataset
+
+
+def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb"):
+    """The config with its resolution set; everything that would fail later is checked now."""
+    resolution = config.resolution or dataset.resolution
+    if resolution > dataset.resolution:
+        raise UserError(f"--resolution={resolution}: {dataset.path} goes up to "
+                        f"{dataset.resolution}; make a larger one with dataset_tool.py "
+                        f"--resolution={resolution}")
+    if config.variant != "rgb" and not dataset.classes:
+        raise UserError(f"--variant={config.variant}: {dataset.path} has no segmentation maps; "
+                        "only --variant=rgb can train on it")
+    config = dataclasses.replace(config, resolution=resolution)
+    check_networks(config)
+    check_growth(config, first_stage)
+    check_untagged(config)
+    check_minibatches(config, num_replicas)
+    return config
+
+
+def check_networks(config):
+    """At least one feature map everywhere, and a size to start from."""
+    finest = config.fmap_base >> (config.resolution.bit_length() - 2)
+    if finest < 1:
+        raise UserError(f"--fmap-base={config.fmap_base}: no feature map is left at "
+                        f"{config.resolution}x{config.resolution}; give at least "
+                        f"{1 << (config.resolution.bit_length() - 2)}")
+    if config.initial_resolution > config.resolution:
+        raise UserError(f"--initial-resolution={config.initial_resolution} is above the target, "
+                        f"{config.resolution}")
+
+
+def check_growth(config, first_stage):
+    """The channels grow at full resolution: the RGB stage must have reached it."""
+    octaves = (config.resolution // config.initial_resolution).bit_length() - 1
+    needed = octaves * (config.hold_kimg + config.fade_kimg)
+    if first_stage == "rgb" and config.variant != "rgb" and config.rgb_kimg < needed:
+        raise UserError(f"--rgb-kimg={config.rgb_kimg:g}: growing from {config.initial_resolution} "
+                        f"to {config.resolution} takes {needed:g} kimg (--hold-kimg and "
+                        f"--fade-kimg at each of {octaves} resolutions)")
+
+
+def check_untagged(config):
+    """The extra photos serve up to the full resolution."""
+    if not config.untagged:
+        return
+    extra = open_dataset(config.untagged)
+    if extra.resolution < config.resolution:
+        raise UserError(f"--untagged: {extra.path} goes up to {extra.resolution}, this training "
+                        f"to {config.resolution}; make a larger one with dataset_tool.py "
+                        f"--resolution={config.resolution}")
+    if not extra.splits.get("train"):
+        raise UserError(f"--untagged: {extra.path} has no training images")
+
+
+def check_minibatches(config, num_replicas):
+    """Every minibatch can be shared by the devices, at whatever resolution it comes."""
+    resolution = config.initial_resolution
+    while resolution <= config.resolution:
+        replica_rows(by_resolution(config.minibatch, resolution), num_replicas, 0)
+        resolution *= 2
