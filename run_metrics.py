@@ -94,6 +94,8 @@ def parse_options(argv):
     add("--floor", action="store_true", help="print each metric between two halves of the reals")
     add("--dry-run", action="store_true", help="say what would be done")
     options = parser.parse_args(argv)
+    if options.fakes and options.trunc is not None:
+        raise UserError("--trunc is for a network's images; those of --fakes are made already")
     if options.minibatch < 1:
         raise UserError(f"--minibatch={options.minibatch}: at least 1")
     if not 0 <= options.seed < 2**32:

@@ -29,6 +29,12 @@ def create_modanet(config, say):
 def create_synthetic(config, say):
     """Drawn figures -> JPEGs and COCO annotations in `<out>/raw`, and through the same code."""
     raw = Path(config.out) / "raw"
+    # Before anything is drawn over: a finished set of other drawings, splits that cannot be.
+    if (Path(config.out) / dataset_info.FILE_NAME).exists() \
+            and not synthetic.is_drawn(raw, config.num_images, config.seed):
+        raise util.UserError(f"{config.out} holds a finished data set of other drawings; choose "
+                             "another --out or delete it")
+    writer.check_splits(*_split_sizes(config, config.num_images, True), config.num_images)
     if config.dry_run:
         say(f"would draw {config.num_images} photos into {raw}; dry run: nothing written")
         return None

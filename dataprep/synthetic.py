@@ -33,6 +33,18 @@ _HAIR = ((30, 24, 22), (58, 38, 26), (104, 68, 40), (168, 122, 70), (214, 178, 1
          (150, 148, 146))
 
 
+def _info(num_images, seed):
+    """What the annotations say of the drawing that they belong to."""
+    return {"description": "drawn figures in ModaNet's layout", "version": _VERSION,
+            "num_images": num_images, "seed": seed}
+
+
+def is_drawn(raw, num_images, seed):
+    """Whether `raw` holds all photos of this very drawing."""
+    path = Path(raw) / "annotations" / TRAIN_JSON
+    return path.exists() and util.read_json(path).get("info") == _info(num_images, seed)
+
+
 def draw_all(raw, num_images, seed, workers):
     """Draw photos into `raw`/images and write `raw`/annotations; returns the annotations' path.
 
@@ -40,10 +52,8 @@ def draw_all(raw, num_images, seed, workers):
     replaced. The result does not depend on `workers`.
     """
     raw = Path(raw)
-    path = raw / "annotations" / TRAIN_JSON
-    info = {"description": "drawn figures in ModaNet's layout", "version": _VERSION,
-            "num_images": num_images, "seed": seed}
-    if path.exists() and util.read_json(path).get("info") == info:
+    path, info = raw / "annotations" / TRAIN_JSON, _info(num_images, seed)
+    if is_drawn(raw, num_images, seed):
         return path
     path.unlink(missing_ok=True)
     shutil.rmtree(raw / "images", ignore_errors=True)

@@ -76,14 +76,19 @@ def _labels(photo, size):
     return annotations.label_map(photo, size)
 
 
+def check_splits(num_val, num_test, num_items):
+    """Raise UserError where nothing would be left for training."""
+    if num_val + num_test >= num_items:
+        raise util.UserError(f"{num_val} validation and {num_test} test photos leave none of the "
+                             f"{num_items} for training; ask for fewer (--num-val, --num-test)")
+
+
 def choose_splits(items, num_val, num_test, seed):
     """{split: items}: a seeded order, cut into validation, test and the rest, train.
 
     Raises UserError where there are too few items.
     """
-    if num_val + num_test >= len(items):
-        raise util.UserError(f"{num_val} validation and {num_test} test photos leave none of the "
-                             f"{len(items)} for training; ask for fewer (--num-val, --num-test)")
+    check_splits(num_val, num_test, len(items))
     order = np.random.default_rng(seed).permutation(len(items))
     shuffled = [items[i] for i in order]
     return {"train": shuffled[num_val + num_test:], "val": shuffled[:num_val],

@@ -408,7 +408,7 @@ def test_a_folder_of_other_things_is_left_alone(networks, tmp_path, script):
 
 
 @pytest.mark.parametrize("argv, message", [
-    (["--network=no/such/file"], "no such file"), (["--network=77"], "00002-classes"),
+    (["--network=no/such/file"], "no such snapshot"), (["--network=77"], "00002-classes"),
     (["--replay=no-such.jsonl"], "no such file"),
     (["--network=2", "--style-mix", "--col-styles=0-6"], "layers 0-5")])
 def test_what_is_not_there_is_named(networks, script, argv, message):

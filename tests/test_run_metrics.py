@@ -158,7 +158,7 @@ def test_dry_run_touches_nothing(run, results, cache, capsys):
     (["--split=all"], "no images in split 'all'; it has: train, val, test"),
     (["--data=nowhere"], "data set nowhere does not exist"),
     (["--fakes=nowhere"], "--fakes needs --reals"),
-    (["--network=99"], "--network=99: no such file, run directory or run number"),
+    (["--network=99"], "99: no such snapshot, run directory or run number"),
     (["--minibatch=0"], "--minibatch=0: at least 1"),
     (["--seed=-1"], "--seed=-1: 0 to"),
     (["--inception=nowhere.pb"], r"nowhere\.pb: no such file; get https")])

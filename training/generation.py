@@ -30,8 +30,6 @@ class Sampler:
     def __init__(self, path):
         """Load Gs. Raises UserError for a file that is missing, damaged or of another kind."""
         snapshot = load_snapshot(path, names=("Gs",))
-        if "Gs" not in snapshot.networks or snapshot.header.get("kind") != "networks":
-            raise UserError(f"{path}: a training state or the like; a network snapshot is wanted")
         self.path, self.network = Path(path), snapshot.networks["Gs"]
         self.classes, self.digest = snapshot.classes, snapshot.header["digest"]
         self.resolution = snapshot.header["lod"]["resolution"]

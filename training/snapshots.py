@@ -59,8 +59,14 @@ def save_container(path, header, groups):
 
 
 def read_header(path):
-    """The header of a container. Raises UserError for a missing, damaged or foreign file."""
-    return _open_container(path, lambda file, header: header)
+    """The header of a network snapshot. Raises UserError where `path` is missing or not one."""
+    return _check_kind(path, _open_container(path, lambda file, header: header))
+
+
+def _check_kind(path, header):
+    if header.get("kind") != "networks":
+        raise UserError(f"{path}: a training state; a network snapshot is wanted")
+    return header
 
 
 def load_container(path):
@@ -115,8 +121,7 @@ def load_snapshot(path, names=None):
     Raises UserError where the file is missing, damaged or does not fit its own header.
     """
     header, groups = load_container(path)
-    if header.get("kind") == "state":
-        raise UserError(f"{path}: a training state; a network snapshot is wanted")
+    _check_kind(path, header)
     return Snapshot(networks_from_groups(header, groups, path, names), header, Path(path))
 
 

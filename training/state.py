@@ -80,8 +80,6 @@ def first_stage_after(header, config):
     Raises UserError where the snapshot cannot start this variant.
     """
     stage, stages = header.get("stage"), variant_stages(config.variant)
-    if header.get("kind") != "networks":
-        raise UserError("--init-from: a training state or the like; a network snapshot is wanted")
     if stage not in stages:
         raise UserError(f"--init-from: a snapshot of stage {stage!r} cannot start "
                         f"--variant={config.variant}")

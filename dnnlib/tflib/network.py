@@ -1,8 +1,7 @@
 """Network: named variables and the configuration that made them.
 
 A network is built by name and keyword arguments, holds its variables under the official release's
-names, and can be copied, averaged into another, digested and run in minibatches. Saving is the
-snapshots' business.
+names, and can be copied and digested. Saving is the snapshots' business, averaging the turn's.
 """
 
 import hashlib
