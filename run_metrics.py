@@ -11,9 +11,7 @@ from dnnlib import util
 from dnnlib.dataset_info import FILE_NAME, open_dataset
 from dnnlib.download import cache_dir
 from dnnlib.util import UserError
-from metrics import inception
-from metrics.fakes import network_fakes
-from metrics.features import source_features
+from metrics.features import MINIBATCH, source_features
 from metrics.inception_weights import cached_file
 from metrics.metric_base import (
     evaluate,
@@ -23,9 +21,6 @@ from metrics.metric_base import (
     unavailable,
 )
 from metrics.sources import folder_source, split_source
-from training.dataset import read_split
-from training.generation import TRUNCATION_CUTOFF
-from training.snapshots import find_snapshot, load_snapshot, read_header
 
 EXAMPLES = """\
   python run_metrics.py --metrics=fid50k,is50k
@@ -50,6 +45,10 @@ class Fakes:
 def main(argv):
     """Parse options, compute what can be computed, print and record it. Returns the exit status."""
     options = parse_options(argv)
+    # Imported here so that --help and wrong options answer at once.
+    from metrics.inception import load_detector
+    from training.snapshots import find_snapshot, read_header
+
     names = list(dict.fromkeys(options.metrics.split(",")))
     counts = {name: parse_metric(name)[1] for name in names}
     header = {}
@@ -62,7 +61,7 @@ def main(argv):
         return 0
     fakes = folder_fakes(options) if options.fakes else snapshot_fakes(options)
     need_logits = any(parse_metric(name)[0].uses_logits for name in names)
-    detector = inception.load_detector(options.inception, need_logits, options.minibatch)
+    detector = load_detector(options.inception, need_logits, options.minibatch)
     skipped = unavailable(names, detector)
     for reason in skipped.values():
         print(f"skipped: {reason}", file=sys.stderr)
@@ -87,7 +86,7 @@ def parse_options(argv):
         "or .tgz (default: cache, download, pip)")
     add("--trunc", type=float, metavar="PSI", help="truncation psi (default: none, as is usual)")
     add("--seed", type=int, default=0, help="of latents and noise")
-    add("--minibatch", type=int, default=inception.MINIBATCH, help="images at a time")
+    add("--minibatch", type=int, default=MINIBATCH, help="images at a time")
     add("--reals", metavar="DIR", help="compare with these images: a folder, a data set or one of "
         "its splits' directories")
     add("--fakes", metavar="DIR", help="judge these images instead of a network's")
@@ -120,6 +119,8 @@ def open_source(directory, split, resolution=None):
 
     resolution: of a data set's images (default: its own).
     """
+    from training.dataset import read_split
+
     directory = Path(directory)
     if (directory.parent / FILE_NAME).is_file():
         directory, split = directory.parent, directory.name
@@ -138,6 +139,10 @@ def folder_fakes(options):
 
 def snapshot_fakes(options):
     """A snapshot's Gs as Fakes: truncated only if asked to, random noise, upscaled if need be."""
+    from metrics.fakes import network_fakes
+    from training.generation import TRUNCATION_CUTOFF
+    from training.snapshots import load_snapshot
+
     snapshot = load_snapshot(options.network, names=("Gs",))
     Gs, header = snapshot.networks["Gs"], snapshot.header
     generate = network_fakes(snapshot.generator(options.trunc), Gs.latent_size, Gs.resolution,
@@ -155,6 +160,8 @@ def snapshot_fakes(options):
 
 def judge(names, fakes, reals, detector, options, argv):
     """Compute `names`, print every value, append every record."""
+    from metrics.inception import RESIZE
+
     start = time.time()
     real_features = reals and source_features(reals, detector, cache_dir())
     if fakes.limit:
@@ -170,7 +177,7 @@ def judge(names, fakes, reals, detector, options, argv):
             "metric": name, "results": values, "num_fakes": count,
             "num_reals": reals.count if uses_reals else None,
             "reals": reals.about if uses_reals else None, **fakes.about,
-            "detector": detector.name, "resize": inception.RESIZE,
+            "detector": detector.name, "resize": RESIZE,
             "detector_hash": detector.logits_digest if not uses_reals else detector.digest,
             "floor": floors.get(name), "minibatch": options.minibatch,
             "time_sec": round(time.time() - start, 1),

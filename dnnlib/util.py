@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from dnnlib.quiet import native_greetings_hidden
+
 
 class UserError(Exception):
     """A mistake its user can mend, in one line: what, where, what is allowed or what to do."""
@@ -23,19 +26,31 @@ def run_main(main):
     """Run a script's `main(argv)` and leave with its exit status.
 
     UserError and operating-system errors become one line on stderr and status 2; Ctrl-C becomes
-    130. The traceback is shown only when `--debug` is among the arguments.
+    130. A traceback, and what TensorFlow's C++ side says at its start, are shown only when
+    `--debug` is among the arguments.
     """
     argv = sys.argv[1:]
+    if "--debug" in argv:
+        sys.exit(_run(main, argv))
+    with native_greetings_hidden():
+        status = _run(main, argv)
+    sys.exit(status)
+
+
+def _run(main, argv):
+    """main(argv)'s exit status, its errors told on stderr."""
     try:
-        sys.exit(main(argv))
+        return main(argv)
+    except SystemExit as leaving:  # of --help
+        return leaving.code
     except (UserError, OSError) as error:
         if "--debug" in argv:
             traceback.print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        return 130
 
 
 def one_line(error):
@@ -192,3 +207,13 @@ def format_time(seconds):
     if s < 86400:
         return f"{s // 3600}h {s // 60 % 60:02d}m {s % 60:02d}s"
     return f"{s // 86400}d {s // 3600 % 24:02d}h {s // 60 % 60:02d}m"
+
+
+def arrays_digest(arrays):
+    """sha256 hex over names, shapes and little-endian float32 bytes, in the order of the names."""
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name], "<f4", order="C")
+        sha.update(f"{name}{array.shape}".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()

@@ -7,12 +7,12 @@ of the weights. Images are resized inside, as the original graph does it.
 import numpy as np
 import tensorflow as tf
 
+from metrics.features import MINIBATCH
 from metrics.inception_layers import TRUNK, Conv, Pool, kernel_shapes
 from metrics.inception_weights import DIGEST, LOGITS, find_weights
 
 SIZE = 299
 EPSILON = 0.001
-MINIBATCH = 16
 RESIZE = f"the graph's own bilinear to {SIZE}x{SIZE}: no aligned corners, no half-pixel centres"
 
 

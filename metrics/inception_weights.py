@@ -24,8 +24,7 @@ import numpy as np
 
 from dnnlib import util
 from dnnlib.download import cache_dir, check_file, download
-from dnnlib.tflib.network import arrays_digest
-from dnnlib.util import UserError
+from dnnlib.util import UserError, arrays_digest
 from metrics.graphdef import read_constants
 from metrics.inception_layers import TRUNK, kernel_shapes
 

@@ -103,7 +103,7 @@ def test_the_newest_network_against_the_test_split(run, results, data, capsys):
 
 def test_same_seed_same_number(run, results, weights, monkeypatch):
     detector = load_detector(weights / "small.pb")
-    monkeypatch.setattr(run_metrics.inception, "load_detector", lambda *options: detector)
+    monkeypatch.setattr("metrics.inception.load_detector", lambda *options: detector)
     numbers = []
     for options in (["--seed=1"], ["--seed=1", "--minibatch=5"], ["--seed=2"],
                     ["--seed=1", "--trunc=0.5"], ["--seed=1", "--split=val"]):
@@ -174,6 +174,6 @@ def test_no_run_yet(tmp_path):
 
 def test_weights_are_not_fetched_for_a_mistake(monkeypatch, tmp_path):
     """Nothing is downloaded before names and data are known to be good."""
-    monkeypatch.setattr(run_metrics.inception, "load_detector", None)
+    monkeypatch.setattr("metrics.inception.load_detector", None)
     with pytest.raises(UserError, match=r"no such folder|does not exist"):
         run_metrics.main(["--fakes=a", f"--reals={tmp_path / 'none'}"])

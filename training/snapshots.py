@@ -17,8 +17,8 @@ from safetensors.numpy import save
 
 import training.networks_stylegan  # noqa: F401 (registers the networks that snapshots name)
 from dnnlib import util
-from dnnlib.tflib.network import NETWORKS, arrays_digest, build
-from dnnlib.util import UserError
+from dnnlib.tflib.network import NETWORKS, build
+from dnnlib.util import UserError, arrays_digest
 
 FORMAT_VERSION = 1
 STATE_PATTERN = re.compile(r"training-state-(\d+)\.safetensors")

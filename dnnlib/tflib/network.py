@@ -4,7 +4,6 @@ A network is built by name and keyword arguments, holds its variables under the 
 names, and can be copied and digested. Saving is the snapshots' business, averaging the turn's.
 """
 
-import hashlib
 import inspect
 import zlib
 
@@ -12,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.registry import Registry
-from dnnlib.util import UserError
+from dnnlib.util import UserError, arrays_digest
 
 NETWORKS = Registry("network")
 
@@ -87,13 +86,3 @@ def build(type_name, name, config):
     if unknown:
         raise UserError(f"{type_name} does not know {unknown}; known: {sorted(known)}")
     return network_class(name, **config)
-
-
-def arrays_digest(arrays):
-    """sha256 hex over names, shapes and little-endian float32 bytes, in the order of the names."""
-    sha = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.asarray(arrays[name], "<f4", order="C")
-        sha.update(f"{name}{array.shape}".encode())
-        sha.update(array.tobytes())
-    return sha.hexdigest()
