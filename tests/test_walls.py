@@ -14,8 +14,8 @@ WITHOUT_TENSORFLOW = [
     "dnnlib.util", "dnnlib.registry", "dnnlib.channels", "dnnlib.pictures",
     "training.config", "training.critics", "training.schedule",
     "dataprep.annotations", "dataprep.pyramid", "dataprep.writer",
-    "metrics.metric_base", "metrics.frechet_inception_distance", "metrics.kernel_inception_distance",
-    "metrics.inception_score"]
+    "metrics.metric_base", "metrics.frechet_inception_distance",
+    "metrics.kernel_inception_distance", "metrics.inception_score"]
 
 
 def imports(path):
