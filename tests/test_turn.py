@@ -70,10 +70,10 @@ def test_image_critic_leaves_the_maps_alone(tiny_config, rng):
 
 
 def test_joint_rgb_grad_zero_keeps_the_joint_critic_off_the_colours(tiny_config, rng):
-    config = tiny_config(joint_rgb_grad=0.0)
+    config = tiny_config()
     state = state_in_stage(config, "classes")
     before = state.networks["G"].get_arrays()["G_synthesis/ToRGB_lod0/weight"]
-    critic = Critic("joint", 3 + NUM_CLASSES)
+    critic = stage_critics("2d", "classes", NUM_CLASSES, joint_rgb_grad=0.0)[1]
     make_turn(config, state, critic)(reals(rng, critic), 0, 0.0, 0.001)
     after = state.networks["G"].get_arrays()["G_synthesis/ToRGB_lod0/weight"]
     np.testing.assert_array_equal(after[..., :3], before[..., :3])

@@ -15,12 +15,14 @@ STAGES = ("rgb", "binary", "classes")
 class Critic:
     """A discriminator's place in training: it sees the first `channels` channels of every image.
 
-    `grows_from`: the critic of the stage before whose weights it starts from.
+    `grows_from`: the critic of the stage before whose weights it starts from. `rgb_grad`: scale of
+    its gradient on G's colour channels.
     """
 
     name: str
     channels: int
     grows_from: str | None = None
+    rgb_grad: float = 1.0
 
 
 def stage_channels(stage_name, num_classes):
@@ -28,7 +30,7 @@ def stage_channels(stage_name, num_classes):
     return NUM_COLOURS + {"rgb": 0, "binary": 1, "classes": num_classes}[stage_name]
 
 
-def stage_critics(variant, stage_name, num_classes):
+def stage_critics(variant, stage_name, num_classes, joint_rgb_grad=1.0):
     """The critics of one stage, in the order of their turns.
 
     All variants share the RGB stage, so that one RGB training serves them all.
@@ -37,7 +39,8 @@ def stage_critics(variant, stage_name, num_classes):
     if stage_name == "rgb":
         return (image_critic,)
     joint = Critic("joint", stage_channels(stage_name, num_classes),
-                   grows_from="rgb" if stage_name == "binary" else "joint")
+                   grows_from="rgb" if stage_name == "binary" else "joint",
+                   rgb_grad=joint_rgb_grad)
     return (image_critic, joint) if variant == "2d" else (joint,)
 
 

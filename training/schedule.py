@@ -86,7 +86,7 @@ def make_stage(config, num_classes, name, lod=0.0):
     resolution = config.resolution >> floor(lod)
     return Stage(
         name=name, channels=stage_channels(name, num_classes),
-        critics=stage_critics(config.variant, name, num_classes),
+        critics=stage_critics(config.variant, name, num_classes, config.joint_rgb_grad),
         lod=lod, resolution=resolution, fade=lod - floor(lod),
         minibatch=by_resolution(config.minibatch, resolution),
         lrate=by_resolution(config.lrate, resolution),

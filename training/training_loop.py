@@ -161,12 +161,7 @@ class Training:
         p = self.progress
         critic = stage.critics[p.step % len(stage.critics)]
         if critic.name not in self.turns:
-            self.turns[critic.name] = Turn(
-                self.strategy, self.config, self.state.networks, self.state.optimizers, critic,
-                stage.resolution, stage.fade > 0, stage.minibatch)
-            self.streams[critic.name] = iter(self._stream(
-                stage.resolution, critic.channels, stage.minibatch, self.config.seed,
-                p.stream_nimg.get(critic.name, 0), with_untagged=critic.name == "rgb"))
+            self._prepare(critic, stage)
         reals = next(self.streams[critic.name])
         for name, value in self.turns[critic.name](reals, p.step, stage.fade, stage.lrate).items():
             is_shared = name.startswith("Progress/") or name == "Loss/G"
@@ -174,6 +169,17 @@ class Training:
         p.step += 1
         p.cur_nimg += stage.minibatch
         p.stream_nimg[critic.name] = p.stream_nimg.get(critic.name, 0) + stage.minibatch
+
+    def _prepare(self, critic, stage):
+        """Make a critic's turn, which its first call compiles, and its stream of reals."""
+        self.log.info(f"compiling: critic {critic.name} at {stage.resolution}x{stage.resolution}"
+                      f"{', fading in' if stage.fade else ''}")
+        self.turns[critic.name] = Turn(
+            self.strategy, self.config, self.state.networks, self.state.optimizers, critic,
+            stage.resolution, stage.fade > 0, stage.minibatch)
+        self.streams[critic.name] = iter(self._stream(
+            stage.resolution, critic.channels, stage.minibatch, self.config.seed,
+            self.progress.stream_nimg.get(critic.name, 0), with_untagged=critic.name == "rgb"))
 
     def _stream(self, resolution, num_channels, minibatch, seed, start_nimg=0, with_untagged=False):
         """Real images; the image critic's stream takes the untagged photos in."""
@@ -242,11 +248,10 @@ class Training:
         """fakes%06d.png from latents that stay the same all through the training, not truncated."""
         self._save_reals(stage)
         Gs = self.state.networks["Gs"]
-        latents = self._grid_latents(GRID_COLUMNS * GRID_ROWS)
-        fakes = np.concatenate([
-            Gs(latents[i:i + 8], resolution=stage.resolution, fade=stage.fade).numpy()
-            for i in range(0, len(latents), 8)])
-        grid = pictures.pair_grid(fakes, GRID_COLUMNS)
+        rows = [pictures.pair_grid(Gs(latents, resolution=stage.resolution, fade=stage.fade),
+                                   GRID_COLUMNS)
+                for latents in np.split(self._grid_latents(GRID_COLUMNS * GRID_ROWS), GRID_ROWS)]
+        grid = np.concatenate(rows)
         pictures.save_png(self.run_dir / f"fakes{self._kimg_name(stage)}.png", grid)
         with self.writer.as_default():
             tf.summary.image("fakes", grid[None], step=self.progress.cur_nimg)
@@ -266,10 +271,10 @@ class Training:
         path = self.run_dir / ("reals.png" if stage.name == "rgb" else f"reals-{stage.name}.png")
         if path.is_file():
             return
-        count = GRID_COLUMNS * GRID_ROWS
-        stream = self._stream(self.config.resolution, stage.channels, count, seed=0)
-        reals = channels.to_signed(next(iter(stream)).numpy())
-        pictures.save_png(path, pictures.pair_grid(reals, GRID_COLUMNS))
+        stream = iter(self._stream(self.config.resolution, stage.channels, GRID_COLUMNS, seed=0))
+        rows = [pictures.pair_grid(channels.to_signed(next(stream).numpy()), GRID_COLUMNS)
+                for _ in range(GRID_ROWS)]
+        pictures.save_png(path, np.concatenate(rows))
 
     def _save_network(self, stage):
         """A network snapshot and its evaluation; returns {'Metrics/<name>': value}."""

@@ -130,8 +130,8 @@ class Turn:
             noise=lambda layer, height, width: draws.normal(
                 f"{purpose}/noise{layer}", [height, width, 1]))
         images = images[..., :self.critic.channels]
-        scale = self.config.joint_rgb_grad
-        if self.critic.name == "joint" and self.config.variant == "2d" and scale != 1:
+        scale = self.critic.rgb_grad
+        if scale != 1:
             rgb = images[..., channels.RGB]
             rgb = scale * rgb + (1 - scale) * tf.stop_gradient(rgb)
             images = tf.concat([rgb, images[..., channels.SEGMAPS]], axis=-1)
