@@ -4,10 +4,10 @@ PY := $(VENV)/bin/python
 # Less chatter from TensorFlow's own libraries; its errors still come through.
 export TF_CPP_MIN_LOG_LEVEL := 2
 
-# A demo of another length: make demo DEMO_IMAGES=60 DEMO_OPTIONS="--rgb-kimg=4 --classes-kimg=2"
-DEMO_IMAGES ?= 800
+# A demo of another length: make demo DEMO_IMAGES=60 DEMO_OPTIONS="--classes-kimg=2"
+DEMO_IMAGES ?= 300
 DEMO_OPTIONS ?=
-DEMO_METRICS ?= fid1k,kid1k
+DEMO_METRICS ?= fid300,kid300
 
 .PHONY: install test test-slow lint demo clean
 
@@ -33,7 +33,7 @@ demo: install
 	$(PY) train.py --preset=demo-32 --variant=2d --device=cpu --data=datasets/demo --results=results/demo \
 	  --run=results/demo/00000-2d-demo $(DEMO_OPTIONS)
 	$(PY) generate.py --network=results/demo/00000-2d-demo --seeds=0-31 --out=results/demo/pictures
-	$(PY) run_metrics.py --network=results/demo/00000-2d-demo --metrics=$(DEMO_METRICS)
+	$(PY) run_metrics.py --network=results/demo/00000-2d-demo --metrics=$(DEMO_METRICS) --split=train --floor
 	@echo "Look at results/demo/pictures (generated pairs) and results/demo/00000-2d-demo (grids, log, curves)."
 
 clean:

@@ -168,17 +168,19 @@ PRESETS = {
     "paper-256": dict(resolution=256, rgb_kimg=9000.0, binary_kimg=400.0, classes_kimg=3000.0,
                       lrate={4: 0.001, 256: 0.0015}),
     # One small GPU, or a patient CPU: recognisable figures at 64x64 from a few thousand photos.
-    # Networks a quarter as wide as the paper's train at about 6 images/s at 64x64 on two CPU cores.
+    # Networks a quarter as wide as the paper's train at about 10 images/s at 64x64 on two CPU
+    # cores: two days. R1's gamma follows the number of pixels from what worked at 32x32
+    # (docs/results.md). Not run by us.
     "small-64": dict(resolution=64, fmap_base=2048, fmap_max=128, latent_size=128, hold_kimg=100.0,
                      fade_kimg=100.0, rgb_kimg=1000.0, binary_kimg=50.0, classes_kimg=450.0,
-                     minibatch={4: 64, 32: 32, 64: 16}, tick_kimg={4: 20}, network_ticks=2,
-                     metrics="kid1k,fid1k"),
-    # All three stages on two CPU cores within minutes: shows that everything works, not what the
-    # method can do. `make demo` runs it; longer stages of the same networks made docs/results.md.
-    "demo-32": dict(resolution=32, fmap_base=512, fmap_max=64, latent_size=64, hold_kimg=2.0,
-                    fade_kimg=2.0, rgb_kimg=14.0, binary_kimg=2.0, classes_kimg=8.0,
-                    minibatch={4: 32}, lrate={4: 0.002}, smoothing_kimg=1.0, tick_kimg={4: 2},
-                    network_ticks=4, metrics="kid200,fid200"),
+                     minibatch={4: 64, 32: 32, 64: 16}, r1_gamma=4.0, grow_d="zero",
+                     tick_kimg={4: 20}, network_ticks=2, metrics="kid1k,fid1k"),
+    # All three stages on two CPU cores within ten minutes: shows that everything works, not what
+    # the method can do. `make demo` runs it; wider and longer ones made docs/results.md.
+    "demo-32": dict(resolution=32, fmap_base=512, fmap_max=64, latent_size=64, hold_kimg=4.0,
+                    fade_kimg=4.0, rgb_kimg=28.0, binary_kimg=4.0, classes_kimg=16.0,
+                    minibatch={4: 32, 32: 16}, lrate={4: 0.002}, r1_gamma=1.0, grow_d="zero",
+                    smoothing_kimg=1.0, tick_kimg={4: 4}, network_ticks=4, metrics="kid200,fid200"),
 }
 
 
