@@ -178,7 +178,7 @@ PRESETS = {
     # All three stages on two CPU cores within ten minutes: shows that everything works, not what
     # the method can do. `make demo` runs it; wider and longer ones made docs/results.md.
     "demo-32": dict(resolution=32, fmap_base=512, fmap_max=64, latent_size=64, hold_kimg=4.0,
-                    fade_kimg=4.0, rgb_kimg=28.0, binary_kimg=4.0, classes_kimg=16.0,
+                    fade_kimg=4.0, rgb_kimg=28.0, binary_kimg=4.0, classes_kimg=40.0,
                     minibatch={4: 32, 32: 16}, lrate={4: 0.002}, r1_gamma=1.0, grow_d="zero",
                     smoothing_kimg=1.0, tick_kimg={4: 4}, network_ticks=4, metrics="kid200,fid200"),
 }
