@@ -32,8 +32,8 @@ demo: install
 	$(PY) dataset_tool.py create_synthetic --num-images=$(DEMO_IMAGES) --resolution=32 --out=datasets/demo
 	$(PY) train.py --preset=demo-32 --variant=2d --device=cpu --data=datasets/demo --results=results/demo \
 	  --run=results/demo/00000-2d-demo $(DEMO_OPTIONS)
-	$(PY) generate.py --network=results/demo/00000-2d-demo --seeds=0-31 --out=results/demo/pictures
-	$(PY) run_metrics.py --network=results/demo/00000-2d-demo --metrics=$(DEMO_METRICS) --split=train --floor
+	$(PY) generate.py --network=results/demo/00000-2d-demo/network-final.safetensors --seeds=0-31 --out=results/demo/pictures
+	$(PY) run_metrics.py --network=results/demo/00000-2d-demo/network-final.safetensors --metrics=$(DEMO_METRICS) --split=train --floor
 	@echo "Look at results/demo/pictures (generated pairs) and results/demo/00000-2d-demo (grids, log, curves)."
 
 clean:
