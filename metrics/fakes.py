@@ -9,7 +9,7 @@ from dnnlib import channels, pictures
 def network_fakes(run, latent_size, resolution, minibatch, seed):
     """A function generate(count) -> iterator over uint8 [n, resolution, resolution, 3].
 
-    run(latents [minibatch, latent_size], noise) -> float images [minibatch, r, r, 3 + C] about
+    run(latents [minibatch, latent_size], labels, noise) -> float images [minibatch, r, r, 3 + C] about
     [-1, 1], where noise(layer, height, width) -> [minibatch, height, width, 1]. Latents and noise
     of sample k depend on (seed, k) alone. Only the colours are judged; images of a lower resolution
     (a network that still grows) are upscaled by repeating pixels, as official evaluations do.
@@ -18,7 +18,7 @@ def network_fakes(run, latent_size, resolution, minibatch, seed):
     def run_batch(latents, start):
         def noise(layer, height, width):
             return sample_noise(seed, layer, start, (minibatch, height, width, 1))
-        return run(latents, noise)[..., channels.RGB]
+        return run(latents, None, noise)[..., channels.RGB]
 
     def generate(count):
         rng = np.random.RandomState(seed)

@@ -164,7 +164,7 @@ def test_split_source(images, tmp_path):
         split_source(info, "test", 4, read_split)
 
 
-def noisy_images(latents, noise):
+def noisy_images(latents, labels, noise):
     """A stand-in for a network: [N, 4, 4, 5] from its latents and noise."""
     images = tf.tile(latents[:, None, None, :1] * 0.3, [1, 4, 4, 5]) + noise(1, 4, 4) * 0.1
     return images
@@ -185,7 +185,7 @@ def test_fakes_depend_on_seed_and_place_alone(minibatch):
 def test_latents_are_those_of_the_seed():
     seen = []
 
-    def run(latents, noise):
+    def run(latents, labels, noise):
         seen.append(latents)
         return tf.zeros([3, 4, 4, 3])
     tf.config.run_functions_eagerly(True)
@@ -201,14 +201,14 @@ def test_fakes_are_rounded_as_the_metrics_do():
     values = [-2.0, -1.0, -0.999, 0.0, 0.0039, 0.9999, 1.5]
     expected = [0, 0, 0, 128, 128, 255, 255]
 
-    def run(latents, noise):
+    def run(latents, labels, noise):
         return tf.tile(tf.constant(values)[:, None, None, None], [1, 4, 4, 3])
     images = next(network_fakes(run, 2, 8, 7, 0)(7))
     assert images[:, 0, 0, 0].tolist() == expected and images.shape == (7, 8, 8, 3)
 
 
 def test_a_diverged_network_is_no_number():
-    def run(latents, noise):
+    def run(latents, labels, noise):
         return tf.fill([2, 4, 4, 3], np.nan)
     with pytest.raises(UserError, match="not finite"):
         next(network_fakes(run, 2, 4, 2, 0)(2))

@@ -42,10 +42,14 @@ class Snapshot:
         return tuple(self.header["classes"])
 
     def generator(self, truncation_psi=None):
-        """A function (latents, noise) -> images of Gs at its header's resolution and fade."""
+        """A function (latents, labels, noise) -> images of Gs at its header's resolution and fade.
+
+        labels: [N, label_size], None where the networks are not conditional.
+        """
         Gs, lod = self.networks["Gs"], self.header["lod"]
-        return lambda latents, noise: Gs(latents, resolution=lod["resolution"], fade=lod["fade"],
-                                         noise=noise, truncation_psi=truncation_psi)
+        return lambda latents, labels, noise: Gs(
+            latents, labels, resolution=lod["resolution"], fade=lod["fade"], noise=noise,
+            truncation_psi=truncation_psi)
 
 
 def save_container(path, header, groups):
