@@ -9,8 +9,8 @@ from dnnlib import channels, pictures
 def network_fakes(run, latent_size, resolution, minibatch, seed):
     """A function generate(count) -> iterator over uint8 [n, resolution, resolution, 3].
 
-    run(latents [minibatch, latent_size], labels, noise) -> float images [minibatch, r, r, 3 + C] about
-    [-1, 1], where noise(layer, height, width) -> [minibatch, height, width, 1]. Latents and noise
+    run(latents [minibatch, latent_size], labels, noise) -> float images [minibatch, r, r, 3 + C],
+    about [-1, 1], where noise(layer, height, width) -> [minibatch, height, width, 1]. Latents and noise
     of sample k depend on (seed, k) alone. Only the colours are judged; images of a lower resolution
     (a network that still grows) are upscaled by repeating pixels, as official evaluations do.
     """
