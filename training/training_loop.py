@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib import channels, pictures, util
+from dnnlib.class_counts import class_frequencies, total_variation
 from dnnlib.tflib import autosummary
 from training import snapshots
-from training.class_frequency import class_frequencies, total_variation
 from training.dataset import TrainingStream
 from training.schedule import make_stage, stage_ends, training_schedule
 from training.state import enter_stage, new_state, restored_state

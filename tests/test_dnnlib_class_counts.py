@@ -1,10 +1,15 @@
-"""Class frequencies by hand-made maps."""
+"""Class counts by hand-made maps."""
 
 import numpy as np
 import pytest
 
 from dnnlib.channels import one_hot, to_signed
-from training.class_frequency import class_frequencies, total_variation
+from dnnlib.class_counts import (
+    class_areas,
+    class_frequencies,
+    proportions,
+    total_variation,
+)
 
 
 def images_of(label_maps, num_classes):
@@ -30,3 +35,24 @@ def test_total_variation():
     assert total_variation(np.array([1.0, 0]), np.array([0, 0.3])) == pytest.approx(1)
     assert total_variation(np.array([0.6, 0.2]), np.array([0.5, 0.5])) == pytest.approx(0.25)
     assert total_variation(np.zeros(2), np.array([0.5, 0.5])) == 1
+
+
+def test_areas_are_shares_of_the_image(rng):
+    label_maps = rng.integers(0, 4, (5, 8, 4), np.uint8)
+    expected = np.array([[np.mean(image == label) for label in (1, 2, 3, 4)]
+                         for image in label_maps])
+    np.testing.assert_allclose(class_areas(label_maps, 4), expected, rtol=1e-7)
+    with pytest.raises(ValueError, match="label 3 in a map of 2 classes"):
+        class_areas(np.full((1, 2, 2), 3), 2)
+
+
+def test_a_class_is_present_above_the_stated_area():
+    """One pixel of four is a quarter: not more than a quarter, but more than a fifth."""
+    batches = [images_of([[[1, 2], [2, 2]]], 2)]
+    assert class_frequencies(batches, 2, min_area=0.25).tolist() == [0, 1]
+    assert class_frequencies(batches, 2, min_area=0.2).tolist() == [1, 1]
+
+
+def test_proportions_of_nothing_are_zero():
+    np.testing.assert_allclose(proportions([3, 1, 0]), [0.75, 0.25, 0])
+    assert proportions([0, 0]).tolist() == [0, 0]
