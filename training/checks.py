@@ -1,11 +1,13 @@
 """What must fit together before a training starts; each check raises UserError."""
 
 import dataclasses
+from math import ceil
 
 from dnnlib.tflib.distribute import replica_rows
 from dnnlib.util import UserError
 from training.config import by_resolution
 from training.dataset import open_dataset
+from training.networks_stylegan import num_fmaps
 
 
 def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb"):
@@ -28,11 +30,16 @@ def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb"):
 
 def check_networks(config):
     """At least one feature map everywhere, and a size to start from."""
-    finest = config.fmap_base >> (config.resolution.bit_length() - 2)
-    if finest < 1:
+    finest = config.resolution.bit_length() - 2
+    if num_fmaps(finest, config.fmap_base, config.fmap_decay, config.fmap_max) < 1:
+        least = ceil(2 ** (finest * config.fmap_decay))
         raise UserError(f"--fmap-base={config.fmap_base}: no feature map is left at "
-                        f"{config.resolution}x{config.resolution}; give at least "
-                        f"{1 << (config.resolution.bit_length() - 2)}")
+                        f"{config.resolution}x{config.resolution}; give at least {least}")
+    features = config.mbstd_num_features
+    coarsest = num_fmaps(1, config.fmap_base, config.fmap_decay, config.fmap_max)
+    if coarsest % features:
+        raise UserError(f"--mbstd-num-features={features}: must divide the {coarsest} feature maps "
+                        "at 4x4")
     if config.initial_resolution > config.resolution:
         raise UserError(f"--initial-resolution={config.initial_resolution} is above the target, "
                         f"{config.resolution}")
@@ -62,8 +69,9 @@ def check_untagged(config):
 
 
 def check_minibatches(config, num_replicas):
-    """Every minibatch can be shared by the devices, at whatever resolution it comes."""
+    """Every minibatch can be shared by the devices, in whole groups, at whatever resolution."""
     resolution = config.initial_resolution
     while resolution <= config.resolution:
-        replica_rows(by_resolution(config.minibatch, resolution), num_replicas, 0)
+        replica_rows(by_resolution(config.minibatch, resolution), num_replicas, 0,
+                     config.mbstd_group_size)
         resolution *= 2

@@ -12,6 +12,11 @@ from dnnlib.util import UserError
 
 VARIANTS = ("rgb", "c", "2d")
 GROW_D = ("copy", "zero")
+# Names that training.loss and dnnlib.tflib.ops know; this module imports no TensorFlow.
+D_LOSSES = ("logistic", "wgan", "hinge")
+G_LOSSES = ("logistic_nonsaturating", "logistic_saturating", "wgan", "hinge")
+NONLINEARITIES = ("lrelu", "relu")
+MAPPING_LRMUL = 0.01
 
 
 def by_resolution(table, resolution):
@@ -22,7 +27,10 @@ def by_resolution(table, resolution):
 
 
 def _option(default, text, **metadata):
-    """A dataclass field with the help text that the command line shows."""
+    """A dataclass field with the help text that the command line shows and what is allowed.
+
+    `metadata`: `choices`; or numbers `low` and `high`, both allowed, and `above`, itself not.
+    """
     metadata["help"] = text
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
@@ -44,104 +52,145 @@ class TrainingConfig:
         None, "data set of extra photos without maps for the image critic", metavar="DIR")
     resolution: int | None = _option(
         None, "train up to this size (default: the data set's)", metavar="N")
-    seed: int = _option(1000, "seed of weights, latents, noise and the order of photos")
+    seed: int = _option(1000, "seed of weights, latents, noise and the order of photos", low=0,
+                        high=2**31 - 1)
 
     fmap_base: int = _option(
-        8192, "feature maps at resolution 2^r: fmap_base / 2^(r-1), at most fmap_max")
-    fmap_max: int = _option(512, "most feature maps of any layer")
-    latent_size: int = _option(512, "length of z, of w and of the mapping network's layers")
-    mapping_layers: int = _option(8, "depth of the mapping network")
+        8192, "feature maps at resolution 2^r: fmap_base / 2^((r-1) fmap_decay), at most fmap_max",
+        low=1)
+    fmap_decay: float = _option(1.0, "how fast the feature maps become fewer", low=0)
+    fmap_max: int = _option(512, "most feature maps of any layer", low=1)
+    latent_size: int = _option(512, "length of z, of w and of the mapping network's layers", low=1)
+    mapping_layers: int = _option(8, "depth of the mapping network; 0 = w is z", low=0)
+    mapping_lrmul: float = _option(
+        MAPPING_LRMUL, "learning rate of the mapping network, relative to the others", above=0)
+    normalize_latents: bool = _option(True, "normalise z before the mapping network")
+    use_styles: bool = _option(True, "a style in every layer of G")
+    use_noise: bool = _option(True, "noise in every layer of G")
+    const_input: bool = _option(True, "G starts from a learned constant; else from a dense layer")
+    use_pixel_norm: bool = _option(False, "pixel norm in every layer of G")
+    use_instance_norm: bool = _option(True, "instance norm in every layer of G")
+    nonlinearity: str = _option("lrelu", "activation of all networks", choices=NONLINEARITIES)
+    use_wscale: bool = _option(
+        True, "equalised learning rate; else He's initialisation and no scaling at run time")
+    blur: bool = _option(True, "blur after upscaling in G and before downscaling in D")
+    mbstd_group_size: int = _option(
+        4, "images that D's minibatch stddev compares; 1 = without that layer", low=1)
+    mbstd_num_features: int = _option(1, "maps that minibatch stddev appends", low=1)
 
     initial_resolution: int = _option(8, "resolution to start at")
-    hold_kimg: float = _option(600.0, "kimg at each resolution before the next one fades in")
-    fade_kimg: float = _option(600.0, "kimg of fading in a resolution")
-    rgb_kimg: float = _option(12000.0, "length of the RGB stage, growth in resolution included")
-    binary_kimg: float = _option(600.0, "length of the stage with one binary map")
-    classes_kimg: float = _option(4000.0, "length of the stage with one map per class")
+    hold_kimg: float = _option(600.0, "kimg at each resolution before the next one fades in", low=0)
+    fade_kimg: float = _option(600.0, "kimg of fading in a resolution", low=0)
+    rgb_kimg: float = _option(
+        12000.0, "length of the RGB stage, growth in resolution included", low=0)
+    binary_kimg: float = _option(600.0, "length of the stage with one binary map", low=0)
+    classes_kimg: float = _option(4000.0, "length of the stage with one map per class", low=0)
     minibatch: dict = _option(  # noqa: RUF009 (`_option` makes a dataclass field)
         {4: 128, 32: 64, 64: 32, 128: 16},
         "images per step over all devices, by resolution: 8:128,32:64 or one number")
     lrate: dict = _option(  # noqa: RUF009
         {4: 0.001, 256: 0.0015, 512: 0.002}, "learning rate by resolution")
-    minibatch_repeats: int = _option(4, "steps between two looks at the schedule")
+    minibatch_repeats: int = _option(4, "steps between two looks at the schedule", low=1)
 
-    r1_gamma: float = _option(10.0, "weight of the R1 penalty")
-    smoothing_kimg: float = _option(10.0, "half-life of Gs, the running average of G")
-    style_mixing_prob: float = _option(0.9, "share of minibatches with mixed styles")
-    dlatent_avg_beta: float = _option(0.995, "decay of the running mean of w")
-    map_noise: float = _option(0.01, "standard deviation of the noise on real segmentation maps")
+    d_loss: str = _option("logistic", "loss of D", choices=D_LOSSES)
+    g_loss: str = _option("logistic_nonsaturating", "loss of G; wgan and hinge are the same, -D",
+                          choices=G_LOSSES)
+    r1_gamma: float = _option(10.0, "weight of the R1 penalty, on D's gradient at reals", low=0)
+    r2_gamma: float = _option(0.0, "weight of the R2 penalty, on D's gradient at fakes", low=0)
+    wgan_lambda: float = _option(
+        0.0, "weight of WGAN-GP's penalty, on D's gradient between reals and fakes; its authors: "
+        "10, with --d-loss=wgan --g-loss=wgan --r1-gamma=0", low=0)
+    smoothing_kimg: float = _option(10.0, "half-life of Gs, the running average of G", low=0)
+    style_mixing_prob: float = _option(0.9, "share of minibatches with mixed styles", low=0, high=1)
+    dlatent_avg_beta: float = _option(0.995, "decay of the running mean of w", low=0, high=1)
+    map_noise: float = _option(
+        0.01, "standard deviation of the noise on real segmentation maps", low=0)
     mirror: bool = _option(True, "flip half of the real images and their maps left to right")
     grow_d: str = _option(
         "copy", "new critic inputs at a channel growth: a copy of the old or zero", choices=GROW_D)
     joint_rgb_grad: float = _option(
-        1.0, "scale of the joint critic's gradient on G's colour channels in 2d; 0 is the ablation")
+        1.0, "scale of the joint critic's gradient on G's colour channels in 2d; 0 is the ablation",
+        low=0, high=1)
 
     tick_kimg: dict = _option(  # noqa: RUF009
         {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 30, 1024: 20},
         "length of a tick by resolution")
-    image_ticks: int = _option(1, "ticks between two grids of fakes")
-    network_ticks: int = _option(10, "ticks between two network snapshots and their evaluation")
+    image_ticks: int = _option(1, "ticks between two grids of fakes", low=1)
+    network_ticks: int = _option(10, "ticks between two network snapshots and their evaluation",
+                               low=1)
     metrics: str = _option(
         "fid10k", "metrics on the validation split at every network snapshot; the first FID, or "
         "else KID, selects the best one; 'none' for none")
     patience: int = _option(
-        0, "end a stage after this many evaluations without a better FID; 0 = never")
+        0, "end a stage after this many evaluations without a better FID; 0 = never", low=0)
 
     def __post_init__(self):
-        """Raise UserError for a value outside its range, naming option and range."""
-        for name, allowed in (("variant", VARIANTS), ("grow_d", GROW_D)):
-            if getattr(self, name) not in allowed:
-                raise UserError(f"--{_flag(name)}={getattr(self, name)}: expected one of "
-                                f"{', '.join(allowed)}")
-        for name in ("resolution", "initial_resolution"):
-            value = getattr(self, name)
-            if value is not None and (value < 4 or value & (value - 1)):
-                raise UserError(f"--{_flag(name)}={value}: expected a power of two from 4 upwards")
-        for name in ("fmap_base", "fmap_max", "latent_size", "minibatch_repeats", "image_ticks",
-                     "network_ticks"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{_flag(name)}={getattr(self, name)}: expected a number from 1 "
-                                "upwards")
-        for name in ("hold_kimg", "fade_kimg", "rgb_kimg", "binary_kimg", "classes_kimg",
-                     "r1_gamma", "smoothing_kimg", "map_noise", "patience", "seed",
-                     "mapping_layers"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{_flag(name)}={getattr(self, name)}: expected a number from 0 "
-                                "upwards")
-        for name in ("style_mixing_prob", "dlatent_avg_beta", "joint_rgb_grad"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"--{_flag(name)}={getattr(self, name)}: expected a number from 0 "
-                                "to 1")
+        """Raise UserError for a value outside its range or an option that another one idles."""
         for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            numbers = value.values() if isinstance(value, dict) else [value]
-            if not all(isfinite(n) for n in numbers if isinstance(n, float)):
-                raise UserError(f"--{_flag(f.name)}: expected finite numbers")
-        if self.seed >= 2**31:
-            raise UserError(f"--seed={self.seed}: expected a number below {2**31}")
-        if any(n != int(n) for n in self.minibatch.values()):
-            raise UserError("--minibatch: expected whole numbers")
-        for name in ("minibatch", "lrate", "tick_kimg"):
-            if not getattr(self, name) or min(getattr(self, name).values()) <= 0:
-                raise UserError(f"--{_flag(name)}: expected positive numbers by resolution, such "
-                                "as 8:128,32:64")
-        if self.untagged and self.variant == "c":
-            raise UserError("--untagged: --variant=c has no critic on RGB alone that could see "
-                            "photos without maps; use --variant=2d (or rgb)")
-
-        if self.joint_rgb_grad != 1 and self.variant != "2d":
-            raise UserError("--joint-rgb-grad: only --variant=2d has an image critic to leave the "
-                            "colours to")
-        if self.patience and self.metrics == "none":
-            raise UserError("--patience: needs --metrics to tell when a stage stops improving")
+            problem = _problem(f, getattr(self, f.name))
+            if problem:
+                raise UserError(f"{as_option(f.name, getattr(self, f.name))}: {problem}")
+        for refused, reason in _refusals(self):
+            if refused:
+                raise UserError(reason)
 
     def to_json(self):
         """A dict of plain JSON values."""
         return dataclasses.asdict(self)
 
 
-def _flag(name):
-    return name.replace("_", "-")
+def as_option(name, value):
+    """How the command line says that a field has a value: '--fmap-max=64', '--no-blur'."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag}={value}"
+
+
+def _problem(f, value):
+    """What was expected of field `f` where `value` is not allowed, else None."""
+    meta = f.metadata
+    if value is None or isinstance(value, bool):
+        return None
+    if "choices" in meta and value not in meta["choices"]:
+        return f"expected one of {', '.join(meta['choices'])}"
+    numbers = value.values() if isinstance(value, dict) else [value]
+    if not all(isfinite(n) for n in numbers if isinstance(n, float)):
+        return "expected finite numbers"
+    if isinstance(value, dict) and (not value or min(value.values()) <= 0):
+        return "expected positive numbers by resolution, such as 8:128,32:64"
+    if f.name == "minibatch" and any(n != int(n) for n in value.values()):
+        return "expected whole numbers"
+    if f.name in ("resolution", "initial_resolution") and (value < 4 or value & (value - 1)):
+        return "expected a power of two from 4 upwards"
+    if "above" in meta and value <= meta["above"]:
+        return f"expected a number above {meta['above']}"
+    if "low" in meta and not meta["low"] <= value <= meta.get("high", value):
+        upwards = f"to {meta['high']}" if "high" in meta else "upwards"
+        return f"expected a number from {meta['low']} {upwards}"
+    return None
+
+
+def _refusals(config):
+    """(whether it is so, the error) of every combination in which an option would be idle."""
+    c = config
+    return (
+        (c.untagged and c.variant == "c",
+         "--untagged: --variant=c has no critic on RGB alone that could see photos without maps; "
+         "use --variant=2d (or rgb)"),
+        (c.joint_rgb_grad != 1 and c.variant != "2d",
+         "--joint-rgb-grad: only --variant=2d has an image critic to leave the colours to"),
+        (c.patience and c.metrics == "none",
+         "--patience: needs --metrics to tell when a stage stops improving"),
+        (not c.use_styles and c.const_input,
+         "--no-use-styles: z reaches G through the styles or through the dense input; give "
+         "--no-const-input too"),
+        (not c.use_styles and c.style_mixing_prob,
+         "--no-use-styles: there are no styles to mix; give --style-mixing-prob=0 too"),
+        (c.mbstd_group_size == 1 and c.mbstd_num_features != 1,
+         "--mbstd-num-features: --mbstd-group-size=1 leaves minibatch stddev out"),
+        (not c.mapping_layers and c.mapping_lrmul != MAPPING_LRMUL,
+         "--mapping-lrmul: --mapping-layers=0 leaves the mapping network out"))
 
 
 def config_from_json(values):

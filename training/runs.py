@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dnnlib import util
 from dnnlib.util import UserError
+from training.config import TrainingConfig
 
 OPTIONS = "training_options.json"
 FINAL = "network-final.safetensors"
@@ -18,18 +19,18 @@ def find_run(run, results_dir, record):
 
     Raises UserError where `run` was started with other options, listing the differences.
     """
-    record = _as_json(record)
+    record = _complete(_as_json(record))
     if run is None:
         for path in reversed(util.list_runs(results_dir)):
             if not (path / FINAL).is_file() and (path / OPTIONS).is_file() \
-                    and util.read_json(path / OPTIONS) == record:
+                    and _stored_options(path / OPTIONS) == record:
                 return path
         return None
     stored = Path(run) / OPTIONS
     if not stored.is_file():
         return None
-    old = util.read_json(stored)
-    if not isinstance(old, dict):
+    old = _stored_options(stored)
+    if old is None:
         raise UserError(f"{stored}: damaged: not a set of options; give another --run")
     differences = [f"{key}: {old.get(key)} there, {record.get(key)} now"
                    for key in sorted(old.keys() | record.keys()) if old.get(key) != record.get(key)]
@@ -48,6 +49,17 @@ def make_run(run, results_dir, description, record):
         path.mkdir(parents=True, exist_ok=True)
     util.write_json(path / OPTIONS, record)
     return path
+
+
+def _stored_options(path):
+    """The options in a file, or None where it holds something else."""
+    options = util.read_json(path)
+    return _complete(options) if isinstance(options, dict) else None
+
+
+def _complete(record):
+    """The record with the defaults of options that came into being after it was written."""
+    return {**_as_json(TrainingConfig().to_json()), **record}
 
 
 def _as_json(record):

@@ -6,6 +6,7 @@ from dnnlib.tflib.network import build
 from dnnlib.tflib.optimizer import Adam
 from dnnlib.util import UserError
 from training.channel_growth import grow_critic, grow_generator
+from training.config import TrainingConfig, as_option
 from training.critics import stage_channels, stage_critics, variant_stages
 from training.snapshots import networks_from_groups
 
@@ -56,14 +57,26 @@ class TrainingState:
     progress: Progress
 
 
-def new_state(config, num_channels=3):
+def network_configs(config, num_channels=3, label_size=0):
+    """{'G': keywords of G_style, 'D': keywords of D_basic} but for their seeds.
+
+    The one place where TrainingConfig's options become networks; w is as long as z.
+    """
+    shared = dict(num_channels=num_channels, label_size=label_size, resolution=config.resolution,
+                  fmap_base=config.fmap_base, fmap_decay=config.fmap_decay,
+                  fmap_max=config.fmap_max)
+    G = dict(latent_size=config.latent_size, dlatent_size=config.latent_size,
+             mapping_fmaps=config.latent_size, mapping_layers=config.mapping_layers,
+             mapping_lrmul=config.mapping_lrmul)
+    D = dict(mbstd_group_size=config.mbstd_group_size)
+    return {"G": {**shared, **G}, "D": {**shared, **D}}
+
+
+def new_state(config, num_channels=3, label_size=0):
     """Fresh networks for the RGB stage, in the current strategy's scope."""
-    shared = dict(num_channels=num_channels, resolution=config.resolution,
-                  fmap_base=config.fmap_base, fmap_max=config.fmap_max)
-    G = build("G_style", "G", dict(
-        shared, seed=config.seed, latent_size=config.latent_size, dlatent_size=config.latent_size,
-        mapping_fmaps=config.latent_size, mapping_layers=config.mapping_layers))
-    D = build("D_basic", "D_rgb", dict(shared, seed=config.seed + 1))
+    configs = network_configs(config, num_channels, label_size)
+    G = build("G_style", "G", {**configs["G"], "seed": config.seed})
+    D = build("D_basic", "D_rgb", {**configs["D"], "seed": config.seed + 1})
     networks = {"G": G, "Gs": G.clone("Gs"), "D_rgb": D}
     return TrainingState(networks, new_optimizers(networks), Progress())
 
@@ -93,7 +106,7 @@ def first_stage_after(header, config):
     return stages[min(stages.index(stage) + 1, len(stages) - 1)]
 
 
-def state_from_snapshot(snapshot, config, classes):
+def state_from_snapshot(snapshot, config, classes, label_size=0):
     """Networks of a snapshot as the start of `first_stage_after` it.
 
     Raises UserError where the snapshot does not fit the configuration or lacks a critic.
@@ -102,17 +115,6 @@ def state_from_snapshot(snapshot, config, classes):
     if stage == "classes" and snapshot.classes != tuple(classes):
         raise UserError(f"--init-from: its classes are {', '.join(snapshot.classes)}, this data "
                         f"set's {', '.join(classes)}")
-    G_config = snapshot.networks["G"].config
-    for name, wanted in (("resolution", config.resolution), ("fmap_base", config.fmap_base),
-                         ("fmap_max", config.fmap_max), ("latent_size", config.latent_size),
-                         ("mapping_layers", config.mapping_layers)):
-        if G_config[name] != wanted:
-            raise UserError(f"--init-from: its {name} is {G_config[name]}, this training's "
-                            f"{wanted}; give --{name.replace('_', '-')}={G_config[name]}")
-    expected = stage_channels(stage, len(classes))
-    if G_config["num_channels"] != expected:
-        raise UserError(f"--init-from: it draws {G_config['num_channels']} channels, this data set "
-                        f"has {expected} in stage {stage}")
     critics = stage_critics(config.variant, first, len(classes))
     needed = {"G", "Gs", *(f"D_{c.name if first == stage else c.grows_from}" for c in critics)}
     if not needed <= set(snapshot.networks):
@@ -120,8 +122,32 @@ def state_from_snapshot(snapshot, config, classes):
                         f"{', '.join(sorted(needed))} to go on from stage {stage}; "
                         f"this snapshot holds {', '.join(sorted(snapshot.networks))}")
     networks = {name: snapshot.networks[name] for name in needed}
+    wanted = network_configs(config, label_size=label_size)
+    for name, network in sorted(networks.items()):
+        _check_same(name, network.config, wanted["D" if name.startswith("D_") else "G"])
+    channels, expected = networks["G"].config["num_channels"], stage_channels(stage, len(classes))
+    if channels != expected:
+        raise UserError(f"--init-from: it draws {channels} channels, this data set has {expected} "
+                        f"in stage {stage}")
     progress = Progress(first_stage=first, stage=stage)
     return TrainingState(networks, new_optimizers(networks), progress)
+
+
+def _check_same(name, stored, wanted):
+    """A snapshot's network has the configuration that this training would give it.
+
+    Channels are left out, which grow. Raises UserError naming the option to give.
+    """
+    for key, value in wanted.items():
+        if key == "num_channels" or stored[key] == value:
+            continue
+        remedy = "this program cannot train such a network"
+        if key == "label_size":
+            remedy = "take a data set with labels of that size"
+        elif hasattr(TrainingConfig, key):
+            remedy = f"give {as_option(key, stored[key])}"
+        raise UserError(f"--init-from: {key} of its {name} is {stored[key]}, of this training "
+                        f"{value}; {remedy}")
 
 
 def enter_stage(state, stage, grow_d):
