@@ -6,7 +6,8 @@ and FromRGB grows.
 
 Equalised learning rate divides a stored weight by sqrt(fan_in). FromRGB's fan_in is the number of
 channels, so a stored weight is rescaled by sqrt(new / old) to keep the *effective* weight of the
-old channels; ToRGB's fan_in is the number of feature maps, which does not change.
+old channels (not without use_wscale); ToRGB's fan_in is the number of feature maps, which does not
+change.
 """
 
 import numpy as np
@@ -55,7 +56,8 @@ def grow_critic(old, num_channels, new_inputs="copy"):
     """
     old_channels = old.config["num_channels"]
     sources = source_channels(old_channels, num_channels)
-    scale = np.sqrt(num_channels / old_channels).astype(np.float32)
+    equalised = old.config["use_wscale"]
+    scale = np.float32(np.sqrt(num_channels / old_channels) if equalised else 1)
     arrays = {}
     for name, value in old.get_arrays().items():
         if name.startswith("FromRGB_lod") and name.endswith("/weight"):

@@ -82,7 +82,7 @@ class Sampler:
             def one(z):
                 w = self.network.mapping(z[None])
                 return self.network.truncate(w, psi, TRUNCATION_CUTOFF)[0]
-            shape = [self.network.num_layers, self.network.config["dlatent_size"]]
+            shape = [self.network.num_styles, self.network.config["dlatent_size"]]
             return tf.map_fn(one, latents, fn_output_signature=tf.TensorSpec(shape))
         return run
 

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.tflib import ops
-from dnnlib.tflib.network import NETWORKS, Network
+from dnnlib.tflib.network import NETWORKS, Network, keywords
 from dnnlib.util import UserError
 
 
@@ -42,7 +42,7 @@ def _fill(value):
 
 
 class _GrowingNetwork(Network):
-    """What G and D share: resolutions, numbers of maps, equalised layers.
+    """What G and D share: resolutions, numbers of maps, layers with scaled weights.
 
     Attributes:
         use_fused: the rule (finer resolution, fmaps) -> bool that chooses the form of a layer.
@@ -53,12 +53,17 @@ class _GrowingNetwork(Network):
         if config["resolution"] != 2 ** log2 or log2 < 2:
             raise UserError(
                 f"network {name}: resolution {config['resolution']} is not one of 4, 8, 16, ...")
+        for kind in (config["nonlinearity"], config.get("mapping_nonlinearity", "lrelu")):
+            if kind not in ops.NONLINEARITIES:
+                raise UserError(f"network {name}: nonlinearity {kind!r} is not one of "
+                                f"{', '.join(ops.NONLINEARITIES)}")
         super().__init__(name, config)
         self.resolution = config["resolution"]
         self.resolution_log2 = log2
         self.num_channels = config["num_channels"]
         self.label_size = config["label_size"]
         self.use_fused = use_fused
+        self._scales = {}  # of every weight: (gain, lrmul)
 
     def _nf(self, stage):
         return num_fmaps(stage, *(self.config[k] for k in ("fmap_base", "fmap_decay", "fmap_max")))
@@ -77,16 +82,37 @@ class _GrowingNetwork(Network):
             raise ValueError(
                 f"network {self.name} has label_size {self.label_size}; labels: {labels}")
 
-    def _add_layer(self, scope, shape, lrmul=1.0):
-        """Weight ~ N(0, 1) / lrmul and bias 0 of a dense or convolutional layer."""
-        self.add_variable(f"{scope}/weight", shape, _normal(1 / lrmul))
-        self.add_variable(f"{scope}/bias", shape[-1:], _fill(0))
+    def _add_weight(self, scope, shape, gain=ops.HE_GAIN, lrmul=1.0):
+        """Stored ~ N(0, 1) / lrmul, to be scaled in use; without use_wscale ~ N(0, he_std) / lrmul.
 
-    def _weight(self, scope, gain=ops.HE_GAIN, lrmul=1.0):
-        return ops.equalised_weight(self.vars[f"{scope}/weight"], gain, lrmul)
+        Source: ProGAN, section 4.1; He et al. 2015.
+        """
+        std = 1 if self.config["use_wscale"] else ops.he_std(shape, gain)
+        self.add_variable(f"{scope}/weight", shape, _normal(std / lrmul))
+        self._scales[scope] = gain, lrmul
+
+    def _weight(self, scope):
+        stored, (gain, lrmul) = self.vars[f"{scope}/weight"], self._scales[scope]
+        if self.config["use_wscale"]:
+            return ops.equalised_weight(stored, gain, lrmul)
+        return stored * lrmul
+
+    def _add_bias(self, scope, fmaps):
+        self.add_variable(f"{scope}/bias", [fmaps], _fill(0))
 
     def _bias(self, scope, x, lrmul=1.0):
         return tf.nn.bias_add(x, self.vars[f"{scope}/bias"] * lrmul)
+
+    def _add_layer(self, scope, shape, gain=ops.HE_GAIN, lrmul=1.0):
+        """Weight and bias of a dense or convolutional layer."""
+        self._add_weight(scope, shape, gain, lrmul)
+        self._add_bias(scope, shape[-1])
+
+    def _activate(self, x):
+        return ops.activate(x, self.config["nonlinearity"])
+
+    def _blur(self, x):
+        return ops.blur2d(x) if self.config["blur"] else x
 
 
 def _fading(fade):
@@ -100,18 +126,22 @@ def _lerp(a, b, t):
 
 @NETWORKS.register
 class G_style(_GrowingNetwork):
-    """Style-based generator (StyleGAN, figure 1b): latents -> dlatents -> images."""
+    """Style-based generator (StyleGAN, figure 1b): latents -> dlatents -> images.
+
+    The official network's options lead from it back to ProGAN's (StyleGAN, table 1): no styles (one
+    dlatent is fed, `num_styles` = 1), no noise, a dense layer of w instead of the constant, pixel
+    norm, no instance norm.
+    """
 
     def __init__(self, name="G", *, num_channels, resolution, label_size=0, latent_size=512,
                  dlatent_size=512, mapping_layers=8, mapping_fmaps=512, mapping_lrmul=0.01,
-                 fmap_base=8192, fmap_decay=1.0, fmap_max=512, seed=0):
-        super().__init__(name, {
-            "num_channels": num_channels, "resolution": resolution, "label_size": label_size,
-            "latent_size": latent_size, "dlatent_size": dlatent_size,
-            "mapping_layers": mapping_layers, "mapping_fmaps": mapping_fmaps,
-            "mapping_lrmul": mapping_lrmul, "fmap_base": fmap_base, "fmap_decay": fmap_decay,
-            "fmap_max": fmap_max, "seed": seed})
+                 mapping_nonlinearity="lrelu", normalize_latents=True, use_styles=True,
+                 use_noise=True, const_input=True, use_pixel_norm=False, use_instance_norm=True,
+                 nonlinearity="lrelu", use_wscale=True, blur=True, fmap_base=8192, fmap_decay=1.0,
+                 fmap_max=512, seed=0):
+        super().__init__(name, keywords(locals()))
         self.num_layers = 2 * self.resolution_log2 - 2
+        self.num_styles = self.num_layers if use_styles else 1
         self.latent_size = latent_size
         self.dlatent_size = dlatent_size
         self.add_variable("dlatent_avg", [dlatent_size], _fill(0), trainable=False)
@@ -119,39 +149,57 @@ class G_style(_GrowingNetwork):
         self._create_synthesis()
 
     def _create_mapping(self):
-        width = self.latent_size
+        width, layers = self.latent_size, self.config["mapping_layers"]
         if self.label_size:
             self.add_variable("G_mapping/LabelConcat/weight", [self.label_size, width], _normal())
             width *= 2
-        layers = self.config["mapping_layers"]
+        if not layers and width != self.dlatent_size:
+            raise UserError(f"network {self.name}: mapping_layers=0 gives w the length {width} of "
+                            f"its input; dlatent_size is {self.dlatent_size}")
         for i in range(layers):
             fmaps = self.dlatent_size if i == layers - 1 else self.config["mapping_fmaps"]
-            self._add_layer(f"G_mapping/Dense{i}", [width, fmaps], self.config["mapping_lrmul"])
+            self._add_layer(f"G_mapping/Dense{i}", [width, fmaps],
+                            lrmul=self.config["mapping_lrmul"])
             width = fmaps
 
     def _create_synthesis(self):
-        for i in range(self.num_layers):
+        for i in range(self.num_layers if self.config["use_noise"] else 0):
             size = 2 ** (i // 2 + 2)
             self.add_variable(f"G_synthesis/noise{i}", [1, 1, size, size], _normal(),
                               trainable=False)
-        self.add_variable("G_synthesis/4x4/Const/const", [1, self._nf(1), 4, 4], _fill(1))
-        self._create_epilogue("G_synthesis/4x4/Const", self._nf(1))
+        self._create_input()
         self._create_conv("G_synthesis/4x4/Conv", self._nf(1), self._nf(1))
         for r in range(3, self.resolution_log2 + 1):
             scope = f"G_synthesis/{2 ** r}x{2 ** r}"
             self._create_conv(f"{scope}/Conv0_up", self._nf(r - 2), self._nf(r - 1))
             self._create_conv(f"{scope}/Conv1", self._nf(r - 1), self._nf(r - 1))
         for r in range(2, self.resolution_log2 + 1):
-            self._add_layer(self._to_rgb_scope(r), [1, 1, self._nf(r - 1), self.num_channels])
+            self._add_layer(self._to_rgb_scope(r), [1, 1, self._nf(r - 1), self.num_channels],
+                            gain=1)
+
+    def _create_input(self):
+        """The learned constant, or ProGAN's dense layer with its gain of sqrt(2) / 4."""
+        if self.config["const_input"]:
+            self.add_variable("G_synthesis/4x4/Const/const", [1, self._nf(1), 4, 4], _fill(1))
+        else:
+            self._add_weight("G_synthesis/4x4/Dense", [self.dlatent_size, 16 * self._nf(1)],
+                             gain=ops.HE_GAIN / 4)
+        self._create_epilogue(self._input_scope, self._nf(1))
+
+    @property
+    def _input_scope(self):
+        return f"G_synthesis/4x4/{'Const' if self.config['const_input'] else 'Dense'}"
 
     def _create_conv(self, scope, fmaps_in, fmaps):
-        self.add_variable(f"{scope}/weight", [3, 3, fmaps_in, fmaps], _normal())
+        self._add_weight(scope, [3, 3, fmaps_in, fmaps])
         self._create_epilogue(scope, fmaps)
 
     def _create_epilogue(self, scope, fmaps):
-        self.add_variable(f"{scope}/Noise/weight", [fmaps], _fill(0))
-        self.add_variable(f"{scope}/bias", [fmaps], _fill(0))
-        self._add_layer(f"{scope}/StyleMod", [self.dlatent_size, 2 * fmaps])
+        self._add_bias(scope, fmaps)
+        if self.config["use_noise"]:
+            self.add_variable(f"{scope}/Noise/weight", [fmaps], _fill(0))
+        if self.config["use_styles"]:
+            self._add_layer(f"{scope}/StyleMod", [self.dlatent_size, 2 * fmaps], gain=1)
 
     def _to_rgb_scope(self, r):
         return f"G_synthesis/ToRGB_lod{self.resolution_log2 - r}"
@@ -168,43 +216,41 @@ class G_style(_GrowingNetwork):
         return self.synthesis(dlatents, resolution, fade, noise)
 
     def mapping(self, latents, labels=None):
-        """latents [N, latent_size], labels [N, label_size] -> dlatents [N, num_layers,
+        """latents [N, latent_size], labels [N, label_size] -> dlatents [N, num_styles,
         dlatent_size], all layers alike.
 
-        Pixel norm, then dense layers with leaky ReLU whose learning rate is lower by
-        `mapping_lrmul` (section 2).
+        Pixel norm, then dense layers whose learning rate is lower by `mapping_lrmul` (section 2).
         """
         self._check_labels(labels)
-        lrmul = self.config["mapping_lrmul"]
+        config = self.config
         x = tf.cast(latents, tf.float32)
         if labels is not None:
             weight = self.vars["G_mapping/LabelConcat/weight"]
             x = tf.concat([x, tf.matmul(tf.cast(labels, tf.float32), weight)], axis=1)
-        x = ops.pixel_norm(x)
-        for i in range(self.config["mapping_layers"]):
+        if config["normalize_latents"]:
+            x = ops.pixel_norm(x)
+        for i in range(config["mapping_layers"]):
             scope = f"G_mapping/Dense{i}"
-            x = ops.dense(x, self._weight(scope, lrmul=lrmul))
-            x = ops.leaky_relu(self._bias(scope, x, lrmul))
-        return tf.tile(x[:, None], [1, self.num_layers, 1])
+            x = self._bias(scope, ops.dense(x, self._weight(scope)), config["mapping_lrmul"])
+            x = ops.activate(x, config["mapping_nonlinearity"])
+        return tf.tile(x[:, None], [1, self.num_styles, 1])
 
     def truncate(self, dlatents, psi=0.7, cutoff=8):
         """lerp(dlatent_avg, dlatents, psi) for the layers below `cutoff` (StyleGAN, appendix B)."""
-        scale = np.where(np.arange(self.num_layers) < cutoff, psi, 1.0).astype(np.float32)[:, None]
+        scale = np.where(np.arange(self.num_styles) < cutoff, psi, 1.0).astype(np.float32)[:, None]
         return _lerp(self.vars["dlatent_avg"], dlatents, scale)
 
     def synthesis(self, dlatents, resolution=None, fade=0.0, noise=None):
-        """dlatents [N, num_layers, dlatent_size] -> images [N, r, r, num_channels] float32, about
+        """dlatents [N, num_styles, dlatent_size] -> images [N, r, r, num_channels] float32, about
         [-1, 1].
 
         Args:
             resolution, fade: growth state, see the module's docstring.
             noise: None for the fixed noise of the variables, or (layer_index, height, width) ->
-                [N, height, width, 1].
+                [N, height, width, 1]. Not asked where `use_noise` is off.
         """
         last = self._current_log2(resolution)
-        const = tf.transpose(self.vars["G_synthesis/4x4/Const/const"], [0, 2, 3, 1])
-        x = tf.tile(const, [tf.shape(dlatents)[0], 1, 1, 1])
-        x = self._epilogue("G_synthesis/4x4/Const", x, 0, dlatents, noise)
+        x = self._epilogue(self._input_scope, self._input(dlatents), 0, dlatents, noise)
         x = ops.conv2d(x, self._weight("G_synthesis/4x4/Conv"))
         x = coarser = self._epilogue("G_synthesis/4x4/Conv", x, 1, dlatents, noise)
         for r in range(3, last + 1):
@@ -215,52 +261,72 @@ class G_style(_GrowingNetwork):
             images = _lerp(images, ops.upscale2d(self._to_rgb(coarser, last - 1)), fade)
         return images
 
+    def _input(self, dlatents):
+        """[N, 4, 4, nf(1)]: the constant, or the dense layer, whose output is read maps first."""
+        if self.config["const_input"]:
+            const = tf.transpose(self.vars["G_synthesis/4x4/Const/const"], [0, 2, 3, 1])
+            return tf.tile(const, [tf.shape(dlatents)[0], 1, 1, 1])
+        x = ops.dense(dlatents[:, 0], self._weight("G_synthesis/4x4/Dense"))
+        return tf.transpose(tf.reshape(x, [-1, self._nf(1), 4, 4]), [0, 2, 3, 1])
+
     def _block(self, x, r, dlatents, noise):
         """Upscale, convolution, blur, epilogue; convolution, epilogue."""
         scope = f"G_synthesis/{2 ** r}x{2 ** r}"
         fused = self.use_fused(2 ** r, self._nf(r - 1))
-        x = ops.blur2d(ops.upscale2d_conv2d(x, self._weight(f"{scope}/Conv0_up"), fused))
+        x = self._blur(ops.upscale2d_conv2d(x, self._weight(f"{scope}/Conv0_up"), fused))
         x = self._epilogue(f"{scope}/Conv0_up", x, 2 * r - 4, dlatents, noise)
         x = ops.conv2d(x, self._weight(f"{scope}/Conv1"))
         return self._epilogue(f"{scope}/Conv1", x, 2 * r - 3, dlatents, noise)
 
     def _epilogue(self, scope, x, layer, dlatents, noise):
-        """Noise, bias, leaky ReLU, instance norm, style, in this order."""
+        """Noise, bias, activation, pixel norm, instance norm, style, in this order."""
+        config = self.config
+        if config["use_noise"]:
+            x = self._add_noise(scope, x, layer, noise)
+        x = self._activate(self._bias(scope, x))
+        if config["use_pixel_norm"]:
+            x = ops.pixel_norm(x)
+        if config["use_instance_norm"]:
+            x = ops.instance_norm(x)
+        if config["use_styles"]:
+            style = ops.dense(dlatents[:, layer], self._weight(f"{scope}/StyleMod"))
+            x = ops.style_mod(x, self._bias(f"{scope}/StyleMod", style))
+        return x
+
+    def _add_noise(self, scope, x, layer, noise):
         size = x.shape[1]
         if noise is None:
             layer_noise = tf.reshape(self.vars[f"G_synthesis/noise{layer}"], [1, size, size, 1])
         else:
             layer_noise = noise(layer, size, size)
-        x = ops.apply_noise(x, layer_noise, self.vars[f"{scope}/Noise/weight"])
-        x = ops.instance_norm(ops.leaky_relu(self._bias(scope, x)))
-        style = ops.dense(dlatents[:, layer], self._weight(f"{scope}/StyleMod", gain=1))
-        return ops.style_mod(x, self._bias(f"{scope}/StyleMod", style))
+        return ops.apply_noise(x, layer_noise, self.vars[f"{scope}/Noise/weight"])
 
     def _to_rgb(self, x, r):
         scope = self._to_rgb_scope(r)
-        return self._bias(scope, ops.conv2d(x, self._weight(scope, gain=1)))
+        return self._bias(scope, ops.conv2d(x, self._weight(scope)))
 
 
 @NETWORKS.register
 class D_basic(_GrowingNetwork):
     """Discriminator (ProGAN, table 2, with blurred downscaling): images -> scores, high = real."""
 
-    def __init__(self, name="D", *, num_channels, resolution, label_size=0, fmap_base=8192,
-                 fmap_decay=1.0, fmap_max=512, mbstd_group_size=4, seed=0):
-        super().__init__(name, {
-            "num_channels": num_channels, "resolution": resolution, "label_size": label_size,
-            "fmap_base": fmap_base, "fmap_decay": fmap_decay, "fmap_max": fmap_max,
-            "mbstd_group_size": mbstd_group_size, "seed": seed})
-        mbstd_fmaps = 1 if mbstd_group_size > 1 else 0
+    def __init__(self, name="D", *, num_channels, resolution, label_size=0, nonlinearity="lrelu",
+                 use_wscale=True, blur=True, mbstd_group_size=4, mbstd_num_features=1,
+                 fmap_base=8192, fmap_decay=1.0, fmap_max=512, seed=0):
+        super().__init__(name, keywords(locals()))
         for r in range(self.resolution_log2, 1, -1):
             self._add_layer(self._from_rgb_scope(r), [1, 1, num_channels, self._nf(r - 1)])
         for r in range(self.resolution_log2, 2, -1):
             scope, fmaps = f"{2 ** r}x{2 ** r}", self._nf(r - 1)
             self._add_layer(f"{scope}/Conv0", [3, 3, fmaps, fmaps])
             self._add_layer(f"{scope}/Conv1_down", [3, 3, fmaps, self._nf(r - 2)])
+        if self._nf(1) % mbstd_num_features:
+            raise UserError(f"network {name}: mbstd_num_features {mbstd_num_features} does not "
+                            f"divide the {self._nf(1)} maps at 4x4")
+        mbstd_fmaps = mbstd_num_features if mbstd_group_size > 1 else 0
         self._add_layer("4x4/Conv", [3, 3, self._nf(1) + mbstd_fmaps, self._nf(1)])
         self._add_layer("4x4/Dense0", [16 * self._nf(1), self._nf(0)])
-        self._add_layer("4x4/Dense1", [self._nf(0), max(label_size, 1)])
+        self._add_layer("4x4/Dense1", [self._nf(0), max(label_size, 1)], gain=1)
 
     def _from_rgb_scope(self, r):
         return f"FromRGB_lod{self.resolution_log2 - r}"
@@ -286,22 +352,24 @@ class D_basic(_GrowingNetwork):
         return self._conv(self._from_rgb_scope(r), images)
 
     def _conv(self, scope, x):
-        return ops.leaky_relu(self._bias(scope, ops.conv2d(x, self._weight(scope))))
+        return self._activate(self._bias(scope, ops.conv2d(x, self._weight(scope))))
 
     def _block(self, x, r):
         """Convolution; blur, convolution, downscale: [N, 2^r, 2^r, nf(r-1)] -> half, nf(r-2)."""
         scope = f"{2 ** r}x{2 ** r}"
-        x = ops.blur2d(self._conv(f"{scope}/Conv0", x))
+        x = self._blur(self._conv(f"{scope}/Conv0", x))
         fused = self.use_fused(2 ** r, self._nf(r - 2))
         x = ops.conv2d_downscale2d(x, self._weight(f"{scope}/Conv1_down"), fused)
-        return ops.leaky_relu(self._bias(f"{scope}/Conv1_down", x))
+        return self._activate(self._bias(f"{scope}/Conv1_down", x))
 
     def _head(self, x):
         """Minibatch stddev, convolution, two dense layers: [N, 4, 4, nf(1)] -> [N, scores]."""
-        if self.config["mbstd_group_size"] > 1:
-            x = ops.minibatch_stddev(x, self.config["mbstd_group_size"])
+        group_size, num_features = (
+            self.config[k] for k in ("mbstd_group_size", "mbstd_num_features"))
+        if group_size > 1:
+            x = ops.minibatch_stddev(x, group_size, num_features)
         x = self._conv("4x4/Conv", x)
         # The official dense layer reads the maps in channels-first order.
         x = tf.reshape(tf.transpose(x, [0, 3, 1, 2]), [-1, 16 * x.shape[3]])
-        x = ops.leaky_relu(self._bias("4x4/Dense0", ops.dense(x, self._weight("4x4/Dense0"))))
-        return self._bias("4x4/Dense1", ops.dense(x, self._weight("4x4/Dense1", gain=1)))
+        x = self._activate(self._bias("4x4/Dense0", ops.dense(x, self._weight("4x4/Dense0"))))
+        return self._bias("4x4/Dense1", ops.dense(x, self._weight("4x4/Dense1")))

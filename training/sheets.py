@@ -43,6 +43,8 @@ def style_mix(sampler, row_seeds, col_seeds, layers, psi, noise, minibatch):
 
     Raises UserError for a layer that the network does not have at this resolution.
     """
+    if not sampler.network.config["use_styles"]:
+        raise UserError("--col-styles: the network has no styles")
     if max(layers) >= sampler.num_layers:
         raise UserError(f"--col-styles: the network has layers 0-{sampler.num_layers - 1}, "
                         f"not {max(layers)}")

@@ -62,13 +62,18 @@ def network_configs(config, num_channels=3, label_size=0):
 
     The one place where TrainingConfig's options become networks; w is as long as z.
     """
-    shared = dict(num_channels=num_channels, label_size=label_size, resolution=config.resolution,
-                  fmap_base=config.fmap_base, fmap_decay=config.fmap_decay,
-                  fmap_max=config.fmap_max)
-    G = dict(latent_size=config.latent_size, dlatent_size=config.latent_size,
-             mapping_fmaps=config.latent_size, mapping_layers=config.mapping_layers,
-             mapping_lrmul=config.mapping_lrmul)
-    D = dict(mbstd_group_size=config.mbstd_group_size)
+    def options(*names):
+        return {name: getattr(config, name) for name in names}
+
+    shared = {"num_channels": num_channels, "label_size": label_size, **options(
+        "resolution", "fmap_base", "fmap_decay", "fmap_max", "nonlinearity", "use_wscale", "blur")}
+    G = options("latent_size", "mapping_layers", "mapping_lrmul", "normalize_latents", "use_styles",
+                "use_noise", "const_input", "use_pixel_norm", "use_instance_norm")
+    # Without a mapping network w is its input: z, and the labels' embedding of the same length.
+    passed_on = 2 * config.latent_size if label_size else config.latent_size
+    G |= {"mapping_nonlinearity": config.nonlinearity, "mapping_fmaps": config.latent_size,
+          "dlatent_size": config.latent_size if config.mapping_layers else passed_on}
+    D = options("mbstd_group_size", "mbstd_num_features")
     return {"G": {**shared, **G}, "D": {**shared, **D}}
 
 

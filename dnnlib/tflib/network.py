@@ -75,6 +75,11 @@ class Network(tf.Module):
         return twin
 
 
+def keywords(variables):
+    """A constructor's keyword arguments, from the `locals()` at its beginning."""
+    return {k: v for k, v in variables.items() if k not in ("self", "name", "__class__")}
+
+
 def build(type_name, name, config):
     """Build the registered network `type_name`.
 

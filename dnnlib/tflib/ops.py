@@ -12,20 +12,22 @@ import numpy as np
 import tensorflow as tf
 
 HE_GAIN = np.sqrt(2)  # what keeps the variance through a (leaky) ReLU
+NONLINEARITIES = ("lrelu", "relu")
 
 # Two 3-taps that lie one pixel apart, seen as one 4-tap: row o says which 3-taps fall on tap o.
 _FOUR_FROM_THREE = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]], np.float32)
 _KERNEL4_FROM_KERNEL3 = np.kron(_FOUR_FROM_THREE, _FOUR_FROM_THREE)  # [16, 9]
 
 
-def equalised_weight(stored, gain=HE_GAIN, lrmul=1.0):
-    """Stored weight -> weight in use: stored * lrmul * gain / sqrt(fan_in) (ProGAN, section 4.1).
+def he_std(shape, gain=HE_GAIN):
+    """gain / sqrt(fan_in), fan_in being the product of all but the last dimension (He et al. 2015,
+    equation 10)."""
+    return gain / np.sqrt(np.prod(shape[:-1]))
 
-    fan_in is the product of all but the last dimension; gain sqrt(2) is He's constant for (leaky)
-    ReLU.
-    """
-    fan_in = np.prod(stored.shape[:-1])
-    return stored * np.float32(lrmul * gain / np.sqrt(fan_in))
+
+def equalised_weight(stored, gain=HE_GAIN, lrmul=1.0):
+    """Stored weight -> weight in use: stored * lrmul * he_std (ProGAN, section 4.1)."""
+    return stored * np.float32(lrmul * he_std(stored.shape, gain))
 
 
 def dense(x, weight):
@@ -132,6 +134,11 @@ def leaky_relu(x):
     return y, lambda dy: tf.raw_ops.LeakyReluGrad(gradients=dy, features=sign, alpha=0.2)
 
 
+def activate(x, nonlinearity):
+    """One of NONLINEARITIES: 'lrelu' is `leaky_relu`, 'relu' max(x, 0)."""
+    return leaky_relu(x) if nonlinearity == "lrelu" else tf.nn.relu(x)
+
+
 def minibatch_stddev(x, group_size=4, num_features=1):
     """Append `num_features` maps that tell how much the samples of a group differ (ProGAN, section
     3).
@@ -139,7 +146,7 @@ def minibatch_stddev(x, group_size=4, num_features=1):
     Groups have min(group_size, minibatch) samples, and sample i of [G, M] is in group i mod M. Per
     group the stddev (1e-8 under the root) is averaged over pixels and each of `num_features` equal
     ranges of maps, and repeated as a constant map. The minibatch must be a multiple of the group
-    size.
+    size, fmaps of `num_features`.
 
     Returns [minibatch, height, width, fmaps + num_features].
     """
