@@ -12,6 +12,7 @@ _EXAMPLES = """\
   python dataset_tool.py create_modanet --source ~/modanet --out datasets/modanet64 --resolution 64
   python dataset_tool.py create_synthetic --num-images 2000 --resolution 64
   python dataset_tool.py create_from_images --source ~/photos --out datasets/untagged
+  python dataset_tool.py create_from_images --source ~/photos --labels labels.json --out datasets/x
   python dataset_tool.py info datasets/modanet
   python dataset_tool.py display datasets/modanet --out sheet.png
 """
@@ -83,9 +84,11 @@ def _build_parser():
     _add_create_options(annotated, "datasets/modanet")
     synthetic = command("create_synthetic", "drawn street-fashion figures with all classes")
     _add_create_options(synthetic, "datasets/synthetic", num_images=2000)
-    images = command("create_from_images", "any folder of photos, without labels: RGB only")
+    images = command("create_from_images", "any folder of photos: RGB only")
     images.add_argument("--source", required=True, metavar="DIR",
                         help="folder of photos; subfolders are searched too")
+    images.add_argument("--labels", metavar="JSON", help="labels to condition networks on: "
+                        '{"labels": [["a.png", 3], ...]}, classes or lists of numbers')
     _add_create_options(images, "datasets/untagged")
     info = command("info", "what a data set holds, with the frequency of its classes")
     info.add_argument("data", metavar="DIR", help="folder of the data set")
@@ -114,13 +117,15 @@ def main(argv):
     else:
         content = _CREATE[args.command](args, print)
         if content is not None:
-            print(_next_step(args.out, bool(content["classes"])))
+            print(_next_step(args.out, content))
     return 0
 
 
-def _next_step(out, labelled):
-    """What the user can do with the new data set."""
-    if labelled:
+def _next_step(out, content):
+    """What the user can do with the new data set, of which dataset.json says `content`."""
+    if content["label_size"]:
+        return f"train a conditional network: python train.py --variant=rgb --data={out}"
+    if content["classes"]:
         return (f"look at it: python dataset_tool.py display {out}\n"
                 f"train: python train.py --variant=2d --data={out}")
     return (f"train the RGB baseline: python train.py --variant=rgb --data={out}\n"

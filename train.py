@@ -126,7 +126,8 @@ def train(config, dataset, strategy, options, origin):
     first_state = None
     if origin and not (run_dir and list_states(run_dir)):
         with strategy.scope():
-            first_state = state_from_snapshot(load_snapshot(origin), config, dataset.classes)
+            first_state = state_from_snapshot(load_snapshot(origin), config, dataset.classes,
+                                              dataset.label_size)
     if run_dir is None:
         description = f"{config.variant}-{dataset.name}-{config.resolution}"
         run_dir = make_run(options.run, options.results, description, record)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep import annotations, modanet, sources, synthetic, writer
+from dataprep import annotations, labels, modanet, sources, synthetic, writer
 from dnnlib import dataset_info, util
 from dnnlib.download import file_digest
 
@@ -44,14 +44,21 @@ def create_synthetic(config, say):
 
 
 def create_from_images(config, say):
-    """Any folder of photos -> an RGB data set whose ids are the files' names."""
+    """Any folder of photos -> an RGB data set whose ids are the files' names; with `config.labels`
+    (see dataprep.labels) every image has its conditioning label."""
     names = sources.list_images(config.source)
     say(f"{config.source}: {len(names)} image files")
     listed = hashlib.md5("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
+    items, options, label_size = [writer.Item(name, name) for name in names], {}, 0
+    if config.labels is not None:
+        table = labels.read_label_file(config.labels, names)
+        label_size = table.shape[1]
+        items = [writer.Item(name, name, label=row) for name, row in zip(names, table)]
+        options = {"labels": file_digest(config.labels, "md5")}
+        say(f"{config.labels}: a label of {label_size} numbers for every image")
     recipe = writer.Recipe(sources.PhotoFolder(Path(config.source)), (), config.resolution,
-                           config.fit, config.encoding)
-    items = [writer.Item(name, name) for name in names]
-    return _create(config, recipe, items, [], {"source": listed}, say)
+                           config.fit, config.encoding, label_size)
+    return _create(config, recipe, items, [], {"source": listed, **options}, say)
 
 
 def _create_annotated(config, path, source, say):

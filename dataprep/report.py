@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from dnnlib import channels, pictures, util
-from dnnlib.dataset_info import FILE_NAME, open_dataset
+from dnnlib.dataset_info import FILE_NAME, open_dataset, read_labels
 from dnnlib.tflib import tfrecords
 
+_SHOWN_LABELS = 32
 _PRESENT = 127  # a stored map shows its class where it is above half
 
 
@@ -28,10 +29,14 @@ def describe(directory):
     yield f"left out   {content.get('skipped', 0)}"
     yield (f"on disk    {size / 1e9:.2f} GB, {size / total / 1e6:.3f} MB an image, encoding "
            f"{content.get('encoding')}")
+    yield f"label_size {info.label_size}" + ("" if info.label_size else " (no labels)")
     yield f"digest     {info.digest}"
     if info.classes:
         yield ""
         yield from class_table(info.classes, splits, content.get("class_counts", {}))
+    if info.label_size:
+        yield ""
+        yield from label_table({split: read_labels(directory, split) for split in splits})
 
 
 def class_table(classes, splits, counts):
@@ -48,6 +53,24 @@ def class_table(classes, splits, counts):
             cells.append(f"{entry['images']:>15}{100 * entry['images'] / size:>7.1f}"
                          f"{100 * entry['pixels']:>9.3f}")
         yield name.ljust(width) + "".join(cells)
+
+
+def label_table(labels):
+    """Lines: for each label and split the images that have it; of numbers that are no classes, the
+    mean.
+
+    `labels`: {split: float32 [n, label_size]}. Of many, those of the largest sums are shown.
+    """
+    whole = np.concatenate(list(labels.values()))
+    are_classes = bool(((whole == 0) | (whole == 1)).all() and (whole.sum(axis=1) == 1).all())
+    what, of_split = ("images", np.sum) if are_classes else ("mean", np.mean)
+    order = np.argsort(-whole.sum(axis=0), kind="stable")[:_SHOWN_LABELS]
+    yield "label".ljust(8) + "".join(f"{f'{split} {what}':>15}" for split in labels)
+    for label in np.sort(order):
+        yield f"{label:<8}" + "".join(f"{of_split(table[:, label], dtype=np.float64):>15.6g}"
+                                      for table in labels.values())
+    if whole.shape[1] > len(order):
+        yield f"and {whole.shape[1] - len(order)} more"
 
 
 def contact_sheet(directory, split, num, columns, resolution, seed):

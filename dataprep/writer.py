@@ -8,11 +8,12 @@ import contextlib
 import errno
 import functools
 import hashlib
+import io
 import json
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,22 +31,26 @@ _PROBES = 12  # photos converted to project size and time
 
 @dataclass(frozen=True)
 class Item:
-    """One photo to convert: its id in the data set, its key in the source, its annotations."""
+    """One photo to convert: its id in the data set, its key in the source, its annotations, its
+    conditioning label, float32 [label_size]."""
 
     image_id: int | str
     key: str
     photo: annotations.Photo | None = None
+    label: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What, besides the item, determines a record's bytes. It is sent to the workers."""
+    """What, besides the item, determines a record's bytes, and the length of the items' labels (0:
+    they have none). It is sent to the workers."""
 
     source: sources.PhotoFolder | sources.PhotoLmdb
     classes: tuple
     resolution: int
     fit: str
     encoding: str
+    label_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -163,8 +168,9 @@ def write_dataset(out, recipe, splits, skipped, options, workers):
             "format_version": dataset_info.FORMAT_VERSION, "complete": True,
             "name": out.resolve().name, "resolution": recipe.resolution,
             "num_channels": channels.num_channels(recipe.classes),
-            "classes": list(recipe.classes), "encoding": recipe.encoding, "splits": ids,
-            "class_counts": counts, "options": options, "digest": digest,
+            "classes": list(recipe.classes), "label_size": recipe.label_size,
+            "encoding": recipe.encoding, "splits": ids, "class_counts": counts,
+            "options": options, "digest": digest,
             "skipped": sum("annotation" not in entry for entry in skipped)}
         util.write_json(out / dataset_info.FILE_NAME, content)
     return content
@@ -187,7 +193,8 @@ def _remove_unfinished(out):
     shutil.rmtree(out / _PARTIAL, ignore_errors=True)
     for folder in (out / split for split in SPLITS):
         if folder.is_dir():
-            foreign = [path.name for path in folder.iterdir() if path.suffix != ".tfrecords"]
+            foreign = [path.name for path in folder.iterdir()
+                       if path.suffix not in (".tfrecords", ".labels")]
             if foreign:
                 raise util.UserError(f"{folder}: in the way, and no part of a data set "
                                      f"({foreign[0]} is in it); choose another --out or move it")
@@ -199,7 +206,9 @@ def _write_splits(work, recipe, splits, skipped, workers):
     items = [(split, item) for split in splits for item in splits[split]]
     ids = {split: [] for split in splits}
     sums = {split: np.zeros((2, len(recipe.classes))) for split in splits}
-    digest = hashlib.sha256(json.dumps([list(recipe.classes), recipe.resolution]).encode())
+    labels = {split: [] for split in splits}
+    identity = [list(recipe.classes), recipe.resolution, *filter(None, [recipe.label_size])]
+    digest = hashlib.sha256(json.dumps(identity).encode())
     levels = range(tfrecords.MIN_LEVEL, recipe.resolution.bit_length())
     with _SplitFiles(work, levels) as files, \
             util.progress(total=len(items), desc="converting", unit="photo") as bar:
@@ -215,8 +224,21 @@ def _write_splits(work, recipe, splits, skipped, workers):
             ids[split].append(item.image_id)
             sums[split] += [np.greater(result.shares, 0), result.shares]
             digest.update(f"{split} {item.image_id} ".encode() + result.digest)
+            if recipe.label_size:
+                labels[split].append(item.label)
+                digest.update(item.label.tobytes())
+    if recipe.label_size:
+        for split in filter(splits.get, splits):
+            _write_labels(dataset_info.labels_path(work, split), labels[split], recipe.label_size)
     counts = {split: _class_counts(recipe.classes, sums[split], len(ids[split])) for split in sums}
     return ids, counts, digest.hexdigest()
+
+
+def _write_labels(path, rows, label_size):
+    """Write the labels of a split, in the order of its records, as the official tool does."""
+    content = io.BytesIO()
+    np.save(content, np.array(rows, np.float32).reshape(-1, label_size), allow_pickle=False)
+    util.atomic_write(path, content.getvalue())
 
 
 def _class_counts(classes, sums, num_photos):

@@ -1,9 +1,12 @@
 """dataset.json, what a data set says of itself: written last, so that none means unfinished."""
 
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnnlib.util import UserError, read_json
+import numpy as np
+
+from dnnlib.util import UserError, one_line, read_json
 
 FORMAT_VERSION = 1
 FILE_NAME = "dataset.json"
@@ -11,7 +14,10 @@ FILE_NAME = "dataset.json"
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """The parts of dataset.json that readers need. `splits`: {split: number of images}."""
+    """The parts of dataset.json that readers need. `splits`: {split: number of images}.
+
+    `label_size`: length of an image's conditioning label; 0 where images have none.
+    """
 
     path: Path
     name: str
@@ -20,6 +26,7 @@ class DatasetInfo:
     classes: tuple
     splits: dict
     digest: str
+    label_size: int = 0
 
 
 def open_dataset(directory):
@@ -38,6 +45,39 @@ def open_dataset(directory):
     try:
         splits = {split: len(ids) for split, ids in content["splits"].items()}
         return DatasetInfo(path, content["name"], content["resolution"], content["num_channels"],
-                           tuple(content["classes"]), splits, content["digest"])
+                           tuple(content["classes"]), splits, content["digest"],
+                           operator.index(content.get("label_size", 0)))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path / FILE_NAME}: incomplete ({error!r}); make it again") from None
+
+
+def labels_path(directory, split):
+    """Where the labels of a split lie: beside its record files, under the official tool's name."""
+    return Path(directory) / split / f"{split}-rxx.labels"
+
+
+def read_labels(directory, split):
+    """The conditioning labels of a split, float32 [n, label_size], in the order of its records.
+
+    A NumPy file as the official dataset tool writes it, of numbers only: nothing is unpickled.
+    Where the data set has no labels: [n, 0]. Raises UserError where the file is missing, damaged or
+    not of this data set.
+    """
+    info = open_dataset(directory)
+    shape = info.splits.get(split, 0), info.label_size
+    if not info.label_size:
+        return np.zeros(shape, np.float32)
+    path = labels_path(directory, split)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, though dataset.json says that the images have "
+                        f"labels of {info.label_size} numbers; make or copy this data set again")
+    try:
+        with open(path, "rb") as file:
+            labels = np.lib.format.read_array(file, allow_pickle=False).astype(np.float32)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a file of labels ({one_line(error)}); make or copy this "
+                        "data set again") from None
+    if labels.shape != shape or not np.isfinite(labels).all():
+        raise UserError(f"{path}: expected finite numbers of shape {list(shape)}, found shape "
+                        f"{list(labels.shape)}; make or copy this data set again")
+    return labels

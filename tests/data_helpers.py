@@ -23,8 +23,9 @@ def random_image(rng, num_channels, resolution):
     return image
 
 
-def make_dataset(path, images, classes=FOUR, encoding="webp"):
-    """Write {split: uint8 [N, C, H, W]} as a finished data set."""
+def make_dataset(path, images, classes=FOUR, encoding="webp", labels=None):
+    """Write {split: uint8 [N, C, H, W]} as a finished data set; labels: {split: [N, label_size]}.
+    """
     splits = {}
     for split, stack in images.items():
         splits[split] = list(range(len(stack)))
@@ -33,11 +34,16 @@ def make_dataset(path, images, classes=FOUR, encoding="webp"):
             for level, smaller in pyramid.levels(image, tfrecords.MIN_LEVEL).items():
                 with open(path / split / f"{split}-r{level:02d}.tfrecords", "ab") as file:
                     file.write(tfrecords.frame(tfrecords.encode_record(smaller, encoding)))
+    for split, table in (labels or {}).items():
+        with open(path / split / f"{split}-rxx.labels", "wb") as file:
+            np.save(file, np.asarray(table, np.float32))
     resolution = next(iter(images.values())).shape[2]
     content = {"format_version": 1, "complete": True, "name": path.name, "resolution": resolution,
                "num_channels": 3 + len(classes), "classes": list(classes), "encoding": encoding,
                "splits": splits, "digest": "0" * 64, "skipped": 0, "class_counts": {},
                "options": {}}
+    if labels:
+        content["label_size"] = next(iter(labels.values())).shape[1]
     (path / "dataset.json").write_text(json.dumps(content))
     return path
 
@@ -85,7 +91,7 @@ def create_config(**changes):
     """The options of a create command, small and on one worker."""
     options = dict(command="create_modanet", source="", annotations=None, images=None, out="",
                    resolution=16, fit="pad", encoding="webp", num_images=None, num_val=None,
-                   num_test=None, seed=0, workers=1, dry_run=False)
+                   num_test=None, labels=None, seed=0, workers=1, dry_run=False)
     return SimpleNamespace(**{**options, **{k: str(v) if isinstance(v, Path) else v
                                             for k, v in changes.items()}})
 

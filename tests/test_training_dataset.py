@@ -42,8 +42,8 @@ def stream(*directories, **changes):
 
 
 def take(batches, num):
-    """The first `num` minibatches in one array."""
-    return np.concatenate([batch.numpy() for batch in itertools.islice(iter(batches), num)])
+    """The images of the first `num` minibatches in one array."""
+    return np.concatenate([images.numpy() for images, _ in itertools.islice(iter(batches), num)])
 
 
 def nhwc(stack):

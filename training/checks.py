@@ -6,7 +6,7 @@ from math import ceil
 from dnnlib.tflib.distribute import replica_rows
 from dnnlib.util import UserError
 from training.config import by_resolution
-from training.dataset import open_dataset
+from training.dataset import check_label_sizes, open_dataset, read_labels
 from training.networks_stylegan import num_fmaps
 
 
@@ -24,6 +24,7 @@ def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb"):
     check_networks(config)
     check_growth(config, first_stage)
     check_untagged(config)
+    check_labels(config, dataset)
     check_minibatches(config, num_replicas)
     return config
 
@@ -66,6 +67,12 @@ def check_untagged(config):
                         f"--resolution={config.resolution}")
     if not extra.splits.get("train"):
         raise UserError(f"--untagged: {extra.path} has no training images")
+
+
+def check_labels(config, dataset):
+    """The labels can be read, and extra photos have labels of the same size."""
+    read_labels(dataset.path, "train")
+    check_label_sizes([dataset, *([open_dataset(config.untagged)] if config.untagged else [])])
 
 
 def check_minibatches(config, num_replicas):

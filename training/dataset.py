@@ -13,18 +13,20 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib import channels
-from dnnlib.dataset_info import DatasetInfo, open_dataset
+from dnnlib.dataset_info import DatasetInfo, open_dataset, read_labels
 from dnnlib.tflib import tfrecords
 from dnnlib.util import UserError
 
-__all__ = ["DatasetInfo", "TrainingStream", "open_dataset", "permutation", "read_split"]
+__all__ = ["DatasetInfo", "TrainingStream", "open_dataset", "permutation", "read_labels",
+           "read_split"]
 
 _RGB_AND_BINARY = channels.NUM_COLOURS + 1
 _THREADS = min(os.cpu_count() or 1, 4)
 
 
 class TrainingStream:
-    """Endless minibatches: uint8 tensors [minibatch, resolution, resolution, num_channels].
+    """Endless minibatches: (images uint8 [minibatch, resolution, resolution, num_channels], labels
+    float32 [minibatch, label_size]); label_size is 0 where the data sets have no labels.
 
     Sample k is record permutation(seed, k // n, n)[k % n] of the n records of all directories
     together. Iteration starts at sample `start_nimg`: a run that stopped after nimg images goes on
@@ -32,23 +34,36 @@ class TrainingStream:
 
     num_channels: 3, 4 (RGB and the binary map: the sum of the class maps, which exclude each other)
     or 3 + C. Directories without maps can take part only when it is 3.
+
+    Attributes: num_images; labels, float32 [num_images, label_size], those of all records.
     """
 
     def __init__(self, directories, split="train", *, resolution, num_channels, minibatch, seed,
                  start_nimg=0):
-        """Raises UserError where a directory lacks the split, the resolution or the channels."""
+        """Raises UserError where a directory lacks the split, the resolution or the channels, or
+        has labels of another size than the others."""
         opened = [_open_split(directory, split, resolution) for directory in directories]
-        _check_channels([info for info, _ in opened], num_channels)
+        infos = [info for info, _ in opened]
+        _check_channels(infos, num_channels)
+        check_label_sizes(infos)
+        self.labels = np.concatenate([read_labels(info.path, split) for info in infos])
         self._files = [file for _, file in opened]
         self._starts = np.cumsum([0] + [len(file) for file in self._files])
         self.num_images = int(self._starts[-1])
-        self._file_channels = opened[0][0].num_channels
+        self._file_channels = infos[0].num_channels
         self._resolution, self._num_channels = resolution, num_channels
         self._minibatch, self._seed, self._start_nimg = minibatch, seed, start_nimg
 
     def __iter__(self):
-        decode = _decoder(self._file_channels, self._resolution, self._num_channels)
-        return _batches(self._orders(), self._read, decode, [file.path for file in self._files])
+        images = _loader(self._read, _decoder(self._file_channels, self._resolution,
+                                              self._num_channels))
+        return _batches(self._orders(), lambda numbers: (images(numbers), self._labels(numbers)),
+                        [file.path for file in self._files])
+
+    def _labels(self, numbers):
+        """The labels of records, on the CPU like their images."""
+        with tf.device("CPU:0"):
+            return tf.constant(self.labels[numbers])
 
     def _orders(self):
         """The numbers of the records of each minibatch, int64 [minibatch]."""
@@ -86,8 +101,8 @@ def read_split(directory, split, resolution, only_rgb=False, *, minibatch=32, li
         order = permutation(seed, 0, len(file))[:limit]
     num_channels = channels.NUM_COLOURS if only_rgb else info.num_channels
     orders = (order[start:start + minibatch] for start in range(0, len(order), minibatch))
-    decode = _decoder(info.num_channels, resolution, num_channels)
-    return (batch.numpy() for batch in _batches(orders, file.read, decode, [file.path]))
+    images = _loader(file.read, _decoder(info.num_channels, resolution, num_channels))
+    return (batch.numpy() for batch in _batches(orders, images, [file.path]))
 
 
 def _open_split(directory, split, resolution):
@@ -125,6 +140,18 @@ def _check_channels(infos, num_channels):
             raise UserError(f"data sets {infos[0].path} and {info.path} have different classes")
 
 
+def check_label_sizes(infos):
+    """Raises UserError where labels of the data sets (DatasetInfo) cannot be those of one network.
+
+    Photos without labels cannot join labelled ones: a conditional critic has no score for them.
+    """
+    for info in infos:
+        if info.label_size != infos[0].label_size:
+            raise UserError(f"data sets {infos[0].path} and {info.path} have labels of "
+                            f"{infos[0].label_size} and {info.label_size} numbers; a network "
+                            "takes labels of one size (make both with --labels, or neither)")
+
+
 def _decoder(file_channels, resolution, num_channels):
     """A traced function: serialized records [N] -> images uint8 [N, H, W, num_channels]."""
 
@@ -142,17 +169,21 @@ def _decoder(file_channels, resolution, num_channels):
     return decode
 
 
-def _batches(orders, read, decode, paths):
-    """Yield decode([read(number), ...]) for each list of numbers, in order, some batches ahead.
+def _loader(read, decode):
+    """A function numbers -> decode([read(number), ...]), computed on the CPU."""
+    def load(numbers):
+        with tf.device("CPU:0"):
+            return decode(tf.constant([read(number) for number in numbers]))
+    return load
+
+
+def _batches(orders, load, paths):
+    """Yield load(numbers) for each list of numbers, in order, some batches ahead.
 
     Threads of our own and not a tf.data generator: tf.data waits for its threads while it holds
     the interpreter's lock, which the generator needs, so that dropping an iterator can hang.
     Raises UserError: the reader's own, or one naming `paths` where a record cannot be decoded.
     """
-    def load(numbers):
-        with tf.device("CPU:0"):
-            return decode(tf.constant([read(number) for number in numbers]))
-
     pending = collections.deque()
     pool = concurrent.futures.ThreadPoolExecutor(_THREADS, "records")
     try:

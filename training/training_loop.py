@@ -13,7 +13,7 @@ from dnnlib import channels, pictures, util
 from dnnlib.class_counts import class_frequencies, total_variation
 from dnnlib.tflib import autosummary
 from training import snapshots
-from training.dataset import TrainingStream
+from training.dataset import TrainingStream, read_labels
 from training.schedule import make_stage, stage_ends, training_schedule
 from training.state import enter_stage, new_state, restored_state
 from training.turn import Turn
@@ -39,6 +39,7 @@ class Training:
         self.config, self.run_dir, self.strategy, self.dataset = config, run_dir, strategy, dataset
         self.evaluate = evaluate
         self.log = log or util.start_log("training", run_dir / "log.txt")
+        self.labels = read_labels(config.data, "train")
         self.turns, self.streams = {}, {}
         self.stop_requested = False
         with strategy.scope():
@@ -47,7 +48,7 @@ class Training:
                 self.state = restored_state(*stored, source=run_dir)
                 self.log.info(f"continuing at kimg {self.progress.cur_nimg / 1000:.1f}")
             else:
-                self.state = first_state or new_state(config)
+                self.state = first_state or new_state(config, label_size=dataset.label_size)
         self._check_threads()
         self.writer = tf.summary.create_file_writer(str(run_dir))
         self.start_time = time.time() - self.progress.elapsed_sec
@@ -136,15 +137,18 @@ class Training:
     def _growth_report(self, stage):
         """Mean scores of every critic on some reals and fakes of its channels, and the metrics."""
         networks = self.state.networks
-        Gs = networks["Gs"]
-        fakes = Gs(self._grid_latents(stage.minibatch))
+        latents, fake_labels = self._grid_inputs(stage.minibatch)
+        fakes = networks["Gs"](latents, fake_labels)
         report = {}
         for name in [n for n in networks if n.startswith("D_")]:
             width = networks[name].config["num_channels"]
             stream = self._stream(stage.resolution, width, stage.minibatch, seed=0)
-            reals = channels.to_signed(next(iter(stream)).numpy())
-            report[f"{name}/real"] = float(tf.reduce_mean(networks[name](reals)))
-            report[f"{name}/fake"] = float(tf.reduce_mean(networks[name](fakes[..., :width])))
+            reals, labels = next(iter(stream))
+            reals = channels.to_signed(reals.numpy())
+            labels = labels if self.dataset.label_size else None
+            for kind, images, given in (("real", reals, labels),
+                                        ("fake", fakes[..., :width], fake_labels)):
+                report[f"{name}/{kind}"] = float(tf.reduce_mean(networks[name](images, given)))
         if self.evaluate:
             report |= self.evaluate(snapshots.Snapshot(networks, self._header(stage)))
         return {name: round(value, 4) for name, value in report.items()}
@@ -174,12 +178,13 @@ class Training:
         """Make a critic's turn, which its first call compiles, and its stream of reals."""
         self.log.info(f"compiling: critic {critic.name} at {stage.resolution}x{stage.resolution}"
                       f"{', fading in' if stage.fade else ''}")
+        stream = self._stream(
+            stage.resolution, critic.channels, stage.minibatch, self.config.seed,
+            self.progress.stream_nimg.get(critic.name, 0), with_untagged=critic.name == "rgb")
         self.turns[critic.name] = Turn(
             self.strategy, self.config, self.state.networks, self.state.optimizers, critic,
-            stage.resolution, stage.fade > 0, stage.minibatch)
-        self.streams[critic.name] = iter(self._stream(
-            stage.resolution, critic.channels, stage.minibatch, self.config.seed,
-            self.progress.stream_nimg.get(critic.name, 0), with_untagged=critic.name == "rgb"))
+            stage.resolution, stage.fade > 0, stage.minibatch, stream.labels)
+        self.streams[critic.name] = iter(stream)
 
     def _stream(self, resolution, num_channels, minibatch, seed, start_nimg=0, with_untagged=False):
         """Real images; the image critic's stream takes the untagged photos in."""
@@ -248,10 +253,9 @@ class Training:
         """fakes%06d.png from latents that stay the same all through the training, not truncated."""
         self._save_reals(stage)
         Gs = self.state.networks["Gs"]
-        rows = [pictures.pair_grid(Gs(latents, resolution=stage.resolution, fade=stage.fade),
-                                   GRID_COLUMNS)
-                for latents in np.split(self._grid_latents(GRID_COLUMNS * GRID_ROWS), GRID_ROWS)]
-        grid = np.concatenate(rows)
+        rows = [Gs(*inputs, resolution=stage.resolution, fade=stage.fade)
+                for inputs in self._grid_batches(GRID_ROWS, GRID_COLUMNS)]
+        grid = np.concatenate([pictures.pair_grid(row, GRID_COLUMNS) for row in rows])
         pictures.save_png(self.run_dir / f"fakes{self._kimg_name(stage)}.png", grid)
         with self.writer.as_default():
             tf.summary.image("fakes", grid[None], step=self.progress.cur_nimg)
@@ -261,10 +265,21 @@ class Training:
         nimg = self.progress.cur_nimg
         return f"{nimg // 1000:06d}" + ("" if stage.tick_kimg >= 1 else f".{nimg % 1000:03d}")
 
-    def _grid_latents(self, count):
-        """The latents of every grid of this training."""
-        size = self.state.networks["G"].config["latent_size"]
-        return np.random.RandomState(self.config.seed).randn(count, size).astype(np.float32)
+    def _grid_inputs(self, count):
+        """The latents of every grid of this training, and labels drawn from the training images'
+        (None where they have none)."""
+        size, labels = self.state.networks["G"].config["latent_size"], None
+        if self.dataset.label_size:
+            rng = np.random.RandomState([self.config.seed, 1])
+            labels = self.labels[rng.randint(len(self.labels), size=count)]
+        latents = np.random.RandomState(self.config.seed).randn(count, size).astype(np.float32)
+        return latents, labels
+
+    def _grid_batches(self, num_batches, minibatch):
+        """The same as [(latents, labels)] of minibatches."""
+        latents, labels = self._grid_inputs(num_batches * minibatch)
+        parts = [None] * num_batches if labels is None else np.split(labels, num_batches)
+        return list(zip(np.split(latents, num_batches), parts))
 
     def _save_reals(self, stage):
         """reals.png of the full resolution and the stage's channels, once a stage."""
@@ -272,7 +287,7 @@ class Training:
         if path.is_file():
             return
         stream = iter(self._stream(self.config.resolution, stage.channels, GRID_COLUMNS, seed=0))
-        rows = [pictures.pair_grid(channels.to_signed(next(stream).numpy()), GRID_COLUMNS)
+        rows = [pictures.pair_grid(channels.to_signed(next(stream)[0].numpy()), GRID_COLUMNS)
                 for _ in range(GRID_ROWS)]
         pictures.save_png(path, np.concatenate(rows))
 
@@ -292,12 +307,12 @@ class Training:
         """How often each class occurs in real and in generated maps, and their distance."""
         batches = -(-CLASS_COUNT_IMAGES // stage.minibatch)
         stream = iter(self._stream(stage.resolution, stage.channels, stage.minibatch, seed=0))
-        latents = np.split(self._grid_latents(batches * stage.minibatch), batches)
+        inputs = self._grid_batches(batches, stage.minibatch)
         num_classes = len(self.dataset.classes)
         real = class_frequencies(
-            (channels.to_signed(next(stream).numpy()) for _ in range(batches)), num_classes)
+            (channels.to_signed(next(stream)[0].numpy()) for _ in range(batches)), num_classes)
         fake = class_frequencies(
-            (self.state.networks["Gs"](minibatch) for minibatch in latents), num_classes)
+            (self.state.networks["Gs"](*minibatch) for minibatch in inputs), num_classes)
         scalars = {"Classes/total_variation": total_variation(real, fake)}
         for name, in_reals, in_fakes in zip(self.dataset.classes, real, fake):
             scalars |= {f"Classes/real/{name}": in_reals, f"Classes/fake/{name}": in_fakes}

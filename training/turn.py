@@ -18,7 +18,7 @@ class Turn:
     """
 
     def __init__(self, strategy, config, networks, optimizers, critic, resolution, fading,
-                 minibatch):
+                 minibatch, labels=None):
         """
         Args:
             networks: {'G', 'Gs', 'D_<critic>', ...: Network}.
@@ -26,6 +26,8 @@ class Turn:
             critic: Critic.
             resolution: of the images at hand. fading: whether `fade` may be above 0.
             minibatch: images over all replicas.
+            labels: [n, label_size], of all training images: the G step draws from them. Not needed
+                where the networks are not conditional.
         """
         self.strategy, self.config = strategy, config
         self.G, self.Gs = networks["G"], networks["Gs"]
@@ -36,20 +38,26 @@ class Turn:
         self.octaves = (self.G.config["resolution"] // resolution).bit_length() - 1
         replicas = strategy.num_replicas_in_sync
         # Checks that the minibatch can be shared; `_split` and `_draws` take the rows themselves.
-        self.rows = [replica_rows(minibatch, replicas, r) for r in range(replicas)]
+        self.rows = [replica_rows(minibatch, replicas, r, config.mbstd_group_size)
+                     for r in range(replicas)]
+        self.labels = None
+        if self.G.config["label_size"]:
+            with tf.device("CPU:0"):  # there may be as many as images: no device holds them all
+                self.labels = tf.constant(labels, tf.float32)
         self._run = tf.function(self._turn, autograph=False)
 
     def __call__(self, reals, step, fade, lrate):
         """Run one turn.
 
         Args:
-            reals: uint8 [minibatch, resolution, resolution, critic.channels].
+            reals: (images uint8 [minibatch, resolution, resolution, critic.channels], labels
+                [minibatch, label_size]), as TrainingStream gives them.
             step: number of turns so far; it and the seed give every random number of the turn.
             fade: weight of the coarser resolution. lrate: learning rate of G and D.
 
         Returns {name: scalar tensor} to report.
         """
-        return self._run(self._split(reals), tf.constant(step, tf.int32),
+        return self._run(tuple(map(self._split, reals)), tf.constant(step, tf.int32),
                          tf.constant(fade, tf.float32), tf.constant(lrate, tf.float32))
 
     @property
@@ -67,7 +75,7 @@ class Turn:
     def _turn(self, reals, step, fade, lrate):
         fade = fade if self.fading else 0.0
         grads, dlatents, finite_D, report = self.strategy.run(
-            self._d_gradients, (reals, step, fade))
+            self._d_gradients, (*reals, step, fade))
         finite_D = self._one(finite_D)
         self._track_dlatents(dlatents)
         self.D_opt.apply(self.strategy, grads, finite_D, lrate)
@@ -92,16 +100,19 @@ class Turn:
         rows = tf.gather(tf.stack(self.rows), replica)
         return Draws(self.config.seed, step, self.minibatch, rows)
 
-    def _d_gradients(self, reals, step, fade):
-        """In a replica: all-reduced gradients of the D loss."""
-        draws = self._draws(step)
+    def _d_gradients(self, reals, labels, step, fade):
+        """In a replica: all-reduced gradients of the D loss; the fakes have the reals' labels."""
+        config, draws = self.config, self._draws(step)
+        labels = None if self.labels is None else labels
         reals = self._process_reals(reals, draws, fade)
-        fakes, dlatents = self._fakes(draws, "D", fade)
+        fakes, dlatents = self._fakes(draws, "D", labels, fade)
+        mix = tf.reshape(draws.uniform("mix"), [-1, 1, 1, 1]) if config.wgan_lambda else None
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(self.D.trainables.values()))
             losses, report = loss.discriminator_loss(
-                lambda images: self.D(images, resolution=self.resolution, fade=fade),
-                reals, tf.stop_gradient(fakes), r1_gamma=self.config.r1_gamma, octaves=self.octaves)
+                self._scores(labels, fade), reals, tf.stop_gradient(fakes), kind=config.d_loss,
+                r1_gamma=config.r1_gamma, r2_gamma=config.r2_gamma,
+                wgan_lambda=config.wgan_lambda, mix=mix, octaves=self.octaves)
             mean_loss = tf.reduce_mean(losses)
         grads, finite = self._reduced_gradients(tape, mean_loss, self.D)
         report = {**report, "Loss/D": mean_loss}
@@ -109,22 +120,33 @@ class Turn:
         return grads, self._mean(dlatents, axis=0), finite, report
 
     def _g_gradients(self, step, fade):
-        """In a replica: all-reduced gradients of the G loss, on latents of its own."""
+        """In a replica: all-reduced gradients of the G loss, on latents and labels of its own."""
         draws = self._draws(step)
+        labels = self._random_labels(draws)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(self.G.trainables.values()))
-            fakes, dlatents = self._fakes(draws, "G", fade)
-            losses = loss.generator_loss(
-                lambda images: self.D(images, resolution=self.resolution, fade=fade), fakes)
+            fakes, dlatents = self._fakes(draws, "G", labels, fade)
+            losses = loss.generator_loss(self._scores(labels, fade), fakes, kind=self.config.g_loss)
             mean_loss = tf.reduce_mean(losses)
         grads, finite = self._reduced_gradients(tape, mean_loss, self.G)
         return grads, self._mean(dlatents, axis=0), finite, {"Loss/G": self._mean(mean_loss)}
 
-    def _fakes(self, draws, purpose, fade):
+    def _scores(self, labels, fade):
+        """The critic as a function images -> scores [N, 1]."""
+        return lambda images: self.D(images, labels, resolution=self.resolution, fade=fade)
+
+    def _random_labels(self, draws):
+        """Labels of training images drawn at random, [N, label_size]; None without labels."""
+        if self.labels is None:
+            return None
+        with tf.device("CPU:0"):
+            return tf.gather(self.labels, draws.integer("G/labels", len(self.labels)))
+
+    def _fakes(self, draws, purpose, labels, fade):
         """Images of G for this critic, with mixed styles, and the dlatents before mixing."""
         latents = draws.normal(f"{purpose}/latents", [self.G.config["latent_size"]])
-        dlatents = self.G.mapping(latents)
-        mixed = self._mix_styles(dlatents, draws, purpose)
+        dlatents = self.G.mapping(latents, labels)
+        mixed = self._mix_styles(dlatents, labels, draws, purpose)
         images = self.G.synthesis(
             mixed, resolution=self.resolution, fade=fade,
             noise=lambda layer, height, width: draws.normal(
@@ -137,8 +159,8 @@ class Turn:
             images = tf.concat([rgb, images[..., channels.SEGMAPS]], axis=-1)
         return images, dlatents[:, 0]
 
-    def _mix_styles(self, dlatents, draws, purpose):
-        """Replace the layers from a random cut on by those of a second w.
+    def _mix_styles(self, dlatents, labels, draws, purpose):
+        """Replace the layers from a random cut on by those of a second w of the same labels.
 
         For the whole minibatch at once, with probability `style_mixing_prob` (Karras et al. 2019,
         section 3.1).
@@ -146,7 +168,7 @@ class Turn:
         if self.config.style_mixing_prob == 0:
             return dlatents
         latent_size = self.G.config["latent_size"]
-        others = self.G.mapping(draws.normal(f"{purpose}/mixing_latents", [latent_size]))
+        others = self.G.mapping(draws.normal(f"{purpose}/mixing_latents", [latent_size]), labels)
         active_layers = self.G.num_layers - 2 * self.octaves
         cut = draws.shared_integer(f"{purpose}/mixing_cut", 1, active_layers)
         mixes = draws.shared_uniform(f"{purpose}/mixing") < self.config.style_mixing_prob

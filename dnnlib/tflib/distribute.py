@@ -86,6 +86,11 @@ class Draws:
         """U[0, 1) of shape [samples]."""
         return self._mine(tf.random.stateless_uniform([self.minibatch], self._key(name)))
 
+    def integer(self, name, high):
+        """Integers of [0, high) of shape [samples], int32."""
+        return self._mine(tf.random.stateless_uniform(
+            [self.minibatch], self._key(name), 0, high, tf.int32))
+
     def shared_uniform(self, name):
         """One U[0, 1) for the whole minibatch."""
         return tf.random.stateless_uniform([], self._key(name))
