@@ -104,7 +104,7 @@ def _read_file(path, layers):
         with zipfile.ZipFile(path) as archive:
             if WHEEL_MEMBER in archive.namelist():
                 return _from_torchscript(archive.read(WHEEL_MEMBER), layers)
-        return _from_npz(path)
+        return read_npz(path)
     if start == b"\x1f\x8b":
         # Unpacked whole first: only at its end does gzip compare the checksum.
         unpacked = io.BytesIO(gzip.decompress(path.read_bytes()))
@@ -124,7 +124,7 @@ def _from_graph(data, path):
     return read_constants(data)
 
 
-def _from_npz(path):
+def read_npz(path):
     """The arrays of an .npz, each of a size that such a network has."""
     with zipfile.ZipFile(path) as archive:
         large = [info.filename for info in archive.infolist() if info.file_size > MAX_ARRAY_BYTES]
