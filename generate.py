@@ -2,6 +2,7 @@
 """Make pictures with a trained network: grids, interpolations, style mixes, labelled pairs."""
 
 import argparse
+import hashlib
 import math
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from dnnlib.util import UserError
 EXAMPLES = """\
   python generate.py                                          seeds 0-35 of the newest run's best
   python generate.py --network=3 --seeds=0-8,100 --trunc=1    run 3, no truncation
+  python generate.py --label=2                                a conditional network: class 2
   python generate.py --interpolate=4,9 --steps=10
   python generate.py --style-mix --row-seeds=0-3 --col-seeds=10-14 --col-styles=0-3
   python generate.py --num=50000 --out=datasets/generated     pairs; run again to continue
@@ -32,17 +34,22 @@ def main(argv):
     options = parse_options(argv)
     # Imported here so that --help and wrong options answer at once.
     from training.generation import Sampler
-    from training.pairs import read_samples
+    from training.pairs import check_network, read_samples, recipe_of
     from training.snapshots import find_snapshot
 
-    record = None
+    record, label = None, options.label
     if options.replay is not None:
         record = pick(read_samples(options.replay), options.index, options.replay)
     spec = record["network"] if record is not None and options.network is None else options.network
-    sampler = Sampler(find_snapshot(spec, options.results))
+    path = find_snapshot(spec, options.results)
+    if record is not None:
+        check_network(record, path)
+        label = recipe_of(record).class_label
+    sampler = Sampler(path, label)
     classes = ", ".join(sampler.classes) or "none: it draws no maps (RGB only)"
     print(f"{sampler.path}: {sampler.resolution}x{sampler.resolution}, "
-          f"digest {sampler.digest[:12]}, classes: {classes}")
+          f"digest {sampler.digest[:12]}, classes: {classes}"
+          + (f", label {sampler.label} of {sampler.label_size}" if sampler.label_size else ""))
     if record is not None:
         return make_again(sampler, record, options)
     if options.num is not None:
@@ -62,6 +69,8 @@ def parse_options(argv):
         "layers: 1 is none, as in training; 0 is the average image")
     add("--noise", default="random", choices=("random", "const"), help="random: drawn from each "
         "sample's seed; const: the network's own, equal for all samples")
+    add("--label", type=label, metavar="K", help="what a conditional network draws: a class, from "
+        "0, or as many numbers as its labels have: 0.1,0,0.9")
     add("--minibatch", type=positive, default=8, metavar="N", help="samples made at a time; "
         "has no influence on them")
     add("--seeds", type=seeds, default="0-35", help="samples of the grid")
@@ -102,6 +111,8 @@ def check_options(parser, options):
         parser.error(f"argument --num: at most {MAX_PAIRS} pairs")
     if options.num is not None and options.first_seed + options.num - 1 > MAX_SEED:
         parser.error(f"argument --num: the last seed would be above {MAX_SEED}")
+    if options.label is not None and options.replay is not None:
+        parser.error("argument --label: --replay takes the label of the sample's record")
     if options.dry_run and options.num is None:
         parser.error("argument --dry-run: goes with --num only; the other pictures take seconds")
 
@@ -150,6 +161,25 @@ def finite(text):
     return value
 
 
+def label(text):
+    """'3' -> 3, a class; '0.1,0,0.9' or '0.5' -> (0.1, 0.0, 0.9) or (0.5,)."""
+    if text.isascii() and text.isdecimal():
+        return natural(text)
+    return tuple(finite(part) for part in text.split(","))
+
+
+def label_suffix(label):
+    """What a label (training.generation.Sampler.label) adds to the name of a file or folder."""
+    if label is None:
+        return ""
+    if isinstance(label, int):
+        return f"-label{label}"
+    text = "_".join(f"{value:g}" for value in label)
+    if len(text) > 40:  # names of files are short
+        text = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"-label-{text}"
+
+
 def pick(records, index, path):
     """The record of a line. Raises UserError where the file has fewer."""
     if index >= len(records):
@@ -159,7 +189,9 @@ def pick(records, index, path):
 
 def out_folder(sampler, options, subfolder=""):
     """The folder to write to. Raises UserError where that is a file."""
-    default = Path("generated") / f"{sampler.path.parent.name}-{sampler.path.stem}" / subfolder
+    default = Path("generated") / f"{sampler.path.parent.name}-{sampler.path.stem}"
+    if subfolder:
+        default /= subfolder + label_suffix(sampler.label)
     out = Path(options.out) if options.out is not None else default
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={out}: is a file; a folder is wanted")
@@ -182,7 +214,7 @@ def make_picture(sampler, options):
     else:
         name = f"seeds-{options.seeds[0]}-{options.seeds[-1]}"
         picture = sheets.seed_grid(sampler, options.seeds, *how)
-    path = out / f"{name}-trunc{options.trunc:g}.png"
+    path = out / f"{name}{label_suffix(sampler.label)}-trunc{options.trunc:g}.png"
     picture = pictures.enlarge(picture, max(1, MIN_SIDE // sampler.resolution))
     pictures.save_png(path, pictures.with_legend(picture, sampler.classes))
     print(f"wrote {path} ({picture.shape[1]}x{picture.shape[0]})")

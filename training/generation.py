@@ -21,14 +21,22 @@ NOISES = ("random", "const")
 
 
 class Sampler:
-    """A snapshot's Gs, at the resolution and fade it was trained to.
+    """A snapshot's Gs, at the resolution and fade it was trained to, under one label.
 
     Attributes: classes (names behind the channels after the colours), resolution, digest of the
-    weights, path.
+    weights, path, label_size, label (a class, or as many numbers where it is none; None where the
+    network is not conditional).
     """
 
-    def __init__(self, path):
-        """Load Gs. Raises UserError for a file that is missing, damaged or of another kind."""
+    def __init__(self, path, label=None):
+        """Load Gs.
+
+        Args:
+            label: what a conditional network is to draw: a class, or label_size numbers.
+
+        Raises UserError for a file that is missing, damaged or of another kind, and for a label
+        that the network does not take.
+        """
         snapshot = load_snapshot(path, names=("Gs",))
         self.path, self.network = Path(path), snapshot.networks["Gs"]
         self.classes, self.digest = snapshot.classes, snapshot.header["digest"]
@@ -37,6 +45,9 @@ class Sampler:
         num_maps = self.network.config["num_channels"] - channels.NUM_COLOURS
         if num_maps != len(self.classes):
             raise UserError(f"{path}: {num_maps} maps, but names for {len(self.classes)} classes")
+        self.label_size = self.network.config["label_size"]
+        self._label_row = _label_row(label, self.label_size, path)
+        self.label = None if self._label_row is None else _short_label(self._label_row[0])
 
     @property
     def num_layers(self):
@@ -80,7 +91,7 @@ class Sampler:
         @tf.function(reduce_retracing=True)
         def run(latents, psi):
             def one(z):
-                w = self.network.mapping(z[None])
+                w = self.network.mapping(z[None], self._label_row)
                 return self.network.truncate(w, psi, TRUNCATION_CUTOFF)[0]
             shape = [self.network.num_styles, self.network.config["dlatent_size"]]
             return tf.map_fn(one, latents, fn_output_signature=tf.TensorSpec(shape))
@@ -99,6 +110,36 @@ class Sampler:
             shape = [self.resolution, self.resolution, self.network.config["num_channels"]]
             return tf.map_fn(one, (dlatents, draws), fn_output_signature=tf.TensorSpec(shape))
         return run
+
+
+def _label_row(label, label_size, path):
+    """A label as a conditional network takes it, float32 [1, label_size]; None for other networks.
+
+    Raises UserError where the label and the network do not go together.
+    """
+    allowed = f"a class of 0-{label_size - 1}, or {label_size} numbers with commas between them"
+    if not label_size:
+        if label is not None:
+            raise UserError(f"--label: {path} was trained without labels; leave it out")
+        return None
+    if label is None:
+        raise UserError(f"{path} is conditional: say what it shall draw with --label, {allowed}")
+    if isinstance(label, int):
+        if label >= label_size:
+            raise UserError(f"--label={label}: {path} takes {allowed}")
+        row = np.zeros([1, label_size], np.float32)
+        row[0, label] = 1
+        return row
+    if len(label) != label_size:
+        raise UserError(f"--label: {len(label)} numbers; {path} takes {allowed}")
+    return np.array([label], np.float32)
+
+
+def _short_label(values):
+    """The class that one-hot values [label_size] stand for, else the values themselves."""
+    if np.count_nonzero(values) == 1 and values.max() == 1:
+        return int(values.argmax())
+    return tuple(values.tolist())
 
 
 def _draw_noise(seeds, num_layers):

@@ -17,6 +17,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from dnnlib import channels, pictures, util
 from dnnlib.coco import write_coco
 from dnnlib.util import UserError
 from training.generation import NOISES, TRUNCATION_CUTOFF, label_maps
+from training.snapshots import read_header
 
 SAMPLES = "samples.jsonl"
 ANNOTATIONS = Path("annotations") / "modanet2018_instances_train.json"
@@ -42,11 +44,13 @@ class Recipe:
     trunc: float
     trunc_cutoff: int
     noise: str
+    class_label: int | tuple | None = None  # that a conditional network was given
 
 
 def make_recipe(sampler, trunc, noise):
     """The recipe of a sampler (training.generation.Sampler) and the two options."""
-    return Recipe(sampler.digest, sampler.resolution, sampler.fade, trunc, TRUNCATION_CUTOFF, noise)
+    return Recipe(sampler.digest, sampler.resolution, sampler.fade, trunc, TRUNCATION_CUTOFF, noise,
+                  sampler.label)
 
 
 def write_pairs(sampler, recipe, seeds, out, minibatch):
@@ -134,6 +138,7 @@ def _parse_record(line, where):
         recipe = recipe_of(record)
         sound = (record["seed"] in range(np.iinfo(np.uint32).max + 1)
                  and recipe.noise in NOISES and np.isfinite([recipe.trunc, recipe.fade]).all()
+                 and _is_label(recipe.class_label)
                  and all(isinstance(record[name], str) for name in ("network", "sha256"))
                  and all(isinstance(record[kind], str) for kind in FOLDERS if kind in record))
     except (ValueError, KeyError, TypeError) as error:
@@ -143,9 +148,20 @@ def _parse_record(line, where):
     return record
 
 
+def _is_label(label):
+    """Whether this can be a recipe's class_label: none, a class, or finite numbers."""
+    if isinstance(label, tuple):
+        return len(label) > 0 and all(type(x) in (int, float) and isfinite(x) for x in label)
+    return label is None or (type(label) is int and label >= 0)
+
+
 def recipe_of(record):
-    """The recipe that a record states. Raises KeyError for a missing entry."""
-    return Recipe(**{name: record[name] for name in Recipe.__dataclass_fields__})
+    """The recipe that a record states; without an entry `class_label`, as in records of networks
+    that are not conditional, that is None. Raises KeyError for any other missing entry."""
+    values = {"class_label": None, **record}
+    if isinstance(values["class_label"], list):
+        values["class_label"] = tuple(values["class_label"])
+    return Recipe(**{name: values[name] for name in Recipe.__dataclass_fields__})
 
 
 def _check_recipe(record, recipe, out):
@@ -202,7 +218,8 @@ def write_pair(out, seed, image, sampler, recipe):
     else:
         del record["label"], record["overlay"]
     present = [sampler.classes[label - 1] for label in np.unique(labels[labels > 0])]
-    return {**record, **asdict(recipe), "network": str(sampler.path), "present": present,
+    stated = {name: value for name, value in asdict(recipe).items() if value is not None}
+    return {**record, **stated, "network": str(sampler.path), "present": present,
             "sha256": pair_digest(rgb, labels)}
 
 
@@ -216,16 +233,18 @@ def pair_digest(rgb, labels):
     return hashlib.sha256(rgb.tobytes() + labels.tobytes()).hexdigest()
 
 
-def replay(sampler, record, out):
-    """Make the sample of a record again in folder `out`; returns whether every pixel is the same.
+def check_network(record, path):
+    """Raise UserError where the snapshot at `path` is not the network that made a record."""
+    digest = read_header(path)["digest"]
+    if record["digest"] != digest:
+        raise UserError(f"the sample was made by a network with digest {record['digest'][:12]}, "
+                        f"{path} has {digest[:12]}: name the right one with --network")
 
-    Raises UserError where the sampler's network is another one.
-    """
+
+def replay(sampler, record, out):
+    """Make the sample of a record again in folder `out`, with a sampler of its network and label;
+    returns whether every pixel is the same."""
     recipe = recipe_of(record)
-    if recipe.digest != sampler.digest:
-        raise UserError(f"the sample was made by a network with digest {recipe.digest[:12]}, "
-                        f"{sampler.path} has {sampler.digest[:12]}: name the right one with "
-                        "--network")
     image = make_images(sampler, recipe, [record["seed"]])[0]
     again = write_pair(Path(out), record["seed"], image, sampler, recipe)
     return again["sha256"] == record["sha256"]
