@@ -190,8 +190,8 @@ def test_independent_of_the_minibatch(tmp_path, rng, space, sampling):
 
     one, several = lengths(10), lengths(3)
     assert one.shape == several.shape == (10,) and (one > 0).all()
-    np.testing.assert_allclose(one, several, rtol=0.03)
-    np.testing.assert_allclose(one.mean(), several.mean(), rtol=2e-3)
+    np.testing.assert_allclose(one, several, rtol=0.05)
+    np.testing.assert_allclose(one.mean(), several.mean(), rtol=0.01)
     np.testing.assert_allclose(lengths(10, 4), one[:4], rtol=1e-6)
 
 
@@ -207,5 +207,5 @@ def test_what_the_distance_sees(rng):
 
 @pytest.mark.parametrize("change", [{"space": "W"}, {"sampling": "half"}, {"num_samples": 0}])
 def test_protocols_that_do_not_exist(change):
-    with pytest.raises(ValueError, match="spaces: .'z', 'w'.*'full', 'end'"):
+    with pytest.raises(ValueError, match=r"spaces: \('z', 'w'\), samplings"):
         ppl.path_lengths(None, None, None, **(OPTIONS | change))
