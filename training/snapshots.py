@@ -3,7 +3,8 @@
 There is one container: a safetensors file with a JSON header and arrays named `<group>/<name>`. A
 network snapshot has a group for G, Gs and every critic's D; the training state is the same with
 groups `opt_<network>` and counters. The header carries a digest of every group, so that a damaged
-file is found out. Nothing is ever unpickled.
+file is found out. Pickles of the official release are read in the same form (training/official.py),
+as data: nothing is ever unpickled.
 """
 
 import json
@@ -19,6 +20,7 @@ import training.networks_stylegan  # noqa: F401 (registers the networks that sna
 from dnnlib import util
 from dnnlib.tflib.network import NETWORKS, build
 from dnnlib.util import UserError, arrays_digest
+from training import official
 
 FORMAT_VERSION = 1
 STATE_PATTERN = re.compile(r"training-state-(\d+)\.safetensors")
@@ -63,7 +65,12 @@ def save_container(path, header, groups):
 
 
 def read_header(path):
-    """The header of a network snapshot. Raises UserError where `path` is missing or not one."""
+    """The header of a network snapshot or official pickle.
+
+    Raises UserError where `path` is missing or not one.
+    """
+    if _is_official(path):
+        return official.read(path)[0]
     return _check_kind(path, _open_container(path, lambda file, header: header))
 
 
@@ -74,7 +81,13 @@ def _check_kind(path, header):
 
 
 def load_container(path):
-    """(header, {group: {name: array}}). Raises UserError for a missing, damaged or foreign file."""
+    """(header, {group: {name: array}}) of a container or an official pickle, told by the content.
+
+    Raises UserError for a missing, damaged or foreign file.
+    """
+    if _is_official(path):
+        return official.read(path)
+
     def read(file, header):
         groups = {group: {} for group in header["digests"]}
         for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
@@ -88,6 +101,10 @@ def load_container(path):
             raise UserError(f"{path}: damaged: the arrays of {group} do not match their digest; "
                             "use another snapshot")
     return header, groups
+
+
+def _is_official(path):
+    return Path(path).is_file() and official.is_pickle(path)
 
 
 def _open_container(path, read):
