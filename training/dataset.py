@@ -89,14 +89,15 @@ def permutation(seed, epoch, num_images):
     return np.random.default_rng([seed, epoch]).permutation(num_images)
 
 
-def read_split(directory, split, resolution, only_rgb=False, *, minibatch=32, limit=None, seed=0):
+def read_split(directory, split, resolution, only_rgb=False, *, minibatch=32, limit=None, seed=0,
+               indices=None):
     """Each image of a split once: yields uint8 arrays [<= minibatch, resolution, resolution, C].
 
     In the file's order; with `limit`, the first `limit` of a seeded permutation, or all where there
-    are fewer. Raises UserError as TrainingStream does.
+    are fewer; with `indices`, those images in their order. Raises UserError as TrainingStream does.
     """
     info, file = _open_split(directory, split, resolution)
-    order = np.arange(len(file))
+    order = np.arange(len(file)) if indices is None else indices
     if limit is not None:
         order = permutation(seed, 0, len(file))[:limit]
     num_channels = channels.NUM_COLOURS if only_rgb else info.num_channels
