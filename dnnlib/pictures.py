@@ -103,6 +103,14 @@ def legend(classes, width):
     return np.asarray(strip)
 
 
+def caption(text, width):
+    """A white strip uint8 [LEGEND_ROW, width, 3] with one line of text in the middle."""
+    strip = Image.new("RGB", (width, LEGEND_ROW), (255, 255, 255))
+    font = ImageFont.load_default(LEGEND_ROW * 2 // 3)
+    ImageDraw.Draw(strip).text((width // 2, LEGEND_ROW // 2), text, (0, 0, 0), font, anchor="mm")
+    return np.asarray(strip)
+
+
 def with_legend(picture, classes):
     """A picture uint8 [H, W, 3] with the legend of its classes below.
 
