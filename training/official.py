@@ -141,13 +141,18 @@ def _check_together(path, G, D, Gs):
         raise UserError(f"{path}: draws {G.options.config['num_channels']} channels; this program "
                         "wants three colours at least")
     coarsest = G.options.config["resolution"].bit_length() - 3
-    if not 0 <= Gs.lod <= coarsest:
-        raise UserError(f"{path}: its lod is {Gs.lod:g}; a network of this resolution has 0 to "
-                        f"{coarsest}")
+    for lod in (G.lod, D.lod, Gs.lod):
+        if not 0 <= lod <= coarsest:
+            raise UserError(f"{path}: its lod is {lod:g}; a network of this resolution has 0 to "
+                            f"{coarsest}")
 
 
 def _header(path, networks, groups):
-    """What a snapshot's header would say; an official pickle knows no data set and no metrics."""
+    """What a snapshot's header would say; an official pickle knows no data set and no metrics.
+
+    `lod` is that of Gs, which draws the images. It lags behind G's: the running average copies it
+    before a step sets G's and D's. So `official_lod` keeps all three.
+    """
     Gs = networks["Gs"]
     kimg = re.fullmatch(r"network-snapshot-(\d+)", Path(path).stem)
     maps = Gs.options.config["num_channels"] - 3
@@ -155,6 +160,8 @@ def _header(path, networks, groups):
         "kind": "networks", "stage": "classes" if maps else "rgb",
         "classes": [f"map{i + 1}" for i in range(maps)], "kimg": float(kimg[1]) if kimg else None,
         "lod": {"resolution": Gs.options.config["resolution"] >> int(Gs.lod), "fade": Gs.lod % 1},
+        "official_lod": {"D" if name.startswith("D_") else name: network.lod
+                         for name, network in networks.items()},
         "dataset": {}, "scores": {}, "origin": f"official pickle {Path(path).name}",
         "digest": arrays_digest(groups["Gs"]),
         "digests": {name: arrays_digest(values) for name, values in groups.items()},
@@ -187,11 +194,11 @@ def official_arrays(header, groups):
     """
     lod = header["lod"]
     full = header["networks"]["Gs"]["config"]["resolution"]
-    level = np.float32(np.log2(full / lod["resolution"]) + lod["fade"])
-    critic = critic_of(header)
+    common = np.log2(full / lod["resolution"]) + lod["fade"]
     arrays = {}
-    for theirs, ours in (("G", "G"), ("D", critic), ("Gs", "Gs")):
+    for theirs, ours in (("G", "G"), ("D", critic_of(header)), ("Gs", "Gs")):
         if ours in groups:
+            level = np.float32(header.get("official_lod", {}).get(theirs, common))
             arrays[f"{theirs}/lod"] = level
             if theirs != "D":
                 arrays[f"{theirs}/G_synthesis/lod"] = level

@@ -101,8 +101,9 @@ def first_stage_after(header, config):
     if stage not in stages:
         raise UserError(f"--init-from: a snapshot of stage {stage!r} cannot start "
                         f"--variant={config.variant}")
-    if header["lod"]["resolution"] < header["networks"]["G"]["config"]["resolution"] \
-            or header["lod"]["fade"]:
+    full, lod = header["networks"]["G"]["config"]["resolution"], header["lod"]
+    # In an official pickle the lod of Gs may lag behind that of G, from which training goes on.
+    if header.get("official_lod", {}).get("G", lod["fade"] or lod["resolution"] < full):
         raise UserError("--init-from: this snapshot still grows in resolution; take a later one of "
                         "its run")
     if config.variant == "rgb" and config.resolution != config.initial_resolution:
