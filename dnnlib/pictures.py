@@ -104,10 +104,10 @@ def legend(classes, width):
 
 
 def caption(text, width):
-    """A white strip uint8 [LEGEND_ROW, width, 3] with one line of text in the middle."""
+    """A white strip uint8 [LEGEND_ROW, width, 3] with one line of text from its left."""
     strip = Image.new("RGB", (width, LEGEND_ROW), (255, 255, 255))
     font = ImageFont.load_default(LEGEND_ROW * 2 // 3)
-    ImageDraw.Draw(strip).text((width // 2, LEGEND_ROW // 2), text, (0, 0, 0), font, anchor="mm")
+    ImageDraw.Draw(strip).text((3, LEGEND_ROW // 2), text, (0, 0, 0), font, anchor="lm")
     return np.asarray(strip)
 
 
