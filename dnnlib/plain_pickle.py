@@ -125,7 +125,7 @@ class _Machine:
     def result(self):
         """What the file holds."""
         self.need(len(self.stack) == 1, "it leaves no single value")
-        return self.stack[0]
+        return self.pop()
 
     def step(self, name, argument):
         if name in _LITERALS:
