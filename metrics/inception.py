@@ -20,12 +20,15 @@ class Inception:
     """A detector of features.
 
     Attributes: minibatch (images that go through the network at a time), num_features (2048),
-    has_logits, digest (sha256 of the weights up to pool_3), logits_digest (and the last layer's,
-    None without it), name.
+    replicas (functions that do what `features` does, each on a device of its own), has_logits,
+    digest (sha256 of the weights up to pool_3), logits_digest (and the last layer's, None without
+    it), name, resize_rule.
     """
 
-    def __init__(self, weights, minibatch=MINIBATCH, layers=TRUNK):
-        """weights: metrics.inception_weights.Weights."""
+    resize_rule = RESIZE
+
+    def __init__(self, weights, minibatch=MINIBATCH, layers=TRUNK, devices=None):
+        """weights: metrics.inception_weights.Weights; devices: all GPUs, else the CPU."""
         self.minibatch = minibatch
         self.digest = weights.digest
         self.has_logits = weights.has_logits
@@ -34,23 +37,19 @@ class Inception:
         self.name = "inception-2015-12-05" if published else f"weights from {weights.source}"
         self.num_features = kernel_shapes(layers, fmaps_of=lambda conv: _fmaps(weights, conv))[1]
         self._last_layer = weights.arrays.get(LOGITS)
-        self._layers = layers
-        self._convs = {scope: _fold(weights.arrays, scope) for scope in kernel_shapes(layers)[0]}
+        kernels = {scope: _fold(weights.arrays, scope) for scope in kernel_shapes(layers)[0]}
+        self._trunks = [_Trunk(layers, kernels, minibatch, device)
+                        for device in devices or default_devices()]
+        self.replicas = [trunk.features for trunk in self._trunks]
 
     def resize(self, images):
-        """uint8 [N, H, W, 3] -> float32 [N, 299, 299, 3] in [0, 255]."""
-        return self._resize(tf.constant(images)).numpy()
+        """uint8 [N, H, W, 3] -> float32 [N, 299, 299, 3] in [0, 255], on the CPU."""
+        with tf.device("CPU:0"):
+            return self._resize(tf.constant(images)).numpy()
 
     def features(self, resized):
-        """float32 [N <= minibatch, 299, 299, 3] of `resize` -> pool_3 float32 [N, num_features].
-
-        Smaller batches are filled up, so that there is one shape and one trace.
-        """
-        count = len(resized)
-        if count < self.minibatch:
-            fill = np.zeros((self.minibatch - count, *resized.shape[1:]), resized.dtype)
-            resized = np.concatenate([resized, fill])
-        return self._pool_3(tf.constant(resized)).numpy()[:count]
+        """float32 [N <= minibatch, 299, 299, 3] of `resize` -> pool_3 float32 [N, num_features]."""
+        return self.replicas[0](resized)
 
     def probabilities(self, features):
         """pool_3 [N, num_features] -> p(y|x) float32 [N, 1008]: softmax without the final bias.
@@ -66,6 +65,25 @@ class Inception:
     def _resize(self, images):
         return tf.raw_ops.ResizeBilinear(images=tf.cast(images, tf.float32), size=[SIZE, SIZE],
                                          align_corners=False, half_pixel_centers=False)
+
+
+class _Trunk:
+    """The network up to pool_3 with its weights on one device."""
+
+    def __init__(self, layers, kernels, minibatch, device):
+        """kernels: {scope: (kernel, bias)}."""
+        self._layers, self._minibatch, self._device = layers, minibatch, device
+        with tf.device(device):
+            self._convs = {scope: tuple(map(tf.constant, pair)) for scope, pair in kernels.items()}
+
+    def features(self, resized):
+        """Inception.features. Smaller batches are filled up: there is one shape and one trace."""
+        count = len(resized)
+        if count < self._minibatch:
+            fill = np.zeros((self._minibatch - count, *resized.shape[1:]), resized.dtype)
+            resized = np.concatenate([resized, fill])
+        with tf.device(self._device):
+            return self._pool_3(tf.constant(resized)).numpy()[:count]
 
     @tf.function(reduce_retracing=True)
     def _pool_3(self, resized):
@@ -85,6 +103,11 @@ class Inception:
         return x
 
 
+def default_devices():
+    """The names of all GPUs, or of the CPU where there is none."""
+    return [device.name for device in tf.config.list_logical_devices("GPU")] or ["CPU:0"]
+
+
 def load_detector(path=None, need_logits=False, minibatch=MINIBATCH, say=print):
     """The detector with the weights that `find_weights` finds; raises what it raises."""
     return Inception(find_weights(path, need_logits, say), minibatch)
@@ -102,5 +125,5 @@ def _fold(arrays, scope):
     mean, variance, beta = (arrays[f"{scope}/batchnorm/{part}"].astype(np.float64)
                             for part in ("moving_mean", "moving_variance", "beta"))
     scale = 1 / np.sqrt(variance + EPSILON)
-    return (tf.constant(arrays[f"{scope}/conv2d_params"] * scale, tf.float32),
-            tf.constant(beta - mean * scale, tf.float32))
+    return (np.float32(arrays[f"{scope}/conv2d_params"] * scale),
+            np.float32(beta - mean * scale))

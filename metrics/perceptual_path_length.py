@@ -9,13 +9,12 @@ import tensorflow as tf
 
 from dnnlib import channels, util
 from dnnlib.util import UserError
-from metrics.fakes import sample_noise
+from metrics.fakes import label_drawer, sample_noise
 
 EPSILON = 1e-4  # length of a step, as a part of the way between two latents
 SPACES = ("z", "w")
 SAMPLINGS = ("full", "end")
 LARGEST = 256  # pixels that the distance sees: what its linear layers were trained with
-_POSITIONS, _LABELS = 1, 2  # streams of random numbers beside the latents'
 
 
 def path_lengths(mapping, synthesis, distance, *, latent_size, space, sampling, num_samples,
@@ -79,15 +78,12 @@ def _draw(num_samples, minibatch, latent_size, sampling, seed, labels):
 
     n is always `minibatch`, so that there is one shape and one trace.
     """
-    rng = np.random.RandomState(seed)
-    position_rng, label_rng = (np.random.RandomState([seed, i]) for i in (_POSITIONS, _LABELS))
+    rng, draw_labels = np.random.RandomState(seed), label_drawer(labels, seed)
+    position_rng = np.random.RandomState([seed, 2])  # the drawer of labels has the first
     for start in range(0, num_samples, minibatch):
         latents = rng.randn(minibatch, 2, latent_size).transpose(1, 0, 2)
         t = position_rng.uniform(size=(minibatch, 1)) * (sampling == "full")
-        rows = None
-        if labels is not None:
-            rows = labels[(label_rng.uniform(size=minibatch) * len(labels)).astype(np.int64)]
-        yield start, (latents, t, rows)
+        yield start, (latents, t, draw_labels(minibatch))
 
 
 def _steps(run_mapping, space, latents, t, labels):

@@ -1,4 +1,4 @@
-"""Where images on disk come from: splits of data sets and plain folders."""
+"""Where images on disk come from: splits of data sets, plain folders and folders of pairs."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dnnlib import channels
 from dnnlib.download import file_digest
 from dnnlib.util import UserError
 
@@ -17,8 +18,10 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 class ImageSource:
     """A finite set of images.
 
-    `batches()` starts an iterator over uint8 [n, H, W, 3], every image once; `digest` identifies
-    their content; `about` is what a result says of them.
+    `batches(maps=False, indices=None)` starts an iterator over (rgb uint8 [n, H, W, 3], label maps
+    uint8 [n, H, W]), every image once or those of `indices`, in their order; maps are None unless
+    asked for. `digest` identifies their content; `about` is what a result says of them; `classes`
+    names the labels 1..C, () where there are none.
     """
 
     name: str
@@ -26,21 +29,29 @@ class ImageSource:
     digest: str
     batches: object
     about: dict
+    classes: tuple = ()
 
 
 def split_source(info, split, resolution, read_split):
-    """The RGB images of a data set's split at one resolution.
+    """The images of a data set's split at one resolution.
 
-    info: of dnnlib.dataset_info; read_split(directory, split, resolution, only_rgb) -> iterator, as
-    training.dataset has it. Raises UserError where the split is empty.
+    info: of dnnlib.dataset_info; read_split(directory, split, resolution, only_rgb, indices) ->
+    iterator over uint8 [n, H, W, 3 + C], as training.dataset has it. Raises UserError where the
+    split is empty.
     """
+    def batches(maps=False, indices=None):
+        for images in read_split(info.path, split, resolution, not maps, indices=indices):
+            segmaps = images[..., channels.SEGMAPS]
+            yield (images[..., channels.RGB],
+                   channels.to_label_map(segmaps, threshold=127) if maps else None)
+
     if not info.splits.get(split):
         filled = ", ".join(name for name, size in info.splits.items() if size)
         raise UserError(f"data set {info.path} has no images in split {split!r}; it has: {filled}")
     return ImageSource(
         name=f"{info.name} {split}", count=info.splits[split],
         digest=f"{info.digest} {split} {resolution}",
-        batches=lambda: read_split(info.path, split, resolution, only_rgb=True),
+        batches=batches, classes=info.classes,
         about={"path": str(info.path), "name": info.name, "split": split,
                "resolution": resolution, "digest": info.digest})
 
@@ -51,6 +62,49 @@ def folder_source(directory):
     Alpha is dropped and grey made RGB, as torch-fidelity does. Raises UserError for a folder
     without images or, on reading, an image that cannot be decoded.
     """
+    paths = _image_paths(directory)
+    digest = _files_digest(paths)
+
+    def batches(maps=False, indices=None):
+        return ((_read_image(path)[None], None) for path in _chosen(paths, indices))
+
+    return ImageSource(
+        name=Path(directory).name, count=len(paths), digest=digest, batches=batches,
+        about={"path": str(directory), "digest": digest})
+
+
+def pair_source(directory, images, labels, classes):
+    """Images and label maps in two subfolders, paired by name, as generate.py writes them.
+
+    Maps are pictures of labels 0..C: palette or grey PNGs. Raises UserError where an image has no
+    map or, on reading, a map has labels that are no class.
+    """
+    directory = Path(directory)
+    paths = _image_paths(directory / images)
+    label_paths = [directory / labels / f"{path.stem}.png" for path in paths]
+    missing = [path for path in label_paths if not path.is_file()]
+    if missing:
+        raise UserError(f"{missing[0]}: missing, and {len(missing) - 1} more: every image in "
+                        f"{directory / images} needs its label map")
+    digest = _files_digest([*paths, *label_paths])
+
+    def batches(maps=False, indices=None):
+        for image, label_map in _chosen(list(zip(paths, label_paths)), indices):
+            yield (_read_image(image)[None],
+                   _read_labels(label_map, len(classes))[None] if maps else None)
+
+    return ImageSource(
+        name=directory.name, count=len(paths), digest=digest, classes=tuple(classes),
+        batches=batches, about={"path": str(directory), "digest": digest})
+
+
+def _chosen(items, indices):
+    """All items, or those of `indices` in their order."""
+    return items if indices is None else [items[i] for i in indices]
+
+
+def _image_paths(directory):
+    """The images directly in a folder in the order of their names. Raises UserError for none."""
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder")
@@ -59,19 +113,36 @@ def folder_source(directory):
         inside = ", ".join(sorted(p.name for p in directory.iterdir() if p.is_dir()))
         raise UserError(f"{directory}: no images ({' '.join(sorted(IMAGE_SUFFIXES))}) directly in "
                         f"this folder{'; folders in it: ' + inside if inside else ''}")
+    return paths
+
+
+def _files_digest(paths):
+    """sha256 over the names and contents of files."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.name} {file_digest(path)}\n".encode())
-    return ImageSource(
-        name=directory.name, count=len(paths), digest=digest.hexdigest(),
-        batches=lambda: (_read_image(path)[None] for path in paths),
-        about={"path": str(directory), "digest": digest.hexdigest()})
+    return digest.hexdigest()
 
 
 def _read_image(path):
     """uint8 [H, W, 3]."""
+    return _decode(path, lambda image: np.asarray(image.convert("RGB")))
+
+
+def _read_labels(path, num_classes):
+    """uint8 [H, W] of 0..C: a picture's indices or grey values."""
+    mode, labels = _decode(path, lambda image: (image.mode, np.asarray(image)))
+    if mode not in ("P", "L"):
+        raise UserError(f"{path}: a picture of mode {mode}; label maps have a palette or are grey")
+    if labels.max(initial=0) > num_classes:
+        raise UserError(f"{path}: label {labels.max()}, where {num_classes} classes are known")
+    return labels
+
+
+def _decode(path, read):
+    """read(image) of an image file. Raises UserError where it cannot be decoded."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return read(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be read as an image ({error})") from None

@@ -112,10 +112,12 @@ class StubDetector:
     digest = "stub"
     logits_digest = "stub with logits"
     name = "stub"
+    resize_rule = "the mean of all pixels"
 
-    def __init__(self, has_logits=True):
+    def __init__(self, has_logits=True, devices=1):
         self.has_logits = has_logits
         self.batches = []
+        self.replicas = [self.features] * devices
 
     def resize(self, images):
         return images.astype(np.float32).mean(axis=(1, 2))

@@ -101,7 +101,8 @@ def test_one_convolution_by_hand(arrays, detector):
     y = np.einsum("nhwi,hwio->no", x, a["conv2d_params"])
     y = (y - a["batchnorm/moving_mean"]) / np.sqrt(a["batchnorm/moving_variance"] + 0.001)
     y = np.maximum(y + a["batchnorm/beta"], 0)
-    np.testing.assert_allclose(detector._run(NARROW[:1], x)[:, 0, 0], y, rtol=1e-5, atol=1e-6)
+    ours = detector._trunks[0]._run(NARROW[:1], x)[:, 0, 0]
+    np.testing.assert_allclose(ours, y, rtol=1e-5, atol=1e-6)
 
 
 def test_resize_is_that_of_the_graph(detector):
@@ -124,7 +125,7 @@ def test_features_do_not_depend_on_the_batch(detector, files):
     together = Inception(read_weights(files["npz"]), minibatch=8, layers=NARROW).features(resized)
     apart = np.concatenate([detector.features(resized[:4]), detector.features(resized[4:])])
     np.testing.assert_allclose(apart, together, rtol=1e-4, atol=1e-6)
-    assert detector._pool_3.experimental_get_tracing_count() == 1
+    assert detector._trunks[0]._pool_3.experimental_get_tracing_count() == 1
 
 
 def test_probabilities_leave_out_the_bias_and_count_all_outputs(arrays, detector):

@@ -4,14 +4,17 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import dataset_tool
+import generate
 import run_metrics
 from dnnlib.dataset_info import open_dataset
 from dnnlib.util import UserError
 from metrics.inception import load_detector
 from metrics.inception_weights import LOGITS
+from tests.data_helpers import make_dataset
 from tests.metrics_helpers import graph_bytes, small_arrays
 from training.networks_stylegan import G_style
 from training.snapshots import save_snapshot
@@ -73,8 +76,9 @@ def cache(tmp_path, monkeypatch):
 def run(results, weights):
     """A function (options...) that runs the script with the results and weights above."""
     def call(*options):
-        return run_metrics.main([f"--results={results}", f"--inception={weights / 'small.pb'}",
-                                 *options])
+        blind = any(option.startswith(("--metrics=ppl", "--metrics=classes")) for option in options)
+        inception = [] if blind else [f"--inception={weights / 'small.pb'}"]
+        return run_metrics.main([f"--results={results}", *inception, *options])
     return call
 
 
@@ -134,6 +138,103 @@ def test_images_against_themselves(run, data):
     assert abs(record["results"]["fid16"]) < 1e-6
 
 
+def test_full_metrics_are_against_the_training_split(run, results, folder, capsys):
+    """Unless --reals says otherwise; one evaluation may need both sets."""
+    assert run("--metrics=fid15_full,kid15,pr153_full") == 0
+    out = capsys.readouterr().out
+    assert "(15 fakes, 16 reals of toy train" in out and "(15 fakes, 12 reals of toy test" in out
+    assert "pr153_full_precision" in out and "pr153_full_recall" in out
+    where = results / "00007-c-toy"
+    splits = {name: records(where, name)[-1] for name in ("fid15_full", "kid15", "pr153_full")}
+    assert [(r["reals"]["split"], r["num_reals"]) for r in splits.values()] == [
+        ("train", 16), ("test", 12), ("train", 16)]
+    assert set(splits["pr153_full"]["results"]) == {"pr153_full_precision", "pr153_full_recall"}
+    run("--metrics=fid15_full", f"--reals={folder}")
+    assert records(where, "fid15_full")[-1]["num_reals"] == 40
+
+
+@pytest.fixture
+def labelled(tmp_path, rng):
+    """A data set with two classes, of which b is in half of the test images, a in all."""
+    images = np.zeros((8, 5, 16, 16), np.uint8)
+    images[:, :3] = rng.integers(0, 256, (8, 3, 16, 16))
+    images[:, 3, :8] = 255
+    images[:4, 4, 8:] = 255
+    return make_dataset(tmp_path / "labelled", {"test": images, "train": images[:6]}, ("a", "b"))
+
+
+def test_classes_of_a_network(run, results, labelled, capsys):
+    where = results / "00007-c-toy"
+    assert run("--metrics=classes30", f"--data={labelled}", "--min-area=0.1", "--floor") == 0
+    assert "classes above 10 % of an image" in capsys.readouterr().out
+    table = json.loads((where / "classes30.json").read_text())
+    record, = records(where, "classes30")
+    assert table["results"] == record["results"] and record["min_area"] == 0.1
+    assert [row["name"] for row in table["classes"]] == ["a", "b"]
+    assert [row["real_instances"] for row in table["classes"]] == [8, 4]
+    shares = [[row[f"{side}_proportion"] for row in table["classes"]] for side in ("real", "fake")]
+    assert record["results"]["classes30"] == pytest.approx(
+        0.5 * np.abs(np.subtract(*shares)).sum())
+    assert "detector" not in record and record["floor"]["num_each"] == 4
+    with Image.open(where / "classes30.png") as picture:
+        assert picture.mode == "RGB" and picture.width > 200
+
+
+def test_classes_of_pairs_of_generate(run, results, labelled, tmp_path, rng):
+    """A folder that generate.py wrote is counted like the network whose images it holds."""
+    pairs = tmp_path / "pairs"
+    assert generate.main([f"--results={results}", f"--out={pairs}", "--num=6", "--trunc=1"]) == 0
+    assert run("--metrics=classes9", f"--fakes={pairs}", f"--data={labelled}") == 0
+    table = json.loads((pairs / "classes9.json").read_text())
+    present = [json.loads(line)["present"]
+               for line in (pairs / "samples.jsonl").read_text().splitlines()]
+    assert {row["name"]: row["fake_instances"] for row in table["classes"]} == {
+        name: sum(name in names for names in present) for name in ("a", "b")}
+    assert run("--metrics=classes6", f"--fakes={pairs}", f"--reals={pairs}") == 0
+    assert records(pairs, "classes6")[-1]["results"] == {"classes6": 0}
+    with pytest.raises(UserError, match="what is judged has none"):
+        run("--metrics=classes6", f"--fakes={pairs / 'images'}", f"--data={labelled}")
+    other = make_dataset(tmp_path / "other", {"test": np.zeros((2, 4, 16, 16), np.uint8)}, ("b",))
+    with pytest.raises(UserError, match="fakes have the classes a, b; the reals, other test, b"):
+        run("--metrics=classes6", f"--fakes={pairs}", f"--data={other}")
+
+
+def test_path_lengths(run, results, monkeypatch, capsys):
+    """With a distance of the test's own: names, counts, records; w needs no images of reals."""
+    class Distance:
+        name, digest = "mean square", "abc"
+
+        def __init__(self, path):
+            assert path is None
+
+        def __call__(self, images1, images2):
+            return tf.reduce_mean(tf.square(images1 - images2), axis=[1, 2, 3])
+    monkeypatch.setattr("metrics.lpips.Lpips", Distance)
+    assert run("--metrics=ppl10_wfull,ppl10_zend", "--seed=3", "--minibatch=4") == 0
+    assert "10 pairs, mean square" in capsys.readouterr().out
+    w, z = (records(results / "00007-c-toy", f"ppl10_{part}")[-1] for part in ("wfull", "zend"))
+    assert w["results"]["ppl10_wfull"] > 0 and z["results"]["ppl10_zend"] > 0
+    assert w["num_pairs"] == 10 and w["seed"] == 3 and w["distance_hash"] == "abc"
+    assert "detector" not in w and "num_reals" not in w and w["crop_face"] is False
+
+
+def test_a_conditional_network_draws_the_labels_of_its_training_set(run, tmp_path, rng):
+    images = rng.integers(0, 256, (6, 3, 16, 16), np.uint8)
+    labels = {split: np.eye(3)[[i % 3 for i in range(6)]] for split in ("train", "test")}
+    data = make_dataset(tmp_path / "digits", {"train": images, "test": images}, (), labels=labels)
+    network = G_style("Gs", num_channels=3, resolution=16, latent_size=8, dlatent_size=8,
+                      mapping_fmaps=8, fmap_base=64, fmap_max=8, label_size=3)
+    path = tmp_path / "network-final.safetensors"
+    save_snapshot(path, {"Gs": network}, {"variant": "rgb", "stage": "rgb", "classes": [],
+                                          "kimg": 1, "lod": {"resolution": 16, "fade": 0.0},
+                                          "dataset": {"path": str(data)}})
+    assert run("--metrics=kid8", f"--network={path}") == 0
+    assert records(tmp_path, "kid8")[0]["labels"] == "drawn from those of the training split"
+    other = make_dataset(tmp_path / "plain", {"train": images, "test": images}, ())
+    with pytest.raises(UserError, match="labels of 0 numbers; the network takes 3"):
+        run("--metrics=kid8", f"--network={path}", f"--data={other}")
+
+
 def test_without_the_last_layer_the_others_still_run(run, results, weights, capsys):
     assert run("--metrics=is20,fid20", f"--inception={weights / 'pool_3.npz'}") == 0
     captured = capsys.readouterr()
@@ -154,10 +255,24 @@ def test_dry_run_touches_nothing(run, results, cache, capsys):
 
 
 @pytest.mark.parametrize("options, message", [
-    (["--metrics=fad1k"], "unknown metric 'fad1k'; known: fidNk"),
+    (["--metrics=fad1k"], "unknown metric 'fad1k'; known: classesNk, fidNk"),
     (["--split=all"], "no images in split 'all'; it has: train, val, test"),
     (["--data=nowhere"], "data set nowhere does not exist"),
-    (["--fakes=nowhere"], "--fakes needs --reals"),
+    (["--fakes=nowhere"], "which reals. Give --reals=DIR"),
+    (["--metrics=ppl_wfull", "--trunc=1"], "--trunc: ppl is that of the whole latent space"),
+    (["--metrics=ppl_wfull", "--fakes=x"], "ppl needs a network"),
+    (["--metrics=ppl10_zend", "--lpips=nowhere.npz"], r"nowhere.npz: no such file: .* Make them"),
+    (["--metrics=ppl10_zend"], r"lpips-vgg.npz: no such file: .* give them as --lpips"),
+    (["--metrics=is10", "--lpips=x"], "--lpips is for ppl"),
+    (["--metrics=is10", "--crop-face"], "--crop-face is for ppl"),
+    (["--metrics=is10", "--min-area=0.1"], "--min-area is for classesNk"),
+    (["--metrics=classes10", "--min-area=1"], "--min-area=1.0: a share of the image"),
+    (["--metrics=classes10"], "the reals, toy test, have none"),
+    (["--metrics=is10", "--floor"], "--floor: none of these metrics compares"),
+    (["--metrics=fid9_full", "--split=val"], "--split: none of these metrics compares"),
+    (["--metrics=fid9", "--reals=x", "--data=x"], "--reals and --data: one of both"),
+    (["--metrics=fid9", "--fakes=x", "--network=x"], "--fakes and --network: one of both"),
+    (["--metrics=fid9", "--fakes=x", "--seed=0"], "--trunc and --seed are for a network"),
     (["--network=99"], "99: no such snapshot, run directory or run number"),
     (["--minibatch=0"], "--minibatch=0: at least 1"),
     (["--seed=-1"], "--seed=-1: 0 to"),
