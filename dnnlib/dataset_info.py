@@ -1,6 +1,5 @@
 """dataset.json, what a data set says of itself: written last, so that none means unfinished."""
 
-import operator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +45,16 @@ def open_dataset(directory):
         splits = {split: len(ids) for split, ids in content["splits"].items()}
         return DatasetInfo(path, content["name"], content["resolution"], content["num_channels"],
                            tuple(content["classes"]), splits, content["digest"],
-                           operator.index(content.get("label_size", 0)))
+                           _check_size(content.get("label_size", 0)))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path / FILE_NAME}: incomplete ({error!r}); make it again") from None
+
+
+def _check_size(label_size):
+    """The same where it is a length. Raises TypeError."""
+    if type(label_size) is not int or label_size < 0:
+        raise TypeError(f"label_size {label_size!r}")
+    return label_size
 
 
 def labels_path(directory, split):
