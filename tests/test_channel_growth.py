@@ -29,8 +29,8 @@ def generator(channels, rng):
     return perturbed(build("G_style", "G", config), rng)
 
 
-def critic(channels, rng):
-    return perturbed(build("D_basic", "D", dict(SMALL, num_channels=channels)), rng)
+def critic(channels, rng, **options):
+    return perturbed(build("D_basic", "D", dict(SMALL, num_channels=channels, **options)), rng)
 
 
 @pytest.mark.parametrize("resolution, fade", [(16, 0.0), (16, 0.4), (8, 0.0), (4, 0.0)])
@@ -70,6 +70,16 @@ def test_critic_with_copied_inputs_sees_their_sum(rng):
     images = rng.standard_normal((4, 16, 16, 4)).astype(np.float32)
     summed = images[..., :3] + np.pad(images[..., 3:], [(0, 0)] * 3 + [(0, 2)])
     np.testing.assert_allclose(new(images), old(summed), rtol=1e-4, atol=1e-4)
+
+
+def test_without_equalised_learning_rate_stored_weights_are_copied_as_they_are(rng):
+    """No sqrt(fan_in) divides them."""
+    old = critic(3, rng, use_wscale=False)
+    images = rng.standard_normal((4, 16, 16, 4)).astype(np.float32)
+    unseen, copied = (grow_critic(old, 4, new_inputs) for new_inputs in ("zero", "copy"))
+    np.testing.assert_allclose(unseen(images), old(images[..., :3]), rtol=1e-5, atol=1e-5)
+    summed = images[..., :3] + np.pad(images[..., 3:], [(0, 0)] * 3 + [(0, 2)])
+    np.testing.assert_allclose(copied(images), old(summed), rtol=1e-4, atol=1e-4)
 
 
 def test_every_lod_grows(rng):

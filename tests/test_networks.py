@@ -15,15 +15,24 @@ from training.networks_stylegan import num_fmaps
 SMALL = {"resolution": 16, "fmap_base": 64, "fmap_max": 12}
 STYLE = {"latent_size": 10, "dlatent_size": 14, "mapping_layers": 3, "mapping_fmaps": 11}
 
-# Every registered network with a configuration small enough to sweep, with and without labels.
+# Every registered network with a configuration small enough to sweep: as it is, with labels, and
+# with its other options.
 EXAMPLES = {"G_style": {**SMALL, **STYLE, "num_channels": 16},
             "D_basic": {**SMALL, "num_channels": 16}}
-CASES = [(kind, label_size) for kind in EXAMPLES for label_size in (0, 3)]
+LABELS = {"label_size": 3}
+OTHERS = {
+    "G_style": {"use_styles": False, "use_noise": False, "const_input": False, "blur": False,
+                "use_pixel_norm": True, "use_instance_norm": False, "nonlinearity": "relu",
+                "mapping_nonlinearity": "relu", "use_wscale": False, "normalize_latents": False},
+    "D_basic": {"nonlinearity": "relu", "use_wscale": False, "blur": False,
+                "mbstd_group_size": 2, "mbstd_num_features": 3}}
+CASES = [pytest.param(kind, options, id=f"{kind}-{name}") for kind in EXAMPLES
+         for name, options in (("default", {}), ("labels", LABELS), ("others", OTHERS[kind]))]
 
 
-def make(kind, label_size=0, **changes):
+def make(kind, **options):
     """A network whose every variable differs from its initial value and from zero."""
-    network = build(kind, kind[0], {**EXAMPLES[kind], "label_size": label_size, **changes})
+    network = build(kind, kind[0], {**EXAMPLES[kind], **options})
     rng = np.random.default_rng(5)
     for var in network.vars.values():
         var.assign_add(0.3 * rng.standard_normal(var.shape).astype(np.float32))
@@ -59,7 +68,7 @@ def test_every_trainable_of_the_official_networks_is_one_of_ours(shared):
 @pytest.mark.parametrize("label_size, channels", [(0, 3), (3, 16)])
 def test_configuration_is_read_off_the_arrays(label_size, channels):
     """What `python -m tests.vectors` derives from a file of variables builds the same networks."""
-    networks = [make(kind, label_size, num_channels=channels) for kind in EXAMPLES]
+    networks = [make(kind, label_size=label_size, num_channels=channels) for kind in EXAMPLES]
     arrays = {f"{n.name}/{k}": v for n in networks for k, v in n.get_arrays().items()}
     for (kind, name, config), network in zip(network_configs(arrays), networks, strict=True):
         build(kind, name, config).set_arrays(network.get_arrays())
@@ -69,15 +78,17 @@ def test_configuration_is_read_off_the_arrays(label_size, channels):
 
 
 def test_every_network_has_an_example():
-    assert set(NETWORKS) == set(EXAMPLES)
+    assert set(NETWORKS) == set(EXAMPLES) == set(OTHERS)
 
 
-@pytest.mark.parametrize("kind, label_size", CASES)
-def test_configuration_rebuilds_the_network(kind, label_size):
-    network = make(kind, label_size)
+@pytest.mark.parametrize("kind, options", CASES)
+def test_configuration_rebuilds_the_network(kind, options):
+    network = make(kind, **options)
     twin = build(kind, "twin", json.loads(json.dumps(network.config)))
     assert list(twin.trainables) == list(network.trainables)
     twin.set_arrays(network.get_arrays())
+    for name, array in twin.get_arrays().items():
+        np.testing.assert_array_equal(array, network.get_arrays()[name])
     np.testing.assert_array_equal(twin(*inputs(twin)), network(*inputs(network)))
     assert twin.digest() == network.digest() == network.clone().digest()
 
@@ -88,9 +99,9 @@ def test_seed_decides_the_initial_weights(kind):
     assert digests[0] == digests[1] != digests[2]
 
 
-@pytest.mark.parametrize("kind, label_size", CASES)
-def test_traced_equals_eager_for_every_resolution(kind, label_size):
-    network = make(kind, label_size)
+@pytest.mark.parametrize("kind, options", CASES)
+def test_traced_equals_eager_for_every_resolution(kind, options):
+    network = make(kind, **options)
     for resolution in (4, 16):
         args = inputs(network, resolution=resolution)
         traced = tf.function(lambda *a, r=resolution: network(*a, resolution=r, fade=0.3))
@@ -98,9 +109,9 @@ def test_traced_equals_eager_for_every_resolution(kind, label_size):
         np.testing.assert_allclose(traced(*args), eager, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind, label_size", CASES)
-def test_unknown_minibatch_and_fade_need_one_trace(kind, label_size):
-    network = make(kind, label_size)
+@pytest.mark.parametrize("kind, options", CASES)
+def test_unknown_minibatch_and_fade_need_one_trace(kind, options):
+    network = make(kind, **options)
     specs = [tf.TensorSpec([None, *a.shape[1:]]) for a in inputs(network) if a is not None]
     traced = tf.function(lambda fade, *args: network(*args, fade=fade),
                          input_signature=[tf.TensorSpec([]), *specs])
@@ -111,10 +122,10 @@ def test_unknown_minibatch_and_fade_need_one_trace(kind, label_size):
     assert traced.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize("kind, label_size", CASES)
-def test_gradient_reaches_every_variable_in_use_and_no_other(kind, label_size):
+@pytest.mark.parametrize("kind, options", CASES)
+def test_gradient_reaches_every_variable_in_use_and_no_other(kind, options):
     """At 8x8 fading: both branches, and nothing of 16x16."""
-    network = make(kind, label_size)
+    network = make(kind, **options)
     args = inputs(network, resolution=8)
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(tf.sin(network(*args, resolution=8, fade=0.3)))
@@ -134,12 +145,12 @@ def test_fused_network_equals_plain(kind):
     np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind, label_size", CASES)
-def test_labels_are_wanted_exactly_where_there_are_any(kind, label_size):
-    network = make(kind, label_size)
+@pytest.mark.parametrize("kind, options", CASES)
+def test_labels_are_wanted_exactly_where_there_are_any(kind, options):
+    network = make(kind, **options)
     x = inputs(network)[0]
-    with pytest.raises(ValueError, match=f"label_size {label_size}"):
-        network(x, None if label_size else tf.ones([4, 3]))
+    with pytest.raises(ValueError, match=f"label_size {network.label_size}"):
+        network(x, None if network.label_size else tf.ones([4, 3]))
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
@@ -245,7 +256,7 @@ def test_truncation():
 
 def test_labels_choose_the_score_and_the_mapping():
     """Score = sum of the outputs' products with the labels; the embedding is normalised with z."""
-    D, G = make("D_basic", 3), make("G_style", 3)
+    D, G = make("D_basic", **LABELS), make("G_style", **LABELS)
     images = inputs(D)[0]
     each = [D(images, tf.one_hot([i] * 4, 3)).numpy() for i in range(3)]
     weighted = D(images, tf.constant([[0.5, 2.0, -1.0]] * 4))
@@ -260,3 +271,75 @@ def test_labels_choose_the_score_and_the_mapping():
         x = x @ weight * 0.01 * np.sqrt(2 / len(weight)) + G.vars[f"G_mapping/Dense{i}/bias"] * 0.01
         x = np.maximum(x, 0.2 * x)
     np.testing.assert_allclose(G.mapping(latents, labels)[:, 2], x, rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------- options
+
+
+WIDE = {"fmap_base": 512, "fmap_max": 64, "num_channels": 64}
+SQRT2 = np.sqrt(2)
+
+
+@pytest.mark.parametrize("kind, options, gains", [
+    ("G_style", {"dlatent_size": 64, "const_input": False},
+     {"G_mapping/Dense1": SQRT2, "4x4/Dense": SQRT2 / 4, "8x8/Conv1": SQRT2, "ToRGB_lod0": 1,
+      "8x8/Conv1/StyleMod": 1}),
+    ("D_basic", {"mbstd_group_size": 1},
+     {"FromRGB_lod1": SQRT2, "8x8/Conv0": SQRT2, "4x4/Dense0": SQRT2, "4x4/Dense1": 1})])
+def test_initial_weights_have_hes_standard_deviation(kind, options, gains):
+    """Equalised: N(0, 1) / lrmul is stored; else N(0, he_std) / lrmul. The same weights in use."""
+    equalised = build(kind, "x", {**EXAMPLES[kind], **WIDE, **options})
+    plain = build(kind, "x", {**equalised.config, "use_wscale": False})
+    for scope, gain in gains.items():
+        (name,) = (n for n in plain.vars if n.endswith(f"{scope}/weight"))
+        lrmul = 0.01 if "mapping" in name else 1
+        weight, unit = (network.vars[name].numpy() for network in (plain, equalised))
+        he_std = gain / np.sqrt(np.prod(weight.shape[:-1]))
+        np.testing.assert_allclose(weight, unit * he_std, rtol=1e-5)
+        assert abs(unit.std() * lrmul - 1) < 4 / np.sqrt(2 * unit.size), name
+    args = inputs(plain)
+    np.testing.assert_allclose(plain(*args), equalised(*args), rtol=1e-4, atol=1e-4)
+
+
+def test_variables_follow_the_options():
+    """An option that is off leaves no variable behind; the dense input has its official scope."""
+    names = {option: set(make("G_style", **{option: value, **extra}).vars)
+             for option, value, extra in (("use_styles", False, {"const_input": False}),
+                                          ("use_noise", False, {}), ("const_input", False, {}))}
+    assert not [n for n in names["use_styles"] if "StyleMod" in n]
+    assert not [n for n in names["use_noise"] if "oise" in n]
+    assert {n for n in names["const_input"] if "4x4/" in n and "Conv/" not in n} == {
+        f"G_synthesis/4x4/Dense/{n}" for n in ("weight", "bias", "Noise/weight", "StyleMod/weight",
+                                              "StyleMod/bias")}
+    assert make("D_basic", mbstd_group_size=1).vars["4x4/Conv/weight"].shape[2] == 12
+    assert make("D_basic", mbstd_num_features=3).vars["4x4/Conv/weight"].shape[2] == 15
+
+
+def test_without_styles_one_w_is_fed():
+    G = make("G_style", use_styles=False, const_input=False)
+    dlatents = G.mapping(inputs(G)[0])
+    assert G.num_styles == 1 and dlatents.shape == [4, 1, 14]
+    truncated = G.truncate(dlatents, 0.5)
+    average = G.vars["dlatent_avg"].numpy()
+    np.testing.assert_allclose(truncated, (dlatents + average) / 2, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(G(inputs(G)[0], truncation_psi=0.5), G.synthesis(truncated))
+
+
+def test_a_mapping_of_no_layers_passes_z_through():
+    latents = inputs(make("G_style"))[0]
+    through = make("G_style", mapping_layers=0, dlatent_size=10, normalize_latents=False)
+    np.testing.assert_array_equal(through.mapping(latents)[:, 3], latents)
+    scaled = make("G_style", mapping_layers=0, dlatent_size=10).mapping(latents)[:, 3]
+    np.testing.assert_allclose(tf.reduce_mean(scaled ** 2, 1), np.ones(4), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind, options, message", [
+    ("G_style", {"mapping_layers": 0}, "length 10 of its input; dlatent_size is 14"),
+    ("G_style", {"mapping_layers": 0, "dlatent_size": 10, **LABELS}, "length 20 of its input"),
+    ("G_style", {"mapping_nonlinearity": "tanh"}, "'tanh' is not one of lrelu, relu"),
+    ("D_basic", {"nonlinearity": "elu"}, "'elu' is not one of lrelu, relu"),
+    ("D_basic", {"mbstd_num_features": 5}, "5 does not divide the 12 maps"),
+    ("D_basic", {"use_styles": False}, "does not know")])
+def test_impossible_options(kind, options, message):
+    with pytest.raises(UserError, match=message):
+        make(kind, **options)

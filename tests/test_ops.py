@@ -72,6 +72,8 @@ def slow_blur(x):
 @pytest.mark.parametrize("fast, slow", [
     (ops.upscale2d, slow_upscale), (ops.downscale2d, slow_downscale), (ops.blur2d, slow_blur),
     (ops.leaky_relu, lambda x: tf.maximum(x, 0.2 * x)),
+    (lambda x: ops.activate(x, "lrelu"), lambda x: tf.where(x > 0, x, 0.2 * x)),
+    (lambda x: ops.activate(x, "relu"), lambda x: tf.where(x > 0, x, 0 * x)),
 ])
 def test_value_and_two_derivatives(rng, fast, slow):
     """The quick forms and their own gradients equal what TensorFlow derives from the plain ones."""
@@ -91,6 +93,20 @@ def test_minibatch_stddev_by_hand(rng, minibatch, group_size, groups):
     for i in range(minibatch):
         expected = np.sqrt(x[i % groups::groups].var(axis=0, dtype=np.float64) + 1e-8).mean()
         np.testing.assert_allclose(y[i, ..., 6], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("group_size, num_features", [(4, 3), (2, 2), (8, 6)])
+def test_minibatch_stddev_features_by_hand(rng, group_size, num_features):
+    """Feature f tells of the f-th range of maps."""
+    x = rng.standard_normal((8, 4, 4, 6)).astype(np.float32)
+    y = ops.minibatch_stddev(x, group_size, num_features).numpy()
+    groups, share = 8 // group_size, 6 // num_features
+    assert y.shape == (8, 4, 4, 6 + num_features)
+    for i in range(8):
+        stddev = np.sqrt(x[i % groups::groups].var(axis=0, dtype=np.float64) + 1e-8)
+        for f in range(num_features):
+            expected = stddev[..., f * share:(f + 1) * share].mean()
+            np.testing.assert_allclose(y[i, ..., 6 + f], expected, rtol=1e-5)
 
 
 def test_equalised_weight():

@@ -55,6 +55,46 @@ def test_an_update_that_is_not_finite_is_skipped_whole(rng, poison):
     assert adam.slots["step"].numpy() == 1
 
 
+def test_skipped_updates_and_a_reset_between_many_steps(rng):
+    """Ten steps of two variables with changing rates, two of them skipped, a reset after the sixth:
+    the oracle is given the sound ones alone."""
+    start = {"a": rng.standard_normal((3, 4)), "b": rng.standard_normal(5)}
+    variables = {n: tf.Variable(value, dtype=tf.float32) for n, value in start.items()}
+    adam = Adam(variables, 0.5, 0.99)
+    state = {n: (value, 0.0, 0.0) for n, value in start.items()}
+    t = 0
+    for step in range(10):
+        if step == 6:
+            adam.reset()
+            state, t = {n: (value, 0.0, 0.0) for n, (value, _, _) in state.items()}, 0
+        lrate, sound = 0.01 * (step + 1), step not in (3, 7)
+        grads = {n: 10.0 ** rng.integers(-4, 3) * rng.standard_normal(v.shape)
+                 for n, v in start.items()}
+        if not sound:
+            grads["b"][2] = -np.inf
+        apply(adam, {n: grad.astype(np.float32) for n, grad in grads.items()}, lrate)
+        if sound:
+            t += 1
+            state = {n: one_step(*state[n], grads[n], lrate, t) for n in state}
+    for name, (value, m, v) in state.items():
+        np.testing.assert_allclose(variables[name].numpy(), value, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(adam.slots[f"m/{name}"].numpy(), m, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(adam.slots[f"v/{name}"].numpy(), v, rtol=1e-4, atol=1e-10)
+    assert adam.slots["step"].numpy() == t == 3
+
+
+def one_step(theta, m, v, grad, lrate, t, beta1=0.5, beta2=0.99):
+    """Kingma and Ba 2014, algorithm 1 (bias-corrected moments), in float64.
+
+    Its epsilon, beside the corrected root, is ours times sqrt(1 - beta2^t).
+    """
+    m = beta1 * m + (1 - beta1) * grad
+    v = beta2 * v + (1 - beta2) * grad ** 2
+    corrected_m, corrected_v = m / (1 - beta1 ** t), v / (1 - beta2 ** t)
+    epsilon = 1e-8 / np.sqrt(1 - beta2 ** t)
+    return theta - lrate * corrected_m / (np.sqrt(corrected_v) + epsilon), m, v
+
+
 def test_slots_survive_a_round_trip(rng):
     var = tf.Variable(tf.ones([3]))
     adam = Adam({"w": var})
