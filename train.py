@@ -171,7 +171,7 @@ def make_evaluate(config, dataset, options, log):
     from metrics.features import FeatureSet, source_features
     from metrics.metric_base import FULL, SPLIT, evaluate, needs_logits, reals_of, unavailable
     from metrics.sources import split_source
-    from training.dataset import read_split
+    from training.dataset import read_labels, read_split
 
     names = metric_names(config)
     if not names:
@@ -198,9 +198,12 @@ def make_evaluate(config, dataset, options, log):
         source = split_source(dataset, split, config.resolution, read_split)
         reals[kind] = FeatureSet(source_features(source, detector, cache_dir()))
 
+    labels = read_labels(dataset.path, "train") if dataset.label_size else None
+
     def run(snapshot):
+        minibatch = by_resolution(config.minibatch, config.resolution)
         generate = network_fakes(snapshot.generator(), config.latent_size, config.resolution,
-                                 by_resolution(config.minibatch, config.resolution), config.seed)
+                                 minibatch, config.seed, labels)
         results = evaluate(names, generate, reals, detector, say=lambda line: None)
         return {name: value for values in results.values() for name, value in values.items()}
 
