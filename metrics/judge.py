@@ -71,26 +71,44 @@ def judge(names, fakes, reals, detector, protocol):
     fake_set = measure_fakes(names, fakes.generate, detector, fakes.limit, len(fakes.classes),
                              protocol.min_area)
     for name in names:
-        function, count = parse_metric(name)
-        if function.uses == "paths":
-            record = {"metric": name, "results": compute_paths(name, fakes.paths),
-                      "num_pairs": count, **fakes.about, **fakes.about_paths}
+        if parse_metric(name)[0].uses == "paths":
+            record = path_record(name, fakes)
         else:
-            used, real_set = fake_set[:count], real_sets.get(function.reals)
-            record = {"metric": name, "results": compute(name, used, real_set, detector, warn),
-                      "num_fakes": len(used),
-                      "num_reals": len(real_set) if real_set else None,
-                      "reals": reals[function.reals].about if real_set else None, **fakes.about,
-                      **about_measure(function, detector, protocol), "floor": floors.get(name)}
-            if function.uses == "maps":
-                table = class_table(fakes.classes, real_set, used)
-                print(f"wrote {write_table(fakes.folder / name, table, record)}")
+            record = image_record(name, fakes, fake_set, reals, real_sets, detector, protocol)
+            record["floor"] = floors.get(name)
         record |= {"minibatch": protocol.minibatch, "time_sec": round(time.time() - start, 1),
                    "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                    "command": protocol.command}
         util.append_jsonl(fakes.folder / f"metric-{name}.jsonl", record)
         print(describe(record))
     print(f"recorded in {fakes.folder}/metric-*.jsonl")
+
+
+def path_record(name, fakes):
+    """A metric of paths: its values and what defines them."""
+    return {"metric": name, "results": compute_paths(name, fakes.paths),
+            "num_pairs": parse_metric(name)[1], **fakes.about, **fakes.about_paths}
+
+
+def image_record(name, fakes, fake_set, reals, real_sets, detector, protocol):
+    """A metric of images: its values and what defines them; writes the table of a metric of maps.
+
+    fake_set: FeatureSet of which the first count are taken; real_sets: {kind: FeatureSet}.
+    """
+    function, count = parse_metric(name)
+    used, real_set = fake_set[:count], real_sets.get(function.reals)
+    record = {"metric": name, "results": compute(name, used, real_set, detector, warn),
+              "num_fakes": len(used), "num_reals": len(real_set) if real_set else None,
+              "reals": reals[function.reals].about if real_set else None, **fakes.about}
+    if function.uses == "maps":
+        record["min_area"] = protocol.min_area
+        table = class_table(fakes.classes, real_set, used)
+        print(f"wrote {write_table(fakes.folder / name, table, record)}")
+    else:
+        digest = detector.logits_digest if function.uses == "logits" else detector.digest
+        record |= {"detector": detector.name, "resize": detector.resize_rule,
+                   "detector_hash": digest}
+    return record
 
 
 def check_classes(names, fakes, reals):
@@ -136,14 +154,6 @@ def floor_values(names, real_sets, detector):
             floors[name] = {"results": values, "num_each": half}
             print(f"floor {format_values(values)}  (two halves of the reals, {half:,} each)")
     return floors
-
-
-def about_measure(function, detector, protocol):
-    """What a record says of how images were measured."""
-    if function.uses == "maps":
-        return {"min_area": protocol.min_area}
-    digest = detector.logits_digest if function.uses == "logits" else detector.digest
-    return {"detector": detector.name, "resize": detector.resize_rule, "detector_hash": digest}
 
 
 def describe(record):

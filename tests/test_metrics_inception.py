@@ -8,8 +8,9 @@ import pytest
 
 from dnnlib.util import UserError
 from metrics import inception_weights
+from metrics.features import fake_features
 from metrics.graphdef import FormatError, read_constants
-from metrics.inception import Inception
+from metrics.inception import Inception, default_devices
 from metrics.inception_layers import TRUNK, kernel_shapes
 from metrics.inception_weights import LOGITS, Weights, cached_file, find_weights, read_weights
 from tests.metrics_helpers import NARROW, const_node, field, graph_bytes, small_arrays, write_files
@@ -126,6 +127,23 @@ def test_features_do_not_depend_on_the_batch(detector, files):
     apart = np.concatenate([detector.features(resized[:4]), detector.features(resized[4:])])
     np.testing.assert_allclose(apart, together, rtol=1e-4, atol=1e-6)
     assert detector._trunks[0]._pool_3.experimental_get_tracing_count() == 1
+
+
+def test_two_devices_give_the_numbers_of_one(files):
+    """Minibatches take turns on devices that have the weights each; the last one is not full."""
+    images = np.random.default_rng(4).integers(0, 256, (18, 24, 24, 3), np.uint8)
+    features, detectors = [], []
+    for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
+        detector = Inception(read_weights(files["npz"]), minibatch=4, layers=NARROW,
+                             devices=devices)
+        fakes = fake_features(lambda count: iter([(images, None)]), len(images), detector)
+        features.append(fakes.features)
+        detectors.append(detector)
+    np.testing.assert_array_equal(*features)
+    trunks = detectors[1]._trunks
+    assert [trunk._convs["conv"][0].device[-5:] for trunk in trunks] == ["CPU:0", "CPU:1"]
+    assert [trunk._pool_3.experimental_get_tracing_count() for trunk in trunks] == [1, 1]
+    assert len(detectors[0].replicas) == 1 and default_devices() == ["CPU:0"]
 
 
 def test_probabilities_leave_out_the_bias_and_count_all_outputs(arrays, detector):

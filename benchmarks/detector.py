@@ -1,0 +1,157 @@
+"""How fast features are: our detector against torch-fidelity's, in turns on the same machine; and
+the FID formula at 2048 dimensions."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from dnnlib import util
+from dnnlib.util import UserError
+from metrics.frechet_inception_distance import frechet_distance
+from metrics.inception_weights import cached_file
+
+ROOT = Path(__file__).resolve().parents[1]
+PAUSE_SEC = 0.3  # between turns, in which threads of the other side that still spin go to sleep
+NUM_FEATURES = 2048
+
+EXAMPLES = """\
+  python -m benchmarks.detector --torch-python=venv-torch/bin/python
+  python -m benchmarks.detector --torch-python=none --rounds=5
+"""
+
+
+def main(argv):
+    """Measure, print and, if asked to, write JSON. Returns the exit status."""
+    options = parse_options(argv)
+    result = {"resolution": options.resolution, "minibatch": options.minibatch,
+              "threads": options.threads, "rounds": options.rounds, "cpu": cpu_name(),
+              "load_average_before": os.getloadavg()[0]}
+    sides = start_sides(options)
+    try:
+        versions, times = run_rounds(sides, options.rounds)
+    finally:
+        for side in sides.values():
+            side.stdin.close()
+            side.wait()
+    result |= {"versions": versions} | summary(times, options.minibatch)
+    result["fid_formula"] = time_formula(options.rounds)
+    text = json.dumps(result, indent=1)
+    print(text)
+    if options.out:
+        util.atomic_write(options.out, text + "\n")
+    return 0
+
+
+def parse_options(argv):
+    """The command line."""
+    parser = util.argument_parser(__doc__, EXAMPLES)
+    add = parser.add_argument
+    add("--torch-python", default=sys.executable, metavar="PATH", help="interpreter that has torch "
+        "and torch-fidelity, or none to measure our side alone")
+    add("--resolution", type=int, default=64, help="of the images that are resized to 299")
+    add("--minibatch", type=int, default=16, help="images at a time")
+    add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of either side")
+    add("--rounds", type=int, default=20, help="timed minibatches of either side, in turns")
+    add("--out", metavar="FILE", help="write the JSON there too")
+    return parser.parse_args(argv)
+
+
+def start_sides(options):
+    """{'ours': process, 'torch_fidelity': process}, each waiting for lines on its stdin."""
+    if not cached_file().is_file():
+        raise UserError(f"{cached_file()}: no Inception weights yet; run_metrics.py fetches them")
+    shape = [str(options.resolution), str(options.minibatch), str(options.threads)]
+    commands = {"ours": [sys.executable, "-m", "benchmarks.our_side", *shape, str(cached_file())]}
+    if options.torch_python != "none":
+        check_torch(options.torch_python)
+        commands["torch_fidelity"] = [
+            options.torch_python, "-m", "benchmarks.torch_fidelity_side", "speed",
+            str(cached_file()), *shape]
+    return {name: subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            for name, command in commands.items()}
+
+
+def check_torch(python):
+    """Raise UserError where an interpreter lacks torch-fidelity."""
+    test = "import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))"
+    try:
+        found = subprocess.run([python, "-c", test, "torch", "torch_fidelity"], check=False)
+    except OSError as error:
+        raise UserError(f"--torch-python={python}: cannot be run ({error})") from None
+    if found.returncode:
+        raise UserError(f"{python} has no torch-fidelity: python -m venv venv-torch && "
+                        "venv-torch/bin/pip install -r requirements-torch.txt, then "
+                        "--torch-python=venv-torch/bin/python; or --torch-python=none")
+
+
+def run_rounds(sides, rounds):
+    """({side: versions}, {side: [times of a minibatch]}), the sides taking turns."""
+    versions = {name: read_answer(name, side) for name, side in sides.items()}
+    times = {name: [] for name in sides}
+    for _ in util.progress(range(rounds), desc="rounds", unit="round"):
+        for name, side in sides.items():
+            time.sleep(PAUSE_SEC)
+            side.stdin.write("go\n")
+            side.stdin.flush()
+            times[name].append(read_answer(name, side))
+    return versions, times
+
+
+def read_answer(name, side):
+    """A line of JSON. Raises UserError where the process has ended."""
+    line = side.stdout.readline()
+    if not line:
+        raise UserError(f"{name}: ended without an answer; run it by hand to see why: "
+                        f"{' '.join(side.args)}")
+    return json.loads(line)
+
+
+def cpu_name():
+    """The processor's name as Linux tells it, else as Python does."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def summary(times, minibatch):
+    """Images per second and processor time of each side, and the ratio of their throughputs."""
+    result = {}
+    for name, measured in times.items():
+        wall, cpu = (np.array([t[key] for t in measured]) for key in ("wall_sec", "cpu_sec"))
+        result[name] = {"images_per_sec": round(float(minibatch / np.median(wall)), 2),
+                        "images_per_sec_best": round(float(minibatch / wall.min()), 2),
+                        "cpu_sec_per_image": round(float(np.median(cpu) / minibatch), 5)}
+    if len(times) == 2:
+        ours, theirs = ([t["wall_sec"] for t in times[name]] for name in times)
+        ratios = np.array(theirs) / np.array(ours)
+        result["throughput_ratio"] = round(float(np.median(ratios)), 3)
+        result["throughput_ratio_quartiles"] = np.percentile(ratios, [25, 75]).round(3).tolist()
+    return result
+
+
+def time_formula(rounds):
+    """Wall and processor time of the FID of two Gaussians of 2048 dimensions, median of a few."""
+    rng = np.random.default_rng(0)
+    moments = []
+    for scale in (1.0, 1.1):
+        x = rng.standard_normal((2 * NUM_FEATURES, NUM_FEATURES)) * scale
+        moments += [x.mean(axis=0), np.cov(x, rowvar=False)]
+    times = []
+    for _ in range(min(rounds, 5)):
+        wall, cpu = time.perf_counter(), time.process_time()
+        frechet_distance(*moments)
+        times.append((time.perf_counter() - wall, time.process_time() - cpu))
+    wall, cpu = np.median(times, axis=0).round(3).tolist()
+    return {"num_features": NUM_FEATURES, "blas_threads": 1, "wall_sec": wall, "cpu_sec": cpu}
+
+
+if __name__ == "__main__":
+    util.run_main(main)
