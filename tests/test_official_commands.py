@@ -1,0 +1,128 @@
+"""Official networks in our commands: convert, export, pictures, metrics, training."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import generate
+import run_metrics
+import train
+from dnnlib.util import UserError
+from tests.data_helpers import FOUR, make_dataset, random_image
+from tests.official_files import official_state, tiny_networks, write_pickle
+from training import official
+from training.snapshots import load_snapshot, read_header, save_snapshot
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Path of a small official pickle."""
+    return write_pickle(tmp_path / "network-snapshot-000123.pkl", tiny_networks()[0])
+
+
+def test_commands_from_the_shell(tiny, tmp_path):
+    def call(*options):
+        return subprocess.run([sys.executable, "-m", "training.official", *map(str, options)],
+                              cwd=ROOT, capture_output=True, text=True, check=False)
+
+    help_text = call("--help")
+    assert help_text.returncode == 0 and "convert" in help_text.stdout
+    failed = call("convert", tmp_path / "nothing.pkl", tmp_path / "x.safetensors")
+    assert failed.returncode == 2 and failed.stdout == ""
+    assert failed.stderr == f"error: {tmp_path}/nothing.pkl: no such file\n"
+
+
+@pytest.mark.parametrize("options, message", [
+    (["convert", "README.md", "x.safetensors"], "not a pickle"),
+    (["convert", "README.md", "x.pkl"], r"name of a \.safetensors file"),
+    (["export", "README.md", "x.safetensors"], r"name of a \.npz file"),
+    (["export", "README.md", "{}/x.npz"], "README.md: damaged or not a snapshot"),
+    (["export", "77", "{}/x.npz", "--results={}"], "no such snapshot"),
+    (["convert"], "required"), ([], "required"), (["import", "a", "b"], "invalid choice")])
+def test_wrong_command_lines(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match=message):
+        official.main([option.format(tmp_path) for option in options])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_snapshot_of_two_critics_exports_the_one_that_sees_everything(tiny, tmp_path, capsys):
+    snapshot = load_snapshot(tiny)
+    wide = load_snapshot(write_pickle(tmp_path / "w.pkl", tiny_networks(num_channels=5)[0]))
+    networks = {**wide.networks, "D_rgb": snapshot.networks["D_rgb"]}
+    save_snapshot(tmp_path / "x.safetensors", networks, {
+        **wide.header, "official_lod": {}, "lod": {"resolution": 8, "fade": 0.5}})
+    options = ["export", tmp_path / "x.safetensors", tmp_path / "x.npz"]
+    assert official.main([str(option) for option in options]) == 0
+    assert "D is D_joint" in capsys.readouterr().out
+    exported = np.load(tmp_path / "x.npz")
+    assert exported["D/FromRGB_lod0/weight"].shape[2] == 5
+    assert exported["D/lod"] == exported["G/G_synthesis/lod"] == 1.5
+
+
+def test_pictures_of_a_pickle(tiny, tmp_path, capsys):
+    assert generate.main([f"--network={tiny}", "--seeds=0-3", f"--out={tmp_path / 'out'}"]) == 0
+    assert "RGB only" in capsys.readouterr().out
+    assert len(list((tmp_path / "out").glob("*.png"))) == 1
+
+
+def test_metrics_of_a_pickle(tiny, labelled, capsys):
+    """It knows no data set: the reals must be named."""
+    with pytest.raises(UserError, match="--reals=DIR"):
+        run_metrics.main([f"--network={tiny}", "--metrics=fid1k", "--dry-run"])
+    common = ["--metrics=fid1k", "--dry-run", f"--reals={labelled}", "--split=train"]
+    assert run_metrics.main([f"--network={tiny}", *common]) == 0
+    assert "(kimg 123)" in capsys.readouterr().out
+    named = tiny.rename(tiny.with_name("faces.pkl"))
+    assert run_metrics.main([f"--network={named}", *common]) == 0
+    assert "(kimg unknown)" in capsys.readouterr().out
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    rng = np.random.default_rng(0)
+    images = np.stack([random_image(rng, 7, 8) for _ in range(8)])
+    return make_dataset(tmp_path / "labelled", {"train": images}, FOUR)
+
+
+def training_options(network, data, folder):
+    return [f"--init-from={network}", "--variant=2d", f"--data={data}", "--device=cpu", "--gpus=2",
+            f"--results={folder}", "--resolution=8", "--fmap-base=64", "--fmap-max=8",
+            "--latent-size=8", "--mapping-layers=2", "--metrics=none", "--binary-kimg=0.016",
+            "--classes-kimg=0", "--minibatch=8", "--minibatch-repeats=2", "--tick-kimg=0.016"]
+
+
+def test_an_official_network_starts_the_channel_stages(tmp_path, labelled, capsys):
+    """G stands at lod 0, the average lags behind: this one can go on."""
+    path = write_pickle(tmp_path / "x.pkl", tiny_networks((0.0, 0.0, 0.9), resolution=8)[0])
+    assert train.main(training_options(path, labelled, tmp_path / "results")) == 0
+    assert "growth to stage binary (4 channels)" in capsys.readouterr().out
+    final = load_snapshot(tmp_path / "results" / "00000-2d-labelled-8/network-final.safetensors")
+    assert set(final.networks) == {"G", "Gs", "D_rgb", "D_joint"}
+    assert final.networks["Gs"].config["num_channels"] == 7
+
+
+def test_what_does_not_fit_names_the_option_to_give(tmp_path, labelled):
+    path = write_pickle(tmp_path / "x.pkl", tiny_networks(resolution=8)[0])
+    options = training_options(path, labelled, tmp_path / "results")
+    for option in ("--fmap-max=8", "--latent-size=8", "--mapping-layers=2"):
+        with pytest.raises(UserError, match=f"give {option}"):
+            train.main([o for o in options if o != option])
+    growing = write_pickle(tmp_path / "y.pkl", tiny_networks((1.0, 1.0, 0.0), resolution=8)[0])
+    with pytest.raises(UserError, match="still grows"):
+        train.main(training_options(growing, labelled, tmp_path / "results"))
+    assert not (tmp_path / "results").exists()
+
+
+def test_state_of_the_helpers(tiny):
+    """The pickles of these tests have the entries of the official one."""
+    state = official_state("D", "D_basic", {}, {})
+    assert set(state) == {"version", "name", "static_kwargs", "components", "build_module_src",
+                          "build_func_name", "variables"}
+    assert official.is_pickle(tiny)
+    assert read_header(tiny)["kimg"] == 123
