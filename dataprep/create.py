@@ -56,9 +56,18 @@ def create_from_images(config, say):
         items = [writer.Item(name, name, label=row) for name, row in zip(names, table)]
         options = {"labels": file_digest(config.labels, "md5")}
         say(f"{config.labels}: a label of {label_size} numbers for every image")
+        _say_zeros(table, say)
     recipe = writer.Recipe(sources.PhotoFolder(Path(config.source)), (), config.resolution,
                            config.fit, config.encoding, label_size)
     return _create(config, recipe, items, [], {"source": listed, **options}, say)
+
+
+def _say_zeros(table, say):
+    """A warning where labels [n, label_size] have no entry: the critic's score of an image is the
+    sum of its outputs times the label."""
+    zeros = int((~table.any(axis=1)).sum())
+    if zeros:
+        say(f"warning: {zeros} labels of zeros only: training learns nothing from their images")
 
 
 def _create_annotated(config, path, source, say):

@@ -202,6 +202,13 @@ def test_what_is_wrong_is_told_in_one_line_and_nothing_is_made(photos, tmp_path,
     assert not (tmp_path / "set").exists()
 
 
+def test_labels_of_zeros_are_warned_of(photos, tmp_path, capsys):
+    create(photos, tmp_path / "set", [[f"{i:02d}.png", [i // 10, 0]] for i in range(NUM)])
+    assert "warning: 10 labels of zeros only" in capsys.readouterr().out
+    create(photos, tmp_path / "set2")
+    assert "warning" not in capsys.readouterr().out
+
+
 # Reading
 
 def test_a_stream_gives_every_image_its_label(labelled):

@@ -8,7 +8,8 @@ LOOKS = 2000  # at the schedule; a stretch shorter than one of them would not be
 def describe_plan(config, dataset, first_stage="rgb"):
     """The whole schedule as text, a line for every stretch in which only the fade changes."""
     lines = [f"Style-GAN variant {config.variant} on {dataset.path} "
-             f"({dataset.splits['train']} training images, {len(dataset.classes)} classes) "
+             f"({dataset.splits['train']} training images, {len(dataset.classes)} classes"
+             f"{f', labels of {dataset.label_size} numbers' if dataset.label_size else ''}) "
              f"up to {config.resolution}x{config.resolution}",
              "    from kimg  to kimg  stage    resolution        channels  critics       minibatch"
              "  lrate"]
