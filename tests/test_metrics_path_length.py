@@ -126,6 +126,8 @@ def positions(**changes):
 
 def test_positions_are_uniform_or_the_end():
     t = positions()
+    expected = np.random.RandomState([11, 2]).uniform(size=3000)  # not the stream of the latents
+    np.testing.assert_allclose(t, np.where(np.isfinite(t), expected, np.nan), atol=0.02)
     t = np.sort(t[np.isfinite(t)])
     assert len(t) > 1000
     # The largest gap between the distribution and the diagonal (Kolmogorov-Smirnov, p = 1e-4).
@@ -149,6 +151,19 @@ def test_both_of_a_pair_share_noise_and_pairs_do_not():
     np.testing.assert_allclose(means, other, rtol=1e-6)
     other = ppl.path_lengths(as_dlatents, only_noise, mean_colour, **(OPTIONS | {"seed": 12}))
     assert not np.isclose(means, other).any()
+
+
+def test_distance_gets_eight_bit_units():
+    """-1 is 0, 1 is 255, unclipped and unrounded."""
+    def constant(dlatents, noise):
+        return tf.constant([-1, 1, 1.001]) + 0 * dlatents[:, :, None, :1]
+
+    def colours(images1, images2):
+        np.testing.assert_array_equal(images1.shape, [4, 1, 1, 3])
+        return images1[:, 0, 0] * ppl.EPSILON ** 2
+
+    found = ppl.path_lengths(as_dlatents, constant, colours, **OPTIONS)
+    np.testing.assert_allclose(found, [[0, 255, 255.1275]] * 7, atol=1e-4)
 
 
 def test_labels_are_shared_by_a_pair_and_drawn_from_the_table():
