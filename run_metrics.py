@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Judge a trained network, or a folder of images: FID, KID, precision, recall, IS, PPL, classes."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -173,7 +174,7 @@ def folder_fakes(options):
     source = open_source(options.fakes, options.split or "test")
     maps = bool(source.classes)
     return Fakes(lambda count: source.batches(maps), source.count, {"fakes": source.about},
-                 Path(options.fakes), source.classes)
+                 result_folder(Path(options.fakes), options), source.classes)
 
 
 def snapshot_fakes(options, names):
@@ -199,8 +200,20 @@ def snapshot_fakes(options, names):
     paths = about_paths = None
     if any(parse_metric(name)[0].uses == "paths" for name in names):
         paths, about_paths = snapshot_paths(options, snapshot, labels)
-    return Fakes(generate, None, about, Path(options.network).parent, snapshot.classes, paths,
-                 about_paths)
+    folder = result_folder(Path(options.network).parent, options)
+    return Fakes(generate, None, about, folder, snapshot.classes, paths, about_paths)
+
+
+def result_folder(directory, options):
+    """Where results are written: beside what is judged, or below --results where that is read-only.
+
+    Told before hours are spent on them.
+    """
+    if os.access(directory, os.W_OK):
+        return directory
+    folder = Path(options.results) / f"metrics-{directory.resolve().name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def training_labels(options, header):

@@ -1,5 +1,7 @@
 """Official networks in our commands: convert, export, pictures, metrics, training."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import run_metrics
 import train
 from dnnlib.util import UserError
 from tests.data_helpers import FOUR, make_dataset, random_image
+from tests.metrics_helpers import graph_bytes, small_arrays
 from tests.official_files import official_state, tiny_networks, write_pickle
 from training import official
 from training.snapshots import load_snapshot, read_header, save_snapshot
@@ -81,6 +84,21 @@ def test_metrics_of_a_pickle(tiny, labelled, capsys):
     named = tiny.rename(tiny.with_name("faces.pkl"))
     assert run_metrics.main([f"--network={named}", *common]) == 0
     assert "(kimg unknown)" in capsys.readouterr().out
+
+
+def test_results_of_a_read_only_folder(tmp_path, labelled, monkeypatch):
+    """A pickle on a shared disk: all of run_metrics.py, the results below --results."""
+    (tmp_path / "shared").mkdir()
+    path = write_pickle(tmp_path / "shared" / "x.pkl", tiny_networks(resolution=8)[0])
+    (tmp_path / "small.pb").write_bytes(graph_bytes(small_arrays()))
+    monkeypatch.setattr(os, "access", lambda where, mode: where != path.parent)
+    monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
+    options = [f"--network={path}", f"--reals={labelled}", "--split=train", "--metrics=fid16",
+               f"--inception={tmp_path / 'small.pb'}", f"--results={tmp_path / 'results'}"]
+    assert run_metrics.main(options) == 0
+    assert [file.name for file in path.parent.iterdir()] == ["x.pkl"]
+    record = json.loads((tmp_path / "results/metrics-shared/metric-fid16.jsonl").read_text())
+    assert record["kimg"] is None and record["results"]["fid16"] > 0
 
 
 @pytest.fixture
