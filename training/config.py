@@ -58,14 +58,15 @@ class TrainingConfig:
     fmap_base: int = _option(
         8192, "feature maps at resolution 2^r: fmap_base / 2^((r-1) fmap_decay), at most fmap_max",
         low=1)
-    fmap_decay: float = _option(1.0, "how fast the feature maps become fewer", low=0)
+    fmap_decay: float = _option(1.0, "how fast feature maps become fewer with resolution", low=0)
     fmap_max: int = _option(512, "most feature maps of any layer", low=1)
     latent_size: int = _option(512, "length of z, of w and of the mapping network's layers", low=1)
-    mapping_layers: int = _option(8, "depth of the mapping network; 0 = w is z", low=0)
+    mapping_layers: int = _option(8, "depth of the mapping network; 0 passes z through", low=0)
     mapping_lrmul: float = _option(
         MAPPING_LRMUL, "learning rate of the mapping network, relative to the others", above=0)
     normalize_latents: bool = _option(True, "normalise z before the mapping network")
-    use_styles: bool = _option(True, "a style in every layer of G")
+    use_styles: bool = _option(
+        True, "a style in every layer of G; without them w enters by --no-const-input")
     use_noise: bool = _option(True, "noise in every layer of G")
     const_input: bool = _option(True, "G starts from a learned constant; else from a dense layer")
     use_pixel_norm: bool = _option(False, "pixel norm in every layer of G")
