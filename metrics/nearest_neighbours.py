@@ -64,7 +64,7 @@ def write_nearest(stem, fakes, names, source, classes, detector, about, cache_di
     real_features = source_features(source, detector, cache_dir, say)
     indices, distances = nearest(queries, real_features)
     with_maps = bool(classes) and tuple(classes) == tuple(source.classes)
-    reals = read_reals(source, np.unique(indices), with_maps)
+    reals = read_chosen(source, np.unique(indices), with_maps)
     found = list(zip(names, indices.tolist(), distances.tolist()))
     rows = []
     for fake, (name, numbers, lengths) in zip(fakes, found):
@@ -78,12 +78,12 @@ def write_nearest(stem, fakes, names, source, classes, detector, about, cache_di
     return f"{stem}.png"
 
 
-def read_reals(source, indices, with_maps):
+def read_chosen(source, indices, with_maps):
     """{index: (rgb uint8 [H, W, 3], label map uint8 [H, W] or None)} of a source's images."""
     images = []
     for rgb, maps in source.batches(maps=with_maps, indices=indices):
         images += [(rgb[i], maps[i] if with_maps else None) for i in range(len(rgb))]
-    return dict(zip(indices.tolist(), images))
+    return dict(zip(map(int, indices), images))
 
 
 def sheet(rows, classes):

@@ -7,14 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import run_metrics
 from dnnlib import channels, pictures
 from dnnlib.dataset_info import open_dataset
+from dnnlib.download import CACHE_VARIABLE
+from dnnlib.util import UserError
 from metrics.features import CHUNK
-from metrics.nearest_neighbours import GAP, nearest, read_reals, sheet, write_nearest
+from metrics.nearest_neighbours import GAP, nearest, read_chosen, sheet, write_nearest
 from metrics.sources import folder_source, pair_source, split_source
 from tests.data_helpers import FOUR, make_dataset, random_image
-from tests.metrics_helpers import StubDetector
+from tests.metrics_helpers import StubDetector, graph_bytes, small_arrays
 from training.dataset import read_split
+from training.generation import Sampler, label_maps
+from training.networks_stylegan import G_style
+from training.snapshots import save_snapshot
 
 
 def brute_force(queries, features, count):
@@ -99,10 +105,10 @@ def test_memory_does_not_grow_with_the_reals(tmp_path, rng):
 def test_sources_read_chosen_images(images, source, tmp_path):
     picks = np.array([19, 0, 7])
     chosen = list(source.batches(maps=True, indices=picks))
-    for rgb, label_maps, k in zip(*map(np.concatenate, zip(*chosen)), picks):
+    for rgb, labels, k in zip(*map(np.concatenate, zip(*chosen)), picks):
         expected = rgb_and_labels(images["train"][k])
         np.testing.assert_array_equal(rgb, expected[0])
-        np.testing.assert_array_equal(label_maps, expected[1])
+        np.testing.assert_array_equal(labels, expected[1])
     for folder in ("image", "label"):
         (tmp_path / folder).mkdir()
     for k, image in enumerate(images["train"]):
@@ -112,18 +118,18 @@ def test_sources_read_chosen_images(images, source, tmp_path):
     pairs = pair_source(tmp_path, "image", "label", FOUR)
     for other in (pairs, folder_source(tmp_path / "image")):
         maps = bool(other.classes)
-        for k, (rgb, label_maps) in zip(picks, other.batches(maps=maps, indices=picks)):
+        for k, (rgb, labels) in zip(picks, other.batches(maps=maps, indices=picks)):
             expected = rgb_and_labels(images["train"][k])
             np.testing.assert_array_equal(rgb[0], expected[0])
             if maps:
-                np.testing.assert_array_equal(label_maps[0], expected[1])
+                np.testing.assert_array_equal(labels[0], expected[1])
 
 
 def test_reals_are_found_by_their_index(images, source):
-    reals = read_reals(source, np.array([3, 20]), with_maps=True)
+    reals = read_chosen(source, np.array([3, 20]), with_maps=True)
     assert reals.keys() == {3, 20}
     np.testing.assert_array_equal(reals[20][1], rgb_and_labels(images["train"][20])[1])
-    assert read_reals(source, np.array([3]), with_maps=False)[3][1] is None
+    assert read_chosen(source, np.array([3]), with_maps=False)[3][1] is None
 
 
 def test_sheet_pixel_by_pixel(images):
@@ -190,3 +196,89 @@ def test_without_common_classes_only_images(images, source, tmp_path, classes):
                          source, classes, StubDetector(), {}, tmp_path / "cache")
     height, width = 128 + pictures.LEGEND_ROW, 11 * 128 + 11 * GAP
     assert np.asarray(Image.open(path)).shape == (height, width, 3)
+
+
+@pytest.fixture
+def run(source, tmp_path, monkeypatch):
+    """A function (options...): run_metrics.py with narrow detector and cache of its own."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    (tmp_path / "small.pb").write_bytes(graph_bytes(small_arrays()))
+    return lambda *options: run_metrics.main([
+        f"--inception={tmp_path / 'small.pb'}", f"--results={tmp_path / 'results'}", *options])
+
+
+def make_network(path, source, label_size=0):
+    """A snapshot of a network with four maps, still at 8x8 of 16x16."""
+    network = G_style("Gs", num_channels=7, resolution=16, label_size=label_size, latent_size=8,
+                      dlatent_size=8, mapping_layers=2, mapping_fmaps=8, fmap_base=64, fmap_max=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_snapshot(path, {"Gs": network}, {
+        "variant": "c", "stage": "classes", "classes": list(FOUR), "kimg": 1,
+        "lod": {"resolution": 8, "fade": 0.0},
+        "dataset": {"name": "toy", "path": source.about["path"], "digest": "0" * 64}})
+    return path
+
+
+def test_option_makes_the_samples_of_generate_py(run, source, tmp_path, capsys):
+    path = make_network(tmp_path / "run" / "network.safetensors", source)
+    assert run(f"--network={path}", "--nearest=3-5") == 0
+    assert capsys.readouterr().out.endswith(f"wrote {path.parent / 'nearest-3-5.png'}\n")
+    assert not list(path.parent.glob("metric-*"))
+    picture = np.asarray(Image.open(path.parent / "nearest-3-5.png"))
+    images = Sampler(path).images([3, 4, 5], psi=1)
+    rgb = pictures.to_uint8_metrics(images[..., :3])
+    for row, (image, label_map) in enumerate(zip(rgb, label_maps(images))):
+        found = picture[row * (128 + pictures.LEGEND_ROW):][:128]
+        np.testing.assert_array_equal(found[:, :128], pictures.enlarge(image, 16))
+        colours = channels.colourise(label_map, 4)
+        np.testing.assert_array_equal(found[:, 128:256], pictures.enlarge(colours, 16))
+    record = json.loads((path.parent / "nearest-3-5.json").read_text())
+    assert record["reals"]["split"] == "train" and record["num_reals"] == 24
+    assert [sample["name"] for sample in record["samples"]] == ["seed 3", "seed 4", "seed 5"]
+    assert run(f"--network={path}", "--nearest=3", "--split=test") == 0
+    assert json.loads((path.parent / "nearest-3.json").read_text())["num_reals"] == 3
+
+
+def test_option_with_a_conditional_network(run, source, tmp_path):
+    path = make_network(tmp_path / "run" / "network.safetensors", source, label_size=2)
+    with pytest.raises(UserError, match="is conditional"):
+        run(f"--network={path}", "--nearest=0")
+    assert run(f"--network={path}", "--nearest=0", "--label=1") == 0
+    picture = np.asarray(Image.open(path.parent / "nearest-0.png"))
+    rgb = pictures.to_uint8_metrics(Sampler(path, 1).images([0], psi=1)[..., :3])
+    np.testing.assert_array_equal(picture[:128, :128], pictures.enlarge(rgb[0], 16))
+
+
+def test_option_with_folders_and_a_metric(run, images, source, tmp_path):
+    """Fakes are images by their numbers; the sheet is not put among them."""
+    (tmp_path / "fakes").mkdir()
+    for k in (20, 4):
+        rgb, _ = rgb_and_labels(images["train"][k])
+        Image.fromarray(rgb).save(tmp_path / "fakes" / f"{k:02d}.png")
+    options = [f"--fakes={tmp_path / 'fakes'}", f"--reals={source.about['path']}"]
+    assert run(*options, "--nearest=1,0", "--metrics=kid2", "--split=train") == 0
+    assert sorted(p.suffix for p in (tmp_path / "fakes").iterdir()) == [".jsonl", ".png", ".png"]
+    found = tmp_path / "results" / "metrics-fakes" / "nearest-1,0.json"
+    samples = json.loads(found.read_text())["samples"]
+    assert [(s["name"], s["indices"][0]) for s in samples] == [("no. 1", 20), ("no. 0", 4)]
+    with pytest.raises(UserError, match=r"--nearest=2: .*fakes has images 0-1"):
+        run(*options, "--nearest=2")
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--nearest=0", "--seed=1"], "--seed: the samples of --nearest are seeds"),
+    (["--label=1"], "--label is for"),
+    (["--nearest=0", "--fakes=x", "--label=1"], "--label is for"),
+    (["--nearest=0", "--lpips=x"], "--lpips is for ppl"),
+    (["--nearest=0,-1"], "--nearest"),
+])
+def test_options_that_do_not_go_together(run, options, message):
+    with pytest.raises(UserError, match=message):
+        run(*options)
+
+
+def test_dry_run_of_a_sheet(run, source, tmp_path, capsys):
+    path = make_network(tmp_path / "run" / "network.safetensors", source)
+    assert run(f"--network={path}", "--nearest=0-7", "--dry-run") == 0
+    assert "8 samples beside the nearest of 24 of toy train" in capsys.readouterr().out
+    assert [file.name for file in path.parent.iterdir()] == ["network.safetensors"]
