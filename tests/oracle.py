@@ -37,8 +37,9 @@ def conv(x, w):
     size, (height, width) = w.shape[0], x.shape[2:]
     edge = size // 2
     padded = tf.pad(x, [[0, 0], [0, 0], [edge, edge], [edge, edge]])
-    return sum(tf.einsum("nchw,cd->ndhw", padded[:, :, i:i + height, j:j + width], w[i, j])
-               for i in range(size) for j in range(size))
+    shifted = [padded[:, :, i:i + height, j:j + width] for i in range(size) for j in range(size)]
+    taps = tf.reshape(w, [size * size, *w.shape[2:]])
+    return tf.einsum("knchw,kcd->ndhw", tf.stack(shifted), taps)
 
 
 def upscale(x):
