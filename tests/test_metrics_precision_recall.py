@@ -37,6 +37,11 @@ def copies(rng, n, m):
     return a, np.concatenate([a[:m // 2], a[:1].repeat(m - m // 2, axis=0) + 0.004])
 
 
+def drowned(rng, n, m):
+    """Integers so far away that rounding of |a|^2 + |b|^2 - 2 a.b is larger than any distance."""
+    return rng.integers(0, 4, (n, 20)) + 2**24 - 8, rng.integers(0, 4, (m, 20)) + 2**24 - 8
+
+
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of a few rows and columns."""
@@ -45,7 +50,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(module, "PAIRS", 5)
 
 
-@pytest.mark.parametrize("make", [smooth, ties, copies])
+@pytest.mark.parametrize("make", [smooth, ties, copies, drowned])
 @pytest.mark.parametrize("n, m", [(60, 60), (71, 33), (20, 90)])
 @pytest.mark.parametrize("k", [1, 3])
 def test_equals_brute_force(rng, small_blocks, make, n, m, k):
