@@ -4,18 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import vectors
-from tests.vector_files import Vectors
 from training.reals import fade_reals, process_reals
 
 
 @pytest.fixture
 def images(rng):
     return tf.constant(rng.integers(0, 256, (3, 8, 8, 6), np.uint8))
-
-
-def test_equals_the_official_one(shared):
-    vectors.assert_agreement(vectors.check_reals(Vectors(shared / "reference", "c3")))
 
 
 def test_colours_and_maps_have_their_own_range():

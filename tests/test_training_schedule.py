@@ -1,4 +1,4 @@
-"""The schedule against the official release's table, and the stages of the channels."""
+"""The schedule: stages, resolutions, presets (tests/test_vectors.py has the official tables)."""
 
 import json
 
@@ -8,23 +8,6 @@ from dnnlib.util import UserError
 from training.config import PRESETS, TrainingConfig, by_resolution, config_from_json, preset_config
 from training.critics import Critic
 from training.schedule import stage_ends, training_schedule
-
-
-def test_official_table(shared):
-    """lod, resolution, minibatch, lrate and tick length at 65 nimg, all resolutions and GPUs."""
-    table = json.loads((shared / "reference" / "schedule.json").read_text())
-    for key, run in table["runs"].items():
-        resolution, gpus = (int(part.lstrip("resgpu")) for part in key.split("_"))
-        settings = table["minibatch_settings"][str(gpus)]
-        minibatch = {int(k): v for k, v in settings["minibatch_dict"].items()}
-        minibatch.setdefault(2 * max(minibatch), settings["minibatch_base"])
-        config = TrainingConfig(variant="rgb", resolution=resolution, minibatch=minibatch,
-                                lrate={4: 0.001, 128: 0.0015, 256: 0.002, 512: 0.003})
-        for nimg, row in zip(table["cur_nimg"], run["rows"], strict=True):
-            stage = training_schedule(config, 13, nimg)
-            got = [stage.lod, stage.resolution, stage.minibatch, stage.lrate, stage.lrate,
-                   stage.tick_kimg]
-            assert got == pytest.approx(row, abs=1e-9), (key, nimg)
 
 
 def test_stages_at_their_boundaries(tiny_config):

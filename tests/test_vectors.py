@@ -1,11 +1,130 @@
-"""The comparison with reference vectors itself: any channels and labels, and it goes red."""
+"""All that the official release computed, and the comparison itself: it can go red."""
+
+import json
+import shutil
 
 import numpy as np
 import pytest
 
 from tests import vectors
 from tests.test_networks import EXAMPLES, inputs, make
-from tests.vector_files import Vectors, enlarge, nchw
+from tests.vector_data import VARIANTS
+from tests.vector_files import (
+    Vectors,
+    elements,
+    enlarge,
+    exactly,
+    integers,
+    losses,
+    nchw,
+    norms,
+    relative,
+)
+from tests.vector_losses import LossAt
+
+
+@pytest.fixture(scope="module")
+def reference(shared):
+    """(the stored vectors, a function (check) -> its comparisons, made once)."""
+    stored, done = Vectors(shared / "reference", "c3"), {}
+
+    def compared(check):
+        if check not in done:
+            done[check] = list(check(stored))
+        return done[check]
+
+    return stored, compared
+
+
+@pytest.mark.parametrize("check", vectors.CHECKS, ids=lambda check: check.__name__)
+def test_agrees_with_the_official_release(reference, check):
+    stored, compared = reference
+    if not compared(check):
+        pytest.skip(next(reversed(stored.excused.values())))
+    vectors.assert_agreement(compared(check))
+
+
+def test_nothing_in_the_folder_is_forgotten(reference):
+    stored, compared = reference
+    for check in vectors.CHECKS:
+        compared(check)
+    assert stored.forgotten() == []
+    reasons = set(stored.excused.values())
+    assert len(stored.leaves()) > 4000 and len(reasons) <= 8, reasons
+    compared_values = stored.leaves() - stored.excused.keys()
+    assert len(compared_values) > 0.9 * len(stored.leaves())
+
+
+def tampered_array(path, name):
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays[name] = arrays[name] + np.asarray(2 if arrays[name].dtype.kind in "ui" else 0.01,
+                                             arrays[name].dtype)
+    np.savez(path, **arrays)
+
+
+def tampered_json(path, *keys):
+    content = inner = json.loads(path.read_text())
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = inner[keys[-1]] + (1 if isinstance(inner[keys[-1]], (int, float)) else "0")
+    path.write_text(json.dumps(content))
+
+
+def tampered_byte(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+RUN = "res64_gpus2"
+TAMPERED = [
+    (vectors.check_schedule, "schedule.json", tampered_json, ("runs", RUN, "rows", 40, column))
+    for column in range(6)] + [
+    (vectors.check_schedule, "schedule.json", tampered_json,
+     ("variants", name, "rows", 30, 2)) for name in VARIANTS] + [
+    (vectors.check_metrics, "metrics.npz", tampered_array, (name,)) for name in (
+        "mu_fake", "sigma_real", "fid", "fid_mean_term", "fid_rank_deficient_first40", "slerp_out",
+        "slerp_out_t_plus_eps", "normalize_a", "lerp_out", "lerp_out_t_plus_eps", "epsilon",
+        "ppl_lo", "ppl_hi", "ppl_filtered_mean", "ppl_filtered_count", "ppl_crop_512_slices")] + [
+    (vectors.check_tfrecords, "tfrecords_contents.npz", tampered_array, (name,)) for name in (
+        "source_images", "source_labels", "order", "tiny-r02.tfrecords/1",
+        "tiny-r05.tfrecords/2")] + [
+    (vectors.check_tfrecords, "tfrecords_reader.npz", tampered_array, (name,)) for name in (
+        "images_lod2", "labels_lod1", "first_batch_of_2_then_2", "second_batch_of_2")] + [
+    (vectors.check_tfrecords, "tfrecords.json", tampered_json, ("files", *keys)) for keys in (
+        ("tiny-r04.tfrecords", "sha256"), ("tiny-r04.tfrecords", "size"),
+        ("tiny-rxx.labels", "sha256"), ("tiny-r03.tfrecords", "records", 1, "head_hex"),
+        ("tiny-r03.tfrecords", "records", 2, "features", "shape", "int64_list", 1))] + [
+    (vectors.check_tfrecords, "tfrecords_c3_32/tiny/tiny-rxx.labels", tampered_byte, (-1,)),
+    (vectors.check_official, "official_format_c3_outputs.npz", tampered_array,
+     ("D_scores_of_Gs_images",)),
+    (vectors.check_descriptions, "c3_vars.npz", tampered_array, ("G/dlatent_avg",))]
+
+
+@pytest.fixture(scope="module")
+def data_folder(shared, tmp_path_factory):
+    """A copy of the smaller files."""
+    folder = tmp_path_factory.mktemp("vectors") / "copy"
+    shutil.copytree(shared / "reference", folder, copy_function=shutil.copyfile,
+                    ignore=shutil.ignore_patterns("c3_[DGRgil]*", "inception*"))
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize("check, name, tamper, arguments", TAMPERED)
+def test_a_tampered_file_is_found(data_folder, check, name, tamper, arguments):
+    kept = (data_folder / name).read_bytes()
+    try:
+        tamper(data_folder / name, *arguments)
+        try:
+            comparisons = list(check(Vectors(data_folder, "c3")))
+        except (ValueError, IndexError):
+            return
+        assert [row for row in comparisons if not row.error <= row.tolerance]
+    finally:
+        (data_folder / name).write_bytes(kept)
 
 
 @pytest.fixture
@@ -31,7 +150,7 @@ def add_loss(folder, name):
     """Complete the file of losses with our own results for one loss at lod 0."""
     with np.load(folder / "c16_loss.npz") as file:
         arrays = dict(file)
-    value, terms, grads = vectors.LossAt(Vectors(folder, "c16"), 0.0)(name)
+    value, terms, grads = LossAt(Vectors(folder, "c16"), 0.0)(name)
     arrays[f"lod0/{name}/loss"] = value[:, None]
     arrays.update({f"lod0/{name}/summary/{k}": v for k, v in terms.items()})
     arrays.update({f"lod0/{name}/gradnorm/{k}": np.linalg.norm(v) for k, v in grads.items()
@@ -60,12 +179,23 @@ def test_a_wrong_array_is_found(folder, capsys):
     assert line.startswith("synthesis, linear") and line.endswith("images_lod1p5_linear")
 
 
-@pytest.mark.parametrize("compare", [vectors.elements, vectors.losses, vectors.norms,
-                                     vectors.integers])
+@pytest.mark.parametrize("compare", [elements, losses, norms, integers, relative, exactly])
 def test_nan_is_no_agreement(compare):
     row = compare("q", "i", np.array([1.0, np.nan]), np.array([1.0, 1.0]))
     assert not row.error <= row.tolerance
     assert vectors.worst([row, compare("q", "j", np.ones(2), np.ones(2))])["q"] is row
+
+
+def test_an_array_that_nothing_is_compared_with_is_found(folder, capsys):
+    with np.load(folder / "c16_G.npz") as file:
+        arrays = dict(file)
+    (folder / "more.json").write_text('{"a": {"b": 1}}')
+    np.savez(folder / "c16_new.npz", x=0)
+    np.savez(folder / "c16_G.npz", **arrays, novelty=np.zeros(3))
+    assert vectors.main([str(folder), "--tag", "c16"]) == 1
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("nothing of")]
+    assert {"c16_G.npz/novelty", "c16_new.npz/x", "more.json/a/b"} <= {
+        line.split()[-1] for line in told}
 
 
 def test_folder_without_the_tag(tmp_path, capsys):

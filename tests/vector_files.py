@@ -1,7 +1,10 @@
 """Reference vectors: their files, layouts and names, and how two arrays are compared."""
 
+import hashlib
+import json
 import re
 from collections import namedtuple
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from dnnlib.tflib.network import build
 # One compared array: error <= tolerance is agreement.
 Comparison = namedtuple("Comparison", "quantity item error tolerance")
 
-ELEMENTS, LOSSES, NORMS, INTEGERS = 1e-4, 1e-5, 1e-4, 1
+ELEMENTS, LOSSES, NORMS, INTEGERS, FEATURES = 1e-4, 1e-5, 1e-4, 1, 1e-3
 # Output resolution from which official networks fuse: their up-kernels are flipped there.
 FUSED_FROM = 128
 
@@ -32,6 +35,13 @@ def losses(quantity, item, ours, theirs):
     return Comparison(quantity, item, error, LOSSES)
 
 
+def relative(quantity, item, ours, theirs):
+    """max |a - b| / (|b| + 0.01), for features between 0 and about 10."""
+    ours, theirs = _same_shape(item, ours, theirs)
+    error = _max(np.abs(ours - theirs) / (np.abs(theirs) + 0.01))
+    return Comparison(quantity, item, error, FEATURES)
+
+
 def norms(quantity, item, ours, theirs):
     """||a - b|| / ||b||, and ||a|| where b is zero (None counts as zero)."""
     ours = np.zeros_like(theirs) if ours is None else ours
@@ -44,6 +54,20 @@ def integers(quantity, item, ours, theirs):
     """max |a - b| of uint8."""
     ours, theirs = _same_shape(item, ours, theirs)
     return Comparison(quantity, item, _max(np.abs(ours - theirs)), INTEGERS)
+
+
+def exactly(quantity, item, ours, theirs):
+    """max |a - b| of what has to be equal; where shapes differ, infinity."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    if ours.shape != theirs.shape:
+        return Comparison(quantity, item, np.inf, 0)
+    error = _max(np.abs(ours.astype(np.float64) - theirs.astype(np.float64)))
+    return Comparison(quantity, item, error, 0)
+
+
+def same(quantity, item, ours, theirs):
+    """0 where two values of any kind are equal, else infinity."""
+    return Comparison(quantity, item, 0.0 if ours == theirs else np.inf, 0)
 
 
 def _same_shape(item, ours, theirs):
@@ -98,19 +122,98 @@ def labels_or_none(labels):
     return labels if labels.shape[1] else None
 
 
+class Stored(Mapping):
+    """What a file holds by name; every leaf that is looked up is remembered in `used`.
+
+    Going through the names alone uses nothing, so that what no check asks for comes to light.
+    """
+
+    def __init__(self, path, content, used):
+        self._path, self._content, self._used = path, content, used
+
+    def __iter__(self):
+        return iter(self._content)
+
+    def __len__(self):
+        return len(self._content)
+
+    def __contains__(self, name):
+        return name in self._content
+
+    def __getitem__(self, name):
+        value, path = self._content[name], f"{self._path}/{name}"
+        if isinstance(value, dict):
+            return Stored(path, value, self._used)
+        self._used.add(path)
+        return value
+
+
 class Vectors:
-    """A folder of reference vectors and the networks that its variables define."""
+    """A folder of reference vectors and the networks that its variables define.
+
+    Attributes: used, paths 'file/name' of what was looked up; excused, {path: why nothing of ours
+    is compared with it}.
+    """
 
     def __init__(self, folder, tag):
         self.folder, self.tag = Path(folder), tag
+        self.used, self.excused, self._cache = set(), {}, {}
 
     def load(self, name):
         """{array name: array} of `name`.npz, or None where the folder has no such file."""
-        path = self.folder / f"{name}.npz"
-        if not path.is_file():
+        return self._load(f"{name}.npz", _read_arrays)
+
+    def load_json(self, name):
+        """The content of `name`.json, or None where the folder has no such file."""
+        return self._load(f"{name}.json", lambda path: json.loads(path.read_text()))
+
+    def _load(self, name, read):
+        if name not in self._cache:
+            path = self.folder / name
+            content = read(path) if path.is_file() else None
+            self._cache[name] = None if content is None else Stored(name, content, self.used)
+        return self._cache[name]
+
+    def path(self, name):
+        """Path of another kind of file, or None where the folder has none."""
+        if not (self.folder / name).is_file():
             return None
-        with np.load(path) as file:
-            return {key: file[key] for key in file}
+        self.used.add(name)
+        return self.folder / name
+
+    def sha256(self, path):
+        """Hash of a file, hex."""
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+    def excuse(self, names, reason):
+        """Say why nothing is compared with what the folder holds under these paths."""
+        self.excused.update(dict.fromkeys(names, reason))
+
+    def leaves(self):
+        """Paths of all that the folder holds: arrays, values in JSON files, other files."""
+        found = set()
+        for path in sorted(p for p in self.folder.rglob("*") if p.is_file()):
+            name = path.relative_to(self.folder).as_posix()
+            if path.suffix == ".npz":
+                found |= {f"{name}/{key}" for key in np.load(path).files}
+            elif path.suffix == ".json":
+                found |= set(_leaves(name, json.loads(path.read_text())))
+            elif path.suffix != ".md":
+                found.add(name)
+        return found
+
+    def forgotten(self):
+        """Paths of what was neither looked up nor excused."""
+        return sorted(self.leaves() - self.used - self.excused.keys())
+
+    @staticmethod
+    def _is_lod(name, value):
+        """Whether a variable is a network's lod, which the vectors' names give instead."""
+        if name.split("/")[-1] != "lod":
+            return False
+        if value != 0:
+            raise ValueError(f"{name} is {value} where the README says 0")
+        return True
 
     def networks(self, fused=False):
         """G and D with the stored variables.
@@ -122,13 +225,27 @@ class Vectors:
         G, D = (build(kind, name, config) for kind, name, config in network_configs(arrays))
         for network in (G, D):
             prefix = f"{network.name}/"
-            own = {k[len(prefix):]: v for k, v in arrays.items() if k.startswith(prefix)}
-            own = {k: v for k, v in own.items() if k.split("/")[-1] != "lod"}
+            own = {k[len(prefix):]: arrays[k] for k in arrays if k.startswith(prefix)}
+            own = {k: v for k, v in own.items() if not self._is_lod(k, v)}
             own = {k: _flip_up_kernel(k, v, fused) for k, v in own.items()}
             network.set_arrays(own, f"{self.tag}_vars.npz")
             if fused:
                 network.use_fused = lambda resolution, fmaps: True
         return G, D
+
+
+def _read_arrays(path):
+    with np.load(path) as file:
+        return {key: file[key] for key in file}
+
+
+def _leaves(path, content):
+    """Paths of what is no dict in a JSON file's content."""
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _leaves(f"{path}/{name}", value)
+        else:
+            yield f"{path}/{name}"
 
 
 def _flip_up_kernel(name, value, fused):
