@@ -1,20 +1,24 @@
 #!/usr/bin/env python3
 """Judge a trained network, or a folder of images: FID, KID, precision, recall, IS, PPL, classes."""
 
-import os
 import shlex
-from pathlib import Path
 
-from dnnlib import channels, pictures, util
-from dnnlib.dataset_info import FILE_NAME, open_dataset, read_labels
+from dnnlib import util
 from dnnlib.download import cache_dir
 from dnnlib.options import label, seeds
 from dnnlib.util import UserError
+from judged import (
+    folder_fakes,
+    folder_samples,
+    open_reals,
+    open_split,
+    snapshot_fakes,
+    snapshot_samples,
+)
 from metrics.features import MIN_AREA, MINIBATCH
 from metrics.inception_weights import cached_file
-from metrics.judge import Fakes, Protocol, judge, warn
+from metrics.judge import Protocol, judge, warn
 from metrics.metric_base import (
-    FULL,
     SPLIT,
     known_metrics,
     needs_logits,
@@ -23,7 +27,6 @@ from metrics.metric_base import (
     unavailable,
     uses_detector,
 )
-from metrics.sources import folder_source, pair_source, split_source
 
 EXAMPLES = """\
   python run_metrics.py --metrics=fid50k,is50k
@@ -135,147 +138,6 @@ def check_options(options, names):
     options.min_area = MIN_AREA if options.min_area is None else options.min_area
 
 
-def open_reals(options, header, names):
-    """{kind: ImageSource} of the reals that the metrics compare with.
-
-    The whole training split for those of kind FULL, unless --reals says otherwise.
-    """
-    kinds = reals_of(names)
-    if not kinds:
-        return {}
-    split = options.split or "test"
-    splits = {SPLIT: split, FULL: split if options.reals else "train"}
-    sources = {name: open_split(options, header, name) for name in {splits[kind] for kind in kinds}}
-    return {kind: sources[splits[kind]] for kind in kinds}
-
-
-def open_split(options, header, split):
-    """ImageSource of one part of the reals, at the network's resolution."""
-    directory = options.reals or options.data or header.get("dataset", {}).get("path")
-    if directory is None:
-        raise UserError("which reals? Give --reals=DIR (a folder of images or a data set) or "
-                        "--data=DIR (a data set)")
-    resolution = header["networks"]["Gs"]["config"]["resolution"] if header else None
-    return open_source(directory, split, resolution)
-
-
-def open_source(directory, split, resolution=None):
-    """ImageSource of a data set (its `split`), of one of its splits, of pairs or of a folder.
-
-    resolution: of a data set's images (default: its own).
-    """
-    from training.dataset import read_split
-    from training.pairs import FOLDERS
-
-    directory = Path(directory)
-    if (directory.parent / FILE_NAME).is_file():
-        directory, split = directory.parent, directory.name
-    if (directory / FILE_NAME).is_file() or not directory.is_dir():
-        info = open_dataset(directory)
-        return split_source(info, split, resolution or info.resolution, read_split)
-    if (directory / FOLDERS["image"]).is_dir() and (directory / FOLDERS["label"]).is_dir():
-        return pair_source(directory, FOLDERS["image"], FOLDERS["label"], pair_classes(directory))
-    return folder_source(directory)
-
-
-def pair_classes(directory):
-    """Names of the labels 1..C in a folder of pairs, from its annotations."""
-    from training.pairs import ANNOTATIONS
-
-    try:
-        categories = util.read_json(directory / ANNOTATIONS)["categories"]
-        names = {category["id"]: category["name"] for category in categories}
-        return tuple(names[i + 1] for i in range(len(names)))
-    except (KeyError, TypeError):
-        raise UserError(f"{directory / ANNOTATIONS}: no list of categories 1 to C") from None
-
-
-def folder_fakes(options):
-    """Images from disk as Fakes."""
-    source = open_source(options.fakes, options.split or "test")
-    maps = bool(source.classes)
-    return Fakes(lambda count: source.batches(maps), source.count, {"fakes": source.about},
-                 result_folder(Path(options.fakes), options), source.classes)
-
-
-def snapshot_fakes(options, names):
-    """A snapshot's Gs as Fakes: truncated only if asked to, random noise, upscaled if need be."""
-    from metrics.fakes import network_fakes
-    from training.generation import TRUNCATION_CUTOFF
-    from training.snapshots import load_snapshot
-
-    snapshot = load_snapshot(options.network, names=("Gs",))
-    Gs, header = snapshot.networks["Gs"], snapshot.header
-    labels = training_labels(options, header)
-    generate = network_fakes(snapshot.generator(options.trunc), Gs.latent_size, Gs.resolution,
-                             options.minibatch, options.seed, labels)
-    upscaled = header["lod"]["resolution"] < Gs.resolution
-    truncation = {"psi": options.trunc, "cutoff": TRUNCATION_CUTOFF}
-    about = {"network": str(options.network), "network_digest": header["digest"],
-             "variant": header.get("variant"), "stage": header.get("stage"),
-             "kimg": header["kimg"], "lod": header["lod"], "resolution": Gs.resolution,
-             "upscaled": "nearest" if upscaled else None,
-             "truncation": None if options.trunc is None else truncation, "noise": "random",
-             "labels": None if labels is None else "drawn from those of the training split",
-             "uint8": "127.5 x + 128, saturated, truncated", "seed": options.seed}
-    paths = about_paths = None
-    if any(parse_metric(name)[0].uses == "paths" for name in names):
-        paths, about_paths = snapshot_paths(options, snapshot, labels)
-    folder = result_folder(Path(options.network).parent, options)
-    return Fakes(generate, None, about, folder, snapshot.classes, paths, about_paths)
-
-
-def result_folder(directory, options):
-    """Where results are written: beside what is judged, or below --results where that is read-only.
-
-    Told before hours are spent on them.
-    """
-    if os.access(directory, os.W_OK):
-        return directory
-    folder = Path(options.results) / f"metrics-{directory.resolve().name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def training_labels(options, header):
-    """The labels [n, label_size] that a conditional network draws from; None for another one."""
-    label_size = header["networks"]["Gs"]["config"].get("label_size", 0)
-    if not label_size:
-        return None
-    directory = options.data or header.get("dataset", {}).get("path")
-    if directory is None:
-        raise UserError("a conditional network needs labels: --data=DIR, the data set it was "
-                        "trained on")
-    labels = read_labels(directory, "train")
-    if labels.shape[1] != label_size:
-        raise UserError(f"{directory}: labels of {labels.shape[1]} numbers; the network takes "
-                        f"{label_size}")
-    return labels
-
-
-def snapshot_paths(options, snapshot, labels):
-    """(function (space, sampling, num_samples) -> mean path length of Gs, what defines it)."""
-    from metrics.lpips import Lpips
-    from metrics.perceptual_path_length import EPSILON, path_lengths, perceptual_path_length
-
-    distance = Lpips(options.lpips)
-    Gs, lod = snapshot.networks["Gs"], snapshot.header["lod"]
-
-    def synthesis(dlatents, noise):
-        return Gs.synthesis(dlatents, lod["resolution"], lod["fade"], noise)
-
-    def paths(space, sampling, num_samples):
-        return perceptual_path_length(path_lengths(
-            Gs.mapping, synthesis, distance, latent_size=Gs.latent_size, space=space,
-            sampling=sampling, num_samples=num_samples, minibatch=options.minibatch,
-            seed=options.seed, resolution=Gs.resolution, labels=labels,
-            crop_face=options.crop_face))
-
-    return paths, {"distance": distance.name, "distance_hash": distance.digest, "step": EPSILON,
-                   "outliers": "below the 1st and above the 99th percentile left out",
-                   "uint8": None, "crop_face": options.crop_face}
-
-
 def find_detector(options, names):
     """(detector, or None where none is needed; the names that it can compute)."""
     if not options.nearest and not any(uses_detector(name) for name in names):
@@ -310,45 +172,6 @@ def make_sheet(options, header, detector, command):
         folder / f"nearest-{name[:100]}", samples,
         [f"{what} {number}" for number in numbers], source, classes, detector,
         {**about, "command": command}, cache_dir(), warn)
-
-
-def snapshot_samples(options):
-    """The samples of --nearest as generate.py makes them, untruncated unless --trunc asks for it.
-
-    Returns (list of (rgb uint8 [H, W, 3], label map uint8 [H, W]), classes, what a result says of
-    them, folder).
-    """
-    from metrics.fakes import upscale_nearest
-    from training.generation import Sampler, label_maps
-
-    sampler = Sampler(options.network, options.label)
-    psi = 1 if options.trunc is None else options.trunc
-    dlatents = sampler.dlatents(sampler.latents(options.nearest), psi)
-    images = sampler.synthesize_many(dlatents, options.nearest, "random", options.minibatch)
-    rgb = pictures.to_uint8_metrics(images[..., channels.RGB])
-    parts = (upscale_nearest(part, sampler.network.resolution)
-             for part in (rgb, label_maps(images)))
-    about = {"network": str(options.network), "network_digest": sampler.digest,
-             "truncation": options.trunc, "label": sampler.label}
-    folder = result_folder(Path(options.network).parent, options)
-    return list(zip(*parts)), sampler.classes, about, folder
-
-
-def folder_samples(options):
-    """The same of images on disk: those of --fakes with the numbers of --nearest.
-
-    The sheet does not go among them, where it would count as one of them the next time.
-    """
-    from metrics.nearest_neighbours import read_chosen
-
-    source = open_source(options.fakes, options.split or "test")
-    if max(options.nearest) >= source.count:
-        raise UserError(f"--nearest={max(options.nearest)}: {options.fakes} has images "
-                        f"0-{source.count - 1}")
-    found = read_chosen(source, options.nearest, bool(source.classes))
-    samples = [found[number] for number in options.nearest]
-    folder = Path(options.results) / f"metrics-{Path(options.fakes).resolve().name}"
-    return samples, source.classes, {"fakes": source.about}, folder
 
 
 def print_plan(options, header, names, reals):

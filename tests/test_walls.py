@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {"dataprep", "training", "metrics"}
-SCRIPTS = {"train", "generate", "run_metrics", "dataset_tool", "benchmarks"}
+SCRIPTS = {"train", "generate", "run_metrics", "dataset_tool", "judged", "benchmarks"}
 WITHOUT_TENSORFLOW = [
     "dnnlib.util", "dnnlib.registry", "dnnlib.channels", "dnnlib.pictures",
     "training.config", "training.critics", "training.schedule",
