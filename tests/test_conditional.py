@@ -17,7 +17,7 @@ from tests.conftest import TINY
 from tests.data_helpers import FOUR, make_dataset, random_image, read_jsonl
 from training import generation, pairs, sheets
 from training.config import TrainingConfig
-from training.dataset import TrainingStream, open_dataset, read_labels
+from training.dataset import TrainingStream, open_dataset, permutation, read_labels
 from training.networks_stylegan import G_style
 from training.snapshots import load_snapshot, save_snapshot
 from training.state import state_from_snapshot
@@ -96,16 +96,22 @@ def test_interrupted_equals_uninterrupted(dataset, whole_run, tmp_path):
     assert digests(run_dir / FINAL) == digests(whole_run[0] / FINAL)
 
 
-def test_other_labels_train_other_networks(dataset, whole_run, tmp_path):
-    """G's and D's steps both take their labels from the data set."""
-    data = tmp_path / "other"
+@pytest.mark.parametrize("changed", ["those of the first minibatch", "the others"])
+def test_other_labels_train_other_networks(dataset, whole_run, tmp_path, changed):
+    """D's first step takes the labels of its minibatch; G's draws from all of them."""
+    data, config = tmp_path / "other", config_for(dataset)
     shutil.copytree(dataset, data)
+    labels, seen = read_labels(dataset, "train"), permutation(config.seed, 0, 12)[:8]
+    rows = seen if changed.startswith("those") else np.setdiff1d(np.arange(12), seen)
+    labels[rows] += 1
     with open(data / "train" / "train-rxx.labels", "wb") as file:
-        np.save(file, read_labels(dataset, "train")[::-1])
+        np.save(file, labels)
     name = "network-snapshot-000000.008.safetensors"
-    run_to(1, config_for(dataset, data=str(data)), tmp_path / "run")
+    run_to(1, config_for(data), tmp_path / "run")
     ours, theirs = digests(tmp_path / "run" / name), digests(whole_run[0] / name)
-    assert all(ours[network] != theirs[network] for network in ("G", "D_rgb"))
+    different = {network for network in ours if ours[network] != theirs[network]}
+    # Gs was averaged between the two steps, and has the mean of the D step's dlatents.
+    assert different == ({"D_rgb", "G", "Gs"} if changed.startswith("those") else {"G"})
 
 
 def test_the_grid_shows_latents_and_labels_of_the_seed(dataset, whole_run):
@@ -151,7 +157,7 @@ def test_a_snapshot_of_other_labels_cannot_start_a_training(dataset, whole_run):
         state_from_snapshot(snapshot, config, FOUR, 0)
 
 
-def test_the_command_line_checks_labels_before_anything_is_made(dataset, whole_run, tmp_path, rng):
+def test_the_command_line_checks_labels_before_anything_is_made(dataset, tmp_path, rng, capsys):
     def failure(*options):
         with pytest.raises(UserError) as caught:
             train.main([*options, "--device=cpu", f"--results={tmp_path / 'results'}",
@@ -166,6 +172,8 @@ def test_the_command_line_checks_labels_before_anything_is_made(dataset, whole_r
     (broken,) = [make_dataset(tmp_path / "broken", {"train": images}, (),
                               labels={"train": np.zeros([3, 2], np.float32)})]
     assert "train-rxx.labels" in failure(f"--data={broken}", "--variant=rgb", "--dry-run")
+    assert train.main([f"--data={dataset}", "--variant=rgb", "--resolution=8", "--dry-run"]) == 0
+    assert "4 classes, labels of 3 numbers" in capsys.readouterr().out
 
 
 # Generation
