@@ -15,7 +15,9 @@ from training.channel_growth import grow_critic, grow_generator
 from training.checks import check_minibatches, check_networks
 from training.config import TrainingConfig, as_option, preset_config
 from training.critics import Critic
+from training.generation import Sampler
 from training.runs import find_run
+from training.sheets import style_mix
 from training.snapshots import Snapshot, load_snapshot, save_snapshot
 from training.state import network_configs, new_state, state_from_snapshot
 from training.turn import Turn
@@ -102,6 +104,17 @@ def assert_snapshot_draws_the_same(networks, path, labels, rng):
     labels = labels if labels.shape[1] else None
     np.testing.assert_array_equal(loaded.generator(0.7)(latents, labels, None),
                                   networks["Gs"](latents, labels, truncation_psi=0.7))
+
+
+def test_sheets_of_a_network_without_styles(tmp_path):
+    """generate.py draws its seeds, and refuses to mix what is not there."""
+    networks = new_state(parsed(*ABLATIONS["B, no styles"])).networks
+    header = {"classes": [], "lod": {"resolution": 8, "fade": 0.0}}
+    save_snapshot(tmp_path / "s.safetensors", networks, header)
+    sampler = Sampler(tmp_path / "s.safetensors")
+    assert sampler.images([1, 2], 0.7).shape == (2, 8, 8, 3)
+    with pytest.raises(UserError, match="no styles"):
+        style_mix(sampler, [1], [2], [0], 0.7, "random", 2)
 
 
 def test_every_option_of_the_networks_is_an_option_of_training():
