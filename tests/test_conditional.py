@@ -221,7 +221,8 @@ def test_samples_are_the_networks_under_the_label(networks, label, row):
 
 def test_a_one_hot_label_is_its_class(networks):
     assert generation.Sampler(networks[3], (0.0, 1.0, 0.0)).label == 1
-    assert generation.Sampler(networks[3], (0.0, 0.5, 0.0)).label == (0, 0.5, 0)
+    for values in ((0, 0.5, 0), (0.5, 1, 0), (1, 1, 0), (0, -1, 1)):
+        assert generation.Sampler(networks[3], values).label == values
     assert generation.Sampler(networks[1], (0.25,)).label == (0.25,)
     assert generation.Sampler(networks[0]).label is None
 
