@@ -68,6 +68,18 @@ def test_a_snapshot_of_two_critics_exports_the_one_that_sees_everything(tiny, tm
     assert exported["D/lod"] == exported["G/G_synthesis/lod"] == 1.5
 
 
+def test_files_are_told_by_their_content(tiny, tmp_path):
+    """Whatever their names: a pickle, a snapshot, and neither."""
+    snapshot = load_snapshot(tiny)
+    save_snapshot(tmp_path / "snapshot.pkl", snapshot.networks, snapshot.header)
+    assert load_snapshot(tmp_path / "snapshot.pkl").header["digest"] == snapshot.header["digest"]
+    renamed = tiny.rename(tmp_path / "pickle.safetensors")
+    assert load_snapshot(renamed, names=("Gs",)).networks["Gs"].digest() == \
+        snapshot.header["digest"]
+    with pytest.raises(UserError, match="not a pickle"):
+        official.main(["convert", str(tmp_path / "snapshot.pkl"), str(tmp_path / "x.safetensors")])
+
+
 def test_pictures_of_a_pickle(tiny, tmp_path, capsys):
     assert generate.main([f"--network={tiny}", "--seeds=0-3", f"--out={tmp_path / 'out'}"]) == 0
     assert "RGB only" in capsys.readouterr().out

@@ -241,6 +241,12 @@ def test_other_opcodes_are_refused(tmp_path, case):
         read(tmp_path, opcodes(OTHER_OPCODES[case]))
 
 
+@pytest.mark.parametrize("case", ["too few bytes", "too many bytes"])
+def test_sizes_are_compared_before_an_array_is_made(tmp_path, case):
+    with pytest.raises(UserError, match="4 bytes for an array of shape"):
+        read(tmp_path, opcodes(MISUSE[case]))
+
+
 def test_small_array_is_read(tmp_path):
     """The pieces that the hostile files are made of are sound."""
     assert array_of(read(tmp_path, opcodes(SMALL_ARRAY))).shape == (1,)
