@@ -217,12 +217,13 @@ def critic_of(header):
 
 def convert(source, out):
     """Official pickle -> network snapshot."""
-    from training.snapshots import load_snapshot, save_snapshot
-
     if not Path(source).is_file():
         raise UserError(f"{source}: no such file")
     if not is_pickle(source):
         raise UserError(f"{source}: not a pickle of the official release")
+    # Imported here so that --help and wrong options answer at once.
+    from training.snapshots import load_snapshot, save_snapshot
+
     snapshot = load_snapshot(source)
     saved = save_snapshot(out, snapshot.networks, snapshot.header)
     lod = saved.header["lod"]
