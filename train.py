@@ -143,7 +143,8 @@ def train(config, dataset, strategy, options, origin):
             raise UserError("the device's memory is too small for this training; give a smaller "
                             "--minibatch, --resolution or --fmap-max, or more --gpus") from None
     if finished:
-        log.info(f"finished. Next: python generate.py --network={run_dir} --seeds=0-35; "
+        label = " --label=0" if dataset.label_size else ""
+        log.info(f"finished. Next: python generate.py --network={run_dir} --seeds=0-35{label}; "
                  f"python run_metrics.py --network={run_dir} --metrics=fid50k")
     return 0 if finished else 130
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import sys
 
 import numpy as np
@@ -307,6 +308,26 @@ def test_a_damaged_file_of_labels_is_one_line(tmp_path, rng, damage, message):
     with pytest.raises(UserError, match=message) as error:
         read_labels(data, "train")
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+class Hostile:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_nothing_in_a_file_of_labels_is_executed(tmp_path, rng):
+    data = make_dataset(tmp_path / "set", {"train": random_image(rng, 3, 8)[None]}, (),
+                        labels={"train": np.zeros([1, 1])})
+    with open(data / "train" / "train-rxx.labels", "wb") as file:
+        np.save(file, np.array([[Hostile(tmp_path / "made")]]), allow_pickle=True)
+    with pytest.raises(UserError, match="not a file of labels"):
+        read_labels(data, "train")
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize("value", [-1, "3", 1.5, None, True])
