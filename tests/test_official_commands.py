@@ -57,7 +57,7 @@ def test_wrong_command_lines(tmp_path, monkeypatch, options, message):
 def test_a_snapshot_of_two_critics_exports_the_one_that_sees_everything(tiny, tmp_path, capsys):
     snapshot = load_snapshot(tiny)
     wide = load_snapshot(write_pickle(tmp_path / "w.pkl", tiny_networks(num_channels=5)[0]))
-    networks = {**wide.networks, "D_rgb": snapshot.networks["D_rgb"]}
+    networks = {"D_rgb": snapshot.networks["D_rgb"], **wide.networks}
     save_snapshot(tmp_path / "x.safetensors", networks, {
         **wide.header, "official_lod": {}, "lod": {"resolution": 8, "fade": 0.5}})
     options = ["export", tmp_path / "x.safetensors", tmp_path / "x.npz"]
