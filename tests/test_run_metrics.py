@@ -133,6 +133,18 @@ def test_two_folders(run, folder, tmp_path, capsys):
     assert "fid1k: there are only 15 fakes" in capsys.readouterr().err
 
 
+def test_sizes_that_differ_are_told(run, folder, data, tmp_path, capsys):
+    """A data set's reals come at its own size; --resolution takes another one."""
+    for i, path in enumerate(sorted(folder.iterdir())[:9]):
+        Image.open(path).resize((8, 8)).save(tmp_path / f"{i}.png")
+    options = ["--metrics=kid9", f"--fakes={tmp_path}", f"--data={data.path}"]
+    run(*options)
+    assert "first fake is 8x8, the reals of toy test 16x16" in capsys.readouterr().err
+    run(*options, "--resolution=8")
+    assert "warning" not in capsys.readouterr().err
+    assert [r["reals"]["resolution"] for r in records(tmp_path, "kid9")] == [16, 8]
+
+
 def test_images_against_themselves(run, data):
     """A data set's split and that split's own directory are the same images."""
     run("--metrics=fid16", f"--reals={data.path}", "--split=train",
@@ -142,7 +154,7 @@ def test_images_against_themselves(run, data):
     assert abs(record["results"]["fid16"]) < 1e-6
 
 
-def test_full_metrics_are_against_the_training_split(run, results, folder, capsys):
+def test_full_metrics_are_against_the_training_split(run, results, folder, data, capsys):
     """Unless --reals says otherwise; one evaluation may need both sets."""
     assert run("--metrics=fid15_full,kid15,pr153_full") == 0
     out = capsys.readouterr().out
@@ -155,6 +167,8 @@ def test_full_metrics_are_against_the_training_split(run, results, folder, capsy
     assert set(splits["pr153_full"]["results"]) == {"pr153_full_precision", "pr153_full_recall"}
     run("--metrics=fid15_full", f"--reals={folder}")
     assert records(where, "fid15_full")[-1]["num_reals"] == 40
+    run("--metrics=fid15_full", f"--reals={data.path}", "--split=val")
+    assert records(where, "fid15_full")[-1]["reals"]["split"] == "val"
 
 
 @pytest.fixture
@@ -177,6 +191,7 @@ def test_classes_of_a_network(run, results, labelled, capsys):
     assert [row["name"] for row in table["classes"]] == ["a", "b"]
     assert [row["real_instances"] for row in table["classes"]] == [8, 4]
     shares = [[row[f"{side}_proportion"] for row in table["classes"]] for side in ("real", "fake")]
+    np.testing.assert_allclose(shares[0], [8 / 12, 4 / 12])
     assert record["results"]["classes30"] == pytest.approx(
         0.5 * np.abs(np.subtract(*shares)).sum())
     assert "detector" not in record and record["floor"]["num_each"] == 4
@@ -277,6 +292,7 @@ def test_dry_run_touches_nothing(run, results, cache, capsys):
     (["--metrics=fid9", "--reals=x", "--data=x"], "--reals and --data: one of both"),
     (["--metrics=fid9", "--fakes=x", "--network=x"], "--fakes and --network: one of both"),
     (["--metrics=fid9", "--fakes=x", "--seed=0"], "--trunc and --seed are for a network"),
+    (["--metrics=fid9", "--resolution=8"], "--resolution is for --fakes"),
     (["--network=99"], "99: no such snapshot, run directory or run number"),
     (["--minibatch=0"], "--minibatch=0: at least 1"),
     (["--seed=-1"], "--seed=-1: 0 to"),
