@@ -38,8 +38,8 @@ def copies(rng, n, m):
 
 
 def drowned(rng, n, m):
-    """Integers so far away that rounding of |a|^2 + |b|^2 - 2 a.b is larger than any distance."""
-    return rng.integers(0, 4, (n, 20)) + 2**24 - 8, rng.integers(0, 4, (m, 20)) + 2**24 - 8
+    """Integers so far away that |a|^2 + |b|^2 - 2 a.b rounds to other neighbours."""
+    return rng.integers(0, 4, (n, 200)) + 2**24 - 8, rng.integers(0, 4, (m, 200)) + 2**24 - 8
 
 
 @pytest.fixture

@@ -104,6 +104,8 @@ def test_two_processes_do_not_share_a_run(tmp_path):
 def test_checks_before_anything_is_made(data, tmp_path):
     common = [f"--data={data}", "--device=cpu", f"--results={tmp_path}"]
     assert "fid" in failure(*common, "--metrics=foo")
+    for name in ("classes1k", "ppl_wfull"):
+        assert f"{name} is not computed" in failure(*common, f"--metrics=fid1k,{name}")
     assert "takes" in failure(*common, "--variant=2d", "--rgb-kimg=10")
     assert "--fmap-base" in failure(*common, "--fmap-base=2", "--preset=demo-32",
                                    "--resolution=16")
