@@ -297,6 +297,17 @@ def test_a_network_of_fixed_structure_has_no_lod(tmp_path):
     assert read_header(write_pickle(tmp_path / "x.pkl", networks))["lod"]["resolution"] == 16
 
 
+def test_options_that_only_a_part_was_given(tmp_path):
+    """A part's own options count where the whole network, which passes its own on, has none."""
+    networks, _ = tiny_networks()
+    for network in (networks[0], networks[2]):
+        for part in network.state["components"].values():
+            part.state["static_kwargs"] |= {"nonlinearity": "relu", "latent_size": 99}
+    header, _ = official.read(write_pickle(tmp_path / "x.pkl", networks))
+    config = header["networks"]["Gs"]["config"]
+    assert config["nonlinearity"] == "relu" and config["latent_size"] == 8
+
+
 # ---------------------------------------------------------------------------- what is refused
 
 

@@ -190,8 +190,10 @@ def _check_reader(vectors, paths):
         first, second = "first_batch_of_2_then_2", "second_batch_of_2"
         batches = iter(TrainingStream([data], resolution=arrays[first].shape[2], num_channels=3,
                                       minibatch=2, seed=_unshuffled_seed(count)))
-        for name in (first, second):
-            yield exactly("records, reader", name, nchw(next(batches)[0]), arrays[name])
+        for name, rows in ((first, [0, 1]), (second, [2, 0])):
+            images, labels = next(batches)
+            yield exactly("records, reader", name, nchw(images), arrays[name])
+            yield exactly("records, labels", name, labels, arrays["labels_lod0"][rows])
 
 
 def _make_dataset(folder, paths, count, label_size, resolution):
