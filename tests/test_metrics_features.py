@@ -157,8 +157,12 @@ def test_an_interrupted_pass_leaves_no_cache(images, tmp_path):
 
 def test_statistics_of_a_set(rng):
     features = rng.standard_normal((2500, 3)).astype(np.float32)
-    np.testing.assert_allclose(FeatureSet(features).statistics.cov,
-                               np.cov(features.astype(np.float64), rowvar=False), rtol=1e-10)
+    whole = FeatureSet(features)
+    for part in (whole, whole[:2000], whole[1::2]):
+        np.testing.assert_allclose(part.statistics.cov, np.cov(
+            part.features.astype(np.float64), rowvar=False), rtol=1e-10)
+    assert [len(part) for part in (whole[:2000], whole[1::2])] == [2000, 1250]
+    assert whole[:2500] is whole and whole[:9999] is whole
 
 
 def test_folder_source(rng, tmp_path):
