@@ -303,7 +303,7 @@ def test_every_truncation_is_noticed(tmp_path):
 def test_random_damage_is_an_error_or_plain_data(tmp_path, rng):
     content = bytearray(dumps(({"a": np.arange(3.0)}, Network({"x": (1, "y")})), 4))
     refused = 0
-    for _ in range(2000):
+    for _ in range(500):
         damaged = bytearray(content)
         for place in rng.integers(2, len(content), 2):
             damaged[place] = rng.integers(256)
@@ -311,7 +311,7 @@ def test_random_damage_is_an_error_or_plain_data(tmp_path, rng):
             read(tmp_path, bytes(damaged))
         except UserError:
             refused += 1
-    assert refused > 1000
+    assert refused > 250
 
 
 def test_files_that_are_too_large(tmp_path, monkeypatch):
