@@ -112,6 +112,21 @@ def test_length_of_a_linear_network_in_z(rng):
     np.testing.assert_allclose(found, DRANGE ** 2 * 5 * angle ** 2, rtol=0.01)
 
 
+@pytest.mark.parametrize("space", ["z", "w"])
+def test_step_leads_to_the_second_latent(space):
+    """What moves is measured by its sign too."""
+    def signed(images1, images2):
+        return tf.reduce_sum(images2 - images1, axis=[1, 2, 3])
+
+    options = OPTIONS | {"space": space, "sampling": "end"}
+    found = ppl.path_lengths(as_dlatents, painter(np.ones((5, 48))), signed, **options)
+    z1, z2 = drawn_latents(11, 7, 5)
+    if space == "z":
+        z1, z2 = ppl.normalize(z1), ppl.normalize(z2)
+        z2 = z2 - (z1 * z2).sum(axis=1, keepdims=True) * z1  # along the circle
+    np.testing.assert_array_equal(np.sign(found), np.sign((z2 - z1 * (space == "w")).sum(axis=1)))
+
+
 def positions(**changes):
     """Where the pairs of an exponential network lay, from their lengths; NaN for short ways."""
     def exponential(dlatents, noise):
