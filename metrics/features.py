@@ -73,7 +73,7 @@ class FeatureSet:
         return len(self.areas if self.features is None else self.features)
 
     def __getitem__(self, part):
-        """The FeatureSet of a slice of the images; where that is all, itself with its statistics."""
+        """The FeatureSet of a slice of the images; itself where that is all."""
         if range(len(self))[part] == range(len(self)):
             return self
         pick = [None if array is None else array[part] for array in (self.features, self.areas)]
