@@ -30,17 +30,20 @@ def main(argv):
     from training.dataset import open_dataset
     from training.plan import describe_plan
     from training.snapshots import find_snapshot, read_header
-    from training.state import first_stage_after
+    from training.state import check_start, first_stage_after
 
     # One trace for every critic and resolution is meant; TensorFlow takes them for an accident.
     tf.get_logger().setLevel("ERROR")
     metric_names(config)
-    origin, first_stage = None, "rgb"
+    origin, header, first_stage = None, None, "rgb"
     if options.init_from:
         origin = find_snapshot(options.init_from, options.results)
-        first_stage = first_stage_after(read_header(origin), config)
+        header = read_header(origin)
+        first_stage = first_stage_after(header, config)
     dataset = open_dataset(config.data)
     config = fit_to_dataset(config, dataset, options.gpus, first_stage)
+    if header:
+        check_start(header, config, dataset.classes, dataset.label_size)
     if options.dry_run:
         print(describe_plan(config, dataset, first_stage))
         return 0

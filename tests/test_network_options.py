@@ -135,8 +135,9 @@ def test_a_snapshot_of_another_network_names_the_option_to_give(tiny_config, nam
     ours = tiny_config(**common)
     theirs = tiny_config(**{**common, name: OTHER_VALUES[name]})
     networks = new_state(theirs).networks
-    header = {"stage": "rgb", "classes": [], "networks": {"G": {"config": networks["G"].config}},
-              "lod": {"resolution": theirs.resolution, "fade": 0.0}}
+    header = {"stage": "rgb", "classes": [], "lod": {"resolution": theirs.resolution, "fade": 0.0},
+              "networks": {key: {"type": type(network).__name__, "config": network.config}
+                           for key, network in networks.items()}}
     snapshot = Snapshot(networks, header)
     if name != "resolution":
         with pytest.raises(UserError, match=f"give {as_option(name, OTHER_VALUES[name])}$"):

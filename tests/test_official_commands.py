@@ -143,6 +143,8 @@ def test_what_does_not_fit_names_the_option_to_give(tmp_path, labelled):
     for option in ("--fmap-max=8", "--latent-size=8", "--mapping-layers=2"):
         with pytest.raises(UserError, match=f"give {option}"):
             train.main([o for o in options if o != option])
+        with pytest.raises(UserError, match=f"give {option}"):
+            train.main([*(o for o in options if o != option), "--dry-run"])
     growing = write_pickle(tmp_path / "y.pkl", tiny_networks((1.0, 1.0, 0.0), resolution=8)[0])
     with pytest.raises(UserError, match="still grows"):
         train.main(training_options(growing, labelled, tmp_path / "results"))

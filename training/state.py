@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 
-from dnnlib.tflib.network import build
+from dnnlib.tflib.network import build, full_config
 from dnnlib.tflib.optimizer import Adam
 from dnnlib.util import UserError
 from training.channel_growth import grow_critic, grow_generator
@@ -112,30 +112,39 @@ def first_stage_after(header, config):
     return stages[min(stages.index(stage) + 1, len(stages) - 1)]
 
 
-def state_from_snapshot(snapshot, config, classes, label_size=0):
-    """Networks of a snapshot as the start of `first_stage_after` it.
+def check_start(header, config, classes, label_size=0):
+    """Raise UserError where a snapshot with this header cannot start this training.
 
-    Raises UserError where the snapshot does not fit the configuration or lacks a critic.
+    Returns the names of the networks that the training takes over.
     """
-    stage, first = snapshot.header["stage"], first_stage_after(snapshot.header, config)
-    if stage == "classes" and snapshot.classes != tuple(classes):
-        raise UserError(f"--init-from: its classes are {', '.join(snapshot.classes)}, this data "
+    stage, first = header["stage"], first_stage_after(header, config)
+    if stage == "classes" and header["classes"] != list(classes):
+        raise UserError(f"--init-from: its classes are {', '.join(header['classes'])}, this data "
                         f"set's {', '.join(classes)}")
     critics = stage_critics(config.variant, first, len(classes))
     needed = {"G", "Gs", *(f"D_{c.name if first == stage else c.grows_from}" for c in critics)}
-    if not needed <= set(snapshot.networks):
+    made = header["networks"]
+    if not needed <= set(made):
         raise UserError(f"--init-from: --variant={config.variant} needs "
                         f"{', '.join(sorted(needed))} to go on from stage {stage}; "
-                        f"this snapshot holds {', '.join(sorted(snapshot.networks))}")
-    networks = {name: snapshot.networks[name] for name in needed}
+                        f"this snapshot holds {', '.join(sorted(made))}")
     wanted = network_configs(config, label_size=label_size)
-    for name, network in sorted(networks.items()):
-        _check_same(name, network.config, wanted["D" if name.startswith("D_") else "G"])
-    channels, expected = networks["G"].config["num_channels"], stage_channels(stage, len(classes))
+    stored = {name: full_config(made[name]["type"], made[name]["config"]) for name in needed}
+    for name in sorted(needed):
+        _check_same(name, stored[name], wanted["D" if name.startswith("D_") else "G"])
+    channels, expected = stored["G"]["num_channels"], stage_channels(stage, len(classes))
     if channels != expected:
         raise UserError(f"--init-from: it draws {channels} channels, this data set has {expected} "
                         f"in stage {stage}")
-    progress = Progress(first_stage=first, stage=stage)
+    return needed
+
+
+def state_from_snapshot(snapshot, config, classes, label_size=0):
+    """Networks of a snapshot as the start of `first_stage_after` it; raises as `check_start`."""
+    needed = check_start(snapshot.header, config, classes, label_size)
+    networks = {name: snapshot.networks[name] for name in needed}
+    progress = Progress(first_stage=first_stage_after(snapshot.header, config),
+                        stage=snapshot.header["stage"])
     return TrainingState(networks, new_optimizers(networks), progress)
 
 

@@ -91,3 +91,10 @@ def build(type_name, name, config):
     if unknown:
         raise UserError(f"{type_name} does not know {unknown}; known: {sorted(known)}")
     return network_class(name, **config)
+
+
+def full_config(type_name, config):
+    """`config` with the defaults of the keywords that it leaves out, as older files do."""
+    parameters = inspect.signature(NETWORKS[type_name]).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    return {**{name: value for name, value in defaults.items() if name != "name"}, **config}
