@@ -28,9 +28,49 @@ def open_reals(options, header, names):
     return {kind: sources[splits[kind]] for kind in kinds}
 
 
+def reals_path(options, header):
+    """Where the reals are looked for; None where nothing says it."""
+    return options.reals or options.data or header.get("dataset", {}).get("path")
+
+
+def label_size(header):
+    """Length of the labels that a network takes; 0 for none, and where no network is judged."""
+    return header["networks"]["Gs"]["config"].get("label_size", 0) if header else 0
+
+
+def is_dataset(directory):
+    """Whether a folder is a data set, or is taken for one since it is missing."""
+    return (Path(directory) / FILE_NAME).is_file() or not Path(directory).is_dir()
+
+
+def check_folders(options, header, names):
+    """Raise UserError for --reals, --data, --split and --resolution that would have no effect."""
+    kinds, reals = reals_of(names), reals_path(options, header)
+    compared = [reals] if reals and (kinds or options.nearest) else []
+    opened = [options.fakes, *compared] if options.fakes else compared
+    # Metrics of the whole training split look at --split only where --reals names the images.
+    split = (opened if SPLIT in kinds or options.nearest or options.reals
+             else [options.fakes] if options.fakes else [])
+    wrong = [text for present, text in [
+        (options.reals and options.data and not label_size(header),
+         "--reals and --data: one of both (only a conditional network takes labels of --data "
+         "besides)"),
+        (options.reals and not compared, "--reals: none of these metrics compares with reals"),
+        (options.data and not compared and not label_size(header),
+         "--data: none of these metrics compares with reals"),
+        (options.split and split and not any(map(is_dataset, split)),
+         f"--split is for data sets; {', '.join(map(str, split))}: all images are taken"),
+        (options.resolution and not any(is_dataset(path) or is_dataset(Path(path).parent)
+                                        for path in opened),
+         "--resolution is for data sets; images of plain folders are taken as they are")]
+        if present]
+    if wrong:
+        raise UserError(wrong[0])
+
+
 def open_split(options, header, split):
     """ImageSource of one part of the reals, at the network's resolution."""
-    directory = options.reals or options.data or header.get("dataset", {}).get("path")
+    directory = reals_path(options, header)
     if directory is None:
         raise UserError("which reals? Give --reals=DIR (a folder of images or a data set) or "
                         "--data=DIR (a data set)")
@@ -49,7 +89,7 @@ def open_source(directory, split, resolution=None):
     directory = Path(directory)
     if (directory.parent / FILE_NAME).is_file():
         directory, split = directory.parent, directory.name
-    if (directory / FILE_NAME).is_file() or not directory.is_dir():
+    if is_dataset(directory):
         info = open_dataset(directory)
         return split_source(info, split, resolution or info.resolution, read_split)
     if (directory / FOLDERS["image"]).is_dir() and (directory / FOLDERS["label"]).is_dir():
@@ -73,25 +113,36 @@ def folder_fakes(options, reals):
     """Images from disk as Fakes; warns where they and the reals {kind: ImageSource} differ in size.
     """
     source = open_source(options.fakes, options.split or "test", options.resolution)
-    for real in {real.name: real for real in reals.values()}.values():
-        if "resolution" in real.about and real.size != source.size:
-            sizes = ["x".join(map(str, size)) for size in (source.size, real.size)]
-            warn(f"warning: the first fake is {sizes[0]}, the reals of {real.name} {sizes[1]}: "
-                 "that alone moves the metrics; --resolution takes reals of another size")
+    warn_sizes(source.size, [real for real in reals.values() if "resolution" in real.about],
+               "--resolution takes reals of another size")
     maps = bool(source.classes)
     return Fakes(lambda count: source.batches(maps), source.count, {"fakes": source.about},
                  result_folder(Path(options.fakes), options), source.classes)
 
 
-def snapshot_fakes(options, names):
-    """A snapshot's Gs as Fakes: truncated only if asked to, random noise, upscaled if need be."""
+def warn_sizes(size, reals, advice):
+    """Warn once for every source whose (first) image is not (height, width)."""
+    for real in {real.name: real for real in reals}.values():
+        if real.size != size:
+            sizes = ["x".join(map(str, pair)) for pair in (size, real.size)]
+            warn(f"warning: the first fake is {sizes[0]}, the reals of {real.name} {sizes[1]}: "
+                 f"that alone moves the metrics; {advice}")
+
+
+def snapshot_fakes(options, names, reals):
+    """A snapshot's Gs as Fakes: truncated only if asked to, random noise, upscaled if need be.
+
+    Warns where the reals {kind: ImageSource}, a plain folder then, are of another size.
+    """
     from metrics.fakes import network_fakes
     from training.generation import TRUNCATION_CUTOFF
     from training.snapshots import load_snapshot
 
     snapshot = load_snapshot(options.network, names=("Gs",))
     Gs, header = snapshot.networks["Gs"], snapshot.header
-    labels = training_labels(options, header)
+    warn_sizes((Gs.resolution, Gs.resolution), reals.values(),
+               "make a data set of them with dataset_tool.py create_from_images")
+    labels, about_labels = training_labels(options, header)
     generate = network_fakes(snapshot.generator(options.trunc), Gs.latent_size, Gs.resolution,
                              options.minibatch, options.seed, labels)
     upscaled = header["lod"]["resolution"] < Gs.resolution
@@ -101,7 +152,7 @@ def snapshot_fakes(options, names):
              "kimg": header["kimg"], "lod": header["lod"], "resolution": Gs.resolution,
              "upscaled": "nearest" if upscaled else None,
              "truncation": None if options.trunc is None else truncation, "noise": "random",
-             "labels": None if labels is None else "drawn from those of the training split",
+             "labels": about_labels,
              "uint8": "127.5 x + 128, saturated, truncated", "seed": options.seed}
     paths = about_paths = None
     if any(parse_metric(name)[0].uses == "paths" for name in names):
@@ -123,19 +174,21 @@ def result_folder(directory, options):
 
 
 def training_labels(options, header):
-    """The labels [n, label_size] that a conditional network draws from; None for another one."""
-    label_size = header["networks"]["Gs"]["config"].get("label_size", 0)
-    if not label_size:
-        return None
+    """The labels [n, label_size] that a conditional network draws from, and what a result says of
+    them; None twice for another network.
+    """
+    if not label_size(header):
+        return None, None
     directory = options.data or header.get("dataset", {}).get("path")
     if directory is None:
         raise UserError("a conditional network needs labels: --data=DIR, the data set it was "
                         "trained on")
     labels = read_labels(directory, "train")
-    if labels.shape[1] != label_size:
+    if labels.shape[1] != label_size(header):
         raise UserError(f"{directory}: labels of {labels.shape[1]} numbers; the network takes "
-                        f"{label_size}")
-    return labels
+                        f"{label_size(header)}")
+    return labels, {"drawn_from": "train", "path": str(directory),
+                    "digest": open_dataset(directory).digest}
 
 
 def snapshot_paths(options, snapshot, labels):

@@ -8,6 +8,7 @@ from dnnlib.download import cache_dir
 from dnnlib.options import label, seeds
 from dnnlib.util import UserError
 from judged import (
+    check_folders,
     folder_fakes,
     folder_samples,
     open_reals,
@@ -53,6 +54,7 @@ def main(argv):
     if not options.fakes:
         options.network = find_snapshot(options.network, options.results)
         header = read_header(options.network)
+    check_folders(options, header, names)
     reals = open_reals(options, header, names)
     if options.dry_run:
         print_plan(options, header, names, reals)
@@ -62,7 +64,8 @@ def main(argv):
     if options.nearest:
         print(f"wrote {make_sheet(options, header, detector, command)}")
     if names:
-        fakes = folder_fakes(options, reals) if options.fakes else snapshot_fakes(options, names)
+        fakes = (folder_fakes(options, reals) if options.fakes
+                 else snapshot_fakes(options, names, reals))
         judge(names, fakes, reals, detector,
               Protocol(command, options.minibatch, options.min_area, options.floor))
     return 0
@@ -77,7 +80,8 @@ def parse_options(argv):
     add("--network", metavar="RUN_OR_FILE", help="snapshot, run directory or run number "
         "(default: the newest run's best snapshot)")
     add("--results", default="results", metavar="DIR", help="where runs are looked for")
-    add("--data", metavar="DIR", help="data set of the reals (default: the network's own)")
+    add("--data", metavar="DIR", help="data set of the reals, and of the labels that a conditional "
+        "network draws from (default: the network's own)")
     add("--split", help="which part of a data set the reals are (default: test; train for the "
         "metrics that end in _full, unless --reals is given, and for --nearest)")
     add("--resolution", type=int, metavar="N", help="with --fakes: of the images of data sets "
@@ -118,7 +122,6 @@ def check_options(options, names):
         (options.resolution and not options.fakes,
          "--resolution is for --fakes; a network's images are compared at its own"),
         (options.fakes and options.network, "--fakes and --network: one of both"),
-        (options.reals and options.data, "--reals and --data: one of both"),
         (options.fakes and "paths" in uses, "ppl needs a network; images of --fakes have no paths"),
         (options.trunc is not None and "paths" in uses,
          "--trunc: ppl is that of the whole latent space; ask for it without"),

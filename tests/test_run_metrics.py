@@ -145,6 +145,32 @@ def test_sizes_that_differ_are_told(run, folder, data, tmp_path, capsys):
     assert [r["reals"]["resolution"] for r in records(tmp_path, "kid9")] == [16, 8]
 
 
+def test_photos_of_another_size_than_the_network_are_told(run, folder, tmp_path, capsys):
+    run("--metrics=kid9", f"--reals={folder}")
+    assert "warning" not in capsys.readouterr().err
+    for i in range(3):
+        Image.new("RGB", (24, 20), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    run("--metrics=kid9", f"--reals={tmp_path}")
+    assert f"fake is 16x16, the reals of {tmp_path.name} 20x24" in capsys.readouterr().err
+
+
+def test_options_that_plain_folders_ignore_are_refused(run, folder, data):
+    both = [f"--fakes={folder}", f"--reals={folder}"]
+    for options, message in (
+            ([*both, "--split=val"], "--split is for data sets"),
+            ([*both, "--resolution=8"], "--resolution is for data sets"),
+            ([f"--reals={folder}", "--split=val"], "--split is for data sets"),
+            ([f"--fakes={folder}", f"--data={data.path}", "--split=val", "--metrics=fid9_full"],
+             "--split is for data sets"),
+            ([f"--reals={folder}", "--metrics=is10"], "--reals: none of these metrics compares"),
+            ([f"--data={data.path}", "--metrics=is10"], "--data: none of these metrics compares")):
+        with pytest.raises(UserError, match=message):
+            run("--metrics=fid9", *options)
+    assert run("--metrics=kid9", f"--fakes={data.path}", f"--reals={folder}", "--split=val",
+               "--resolution=8") == 0
+    assert records(data.path, "kid9")[-1]["fakes"]["split"] == "val"
+
+
 def test_images_against_themselves(run, data):
     """A data set's split and that split's own directory are the same images."""
     run("--metrics=fid16", f"--reals={data.path}", "--split=train",
@@ -237,7 +263,7 @@ def test_path_lengths(run, results, monkeypatch, capsys):
     assert "detector" not in w and "num_reals" not in w and w["crop_face"] is False
 
 
-def test_a_conditional_network_draws_the_labels_of_its_training_set(run, tmp_path, rng):
+def test_a_conditional_network_draws_the_labels_of_its_training_set(run, folder, tmp_path, rng):
     images = rng.integers(0, 256, (6, 3, 16, 16), np.uint8)
     labels = {split: np.eye(3)[[i % 3 for i in range(6)]] for split in ("train", "test")}
     data = make_dataset(tmp_path / "digits", {"train": images, "test": images}, (), labels=labels)
@@ -248,7 +274,10 @@ def test_a_conditional_network_draws_the_labels_of_its_training_set(run, tmp_pat
                                           "kimg": 1, "lod": {"resolution": 16, "fade": 0.0},
                                           "dataset": {"path": str(data)}})
     assert run("--metrics=kid8", f"--network={path}") == 0
-    assert records(tmp_path, "kid8")[0]["labels"] == "drawn from those of the training split"
+    assert records(tmp_path, "kid8")[0]["labels"] == {
+        "drawn_from": "train", "path": str(data), "digest": open_dataset(data).digest}
+    assert run("--metrics=kid8", f"--network={path}", f"--reals={folder}", f"--data={data}") == 0
+    assert records(tmp_path, "kid8")[1]["num_reals"] == 40
     other = make_dataset(tmp_path / "plain", {"train": images, "test": images}, ())
     with pytest.raises(UserError, match="labels of 0 numbers; the network takes 3"):
         run("--metrics=kid8", f"--network={path}", f"--data={other}")
