@@ -203,12 +203,20 @@ def make_evaluate(config, dataset, options, log):
         reals[kind] = FeatureSet(source_features(source, detector, cache_dir()))
 
     labels = read_labels(dataset.path, "train") if dataset.label_size else None
+    told = set()
+
+    def say_once(line):
+        """The same warning at every snapshot would hide the rest of the log."""
+        if line not in told:
+            told.add(line)
+            log.info(line)
 
     def run(snapshot):
+        """{metric: value} of a Snapshot."""
         minibatch = by_resolution(config.minibatch, config.resolution)
         generate = network_fakes(snapshot.generator(), config.latent_size, config.resolution,
                                  minibatch, config.seed, labels)
-        results = evaluate(names, generate, reals, detector, say=lambda line: None)
+        results = evaluate(names, generate, reals, detector, say_once)
         return {name: value for values in results.values() for name, value in values.items()}
 
     return run if names else None

@@ -54,6 +54,7 @@ def load_extractor(weights):
         """Its convolutions come in the order of our table."""
 
         def load_state_dict(self, state):
+            """Arrays by the names of the original graph."""
             convs = {name: m for name, m in self.named_modules() if isinstance(m, BasicConv2d)}
             full = dict(self.state_dict())
             for (name, conv), scope in zip(convs.items(), kernel_shapes(TRUNK)[0], strict=True):

@@ -19,17 +19,6 @@ def num_channels(classes):
     return NUM_COLOURS + len(classes)
 
 
-def one_hot(label_map, num_classes):
-    """Label map [...] uint8 -> segmaps [..., C] uint8 with 255 where the class is present.
-
-    Raises ValueError for a label above C.
-    """
-    label_map = np.asarray(label_map)
-    if label_map.size and label_map.max() > num_classes:
-        raise ValueError(f"label {label_map.max()} in a map of {num_classes} classes")
-    return (label_map[..., None] == np.arange(1, num_classes + 1)).astype(np.uint8) * np.uint8(255)
-
-
 def to_label_map(segmaps, threshold=0.0):
     """Segmaps [..., C] -> label map [...] uint8: the largest class above `threshold`, else 0.
 

@@ -21,19 +21,17 @@ def class_areas(label_maps, num_classes):
     return np.float32(counts).reshape(-1, num_classes) / np.float32(pixels.shape[1])
 
 
-def class_frequencies(batches, num_classes, min_area=0.0):
+def class_frequencies(batches, num_classes):
     """Share of the images that show each class, float64 [C].
 
     Args:
         batches: iterable of signed images [N, H, W, 3 + C]; a pixel has the class whose map is
-            largest there, if that is > 0.
-        min_area: a class is present where it covers more than this share of the image; 0 is one
-            pixel.
+            largest there, if that is > 0. One pixel shows a class.
     """
     counts, num_images = np.zeros(num_classes), 0
     for images in batches:
         label_maps = channels.to_label_map(np.asarray(images)[..., channels.SEGMAPS])
-        counts += (class_areas(label_maps, num_classes) > min_area).sum(axis=0)
+        counts += (class_areas(label_maps, num_classes) > 0).sum(axis=0)
         num_images += len(label_maps)
     return counts / num_images
 

@@ -207,7 +207,7 @@ def unavailable(names, detector):
             for name in names if needs_logits([name])}
 
 
-def evaluate(names, generate, reals, detector, say=print, limit=None):
+def evaluate(names, generate, reals, detector, say=print):
     """Compute metrics of a generator's images: {name: {name + suffix: value}}, in order.
 
     Args:
@@ -216,9 +216,8 @@ def evaluate(names, generate, reals, detector, say=print, limit=None):
         reals: {SPLIT or FULL: FeatureSet} with all that `reals_of` lists.
         detector: metrics.inception.Inception, or what has its methods.
         say: function (line) that hears warnings.
-        limit: the number of images that `generate` has, where it is not endless.
     """
-    fakes = measure_fakes(names, generate, detector, limit)
+    fakes = measure_fakes(names, generate, detector)
     results = {}
     for name in names:
         function, count = parse_metric(name)

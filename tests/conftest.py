@@ -1,6 +1,7 @@
 """What all tests share: two CPU devices, tiny data and networks, and the reference material."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import generate
+from dnnlib import util
 from dnnlib.tflib import autosummary
 from training.config import TrainingConfig
 
@@ -42,6 +45,17 @@ def tiny_config():
 def no_left_over_reports():
     """Scalars that one test reported are not the next one's."""
     autosummary.collect()
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """Run generate.py as a script does: (exit status, stderr)."""
+    def run(*argv):
+        monkeypatch.setattr(sys, "argv", ["generate.py", *map(str, argv)])
+        with pytest.raises(SystemExit) as leaving:
+            util.run_main(generate.main)
+        return leaving.value.code, capsys.readouterr().err
+    return run
 
 
 @pytest.fixture

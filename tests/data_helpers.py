@@ -23,6 +23,11 @@ def random_image(rng, num_channels, resolution):
     return image
 
 
+def one_hot(label_map, num_classes):
+    """Label map [...] uint8 -> segmaps [..., C] uint8 with 255 where the class is present."""
+    return np.uint8(255) * (label_map[..., None] == np.arange(1, num_classes + 1))
+
+
 def make_dataset(path, images, classes=FOUR, encoding="webp", labels=None):
     """Write {split: uint8 [N, C, H, W]} as a finished data set; labels: {split: [N, label_size]}.
     """

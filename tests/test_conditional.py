@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from PIL import Image
 
 import generate
 import train
-from dnnlib import pictures, util
+from dnnlib import pictures
 from dnnlib.util import UserError
 from tests.conftest import TINY
 from tests.data_helpers import FOUR, make_dataset, random_image, read_jsonl
@@ -196,17 +195,6 @@ def networks(tmp_path_factory):
     """{label_size: snapshot}."""
     root = tmp_path_factory.mktemp("results")
     return {size: save_network(root / f"0000{size}-labels" / FINAL, size) for size in (0, 1, 3)}
-
-
-@pytest.fixture
-def script(monkeypatch, capsys):
-    """Run generate.py as a script does: (exit status, stderr)."""
-    def run(*argv):
-        monkeypatch.setattr(sys, "argv", ["generate.py", *map(str, argv)])
-        with pytest.raises(SystemExit) as leaving:
-            util.run_main(generate.main)
-        return leaving.value.code, capsys.readouterr().err
-    return run
 
 
 @pytest.mark.parametrize("label, row", [(2, [0, 0, 1]), ((0.5, -1, 2), [0.5, -1, 2])])

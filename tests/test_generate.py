@@ -2,7 +2,6 @@
 
 import errno
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,8 @@ from pycocotools.coco import COCO
 import dataset_tool
 import generate
 from dataprep.annotations import MODANET_CLASSES
-from dnnlib import channels, pictures, util
+from dnnlib import channels, pictures
+from tests.data_helpers import one_hot
 from training import generation, pairs, sheets, snapshots
 from training.dataset import open_dataset, read_split
 from training.networks_stylegan import G_style
@@ -65,17 +65,6 @@ def finished(networks, tmp_path_factory):
     out = tmp_path_factory.mktemp("pairs") / "out"
     assert generate.main([f"--network={networks['classes']}", "--num=7", f"--out={out}"]) == 0
     return out
-
-
-@pytest.fixture
-def script(monkeypatch, capsys):
-    """Run generate.py as a script does: (exit status, stderr)."""
-    def run(*argv):
-        monkeypatch.setattr(sys, "argv", ["generate.py", *map(str, argv)])
-        with pytest.raises(SystemExit) as leaving:
-            util.run_main(generate.main)
-        return leaving.value.code, capsys.readouterr().err
-    return run
 
 
 def contents(folder):
@@ -248,7 +237,7 @@ def test_dataset_tool_reads_the_pairs_back_to_the_pixel(finished, tmp_path):
               open_png(finished / f"labels/{seed:07d}.png") for seed in range(7)}
     for image in images:
         labels = wanted.pop(np.ascontiguousarray(image[..., :3]).tobytes())
-        assert (image[..., 3:] == channels.one_hot(labels, 13)).all()
+        assert (image[..., 3:] == one_hot(labels, 13)).all()
 
 
 def test_a_line_says_how_its_sample_was_made(finished, sampler):

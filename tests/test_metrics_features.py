@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dnnlib.channels import one_hot, to_label_map
+from dnnlib.channels import to_label_map
 from dnnlib.dataset_info import DatasetInfo
 from dnnlib.pictures import save_label_png, save_png
 from dnnlib.util import UserError
@@ -19,6 +19,7 @@ from metrics.features import (
     source_features,
 )
 from metrics.sources import ImageSource, folder_source, pair_source, split_source
+from tests.data_helpers import one_hot
 from tests.metrics_helpers import StubDetector
 
 

@@ -62,9 +62,9 @@ def test_fid_of_a_gaussian_with_itself_is_zero(rng):
 @pytest.mark.slow
 def test_fid_formula_takes_seconds_at_full_size(rng):
     m1, c1 = random_gaussian(rng, 2048, 3000)
-    start = time.time()
+    start = time.process_time()  # of all threads, whatever else the machine does
     frechet_distance(m1, c1, m1 + 1, c1 * 2)
-    assert time.time() - start < 30
+    assert time.process_time() - start < 6
 
 
 def test_mmd_by_brute_force(rng):

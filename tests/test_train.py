@@ -3,14 +3,20 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import run_metrics
 import train
+from dnnlib.dataset_info import open_dataset
 from dnnlib.util import UserError, only_process
-from tests.data_helpers import FOUR, make_dataset, random_image
+from tests.data_helpers import FOUR, make_dataset, random_image, read_jsonl
+from tests.metrics_helpers import graph_bytes, small_arrays
 from training.runs import find_run, make_run
+from training.snapshots import save_snapshot
+from training.state import new_state
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -111,6 +117,33 @@ def test_checks_before_anything_is_made(data, tmp_path):
                                    "--resolution=16")
     assert "no such snapshot" in failure(*common, "--init-from=77")
     assert not list(tmp_path.iterdir())
+
+
+def test_metrics_during_training_are_those_of_run_metrics(tiny_config, tmp_path, monkeypatch, rng):
+    """Against the validation images (_full: the training images); a warning is told once."""
+    monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
+    weights = tmp_path / "small.pb"
+    weights.write_bytes(graph_bytes(small_arrays()))
+    images = {split: np.stack([random_image(rng, 7, 16)[:3] for _ in range(n)])
+              for split, n in (("train", 9), ("val", 6), ("test", 5))}
+    info = open_dataset(make_dataset(tmp_path / "data", images, ()))
+    names = ["fid12", "kid12", "fid12_full"]
+    config, lines = tiny_config(variant="rgb", metrics=",".join(names)), []
+    evaluate = train.make_evaluate(config, info, SimpleNamespace(inception=weights),
+                                   SimpleNamespace(info=lines.append))
+    snapshot = save_snapshot(tmp_path / "network-final.safetensors", new_state(config).networks, {
+        "variant": "rgb", "stage": "rgb", "classes": [], "kimg": 1.0,
+        "lod": {"resolution": 16, "fade": 0.0}, "dataset": {"path": str(info.path)}})
+    values = evaluate(snapshot)
+    assert evaluate(snapshot) == values
+    assert [line.split(" is biased")[0] for line in lines] == [
+        "warning: fid12 of 12 fakes and 6 reals", "warning: fid12_full of 12 fakes and 9 reals"]
+    run_metrics.main([f"--metrics={','.join(names)}", f"--network={tmp_path}", "--split=val",
+                      f"--inception={weights}", f"--seed={config.seed}"])
+    for name in names:
+        for key, value in read_jsonl(tmp_path / f"metric-{name}.jsonl")[0]["results"].items():
+            assert values.pop(key) == pytest.approx(value, rel=1e-3)
+    assert not values
 
 
 def test_errors_are_one_line_and_status_2():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dnnlib.util import UserError
-from training.config import PRESETS, TrainingConfig, by_resolution, config_from_json, preset_config
+from training.config import PRESETS, TrainingConfig, by_resolution, preset_config
 from training.critics import Critic
 from training.schedule import stage_ends, training_schedule
 
@@ -60,7 +60,10 @@ def test_by_resolution():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_whole_and_survive_json(preset):
     config = preset_config(preset, {"resolution": 64})
-    assert config_from_json(json.loads(json.dumps(config.to_json()))) == config
+    fields = json.loads(json.dumps(config.to_json()))
+    for name in ("minibatch", "lrate", "tick_kimg"):
+        fields[name] = {int(resolution): value for resolution, value in fields[name].items()}
+    assert TrainingConfig(**fields) == config
 
 
 @pytest.mark.parametrize("bad", [
@@ -74,8 +77,6 @@ def test_bad_values_are_refused(bad):
         TrainingConfig(**bad)
 
 
-def test_unknown_preset_and_field():
+def test_unknown_preset():
     with pytest.raises(UserError, match="paper-256"):
         preset_config("huge", {})
-    with pytest.raises(UserError, match="colour"):
-        config_from_json({"colour": 1})

@@ -194,19 +194,6 @@ def _refusals(config):
          "--mapping-lrmul: --mapping-layers=0 leaves the mapping network out"))
 
 
-def config_from_json(values):
-    """The config that `to_json` gave. Raises UserError naming unknown fields."""
-    fields = {f.name: f for f in dataclasses.fields(TrainingConfig)}
-    unknown = sorted(set(values) - set(fields))
-    if unknown:
-        raise UserError("training options of another version of this program: unknown "
-                        f"{', '.join(unknown)}")
-    tables = {name for name, f in fields.items() if f.type is dict}
-    return TrainingConfig(**{
-        name: {int(k): v for k, v in value.items()} if name in tables else value
-        for name, value in values.items()})
-
-
 # A preset lists what it changes. Its comment says what it is for, on what hardware and how long it
 # takes.
 PRESETS = {
