@@ -1,12 +1,22 @@
 #!/usr/bin/env python3
 """Make pictures with a trained network: grids, interpolations, style mixes, labelled pairs."""
 
-import hashlib
 from pathlib import Path
 
 from dataprep.annotations import MODANET_CLASSES
 from dnnlib import util
-from dnnlib.options import MAX_GRID, MAX_SEED, finite, label, natural, positive, seed, seeds
+from dnnlib.options import (
+    MAX_GRID,
+    MAX_SEED,
+    finite,
+    label,
+    label_suffix,
+    natural,
+    numbers_name,
+    positive,
+    seed,
+    seeds,
+)
 from dnnlib.util import UserError
 
 EXAMPLES = """\
@@ -111,18 +121,6 @@ def check_options(parser, options):
         parser.error("argument --dry-run: goes with --num only; the other pictures take seconds")
 
 
-def label_suffix(label):
-    """What a label (training.generation.Sampler.label) adds to the name of a file or folder."""
-    if label is None:
-        return ""
-    if isinstance(label, int):
-        return f"-label{label}"
-    text = "_".join(f"{value:g}" for value in label)
-    if len(text) > 40:  # names of files are short
-        text = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"-label-{text}"
-
-
 def pick(records, index, path):
     """The record of a line. Raises UserError where the file has fewer."""
     if index >= len(records):
@@ -155,11 +153,13 @@ def make_picture(sampler, options):
         picture = sheets.style_mix(sampler, options.row_seeds, options.col_seeds,
                                    options.col_styles, *how)
     else:
-        name = f"seeds-{options.seeds[0]}-{options.seeds[-1]}"
+        name = f"seeds-{numbers_name(options.seeds)}"
         picture = sheets.seed_grid(sampler, options.seeds, *how)
-    path = out / f"{name}{label_suffix(sampler.label)}-trunc{options.trunc:g}.png"
+    noise = "" if options.noise == "random" else f"-{options.noise}"
+    path = out / f"{name}{label_suffix(sampler.label)}-trunc{options.trunc:g}{noise}.png"
     picture = pictures.enlarge(picture, max(1, MIN_SIDE // sampler.resolution))
-    pictures.save_png(path, pictures.with_legend(picture, sampler.classes))
+    picture = pictures.with_legend(picture, sampler.classes)
+    pictures.save_png(path, picture)
     print(f"wrote {path} ({picture.shape[1]}x{picture.shape[0]})")
     return 0
 

@@ -5,7 +5,7 @@ import shlex
 
 from dnnlib import util
 from dnnlib.download import cache_dir
-from dnnlib.options import label, seeds
+from dnnlib.options import label, label_suffix, numbers_name, seeds
 from dnnlib.util import UserError
 from judged import (
     check_folders,
@@ -44,8 +44,10 @@ DEFAULT_METRICS = "fid50k,is50k"
 def main(argv):
     """Parse options, compute what can be computed, print and record it. Returns the exit status."""
     options = parse_options(argv)
-    asked = options.metrics or ("" if options.nearest else DEFAULT_METRICS)
-    names = list(dict.fromkeys(asked.split(","))) if asked else []
+    asked = options.metrics
+    if asked is None and not options.nearest:
+        asked = DEFAULT_METRICS
+    names = [] if asked is None else list(dict.fromkeys(asked.split(",")))
     check_options(options, names)
     # Imported here so that --help and wrong options answer at once.
     from training.snapshots import find_snapshot, read_header
@@ -171,13 +173,13 @@ def make_sheet(options, header, detector, command):
     source = open_split(options, header, options.split or "train")
     samples, classes, about, folder = (
         folder_samples(options) if options.fakes else snapshot_samples(options))
-    numbers = options.nearest
-    stretch = numbers == list(range(numbers[0], numbers[-1] + 1)) and len(numbers) > 1
-    name = f"{numbers[0]}-{numbers[-1]}" if stretch else ",".join(map(str, numbers))
+    name = numbers_name(options.nearest) + label_suffix(about.get("label"))
+    if options.trunc is not None:
+        name += f"-trunc{options.trunc:g}"
     what = "no." if options.fakes else "seed"
     return write_nearest(
-        folder / f"nearest-{name[:100]}", samples,
-        [f"{what} {number}" for number in numbers], source, classes, detector,
+        folder / f"nearest-{name}", samples,
+        [f"{what} {number}" for number in options.nearest], source, classes, detector,
         {**about, "command": command}, cache_dir(), warn)
 
 

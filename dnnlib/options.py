@@ -1,9 +1,11 @@
 """What options on a command line may be: functions (text) -> value for argparse.
 
-Each raises argparse.ArgumentTypeError, saying what is allowed.
+Each raises argparse.ArgumentTypeError, saying what is allowed. And what values add to the names of
+files, so that pictures of other samples do not replace each other.
 """
 
 import argparse
+import hashlib
 import math
 import re
 
@@ -64,3 +66,28 @@ def label(text):
     if text.isascii() and text.isdecimal():
         return natural(text)
     return tuple(finite(part) for part in text.split(","))
+
+
+def numbers_name(numbers):
+    """[0, 1, 2, 7] -> '0-2,7', for a file's name; a hash where that is long."""
+    runs = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number,))
+    return _short(",".join("-".join(map(str, run)) for run in runs))
+
+
+def label_suffix(label):
+    """What a label (training.generation.Sampler.label) adds to the name of a file or folder."""
+    if label is None:
+        return ""
+    if isinstance(label, int):
+        return f"-label{label}"
+    return "-label-" + _short("_".join(f"{value:g}" for value in label))
+
+
+def _short(text):
+    """Itself, or a hash of it: names of files are short."""
+    return text if len(text) <= 40 else hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -242,7 +242,7 @@ def test_pictures_show_the_label_and_bear_it_in_their_names(networks, tmp_path, 
     assert generate.main([*common, "--label=1", "--num=1"]) == 0
     folder = tmp_path / "generated" / "00003-labels-network-final"
     assert {path.name for path in folder.iterdir()} == {
-        "seeds-0-3-label2-trunc0.7.png", "seeds-0-3-label-0.5_-1_2-trunc0.7.png",
+        "seeds-0-3-label2-trunc0.7.png", "seeds-0-3-label-0.5_-1_2-trunc0.7-const.png",
         "interpolate-1-2-label1-trunc0.7.png", "style-mix-label1-trunc0.7.png", "pairs-label1"}
     sampler = generation.Sampler(networks[3], 2)
     expected = pictures.enlarge(sheets.seed_grid(sampler, [0, 1, 2, 3], 0.7, "random", 8), 16)

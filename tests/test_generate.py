@@ -183,10 +183,20 @@ def test_all_pictures_are_written_for_all_kinds_of_network(networks, tmp_path, k
     assert generate.main([*common, "--style-mix", "--row-seeds=0,1", "--col-seeds=5-7"]) == 0
     sizes = {path.name: open_png(path).shape for path in tmp_path.iterdir()}
     side, columns = generate.MIN_SIDE, 3 if panels == 1 else 2
-    assert sizes["seeds-0-9-trunc0.7.png"][1] == columns * panels * side
+    assert sizes["seeds-0-3,9-trunc0.7.png"][1] == columns * panels * side
     assert sizes["interpolate-4-9-trunc1.png"][1] == 3 * side
     assert sizes["style-mix-trunc0.7.png"][1] == 4 * side * (1 if panels == 1 else 2)
     assert len(sizes) == 3
+
+
+def test_pictures_of_other_samples_do_not_replace_each_other(networks, tmp_path, capsys):
+    for options in (["--seeds=0,2"], ["--seeds=0-2"], ["--seeds=0-2", "--noise=const"]):
+        generate.main([f"--network={networks['classes']}", f"--out={tmp_path}", *options])
+    found = {path.name: open_png(path).shape for path in tmp_path.iterdir()}
+    assert found.keys() == {"seeds-0,2-trunc0.7.png", "seeds-0-2-trunc0.7.png",
+                            "seeds-0-2-trunc0.7-const.png"}
+    height, width = found["seeds-0,2-trunc0.7.png"][:2]
+    assert f"seeds-0,2-trunc0.7.png ({width}x{height})" in capsys.readouterr().out
 
 
 def test_the_newest_run_is_the_default_and_pictures_go_below_generated(networks, tmp_path,
@@ -195,7 +205,7 @@ def test_the_newest_run_is_the_default_and_pictures_go_below_generated(networks,
     results = networks["rgb"].parents[1]
     assert generate.main([f"--results={results}", "--seeds=0"]) == 0
     folder = tmp_path / "generated" / "00002-classes-network-snapshot-000001"
-    assert [path.name for path in folder.iterdir()] == ["seeds-0-0-trunc0.7.png"]
+    assert [path.name for path in folder.iterdir()] == ["seeds-0-trunc0.7.png"]
 
 
 # Pairs

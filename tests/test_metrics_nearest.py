@@ -244,7 +244,7 @@ def test_option_with_a_conditional_network(run, source, tmp_path):
     with pytest.raises(UserError, match="is conditional"):
         run(f"--network={path}", "--nearest=0")
     assert run(f"--network={path}", "--nearest=0", "--label=1") == 0
-    picture = np.asarray(Image.open(path.parent / "nearest-0.png"))
+    picture = np.asarray(Image.open(path.parent / "nearest-0-label1.png"))
     rgb = pictures.to_uint8_metrics(Sampler(path, 1).images([0], psi=1)[..., :3])
     np.testing.assert_array_equal(picture[:128, :128], pictures.enlarge(rgb[0], 16))
 
