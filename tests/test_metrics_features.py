@@ -132,6 +132,8 @@ def test_real_areas_are_cached_apart(images, tmp_path):
     np.testing.assert_allclose(first, np.stack(expected, axis=1), rtol=1e-6)
     np.testing.assert_array_equal(first, again)
     assert len(reads) == 2 and isinstance(again, np.memmap)
+    other = images_source(images[::-1], digest="other")[0]
+    np.testing.assert_array_equal(source_areas(other, tmp_path), first[::-1])
 
 
 @pytest.mark.parametrize("damage", [lambda p: p.write_bytes(b""), lambda p: p.write_bytes(b"xy"),
@@ -334,6 +336,10 @@ def test_labels_are_drawn_by_seed_and_place_from_the_table(minibatch):
     shares = [(many == row).all(axis=1).mean() for row in ([128] * 3, [255, 128, 128],
                                                            [128, 128, 255])]
     np.testing.assert_allclose(shares, [0.6, 0.2, 0.2], atol=0.03)
+    # A stream of its own (docs/metrics.md): that of the latents would tie labels to them.
+    places = (np.random.RandomState([3, 1]).random_sample(50) * 5).astype(int)
+    shown = np.uint8(127.5 * table[places, 2:] + 128)
+    np.testing.assert_array_equal(rows, shown)
 
 
 def test_labels_are_not_drawn_from_nothing():

@@ -1,5 +1,6 @@
 """FID, KID and IS as formulas: reference vectors, closed forms, brute force."""
 
+import inspect
 import time
 
 import numpy as np
@@ -98,6 +99,19 @@ def test_kid_is_unbiased(rng):
     """Between samples of one distribution it is zero on average, whatever their number."""
     values = [squared_mmd(*rng.standard_normal((2, 6, 4))) for _ in range(3000)]
     assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(len(values))
+
+
+def test_kid_by_hand_drawn_subsets(rng):
+    """The protocol: 100 subsets of 1,000, drawn as torch-fidelity does."""
+    defaults = inspect.signature(kernel_distance).parameters
+    assert [defaults[name].default for name in ("num_subsets", "subset_size")] == [100, 1000]
+    x, y = rng.standard_normal((30, 4)), rng.standard_normal((20, 4))
+    draws, values = np.random.RandomState(2020), []
+    for _ in range(3):
+        rows = [draws.permutation(n)[:10] for n in (30, 20)]
+        values.append(squared_mmd(x[rows[0]], y[rows[1]]))
+    np.testing.assert_allclose(kernel_distance(x, y, num_subsets=3, subset_size=10),
+                               (np.mean(values), np.std(values)), rtol=1e-12)
 
 
 def test_kid_of_one_sample(rng):
