@@ -119,6 +119,22 @@ def check_options(parser, options):
         parser.error("argument --label: --replay takes the label of the sample's record")
     if options.dry_run and options.num is None:
         parser.error("argument --dry-run: goes with --num only; the other pictures take seconds")
+    check_idle(parser, options)
+
+
+def check_idle(parser, options):
+    """Leave through the parser's error where an option of one mode is given to another."""
+    mode = next((mode for mode in ("interpolate", "style_mix", "num", "replay")
+                 if getattr(options, mode) not in (None, False)), "seeds")
+    modes = {"seeds": ("seeds",), "steps": ("interpolate",), "row_seeds": ("style_mix",),
+             "col_seeds": ("style_mix",), "col_styles": ("style_mix",), "first_seed": ("num",),
+             "index": ("replay",), "trunc": ("seeds", "interpolate", "style_mix", "num"),
+             "noise": ("seeds", "interpolate", "style_mix", "num")}
+    defaults = parser.parse_args([])
+    for name in modes:
+        if mode not in modes[name] and getattr(options, name) != getattr(defaults, name):
+            flags = [f"--{text.replace('_', '-')}" for text in (name, mode)]
+            parser.error(f"argument {flags[0]}: has no effect on {flags[1]}")
 
 
 def pick(records, index, path):

@@ -11,7 +11,7 @@ from dnnlib.dataset_info import FILE_NAME, open_dataset, read_labels
 from dnnlib.util import UserError
 from metrics.judge import Fakes, warn
 from metrics.metric_base import FULL, SPLIT, parse_metric, reals_of
-from metrics.sources import folder_source, pair_source, split_source
+from metrics.sources import folder_source, folders_of_images, pair_source, split_source
 
 
 def open_reals(options, header, names):
@@ -44,7 +44,9 @@ def is_dataset(directory):
 
 
 def check_folders(options, header, names):
-    """Raise UserError for --reals, --data, --split and --resolution that would have no effect."""
+    """Raise UserError for folders that are missing, and for --reals, --data, --split and
+    --resolution that would have no effect.
+    """
     kinds, reals = reals_of(names), reals_path(options, header)
     compared = [reals] if reals and (kinds or options.nearest) else []
     opened = [options.fakes, *compared] if options.fakes else compared
@@ -66,6 +68,10 @@ def check_folders(options, header, names):
         if present]
     if wrong:
         raise UserError(wrong[0])
+    for option in ("fakes", "reals"):
+        path = getattr(options, option)
+        if path and not Path(path).exists():
+            raise UserError(f"--{option}={path}: no such folder")
 
 
 def open_split(options, header, split):
@@ -94,7 +100,11 @@ def open_source(directory, split, resolution=None):
         return split_source(info, split, resolution or info.resolution, read_split)
     if (directory / FOLDERS["image"]).is_dir() and (directory / FOLDERS["label"]).is_dir():
         return pair_source(directory, FOLDERS["image"], FOLDERS["label"], pair_classes(directory))
-    return folder_source(directory)
+    source, deeper = folder_source(directory), folders_of_images(directory)
+    if deeper:
+        warn(f"warning: {directory}: its {source.count:,} images are taken, those in its folders "
+             f"({', '.join(deeper)}) are not")
+    return source
 
 
 def pair_classes(directory):

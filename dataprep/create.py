@@ -109,7 +109,7 @@ def _create(config, recipe, items, skipped, options, say):
         order = np.random.default_rng([config.seed, 1]).permutation(len(items))
         items = [items[i] for i in np.sort(order[:config.num_images])]
     if not items:
-        raise util.UserError("there is no photo to convert")
+        raise util.UserError(f"{recipe.source.path}: there is no photo to convert")
     num_val, num_test = _split_sizes(config, len(items), bool(recipe.classes))
     options |= {"command": config.command, "seed": config.seed, "resolution": config.resolution,
                 "fit": config.fit, "encoding": config.encoding, "photos": len(items),

@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dnnlib.util import UserError
 
@@ -125,6 +125,8 @@ def decode_photo(data):
         raise PhotoError("image is too large") from None
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowError) as error:
         reason = " ".join(str(error).split())[:120]
+        if isinstance(error, UnidentifiedImageError):
+            reason = "no known format"  # Pillow's own text has the address of our buffer in it
         raise PhotoError(f"not a readable image ({type(error).__name__}: {reason})") from None
 
 

@@ -119,6 +119,12 @@ def _image_paths(directory):
     return paths
 
 
+def folders_of_images(directory):
+    """Names of the folders in a folder that hold images."""
+    return sorted(folder.name for folder in Path(directory).iterdir() if folder.is_dir()
+                  and any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()))
+
+
 def _files_digest(paths):
     """sha256 over the names and contents of files."""
     digest = hashlib.sha256()

@@ -151,7 +151,7 @@ def test_photos_alone_get_the_same_geometry(source, tmp_path):
 
 def test_no_photos_at_all_is_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no photo to convert"):
+    with pytest.raises(UserError, match="empty: there is no photo to convert"):
         run("create_from_images", "--source", tmp_path / "empty", "--out", tmp_path / "set")
 
 

@@ -361,6 +361,9 @@ def test_a_dry_run_writes_nothing(networks, finished, tmp_path, capsys):
     (["--num=2", "--first-seed=4294967295"], "last seed"), (["--trunc=nan"], "such as 0.7"),
     (["--interpolate=4"], "two seeds"), (["--steps=0"], "1 or more"),
     (["--num=3", "--style-mix"], "not allowed with"), (["--dry-run"], "--num only"),
+    (["--seeds=0-3", "--num=5"], "--seeds: has no effect on --num"),
+    (["--row-seeds=1"], "--row-seeds: has no effect on --seeds"),
+    (["--replay=x", "--trunc=0.5"], "--trunc: has no effect on --replay"),
     (["--noise=none"], "choose from"), (["--minibatch=0"], "1 or more")])
 def test_bad_options_end_with_status_2_and_say_why(script, argv, message):
     status, error = script(*argv)

@@ -130,7 +130,13 @@ def test_two_folders(run, folder, tmp_path, capsys):
     fid, = records(fakes, "fid1k")
     assert (fid["num_fakes"], fid["num_reals"]) == (15, 40)
     assert records(fakes, "kid10")[0]["num_fakes"] == 10
-    assert "fid1k: there are only 15 fakes" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "fid1k: there are only 15 fakes" in told and "its folders" not in told
+    (fakes / "more").mkdir()
+    (fakes / "0.jpg").rename(fakes / "more" / "0.jpg")
+    run("--metrics=kid10", f"--reals={folder}", f"--fakes={fakes}")
+    assert "its 14 images are taken, those in its folders (more) are not" in (
+        capsys.readouterr().err)
 
 
 def test_sizes_that_differ_are_told(run, folder, data, tmp_path, capsys):
@@ -307,7 +313,9 @@ def test_dry_run_touches_nothing(run, results, cache, capsys):
     (["--metrics="], "unknown metric ''; known"),
     (["--split=all"], "no images in split 'all'; it has: train, val, test"),
     (["--data=nowhere"], "data set nowhere does not exist"),
-    (["--fakes=nowhere"], "which reals. Give --reals=DIR"),
+    (["--fakes=nowhere"], "--fakes=nowhere: no such folder"),
+    (["--reals=nowhere"], "--reals=nowhere: no such folder"),
+    (["--fakes=."], "which reals. Give --reals=DIR"),
     (["--metrics=ppl_wfull", "--trunc=1"], "--trunc: ppl is that of the whole latent space"),
     (["--metrics=ppl_wfull", "--fakes=x"], "ppl needs a network"),
     (["--metrics=ppl10_zend", "--lpips=nowhere.npz"], r"nowhere.npz: no such file: .* Make them"),

@@ -56,6 +56,7 @@ def test_wrong_options_say_what_is_allowed(data, rgb_data, tmp_path):
     assert "8:128,32:64" in failure("--minibatch=8:x")
     assert "dataset_tool.py" in failure(f"--data={tmp_path / 'nowhere'}")
     assert "--resolution=32" in failure(f"--data={data}", "--resolution=32", "--device=cpu")
+    assert "give --resolution=16, or" in failure(f"--data={data}", "--preset=demo-32")
     assert "power of two" in failure(f"--data={data}", "--resolution=12")
     assert "no segmentation maps" in failure(f"--data={rgb_data}", "--variant=2d")
     assert "no critic on RGB alone" in failure(

@@ -15,8 +15,8 @@ def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb"):
     resolution = config.resolution or dataset.resolution
     if resolution > dataset.resolution:
         raise UserError(f"--resolution={resolution}: {dataset.path} goes up to "
-                        f"{dataset.resolution}; make a larger one with dataset_tool.py "
-                        f"--resolution={resolution}")
+                        f"{dataset.resolution}; give --resolution={dataset.resolution}, or make a "
+                        f"larger one with dataset_tool.py --resolution={resolution}")
     if config.variant != "rgb" and not dataset.classes:
         raise UserError(f"--variant={config.variant}: {dataset.path} has no segmentation maps; "
                         "only --variant=rgb can train on it")
