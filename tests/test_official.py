@@ -241,6 +241,8 @@ def test_options_of_the_discriminator(tmp_path, rng):
 def test_official_defaults_and_what_is_passed_over():
     for function in ("G_style", "D_basic"):
         config = read_options(function, {}, "x").config
+        size = {"G_style": (3, 1024), "D_basic": (1, 32)}[function]
+        assert (config["num_channels"], config["resolution"]) == size
         parameters = inspect.signature(NETWORKS[function]).parameters
         assert config.keys() == parameters.keys() - {"name", "seed"}
         for name in config.keys() - {"num_channels", "resolution", "label_size"}:
