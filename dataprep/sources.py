@@ -8,6 +8,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dnnlib.util import UserError
@@ -132,6 +133,8 @@ def decode_photo(data):
 
 def _to_rgb(image):
     """Any mode -> RGB; what is transparent becomes white, like the padding."""
+    if image.mode.startswith("I;16"):  # Pillow's conversion would clip 16 bits to 8: all white
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")

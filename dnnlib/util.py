@@ -100,8 +100,17 @@ def parse_ints(text):
 
 def progress(iterable=None, total=None, desc=None, unit="it"):
     """A tqdm bar with rate and ETA on stderr; silent when stderr is not a terminal."""
-    return tqdm(iterable, total=total, desc=desc, unit=unit, disable=None, dynamic_ncols=True,
-                smoothing=0.1)
+    # tqdm shows nothing on a terminal without a known size, as those of `script` and containers are.
+    size = {"dynamic_ncols": True} if _terminal_size_is_known() else {"ncols": 80, "nrows": 24}
+    return tqdm(iterable, total=total, desc=desc, unit=unit, disable=None, smoothing=0.1, **size)
+
+
+def _terminal_size_is_known():
+    """Whether stderr says how many columns and rows it has."""
+    try:
+        return all(os.get_terminal_size(sys.stderr.fileno()))
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

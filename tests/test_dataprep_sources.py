@@ -105,6 +105,12 @@ def test_every_mode_becomes_rgb(mode, kind):
     assert np.asarray(photo).min() > 250
 
 
+def test_sixteen_bits_of_grey_become_eight():
+    pixels = np.array([[0, 257 * 40, 65535]], np.uint16)
+    photo = sources.decode_photo(encode(Image.fromarray(pixels), "PNG"))
+    assert np.asarray(photo)[0, :, 1].tolist() == [0, 40, 255]
+
+
 def test_what_is_transparent_becomes_white():
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[0, 0] = [10, 20, 30, 255]

@@ -460,10 +460,11 @@ def test_a_full_disk_leaves_what_is_complete_and_can_be_continued(networks, fini
 
 
 @pytest.mark.parametrize("channel", [0, 9])
-def test_a_diverged_network_makes_no_pairs(tmp_path, script, channel):
+@pytest.mark.parametrize("mode", ["--num=2", "--seeds=0-1", "--interpolate=0,1"])
+def test_a_diverged_network_makes_no_pictures(tmp_path, script, channel, mode):
     def diverge(arrays):
         arrays["G_synthesis/ToRGB_lod0/bias"][channel] = np.nan
     path = save_network(tmp_path / "x.safetensors", MODANET_CLASSES, change=diverge)
-    status, error = script(f"--network={path}", "--num=2", f"--out={tmp_path / 'out'}")
+    status, error = script(f"--network={path}", mode, f"--out={tmp_path / 'out'}")
     assert status == 2 and "not finite" in error
-    assert not list(tmp_path.glob("out/images/*"))
+    assert not list(tmp_path.glob("out/**/*.png"))

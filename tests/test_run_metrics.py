@@ -333,6 +333,7 @@ def test_dry_run_touches_nothing(run, results, cache, capsys):
     (["--metrics=fid9", "--resolution=8"], "--resolution is for --fakes"),
     (["--network=99"], "99: no such snapshot, run directory or run number"),
     (["--minibatch=0"], "--minibatch=0: at least 1"),
+    (["--trunc=nan"], "--trunc: 'nan': expected a number"),
     (["--seed=-1"], "--seed=-1: 0 to"),
     (["--inception=nowhere.pb"], r"nowhere\.pb: no such file; get https")])
 def test_mistakes_are_explained(run, options, message):

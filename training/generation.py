@@ -76,13 +76,23 @@ class Sampler:
         """Images float32 [N, resolution, resolution, 3 + C] of seeds."""
         return self.synthesize(self.dlatents(self.latents(seeds), psi), seeds, noise)
 
+    def check_finite(self, images):
+        """Raise UserError for images with values that are not finite."""
+        if not np.isfinite(images).all():
+            raise UserError(f"{self.path}: the network makes values that are not finite, it has "
+                            "diverged: use an older snapshot")
+
     def synthesize_many(self, dlatents, noise_seeds, noise, minibatch):
-        """`synthesize` in minibatches with a progress bar."""
+        """`synthesize` in minibatches with a progress bar.
+
+        Raises UserError where values are not finite.
+        """
         with util.progress(total=len(dlatents), desc="images", unit="img") as bar:
             batches = []
             for start in range(0, len(dlatents), minibatch):
                 part = slice(start, start + minibatch)
                 batches.append(self.synthesize(dlatents[part], noise_seeds[part], noise))
+                self.check_finite(batches[-1])
                 bar.update(len(batches[-1]))
         return np.concatenate(batches)
 

@@ -199,9 +199,7 @@ def _make(sampler, recipe, seeds, out, minibatch):
 def make_images(sampler, recipe, seeds):
     """Images float32 [N, H, W, 3 + C] of seeds. Raises UserError where values are not finite."""
     images = sampler.images(seeds, recipe.trunc, recipe.noise)
-    if not np.isfinite(images).all():
-        raise UserError(f"{sampler.path}: the network makes values that are not finite, it has "
-                        "diverged: use an older snapshot")
+    sampler.check_finite(images)
     return images
 
 
