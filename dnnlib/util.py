@@ -100,7 +100,7 @@ def parse_ints(text):
 
 def progress(iterable=None, total=None, desc=None, unit="it"):
     """A tqdm bar with rate and ETA on stderr; silent when stderr is not a terminal."""
-    # tqdm shows nothing on a terminal without a known size, as those of `script` and containers are.
+    # tqdm shows nothing where a terminal does not know its size: under `script`, in containers.
     size = {"dynamic_ncols": True} if _terminal_size_is_known() else {"ncols": 80, "nrows": 24}
     return tqdm(iterable, total=total, desc=desc, unit=unit, disable=None, smoothing=0.1, **size)
 
