@@ -234,9 +234,9 @@ def test_labels_that_do_not_fit_are_one_line(networks, tmp_path, script, label_s
 
 def test_pictures_show_the_label_and_bear_it_in_their_names(networks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    common = [f"--network={networks[3]}", "--seeds=0-3"]
-    assert generate.main([*common, "--label=2"]) == 0
-    assert generate.main([*common, "--label=0.5,-1,2", "--noise=const"]) == 0
+    common = [f"--network={networks[3]}"]
+    assert generate.main([*common, "--seeds=0-3", "--label=2"]) == 0
+    assert generate.main([*common, "--seeds=0-3", "--label=0.5,-1,2", "--noise=const"]) == 0
     assert generate.main([*common, "--label=1", "--interpolate=1,2", "--steps=2"]) == 0
     assert generate.main([*common, "--label=1", "--style-mix"]) == 0
     assert generate.main([*common, "--label=1", "--num=1"]) == 0
