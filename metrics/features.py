@@ -162,12 +162,12 @@ def fake_features(generate, count, detector=None, num_classes=0, min_area=MIN_AR
 def source_features(source, detector, cache_dir=None, say=print):
     """float32 [n, d] of all images of an ImageSource; with `cache_dir` kept there, by content.
 
-    The file's name is a digest of the images and the detector; a damaged one is made again. It is
-    mapped into memory, not read.
+    The file is named by a digest of images, detector and resizing; a damaged one is made
+    again. It is mapped into memory, not read.
     """
     def measure(features):
         fill(features, None, source.batches(), detector, source.name)
-    key = f"{source.digest} {detector.digest}"
+    key = f"{source.digest} {detector.digest} {detector.resize_rule}"
     shape = (source.count, detector.num_features)
     return _kept(measure, "features", key, shape, cache_dir, say)
 

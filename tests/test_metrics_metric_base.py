@@ -12,6 +12,7 @@ from metrics.metric_base import (
     FULL,
     METRICS,
     SPLIT,
+    check_counts,
     compute,
     compute_paths,
     evaluate,
@@ -184,3 +185,20 @@ def test_classes_are_counted_alike_and_without_a_detector():
     assert fakes.features is None and fakes.instances.tolist() == [1, 1]
     assert METRICS["classesNk"](fakes, reals, None) == {"": pytest.approx(0.25)}
     assert measure_fakes(["ppl_wfull"], generate, None) is None
+
+
+@pytest.mark.parametrize("name, limit, num_reals, message", [
+    ("is9", None, {}, "is9: 9 fakes; it takes 10 at least"),
+    ("is50k", 9, {}, "is50k: 9 fakes; it takes 10"),
+    ("fid50k", None, {SPLIT: 1}, "fid50k: 1 reals; it takes 2"),
+    ("pr33_full", None, {FULL: 9}, "pr33_full: 3 fakes; it takes 4"),
+])
+def test_too_few_images_are_refused_before_any_is_made(name, limit, num_reals, message):
+    with pytest.raises(UserError, match=message):
+        check_counts([name], limit, num_reals)
+
+
+def test_the_warning_of_a_floor_speaks_of_halves(detector, reals):
+    said = []
+    floor("fid50k", reals[:8], detector, said.append)
+    assert "4 reals in one half and 4 in the other" in said[0]
