@@ -1,24 +1,14 @@
 """Where photos come from: a folder, or PaperDoll's lmdb. They are found by id and read as bytes."""
 
 import functools
-import io
 import os
-import struct
-import warnings
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-
+from dataprep.photos import PhotoError
 from dnnlib.util import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-_MAX_PIXELS = 100_000_000
-
-
-class PhotoError(Exception):
-    """One photo that cannot be used; its message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -107,36 +97,3 @@ def list_images(path):
         names += [(Path(folder) / name).relative_to(root).as_posix() for name in files
                   if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)]
     return sorted(names)
-
-
-def decode_photo(data):
-    """Bytes of an image file -> PIL RGB image, upright as its EXIF data says, alpha on white.
-
-    Raises PhotoError saying why it cannot be used.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of oddities that it copes with
-            with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > _MAX_PIXELS:
-                    raise PhotoError(f"image of {image.width}x{image.height} pixels is too large")
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
-    except Image.DecompressionBombError:
-        raise PhotoError("image is too large") from None
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowError) as error:
-        reason = " ".join(str(error).split())[:120]
-        if isinstance(error, UnidentifiedImageError):
-            reason = "no known format"  # Pillow's own text has the address of our buffer in it
-        raise PhotoError(f"not a readable image ({type(error).__name__}: {reason})") from None
-
-
-def _to_rgb(image):
-    """Any mode -> RGB; what is transparent becomes white, like the padding."""
-    if image.mode.startswith("I;16"):  # Pillow's conversion would clip 16 bits to 8: all white
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image).convert("RGB")

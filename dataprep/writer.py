@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep import annotations, pyramid, sources
+from dataprep import annotations, photos, pyramid, sources
 from dataprep.workers import ordered_map
 from dnnlib import channels, dataset_info, util
 from dnnlib.tflib import tfrecords
@@ -63,8 +63,8 @@ class Converted:
 
 
 def convert(recipe, item):
-    """Item -> Converted. Raises sources.PhotoError where this photo cannot be used."""
-    photo = sources.decode_photo(recipe.source.read(item.key))
+    """Item -> Converted. Raises photos.PhotoError where this photo cannot be used."""
+    photo = photos.decode_photo(recipe.source.read(item.key))
     labels = _labels(item.photo, photo.size) if recipe.classes else None
     image = pyramid.build_image(photo, labels, len(recipe.classes), recipe.resolution, recipe.fit)
     records = {level: tfrecords.frame(tfrecords.encode_record(smaller, recipe.encoding))
@@ -76,7 +76,7 @@ def convert(recipe, item):
 def _labels(photo, size):
     """The label map of a picture of `size`. Raises PhotoError where annotations are not for it."""
     if abs(photo.width * size[1] - photo.height * size[0]) > 0.02 * photo.width * size[1]:
-        raise sources.PhotoError(f"photo is {size[0]}x{size[1]}, its annotations are for "
+        raise photos.PhotoError(f"photo is {size[0]}x{size[1]}, its annotations are for "
                                  f"{photo.width}x{photo.height}")
     return annotations.label_map(photo, size)
 
@@ -108,7 +108,7 @@ def convert_all(recipe, items, workers):
 def _convert_or_reason(recipe, item):
     try:
         return convert(recipe, item)
-    except sources.PhotoError as error:
+    except photos.PhotoError as error:
         return str(error)
 
 
