@@ -26,7 +26,7 @@ def main(argv):
     import tensorflow as tf
 
     from dnnlib.tflib.distribute import create_strategy
-    from training.checks import fit_to_dataset
+    from training.checks import check_idle, fit_to_dataset
     from training.dataset import open_dataset
     from training.plan import describe_plan
     from training.snapshots import find_snapshot, read_header
@@ -40,6 +40,7 @@ def main(argv):
         origin = find_snapshot(options.init_from, options.results)
         header = read_header(origin)
         first_stage = first_stage_after(header, config)
+    check_idle(overrides, config.variant, first_stage)
     dataset = open_dataset(config.data)
     config = fit_to_dataset(config, dataset, options.gpus, first_stage)
     if header:
@@ -99,8 +100,11 @@ def parse_table(text):
     try:
         if ":" not in text:
             return {4: _number(text)}
-        pairs = (part.split(":") for part in text.split(","))
-        return {int(key): _number(value) for key, value in pairs}
+        pairs = [part.split(":") for part in text.split(",")]
+        table = {int(key): _number(value) for key, value in pairs}
+        if len(table) < len(pairs):
+            raise argparse.ArgumentTypeError(f"{text!r}: a resolution is given twice")
+        return table
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r}: expected one number, or values by resolution such as 8:128,32:64") from None

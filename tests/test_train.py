@@ -1,5 +1,6 @@
 """train.py as its users meet it: options, plans, one-line errors."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from dnnlib.dataset_info import open_dataset
 from dnnlib.util import UserError, only_process
 from tests.data_helpers import FOUR, make_dataset, random_image, read_jsonl
 from tests.metrics_helpers import graph_bytes, small_arrays
+from training.checks import check_idle
 from training.runs import find_run, make_run
 from training.snapshots import save_snapshot
 from training.state import new_state
@@ -82,6 +84,8 @@ def test_tables_on_the_command_line():
     assert train.parse_table("8:128,32:64") == {8: 128, 32: 64}
     assert train.parse_table("0.002") == {4: 0.002}
     assert isinstance(train.parse_table("64")[4], int)
+    with pytest.raises(argparse.ArgumentTypeError, match="given twice"):
+        train.parse_table("8:32,8:16")
 
 
 def test_run_directories(tmp_path):
@@ -117,7 +121,20 @@ def test_checks_before_anything_is_made(data, tmp_path):
     assert "--fmap-base" in failure(*common, "--fmap-base=2", "--preset=demo-32",
                                    "--resolution=16")
     assert "no such snapshot" in failure(*common, "--init-from=77")
+    for option in ("--binary-kimg=1", "--classes-kimg=1", "--grow-d=copy", "--map-noise=0"):
+        assert f"{option.split('=')[0]}: without effect: --variant=rgb" in failure(
+            *common, "--variant=rgb", option)
     assert not list(tmp_path.iterdir())
+
+
+def test_options_of_stages_gone_through_are_refused():
+    check_idle({"classes_kimg", "grow_d", "binary_kimg"}, "2d", "binary")
+    check_idle({"initial_resolution", "rgb_kimg"}, "rgb", "rgb")
+    for name in ("rgb_kimg", "hold_kimg", "fade_kimg", "initial_resolution"):
+        with pytest.raises(UserError, match="begins with stage binary"):
+            check_idle({name}, "c", "binary")
+    with pytest.raises(UserError, match="begins with stage classes"):
+        check_idle({"binary_kimg"}, "2d", "classes")
 
 
 def test_metrics_during_training_are_those_of_run_metrics(tiny_config, tmp_path, monkeypatch, rng):

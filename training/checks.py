@@ -29,6 +29,22 @@ def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb"):
     return config
 
 
+def check_idle(given, variant, first_stage):
+    """Options of stages that this training does not go through are refused, not ignored.
+
+    given: names of the TrainingConfig fields that the user has set.
+    """
+    idle = {"binary_kimg", "classes_kimg", "grow_d", "map_noise"} if variant == "rgb" else set()
+    reason = "--variant=rgb has no stages with maps"
+    if first_stage != "rgb":
+        idle |= {"rgb_kimg", "initial_resolution", "hold_kimg", "fade_kimg"}
+        reason = f"from this snapshot on it begins with stage {first_stage}"
+    if first_stage == "classes":
+        idle.add("binary_kimg")
+    for name in sorted(idle & set(given)):
+        raise UserError(f"--{name.replace('_', '-')}: without effect: {reason}; leave it out")
+
+
 def check_networks(config):
     """At least one feature map everywhere, and a size to start from."""
     finest = config.resolution.bit_length() - 2
