@@ -162,6 +162,7 @@ def describe(record):
     """One line: values and what they were computed from."""
     if "num_pairs" in record:
         parts = [f"{record['num_pairs']:,} pairs", record["distance"]]
+        parts += ["middle of faces"] if record["crop_face"] else []
     else:
         parts = [f"{record['num_fakes']:,} fakes"]
     if record.get("reals"):
