@@ -268,7 +268,7 @@ def test_path_lengths(run, results, monkeypatch, capsys):
     assert w["num_pairs"] == 10 and w["seed"] == 3 and w["distance_hash"] == "abc"
     assert "detector" not in w and "num_reals" not in w and w["crop_face"] is False
     assert run("--metrics=ppl10_wend", "--crop-face") == 0
-    assert "(10 pairs, mean square, middle of faces)" in capsys.readouterr().out
+    assert "10 pairs, mean square, middle of faces" in capsys.readouterr().out
 
 
 def test_a_conditional_network_draws_the_labels_of_its_training_set(run, folder, tmp_path, rng):
