@@ -13,11 +13,13 @@ _EXAMPLES = """\
   python dataset_tool.py create_synthetic --num-images 2000 --resolution 64
   python dataset_tool.py create_from_images --source ~/photos --out datasets/untagged
   python dataset_tool.py create_from_images --source ~/photos --labels labels.json --out datasets/x
+  python dataset_tool.py create_from_masks --source ~/mine --out datasets/mine
   python dataset_tool.py info datasets/modanet
   python dataset_tool.py display datasets/modanet --out sheet.png
 """
 _CREATE = {"create_modanet": create.create_modanet, "create_synthetic": create.create_synthetic,
-           "create_from_images": create.create_from_images}
+           "create_from_images": create.create_from_images,
+           "create_from_masks": create.create_from_masks}
 
 
 def _resolution(text):
@@ -90,6 +92,15 @@ def _build_parser():
     images.add_argument("--labels", metavar="JSON", help="labels to condition networks on: "
                         '{"labels": [["a.png", 3], ...]}, classes or lists of numbers')
     _add_create_options(images, "datasets/untagged")
+    masked = command("create_from_masks", "photos with index-mask PNGs: RGB + one map per class")
+    masked.add_argument("--source", metavar="DIR", help="folder that holds images/, labels/ (or "
+                        "masks/) and classes.txt (or .json); or photos and PNG masks side by side")
+    masked.add_argument("--images", metavar="DIR", help="photos; not given: below --source")
+    masked.add_argument("--masks", metavar="DIR",
+                        help="PNGs named like the photos: 0 background, 1..C the classes")
+    masked.add_argument("--classes", metavar="FILE",
+                        help="names of the classes, one a line or a JSON list")
+    _add_create_options(masked, "datasets/masks")
     info = command("info", "what a data set holds, with the frequency of its classes")
     info.add_argument("data", metavar="DIR", help="folder of the data set")
     display = command("display", "a picture of some images: photo, map, overlay")

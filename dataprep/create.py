@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep import annotations, labels, modanet, sources, synthetic, writer
+from dataprep import annotations, labels, masks, modanet, sources, synthetic, writer
 from dnnlib import dataset_info, util
 from dnnlib.download import file_digest
 
@@ -60,6 +60,25 @@ def create_from_images(config, say):
     recipe = writer.Recipe(sources.PhotoFolder(Path(config.source)), (), config.resolution,
                            config.fit, config.encoding, label_size)
     return _create(config, recipe, items, [], {"source": listed, **options}, say)
+
+
+def create_from_masks(config, say):
+    """Photos and index-mask PNGs of one stem (see dataprep.masks) -> RGB + one map per class."""
+    images, mask_folder, listed = masks.find_folders(config.source, config.images, config.masks,
+                                                     config.classes)
+    classes = masks.read_classes(listed)
+    pairs, skipped = masks.match(images, mask_folder)
+    say(f"{images}: {len(pairs)} photos with a mask, {len(classes)} classes")
+    if len(classes) < masks.IGNORE:
+        say(f"mask value {masks.IGNORE} counts as background")
+    _say_reasons(skipped, say)
+    mask_source = sources.PhotoFolder(mask_folder)
+    items = [writer.Item(name, name, masks.Mask(mask_source, mask, len(classes)))
+             for name, mask in pairs.items()]
+    recipe = writer.Recipe(sources.PhotoFolder(images), classes, config.resolution, config.fit,
+                           config.encoding)
+    options = {"classes": list(classes), "source": masks.listing_digest(images, mask_folder, pairs)}
+    return _create(config, recipe, items, skipped, options, say)
 
 
 def _say_zeros(table, say):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep import annotations, photos, pyramid, sources
+from dataprep import annotations, masks, photos, pyramid, sources
 from dataprep.workers import ordered_map
 from dnnlib import channels, dataset_info, util
 from dnnlib.tflib import tfrecords
@@ -31,12 +31,12 @@ _PROBES = 12  # photos converted to project size and time
 
 @dataclass(frozen=True)
 class Item:
-    """One photo to convert: its id in the data set, its key in the source, its annotations, its
-    conditioning label, float32 [label_size]."""
+    """One photo to convert: its id in the data set, its key in the source, its annotations or mask,
+    its conditioning label, float32 [label_size]."""
 
     image_id: int | str
     key: str
-    photo: annotations.Photo | None = None
+    photo: annotations.Photo | masks.Mask | None = None
     label: np.ndarray | None = field(default=None, compare=False)
 
 
@@ -75,6 +75,8 @@ def convert(recipe, item):
 
 def _labels(photo, size):
     """The label map of a picture of `size`. Raises PhotoError where annotations are not for it."""
+    if isinstance(photo, masks.Mask):
+        return photo.label_map(size)
     if abs(photo.width * size[1] - photo.height * size[0]) > 0.02 * photo.width * size[1]:
         raise photos.PhotoError(f"photo is {size[0]}x{size[1]}, its annotations are for "
                                  f"{photo.width}x{photo.height}")

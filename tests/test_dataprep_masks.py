@@ -1,0 +1,217 @@
+"""Photos with index-mask PNGs: what becomes of them, what is refused, and pairs from them."""
+
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dataset_tool
+from dataprep import masks, sources
+from dataprep.photos import PhotoError
+from dnnlib import channels
+from dnnlib.dataset_info import open_dataset
+from dnnlib.tflib import tfrecords
+from dnnlib.util import UserError
+from tests.data_helpers import FOUR, folder_bytes, photo_bytes, read_jsonl
+
+
+def label_maps(num, num_classes, side=16, seed=5):
+    """Label maps uint8 [num, side, side] of columns that together show every class."""
+    rng = np.random.default_rng(seed)
+    numbers = np.resize(np.arange(num_classes + 1), (num, side))
+    return np.stack([np.tile(rng.permutation(row), (side, 1)) for row in numbers]).astype(np.uint8)
+
+
+def make_masked(path, num=10, classes=FOUR, side=16):
+    """A folder of images/, labels/ (palette PNGs) and classes.txt; returns its label maps."""
+    rng = np.random.default_rng(3)
+    maps = label_maps(num, len(classes), side)
+    for folder in ("images", "labels"):
+        (path / folder).mkdir(parents=True)
+    for i, labels in enumerate(maps):
+        (path / "images" / f"p{i}.jpg").write_bytes(photo_bytes(rng, side, side, quality=95))
+        picture = Image.fromarray(labels).convert("P")
+        picture.putdata(labels.ravel().tolist())
+        picture.save(path / "labels" / f"p{i}.png")
+    (path / "classes.txt").write_text("\n".join(classes) + "\n")
+    return maps
+
+
+def run(*arguments):
+    """The tool in this process."""
+    return dataset_tool.main([str(argument) for argument in arguments])
+
+
+def create(source, out, *options):
+    return run("create_from_masks", "--source", source, "--out", out, "--resolution", 16,
+               "--workers", 1, *options)
+
+
+def stored_labels(data, split="train", level=4):
+    """{id: label map} of a split."""
+    file = tfrecords.RecordFile(data / split / f"{split}-r{level:02d}.tfrecords")
+    ids = json.loads((data / "dataset.json").read_text())["splits"][split]
+    return {image_id: channels.to_label_map(file.read_image(i)[3:].transpose(1, 2, 0), 127)
+            for i, image_id in enumerate(ids)}
+
+
+@pytest.mark.parametrize("num_classes", [1, 4, 40, 255])
+def test_masks_become_class_maps_of_any_number(tmp_path, num_classes):
+    classes = [f"class {i}" for i in range(1, num_classes + 1)]
+    maps = make_masked(tmp_path / "mine", num=max(4, num_classes // 8), classes=classes)
+    create(tmp_path / "mine", tmp_path / "set", "--num-val", 0, "--num-test", 0)
+    info = open_dataset(tmp_path / "set")
+    assert info.num_channels == 3 + num_classes and list(info.classes) == classes
+    stored = stored_labels(tmp_path / "set")
+    assert len(stored) == len(maps)
+    for i, labels in enumerate(maps):
+        np.testing.assert_array_equal(stored[f"p{i}.jpg"], labels)
+    assert run("info", tmp_path / "set") == 0
+    assert run("display", tmp_path / "set", "--out", tmp_path / "sheet.png", "--num", 4) == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        panel = np.asarray(sheet)[:16, 16:32]
+    colours = channels.palette(num_classes)
+    shown = {tuple(colour) for colour in panel.reshape(-1, 3).tolist()}
+    assert shown <= {tuple(colour) for colour in colours.tolist()} and len(shown) > 1
+
+
+def png(values, kind, depth):
+    """Bytes of a PNG of any colour type and depth, packed by hand: values [h, w] below 2^depth."""
+    bits = np.unpackbits(values.astype(np.uint8)[..., None], axis=-1)[..., 8 - depth:]
+    rows = np.packbits(bits.reshape(len(values), -1), axis=-1)
+    head = struct.pack(">IIBBBBB", *values.shape[::-1], depth, kind, 0, 0, 0)
+    palette = [(b"PLTE", bytes(3 << depth))] if kind == 3 else []
+    chunks = [(b"IHDR", head), *palette,
+              (b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))),
+              (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks)
+
+
+@pytest.mark.parametrize("kind", [0, 3])
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_palette_and_grey_of_any_depth(tmp_path, kind, depth):
+    num_classes = min(2**depth - 1, 200)
+    values = np.arange(num_classes + 1, dtype=np.uint8).repeat(3)[None].repeat(2, axis=0)
+    (tmp_path / "a.png").write_bytes(png(values, kind, depth))
+    mask = masks.Mask(sources.PhotoFolder(tmp_path), "a.png", num_classes)
+    np.testing.assert_array_equal(mask.label_map(values.shape[::-1]), values)
+
+
+def test_255_is_background_unless_it_is_a_class(tmp_path):
+    values = np.array([[0, 1, 255]], np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    source = sources.PhotoFolder(tmp_path)
+    assert masks.Mask(source, "a.png", 254).label_map((3, 1)).tolist() == [[0, 1, 0]]
+    assert masks.Mask(source, "a.png", 255).label_map((3, 1)).tolist() == [[0, 1, 255]]
+
+
+def _save(path, values, mode=None):
+    Image.fromarray(np.asarray(values)).convert(mode).save(path)
+
+
+BAD_MASKS = {
+    "above": (lambda path: _save(path, np.uint8([[5] * 16] * 16)), "value 5, above .* \\(4\\)"),
+    "rgb": (lambda path: _save(path, np.uint8([[1] * 16] * 16), "RGB"), "mask has colours"),
+    "grey-alpha": (lambda path: _save(path, np.uint8([[1] * 16] * 16), "LA"), "mask has colours"),
+    "16-bit": (lambda path: _save(path, np.uint16([[1] * 16] * 16)), "mask has 16 bits"),
+    "size": (lambda path: _save(path, np.uint8([[1] * 16] * 15)), "photo is 16x16, its mask 16x15"),
+    "empty": (lambda path: _save(path, np.uint8([[0] * 16] * 16)), "background only$"),
+    "ignored": (lambda path: _save(path, np.uint8([[255] * 16] * 16)), "only \\(value 255 counts"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:60]), "mask is damaged"),
+    "nothing": (lambda path: path.write_bytes(b""), "mask is not a PNG"),
+    "jpeg": (lambda path: Image.new("L", (16, 16)).save(path, "JPEG"), "mask is not a PNG"),
+    "missing": (lambda path: path.unlink(), "photo has no mask"),
+    "doubled": (lambda path: path.with_suffix(".PNG").write_bytes(b""), "several masks")}
+
+
+@pytest.mark.parametrize("kind", BAD_MASKS)
+def test_a_bad_mask_is_skipped_with_its_reason(tmp_path, kind):
+    make_masked(tmp_path / "mine")
+    damage, reason = BAD_MASKS[kind]
+    damage(tmp_path / "mine" / "labels" / "p3.png")
+    create(tmp_path / "mine", tmp_path / "set")
+    line, = read_jsonl(tmp_path / "set" / "skipped.jsonl")
+    assert line["id"] == "p3.jpg"
+    with pytest.raises(PhotoError, match=reason):
+        raise PhotoError(line["reason"])
+    assert sum(open_dataset(tmp_path / "set").splits.values()) == 9
+
+
+def test_masks_without_photos_and_photos_of_one_stem_are_listed(tmp_path):
+    make_masked(tmp_path / "mine")
+    images = tmp_path / "mine" / "images"
+    (images / "p1.jpg").unlink()
+    (images / "p2.png").write_bytes((images / "p2.jpg").read_bytes())
+    create(tmp_path / "mine", tmp_path / "set")
+    reasons = {line["id"]: line["reason"] for line in read_jsonl(tmp_path / "set/skipped.jsonl")}
+    assert reasons == {"p1.png": "mask has no photo", "p2.jpg": "several photos of one stem",
+                       "p2.png": "several photos of one stem"}
+
+
+def test_photos_and_masks_may_lie_side_by_side_or_anywhere(tmp_path):
+    make_masked(tmp_path / "mine")
+    (tmp_path / "flat").mkdir()
+    for file in (tmp_path / "mine").rglob("*.*"):
+        (tmp_path / "flat" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "list.json").write_text(json.dumps(FOUR))
+    create(tmp_path / "mine", tmp_path / "a" / "set")
+    create(tmp_path / "flat", tmp_path / "b" / "set")
+    run("create_from_masks", "--images", tmp_path / "mine/images", "--masks", tmp_path / "flat",
+        "--classes", tmp_path / "list.json", "--out", tmp_path / "c" / "set", "--resolution", 16)
+    sets = [folder_bytes(tmp_path / name) for name in "abc"]
+    assert sets[0] == sets[1]
+    assert sets[2].keys() == sets[0].keys()
+
+
+def test_an_upright_photo_takes_the_mask_of_what_is_seen(tmp_path, rng):
+    """EXIF turns the stored 24x16 photo to 16x24: masks are of the photo as viewers show it."""
+    make_masked(tmp_path / "mine", num=4)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "mine/images/p0.jpg").write_bytes(photo_bytes(rng, 24, 16, exif=exif.tobytes()))
+    Image.fromarray(np.ones((24, 16), np.uint8)).save(tmp_path / "mine/labels/p0.png")
+    create(tmp_path / "mine", tmp_path / "set", "--num-val", 0, "--num-test", 0)
+    assert "p0.jpg" in stored_labels(tmp_path / "set")
+
+
+@pytest.mark.parametrize("text, message", [
+    ("", "0 classes"), ("\n" * 5, "0 classes"), ("a\n\nb", "class 2 has no usable name"),
+    ("a\nb\na", "'a' is given twice"), ("\n".join(map(str, range(256))), "256 classes"),
+    ("[1, 2]", "list of names"), ("[\"a\"", "neither text nor"), ("{}", "list of names"),
+    ("a\x1b[2J", "no usable name"), ("x" * 101, "no usable name"), (b"\xff\xfe", "neither text")])
+def test_class_lists_that_are_none(tmp_path, text, message):
+    path = tmp_path / "classes.txt"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=message):
+        masks.read_classes(path)
+
+
+def test_class_lists_as_editors_save_them(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_bytes("\ufeffhat\r\n coat \r\nÄrmel\r\n".encode())
+    assert masks.read_classes(path) == ("hat", "coat", "Ärmel")
+
+
+def test_what_is_not_given_is_named(tmp_path):
+    with pytest.raises(UserError, match="give --source, or --images too"):
+        run("create_from_masks", "--out", tmp_path / "set")
+    with pytest.raises(UserError, match="give --source, or --classes too"):
+        run("create_from_masks", "--images", tmp_path, "--masks", tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        run("create_from_masks", "--source", tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"classes\.txt: no such file; write the class names"):
+        run("create_from_masks", "--source", tmp_path)
+
+
+def test_a_changed_source_is_another_data_set(tmp_path):
+    make_masked(tmp_path / "mine")
+    create(tmp_path / "mine", tmp_path / "set")
+    assert create(tmp_path / "mine", tmp_path / "set") == 0
+    (tmp_path / "mine" / "classes.txt").write_text("hat\ncoat\nlegs\nboots\n")
+    with pytest.raises(UserError, match="classes is"):
+        create(tmp_path / "mine", tmp_path / "set")
