@@ -1,7 +1,7 @@
 """Order, splits, interruption; the record files and dataset.json.
 
 A data set is written below `<out>/.partial` and moved into place when it is whole. dataset.json
-comes last: a folder without it is unfinished, and is made anew by the same command.
+comes last: a folder without it is unfinished, and the same command goes on from its journal.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep import annotations, masks, photos, pyramid, sources
+from dataprep import annotations, journal, masks, photos, pyramid, sources
 from dataprep.workers import ordered_map
 from dnnlib import channels, dataset_info, util
 from dnnlib.tflib import tfrecords
@@ -27,6 +27,7 @@ SPLITS = ("train", "val", "test")
 SKIPPED = "skipped.jsonl"
 _PARTIAL = ".partial"
 _PROBES = 12  # photos converted to project size and time
+_CHECKPOINT_PHOTOS = 128  # what a killed run loses at most, besides those under way
 
 
 @dataclass(frozen=True)
@@ -145,37 +146,56 @@ def is_finished(out, options):
     return True
 
 
-def write_dataset(out, recipe, splits, skipped, options, workers):
+def write_dataset(out, recipe, splits, skipped, options, workers, say=print):
     """Convert `splits` {split: [Item]} into the folder `out`; returns what dataset.json says.
 
-    `skipped` [{"id", "reason"}] lists photos left out before; the unreadable ones are added to it.
-    Raises UserError where the disk is full, nothing could be converted, or another process is at
-    work in `out`.
+    Goes on where an interrupted run of the same data set stopped; the result is the same, byte for
+    byte. `skipped` [{"id", "reason"}] lists photos left out before; the unreadable ones are added
+    to it. Raises UserError where the disk is full, nothing could be converted, or another process
+    is at work in `out`.
     """
     out = Path(out)
+    items = [(split, item) for split in splits for item in splits[split]]
+    tally = Tally(recipe.classes, recipe.resolution, recipe.label_size, splits)
     with util.only_process(out, "making this data set"), _explain_full_disk(out):
-        _remove_unfinished(out)
-        work = out / _PARTIAL
-        work.mkdir()
-        ids, counts, digest = _write_splits(work, recipe, splits, skipped, workers)
+        if is_finished(out, options):  # by another process, since this one began
+            return util.read_json(out / dataset_info.FILE_NAME)
+        header = _header(recipe, items, options)
+        done = _begin(out, header, say)
+        if done.entries:
+            say(f"{out}: going on behind the {len(done.entries)} of {len(items)} photos that an "
+                "interrupted run converted")
+        _write_records(out / _PARTIAL, recipe, items, (header, done), tally, skipped, workers)
         lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in skipped]
         util.atomic_write(out / SKIPPED, "".join(lines))
-        if not ids["train"]:
+        if not tally.ids["train"]:
+            remove_work(out)  # to continue would be to find the same photos unusable again
             raise util.UserError(f"{out}: no training photo could be converted; "
                                  f"{out / SKIPPED} has the reasons")
-        for folder in work.iterdir():
-            os.replace(folder, out / folder.name)
-        work.rmdir()
-        content = {
-            "format_version": dataset_info.FORMAT_VERSION, "complete": True,
-            "name": out.resolve().name, "resolution": recipe.resolution,
-            "num_channels": channels.num_channels(recipe.classes),
-            "classes": list(recipe.classes), "label_size": recipe.label_size,
-            "encoding": recipe.encoding, "splits": ids, "class_counts": counts,
-            "options": options, "digest": digest,
-            "skipped": sum("annotation" not in entry for entry in skipped)}
-        util.write_json(out / dataset_info.FILE_NAME, content)
-    return content
+        _finish(out, recipe, tally, skipped, options)
+        return util.read_json(out / dataset_info.FILE_NAME)
+
+
+def _finish(out, recipe, tally, skipped, options):
+    """Move the splits into place and write dataset.json. The journal goes last: a run that is
+    killed in here is continued from it."""
+    work = out / _PARTIAL
+    for split in filter(tally.ids.get, tally.ids):
+        if recipe.label_size:
+            _write_labels(dataset_info.labels_path(work, split), tally.labels[split],
+                          recipe.label_size)
+    for folder in sorted(path for path in work.iterdir() if path.is_dir()):
+        os.replace(folder, out / folder.name)
+    content = {
+        "format_version": dataset_info.FORMAT_VERSION, "complete": True,
+        "name": out.resolve().name, "resolution": recipe.resolution,
+        "num_channels": channels.num_channels(recipe.classes),
+        "classes": list(recipe.classes), "label_size": recipe.label_size,
+        "encoding": recipe.encoding, "splits": tally.ids, "class_counts": tally.class_counts(),
+        "options": options, "digest": tally.digest(),
+        "skipped": sum("annotation" not in entry for entry in skipped)}
+    util.write_json(out / dataset_info.FILE_NAME, content)
+    remove_work(out)
 
 
 @contextlib.contextmanager
@@ -187,53 +207,179 @@ def _explain_full_disk(out):
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise util.UserError(f"{out}: the disk is full; free some space and run the same command "
-                             "again, which replaces the unfinished files") from None
+                             "again, which goes on from here") from None
 
 
-def _remove_unfinished(out):
-    """Remove what an interrupted run left. Raises UserError rather than remove anything else."""
-    shutil.rmtree(out / _PARTIAL, ignore_errors=True)
+# Interruption
+
+def _header(recipe, items, options):
+    """What tells one data set from another, before anything is converted."""
+    listed = hashlib.sha256()
+    for split, item in items:
+        listed.update(f"{split}\0{item.image_id}\0{item.key}\0".encode("utf-8", "surrogateescape"))
+        if recipe.label_size:
+            listed.update(item.label.tobytes())
+    return {"format_version": dataset_info.FORMAT_VERSION, "options": options,
+            "classes": list(recipe.classes), "resolution": recipe.resolution, "fit": recipe.fit,
+            "encoding": recipe.encoding, "label_size": recipe.label_size,
+            "photos": listed.hexdigest()}
+
+
+def _begin(out, header, say):
+    """The Progress of an interrupted run of the same data set, whose files are made ready; else an
+    empty one, and what is in the way is removed.
+
+    Raises UserError rather than remove anything that is no part of a data set.
+    """
+    work = out / _PARTIAL
+    _refuse_foreign(out)
+    done, there = journal.read_journal(work, header)
+    if done.entries:
+        _take_back(out, work)
+        if all(_size(work / name) >= size for name, size in done.sizes.items()):
+            _remove_temporary(out)
+            return done
+        say(f"{out}: the unfinished files are damaged; starting over")
+    elif there not in (None, header):
+        say(f"{out}: replacing the unfinished files of another data set "
+            f"({_differences(there, header)})")
+    remove_work(out)
+    _remove_temporary(out)
+    for split in SPLITS:
+        shutil.rmtree(out / split, ignore_errors=True)
+    work.mkdir()
+    return journal.Progress()
+
+
+def _refuse_foreign(out):
+    """Raise UserError where a split's folder has files in it that no data set has."""
     for folder in (out / split for split in SPLITS):
-        if folder.is_dir():
-            foreign = [path.name for path in folder.iterdir()
-                       if path.suffix not in (".tfrecords", ".labels")]
-            if foreign:
-                raise util.UserError(f"{folder}: in the way, and no part of a data set "
-                                     f"({foreign[0]} is in it); choose another --out or move it")
-            shutil.rmtree(folder)
+        foreign = [path.name for path in folder.iterdir()
+                   if path.suffix not in (".tfrecords", ".labels")] if folder.is_dir() else []
+        if foreign:
+            raise util.UserError(f"{folder}: in the way, and no part of a data set "
+                                 f"({foreign[0]} is in it); choose another --out or move it")
 
 
-def _write_splits(work, recipe, splits, skipped, workers):
-    """Write all record files. Returns ({split: [ids]}, {split: class counts}, digest)."""
-    items = [(split, item) for split in splits for item in splits[split]]
-    ids = {split: [] for split in splits}
-    sums = {split: np.zeros((2, len(recipe.classes))) for split in splits}
-    labels = {split: [] for split in splits}
-    identity = [list(recipe.classes), recipe.resolution, *filter(None, [recipe.label_size])]
-    digest = hashlib.sha256(json.dumps(identity).encode())
+def _take_back(out, work):
+    """Splits that were moved into place already go back to the unfinished files."""
+    for folder in (out / split for split in SPLITS):
+        if folder.is_dir() and not (work / folder.name).exists():
+            os.replace(folder, work / folder.name)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_temporary(out):
+    """Remove what a killed run left of files that are written beside and renamed."""
+    for pattern in (f".{dataset_info.FILE_NAME}.*.tmp", f".{SKIPPED}.*.tmp",
+                    f"{_PARTIAL}/*/.*.labels.*.tmp"):
+        for path in out.glob(pattern):
+            path.unlink()
+
+
+def remove_work(out):
+    """Remove the unfinished files."""
+    shutil.rmtree(Path(out) / _PARTIAL, ignore_errors=True)
+
+
+def unfinished_bytes(out):
+    """What the unfinished files take on the disk."""
+    return sum(path.stat().st_size for path in (Path(out) / _PARTIAL).glob("*/*"))
+
+
+def _size(path):
+    """Bytes of a file; -1 where there is none."""
+    return path.stat().st_size if path.is_file() else -1
+
+
+def _differences(there, here):
+    """What tells two headers apart, in words."""
+    there, here = ({**header, **header.get("options", {})} for header in (there, here))
+    different = [f"{key} was {there.get(key)!r}, is {here.get(key)!r}"
+                 for key in sorted(there.keys() | here.keys())
+                 if there.get(key) != here.get(key) and key not in ("options", "classes")]
+    return "; ".join(different) or "other classes"
+
+
+# Records
+
+class Tally:
+    """What dataset.json says of the images: ids by split, class counts, and one digest of all.
+
+    The digest is sha256 over JSON [classes, resolution] ([..., label_size] where there are labels),
+    then for each image "split id ", the sha256 of its pixels at the largest level and its label.
+    """
+
+    def __init__(self, classes, resolution, label_size, splits):
+        self._classes = classes
+        self._sums = {split: np.zeros((2, len(classes))) for split in splits}
+        identity = [list(classes), resolution, *filter(None, [label_size])]
+        self._digest = hashlib.sha256(json.dumps(identity).encode())
+        self.ids = {split: [] for split in splits}
+        self.labels = {split: [] for split in splits}
+
+    def add(self, split, image_id, pixels_digest, shares, label=None):
+        """Count one image: sha256 of its pixels, area share of each class, float32 [label_size].
+        """
+        self.ids[split].append(image_id)
+        self._sums[split] += [np.greater(shares, 0), shares]
+        self._digest.update(f"{split} {image_id} ".encode() + pixels_digest)
+        if label is not None:
+            self.labels[split].append(label)
+            self._digest.update(label.tobytes())
+
+    def digest(self):
+        """sha256, hexadecimal."""
+        return self._digest.hexdigest()
+
+    def class_counts(self):
+        """{split: {class: {"images": that show it, "pixels": mean share of an image's area}}}."""
+        return {split: {name: {"images": int(images),
+                               "pixels": round(share / max(len(self.ids[split]), 1), 8)}
+                        for name, images, share in zip(self._classes, *sums)}
+                for split, sums in self._sums.items()}
+
+
+def _write_records(work, recipe, items, journalled, tally, skipped, workers):
+    """Write the records of `items` [(split, Item)] behind those that are there already.
+
+    `journalled`: (header, Progress). Everything is counted in `tally`, or added to `skipped`.
+    """
+    header, done = journalled
+    for (split, item), entry in zip(items, done.entries):
+        _count(split, item, entry, tally, skipped)
+    rest = items[len(done.entries):]
+    results = convert_all(recipe, [item for _, item in rest], workers)
     levels = range(tfrecords.MIN_LEVEL, recipe.resolution.bit_length())
-    with _SplitFiles(work, levels) as files, \
-            util.progress(total=len(items), desc="converting", unit="photo") as bar:
-        for split in filter(splits.get, splits):
-            files.open(split)
-        results = convert_all(recipe, [item for _, item in items], workers)
-        for (split, item), result in zip(items, results):
+    splits = dict.fromkeys(split for split, _ in items)
+    with _SplitFiles(work, splits, levels, done.sizes) as files, \
+            journal.Journal(work, header, done) as book, \
+            util.progress(total=len(rest), desc="converting", unit="photo") as bar:
+        for number, ((split, item), result) in enumerate(zip(rest, results), 1):
+            if isinstance(result, Converted):
+                files.write(split, result.records)
+            entry = _entry(split, item, result)
+            book.add(entry)
+            _count(split, item, entry, tally, skipped)
+            if number % _CHECKPOINT_PHOTOS == 0 or number == len(rest):
+                book.checkpoint(files.sync())
             bar.update()
-            if isinstance(result, str):
-                skipped.append({"id": item.image_id, "reason": result})
-                continue
-            files.write(split, result.records)
-            ids[split].append(item.image_id)
-            sums[split] += [np.greater(result.shares, 0), result.shares]
-            digest.update(f"{split} {item.image_id} ".encode() + result.digest)
-            if recipe.label_size:
-                labels[split].append(item.label)
-                digest.update(item.label.tobytes())
-    if recipe.label_size:
-        for split in filter(splits.get, splits):
-            _write_labels(dataset_info.labels_path(work, split), labels[split], recipe.label_size)
-    counts = {split: _class_counts(recipe.classes, sums[split], len(ids[split])) for split in sums}
-    return ids, counts, digest.hexdigest()
+
+
+def _entry(split, item, result):
+    """A photo's line in the journal."""
+    if isinstance(result, str):
+        return {"id": item.image_id, "reason": result}
+    return {"id": item.image_id, "split": split, "digest": result.digest.hex(),
+            "shares": result.shares}
+
+
+def _count(split, item, entry, tally, skipped):
+    """Count a photo of the journal as written or as left out."""
+    if "reason" in entry:
+        skipped.append({"id": entry["id"], "reason": entry["reason"]})
+    else:
+        tally.add(split, entry["id"], bytes.fromhex(entry["digest"]), entry["shares"], item.label)
 
 
 def _write_labels(path, rows, label_size):
@@ -243,36 +389,39 @@ def _write_labels(path, rows, label_size):
     util.atomic_write(path, content.getvalue())
 
 
-def _class_counts(classes, sums, num_photos):
-    """{class: {"images": photos that show it, "pixels": mean share of a photo's area}}."""
-    return {name: {"images": int(images), "pixels": round(share / max(num_photos, 1), 8)}
-            for name, images, share in zip(classes, *sums)}
-
-
 class _SplitFiles:
-    """Record files below `work`, one for each split and level; on disk when the block ends well."""
+    """Record files below `work`, one for each split and level, cut to `sizes` {name: bytes}."""
 
-    def __init__(self, work, levels):
-        self._work, self._levels, self._files = work, levels, {}
+    def __init__(self, work, splits, levels, sizes):
+        self._work, self._written = work, set()
+        self._files = {}
+        for split in splits:
+            (work / split).mkdir(exist_ok=True)
+            for level in levels:
+                name = f"{split}/{split}-r{level:02d}.tfrecords"
+                file = open(work / name, "ab")  # noqa: SIM115 - closed by __exit__
+                file.truncate(sizes.get(name, 0))
+                self._files[split, level] = file
 
     def __enter__(self):
         return self
 
-    def __exit__(self, kind, *_):
-        for file in self._files.values():
-            if kind is None:
-                file.flush()
-                os.fsync(file.fileno())
-            file.close()
-
-    def open(self, split):
-        """Make the split's folder and files."""
-        (self._work / split).mkdir()
-        for level in self._levels:
-            path = self._work / split / f"{split}-r{level:02d}.tfrecords"
-            self._files[split, level] = open(path, "xb")  # noqa: SIM115 - closed by __exit__
+    def __exit__(self, *_):
+        with contextlib.ExitStack() as stack:  # a full disk can fail one; the others are closed
+            for file in self._files.values():
+                stack.callback(file.close)
 
     def write(self, split, records):
         """Append one image's framed records {level: bytes}."""
         for level, record in records.items():
             self._files[split, level].write(record)
+            self._written.add(self._files[split, level])
+
+    def sync(self):
+        """Bring everything onto the disk; returns {name: bytes}."""
+        for file in self._written:
+            file.flush()
+            os.fsync(file.fileno())
+        self._written.clear()
+        return {Path(file.name).relative_to(self._work).as_posix(): file.tell()
+                for file in self._files.values()}
