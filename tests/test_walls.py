@@ -16,7 +16,8 @@ WITHOUT_TENSORFLOW = [
     "dataprep.annotations", "dataprep.pyramid", "dataprep.writer",
     "metrics.metric_base", "metrics.frechet_inception_distance",
     "metrics.kernel_inception_distance", "metrics.inception_score", "metrics.precision_recall",
-    "metrics.judge", "metrics.sources", "dnnlib.class_counts", "dnnlib.charts"]
+    "metrics.judge", "metrics.sources", "dnnlib.class_counts", "dnnlib.charts",
+    "dnnlib.html"]
 
 
 def imports(path):

@@ -1,0 +1,109 @@
+"""Pages of reports: well-formed, self-contained, and nothing from the data becomes markup."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dnnlib import html
+
+EVIL = '<script>alert(1)</script>"\'&amp;\x1b[2J\u202e\ud800'
+VOID = {"meta", "img", "rect"}
+
+
+class Reader(HTMLParser):
+    """Every tag with its attributes, the text, and whether tags close in order."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text, self.open = [], "", []
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def names(self):
+        return [tag for tag, _ in self.tags]
+
+
+def full_page(text="plain"):
+    page = html.Page(text)
+    page.heading(text)
+    page.text(text)
+    page.table([text, "n"], [[text, 3], ["b", 0.25]], [[0, 1], [0, 0]])
+    page.bars([text, "b"], {text: [1, 2], "other": [0, 4]})
+    page.picture(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), text)
+    return page.render()
+
+
+def test_texts_from_the_data_do_not_become_markup():
+    plain, evil = Reader(full_page()), Reader(full_page(EVIL))
+    assert plain.names() == evil.names() and "script" not in evil.names()
+    assert evil.text.count("<script>alert(1)</script>\"'&amp;\\u001b[2J\\u202e\\ud800") >= 6
+    assert [sorted(attributes) for _, attributes in plain.tags] == [
+        sorted(attributes) for _, attributes in evil.tags]
+    assert full_page(EVIL).encode()
+
+
+def test_a_page_needs_nothing_from_elsewhere():
+    page = full_page()
+    reader = Reader(page)
+    for _, attributes in reader.tags:
+        for name in ("src", "href"):
+            assert attributes.get(name, "data:").startswith("data:")
+    assert not re.search(r"@import|url\(", page) and page.startswith("<!DOCTYPE html>")
+
+
+def test_pictures_are_in_the_page():
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    page = html.Page("t")
+    page.picture(pixels, "exact")
+    page.picture(pixels, "small", kind="JPEG")
+    sources = [attributes["src"] for tag, attributes in Reader(page.render()).tags if tag == "img"]
+    kinds = [source.partition(";")[0] for source in sources]
+    assert kinds == ["data:image/png", "data:image/jpeg"]
+    data = base64.b64decode(sources[0].partition(",")[2])
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
+
+
+def test_bars_are_as_long_as_their_values():
+    chart = html.bar_chart(["a", "b", "c"], {"x": [1, 2, 0], "y": [4, 0.5, 3]}, "{:.1f} %")
+    root = ElementTree.fromstring(chart)
+    space = "{http://www.w3.org/2000/svg}"
+    bars = [float(bar.get("width")) for bar in root.iter(space + "rect")][2:]
+    np.testing.assert_allclose(np.array(bars) / max(bars), [.25, 1, .5, .125, 0, .75], atol=1e-3)
+    texts = [text.text for text in root.iter(space + "text")]
+    assert texts == ["x", "y", "a", "1.0 %", "4.0 %", "b", "2.0 %", "0.5 %", "c", "0.0 %", "3.0 %"]
+    width, height = float(root.get("width")), float(root.get("height"))
+    for bar in root.iter(space + "rect"):
+        assert float(bar.get("x")) + float(bar.get("width")) <= width
+        assert float(bar.get("y")) + float(bar.get("height")) <= height
+
+
+def test_charts_of_nothing_and_of_zeros():
+    ElementTree.fromstring(html.bar_chart([], {"x": []}))
+    assert 'width="0.0"' in html.bar_chart(["a"], {"x": [0]})
+    for value in (-1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="negative or not finite"):
+            html.bar_chart(["a"], {"x": [value]})
+
+
+def test_rows_are_as_long_as_the_head():
+    with pytest.raises(ValueError, match="row of 1 cells in a table of 2"):
+        html.Page("t").table(["a", "b"], [[1]])
