@@ -1,0 +1,267 @@
+"""How fast data sets are made and read: the whole conversion, its stages, its memory, the stream
+that training reads. Photos are those of --source, repeated where more are asked for."""
+
+import collections
+import contextlib
+import functools
+import importlib
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import PIL
+
+from benchmarks.detector import ROOT, cpu_name
+from benchmarks.processes import run_measured
+from dataprep import annotations, modanet, pyramid, sources, synthetic, writer
+from dnnlib import channels, util
+from dnnlib.tflib import tfrecords
+
+# What is timed, in the order of the table: (module, name there) -> stage. A stage's time is its
+# own: without that of the stages that it calls.
+STAGES = {
+    ("dataprep.photos", "decode_photo"): "JPEG decoding",
+    ("dataprep.annotations", "label_map"): "polygons",
+    ("dataprep.pyramid", "build_image"): "resizing",
+    ("dataprep.pyramid", "levels"): "pyramid",
+    ("dnnlib.tflib.tfrecords", "_encode_rgb"): "colours",
+    ("zlib", "compress"): "zlib of the maps",
+    ("dnnlib.tflib.tfrecords", "encode_record"): "joining",
+    ("dnnlib.tflib.tfrecords", "masked_crc32c"): "CRC",
+    ("dnnlib.tflib.tfrecords", "frame"): "framing",
+    ("dataprep.writer", "convert"): "reading, digest, shares",
+}
+READ_AHEAD = 12  # minibatches that a stream has ready after a pause, or a few more
+DRAWN = 60  # different photos without --source
+MINIBATCH = {512: 16, 256: 32, 128: 32, 64: 64}  # of the stream; 128 below
+
+EXAMPLES = """\
+  python -m benchmarks.dataset --source=~/modanet --num-images=800
+  python -m benchmarks.dataset --num-images=100 --resolution=64 --out=dataset.json
+  python -m benchmarks.dataset --source=~/modanet --num-images=800 --plan=52377
+"""
+
+
+def main(argv):
+    """Measure, print and, if asked to, write JSON. Returns the exit status."""
+    options = parse_options(argv)
+    result = {"photos": str(options.source or "drawn"), "resolution": options.resolution,
+              "encoding": options.encoding, "workers": options.workers, "cpu": cpu_name(),
+              "versions": {"python": platform.python_version(), "numpy": np.__version__,
+                           "pillow": PIL.__version__},
+              "load_average_before": round(os.getloadavg()[0], 2)}
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(options.source or Path(folder) / "drawn").expanduser()
+        if not options.source:
+            synthetic.draw_all(source, min(DRAWN, options.num_images), 0, options.workers)
+        result["stages_ms"] = measure_stages(source, options)
+        result |= measure_conversions(source, Path(folder), options)
+        result["reading"] = measure_reading(Path(folder) / f"out{options.num_images}", options)
+        if options.plan:
+            result["plan"] = measure_plan(source, Path(folder), options)
+    result["load_average_after"] = round(os.getloadavg()[0], 2)
+    text = json.dumps(result, indent=1)
+    print(text)
+    if options.out:
+        util.atomic_write(options.out, text + "\n")
+    return 0
+
+
+def parse_options(argv):
+    """The command line. Raises UserError where a number makes no sense."""
+    parser = util.argument_parser(__doc__, EXAMPLES)
+    add = parser.add_argument
+    add("--source", metavar="DIR", help="ModaNet's layout: annotations/ and images/; not given: "
+        "drawn figures")
+    add("--num-images", type=int, default=400, metavar="N", help="photos of the larger of two "
+        "conversions; the smaller has a quarter")
+    add("--resolution", type=int, default=512, metavar="N", help="side of the largest level")
+    add("--encoding", choices=tfrecords.ENCODINGS, default="webp", help="of the records")
+    add("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
+        help="processes of the conversion")
+    add("--rounds", type=int, default=5, help="of reading at each resolution, in turns")
+    add("--round-sec", type=float, default=2.0, metavar="SEC", help="length of a round")
+    add("--plan", type=int, default=0, metavar="N", help="measure a dry run of N photos too")
+    add("--out", metavar="FILE", help="write the JSON there too")
+    options = parser.parse_args(argv)
+    if options.num_images < 20 or options.rounds < 1 or options.workers < 1 or options.plan < 0:
+        raise util.UserError("--num-images must be 20 or more, --rounds and --workers 1 or more, "
+                             "--plan 0 or more")
+    return options
+
+
+# Stages
+
+def measure_stages(source, options):
+    """{stage: milliseconds of processor time a photo}, in one process, after a warm-up."""
+    labelled = annotations.load_annotations(source / "annotations" / modanet.TRAIN_JSON,
+                                            len(annotations.MODANET_CLASSES))
+    folder = sources.open_source(source / "images")
+    items = [writer.Item(image_id, folder.find(image_id, photo.file_name), photo)
+             for image_id, photo in sorted(labelled.photos.items()) if photo.instances]
+    items = items[:max(1, options.num_images // 4)]
+    recipe = writer.Recipe(folder, annotations.MODANET_CLASSES, options.resolution,
+                           pyramid.FITS[0], options.encoding)
+    times = collections.Counter()
+    for item in items[:5]:
+        writer.convert(recipe, item)
+    with timed_functions(STAGES, times):
+        for item in util.progress(items, desc="stages", unit="photo"):
+            writer.convert(recipe, item)
+    stages = {stage: round(times[stage] / len(items) * 1e3, 3) for stage in STAGES.values()}
+    return stages | {"sum": round(sum(times.values()) / len(items) * 1e3, 3)}
+
+
+@contextlib.contextmanager
+def timed_functions(stages, times):
+    """While it lasts, the functions {(module, name): stage} add their own processor time to
+    `times` {stage: seconds}, without that of the timed functions that they call."""
+    inner = [0.0]  # of each function that is running: the time of those it has called
+
+    def timed(function, stage):
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            inner.append(0.0)
+            started = time.process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent = time.process_time() - started
+                times[stage] += spent - inner.pop()
+                inner[-1] += spent
+        return call
+
+    places = [(importlib.import_module(module), name) for module, name in stages]
+    originals = [getattr(module, name) for module, name in places]
+    try:
+        for (module, name), function, stage in zip(places, originals, stages.values()):
+            setattr(module, name, timed(function, stage))
+        yield
+    finally:
+        for (module, name), function in zip(places, originals):
+            setattr(module, name, function)
+
+
+# The whole conversion
+
+def measure_conversions(source, folder, options):
+    """Two conversions by the command itself, a quarter of the photos and all: throughput,
+    bytes, memory of either."""
+    counts = [options.num_images // 4, options.num_images]
+    runs = {}
+    for count in util.progress(counts, desc="conversions", unit="run"):
+        raw, out = folder / f"raw{count}", folder / f"out{count}"
+        make_source(source, raw, count)
+        runs[count] = run_measured(create_command(raw, out, options), ROOT)
+        shutil.rmtree(raw)
+    few, many = (runs[count] for count in counts)
+    more, content = counts[1] - counts[0], util.read_json(out / "dataset.json")
+    photos = sum(map(len, content["splits"].values()))
+    sizes = collections.Counter()
+    for path in out.glob("*/*.tfrecords"):
+        sizes[str(1 << int(path.stem[-2:]))] += path.stat().st_size / photos / 1e6
+    return {
+        "conversions": {count: {key: round(value, 2) for key, value in run.items()}
+                        for count, run in runs.items()},
+        "photos_per_sec": round(counts[1] / many["wall_sec"], 1),
+        "photos_per_sec_without_start": round(more / (many["wall_sec"] - few["wall_sec"]), 1),
+        "cpu_ms_per_photo": round((many["cpu_sec"] - few["cpu_sec"]) / more * 1e3, 2),
+        "mb_per_photo": round(sum(sizes.values()), 4),
+        "mb_per_photo_by_resolution": {side: round(sizes[side], 5)
+                                       for side in sorted(sizes, key=int, reverse=True)}}
+
+
+def create_command(raw, out, options):
+    """The command line of a conversion."""
+    return [sys.executable, "dataset_tool.py", "create_modanet", f"--source={raw}", f"--out={out}",
+            f"--resolution={options.resolution}", f"--encoding={options.encoding}",
+            f"--workers={options.workers}"]
+
+
+def make_source(source, raw, count):
+    """A folder `raw` of `count` annotated photos: those of `source` that have annotations, again
+    and again. Repeated photos are hard links to one copy."""
+    content = util.read_json(source / "annotations" / modanet.TRAIN_JSON)
+    parts = collections.defaultdict(list)
+    for entry in content["annotations"]:
+        parts[entry["image_id"]].append(entry)
+    images = [entry for entry in content["images"] if parts[entry["id"]]]
+    (raw / "images").mkdir(parents=True)
+    result = content | {"images": [], "annotations": []}
+    for image_id in range(1, count + 1):
+        place = (image_id - 1) % len(images)
+        name, first = f"{image_id:07d}.jpg", f"{place + 1:07d}.jpg"
+        if image_id == place + 1:
+            shutil.copyfile(source / "images" / images[place]["file_name"], raw / "images" / name)
+        else:
+            os.link(raw / "images" / first, raw / "images" / name)
+        result["images"].append(images[place] | {"id": image_id, "file_name": name})
+        result["annotations"] += [entry | {"id": len(result["annotations"]) + i,
+                                           "image_id": image_id}
+                                  for i, entry in enumerate(parts[images[place]["id"]], 1)]
+    util.atomic_write(raw / "annotations" / modanet.TRAIN_JSON,
+                      json.dumps(result, separators=(",", ":")))
+
+
+def measure_plan(source, folder, options):
+    """What the command does before it writes, for `options.plan` photos: time and memory."""
+    raw = folder / "planned"
+    make_source(source, raw, options.plan)
+    command = create_command(raw, folder / "nowhere", options) + ["--dry-run"]
+    run = run_measured(command, ROOT)
+    size = (raw / "annotations" / modanet.TRAIN_JSON).stat().st_size
+    return {"photos": options.plan, "annotations_mb": round(size / 1e6, 1)} | {
+        key: round(value, 2) for key, value in run.items()}
+
+
+# Reading
+
+def measure_reading(data, options):
+    """{resolution: {"images_per_sec", ...}} of training's stream with all channels.
+
+    Rounds at the resolutions take turns; the files have been read before, so they lie in memory.
+    """
+    from training.dataset import TrainingStream  # here: it brings TensorFlow, which takes seconds
+    num_channels = channels.num_channels(annotations.MODANET_CLASSES)
+    rounds = {}
+    for resolution in sorted({options.resolution, min(32, options.resolution)}):
+        minibatch = MINIBATCH.get(resolution, 128)
+        stream = iter(TrainingStream([data], resolution=resolution, num_channels=num_channels,
+                                     minibatch=minibatch, seed=0))
+        rounds[resolution] = (minibatch, stream, [])
+        next(stream)  # the function is traced
+    for _ in util.progress(range(options.rounds), desc="reading", unit="round"):
+        for minibatch, stream, measured in rounds.values():
+            measured.append(read_for(stream, minibatch, options.round_sec))
+    return {resolution: reading_summary(minibatch, measured)
+            for resolution, (minibatch, _, measured) in rounds.items()}
+
+
+def read_for(stream, minibatch, seconds):
+    """(images, wall seconds, processor seconds) of reading at least so long."""
+    for _ in range(READ_AHEAD):
+        next(stream)
+    wall, cpu, images = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - wall < seconds:
+        next(stream)
+        images += minibatch
+    return images, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def reading_summary(minibatch, measured):
+    """Medians over rounds [(images, wall seconds, processor seconds)], and the best."""
+    images, wall, cpu = np.array(measured, np.float64).T
+    return {"minibatch": minibatch,
+            "images_per_sec": round(float(np.median(images / wall)), 1),
+            "images_per_sec_best": round(float((images / wall).max()), 1),
+            "cpu_ms_per_image": round(float(np.median(cpu / images)) * 1e3, 4)}
+
+
+if __name__ == "__main__":
+    util.run_main(main)
