@@ -166,12 +166,19 @@ def label_map(photo, size):
     Polygons are scaled where the picture has another size than the annotation file says. Larger
     instances are painted first, so that a belt stays visible on a dress; ties keep their order.
     """
+    return label_map_and_overlap(photo, size)[0]
+
+
+def label_map_and_overlap(photo, size):
+    """(label map, see `label_map`; share of all instances' area that lies under another one)."""
     scale = np.array([size[0] / photo.width, size[1] / photo.height])
     masks = []
     for instance in photo.instances:
         polygons = [(polygon.reshape(-1, 2) * scale).ravel() for polygon in instance.polygons]
         masks.append((encode_mask(polygons, *size), instance.label))
     labels = np.zeros((size[1], size[0]), np.uint8)
-    for encoded, label in sorted(masks, key=lambda pair: -int(coco_mask.area(pair[0]))):
+    areas = [int(coco_mask.area(encoded)) for encoded, _ in masks]
+    for number in sorted(range(len(masks)), key=lambda number: -areas[number]):
+        encoded, label = masks[number]
         labels[decode_mask(encoded)] = label
-    return labels
+    return labels, 1 - int(np.count_nonzero(labels)) / sum(areas) if any(areas) else 0.0

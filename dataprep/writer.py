@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep import annotations, journal, masks, photos, pyramid, sources
+from dataprep import annotations, journal, masks, photos, pyramid, sources, statistics
 from dataprep.workers import ordered_map
 from dnnlib import channels, dataset_info, util
 from dnnlib.tflib import tfrecords
@@ -56,32 +56,39 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Converted:
-    """A converted item: framed records by level, hash of the top level, area share by class."""
+    """A converted item: framed records by level, hash of the top level, area share by class; the
+    photo's width and height, and the overlap of its instances (dataprep.statistics)."""
 
     records: dict
     digest: bytes
     shares: tuple
+    size: tuple
+    overlap: float | None
 
 
 def convert(recipe, item):
     """Item -> Converted. Raises photos.PhotoError where this photo cannot be used."""
     photo = photos.decode_photo(recipe.source.read(item.key))
-    labels = _labels(item.photo, photo.size) if recipe.classes else None
+    labels, overlap = _labels(item.photo, photo.size) if recipe.classes else (None, None)
     image = pyramid.build_image(photo, labels, len(recipe.classes), recipe.resolution, recipe.fit)
     records = {level: tfrecords.frame(tfrecords.encode_record(smaller, recipe.encoding))
                for level, smaller in pyramid.levels(image, tfrecords.MIN_LEVEL).items()}
     shares = image[channels.SEGMAPS].mean(axis=(1, 2), dtype=np.float64) / 255
-    return Converted(records, hashlib.sha256(image.tobytes()).digest(), tuple(shares.tolist()))
+    return Converted(records, hashlib.sha256(image.tobytes()).digest(), tuple(shares.tolist()),
+                     photo.size, overlap)
 
 
 def _labels(photo, size):
-    """The label map of a picture of `size`. Raises PhotoError where annotations are not for it."""
+    """(label map, overlap of its instances or None) of a picture of `size`.
+
+    Raises PhotoError where annotations are not for it.
+    """
     if isinstance(photo, masks.Mask):
-        return photo.label_map(size)
+        return photo.label_map(size), None
     if abs(photo.width * size[1] - photo.height * size[0]) > 0.02 * photo.width * size[1]:
         raise photos.PhotoError(f"photo is {size[0]}x{size[1]}, its annotations are for "
                                  f"{photo.width}x{photo.height}")
-    return annotations.label_map(photo, size)
+    return annotations.label_map_and_overlap(photo, size)
 
 
 def check_splits(num_val, num_test, num_items):
@@ -194,6 +201,7 @@ def _finish(out, recipe, tally, skipped, options):
         "encoding": recipe.encoding, "splits": tally.ids, "class_counts": tally.class_counts(),
         "options": options, "digest": tally.digest(),
         "skipped": sum("annotation" not in entry for entry in skipped)}
+    tally.statistics.write(out)
     util.write_json(out / dataset_info.FILE_NAME, content)
     remove_work(out)
 
@@ -272,6 +280,7 @@ def _take_back(out, work):
 def _remove_temporary(out):
     """Remove what a killed run left of files that are written beside and renamed."""
     for pattern in (f".{dataset_info.FILE_NAME}.*.tmp", f".{SKIPPED}.*.tmp",
+                    f".{statistics.FILE_NAME}.*.tmp",
                     f"{_PARTIAL}/*/.*.labels.*.tmp"):
         for path in out.glob(pattern):
             path.unlink()
@@ -317,6 +326,7 @@ class Tally:
         self._digest = hashlib.sha256(json.dumps(identity).encode())
         self.ids = {split: [] for split in splits}
         self.labels = {split: [] for split in splits}
+        self.statistics = statistics.Statistics(classes)
 
     def add(self, split, image_id, pixels_digest, shares, label=None):
         """Count one image: sha256 of its pixels, area share of each class, float32 [label_size].
@@ -371,7 +381,7 @@ def _entry(split, item, result):
     if isinstance(result, str):
         return {"id": item.image_id, "reason": result}
     return {"id": item.image_id, "split": split, "digest": result.digest.hex(),
-            "shares": result.shares}
+            "shares": result.shares, "size": result.size, "overlap": result.overlap}
 
 
 def _count(split, item, entry, tally, skipped):
@@ -380,6 +390,7 @@ def _count(split, item, entry, tally, skipped):
         skipped.append({"id": entry["id"], "reason": entry["reason"]})
     else:
         tally.add(split, entry["id"], bytes.fromhex(entry["digest"]), entry["shares"], item.label)
+        tally.statistics.add(entry["size"], entry["shares"], entry["overlap"])
 
 
 def _write_labels(path, rows, label_size):

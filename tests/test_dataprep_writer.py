@@ -68,7 +68,8 @@ def test_the_files_are_what_dataset_json_says(tmp_path, source):
     assert info.splits == {"train": 6, "val": 2, "test": 1} and info.num_channels == 16
     records = {f"{split}/{split}-r{level:02d}.tfrecords"
                for split in writer.SPLITS for level in (2, 3, 4)}
-    assert set(folder_bytes(tmp_path / "set")) == {"dataset.json", "skipped.jsonl", *records}
+    assert set(folder_bytes(tmp_path / "set")) == {"dataset.json", "skipped.jsonl",
+                                                   "statistics.json", *records}
     for split, ids in content["splits"].items():
         images = read_split(tmp_path / "set", split, 4)
         assert len(images) == len(ids)
