@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from dataprep import create, modanet, pyramid, report
+from dataprep import create, extract, modanet, pyramid, report
 from dnnlib import pictures, util
 from dnnlib.tflib import tfrecords
 
@@ -16,6 +16,7 @@ _EXAMPLES = """\
   python dataset_tool.py create_from_masks --source ~/mine --out datasets/mine
   python dataset_tool.py info datasets/modanet
   python dataset_tool.py display datasets/modanet --out sheet.png
+  python dataset_tool.py extract datasets/modanet --out pictures --split val
 """
 _CREATE = {"create_modanet": create.create_modanet, "create_synthetic": create.create_synthetic,
            "create_from_images": create.create_from_images,
@@ -103,6 +104,13 @@ def _build_parser():
     _add_create_options(masked, "datasets/masks")
     info = command("info", "what a data set holds, with the frequency of its classes")
     info.add_argument("data", metavar="DIR", help="folder of the data set")
+    back = command("extract", "images, label PNGs and COCO JSON out of a data set")
+    back.add_argument("data", metavar="DIR", help="folder of the data set")
+    back.add_argument("--out", required=True, metavar="DIR", help="new folder, or one to go on in")
+    back.add_argument("--split", default="all", choices=("train", "val", "test", "all"),
+                      help="what to write")
+    back.add_argument("--resolution", type=_resolution, metavar="N",
+                      help="level to write; not given: the largest")
     display = command("display", "a picture of some images: photo, map, overlay")
     display.add_argument("data", metavar="DIR", help="folder of the data set")
     display.add_argument("--out", default="sheet.png", metavar="PNG", help="file to write")
@@ -120,6 +128,8 @@ def main(argv):
     args = _build_parser().parse_args(argv)
     if args.command == "info":
         print("\n".join(report.describe(args.data)))
+    elif args.command == "extract":
+        extract.extract(args.data, args.out, args.split, args.resolution, print)
     elif args.command == "display":
         sheet = report.contact_sheet(args.data, args.split, args.num, args.columns,
                                      args.resolution, args.seed)

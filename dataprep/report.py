@@ -1,7 +1,5 @@
 """What is in a data set: tables in text, contact sheets as pictures."""
 
-from pathlib import Path
-
 import numpy as np
 
 from dnnlib import channels, pictures, util
@@ -80,18 +78,30 @@ def contact_sheet(directory, split, num, columns, resolution, seed):
     Raises UserError where the split or resolution is missing.
     """
     info = open_dataset(directory)
+    records = open_records(info, split, resolution)
+    chosen = np.random.default_rng(seed).permutation(len(records))[:num]
+    panels = [_panel(records.read_image(number), len(info.classes)) for number in np.sort(chosen)]
+    return pictures.with_legend(pictures.image_grid(np.stack(panels), columns), info.classes)
+
+
+def open_records(info, split, resolution):
+    """The RecordFile of a split of a data set (DatasetInfo) at a resolution, None for the largest.
+
+    Raises UserError where the split or resolution is missing, or records are.
+    """
     if not info.splits.get(split):
         raise util.UserError(f"{info.path} has no images in split {split!r}; it has: "
                              + ", ".join(name for name, size in info.splits.items() if size))
-    files = tfrecords.record_files(Path(directory) / split)
+    files = tfrecords.record_files(info.path / split)
     level = (resolution or info.resolution).bit_length() - 1
     if level not in files:
         raise util.UserError(f"{info.path} has no images of {resolution}x{resolution}; it has: "
                              + ", ".join(str(1 << r) for r in files))
     records = tfrecords.RecordFile(files[level])
-    chosen = np.random.default_rng(seed).permutation(len(records))[:num]
-    panels = [_panel(records.read_image(number), len(info.classes)) for number in np.sort(chosen)]
-    return pictures.with_legend(pictures.image_grid(np.stack(panels), columns), info.classes)
+    if len(records) != info.splits[split]:
+        raise util.UserError(f"{records.path}: {len(records)} records where dataset.json says "
+                             f"{info.splits[split]}; make or copy this data set again")
+    return records
 
 
 def _panel(image, num_classes):
