@@ -2,14 +2,19 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dataprep import photos
 from tests.data_helpers import photo_bytes
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def encode(image, kind, **options):
@@ -63,15 +68,159 @@ def test_a_probe_reads_the_header_only(rng):
         photos.probe(b"<html>404</html>")
 
 
-def test_enormous_images_are_refused_before_they_are_decoded(monkeypatch):
-    monkeypatch.setattr(photos, "_MAX_PIXELS", 99)
-    with pytest.raises(photos.PhotoError, match="10x10"):
-        photos.decode_photo(encode(Image.new("RGB", (10, 10)), "PNG"))
+def test_enormous_images_are_refused_before_they_are_decoded():
     small = encode(Image.new("1", (8, 8)), "PNG")
-    header = b"IHDR" + struct.pack(">II", 30_000, 30_000) + small[24:29]
-    bomb = small[:12] + header + struct.pack(">I", zlib.crc32(header)) + small[33:]
-    with pytest.raises(photos.PhotoError, match="too large"):
-        photos.decode_photo(bomb)
+    for width, height in ((6001, 20_000), (30_000, 30_000), (70_000, 1)):
+        header = b"IHDR" + struct.pack(">II", width, height) + small[24:29]
+        bomb = small[:12] + header + struct.pack(">I", zlib.crc32(header)) + small[33:]
+        for function in (photos.decode_photo, photos.probe):
+            with pytest.raises(photos.PhotoError, match="too large"):
+                function(bomb)
+
+
+@pytest.mark.parametrize("kind, mode", [("JPEG", "RGB"), ("PNG", "RGB"), ("PNG", "P"),
+                                        ("PNG", "RGBA"), ("PNG", "I;16")])
+def test_large_photos_are_reduced(monkeypatch, kind, mode):
+    """The same picture, within rounding and JPEG's losses, as the mean of each 2x2 pixels."""
+    monkeypatch.setattr(photos, "_FULL_SIZE", 30 * 50)
+    monkeypatch.setattr(photos, "_BAND", 16)
+    ramp = np.add.outer(np.arange(83), np.arange(41)).astype(np.uint8)
+    image = Image.fromarray(ramp)
+    image = Image.fromarray(ramp.astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
+    photo = photos.decode_photo(encode(image, kind))
+    assert photo.size == (21, 42)
+    tops, lefts = np.arange(41), np.arange(20)
+    expected = np.add.outer(2 * tops, 2 * lefts) + 1
+    assert np.abs(np.asarray(photo)[:41, :20, 1] - expected).max() <= 2
+
+
+MEASURE = """
+import resource, sys
+from dataprep import photos
+import numpy, PIL.PngImagePlugin, PIL.JpegImagePlugin
+data = sys.stdin.buffer.read()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+size = photos.decode_photo(data).size
+print(*size, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize("kind, mode, most_mb", [("JPEG", "RGB", 150), ("PNG", "RGBA", 400)])
+def test_memory_of_6000x9000_is_bounded(kind, mode, most_mb):
+    data = encode(Image.new(mode, (6000, 9000), (200, 30, 60)), kind)
+    done = subprocess.run([sys.executable, "-c", MEASURE], cwd=ROOT, input=data,
+                          capture_output=True, check=True)
+    width, height, megabytes = map(int, done.stdout.split())
+    assert (width, height) == (3000, 4500) and megabytes < most_mb, megabytes
+
+
+def test_one_pixel_is_a_photo():
+    photo = photos.decode_photo(encode(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG"))
+    assert photo.size == (1, 1) and photo.getpixel((0, 0)) == (9, 8, 7)
+
+
+def noisy_jpeg(rng, width=200, height=160, mode="RGB", **options):
+    image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return encode(image.convert(mode), "JPEG", **options)
+
+
+JPEGS = [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"mode": "L"}, {"mode": "CMYK"},
+         {"optimize": True, "subsampling": 0}]
+
+
+@pytest.mark.parametrize("options", JPEGS)
+@pytest.mark.parametrize("ending", [b"", b"\xff\xd9", b"\0" * 5000])
+def test_truncated_jpegs_are_refused_whatever_was_put_behind(rng, options, ending):
+    data = noisy_jpeg(rng, **options)
+    for share in (0.3, 0.6, 0.95):
+        with pytest.raises(photos.PhotoError, match=r"truncated|broken"):
+            photos.decode_photo(data[:int(share * len(data))] + ending)
+
+
+@pytest.mark.parametrize("options", JPEGS)
+def test_whole_jpegs_pass_whatever_stands_behind(rng, options):
+    data = noisy_jpeg(rng, **options)
+    for ending in (b"", b"\0" * 100, b"<html>"):
+        assert photos.decode_photo(data + ending).size == (200, 160)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_grey_photos_are_no_truncated_ones(options, mode):
+    image = Image.new("RGB", (203, 151), (128, 128, 128)).convert(mode)
+    photo = photos.decode_photo(encode(image, "JPEG", **options))
+    assert np.abs(np.asarray(photo).astype(int) - 128).max() <= 1
+
+
+def test_thumbnails_within_a_photo_do_not_end_it(rng):
+    exif = Image.Exif()
+    exif[0x9286] = noisy_jpeg(rng, 16, 16)  # UserComment: the bytes of a whole JPEG
+    data = noisy_jpeg(rng, exif=exif)
+    photos.decode_photo(data)
+    with pytest.raises(photos.PhotoError, match="no end marker"):
+        photos.decode_photo(data[:-2] + b"\0" * 3000)
+
+
+def without_adobe(jpeg):
+    """The file without Adobe's segment, which comes first."""
+    assert jpeg[2:4] == b"\xff\xee" and jpeg[6:11] == b"Adobe"
+    return jpeg[:2] + jpeg[4 + int.from_bytes(jpeg[4:6], "big"):]
+
+
+@pytest.mark.parametrize("change", [bytes, without_adobe])
+def test_cmyk_has_the_colours_that_tensorflow_sees(rng, change):
+    """Adobe's programs store CMYK inverted and say so by a segment of their own."""
+    tf = pytest.importorskip("tensorflow")
+    small = rng.integers(0, 256, (5, 4, 4), dtype=np.uint8)
+    small[..., 3] = small[..., 3] // 4 + 96
+    image = Image.fromarray(small, "CMYK").resize((64, 48))
+    data = change(encode(image, "JPEG", quality=95))
+    expected = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE").numpy()
+    photo = np.asarray(photos.decode_photo(data)).astype(int)
+    assert np.abs(photo - expected).max() <= 2 and np.ptp(expected) > 100
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_orientations_are_those_of_pillow(rng, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8)), "PNG",
+                  exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    photo = photos.decode_photo(data)
+    np.testing.assert_array_equal(np.asarray(photo), np.asarray(expected))
+    assert photos.probe(data) == photo.size
+
+
+def test_alpha_under_a_jpeg_name_is_what_the_bytes_say():
+    """Names are not looked at: that of the file could be anything."""
+    photo = photos.decode_photo(encode(Image.new("RGBA", (2, 2), (255, 0, 0, 128)), "PNG"))
+    assert photo.getpixel((0, 0)) == (255, 127, 127)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_animations_are_no_photos(kind):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(photos.PhotoError, match="animation"):
+        photos.decode_photo(data)
+    with pytest.raises(photos.PhotoError, match="animation"):
+        photos.probe(data)
+    assert photos.decode_photo(encode(frames[0], kind)).size == (8, 8)
+
+
+def test_a_phones_photo_with_a_preview_is_the_first_picture():
+    frames = [Image.new("RGB", (16, 16), "red"), Image.new("RGB", (8, 8), "blue")]
+    photo = photos.decode_photo(encode(frames[0], "MPO", save_all=True, append_images=frames[1:]))
+    assert photo.size == (16, 16) and photo.getpixel((3, 3))[0] > 250
+
+
+@pytest.mark.parametrize("data", [
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n",
+    b"P6 2 2 255 " + bytes(12), b"II*\0" + bytes(100)])
+def test_formats_that_no_photo_comes_in_are_not_tried(data):
+    with pytest.raises(photos.PhotoError, match="no known format"):
+        photos.decode_photo(data)
 
 
 def test_changed_bytes_never_do_more_than_refuse(rng):
