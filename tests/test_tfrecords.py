@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from dnnlib.tflib import tfrecords
-from dnnlib.tflib.crc32c import crc32c
+from dnnlib.tflib.crc32c import crc32c, crc32c_all
 from dnnlib.util import UserError
 from tests.data_helpers import random_image
 
@@ -44,6 +44,28 @@ def test_crc32c_of_any_length_is_the_definition(rng, length):
         for _ in range(8):
             state = state >> 1 ^ (0x82F63B78 if state & 1 else 0)
     assert crc32c(data) == state ^ 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("lengths", [
+    [], [0], [64], [0, 3, 63, 64], [64, 65, 128, 1000, 77], [300_000, 70, 300_000, 5, 200_000],
+    [2000] * 300])
+def test_crc32c_of_many_is_that_of_each(rng, lengths):
+    messages = [rng.bytes(length) for length in lengths]
+    assert crc32c_all(messages) == [crc32c(data) for data in messages]
+
+
+def test_many_records_are_read_in_the_order_asked_for(tmp_path, rng):
+    payloads = [rng.bytes(int(size)) for size in rng.integers(100, 3000, 20)]
+    path = tmp_path / "x-r05.tfrecords"
+    path.write_bytes(b"".join(map(tfrecords.frame, payloads)))
+    file, order = tfrecords.RecordFile(path), [7, 3, 19, 3, 0]
+    assert file.read_many(order) == [payloads[i] for i in order]
+    damaged = bytearray(path.read_bytes())
+    damaged[file._offsets[3] + 50] ^= 1
+    path.write_bytes(damaged)
+    assert tfrecords.RecordFile(path).read_many([0, 19]) == [payloads[0], payloads[19]]
+    with pytest.raises(UserError, match="record 3 is damaged"):
+        tfrecords.RecordFile(path).read_many(order)
 
 
 def test_official_files_are_read(shared):

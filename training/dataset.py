@@ -78,10 +78,15 @@ class TrainingStream:
             position += self._minibatch
             yield numbers
 
-    def _read(self, number):
-        """Record `number` of all files together."""
-        index = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return self._files[index].read(number - self._starts[index])
+    def _read(self, numbers):
+        """Records `numbers` of all files together."""
+        numbers = np.asarray(numbers)
+        records = np.empty(len(numbers), object)
+        owners = np.searchsorted(self._starts, numbers, side="right") - 1
+        for owner in np.unique(owners):
+            places = np.flatnonzero(owners == owner)
+            records[places] = self._files[owner].read_many(numbers[places] - self._starts[owner])
+        return records.tolist()
 
 
 def permutation(seed, epoch, num_images):
@@ -102,7 +107,7 @@ def read_split(directory, split, resolution, only_rgb=False, *, minibatch=32, li
         order = permutation(seed, 0, len(file))[:limit]
     num_channels = channels.NUM_COLOURS if only_rgb else info.num_channels
     orders = (order[start:start + minibatch] for start in range(0, len(order), minibatch))
-    images = _loader(file.read, _decoder(info.num_channels, resolution, num_channels))
+    images = _loader(file.read_many, _decoder(info.num_channels, resolution, num_channels))
     return (batch.numpy() for batch in _batches(orders, images, [file.path]))
 
 
@@ -171,10 +176,10 @@ def _decoder(file_channels, resolution, num_channels):
 
 
 def _loader(read, decode):
-    """A function numbers -> decode([read(number), ...]), computed on the CPU."""
+    """A function numbers -> decode(read(numbers)), computed on the CPU."""
     def load(numbers):
         with tf.device("CPU:0"):
-            return decode(tf.constant([read(number) for number in numbers]))
+            return decode(tf.constant(read(numbers)))
     return load
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits reversed
 _STRIPE = 64  # bytes of a message in one lane of the vector
+_TOGETHER = 1 << 18  # bytes of messages whose vectors still stay in the processor's cache
 _ALL_ONES = 0xFFFFFFFF
 
 
@@ -17,22 +18,62 @@ def crc32c(data):
     """CRC-32C (Castagnoli; RFC 3720, appendix B.4) of bytes, as an int."""
     if len(data) < _STRIPE:
         return _bytewise(data)
-    num_stripes = -(-len(data) // _STRIPE)
-    padding = num_stripes * _STRIPE - len(data)  # zeros in front change nothing
-    message = np.zeros(num_stripes * _STRIPE, np.uint8)
-    message[padding:] = np.frombuffer(data, np.uint8)
-    message[padding:padding + 4] ^= 0xFF  # the initial inversion
-    lanes = np.ascontiguousarray(message.view("<u4").reshape(num_stripes, -1).T)
-    state = np.zeros(num_stripes, np.uint32)
-    for words in lanes:
-        state = _advance(_tables(1), state ^ words)
-    return int(_fold(state, len(lanes))) ^ _ALL_ONES
+    return int(_remainders([data])[0]) ^ _ALL_ONES
+
+
+def crc32c_all(messages):
+    """[crc32c(data) for data in messages], many short messages at once."""
+    result = []
+    for group in _groups(messages):
+        if min(map(len, group)) < _STRIPE:
+            result += map(crc32c, group)
+        else:
+            result += (_remainders(group) ^ np.uint32(_ALL_ONES)).tolist()
+    return result
+
+
+def _groups(messages):
+    """Yield runs of messages that take _TOGETHER bytes at most, or single ones, when all are as
+    long as their longest."""
+    group, longest = [], 0
+    for data in messages:
+        longest = max(longest, len(data))
+        if group and longest * (len(group) + 1) > _TOGETHER:
+            yield group
+            group, longest = [], len(data)
+        group.append(data)
+    if group:
+        yield group
 
 
 def masked_crc32c(data):
     """The TFRecord format's checksum: CRC-32C rotated right by 15 bits, plus a constant."""
-    crc = crc32c(data)
+    return _mask(crc32c(data))
+
+
+def masked_crc32c_all(messages):
+    """[masked_crc32c(data) for data in messages], many short messages at once."""
+    return [_mask(crc) for crc in crc32c_all(messages)]
+
+
+def _mask(crc):
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & _ALL_ONES
+
+
+def _remainders(messages):
+    """uint32 [n]: the last states of n messages of four bytes or more, before the final inversion.
+    """
+    num_stripes = -(-max(map(len, messages)) // _STRIPE)
+    padded = np.zeros((len(messages), num_stripes * _STRIPE), np.uint8)
+    for row, data in zip(padded, messages):
+        padding = len(row) - len(data)  # zeros in front change nothing
+        row[padding:] = np.frombuffer(data, np.uint8)
+        row[padding:padding + 4] ^= 0xFF  # the initial inversion
+    lanes = np.ascontiguousarray(padded.view("<u4").reshape(-1, _STRIPE // 4).T)
+    state = np.zeros(lanes.shape[1], np.uint32)
+    for words in lanes:
+        state = _advance(_tables(1), state ^ words)
+    return _fold(state.reshape(len(messages), num_stripes), len(lanes))
 
 
 def _bytewise(data):
@@ -44,19 +85,22 @@ def _bytewise(data):
 
 
 def _fold(state, num_words):
-    """Remainders uint32 [n] of consecutive pieces of `num_words` words -> the whole's remainder."""
-    while len(state) > 1:
-        if len(state) % 2:
-            state = np.concatenate([np.zeros(1, np.uint32), state])
-        state = _advance(_tables(num_words), state[0::2]) ^ state[1::2]
+    """Remainders uint32 [n, pieces] of consecutive pieces of `num_words` words -> [n], those of
+    the wholes."""
+    while state.shape[1] > 1:
+        if state.shape[1] % 2:
+            front = np.zeros((len(state), 1), np.uint32)
+            state = np.concatenate([front, state], axis=1)
+        state = _advance(_tables(num_words), state[:, 0::2]) ^ state[:, 1::2]
         num_words *= 2
-    return state[0]
+    return state[:, 0]
 
 
 def _advance(tables, state):
     """States uint32 [...] after the zeros that the tables stand for."""
     low, high = tables
-    return low[state & 0xFFFF] ^ high[state >> 16]
+    # Every index is in range: "clip" saves the check.
+    return low.take(state & 0xFFFF, mode="clip") ^ high.take(state >> 16, mode="clip")
 
 
 @functools.lru_cache(maxsize=1)

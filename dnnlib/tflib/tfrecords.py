@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from dnnlib import channels
-from dnnlib.tflib.crc32c import masked_crc32c
+from dnnlib.tflib.crc32c import masked_crc32c, masked_crc32c_all
 from dnnlib.util import UserError
 
 ENCODINGS = ("webp", "png", "raw")
@@ -137,13 +137,24 @@ class RecordFile:
 
     def read(self, number):
         """Serialized Example `number`. Raises UserError where its checksum is wrong."""
-        length = int(self._lengths[number])
-        data = os.pread(self._file.fileno(), length + _FOOTER, int(self._offsets[number]))
-        payload = data[:length]
-        checksum = struct.pack("<I", masked_crc32c(payload))
-        if len(data) < length + _FOOTER or checksum != data[length:]:
-            raise UserError(f"{self.path}: record {number} is damaged (wrong checksum); {_AGAIN}")
-        return payload
+        return self.read_many([number])[0]
+
+    def read_many(self, numbers):
+        """[serialized Example] of each of `numbers`: quicker than one by one where they are small.
+
+        Raises UserError where a checksum is wrong.
+        """
+        payloads, checksums = [], []
+        for number in numbers:
+            length = int(self._lengths[number])
+            data = os.pread(self._file.fileno(), length + _FOOTER, int(self._offsets[number]))
+            payloads.append(data[:length])
+            checksums.append(data[length:])
+        for number, crc, checksum in zip(numbers, masked_crc32c_all(payloads), checksums):
+            if struct.pack("<I", crc) != checksum:
+                raise UserError(f"{self.path}: record {number} is damaged (wrong checksum); "
+                                f"{_AGAIN}")
+        return payloads
 
     def read_image(self, number):
         """Image `number`, uint8 [C, H, W]. Raises UserError where the record is damaged."""
