@@ -17,9 +17,9 @@ from PIL import Image
 
 from dataprep import sources
 from dataprep.photos import PhotoError
+from dnnlib.channels import MAX_CLASSES
 from dnnlib.util import UserError
 
-MAX_CLASSES = 255
 IGNORE = 255
 CLASS_FILES = ("classes.txt", "classes.json")
 # Where photos and masks lie below --source; extract writes the first pair.

@@ -6,10 +6,13 @@ in channel order.
 """
 
 import colorsys
+import functools
 
 import numpy as np
 
 NUM_COLOURS = 3
+MAX_CLASSES = 255  # of a label map
+_HUES = 24  # classes whose colours are hues; more hues would come too near to each other
 RGB = slice(0, NUM_COLOURS)
 SEGMAPS = slice(NUM_COLOURS, None)
 
@@ -36,14 +39,36 @@ def to_label_map(segmaps, threshold=0.0):
 def palette(num_classes):
     """Colours of the labels, uint8 [C + 1, 3]: black, then hues spread by the golden ratio.
 
-    Neighbouring labels get far hues, and every second one is darker, so that any C stays legible.
+    Neighbouring labels get far hues, and every second one is darker. From the 25th class on each
+    colour is the one farthest from all before it, so that 255 remain distinct. A label's colour
+    does not depend on C. Raises ValueError for more than 255 classes.
     """
+    if num_classes > MAX_CLASSES:
+        raise ValueError(f"{num_classes} classes; a label map holds up to {MAX_CLASSES}")
+    return _palette()[:num_classes + 1].copy()
+
+
+@functools.lru_cache(maxsize=1)
+def _palette():
+    """The colours of 255 classes and the background, uint8 [256, 3]."""
+    steps = np.linspace(0, 255, 16)
+    grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    colours = _hues(_HUES)
+    distance = np.abs(grid[:, None] - colours).sum(axis=-1).min(axis=1)
+    while len(colours) <= MAX_CLASSES:
+        colours = np.concatenate([colours, grid[None, distance.argmax()]])
+        distance = np.minimum(distance, np.abs(grid - colours[-1]).sum(axis=-1))
+    return colours.astype(np.uint8)
+
+
+def _hues(num_classes):
+    """Black and hues spread by the golden ratio, float64 [C + 1, 3] of whole numbers."""
     colours = [(0.0, 0.0, 0.0)]
     for label in range(num_classes):
         hue = (label * 0.618033988749895) % 1.0
         saturation, value = 0.85 if label % 3 else 0.55, 1.0 if label % 2 == 0 else 0.75
         colours.append(colorsys.hsv_to_rgb(hue, saturation, value))
-    return np.rint(np.array(colours) * 255).astype(np.uint8)
+    return np.rint(np.array(colours) * 255)
 
 
 def colourise(label_map, num_classes):

@@ -79,6 +79,9 @@ def test_soft_borders_of_resized_maps_keep_their_labels(data, tmp_path, rng):
     soft[3:] = rng.dirichlet([0.3] * 5, (16, 16)).transpose(2, 0, 1)[:4] * 255
     first = make_dataset(tmp_path / "soft", {"train": soft[None]})
     run("extract", first, "--out", tmp_path / "a")
+    largest, least = soft[3:].argmax(axis=0) + 1, soft[3:].max(axis=0)
+    np.testing.assert_array_equal(read(tmp_path / "a/labels/0000000.png"),
+                                  np.where(least > 127, largest, 0))
     run("create_from_masks", "--source", tmp_path / "a", "--out", tmp_path / "second",
         "--resolution", 16, "--num-val", 0, "--num-test", 0, "--workers", 1)
     run("extract", tmp_path / "second", "--out", tmp_path / "b")
@@ -113,6 +116,14 @@ def test_repeated_it_writes_what_is_missing(data, tmp_path, capsys):
     run("extract", data, "--out", tmp_path / "out")
     assert "2 images written, 6 were there already" in capsys.readouterr().out
     assert folder_bytes(tmp_path / "out") == whole
+
+
+def test_a_picture_that_cannot_be_written_is_an_error(data, tmp_path):
+    run("extract", data, "--out", tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/images")
+    (tmp_path / "out/images").write_text("in the way")
+    with pytest.raises(OSError, match="images"):
+        run("extract", data, "--out", tmp_path / "out")
 
 
 def test_a_folder_of_something_else_is_left_alone(data, tmp_path):

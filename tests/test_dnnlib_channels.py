@@ -36,6 +36,16 @@ def test_palette_has_distinct_colours_on_black(num_classes):
     assert len(np.unique(palette, axis=0)) == num_classes + 1
 
 
+def test_255_colours_can_be_told_apart():
+    """No two are nearer than 50 of the 765 steps between black and white."""
+    palette = channels.palette(255).astype(int)
+    for label, colour in enumerate(palette[1:], 1):
+        assert np.abs(palette[:label] - colour).sum(axis=1).min() >= 50
+        np.testing.assert_array_equal(channels.palette(label), palette[:label + 1])
+    with pytest.raises(ValueError, match="256 classes"):
+        channels.palette(256)
+
+
 def test_colours_and_maps_are_all_the_channels(rng):
     images = rng.integers(0, 255, (2, 4, 4, 7))
     parts = images[..., channels.RGB], images[..., channels.SEGMAPS]
