@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from dataprep import create, extract, modanet, pyramid, report
+from dataprep import create, extract, modanet, pyramid, report, verify
 from dnnlib import pictures, util
 from dnnlib.tflib import tfrecords
 
@@ -15,9 +15,11 @@ _EXAMPLES = """\
   python dataset_tool.py create_from_images --source ~/photos --labels labels.json --out datasets/x
   python dataset_tool.py create_from_masks --source ~/mine --out datasets/mine
   python dataset_tool.py info datasets/modanet
+  python dataset_tool.py info datasets/modanet --verify
   python dataset_tool.py display datasets/modanet --out sheet.png
   python dataset_tool.py extract datasets/modanet --out pictures --split val
 """
+_SHOWN_DEFECTS = 10
 _CREATE = {"create_modanet": create.create_modanet, "create_synthetic": create.create_synthetic,
            "create_from_images": create.create_from_images,
            "create_from_masks": create.create_from_masks}
@@ -104,6 +106,11 @@ def _build_parser():
     _add_create_options(masked, "datasets/masks")
     info = command("info", "what a data set holds, with the frequency of its classes")
     info.add_argument("data", metavar="DIR", help="folder of the data set")
+    checks = info.add_mutually_exclusive_group()
+    checks.add_argument("--verify", action="store_true",
+                        help="read every record and compare with dataset.json")
+    checks.add_argument("--digest", action="store_true",
+                        help="print one sha256 of all files of the data set")
     back = command("extract", "images, label PNGs and COCO JSON out of a data set")
     back.add_argument("data", metavar="DIR", help="folder of the data set")
     back.add_argument("--out", required=True, metavar="DIR", help="new folder, or one to go on in")
@@ -126,7 +133,11 @@ def _build_parser():
 def main(argv):
     """Run one command; returns the exit status."""
     args = _build_parser().parse_args(argv)
-    if args.command == "info":
+    if args.command == "info" and args.verify:
+        return _verify(args.data)
+    if args.command == "info" and args.digest:
+        print(verify.digest(args.data))
+    elif args.command == "info":
         print("\n".join(report.describe(args.data)))
     elif args.command == "extract":
         extract.extract(args.data, args.out, args.split, args.resolution, print)
@@ -139,6 +150,20 @@ def main(argv):
         content = _CREATE[args.command](args, print)
         if content is not None:
             print(_next_step(args.out, content))
+    return 0
+
+
+def _verify(directory):
+    """Print whether a data set is what it says; returns the exit status."""
+    defects = verify.find_defects(directory, os.cpu_count() or 1)
+    for defect in defects[:_SHOWN_DEFECTS]:
+        print(defect)
+    if len(defects) > _SHOWN_DEFECTS:
+        print(f"and {len(defects) - _SHOWN_DEFECTS} more")
+    if defects:
+        print(f"{directory}: {len(defects)} defects; make or copy this data set again")
+        return 2
+    print(f"{directory}: every record is whole, and dataset.json is right")
     return 0
 
 

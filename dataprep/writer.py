@@ -73,9 +73,13 @@ def convert(recipe, item):
     image = pyramid.build_image(photo, labels, len(recipe.classes), recipe.resolution, recipe.fit)
     records = {level: tfrecords.frame(tfrecords.encode_record(smaller, recipe.encoding))
                for level, smaller in pyramid.levels(image, tfrecords.MIN_LEVEL).items()}
+    return Converted(records, *describe_image(image), photo.size, overlap)
+
+
+def describe_image(image):
+    """(sha256 of the pixels, area share of each class) of an image uint8 [C, H, W]."""
     shares = image[channels.SEGMAPS].mean(axis=(1, 2), dtype=np.float64) / 255
-    return Converted(records, hashlib.sha256(image.tobytes()).digest(), tuple(shares.tolist()),
-                     photo.size, overlap)
+    return hashlib.sha256(image.tobytes()).digest(), tuple(shares.tolist())
 
 
 def _labels(photo, size):
@@ -170,8 +174,8 @@ def write_dataset(out, recipe, splits, skipped, options, workers, say=print):
         header = _header(recipe, items, options)
         done = _begin(out, header, say)
         if done.entries:
-            say(f"{out}: going on behind the {len(done.entries)} of {len(items)} photos that an "
-                "interrupted run converted")
+            say(f"{out}: going on behind the {len(done.entries)} of the {len(items)} photos that "
+                "an interrupted run went through")
         _write_records(out / _PARTIAL, recipe, items, (header, done), tally, skipped, workers)
         lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in skipped]
         util.atomic_write(out / SKIPPED, "".join(lines))
@@ -227,7 +231,8 @@ def _header(recipe, items, options):
         listed.update(f"{split}\0{item.image_id}\0{item.key}\0".encode("utf-8", "surrogateescape"))
         if recipe.label_size:
             listed.update(item.label.tobytes())
-    return {"format_version": dataset_info.FORMAT_VERSION, "options": options,
+    return {"format_version": dataset_info.FORMAT_VERSION, "journal": journal.VERSION,
+            "options": options,
             "classes": list(recipe.classes), "resolution": recipe.resolution, "fit": recipe.fit,
             "encoding": recipe.encoding, "label_size": recipe.label_size,
             "photos": listed.hexdigest()}
