@@ -155,10 +155,10 @@ def write_json(path, value):
     atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path):
-    """Read JSON. Raises UserError where the file is missing or broken."""
+def read_json(path, object_hook=None):
+    """Read JSON; `object_hook` as in json.loads. Raises UserError where it is missing or broken."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), object_hook=object_hook)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from dataprep.annotations import MODANET_CLASSES, Instance, Photo, label_map, load_annotations
+from dataprep.photos import PhotoError
 from dnnlib.util import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -109,7 +110,16 @@ def test_good_annotations_are_kept_as_they_are(tmp_path):
     ({"category_id": 0}, "category"), ({"category_id": 14}, "category"),
     ({"category_id": "2"}, "category"), ({"category_id": 2.0}, "category"),
     ({"segmentation": []}, "not a list of polygons"),
-    ({"segmentation": {"counts": [1, 2], "size": [60, 40]}}, "not a list of polygons"),
+    ({"segmentation": {"counts": [1, 2399], "size": [60, 40]}}, "run lengths"),
+    ({"segmentation": {"counts": "0\\b1", "size": [60, 40]}, "iscrowd": 1}, "run lengths"),
+    ({"segmentation": None}, "not a list"), ({"segmentation": "x" * 9}, "not a list"),
+    ({"segmentation": [[SQUARE]]}, "odd"), ({"segmentation": [[SQUARE] * 6]}, "no number"),
+    ({"segmentation": [SQUARE[:-1] + [True]]}, "no number"),
+    ({"segmentation": [[5, 5] * 4]}, "without area"),
+    ({"segmentation": [[1, 1, 20.1, 20.1, 30.7, 30.7]]}, "without area"),
+    ({"segmentation": [[-20, 5, -10, 5, -1, 9]]}, "polygon outside"),
+    ({"segmentation": [[3, 60, 9, 60, 9, 90]]}, "polygon outside"),
+    ({"segmentation": [[0, 0, 40, 60, 0, 60] * 40]}, "longer than 100"),
     ({"segmentation": [SQUARE[:-1]]}, "odd"), ({"segmentation": [SQUARE[:4]]}, "fewer than three"),
     ({"segmentation": [[]]}, "fewer than three"),
     ({"segmentation": ["abc"]}, "not a list of numbers"),
@@ -146,9 +156,56 @@ def test_bad_images_are_left_out_and_listed(tmp_path, changes, reason):
     assert reason in result.skipped_images[0]["reason"]
 
 
-def test_an_image_given_twice_counts_once(tmp_path):
-    result = load(tmp_path, [image(), image(width=99)], [])
-    assert result.photos[1].width == 40 and "twice" in result.skipped_images[0]["reason"]
+def test_an_image_listed_twice_alike_is_one(tmp_path):
+    result = load(tmp_path, [image(), image()], [annotation()])
+    assert len(result.photos[1].instances) == 1 and not result.skipped_images
+
+
+def test_an_id_of_two_images_stands_for_none(tmp_path):
+    """Either would get the garments of both."""
+    images = [image(), image(id=2), image(file_name="other.jpg"), image()]
+    result = load(tmp_path, images, [annotation(), annotation(image_id=2)])
+    assert list(result.photos) == [2] and len(result.photos[2].instances) == 1
+    assert result.skipped_images == [{"id": 1, "reason": "image id given to different images"}]
+    assert [defect["id"] for defect in result.defects] == [1]
+
+
+def test_ids_of_annotations_may_repeat(tmp_path):
+    """As where two files were put together: no garment is lost."""
+    result = load(tmp_path, [image()], [annotation(), annotation(category_id=3)])
+    assert [instance.label for instance in result.photos[1].instances] == [2, 3]
+    assert not result.defects
+
+
+def test_annotations_of_one_image_have_a_limit(tmp_path):
+    result = load(tmp_path, [image()], [annotation() for _ in range(1003)])
+    assert len(result.photos[1].instances) == 1000 and len(result.defects) == 3
+
+
+def test_figures_of_eight_have_an_area():
+    """Their signed area is zero."""
+    eight = np.float64([10, 10, 30, 30, 30, 10, 10, 30])
+    labels = label_map(Photo(1, "", 40, 40, (Instance(1, (eight,)),)), (40, 40))
+    assert 150 < (labels == 1).sum() < 250
+
+
+def test_a_figure_of_eight_is_kept(tmp_path):
+    eight = [10, 10, 30, 30, 30, 10, 10, 30]
+    result = load(tmp_path, [image()], [annotation(segmentation=[eight])])
+    assert len(result.photos[1].instances) == 1
+
+
+def test_annotations_between_the_pixels_leave_the_photo_out():
+    sliver = Instance(1, (np.float64([5.1, 5.1, 5.2, 5.1, 5.2, 5.2]),))
+    with pytest.raises(PhotoError, match="cover no pixel"):
+        label_map(Photo(1, "", 40, 40, (sliver,)), (40, 40))
+
+
+@pytest.mark.parametrize("name", [
+    "/etc/passwd", "../../x.jpg", "a\0b", "\x1b[31m", "\ud800", 7, None])
+def test_names_are_kept_as_text_and_nothing_else(tmp_path, name):
+    (photo,) = load(tmp_path, [image(file_name=name)], [annotation()]).photos.values()
+    assert photo.file_name == (name if isinstance(name, str) else "")
 
 
 @pytest.mark.parametrize("content", [
@@ -184,8 +241,11 @@ def test_anything_becomes_a_label_map_or_is_listed(tmp_path_factory, entries):
     result = load_annotations(path, 13)
     kept = len(result.photos[1].instances)
     assert kept + len(result.defects) >= len(entries)
-    labels = label_map(result.photos[1], (40, 60))
-    assert labels.shape == (60, 40) and set(np.unique(labels)) <= set(range(14))
+    try:
+        labels = label_map(result.photos[1], (40, 60))
+    except PhotoError:
+        return
+    assert labels.shape == (60, 40) and set(np.unique(labels)) <= set(range(14)) and labels.any()
 
 
 def test_polygons_are_not_rounded_before_painting():
