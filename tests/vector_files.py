@@ -190,10 +190,16 @@ class Vectors:
         self.excused.update(dict.fromkeys(names, reason))
 
     def leaves(self):
-        """Paths of all that the folder holds: arrays, values in JSON files, other files."""
-        found = set()
+        """Paths of all that the folder holds: arrays, values in JSON files, other files.
+
+        What belongs to another configuration than `tag` is left out.
+        """
+        found, suffix = set(), "_vars.npz"
+        others = {p.name.removesuffix(suffix) for p in self.folder.glob(f"*{suffix}")} - {self.tag}
         for path in sorted(p for p in self.folder.rglob("*") if p.is_file()):
             name = path.relative_to(self.folder).as_posix()
+            if any(name.startswith(f"{other}_") or name == f"{other}.json" for other in others):
+                continue
             if path.suffix == ".npz":
                 found |= {f"{name}/{key}" for key in np.load(path).files}
             elif path.suffix == ".json":

@@ -11,6 +11,7 @@ from dnnlib.tflib import ops
 from tests.vector_files import (
     elements,
     enlarge,
+    exactly,
     growth,
     integers,
     labels_or_none,
@@ -20,6 +21,7 @@ from tests.vector_files import (
     number,
     shrink,
 )
+from training import turn
 from training.networks_stylegan import _GrowingNetwork
 from training.snapshots import load_snapshot
 
@@ -46,6 +48,31 @@ def check_generator(vectors):
             yield elements(f"synthesis, {form}", name, nchw(enlarge(images, int(lod))),
                            arrays[name])
     yield from _check_uint8_images(arrays)
+
+
+def check_mixing(vectors):
+    """Style mixing with given draws, and one update of the mean of w."""
+    arrays = vectors.load(f"{vectors.tag}_mixing_avg")
+    if arrays is None:
+        return
+    G, _ = vectors.networks()
+    labels = labels_or_none(arrays["labels"]) if "labels" in arrays else None
+    dlatents, others = (G.mapping(arrays[k], labels) for k in ("latents", "latents2"))
+    for name in arrays:
+        if not (match := re.fullmatch(r"(mixed|unmixed|cur_layers)_.*lod[\dp]+", name)):
+            continue
+        layers = turn.active_layers(G.num_layers, int(lod_of(name)))
+        if match[1] == "cur_layers":
+            yield exactly("style mixing, layers", name, layers, arrays[name])
+            continue
+        cutoff = re.search(r"cutoff(\d+)", name)
+        cut = int(cutoff[1]) if cutoff else layers
+        yield elements("style mixing", name, turn.styles_cut(dlatents, others, cut), arrays[name])
+    for name in arrays:
+        if match := re.fullmatch(r"dlatent_avg_after_beta([\dp]+)", name):
+            mean = np.mean(dlatents[:, 0], axis=0)
+            ours = turn.moved_average(arrays["dlatent_avg_before"], mean, number(match[1]))
+            yield elements("mean of w", name, ours, arrays[name])
 
 
 def _complete_generator(G, latents, labels, form, lod):

@@ -3,8 +3,8 @@
     python -m tests.vectors DIR --tag c3
 
 compares with a folder of reference vectors (its README explains every array), prints the worst
-error of every quantity and exits with status 1 where one is above its tolerance, or where the
-folder holds something that nothing is compared with. What the network is (resolution, channels,
+error of every quantity and exits with status 1 where one is above its tolerance. It names what the
+folder holds besides, with which nothing is compared. What the network is (resolution, channels,
 maps, labels, layers) is read off the arrays. The tests use the same functions.
 """
 
@@ -20,11 +20,12 @@ from tests.vector_networks import (
     check_discriminator,
     check_generator,
     check_intermediates,
+    check_mixing,
     check_official,
     check_primitives,
 )
 
-CHECKS = (check_primitives, check_generator, check_discriminator, check_intermediates,
+CHECKS = (check_primitives, check_generator, check_discriminator, check_intermediates, check_mixing,
           check_official, check_losses, check_r1, check_reals, check_schedule, check_tfrecords,
           check_metrics, check_inception, check_descriptions)
 
@@ -68,10 +69,9 @@ def main(argv=None):
                   f"{count:4} arrays, worst {row.item}")
     for reason, count in Counter(vectors.excused.values()).items():
         print(f"not compared: {count} values, {reason}")
-    forgotten = vectors.forgotten()
-    for name in forgotten:
+    for name in vectors.forgotten():
         print(f"nothing of ours is compared with {name}")
-    return 1 if failed or forgotten else 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

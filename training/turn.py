@@ -169,11 +169,10 @@ class Turn:
             return dlatents
         latent_size = self.G.config["latent_size"]
         others = self.G.mapping(draws.normal(f"{purpose}/mixing_latents", [latent_size]), labels)
-        active_layers = self.G.num_layers - 2 * self.octaves
-        cut = draws.shared_integer(f"{purpose}/mixing_cut", 1, active_layers)
+        layers = active_layers(self.G.num_layers, self.octaves)
+        cut = draws.shared_integer(f"{purpose}/mixing_cut", 1, layers)
         mixes = draws.shared_uniform(f"{purpose}/mixing") < self.config.style_mixing_prob
-        layers = tf.range(self.G.num_layers)[None, :, None]
-        return tf.where(mixes & (layers >= cut), others, dlatents)
+        return styles_cut(dlatents, others, tf.where(mixes, cut, layers))
 
     def _process_reals(self, reals, draws, fade):
         """uint8 reals -> what D sees."""
@@ -204,7 +203,7 @@ class Turn:
         beta = self.config.dlatent_avg_beta
         self.strategy.extended.update(
             self.G.vars["dlatent_avg"],
-            lambda var, mean: var.assign(mean + (var - mean) * beta), args=(batch_mean,))
+            lambda var, mean: var.assign(moved_average(var, mean, beta)), args=(batch_mean,))
 
     def _average(self):
         """Gs <- lerp(G, Gs, 0.5^(minibatch / half-life)); what is not trained is copied."""
@@ -213,5 +212,21 @@ class Turn:
         for name, var in self.Gs.vars.items():
             weight = beta if var.trainable else 0.0
             self.strategy.extended.update(
-                var, lambda var, new, weight=weight: var.assign(new + (var - new) * weight),
+                var, lambda var, new, weight=weight: var.assign(moved_average(var, new, weight)),
                 args=(self.G.vars[name],))
+
+
+def active_layers(num_layers, octaves):
+    """How many layers of w reach the image where it is 2^octaves times smaller than the final."""
+    return num_layers - 2 * octaves
+
+
+def styles_cut(dlatents, others, cut):
+    """dlatents [N, layers, size] below layer `cut`, the others' from there on (StyleGAN, section
+    3.1)."""
+    return tf.where(tf.range(dlatents.shape[1])[None, :, None] < cut, dlatents, others)
+
+
+def moved_average(average, new, beta):
+    """lerp(new, average, beta): the running average after one more value."""
+    return new + (average - new) * beta
