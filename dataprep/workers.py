@@ -3,6 +3,8 @@
 import collections
 import concurrent.futures
 import multiprocessing
+import os
+import threading
 
 from dnnlib.util import UserError
 
@@ -20,7 +22,8 @@ def ordered_map(function, items, workers):
         return
     pending = collections.deque()
     # Spawned and not forked: a fork of a process that runs threads can hang.
-    pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_leave_with_parent)
     try:
         for item in items:
             pending.append(pool.submit(function, item))
@@ -33,3 +36,11 @@ def ordered_map(function, items, workers):
                         "again with fewer --workers") from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _leave_with_parent():
+    """End this worker when the parent is gone: after a SIGKILL it would wait for tasks forever."""
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+    threading.Thread(target=wait, daemon=True).start()

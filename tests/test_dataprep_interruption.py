@@ -193,12 +193,12 @@ def test_train_refuses_an_unfinished_data_set(source, tmp_path, monkeypatch, cap
     assert leaving.value.code == 2 and "is unfinished" in capsys.readouterr().err
 
 
-def command(source, out):
+def command(source, out, workers=1):
     """The real command, in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, REPOSITORY / "dataset_tool.py", "create_modanet", "--source", source,
          "--out", out, "--resolution", "16", "--num-val", "20", "--num-test", "20", "--workers",
-         "1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+         str(workers)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
 
 
 def test_sigkill_at_random_times(source, tmp_path):
@@ -227,3 +227,19 @@ def test_sigkill_at_random_times(source, tmp_path):
     assert process.communicate()[1] == b"" and process.returncode == 0
     assert verify.digest(out) == expected
     assert folder_bytes(out) == folder_bytes(tmp_path / "whole" / "set")
+
+
+def test_workers_do_not_outlive_a_killed_parent(source, tmp_path):
+    process = command(source, tmp_path / "set", workers=2)
+    book = tmp_path / "set" / ".partial" / journal.FILE_NAME
+    while not (book.exists() and b"checkpoint" in book.read_bytes()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()  # the workers hold the other end of stderr
+    with pytest.raises(ProcessLookupError):
+        for _ in range(1000):
+            os.killpg(process.pid, 0)
+            time.sleep(0.01)
+    process = command(source, tmp_path / "set", workers=2)
+    assert process.communicate()[1] == b"" and process.returncode == 0
