@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from dataprep import create, extract, modanet, pyramid, report, verify
+from dataprep import create, extract, modanet, page, pyramid, report, verify
 from dnnlib import pictures, util
 from dnnlib.tflib import tfrecords
 
@@ -139,6 +139,7 @@ def main(argv):
         print(verify.digest(args.data))
     elif args.command == "info":
         print("\n".join(report.describe(args.data)))
+        _write_report(args.data)
     elif args.command == "extract":
         extract.extract(args.data, args.out, args.split, args.resolution, print)
     elif args.command == "display":
@@ -149,6 +150,7 @@ def main(argv):
     else:
         content = _CREATE[args.command](args, print)
         if content is not None:
+            _write_report(args.out)
             print(_next_step(args.out, content))
     return 0
 
@@ -165,6 +167,14 @@ def _verify(directory):
         return 2
     print(f"{directory}: every record is whole, and dataset.json is right")
     return 0
+
+
+def _write_report(directory):
+    """Write report.html beside the data, or say why it cannot be: a folder may be read-only."""
+    try:
+        print(f"{page.write_report(directory)} shows what is in it")
+    except OSError as error:
+        print(f"warning: no {page.FILE_NAME} beside the data: {util.one_line(error)}")
 
 
 def _next_step(out, content):

@@ -71,17 +71,19 @@ def label_table(labels):
         yield f"and {whole.shape[1] - len(order)} more"
 
 
-def contact_sheet(directory, split, num, columns, resolution, seed):
+def contact_sheet(directory, split, num, columns, resolution, seed, enlarge=1):
     """Some images of a split, each as photo, map and overlay side by side, with a legend.
 
-    Returns uint8 [H, W, 3]. `num` images of a seeded choice; `resolution` None is the largest.
+    Returns uint8 [H, W, 3]. `num` images of a seeded choice; `resolution` None is the largest;
+    every pixel is a square of `enlarge` x `enlarge`.
     Raises UserError where the split or resolution is missing.
     """
     info = open_dataset(directory)
     records = open_records(info, split, resolution)
     chosen = np.random.default_rng(seed).permutation(len(records))[:num]
     panels = [_panel(records.read_image(number), len(info.classes)) for number in np.sort(chosen)]
-    return pictures.with_legend(pictures.image_grid(np.stack(panels), columns), info.classes)
+    grid = pictures.image_grid(np.stack(panels), min(columns, len(panels)))
+    return pictures.with_legend(pictures.enlarge(grid, enlarge), info.classes)
 
 
 def open_records(info, split, resolution):

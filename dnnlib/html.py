@@ -77,7 +77,8 @@ class Page:
     def picture(self, pixels, caption, kind="PNG"):
         """A picture uint8 [H, W, 3] as part of the page: kind PNG (exact) or JPEG (small)."""
         buffer = io.BytesIO()
-        options = {"quality": 85} if kind == "JPEG" else {}
+        # Colours at full resolution: maps have sharp borders.
+        options = {"quality": 88, "subsampling": 0} if kind == "JPEG" else {}
         Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **options)
         content = base64.b64encode(buffer.getvalue()).decode()
         self._parts.append(
