@@ -49,17 +49,33 @@ def build_image(photo, labels, num_classes, resolution, fit):
 def levels(image, min_level):
     """Image uint8 [C, 2^r, 2^r] -> {level: uint8 [C, 2^level, 2^level]}, r down to `min_level`.
 
-    Each level is the 2x2 mean of the unquantised level above, rounded half to even and clipped to
-    uint8, as in the official release's files.
+    Each level is the 2x2 mean of the unquantised level above, rounded half to even, as in the
+    official release's files: the sum over a block of 4^n pixels, divided by 4^n. Sums are whole
+    numbers, so they are exact; those of up to 256 pixels need 16 bits.
     """
     level = image.shape[1].bit_length() - 1
-    result = {level: image}
-    occupied = np.flatnonzero(image.reshape(image.shape[0], -1).any(axis=1))
-    mean = image[occupied].astype(np.float32)
+    result, num_halvings = {level: image}, 0
+    occupied = np.flatnonzero(image.reshape(len(image), -1).max(axis=1))
+    total = image[occupied]
     while level > min_level:
-        level -= 1
-        mean = mean[:, 0::2] + mean[:, 1::2]
-        mean = (mean[:, :, 0::2] + mean[:, :, 1::2]) * np.float32(0.25)
-        result[level] = np.zeros((image.shape[0], 1 << level, 1 << level), np.uint8)
-        result[level][occupied] = np.rint(mean).clip(0, 255)
+        level, num_halvings = level - 1, num_halvings + 1
+        kind = np.uint16 if num_halvings <= 4 else np.uint32
+        rows = np.add(total[:, 0::2], total[:, 1::2], dtype=kind)
+        total = rows[:, :, 0::2] + rows[:, :, 1::2]
+        result[level] = np.zeros((len(image), 1 << level, 1 << level), np.uint8)
+        result[level][occupied] = _rounded_shift(total, 2 * num_halvings)
     return result
+
+
+def _rounded_shift(total, bits):
+    """total / 2^bits, rounded half to even: a half goes up only where the quotient is odd."""
+    quotient_is_odd = (total >> bits) & 1
+    return (total + ((1 << (bits - 1)) - 1) + quotient_is_odd) >> bits
+
+
+def area_shares(planes):
+    """Share of the area of each map: planes uint8 [C, res, res], 255 for all -> list of C."""
+    # By columns first, in 32 bits: three times quicker than a mean in float64, and exact.
+    sums = [plane.sum(axis=0, dtype=np.uint32).sum(dtype=np.int64) if plane.any() else 0
+            for plane in planes]
+    return [float(total) / planes[0].size / 255 for total in sums]

@@ -78,8 +78,8 @@ def convert(recipe, item):
 
 def describe_image(image):
     """(sha256 of the pixels, area share of each class) of an image uint8 [C, H, W]."""
-    shares = image[channels.SEGMAPS].mean(axis=(1, 2), dtype=np.float64) / 255
-    return hashlib.sha256(image.tobytes()).digest(), tuple(shares.tolist())
+    shares = pyramid.area_shares(image[channels.SEGMAPS])
+    return hashlib.sha256(np.ascontiguousarray(image)).digest(), tuple(shares)
 
 
 def _labels(photo, size):

@@ -35,6 +35,36 @@ def test_halves_round_to_even():
     assert pyramid.levels(image, 2)[2][:, 0, 0].tolist() == [0, 2, 0]
 
 
+@pytest.mark.parametrize("resolution", [512, 1024])
+def test_sums_do_not_overflow(rng, resolution):
+    """White, nearly white and noise, down from the largest levels, against float64."""
+    image = np.stack([np.full((resolution, resolution), 255, np.uint8),
+                      rng.integers(254, 256, (resolution, resolution), dtype=np.uint8),
+                      rng.integers(0, 256, (resolution, resolution), dtype=np.uint8)])
+    for level, smaller in pyramid.levels(image, 2).items():
+        side, block = 1 << level, resolution >> level
+        blocks = image.reshape(3, side, block, side, block)
+        np.testing.assert_array_equal(smaller, np.rint(blocks.mean((2, 4), dtype=np.float64)))
+
+
+def test_halves_round_to_even_at_every_level():
+    """Blocks whose means are 0.5, 1.5, 2.5, ...: one half of the block is one larger."""
+    for halvings in range(1, 8):
+        block, values = 1 << halvings, np.arange(0, 255, dtype=np.uint8).repeat(2)[:16 * 16]
+        tiles = values.reshape(16, 16).repeat(block, 0).repeat(block, 1)
+        tiles[0::2] += 1
+        smaller = pyramid.levels(tiles[None], 4)[4][0]
+        np.testing.assert_array_equal(smaller, np.rint(values.reshape(16, 16) + 0.5))
+
+
+def test_area_shares_are_means(rng):
+    planes = np.stack([np.zeros((64, 64), np.uint8), np.full((64, 64), 255, np.uint8),
+                       rng.integers(0, 256, (64, 64), dtype=np.uint8)])
+    expected = planes.mean(axis=(1, 2), dtype=np.float64) / 255
+    assert pyramid.area_shares(planes) == expected.tolist()
+    assert pyramid.area_shares(planes[:0]) == []
+
+
 def picture(width, height):
     """A photo with a red left and a blue right half."""
     pixels = np.zeros((height, width, 3), np.uint8)
