@@ -1,134 +1,425 @@
 """Downloads against a local server that misbehaves."""
 
+import dataclasses
+import email.utils
 import hashlib
 import http.server
+import io
+import json
+import multiprocessing
+import socket
 import threading
+import time
 
 import numpy as np
 import pytest
 
 from dnnlib import download as download_module
+from dnnlib import util
 from dnnlib.download import cache_dir, download
 from dnnlib.util import UserError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
+OTHER = np.random.default_rng(1).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+@dataclasses.dataclass
+class Answer:
+    """How the server answers one request; by default as it should."""
+
+    status: int | None = None
+    headers: dict = dataclasses.field(default_factory=dict)
+    send: int | None = None  # bytes of the body; then the connection is closed, or stalls
+    stall: bool = False
+    ranges: bool = True
+    conditions: bool = True
+    length: int | None = None  # stated, added to the true one
+    shift: int = 0  # of the range that is sent
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT; the server's `faults` say what goes wrong with each request in turn."""
+    """Serves the server's `content` with its `etag`; `answers` say how each request goes."""
 
     def do_GET(self):
-        fault = self.server.faults.pop(0) if self.server.faults else None
-        wanted = self.headers.get("Range")
-        self.server.seen.append(wanted)
-        if isinstance(fault, int):
-            self.send_error(fault)
-            return
+        answer = self.server.answers.pop(0) if self.server.answers else Answer()
+        self.server.seen.append(self.headers)
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", "/file.bin")
+            self.end_headers()
+        elif answer.status:
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+        else:
+            self.send_file(answer)
+
+    def send_file(self, answer):
+        content, wanted = self.server.content, self.headers.get("Range")
+        condition = self.headers.get("If-Range")
+        if not answer.ranges or (answer.conditions and condition
+                                 and condition not in self.server.validators.values()):
+            wanted = None
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
-        if fault == "ignore range":
-            wanted, start = None, 0
-        if wanted and start >= len(CONTENT):
-            self.send_error(416)
+        if wanted and start >= len(content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            self.end_headers()
             return
+        start += answer.shift
         self.send_response(206 if wanted else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if answer.length is not None:
+            self.send_header("Content-Length", str(len(content) - start + answer.length))
+        for name, value in {**self.server.validators, **answer.headers}.items():
+            self.send_header(name, value)
         self.end_headers()
-        stop = start + 100_000 if fault == "cut" else len(CONTENT)
-        self.wfile.write(CONTENT[start:stop])
+        stop = None if answer.send is None else start + answer.send
+        self.wfile.write(content[start:stop])
+        self.wfile.flush()
+        if answer.stall:
+            self.server.release.wait(10)
 
     def log_message(self, *args):
         pass
 
 
+def plain(**changes):
+    """An answer with a true Content-Length."""
+    return Answer(**{"length": 0, **changes})
+
+
 @pytest.fixture
-def server():
-    """A server on loopback with its address, faults and the ranges it was asked for."""
+def server(monkeypatch):
+    """A server on loopback: its address, content, answers and the headers it was sent."""
+    monkeypatch.setattr(download_module, "BACKOFF_SEC", 0.01)
+    monkeypatch.setattr(download_module, "CHUNK", 1000)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.faults, server.seen = [], []
-        server.url = f"http://127.0.0.1:{server.server_address[1]}/file.bin"
+        server.content, server.validators = CONTENT, {"ETag": '"one"'}
+        server.answers, server.seen, server.release = [], [], threading.Event()
+        server.address = f"http://127.0.0.1:{server.server_address[1]}"
+        server.url = server.address + "/file.bin"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
+        server.release.set()
         server.shutdown()
         thread.join()
 
 
+def asked(server, header="Range"):
+    return [headers.get(header) for headers in server.seen]
+
+
+def leave_part(path, content, url, validator):
+    """What an earlier call left."""
+    path.with_name(path.name + ".part").write_bytes(content)
+    if validator:
+        origin = {"url": url, "validator": validator}
+        path.with_name(path.name + ".part.json").write_text(json.dumps(origin))
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "file.bin"
+
+
 def test_whole_and_checked(server, tmp_path):
     path = tmp_path / "deep" / "file.bin"
-    assert download(server.url, path, sha256=SHA256, size=len(CONTENT)) == path
+    server.answers = [plain()]
+    assert download(server.url, path, sha256=SHA256, md5=MD5, size=len(CONTENT)) == path
     assert path.read_bytes() == CONTENT
     assert [p.name for p in path.parent.iterdir()] == ["file.bin"]
+    assert asked(server) == [None] and asked(server, "Accept-Encoding") == ["identity"]
 
 
-def test_lost_connections_are_resumed(server, tmp_path):
-    server.faults = ["cut", "cut"]
-    download(server.url, tmp_path / "f", sha256=SHA256)
-    assert (tmp_path / "f").read_bytes() == CONTENT
-    starts = [int(wanted.strip("bytes=-")) for wanted in server.seen[1:]]
-    assert len(starts) == 2 and 50_000 < starts[0] < starts[1] - 50_000
+def test_redirects_are_followed_with_the_range(server, target):
+    leave_part(target, CONTENT[:1234], server.address + "/moved", '"one"')
+    download(server.address + "/moved", target)
+    assert asked(server) == ["bytes=1234-"] * 2 and target.read_bytes() == CONTENT
 
 
-def test_a_later_call_goes_on(server, tmp_path):
-    (tmp_path / "f.part").write_bytes(CONTENT[:1234])
-    download(server.url, tmp_path / "f", md5=hashlib.md5(CONTENT).hexdigest())
-    assert server.seen == ["bytes=1234-"]
-    assert (tmp_path / "f").read_bytes() == CONTENT
+def test_connections_lost_many_times_are_resumed(server, target):
+    """More often than ATTEMPTS: each brings something."""
+    server.answers = [plain(send=30_000) for _ in range(9)]
+    download(server.url, target)
+    assert target.read_bytes() == CONTENT
+    assert asked(server)[1:] == [f"bytes={30_000 * i}-" for i in range(1, 10)]
+    assert asked(server, "If-Range")[1:] == ['"one"'] * 9
+    assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_server_without_ranges(server, tmp_path):
-    (tmp_path / "f.part").write_bytes(CONTENT[:1234])
-    server.faults = ["ignore range"]
-    download(server.url, tmp_path / "f", sha256=SHA256)
-    assert (tmp_path / "f").read_bytes() == CONTENT
+def test_a_stalled_transfer_is_resumed(server, target, monkeypatch):
+    monkeypatch.setattr(download_module, "READ_SEC", 0.2)
+    server.answers = [plain(send=100_000, stall=True)]
+    download(server.url, target)
+    assert asked(server) == [None, "bytes=100000-"] and target.read_bytes() == CONTENT
 
 
-def test_what_is_whole_is_not_asked_for(server, tmp_path):
-    (tmp_path / "f.part").write_bytes(CONTENT)
-    download(server.url, tmp_path / "f", sha256=SHA256, size=len(CONTENT))
+def test_a_server_that_only_stalls_is_given_up(server, target, monkeypatch):
+    monkeypatch.setattr(download_module, "READ_SEC", 0.05)
+    server.answers = [plain(send=0, stall=True) for _ in range(20)]
+    with pytest.raises(UserError, match=r"file\.bin: the server sent nothing for 0\.05 s$"):
+        download(server.url, target)
+    assert len(server.seen) == download_module.ATTEMPTS and not list(target.parent.iterdir())
+
+
+def test_what_has_arrived_is_kept_and_a_later_call_goes_on(server, target, monkeypatch):
+    monkeypatch.setattr(download_module, "ATTEMPTS", 2)
+    server.answers = [plain(send=100_000), Answer(status=500)]
+    with pytest.raises(UserError, match=r"HTTP 500 .*; 100,000 bytes are kept in .*\.part"):
+        download(server.url, target)
+    assert not target.exists()
+    download(server.url, target)
+    assert asked(server)[2:] == ["bytes=100000-"] and target.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_busy_servers_are_asked_again(server, target, status):
+    server.answers = [Answer(status=status), Answer(status=status)]
+    download(server.url, target, sha256=SHA256)
+    assert len(server.seen) == 3
+
+
+def test_a_server_that_stays_busy_is_given_up_after_growing_waits(server, target, monkeypatch):
+    waits = []
+    monkeypatch.setattr(download_module.time, "sleep", waits.append)
+    server.answers = [Answer(status=503) for _ in range(20)]
+    with pytest.raises(UserError, match=r"file\.bin: HTTP 503 Service Unavailable$"):
+        download(server.url, target)
+    np.testing.assert_allclose(waits, [0.01, 0.02, 0.04, 0.08])
+
+
+def date_in(seconds):
+    return email.utils.formatdate(time.time() + seconds, usegmt=True)
+
+
+@pytest.mark.parametrize("text, low, high", [
+    ("7", 7, 7), (" 0", 0, 0), (date_in(90), 60, 90), (date_in(-90), 0, 0),
+    ("soon", 0.01, 0.01), ("", 0.01, 0.01), ("-5", 0.01, 0.01)])
+def test_retry_after_is_honoured(server, target, monkeypatch, text, low, high):
+    waits = []
+    monkeypatch.setattr(download_module.time, "sleep", waits.append)
+    server.answers = [Answer(status=429, headers={"Retry-After": text})]
+    download(server.url, target)
+    assert len(waits) == 1 and low <= waits[0] <= high
+
+
+def test_a_long_retry_after_is_told_instead(server, target):
+    server.answers = [Answer(status=429, headers={"Retry-After": "7200"})]
+    with pytest.raises(UserError, match="asks to come back in 7200 s"):
+        download(server.url, target)
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_lasting_errors_are_named_at_once(server, target, status):
+    server.answers = [Answer(status=status)]
+    with pytest.raises(UserError, match=rf"file\.bin: HTTP {status} \w+"):
+        download(server.url, target)
+    assert len(server.seen) == 1 and not list(target.parent.iterdir())
+
+
+def test_a_server_without_ranges_begins_again(server, target):
+    server.answers = [plain(send=100_000), plain(ranges=False)]
+    download(server.url, target)
+    assert asked(server)[1] == "bytes=100000-" and target.read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_that_never_gets_through_is_given_up(server, target):
+    """No attempt brings more than the first one."""
+    server.answers = [plain(send=size, ranges=False) for size in [100_000, 50_000] * 25]
+    with pytest.raises(UserError, match="connection was lost"):
+        download(server.url, target)
+    assert len(server.seen) == download_module.ATTEMPTS
+
+
+@pytest.mark.parametrize("conditions", [True, False])
+@pytest.mark.parametrize("name, before, after", [
+    ("ETag", '"one"', '"two"'),
+    ("Last-Modified", "Mon, 02 Jul 2018 10:00:00 GMT", "Tue, 03 Jul 2018 10:00:00 GMT")])
+def test_a_file_that_changed_between_two_attempts(server, target, conditions, name, before, after):
+    """Also where the server ignores If-Range: its new validator tells."""
+    leave_part(target, OTHER[:100_000], server.url, before)
+    server.validators = {name: after}
+    server.answers = [plain(conditions=conditions)]
+    download(server.url, target)
+    assert target.read_bytes() == CONTENT and asked(server, "If-Range")[0] == before
+
+
+def test_the_validator_is_renewed_with_the_file(server, target):
+    """Changed, then lost again: the second resumption asks for the new file."""
+    leave_part(target, OTHER[:100_000], server.url, '"zero"')
+    server.answers = [plain(send=50_000)]
+    download(server.url, target)
+    assert asked(server, "If-Range") == ['"zero"', '"one"'] and target.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("validators", [{}, {"ETag": 'W/"weak"'}])
+def test_without_a_validator_or_checksum_nothing_is_resumed(server, target, validators):
+    server.validators = validators
+    leave_part(target, OTHER[:1234], server.url, None)
+    server.answers = [plain(send=100_000)]
+    download(server.url, target)
+    assert asked(server) == [None, None] and target.read_bytes() == CONTENT
+
+
+def test_another_addresss_validator_does_not_count(server, target):
+    leave_part(target, OTHER[:1234], "http://elsewhere/file.bin", '"one"')
+    download(server.url, target)
+    assert asked(server) == [None] and target.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("note", ["{", "[]", '{"url": 3}', ""])
+def test_a_damaged_note_beside_the_part_does_not_count(server, target, note):
+    leave_part(target, OTHER[:1234], server.url, None)
+    (target.parent / "file.bin.part.json").write_text(note)
+    download(server.url, target)
+    assert asked(server) == [None] and target.read_bytes() == CONTENT
+
+
+def test_a_checksum_lets_parts_without_validator_go_on(server, target):
+    server.validators = {}
+    leave_part(target, CONTENT[:1234], server.url, None)
+    download(server.url, target, md5=MD5)
+    assert asked(server) == ["bytes=1234-"] and asked(server, "If-Range") == [None]
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_part_of_another_file_is_found_out_and_fetched_again(server, target):
+    leave_part(target, OTHER[:1234], server.url, '"one"')
+    download(server.url, target, sha256=SHA256)
+    assert asked(server) == ["bytes=1234-", None] and target.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("length", [300_000, 400_000])
+def test_a_part_that_is_whole_already_or_too_long(server, target, length):
+    leave_part(target, (CONTENT + OTHER)[:length], server.url, '"one"')
+    download(server.url, target)
+    assert target.read_bytes() == CONTENT
+    assert asked(server) == [f"bytes={length}-"] + [None] * (length > 300_000)
+
+
+def test_what_is_whole_is_not_asked_for(server, target):
+    leave_part(target, CONTENT, server.url, None)
+    download(server.url, target, sha256=SHA256, size=len(CONTENT))
     assert server.seen == []
 
 
+def test_a_range_other_than_asked_for_is_not_pasted_in(server, target):
+    server.answers = [plain(send=100_000), plain(shift=500)]
+    download(server.url, target)
+    assert target.read_bytes() == CONTENT and asked(server) == [None, "bytes=100000-", None]
+
+
 @pytest.mark.parametrize("expected", [{"sha256": "0" * 64}, {"md5": "0" * 32}, {"size": 5}])
-def test_another_file_is_refused(server, tmp_path, expected):
-    with pytest.raises(UserError, match=r"expected .*damaged or another one"):
-        download(server.url, tmp_path / "f", **expected)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("length", [0, None])
+def test_another_file_is_refused(server, target, expected, length):
+    server.answers = [plain(length=length), plain(length=length)]
+    with pytest.raises(UserError, match=r"expected.*another"):
+        download(server.url, target, **expected)
+    assert len(server.seen) == 1 and list(target.parent.iterdir()) == []
 
 
-def test_a_wrong_part_does_not_stay(server, tmp_path):
-    (tmp_path / "f.part").write_bytes(b"x" * 1000)
+def test_more_bytes_stated_than_come(server, target):
+    """The statement is wrong each time: what 416 says of the length decides."""
+    server.answers = [plain(length=1000)]
+    download(server.url, target)
+    assert target.read_bytes() == CONTENT and asked(server) == [None, "bytes=300000-"]
+
+
+def test_fewer_bytes_stated_than_the_file_has(server, target):
+    server.answers = [plain(length=-1000) for _ in range(3)]
+    with pytest.raises(UserError, match="has 299,000 bytes, expected 300,000"):
+        download(server.url, target, size=len(CONTENT))
     with pytest.raises(UserError, match="sha256"):
-        download(server.url, tmp_path / "f", sha256=SHA256)
-    download(server.url, tmp_path / "f", sha256=SHA256)
-    (tmp_path / "g.part").write_bytes(b"x" * 400_000)
-    with pytest.raises(UserError, match="did not fit"):
-        download(server.url, tmp_path / "g", sha256=SHA256)
-    download(server.url, tmp_path / "g", sha256=SHA256)
+        download(server.url, target, sha256=SHA256)
+    assert list(target.parent.iterdir()) == []
 
 
-def test_http_errors_are_named(server, tmp_path):
-    server.faults = [404]
-    with pytest.raises(UserError, match=r"file\.bin: HTTP 404"):
-        download(server.url, tmp_path / "f")
+def test_a_truncated_file_of_unstated_length_is_resumed(server, target):
+    server.answers = [Answer(send=100_000)]
+    download(server.url, target, size=len(CONTENT))
+    assert asked(server) == [None, "bytes=100000-"] and target.read_bytes() == CONTENT
 
 
-def test_no_server(tmp_path):
+def test_a_body_without_end_is_left(server, target):
+    server.answers = [Answer()]
+    with pytest.raises(UserError, match="sends more than the 5,000 bytes"):
+        download(server.url, target, size=5000)
+
+
+def test_compressed_answers_are_refused(server, target):
+    server.answers = [plain(headers={"Content-Encoding": "gzip"})]
+    with pytest.raises(UserError, match="compresses the file"):
+        download(server.url, target)
+
+
+def test_no_server_is_one_line_at_once(target):
     with pytest.raises(UserError, match="the connection could not be made") as caught:
-        download("http://127.0.0.1:9/x", tmp_path / "x")
-    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+        download("http://127.0.0.1:9/x", target)
+    assert "\n" not in str(caught.value) and list(target.parent.iterdir()) == []
 
 
-def test_a_server_that_stalls(server, tmp_path, monkeypatch):
-    release = threading.Event()
+@pytest.mark.parametrize("url", ["nonsense", "ftp://host/x", "http://", "http://[::bad/"])
+def test_no_address_is_one_line(target, url):
+    with pytest.raises(UserError, match=r"the address cannot be used|could not be made"):
+        download(url, target)
 
-    def stall(self):
-        release.wait(10)
-    monkeypatch.setattr(Handler, "do_GET", stall)
-    monkeypatch.setattr(download_module, "READ_SEC", 0.2)
-    with pytest.raises(UserError, match="sent nothing"):
-        download(server.url, tmp_path / "f")
+
+def test_connections_closed_without_a_word_are_tried_again(target, monkeypatch):
+    monkeypatch.setattr(download_module, "BACKOFF_SEC", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        taken = []
+
+        def hang_up():
+            while len(taken) < download_module.ATTEMPTS:
+                connection, _ = listening.accept()
+                connection.recv(4096)
+                connection.close()
+                taken.append(1)
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(UserError, match=r"the connection was lost$"):
+            download(f"http://127.0.0.1:{listening.getsockname()[1]}/x", target)
+        thread.join()
+
+
+def _hold(part, held, release):
+    with download_module._locked(part):
+        held.set()
+        release.wait(20)
+
+
+def test_two_processes_do_not_write_one_part(server, target):
+    context = multiprocessing.get_context("fork")
+    held, release = context.Event(), context.Event()
+    part = target.with_name("file.bin.part")
+    other = context.Process(target=_hold, args=(part, held, release))
+    other.start()
+    assert held.wait(20)
+    with pytest.raises(UserError, match="another process is downloading"):
+        download(server.url, target)
     release.set()
+    other.join()
+    download(server.url, target)
+
+
+def test_the_bar_goes_on_from_what_is_there(server, target, monkeypatch):
+    bars = []
+
+    def progress(**options):
+        bars.append(util.tqdm(file=io.StringIO(), **options))
+        return bars[-1]
+    monkeypatch.setattr(download_module, "progress", progress)
+    leave_part(target, CONTENT[:1234], server.url, '"one"')
+    server.answers = [plain(send=1000), plain()]
+    download(server.url, target)
+    assert [(bar.n, bar.total) for bar in bars] == [(300_000, 300_000)]
 
 
 def test_cache_dir(monkeypatch, tmp_path):
