@@ -12,7 +12,7 @@ import numpy as np
 
 from dataprep import report, statistics
 from dataprep.writer import SKIPPED
-from dnnlib import dataset_info, util
+from dnnlib import channels, dataset_info, pictures, util
 from dnnlib.html import Page
 
 FILE_NAME = "report.html"
@@ -59,7 +59,7 @@ def _add_summary(page, info, content):
             ["photos left out", str(content.get("skipped", 0))],
             ["encoding", str(content.get("encoding"))], ["digest", info.digest]]
     rows += [[f"option {name}", json.dumps(value, ensure_ascii=False)[:200]]
-             for name, value in sorted(content.get("options", {}).items())]
+             for name, value in sorted(content.get("options", {}).items()) if name != "classes"]
     page.table(["", ""], rows)
 
 
@@ -72,10 +72,13 @@ def _add_sheet(page, info):
         return
     side = min(info.resolution, _SHEET_SIDE)
     columns = _COLUMNS if info.classes else 2 * _COLUMNS
-    sheet = report.contact_sheet(info.path, split, _SHEET, columns, side, seed=0,
-                                 enlarge=max(_SHEET_SIDE // 2 // side, 1))
+    sheet = report.image_sheet(info.path, split, _SHEET, columns, side, seed=0)
+    sheet = pictures.enlarge(sheet, max(_SHEET_SIDE // 2 // side, 1))
     page.picture(sheet, f"{min(_SHEET, info.splits[split])} of {info.splits[split]} images of "
                  f"split {split}, chosen at random, at {side}x{side}", kind="JPEG")
+    colours = channels.palette(len(info.classes))[1:].tolist()
+    if info.classes:
+        page.legend(dict(zip(info.classes, colours)))
 
 
 def _add_classes(page, info, counts):

@@ -71,19 +71,23 @@ def label_table(labels):
         yield f"and {whole.shape[1] - len(order)} more"
 
 
-def contact_sheet(directory, split, num, columns, resolution, seed, enlarge=1):
-    """Some images of a split, each as photo, map and overlay side by side, with a legend.
+def contact_sheet(directory, split, num, columns, resolution, seed):
+    """Some images of a split (see `image_sheet`), with a legend of the classes."""
+    sheet = image_sheet(directory, split, num, columns, resolution, seed)
+    return pictures.with_legend(sheet, open_dataset(directory).classes)
 
-    Returns uint8 [H, W, 3]. `num` images of a seeded choice; `resolution` None is the largest;
-    every pixel is a square of `enlarge` x `enlarge`.
+
+def image_sheet(directory, split, num, columns, resolution, seed):
+    """Some images of a split, each as photo, map and overlay side by side.
+
+    Returns uint8 [H, W, 3]. `num` images of a seeded choice; `resolution` None is the largest.
     Raises UserError where the split or resolution is missing.
     """
     info = open_dataset(directory)
     records = open_records(info, split, resolution)
     chosen = np.random.default_rng(seed).permutation(len(records))[:num]
     panels = [_panel(records.read_image(number), len(info.classes)) for number in np.sort(chosen)]
-    grid = pictures.image_grid(np.stack(panels), min(columns, len(panels)))
-    return pictures.with_legend(pictures.enlarge(grid, enlarge), info.classes)
+    return pictures.image_grid(np.stack(panels), min(columns, len(panels)))
 
 
 def open_records(info, split, resolution):

@@ -23,6 +23,9 @@ h1, h2 { line-height: 1.2; } h2 { margin-top: 2em; border-bottom: 1px solid #ccc
 table { border-collapse: collapse; font-size: 13px; }
 th, td { padding: 2px 10px; text-align: right; border-bottom: 1px solid #e4e4e4; }
 th { background: #f4f4f4; } th:first-child, td:first-child { text-align: left; }
+td:first-child { white-space: nowrap; }
+.legend span { display: inline-block; margin-right: 1.2em; font-size: 13px; }
+.legend i { display: inline-block; width: 12px; height: 12px; margin-right: 5px; }
 td.text { text-align: left; overflow-wrap: anywhere; }
 svg { display: block; } svg text { font: 13px sans-serif; fill: #1a1a1a; }
 img { max-width: 100%; height: auto; } figure { margin: 1em 0; }
@@ -52,11 +55,13 @@ class Page:
         """A table of texts and numbers; rows are as long as the head.
 
         Args:
+            head: what stands above the columns; empty texts for nothing.
             shades: None, or for each row a list of strengths 0..1, one a cell, of its background.
 
         Raises ValueError for a row of another length.
         """
-        lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
+        lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"] \
+            if any(head) else []
         for number, row in enumerate(rows):
             if len(row) != len(head):
                 raise ValueError(f"a row of {len(row)} cells in a table of {len(head)}")
@@ -73,6 +78,12 @@ class Page:
             form: format of the value behind each bar.
         """
         self._parts.append('<div class="wide">' + bar_chart(names, series, form) + "</div>")
+
+    def legend(self, colours):
+        """Names beside squares of their colours: {name: (red, green, blue) of 0..255}."""
+        entries = (f'<span><i style="background: rgb({red:d}, {green:d}, {blue:d})"></i>'
+                   f"{escape(name)}</span>" for name, (red, green, blue) in colours.items())
+        self._parts.append('<p class="legend">' + "\n".join(entries) + "</p>")
 
     def picture(self, pixels, caption, kind="PNG"):
         """A picture uint8 [H, W, 3] as part of the page: kind PNG (exact) or JPEG (small)."""

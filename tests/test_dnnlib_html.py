@@ -48,6 +48,7 @@ def full_page(text="plain"):
     page.text(text)
     page.table([text, "n"], [[text, 3], ["b", 0.25]], [[0, 1], [0, 0]])
     page.bars([text, "b"], {text: [1, 2], "other": [0, 4]})
+    page.legend({text: (1, 2, 3), "b": (4, 5, 6)})
     page.picture(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), text)
     return page.render()
 
