@@ -179,13 +179,14 @@ class _Transfer:
             self.forget()
             self._remember(response)
         total = self._total(response)
-        bar.total = total
-        bar.n = self._have()
+        bar.total, bar.n = total, self._have()
         bar.refresh()
+        arrived = bar.n
         for chunk in response.iter_content(CHUNK):
             self._file.write(chunk)
             bar.update(len(chunk))
-            if total is not None and bar.n > total:  # of unknown length, perhaps without an end
+            arrived += len(chunk)
+            if total is not None and arrived > total:  # of unknown length, perhaps without an end
                 self.forget()
                 raise UserError(f"{self._url}: the server sends more than the {total:,} bytes "
                                 "expected: another file")
