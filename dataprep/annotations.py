@@ -125,29 +125,27 @@ def _frames(images, skipped):
 
     An id that stands for two different images stands for none: its annotations could be of either.
     """
-    frames, doubtful = {}, {}
+    entries, doubtful = {}, set()
     for entry in images:
-        frame, reason = _read_image(entry)
         image_id = entry.get("id") if isinstance(entry, dict) else None
-        if reason:
-            skipped.append({"id": image_id if _is_int(image_id, 0, _MAX_ID) else None,
-                            "reason": reason})
-        elif frames.setdefault(image_id, frame) != frame:
-            doubtful[image_id] = {"id": image_id, "reason": "image id given to different images"}
-    skipped += doubtful.values()
-    return {image_id: frame for image_id, frame in frames.items() if image_id not in doubtful}
+        if not _is_int(image_id, 0, _MAX_ID):
+            skipped.append({"id": None, "reason": "image entry without a whole number as id"})
+        elif entries.setdefault(image_id, frame := _frame(entry)) != frame:
+            doubtful.add(image_id)
+    reasons = dict.fromkeys(doubtful, "image id given to different images")
+    for image_id in [image_id for image_id, frame in entries.items() if frame is None]:
+        reasons.setdefault(image_id, "image entry without a valid width and height")
+    skipped += [{"id": image_id, "reason": reason} for image_id, reason in sorted(reasons.items())]
+    return {image_id: frame for image_id, frame in entries.items() if image_id not in reasons}
 
 
-def _read_image(entry):
-    """((file_name, width, height), None) of an image entry, or (None, what is wrong with it)."""
-    entry = entry if isinstance(entry, dict) else {}
+def _frame(entry):
+    """(file_name, width, height) of an image entry; None where there is no valid size."""
     size = entry.get("width"), entry.get("height")
-    if not _is_int(entry.get("id"), 0, _MAX_ID):
-        return None, "image entry without a whole number as id"
     if not all(_is_int(side, 1, _MAX_SIDE) for side in size):
-        return None, "image entry without a valid width and height"
+        return None
     file_name = entry.get("file_name")
-    return (file_name if isinstance(file_name, str) else "", *size), None
+    return (file_name if isinstance(file_name, str) else "", *size)
 
 
 def _add_instance(instances, frames, entry, num_classes):

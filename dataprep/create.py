@@ -49,17 +49,23 @@ def create_from_images(config, say):
     names = sources.list_images(config.source)
     say(f"{config.source}: {len(names)} image files")
     listed = hashlib.md5("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
-    items, options, label_size = [writer.Item(name, name) for name in names], {}, 0
+    items, options, label_size = [writer.Item(_as_text(name), name) for name in names], {}, 0
     if config.labels is not None:
         table = labels.read_label_file(config.labels, names)
         label_size = table.shape[1]
-        items = [writer.Item(name, name, label=row) for name, row in zip(names, table)]
+        items = [writer.Item(_as_text(name), name, label=row) for name, row in zip(names, table)]
         options = {"labels": file_digest(config.labels, "md5")}
         say(f"{config.labels}: a label of {label_size} numbers for every image")
         _say_zeros(table, say)
     recipe = writer.Recipe(sources.PhotoFolder(Path(config.source)), (), config.resolution,
                            config.fit, config.encoding, label_size)
     return _create(config, recipe, items, [], {"source": listed, **options}, say)
+
+
+def _as_text(name):
+    """A file's name as an id; bytes that are not UTF-8 become escapes, so that it can be written.
+    """
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def create_from_masks(config, say):
@@ -73,7 +79,7 @@ def create_from_masks(config, say):
         say(f"mask value {masks.IGNORE} counts as background")
     _say_reasons(skipped, say)
     mask_source = sources.PhotoFolder(mask_folder)
-    items = [writer.Item(name, name, masks.Mask(mask_source, mask, len(classes)))
+    items = [writer.Item(_as_text(name), name, masks.Mask(mask_source, mask, len(classes)))
              for name, mask in pairs.items()]
     recipe = writer.Recipe(sources.PhotoFolder(images), classes, config.resolution, config.fit,
                            config.encoding)
@@ -103,13 +109,15 @@ def _create_annotated(config, path, source, say):
 
 def _find_photos(labelled, source):
     """([Item] in the order of ids, [{"id", "reason"}] of the others)."""
-    items, skipped = [], list(labelled.skipped_images)
+    items, skipped, owners = [], list(labelled.skipped_images), {}
     for image_id, photo in sorted(labelled.photos.items()):
         key = source.find(image_id, photo.file_name)
         if key is None:
             skipped.append({"id": image_id, "reason": "photo is missing"})
         elif not photo.instances:
             skipped.append({"id": image_id, "reason": "no usable annotation"})
+        elif owners.setdefault(key, image_id) != image_id:  # it could be in train and in test
+            skipped.append({"id": image_id, "reason": "photo is that of another id, too"})
         else:
             items.append(writer.Item(image_id, key, photo))
     return items, skipped

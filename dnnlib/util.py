@@ -54,8 +54,12 @@ def _run(main, argv):
 
 
 def one_line(error):
-    """An error's message on a single line; operating-system errors keep their file name."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """An error's message on a single line; operating-system errors keep their file name.
+
+    Characters that a terminal could obey, of a file's name for instance, become backslash escapes.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def argument_parser(description, examples):

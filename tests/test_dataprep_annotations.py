@@ -170,6 +170,13 @@ def test_an_id_of_two_images_stands_for_none(tmp_path):
     assert [defect["id"] for defect in result.defects] == [1]
 
 
+@pytest.mark.parametrize("second", [{"width": 99}, {"file_name": "b.jpg"}, {"height": None}])
+@pytest.mark.parametrize("turn", [1, -1])
+def test_entries_of_one_id_must_agree(tmp_path, second, turn):
+    result = load(tmp_path, [image(id=2), *[image(), image(**second)][::turn]], [])
+    assert list(result.photos) == [2] and [line["id"] for line in result.skipped_images] == [1]
+
+
 def test_ids_of_annotations_may_repeat(tmp_path):
     """As where two files were put together: no garment is lost."""
     result = load(tmp_path, [image()], [annotation(), annotation(category_id=3)])
