@@ -6,18 +6,19 @@ content of dataset.json, or None after a dry run.
 
 import collections
 import hashlib
-import shutil
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 
-from dataprep import annotations, labels, masks, modanet, sources, synthetic, writer
+from dataprep import annotations, labels, masks, modanet, sources, survey, synthetic, writer
 from dnnlib import dataset_info, util
 from dnnlib.download import file_digest
 
 # ModaNet's own split. From _FULL_FROM photos on it is taken as it is, below in proportion.
 _ALL, _VAL, _TEST, _FULL_FROM = 52_346, 2_000, 5_000, 50_000
-_DISK_MARGIN = 1.02
+_SAMPLE = 4  # photos that a dry run draws
 
 
 def create_modanet(config, say):
@@ -36,11 +37,27 @@ def create_synthetic(config, say):
                              "another --out or delete it")
     writer.check_splits(*_split_sizes(config, config.num_images, True), config.num_images)
     if config.dry_run:
-        say(f"would draw {config.num_images} photos into {raw}; dry run: nothing written")
+        say(f"would draw {config.num_images} photos into {raw}")
+        _project_drawing(config, say)
+        say("dry run: nothing written")
         return None
     path = synthetic.draw_all(raw, config.num_images, config.seed, config.workers)
     say(f"{raw}: {config.num_images} photos drawn")
     return _create_annotated(config, path, sources.PhotoFolder(raw / "images"), say)
+
+
+def _project_drawing(config, say):
+    """Size and time of drawing and converting, from a few photos drawn elsewhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        path = synthetic.draw_all(folder, _SAMPLE, config.seed, workers=1)
+        seconds = (time.perf_counter() - started) / _SAMPLE
+        source, classes = sources.PhotoFolder(Path(folder) / "images"), annotations.MODANET_CLASSES
+        items, _ = _find_photos(annotations.load_annotations(path, len(classes)), source)
+        recipe = writer.Recipe(source, classes, config.resolution, config.fit, config.encoding)
+        size, more = writer.project(recipe, items)
+        drawn = sum(file.stat().st_size for file in source.path.iterdir()) / _SAMPLE
+        survey.check_space(config, config.num_images, size + drawn, seconds + more, say)
 
 
 def create_from_images(config, say):
@@ -100,7 +117,7 @@ def _create_annotated(config, path, source, say):
     classes = annotations.MODANET_CLASSES
     labelled = annotations.load_annotations(path, len(classes))
     items, skipped = _find_photos(labelled, source)
-    say(f"{path}: {len(labelled.photos)} images listed, {len(items)} annotated and found")
+    _say_counts(path, labelled, len(items), say)
     skipped += labelled.defects
     _say_reasons(skipped, say)
     recipe = writer.Recipe(source, classes, config.resolution, config.fit, config.encoding)
@@ -109,18 +126,25 @@ def _create_annotated(config, path, source, say):
 
 def _find_photos(labelled, source):
     """([Item] in the order of ids, [{"id", "reason"}] of the others)."""
-    items, skipped, owners = [], list(labelled.skipped_images), {}
+    items, skipped = [], list(labelled.skipped_images)
     for image_id, photo in sorted(labelled.photos.items()):
-        key = source.find(image_id, photo.file_name)
-        if key is None:
-            skipped.append({"id": image_id, "reason": "photo is missing"})
-        elif not photo.instances:
+        key = source.find(image_id, photo.file_name) if photo.instances else None
+        if not photo.instances:
             skipped.append({"id": image_id, "reason": "no usable annotation"})
-        elif owners.setdefault(key, image_id) != image_id:  # it could be in train and in test
-            skipped.append({"id": image_id, "reason": "photo is that of another id, too"})
+        elif key is None:
+            skipped.append({"id": image_id, "reason": "photo is missing"})
         else:
             items.append(writer.Item(image_id, key, photo))
     return items, skipped
+
+
+def _say_counts(path, labelled, found, say):
+    """One line: how many images are listed and annotated, of how many the photo is there."""
+    annotated = sum(bool(photo.instances) for photo in labelled.photos.values())
+    listed = len(labelled.photos) + len(labelled.skipped_images)
+    unusable = f", {len(labelled.skipped_images)} unusable" if labelled.skipped_images else ""
+    say(f"{path}: {listed} images listed{unusable}, {len(labelled.photos) - annotated} empty, "
+        f"{annotated} annotated: {found} found, {annotated - found} missing")
 
 
 def _say_reasons(skipped, say):
@@ -134,6 +158,8 @@ def _create(config, recipe, items, skipped, options, say):
     """Choose, project, write, report."""
     if config.num_images is not None and config.num_images < len(items):
         order = np.random.default_rng([config.seed, 1]).permutation(len(items))
+        skipped += [{"id": items[i].image_id, "reason": "not chosen (--num-images)"}
+                    for i in np.sort(order[config.num_images:])]
         items = [items[i] for i in np.sort(order[:config.num_images])]
     if not items:
         raise util.UserError(f"{recipe.source.path}: there is no photo to convert")
@@ -144,14 +170,19 @@ def _create(config, recipe, items, skipped, options, say):
     if writer.is_finished(config.out, options):
         say(f"{config.out} holds this data set already, finished; nothing to do (delete it to make "
             "it again)")
+        writer.remove_work(config.out)  # a run killed at the very end leaves its journal
         return util.read_json(Path(config.out) / dataset_info.FILE_NAME)
     splits = writer.choose_splits(items, num_val, num_test, config.seed)
-    _project(config, recipe, items, say)
+    unreadable = survey.count_unreadable(recipe.source, [item.key for item in items],
+                                         config.workers)
+    say(f"{len(items)} photos to convert, {unreadable} of them unreadable by their headers")
+    survey.check_space(config, len(items) - unreadable, *writer.project(recipe, items), say)
     if config.dry_run:
         say("dry run: nothing written")
         return None
     before = len(skipped)
-    content = writer.write_dataset(config.out, recipe, splits, skipped, options, config.workers)
+    content = writer.write_dataset(config.out, recipe, splits, skipped, options, config.workers,
+                                   say)
     _say_reasons(skipped[before:], say)
     sizes = ", ".join(f"{len(ids)} {split}" for split, ids in content["splits"].items())
     say(f"{config.out}: {sizes}; {content['skipped']} left out "
@@ -171,18 +202,3 @@ def default_splits(num_photos):
     if num_photos >= _FULL_FROM:
         return _VAL, _TEST
     return round(num_photos * _VAL / _ALL), round(num_photos * _TEST / _ALL)
-
-
-def _project(config, recipe, items, say):
-    """Print the projected size and time. Raises UserError where the disk cannot hold it."""
-    size, seconds = writer.project(recipe, items)
-    total = size * len(items)
-    say(f"projected: {len(items)} photos, {total / 1e9:.2f} GB ({size / 1e6:.3f} MB each), about "
-        f"{util.format_time(seconds * len(items) / config.workers)} with {config.workers} workers")
-    folder = Path(config.out).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if total * _DISK_MARGIN > free:
-        raise util.UserError(f"{config.out}: the disk has only {free / 1e9:.2f} GB left; free some "
-                             "space, or choose another --out, --resolution or --num-images")

@@ -231,11 +231,11 @@ def _header(recipe, items, options):
         listed.update(f"{split}\0{item.image_id}\0{item.key}\0".encode("utf-8", "surrogateescape"))
         if recipe.label_size:
             listed.update(item.label.tobytes())
-    return {"format_version": dataset_info.FORMAT_VERSION, "journal": journal.VERSION,
-            "options": options,
-            "classes": list(recipe.classes), "resolution": recipe.resolution, "fit": recipe.fit,
-            "encoding": recipe.encoding, "label_size": recipe.label_size,
-            "photos": listed.hexdigest()}
+    header = {"format_version": dataset_info.FORMAT_VERSION, "journal": journal.VERSION,
+              "options": options, "classes": recipe.classes, "resolution": recipe.resolution,
+              "fit": recipe.fit, "encoding": recipe.encoding, "label_size": recipe.label_size,
+              "photos": listed.hexdigest()}
+    return json.loads(json.dumps(header))  # as it will be read: lists for tuples
 
 
 def _begin(out, header, say):

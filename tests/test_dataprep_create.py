@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import dataset_tool
-from dataprep import create, modanet
+from dataprep import create, modanet, sources, survey
 from dnnlib import util
 from dnnlib.dataset_info import open_dataset
 from dnnlib.tflib import tfrecords
@@ -48,7 +49,8 @@ def create_modanet(source, out, *options):
 def test_photos_become_a_data_set_and_the_next_step_is_told(source, tmp_path, capsys):
     assert create_modanet(source, tmp_path / "set", "--num-val", 2, "--num-test", 3) == 0
     printed = capsys.readouterr().out
-    assert "12 images listed, 12 annotated and found" in printed
+    assert "12 images listed, 0 empty, 12 annotated: 12 found, 0 missing" in printed
+    assert "12 photos to convert, 0 of them unreadable by their headers" in printed
     assert "projected: 12 photos" in printed and "7 train, 2 val, 3 test" in printed
     assert f"python train.py --variant=2d --data={tmp_path / 'set'}" in printed
     info = open_dataset(tmp_path / "set")
@@ -68,9 +70,93 @@ def test_a_finished_data_set_is_left_and_another_is_refused(source, tmp_path, ca
 
 def test_a_dry_run_writes_nothing(source, tmp_path, capsys):
     assert create_modanet(source, tmp_path / "set", "--dry-run") == 0
-    assert "projected: 12 photos" in capsys.readouterr().out
-    assert run("create_synthetic", "--out", tmp_path / "set", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "12 annotated: 12 found, 0 missing" in printed and "projected: 12 photos" in printed
+    assert run("create_synthetic", "--out", tmp_path / "set", "--dry-run", "--resolution", 64) == 0
+    assert "projected: 2000 photos" in capsys.readouterr().out
     assert not (tmp_path / "set").exists()
+
+
+def test_the_projection_of_a_drawing_is_about_right(tmp_path, capsys):
+    """Photos and records of a set of 12, against what four of them tell."""
+    options = "create_synthetic", "--out", tmp_path / "set", "--num-images", 12, "--resolution", 16
+    assert run(*options, "--dry-run", "--workers", 1) == 0
+    told = float(re.search(r"\((\S+) MB each\)", capsys.readouterr().out)[1])
+    assert run(*options, "--workers", 1) == 0
+    sizes = [len(data) for name, data in folder_bytes(tmp_path / "set").items()
+             if name.endswith((".tfrecords", ".jpg"))]
+    assert told == pytest.approx(sum(sizes) / 12 / 1e6, rel=0.3)
+
+
+def damage(source, rng):
+    """One photo of another defect for each id from 8 to 13; 9 and 10 tell by their headers."""
+    content = json.loads(annotations_path(source).read_text())
+    for part in content["annotations"]:
+        if part["image_id"] == 8:
+            part["segmentation"] = [[1, 2, 3, 4]]
+    save_annotations(source, content)
+    images = source / "images"
+    (images / "0000009.jpg").write_bytes(b"<html>not found</html>")
+    (images / "0000010.jpg").write_bytes(b"")
+    (images / "0000011.jpg").write_bytes((images / "0000011.jpg").read_bytes()[:-150])
+    (images / "0000012.jpg").unlink()
+    (images / "0000013.jpg").write_bytes(photo_bytes(rng, 60, 40))
+
+
+@pytest.mark.parametrize("num_images", [None, 8])
+def test_every_photo_is_written_or_listed_with_its_reason(source, tmp_path, rng, capsys,
+                                                          num_images):
+    damage(source, rng)
+    chosen = () if num_images is None else ("--num-images", num_images)
+    create_modanet(source, tmp_path / "set", "--num-val", 2, "--num-test", 1, *chosen)
+    printed = capsys.readouterr().out
+    assert "12 images listed, 1 empty, 11 annotated: 10 found, 1 missing" in printed
+    if num_images is None:
+        assert "10 photos to convert, 2 of them unreadable by their headers" in printed
+        assert "projected: 8 photos" in printed
+    content = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    written = list(itertools.chain(*content["splits"].values()))
+    lines = read_jsonl(tmp_path / "set" / "skipped.jsonl")
+    skipped = [line["id"] for line in lines if "annotation" not in line]
+    assert sorted(written + skipped) == list(range(7, 7 + NUM))
+    assert all(line["reason"] for line in lines) and content["skipped"] == len(skipped)
+    reasons = {line["id"]: line["reason"] for line in lines if "annotation" not in line}
+    assert reasons[8] == "no usable annotation" and reasons[12] == "photo is missing"
+    not_chosen = [reason for reason in reasons.values() if "--num-images" in reason]
+    assert len(not_chosen) == (0 if num_images is None else 2)
+    assert not set(written) & {8, 9, 10, 11, 12, 13}
+    assert run("info", tmp_path / "set", "--verify") == 0
+
+
+def test_every_image_of_a_folder_is_written_or_listed(source, tmp_path, rng):
+    damage(source, rng)
+    run("create_from_images", "--source", source, "--out", tmp_path / "set", "--resolution", 8,
+        "--workers", 1, "--num-images", 9)
+    written = json.loads((tmp_path / "set" / "dataset.json").read_text())["splits"]["train"]
+    skipped = [line["id"] for line in read_jsonl(tmp_path / "set" / "skipped.jsonl")]
+    assert sorted(written + skipped) == sorted(
+        f"images/{path.name}" for path in (source / "images").iterdir())
+
+
+def test_what_cannot_be_read_is_counted_by_many_processes_too(source, rng, monkeypatch):
+    damage(source, rng)
+    folder = sources.PhotoFolder(source / "images")
+    keys = sorted(path.name for path in folder.path.iterdir()) + ["nowhere.jpg"]
+    monkeypatch.setattr(survey, "_BATCH", 5)
+    assert survey.count_unreadable(folder, keys, 1) == 3
+    monkeypatch.setattr(survey, "_FEW", 3)
+    assert survey.count_unreadable(folder, keys, 2) == 3
+
+
+def test_space_of_unfinished_files_counts_as_free(tmp_path, monkeypatch):
+    """A run that fills the disk to the last tenth can still be continued."""
+    (tmp_path / ".partial" / "train").mkdir(parents=True)
+    (tmp_path / ".partial" / "train" / "train-r02.tfrecords").write_bytes(bytes(9000))
+    monkeypatch.setattr(survey.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    config = create_config(out=tmp_path)
+    survey.check_space(config, 90, 100, 0.1, print)
+    with pytest.raises(UserError, match="the disk has only"):
+        survey.check_space(config, 110, 100, 0.1, print)
 
 
 def test_everything_left_out_is_counted_and_listed(source, tmp_path, rng, capsys):
@@ -86,9 +172,8 @@ def test_everything_left_out_is_counted_and_listed(source, tmp_path, rng, capsys
     (source / "images" / "0000010.jpg").write_bytes(photo_bytes(rng, 40, 60)[:200])
     create_modanet(source, tmp_path / "set", "--num-val", 0, "--num-test", 0)
     printed = capsys.readouterr().out
-    assert "14 images listed, 11 annotated and found" in printed
-    assert "left out: 2 x photo is missing" in printed
-    assert "left out: 1 x no usable annotation" in printed
+    assert "14 images listed, 3 empty, 11 annotated: 11 found, 0 missing" in printed
+    assert "left out: 3 x no usable annotation" in printed
     assert "left out: 1 x polygon with a coordinate that is not finite" in printed
     assert "left out: 1 x not a readable image" in printed and "4 left out" in printed
     lines = read_jsonl(tmp_path / "set" / "skipped.jsonl")
@@ -156,7 +241,7 @@ def test_no_photos_at_all_is_one_line(tmp_path):
 
 
 def test_a_disk_that_cannot_hold_it_is_known_before(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(create.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(survey.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(UserError, match=r"only 0\.00 GB left"):
         create_modanet(source, tmp_path / "set")
     assert not (tmp_path / "set").exists()
