@@ -1,6 +1,7 @@
 """report.html and the statistics behind it, counted again from the pictures."""
 
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -111,6 +112,36 @@ def test_the_page_says_what_is_there(data):
     assert f"{100 * known['overlap']['mean']:.2f} % of the area" in text
 
 
+def rows_of(path):
+    """All rows of the page's tables: lists of cells."""
+    rows = re.findall(r"<tr>(.*?)</tr>", path.read_text())
+    return [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in rows]
+
+
+def test_numbers_by_hand(tmp_path, rng):
+    """Of four images hat is in 4, coat in 1 (covering 8 % of it), legs in 2, shoes in none."""
+    images = np.stack([random_image(rng, 7, 16) for _ in range(4)])
+    data = make_dataset(tmp_path / "set", {"train": images})
+    content = json.loads((data / "dataset.json").read_text())
+    content["class_counts"] = {"train": {
+        "hat": {"images": 4, "pixels": 0.5}, "coat": {"images": 1, "pixels": 0.02},
+        "legs": {"images": 2, "pixels": 0.1}, "shoes": {"images": 0, "pixels": 0.0}}}
+    (data / "dataset.json").write_text(json.dumps(content))
+    (data / "statistics.json").write_text(json.dumps({
+        "classes": FOUR, "photos": 4, "sizes": {"4x6": 4}, "overlap": None,
+        "together": [[4, 1, 2, 0], [1, 1, 1, 0], [2, 1, 2, 0], [0, 0, 0, 0]]}))
+    run("info", data)
+    rows = rows_of(data / "report.html")
+    for row in (["hat", "4", "100", "50"], ["coat", "1", "25", "2"], ["legs", "2", "50", "10"],
+                ["shoes", "0", "0", "0"],
+                ["hat", "4", "100", "25", "50", "0"], ["coat", "1", "100", "100", "100", "0"],
+                ["legs", "2", "100", "50", "100", "0"], ["shoes", "0", "0", "0", "0", "0"]):
+        assert row in rows
+    bars = re.findall(r">([0-9.]+ %)<", (data / "report.html").read_text())
+    assert bars == ["100.0 %", "25.0 %", "50.0 %", "0.0 %", "50.00 %", "8.00 %", "20.00 %",
+                    "0.00 %"]
+
+
 def test_info_writes_the_same_page_again(data, capsys):
     before = folder_bytes(data)
     (data / "report.html").unlink()
@@ -133,7 +164,9 @@ def test_data_without_statistics_say_so(tmp_path, rng):
     run("info", data)
     text = Reader((data / "report.html").read_text()).text
     assert "were not recorded" in text and "Sizes of the photos" not in text
-    (data / "statistics.json").write_text('{"classes": ["of", "another", "data", "set"]}')
+    other = {"classes": ["of", "another", "data", "set"], "photos": 1, "together": [[1] * 4] * 4,
+             "sizes": {}, "overlap": None}
+    (data / "statistics.json").write_text(json.dumps(other))
     run("info", data)
     assert "were not recorded" in Reader((data / "report.html").read_text()).text
 
