@@ -19,7 +19,7 @@ import PIL
 
 from benchmarks.detector import ROOT, cpu_name
 from benchmarks.processes import run_measured
-from dataprep import annotations, modanet, pyramid, sources, synthetic, writer
+from dataprep import annotations, modanet, pyramid, sources, synthetic, workers, writer
 from dnnlib import channels, util
 from dnnlib.tflib import tfrecords
 
@@ -27,7 +27,7 @@ from dnnlib.tflib import tfrecords
 # own: without that of the stages that it calls.
 STAGES = {
     ("dataprep.photos", "decode_photo"): "JPEG decoding",
-    ("dataprep.annotations", "label_map"): "polygons",
+    ("dataprep.writer", "_labels"): "polygons",
     ("dataprep.pyramid", "build_image"): "resizing",
     ("dataprep.pyramid", "levels"): "pyramid",
     ("dnnlib.tflib.tfrecords", "_encode_rgb"): "colours",
@@ -35,7 +35,8 @@ STAGES = {
     ("dnnlib.tflib.tfrecords", "encode_record"): "joining",
     ("dnnlib.tflib.tfrecords", "masked_crc32c"): "CRC",
     ("dnnlib.tflib.tfrecords", "frame"): "framing",
-    ("dataprep.writer", "convert"): "reading, digest, shares",
+    ("dataprep.writer", "describe_image"): "digest, area shares",
+    ("dataprep.writer", "convert"): "reading the file",
 }
 READ_AHEAD = 12  # minibatches that a stream has ready after a pause, or a few more
 DRAWN = 60  # different photos without --source
@@ -100,6 +101,7 @@ def parse_options(argv):
 
 def measure_stages(source, options):
     """{stage: milliseconds of processor time a photo}, in one process, after a warm-up."""
+    workers.keep_freed_memory()  # as in the workers
     labelled = annotations.load_annotations(source / "annotations" / modanet.TRAIN_JSON,
                                             len(annotations.MODANET_CLASSES))
     folder = sources.open_source(source / "images")

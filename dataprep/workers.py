@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import ctypes
 import multiprocessing
 import os
 import threading
@@ -9,6 +10,10 @@ import threading
 from dnnlib.util import UserError
 
 _AHEAD = 4  # tasks given out for each worker: memory stays bounded whatever the parent's speed
+# glibc's names for the sizes from which memory is asked of the system and given back to it, and
+# ours: arrays of a few megabytes come and go with every photo.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT = 32 << 20
 
 
 def ordered_map(function, items, workers):
@@ -23,7 +28,7 @@ def ordered_map(function, items, workers):
     pending = collections.deque()
     # Spawned and not forked: a fork of a process that runs threads can hang.
     pool = concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_leave_with_parent)
+        workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
         for item in items:
             pending.append(pool.submit(function, item))
@@ -36,6 +41,21 @@ def ordered_map(function, items, workers):
                         "again with fewer --workers") from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _start_worker():
+    """What every worker does before its first task."""
+    _leave_with_parent()
+    keep_freed_memory()
+
+
+def keep_freed_memory():
+    """Have freed memory used again, rather than given back and cleared page by page by the system:
+    an eighth of a conversion's time. Does nothing where the C library is not glibc."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _KEPT)
 
 
 def _leave_with_parent():

@@ -74,7 +74,7 @@ def encode_record(image, encoding):
     features = [(b"encoding", _BYTES, encoding.encode()),
                 (b"rgb", _BYTES, _encode_rgb(image[channels.RGB], encoding)), shape]
     if image.shape[0] > channels.NUM_COLOURS:
-        maps = zlib.compress(image[channels.SEGMAPS].tobytes(), 1)
+        maps = zlib.compress(np.ascontiguousarray(image[channels.SEGMAPS]), 1)
         features.insert(1, (b"maps", _BYTES, maps))
     return _example(features)
 
