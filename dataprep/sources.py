@@ -2,6 +2,7 @@
 
 import functools
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -9,6 +10,7 @@ from dataprep.photos import PhotoError
 from dnnlib.util import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_MAX_BYTES = 2**28  # the largest picture that is decoded, uncompressed, and a little
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class PhotoFolder:
         if os.path.commonpath([root, path]) != root:
             raise PhotoError("file leads out of the photo folder")
         try:
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, for ever
+                raise PhotoError("not a regular file")
+            if status.st_size > _MAX_BYTES:
+                raise PhotoError(f"file of {status.st_size / 1e6:.0f} MB is too large for a photo")
             return Path(path).read_bytes()
         except OSError as error:
             raise PhotoError(f"file cannot be read ({error.strerror})") from None

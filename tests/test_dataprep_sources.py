@@ -1,5 +1,7 @@
 """Photos found by id and nothing else, and every kind of file that is none."""
 
+import os
+
 import lmdb
 import pytest
 
@@ -42,6 +44,15 @@ def test_links_out_of_the_folder_are_not_followed(folder):
 def test_a_file_that_is_gone_is_one_photo_less(folder):
     with pytest.raises(PhotoError, match="cannot be read"):
         sources.open_source(folder).read("gone.jpg")
+
+
+def test_pipes_and_enormous_files_are_not_read(folder):
+    os.mkfifo(folder / "0000010.jpg")
+    with open(folder / "0000011.jpg", "wb") as file:
+        file.truncate(300_000_000)
+    for name, reason in (("0000010.jpg", "regular"), ("0000011.jpg", "300 MB")):
+        with pytest.raises(PhotoError, match=reason):
+            sources.open_source(folder).read(name)
 
 
 @pytest.fixture(params=[True, False], ids=["folder", "file"])
