@@ -201,6 +201,17 @@ def command(source, out, workers=1):
          str(workers)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
 
 
+def assert_checkpoint_holds(out):
+    """Whatever the last checkpoint counts is in the files, wherever they lie by now."""
+    path = out / ".partial" / journal.FILE_NAME
+    lines = path.read_bytes().splitlines(True) if path.exists() else []
+    sizes = [json.loads(line)["checkpoint"] for line in lines
+             if b"checkpoint" in line and line.endswith(b"\n")]
+    for name, size in (sizes[-1] if sizes else {}).items():
+        file = next(folder / name for folder in (out / ".partial", out) if (folder / name).exists())
+        assert file.stat().st_size >= size
+
+
 def test_sigkill_at_random_times(source, tmp_path):
     seed = int(os.environ.get("KILL_SEED", random.SystemRandom().randrange(2**32)))
     print(f"seed {seed}; repeat with KILL_SEED={seed}")
@@ -223,6 +234,7 @@ def test_sigkill_at_random_times(source, tmp_path):
         elif out.exists():
             with pytest.raises(UserError, match="unfinished"):
                 open_dataset(out)
+            assert_checkpoint_holds(out)
     process = command(source, out)
     assert process.communicate()[1] == b"" and process.returncode == 0
     assert verify.digest(out) == expected
