@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dataprep import sources
-from dataprep.photos import PhotoError
+from dataprep.photos import PhotoError, reduction
 from dnnlib.channels import MAX_CLASSES
 from dnnlib.util import UserError
 
@@ -65,12 +65,13 @@ def _read_indices(data, size):
         raise PhotoError("mask has colours; expected numbers in a palette or grey")
     if depth > 8:
         raise PhotoError("mask has 16 bits a pixel; expected 8")
-    if (width, height) != tuple(size):
+    factor = reduction((width, height))  # as the photo's
+    if (-(-width // factor), -(-height // factor)) != tuple(size):
         raise PhotoError(f"photo is {size[0]}x{size[1]}, its mask {width}x{height}")
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.load()
-            values = np.asarray(image).astype(np.uint8)
+            values = np.asarray(image).astype(np.uint8)[::factor, ::factor]
     except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
         raise PhotoError(f"mask is damaged ({type(error).__name__})") from None
     # Pillow stretches grey of 2 and 4 bits to the whole range, but not palette indices.

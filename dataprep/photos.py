@@ -14,7 +14,7 @@ from dnnlib.util import one_line
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _MAX_PIXELS = 2**26  # 6000 x 9000 and a little
 _MAX_SIDE = 65_536
-_FULL_SIZE = 2**24  # pixels up to which a photo is used as it is; larger ones are reduced
+_FULL_SIZE = _MAX_PIXELS // 4  # up to here a photo is used as it is, above at half its sides
 _BAND = 512  # rows of a large photo that are converted at a time
 _ORIENTATION = 0x0112  # EXIF's tag; its values 2 to 8 and what turns the picture upright:
 _UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
@@ -43,18 +43,28 @@ def probe(data):
 def decode_photo(data):
     """Bytes of an image file -> PIL RGB image, upright as its EXIF data says, alpha on white.
 
-    Photos of more than 2^24 pixels are reduced by a half or a quarter of each side, so that
-    memory stays bounded. Raises PhotoError saying why it cannot be used; a JPEG that ends early is
-    refused also where an end marker was put behind what is left.
+    Photos of more than 2^24 pixels are reduced to half their sides, so that memory stays bounded.
+    Raises PhotoError saying why it cannot be used; a JPEG that ends early is refused also where an
+    end marker was put behind what is left.
     """
     with _opened(data) as image:
-        factor = _reduction(image.size)
-        image.draft(None, (image.width // factor, image.height // factor))  # JPEGs only
+        size, factor = image.size, reduction(image.size)
+        image.draft(None, (size[0] // factor, size[1] // factor))  # JPEGs are decoded smaller
         image.load()
         if image.format in ("JPEG", "MPO"):
             _check_whole(data, image)
-        picture, orientation = _small_rgb(image), _UPRIGHT.get(_orientation(image))
+        picture = _small_rgb(image, factor) if image.size == size else _to_rgb(image)
+        orientation = _UPRIGHT.get(_orientation(image))
         return picture if orientation is None else picture.transpose(orientation)
+
+
+def reduction(size):
+    """The power of two by which decode_photo divides both sides, rounding up, of a photo of `size`
+    = (width, height). Raises PhotoError where it is not decoded at all."""
+    width, height = size
+    if width * height > _MAX_PIXELS or max(size) > _MAX_SIDE:
+        raise PhotoError(f"image of {width}x{height} pixels is too large")
+    return 1 if width * height <= _FULL_SIZE else 2
 
 
 @contextlib.contextmanager
@@ -77,8 +87,7 @@ def _opened(data):
 
 def _check_kind(image):
     """Raise PhotoError for what is too large and what is no photo, before anything is decoded."""
-    if image.width * image.height > _MAX_PIXELS or max(image.size) > _MAX_SIDE:
-        raise PhotoError(f"image of {image.width}x{image.height} pixels is too large")
+    reduction(image.size)
     # Phones store several pictures in one JPEG (MPO), of which the first is the photo.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise PhotoError("animation, not a photo")
@@ -86,14 +95,6 @@ def _check_kind(image):
 
 def _orientation(image):
     return image.getexif().get(_ORIENTATION)
-
-
-def _reduction(size):
-    """Power of two that divides both sides where there are too many pixels."""
-    factor = 1
-    while size[0] * size[1] > _FULL_SIZE * factor * factor:
-        factor *= 2
-    return factor
 
 
 def _check_whole(data, image):
@@ -130,10 +131,8 @@ def _scan_start(data):
     return len(data)
 
 
-def _small_rgb(image):
-    """Loaded image -> RGB of at most 2^24 pixels; large ones in bands, as conversions take copies.
-    """
-    factor = _reduction(image.size)
+def _small_rgb(image, factor):
+    """Loaded image -> RGB, sides divided by `factor`; in bands, as conversions take copies."""
     if factor == 1:
         return _to_rgb(image)
     width, height = image.size

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import dataset_tool
-from dataprep import masks, sources
+from dataprep import masks, photos, sources
 from dataprep.photos import PhotoError
 from dnnlib import channels
 from dnnlib.dataset_info import open_dataset
@@ -108,6 +108,15 @@ def test_255_is_background_unless_it_is_a_class(tmp_path):
     source = sources.PhotoFolder(tmp_path)
     assert masks.Mask(source, "a.png", 254).label_map((3, 1)).tolist() == [[0, 1, 0]]
     assert masks.Mask(source, "a.png", 255).label_map((3, 1)).tolist() == [[0, 1, 255]]
+
+
+def test_masks_are_reduced_with_their_photos(tmp_path, monkeypatch):
+    """A large photo is halved when it is decoded, and odd sides are rounded up."""
+    monkeypatch.setattr(photos, "_FULL_SIZE", 6 * 8)
+    values = np.arange(63, dtype=np.uint8).reshape(7, 9)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    mask = masks.Mask(sources.PhotoFolder(tmp_path), "a.png", 63)
+    np.testing.assert_array_equal(mask.label_map((5, 4)), values[::2, ::2])
 
 
 def _save(path, values, mode=None):

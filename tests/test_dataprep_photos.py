@@ -114,6 +114,13 @@ def test_memory_of_6000x9000_is_bounded(kind, mode, most_mb):
     assert (width, height) == (3000, 4500) and megabytes < most_mb, megabytes
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_sides_are_halved_once_and_rounded_up(monkeypatch, kind):
+    """Half of 7x9, rounded up, is more than a quarter of its pixels."""
+    monkeypatch.setattr(photos, "_FULL_SIZE", 18)
+    assert photos.decode_photo(encode(Image.new("RGB", (7, 9)), kind)).size == (4, 5)
+
+
 def test_one_pixel_is_a_photo():
     photo = photos.decode_photo(encode(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG"))
     assert photo.size == (1, 1) and photo.getpixel((0, 0)) == (9, 8, 7)
