@@ -90,7 +90,8 @@ def create_from_masks(config, say):
     images, mask_folder, listed = masks.find_folders(config.source, config.images, config.masks,
                                                      config.classes)
     classes = masks.read_classes(listed)
-    pairs, skipped = masks.match(images, mask_folder)
+    pairs, unmatched = masks.match(images, mask_folder)
+    skipped = [{**entry, "id": _as_text(entry["id"])} for entry in unmatched]
     say(f"{images}: {len(pairs)} photos with a mask, {len(classes)} classes")
     if len(classes) < masks.IGNORE:
         say(f"mask value {masks.IGNORE} counts as background")

@@ -1,6 +1,7 @@
 """report.html and the statistics behind it, counted again from the pictures."""
 
 import json
+import os
 import re
 from collections import Counter
 
@@ -22,6 +23,7 @@ from tests.data_helpers import (
     read_jsonl,
     save_annotations,
 )
+from tests.test_dataprep_masks import make_masked
 from tests.test_dnnlib_html import Reader
 
 NUM = 14
@@ -225,3 +227,18 @@ def test_masks_have_no_overlap_of_their_own(tmp_path):
     counted.write(tmp_path)
     assert statistics.read_statistics(tmp_path, FOUR) == content
     assert not read_jsonl(tmp_path / "statistics.json")[0]["overlap"]
+
+
+def test_names_that_are_not_text_are_listed(tmp_path):
+    make_masked(tmp_path / "mine", num=6)
+    images, labels = (str(tmp_path / "mine" / folder).encode() for folder in ("images", "labels"))
+    os.rename(images + b"/p0.jpg", images + b"/caf\xe9.jpg")
+    os.rename(labels + b"/p0.png", labels + b"/caf\xe9.png")
+    os.rename(labels + b"/p1.png", labels + b"/\xff.png")
+    run("create_from_masks", "--source", tmp_path / "mine", "--out", tmp_path / "set",
+        "--resolution", 16, "--workers", 1)
+    ids = json.loads((tmp_path / "set" / "dataset.json").read_text())["splits"]["train"]
+    assert r"caf\udce9.jpg" in ids
+    assert {line["id"] for line in read_jsonl(tmp_path / "set" / "skipped.jsonl")} == {
+        "p1.jpg", r"\udcff.png"}
+    assert r"\udcff.png" in Reader((tmp_path / "set" / "report.html").read_text()).text
