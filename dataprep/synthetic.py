@@ -26,6 +26,9 @@ from dnnlib import coco, util
 WIDTH, HEIGHT = 400, 600
 _JPEG_QUALITY = 90
 _VERSION = 1  # of the drawing: raise it when the same numbers give other pictures
+_DESCRIPTION = "drawn figures in ModaNet's layout"
+_PARTS = ("images", "annotations")
+_MARK = ".drawn"  # tells an unfinished drawing from other people's photos
 _MIN_PIXELS = 12  # smaller remains of a garment are not annotated
 _SKIN = ((246, 214, 190), (234, 192, 160), (214, 164, 128), (176, 124, 88), (132, 88, 60),
          (92, 60, 44))
@@ -35,7 +38,7 @@ _HAIR = ((30, 24, 22), (58, 38, 26), (104, 68, 40), (168, 122, 70), (214, 178, 1
 
 def _info(num_images, seed):
     """What the annotations say of the drawing that they belong to."""
-    return {"description": "drawn figures in ModaNet's layout", "version": _VERSION,
+    return {"description": _DESCRIPTION, "version": _VERSION,
             "num_images": num_images, "seed": seed}
 
 
@@ -48,29 +51,48 @@ def is_drawn(raw, num_images, seed):
 def draw_all(raw, num_images, seed, workers):
     """Draw photos into `raw`/images and write `raw`/annotations; returns the annotations' path.
 
-    Photos already drawn with the same arguments are kept; anything else in `raw`/images is
-    replaced. The result does not depend on `workers`.
+    Photos already drawn with the same arguments are kept; anything else in the two folders is
+    replaced. The result does not depend on `workers`. Raises UserError where another process draws,
+    or where `raw` holds what was not drawn.
     """
     raw = Path(raw)
     path, info = raw / "annotations" / TRAIN_JSON, _info(num_images, seed)
-    if is_drawn(raw, num_images, seed):
-        return path
-    path.unlink(missing_ok=True)
-    shutil.rmtree(raw / "images", ignore_errors=True)
-    (raw / "images").mkdir(parents=True)
+    with util.only_process(raw, "drawing these photos"):
+        if is_drawn(raw, num_images, seed):
+            return path
+        _refuse_foreign(raw, path)
+        (raw / _MARK).touch()
+        for part in _PARTS:  # with all that a killed run left there
+            shutil.rmtree(raw / part, ignore_errors=True)
+        (raw / "images").mkdir()
+        content = {"info": info, **_draw_images(raw / "images", num_images, seed, workers)}
+        util.atomic_write(path, json.dumps(content))
+    return path
+
+
+def _refuse_foreign(raw, path):
+    """Raise UserError where photos or annotations (`path`) below `raw` are not drawn ones."""
+    if (raw / _MARK).exists() or not any((raw / part).exists() for part in _PARTS):
+        return
+    info = util.read_json(path).get("info") if path.exists() else None
+    if not isinstance(info, dict) or info.get("description") != _DESCRIPTION:
+        raise util.UserError(f"{raw}: holds files that were not drawn; choose another --out")
+
+
+def _draw_images(folder, num_images, seed, workers):
+    """Draw photos into `folder`; returns all of the annotations but "info"."""
     images, annotations = [], []
     drawn = ordered_map(functools.partial(draw_photo, seed), range(num_images), workers)
     bar = util.progress(drawn, total=num_images, desc="drawing", unit="photo")
     for image_id, (jpeg, instances) in enumerate(bar, 1):
         name = f"{image_id:07d}.jpg"
-        (raw / "images" / name).write_bytes(jpeg)
+        (folder / name).write_bytes(jpeg)
         images.append({"file_name": name, "width": WIDTH, "id": image_id, "license": 1,
                        "height": HEIGHT})
         annotations += [{"image_id": image_id, "id": len(annotations) + i, "iscrowd": 0, **part}
                         for i, part in enumerate(instances, 1)]
-    util.atomic_write(path, json.dumps({"info": info, "images": images, "licenses": [],
-                                        "annotations": annotations, "categories": _categories()}))
-    return path
+    return {"images": images, "licenses": [], "annotations": annotations,
+            "categories": _categories()}
 
 
 def _categories():

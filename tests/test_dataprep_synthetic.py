@@ -11,7 +11,8 @@ from dataprep import annotations, synthetic
 from dataprep.annotations import MODANET_CLASSES
 from dataprep.drawing import Canvas, Fabric, curve, tube
 from dataprep.figure import random_figure
-from tests.data_helpers import create_config
+from dnnlib.util import UserError
+from tests.data_helpers import create_config, folder_bytes, make_source
 
 
 def labels_of(owner, labels):
@@ -133,3 +134,24 @@ def test_the_canvas_owns_the_pixels_that_are_mostly_covered(rng):
     assert (canvas.owner[16:29, 10:20] == 3).all() and (canvas.owner[16:29, 21:] == 0).all()
     assert (canvas.owner[:15, 14:] == 0).all(), "what covers a garment takes its pixels"
     assert canvas.rgb[20, 15].max() < 30 and canvas.rgb[8, 30].min() > 150
+
+
+def test_an_unfinished_drawing_is_drawn_again(tmp_path):
+    synthetic.draw_all(tmp_path / "whole", 2, seed=0, workers=1)
+    path = synthetic.draw_all(tmp_path / "raw", 2, seed=0, workers=1)
+    path.rename(path.with_name(f".{path.name}.1.tmp"))
+    (tmp_path / "raw" / "images" / "0000003.jpg").write_bytes(b"of a longer one")
+    synthetic.draw_all(tmp_path / "raw", 2, seed=0, workers=1)
+    assert folder_bytes(tmp_path / "raw") == folder_bytes(tmp_path / "whole")
+
+
+def test_other_peoples_photos_are_not_drawn_over(tmp_path):
+    """As `create_synthetic --out datasets/modanet` would."""
+    source = make_source(tmp_path / "raw", 3)
+    before = folder_bytes(source)
+    with pytest.raises(UserError, match="holds files that were not drawn"):
+        synthetic.draw_all(source, 2, seed=0, workers=1)
+    (source / "annotations" / "modanet2018_instances_train.json").unlink()
+    with pytest.raises(UserError, match="holds files that were not drawn"):
+        synthetic.draw_all(source, 2, seed=0, workers=1)
+    assert sum(data == before.get(name) for name, data in folder_bytes(source).items()) == 3
