@@ -68,12 +68,13 @@ class Converted:
 
 def convert(recipe, item):
     """Item -> Converted. Raises photos.PhotoError where this photo cannot be used."""
-    photo = photos.decode_photo(recipe.source.read(item.key))
+    data = recipe.source.read(item.key)
+    photo = photos.decode_photo(data)
     labels, overlap = _labels(item.photo, photo.size) if recipe.classes else (None, None)
     image = pyramid.build_image(photo, labels, len(recipe.classes), recipe.resolution, recipe.fit)
     records = {level: tfrecords.frame(tfrecords.encode_record(smaller, recipe.encoding))
                for level, smaller in pyramid.levels(image, tfrecords.MIN_LEVEL).items()}
-    return Converted(records, *describe_image(image), photo.size, overlap)
+    return Converted(records, *describe_image(image), photos.probe(data), overlap)
 
 
 def describe_image(image):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import dataset_tool
-from dataprep import page, statistics
+from dataprep import page, photos, statistics
 from dnnlib.tflib import tfrecords
 from tests.data_helpers import (
     FOUR,
@@ -242,3 +242,17 @@ def test_names_that_are_not_text_are_listed(tmp_path):
     assert {line["id"] for line in read_jsonl(tmp_path / "set" / "skipped.jsonl")} == {
         "p1.jpg", r"\udcff.png"}
     assert r"\udcff.png" in Reader((tmp_path / "set" / "report.html").read_text()).text
+
+
+def test_sizes_are_those_of_the_files(tmp_path, monkeypatch, rng):
+    """Large photos are halved when they are decoded; turned ones count as they are seen."""
+    monkeypatch.setattr(photos, "_FULL_SIZE", 20 * 20)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(photo_bytes(rng, 40, 30))
+    (tmp_path / "in" / "b.jpg").write_bytes(photo_bytes(rng, 16, 12, exif=exif.tobytes()))
+    run("create_from_images", "--source", tmp_path / "in", "--out", tmp_path / "set",
+        "--resolution", 8, "--workers", 1)
+    known = statistics.read_statistics(tmp_path / "set", ())
+    assert known["sizes"] == {"40x30": 1, "12x16": 1}
