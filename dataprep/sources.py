@@ -1,29 +1,31 @@
-"""Where photos come from: a folder, or PaperDoll's lmdb. They are found by id and read as bytes."""
+"""Where photos come from: a folder, a zip, or PaperDoll's lmdb. Found by id and read as bytes."""
 
 import functools
 import os
 import stat
+import zipfile
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from dataprep import archives
+from dataprep.archives import PhotoLmdb, PhotoZip, too_large
+from dataprep.photo_names import IMAGE_SUFFIXES, MAX_BYTES, NameIndex
 from dataprep.photos import PhotoError
 from dnnlib.util import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-_MAX_BYTES = 2**28  # the largest picture that is decoded, uncompressed, and a little
+__all__ = ["PhotoFolder", "PhotoLmdb", "PhotoZip", "list_images", "open_source"]
+_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 
 
 @dataclass(frozen=True)
 class PhotoFolder:
-    """Loose files in one folder."""
+    """Loose files in a folder and its subfolders; hidden ones are left out."""
 
     path: Path
 
     def find(self, image_id, file_name):
-        """Name of the file of this id, or None: `%07d.jpg`, else the last part of `file_name`."""
-        last_part = PurePosixPath(file_name.replace("\\", "/")).name
-        names = (f"{image_id:07d}.jpg", last_part)
-        return next((name for name in names if name in _listing(self.path)), None)
+        """Relative name of the photo of this id, or None (see dataprep.photo_names)."""
+        return _folder_index(self.path).find(image_id, file_name)
 
     def read(self, name):
         """The file's bytes. Raises PhotoError where it is out of the folder or unreadable."""
@@ -31,64 +33,55 @@ class PhotoFolder:
         if os.path.commonpath([root, path]) != root:
             raise PhotoError("file leads out of the photo folder")
         try:
-            status = os.stat(path)
-            if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, for ever
+            found = os.stat(path)
+            if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, for ever
                 raise PhotoError("not a regular file")
-            if status.st_size > _MAX_BYTES:
-                raise PhotoError(f"file of {status.st_size / 1e6:.0f} MB is too large for a photo")
+            if found.st_size > MAX_BYTES:
+                raise too_large(found.st_size)
             return Path(path).read_bytes()
         except OSError as error:
             raise PhotoError(f"file cannot be read ({error.strerror})") from None
 
 
-@dataclass(frozen=True)
-class PhotoLmdb:
-    """PaperDoll's photos.lmdb: keys are ASCII photo ids, values the bytes of image files."""
-
-    path: Path
-
-    def find(self, image_id, file_name):
-        """The key of this id, or None. `file_name` does not matter."""
-        key = str(image_id)
-        with _open_lmdb(self.path).begin(buffers=True) as transaction:
-            return key if transaction.get(key.encode()) is not None else None
-
-    def read(self, key):
-        """The file's bytes."""
-        with _open_lmdb(self.path).begin() as transaction:
-            return transaction.get(key.encode())
-
-
 @functools.lru_cache(maxsize=4)
-def _listing(path):
-    """Names of the files in a folder."""
-    return frozenset(entry.name for entry in os.scandir(path) if not entry.is_dir())
-
-
-@functools.lru_cache(maxsize=4)
-def _open_lmdb(path):
-    """An open database: one for each process, so it cannot live in the source object."""
-    import lmdb  # here, because only ModaNet's own photos need the package
-    try:
-        return lmdb.open(str(path), readonly=True, lock=False, readahead=False,
-                         subdir=path.is_dir())
-    except lmdb.Error as error:
-        raise UserError(f"{path}: not a readable lmdb ({error})") from None
+def _folder_index(path):
+    return NameIndex(_walk(path))
 
 
 def open_source(path):
-    """A photo source for a folder of files, an lmdb folder (with data.mdb) or an lmdb file.
+    """A photo source for a folder of files, a zip, an lmdb folder (with data.mdb) or an lmdb file.
 
-    Raises UserError where there is nothing of the kind.
+    What it is, is seen from its content. Raises UserError where it is nothing of the kind, or
+    damaged.
     """
     path = Path(path)
-    if (path / "data.mdb").is_file() or (path.is_file() and path.suffix in (".lmdb", ".mdb")):
-        _open_lmdb(path)
-        return PhotoLmdb(path)
     if path.is_dir():
+        if (path / "data.mdb").is_file():
+            return archives.open_lmdb(path)
         return PhotoFolder(path)
-    raise UserError(f"{path}: no photos there; expected a folder of image files or PaperDoll's "
-                    "photos.lmdb")
+    if not path.is_file():
+        raise UserError(f"{path}: no photos there; {_EXPECTED}")
+    with open(path, "rb") as file:
+        start = file.read(512)
+    if start.startswith(archives.LMDB_MAGIC, archives.LMDB_MAGIC_AT):
+        return archives.open_lmdb(path)
+    if zipfile.is_zipfile(path):
+        return archives.open_zip(path)
+    raise UserError(f"{path}: {_kind(start)}; {_EXPECTED}")
+
+
+_EXPECTED = "expected a folder of image files, a zip of them, or PaperDoll's photos.lmdb"
+
+
+def _kind(start):
+    """What a file that holds no photos seems to be, from its first bytes."""
+    if start.startswith(_TAR_MAGIC, _TAR_MAGIC_AT):
+        return "a tar archive; unpack it (tar -xf) and name what comes out"
+    if start.startswith(b"PK\x03\x04"):
+        return "a zip that is cut short; fetch it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "only a Git-LFS pointer; fetch the file itself (git lfs pull)"
+    return f"no photos in it, it begins with {start[:40]!r}" if start else "an empty file"
 
 
 def list_images(path):
@@ -96,11 +89,14 @@ def list_images(path):
 
     Raises UserError where there is no such folder.
     """
-    root, names = Path(path), []
-    if not root.is_dir():
+    if not Path(path).is_dir():
         raise UserError(f"{path}: no such folder")
+    return sorted(name for name in _walk(path) if name.lower().endswith(IMAGE_SUFFIXES))
+
+
+def _walk(root):
+    """Relative names of all files below a folder that are not hidden."""
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        names += [(Path(folder) / name).relative_to(root).as_posix() for name in files
-                  if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)]
-    return sorted(names)
+        inner = Path(folder).relative_to(root)
+        yield from ((inner / name).as_posix() for name in files if not name.startswith("."))

@@ -24,9 +24,28 @@ def folder(tmp_path):
     (7, "odd.png", "0000007.jpg"), (7, "", "0000007.jpg"), (8, "odd.png", "odd.png"),
     (8, "C:\\photos\\odd.png", "odd.png"), (8, "/images/odd.png", "odd.png"),
     (8, "0000008.jpg", None), (8, "../secret.jpg", None), (8, "", None), (8, "..", None),
-    (8, ".", None), (8, "a\0b", None)])
+    (8, ".", None), (8, "a\0b", None), (8, "0000007.jpg", None), (8, "7.jpg", None)])
 def test_photos_are_found_by_id_within_the_folder(folder, image_id, file_name, found):
     assert sources.open_source(folder).find(image_id, file_name) == found
+
+
+@pytest.mark.parametrize("names, found", [
+    (["9.jpg"], "9.jpg"), (["000000009.PNG"], "000000009.PNG"), (["9"], "9"),
+    (["a/b/0000009.jpg"], "a/b/0000009.jpg"), (["9.jpg", "0000009.jpg"], "0000009.jpg"),
+    (["b/0000009.jpg", "a/b/0000009.jpg"], "b/0000009.jpg"),
+    (["b/0000009.jpg", "a/0000009.jpg"], "a/0000009.jpg"),
+    (["0000009.txt"], None), ([".9.jpg"], None), (["19.jpg", "90.jpg", "9a.jpg"], None),
+    (["\u0669.jpg"], None), (["-9.jpg"], None), ([".git/9.jpg"], None)])
+def test_every_way_of_writing_an_id(tmp_path, names, found):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert sources.open_source(tmp_path).find(9, "x.jpg") == found
+
+
+def test_a_name_that_is_another_id_is_not_taken_for_this_one(folder):
+    """Annotations that point image 8 at photo 7 would give it the labels of another picture."""
+    assert sources.open_source(folder).find(8, "images/0000007.jpg") is None
 
 
 def test_reading_gives_the_bytes(folder):
@@ -61,7 +80,7 @@ def database(request, tmp_path):
     path = tmp_path / "photos.lmdb"
     with lmdb.open(str(path), subdir=request.param, map_size=1 << 20) as env, \
             env.begin(write=True) as transaction:
-        transaction.put(b"7", b"seven")
+        transaction.put(b"7", b"\xff\xd8\xffseven")
         transaction.put(b"736001", b"many")
     return path
 
@@ -86,6 +105,16 @@ def test_nothing_there_is_one_line(tmp_path):
         sources.open_source(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no such folder"):
         sources.list_images(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"", "an empty file"), (b"<html>not found", "it begins with b'<html>not found'"),
+    (b"PK\x03\x04 and the rest lost", "cut short"), (b"\0" * 257 + b"ustar", "tar -xf"),
+    (b"version https://git-lfs.github.com/spec/v1\n", "Git-LFS pointer")])
+def test_other_files_are_named(tmp_path, content, message):
+    (tmp_path / "photos.lmdb").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        sources.open_source(tmp_path / "photos.lmdb")
 
 
 def test_images_of_all_subfolders_are_listed_in_order(tmp_path):

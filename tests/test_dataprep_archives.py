@@ -1,0 +1,224 @@
+"""Photos in an lmdb or a zip: what keys and values are is looked at, what is damaged is named."""
+
+import pickle
+import random
+import struct
+import zipfile
+
+import lmdb
+import pytest
+
+from dataprep import archives, sources
+from dataprep.photos import PhotoError
+from dataprep.workers import ordered_map
+from dnnlib.util import UserError
+
+JPEG = b"\xff\xd8\xff\xe0 a photo"
+
+
+def make_lmdb(path, entries, **options):
+    with lmdb.open(str(path), map_size=1 << 24, **options) as env, \
+            env.begin(write=True) as transaction:
+        for key, value in entries.items():
+            transaction.put(key, value)
+    return path
+
+
+@pytest.mark.parametrize("key", [b"736001", b"0736001", b"0000736001", b"736001.jpg",
+                                 b"0736001.JPG", b"photo/736001.jpg", b"id-0736001"])
+@pytest.mark.parametrize("others", [1, 300])
+def test_every_way_of_writing_an_id_as_a_key(tmp_path, key, others):
+    digits = key.strip(b"photid-/.JPGjpg")
+    written = [key.replace(digits, str(i).encode().rjust(len(digits), b"0") if digits[:1] == b"0"
+                           else str(i).encode()) for i in range(1, others)]
+    path = make_lmdb(tmp_path / "x", {name: JPEG for name in [*written, key]})
+    source = sources.open_source(path)
+    assert source.find(736001, "") == key.decode() and source.read(key.decode()) == JPEG
+    assert source.find(73600, "") is None and source.find(36001, "736001") is None
+
+
+def test_the_plain_key_comes_first(tmp_path):
+    path = make_lmdb(tmp_path / "x", {b"0000007": JPEG, b"7": JPEG, b"0000008": JPEG})
+    source = sources.open_source(path)
+    assert source.find(7, "") == "7" and source.find(8, "") == "0000008"
+
+
+@pytest.mark.parametrize("entries, message", [
+    ({}, "empty"),
+    ({b"7": b"http://images.example/7.jpg"}, r"not image files but begin with b'http://images"),
+    ({b"7": b""}, "not image files but begin with b''"),
+    ({struct.pack("<Q", 7): JPEG}, r"keys are not photo ids but such as b'\\x07"),
+    ({b"http://h/%d/%d.jpg" % (i, i): JPEG for i in range(20)}, "not photo ids"),
+    ({b"%s-%d" % (bytes([97 + i]), i): JPEG for i in range(20)}, "not photo ids")])
+def test_other_databases_are_named(tmp_path, entries, message):
+    with pytest.raises(UserError, match=message):
+        sources.open_source(make_lmdb(tmp_path / "x", entries))
+
+
+def test_some_values_that_are_no_photos_do_not_matter(tmp_path):
+    entries = {b"%d" % i: b"http://gone" for i in range(50)} | {b"77": JPEG}
+    assert sources.open_source(make_lmdb(tmp_path / "x", entries)).find(3, "") == "3"
+
+
+@pytest.mark.parametrize("name", ["data.mdb", "photos.lmdb", "photos", "photos.zip"])
+def test_a_database_file_is_known_by_its_content(tmp_path, name):
+    path = make_lmdb(tmp_path / name, {b"7": JPEG}, subdir=False)
+    assert sources.open_source(path).find(7, "") == "7"
+
+
+@pytest.mark.parametrize("subdir", [True, False])
+def test_a_database_that_is_cut_short_does_not_end_the_process(tmp_path, subdir):
+    path = make_lmdb(tmp_path / "x", {b"%d" % i: JPEG * 500 for i in range(200)}, subdir=subdir)
+    data = path / "data.mdb" if subdir else path
+    with open(data, "r+b") as file:
+        file.truncate(data.stat().st_size // 2)
+    with pytest.raises(UserError, match=r"cut short \([\d,]+ of [\d,]+ bytes\)"):
+        sources.open_source(path)
+
+
+def make_zip(path, members, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_gives_what_was_put_in(tmp_path, method):
+    content = {f"photos/{i % 3}/{i:07d}.jpg": random.Random(i).randbytes(1000 * i) + b"a" * 999
+               for i in range(9)} | {"photos/odd.png": b"odd", "empty/": b"", "readme.txt": b"x"}
+    source = sources.open_source(make_zip(tmp_path / "photos.bin", content, method))
+    for i in range(9):
+        member = source.find(i, "")
+        assert member.name == f"photos/{i % 3}/{i:07d}.jpg"
+        assert source.read(member) == content[member.name]
+    assert source.read(source.find(99, "x\\odd.png")) == b"odd"
+    assert source.find(99, "readme.txt") is None and source.find(99, "") is None
+
+
+def test_a_zip_behind_other_bytes(tmp_path):
+    path = make_zip(tmp_path / "a.zip", {"7.jpg": JPEG})
+    path.write_bytes(b"#!/bin/sh" * 100 + path.read_bytes())
+    source = sources.open_source(path)
+    assert source.read(source.find(7, "")) == JPEG
+
+
+def test_of_a_name_given_twice_the_last_counts(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("7.jpg", b"old")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("7.jpg", b"new")
+    source = sources.open_source(tmp_path / "a.zip")
+    assert source.read(source.find(7, "")) == b"new"
+
+
+@pytest.mark.parametrize("name", ["../7.jpg", "/etc/7.jpg", "a/../../7.jpg", "C:\\7.jpg",
+                                  "C:/7.jpg", "..\\7.jpg"])
+def test_entries_that_escape_are_refused_and_come_last(tmp_path, name):
+    source = sources.open_source(make_zip(tmp_path / "a.zip", {name: JPEG}))
+    member = source.find(7, "7.jpg")
+    if member is not None:  # a backslash is no separator of the index
+        with pytest.raises(PhotoError, match="out of the archive"):
+            source.read(member)
+    source = sources.open_source(make_zip(tmp_path / "b.zip", {name: b"x", "z/z/7.jpg": JPEG}))
+    assert source.read(source.find(7, "")) == JPEG
+
+
+def test_links_in_a_zip_are_no_photos(tmp_path):
+    link = zipfile.ZipInfo("7.jpg")
+    link.create_system, link.external_attr = 3, 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("8.jpg", JPEG)
+    assert sources.open_source(tmp_path / "a.zip").find(7, "") is None
+
+
+def with_header(path, **changes):
+    """The member of photo 7, as if the archive's directory said otherwise."""
+    source = sources.open_source(path)
+    return source, source.find(7, "")._replace(**changes)
+
+
+@pytest.mark.parametrize("changes, reason", [
+    ({"encrypted": True}, "encrypted"), ({"method": zipfile.ZIP_BZIP2}, "method 12"),
+    ({"size": 2**29}, "537 MB is too large"), ({"compressed": 2**29}, "too large"),
+    ({"size": 100}, "size or checksum"), ({"size": 50_001}, "size or checksum"),
+    ({"crc": 1}, "size or checksum"), ({"offset": 1}, "no header"),
+    ({"offset": 2**40}, "cannot be read"), ({"compressed": 10}, "damaged"),
+    ({"method": 0}, "size or checksum")])
+def test_directories_that_lie(tmp_path, changes, reason):
+    path = make_zip(tmp_path / "a.zip", {"7.jpg": b"a" * 50_000})
+    source, member = with_header(path, **changes)
+    with pytest.raises(PhotoError, match=reason):
+        source.read(member)
+
+
+def test_a_bomb_is_unpacked_no_further_than_it_says(tmp_path, monkeypatch):
+    """100 MB in 100 kB: a stated size of 10 bytes is all that is made of it."""
+    path = make_zip(tmp_path / "a.zip", {"7.jpg": b"\0" * 10**8})
+    longest = []
+    monkeypatch.setattr(archives.zlib, "crc32", lambda data: longest.append(len(data)))
+    source, member = with_header(path, size=10)
+    with pytest.raises(PhotoError):
+        source.read(member)
+    assert longest in ([], [11])
+
+
+def test_encrypted_members_are_named(tmp_path):
+    path = make_zip(tmp_path / "a.zip", {"7.jpg": JPEG})
+    data = bytearray(path.read_bytes())
+    for signature, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + at] |= 1
+    path.write_bytes(data)
+    source = sources.open_source(path)
+    with pytest.raises(PhotoError, match="encrypted"):
+        source.read(source.find(7, ""))
+
+
+def test_changed_bytes_never_do_more_than_refuse(tmp_path, rng):
+    """A photo comes out as it was put in, or not at all."""
+    content = {f"{i}.jpg": rng.bytes(50) + b"a" * 50 for i in range(4)}
+    whole = make_zip(tmp_path / "a.zip", content).read_bytes()
+    outcomes = {"read": 0, "refused": 0, "missing": 0}
+    for number in range(300):
+        data = bytearray(whole)
+        for position in rng.integers(0, len(data), 3):
+            data[position] = rng.integers(256)
+        path = tmp_path / f"{number}.zip"
+        path.write_bytes(data)
+        try:
+            source = sources.open_source(path)
+            for i in range(4):
+                member = source.find(i, "")
+                if member is None:
+                    outcomes["missing"] += 1
+                elif source.read(member) in content.values():
+                    outcomes["read"] += 1
+        except (UserError, PhotoError):
+            outcomes["refused"] += 1
+        path.unlink()
+    assert sum(outcomes.values()) >= 300 and all(outcomes.values())
+
+
+@pytest.mark.parametrize("kind", ["zip", "lmdb"])
+def test_spawned_workers_open_for_themselves(tmp_path, kind):
+    path = tmp_path / "photos"
+    if kind == "zip":
+        make_zip(path, {f"{i}.jpg": JPEG + bytes([i]) for i in range(6)})
+    else:
+        make_lmdb(path, {b"%d" % i: JPEG + bytes([i]) for i in range(6)})
+    source = sources.open_source(path)
+    keys = [source.find(i, "") for i in range(6)]
+    assert pickle.loads(pickle.dumps(source)) == source and len(pickle.dumps(source)) < 300
+    assert list(ordered_map(source.read, keys, 2)) == [JPEG + bytes([i]) for i in range(6)]
+
+
+def test_a_zip_cut_short_is_named(tmp_path):
+    path = make_zip(tmp_path / "a.zip", {f"{i}.jpg": JPEG for i in range(9)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-60])
+    with pytest.raises(UserError, match="cut short"):
+        sources.open_source(path)
+    path.write_bytes(whole.replace(b"PK\x01\x02", b"PK\x01\x00", 1))
+    with pytest.raises(UserError, match="not a readable zip"):
+        sources.open_source(path)
