@@ -6,7 +6,6 @@ The same data give the same bytes: nothing in it depends on when or where it was
 import collections
 import itertools
 import json
-from pathlib import Path
 
 import numpy as np
 
@@ -167,8 +166,7 @@ def _histogram(weighted, edges):
 def _add_skipped(page, path):
     """What was left out: reasons with their numbers, then photo by photo."""
     page.heading("Left out")
-    entries = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()] \
-        if Path(path).is_file() else []
+    entries = _read_skipped(path)
     if not entries:
         page.text("nothing")
         return
@@ -179,6 +177,17 @@ def _add_skipped(page, path):
     page.table(["photo", "annotation", "reason"],
                [[_named(entry.get("id")), _named(entry.get("annotation")), entry["reason"]]
                 for entry in entries[:_SHOWN_PHOTOS]])
+
+
+def _read_skipped(path):
+    """The entries of skipped.jsonl, none where it is missing. Raises UserError where it is broken.
+    """
+    try:
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        return [{**(entry := json.loads(line)), "reason": str(entry["reason"])} for line in lines]
+    except (ValueError, KeyError, TypeError) as error:
+        raise util.UserError(f"{path}: broken ({util.one_line(error)}); make or copy this data set "
+                             "again") from None
 
 
 def _named(value):

@@ -16,6 +16,7 @@ from dnnlib.dataset_info import open_dataset
 from dnnlib.tflib import tfrecords
 from dnnlib.util import UserError
 from tests.data_helpers import FOUR, folder_bytes, photo_bytes, read_jsonl
+from training.dataset import read_split
 
 
 def label_maps(num, num_classes, side=16, seed=5):
@@ -69,6 +70,9 @@ def test_masks_become_class_maps_of_any_number(tmp_path, num_classes):
     assert len(stored) == len(maps)
     for i, labels in enumerate(maps):
         np.testing.assert_array_equal(stored[f"p{i}.jpg"], labels)
+    for image, read in zip(stored.values(), read_split(tmp_path / "set", "train", 16, minibatch=1)):
+        np.testing.assert_array_equal(read[0, ..., 3:] > 127,
+                                      image[..., None] == np.arange(1, num_classes + 1))
     assert run("info", tmp_path / "set") == 0
     assert run("display", tmp_path / "set", "--out", tmp_path / "sheet.png", "--num", 4) == 0
     with Image.open(tmp_path / "sheet.png") as sheet:

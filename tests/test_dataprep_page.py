@@ -12,6 +12,7 @@ from PIL import Image
 import dataset_tool
 from dataprep import page, photos, statistics
 from dnnlib.tflib import tfrecords
+from dnnlib.util import UserError
 from tests.data_helpers import (
     FOUR,
     annotations_path,
@@ -171,6 +172,14 @@ def test_data_without_statistics_say_so(tmp_path, rng):
     (data / "statistics.json").write_text(json.dumps(other))
     run("info", data)
     assert "were not recorded" in Reader((data / "report.html").read_text()).text
+
+
+@pytest.mark.parametrize("line", ['{"id": 3', '{"id": 3}', "[]", '"reason"', "3"])
+def test_a_broken_list_of_what_was_left_out_is_one_line(tmp_path, rng, line):
+    data = make_dataset(tmp_path / "set", {"train": random_image(rng, 7, 16)[None]})
+    (data / "skipped.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match=r"skipped\.jsonl: broken"):
+        run("info", data)
 
 
 def test_names_of_other_peoples_files_do_not_become_markup(tmp_path, rng):
