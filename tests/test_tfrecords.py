@@ -1,6 +1,7 @@
 """One image <-> one record: the official form to the byte, lossless encodings, damage noticed."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -142,6 +143,21 @@ def test_records_of_another_shape_are_refused(rng, encoding):
         tfrecords.parse_records(payloads, 7, 16)
     with pytest.raises(tf.errors.InvalidArgumentError, match="channels"):
         tfrecords.parse_records(payloads, 6, 8)
+
+
+@pytest.mark.parametrize("maps, message", [
+    (b"no zlib", "damaged image data"), (zlib.compress(bytes(4 * 8 * 8 - 1)), "holds 255 bytes"),
+    (zlib.compress(bytes(5 * 8 * 8)), "holds 320 bytes"), (b"", "damaged image data")])
+def test_damaged_maps_are_refused_by_both_readers(rng, maps, message):
+    example = tf.train.Example.FromString(tfrecords.encode_record(random_image(rng, 7, 8), "png"))
+    example.features.feature["maps"].bytes_list.value[0] = maps
+    payload = example.SerializeToString()
+    with pytest.raises(ValueError, match=message):
+        tfrecords.decode_record(payload)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        tf.function(lambda: tfrecords.parse_records([payload], 7, 8))()
+    with pytest.raises(ValueError, match=message):
+        tfrecords.parse_records([payload], 7, 8)
 
 
 @pytest.mark.parametrize("image, encoding", [
