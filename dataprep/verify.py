@@ -69,9 +69,9 @@ class _Checked:
 def find_defects(directory, workers):
     """Read every record of a finished data set; returns its defects, a list of lines.
 
-    Checked are files and counts against dataset.json; of each record checksum, image data and
-    shape; each level against the next larger one; labels; class counts and the content's digest;
-    skipped.jsonl. Raises UserError where the data set is missing or unfinished.
+    Checked are files and counts against dataset.json and statistics.json; of each record checksum,
+    image data and shape; each level against the largest one; labels; class counts and the content's
+    digest; skipped.jsonl. Raises UserError where the data set is missing or unfinished.
     """
     info = dataset_info.open_dataset(directory)
     content = util.read_json(info.path / dataset_info.FILE_NAME)
@@ -97,9 +97,10 @@ def find_defects(directory, workers):
                     continue
                 label = labels[number] if labels is not None and info.label_size else None
                 tally.add(split, ids[split][number], checked.pixels_digest, checked.shares, label)
+                tally.statistics.add((info.resolution,) * 2, checked.shares, None)
             whole &= labels is not None and len(tally.ids[split]) == len(ids[split])
     # Of what is not whole neither is to be expected, and its defects have been told.
-    return defects + (_content_defects(content, tally) if whole else [])
+    return defects + (_content_defects(info.path, content, tally) if whole else [])
 
 
 def _id_defects(ids):
@@ -215,9 +216,14 @@ def _check_image(files, num_channels, top, number):
     return _Checked(defects, *writer.describe_image(images[top]))
 
 
-def _content_defects(content, tally):
-    """dataset.json against what was read."""
+def _content_defects(root, content, tally):
+    """dataset.json and the counts of statistics.json, where it is, against what was read."""
     defects = []
+    path = root / statistics.FILE_NAME
+    if path.exists():
+        there, expected = util.read_json(path), tally.statistics.content()
+        defects += [f"{path.name}: {part!r} is not that of the records"
+                    for part in ("photos", "together") if there.get(part) != expected[part]]
     for split, counts in tally.class_counts().items():
         told = content.get("class_counts", {}).get(split, {})
         defects += [f"{dataset_info.FILE_NAME}: {name} in {split} is {told.get(name)}, the records "

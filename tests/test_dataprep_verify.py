@@ -187,6 +187,18 @@ def test_wrong_words_of_dataset_json_are_found(maps, change, told, capsys):
         assert line in printed
 
 
+@pytest.mark.parametrize("part", ["photos", "together"])
+def test_wrong_statistics_are_found(maps, part, capsys):
+    path = maps / "statistics.json"
+    content = json.loads(path.read_text())
+    content[part] = {"photos": 19, "together": content["together"][::-1]}[part]
+    path.write_text(json.dumps(content))
+    assert run("info", maps, "--verify") == 2
+    assert f"statistics.json: '{part}' is not that of the records" in capsys.readouterr().out
+    path.unlink()
+    assert run("info", maps, "--verify") == 0
+
+
 def test_wrong_labels_are_found(labelled, capsys):
     path = labelled / "train" / "train-rxx.labels"
     table = np.load(path)
