@@ -10,6 +10,7 @@ from dnnlib.tflib import tfrecords
 _EXAMPLES = """\
   python dataset_tool.py create_modanet
   python dataset_tool.py create_modanet --source ~/modanet --out datasets/modanet64 --resolution 64
+  python dataset_tool.py create_modanet --untagged
   python dataset_tool.py create_synthetic --num-images 2000 --resolution 64
   python dataset_tool.py create_from_images --source ~/photos --out datasets/untagged
   python dataset_tool.py create_from_images --source ~/photos --labels labels.json --out datasets/x
@@ -46,9 +47,10 @@ def _positive(text):
     return int(text)
 
 
-def _add_create_options(parser, out, num_images=None):
+def _add_create_options(parser, out, num_images=None, out_help=""):
     """The options that all create commands share."""
-    parser.add_argument("--out", default=out, metavar="DIR", help="folder of the new data set")
+    parser.add_argument("--out", default=out, metavar="DIR",
+                        help="folder of the new data set" + out_help)
     parser.add_argument("--resolution", type=_resolution, default=512, metavar="N",
                         help="side of the largest level")
     parser.add_argument("--fit", choices=pyramid.FITS, default="pad",
@@ -83,10 +85,16 @@ def _build_parser():
     annotated.add_argument("--source", default=modanet.DEFAULT_SOURCE, metavar="DIR",
                            help="folder that holds annotations/ and images/ (or photos.lmdb)")
     annotated.add_argument("--annotations", metavar="JSON",
-                           help="COCO file; not given: the train file below --source")
+                           help="COCO file; not given: the train file below --source, with "
+                                "--untagged the validation file, which has no polygons")
     annotated.add_argument("--images", metavar="PATH",
-                           help="folder of photos, or photos.lmdb; not given: below --source")
-    _add_create_options(annotated, "datasets/modanet")
+                           help="folder or zip of photos, or photos.lmdb; not given: below "
+                                "--source")
+    annotated.add_argument("--untagged", action="store_true",
+                           help="RGB only, of the photos without annotations: for train.py "
+                                "--untagged")
+    _add_create_options(annotated, None, out_help="; not given: datasets/modanet, with --untagged "
+                                                  "datasets/modanet-untagged")
     synthetic = command("create_synthetic", "drawn street-fashion figures with all classes")
     _add_create_options(synthetic, "datasets/synthetic", num_images=2000)
     images = command("create_from_images", "any folder of photos: RGB only")
@@ -133,6 +141,8 @@ def _build_parser():
 def main(argv):
     """Run one command; returns the exit status."""
     args = _build_parser().parse_args(argv)
+    if args.command == "create_modanet" and args.out is None:
+        args.out = "datasets/modanet-untagged" if args.untagged else "datasets/modanet"
     if args.command == "info" and args.verify:
         return _verify(args.data)
     if args.command == "info" and args.digest:

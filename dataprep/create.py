@@ -22,9 +22,12 @@ _SAMPLE = 4  # photos that a dry run draws
 
 
 def create_modanet(config, say):
-    """Photos and COCO annotations -> a data set of RGB + one map per class."""
-    path, photos = modanet.find_raw(config.source, config.annotations, config.images)
-    return _create_annotated(config, path, sources.open_source(photos), say)
+    """Photos and COCO annotations -> a data set of RGB + one map per class; with `config.untagged`
+    an RGB data set of the photos that are listed without annotations."""
+    name = modanet.VAL_JSON if config.untagged else modanet.TRAIN_JSON
+    path, photos = modanet.find_raw(config.source, config.annotations, config.images, say, name)
+    create = _create_untagged if config.untagged else _create_annotated
+    return create(config, path, sources.open_source(photos), say)
 
 
 def create_synthetic(config, say):
@@ -117,12 +120,36 @@ def _create_annotated(config, path, source, say):
     """The part that all annotated photos share."""
     classes = annotations.MODANET_CLASSES
     labelled = annotations.load_annotations(path, len(classes))
+    if labelled.photos and not labelled.defects and not any(
+            photo.instances for photo in labelled.photos.values()):
+        raise util.UserError(f"{path}: {len(labelled.photos)} images are listed, none has a "
+                             "polygon; to use them as photos without labels, add --untagged")
     items, skipped = _find_photos(labelled, source)
     _say_counts(path, labelled, len(items), say)
     skipped += labelled.defects
     _say_reasons(skipped, say)
     recipe = writer.Recipe(source, classes, config.resolution, config.fit, config.encoding)
     return _create(config, recipe, items, skipped, {"source": file_digest(path, "md5")}, say)
+
+
+def _create_untagged(config, path, source, say):
+    """An RGB data set of what _create_annotated leaves out for want of annotations."""
+    labelled = annotations.load_annotations(path, len(annotations.MODANET_CLASSES))
+    items, skipped = [], list(labelled.skipped_images)
+    for image_id, photo in sorted(labelled.photos.items()):
+        key = None if photo.instances else source.find(image_id, photo.file_name)
+        if photo.instances:
+            skipped.append({"id": image_id, "reason": "annotated, so it belongs to labelled data"})
+        elif key is None:
+            skipped.append({"id": image_id, "reason": "photo is missing"})
+        else:
+            items.append(writer.Item(image_id, key))
+    say(f"{path}: {len(labelled.photos)} images listed, {len(items)} found without annotations: an "
+        "RGB data set, for --untagged")
+    _say_reasons(skipped, say)
+    recipe = writer.Recipe(source, (), config.resolution, config.fit, config.encoding)
+    options = {"source": file_digest(path, "md5"), "untagged": True}
+    return _create(config, recipe, items, skipped, options, say)
 
 
 def _find_photos(labelled, source):

@@ -1,70 +1,106 @@
 """ModaNet's raw data: what can be fetched is fetched, for the rest it says what to do."""
 
+import re
 from pathlib import Path
 
-from dnnlib.download import download
+from dnnlib.download import download, file_digest
 from dnnlib.util import UserError, one_line
 
 DEFAULT_SOURCE = "datasets/modanet/raw"
 TRAIN_JSON = "modanet2018_instances_train.json"
+VAL_JSON = "modanet2018_instances_val.json"  # lists images only
 ANNOTATIONS_URL = "https://github.com/eBay/modanet/raw/master/annotations/"
-# {file: md5}, as published in 2018. The second lists images only.
-CHECKSUMS = {TRAIN_JSON: "96478657d20e322e9d3282c6d73c0c4c",
-             "modanet2018_instances_val.json": "900b24b7d6c0c48203e6244f45d65499"}
+# As published in 2018.
+PUBLISHED = {TRAIN_JSON: {"size": 105_924_292, "md5": "96478657d20e322e9d3282c6d73c0c4c"},
+             VAL_JSON: {"size": 215_183, "md5": "900b24b7d6c0c48203e6244f45d65499"}}
 _PHOTOS_URL = "http://vision.is.tohoku.ac.jp/chictopia2/photos.lmdb.tar"
 _PHOTOS_MD5 = "a404789687fc3906d7d843942c802f53"
 _LFS_POINTER = b"version https://git-lfs"
+_PHOTO_PLACES = ("images", "photos.lmdb", "images.zip", "photos.zip")
 
 
-def find_raw(source, annotations=None, images=None):
-    """(annotations' path, photos' path): those given, else the ones below the folder `source`.
+def find_raw(source, annotations, images, say, name=TRAIN_JSON):
+    """(annotations' path, photos' path): those given, else the ones below the folder `source`,
+    where `name` is the file of annotations.
 
-    The annotations of the default folder are downloaded where they are missing. Raises UserError
-    that says, for everything missing, what to fetch and where to put it.
+    Annotations are downloaded where they are missing in the default folder, and where only a
+    Git-LFS pointer lies in their place. `say(line)` hears of it, and of annotations that are not
+    the published ones. Raises UserError that says, for everything missing, what to fetch and where
+    to put it.
     """
-    found, problems = [annotations, images], []
-    for i, find in enumerate((_find_annotations, _find_photos)):
-        try:
-            found[i] = found[i] or find(Path(source))
-        except UserError as error:
-            problems.append(one_line(error))
+    problems = []
+    try:
+        path = Path(annotations or Path(source) / "annotations" / name)
+        _provide(path, annotations is None, source, say)
+        _say_unknown(path, say)
+    except UserError as error:
+        problems.append(one_line(error))
+    try:
+        photos = images or _find_photos(Path(source))
+    except UserError as error:
+        problems.append(one_line(error))
     if problems:
         raise UserError(". ".join(problems))
-    return tuple(found)
+    return path, photos
 
 
-def _find_annotations(source):
-    path = source / "annotations" / TRAIN_JSON
-    if not _is_present(path) and source == Path(DEFAULT_SOURCE):
-        for name, md5 in CHECKSUMS.items():
-            if not _is_present(path.with_name(name)):
-                _fetch(path.with_name(name), md5)
-    if not _is_present(path):
-        state = "only a Git-LFS pointer is there" if path.is_file() else "no such file"
-        raise UserError(f"{path}: {state}; fetch {ANNOTATIONS_URL + TRAIN_JSON} and put it there, "
-                        "or name another file with --annotations")
-    return path
+def _provide(path, is_default_name, source, say):
+    """Fetch annotations that are not there. Raises UserError where that is not possible."""
+    pointer = _read_pointer(path)
+    if pointer is not None:
+        say(f"{path} is only a Git-LFS pointer, as a clone without git-lfs leaves it; fetching "
+            "the file itself")
+        if path.name not in PUBLISHED:
+            raise UserError(f"{path}: only a Git-LFS pointer, to a file of unknown address; run "
+                            "git lfs pull in its clone, or name another file with --annotations")
+        _fetch(path, pointer or PUBLISHED[path.name])
+    elif is_default_name and not path.is_file():
+        if Path(source) != Path(DEFAULT_SOURCE):
+            raise UserError(f"{path}: no such file; fetch {ANNOTATIONS_URL + path.name} and put it "
+                            "there, or name another file with --annotations")
+        for name, expected in PUBLISHED.items():
+            if not path.with_name(name).is_file():
+                _fetch(path.with_name(name), expected)
 
 
-def _is_present(path):
-    """True where the file is there and not just Git-LFS's pointer to it."""
+def _read_pointer(path):
+    """What a Git-LFS pointer says of its file, as keywords of download(): {"sha256", "size"}, {}
+    where it is damaged; None where the file is missing or no pointer."""
     if not path.is_file():
-        return False
+        return None
     with open(path, "rb") as file:
-        return file.read(len(_LFS_POINTER)) != _LFS_POINTER
+        start = file.read(1024)  # the format's limit
+    if not start.startswith(_LFS_POINTER):
+        return None
+    oid = re.search(rb"^oid sha256:([0-9a-f]{64})$", start, re.MULTILINE)
+    size = re.search(rb"^size (\d{1,15})$", start, re.MULTILINE)
+    return {"sha256": oid[1].decode(), "size": int(size[1])} if oid and size else {}
 
 
-def _fetch(path, md5):
-    """Download one annotation file."""
+def _fetch(path, expected):
+    """Download one annotation file; `expected`: size and checksum."""
     try:
-        download(ANNOTATIONS_URL + path.name, path, md5=md5)
+        download(ANNOTATIONS_URL + path.name, path, **expected)
     except UserError as error:
         raise UserError(f"{one_line(error)}; fetch it by hand and put it at {path}, or name "
                         "another file with --annotations") from None
 
 
+def _say_unknown(path, say):
+    """A warning where a file is none of the published ones; there are other versions, and other
+    people's annotations in the same form."""
+    if not path.is_file():
+        return  # whoever reads it says so
+    md5 = file_digest(path, "md5")
+    if md5 not in (published["md5"] for published in PUBLISHED.values()):
+        known = ", ".join(f"{name}: {published['size']:,} bytes, md5 {published['md5']}"
+                          for name, published in PUBLISHED.items())
+        say(f"warning: {path} ({path.stat().st_size:,} bytes, md5 {md5}) is none of ModaNet's "
+            f"published files ({known}): another version, or other annotations")
+
+
 def _find_photos(source):
-    for name in ("images", "photos.lmdb"):
+    for name in _PHOTO_PLACES:
         if (source / name).exists():
             return source / name
     raise UserError(

@@ -294,8 +294,8 @@ class Downloads:
     def __init__(self, contents):
         self.contents, self.asked = contents, []
 
-    def __call__(self, url, path, md5):
-        self.asked.append((url, md5))
+    def __call__(self, url, path, **expected):
+        self.asked.append((url, expected))
         if path.name not in self.contents:
             raise UserError(f"{url}: HTTP 404 Not Found")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -310,13 +310,13 @@ def in_empty_folder(tmp_path, monkeypatch):
 
 def test_without_arguments_annotations_are_fetched_and_photos_asked_for(in_empty_folder,
                                                                         monkeypatch):
-    network = Downloads(dict.fromkeys(modanet.CHECKSUMS, b'{"images": [], "annotations": []}'))
+    network = Downloads(dict.fromkeys(modanet.PUBLISHED, b'{"images": [], "annotations": []}'))
     monkeypatch.setattr(modanet, "download", network)
     with pytest.raises(UserError, match=r"photos\.lmdb\.tar .*unpack it to "
                                         r"datasets/modanet/raw/photos\.lmdb") as error:
         run("create_modanet")
     assert "modanet2018_instances_train.json" not in str(error.value)
-    assert [md5 for _, md5 in network.asked] == list(modanet.CHECKSUMS.values())
+    assert [expected for _, expected in network.asked] == list(modanet.PUBLISHED.values())
     assert all(url.startswith("https://github.com/eBay/modanet/") for url, _ in network.asked)
     with pytest.raises(UserError):
         run("create_modanet")
@@ -331,22 +331,6 @@ def test_what_cannot_be_fetched_is_told_with_its_place(in_empty_folder, monkeypa
                  "photos.lmdb.tar", "datasets/modanet/raw/images"):
         assert part in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_a_git_lfs_pointer_is_not_an_annotation_file(in_empty_folder, tmp_path, monkeypatch):
-    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 105924292\n"
-    own = tmp_path / "own"
-    for folder in (own, in_empty_folder):
-        annotations_path(folder).parent.mkdir(parents=True)
-        annotations_path(folder).write_bytes(pointer)
-    network = Downloads(dict.fromkeys(modanet.CHECKSUMS, b"{}"))
-    monkeypatch.setattr(modanet, "download", network)
-    with pytest.raises(UserError, match="Git-LFS pointer"):
-        run("create_modanet", "--source", own)
-    assert not network.asked, "only the default folder is filled unasked"
-    with pytest.raises(UserError):
-        run("create_modanet")
-    assert annotations_path(in_empty_folder).read_bytes() == b"{}"
 
 
 def test_given_paths_need_no_source(source, tmp_path, in_empty_folder):
