@@ -94,7 +94,7 @@ def test_a_run_stopped_many_times(source, whole, tmp_path):
 @pytest.mark.parametrize("after", [False, True])
 def test_stopped_at_every_step_of_the_end(source, whole, tmp_path, monkeypatch, after):
     """Files are renamed into place one by one: a stop before or after any of them does no harm."""
-    rename, out, steps = os.replace, tmp_path / "set", 0
+    rename, unlink, out, steps = os.replace, Path.unlink, tmp_path / "set", 0
 
     def stopping(old, new):
         nonlocal left
@@ -110,7 +110,9 @@ def test_stopped_at_every_step_of_the_end(source, whole, tmp_path, monkeypatch, 
         left = steps
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", stopping)
-            patch.setattr(Path, "unlink", lambda *_, **__: None)  # nor does SIGKILL tidy up
+            # A killed process does not tidy up behind itself (atomic_path, alone with missing_ok).
+            patch.setattr(Path, "unlink",
+                          lambda path, missing_ok=False: missing_ok or unlink(path))
             reads = write(out, source)
         for path in out.rglob(".*.tmp"):  # of another process
             path.rename(path.with_name(path.name.replace(f".{os.getpid()}.", ".1.")))
