@@ -45,7 +45,8 @@ def decode_photo(data):
 
     Photos of more than 2^24 pixels are reduced to half their sides, so that memory stays bounded.
     Raises PhotoError saying why it cannot be used; a JPEG that ends early is refused also where an
-    end marker was put behind what is left.
+    end marker was put behind what is left, a PNG with a wrong checksum; others have nothing to
+    check by.
     """
     with _opened(data) as image:
         size, factor = image.size, reduction(image.size)
@@ -53,6 +54,9 @@ def decode_photo(data):
         image.load()
         if image.format in ("JPEG", "MPO"):
             _check_whole(data, image)
+        if image.format == "PNG":  # whose checksums loading does not look at
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as other:
+                other.verify()
         picture = _small_rgb(image, factor) if image.size == size else _to_rgb(image)
         orientation = _UPRIGHT.get(_orientation(image))
         return picture if orientation is None else picture.transpose(orientation)

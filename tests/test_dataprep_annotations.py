@@ -128,7 +128,8 @@ def test_good_annotations_are_kept_as_they_are(tmp_path):
     ({"segmentation": [SQUARE[:-1] + [10**400]]}, "not finite"),
     ({"segmentation": [SQUARE[:-1] + ["3"]]}, "no number"),
     ({"segmentation": [SQUARE[:-1] + [None]]}, "no number"),
-    ({"segmentation": [SQUARE[:-1] + [10_000]]}, "far outside")])
+    ({"segmentation": [SQUARE[:-1] + [10_000]]}, "far outside"),
+    ({"segmentation": [SQUARE[:-1] + [-10_000]]}, "far outside")])
 def test_bad_annotations_are_left_out_and_listed(tmp_path, changes, reason):
     result = load(tmp_path, [image()], [annotation(), annotation(**changes)])
     assert len(result.photos[1].instances) == 1
