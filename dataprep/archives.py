@@ -19,7 +19,7 @@ from dnnlib.util import UserError, one_line
 LMDB_MAGIC = struct.pack("<I", 0xBEEFC0DE)  # at byte 16 of the first page
 LMDB_MAGIC_AT = 16
 _IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"RIFF", b"GIF8", b"BM")
-_SAMPLE = 100  # entries of a database that are looked at before it is used
+_SAMPLE = 100  # entries at each end of a database that are looked at before it is used
 _MAX_FORMS = 8  # ways of writing an id; more, and the keys are something else
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # APPNOTE 4.3.7: signature, lengths of name and extra
 
@@ -34,7 +34,7 @@ class PhotoLmdb:
     """PaperDoll's photos.lmdb: keys are ASCII photo ids, values the bytes of image files.
 
     Zeros before the id and a common beginning or suffix (`0736001`, `736001.jpg`) are seen by
-    looking at the first keys.
+    looking at some keys.
     """
 
     path: Path
@@ -171,13 +171,14 @@ def _open_lmdb(path):
 
 @functools.lru_cache(maxsize=4)
 def _key_forms(path):
-    """Ways in which the first keys write an id: ((prefix, width, suffix), ...), the plain first.
+    """Ways in which keys write an id: ((prefix, width, suffix), ...), the plain first.
 
     Raises UserError where keys are no ids, or values no image files.
     """
     with _open_lmdb(path).begin(buffers=True) as transaction:
-        entries = [(bytes(key), bytes(value[:60]))
-                   for key, value in itertools.islice(transaction.cursor(), _SAMPLE)]
+        both_ends = (transaction.cursor().iternext(), transaction.cursor().iterprev())
+        entries = [(bytes(key), bytes(value[:60])) for entries in both_ends
+                   for key, value in itertools.islice(entries, _SAMPLE)]
     if not entries:
         raise UserError(f"{path}: the database is empty")
     found = [re.fullmatch(rb"([ -/:-~]*)(\d{1,16})(\.[A-Za-z]{1,5})?", key) for key, _ in entries]

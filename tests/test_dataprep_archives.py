@@ -57,7 +57,7 @@ def test_other_databases_are_named(tmp_path, entries, message):
 
 
 def test_some_values_that_are_no_photos_do_not_matter(tmp_path):
-    entries = {b"%d" % i: b"http://gone" for i in range(50)} | {b"77": JPEG}
+    entries = {b"%d" % i: b"http://gone" for i in range(500)} | {b"9999": JPEG}
     assert sources.open_source(make_lmdb(tmp_path / "x", entries)).find(3, "") == "3"
 
 
