@@ -89,7 +89,7 @@ def load_annotations(path, num_classes):
 
 def _compact(entry):
     """The JSON reader's hook for each object: of an annotation, what is used, and polygons become
-    arrays, or the reason against them, at once: Python's numbers would take five times the memory.
+    arrays, or the reason against them, at once: Python's numbers would take four times the memory.
     """
     if "segmentation" not in entry:
         return entry
