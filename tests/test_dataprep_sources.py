@@ -34,6 +34,7 @@ def test_photos_are_found_by_id_within_the_folder(folder, image_id, file_name, f
     (["a/b/0000009.jpg"], "a/b/0000009.jpg"), (["9.jpg", "0000009.jpg"], "0000009.jpg"),
     (["b/0000009.jpg", "a/b/0000009.jpg"], "b/0000009.jpg"),
     (["b/0000009.jpg", "a/0000009.jpg"], "a/0000009.jpg"),
+    (["9.jpg", "b/0000009.jpg"], "b/0000009.jpg"),
     (["0000009.txt"], None), ([".9.jpg"], None), (["19.jpg", "90.jpg", "9a.jpg"], None),
     (["\u0669.jpg"], None), (["-9.jpg"], None), ([".git/9.jpg"], None)])
 def test_every_way_of_writing_an_id(tmp_path, names, found):
