@@ -154,13 +154,15 @@ def _create_untagged(config, path, source, say):
 
 def _find_photos(labelled, source):
     """([Item] in the order of ids, [{"id", "reason"}] of the others)."""
-    items, skipped = [], list(labelled.skipped_images)
+    items, skipped, owners = [], list(labelled.skipped_images), {}
     for image_id, photo in sorted(labelled.photos.items()):
         key = source.find(image_id, photo.file_name) if photo.instances else None
         if not photo.instances:
             skipped.append({"id": image_id, "reason": "no usable annotation"})
         elif key is None:
             skipped.append({"id": image_id, "reason": "photo is missing"})
+        elif owners.setdefault(key, image_id) != image_id:  # it could be in train and in test
+            skipped.append({"id": image_id, "reason": "photo is that of another id, too"})
         else:
             items.append(writer.Item(image_id, key, photo))
     return items, skipped

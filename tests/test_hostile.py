@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dataprep import create, photos
 from dnnlib.channels import SEGMAPS
 from dnnlib.tflib import tfrecords
-from dnnlib.util import UserError
+from dnnlib.util import UserError, one_line
 from tests.data_helpers import create_config, photo_bytes, read_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,3 +186,29 @@ def test_names_of_any_bytes(tmp_path, name, data):
     content = listed_images(folder)
     left_out = [line["id"] for line in read_jsonl(tmp_path / "out" / "skipped.jsonl")]
     assert len(content["splits"]["train"]) + len(left_out) == 2
+
+
+def test_a_photo_of_two_ids_is_that_of_the_first(tmp_path):
+    """Twice in the set, it could be in train and in test."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(FILES[0])
+    square = [[2, 2, 12, 2, 12, 22, 2, 22]]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({
+        "images": [{"id": i, "file_name": "a.jpg", "width": WIDTH, "height": HEIGHT}
+                   for i in (8, 7)],
+        "annotations": [{"image_id": i, "category_id": 1, "segmentation": square}
+                        for i in (7, 8)]}))
+    content = create.create_modanet(create_config(
+        annotations=path, images=tmp_path / "images", out=tmp_path / "out", resolution=8,
+        num_val=0, num_test=0), lambda line: None)
+    assert content["splits"]["train"] == [7]
+    (line,) = read_jsonl(tmp_path / "out" / "skipped.jsonl")
+    assert line["id"] == 8 and "another id" in line["reason"]
+
+
+@pytest.mark.parametrize("text, shown", [
+    ("a\x1b[2J\nb", r"a\x1b[2J b"), ("\x9b1m", r"\x9b1m"), ("\u202egpj.exe", r"\u202egpj.exe"),
+    ("\ud800", r"\ud800"), ("Größe 裙", "Größe 裙")])
+def test_messages_cannot_steer_a_terminal(text, shown):
+    assert one_line(UserError(text)) == shown
