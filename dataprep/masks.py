@@ -72,6 +72,8 @@ def _read_indices(data, size):
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.load()
             values = np.asarray(image).astype(np.uint8)[::factor, ::factor]
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:  # its checksums, which
+            image.verify()  # loading does not look at: what is lacking would be background
     except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
         raise PhotoError(f"mask is damaged ({type(error).__name__})") from None
     # Pillow stretches grey of 2 and 4 bits to the whole range, but not palette indices.

@@ -246,8 +246,8 @@ def _begin(out, header, say):
     Raises UserError rather than remove anything that is no part of a data set.
     """
     work = out / _PARTIAL
-    _refuse_foreign(out)
     done, there = journal.read_journal(work, header)
+    _refuse_foreign(out, there is not None)
     if done.entries:
         _take_back(out, work)
         if all(_size(work / name) >= size for name, size in done.sizes.items()):
@@ -257,19 +257,23 @@ def _begin(out, header, say):
     elif there not in (None, header):
         say(f"{out}: replacing the unfinished files of another data set "
             f"({_differences(there, header)})")
-    remove_work(out)
     _remove_temporary(out)
     for split in SPLITS:
         shutil.rmtree(out / split, ignore_errors=True)
+    remove_work(out)  # after the splits: its journal says that they may be removed
     work.mkdir()
     return journal.Progress()
 
 
-def _refuse_foreign(out):
-    """Raise UserError where a split's folder has files in it that no data set has."""
+def _refuse_foreign(out, begun):
+    """Raise UserError where a split's folder has files in it that no data set has, or any at all
+    although no run has `begun` there: records without dataset.json and journal are someone's."""
     for folder in (out / split for split in SPLITS):
-        foreign = [path.name for path in folder.iterdir()
-                   if path.suffix not in (".tfrecords", ".labels")] if folder.is_dir() else []
+        own = {folder / f"{folder.name}-r{level:02d}.tfrecords"
+               for level in range(tfrecords.MIN_LEVEL, 11)} if begun else set()
+        own |= {dataset_info.labels_path(out, folder.name)} if begun else set()
+        foreign = sorted(path.name for path in folder.iterdir()
+                         if path not in own) if folder.is_dir() else []
         if foreign:
             raise util.UserError(f"{folder}: in the way, and no part of a data set "
                                  f"({foreign[0]} is in it); choose another --out or move it")

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -257,3 +258,47 @@ def test_workers_do_not_outlive_a_killed_parent(source, tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
     process = command(source, tmp_path / "set", workers=2)
     assert process.communicate()[1] == b"" and process.returncode == 0
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_records_of_others_are_left_alone(source, tmp_path, begun):
+    """--out can be a folder of TFRecords that were made elsewhere: they are not cleared away."""
+    out = tmp_path / "set"
+    if begun:
+        write(out, source, 200)
+    mine = out / "train" / ("mine.tfrecords" if begun else "train-r05.tfrecords")
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    with pytest.raises(UserError, match="in the way, and no part of a data set"):
+        write(out, source)
+    assert mine.read_text() == "precious"
+
+
+def test_splits_in_place_are_replaced_by_other_options(source, whole, tmp_path, monkeypatch):
+    """A run stopped at its end leaves splits in place; its journal tells whose they are, also when
+    the run that replaces them is stopped in turn."""
+    out, rename, remove = tmp_path / "set", os.replace, shutil.rmtree
+
+    def stopping(old, new):
+        rename(old, new)
+        if Path(new) == out / "train":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stopping)
+        write(out, source, resolution=16)
+    assert (out / "train").exists() and not (out / "dataset.json").exists()
+
+    def stopping_removal(path, ignore_errors=False):
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        remove(path, ignore_errors=ignore_errors)
+
+    for steps in range(5):
+        left = [None] * steps
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", stopping_removal)
+            write(out, source, 0)
+    write(out, source)
+    assert folder_bytes(out) == whole

@@ -228,3 +228,17 @@ def test_a_changed_source_is_another_data_set(tmp_path):
     (tmp_path / "mine" / "classes.txt").write_text("hat\ncoat\nlegs\nboots\n")
     with pytest.raises(UserError, match="classes is"):
         create(tmp_path / "mine", tmp_path / "set")
+
+
+def test_masks_with_a_hole_are_refused(tmp_path):
+    """Pillow reads some of them without a word: wrong classes, or background for what lacks."""
+    labels = np.random.default_rng(0).integers(0, 4, (64, 64)).astype(np.uint8)
+    Image.fromarray(labels).save(tmp_path / "whole.png")
+    data = (tmp_path / "whole.png").read_bytes()
+    source, lengths = sources.PhotoFolder(tmp_path), range(20, len(data) - 60, 100)
+    assert len(lengths) > 5
+    for lacking in lengths:
+        (tmp_path / "holed.png").write_bytes(data[:-lacking] + bytes(lacking))
+        with pytest.raises(PhotoError, match="mask is damaged"):
+            masks.Mask(source, "holed.png", 255).label_map((64, 64))
+    np.testing.assert_array_equal(masks.Mask(source, "whole.png", 255).label_map((64, 64)), labels)
