@@ -198,12 +198,14 @@ def date_in(seconds):
     return email.utils.formatdate(time.time() + seconds, usegmt=True)
 
 
-@pytest.mark.parametrize("text, low, high", [
-    ("7", 7, 7), (" 0", 0, 0), (date_in(90), 60, 90), (date_in(-90), 0, 0),
+@pytest.mark.parametrize("asked, low, high", [
+    ("7", 7, 7), (" 0", 0, 0), (90, 60, 90), (-90, 0, 0),
     ("soon", 0.01, 0.01), ("", 0.01, 0.01), ("-5", 0.01, 0.01)])
-def test_retry_after_is_honoured(server, target, monkeypatch, text, low, high):
+def test_retry_after_is_honoured(server, target, monkeypatch, asked, low, high):
+    """`asked`: the header's text, or a number of seconds from now as a date."""
     waits = []
     monkeypatch.setattr(download_module.time, "sleep", waits.append)
+    text = asked if isinstance(asked, str) else date_in(asked)
     server.answers = [Answer(status=429, headers={"Retry-After": text})]
     download(server.url, target)
     assert len(waits) == 1 and low <= waits[0] <= high
