@@ -222,6 +222,7 @@ def _content_defects(root, content, tally):
     path = root / statistics.FILE_NAME
     if path.exists():
         there, expected = util.read_json(path), tally.statistics.content()
+        there = there if isinstance(there, dict) else {}
         defects += [f"{path.name}: {part!r} is not that of the records"
                     for part in ("photos", "together") if there.get(part) != expected[part]]
     for split, counts in tally.class_counts().items():

@@ -42,12 +42,31 @@ def open_dataset(directory):
         raise UserError(f"{path / FILE_NAME}: format version {content.get('format_version')!r}; "
                         f"this program reads version {FORMAT_VERSION}")
     try:
+        _check_types(content)
         splits = {split: len(ids) for split, ids in content["splits"].items()}
         return DatasetInfo(path, content["name"], content["resolution"], content["num_channels"],
                            tuple(content["classes"]), splits, content["digest"],
                            _check_size(content.get("label_size", 0)))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path / FILE_NAME}: incomplete ({error!r}); make it again") from None
+
+
+def _check_types(content):
+    """Raise TypeError or AttributeError where a part is not of its kind, so that nothing further
+    on stumbles over it."""
+    if type(content["resolution"]) is not int:
+        raise TypeError(f"resolution {content['resolution']!r}")
+    if not all(isinstance(name, str) for name in (content["name"], *content["classes"])):
+        raise TypeError("a name that is no text")
+    if not all(isinstance(image_id, int | str) for ids in content["splits"].values()
+               for image_id in ids):
+        raise TypeError("an id that is neither number nor text")
+    if not isinstance(content.get("options", {}), dict):
+        raise TypeError("options that are no table")
+    for counts in content.get("class_counts", {}).values():
+        for count in counts.values():
+            if not all(isinstance(count[part], int | float) for part in ("images", "pixels")):
+                raise TypeError("class_counts that are no numbers")
 
 
 def _check_size(label_size):

@@ -10,6 +10,7 @@ import pytest
 import dataset_tool
 from dataprep import create, verify
 from dnnlib.tflib import tfrecords
+from dnnlib.util import UserError
 from tests.data_helpers import create_config, folder_bytes, make_source
 
 NUM = 21
@@ -187,6 +188,17 @@ def test_wrong_words_of_dataset_json_are_found(maps, change, told, capsys):
         assert line in printed
 
 
+@pytest.mark.parametrize("changes", [
+    {"splits": {"train": [{}]}}, {"splits": {"train": 3}}, {"class_counts": []}, {"options": 3},
+    {"class_counts": {"train": {"bag": 3}}}, {"resolution": 8.0}, {"classes": [1] * 13},
+    {"class_counts": {"train": {"bag": {"images": "3", "pixels": 0}}}}, {"name": None}])
+@pytest.mark.parametrize("option", [[], ["--verify"], ["--digest"]])
+def test_parts_of_dataset_json_of_another_kind_are_one_line(maps, changes, option):
+    edit_json(maps, lambda content: content.update(changes))
+    with pytest.raises(UserError, match=r"dataset\.json: incomplete"):
+        run("info", maps, *option)
+
+
 @pytest.mark.parametrize("part", ["photos", "together"])
 def test_wrong_statistics_are_found(maps, part, capsys):
     path = maps / "statistics.json"
@@ -195,6 +207,8 @@ def test_wrong_statistics_are_found(maps, part, capsys):
     path.write_text(json.dumps(content))
     assert run("info", maps, "--verify") == 2
     assert f"statistics.json: '{part}' is not that of the records" in capsys.readouterr().out
+    path.write_text("[]")
+    assert run("info", maps, "--verify") == 2
     path.unlink()
     assert run("info", maps, "--verify") == 0
 
