@@ -235,6 +235,8 @@ def _header(recipe, items, options):
     header = {"format_version": dataset_info.FORMAT_VERSION, "journal": journal.VERSION,
               "options": options, "classes": recipe.classes, "resolution": recipe.resolution,
               "fit": recipe.fit, "encoding": recipe.encoding, "label_size": recipe.label_size,
+              # Keys alone do not tell apart two folders of the same ids: they would be mixed.
+              "photos_from": os.fsdecode(recipe.source.path.resolve()),
               "photos": listed.hexdigest()}
     return json.loads(json.dumps(header))  # as it will be read: lists for tuples
 
@@ -246,8 +248,8 @@ def _begin(out, header, say):
     Raises UserError rather than remove anything that is no part of a data set.
     """
     work = out / _PARTIAL
+    _refuse_foreign(out)
     done, there = journal.read_journal(work, header)
-    _refuse_foreign(out, there is not None)
     if done.entries:
         _take_back(out, work)
         if all(_size(work / name) >= size for name, size in done.sizes.items()):
@@ -260,18 +262,17 @@ def _begin(out, header, say):
     _remove_temporary(out)
     for split in SPLITS:
         shutil.rmtree(out / split, ignore_errors=True)
-    remove_work(out)  # after the splits: its journal says that they may be removed
+    remove_work(out)
     work.mkdir()
     return journal.Progress()
 
 
-def _refuse_foreign(out, begun):
-    """Raise UserError where a split's folder has files in it that no data set has, or any at all
-    although no run has `begun` there: records without dataset.json and journal are someone's."""
+def _refuse_foreign(out):
+    """Raise UserError where a split's folder has files in it that no data set has."""
     for folder in (out / split for split in SPLITS):
         own = {folder / f"{folder.name}-r{level:02d}.tfrecords"
-               for level in range(tfrecords.MIN_LEVEL, 11)} if begun else set()
-        own |= {dataset_info.labels_path(out, folder.name)} if begun else set()
+               for level in range(tfrecords.MIN_LEVEL, 11)}
+        own.add(dataset_info.labels_path(out, folder.name))
         foreign = sorted(path.name for path in folder.iterdir()
                          if path not in own) if folder.is_dir() else []
         if foreign:

@@ -20,7 +20,7 @@ from dataprep import journal, sources, verify, writer
 from dnnlib import util
 from dnnlib.dataset_info import open_dataset
 from dnnlib.util import UserError
-from tests.data_helpers import folder_bytes, make_source, read_jsonl
+from tests.data_helpers import folder_bytes, make_source, photo_bytes, read_jsonl
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NUM = 300
@@ -266,7 +266,7 @@ def test_records_of_others_are_left_alone(source, tmp_path, begun):
     out = tmp_path / "set"
     if begun:
         write(out, source, 200)
-    mine = out / "train" / ("mine.tfrecords" if begun else "train-r05.tfrecords")
+    mine = out / "train" / ("mine.tfrecords" if begun else "train-r77.tfrecords")
     mine.parent.mkdir(parents=True)
     mine.write_text("precious")
     with pytest.raises(UserError, match="in the way, and no part of a data set"):
@@ -274,31 +274,14 @@ def test_records_of_others_are_left_alone(source, tmp_path, begun):
     assert mine.read_text() == "precious"
 
 
-def test_splits_in_place_are_replaced_by_other_options(source, whole, tmp_path, monkeypatch):
-    """A run stopped at its end leaves splits in place; its journal tells whose they are, also when
-    the run that replaces them is stopped in turn."""
-    out, rename, remove = tmp_path / "set", os.replace, shutil.rmtree
-
-    def stopping(old, new):
-        rename(old, new)
-        if Path(new) == out / "train":
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", stopping)
-        write(out, source, resolution=16)
-    assert (out / "train").exists() and not (out / "dataset.json").exists()
-
-    def stopping_removal(path, ignore_errors=False):
-        if not left:
-            raise KeyboardInterrupt
-        left.pop()
-        remove(path, ignore_errors=ignore_errors)
-
-    for steps in range(5):
-        left = [None] * steps
-        with monkeypatch.context() as patch:
-            patch.setattr(shutil, "rmtree", stopping_removal)
-            write(out, source, 0)
-    write(out, source)
-    assert folder_bytes(out) == whole
+def test_photos_of_another_folder_are_not_mixed_in(source, tmp_path):
+    """The ids are the same, the photos are not: as when the folder was a bad copy."""
+    shutil.copytree(source, tmp_path / "other")
+    for path in (tmp_path / "other" / "images").iterdir():
+        path.write_bytes(photo_bytes(np.random.default_rng(1), 20, 30))
+    said = []
+    write(tmp_path / "set", source, 200)
+    assert write(tmp_path / "set", tmp_path / "other", said=said) == NUM
+    assert len(said) == 1 and "photos_from was" in said[0]
+    write(tmp_path / "new" / "set", tmp_path / "other")
+    assert folder_bytes(tmp_path / "set") == folder_bytes(tmp_path / "new" / "set")
