@@ -182,8 +182,9 @@ def write_dataset(out, recipe, splits, skipped, options, workers, say=print):
         util.atomic_write(out / SKIPPED, "".join(lines))
         if not tally.ids["train"]:
             remove_work(out)  # to continue would be to find the same photos unusable again
-            raise util.UserError(f"{out}: no training photo could be converted; "
-                                 f"{out / SKIPPED} has the reasons")
+            why = skipped[-1]["reason"] if skipped else "none was given"
+            raise util.UserError(f"{out}: no training photo could be converted (the last: {why}); "
+                                 f"{out / SKIPPED} has all reasons")
         _finish(out, recipe, tally, skipped, options)
         return util.read_json(out / dataset_info.FILE_NAME)
 
@@ -356,7 +357,7 @@ class Tally:
     def class_counts(self):
         """{split: {class: {"images": that show it, "pixels": mean share of an image's area}}}."""
         return {split: {name: {"images": int(images),
-                               "pixels": round(share / max(len(self.ids[split]), 1), 8)}
+                               "pixels": float(round(share / max(len(self.ids[split]), 1), 8))}
                         for name, images, share in zip(self._classes, *sums)}
                 for split, sums in self._sums.items()}
 

@@ -186,6 +186,7 @@ def test_wrong_words_of_dataset_json_are_found(maps, change, told, capsys):
     printed = capsys.readouterr().out
     for line in told:
         assert line in printed
+    assert "np." not in printed
 
 
 @pytest.mark.parametrize("changes", [
