@@ -249,8 +249,8 @@ def _begin(out, header, say):
     Raises UserError rather than remove anything that is no part of a data set.
     """
     work = out / _PARTIAL
-    _refuse_foreign(out)
     done, there = journal.read_journal(work, header)
+    _refuse_foreign(out, there is not None)
     if done.entries:
         _take_back(out, work)
         if all(_size(work / name) >= size for name, size in done.sizes.items()):
@@ -268,8 +268,11 @@ def _begin(out, header, say):
     return journal.Progress()
 
 
-def _refuse_foreign(out):
-    """Raise UserError where a split's folder has files in it that no data set has."""
+def _refuse_foreign(out, has_journal):
+    """Raise UserError where a split's folder has files in it that no unfinished run has left there.
+
+    Without a journal none has: a run keeps one from before its first record to its end.
+    """
     for folder in (out / split for split in SPLITS):
         own = {folder / f"{folder.name}-r{level:02d}.tfrecords"
                for level in range(tfrecords.MIN_LEVEL, 11)}
@@ -279,6 +282,9 @@ def _refuse_foreign(out):
         if foreign:
             raise util.UserError(f"{folder}: in the way, and no part of a data set "
                                  f"({foreign[0]} is in it); choose another --out or move it")
+        if not has_journal and folder.is_dir() and any(folder.iterdir()):
+            raise util.UserError(f"{folder}: record files without dataset.json, and not of an "
+                                 "interrupted run; choose another --out, move or delete them")
 
 
 def _take_back(out, work):

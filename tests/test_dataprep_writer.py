@@ -165,11 +165,13 @@ def test_a_killed_run_leaves_no_data_set_and_does_no_harm(tmp_path, source):
     assert folder_bytes(out) == folder_bytes(tmp_path / "clean" / "set")
 
 
-def test_left_over_splits_without_dataset_json_are_replaced(tmp_path, source):
-    whole = folder_bytes(tmp_path) if write(tmp_path, source) else None
-    (tmp_path / "dataset.json").unlink()
+def test_records_whose_dataset_json_is_lost_are_not_removed(tmp_path, source):
     write(tmp_path, source)
-    assert folder_bytes(tmp_path) == whole
+    (tmp_path / "dataset.json").unlink()
+    before = folder_bytes(tmp_path)
+    with pytest.raises(UserError, match=r"record files without dataset\.json"):
+        write(tmp_path, source)
+    assert folder_bytes(tmp_path) == before
 
 
 def test_folders_of_others_are_not_removed(tmp_path, source):
