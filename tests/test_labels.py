@@ -169,8 +169,6 @@ def test_an_interrupted_writing_leaves_nothing_that_counts(photos, tmp_path, mon
         create(photos, tmp_path / "set")
     assert not (tmp_path / "set" / "train").exists()
     create(photos, tmp_path / "set")
-    (tmp_path / "set" / "dataset.json").unlink()
-    create(photos, tmp_path / "set")
     assert read_labels(tmp_path / "set", "val").shape == (3, 3)
 
 
