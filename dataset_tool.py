@@ -81,6 +81,14 @@ def _build_parser():
         sub.add_argument("--debug", action="store_true", help="show a traceback with an error")
         return sub
 
+    _add_annotated_commands(command)
+    _add_folder_commands(command)
+    _add_viewing_commands(command)
+    return parser
+
+
+def _add_annotated_commands(command):
+    """create_modanet and create_synthetic. command(name, text) -> a new subparser."""
     annotated = command("create_modanet", "photos with ModaNet's annotations: RGB + 13 class maps")
     annotated.add_argument("--source", default=modanet.DEFAULT_SOURCE, metavar="DIR",
                            help="folder that holds annotations/ and images/ (or photos.lmdb)")
@@ -97,6 +105,10 @@ def _build_parser():
                                                   "datasets/modanet-untagged")
     synthetic = command("create_synthetic", "drawn street-fashion figures with all classes")
     _add_create_options(synthetic, "datasets/synthetic", num_images=2000)
+
+
+def _add_folder_commands(command):
+    """create_from_images and create_from_masks."""
     images = command("create_from_images", "any folder of photos: RGB only")
     images.add_argument("--source", required=True, metavar="DIR",
                         help="folder of photos; subfolders are searched too")
@@ -112,6 +124,10 @@ def _build_parser():
     masked.add_argument("--classes", metavar="FILE",
                         help="names of the classes, one a line or a JSON list")
     _add_create_options(masked, "datasets/masks")
+
+
+def _add_viewing_commands(command):
+    """info, extract and display."""
     info = command("info", "what a data set holds, with the frequency of its classes")
     info.add_argument("data", metavar="DIR", help="folder of the data set")
     checks = info.add_mutually_exclusive_group()
@@ -135,7 +151,6 @@ def _build_parser():
     display.add_argument("--resolution", type=_resolution, metavar="N",
                          help="level to show; not given: the largest")
     display.add_argument("--seed", type=_count, default=0, help="of the choice of images")
-    return parser
 
 
 def main(argv):

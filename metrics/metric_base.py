@@ -42,6 +42,7 @@ def metric(*, reals=None, uses="features", few_mislead=False, least=1, default_c
         default_count: what the name means without a number.
     """
     def enter(function):
+        """Note what the metric is, and register it."""
         function.reals, function.uses = reals, uses
         function.few_mislead, function.least = few_mislead, least
         function.default_count = default_count
