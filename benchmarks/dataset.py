@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from benchmarks.detector import ROOT, cpu_name
 from benchmarks.processes import run_measured
+from benchmarks.result import ROOT, cpu_name, report
 from dataprep import annotations, modanet, pyramid, sources, synthetic, workers, writer
 from dnnlib import channels, util
 from dnnlib.tflib import tfrecords
@@ -67,10 +67,7 @@ def main(argv):
         if options.plan:
             result["plan"] = measure_plan(source, Path(folder), options)
     result["load_average_after"] = round(os.getloadavg()[0], 2)
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out:
-        util.atomic_write(options.out, text + "\n")
+    report(result, options.out)
     return 0
 
 

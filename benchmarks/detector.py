@@ -3,20 +3,18 @@ the FID formula at 2048 dimensions."""
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks.result import ROOT, cpu_name, report
 from dnnlib import util
 from dnnlib.util import UserError
 from metrics.frechet_inception_distance import frechet_distance
 from metrics.inception_weights import cached_file
 
-ROOT = Path(__file__).resolve().parents[1]
 PAUSE_SEC = 0.3  # between turns, in which threads of the other side that still spin go to sleep
 NUM_FEATURES = 2048
 
@@ -41,10 +39,7 @@ def main(argv):
             side.wait()
     result |= {"versions": versions} | summary(times, options.minibatch)
     result["fid_formula"] = time_formula(options.rounds)
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.out:
-        util.atomic_write(options.out, text + "\n")
+    report(result, options.out)
     return 0
 
 
@@ -111,14 +106,6 @@ def read_answer(name, side):
         raise UserError(f"{name}: ended without an answer; run it by hand to see why: "
                         f"{' '.join(side.args)}")
     return json.loads(line)
-
-
-def cpu_name():
-    """The processor's name as Linux tells it, else as Python does."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def summary(times, minibatch):
