@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dnnlib.tflib import tfrecords
 from dnnlib.util import UserError
 from tests.data_helpers import FOUR, make_dataset, random_image
 from training import dataset
@@ -220,6 +221,16 @@ def test_records_of_another_shape_stop_the_stream(copy):
     (copy / "train" / "train-r04.tfrecords").write_bytes(
         (copy / "train" / "train-r03.tfrecords").read_bytes())
     with pytest.raises(UserError, match=r"cannot be decoded \(.*resolution.*\)"):
+        take(stream(copy), 1)
+
+
+def test_images_smaller_than_their_records_say_stop_the_stream(copy, images):
+    """The op that fails is named, not the graph around it."""
+    encoded = tfrecords.encode_record(images["train"][0][:, :8, :8], "webp")
+    lying = encoded.replace(bytes([7, 8, 8]), bytes([7, 16, 16]), 1)  # the feature `shape`
+    assert lying != encoded
+    (copy / "train" / "train-r04.tfrecords").write_bytes(tfrecords.frame(lying) * NUM)
+    with pytest.raises(UserError, match=r"cannot be decoded \([^:]*\[8,8,3\][^:]*\[16,16,3\]"):
         take(stream(copy), 1)
 
 

@@ -209,8 +209,16 @@ def _result(future, paths):
         return future.result()
     except tf.errors.OpError as error:
         names = ", ".join(str(path) for path in paths)
-        # The message has a line or more for every layer around the check that failed.
-        told = re.search(r"assertion failed: \[([^\]]*)\]", error.message)
-        reason = told[1] if told else error.message.strip().splitlines()[0][:200]
-        raise UserError(f"{names}: a record cannot be decoded ({reason}); "
+        raise UserError(f"{names}: a record cannot be decoded ({_reason(error.message)}); "
                         "make or copy this data set again") from None
+
+
+def _reason(message):
+    """What TensorFlow's message says of the op that failed; the rest is lines of where it stood."""
+    told = re.search(r"assertion failed: \[([^\]]*)\]", message)
+    if told:
+        return told[1]
+    where = re.compile(r"Graph execution error|Detected at node|File |\[\[")
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    reasons = [line for line in lines if not where.match(line)]
+    return reasons[-1][:200] if reasons else "TensorFlow gives no reason"

@@ -286,12 +286,17 @@ def parse_records(serialized, num_channels, resolution, only_rgb=False):
         "shape": tf.io.FixedLenFeature([3], tf.int64),
         "data": absent, "rgb": absent, "maps": absent})
     side = tf.constant(resolution, tf.int64)
-    tf.debugging.assert_equal(parsed["shape"][:, 1:], side, "images of another resolution")
+    checks = [tf.debugging.assert_equal(parsed["shape"][:, 1:], side,
+                                        "images of another resolution")]
     if not only_rgb:
-        tf.debugging.assert_equal(parsed["shape"][:, 0], tf.constant(num_channels, tf.int64),
-                                  "images of another number of channels")
+        checks.append(tf.debugging.assert_equal(
+            parsed["shape"][:, 0], tf.constant(num_channels, tf.int64),
+            "images of another number of channels"))
+    # Decoding waits for the checks: ops of one graph run in any order, and their error says more.
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        encoded = (tf.identity(parsed["data"]), tf.identity(parsed["rgb"]))
     colours = tf.map_fn(
-        lambda record: _parse_colours(*record, resolution), (parsed["data"], parsed["rgb"]),
+        lambda record: _parse_colours(*record, resolution), encoded,
         fn_output_signature=tf.TensorSpec([resolution, resolution, channels.NUM_COLOURS], tf.uint8))
     if only_rgb or num_channels == channels.NUM_COLOURS:
         return colours
