@@ -7,7 +7,7 @@ from dnnlib.tflib.distribute import replica_rows
 from dnnlib.util import UserError
 from training.config import by_resolution
 from training.dataset import check_label_sizes, open_dataset, read_labels
-from training.networks_stylegan import num_fmaps
+from training.forms import num_fmaps
 
 
 def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb"):
