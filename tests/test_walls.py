@@ -12,7 +12,8 @@ ROOMS = {"dataprep", "training", "metrics"}
 SCRIPTS = {"train", "generate", "run_metrics", "dataset_tool", "judged", "benchmarks"}
 WITHOUT_TENSORFLOW = [
     "dnnlib.util", "dnnlib.registry", "dnnlib.channels", "dnnlib.pictures",
-    "training.config", "training.critics", "training.schedule",
+    "training.config", "training.critics", "training.schedule", "training.forms",
+    "training.operations",
     "dataprep.annotations", "dataprep.pyramid", "dataprep.writer",
     "metrics.metric_base", "metrics.frechet_inception_distance",
     "metrics.kernel_inception_distance", "metrics.inception_score", "metrics.precision_recall",

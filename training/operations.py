@@ -1,0 +1,294 @@
+"""What a turn costs, counted from the configuration alone: multiply-adds, parameters, memory.
+
+Counted are convolutions (blurs too, as the depthwise convolutions that they are) and matrix
+products; what is done per pixel without a sum over maps (noise, bias, activation, norms, styles) is
+not. Every layer is listed once, with what one evaluation costs; how often a turn evaluates it,
+forwards, backwards and twice backwards for R1, follows from where it stands.
+
+Needs no TensorFlow, but for `matmul_rate`.
+"""
+
+import time
+from dataclasses import dataclass
+from math import log2, prod
+
+from training.forms import num_fmaps, use_fused
+
+FLOAT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}  # of an activation
+BLUR_TAPS = 9
+WORKING_TENSORS = 4
+KERNEL4_TAPS = 16 * 9  # multiply-adds to make one 4x4 kernel from one 3x3 kernel
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How often one pass of images through D costs what a layer's forward evaluation does.
+
+    Attributes:
+        hidden, first, last: for hidden layers, FromRGB and the last dense layer.
+        blur: for blurs, which have no weights. makings: 4x4 kernels made or differentiated.
+    """
+
+    hidden: int
+    first: int
+    last: int
+    blur: int
+    makings: int
+
+
+# Forward; by the image and, of that, by the score's gradient and by the weight; and by input and
+# weight as in any pass. FromRGB's input and the ones that Dense1's gradient starts from are given.
+PENALISED = Pass(hidden=6, first=5, last=5, blur=4, makings=2)
+SCORED = Pass(hidden=3, first=2, last=3, blur=2, makings=2)  # forward, by input, by weight
+OF_G_STEP = Pass(hidden=2, first=2, last=2, blur=2, makings=1)  # forward, by input
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution or dense layer, as evaluated for one image.
+
+    Attributes:
+        scope: name of its variables, as in the networks.
+        macs: multiply-adds of one forward evaluation; its gradient by the input costs as many, and
+            the one by the weight too.
+        shape: of its weight. bias: whether it has one.
+        kernel_macs: multiply-adds to make the kernel, once per evaluation of a whole minibatch.
+        blur_macs: multiply-adds of the blur that goes with it.
+        pixels: of its output.
+    """
+
+    scope: str
+    macs: int
+    shape: tuple
+    bias: bool = True
+    kernel_macs: int = 0
+    blur_macs: int = 0
+    pixels: int = 1
+
+    @property
+    def outputs(self):
+        """Numbers in its output for one image."""
+        return self.pixels * self.shape[-1]
+
+
+def _conv(scope, kernel, fmaps_in, fmaps, resolution, blur=0):
+    """A convolution whose output has resolution^2 pixels."""
+    pixels = resolution ** 2
+    return Layer(scope, kernel ** 2 * fmaps_in * fmaps * pixels, (kernel, kernel, fmaps_in, fmaps),
+                 pixels=pixels, blur_macs=blur)
+
+
+def _scaled_conv(scope, fmaps_in, fmaps, fine, out, fused, blur):
+    """A 3x3 convolution after upscaling to, or before downscaling from, the resolution `fine`.
+
+    Fused it has 16 taps for every pixel of the coarser side, else 9 for every one of the finer.
+    """
+    taps = 16 * (fine // 2) ** 2 if fused else 9 * fine ** 2
+    return Layer(scope, taps * fmaps_in * fmaps, (3, 3, fmaps_in, fmaps), pixels=out ** 2,
+                 kernel_macs=KERNEL4_TAPS * fmaps_in * fmaps if fused else 0, blur_macs=blur)
+
+
+def _dense(scope, size, fmaps, bias=True):
+    return Layer(scope, size * fmaps, (size, fmaps), bias)
+
+
+def _nf(config, stage):
+    return num_fmaps(stage, config.fmap_base, config.fmap_decay, config.fmap_max)
+
+
+def mapping_layers(config):
+    """Layers of G's mapping network; one evaluation maps one latent."""
+    size = config.latent_size
+    return [_dense(f"G_mapping/Dense{i}", size, size) for i in range(config.mapping_layers)]
+
+
+def synthesis_layers(config, num_channels, resolution=None, fading=False, fused=use_fused):
+    """Layers that G evaluates at a resolution (default: the final one), ToRGB last."""
+    last = int(log2(resolution or config.resolution))
+    layers = []
+    if not config.const_input:
+        layers.append(_dense("G_synthesis/4x4/Dense", config.latent_size, 16 * _nf(config, 1),
+                             bias=False))
+    name = "Const" if config.const_input else "Dense"
+    layers += _style(config, f"G_synthesis/4x4/{name}", _nf(config, 1))
+    layers += _epilogue_conv(config, _conv("G_synthesis/4x4/Conv", 3, _nf(config, 1),
+                                           _nf(config, 1), 4))
+    for r in range(3, last + 1):
+        scope, size, fmaps = f"G_synthesis/{2 ** r}x{2 ** r}", 2 ** r, _nf(config, r - 1)
+        blur = BLUR_TAPS * fmaps * size ** 2 if config.blur else 0
+        layers += _epilogue_conv(config, _scaled_conv(
+            f"{scope}/Conv0_up", _nf(config, r - 2), fmaps, size, size, fused(size, fmaps), blur))
+        layers += _epilogue_conv(config, _conv(f"{scope}/Conv1", 3, fmaps, fmaps, size))
+    for r in (last - 1, last) if fading and last > 2 else (last,):
+        layers.append(_conv(f"G_synthesis/ToRGB_{2 ** r}", 1, _nf(config, r - 1), num_channels,
+                            2 ** r))
+    return layers
+
+
+def _style(config, scope, fmaps):
+    if not config.use_styles:
+        return []
+    return [_dense(f"{scope}/StyleMod", config.latent_size, 2 * fmaps)]
+
+
+def _epilogue_conv(config, layer):
+    return [layer, *_style(config, layer.scope, layer.shape[-1])]
+
+
+def critic_layers(config, num_channels, resolution=None, fading=False, fused=use_fused):
+    """Layers that D evaluates at a resolution (default: the final one), FromRGB first."""
+    last = int(log2(resolution or config.resolution))
+    layers = [_conv(f"FromRGB_{2 ** r}", 1, num_channels, _nf(config, r - 1), 2 ** r)
+              for r in ((last, last - 1) if fading and last > 2 else (last,))]
+    for r in range(last, 2, -1):
+        scope, size, fmaps = f"{2 ** r}x{2 ** r}", 2 ** r, _nf(config, r - 1)
+        blur = BLUR_TAPS * fmaps * size ** 2 if config.blur else 0
+        layers.append(_conv(f"{scope}/Conv0", 3, fmaps, fmaps, size))
+        layers.append(_scaled_conv(f"{scope}/Conv1_down", fmaps, _nf(config, r - 2), size,
+                                   size // 2, fused(size, _nf(config, r - 2)), blur))
+    fmaps = _nf(config, 1)
+    appended = config.mbstd_num_features if config.mbstd_group_size > 1 else 0
+    return [*layers, _conv("4x4/Conv", 3, fmaps + appended, fmaps, 4),
+            _dense("4x4/Dense0", 16 * fmaps, _nf(config, 0)),
+            _dense("4x4/Dense1", _nf(config, 0), 1)]
+
+
+def turn_operations(config, critic, stage, fused=use_fused):
+    """Multiply-adds per image of one turn: the D step with its penalties and the G step.
+
+    Args:
+        config: TrainingConfig with `resolution` set. Labels are not counted.
+        critic: Critic.
+        stage: Stage, for resolution, fade, G's channels, and the minibatch by which the making of
+            4x4 kernels is divided, as on one device.
+        fused: rule of the layers' forms; `lambda resolution, fmaps: False` is the plain algorithm.
+    """
+    place = dict(resolution=stage.resolution, fading=stage.fade > 0, fused=fused)
+    mappings = 2 if config.style_mixing_prob else 1
+    total = kernels = 0
+    for i, layer in enumerate(mapping_layers(config)):
+        total += mappings * layer.macs * (4 if i else 3)  # latents have no gradient
+    for layer in synthesis_layers(config, stage.channels, **place):
+        # Forward in the D step; forward, by input and by weight in the G step.
+        total += 4 * layer.macs + 3 * layer.blur_macs
+        kernels += 3 * layer.kernel_macs
+    layers = critic_layers(config, critic.channels, **place)
+    for share, critic_pass in critic_passes(config):
+        for layer in layers:
+            total += share * (_times(critic_pass, layer, layers) * layer.macs
+                              + critic_pass.blur * layer.blur_macs)
+            kernels += share * critic_pass.makings * layer.kernel_macs
+    return total + kernels / stage.minibatch
+
+
+def _times(critic_pass, layer, layers):
+    if layer.scope.startswith("FromRGB"):
+        return critic_pass.first
+    return critic_pass.last if layer is layers[-1] else critic_pass.hidden
+
+
+def critic_passes(config):
+    """[(share of the turns, Pass)] of the images that a turn sends through D."""
+    lazy = 1 / getattr(config, "r1_interval", 1) if config.r1_gamma else 0
+    passes = [(1, OF_G_STEP), (lazy, PENALISED), (1 - lazy, SCORED),
+              (1, PENALISED if config.r2_gamma else SCORED)]
+    return passes + [(1, PENALISED)] if config.wgan_lambda else passes
+
+
+def parameters(config, num_channels):
+    """{"G", "D": trained numbers of the networks for images of `num_channels`, "G_fixed": numbers
+    of G that are only copied: the noise maps and the mean of w}."""
+    final = int(log2(config.resolution))
+    sizes = [2 ** r for r in range(2, final + 1)]
+    G = [layer for layer in synthesis_layers(config, num_channels) if "ToRGB" not in layer.scope]
+    D = [layer for layer in critic_layers(config, num_channels) if "FromRGB" not in layer.scope]
+    widths = [_nf(config, r - 1) for r in range(2, final + 1)]
+    per_map = (1 if config.use_noise else 0)
+    counted_G = _numbers(mapping_layers(config)) + _numbers(G)
+    counted_G += sum((w + 1) * num_channels for w in widths)
+    counted_G += sum(2 * w * per_map for w in widths)
+    counted_G += 17 * widths[0] if config.const_input else widths[0]  # constant, its bias
+    return {"G": counted_G, "D": _numbers(D) + sum((num_channels + 1) * w for w in widths),
+            "G_fixed": config.latent_size + sum(2 * n * n * per_map for n in sizes)}
+
+
+def _numbers(layers):
+    return sum(prod(layer.shape) + (layer.shape[-1] if layer.bias else 0) for layer in layers)
+
+
+def memory_parts(config, critic, stage, per_device_minibatch, precision="fp32"):
+    """{part: bytes} on one device at the largest moment of a turn; their sum is `turn_memory`.
+
+    weights: G, Gs and every critic of the stage, float32. slots: Adam's two moments of all but Gs.
+    gradients: of the larger of the two networks in turn. activations: what the backward passes of
+    the D step (or, if more, the G step) keep. working: tensors of the widest layer at hand.
+    staging: reals as bytes and as numbers, latents and noise.
+    """
+    seen = dict(resolution=stage.resolution, fading=stage.fade > 0)
+    sizes = parameters(config, stage.channels)
+    critics = [parameters(config, c.channels)["D"] for c in stage.critics]
+    trained = sizes["G"] + sum(critics)
+    number = FLOAT_BYTES[precision]
+    kept_G, noise = _kept_by_G(synthesis_layers(config, stage.channels, **seen), config, number)
+    kept_D, kept_twice, widest = _kept_by_D(critic_layers(config, critic.channels, **seen), number)
+    penalties = sum(bool(g) for g in (config.r1_gamma, config.r2_gamma, config.wgan_lambda))
+    passes = 3 if config.wgan_lambda else 2
+    step_D = passes * kept_D + penalties * kept_twice
+    image = critic.channels * stage.resolution ** 2
+    weights = 4 * (trained + sizes["G"] + 2 * sizes["G_fixed"])
+    if precision != "fp32":
+        weights += number * (sizes["G"] + max(critics))
+    return {"weights": weights, "slots": 8 * trained,
+            "gradients": 4 * max(sizes["G"], *critics),
+            "activations": per_device_minibatch * max(step_D, kept_G + kept_D),
+            "working": per_device_minibatch * WORKING_TENSORS * widest,
+            "staging": per_device_minibatch * (image * (1 + 4 + 4) + noise)}
+
+
+def turn_memory(config, critic, stage, per_device_minibatch, precision="fp32"):
+    """Bytes on one device at the largest moment of a turn (see `memory_parts`).
+
+    Args:
+        per_device_minibatch: images that go through the networks at once on one device.
+        precision: 'fp32', 'bf16' or 'fp16', of the activations; variables are float32 in all.
+
+    Without what libraries keep for themselves (workspaces, the CUDA context, fragmentation).
+    """
+    return sum(memory_parts(config, critic, stage, per_device_minibatch, precision).values())
+
+
+def _kept_by_G(layers, config, number):
+    """Bytes that G's backward pass keeps of one image, and bytes of its noise.
+
+    Per number of a layer's output: after the activation, centred (float32), normalised, styled.
+    """
+    each = number * (1 + config.use_instance_norm + config.use_styles)
+    each += 4 * config.use_instance_norm
+    convs = [layer for layer in layers if "Conv" in layer.scope and "Style" not in layer.scope]
+    kept = sum(each * layer.outputs for layer in convs)
+    return kept, 4 * sum(layer.pixels for layer in convs) * config.use_noise
+
+
+def _kept_by_D(layers, number):
+    """Of one image, in bytes: what D's backward pass keeps (after every activation and blur), what
+    the second-order pass keeps besides (a gradient at every convolution), the widest tensor."""
+    outputs = [layer.outputs for layer in layers]
+    blurred = sum(layer.blur_macs // BLUR_TAPS for layer in layers)
+    return number * (sum(outputs) + blurred), number * sum(outputs), number * max(outputs)
+
+
+def matmul_rate(precision="fp32", seconds=1.0, size=2048):
+    """Multiply-adds per second of products of [size, size] matrices on TensorFlow's device, the
+    best of those done within `seconds` after a first one."""
+    import tensorflow as tf
+
+    kind = {"fp32": tf.float32, "bf16": tf.bfloat16, "fp16": tf.float16}[precision]
+    a = tf.cast(tf.random.stateless_normal([size, size], [0, 0]), kind)
+    product = tf.function(lambda: tf.reduce_sum(tf.cast(tf.matmul(a, a), tf.float32)))
+    product().numpy()  # traced, and memory at hand
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        begun = time.perf_counter()
+        product().numpy()  # waits for the device
+        best = min(best, time.perf_counter() - begun)
+    return size ** 3 / best
