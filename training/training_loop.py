@@ -2,23 +2,22 @@
 
 import contextlib
 import os
-import resource
 import signal
 import time
 
-import numpy as np
 import tensorflow as tf
 
-from dnnlib import channels, pictures, util
+from dnnlib import channels, util
 from dnnlib.class_counts import class_frequencies, total_variation
 from dnnlib.tflib import autosummary
 from training import snapshots
 from training.dataset import TrainingStream, read_labels
+from training.grids import Grids
 from training.schedule import make_stage, stage_ends, training_schedule
 from training.state import enter_stage, new_state, restored_state
+from training.telling import Teller, peak_memory_gb
 from training.turn import Turn
 
-GRID_COLUMNS, GRID_ROWS = 8, 4
 CLASS_COUNT_IMAGES = 512  # that the frequencies of the classes are counted in
 
 
@@ -39,7 +38,8 @@ class Training:
         self.config, self.run_dir, self.strategy, self.dataset = config, run_dir, strategy, dataset
         self.evaluate = evaluate
         self.log = log or util.start_log("training", run_dir / "log.txt")
-        self.labels = read_labels(config.data, "train")
+        self.grids = Grids(run_dir, config, read_labels(config.data, "train"))
+        self.teller = Teller(run_dir, config, dataset, self.log)
         self.turns, self.streams = {}, {}
         self.stop_requested = False
         with strategy.scope():
@@ -50,7 +50,6 @@ class Training:
             else:
                 self.state = first_state or new_state(config, label_size=dataset.label_size)
         self._check_threads()
-        self.writer = tf.summary.create_file_writer(str(run_dir))
         self.start_time = time.time() - self.progress.elapsed_sec
 
     @property
@@ -128,16 +127,12 @@ class Training:
             self.state = enter_stage(self.state, stage, self.config.grow_d)
         self.turns, self.streams = {}, {}
         after = self._growth_report(stage)
-        self.log.info(f"growth to stage {stage.name} ({stage.channels} channels): "
-                      f"before {before}, after {after}")
-        util.append_jsonl(self.run_dir / "stats.jsonl", {
-            "event": "growth", "stage": stage.name, "kimg": self.progress.cur_nimg / 1000,
-            "before": before, "after": after})
+        self.teller.growth(stage, self.progress, before, after)
 
     def _growth_report(self, stage):
         """Mean scores of every critic on some reals and fakes of its channels, and the metrics."""
         networks = self.state.networks
-        latents, fake_labels = self._grid_inputs(stage.minibatch)
+        latents, fake_labels = self.grids.inputs(stage.minibatch)
         fakes = networks["Gs"](latents, fake_labels)
         report = {}
         for name in [n for n in networks if n.startswith("D_")]:
@@ -221,75 +216,27 @@ class Training:
             "Timing/total_sec": p.elapsed_sec, "Timing/sec_per_tick": tick_sec,
             "Timing/sec_per_kimg": tick_sec / tick_kimg,
             "Timing/maintenance_sec": time.time() - now,
-            "Resources/peak_mem_gb": _peak_memory_gb()}
-        self._report(stage, scalars)
+            "Resources/peak_mem_gb": peak_memory_gb()}
+        self.teller.tick(stage, p, scalars, self._left_sec(scalars["Timing/sec_per_kimg"]))
         self._begin_tick()
         self._save_state()
 
-    def _report(self, stage, scalars):
-        """The tick line, stats.jsonl and TensorBoard events."""
-        kimg, s = scalars["Progress/kimg"], scalars
-        left_sec = max(self._stage_ends()[-1][1] / 1000 - kimg, 0) * s["Timing/sec_per_kimg"]
-        metrics = "".join(f" {n.split('/')[1]} {v:.4g}" for n, v in s.items()
-                          if n.startswith("Metrics/"))
-        self.log.info(
-            f"tick {s['Progress/tick']:<4d} kimg {kimg:<8.1f} "
-            f"stage {stage.name:<7s} lod {stage.lod:<5.2f} "
-            f"minibatch {stage.minibatch:<4d} "
-            f"time {util.format_time(s['Timing/total_sec']):<12s} "
-            f"sec/tick {s['Timing/sec_per_tick']:<7.1f} "
-            f"sec/kimg {s['Timing/sec_per_kimg']:<7.2f} "
-            f"maintenance {s['Timing/maintenance_sec']:<6.1f} "
-            f"gpumem {s['Resources/peak_mem_gb']:<5.1f} "
-            f"ETA {util.format_time(left_sec)}{metrics}")
-        util.append_jsonl(self.run_dir / "stats.jsonl",
-                          {"event": "tick", "stage": stage.name, **scalars})
-        with self.writer.as_default():
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value, step=self.progress.cur_nimg)
-        self.writer.flush()
+    def _left_sec(self, sec_per_kimg):
+        """Expected until the end of the schedule, at this speed."""
+        return max(self._stage_ends()[-1][1] - self.progress.cur_nimg, 0) / 1000 * sec_per_kimg
 
     def _save_fakes(self, stage):
-        """fakes%06d.png from latents that stay the same all through the training, not truncated."""
-        self._save_reals(stage)
-        Gs = self.state.networks["Gs"]
-        rows = [Gs(*inputs, resolution=stage.resolution, fade=stage.fade)
-                for inputs in self._grid_batches(GRID_ROWS, GRID_COLUMNS)]
-        grid = np.concatenate([pictures.pair_grid(row, GRID_COLUMNS) for row in rows])
-        pictures.save_png(self.run_dir / f"fakes{self._kimg_name(stage)}.png", grid)
-        with self.writer.as_default():
-            tf.summary.image("fakes", grid[None], step=self.progress.cur_nimg)
+        """The grids of this moment."""
+        self.grids.save_reals(
+            lambda minibatch: self._stream(self.config.resolution, stage.channels, minibatch,
+                                           seed=0), stage)
+        self.teller.grid(self.progress, self.grids.save_fakes(
+            self.state.networks["Gs"], stage, self._kimg_name(stage)))
 
     def _kimg_name(self, stage):
         """kimg for file names: whole as in the official release, thousandths in short ticks."""
         nimg = self.progress.cur_nimg
         return f"{nimg // 1000:06d}" + ("" if stage.tick_kimg >= 1 else f".{nimg % 1000:03d}")
-
-    def _grid_inputs(self, count):
-        """The latents of every grid of this training, and labels drawn from the training images'
-        (None where they have none)."""
-        size, labels = self.state.networks["G"].config["latent_size"], None
-        if self.dataset.label_size:
-            rng = np.random.RandomState([self.config.seed, 1])
-            labels = self.labels[rng.randint(len(self.labels), size=count)]
-        latents = np.random.RandomState(self.config.seed).randn(count, size).astype(np.float32)
-        return latents, labels
-
-    def _grid_batches(self, num_batches, minibatch):
-        """The same as [(latents, labels)] of minibatches."""
-        latents, labels = self._grid_inputs(num_batches * minibatch)
-        parts = [None] * num_batches if labels is None else np.split(labels, num_batches)
-        return list(zip(np.split(latents, num_batches), parts))
-
-    def _save_reals(self, stage):
-        """reals.png of the full resolution and the stage's channels, once a stage."""
-        path = self.run_dir / ("reals.png" if stage.name == "rgb" else f"reals-{stage.name}.png")
-        if path.is_file():
-            return
-        stream = iter(self._stream(self.config.resolution, stage.channels, GRID_COLUMNS, seed=0))
-        rows = [pictures.pair_grid(channels.to_signed(next(stream)[0].numpy()), GRID_COLUMNS)
-                for _ in range(GRID_ROWS)]
-        pictures.save_png(path, np.concatenate(rows))
 
     def _save_network(self, stage):
         """A network snapshot and its evaluation; returns {'Metrics/<name>': value}."""
@@ -307,7 +254,7 @@ class Training:
         """How often each class occurs in real and in generated maps, and their distance."""
         batches = -(-CLASS_COUNT_IMAGES // stage.minibatch)
         stream = iter(self._stream(stage.resolution, stage.channels, stage.minibatch, seed=0))
-        inputs = self._grid_batches(batches, stage.minibatch)
+        inputs = self.grids.batches(batches, stage.minibatch)
         num_classes = len(self.dataset.classes)
         real = class_frequencies(
             (channels.to_signed(next(stream)[0].numpy()) for _ in range(batches)), num_classes)
@@ -395,10 +342,3 @@ def _stop_signals(handler):
     finally:
         for number, previous in old.items():
             signal.signal(number, previous)
-
-
-def _peak_memory_gb():
-    """Peak memory of the first GPU, or of this process where there is none."""
-    if tf.config.list_logical_devices("GPU"):
-        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
