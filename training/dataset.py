@@ -30,7 +30,8 @@ class TrainingStream:
 
     Sample k is record permutation(seed, k // n, n)[k % n] of the n records of all directories
     together. Iteration starts at sample `start_nimg`: a run that stopped after nimg images goes on
-    with start_nimg=nimg.
+    with start_nimg=nimg. With `rows`, places in a minibatch, only those samples are read and given:
+    a worker's share, in that order.
 
     num_channels: 3, 4 (RGB and the binary map: the sum of the class maps, which exclude each other)
     or 3 + C. Directories without maps can take part only when it is 3.
@@ -39,7 +40,7 @@ class TrainingStream:
     """
 
     def __init__(self, directories, split="train", *, resolution, num_channels, minibatch, seed,
-                 start_nimg=0):
+                 start_nimg=0, rows=None):
         """Raises UserError where a directory lacks the split, the resolution or the channels, or
         has labels of another size than the others."""
         opened = [_open_split(directory, split, resolution) for directory in directories]
@@ -53,6 +54,7 @@ class TrainingStream:
         self._file_channels = infos[0].num_channels
         self._resolution, self._num_channels = resolution, num_channels
         self._minibatch, self._seed, self._start_nimg = minibatch, seed, start_nimg
+        self._rows = range(minibatch) if rows is None else rows
 
     def __iter__(self):
         images = _loader(self._read, _decoder(self._file_channels, self._resolution,
@@ -66,11 +68,11 @@ class TrainingStream:
             return tf.constant(self.labels[numbers])
 
     def _orders(self):
-        """The numbers of the records of each minibatch, int64 [minibatch]."""
+        """The numbers of the records of each minibatch, or of its `rows`: int64 [samples]."""
         epoch, order, position = None, None, self._start_nimg
         while True:
             numbers = []
-            for k in range(position, position + self._minibatch):
+            for k in (position + int(row) for row in self._rows):
                 if k // self.num_images != epoch:
                     epoch = k // self.num_images
                     order = permutation(self._seed, epoch, self.num_images)

@@ -1,9 +1,10 @@
 """One turn of one critic, compiled: D step on N reals, average, G step on N fresh latents."""
 
+import numpy as np
 import tensorflow as tf
 
 from dnnlib import channels
-from dnnlib.tflib.distribute import Draws, replica_rows
+from dnnlib.tflib.distribute import Draws, replica_rows, worker_rows
 from dnnlib.tflib.optimizer import all_finite
 from training import loss
 from training.reals import process_reals
@@ -40,6 +41,7 @@ class Turn:
         # Checks that the minibatch can be shared; `_split` and `_draws` take the rows themselves.
         self.rows = [replica_rows(minibatch, replicas, r, config.mbstd_group_size)
                      for r in range(replicas)]
+        self.worker_rows = worker_rows(strategy, minibatch, config.mbstd_group_size)
         self.labels = None
         if self.G.config["label_size"]:
             with tf.device("CPU:0"):  # there may be as many as images: no device holds them all
@@ -51,7 +53,8 @@ class Turn:
 
         Args:
             reals: (images uint8 [minibatch, resolution, resolution, critic.channels], labels
-                [minibatch, label_size]), as TrainingStream gives them.
+                [minibatch, label_size]), as TrainingStream gives them; of several workers each
+                gives its own `worker_rows` of the minibatch.
             step: number of turns so far; it and the seed give every random number of the turn.
             fade: weight of the coarser resolution. lrate: learning rate of G and D.
 
@@ -66,11 +69,12 @@ class Turn:
         return self._run.experimental_get_tracing_count()
 
     def _split(self, batch):
-        """Hand every replica its rows of a global batch."""
+        """Hand every replica its rows of a batch that holds this worker's."""
         if len(self.rows) == 1:
             return batch
+        places = [np.searchsorted(self.worker_rows, rows) for rows in self.rows]
         return self.strategy.experimental_distribute_values_from_function(
-            lambda context: tf.gather(batch, self.rows[context.replica_id_in_sync_group]))
+            lambda context: tf.gather(batch, places[context.replica_id_in_sync_group]))
 
     def _turn(self, reals, step, fade, lrate):
         fade = fade if self.fading else 0.0

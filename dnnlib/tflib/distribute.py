@@ -1,4 +1,4 @@
-"""One device or several: the strategy, a replica's share of a minibatch, and its draws."""
+"""One device, several, several machines: the strategy, shares of a minibatch, and draws."""
 
 import zlib
 
@@ -6,31 +6,104 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.util import UserError
+from dnnlib.workers import join
 
 
-def create_strategy(device, num_replicas):
+def create_strategy(device, num_replicas, workers=None, worker_index=0, facts=None, say=print):
     """The tf.distribute strategy for `num_replicas` devices of kind 'gpu' or 'cpu' on this machine.
 
     Several CPU replicas are logical devices of one CPU. To be called before anything runs on a
-    device. Raises UserError where the machine lacks the devices.
+    device. With `workers`, ['host:port', ...], the same number of devices of each of them takes
+    part: this waits for all, whose `facts` must be equal (dnnlib.workers.join; `say` takes what
+    there is to tell). Raises UserError where the machine lacks the devices, and as `join` does.
     """
-    if num_replicas < 1:
-        raise UserError(f"--gpus={num_replicas}: expected a number from 1 upwards")
+    check_devices(device, num_replicas, workers)
+    link = join(workers, worker_index, facts or {}, say) if workers else None
     if device == "gpu":
-        found = len(tf.config.list_physical_devices("GPU"))
-        if found < num_replicas:
-            raise UserError(f"--gpus={num_replicas}: this machine has {found} GPUs that TensorFlow "
-                            f"can use; give --gpus=1..{found} or --device=cpu" if found else
-                            f"--gpus={num_replicas}: TensorFlow sees no GPU on this machine; give "
-                            "--device=cpu to train on the CPU (slow; meant for small presets)")
+        gpus = tf.config.list_physical_devices("GPU")
+        tf.config.set_visible_devices(gpus[:num_replicas], "GPU")
     else:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * num_replicas)
         tf.config.set_visible_devices([], "GPU")
+    if link:
+        return _multi_worker_strategy(device, num_replicas, link)
     if num_replicas == 1:
         return tf.distribute.OneDeviceStrategy(f"/{device}:0")
     return mirrored_strategy(device, num_replicas)
+
+
+def check_devices(device, num_replicas, workers=None):
+    """Raise UserError where this machine has no such devices to train on."""
+    if num_replicas < 1:
+        raise UserError(f"--gpus={num_replicas}: expected a number from 1 upwards")
+    if device == "cpu" and workers and num_replicas > 1:
+        raise UserError(f"--gpus={num_replicas}: with --workers TensorFlow uses a CPU as one "
+                        "device; start more workers instead")
+    found = len(tf.config.list_physical_devices("GPU"))
+    if device == "gpu" and found < num_replicas:
+        raise UserError(f"--gpus={num_replicas}: this machine has {found} GPUs that TensorFlow "
+                        f"can use; give --gpus=1..{found} or --device=cpu" if found else
+                        f"--gpus={num_replicas}: TensorFlow sees no GPU on this machine; give "
+                        "--device=cpu to train on the CPU (slow; meant for small presets)")
+
+
+def _multi_worker_strategy(device, num_replicas, link):
+    """A MultiWorkerMirroredStrategy of the workers that `link` connects, which it gets as `link`.
+
+    All of them create the same variables in the same order in its scope, each of which starts as
+    the chief's. Reading and computing with variables outside `run` concerns one worker alone.
+    """
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": link.addresses}), task_type="worker", task_id=link.index,
+        num_accelerators={"GPU": num_replicas} if device == "gpu" else {}, rpc_layer="grpc")
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except tf.errors.OpError as error:
+        reason = " ".join(error.message.split())[:200]
+        link.fail(f"TensorFlow could not start its server ({reason})")
+        raise UserError(f"TensorFlow could not start its server at {link.addresses[link.index]} "
+                        f"({reason}); give another port, to all workers") from None
+    strategy.link = link
+    return strategy
+
+
+def link_of(strategy):
+    """The strategy's Link to other workers, or None."""
+    return getattr(strategy, "link", None)
+
+
+def is_chief(strategy):
+    """Whether this process writes, draws and evaluates: the only one, or worker 0 of several."""
+    link = link_of(strategy)
+    return link is None or link.is_chief
+
+
+def everyones(strategy, value):
+    """The JSON values that all workers gave at this call, by worker; all must make it."""
+    link = link_of(strategy)
+    return [value] if link is None else link.exchange(value)
+
+
+def agree(strategy, values):
+    """The largest of what all workers gave, number by number: the same list in all of them.
+
+    What differs between workers (a signal that one of them got, what the chief's evaluation found)
+    enters a decision through here; all workers must call it at the same places.
+    """
+    return [max(numbers) for numbers in zip(*everyones(strategy, list(values)))]
+
+
+def worker_rows(strategy, minibatch, group_size=4):
+    """Places in the global minibatch of all samples of this worker's replicas, ascending."""
+    link, replicas = link_of(strategy), strategy.num_replicas_in_sync
+    own = range(replicas)
+    if link:
+        count = replicas // link.num_workers
+        own = range(link.index * count, (link.index + 1) * count)
+    return np.sort(np.concatenate(
+        [replica_rows(minibatch, replicas, r, group_size) for r in own]))
 
 
 def mirrored_strategy(device, num_replicas):
