@@ -134,9 +134,12 @@ class Link:
         return self._peers[0].inbox.get()
 
     def ask_to_stop(self):
-        """Tell all workers, whatever they are doing, that one was asked to stop."""
+        """Tell all workers, whatever they are doing, that one was asked to stop.
+
+        Sent by a thread: a signal's handler may interrupt the main one in the middle of a message.
+        """
         self.stop_asked = True
-        self._send_all({"stop": True})
+        threading.Thread(target=self._send_all, args=({"stop": True},), daemon=True).start()
 
     def close(self):
         """Leave together, all work being done."""

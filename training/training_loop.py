@@ -10,6 +10,8 @@ import tensorflow as tf
 from dnnlib import channels, util
 from dnnlib.class_counts import class_frequencies, total_variation
 from dnnlib.tflib import autosummary
+from dnnlib.tflib.distribute import agree, everyones, is_chief, link_of, worker_rows
+from dnnlib.util import UserError
 from training import snapshots
 from training.dataset import TrainingStream, read_labels
 from training.grids import Grids
@@ -25,6 +27,7 @@ class Training:
     """One training in one run directory: state, streams, compiled turns and reports.
 
     Built anew or from the directory's newest training state; `run()` goes on to the schedule's end.
+    Of several workers all do the same turns; the chief alone writes, draws and evaluates.
     """
 
     def __init__(self, config, run_dir, strategy, dataset, evaluate=None, first_state=None,
@@ -38,12 +41,14 @@ class Training:
         self.config, self.run_dir, self.strategy, self.dataset = config, run_dir, strategy, dataset
         self.evaluate = evaluate
         self.log = log or util.start_log("training", run_dir / "log.txt")
+        self.is_chief = is_chief(strategy)
         self.grids = Grids(run_dir, config, read_labels(config.data, "train"))
-        self.teller = Teller(run_dir, config, dataset, self.log)
+        self.teller = Teller(run_dir, config, dataset, self.log) if self.is_chief else None
         self.turns, self.streams = {}, {}
         self.stop_requested = False
         with strategy.scope():
             stored = snapshots.load_newest_state(run_dir, self.log)
+            check_same_state(strategy, stored, run_dir)
             if stored:
                 self.state = restored_state(*stored, source=run_dir)
                 self.log.info(f"continuing at kimg {self.progress.cur_nimg / 1000:.1f}")
@@ -63,27 +68,40 @@ class Training:
         """
         self._begin_tick()
         with _stop_signals(self._request_stop):
-            while not self.stop_requested:
+            while not self._agree_to_stop():
                 stage = self._look_at_schedule()
                 if stage is None:
                     break
-                if self.progress.step == 0:
+                if self.progress.step == 0 and self.is_chief:
                     self._save_fakes(stage)
                 for _ in range(self.config.minibatch_repeats):
                     self._turn(stage)
                 if self._tick_is_over(stage):
                     self._tick(stage)
         if self.stop_requested:
-            self._save_state()
+            if self.is_chief:
+                self._save_state()
             self.log.info(f"stopped at kimg {self.progress.cur_nimg / 1000:.1f}; run the same "
                           "command to continue")
             return False
-        if not (self.run_dir / "network-final.safetensors").is_file():
+        if self.is_chief and not (self.run_dir / "network-final.safetensors").is_file():
             self._finish()
         return True
 
     def _request_stop(self, *_):
         self.stop_requested = True
+        if link_of(self.strategy):
+            link_of(self.strategy).ask_to_stop()
+
+    def _agree_to_stop(self):
+        """Whether any worker was asked to stop; a stage that the chief has ended ends for all."""
+        p = self.progress
+        stop, ended = agree(self.strategy, [self.stop_requested, len(p.ended_nimg)])
+        if ended > len(p.ended_nimg):
+            p.ended_nimg.append(p.cur_nimg)
+        if stop:  # not taken back where a signal came after the question
+            self.stop_requested = True
+        return stop
 
     def _look_at_schedule(self):
         """The Stage to train now, after entering it where it is new; None when training is over.
@@ -122,12 +140,12 @@ class Training:
 
     def _grow(self, stage):
         """Enter a stage, logging the scores and metrics before and after the growth."""
-        before = self._growth_report(stage)
+        before = self._growth_report(stage) if self.is_chief else None
         with self.strategy.scope():
             self.state = enter_stage(self.state, stage, self.config.grow_d)
         self.turns, self.streams = {}, {}
-        after = self._growth_report(stage)
-        self.teller.growth(stage, self.progress, before, after)
+        if self.is_chief:
+            self.teller.growth(stage, self.progress, before, self._growth_report(stage))
 
     def _growth_report(self, stage):
         """Mean scores of every critic on some reals and fakes of its channels, and the metrics."""
@@ -175,19 +193,21 @@ class Training:
                       f"{', fading in' if stage.fade else ''}")
         stream = self._stream(
             stage.resolution, critic.channels, stage.minibatch, self.config.seed,
-            self.progress.stream_nimg.get(critic.name, 0), with_untagged=critic.name == "rgb")
+            self.progress.stream_nimg.get(critic.name, 0), with_untagged=critic.name == "rgb",
+            rows=worker_rows(self.strategy, stage.minibatch, self.config.mbstd_group_size))
         self.turns[critic.name] = Turn(
             self.strategy, self.config, self.state.networks, self.state.optimizers, critic,
             stage.resolution, stage.fade > 0, stage.minibatch, stream.labels)
         self.streams[critic.name] = iter(stream)
 
-    def _stream(self, resolution, num_channels, minibatch, seed, start_nimg=0, with_untagged=False):
+    def _stream(self, resolution, num_channels, minibatch, seed, start_nimg=0, with_untagged=False,
+                rows=None):
         """Real images; the image critic's stream takes the untagged photos in."""
         directories = [self.config.data]
         if with_untagged and self.config.untagged:
             directories.append(self.config.untagged)
         return TrainingStream(directories, resolution=resolution, num_channels=num_channels,
-                              minibatch=minibatch, seed=seed, start_nimg=start_nimg)
+                              minibatch=minibatch, seed=seed, start_nimg=start_nimg, rows=rows)
 
     def _begin_tick(self):
         """Start the clock of a tick, or of the rest of one that was interrupted."""
@@ -205,6 +225,9 @@ class Training:
         p.tick, p.tick_nimg = p.tick + 1, p.cur_nimg
         stage_is_over = self._stage_is_over()
         scalars = autosummary.collect()
+        if not self.is_chief:
+            self._begin_tick()
+            return
         if p.tick % self.config.image_ticks == 0 or stage_is_over:
             self._save_fakes(stage)
         if p.tick % self.config.network_ticks == 0 or p.tick == 1 or stage_is_over:
@@ -318,6 +341,22 @@ class Training:
             self.log.info(f"warning: this training ran with {self.progress.num_threads} threads "
                           f"before and now has {threads}; results will differ in the last bits")
         self.progress.num_threads = threads
+
+
+def check_same_state(strategy, stored, run_dir):
+    """Raise UserError, in all workers, unless all have read the same training state (or none).
+
+    stored: what `snapshots.load_newest_state` returned.
+    """
+    states = everyones(strategy, stored and [stored[0]["progress"]["cur_nimg"],
+                                             stored[0]["digests"]])
+    for worker, state in enumerate(states):
+        if state != states[0]:
+            told = ["no training state" if s is None else f"a training state of kimg "
+                    f"{s[0] / 1000:.3f}" for s in (states[0], state)]
+            other = "another one, of the same kimg" if told[0] == told[1] else told[1]
+            raise UserError(f"{run_dir}: worker 0 finds {told[0]} in it, worker {worker} {other}; "
+                            "all workers must see the same run directory (a shared file system)")
 
 
 def selection_metric(names):
