@@ -2,16 +2,22 @@
 """Train Style-GAN, Style-C-GAN or Style-C-GAN-2D."""
 
 import argparse
+import contextlib
 import dataclasses
+import os
+import time
+from pathlib import Path
 
 from dnnlib import util
 from dnnlib.util import UserError
+from dnnlib.workers import find_workers
 from training.config import PRESETS, TrainingConfig, by_resolution, preset_config
 
 EXAMPLES = """\
   python train.py --variant=2d --gpus=4
   python train.py --variant=rgb --preset=small-64 --data=datasets/mine --device=cpu
   python train.py --variant=2d --init-from=results/00000-rgb-modanet --untagged=datasets/more-photos
+  python train.py --variant=2d --gpus=4 --workers=host0:2222,host1:2222 --worker-index=0
 """
 
 
@@ -21,11 +27,13 @@ def main(argv):
     overrides = {f.name: getattr(options, f.name) for f in dataclasses.fields(TrainingConfig)
                  if getattr(options, f.name) is not None}
     config = preset_config(options.preset, overrides)
+    workers, index = find_workers(options.workers, options.worker_index,
+                                  os.environ.get("TF_CONFIG"))
 
     # Imported here so that --help and wrong options answer at once.
     import tensorflow as tf
 
-    from dnnlib.tflib.distribute import create_strategy
+    from dnnlib.tflib.distribute import create_strategy, working_together
     from training.checks import check_idle, fit_to_dataset
     from training.dataset import open_dataset
     from training.plan import describe_plan
@@ -42,21 +50,30 @@ def main(argv):
         first_stage = first_stage_after(header, config)
     check_idle(overrides, config.variant, first_stage)
     dataset = open_dataset(config.data)
-    config = fit_to_dataset(config, dataset, options.gpus, first_stage)
+    num_replicas = options.gpus * len(workers or [0])
+    config = fit_to_dataset(config, dataset, num_replicas, first_stage)
     if header:
         check_start(header, config, dataset.classes, dataset.label_size)
     if options.dry_run:
         print(describe_plan(config, dataset, first_stage))
         return 0
-    strategy = create_strategy(options.device, options.gpus)
-    return train(config, dataset, strategy, options, origin)
+    strategy = create_strategy(options.device, options.gpus, workers, index, worker_facts(
+        config, dataset, options, header))
+    with working_together(strategy):
+        return train(config, dataset, strategy, options, origin)
 
 
 def parse_options(argv):
     """The command line: a preset, any field of TrainingConfig, and where to run."""
     parser = util.argument_parser(__doc__, EXAMPLES)
     parser.add_argument("--preset", default="paper", choices=PRESETS, help="values to start from")
-    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="devices to train on")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N",
+                        help="devices to train on; with --workers, of each of them")
+    parser.add_argument("--workers", metavar="HOST:PORT,...",
+                        help="train with several machines (or processes): the addresses of all, "
+                        "the same list for each; TF_CONFIG in the environment does as well")
+    parser.add_argument("--worker-index", type=int, metavar="N",
+                        help="which of --workers this process is, from 0")
     parser.add_argument("--device", default="gpu", choices=("gpu", "cpu"),
                         help="kind of these devices")
     parser.add_argument("--results", default="results", metavar="DIR",
@@ -116,6 +133,20 @@ def _number(text):
     return int(value) if value.is_integer() and "." not in text else value
 
 
+def worker_facts(config, dataset, options, header):
+    """What must be equal in all workers: {name: JSON value}. Paths may differ between machines."""
+    import tensorflow as tf
+
+    from training.dataset import open_dataset
+
+    facts = {name: value for name, value in config.to_json().items()
+             if name not in ("data", "untagged")}
+    untagged = open_dataset(config.untagged).digest if config.untagged else None
+    return {**facts, "gpus": options.gpus, "device": options.device, "tensorflow": tf.__version__,
+            "data's digest": dataset.digest, "untagged's digest": untagged,
+            "images": dataset.splits, "init_from's digest": header and header["digest"]}
+
+
 def train(config, dataset, strategy, options, origin):
     """Make or continue a run, and train it to the end of its schedule. Returns the exit status.
 
@@ -123,25 +154,26 @@ def train(config, dataset, strategy, options, origin):
     """
     import tensorflow as tf
 
+    from dnnlib.tflib.distribute import everyones, is_chief
     from training.runs import find_run, make_run
     from training.snapshots import list_states, load_snapshot
     from training.state import state_from_snapshot
     from training.training_loop import Training
 
     record = {**config.to_json(), "init_from": options.init_from, "data_digest": dataset.digest}
-    run_dir = find_run(options.run, options.results, record)
-    first_state = None
-    if origin and not (run_dir and list_states(run_dir)):
+    run_dir, has_state, first_state = None, False, None
+    if is_chief(strategy):
+        run_dir = find_run(options.run, options.results, record)
+        has_state = bool(run_dir and list_states(run_dir))
+    if origin and not everyones(strategy, has_state)[0]:
         with strategy.scope():
             first_state = state_from_snapshot(load_snapshot(origin), config, dataset.classes,
                                               dataset.label_size)
-    if run_dir is None:
+    if is_chief(strategy) and run_dir is None:
         description = f"{config.variant}-{dataset.name}-{config.resolution}"
         run_dir = make_run(options.run, options.results, description, record)
-    with util.only_process(run_dir, "training in it"):
-        log = util.start_log("training", run_dir / "log.txt")
-        log.info(f"run directory {run_dir}")
-        evaluate = make_evaluate(config, dataset, options, log)
+    with chiefs_run(strategy, run_dir) as (run_dir, log):
+        evaluate = make_evaluate(config, dataset, options, log) if is_chief(strategy) else None
         training = Training(config, run_dir, strategy, dataset, evaluate, first_state, log)
         del first_state  # or its networks would stay on the device after the growth
         try:
@@ -154,6 +186,40 @@ def train(config, dataset, strategy, options, origin):
         log.info(f"finished. Next: python generate.py --network={run_dir} --seeds=0-35{label}; "
                  f"python run_metrics.py --network={run_dir} --metrics=fid50k")
     return 0 if finished else 130
+
+
+@contextlib.contextmanager
+def chiefs_run(strategy, run_dir):
+    """(run directory, log), the directory being the chief's, who alone holds it and writes to it.
+
+    run_dir: of the chief; not looked at in other workers. Raises UserError where it is in use, and
+    in a worker that does not see it.
+    """
+    from dnnlib.tflib.distribute import everyones, is_chief, link_of
+
+    link = link_of(strategy)
+    with contextlib.ExitStack() as stack:
+        if is_chief(strategy):
+            stack.enter_context(util.only_process(run_dir, "training in it"))
+        if link:
+            run_dir = see_directory(everyones(strategy, str(run_dir and run_dir.resolve()))[0])
+        log = util.start_log("training", run_dir / "log.txt" if is_chief(strategy) else None)
+        if link:
+            link.tell = log.info
+        log.info(f"run directory {run_dir}")
+        yield run_dir, log
+
+
+def see_directory(path, timeout_sec=60):
+    """The directory that the chief has just made, which a shared file system may show late."""
+    deadline = time.monotonic() + timeout_sec
+    while not Path(path).is_dir():
+        if time.monotonic() > deadline:
+            raise UserError(f"{path}: the run directory of worker 0 is not to be seen here; all "
+                            "workers must see the same one (a shared file system): give --run or "
+                            "--results there")
+        time.sleep(0.2)
+    return Path(path)
 
 
 def metric_names(config):

@@ -1,7 +1,8 @@
 """Keeps the greetings of TensorFlow's C++ side off the terminal.
 
 They are written to file descriptor 2 before any log level is read: several lines about oneDNN, CPU
-instructions and missing CUDA libraries at every start, among which a one-line error would be lost.
+instructions, missing CUDA libraries and servers at every start, among which a one-line error would
+be lost.
 """
 
 import contextlib
@@ -12,7 +13,9 @@ import threading
 
 _GREETINGS = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog|To enable the following instructions:|"
-    rb"[IWE]\d{4} [\d:.]+ +\d+ (port|cudart_stub|cuda_platform|cpu_feature_guard|util)\.cc:")
+    rb"[IWE]\d{4} [\d:.]+ +\d+ (port|cudart_stub|cuda_platform|cpu_feature_guard|util)\.cc:|"
+    rb"I\d{4} [\d:.]+ +\d+ (grpc_server_lib|coordination_service\w*)\.|"
+    rb"/job:worker/replica:0/task:\d+\n")
 
 
 @contextlib.contextmanager

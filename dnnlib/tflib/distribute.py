@@ -1,11 +1,13 @@
 """One device, several, several machines: the strategy, shares of a minibatch, and draws."""
 
+import contextlib
+import re
 import zlib
 
 import numpy as np
 import tensorflow as tf
 
-from dnnlib.util import UserError
+from dnnlib.util import UserError, one_line
 from dnnlib.workers import join
 
 
@@ -93,6 +95,39 @@ def agree(strategy, values):
     enters a decision through here; all workers must call it at the same places.
     """
     return [max(numbers) for numbers in zip(*everyones(strategy, list(values)))]
+
+
+@contextlib.contextmanager
+def working_together(strategy):
+    """Leave together with the other workers: when the work is done, or else telling them why.
+
+    Where one of them is lost, this process ends with dnnlib.workers.LOST_STATUS.
+    """
+    link = link_of(strategy)
+    if link is None:
+        yield
+        return
+    try:
+        yield
+    except _MISSED as error:
+        link.wait_for_loss(_missed(link, error.message))
+    except BaseException as error:
+        link.fail(one_line(error))
+        raise
+    link.close()
+
+
+# What collective operations and TensorFlow's coordination service raise where a worker is gone.
+_MISSED = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
+           tf.errors.DeadlineExceededError)
+
+
+def _missed(link, message):
+    """A line about the worker that TensorFlow's error is about."""
+    told = re.search(r"/task:(\d+)", message)
+    worker = int(told[1]) if told and int(told[1]) < link.num_workers else None
+    who = "a worker" if worker is None else f"worker {worker} ({link.addresses[worker]})"
+    return f"{who} does not answer"
 
 
 def worker_rows(strategy, minibatch, group_size=4):
