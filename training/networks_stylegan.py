@@ -11,6 +11,9 @@ branch out; a tensor keeps one trace for a whole fade. At 4x4 there is no coarse
 is without effect.
 """
 
+import contextlib
+import re
+
 import numpy as np
 import tensorflow as tf
 
@@ -18,6 +21,9 @@ from dnnlib.tflib import ops
 from dnnlib.tflib.network import NETWORKS, Network, keywords
 from dnnlib.util import UserError
 from training.forms import num_fmaps, use_fused
+
+# Where a name tells the resolution; matches every name.
+_PLACE = re.compile(r"(\d+)x\d+/|RGB_lod(\d+)/|/noise(\d+)$|$")
 
 
 def _normal(scale=1.0):
@@ -50,7 +56,8 @@ class _GrowingNetwork(Network):
         self.num_channels = config["num_channels"]
         self.label_size = config["label_size"]
         self.use_fused = use_fused
-        self._scales = {}  # of every weight: (gain, lrmul)
+        self._scales = {}  # of every weight: what its stored value is multiplied by
+        self._kept = None  # weights in use, while `weights_made_once` lasts
 
     def _nf(self, stage):
         return num_fmaps(stage, *(self.config[k] for k in ("fmap_base", "fmap_decay", "fmap_max")))
@@ -64,6 +71,13 @@ class _GrowingNetwork(Network):
                 f"network {self.name} has resolutions 4..{self.resolution}, not {resolution}")
         return int(np.log2(resolution))
 
+    def resolution_of(self, name):
+        """The coarsest resolution at which variable `name` takes part."""
+        side, lod, noise = _PLACE.search(name).groups()
+        if lod:
+            return self.resolution >> int(lod)
+        return 2 ** (int(noise) // 2 + 2) if noise else int(side or 4)
+
     def _check_labels(self, labels):
         if (labels is None) != (self.label_size == 0):
             raise ValueError(
@@ -76,13 +90,34 @@ class _GrowingNetwork(Network):
         """
         std = 1 if self.config["use_wscale"] else ops.he_std(shape, gain)
         self.add_variable(f"{scope}/weight", shape, _normal(std / lrmul))
-        self._scales[scope] = gain, lrmul
+        self._scales[scope] = lrmul * (ops.he_std(shape, gain) if self.config["use_wscale"] else 1)
+
+    @contextlib.contextmanager
+    def weights_made_once(self):
+        """While it lasts, all evaluations share the weights in use and the kernels made of them.
+
+        For evaluations inside one traced function and one gradient tape: D scores reals and fakes
+        with the same weights, whose gradients are then added up before they are scaled.
+        """
+        self._kept = {}
+        try:
+            yield
+        finally:
+            self._kept = None
+
+    def _made(self, scope, make):
+        """make(stored weight, scale), or what it gave before while `weights_made_once` lasts."""
+        kept = {} if self._kept is None else self._kept
+        if scope not in kept:
+            kept[scope] = make(self.vars[f"{scope}/weight"], np.float32(self._scales[scope]))
+        return kept[scope]
 
     def _weight(self, scope):
-        stored, (gain, lrmul) = self.vars[f"{scope}/weight"], self._scales[scope]
-        if self.config["use_wscale"]:
-            return ops.equalised_weight(stored, gain, lrmul)
-        return stored * lrmul
+        return self._made(scope, lambda stored, scale: stored * scale)
+
+    def _dense(self, scope, x):
+        """x [minibatch, in] by the weight in use; x is scaled, which has fewer numbers."""
+        return ops.dense(x * np.float32(self._scales[scope]), self.vars[f"{scope}/weight"])
 
     def _add_bias(self, scope, fmaps):
         self.add_variable(f"{scope}/bias", [fmaps], _fill(0))
@@ -218,7 +253,7 @@ class G_style(_GrowingNetwork):
             x = ops.pixel_norm(x)
         for i in range(config["mapping_layers"]):
             scope = f"G_mapping/Dense{i}"
-            x = self._bias(scope, ops.dense(x, self._weight(scope)), config["mapping_lrmul"])
+            x = self._bias(scope, self._dense(scope, x), config["mapping_lrmul"])
             x = ops.activate(x, config["mapping_nonlinearity"])
         return tf.tile(x[:, None], [1, self.num_styles, 1])
 
@@ -253,17 +288,21 @@ class G_style(_GrowingNetwork):
         if self.config["const_input"]:
             const = tf.transpose(self.vars["G_synthesis/4x4/Const/const"], [0, 2, 3, 1])
             return tf.tile(const, [tf.shape(dlatents)[0], 1, 1, 1])
-        x = ops.dense(dlatents[:, 0], self._weight("G_synthesis/4x4/Dense"))
+        x = self._dense("G_synthesis/4x4/Dense", dlatents[:, 0])
         return tf.transpose(tf.reshape(x, [-1, self._nf(1), 4, 4]), [0, 2, 3, 1])
 
     def _block(self, x, r, dlatents, noise):
         """Upscale, convolution, blur, epilogue; convolution, epilogue."""
         scope = f"G_synthesis/{2 ** r}x{2 ** r}"
-        fused = self.use_fused(2 ** r, self._nf(r - 1))
-        x = self._blur(ops.upscale2d_conv2d(x, self._weight(f"{scope}/Conv0_up"), fused))
+        x = self._blur(self._upscale(f"{scope}/Conv0_up", x, r))
         x = self._epilogue(f"{scope}/Conv0_up", x, 2 * r - 4, dlatents, noise)
         x = ops.conv2d(x, self._weight(f"{scope}/Conv1"))
         return self._epilogue(f"{scope}/Conv1", x, 2 * r - 3, dlatents, noise)
+
+    def _upscale(self, scope, x, r):
+        if self.use_fused(2 ** r, self._nf(r - 1)):
+            return ops.fused_upscale(x, self._made(scope, ops.upscale_kernel))
+        return ops.upscale2d_conv2d(x, self._weight(scope))
 
     def _epilogue(self, scope, x, layer, dlatents, noise):
         """Noise, bias, activation, pixel norm, instance norm, style, in this order."""
@@ -276,7 +315,7 @@ class G_style(_GrowingNetwork):
         if config["use_instance_norm"]:
             x = ops.instance_norm(x)
         if config["use_styles"]:
-            style = ops.dense(dlatents[:, layer], self._weight(f"{scope}/StyleMod"))
+            style = self._dense(f"{scope}/StyleMod", dlatents[:, layer])
             x = ops.style_mod(x, self._bias(f"{scope}/StyleMod", style))
         return x
 
@@ -345,9 +384,12 @@ class D_basic(_GrowingNetwork):
         """Convolution; blur, convolution, downscale: [N, 2^r, 2^r, nf(r-1)] -> half, nf(r-2)."""
         scope = f"{2 ** r}x{2 ** r}"
         x = self._blur(self._conv(f"{scope}/Conv0", x))
-        fused = self.use_fused(2 ** r, self._nf(r - 2))
-        x = ops.conv2d_downscale2d(x, self._weight(f"{scope}/Conv1_down"), fused)
-        return self._activate(self._bias(f"{scope}/Conv1_down", x))
+        scope, fmaps = f"{scope}/Conv1_down", self._nf(r - 2)
+        if self.use_fused(2 ** r, fmaps):
+            x = ops.fused_downscale(x, self._made(scope, ops.downscale_kernel))
+        else:
+            x = ops.conv2d_downscale2d(x, self._weight(scope))
+        return self._activate(self._bias(scope, x))
 
     def _head(self, x):
         """Minibatch stddev, convolution, two dense layers: [N, 4, 4, nf(1)] -> [N, scores]."""
@@ -358,5 +400,5 @@ class D_basic(_GrowingNetwork):
         x = self._conv("4x4/Conv", x)
         # The official dense layer reads the maps in channels-first order.
         x = tf.reshape(tf.transpose(x, [0, 3, 1, 2]), [-1, 16 * x.shape[3]])
-        x = self._activate(self._bias("4x4/Dense0", ops.dense(x, self._weight("4x4/Dense0"))))
-        return self._bias("4x4/Dense1", ops.dense(x, self._weight("4x4/Dense1")))
+        x = self._activate(self._bias("4x4/Dense0", self._dense("4x4/Dense0", x)))
+        return self._bias("4x4/Dense1", self._dense("4x4/Dense1", x))

@@ -111,7 +111,8 @@ class Turn:
         reals = self._process_reals(reals, draws, fade)
         fakes, dlatents = self._fakes(draws, "D", labels, fade)
         mix = tf.reshape(draws.uniform("mix"), [-1, 1, 1, 1]) if config.wgan_lambda else None
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with (tf.GradientTape(watch_accessed_variables=False) as tape,
+              self.D.weights_made_once()):
             tape.watch(list(self.D.trainables.values()))
             losses, report = loss.discriminator_loss(
                 self._scores(labels, fade), reals, tf.stop_gradient(fakes), kind=config.d_loss,
@@ -194,12 +195,16 @@ class Turn:
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, value)
 
     def _reduced_gradients(self, tape, mean_loss, network):
-        """({name: gradient of the global mean loss}, whether all are finite); missing ones: 0."""
-        names = list(network.trainables)
-        grads = tape.gradient(mean_loss, [network.vars[n] for n in names],
-                              unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        reduced = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, grads)
-        grads = dict(zip(names, reduced))
+        """({name: gradient of the global mean loss}, whether all are finite).
+
+        Without the variables that this resolution does not use: Adam, started afresh at every
+        change of resolution, would leave them where they are.
+        """
+        grads = tape.gradient(mean_loss, network.trainables)
+        grads = {name: grad for name, grad in grads.items() if grad is not None}
+        reduced = tf.distribute.get_replica_context().all_reduce(
+            tf.distribute.ReduceOp.MEAN, list(grads.values()))
+        grads = dict(zip(grads, reduced))
         return grads, all_finite(grads)
 
     def _track_dlatents(self, batch_mean):
@@ -214,6 +219,8 @@ class Turn:
         smoothing_nimg = self.config.smoothing_kimg * 1000
         beta = 0.5 ** (self.minibatch / smoothing_nimg) if smoothing_nimg else 0.0
         for name, var in self.Gs.vars.items():
+            if self.G.resolution_of(name) > self.resolution:
+                continue  # not trained yet, and equal in both
             weight = beta if var.trainable else 0.0
             self.strategy.extended.update(
                 var, lambda var, new, weight=weight: var.assign(moved_average(var, new, weight)),

@@ -69,41 +69,61 @@ def blur2d(x):
     return tf.nn.depthwise_conv2d(x, kernel, strides=[1, 1, 1, 1], padding="SAME")
 
 
-def kernel4(weight, flip=False):
+def kernel4(weight, scale=1.0, flip=False):
     """The 4x4 kernel K = w[1:, 1:] + w[:-1, 1:] + w[1:, :-1] + w[:-1, :-1] of a 3x3 kernel
-    zero-padded by one.
+    zero-padded by one, times `scale`.
 
     `flip` turns the 3x3 kernel by 180 degrees first. Written as a [16, 9] matrix times the kernel:
     sums of slices and their gradients take longer than the convolution itself where there are 512
     maps.
     """
     matrix = _KERNEL4_FROM_KERNEL3[:, ::-1] if flip else _KERNEL4_FROM_KERNEL3
+    matrix = tf.constant(matrix * np.float32(scale), weight.dtype)
     fmaps = weight.shape[2:]
     return tf.reshape(tf.matmul(matrix, tf.reshape(weight, [9, -1])), [4, 4, *fmaps])
+
+
+def upscale_kernel(weight, scale=1.0):
+    """The kernel of `fused_upscale`, [4, 4, fmaps out, fmaps in], of a 3x3 kernel times `scale`."""
+    return kernel4(tf.transpose(weight, [0, 1, 3, 2]), scale, flip=True)
+
+
+def fused_upscale(x, kernel):
+    """y[2i + o - 1] += x[i] K[o]: transposed convolution of stride 2 with an `upscale_kernel`."""
+    shape = tf.shape(x)
+    size = [shape[0], 2 * shape[1], 2 * shape[2], kernel.shape[2]]
+    return tf.nn.conv2d_transpose(x, kernel, size, strides=2, padding="SAME")
 
 
 def upscale2d_conv2d(x, weight, fused=False):
     """conv2d(upscale2d(x), weight) for a 3x3 kernel.
 
-    Fused: y[2i + o - 1] += x[i] K[o], the transposed convolution of stride 2 with K = kernel4 of
-    the flipped kernel; 2.25 times fewer multiplications, the same function up to rounding.
+    Fused: `fused_upscale`, 2.25 times fewer multiplications, the same function up to rounding.
     """
-    if not fused:
-        return conv2d(upscale2d(x), weight)
-    shape = tf.shape(x)
-    kernel = tf.transpose(kernel4(weight, flip=True), [0, 1, 3, 2])
-    size = [shape[0], 2 * shape[1], 2 * shape[2], weight.shape[3]]
-    return tf.nn.conv2d_transpose(x, kernel, size, strides=2, padding="SAME")
+    if fused:
+        return fused_upscale(x, upscale_kernel(weight))
+    return conv2d(upscale2d(x), weight)
+
+
+def downscale_kernel(weight, scale=1.0):
+    """The kernel of `fused_downscale`, [4, 4, fmaps in, fmaps out], of a 3x3 kernel times
+    `scale`."""
+    return kernel4(weight, 0.25 * scale)
+
+
+def fused_downscale(x, kernel):
+    """Convolution of stride 2 with a `downscale_kernel`."""
+    return tf.nn.conv2d(x, kernel, strides=2, padding="SAME")
 
 
 def conv2d_downscale2d(x, weight, fused=False):
     """downscale2d(conv2d(x, weight)) for a 3x3 kernel.
 
-    Fused: one convolution of stride 2 with kernel4(weight) / 4, the same function up to rounding.
+    Fused: `fused_downscale`, 2.25 times fewer multiplications, the same function up to rounding.
     """
-    if not fused:
-        return downscale2d(conv2d(x, weight))
-    return tf.nn.conv2d(x, kernel4(weight * 0.25), strides=2, padding="SAME")
+    if fused:
+        return fused_downscale(x, downscale_kernel(weight))
+    return downscale2d(conv2d(x, weight))
 
 
 def pixel_norm(x, epsilon=1e-8):

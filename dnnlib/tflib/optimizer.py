@@ -43,7 +43,8 @@ class Adam(tf.Module):
         """Apply all-reduced gradients.
 
         Args:
-            grads: {variable name: gradient as `strategy.run` returns it, equal in every replica}.
+            grads: {variable name: gradient as `strategy.run` returns it, equal in every replica};
+                variables without one stay.
             finite: scalar bool, False to skip this update.
             lrate: scalar float32.
         """
@@ -59,8 +60,9 @@ class Adam(tf.Module):
                 return True
             tf.cond(finite, apply, lambda: False)
 
-        for name, var in self.variables_by_name.items():
-            args = (grads[name], self.slots[f"m/{name}"], self.slots[f"v/{name}"], lrate_t, finite)
+        for name, grad in grads.items():
+            var = self.variables_by_name[name]
+            args = (grad, self.slots[f"m/{name}"], self.slots[f"v/{name}"], lrate_t, finite)
             strategy.extended.update(var, update, args=args)
         strategy.extended.update(
             self.slots["step"], lambda var, value: var.assign(value), args=(step,))
