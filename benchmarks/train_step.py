@@ -1,0 +1,281 @@
+"""How fast a turn of training is (D step with R1, average, G step): against the plain algorithm in
+the same process, against the arithmetic limit, with real data, and from a cold start."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.result import ROOT, cpu_name, report
+from dnnlib import util
+from dnnlib.util import UserError
+
+PARTS = ("steps", "stream", "start")
+OPS = ("ours", "plain")
+PRECISIONS = ("fp32", "bf16", "fp16")
+# Images of a turn, few enough for two cores, and the network's final resolution: 64, or larger
+# where the turn is. The official column was measured so.
+MINIBATCH = {4: 8, 64: 4, 128: 2, 256: 1}
+FINAL_RESOLUTION = 64
+# Seconds per image of the official TensorFlow graph with 3 channels, default widths, these
+# minibatches, on two other cores whose products of 4096^2 matrices ran at OFFICIAL_RATE: with it
+# they are comparable, and only roughly.
+OFFICIAL = {8: 0.0326, 16: 0.1056, 32: 0.413, 64: 0.897}
+OFFICIAL_RATE = 265e9  # multiply-adds per second
+STREAM_CASES = (  # resolution, minibatch, fmap_base, fmap_max: where a turn is short
+    (8, 8, 8192, 512), (32, 32, 1024, 64))
+STREAM_IMAGES = 200
+STREAM_TURNS = 6  # in a row, in each round
+SETTLE_SEC = 0.5  # in which a stream that is not read fills its buffer
+
+EXAMPLES = """\
+  python -m benchmarks.train_step --out=step.json
+  python -m benchmarks.train_step --channels=16 --resolutions=32,64
+  python -m benchmarks.train_step --precision=bf16 --resolutions=32,64,128
+  python -m benchmarks.train_step --parts=stream,start
+"""
+
+
+def main(argv):
+    """Measure, print and, if asked to, write JSON. Returns the exit status."""
+    options = parse_options(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    result = {"cpu": cpu_name(), "threads": len(os.sched_getaffinity(0)),
+              "versions": {"python": platform.python_version(), "tensorflow": tf.__version__},
+              "fmap_base": options.fmap_base, "fmap_max": options.fmap_max,
+              "load_average_before": round(os.getloadavg()[0], 2)}
+    for part in options.parts:
+        result[part] = {"steps": measure_steps, "stream": measure_stream,
+                        "start": measure_start}[part](options)
+    result["load_average_after"] = round(os.getloadavg()[0], 2)
+    report(result, options.out)
+    return 0
+
+
+def parse_options(argv):
+    """The command line. Raises UserError where a number makes no sense."""
+    parser = util.argument_parser(__doc__, EXAMPLES)
+    add = parser.add_argument
+    add("--parts", type=names(PARTS), default=["steps"], metavar="LIST", help="of steps (turns on "
+        "a constant batch), stream (a constant batch against training's stream), start (time to "
+        "the first turn at 64x64 and at the next resolution, in a cold process)")
+    add("--resolutions", type=numbers, default=[8, 16, 32, 64, 128], metavar="LIST",
+        help="of steps")
+    add("--channels", type=numbers, default=[3], metavar="LIST", help="of images, in steps")
+    add("--ops", type=names(OPS), default=list(OPS), metavar="LIST", help="in steps: ours, plain "
+        "(the same turn with no layer fused), or both, whose ratio is then told")
+    add("--precision", choices=PRECISIONS, default="fp32", help="in steps: other than fp32, a "
+        "third side, ours in that precision, is compared with both")
+    add("--rounds", type=int, default=0, metavar="N", help="timed turns of every side (default: "
+        "as many as take about 12 seconds, from 3 to 15)")
+    add("--fmap-base", type=int, default=8192, metavar="N", help="width of the networks, in steps")
+    add("--fmap-max", type=int, default=512, metavar="N", help="most maps of a layer, in steps")
+    add("--latent-size", type=int, default=512, metavar="N", help="length of z and w, in steps")
+    add("--out", metavar="FILE", help="write the JSON there too")
+    options = parser.parse_args(argv)
+    if options.rounds < 0 or min(options.channels) < 3:
+        raise UserError("--rounds must not be negative, --channels not below 3")
+    if options.precision != "fp32" and options.ops == ["plain"]:
+        raise UserError(f"--precision={options.precision}: a side of ours; leave --ops=plain out")
+    return options
+
+
+def numbers(text):
+    """'8,16' -> [8, 16]."""
+    return [int(part) for part in text.split(",")]
+
+
+def names(known):
+    """A parser of comma-separated names out of `known`."""
+    def parse(text):
+        chosen = text.split(",")
+        if not set(chosen) <= set(known):
+            raise UserError(f"{text}: known are {', '.join(known)}")
+        return chosen
+    return parse
+
+
+# Turns on a constant batch
+
+def measure_steps(options):
+    """The rate of matrix products, and {"<resolution>x<channels>": figures} of turns."""
+    rates = {"fp32": matmul_rate("fp32")}
+    if options.precision != "fp32":
+        rates[options.precision] = matmul_rate(options.precision)
+    result = {"gmacs_per_sec": {name: round(rate / 1e9, 1) for name, rate in rates.items()},
+              "gmacs_per_sec_of_official": OFFICIAL_RATE / 1e9}
+    cases = [(r, c) for c in options.channels for r in options.resolutions]
+    for resolution, num_channels in util.progress(cases, desc="steps", unit="case"):
+        result[f"{resolution}x{num_channels}"] = measure_step(
+            options, resolution, num_channels, rates)
+    return result
+
+
+def matmul_rate(precision):
+    """Multiply-adds per second of a product of 4096^2 matrices."""
+    from training.operations import matmul_rate as rate
+
+    return rate(precision, seconds=2.0, size=4096)
+
+
+def measure_step(options, resolution, num_channels, rates):
+    """Seconds per image of every side, their ratios, and the arithmetic limits."""
+    from benchmarks import turns
+
+    minibatch = minibatch_at(resolution)
+    config = step_config(options, resolution)
+    sides = {name: turns.Side(config, num_channels, resolution, minibatch,
+                              turns.plain if name == "plain" else None) for name in options.ops}
+    if options.precision != "fp32":
+        low = step_config(options, resolution, precision=options.precision)
+        sides[options.precision] = turns.Side(low, num_channels, resolution, minibatch)
+    reals = turns.constant_reals(num_channels, resolution, minibatch)
+    functions = {name: (lambda side=side: side.run(reals)) for name, side in sides.items()}
+    compile_sec = {name: round(turns.timed(function)[0], 1) for name, function in functions.items()}
+    warm = turns.timed_in_turns(functions, 1)
+    rounds = options.rounds or rounds_for(sum(wall for (wall, _), in warm.values()))
+    times = turns.timed_in_turns(functions, rounds)
+    result = {"minibatch": minibatch, "rounds": rounds, "compile_sec": compile_sec,
+              **{name: turns.medians(times[name], minibatch) for name in times}}
+    for name in times:
+        rate = rates.get(name, rates["fp32"])
+        result[name]["limit_sec_per_image"] = turns.significant(
+            operations(config, num_channels, resolution, minibatch, name) / rate)
+    result |= comparisons(times)
+    if (num_channels, config.fmap_base, config.fmap_max) == (3, 8192, 512) and "ours" in times:
+        result |= official(resolution, result["ours"]["sec_per_image"])
+    return result
+
+
+def minibatch_at(resolution):
+    """Images of a turn."""
+    return MINIBATCH[max(r for r in MINIBATCH if r <= resolution)]
+
+
+def step_config(options, resolution, **changes):
+    """The configuration of one side."""
+    from training.config import TrainingConfig
+
+    return TrainingConfig(
+        variant="rgb", resolution=max(FINAL_RESOLUTION, resolution), fmap_base=options.fmap_base,
+        fmap_max=options.fmap_max, latent_size=options.latent_size, **changes)
+
+
+def operations(config, num_channels, resolution, minibatch, side):
+    """Multiply-adds per image of a side's turn."""
+    from benchmarks import turns
+    from training.operations import turn_operations
+
+    stage = turns.stage(num_channels, resolution, minibatch)
+    forms = {"fused": turns.plain} if side == "plain" else {}
+    return turn_operations(config, stage.critics[0], stage, **forms)
+
+
+def rounds_for(seconds):
+    """How many rounds of that length take about 12 seconds, from 3 to 15."""
+    return int(min(max(12 / seconds, 3), 15))
+
+
+def comparisons(times):
+    """How many times faster the sides are, paired round by round."""
+    from benchmarks import turns
+
+    ratios = {}
+    for name in times:
+        if name != "plain" and "plain" in times:
+            ratios[f"{name}_faster_than_plain"] = turns.paired_ratio(times[name], times["plain"])
+        if name not in OPS and "ours" in times:
+            ratios[f"{name}_faster_than_ours"] = turns.paired_ratio(times[name], times["ours"])
+    return ratios
+
+
+def official(resolution, sec_per_image):
+    """The official column beside ours, where it has this resolution."""
+    if resolution not in OFFICIAL:
+        return {}
+    return {"official_sec_per_image": OFFICIAL[resolution],
+            "ours_to_official": round(sec_per_image / OFFICIAL[resolution], 3)}
+
+
+# Turns on training's stream
+
+def measure_stream(options):
+    """{case: how much longer a turn takes that reads real data}, all channels, drawn photos."""
+    result = {}
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        size = max(case[0] for case in STREAM_CASES)
+        command = ["dataset_tool.py", "create_synthetic", f"--num-images={STREAM_IMAGES}",
+                   f"--resolution={size}", f"--out={data}"]
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for case in util.progress(STREAM_CASES, desc="stream", unit="case"):
+            resolution, minibatch, fmap_base, fmap_max = case
+            name = f"{resolution}x16, minibatch {minibatch}, {fmap_base}/{fmap_max}"
+            result[name] = measure_stream_case(data, case, options.rounds or 7)
+    return result
+
+
+def measure_stream_case(data, case, rounds):
+    """Turns in a row on a constant batch against as many on the stream, and time spent waiting."""
+    from benchmarks import turns
+    from training.config import TrainingConfig
+    from training.dataset import TrainingStream
+
+    resolution, minibatch, fmap_base, fmap_max = case
+    config = TrainingConfig(variant="rgb", resolution=resolution, fmap_base=fmap_base,
+                            fmap_max=fmap_max)
+    stream = TrainingStream([data], split="train", resolution=resolution, num_channels=16,
+                            minibatch=minibatch, seed=0)
+    side, batches, waits = turns.Side(config, 16, resolution, minibatch), iter(stream), []
+    constant = next(batches)
+
+    def on_stream():
+        for _ in range(STREAM_TURNS):
+            begun = time.perf_counter()
+            reals = next(batches)
+            waits.append(time.perf_counter() - begun)
+            side.run(reals)
+
+    def on_constant():
+        for _ in range(STREAM_TURNS):
+            side.run(constant)
+
+    side.run(constant)
+    on_stream()
+    times = {"constant": [], "stream": []}
+    for _ in range(rounds):
+        for name, function in (("constant", on_constant), ("stream", on_stream)):
+            time.sleep(SETTLE_SEC)
+            times[name].append(turns.timed(function))
+    images = STREAM_TURNS * minibatch
+    return {"constant": turns.medians(times["constant"], images),
+            "stream": turns.medians(times["stream"], images),
+            "stream_to_constant": turns.paired_ratio(times["constant"], times["stream"]),
+            "wait_ms_per_turn": round(float(np.median(waits)) * 1e3, 3)}
+
+
+# Cold start
+
+def measure_start(options):
+    """What `benchmarks.first_step` tells of itself in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.first_step", str(options.fmap_base),
+               str(options.fmap_max)]
+    begun = time.perf_counter()
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise UserError(f"{' '.join(command)} failed: {run.stderr.strip()[-300:]}")
+    told = json.loads(run.stdout.splitlines()[-1])
+    return told | {"whole_process_sec": round(time.perf_counter() - begun, 1)}
+
+
+if __name__ == "__main__":
+    util.run_main(main)

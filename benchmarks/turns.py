@@ -1,0 +1,101 @@
+"""Turns of training to be timed: made from a configuration, and run side by side."""
+
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from training.critics import Critic
+from training.schedule import Stage
+from training.state import new_state
+from training.turn import Turn
+
+LRATE = 0.001
+
+
+def plain(resolution, fmaps):
+    """The rule of the plain algorithm: no layer is fused."""
+    return False
+
+
+class Side:
+    """One form of a turn, with networks and optimizers of its own.
+
+    Attributes:
+        turn: Turn. minibatch: images of one call. steps: calls so far. networks: as in the turn.
+    """
+
+    def __init__(self, config, num_channels, resolution, minibatch, fused=None):
+        """`fused`: rule of the forms in place of the networks' own."""
+        self.strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+        self.config, self.minibatch, self.steps = config, minibatch, 0
+        self.critic = Critic("rgb", num_channels)
+        with self.strategy.scope():
+            self.state = new_state(config, num_channels)
+        for network in self.state.networks.values():
+            network.use_fused = fused or network.use_fused
+        self.turn = self.make_turn(resolution, fading=False)
+
+    def make_turn(self, resolution, fading):
+        """A Turn of these networks at a resolution; its first call compiles it."""
+        return Turn(self.strategy, self.config, self.state.networks, self.state.optimizers,
+                    self.critic, resolution, fading, self.minibatch)
+
+    def run(self, reals):
+        """One turn, done when this returns."""
+        report = self.turn(reals, self.steps, 0.0, LRATE)
+        self.steps += 1
+        return float(report["Loss/G"])
+
+
+def stage(num_channels, resolution, minibatch):
+    """The Stage in which such a turn stands, for what counts its operations."""
+    return Stage("rgb", num_channels, (Critic("rgb", num_channels),), lod=0.0,
+                 resolution=resolution, fade=0.0, minibatch=minibatch, lrate=LRATE, tick_kimg=1)
+
+
+def constant_reals(num_channels, resolution, minibatch):
+    """A minibatch as TrainingStream gives it, of noise."""
+    shape = (minibatch, resolution, resolution, num_channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    return tf.constant(images), tf.zeros([minibatch, 0])
+
+
+def timed(function):
+    """(wall seconds, processor seconds of this process) of function()."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def timed_in_turns(functions, rounds):
+    """{name: [(wall, processor seconds)] of each round}; in every second round in reverse order, so
+    that no function always follows the same one."""
+    times = {name: [] for name in functions}
+    for number in range(rounds):
+        for name in list(functions)[::-1 if number % 2 else 1]:
+            times[name].append(timed(functions[name]))
+    return times
+
+
+def medians(times, images):
+    """{"sec_per_image", "sec_per_image_best", "cpu_sec_per_image"} of [(wall, processor)]."""
+    wall, cpu = np.array(times).T / images
+    return {"sec_per_image": significant(np.median(wall)),
+            "sec_per_image_best": significant(wall.min()),
+            "cpu_sec_per_image": significant(np.median(cpu))}
+
+
+def paired_ratio(times, others):
+    """Median and quartiles of the ratios of wall times, round by round: how many times longer
+    `others` take than `times`. Of processor times too."""
+    ratios = np.array(others) / np.array(times)
+    low, high = np.percentile(ratios[:, 0], [25, 75])
+    return {"wall": round(float(np.median(ratios[:, 0])), 3),
+            "quartiles": [round(float(low), 3), round(float(high), 3)],
+            "cpu": round(float(np.median(ratios[:, 1])), 3)}
+
+
+def significant(value, digits=4):
+    """A float with so many significant digits."""
+    return float(f"{float(value):.{digits}g}")
