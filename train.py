@@ -36,7 +36,7 @@ def main(argv):
     from dnnlib.tflib.distribute import create_strategy, working_together
     from training.checks import check_idle, fit_to_dataset
     from training.dataset import open_dataset
-    from training.plan import describe_plan
+    from training.plan import describe_plan, measured_rate
     from training.snapshots import find_snapshot, read_header
     from training.state import check_start, first_stage_after
 
@@ -55,7 +55,8 @@ def main(argv):
     if header:
         check_start(header, config, dataset.classes, dataset.label_size)
     if options.dry_run:
-        print(describe_plan(config, dataset, first_stage))
+        print(describe_plan(config, dataset, first_stage, num_replicas,
+                            measured_rate(options.device)))
         return 0
     strategy = create_strategy(options.device, options.gpus, workers, index, worker_facts(
         config, dataset, options, header))

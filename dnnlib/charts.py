@@ -28,7 +28,7 @@ def bar_chart(title, names, series, num_rules=5):
     draw = ImageDraw.Draw(picture)
     draw.text((GAP, GAP), title, INK, font)
     _draw_legend(draw, list(series), (left, GAP + 2 * TEXT), font)
-    step = _rule_step(max(max(values) for values in series.values()), num_rules)
+    step = round_step(max(1e-6, *(max(values) for values in series.values())) / num_rules)
     top_value = step * max(np.ceil(max(max(v) for v in series.values()) / step - 1e-9), 1)
     bottom = top + height
     for i in range(round(top_value / step) + 1):
@@ -46,11 +46,10 @@ def bar_chart(title, names, series, num_rules=5):
     return np.asarray(picture)
 
 
-def _rule_step(largest, num_rules):
-    """A round distance between rules: 1, 2 or 5 times a power of ten."""
-    rough = max(largest, 1e-6) / num_rules
+def round_step(rough):
+    """The smallest of 1, 2 and 5 times a power of ten that is not below `rough` > 0."""
     power = 10.0 ** np.floor(np.log10(rough))
-    return next(power * f for f in (1, 2, 5, 10) if power * f >= rough * (1 - 1e-9))
+    return float(next(power * f for f in (1, 2, 5, 10) if power * f >= rough * (1 - 1e-9)))
 
 
 def _draw_legend(draw, labels, corner, font):

@@ -1,13 +1,15 @@
-"""One self-contained page of headings, text, tables, bar charts and pictures.
+"""One self-contained page of headings, text, tables, charts and pictures.
 
-No scripts and nothing from elsewhere: the file can be sent and opened anywhere. Every text is
-escaped here, so that file names and class names of other people's data cannot become markup.
+Nothing from elsewhere, and no script but a slider's, without which its pictures stand one below the
+other: the file can be sent and opened anywhere. Every text is escaped here, so that file names and
+class names of other people's data cannot become markup.
 """
 
 import base64
 import html
 import io
 import unicodedata
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -31,6 +33,37 @@ svg { display: block; } svg text { font: 13px sans-serif; fill: #1a1a1a; }
 img { max-width: 100%; height: auto; } figure { margin: 1em 0; }
 figcaption { color: #555; font-size: 13px; }
 """
+# Only in pages that have them.
+_LINES_STYLE = """\
+.charts { display: flex; flex-wrap: wrap; gap: 0 2%; }
+.charts figure { flex: 1 1 440px; max-width: 640px; margin: 0.6em 0; min-width: 0; }
+.charts figcaption { color: #1a1a1a; } .charts .legend { margin: 0; }
+.charts .legend span { margin-right: 1em; overflow-wrap: anywhere; }
+svg.lines { width: 100%; height: auto; } svg.lines text { font-size: 11px; fill: #555; }
+svg.lines polyline { fill: none; stroke-width: 1.5; stroke-linejoin: round; }
+svg.lines line.rule { stroke: #e4e4e4; } svg.lines line.mark { stroke: #c8c8c8; }
+svg.lines line.growth { stroke: #75507b; } svg.lines text.growth { fill: #75507b; }
+svg.lines line.resume { stroke: #a40000; stroke-dasharray: 2 3; }
+svg.lines text.resume { fill: #a40000; }
+"""
+_SLIDER_STYLE = """\
+.slider { max-height: 85vh; overflow-y: auto; border: 1px solid #ccc; padding: 0 1em; }
+.slider.moving { max-height: none; overflow-y: visible; border: 0; padding: 0; }
+.slider label { display: none; } .slider.moving label { display: block; }
+.slider input { width: 100%; margin: 0; } .slider img { width: 100%; max-width: 1024px; }
+.slider figcaption { font-variant-numeric: tabular-nums; }
+"""
+_SLIDER_SCRIPT = """\
+document.querySelectorAll(".slider").forEach(function (box) {
+  var range = box.querySelector("input"), figures = box.querySelectorAll("figure");
+  function show() {
+    figures.forEach(function (figure, i) { figure.hidden = i !== Number(range.value); });
+  }
+  box.classList.add("moving");
+  range.addEventListener("input", show);
+  show();
+});
+"""
 
 
 class Page:
@@ -38,6 +71,7 @@ class Page:
 
     def __init__(self, title):
         self._title, self._parts = title, []
+        self._styles, self._scripts = [_STYLE], []
         self._add("h1", title)
 
     def _add(self, tag, content):
@@ -87,22 +121,82 @@ class Page:
 
     def picture(self, pixels, caption, kind="PNG"):
         """A picture uint8 [H, W, 3] as part of the page: kind PNG (exact) or JPEG (small)."""
-        buffer = io.BytesIO()
-        # Colours at full resolution: maps have sharp borders.
-        options = {"quality": 88, "subsampling": 0} if kind == "JPEG" else {}
-        Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **options)
-        content = base64.b64encode(buffer.getvalue()).decode()
-        self._parts.append(
-            f'<figure><img alt="{escape(caption)}" width="{pixels.shape[1]}" '
-            f'height="{pixels.shape[0]}" src="data:image/{kind.lower()};base64,{content}">'
-            f"<figcaption>{escape(caption)}</figcaption></figure>")
+        self.figure(Encoded.of(pixels, kind), caption)
+
+    def figure(self, encoded, caption):
+        """A picture that is Encoded already."""
+        self._parts.append(_figure(encoded, caption))
+
+    def charts(self, charts):
+        """Line charts (dnnlib.curves.Chart) side by side where there is room, legends above."""
+        self._use(self._styles, _LINES_STYLE)
+        self._parts.append('<div class="charts">')
+        for chart in charts:
+            entries = (f'<span><i style="background: {colour}"></i>{escape(text)}</span>'
+                       for colour, text in chart.legend())
+            self._parts.append(
+                f'<figure><figcaption><b>{escape(chart.title)}</b><div class="legend">'
+                + "\n".join(entries) + f"</div></figcaption>{chart.svg()}</figure>")
+        self._parts.append("</div>")
+
+    def slider(self, name, pictures):
+        """Pictures [(Encoded, caption)] of which a slider shows one, first the last.
+
+        Without scripts all of them stand in a box that scrolls.
+        """
+        self._use(self._styles, _SLIDER_STYLE)
+        self._use(self._scripts, _SLIDER_SCRIPT)
+        last = len(pictures) - 1
+        self._parts += [
+            f'<div class="slider"><label>{escape(name)} <input type="range" min="0" max="{last}" '
+            f'value="{last}" step="1" autocomplete="off"></label>',
+            *(_figure(encoded, caption) for encoded, caption in pictures), "</div>"]
+
+    def size(self):
+        """Bytes of what was added so far."""
+        return sum(map(len, self._parts))
+
+    @staticmethod
+    def _use(parts, part):
+        """Styles and scripts stand in a page once."""
+        if part not in parts:
+            parts.append(part)
 
     def render(self):
         """The text of the file."""
         head = (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
                 f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-                f"<title>{escape(self._title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>")
-        return "\n".join([head, *self._parts, "</body>\n</html>\n"])
+                f"<title>{escape(self._title)}</title>\n<style>\n{''.join(self._styles)}</style>\n"
+                "</head>\n<body>")
+        scripts = [f"<script>\n{script}</script>" for script in self._scripts]
+        return "\n".join([head, *self._parts, *scripts, "</body>\n</html>\n"])
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture file's bytes, its kind ('PNG' or 'JPEG') and its size in pixels."""
+
+    content: bytes
+    kind: str
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, pixels, kind):
+        """uint8 [H, W, 3] encoded: PNG is exact, JPEG small."""
+        buffer = io.BytesIO()
+        # Colours at full resolution: maps have sharp borders.
+        options = {"quality": 88, "subsampling": 0} if kind == "JPEG" else {}
+        Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **options)
+        return cls(buffer.getvalue(), kind, pixels.shape[1], pixels.shape[0])
+
+
+def _figure(encoded, caption):
+    """A picture with a line below."""
+    content = base64.b64encode(encoded.content).decode()
+    return (f'<figure><img alt="{escape(caption)}" width="{encoded.width}" '
+            f'height="{encoded.height}" src="data:image/{encoded.kind.lower()};base64,{content}">'
+            f"<figcaption>{escape(caption)}</figcaption></figure>")
 
 
 def escape(content):

@@ -126,6 +126,12 @@ def enlarge(picture, factor):
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
+def reduced(picture, width):
+    """uint8 [H, W, 3], averaged over squares so that it is at most about `width` pixels wide."""
+    factor = -(-picture.shape[1] // width)
+    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).reduce(factor))
+
+
 def save_png(path, picture):
     """Write uint8 [H, W, 3] or [H, W] as a PNG, whole or not at all."""
     with atomic_path(path) as temporary:

@@ -7,6 +7,12 @@ from dnnlib import channels, pictures
 COLUMNS, ROWS = 8, 4
 
 
+def grid_bytes(stage):
+    """Bytes of a grid's pixels at a Stage; the PNG is smaller."""
+    pairs = 2 if stage.channels > channels.NUM_COLOURS else 1
+    return ROWS * COLUMNS * pairs * stage.resolution ** 2 * 3
+
+
 class Grids:
     """The grids of one run, of latents and labels that stay the same all through the training."""
 
@@ -39,14 +45,17 @@ class Grids:
         return grid
 
     def save_reals(self, stream, stage):
-        """Write reals.png with the stage's channels, once a stage.
+        """Write reals.png with the stage's channels, once a stage; returns the grid, uint8
+        [H, W, 3], or None where it was there.
 
         stream: function (minibatch) -> TrainingStream at the full resolution.
         """
         path = self.run_dir / ("reals.png" if stage.name == "rgb" else f"reals-{stage.name}.png")
         if path.is_file():
-            return
+            return None
         batches = iter(stream(COLUMNS))
         rows = [pictures.pair_grid(channels.to_signed(next(batches)[0].numpy()), COLUMNS)
                 for _ in range(ROWS)]
-        pictures.save_png(path, np.concatenate(rows))
+        grid = np.concatenate(rows)
+        pictures.save_png(path, grid)
+        return grid

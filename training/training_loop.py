@@ -17,7 +17,7 @@ from training.dataset import TrainingStream, read_labels
 from training.grids import Grids
 from training.schedule import make_stage, stage_ends, training_schedule
 from training.state import enter_stage, new_state, restored_state
-from training.telling import Teller, peak_memory_gb
+from training.telling import Teller
 from training.turn import Turn
 
 CLASS_COUNT_IMAGES = 512  # that the frequencies of the classes are counted in
@@ -67,7 +67,7 @@ class Training:
         Returns True when the schedule is finished.
         """
         self._begin_tick()
-        with _stop_signals(self._request_stop):
+        with _stop_signals(self._request_stop), self._told():
             while not self._agree_to_stop():
                 stage = self._look_at_schedule()
                 if stage is None:
@@ -87,6 +87,10 @@ class Training:
         if self.is_chief and not (self.run_dir / "network-final.safetensors").is_file():
             self._finish()
         return True
+
+    def _told(self):
+        """The teller at work, where this worker has one."""
+        return self.teller.running(self.progress) if self.teller else contextlib.nullcontext()
 
     def _request_stop(self, *_):
         self.stop_requested = True
@@ -152,6 +156,7 @@ class Training:
         networks = self.state.networks
         latents, fake_labels = self.grids.inputs(stage.minibatch)
         fakes = networks["Gs"](latents, fake_labels)
+        self.teller.pause()
         report = {}
         for name in [n for n in networks if n.startswith("D_")]:
             width = networks[name].config["num_channels"]
@@ -186,11 +191,13 @@ class Training:
         p.step += 1
         p.cur_nimg += stage.minibatch
         p.stream_nimg[critic.name] = p.stream_nimg.get(critic.name, 0) + stage.minibatch
+        if self.teller:
+            self.teller.turn(stage, p)
 
     def _prepare(self, critic, stage):
         """Make a critic's turn, which its first call compiles, and its stream of reals."""
-        self.log.info(f"compiling: critic {critic.name} at {stage.resolution}x{stage.resolution}"
-                      f"{', fading in' if stage.fade else ''}")
+        if self.teller:
+            self.teller.compiling(critic, stage)
         stream = self._stream(
             stage.resolution, critic.channels, stage.minibatch, self.config.seed,
             self.progress.stream_nimg.get(critic.name, 0), with_untagged=critic.name == "rgb",
@@ -212,6 +219,7 @@ class Training:
     def _begin_tick(self):
         """Start the clock of a tick, or of the rest of one that was interrupted."""
         self.clock_nimg, self.clock_time = self.progress.cur_nimg, time.time()
+        self.clock_step = self.progress.step
 
     def _tick_is_over(self, stage):
         p = self.progress
@@ -228,31 +236,31 @@ class Training:
         if not self.is_chief:
             self._begin_tick()
             return
+        saves_network = p.tick % self.config.network_ticks == 0 or p.tick == 1 or stage_is_over
+        self.teller.pause(saves_network)
         if p.tick % self.config.image_ticks == 0 or stage_is_over:
             self._save_fakes(stage)
-        if p.tick % self.config.network_ticks == 0 or p.tick == 1 or stage_is_over:
+        if saves_network:
             scalars |= self._save_network(stage)
         scalars |= {
-            "Progress/tick": p.tick, "Progress/kimg": p.cur_nimg / 1000, "Progress/lod": stage.lod,
+            "Progress/turns": p.step - self.clock_step, "Progress/tick": p.tick,
+            "Progress/kimg": p.cur_nimg / 1000, "Progress/lod": stage.lod,
             "Progress/resolution": stage.resolution, "Progress/channels": stage.channels,
             "Progress/minibatch": stage.minibatch, "Progress/lrate": stage.lrate,
             "Timing/total_sec": p.elapsed_sec, "Timing/sec_per_tick": tick_sec,
             "Timing/sec_per_kimg": tick_sec / tick_kimg,
-            "Timing/maintenance_sec": time.time() - now,
-            "Resources/peak_mem_gb": peak_memory_gb()}
-        self.teller.tick(stage, p, scalars, self._left_sec(scalars["Timing/sec_per_kimg"]))
+            "Timing/maintenance_sec": time.time() - now}
+        self.teller.tick(stage, p, scalars, saves_network)
         self._begin_tick()
         self._save_state()
 
-    def _left_sec(self, sec_per_kimg):
-        """Expected until the end of the schedule, at this speed."""
-        return max(self._stage_ends()[-1][1] - self.progress.cur_nimg, 0) / 1000 * sec_per_kimg
-
     def _save_fakes(self, stage):
         """The grids of this moment."""
-        self.grids.save_reals(
+        reals = self.grids.save_reals(
             lambda minibatch: self._stream(self.config.resolution, stage.channels, minibatch,
                                            seed=0), stage)
+        if reals is not None:
+            self.teller.grid(self.progress, reals, "reals")
         self.teller.grid(self.progress, self.grids.save_fakes(
             self.state.networks["Gs"], stage, self._kimg_name(stage)))
 

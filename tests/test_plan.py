@@ -1,0 +1,133 @@
+"""The plan: its ticks and files are those of the training, and describing it leaves no trace."""
+
+import os
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import train
+from tests.data_helpers import FOUR, make_dataset, random_image
+from training.config import PRESETS, preset_config
+from training.plan import (
+    describe_plan,
+    rows_at_once,
+    simulate_ticks,
+    snapshot_bytes,
+    state_bytes,
+    stretches,
+)
+from training.schedule import make_stage, training_schedule
+from training.state import enter_stage, new_state
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    images = np.stack([random_image(np.random.default_rng(0), 7, 16) for _ in range(8)])
+    return make_dataset(tmp_path_factory.mktemp("data") / "small", {"train": images}, FOUR)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_stretches_are_those_of_the_schedule(preset):
+    config = preset_config(preset, {"resolution": preset_config(preset, {}).resolution or 512})
+    found = stretches(config, 13)
+    assert [s[0] for s in found[1:]] == [s[1] for s in found[:-1]] and found[0][0] == 0
+    for start, end, stage in found:
+        for nimg in (start, (start + end) // 2, end - 1):
+            now = training_schedule(config, 13, nimg)
+            assert now.optimizer_phase == stage.optimizer_phase
+            assert (now.minibatch, now.lrate) == (stage.minibatch, stage.lrate)
+    assert found[-1][1] == 1000 * (config.rgb_kimg + config.binary_kimg + config.classes_kimg)
+
+
+def walked(config, minibatch_of_looks):
+    """Ticks of a plain walk over all looks at the schedule: [(nimg, stage name, tick)]."""
+    nimg = tick_nimg = 0
+    ended, ticks = [], []
+    while True:
+        names = ["rgb", "binary", "classes"]
+        lengths = [round(getattr(config, f"{name}_kimg") * 1000) for name in names]
+        if len(ended) == 3:
+            return ticks
+        end = (ended[-1] if ended else 0) + lengths[len(ended)]
+        if nimg >= end:
+            ended.append(nimg)
+            continue
+        stage = training_schedule(config, 13, nimg, ended_nimg=tuple(ended))
+        nimg += stage.minibatch * minibatch_of_looks
+        if nimg >= tick_nimg + 1000 * stage.tick_kimg or nimg >= end:
+            tick_nimg = nimg
+            ticks.append((nimg, stage.name))
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"minibatch_repeats": 7, "tick_kimg": {4: 3.3, 16: 0.9}}, {"tick_kimg": {4: 0.01}},
+    {"hold_kimg": 1.1, "fade_kimg": 0.3, "binary_kimg": 0.0, "minibatch": {4: 48, 16: 20}}])
+def test_ticks_are_those_of_the_loop(changes):
+    config = preset_config("demo-32", changes)
+    ticks = list(simulate_ticks(config, stretches(config, 13)))
+    expected = walked(config, config.minibatch_repeats)
+    assert [(tick.nimg, tick.stage.name) for tick in ticks] == expected
+    last_of_stage = [b[1:] != a[1:] for a, b in zip(expected, [*expected[1:], (0, "")])]
+    assert [tick.saves_network for tick in ticks] == [
+        ends or number == 1 or number % 4 == 0
+        for number, ends in enumerate(last_of_stage, start=1)]
+
+
+def test_sizes_of_the_presets_networks():
+    """Against networks that were built."""
+    config = preset_config("demo-32", {})
+    state = new_state(config)
+    for name in ("rgb", "binary", "classes"):
+        stage = make_stage(config, 13, name)
+        if name != "rgb":
+            state = enter_stage(state, stage, "zero")
+        numbers = {n: sum(int(np.prod(v.shape)) for v in network.vars.values())
+                   for n, network in state.networks.items()}
+        slots = sum(int(np.prod(v.shape)) for n, network in state.networks.items() if n != "Gs"
+                    for v in network.trainables.values())
+        assert snapshot_bytes(config, stage) == 4 * sum(numbers.values())
+        assert state_bytes(config, stage) == 4 * sum(numbers.values()) + 8 * slots
+
+
+def test_the_plan_tells_everything():
+    config = preset_config("demo-32", {"data": "somewhere"})
+    dataset = SimpleNamespace(path="somewhere", splits={"train": 7}, classes=["c"] * 13,
+                              label_size=0)
+    plan = describe_plan(config, dataset, "rgb", 2, (1e9, "a slow machine"))
+    lines = plan.splitlines()
+    assert " ".join(lines[1].split()) == ("from kimg to kimg stage resolution channels critics "
+                                          "minibatch per device lrate ticks memory time")
+    assert [line.split()[2] for line in lines[2:9]] == ["rgb"] * 5 + ["binary", "classes"]
+    assert [re.search(r"0\.002  (\d+) ", line)[1] for line in lines[2:9]] == [
+        "1", "0", "1", "1", "4", "1", "10"]
+    assert all(re.search(r" \d\S* MB  .*\ds$", line) for line in lines[2:9])
+    assert "measured just now on a slow machine, shared by 2 devices" in plan
+    assert "estimate" in plan and "lower bound" in plan and plan.endswith("nothing was written")
+    twice = describe_plan(config, dataset, "rgb", 1, (2e9, "a"))
+    assert [line.split()[-1] for line in twice.splitlines()[2:9]] == [
+        line.split()[-1] for line in lines[2:9]]  # two devices, or one of twice the speed
+    assert "0 kimg in all, in 0 ticks" in describe_plan(preset_config("demo-32", {
+        "rgb_kimg": 0.0, "binary_kimg": 0.0, "classes_kimg": 0.0}), dataset, "rgb", 1, (1e9, "a"))
+
+
+def test_rows_at_once(tiny_config):
+    stage = make_stage(tiny_config(), 4, "rgb")
+    assert rows_at_once(tiny_config(), stage, 2) == 4
+
+
+def listing(folder):
+    """{path: (size, time)} of everything below."""
+    return {os.path.join(where, name): os.lstat(os.path.join(where, name))[6:9:2]
+            for where, folders, files in os.walk(folder) for name in [*folders, *files]}
+
+
+def test_a_dry_run_leaves_no_trace(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
+    before = listing(data.parent), listing(tmp_path)
+    assert train.main([f"--data={data}", "--preset=demo-32", "--resolution=16", "--dry-run",
+                       "--device=cpu"]) == 0
+    assert "nothing was written" in capsys.readouterr().out
+    assert (listing(data.parent), listing(tmp_path)) == before

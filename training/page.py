@@ -1,0 +1,272 @@
+"""index.html of a run: curves, grids, classes and options on one page that needs nothing else.
+
+Made from what lies in the run directory (stats.jsonl, metric-*.jsonl, grids), so that a resumed run
+shows everything from its beginning. `python -m training.page RUN` writes it anew.
+"""
+
+import json
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dnnlib import html, pictures, util
+from dnnlib.curves import Chart, Mark
+from training.config import PRESETS, preset_config
+from training.history import read_history
+from training.runs import FINAL, OPTIONS
+
+PAGE = "index.html"
+MAX_GRIDS = 40
+THUMBNAIL_WIDTH = 1024
+THUMBNAILS = "thumbnails"  # the page's small copies of the grids, so that none is made twice
+_GRID_NAME = re.compile(r"fakes(\d+(?:\.\d+)?)\.png")
+_STAGES = {"rgb": "RGB", "binary": "binary map", "classes": "class maps"}
+
+
+def write_page(run_dir, options):
+    """Write index.html of a run directory, whole or not at all.
+
+    options: {name: value} of the training, as in training_options.json.
+    """
+    history = read_history(run_dir)
+    page = html.Page(run_dir.resolve().name)
+    _add_summary(page, history, (run_dir / FINAL).is_file())
+    _add_grids(page, run_dir, history)
+    marks = _marks(history)
+    _add_charts(page, "Metrics", _metric_charts(history, run_dir, marks))
+    _add_charts(page, "Losses and scores", _loss_charts(history, marks))
+    _add_charts(page, "Speed and schedule", _schedule_charts(history, marks))
+    _add_classes(page, history, marks)
+    _add_growths(page, history)
+    _add_options(page, options)
+    page.text(f"Written {time.strftime('%Y-%m-%d %H:%M:%S %z')}; {page.size() / 1e6:.1f} MB.")
+    util.atomic_write(run_dir / PAGE, page.render())
+
+
+def _add_summary(page, history, is_finished):
+    """Where the training stands."""
+    if not history.ticks:
+        page.text("No tick is over yet.")
+        return
+    s = history.ticks[-1]
+    end = f" of {s['Progress/end_kimg']:g}" if "Progress/end_kimg" in s else ""
+    rows = [("kimg", f"{s['Progress/kimg']:.1f}{end}" + (", finished" if is_finished else "")),
+            ("stage", f"{s['stage']}, {s['Progress/resolution']}x{s['Progress/resolution']}, "
+                      f"{s['Progress/channels']} channels, lod {s['Progress/lod']:.2f}"),
+            ("speed", f"{s['Timing/sec_per_kimg']:.4g} sec/kimg, "
+                      f"{1000 / s['Timing/sec_per_kimg']:.4g} images/s"),
+            ("time so far", util.format_time(s["Timing/total_sec"]))]
+    if "Timing/eta_sec" in s and not is_finished:
+        rows.append(("still to go", f"stage {util.format_time(s['Timing/eta_stage_sec'])}, run "
+                                    f"{util.format_time(s['Timing/eta_sec'])} (estimate)"))
+    rows.append(("skipped updates", f"{s.get('Progress/skipped_total', 0)}"))
+    if history.unreadable:
+        rows.append(("stats.jsonl", f"{history.unreadable} lines could not be read"))
+    page.table(["", ""], rows)
+
+
+def _marks(history):
+    """Where the resolution and the channels grow, and where the run was taken up again.
+
+    A new resolution begins within the tick after its mark, a stage exactly at it.
+    """
+    marks = [Mark(growth["kimg"], growth["stage"], "growth") for growth in history.growths]
+    marks += [Mark(resume["kimg"], "resumed", "resume") for resume in history.resumes]
+    for before, tick in zip(history.ticks, history.ticks[1:]):
+        size = tick["Progress/resolution"]
+        if size != before["Progress/resolution"]:
+            marks.append(Mark(before["Progress/kimg"], f"{size}"))
+    return sorted(marks, key=lambda mark: mark.x)
+
+
+def series(history, prefix):
+    """{name without the prefix: (kimg [n], values [n])} of the ticks' scalars."""
+    found = {}
+    for tick in history.ticks:
+        for name, value in tick.items():
+            if name.startswith(prefix):
+                x, y = found.setdefault(name[len(prefix):], ([], []))
+                x.append(tick["Progress/kimg"])
+                y.append(value)
+    return found
+
+
+def _add_charts(page, title, charts):
+    if charts:
+        page.heading(title)
+        page.charts(charts)
+
+
+def _charts(groups, marks):
+    """{title: {name: (x, y)}} as charts."""
+    return [Chart(title, "kimg", curves, marks) for title, curves in groups.items()]
+
+
+def _metric_charts(history, run_dir, marks):
+    """A chart for every metric, its deviation and what run_metrics.py found beside it."""
+    groups = {}
+    for name, curve in series(history, "Metrics/").items():
+        groups.setdefault(name.removesuffix("_std"), {})[name] = curve
+    for path in sorted(run_dir.glob("metric-*.jsonl")):
+        for name, curves in _measured(path).items():
+            groups.setdefault(name.removesuffix("_std"), {}).update(curves)
+    return _charts(groups, marks)
+
+
+def _measured(path):
+    """{metric: {legend: (kimg, values)}} of one metric-<name>.jsonl, the last of each kimg."""
+    found = {}
+    for line in path.read_bytes().splitlines():
+        try:
+            record = json.loads(line)
+            kimg, reals = record["kimg"], record["reals"]["split"]
+            results = record["results"].items()
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # cut off, or of a protocol without snapshot or reals
+        for name, value in results:
+            if isinstance(kimg, int | float) and isinstance(value, int | float):
+                found.setdefault(name, {}).setdefault(f"{name}, run_metrics.py, {reals}", {})[
+                    kimg] = value
+    return {name: {legend: tuple(zip(*sorted(points.items()))) for legend, points in curves.items()}
+            for name, curves in found.items()}
+
+
+def _loss_charts(history, marks):
+    """Scores together, penalties each, the other losses together; one curve a critic."""
+    groups = {}
+    for name, curve in series(history, "Loss/").items():
+        kind, _, rest = name.partition("/")
+        title = {"scores": "scores of D"}.get(kind, kind if "penalty" in kind else "losses")
+        groups.setdefault(title, {})[rest if title != "losses" and rest else name] = curve
+    return _charts(groups, marks)
+
+
+def _schedule_charts(history, marks):
+    """Speed, rates and resources, each by itself."""
+    titles = {"Timing/sec_per_kimg": "sec/kimg", "Progress/lrate": "learning rate",
+              "Progress/minibatch": "minibatch", "Timing/maintenance_sec": "maintenance, seconds",
+              "Resources/peak_mem_gb": "peak memory, GB",
+              "Progress/skipped_updates": "skipped updates in a tick"}
+    curves = {name: series(history, name).get("") for name in titles}
+    return _charts({titles[name]: {titles[name]: curve} for name, curve in curves.items() if curve},
+                   marks)
+
+
+def _add_grids(page, run_dir, history):
+    """The grids of fakes behind a slider, the latest in view; then those of reals."""
+    grids = list_grids(run_dir)
+    if grids:
+        chosen = evenly(grids, MAX_GRIDS)
+        page.heading("Grids")
+        page.text(f"{len(chosen)} of {len(grids)} grids, photo beside map where there are maps, of "
+                  "Gs without truncation; full size in the files named below each.")
+        page.slider("time", [(thumbnail(path), _grid_caption(path, kimg, history))
+                             for kimg, path in chosen])
+    for path in sorted(run_dir.glob("reals*.png")):
+        encoded = thumbnail(path)
+        page.figure(encoded, f"real images, {path.name}")
+
+
+def list_grids(run_dir):
+    """[(kimg, path)] of the grids of fakes, in the order of time."""
+    found = [(match, path) for path in run_dir.iterdir()
+             if (match := _GRID_NAME.fullmatch(path.name))]
+    return sorted((float(match[1]), path) for match, path in found)
+
+
+def evenly(items, limit):
+    """At most `limit` of a list, evenly spaced, with the first and the last."""
+    if len(items) <= limit:
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
+
+
+def _grid_caption(path, kimg, history):
+    """The file's name and the tick it was drawn in; names hold whole kimg, rounded down."""
+    tick = next((t for t in history.ticks if t["Progress/kimg"] >= kimg), None)
+    if kimg == 0 or tick is None:
+        return f"kimg {kimg:g}, {path.name}"
+    size = tick["Progress/resolution"]
+    return f"kimg {tick['Progress/kimg']:g}, stage {tick['stage']}, {size}x{size}, {path.name}"
+
+
+def thumbnail(path):
+    """A grid's small copy as html.Encoded; made where there is none, or an older one."""
+    copy = path.parent / THUMBNAILS / f"{path.stem}.jpg"
+    if not copy.is_file() or copy.stat().st_mtime_ns < path.stat().st_mtime_ns:
+        with Image.open(path) as picture:
+            pixels = pictures.reduced(np.asarray(picture.convert("RGB")), THUMBNAIL_WIDTH)
+        util.atomic_write(copy, html.Encoded.of(pixels, "JPEG").content)
+    with Image.open(copy) as picture:
+        return html.Encoded(copy.read_bytes(), "JPEG", *picture.size)
+
+
+def _add_classes(page, history, marks):
+    """How often each class is seen in real and in generated maps, in the latest count."""
+    counted = [tick for tick in history.ticks
+               if any(name.startswith("Classes/real/") for name in tick)]
+    if not counted:
+        return
+    real = {name.removeprefix("Classes/real/"): value for name, value in counted[-1].items()
+            if name.startswith("Classes/real/")}
+    names = sorted(real, key=real.get, reverse=True)
+    fake = [counted[-1].get(f"Classes/fake/{name}", 0) for name in names]
+    page.heading("Classes")
+    page.text(f"Per cent of the images that show each class, at kimg "
+              f"{counted[-1]['Progress/kimg']:g}.")
+    page.bars(names, {"real": [100 * real[name] for name in names],
+                      "generated": [100 * share for share in fake]}, "{:.1f}")
+    curve = series(history, "Classes/total_variation").get("", ([], []))
+    page.charts(_charts({"total variation distance of the proportions": {"distance": curve}},
+                        marks))
+
+
+def _add_growths(page, history):
+    """Scores and metrics before and after each growth in channels."""
+    if history.growths:
+        page.heading("Growths in channels")
+    for growth in history.growths:
+        names = list(growth["before"] | growth["after"])
+        page.text(f"to {_STAGES.get(growth['stage'], growth['stage'])} at kimg {growth['kimg']:g}")
+        page.table(["", "before", "after"],
+                   [[name, growth["before"].get(name, ""), growth["after"].get(name, "")]
+                    for name in names])
+
+
+def _add_options(page, options):
+    """The configuration; first what differs from the preset that differs least."""
+    options = _shown(options)
+    presets = {name: _shown(preset_config(name, {}).to_json()) for name in PRESETS}
+    changed = {name: [key for key in preset if options.get(key) != preset[key]]
+               for name, preset in presets.items()}
+    nearest = min(changed, key=lambda name: len(changed[name]))
+    page.heading("Configuration")
+    page.text(f"What differs from the preset {nearest}, the nearest one:")
+    page.table(["option", "value", nearest],
+               [[key, options.get(key, ""), presets[nearest][key]] for key in changed[nearest]])
+    page.text("Everything else:")
+    page.table(["option", "value"], [[key, value] for key, value in options.items()
+                                     if key not in changed[nearest]])
+
+
+def _shown(options):
+    """Options as the command line has them: tables as 8:128,32:64."""
+    return {name: ",".join(f"{key}:{part}" for key, part in value.items())
+            if isinstance(value, dict) else str(value) for name, value in options.items()}
+
+
+def main(argv):
+    """Write the page of a run directory anew."""
+    parser = util.argument_parser(__doc__, "  python -m training.page results/00000-rgb-modanet\n")
+    parser.add_argument("run", help="run directory")
+    run_dir = Path(parser.parse_args(argv).run)
+    write_page(run_dir, util.read_json(run_dir / OPTIONS))
+    print(run_dir / PAGE)
+    return 0
+
+
+if __name__ == "__main__":
+    util.run_main(main)
