@@ -38,6 +38,10 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_US
 _LINE_BYTES = 1 << 20
 
 
+class SharedError(UserError):
+    """A UserError that all workers raise at the same place: none has to tell the others."""
+
+
 def find_workers(workers, index, environment):
     """(addresses, own index) that the options or TF_CONFIG give, or (None, 0) where neither does.
 
@@ -104,21 +108,23 @@ def _check_addresses(addresses, option):
 class Link:
     """This process's connections with the other workers: the chief's with all, theirs with it.
 
-    Attributes: index, num_workers; stop_asked, whether any worker was asked to stop; tell, a
-    function that the one line about a lost worker goes to (stderr until it is set).
+    Attributes: index, num_workers; on_stop, a function that is called, in a thread, where another
+    worker was asked to stop (None: nothing is); tell, a function that the one line about a lost
+    worker goes to (stderr until it is set).
     """
 
     def __init__(self, addresses, index, sockets):
         """`sockets`: {worker: connected socket}. Made by `join`."""
         self.addresses, self.index, self.num_workers = addresses, index, len(addresses)
-        self.stop_asked = False
+        self.on_stop = None
         self.tell = lambda line: print(f"error: {line}", file=sys.stderr, flush=True)
         self._peers = {worker: _Peer(sock) for worker, sock in sockets.items()}
         self._leaving = threading.Lock()
         self._closing = False
-        for worker in self._peers:
-            threading.Thread(target=self._listen, args=(worker,), daemon=True,
-                             name=f"worker {worker}").start()
+        self._threads = [threading.Thread(target=self._listen, args=(worker,), daemon=True,
+                                          name=f"worker {worker}") for worker in self._peers]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def is_chief(self):
@@ -138,7 +144,6 @@ class Link:
 
         Sent by a thread: a signal's handler may interrupt the main one in the middle of a message.
         """
-        self.stop_asked = True
         threading.Thread(target=self._send_all, args=({"stop": True},), daemon=True).start()
 
     def close(self):
@@ -146,6 +151,8 @@ class Link:
         self.exchange("done")
         self._closing = True
         self._send_all({"bye": True})
+        for thread in self._threads:
+            thread.join()
 
     def fail(self, reason):
         """Tell the others why this worker leaves alone; they leave too."""
@@ -174,15 +181,18 @@ class Link:
             if "value" in message:
                 self._peers[worker].inbox.put(message["value"])
             elif "stop" in message:
-                self.stop_asked = True
                 if self.is_chief:
                     self._send_all(message, but=worker)
+                if self.on_stop:
+                    self.on_stop()
             elif "lost" in message:
                 self._lost(message["lost"])
             elif "bye" in message:
-                return
-        if not self._closing:
-            self._lost(f"{self._name(worker)} is lost")
+                break
+        else:
+            if not self._closing:
+                self._lost(f"{self._name(worker)} is lost")
+        self._peers[worker].close()
 
     def _lost(self, line):
         """Pass the news on, say it and leave. The first line counts; does not return."""
@@ -207,8 +217,14 @@ class _Peer:
 
     def send(self, message):
         """Send a message; one that cannot be sent is missed by whoever reads from this peer."""
-        with self._sending, contextlib.suppress(OSError):
+        with self._sending, contextlib.suppress(OSError):  # a closed one raises OSError too
             self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def close(self):
+        """Let go of the connection."""
+        with self._sending:
+            self._lines.close()
+            self._socket.close()
 
     def messages(self):
         """Yield messages until the connection ends."""
@@ -253,24 +269,35 @@ def _server(addresses, index):
 
 
 def _gather(addresses, index, facts, say, deadline, timeout_sec):
-    """The chief's side of `join`: {worker: socket}, once all have come with the same facts."""
-    sockets, problem = {}, None
+    """The chief's side of `join`: {worker: socket}, once all have come.
+
+    Only then facts are compared: whoever came later would find nobody to tell it the difference.
+    """
+    sockets, problems = {}, {}
     missing = set(range(1, len(addresses)))
     say(f"worker 0 of {len(addresses)}: waiting for {_names(addresses, missing)}")
     with _server(addresses, index) as listener:
-        while missing and not problem:
+        while missing:
             if not select.select([listener], [], [], max(deadline - time.monotonic(), 0))[0]:
-                problem = (f"{_names(addresses, missing)} did not come within {timeout_sec:.0f} "
-                           "seconds; start all workers, each with its own --worker-index")
+                problems = {0: f"{_names(addresses, missing)} did not come within "
+                               f"{timeout_sec:.0f} seconds; start all workers, each with its own "
+                               "--worker-index"}
                 break
             sock = listener.accept()[0]
-            worker, problem = _hello(sock, addresses, facts, sockets)
-            if worker is not None:
-                sockets[worker] = sock
-                missing.discard(worker)
+            worker, theirs = _hello(sock, addresses, sockets)
+            if worker is None:
+                sock.close()
+                continue
+            if worker in sockets:
+                sockets[worker].close()
+            sockets[worker], problems[worker] = sock, _difference(worker, theirs, facts)
+            missing.discard(worker)
+    problem = next((problems[w] for w in sorted(problems) if problems[w]), None)
     for sock in sockets.values():
         _say(sock, {"refused": problem} if problem else {"welcome": True})
     if problem:
+        for sock in sockets.values():
+            sock.close()
         raise UserError(problem)
     return sockets
 
@@ -279,22 +306,20 @@ def _names(addresses, workers):
     return ", ".join(f"worker {w} ({addresses[w]})" for w in sorted(workers))
 
 
-def _hello(sock, addresses, facts, sockets):
-    """(worker, or None where it cannot be one; why all must stop, or None) of a new connection."""
+def _hello(sock, addresses, sockets):
+    """(worker, its facts) of a new connection, or (None, None) where it cannot take part."""
     hello = _hear(sock, 5)
     if not isinstance(hello, dict) or not isinstance(hello.get("facts"), dict):
-        sock.close()  # no worker: someone who tries ports, or TensorFlow of a run that just ended
-        return None, None
+        return None, None  # someone who tries ports, or TensorFlow of a run that just ended
     worker = hello.get("worker")
-    if hello.get("workers") != addresses:
+    if hello.get("workers") != addresses or worker not in range(1, len(addresses)):
         problem = (f"worker {worker} was given other workers ({_listed(hello.get('workers'))}) "
                    f"than worker 0 ({_listed(addresses)}); give all the same list")
     elif worker in sockets and not _hung_up(sockets[worker]):
         problem = f"--worker-index={worker}: this worker is there already"
     else:
-        return worker, _difference(worker, hello["facts"], facts)
+        return worker, hello["facts"]
     _say(sock, {"refused": problem})
-    sock.close()
     return None, None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.util import UserError, one_line
-from dnnlib.workers import join
+from dnnlib.workers import SharedError, join
 
 
 def create_strategy(device, num_replicas, workers=None, worker_index=0, facts=None, say=print):
@@ -111,6 +111,9 @@ def working_together(strategy):
         yield
     except _MISSED as error:
         link.wait_for_loss(_missed(link, error.message))
+    except SharedError:
+        link.close()
+        raise
     except BaseException as error:
         link.fail(one_line(error))
         raise
