@@ -103,11 +103,10 @@ def test_minibatch_stddev_features_by_hand(rng, group_size, num_features):
             np.testing.assert_allclose(y[i, ..., 6 + f], expected, rtol=1e-5)
 
 
-def test_equalised_weight():
-    """he_std = gain / sqrt(fan_in), times lrmul; fan_in of dense and convolutional weights."""
-    weight = ops.equalised_weight(tf.ones([3, 3, 4, 7]), gain=1, lrmul=0.5)
-    np.testing.assert_allclose(weight, 0.5 / 6, rtol=1e-6)
-    np.testing.assert_allclose(ops.equalised_weight(tf.ones([8, 5])), 0.5, rtol=1e-6)
+def test_he_std():
+    """gain / sqrt(fan_in) of dense and convolutional weights."""
+    np.testing.assert_allclose(ops.he_std([3, 3, 4, 7], gain=1), 1 / 6, rtol=1e-6)
+    np.testing.assert_allclose(ops.he_std([8, 5]), 0.5, rtol=1e-6)
 
 
 def test_instance_norm_is_computed_in_float32(rng):

@@ -113,6 +113,7 @@ class _GrowingNetwork(Network):
         return kept[scope]
 
     def _weight(self, scope):
+        """The weight in use: stored * lrmul * he_std (ProGAN, section 4.1)."""
         return self._made(scope, lambda stored, scale: stored * scale)
 
     def _dense(self, scope, x):

@@ -25,11 +25,6 @@ def he_std(shape, gain=HE_GAIN):
     return gain / np.sqrt(np.prod(shape[:-1]))
 
 
-def equalised_weight(stored, gain=HE_GAIN, lrmul=1.0):
-    """Stored weight -> weight in use: stored * lrmul * he_std (ProGAN, section 4.1)."""
-    return stored * np.float32(lrmul * he_std(stored.shape, gain))
-
-
 def dense(x, weight):
     """x [minibatch, in] @ weight [in, out]."""
     return tf.matmul(x, weight)
