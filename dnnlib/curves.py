@@ -12,8 +12,9 @@ MAX_POINTS = 600  # of a curve; more than the chart has pixels to tell apart
 LOG_RATIO = 30  # positive values that differ by more are drawn on a logarithmic scale
 HUGE = 1e300  # beyond it counts as not finite: the axis could not be computed
 COLOURS = ("#3465a4", "#e57c23", "#4e9a06", "#75507b", "#c4a000", "#a40000")
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 240, 64, 12, 20, 34
-_LETTER = 6.5  # about the width of a letter of 11 px
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 250, 64, 12, 32, 34
+_LETTER = 7  # about the width of a letter of 12 px
+_MARK_ROWS = (26, 12)  # heights of the marks' texts
 
 
 @dataclass
@@ -130,8 +131,8 @@ class Plane:
                    f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{value:.6g}</text>')
 
     def marks(self, marks):
-        """Vertical lines; a text that would cover another one is only a title of its line."""
-        free = _LEFT
+        """Vertical lines; a text that has no room in two rows is only a title of its line."""
+        free = dict.fromkeys(_MARK_ROWS, _LEFT)
         for mark in marks:
             if not self.x[0] <= mark.x <= self.x[1]:
                 continue
@@ -141,9 +142,10 @@ class Plane:
                    f'y2="{_HEIGHT - _BOTTOM}"><title>{text}</title></line>')
             width = _LETTER * len(mark.text)
             start = min(x, _WIDTH - _RIGHT - width)
-            if start >= free:
-                yield f'<text class="{mark.kind}" x="{start:.1f}" y="{_TOP - 8}">{text}</text>'
-                free = start + width + _LETTER
+            row = next((row for row in _MARK_ROWS if start >= free[row]), None)
+            if row:
+                yield f'<text class="{mark.kind}" x="{start:.1f}" y="{row}">{text}</text>'
+                free[row] = start + width + _LETTER
 
 
 def _curve(plane, name, x, y, colour):

@@ -35,11 +35,13 @@ figcaption { color: #555; font-size: 13px; }
 """
 # Only in pages that have them.
 _LINES_STYLE = """\
-.charts { display: flex; flex-wrap: wrap; gap: 0 2%; }
-.charts figure { flex: 1 1 440px; max-width: 640px; margin: 0.6em 0; min-width: 0; }
+.charts { display: grid; gap: 0.6em 2%;
+          grid-template-columns: repeat(auto-fill, minmax(min(440px, 100%), 1fr)); }
+.charts figure { margin: 0; min-width: 0; display: flex; flex-direction: column;
+                 justify-content: space-between; }
 .charts figcaption { color: #1a1a1a; } .charts .legend { margin: 0; }
 .charts .legend span { margin-right: 1em; overflow-wrap: anywhere; }
-svg.lines { width: 100%; height: auto; } svg.lines text { font-size: 11px; fill: #555; }
+svg.lines { width: 100%; height: auto; } svg.lines text { font-size: 12px; fill: #555; }
 svg.lines polyline { fill: none; stroke-width: 1.5; stroke-linejoin: round; }
 svg.lines line.rule { stroke: #e4e4e4; } svg.lines line.mark { stroke: #c8c8c8; }
 svg.lines line.growth { stroke: #75507b; } svg.lines text.growth { fill: #75507b; }

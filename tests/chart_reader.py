@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 520, 240, 64, 12, 20, 34  # of a chart and its margins
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 520, 250, 64, 12, 32, 34  # of a chart and its margins
 VOID = {"meta", "img", "rect", "line", "circle", "polyline", "input"}
 
 

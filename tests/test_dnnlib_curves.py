@@ -64,14 +64,15 @@ def test_thinning_keeps_peaks_gaps_and_the_end(rng):
 
 
 def test_marks_lie_where_they_should_and_their_texts_apart():
-    marks = [Mark(1, "16"), Mark(1.01, "32"), Mark(5, "classes", "growth"), Mark(99, "outside")]
+    marks = [Mark(1, "16"), Mark(1.01, "32"), Mark(1.02, "64"), Mark(5, "classes", "growth"),
+             Mark(99, "outside")]
     reader = read({"a": (X, X)}, marks)
-    assert [kind for kind, _ in reader.charts["t"]["marks"]] == ["mark", "mark", "growth"]
+    assert [kind for kind, _ in reader.charts["t"]["marks"]] == ["mark"] * 3 + ["growth"]
     places = [(px - 64) / (520 - 76) * 7 for _, px in reader.charts["t"]["marks"]]
-    np.testing.assert_allclose(places, [1, 1.01, 5], atol=1e-3)
+    np.testing.assert_allclose(places, [1, 1.01, 1.02, 5], atol=1e-2)
     shown = re.findall(r'<text class="\w+" [^>]*>(\w+)</text>', Chart(
         "t", "kimg", {"a": (X, X)}, marks).svg())
-    assert shown[:2] == ["16", "classes"]  # 32 would cover 16: the title of its line tells it
+    assert shown[:3] == ["16", "32", "classes"]  # 64 would cover them: its line's title tells it
 
 
 def test_axes_have_round_numbers_within():

@@ -13,7 +13,7 @@ SCRIPTS = {"train", "generate", "run_metrics", "dataset_tool", "judged", "benchm
 WITHOUT_TENSORFLOW = [
     "dnnlib.util", "dnnlib.registry", "dnnlib.channels", "dnnlib.pictures",
     "training.config", "training.critics", "training.schedule", "training.forms",
-    "training.operations",
+    "training.operations", "training.page", "training.plan", "training.pace", "training.live",
     "dataprep.annotations", "dataprep.pyramid", "dataprep.writer",
     "metrics.metric_base", "metrics.frechet_inception_distance",
     "metrics.kernel_inception_distance", "metrics.inception_score", "metrics.precision_recall",

@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass, field
 
 STATS = "stats.jsonl"
+OPTIONS = "training_options.json"
+FINAL = "network-final.safetensors"
 
 
 @dataclass

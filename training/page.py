@@ -15,11 +15,10 @@ from PIL import Image
 from dnnlib import html, pictures, util
 from dnnlib.curves import Chart, Mark
 from training.config import PRESETS, preset_config
-from training.history import read_history
-from training.runs import FINAL, OPTIONS
+from training.history import FINAL, OPTIONS, read_history
 
 PAGE = "index.html"
-MAX_GRIDS = 40
+MAX_GRIDS, MAX_GRID_BYTES = 40, 6_000_000  # of all grids of fakes; a third more as text
 THUMBNAIL_WIDTH = 1024
 THUMBNAILS = "thumbnails"  # the page's small copies of the grids, so that none is made twice
 _GRID_NAME = re.compile(r"fakes(\d+(?:\.\d+)?)\.png")
@@ -106,13 +105,11 @@ def _charts(groups, marks):
 
 
 def _metric_charts(history, run_dir, marks):
-    """A chart for every metric, its deviation and what run_metrics.py found beside it."""
-    groups = {}
-    for name, curve in series(history, "Metrics/").items():
-        groups.setdefault(name.removesuffix("_std"), {})[name] = curve
+    """A chart for every metric, with what run_metrics.py found."""
+    groups = {name: {name: curve} for name, curve in series(history, "Metrics/").items()}
     for path in sorted(run_dir.glob("metric-*.jsonl")):
         for name, curves in _measured(path).items():
-            groups.setdefault(name.removesuffix("_std"), {}).update(curves)
+            groups.setdefault(name, {}).update(curves)
     return _charts(groups, marks)
 
 
@@ -159,12 +156,12 @@ def _add_grids(page, run_dir, history):
     """The grids of fakes behind a slider, the latest in view; then those of reals."""
     grids = list_grids(run_dir)
     if grids:
-        chosen = evenly(grids, MAX_GRIDS)
+        shown = _shown_grids(grids)
         page.heading("Grids")
-        page.text(f"{len(chosen)} of {len(grids)} grids, photo beside map where there are maps, of "
+        page.text(f"{len(shown)} of {len(grids)} grids, photo beside map where there are maps, of "
                   "Gs without truncation; full size in the files named below each.")
-        page.slider("time", [(thumbnail(path), _grid_caption(path, kimg, history))
-                             for kimg, path in chosen])
+        page.slider("time", [(encoded, _grid_caption(path, kimg, history))
+                             for encoded, kimg, path in shown])
     for path in sorted(run_dir.glob("reals*.png")):
         encoded = thumbnail(path)
         page.figure(encoded, f"real images, {path.name}")
@@ -175,6 +172,15 @@ def list_grids(run_dir):
     found = [(match, path) for path in run_dir.iterdir()
              if (match := _GRID_NAME.fullmatch(path.name))]
     return sorted((float(match[1]), path) for match, path in found)
+
+
+def _shown_grids(grids):
+    """[(Encoded, kimg, path)] of as many grids, evenly spaced, as the page has room for."""
+    shown = [(thumbnail(path), kimg, path) for kimg, path in evenly(grids, MAX_GRIDS)]
+    size = sum(len(encoded.content) for encoded, _, _ in shown)
+    if size <= MAX_GRID_BYTES:
+        return shown
+    return evenly(shown, max(int(len(shown) * MAX_GRID_BYTES / size), 2))
 
 
 def evenly(items, limit):
