@@ -26,21 +26,20 @@ class Pass:
 
     Attributes:
         hidden, first, last: for hidden layers, FromRGB and the last dense layer.
-        blur: for blurs, which have no weights. makings: 4x4 kernels made or differentiated.
+        blur: for blurs, which have no weights.
     """
 
     hidden: int
     first: int
     last: int
     blur: int
-    makings: int
 
 
 # Forward; by the image and, of that, by the score's gradient and by the weight; and by input and
 # weight as in any pass. FromRGB's input and the ones that Dense1's gradient starts from are given.
-PENALISED = Pass(hidden=6, first=5, last=5, blur=4, makings=2)
-SCORED = Pass(hidden=3, first=2, last=3, blur=2, makings=2)  # forward, by input, by weight
-OF_G_STEP = Pass(hidden=2, first=2, last=2, blur=2, makings=1)  # forward, by input
+PENALISED = Pass(hidden=6, first=5, last=5, blur=4)
+SCORED = Pass(hidden=3, first=2, last=3, blur=2)  # forward, by input, by weight
+OF_G_STEP = Pass(hidden=2, first=2, last=2, blur=2)  # forward, by input
 
 
 @dataclass(frozen=True)
@@ -165,20 +164,19 @@ def turn_operations(config, critic, stage, fused=use_fused):
     """
     place = dict(resolution=stage.resolution, fading=stage.fade > 0, fused=fused)
     mappings = 2 if config.style_mixing_prob else 1
-    total = kernels = 0
+    G = synthesis_layers(config, stage.channels, **place)
+    D = critic_layers(config, critic.channels, **place)
+    total = 0
     for i, layer in enumerate(mapping_layers(config)):
         total += mappings * layer.macs * (4 if i else 3)  # latents have no gradient
-    for layer in synthesis_layers(config, stage.channels, **place):
-        # Forward in the D step; forward, by input and by weight in the G step.
-        total += 4 * layer.macs + 3 * layer.blur_macs
-        kernels += 3 * layer.kernel_macs
-    layers = critic_layers(config, critic.channels, **place)
+    # G: forward in the D step; forward, by input and by weight in the G step.
+    total += sum(4 * layer.macs + 3 * layer.blur_macs for layer in G)
     for share, critic_pass in critic_passes(config):
-        for layer in layers:
-            total += share * (_times(critic_pass, layer, layers) * layer.macs
-                              + critic_pass.blur * layer.blur_macs)
-            kernels += share * critic_pass.makings * layer.kernel_macs
-    return total + kernels / stage.minibatch
+        total += share * sum(_times(critic_pass, layer, D) * layer.macs
+                             + critic_pass.blur * layer.blur_macs for layer in D)
+    # Made once in either step; differentiated once.
+    makings = 3 * sum(layer.kernel_macs for layer in G + D)
+    return total + makings / stage.minibatch
 
 
 def _times(critic_pass, layer, layers):

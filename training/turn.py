@@ -84,6 +84,10 @@ class Turn:
         self._track_dlatents(dlatents)
         self.D_opt.apply(self.strategy, grads, finite_D, lrate)
         self._average()
+        # Everything random in the G step now waits for D's gradients; else G's forward pass would
+        # run beside the D step, and the memory of both be held at once.
+        with tf.control_dependencies([finite_D]):
+            step = tf.identity(step)
         grads, dlatents, finite_G, report_G = self.strategy.run(self._g_gradients, (step, fade))
         finite_G = self._one(finite_G)
         self._track_dlatents(dlatents)
