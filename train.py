@@ -56,7 +56,7 @@ def main(argv):
         check_start(header, config, dataset.classes, dataset.label_size)
     if options.dry_run:
         print(describe_plan(config, dataset, first_stage, num_replicas,
-                            measured_rate(options.device)))
+                            measured_rate(options.device), options.keep))
         return 0
     strategy = create_strategy(options.device, options.gpus, workers, index, worker_facts(
         config, dataset, options, header))
@@ -82,6 +82,11 @@ def parse_options(argv):
     parser.add_argument("--run", metavar="DIR",
                         help="run directory to make or continue (default: continue the newest "
                         "unfinished run with the same options, else make a new one)")
+    parser.add_argument("--override", action="store_true",
+                        help="continue --run with these options although it was started with "
+                        "others; what makes the networks and their growth cannot change")
+    parser.add_argument("--keep", type=positive_int, default=2, metavar="N",
+                        help="training states that stay in the run directory")
     parser.add_argument("--init-from", metavar="SNAPSHOT",
                         help="snapshot, run directory or run number of an RGB (or later) stage "
                         "to begin the next stage from")
@@ -111,6 +116,13 @@ def add_field(group, f):
     group.add_argument(flag, type=kind, default=None, help=text, choices=f.metadata.get("choices"),
                        metavar=f.metadata.get("metavar")
                        or (None if "choices" in f.metadata else "N"))
+
+
+def positive_int(text):
+    """A number from 1 upwards, else argparse.ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 upwards")
+    return int(text)
 
 
 def parse_table(text):
@@ -156,15 +168,16 @@ def train(config, dataset, strategy, options, origin):
     import tensorflow as tf
 
     from dnnlib.tflib.distribute import everyones, is_chief
-    from training.runs import find_run, make_run
+    from training.runs import find_run, make_run, take_over
     from training.snapshots import list_states, load_snapshot
     from training.state import state_from_snapshot
     from training.training_loop import Training
+    from training.watch import end_if_stuck
 
     record = {**config.to_json(), "init_from": options.init_from, "data_digest": dataset.digest}
     run_dir, has_state, first_state = None, False, None
     if is_chief(strategy):
-        run_dir = find_run(options.run, options.results, record)
+        run_dir = find_run(options.run, options.results, record, options.override)
         has_state = bool(run_dir and list_states(run_dir))
     if origin and not everyones(strategy, has_state)[0]:
         with strategy.scope():
@@ -174,8 +187,11 @@ def train(config, dataset, strategy, options, origin):
         description = f"{config.variant}-{dataset.name}-{config.resolution}"
         run_dir = make_run(options.run, options.results, description, record)
     with chiefs_run(strategy, run_dir) as (run_dir, log):
+        if options.override and is_chief(strategy):
+            take_over(run_dir, record, log)
         evaluate = make_evaluate(config, dataset, options, log) if is_chief(strategy) else None
-        training = Training(config, run_dir, strategy, dataset, evaluate, first_state, log)
+        training = Training(config, run_dir, strategy, dataset, evaluate, first_state, log,
+                            options.keep)
         del first_state  # or its networks would stay on the device after the growth
         try:
             finished = training.run()
@@ -186,7 +202,10 @@ def train(config, dataset, strategy, options, origin):
         label = " --label=0" if dataset.label_size else ""
         log.info(f"finished. Next: python generate.py --network={run_dir} --seeds=0-35{label}; "
                  f"python run_metrics.py --network={run_dir} --metrics=fid50k")
-    return 0 if finished else 130
+        return 0
+    status = 128 + training.stop_signal
+    end_if_stuck(status)
+    return status
 
 
 @contextlib.contextmanager

@@ -203,11 +203,30 @@ def start_log(name, path=None):
     logger.setLevel(logging.INFO)
     handlers = [logging.StreamHandler(sys.stdout)]
     if path is not None:
-        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+        handlers.append(_LogFile(path, encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
     return logger
+
+
+class _LogFile(logging.FileHandler):
+    """A log's file. Where it cannot be written (a full disk), one line says so and work goes on: it
+    is no reason to lose what is being logged."""
+
+    told = False
+
+    def handleError(self, record):
+        """Instead of a traceback for every line."""
+        if not self.told:
+            self.told = True
+            print(f"warning: {self.baseFilename} cannot be written "
+                  f"({one_line(sys.exc_info()[1])})", file=sys.stderr)
+
+    def close(self):
+        """What is still in the buffer is tried once more."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def format_time(seconds):

@@ -4,6 +4,18 @@ import tensorflow as tf
 
 from dnnlib.channels import NUM_COLOURS
 from dnnlib.tflib import ops
+from training.dataset import TrainingStream
+
+
+def reals_stream(config, resolution, num_channels, minibatch, seed, start_nimg=0,
+                 with_untagged=False, rows=None):
+    """The TrainingStream of a TrainingConfig's data; the image critic's takes the untagged photos
+    in."""
+    directories = [config.data]
+    if with_untagged and config.untagged:
+        directories.append(config.untagged)
+    return TrainingStream(directories, resolution=resolution, num_channels=num_channels,
+                          minibatch=minibatch, seed=seed, start_nimg=start_nimg, rows=rows)
 
 
 def adjust_dynamic_range(x, drange_in, drange_out):

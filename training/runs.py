@@ -1,43 +1,93 @@
-"""Run directories: which one a command continues, and that one process at a time works in it."""
+"""Run directories: which one a command continues, what a continued one is cleared of, and why one
+cannot go on."""
 
+import contextlib
+import errno
+import os
 from pathlib import Path
+
+import tensorflow as tf
 
 from dnnlib import util
 from dnnlib.util import UserError
-from training.config import TrainingConfig
+from training.config import TrainingConfig, as_option
+from training.history import STATS
+from training.snapshots import list_states, remove_states_of_skips
+from training.state import NETWORK_OPTIONS
 
 OPTIONS = "training_options.json"
 FINAL = "network-final.safetensors"
+GIVEN_UP = "nonfinite.json"
+# What a training cannot change on its way: its networks, and where it stands in the schedule.
+FIXED = {"variant", "initial_resolution", "hold_kimg", "fade_kimg", "init_from", "data_digest",
+         *NETWORK_OPTIONS}
+_OWN_FILES = ("training-state-", "network-", "nonfinite", "best.json", "fakes", "reals", "index")
 
 
-def find_run(run, results_dir, record):
+def find_run(run, results_dir, record, override=False):
     """The directory that a training with the options `record` continues, or None.
 
     Args:
         run: the directory asked for, or None: then the newest unfinished run of `results_dir` that
             was started with the same options.
+        override: go on although options differ.
 
-    Raises UserError where `run` was started with other options, listing the differences.
+    Raises UserError where `run` was started with other options, listing the differences (with
+    `override`, those that cannot change), and where the same options would lead a run that was
+    given up to the same end.
     """
-    record = _complete(_as_json(record))
     if run is None:
-        for path in reversed(util.list_runs(results_dir)):
-            if not (path / FINAL).is_file() and (path / OPTIONS).is_file() \
-                    and _stored_options(path / OPTIONS) == record:
-                return path
+        if override:
+            raise UserError("--override: needs --run, the run directory to continue with other "
+                            "options")
+        run = _newest_alike(results_dir, _complete(_as_json(record)))
+        if run is None:
+            return None
+    changes = changed_options(run, record)
+    if changes is None:
         return None
+    told = "; ".join(changes.values())
+    if changes and not override:
+        raise UserError(f"{run} was started with other options ({told}); give the same ones to "
+                        "continue it, --override to go on with the new ones, or another --run")
+    fixed = [changes[name] for name in changes if name in FIXED]
+    if fixed:
+        raise UserError(f"{run}: --override cannot change these ({'; '.join(fixed)}); give them as "
+                        "they were, or another --run")
+    if (Path(run) / GIVEN_UP).is_file() and not override:
+        raise UserError(given_up_line(run))
+    return Path(run)
+
+
+def _newest_alike(results_dir, record):
+    for path in reversed(util.list_runs(results_dir)):
+        if not (path / FINAL).is_file() and (path / OPTIONS).is_file() \
+                and _stored_options(path / OPTIONS) == record:
+            return path
+    return None
+
+
+def changed_options(run, record):
+    """{name: 'name: old there, new now'} of options that differ; None where `run` has none stored.
+
+    Raises UserError where they are damaged.
+    """
     stored = Path(run) / OPTIONS
     if not stored.is_file():
         return None
-    old = _stored_options(stored)
+    old, new = _stored_options(stored), _complete(_as_json(record))
     if old is None:
         raise UserError(f"{stored}: damaged: not a set of options; give another --run")
-    differences = [f"{key}: {old.get(key)} there, {record.get(key)} now"
-                   for key in sorted(old.keys() | record.keys()) if old.get(key) != record.get(key)]
-    if differences:
-        raise UserError(f"{run} was started with other options ({'; '.join(differences)}); give "
-                        "the same ones to continue it, or another --run")
-    return Path(run)
+    return {key: f"{key}: {old.get(key)} there, {new.get(key)} now"
+            for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)}
+
+
+def take_over(run_dir, record, log):
+    """Go on with other options than a run was started with: they are its options from now on."""
+    for change in (changed_options(run_dir, record) or {}).values():
+        log.info(f"going on with other options: {change}")
+    util.write_json(run_dir / OPTIONS, record)
+    (run_dir / GIVEN_UP).unlink(missing_ok=True)
 
 
 def make_run(run, results_dir, description, record):
@@ -49,6 +99,89 @@ def make_run(run, results_dir, description, record):
         path.mkdir(parents=True, exist_ok=True)
     util.write_json(path / OPTIONS, record)
     return path
+
+
+def tidy(run_dir, told_bytes):
+    """Take away what a killed process left: unfinished files of its own, and lines of stats.jsonl
+    of what will be done and told again.
+
+    told_bytes: length of stats.jsonl when the state was saved; None leaves it.
+    """
+    for path in Path(run_dir).glob(".*.tmp"):
+        if path.name[1:].startswith(_OWN_FILES):
+            path.unlink()
+    if told_bytes is not None and stats_bytes(run_dir) > told_bytes:
+        os.truncate(Path(run_dir) / STATS, told_bytes)
+
+
+def moment_name(cur_nimg, tick_nimg, tick_kimg):
+    """kimg for the names of a tick's files: whole as in the official release; with thousandths in
+    short ticks, and where the tick before, which ended at tick_nimg, has the whole number."""
+    whole = tick_kimg >= 1 and cur_nimg // 1000 != tick_nimg // 1000
+    return f"{cur_nimg // 1000:06d}" + ("" if whole else f".{cur_nimg % 1000:03d}")
+
+
+def stats_bytes(run_dir):
+    """Length of stats.jsonl; 0 where there is none."""
+    path = Path(run_dir) / STATS
+    return path.stat().st_size if path.is_file() else 0
+
+
+@contextlib.contextmanager
+def disk_full_told(run_dir):
+    """Where a full disk ends what is done inside: a UserError that says what is left to go on from.
+
+    TensorFlow's writers report it as exhausted resources, as they do a device's memory.
+    """
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        if not _is_disk_full(error):
+            raise
+        states = list_states(run_dir)
+        left = (f"the last good training state is whole ({states[-1].name})" if states
+                else "no training state was written yet")
+        raise UserError(f"the disk of {run_dir} is full ({util.one_line(error)[:200]}); {left}: "
+                        "make room and run the same command to continue; --keep=1 and fewer "
+                        "snapshots (--network-ticks) need less") from None
+
+
+def _is_disk_full(error):
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT,
+                                                                errno.EFBIG))
+
+
+def mark_given_up(run_dir, config, progress, snapshot):
+    """Note that a run was given up, so that the same command does not lead there again unseen.
+
+    Training states from while updates were skipped are removed. `snapshot`: name of the file with
+    the networks as they are.
+    """
+    advice = [f"a lower --lrate ({_table(config.lrate)} now)",
+              f"a higher --r1-gamma ({config.r1_gamma:g} now)"]
+    if getattr(config, "precision", "fp32") != "fp32":
+        advice.append(as_option("precision", "fp32"))
+    util.write_json(run_dir / GIVEN_UP, {
+        "kimg": progress.cur_nimg / 1000, "skipped": progress.skipped_in_a_row,
+        "snapshot": snapshot, "good_kimg": remove_states_of_skips(run_dir),
+        "try": ", ".join(advice)})
+
+
+def given_up_line(run_dir):
+    """One line on why a run was given up and what to try."""
+    told = util.read_json(Path(run_dir) / GIVEN_UP)
+    begin = (f"from kimg {told['good_kimg']:.3f}" if told["good_kimg"] is not None
+             else "from the beginning")
+    return (f"{run_dir} was given up at kimg {told['kimg']:.3f}: {told['skipped']} updates in a "
+            "row had to be skipped, since losses or gradients were not finite; the same options "
+            f"lead there again. Try {told['try']}, with --run={run_dir} --override, which goes on "
+            f"{begin}; the networks of the end are in {told['snapshot']}")
+
+
+def _table(values):
+    return ",".join(f"{key}:{value}" for key, value in values.items())
 
 
 def _stored_options(path):

@@ -1,4 +1,4 @@
-"""Files of a run: network snapshots, the training state, grids and the best snapshot so far.
+"""Files of a run: network snapshots, the training state and the best snapshot so far.
 
 There is one container: a safetensors file with a JSON header and arrays named `<group>/<name>`. A
 network snapshot has a group for G, Gs and every critic's D; the training state is the same with
@@ -7,6 +7,7 @@ file is found out. Pickles of the official release are read in the same form (tr
 as data: nothing is ever unpickled.
 """
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -60,8 +61,14 @@ def save_container(path, header, groups):
               for group, values in groups.items() for name, value in values.items()}
     header = {**header, "format_version": FORMAT_VERSION,
               "digests": {group: arrays_digest(values) for group, values in groups.items()}}
+    text = json.dumps(header)
+    metadata = {"header": text, "header_sha256": _sha256(text)}
     # As bytes, since the library's own files are readable by their owner alone.
-    util.atomic_write(path, save(arrays, metadata={"header": json.dumps(header)}))
+    util.atomic_write(path, save(arrays, metadata=metadata))
+
+
+def _sha256(text):
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_header(path):
@@ -85,9 +92,11 @@ def load_container(path):
 
     Raises UserError for a missing, damaged or foreign file.
     """
-    if _is_official(path):
-        return official.read(path)
+    return official.read(path) if _is_official(path) else _load_own(path)
 
+
+def _load_own(path):
+    """As `load_container`, of a container."""
     def read(file, header):
         groups = {group: {} for group in header["digests"]}
         for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
@@ -114,15 +123,20 @@ def _open_container(path, read):
         raise UserError(f"{path}: no such snapshot")
     try:
         with safe_open(str(path), framework="np") as file:
-            header = json.loads((file.metadata() or {}).get("header", "null"))
-            if not isinstance(header, dict) or "digests" not in header:
+            metadata = file.metadata() or {}
+            text = metadata.get("header", "null")
+            # Files of before the header's digest have none.
+            if metadata.get("header_sha256", _sha256(text)) != _sha256(text):
+                raise ValueError("the header does not match its digest")
+            header = json.loads(text)
+            if not isinstance(header, dict) or not isinstance(header.get("digests"), dict):
                 raise UserError(f"{path}: a safetensors file, but not one of this program's "
                                 "snapshots")
             if header.get("format_version") != FORMAT_VERSION:
                 raise UserError(f"{path}: snapshot format {header.get('format_version')}; this "
                                 f"program reads format {FORMAT_VERSION}")
             return read(file, header)
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise UserError(f"{path}: damaged or not a snapshot ({util.one_line(error)})") from None
 
 
@@ -195,7 +209,7 @@ def best_snapshot(run_dir):
         path = Path(run_dir) / best["snapshot"]
         if path.is_file():
             return path
-    snapshots = sorted(Path(run_dir).glob("network-snapshot-*.safetensors"))
+    snapshots = sorted(Path(run_dir).glob("network-snapshot-*.safetensors"), key=_kimg_in_name)
     final = Path(run_dir) / "network-final.safetensors"
     if final.is_file():
         return final
@@ -204,8 +218,18 @@ def best_snapshot(run_dir):
     return snapshots[-1]
 
 
+def _kimg_in_name(path):
+    """(kimg, name): 000012 comes before 000012.500, which it would not as text."""
+    found = re.search(r"\d+(?:\.\d+)?", path.name)
+    return float(found[0]) if found else 0.0, path.name
+
+
 def save_state(run_dir, networks, optimizers, progress, keep=2):
-    """Write `training-state-<nimg>` and remove all but the newest `keep`."""
+    """Write `training-state-<nimg>` and keep the newest `keep` up to it.
+
+    Later ones are removed: damaged, or of a future that was given up. While updates are being
+    skipped (progress["skipped_in_a_row"]) none is removed, lest only such states be left.
+    """
     groups = {name: network.get_arrays() for name, network in networks.items()}
     groups |= {f"opt_{name}": optimizer.get_arrays() for name, optimizer in optimizers.items()}
     header = {"kind": "state", "progress": progress,
@@ -213,27 +237,60 @@ def save_state(run_dir, networks, optimizers, progress, keep=2):
                            for name, network in networks.items()}}
     path = Path(run_dir) / f"training-state-{progress['cur_nimg']:09d}.safetensors"
     save_container(path, header, groups)
-    for old in list_states(run_dir)[:-keep]:
-        old.unlink()
+    if progress["skipped_in_a_row"]:
+        return
+    states = list_states(run_dir)
+    place = states.index(path) + 1
+    for other in states[:max(place - keep, 0)] + states[place:]:
+        other.unlink()
 
 
 def list_states(run_dir):
     """Training states of a run, oldest first."""
-    return sorted(p for p in Path(run_dir).iterdir() if STATE_PATTERN.fullmatch(p.name))
+    states = [p for p in Path(run_dir).iterdir() if STATE_PATTERN.fullmatch(p.name)]
+    return sorted(states, key=_kimg_in_name)
 
 
 def load_newest_state(run_dir, log):
     """(header, groups) of the newest undamaged training state, or None where there is none.
 
-    A damaged one is reported through `log` and the one before is used; if all are damaged the last
-    one's UserError is raised.
+    A damaged one is reported through `log` and the one before is used. Raises UserError where all
+    are damaged.
     """
     states = list_states(run_dir)
-    for i, path in enumerate(reversed(states)):
+    for path in reversed(states):
         try:
-            return load_container(path)
+            return _load_state(path)
         except UserError as error:
-            if i == len(states) - 1:
-                raise
-            log.info(f"{error}; falling back to the state before")
+            log.info(f"warning: {error}; going back to the state before")
+    if states:
+        raise UserError(f"{run_dir}: none of its {len(states)} training states is whole; bring one "
+                        "back from a copy, or delete them all to begin this run anew")
     return None
+
+
+def _load_state(path):
+    """(header, groups) of a training state. Raises UserError where it is damaged or another file.
+    """
+    header, groups = _load_own(path)
+    networks, progress = header.get("networks"), header.get("progress")
+    if header.get("kind") != "state" or not isinstance(networks, dict) or not isinstance(
+            progress, dict):
+        raise UserError(f"{path}: damaged: not a training state")
+    missing = {*networks, *(f"opt_{name}" for name in networks if name != "Gs")} - set(groups)
+    if missing:
+        raise UserError(f"{path}: damaged: without {', '.join(sorted(missing))}")
+    return header, groups
+
+
+def remove_states_of_skips(run_dir):
+    """Remove the training states that were made while updates were being skipped; returns the kimg
+    of the newest one left, or None."""
+    kimg = None
+    for path in list_states(run_dir):
+        progress = _open_container(path, lambda file, header: header["progress"])
+        if progress.get("skipped_in_a_row"):
+            path.unlink()
+        else:
+            kimg = progress["cur_nimg"] / 1000
+    return kimg

@@ -1,6 +1,6 @@
 """What changes during training (networks, optimizers, counters): birth, growth and return."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 from dnnlib.tflib.network import build, full_config
 from dnnlib.tflib.optimizer import Adam
@@ -20,10 +20,16 @@ class Progress:
         first_stage, ended_nimg: where the schedule began and the nimg at which stages ended.
         stage: name of the stage that the networks are in.
         optimizer_phase: Adam starts afresh whenever this changes.
+        look_nimg: where the schedule was last looked at. look_turns: turns since; a training that
+            was stopped between two looks does the rest of them before it looks again.
         stream_nimg: {critic: images that its stream has handed out}.
         best_value: best selection metric in the final stage; stage_best, evaluations_since_best:
             for `patience`.
-        tick_nimg: where the tick at hand began.
+        tick_nimg: where the tick at hand began. pending: what a tick that is over, but not told
+            yet, has to say (a dict), else None.
+        scores: the newest metrics {name: value}, computed at scores_nimg.
+        stats_bytes: length of stats.jsonl; None in states of before this was noted.
+        skipped_in_a_row: the most updates in a row that an optimizer has skipped just now.
         elapsed_sec: time spent in all runs of this training together.
         num_threads: of the process that made this state; another number changes the last bits.
     """
@@ -34,12 +40,19 @@ class Progress:
     step: int = 0
     tick: int = 0
     tick_nimg: int = 0
+    look_nimg: int = 0
+    look_turns: int = 0
+    pending: dict | None = None
     ended_nimg: list = field(default_factory=list)
     optimizer_phase: list | None = None
     stream_nimg: dict = field(default_factory=dict)
     best_value: float | None = None
     stage_best: float | None = None
     evaluations_since_best: int = 0
+    scores: dict = field(default_factory=dict)
+    scores_nimg: int | None = None
+    stats_bytes: int | None = None
+    skipped_in_a_row: int = 0
     elapsed_sec: float = 0.0
     num_threads: int = 0
 
@@ -57,24 +70,29 @@ class TrainingState:
     progress: Progress
 
 
+_SHARED = ("resolution", "fmap_base", "fmap_decay", "fmap_max", "nonlinearity", "use_wscale",
+           "blur")
+_G = ("latent_size", "mapping_layers", "mapping_lrmul", "normalize_latents", "use_styles",
+      "use_noise", "const_input", "use_pixel_norm", "use_instance_norm")
+_D = ("mbstd_group_size", "mbstd_num_features")
+NETWORK_OPTIONS = _SHARED + _G + _D  # fields of TrainingConfig that make networks what they are
+
+
 def network_configs(config, num_channels=3, label_size=0):
     """{'G': keywords of G_style, 'D': keywords of D_basic} but for their seeds.
 
     The one place where TrainingConfig's options become networks; w is as long as z.
     """
-    def options(*names):
+    def options(names):
         return {name: getattr(config, name) for name in names}
 
-    shared = {"num_channels": num_channels, "label_size": label_size, **options(
-        "resolution", "fmap_base", "fmap_decay", "fmap_max", "nonlinearity", "use_wscale", "blur")}
-    G = options("latent_size", "mapping_layers", "mapping_lrmul", "normalize_latents", "use_styles",
-                "use_noise", "const_input", "use_pixel_norm", "use_instance_norm")
+    shared = {"num_channels": num_channels, "label_size": label_size, **options(_SHARED)}
     # Without a mapping network w is its input: z, and the labels' embedding of the same length.
     passed_on = 2 * config.latent_size if label_size else config.latent_size
-    G |= {"mapping_nonlinearity": config.nonlinearity, "mapping_fmaps": config.latent_size,
-          "dlatent_size": config.latent_size if config.mapping_layers else passed_on}
-    D = options("mbstd_group_size", "mbstd_num_features")
-    return {"G": {**shared, **G}, "D": {**shared, **D}}
+    G = {**options(_G), "mapping_nonlinearity": config.nonlinearity,
+         "mapping_fmaps": config.latent_size,
+         "dlatent_size": config.latent_size if config.mapping_layers else passed_on}
+    return {"G": {**shared, **G}, "D": {**shared, **options(_D)}}
 
 
 def new_state(config, num_channels=3, label_size=0):
@@ -182,10 +200,23 @@ def enter_stage(state, stage, grow_d):
 
 
 def restored_state(header, groups, source):
-    """The TrainingState that `snapshots.save_state` wrote, in the current strategy's scope."""
+    """The TrainingState that `snapshots.save_state` wrote, in the current strategy's scope.
+
+    Raises UserError where another version of this program wrote it.
+    """
     networks = networks_from_groups(header, groups, source)
     optimizers = new_optimizers(networks)
     for name, optimizer in optimizers.items():
-        optimizer.set_arrays(groups[f"opt_{name}"])
+        # Slots that a state of before does not have are as in a fresh optimizer.
+        optimizer.set_arrays({**optimizer.get_arrays(), **groups[f"opt_{name}"]})
+    unknown = sorted(header["progress"].keys() - {f.name for f in fields(Progress)})
+    if unknown:
+        raise UserError(f"{source}: its training state knows of {', '.join(unknown)}; continue it "
+                        "with the program that it was written by")
     return TrainingState(networks, optimizers, Progress(**header["progress"]))
 
+
+def skipped_in_a_row(state):
+    """The most updates in a row that an optimizer of a TrainingState has skipped just now."""
+    counts = [optimizer.slots.get("skipped_in_a_row") for optimizer in state.optimizers.values()]
+    return max(int(count.numpy()) for count in counts) if None not in counts else 0

@@ -1,0 +1,370 @@
+"""Stopped, killed, out of room, without photos: what a training does then, and that it goes on.
+
+That a killed run ends as one left in peace is shown by tests/killing.py, in processes of its own.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dnnlib import util
+from dnnlib.util import UserError
+from tests.conftest import TINY
+from tests.data_helpers import make_dataset, random_image, read_jsonl
+from training import loss, runs, snapshots, watch
+from training.config import TrainingConfig
+from training.dataset import TrainingStream, open_dataset
+from training.training_loop import Training
+
+ROOT = Path(__file__).resolve().parents[1]
+STRATEGY = tf.distribute.OneDeviceStrategy("/cpu:0")
+FINAL = "network-final.safetensors"
+
+
+def killing(tmp_path, kills, seed):
+    """What tests/killing.py says."""
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.killing", str(tmp_path), f"--kills={kills}",
+         f"--seed={seed}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    told = json.loads(result.stdout.splitlines()[-1])
+    print(told)
+    return told
+
+
+def check_killing(told, kills):
+    assert told["kills"] == kills
+    assert told["equal"] == told["runs_finished"] > 0
+    assert told["left_over"] == []
+    assert told["ticks"] == pytest.approx([0.016 * n for n in range(1, 10)])  # none told twice
+
+
+def test_killed_equals_left_in_peace(tmp_path):
+    check_killing(killing(tmp_path, kills=3, seed=4), 3)
+
+
+@pytest.mark.slow
+def test_killed_a_hundred_times(tmp_path):
+    """KILLS=20 for fewer."""
+    kills = int(os.environ.get("KILLS", "100"))
+    check_killing(killing(tmp_path, kills, seed=0), kills)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Eight turns at 8x8, RGB only, in ticks of four and looks of two."""
+    rng = np.random.default_rng(0)
+    images = np.stack([random_image(rng, 7, 8)[:3] for _ in range(12)])
+    data = make_dataset(tmp_path_factory.mktemp("data") / "photos", {"train": images}, ())
+    return TrainingConfig(**{**TINY, "data": str(data), "variant": "rgb", "resolution": 8,
+                             "initial_resolution": 8, "minibatch_repeats": 2, "rgb_kimg": 0.064,
+                             "tick_kimg": {4: 0.032}})
+
+
+def begin(config, run_dir, **more):
+    run_dir.mkdir(exist_ok=True)
+    return Training(config, run_dir, STRATEGY, open_dataset(config.data), **more)
+
+
+def ticks(run_dir):
+    return [e["Progress/kimg"] for e in read_jsonl(run_dir / "stats.jsonl") if e["event"] == "tick"]
+
+
+@pytest.fixture(scope="module")
+def peaceful(config, tmp_path_factory):
+    """The digests of a run that nothing happened to."""
+    run_dir = tmp_path_factory.mktemp("runs") / "peaceful"
+    assert begin(config, run_dir).run() is True
+    return snapshots.read_header(run_dir / FINAL)["digests"]
+
+
+def ends_as(peaceful, config, run_dir, **more):
+    """The run goes on to its end, and ends as the peaceful one, every tick told once."""
+    assert begin(config, run_dir, **more).run() is True
+    assert ticks(run_dir) == [0.032, 0.064]
+    return snapshots.read_header(run_dir / FINAL)["digests"] == peaceful
+
+
+def interrupt(number):
+    """A signal to this process, which its main thread hears before the next line."""
+    os.kill(os.getpid(), number)
+
+
+def test_stopped_in_an_evaluation(config, peaceful, tmp_path):
+    """At once; the evaluation is done again, and one that fails costs its numbers only."""
+    asked = []
+
+    def evaluate(snapshot):
+        asked.append(snapshot.header["kimg"])
+        if len(asked) == 1:
+            raise UserError("the images are not finite")
+        if len(asked) == 2:
+            interrupt(signal.SIGTERM)
+            raise AssertionError("the evaluation went on")
+        return {"fid8": 1.0}
+
+    training = begin(config, tmp_path / "run", evaluate=evaluate)
+    assert training.run() is False
+    assert training.stop_signal == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert ends_as(peaceful, config, tmp_path / "run", evaluate=evaluate)
+    assert asked == [0.032, 0.064, 0.064]
+    assert "no metrics at kimg 0.0: the images are not finite" in (
+        tmp_path / "run" / "log.txt").read_text()
+    assert json.loads((tmp_path / "run" / "best.json").read_text())["kimg"] == 0.064
+
+
+def test_stopped_while_compiling(config, tmp_path, monkeypatch):
+    """In the middle of a trace, with nothing lost since nothing was learned."""
+    original = loss.discriminator_loss
+
+    def interrupted(*args, **kwargs):
+        interrupt(signal.SIGINT)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(loss, "discriminator_loss", interrupted)
+    training = begin(config, tmp_path / "run")
+    assert training.run() is False
+    assert training.stop_signal == signal.SIGINT
+    assert training.turns["rgb"].num_traces <= 1 and training.progress.step == 0
+    assert snapshots.list_states(tmp_path / "run") == []
+
+
+def test_a_stalled_input_pipeline_is_told_and_can_be_left(config, peaceful, tmp_path, monkeypatch):
+    """The fourth minibatch does not come: a state between two looks at the schedule is saved."""
+    path, answers, reads = tmp_path / "run", threading.Event(), []
+    read = TrainingStream._read
+
+    def blocked(self, numbers):
+        reads.append(numbers)
+        if len(reads) > 3:
+            answers.wait()
+        return read(self, numbers)
+
+    def leave_when_told_twice():
+        while "warning: no photos for" not in told() or told().count("no photos") < 2:
+            time.sleep(0.05)
+        interrupt(signal.SIGTERM)
+
+    def told():
+        return (path / "log.txt").read_text()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_draw_beginning", lambda self, stage: None)  # it reads photos too
+        patch.setattr(TrainingStream, "_read", blocked)
+        patch.setattr(watch, "PHOTOS", watch.Work("photos", watch.PHOTOS.late, late_sec=0.2))
+        training = begin(config, path)
+        threading.Thread(target=leave_when_told_twice, daemon=True).start()
+        assert training.run() is False
+    answers.set()
+    assert training.progress.step == training.saved_step == 3
+    assert training.progress.look_turns == 1
+    assert "the input pipeline stands still" in told()
+    assert ends_as(peaceful, config, path)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 700 kB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "none", str(path)],
+                          capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("file systems can be mounted by root only")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def fill(path):
+    """Take every byte of a disk."""
+    with open(path, "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(512))
+
+
+def test_a_full_disk_leaves_the_last_state(config, peaceful, small_disk):
+    run_dir, filler = small_disk / "run", small_disk / "filler"
+    training = begin(config, run_dir)
+    save = training._save_state
+
+    def fill_and_save():
+        if training.progress.tick == 2 and not filler.exists():
+            fill(filler)
+        save()
+
+    training._save_state = fill_and_save
+    with pytest.raises(UserError, match=r"is full .*No space left") as caught:
+        training.run()
+    newest = snapshots.list_states(run_dir)[-1]
+    assert f"({newest.name})" in str(caught.value) and "make room" in str(caught.value)
+    assert not list(run_dir.glob(".*"))
+    assert snapshots.load_container(newest)[0]["progress"]["cur_nimg"] == 32
+    filler.unlink()
+    assert ends_as(peaceful, config, run_dir)
+
+
+def test_a_full_disk_under_tensorboard_is_told_as_such(tmp_path):
+    """TensorFlow calls it exhausted resources, as it calls a device's memory."""
+    with pytest.raises(UserError, match=r"disk of .* is full"), runs.disk_full_told(tmp_path):
+        raise tf.errors.ResourceExhaustedError(None, None, "events.out; No space left on device")
+    with pytest.raises(tf.errors.ResourceExhaustedError), runs.disk_full_told(tmp_path):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    with pytest.raises(FileNotFoundError), runs.disk_full_told(tmp_path):
+        (tmp_path / "missing").read_text()
+
+
+def test_a_full_log_is_told_once_and_hides_nothing(capfd):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    log = util.start_log("full", "/dev/full")
+    log.info("first line")
+    log.info("second line")
+    util.start_log("full")
+    out, err = capfd.readouterr()
+    assert out == "first line\nsecond line\n"
+    assert err.count("\n") == 1 and "/dev/full" in err and "No space" in err
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    stats = tmp_path / "stats.jsonl"
+    stats.write_text('{"event": "tick"}\n')
+    told = runs.stats_bytes(tmp_path)
+    with open(stats, "a") as file:
+        file.write('{"event": "ti')
+    for name in (".training-state-000000001.safetensors.77.tmp", ".fakes000001.png.77.tmp",
+                 ".someone-elses.tmp"):
+        (tmp_path / name).touch()
+    runs.tidy(tmp_path, told)
+    assert stats.read_text() == '{"event": "tick"}\n'
+    assert [p.name for p in tmp_path.glob(".*")] == [".someone-elses.tmp"]
+    runs.tidy(tmp_path, None)  # a state of before lengths were noted
+    assert stats.stat().st_size == told
+    runs.tidy(tmp_path, 0)
+    assert stats.stat().st_size == 0
+
+
+class Lines:
+    """A log that keeps its lines."""
+
+    def __init__(self):
+        self.lines = []
+
+    def info(self, line):
+        self.lines.append(line)
+
+    def wait_for(self, count):
+        while len(self.lines) < count:
+            time.sleep(0.01)
+
+
+def test_what_stands_still_is_told_at_growing_intervals():
+    log = Lines()
+    with watch.Watch(log) as watching:
+        with watching.during(watch.TELL):
+            time.sleep(3 * watch.POLL_SEC)
+        assert log.lines == []  # an evaluation may take any time
+        began = time.monotonic()
+        with watching.during(watch.Work("turn", "no turn for {time}", late_sec=0.3)):
+            log.wait_for(3)
+        assert time.monotonic() - began >= 0.3 * 4
+        assert all(line.startswith("warning: no turn for ") for line in log.lines)
+
+
+def test_a_slow_device_is_not_taken_for_a_dead_one():
+    """Turns may take three times the longest so far."""
+    log, turn = Lines(), watch.Work("turn", "no turn for {time}", late_sec=0.01, repeated=True)
+    with watch.Watch(log) as watching:
+        watching._longest["turn"] = 1000.0
+        with watching.during(turn):
+            time.sleep(3 * watch.POLL_SEC)
+        assert log.lines == []
+        watching._longest["turn"] = 0.0
+        with watching.during(turn):
+            log.wait_for(1)
+
+
+STUCK = """
+import ctypes
+from dnnlib import util
+from training import watch
+
+watch.GRACE_SEC = 0.3
+lock, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+libc.pthread_mutex_lock(lock)
+with watch.Watch(util.start_log("stuck")) as watching, \\
+        watching.during(watch.TELL, at_once=AT_ONCE):
+    print("ready", flush=True)
+    libc.pthread_mutex_lock(lock)  # for ever: the handler of a signal never gets its turn
+"""
+
+
+def stuck(at_once):
+    """A process whose main thread is inside native code."""
+    process = subprocess.Popen([sys.executable, "-c", STUCK.replace("AT_ONCE", str(at_once))],
+                               cwd=ROOT, text=True, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_stopped_inside_native_code():
+    """The process ends though its main thread hears nothing, where nothing is lost by it."""
+    with stuck(at_once=True) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 128 + signal.SIGTERM
+        assert "stopped in the middle of drawing and evaluating" in process.stdout.read()
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    with stuck(at_once=False) as process:
+        process.send_signal(signal.SIGINT)
+        assert "Ctrl-C once more" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 128 + signal.SIGINT
+
+
+def test_a_thread_that_never_ends_does_not_keep_the_process():
+    code = ("import threading\nfrom training import watch\n"
+            "threading.Thread(target=threading.Event().wait).start()\n"
+            "watch.end_if_stuck(143, patience_sec=0.1)")
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 143
+
+
+def test_a_second_tick_in_one_kimg_has_a_name_of_its_own(tmp_path):
+    assert runs.moment_name(140_032, 0, 140) == "000140"
+    assert runs.moment_name(140_900, 140_032, 140) == "000140.900"  # the end of a stage
+    assert runs.moment_name(512, 0, 140) == "000000.512"
+    assert runs.moment_name(16, 0, 0.016) == "000000.016"
+    for name in ("000139", "000140", "000140.900"):
+        (tmp_path / f"network-snapshot-{name}.safetensors").touch()
+    assert snapshots.best_snapshot(tmp_path).stem == "network-snapshot-000140.900"
+
+
+def test_other_options(tmp_path):
+    """They are listed; --override goes on with those that may change."""
+    record = {**TrainingConfig().to_json(), "init_from": None, "data_digest": "d"}
+    run = runs.make_run(tmp_path / "run", tmp_path, "x", record)
+    other = {**record, "lrate": {4: 0.5}, "r1_gamma": 3.0}
+    with pytest.raises(UserError, match=r"lrate: .*0.5\} now; r1_gamma: 10.0 there, 3.0 now.*"
+                                        r"--override to go on"):
+        runs.find_run(run, tmp_path, other)
+    assert runs.find_run(run, tmp_path, other, override=True) == run
+    for name, value in (("variant", "c"), ("resolution", 8), ("fmap_max", 3), ("hold_kimg", 1.0),
+                        ("data_digest", "e"), ("init_from", "x")):
+        with pytest.raises(UserError, match=f"--override cannot change these .{name}"):
+            runs.find_run(run, tmp_path, {**other, name: value}, override=True)
+    with pytest.raises(UserError, match="--override: needs --run"):
+        runs.find_run(None, tmp_path, record, override=True)
+    log = Lines()
+    runs.take_over(run, other, log)
+    assert len(log.lines) == 2 and "r1_gamma: 10.0 there, 3.0 now" in log.lines[1]
+    assert runs.find_run(run, tmp_path, other) == run
