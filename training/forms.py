@@ -12,7 +12,8 @@ def num_fmaps(stage, fmap_base, fmap_decay, fmap_max):
 def use_fused(resolution, fmaps):
     """Whether a layer that scales between `resolution` and half of it takes the fused form.
 
-    Measured forward and backward on two CPU cores: fused is 1.3 to 3 times faster, except between
-    4x4 and 8x8 with 512 maps, where making the 4x4 kernel costs what it saves (0.7 to 1.1).
+    Measured on two CPU cores: a fused layer, forward and backward, is 1.5 to 2.3 times faster,
+    except between 4x4 and 8x8 with 512 maps, where making the 4x4 kernel costs more than it saves
+    (0.8 to 0.9). docs/performance.md has the table, and whole turns.
     """
     return resolution > 8 or fmaps < 512
