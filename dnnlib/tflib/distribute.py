@@ -1,7 +1,9 @@
 """One device, several, several machines: the strategy, shares of a minibatch, and draws."""
 
 import contextlib
+import os
 import re
+import signal
 import zlib
 
 import numpy as np
@@ -118,6 +120,21 @@ def working_together(strategy):
         link.fail(one_line(error))
         raise
     link.close()
+
+
+@contextlib.contextmanager
+def stopped_by_others(strategy):
+    """While it lasts, what asks another worker to stop is a SIGTERM to this one too: so it is heard
+    in the middle of whatever may be left at once."""
+    link = link_of(strategy)
+    if link is None:
+        yield
+        return
+    link.on_stop = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    try:
+        yield
+    finally:
+        link.on_stop = None
 
 
 # What collective operations and TensorFlow's coordination service raise where a worker is gone.
