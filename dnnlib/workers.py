@@ -264,8 +264,8 @@ def _server(addresses, index):
         return socket.create_server(("", port))
     except OSError as error:
         raise UserError(f"worker {index} cannot listen at port {port} of this machine "
-                        f"({error.strerror}); is it running already? Else give another port, to "
-                        "all workers") from None
+                        f"({os.strerror(error.errno)}); is it running already? Else give another "
+                        "port, to all workers") from None
 
 
 def _gather(addresses, index, facts, say, deadline, timeout_sec):

@@ -13,7 +13,8 @@ import pytest
 import tensorflow as tf
 
 from dnnlib.tflib import tfrecords
-from dnnlib.tflib.distribute import mirrored_strategy, replica_rows
+from dnnlib.tflib.distribute import check_devices, mirrored_strategy, replica_rows
+from dnnlib.util import UserError
 from dnnlib.workers import LEAVE_SEC, LOST_STATUS, SharedError
 from tests.conftest import TINY
 from tests.data_helpers import FOUR, make_dataset, random_image
@@ -183,6 +184,11 @@ def test_workers_started_differently_and_a_lock_end_all(start, data, tmp_path):
     for i in range(2):
         assert workers.text(i).splitlines()[-1] == (
             "error: the workers were started differently: seed is 3 at worker 0, 9 at worker 1")
+
+
+def test_a_cpu_is_one_device_of_a_worker():
+    with pytest.raises(UserError, match="start more workers"):
+        check_devices("cpu", 2, ["a:1", "b:2"])
 
 
 def test_each_worker_reads_its_own_rows_only(data, monkeypatch):
