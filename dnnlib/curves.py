@@ -33,20 +33,21 @@ class Chart:
     Attributes:
         title: stands above. x_title: below the axis.
         series: {name: (x [n], y [n])}, x ascending; y may hold NaN and infinities: gaps.
-        marks: [Mark].
+        marks: [Mark]. x_end: the axis goes at least up to it, so that charts can be compared.
     """
 
     title: str
     x_title: str
     series: dict
     marks: list = field(default_factory=list)
+    x_end: float = 0.0
 
     def svg(self):
         """The chart as an SVG element. Its attributes data-x, data-y (limits) and data-scale tell
         how its coordinates follow from numbers."""
         curves = {name: (np.asarray(x, np.float64), _finite(y))
                   for name, (x, y) in self.series.items()}
-        plane = Plane.around(curves.values(), self.marks)
+        plane = Plane.around(curves.values(), self.x_end)
         parts = [*plane.rules(), *plane.marks(self.marks)]
         for number, (name, (x, y)) in enumerate(curves.items()):
             parts += _curve(plane, name, x, y, COLOURS[number % len(COLOURS)])
@@ -89,10 +90,10 @@ class Plane:
     is_log: bool
 
     @classmethod
-    def around(cls, curves, marks):
-        """A plane with room for all curves [(x, y)]; the marks may lie outside."""
+    def around(cls, curves, x_end):
+        """A plane with room for all curves [(x, y)], from 0 to `x_end` at least."""
         curves = list(curves)
-        xs = np.concatenate([[0.0], *(x for x, _ in curves)])
+        xs = np.concatenate([[0.0, x_end], *(x for x, _ in curves)])
         ys = np.concatenate([y[~np.isnan(y)] for _, y in curves] or [[]])
         if not len(ys):
             ys = np.array([0.0, 1.0])
@@ -131,7 +132,8 @@ class Plane:
                    f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{value:.6g}</text>')
 
     def marks(self, marks):
-        """Vertical lines; a text that has no room in two rows is only a title of its line."""
+        """Vertical lines within the chart; a text for which two rows have no room is a title only.
+        """
         free = dict.fromkeys(_MARK_ROWS, _LEFT)
         for mark in marks:
             if not self.x[0] <= mark.x <= self.x[1]:

@@ -30,7 +30,8 @@ td:first-child { white-space: nowrap; }
 .legend i { display: inline-block; width: 12px; height: 12px; margin-right: 5px; }
 td.text { text-align: left; overflow-wrap: anywhere; }
 svg { display: block; } svg text { font: 13px sans-serif; fill: #1a1a1a; }
-img { max-width: 100%; height: auto; } figure { margin: 1em 0; }
+img { max-width: 100%; height: auto; } .stretched img { width: 100%; max-width: 1024px; }
+figure { margin: 1em 0; }
 figcaption { color: #555; font-size: 13px; }
 """
 # Only in pages that have them.
@@ -52,7 +53,7 @@ _SLIDER_STYLE = """\
 .slider { max-height: 85vh; overflow-y: auto; border: 1px solid #ccc; padding: 0 1em; }
 .slider.moving { max-height: none; overflow-y: visible; border: 0; padding: 0; }
 .slider label { display: none; } .slider.moving label { display: block; }
-.slider input { width: 100%; margin: 0; } .slider img { width: 100%; max-width: 1024px; }
+.slider input { width: 100%; margin: 0; }
 .slider figcaption { font-variant-numeric: tabular-nums; }
 """
 _SLIDER_SCRIPT = """\
@@ -123,11 +124,11 @@ class Page:
 
     def picture(self, pixels, caption, kind="PNG"):
         """A picture uint8 [H, W, 3] as part of the page: kind PNG (exact) or JPEG (small)."""
-        self.figure(Encoded.of(pixels, kind), caption)
+        self._parts.append(_figure(Encoded.of(pixels, kind), caption))
 
-    def figure(self, encoded, caption):
-        """A picture that is Encoded already."""
-        self._parts.append(_figure(encoded, caption))
+    def stretched(self, encoded, caption):
+        """A picture that is Encoded already, as large as a slider's."""
+        self._parts.append(_figure(encoded, caption, "stretched"))
 
     def charts(self, charts):
         """Line charts (dnnlib.curves.Chart) side by side where there is room, legends above."""
@@ -152,7 +153,7 @@ class Page:
         self._parts += [
             f'<div class="slider"><label>{escape(name)} <input type="range" min="0" max="{last}" '
             f'value="{last}" step="1" autocomplete="off"></label>',
-            *(_figure(encoded, caption) for encoded, caption in pictures), "</div>"]
+            *(_figure(encoded, caption, "stretched") for encoded, caption in pictures), "</div>"]
 
     def size(self):
         """Bytes of what was added so far."""
@@ -193,10 +194,11 @@ class Encoded:
         return cls(buffer.getvalue(), kind, pixels.shape[1], pixels.shape[0])
 
 
-def _figure(encoded, caption):
-    """A picture with a line below."""
+def _figure(encoded, caption, style=None):
+    """A picture with a line below; `style` is its class in the style sheet."""
+    start = f'<figure class="{style}">' if style else "<figure>"
     content = base64.b64encode(encoded.content).decode()
-    return (f'<figure><img alt="{escape(caption)}" width="{encoded.width}" '
+    return (f'{start}<img alt="{escape(caption)}" width="{encoded.width}" '
             f'height="{encoded.height}" src="data:image/{encoded.kind.lower()};base64,{content}">'
             f"<figcaption>{escape(caption)}</figcaption></figure>")
 

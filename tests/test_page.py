@@ -1,4 +1,4 @@
-"""index.html of a run, made from files: numbers are those of stats.jsonl, pictures those on disk."""
+"""index.html of a run, made from files: its numbers are those of stats.jsonl."""
 
 import base64
 import io
@@ -189,6 +189,7 @@ def test_results_of_run_metrics_are_shown(tmp_path):
     np.testing.assert_allclose(flat(curves["fid1k, run_metrics.py, test"]), [[4, 8], [60, 40]],
                                rtol=1e-3)
     assert len(flat(curves["fid1k"])[0]) == 2
+    assert read_page(tmp_path).charts["fid1k"]["data-x"] == "0.0 10.0"  # as all charts' axes
 
 
 def test_classes_are_compared(tmp_path):

@@ -34,11 +34,10 @@ def write_page(run_dir, options):
     page = html.Page(run_dir.resolve().name)
     _add_summary(page, history, (run_dir / FINAL).is_file())
     _add_grids(page, run_dir, history)
-    marks = _marks(history)
-    _add_charts(page, "Metrics", _metric_charts(history, run_dir, marks))
-    _add_charts(page, "Losses and scores", _loss_charts(history, marks))
-    _add_charts(page, "Speed and schedule", _schedule_charts(history, marks))
-    _add_classes(page, history, marks)
+    _add_charts(page, "Metrics", _metric_charts(history, run_dir))
+    _add_charts(page, "Losses and scores", _loss_charts(history))
+    _add_charts(page, "Speed and schedule", _schedule_charts(history))
+    _add_classes(page, history)
     _add_growths(page, history)
     _add_options(page, options)
     page.text(f"Written {time.strftime('%Y-%m-%d %H:%M:%S %z')}; {page.size() / 1e6:.1f} MB.")
@@ -99,18 +98,19 @@ def _add_charts(page, title, charts):
         page.charts(charts)
 
 
-def _charts(groups, marks):
-    """{title: {name: (x, y)}} as charts."""
-    return [Chart(title, "kimg", curves, marks) for title, curves in groups.items()]
+def _charts(groups, history):
+    """{title: {name: (x, y)}} as charts over the whole run."""
+    marks, end = _marks(history), max((t["Progress/kimg"] for t in history.ticks), default=0.0)
+    return [Chart(title, "kimg", curves, marks, end) for title, curves in groups.items()]
 
 
-def _metric_charts(history, run_dir, marks):
+def _metric_charts(history, run_dir):
     """A chart for every metric, with what run_metrics.py found."""
     groups = {name: {name: curve} for name, curve in series(history, "Metrics/").items()}
     for path in sorted(run_dir.glob("metric-*.jsonl")):
         for name, curves in _measured(path).items():
             groups.setdefault(name, {}).update(curves)
-    return _charts(groups, marks)
+    return _charts(groups, history)
 
 
 def _measured(path):
@@ -131,17 +131,17 @@ def _measured(path):
             for name, curves in found.items()}
 
 
-def _loss_charts(history, marks):
+def _loss_charts(history):
     """Scores together, penalties each, the other losses together; one curve a critic."""
     groups = {}
     for name, curve in series(history, "Loss/").items():
         kind, _, rest = name.partition("/")
         title = {"scores": "scores of D"}.get(kind, kind if "penalty" in kind else "losses")
         groups.setdefault(title, {})[rest if title != "losses" and rest else name] = curve
-    return _charts(groups, marks)
+    return _charts(groups, history)
 
 
-def _schedule_charts(history, marks):
+def _schedule_charts(history):
     """Speed, rates and resources, each by itself."""
     titles = {"Timing/sec_per_kimg": "sec/kimg", "Progress/lrate": "learning rate",
               "Progress/minibatch": "minibatch", "Timing/maintenance_sec": "maintenance, seconds",
@@ -149,7 +149,7 @@ def _schedule_charts(history, marks):
               "Progress/skipped_updates": "skipped updates in a tick"}
     curves = {name: series(history, name).get("") for name in titles}
     return _charts({titles[name]: {titles[name]: curve} for name, curve in curves.items() if curve},
-                   marks)
+                   history)
 
 
 def _add_grids(page, run_dir, history):
@@ -164,7 +164,7 @@ def _add_grids(page, run_dir, history):
                              for encoded, kimg, path in shown])
     for path in sorted(run_dir.glob("reals*.png")):
         encoded = thumbnail(path)
-        page.figure(encoded, f"real images, {path.name}")
+        page.stretched(encoded, f"real images, {path.name}")
 
 
 def list_grids(run_dir):
@@ -210,7 +210,7 @@ def thumbnail(path):
         return html.Encoded(copy.read_bytes(), "JPEG", *picture.size)
 
 
-def _add_classes(page, history, marks):
+def _add_classes(page, history):
     """How often each class is seen in real and in generated maps, in the latest count."""
     counted = [tick for tick in history.ticks
                if any(name.startswith("Classes/real/") for name in tick)]
@@ -227,7 +227,7 @@ def _add_classes(page, history, marks):
                       "generated": [100 * share for share in fake]}, "{:.1f}")
     curve = series(history, "Classes/total_variation").get("", ([], []))
     page.charts(_charts({"total variation distance of the proportions": {"distance": curve}},
-                        marks))
+                        history))
 
 
 def _add_growths(page, history):
