@@ -9,8 +9,15 @@ import tensorflow as tf
 
 from dnnlib import util
 from dnnlib.tflib import autosummary
-from dnnlib.tflib.distribute import agree, everyones, is_chief, link_of, worker_rows
-from dnnlib.util import UserError
+from dnnlib.tflib.distribute import (
+    agree,
+    everyones,
+    is_chief,
+    link_of,
+    stopped_by_others,
+    worker_rows,
+)
+from dnnlib.workers import SharedError
 from training import runs, snapshots, watch
 from training.dataset import read_labels
 from training.evaluation import Evaluation
@@ -84,7 +91,8 @@ class Training:
         where MAX_SKIPPED updates in a row were skipped.
         """
         telling = self.teller.running(self.progress) if self.teller else contextlib.nullcontext()
-        with runs.disk_full_told(self.run_dir), self.watch, telling:
+        others = stopped_by_others(self.strategy)
+        with runs.disk_full_told(self.run_dir), self.watch, others, telling:
             with contextlib.suppress(watch.Stopped):
                 if self._train():
                     return True
@@ -145,7 +153,7 @@ class Training:
                                     self.evaluation.header(self._stage(), p))
             runs.mark_given_up(self.run_dir, self.config, p, name)
         everyones(self.strategy, None)  # the others wait for what they are to tell
-        raise UserError(runs.given_up_line(self.run_dir))
+        raise SharedError(runs.given_up_line(self.run_dir))
 
     def _look_at_schedule(self):
         """The Stage to train now, after entering it where it is new; None when training is over.
@@ -339,7 +347,7 @@ class Training:
 
 
 def check_same_state(strategy, stored, run_dir):
-    """Raise UserError, in all workers, unless all have read the same training state (or none).
+    """Raise SharedError unless all have read the same training state (or none).
 
     stored: what `snapshots.load_newest_state` returned.
     """
@@ -350,5 +358,6 @@ def check_same_state(strategy, stored, run_dir):
             told = ["no training state" if s is None else f"a training state of kimg "
                     f"{s[0] / 1000:.3f}" for s in (states[0], state)]
             other = "another one, of the same kimg" if told[0] == told[1] else told[1]
-            raise UserError(f"{run_dir}: worker 0 finds {told[0]} in it, worker {worker} {other}; "
-                            "all workers must see the same run directory (a shared file system)")
+            raise SharedError(
+                f"{run_dir}: worker 0 finds {told[0]} in it, worker {worker} {other}; all workers "
+                "must see the same run directory (a shared file system)")
