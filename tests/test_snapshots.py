@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from dnnlib.tflib.network import build
+from dnnlib.tflib.optimizer import Adam
 from dnnlib.util import UserError
 from training import snapshots
 from training.snapshots import find_snapshot, load_snapshot, save_snapshot
@@ -89,6 +90,102 @@ def test_a_failed_write_leaves_the_old_file(networks, tmp_path, monkeypatch):
         save_snapshot(path, networks, HEADER)
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
+
+
+class Lines(list):
+    """A log that keeps its lines."""
+
+    def info(self, line):
+        self.append(line)
+
+
+def save_states(networks, run_dir, nimgs=(8, 16, 24), keep=3, **progress):
+    """Training states of these nimg, with Adam's slots."""
+    optimizers = {"G": Adam(networks["G"].trainables)}
+    for nimg in nimgs:
+        snapshots.save_state(run_dir, networks, optimizers,
+                             {"cur_nimg": nimg, "skipped_in_a_row": 0, **progress}, keep)
+
+
+def newest(run_dir):
+    """(nimg of the newest undamaged state, what was said)."""
+    log = Lines()
+    return snapshots.load_newest_state(run_dir, log)[0]["progress"]["cur_nimg"], "".join(log)
+
+
+def damaged(data, how, rng):
+    """The bytes of a file with something wrong."""
+    place = int(rng.integers(len(data)))
+    if how == "flip":
+        return data[:place] + bytes([data[place] ^ 1 << int(rng.integers(8))]) + data[place + 1:]
+    if how == "zeros":
+        return data[:place] + bytes(len(data) - place)
+    if how == "cut":
+        return data[:place]
+    return {"empty": b"", "longer": data + b"\0", "text": b"<html>"}[how]
+
+
+@pytest.mark.parametrize("how", ["cut", "zeros", "flip", "empty", "longer", "text"])
+def test_a_damaged_state_is_told_and_the_one_before_is_used(networks, tmp_path, rng, how):
+    save_states(networks, tmp_path)
+    path = tmp_path / "training-state-000000024.safetensors"
+    whole = path.read_bytes()
+    assert newest(tmp_path) == (24, "")
+    for _ in range(40):
+        path.write_bytes(damaged(whole, how, rng))
+        nimg, said = newest(tmp_path)
+        if path.read_bytes() != whole:
+            assert nimg == 16 and path.name in said and "the state before" in said
+
+
+def test_every_bit_of_a_states_header_counts(networks, tmp_path):
+    """Counters stand there, which no digest of arrays would miss."""
+    save_states(networks, tmp_path, nimgs=(16, 24))
+    path = tmp_path / "training-state-000000024.safetensors"
+    whole = path.read_bytes()
+    at = whole.index(b"cur_nimg") + len(b'cur_nimg\\": ')
+    assert whole[at:at + 2] == b"24"
+    path.write_bytes(whole[:at] + b"25" + whole[at + 2:])
+    nimg, said = newest(tmp_path)
+    assert nimg == 16 and "the header does not match its digest" in said
+
+
+def test_other_files_are_no_training_state(networks, tmp_path):
+    save_states(networks, tmp_path)
+    for wrong in ({"kind": "networks"}, {"kind": "state", "networks": {}},
+                  {"kind": "state", "networks": {"G": {}}, "progress": {}}):
+        snapshots.save_container(tmp_path / "training-state-000000024.safetensors", wrong, {})
+        nimg, said = newest(tmp_path)
+        assert nimg == 16 and "damaged" in said
+
+
+def test_all_states_damaged(networks, tmp_path):
+    save_states(networks, tmp_path)
+    for path in snapshots.list_states(tmp_path):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of its 3 training states is whole.*begin"):
+        newest(tmp_path)
+    for path in snapshots.list_states(tmp_path):
+        path.unlink()
+    assert snapshots.load_newest_state(tmp_path, Lines()) is None
+
+
+def kept(run_dir):
+    return [int(path.stem[-9:]) for path in snapshots.list_states(run_dir)]
+
+
+def test_states_that_are_kept(networks, tmp_path):
+    save_states(networks, tmp_path, keep=2)
+    assert kept(tmp_path) == [16, 24]
+    save_states(networks, tmp_path, nimgs=[20], keep=2)  # 24 was damaged: it is given up
+    assert kept(tmp_path) == [16, 20]
+    save_states(networks, tmp_path, nimgs=[20], keep=1)
+    assert kept(tmp_path) == [20]
+    # While updates are skipped the last good one stays.
+    save_states(networks, tmp_path, nimgs=[28, 32, 36], keep=1, skipped_in_a_row=7)
+    assert kept(tmp_path) == [20, 28, 32, 36]
+    assert snapshots.remove_states_of_skips(tmp_path) == 0.020
+    assert kept(tmp_path) == [20]
 
 
 def test_find_snapshot(networks, tmp_path):

@@ -54,9 +54,14 @@ def digests(path):
 def whole_run(datasets, tmp_path_factory):
     """A finished run of all three stages, whose FID grows from stage to stage and with time."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    training = begin(config_for(datasets), run_dir,
-                     evaluate=lambda snapshot: {"fid8": snapshot.header["kimg"]})
-    assert training.run() is True
+    evaluated = []
+
+    def evaluate(snapshot):
+        evaluated.append((snapshot.header["stage"], snapshot.header["kimg"]))
+        return {"fid8": snapshot.header["kimg"]}
+
+    assert begin(config_for(datasets), run_dir, evaluate=evaluate).run() is True
+    assert len(set(evaluated)) == len(evaluated) == 7 + 2  # ticks; anew behind each growth
     return run_dir
 
 
@@ -65,6 +70,7 @@ def test_three_stages_leave_what_a_run_should(whole_run):
     assert {"log.txt", "stats.jsonl", "reals.png", "reals-binary.png", "reals-classes.png",
             "best.json", "network-final.safetensors", "fakes000000.016.png"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
+    assert len([name for name in names if name.startswith("training-state-")]) == 2
     events = [json.loads(line) for line in (whole_run / "stats.jsonl").read_text().splitlines()]
     assert [e["stage"] for e in events if e["event"] == "growth"] == ["binary", "classes"]
     ticks = [e for e in events if e["event"] == "tick"]

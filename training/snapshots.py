@@ -125,8 +125,9 @@ def _open_container(path, read):
         with safe_open(str(path), framework="np") as file:
             metadata = file.metadata() or {}
             text = metadata.get("header", "null")
-            # Files of before the header's digest have none.
-            if metadata.get("header_sha256", _sha256(text)) != _sha256(text):
+            # Files of before the header's digest have none, but nothing in its place either.
+            if metadata.get("header_sha256", _sha256(text)) != _sha256(text) or (
+                    "header" in metadata and set(metadata) - {"header", "header_sha256"}):
                 raise ValueError("the header does not match its digest")
             header = json.loads(text)
             if not isinstance(header, dict) or not isinstance(header.get("digests"), dict):

@@ -1,6 +1,9 @@
 """What changes during training (networks, optimizers, counters): birth, growth and return."""
 
+import os
 from dataclasses import asdict, dataclass, field, fields
+
+import tensorflow as tf
 
 from dnnlib.tflib.network import build, full_config
 from dnnlib.tflib.optimizer import Adam
@@ -214,6 +217,17 @@ def restored_state(header, groups, source):
         raise UserError(f"{source}: its training state knows of {', '.join(unknown)}; continue it "
                         "with the program that it was written by")
     return TrainingState(networks, optimizers, Progress(**header["progress"]))
+
+
+def note_threads(progress, log):
+    """Put down the number of TensorFlow's threads. Bit-identity of a continued run holds for an
+    equal number only: say so where it has changed."""
+    threads = (tf.config.threading.get_intra_op_parallelism_threads()
+               or len(os.sched_getaffinity(0)))  # what TensorFlow takes
+    if progress.num_threads not in (0, threads):
+        log.info(f"warning: this training ran with {progress.num_threads} threads before and now "
+                 f"has {threads}; results will differ in the last bits")
+    progress.num_threads = threads
 
 
 def skipped_in_a_row(state):

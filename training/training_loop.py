@@ -1,22 +1,11 @@
 """The training loop: compose, step, tick; nothing else."""
 
 import contextlib
-import os
 import signal
 import time
 
-import tensorflow as tf
-
 from dnnlib import util
-from dnnlib.tflib import autosummary
-from dnnlib.tflib.distribute import (
-    agree,
-    everyones,
-    is_chief,
-    link_of,
-    stopped_by_others,
-    worker_rows,
-)
+from dnnlib.tflib import autosummary, distribute
 from dnnlib.workers import SharedError
 from training import runs, snapshots, watch
 from training.dataset import read_labels
@@ -24,7 +13,13 @@ from training.evaluation import Evaluation
 from training.grids import Grids
 from training.reals import reals_stream
 from training.schedule import make_stage, stage_ends, training_schedule
-from training.state import enter_stage, new_state, restored_state, skipped_in_a_row
+from training.state import (
+    enter_stage,
+    new_state,
+    note_threads,
+    restored_state,
+    skipped_in_a_row,
+)
 from training.telling import Teller
 from training.turn import Turn
 
@@ -53,7 +48,7 @@ class Training:
         """
         self.config, self.run_dir, self.strategy, self.dataset = config, run_dir, strategy, dataset
         self.log = log or util.start_log("training", run_dir / "log.txt")
-        self.keep, self.is_chief = keep, is_chief(strategy)
+        self.keep, self.is_chief = keep, distribute.is_chief(strategy)
         self.turns, self.streams = {}, {}
         self.stop_requested = False
         self.watch = watch.Watch(self.log, self._request_stop)
@@ -69,7 +64,7 @@ class Training:
             runs.tidy(run_dir, self.progress.stats_bytes if stored else 0)
         # The turn that the newest state stands before; the first one needs no file.
         self.saved_step = self.progress.step
-        self._check_threads()
+        note_threads(self.progress, self.log)
         self.grids = Grids(run_dir, config, read_labels(config.data, "train"))
         self.evaluation = Evaluation(run_dir, config, dataset, self.grids, evaluate, self.log)
         self.teller = Teller(run_dir, config, dataset, self.log) if self.is_chief else None
@@ -91,7 +86,7 @@ class Training:
         where MAX_SKIPPED updates in a row were skipped.
         """
         telling = self.teller.running(self.progress) if self.teller else contextlib.nullcontext()
-        others = stopped_by_others(self.strategy)
+        others = distribute.stopped_by_others(self.strategy)
         with runs.disk_full_told(self.run_dir), self.watch, others, telling:
             with contextlib.suppress(watch.Stopped):
                 if self._train():
@@ -123,8 +118,8 @@ class Training:
 
     def _request_stop(self, *_):
         self.stop_requested = True
-        if link_of(self.strategy):
-            link_of(self.strategy).ask_to_stop()
+        if distribute.link_of(self.strategy):
+            distribute.link_of(self.strategy).ask_to_stop()
 
     def _agree_to_stop(self):
         """Whether any worker was asked to stop; a stage that the chief has ended ends for all.
@@ -133,7 +128,7 @@ class Training:
         where it must be given up.
         """
         p = self.progress
-        stop, ended = agree(self.strategy, [self.stop_requested, len(p.ended_nimg)])
+        stop, ended = distribute.agree(self.strategy, [self.stop_requested, len(p.ended_nimg)])
         if ended > len(p.ended_nimg):
             p.ended_nimg.append(p.cur_nimg)
         if stop:  # not taken back where a signal came after the question
@@ -152,7 +147,7 @@ class Training:
             snapshots.save_snapshot(self.run_dir / name, self.state.networks,
                                     self.evaluation.header(self._stage(), p))
             runs.mark_given_up(self.run_dir, self.config, p, name)
-        everyones(self.strategy, None)  # the others wait for what they are to tell
+        distribute.everyones(self.strategy, None)  # the others wait for what they are to tell
         raise SharedError(runs.given_up_line(self.run_dir))
 
     def _look_at_schedule(self):
@@ -224,7 +219,7 @@ class Training:
         work = watch.TURN if turn.num_traces else watch.COMPILE
         if work is watch.COMPILE and self.saved_step != p.step:
             self._save_state()
-        with self.watch.during(watch.PHOTOS, at_once=not link_of(self.strategy)):
+        with self.watch.during(watch.PHOTOS, at_once=not distribute.link_of(self.strategy)):
             reals = next(self.streams[critic.name])
         with self.watch.during(work, at_once=work is watch.COMPILE and self._may_leave()):
             values = turn(reals, p.step, stage.fade, stage.lrate)
@@ -240,7 +235,7 @@ class Training:
 
     def _may_leave(self):
         """Whether nothing is lost by leaving at once; of several workers none leaves alone."""
-        return self.saved_step == self.progress.step and not link_of(self.strategy)
+        return self.saved_step == self.progress.step and not distribute.link_of(self.strategy)
 
     def _prepare(self, critic, stage):
         """Make a critic's turn, which its first call compiles, and its stream of reals."""
@@ -249,7 +244,8 @@ class Training:
         stream = reals_stream(
             self.config, stage.resolution, critic.channels, stage.minibatch, self.config.seed,
             self.progress.stream_nimg.get(critic.name, 0), with_untagged=critic.name == "rgb",
-            rows=worker_rows(self.strategy, stage.minibatch, self.config.mbstd_group_size))
+            rows=distribute.worker_rows(self.strategy, stage.minibatch,
+                                        self.config.mbstd_group_size))
         self.turns[critic.name] = Turn(
             self.strategy, self.config, self.state.networks, self.state.optimizers, critic,
             stage.resolution, stage.fade > 0, stage.minibatch, stream.labels)
@@ -336,23 +332,14 @@ class Training:
             snapshots.save_snapshot(path, self.state.networks,
                                     self.evaluation.header(self._stage(), self.progress))
 
-    def _check_threads(self):
-        """Bit-identity of a continued run holds for an equal number of threads only: say so."""
-        threads = (tf.config.threading.get_intra_op_parallelism_threads()
-                   or len(os.sched_getaffinity(0)))
-        if self.progress.num_threads not in (0, threads):
-            self.log.info(f"warning: this training ran with {self.progress.num_threads} threads "
-                          f"before and now has {threads}; results will differ in the last bits")
-        self.progress.num_threads = threads
-
 
 def check_same_state(strategy, stored, run_dir):
     """Raise SharedError unless all have read the same training state (or none).
 
     stored: what `snapshots.load_newest_state` returned.
     """
-    states = everyones(strategy, stored and [stored[0]["progress"]["cur_nimg"],
-                                             stored[0]["digests"]])
+    seen = stored and [stored[0]["progress"]["cur_nimg"], stored[0]["digests"]]
+    states = distribute.everyones(strategy, seen)
     for worker, state in enumerate(states):
         if state != states[0]:
             told = ["no training state" if s is None else f"a training state of kimg "
