@@ -95,7 +95,7 @@ def test_the_plan_tells_everything():
     config = preset_config("demo-32", {"data": "somewhere"})
     dataset = SimpleNamespace(path="somewhere", splits={"train": 7}, classes=["c"] * 13,
                               label_size=0)
-    plan = describe_plan(config, dataset, "rgb", 2, (1e9, "a slow machine"))
+    plan = describe_plan(config, dataset, "rgb", 2, (1e9, "a slow machine"), 2)
     lines = plan.splitlines()
     assert " ".join(lines[1].split()) == ("from kimg to kimg stage resolution channels critics "
                                           "minibatch per device lrate ticks memory time")
@@ -104,12 +104,13 @@ def test_the_plan_tells_everything():
         "1", "0", "1", "1", "4", "1", "10"]
     assert all(re.search(r" \d\S* MB  .*\ds$", line) for line in lines[2:9])
     assert "measured just now on a slow machine, shared by 2 devices" in plan
+    assert "2 training states kept" in plan
     assert "estimate" in plan and "lower bound" in plan and plan.endswith("nothing was written")
-    twice = describe_plan(config, dataset, "rgb", 1, (2e9, "a"))
+    twice = describe_plan(config, dataset, "rgb", 1, (2e9, "a"), 2)
     assert [line.split()[-1] for line in twice.splitlines()[2:9]] == [
         line.split()[-1] for line in lines[2:9]]  # two devices, or one of twice the speed
     assert "0 kimg in all, in 0 ticks" in describe_plan(preset_config("demo-32", {
-        "rgb_kimg": 0.0, "binary_kimg": 0.0, "classes_kimg": 0.0}), dataset, "rgb", 1, (1e9, "a"))
+        "rgb_kimg": 0.0, "binary_kimg": 0.0, "classes_kimg": 0.0}), dataset, "rgb", 1, (1e9, "a"), 2)
 
 
 def test_rows_at_once(tiny_config):

@@ -91,7 +91,7 @@ def simulate_ticks(config, ahead, tick=0, tick_nimg=0):
             late += nimg - end
 
 
-def describe_plan(config, dataset, first_stage, num_devices, rate, keep=2):
+def describe_plan(config, dataset, first_stage, num_devices, rate, keep):
     """The whole plan as text: a line for every stretch, then what would be written, and what the
     estimates are made from.
 
