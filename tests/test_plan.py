@@ -109,8 +109,9 @@ def test_the_plan_tells_everything():
     twice = describe_plan(config, dataset, "rgb", 1, (2e9, "a"), 2)
     assert [line.split()[-1] for line in twice.splitlines()[2:9]] == [
         line.split()[-1] for line in lines[2:9]]  # two devices, or one of twice the speed
-    assert "0 kimg in all, in 0 ticks" in describe_plan(preset_config("demo-32", {
-        "rgb_kimg": 0.0, "binary_kimg": 0.0, "classes_kimg": 0.0}), dataset, "rgb", 1, (1e9, "a"), 2)
+    nothing = preset_config("demo-32", dict.fromkeys(
+        ("rgb_kimg", "binary_kimg", "classes_kimg"), 0.0))
+    assert "0 kimg in all, in 0 ticks" in describe_plan(nothing, dataset, "rgb", 1, (1e9, "a"), 2)
 
 
 def test_rows_at_once(tiny_config):

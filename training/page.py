@@ -153,7 +153,7 @@ def _schedule_charts(history):
 
 
 def _add_grids(page, run_dir, history):
-    """The grids of fakes behind a slider, the latest in view; then those of reals."""
+    """The grids of fakes behind a slider, the latest in view; then the latest of reals."""
     grids = list_grids(run_dir)
     if grids:
         shown = _shown_grids(grids)
@@ -162,9 +162,9 @@ def _add_grids(page, run_dir, history):
                   "Gs without truncation; full size in the files named below each.")
         page.slider("time", [(encoded, _grid_caption(path, kimg, history))
                              for encoded, kimg, path in shown])
-    for path in sorted(run_dir.glob("reals*.png")):
-        encoded = thumbnail(path)
-        page.stretched(encoded, f"real images, {path.name}")
+    reals = max(run_dir.glob("reals*.png"), key=lambda path: path.stat().st_mtime_ns, default=None)
+    if reals:
+        page.stretched(thumbnail(reals), f"real images, {reals.name}")
 
 
 def list_grids(run_dir):
