@@ -30,7 +30,8 @@ class Pace:
         self.config, self.num_classes, self.clock = config, num_classes, clock
         self.seen = {}  # {optimizer_phase: (multiply-adds, seconds) of a turn}, oldest first
         self.window, self.window_sec = collections.deque(), 0.0  # seconds of the latest turns
-        self.phase, self.cost, self.last = None, None, None
+        self.phase, self.last = None, None
+        self.costs = {}  # {optimizer_phase: multiply-adds of a turn}
         self.paused, self.compiles = None, False
         self.maintenance = {}  # {whether a network was saved: seconds of the latest such tick}
         self.compile_sec = 0.0
@@ -42,7 +43,7 @@ class Pace:
             stage = make_stage(self.config, self.num_classes, tick["stage"], tick["Progress/lod"])
             self.seen.pop(stage.optimizer_phase, None)
             self.seen[stage.optimizer_phase] = (
-                turn_cost(self.config, stage),
+                self._cost(stage),
                 tick["Timing/sec_per_kimg"] * stage.minibatch / 1000)
 
     def compiling(self):
@@ -64,7 +65,7 @@ class Pace:
         elapsed = None if self.last is None else now - self.last
         self.last = now
         if stage.optimizer_phase != self.phase:
-            self.phase, self.cost = stage.optimizer_phase, turn_cost(self.config, stage)
+            self.phase = stage.optimizer_phase
             self.window.clear()
             self.window_sec = 0.0
         if elapsed is not None:
@@ -85,7 +86,7 @@ class Pace:
             while len(self.window) > 1 and self.window_sec > WINDOW_SEC:
                 self.window_sec -= self.window.popleft()
             self.seen.pop(self.phase, None)
-            self.seen[self.phase] = (self.cost, self.window_sec / len(self.window))
+            self.seen[self.phase] = (self._cost(stage), self.window_sec / len(self.window))
 
     def sec_per_kimg(self, stage):
         """Of the latest turns, or expected from others; None before any turn was timed."""
@@ -100,7 +101,7 @@ class Pace:
             return unknown
         if stage.optimizer_phase in self.seen:
             return self.seen[stage.optimizer_phase][1]
-        cost = turn_cost(self.config, stage)
+        cost = self._cost(stage)
         *before, (last_cost, last_sec) = self.seen.values()
         for other_cost, other_sec in reversed(before):
             if other_cost == last_cost:
@@ -110,6 +111,13 @@ class Pace:
                 return last_sec + slope * (cost - last_cost)
             break
         return last_sec * cost / last_cost
+
+    def _cost(self, stage):
+        """turn_cost, counted once a phase."""
+        phase = stage.optimizer_phase
+        if phase not in self.costs:
+            self.costs[phase] = turn_cost(self.config, stage)
+        return self.costs[phase]
 
     def left(self, progress):
         """(seconds to the end of the stage, to the end of the run), drawing, evaluating and
