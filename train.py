@@ -56,7 +56,7 @@ def main(argv):
         check_start(header, config, dataset.classes, dataset.label_size)
     if options.dry_run:
         print(describe_plan(config, dataset, first_stage, num_replicas,
-                            measured_rate(options.device), options.keep))
+                            measured_rate(options.device, config), options.keep))
         return 0
     strategy = create_strategy(options.device, options.gpus, workers, index, worker_facts(
         config, dataset, options, header))

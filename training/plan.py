@@ -122,8 +122,9 @@ def describe_plan(config, dataset, first_stage, num_devices, rate, keep):
         "nothing was written"])
 
 
-def measured_rate(device, precision="fp32"):
-    """(multiply-adds per second of matrix products, the device's name), measured in a second.
+def measured_rate(device, config):
+    """(multiply-adds per second of matrix products in the training's precision, the device's name),
+    measured in a second.
 
     device: 'gpu' or 'cpu'; where there is no GPU the CPU is measured, and the name says so.
     """
@@ -135,7 +136,7 @@ def measured_rate(device, precision="fp32"):
         place = "CPU:0"
         name = "this machine's CPU" + (" (it has no GPU)" if device == "gpu" else "")
     with tf.device(place):
-        return matmul_rate(precision), name
+        return matmul_rate(_precision(config)), name
 
 
 def _row(config, part, ticks, num_devices, rate):

@@ -11,12 +11,10 @@ import tensorflow as tf
 from dnnlib import util
 from dnnlib.util import UserError
 from training.config import TrainingConfig, as_option
-from training.history import STATS
+from training.history import FINAL, OPTIONS, STATS
 from training.snapshots import list_states, remove_states_of_skips
 from training.state import NETWORK_OPTIONS
 
-OPTIONS = "training_options.json"
-FINAL = "network-final.safetensors"
 GIVEN_UP = "nonfinite.json"
 # What a training cannot change on its way: its networks, and where it stands in the schedule.
 FIXED = {"variant", "initial_resolution", "hold_kimg", "fade_kimg", "init_from", "data_digest",
