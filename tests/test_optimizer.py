@@ -45,14 +45,17 @@ def test_an_update_that_is_not_finite_is_skipped_whole(rng, poison):
     """All variables stay, those with sound gradients too, and so do moments and step count."""
     a, b = tf.Variable(tf.ones([3])), tf.Variable(tf.ones([2]))
     adam = Adam({"a": a, "b": b})
-    apply(adam, {"a": np.float32([1, poison, 1]), "b": np.ones(2, np.float32)})
+    for skipped in (1, 2):
+        apply(adam, {"a": np.float32([1, poison, 1]), "b": np.ones(2, np.float32)})
+        assert adam.skipped_in_a_row == skipped
     np.testing.assert_array_equal(a.numpy(), np.ones(3))
     np.testing.assert_array_equal(b.numpy(), np.ones(2))
-    assert all(np.all(value == 0) for value in adam.get_arrays().values())
+    assert all(np.all(value == 0) for name, value in adam.get_arrays().items()
+               if name != "skipped_in_a_row")
     grad = rng.standard_normal(3).astype(np.float32)
     apply(adam, {"a": grad, "b": np.zeros(2, np.float32)})
     np.testing.assert_allclose(a.numpy(), oracle(np.ones(3), [grad], 0.01, 0.0, 0.99), rtol=1e-5)
-    assert adam.slots["step"].numpy() == 1
+    assert adam.slots["step"].numpy() == 1 and adam.skipped_in_a_row == 0
 
 
 def test_skipped_updates_and_a_reset_between_many_steps(rng):

@@ -20,7 +20,7 @@ from dnnlib import util
 from dnnlib.util import UserError
 from tests.conftest import TINY
 from tests.data_helpers import make_dataset, random_image, read_jsonl
-from training import loss, runs, snapshots, watch
+from training import loss, runs, snapshots, training_loop, watch
 from training.config import TrainingConfig
 from training.dataset import TrainingStream, open_dataset
 from training.training_loop import Training
@@ -170,6 +170,40 @@ def test_a_stalled_input_pipeline_is_told_and_can_be_left(config, peaceful, tmp_
     assert training.progress.look_turns == 1
     assert "the input pipeline stands still" in told()
     assert ends_as(peaceful, config, path)
+
+
+def test_a_run_that_only_skips_is_given_up(config, peaceful, tmp_path, monkeypatch):
+    """Under a name of its own; the same command does not lead there again; other options do not."""
+    monkeypatch.setattr(training_loop, "MAX_SKIPPED", 3)
+    run_dir = runs.make_run(None, tmp_path, "rgb", config.to_json())
+    training = begin(config, run_dir)
+    turn = training._turn
+
+    def poisoned(stage):
+        turn(stage)
+        if training.progress.step == 5:  # after the first tick
+            const = training.state.networks["G"].vars["G_synthesis/4x4/Const/const"]
+            const.assign(tf.fill(const.shape, np.nan))
+            training._save_state()
+        if training.progress.step == 7:
+            training._save_state()
+
+    training._turn = poisoned
+    with pytest.raises(UserError, match=r"given up at kimg 0.064: 3 updates in a row.*"
+                       r"lower --lrate .*higher --r1-gamma .*--override.* from kimg 0.040"):
+        training.run()
+    assert (run_dir / "nonfinite-000000.064.safetensors").is_file()
+    assert snapshots.best_snapshot(run_dir).name.startswith("network-snapshot-")
+    # A state of step 5 is good: nothing had been skipped yet.
+    assert [p.name[-14:-12] for p in snapshots.list_states(run_dir)] == ["32", "40"]
+    with pytest.raises(UserError, match="the same options lead there again"):
+        runs.find_run(run_dir, tmp_path, config.to_json())
+    with pytest.raises(UserError, match="the same options lead there again"):
+        runs.find_run(None, tmp_path, config.to_json())
+    runs.take_over(runs.find_run(run_dir, tmp_path, config.to_json(), override=True),
+                   config.to_json(), Lines())
+    snapshots.list_states(run_dir)[-1].unlink()  # the poisoned one
+    assert ends_as(peaceful, config, run_dir)
 
 
 @pytest.fixture

@@ -232,5 +232,4 @@ def note_threads(progress, log):
 
 def skipped_in_a_row(state):
     """The most updates in a row that an optimizer of a TrainingState has skipped just now."""
-    counts = [optimizer.slots.get("skipped_in_a_row") for optimizer in state.optimizers.values()]
-    return max(int(count.numpy()) for count in counts) if None not in counts else 0
+    return max(optimizer.skipped_in_a_row for optimizer in state.optimizers.values())

@@ -27,14 +27,16 @@ class Adam(tf.Module):
     step count stay.
 
     Attributes:
-        slots: {'m/<variable>' and 'v/<variable>': tf.Variable, 'step': tf.Variable}.
+        slots: {'m/<variable>' and 'v/<variable>': tf.Variable, 'step' and 'skipped_in_a_row':
+            scalar tf.Variable}.
     """
 
     def __init__(self, variables, beta1=0.0, beta2=0.99, epsilon=1e-8):
         super().__init__()
         self.variables_by_name = dict(variables)
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
-        self.slots = {"step": tf.Variable(0.0, trainable=False)}
+        self.slots = {name: tf.Variable(0.0, trainable=False)
+                      for name in ("step", "skipped_in_a_row")}
         for name, var in self.variables_by_name.items():
             self.slots[f"m/{name}"] = tf.Variable(tf.zeros(var.shape), trainable=False)
             self.slots[f"v/{name}"] = tf.Variable(tf.zeros(var.shape), trainable=False)
@@ -64,8 +66,15 @@ class Adam(tf.Module):
             var = self.variables_by_name[name]
             args = (grad, self.slots[f"m/{name}"], self.slots[f"v/{name}"], lrate_t, finite)
             strategy.extended.update(var, update, args=args)
-        strategy.extended.update(
-            self.slots["step"], lambda var, value: var.assign(value), args=(step,))
+        skipped = tf.where(finite, 0.0, self.slots["skipped_in_a_row"] + 1.0)
+        for name, value in (("step", step), ("skipped_in_a_row", skipped)):
+            strategy.extended.update(
+                self.slots[name], lambda var, value: var.assign(value), args=(value,))
+
+    @property
+    def skipped_in_a_row(self):
+        """How many updates were skipped since the last one that was not."""
+        return int(self.slots["skipped_in_a_row"].numpy())
 
     def reset(self):
         """Forget moments and step count (zeroed moments with an old step count would make the next
