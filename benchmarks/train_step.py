@@ -75,7 +75,7 @@ def parse_options(argv):
     add("--precision", choices=PRECISIONS, default="fp32", help="in steps: other than fp32, a "
         "third side, ours in that precision, is compared with both")
     add("--rounds", type=int, default=0, metavar="N", help="timed turns of every side (default: "
-        "as many as take about 12 seconds, from 3 to 15)")
+        "as many as take about 12 seconds, from 5 to 15)")
     add("--fmap-base", type=int, default=8192, metavar="N", help="width of the networks, in steps")
     add("--fmap-max", type=int, default=512, metavar="N", help="most maps of a layer, in steps")
     add("--latent-size", type=int, default=512, metavar="N", help="length of z and w, in steps")
@@ -180,8 +180,8 @@ def operations(config, num_channels, resolution, minibatch, side):
 
 
 def rounds_for(seconds):
-    """How many rounds of that length take about 12 seconds, from 3 to 15."""
-    return int(min(max(12 / seconds, 3), 15))
+    """How many rounds of that length take about 12 seconds, from 5 to 15."""
+    return int(min(max(12 / seconds, 5), 15))
 
 
 def comparisons(times):

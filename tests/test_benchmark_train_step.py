@@ -36,7 +36,7 @@ def test_rounds_take_turns_in_both_orders():
 
 
 def test_number_of_rounds():
-    assert [rounds_for(seconds) for seconds in (0.001, 1.0, 2.5, 60)] == [15, 12, 4, 3]
+    assert [rounds_for(seconds) for seconds in (0.001, 1.0, 2.5, 60)] == [15, 12, 5, 5]
 
 
 def test_steps_at_miniature_size(tmp_path, capsys):
