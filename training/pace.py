@@ -134,6 +134,9 @@ class Pace:
             seconds[stage.name] = seconds.get(stage.name, 0.0) + of_turns
         for tick in simulate_ticks(self.config, ahead, progress.tick, progress.tick_nimg):
             seconds[tick.stage.name] += self.maintenance.get(tick.saves_network, 0.0)
+        # At a growth in channels the networks are evaluated once more.
+        seconds |= {name: of_stage + self.maintenance.get(True, 0.0)
+                    for name, of_stage in seconds.items() if name != progress.stage}
         return seconds[progress.stage], sum(seconds.values())
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 (one Pace a process)
