@@ -1,6 +1,5 @@
 """What a turn costs, counted from the configuration, against the graph that TensorFlow made."""
 
-import dataclasses
 from collections import deque
 from math import prod
 
