@@ -22,7 +22,8 @@ from tests.test_workers import free_addresses, meet
 from training.config import TrainingConfig, as_option
 from training.dataset import TrainingStream, open_dataset
 from training.snapshots import load_snapshot
-from training.training_loop import Training, check_same_state
+from training.state import check_same_state
+from training.training_loop import Training
 
 ROOT = Path(__file__).resolve().parents[1]
 FINAL = "network-final.safetensors"

@@ -328,17 +328,30 @@ def test_a_slow_device_is_not_taken_for_a_dead_one():
 
 
 STUCK = """
-import ctypes
+import ctypes, sys, threading, time
 from dnnlib import util
 from training import watch
 
 watch.GRACE_SEC = 0.3
 lock, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
 libc.pthread_mutex_lock(lock)
+
+
+def block():
+    libc.pthread_mutex_lock(lock)  # for ever: the handler of a signal never gets its turn
+
+
+def announce():
+    while sys._current_frames()[threading.main_thread().ident].f_code is not block.__code__:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    print("ready", flush=True)
+
+
 with watch.Watch(util.start_log("stuck")) as watching, \\
         watching.during(watch.TELL, at_once=AT_ONCE):
-    print("ready", flush=True)
-    libc.pthread_mutex_lock(lock)  # for ever: the handler of a signal never gets its turn
+    threading.Thread(target=announce, daemon=True).start()
+    block()
 """
 
 

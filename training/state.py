@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass, field, fields
 
 import tensorflow as tf
 
+from dnnlib.tflib.distribute import everyones
 from dnnlib.tflib.network import build, full_config
 from dnnlib.tflib.optimizer import Adam
 from dnnlib.util import UserError
+from dnnlib.workers import SharedError
 from training.channel_growth import grow_critic, grow_generator
 from training.config import TrainingConfig, as_option
 from training.critics import stage_channels, stage_critics, variant_stages
@@ -217,6 +219,23 @@ def restored_state(header, groups, source):
         raise UserError(f"{source}: its training state knows of {', '.join(unknown)}; continue it "
                         "with the program that it was written by")
     return TrainingState(networks, optimizers, Progress(**header["progress"]))
+
+
+def check_same_state(strategy, stored, run_dir):
+    """Raise SharedError unless all have read the same training state (or none).
+
+    stored: what `snapshots.load_newest_state` returned.
+    """
+    seen = stored and [stored[0]["progress"]["cur_nimg"], stored[0]["digests"]]
+    states = everyones(strategy, seen)
+    for worker, state in enumerate(states):
+        if state != states[0]:
+            told = ["no training state" if s is None else f"a training state of kimg "
+                    f"{s[0] / 1000:.3f}" for s in (states[0], state)]
+            other = "another one, of the same kimg" if told[0] == told[1] else told[1]
+            raise SharedError(
+                f"{run_dir}: worker 0 finds {told[0]} in it, worker {worker} {other}; all workers "
+                "must see the same run directory (a shared file system)")
 
 
 def note_threads(progress, log):

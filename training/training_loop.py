@@ -14,6 +14,7 @@ from training.grids import Grids
 from training.reals import reals_stream
 from training.schedule import make_stage, stage_ends, training_schedule
 from training.state import (
+    check_same_state,
     enter_stage,
     new_state,
     note_threads,
@@ -91,6 +92,7 @@ class Training:
             with contextlib.suppress(watch.Stopped):
                 if self._train():
                     return True
+            self.streams = {}  # their threads would keep the process
             if self.saved_step != self.progress.step:
                 self._save_state()
             self.log.info(f"stopped at kimg {self.progress.cur_nimg / 1000:.1f}; run the same "
@@ -331,20 +333,3 @@ class Training:
         if self.is_chief and not path.is_file():
             snapshots.save_snapshot(path, self.state.networks,
                                     self.evaluation.header(self._stage(), self.progress))
-
-
-def check_same_state(strategy, stored, run_dir):
-    """Raise SharedError unless all have read the same training state (or none).
-
-    stored: what `snapshots.load_newest_state` returned.
-    """
-    seen = stored and [stored[0]["progress"]["cur_nimg"], stored[0]["digests"]]
-    states = distribute.everyones(strategy, seen)
-    for worker, state in enumerate(states):
-        if state != states[0]:
-            told = ["no training state" if s is None else f"a training state of kimg "
-                    f"{s[0] / 1000:.3f}" for s in (states[0], state)]
-            other = "another one, of the same kimg" if told[0] == told[1] else told[1]
-            raise SharedError(
-                f"{run_dir}: worker 0 finds {told[0]} in it, worker {worker} {other}; all workers "
-                "must see the same run directory (a shared file system)")
