@@ -107,7 +107,7 @@ def add_field(group, f):
     shown = default
     if isinstance(default, dict):
         shown = ",".join(f"{k}:{v}" for k, v in default.items())
-    text = f.metadata["help"] + ("" if default is None else f" (default: {shown})")
+    text = f.metadata["help"] + ("" if default in (None, {}) else f" (default: {shown})")
     if isinstance(default, bool):
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         return

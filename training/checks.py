@@ -5,9 +5,11 @@ from math import ceil
 
 from dnnlib.tflib.distribute import replica_rows
 from dnnlib.util import UserError
+from training.accumulation import num_parts
 from training.config import by_resolution
 from training.dataset import check_label_sizes, open_dataset, read_labels
 from training.forms import num_fmaps
+from training.turn import check_xla
 
 
 def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb"):
@@ -26,6 +28,7 @@ def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb"):
     check_untagged(config)
     check_labels(config, dataset)
     check_minibatches(config, num_replicas)
+    check_xla(config, num_replicas)
     return config
 
 
@@ -92,9 +95,11 @@ def check_labels(config, dataset):
 
 
 def check_minibatches(config, num_replicas):
-    """Every minibatch can be shared by the devices, in whole groups, at whatever resolution."""
+    """Every minibatch can be shared by the devices, in whole groups, at whatever resolution, and
+    every share be taken in parts."""
     resolution = config.initial_resolution
     while resolution <= config.resolution:
-        replica_rows(by_resolution(config.minibatch, resolution), num_replicas, 0,
-                     config.mbstd_group_size)
+        minibatch = by_resolution(config.minibatch, resolution)
+        replica_rows(minibatch, num_replicas, 0, config.mbstd_group_size)
+        num_parts(config, resolution, minibatch, num_replicas)
         resolution *= 2

@@ -17,6 +17,7 @@ D_LOSSES = ("logistic", "wgan", "hinge")
 G_LOSSES = ("logistic_nonsaturating", "logistic_saturating", "wgan", "hinge")
 NONLINEARITIES = ("lrelu", "relu")
 MAPPING_LRMUL = 0.01
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def by_resolution(table, resolution):
@@ -89,14 +90,23 @@ class TrainingConfig:
     minibatch: dict = _option(  # noqa: RUF009 (`_option` makes a dataclass field)
         {4: 128, 32: 64, 64: 32, 128: 16},
         "images per step over all devices, by resolution: 8:128,32:64 or one number")
+    minibatch_per_gpu: dict = _option(  # noqa: RUF009
+        {}, "most images that a device takes at once, by resolution; it adds up the gradients of "
+        "more (default: all of its share at once)")
     lrate: dict = _option(  # noqa: RUF009
         {4: 0.001, 256: 0.0015, 512: 0.002}, "learning rate by resolution")
+    precision: str = _option(
+        "fp32", "type of activations and convolutions; weights, statistics, norms and losses are "
+        "float32 whatever it is", choices=PRECISIONS)
+    xla: bool = _option(False, "compile turns with XLA; one device only")
     minibatch_repeats: int = _option(4, "steps between two looks at the schedule", low=1)
 
     d_loss: str = _option("logistic", "loss of D", choices=D_LOSSES)
     g_loss: str = _option("logistic_nonsaturating", "loss of G; wgan and hinge are the same, -D",
                           choices=G_LOSSES)
     r1_gamma: float = _option(10.0, "weight of the R1 penalty, on D's gradient at reals", low=0)
+    r1_interval: int = _option(
+        1, "D steps from one R1 penalty to the next, which weighs as many times more", low=1)
     r2_gamma: float = _option(0.0, "weight of the R2 penalty, on D's gradient at fakes", low=0)
     wgan_lambda: float = _option(
         0.0, "weight of WGAN-GP's penalty, on D's gradient between reals and fakes; its authors: "
@@ -155,12 +165,14 @@ def _problem(f, value):
         return None
     if "choices" in meta and value not in meta["choices"]:
         return f"expected one of {', '.join(meta['choices'])}"
+    if value == {} and f.default_factory() == {}:
+        return None
     numbers = value.values() if isinstance(value, dict) else [value]
     if not all(isfinite(n) for n in numbers if isinstance(n, float)):
         return "expected finite numbers"
     if isinstance(value, dict) and (not value or min(value.values()) <= 0):
         return "expected positive numbers by resolution, such as 8:128,32:64"
-    if f.name == "minibatch" and any(n != int(n) for n in value.values()):
+    if f.name in ("minibatch", "minibatch_per_gpu") and any(n != int(n) for n in value.values()):
         return "expected whole numbers"
     if f.name in ("resolution", "initial_resolution") and (value < 4 or value & (value - 1)):
         return "expected a power of two from 4 upwards"
@@ -183,6 +195,8 @@ def _refusals(config):
          "--joint-rgb-grad: only --variant=2d has an image critic to leave the colours to"),
         (c.patience and c.metrics == "none",
          "--patience: needs --metrics to tell when a stage stops improving"),
+        (c.r1_interval > 1 and not c.r1_gamma,
+         "--r1-interval: --r1-gamma=0 leaves the R1 penalty out"),
         (not c.use_styles and c.const_input,
          "--no-use-styles: z reaches G through the styles or through the dense input; give "
          "--no-const-input too"),

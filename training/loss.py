@@ -32,15 +32,21 @@ def known_loss(losses, kind):
     return losses[kind]
 
 
-def score_and_gradient(score, images, wanted=True):
-    """scores [N, 1] and, if wanted (else None), d sum(scores) / d images, from one forward pass."""
+def score_and_gradient(score, images, wanted=True, scale=None):
+    """scores [N, 1] and, if wanted (else None), d sum(scores) / d images, from one forward pass.
+
+    scale: the sum is multiplied and the gradient divided by it, so that it survives float16.
+    """
     if not wanted:
         return score(images), None
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
         scores = score(images)
         total = tf.reduce_sum(scores)
-    return scores, tape.gradient(total, images)
+        if scale is not None:
+            total *= scale
+    gradient = tape.gradient(total, images)
+    return scores, gradient if scale is None else gradient / scale
 
 
 def squared_norm(gradient, octaves=0):
@@ -52,23 +58,23 @@ def squared_norm(gradient, octaves=0):
     return tf.reduce_sum(tf.square(gradient), axis=[1, 2, 3]) / 4.0 ** octaves
 
 
-def gradient_penalty(score, reals, fakes, mix, octaves=0, target=1.0):
+def gradient_penalty(score, reals, fakes, mix, octaves=0, target=1.0, scale=None):
     """WGAN-GP on lerp(reals, fakes, mix): ((norm - target) / target)^2 (Gulrajani et al. 2017,
     equation 3).
 
     Args:
-        mix: [N, 1, 1, 1], uniform in [0, 1].
+        mix: [N, 1, 1, 1], uniform in [0, 1]. scale: see `score_and_gradient`.
 
     Returns:
         penalty [N], norms [N], scores of the mixed images [N, 1].
     """
-    scores, gradient = score_and_gradient(score, reals + (fakes - reals) * mix)
+    scores, gradient = score_and_gradient(score, reals + (fakes - reals) * mix, scale=scale)
     norms = tf.sqrt(squared_norm(gradient, octaves))
     return tf.square((norms - target) / target), norms, scores
 
 
 def discriminator_loss(score, reals, fakes, *, kind="logistic", r1_gamma=10.0, r2_gamma=0.0,
-                       wgan_lambda=0.0, mix=None, octaves=0):
+                       wgan_lambda=0.0, mix=None, octaves=0, gradient_scale=None):
     """Loss of D per sample: D_LOSSES[kind] + r1_gamma / 2 * R1 + r2_gamma / 2 * R2 + wgan_lambda *
     gradient penalty.
 
@@ -79,6 +85,7 @@ def discriminator_loss(score, reals, fakes, *, kind="logistic", r1_gamma=10.0, r
     Args:
         mix: [N, 1, 1, 1], uniform in [0, 1]; needed where wgan_lambda is not zero (WGAN-GP: 10).
         octaves: floor(lod), log2 of the final resolution over that of the images.
+        gradient_scale: see `score_and_gradient`.
 
     Returns:
         loss [N], {"Loss/scores/real": [N, 1], ...}. Raises UserError for an unknown kind.
@@ -86,8 +93,8 @@ def discriminator_loss(score, reals, fakes, *, kind="logistic", r1_gamma=10.0, r
     gan_loss = known_loss(D_LOSSES, kind)
     if wgan_lambda and mix is None:
         raise ValueError("a gradient penalty needs mix: [N, 1, 1, 1], uniform in [0, 1]")
-    real_scores, real_gradient = score_and_gradient(score, reals, wanted=r1_gamma)
-    fake_scores, fake_gradient = score_and_gradient(score, fakes, wanted=r2_gamma)
+    real_scores, real_gradient = score_and_gradient(score, reals, r1_gamma, gradient_scale)
+    fake_scores, fake_gradient = score_and_gradient(score, fakes, r2_gamma, gradient_scale)
     loss = gan_loss(real_scores, fake_scores)[:, 0]
     terms = {"Loss/scores/real": real_scores, "Loss/scores/fake": fake_scores}
     if r1_gamma:
@@ -97,7 +104,8 @@ def discriminator_loss(score, reals, fakes, *, kind="logistic", r1_gamma=10.0, r
         terms["Loss/r2_penalty"] = squared_norm(fake_gradient, octaves)
         loss += terms["Loss/r2_penalty"] * (r2_gamma * 0.5)
     if wgan_lambda:
-        penalty, norms, mixed_scores = gradient_penalty(score, reals, fakes, mix, octaves)
+        penalty, norms, mixed_scores = gradient_penalty(
+            score, reals, fakes, mix, octaves, scale=gradient_scale)
         terms.update({"Loss/scores/mixed": mixed_scores, "Loss/mixed_norms": norms})
         loss += penalty * wgan_lambda
     if kind == "wgan":

@@ -34,11 +34,18 @@ def _fill(value):
     return lambda rng, shape: np.full(shape, value, np.float32)
 
 
+def _scaled(stored, scale):
+    return stored * scale
+
+
 class _GrowingNetwork(Network):
     """What G and D share: resolutions, numbers of maps, layers with scaled weights.
 
     Attributes:
         use_fused: the rule (finer resolution, fmaps) -> bool that chooses the form of a layer.
+        compute_dtype: of convolutions and of what passes between them. Variables, the mapping
+            network, styles, dense layers, images and scores are float32 whatever it is.
+        convolutions: the module whose conv2d, fused_upscale and fused_downscale are used.
     """
 
     def __init__(self, name, config):
@@ -56,6 +63,7 @@ class _GrowingNetwork(Network):
         self.num_channels = config["num_channels"]
         self.label_size = config["label_size"]
         self.use_fused = use_fused
+        self.compute_dtype, self.convolutions = tf.float32, ops
         self._scales = {}  # of every weight: what its stored value is multiplied by
         self._kept = None  # weights in use, while `weights_made_once` lasts
 
@@ -105,16 +113,26 @@ class _GrowingNetwork(Network):
         finally:
             self._kept = None
 
-    def _made(self, scope, make):
-        """make(stored weight, scale), or what it gave before while `weights_made_once` lasts."""
+    def _made(self, scope, make, dtype):
+        """make(stored weight, scale) in type `dtype`, or what it gave before while
+        `weights_made_once` lasts."""
         kept = {} if self._kept is None else self._kept
         if scope not in kept:
-            kept[scope] = make(self.vars[f"{scope}/weight"], np.float32(self._scales[scope]))
+            made = make(self.vars[f"{scope}/weight"], np.float32(self._scales[scope]))
+            kept[scope] = tf.cast(made, dtype)
         return kept[scope]
 
-    def _weight(self, scope):
-        """The weight in use: stored * lrmul * he_std (ProGAN, section 4.1)."""
-        return self._made(scope, lambda stored, scale: stored * scale)
+    def _kernel(self, scope, make=_scaled):
+        """A convolution's kernel in the type to compute with."""
+        return self._made(scope, make, self.compute_dtype)
+
+    def _conv2d(self, scope, x):
+        """3x3 convolution without bias."""
+        return self.convolutions.conv2d(x, self._kernel(scope))
+
+    def _image_conv2d(self, scope, x):
+        """1x1 convolution to or from images, in float32; without bias."""
+        return ops.conv2d(tf.cast(x, tf.float32), self._made(scope, _scaled, tf.float32))
 
     def _dense(self, scope, x):
         """x [minibatch, in] by the weight in use; x is scaled, which has fewer numbers."""
@@ -124,7 +142,7 @@ class _GrowingNetwork(Network):
         self.add_variable(f"{scope}/bias", [fmaps], _fill(0))
 
     def _bias(self, scope, x, lrmul=1.0):
-        return tf.nn.bias_add(x, self.vars[f"{scope}/bias"] * lrmul)
+        return ops.add_bias(x, self.vars[f"{scope}/bias"] * lrmul)
 
     def _add_layer(self, scope, shape, gain=ops.HE_GAIN, lrmul=1.0):
         """Weight and bias of a dense or convolutional layer."""
@@ -274,7 +292,7 @@ class G_style(_GrowingNetwork):
         """
         last = self._current_log2(resolution)
         x = self._epilogue(self._input_scope, self._input(dlatents), 0, dlatents, noise)
-        x = ops.conv2d(x, self._weight("G_synthesis/4x4/Conv"))
+        x = self._conv2d("G_synthesis/4x4/Conv", x)
         x = coarser = self._epilogue("G_synthesis/4x4/Conv", x, 1, dlatents, noise)
         for r in range(3, last + 1):
             coarser = x
@@ -288,22 +306,24 @@ class G_style(_GrowingNetwork):
         """[N, 4, 4, nf(1)]: the constant, or the dense layer, whose output is read maps first."""
         if self.config["const_input"]:
             const = tf.transpose(self.vars["G_synthesis/4x4/Const/const"], [0, 2, 3, 1])
-            return tf.tile(const, [tf.shape(dlatents)[0], 1, 1, 1])
-        x = self._dense("G_synthesis/4x4/Dense", dlatents[:, 0])
-        return tf.transpose(tf.reshape(x, [-1, self._nf(1), 4, 4]), [0, 2, 3, 1])
+            x = tf.tile(const, [tf.shape(dlatents)[0], 1, 1, 1])
+        else:
+            x = self._dense("G_synthesis/4x4/Dense", dlatents[:, 0])
+            x = tf.transpose(tf.reshape(x, [-1, self._nf(1), 4, 4]), [0, 2, 3, 1])
+        return tf.cast(x, self.compute_dtype)
 
     def _block(self, x, r, dlatents, noise):
         """Upscale, convolution, blur, epilogue; convolution, epilogue."""
         scope = f"G_synthesis/{2 ** r}x{2 ** r}"
         x = self._blur(self._upscale(f"{scope}/Conv0_up", x, r))
         x = self._epilogue(f"{scope}/Conv0_up", x, 2 * r - 4, dlatents, noise)
-        x = ops.conv2d(x, self._weight(f"{scope}/Conv1"))
+        x = self._conv2d(f"{scope}/Conv1", x)
         return self._epilogue(f"{scope}/Conv1", x, 2 * r - 3, dlatents, noise)
 
     def _upscale(self, scope, x, r):
         if self.use_fused(2 ** r, self._nf(r - 1)):
-            return ops.fused_upscale(x, self._made(scope, ops.upscale_kernel))
-        return ops.upscale2d_conv2d(x, self._weight(scope))
+            return self.convolutions.fused_upscale(x, self._kernel(scope, ops.upscale_kernel))
+        return self._conv2d(scope, ops.upscale2d(x))
 
     def _epilogue(self, scope, x, layer, dlatents, noise):
         """Noise, bias, activation, pixel norm, instance norm, style, in this order."""
@@ -313,12 +333,15 @@ class G_style(_GrowingNetwork):
         x = self._activate(self._bias(scope, x))
         if config["use_pixel_norm"]:
             x = ops.pixel_norm(x)
+        style = None
+        if config["use_styles"]:
+            style = self._bias(f"{scope}/StyleMod",
+                               self._dense(f"{scope}/StyleMod", dlatents[:, layer]))
+        if config["use_instance_norm"] and config["use_styles"] and x.dtype != tf.float32:
+            return ops.adaptive_instance_norm(x, style)
         if config["use_instance_norm"]:
             x = ops.instance_norm(x)
-        if config["use_styles"]:
-            style = self._dense(f"{scope}/StyleMod", dlatents[:, layer])
-            x = ops.style_mod(x, self._bias(f"{scope}/StyleMod", style))
-        return x
+        return ops.style_mod(x, style) if config["use_styles"] else x
 
     def _add_noise(self, scope, x, layer, noise):
         size = x.shape[1]
@@ -330,7 +353,7 @@ class G_style(_GrowingNetwork):
 
     def _to_rgb(self, x, r):
         scope = self._to_rgb_scope(r)
-        return self._bias(scope, ops.conv2d(x, self._weight(scope)))
+        return self._bias(scope, self._image_conv2d(scope, x))
 
 
 @NETWORKS.register
@@ -376,10 +399,12 @@ class D_basic(_GrowingNetwork):
         return scores
 
     def _from_rgb(self, images, r):
-        return self._conv(self._from_rgb_scope(r), images)
+        scope = self._from_rgb_scope(r)
+        x = tf.cast(self._image_conv2d(scope, images), self.compute_dtype)
+        return self._activate(self._bias(scope, x))
 
     def _conv(self, scope, x):
-        return self._activate(self._bias(scope, ops.conv2d(x, self._weight(scope))))
+        return self._activate(self._bias(scope, self._conv2d(scope, x)))
 
     def _block(self, x, r):
         """Convolution; blur, convolution, downscale: [N, 2^r, 2^r, nf(r-1)] -> half, nf(r-2)."""
@@ -387,9 +412,9 @@ class D_basic(_GrowingNetwork):
         x = self._blur(self._conv(f"{scope}/Conv0", x))
         scope, fmaps = f"{scope}/Conv1_down", self._nf(r - 2)
         if self.use_fused(2 ** r, fmaps):
-            x = ops.fused_downscale(x, self._made(scope, ops.downscale_kernel))
+            x = self.convolutions.fused_downscale(x, self._kernel(scope, ops.downscale_kernel))
         else:
-            x = ops.conv2d_downscale2d(x, self._weight(scope))
+            x = ops.downscale2d(self._conv2d(scope, x))
         return self._activate(self._bias(scope, x))
 
     def _head(self, x):
@@ -401,5 +426,6 @@ class D_basic(_GrowingNetwork):
         x = self._conv("4x4/Conv", x)
         # The official dense layer reads the maps in channels-first order.
         x = tf.reshape(tf.transpose(x, [0, 3, 1, 2]), [-1, 16 * x.shape[3]])
+        x = tf.cast(x, tf.float32)
         x = self._activate(self._bias("4x4/Dense0", self._dense("4x4/Dense0", x)))
         return self._bias("4x4/Dense1", self._dense("4x4/Dense1", x))

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 
 import tensorflow as tf
 
+from dnnlib.tflib import ops, product_convolutions
 from dnnlib.tflib.distribute import everyones
 from dnnlib.tflib.network import build, full_config
 from dnnlib.tflib.optimizer import Adam
@@ -106,12 +107,24 @@ def new_state(config, num_channels=3, label_size=0):
     G = build("G_style", "G", {**configs["G"], "seed": config.seed})
     D = build("D_basic", "D_rgb", {**configs["D"], "seed": config.seed + 1})
     networks = {"G": G, "Gs": G.clone("Gs"), "D_rgb": D}
+    set_precision(networks, config.precision)
     return TrainingState(networks, new_optimizers(networks), Progress())
 
 
 def new_optimizers(networks):
     """A fresh Adam for every network but the average."""
-    return {name: Adam(network.trainables) for name, network in networks.items() if name != "Gs"}
+    return {name: Adam(network.trainables, loss_scaling=network.compute_dtype == tf.float16)
+            for name, network in networks.items() if name != "Gs"}
+
+
+def set_precision(networks, precision):
+    """Have all networks but the average compute in the type that TrainingConfig.precision names."""
+    dtype = {"fp32": tf.float32, "bf16": tf.bfloat16, "fp16": tf.float16}[precision]
+    on_cpu = not tf.config.list_logical_devices("GPU")
+    for name, network in networks.items():
+        if name != "Gs":
+            network.compute_dtype = dtype
+            network.convolutions = product_convolutions if precision == "bf16" and on_cpu else ops
 
 
 def first_stage_after(header, config):
@@ -166,6 +179,7 @@ def state_from_snapshot(snapshot, config, classes, label_size=0):
     """Networks of a snapshot as the start of `first_stage_after` it; raises as `check_start`."""
     needed = check_start(snapshot.header, config, classes, label_size)
     networks = {name: snapshot.networks[name] for name in needed}
+    set_precision(networks, config.precision)
     progress = Progress(first_stage=first_stage_after(snapshot.header, config),
                         stage=snapshot.header["stage"])
     return TrainingState(networks, new_optimizers(networks), progress)
@@ -188,7 +202,7 @@ def _check_same(name, stored, wanted):
                         f"{value}; {remedy}")
 
 
-def enter_stage(state, stage, grow_d):
+def enter_stage(state, stage, grow_d, precision="fp32"):
     """Grow the networks' channels for `stage` (a Stage) and start every optimizer afresh.
 
     Returns the new TrainingState; networks and optimizers of the old one are let go.
@@ -198,18 +212,20 @@ def enter_stage(state, stage, grow_d):
     for critic in stage.critics:
         grown = grow_critic(old[f"D_{critic.grows_from}"], critic.channels, grow_d)
         networks[f"D_{critic.name}"] = grown.clone(f"D_{critic.name}")
+    set_precision(networks, precision)
     state.progress.stage = stage.name
     state.progress.stage_best = None
     state.progress.evaluations_since_best = 0
     return TrainingState(networks, new_optimizers(networks), state.progress)
 
 
-def restored_state(header, groups, source):
+def restored_state(header, groups, source, precision="fp32"):
     """The TrainingState that `snapshots.save_state` wrote, in the current strategy's scope.
 
     Raises UserError where another version of this program wrote it.
     """
     networks = networks_from_groups(header, groups, source)
+    set_precision(networks, precision)
     optimizers = new_optimizers(networks)
     for name, optimizer in optimizers.items():
         # Slots that a state of before does not have are as in a fresh optimizer.

@@ -57,7 +57,7 @@ class Training:
             stored = snapshots.load_newest_state(run_dir, self.log)
             check_same_state(strategy, stored, run_dir)
             if stored:
-                self.state = restored_state(*stored, source=run_dir)
+                self.state = restored_state(*stored, run_dir, config.precision)
                 self.log.info(f"continuing at kimg {self.progress.cur_nimg / 1000:.1f}")
             else:
                 self.state = first_state or new_state(config, label_size=dataset.label_size)
@@ -198,7 +198,8 @@ class Training:
         with self.watch.during(watch.GROW, at_once=self._may_leave()):
             before = report(self.state.networks, stage, p, measured) if self.is_chief else None
             with self.strategy.scope():
-                self.state = enter_stage(self.state, stage, self.config.grow_d)
+                self.state = enter_stage(self.state, stage, self.config.grow_d,
+                                         self.config.precision)
             self.turns, self.streams = {}, {}
             if self.is_chief:
                 after = report(self.state.networks, stage, p)
@@ -250,7 +251,8 @@ class Training:
                                         self.config.mbstd_group_size))
         self.turns[critic.name] = Turn(
             self.strategy, self.config, self.state.networks, self.state.optimizers, critic,
-            stage.resolution, stage.fade > 0, stage.minibatch, stream.labels)
+            stage.resolution, stage.fade > 0, stage.minibatch, stream.labels,
+            len(stage.critics))
         self.streams[critic.name] = iter(stream)
 
     def _begin_tick(self):

@@ -6,7 +6,9 @@ import tensorflow as tf
 from dnnlib import channels
 from dnnlib.tflib.distribute import Draws, replica_rows, worker_rows
 from dnnlib.tflib.optimizer import all_finite
+from dnnlib.util import UserError
 from training import loss
+from training.accumulation import mean_over_parts, num_parts, part_rows
 from training.reals import process_reals
 
 
@@ -15,11 +17,11 @@ class Turn:
 
     Growth state enters as data: `fade`, `lrate` and the step are tensors, so that one trace serves
     a whole resolution (and a second one while it fades in; without fading the coarser branch is not
-    computed).
+    computed). With lazy R1 there are two traces, with the penalty and without.
     """
 
     def __init__(self, strategy, config, networks, optimizers, critic, resolution, fading,
-                 minibatch, labels=None):
+                 minibatch, labels=None, num_critics=1):
         """
         Args:
             networks: {'G', 'Gs', 'D_<critic>', ...: Network}.
@@ -29,6 +31,10 @@ class Turn:
             minibatch: images over all replicas.
             labels: [n, label_size], of all training images: the G step draws from them. Not needed
                 where the networks are not conditional.
+            num_critics: that take turns, so that this one's own are every so many steps.
+
+        Raises UserError where the minibatch cannot be shared by the devices or taken in parts, or
+        several devices were to use XLA.
         """
         self.strategy, self.config = strategy, config
         self.G, self.Gs = networks["G"], networks["Gs"]
@@ -41,12 +47,15 @@ class Turn:
         # Checks that the minibatch can be shared; `_split` and `_draws` take the rows themselves.
         self.rows = [replica_rows(minibatch, replicas, r, config.mbstd_group_size)
                      for r in range(replicas)]
+        self.num_parts = num_parts(config, resolution, minibatch, replicas)
         self.worker_rows = worker_rows(strategy, minibatch, config.mbstd_group_size)
         self.labels = None
         if self.G.config["label_size"]:
             with tf.device("CPU:0"):  # there may be as many as images: no device holds them all
                 self.labels = tf.constant(labels, tf.float32)
-        self._run = tf.function(self._turn, autograph=False)
+        check_xla(config, replicas)
+        self.num_critics = num_critics
+        self._runs = {with_r1: self._compiled(with_r1) for with_r1 in (True, False)}
 
     def __call__(self, reals, step, fade, lrate):
         """Run one turn.
@@ -60,13 +69,18 @@ class Turn:
 
         Returns {name: scalar tensor} to report.
         """
-        return self._run(tuple(map(self._split, reals)), tf.constant(step, tf.int32),
-                         tf.constant(fade, tf.float32), tf.constant(lrate, tf.float32))
+        run = self._runs[step // self.num_critics % self.config.r1_interval == 0]
+        return run(tuple(map(self._split, reals)), tf.constant(step, tf.int32),
+                   tf.constant(fade, tf.float32), tf.constant(lrate, tf.float32))
 
     @property
     def num_traces(self):
         """How often the turn was traced so far."""
-        return self._run.experimental_get_tracing_count()
+        return sum(run.experimental_get_tracing_count() for run in self._runs.values())
+
+    def _compiled(self, with_r1):
+        return tf.function(lambda *args: self._turn(*args, with_r1), autograph=False,
+                           jit_compile=self.config.xla or None)
 
     def _split(self, batch):
         """Hand every replica its rows of a batch that holds this worker's."""
@@ -76,10 +90,10 @@ class Turn:
         return self.strategy.experimental_distribute_values_from_function(
             lambda context: tf.gather(batch, places[context.replica_id_in_sync_group]))
 
-    def _turn(self, reals, step, fade, lrate):
+    def _turn(self, reals, step, fade, lrate, with_r1=True):
         fade = fade if self.fading else 0.0
         grads, dlatents, finite_D, report = self.strategy.run(
-            self._d_gradients, (*reals, step, fade))
+            self._d_gradients, (*reals, step, fade, with_r1))
         finite_D = self._one(finite_D)
         self._track_dlatents(dlatents)
         self.D_opt.apply(self.strategy, grads, finite_D, lrate)
@@ -100,17 +114,34 @@ class Turn:
         """The first replica's copy of a value that is equal in all of them."""
         return self.strategy.experimental_local_results(value)[0]
 
-    def _draws(self, step):
-        """This replica's share of the step's random numbers."""
-        if len(self.rows) == 1:
-            return Draws(self.config.seed, step, self.minibatch)
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        rows = tf.gather(tf.stack(self.rows), replica)
-        return Draws(self.config.seed, step, self.minibatch, rows)
+    def _mean_over_parts(self, function, step, *batch):
+        """In a replica: the mean of function(draws, *batch) over the parts of this replica's
+        samples; `batch` and the draws hold the samples of a part."""
+        rows = None
+        if len(self.rows) > 1:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            rows = tf.gather(tf.stack(self.rows), replica)
 
-    def _d_gradients(self, reals, labels, step, fade):
+        def of_part(part):
+            return function(Draws(self.config.seed, step, self.minibatch, part[0]), *part[1:])
+
+        if self.num_parts == 1:
+            return of_part((rows, *batch))
+        places = tf.stack(part_rows(len(self.rows[0]), self.num_parts,
+                                    min(self.config.mbstd_group_size, self.minibatch)))
+        rows = places if rows is None else tf.gather(rows, places)
+        return mean_over_parts(of_part, (rows, *(tf.gather(values, places) for values in batch)))
+
+    def _d_gradients(self, reals, labels, step, fade, with_r1):
         """In a replica: all-reduced gradients of the D loss; the fakes have the reals' labels."""
-        config, draws = self.config, self._draws(step)
+        scale = self.D_opt.loss_scale
+        grads, dlatents, report = self._mean_over_parts(
+            lambda *part: self._d_part(*part, fade, with_r1, scale), step, reals, labels)
+        return (*self._reduced(grads, dlatents, scale), self._all_mean(report))
+
+    def _d_part(self, draws, reals, labels, fade, with_r1, scale):
+        """(gradients of `scale` times the D loss, mean w, report) of some samples."""
+        config = self.config
         labels = None if self.labels is None else labels
         reals = self._process_reals(reals, draws, fade)
         fakes, dlatents = self._fakes(draws, "D", labels, fade)
@@ -120,25 +151,31 @@ class Turn:
             tape.watch(list(self.D.trainables.values()))
             losses, report = loss.discriminator_loss(
                 self._scores(labels, fade), reals, tf.stop_gradient(fakes), kind=config.d_loss,
-                r1_gamma=config.r1_gamma, r2_gamma=config.r2_gamma,
-                wgan_lambda=config.wgan_lambda, mix=mix, octaves=self.octaves)
-            mean_loss = tf.reduce_mean(losses)
-        grads, finite = self._reduced_gradients(tape, mean_loss, self.D)
-        report = {**report, "Loss/D": mean_loss}
-        report = {name: self._mean(value) for name, value in report.items()}
-        return grads, self._mean(dlatents, axis=0), finite, report
+                r1_gamma=config.r1_gamma * config.r1_interval if with_r1 else 0.0,
+                r2_gamma=config.r2_gamma, wgan_lambda=config.wgan_lambda, mix=mix,
+                octaves=self.octaves, gradient_scale=None if scale is None else tf.sqrt(scale))
+            report = {**report, "Loss/D": tf.reduce_mean(losses)}
+            total = scaled(report["Loss/D"], scale)
+        report = {name: tf.reduce_mean(value) for name, value in report.items()}
+        return gradients(tape, total, self.D), dlatents, report
 
     def _g_gradients(self, step, fade):
         """In a replica: all-reduced gradients of the G loss, on latents and labels of its own."""
-        draws = self._draws(step)
+        scale = self.G_opt.loss_scale
+        grads, dlatents, report = self._mean_over_parts(
+            lambda draws: self._g_part(draws, fade, scale), step)
+        return (*self._reduced(grads, dlatents, scale), self._all_mean(report))
+
+    def _g_part(self, draws, fade, scale):
+        """(gradients of `scale` times the G loss, mean w, report) of some samples."""
         labels = self._random_labels(draws)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(self.G.trainables.values()))
             fakes, dlatents = self._fakes(draws, "G", labels, fade)
             losses = loss.generator_loss(self._scores(labels, fade), fakes, kind=self.config.g_loss)
             mean_loss = tf.reduce_mean(losses)
-        grads, finite = self._reduced_gradients(tape, mean_loss, self.G)
-        return grads, self._mean(dlatents, axis=0), finite, {"Loss/G": self._mean(mean_loss)}
+            total = scaled(mean_loss, scale)
+        return gradients(tape, total, self.G), dlatents, {"Loss/G": mean_loss}
 
     def _scores(self, labels, fade):
         """The critic as a function images -> scores [N, 1]."""
@@ -152,7 +189,7 @@ class Turn:
             return tf.gather(self.labels, draws.integer("G/labels", len(self.labels)))
 
     def _fakes(self, draws, purpose, labels, fade):
-        """Images of G for this critic, with mixed styles, and the dlatents before mixing."""
+        """Images of G for this critic, with mixed styles, and the mean w before mixing."""
         latents = draws.normal(f"{purpose}/latents", [self.G.config["latent_size"]])
         dlatents = self.G.mapping(latents, labels)
         mixed = self._mix_styles(dlatents, labels, draws, purpose)
@@ -166,7 +203,7 @@ class Turn:
             rgb = images[..., channels.RGB]
             rgb = scale * rgb + (1 - scale) * tf.stop_gradient(rgb)
             images = tf.concat([rgb, images[..., channels.SEGMAPS]], axis=-1)
-        return images, dlatents[:, 0]
+        return images, tf.reduce_mean(dlatents[:, 0], axis=0)
 
     def _mix_styles(self, dlatents, labels, draws, purpose):
         """Replace the layers from a random cut on by those of a second w of the same labels.
@@ -193,23 +230,17 @@ class Turn:
             noise = self.config.map_noise * draws.normal("map_noise", shape)
         return process_reals(reals, fade, flip, noise)
 
-    def _mean(self, value, axis=None):
-        """Mean over the global minibatch, inside a replica."""
-        value = tf.reduce_mean(value, axis=axis)
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, value)
+    def _all_mean(self, values):
+        """The means of values over all replicas, inside one."""
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
 
-    def _reduced_gradients(self, tape, mean_loss, network):
-        """({name: gradient of the global mean loss}, whether all are finite).
-
-        Without the variables that this resolution does not use: Adam, started afresh at every
-        change of resolution, would leave them where they are.
-        """
-        grads = tape.gradient(mean_loss, network.trainables)
-        grads = {name: grad for name, grad in grads.items() if grad is not None}
-        reduced = tf.distribute.get_replica_context().all_reduce(
-            tf.distribute.ReduceOp.MEAN, list(grads.values()))
-        grads = dict(zip(grads, reduced))
-        return grads, all_finite(grads)
+    def _reduced(self, grads, dlatents, scale):
+        """(gradients of the global mean loss, mean w, whether all gradients are finite)."""
+        grads = self._all_mean(grads)
+        if scale is not None:
+            grads = {name: grad / scale for name, grad in grads.items()}
+        return grads, self._all_mean(dlatents), all_finite(grads)
 
     def _track_dlatents(self, batch_mean):
         """dlatent_avg <- lerp(batch mean of w, dlatent_avg, beta), at every evaluation of G."""
@@ -229,6 +260,25 @@ class Turn:
             self.strategy.extended.update(
                 var, lambda var, new, weight=weight: var.assign(moved_average(var, new, weight)),
                 args=(self.G.vars[name],))
+
+
+def check_xla(config, num_replicas):
+    """Raise UserError where several devices were to use XLA, which compiles for one."""
+    if config.xla and num_replicas > 1:
+        raise UserError(f"--xla: compiles a turn for one device, not for {num_replicas}; leave it "
+                        "out, or give --gpus=1")
+
+
+def scaled(value, scale):
+    """value * scale; value where `scale` is None."""
+    return value if scale is None else value * scale
+
+
+def gradients(tape, total, network):
+    """{name: gradient of `total`} without the variables that this resolution does not use: Adam,
+    started afresh at every change of resolution, would leave them where they are."""
+    grads = tape.gradient(total, network.trainables)
+    return {name: grad for name, grad in grads.items() if grad is not None}
 
 
 def active_layers(num_layers, octaves):

@@ -186,6 +186,10 @@ def replica_rows(minibatch, num_replicas, replica, group_size=4):
     return groups[:, replica].reshape(-1)
 
 
+# TensorFlow's own choice on CPUs and GPUs; XLA would choose another one, and other numbers.
+GENERATOR = "philox"
+
+
 class Draws:
     """The random numbers of one step, as functions of (seed, step, place in the global minibatch).
 
@@ -201,28 +205,30 @@ class Draws:
 
     def _key(self, name):
         number = zlib.crc32(name.encode()) & 0x7FFFFFFF
-        return tf.random.experimental.stateless_fold_in(self.seed, number)
+        return tf.random.experimental.stateless_fold_in(self.seed, number, alg=GENERATOR)
 
     def _mine(self, values):
         return values if self.rows is None else tf.gather(values, self.rows)
 
     def normal(self, name, shape):
         """N(0, 1) of shape [samples, *shape]; `name` tells this draw from the step's others."""
-        return self._mine(tf.random.stateless_normal([self.minibatch, *shape], self._key(name)))
+        return self._mine(tf.random.stateless_normal(
+            [self.minibatch, *shape], self._key(name), alg=GENERATOR))
 
     def uniform(self, name):
         """U[0, 1) of shape [samples]."""
-        return self._mine(tf.random.stateless_uniform([self.minibatch], self._key(name)))
+        return self._mine(tf.random.stateless_uniform(
+            [self.minibatch], self._key(name), alg=GENERATOR))
 
     def integer(self, name, high):
         """Integers of [0, high) of shape [samples], int32."""
         return self._mine(tf.random.stateless_uniform(
-            [self.minibatch], self._key(name), 0, high, tf.int32))
+            [self.minibatch], self._key(name), 0, high, tf.int32, GENERATOR))
 
     def shared_uniform(self, name):
         """One U[0, 1) for the whole minibatch."""
-        return tf.random.stateless_uniform([], self._key(name))
+        return tf.random.stateless_uniform([], self._key(name), alg=GENERATOR)
 
     def shared_integer(self, name, low, high):
         """One integer of [low, high) for the whole minibatch."""
-        return tf.random.stateless_uniform([], self._key(name), low, high, tf.int32)
+        return tf.random.stateless_uniform([], self._key(name), low, high, tf.int32, GENERATOR)

@@ -5,7 +5,8 @@ norm; section 3: minibatch stddev) and StyleGAN (Karras et al. 2019, section 2 a
 style, noise, blur). Every function can be differentiated twice, as the R1 penalty needs.
 
 `x` is [minibatch, height, width, fmaps] float32 unless said otherwise; convolution kernels are
-[height, width, fmaps in, fmaps out].
+[height, width, fmaps in, fmaps out]. Activations and kernels may be bfloat16 or float16 as well;
+biases, noise and styles are float32 then too, and whatever is summed over pixels is so in float32.
 """
 
 import numpy as np
@@ -62,6 +63,23 @@ def blur2d(x):
     taps = np.outer([1, 2, 1], [1, 2, 1]).astype(np.float32) / 16
     kernel = tf.constant(np.tile(taps[:, :, None, None], [1, 1, x.shape[-1], 1]), x.dtype)
     return tf.nn.depthwise_conv2d(x, kernel, strides=[1, 1, 1, 1], padding="SAME")
+
+
+def add_bias(x, bias):
+    """x [..., fmaps] + bias [fmaps].
+
+    Of the short types the bias's gradient is summed in float32: TensorFlow's kernel adds bfloat16
+    up in bfloat16, where a sum of some hundred equal numbers stops growing.
+    """
+    return tf.nn.bias_add(x, bias) if x.dtype == tf.float32 else _add_bias_to_short(x, bias)
+
+
+@tf.custom_gradient
+def _add_bias_to_short(x, bias):
+    def gradients(dy):
+        return dy, tf.reduce_sum(tf.cast(dy, tf.float32), axis=list(range(len(dy.shape) - 1)))
+
+    return tf.nn.bias_add(x, tf.cast(bias, x.dtype)), gradients
 
 
 def kernel4(weight, scale=1.0, flip=False):
@@ -122,8 +140,13 @@ def conv2d_downscale2d(x, weight, fused=False):
 
 
 def pixel_norm(x, epsilon=1e-8):
-    """x / sqrt(mean of x^2 over the last axis + epsilon) (ProGAN, section 4.2). Any rank."""
-    return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + epsilon)
+    """x / sqrt(mean of x^2 over the last axis + epsilon) (ProGAN, section 4.2). Any rank.
+
+    Computed in float32 whatever the type of x, and returned in that type.
+    """
+    y = tf.cast(x, tf.float32)
+    y *= tf.math.rsqrt(tf.reduce_mean(tf.square(y), axis=-1, keepdims=True) + epsilon)
+    return tf.cast(y, x.dtype)
 
 
 def instance_norm(x, epsilon=1e-8):
@@ -172,16 +195,59 @@ def minibatch_stddev(x, group_size=4, num_features=1):
     y = tf.reshape(y, [group, -1, height * width, num_features, fmaps // num_features])
     variance = tf.reduce_mean(tf.square(y - tf.reduce_mean(y, axis=0, keepdims=True)), axis=0)
     statistic = tf.reduce_mean(tf.sqrt(variance + 1e-8), axis=[1, 3])  # [M, num_features]
-    y = tf.tile(tf.cast(statistic, x.dtype)[:, None, None, :], [group, height, width, 1])
-    return tf.concat([x, y], axis=-1)
+    y = tf.tile(statistic[:, None, None, :], [group, height, width, 1])
+    return tf.concat([x, tf.cast(y, x.dtype)], axis=-1)
 
 
 def style_mod(x, style):
     """x * (s0 + 1) + s1 with style [minibatch, 2 * fmaps] = (s0, s1) (StyleGAN, equation 1)."""
-    style = tf.reshape(style, [-1, 2, 1, 1, x.shape[-1]])
-    return x * (style[:, 0] + 1) + style[:, 1]
+    scale, shift = _scale_and_shift(style)
+    return tf.cast(tf.cast(x, tf.float32) * scale + shift, x.dtype)
+
+
+def _scale_and_shift(style):
+    style = tf.reshape(style, [-1, 2, 1, 1, style.shape[-1] // 2])
+    return style[:, 0] + 1, style[:, 1]
+
+
+def adaptive_instance_norm(x, style):
+    """style_mod(instance_norm(x), style) for the short types, rounded once.
+
+    Its gradient by x is written out, scale / sigma * (dy - mean(dy) - y mean(dy y)) with y =
+    (x - mean(x)) / sigma: nothing but x is kept for it, where TensorFlow would keep three times as
+    much in float32.
+    """
+    return _adaptive_instance_norm(x, *_scale_and_shift(style))
+
+
+@tf.custom_gradient
+def _adaptive_instance_norm(x, scale, shift, epsilon=1e-8):
+    def normalised():
+        y = tf.cast(x, tf.float32)
+        mean = tf.reduce_mean(y, axis=[1, 2], keepdims=True)
+        variance = tf.reduce_mean(tf.math.squared_difference(y, mean), axis=[1, 2], keepdims=True)
+        rsigma = tf.math.rsqrt(variance + epsilon)
+        return (y - mean) * rsigma, rsigma
+
+    def gradients(dy):
+        y, rsigma = normalised()
+        dy = tf.cast(dy, tf.float32)
+        dshift = tf.reduce_sum(dy, axis=[1, 2], keepdims=True)
+        dscale = tf.reduce_sum(dy * y, axis=[1, 2], keepdims=True)
+        pixels = tf.cast(tf.shape(x)[1] * tf.shape(x)[2], tf.float32)
+        dx = scale * rsigma * (dy - (dshift + y * dscale) / pixels)
+        return tf.cast(dx, x.dtype), dscale, dshift
+
+    return tf.cast(normalised()[0] * scale + shift, x.dtype), gradients
 
 
 def apply_noise(x, noise, weight):
-    """x + noise [minibatch or 1, height, width, 1] * weight [fmaps] (StyleGAN, section 2)."""
-    return x + tf.cast(noise, x.dtype) * weight
+    """x + noise [minibatch or 1, height, width, 1] * weight [fmaps] (StyleGAN, section 2).
+
+    Of the short types as a matrix product, whose gradients are summed in float32.
+    """
+    if x.dtype == tf.float32:
+        return x + noise * weight
+    column = tf.reshape(tf.cast(noise, x.dtype), [-1, 1])
+    maps = tf.matmul(column, tf.cast(weight, x.dtype)[None])
+    return x + tf.reshape(maps, tf.concat([tf.shape(noise)[:3], weight.shape], 0))

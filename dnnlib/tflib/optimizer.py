@@ -3,6 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
+FIRST_LOSS_SCALE, LAST_LOSS_SCALE = 2.0**15, 2.0**24
+LOSS_SCALE_STEPS = 2000  # sound updates in a row before the scale is tried twice as large
+
 
 def adam_update(var, m, v, grad, lrate_t, beta1, beta2, epsilon):
     """One Adam step for one variable and its moments, in place (Kingma and Ba 2014, the efficient
@@ -24,19 +27,24 @@ class Adam(tf.Module):
     """Adam over named variables, to be built and applied in the strategy's cross-replica context.
 
     An update whose gradients hold a NaN or an infinity is skipped whole: variables, moments and
-    step count stay.
+    step count stay. With loss scaling, for gradients that pass through float16, the scale is halved
+    then, down to 1, and doubled after LOSS_SCALE_STEPS sound updates (Micikevicius et al. 2018,
+    section 3.2); who computes the gradients multiplies the loss by `loss_scale`, and divides them.
 
     Attributes:
-        slots: {'m/<variable>' and 'v/<variable>': tf.Variable, 'step' and 'skipped_in_a_row':
-            scalar tf.Variable}.
+        slots: {'m/<variable>' and 'v/<variable>': tf.Variable, and of no shape 'step',
+            'skipped_in_a_row', and with loss scaling 'loss_scale', 'good_steps'}.
     """
 
-    def __init__(self, variables, beta1=0.0, beta2=0.99, epsilon=1e-8):
+    def __init__(self, variables, beta1=0.0, beta2=0.99, epsilon=1e-8, loss_scaling=False):
         super().__init__()
         self.variables_by_name = dict(variables)
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
-        self.slots = {name: tf.Variable(0.0, trainable=False)
-                      for name in ("step", "skipped_in_a_row")}
+        self._counters = {"step": 0.0, "skipped_in_a_row": 0.0}  # and what they begin with
+        if loss_scaling:
+            self._counters |= {"loss_scale": FIRST_LOSS_SCALE, "good_steps": 0.0}
+        self.slots = {name: tf.Variable(value, trainable=False)
+                      for name, value in self._counters.items()}
         for name, var in self.variables_by_name.items():
             self.slots[f"m/{name}"] = tf.Variable(tf.zeros(var.shape), trainable=False)
             self.slots[f"v/{name}"] = tf.Variable(tf.zeros(var.shape), trainable=False)
@@ -50,7 +58,8 @@ class Adam(tf.Module):
             finite: scalar bool, False to skip this update.
             lrate: scalar float32.
         """
-        step = self.slots["step"] + tf.cast(finite, tf.float32)
+        counters = self._new_counters(finite)
+        step = counters["step"]
         # A skipped first update leaves step at 0, where the bias correction would divide by zero.
         t = tf.maximum(step, 1.0)
         lrate_t = lrate * tf.sqrt(1 - self.beta2 ** t) / (1 - self.beta1 ** t)
@@ -66,21 +75,45 @@ class Adam(tf.Module):
             var = self.variables_by_name[name]
             args = (grad, self.slots[f"m/{name}"], self.slots[f"v/{name}"], lrate_t, finite)
             strategy.extended.update(var, update, args=args)
-        skipped = tf.where(finite, 0.0, self.slots["skipped_in_a_row"] + 1.0)
-        for name, value in (("step", step), ("skipped_in_a_row", skipped)):
+        for name, value in counters.items():
             strategy.extended.update(
                 self.slots[name], lambda var, value: var.assign(value), args=(value,))
 
+    def _new_counters(self, finite):
+        """{counter: its value after an update}.
+
+        An update that a smaller loss scale may save is not counted as skipped in a row.
+        """
+        old = self.slots
+        new = {"step": old["step"] + tf.cast(finite, tf.float32)}
+        counted = 1.0
+        if "loss_scale" in old:
+            scale, good_steps = tf.convert_to_tensor(old["loss_scale"]), old["good_steps"] + 1
+            grows = good_steps >= LOSS_SCALE_STEPS
+            larger = tf.where(grows, tf.minimum(2 * scale, LAST_LOSS_SCALE), scale)
+            new["loss_scale"] = tf.where(finite, larger, tf.maximum(scale / 2, 1.0))
+            new["good_steps"] = tf.where(finite & ~grows, good_steps, 0.0)
+            counted = tf.cast(scale <= 1, tf.float32)
+        new["skipped_in_a_row"] = tf.where(finite, 0.0, old["skipped_in_a_row"] + counted)
+        return new
+
     @property
     def skipped_in_a_row(self):
-        """How many updates were skipped since the last one that was not."""
+        """How many updates were skipped since the last sound one."""
         return int(self.slots["skipped_in_a_row"].numpy())
+
+    @property
+    def loss_scale(self):
+        """What the loss is to be multiplied by, a scalar tensor; None without loss scaling."""
+        scale = self.slots.get("loss_scale")
+        return None if scale is None else tf.identity(scale)
 
     def reset(self):
         """Forget moments and step count (zeroed moments with an old step count would make the next
-        steps about ten times too long)."""
-        for slot in self.slots.values():
-            slot.assign(np.zeros(slot.shape, np.float32))
+        steps about ten times too long); the loss scale stays."""
+        for name, slot in self.slots.items():
+            if name not in ("loss_scale", "good_steps"):
+                slot.assign(np.zeros(slot.shape, np.float32))
 
     def get_arrays(self):
         """{slot name: array}."""
