@@ -188,7 +188,7 @@ def test_two_workers_through_all_stages_killed_or_not(start, data, tmp_path):
     """Resolutions, fades, channel growths, two critics: equal digests.
 
     One device follows them from each tick to the next. (Over the whole run it cannot: after a
-    growth, rounding errors of two ways to add up grow thirtyfold within two turns.)
+    growth, rounding errors of two ways to add up grow fortyfold within two turns.)
     """
     config = with_data(WHOLE, data)
     for name in ("whole", "killed"):
