@@ -1,5 +1,7 @@
 """Expected times: exact where turns cost what they should, also for what has not been seen."""
 
+import dataclasses
+
 import pytest
 
 from training.critics import stage_critics
@@ -89,6 +91,7 @@ def test_unseen_stretches_are_priced_by_their_operations(config):
 
 
 def test_a_cost_of_every_turn_shows_from_the_second_stretch_on(config):
+    config = dataclasses.replace(config, resolution=32, rgb_kimg=6.0)  # the dearest is yet unseen
     clock = Clock()
     pace = Pace(config, CLASSES, clock)
     def seconds_of(stage):
@@ -96,18 +99,19 @@ def test_a_cost_of_every_turn_shows_from_the_second_stretch_on(config):
 
     progress = drive(pace, clock, config, seconds_of, until=1200)
     of_run, begun = pace.left(progress)[1], clock.now
-    drive(pace, clock, config, seconds_of, 9000, progress)
+    drive(pace, clock, config, seconds_of, 11000, progress)
     assert of_run == pytest.approx(clock.now - begun, rel=0.01)
 
 
 def test_compiling_drawing_and_evaluating_count_but_not_as_turns(config):
+    config = dataclasses.replace(config, tick_kimg={4: 0.3})  # no tick where a stretch begins
     clock = Clock()
     pace = Pace(config, CLASSES, clock)
     def seconds_of(stage):
-        return 1e-6 * turn_cost(config, stage)
+        return 1e-7 * turn_cost(config, stage)
 
     extra = dict(compile_sec=7.0, tick_sec={True: 30.0, False: 2.0})
-    progress = drive(pace, clock, config, seconds_of, until=2400, **extra)
+    progress = drive(pace, clock, config, seconds_of, until=2016, **extra)
     stage = make_stage(config, CLASSES, "rgb", 0.0)
     assert pace.sec_per_kimg(stage) == pytest.approx(seconds_of(stage) / 8 * 1000)
     of_run, begun = pace.left(progress)[1], clock.now
