@@ -117,6 +117,19 @@ def test_the_plan_tells_everything():
 def test_rows_at_once(tiny_config):
     stage = make_stage(tiny_config(), 4, "rgb")
     assert rows_at_once(tiny_config(), stage, 2) == 4
+    assert rows_at_once(tiny_config(mbstd_group_size=2, minibatch_per_gpu={4: 2}), stage, 2) == 2
+    assert rows_at_once(tiny_config(minibatch_per_gpu={4: 16, 32: 4}), stage, 1) == 8
+
+
+def test_parts_need_less_memory(tiny_config):
+    dataset = SimpleNamespace(path="somewhere", splits={"train": 7}, classes=[], label_size=0)
+    whole, parts = (describe_plan(
+        tiny_config(variant="rgb", minibatch={4: 64}, minibatch_per_gpu=limit), dataset, "rgb", 2,
+        (1e9, "a"), 2).splitlines()[2] for limit in ({}, {4: 8}))
+    assert " 32 " in whole and " 4 x 8 " in parts
+    memory = [float(re.search(r"([\d.]+) kB", line)[1]) if "kB" in line else
+              1e3 * float(re.search(r"([\d.]+) MB", line)[1]) for line in (whole, parts)]
+    assert memory[1] < memory[0] / 2
 
 
 def listing(folder):

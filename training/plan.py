@@ -114,7 +114,7 @@ def describe_plan(config, dataset, first_stage, num_devices, rate, keep):
         f"{total / 1000:g} kimg in all, in {len(ticks)} ticks and at least {format_time(seconds)}",
         *_disk_lines(config, ahead, ticks, keep),
         "memory is an estimate of one device's peak while training: weights, Adam's moments, "
-        f"gradients and activations ({_precision(config)}) are counted, what libraries keep is not",
+        f"gradients and activations ({config.precision}) are counted, what libraries keep is not",
         f"time is a lower bound: the turns' multiply-adds at {rate[0] / 1e9:,.0f} billion a "
         f"second, the rate of matrix products measured just now on {rate[1]}"
         + (f", shared by {num_devices} devices without loss" if num_devices > 1 else "")
@@ -136,7 +136,7 @@ def measured_rate(device, config):
         place = "CPU:0"
         name = "this machine's CPU" + (" (it has no GPU)" if device == "gpu" else "")
     with tf.device(place):
-        return matmul_rate(_precision(config)), name
+        return matmul_rate(config.precision), name
 
 
 def _row(config, part, ticks, num_devices, rate):
@@ -144,7 +144,7 @@ def _row(config, part, ticks, num_devices, rate):
     start, end, stage = part
     size = stage.resolution
     per_device = rows_at_once(config, stage, num_devices)
-    memory = max(turn_memory(config, critic, stage, per_device, _precision(config))
+    memory = max(turn_memory(config, critic, stage, per_device, config.precision)
                  for critic in stage.critics)
     return (f"{start / 1000:.1f}", f"{end / 1000:.1f}", stage.name,
             f"{size // 2} -> {size}" if stage.fade else f"{size}", f"{stage.channels}",
@@ -157,12 +157,9 @@ def _row(config, part, ticks, num_devices, rate):
 def rows_at_once(config, stage, num_devices):
     """Images that go through the networks at once on one device."""
     share = stage.minibatch // num_devices
-    limits = getattr(config, "minibatch_per_gpu", None)
-    return min(share, by_resolution(limits, stage.resolution)) if limits else share
-
-
-def _precision(config):
-    return getattr(config, "precision", "fp32")
+    if not config.minibatch_per_gpu:
+        return share
+    return min(share, int(by_resolution(config.minibatch_per_gpu, stage.resolution)))
 
 
 def _per_device(stage, num_devices, at_once):
