@@ -58,8 +58,9 @@ def live(argv, output, die_at=None):
         if die_at:
             count_down(die_at)
         status = util._run(train.main, argv)
-    except Exception:
+    except BaseException:
         traceback.print_exc()
+        raise
     finally:
         sys.stdout.flush()
         os._exit(status)
@@ -119,7 +120,7 @@ def prove(root, kills, seed):
     began = time.monotonic()
     status = wait(live([*common, f"--run={root / 'whole'}"], root / "whole.txt"))
     if status:
-        raise RuntimeError(f"ended with status {status}: see {root / 'whole.txt'}")
+        raise RuntimeError(f"status {status}: {(root / 'whole.txt').read_text()[-3000:]}")
     reference = digests(root / "whole")
     whole_sec = time.monotonic() - began
     rng, argv = np.random.default_rng(seed), [*common, f"--run={root / 'killed'}"]
@@ -137,7 +138,7 @@ def prove(root, kills, seed):
             compared.append(digests(root / "killed") == reference)
             os.rename(root / "killed", root / f"killed-{len(compared)}")
         else:
-            raise RuntimeError(f"ended with status {status}: see {output}")
+            raise RuntimeError(f"ended with status {status}: {output.read_text()[-3000:]}")
     assert wait(live(argv, output)) == 0
     compared.append(digests(root / "killed") == reference)
     return {"kills": killed, "seed": seed, "runs_finished": len(compared),

@@ -159,7 +159,7 @@ def mark_given_up(run_dir, config, progress, snapshot):
     """
     advice = [f"a lower --lrate ({_table(config.lrate)} now)",
               f"a higher --r1-gamma ({config.r1_gamma:g} now)"]
-    if getattr(config, "precision", "fp32") != "fp32":
+    if config.precision != "fp32":
         advice.append(as_option("precision", "fp32"))
     util.write_json(run_dir / GIVEN_UP, {
         "kimg": progress.cur_nimg / 1000, "skipped": progress.skipped_in_a_row,

@@ -219,9 +219,12 @@ class Training:
         if critic.name not in self.turns:
             self._prepare(critic, stage)
         turn = self.turns[critic.name]
-        work = watch.TURN if turn.num_traces else watch.COMPILE
-        if work is watch.COMPILE and self.saved_step != p.step:
-            self._save_state()
+        work = watch.TURN if turn.is_compiled(p.step) else watch.COMPILE
+        if work is watch.COMPILE:
+            if self.teller:
+                self.teller.compiling(critic, stage)
+            if self.saved_step != p.step:
+                self._save_state()
         with self.watch.during(watch.PHOTOS, at_once=not distribute.link_of(self.strategy)):
             reals = next(self.streams[critic.name])
         with self.watch.during(work, at_once=work is watch.COMPILE and self._may_leave()):
@@ -242,8 +245,6 @@ class Training:
 
     def _prepare(self, critic, stage):
         """Make a critic's turn, which its first call compiles, and its stream of reals."""
-        if self.teller:
-            self.teller.compiling(critic, stage)
         stream = reals_stream(
             self.config, stage.resolution, critic.channels, stage.minibatch, self.config.seed,
             self.progress.stream_nimg.get(critic.name, 0), with_untagged=critic.name == "rgb",

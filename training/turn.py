@@ -69,9 +69,17 @@ class Turn:
 
         Returns {name: scalar tensor} to report.
         """
-        run = self._runs[step // self.num_critics % self.config.r1_interval == 0]
-        return run(tuple(map(self._split, reals)), tf.constant(step, tf.int32),
-                   tf.constant(fade, tf.float32), tf.constant(lrate, tf.float32))
+        return self._run_of(step)(
+            tuple(map(self._split, reals)), tf.constant(step, tf.int32),
+            tf.constant(fade, tf.float32), tf.constant(lrate, tf.float32))
+
+    def is_compiled(self, step):
+        """Whether the turn at `step` finds its trace, and will not take the time of making one."""
+        return self._run_of(step).experimental_get_tracing_count() > 0
+
+    def _run_of(self, step):
+        """The compiled function: with lazy R1 most steps have one without the penalty."""
+        return self._runs[step // self.num_critics % self.config.r1_interval == 0]
 
     @property
     def num_traces(self):
