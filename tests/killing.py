@@ -127,7 +127,7 @@ def prove(root, kills, seed):
     output, killed, at, compared = root / "killed.txt", 0, [], []
     while killed < kills:
         if rng.random() < 0.5:
-            pid = live(argv, output, die_at=int(rng.integers(1, 60)))
+            pid = live(argv, output, die_at=int(rng.integers(1, 200)))
             status = wait(pid)
         else:
             status = kill_after(live(argv, output), rng.uniform(0.0, 0.6 * whole_sec))
