@@ -17,7 +17,7 @@ import numpy as np
 
 from dnnlib import util
 from dnnlib.util import UserError
-from training.config import PRESETS, VARIANTS, by_resolution, preset_config
+from training.config import PRECISIONS, PRESETS, VARIANTS, by_resolution, preset_config
 from training.critics import variant_stages
 from training.schedule import make_stage
 
@@ -27,7 +27,7 @@ FED = ("reals", "step")
 
 EXAMPLES = """\
   python -m benchmarks.export_step --preset=paper --resolution=512 --minibatch=4 --out=step-512
-  python -m benchmarks.export_step --preset=small-64 --stage=classes --critic=joint --out=step-64
+  python -m benchmarks.export_step --preset=small-64 --stage=classes --precision=bf16 --out=step-64
 """
 
 
@@ -40,7 +40,7 @@ def main(argv):
     names = export(make_turn(config, stage, critic), folder, options.batches)
     names |= {"preset": options.preset, "variant": config.variant, "stage": stage.name,
               "critic": critic.name, "resolution": stage.resolution, "minibatch": stage.minibatch,
-              "channels": critic.channels}
+              "precision": config.precision, "channels": critic.channels}
     util.write_json(folder / "names.json", names)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     print(f"{folder}: {len(names['parameters'])} parameters, {len(names['outputs'])} outputs, "
@@ -58,6 +58,7 @@ def parse_options(argv):
     add("--critic", help="name of the critic whose turn it is (default: the stage's last)")
     add("--resolution", type=int, metavar="N", help="at hand; the final one is the preset's (512)")
     add("--minibatch", type=int, metavar="N", help="default: the preset's at that resolution")
+    add("--precision", default="fp32", choices=PRECISIONS, help="of activations")
     add("--batches", type=int, default=4, help="different minibatches of reals in feed.npz")
     add("--out", default="exported-step", metavar="FOLDER", help="where to write")
     return parser.parse_args(argv)
@@ -66,7 +67,8 @@ def parse_options(argv):
 def plan(options):
     """(TrainingConfig, Stage, Critic) of the command line. Raises UserError for what is not there.
     """
-    config = preset_config(options.preset, {"variant": options.variant})
+    config = preset_config(options.preset, {"variant": options.variant,
+                                            "precision": options.precision})
     config = dataclasses.replace(config, resolution=config.resolution or 512)
     if options.stage not in variant_stages(config.variant):
         raise UserError(f"--stage={options.stage}: --variant={config.variant} has the stages "
@@ -92,6 +94,7 @@ def make_turn(config, stage, critic):
     """A Turn of fresh networks in that stage, on the CPU."""
     import tensorflow as tf
 
+    from dnnlib.tflib import ops
     from training.state import enter_stage, new_state
     from training.turn import Turn
 
@@ -100,7 +103,10 @@ def make_turn(config, stage, critic):
         state = new_state(config)
         for name in variant_stages(config.variant)[1:]:
             if state.progress.stage != stage.name:
-                state = enter_stage(state, make_stage(config, NUM_CLASSES, name), config.grow_d)
+                state = enter_stage(state, make_stage(config, NUM_CLASSES, name), config.grow_d,
+                                    config.precision)
+    for network in state.networks.values():
+        network.convolutions = ops  # not the forms that suit the CPU on which this is traced
     return Turn(strategy, config, state.networks, state.optimizers, critic, stage.resolution,
                 stage.fade > 0, stage.minibatch)
 

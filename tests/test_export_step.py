@@ -47,8 +47,8 @@ def arrays_after(turn, run):
 def plain_run(turn):
     """The turn as training runs it: by TensorFlow's own executor."""
     def run(step):
-        reals, number, fade, lrate = export_step.turn_arguments(turn, step)
-        turn((reals, np.zeros([turn.minibatch, 0], np.float32)), number, fade, lrate)
+        reals, _, fade, lrate = export_step.turn_arguments(turn, step)
+        turn((reals, np.zeros([turn.minibatch, 0], np.float32)), step, fade, lrate)
     return run
 
 

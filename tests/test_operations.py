@@ -40,7 +40,7 @@ def traced_graph(config, stage, critic, form=None):
     images = tf.zeros([stage.minibatch, size, size, critic.channels], tf.uint8)
     labels = tf.zeros([stage.minibatch, 0])
     scalars = [tf.constant(0), tf.constant(stage.fade), tf.constant(0.001)]
-    return turn._run.get_concrete_function((images, labels), *scalars).graph
+    return turn._runs[True].get_concrete_function((images, labels), *scalars).graph
 
 
 def in_use(graph):
@@ -105,6 +105,16 @@ def test_operations_are_those_of_the_graph(tiny_config, case):
     counted = turn_operations(config, critic, stage, *forms)
     # WGAN-GP's penalty alone leaves out some gradients of D's last layers, which are counted.
     assert counted == pytest.approx(measured, rel=1e-12 if case != "WGAN-GP" else 0.01)
+
+
+def test_lazy_r1_is_the_mean_of_its_turns(tiny_config):
+    """One turn of k has the penalty."""
+    def count(**changes):
+        config = tiny_config(fmap_max=16, **changes)
+        stage = make_stage(config, NUM_CLASSES, "rgb")
+        return turn_operations(config, stage.critics[0], stage)
+
+    assert count(r1_interval=4) == pytest.approx((count() + 3 * count(r1_gamma=0.0)) / 4)
 
 
 @pytest.mark.parametrize("changes", [

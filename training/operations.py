@@ -187,7 +187,7 @@ def _times(critic_pass, layer, layers):
 
 def critic_passes(config):
     """[(share of the turns, Pass)] of the images that a turn sends through D."""
-    lazy = 1 / getattr(config, "r1_interval", 1) if config.r1_gamma else 0
+    lazy = 1 / config.r1_interval if config.r1_gamma else 0
     passes = [(1, OF_G_STEP), (lazy, PENALISED), (1 - lazy, SCORED),
               (1, PENALISED if config.r2_gamma else SCORED)]
     return passes + [(1, PENALISED)] if config.wgan_lambda else passes
