@@ -131,7 +131,8 @@ class Turn:
             rows = tf.gather(tf.stack(self.rows), replica)
 
         def of_part(part):
-            return function(Draws(self.config.seed, step, self.minibatch, part[0]), *part[1:])
+            draws = Draws(self.config.seed, step, self.minibatch, part[0], self.config.xla)
+            return function(draws, *part[1:])
 
         if self.num_parts == 1:
             return of_part((rows, *batch))

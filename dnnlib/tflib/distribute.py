@@ -186,7 +186,7 @@ def replica_rows(minibatch, num_replicas, replica, group_size=4):
     return groups[:, replica].reshape(-1)
 
 
-# TensorFlow's own choice on CPUs and GPUs; XLA would choose another one, and other numbers.
+# TensorFlow's own choice on CPUs and GPUs.
 GENERATOR = "philox"
 
 
@@ -197,11 +197,17 @@ class Draws:
     sample, and the same numbers on one device or several, and after a resume.
     """
 
-    def __init__(self, seed, step, minibatch, rows=None):
-        """`rows`: places of this replica's samples in the global minibatch, None for all."""
+    def __init__(self, seed, step, minibatch, rows=None, from_bits=False):
+        """
+        Args:
+            rows: places of this replica's samples in the global minibatch, None for all.
+            from_bits: make floating-point numbers of random bits here, as TensorFlow's kernels do.
+                XLA draws the same bits and makes other numbers of them.
+        """
         self.seed = tf.stack([tf.cast(seed, tf.int32), tf.cast(step, tf.int32)])
         self.minibatch = minibatch
         self.rows = rows
+        self.from_bits = from_bits
 
     def _key(self, name):
         number = zlib.crc32(name.encode()) & 0x7FFFFFFF
@@ -210,25 +216,43 @@ class Draws:
     def _mine(self, values):
         return values if self.rows is None else tf.gather(values, self.rows)
 
+    def _uniform(self, shape, name):
+        """U[0, 1): the low 23 of 32 random bits."""
+        if not self.from_bits:
+            return tf.random.stateless_uniform(shape, self._key(name), alg=GENERATOR)
+        bits = tf.random.stateless_uniform(shape, self._key(name), None, None, tf.uint32,
+                                           alg=GENERATOR)
+        mantissa = tf.bitwise.bitwise_and(bits, tf.constant(0x7FFFFF, tf.uint32))
+        return tf.cast(mantissa, tf.float32) * 2.0**-23
+
+    def _normal(self, shape, name):
+        """N(0, 1): pairs of uniform numbers u, v give sqrt(-2 log u) (sin 2 pi v, cos 2 pi v) (Box
+        and Muller 1958)."""
+        if not self.from_bits:
+            return tf.random.stateless_normal(shape, self._key(name), alg=GENERATOR)
+        count = np.prod(shape)
+        u, v = tf.unstack(self._uniform([-(-count // 2), 2], name), axis=1)
+        radius, angle = tf.sqrt(-2 * tf.math.log(tf.maximum(u, 1e-7))), 2 * np.pi * v
+        values = tf.stack([radius * tf.sin(angle), radius * tf.cos(angle)], axis=1)
+        return tf.reshape(tf.reshape(values, [-1])[:count], shape)
+
     def normal(self, name, shape):
         """N(0, 1) of shape [samples, *shape]; `name` tells this draw from the step's others."""
-        return self._mine(tf.random.stateless_normal(
-            [self.minibatch, *shape], self._key(name), alg=GENERATOR))
+        return self._mine(self._normal([self.minibatch, *shape], name))
 
     def uniform(self, name):
         """U[0, 1) of shape [samples]."""
-        return self._mine(tf.random.stateless_uniform(
-            [self.minibatch], self._key(name), alg=GENERATOR))
+        return self._mine(self._uniform([self.minibatch], name))
 
     def integer(self, name, high):
         """Integers of [0, high) of shape [samples], int32."""
         return self._mine(tf.random.stateless_uniform(
-            [self.minibatch], self._key(name), 0, high, tf.int32, GENERATOR))
+            [self.minibatch], self._key(name), 0, high, tf.int32, alg=GENERATOR))
 
     def shared_uniform(self, name):
         """One U[0, 1) for the whole minibatch."""
-        return tf.random.stateless_uniform([], self._key(name), alg=GENERATOR)
+        return self._uniform([], name)
 
     def shared_integer(self, name, low, high):
         """One integer of [low, high) for the whole minibatch."""
-        return tf.random.stateless_uniform([], self._key(name), low, high, tf.int32, GENERATOR)
+        return tf.random.stateless_uniform([], self._key(name), low, high, tf.int32, alg=GENERATOR)
