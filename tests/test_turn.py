@@ -245,12 +245,15 @@ def test_two_replicas_equal_one(tiny_config, rng, stage_name, label_size, change
         np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-3, err_msg=name)
 
 
-def test_a_nan_stops_both_updates_and_is_counted(tiny_config, rng):
-    config = tiny_config(variant="rgb")
+@pytest.mark.parametrize("value, changes", [
+    (np.nan, {}), (np.inf, {"d_loss": "hinge", "g_loss": "hinge"})],
+    ids=["nan", "infinite loss, finite gradients"])
+def test_what_is_not_finite_stops_both_updates_and_is_counted(tiny_config, rng, value, changes):
+    config = tiny_config(variant="rgb", **changes)
     state = state_in_stage(config, "rgb")
     critic = Critic("rgb", 3)
     turn = make_turn(config, state, critic)
-    state.networks["D_rgb"].vars["4x4/Dense1/bias"].assign([np.nan])
+    state.networks["D_rgb"].vars["4x4/Dense1/bias"].assign([value])
     before = state.networks["G"].get_arrays()
     assert turn(reals(rng, critic), 0, 0.0, 0.001)["Progress/skipped_updates"] == 2
     after = state.networks["G"].get_arrays()

@@ -146,7 +146,8 @@ class Turn:
         scale = self.D_opt.loss_scale
         grads, dlatents, report = self._mean_over_parts(
             lambda *part: self._d_part(*part, fade, with_r1, scale), step, reals, labels)
-        return (*self._reduced(grads, dlatents, scale), self._all_mean(report))
+        report = self._all_mean(report)
+        return (*self._reduced(grads, dlatents, scale, report["Loss/D"]), report)
 
     def _d_part(self, draws, reals, labels, fade, with_r1, scale):
         """(gradients of `scale` times the D loss, mean w, report) of some samples."""
@@ -173,7 +174,8 @@ class Turn:
         scale = self.G_opt.loss_scale
         grads, dlatents, report = self._mean_over_parts(
             lambda draws: self._g_part(draws, fade, scale), step)
-        return (*self._reduced(grads, dlatents, scale), self._all_mean(report))
+        report = self._all_mean(report)
+        return (*self._reduced(grads, dlatents, scale, report["Loss/G"]), report)
 
     def _g_part(self, draws, fade, scale):
         """(gradients of `scale` times the G loss, mean w, report) of some samples."""
@@ -244,12 +246,13 @@ class Turn:
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
 
-    def _reduced(self, grads, dlatents, scale):
-        """(gradients of the global mean loss, mean w, whether all gradients are finite)."""
+    def _reduced(self, grads, dlatents, scale, mean_loss):
+        """(gradients of the global mean loss, mean w, whether loss and gradients are finite)."""
         grads = self._all_mean(grads)
         if scale is not None:
             grads = {name: grad / scale for name, grad in grads.items()}
-        return grads, self._all_mean(dlatents), all_finite(grads)
+        finite = all_finite(grads) & tf.math.is_finite(mean_loss)
+        return grads, self._all_mean(dlatents), finite
 
     def _track_dlatents(self, batch_mean):
         """dlatent_avg <- lerp(batch mean of w, dlatent_avg, beta), at every evaluation of G."""
