@@ -48,8 +48,10 @@ def mean_over_parts(function, parts):
 
     count = tf.nest.flatten(parts)[0].shape[0]
     first = function(at(0))
-    _, sums = tf.while_loop(lambda k, _: k < count, add, (tf.constant(1), first),
-                            parallel_iterations=1)
+    # Or else the loop's first turn, which needs no sums before its end, would run beside `first`.
+    with tf.control_dependencies(tf.nest.flatten(first)):
+        start = tf.identity(1)
+    _, sums = tf.while_loop(lambda k, _: k < count, add, (start, first), parallel_iterations=1)
     return tf.nest.map_structure(lambda value: value / count, sums)
 
 

@@ -16,7 +16,7 @@ from training.forms import num_fmaps, use_fused
 
 FLOAT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}  # of an activation
 BLUR_TAPS = 9
-WORKING_TENSORS = 4
+WORKING_TENSORS = 2  # of the widest layer, beside what is kept: fits what was measured
 KERNEL4_TAPS = 16 * 9  # multiply-adds to make one 4x4 kernel from one 3x3 kernel
 
 
@@ -214,45 +214,48 @@ def _numbers(layers):
     return sum(prod(layer.shape) + (layer.shape[-1] if layer.bias else 0) for layer in layers)
 
 
-def memory_parts(config, critic, stage, per_device_minibatch, precision="fp32"):
+def memory_parts(config, critic, stage, per_device_minibatch, precision="fp32",
+                 accumulating=False):
     """{part: bytes} on one device at the largest moment of a turn; their sum is `turn_memory`.
 
     weights: G, Gs and every critic of the stage, float32. slots: Adam's two moments of all but Gs.
-    gradients: of the larger of the two networks in turn. activations: what the backward passes of
-    the D step (or, if more, the G step) keep. working: tensors of the widest layer at hand.
-    staging: reals as bytes and as numbers, latents and noise.
+    gradients: of the larger network; four times where micro-batches are added up (the sum, the
+    first, the newest, the mean). kernels: D's weights as used. activations: what the backward
+    passes of the D step (or, if more, the G step) keep. working: WORKING_TENSORS. staging: reals
+    as bytes and as numbers, noise.
     """
     seen = dict(resolution=stage.resolution, fading=stage.fade > 0)
     sizes = parameters(config, stage.channels)
     critics = [parameters(config, c.channels)["D"] for c in stage.critics]
     trained = sizes["G"] + sum(critics)
     number = FLOAT_BYTES[precision]
+    D = critic_layers(config, critic.channels, **seen)
     kept_G, noise = _kept_by_G(synthesis_layers(config, stage.channels, **seen), config, number)
-    kept_D, kept_twice, widest = _kept_by_D(critic_layers(config, critic.channels, **seen), number)
+    kept_D, kept_twice, widest = _kept_by_D(D, number)
     penalties = sum(bool(g) for g in (config.r1_gamma, config.r2_gamma, config.wgan_lambda))
-    passes = 3 if config.wgan_lambda else 2
-    step_D = passes * kept_D + penalties * kept_twice
+    step_D = (3 if config.wgan_lambda else 2) * kept_D + penalties * kept_twice
     image = critic.channels * stage.resolution ** 2
-    weights = 4 * (trained + sizes["G"] + 2 * sizes["G_fixed"])
-    if precision != "fp32":
-        weights += number * (sizes["G"] + max(critics))
-    return {"weights": weights, "slots": 8 * trained,
-            "gradients": 4 * max(sizes["G"], *critics),
+    return {"weights": 4 * (trained + sizes["G"] + 2 * sizes["G_fixed"]), "slots": 8 * trained,
+            "gradients": (4 if accumulating else 1) * 4 * max(sizes["G"], *critics),
+            "kernels": number * sum(prod(layer.shape) * 16 // 9 if layer.kernel_macs
+                                    else prod(layer.shape) for layer in D),
             "activations": per_device_minibatch * max(step_D, kept_G + kept_D),
             "working": per_device_minibatch * WORKING_TENSORS * widest,
             "staging": per_device_minibatch * (image * (1 + 4 + 4) + noise)}
 
 
-def turn_memory(config, critic, stage, per_device_minibatch, precision="fp32"):
+def turn_memory(config, critic, stage, per_device_minibatch, precision="fp32", accumulating=False):
     """Bytes on one device at the largest moment of a turn (see `memory_parts`).
 
     Args:
         per_device_minibatch: images that go through the networks at once on one device.
         precision: 'fp32', 'bf16' or 'fp16', of the activations; variables are float32 in all.
+        accumulating: whether a device's share of the minibatch takes several such goes.
 
-    Without what libraries keep for themselves (workspaces, the CUDA context, fragmentation).
+    Without what libraries keep for themselves (workspaces, the CUDA context, gaps).
     """
-    return sum(memory_parts(config, critic, stage, per_device_minibatch, precision).values())
+    return sum(memory_parts(config, critic, stage, per_device_minibatch, precision,
+                            accumulating).values())
 
 
 def _kept_by_G(layers, config, number):

@@ -144,7 +144,8 @@ def _row(config, part, ticks, num_devices, rate):
     start, end, stage = part
     size = stage.resolution
     per_device = rows_at_once(config, stage, num_devices)
-    memory = max(turn_memory(config, critic, stage, per_device, config.precision)
+    in_parts = per_device * num_devices < stage.minibatch
+    memory = max(turn_memory(config, critic, stage, per_device, config.precision, in_parts)
                  for critic in stage.critics)
     return (f"{start / 1000:.1f}", f"{end / 1000:.1f}", stage.name,
             f"{size // 2} -> {size}" if stage.fade else f"{size}", f"{stage.channels}",

@@ -1,0 +1,137 @@
+"""Memory of a turn on one device: a table counted for the presets, and how right the count is."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+from benchmarks.result import ROOT, cpu_name, report
+from dnnlib import util
+from dnnlib.util import UserError
+from training.config import PRECISIONS, PRESETS, by_resolution, preset_config
+from training.critics import variant_stages
+from training.operations import memory_parts, turn_memory
+from training.schedule import make_stage
+
+NUM_CLASSES = 13
+FINAL = 512  # of presets that take the data set's
+GROUP = 4  # of minibatch stddev: no device has fewer at once
+DEVICES = 4
+MEASURED = (  # preset, stage, resolution, minibatch, images at once
+    ("small-64", "rgb", 32, 32, 32), ("small-64", "rgb", 64, 8, 8), ("small-64", "rgb", 64, 32, 32),
+    ("small-64", "rgb", 64, 32, 8), ("small-64", "classes", 64, 32, 32),
+    ("paper", "rgb", 8, 8, 8), ("paper", "rgb", 64, 8, 8), ("paper", "rgb", 64, 32, 8),
+    ("paper", "rgb", 128, 8, 8))
+
+EXAMPLES = """\
+  python -m benchmarks.memory
+  python -m benchmarks.memory --card=24 --presets=paper
+  python -m benchmarks.memory --measure --out=memory.json
+"""
+
+
+def main(argv):
+    """Print the table, or measure. Returns the exit status."""
+    options = parse_options(argv)
+    if options.measure:
+        report(measurements(), options.out)
+        return 0
+    print("\n".join(table(options.presets, options.card - options.reserve)))
+    return 0
+
+
+def parse_options(argv):
+    """The command line. Raises UserError for an unknown preset."""
+    parser = util.argument_parser(__doc__, EXAMPLES)
+    add = parser.add_argument
+    add("--presets", default="paper,paper-256,small-64,demo-32", metavar="LIST",
+        help="of the table")
+    add("--card", type=float, default=11.0, metavar="GB", help="memory of a device, 10^9 bytes")
+    add("--reserve", type=float, default=1.5, metavar="GB", help="of it, what is not TensorFlow's "
+        "tensors: context, workspaces, gaps; an assumption")
+    add("--measure", action="store_true", help="instead of the table: turns on the CPU in "
+        "processes of their own, what they hold beside what is counted (minutes)")
+    add("--out", metavar="FILE", help="with --measure, write the JSON there too")
+    options = parser.parse_args(argv)
+    options.presets = options.presets.split(",")
+    unknown = set(options.presets) - set(PRESETS)
+    if unknown:
+        raise UserError(f"--presets: unknown {', '.join(sorted(unknown))}; known: "
+                        f"{', '.join(PRESETS)}")
+    if options.out and not options.measure:
+        raise UserError("--out: the table is printed; redirect it")
+    return options
+
+
+def place(preset, stage_name, resolution, precision):
+    """(TrainingConfig, the stage's last critic, Stage) of a preset's 2d variant."""
+    config = preset_config(preset, {"precision": precision})
+    config = dataclasses.replace(config, resolution=config.resolution or FINAL)
+    lod = float(config.resolution.bit_length() - resolution.bit_length())
+    stage = make_stage(config, NUM_CLASSES, stage_name, lod)
+    return config, stage.critics[-1], stage
+
+
+def table(presets, room_gb):
+    """Lines of a Markdown table: GB at the minibatch of one of DEVICES devices, and how many images
+    at once fit into `room_gb`."""
+    head = ["preset", "stage, resolution", f"images a GPU ({DEVICES} GPUs)",
+            *(f"GB {p}" for p in ("fp32", "16 bits")),
+            *(f"most at once, {p}" for p in ("fp32", "16 bits"))]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for preset in presets:
+        final = preset_config(preset, {}).resolution or FINAL
+        cases = [("rgb", r) for r in (64, 128, 256, 512) if r <= final] or [("rgb", final)]
+        for stage, resolution in [*cases, (variant_stages("2d")[-1], final)]:
+            share = max(by_resolution(preset_config(preset, {}).minibatch, resolution) // DEVICES,
+                        GROUP)
+            kinds = ("fp32", "bf16")
+            used = [turn_memory(*place(preset, stage, resolution, kind), share, kind)
+                    for kind in kinds]
+            fits = [most_at_once(*place(preset, stage, resolution, kind), kind, room_gb * 1e9)
+                    for kind in kinds]
+            lines.append(f"| {preset} | {stage}, {resolution} | {share} | "
+                         f"{' | '.join(f'{bytes_ / 1e9:.2f}' for bytes_ in used)} | "
+                         f"{' | '.join(map(str, fits))} |")
+    return lines
+
+
+def most_at_once(config, critic, stage, precision, room):
+    """Images, a multiple of GROUP, that fit into so many bytes where one device has the whole
+    minibatch; 0 where not even one group does."""
+    count = 0
+    while count < stage.minibatch and turn_memory(
+            config, critic, stage, count + GROUP, precision,
+            accumulating=count + GROUP < stage.minibatch) <= room:
+        count += GROUP
+    return count
+
+
+def measurements():
+    """What every case of MEASURED holds, beside what is counted."""
+    results = []
+    for case in util.progress(MEASURED, desc="cases", unit="case"):
+        for precision in PRECISIONS[:2]:
+            preset, stage_name, resolution, minibatch, at_once = case
+            config, critic, stage = place(preset, stage_name, resolution, precision)
+            command = [sys.executable, "-m", "benchmarks.memory_side", preset, stage_name,
+                       *map(str, (resolution, minibatch, precision, at_once))]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise UserError(f"{' '.join(command)}: failed: {done.stderr.strip()[-500:]}")
+            measured = json.loads(done.stdout.splitlines()[-1])
+            parts = memory_parts(config, critic, stage, at_once, precision,
+                                 accumulating=at_once < minibatch)
+            counted = sum(parts.values())
+            results.append({
+                "case": [*case, precision], "counted_mb": round(counted / 1e6),
+                "peak_mb": round(measured["peak_bytes"] / 1e6),
+                "rss_mb": round(measured["rss_bytes"] / 1e6),
+                "counted_to_peak": round(counted / measured["peak_bytes"], 3),
+                "parts_mb": {name: round(part / 1e6, 1) for name, part in parts.items()}})
+    return {"cpu": cpu_name(), "load_average": round(os.getloadavg()[0], 2), "cases": results}
+
+
+if __name__ == "__main__":
+    util.run_main(main)
