@@ -9,7 +9,7 @@ import sys
 from benchmarks.result import ROOT, cpu_name, report
 from dnnlib import util
 from dnnlib.util import UserError
-from training.config import PRECISIONS, PRESETS, by_resolution, preset_config
+from training.config import PRESETS, by_resolution, preset_config
 from training.critics import variant_stages
 from training.operations import memory_parts, turn_memory
 from training.schedule import make_stage
@@ -18,11 +18,11 @@ NUM_CLASSES = 13
 FINAL = 512  # of presets that take the data set's
 GROUP = 4  # of minibatch stddev: no device has fewer at once
 DEVICES = 4
-MEASURED = (  # preset, stage, resolution, minibatch, images at once
-    ("small-64", "rgb", 32, 32, 32), ("small-64", "rgb", 64, 8, 8), ("small-64", "rgb", 64, 32, 32),
-    ("small-64", "rgb", 64, 32, 8), ("small-64", "classes", 64, 32, 32),
-    ("paper", "rgb", 8, 8, 8), ("paper", "rgb", 64, 8, 8), ("paper", "rgb", 64, 32, 8),
-    ("paper", "rgb", 128, 8, 8))
+MEASURED = (  # preset, stage, resolution, minibatch, images at once, precision
+    ("small-64", "rgb", 64, 32, 32, "fp32"), ("small-64", "rgb", 64, 32, 32, "bf16"),
+    ("small-64", "rgb", 64, 32, 8, "fp32"), ("small-64", "classes", 64, 32, 32, "fp32"),
+    ("paper", "rgb", 8, 8, 8, "fp32"), ("paper", "rgb", 64, 8, 8, "fp32"),
+    ("paper", "rgb", 64, 8, 8, "bf16"), ("paper", "rgb", 128, 8, 8, "fp32"))
 
 EXAMPLES = """\
   python -m benchmarks.memory
@@ -112,24 +112,23 @@ def measurements():
     """What every case of MEASURED holds, beside what is counted."""
     results = []
     for case in util.progress(MEASURED, desc="cases", unit="case"):
-        for precision in PRECISIONS[:2]:
-            preset, stage_name, resolution, minibatch, at_once = case
-            config, critic, stage = place(preset, stage_name, resolution, precision)
-            command = [sys.executable, "-m", "benchmarks.memory_side", preset, stage_name,
-                       *map(str, (resolution, minibatch, precision, at_once))]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise UserError(f"{' '.join(command)}: failed: {done.stderr.strip()[-500:]}")
-            measured = json.loads(done.stdout.splitlines()[-1])
-            parts = memory_parts(config, critic, stage, at_once, precision,
-                                 accumulating=at_once < minibatch)
-            counted = sum(parts.values())
-            results.append({
-                "case": [*case, precision], "counted_mb": round(counted / 1e6),
-                "peak_mb": round(measured["peak_bytes"] / 1e6),
-                "rss_mb": round(measured["rss_bytes"] / 1e6),
-                "counted_to_peak": round(counted / measured["peak_bytes"], 3),
-                "parts_mb": {name: round(part / 1e6, 1) for name, part in parts.items()}})
+        preset, stage_name, resolution, minibatch, at_once, precision = case
+        command = [sys.executable, "-m", "benchmarks.memory_side", preset, stage_name,
+                   *map(str, (resolution, minibatch, precision, at_once))]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise UserError(f"{' '.join(command)}: failed: {done.stderr.strip()[-500:]}")
+        measured = json.loads(done.stdout.splitlines()[-1])
+        config, critic, stage = place(preset, stage_name, resolution, precision)
+        parts = memory_parts(config, critic, dataclasses.replace(stage, minibatch=minibatch),
+                             at_once, precision, accumulating=at_once < minibatch)
+        counted = sum(parts.values())
+        results.append({
+            "case": case, "counted_mb": round(counted / 1e6),
+            "peak_mb": round(measured["peak_bytes"] / 1e6),
+            "rss_mb": round(measured["rss_bytes"] / 1e6),
+            "counted_to_peak": round(counted / measured["peak_bytes"], 3),
+            "parts_mb": {name: round(part / 1e6, 1) for name, part in parts.items()}})
     return {"cpu": cpu_name(), "load_average": round(os.getloadavg()[0], 2), "cases": results}
 
 

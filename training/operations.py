@@ -222,7 +222,7 @@ def memory_parts(config, critic, stage, per_device_minibatch, precision="fp32",
     gradients: of the larger network; four times where micro-batches are added up (the sum, the
     first, the newest, the mean). kernels: D's weights as used. activations: what the backward
     passes of the D step (or, if more, the G step) keep. working: WORKING_TENSORS. staging: reals
-    as bytes and as numbers, noise.
+    as bytes and as numbers, noise, which is drawn for the whole minibatch.
     """
     seen = dict(resolution=stage.resolution, fading=stage.fade > 0)
     sizes = parameters(config, stage.channels)
@@ -241,7 +241,7 @@ def memory_parts(config, critic, stage, per_device_minibatch, precision="fp32",
                                     else prod(layer.shape) for layer in D),
             "activations": per_device_minibatch * max(step_D, kept_G + kept_D),
             "working": per_device_minibatch * WORKING_TENSORS * widest,
-            "staging": per_device_minibatch * (image * (1 + 4 + 4) + noise)}
+            "staging": per_device_minibatch * image * (1 + 4 + 4) + stage.minibatch * noise}
 
 
 def turn_memory(config, critic, stage, per_device_minibatch, precision="fp32", accumulating=False):
