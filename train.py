@@ -42,7 +42,7 @@ def main(argv):
 
     # One trace for every critic and resolution is meant; TensorFlow takes them for an accident.
     tf.get_logger().setLevel("ERROR")
-    metric_names(config)
+    check_inception(options.inception, metric_names(config))
     origin, header, first_stage = None, None, "rgb"
     if options.init_from:
         origin = find_snapshot(options.init_from, options.results)
@@ -55,6 +55,7 @@ def main(argv):
     if header:
         check_start(header, config, dataset.classes, dataset.label_size)
     if options.dry_run:
+        print(described_run(options, run_record(config, dataset, options)))
         print(describe_plan(config, dataset, first_stage, num_replicas,
                             measured_rate(options.device, config), options.keep))
         return 0
@@ -160,6 +161,23 @@ def worker_facts(config, dataset, options, header):
             "images": dataset.splits, "init_from's digest": header and header["digest"]}
 
 
+def run_record(config, dataset, options):
+    """What is stored as a run's options, by which the same command finds it again."""
+    return {**config.to_json(), "init_from": options.init_from, "data_digest": dataset.digest}
+
+
+def described_run(options, record):
+    """One line on the run that the command would make or continue; raises what that would."""
+    from training.runs import find_run
+    from training.snapshots import list_states
+
+    run_dir = find_run(options.run, options.results, record, options.override)
+    if run_dir is None:
+        return f"would make a new run: {options.run or f'the next number in {options.results}'}"
+    states = list_states(run_dir)
+    return f"would continue {run_dir}, from {states[-1].name if states else 'its beginning'}"
+
+
 def train(config, dataset, strategy, options, origin):
     """Make or continue a run, and train it to the end of its schedule. Returns the exit status.
 
@@ -174,7 +192,7 @@ def train(config, dataset, strategy, options, origin):
     from training.training_loop import Training
     from training.watch import end_if_stuck
 
-    record = {**config.to_json(), "init_from": options.init_from, "data_digest": dataset.digest}
+    record = run_record(config, dataset, options)
     run_dir, has_state, first_state = None, False, None
     if is_chief(strategy):
         run_dir = find_run(options.run, options.results, record, options.override)
@@ -227,7 +245,11 @@ def chiefs_run(strategy, run_dir):
         if link:
             link.tell = log.info
         log.info(f"run directory {run_dir}")
-        yield run_dir, log
+        try:
+            yield run_dir, log
+        except Exception as error:  # on the terminal it is run_main that tells it
+            util.log_to_file(log, f"error: {util.one_line(error)}")
+            raise
 
 
 def see_directory(path, timeout_sec=60):
@@ -252,6 +274,15 @@ def metric_names(config):
             raise UserError(f"--metrics: {name} is not computed during training; ask "
                             "run_metrics.py for it")
     return names
+
+
+def check_inception(path, names):
+    """--inception names a file, and there are metrics (a list) to use it."""
+    if path and not names:
+        raise UserError("--inception: --metrics=none needs no Inception weights; leave one out")
+    if path and not Path(path).is_file():
+        raise UserError(f"--inception={path}: no such file; leave it out to have the weights found "
+                        "or fetched")
 
 
 def make_evaluate(config, dataset, options, log):

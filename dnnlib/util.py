@@ -210,6 +210,13 @@ def start_log(name, path=None):
     return logger
 
 
+def log_to_file(logger, line):
+    """Write a line that the terminal gets by another way to the logger's file alone."""
+    for handler in logger.handlers:
+        if isinstance(handler, _LogFile):
+            handler.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, line, (), None))
+
+
 class _LogFile(logging.FileHandler):
     """A log's file. Where it cannot be written (a full disk), one line says so and work goes on: it
     is no reason to lose what is being logged."""

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import train
+from dnnlib.util import UserError
 from tests.data_helpers import FOUR, make_dataset, random_image
 from training.config import PRESETS, preset_config
+from training.dataset import open_dataset
 from training.plan import (
     describe_plan,
     rows_at_once,
@@ -18,6 +20,7 @@ from training.plan import (
     state_bytes,
     stretches,
 )
+from training.runs import make_run
 from training.schedule import make_stage, training_schedule
 from training.state import enter_stage, new_state
 
@@ -144,5 +147,25 @@ def test_a_dry_run_leaves_no_trace(data, tmp_path, monkeypatch, capsys):
     before = listing(data.parent), listing(tmp_path)
     assert train.main([f"--data={data}", "--preset=demo-32", "--resolution=16", "--dry-run",
                        "--device=cpu"]) == 0
-    assert "nothing was written" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "would make a new run: the next number in results" in out
+    assert "nothing was written" in out
     assert (listing(data.parent), listing(tmp_path)) == before
+
+
+def test_a_dry_run_says_which_run_goes_on(data, tmp_path, capsys):
+    """And refuses what the command itself would refuse."""
+    options = [f"--data={data}", "--preset=demo-32", "--resolution=16", "--dry-run",
+               "--device=cpu", f"--results={tmp_path}"]
+    config = preset_config("demo-32", {"data": str(data), "resolution": 16})
+    record = {**config.to_json(), "init_from": None, "data_digest": open_dataset(data).digest}
+    run = make_run(None, tmp_path, "x", record)
+    assert train.main(options) == 0
+    assert f"would continue {run}, from its beginning" in capsys.readouterr().out
+    (run / "training-state-000000512.safetensors").touch()
+    assert train.main(options) == 0
+    assert "from training-state-000000512.safetensors" in capsys.readouterr().out
+    with pytest.raises(UserError, match="seed: 1000 there, 5 now"):
+        train.main([*options, f"--run={run}", "--seed=5"])
+    with pytest.raises(UserError, match="--override: needs --run"):
+        train.main([*options, "--override"])

@@ -190,7 +190,8 @@ def test_a_run_that_only_skips_is_given_up(config, peaceful, tmp_path, monkeypat
 
     training._turn = poisoned
     with pytest.raises(UserError, match=r"given up at kimg 0.064: 3 updates in a row.*"
-                       r"lower --lrate .*higher --r1-gamma .*--override.* from kimg 0.040"):
+                       r"lower --lrate .*higher --r1-gamma .*--override.* from kimg 0.040"
+                       r".*another --run"):
         training.run()
     assert (run_dir / "nonfinite-000000.064.safetensors").is_file()
     assert snapshots.best_snapshot(run_dir).name.startswith("network-snapshot-")
@@ -401,7 +402,8 @@ def test_other_options(tmp_path):
     record = {**TrainingConfig().to_json(), "init_from": None, "data_digest": "d"}
     run = runs.make_run(tmp_path / "run", tmp_path, "x", record)
     other = {**record, "lrate": {4: 0.5}, "r1_gamma": 3.0}
-    with pytest.raises(UserError, match=r"lrate: .*0.5\} now; r1_gamma: 10.0 there, 3.0 now.*"
+    with pytest.raises(UserError, match=r"lrate: 4:0.001,256:0.0015,512:0.002 there, 4:0.5 now; "
+                                        r"r1_gamma: 10.0 there, 3.0 now.*"
                                         r"--override to go on"):
         runs.find_run(run, tmp_path, other)
     assert runs.find_run(run, tmp_path, other, override=True) == run
@@ -411,6 +413,11 @@ def test_other_options(tmp_path):
             runs.find_run(run, tmp_path, {**other, name: value}, override=True)
     with pytest.raises(UserError, match="--override: needs --run"):
         runs.find_run(None, tmp_path, record, override=True)
+    with pytest.raises(UserError, match=r"--override: .*typo holds no run"):
+        runs.find_run(tmp_path / "typo", tmp_path, record, override=True)
+    for name in ("", run / "training_options.json"):
+        with pytest.raises(UserError, match=r"--run=.*expected the name of a directory"):
+            runs.find_run(name, tmp_path, record)
     log = Lines()
     runs.take_over(run, other, log)
     assert len(log.lines) == 2 and "r1_gamma: 10.0 there, 3.0 now" in log.lines[1]

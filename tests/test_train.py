@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import run_metrics
 import train
@@ -112,9 +113,20 @@ def test_two_processes_do_not_share_a_run(tmp_path):
         raise AssertionError("two at once")
 
 
+def test_the_log_says_why_a_run_ended(tmp_path, capsys):
+    """In its file, for an owner whose terminal is gone; the terminal has it from run_main."""
+    with pytest.raises(UserError), train.chiefs_run(tf.distribute.get_strategy(), tmp_path):
+        raise UserError("the reason")
+    assert (tmp_path / "log.txt").read_text().endswith("\nerror: the reason\n")
+    assert "the reason" not in "".join(capsys.readouterr())
+
+
 def test_checks_before_anything_is_made(data, tmp_path):
     common = [f"--data={data}", "--device=cpu", f"--results={tmp_path}"]
     assert "fid" in failure(*common, "--metrics=foo")
+    assert "no such file" in failure(*common, "--inception=nowhere.npz")
+    assert "--inception: " in failure(*common, "--metrics=none", "--inception=nowhere.npz")
+    assert "--lrate=8:-1: expected positive" in failure(*common, "--lrate=8:-1")
     for name in ("classes1k", "ppl_wfull"):
         assert f"{name} is not computed" in failure(*common, f"--metrics=fid1k,{name}")
     assert "takes" in failure(*common, "--variant=2d", "--rgb-kimg=10")

@@ -151,11 +151,19 @@ class TrainingConfig:
 
 
 def as_option(name, value):
-    """How the command line says that a field has a value: '--fmap-max=64', '--no-blur'."""
+    """How the command line says that a field has a value: '--fmap-max=64', '--lrate=8:0.001',
+    '--no-blur'."""
     flag = name.replace("_", "-")
     if isinstance(value, bool):
         return f"--{flag}" if value else f"--no-{flag}"
-    return f"--{flag}={value}"
+    return f"--{flag}={as_text(value)}"
+
+
+def as_text(value):
+    """A field's value as the command line takes it: '8:128,32:64' for a table by resolution."""
+    if isinstance(value, dict):
+        return ",".join(f"{key}:{number}" for key, number in value.items())
+    return str(value)
 
 
 def _problem(f, value):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from dnnlib import util
 from dnnlib.util import UserError
-from training.config import TrainingConfig, as_option
+from training.config import TrainingConfig, as_option, as_text
 from training.history import FINAL, OPTIONS, STATS
 from training.snapshots import list_states, remove_states_of_skips
 from training.state import NETWORK_OPTIONS
@@ -34,6 +34,8 @@ def find_run(run, results_dir, record, override=False):
     `override`, those that cannot change), and where the same options would lead a run that was
     given up to the same end.
     """
+    if run is not None and (not str(run) or Path(run).is_file()):
+        raise UserError(f"--run={run}: expected the name of a directory")
     if run is None:
         if override:
             raise UserError("--override: needs --run, the run directory to continue with other "
@@ -42,6 +44,8 @@ def find_run(run, results_dir, record, override=False):
         if run is None:
             return None
     changes = changed_options(run, record)
+    if changes is None and override:
+        raise UserError(f"--override: {run} holds no run to continue; leave it out to make one")
     if changes is None:
         return None
     told = "; ".join(changes.values())
@@ -76,7 +80,7 @@ def changed_options(run, record):
     old, new = _stored_options(stored), _complete(_as_json(record))
     if old is None:
         raise UserError(f"{stored}: damaged: not a set of options; give another --run")
-    return {key: f"{key}: {old.get(key)} there, {new.get(key)} now"
+    return {key: f"{key}: {as_text(old.get(key))} there, {as_text(new.get(key))} now"
             for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)}
 
 
@@ -157,7 +161,7 @@ def mark_given_up(run_dir, config, progress, snapshot):
     Training states from while updates were skipped are removed. `snapshot`: name of the file with
     the networks as they are.
     """
-    advice = [f"a lower --lrate ({_table(config.lrate)} now)",
+    advice = [f"a lower --lrate ({as_text(config.lrate)} now)",
               f"a higher --r1-gamma ({config.r1_gamma:g} now)"]
     if config.precision != "fp32":
         advice.append(as_option("precision", "fp32"))
@@ -175,11 +179,8 @@ def given_up_line(run_dir):
     return (f"{run_dir} was given up at kimg {told['kimg']:.3f}: {told['skipped']} updates in a "
             "row had to be skipped, since losses or gradients were not finite; the same options "
             f"lead there again. Try {told['try']}, with --run={run_dir} --override, which goes on "
-            f"{begin}; the networks of the end are in {told['snapshot']}")
-
-
-def _table(values):
-    return ",".join(f"{key}:{value}" for key, value in values.items())
+            f"{begin}, or, where the networks were ruined by then, with another --run, which "
+            f"begins anew; the networks of the end are in {told['snapshot']}")
 
 
 def _stored_options(path):
