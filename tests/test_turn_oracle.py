@@ -137,13 +137,18 @@ def float64_arrays(network):
     return {name: array.astype(np.float64) for name, array in network.get_arrays().items()}
 
 
-def state_for(config, label_size):
-    """A fresh state, all variables moved (Gs other than G), Adam with EPSILON."""
+def state_for(config, resolution, label_size):
+    """A fresh state, all variables moved (Gs other than G, but for what is finer than `resolution`
+    and not trained yet), Adam with EPSILON."""
     rng = np.random.default_rng(11)
     state = new_state(config, label_size=label_size)
     for network in state.networks.values():
         network.set_arrays({n: a + 0.3 * rng.standard_normal(a.shape).astype(np.float32)
                             for n, a in network.get_arrays().items()})
+    G, Gs = (state.networks[name] for name in ("G", "Gs"))
+    for name, var in Gs.vars.items():
+        if Gs.resolution_of(name) > resolution:
+            var.assign(G.vars[name])
     state.optimizers = {name: Adam(state.networks[name].trainables, epsilon=EPSILON,
                                    loss_scaling=config.precision == "fp16")
                         for name in state.optimizers}
@@ -184,7 +189,7 @@ def two_turns(tiny_config, rng, changes, lod, label_size):
     resolution = config.resolution >> int(lod)
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     with strategy.scope():
-        state = state_for(config, label_size)
+        state = state_for(config, resolution, label_size)
     table = rng.standard_normal((5, label_size)).astype(np.float32)
     account = Account(config, state.networks, table)
     before = {name: float64_arrays(network) for name, network in state.networks.items()}

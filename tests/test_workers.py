@@ -140,6 +140,7 @@ from dnnlib.workers import join
 link = join(sys.argv[2].split(","), int(sys.argv[1]), {}, lambda line: None, 60)
 print("met", flush=True)
 if sys.argv[3:] == [sys.argv[1]]:
+    sys.stdin.readline()  # until all have met
     link.fail("its disk is full")
     sys.exit(2)
 if link.is_chief:
@@ -153,11 +154,14 @@ def test_when_one_is_gone_the_others_leave(gone, kill):
     addresses = free_addresses(3)
     found = [subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(i), ",".join(addresses), *([] if kill else [str(gone)])],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for i in range(3)]
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for i in range(3)]
     for process in found:
         assert process.stdout.readline() == "met\n"
     if kill:
         found[gone].send_signal(signal.SIGKILL)
+    else:
+        print(file=found[gone].stdin, flush=True)
     reason = "is lost" if kill else "stopped: its disk is full"
     for i, process in enumerate(found):
         err = process.communicate(timeout=LEAVE_SEC)[1]
