@@ -1,5 +1,6 @@
 """What all tests share: two CPU devices, tiny data and networks, and the reference material."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -39,6 +40,15 @@ def shared():
 def tiny_config():
     """A function (**changes) -> TrainingConfig of networks that train within seconds."""
     return lambda **changes: TrainingConfig(**{**TINY, **changes})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def old_graphs_are_not_looked_through():
+    """TensorFlow keeps every graph with a gradient of our own for good. Python's collector would
+    look through all of them again and again, in the end for minutes."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
