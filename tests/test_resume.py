@@ -419,6 +419,8 @@ def test_other_options(tmp_path):
         with pytest.raises(UserError, match=r"--run=.*expected the name of a directory"):
             runs.find_run(name, tmp_path, record)
     log = Lines()
+    (run / FINAL).touch()  # of the old options
     runs.take_over(run, other, log)
+    assert not (run / FINAL).exists()
     assert len(log.lines) == 2 and "r1_gamma: 10.0 there, 3.0 now" in log.lines[1]
     assert runs.find_run(run, tmp_path, other) == run

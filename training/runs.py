@@ -85,11 +85,16 @@ def changed_options(run, record):
 
 
 def take_over(run_dir, record, log):
-    """Go on with other options than a run was started with: they are its options from now on."""
+    """Go on with other options than a run was started with: they are its options from now on.
+
+    A run that was finished, and is perhaps longer now, has its end before it again; the networks
+    that were its last ones are in its last snapshot too.
+    """
     for change in (changed_options(run_dir, record) or {}).values():
         log.info(f"going on with other options: {change}")
     util.write_json(run_dir / OPTIONS, record)
-    (run_dir / GIVEN_UP).unlink(missing_ok=True)
+    for name in (GIVEN_UP, FINAL):
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def make_run(run, results_dir, description, record):
