@@ -139,14 +139,17 @@ def test_stopped_while_compiling(config, tmp_path, monkeypatch):
     assert snapshots.list_states(tmp_path / "run") == []
 
 
-def test_a_stalled_input_pipeline_is_told_and_can_be_left(config, peaceful, tmp_path, monkeypatch):
-    """The fourth minibatch does not come: a state between two looks at the schedule is saved."""
+@pytest.mark.parametrize("good_reads", [0, 3])
+def test_a_stalled_input_pipeline_is_told_and_can_be_left(good_reads, config, peaceful, tmp_path,
+                                                          monkeypatch):
+    """The fourth minibatch does not come: a state between two looks at the schedule is saved. Or
+    none comes at all, where the first grid is drawn."""
     path, answers, reads = tmp_path / "run", threading.Event(), []
     read = TrainingStream._read
 
     def blocked(self, numbers):
         reads.append(numbers)
-        if len(reads) > 3:
+        if len(reads) > good_reads:
             answers.wait()
         return read(self, numbers)
 
@@ -159,15 +162,16 @@ def test_a_stalled_input_pipeline_is_told_and_can_be_left(config, peaceful, tmp_
         return (path / "log.txt").read_text()
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_draw_beginning", lambda self, stage: None)  # it reads photos too
+        if good_reads:
+            patch.setattr(Training, "_draw_beginning", lambda self, stage: None)  # it reads too
         patch.setattr(TrainingStream, "_read", blocked)
         patch.setattr(watch, "PHOTOS", watch.Work("photos", watch.PHOTOS.late, late_sec=0.2))
         training = begin(config, path)
         threading.Thread(target=leave_when_told_twice, daemon=True).start()
         assert training.run() is False
     answers.set()
-    assert training.progress.step == training.saved_step == 3
-    assert training.progress.look_turns == 1
+    assert training.progress.step == training.saved_step == good_reads
+    assert training.progress.look_turns == good_reads % config.minibatch_repeats
     assert "the input pipeline stands still" in told()
     assert ends_as(peaceful, config, path)
 
@@ -305,8 +309,11 @@ class Lines:
 def test_what_stands_still_is_told_at_growing_intervals():
     log = Lines()
     with watch.Watch(log) as watching:
-        with watching.during(watch.TELL):
+        with watching.during(watch.TELL, at_once=True):
+            with watching.during(watch.PHOTOS):
+                assert watching._now.at_once  # as what it is a part of
             time.sleep(3 * watch.POLL_SEC)
+            assert watching._now.work is watch.TELL
         assert log.lines == []  # an evaluation may take any time
         began = time.monotonic()
         with watching.during(watch.Work("turn", "no turn for {time}", late_sec=0.3)):

@@ -311,9 +311,10 @@ class Training:
 
     def _save_fakes(self, stage, name):
         """The grids of this moment."""
-        reals = self.grids.save_reals(
-            lambda minibatch: reals_stream(self.config, self.config.resolution, stage.channels,
-                                           minibatch, seed=0), stage)
+        with self.watch.during(watch.PHOTOS):
+            reals = self.grids.save_reals(
+                lambda minibatch: reals_stream(self.config, self.config.resolution, stage.channels,
+                                               minibatch, seed=0), stage)
         if reals is not None:
             self.teller.grid(self.progress, reals, "reals")
         self.teller.grid(self.progress, self.grids.save_fakes(

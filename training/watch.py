@@ -79,15 +79,16 @@ class Watch:
     @contextlib.contextmanager
     def during(self, work, at_once=False):
         """The main thread does `work`. `at_once`: nothing is lost where it is left in the middle;
-        raises Stopped there."""
-        began = time.monotonic()
+        raises Stopped there. What is done inside of such work may be left as well."""
+        began, around = time.monotonic(), self._now
+        at_once = at_once or bool(around and around.at_once)
         self._now = _Now(work, began, at_once)
         try:
             if at_once and self.signal:
                 raise Stopped
             yield
         finally:
-            self._now = None
+            self._now = around
             took = time.monotonic() - began
             self._longest[work.name] = max(took, self._longest.get(work.name, 0))
 
