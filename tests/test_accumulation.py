@@ -99,6 +99,7 @@ for parts in ({4: 4}, {}):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="/proc tells the peak")
 def test_parts_take_less_memory():
     """A turn of 128 images in parts of 4, then whole (946 and 1613 MB); tracing is in the first."""

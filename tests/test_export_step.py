@@ -86,6 +86,7 @@ def errors(ours, theirs, before):
             for name, array in theirs.items()}
 
 
+@pytest.mark.slow
 def test_xla_computes_what_the_turn_does(tiny_config, monkeypatch):
     monkeypatch.setattr(training.turn, "Draws", WholeDraws)
     turns = [small_turn(tiny_config) for _ in range(3)]

@@ -151,6 +151,7 @@ def test_gradients_of_D_in_a_short_type(tiny_config, precision, allowed):
     assert distance(seen[1], seen[0]) < allowed
 
 
+@pytest.mark.slow
 def test_everything_together(tiny_config):
     """bfloat16, parts, lazy R1, labels, two replicas: its float32 self on one device at once."""
     config = tiny_config(variant="rgb", resolution=4, initial_resolution=4, r1_interval=2,

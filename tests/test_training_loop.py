@@ -102,6 +102,7 @@ def test_best_is_of_the_final_stage(whole_run):
     assert find_snapshot(str(whole_run)) == best_snapshot(whole_run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [9])  # in the binary stage, between the critics' turns
 def test_interrupted_equals_uninterrupted(datasets, whole_run, tmp_path, stop_at):
     config = config_for(datasets)
