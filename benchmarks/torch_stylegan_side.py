@@ -61,6 +61,7 @@ class Epilogue(nn.Module):
         self.style = Scaled([2 * fmaps, latent_size], gain=1)
 
     def forward(self, x, bias, w, noise):
+        """Noise, bias, leaky ReLU, instance norm, style (StyleGAN, figure 1b)."""
         x = x + noise * self.noise[:, None, None] + bias[:, None, None]
         x = F.leaky_relu(x, 0.2)
         x = F.instance_norm(x, eps=1e-8)
@@ -124,6 +125,7 @@ class Discriminator(nn.Module):
         self.dense1 = Scaled([1, dense], gain=1)
 
     def forward(self, x):
+        """images [N, channels, r, r] -> scores [N, 1]."""
         x = F.leaky_relu(self.from_rgb(x), 0.2)
         for conv0, conv1 in zip(self.blocks[::2], self.blocks[1::2]):
             x = blur(F.leaky_relu(conv0(x), 0.2))

@@ -223,6 +223,7 @@ def adaptive_instance_norm(x, style):
 @tf.custom_gradient
 def _adaptive_instance_norm(x, scale, shift, epsilon=1e-8):
     def normalised():
+        """(x of zero mean and unit variance, 1 / its deviation), float32."""
         y = tf.cast(x, tf.float32)
         mean = tf.reduce_mean(y, axis=[1, 2], keepdims=True)
         variance = tf.reduce_mean(tf.math.squared_difference(y, mean), axis=[1, 2], keepdims=True)
@@ -230,6 +231,7 @@ def _adaptive_instance_norm(x, scale, shift, epsilon=1e-8):
         return (y - mean) * rsigma, rsigma
 
     def gradients(dy):
+        """By x, scale and shift; the normalised x is made again and not kept."""
         y, rsigma = normalised()
         dy = tf.cast(dy, tf.float32)
         dshift = tf.reduce_sum(dy, axis=[1, 2], keepdims=True)
