@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 
+from benchmarks.processes import check_packages
 from benchmarks.result import ROOT, cpu_name, report
 from dnnlib import util
 from dnnlib.util import UserError
@@ -75,15 +76,9 @@ def start_sides(options):
 
 def check_torch(python):
     """Raise UserError where an interpreter lacks torch-fidelity."""
-    test = "import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))"
-    try:
-        found = subprocess.run([python, "-c", test, "torch", "torch_fidelity"], check=False)
-    except OSError as error:
-        raise UserError(f"--torch-python={python}: cannot be run ({error})") from None
-    if found.returncode:
-        raise UserError(f"{python} has no torch-fidelity: python -m venv venv-torch && "
-                        "venv-torch/bin/pip install -r requirements-torch.txt, then "
-                        "--torch-python=venv-torch/bin/python; or --torch-python=none")
+    check_packages(python, ["torch", "torch_fidelity"],
+                   "venv-torch/bin/pip install -r requirements-torch.txt, then "
+                   "--torch-python=venv-torch/bin/python; or --torch-python=none")
 
 
 def run_rounds(sides, rounds):

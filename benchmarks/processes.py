@@ -1,4 +1,5 @@
-"""Run a command and see what it and its descendants take: wall and processor time, memory."""
+"""Other processes: what a command and its descendants take (wall and processor time, memory), and
+interpreters that hold packages this one lacks."""
 
 import os
 import subprocess
@@ -63,3 +64,16 @@ def pss_bytes(pid):
     except OSError:
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def check_packages(python, packages, remedy):
+    """Raise UserError where the interpreter `python` (--torch-python) lacks one of `packages`; its
+    line is of the last one, as pip calls it, and ends in `remedy`."""
+    test = "import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))"
+    try:
+        found = subprocess.run([python, "-c", test, *packages], check=False)
+    except OSError as error:
+        raise UserError(f"--torch-python={python}: cannot be run ({error})") from None
+    if found.returncode:
+        name = packages[-1].replace("_", "-")
+        raise UserError(f"{python} has no {name}: python -m venv venv-torch && {remedy}")

@@ -8,9 +8,9 @@ import time
 import numpy as np
 
 from benchmarks.detector import PAUSE_SEC, read_answer
+from benchmarks.processes import check_packages
 from benchmarks.result import ROOT, cpu_name, report
 from dnnlib import util
-from dnnlib.util import UserError
 
 EXAMPLES = """\
   python -m benchmarks.torch_stylegan --torch-python=venv-torch/bin/python --resolution=32
@@ -60,14 +60,8 @@ def start_side(options):
 
 def check_torch(python):
     """Raise UserError where an interpreter lacks torch."""
-    test = "import importlib.util as u, sys; sys.exit(not u.find_spec('torch'))"
-    try:
-        found = subprocess.run([python, "-c", test], check=False)
-    except OSError as error:
-        raise UserError(f"--torch-python={python}: cannot be run ({error})") from None
-    if found.returncode:
-        raise UserError(f"{python} has no torch: python -m venv venv-torch && venv-torch/bin/pip "
-                        "install torch numpy, then --torch-python=venv-torch/bin/python")
+    check_packages(python, ["torch"], "venv-torch/bin/pip install torch numpy, then "
+                   "--torch-python=venv-torch/bin/python")
 
 
 def compare(options, other):

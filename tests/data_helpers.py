@@ -53,6 +53,15 @@ def make_dataset(path, images, classes=FOUR, encoding="webp", labels=None):
     return path
 
 
+def tagged_and_untagged(root, resolution, num):
+    """Paths of two data sets: `num` images with FOUR's maps, and five photos without maps."""
+    rng = np.random.default_rng(0)
+    images = np.stack([random_image(rng, 7, resolution) for _ in range(num)])
+    photos = np.stack([random_image(rng, 7, resolution)[:3] for _ in range(5)])
+    return (make_dataset(root / "tagged", {"train": images}, FOUR),
+            make_dataset(root / "untagged", {"train": photos}, ()))
+
+
 def photo_bytes(rng, width, height, kind="JPEG", **options):
     """An image file of smooth noise."""
     small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 import train
 from dnnlib import util
-from tests.data_helpers import FOUR, make_dataset, random_image
+from tests.data_helpers import tagged_and_untagged
 from training import evaluation, grids, runs, snapshots, state, telling, training_loop, turn
 
 # Resolution change, fade and both channel growths within 18 turns; looks of two turns.
@@ -37,11 +37,7 @@ MINIATURE = [
 def make_data(root):
     """Two data sets at 8x8: with four classes, and photos only; returns the options that name them.
     """
-    rng = np.random.default_rng(0)
-    images = np.stack([random_image(rng, 7, 8) for _ in range(12)])
-    photos = np.stack([random_image(rng, 7, 8)[:3] for _ in range(5)])
-    tagged = make_dataset(root / "tagged", {"train": images}, FOUR)
-    untagged = make_dataset(root / "untagged", {"train": photos}, ())
+    tagged, untagged = tagged_and_untagged(root, 8, 12)
     return [f"--data={tagged}", f"--untagged={untagged}"]
 
 

@@ -19,7 +19,7 @@ from dnnlib.tflib.distribute import check_devices, replica_rows
 from dnnlib.util import UserError
 from dnnlib.workers import LEAVE_SEC, LOST_STATUS, SharedError
 from tests.conftest import TINY
-from tests.data_helpers import FOUR, make_dataset, random_image
+from tests.data_helpers import tagged_and_untagged
 from tests.test_workers import free_addresses, meet
 from training.config import TrainingConfig, as_option
 from training.dataset import TrainingStream, open_dataset
@@ -45,12 +45,7 @@ WHOLE = {**TINY, "variant": "2d", "initial_resolution": 4, "rgb_kimg": 0.096}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Data sets at 16x16 with and without maps, of sizes that no minibatch divides."""
-    rng = np.random.default_rng(0)
-    root = tmp_path_factory.mktemp("data")
-    images = np.stack([random_image(rng, 7, 16) for _ in range(13)])
-    photos = np.stack([random_image(rng, 7, 16)[:3] for _ in range(5)])
-    return (make_dataset(root / "tagged", {"train": images}, FOUR),
-            make_dataset(root / "untagged", {"train": photos}, ()))
+    return tagged_and_untagged(tmp_path_factory.mktemp("data"), 16, 13)
 
 
 class Workers:

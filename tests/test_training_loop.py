@@ -10,7 +10,7 @@ from PIL import Image
 
 from dnnlib.util import UserError
 from tests.conftest import TINY
-from tests.data_helpers import FOUR, make_dataset, random_image, read_jsonl
+from tests.data_helpers import FOUR, read_jsonl, tagged_and_untagged
 from training.config import TrainingConfig
 from training.dataset import open_dataset
 from training.evaluation import selection_metric
@@ -25,12 +25,7 @@ SMALLEST = dict(resolution=8, initial_resolution=4)
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory):
     """Two data sets at 8x8: with four classes, and RGB only."""
-    rng = np.random.default_rng(0)
-    root = tmp_path_factory.mktemp("data")
-    images = np.stack([random_image(rng, 7, 8) for _ in range(12)])
-    photos = np.stack([random_image(rng, 7, 8)[:3] for _ in range(5)])
-    return (make_dataset(root / "tagged", {"train": images}, FOUR),
-            make_dataset(root / "untagged", {"train": photos}, ()))
+    return tagged_and_untagged(tmp_path_factory.mktemp("data"), 8, 12)
 
 
 def config_for(datasets, **changes):
