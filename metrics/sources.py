@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dnnlib import channels
+from dnnlib import channels, dataset_info
 from dnnlib.download import file_digest
 from dnnlib.util import UserError
 
@@ -22,6 +22,7 @@ class ImageSource:
     uint8 [n, H, W]), every image once or those of `indices`, in their order; maps are None unless
     asked for. `digest` identifies their content; `about` is what a result says of them; `classes`
     names the labels 1..C, () where there are none; `size` is (height, width) of the first image.
+    `names()` gives what each photo is called, as text, in the images' order.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ImageSource:
     about: dict
     classes: tuple = ()
     size: tuple | None = None
+    names: object = None
 
 
 def split_source(info, split, resolution, read_split):
@@ -53,6 +55,7 @@ def split_source(info, split, resolution, read_split):
         name=f"{info.name} {split}", count=info.splits[split],
         digest=f"{info.digest} {split} {resolution}",
         batches=batches, classes=info.classes, size=(resolution, resolution),
+        names=lambda: list(map(str, dataset_info.read_ids(info.path, split))),
         about={"path": str(info.path), "name": info.name, "split": split,
                "resolution": resolution, "digest": info.digest})
 
@@ -71,7 +74,7 @@ def folder_source(directory):
 
     return ImageSource(
         name=Path(directory).name, count=len(paths), digest=digest, batches=batches,
-        size=_read_size(paths[0]),
+        size=_read_size(paths[0]), names=lambda: [path.name for path in paths],
         about={"path": str(directory), "digest": digest})
 
 
@@ -97,7 +100,7 @@ def pair_source(directory, images, labels, classes):
 
     return ImageSource(
         name=directory.name, count=len(paths), digest=digest, classes=tuple(classes),
-        batches=batches, size=_read_size(paths[0]),
+        batches=batches, size=_read_size(paths[0]), names=lambda: [path.name for path in paths],
         about={"path": str(directory), "digest": digest})
 
 

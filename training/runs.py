@@ -11,11 +11,10 @@ import tensorflow as tf
 from dnnlib import util
 from dnnlib.util import UserError
 from training.config import TrainingConfig, as_option, as_text
-from training.history import FINAL, OPTIONS, STATS
+from training.history import FINAL, GIVEN_UP, OPTIONS, STATS
 from training.snapshots import list_states, remove_states_of_skips
 from training.state import NETWORK_OPTIONS
 
-GIVEN_UP = "nonfinite.json"
 # What a training cannot change on its way: its networks, and where it stands in the schedule.
 FIXED = {"variant", "initial_resolution", "hold_kimg", "fade_kimg", "init_from", "data_digest",
          *NETWORK_OPTIONS}
