@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from dnnlib.pictures import GAP
 from dnnlib.util import UserError
 from tests.conftest import TINY
 from tests.data_helpers import FOUR, read_jsonl, tagged_and_untagged
@@ -75,7 +76,7 @@ def test_three_stages_leave_what_a_run_should(whole_run):
     assert ticks[-1]["Progress/kimg"] == pytest.approx(0.112)
     assert ticks[-1]["Classes/real/hat"] == 1.0 and 0 <= ticks[-1]["Classes/total_variation"] <= 1
     with Image.open(whole_run / "reals-classes.png") as grid:
-        assert grid.size == (8 * 8 * 2, 4 * 8)
+        assert grid.size == (4 * (2 * 96 + GAP) + GAP, 8 * (96 + GAP) + GAP)
 
 
 def test_final_snapshot_knows_itself(whole_run):

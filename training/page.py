@@ -286,8 +286,8 @@ def _add_classes(page, history):
     names = sorted(real, key=real.get, reverse=True)
     fake = [counted[-1].get(f"Classes/fake/{name}", 0) for name in names]
     page.heading("Class frequencies")
-    page.text(f"Per cent of the images that show each class, at kimg "
-              f"{counted[-1]['Progress/kimg']:g}.")
+    page.text("Per cent of the images that show each class, at kimg "
+              f"{counted[-1]['Progress/kimg']:g}, and below through the run.")
     page.bars(names, {"real": [100 * real[name] for name in names],
                       "generated": [100 * share for share in fake]}, "{:.1f}")
     charts = _class_charts(history, names)
@@ -302,7 +302,7 @@ def _class_charts(history, names):
     shares = {legend: series(history, f"Classes/{kind}/")
               for kind, legend in (("real", "real"), ("fake", "generated"))}
     for name in names:
-        groups[f"{name}, % of images"] = {
+        groups[name] = {
             legend: (curves[name][0], [100 * share for share in curves[name][1]])
             for legend, curves in shares.items() if name in curves}
     return _charts(groups, history)
