@@ -71,7 +71,7 @@ _SLIDER_SCRIPT = """\
 document.querySelectorAll(".slider").forEach(function (box) {
   var range = box.querySelector("input"), figures = box.querySelectorAll("figure");
   function show() {
-    figures.forEach(function (figure, i) { figure.hidden = i !== Number(range.value); });
+    figures.forEach(function (figure, i) { figure.hidden = i !== range.max - range.value; });
   }
   box.classList.add("moving");
   range.addEventListener("input", show);
@@ -88,15 +88,15 @@ _RELOAD_SCRIPT = """\
   var folds = document.querySelectorAll("details");
   function captions(range) {
     var all = range.closest(".slider").querySelectorAll("figcaption");
-    return Array.from(all, function (caption) { return caption.textContent; });
+    return Array.from(all, function (caption) { return caption.textContent; }).reverse();
   }
   function age() {
     var sec = Math.max(Date.now() / 1000 - written, 0);
     var unit = [[86400, "days"], [3600, "hours"], [60, "minutes"], [0, "seconds"]]
       .find(function (unit) { return sec >= 2 * unit[0]; });
     box.classList.toggle("late", late > 0 && sec > late);
-    ago.textContent = " That was " + Math.round(sec / (unit[0] || 1)) + " " + unit[1] + " ago" + (
-      box.classList.contains("late") ? ": the training was killed, or stands still." : ".");
+    ago.textContent = ", " + Math.round(sec / (unit[0] || 1)) + " " + unit[1] + " ago";
+    if (box.matches(".late")) box.querySelector("b").textContent = "killed, or hangs; running";
   }
   try {
     var kept = JSON.parse(sessionStorage.getItem(key)) || { ranges: [], folds: [] };
@@ -144,23 +144,25 @@ class Page:
 
     def state(self, name, text):
         """Say in a frame, coloured by a name such as 'finished', how it is with what is shown."""
-        self._state(name, text, "")
+        self._state(name, text, "", "")
 
-    def running(self, name, text, written, late_sec):
-        """The same of what goes on: the page is loaded anew every minute, and says how old it is.
+    def running(self, text, note, written, late_sec):
+        """The same of what is running: the page is loaded anew every minute, and says its age.
 
         Args:
-            written: seconds since 1970. late_sec: age at which it says that nothing goes on; 0 for
-                never.
+            text: how old the page is in seconds, minutes, ... follows it; then comes the `note`.
+            written: seconds since 1970. late_sec: age at which the page says that nothing runs any
+                more; 0 for never.
         """
         self._use(self._scripts, _RELOAD_SCRIPT)
         self._head = f'<noscript><meta http-equiv="refresh" content="{RELOAD_SEC}"></noscript>\n'
-        self._state(name, text, f' data-written="{written:.0f}" data-late="{late_sec:.0f}"')
+        self._state("running", text, f"<span></span>. {escape(note)}",
+                    f' data-written="{written:.0f}" data-late="{late_sec:.0f}"')
 
-    def _state(self, name, text, attributes):
+    def _state(self, name, text, more, attributes):
         self._use(self._styles, _STATE_STYLE)
         self._parts.append(f'<p class="state {escape(name)}"{attributes}><b>{escape(name)}</b> '
-                           f"{escape(text)}<span></span></p>")
+                           f"{escape(text)}{more}</p>")
 
     @contextlib.contextmanager
     def folded(self, title):
@@ -222,7 +224,7 @@ class Page:
     def slider(self, name, pictures):
         """Pictures [(Encoded, caption)] of which a slider shows one, first the last.
 
-        Without scripts all of them stand in a box that scrolls.
+        Without scripts all of them are in a box that scrolls, the last on top.
         """
         self._use(self._styles, _SLIDER_STYLE)
         self._use(self._scripts, _SLIDER_SCRIPT)
@@ -230,7 +232,7 @@ class Page:
         self._parts += [
             f'<div class="slider"><label>{escape(name)} <input type="range" min="0" max="{last}" '
             f'value="{last}" step="1" autocomplete="off"></label>',
-            *(_figure(encoded, caption) for encoded, caption in pictures), "</div>"]
+            *(_figure(encoded, caption) for encoded, caption in reversed(pictures)), "</div>"]
 
     def size(self):
         """Bytes of what was added so far."""

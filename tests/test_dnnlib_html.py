@@ -50,7 +50,7 @@ def full_page(text="plain"):
     page.bars([text, "b"], {text: [1, 2], "other": [0, 4]})
     page.legend({text: (1, 2, 3), "b": (4, 5, 6)})
     page.state(text, text)
-    page.running("running", text, 1e9, 60)
+    page.running(text, text, 1e9, 60)
     encoded = html.Encoded.of(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
     page.picture(encoded, text)
     with page.folded(text):
@@ -99,7 +99,7 @@ def test_only_what_goes_on_is_loaded_anew():
     """With a script, which alone can say how old a page is; without, by the noscript element."""
     still, running = html.Page("t"), html.Page("t")
     still.state("stopped", "for now")
-    running.running("running", "now", 1234567890.4, 90.2)
+    running.running("now", "later", 1234567890.4, 90.2)
     still, running = still.render(), running.render()
     assert not {"script", "noscript"} & set(Reader(still).names())
     reader = Reader(running)

@@ -65,9 +65,9 @@ def _add_state(page, run_dir, history, is_running):
         tick = history.ticks[-1] if history.ticks else {}
         sec = tick.get("Timing/sec_per_tick", 0) + tick.get("Timing/maintenance_sec", 0)
         after = f", the latest in {util.format_time(sec)}" if tick else ""
-        page.running("running", f"when this page was written, {_now()}. It is written anew at the "
-                     f"end of every tick{after}, and when the training stops: if it is much older, "
-                     "the training was killed or stands still.", time.time(),
+        page.running(f"when this page was written, {_now()}", "It is written anew at the end of "
+                     f"every tick{after}, and when the training stops: if it is much older, the "
+                     "training was killed or hangs.", time.time(),
                      max(5 * sec, 600) if tick else 0)
     else:
         page.state("stopped", "The same command continues it.")
