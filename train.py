@@ -11,7 +11,7 @@ from pathlib import Path
 from dnnlib import util
 from dnnlib.util import UserError
 from dnnlib.workers import find_workers
-from training.config import PRESETS, TrainingConfig, by_resolution, preset_config
+from training.config import MAX_COUNT, PRESETS, TrainingConfig, by_resolution, preset_config
 
 EXAMPLES = """\
   python train.py --variant=2d --gpus=4
@@ -142,9 +142,10 @@ def parse_table(text):
 
 
 def _number(text):
-    """int where possible, else float."""
+    """Return a count as int, else a float: also of whole numbers that no count reaches."""
     value = float(text)
-    return int(value) if value.is_integer() and "." not in text else value
+    is_count = value.is_integer() and abs(value) <= MAX_COUNT and "." not in text
+    return int(value) if is_count else value
 
 
 def worker_facts(config, dataset, options, header):

@@ -3,6 +3,7 @@
 import dataclasses
 from math import ceil
 
+from dnnlib import mirroring
 from dnnlib.tflib.distribute import replica_rows
 from dnnlib.util import UserError
 from training.accumulation import num_parts
@@ -22,7 +23,8 @@ def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb"):
     if config.variant != "rgb" and not dataset.classes:
         raise UserError(f"--variant={config.variant}: {dataset.path} has no segmentation maps; "
                         "only --variant=rgb can train on it")
-    config = dataclasses.replace(config, resolution=resolution)
+    config = dataclasses.replace(config, resolution=resolution,
+                                 mirror_pairs=swapped_classes(config, dataset))
     check_networks(config)
     check_growth(config, first_stage)
     check_untagged(config)
@@ -32,12 +34,21 @@ def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb"):
     return config
 
 
+def swapped_classes(config, dataset):
+    """The --mirror-pairs of a training, spelt out: of one without class maps or flips none."""
+    if config.variant == "rgb" or not config.mirror:
+        return mirroring.NONE
+    return mirroring.pairs_text(mirroring.parse_pairs(config.mirror_pairs, dataset.classes))
+
+
 def check_idle(given, variant, first_stage):
     """Options of stages that this training does not go through are refused, not ignored.
 
     given: names of the TrainingConfig fields that the user has set.
     """
-    idle = {"binary_kimg", "classes_kimg", "grow_d", "map_noise"} if variant == "rgb" else set()
+    idle = set()
+    if variant == "rgb":
+        idle = {"binary_kimg", "classes_kimg", "grow_d", "map_noise", "mirror_pairs"}
     reason = "--variant=rgb has no stages with maps"
     if first_stage != "rgb":
         idle |= {"rgb_kimg", "initial_resolution", "hold_kimg", "fade_kimg"}

@@ -234,7 +234,9 @@ def restored_state(header, groups, source, precision="fp32"):
     if unknown:
         raise UserError(f"{source}: its training state knows of {', '.join(unknown)}; continue it "
                         "with the program that it was written by")
-    return TrainingState(networks, optimizers, Progress(**header["progress"]))
+    progress = Progress(**header["progress"])
+    progress.elapsed_sec = max(progress.elapsed_sec, 0.0)  # a clock that was set back, in old files
+    return TrainingState(networks, optimizers, progress)
 
 
 def check_same_state(strategy, stored, run_dir):
