@@ -126,7 +126,7 @@ def test_checks_before_anything_is_made(data, tmp_path):
     assert "fid" in failure(*common, "--metrics=foo")
     assert "no such file" in failure(*common, "--inception=nowhere.npz")
     assert "--inception: " in failure(*common, "--metrics=none", "--inception=nowhere.npz")
-    assert "--lrate=8:-1: expected positive" in failure(*common, "--lrate=8:-1")
+    assert "--lrate=8:-1: expected a number from" in failure(*common, "--lrate=8:-1")
     for name in ("classes1k", "ppl_wfull"):
         assert f"{name} is not computed" in failure(*common, f"--metrics=fid1k,{name}")
     assert "takes" in failure(*common, "--variant=2d", "--rgb-kimg=10")

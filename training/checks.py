@@ -4,6 +4,7 @@ import dataclasses
 from math import ceil
 
 from dnnlib import mirroring
+from dnnlib.suggestions import command, training_options
 from dnnlib.tflib.distribute import replica_rows
 from dnnlib.util import UserError
 from training.accumulation import num_parts
@@ -13,16 +14,25 @@ from training.forms import num_fmaps
 from training.turn import check_xla
 
 
-def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb"):
-    """The config with its resolution set; everything that would fail later is checked now."""
+def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb", taken=()):
+    """The config with its resolution set; everything that would fail later is checked now.
+
+    taken: names of the options that come from a snapshot.
+    """
     resolution = config.resolution or dataset.resolution
+    if resolution > dataset.resolution and "resolution" in taken:
+        raise UserError(f"--init-from: its networks are of {resolution}x{resolution}, "
+                        f"{dataset.path} goes up to {dataset.resolution}; make a larger one with "
+                        f"dataset_tool.py --resolution={resolution}")
     if resolution > dataset.resolution:
         raise UserError(f"--resolution={resolution}: {dataset.path} goes up to "
                         f"{dataset.resolution}; give --resolution={dataset.resolution}, or make a "
-                        f"larger one with dataset_tool.py --resolution={resolution}")
+                        f"larger one with dataset_tool.py --resolution={resolution}; what fits "
+                        f"this one: {fitting_command(dataset)}")
     if config.variant != "rgb" and not dataset.classes:
         raise UserError(f"--variant={config.variant}: {dataset.path} has no segmentation maps; "
-                        "only --variant=rgb can train on it")
+                        "only --variant=rgb can train on it: "
+                        f"{fitting_command(dataset)}")
     config = dataclasses.replace(config, resolution=resolution,
                                  mirror_pairs=swapped_classes(config, dataset))
     check_networks(config)
@@ -32,6 +42,13 @@ def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb"):
     check_minibatches(config, num_replicas)
     check_xla(config, num_replicas)
     return config
+
+
+def fitting_command(dataset):
+    """A command of train.py that fits a data set's size and channels."""
+    variant = [] if dataset.classes else ["--variant=rgb"]
+    return command("train.py", *variant, f"--data={dataset.path}",
+                   *training_options(dataset.splits["train"], dataset.resolution))
 
 
 def swapped_classes(config, dataset):
@@ -73,7 +90,7 @@ def check_networks(config):
                         "at 4x4")
     if config.initial_resolution > config.resolution:
         raise UserError(f"--initial-resolution={config.initial_resolution} is above the target, "
-                        f"{config.resolution}")
+                        f"{config.resolution}; give --initial-resolution={config.resolution}")
 
 
 def check_growth(config, first_stage):

@@ -1,5 +1,6 @@
 """What changes during training (networks, optimizers, counters): birth, growth and return."""
 
+import dataclasses
 import os
 from dataclasses import asdict, dataclass, field, fields
 
@@ -146,6 +147,28 @@ def first_stage_after(header, config):
         raise UserError("--init-from: --variant=rgb would grow its trained network once more; give "
                         "--initial-resolution and --resolution alike to train on at that size")
     return stages[min(stages.index(stage) + 1, len(stages) - 1)]
+
+
+def with_networks_of(header: dict, config: TrainingConfig,
+                     given: dict) -> tuple[TrainingConfig, dict]:
+    """Return the config of a training that starts from a snapshot, and {option: value} of what it
+    takes from there: what makes networks and was not given.
+
+    Args:
+        header: the snapshot's. given: fields of TrainingConfig that the user has set.
+    """
+    made = header["networks"]
+    critic = next((name for name in made if name.startswith("D_")), None)
+    stored = {}
+    for name, options in (("G", _SHARED + _G), (critic, _D)):
+        if name is not None:
+            network = full_config(made[name]["type"], made[name]["config"])
+            stored |= {option: network[option] for option in options}
+    if config.variant == "rgb" and header.get("stage") == "rgb":  # it goes on at its size
+        stored["initial_resolution"] = stored["resolution"]
+    taken = {option: value for option, value in stored.items()
+             if option not in given and getattr(config, option) != value}
+    return dataclasses.replace(config, **taken), taken
 
 
 def check_start(header, config, classes, label_size=0):
