@@ -107,11 +107,10 @@ def test_pictures_of_reals_are_as_stored(training):
 
 
 def test_options_decide(training, monkeypatch):
-    stage = make_stage(training.config, 3, "classes")
+    whole, stage = training.config, make_stage(training.config, 3, "classes")
     for changes, order in ((dict(mirror=False), None), (dict(mirror_pairs="none"), None),
                            (dict(mirror_pairs="r_eye:nose"), [0, 2, 1])):
-        config = dataclasses.replace(training.config, **changes)
-        monkeypatch.setattr(training, "config", config)
+        monkeypatch.setattr(training, "config", dataclasses.replace(whole, **changes))
         assert training._mirrored_order(stage, stage.critics[1]) == order
 
 

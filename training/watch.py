@@ -170,8 +170,9 @@ class Watch:
 
 def end_process(status):
     """End this process although threads of it wait for something that may never come."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # of a terminal that is gone
+            stream.flush()
     os._exit(status)
 
 
