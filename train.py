@@ -388,7 +388,7 @@ def make_evaluate(config, dataset, options, log):
     if not names:
         return None
     try:
-        detector = inception.load_detector(options.inception, needs_logits(names))
+        detector = inception.load_detector(options.inception, needs_logits(names), say=log.info)
     except UserError as error:
         if options.inception:
             raise
@@ -403,7 +403,7 @@ def make_evaluate(config, dataset, options, log):
     for kind in reals_of(names):
         split = {SPLIT: "val", FULL: "train", TRAIN_VAL: TRAIN_VAL}[kind]
         source = split_source(dataset, split, config.resolution, read_split)
-        reals[kind] = FeatureSet(source_features(source, detector, cache_dir()))
+        reals[kind] = FeatureSet(source_features(source, detector, cache_dir(), log.info))
 
     labels = read_labels(dataset.path, "train") if dataset.label_size else None
     told = set()
