@@ -39,7 +39,7 @@ def native_greetings_hidden():
     try:
         yield
     finally:
-        with contextlib.suppress(BrokenPipeError):  # nobody reads what is still in its buffer
+        with contextlib.suppress(OSError):  # nobody reads what is still in its buffer
             sys.stderr.close()
         sys.stderr = sys.__stderr__
         os.dup2(terminal, 2)  # the pipe's last writer, unless a child process still has it
@@ -51,5 +51,5 @@ def _pass_on(read_end, terminal):
     with os.fdopen(read_end, "rb") as lines:
         for line in lines:
             if not _GREETINGS.match(line):
-                with contextlib.suppress(BrokenPipeError):  # or the pipe would fill up
+                with contextlib.suppress(OSError):  # or the pipe would fill up
                     os.write(terminal, line)

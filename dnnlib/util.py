@@ -48,7 +48,7 @@ def _run(main, argv):
     try:
         return _run_to_the_end(main, argv)
     except BrokenPipeError:
-        if not _close_broken_outputs():
+        if not close_broken_outputs():
             raise
         return 0
 
@@ -75,7 +75,7 @@ def _run_to_the_end(main, argv):
 
 
 def _broken_outputs():
-    """Return the file descriptors among stdout and stderr that are pipes without a reader."""
+    """Return the file descriptors among stdout and stderr whose readers or terminals are gone."""
     broken = []
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a test's stream has no descriptor
@@ -85,8 +85,9 @@ def _broken_outputs():
     return broken
 
 
-def _close_broken_outputs():
-    """Send what goes to pipes without a reader nowhere; return whether there are any."""
+def close_broken_outputs():
+    """Send what goes to pipes without a reader, or to a terminal that is gone, nowhere; return
+    whether there are any."""
     broken = _broken_outputs()
     for fd in broken:
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -95,6 +95,8 @@ class Training:
             self.streams = {}  # their threads would keep the process
             if self.saved_step != self.progress.step:
                 self._save_state()
+            if self.watch.signal == signal.SIGHUP:
+                util.close_broken_outputs()
             self.log.info(f"stopped at kimg {self.progress.cur_nimg / 1000:.1f}; run the same "
                           "command to continue")
         return False

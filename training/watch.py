@@ -14,7 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from dnnlib.util import format_time
+from dnnlib.util import close_broken_outputs, format_time
 
 GRACE_SEC = 10.0  # for the main thread to hear of a request to stop
 SLOWER = 3  # times the longest turn so far: a slow device is not taken for one that stands still
@@ -131,6 +131,8 @@ class Watch:
                 heard = os.read(self._ends[0], 64)
                 if 0 in heard:
                     return
+                if signal.SIGHUP in heard:  # the terminal is gone: nothing is to fail at it
+                    close_broken_outputs()
                 for number in (n for n in heard if n in SIGNALS):
                     if self._asked and number == signal.SIGINT:
                         end_process(128 + number)
