@@ -10,20 +10,23 @@ from dnnlib import channels, pictures, util
 from dnnlib.dataset_info import FILE_NAME, open_dataset, read_labels
 from dnnlib.util import UserError
 from metrics.judge import Fakes, warn
-from metrics.metric_base import FULL, SPLIT, parse_metric, reals_of
+from metrics.metric_base import FULL, SPLIT, TRAIN_VAL, parse_metric, reals_of
 from metrics.sources import folder_source, folders_of_images, pair_source, split_source
 
 
 def open_reals(options, header, names):
     """{kind: ImageSource} of the reals that the metrics compare with.
 
-    The whole training split for those of kind FULL, unless --reals says otherwise.
+    The whole training split for those of kind FULL, with the validation split for TRAIN_VAL, unless
+    --reals says otherwise.
     """
     kinds = reals_of(names)
     if not kinds:
         return {}
     split = options.split or "test"
-    splits = {SPLIT: split, FULL: split if options.reals else "train"}
+    splits = {SPLIT: split, FULL: "train", TRAIN_VAL: TRAIN_VAL}
+    if options.reals:
+        splits = dict.fromkeys(splits, split)
     sources = {name: open_split(options, header, name) for name in {splits[kind] for kind in kinds}}
     return {kind: sources[splits[kind]] for kind in kinds}
 

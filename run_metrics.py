@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Judge a trained network, or a folder of images: FID, KID, precision, recall, IS, PPL, classes."""
 
+import os
 import shlex
 
 from dnnlib import util
@@ -189,7 +190,7 @@ def print_plan(options, header, names, reals):
         kimg = "unknown" if header["kimg"] is None else f"{header['kimg']:g}"
         print(f"network: {options.network} (kimg {kimg})")
     print(f"fakes: {options.fakes or 'generated'}")
-    weights = options.inception or (cached_file() if cached_file().exists() else
+    weights = options.inception or (cached_file() if os.path.exists(cached_file()) else
                                     "would be downloaded, else fetched through pip")
     if options.nearest or any(uses_detector(name) for name in names):
         print(f"Inception weights: {weights}")

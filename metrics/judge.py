@@ -62,7 +62,7 @@ def judge(names, fakes, reals, detector, protocol):
     reals: {SPLIT or FULL: ImageSource} with all that the metrics compare with; detector: None where
     none needs it. Raises UserError where a metric of maps lacks them, or images are too few.
     """
-    start = time.time()
+    start = time.monotonic()
     check_classes(names, fakes, reals)
     check_counts(names, fakes.limit, {kind: source.count for kind, source in reals.items()})
     for name in names:
@@ -78,7 +78,7 @@ def judge(names, fakes, reals, detector, protocol):
         else:
             record = image_record(name, fakes, fake_set, reals, real_sets, detector, protocol)
             record["floor"] = floors.get(name)
-        record |= {"minibatch": protocol.minibatch, "time_sec": round(time.time() - start, 1),
+        record |= {"minibatch": protocol.minibatch, "time_sec": round(time.monotonic() - start, 1),
                    "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                    "command": protocol.command}
         util.append_jsonl(fakes.folder / f"metric-{name}.jsonl", record)

@@ -36,28 +36,42 @@ class ImageSource:
 
 
 def split_source(info, split, resolution, read_split):
-    """The images of a data set's split at one resolution.
+    """The images of a data set's split at one resolution; of 'train+val' those of both splits.
 
     info: of dnnlib.dataset_info; read_split(directory, split, resolution, only_rgb, indices) ->
     iterator over uint8 [n, H, W, 3 + C], as training.dataset has it. Raises UserError where the
     split is empty.
     """
     def batches(maps=False, indices=None):
-        for images in read_split(info.path, split, resolution, not maps, indices=indices):
-            segmaps = images[..., channels.SEGMAPS]
-            yield (images[..., channels.RGB],
-                   channels.to_label_map(segmaps, threshold=127) if maps else None)
+        for part, places in _parts(counts, indices):
+            for images in read_split(info.path, part, resolution, not maps, indices=places):
+                segmaps = images[..., channels.SEGMAPS]
+                yield (images[..., channels.RGB],
+                       channels.to_label_map(segmaps, threshold=127) if maps else None)
 
-    if not info.splits.get(split):
+    counts = {part: info.splits[part] for part in split.split("+") if info.splits.get(part)}
+    if not counts:
         filled = ", ".join(name for name, size in info.splits.items() if size)
         raise UserError(f"data set {info.path} has no images in split {split!r}; it has: {filled}")
     return ImageSource(
-        name=f"{info.name} {split}", count=info.splits[split],
+        name=f"{info.name} {split}", count=sum(counts.values()),
         digest=f"{info.digest} {split} {resolution}",
         batches=batches, classes=info.classes, size=(resolution, resolution),
         names=lambda: list(map(str, dataset_info.read_ids(info.path, split))),
         about={"path": str(info.path), "name": info.name, "split": split,
                "resolution": resolution, "digest": info.digest})
+
+
+def _parts(counts, indices):
+    """Yield (split, places in it or None for all) of {split: count}, in the order of `indices`,
+    which count through all splits."""
+    if indices is None or len(counts) == 1:
+        yield from ((part, indices) for part in counts)
+        return
+    owners = [(part, place) for part, count in counts.items() for place in range(count)]
+    for number in indices:
+        part, place = owners[number]
+        yield part, [place]
 
 
 def folder_source(directory):
