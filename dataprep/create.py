@@ -110,7 +110,8 @@ def create_from_masks(config, say):
     mask_source = sources.PhotoFolder(mask_folder)
     seen = mask_survey.look(mask_source, list(pairs.values()), config.workers)
     classes, coding = mask_survey.decide(class_names, seen, config.ignore, say)
-    say(f"{listed}: {len(classes)} classes")
+    numbered = ", ".join(f"{number} {name}" for number, name in enumerate(classes, 1))
+    say(f"{listed}: 0 background, {numbered}")
     items = [writer.Item(_as_text(name), name, masks.Mask(mask_source, mask, coding))
              for name, mask in pairs.items()]
     recipe = writer.Recipe(sources.PhotoFolder(images), classes, config.resolution, config.fit,

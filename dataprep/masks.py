@@ -102,6 +102,8 @@ def label_of(coding, pixels, value):
     if pixels.kind not in coding.numbers_in:
         colour = pixels.colour(value)
         label = dict(coding.colours).get(colour)
+        if label is None and pixels.kind == "palette" and value == coding.ignore:
+            return 0
         if label is None:
             where = "list of classes" if coding.colours else "list of classes, which has no colours"
             shown = f"colour #{colour:06x}" if colour is not None else f"number {value} uncoloured,"

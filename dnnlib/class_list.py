@@ -167,8 +167,10 @@ def write_class_list(folder, names):
     for text in ("".join(f"{name}\n" for name in names),
                  "".join(f"{number}: {name}\n" for number, name in enumerate(names, 1))):
         listed = _parse_lines(path, text)
-        if listed.names == tuple(names) and not listed.colours and not listed.num_background():
+        if listed.names == tuple(names) and not listed.colours \
+                and not listed.num_background() and text[0] not in "[{":
             break
     else:
-        text = json.dumps(list(names), ensure_ascii=False)
+        categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+        text = json.dumps({"categories": categories}, ensure_ascii=False)
     atomic_write(path, text)
