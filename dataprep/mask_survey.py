@@ -18,6 +18,7 @@ from dnnlib.util import UserError
 _BATCH = 16  # masks that a worker looks at once
 _FEW = 200  # fewer masks are looked at sooner than processes start
 _MAX_COLOURS = 1000  # of one mask that are remembered; more are no classes
+_SHOWN = 8  # colours in a warning
 _BLACK, _WHITE = 0, 0xFFFFFF
 
 
@@ -94,8 +95,8 @@ def decide(listed, seen, ignore, say):
         raise UserError(f"--ignore={ignore} is the class {classes[ignore - 1]!r}; expected a "
                         f"number above {len(classes)}")
     coding = replace(coding, colours=_listed_colours(listed, before) if listed.colours
-                     else _known_colours(seen, coding, say))
-    _check_palettes([mask for mask in numbered if mask.kind == "palette"], coding, say)
+                     else _known_colours(listed, seen, coding, say))
+    _check_palettes(listed, [mask for mask in numbered if mask.kind == "palette"], coding, say)
     coding = _decide_white(coding, numbered, ignore, classes, say)
     _say_ignored(coding, numbered, ignore, say)
     return classes, coding
@@ -145,9 +146,9 @@ def _listed_colours(listed, before):
     return tuple(table.items())
 
 
-def _known_colours(seen, coding, say):
+def _known_colours(listed, seen, coding, say):
     """Return ((colour, label), ...) of the palette that all RGB masks have, ours or VOC's; ()
-    where there are none, or of other colours."""
+    where there are none, or of other colours, which are named."""
     coloured = [mask for mask in seen if mask.kind == "rgb"]
     if "rgb" in coding.numbers_in or not coloured:
         return ()
@@ -162,6 +163,10 @@ def _known_colours(seen, coding, say):
             say(f"{len(coloured)} masks are RGB: their colours are {name} for the numbers 0 to "
                 f"{count}")
             return tuple(table.items())
+    colours = ", ".join(f"#{colour:06x}" for colour in sorted(shown)[:_SHOWN])
+    say(f"warning: {len(coloured)} masks are RGB and {listed.path} does not say what their colours "
+        f"mean ({colours}{', ...' if len(shown) > _SHOWN else ''}); write them into it, each behind "
+        "its name (name #rrggbb)")
     return ()
 
 
@@ -173,7 +178,7 @@ def _voc_palette():
     return np.packbits(np.pad(bits, ((0, 0), (0, 5), (0, 0))), axis=1)[:, 0]
 
 
-def _check_palettes(masks, coding, say):
+def _check_palettes(listed, masks, coding, say):
     """Raise UserError where a number has another colour in some palettes, as in those that are made
     for each picture; say so where the background's colour is unusual."""
     owners = collections.defaultdict(dict)  # {number: {colour: name of the first mask}}
@@ -187,7 +192,7 @@ def _check_palettes(masks, coding, say):
             raise UserError(
                 f"masks' palettes differ: the number {number} is {_hex(first)} in {one} and "
                 f"{_hex(second)} in {other}, so that numbers may not mean the same; write the "
-                "colours into the list of classes (name #rrggbb), or save all with one palette")
+                f"colours into {listed.path} (name #rrggbb), or save all with one palette")
     colours = {number: next(iter(keys)) for number, keys in owners.items()}
     black = [number for number, colour in colours.items() if number and colour == _BLACK]
     background = colours.get(0, _BLACK)
