@@ -13,6 +13,7 @@ import numpy as np
 from dataprep.masks import IGNORE, WHITE, Coding, PhotoError, read_pixels
 from dataprep.workers import ordered_map
 from dnnlib import channels, util
+from dnnlib.class_list import is_background
 from dnnlib.util import UserError
 
 _BATCH = 16  # masks that a worker looks at once
@@ -82,7 +83,7 @@ def decide(listed, seen, ignore, say):
         say(f"{listed.path}: left out: {', '.join(listed.notes)}")
     coding = Coding(0, ignore if ignore is not None else IGNORE)
     if listed.colours:
-        coding = replace(coding, numbers_in=_kinds_of_numbers(listed))
+        coding = replace(coding, numbers_in=_kinds_of_numbers(listed, seen))
     elif not any(_has_colours(mask) for mask in seen):
         coding = replace(coding, numbers_in=coding.numbers_in | {"rgb"})
     numbered = [mask for mask in seen if mask.kind in coding.numbers_in]
@@ -107,12 +108,11 @@ def _has_colours(mask):
     return mask.kind == "rgb" and any(value != (value & 0xFF) * 0x010101 for value in mask.counts)
 
 
-def _kinds_of_numbers(listed):
-    """Return the kinds of masks whose numbers count though classes have colours: grey ones, if no
-    class is grey."""
-    greys = [colour for colour in listed.colours
-             if colour and colour == (colour & 0xFF) * 0x010101]
-    return frozenset() if greys else frozenset({"grey"})
+def _kinds_of_numbers(listed, seen):
+    """Return the kinds of masks whose numbers count though classes have colours: grey ones, unless
+    all their greys are in the list."""
+    greys = set().union(*(mask.colours.values() for mask in seen if mask.kind == "grey")) - {_BLACK}
+    return frozenset() if greys and greys <= set(listed.colours) else frozenset({"grey"})
 
 
 def _num_before(listed, numbered, ignore, say):
@@ -124,6 +124,9 @@ def _num_before(listed, numbered, ignore, say):
     if not before:
         return 0
     name = listed.names[before - 1]
+    if not is_background(name):
+        raise UserError(f"{listed.path}: number 0 is {name!r}, but 0 is always the background; "
+                        "give masks whose classes have the numbers from 1 on")
     num_classes = len(listed.names) - before
     shown = set().union(*(mask.numbers() for mask in numbered)) - {ignore}
     if shown and (0 not in shown or num_classes + 1 in shown):
@@ -165,8 +168,8 @@ def _known_colours(listed, seen, coding, say):
             return tuple(table.items())
     colours = ", ".join(f"#{colour:06x}" for colour in sorted(shown)[:_SHOWN])
     say(f"warning: {len(coloured)} masks are RGB and {listed.path} does not say what their colours "
-        f"mean ({colours}{', ...' if len(shown) > _SHOWN else ''}); write them into it, each behind "
-        "its name (name #rrggbb)")
+        f"mean ({colours}{', ...' if len(shown) > _SHOWN else ''}); write them into it (name "
+        "#rrggbb)")
     return ()
 
 

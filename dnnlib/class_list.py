@@ -40,12 +40,21 @@ class ClassList:
     def num_background(self):
         """Return how many names before the classes' seem to be those of no class, as labelme, VOC
         and others list them: [__ignore__, -1,] _background_, 0; or void, 0; ..."""
-        words = [name.casefold().strip("_ ") for name in self.names[:2]]
         if self.first is not None:
             return 1 - self.first
-        if len(words) == 2 and words[0] == "ignore" and words[1] in _NO_CLASS:
+        before = [name for name in self.names[:2] if is_background(name)]
+        if len(before) == 2 and _word(before[0]) == "ignore":
             return 2
-        return int(bool(words) and words[0] in _NO_CLASS)
+        return int(before[:1] == list(self.names[:1]) != [])
+
+
+def is_background(name):
+    """Return whether a name is one that other programs have for what is no class."""
+    return _word(name) in _NO_CLASS
+
+
+def _word(name):
+    return name.casefold().strip("_- ")
 
 
 def read_class_list(path):

@@ -76,6 +76,8 @@ CONVENTIONS = {
                                                                          COLOURS])),
                              LISTED, "classes.txt", ""),
     "grey, colours": (Image.fromarray, LISTED, "classes.txt", ""),
+    "grey numbers, a grey in the list": (
+        Image.fromarray, LISTED.replace("808000", "808080"), "classes.txt", ""),
     "greys in the list": (lambda m: Image.fromarray(50 * m), "hat #323232\ncoat #646464\n"
                           "legs #969696\nshoes #c8c8c8\n", "classes.txt", ""),
     "rgb, this program's colours": (lambda m: Image.fromarray(channels.colourise(m, 4)), None, None,
@@ -88,7 +90,7 @@ CONVENTIONS = {
                        "classes.txt", "'_background_' is number 0, the background; classes count"),
     "JSON with background": (Image.fromarray, json.dumps(["Background", *FOUR]), "classes.json",
                              "'Background' is number 0"),
-    "numbers from 0": (Image.fromarray, "0: -\n1: hat\n2: coat\n3: legs\n4: shoes",
+    "numbers from 0": (Image.fromarray, "0: Void\n1: hat\n2: coat\n3: legs\n4: shoes",
                        "classes.txt", "left out: numbers (5)"),
     "comments": (Image.fromarray, "# of the upper body\nhat\n\ncoat\n# below\nlegs\nshoes",
                  "classes.txt", "left out: comments (2), empty lines (1)")}
@@ -189,6 +191,8 @@ REFUSED = {
     "one palette of another order": (
         lambda m: in_palette(m, COLOURS if m[0, 0] % 2 else COLOURS[[0, 2, 1, 3, 4]]), None, (),
         "palettes differ: the number 1 is"),
+    "a class of number 0": (
+        Image.fromarray, "0 hat\n1 coat\n2 legs", (), "number 0 is 'hat', but 0 is always the ba"),
     "a class to ignore": (Image.fromarray, None, ("--ignore", 2), "--ignore=2 is the class 'coat'"),
     "colours without a list": (
         lambda m: Image.fromarray(COLOURS[m]), None, (), "no training photo.*which has no colours")}
@@ -202,6 +206,13 @@ def test_what_is_not_certain_is_refused(tmp_path, kind):
         create(tmp_path / "mine", tmp_path / "set", *options)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "set/dataset.json").exists()
+
+
+def test_colours_without_a_list_are_named(tmp_path, capsys):
+    write(tmp_path / "mine", lambda m: Image.fromarray(COLOURS[m]))
+    create(tmp_path / "mine", tmp_path / "set", "--dry-run")
+    assert "does not say what their colours mean (#000000, #00a0ff, #0909c8, #808000, #ff0000); " \
+        "write them" in capsys.readouterr().out
 
 
 def test_palettes_may_differ_in_what_is_not_used(tmp_path):
