@@ -19,7 +19,7 @@ from tests.test_dataprep_masks import make_masked, stored_labels
 from tests.test_generate import RESOLUTION, save_network
 
 # The last has names that a plain list would not give back, and one that is never shown.
-CLASSES = [FOUR, MODANET_CLASSES, ("background", "#2", "3: x", "hat #ff0000", "unseen")]
+CLASSES = [FOUR, MODANET_CLASSES, ("#1", "2: x", "hat #ff0000", "3 y", "unseen")]
 WAYS = ["masks", "coco"]
 
 
