@@ -104,7 +104,7 @@ def create_from_masks(config, say):
                                                      config.classes)
     class_names = class_list.read_class_list(listed)
     pairs, unmatched = masks.match(images, mask_folder)
-    skipped = [{**entry, "id": _as_text(entry["id"])} for entry in unmatched]
+    skipped = [{key: _as_text(text) for key, text in entry.items()} for entry in unmatched]
     say(f"{images}: {len(pairs)} photos with a mask")
     _say_reasons(skipped, say)
     mask_source = sources.PhotoFolder(mask_folder)

@@ -1,6 +1,8 @@
 """Masks of other conventions: what their pixels mean is seen from all of them, or asked for."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,9 +218,13 @@ def test_colours_without_a_list_are_named(tmp_path, capsys):
 
 
 def test_palettes_may_differ_in_what_is_not_used(tmp_path):
+    """Nor does the colour of the number to ignore count."""
     def draw(labels):
-        return in_palette(labels, np.concatenate([COLOURS, [labels[0, :3]]]))
-    check(tmp_path, write(tmp_path / "mine", draw))
+        palette = np.concatenate([COLOURS, [labels[0, :3]] * 251])
+        return in_palette(np.where(np.arange(SIDE) == 4, 255, labels), palette)
+    maps = write(tmp_path / "mine", draw)
+    check(tmp_path, {name: np.where(np.arange(SIDE) == 4, 0, labels)
+                     for name, labels in maps.items()})
 
 
 def test_a_list_may_number_a_class_called_background(tmp_path):
@@ -272,10 +278,23 @@ def test_endings_that_are_not_certain_are_listed(tmp_path):
         "p0.jpg": "several masks of one stem (p0_mask.png, p0_seg.png)",
         "p1_mask.png": "mask has no photo", "p2.jpg": "photo has no mask",
         "p2_x.png": "mask has no photo", "labels/p4.jpg": "no PNG, beside a mask that is one"}
+    assert run("info", tmp_path / "set", "--verify") == 0
     stored = stored_labels(tmp_path / "set")
     assert stored.keys() == {"p1.jpg", "p3_mask.jpg", "p4.jpg", "p5.jpg"}
     np.testing.assert_array_equal(stored["p1.jpg"], maps["p1.jpg"])
     np.testing.assert_array_equal(stored["p3_mask.jpg"], maps["p3.jpg"])
+
+
+def test_names_of_masks_need_not_be_utf8(tmp_path):
+    write(tmp_path / "mine", Image.fromarray)
+    for ending in ("mask", "seg"):
+        path = os.fsencode(tmp_path / "mine/labels") + b"/\xff_" + ending.encode() + b".png"
+        Path(os.fsdecode(path)).write_bytes(b"")
+    Path(os.fsdecode(os.fsencode(tmp_path / "mine/images") + b"/\xff.jpg")).write_bytes(b"")
+    create(tmp_path / "mine", tmp_path / "set")
+    line, = read_jsonl(tmp_path / "set/skipped.jsonl")
+    assert line == {"id": "\\udcff.jpg", "reason": "several masks of one stem (\\udcff_mask.png, "
+                                                  "\\udcff_seg.png)"}
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
