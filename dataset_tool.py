@@ -40,6 +40,13 @@ def _count(text):
     return int(text)
 
 
+def _ignored(text):
+    """A number that a mask can have, and is not the background's."""
+    if not 1 <= _count(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 to 65535")
+    return int(text)
+
+
 def _positive(text):
     """A whole number from 1."""
     if _count(text) == 0:
@@ -115,14 +122,19 @@ def _add_folder_commands(command):
     images.add_argument("--labels", metavar="JSON", help="labels to condition networks on: "
                         '{"labels": [["a.png", 3], ...]}, classes or lists of numbers')
     _add_create_options(images, "datasets/untagged")
-    masked = command("create_from_masks", "photos with index-mask PNGs: RGB + one map per class")
+    masked = command("create_from_masks", "photos with mask PNGs: RGB + one map per class")
     masked.add_argument("--source", metavar="DIR", help="folder that holds images/, labels/ (or "
-                        "masks/) and classes.txt (or .json); or photos and PNG masks side by side")
+                        "masks/) and classes.txt (or .json, or labelmap.txt); or photos and PNG "
+                        "masks side by side")
     masked.add_argument("--images", metavar="DIR", help="photos; not given: below --source")
     masked.add_argument("--masks", metavar="DIR",
-                        help="PNGs named like the photos: 0 background, 1..C the classes")
+                        help="PNGs named like the photos, or with an ending such as _mask: 0 "
+                             "background, 1..C the classes, or colours that the list gives")
     masked.add_argument("--classes", metavar="FILE",
-                        help="names of the classes, one a line or a JSON list")
+                        help="names of the classes, one a line (name, or name #rrggbb where "
+                             "masks are coloured), a JSON list, or CVAT's labelmap.txt")
+    masked.add_argument("--ignore", type=_ignored, metavar="N",
+                        help="mask value that counts as background; not given: 255")
     _add_create_options(masked, "datasets/masks")
 
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Make pictures with a trained network: grids, interpolations, style mixes, labelled pairs."""
 
+import shlex
 from pathlib import Path
 
-from dataprep.annotations import MODANET_CLASSES
 from dnnlib import util
+from dnnlib.coco import MODANET_CLASSES
 from dnnlib.options import (
     MAX_GRID,
     MAX_SEED,
@@ -192,9 +193,11 @@ def make_pairs(sampler, options):
         return 0
     made, kept = pairs.write_pairs(sampler, recipe, wanted, out, options.minibatch)
     print(f"{out}: {made} made, {kept} were there already")
-    if sampler.classes == MODANET_CLASSES:
-        print(f"Next: python dataset_tool.py create_modanet --source={out} "
-              f"--resolution={sampler.resolution} --out=datasets/modanet-generated")
+    if sampler.classes:
+        command, name = ("create_modanet", "modanet-generated") \
+            if sampler.classes == MODANET_CLASSES else ("create_from_masks", "generated-masks")
+        print(f"Next: python dataset_tool.py {command} --source={shlex.quote(str(out))} "
+              f"--resolution={sampler.resolution} --out=datasets/{name}")
     return 0
 
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from dnnlib import channels, pictures, util
+from dnnlib.coco import find_annotations
 from dnnlib.dataset_info import FILE_NAME, open_dataset, read_labels
 from dnnlib.util import UserError
 from metrics.judge import Fakes, warn
@@ -112,14 +113,13 @@ def open_source(directory, split, resolution=None):
 
 def pair_classes(directory):
     """Names of the labels 1..C in a folder of pairs, from its annotations."""
-    from training.pairs import ANNOTATIONS
-
+    path = find_annotations(directory)
     try:
-        categories = util.read_json(directory / ANNOTATIONS)["categories"]
+        categories = util.read_json(path)["categories"]
         names = {category["id"]: category["name"] for category in categories}
         return tuple(names[i + 1] for i in range(len(names)))
     except (KeyError, TypeError):
-        raise UserError(f"{directory / ANNOTATIONS}: no list of categories 1 to C") from None
+        raise UserError(f"{path}: no list of categories 1 to C") from None
 
 
 def folder_fakes(options, reals):

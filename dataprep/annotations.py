@@ -13,12 +13,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from dataprep.photos import PhotoError
+from dnnlib.coco import MODANET_CLASSES  # noqa: F401 - readers of annotations take it from here
 from dnnlib.util import UserError, read_json
-
-# ModaNet's classes, ids 1, 2, ... in this order. Annotations are matched by id: the names in the
-# files have typing errors.
-MODANET_CLASSES = ("bag", "belt", "boots", "footwear", "outer", "dress", "sunglasses", "pants",
-                   "top", "shorts", "skirt", "headwear", "scarf/tie")
 
 _MAX_ID = 2**53
 _MAX_SIDE = 65536  # pixels; more is taken for a mistake

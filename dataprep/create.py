@@ -12,8 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep import annotations, labels, masks, modanet, sources, survey, synthetic, writer
-from dnnlib import dataset_info, util
+from dataprep import (
+    annotations,
+    labels,
+    mask_survey,
+    masks,
+    modanet,
+    sources,
+    survey,
+    synthetic,
+    writer,
+)
+from dnnlib import class_list, dataset_info, util
 from dnnlib.download import file_digest
 
 # ModaNet's own split. From _FULL_FROM photos on it is taken as it is, below in proportion.
@@ -89,23 +99,42 @@ def _as_text(name):
 
 
 def create_from_masks(config, say):
-    """Photos and index-mask PNGs of one stem (see dataprep.masks) -> RGB + one map per class."""
+    """Photos and mask PNGs of one stem (see dataprep.masks) -> RGB + one map per class."""
     images, mask_folder, listed = masks.find_folders(config.source, config.images, config.masks,
                                                      config.classes)
-    classes = masks.read_classes(listed)
+    class_names = class_list.read_class_list(listed)
     pairs, unmatched = masks.match(images, mask_folder)
-    skipped = [{**entry, "id": _as_text(entry["id"])} for entry in unmatched]
-    say(f"{images}: {len(pairs)} photos with a mask, {len(classes)} classes")
-    if len(classes) < masks.IGNORE:
-        say(f"mask value {masks.IGNORE} counts as background")
+    skipped = [{key: _as_text(text) for key, text in entry.items()} for entry in unmatched]
+    say(f"{images}: {len(pairs)} photos with a mask")
     _say_reasons(skipped, say)
     mask_source = sources.PhotoFolder(mask_folder)
-    items = [writer.Item(_as_text(name), name, masks.Mask(mask_source, mask, len(classes)))
+    seen = mask_survey.look(mask_source, list(pairs.values()), config.workers)
+    classes, coding = mask_survey.decide(class_names, seen, config.ignore, say)
+    numbered = ", ".join(f"{number} {name}" for number, name in enumerate(classes, 1))
+    say(f"{listed}: 0 background, {numbered}")
+    items = [writer.Item(_as_text(name), name, masks.Mask(mask_source, mask, coding))
              for name, mask in pairs.items()]
     recipe = writer.Recipe(sources.PhotoFolder(images), classes, config.resolution, config.fit,
                            config.encoding)
     options = {"classes": list(classes), "source": masks.listing_digest(images, mask_folder, pairs)}
-    return _create(config, recipe, items, skipped, options, say)
+    if config.ignore is not None:
+        options["ignore"] = config.ignore
+    if coding.colours:
+        options["colours"] = [list(entry) for entry in coding.colours]
+    content = _create(config, recipe, items, skipped, options, say)
+    if content is not None:
+        _say_unseen(content, say)
+    return content
+
+
+def _say_unseen(content, say):
+    """A warning of the classes that no image of a data set shows; `content`: its dataset.json."""
+    counts = content["class_counts"].values()
+    unseen = [name for name in content["classes"]
+              if not any(of_split[name]["images"] for of_split in counts)]
+    if unseen:
+        say(f"warning: no image shows {', '.join(unseen)}: look whether the list of classes and "
+            "the masks are of one set")
 
 
 def _say_zeros(table, say):

@@ -11,8 +11,8 @@ from pycocotools.coco import COCO
 
 import dataset_tool
 import generate
-from dataprep.annotations import MODANET_CLASSES
 from dnnlib import channels, pictures
+from dnnlib.coco import MODANET_CLASSES, MODANET_FILE
 from tests.data_helpers import one_hot
 from training import generation, pairs, sheets, snapshots
 from training.dataset import open_dataset, read_split
@@ -226,7 +226,7 @@ def test_pairs_are_the_networks_images_and_their_label_maps(finished, sampler):
 
 
 def test_annotations_are_read_by_coco_tools_and_give_the_label_maps(finished):
-    coco = COCO(str(finished / pairs.ANNOTATIONS))
+    coco = COCO(str(finished / MODANET_FILE))
     assert sorted(coco.imgs) == list(range(7))
     assert {c["id"]: c["name"] for c in coco.dataset["categories"]} == dict(
         enumerate(MODANET_CLASSES, 1))
@@ -287,7 +287,7 @@ def test_an_interrupted_run_is_continued_to_the_same_files(networks, finished, t
         (out / "images/0000004.png").write_bytes(b"old")
         (out / "labels/.0000004.png.123.tmp").write_bytes(b"half")
     else:
-        (out / pairs.ANNOTATIONS).unlink()
+        (out / MODANET_FILE).unlink()
     generate.main(common)
     assert contents(out) == contents(finished)
 
