@@ -134,8 +134,7 @@ def test_every_image_of_a_folder_is_written_or_listed(source, tmp_path, rng):
         "--workers", 1, "--num-images", 9)
     written = json.loads((tmp_path / "set" / "dataset.json").read_text())["splits"]["train"]
     skipped = [line["id"] for line in read_jsonl(tmp_path / "set" / "skipped.jsonl")]
-    assert sorted(written + skipped) == sorted(
-        f"images/{path.name}" for path in (source / "images").iterdir())
+    assert sorted(written + skipped) == sorted(folder_bytes(source)), "the annotations, too"
 
 
 def test_what_cannot_be_read_is_counted_by_many_processes_too(source, rng, monkeypatch):
