@@ -22,6 +22,7 @@ from dnnlib.download import file_digest
 # ModaNet's own split. From _FULL_FROM photos on it is taken as it is, below in proportion.
 _ALL, _VAL, _TEST, _FULL_FROM = 52_346, 2_000, 5_000, 50_000
 _SAMPLE = 4  # photos that a dry run draws
+_RECORDS = "*-r[0-9][0-9].tfrecords"
 _SHOWN = 5  # suffixes or classes in a line
 _ENOUGH = 10  # times the least validation split: photos of which it can be spared
 
@@ -70,25 +71,68 @@ def _project_drawing(config, say):
 
 def create_from_images(config, say):
     """Any folder of photos -> an RGB data set whose ids are the files' names; with `config.labels`
-    (see dataprep.labels) every image has its conditioning label."""
+    (see dataprep.labels) every image has its conditioning label.
+
+    A folder of record files as the official dataset tool writes them does as well.
+    """
     listing = sources.list_photos(config.source)
     names, skipped = listing.photos, _others(config, listing.others)
+    if not names and any(Path(config.source).glob(_RECORDS)):
+        return _create_from_records(config, say)
     say(f"{config.source}: {len(names)} image files")
     _say_others(skipped, say)
     listed = hashlib.md5("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
-    items, options, label_size = [writer.Item(_as_text(name), name) for name in names], {}, 0
+    table, options = np.zeros((len(names), 0), np.float32), {}
     if config.labels is not None:
         table = labels.read_label_file(config.labels, names)
-        label_size = table.shape[1]
-        items = [writer.Item(_as_text(name), name, label=row) for name, row in zip(names, table)]
         options = {"labels": file_digest(config.labels, "md5")}
-        say(f"{config.labels}: a label of {label_size} numbers for every image")
-        _say_empty(table, say)
+        _say_labels(config.labels, table, say)
     else:
         _say_unused_labels(config.source, say)
-    recipe = writer.Recipe(sources.PhotoFolder(Path(config.source)), (), config.resolution,
-                           config.fit, config.encoding, label_size)
-    return _create(config, recipe, items, skipped, {"source": listed, **options}, say)
+    items = [_rgb_item(_as_text(name), name, row) for name, row in zip(names, table)]
+    return _create_rgb(config, sources.PhotoFolder(Path(config.source)), items, skipped,
+                       {"source": listed, **options}, say)
+
+
+def _create_from_records(config, say):
+    """create_from_images of record files, with the file of labels beside them."""
+    source = sources.PhotoRecords(Path(config.source))
+    records = sources.open_records(source.path)
+    if config.labels is not None:
+        raise util.UserError("--labels: images in record files have no names to label; their own "
+                             "file of labels (*-rxx.labels) is used where it is there")
+    say(f"{records.path}: {len(records)} images")
+    size, options = records.path.stat().st_size, {}
+    table = np.zeros((len(records), 0), np.float32)
+    for path in sorted(source.path.glob("*-rxx.labels")):
+        table = dataset_info.read_label_array(path)
+        if table.ndim != 2 or len(table) != len(records) or not np.isfinite(table).all():
+            raise util.UserError(f"{path}: expected finite numbers of shape [{len(records)}, n], "
+                                 f"found shape {list(table.shape)}; move it elsewhere to do "
+                                 "without labels")
+        options = {"labels": file_digest(path, "md5")}
+        _say_labels(path, table, say)
+    items = [_rgb_item(number, number, row) for number, row in enumerate(table)]
+    return _create_rgb(config, source, items, [],
+                       {"source": f"{records.path.name}, {size} bytes", **options}, say)
+
+
+def _rgb_item(image_id, key, label):
+    return writer.Item(image_id, key, label=label if label.size else None)
+
+
+def _create_rgb(config, source, items, skipped, options, say):
+    """The part that all photos without maps share."""
+    label_size = len(items[0].label) if items and items[0].label is not None else 0
+    recipe = writer.Recipe(source, (), config.resolution, config.fit, config.encoding, label_size)
+    return _create(config, recipe, items, skipped, options, say)
+
+
+def _say_labels(path, table, say):
+    """What labels [n, label_size] there are, and what is empty of them."""
+    if table.size:
+        say(f"{path}: a label of {table.shape[1]} numbers for every image")
+        _say_empty(table, say)
 
 
 def _others(config, others):
@@ -141,8 +185,7 @@ def _say_empty(table, say):
     missing = labels.missing_classes(table)
     if missing:
         shown = ", ".join(map(str, missing[:_SHOWN])) + (" ..." if len(missing) > _SHOWN else "")
-        say(f"warning: {len(missing)} of {table.shape[1]} classes have no image: {shown} (classes "
-            "are counted from 0)")
+        say(f"warning: no image has class {shown} (of {table.shape[1]} classes, counted from 0)")
     zeros = int((~table.any(axis=1)).sum())
     if zeros:
         say(f"warning: {zeros} labels of zeros only: training learns nothing from their images")

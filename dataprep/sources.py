@@ -1,20 +1,25 @@
-"""Where photos come from: a folder, a zip, or PaperDoll's lmdb. Found by id and read as bytes."""
+"""Where photos come from: a folder, a zip, PaperDoll's lmdb, or record files. Read as bytes."""
 
 import functools
+import io
 import os
 import stat
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from dataprep import archives
 from dataprep.archives import PhotoLmdb, PhotoZip, too_large
 from dataprep.photo_names import IMAGE_SUFFIXES, MAX_BYTES, NameIndex
 from dataprep.photos import FORMATS, PhotoError, is_picture
+from dnnlib.channels import NUM_COLOURS
+from dnnlib.tflib import tfrecords
 from dnnlib.util import UserError, one_line
 
-__all__ = ["OTHER_FILE", "Listing", "PhotoFolder", "PhotoLmdb", "PhotoZip", "list_images",
-           "list_photos", "open_source"]
+__all__ = ["OTHER_FILE", "Listing", "PhotoFolder", "PhotoLmdb", "PhotoRecords", "PhotoZip",
+           "list_images", "list_photos", "open_records", "open_source"]
 OTHER_FILE = f"no photo: its content is none of {', '.join(FORMATS)}"
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 
@@ -46,6 +51,33 @@ class PhotoFolder:
             return path.read_bytes()
         except OSError as error:
             raise PhotoError(f"file cannot be read ({error.strerror})") from None
+
+
+@dataclass(frozen=True)
+class PhotoRecords:
+    """Images in the official release's record files, of which the largest level counts; a key is
+    the number of a record."""
+
+    path: Path
+
+    def read(self, number):
+        """A PNG file of one image. Raises PhotoError where its record is damaged or not RGB."""
+        try:
+            image = open_records(self.path).read_image(number)
+        except UserError as error:
+            raise PhotoError(one_line(error)) from None
+        if image.shape[0] != NUM_COLOURS:
+            raise PhotoError(f"record of {image.shape[0]} channels; expected {NUM_COLOURS}")
+        buffer = io.BytesIO()
+        Image.fromarray(image.transpose(1, 2, 0)).save(buffer, "PNG", compress_level=0)
+        return buffer.getvalue()
+
+
+@functools.lru_cache(maxsize=4)
+def open_records(path):
+    """RecordFile of the largest level in a folder: one for each process."""
+    files = tfrecords.record_files(path)
+    return tfrecords.RecordFile(files[max(files)])
 
 
 @functools.lru_cache(maxsize=4)
@@ -110,7 +142,7 @@ def list_photos(path):
     reasons, place_of = dict(files.left_out), {place: name for name, place in files.own.items()}
     for name, place in sorted(files.linked.items()):
         if place_of.setdefault(place, name) != name:
-            reasons[name] = f"link to {one_line(place_of[place])}, which is there already"
+            reasons[name] = "link to a file that is read already"
     photos = []
     for name in [*files.own, *files.linked]:
         if name in reasons:

@@ -46,7 +46,8 @@ class Recipe:
     """What, besides the item, determines a record's bytes, and the length of the items' labels (0:
     they have none). It is sent to the workers."""
 
-    source: sources.PhotoFolder | sources.PhotoLmdb | sources.PhotoZip
+    source: (sources.PhotoFolder | sources.PhotoLmdb | sources.PhotoZip
+             | sources.PhotoRecords)
     classes: tuple
     resolution: int
     fit: str

@@ -113,13 +113,19 @@ def read_labels(directory, split):
     if not path.is_file():
         raise UserError(f"{path}: no such file, though dataset.json says that the images have "
                         f"labels of {info.label_size} numbers; make or copy this data set again")
-    try:
-        with open(path, "rb") as file:
-            labels = np.lib.format.read_array(file, allow_pickle=False).astype(np.float32)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a file of labels ({one_line(error)}); make or copy this "
-                        "data set again") from None
+    labels = read_label_array(path)
     if labels.shape != shape or not np.isfinite(labels).all():
         raise UserError(f"{path}: expected finite numbers of shape {list(shape)}, found shape "
                         f"{list(labels.shape)}; make or copy this data set again")
     return labels
+
+
+def read_label_array(path):
+    """The array in a file of labels, float32; nothing in it is unpickled. Raises UserError where it
+    is damaged."""
+    try:
+        with open(path, "rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False).astype(np.float32)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a file of labels ({one_line(error)}); make or copy this "
+                        "data set again") from None
