@@ -96,12 +96,16 @@ def create_from_images(config, say):
 
 def _create_from_records(config, say):
     """create_from_images of record files, with the file of labels beside them."""
-    source = sources.PhotoRecords(Path(config.source))
-    records = sources.open_records(source.path)
+    source = sources.PhotoRecords(Path(config.source), config.resolution)
+    records = sources.open_records(source)
     if config.labels is not None:
         raise util.UserError("--labels: images in record files have no names to label; their own "
                              "file of labels (*-rxx.labels) is used where it is there")
-    say(f"{records.path}: {len(records)} images")
+    side = 1 << int(records.path.stem[-2:])
+    say(f"{records.path}: {len(records)} images of {side}x{side}")
+    if side < config.resolution:
+        say(f"warning: they are enlarged to {config.resolution}; --resolution={side} takes them as "
+            "they are")
     size, options = records.path.stat().st_size, {}
     table = np.zeros((len(records), 0), np.float32)
     for path in sorted(source.path.glob("*-rxx.labels")):
@@ -291,7 +295,8 @@ def _create(config, recipe, items, skipped, options, say):
     unreadable = survey.count_unreadable(recipe.source, [item.key for item in items],
                                          config.workers)
     say(f"{len(items)} photos to convert, {unreadable} of them unreadable by their headers")
-    writer.check_splits(num_val, num_test, len(items) - unreadable)
+    if unreadable < len(items):  # else the reason of one says more
+        writer.check_splits(num_val, num_test, len(items) - unreadable)
     if "untagged" not in options:
         _say_few_validation(num_val, len(items), say)
     survey.check_space(config, len(items) - unreadable, *writer.project(recipe, items), say)

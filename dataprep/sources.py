@@ -55,15 +55,16 @@ class PhotoFolder:
 
 @dataclass(frozen=True)
 class PhotoRecords:
-    """Images in the official release's record files, of which the largest level counts; a key is
-    the number of a record."""
+    """Images in the official release's record files, of the level of `resolution` or else of the
+    largest; a key is the number of a record."""
 
     path: Path
+    resolution: int
 
     def read(self, number):
         """A PNG file of one image. Raises PhotoError where its record is damaged or not RGB."""
         try:
-            image = open_records(self.path).read_image(number)
+            image = open_records(self).read_image(number)
         except UserError as error:
             raise PhotoError(one_line(error)) from None
         if image.shape[0] != NUM_COLOURS:
@@ -74,10 +75,11 @@ class PhotoRecords:
 
 
 @functools.lru_cache(maxsize=4)
-def open_records(path):
-    """RecordFile of the largest level in a folder: one for each process."""
-    files = tfrecords.record_files(path)
-    return tfrecords.RecordFile(files[max(files)])
+def open_records(source):
+    """RecordFile of a PhotoRecords: one for each process."""
+    files = tfrecords.record_files(source.path)
+    level = source.resolution.bit_length() - 1
+    return tfrecords.RecordFile(files[level if level in files else max(files)])
 
 
 @functools.lru_cache(maxsize=4)
@@ -141,7 +143,9 @@ def list_photos(path):
     files = _walk(path)
     reasons, place_of = dict(files.left_out), {place: name for name, place in files.own.items()}
     for name, place in sorted(files.linked.items()):
-        if place_of.setdefault(place, name) != name:
+        if not os.path.exists(place):
+            reasons[name] = "link to nothing"
+        elif place_of.setdefault(place, name) != name:
             reasons[name] = "link to a file that is read already"
     photos = []
     for name in [*files.own, *files.linked]:
@@ -161,8 +165,8 @@ def list_images(path):
 
 
 def _has_picture(path):
-    """is_picture, but a pipe would be waited for; a link to nothing is refused when it is read."""
-    return not path.exists() or (path.is_file() and is_picture(path))
+    """is_picture of a regular file; a pipe would be waited for."""
+    return path.is_file() and is_picture(path)
 
 
 @dataclass

@@ -71,6 +71,7 @@ def whole(source, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "set"
     assert write(out, source) == NUM
     assert len(read_jsonl(out / "skipped.jsonl")) == 4 and not (out / ".partial").exists()
+    assert open_dataset(out).splits == {"train": NUM - 53, "val": 30, "test": 20}
     return folder_bytes(out)
 
 

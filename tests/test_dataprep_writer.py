@@ -88,8 +88,11 @@ def test_records_are_in_the_order_of_the_ids(tmp_path, source):
 
 
 def test_the_result_does_not_depend_on_the_workers(tmp_path, source):
-    write(tmp_path / "1" / "set", source, workers=1)
-    write(tmp_path / "3" / "set", source, workers=3)
+    items = items_of(source) + [writer.Item(i, "nowhere.jpg", items_of(source)[0].photo)
+                                for i in range(100, 112)]
+    write(tmp_path / "1" / "set", source, items, workers=1)
+    write(tmp_path / "3" / "set", source, items, workers=3)
+    assert open_dataset(tmp_path / "1" / "set").splits == {"train": 6, "val": 2, "test": 1}
     assert folder_bytes(tmp_path / "1") == folder_bytes(tmp_path / "3")
 
 
