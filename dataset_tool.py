@@ -112,7 +112,8 @@ def _add_folder_commands(command):
     """create_from_images and create_from_masks."""
     images = command("create_from_images", "any folder of photos: RGB only")
     images.add_argument("--source", required=True, metavar="DIR",
-                        help="folder of photos; subfolders are searched too")
+                        help="folder of photos, subfolders too; or of the official tool's record "
+                             "files")
     images.add_argument("--labels", metavar="JSON", help="labels to condition networks on: "
                         '{"labels": [["a.png", 3], ...]}, classes or lists of numbers')
     _add_create_options(images, "datasets/untagged")
