@@ -2,9 +2,10 @@
 
 import argparse
 import os
+import shlex
 
 from dataprep import create, extract, modanet, page, pyramid, report, verify
-from dnnlib import pictures, util
+from dnnlib import pictures, suggestions, util
 from dnnlib.tflib import tfrecords
 
 _EXAMPLES = """\
@@ -118,7 +119,8 @@ def _add_folder_commands(command):
     """create_from_images and create_from_masks."""
     images = command("create_from_images", "any folder of photos: RGB only")
     images.add_argument("--source", required=True, metavar="DIR",
-                        help="folder of photos; subfolders are searched too")
+                        help="folder of photos, subfolders too; or of the official tool's record "
+                             "files")
     images.add_argument("--labels", metavar="JSON", help="labels to condition networks on: "
                         '{"labels": [["a.png", 3], ...]}, classes or lists of numbers')
     _add_create_options(images, "datasets/untagged")
@@ -215,14 +217,21 @@ def _write_report(directory):
 
 
 def _next_step(out, content):
-    """What the user can do with the new data set, of which dataset.json says `content`."""
+    """What the user can do with the new data set, of which dataset.json says `content`: commands
+    that fit its size and run as they are."""
+    num_photos, resolution = len(content["splits"]["train"]), content["resolution"]
+
+    def training(variant):
+        return suggestions.command("train.py", f"--variant={variant}", f"--data={out}",
+                                   *suggestions.training_options(num_photos, resolution))
     if content["label_size"]:
-        return f"train a conditional network: python train.py --variant=rgb --data={out}"
+        return f"train a conditional network: {training('rgb')}"
     if content["classes"]:
-        return (f"look at it: python dataset_tool.py display {out}\n"
-                f"train: python train.py --variant=2d --data={out}")
-    return (f"train the RGB baseline: python train.py --variant=rgb --data={out}\n"
-            f"or use it as photos without labels: python train.py --variant=2d --untagged={out}")
+        return (f"look at it: {suggestions.command('dataset_tool.py', 'display', out)}\n"
+                f"train: {training('2d')}")
+    return (f"train the RGB baseline: {training('rgb')}\n"
+            "or give it as photos without labels to the training of a labelled data set: "
+            + shlex.quote(f"--untagged={out}"))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ content of dataset.json, or None after a dry run.
 """
 
 import collections
+import contextlib
 import hashlib
+import os
+import shlex
 import tempfile
 import time
 from pathlib import Path
@@ -23,12 +26,15 @@ from dataprep import (
     synthetic,
     writer,
 )
-from dnnlib import class_list, dataset_info, util
+from dnnlib import class_list, dataset_info, suggestions, util
 from dnnlib.download import file_digest
 
 # ModaNet's own split. From _FULL_FROM photos on it is taken as it is, below in proportion.
 _ALL, _VAL, _TEST, _FULL_FROM = 52_346, 2_000, 5_000, 50_000
 _SAMPLE = 4  # photos that a dry run draws
+_RECORDS = "*-r[0-9][0-9].tfrecords"
+_SHOWN = 5  # suffixes or classes in a line
+_ENOUGH = 10  # times the least validation split: photos of which it can be spared
 
 
 def create_modanet(config, say):
@@ -75,21 +81,90 @@ def _project_drawing(config, say):
 
 def create_from_images(config, say):
     """Any folder of photos -> an RGB data set whose ids are the files' names; with `config.labels`
-    (see dataprep.labels) every image has its conditioning label."""
-    names = sources.list_images(config.source)
+    (see dataprep.labels) every image has its conditioning label.
+
+    A folder of record files as the official dataset tool writes them does as well.
+    """
+    listing = sources.list_photos(config.source)
+    names, skipped = listing.photos, _others(config, listing.others)
+    if not names and any(Path(config.source).glob(_RECORDS)):
+        return _create_from_records(config, say)
     say(f"{config.source}: {len(names)} image files")
+    _say_others(skipped, say)
     listed = hashlib.md5("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
-    items, options, label_size = [writer.Item(_as_text(name), name) for name in names], {}, 0
+    table, options = np.zeros((len(names), 0), np.float32), {}
     if config.labels is not None:
         table = labels.read_label_file(config.labels, names)
-        label_size = table.shape[1]
-        items = [writer.Item(_as_text(name), name, label=row) for name, row in zip(names, table)]
         options = {"labels": file_digest(config.labels, "md5")}
-        say(f"{config.labels}: a label of {label_size} numbers for every image")
-        _say_zeros(table, say)
-    recipe = writer.Recipe(sources.PhotoFolder(Path(config.source)), (), config.resolution,
-                           config.fit, config.encoding, label_size)
-    return _create(config, recipe, items, [], {"source": listed, **options}, say)
+        _say_labels(config.labels, table, say)
+    else:
+        _say_unused_labels(config.source, say)
+    items = [_rgb_item(_as_text(name), name, row) for name, row in zip(names, table)]
+    return _create_rgb(config, sources.PhotoFolder(Path(config.source)), items, skipped,
+                       {"source": listed, **options}, say)
+
+
+def _create_from_records(config, say):
+    """create_from_images of record files, with the file of labels beside them."""
+    source = sources.PhotoRecords(Path(config.source), config.resolution)
+    records = sources.open_records(source)
+    if config.labels is not None:
+        raise util.UserError("--labels: images in record files have no names to label; their own "
+                             "file of labels (*-rxx.labels) is used where it is there")
+    side = 1 << int(records.path.stem[-2:])
+    say(f"{records.path}: {len(records)} images of {side}x{side}")
+    if side < config.resolution:
+        say(f"warning: they are enlarged to {config.resolution}; --resolution={side} takes them as "
+            "they are")
+    size, options = records.path.stat().st_size, {}
+    table = np.zeros((len(records), 0), np.float32)
+    for path in sorted(source.path.glob("*-rxx.labels")):
+        table = dataset_info.read_label_array(path)
+        if table.ndim != 2 or len(table) != len(records) or not np.isfinite(table).all():
+            raise util.UserError(f"{path}: expected finite numbers of shape [{len(records)}, n], "
+                                 f"found shape {list(table.shape)}; move it elsewhere to do "
+                                 "without labels")
+        options = {"labels": file_digest(path, "md5")}
+        _say_labels(path, table, say)
+    items = [_rgb_item(number, number, row) for number, row in enumerate(table)]
+    return _create_rgb(config, source, items, [],
+                       {"source": f"{records.path.name}, {size} bytes", **options}, say)
+
+
+def _rgb_item(image_id, key, label):
+    return writer.Item(image_id, key, label=label if label.size else None)
+
+
+def _create_rgb(config, source, items, skipped, options, say):
+    """The part that all photos without maps share."""
+    label_size = len(items[0].label) if items and items[0].label is not None else 0
+    recipe = writer.Recipe(source, (), config.resolution, config.fit, config.encoding, label_size)
+    return _create(config, recipe, items, skipped, options, say)
+
+
+def _say_labels(path, table, say):
+    """What labels [n, label_size] there are, and what is empty of them."""
+    if table.size:
+        say(f"{path}: a label of {table.shape[1]} numbers for every image")
+        _say_empty(table, say)
+
+
+def _others(config, others):
+    """What list_photos found besides photos, as it is written; the file of labels is none."""
+    given = os.path.realpath(config.labels) if config.labels is not None else None
+    return [{**entry, "id": _as_text(entry["id"])} for entry in others
+            if os.path.realpath(os.path.join(config.source, entry["id"])) != given]
+
+
+def _say_others(skipped, say):
+    """How many files are no photos, with their commonest suffixes; and links, by reason."""
+    files = [entry["id"] for entry in skipped if entry["reason"] == sources.OTHER_FILE]
+    if files:
+        suffixes = collections.Counter(Path(name).suffix.lower() or "no suffix" for name in files)
+        shown = [suffix for suffix, _ in suffixes.most_common(_SHOWN)]
+        more = " ..." if len(suffixes) > _SHOWN else ""
+        say(f"{len(files)} other file{'s' * (len(files) > 1)} left out ({', '.join(shown)}{more})")
+    _say_reasons([entry for entry in skipped if entry["reason"] != sources.OTHER_FILE], say)
 
 
 def _as_text(name):
@@ -137,12 +212,26 @@ def _say_unseen(content, say):
             "the masks are of one set")
 
 
-def _say_zeros(table, say):
-    """A warning where labels [n, label_size] have no entry: the critic's score of an image is the
-    sum of its outputs times the label."""
+def _say_empty(table, say):
+    """Warnings where of labels [n, label_size] some have no entry (the critic's score of an image
+    is the sum of its outputs times the label), or no image has some class."""
+    missing = labels.missing_classes(table)
+    if missing:
+        shown = ", ".join(map(str, missing[:_SHOWN])) + (" ..." if len(missing) > _SHOWN else "")
+        say(f"warning: no image has class {shown} (of {table.shape[1]} classes, counted from 0)")
     zeros = int((~table.any(axis=1)).sum())
     if zeros:
         say(f"warning: {zeros} labels of zeros only: training learns nothing from their images")
+
+
+def _say_unused_labels(source, say):
+    """A word on labels where StyleGAN2-ADA looks for them, which have to be asked for here."""
+    path = Path(source) / dataset_info.FILE_NAME
+    with contextlib.suppress(util.UserError):  # whatever it is then, it is no file of labels
+        content = util.read_json(path)
+        if isinstance(content, dict) and content.get("labels"):
+            say(f"warning: the labels in {path} are not used; to use them, give "
+                f"{shlex.quote(f'--labels={path}')}")
 
 
 def _create_annotated(config, path, source, say):
@@ -231,22 +320,35 @@ def _create(config, recipe, items, skipped, options, say):
             "it again)")
         writer.remove_work(config.out)  # a run killed at the very end leaves its journal
         return util.read_json(Path(config.out) / dataset_info.FILE_NAME)
-    splits = writer.choose_splits(items, num_val, num_test, config.seed)
+    writer.check_splits(num_val, num_test, len(items))
     unreadable = survey.count_unreadable(recipe.source, [item.key for item in items],
                                          config.workers)
     say(f"{len(items)} photos to convert, {unreadable} of them unreadable by their headers")
+    if unreadable < len(items):  # else the reason of one says more
+        writer.check_splits(num_val, num_test, len(items) - unreadable)
+    if "untagged" not in options:
+        _say_few_validation(num_val, len(items), say)
     survey.check_space(config, len(items) - unreadable, *writer.project(recipe, items), say)
     if config.dry_run:
         say("dry run: nothing written")
         return None
     before = len(skipped)
-    content = writer.write_dataset(config.out, recipe, splits, skipped, options, config.workers,
-                                   say)
+    content = writer.write_dataset(config.out, recipe, writer.shuffled(items, config.seed),
+                                   (num_val, num_test), skipped, options, config.workers, say)
     _say_reasons(skipped[before:], say)
     sizes = ", ".join(f"{len(ids)} {split}" for split, ids in content["splits"].items())
     say(f"{config.out}: {sizes}; {content['skipped']} left out "
         f"({Path(config.out) / writer.SKIPPED} lists all)")
     return content
+
+
+def _say_few_validation(num_val, num_photos, say):
+    """A warning where too few photos are for validation, and what to do."""
+    sentence = suggestions.few_validation(num_val)
+    if sentence and num_photos >= _ENOUGH * suggestions.FEW_VALIDATION:
+        say(f"warning: {sentence}; --num-val={suggestions.FEW_VALIDATION} or more can")
+    elif sentence and num_val:
+        say(f"warning: {sentence}; --num-val=0 --num-test=0 trains with all of so few photos")
 
 
 def _split_sizes(config, num_photos, annotated):

@@ -208,9 +208,12 @@ def write_json(path, value):
 
 
 def read_json(path, object_hook=None):
-    """Read JSON; `object_hook` as in json.loads. Raises UserError where it is missing or broken."""
+    """Read JSON, with a byte order mark or without; `object_hook` as in json.loads.
+
+    Raises UserError where it is missing or broken.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), object_hook=object_hook)
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"), object_hook=object_hook)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -8,6 +8,7 @@ import pytest
 from dataprep import sources
 from dataprep.photos import PhotoError
 from dnnlib.util import UserError
+from tests.data_helpers import photo_bytes
 
 
 @pytest.fixture
@@ -53,12 +54,16 @@ def test_reading_gives_the_bytes(folder):
     assert sources.open_source(folder).read("0000007.jpg") == b"seven"
 
 
-def test_links_out_of_the_folder_are_not_followed(folder):
+def test_links_that_are_laid_into_a_folder_are_followed(folder):
     (folder / "0000009.jpg").symlink_to(folder.parent / "secret.jpg")
     source = sources.open_source(folder)
-    assert source.find(9, "") == "0000009.jpg"
+    assert source.find(9, "") == "0000009.jpg" and source.read("0000009.jpg") == b"secret"
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "x/../../secret.jpg", "{}/secret.jpg"])
+def test_names_that_lead_out_of_the_folder_are_not_read(folder, name):
     with pytest.raises(PhotoError, match="out of the photo folder"):
-        source.read("0000009.jpg")
+        sources.open_source(folder).read(name.format(folder.parent))
 
 
 def test_a_file_that_is_gone_is_one_photo_less(folder):
@@ -123,3 +128,71 @@ def test_images_of_all_subfolders_are_listed_in_order(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert sources.list_images(tmp_path) == ["a/c.jpeg", "a/z.PNG", "b.jpg"]
+
+
+def listed(path):
+    """(photos, {name: reason}) of list_photos."""
+    listing = sources.list_photos(path)
+    assert [entry["id"] for entry in listing.others] == sorted(e["id"] for e in listing.others)
+    return listing.photos, {entry["id"]: entry["reason"] for entry in listing.others}
+
+
+def test_files_of_any_name_are_looked_into(tmp_path, rng):
+    """Every kind that is read, under names that do not say so; and files that are no photos."""
+    kinds = {"a.tif": "TIFF", "b.gif": "GIF", "c.jfif": "JPEG", "d.ppm": "PPM", "e.avif": "AVIF",
+             "noext": "JPEG", "photo.txt": "PNG", "sub/f.JPE": "JPEG", "g.png": "JPEG"}
+    others = {"notes.txt": b"P is for photo", "Thumbs.db": b"\xd0\xcf\x11\xe0", "h.xml": b"",
+              "sub/README": b"II* is not enough", "i.heic": b"\0\0\0 ftypheic" + bytes(99)}
+    (tmp_path / "sub").mkdir()
+    for name, kind in kinds.items():
+        (tmp_path / name).write_bytes(photo_bytes(rng, 8, 8, kind))
+    for name, content in others.items():
+        (tmp_path / name).write_bytes(content)
+    for hidden in (".DS_Store", "._a.jpg", "sub/.b.png"):
+        (tmp_path / hidden).write_bytes(photo_bytes(rng, 8, 8))
+    (tmp_path / "broken.jpg").write_bytes(b"<html>")
+    found, reasons = listed(tmp_path)
+    assert found == sorted([*kinds, "broken.jpg"]), "what is called a photo is one, if a bad one"
+    assert reasons == dict.fromkeys(others, sources.OTHER_FILE)
+    assert sources.list_images(tmp_path) == found
+
+
+def test_linked_folders_are_gone_into_once(tmp_path, rng):
+    """Whatever circles links make, each file counts once: it could be in train and in test."""
+    for name in ("in/a.jpg", "in/sub/b.jpg", "out/c.jpg", "out/deep/d.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(photo_bytes(rng, 8, 8))
+    for link, target in {"in/0": "out", "in/loop": "in", "in/sub/up": "in", "out/deep/back": "in",
+                         "out/deep/self": "out/deep", "in/again": "out/deep"}.items():
+        (tmp_path / link).symlink_to(tmp_path / target)
+    (tmp_path / "in" / "copy.jpg").symlink_to("a.jpg")
+    (tmp_path / "in" / "z.jpg").symlink_to(tmp_path / "out" / "c.jpg")
+    (tmp_path / "in" / "gone.jpg").symlink_to("nowhere")
+    (tmp_path / "in" / "knot.jpg").symlink_to("knot.jpg")
+    found, reasons = listed(tmp_path / "in")
+    assert found == ["0/c.jpg", "0/deep/d.jpg", "a.jpg", "sub/b.jpg"]
+    folder, file = (f"link to a {kind} that is read already" for kind in ("folder", "file"))
+    assert reasons == {"loop": folder, "sub/up": folder, "again": folder, "0/deep/back": folder,
+                       "0/deep/self": folder, "copy.jpg": file, "z.jpg": file,
+                       "gone.jpg": "link to nothing", "knot.jpg": "link to nothing"}
+    for name in found:
+        sources.PhotoFolder(tmp_path / "in").read(name)
+
+
+def test_a_folder_that_cannot_be_read_is_listed(tmp_path, monkeypatch):
+    for name in ("a.jpg", "locked/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert listed(tmp_path) == (["a.jpg"], {"locked": "folder cannot be read (Permission denied)"})
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert listed(tmp_path) == ([], {"pipe": sources.OTHER_FILE})

@@ -27,7 +27,8 @@ def _files():
     """Whole image files to be damaged."""
     rng = np.random.default_rng(0)
     kinds = [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("BMP", {}),
-             ("GIF", {})]
+             ("GIF", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("PPM", {}),
+             ("AVIF", {})]
     return [photo_bytes(rng, WIDTH, HEIGHT, kind, **options) for kind, options in kinds]
 
 
