@@ -1,4 +1,4 @@
-"""Where photos come from: a folder, a zip, or PaperDoll's lmdb. Found by id and read as bytes."""
+"""Where photos come from: a folder, a zip, or PaperDoll's lmdb. Found and read as bytes."""
 
 import functools
 import os
@@ -24,7 +24,7 @@ class PhotoFolder:
     path: Path
 
     def find(self, image_id, file_name):
-        """Relative name of the photo of this id, or None (see dataprep.photo_names)."""
+        """The Found of an image entry; its key is a relative name (see dataprep.photo_names)."""
         return _folder_index(self.path).find(image_id, file_name)
 
     def read(self, name):
