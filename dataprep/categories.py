@@ -11,7 +11,9 @@ from dnnlib.util import UserError
 
 _MAX_ID = 2**53
 _MAX_NAME = 100  # characters
-_ALIKE = 0.8  # difflib's ratio from which a name is a misspelling of another
+# difflib's ratio from which a name is a misspelling: a letter more or less, in long names also
+# another; "shirts" and "shorts" have 0.83.
+_ALIKE = 0.85
 _BACKGROUND = {"background", "bg", "void", "ignore", "ignored", "unlabeled", "unlabelled"}
 _SHOWN = 5  # names in an error
 
@@ -136,7 +138,8 @@ def _fold(name):
 def _describe(path, classes, shown, labels, known):
     """Yield what the user is to know of the classes, {id: name} and {id: label}."""
     if classes != known:
-        yield f"{path}: {len(classes)} classes: {_numbered(classes)}"
+        kind = "class" if len(classes) == 1 else "classes"
+        yield f"{path}: {len(classes)} {kind}: {_numbered(classes)}"
     moved = [f"{number} {name} -> {labels[number]} {classes[labels[number] - 1]}"
              for number, name in shown.items() if labels[number] != number
              or _fold(name) != _fold(classes[labels[number] - 1])]

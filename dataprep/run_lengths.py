@@ -36,7 +36,7 @@ def _decode_counts(text):
     Each character has five bits of a number, the lowest first, and whether more follow; from the
     fourth number on they are differences to the one before the last.
     """
-    codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
+    codes = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - 48
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
         return None
     ends = np.flatnonzero((codes & 32) == 0)
