@@ -15,6 +15,7 @@ from typing import NamedTuple
 from dataprep.photo_names import (
     MAX_BYTES,
     MISSING,
+    SEVERAL,
     Found,
     NameIndex,
     leads_out,
@@ -48,16 +49,19 @@ class PhotoLmdb:
 
     def find(self, image_id, file_name):
         """The Found of this id: keys are ids, so `file_name` is compared only."""
-        number = name_number(file_name)
-        remarks = () if number in (None, image_id) else ((
-            "the number in file_name is not the id: the id decides, as the database has no names",
-            f"file_name says {file_name}, id {image_id}"),)
         with _open_lmdb(self.path).begin(buffers=True) as transaction:
-            for prefix, width, suffix in _key_forms(self.path):
-                key = f"{prefix}{image_id:0{width}d}{suffix}"
-                if transaction.get(key.encode()) is not None:
-                    return Found(key, None, remarks)
-        return Found(None, MISSING)
+            keys = [f"{prefix}{image_id:0{width}d}{suffix}"
+                    for prefix, width, suffix in _key_forms(self.path)]
+            keys = [key for key in dict.fromkeys(keys) if transaction.get(key.encode()) is not None]
+        if not keys:
+            return Found(None, MISSING)
+        remarks = []
+        if name_number(file_name) not in (None, image_id):
+            remarks.append(("the number in file_name is not the id: the id decides, as the "
+                            "database has no names", f"file_name says {file_name}, id {image_id}"))
+        if len(keys) > 1:
+            remarks.append((SEVERAL, f"id {image_id}: {keys[0]}, not {', '.join(keys[1:])}"))
+        return Found(keys[0], None, tuple(remarks))
 
     def read(self, key):
         """The file's bytes. Raises PhotoError where the value is empty or no file of a photo."""

@@ -11,6 +11,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _PICTURES = (*IMAGE_SUFFIXES, "", ".jfif", ".gif", ".tif", ".tiff", ".heic", ".avif")
 MAX_BYTES = 2**28  # the largest picture that is decoded, uncompressed, and a little
 MISSING = "photo is missing"
+SEVERAL = "several files have the id as name"
 NUMBER_DIFFERS = "the number in file_name is not the id: file_name decides"
 _AMBIGUOUS = "photo is ambiguous: several files have its name"
 _OTHER_NUMBER = MISSING + " (file_name is not there, and its number is not the id)"
@@ -140,7 +141,7 @@ class NameIndex:
             yield NUMBER_DIFFERS, f"file_name says {wanted[-1]}, id {image_id}{other}"
         elif len(names) > 1 and taken in names and len(wanted) < 2:
             others = ", ".join(name for name in names if name != taken)
-            yield "several files have the id as name", f"id {image_id}: {taken}, not {others}"
+            yield SEVERAL, f"id {image_id}: {taken}, not {others}"
 
 
 def _parts(name):

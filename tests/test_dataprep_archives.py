@@ -42,6 +42,8 @@ def test_the_plain_key_comes_first(tmp_path):
     path = make_lmdb(tmp_path / "x", {b"0000007": JPEG, b"7": JPEG, b"0000008": JPEG})
     source = sources.open_source(path)
     assert source.find(7, "").key == "7" and source.find(8, "").key == "0000008"
+    assert [instance for _, instance in source.find(7, "").remarks] == ["id 7: 7, not 0000007"]
+    assert source.find(8, "").remarks == ()
 
 
 @pytest.mark.parametrize("entries, message", [
