@@ -16,15 +16,18 @@ _EXAMPLES = """\
   python dataset_tool.py create_from_images --source ~/photos --out datasets/untagged
   python dataset_tool.py create_from_images --source ~/photos --labels labels.json --out datasets/x
   python dataset_tool.py create_from_masks --source ~/mine --out datasets/mine
+  python dataset_tool.py create_from_coco --annotations a.json --images ~/mine --out datasets/mine
   python dataset_tool.py info datasets/modanet
   python dataset_tool.py info datasets/modanet --verify
   python dataset_tool.py display datasets/modanet --out sheet.png
   python dataset_tool.py extract datasets/modanet --out pictures --split val
 """
 _SHOWN_DEFECTS = 10
-_CREATE = {"create_modanet": create.create_modanet, "create_synthetic": create.create_synthetic,
+_CREATE = {"create_modanet": create.create_modanet, "create_from_coco": create.create_from_coco,
+           "create_synthetic": create.create_synthetic,
            "create_from_images": create.create_from_images,
            "create_from_masks": create.create_from_masks}
+_NAMES = {"create_modanet": "modanet", "create_from_coco": "coco"}  # of default folders
 
 
 def _resolution(text):
@@ -96,7 +99,8 @@ def _build_parser():
 
 
 def _add_annotated_commands(command):
-    """create_modanet and create_synthetic. command(name, text) -> a new subparser."""
+    """create_modanet, create_from_coco and create_synthetic. command(name, text) -> a new
+    subparser."""
     annotated = command("create_modanet", "photos with ModaNet's annotations: RGB + 13 class maps")
     annotated.add_argument("--source", default=modanet.DEFAULT_SOURCE, metavar="DIR",
                            help="folder that holds annotations/ and images/ (or photos.lmdb)")
@@ -111,6 +115,17 @@ def _add_annotated_commands(command):
                                 "--untagged")
     _add_create_options(annotated, None, out_help="; not given: datasets/modanet, with --untagged "
                                                   "datasets/modanet-untagged")
+    coco = command("create_from_coco", "photos with COCO annotations of any classes: RGB + one map "
+                                       "per class, in the order of the category ids")
+    coco.add_argument("--source", metavar="DIR", help="folder that holds the JSON file, or "
+                      "annotations/ with it, and images/ (or the photos themselves)")
+    coco.add_argument("--annotations", metavar="JSON", help="COCO file; not given: below --source")
+    coco.add_argument("--images", metavar="PATH",
+                      help="folder or zip of photos; not given: below --source")
+    coco.add_argument("--untagged", action="store_true",
+                      help="RGB only, of the photos without annotations: for train.py --untagged")
+    _add_create_options(coco, None, out_help="; not given: datasets/coco, with --untagged "
+                                             "datasets/coco-untagged")
     synthetic = command("create_synthetic", "drawn street-fashion figures with all classes")
     _add_create_options(synthetic, "datasets/synthetic", num_images=2000)
 
@@ -170,8 +185,8 @@ def _add_viewing_commands(command):
 def main(argv):
     """Run one command; returns the exit status."""
     args = _build_parser().parse_args(argv)
-    if args.command == "create_modanet" and args.out is None:
-        args.out = "datasets/modanet-untagged" if args.untagged else "datasets/modanet"
+    if args.command in _NAMES and args.out is None:
+        args.out = f"datasets/{_NAMES[args.command]}{'-untagged' if args.untagged else ''}"
     if args.command == "info" and args.verify:
         return _verify(args.data)
     if args.command == "info" and args.digest:

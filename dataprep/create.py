@@ -20,12 +20,14 @@ from dataprep import (
     labels,
     mask_survey,
     masks,
+    matching,
     modanet,
     sources,
     survey,
     synthetic,
     writer,
 )
+from dataprep.photo_names import MISSING, NUMBER_DIFFERS
 from dnnlib import class_list, dataset_info, suggestions, util
 from dnnlib.download import file_digest
 
@@ -44,6 +46,13 @@ def create_modanet(config, say):
     path, photos = modanet.find_raw(config.source, config.annotations, config.images, say, name)
     create = _create_untagged if config.untagged else _create_annotated
     return create(config, path, sources.open_source(photos), say)
+
+
+def create_from_coco(config, say):
+    """Photos and COCO annotations of any classes -> as create_modanet."""
+    path, photos = modanet.find_coco(config.source, config.annotations, config.images)
+    create = _create_untagged if config.untagged else _create_annotated
+    return create(config, path, sources.open_source(photos), say, own=True)
 
 
 def create_synthetic(config, say):
@@ -72,7 +81,8 @@ def _project_drawing(config, say):
         path = synthetic.draw_all(folder, _SAMPLE, config.seed, workers=1)
         seconds = (time.perf_counter() - started) / _SAMPLE
         source, classes = sources.PhotoFolder(Path(folder) / "images"), annotations.MODANET_CLASSES
-        items, _ = _find_photos(annotations.load_annotations(path, len(classes)), source)
+        items = [writer.Item(photo.image_id, key, photo) for photo, key in matching.match_photos(
+            annotations.load_annotations(path).photos, source).pairs]
         recipe = writer.Recipe(source, classes, config.resolution, config.fit, config.encoding)
         size, more = writer.project(recipe, items)
         drawn = sum(file.stat().st_size for file in source.path.iterdir()) / _SAMPLE
@@ -234,65 +244,64 @@ def _say_unused_labels(source, say):
                 f"{shlex.quote(f'--labels={path}')}")
 
 
-def _create_annotated(config, path, source, say):
-    """The part that all annotated photos share."""
-    classes = annotations.MODANET_CLASSES
-    labelled = annotations.load_annotations(path, len(classes))
+def _create_annotated(config, path, source, say, own=False):
+    """The part that all annotated photos share. own: classes may be others than ModaNet's."""
+    labelled = annotations.load_annotations(path, own)
     if labelled.photos and not labelled.defects and not any(
             photo.instances for photo in labelled.photos.values()):
         raise util.UserError(f"{path}: {len(labelled.photos)} images are listed, none has a "
                              "polygon; to use them as photos without labels, add --untagged")
-    items, skipped = _find_photos(labelled, source)
-    _say_counts(path, labelled, len(items), say)
-    skipped += labelled.defects
+    matched = matching.match_photos(labelled.photos, source)
+    for note in labelled.notes:
+        say(note)
+    _say_counts(path, labelled, matched, say)
+    skipped = _say_matched(labelled, matched, say) + labelled.defects
     _say_reasons(skipped, say)
-    recipe = writer.Recipe(source, classes, config.resolution, config.fit, config.encoding)
-    return _create(config, recipe, items, skipped, {"source": file_digest(path, "md5")}, say)
+    items = [writer.Item(photo.image_id, key, photo) for photo, key in matched.pairs]
+    recipe = writer.Recipe(source, labelled.classes, config.resolution, config.fit, config.encoding)
+    options = {"source": file_digest(path, "md5")}
+    if labelled.renumbered or matched.joined or NUMBER_DIFFERS in matched.remarks:
+        options["names"] = "decide"  # unlike in data sets that were made when numbers did
+    return _create(config, recipe, items, skipped, options, say)
 
 
-def _create_untagged(config, path, source, say):
+def _create_untagged(config, path, source, say, own=False):
     """An RGB data set of what _create_annotated leaves out for want of annotations."""
-    labelled = annotations.load_annotations(path, len(annotations.MODANET_CLASSES))
-    items, skipped = [], list(labelled.skipped_images)
-    for image_id, photo in sorted(labelled.photos.items()):
-        key = None if photo.instances else source.find(image_id, photo.file_name)
-        if photo.instances:
-            skipped.append({"id": image_id, "reason": "annotated, so it belongs to labelled data"})
-        elif key is None:
-            skipped.append({"id": image_id, "reason": "photo is missing"})
-        else:
-            items.append(writer.Item(image_id, key))
-    say(f"{path}: {len(labelled.photos)} images listed, {len(items)} found without annotations: an "
-        "RGB data set, for --untagged")
+    labelled = annotations.load_annotations(path, own)
+    matched = matching.match_untagged(labelled.photos, source)
+    say(f"{path}: {len(labelled.photos)} images listed, {len(matched.pairs)} found without "
+        "annotations: an RGB data set, for --untagged")
+    skipped = _say_matched(labelled, matched, say)
     _say_reasons(skipped, say)
+    items = [writer.Item(photo.image_id, key) for photo, key in matched.pairs]
     recipe = writer.Recipe(source, (), config.resolution, config.fit, config.encoding)
     options = {"source": file_digest(path, "md5"), "untagged": True}
     return _create(config, recipe, items, skipped, options, say)
 
 
-def _find_photos(labelled, source):
-    """([Item] in the order of ids, [{"id", "reason"}] of the others)."""
-    items, skipped, owners = [], list(labelled.skipped_images), {}
-    for image_id, photo in sorted(labelled.photos.items()):
-        key = source.find(image_id, photo.file_name) if photo.instances else None
-        if not photo.instances:
-            skipped.append({"id": image_id, "reason": "no usable annotation"})
-        elif key is None:
-            skipped.append({"id": image_id, "reason": "photo is missing"})
-        elif owners.setdefault(key, image_id) != image_id:  # it could be in train and in test
-            skipped.append({"id": image_id, "reason": "photo is that of another id, too"})
-        else:
-            items.append(writer.Item(image_id, key, photo))
-    return items, skipped
-
-
-def _say_counts(path, labelled, found, say):
+def _say_counts(path, labelled, matched, say):
     """One line: how many images are listed and annotated, of how many the photo is there."""
     annotated = sum(bool(photo.instances) for photo in labelled.photos.values())
     listed = len(labelled.photos) + len(labelled.skipped_images)
     unusable = f", {len(labelled.skipped_images)} unusable" if labelled.skipped_images else ""
+    found = len(matched.pairs) + matched.joined
+    missing = sum(reason.startswith(MISSING) for reason in matched.reasons.values())
+    others = annotated - found - missing
     say(f"{path}: {listed} images listed{unusable}, {len(labelled.photos) - annotated} empty, "
-        f"{annotated} annotated: {found} found, {annotated - found} missing")
+        f"{annotated} annotated: {found} found, {missing} missing"
+        + (f", {others} in doubt" if others else ""))
+
+
+def _say_matched(labelled, matched, say):
+    """A line for each way in which a photo was found that is not plain; returns the image entries
+    left out, [{"id", "reason"}]."""
+    for kind, instances in matched.remarks.items():
+        more = "; ..." if len(instances) > _SHOWN else ""
+        say(f"  {len(instances)} x {kind} ({'; '.join(instances[:_SHOWN])}{more})")
+    if matched.joined:
+        say(f"  {matched.joined} x one photo under another id: the annotations are joined")
+    return labelled.skipped_images + [
+        {"id": image_id, "reason": reason} for image_id, reason in matched.reasons.items()]
 
 
 def _say_reasons(skipped, say):

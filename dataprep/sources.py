@@ -34,7 +34,7 @@ class PhotoFolder:
     path: Path
 
     def find(self, image_id, file_name):
-        """Relative name of the photo of this id, or None (see dataprep.photo_names)."""
+        """The Found of an image entry; its key is a relative name (see dataprep.photo_names)."""
         return _folder_index(self.path).find(image_id, file_name)
 
     def read(self, name):

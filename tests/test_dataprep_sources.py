@@ -1,4 +1,4 @@
-"""Photos found by id and nothing else, and every kind of file that is none."""
+"""Photos found by name and id, and every kind of file that is none."""
 
 import os
 
@@ -22,12 +22,12 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("image_id, file_name, found", [
     (7, "0000007.jpg", "0000007.jpg"), (7, "somewhere/else/0000007.jpg", "0000007.jpg"),
-    (7, "odd.png", "0000007.jpg"), (7, "", "0000007.jpg"), (8, "odd.png", "odd.png"),
+    (7, "odd.png", "odd.png"), (7, "", "0000007.jpg"), (8, "odd.png", "odd.png"),
     (8, "C:\\photos\\odd.png", "odd.png"), (8, "/images/odd.png", "odd.png"),
     (8, "0000008.jpg", None), (8, "../secret.jpg", None), (8, "", None), (8, "..", None),
-    (8, ".", None), (8, "a\0b", None), (8, "0000007.jpg", None), (8, "7.jpg", None)])
+    (8, ".", None), (8, "a\0b", None), (8, "0000007.jpg", "0000007.jpg"), (8, "7.jpg", None)])
 def test_photos_are_found_by_id_within_the_folder(folder, image_id, file_name, found):
-    assert sources.open_source(folder).find(image_id, file_name) == found
+    assert sources.open_source(folder).find(image_id, file_name).key == found
 
 
 @pytest.mark.parametrize("names, found", [
@@ -42,12 +42,13 @@ def test_every_way_of_writing_an_id(tmp_path, names, found):
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert sources.open_source(tmp_path).find(9, "x.jpg") == found
+    assert sources.open_source(tmp_path).find(9, "x.jpg").key == found
 
 
-def test_a_name_that_is_another_id_is_not_taken_for_this_one(folder):
-    """Annotations that point image 8 at photo 7 would give it the labels of another picture."""
-    assert sources.open_source(folder).find(8, "images/0000007.jpg") is None
+def test_a_file_name_decides_against_the_number_and_this_is_said(folder):
+    found = sources.open_source(folder).find(8, "images/0000007.jpg")
+    assert found.key == "0000007.jpg"
+    assert "file_name says 0000007.jpg, id 8" in dict(found.remarks).values()
 
 
 def test_reading_gives_the_bytes(folder):
@@ -57,7 +58,7 @@ def test_reading_gives_the_bytes(folder):
 def test_links_that_are_laid_into_a_folder_are_followed(folder):
     (folder / "0000009.jpg").symlink_to(folder.parent / "secret.jpg")
     source = sources.open_source(folder)
-    assert source.find(9, "") == "0000009.jpg" and source.read("0000009.jpg") == b"secret"
+    assert source.find(9, "").key == "0000009.jpg" and source.read("0000009.jpg") == b"secret"
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "x/../../secret.jpg", "{}/secret.jpg"])
@@ -94,8 +95,8 @@ def database(request, tmp_path):
 def test_lmdb_keys_are_ids(database):
     source = sources.open_source(database)
     assert isinstance(source, sources.PhotoLmdb)
-    assert source.find(7, "0000736001.jpg") == "7" and source.find(736001, "") == "736001"
-    assert source.find(1, "7") is None
+    assert source.find(7, "0000736001.jpg").key == "7" and source.find(736001, "").key == "736001"
+    assert source.find(1, "7").key is None
     assert source.read("736001") == b"many"
 
 

@@ -81,7 +81,7 @@ def test_files_are_in_modanets_layout(tmp_path):
     assert len(set(ids)) == len(ids)
     assert set(content["annotations"][0]) == {"image_id", "id", "iscrowd", "category_id",
                                               "segmentation", "area", "bbox"}
-    photos = annotations.load_annotations(path, len(MODANET_CLASSES))
+    photos = annotations.load_annotations(path)
     assert not photos.defects and not photos.skipped_images
     before = path.stat().st_mtime_ns
     synthetic.draw_all(tmp_path / "raw", 3, 0, 1)

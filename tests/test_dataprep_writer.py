@@ -34,7 +34,7 @@ def recipe_of(source, **changes):
 
 
 def items_of(source):
-    photos = annotations.load_annotations(annotations_path(source), len(CLASSES)).photos
+    photos = annotations.load_annotations(annotations_path(source)).photos
     return [writer.Item(i, f"{i:07d}.jpg", photo) for i, photo in photos.items()]
 
 
