@@ -51,6 +51,11 @@ def open_dataset(directory):
         raise UserError(f"{path / FILE_NAME}: incomplete ({error!r}); make it again") from None
 
 
+def image_ids(info, split):
+    """What the photos of a split are called: numbers or names, in the order of its records."""
+    return read_json(info.path / FILE_NAME)["splits"][split]
+
+
 def _check_types(content):
     """Raise TypeError or AttributeError where a part is not of its kind, so that nothing further
     on stumbles over it."""

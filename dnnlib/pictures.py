@@ -104,9 +104,14 @@ def legend(classes, width):
 
 
 def caption(text, width):
-    """A white strip uint8 [LEGEND_ROW, width, 3] with one line of text from its left."""
+    """A white strip uint8 [LEGEND_ROW, width, 3] with one line of text from its left; of a text
+    that is too long the middle is left out."""
     strip = Image.new("RGB", (width, LEGEND_ROW), (255, 255, 255))
     font = ImageFont.load_default(LEGEND_ROW * 2 // 3)
+    whole, kept = text, len(text)
+    while kept and font.getlength(text) > width - 6:
+        kept -= 1
+        text = whole[:kept - kept // 2] + "..." + whole[len(whole) - kept // 2:]
     ImageDraw.Draw(strip).text((3, LEGEND_ROW // 2), text, (0, 0, 0), font, anchor="lm")
     return np.asarray(strip)
 

@@ -65,16 +65,19 @@ def write_nearest(stem, fakes, names, source, classes, detector, about, cache_di
     indices, distances = nearest(queries, real_features)
     with_maps = bool(classes) and tuple(classes) == tuple(source.classes)
     reals = read_chosen(source, np.unique(indices), with_maps)
-    found = list(zip(names, indices.tolist(), distances.tolist()))
+    photos = [source.names(row) for row in indices]
+    found = list(zip(names, indices.tolist(), distances.tolist(), photos))
     rows = []
-    for fake, (name, numbers, lengths) in zip(fakes, found):
-        neighbours = [(*reals[i], f"{d:.2f}   no. {i}") for i, d in zip(numbers, lengths)]
-        rows.append([(*fake, f"generated: {name}"), *neighbours])
+    for fake, (name, numbers, lengths, photos) in zip(fakes, found):
+        neighbours = [(*reals[i], f"{d:.2f}   {util.one_line(photo)}")
+                      for i, d, photo in zip(numbers, lengths, photos)]
+        rows.append([(*fake, f"generated: {util.one_line(name)}"), *neighbours])
     pictures.save_png(f"{stem}.png", sheet(rows, classes if with_maps else ()))
     util.write_json(f"{stem}.json", {
         **about, "reals": source.about, "num_reals": source.count, "detector": detector.name,
         "detector_hash": detector.digest, "distance": "L2 of pool_3",
-        "samples": [dict(zip(("name", "indices", "distances"), sample)) for sample in found]})
+        "samples": [dict(zip(("name", "indices", "distances", "photos"), sample))
+                    for sample in found]})
     return f"{stem}.png"
 
 
