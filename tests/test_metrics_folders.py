@@ -163,7 +163,7 @@ def test_folders_in_which_nothing_can_be_read(tmp_path):
         folder_source(tmp_path)
     for path in tmp_path.glob("*.*g"):
         path.unlink()
-    with pytest.raises(UserError, match="no images directly in this folder$"):
+    with pytest.raises(UserError, match=r"no images directly in this folder$"):
         folder_source(tmp_path)
 
 

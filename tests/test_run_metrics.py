@@ -179,7 +179,7 @@ def test_options_that_plain_folders_ignore_are_refused(run, results, folder, dat
     assert run("--metrics=kid9", f"--fakes={data.path}", f"--reals={folder}", "--split=val",
                "--resolution=8") == 0
     assert records(results / "metrics-toy", "kid9")[-1]["fakes"]["split"] == "val"
-    assert not list(data.path.rglob("*.jsonl"))
+    assert not list(data.path.rglob("metric-*"))
 
 
 def test_images_against_themselves(run, results, data):
