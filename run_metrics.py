@@ -61,6 +61,8 @@ def main(argv):
         header = read_header(options.network)
     check_folders(options, header, names)
     reals = open_reals(options, header, names)
+    if options.nearest:  # opened again for the sheet; what is wrong with it is said before the work
+        open_split(options, header, options.split or "train")
     if options.dry_run:
         print_plan(options, header, names, reals)
         return 0

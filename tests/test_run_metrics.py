@@ -17,7 +17,7 @@ from metrics.inception_weights import LOGITS
 from tests.data_helpers import make_dataset
 from tests.metrics_helpers import graph_bytes, small_arrays
 from training.networks_stylegan import G_style
-from training.snapshots import save_snapshot
+from training.snapshots import load_snapshot, save_snapshot
 
 
 @pytest.fixture(scope="module")
@@ -348,6 +348,22 @@ def test_dry_run_touches_nothing(run, results, cache, capsys):
 def test_mistakes_are_explained(run, options, message):
     with pytest.raises(UserError, match=message):
         run("--metrics=fid20", *options)
+
+
+@pytest.mark.parametrize("options", [
+    ["--metrics=kid4"], ["--metrics=kid4_full"], ["--nearest=0"], ["--metrics=kid4", "--dry-run"]])
+@pytest.mark.parametrize("where", ["out/syn", "/nowhere/syn"])
+def test_data_that_are_not_where_they_were_are_asked_for(results, data, tmp_path, where, options):
+    """A relative path seen from another folder, and one of another machine."""
+    run_dir = next(results.iterdir())
+    snapshot = load_snapshot(next(run_dir.glob("network-snapshot*")))
+    path = tmp_path / "network-final.safetensors"
+    save_snapshot(path, snapshot.networks, {**snapshot.header, "dataset": {"path": where}})
+    message = f"{where}: no such folder here; it is the path of the training data in the header of "
+    with pytest.raises(UserError, match=message + f"{path}: give the one of today with --data=DIR"):
+        run_metrics.main([f"--network={path}", *options])
+    assert run_metrics.main([f"--network={path}", *options, f"--data={data.path}",
+                             "--dry-run"]) == 0
 
 
 def test_no_run_yet(tmp_path):
