@@ -156,9 +156,9 @@ def _survey(directory):
         inside = ", ".join(sorted(p.name for p in directory.iterdir() if p.is_dir()))
         raise UserError(f"{directory}: no images directly in this folder"
                         f"{'; folders in it: ' + inside if inside else ''}")
-    lines = [f"{directory}: {len(names):,} {what}: {_some(names)}" for what, names in (
-        ("pictures cannot be read and are left out", unreadable),
-        ("files are no pictures and left out", others)) if names]
+    lines = [f"{directory}: {what} left out: {len(names):,}, {_some(names)}" for what, names in (
+        ("pictures that cannot be read,", unreadable),
+        ("files that are no pictures,", others)) if names]
     return usable, tuple(lines)
 
 

@@ -152,9 +152,9 @@ def test_what_cannot_be_used_is_counted(photos, tmp_path):
     source = folder_source(folder)
     assert source.count == len(list(source.batches())) == 10
     unreadable, others = source.left_out
-    assert "2 pictures cannot be read and are left out: cut.jpg (" in unreadable
+    assert "pictures that cannot be read, left out: 2, cut.jpg (" in unreadable
     assert "page.png (not a readable image" in unreadable
-    assert others == f"{folder}: 1 files are no pictures and left out: notes.txt"
+    assert others == f"{folder}: files that are no pictures, left out: 1, notes.txt"
 
 
 def test_folders_in_which_nothing_can_be_read(tmp_path):
@@ -218,7 +218,7 @@ def test_sizes_and_left_out_files_are_warned_of_once(run, photos, tmp_path, caps
     assert run("--metrics=kid5,kid6", "--nearest=1", f"--reals={reals}", f"--fakes={fakes}") == 0
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == 4 and all(line.startswith("warning: ") for line in warnings)
-    assert f"{fakes}: 2 pictures cannot be read" in warnings[0]
+    assert f"{fakes}: pictures that cannot be read, left out: 2, " in warnings[0]
     assert "images of 3 sizes, most often 16x16 (7 of 10) and 8x12 (2 of 10)" in warnings[2]
     assert "fakes are 16x16 (7 of 10), the reals of reals 16x8: that alone" in warnings[3]
 

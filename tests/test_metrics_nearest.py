@@ -45,6 +45,9 @@ def images():
 def source(images, tmp_path_factory):
     """Their training split."""
     path = make_dataset(tmp_path_factory.mktemp("data") / "toy", images)
+    content = json.loads((path / "dataset.json").read_text())
+    content["splits"]["train"] = [f"a/{100 - i}.jpg" for i in range(24)]
+    (path / "dataset.json").write_text(json.dumps(content))
     return split_source(open_dataset(path), "train", 16, read_split)
 
 
@@ -182,7 +185,11 @@ def test_sheet_and_numbers_of_copies(images, source, tmp_path):
         assert sample["indices"][0] == k and sample["distances"][0] == 0
         assert sample["indices"] == expected[:, 1].tolist()
         np.testing.assert_allclose(sample["distances"], expected[:, 0], rtol=1e-4)
+        assert sample["photos"] == [f"a/{100 - index}.jpg" for index in sample["indices"]]
     picture = np.asarray(Image.open(path))
+    captions = picture[128:128 + pictures.LEGEND_ROW]
+    np.testing.assert_array_equal(captions[:, 256 + 2 * GAP:512 + 2 * GAP],
+                                  pictures.caption("0.00   a/95.jpg", 256))
     first = slice(0, 128), slice(0, 256)
     second = slice(0, 128), slice(256 + 2 * GAP, 512 + 2 * GAP)
     np.testing.assert_array_equal(picture[first], picture[second])
