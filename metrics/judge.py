@@ -19,6 +19,7 @@ from metrics.metric_base import (
     measure_fakes,
     parse_metric,
     uses_detector,
+    with_count,
 )
 
 
@@ -65,9 +66,7 @@ def judge(names, fakes, reals, detector, protocol):
     start = time.monotonic()
     check_classes(names, fakes, reals)
     check_counts(names, fakes.limit, {kind: source.count for kind, source in reals.items()})
-    for name in names:
-        if fakes.limit and fakes.limit < parse_metric(name)[1]:
-            warn(f"warning: {name}: there are only {fakes.limit:,} fakes")
+    names = names_of_counts(names, fakes.limit)
     real_sets = measure_reals(names, reals, detector, protocol.min_area)
     floors = floor_values(names, real_sets, detector) if protocol.floor else {}
     fake_set = measure_fakes(names, fakes.generate, detector, fakes.limit, len(fakes.classes),
@@ -84,6 +83,20 @@ def judge(names, fakes, reals, detector, protocol):
         util.append_jsonl(fakes.folder / f"metric-{name}.jsonl", record)
         print(describe(record))
     print(f"recorded in {fakes.folder}/metric-*.jsonl")
+
+
+def names_of_counts(names, limit):
+    """The metrics' names by the images that there are: of 1,200 fakes fid50k is fid1200.
+
+    limit: how many fakes there are; None: endless. Warns of names that change.
+    """
+    fitting = {name: with_count(name, limit) if limit and limit < parse_metric(name)[1] else name
+               for name in names}
+    for name, other in fitting.items():
+        if name != other:
+            warn(f"warning: {name}: there are only {limit:,} fakes; computed and recorded as "
+                 f"{other}")
+    return list(dict.fromkeys(fitting.values()))
 
 
 def path_record(name, fakes):

@@ -191,6 +191,14 @@ def parse_metric(name):
     raise UserError(f"unknown metric {name!r}; known: {known_metrics()}")
 
 
+def with_count(name, count):
+    """The name of the same metric of `count` images: 'fid50k' of 1200 is 'fid1200', of 2000
+    'fid2k'."""
+    function, _ = parse_metric(name)
+    number = f"{count // 1000}k" if count % 1000 == 0 else str(count)
+    return function.__name__.replace("Nk", number)
+
+
 def known_metrics():
     """The names of all metrics, for messages and help."""
     return (f"{', '.join(sorted(METRICS))}, where Nk is a number of generated images such as 50k "

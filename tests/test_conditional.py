@@ -244,9 +244,10 @@ def test_pictures_show_the_label_and_bear_it_in_their_names(networks, tmp_path, 
     folder = tmp_path / "generated" / "00003-labels-network-final"
     assert {path.name for path in folder.iterdir()} == {
         "seeds-0-3-label2-trunc0.7.png", "seeds-0-3-label-0.5_-1_2-trunc0.7-const.png",
-        "interpolate-1-2-label1-trunc0.7.png", "style-mix-label1-trunc0.7.png", "pairs-label1"}
+        "interpolate-1-2-steps2-label1-trunc0.7.png",
+        "style-mix-rows0-3-cols4-8-layers0-3-label1-trunc0.7.png", "pairs-label1"}
     sampler = generation.Sampler(networks[3], 2)
-    expected = pictures.enlarge(sheets.seed_grid(sampler, [0, 1, 2, 3], 0.7, "random", 8), 16)
+    expected = sheets.seed_grid(sampler, [0, 1, 2, 3], 0.7, "random", 8).draw(16)
     with Image.open(folder / "seeds-0-3-label2-trunc0.7.png") as picture:
         assert (np.asarray(picture)[:len(expected)] == expected).all()
     assert len(generate.label_suffix(tuple(np.linspace(0, 1, 512)))) < 20

@@ -281,10 +281,11 @@ def test_option_with_folders_and_a_metric(run, images, source, tmp_path):
         Image.fromarray(rgb).save(tmp_path / "fakes" / f"{k:02d}.png")
     options = [f"--fakes={tmp_path / 'fakes'}", f"--reals={source.about['path']}"]
     assert run(*options, "--nearest=1,0", "--metrics=kid2", "--split=train") == 0
-    assert sorted(p.suffix for p in (tmp_path / "fakes").iterdir()) == [".jsonl", ".png", ".png"]
+    assert sorted(p.name for p in (tmp_path / "fakes").iterdir()) == ["04.png", "20.png"]
     found = tmp_path / "results" / "metrics-fakes" / "nearest-1,0.json"
     samples = json.loads(found.read_text())["samples"]
-    assert [(s["name"], s["indices"][0]) for s in samples] == [("no. 1", 20), ("no. 0", 4)]
+    assert [(s["name"], s["indices"][0]) for s in samples] == [
+        ("no. 1, 20.png", 20), ("no. 0, 04.png", 4)]
     with pytest.raises(UserError, match=r"--nearest=2: .*fakes has images 0-1"):
         run(*options, "--nearest=2")
 
