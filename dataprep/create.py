@@ -30,7 +30,7 @@ from dnnlib.download import file_digest
 # ModaNet's own split. From _FULL_FROM photos on it is taken as it is, below in proportion.
 _ALL, _VAL, _TEST, _FULL_FROM = 52_346, 2_000, 5_000, 50_000
 _SAMPLE = 4  # photos that a dry run draws
-_SHOWN = 3  # examples in a line
+_SHOWN, _MAX_SHOWN = 3, 200  # examples in a line, characters of one
 
 
 def create_modanet(config, say):
@@ -100,6 +100,11 @@ def create_from_images(config, say):
     recipe = writer.Recipe(sources.PhotoFolder(Path(config.source)), (), config.resolution,
                            config.fit, config.encoding, label_size)
     return _create(config, recipe, items, [], {"source": listed, **options}, say)
+
+
+def _printable(text):
+    """Text from files on one line of the terminal: control characters as escapes, not too long."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_MAX_SHOWN])
 
 
 def _as_text(name):
@@ -189,7 +194,8 @@ def _say_matched(labelled, matched, say):
     left out, [{"id", "reason"}]."""
     for kind, instances in matched.remarks.items():
         more = "; ..." if len(instances) > _SHOWN else ""
-        say(f"  {len(instances)} x {kind} ({'; '.join(instances[:_SHOWN])}{more})")
+        shown = "; ".join(map(_printable, instances[:_SHOWN]))
+        say(f"  {len(instances)} x {kind} ({shown}{more})")
     if matched.joined:
         say(f"  {matched.joined} x one photo under another id: the annotations are joined")
     return labelled.skipped_images + [
