@@ -114,8 +114,8 @@ def _choose_classes(path, shown, known, own):
 def _match(names, known):
     """{name: known class} for those of `names` that are one, whatever the case and punctuation.
 
-    Misspellings are looked for only if there are as many names as classes: alone, "shirt" would be
-    taken for a skirt.
+    Misspellings are looked for only if there are as many names as classes: among others, "stop"
+    would be taken for a top.
     """
     folded = {_fold(name): name for name in known}
     matched = {name: folded[_fold(name)] for name in names if _fold(name) in folded}

@@ -35,7 +35,7 @@ from dnnlib.download import file_digest
 _ALL, _VAL, _TEST, _FULL_FROM = 52_346, 2_000, 5_000, 50_000
 _SAMPLE = 4  # photos that a dry run draws
 _RECORDS = "*-r[0-9][0-9].tfrecords"
-_SHOWN = 5  # suffixes or classes in a line
+_SHOWN, _MAX_SHOWN = 5, 200  # examples in a line, characters of one
 _ENOUGH = 10  # times the least validation split: photos of which it can be spared
 
 
@@ -177,6 +177,11 @@ def _say_others(skipped, say):
     _say_reasons([entry for entry in skipped if entry["reason"] != sources.OTHER_FILE], say)
 
 
+def _printable(text):
+    """Text from files on one line of the terminal: control characters as escapes, not too long."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_MAX_SHOWN])
+
+
 def _as_text(name):
     """A file's name as an id; bytes that are not UTF-8 become escapes, so that it can be written.
     """
@@ -297,7 +302,8 @@ def _say_matched(labelled, matched, say):
     left out, [{"id", "reason"}]."""
     for kind, instances in matched.remarks.items():
         more = "; ..." if len(instances) > _SHOWN else ""
-        say(f"  {len(instances)} x {kind} ({'; '.join(instances[:_SHOWN])}{more})")
+        shown = "; ".join(map(_printable, instances[:_SHOWN]))
+        say(f"  {len(instances)} x {kind} ({shown}{more})")
     if matched.joined:
         say(f"  {matched.joined} x one photo under another id: the annotations are joined")
     return labelled.skipped_images + [

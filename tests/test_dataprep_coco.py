@@ -393,3 +393,12 @@ def test_photos_without_annotations_are_data_for_untagged(coco, tmp_path, monkey
                        "--untagged"])
     content = json.loads((tmp_path / "datasets/coco-untagged/dataset.json").read_text())
     assert content["splits"]["train"] == [3] and content["classes"] == []
+
+
+def test_names_of_others_do_not_write_to_the_terminal(coco, tmp_path, capsys):
+    coco.photo("1.png", (1, 1, 4, 4))
+    coco.entry(1, "\x1b[2J\x9b1m\n\ud800" + "x" * 9999, (1, [corners(1, 1, 4, 4)]))
+    create("create_from_coco", coco.save({1: "a"}), tmp_path / "set")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "file_name" in line]
+    assert r"\x1b[2J\x9b1m\n\ud800xxx" in line and line.isprintable() and len(line) < 300
+    assert_red_is_labelled(tmp_path / "set", {1: 1})
