@@ -299,6 +299,5 @@ def folder_samples(options):
                         f"0-{source.count - 1}")
     found = read_chosen(source, options.nearest, bool(source.classes))
     samples = [found[number] for number in options.nearest]
-    names = [f"no. {number}, {name}"
-             for number, name in zip(options.nearest, source.names(options.nearest))]
-    return samples, names, source.classes, {"fakes": source.about}, folder_results(options)
+    return (samples, source.names(options.nearest), source.classes, {"fakes": source.about},
+            folder_results(options))

@@ -4,6 +4,8 @@ Thesis, section 4.3.3 and figures 5.7, 5.8: ten neighbours in pool_3 by the L2 n
 of all. Knows neither networks nor TensorFlow.
 """
 
+import os
+
 import numpy as np
 from PIL import Image
 
@@ -50,7 +52,7 @@ def write_nearest(stem, fakes, names, source, classes, detector, about, cache_di
     Args:
         stem: path of both without their suffix.
         fakes: list of (rgb uint8 [H, W, 3], label map uint8 [H, W] or None).
-        names: what each is called, such as 'seed 3'.
+        names: what each is called, such as 'seed 3' or the name of a file.
         source: metrics.sources.ImageSource of the reals. Only those that the sheet shows are read
             again, by their index.
         classes: names of the fakes' labels 1..C; without them, or where those of the source are
@@ -69,9 +71,9 @@ def write_nearest(stem, fakes, names, source, classes, detector, about, cache_di
     found = list(zip(names, indices.tolist(), distances.tolist(), photos))
     rows = []
     for fake, (name, numbers, lengths, photos) in zip(fakes, found):
-        neighbours = [(*reals[i], f"{d:.2f}   {util.one_line(photo)}")
+        neighbours = [(*reals[i], f"{d:.2f}   {short_name(photo)}")
                       for i, d, photo in zip(numbers, lengths, photos)]
-        rows.append([(*fake, f"generated: {util.one_line(name)}"), *neighbours])
+        rows.append([(*fake, f"generated: {short_name(name)}"), *neighbours])
     pictures.save_png(f"{stem}.png", sheet(rows, classes if with_maps else ()))
     util.write_json(f"{stem}.json", {
         **about, "reals": source.about, "num_reals": source.count, "detector": detector.name,
@@ -79,6 +81,11 @@ def write_nearest(stem, fakes, names, source, classes, detector, about, cache_di
         "samples": [dict(zip(("name", "indices", "distances", "photos"), sample))
                     for sample in found]})
     return f"{stem}.png"
+
+
+def short_name(photo):
+    """A photo's name as a caption has room for: without suffix, in characters that can be drawn."""
+    return util.one_line(os.path.splitext(photo)[0])
 
 
 def read_chosen(source, indices, with_maps):
