@@ -189,7 +189,7 @@ def test_sheet_and_numbers_of_copies(images, source, tmp_path):
     picture = np.asarray(Image.open(path))
     captions = picture[128:128 + pictures.LEGEND_ROW]
     np.testing.assert_array_equal(captions[:, 256 + 2 * GAP:512 + 2 * GAP],
-                                  pictures.caption("0.00   a/95.jpg", 256))
+                                  pictures.caption("0.00   a/95", 256))
     first = slice(0, 128), slice(0, 256)
     second = slice(0, 128), slice(256 + 2 * GAP, 512 + 2 * GAP)
     np.testing.assert_array_equal(picture[first], picture[second])
@@ -268,7 +268,7 @@ def test_option_with_folders_and_a_metric(run, images, source, tmp_path):
     found = tmp_path / "results" / "metrics-fakes" / "nearest-1,0.json"
     samples = json.loads(found.read_text())["samples"]
     assert [(s["name"], s["indices"][0]) for s in samples] == [
-        ("no. 1, 20.png", 20), ("no. 0, 04.png", 4)]
+        ("20.png", 20), ("04.png", 4)]
     with pytest.raises(UserError, match=r"--nearest=2: .*fakes has images 0-1"):
         run(*options, "--nearest=2")
 
