@@ -81,7 +81,7 @@ def parse_options(argv):
     add("--minibatch", type=positive, default=8, metavar="N", help="samples made at a time; "
         "has no influence on them")
     add("--seeds", type=seeds, default="0-35", help="samples of the grid")
-    add("--separate", action="store_true", help="instead of a grid one file per seed: seed0000.png, "
+    add("--separate", action="store_true", help="instead of a grid a file per seed: seed0000.png, "
         "and of networks with maps labels/seed0000.png (0 background, 1..C the classes)")
     add_modes(parser)
     options = parser.parse_args(argv)
