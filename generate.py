@@ -82,8 +82,8 @@ def parse_options(argv):
     add("--minibatch", type=positive, default=8, metavar="N", help="samples made at a time; "
         "has no influence on them")
     add("--seeds", type=seeds, default="0-35", help="samples of the grid")
-    add("--separate", action="store_true", help="instead of a grid one file per seed: seed0000.png "
-        "and, of networks with maps, seed0000_mask.png (0 background, 1..C the classes)")
+    add("--separate", action="store_true", help="instead of a grid a file per seed: seed0000.png, "
+        "and of networks with maps labels/seed0000.png (0 background, 1..C the classes)")
     add_modes(parser)
     options = parser.parse_args(argv)
     check_options(parser, options)
@@ -194,13 +194,13 @@ def how_suffix(sampler, options):
 
 
 def make_files(sampler, options):
-    """One PNG per seed, and its map beside it."""
+    """One PNG per seed, and its label map in a folder beside it."""
     from training import sheets
 
     out = out_folder(sampler, options, f"separate{how_suffix(sampler, options)}")
     sheets.write_files(sampler, options.seeds, out, options.trunc, options.noise, options.minibatch)
-    names = "seed*.png" + (" and seed*_mask.png" if sampler.classes else "")
-    print(f"wrote {len(options.seeds)} x {names} in {out}")
+    maps = f", and their label maps in {out / 'labels'}" if sampler.classes else ""
+    print(f"wrote {len(options.seeds)} pictures seed*.png in {out}{maps}")
     return 0
 
 

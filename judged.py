@@ -303,5 +303,5 @@ def folder_samples(options):
     found = read_chosen(source, options.nearest, bool(source.classes))
     samples = [found[number] for number in options.nearest]
     called = source.names()
-    names = [f"no. {number}, {called[number]}" for number in options.nearest]
-    return samples, names, source.classes, {"fakes": source.about}, folder_results(options)
+    return (samples, [called[number] for number in options.nearest], source.classes,
+            {"fakes": source.about}, folder_results(options))

@@ -98,8 +98,9 @@ def mix_styles(rows, columns, layers):
 
 
 def write_files(sampler, seeds, out, psi, noise, minibatch):
-    """Write out/seed0000.png of every seed, named as the official tools name them, and the label
-    map beside it as seed0000_mask.png: palette indices, 0 the background, 1..C the classes.
+    """Write out/seed0000.png of every seed, named as the official tools name them, and its label
+    map as out/labels/seed0000.png: palette indices, 0 the background, 1..C the classes. Maps are in
+    a folder of their own, since metrics and other programs take all pictures of a folder.
 
     Pixels are those that pairs (training.pairs) of the same seeds have.
     """
@@ -111,10 +112,10 @@ def write_files(sampler, seeds, out, psi, noise, minibatch):
             sampler.check_finite(images)
             rgb, maps = pictures.to_uint8_metrics(images[..., channels.RGB]), label_maps(images)
             for seed, colours, label_map in zip(part, rgb, maps):
-                pictures.save_png(out / f"seed{seed:04d}.png", colours)
+                name = f"seed{seed:04d}.png"
+                pictures.save_png(out / name, colours)
                 if num_classes:
-                    pictures.save_label_png(out / f"seed{seed:04d}_mask.png", label_map,
-                                            num_classes)
+                    pictures.save_label_png(out / "labels" / name, label_map, num_classes)
                 bar.update()
 
 
