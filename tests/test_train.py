@@ -151,16 +151,37 @@ def test_errors_name_a_command_that_fits(data, rgb_data, tmp_path):
     """Which works as it is written, whatever blanks the path holds."""
     folder = tmp_path / "my data"
     folder.symlink_to(data)
-    for path, options in ((folder, ["--preset=small-64"]), (folder, ["--resolution=1024"]),
-                          (rgb_data, ["--variant=2d"])):
+    for path, options in ((rgb_data, ["--variant=2d"]), (folder, ["--resolution=1024"]),
+                          (folder, ["--preset=small-64"])):
         told = failure(f"--data={path}", "--device=cpu", *options)
         words = shlex.split(told[told.index("python train.py"):])
         assert words[:2] == ["python", "train.py"] and f"--data={path}" in words
         assert "--preset=demo-32" in words and "--resolution=16" in words
-        assert train.main([*words[2:], f"--results={tmp_path}", "--dry-run"]) == 0
+        assert train.parse_options(words[2:]).preset == "demo-32"
+    assert train.main([*words[2:], f"--results={tmp_path}", "--dry-run"]) == 0
     assert "give --initial-resolution=16" in failure(
         f"--data={data}", "--device=cpu", "--preset=demo-32", "--resolution=16",
         "--initial-resolution=32")
+
+
+def test_sizes_come_from_the_snapshot(data, tmp_path, tiny_config, capsys):
+    """An RGB training goes on at the snapshot's size; data that is too small says what is needed."""
+    config = tiny_config(variant="rgb", use_noise=False)
+    save_snapshot(tmp_path / "x.safetensors", new_state(config).networks, {
+        "variant": "rgb", "stage": "rgb", "classes": [], "kimg": 1.0,
+        "lod": {"resolution": 16, "fade": 0.0}, "dataset": {"path": str(data)}})
+    options = [f"--init-from={tmp_path / 'x.safetensors'}", "--variant=rgb", "--device=cpu",
+               "--metrics=none", f"--results={tmp_path}"]
+    assert train.main([*options, f"--data={data}", "--preset=small-64", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert ("from the snapshot of --init-from: --resolution=16 --fmap-base=64 --fmap-max=8 "
+            "--latent-size=8 --mapping-layers=2 --no-use-noise --initial-resolution=16\n") in told
+    assert "up to 16x16" in told and "what fits them" not in told
+    small = small_photos(tmp_path)
+    assert failure(*options, f"--data={small}") == (
+        f"--init-from: its networks are of 16x16, {small} goes up to 8; make a larger one with "
+        "dataset_tool.py --resolution=16")
+    assert "give --no-use-noise" in failure(*options, f"--data={data}", "--use-noise")
 
 
 def with_splits(folder, **counts):
