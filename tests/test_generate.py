@@ -475,6 +475,6 @@ def test_a_diverged_network_makes_no_pictures(tmp_path, script, channel, mode):
 @pytest.mark.parametrize("parse", [generate.parse_options, run_metrics.parse_options])
 def test_truncation_that_would_overflow_is_refused(parse):
     for psi in ("1e30", "-1e5", "nan", "1e400", "x"):
-        with pytest.raises(UserError, match="--trunc: .*expected a number"):
+        with pytest.raises(UserError, match=r"--trunc: .*expected a number"):
             parse([f"--trunc={psi}"])
     assert parse(["--trunc=-1"]).trunc == -1

@@ -16,9 +16,11 @@ import run_metrics
 import train
 from dnnlib.dataset_info import DatasetInfo, open_dataset
 from dnnlib.util import UserError, only_process
+from metrics.sources import split_source
 from tests.data_helpers import FOUR, make_dataset, random_image, read_jsonl
 from tests.metrics_helpers import graph_bytes, small_arrays
 from training.checks import check_idle
+from training.dataset import read_split
 from training.runs import find_run, make_run
 from training.snapshots import save_snapshot
 from training.state import new_state
@@ -259,6 +261,12 @@ def test_metrics_during_training_are_those_of_run_metrics(tiny_config, tmp_path,
     images = {split: np.stack([random_image(rng, 7, 16)[:3] for _ in range(n)])
               for split, n in (("train", 9), ("val", 6), ("test", 5))}
     info = open_dataset(make_dataset(tmp_path / "data", images, ()))
+    both = split_source(info, "train+val", 16, read_split)
+    assert both.count == 15
+    stored = np.concatenate([images["train"], images["val"]]).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(np.concatenate([rgb for rgb, _ in both.batches()]), stored)
+    np.testing.assert_array_equal(
+        np.concatenate([rgb for rgb, _ in both.batches(indices=[9, 2, 14])]), stored[[9, 2, 14]])
     names = ["fid12", "kid12", "fid12_full", "kid12_trainval"]
     config, lines = tiny_config(variant="rgb", metrics=",".join(names)), []
     evaluate = train.make_evaluate(config, info, SimpleNamespace(inception=weights),
