@@ -167,7 +167,7 @@ def test_errors_name_a_command_that_fits(data, rgb_data, tmp_path):
 
 
 def test_sizes_come_from_the_snapshot(data, tmp_path, tiny_config, capsys):
-    """An RGB training goes on at the snapshot's size; data that is too small says what is needed."""
+    """An RGB training goes on at the snapshot's size; too small data says what is needed."""
     config = tiny_config(variant="rgb", use_noise=False)
     save_snapshot(tmp_path / "x.safetensors", new_state(config).networks, {
         "variant": "rgb", "stage": "rgb", "classes": [], "kimg": 1.0,
