@@ -9,12 +9,12 @@ from dnnlib.coco import MODANET_CLASSES
 from dnnlib.options import (
     MAX_GRID,
     MAX_SEED,
-    finite,
     label,
     label_suffix,
     natural,
     numbers_name,
     positive,
+    psi,
     seed,
     seeds,
 )
@@ -73,7 +73,7 @@ def parse_options(argv):
         "(default: the newest run's best snapshot)")
     add("--results", default="results", metavar="DIR", help="where the run directories are")
     add("--out", metavar="DIR", help="folder to write to (default: one below generated/)")
-    add("--trunc", type=finite, default=0.7, metavar="PSI", help="truncation of the first 8 "
+    add("--trunc", type=psi, default=0.7, metavar="PSI", help="truncation of the first 8 "
         "layers: 1 is none, as in training; 0 is the average image")
     add("--noise", default="random", choices=("random", "const"), help="random: drawn from each "
         "sample's seed; const: the network's own, equal for all samples")

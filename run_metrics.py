@@ -6,7 +6,7 @@ import shlex
 
 from dnnlib import util
 from dnnlib.download import cache_dir
-from dnnlib.options import finite, label, label_suffix, numbers_name, seeds
+from dnnlib.options import label, label_suffix, numbers_name, psi, seeds
 from dnnlib.util import UserError
 from judged import (
     check_folders,
@@ -98,7 +98,7 @@ def parse_options(argv):
     add("--lpips", metavar="PATH", help="weights of LPIPS for ppl, as .npz (default: cache)")
     add("--crop-face", action="store_true", help="ppl of the middle of aligned faces alone, as "
         "published for FFHQ and CelebA-HQ")
-    add("--trunc", type=finite, metavar="PSI", help="truncation psi (default: none, as is usual)")
+    add("--trunc", type=psi, metavar="PSI", help="truncation psi (default: none, as is usual)")
     add("--seed", type=int, help="of latents, labels and noise (default: 0)")
     add("--minibatch", type=int, default=MINIBATCH, help="images at a time")
     add("--min-area", type=float, metavar="SHARE", help="share of an image above which a class "

@@ -12,8 +12,10 @@ from pycocotools.coco import COCO
 
 import dataset_tool
 import generate
+import run_metrics
 from dnnlib import channels, pictures
 from dnnlib.coco import MODANET_CLASSES, MODANET_FILE
+from dnnlib.util import UserError
 from tests.data_helpers import one_hot
 from training import generation, pairs, sheets, snapshots
 from training.dataset import open_dataset, read_split
@@ -551,3 +553,11 @@ def test_a_diverged_network_makes_no_pictures(tmp_path, script, channel, mode):
     status, error = script(f"--network={path}", mode, f"--out={tmp_path / 'out'}")
     assert status == 2 and "not finite" in error
     assert not list(tmp_path.glob("out/**/*.png"))
+
+
+@pytest.mark.parametrize("parse", [generate.parse_options, run_metrics.parse_options])
+def test_truncation_that_would_overflow_is_refused(parse):
+    for psi in ("1e30", "-1e5", "nan", "1e400", "x"):
+        with pytest.raises(UserError, match=r"--trunc: .*expected a number"):
+            parse([f"--trunc={psi}"])
+    assert parse(["--trunc=-1"]).trunc == -1

@@ -16,9 +16,11 @@ import run_metrics
 import train
 from dnnlib.dataset_info import DatasetInfo, open_dataset
 from dnnlib.util import UserError, only_process
+from metrics.sources import split_source
 from tests.data_helpers import FOUR, make_dataset, random_image, read_jsonl
 from tests.metrics_helpers import graph_bytes, small_arrays
 from training.checks import check_idle
+from training.dataset import read_split
 from training.runs import find_run, make_run
 from training.snapshots import save_snapshot
 from training.state import new_state
@@ -151,16 +153,37 @@ def test_errors_name_a_command_that_fits(data, rgb_data, tmp_path):
     """Which works as it is written, whatever blanks the path holds."""
     folder = tmp_path / "my data"
     folder.symlink_to(data)
-    for path, options in ((folder, ["--preset=small-64"]), (folder, ["--resolution=1024"]),
-                          (rgb_data, ["--variant=2d"])):
+    for path, options in ((rgb_data, ["--variant=2d"]), (folder, ["--resolution=1024"]),
+                          (folder, ["--preset=small-64"])):
         told = failure(f"--data={path}", "--device=cpu", *options)
         words = shlex.split(told[told.index("python train.py"):])
         assert words[:2] == ["python", "train.py"] and f"--data={path}" in words
         assert "--preset=demo-32" in words and "--resolution=16" in words
-        assert train.main([*words[2:], f"--results={tmp_path}", "--dry-run"]) == 0
+        assert train.parse_options(words[2:]).preset == "demo-32"
+    assert train.main([*words[2:], f"--results={tmp_path}", "--dry-run"]) == 0
     assert "give --initial-resolution=16" in failure(
         f"--data={data}", "--device=cpu", "--preset=demo-32", "--resolution=16",
         "--initial-resolution=32")
+
+
+def test_sizes_come_from_the_snapshot(data, tmp_path, tiny_config, capsys):
+    """An RGB training goes on at the snapshot's size; too small data says what is needed."""
+    config = tiny_config(variant="rgb", use_noise=False)
+    save_snapshot(tmp_path / "x.safetensors", new_state(config).networks, {
+        "variant": "rgb", "stage": "rgb", "classes": [], "kimg": 1.0,
+        "lod": {"resolution": 16, "fade": 0.0}, "dataset": {"path": str(data)}})
+    options = [f"--init-from={tmp_path / 'x.safetensors'}", "--variant=rgb", "--device=cpu",
+               "--metrics=none", f"--results={tmp_path}"]
+    assert train.main([*options, f"--data={data}", "--preset=small-64", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert ("from the snapshot of --init-from: --resolution=16 --fmap-base=64 --fmap-max=8 "
+            "--latent-size=8 --mapping-layers=2 --no-use-noise --initial-resolution=16\n") in told
+    assert "up to 16x16" in told and "what fits them" not in told
+    small = small_photos(tmp_path)
+    assert failure(*options, f"--data={small}") == (
+        f"--init-from: its networks are of 16x16, {small} goes up to 8; make a larger one with "
+        "dataset_tool.py --resolution=16")
+    assert "give --no-use-noise" in failure(*options, f"--data={data}", "--use-noise")
 
 
 def with_splits(folder, **counts):
@@ -238,6 +261,12 @@ def test_metrics_during_training_are_those_of_run_metrics(tiny_config, tmp_path,
     images = {split: np.stack([random_image(rng, 7, 16)[:3] for _ in range(n)])
               for split, n in (("train", 9), ("val", 6), ("test", 5))}
     info = open_dataset(make_dataset(tmp_path / "data", images, ()))
+    both = split_source(info, "train+val", 16, read_split)
+    assert both.count == 15
+    stored = np.concatenate([images["train"], images["val"]]).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(np.concatenate([rgb for rgb, _ in both.batches()]), stored)
+    np.testing.assert_array_equal(
+        np.concatenate([rgb for rgb, _ in both.batches(indices=[9, 2, 14])]), stored[[9, 2, 14]])
     names = ["fid12", "kid12", "fid12_full", "kid12_trainval"]
     config, lines = tiny_config(variant="rgb", metrics=",".join(names)), []
     evaluate = train.make_evaluate(config, info, SimpleNamespace(inception=weights),
