@@ -1,5 +1,7 @@
 """One turn: which networks it changes, that it is StyleGAN's step, that two replicas equal one."""
 
+import zlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -278,6 +280,24 @@ def test_draws_depend_on_seed_step_name_and_place_only():
     for other in (Draws(2, 2, 8), Draws(1, 3, 8)):
         assert not np.array_equal(other.normal("z", [3]).numpy(), whole)
     assert not np.array_equal(Draws(1, 2, 8).normal("y", [3]).numpy(), whole)
+
+
+def test_draws_are_those_of_tensorflows_stateless_functions():
+    """Of a key that the name is folded into: trainings of all versions go on with these numbers."""
+    def key(name):
+        return tf.random.experimental.stateless_fold_in(
+            tf.constant([1, 2]), zlib.crc32(name.encode()) & 0x7FFFFFFF, alg="philox")
+
+    draws = Draws(1, 2, 8)
+    for ours, theirs in (
+            (draws.normal("z", [3]), tf.random.stateless_normal([8, 3], key("z"), alg="philox")),
+            (draws.uniform("u"), tf.random.stateless_uniform([8], key("u"), alg="philox")),
+            (draws.integer("i", 9), tf.random.stateless_uniform([8], key("i"), 0, 9, tf.int32,
+                                                                alg="philox")),
+            (draws.shared_integer("s", 3, 99), tf.random.stateless_uniform(
+                [], key("s"), 3, 99, tf.int32, alg="philox")),
+            (draws.shared_uniform("t"), tf.random.stateless_uniform([], key("t"), alg="philox"))):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_drawn_integers_are_uniform_and_each_samples_own():

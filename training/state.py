@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 
 import tensorflow as tf
 
-from dnnlib.tflib import ops, product_convolutions
+from dnnlib.tflib import cpu_convolutions, ops
 from dnnlib.tflib.distribute import everyones
 from dnnlib.tflib.network import build, full_config
 from dnnlib.tflib.optimizer import Adam
@@ -125,7 +125,7 @@ def set_precision(networks, precision):
     for name, network in networks.items():
         if name != "Gs":
             network.compute_dtype = dtype
-            network.convolutions = product_convolutions if precision == "bf16" and on_cpu else ops
+            network.convolutions = cpu_convolutions if precision != "fp32" and on_cpu else ops
 
 
 def first_stage_after(header, config):

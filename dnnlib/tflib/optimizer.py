@@ -64,17 +64,16 @@ class Adam(tf.Module):
         t = tf.maximum(step, 1.0)
         lrate_t = lrate * tf.sqrt(1 - self.beta2 ** t) / (1 - self.beta1 ** t)
 
-        def update(var, grad, m, v, lrate_t, finite):
-            """One variable and its moments; as they were unless `finite`."""
-            def apply():
-                adam_update(var, m, v, grad, lrate_t, self.beta1, self.beta2, self.epsilon)
-                return True
-            tf.cond(finite, apply, lambda: False)
+        def update(var, grad, m, v, lrate_t):
+            adam_update(var, m, v, grad, lrate_t, self.beta1, self.beta2, self.epsilon)
 
-        for name, grad in grads.items():
-            var = self.variables_by_name[name]
-            args = (grad, self.slots[f"m/{name}"], self.slots[f"v/{name}"], lrate_t, finite)
-            strategy.extended.update(var, update, args=args)
+        def update_all():
+            for name, grad in grads.items():
+                args = (grad, self.slots[f"m/{name}"], self.slots[f"v/{name}"], lrate_t)
+                strategy.extended.update(self.variables_by_name[name], update, args=args)
+            return True
+
+        tf.cond(finite, update_all, lambda: False)
         for name, value in counters.items():
             strategy.extended.update(
                 self.slots[name], lambda var, value: var.assign(value), args=(value,))
