@@ -408,5 +408,5 @@ def test_names_of_others_do_not_write_to_the_terminal(coco, tmp_path, capsys):
     coco.entry(1, "\x1b[2J\x9b1m\n\ud800" + "x" * 9999, (1, [corners(1, 1, 4, 4)]))
     create("create_from_coco", coco.save({1: "a"}), tmp_path / "set")
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "file_name" in line]
-    assert r"\x1b[2J\x9b1m\n\ud800xxx" in line and line.isprintable() and len(line) < 300
+    assert r"\x1b[2J\x9b1m \ud800xxx" in line and line.isprintable() and len(line) < 300
     assert_red_is_labelled(tmp_path / "set", {1: 1})
