@@ -25,7 +25,8 @@ MAX_INSTANCES = 1000  # of one image; each takes time and memory of the image's 
 TOO_MANY = f"more than {MAX_INSTANCES} annotations of one image"
 _NOT_FINITE = "polygon with a coordinate that is not finite"
 _SHARES = "polygon within 0..1, as in shares of the image; expected pixels"
-_SHARE_MARGIN = 0.1  # shares may lie outside the image as well
+_SHARE_MARGIN = 0.1  # shares may be outside the image as well
+_SHARE = 1 + _SHARE_MARGIN
 _PERCENT, _MIN_SIDE = 100.5, 200  # polygons up to here in images from there on may be per cent
 
 
@@ -113,12 +114,12 @@ def _doubts(path, result, categories):
     are in shares."""
     photos = [photo for photo in result.photos.values() if photo.instances]
     parts = [part for photo in photos for part in photo.instances]
-    largest = max((polygon.max() for part in parts for polygon in part.polygons), default=None)
-    if largest is None and any(defect["reason"] == _SHARES for defect in result.defects):
+    largest = max((polygon.max() for part in parts for polygon in part.polygons), default=0)
+    if largest <= _SHARE and any(defect["reason"] == _SHARES for defect in result.defects):
         raise UserError(f"{path}: its polygons lie within 0..1, so they are in shares of the "
                         "image; expected pixels: multiply x by the width, y by the height")
     smallest = min((max(photo.width, photo.height) for photo in photos), default=0)
-    if largest is not None and largest <= _PERCENT and smallest >= _MIN_SIDE:
+    if 0 < largest <= _PERCENT and smallest >= _MIN_SIDE:
         yield (f"warning: {path}: no polygon reaches beyond 100 in images of {smallest} pixels or "
                "more; if they are in per cent, every map is wrong: pixels are expected")
     absent = categories.listed - {part.label for part in parts}
@@ -240,8 +241,9 @@ def _misplaced(polygon, width, height):
     off = np.abs(points[:, 0] * far[1] - points[:, 1] * far[0]).max()
     if off <= 1e-12:
         return "polygon without area"
-    shares = polygon.min() >= -_SHARE_MARGIN and polygon.max() <= 1 + _SHARE_MARGIN
-    return _SHARES if shares and min(width, height) > 1 else None
+    shares = polygon.min() >= -_SHARE_MARGIN and polygon.max() <= _SHARE
+    # In whole numbers it is the first pixel, as the borders of label maps have it.
+    return _SHARES if shares and (polygon % 1).any() and min(width, height) > 1 else None
 
 
 def _length(polygon, width, height):

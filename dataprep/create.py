@@ -177,11 +177,6 @@ def _say_others(skipped, say):
     _say_reasons([entry for entry in skipped if entry["reason"] != sources.OTHER_FILE], say)
 
 
-def _printable(text):
-    """Text from files on one line of the terminal: control characters as escapes, not too long."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_MAX_SHOWN])
-
-
 def _as_text(name):
     """A file's name as an id; bytes that are not UTF-8 become escapes, so that it can be written.
     """
@@ -302,7 +297,7 @@ def _say_matched(labelled, matched, say):
     left out, [{"id", "reason"}]."""
     for kind, instances in matched.remarks.items():
         more = "; ..." if len(instances) > _SHOWN else ""
-        shown = "; ".join(map(_printable, instances[:_SHOWN]))
+        shown = "; ".join(util.one_line(text)[:_MAX_SHOWN] for text in instances[:_SHOWN])
         say(f"  {len(instances)} x {kind} ({shown}{more})")
     if matched.joined:
         say(f"  {matched.joined} x one photo under another id: the annotations are joined")

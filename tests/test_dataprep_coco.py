@@ -167,15 +167,23 @@ def test_ids_counted_from_another_number_than_the_list(coco, tmp_path):
 def test_polygons_in_shares_are_refused_and_single_ones_left_out(coco, tmp_path, capsys):
     shares = (np.float64(corners(3, 2, 8, 9)) / SIDE).tolist()
     coco.photo("1.png", (3, 2, 8, 9))
-    coco.entry(1, "1.png", (1, [shares]))
+    coco.entry(1, "1.png", (1, [shares]), (1, [corners(0, 0, 1, 1)]))
     with pytest.raises(UserError, match=r"within 0\.\.1.*pixels") as error:
         create("create_from_coco", coco.save({1: "a"}), tmp_path / "set")
     assert "\n" not in str(error.value)
-    coco.photo("2.png", (3, 2, 8, 9))
-    coco.entry(2, "2.png", (1, [corners(3, 2, 8, 9)]), (1, [shares]))
+    del coco.images[:], coco.annotations[:]
+    coco.entry(1, "1.png", (1, [corners(3, 2, 8, 9)]), (1, [shares]))
     create("create_from_coco", coco.save({1: "a"}), tmp_path / "set")
-    assert "left out: 2 x polygon within 0..1" in capsys.readouterr().out
-    assert_red_is_labelled(tmp_path / "set", {2: 1})
+    assert "left out: 1 x polygon within 0..1" in capsys.readouterr().out
+    assert_red_is_labelled(tmp_path / "set", {1: 1})
+
+
+def test_the_first_pixel_is_no_share(coco, tmp_path):
+    """Polygons along pixel borders, as label maps are written."""
+    coco.photo("1.png", (0, 0, 1, 1))
+    coco.entry(1, "1.png", (1, [corners(0, 0, 1, 1)]))
+    create("create_from_coco", coco.save({1: "a"}), tmp_path / "set")
+    assert_red_is_labelled(tmp_path / "set", {1: 1})
 
 
 @pytest.mark.parametrize("scale, warned", [(100 / 400, True), (1, False)])
@@ -400,5 +408,5 @@ def test_names_of_others_do_not_write_to_the_terminal(coco, tmp_path, capsys):
     coco.entry(1, "\x1b[2J\x9b1m\n\ud800" + "x" * 9999, (1, [corners(1, 1, 4, 4)]))
     create("create_from_coco", coco.save({1: "a"}), tmp_path / "set")
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "file_name" in line]
-    assert r"\x1b[2J\x9b1m\n\ud800xxx" in line and line.isprintable() and len(line) < 300
+    assert r"\x1b[2J\x9b1m \ud800xxx" in line and line.isprintable() and len(line) < 300
     assert_red_is_labelled(tmp_path / "set", {1: 1})
