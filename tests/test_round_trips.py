@@ -151,8 +151,8 @@ def test_what_is_missing_in_a_folder_of_an_earlier_version_is_made(pairs, tmp_pa
     there = tmp_path / "old/my pairs"
     whole = folder_bytes(there)
     (there / "samples.jsonl").write_bytes(whole["samples.jsonl"].rpartition(b'{"seed"')[0])
-    (there / "annotations/instances.json").rename(
-        there / "annotations/modanet2018_instances_train.json")
+    (there / "annotations/instances.json").unlink()
+    (there / "annotations/modanet2018_instances_train.json").write_text("of four")
     generate_pairs(there)
     again = folder_bytes(there)
     assert again.keys() == whole.keys()
