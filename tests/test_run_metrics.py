@@ -355,8 +355,7 @@ def test_mistakes_are_explained(run, options, message):
 @pytest.mark.parametrize("where", ["out/syn", "/nowhere/syn"])
 def test_data_that_are_not_where_they_were_are_asked_for(results, data, tmp_path, where, options):
     """A relative path seen from another folder, and one of another machine."""
-    run_dir = next(results.iterdir())
-    snapshot = load_snapshot(next(run_dir.glob("network-snapshot*")))
+    snapshot = load_snapshot(next(results.glob("00007-c-toy/network-snapshot*")))
     path = tmp_path / "network-final.safetensors"
     save_snapshot(path, snapshot.networks, {**snapshot.header, "dataset": {"path": where}})
     message = f"{where}: no such folder here; it is the path of the training data in the header of "
