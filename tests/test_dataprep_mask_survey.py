@@ -155,7 +155,7 @@ def test_a_colour_that_is_not_listed_is_named(tmp_path):
     write(tmp_path / "mine", draw, LISTED.replace("0909c8", "0909c9"))
     picture = Image.fromarray(COLOURS[np.uint8([[0, 1, 2, 3] * 4] * SIDE)])
     picture.save(tmp_path / "mine/labels/p2.png")
-    create(tmp_path / "mine", tmp_path / "set")
+    create(tmp_path / "mine", tmp_path / "set", "--num-val", 0, "--num-test", 0)
     reasons = {line["id"]: line["reason"] for line in read_jsonl(tmp_path / "set/skipped.jsonl")}
     assert reasons == {f"p{i}.jpg": "mask has the colour #0909c8 that is not in the list of classes"
                        for i in (0, 1, 3, 4, 5)}
@@ -197,7 +197,7 @@ REFUSED = {
         Image.fromarray, "0 hat\n1 coat\n2 legs", (), "number 0 is 'hat', but 0 is always the ba"),
     "a class to ignore": (Image.fromarray, None, ("--ignore", 2), "--ignore=2 is the class 'coat'"),
     "colours without a list": (
-        lambda m: Image.fromarray(COLOURS[m]), None, (), "no training photo.*which has no colours")}
+        lambda m: Image.fromarray(COLOURS[m]), None, (), "no photo is left.*which has no colours")}
 
 
 @pytest.mark.parametrize("kind", REFUSED)

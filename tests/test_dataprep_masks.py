@@ -11,7 +11,7 @@ from PIL import Image
 import dataset_tool
 from dataprep import masks, photos, sources
 from dataprep.photos import PhotoError
-from dnnlib import channels
+from dnnlib import channels, pictures
 from dnnlib.dataset_info import open_dataset
 from dnnlib.tflib import tfrecords
 from dnnlib.util import UserError
@@ -76,7 +76,9 @@ def test_masks_become_class_maps_of_any_number(tmp_path, num_classes):
     assert run("info", tmp_path / "set") == 0
     assert run("display", tmp_path / "set", "--out", tmp_path / "sheet.png", "--num", 4) == 0
     with Image.open(tmp_path / "sheet.png") as sheet:
-        panel = np.asarray(sheet)[:16, 16:32]
+        side = pictures.SMALLEST  # of a panel; the second one of a row is the map
+        left = side + 2 * pictures.GAP
+        panel = np.asarray(sheet)[pictures.GAP:pictures.GAP + side, left:left + side]
     colours = channels.palette(num_classes)
     shown = {tuple(colour) for colour in panel.reshape(-1, 3).tolist()}
     assert shown <= {tuple(colour) for colour in colours.tolist()} and len(shown) > 1
