@@ -25,8 +25,9 @@ $(VENV)/.installed: requirements.txt
 	$(PY) -m pip install --quiet -r requirements.txt
 	touch $@
 
+# On every core up to four: a process holds up to 4 GB of graphs at its end.
 test: install lint
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" -n logical --maxprocesses=4 --dist=worksteal
 
 test-slow: install
 	$(PY) -m pytest -m slow

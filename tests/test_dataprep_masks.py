@@ -76,8 +76,8 @@ def test_masks_become_class_maps_of_any_number(tmp_path, num_classes):
     assert run("info", tmp_path / "set") == 0
     assert run("display", tmp_path / "set", "--out", tmp_path / "sheet.png", "--num", 4) == 0
     with Image.open(tmp_path / "sheet.png") as sheet:
-        side = pictures.SMALLEST  # of a panel; the second one of a row is the map
-        left = side + 2 * pictures.GAP
+        side = pictures.SMALLEST  # of a panel; the second one is the map
+        left = side + pictures.GAP
         panel = np.asarray(sheet)[pictures.GAP:pictures.GAP + side, left:left + side]
     colours = channels.palette(num_classes)
     shown = {tuple(colour) for colour in panel.reshape(-1, 3).tolist()}

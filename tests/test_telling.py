@@ -30,7 +30,7 @@ from training.training_loop import Training
 
 STRATEGY = tf.distribute.OneDeviceStrategy("/cpu:0")
 ROOT = Path(__file__).resolve().parents[1]
-OPTIONS = {**TINY, "resolution": 8, "initial_resolution": 8, "network_ticks": 3, "image_ticks": 2,
+OPTIONS = {**TINY, "resolution": 4, "initial_resolution": 4, "network_ticks": 3, "image_ticks": 2,
            "rgb_kimg": 0.032, "variant": "2d"}
 
 
@@ -100,7 +100,7 @@ def test_ticks_are_told_alike_everywhere(runs):
         assert float(told["sec/kimg"]) == pytest.approx(tick["Timing/sec_per_kimg"], abs=0.01)
         assert float(told["images/s"]) == pytest.approx(1000 / tick["Timing/sec_per_kimg"],
                                                         rel=1e-3)
-        assert int(told["minibatch"]) == 8 and int(told["resolution"]) == 8
+        assert int(told["minibatch"]) == 8 and int(told["resolution"]) == 4
         assert "sec/tick" in line and "maintenance" in line and "ETA stage" in line
         assert "gpumem" not in line or tf.config.list_physical_devices("GPU")
     assert ticks[-1]["Timing/eta_sec"] == 0 and ticks[0]["Timing/eta_sec"] > 0
@@ -269,7 +269,7 @@ def test_a_run_on_a_terminal(data, tmp_path):
     assert process.wait() == 0
     os.close(ours)
     text = seen.decode()
-    assert re.search(r"kimg 0\.\d  rgb 8x8  [\d.e+]+ sec/kimg  [\d.e+]+ images/s  "
+    assert re.search(r"kimg 0\.\d  rgb 4x4  [\d.e+]+ sec/kimg  [\d.e+]+ images/s  "
                      r"ETA stage \w+, run \w+  skipped 0  mem [\d.]+ GB", text)
     screen = Screen()
     screen.feed(text)
