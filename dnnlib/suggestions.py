@@ -7,7 +7,7 @@ FEW_VALIDATION = 100  # images; fewer of them differ more by chance than snapsho
 # Training photos from which on a preset's networks and hours are worth it.
 _SOME, _MANY = 1_000, 10_000
 # The resolution that each preset of train.py sets; None: the data set's.
-_RESOLUTIONS = {"demo-32": 32, "small-64": 64, "paper-256": 256, "paper": None}
+_RESOLUTIONS = {"demo-32": 32, "small-32": 32, "small-64": 64, "paper-256": 256, "paper": None}
 _INITIAL_RESOLUTION = 8  # where training starts to grow
 _GPU_FILES = ("/dev/nvidia0", "/dev/dxg")  # an NVIDIA card on Linux, and below Windows
 
@@ -23,8 +23,8 @@ def few_validation(num_val: int) -> str | None:
 def suggested_preset(num_photos: int, resolution: int) -> str:
     """Return the name of train.py's preset for a number of training photos and the side of the
     data set's largest level, in pixels."""
-    if num_photos < _SOME:
-        return "demo-32"
+    if num_photos < _SOME or resolution <= 32:
+        return "small-32"
     if num_photos < _MANY or resolution <= 64:
         return "small-64"
     return "paper-256" if resolution <= 256 else "paper"

@@ -214,7 +214,7 @@ def test_suggested_commands_are_quoted_and_fit(source, tmp_path, capsys, monkeyp
     create_modanet(source, out, "--num-val", 0, "--num-test", 0)
     line = re.search("^train: python (train.py .*)$", capsys.readouterr().out, re.MULTILINE)[1]
     script, *arguments = shlex.split(line)
-    assert arguments[:3] == ["--variant=2d", f"--data={out}", "--preset=demo-32"]
+    assert arguments[:3] == ["--variant=2d", f"--data={out}", "--preset=small-32"]
     assert script == "train.py" and "--resolution=16" in arguments
     given = train.parse_options(arguments)
     config = preset_config(given.preset, {"variant": "2d", "resolution": given.resolution})

@@ -26,9 +26,9 @@ def test_a_hundred_are_enough():
 
 
 @pytest.mark.parametrize("num_photos, resolution, preset", [
-    (60, 512, "demo-32"), (999, 64, "demo-32"), (1000, 512, "small-64"), (9999, 256, "small-64"),
-    (50_000, 16, "small-64"), (10_000, 128, "paper-256"), (50_000, 256, "paper-256"),
-    (50_000, 512, "paper"), (50_000, 1024, "paper")])
+    (60, 512, "small-32"), (999, 64, "small-32"), (1000, 512, "small-64"), (9999, 256, "small-64"),
+    (50_000, 32, "small-32"), (50_000, 64, "small-64"), (10_000, 128, "paper-256"),
+    (50_000, 256, "paper-256"), (50_000, 512, "paper"), (50_000, 1024, "paper")])
 def test_the_preset_goes_by_photos_and_resolution(num_photos, resolution, preset):
     assert suggestions.suggested_preset(num_photos, resolution) == preset
 
@@ -61,7 +61,7 @@ def test_without_a_card_the_cpu_is_named(tmp_path, monkeypatch, files, device):
     monkeypatch.setattr(suggestions, "_GPU_FILES", (str(tmp_path / "nvidia0"),))
     assert suggestions.training_options(3000, 64) == ["--preset=small-64", *device]
     assert suggestions.training_options(3000, 4) == [
-        "--preset=small-64", "--resolution=4", "--initial-resolution=4", *device]
+        "--preset=small-32", "--resolution=4", "--initial-resolution=4", *device]
 
 
 @pytest.mark.parametrize("path", ["plain", "my photos", "it's", "$HOME;ls", 'a"b', "-x", "Größe"])

@@ -158,8 +158,8 @@ def test_errors_name_a_command_that_fits(data, rgb_data, tmp_path):
         told = failure(f"--data={path}", "--device=cpu", *options)
         words = shlex.split(told[told.index("python train.py"):])
         assert words[:2] == ["python", "train.py"] and f"--data={path}" in words
-        assert "--preset=demo-32" in words and "--resolution=16" in words
-        assert train.parse_options(words[2:]).preset == "demo-32"
+        assert "--preset=small-32" in words and "--resolution=16" in words
+        assert train.parse_options(words[2:]).preset == "small-32"
     assert train.main([*words[2:], f"--results={tmp_path}", "--dry-run"]) == 0
     assert "give --initial-resolution=16" in failure(
         f"--data={data}", "--device=cpu", "--preset=demo-32", "--resolution=16",

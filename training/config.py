@@ -278,6 +278,14 @@ PRESETS = {
                      fade_kimg=100.0, rgb_kimg=1000.0, binary_kimg=50.0, classes_kimg=450.0,
                      minibatch={4: 64, 32: 32, 64: 16}, r1_gamma=4.0, grow_d="zero",
                      tick_kimg={4: 20}, network_ticks=2, metrics="kid1k,fid1k"),
+    # A few hundred photos of one's own at 32x32 in hours of two CPU cores, or one small GPU: the
+    # networks and lengths that made docs/models/ccp-2d-32 of 699 photos (docs/results.md, where the
+    # first stage had other rates). Not run by us in one piece.
+    "small-32": dict(resolution=32, fmap_base=1024, fmap_max=64, latent_size=128, hold_kimg=20.0,
+                     fade_kimg=20.0, rgb_kimg=320.0, binary_kimg=15.0, classes_kimg=165.0,
+                     minibatch={4: 32, 32: 16}, lrate={4: 0.001, 32: 0.002}, r1_gamma=1.0,
+                     grow_d="zero", smoothing_kimg=5.0, tick_kimg={4: 5}, network_ticks=4,
+                     metrics="kid1k,fid1k"),
     # All three stages on two CPU cores in seven minutes, for drawn figures: small minibatches, as
     # so short a training needs many updates, a short average, and two thirds of it for the maps.
     # `make demo` runs it; wider and longer ones made docs/results.md.
