@@ -14,6 +14,7 @@ import tensorflow as tf
 import generate
 from dnnlib import util
 from dnnlib.tflib import autosummary
+from training import evaluation
 from training.config import TrainingConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -49,6 +50,12 @@ def old_graphs_are_not_looked_through():
     yield
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def classes_of_few_images():
+    """A training counts the classes of fewer images at every tick: no data set here has more."""
+    evaluation.CLASS_COUNT_IMAGES = 24
 
 
 @pytest.fixture(autouse=True)
