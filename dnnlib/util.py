@@ -33,6 +33,9 @@ def run_main(main):
     among the arguments.
     """
     argv = sys.argv[1:]
+    # TensorFlow uses oneDNN's convolutions by itself only where a processor has AVX-512; they are
+    # faster without it as well (docs/performance.md).
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     for stream in (sys.stdout, sys.stderr):  # names of files may have what the terminal lacks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

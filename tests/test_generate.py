@@ -176,15 +176,6 @@ def test_every_cell_has_its_caption_below(sampler, factor):
         assert (strip == pictures.caption(f"seed {seed}", width)).all() and strip.min() < 100
 
 
-def test_captions_that_are_too_long_keep_their_ends():
-    whole = pictures.caption("abcdefghijklmnopqrstuvwxyz0123456789", 400)
-    short = pictures.caption("abcdefghijklmnopqrstuvwxyz0123456789", 100)
-    assert (short[:, :30] == whole[:, :30]).all() and (short[:, -3:] == 255).all()
-    ink = np.flatnonzero(short.min(axis=(0, 2)) < 128)
-    assert ink[-1] > 80
-    assert pictures.caption("0123456789", 4).shape[1] == 4
-
-
 def test_interpolation_sheet_has_images_above_maps_and_the_seeds_at_its_ends(sampler):
     sheet = sheets.interpolation(sampler, 1, 2, 4, 0.7, "const", 8)
     assert sheet.cells.shape == (4, 2 * RESOLUTION, RESOLUTION, 3) and sheet.columns == 4

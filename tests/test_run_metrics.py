@@ -249,7 +249,7 @@ def test_classes_of_pairs_of_generate(run, results, labelled, tmp_path, rng):
         name: sum(name in names for names in present) for name in ("a", "b")}
     assert run("--metrics=classes6", f"--fakes={pairs}", f"--reals={pairs}") == 0
     assert records(where, "classes6")[-1]["results"] == {"classes6": 0}
-    assert not list(pairs.glob("*classes*"))
+    assert not list(pairs.glob("classes*.json")) and not list(pairs.glob("metric*"))
     with pytest.raises(UserError, match="what is judged has none"):
         run("--metrics=classes6", f"--fakes={pairs / 'images'}", f"--data={labelled}")
     other = make_dataset(tmp_path / "other", {"test": np.zeros((2, 4, 16, 16), np.uint8)}, ("b",))
