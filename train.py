@@ -243,7 +243,7 @@ def start_notes(config, dataset, options, taken):
                      f"{fitting_metrics(config.metrics, dataset)} takes the training images too")
     elif few and names:
         images = photos + dataset.splits.get("val", 0)
-        lines.append(f"warning: {few}; what does is {config.metrics}, which compares with all "
+        lines.append(f"warning: {few}; {config.metrics} selects it instead, which compares with all "
                      f"{images:,} training and validation images")
     return lines
 
