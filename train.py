@@ -29,6 +29,9 @@ def main(argv):
     config = preset_config(options.preset, overrides)
     workers, index = find_workers(options.workers, options.worker_index,
                                   os.environ.get("TF_CONFIG"))
+    if options.measure and workers:
+        raise UserError("--measure: times the devices of one machine; leave it out with several "
+                        "workers")
 
     # Imported here so that --help and wrong options answer at once.
     import tensorflow as tf
@@ -56,8 +59,13 @@ def main(argv):
         check_start(header, config, dataset.classes, dataset.label_size)
     if options.dry_run:
         print(described_run(options, run_record(config, dataset, options)))
+        # First, since the devices must be set up before anything runs on one.
+        seconds = measured_seconds(config, dataset, first_stage, options) if options.measure else 0
         print(describe_plan(config, dataset, first_stage, num_replicas,
                             measured_rate(options.device, config), options.keep))
+        if options.measure:
+            print(f"on this machine the training will take about {util.format_time(seconds)}, by "
+                  "turns timed just now; pictures and metrics on the way come on top")
         return 0
     strategy = create_strategy(options.device, options.gpus, workers, index, worker_facts(
         config, dataset, options, header))
@@ -94,11 +102,16 @@ def parse_options(argv):
     parser.add_argument("--inception", metavar="PATH",
                         help="Inception weights for the metrics (see run_metrics.py)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    parser.add_argument("--measure", action="store_true", help="with --dry-run: also time a few "
+                        "turns on this machine, and say how long the training will take")
     group = parser.add_argument_group(
         "training options (defaults are the preset's; those shown are of `paper`)")
     for f in dataclasses.fields(TrainingConfig):
         add_field(group, f)
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.measure and not options.dry_run:
+        parser.error("argument --measure: goes with --dry-run only; a training shows its pace")
+    return options
 
 
 def add_field(group, f):
@@ -176,6 +189,15 @@ def described_run(options, record):
         return f"would make a new run: {options.run or f'the next number in {options.results}'}"
     states = list_states(run_dir)
     return f"would continue {run_dir}, from {states[-1].name if states else 'its beginning'}"
+
+
+def measured_seconds(config, dataset, first_stage, options):
+    """Seconds that the training will take here, from turns timed now."""
+    from dnnlib.tflib.distribute import create_strategy
+    from training.rehearsal import expected_seconds
+
+    strategy = create_strategy(options.device, options.gpus)
+    return expected_seconds(config, len(dataset.classes), first_stage, strategy)
 
 
 def train(config, dataset, strategy, options, origin):
