@@ -10,7 +10,7 @@ DEMO_OPTIONS ?=
 DEMO_METRICS ?= kid200
 DEMO := results/demo
 DEMO_TRAIN = train.py --preset=demo-32 --variant=2d --device=cpu --data=datasets/demo \
-  --run=$(DEMO)/00000-2d-demo $(DEMO_OPTIONS)
+  --initial-resolution=16 --run=$(DEMO)/00000-2d-demo $(DEMO_OPTIONS)
 SHIPPED := docs/models/ccp-2d-32.safetensors
 
 .PHONY: install test test-slow lint demo clean

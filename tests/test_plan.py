@@ -105,16 +105,16 @@ def test_the_plan_tells_everything():
     lines = plan.splitlines()
     assert " ".join(lines[1].split()) == ("from kimg to kimg stage resolution channels critics "
                                           "minibatch per device lrate ticks memory time")
-    assert [line.split()[2] for line in lines[2:7]] == ["rgb"] * 3 + ["binary", "classes"]
-    assert [re.search(r"0\.002  (\d+) ", line)[1] for line in lines[2:7]] == [
-        "2", "1", "7", "1", "9"]
-    assert all(re.search(r" \d\S* MB  .*\ds$", line) for line in lines[2:7])
+    assert [line.split()[2] for line in lines[2:9]] == ["rgb"] * 5 + ["binary", "classes"]
+    assert [re.search(r"0\.002  (\d+) ", line)[1] for line in lines[2:9]] == [
+        "2", "1", "3", "1", "3", "1", "9"]
+    assert all(re.search(r" \d\S* MB  .*\ds$", line) for line in lines[2:9])
     assert "measured just now on a slow machine, shared by 2 devices" in plan
     assert "2 training states kept" in plan
     assert "estimate" in plan and "lower bound" in plan and plan.endswith("nothing was written")
     twice = describe_plan(config, dataset, "rgb", 1, (2e9, "a"), 2)
-    assert [line.split()[-1] for line in twice.splitlines()[2:7]] == [
-        line.split()[-1] for line in lines[2:7]]  # two devices, or one of twice the speed
+    assert [line.split()[-1] for line in twice.splitlines()[2:9]] == [
+        line.split()[-1] for line in lines[2:9]]  # two devices, or one of twice the speed
     nothing = preset_config("demo-32", dict.fromkeys(
         ("rgb_kimg", "binary_kimg", "classes_kimg"), 0.0))
     assert "0 kimg in all, in 0 ticks" in describe_plan(nothing, dataset, "rgb", 1, (1e9, "a"), 2)

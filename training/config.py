@@ -238,8 +238,8 @@ PRESETS = {
     # so short a training needs many updates, a short average, and half of the time for the maps.
     # `make demo` runs it; wider and longer ones made docs/results.md.
     "demo-32": dict(resolution=32, fmap_base=256, fmap_max=64, latent_size=64, mapping_layers=2,
-                    initial_resolution=16, hold_kimg=8.0, fade_kimg=6.0, rgb_kimg=40.0,
-                    binary_kimg=3.0, classes_kimg=36.0, minibatch={4: 8}, lrate={4: 0.002},
+                    hold_kimg=8.0, fade_kimg=6.0, rgb_kimg=40.0, binary_kimg=3.0,
+                    classes_kimg=36.0, minibatch={4: 8}, lrate={4: 0.002},
                     r1_gamma=1.0, grow_d="zero", smoothing_kimg=2.0, style_mixing_prob=0.2,
                     tick_kimg={4: 4}, metrics="none"),
 }
