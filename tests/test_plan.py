@@ -107,7 +107,7 @@ def test_the_plan_tells_everything():
                                           "minibatch per device lrate ticks memory time")
     assert [line.split()[2] for line in lines[2:9]] == ["rgb"] * 5 + ["binary", "classes"]
     assert [re.search(r"0\.003  (\d+) ", line)[1] for line in lines[2:9]] == [
-        "1", "1", "2", "1", "1", "1", "10"]
+        "1", "1", "2", "1", "1", "1", "8"]
     assert all(re.search(r" \d\S* MB  .*\ds$", line) for line in lines[2:9])
     assert "measured just now on a slow machine, shared by 2 devices" in plan
     assert "2 training states kept" in plan

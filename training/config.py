@@ -239,7 +239,7 @@ PRESETS = {
     # `make demo` runs it; wider and longer ones made docs/results.md.
     "demo-32": dict(resolution=32, fmap_base=256, fmap_max=64, latent_size=64, mapping_layers=2,
                     hold_kimg=6.0, fade_kimg=4.0, rgb_kimg=22.0, binary_kimg=4.0,
-                    classes_kimg=40.0, minibatch={4: 8}, lrate={4: 0.003}, r1_gamma=0.5,
+                    classes_kimg=32.0, minibatch={4: 8}, lrate={4: 0.003}, r1_gamma=0.5,
                     grow_d="zero", smoothing_kimg=2.0, style_mixing_prob=0.2, tick_kimg={4: 4},
                     metrics="none"),
 }
