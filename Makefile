@@ -34,8 +34,8 @@ test-slow: install
 lint: install
 	$(VENV)/bin/ruff check .
 
-# oneDNN's kernels are the faster ones for such networks also where TensorFlow leaves them out, which
-# is wherever a processor lacks AVX-512; there it says once that they have none for one type.
+# oneDNN's kernels are the faster ones for such networks also where TensorFlow leaves them out: where
+# a processor lacks AVX-512. There it reports as an error that they lack one type; level 3 hides that.
 demo: export TF_ENABLE_ONEDNN_OPTS := 1
 demo: export TF_CPP_MIN_LOG_LEVEL := 3
 demo:
