@@ -234,8 +234,8 @@ PRESETS = {
                      fade_kimg=100.0, rgb_kimg=1000.0, binary_kimg=50.0, classes_kimg=450.0,
                      minibatch={4: 64, 32: 32, 64: 16}, r1_gamma=4.0, grow_d="zero",
                      tick_kimg={4: 20}, network_ticks=2, metrics="kid1k,fid1k"),
-    # All three stages on two CPU cores in seven minutes, for drawn figures: small minibatches, since
-    # so short a training needs many updates, a short average, and two thirds of it for the maps.
+    # All three stages on two CPU cores in six minutes, for drawn figures: small minibatches, since
+    # so short a training needs many updates, a short average, and more than half for the maps.
     # `make demo` runs it; wider and longer ones made docs/results.md.
     "demo-32": dict(resolution=32, fmap_base=256, fmap_max=64, latent_size=64, mapping_layers=2,
                     hold_kimg=6.0, fade_kimg=4.0, rgb_kimg=22.0, binary_kimg=4.0,
