@@ -243,8 +243,8 @@ def start_notes(config, dataset, options, taken):
                      f"{fitting_metrics(config.metrics, dataset)} takes the training images too")
     elif few and names:
         images = photos + dataset.splits.get("val", 0)
-        lines.append(f"warning: {few}; {config.metrics} selects it instead, which compares with all "
-                     f"{images:,} training and validation images")
+        lines.append(f"warning: {few}; {config.metrics} selects it instead, which compares with "
+                     f"all {images:,} training and validation images")
     return lines
 
 
