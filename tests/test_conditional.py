@@ -38,7 +38,7 @@ def dataset(tmp_path_factory):
 
 def config_for(dataset, **changes):
     return TrainingConfig(**{
-        **TINY, "resolution": 8, "initial_resolution": 8, "variant": "c", "rgb_kimg": 0.016,
+        **TINY, "resolution": 4, "initial_resolution": 4, "variant": "c", "rgb_kimg": 0.016,
         "binary_kimg": 0.008, "classes_kimg": 0.016, "tick_kimg": {4: 0.008}, "d_loss": "hinge",
         "g_loss": "hinge", "data": str(dataset), **changes})
 
@@ -139,7 +139,7 @@ def test_growth_reports_scores_under_labels(dataset, whole_run):
     table = read_labels(dataset, "train")
     labels = table[np.random.RandomState([config.seed, 1]).randint(12, size=8)]
     fakes = networks["Gs"](latents, labels)
-    stream = TrainingStream([dataset], resolution=8, num_channels=3, minibatch=8, seed=0)
+    stream = TrainingStream([dataset], resolution=4, num_channels=3, minibatch=8, seed=0)
     reals, real_labels = next(iter(stream))
     reals = reals.numpy() / np.float32(127.5) - 1
     expected = {"D_rgb/fake": networks["D_rgb"](fakes, labels),

@@ -55,6 +55,9 @@ class WholeDraws(Draws):
     """Draws made of whole numbers of a named algorithm, which XLA makes alike; of floats it makes
     others, and left to itself it takes another algorithm."""
 
+    def __init__(self, *args):
+        super().__init__(*args[:-1], from_bits=True)
+
     def _whole(self, name, shape, low=0, high=2 ** 20):
         return tf.random.stateless_uniform(
             shape, self._key(name), low, high, tf.int32, alg="philox")
