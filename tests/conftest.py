@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from dnnlib import util
 from dnnlib.tflib import autosummary
 from training import evaluation
 from training.config import TrainingConfig
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 import train
-from dnnlib import channels
+from dnnlib import channels, pictures
 from dnnlib.dataset_info import open_dataset
 from dnnlib.tflib.distribute import Draws
 from dnnlib.util import UserError
@@ -102,8 +102,9 @@ def test_pictures_of_reals_are_as_stored(training):
     for label, where in ((1, {11, 12}), (2, {2})):
         found = (pixels == channels.palette(3)[label]).all(axis=-1)
         # Photos are noise: an eye's colour is a whole map's, two rows of it.
-        shown = np.flatnonzero(found.sum(axis=0) >= 8)
-        assert {column % 16 for column in shown} == where
+        shown = np.flatnonzero(found.sum(axis=0) >= 8) - pictures.GAP
+        factor = pictures.SMALLEST // 16  # a photo and its map are enlarged, with a gap behind
+        assert {column % (32 * factor + pictures.GAP) // factor - 16 for column in shown} == where
 
 
 def test_options_decide(training, monkeypatch):

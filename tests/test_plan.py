@@ -210,8 +210,7 @@ def test_a_dry_run_says_which_run_goes_on(data, tmp_path, capsys):
     """And refuses what the command itself would refuse."""
     options = [f"--data={data}", "--preset=demo-32", "--resolution=16", "--dry-run",
                "--device=cpu", f"--results={tmp_path}"]
-    config = preset_config("demo-32", {"data": str(data), "resolution": 16, "mirror_pairs": "none",
-                                       "metrics": "kid200_trainval"})  # as the data set decides
+    config = preset_config("demo-32", {"data": str(data), "resolution": 16, "mirror_pairs": "none"})
     record = {**config.to_json(), "init_from": None, "data_digest": open_dataset(data).digest}
     run = make_run(None, tmp_path, "x", record)
     assert train.main(options) == 0

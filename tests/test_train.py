@@ -210,18 +210,18 @@ def test_a_small_validation_split_does_not_select(tmp_path):
     """KID with the training images does; metrics that are given count, with a warning."""
     small, none, enough = (with_splits(tmp_path / f"d{val}", train=5, val=val) if val else
                            with_splits(tmp_path / "d0", train=5) for val in (2, 0, 100))
-    metrics, lines = notes(small, "--preset=demo-32")
-    assert metrics == "kid200_trainval" and len(lines) == 1
+    metrics, lines = notes(small, "--preset=small-32")
+    assert metrics == "kid1k_trainval" and len(lines) == 1
     assert lines[0].startswith("warning: only 2 validation images") and "all 7 training" in lines[0]
     assert notes(small)[0] == "kid10k_trainval"
-    metrics, lines = notes(small, "--preset=demo-32", "--metrics=fid50")
+    metrics, lines = notes(small, "--preset=small-32", "--metrics=fid50")
     assert metrics == "fid50" and len(lines) == 1
     assert lines[0].startswith("warning: only 2") and "kid50_trainval takes the train" in lines[0]
-    assert notes(small, "--preset=demo-32", "--metrics=fid50_full")[1] != []
-    assert notes(small, "--preset=demo-32", "--metrics=none") == ("none", [])
+    assert notes(small, "--preset=small-32", "--metrics=fid50_full")[1] != []
+    assert notes(small, "--preset=small-32", "--metrics=none") == ("none", [])
     metrics, lines = notes(none, "--preset=small-64")
     assert metrics == "kid1k_trainval" and lines[0].startswith("warning: no validation images")
-    assert notes(enough, "--preset=demo-32") == ("kid200,fid200", [])
+    assert notes(enough, "--preset=small-32") == ("kid1k,fid1k", [])
     assert "what fits them: python train.py --variant=rgb" in notes(enough)[1][0]
 
 
