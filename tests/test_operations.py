@@ -88,8 +88,8 @@ CASES = {
         use_instance_norm=False, use_pixel_norm=True, blur=False, mbstd_group_size=1),
         stage="rgb", critic=0),
     "R2": dict(changes=AT_8 | dict(r2_gamma=1.0), stage="rgb", critic=0),
-    "WGAN-GP": dict(changes=AT_8 | dict(d_loss="wgan", g_loss="wgan", r1_gamma=0.0,
-                                        wgan_lambda=10.0), stage="rgb", critic=0),
+    "WGAN-GP": dict(changes=dict(d_loss="wgan", g_loss="wgan", r1_gamma=0.0, wgan_lambda=10.0),
+                    stage="rgb", critic=0),
     "no penalty": dict(changes=AT_8 | dict(r1_gamma=0.0), stage="rgb", critic=0),
 }
 
