@@ -384,21 +384,10 @@ def make_evaluate(config, dataset, options, log):
 
     None where there is to be none; where it cannot be made, one warning says why.
     """
-    from dnnlib.download import cache_dir
     from metrics import inception
     from metrics.fakes import network_fakes
-    from metrics.features import FeatureSet, source_features
-    from metrics.metric_base import (
-        FULL,
-        SPLIT,
-        TRAIN_VAL,
-        evaluate,
-        needs_logits,
-        reals_of,
-        unavailable,
-    )
-    from metrics.sources import split_source
-    from training.dataset import read_labels, read_split
+    from metrics.metric_base import SPLIT, evaluate, needs_logits, reals_of, unavailable
+    from training.dataset import read_labels
 
     names = metric_names(config)
     if not dataset.splits.get("val"):
@@ -421,12 +410,7 @@ def make_evaluate(config, dataset, options, log):
     for reason in skipped.values():
         log.info(f"warning: {reason}")
     names = [name for name in names if name not in skipped]
-    reals = {}
-    for kind in reals_of(names):
-        split = {SPLIT: "val", FULL: "train", TRAIN_VAL: TRAIN_VAL}[kind]
-        source = split_source(dataset, split, config.resolution, read_split)
-        reals[kind] = FeatureSet(source_features(source, detector, cache_dir(), log.info))
-
+    reals = open_reals(names, dataset, config.resolution, detector, log)
     labels = read_labels(dataset.path, "train") if dataset.label_size else None
     told = set()
 
@@ -445,6 +429,20 @@ def make_evaluate(config, dataset, options, log):
         return {name: value for values in results.values() for name, value in values.items()}
 
     return run if names else None
+
+
+def open_reals(names, dataset, resolution, detector, log):
+    """Return {kind: FeatureSet} of the reals that metrics compare with during training."""
+    from dnnlib.download import cache_dir
+    from metrics.features import FeatureSet, source_features
+    from metrics.metric_base import FULL, SPLIT, TRAIN_VAL, reals_of
+    from metrics.sources import split_source
+    from training.dataset import read_split
+
+    splits = {SPLIT: "val", FULL: "train", TRAIN_VAL: TRAIN_VAL}
+    return {kind: FeatureSet(source_features(
+        split_source(dataset, splits[kind], resolution, read_split), detector, cache_dir(),
+        log.info)) for kind in reals_of(names)}
 
 
 if __name__ == "__main__":

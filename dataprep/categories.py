@@ -7,6 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from dnnlib.channels import MAX_CLASSES
+from dnnlib.class_list import is_background
 from dnnlib.util import UserError
 
 _MAX_ID = 2**53
@@ -14,7 +15,6 @@ _MAX_NAME = 100  # characters
 # difflib's ratio from which a name is a misspelling: a letter more or less, in long names also
 # another; "shirts" and "shorts" have 0.83.
 _ALIKE = 0.85
-_BACKGROUND = {"background", "bg", "void", "ignore", "ignored", "unlabeled", "unlabelled"}
 _SHOWN = 5  # names in an error
 
 
@@ -38,11 +38,6 @@ def whole(value: object, low: int, high: int) -> int | None:
         value = int(value)
     number = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
     return value if number else None
-
-
-def is_background(name: str) -> bool:
-    """Return whether a class of this name is none: background, __ignore__, void, ..."""
-    return _fold(name) in _BACKGROUND
 
 
 def read_categories(path: object, entries: object, known: tuple, own: bool) -> Categories:

@@ -20,7 +20,7 @@ _MAX_NAME = 100
 _COLOUR = re.compile(r"(.*\S)\s+(#[0-9a-fA-F]{6})")
 _CVAT = re.compile(r"([^:]+):(?:(\d{1,3}(?:,\s*\d{1,3}){2})(?::[^:]*){0,2}|:[^:]*:[^:]*)")
 _NUMBERED = re.compile(r"(\d{1,3})\s*[\s:=,;.)]\s*(\S.*)")
-_NO_CLASS = {"background", "bg", "ignore", "void", "unlabeled", "unlabelled", "none"}
+_NO_CLASS = {"background", "bg", "ignore", "ignored", "void", "unlabeled", "unlabelled", "none"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ClassList:
         return int(before[:1] == list(self.names[:1]) != [])
 
 
-def is_background(name):
+def is_background(name: str) -> bool:
     """Return whether a name is one that other programs have for what is no class."""
     return _word(name) in _NO_CLASS
 

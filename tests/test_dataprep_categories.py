@@ -4,7 +4,8 @@
 import pytest
 
 from dataprep.annotations import MODANET_CLASSES
-from dataprep.categories import check_used, is_background, read_categories, whole
+from dataprep.categories import check_used, read_categories, whole
+from dnnlib.class_list import is_background
 from dnnlib.util import UserError
 
 
