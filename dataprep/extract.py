@@ -3,13 +3,14 @@
     OUT/images/0000007.png      colours
     OUT/labels/0000007.png      palette indices: 0 background, 1..C
     OUT/classes.txt             the classes' names, one a line
-    OUT/annotations/modanet2018_instances_train.json    COCO polygons of all pictures in the folder
+    OUT/annotations/instances.json    COCO polygons of all pictures in the folder; of ModaNet's
+                                classes modanet2018_instances_train.json
     OUT/images.jsonl            file, id in the data set and split of each
     OUT/labels.json             conditioning labels, where the data set has them
     OUT/extract.json            what it was made from
 
-create_from_masks reads the first three, create_modanet the COCO file (for ModaNet's classes), and
-create_from_images images/ and labels.json.
+create_from_masks reads the first three, create_modanet the COCO file of ModaNet's classes,
+create_from_coco that of others, and create_from_images images/ and labels.json.
 """
 
 import collections
@@ -21,10 +22,9 @@ import numpy as np
 from PIL import Image
 
 from dataprep.report import open_records
-from dnnlib import channels, coco, dataset_info, pictures, util
+from dnnlib import channels, class_list, coco, dataset_info, pictures, util
 from dnnlib.util import UserError
 
-ANNOTATIONS = Path("annotations") / "modanet2018_instances_train.json"
 LISTING, STATE = "images.jsonl", "extract.json"
 _PRESENT = 127  # a stored map shows its class where it is above half
 _AHEAD = 64  # pictures under way
@@ -116,14 +116,18 @@ def _write_tables(out, info, entries):
              for entry in entries]
     util.atomic_write(out / LISTING, "".join(lines))
     if info.label_size:
-        tables = {split: dataset_info.read_labels(info.path, split) for split in info.splits}
+        tables = {split: dataset_info.read_labels(info.path, split)
+                  for split in {entry["split"] for entry in entries}}
         rows = [[entry["file"], tables[entry["split"]][entry["record"]].tolist()]
                 for entry in entries]
         util.write_json(out / "labels.json", {"labels": rows})
-    if info.classes:
-        util.atomic_write(out / "classes.txt", "".join(f"{name}\n" for name in info.classes))
-    if info.classes and not (out / ANNOTATIONS).exists():
-        coco.write_coco(out / ANNOTATIONS, info.classes, _label_maps(out, entries),
+    if not info.classes:
+        return
+    class_list.write_class_list(out, info.classes)
+    coco.rename_annotations(out, info.classes)
+    path = coco.annotations_path(out, info.classes)
+    if not path.exists():
+        coco.write_coco(path, info.classes, _label_maps(out, entries),
                         f"extracted from {info.name}")
 
 

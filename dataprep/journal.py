@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 FILE_NAME = "journal.jsonl"
-VERSION = 1  # of a photo's line: raise it when the lines of before cannot be continued
+VERSION = 2  # of a photo's line: raise it when the lines of before cannot be continued
 _CHECKPOINT = "checkpoint"
 
 

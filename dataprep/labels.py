@@ -6,6 +6,7 @@ numbers are taken as they are.
 """
 
 import collections
+import posixpath
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def read_label_file(path, names):
     Raises UserError where the file is not of this form, names a photo twice or one that is not
     there, leaves one out, or holds labels that do not go together.
     """
-    content = util.read_json(path)
+    content, known = util.read_json(path), set(names)
     entries = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise UserError(f'{path}: expected {{"labels": [["file.png", 3], ...]}}')
@@ -31,6 +32,7 @@ def read_label_file(path, names):
         if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
             raise UserError(f'{path}: expected pairs such as ["file.png", 3], found '
                             f"{util.one_line(entry)[:80]}")
+    entries = [(_own_name(name, known), label) for name, label in entries]
     labels = dict(entries)
     if len(labels) < len(entries):
         counts = collections.Counter(name for name, _ in entries)
@@ -38,6 +40,18 @@ def read_label_file(path, names):
         raise UserError(f"{path}: {_names(twice)} more than once")
     _check_names(path, labels, names)
     return _table(path, {name: labels[name] for name in names})
+
+
+def _own_name(name, known):
+    """A name as it is among `known` photos: other programs write ./a.png and sub\\a.png."""
+    own = posixpath.normpath(name.replace("\\", "/"))
+    return own if name not in known and own in known else name
+
+
+def missing_classes(table):
+    """The classes that no image has, where labels [n, label_size] are one-hot; else none."""
+    one_hot = ((table == 0) | (table == 1)).all() and (table.sum(axis=1) == 1).all()
+    return np.flatnonzero(~table.any(axis=0)).tolist() if one_hot else []
 
 
 def _check_names(path, labels, names):

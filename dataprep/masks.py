@@ -1,13 +1,15 @@
-"""Other labelled sets: a folder of photos with index-mask PNGs and a list of class names.
+"""Other labelled sets: a folder of photos with PNG masks and a list of class names.
 
-A mask is a PNG whose pixels are numbers: 0 the background, 1..C the classes, in a palette or in
-grey. The value 255 marks pixels to ignore in many sets; it counts as background where C < 255.
+A mask's pixels are numbers, 0 the background, 1..C the classes, in a palette or in grey; or they
+are colours that the list of classes gives (see dnnlib.class_list). One number, 255 where no other
+is given, marks pixels to ignore, as in many sets: it counts as background.
 """
 
 import collections
 import hashlib
 import io
 import json
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +19,56 @@ from PIL import Image
 
 from dataprep import sources
 from dataprep.photos import PhotoError, reduction
-from dnnlib.channels import MAX_CLASSES
+from dnnlib.coco import MODANET_FILE, OWN_FILE
 from dnnlib.util import UserError
 
-IGNORE = 255
-CLASS_FILES = ("classes.txt", "classes.json")
-# Where photos and masks lie below --source; extract writes the first pair.
-_FOLDERS = (("images", "labels"), ("images", "masks"))
-_MAX_NAME = 100
-_GREY, _PALETTE = 0, 3  # colour types of PNG files
+IGNORE = WHITE = 255
+# Where photos and masks are below --source: as extract and generate write them, as others do.
+_FOLDERS = (("images", "labels"), ("images", "masks"), ("JPEGImages", "SegmentationClass"))
+# The last ones: what generate wrote before it wrote classes.txt.
+_CLASS_FILES = ("classes.txt", "classes.json", "labelmap.txt", OWN_FILE, MODANET_FILE)
+_SUFFIX = re.compile(r"(.+)[_.-](?:masks?|labels?|segs?|segm|segmentation|gt)", re.IGNORECASE)
+_GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6  # colour types of PNG files
 _HEAD = 26  # bytes up to and with the colour type
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What the pixels of a set's masks mean.
+
+    ignore: number that counts as background; white: 255 is class 1; colours: ((0xrrggbb, label),
+    ...) where the masks' colours count; numbers_in: kinds of Pixels of which numbers count.
+    """
+
+    num_classes: int
+    ignore: int | None = IGNORE
+    white: bool = False
+    colours: tuple = ()
+    numbers_in: frozenset = frozenset({"grey", "palette"})
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The pixels of a mask. kind "grey" or "palette": values [h, w] are numbers; "rgb": 0xrrggbb.
+    palette: colours 0xrrggbb of the numbers."""
+
+    kind: str
+    values: np.ndarray
+    palette: tuple = ()
+
+    def colour(self, value):
+        """Return the colour 0xrrggbb of a value; None where the palette has none."""
+        if self.kind == "palette":
+            return self.palette[value] if value < len(self.palette) else None
+        return value * 0x010101 if self.kind == "grey" else value
+
+    def counts(self):
+        """Return {value: pixels}, by runs: masks have few of them, and many pixels."""
+        flat = self.values.ravel()
+        starts = np.flatnonzero(np.diff(flat, prepend=~flat[:1]))
+        values, inverse = np.unique(flat[starts], return_inverse=True)
+        pixels = np.bincount(inverse, np.diff(starts, append=len(flat)))
+        return dict(zip(values.tolist(), pixels.astype(int).tolist()))
 
 
 @dataclass(frozen=True)
@@ -35,80 +77,98 @@ class Mask:
 
     source: sources.PhotoFolder
     key: str
-    num_classes: int
+    coding: Coding
 
     def label_map(self, size):
-        """Label map uint8 [h, w] of a photo of `size` = (w, h).
+        """Return the label map uint8 [h, w] of a photo of `size` = (w, h).
 
-        Raises PhotoError where the file is unreadable, no index mask, of another size, holds
-        numbers above num_classes, or shows no class at all.
+        Raises PhotoError where the file is unreadable, of another size, or shows no class at all,
+        where numbers are above num_classes or colours are not in the list.
         """
-        labels = _read_indices(self.source.read(self.key), size)
-        ignored = self.num_classes < IGNORE and labels == IGNORE
-        labels = np.where(ignored, np.uint8(0), labels)
-        largest = int(labels.max())
-        if largest > self.num_classes:
-            raise PhotoError(f"mask has the value {largest}, above the number of classes "
-                                     f"({self.num_classes})")
-        if not largest:
-            hint = f" (value {IGNORE} counts as background)" if np.any(ignored) else ""
+        pixels = read_pixels(self.source.read(self.key), size)
+        counts = pixels.counts()
+        labels = {value: label_of(self.coding, pixels, value) for value in counts}
+        if not any(labels.values()):
+            hint = f" (value {self.coding.ignore} counts as background)" \
+                if pixels.kind != "rgb" and self.coding.ignore in counts else ""
             raise PhotoError(f"mask shows background only{hint}")
-        return labels
+        table = np.zeros(max(labels) + 1, np.uint8)
+        table[list(labels)] = list(labels.values())
+        return table[pixels.values]
 
 
-def _read_indices(data, size):
-    """Bytes of an index-mask PNG -> its numbers, uint8 [h, w]. Raises PhotoError."""
-    if len(data) < _HEAD or data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
-        raise PhotoError("mask is not a PNG file")
-    width, height, depth, kind = struct.unpack(">IIBB", data[16:_HEAD])
-    if kind not in (_GREY, _PALETTE):
-        raise PhotoError("mask has colours; expected numbers in a palette or grey")
-    if depth > 8:
-        raise PhotoError("mask has 16 bits a pixel; expected 8")
+def label_of(coding, pixels, value):
+    """Return the label of a value of `pixels`. Raises PhotoError where it has none."""
+    if pixels.kind not in coding.numbers_in:
+        colour = pixels.colour(value)
+        label = dict(coding.colours).get(colour)
+        if label is None and pixels.kind == "palette" and value == coding.ignore:
+            return 0
+        if label is None:
+            where = "list of classes" if coding.colours else "list of classes, which has no colours"
+            shown = f"colour #{colour:06x}" if colour is not None else f"number {value} uncoloured,"
+            raise PhotoError(f"mask has the {shown} that is not in the {where}")
+        return label
+    number = value & 0xff if pixels.kind == "rgb" else value
+    if pixels.kind == "rgb" and pixels.colour(value) != number * 0x010101:
+        raise PhotoError(f"mask has the colour #{value:06x}, other masks have numbers")
+    if number == coding.ignore:
+        return 0
+    if coding.white and number == WHITE:
+        return 1
+    if number > coding.num_classes:
+        raise PhotoError(f"mask has the value {number}, above the number of classes "
+                         f"({coding.num_classes})")
+    return number
+
+
+def read_pixels(data, size=None):
+    """Return the Pixels of a PNG's bytes, reduced as the photo of `size` = (w, h) is.
+
+    Raises PhotoError where it is damaged, too large, or no mask; and where it is of another size.
+    """
+    width, height, depth, kind = _read_header(data)
     factor = reduction((width, height))  # as the photo's
-    if (-(-width // factor), -(-height // factor)) != tuple(size):
+    if size is not None and (-(-width // factor), -(-height // factor)) != tuple(size):
         raise PhotoError(f"photo is {size[0]}x{size[1]}, its mask {width}x{height}")
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.load()
-            values = np.asarray(image).astype(np.uint8)[::factor, ::factor]
+            values = np.asarray(image)[::factor, ::factor]
+            palette = image.getpalette() if kind == _PALETTE else []
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:  # its checksums, which
             image.verify()  # loading does not look at: what is lacking would be background
     except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
         raise PhotoError(f"mask is damaged ({type(error).__name__})") from None
-    # Pillow stretches grey of 2 and 4 bits to the whole range, but not palette indices.
-    return values // (255 // (2**depth - 1)) if kind == _GREY and depth in (2, 4) else values
+    if kind == _PALETTE:
+        return Pixels("palette", values, tuple(_pack(np.reshape(palette, (-1, 3))).tolist()))
+    if kind in (_GREY_ALPHA, _RGBA) and values[..., -1].min() < 255:
+        raise PhotoError("mask has transparent pixels")
+    if kind in (_RGB, _RGBA):
+        return Pixels("rgb", _pack(values[..., :3]))
+    if kind == _GREY_ALPHA:
+        values = values[..., 0]
+    if depth in (1, 2, 4):  # Pillow stretches 2 and 4 bits to the whole range; 1 bit becomes bool
+        values = values.astype(np.uint8) // (255 // (2**depth - 1) if depth > 1 else 1)
+    return Pixels("grey", values)
 
 
-def read_classes(path):
-    """Class names in the order of their numbers from 1: a JSON list, or a text file, one a line.
+def _read_header(data):
+    """Return (width, height, bits, colour type) of a PNG's bytes. Raises PhotoError."""
+    if data[:2] == b"\xff\xd8":
+        raise PhotoError("mask is a JPEG, whose compression changes numbers; save masks as PNG")
+    if len(data) < _HEAD or data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
+        raise PhotoError("mask is not a PNG file")
+    width, height, depth, kind = struct.unpack(">IIBB", data[16:_HEAD])
+    if depth > 8 and kind != _GREY:
+        raise PhotoError("mask has 16 bits a colour; expected 8")
+    return width, height, depth, kind
 
-    Raises UserError where there are none or over 255, one is empty, too long, not printable, or
-    given twice.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-        names = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; write the class names into it, one a line") \
-            from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: neither text nor a JSON list ({type(error).__name__})") from None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path}: expected a list of names")
-    names = [name.strip() for name in names]
-    while names and not names[-1]:
-        names.pop()
-    if not 1 <= len(names) <= MAX_CLASSES:
-        raise UserError(f"{path}: {len(names)} classes; expected 1 to {MAX_CLASSES}")
-    for number, name in enumerate(names, 1):
-        if not name or not name.isprintable() or len(name) > _MAX_NAME:
-            raise UserError(f"{path}: class {number} has no usable name; expected 1 to {_MAX_NAME} "
-                            "printable characters")
-    twice = [name for name, count in collections.Counter(names).items() if count > 1]
-    if twice:
-        raise UserError(f"{path}: the class {twice[0]!r} is given twice")
-    return tuple(names)
+
+def _pack(colours):
+    """Return colours [..., 3] as 0xrrggbb, uint32 [...]."""
+    red, green, blue = np.moveaxis(np.asarray(colours, np.uint32), -1, 0)
+    return red << 16 | green << 8 | blue
 
 
 def find_folders(source, images, masks, classes):
@@ -121,7 +181,7 @@ def find_folders(source, images, masks, classes):
         raise UserError(f"{root}: no such folder")
     pairs = [(root / a, root / b) for a, b in _FOLDERS] if root is not None else []
     there = next((pair for pair in pairs if all(folder.is_dir() for folder in pair)), (root, root))
-    lists = [root / name for name in CLASS_FILES] if root is not None else []
+    lists = [root / name for name in _CLASS_FILES] if root is not None else []
     listed = next((path for path in lists if path.is_file()), lists[0] if lists else None)
     found = [Path(given) if given is not None else default
              for given, default in zip((images, masks, classes), (*there, listed))]
@@ -132,24 +192,29 @@ def find_folders(source, images, masks, classes):
 
 
 def match(images, masks):
-    """Photos and masks of one stem, the path below their folder without the suffix.
+    """Return ({photo's name: mask's name}, skipped [{"id", "reason"}]).
 
-    Returns ({photo's name: mask's name}, skipped [{"id", "reason"}]). Where both lie in one folder,
-    its PNG files are the masks. Raises UserError where a folder is missing.
+    A mask has its photo's path without the suffix; behind it there may be an ending such as _mask,
+    _label or _seg, if no mask is called like the photo. Where both are in one folder, the masks are
+    its PNG files with such an ending, else all of its PNG files. Raises UserError where a folder is
+    missing.
     """
-    mask_names = [name for name in sources.list_images(masks) if name.lower().endswith(".png")]
-    photo_names = sources.list_images(images)
+    photo_names, mask_names = sources.list_images(images), sources.list_images(masks)
     if Path(images).resolve() == Path(masks).resolve():
+        mask_names = _masks_among(photo_names)
         photo_names = [name for name in photo_names if name not in set(mask_names)]
     photos_of, masks_of = _by_stem(photo_names), _by_stem(mask_names)
-    pairs, skipped = {}, []
+    skipped = _set_aside(masks_of, Path(masks).name)
+    masks_of = _without_endings(masks_of, photos_of)
+    pairs = {}
     for stem in sorted(photos_of.keys() | masks_of.keys()):
         names, others = photos_of.get(stem, []), masks_of.get(stem, [])
         if len(names) == len(others) == 1:
             pairs[names[0]] = others[0]
             continue
         reason = ("photo has no mask" if not others else "mask has no photo" if not names else
-                  "several photos of one stem" if len(names) > 1 else "several masks of one stem")
+                  "several photos of one stem" if len(names) > 1 else
+                  f"several masks of one stem ({', '.join(others)})")
         skipped += [{"id": name, "reason": reason} for name in names or others]
     return pairs, skipped
 
@@ -160,6 +225,41 @@ def _by_stem(names):
     for name in names:
         stems[name.rpartition(".")[0]].append(name)
     return stems
+
+
+def _is_png(name):
+    return name.lower().endswith(".png")
+
+
+def _masks_among(names):
+    """Return the masks in a folder that has the photos too."""
+    stems = _by_stem(names)
+    with_ending = [name for stem in stems for name in stems[stem]
+                   if (ending := _SUFFIX.fullmatch(stem)) and ending[1] in stems]
+    pngs = [name for name in names if _is_png(name)]
+    return [name for name in with_ending if _is_png(name)] or pngs or with_ending
+
+
+def _set_aside(masks_of, folder):
+    """Take out of {stem: names} what is no PNG beside a PNG; return it, [{"id", "reason"}]."""
+    skipped = []
+    for stem, names in masks_of.items():
+        pngs = list(filter(_is_png, names))
+        if pngs:
+            skipped += [{"id": f"{folder}/{name}", "reason": "no PNG, beside a mask that is one"}
+                        for name in names if name not in pngs]
+            masks_of[stem] = pngs
+    return skipped
+
+
+def _without_endings(masks_of, photos_of):
+    """Return {stem: names} of masks by the stems of their photos, where there are such photos."""
+    result = collections.defaultdict(list)
+    for stem, names in masks_of.items():
+        ending = None if stem in photos_of else _SUFFIX.fullmatch(stem)
+        moved = ending and ending[1] in photos_of and ending[1] not in masks_of
+        result[ending[1] if moved else stem] += names
+    return result
 
 
 def listing_digest(images, masks, pairs):

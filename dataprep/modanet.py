@@ -1,4 +1,5 @@
-"""ModaNet's raw data: what can be fetched is fetched, for the rest it says what to do."""
+"""ModaNet's raw data: what can be fetched is fetched, for the rest it says what to do; and where
+the files of other sets in COCO's form are."""
 
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ PUBLISHED = {TRAIN_JSON: {"size": 105_924_292, "md5": "96478657d20e322e9d3282c6d
 _PHOTOS_URL = "http://vision.is.tohoku.ac.jp/chictopia2/photos.lmdb.tar"
 _PHOTOS_MD5 = "a404789687fc3906d7d843942c802f53"
 _LFS_POINTER = b"version https://git-lfs"
+_SHOWN = 5  # names in an error
 _PHOTO_PLACES = ("images", "photos.lmdb", "images.zip", "photos.zip")
 
 
@@ -42,6 +44,30 @@ def find_raw(source, annotations, images, say, name=TRAIN_JSON):
     if problems:
         raise UserError(". ".join(problems))
     return path, photos
+
+
+def find_coco(source: str | None, annotations: str | None, images: str | None) -> tuple:
+    """Return (annotations' path, photos' path) of a COCO set: those given, else below `source`: the
+    only JSON file in annotations/, or else beside it; images/, a zip or lmdb, or `source` itself.
+
+    Raises:
+        UserError: there is none, or more than one JSON file.
+    """
+    if source is None and None in (annotations, images):
+        raise UserError("give --annotations and --images, or --source for a folder that holds both")
+    root = Path(source) if source is not None else None
+    if root is not None and not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    if images is None:
+        images = next((root / name for name in _PHOTO_PLACES if (root / name).exists()), root)
+    if annotations is not None:
+        return Path(annotations), images
+    there = sorted(root.glob("annotations/*.json")) or sorted(root.glob("*.json"))
+    if len(there) == 1:
+        return there[0], images
+    found = ", ".join(path.name for path in there[:_SHOWN]) + ", ..." * (len(there) > _SHOWN)
+    raise UserError(f"{root}: {f'several JSON files ({found})' if there else 'no JSON file'} there "
+                    "or in annotations/; name the COCO file with --annotations")
 
 
 def _provide(path, is_default_name, source, say):

@@ -12,12 +12,12 @@ import numpy as np
 from dataprep import report, statistics
 from dataprep.writer import SKIPPED
 from dnnlib import channels, dataset_info, pictures, util
-from dnnlib.html import Page
+from dnnlib.html import WIDTH, Encoded, Page
 
 FILE_NAME = "report.html"
 _SHOWN_CLASSES = 40  # of the co-occurrence table; its size is the square
 _SHOWN_PHOTOS, _SHOWN_SIZES = 200, 12  # left out; sizes in the table
-_SHEET, _COLUMNS, _SHEET_SIDE = 24, 4, 128  # photos of the contact sheet and their largest side
+_SHEET, _SHEET_SIDE = 24, 128  # photos of the contact sheet and their largest side
 _ASPECTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.95, 1.05, 1.25, 1.5, 2.0, 2.5)
 _SIDES = (32, 64, 128, 256, 512, 768, 1024, 1536, 2048, 4096)
 
@@ -70,11 +70,11 @@ def _add_sheet(page, info):
         page.text("none")
         return
     side = min(info.resolution, _SHEET_SIDE)
-    columns = _COLUMNS if info.classes else 2 * _COLUMNS
+    panels = 3 if info.classes else 1
+    columns = WIDTH // (panels * max(side, pictures.SMALLEST) + pictures.GAP)
     sheet = report.image_sheet(info.path, split, _SHEET, columns, side, seed=0)
-    sheet = pictures.enlarge(sheet, max(_SHEET_SIDE // 2 // side, 1))
-    page.picture(sheet, f"{min(_SHEET, info.splits[split])} of {info.splits[split]} images of "
-                 f"split {split}, chosen at random, at {side}x{side}", kind="JPEG")
+    page.picture(Encoded.of(sheet), f"{min(_SHEET, info.splits[split])} of {info.splits[split]} "
+                 f"images of split {split}, chosen at random, at {side}x{side}")
     colours = channels.palette(len(info.classes))[1:].tolist()
     if info.classes:
         page.legend(dict(zip(info.classes, colours)))

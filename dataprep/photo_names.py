@@ -1,10 +1,33 @@
 """Which file is the photo of an id."""
 
+import collections
 import re
+import unicodedata
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+# Also of files that are found without their very name: whether they can be read is seen later.
+_PICTURES = (*IMAGE_SUFFIXES, "", ".jfif", ".gif", ".tif", ".tiff", ".heic", ".avif")
 MAX_BYTES = 2**28  # the largest picture that is decoded, uncompressed, and a little
+MISSING = "photo is missing"
+SEVERAL = "several files have the id as name"
+NUMBER_DIFFERS = "the number in file_name is not the id: file_name decides"
+_AMBIGUOUS = "photo is ambiguous: several files have its name"
+_OTHER_NUMBER = MISSING + " (file_name is not there, and its number is not the id)"
+
+
+class Found(NamedTuple):
+    """The file of an image entry: its key in the source, or None and the reason.
+
+    remarks: ((kind, instance), ...), what the user is to know of how it was found. exact: it was
+    found by its very name.
+    """
+
+    key: object
+    reason: str | None = None
+    remarks: tuple = ()
+    exact: bool = False
 
 
 def leads_out(name):
@@ -13,41 +36,145 @@ def leads_out(name):
     return ".." in parts or not parts[0] or bool(re.match("[A-Za-z]:", name))
 
 
-class NameIndex:
-    """Files by photo id.
+def name_number(file_name: str) -> int | None:
+    """Return the number that a file's name is, without its folder and suffix; None if it is none.
+    """
+    stem = PurePosixPath(file_name.replace("\\", "/")).stem
+    return int(stem) if re.fullmatch("[0-9]{1,16}", stem) else None
 
-    A name that is a number is an id, whatever zeros stand before it, whatever its folder: such a
-    file belongs to this id alone. Only where the files have other names does the annotations' own
-    `file_name` count, by its last part. Of several files of one id `%07d.jpg` comes first, then the
-    one that lies less deep, then the order of names.
+
+class NameIndex:
+    """Files by the `file_name` and the id of image entries.
+
+    `file_name` decides if there is such a file: the one whose path agrees with it in most parts
+    from the end, with Unicode's forms taken for one (NFC). Without one, the file whose name differs
+    in case or suffix only; then the one whose name is the id, whatever zeros are before it, unless
+    `file_name` is another number. Where two files have the same claim, none is taken; of several of
+    an id `%07d.jpg` comes first, then the one that is less deep, then the order of names. A file in
+    another folder is never taken if there is a folder of the name in `file_name`.
     """
 
     def __init__(self, names):
-        self._by_id, self._by_name = {}, {}
+        tables = [collections.defaultdict(list) for _ in range(3)]
+        self._by_name, self._by_stem, self._by_id = tables
+        self._folders = set()
         for name in sorted(names, key=_preference):
-            path = PurePosixPath(name)
-            if path.name.startswith(".") or path.suffix.lower() not in (*IMAGE_SUFFIXES, ""):
+            parts = _parts(name)
+            if not parts or parts[-1].startswith("."):
                 continue
-            image_id = _as_id(path.stem)
-            if image_id is None:
-                self._by_name.setdefault(path.name, name)
-            else:
-                self._by_id.setdefault(image_id, name)
+            keys = [parts[-1], None, None]
+            if PurePosixPath(parts[-1]).suffix.lower() in _PICTURES:
+                keys[1:] = _folded(parts)[-1], name_number(parts[-1])
+            for table, key in zip(tables, keys):
+                # Names that lead out come last in order: they count if nothing else is there.
+                if key is not None and not (leads_out(name) and key in table):
+                    table[key].append(name)
+            self._folders.update(parts[-2:-1])
 
-    def find(self, image_id, file_name):
-        """Name of the photo of this id, or None."""
-        if image_id in self._by_id:
-            return self._by_id[image_id]
-        return self._by_name.get(PurePosixPath(file_name.replace("\\", "/")).name)
+    def find(self, image_id: int, file_name: str) -> Found:
+        """Return the file of an image entry, or why there is none."""
+        wanted = _parts(file_name)
+        number = name_number(file_name)
+        found = None
+        if wanted:
+            found = self._choose(wanted, self._by_name.get(wanted[-1], ()), _same)
+        if wanted and found is None and number != image_id:
+            found = self._choose(wanted, self._by_stem.get(_folded(wanted)[-1], ()), _folded)
+        if found is None and number not in (None, image_id):
+            return Found(None, _OTHER_NUMBER)
+        if found is None:
+            found = self._by_number(image_id, wanted)
+        if found.key is None:
+            return found
+        return found._replace(remarks=(*found.remarks, *self._doubts(image_id, wanted, found.key)))
+
+    def _choose(self, wanted, names, form):
+        """The Found of the name that agrees best; None if there is none."""
+        names = [name for name in names if not self._is_elsewhere(wanted, name)]
+        if not names:
+            return None
+        parts = {name: _parts(name) for name in names}
+        agreeing = {name: _agreement(form(wanted), form(parts[name])) for name in names}
+        most = max(agreeing.values())
+        best = [name for name in names if agreeing[name] == most]
+        whole = [name for name in best if len(parts[name]) == most]
+        best = whole if len(whole) == 1 else best
+        if len(best) > 1:
+            return Found(None, _AMBIGUOUS)
+        remarks = []
+        if parts[best[0]][-1] != wanted[-1]:
+            kind = "case" if _lower(parts[best[0]][-1]) == _lower(wanted[-1]) else "suffix"
+            remarks.append((f"the file differs from file_name in {kind}",
+                            f"{wanted[-1]}: {best[0]} is taken"))
+        sure = most == min(len(wanted), len(parts[best[0]]))
+        if not sure:
+            remarks.append(("the folder in file_name is not there, the rest of the name is",
+                            f"{'/'.join(wanted)}: {best[0]} is taken"))
+        return Found(best[0], None, tuple(remarks), sure and form is _same)
+
+    def _is_elsewhere(self, wanted, name):
+        """Whether `name` is outside the folder of `wanted`, and there is such a folder."""
+        folder = wanted[-2:-1]
+        return bool(folder) and folder[0] in self._folders and _parts(name)[-2:-1] != folder
+
+    def _by_number(self, image_id, wanted):
+        """The Found of the file whose name is the id."""
+        names = [name for name in self._by_id.get(image_id, ())
+                 if not self._is_elsewhere(wanted, name)]
+        if not names:
+            return Found(None, MISSING)
+        remarks = []
+        if wanted and name_number(wanted[-1]) is None:
+            remarks.append(("file_name is not there, the id is taken",
+                            f"{wanted[-1]}, id {image_id}: {names[0]}"))
+        elif wanted and PurePosixPath(wanted[-1]).suffix != PurePosixPath(names[0]).suffix:
+            remarks.append(("the file differs from file_name in suffix",
+                            f"{wanted[-1]}: {names[0]} is taken"))
+        return Found(names[0], None, tuple(remarks))
+
+    def _doubts(self, image_id, wanted, taken):
+        """Yield where the number in a name and the id do not agree, or fit several files."""
+        names = self._by_id.get(image_id, [])
+        number = name_number(wanted[-1]) if wanted else None
+        if number not in (None, image_id):
+            other = f" would take {names[0]}" if names else ""
+            yield NUMBER_DIFFERS, f"file_name says {wanted[-1]}, id {image_id}{other}"
+        elif len(names) > 1 and taken in names and len(wanted) < 2:
+            others = ", ".join(name for name in names if name != taken)
+            yield SEVERAL, f"id {image_id}: {taken}, not {others}"
 
 
-def _as_id(stem):
-    """The number that a name is, or None."""
-    return int(stem) if re.fullmatch("[0-9]{1,16}", stem) else None
+def _parts(name):
+    """The parts of a path with slashes of either kind, behind the last `..`."""
+    parts = re.split(r"[/\\]", unicodedata.normalize("NFC", name))
+    while ".." in parts:
+        parts = parts[parts.index("..") + 1:]
+    return [part for part in parts if part not in ("", ".")]
+
+
+def _same(parts):
+    return parts
+
+
+def _folded(parts):
+    """Parts of a path without case and suffix."""
+    return [_lower(part) for part in (*parts[:-1], PurePosixPath(parts[-1]).stem)]
+
+
+def _lower(text):
+    """Text without case; some letters have another Unicode form without it."""
+    return unicodedata.normalize("NFC", text.casefold())
+
+
+def _agreement(first, second):
+    """In how many parts two paths agree, from their ends."""
+    pairs = zip(reversed(first), reversed(second))
+    return next((count for count, (a, b) in enumerate(pairs) if a != b),
+                min(len(first), len(second)))
 
 
 def _preference(name):
     path = PurePosixPath(name)
-    image_id = _as_id(path.stem)
+    image_id = name_number(path.name)
     canonical = image_id is not None and path.name == f"{image_id:07d}.jpg"
     return leads_out(name), not canonical, len(path.parts), name

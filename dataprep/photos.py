@@ -1,18 +1,21 @@
 """Bytes of image files -> upright RGB pictures, or the reason against it."""
 
 import contextlib
+import functools
 import io
 import struct
 import warnings
 
 import numpy as np
-from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageCms, TiffTags, UnidentifiedImageError
 
 from dnnlib.util import one_line
 
 # What photos come in. Pillow knows many more formats; one of them runs another program.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+_IN_ONE_PIECE = ("WEBP", "AVIF")  # decoded to 16 bytes a pixel
 _MAX_PIXELS = 2**26  # 6000 x 9000 and a little
+_MAX_DECODED = 4 * _MAX_PIXELS  # bytes
 _MAX_SIDE = 65_536
 _FULL_SIZE = _MAX_PIXELS // 4  # up to here a photo is used as it is, above at half its sides
 _BAND = 512  # rows of a large photo that are converted at a time
@@ -23,10 +26,29 @@ _UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
             8: Image.Transpose.ROTATE_90}
 _END_OF_IMAGE = b"\xff\xd9"
 _NO_DIFFERENCE = {"L": (0, 0), "RGB": ((0, 0),) * 3, "CMYK": ((0, 0),) * 4}  # by mode
+_TIFF_DEPTHS = (1, 2, 4, 8, 16)  # bits
+_SRGB = ImageCms.createProfile("sRGB")
+_LIKE_SRGB = 4  # of 255: so far the profiles that are called sRGB are apart
+# What Pillow raises for damaged files, besides errors of its own.
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, ArithmeticError, LookupError,
+           TypeError, AttributeError, RuntimeError)
 
 
 class PhotoError(Exception):
     """One photo that cannot be used; its message is the reason."""
+
+
+def is_picture(path):
+    """Whether the content of a file is in one of FORMATS, whatever its name; it may be damaged."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Image.open(path, formats=FORMATS).close()
+    except UnidentifiedImageError:
+        return False
+    except (Image.DecompressionBombError, *_DAMAGE):
+        return True  # its reason comes with decode_photo
+    return True
 
 
 def probe(data):
@@ -36,12 +58,13 @@ def probe(data):
     picture can come of it; a damaged body is not noticed.
     """
     with _opened(data) as image:
-        size = image.size
-        return size[::-1] if _orientation(image) in (5, 6, 7, 8) else size
+        turned = image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8)
+        return image.size[::-1] if turned else image.size  # Pillow turns TIFFs itself
 
 
 def decode_photo(data):
-    """Bytes of an image file -> PIL RGB image, upright as its EXIF data says, alpha on white.
+    """Bytes of an image file -> PIL RGB image, upright as its EXIF data says, alpha on white, in
+    sRGB where a colour profile is embedded (one that is broken or not for its mode is ignored).
 
     Photos of more than 2^24 pixels are reduced to half their sides, so that memory stays bounded.
     Raises PhotoError saying why it cannot be used; a JPEG that ends early is refused also where an
@@ -55,9 +78,9 @@ def decode_photo(data):
         if image.format in ("JPEG", "MPO"):
             _check_whole(data, image)
         if image.format == "PNG":  # whose checksums loading does not look at
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as other:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as other:
                 other.verify()
-        picture = _small_rgb(image, factor) if image.size == size else _to_rgb(image)
+        picture = _small_rgb(image, factor if image.size == size else 1)
         orientation = _UPRIGHT.get(_orientation(image))
         return picture if orientation is None else picture.transpose(orientation)
 
@@ -77,12 +100,12 @@ def _opened(data):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of oddities that it copes with
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_kind(image)
                 yield image
     except Image.DecompressionBombError:
         raise PhotoError("image is too large") from None
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowError) as error:
+    except _DAMAGE as error:
         reason = one_line(error)[:120]
         if isinstance(error, UnidentifiedImageError):
             reason = "no known format"  # Pillow's own text has the address of our buffer in it
@@ -91,11 +114,34 @@ def _opened(data):
 
 def _check_kind(image):
     """Raise PhotoError for what is too large and what is no photo, before anything is decoded."""
-    if reduction(image.size) > 1 and image.format == "WEBP":  # 16 bytes a pixel, in one piece
-        raise PhotoError(f"WebP image of {image.width}x{image.height} pixels is too large")
+    if reduction(image.size) > 1 and image.format in _IN_ONE_PIECE:
+        name = {"WEBP": "WebP"}.get(image.format, image.format)
+        raise PhotoError(f"{name} image of {image.width}x{image.height} pixels is too large")
+    if image.format == "TIFF":
+        _check_tiff(image)
     # Phones store several pictures in one JPEG (MPO), of which the first is the photo.
-    if image.format != "MPO" and getattr(image, "is_animated", False):
+    elif image.format != "MPO" and getattr(image, "is_animated", False):
         raise PhotoError("animation, not a photo")
+    if image.mode == "F":
+        raise PhotoError("picture of floating-point numbers; expected whole ones of 8 or 16 bits")
+
+
+def _check_tiff(image):
+    """Raise PhotoError for a TIFF that is no single photo, or would be decoded wrongly or by too
+    much memory."""
+    tags = {TiffTags.lookup(tag).name: value for tag, value in image.tag_v2.items()}
+    depths = tags.get("BitsPerSample", (1,))
+    if image.is_animated:
+        raise PhotoError("TIFF of several pages; save the photo as a file of its own")
+    if tags.get("NewSubfileType", 0) & 1:  # a raw file of a camera begins with it
+        raise PhotoError("TIFF that begins with a preview; save the photo itself as JPEG or TIFF")
+    if not set(depths) <= set(_TIFF_DEPTHS) or image.mode == "I":
+        raise PhotoError(f"TIFF of {max(depths)} bits; expected 8 or 16")
+    if max(depths) > 8 and tags.get("PhotometricInterpretation") == 0:
+        raise PhotoError("TIFF of 16 bits in which 0 is white; expected 0 to be black")
+    at_once = max(image.width * image.height, tags.get("TileWidth", 0) * tags.get("TileLength", 0))
+    if at_once * max(depths) * tags.get("SamplesPerPixel", 1) > 8 * _MAX_DECODED:
+        raise PhotoError(f"TIFF image of {image.width}x{image.height} pixels is too large")
 
 
 def _orientation(image):
@@ -116,7 +162,7 @@ def _check_whole(data, image):
     if not image.info.get("progressive") and not np.isin(last, (127, 128)).all():
         return
     longer = data[:end] + bytes(range(1, 255)) * 8 + data[end:]
-    with Image.open(io.BytesIO(longer), formats=_FORMATS) as other:
+    with Image.open(io.BytesIO(longer), formats=FORMATS) as other:
         other.draft(None, image.size)
         other.load()
         if ImageChops.difference(image, other).getextrema() != _NO_DIFFERENCE[image.mode]:
@@ -138,24 +184,59 @@ def _scan_start(data):
 
 def _small_rgb(image, factor):
     """Loaded image -> RGB, sides divided by `factor`; in bands, as conversions take copies."""
+    # Pillow takes all CMYK in JPEGs for inverted; only Adobe's are.
+    negative = (image.mode == "CMYK" and image.format in ("JPEG", "MPO")
+                and "adobe" not in image.info)
+    profile = image.info.get("icc_profile")
     if factor == 1:
-        return _to_rgb(image)
+        return _to_rgb(image, negative, profile)
     width, height = image.size
     result = Image.new("RGB", (-(-width // factor), -(-height // factor)))
     for top in range(0, height, _BAND):
         band = image.crop((0, top, width, min(top + _BAND, height)))
-        result.paste(_to_rgb(band).reduce(factor), (0, top // factor))
+        result.paste(_to_rgb(band, negative, profile).reduce(factor), (0, top // factor))
     return result
 
 
-def _to_rgb(image):
-    """Any mode -> RGB; what is transparent becomes white, like the padding."""
-    if image.mode == "CMYK" and "adobe" not in image.info:
-        image = ImageChops.invert(image)  # Pillow takes all for inverted; only Adobe's are
-    if image.mode.startswith("I;16"):  # Pillow's conversion would clip 16 bits to 8: all white
+def _to_rgb(image, negative, profile):
+    """Any mode -> RGB; what is transparent becomes white, like the padding.
+
+    negative: of CMYK, whether it is inverted; profile: bytes of an ICC profile, or None.
+    """
+    if negative:
+        image = ImageChops.invert(image)
+    if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits to 8: all white
         image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return _to_srgb(image, profile)
     image = image.convert("RGBA")
+    colours = _to_srgb(image.convert("RGB"), profile)
+    colours.putalpha(image.getchannel("A"))
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image).convert("RGB")
+    return Image.alpha_composite(white, colours).convert("RGB")
+
+
+def _to_srgb(image, profile):
+    """An opaque picture in the colours of an ICC profile (bytes; None: sRGB) -> RGB in sRGB."""
+    mode = image.mode if image.mode in ("L", "CMYK") else "RGB"
+    transform = _transform(profile, mode) if profile else None
+    if transform is None:
+        return image.convert("RGB")
+    return ImageCms.applyTransform(image.convert(mode), transform)
+
+
+@functools.lru_cache(maxsize=16)
+def _transform(profile, mode):
+    """Transform of L, RGB or CMYK pictures to sRGB; None where the profile is sRGB itself, broken
+    or for another mode."""
+    try:
+        transform = ImageCms.buildTransform(ImageCms.ImageCmsProfile(io.BytesIO(profile)), _SRGB,
+                                            mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None
+    if mode == "CMYK":
+        return transform
+    grid = np.indices((16,) * len(mode), np.uint8).reshape(len(mode), 1, -1).transpose(1, 2, 0) * 17
+    colours = Image.fromarray(np.ascontiguousarray(grid[..., 0] if mode == "L" else grid))
+    moved = np.asarray(ImageCms.applyTransform(colours, transform)).astype(int)
+    return transform if np.abs(moved - grid).max() > _LIKE_SRGB else None

@@ -78,7 +78,7 @@ def contact_sheet(directory, split, num, columns, resolution, seed):
 
 
 def image_sheet(directory, split, num, columns, resolution, seed):
-    """Some images of a split, each as photo, map and overlay side by side.
+    """Some images of a split on grey, each as photo, map and overlay side by side.
 
     Returns uint8 [H, W, 3]. `num` images of a seeded choice; `resolution` None is the largest.
     Raises UserError where the split or resolution is missing.
@@ -87,7 +87,7 @@ def image_sheet(directory, split, num, columns, resolution, seed):
     records = open_records(info, split, resolution)
     chosen = np.random.default_rng(seed).permutation(len(records))[:num]
     panels = [_panel(records.read_image(number), len(info.classes)) for number in np.sort(chosen)]
-    return pictures.image_grid(np.stack(panels), min(columns, len(panels)))
+    return pictures.grey_sheet(np.stack(panels), min(columns, len(panels)))
 
 
 def open_records(info, split, resolution):

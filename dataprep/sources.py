@@ -1,51 +1,91 @@
-"""Where photos come from: a folder, a zip, or PaperDoll's lmdb. Found by id and read as bytes."""
+"""Where photos come from: a folder, a zip, PaperDoll's lmdb, or record files. Read as bytes."""
 
 import functools
+import io
 import os
 import stat
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from dataprep import archives
 from dataprep.archives import PhotoLmdb, PhotoZip, too_large
 from dataprep.photo_names import IMAGE_SUFFIXES, MAX_BYTES, NameIndex
-from dataprep.photos import PhotoError
-from dnnlib.util import UserError
+from dataprep.photos import FORMATS, PhotoError, is_picture
+from dnnlib.channels import NUM_COLOURS
+from dnnlib.tflib import tfrecords
+from dnnlib.util import UserError, one_line
 
-__all__ = ["PhotoFolder", "PhotoLmdb", "PhotoZip", "list_images", "open_source"]
+__all__ = ["OTHER_FILE", "Listing", "PhotoFolder", "PhotoLmdb", "PhotoRecords", "PhotoZip",
+           "list_images", "list_photos", "open_records", "open_source"]
+OTHER_FILE = f"no photo: its content is none of {', '.join(FORMATS)}"
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 
 
 @dataclass(frozen=True)
 class PhotoFolder:
-    """Loose files in a folder and its subfolders; hidden ones are left out."""
+    """Loose files in a folder and its subfolders; hidden ones are left out.
+
+    Links are followed: they are the user's own, unlike names in archives and annotations.
+    """
 
     path: Path
 
     def find(self, image_id, file_name):
-        """Relative name of the photo of this id, or None (see dataprep.photo_names)."""
+        """The Found of an image entry; its key is a relative name (see dataprep.photo_names)."""
         return _folder_index(self.path).find(image_id, file_name)
 
     def read(self, name):
         """The file's bytes. Raises PhotoError where it is out of the folder or unreadable."""
-        root, path = os.path.realpath(self.path), os.path.realpath(self.path / name)
-        if os.path.commonpath([root, path]) != root:
+        if ".." in name.split("/") or os.path.isabs(name):
             raise PhotoError("file leads out of the photo folder")
+        path = self.path / name
         try:
             found = os.stat(path)
             if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, for ever
                 raise PhotoError("not a regular file")
             if found.st_size > MAX_BYTES:
                 raise too_large(found.st_size)
-            return Path(path).read_bytes()
+            return path.read_bytes()
         except OSError as error:
             raise PhotoError(f"file cannot be read ({error.strerror})") from None
 
 
+@dataclass(frozen=True)
+class PhotoRecords:
+    """Images in the official release's record files, of the level of `resolution` or else of the
+    largest; a key is the number of a record."""
+
+    path: Path
+    resolution: int
+
+    def read(self, number):
+        """A PNG file of one image. Raises PhotoError where its record is damaged or not RGB."""
+        try:
+            image = open_records(self).read_image(number)
+        except UserError as error:
+            raise PhotoError(one_line(error)) from None
+        if image.shape[0] != NUM_COLOURS:
+            raise PhotoError(f"record of {image.shape[0]} channels; expected {NUM_COLOURS}")
+        buffer = io.BytesIO()
+        Image.fromarray(image.transpose(1, 2, 0)).save(buffer, "PNG", compress_level=0)
+        return buffer.getvalue()
+
+
+@functools.lru_cache(maxsize=4)
+def open_records(source):
+    """RecordFile of a PhotoRecords: one for each process."""
+    files = tfrecords.record_files(source.path)
+    level = source.resolution.bit_length() - 1
+    return tfrecords.RecordFile(files[level if level in files else max(files)])
+
+
 @functools.lru_cache(maxsize=4)
 def _folder_index(path):
-    return NameIndex(_walk(path))
+    files = _walk(path)
+    return NameIndex([*files.own, *files.linked])
 
 
 def open_source(path):
@@ -84,19 +124,91 @@ def _kind(start):
     return f"no photos in it, it begins with {start[:40]!r}" if start else "an empty file"
 
 
-def list_images(path):
-    """Relative names of all image files below a folder, sorted; hidden ones are left out.
+@dataclass(frozen=True)
+class Listing:
+    """Files of a folder: names of photos, sorted; and [{"id": name, "reason"}] of all others."""
 
-    Raises UserError where there is no such folder.
+    photos: list
+    others: list
+
+
+def list_photos(path):
+    """Listing of all files below a folder: a photo has an image's suffix, or else its content.
+
+    Hidden files are left out. Of several names of one file, by links, one counts. Raises UserError
+    where there is no such folder.
     """
     if not Path(path).is_dir():
         raise UserError(f"{path}: no such folder")
-    return sorted(name for name in _walk(path) if name.lower().endswith(IMAGE_SUFFIXES))
+    files = _walk(path)
+    reasons, place_of = dict(files.left_out), {place: name for name, place in files.own.items()}
+    for name, place in sorted(files.linked.items()):
+        if not os.path.exists(place):
+            reasons[name] = "link to nothing"
+        elif place_of.setdefault(place, name) != name:
+            reasons[name] = "link to a file that is read already"
+    photos = []
+    for name in [*files.own, *files.linked]:
+        if name in reasons:
+            continue
+        if name.lower().endswith(IMAGE_SUFFIXES) or _has_picture(Path(path) / name):
+            photos.append(name)
+        else:
+            reasons[name] = OTHER_FILE
+    return Listing(sorted(photos), [{"id": name, "reason": reasons[name]}
+                                    for name in sorted(reasons)])
+
+
+def list_images(path):
+    """Names of the photos of list_photos."""
+    return list_photos(path).photos
+
+
+def _has_picture(path):
+    """is_picture of a regular file; a pipe would be waited for."""
+    return path.is_file() and is_picture(path)
+
+
+@dataclass
+class _Files:
+    """Files below a folder, {relative name: place without links}: its own, and those behind links;
+    and folders that were not gone into, {name: reason}."""
+
+    own: dict
+    linked: dict
+    left_out: dict
 
 
 def _walk(root):
-    """Relative names of all files below a folder that are not hidden."""
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        inner = Path(folder).relative_to(root)
-        yield from ((inner / name).as_posix() for name in files if not name.startswith("."))
+    """_Files that are not hidden. A folder is gone into once, whatever links lead to it."""
+    found, seen = _Files({}, {}, {}), set()
+    folders, links = [""], []
+    while folders or links:  # what is there itself comes before what links lead to
+        inner = folders.pop() if folders else links.pop(0)
+        place = os.path.realpath(os.path.join(root, inner))
+        if place in seen:
+            found.left_out[inner] = "link to a folder that is read already"
+            continue
+        seen.add(place)
+        for entry in _entries(place, inner, found.left_out):
+            name, is_link = os.path.join(inner, entry.name), entry.is_symlink()
+            if os.path.isdir(entry.path):
+                (links if is_link else folders).append(name)
+            elif is_link:
+                found.linked[name] = os.path.realpath(entry.path)
+            else:
+                found.own[name] = entry.path
+    return found
+
+
+def _entries(place, inner, left_out):
+    """Entries of a folder that are not hidden; one that cannot be read goes into `left_out`."""
+    try:
+        with os.scandir(place) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")),
+                          key=lambda entry: entry.name)
+    except OSError as error:
+        if not inner:
+            raise
+        left_out[inner] = f"folder cannot be read ({error.strerror})"
+        return []

@@ -46,7 +46,8 @@ class Recipe:
     """What, besides the item, determines a record's bytes, and the length of the items' labels (0:
     they have none). It is sent to the workers."""
 
-    source: sources.PhotoFolder | sources.PhotoLmdb | sources.PhotoZip
+    source: (sources.PhotoFolder | sources.PhotoLmdb | sources.PhotoZip
+             | sources.PhotoRecords)
     classes: tuple
     resolution: int
     fit: str
@@ -103,16 +104,10 @@ def check_splits(num_val, num_test, num_items):
                              f"{num_items} for training; ask for fewer (--num-val, --num-test)")
 
 
-def choose_splits(items, num_val, num_test, seed):
-    """{split: items}: a seeded order, cut into validation, test and the rest, train.
-
-    Raises UserError where there are too few items.
-    """
-    check_splits(num_val, num_test, len(items))
-    order = np.random.default_rng(seed).permutation(len(items))
-    shuffled = [items[i] for i in order]
-    return {"train": shuffled[num_val + num_test:], "val": shuffled[:num_val],
-            "test": shuffled[num_val:num_val + num_test]}
+def shuffled(items, seed):
+    """The items in a seeded order: the first that can be converted are for validation, the next for
+    the test, all others for training."""
+    return [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
 
 
 def convert_all(recipe, items, workers):
@@ -158,33 +153,37 @@ def is_finished(out, options):
     return True
 
 
-def write_dataset(out, recipe, splits, skipped, options, workers, say=print):
-    """Convert `splits` {split: [Item]} into the folder `out`; returns what dataset.json says.
+def write_dataset(out, recipe, items, sizes, skipped, options, workers, say=print):
+    """Convert `items` (see shuffled) into the folder `out`; returns what dataset.json says.
 
-    Goes on where an interrupted run of the same data set stopped; the result is the same, byte for
-    byte. `skipped` [{"id", "reason"}] lists photos left out before; the unreadable ones are added
-    to it. Raises UserError where the disk is full, nothing could be converted, or another process
-    is at work in `out`.
+    `sizes`: (validation, test) images, exactly, whatever photos turn out to be unusable. Goes on
+    where an interrupted run of the same data set stopped; the result is the same, byte for byte.
+    `skipped` [{"id", "reason"}] lists photos left out before; the unreadable ones are added
+    to it. Raises UserError where the disk is full, no photo is left for training, or another
+    process is at work in `out`.
     """
     out = Path(out)
-    items = [(split, item) for split in splits for item in splits[split]]
-    tally = Tally(recipe.classes, recipe.resolution, recipe.label_size, splits)
     with util.only_process(out, "making this data set"), _explain_full_disk(out):
         if is_finished(out, options):  # by another process, since this one began
             return util.read_json(out / dataset_info.FILE_NAME)
-        header = _header(recipe, items, options)
+        header = _header(recipe, items, sizes, options)
         done = _begin(out, header, say)
         if done.entries:
             say(f"{out}: going on behind the {len(done.entries)} of the {len(items)} photos that "
                 "an interrupted run went through")
-        _write_records(out / _PARTIAL, recipe, items, (header, done), tally, skipped, workers)
+        entries = _write_records(out / _PARTIAL, recipe, items, sizes, (header, done), workers)
+        skipped += [{"id": entry["id"], "reason": entry["reason"]} for entry in entries
+                    if "reason" in entry]
+        tally = _count(recipe, items, entries)
         lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in skipped]
         util.atomic_write(out / SKIPPED, "".join(lines))
         if not tally.ids["train"]:
             remove_work(out)  # to continue would be to find the same photos unusable again
             why = skipped[-1]["reason"] if skipped else "none was given"
-            raise util.UserError(f"{out}: no training photo could be converted (the last: {why}); "
-                                 f"{out / SKIPPED} has all reasons")
+            raise util.UserError(
+                f"{out}: no photo is left for training: of {len(items)}, {len(tally.ids['val'])} "
+                f"went into validation, {len(tally.ids['test'])} into the test, and the others "
+                f"could not be converted (the last: {why}); {out / SKIPPED} has all reasons")
         _finish(out, recipe, tally, skipped, options)
         return util.read_json(out / dataset_info.FILE_NAME)
 
@@ -226,11 +225,11 @@ def _explain_full_disk(out):
 
 # Interruption
 
-def _header(recipe, items, options):
+def _header(recipe, items, sizes, options):
     """What tells one data set from another, before anything is converted."""
-    listed = hashlib.sha256()
-    for split, item in items:
-        listed.update(f"{split}\0{item.image_id}\0{item.key}\0".encode("utf-8", "surrogateescape"))
+    listed = hashlib.sha256(json.dumps(sizes).encode())
+    for item in items:
+        listed.update(f"\0{item.image_id}\0{item.key}\0".encode("utf-8", "surrogateescape"))
         if recipe.label_size:
             listed.update(item.label.tobytes())
     header = {"format_version": dataset_info.FORMAT_VERSION, "journal": journal.VERSION,
@@ -368,30 +367,35 @@ class Tally:
                 for split, sums in self._sums.items()}
 
 
-def _write_records(work, recipe, items, journalled, tally, skipped, workers):
-    """Write the records of `items` [(split, Item)] behind those that are there already.
+def _write_records(work, recipe, items, sizes, journalled, workers):
+    """Write the records of `items` behind those that are there already.
 
-    `journalled`: (header, Progress). Everything is counted in `tally`, or added to `skipped`.
+    sizes: (validation, test) images; journalled: (header, Progress). Returns a line of the journal
+    for every item.
     """
     header, done = journalled
-    for (split, item), entry in zip(items, done.entries):
-        _count(split, item, entry, tally, skipped)
-    rest = items[len(done.entries):]
-    results = convert_all(recipe, [item for _, item in rest], workers)
+    entries, rest = list(done.entries), items[len(done.entries):]
+    results = convert_all(recipe, rest, workers)
     levels = range(tfrecords.MIN_LEVEL, recipe.resolution.bit_length())
-    splits = dict.fromkeys(split for split, _ in items)
+    room = {"val": sizes[0], "test": sizes[1], "train": len(items)}  # filled in this order
+    splits = [split for split in SPLITS if room[split]]
+    for entry in entries:
+        if "split" in entry:
+            room[entry["split"]] -= 1
     with _SplitFiles(work, splits, levels, done.sizes) as files, \
             journal.Journal(work, header, done) as book, \
             util.progress(total=len(rest), desc="converting", unit="photo") as bar:
-        for number, ((split, item), result) in enumerate(zip(rest, results), 1):
+        for number, (item, result) in enumerate(zip(rest, results), 1):
+            split = next(filter(room.get, room))
             if isinstance(result, Converted):
+                room[split] -= 1
                 files.write(split, result.records)
-            entry = _entry(split, item, result)
-            book.add(entry)
-            _count(split, item, entry, tally, skipped)
+            entries.append(_entry(split, item, result))
+            book.add(entries[-1])
             if number % _CHECKPOINT_PHOTOS == 0 or number == len(rest):
                 book.checkpoint(files.sync())
             bar.update()
+    return entries
 
 
 def _entry(split, item, result):
@@ -402,13 +406,16 @@ def _entry(split, item, result):
             "shares": result.shares, "size": result.size, "overlap": result.overlap}
 
 
-def _count(split, item, entry, tally, skipped):
-    """Count a photo of the journal as written or as left out."""
-    if "reason" in entry:
-        skipped.append({"id": entry["id"], "reason": entry["reason"]})
-    else:
-        tally.add(split, entry["id"], bytes.fromhex(entry["digest"]), entry["shares"], item.label)
-        tally.statistics.add(entry["size"], entry["shares"], entry["overlap"])
+def _count(recipe, items, entries):
+    """The Tally of items, split by split, from their lines in the journal."""
+    tally = Tally(recipe.classes, recipe.resolution, recipe.label_size, SPLITS)
+    for split in SPLITS:
+        for item, entry in zip(items, entries):
+            if entry.get("split") == split:
+                tally.add(split, entry["id"], bytes.fromhex(entry["digest"]), entry["shares"],
+                          item.label)
+                tally.statistics.add(entry["size"], entry["shares"], entry["overlap"])
+    return tally
 
 
 def _write_labels(path, rows, label_size):

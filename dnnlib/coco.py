@@ -1,10 +1,18 @@
 """Label maps -> COCO annotations: exact polygons along pixel borders, written as a stream."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 
 from dnnlib.util import atomic_path
+
+# ModaNet's classes, ids 1, 2, ... in this order; the names in its files have typing errors.
+MODANET_CLASSES = ("bag", "belt", "boots", "footwear", "outer", "dress", "sunglasses", "pants",
+                   "top", "shorts", "skirt", "headwear", "scarf/tie")
+MODANET_FILE = Path("annotations") / "modanet2018_instances_train.json"
+OWN_FILE = Path("annotations") / "instances.json"  # of all other classes
 
 # Directions of a border walked clockwise, the inside on its right: right, down, left, up.
 _RIGHT, _DOWN, _LEFT, _UP = range(4)
@@ -49,15 +57,34 @@ def label_annotations(label_map, image_id, first_id):
     return annotations
 
 
+def annotations_path(folder, classes):
+    """Return where the COCO file of a folder of pictures with these classes is to be written."""
+    return Path(folder) / (MODANET_FILE if tuple(classes) == MODANET_CLASSES else OWN_FILE)
+
+
+def find_annotations(folder):
+    """Return the COCO file of a folder of pictures, whatever its classes are; it may be missing."""
+    path = Path(folder) / MODANET_FILE
+    return path if path.exists() else Path(folder) / OWN_FILE
+
+
+def rename_annotations(folder, classes):
+    """Give a folder's COCO file its name: earlier versions named those of all classes alike."""
+    there, path = find_annotations(folder), annotations_path(folder, classes)
+    if there != path and there.exists():
+        os.replace(there, path)
+
+
 def write_coco(path, classes, items, description):
     """Write a COCO file from an iterable of (image_id, file_name, label map [H, W]).
 
     Category ids are the labels 1..C. Only the list of images is held in memory.
     """
+    kind = "fashion" if tuple(classes) == MODANET_CLASSES else ""
     images, next_id = [], 1
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         head = {"info": {"description": description}, "licenses": [],
-                "categories": [{"id": label, "name": name, "supercategory": "fashion"}
+                "categories": [{"id": label, "name": name, "supercategory": kind}
                                for label, name in enumerate(classes, 1)]}
         file.write(json.dumps(head, ensure_ascii=False)[:-1] + ',\n"annotations": [')
         for image_id, file_name, label_map in items:

@@ -59,6 +59,12 @@ class Chart:
                 f'data-scale="{"log" if plane.is_log else "linear"}">' + "\n".join(parts)
                 + "</svg>")
 
+    def is_flat(self) -> bool:
+        """Whether no curve ever changes, of two points or more."""
+        curves = [_finite(y) for _, y in self.series.values()]
+        return (all(len(y) and (y == y[0]).all() for y in curves)
+                and any(len(y) > 1 for y in curves))
+
     def legend(self):
         """[(colour, text)]: each curve's name, its last number, and how many are none."""
         return [(COLOURS[k % len(COLOURS)], f"{name}: {_last(_finite(y))}")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dnnlib.suggestions import command
 from dnnlib.util import UserError, one_line, read_json
 
 FORMAT_VERSION = 1
@@ -32,9 +33,7 @@ def open_dataset(directory):
     """Read and check dataset.json. Raises UserError where the data set is missing or unfinished."""
     path = Path(directory)
     if not (path / FILE_NAME).is_file():
-        state = "is unfinished (no dataset.json)" if path.is_dir() else "does not exist"
-        raise UserError(f"data set {path} {state}; make it with dataset_tool.py, for example: "
-                        "python dataset_tool.py create_modanet")
+        raise UserError(_why_none(path))
     content = read_json(path / FILE_NAME)
     if not isinstance(content, dict) or content.get("complete") is not True:
         raise UserError(f"{path / FILE_NAME}: not of a finished data set; make it again")
@@ -49,6 +48,29 @@ def open_dataset(directory):
                            _check_size(content.get("label_size", 0)))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path / FILE_NAME}: incomplete ({error!r}); make it again") from None
+
+
+def read_ids(directory: str | Path, split: str) -> list:
+    """Return the ids of a split's photos, numbers or file names, in the order of its records."""
+    return read_json(open_dataset(directory).path / FILE_NAME)["splits"][split]
+
+
+def _why_none(path):
+    """One line on a path where no dataset.json is: what it is, and what to do."""
+    records = sorted(path.glob("*-r[0-9][0-9].tfrecords"))
+    if records and (path.parent / FILE_NAME).is_file():
+        return f"{path} is one split of a data set; give the whole one, {path.parent}"
+    if records:
+        side = 2 ** int(records[-1].stem[-2:])
+        convert = command("dataset_tool.py", "create_from_images", f"--source={path}",
+                          f"--resolution={side}", "--out=datasets/converted")
+        return (f"{path}: record files without dataset.json, as the official dataset tool writes "
+                f"them; to use their images (and labels), convert them: {convert}")
+    if path.is_file():
+        return f"data set {path} is a file; give the folder it is in"
+    state = "is unfinished (no dataset.json)" if path.is_dir() else "does not exist"
+    return (f"data set {path} {state}; make it with dataset_tool.py, for example: "
+            "python dataset_tool.py create_modanet")
 
 
 def _check_types(content):
@@ -96,13 +118,19 @@ def read_labels(directory, split):
     if not path.is_file():
         raise UserError(f"{path}: no such file, though dataset.json says that the images have "
                         f"labels of {info.label_size} numbers; make or copy this data set again")
-    try:
-        with open(path, "rb") as file:
-            labels = np.lib.format.read_array(file, allow_pickle=False).astype(np.float32)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a file of labels ({one_line(error)}); make or copy this "
-                        "data set again") from None
+    labels = read_label_array(path)
     if labels.shape != shape or not np.isfinite(labels).all():
         raise UserError(f"{path}: expected finite numbers of shape {list(shape)}, found shape "
                         f"{list(labels.shape)}; make or copy this data set again")
     return labels
+
+
+def read_label_array(path):
+    """The array in a file of labels, float32; nothing in it is unpickled. Raises UserError where it
+    is damaged."""
+    try:
+        with open(path, "rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False).astype(np.float32)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a file of labels ({one_line(error)}); make or copy this "
+                        "data set again") from None

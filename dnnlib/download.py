@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import time
 from pathlib import Path
 
@@ -30,7 +31,34 @@ CHUNK = 1 << 16  # what of a lost connection may be fetched again
 def cache_dir():
     """Folder for files that can be made again: $STYLE_C_GAN_CACHE, else ~/.cache/style-c-gan."""
     chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen) if chosen else Path.home() / ".cache" / "style-c-gan"
+    if chosen:
+        return Path(chosen)
+    try:
+        return Path.home() / ".cache" / "style-c-gan"
+    except RuntimeError:  # a container's user without a home: nothing can be kept
+        return Path(os.devnull) / "style-c-gan"
+
+
+def has_room(folder, num_bytes, say):
+    """Return whether a cache folder can take a file of `num_bytes`.
+
+    Where not, `say(line)` gets the reason, once for a folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+        return True
+    except OSError as error:
+        if folder not in _reported:
+            _reported.add(folder)
+            say(f"warning: nothing is kept for the next time: the cache {folder} cannot be written "
+                f"({error.strerror}); name another folder in the environment variable "
+                f"{CACHE_VARIABLE}")
+        return False
+
+
+_reported = set()  # cache folders that cannot be written, as a warning has said
 
 
 def download(url, path, sha256=None, md5=None, size=None):
@@ -76,6 +104,19 @@ def file_digest(path, algorithm="sha256"):
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def mistaken_for(start, wanted):
+    """Return what a file is, by its first bytes, that was fetched in place of `wanted` ('a
+    network'), and what to do; None for any other file."""
+    if start.startswith(b"version https://git-lfs"):
+        return "only a Git-LFS pointer; fetch the file itself (git lfs pull)"
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_WEB_PAGE):
+        return f"a web page, not {wanted}: download it again"
+    return None
+
+
+_WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 
 
 class _Mismatch(UserError):

@@ -1,11 +1,13 @@
 """One self-contained page of headings, text, tables, charts and pictures.
 
-Nothing from elsewhere, and no script but a slider's, without which its pictures stand one below the
-other: the file can be sent and opened anywhere. Every text is escaped here, so that file names and
-class names of other people's data cannot become markup.
+Nothing from elsewhere: the file can be sent and opened anywhere. Without scripts the pictures of a
+slider stand one below the other, and a page that is still written anew is loaded anew as well.
+Every text is escaped here, so that file names and class names of other people's data cannot become
+markup.
 """
 
 import base64
+import contextlib
 import html
 import io
 import unicodedata
@@ -17,8 +19,11 @@ from PIL import Image
 SERIES_COLOURS = ("#3465a4", "#e57c23", "#4e9a06", "#75507b")
 _BAR, _GAP, _CHART = 16, 8, 420  # thickness, space between groups, length of the longest bar
 _LETTER = 7.5  # about the width of a letter of 13 px
+WIDTH = 1100  # pixels of a page's column
+RELOAD_SEC = 60
+_EXACT_BYTES = 250_000  # most bytes of a picture without loss
 _STYLE = """\
-body { font: 15px/1.5 sans-serif; color: #1a1a1a; background: #fff; max-width: 1100px;
+body { font: 15px/1.5 sans-serif; color: #1a1a1a; background: #fff; max-width: WIDTHpx;
        margin: 2em auto; padding: 0 1em; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2em; border-bottom: 1px solid #ccc; }
 .wide { overflow-x: auto; }
@@ -27,18 +32,19 @@ th, td { padding: 2px 10px; text-align: right; border-bottom: 1px solid #e4e4e4;
 th { background: #f4f4f4; } th:first-child, td:first-child { text-align: left; }
 td:first-child { white-space: nowrap; }
 .legend span { display: inline-block; margin-right: 1.2em; font-size: 13px; }
-.legend i { display: inline-block; width: 12px; height: 12px; margin-right: 5px; }
+.legend i { display: inline-block; width: 12px; height: 12px; margin-right: 5px;
+            outline: 1px solid #999; }
 td.text { text-align: left; overflow-wrap: anywhere; }
 svg { display: block; } svg text { font: 13px sans-serif; fill: #1a1a1a; }
-img { max-width: 100%; height: auto; } .stretched img { width: 100%; max-width: 1024px; }
-figure { margin: 1em 0; }
+figure { margin: 1em 0; overflow-x: auto; } img { display: block; image-rendering: pixelated; }
 figcaption { color: #555; font-size: 13px; }
-"""
+summary { cursor: pointer; margin: 0.6em 0; }
+""".replace("WIDTH", str(WIDTH))
 # Only in pages that have them.
 _LINES_STYLE = """\
 .charts { display: grid; gap: 0.6em 2%;
           grid-template-columns: repeat(auto-fill, minmax(min(440px, 100%), 1fr)); }
-.charts figure { margin: 0; min-width: 0; display: flex; flex-direction: column;
+.charts figure { margin: 0; min-width: 0; overflow: visible; display: flex; flex-direction: column;
                  justify-content: space-between; }
 .charts figcaption { color: #1a1a1a; } .charts .legend { margin: 0; }
 .charts .legend span { margin-right: 1em; overflow-wrap: anywhere; }
@@ -56,17 +62,65 @@ _SLIDER_STYLE = """\
 .slider input { width: 100%; margin: 0; }
 .slider figcaption { font-variant-numeric: tabular-nums; }
 """
+_STATE_STYLE = """\
+.state { padding: 0.5em 1em; background: #f4f4f4; border-left: 6px solid #75507b; }
+.state.running { border-color: #3465a4; } .state.finished { border-color: #4e9a06; }
+.state.late { border-color: #a40000; }
+"""
 _SLIDER_SCRIPT = """\
 document.querySelectorAll(".slider").forEach(function (box) {
   var range = box.querySelector("input"), figures = box.querySelectorAll("figure");
   function show() {
-    figures.forEach(function (figure, i) { figure.hidden = i !== Number(range.value); });
+    figures.forEach(function (figure, i) { figure.hidden = i !== range.max - range.value; });
   }
   box.classList.add("moving");
   range.addEventListener("input", show);
   show();
 });
 """
+# A page that is loaded anew shows the picture that was in view, and the newest where that was the
+# newest. Browsers may refuse to keep anything: then it begins anew.
+_RELOAD_SCRIPT = """\
+(function () {
+  var box = document.querySelector(".state"), written = Number(box.dataset.written);
+  var late = Number(box.dataset.late), ago = box.querySelector("span");
+  var key = "shown in " + location.pathname, ranges = document.querySelectorAll(".slider input");
+  var folds = document.querySelectorAll("details");
+  function captions(range) {
+    var all = range.closest(".slider").querySelectorAll("figcaption");
+    return Array.from(all, function (caption) { return caption.textContent; }).reverse();
+  }
+  function age() {
+    var sec = Math.max(Date.now() / 1000 - written, 0);
+    var unit = [[86400, "days"], [3600, "hours"], [60, "minutes"], [0, "seconds"]]
+      .find(function (unit) { return sec >= 2 * unit[0]; });
+    box.classList.toggle("late", late > 0 && sec > late);
+    ago.textContent = ", " + Math.round(sec / (unit[0] || 1)) + " " + unit[1] + " ago";
+    if (box.matches(".late")) box.querySelector("b").textContent = "killed, or hangs; running";
+  }
+  try {
+    var kept = JSON.parse(sessionStorage.getItem(key)) || { ranges: [], folds: [] };
+    ranges.forEach(function (range, i) {
+      var place = captions(range).indexOf(kept.ranges[i]);
+      if (place >= 0) { range.value = place; range.dispatchEvent(new Event("input")); }
+    });
+    folds.forEach(function (fold, i) { if (kept.folds[i]) fold.open = true; });
+  } catch (error) { }
+  window.addEventListener("pagehide", function () {
+    try {
+      sessionStorage.setItem(key, JSON.stringify({
+        ranges: Array.from(ranges, function (range) {
+          return range.value === range.max ? null : captions(range)[range.value];
+        }),
+        folds: Array.from(folds, function (fold) { return fold.open; })
+      }));
+    } catch (error) { }
+  });
+  age();
+  setInterval(age, 5000);
+  setInterval(function () { if (!document.hidden) location.reload(); }, RELOAD * 1000);
+})();
+""".replace("RELOAD", str(RELOAD_SEC))
 
 
 class Page:
@@ -74,7 +128,7 @@ class Page:
 
     def __init__(self, title):
         self._title, self._parts = title, []
-        self._styles, self._scripts = [_STYLE], []
+        self._styles, self._scripts, self._head = [_STYLE], [], ""
         self._add("h1", title)
 
     def _add(self, tag, content):
@@ -87,6 +141,35 @@ class Page:
     def text(self, content):
         """A paragraph."""
         self._add("p", content)
+
+    def state(self, name, text):
+        """Say in a frame, coloured by a name such as 'finished', how it is with what is shown."""
+        self._state(name, text, "", "")
+
+    def running(self, text, note, written, late_sec):
+        """The same of what is running: the page is loaded anew every minute, and says its age.
+
+        Args:
+            text: how old the page is in seconds, minutes, ... follows it; then comes the `note`.
+            written: seconds since 1970. late_sec: age at which the page says that nothing runs any
+                more; 0 for never.
+        """
+        self._use(self._scripts, _RELOAD_SCRIPT)
+        self._head = f'<noscript><meta http-equiv="refresh" content="{RELOAD_SEC}"></noscript>\n'
+        self._state("running", text, f"<span></span>. {escape(note)}",
+                    f' data-written="{written:.0f}" data-late="{late_sec:.0f}"')
+
+    def _state(self, name, text, more, attributes):
+        self._use(self._styles, _STATE_STYLE)
+        self._parts.append(f'<p class="state {escape(name)}"{attributes}><b>{escape(name)}</b> '
+                           f"{escape(text)}{more}</p>")
+
+    @contextlib.contextmanager
+    def folded(self, title):
+        """What is added inside is seen when one asks for it."""
+        self._parts.append(f"<details><summary>{escape(title)}</summary>")
+        yield
+        self._parts.append("</details>")
 
     def table(self, head, rows, shades=None):
         """A table of texts and numbers; rows are as long as the head.
@@ -122,13 +205,9 @@ class Page:
                    f"{escape(name)}</span>" for name, (red, green, blue) in colours.items())
         self._parts.append('<p class="legend">' + "\n".join(entries) + "</p>")
 
-    def picture(self, pixels, caption, kind="PNG"):
-        """A picture uint8 [H, W, 3] as part of the page: kind PNG (exact) or JPEG (small)."""
-        self._parts.append(_figure(Encoded.of(pixels, kind), caption))
-
-    def stretched(self, encoded, caption):
-        """A picture that is Encoded already, as large as a slider's."""
-        self._parts.append(_figure(encoded, caption, "stretched"))
+    def picture(self, encoded, caption):
+        """An Encoded picture, pixel by pixel; one wider than the page scrolls."""
+        self._parts.append(_figure(encoded, caption))
 
     def charts(self, charts):
         """Line charts (dnnlib.curves.Chart) side by side where there is room, legends above."""
@@ -145,7 +224,7 @@ class Page:
     def slider(self, name, pictures):
         """Pictures [(Encoded, caption)] of which a slider shows one, first the last.
 
-        Without scripts all of them stand in a box that scrolls.
+        Without scripts all of them are in a box that scrolls, the last on top.
         """
         self._use(self._styles, _SLIDER_STYLE)
         self._use(self._scripts, _SLIDER_SCRIPT)
@@ -153,7 +232,7 @@ class Page:
         self._parts += [
             f'<div class="slider"><label>{escape(name)} <input type="range" min="0" max="{last}" '
             f'value="{last}" step="1" autocomplete="off"></label>',
-            *(_figure(encoded, caption, "stretched") for encoded, caption in pictures), "</div>"]
+            *(_figure(encoded, caption) for encoded, caption in reversed(pictures)), "</div>"]
 
     def size(self):
         """Bytes of what was added so far."""
@@ -169,15 +248,15 @@ class Page:
         """The text of the file."""
         head = (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
                 f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-                f"<title>{escape(self._title)}</title>\n<style>\n{''.join(self._styles)}</style>\n"
-                "</head>\n<body>")
-        scripts = [f"<script>\n{script}</script>" for script in self._scripts]
+                f"<title>{escape(self._title)}</title>\n{self._head}"
+                f"<style>\n{''.join(self._styles)}</style>\n</head>\n<body>")
+        scripts = [f"<script>\n{''.join(self._scripts)}</script>"] * bool(self._scripts)
         return "\n".join([head, *self._parts, *scripts, "</body>\n</html>\n"])
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture file's bytes, its kind ('PNG' or 'JPEG') and its size in pixels."""
+    """A picture file's bytes, its kind ('WEBP' or 'JPEG') and its size in pixels."""
 
     content: bytes
     kind: str
@@ -185,20 +264,22 @@ class Encoded:
     height: int
 
     @classmethod
-    def of(cls, pixels, kind):
-        """uint8 [H, W, 3] encoded: PNG is exact, JPEG small."""
-        buffer = io.BytesIO()
-        # Colours at full resolution: maps have sharp borders.
-        options = {"quality": 88, "subsampling": 0} if kind == "JPEG" else {}
-        Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **options)
+    def of(cls, pixels):
+        """Encode uint8 [H, W, 3]: without loss where that is small, as of enlarged pixels."""
+        # A JPEG's colours at full resolution: maps have sharp borders.
+        for kind, options in (("WEBP", {"lossless": True, "method": 2}),
+                              ("JPEG", {"quality": 88, "subsampling": 0})):
+            buffer = io.BytesIO()
+            Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **options)
+            if len(buffer.getvalue()) <= _EXACT_BYTES:
+                break
         return cls(buffer.getvalue(), kind, pixels.shape[1], pixels.shape[0])
 
 
-def _figure(encoded, caption, style=None):
-    """A picture with a line below; `style` is its class in the style sheet."""
-    start = f'<figure class="{style}">' if style else "<figure>"
+def _figure(encoded, caption):
+    """A picture with a line below."""
     content = base64.b64encode(encoded.content).decode()
-    return (f'{start}<img alt="{escape(caption)}" width="{encoded.width}" '
+    return (f'<figure><img alt="{escape(caption)}" width="{encoded.width}" '
             f'height="{encoded.height}" src="data:image/{encoded.kind.lower()};base64,{content}">'
             f"<figcaption>{escape(caption)}</figcaption></figure>")
 

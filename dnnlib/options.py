@@ -14,6 +14,7 @@ import numpy as np
 from dnnlib.util import parse_ints
 
 MAX_SEED = np.iinfo(np.uint32).max  # the largest that numpy.random.RandomState takes
+MAX_PSI = 100
 MAX_GRID = 4096  # samples in one picture
 
 
@@ -58,6 +59,15 @@ def finite(text):
         value = math.nan
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number such as 0.7")
+    return value
+
+
+def psi(text):
+    """Return a number for truncation; beyond MAX_PSI there are no pictures, only overflows."""
+    value = finite(text)
+    if abs(value) > MAX_PSI:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a number from -{MAX_PSI} to {MAX_PSI}")
     return value
 
 

@@ -13,6 +13,8 @@ from dnnlib.util import UserError, atomic_path
 # Three times as fast as the default level, for files 5 % larger (512x512 photos).
 _PNG = {"format": "PNG", "compress_level": 1}
 LEGEND_ROW = 18  # height of one legend line in pixels; its text is two thirds of that
+SMALLEST = 96  # height of a sample in a sheet; smaller ones are enlarged
+GAP, GREY = 6, 128  # around each
 
 
 def to_uint8(images):
@@ -37,20 +39,39 @@ def to_uint8_metrics(images):
     return np.clip(values * np.float32(127.5) + np.float32(128), 0, 255).astype(np.uint8)
 
 
-def image_grid(images, columns):
+def image_grid(images, columns, empty=0):
     """Lay images [N, H, W, 3] uint8 out in rows of `columns` -> uint8 [rows*H, columns*W, 3].
 
-    Cells without an image are black. Raises ValueError for no images or no columns.
+    Cells without an image have the grey value `empty`. Raises ValueError for no images or no
+    columns.
     """
     images = np.asarray(images)
     count, height, width, depth = images.shape
     if count < 1 or columns < 1:
         raise ValueError(f"a grid of {count} images in {columns} columns")
     rows = -(-count // columns)
-    cells = np.zeros((rows * columns, height, width, depth), np.uint8)
+    cells = np.full((rows * columns, height, width, depth), empty, np.uint8)
     cells[:count] = images
     cells = cells.reshape(rows, columns, height, width, depth)
     return cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, depth)
+
+
+def grey_sheet(images: np.ndarray, columns: int) -> np.ndarray:
+    """Lay images out as `image_grid` does, on grey, so that white or black borders are seen.
+
+    Images of less than SMALLEST pixels are enlarged by a whole number, to squares of one colour.
+
+    Args:
+        images: uint8 [N, H, W, 3].
+
+    Returns:
+        uint8 [height, width, 3]: GAP pixels of grey around each image.
+    """
+    factor = -(-SMALLEST // images.shape[1])
+    images = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    tiles = np.pad(images, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=GREY)
+    grid = image_grid(tiles, columns, empty=GREY)
+    return np.pad(grid, ((GAP, 0), (GAP, 0), (0, 0)), constant_values=GREY)
 
 
 def map_pictures(segmaps):
@@ -65,17 +86,20 @@ def map_pictures(segmaps):
     return channels.colourise(labels, num_classes)
 
 
-def pair_grid(images, columns):
-    """Colour images beside their colour-coded maps, `columns` pairs a row.
+def pairs(images: np.ndarray) -> np.ndarray:
+    """Return colour images beside their colour-coded maps.
 
-    images: [N, H, W, 3 + C] float, colours in [-1, 1], maps signed.
-    Returns uint8 [rows*H, columns*2*W, 3], or [rows*H, columns*W, 3] where there are no maps.
+    Args:
+        images: [N, H, W, 3 + C] float, colours in [-1, 1], maps signed.
+
+    Returns:
+        uint8 [N, H, 2 W, 3], or [N, H, W, 3] if there are no maps.
     """
     images = np.asarray(images)
     rgb, segmaps = to_uint8(images[..., channels.RGB]), images[..., channels.SEGMAPS]
     if segmaps.shape[-1] == 0:
-        return image_grid(rgb, columns)
-    return image_grid(np.concatenate([rgb, map_pictures(segmaps)], axis=2), columns)
+        return rgb
+    return np.concatenate([rgb, map_pictures(segmaps)], axis=2)
 
 
 def overlay(rgb, label_map, num_classes, alpha=0.5):
@@ -104,9 +128,18 @@ def legend(classes, width):
 
 
 def caption(text, width):
-    """A white strip uint8 [LEGEND_ROW, width, 3] with one line of text from its left."""
+    """A white strip uint8 [LEGEND_ROW, width, 3] with one line of text from its left.
+
+    Of a text without room the end is shown, behind three dots: there the names of files differ.
+    What Pillow's font does not know becomes backslash escapes.
+    """
     strip = Image.new("RGB", (width, LEGEND_ROW), (255, 255, 255))
     font = ImageFont.load_default(LEGEND_ROW * 2 // 3)
+    text = "".join(c if c.isascii() and c.isprintable() else ascii(c)[1:-1] for c in text)
+    if font.getlength(text) > width - 6:
+        while text and font.getlength("..." + text) > width - 6:
+            text = text[1:]
+        text = "..." + text
     ImageDraw.Draw(strip).text((3, LEGEND_ROW // 2), text, (0, 0, 0), font, anchor="lm")
     return np.asarray(strip)
 

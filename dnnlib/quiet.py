@@ -32,13 +32,15 @@ def native_greetings_hidden():
     read_end, write_end = os.pipe()
     os.dup2(write_end, 2)
     os.close(write_end)
-    sys.stderr = os.fdopen(os.dup(terminal), "w", buffering=1, encoding="utf-8")
+    sys.stderr = os.fdopen(os.dup(terminal), "w", buffering=1, encoding=sys.stderr.encoding,
+                           errors="backslashreplace")
     thread = threading.Thread(target=_pass_on, args=(read_end, terminal), daemon=True)
     thread.start()
     try:
         yield
     finally:
-        sys.stderr.close()
+        with contextlib.suppress(OSError):  # nobody reads what is still in its buffer
+            sys.stderr.close()
         sys.stderr = sys.__stderr__
         os.dup2(terminal, 2)  # the pipe's last writer, unless a child process still has it
         thread.join(timeout=1)
@@ -49,4 +51,5 @@ def _pass_on(read_end, terminal):
     with os.fdopen(read_end, "rb") as lines:
         for line in lines:
             if not _GREETINGS.match(line):
-                os.write(terminal, line)
+                with contextlib.suppress(OSError):  # or the pipe would fill up
+                    os.write(terminal, line)

@@ -4,10 +4,12 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import logging
 import os
 import re
+import select
 import sys
 import traceback
 from pathlib import Path
@@ -26,10 +28,17 @@ def run_main(main):
     """Run a script's `main(argv)` and leave with its exit status.
 
     UserError and operating-system errors become one line on stderr and status 2; Ctrl-C becomes
-    130. A traceback, and what TensorFlow's C++ side says at its start, are shown only when
-    `--debug` is among the arguments.
+    130; a reader that closes the pipe of the output (`| head`) ends the script with status 0. A
+    traceback, and what TensorFlow's C++ side says at its start, are shown only when `--debug` is
+    among the arguments.
     """
     argv = sys.argv[1:]
+    # TensorFlow uses oneDNN's convolutions by itself only where a processor has AVX-512; they are
+    # faster without it as well (docs/performance.md).
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    for stream in (sys.stdout, sys.stderr):  # names of files may have what the terminal lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if "--debug" in argv:
         sys.exit(_run(main, argv))
     with native_greetings_hidden():
@@ -38,12 +47,27 @@ def run_main(main):
 
 
 def _run(main, argv):
-    """main(argv)'s exit status, its errors told on stderr."""
+    """Return main(argv)'s exit status, its errors printed on stderr."""
     try:
-        return main(argv)
+        return _run_to_the_end(main, argv)
+    except BrokenPipeError:
+        if not close_broken_outputs():
+            raise
+        return 0
+
+
+def _run_to_the_end(main, argv):
+    """Return main(argv)'s exit status. Raises BrokenPipeError where nobody reads the output."""
+    try:
+        status = main(argv)
+        sys.stdout.flush()  # at the interpreter's end it would be too late to handle an error
+        return status
     except SystemExit as leaving:  # of --help
+        sys.stdout.flush()
         return leaving.code
     except (UserError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _broken_outputs():
+            raise
         if "--debug" in argv:
             traceback.print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)
@@ -51,6 +75,28 @@ def _run(main, argv):
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _broken_outputs():
+    """Return the file descriptors among stdout and stderr whose readers or terminals are gone."""
+    broken = []
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a test's stream has no descriptor
+            poll = select.poll()
+            poll.register(stream.fileno(), 0)  # errors and hang-ups are reported without asking
+            broken += [fd for fd, event in poll.poll(0) if event != select.POLLNVAL]
+    return broken
+
+
+def close_broken_outputs():
+    """Send what goes to pipes without a reader, or to a terminal that is gone, nowhere; return
+    whether there are any."""
+    broken = _broken_outputs()
+    for fd in broken:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, fd)
+        os.close(nowhere)
+    return bool(broken)
 
 
 def one_line(error):
@@ -149,9 +195,14 @@ def atomic_path(path):
 
 
 def atomic_write(path, content):
-    """Write bytes or text so that `path` is either whole or as it was."""
+    """Write bytes or text so that `path` is either whole or as it was.
+
+    Bytes of file names that are no UTF-8 are written as escapes, which JSON reads back.
+    """
+    if isinstance(content, str):
+        content = content.encode("utf-8", "backslashreplace")
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content)
 
 
 def write_json(path, value):
@@ -160,9 +211,12 @@ def write_json(path, value):
 
 
 def read_json(path, object_hook=None):
-    """Read JSON; `object_hook` as in json.loads. Raises UserError where it is missing or broken."""
+    """Read JSON, with a byte order mark or without; `object_hook` as in json.loads.
+
+    Raises UserError where it is missing or broken.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), object_hook=object_hook)
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"), object_hook=object_hook)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -171,7 +225,7 @@ def read_json(path, object_hook=None):
 
 def append_jsonl(path, record):
     """Append one JSON line."""
-    with open(path, "a", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
@@ -201,9 +255,9 @@ def start_log(name, path=None):
         handler.close()
     logger.propagate = False
     logger.setLevel(logging.INFO)
-    handlers = [logging.StreamHandler(sys.stdout)]
+    handlers = [_Terminal(sys.stdout)]
     if path is not None:
-        handlers.append(_LogFile(path, encoding="utf-8"))
+        handlers.append(_LogFile(path, encoding="utf-8", errors="backslashreplace"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
@@ -215,6 +269,17 @@ def log_to_file(logger, line):
     for handler in logger.handlers:
         if isinstance(handler, _LogFile):
             handler.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, line, (), None))
+
+
+class _Terminal(logging.StreamHandler):
+    """A log's lines on stdout. Where nobody reads them any more the work ends, as it does where
+    they are printed."""
+
+    def handleError(self, record):
+        """Raise BrokenPipeError; print any other error."""
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            raise
+        super().handleError(record)
 
 
 class _LogFile(logging.FileHandler):

@@ -6,17 +6,21 @@ in its label map. Both are taken in one pass, while the next images are generate
 
 import functools
 import hashlib
+import math
 
 import numpy as np
 
 from dnnlib import util
 from dnnlib.class_counts import class_areas
+from dnnlib.download import has_room
 from dnnlib.util import UserError
 from metrics.overlap import ahead, round_robin
 
 MINIBATCH = 16  # images at a time through a detector; more were no faster on two cores
 
 CHUNK = 1024  # features that go through float64 at a time
+
+_NPY_HEADER = 128  # bytes of a .npy file before its array
 
 # Share of an image above which a class counts as present: 52 pixels at 512x512, any at 64x64. At
 # 64x64 every annotated instance of 699 real photos is above it.
@@ -182,28 +186,28 @@ def source_areas(source, cache_dir=None, say=print):
 
 def _kept(measure, kind, key, shape, cache_dir, say):
     """The array float32 `shape` that measure(array) writes, from the cache where it is there."""
-    if cache_dir is None:
+    path = cache_dir and cache_dir / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+    cached = path and _open_features(path, shape, say)
+    if cached is not None:
+        return cached
+    if path is None or not has_room(cache_dir, _NPY_HEADER + 4 * math.prod(shape), say):
         array = np.empty(shape, np.float32)
         measure(array)
         return array
-    path = cache_dir / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
-    cached = _open_features(path, shape, say)
-    if cached is None:
-        with util.atomic_path(path) as temporary:
-            array = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
-            measure(array)
-            array.flush()
-        cached = _open_features(path, shape, say)
-    return cached
+    with util.atomic_path(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+        measure(array)
+        array.flush()
+    return _open_features(path, shape, say)
 
 
 def _open_features(path, shape, say):
     """The features in a file of the cache; None where it is missing or, with a line, damaged."""
-    if not path.exists():
-        return None
     try:
         features = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+    except (OSError, ValueError, EOFError) as error:
         say(f"warning: {path} is damaged ({util.one_line(error)}); making it again")
         return None
     if features.shape != shape or features.dtype != np.float32:

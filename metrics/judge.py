@@ -19,6 +19,7 @@ from metrics.metric_base import (
     measure_fakes,
     parse_metric,
     uses_detector,
+    with_count,
 )
 
 
@@ -62,12 +63,10 @@ def judge(names, fakes, reals, detector, protocol):
     reals: {SPLIT or FULL: ImageSource} with all that the metrics compare with; detector: None where
     none needs it. Raises UserError where a metric of maps lacks them, or images are too few.
     """
-    start = time.time()
+    start = time.monotonic()
     check_classes(names, fakes, reals)
     check_counts(names, fakes.limit, {kind: source.count for kind, source in reals.items()})
-    for name in names:
-        if fakes.limit and fakes.limit < parse_metric(name)[1]:
-            warn(f"warning: {name}: there are only {fakes.limit:,} fakes")
+    names = names_of_counts(names, fakes.limit)
     real_sets = measure_reals(names, reals, detector, protocol.min_area)
     floors = floor_values(names, real_sets, detector) if protocol.floor else {}
     fake_set = measure_fakes(names, fakes.generate, detector, fakes.limit, len(fakes.classes),
@@ -78,12 +77,26 @@ def judge(names, fakes, reals, detector, protocol):
         else:
             record = image_record(name, fakes, fake_set, reals, real_sets, detector, protocol)
             record["floor"] = floors.get(name)
-        record |= {"minibatch": protocol.minibatch, "time_sec": round(time.time() - start, 1),
+        record |= {"minibatch": protocol.minibatch, "time_sec": round(time.monotonic() - start, 1),
                    "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                    "command": protocol.command}
         util.append_jsonl(fakes.folder / f"metric-{name}.jsonl", record)
         print(describe(record))
     print(f"recorded in {fakes.folder}/metric-*.jsonl")
+
+
+def names_of_counts(names, limit):
+    """The metrics' names by the images that there are: of 1,200 fakes fid50k is fid1200.
+
+    limit: how many fakes there are; None: endless. Warns of names that change.
+    """
+    fitting = {name: with_count(name, limit) if limit and limit < parse_metric(name)[1] else name
+               for name in names}
+    for name, other in fitting.items():
+        if name != other:
+            warn(f"warning: {name}: there are only {limit:,} fakes; computed and recorded as "
+                 f"{other}")
+    return list(dict.fromkeys(fitting.values()))
 
 
 def path_record(name, fakes):

@@ -22,8 +22,8 @@ from metrics.precision_recall import precision_recall
 METRICS = Registry("metric")
 
 # What the reals of a metric are: one split (by default the test images), or, as StyleGAN2-ADA has
-# it, every image of the training split.
-SPLIT, FULL = "split", "full"
+# it, every image of the training split, or those of the training and the validation split together.
+SPLIT, FULL, TRAIN_VAL = "split", "full", "train+val"
 
 
 def metric(*, reals=None, uses="features", few_mislead=False, least=1, default_count=None):
@@ -33,7 +33,7 @@ def metric(*, reals=None, uses="features", few_mislead=False, least=1, default_c
     to its name.
 
     Args:
-        reals: SPLIT, FULL, or None for a metric that compares with no reals.
+        reals: SPLIT, FULL, TRAIN_VAL, or None for a metric that compares with no reals.
         uses: 'features', 'logits' (features and the detector's last layer), 'maps' (the areas of
             the classes), or 'paths': such a metric is function(paths), where paths(space, sampling)
             measures as many path lengths as its name says.
@@ -87,6 +87,16 @@ def kidNk_full(fakes, reals, detector):
 
     Paper: Binkowski et al. 2018, section 4. Reference: StyleGAN2-ADA's kid50k_full, which draws its
     100 subsets of 1,000 from NumPy's global generator: ours are seeded.
+    """
+    return kidNk(fakes, reals, detector)
+
+
+@metric(reals=TRAIN_VAL, least=2)
+def kidNk_trainval(fakes, reals, detector):
+    """Kernel Inception Distance of Nk fakes and all images of the training and validation splits.
+
+    Paper: Binkowski et al. 2018, section 4. Reference: none; for data sets whose validation split
+    is too small to compare snapshots by.
     """
     return kidNk(fakes, reals, detector)
 
@@ -179,6 +189,14 @@ def parse_metric(name):
         if function.default_count and name == start + end:
             return function, function.default_count
     raise UserError(f"unknown metric {name!r}; known: {known_metrics()}")
+
+
+def with_count(name, count):
+    """The name of the same metric of `count` images: 'fid50k' of 1200 is 'fid1200', of 2000
+    'fid2k'."""
+    function, _ = parse_metric(name)
+    number = f"{count // 1000}k" if count % 1000 == 0 else str(count)
+    return function.__name__.replace("Nk", number)
 
 
 def known_metrics():

@@ -50,7 +50,7 @@ def write_nearest(stem, fakes, names, source, classes, detector, about, cache_di
     Args:
         stem: path of both without their suffix.
         fakes: list of (rgb uint8 [H, W, 3], label map uint8 [H, W] or None).
-        names: what each is called, such as 'seed 3'.
+        names: what each is called, such as 'seed 3' or the name of a file.
         source: metrics.sources.ImageSource of the reals. Only those that the sheet shows are read
             again, by their index.
         classes: names of the fakes' labels 1..C; without them, or where those of the source are
@@ -65,16 +65,20 @@ def write_nearest(stem, fakes, names, source, classes, detector, about, cache_di
     indices, distances = nearest(queries, real_features)
     with_maps = bool(classes) and tuple(classes) == tuple(source.classes)
     reals = read_chosen(source, np.unique(indices), with_maps)
-    found = list(zip(names, indices.tolist(), distances.tolist()))
+    photos = source.names()
+    called = [[util.one_line(photos[i]) for i in numbers] for numbers in indices]
+    found = list(zip(names, indices.tolist(), called, distances.tolist()))
     rows = []
-    for fake, (name, numbers, lengths) in zip(fakes, found):
-        neighbours = [(*reals[i], f"{d:.2f}   no. {i}") for i, d in zip(numbers, lengths)]
-        rows.append([(*fake, f"generated: {name}"), *neighbours])
+    for fake, (name, numbers, photo_names, lengths) in zip(fakes, found):
+        neighbours = [(*reals[i], f"{photo}   {d:.2f}")
+                      for i, photo, d in zip(numbers, photo_names, lengths)]
+        rows.append([(*fake, f"generated: {util.one_line(name)}"), *neighbours])
     pictures.save_png(f"{stem}.png", sheet(rows, classes if with_maps else ()))
     util.write_json(f"{stem}.json", {
         **about, "reals": source.about, "num_reals": source.count, "detector": detector.name,
         "detector_hash": detector.digest, "distance": "L2 of pool_3",
-        "samples": [dict(zip(("name", "indices", "distances"), sample)) for sample in found]})
+        "samples": [dict(zip(("name", "indices", "photos", "distances"), sample))
+                    for sample in found]})
     return f"{stem}.png"
 
 

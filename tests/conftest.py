@@ -2,10 +2,12 @@
 
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as dnnlib.util.run_main does
 
 import numpy as np
 import pytest
@@ -14,7 +16,10 @@ import tensorflow as tf
 import generate
 from dnnlib import util
 from dnnlib.tflib import autosummary
+from training import evaluation
 from training.config import TrainingConfig
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -49,6 +54,12 @@ def old_graphs_are_not_looked_through():
     yield
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def classes_of_few_images():
+    """A training counts the classes of fewer images at every tick: no data set here has more."""
+    evaluation.CLASS_COUNT_IMAGES = 24
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ from training import evaluation, grids, runs, snapshots, state, telling, trainin
 # Resolution change, fade and both channel growths within 18 turns; looks of two turns.
 MINIATURE = [
     "--variant=2d", "--device=cpu", "--resolution=8", "--initial-resolution=4", "--fmap-base=64",
-    "--fmap-max=8", "--latent-size=8", "--mapping-layers=2", "--hold-kimg=0.016",
+    "--fmap-max=8", "--latent-size=8", "--mapping-layers=1", "--no-blur", "--hold-kimg=0.016",
     "--fade-kimg=0.048", "--rgb-kimg=0.096", "--binary-kimg=0.016", "--classes-kimg=0.032",
     "--minibatch=8", "--tick-kimg=0.016", "--minibatch-repeats=2", "--smoothing-kimg=0.1",
     "--network-ticks=2", "--metrics=none", "--seed=3"]
@@ -167,4 +167,5 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     tf.get_logger().setLevel("ERROR")
+    evaluation.CLASS_COUNT_IMAGES = 24
     print(json.dumps(prove(options.root, options.kills, options.seed)))

@@ -38,7 +38,7 @@ def dataset(tmp_path_factory):
 
 def config_for(dataset, **changes):
     return TrainingConfig(**{
-        **TINY, "resolution": 8, "initial_resolution": 8, "variant": "c", "rgb_kimg": 0.016,
+        **TINY, "resolution": 4, "initial_resolution": 4, "variant": "c", "rgb_kimg": 0.016,
         "binary_kimg": 0.008, "classes_kimg": 0.016, "tick_kimg": {4: 0.008}, "d_loss": "hinge",
         "g_loss": "hinge", "data": str(dataset), **changes})
 
@@ -121,7 +121,8 @@ def test_the_grid_shows_latents_and_labels_of_the_seed(dataset, whole_run):
     labels = table[np.random.RandomState([config.seed, 1]).randint(12, size=32)]
     assert len(np.unique(labels, axis=0)) > 6
     rows = [Gs(latents[i:i + 8], labels[i:i + 8]) for i in range(0, 32, 8)]
-    expected = np.concatenate([pictures.pair_grid(row, 8) for row in rows])
+    pairs = np.concatenate([pictures.pairs(row) for row in rows])
+    expected = pictures.grey_sheet(pairs, columns=8 * pairs.shape[1] // pairs.shape[2])
     last = max(run_dir.glob("fakes*.png"))
     with Image.open(last) as picture:
         np.testing.assert_allclose(np.asarray(picture).astype(int), expected.astype(int), atol=1)
@@ -138,7 +139,7 @@ def test_growth_reports_scores_under_labels(dataset, whole_run):
     table = read_labels(dataset, "train")
     labels = table[np.random.RandomState([config.seed, 1]).randint(12, size=8)]
     fakes = networks["Gs"](latents, labels)
-    stream = TrainingStream([dataset], resolution=8, num_channels=3, minibatch=8, seed=0)
+    stream = TrainingStream([dataset], resolution=4, num_channels=3, minibatch=8, seed=0)
     reals, real_labels = next(iter(stream))
     reals = reals.numpy() / np.float32(127.5) - 1
     expected = {"D_rgb/fake": networks["D_rgb"](fakes, labels),
@@ -243,9 +244,10 @@ def test_pictures_show_the_label_and_bear_it_in_their_names(networks, tmp_path, 
     folder = tmp_path / "generated" / "00003-labels-network-final"
     assert {path.name for path in folder.iterdir()} == {
         "seeds-0-3-label2-trunc0.7.png", "seeds-0-3-label-0.5_-1_2-trunc0.7-const.png",
-        "interpolate-1-2-label1-trunc0.7.png", "style-mix-label1-trunc0.7.png", "pairs-label1"}
+        "interpolate-1-2-steps2-label1-trunc0.7.png",
+        "style-mix-rows0-3-cols4-8-layers0-3-label1-trunc0.7.png", "pairs-label1"}
     sampler = generation.Sampler(networks[3], 2)
-    expected = pictures.enlarge(sheets.seed_grid(sampler, [0, 1, 2, 3], 0.7, "random", 8), 16)
+    expected = sheets.seed_grid(sampler, [0, 1, 2, 3], 0.7, "random", 8).draw(16)
     with Image.open(folder / "seeds-0-3-label2-trunc0.7.png") as picture:
         assert (np.asarray(picture)[:len(expected)] == expected).all()
     assert len(generate.label_suffix(tuple(np.linspace(0, 1, 512)))) < 20

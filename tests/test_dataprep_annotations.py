@@ -25,7 +25,7 @@ def square(x, y, side):
 def load(tmp_path, images, annotations):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"images": images, "annotations": annotations}))
-    return load_annotations(path, len(MODANET_CLASSES))
+    return load_annotations(path)
 
 
 def image(**changes):
@@ -48,7 +48,7 @@ def test_class_names_are_those_of_the_files(shared):
 def test_real_annotations_give_coco_masks_painted_larger_first(shared):
     """An independent reading by pycocotools, of which the areas are those of the file."""
     path = shared / "data/ccp_modanet/annotations/modanet2018_instances_train.json"
-    photos = load_annotations(path, len(MODANET_CLASSES)).photos
+    photos = load_annotations(path).photos
     assert len(photos) == 800 and sum(len(p.instances) for p in photos.values()) == 4598
     coco = COCO.__new__(COCO)  # the constructor prints
     content = json.loads(path.read_text())
@@ -105,13 +105,13 @@ def test_good_annotations_are_kept_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("changes, reason", [
-    ({"image_id": 2}, "not listed"), ({"image_id": "1"}, "not listed"),
+    ({"image_id": 2}, "not listed"), ({"image_id": "1.0"}, "not listed"),
     ({"image_id": True}, "not listed"), ({"image_id": None}, "not listed"),
     ({"category_id": 0}, "category"), ({"category_id": 14}, "category"),
-    ({"category_id": "2"}, "category"), ({"category_id": 2.0}, "category"),
+    ({"category_id": "two"}, "category"), ({"category_id": 2.5}, "category"),
     ({"segmentation": []}, "not a list of polygons"),
-    ({"segmentation": {"counts": [1, 2399], "size": [60, 40]}}, "run lengths"),
-    ({"segmentation": {"counts": "0\\b1", "size": [60, 40]}, "iscrowd": 1}, "run lengths"),
+    ({"segmentation": {"counts": [1, 2398], "size": [60, 40]}}, "do not add up"),
+    ({"segmentation": {"counts": "0\\b1", "size": [60, 40]}, "iscrowd": 1}, "do not add up"),
     ({"segmentation": None}, "not a list"), ({"segmentation": "x" * 9}, "not a list"),
     ({"segmentation": [[SQUARE]]}, "odd"), ({"segmentation": [[SQUARE] * 6]}, "no number"),
     ({"segmentation": [SQUARE[:-1] + [True]]}, "no number"),
@@ -131,8 +131,9 @@ def test_good_annotations_are_kept_as_they_are(tmp_path):
     ({"segmentation": [SQUARE[:-1] + [10_000]]}, "far outside"),
     ({"segmentation": [SQUARE[:-1] + [-10_000]]}, "far outside")])
 def test_bad_annotations_are_left_out_and_listed(tmp_path, changes, reason):
-    result = load(tmp_path, [image()], [annotation(), annotation(**changes)])
-    assert len(result.photos[1].instances) == 1
+    good = [annotation(category_id=label) for label in (1, 13)]
+    result = load(tmp_path, [image()], [*good, annotation(**changes)])
+    assert len(result.photos[1].instances) == 2
     (defect,) = result.defects
     assert reason in defect["reason"] and defect["annotation"] == 5
 
@@ -149,7 +150,7 @@ def test_annotations_that_are_no_objects(tmp_path, entry):
 
 
 @pytest.mark.parametrize("changes, reason", [
-    ({"id": None}, "id"), ({"id": "1"}, "id"), ({"id": -1}, "id"), ({"width": 0}, "width"),
+    ({"id": None}, "id"), ({"id": "a1"}, "id"), ({"id": -1}, "id"), ({"width": 0}, "width"),
     ({"height": None}, "width"), ({"height": 10**9}, "width"), ({"width": 40.5}, "width")])
 def test_bad_images_are_left_out_and_listed(tmp_path, changes, reason):
     result = load(tmp_path, [image(id=9), image(**changes)], [])
@@ -223,13 +224,13 @@ def test_what_is_no_annotation_file_is_one_line(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json") as error:
-        load_annotations(path, 13)
+        load_annotations(path)
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.json"):
-        load_annotations(tmp_path / "nowhere.json", 13)
+        load_annotations(tmp_path / "nowhere.json")
 
 
 NUMBERS = st.one_of(st.integers(-10**6, 10**6), st.floats(allow_nan=True), st.none(),
@@ -246,7 +247,11 @@ ANNOTATIONS = st.fixed_dictionaries({
 def test_anything_becomes_a_label_map_or_is_listed(tmp_path_factory, entries):
     path = tmp_path_factory.mktemp("fuzz") / "a.json"
     path.write_text(json.dumps({"images": [image()], "annotations": entries}))
-    result = load_annotations(path, 13)
+    try:
+        result = load_annotations(path)
+    except UserError as error:  # of one file of few entries
+        assert "within 0..1" in str(error) or "counted from another number" in str(error)
+        return
     kept = len(result.photos[1].instances)
     assert kept + len(result.defects) >= len(entries)
     try:

@@ -34,14 +34,16 @@ def test_every_way_of_writing_an_id_as_a_key(tmp_path, key, others):
                            else str(i).encode()) for i in range(1, others)]
     path = make_lmdb(tmp_path / "x", {name: JPEG for name in [*written, key]})
     source = sources.open_source(path)
-    assert source.find(736001, "") == key.decode() and source.read(key.decode()) == JPEG
-    assert source.find(73600, "") is None and source.find(36001, "736001") is None
+    assert source.find(736001, "").key == key.decode() and source.read(key.decode()) == JPEG
+    assert source.find(73600, "").key is None and source.find(36001, "736001").key is None
 
 
 def test_the_plain_key_comes_first(tmp_path):
     path = make_lmdb(tmp_path / "x", {b"0000007": JPEG, b"7": JPEG, b"0000008": JPEG})
     source = sources.open_source(path)
-    assert source.find(7, "") == "7" and source.find(8, "") == "0000008"
+    assert source.find(7, "").key == "7" and source.find(8, "").key == "0000008"
+    assert [instance for _, instance in source.find(7, "").remarks] == ["id 7: 7, not 0000007"]
+    assert source.find(8, "").remarks == ()
 
 
 @pytest.mark.parametrize("entries, message", [
@@ -58,13 +60,13 @@ def test_other_databases_are_named(tmp_path, entries, message):
 
 def test_some_values_that_are_no_photos_do_not_matter(tmp_path):
     entries = {b"%d" % i: b"http://gone" for i in range(500)} | {b"9999": JPEG}
-    assert sources.open_source(make_lmdb(tmp_path / "x", entries)).find(3, "") == "3"
+    assert sources.open_source(make_lmdb(tmp_path / "x", entries)).find(3, "").key == "3"
 
 
 @pytest.mark.parametrize("name", ["data.mdb", "photos.lmdb", "photos", "photos.zip"])
 def test_a_database_file_is_known_by_its_content(tmp_path, name):
     path = make_lmdb(tmp_path / name, {b"7": JPEG}, subdir=False)
-    assert sources.open_source(path).find(7, "") == "7"
+    assert sources.open_source(path).find(7, "").key == "7"
 
 
 @pytest.mark.parametrize("subdir", [True, False])
@@ -91,18 +93,18 @@ def test_a_zip_gives_what_was_put_in(tmp_path, method):
     content |= {"photos/odd.png": b"odd", ".odd.png": b"", "empty/": b"", "readme.txt": b"x"}
     source = sources.open_source(make_zip(tmp_path / "photos.bin", content, method))
     for i in range(9):
-        member = source.find(i, "")
+        member = source.find(i, "").key
         assert member.name == f"photos/{i % 3}/{i:07d}.jpg"
         assert source.read(member) == content[member.name]
-    assert source.read(source.find(99, "x\\odd.png")) == b"odd"
-    assert [source.find(99, name) for name in (".odd.png", "readme.txt", "")] == [None] * 3
+    assert source.read(source.find(99, "x\\odd.png").key) == b"odd"
+    assert [source.find(99, name).key for name in (".odd.png", "")] == [None] * 2
 
 
 def test_a_zip_behind_other_bytes(tmp_path):
     path = make_zip(tmp_path / "a.zip", {"7.jpg": JPEG})
     path.write_bytes(b"#!/bin/sh" * 100 + path.read_bytes())
     source = sources.open_source(path)
-    assert source.read(source.find(7, "")) == JPEG
+    assert source.read(source.find(7, "").key) == JPEG
 
 
 def test_of_a_name_given_twice_the_last_counts(tmp_path):
@@ -111,19 +113,19 @@ def test_of_a_name_given_twice_the_last_counts(tmp_path):
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("7.jpg", b"new")
     source = sources.open_source(tmp_path / "a.zip")
-    assert source.read(source.find(7, "")) == b"new"
+    assert source.read(source.find(7, "").key) == b"new"
 
 
 @pytest.mark.parametrize("name", ["../7.jpg", "/etc/7.jpg", "a/../../7.jpg", "C:\\7.jpg",
                                   "C:/7.jpg", "..\\7.jpg"])
 def test_entries_that_escape_are_refused_and_come_last(tmp_path, name):
     source = sources.open_source(make_zip(tmp_path / "a.zip", {name: JPEG}))
-    member = source.find(7, "7.jpg")
+    member = source.find(7, "7.jpg").key
     if member is not None:  # a backslash is no separator of the index
         with pytest.raises(PhotoError, match="out of the archive"):
             source.read(member)
     source = sources.open_source(make_zip(tmp_path / "b.zip", {name: b"x", "z/z/7.jpg": JPEG}))
-    assert source.read(source.find(7, "")) == JPEG
+    assert source.read(source.find(7, "").key) == JPEG
 
 
 def test_links_in_a_zip_are_no_photos(tmp_path):
@@ -132,13 +134,13 @@ def test_links_in_a_zip_are_no_photos(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(link, "/etc/passwd")
         archive.writestr("8.jpg", JPEG)
-    assert sources.open_source(tmp_path / "a.zip").find(7, "") is None
+    assert sources.open_source(tmp_path / "a.zip").find(7, "").key is None
 
 
 def with_header(path, **changes):
     """The member of photo 7, as if the archive's directory said otherwise."""
     source = sources.open_source(path)
-    return source, source.find(7, "")._replace(**changes)
+    return source, source.find(7, "").key._replace(**changes)
 
 
 @pytest.mark.parametrize("changes, reason", [
@@ -176,7 +178,7 @@ def test_encrypted_members_are_named(tmp_path):
     path.write_bytes(data)
     source = sources.open_source(path)
     with pytest.raises(PhotoError, match="encrypted"):
-        source.read(source.find(7, ""))
+        source.read(source.find(7, "").key)
 
 
 def test_changed_bytes_never_do_more_than_refuse(tmp_path, rng):
@@ -193,7 +195,7 @@ def test_changed_bytes_never_do_more_than_refuse(tmp_path, rng):
         try:
             source = sources.open_source(path)
             for i in range(4):
-                member = source.find(i, "")
+                member = source.find(i, "").key
                 if member is None:
                     outcomes["missing"] += 1
                 elif source.read(member) in content.values():
@@ -212,7 +214,7 @@ def test_spawned_workers_open_for_themselves(tmp_path, kind):
     else:
         make_lmdb(path, {b"%d" % i: JPEG + bytes([i]) for i in range(6)})
     source = sources.open_source(path)
-    keys = [source.find(i, "") for i in range(6)]
+    keys = [source.find(i, "").key for i in range(6)]
     assert pickle.loads(pickle.dumps(source)) == source and len(pickle.dumps(source)) < 300
     assert list(ordered_map(source.read, keys, 2)) == [JPEG + bytes([i]) for i in range(6)]
 

@@ -1,8 +1,10 @@
 """The dataset tool's commands from end to end, and what a user sees."""
 
+import hashlib
 import itertools
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +12,13 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import pytest
+from PIL import Image
 
 import dataset_tool
-from dataprep import create, modanet, sources, survey
+import train
+from dataprep import create, modanet, pyramid, sources, survey
 from dnnlib import util
-from dnnlib.dataset_info import open_dataset
+from dnnlib.dataset_info import open_dataset, read_labels
 from dnnlib.tflib import tfrecords
 from dnnlib.util import UserError
 from tests.data_helpers import (
@@ -26,6 +30,8 @@ from tests.data_helpers import (
     read_jsonl,
     save_annotations,
 )
+from training.checks import fit_to_dataset
+from training.config import preset_config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NUM = 12
@@ -134,8 +140,195 @@ def test_every_image_of_a_folder_is_written_or_listed(source, tmp_path, rng):
         "--workers", 1, "--num-images", 9)
     written = json.loads((tmp_path / "set" / "dataset.json").read_text())["splits"]["train"]
     skipped = [line["id"] for line in read_jsonl(tmp_path / "set" / "skipped.jsonl")]
-    assert sorted(written + skipped) == sorted(
-        f"images/{path.name}" for path in (source / "images").iterdir())
+    assert sorted(written + skipped) == sorted(folder_bytes(source)), "the annotations, too"
+
+
+def spoil(source, rng):
+    """Of NUM photos four have a defect that headers do not show, one more each that they do."""
+    images = source / "images"
+    for image_id in (8, 9):
+        path = images / f"{image_id:07d}.jpg"
+        path.write_bytes(path.read_bytes()[:-150])
+    for image_id in (11, 14):
+        (images / f"{image_id:07d}.jpg").write_bytes(photo_bytes(rng, 60, 40))
+    (images / "0000010.jpg").write_bytes(b"<html>not found</html>")
+    (images / "0000017.jpg").unlink()
+    (images / "0000017.jpg").symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("command", ["create_modanet", "create_from_images", "create_from_masks"])
+def test_splits_are_as_large_as_asked_whatever_is_defect(tmp_path, rng, command, seed):
+    source = make_source(tmp_path / "source", 24)
+    if command == "create_from_masks":
+        (source / "classes.txt").write_text("figure")
+        (source / "labels").mkdir()
+        for path in (source / "images").iterdir():
+            value = {20: 0, 21: 2}.get(int(path.stem), 1)  # background only; no class
+            Image.new("L", (40, 60), value).save(source / "labels" / f"{path.stem}.png")
+    spoil(source, rng)
+    run(command, f"--source={source}", f"--out={tmp_path / 'set'}", "--resolution=8", "--workers=1",
+        f"--seed={seed}", "--num-val=4", "--num-test=3")
+    splits = json.loads((tmp_path / "set" / "dataset.json").read_text())["splits"]
+    usable = {"create_modanet": 18, "create_from_images": 20, "create_from_masks": 16}[command]
+    assert {split: len(ids) for split, ids in splits.items()} == {
+        "train": usable - 7, "val": 4, "test": 3}
+    assert len(set(itertools.chain(*splits.values()))) == usable
+    assert run("info", tmp_path / "set", "--verify") == 0
+
+
+def test_too_few_usable_photos_for_the_splits_are_one_line(source, tmp_path, rng):
+    spoil(source, rng)
+    options = ["create_modanet", f"--source={source}", f"--out={tmp_path / 'set'}",
+               "--resolution=8", "--workers=1", "--num-test=0"]
+    with pytest.raises(UserError, match="10 validation and 0 test photos leave none of the 10 "):
+        run(*options, "--num-val=10")  # seen from the headers
+    with pytest.raises(UserError, match="of 12, 6 went into validation, 0 into the test, and the "):
+        run(*options, "--num-val=6")
+    assert not (tmp_path / "set" / "dataset.json").exists()
+
+
+@pytest.mark.parametrize("num_val, advice", [
+    (5, "only 5 validation images: .*--num-val=0 --num-test=0 trains with all"), (0, None)])
+@pytest.mark.parametrize("dry", [True, False])
+def test_few_validation_photos_are_warned_of(source, tmp_path, capsys, num_val, advice, dry):
+    create_modanet(source, tmp_path / "set", "--num-val", num_val, *["--dry-run"] * dry)
+    printed = capsys.readouterr().out
+    found = re.search("warning: .* validation images.*", printed)
+    assert re.search(advice, found[0]) if advice else not found
+
+
+@pytest.mark.parametrize("num_photos, num_val, said", [
+    (1000, 0, "no validation images: .*; --num-val=100 or more can"), (999, 0, None),
+    (1000, 99, "only 99 .*; --num-val=100 or more can"), (1000, 100, None),
+    (999, 99, "trains with all of so few"), (120, 100, None)])
+def test_the_advice_goes_by_the_number_of_photos(num_photos, num_val, said):
+    lines = []
+    create._say_few_validation(num_val, num_photos, lines.append)
+    assert re.search(said, *lines) if said else not lines
+
+
+def test_suggested_commands_are_quoted_and_fit(source, tmp_path, capsys, monkeypatch):
+    """What is printed is what train.py takes, also where a path has a space and a quote."""
+    out = tmp_path / "my set's"
+    create_modanet(source, out, "--num-val", 0, "--num-test", 0)
+    line = re.search("^train: python (train.py .*)$", capsys.readouterr().out, re.MULTILINE)[1]
+    script, *arguments = shlex.split(line)
+    assert arguments[:3] == ["--variant=2d", f"--data={out}", "--preset=small-32"]
+    assert script == "train.py" and "--resolution=16" in arguments
+    given = train.parse_options(arguments)
+    config = preset_config(given.preset, {"variant": "2d", "resolution": given.resolution})
+    assert fit_to_dataset(config, open_dataset(given.data), 1).resolution == 16
+    run("create_from_images", "--source", source, "--out", out / "rgb", "--resolution", 4,
+        "--workers", 1)
+    printed = capsys.readouterr().out
+    assert shlex.split(printed.splitlines()[-1])[-1] == f"--untagged={out / 'rgb'}"
+    assert "\ntrain the RGB baseline: python train.py --variant=rgb '--data=" in printed
+
+
+def test_files_that_are_no_photos_are_counted_by_suffix(source, tmp_path, capsys):
+    for name in ("a.txt", "b.txt", "c.TXT", "d.xml", "e.xml", "f.db", "g", "h.mp4", "i.json"):
+        (source / name).write_text("nothing")
+    (source / "images" / "again.jpg").symlink_to("0000007.jpg")
+    run("create_from_images", "--source", source, "--out", tmp_path / "set", "--resolution", 8,
+        "--workers", 1)
+    printed = capsys.readouterr().out
+    assert "12 image files\n10 other files left out (.txt, .json, .xml, " in printed
+    assert "...)" in printed and "left out: 1 x link to a file that is read already" in printed
+    lines = read_jsonl(tmp_path / "set" / "skipped.jsonl")
+    assert len(lines) == 11 and all(line["reason"] for line in lines)
+    assert open_dataset(tmp_path / "set").splits["train"] == NUM
+
+
+def test_a_folder_of_photos_alone_has_the_digest_of_before(source, tmp_path):
+    """It decides whether a data set is finished: md5 over the names, whatever else is there."""
+    names = "\n".join(f"{i:07d}.jpg" for i in range(7, 7 + NUM))
+    (source / "images" / ".DS_Store").touch()
+    create.create_from_images(create_config(source=source / "images", out=tmp_path / "set"), print)
+    content = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    assert content["options"]["source"] == hashlib.md5(names.encode()).hexdigest()
+    assert content["skipped"] == 0 and read_jsonl(tmp_path / "set" / "skipped.jsonl") == []
+
+
+def official(folder, images, name="tiny", labels=None):
+    """Images uint8 [N, C, H, W] as the official dataset tool writes them: raw, without folders."""
+    folder.mkdir()
+    for image in images:
+        for level, smaller in pyramid.levels(image, 2).items():
+            with open(folder / f"{name}-r{level:02d}.tfrecords", "ab") as file:
+                file.write(tfrecords.frame(tfrecords.encode_record(smaller, "raw")))
+    if labels is not None:
+        with open(folder / f"{name}-rxx.labels", "wb") as file:
+            np.save(file, labels)
+    return folder
+
+
+@pytest.mark.parametrize("command", ["info", "display", "train"])
+def test_official_record_files_are_called_what_they_are(tmp_path, rng, command):
+    images = rng.integers(0, 256, (2, 3, 16, 16), dtype=np.uint8)
+    folder = official(tmp_path / "my records", images)
+    with pytest.raises(UserError, match=r"as the official dataset tool writes them; .* "
+                                        r"create_from_images .*--resolution=16") as error:
+        if command == "train":
+            train.main([f"--data={folder}", "--device=cpu", "--dry-run"])
+        else:
+            run(command, folder)
+    told = shlex.split(str(error.value).partition("convert them: ")[2])
+    assert told[3] == f"--source={folder}" and "\n" not in str(error.value)
+    assert run(*told[2:-1], f"--out={tmp_path / 'set'}", "--workers=1") == 0
+    with pytest.raises(UserError, match=f"is one split of a data set; .*{tmp_path / 'set'}$"):
+        run("info", tmp_path / "set" / "train")
+
+
+@pytest.mark.parametrize("label_size, resolution", [(0, 16), (3, 16), (0, 8)])
+def test_official_record_files_become_a_data_set(tmp_path, rng, label_size, resolution):
+    """Every image keeps its pixels and its label; where a lower level than theirs is the largest,
+    those below are rounded twice."""
+    images = rng.integers(0, 256, (9, 3, 16, 16), dtype=np.uint8)
+    labels = rng.normal(size=(9, 3)).astype(np.float32) if label_size else None
+    folder = official(tmp_path / "tiny", images, labels=labels)
+    run("create_from_images", f"--source={folder}", f"--out={tmp_path / 'set'}", "--num-val=2",
+        f"--resolution={resolution}", "--workers=1")
+    splits = json.loads((tmp_path / "set" / "dataset.json").read_text())["splits"]
+    assert sorted(itertools.chain(*splits.values())) == list(range(9)) and len(splits["val"]) == 2
+    for split, ids in splits.items():
+        if not ids:
+            continue
+        there = read_labels(tmp_path / "set", split)
+        np.testing.assert_array_equal(there, np.zeros((len(ids), 0)) if labels is None
+                                      else labels[ids])
+        for level in range(2, resolution.bit_length()):
+            name = f"{split}/{split}-r{level:02d}.tfrecords"
+            ours = tfrecords.RecordFile(tmp_path / "set" / name)
+            theirs = tfrecords.RecordFile(folder / f"tiny-r{level:02d}.tfrecords")
+            for number, image_id in enumerate(ids):
+                apart = ours.read_image(number).astype(int) - theirs.read_image(image_id)
+                rounding = resolution < 16 and level < resolution.bit_length() - 1
+                assert np.abs(apart).max() <= int(rounding)
+
+
+def test_official_record_files_that_cannot_be_are_one_line(tmp_path, rng, capsys):
+    images = rng.integers(0, 256, (3, 5, 8, 8), dtype=np.uint8)
+    options = f"--out={tmp_path / 'set'}", "--resolution=8", "--workers=1"
+    folder = official(tmp_path / "maps", images)
+    with pytest.raises(UserError, match="record of 5 channels; expected 3"):
+        run("create_from_images", f"--source={folder}", *options)
+    folder = official(tmp_path / "labels", images[:, :3], labels=np.zeros((2, 4)))
+    with pytest.raises(UserError, match=r"expected finite numbers of shape \[3, n\]"):
+        run("create_from_images", f"--source={folder}", *options)
+    with pytest.raises(UserError, match="--labels: images in record files have no names"):
+        run("create_from_images", f"--source={folder}", "--labels=x.json", *options)
+    assert "enlarged" not in capsys.readouterr().out
+    folder = official(tmp_path / "small", images[:, :3])
+    run("create_from_images", f"--source={folder}", f"--out={tmp_path / 'large'}", "--dry-run",
+        "--resolution=16")
+    assert "enlarged to 16; --resolution=8 takes them as they are" in capsys.readouterr().out
+    folder = official(tmp_path / "damaged", images[:, :3])
+    damaged = folder / "tiny-r03.tfrecords"
+    damaged.write_bytes(damaged.read_bytes()[:-30] + bytes(30))
+    run("create_from_images", f"--source={folder}", *options)
+    assert open_dataset(tmp_path / "set").splits["train"] == 2
+    assert "wrong checksum" in capsys.readouterr().out
 
 
 def test_what_cannot_be_read_is_counted_by_many_processes_too(source, rng, monkeypatch):

@@ -164,6 +164,56 @@ def test_colours_and_conditioning_labels_come_back(tmp_path, images):
         np.testing.assert_array_equal(again[image_id], images["train"][number, :3])
 
 
+@pytest.mark.parametrize("split, names", [("all", 5), ("train", 3), ("test", 2)])
+def test_conditioning_labels_of_sets_with_an_empty_split(tmp_path, images, split, names):
+    """A split without images has no file of labels, and needs none."""
+    rows = np.float32(np.eye(5))
+    parts = {"train": images["train"][:3, :3], "test": images["train"][3:, :3]}
+    data = make_dataset(tmp_path / "data", parts, (), labels={"train": rows[:3], "test": rows[3:]})
+    content = json.loads((data / "dataset.json").read_text())
+    content["splits"] = {"train": ["a", "b", "c"], "val": [], "test": ["d", "e"]}
+    (data / "dataset.json").write_text(json.dumps(content))
+    assert run("extract", data, "--out", tmp_path / "out", "--split", split) == 0
+    labels = json.loads((tmp_path / "out/labels.json").read_text())["labels"]
+    ids = {line["file"]: line["id"] for line in read_jsonl(tmp_path / "out/images.jsonl")}
+    assert len(labels) == names == len(list((tmp_path / "out/images").iterdir()))
+    for file, label in labels:
+        np.testing.assert_array_equal(label, rows["abcde".index(ids[file])])
+
+
+@pytest.mark.parametrize("classes", [(), FOUR])
+@pytest.mark.parametrize("splits", [("train",), ("train", "val"), ("train", "test"),
+                                    ("train", "val", "test")])
+def test_every_split_at_every_level(tmp_path, images, classes, splits):
+    stack = images["train"][:2, :3 + len(classes)]
+    labels = None if classes else {split: np.float32([[1, 0], [0, 1]]) for split in splits}
+    data = make_dataset(tmp_path / "data", {split: stack for split in splits}, classes,
+                        labels=labels)
+    content = json.loads((data / "dataset.json").read_text())
+    content["splits"] = {split: [f"{split}{i}" for i in range(2)] if split in splits else []
+                         for split in ("train", "val", "test")}
+    (data / "dataset.json").write_text(json.dumps(content))
+    for split in ("all", *splits):
+        for side in (4, 8, 16):
+            out = tmp_path / f"{split}{side}"
+            assert run("extract", data, "--out", out, "--split", split, "--resolution", side) == 0
+            assert read(next((out / "images").iterdir())).shape == (side, side, 3)
+            assert (out / ("classes.txt" if classes else "labels.json")).is_file()
+
+
+def test_a_folder_of_own_classes_of_an_earlier_version_is_continued(data, tmp_path):
+    """Which called its annotations as ModaNet's, and they are renamed."""
+    run("extract", data, "--out", tmp_path / "out")
+    whole = folder_bytes(tmp_path / "out")
+    annotations = tmp_path / "out/annotations"
+    (annotations / "instances.json").rename(annotations / "modanet2018_instances_train.json")
+    run("extract", data, "--out", tmp_path / "out")
+    assert folder_bytes(tmp_path / "out") == whole
+    categories = json.loads((annotations / "instances.json").read_text())["categories"]
+    assert categories == [{"id": i, "name": name, "supercategory": ""}
+                          for i, name in enumerate(FOUR, 1)]
+
+
 def test_255_classes_come_back(tmp_path, rng):
     image = np.zeros((258, 16, 16), np.uint8)
     labels = rng.permutation(256).astype(np.uint8).reshape(16, 16)
@@ -171,6 +221,5 @@ def test_255_classes_come_back(tmp_path, rng):
     data = make_dataset(tmp_path / "data", {"train": image[None]}, tuple(map(str, range(255))))
     run("extract", data, "--out", tmp_path / "out")
     np.testing.assert_array_equal(read(tmp_path / "out/labels/0000000.png"), labels)
-    annotations = json.loads((tmp_path / "out/annotations/modanet2018_instances_train.json")
-                             .read_text())
+    annotations = json.loads((tmp_path / "out/annotations/instances.json").read_text())
     assert sorted(a["category_id"] for a in annotations["annotations"]) == list(range(1, 256))

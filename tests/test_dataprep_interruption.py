@@ -59,7 +59,7 @@ def write(out, source, stop=None, said=None, **changes):
     options = {"resolution": 8, "fit": "pad", "encoding": "raw", **changes}
     recipe = writer.Recipe(folder, (), label_size=2, **options)
     with contextlib.suppress(KeyboardInterrupt):
-        writer.write_dataset(out, recipe, writer.choose_splits(items, 30, 20, 0),
+        writer.write_dataset(out, recipe, writer.shuffled(items, 0), (30, 20),
                              [{"id": "x", "reason": "before"}], options, 1,
                              (said if said is not None else []).append)
     return len(folder.reads)
@@ -71,6 +71,7 @@ def whole(source, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "set"
     assert write(out, source) == NUM
     assert len(read_jsonl(out / "skipped.jsonl")) == 4 and not (out / ".partial").exists()
+    assert open_dataset(out).splits == {"train": NUM - 53, "val": 30, "test": 20}
     return folder_bytes(out)
 
 
@@ -181,7 +182,7 @@ def test_photos_that_were_all_unusable_are_tried_again(source, whole, tmp_path):
     empty.mkdir(parents=True)
     for path in (source / "images").iterdir():
         (empty / path.name).touch()
-    with pytest.raises(UserError, match="no training photo"):
+    with pytest.raises(UserError, match="no photo is left for training"):
         write(tmp_path / "set", empty.parent)
     assert write(tmp_path / "set", source) == NUM
     assert folder_bytes(tmp_path / "set") == whole

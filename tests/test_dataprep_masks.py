@@ -11,7 +11,7 @@ from PIL import Image
 import dataset_tool
 from dataprep import masks, photos, sources
 from dataprep.photos import PhotoError
-from dnnlib import channels
+from dnnlib import channels, pictures
 from dnnlib.dataset_info import open_dataset
 from dnnlib.tflib import tfrecords
 from dnnlib.util import UserError
@@ -76,7 +76,9 @@ def test_masks_become_class_maps_of_any_number(tmp_path, num_classes):
     assert run("info", tmp_path / "set") == 0
     assert run("display", tmp_path / "set", "--out", tmp_path / "sheet.png", "--num", 4) == 0
     with Image.open(tmp_path / "sheet.png") as sheet:
-        panel = np.asarray(sheet)[:16, 16:32]
+        side = pictures.SMALLEST  # of a panel; the second one is the map
+        left = side + pictures.GAP
+        panel = np.asarray(sheet)[pictures.GAP:pictures.GAP + side, left:left + side]
     colours = channels.palette(num_classes)
     shown = {tuple(colour) for colour in panel.reshape(-1, 3).tolist()}
     assert shown <= {tuple(colour) for colour in colours.tolist()} and len(shown) > 1
@@ -102,7 +104,7 @@ def test_palette_and_grey_of_any_depth(tmp_path, kind, depth):
     num_classes = min(2**depth - 1, 200)
     values = np.arange(num_classes + 1, dtype=np.uint8).repeat(3)[None].repeat(2, axis=0)
     (tmp_path / "a.png").write_bytes(png(values, kind, depth))
-    mask = masks.Mask(sources.PhotoFolder(tmp_path), "a.png", num_classes)
+    mask = masks.Mask(sources.PhotoFolder(tmp_path), "a.png", masks.Coding(num_classes))
     np.testing.assert_array_equal(mask.label_map(values.shape[::-1]), values)
 
 
@@ -110,8 +112,10 @@ def test_255_is_background_unless_it_is_a_class(tmp_path):
     values = np.array([[0, 1, 255]], np.uint8)
     Image.fromarray(values).save(tmp_path / "a.png")
     source = sources.PhotoFolder(tmp_path)
-    assert masks.Mask(source, "a.png", 254).label_map((3, 1)).tolist() == [[0, 1, 0]]
-    assert masks.Mask(source, "a.png", 255).label_map((3, 1)).tolist() == [[0, 1, 255]]
+    for coding, labels in ((masks.Coding(254), [[0, 1, 0]]),
+                           (masks.Coding(255, ignore=None), [[0, 1, 255]]),
+                           (masks.Coding(1, ignore=None, white=True), [[0, 1, 1]])):
+        assert masks.Mask(source, "a.png", coding).label_map((3, 1)).tolist() == labels
 
 
 def test_masks_are_reduced_with_their_photos(tmp_path, monkeypatch):
@@ -119,25 +123,33 @@ def test_masks_are_reduced_with_their_photos(tmp_path, monkeypatch):
     monkeypatch.setattr(photos, "_FULL_SIZE", 6 * 8)
     values = np.arange(63, dtype=np.uint8).reshape(7, 9)
     Image.fromarray(values).save(tmp_path / "a.png")
-    mask = masks.Mask(sources.PhotoFolder(tmp_path), "a.png", 63)
+    mask = masks.Mask(sources.PhotoFolder(tmp_path), "a.png", masks.Coding(63))
     np.testing.assert_array_equal(mask.label_map((5, 4)), values[::2, ::2])
 
 
-def _save(path, values, mode=None):
-    Image.fromarray(np.asarray(values)).convert(mode).save(path)
+def _save(path, values):
+    Image.fromarray(np.asarray(values)).save(path)
+
+
+def _deep_png():
+    """A PNG of 16x16 colours of 16 bits, by its header and nothing more."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
 
 
 BAD_MASKS = {
     "above": (lambda path: _save(path, np.uint8([[5] * 16] * 16)), "value 5, above .* \\(4\\)"),
-    "rgb": (lambda path: _save(path, np.uint8([[1] * 16] * 16), "RGB"), "mask has colours"),
-    "grey-alpha": (lambda path: _save(path, np.uint8([[1] * 16] * 16), "LA"), "mask has colours"),
-    "16-bit": (lambda path: _save(path, np.uint16([[1] * 16] * 16)), "mask has 16 bits"),
+    "rgb": (lambda path: _save(path, np.uint8([[[255, 3, 0]] * 16] * 16)),
+            "the colour #ff0300 that is not in the list of classes, which has no colours"),
+    "rgba": (lambda path: Image.new("RGBA", (16, 16), "#01010180").save(path), "transparent"),
+    "16-bit": (lambda path: _save(path, np.uint16([[257] * 16] * 16)), "value 257, above"),
+    "16-bit colours": (lambda path: path.write_bytes(_deep_png()), "16 bits a colour"),
     "size": (lambda path: _save(path, np.uint8([[1] * 16] * 15)), "photo is 16x16, its mask 16x15"),
     "empty": (lambda path: _save(path, np.uint8([[0] * 16] * 16)), "background only$"),
     "ignored": (lambda path: _save(path, np.uint8([[255] * 16] * 16)), "only \\(value 255 counts"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:60]), "mask is damaged"),
     "nothing": (lambda path: path.write_bytes(b""), "mask is not a PNG"),
-    "jpeg": (lambda path: Image.new("L", (16, 16)).save(path, "JPEG"), "mask is not a PNG"),
+    "jpeg": (lambda path: Image.new("L", (16, 16)).save(path, "JPEG"), "mask is a JPEG, whose"),
     "missing": (lambda path: path.unlink(), "photo has no mask"),
     "doubled": (lambda path: path.with_suffix(".PNG").write_bytes(b""), "several masks")}
 
@@ -192,24 +204,6 @@ def test_an_upright_photo_takes_the_mask_of_what_is_seen(tmp_path, rng):
     assert "p0.jpg" in stored_labels(tmp_path / "set")
 
 
-@pytest.mark.parametrize("text, message", [
-    ("", "0 classes"), ("\n" * 5, "0 classes"), ("a\n\nb", "class 2 has no usable name"),
-    ("a\nb\na", "'a' is given twice"), ("\n".join(map(str, range(256))), "256 classes"),
-    ("[1, 2]", "list of names"), ("[\"a\"", "neither text nor"), ("{}", "list of names"),
-    ("a\x1b[2J", "no usable name"), ("x" * 101, "no usable name"), (b"\xff\xfe", "neither text")])
-def test_class_lists_that_are_none(tmp_path, text, message):
-    path = tmp_path / "classes.txt"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(UserError, match=message):
-        masks.read_classes(path)
-
-
-def test_class_lists_as_editors_save_them(tmp_path):
-    path = tmp_path / "classes.txt"
-    path.write_bytes("\ufeffhat\r\n coat \r\nÄrmel\r\n".encode())
-    assert masks.read_classes(path) == ("hat", "coat", "Ärmel")
-
-
 def test_what_is_not_given_is_named(tmp_path):
     with pytest.raises(UserError, match="give --source, or --images too"):
         run("create_from_masks", "--out", tmp_path / "set")
@@ -240,5 +234,6 @@ def test_masks_with_a_hole_are_refused(tmp_path):
     for lacking in lengths:
         (tmp_path / "holed.png").write_bytes(data[:-lacking] + bytes(lacking))
         with pytest.raises(PhotoError, match="mask is damaged"):
-            masks.Mask(source, "holed.png", 255).label_map((64, 64))
-    np.testing.assert_array_equal(masks.Mask(source, "whole.png", 255).label_map((64, 64)), labels)
+            masks.Mask(source, "holed.png", masks.Coding(254)).label_map((64, 64))
+    whole = masks.Mask(source, "whole.png", masks.Coding(254))
+    np.testing.assert_array_equal(whole.label_map((64, 64)), labels)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
 from dataprep import photos
 from tests.data_helpers import photo_bytes
@@ -239,14 +239,170 @@ def test_a_phones_photo_with_a_preview_is_the_first_picture():
 
 @pytest.mark.parametrize("data", [
     b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n",
-    b"P6 2 2 255 " + bytes(12), b"II*\0" + bytes(100)])
-def test_formats_that_no_photo_comes_in_are_not_tried(data):
+    b"SIMPLE  =                    T" + bytes(2850), b"II*\0" + bytes(100)])
+def test_formats_that_no_photo_comes_in_are_not_tried(data, tmp_path):
     with pytest.raises(photos.PhotoError, match="no known format"):
         photos.decode_photo(data)
+    (tmp_path / "a.jpg").write_bytes(data)
+    assert not photos.is_picture(tmp_path / "a.jpg")
+
+
+COLOURS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
+LESS_COMMON = [("TIFF", "RGB", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+               ("TIFF", "RGB", {"compression": "tiff_adobe_deflate"}), ("TIFF", "CMYK", {}),
+               ("TIFF", "RGBA", {"compression": "packbits"}), ("PPM", "RGB", {}),
+               ("TIFF", "RGB", {"big_tiff": True}),
+               ("AVIF", "RGB", {"quality": 100, "subsampling": "4:4:4"}),
+               ("GIF", "P", {}), ("TIFF", "P", {})]
+
+
+@pytest.mark.parametrize("kind, mode, options", LESS_COMMON)
+def test_less_common_files_are_the_same_pixels(kind, mode, options, tmp_path):
+    image = Image.fromarray(COLOURS)
+    data = encode(image.quantize(24) if mode == "P" else image.convert(mode), kind, **options)
+    apart = np.asarray(photos.decode_photo(data)).astype(int) - COLOURS
+    assert np.abs(apart).max() <= {"AVIF": 3}.get(kind, 0) and photos.probe(data) == (6, 4)
+    (tmp_path / "photo.txt").write_bytes(data)
+    assert photos.is_picture(tmp_path / "photo.txt")
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiffs_are_turned_as_other_photos(orientation, compression):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    png, tiff = (encode(Image.fromarray(COLOURS), kind, exif=exif, **options) for kind, options in
+                 (("PNG", {}), ("TIFF", {"compression": compression})))
+    expected = np.asarray(photos.decode_photo(png))
+    np.testing.assert_array_equal(np.asarray(photos.decode_photo(tiff)), expected)
+    assert photos.probe(tiff) == photos.probe(png) == expected.shape[1::-1]
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PPM"])
+def test_sixteen_bits_of_other_files_become_eight(kind):
+    pixels = np.array([[0, 257 * 40, 257 * 200, 65535]], np.uint16)
+    photo = photos.decode_photo(encode(Image.fromarray(pixels), kind))
+    assert np.asarray(photo)[0, :, 1].tolist() == [0, 40, 200, 255]
+
+
+PREVIEW, BITS, WHITE, ROWS, PLANES, TILE_WIDTH, TILE_HEIGHT = 254, 258, 262, 278, 284, 322, 323
+
+
+def tiff(tags, changes=(), kind=np.uint8):
+    """A TIFF of 6x4 pixels with `tags`; of `changes` {old: (new, value)} tags become others."""
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for number, value in tags.items():
+        info[number] = value
+    data = bytearray(encode(Image.fromarray(np.zeros((4, 6), kind)), "TIFF", tiffinfo=info))
+    first = int.from_bytes(data[4:8], "little") + 2
+    for entry in range(first, first + 12 * data[first - 2], 12):
+        number = int.from_bytes(data[entry:entry + 2], "little")
+        if number in dict(changes):
+            new, value = changes[number]
+            data[entry:entry + 12] = struct.pack("<HHII", new, 4, 1, value)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("data, reason", [
+    (tiff({PREVIEW: 1}), "begins with a preview"),
+    (tiff({}, {WHITE: (WHITE, 0)}, np.uint16), "0 is white"),
+    (tiff({}, {ROWS: (TILE_WIDTH, 1 << 16), PLANES: (TILE_HEIGHT, 1 << 16)}), "6x4 .* too large"),
+    (tiff({}, {BITS: (BITS, 12)}), "TIFF of 12 bits"),
+    (encode(Image.new("F", (3, 2)), "TIFF"), "TIFF of 32 bits; expected 8 or 16"),
+    (encode(Image.new("I", (3, 2)), "TIFF"), "TIFF of 32 bits; expected 8 or 16"),
+    (encode(Image.new("F", (3, 2)), "PPM"), "floating-point"),
+    (encode(Image.new("L", (3, 2)), "TIFF", save_all=True, append_images=[Image.new("L", (3, 2))]),
+     "TIFF of several pages")])
+def test_what_would_be_decoded_wrongly_is_refused(data, reason):
+    for function in (photos.probe, photos.decode_photo):
+        with pytest.raises(photos.PhotoError, match=reason):
+            function(data)
+
+
+def test_enormous_tiffs_and_ppms_are_refused_before_they_are_decoded():
+    bomb = tiff({}, {256: (256, 30_000), 257: (257, 30_000)})
+    for data in (bomb, b"P6 30000 30000 255\n", b"P6 70000 1 255\n"):
+        with pytest.raises(photos.PhotoError, match="too large"):
+            photos.decode_photo(data)
+
+
+def icc_profile(primaries, curve, space=b"RGB "):
+    """A display profile (ICC.1:2001) of D50 primaries [[X, Y, Z] of red, green and blue] and one
+    tone curve, the numbers of a `curv`: none for linear, one for a gamma, else a table."""
+    def number(value):
+        return struct.pack(">i", round(value * 65536))
+    tags = {name: b"XYZ \0\0\0\0" + b"".join(map(number, value))
+            for name, value in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries)}
+    tags[b"wtpt"] = b"XYZ \0\0\0\0" + b"".join(map(number, (0.9642, 1, 0.8249)))
+    for name in (b"rTRC", b"gTRC", b"bTRC", b"kTRC"):
+        tags[name] = (b"curv\0\0\0\0" + struct.pack(">I", len(curve))
+                      + np.array(curve, ">u2").tobytes() + bytes(len(curve) % 2 * 2))
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, content in tags.items():
+        table += name + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(content))
+        body += content
+    head = struct.pack(">I4sI4s4s4s12s4s", 128 + len(table) + len(body), b"\0" * 4, 0x02400000,
+                       b"mntr", space, b"XYZ ", bytes(12), b"acsp")
+    light = bytes(28) + b"".join(map(number, (0.9642, 1, 0.8249)))
+    return (head + light + bytes(128 - len(head) - len(light))) + table + body
+
+
+SRGB = ((0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7139))
+LINEAR = np.linspace(0, 1, 1024)
+CURVE = np.where(LINEAR <= 0.04045, LINEAR / 12.92, ((LINEAR + 0.055) / 1.055) ** 2.4)
+CODES = np.rint(CURVE * 65535).astype(int).tolist()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_another_profile_is_converted(kind):
+    """Red and blue exchanged; and light in proportion to the numbers, by sRGB's own formula."""
+    options = {"lossless": True} if kind == "WEBP" else {}
+    swapped = encode(Image.fromarray(COLOURS), kind, icc_profile=icc_profile(SRGB[::-1], CODES),
+                     **options)
+    apart = np.asarray(photos.decode_photo(swapped)).astype(int) - COLOURS[..., ::-1]
+    assert np.abs(apart).max() <= 2
+    light = COLOURS / 255
+    expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    linear = encode(Image.fromarray(COLOURS), kind, icc_profile=icc_profile(SRGB, []), **options)
+    assert np.abs(np.asarray(photos.decode_photo(linear)) - expected).max() <= 2
+
+
+def test_grey_and_transparent_pictures_are_converted_too():
+    grey, alpha = np.array([[0, 64, 128, 255]], np.uint8), np.array([[255, 255, 128, 0]], np.uint8)
+    expected = [0, 137, 188, 255]  # sRGB's formula of 64 / 255 and 128 / 255
+    data = encode(Image.fromarray(grey), "PNG", icc_profile=icc_profile(SRGB, [], b"GRAY"))
+    assert np.abs(np.asarray(photos.decode_photo(data))[0, :, 0] - expected).max() <= 1
+    image = Image.merge("RGBA", [Image.fromarray(part) for part in (grey, grey, grey, alpha)])
+    data = encode(image, "PNG", icc_profile=icc_profile(SRGB, []))
+    over_white = [0, 137, 188 * 128 / 255 + 127, 255]
+    assert np.abs(np.asarray(photos.decode_photo(data))[0, :, 0] - over_white).max() <= 1.5
+
+
+BROKEN = [b"no profile", icc_profile(SRGB, CODES)[:200], icc_profile(SRGB[::-1], [], b"CMYK"), b""]
+
+
+# As programs' own sRGB profiles are apart: other decimals of the primaries.
+SIMILAR = icc_profile(np.array(SRGB) * [[0.992], [1], [0.992]], CODES)
+
+
+@pytest.mark.parametrize("profile", [
+    icc_profile(SRGB, CODES), SIMILAR, *BROKEN,
+    ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()])
+@pytest.mark.parametrize("kind, mode", [("JPEG", "RGB"), ("PNG", "RGB"), ("PNG", "RGBA"),
+                                        ("JPEG", "L"), ("PNG", "I;16")])
+def test_srgb_and_broken_profiles_change_no_bit(profile, kind, mode):
+    image = Image.fromarray(COLOURS)
+    image = Image.fromarray(COLOURS[..., 0].astype(np.uint16) * 257) if mode == "I;16" \
+        else image.convert(mode)
+    with_profile, without = (np.asarray(photos.decode_photo(encode(image, kind, **options)))
+                             for options in ({"icc_profile": profile}, {}))
+    np.testing.assert_array_equal(with_profile, without)
 
 
 def test_changed_bytes_never_do_more_than_refuse(rng):
-    whole = [photo_bytes(rng, 24, 16, kind) for kind in ("JPEG", "PNG", "WEBP")]
+    whole = [photo_bytes(rng, 24, 16, kind) for kind in ("JPEG", "PNG", "WEBP", "PPM", "AVIF")]
+    whole += [photo_bytes(rng, 24, 16, "TIFF", compression=name)
+              for name in (None, "tiff_lzw", "jpeg")]
     for data in whole * 100:
         changed = bytearray(data)
         for position in rng.integers(0, len(data), 3):

@@ -9,6 +9,7 @@ from PIL import Image
 import dataset_tool
 from dataprep import report
 from dnnlib import channels
+from dnnlib.pictures import GAP, GREY, enlarge
 from dnnlib.util import UserError
 from tests.data_helpers import FOUR, make_dataset, random_image
 
@@ -48,12 +49,14 @@ def test_the_sheet_shows_photo_map_and_overlay(data, images):
     sheet = report.contact_sheet(data, "val", 1, 1, None, 0)
     image = images["val"][0].transpose(1, 2, 0)
     labels = channels.to_label_map(image[..., 3:], 127)
-    np.testing.assert_array_equal(sheet[:16, :16], image[..., :3])
-    np.testing.assert_array_equal(sheet[:16, 16:32], channels.palette(4)[labels])
-    plain = labels == 0
-    np.testing.assert_array_equal(sheet[:16, 32:48][plain], image[..., :3][plain])
-    assert (sheet[:16, 32:48][~plain] != image[..., :3][~plain]).any()
-    assert sheet.shape[0] > 16, "the legend is below"
+    panels = sheet[GAP:GAP + 96, GAP:-GAP]
+    assert panels.shape[1] == 3 * 96 and (sheet[:GAP] == GREY).all()
+    np.testing.assert_array_equal(panels[:, :96], enlarge(image[..., :3], 6))
+    np.testing.assert_array_equal(panels[:, 96:192], enlarge(channels.palette(4)[labels], 6))
+    overlay, plain = panels[::6, 192::6], labels == 0
+    np.testing.assert_array_equal(overlay[plain], image[..., :3][plain])
+    assert (overlay[~plain] != image[..., :3][~plain]).any()
+    assert sheet.shape[0] > 96 + 2 * GAP, "the legend is below"
 
 
 def test_display_writes_a_png_of_any_level(data, tmp_path):
@@ -61,12 +64,13 @@ def test_display_writes_a_png_of_any_level(data, tmp_path):
     assert dataset_tool.main(["display", str(data), "--out", str(out), "--num", "4", "--columns",
                               "2", "--resolution", "8"]) == 0
     with Image.open(out) as picture:
-        assert picture.size[0] == 2 * 3 * 8
+        assert picture.size[0] == 2 * 3 * 96 + 3 * GAP
 
 
 def test_colours_alone_are_shown_alone(tmp_path, images):
     path = make_dataset(tmp_path / "rgb", {"train": images["train"][:, :3]}, ())
-    assert report.contact_sheet(path, "train", 4, 2, None, 0).shape == (32, 32, 3)
+    shape = report.contact_sheet(path, "train", 4, 2, None, 0).shape
+    assert shape == (2 * 96 + 3 * GAP, 2 * 96 + 3 * GAP, 3)
 
 
 def test_what_cannot_be_shown_is_one_line(data):

@@ -1,4 +1,4 @@
-"""Photos found by id and nothing else, and every kind of file that is none."""
+"""Photos found by name and id, and every kind of file that is none."""
 
 import os
 
@@ -8,6 +8,7 @@ import pytest
 from dataprep import sources
 from dataprep.photos import PhotoError
 from dnnlib.util import UserError
+from tests.data_helpers import photo_bytes
 
 
 @pytest.fixture
@@ -21,12 +22,12 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("image_id, file_name, found", [
     (7, "0000007.jpg", "0000007.jpg"), (7, "somewhere/else/0000007.jpg", "0000007.jpg"),
-    (7, "odd.png", "0000007.jpg"), (7, "", "0000007.jpg"), (8, "odd.png", "odd.png"),
+    (7, "odd.png", "odd.png"), (7, "", "0000007.jpg"), (8, "odd.png", "odd.png"),
     (8, "C:\\photos\\odd.png", "odd.png"), (8, "/images/odd.png", "odd.png"),
     (8, "0000008.jpg", None), (8, "../secret.jpg", None), (8, "", None), (8, "..", None),
-    (8, ".", None), (8, "a\0b", None), (8, "0000007.jpg", None), (8, "7.jpg", None)])
+    (8, ".", None), (8, "a\0b", None), (8, "0000007.jpg", "0000007.jpg"), (8, "7.jpg", None)])
 def test_photos_are_found_by_id_within_the_folder(folder, image_id, file_name, found):
-    assert sources.open_source(folder).find(image_id, file_name) == found
+    assert sources.open_source(folder).find(image_id, file_name).key == found
 
 
 @pytest.mark.parametrize("names, found", [
@@ -41,24 +42,29 @@ def test_every_way_of_writing_an_id(tmp_path, names, found):
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert sources.open_source(tmp_path).find(9, "x.jpg") == found
+    assert sources.open_source(tmp_path).find(9, "x.jpg").key == found
 
 
-def test_a_name_that_is_another_id_is_not_taken_for_this_one(folder):
-    """Annotations that point image 8 at photo 7 would give it the labels of another picture."""
-    assert sources.open_source(folder).find(8, "images/0000007.jpg") is None
+def test_a_file_name_decides_against_the_number_and_this_is_said(folder):
+    found = sources.open_source(folder).find(8, "images/0000007.jpg")
+    assert found.key == "0000007.jpg"
+    assert "file_name says 0000007.jpg, id 8" in dict(found.remarks).values()
 
 
 def test_reading_gives_the_bytes(folder):
     assert sources.open_source(folder).read("0000007.jpg") == b"seven"
 
 
-def test_links_out_of_the_folder_are_not_followed(folder):
+def test_links_that_are_laid_into_a_folder_are_followed(folder):
     (folder / "0000009.jpg").symlink_to(folder.parent / "secret.jpg")
     source = sources.open_source(folder)
-    assert source.find(9, "") == "0000009.jpg"
+    assert source.find(9, "").key == "0000009.jpg" and source.read("0000009.jpg") == b"secret"
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "x/../../secret.jpg", "{}/secret.jpg"])
+def test_names_that_lead_out_of_the_folder_are_not_read(folder, name):
     with pytest.raises(PhotoError, match="out of the photo folder"):
-        source.read("0000009.jpg")
+        sources.open_source(folder).read(name.format(folder.parent))
 
 
 def test_a_file_that_is_gone_is_one_photo_less(folder):
@@ -89,8 +95,8 @@ def database(request, tmp_path):
 def test_lmdb_keys_are_ids(database):
     source = sources.open_source(database)
     assert isinstance(source, sources.PhotoLmdb)
-    assert source.find(7, "0000736001.jpg") == "7" and source.find(736001, "") == "736001"
-    assert source.find(1, "7") is None
+    assert source.find(7, "0000736001.jpg").key == "7" and source.find(736001, "").key == "736001"
+    assert source.find(1, "7").key is None
     assert source.read("736001") == b"many"
 
 
@@ -123,3 +129,71 @@ def test_images_of_all_subfolders_are_listed_in_order(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert sources.list_images(tmp_path) == ["a/c.jpeg", "a/z.PNG", "b.jpg"]
+
+
+def listed(path):
+    """(photos, {name: reason}) of list_photos."""
+    listing = sources.list_photos(path)
+    assert [entry["id"] for entry in listing.others] == sorted(e["id"] for e in listing.others)
+    return listing.photos, {entry["id"]: entry["reason"] for entry in listing.others}
+
+
+def test_files_of_any_name_are_looked_into(tmp_path, rng):
+    """Every kind that is read, under names that do not say so; and files that are no photos."""
+    kinds = {"a.tif": "TIFF", "b.gif": "GIF", "c.jfif": "JPEG", "d.ppm": "PPM", "e.avif": "AVIF",
+             "noext": "JPEG", "photo.txt": "PNG", "sub/f.JPE": "JPEG", "g.png": "JPEG"}
+    others = {"notes.txt": b"P is for photo", "Thumbs.db": b"\xd0\xcf\x11\xe0", "h.xml": b"",
+              "sub/README": b"II* is not enough", "i.heic": b"\0\0\0 ftypheic" + bytes(99)}
+    (tmp_path / "sub").mkdir()
+    for name, kind in kinds.items():
+        (tmp_path / name).write_bytes(photo_bytes(rng, 8, 8, kind))
+    for name, content in others.items():
+        (tmp_path / name).write_bytes(content)
+    for hidden in (".DS_Store", "._a.jpg", "sub/.b.png"):
+        (tmp_path / hidden).write_bytes(photo_bytes(rng, 8, 8))
+    (tmp_path / "broken.jpg").write_bytes(b"<html>")
+    found, reasons = listed(tmp_path)
+    assert found == sorted([*kinds, "broken.jpg"]), "what is called a photo is one, if a bad one"
+    assert reasons == dict.fromkeys(others, sources.OTHER_FILE)
+    assert sources.list_images(tmp_path) == found
+
+
+def test_linked_folders_are_gone_into_once(tmp_path, rng):
+    """Whatever circles links make, each file counts once: it could be in train and in test."""
+    for name in ("in/a.jpg", "in/sub/b.jpg", "out/c.jpg", "out/deep/d.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(photo_bytes(rng, 8, 8))
+    for link, target in {"in/0": "out", "in/loop": "in", "in/sub/up": "in", "out/deep/back": "in",
+                         "out/deep/self": "out/deep", "in/again": "out/deep"}.items():
+        (tmp_path / link).symlink_to(tmp_path / target)
+    (tmp_path / "in" / "copy.jpg").symlink_to("a.jpg")
+    (tmp_path / "in" / "z.jpg").symlink_to(tmp_path / "out" / "c.jpg")
+    (tmp_path / "in" / "gone.jpg").symlink_to("nowhere")
+    (tmp_path / "in" / "knot.jpg").symlink_to("knot.jpg")
+    found, reasons = listed(tmp_path / "in")
+    assert found == ["0/c.jpg", "0/deep/d.jpg", "a.jpg", "sub/b.jpg"]
+    folder, file = (f"link to a {kind} that is read already" for kind in ("folder", "file"))
+    assert reasons == {"loop": folder, "sub/up": folder, "again": folder, "0/deep/back": folder,
+                       "0/deep/self": folder, "copy.jpg": file, "z.jpg": file,
+                       "gone.jpg": "link to nothing", "knot.jpg": "link to nothing"}
+    for name in found:
+        sources.PhotoFolder(tmp_path / "in").read(name)
+
+
+def test_a_folder_that_cannot_be_read_is_listed(tmp_path, monkeypatch):
+    for name in ("a.jpg", "locked/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert listed(tmp_path) == (["a.jpg"], {"locked": "folder cannot be read (Permission denied)"})
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert listed(tmp_path) == ([], {"pipe": sources.OTHER_FILE})

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dataprep import annotations, synthetic
 from dataprep.annotations import MODANET_CLASSES
-from dataprep.drawing import Canvas, Fabric, curve, tube
+from dataprep.drawing import Canvas
 from dataprep.figure import random_figure
 from dnnlib.util import UserError
 from tests.data_helpers import create_config, folder_bytes, make_source
@@ -81,7 +81,7 @@ def test_files_are_in_modanets_layout(tmp_path):
     assert len(set(ids)) == len(ids)
     assert set(content["annotations"][0]) == {"image_id", "id", "iscrowd", "category_id",
                                               "segmentation", "area", "bbox"}
-    photos = annotations.load_annotations(path, len(MODANET_CLASSES))
+    photos = annotations.load_annotations(path)
     assert not photos.defects and not photos.skipped_images
     before = path.stat().st_mtime_ns
     synthetic.draw_all(tmp_path / "raw", 3, 0, 1)
@@ -104,36 +104,57 @@ def test_figures_stand_within_the_picture():
     for seed in range(50):
         figure = random_figure(np.random.default_rng(seed), 400, 600)
         joints = np.concatenate([figure.shoulders, figure.elbows, figure.wrists, figure.hips,
-                                 figure.knees, figure.ankles, figure.toes, figure.head[None]])
+                                 figure.knees, figure.ankles, figure.head[None]])
         assert (joints > 5).all() and (joints < [395, 598]).all()
         assert (figure.ankles[:, 1] > figure.knees[:, 1]).all()
         assert (figure.knees[:, 1] > figure.hips[:, 1]).all()
         assert figure.head[1] < figure.shoulders[:, 1].min()
 
 
-def test_curves_pass_through_their_points():
-    points = np.float64([[0, 0], [10, 5], [20, 0], [15, 20]])
-    for closed in (True, False):
-        line = curve(points, closed)
-        distance = np.linalg.norm(line[:, None] - points, axis=-1).min(0)
-        np.testing.assert_allclose(distance, 0, atol=1e-9)
+def test_limbs_begin_at_the_joints_and_end_where_they_are_cut():
+    figure = random_figure(np.random.default_rng(3), 400, 600)
+    for side in (0, 1):
+        whole = figure.arm(side, 1.0)
+        np.testing.assert_allclose(whole, [figure.shoulders[side], figure.elbows[side],
+                                           figure.wrists[side]])
+        np.testing.assert_allclose(figure.arm(side, 0.25)[-1], whole[:2].mean(0))
+        np.testing.assert_allclose(figure.arm(side, 0.75)[-1], whole[1:].mean(0))
+        leg = figure.leg(side, 0.3)
+        assert leg[0].tolist() == figure.hips[side].tolist() and len(leg) == 2
+        np.testing.assert_allclose(leg[-1, 1], figure.level(0.3))
 
 
-def test_a_straight_tube_is_as_wide_as_its_radii():
-    flat = np.concatenate(tube([(0, 0), (0, 10), (0, 20)], np.float64([3, 3, 3]), round_ends=False))
-    np.testing.assert_allclose([flat.min(0), flat.max(0)], [[-3, 0], [3, 20]], atol=0.1)
-    capsule = np.concatenate(tube([(0, 0), (0, 10), (0, 20)], np.float64([3, 3, 3])))
-    np.testing.assert_allclose([capsule.min(0), capsule.max(0)], [[-3, -3], [3, 23]], atol=0.1)
+def test_garments_are_where_the_body_is(drawn):
+    """Shoes and boots at the ankles, trousers between hips and ankles, hats on the head."""
+    for number, (_, owner, labels) in enumerate(drawn):
+        rng = np.random.default_rng([0, number])
+        synthetic._backdrop(rng)
+        figure = random_figure(rng, synthetic.WIDTH, synthetic.HEIGHT)
+        names = {MODANET_CLASSES[label - 1]: np.nonzero(owner == index)
+                 for index, label in enumerate(labels, 1)}
+        feet = names.get("boots", names.get("footwear"))
+        assert abs(feet[0].max() - figure.level(0)) < 0.05 * figure.h
+        if "pants" in names:
+            rows = names["pants"][0]
+            assert figure.level(0.6) < rows.min() and rows.max() < figure.level(0)
+        if "headwear" in names:
+            assert names["headwear"][0].max() < figure.head[1]
+            assert abs(names["headwear"][1].mean() - figure.head[0]) < 0.02 * figure.h
 
 
-def test_the_canvas_owns_the_pixels_that_are_mostly_covered(rng):
-    canvas = Canvas(np.full((40, 60, 3), 128), rng)
-    black, white = Fabric("plain", (0, 0, 0)), Fabric("plain", (250, 250, 250))
-    canvas.paint([np.float64([[10, 10], [19.7, 10], [19.7, 29], [10, 29]])], black, owner=3)
-    canvas.paint([np.float64([[14, 0], [50, 0], [50, 15], [14, 15]])], white, owner=0)
-    assert (canvas.owner[16:29, 10:20] == 3).all() and (canvas.owner[16:29, 21:] == 0).all()
-    assert (canvas.owner[:15, 14:] == 0).all(), "what covers a garment takes its pixels"
-    assert canvas.rgb[20, 15].max() < 30 and canvas.rgb[8, 30].min() > 150
+def test_what_is_painted_is_owned():
+    """By the shape that covers a pixel last; its edge is darker, and its own."""
+    canvas = Canvas(np.full((40, 60, 3), 128, np.uint8))
+    canvas.polygon([(10, 10), (20, 10), (20, 30), (10, 30)], (100, 0, 0), owner=3)
+    assert (canvas.owner[10:31, 10:21] == 3).all() and (canvas.owner == 3).sum() == 21 * 11
+    assert canvas.rgb[20, 15].tolist() == [100, 0, 0] and canvas.rgb[20, 10].tolist() == [80, 0, 0]
+    canvas.limb([(14, 6), (50, 6)], 8, (0, 0, 250), owner=0)
+    assert (canvas.owner[:14, 14:] == 0).all(), "what covers a garment takes its pixels"
+    canvas.ellipse(np.array([40, 30]), 6, 4, (0, 200, 0), owner=1)
+    rows, columns = np.nonzero(canvas.owner == 1)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (26, 34, 34, 46)
+    changed = (canvas.rgb != 128).any(-1)
+    assert (canvas.owner[~changed] == 0).all(), "nothing is owned that was not painted"
 
 
 def test_an_unfinished_drawing_is_drawn_again(tmp_path):

@@ -13,7 +13,7 @@ from dnnlib.tflib import tfrecords
 from dnnlib.util import UserError
 from tests.data_helpers import create_config, folder_bytes, make_source
 
-NUM = 21
+NUM = 22
 
 
 def run(*arguments):

@@ -34,13 +34,13 @@ def recipe_of(source, **changes):
 
 
 def items_of(source):
-    photos = annotations.load_annotations(annotations_path(source), len(CLASSES)).photos
+    photos = annotations.load_annotations(annotations_path(source)).photos
     return [writer.Item(i, f"{i:07d}.jpg", photo) for i, photo in photos.items()]
 
 
 def write(out, source, items=None, workers=1, skipped=None, **changes):
-    splits = writer.choose_splits(items or items_of(source), 2, 1, seed=0)
-    return writer.write_dataset(out, recipe_of(source, **changes), splits,
+    order = writer.shuffled(items or items_of(source), seed=0)
+    return writer.write_dataset(out, recipe_of(source, **changes), order, (2, 1),
                                 [] if skipped is None else skipped, {"a": 1}, workers)
 
 
@@ -49,16 +49,15 @@ def read_split(out, split, level):
     return np.stack([records.read_image(i) for i in range(len(records))])
 
 
-def test_splits_are_a_seeded_partition():
-    items = list(range(100))
-    splits = writer.choose_splits(items, 10, 20, seed=4)
-    assert [len(splits[split]) for split in writer.SPLITS] == [70, 10, 20]
-    assert sorted(itertools.chain(*splits.values())) == items
-    assert splits["train"] != sorted(splits["train"])
-    assert splits == writer.choose_splits(items, 10, 20, seed=4)
-    assert splits != writer.choose_splits(items, 10, 20, seed=5)
-    with pytest.raises(UserError, match="leave none of the 100 for training"):
-        writer.choose_splits(items, 50, 50, seed=0)
+def test_splits_are_a_seeded_partition(tmp_path, source):
+    """Validation first, then the test, then training: the sizes of before, and the same photos."""
+    items = items_of(source)
+    order = [items[i].image_id for i in np.random.default_rng(0).permutation(NUM)]
+    assert [item.image_id for item in writer.shuffled(items, 0)] == order
+    assert writer.shuffled(items, 1) != writer.shuffled(items, 0)
+    splits = write(tmp_path, source)["splits"]
+    assert list(splits) == ["train", "val", "test"]
+    assert splits == {"train": order[3:], "val": order[:2], "test": order[2:3]}
 
 
 def test_the_files_are_what_dataset_json_says(tmp_path, source):
@@ -89,8 +88,11 @@ def test_records_are_in_the_order_of_the_ids(tmp_path, source):
 
 
 def test_the_result_does_not_depend_on_the_workers(tmp_path, source):
-    write(tmp_path / "1" / "set", source, workers=1)
-    write(tmp_path / "3" / "set", source, workers=3)
+    items = items_of(source) + [writer.Item(i, "nowhere.jpg", items_of(source)[0].photo)
+                                for i in range(100, 112)]
+    write(tmp_path / "1" / "set", source, items, workers=1)
+    write(tmp_path / "3" / "set", source, items, workers=3)
+    assert open_dataset(tmp_path / "1" / "set").splits == {"train": 6, "val": 2, "test": 1}
     assert folder_bytes(tmp_path / "1") == folder_bytes(tmp_path / "3")
 
 
@@ -127,7 +129,7 @@ def test_a_photo_of_another_size_takes_its_annotations_along(tmp_path, rng):
 
 def test_no_usable_photo_is_one_line_and_no_data_set(tmp_path, source):
     items = [writer.Item(i, "nowhere.jpg", items_of(source)[0].photo) for i in range(5)]
-    with pytest.raises(UserError, match=r"no training photo.*skipped\.jsonl"):
+    with pytest.raises(UserError, match=r"no photo is left for training: of 5, 0 .*skipped\.jsonl"):
         write(tmp_path / "set", source, items)
     with pytest.raises(UserError, match="unfinished"):
         open_dataset(tmp_path / "set")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib import html
+from dnnlib import html, pictures
 
 EVIL = '<script>alert(1)</script>"\'&amp;\x1b[2J\u202e\ud800'
-VOID = {"meta", "img", "rect"}
+VOID = {"meta", "img", "rect", "input"}
 
 
 class Reader(HTMLParser):
@@ -49,14 +49,19 @@ def full_page(text="plain"):
     page.table([text, "n"], [[text, 3], ["b", 0.25]], [[0, 1], [0, 0]])
     page.bars([text, "b"], {text: [1, 2], "other": [0, 4]})
     page.legend({text: (1, 2, 3), "b": (4, 5, 6)})
-    page.picture(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), text)
+    page.state(text, text)
+    page.running(text, text, 1e9, 60)
+    encoded = html.Encoded.of(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    page.picture(encoded, text)
+    with page.folded(text):
+        page.slider(text, [(encoded, text), (encoded, "b")])
     return page.render()
 
 
 def test_texts_from_the_data_do_not_become_markup():
     plain, evil = Reader(full_page()), Reader(full_page(EVIL))
-    assert plain.names() == evil.names() and "script" not in evil.names()
-    assert evil.text.count("<script>alert(1)</script>\"'&amp;\\u001b[2J\\u202e\\ud800") >= 6
+    assert plain.names() == evil.names() and evil.names().count("script") == 1
+    assert evil.text.count("<script>alert(1)</script>\"'&amp;\\u001b[2J\\u202e\\ud800") >= 12
     assert [sorted(attributes) for _, attributes in plain.tags] == [
         sorted(attributes) for _, attributes in evil.tags]
     assert full_page(EVIL).encode()
@@ -72,15 +77,38 @@ def test_a_page_needs_nothing_from_elsewhere():
 
 
 def test_pictures_are_in_the_page():
-    pixels = np.random.default_rng(1).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    page = html.Page("t")
-    page.picture(pixels, "exact")
-    page.picture(pixels, "small", kind="JPEG")
-    sources = [attributes["src"] for tag, attributes in Reader(page.render()).tags if tag == "img"]
-    kinds = [source.partition(";")[0] for source in sources]
-    assert kinds == ["data:image/png", "data:image/jpeg"]
-    data = base64.b64decode(sources[0].partition(",")[2])
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
+    """Exact where that is small; noise of some size becomes a JPEG. None is scaled smoothly."""
+    rng, page = np.random.default_rng(1), html.Page("t")
+    small, large = (rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+                    for size in ((5, 7), (400, 500)))
+    for pixels in (small, large, pictures.enlarge(small, 50)):
+        page.picture(html.Encoded.of(pixels), "x")
+    images = [attributes for tag, attributes in Reader(page.render()).tags if tag == "img"]
+    kinds = [image["src"].partition(";")[0] for image in images]
+    assert kinds == ["data:image/webp", "data:image/jpeg", "data:image/webp"]
+    assert [(image["width"], image["height"]) for image in images] == [
+        ("7", "5"), ("500", "400"), ("350", "250")]
+    for image, pixels in ((images[0], small), (images[2], pictures.enlarge(small, 50))):
+        data = base64.b64decode(image["src"].partition(",")[2])
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
+    style = page.render().partition("</style>")[0]
+    assert "img { display: block; image-rendering: pixelated; }" in style
+
+
+def test_only_what_goes_on_is_loaded_anew():
+    """With a script, which alone can say how old a page is; without, by the noscript element."""
+    still, running = html.Page("t"), html.Page("t")
+    still.state("stopped", "for now")
+    running.running("now", "later", 1234567890.4, 90.2)
+    still, running = still.render(), running.render()
+    assert not {"script", "noscript"} & set(Reader(still).names())
+    reader = Reader(running)
+    (box,) = [attributes for tag, attributes in reader.tags if tag == "p"]
+    assert box == {"class": "state running", "data-written": "1234567890", "data-late": "90"}
+    assert [a for tag, a in reader.tags if tag == "meta"][-1] == {"http-equiv": "refresh",
+                                                                 "content": "60"}
+    assert running.index("<noscript>") < running.index("http-equiv") < running.index("</noscript>")
+    assert "location.reload(); }, 60 * 1000" in running
 
 
 def test_bars_are_as_long_as_their_values():

@@ -56,21 +56,51 @@ def test_an_empty_grid_is_refused(count, columns):
 def test_pairs_show_colours_left_and_the_largest_positive_class_right():
     images = np.full((2, 4, 4, 3 + 3), -0.5, np.float32)
     images[1, :2, :, 3:] = [0.1, 0.4, 0.3]
-    grid = pictures.pair_grid(images, columns=2)
-    assert grid.shape == (4, 16, 3)
+    pairs = pictures.pairs(images)
+    assert pairs.shape == (2, 4, 8, 3)
     colours = channels.palette(3)
-    assert (grid[:, 8:12] == pictures.to_uint8(np.float32(-0.5))).all()
-    assert (grid[:2, 12:] == colours[2]).all()
-    assert not grid[2:, 12:].any() and not grid[:, 4:8].any()
+    assert (pairs[1, :, :4] == pictures.to_uint8(np.float32(-0.5))).all()
+    assert (pairs[1, :2, 4:] == colours[2]).all()
+    assert not pairs[1, 2:, 4:].any() and not pairs[0, :, 4:].any()
 
 
 def test_pairs_with_a_binary_map_are_white_and_without_maps_are_colours_only():
     images = np.zeros((3, 4, 4, 4), np.float32)
     images[..., 0, 3] = 0.01
-    grid = pictures.pair_grid(images, columns=3)
-    assert grid.shape == (4, 24, 3)
-    assert (grid[:, 4] == 255).all() and not grid[:, 5:8].any()
-    assert pictures.pair_grid(images[..., :3], columns=3).shape == (4, 12, 3)
+    pairs = pictures.pairs(images)
+    assert pairs.shape == (3, 4, 8, 3)
+    assert (pairs[:, :, 4] == 255).all() and not pairs[:, :, 5:].any()
+    assert pictures.pairs(images[..., :3]).shape == (3, 4, 4, 3)
+
+
+@pytest.mark.parametrize("side, shown", [(32, 96), (20, 100), (4, 96), (96, 96), (128, 128)])
+@pytest.mark.parametrize("panels", [1, 2])
+def test_sheets_show_every_pixel_as_a_square_and_grey_around_each_image(side, shown, panels):
+    images = RNG.integers(0, 256, (3, side, panels * side, 3), np.uint8)
+    images[0, :, 0] = 255  # white borders are told from the grey
+    sheet = pictures.grey_sheet(images, columns=2)
+    gap, width = pictures.GAP, panels * shown
+    assert sheet.shape == (2 * shown + 3 * gap, 2 * width + 3 * gap, 3)
+    is_grey = np.ones(sheet.shape[:2], bool)
+    for index, image in enumerate(images):
+        top, left = gap + index // 2 * (shown + gap), gap + index % 2 * (width + gap)
+        part = sheet[top:top + shown, left:left + width]
+        assert (part == pictures.enlarge(image, shown // side)).all()
+        is_grey[top:top + shown, left:left + width] = False
+    assert (sheet[is_grey] == pictures.GREY).all()
+
+
+def test_captions_fit_their_width_and_keep_the_end():
+    def is_drawn_alike(text, other, width=128):
+        return (pictures.caption(text, width) == pictures.caption(other, width)).all()
+
+    long = "a/very/long/way/to/IMG_20240131.jpg   12.50"
+    assert any(is_drawn_alike(long, "..." + long[i:]) for i in range(1, len(long)))
+    assert not is_drawn_alike(long, long[:-1] + "1")
+    assert (pictures.caption(long, 128)[:, -3:] == 255).all()
+    assert not is_drawn_alike(long, "..." + long[1:], 512)
+    assert is_drawn_alike("caf\xe9\n", r"caf\xe9\n")
+    assert pictures.caption(long, 10).shape == (pictures.LEGEND_ROW, 10, 3)
 
 
 def test_overlay_tints_labelled_pixels_only():

@@ -1,6 +1,7 @@
 """generate.py: pictures and pairs that follow from seed and options alone and can be continued."""
 
 import errno
+import functools
 import json
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from pycocotools.coco import COCO
 
 import dataset_tool
 import generate
-from dataprep.annotations import MODANET_CLASSES
+import run_metrics
 from dnnlib import channels, pictures
+from dnnlib.coco import MODANET_CLASSES, MODANET_FILE
+from dnnlib.util import UserError
 from tests.data_helpers import one_hot
 from training import generation, pairs, sheets, snapshots
 from training.dataset import open_dataset, read_split
@@ -57,6 +60,18 @@ def networks(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sampler(networks):
     return generation.Sampler(networks["classes"])
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """Sampler, but every network is loaded and traced once."""
+    return functools.cache(generation.Sampler)
+
+
+@pytest.fixture
+def loads_once(monkeypatch, loaded):
+    """generate.py's networks stay loaded from one call to the next."""
+    monkeypatch.setattr(generation, "Sampler", loaded)
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +141,9 @@ def test_growth_state_of_the_snapshot_is_respected(tmp_path):
 
 def test_interpolation_runs_evenly_from_the_first_latent_to_the_second():
     z1, z2 = np.array([[0.0, 4.0]]), np.array([[2.0, 0.0]])
-    line = sheets.interpolate(z1, z2, 4)
+    line = sheets.interpolate(z1, z2, 5)
     assert line.tolist() == [[0, 4], [0.5, 3], [1, 2], [1.5, 1], [2, 0]]
+    assert sheets.interpolate(z1, z2, 2).tolist() == [[0, 4], [2, 0]]
 
 
 def test_style_mix_takes_the_named_layers_from_the_column():
@@ -142,51 +158,109 @@ def test_seed_grid_shows_image_map_and_overlay(sampler):
     images = sampler.images([4, 6], 0.7)
     sheet = sheets.seed_grid(sampler, [4, 6], 0.7, "random", minibatch=1)
     rgb, labels = pictures.to_uint8(images[1][..., :3]), generation.label_maps(images[1])
-    assert sheet.shape == (2 * RESOLUTION, 3 * RESOLUTION, 3)
-    image, colours, tinted = np.split(sheet[RESOLUTION:], 3, axis=1)
+    assert sheet.cells.shape == (2, RESOLUTION, 3 * RESOLUTION, 3) and sheet.columns == 1
+    assert sheet.captions == ["seed 4", "seed 6"]
+    image, colours, tinted = np.split(sheet.cells[1], 3, axis=1)
     assert (image == rgb).all() and (colours == channels.colourise(labels, 13)).all()
     assert (tinted == pictures.overlay(rgb, labels, 13)).all() and labels.any()
 
 
+@pytest.mark.parametrize("factor", [4, 8])
+def test_every_cell_has_its_caption_below(sampler, factor):
+    sheet = sheets.seed_grid(sampler, [0, 1, 2, 3, 4, 4294967295], 0.7, "random", 8)
+    picture, width = sheet.draw(factor), 3 * factor * RESOLUTION
+    lines = picture.reshape(3, -1, 2, width, 3).swapaxes(1, 2).reshape(6, -1, width, 3)
+    for cell, seed, found in zip(sheet.cells, [0, 1, 2, 3, 4, 4294967295], lines, strict=True):
+        assert (found[:factor * RESOLUTION] == pictures.enlarge(cell, factor)).all()
+        strip = found[factor * RESOLUTION:]
+        assert (strip == pictures.caption(f"seed {seed}", width)).all() and strip.min() < 100
+
+
 def test_interpolation_sheet_has_images_above_maps_and_the_seeds_at_its_ends(sampler):
-    sheet = sheets.interpolation(sampler, 1, 2, 3, 0.7, "const", 8)
-    assert sheet.shape == (2 * RESOLUTION, 4 * RESOLUTION, 3)
+    sheet = sheets.interpolation(sampler, 1, 2, 4, 0.7, "const", 8)
+    assert sheet.cells.shape == (4, 2 * RESOLUTION, RESOLUTION, 3) and sheet.columns == 4
+    assert sheet.captions == ["seed 1", "0.33", "0.67", "seed 2"]
     ends = sampler.images([1, 2], 0.7, "const")
-    assert (sheet[:RESOLUTION, :RESOLUTION] == pictures.to_uint8(ends[0][..., :3])).all()
+    assert (sheet.cells[0][:RESOLUTION] == pictures.to_uint8(ends[0][..., :3])).all()
     last_map = channels.colourise(generation.label_maps(ends[1]), 13)
-    assert (sheet[RESOLUTION:, -RESOLUTION:] == last_map).all()
+    assert (sheet.cells[-1][RESOLUTION:] == last_map).all()
 
 
 def test_nothing_but_the_latent_changes_along_an_interpolation(sampler):
-    sheet = sheets.interpolation(sampler, 5, 5, 2, 0.7, "random", 2)
-    first, second, third = np.split(sheet, 3, axis=1)
+    first, second, third = sheets.interpolation(sampler, 5, 5, 3, 0.7, "random", 2).cells
     assert (first == second).all() and (first == third).all()
 
 
 def test_style_mix_sheet_with_every_layer_from_the_column_repeats_the_column(sampler):
     layers = list(range(sampler.num_layers))
     sheet = sheets.style_mix(sampler, [0, 1], [2, 3, 4], layers, 0.7, "const", 4)
-    lines = sheet.reshape(3, RESOLUTION, 4, 2 * RESOLUTION, 3)
-    assert not lines[0][:, 0].any()
-    assert (lines[1][:, 1:] == lines[0][:, 1:]).all() and (lines[2][:, 1:] == lines[0][:, 1:]).all()
+    lines = sheet.cells.reshape(3, 4, RESOLUTION, 2 * RESOLUTION, 3)
+    assert not lines[0][0].any() and sheet.columns == 4
+    assert (lines[1][1:] == lines[0][1:]).all() and (lines[2][1:] == lines[0][1:]).all()
+    assert sheet.captions == [
+        "", "column: seed 2", "column: seed 3", "column: seed 4",
+        "row: seed 0", "0 + layers of 2", "0 + layers of 3", "0 + layers of 4",
+        "row: seed 1", "1 + layers of 2", "1 + layers of 3", "1 + layers of 4"]
     mixed = sheets.style_mix(sampler, [0, 1], [2, 3, 4], [0], 0.7, "const", 4)
-    mixed = mixed.reshape(lines.shape)
-    assert (mixed[:, :, 0] == lines[:, :, 0]).all() and (mixed[0] == lines[0]).all()
-    assert (mixed[1][:, 1:] != lines[1][:, 1:]).any()
+    mixed = mixed.cells.reshape(lines.shape)
+    assert (mixed[:, 0] == lines[:, 0]).all() and (mixed[0] == lines[0]).all()
+    assert (mixed[1][1:] != lines[1][1:]).any()
 
 
 @pytest.mark.parametrize("kind, panels", [("rgb", 1), ("binary", 3), ("classes", 3)])
 def test_all_pictures_are_written_for_all_kinds_of_network(networks, tmp_path, kind, panels):
     common = [f"--network={networks[kind]}", f"--out={tmp_path}"]
     assert generate.main([*common, "--seeds=0-3,9"]) == 0
-    assert generate.main([*common, "--interpolate=4,9", "--steps=2", "--trunc=1"]) == 0
+    assert generate.main([*common, "--interpolate=4,9", "--steps=3", "--trunc=1"]) == 0
     assert generate.main([*common, "--style-mix", "--row-seeds=0,1", "--col-seeds=5-7"]) == 0
     sizes = {path.name: open_png(path).shape for path in tmp_path.iterdir()}
     side, columns = generate.MIN_SIDE, 3 if panels == 1 else 2
     assert sizes["seeds-0-3,9-trunc0.7.png"][1] == columns * panels * side
-    assert sizes["interpolate-4-9-trunc1.png"][1] == 3 * side
-    assert sizes["style-mix-trunc0.7.png"][1] == 4 * side * (1 if panels == 1 else 2)
+    assert sizes["interpolate-4-9-steps3-trunc1.png"][1] == 3 * side
+    mixed = sizes["style-mix-rows0-1-cols5-7-layers0-3-trunc0.7.png"]
+    assert mixed[1] == 4 * side * (1 if panels == 1 else 2)
     assert len(sizes) == 3
+
+
+@pytest.mark.parametrize("argv", [
+    ["--interpolate=0,1", "--steps=2"], ["--interpolate=0,1", "--steps=3"],
+    ["--style-mix", "--row-seeds=0", "--col-seeds=1", "--col-styles=0"],
+    ["--style-mix", "--row-seeds=1", "--col-seeds=0", "--col-styles=0"],
+    ["--style-mix", "--row-seeds=0", "--col-seeds=1", "--col-styles=0-2"]])
+def test_every_option_of_a_picture_is_in_its_name(networks, loads_once, tmp_path_factory, argv):
+    """All into one folder, where none replaces another."""
+    out = tmp_path_factory.getbasetemp() / "all-in-one"
+    before = len(list(out.glob("*")))
+    assert generate.main([f"--network={networks['rgb']}", f"--out={out}", *argv]) == 0
+    assert len(list(out.iterdir())) == before + 1
+
+
+@pytest.mark.parametrize("kind", ["rgb", "binary", "classes"])
+def test_one_file_per_seed_as_the_official_tools_name_them(networks, loads_once, tmp_path, kind,
+                                                           capsys):
+    common = [f"--network={networks[kind]}", "--seeds=0,7,12345", "--separate", "--minibatch=2"]
+    assert generate.main([*common, f"--out={tmp_path}"]) == 0
+    sampler = generation.Sampler(networks[kind], None)
+    names = [f"seed{seed}" for seed in ("0000", "0007", "12345")]
+    folders = ["", "labels/"] if sampler.classes else [""]
+    assert contents(tmp_path).keys() == {f"{folder}{n}.png" for folder in folders for n in names}
+    for name, image in zip(names, sampler.images([0, 7, 12345], 0.7)):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.mode == "RGB"
+            assert (np.asarray(picture) == pictures.to_uint8_metrics(image[..., :3])).all()
+        if sampler.classes:
+            labels = open_png(tmp_path / "labels" / f"{name}.png")
+            assert (labels == generation.label_maps(image)).all()
+    assert f"wrote 3 pictures seed*.png in {tmp_path}" in capsys.readouterr().out
+
+
+def test_separate_files_of_other_options_go_to_other_folders(networks, loads_once, tmp_path,
+                                                            monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for options in ([], ["--trunc=1"], ["--noise=const"]):
+        generate.main([f"--network={networks['rgb']}", "--seeds=3", "--separate", *options])
+    assert sorted(path.name for path in tmp_path.glob("generated/*/*")) == [
+        "separate-trunc0.7", "separate-trunc0.7-const", "separate-trunc1"]
 
 
 def test_pictures_of_other_samples_do_not_replace_each_other(networks, tmp_path, capsys):
@@ -226,7 +300,7 @@ def test_pairs_are_the_networks_images_and_their_label_maps(finished, sampler):
 
 
 def test_annotations_are_read_by_coco_tools_and_give_the_label_maps(finished):
-    coco = COCO(str(finished / pairs.ANNOTATIONS))
+    coco = COCO(str(finished / MODANET_FILE))
     assert sorted(coco.imgs) == list(range(7))
     assert {c["id"]: c["name"] for c in coco.dataset["categories"]} == dict(
         enumerate(MODANET_CLASSES, 1))
@@ -287,7 +361,7 @@ def test_an_interrupted_run_is_continued_to_the_same_files(networks, finished, t
         (out / "images/0000004.png").write_bytes(b"old")
         (out / "labels/.0000004.png.123.tmp").write_bytes(b"half")
     else:
-        (out / pairs.ANNOTATIONS).unlink()
+        (out / MODANET_FILE).unlink()
     generate.main(common)
     assert contents(out) == contents(finished)
 
@@ -360,6 +434,8 @@ def test_a_dry_run_writes_nothing(networks, finished, tmp_path, capsys):
     (["--num=0"], "1 or more"), (["--num=1e3"], "1 or more"), (["--num=99999999"], "at most"),
     (["--num=2", "--first-seed=4294967295"], "last seed"), (["--trunc=nan"], "such as 0.7"),
     (["--interpolate=4"], "two seeds"), (["--steps=0"], "1 or more"),
+    (["--interpolate=1,2", "--steps=1"], "2 pictures at least"),
+    (["--num=3", "--separate"], "--separate: has no effect on --num"),
     (["--num=3", "--style-mix"], "not allowed with"), (["--dry-run"], "--num only"),
     (["--seeds=0-3", "--num=5"], "--seeds: has no effect on --num"),
     (["--row-seeds=1"], "--row-seeds: has no effect on --seeds"),
@@ -468,3 +544,11 @@ def test_a_diverged_network_makes_no_pictures(tmp_path, script, channel, mode):
     status, error = script(f"--network={path}", mode, f"--out={tmp_path / 'out'}")
     assert status == 2 and "not finite" in error
     assert not list(tmp_path.glob("out/**/*.png"))
+
+
+@pytest.mark.parametrize("parse", [generate.parse_options, run_metrics.parse_options])
+def test_truncation_that_would_overflow_is_refused(parse):
+    for psi in ("1e30", "-1e5", "nan", "1e400", "x"):
+        with pytest.raises(UserError, match=r"--trunc: .*expected a number"):
+            parse([f"--trunc={psi}"])
+    assert parse(["--trunc=-1"]).trunc == -1

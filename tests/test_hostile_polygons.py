@@ -56,7 +56,7 @@ for _ in range(count):
     with open(sys.argv[3], "w") as file:
         json.dump({"images": [{"id": 1, "width": width, "height": height}],
                    "annotations": entries}, file)
-    found = annotations.load_annotations(sys.argv[3], 13)
+    found = annotations.load_annotations(sys.argv[3])
     tally["left out"] += len(found.defects)
     photo = found.photos[1]
     size = draw.choice([(1, 1), (40, 60), (60, 3), (513, 7), (400, 600)])
@@ -83,7 +83,7 @@ def is_left_out(tmp_path, polygons):
     path.write_text(json.dumps({
         "images": [{"id": 1, "width": 400, "height": 400}],
         "annotations": [{"image_id": 1, "category_id": 1, "segmentation": polygons}]}))
-    result = load_annotations(path, 13)
+    result = load_annotations(path)
     return len(result.defects) == 1 and not result.photos[1].instances
 
 

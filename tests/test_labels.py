@@ -10,7 +10,7 @@ import pytest
 
 import dataset_tool
 from dataprep import report, writer
-from dataprep.labels import read_label_file
+from dataprep.labels import missing_classes, read_label_file
 from dnnlib import util
 from dnnlib.dataset_info import open_dataset, read_labels
 from dnnlib.tflib import tfrecords
@@ -81,6 +81,34 @@ def test_many_wrong_names_are_counted(tmp_path):
     path = label_file(tmp_path / "x.json", [[f"{i:02d}.png", 1] for i in range(20)])
     with pytest.raises(UserError, match=r"00.png, 01.png, 02.png and 17 more not among"):
         read_label_file(path, NAMES)
+
+
+@pytest.mark.parametrize("written", ["./{}", ".\\{}", "././{}", "x/../{}"])
+def test_names_are_taken_as_other_programs_write_them(tmp_path, written):
+    """With backslashes, and with a byte order mark before everything."""
+    labels = [[written.format(name).replace("/", "\\"), label] for name, label in CLASSES]
+    path = label_file(tmp_path / "x.json", labels)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    plain = label_file(tmp_path / "y.json", CLASSES)
+    np.testing.assert_array_equal(read_label_file(path, NAMES), read_label_file(plain, NAMES))
+
+
+def test_a_name_that_has_a_backslash_itself_is_that_photo(tmp_path):
+    path = label_file(tmp_path / "x.json", [["a\\b.png", 1], ["a/b.png", 0]])
+    assert read_label_file(path, ["a/b.png", "a\\b.png"]).tolist() == [[1, 0], [0, 1]]
+    path = label_file(tmp_path / "x.json", [["a.png", 1], ["./a.png", 0]])
+    with pytest.raises(UserError, match=r"a\.png more than once"):
+        read_label_file(path, ["a.png"])
+    path = label_file(tmp_path / "x.json", [["a.png", 1], ["d\\e.png", 0]])
+    with pytest.raises(UserError, match=r"d\\e.png not among the photos"):
+        read_label_file(path, ["a.png"])
+
+
+@pytest.mark.parametrize("table, missing", [
+    ([[0, 1, 0], [0, 0, 1]], [0]), ([[0, 1, 0, 0, 0]], [0, 2, 3, 4]), (np.eye(3), []),
+    ([[0, 0.5], [0, 1]], []), ([[0, 0], [0, 1]], []), ([[0, 1, 1]], [])])
+def test_classes_without_images_are_found_among_classes_only(table, missing):
+    assert missing_classes(np.float32(table)) == missing
 
 
 # Data sets
@@ -205,7 +233,34 @@ def test_labels_of_zeros_are_warned_of(photos, tmp_path, capsys):
     create(photos, tmp_path / "set", [[f"{i:02d}.png", [i // 10, 0]] for i in range(NUM)])
     assert "warning: 10 labels of zeros only" in capsys.readouterr().out
     create(photos, tmp_path / "set2")
-    assert "warning" not in capsys.readouterr().out
+    assert "labels of zeros" not in capsys.readouterr().out
+
+
+def test_classes_without_images_are_warned_of(photos, tmp_path, capsys):
+    create(photos, tmp_path / "set", [[f"{i:02d}.png", 1 + i % 2 * 9] for i in range(NUM)])
+    printed = capsys.readouterr().out
+    assert "no image has class 0, 2, 3, 4, 5 ... (of 11 classes, counted from 0)" in printed
+    create(photos, tmp_path / "set2")
+    assert "no image has class" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content, said", [
+    ('{"labels": [["00.png", 0]]}', True), ('{"labels": null}', False), ("{", False), ("[]", False),
+    ('{"complete": true}', False)])
+def test_labels_that_are_there_and_not_asked_for_are_said(tmp_path, rng, capsys, content, said):
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    (folder / "00.png").write_bytes(photo_bytes(rng, 16, 16, "PNG"))
+    (folder / "dataset.json").write_text(content)
+    arguments = ["create_from_images", f"--source={folder}", "--resolution=8", "--workers=1"]
+    assert dataset_tool.main([*arguments, f"--out={tmp_path / 'a'}"]) == 0
+    printed = capsys.readouterr().out
+    assert (f"are not used; to use them, give '--labels={folder}/dataset.json'" in printed) == said
+    if said:
+        labels = f"--labels={folder}/dataset.json"
+        assert dataset_tool.main([*arguments, labels, f"--out={tmp_path / 'b'}"]) == 0
+        assert "other file" not in capsys.readouterr().out, "it is used"
+        assert open_dataset(tmp_path / "b").label_size == 1
 
 
 # Reading

@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FINAL = "network-final.safetensors"
 # One resolution, six turns, a tick every second one.
 SMALL = {name: value for name, value in {
-    **TINY, "variant": "rgb", "resolution": 8, "initial_resolution": 8, "rgb_kimg": 0.048,
+    **TINY, "variant": "rgb", "resolution": 4, "initial_resolution": 4, "rgb_kimg": 0.048,
     "network_ticks": 100}.items() if name not in ("binary_kimg", "classes_kimg")}
 # All stages, growing from 4x4: 20 turns.
 WHOLE = {**TINY, "variant": "2d", "initial_resolution": 4, "rgb_kimg": 0.096}

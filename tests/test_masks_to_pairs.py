@@ -56,7 +56,7 @@ def test_from_masks_to_pairs(tmp_path, num_classes, variant):
     assert [category["name"] for category in coco["categories"]] == classes
     assert {classes[a["category_id"] - 1] for a in coco["annotations"]} == shown and shown
     # Pairs are a labelled set in their turn.
-    command(tmp_path, "dataset_tool.py", "create_from_masks", "--source=pairs",
-            "--classes=mine/classes.txt", "--out=again", "--resolution=16", "--num-test=0")
+    command(tmp_path, "dataset_tool.py", "create_from_masks", "--source=pairs", "--out=again",
+            "--resolution=16", "--num-test=0")
     assert json.loads((tmp_path / "again/dataset.json").read_text())["num_channels"] == \
         3 + num_classes

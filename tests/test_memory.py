@@ -19,7 +19,7 @@ from training.schedule import make_stage
 
 def test_the_g_step_waits_for_the_gradients_of_d(tiny_config):
     """Else the activations of both steps would be held at once."""
-    config = tiny_config(variant="rgb")
+    config = tiny_config(variant="rgb", resolution=8)
     stage = make_stage(config, NUM_CLASSES, "rgb")
     ops = in_use(traced_graph(config, stage, stage.critics[0]))
     draws = [op for op in ops if op.type.startswith("StatelessRandomNormal")]

@@ -187,14 +187,8 @@ def test_folders_that_hold_no_images(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such folder"):
         folder_source(tmp_path / "nowhere")
     (tmp_path / "images").mkdir()
-    with pytest.raises(UserError, match=r"no images .* directly in this folder; .* images"):
+    with pytest.raises(UserError, match=r"no images directly in this folder; .* images"):
         folder_source(tmp_path)
-
-
-def test_a_broken_image_is_named(tmp_path):
-    (tmp_path / "x.jpg").write_bytes(b"<html>")
-    with pytest.raises(UserError, match=r"x\.jpg: cannot be read as an image"):
-        list(folder_source(tmp_path).batches())
 
 
 @pytest.fixture

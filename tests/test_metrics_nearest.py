@@ -22,6 +22,8 @@ from training.generation import Sampler, label_maps
 from training.networks_stylegan import G_style
 from training.snapshots import save_snapshot
 
+PHOTOS = [f"summer/IMG_{(7 * i) % 24:04d}.jpg" for i in range(24)]
+
 
 def brute_force(queries, features, count):
     """Pairs (distance, index), sorted: the smaller index first among equals."""
@@ -43,8 +45,11 @@ def images():
 
 @pytest.fixture(scope="module")
 def source(images, tmp_path_factory):
-    """Their training split."""
+    """Their training split, of photos called PHOTOS."""
     path = make_dataset(tmp_path_factory.mktemp("data") / "toy", images)
+    content = json.loads((path / "dataset.json").read_text())
+    content["splits"]["train"] = PHOTOS
+    (path / "dataset.json").write_text(json.dumps(content))
     return split_source(open_dataset(path), "train", 16, read_split)
 
 
@@ -118,6 +123,7 @@ def test_sources_read_chosen_images(images, source, tmp_path):
     pairs = pair_source(tmp_path, "image", "label", FOUR)
     for other in (pairs, folder_source(tmp_path / "image")):
         maps = bool(other.classes)
+        assert other.names() == [f"{k:03d}.png" for k in range(24)]
         for k, (rgb, labels) in zip(picks, other.batches(maps=maps, indices=picks)):
             expected = rgb_and_labels(images["train"][k])
             np.testing.assert_array_equal(rgb[0], expected[0])
@@ -181,12 +187,30 @@ def test_sheet_and_numbers_of_copies(images, source, tmp_path):
         assert sample["name"] == name
         assert sample["indices"][0] == k and sample["distances"][0] == 0
         assert sample["indices"] == expected[:, 1].tolist()
+        assert sample["photos"] == [PHOTOS[i] for i in sample["indices"]]
         np.testing.assert_allclose(sample["distances"], expected[:, 0], rtol=1e-4)
     picture = np.asarray(Image.open(path))
+    for column, text in enumerate(["generated: seed 5", f"{PHOTOS[5]}   0.00"]):
+        place = column * (256 + 2 * GAP)
+        np.testing.assert_array_equal(picture[128:128 + pictures.LEGEND_ROW, place:place + 256],
+                                      pictures.caption(text, 256))
     first = slice(0, 128), slice(0, 256)
     second = slice(0, 128), slice(256 + 2 * GAP, 512 + 2 * GAP)
     np.testing.assert_array_equal(picture[first], picture[second])
     assert len(np.unique(picture[:128, 128:256].reshape(-1, 3), axis=0)) > 2  # maps
+
+
+def test_numbers_of_photos_and_names_that_are_not_text(images, source, tmp_path):
+    """Photos with a number for an id are called by it; names stay on one line."""
+    path = make_dataset(tmp_path / "numbers", images)
+    assert split_source(open_dataset(path), "test", 16, read_split).names() == ["0", "1", "2"]
+    (tmp_path / "odd").mkdir()
+    rgb, _ = rgb_and_labels(images["train"][5])
+    Image.fromarray(rgb).save(tmp_path / "odd" / f"caf\xe9\n\x1b[2J{'x' * 90}.png")
+    write_nearest(tmp_path / "out", [(rgb, None)], ["seed 5"], folder_source(tmp_path / "odd"), (),
+                  StubDetector(), {}, tmp_path / "cache")
+    (sample,) = json.loads((tmp_path / "out.json").read_text())["samples"]
+    assert sample["photos"] == [rf"café \x1b[2J{'x' * 90}.png"]
 
 
 @pytest.mark.parametrize("classes", [(), ("any",)])
@@ -257,10 +281,11 @@ def test_option_with_folders_and_a_metric(run, images, source, tmp_path):
         Image.fromarray(rgb).save(tmp_path / "fakes" / f"{k:02d}.png")
     options = [f"--fakes={tmp_path / 'fakes'}", f"--reals={source.about['path']}"]
     assert run(*options, "--nearest=1,0", "--metrics=kid2", "--split=train") == 0
-    assert sorted(p.suffix for p in (tmp_path / "fakes").iterdir()) == [".jsonl", ".png", ".png"]
+    assert sorted(p.name for p in (tmp_path / "fakes").iterdir()) == ["04.png", "20.png"]
     found = tmp_path / "results" / "metrics-fakes" / "nearest-1,0.json"
     samples = json.loads(found.read_text())["samples"]
-    assert [(s["name"], s["indices"][0]) for s in samples] == [("no. 1", 20), ("no. 0", 4)]
+    assert [(s["name"], s["indices"][0]) for s in samples] == [
+        ("20.png", 20), ("04.png", 4)]
     with pytest.raises(UserError, match=r"--nearest=2: .*fakes has images 0-1"):
         run(*options, "--nearest=2")
 

@@ -28,22 +28,27 @@ def test_ahead_works_in_another_thread_and_no_further_than_its_depth():
             yield i
     reader = ahead(items(), depth=2)
     assert next(reader) == 0
-    time.sleep(0.3)
+    deadline = time.monotonic() + 30
+    while len(made) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
     assert len(made) == 4  # the one taken, two that wait and the next one, for which is no room
     assert list(reader) == list(range(1, 20))
     assert threading.get_ident() not in threads
 
 
 def test_ahead_overlaps():
-    """Twenty items of 20 ms that are read for 20 ms each take half of 0.8 s and a little."""
+    """While an item is read, the next one is made: the reader waits for that, however slow the
+    machine is."""
+    begun = [threading.Event() for _ in range(5)]
+
     def items():
-        for i in range(20):
-            time.sleep(0.02)
+        for i, event in enumerate(begun):
+            event.set()
             yield i
-    start = time.perf_counter()
-    for _ in ahead(items()):
-        time.sleep(0.02)
-    assert time.perf_counter() - start < 0.65
+
+    for i in ahead(items()):
+        assert all(event.wait(30) for event in begun[:i + 2])
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt()])

@@ -17,6 +17,7 @@ from tests.data_helpers import FOUR, make_dataset, random_image
 from tests.metrics_helpers import graph_bytes, small_arrays
 from tests.official_files import official_state, tiny_networks, write_pickle
 from training import official
+from training.config import as_option
 from training.snapshots import load_snapshot, read_header, save_snapshot
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,31 +121,41 @@ def labelled(tmp_path):
     return make_dataset(tmp_path / "labelled", {"train": images}, FOUR)
 
 
+SIZES = ("resolution", "fmap_base", "fmap_max", "latent_size", "mapping_layers")
+TAKEN = ["--resolution=8", "--fmap-base=64", "--fmap-max=8", "--latent-size=8",
+         "--mapping-layers=2"]  # what tiny_networks differ in from the preset
+
+
 def training_options(network, data, folder):
     return [f"--init-from={network}", "--variant=2d", f"--data={data}", "--device=cpu", "--gpus=2",
-            f"--results={folder}", "--resolution=8", "--fmap-base=64", "--fmap-max=8",
-            "--latent-size=8", "--mapping-layers=2", "--metrics=none", "--binary-kimg=0.016",
-            "--classes-kimg=0", "--minibatch=8", "--minibatch-repeats=2", "--tick-kimg=0.016"]
+            f"--results={folder}", "--metrics=none", "--binary-kimg=0.016", "--classes-kimg=0",
+            "--minibatch=8", "--minibatch-repeats=2", "--tick-kimg=0.016"]
 
 
 def test_an_official_network_starts_the_channel_stages(tmp_path, labelled, capsys):
-    """G stands at lod 0, the average lags behind: this one can go on."""
+    """G stands at lod 0, the average lags behind: this one can go on, at its sizes."""
     path = write_pickle(tmp_path / "x.pkl", tiny_networks((0.0, 0.0, 0.9), resolution=8)[0])
     assert train.main(training_options(path, labelled, tmp_path / "results")) == 0
-    assert "growth to stage binary (4 channels)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "growth to stage binary (4 channels)" in told
+    assert f"from the snapshot of --init-from: {' '.join(TAKEN)}" in told
     final = load_snapshot(tmp_path / "results" / "00000-2d-labelled-8/network-final.safetensors")
     assert set(final.networks) == {"G", "Gs", "D_rgb", "D_joint"}
     assert final.networks["Gs"].config["num_channels"] == 7
+    stored = json.loads((final.path.parent / "training_options.json").read_text())
+    assert [as_option(option, stored[option]) for option in SIZES] == TAKEN
 
 
-def test_what_does_not_fit_names_the_option_to_give(tmp_path, labelled):
+def test_what_contradicts_names_the_option_to_give(tmp_path, labelled, capsys):
     path = write_pickle(tmp_path / "x.pkl", tiny_networks(resolution=8)[0])
     options = training_options(path, labelled, tmp_path / "results")
-    for option in ("--fmap-max=8", "--latent-size=8", "--mapping-layers=2"):
+    assert train.main([*options, "--fmap-max=8", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert f"--init-from: {' '.join(o for o in TAKEN if o != '--fmap-max=8')}\n" in told
+    for option, other in zip(TAKEN[1:], ("--fmap-base=32", "--fmap-max=4", "--latent-size=4",
+                                         "--mapping-layers=1")):
         with pytest.raises(UserError, match=f"give {option}"):
-            train.main([o for o in options if o != option])
-        with pytest.raises(UserError, match=f"give {option}"):
-            train.main([*(o for o in options if o != option), "--dry-run"])
+            train.main([*options, other])
     growing = write_pickle(tmp_path / "y.pkl", tiny_networks((1.0, 1.0, 0.0), resolution=8)[0])
     with pytest.raises(UserError, match="still grows"):
         train.main(training_options(growing, labelled, tmp_path / "results"))

@@ -74,22 +74,23 @@ def multiply_adds(op):
     return 0
 
 
+AT_8 = dict(resolution=8)  # the sizes themselves are the first cases' subject
 CASES = {
     "rgb": dict(changes={}, stage="rgb", critic=0),
     "fading": dict(changes={}, stage="rgb", critic=0, lod=0.5),
     "coarser": dict(changes={}, stage="rgb", critic=0, lod=1.0),
     "4x4": dict(changes={}, stage="rgb", critic=0, lod=2.0),
-    "image critic of 2d": dict(changes={}, stage="classes", critic=0),
-    "joint critic of 2d": dict(changes={}, stage="classes", critic=1),
+    "image critic of 2d": dict(changes=AT_8, stage="classes", critic=0),
+    "joint critic of 2d": dict(changes=AT_8, stage="classes", critic=1),
     "plain": dict(changes={}, stage="rgb", critic=0, form=plain),
-    "ProGAN": dict(changes=dict(
+    "ProGAN": dict(changes=AT_8 | dict(
         use_styles=False, const_input=False, style_mixing_prob=0.0, use_noise=False,
         use_instance_norm=False, use_pixel_norm=True, blur=False, mbstd_group_size=1),
         stage="rgb", critic=0),
-    "R2": dict(changes=dict(r2_gamma=1.0), stage="rgb", critic=0),
+    "R2": dict(changes=AT_8 | dict(r2_gamma=1.0), stage="rgb", critic=0),
     "WGAN-GP": dict(changes=dict(d_loss="wgan", g_loss="wgan", r1_gamma=0.0, wgan_lambda=10.0),
                     stage="rgb", critic=0),
-    "no penalty": dict(changes=dict(r1_gamma=0.0), stage="rgb", critic=0),
+    "no penalty": dict(changes=AT_8 | dict(r1_gamma=0.0), stage="rgb", critic=0),
 }
 
 

@@ -134,7 +134,9 @@ def test_a_resumed_run_remembers(config):
 
     pace = Pace(config, CLASSES, Clock())
     pace.remember([tick("rgb", 1.0, 50.0, True, 9.0), tick("rgb", 0.5, 70.0, False, 1.0),
-                   tick("rgb", 0.0, 80.0, False, 1.0)])
+                   tick("rgb", 0.0, 80.0, False, 1.0),
+                   # The clock was set back in these, which earlier versions wrote.
+                   tick("rgb", 0.0, -111188.98, False, 1.0), tick("rgb", 0.0, 80.0, True, -3600.0)])
     assert pace.sec_per_kimg(make_stage(config, CLASSES, "rgb", 0.3)) == pytest.approx(70)
     progress = Progress(cur_nimg=3600, tick=8, tick_nimg=3600)
     of_stage, _ = pace.left(progress)

@@ -1,6 +1,7 @@
 """index.html of a run, made from files: its numbers are those of stats.jsonl."""
 
 import base64
+import contextlib
 import io
 import json
 import math
@@ -13,10 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib import pictures
+from dnnlib import channels, pictures, util
+from dnnlib.curves import Chart
+from dnnlib.html import escape
 from tests.chart_reader import PageReader
+from training import page
 from training.config import preset_config
-from training.page import MAX_GRIDS, evenly, write_page
+from training.history import FINAL, GIVEN_UP
+from training.page import MAX_GRIDS, _fitted, evenly, write_page
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIL = '<script>alert(1)</script>"\'&amp;/\x1b[2J\u202e'
@@ -112,25 +117,34 @@ def test_growths_and_resumes_are_marked(tmp_path):
 
 def test_grids_behind_a_slider(tmp_path):
     write_run(tmp_path, 20, num_grids=3)
-    pictures.save_png(tmp_path / "reals.png", np.full((8, 3000, 3), 9, np.uint8))
+    pictures.save_png(tmp_path / "reals.png", np.full((2102, 2078, 3), 9, np.uint8))
     reader = read_page(tmp_path)
     (slider,) = [a for tag, a in reader.tags if tag == "input"]
     assert (slider["type"], slider["min"], slider["max"], slider["value"]) == (
         "range", "0", "2", "2")
     assert [tag for tag, _ in reader.tags].count("script") == 1
-    for number, source in enumerate(reader.sources()[:3]):
+    for number, source in enumerate(reversed(reader.sources()[:3])):
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))))
         drawn = np.asarray(Image.open(tmp_path / f"fakes{number:06d}.png"))
-        assert np.abs(shown.astype(int) - drawn).mean() < 12
-    places = [reader.text.index(f"fakes{n:06d}.png") for n in range(3)]
-    assert places == sorted(places)
-    # Large ones are made small.
+        np.testing.assert_array_equal(shown, pictures.enlarge(drawn, 12))
+    places = [reader.text.index(f"fakes{n:06d}.png") for n in (2, 1, 0)]
+    assert places == sorted(places)  # the newest first, where scripts are off
+    # Small ones, four samples high as runs had them, are enlarged; large ones are made small.
     widths = [int(a["width"]) for tag, a in reader.tags if tag == "img"]
-    assert widths == [128] * 3 + [1000]
+    assert widths == [12 * 128] * 3 + [1039]
+
+
+@pytest.mark.parametrize("samples, columns, side, factor", [
+    (4, 16, 8, 12), (4, 8, 64, 2), (4, 16, 128, 1), (4, 8, 512, 1 / 4)])
+def test_samples_of_older_grids_are_never_smaller_than_96_pixels(samples, columns, side, factor):
+    size = (samples * side, columns * side)
+    shape = _fitted(np.zeros((*size, 3), np.uint8)).shape
+    assert shape[:2] == tuple(length * factor for length in size)
+    assert shape[0] >= samples * 96
 
 
 def test_many_ticks_and_grids_stay_small_and_are_not_encoded_again(tmp_path):
-    write_run(tmp_path, 3000, num_grids=90)
+    write_run(tmp_path, 3000, num_grids=90, size=16)
     reader = read_page(tmp_path)
     assert len(reader.sources()) == MAX_GRIDS
     assert "40 of 90 grids" in reader.text and "fakes000000.png" in reader.text
@@ -146,7 +160,7 @@ def test_many_ticks_and_grids_stay_small_and_are_not_encoded_again(tmp_path):
     pictures.save_png(newer, np.zeros((8, 8, 3), np.uint8))
     read_page(tmp_path)
     changed = [p.name for p, at in copies.items() if p.stat().st_mtime_ns != at]
-    assert changed == ["fakes000000.jpg"]
+    assert changed == ["fakes000000.webp"]
 
 
 def test_large_grids_are_fewer(tmp_path, monkeypatch):
@@ -177,6 +191,108 @@ def test_runs_of_any_kind_have_a_page(tmp_path):
     assert "3 lines could not be read" in reader.text
     headings = re.findall("<h2>(.*?)</h2>", (tmp_path / "plain" / "index.html").read_text())
     assert headings == ["Losses and scores", "Speed and schedule", "Configuration"]
+    assert "colour" not in reader.text and "stopped" in reader.text
+
+
+def test_what_matters_comes_first_and_flat_curves_are_folded_away(tmp_path):
+    counted = {f"Classes/{kind}/{name}": 0.5 for kind in ("real", "fake")
+               for name in "abcdefgh"} | {"Classes/total_variation": 0.25}
+    write_run(tmp_path, 30, num_grids=1, extra=[tick(31, **counted)])
+    page = (tmp_path / "index.html")
+    write_page(tmp_path, OPTIONS)
+    text = page.read_text()
+    headings = re.findall("<h2>(.*?)</h2>", text)
+    assert headings == ["Grids", "Metrics", "Class frequencies", "Losses and scores",
+                        "Speed and schedule", "Configuration"]
+    assert text.index('class="state') < text.index("<h2>")
+    folded = re.findall("<details><summary>(.*?)</summary>(.*?)</details>", text, re.DOTALL)
+    assert [summary for summary, _ in folded] == [
+        "rarer ones: f, g, h",
+        "without a change: learning rate, minibatch, maintenance, seconds, peak memory, GB, "
+        "skipped updates in a tick", "Everything else"]
+    assert [content.count("<svg") for _, content in folded] == [3, 5, 0]
+    assert text.count("<svg") == 3 + 5 + 1 + 6 + 2 + 4
+
+
+def test_a_single_number_is_not_flat():
+    """Nor is what was never finite, or has gaps: it must be seen."""
+    def is_flat(*curves):
+        series = {str(i): (np.arange(len(y)), y) for i, y in enumerate(curves)}
+        return Chart("t", "kimg", series).is_flat()
+
+    assert is_flat([2, 2, 2]) and is_flat([0, 0], [3, 3, 3])
+    assert not is_flat([2]) and not is_flat([2, 2], [3, 4]) and not is_flat([])
+    assert not is_flat([2, math.nan, 2]) and not is_flat([math.nan, math.nan])
+
+
+def state_of(reader):
+    """The attributes and the text of the frame on top."""
+    (box,) = [a for tag, a in reader.tags if tag == "p" and a.get("class", "").startswith("state")]
+    return box, reader.text.partition("kimg")[0]
+
+
+def test_a_finished_or_stopped_run_is_not_loaded_anew(tmp_path):
+    write_run(tmp_path, 3)
+    for name, shown in ((None, "stopped"), (GIVEN_UP, "given up"), (FINAL, "finished")):
+        if name:
+            (tmp_path / name).touch()
+        for is_running in (False, True) if name else (False,):
+            write_page(tmp_path, OPTIONS, is_running)
+            reader = PageReader((tmp_path / "index.html").read_text())
+            box, text = state_of(reader)
+            assert box == {"class": f"state {shown}"} and shown in text
+            assert not {"script", "noscript"} & {tag for tag, _ in reader.tags}
+            assert "still to go" not in reader.text or is_running
+
+
+def test_a_running_page_says_how_old_it_is(tmp_path, monkeypatch):
+    """In text, since nothing else tells a run that was killed; how late it is, in seconds too."""
+    monkeypatch.setattr(page.time, "time", lambda: 1e9)
+    (tmp_path / "new").mkdir()
+    for run, num_ticks, sec, late in (("new", 0, 0, 0), ("slow", 2, 900, 4505),
+                                      ("fast", 2, 9, 600)):
+        if num_ticks:
+            write_run(tmp_path / run, num_ticks,
+                      extra=[tick(num_ticks + 1, **{"Timing/sec_per_tick": sec})])
+        write_page(tmp_path / run, OPTIONS, is_running=True)
+        reader = PageReader((tmp_path / run / "index.html").read_text())
+        box, text = state_of(reader)
+        assert box == {"class": "state running", "data-written": "1000000000",
+                       "data-late": str(late)}
+        assert re.search(r"running when this page was written, \d{4}-\d\d-\d\d [\d:]{8} [+-]\d{4}",
+                         text)
+        assert ("the latest in 15m 01s" in text) == (run == "slow")
+        assert "if it is much older, the training was killed" in text
+
+
+def test_the_command_sees_whether_a_process_trains(tmp_path, capsys):
+    write_run(tmp_path, 3)
+    (tmp_path / "training_options.json").write_text(json.dumps(OPTIONS))
+    for is_held, shown in ((True, "running"), (False, "stopped")):
+        with util.only_process(tmp_path, "training") if is_held else contextlib.nullcontext():
+            assert page.main([str(tmp_path)]) == 0
+        assert state_of(PageReader((tmp_path / "index.html").read_text()))[0]["class"] == (
+            f"state {shown}")
+
+
+@pytest.mark.parametrize("is_stated", [True, False])
+def test_the_legend_has_the_colours_of_the_maps(tmp_path, is_stated):
+    """Of older runs, whose stats.jsonl does not name the classes, once they were counted."""
+    names = ["top", EVIL, "shoes"]
+    counted = {f"Classes/real/{name}": 0.5 for name in names}
+    begin = {"event": "begin", "kimg": 0.0, "classes": names}
+    growth = {"event": "growth", "stage": "classes", "kimg": 9.0, "before": {}, "after": {}}
+    write_run(tmp_path, 3, num_grids=1, extra=[begin])
+    assert "shoes" not in read_page(tmp_path).text  # no maps yet
+    write_run(tmp_path, 101, num_grids=1,
+              extra=[growth, *([begin] if is_stated else [tick(102, **counted)])])
+    text = (read_page(tmp_path), (tmp_path / "index.html").read_text())[1]
+    legend = re.search('<p class="legend">(.*?)</p>', text, re.DOTALL)[1]
+    found = re.findall(r'rgb\((\d+), (\d+), (\d+)\)"></i>(.*?)</span>', legend)
+    colours = channels.palette(3).tolist()
+    shown = ["background", "top", escape(EVIL), "shoes", "any class, in the binary map"]
+    assert [entry[3] for entry in found] == shown
+    assert [[int(part) for part in entry[:3]] for entry in found] == [*colours, [255, 255, 255]]
 
 
 def test_results_of_run_metrics_are_shown(tmp_path):
@@ -196,12 +312,18 @@ def test_classes_are_compared(tmp_path):
     counted = {f"Classes/real/{name}": share for name, share in (("a/b", 0.2), (EVIL, 0.6))}
     counted |= {"Classes/fake/a/b": 0.1, f"Classes/fake/{EVIL}": 0.3,
                 "Classes/total_variation": 0.25}
-    write_run(tmp_path, 4, extra=[tick(5, **counted)])
+    write_run(tmp_path, 2, extra=[tick(3, **counted | {"Classes/fake/a/b": 0.4}),
+                                  tick(5, **counted)])
     reader = read_page(tmp_path)
     shown = EVIL.replace("\x1b", "\\u001b").replace("\u202e", "\\u202e")
     assert reader.text.index(shown) < reader.text.index("a/b") and "60.0" in reader.text
     assert flat(reader.values("total variation distance of the proportions")["distance"])[1] == (
-        pytest.approx(0.25, abs=1e-3))
+        pytest.approx([0.25, 0.25], abs=1e-3))
+    curves = reader.values("a/b")
+    for legend, shares in (("real", [20, 20]), ("generated", [40, 10])):
+        np.testing.assert_allclose(flat(curves[legend]), [[1.5, 2.5], shares], atol=0.05)
+    evil = reader.values(shown)
+    np.testing.assert_allclose(flat(evil["generated"])[1], [30, 30], atol=0.05)
 
 
 def test_hostile_names_stay_text(tmp_path):

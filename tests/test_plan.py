@@ -6,12 +6,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import train
 from dnnlib.util import UserError
 from tests.data_helpers import FOUR, make_dataset, random_image
+from training import rehearsal
 from training.config import PRESETS, preset_config
 from training.dataset import open_dataset
+from training.pace import turn_cost
 from training.plan import (
     describe_plan,
     rows_at_once,
@@ -74,7 +77,7 @@ def test_ticks_are_those_of_the_loop(changes):
     assert [(tick.nimg, tick.stage.name) for tick in ticks] == expected
     last_of_stage = [b[1:] != a[1:] for a, b in zip(expected, [*expected[1:], (0, "")])]
     assert [tick.saves_network for tick in ticks] == [
-        ends or number == 1 or number % 4 == 0
+        ends or number == 1 or number % config.network_ticks == 0
         for number, ends in enumerate(last_of_stage, start=1)]
 
 
@@ -103,8 +106,8 @@ def test_the_plan_tells_everything():
     assert " ".join(lines[1].split()) == ("from kimg to kimg stage resolution channels critics "
                                           "minibatch per device lrate ticks memory time")
     assert [line.split()[2] for line in lines[2:9]] == ["rgb"] * 5 + ["binary", "classes"]
-    assert [re.search(r"0\.002  (\d+) ", line)[1] for line in lines[2:9]] == [
-        "1", "0", "1", "1", "4", "1", "10"]
+    assert [re.search(r"0\.003  (\d+) ", line)[1] for line in lines[2:9]] == [
+        "1", "1", "2", "1", "1", "1", "8"]
     assert all(re.search(r" \d\S* MB  .*\ds$", line) for line in lines[2:9])
     assert "measured just now on a slow machine, shared by 2 devices" in plan
     assert "2 training states kept" in plan
@@ -153,11 +156,61 @@ def test_a_dry_run_leaves_no_trace(data, tmp_path, monkeypatch, capsys):
     assert (listing(data.parent), listing(tmp_path)) == before
 
 
+def test_a_dry_run_measures_this_machine(data, tmp_path, monkeypatch, capsys):
+    """Real turns are timed; what they predict is not less than the bound; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    assert train.main([f"--data={data}", "--preset=demo-32", "--resolution=8", "--fmap-base=32",
+                       "--fmap-max=4", "--latent-size=4", "--device=cpu", "--gpus=2", "--dry-run",
+                       "--measure"]) == 0
+    *plan, last = capsys.readouterr().out.splitlines()
+    assert plan[-1] == "nothing was written"
+    told = re.search(r"on this machine the training will take about (.*), by turns", last)[1]
+    bound = re.search(r"kimg in all, in \d+ ticks and at least (.*)", "\n".join(plan))[1]
+    assert seconds_of(told) > seconds_of(bound) >= 0
+    assert not list(tmp_path.iterdir())
+
+
+def seconds_of(text):
+    """'1h 02m 03s' -> 3723."""
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    return sum(int(part[:-1]) * units[part[-1]] for part in text.split())
+
+
+def test_measuring_is_for_dry_runs_of_one_machine(data):
+    options = [f"--data={data}", "--preset=demo-32", "--resolution=16", "--measure"]
+    with pytest.raises(UserError, match="--measure: goes with --dry-run only"):
+        train.main(options)
+    with pytest.raises(UserError, match="--measure: times the devices of one machine"):
+        train.main([*options, "--dry-run", "--workers=a:1,b:1", "--worker-index=0"])
+
+
+@pytest.mark.parametrize("first_stage", ["rgb", "binary"])
+@pytest.mark.parametrize("interval", [1, 4])
+def test_expected_seconds_price_all_that_is_ahead(tiny_config, monkeypatch, first_stage, interval):
+    """Where a turn takes a second for every so many multiply-adds and compiling five."""
+    config, rate = tiny_config(r1_interval=interval), 1e7
+    monkeypatch.setattr(rehearsal, "_timed_turns", lambda config, stage, strategy: (
+        5.0, turn_cost(config, stage) / rate))
+    expected = 0.0
+    for start, end, stage in stretches(config, 4, first_stage):
+        expected += (end - start) / stage.minibatch * turn_cost(config, stage) / rate
+        expected += 5.0 * len(stage.critics)
+    found = rehearsal.expected_seconds(config, 4, first_stage, None)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_turn_is_timed_apart_from_its_compilation(tiny_config):
+    config = tiny_config(resolution=8)
+    compile_sec, turn_sec = rehearsal._timed_turns(config, make_stage(config, 4, "rgb"),
+                                                   tf.distribute.get_strategy())
+    assert 0 < turn_sec < 0.5 < compile_sec
+
+
 def test_a_dry_run_says_which_run_goes_on(data, tmp_path, capsys):
     """And refuses what the command itself would refuse."""
     options = [f"--data={data}", "--preset=demo-32", "--resolution=16", "--dry-run",
                "--device=cpu", f"--results={tmp_path}"]
-    config = preset_config("demo-32", {"data": str(data), "resolution": 16})
+    config = preset_config("demo-32", {"data": str(data), "resolution": 16, "mirror_pairs": "none"})
     record = {**config.to_json(), "init_from": None, "data_digest": open_dataset(data).digest}
     run = make_run(None, tmp_path, "x", record)
     assert train.main(options) == 0

@@ -3,6 +3,7 @@
 That a killed run ends as one left in peace is shown by tests/killing.py, in processes of its own.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from tests.data_helpers import make_dataset, random_image, read_jsonl
 from training import loss, runs, snapshots, training_loop, watch
 from training.config import TrainingConfig
 from training.dataset import TrainingStream, open_dataset
+from training.state import restored_state
 from training.training_loop import Training
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,12 +63,12 @@ def test_killed_a_hundred_times(tmp_path):
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """Eight turns at 8x8, RGB only, in ticks of four and looks of two."""
+    """Eight turns at 4x4, RGB only, in ticks of four and looks of two."""
     rng = np.random.default_rng(0)
     images = np.stack([random_image(rng, 7, 8)[:3] for _ in range(12)])
     data = make_dataset(tmp_path_factory.mktemp("data") / "photos", {"train": images}, ())
-    return TrainingConfig(**{**TINY, "data": str(data), "variant": "rgb", "resolution": 8,
-                             "initial_resolution": 8, "minibatch_repeats": 2, "rgb_kimg": 0.064,
+    return TrainingConfig(**{**TINY, "data": str(data), "variant": "rgb", "resolution": 4,
+                             "initial_resolution": 4, "minibatch_repeats": 2, "rgb_kimg": 0.064,
                              "tick_kimg": {4: 0.032}})
 
 
@@ -80,11 +82,38 @@ def ticks(run_dir):
 
 
 @pytest.fixture(scope="module")
-def peaceful(config, tmp_path_factory):
-    """The digests of a run that nothing happened to."""
-    run_dir = tmp_path_factory.mktemp("runs") / "peaceful"
-    assert begin(config, run_dir).run() is True
-    return snapshots.read_header(run_dir / FINAL)["digests"]
+def peaceful_run(config, tmp_path_factory):
+    """A run that nothing happened to, but to the wall clock: whenever somebody looks at it, it has
+    been set back by an hour."""
+    run_dir, now = tmp_path_factory.mktemp("runs") / "peaceful", itertools.count(2e9, -3600.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: next(now))
+        assert begin(config, run_dir).run() is True
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def peaceful(peaceful_run):
+    """The digests of its networks."""
+    return snapshots.read_header(peaceful_run / FINAL)["digests"]
+
+
+def test_durations_are_not_the_wall_clocks(peaceful_run):
+    told = [e for e in read_jsonl(peaceful_run / "stats.jsonl") if e["event"] == "tick"]
+    for name in ("total_sec", "sec_per_tick", "sec_per_kimg", "maintenance_sec", "images_per_sec"):
+        assert all(0 < tick[f"Timing/{name}"] < 1e5 for tick in told)
+    total = [tick["Timing/total_sec"] for tick in told]
+    assert len(total) == 2 and total[0] < total[1]
+    header, _ = snapshots.load_newest_state(peaceful_run, Lines())
+    assert total[1] <= header["progress"]["elapsed_sec"] < total[1] + 1000
+
+
+def test_a_time_that_an_earlier_version_made_negative_is_not_carried_on(peaceful_run):
+    header, groups = snapshots.load_newest_state(peaceful_run, Lines())
+    for stored, read in ((-3558.0, 0.0), (12.5, 12.5)):
+        progress = {**header["progress"], "elapsed_sec": stored}
+        state = restored_state({**header, "progress": progress}, groups, "state")
+        assert state.progress.elapsed_sec == read
 
 
 def ends_as(peaceful, config, run_dir, **more):
@@ -108,14 +137,15 @@ def test_stopped_in_an_evaluation(config, peaceful, tmp_path):
         if len(asked) == 1:
             raise UserError("the images are not finite")
         if len(asked) == 2:
-            interrupt(signal.SIGTERM)
+            interrupt(signal.SIGHUP)
             raise AssertionError("the evaluation went on")
         return {"fid8": 1.0}
 
     training = begin(config, tmp_path / "run", evaluate=evaluate)
     assert training.run() is False
-    assert training.stop_signal == signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert training.stop_signal == signal.SIGHUP
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    assert "run the same command to continue" in (tmp_path / "run" / "log.txt").read_text()
     assert ends_as(peaceful, config, tmp_path / "run", evaluate=evaluate)
     assert asked == [0.032, 0.064, 0.064]
     assert "no metrics at kimg 0.0: the images are not finite" in (
@@ -154,7 +184,10 @@ def test_a_stalled_input_pipeline_is_told_and_can_be_left(good_reads, config, pe
         return read(self, numbers)
 
     def leave_when_told_twice():
-        while "warning: no photos for" not in told() or told().count("no photos") < 2:
+        while training.progress.step < good_reads:
+            time.sleep(0.05)
+        before = told().count("warning: no photos for")
+        while told().count("warning: no photos for") < before + 2:
             time.sleep(0.05)
         interrupt(signal.SIGTERM)
 
@@ -304,6 +337,30 @@ class Lines:
     def wait_for(self, count):
         while len(self.lines) < count:
             time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop(number):
+    asked = []
+    with watch.Watch(Lines(), lambda: asked.append(number)) as watching:
+        interrupt(number)
+        assert asked == [number] and watching.signal == number
+        with pytest.raises(watch.Stopped), watching.during(watch.TELL, at_once=True):
+            raise AssertionError("it went on")
+
+
+def test_a_hangup_that_the_shell_ignores_stays_ignored():
+    """As under nohup; the other signals count, and afterwards it is ignored still."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with watch.Watch(Lines()) as watching:
+            interrupt(signal.SIGHUP)
+            assert watching.signal is None
+            interrupt(signal.SIGTERM)
+            assert watching.signal == signal.SIGTERM
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_what_stands_still_is_told_at_growing_intervals():

@@ -17,7 +17,7 @@ from metrics.inception_weights import LOGITS
 from tests.data_helpers import make_dataset
 from tests.metrics_helpers import graph_bytes, small_arrays
 from training.networks_stylegan import G_style
-from training.snapshots import save_snapshot
+from training.snapshots import load_snapshot, save_snapshot
 
 
 @pytest.fixture(scope="module")
@@ -121,17 +121,20 @@ def test_same_seed_same_number(run, results, weights, monkeypatch):
     assert len({round(number[0][0], 7) for number in numbers[1:]}) == 4
 
 
-def test_two_folders(run, folder, tmp_path, capsys):
+def test_two_folders(run, folder, results, tmp_path, capsys):
     fakes = tmp_path / "fakes"
     fakes.mkdir()
     for i, path in enumerate(sorted(folder.iterdir())[:15]):
         Image.open(path).resize((20 + i % 2, 20)).save(fakes / f"{i}.jpg")
     assert run("--metrics=fid1k,kid10", f"--reals={folder}", f"--fakes={fakes}") == 0
-    fid, = records(fakes, "fid1k")
-    assert (fid["num_fakes"], fid["num_reals"]) == (15, 40)
-    assert records(fakes, "kid10")[0]["num_fakes"] == 10
-    told = capsys.readouterr().err
-    assert "fid1k: there are only 15 fakes" in told and "its folders" not in told
+    fid = records(results / "metrics-fakes", "fid15")[-1]
+    assert (fid["metric"], fid["num_fakes"], fid["num_reals"]) == ("fid15", 15, 40)
+    assert list(fid["results"]) == ["fid15"] and "--metrics=fid1k,kid10" in fid["command"]
+    assert records(results / "metrics-fakes", "kid10")[-1]["num_fakes"] == 10
+    told = capsys.readouterr()
+    assert "fid1k: there are only 15 fakes; computed and recorded as fid15" in told.err
+    assert "its folders" not in told.err and "fid1k" not in told.out
+    assert not list(fakes.glob("*.jsonl")) and not list((results / "metrics-fakes").glob("*fid1k*"))
     (fakes / "more").mkdir()
     (fakes / "0.jpg").rename(fakes / "more" / "0.jpg")
     run("--metrics=kid10", f"--reals={folder}", f"--fakes={fakes}")
@@ -139,16 +142,17 @@ def test_two_folders(run, folder, tmp_path, capsys):
         capsys.readouterr().err)
 
 
-def test_sizes_that_differ_are_told(run, folder, data, tmp_path, capsys):
+def test_sizes_that_differ_are_told(run, results, folder, data, tmp_path, capsys):
     """A data set's reals come at its own size; --resolution takes another one."""
     for i, path in enumerate(sorted(folder.iterdir())[:9]):
         Image.open(path).resize((8, 8)).save(tmp_path / f"{i}.png")
     options = ["--metrics=kid9", f"--fakes={tmp_path}", f"--data={data.path}"]
     run(*options)
-    assert "first fake is 8x8, the reals of toy test 16x16" in capsys.readouterr().err
+    assert "fakes are 8x8, the reals of toy test 16x16" in capsys.readouterr().err
     run(*options, "--resolution=8")
     assert "warning" not in capsys.readouterr().err
-    assert [r["reals"]["resolution"] for r in records(tmp_path, "kid9")] == [16, 8]
+    lines = records(results / f"metrics-{tmp_path.name}", "kid9")
+    assert [r["reals"]["resolution"] for r in lines] == [16, 8]
 
 
 def test_photos_of_another_size_than_the_network_are_told(run, folder, tmp_path, capsys):
@@ -157,10 +161,10 @@ def test_photos_of_another_size_than_the_network_are_told(run, folder, tmp_path,
     for i in range(3):
         Image.new("RGB", (24, 20), (i, 0, 0)).save(tmp_path / f"{i}.png")
     run("--metrics=kid9", f"--reals={tmp_path}")
-    assert f"fake is 16x16, the reals of {tmp_path.name} 20x24" in capsys.readouterr().err
+    assert f"fakes are 16x16, the reals of {tmp_path.name} 24x20" in capsys.readouterr().err
 
 
-def test_options_that_plain_folders_ignore_are_refused(run, folder, data):
+def test_options_that_plain_folders_ignore_are_refused(run, results, folder, data):
     both = [f"--fakes={folder}", f"--reals={folder}"]
     for options, message in (
             ([*both, "--split=val"], "--split is for data sets"),
@@ -174,14 +178,15 @@ def test_options_that_plain_folders_ignore_are_refused(run, folder, data):
             run("--metrics=fid9", *options)
     assert run("--metrics=kid9", f"--fakes={data.path}", f"--reals={folder}", "--split=val",
                "--resolution=8") == 0
-    assert records(data.path, "kid9")[-1]["fakes"]["split"] == "val"
+    assert records(results / "metrics-toy", "kid9")[-1]["fakes"]["split"] == "val"
+    assert not list(data.path.rglob("metric-*"))
 
 
-def test_images_against_themselves(run, data):
+def test_images_against_themselves(run, results, data):
     """A data set's split and that split's own directory are the same images."""
     run("--metrics=fid16", f"--reals={data.path}", "--split=train",
         f"--fakes={data.path / 'train'}")
-    record, = records(data.path / "train", "fid16")
+    record, = records(results / "metrics-train", "fid16")
     assert record["reals"] == record["fakes"]
     assert abs(record["results"]["fid16"]) < 1e-6
 
@@ -236,13 +241,15 @@ def test_classes_of_pairs_of_generate(run, results, labelled, tmp_path, rng):
     pairs = tmp_path / "pairs"
     assert generate.main([f"--results={results}", f"--out={pairs}", "--num=6", "--trunc=1"]) == 0
     assert run("--metrics=classes9", f"--fakes={pairs}", f"--data={labelled}") == 0
-    table = json.loads((pairs / "classes9.json").read_text())
+    where = results / "metrics-pairs"
+    table = json.loads((where / "classes6.json").read_text())
     present = [json.loads(line)["present"]
                for line in (pairs / "samples.jsonl").read_text().splitlines()]
     assert {row["name"]: row["fake_instances"] for row in table["classes"]} == {
         name: sum(name in names for names in present) for name in ("a", "b")}
     assert run("--metrics=classes6", f"--fakes={pairs}", f"--reals={pairs}") == 0
-    assert records(pairs, "classes6")[-1]["results"] == {"classes6": 0}
+    assert records(where, "classes6")[-1]["results"] == {"classes6": 0}
+    assert not list(pairs.glob("classes*.json")) and not list(pairs.glob("metric*"))
     with pytest.raises(UserError, match="what is judged has none"):
         run("--metrics=classes6", f"--fakes={pairs / 'images'}", f"--data={labelled}")
     other = make_dataset(tmp_path / "other", {"test": np.zeros((2, 4, 16, 16), np.uint8)}, ("b",))
@@ -341,6 +348,21 @@ def test_dry_run_touches_nothing(run, results, cache, capsys):
 def test_mistakes_are_explained(run, options, message):
     with pytest.raises(UserError, match=message):
         run("--metrics=fid20", *options)
+
+
+@pytest.mark.parametrize("options", [
+    ["--metrics=kid4"], ["--metrics=kid4_full"], ["--nearest=0"], ["--metrics=kid4", "--dry-run"]])
+@pytest.mark.parametrize("where", ["out/syn", "/nowhere/syn"])
+def test_data_that_are_not_where_they_were_are_asked_for(results, data, tmp_path, where, options):
+    """A relative path seen from another folder, and one of another machine."""
+    snapshot = load_snapshot(next(results.glob("00007-c-toy/network-snapshot*")))
+    path = tmp_path / "network-final.safetensors"
+    save_snapshot(path, snapshot.networks, {**snapshot.header, "dataset": {"path": where}})
+    message = f"{where}: no such folder here; it is the path of the training data in the header of "
+    with pytest.raises(UserError, match=message + f"{path}: give the one of today with --data=DIR"):
+        run_metrics.main([f"--network={path}", *options])
+    assert run_metrics.main([f"--network={path}", *options, f"--data={data.path}",
+                             "--dry-run"]) == 0
 
 
 def test_no_run_yet(tmp_path):

@@ -1,16 +1,21 @@
 """Containers: whole, checked, and found."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from dnnlib.dataset_info import DatasetInfo
 from dnnlib.tflib.network import build
 from dnnlib.tflib.optimizer import Adam
 from dnnlib.util import UserError
 from training import snapshots
+from training.evaluation import Evaluation
+from training.schedule import make_stage
 from training.snapshots import find_snapshot, load_snapshot, save_snapshot
+from training.state import Progress
 
 HEADER = {"classes": [], "stage": "rgb", "kimg": 1.5, "lod": {"resolution": 8, "fade": 0.0}}
 
@@ -36,16 +41,39 @@ def test_round_trip(networks, tmp_path, rng):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "text"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "text"])
 def test_damage_is_found_out(networks, tmp_path, damage):
     path = tmp_path / "a.safetensors"
     save_snapshot(path, networks, HEADER)
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
-    path.write_bytes({"flip": bytes(data), "cut": bytes(data[:-40]), "empty": b"",
-                      "text": b"<html>"}[damage])
+    path.write_bytes({"flip": bytes(data), "cut": bytes(data[:-40]), "text": b"<htm"}[damage])
     with pytest.raises(UserError, match=r"a\.safetensors: damaged"):
         load_snapshot(path)
+
+
+@pytest.mark.parametrize("name", ["quota.pkl", "ffhq.safetensors"])
+@pytest.mark.parametrize("content, message", [
+    (b"<!DOCTYPE html><html><title>Quota exceeded</title>", "a web page, not a network: download"),
+    (b"\xef\xbb\xbf\n <HTML lang=en>", "a web page, not a network: download it again"),
+    (b'<?xml version="1.0"?><Error><Code>AccessDenied', "a web page, not a network: download it"),
+    (b"version https://git-lfs.github.com/spec/v1\noid 0", "only a Git-LFS pointer; fetch "),
+    (b"", "an empty file: copy or download it again"),
+    (b"PK\3\4\x14\0archive/data.pkl", "a zip, as PyTorch saves networks; expected a snapshot")])
+def test_what_is_often_in_a_networks_place_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    for read in (snapshots.read_header, load_snapshot):
+        with pytest.raises(UserError, match=f"{name}: {message}"):
+            read(tmp_path / name)
+
+
+def test_a_header_has_the_absolute_path_of_the_data(tmp_path, monkeypatch, tiny_config):
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("out/syn"), tmp_path / "out" / "syn", Path("out/../out/syn")):
+        info = DatasetInfo(path, "syn", 16, 3, (), {"train": 8}, "0")
+        evaluation = Evaluation(tmp_path, tiny_config(), info, None, None, None)
+        header = evaluation.header(make_stage(tiny_config(), 2, "rgb"), Progress())
+        assert header["dataset"]["path"] == str(tmp_path / "out" / "syn")
 
 
 def test_other_files_are_refused(tmp_path):

@@ -30,7 +30,7 @@ from training.training_loop import Training
 
 STRATEGY = tf.distribute.OneDeviceStrategy("/cpu:0")
 ROOT = Path(__file__).resolve().parents[1]
-OPTIONS = {**TINY, "resolution": 8, "initial_resolution": 8, "network_ticks": 3, "image_ticks": 2,
+OPTIONS = {**TINY, "resolution": 4, "initial_resolution": 4, "network_ticks": 3, "image_ticks": 2,
            "rgb_kimg": 0.032, "variant": "2d"}
 
 
@@ -100,7 +100,7 @@ def test_ticks_are_told_alike_everywhere(runs):
         assert float(told["sec/kimg"]) == pytest.approx(tick["Timing/sec_per_kimg"], abs=0.01)
         assert float(told["images/s"]) == pytest.approx(1000 / tick["Timing/sec_per_kimg"],
                                                         rel=1e-3)
-        assert int(told["minibatch"]) == 8 and int(told["resolution"]) == 8
+        assert int(told["minibatch"]) == 8 and int(told["resolution"]) == 4
         assert "sec/tick" in line and "maintenance" in line and "ETA stage" in line
         assert "gpumem" not in line or tf.config.list_physical_devices("GPU")
     assert ticks[-1]["Timing/eta_sec"] == 0 and ticks[0]["Timing/eta_sec"] > 0
@@ -144,7 +144,9 @@ def test_the_page_shows_the_run(runs):
     assert kinds.count("growth") == 2 and kinds.count("resume") == 0
     assert len(reader.sources()) == len(list(runs[0].glob("fakes*.png"))) + 1
     assert "reals-classes.png" in reader.text
-    assert all(name in reader.text for name in FOUR) and "finished" not in reader.text
+    assert all(name in reader.text for name in FOUR)
+    (box,) = [a for tag, a in reader.tags if tag == "p" and a.get("class", "").startswith("state")]
+    assert box == {"class": "state finished"}
 
 
 TIMES = ("sec/kimg", "maintenance, seconds", "peak memory, GB")
@@ -161,6 +163,25 @@ def test_the_page_after_a_resume_is_that_of_an_uninterrupted_run(runs):
     assert whole.sources() == again.sources()
     assert [row["kimg"] for row in read_jsonl(runs[1] / "stats.jsonl")
             if row["event"] == "resume"] == [0.064]
+
+
+def test_the_page_is_there_from_the_beginning_and_says_when_a_run_ends(data, tmp_path):
+    """Running, with the first grids, before any tick is over; stopped, whatever ends it."""
+    training = begin(data, tmp_path / "run")
+    states = []
+
+    def look_and_fail(stage):
+        states.append((tmp_path / "run" / "index.html").read_text())
+        raise RuntimeError("the end")
+
+    training._turn = look_and_fail
+    with pytest.raises(RuntimeError, match="the end"):
+        training.run()
+    assert 'class="state running"' in states[0] and "No tick is over yet" in states[0]
+    assert len(PageReader(states[0]).sources()) == 2
+    assert 'class="state stopped"' in (tmp_path / "run" / "index.html").read_text()
+    assert read_jsonl(tmp_path / "run" / "stats.jsonl") == [
+        {"event": "begin", "kimg": 0.0, "classes": list(FOUR)}]
 
 
 def test_official_names():
@@ -248,7 +269,7 @@ def test_a_run_on_a_terminal(data, tmp_path):
     assert process.wait() == 0
     os.close(ours)
     text = seen.decode()
-    assert re.search(r"kimg 0\.\d  rgb 8x8  [\d.e+]+ sec/kimg  [\d.e+]+ images/s  "
+    assert re.search(r"kimg 0\.\d  rgb 4x4  [\d.e+]+ sec/kimg  [\d.e+]+ images/s  "
                      r"ETA stage \w+, run \w+  skipped 0  mem [\d.]+ GB", text)
     screen = Screen()
     screen.feed(text)

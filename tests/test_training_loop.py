@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from dnnlib.pictures import GAP
 from dnnlib.util import UserError
 from tests.conftest import TINY
 from tests.data_helpers import FOUR, read_jsonl, tagged_and_untagged
@@ -20,6 +21,7 @@ from training.training_loop import Training
 
 STRATEGY = tf.distribute.OneDeviceStrategy("/cpu:0")
 SMALLEST = dict(resolution=8, initial_resolution=4)
+PLAIN = dict(variant="rgb", resolution=4)  # one turn to compile, and the fastest
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def test_three_stages_leave_what_a_run_should(whole_run):
     assert ticks[-1]["Progress/kimg"] == pytest.approx(0.112)
     assert ticks[-1]["Classes/real/hat"] == 1.0 and 0 <= ticks[-1]["Classes/total_variation"] <= 1
     with Image.open(whole_run / "reals-classes.png") as grid:
-        assert grid.size == (8 * 8 * 2, 4 * 8)
+        assert grid.size == (4 * (2 * 96 + GAP) + GAP, 8 * (96 + GAP) + GAP)
 
 
 def test_final_snapshot_knows_itself(whole_run):
@@ -138,10 +140,10 @@ def test_rgb_stage_is_the_same_in_all_variants(datasets, tmp_path):
 
 
 def test_start_from_an_rgb_snapshot(datasets, tmp_path):
-    rgb = config_for(datasets, variant="rgb", rgb_kimg=0.016, initial_resolution=8)
+    rgb = config_for(datasets, **PLAIN, rgb_kimg=0.016)
     begin(rgb, tmp_path / "rgb").run()
     snapshot = load_snapshot(tmp_path / "rgb" / "network-final.safetensors")
-    config = config_for(datasets, variant="c")
+    config = config_for(datasets, variant="c", resolution=4)
     first = state_from_snapshot(snapshot, config, FOUR)
     training = begin(config, tmp_path / "c", first_state=first)
     assert training.run() is True
@@ -162,7 +164,7 @@ def test_snapshots_that_cannot_start_a_training(datasets, whole_run):
 
 
 def test_patience_ends_a_stage(datasets, tmp_path):
-    config = config_for(datasets, variant="rgb", initial_resolution=8, rgb_kimg=0.4)
+    config = config_for(datasets, **PLAIN, rgb_kimg=0.4)
     config = dataclasses.replace(config, patience=2, metrics="fid8")
     training = begin(config, tmp_path / "run", evaluate=lambda snapshot: {"fid8": 1.0})
     assert training.run() is True
@@ -171,8 +173,7 @@ def test_patience_ends_a_stage(datasets, tmp_path):
 
 
 def test_damaged_state_falls_back_to_the_one_before(datasets, tmp_path):
-    config = config_for(datasets, variant="rgb", rgb_kimg=2.0, initial_resolution=8,
-                        tick_kimg={4: 1.0})
+    config = config_for(datasets, **PLAIN, rgb_kimg=0.032, tick_kimg={4: 0.016})
     training = begin(config, tmp_path / "run")
     training.run()
     states = sorted((tmp_path / "run").glob("training-state-*"))
@@ -180,7 +181,7 @@ def test_damaged_state_falls_back_to_the_one_before(datasets, tmp_path):
     states[-1].write_bytes(states[-1].read_bytes()[:-100])
     (tmp_path / "run" / "network-final.safetensors").unlink()
     again = begin(config, tmp_path / "run")
-    assert again.progress.cur_nimg == 1000
+    assert again.progress.cur_nimg == 16
     assert "damaged" in (tmp_path / "run" / "log.txt").read_text()
 
 
@@ -199,7 +200,7 @@ def test_stage_without_length_leaves_a_final_snapshot_that_fits(datasets, tmp_pa
 
 
 def test_killed_before_the_final_snapshot(datasets, tmp_path, monkeypatch):
-    config = config_for(datasets, variant="rgb", initial_resolution=8)
+    config = config_for(datasets, **PLAIN)
     with monkeypatch.context() as patch:
         patch.setattr(Training, "_finish", lambda self: None)
         begin(config, tmp_path / "run").run()
@@ -209,8 +210,7 @@ def test_killed_before_the_final_snapshot(datasets, tmp_path, monkeypatch):
 
 def test_ticks_fall_where_they_would_have(datasets, tmp_path):
     """An interrupted tick goes on: evaluations, and so `patience`, do not depend on stops."""
-    config = config_for(datasets, variant="rgb", initial_resolution=8, rgb_kimg=0.096,
-                        tick_kimg={4: 0.032})
+    config = config_for(datasets, **PLAIN, rgb_kimg=0.096, tick_kimg={4: 0.032})
     ends = {}
     for name, stop_at in (("whole", None), ("stopped", 3)):
         training = begin(config, tmp_path / name)
@@ -240,7 +240,7 @@ def test_patience_waits_for_the_target_resolution(datasets, tmp_path):
 
 
 def test_first_grid_and_first_network(datasets, tmp_path):
-    config = config_for(datasets, variant="rgb", initial_resolution=8, network_ticks=3)
+    config = config_for(datasets, **PLAIN, network_ticks=3)
     begin(config, tmp_path / "run").run()
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert "fakes000000.000.png" in names

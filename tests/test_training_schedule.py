@@ -71,7 +71,17 @@ def test_presets_are_whole_and_survive_json(preset):
     dict(rgb_kimg=-1), dict(style_mixing_prob=1.5), dict(variant="c", untagged="x"),
     dict(grow_d="none"), dict(hold_kimg=float("nan")), dict(rgb_kimg=float("inf")),
     dict(lrate={4: float("nan")}), dict(minibatch={4: 16.5}), dict(seed=2**31),
-    dict(variant="c", joint_rgb_grad=0.0), dict(patience=3, metrics="none")])
+    dict(variant="c", joint_rgb_grad=0.0), dict(patience=3, metrics="none"),
+    dict(lrate={4: 1e30}), dict(lrate={4: 1e-30}), dict(lrate={8: 0.001, 32: 2}),
+    dict(lrate={-8: 0.001}), dict(minibatch={23: 8}), dict(minibatch={4: 16.0}),
+    dict(minibatch={4: 10**10}), dict(minibatch_per_gpu={4: 10**30}), dict(tick_kimg={4: 1e30}),
+    dict(r1_gamma=1e30), dict(r2_gamma=1e30), dict(wgan_lambda=1e30), dict(map_noise=1e30),
+    dict(rgb_kimg=1e30), dict(binary_kimg=1e18), dict(classes_kimg=1e10), dict(hold_kimg=-1e-9),
+    dict(fade_kimg=1e18), dict(smoothing_kimg=1e30), dict(fmap_base=10**30), dict(fmap_decay=1e3),
+    dict(fmap_max=10**10), dict(latent_size=10**10), dict(mapping_layers=10**10),
+    dict(mapping_lrmul=1e30), dict(mapping_lrmul=0.0), dict(mbstd_group_size=10**10),
+    dict(network_ticks=10**30), dict(patience=10**30), dict(r1_interval=10**30),
+    dict(r1_gamma=float("nan")), dict(mirror=False, mirror_pairs="a:b")])
 def test_bad_values_are_refused(bad):
     with pytest.raises(UserError, match="--"):
         TrainingConfig(**bad)

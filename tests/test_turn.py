@@ -1,5 +1,7 @@
 """One turn: which networks it changes, that it is StyleGAN's step, that two replicas equal one."""
 
+import zlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -33,13 +35,13 @@ def perturb(network, rng):
     network.set_arrays({n: a + 0.3 * rng.standard_normal(a.shape) for n, a in arrays.items()})
 
 
-def make_turn(config, state, critic, strategy=ONE_DEVICE, resolution=16, fading=False, minibatch=8,
+def make_turn(config, state, critic, strategy=ONE_DEVICE, resolution=8, fading=False, minibatch=8,
               labels=None):
     return Turn(strategy, config, state.networks, state.optimizers, critic, resolution, fading,
                 minibatch, labels)
 
 
-def reals(rng, critic, resolution=16, minibatch=8, label_size=0):
+def reals(rng, critic, resolution=8, minibatch=8, label_size=0):
     """A minibatch as TrainingStream gives it."""
     shape = (minibatch, resolution, resolution, critic.channels)
     return (tf.constant(rng.integers(0, 256, shape, np.uint8)),
@@ -49,7 +51,7 @@ def reals(rng, critic, resolution=16, minibatch=8, label_size=0):
 @pytest.mark.parametrize("variant, stage", [
     ("rgb", "rgb"), ("c", "binary"), ("c", "classes"), ("2d", "binary"), ("2d", "classes")])
 def test_a_turn_changes_exactly_the_networks_it_should(tiny_config, rng, variant, stage):
-    config = tiny_config(variant=variant)
+    config = tiny_config(variant=variant, resolution=8)
     state = state_in_stage(config, stage)
     for critic in stage_critics(variant, stage, NUM_CLASSES):
         before = {name: network.digest() for name, network in state.networks.items()}
@@ -62,7 +64,7 @@ def test_a_turn_changes_exactly_the_networks_it_should(tiny_config, rng, variant
 
 def test_image_critic_leaves_the_maps_alone(tiny_config, rng):
     """Its gradient reaches the colour columns of ToRGB only."""
-    config = tiny_config()
+    config = tiny_config(resolution=8)
     state = state_in_stage(config, "classes")
     before = state.networks["G"].get_arrays()["G_synthesis/ToRGB_lod0/weight"]
     critic = Critic("rgb", 3)
@@ -73,7 +75,7 @@ def test_image_critic_leaves_the_maps_alone(tiny_config, rng):
 
 
 def test_joint_rgb_grad_zero_keeps_the_joint_critic_off_the_colours(tiny_config, rng):
-    config = tiny_config()
+    config = tiny_config(resolution=8)
     state = state_in_stage(config, "classes")
     before = state.networks["G"].get_arrays()["G_synthesis/ToRGB_lod0/weight"]
     critic = stage_critics("2d", "classes", NUM_CLASSES, joint_rgb_grad=0.0)[1]
@@ -131,17 +133,17 @@ def direct_fakes(G, draws, purpose, labels, mixing, **growth):
                        **growth)
 
 
-@pytest.mark.parametrize("label_size, resolution, changes", [
-    (0, 16, {}),
-    (3, 16, {}),
-    (3, 8, {**WGAN_GP, "style_mixing_prob": 0.0}),  # of a network for 16x16: octaves = 1
-    (0, 8, {"d_loss": "hinge", "g_loss": "logistic_saturating", "r1_gamma": 2.0, "r2_gamma": 3.0})],
+@pytest.mark.parametrize("label_size, octaves, changes", [
+    (0, 0, {}),
+    (3, 0, {}),
+    (3, 1, {**WGAN_GP, "style_mixing_prob": 0.0}),  # at 8x8, of a network for 16x16
+    (0, 1, {"d_loss": "hinge", "g_loss": "logistic_saturating", "r1_gamma": 2.0, "r2_gamma": 3.0})],
     ids=["plain", "labels", "labels, WGAN-GP, half size", "hinge, saturating, R2, half size"])
-def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, resolution, changes):
+def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, octaves, changes):
     """D step with its penalties, the average, G step on fresh latents and labels, against direct
     formulas."""
-    mixing = label_size > 0 and resolution == 16
-    config = tiny_config(variant="rgb", mirror=False,
+    mixing = label_size > 0 and not octaves
+    config = tiny_config(variant="rgb", mirror=False, resolution=8 << octaves,
                          **{"style_mixing_prob": float(mixing), **changes})
     with ONE_DEVICE.scope():
         state = new_state(config, label_size=label_size)
@@ -150,12 +152,11 @@ def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, resolution, chan
     state.networks["Gs"].set_arrays(state.networks["G"].get_arrays())
     G, D = (state.networks[name].clone() for name in ("G", "D_rgb"))
     table = rng.standard_normal((5, label_size)).astype(np.float32)
-    images, labels = reals(rng, Critic("rgb", 3), resolution, label_size=label_size)
-    report = make_turn(config, state, Critic("rgb", 3), resolution=resolution, labels=table)(
+    images, labels = reals(rng, Critic("rgb", 3), label_size=label_size)
+    report = make_turn(config, state, Critic("rgb", 3), labels=table)(
         (images, labels), 7, 0.0, 0.001)
 
-    draws, growth, octaves = Draws(config.seed, 7, 8), {"resolution": resolution}, 16 // resolution
-    octaves = octaves.bit_length() - 1
+    draws, growth = Draws(config.seed, 7, 8), {"resolution": 8}
     given = {"D": labels, "G": tf.gather(table, draws.integer("G/labels", 5))}
     given = given if label_size else {"D": None, "G": None}
     x = tf.cast(images, tf.float32) / 127.5 - 1
@@ -194,7 +195,8 @@ def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, resolution, chan
 
 def test_running_average_has_its_half_life(tiny_config, rng):
     """Gs after one turn: 0.5^(minibatch / half-life) of the old average."""
-    config = tiny_config(variant="rgb", smoothing_kimg=0.008)  # half-life of one minibatch
+    half_life = 0.008  # of one minibatch
+    config = tiny_config(variant="rgb", resolution=8, smoothing_kimg=half_life)
     state = state_in_stage(config, "rgb")
     Gs = state.networks["Gs"]
     Gs.set_arrays({n: a + 1 for n, a in Gs.get_arrays().items()})
@@ -249,7 +251,7 @@ def test_two_replicas_equal_one(tiny_config, rng, stage_name, label_size, change
     (np.nan, {}), (np.inf, {"d_loss": "hinge", "g_loss": "hinge"})],
     ids=["nan", "infinite loss, finite gradients"])
 def test_what_is_not_finite_stops_both_updates_and_is_counted(tiny_config, rng, value, changes):
-    config = tiny_config(variant="rgb", **changes)
+    config = tiny_config(variant="rgb", resolution=8, **changes)
     state = state_in_stage(config, "rgb")
     critic = Critic("rgb", 3)
     turn = make_turn(config, state, critic)
@@ -262,7 +264,7 @@ def test_what_is_not_finite_stops_both_updates_and_is_counted(tiny_config, rng, 
 
 def test_one_trace_serves_a_whole_fade(tiny_config, rng):
     """lrate, fade and step are tensors."""
-    config = tiny_config(variant="rgb")
+    config = tiny_config(variant="rgb", resolution=8)
     state = state_in_stage(config, "rgb")
     critic = Critic("rgb", 3)
     turn = make_turn(config, state, critic, fading=True)
@@ -278,6 +280,24 @@ def test_draws_depend_on_seed_step_name_and_place_only():
     for other in (Draws(2, 2, 8), Draws(1, 3, 8)):
         assert not np.array_equal(other.normal("z", [3]).numpy(), whole)
     assert not np.array_equal(Draws(1, 2, 8).normal("y", [3]).numpy(), whole)
+
+
+def test_draws_are_those_of_tensorflows_stateless_functions():
+    """Of a key that the name is folded into: trainings of all versions go on with these numbers."""
+    def key(name):
+        return tf.random.experimental.stateless_fold_in(
+            tf.constant([1, 2]), zlib.crc32(name.encode()) & 0x7FFFFFFF, alg="philox")
+
+    draws = Draws(1, 2, 8)
+    for ours, theirs in (
+            (draws.normal("z", [3]), tf.random.stateless_normal([8, 3], key("z"), alg="philox")),
+            (draws.uniform("u"), tf.random.stateless_uniform([8], key("u"), alg="philox")),
+            (draws.integer("i", 9), tf.random.stateless_uniform([8], key("i"), 0, 9, tf.int32,
+                                                                alg="philox")),
+            (draws.shared_integer("s", 3, 99), tf.random.stateless_uniform(
+                [], key("s"), 3, 99, tf.int32, alg="philox")),
+            (draws.shared_uniform("t"), tf.random.stateless_uniform([], key("t"), alg="philox"))):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_drawn_integers_are_uniform_and_each_samples_own():

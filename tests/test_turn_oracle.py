@@ -35,9 +35,13 @@ CASES = {
         {"minibatch_per_gpu": {4: 4}, "r1_interval": 2, "style_mixing_prob": 1.0}, 0.0, 3),
     "XLA": ({"xla": True, "style_mixing_prob": 1.0}, 0.0, 0),
 }
-# Largest error by norm, of what a network's training changed. Measured 0.110, 0.043 and 0.047,
-# 0.012: what falls on the other side of a leaky ReLU's zero makes these small G's gradients coarse.
-SHORT_TYPES = {"bf16": {"G": 0.2, "Gs": 0.2, "D": 0.08}, "fp16": {"G": 0.1, "Gs": 0.1, "D": 0.03}}
+# Largest error by norm, of what a network's training changed. Every rounding of these 8 maps moves
+# some values across a leaky ReLU's zero; which ones depends on the order in which a processor adds
+# up, so its error is one draw of many. Twice the largest of four draws, with other images: 0.174,
+# 0.0008, 0.059 in bf16 and 0.063, 0.0003, 0.020 in fp16. A convolution that adds up in the short
+# type is found by tests/test_precision.py.
+SHORT_TYPES = {"bf16": {"G": 0.35, "Gs": 0.0016, "D": 0.12},
+               "fp16": {"G": 0.13, "Gs": 0.0006, "D": 0.04}}
 
 
 class Account:

@@ -3,6 +3,8 @@
 import dataclasses
 from math import ceil
 
+from dnnlib import mirroring
+from dnnlib.suggestions import command, training_options
 from dnnlib.tflib.distribute import replica_rows
 from dnnlib.util import UserError
 from training.accumulation import num_parts
@@ -12,17 +14,27 @@ from training.forms import num_fmaps
 from training.turn import check_xla
 
 
-def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb"):
-    """The config with its resolution set; everything that would fail later is checked now."""
+def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb", taken=()):
+    """The config with its resolution set; everything that would fail later is checked now.
+
+    taken: names of the options that come from a snapshot.
+    """
     resolution = config.resolution or dataset.resolution
+    if resolution > dataset.resolution and "resolution" in taken:
+        raise UserError(f"--init-from: its networks are of {resolution}x{resolution}, "
+                        f"{dataset.path} goes up to {dataset.resolution}; make a larger one with "
+                        f"dataset_tool.py --resolution={resolution}")
     if resolution > dataset.resolution:
         raise UserError(f"--resolution={resolution}: {dataset.path} goes up to "
                         f"{dataset.resolution}; give --resolution={dataset.resolution}, or make a "
-                        f"larger one with dataset_tool.py --resolution={resolution}")
+                        f"larger one with dataset_tool.py --resolution={resolution}; what fits "
+                        f"this one: {fitting_command(dataset)}")
     if config.variant != "rgb" and not dataset.classes:
         raise UserError(f"--variant={config.variant}: {dataset.path} has no segmentation maps; "
-                        "only --variant=rgb can train on it")
-    config = dataclasses.replace(config, resolution=resolution)
+                        "only --variant=rgb can train on it: "
+                        f"{fitting_command(dataset)}")
+    config = dataclasses.replace(config, resolution=resolution,
+                                 mirror_pairs=swapped_classes(config, dataset))
     check_networks(config)
     check_growth(config, first_stage)
     check_untagged(config)
@@ -32,12 +44,28 @@ def fit_to_dataset(config, dataset, num_replicas, first_stage="rgb"):
     return config
 
 
+def fitting_command(dataset):
+    """A command of train.py that fits a data set's size and channels."""
+    variant = [] if dataset.classes else ["--variant=rgb"]
+    return command("train.py", *variant, f"--data={dataset.path}",
+                   *training_options(dataset.splits["train"], dataset.resolution))
+
+
+def swapped_classes(config, dataset):
+    """The --mirror-pairs of a training, spelt out: of one without class maps or flips none."""
+    if config.variant == "rgb" or not config.mirror:
+        return mirroring.NONE
+    return mirroring.pairs_text(mirroring.parse_pairs(config.mirror_pairs, dataset.classes))
+
+
 def check_idle(given, variant, first_stage):
     """Options of stages that this training does not go through are refused, not ignored.
 
     given: names of the TrainingConfig fields that the user has set.
     """
-    idle = {"binary_kimg", "classes_kimg", "grow_d", "map_noise"} if variant == "rgb" else set()
+    idle = set()
+    if variant == "rgb":
+        idle = {"binary_kimg", "classes_kimg", "grow_d", "map_noise", "mirror_pairs"}
     reason = "--variant=rgb has no stages with maps"
     if first_stage != "rgb":
         idle |= {"rgb_kimg", "initial_resolution", "hold_kimg", "fade_kimg"}
@@ -62,7 +90,7 @@ def check_networks(config):
                         "at 4x4")
     if config.initial_resolution > config.resolution:
         raise UserError(f"--initial-resolution={config.initial_resolution} is above the target, "
-                        f"{config.resolution}")
+                        f"{config.resolution}; give --initial-resolution={config.resolution}")
 
 
 def check_growth(config, first_stage):

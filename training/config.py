@@ -8,6 +8,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from math import isfinite
 
+from dnnlib.mirroring import NONE as NO_PAIRS
 from dnnlib.util import UserError
 
 VARIANTS = ("rgb", "c", "2d")
@@ -18,6 +19,8 @@ G_LOSSES = ("logistic_nonsaturating", "logistic_saturating", "wgan", "hinge")
 NONLINEARITIES = ("lrelu", "relu")
 MAPPING_LRMUL = 0.01
 PRECISIONS = ("fp32", "bf16", "fp16")
+# No training is longer, no network wider, no minibatch larger: what is above is a slip of the hand.
+MAX_KIMG, MAX_SIZE, MAX_COUNT, MAX_PENALTY = 10**6, 2**20, 10**9, 10**6
 
 
 def by_resolution(table, resolution):
@@ -30,7 +33,8 @@ def by_resolution(table, resolution):
 def _option(default, text, **metadata):
     """A dataclass field with the help text that the command line shows and what is allowed.
 
-    `metadata`: `choices`; or numbers `low` and `high`, both allowed, and `above`, itself not.
+    `metadata`: `choices`; or numbers `low` and `high`, both allowed, and `above`, itself not, of
+    the value or of all values by resolution.
     """
     metadata["help"] = text
     if isinstance(default, dict):
@@ -58,13 +62,17 @@ class TrainingConfig:
 
     fmap_base: int = _option(
         8192, "feature maps at resolution 2^r: fmap_base / 2^((r-1) fmap_decay), at most fmap_max",
-        low=1)
-    fmap_decay: float = _option(1.0, "how fast feature maps become fewer with resolution", low=0)
-    fmap_max: int = _option(512, "most feature maps of any layer", low=1)
-    latent_size: int = _option(512, "length of z, of w and of the mapping network's layers", low=1)
-    mapping_layers: int = _option(8, "depth of the mapping network; 0 passes z through", low=0)
+        low=1, high=MAX_SIZE)
+    fmap_decay: float = _option(1.0, "how fast feature maps become fewer with resolution", low=0,
+                                high=16)
+    fmap_max: int = _option(512, "most feature maps of any layer", low=1, high=MAX_SIZE)
+    latent_size: int = _option(512, "length of z, of w and of the mapping network's layers", low=1,
+                               high=MAX_SIZE)
+    mapping_layers: int = _option(8, "depth of the mapping network; 0 passes z through", low=0,
+                                  high=100)
     mapping_lrmul: float = _option(
-        MAPPING_LRMUL, "learning rate of the mapping network, relative to the others", above=0)
+        MAPPING_LRMUL, "learning rate of the mapping network, relative to the others", above=0,
+        high=100)
     normalize_latents: bool = _option(True, "normalise z before the mapping network")
     use_styles: bool = _option(
         True, "a style in every layer of G; without them w enters by --no-const-input")
@@ -77,46 +85,62 @@ class TrainingConfig:
         True, "equalised learning rate; else He's initialisation and no scaling at run time")
     blur: bool = _option(True, "blur after upscaling in G and before downscaling in D")
     mbstd_group_size: int = _option(
-        4, "images that D's minibatch stddev compares; 1 = without that layer", low=1)
-    mbstd_num_features: int = _option(1, "maps that minibatch stddev appends", low=1)
+        4, "images that D's minibatch stddev compares; 1 = without that layer", low=1,
+        high=MAX_COUNT)
+    mbstd_num_features: int = _option(1, "maps that minibatch stddev appends", low=1,
+                                      high=MAX_SIZE)
 
     initial_resolution: int = _option(8, "resolution to start at")
-    hold_kimg: float = _option(600.0, "kimg at each resolution before the next one fades in", low=0)
-    fade_kimg: float = _option(600.0, "kimg of fading in a resolution", low=0)
+    hold_kimg: float = _option(600.0, "kimg at each resolution before the next one fades in", low=0,
+                               high=MAX_KIMG)
+    fade_kimg: float = _option(600.0, "kimg of fading in a resolution", low=0, high=MAX_KIMG)
     rgb_kimg: float = _option(
-        12000.0, "length of the RGB stage, growth in resolution included", low=0)
-    binary_kimg: float = _option(600.0, "length of the stage with one binary map", low=0)
-    classes_kimg: float = _option(4000.0, "length of the stage with one map per class", low=0)
+        12000.0, "length of the RGB stage, growth in resolution included", low=0,
+        high=MAX_KIMG)
+    binary_kimg: float = _option(600.0, "length of the stage with one binary map", low=0,
+                                 high=MAX_KIMG)
+    classes_kimg: float = _option(4000.0, "length of the stage with one map per class", low=0,
+                                  high=MAX_KIMG)
     minibatch: dict = _option(  # noqa: RUF009 (`_option` makes a dataclass field)
         {4: 128, 32: 64, 64: 32, 128: 16},
-        "images per step over all devices, by resolution: 8:128,32:64 or one number")
+        "images per step over all devices, by resolution: 8:128,32:64 or one number", low=1,
+        high=MAX_SIZE)
     minibatch_per_gpu: dict = _option(  # noqa: RUF009
         {}, "most images that a device takes at once, by resolution; it adds up the gradients of "
-        "more (default: all of its share at once)")
+        "more (default: all of its share at once)", low=1, high=MAX_SIZE)
     lrate: dict = _option(  # noqa: RUF009
-        {4: 0.001, 256: 0.0015, 512: 0.002}, "learning rate by resolution")
+        {4: 0.001, 256: 0.0015, 512: 0.002}, "learning rate by resolution", low=1e-8, high=1)
     precision: str = _option(
         "fp32", "type of activations and convolutions; weights, statistics, norms and losses are "
         "float32 whatever it is", choices=PRECISIONS)
     xla: bool = _option(False, "compile turns with XLA; one device only")
-    minibatch_repeats: int = _option(4, "steps between two looks at the schedule", low=1)
+    minibatch_repeats: int = _option(4, "steps between two looks at the schedule", low=1,
+                                   high=MAX_COUNT)
 
     d_loss: str = _option("logistic", "loss of D", choices=D_LOSSES)
     g_loss: str = _option("logistic_nonsaturating", "loss of G; wgan and hinge are the same, -D",
                           choices=G_LOSSES)
-    r1_gamma: float = _option(10.0, "weight of the R1 penalty, on D's gradient at reals", low=0)
+    r1_gamma: float = _option(10.0, "weight of the R1 penalty, on D's gradient at reals", low=0,
+                              high=MAX_PENALTY)
     r1_interval: int = _option(
-        1, "D steps from one R1 penalty to the next, which weighs as many times more", low=1)
-    r2_gamma: float = _option(0.0, "weight of the R2 penalty, on D's gradient at fakes", low=0)
+        1, "D steps from one R1 penalty to the next, which weighs as many times more", low=1,
+        high=MAX_COUNT)
+    r2_gamma: float = _option(0.0, "weight of the R2 penalty, on D's gradient at fakes", low=0,
+                              high=MAX_PENALTY)
     wgan_lambda: float = _option(
         0.0, "weight of WGAN-GP's penalty, on D's gradient between reals and fakes; its authors: "
-        "10, with --d-loss=wgan --g-loss=wgan --r1-gamma=0", low=0)
-    smoothing_kimg: float = _option(10.0, "half-life of Gs, the running average of G", low=0)
+        "10, with --d-loss=wgan --g-loss=wgan --r1-gamma=0", low=0,
+        high=MAX_PENALTY)
+    smoothing_kimg: float = _option(10.0, "half-life of Gs, the running average of G", low=0,
+                                    high=MAX_KIMG)
     style_mixing_prob: float = _option(0.9, "share of minibatches with mixed styles", low=0, high=1)
     dlatent_avg_beta: float = _option(0.995, "decay of the running mean of w", low=0, high=1)
     map_noise: float = _option(
-        0.01, "standard deviation of the noise on real segmentation maps", low=0)
+        0.01, "standard deviation of the noise on real segmentation maps", low=0, high=1)
     mirror: bool = _option(True, "flip half of the real images and their maps left to right")
+    mirror_pairs: str | None = _option(
+        None, "classes that are swapped in flipped images, as l_eye:r_eye,l_arm:r_arm; 'none' for "
+        "none (default: those whose names differ in the side alone)", metavar="LEFT:RIGHT,...")
     grow_d: str = _option(
         "copy", "new critic inputs at a channel growth: a copy of the old or zero", choices=GROW_D)
     joint_rgb_grad: float = _option(
@@ -125,15 +149,16 @@ class TrainingConfig:
 
     tick_kimg: dict = _option(  # noqa: RUF009
         {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 30, 1024: 20},
-        "length of a tick by resolution")
-    image_ticks: int = _option(1, "ticks between two grids of fakes", low=1)
+        "length of a tick by resolution", above=0, high=MAX_KIMG)
+    image_ticks: int = _option(1, "ticks between two grids of fakes", low=1, high=MAX_COUNT)
     network_ticks: int = _option(10, "ticks between two network snapshots and their evaluation",
-                               low=1)
+                               low=1, high=MAX_COUNT)
     metrics: str = _option(
         "fid10k", "metrics on the validation split at every network snapshot; the first FID, or "
         "else KID, selects the best one; 'none' for none")
     patience: int = _option(
-        0, "end a stage after this many evaluations without a better FID; 0 = never", low=0)
+        0, "end a stage after this many evaluations without a better FID; 0 = never", low=0,
+        high=MAX_COUNT)
 
     def __post_init__(self):
         """Raise UserError for a value outside its range or an option that another one idles."""
@@ -175,21 +200,38 @@ def _problem(f, value):
         return f"expected one of {', '.join(meta['choices'])}"
     if value == {} and f.default_factory() == {}:
         return None
-    numbers = value.values() if isinstance(value, dict) else [value]
-    if not all(isfinite(n) for n in numbers if isinstance(n, float)):
-        return "expected finite numbers"
-    if isinstance(value, dict) and (not value or min(value.values()) <= 0):
-        return "expected positive numbers by resolution, such as 8:128,32:64"
-    if f.name in ("minibatch", "minibatch_per_gpu") and any(n != int(n) for n in value.values()):
-        return "expected whole numbers"
-    if f.name in ("resolution", "initial_resolution") and (value < 4 or value & (value - 1)):
+    if isinstance(value, dict):
+        return _problem_of_table(f, value)
+    if f.name in ("resolution", "initial_resolution") and not _is_resolution(value):
         return "expected a power of two from 4 upwards"
-    if "above" in meta and value <= meta["above"]:
-        return f"expected a number above {meta['above']}"
-    if "low" in meta and not meta["low"] <= value <= meta.get("high", value):
-        upwards = f"to {meta['high']}" if "high" in meta else "upwards"
-        return f"expected a number from {meta['low']} {upwards}"
+    return None if isinstance(value, str) else _problem_of_number(meta, value)
+
+
+def _problem_of_table(f, table):
+    """The same of values by resolution."""
+    if not table or not all(map(_is_resolution, table)):
+        return ("expected a number, or numbers by resolution (powers of two from 4 upwards), such "
+                "as 8:128,32:64")
+    problems = [_problem_of_number(f.metadata, number) for number in table.values()]
+    if not any(problems) and f.name in ("minibatch", "minibatch_per_gpu") and any(
+            type(number) is not int for number in table.values()):
+        return "expected whole numbers"
+    return next(filter(None, problems), None)
+
+
+def _problem_of_number(meta, number):
+    """The same of one number; `meta` says what is allowed."""
+    if not isfinite(number):
+        return "expected finite numbers"
+    if "above" in meta and not meta["above"] < number <= meta["high"]:
+        return f"expected a number above {meta['above']}, up to {meta['high']}"
+    if "low" in meta and not meta["low"] <= number <= meta["high"]:
+        return f"expected a number from {meta['low']} to {meta['high']}"
     return None
+
+
+def _is_resolution(value):
+    return value >= 4 and not value & (value - 1)
 
 
 def _refusals(config):
@@ -201,6 +243,8 @@ def _refusals(config):
          "use --variant=2d (or rgb)"),
         (c.joint_rgb_grad != 1 and c.variant != "2d",
          "--joint-rgb-grad: only --variant=2d has an image critic to leave the colours to"),
+        (not c.mirror and c.mirror_pairs not in (None, NO_PAIRS),
+         "--mirror-pairs: --no-mirror flips no images; leave one of them out"),
         (c.patience and c.metrics == "none",
          "--patience: needs --metrics to tell when a stage stops improving"),
         (c.r1_interval > 1 and not c.r1_gamma,
@@ -234,12 +278,22 @@ PRESETS = {
                      fade_kimg=100.0, rgb_kimg=1000.0, binary_kimg=50.0, classes_kimg=450.0,
                      minibatch={4: 64, 32: 32, 64: 16}, r1_gamma=4.0, grow_d="zero",
                      tick_kimg={4: 20}, network_ticks=2, metrics="kid1k,fid1k"),
-    # All three stages on two CPU cores within ten minutes: shows that everything works, not what
-    # the method can do. `make demo` runs it; wider and longer ones made docs/results.md.
-    "demo-32": dict(resolution=32, fmap_base=512, fmap_max=64, latent_size=64, hold_kimg=4.0,
-                    fade_kimg=4.0, rgb_kimg=28.0, binary_kimg=4.0, classes_kimg=40.0,
-                    minibatch={4: 32, 32: 16}, lrate={4: 0.002}, r1_gamma=1.0, grow_d="zero",
-                    smoothing_kimg=1.0, tick_kimg={4: 4}, network_ticks=4, metrics="kid200,fid200"),
+    # A few hundred photos of one's own at 32x32 in hours of two CPU cores, or one small GPU: the
+    # networks and lengths that made docs/models/ccp-2d-32 of 699 photos (docs/results.md, where the
+    # first stage had other rates). Not run by us in one piece.
+    "small-32": dict(resolution=32, fmap_base=1024, fmap_max=64, latent_size=128, hold_kimg=20.0,
+                     fade_kimg=20.0, rgb_kimg=320.0, binary_kimg=15.0, classes_kimg=165.0,
+                     minibatch={4: 32, 32: 16}, lrate={4: 0.001, 32: 0.002}, r1_gamma=1.0,
+                     grow_d="zero", smoothing_kimg=5.0, tick_kimg={4: 5}, network_ticks=4,
+                     metrics="kid1k,fid1k"),
+    # All three stages on two CPU cores in seven minutes, for drawn figures: small minibatches, as
+    # so short a training needs many updates, a short average, and two thirds of it for the maps.
+    # `make demo` runs it; wider and longer ones made docs/results.md.
+    "demo-32": dict(resolution=32, fmap_base=256, fmap_max=64, latent_size=64, mapping_layers=2,
+                    hold_kimg=6.0, fade_kimg=4.0, rgb_kimg=22.0, binary_kimg=4.0,
+                    classes_kimg=32.0, minibatch={4: 8}, lrate={4: 0.003}, r1_gamma=0.5,
+                    grow_d="zero", smoothing_kimg=2.0, style_mixing_prob=0.2, tick_kimg={4: 4},
+                    metrics="none"),
 }
 
 

@@ -1,6 +1,7 @@
 """What is found out about the networks of a moment: scores and metrics, the best snapshot, the
 frequencies of the classes."""
 
+import os
 from math import isfinite
 
 import tensorflow as tf
@@ -44,7 +45,7 @@ class Evaluation:
         return {"variant": self.config.variant, "stage": progress.stage,
                 "classes": list(names), "kimg": progress.cur_nimg / 1000,
                 "lod": {"resolution": stage.resolution, "fade": stage.fade},
-                "dataset": {"name": dataset.name, "path": str(dataset.path),
+                "dataset": {"name": dataset.name, "path": os.path.abspath(dataset.path),
                             "digest": dataset.digest},
                 "training": self.config.to_json()}
 

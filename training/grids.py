@@ -4,13 +4,20 @@ import numpy as np
 
 from dnnlib import channels, pictures
 
-COLUMNS, ROWS = 8, 4
+MINIBATCH, MINIBATCHES = 8, 4  # samples of a grid
+PANELS = 8  # photos and maps side by side
 
 
 def grid_bytes(stage):
-    """Bytes of a grid's pixels at a Stage; the PNG is smaller."""
+    """Return more bytes than a grid's PNG has at a Stage; small noise, enlarged, comes near."""
     pairs = 2 if stage.channels > channels.NUM_COLOURS else 1
-    return ROWS * COLUMNS * pairs * stage.resolution ** 2 * 3
+    return 2 * MINIBATCHES * MINIBATCH * pairs * stage.resolution ** 2 * 3 + 40_000
+
+
+def _sheet(minibatches):
+    """Draw a list of images float [N, H, W, 3 + C] as pairs on grey -> uint8 [height, width, 3]."""
+    pairs = np.concatenate([pictures.pairs(images) for images in minibatches])
+    return pictures.grey_sheet(pairs, PANELS * pairs.shape[1] // pairs.shape[2])
 
 
 class Grids:
@@ -38,9 +45,8 @@ class Grids:
 
     def save_fakes(self, Gs, stage, name):
         """Write fakes<name>.png of Gs, not truncated; returns the grid, uint8 [H, W, 3]."""
-        rows = [Gs(*inputs, resolution=stage.resolution, fade=stage.fade)
-                for inputs in self.batches(ROWS, COLUMNS)]
-        grid = np.concatenate([pictures.pair_grid(row, COLUMNS) for row in rows])
+        grid = _sheet([Gs(*inputs, resolution=stage.resolution, fade=stage.fade)
+                       for inputs in self.batches(MINIBATCHES, MINIBATCH)])
         pictures.save_png(self.run_dir / f"fakes{name}.png", grid)
         return grid
 
@@ -53,9 +59,7 @@ class Grids:
         path = self.run_dir / ("reals.png" if stage.name == "rgb" else f"reals-{stage.name}.png")
         if path.is_file():
             return None
-        batches = iter(stream(COLUMNS))
-        rows = [pictures.pair_grid(channels.to_signed(next(batches)[0].numpy()), COLUMNS)
-                for _ in range(ROWS)]
-        grid = np.concatenate(rows)
+        batches = iter(stream(MINIBATCH))
+        grid = _sheet([channels.to_signed(next(batches)[0].numpy()) for _ in range(MINIBATCHES)])
         pictures.save_png(path, grid)
         return grid

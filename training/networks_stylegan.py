@@ -142,7 +142,8 @@ class _GrowingNetwork(Network):
         self.add_variable(f"{scope}/bias", [fmaps], _fill(0))
 
     def _bias(self, scope, x, lrmul=1.0):
-        return ops.add_bias(x, self.vars[f"{scope}/bias"] * lrmul)
+        bias = self.vars[f"{scope}/bias"]
+        return ops.add_bias(x, bias if lrmul == 1 else bias * lrmul)
 
     def _add_layer(self, scope, shape, gain=ops.HE_GAIN, lrmul=1.0):
         """Weight and bias of a dense or convolutional layer."""

@@ -37,8 +37,13 @@ class Pace:
         self.compile_sec = 0.0
 
     def remember(self, ticks):
-        """Take over what the ticks of stats.jsonl tell, before the first turn of a resumed run."""
+        """Take over what the ticks of stats.jsonl tell, before the first turn of a resumed run.
+
+        Not of ticks in which the clock was set back, as files of earlier versions may have them.
+        """
         for tick in ticks:
+            if min(tick["Timing/sec_per_kimg"], tick["Timing/maintenance_sec"]) < 0:
+                continue
             self.maintained(tick.get("saved_network", False), tick["Timing/maintenance_sec"])
             stage = make_stage(self.config, self.num_classes, tick["stage"], tick["Progress/lod"])
             self.seen.pop(stage.optimizer_phase, None)

@@ -1,4 +1,4 @@
-"""index.html of a run: curves, grids, classes and options on one page that needs nothing else.
+"""index.html of a run: its state, grids, curves, classes and options, all in one file.
 
 Made from what lies in the run directory (stats.jsonl, metric-*.jsonl, grids), so that a resumed run
 shows everything from its beginning. `python -m training.page RUN` writes it anew.
@@ -12,52 +12,85 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dnnlib import html, pictures, util
+from dnnlib import channels, html, pictures, util
 from dnnlib.curves import Chart, Mark
+from dnnlib.util import UserError
 from training.config import PRESETS, preset_config
-from training.history import FINAL, OPTIONS, read_history
+from training.history import FINAL, GIVEN_UP, OPTIONS, History, read_history
 
 PAGE = "index.html"
 MAX_GRIDS, MAX_GRID_BYTES = 40, 6_000_000  # of all grids of fakes; a third more as text
-THUMBNAIL_WIDTH = 1024
-THUMBNAILS = "thumbnails"  # the page's small copies of the grids, so that none is made twice
+MIN_GRID_HEIGHT = 4 * pictures.SMALLEST  # of older grids, four samples high and as small as these
+MAX_CLASS_CHARTS = 6  # that are not folded away
+THUMBNAILS = "thumbnails"  # the page's copies of the grids, so that none is made twice
 _GRID_NAME = re.compile(r"fakes(\d+(?:\.\d+)?)\.png")
 _STAGES = {"rgb": "RGB", "binary": "binary map", "classes": "class maps"}
 
 
-def write_page(run_dir, options):
+def write_page(run_dir: Path, options: dict, is_running: bool = False):
     """Write index.html of a run directory, whole or not at all.
 
-    options: {name: value} of the training, as in training_options.json.
+    Args:
+        options: {name: value} of the training, as in training_options.json.
+        is_running: whether a process trains in the directory.
     """
     history = read_history(run_dir)
     page = html.Page(run_dir.resolve().name)
-    _add_summary(page, history, (run_dir / FINAL).is_file())
+    _add_state(page, run_dir, history, is_running)
+    _add_summary(page, history, is_running)
     _add_grids(page, run_dir, history)
     _add_charts(page, "Metrics", _metric_charts(history, run_dir))
-    _add_charts(page, "Losses and scores", _loss_charts(history))
-    _add_charts(page, "Speed and schedule", _schedule_charts(history))
     _add_classes(page, history)
+    for title, charts in (("Losses and scores", _loss_charts(history)),
+                          ("Speed and schedule", _schedule_charts(history))):
+        _add_charts(page, title, [chart for chart in charts if not chart.is_flat()])
+        _add_folded_charts(page, "without a change", [c for c in charts if c.is_flat()])
     _add_growths(page, history)
     _add_options(page, options)
-    page.text(f"Written {time.strftime('%Y-%m-%d %H:%M:%S %z')}; {page.size() / 1e6:.1f} MB.")
+    page.text(f"Written {_now()}; {page.size() / 1e6:.1f} MB.")
     util.atomic_write(run_dir / PAGE, page.render())
 
 
-def _add_summary(page, history, is_finished):
-    """Where the training stands."""
+def _add_state(page, run_dir, history, is_running):
+    """Whether the training runs, was stopped or is finished, as far as a page can know.
+
+    Who is killed writes no page: so the page of a running training says when it was written.
+    """
+    if (run_dir / FINAL).is_file():
+        page.state("finished", f"The networks are in {FINAL}.")
+    elif (run_dir / GIVEN_UP).is_file():
+        page.state("given up", "Losses or gradients were not finite. The same command says what "
+                   "to try.")
+    elif is_running:
+        tick = history.ticks[-1] if history.ticks else {}
+        sec = tick.get("Timing/sec_per_tick", 0) + tick.get("Timing/maintenance_sec", 0)
+        after = f", the latest in {util.format_time(sec)}" if tick else ""
+        page.running(f"when this page was written, {_now()}", "It is written anew at the end of "
+                     f"every tick{after}, and when the training stops: if it is much older, the "
+                     "training was killed or hangs.", time.time(),
+                     max(5 * sec, 600) if tick else 0)
+    else:
+        page.state("stopped", "The same command continues it.")
+
+
+def _now():
+    return time.strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+def _add_summary(page, history, is_running):
+    """How far the training is."""
     if not history.ticks:
         page.text("No tick is over yet.")
         return
     s = history.ticks[-1]
     end = f" of {s['Progress/end_kimg']:g}" if "Progress/end_kimg" in s else ""
-    rows = [("kimg", f"{s['Progress/kimg']:.1f}{end}" + (", finished" if is_finished else "")),
+    rows = [("kimg", f"{s['Progress/kimg']:.1f}{end}"),
             ("stage", f"{s['stage']}, {s['Progress/resolution']}x{s['Progress/resolution']}, "
                       f"{s['Progress/channels']} channels, lod {s['Progress/lod']:.2f}"),
             ("speed", f"{s['Timing/sec_per_kimg']:.4g} sec/kimg, "
                       f"{1000 / s['Timing/sec_per_kimg']:.4g} images/s"),
             ("time so far", util.format_time(s["Timing/total_sec"]))]
-    if "Timing/eta_sec" in s and not is_finished:
+    if "Timing/eta_sec" in s and is_running:
         rows.append(("still to go", f"stage {util.format_time(s['Timing/eta_stage_sec'])}, run "
                                     f"{util.format_time(s['Timing/eta_sec'])} (estimate)"))
     rows.append(("skipped updates", f"{s.get('Progress/skipped_total', 0)}"))
@@ -96,6 +129,13 @@ def _add_charts(page, title, charts):
     if charts:
         page.heading(title)
         page.charts(charts)
+
+
+def _add_folded_charts(page, kind, charts):
+    """Charts that are seen when one asks for them."""
+    if charts:
+        with page.folded(f"{kind}: {', '.join(chart.title for chart in charts)}"):
+            page.charts(charts)
 
 
 def _charts(groups, history):
@@ -155,16 +195,30 @@ def _schedule_charts(history):
 def _add_grids(page, run_dir, history):
     """The grids of fakes behind a slider, the latest in view; then the latest of reals."""
     grids = list_grids(run_dir)
+    reals = max(run_dir.glob("reals*.png"), key=lambda path: path.stat().st_mtime_ns, default=None)
+    if grids or reals:
+        page.heading("Grids")
+        _add_legend(page, history)
     if grids:
         shown = _shown_grids(grids)
-        page.heading("Grids")
-        page.text(f"{len(shown)} of {len(grids)} grids, photo beside map where there are maps, of "
-                  "Gs without truncation; full size in the files named below each.")
         page.slider("time", [(encoded, _grid_caption(path, kimg, history))
                              for encoded, kimg, path in shown])
-    reals = max(run_dir.glob("reals*.png"), key=lambda path: path.stat().st_mtime_ns, default=None)
+        page.text(f"{len(shown)} of {len(grids)} grids, photo beside map where there are maps, of "
+                  "Gs without truncation; full size in the files named below each.")
     if reals:
-        page.stretched(thumbnail(reals), f"real images, {reals.name}")
+        page.picture(thumbnail(reals), f"real images, {reals.name}")
+
+
+def _add_legend(page, history: History):
+    """Which colour of the maps is which class, once there are such maps."""
+    colours = {}
+    if "classes" in history.stages:
+        names = history.classes
+        colours = dict(zip(["background", *names], channels.palette(len(names)).tolist()))
+    if "binary" in history.stages:
+        colours["any class, in the binary map"] = (255, 255, 255)
+    if colours:
+        page.legend(colours)
 
 
 def list_grids(run_dir):
@@ -200,14 +254,25 @@ def _grid_caption(path, kimg, history):
 
 
 def thumbnail(path):
-    """A grid's small copy as html.Encoded; made where there is none, or an older one."""
-    copy = path.parent / THUMBNAILS / f"{path.stem}.jpg"
-    if not copy.is_file() or copy.stat().st_mtime_ns < path.stat().st_mtime_ns:
-        with Image.open(path) as picture:
-            pixels = pictures.reduced(np.asarray(picture.convert("RGB")), THUMBNAIL_WIDTH)
-        util.atomic_write(copy, html.Encoded.of(pixels, "JPEG").content)
-    with Image.open(copy) as picture:
-        return html.Encoded(copy.read_bytes(), "JPEG", *picture.size)
+    """A grid's copy for the page as html.Encoded; made where there is none, or an older one."""
+    for kind in ("WEBP", "JPEG"):
+        copy = path.parent / THUMBNAILS / f"{path.stem}.{kind.lower()}"
+        if copy.is_file() and copy.stat().st_mtime_ns >= path.stat().st_mtime_ns:
+            with Image.open(copy) as picture:
+                return html.Encoded(copy.read_bytes(), kind, *picture.size)
+    with Image.open(path) as picture:
+        encoded = html.Encoded.of(_fitted(np.asarray(picture.convert("RGB"))))
+    util.atomic_write(path.parent / THUMBNAILS / f"{path.stem}.{encoded.kind.lower()}",
+                      encoded.content)
+    return encoded
+
+
+def _fitted(grid):
+    """A grid uint8 [H, W, 3] about as wide as the page, but no sample below SMALLEST pixels."""
+    height, width = grid.shape[:2]
+    if height < MIN_GRID_HEIGHT:
+        return pictures.enlarge(grid, -(-MIN_GRID_HEIGHT // height))
+    return pictures.reduced(grid, max(html.WIDTH, -(-width // (height // MIN_GRID_HEIGHT))))
 
 
 def _add_classes(page, history):
@@ -220,14 +285,27 @@ def _add_classes(page, history):
             if name.startswith("Classes/real/")}
     names = sorted(real, key=real.get, reverse=True)
     fake = [counted[-1].get(f"Classes/fake/{name}", 0) for name in names]
-    page.heading("Classes")
-    page.text(f"Per cent of the images that show each class, at kimg "
-              f"{counted[-1]['Progress/kimg']:g}.")
+    page.heading("Class frequencies")
+    page.text("Per cent of the images that show each class, at kimg "
+              f"{counted[-1]['Progress/kimg']:g}, and below through the run.")
     page.bars(names, {"real": [100 * real[name] for name in names],
                       "generated": [100 * share for share in fake]}, "{:.1f}")
-    curve = series(history, "Classes/total_variation").get("", ([], []))
-    page.charts(_charts({"total variation distance of the proportions": {"distance": curve}},
-                        history))
+    charts = _class_charts(history, names)
+    page.charts(charts[:MAX_CLASS_CHARTS])
+    _add_folded_charts(page, "rarer ones", charts[MAX_CLASS_CHARTS:])
+
+
+def _class_charts(history, names):
+    """The distance of the proportions, then for each class its frequencies through the run."""
+    groups = {"total variation distance of the proportions": {
+        "distance": series(history, "Classes/total_variation").get("", ([], []))}}
+    shares = {legend: series(history, f"Classes/{kind}/")
+              for kind, legend in (("real", "real"), ("fake", "generated"))}
+    for name in names:
+        groups[name] = {
+            legend: (curves[name][0], [100 * share for share in curves[name][1]])
+            for legend, curves in shares.items() if name in curves}
+    return _charts(groups, history)
 
 
 def _add_growths(page, history):
@@ -253,9 +331,9 @@ def _add_options(page, options):
     page.text(f"What differs from the preset {nearest}, the nearest one:")
     page.table(["option", "value", nearest],
                [[key, options.get(key, ""), presets[nearest][key]] for key in changed[nearest]])
-    page.text("Everything else:")
-    page.table(["option", "value"], [[key, value] for key, value in options.items()
-                                     if key not in changed[nearest]])
+    with page.folded("Everything else"):
+        page.table(["option", "value"], [[key, value] for key, value in options.items()
+                                         if key not in changed[nearest]])
 
 
 def _shown(options):
@@ -269,9 +347,18 @@ def main(argv):
     parser = util.argument_parser(__doc__, "  python -m training.page results/00000-rgb-modanet\n")
     parser.add_argument("run", help="run directory")
     run_dir = Path(parser.parse_args(argv).run)
-    write_page(run_dir, util.read_json(run_dir / OPTIONS))
+    write_page(run_dir, util.read_json(run_dir / OPTIONS), is_trained_in(run_dir))
     print(run_dir / PAGE)
     return 0
+
+
+def is_trained_in(run_dir: Path) -> bool:
+    """Whether a training holds a run directory."""
+    try:
+        with util.only_process(run_dir, "training in it"):
+            return False
+    except UserError:
+        return True
 
 
 if __name__ == "__main__":

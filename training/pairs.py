@@ -3,11 +3,14 @@
     OUT/images/0000007.png     colours
     OUT/labels/0000007.png     palette indices: 0 background, 1..C
     OUT/overlays/0000007.png
-    OUT/annotations/modanet2018_instances_train.json    of all samples in the folder
+    OUT/classes.txt            names of the classes 1..C
+    OUT/annotations/instances.json    of all samples in the folder; of ModaNet's classes
+                               modanet2018_instances_train.json
     OUT/samples.jsonl          seed, options and the network's digest of each
 
-The layout is that of ModaNet's own download, so that `dataset_tool.py create_modanet --source OUT`
-reads it. A sample counts as made once its line stands in samples.jsonl, which is written last.
+The layout is what `dataset_tool.py create_from_masks --source OUT` reads, and ModaNet's own, so
+that create_modanet or create_from_coco read it too. A sample counts as made once its line stands in
+samples.jsonl, which is written last.
 """
 
 import errno
@@ -23,14 +26,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dnnlib import channels, pictures, util
-from dnnlib.coco import write_coco
+from dnnlib import channels, coco, pictures, util
+from dnnlib.class_list import write_class_list
 from dnnlib.util import UserError
 from training.generation import NOISES, TRUNCATION_CUTOFF, label_maps
 from training.snapshots import read_header
 
 SAMPLES = "samples.jsonl"
-ANNOTATIONS = Path("annotations") / "modanet2018_instances_train.json"
 FOLDERS = {"image": "images", "label": "labels", "overlay": "overlays"}
 
 
@@ -67,14 +69,14 @@ def write_pairs(sampler, recipe, seeds, out, minibatch):
         out.mkdir(parents=True, exist_ok=True)
         (out / SAMPLES).touch()
         if missing:  # what stands there will not be of all samples any more
-            (out / ANNOTATIONS).unlink(missing_ok=True)
+            coco.find_annotations(out).unlink(missing_ok=True)
         with util.progress(total=len(missing), desc="pairs", unit="img") as bar:
             for record in _make(sampler, recipe, missing, out, minibatch):
                 util.append_jsonl(out / SAMPLES, record)
                 records[record["seed"]] = record
                 bar.update()
-        if sampler.classes and not (out / ANNOTATIONS).exists():
-            _write_annotations(out, sampler.classes, records)
+        if sampler.classes:
+            _write_tables(out, sampler.classes, records)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -253,7 +255,8 @@ def describe(sampler, recipe, seeds, out):
     kept = open_folder(out, recipe)
     missing = [seed for seed in seeds if seed not in kept]
     size, seconds = _estimate(sampler, recipe, seeds)
-    kinds = f"{', '.join(FOLDERS.values())}, {ANNOTATIONS}" if sampler.classes else "images only"
+    coco_file = coco.annotations_path("", sampler.classes)
+    kinds = f"{', '.join(FOLDERS.values())}, {coco_file}" if sampler.classes else "images only"
     return "\n".join([
         f"{out}: {len(missing)} to make, {len(seeds) - len(missing)} there already ({kinds})",
         f"seeds {seeds[0]} to {seeds[-1]}, truncation {recipe.trunc:g}, noise {recipe.noise}",
@@ -280,10 +283,17 @@ def _png_bytes(picture):
     return buffer.tell()
 
 
-def _write_annotations(out, classes, records):
-    """COCO annotations of all samples in the folder, read back from their label maps."""
+def _write_tables(out, classes, records):
+    """Write the names of the classes, and COCO annotations of all samples in the folder, which are
+    read back from their label maps."""
+    write_class_list(out, classes)
+    coco.rename_annotations(out, classes)
+    path = coco.annotations_path(out, classes)
+    if path.exists():
+        return
+
     def items():
         for seed in util.progress(sorted(records), desc="annotations", unit="img"):
             with Image.open(out / records[seed]["label"]) as image:
                 yield seed, Path(records[seed]["image"]).name, np.asarray(image)
-    write_coco(out / ANNOTATIONS, classes, items(), "generated, one annotation a class")
+    coco.write_coco(path, classes, items(), "generated, one annotation a class")

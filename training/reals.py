@@ -35,7 +35,7 @@ def fade_reals(x, fade):
     return x + (ops.upscale2d(ops.downscale2d(x)) - x) * fade
 
 
-def process_reals(images, fade=0.0, flip=None, map_noise=None):
+def process_reals(images, fade=0.0, flip=None, map_noise=None, mirrored_order=None):
     """Images uint8 [N, r, r, channels] -> float32: colours in [-1, 1], maps in [-0.5, 0.5]
     (thesis, section 4.4.2).
 
@@ -43,12 +43,18 @@ def process_reals(images, fade=0.0, flip=None, map_noise=None):
         fade: frac(lod), float or scalar tensor.
         flip: bool [N]: which images are mirrored left to right, maps along; None for none.
         map_noise: [N, r, r, channels - 3] that is added to the maps at the end; None for none.
+        mirrored_order: [channels - 3] ints: for every map the number of the one that it becomes in
+            a mirrored image, where left and right classes change places; None: all stay.
     """
     rgb = adjust_dynamic_range(images[..., :NUM_COLOURS], [0, 255], [-1, 1])
     maps = adjust_dynamic_range(images[..., NUM_COLOURS:], [0, 255], [-0.5, 0.5])
     x = tf.concat([rgb, maps], axis=-1)
     if flip is not None:
-        x = tf.where(tf.reshape(flip, [-1, 1, 1, 1]), tf.reverse(x, axis=[2]), x)
+        mirrored = tf.reverse(x, axis=[2])
+        if mirrored_order is not None:
+            order = [*range(NUM_COLOURS), *(NUM_COLOURS + number for number in mirrored_order)]
+            mirrored = tf.gather(mirrored, order, axis=-1)
+        x = tf.where(tf.reshape(flip, [-1, 1, 1, 1]), mirrored, x)
     x = fade_reals(x, fade)
     if map_noise is not None:
         x += tf.pad(map_noise, [[0, 0], [0, 0], [0, 0], [NUM_COLOURS, 0]])

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from dnnlib import util
+from dnnlib import mirroring, util
 from dnnlib.util import UserError
 from training.config import TrainingConfig, as_option, as_text
-from training.history import FINAL, OPTIONS, STATS
+from training.history import FINAL, GIVEN_UP, OPTIONS, STATS
 from training.snapshots import list_states, remove_states_of_skips
 from training.state import NETWORK_OPTIONS
 
-GIVEN_UP = "nonfinite.json"
 # What a training cannot change on its way: its networks, and where it stands in the schedule.
 FIXED = {"variant", "initial_resolution", "hold_kimg", "fade_kimg", "init_from", "data_digest",
          *NETWORK_OPTIONS}
+# What runs did before an option existed, where that is not its default.
+_BEFORE = {"mirror_pairs": mirroring.NONE}
+# Options whose defaults follow from the data set, by other rules since `_BEFORE` came into being.
+_DERIVED = {"mirror_pairs", "metrics"}
 _OWN_FILES = ("training-state-", "network-", "nonfinite", "best.json", "fakes", "reals", "index")
 
 
@@ -51,7 +54,8 @@ def find_run(run, results_dir, record, override=False):
     told = "; ".join(changes.values())
     if changes and not override:
         raise UserError(f"{run} was started with other options ({told}); give the same ones to "
-                        "continue it, --override to go on with the new ones, or another --run")
+                        f"continue it, --run={run} --override to go on with the new ones, or "
+                        "another --run to begin anew")
     fixed = [changes[name] for name in changes if name in FIXED]
     if fixed:
         raise UserError(f"{run}: --override cannot change these ({'; '.join(fixed)}); give them as "
@@ -62,11 +66,24 @@ def find_run(run, results_dir, record, override=False):
 
 
 def _newest_alike(results_dir, record):
+    """The newest unfinished run with these options, or None.
+
+    Also one of an earlier version that differs in derived options alone: whether it goes on as it
+    was, is for its owner to say.
+    """
     for path in reversed(util.list_runs(results_dir)):
-        if not (path / FINAL).is_file() and (path / OPTIONS).is_file() \
-                and _stored_options(path / OPTIONS) == record:
+        if (path / FINAL).is_file() or not (path / OPTIONS).is_file():
+            continue
+        stored = util.read_json(path / OPTIONS)
+        changed = _changed(_complete(stored), record) if isinstance(stored, dict) else {None}
+        if not changed or (changed <= _DERIVED and not _BEFORE.keys() <= stored.keys()):
             return path
     return None
+
+
+def _changed(old, new):
+    """The names of options that differ."""
+    return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
 
 
 def changed_options(run, record):
@@ -81,7 +98,7 @@ def changed_options(run, record):
     if old is None:
         raise UserError(f"{stored}: damaged: not a set of options; give another --run")
     return {key: f"{key}: {as_text(old.get(key))} there, {as_text(new.get(key))} now"
-            for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)}
+            for key in sorted(_changed(old, new))}
 
 
 def take_over(run_dir, record, log):
@@ -196,7 +213,7 @@ def _stored_options(path):
 
 def _complete(record):
     """The record with the defaults of options that came into being after it was written."""
-    return {**_as_json(TrainingConfig().to_json()), **record}
+    return {**_as_json(TrainingConfig().to_json()), **_BEFORE, **record}
 
 
 def _as_json(record):

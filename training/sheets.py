@@ -1,45 +1,68 @@
-"""Sheets of generated samples: a grid of seeds, an interpolation, a style mix."""
+"""Sheets of generated samples: a grid of seeds, an interpolation, a style mix.
+
+Each function returns a Sheet: cells and what is written under them. And one file per seed.
+"""
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from dnnlib import channels, pictures
+from dnnlib import channels, pictures, util
 from dnnlib.util import UserError
 from training.generation import label_maps
 
 
-def seed_grid(sampler, seeds, psi, noise, minibatch):
-    """Image, map and overlay of every seed, about square; only images where there are no maps.
+@dataclass(frozen=True)
+class Sheet:
+    """`cells` uint8 [N, height, width, 3] in lines of `columns`; `captions`: one text for each."""
 
-    Returns uint8 [height, width, 3], as all functions here do.
-    """
+    cells: np.ndarray
+    captions: list
+    columns: int
+
+    def draw(self, factor=1):
+        """Return the picture uint8 [height, width, 3], every pixel `factor` times as large."""
+        cells = [np.concatenate([pictures.enlarge(cell, factor),
+                                 pictures.caption(text, factor * cell.shape[1])])
+                 for cell, text in zip(self.cells, self.captions, strict=True)]
+        return pictures.image_grid(cells, self.columns)
+
+
+def seed_grid(sampler, seeds, psi, noise, minibatch):
+    """Return the sheet of image, map and overlay of every seed, about square; of images alone where
+    there are no maps."""
     images = _from_latents(sampler, sampler.latents(seeds), seeds, psi, noise, minibatch)
     panels, num_classes = _panels(images), len(sampler.classes)
     if num_classes:
         panels.append(pictures.overlay(panels[0], label_maps(images), num_classes))
     columns = math.ceil(math.sqrt(len(seeds) / len(panels)))
-    return pictures.image_grid(np.concatenate(panels, axis=2), columns)
+    return Sheet(np.concatenate(panels, axis=2), [f"seed {seed}" for seed in seeds], columns)
 
 
 def interpolation(sampler, seed1, seed2, steps, psi, noise, minibatch):
-    """The way from one latent to another, images above, maps below (thesis, figure 5.9).
+    """Return the sheet of the way from one latent to another in `steps` images, maps below them
+    (thesis, figure 5.9).
 
     All share the first seed's noise, so that nothing but the latent changes.
     """
     latents = interpolate(sampler.latents([seed1]), sampler.latents([seed2]), steps)
     images = _from_latents(sampler, latents, [seed1] * len(latents), psi, noise, minibatch)
-    return pictures.image_grid(np.concatenate(_panels(images)), columns=len(images))
+    between = [f"{step / (steps - 1):.2f}" for step in range(1, steps - 1)]
+    captions = [f"seed {seed1}", *between, f"seed {seed2}"]
+    return Sheet(np.concatenate(_panels(images), axis=1), captions, columns=steps)
 
 
 def interpolate(z1, z2, steps):
-    """Latents [steps + 1, latent_size] on the line z1 - j/steps (z1 - z2), j = 0..steps."""
-    return z1 - np.arange(steps + 1)[:, None] / steps * (z1 - z2)
+    """Return `steps` latents [steps, latent_size], at equal distances on the line from z1 to z2,
+    both of which are among them."""
+    return z1 - np.arange(steps)[:, None] / (steps - 1) * (z1 - z2)
 
 
 def style_mix(sampler, row_seeds, col_seeds, layers, psi, noise, minibatch):
-    """Row seeds down the left, column seeds along the top; inside, the row's sample with `layers`
-    from the column (StyleGAN, figure 3). Every image has its map beside it.
+    """Return the sheet of row seeds down the left, column seeds along the top; inside, the row's
+    sample with `layers` from the column (StyleGAN, figure 3). Every image has its map beside it.
 
     Raises UserError for a layer that the network does not have at this resolution.
     """
@@ -58,7 +81,10 @@ def style_mix(sampler, row_seeds, col_seeds, layers, psi, noise, minibatch):
     inner = inner.reshape(len(rows), len(columns), *cells.shape[1:])
     lines = [np.concatenate([np.zeros_like(cells[:1]), top])]
     lines += [np.concatenate([row[None], line]) for row, line in zip(left, inner)]
-    return pictures.image_grid(np.concatenate(lines), columns=len(columns) + 1)
+    captions = ["", *(f"column: seed {seed}" for seed in col_seeds)]
+    for row in row_seeds:
+        captions += [f"row: seed {row}", *(f"{row} + layers of {column}" for column in col_seeds)]
+    return Sheet(np.concatenate(lines), captions, len(columns) + 1)
 
 
 def mix_styles(rows, columns, layers):
@@ -69,6 +95,28 @@ def mix_styles(rows, columns, layers):
     mixed = np.repeat(rows[:, None], len(columns), axis=1)
     mixed[:, :, layers] = columns[None][:, :, layers]
     return mixed.reshape(-1, *rows.shape[1:])
+
+
+def write_files(sampler, seeds, out, psi, noise, minibatch):
+    """Write out/seed0000.png of every seed, named as the official tools name them, and its label
+    map as out/labels/seed0000.png: palette indices, 0 the background, 1..C the classes. Maps are in
+    a folder of their own, since metrics and other programs take all pictures of a folder.
+
+    Pixels are those that pairs (training.pairs) of the same seeds have.
+    """
+    out, num_classes = Path(out), len(sampler.classes)
+    with util.progress(total=len(seeds), desc="images", unit="img") as bar:
+        for start in range(0, len(seeds), minibatch):
+            part = seeds[start:start + minibatch]
+            images = sampler.images(part, psi, noise)
+            sampler.check_finite(images)
+            rgb, maps = pictures.to_uint8_metrics(images[..., channels.RGB]), label_maps(images)
+            for seed, colours, label_map in zip(part, rgb, maps):
+                name = f"seed{seed:04d}.png"
+                pictures.save_png(out / name, colours)
+                if num_classes:
+                    pictures.save_label_png(out / "labels" / name, label_map, num_classes)
+                bar.update()
 
 
 def _from_latents(sampler, latents, noise_seeds, psi, noise, minibatch):

@@ -19,6 +19,7 @@ from safetensors.numpy import save
 
 import training.networks_stylegan  # noqa: F401 (registers the networks that snapshots name)
 from dnnlib import util
+from dnnlib.download import mistaken_for
 from dnnlib.tflib.network import NETWORKS, build
 from dnnlib.util import UserError, arrays_digest
 from training import official
@@ -121,6 +122,7 @@ def _open_container(path, read):
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such snapshot")
+    _refuse_other_files(path)
     try:
         with safe_open(str(path), framework="np") as file:
             metadata = file.metadata() or {}
@@ -139,6 +141,20 @@ def _open_container(path, read):
             return read(file, header)
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise UserError(f"{path}: damaged or not a snapshot ({util.one_line(error)})") from None
+
+
+def _refuse_other_files(path):
+    """Raise UserError for what is often found in a network's place."""
+    with open(path, "rb") as file:
+        start = file.read(256)
+    mistaken = mistaken_for(start, "a network")
+    if not start:
+        mistaken = "an empty file: copy or download it again"
+    if start.startswith(b"PK"):
+        mistaken = ("a zip, as PyTorch saves networks; expected a snapshot of this program or a "
+                    "pickle of the official TensorFlow release")
+    if mistaken:
+        raise UserError(f"{path}: {mistaken}")
 
 
 def save_snapshot(path, networks, header):

@@ -1,11 +1,12 @@
 """What changes during training (networks, optimizers, counters): birth, growth and return."""
 
+import dataclasses
 import os
 from dataclasses import asdict, dataclass, field, fields
 
 import tensorflow as tf
 
-from dnnlib.tflib import ops, product_convolutions
+from dnnlib.tflib import cpu_convolutions, ops
 from dnnlib.tflib.distribute import everyones
 from dnnlib.tflib.network import build, full_config
 from dnnlib.tflib.optimizer import Adam
@@ -124,7 +125,7 @@ def set_precision(networks, precision):
     for name, network in networks.items():
         if name != "Gs":
             network.compute_dtype = dtype
-            network.convolutions = product_convolutions if precision == "bf16" and on_cpu else ops
+            network.convolutions = cpu_convolutions if precision != "fp32" and on_cpu else ops
 
 
 def first_stage_after(header, config):
@@ -146,6 +147,28 @@ def first_stage_after(header, config):
         raise UserError("--init-from: --variant=rgb would grow its trained network once more; give "
                         "--initial-resolution and --resolution alike to train on at that size")
     return stages[min(stages.index(stage) + 1, len(stages) - 1)]
+
+
+def with_networks_of(header: dict, config: TrainingConfig,
+                     given: dict) -> tuple[TrainingConfig, dict]:
+    """Return the config of a training that starts from a snapshot, and {option: value} of what it
+    takes from there: what makes networks and was not given.
+
+    Args:
+        header: the snapshot's. given: fields of TrainingConfig that the user has set.
+    """
+    made = header["networks"]
+    critic = next((name for name in made if name.startswith("D_")), None)
+    stored = {}
+    for name, options in (("G", _SHARED + _G), (critic, _D)):
+        if name is not None:
+            network = full_config(made[name]["type"], made[name]["config"])
+            stored |= {option: network[option] for option in options}
+    if config.variant == "rgb" and header.get("stage") == "rgb":  # it goes on at its size
+        stored["initial_resolution"] = stored["resolution"]
+    taken = {option: value for option, value in stored.items()
+             if option not in given and getattr(config, option) != value}
+    return dataclasses.replace(config, **taken), taken
 
 
 def check_start(header, config, classes, label_size=0):
@@ -234,7 +257,9 @@ def restored_state(header, groups, source, precision="fp32"):
     if unknown:
         raise UserError(f"{source}: its training state knows of {', '.join(unknown)}; continue it "
                         "with the program that it was written by")
-    return TrainingState(networks, optimizers, Progress(**header["progress"]))
+    progress = Progress(**header["progress"])
+    progress.elapsed_sec = max(progress.elapsed_sec, 0.0)  # a clock that was set back, in old files
+    return TrainingState(networks, optimizers, progress)
 
 
 def check_same_state(strategy, stored, run_dir):

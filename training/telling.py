@@ -6,10 +6,11 @@ import resource
 import tensorflow as tf
 
 from dnnlib import pictures, util
+from dnnlib.html import WIDTH
 from training.history import STATS, read_history
 from training.live import LiveLine
 from training.pace import Pace
-from training.page import THUMBNAIL_WIDTH, write_page
+from training.page import write_page
 from training.schedule import stage_ends
 
 
@@ -26,13 +27,15 @@ class Teller:
 
     @contextlib.contextmanager
     def running(self, progress):
-        """While a training runs; a live line is taken away at the end, whatever the end is."""
+        """While a training runs; at the end, whatever it is, a live line is taken away and the
+        page says so."""
         self.begin(progress)
         try:
             yield
         finally:
             self.live.clear()
             self.writer.flush()
+            self._write_page(is_running=False)
 
     def begin(self, progress):
         """Take up what a run told before it was stopped, and mark in stats.jsonl where it goes on.
@@ -41,8 +44,9 @@ class Teller:
                  if tick["Progress/kimg"] * 1000 <= progress.cur_nimg]
         self.pace.remember(ticks)
         self.skipped = sum(tick.get("Progress/skipped_updates", 0) for tick in ticks)
-        if progress.step:
-            self._record("resume", {"kimg": progress.cur_nimg / 1000})
+        self._record("resume" if progress.step else "begin", {
+            "kimg": progress.cur_nimg / 1000, "classes": list(self.dataset.classes)})
+        self._write_page()
 
     def compiling(self, critic, stage):
         """A turn is about to be compiled."""
@@ -109,8 +113,9 @@ class Teller:
         """A grid of fakes or reals, uint8 [H, W, 3], as an event, not larger than one can look at.
         """
         with self.writer.as_default():
-            tf.summary.image(name, pictures.reduced(grid, THUMBNAIL_WIDTH)[None],
-                             step=progress.cur_nimg)
+            tf.summary.image(name, pictures.reduced(grid, WIDTH)[None], step=progress.cur_nimg)
+        if not progress.step:
+            self._write_page()
 
     def growth(self, stage, progress, before, after):
         """A growth in channels: {name: value} of scores and metrics before and after it."""
@@ -122,10 +127,10 @@ class Teller:
     def _record(self, event, content):
         util.append_jsonl(self.run_dir / STATS, {"event": event, **content})
 
-    def _write_page(self):
+    def _write_page(self, is_running=True):
         """index.html. Whatever is wrong with it is told and does not end a training of weeks."""
         try:
-            write_page(self.run_dir, self.config.to_json())
+            write_page(self.run_dir, self.config.to_json(), is_running)
         except Exception as error:
             self.log.info(f"warning: {self.run_dir / 'index.html'} could not be written: "
                           f"{type(error).__name__}: {util.one_line(error)}")

@@ -4,7 +4,7 @@ import contextlib
 import signal
 import time
 
-from dnnlib import util
+from dnnlib import mirroring, util
 from dnnlib.tflib import autosummary, distribute
 from dnnlib.workers import SharedError
 from training import runs, snapshots, watch
@@ -69,7 +69,7 @@ class Training:
         self.grids = Grids(run_dir, config, read_labels(config.data, "train"))
         self.evaluation = Evaluation(run_dir, config, dataset, self.grids, evaluate, self.log)
         self.teller = Teller(run_dir, config, dataset, self.log) if self.is_chief else None
-        self.start_time = time.time() - self.progress.elapsed_sec
+        self.start_time = time.monotonic() - self.progress.elapsed_sec
 
     @property
     def progress(self):
@@ -81,7 +81,7 @@ class Training:
         return self.watch.signal or signal.SIGINT
 
     def run(self):
-        """Train to the end of the schedule, or until SIGTERM or Ctrl-C, which save and leave.
+        """Train to the end of the schedule, or until SIGTERM, SIGHUP or Ctrl-C: saved and left.
 
         Returns True when the schedule is finished. Raises UserError where the disk is full, and
         where MAX_SKIPPED updates in a row were skipped.
@@ -95,6 +95,8 @@ class Training:
             self.streams = {}  # their threads would keep the process
             if self.saved_step != self.progress.step:
                 self._save_state()
+            if self.watch.signal == signal.SIGHUP:
+                util.close_broken_outputs()
             self.log.info(f"stopped at kimg {self.progress.cur_nimg / 1000:.1f}; run the same "
                           "command to continue")
         return False
@@ -253,13 +255,22 @@ class Training:
         self.turns[critic.name] = Turn(
             self.strategy, self.config, self.state.networks, self.state.optimizers, critic,
             stage.resolution, stage.fade > 0, stage.minibatch, stream.labels,
-            len(stage.critics))
+            len(stage.critics), self._mirrored_order(stage, critic))
         self.streams[critic.name] = iter(stream)
+
+    def _mirrored_order(self, stage, critic):
+        """For every class map that a critic sees the one that it becomes in a mirrored image; None
+        where there are none."""
+        if not self.config.mirror or stage.name != "classes" or critic.channels < stage.channels:
+            return None
+        classes = self.dataset.classes
+        return mirroring.mirrored_order(
+            mirroring.parse_pairs(self.config.mirror_pairs, classes), classes)
 
     def _begin_tick(self):
         """Start the clock of a tick, or of the rest of one that was interrupted."""
         self.clock_nimg, self.clock_step = self.progress.cur_nimg, self.progress.step
-        self.clock_time = time.time()
+        self.clock_time = time.monotonic()
 
     def _tick_is_over(self, stage):
         p = self.progress
@@ -267,7 +278,7 @@ class Training:
 
     def _tick(self, stage):
         """A tick is over: what it has to say is saved with the state, then told."""
-        p, now = self.progress, time.time()
+        p, now = self.progress, time.monotonic()
         tick_sec, tick_kimg = now - self.clock_time, (p.cur_nimg - self.clock_nimg) / 1000
         p.elapsed_sec = now - self.start_time
         name = runs.moment_name(p.cur_nimg, p.tick_nimg, stage.tick_kimg)
@@ -287,7 +298,7 @@ class Training:
 
     def _tell_tick(self):
         """Draw, evaluate and report the pending tick, and save once more: it is told."""
-        p, stage, began = self.progress, self._stage(), time.time()
+        p, stage, began = self.progress, self._stage(), time.monotonic()
         name, scalars = p.pending["name"], p.pending["scalars"]
         stage_is_over = self._stage_is_over()
         saves_network = (p.tick % self.config.network_ticks == 0 or p.tick == 1 or stage_is_over)
@@ -298,7 +309,7 @@ class Training:
                 self._save_fakes(stage, name)
             if saves_network:
                 scalars |= self.evaluation.save_network(self.state.networks, stage, p, name)
-            scalars["Timing/maintenance_sec"] = time.time() - began
+            scalars["Timing/maintenance_sec"] = time.monotonic() - began
             self.teller.tick(stage, p, scalars, saves_network)
             p.pending = None
             self._save_state()
@@ -324,7 +335,7 @@ class Training:
         """Write the state of this moment, if it is ours to write."""
         p = self.progress
         if self.is_chief:
-            p.elapsed_sec = time.time() - self.start_time
+            p.elapsed_sec = time.monotonic() - self.start_time
             p.skipped_in_a_row = skipped_in_a_row(self.state)
             p.stats_bytes = runs.stats_bytes(self.run_dir)
             snapshots.save_state(self.run_dir, self.state.networks, self.state.optimizers,

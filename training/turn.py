@@ -21,7 +21,7 @@ class Turn:
     """
 
     def __init__(self, strategy, config, networks, optimizers, critic, resolution, fading,
-                 minibatch, labels=None, num_critics=1):
+                 minibatch, labels=None, num_critics=1, mirrored_order=None):
         """
         Args:
             networks: {'G', 'Gs', 'D_<critic>', ...: Network}.
@@ -32,6 +32,7 @@ class Turn:
             labels: [n, label_size], of all training images: the G step draws from them. Not needed
                 where the networks are not conditional.
             num_critics: that take turns, so that this one's own are every so many steps.
+            mirrored_order: as `process_reals` takes it; None for a critic without class maps.
 
         Raises UserError where the minibatch cannot be shared by the devices or taken in parts, or
         several devices were to use XLA.
@@ -41,6 +42,7 @@ class Turn:
         self.D = networks[f"D_{critic.name}"]
         self.G_opt, self.D_opt = optimizers["G"], optimizers[f"D_{critic.name}"]
         self.critic, self.minibatch = critic, minibatch
+        self.mirrored_order = mirrored_order
         self.resolution, self.fading = resolution, fading
         self.octaves = (self.G.config["resolution"] // resolution).bit_length() - 1
         replicas = strategy.num_replicas_in_sync
@@ -239,7 +241,7 @@ class Turn:
         if num_maps and self.config.map_noise:
             shape = [self.resolution, self.resolution, num_maps]
             noise = self.config.map_noise * draws.normal("map_noise", shape)
-        return process_reals(reals, fade, flip, noise)
+        return process_reals(reals, fade, flip, noise, self.mirrored_order)
 
     def _all_mean(self, values):
         """The means of values over all replicas, inside one."""

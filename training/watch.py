@@ -14,12 +14,12 @@ import threading
 import time
 from dataclasses import dataclass
 
-from dnnlib.util import format_time
+from dnnlib.util import close_broken_outputs, format_time
 
 GRACE_SEC = 10.0  # for the main thread to hear of a request to stop
 SLOWER = 3  # times the longest turn so far: a slow device is not taken for one that stands still
 POLL_SEC = 0.2
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
@@ -62,7 +62,8 @@ class _Now:
 
 
 class Watch:
-    """Hears SIGINT and SIGTERM while it is entered, and says through `log` what stands still.
+    """Hears SIGINT, SIGTERM and SIGHUP (a terminal that was closed) while it is entered, and says
+    through `log` what stands still. A SIGHUP that is ignored, under nohup, stays ignored.
 
     The first signal is a request to stop: `signal` is its number from then on, and work that may be
     left at once is left by Stopped (where the main thread cannot hear, the process is ended after
@@ -97,7 +98,9 @@ class Watch:
         for end in self._ends:
             os.set_blocking(end, False)
         self._wakeup = signal.set_wakeup_fd(self._ends[1], warn_on_full_buffer=False)
-        self._old = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
+        self._old = {number: signal.signal(number, self._handle)
+                     for number in SIGNALS if number not in ignored}
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watch")
         self._thread.start()
         return self
@@ -128,6 +131,8 @@ class Watch:
                 heard = os.read(self._ends[0], 64)
                 if 0 in heard:
                     return
+                if signal.SIGHUP in heard:  # the terminal is gone: nothing is to fail at it
+                    close_broken_outputs()
                 for number in (n for n in heard if n in SIGNALS):
                     if self._asked and number == signal.SIGINT:
                         end_process(128 + number)
@@ -167,8 +172,9 @@ class Watch:
 
 def end_process(status):
     """End this process although threads of it wait for something that may never come."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # of a terminal that is gone
+            stream.flush()
     os._exit(status)
 
 

@@ -186,8 +186,16 @@ def replica_rows(minibatch, num_replicas, replica, group_size=4):
     return groups[:, replica].reshape(-1)
 
 
-# TensorFlow's own choice on CPUs and GPUs.
-GENERATOR = "philox"
+PHILOX = 1  # number of the generator that TensorFlow itself chooses on CPUs and GPUs
+
+
+def generator(key):
+    """Return key, counter and generator as tf.random's stateless functions derive them of a key.
+
+    One operation where each of those functions takes thirty, and a turn draws twenty times. XLA has
+    an operation of this name that derives others.
+    """
+    return tf.raw_ops.StatelessRandomGetKeyCounter(seed=key)._asdict() | {"alg": PHILOX}
 
 
 class Draws:
@@ -204,14 +212,23 @@ class Draws:
             from_bits: make floating-point numbers of random bits here, as TensorFlow's kernels do.
                 XLA draws the same bits and makes other numbers of them.
         """
-        self.seed = tf.stack([tf.cast(seed, tf.int32), tf.cast(step, tf.int32)])
         self.minibatch = minibatch
         self.rows = rows
         self.from_bits = from_bits
+        # The half of tf.random.experimental.stateless_fold_in that does not depend on the name.
+        key = tf.stack([tf.cast(seed, tf.int32), tf.cast(step, tf.int32)])
+        self.seed = self._bits([], key, tf.int32)
 
     def _key(self, name):
-        number = zlib.crc32(name.encode()) & 0x7FFFFFFF
-        return tf.random.experimental.stateless_fold_in(self.seed, number, alg=GENERATOR)
+        """What tf.random.experimental.stateless_fold_in makes of the seed and a name."""
+        return tf.stack([self.seed, zlib.crc32(name.encode()) & 0x7FFFFFFF])
+
+    def _bits(self, shape, key, dtype):
+        """Any numbers of a whole type."""
+        if self.from_bits:
+            return tf.random.stateless_uniform(shape, key, None, None, dtype, alg="philox")
+        return tf.raw_ops.StatelessRandomUniformFullIntV2(shape=shape, **generator(key),
+                                                          dtype=dtype)
 
     def _mine(self, values):
         return values if self.rows is None else tf.gather(values, self.rows)
@@ -219,9 +236,8 @@ class Draws:
     def _uniform(self, shape, name):
         """U[0, 1): the low 23 of 32 random bits."""
         if not self.from_bits:
-            return tf.random.stateless_uniform(shape, self._key(name), alg=GENERATOR)
-        bits = tf.random.stateless_uniform(shape, self._key(name), None, None, tf.uint32,
-                                           alg=GENERATOR)
+            return tf.raw_ops.StatelessRandomUniformV2(shape=shape, **generator(self._key(name)))
+        bits = self._bits(shape, self._key(name), tf.uint32)
         mantissa = tf.bitwise.bitwise_and(bits, tf.constant(0x7FFFFF, tf.uint32))
         return tf.cast(mantissa, tf.float32) * 2.0**-23
 
@@ -229,7 +245,7 @@ class Draws:
         """N(0, 1): pairs of uniform numbers u, v give sqrt(-2 log u) (sin 2 pi v, cos 2 pi v) (Box
         and Muller 1958)."""
         if not self.from_bits:
-            return tf.random.stateless_normal(shape, self._key(name), alg=GENERATOR)
+            return tf.raw_ops.StatelessRandomNormalV2(shape=shape, **generator(self._key(name)))
         count = np.prod(shape)
         u, v = tf.unstack(self._uniform([-(-count // 2), 2], name), axis=1)
         radius, angle = tf.sqrt(-2 * tf.math.log(tf.maximum(u, 1e-7))), 2 * np.pi * v
@@ -246,8 +262,7 @@ class Draws:
 
     def integer(self, name, high):
         """Integers of [0, high) of shape [samples], int32."""
-        return self._mine(tf.random.stateless_uniform(
-            [self.minibatch], self._key(name), 0, high, tf.int32, alg=GENERATOR))
+        return self._mine(self._integer([self.minibatch], name, 0, high))
 
     def shared_uniform(self, name):
         """One U[0, 1) for the whole minibatch."""
@@ -255,4 +270,11 @@ class Draws:
 
     def shared_integer(self, name, low, high):
         """One integer of [low, high) for the whole minibatch."""
-        return tf.random.stateless_uniform([], self._key(name), low, high, tf.int32, alg=GENERATOR)
+        return self._integer([], name, low, high)
+
+    def _integer(self, shape, name, low, high):
+        if self.from_bits:
+            return tf.random.stateless_uniform(shape, self._key(name), low, high, tf.int32,
+                                               alg="philox")
+        return tf.raw_ops.StatelessRandomUniformIntV2(shape=shape, **generator(self._key(name)),
+                                                      minval=low, maxval=high)

@@ -7,20 +7,19 @@ FIRST_LOSS_SCALE, LAST_LOSS_SCALE = 2.0**15, 2.0**24
 LOSS_SCALE_STEPS = 2000  # sound updates in a row before the scale is tried twice as large
 
 
-def adam_update(var, m, v, grad, lrate_t, beta1, beta2, epsilon):
+def adam_update(var, m, v, grad, rates, momentum):
     """One Adam step for one variable and its moments, in place (Kingma and Ba 2014, the efficient
     form before section 2.1).
 
     m <- beta1 m + (1 - beta1) grad, v <- beta2 v + (1 - beta2) grad^2 and
-    var <- var - lrate_t m / (sqrt(v) + epsilon), where lrate_t = lrate * sqrt(1 - beta2^t) /
-    (1 - beta1^t). TensorFlow's kernel reads and writes each number once; op by op it took four
-    times as long.
+    var <- var - lr m / (sqrt(v) + epsilon), where lr = lrate * sqrt(1 - beta2^t) / (1 - beta1^t);
+    rates: {'lr', 'beta1', 'beta2', 'epsilon', the kernel's powers of betas, 0}. TensorFlow's
+    kernel reads and writes each number once; op by op it took four times as long.
     """
     # The kernel's other form takes beta1 m + (1 - beta1) grad for m in the last line. Without
     # momentum that is the gradient itself, not one that went through m, which rounds.
     tf.raw_ops.ResourceApplyAdam(
-        var=var.handle, m=m.handle, v=v.handle, grad=grad, lr=lrate_t, beta1=beta1, beta2=beta2,
-        beta1_power=0.0, beta2_power=0.0, epsilon=epsilon, use_nesterov=beta1 == 0)
+        var=var.handle, m=m.handle, v=v.handle, grad=grad, **rates, use_nesterov=not momentum)
 
 
 class Adam(tf.Module):
@@ -64,17 +63,20 @@ class Adam(tf.Module):
         t = tf.maximum(step, 1.0)
         lrate_t = lrate * tf.sqrt(1 - self.beta2 ** t) / (1 - self.beta1 ** t)
 
-        def update(var, grad, m, v, lrate_t, finite):
-            """One variable and its moments; as they were unless `finite`."""
-            def apply():
-                adam_update(var, m, v, grad, lrate_t, self.beta1, self.beta2, self.epsilon)
-                return True
-            tf.cond(finite, apply, lambda: False)
+        def update(var, grad, m, v, rates):
+            adam_update(var, m, v, grad, rates, momentum=self.beta1 != 0)
 
-        for name, grad in grads.items():
-            var = self.variables_by_name[name]
-            args = (grad, self.slots[f"m/{name}"], self.slots[f"v/{name}"], lrate_t, finite)
-            strategy.extended.update(var, update, args=args)
+        def update_all():
+            # Made once: constants of each variable's own are a seventh of a turn's operations.
+            rates = {"lr": lrate_t} | {key: tf.constant(value) for key, value in (
+                ("beta1", self.beta1), ("beta2", self.beta2), ("epsilon", self.epsilon),
+                ("beta1_power", 0.0), ("beta2_power", 0.0))}
+            for name, grad in grads.items():
+                args = (grad, self.slots[f"m/{name}"], self.slots[f"v/{name}"], rates)
+                strategy.extended.update(self.variables_by_name[name], update, args=args)
+            return True
+
+        tf.cond(finite, update_all, lambda: False)
         for name, value in counters.items():
             strategy.extended.update(
                 self.slots[name], lambda var, value: var.assign(value), args=(value,))

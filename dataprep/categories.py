@@ -1,0 +1,162 @@
+"""COCO's `categories` -> the classes of a data set, by name: numbers differ from file to file."""
+
+import collections
+import difflib
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from dnnlib.channels import MAX_CLASSES
+from dnnlib.class_list import is_background
+from dnnlib.util import UserError
+
+_MAX_ID = 2**53
+_MAX_NAME = 100  # characters
+# difflib's ratio from which a name is a misspelling: a letter more or less, in long names also
+# another; "shirts" and "shorts" have 0.83.
+_ALIKE = 0.85
+_SHOWN = 5  # names in an error
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Classes by label from 1, the label of each category id (0: background), lines to print.
+
+    `listed` are the labels of the file's own list: of ModaNet's classes it may lack some.
+    """
+
+    classes: tuple
+    labels: dict
+    listed: frozenset = frozenset()
+    notes: tuple = ()
+
+
+def whole(value: object, low: int, high: int) -> int | None:
+    """Return `value` as a number low..high: a whole number, also 7.0 or "7"; None if it is none."""
+    digits = isinstance(value, str) and re.fullmatch("[0-9]{1,16}", value)
+    if digits or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    number = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    return value if number else None
+
+
+def read_categories(path: object, entries: object, known: tuple, own: bool) -> Categories:
+    """Return what the list `categories` of a COCO file means.
+
+    Args:
+        path: the file, for messages.
+        entries: its value of "categories", None where it has none.
+        known: ModaNet's classes. Their names may be misspelt, and have any ids.
+        own: whether other names become classes, in the order of their ids.
+
+    Raises:
+        UserError: names or ids are not usable, or (own is False) not all of ModaNet's.
+    """
+    names = _read_names(path, entries)
+    if not names:
+        if own:
+            raise UserError(f"{path}: lists no categories; create_from_coco takes the classes' "
+                            "names from them")
+        return Categories(known, {label: label for label in range(1, len(known) + 1)}, notes=(
+            f"{path}: lists no categories; ids are taken as ModaNet's: {_numbered(known)}",))
+    shown = {number: name for number, name in names.items() if not is_background(name)}
+    notes = [f"{path}: the category {name!r} (id {number}) is background, not a class"
+             for number, name in names.items() if number not in shown]
+    if not shown:
+        raise UserError(f"{path}: none of its categories is a class, but background only")
+    classes, matched = _choose_classes(path, shown, known, own)
+    labels = {number: classes.index(matched[name]) + 1 for number, name in shown.items()}
+    notes += _describe(path, classes, shown, labels, known)
+    background = dict.fromkeys(names.keys() - shown.keys(), 0)
+    return Categories(classes, labels | background, frozenset(labels.values()), tuple(notes))
+
+
+def _read_names(path, entries):
+    """List of categories -> {id: name} in the order of ids. Raises UserError."""
+    if not isinstance(entries, list | None):
+        raise UserError(f"{path}: its 'categories' are not a list")
+    names = {}
+    for place, entry in enumerate(entries or [], 1):
+        entry = entry if isinstance(entry, dict) else {}
+        number, name = whole(entry.get("id"), 0, _MAX_ID), entry.get("name")
+        name = unicodedata.normalize("NFC", name).strip() if isinstance(name, str) else ""
+        if number is None or not 1 <= len(name) <= _MAX_NAME or not name.isprintable():
+            raise UserError(f"{path}: entry {place} of its categories needs a whole number as id "
+                            f"and a name of 1 to {_MAX_NAME} printable characters")
+        if names.setdefault(number, name) != name:
+            raise UserError(f"{path}: the category id {number} is both {names[number]!r} and "
+                            f"{name!r}; its annotations could be of either")
+    return dict(sorted(names.items()))
+
+
+def _choose_classes(path, shown, known, own):
+    """(classes, {name in the file: class}) for {id: name}. Raises UserError."""
+    matched = _match(dict.fromkeys(shown.values()), known)
+    foreign = list(dict.fromkeys(name for name in shown.values() if name not in matched))
+    if not foreign and (not own or set(matched.values()) == set(known)):
+        return known, matched
+    if not own:
+        more = ", ..." if len(foreign) > _SHOWN else ""
+        raise UserError(f"{path}: has categories that are none of ModaNet's classes "
+                        f"({', '.join(map(repr, foreign[:_SHOWN]))}{more}); use create_from_coco "
+                        "for a data set of a file's own classes")
+    classes = tuple(dict.fromkeys(shown.values()))
+    if len(classes) > MAX_CLASSES:
+        raise UserError(f"{path}: {len(classes)} classes; expected 1 to {MAX_CLASSES}")
+    return classes, {name: name for name in classes}
+
+
+def _match(names, known):
+    """{name: known class} for those of `names` that are one, whatever the case and punctuation.
+
+    Misspellings are looked for only if there are as many names as classes: among others, "stop"
+    would be taken for a top.
+    """
+    folded = {_fold(name): name for name in known}
+    matched = {name: folded[_fold(name)] for name in names if _fold(name) in folded}
+    free = [fold for fold, name in folded.items() if name not in matched.values()]
+    if len(names) == len(known):
+        close = {name: difflib.get_close_matches(_fold(name), free, n=2, cutoff=_ALIKE)
+                 for name in names if name not in matched}
+        taken = collections.Counter(fold for folds in close.values() for fold in folds)
+        matched |= {name: folded[folds[0]] for name, folds in close.items()
+                    if len(folds) == 1 and taken[folds[0]] == 1}
+    return matched
+
+
+def _fold(name):
+    """What is compared of a name: letters and digits; "scarf & tie" and "Scarf/Tie" are one."""
+    words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", name).casefold())
+    return "".join(word for word in words if word != "and")
+
+
+def _describe(path, classes, shown, labels, known):
+    """Yield what the user is to know of the classes, {id: name} and {id: label}."""
+    if classes != known:
+        kind = "class" if len(classes) == 1 else "classes"
+        yield f"{path}: {len(classes)} {kind}: {_numbered(classes)}"
+    moved = [f"{number} {name} -> {labels[number]} {classes[labels[number] - 1]}"
+             for number, name in shown.items() if labels[number] != number
+             or _fold(name) != _fold(classes[labels[number] - 1])]
+    if moved and classes == known:
+        yield (f"{path}: categories are taken for ModaNet's classes by name (id in the file -> "
+               f"label): {', '.join(moved)}")
+    for label, count in collections.Counter(labels.values()).items():
+        if count > 1:
+            numbers = [str(number) for number in labels if labels[number] == label]
+            yield (f"warning: {path}: the category ids {', '.join(numbers)} have one name and are "
+                   f"one class, {classes[label - 1]}")
+
+
+def _numbered(classes):
+    return ", ".join(f"{label} {name}" for label, name in enumerate(classes, 1))
+
+
+def check_used(path: object, labels: dict, used: set) -> None:
+    """Raise UserError if the ids that annotations use are the listed ones, counted from another
+    number: those that are listed too would then get the label of a neighbour."""
+    shifted = [{number + shift for number in used} <= labels.keys() for shift in (1, -1)]
+    if any(shifted) and used & labels.keys() and not used <= labels.keys():
+        raise UserError(f"{path}: its annotations use the category ids {min(used)} to {max(used)}, "
+                        f"but its classes have {min(labels)} to {max(labels)}: one of them is "
+                        "counted from another number; give both the same ids")

@@ -1,0 +1,57 @@
+"""What commands suggest at their end, fitted to the data's size; and which splits are too small."""
+
+import shlex
+from pathlib import Path
+
+FEW_VALIDATION = 100  # images; fewer of them differ more by chance than snapshots do
+# Training photos from which on a preset's networks and hours are worth it.
+_SOME, _MANY = 1_000, 10_000
+# The resolution that each preset of train.py sets; None: the data set's.
+_RESOLUTIONS = {"demo-32": 32, "small-32": 32, "small-64": 64, "paper-256": 256, "paper": None}
+_INITIAL_RESOLUTION = 8  # where training starts to grow
+_GPU_FILES = ("/dev/nvidia0", "/dev/dxg")  # an NVIDIA card on Linux, and below Windows
+
+
+def few_validation(num_val: int) -> str | None:
+    """Return a sentence on a validation split of fewer than FEW_VALIDATION images, else None."""
+    if num_val >= FEW_VALIDATION:
+        return None
+    return (f"{f'only {num_val}' if num_val else 'no'} validation images: fewer than "
+            f"{FEW_VALIDATION} cannot show which snapshot is best")
+
+
+def suggested_preset(num_photos: int, resolution: int) -> str:
+    """Return the name of train.py's preset for a number of training photos and the side of the
+    data set's largest level, in pixels."""
+    if num_photos < _SOME or resolution <= 32:
+        return "small-32"
+    if num_photos < _MANY or resolution <= 64:
+        return "small-64"
+    return "paper-256" if resolution <= 256 else "paper"
+
+
+def training_options(num_photos: int, resolution: int) -> list[str]:
+    """Return train.py's options that fit a data set.
+
+    Args:
+        num_photos: training images.
+        resolution: side of the largest level, in pixels.
+
+    Returns:
+        Arguments such as ["--preset=small-64", "--device=cpu"]: a preset; a resolution where the
+        preset's own does not fit the data; the CPU where no card is visible.
+    """
+    preset = suggested_preset(num_photos, resolution)
+    options = [f"--preset={preset}"]
+    if resolution < (_RESOLUTIONS[preset] or resolution):
+        options.append(f"--resolution={resolution}")
+    if resolution < _INITIAL_RESOLUTION:
+        options.append(f"--initial-resolution={resolution}")
+    if not any(Path(file).exists() for file in _GPU_FILES):
+        options.append("--device=cpu")
+    return options
+
+
+def command(script: str, *arguments: object) -> str:
+    """Return "python <script> <arguments>" as a shell takes it, quoted where it has to be."""
+    return shlex.join(["python", script, *map(str, arguments)])
