@@ -24,7 +24,7 @@ from tests.data_helpers import folder_bytes, make_source, photo_bytes, read_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NUM = 300
-KILLS = 20
+KILLS = int(os.environ.get("KILLS", "8"))
 
 
 @pytest.fixture(scope="module")
