@@ -142,7 +142,7 @@ def test_a_worker_is_killed_and_all_are_started_again(start, data, tmp_path):
     assert "continuing at kimg" in second.text(0) and "continuing at kimg" in second.text(1)
     assert "tick" in second.text(0) and "tick" not in second.text(1)
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert log.count("tick 3") == log.count("finished") == 1
+    assert log.count("\ntick 3 ") == log.count("finished") == 1
     alone = in_this_process(config, tmp_path / "alone", tf.distribute.OneDeviceStrategy("/cpu:0"))
     np.testing.assert_allclose(pictures(tmp_path / "run" / FINAL), pictures(alone), atol=5e-3)
 
