@@ -4,9 +4,9 @@ import argparse
 import os
 import shlex
 
-from dataprep import create, extract, modanet, page, pyramid, report, verify
-from dnnlib import pictures, suggestions, util
-from dnnlib.tflib import tfrecords
+from dataprep import create, dataset_page, extract, modanet, pyramid, report, verify
+from dnnlib import suggestions, util
+from dnnlib.data import pictures, tfrecords
 
 _EXAMPLES = """\
   python dataset_tool.py create_modanet
@@ -226,9 +226,9 @@ def _verify(directory):
 def _write_report(directory):
     """Write report.html beside the data, or say why it cannot be: a folder may be read-only."""
     try:
-        print(f"{page.write_report(directory)} shows what is in it")
+        print(f"{dataset_page.write_report(directory)} shows what is in it")
     except OSError as error:
-        print(f"warning: no {page.FILE_NAME} beside the data: {util.one_line(error)}")
+        print(f"warning: no {dataset_page.FILE_NAME} beside the data: {util.one_line(error)}")
 
 
 def _next_step(out, content):

@@ -5,8 +5,7 @@ import shlex
 from pathlib import Path
 
 from dnnlib import util
-from dnnlib.coco import MODANET_CLASSES
-from dnnlib.options import (
+from dnnlib.cli import (
     MAX_GRID,
     MAX_SEED,
     label,
@@ -18,6 +17,7 @@ from dnnlib.options import (
     seed,
     seeds,
 )
+from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError
 
 EXAMPLES = """\
@@ -39,8 +39,8 @@ def main(argv):
     """Parse options, load the network, make what was asked for."""
     options = parse_options(argv)
     # Imported here so that --help and wrong options answer at once.
-    from training.generation import Sampler
-    from training.pairs import check_network, read_samples, recipe_of
+    from generation.pairs import check_network, read_samples, recipe_of
+    from training.sampler import Sampler
     from training.snapshots import find_snapshot
 
     record, label = None, options.label
@@ -165,8 +165,8 @@ def out_folder(sampler, options, subfolder=""):
 
 def make_picture(sampler, options):
     """One PNG: a grid of seeds, an interpolation or a style mix."""
-    from dnnlib import pictures
-    from training import sheets
+    from dnnlib.data import pictures
+    from generation import sheets
 
     how = options.trunc, options.noise, options.minibatch
     if options.interpolate is not None:
@@ -195,7 +195,7 @@ def how_suffix(sampler, options):
 
 def make_files(sampler, options):
     """One PNG per seed, and its label map in a folder beside it."""
-    from training import sheets
+    from generation import sheets
 
     out = out_folder(sampler, options, f"separate{how_suffix(sampler, options)}")
     sheets.write_files(sampler, options.seeds, out, options.trunc, options.noise, options.minibatch)
@@ -206,7 +206,7 @@ def make_files(sampler, options):
 
 def make_pairs(sampler, options):
     """The bulk of pairs, or what it would take."""
-    from training import pairs
+    from generation import pairs
 
     out = out_folder(sampler, options, "pairs" + label_suffix(sampler.label))
     recipe = pairs.make_recipe(sampler, options.trunc, options.noise)
@@ -226,7 +226,7 @@ def make_pairs(sampler, options):
 
 def make_again(sampler, record, options):
     """The sample of a record, compared with what the record says; status 1 where it differs."""
-    from training import pairs
+    from generation import pairs
 
     out = out_folder(sampler, options, "replay" + label_suffix(sampler.label))
     same = pairs.replay(sampler, record, out)

@@ -8,13 +8,14 @@ import functools
 import os
 from pathlib import Path
 
-from dnnlib import channels, pictures, util
-from dnnlib.coco import find_annotations
-from dnnlib.dataset_info import FILE_NAME, open_dataset, read_labels
+from dnnlib import util
+from dnnlib.data import channels, pictures
+from dnnlib.data.coco import find_annotations
+from dnnlib.data.dataset_info import FILE_NAME, open_dataset, read_labels
 from dnnlib.util import UserError
-from metrics.judge import Fakes, warn
+from metrics.evaluation import Fakes, warn
+from metrics.image_sources import folder_source, folders_of_images, pair_source, split_source
 from metrics.metric_base import FULL, SPLIT, TRAIN_VAL, parse_metric, reals_of
-from metrics.sources import folder_source, folders_of_images, pair_source, split_source
 
 
 def open_reals(options, header, names):
@@ -110,8 +111,8 @@ def open_source(directory, split, resolution=None):
 
     resolution: of a data set's images (default: its own).
     """
+    from generation.pairs import FOLDERS
     from training.dataset import read_split
-    from training.pairs import FOLDERS
 
     directory = Path(directory)
     if (directory.parent / FILE_NAME).is_file():
@@ -182,7 +183,7 @@ def snapshot_fakes(options, names, reals):
     Warns where the reals {kind: ImageSource}, a plain folder then, are of another size.
     """
     from metrics.fakes import network_fakes
-    from training.generation import TRUNCATION_CUTOFF
+    from training.sampler import TRUNCATION_CUTOFF
     from training.snapshots import load_snapshot
 
     snapshot = load_snapshot(options.network, names=("Gs",))
@@ -274,7 +275,7 @@ def snapshot_samples(options):
     what a result says of them, folder).
     """
     from metrics.fakes import upscale_nearest
-    from training.generation import Sampler, label_maps
+    from training.sampler import Sampler, label_maps
 
     sampler = Sampler(options.network, options.label)
     psi = 1 if options.trunc is None else options.trunc

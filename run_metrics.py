@@ -5,8 +5,8 @@ import os
 import shlex
 
 from dnnlib import util
+from dnnlib.cli import label, label_suffix, numbers_name, psi, seeds
 from dnnlib.download import cache_dir
-from dnnlib.options import label, label_suffix, numbers_name, psi, seeds
 from dnnlib.util import UserError
 from judged import (
     check_folders,
@@ -18,9 +18,9 @@ from judged import (
     snapshot_fakes,
     snapshot_samples,
 )
+from metrics.evaluation import Protocol, judge, names_of_counts, warn
 from metrics.features import MIN_AREA, MINIBATCH
 from metrics.inception_weights import cached_file
-from metrics.judge import Protocol, judge, names_of_counts, warn
 from metrics.metric_base import (
     SPLIT,
     known_metrics,

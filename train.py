@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 from dnnlib import util
-from dnnlib.mirroring import mirroring_lines
+from dnnlib.cluster import find_workers
+from dnnlib.data.mirroring import mirroring_lines
 from dnnlib.suggestions import command, few_validation, suggested_preset
 from dnnlib.util import UserError
-from dnnlib.workers import find_workers
 from training.config import (
     MAX_COUNT,
     PRESETS,
@@ -49,9 +49,9 @@ def main(argv):
     import tensorflow as tf
 
     from dnnlib.tflib.distribute import create_strategy, working_together
-    from training.checks import check_idle, fit_to_dataset
+    from training.config_checks import check_idle, fit_to_dataset
     from training.dataset import open_dataset
-    from training.plan import describe_plan, measured_rate
+    from training.run.plan import describe_plan, measured_rate
     from training.snapshots import find_snapshot, read_header
     from training.state import check_start, first_stage_after, with_networks_of
 
@@ -200,7 +200,7 @@ def run_record(config, dataset, options):
 
 def described_run(options, record):
     """One line on the run that the command would make or continue; raises what that would."""
-    from training.runs import find_run
+    from training.run.directory import find_run
     from training.snapshots import list_states
 
     run_dir = find_run(options.run, options.results, record, options.override)
@@ -224,7 +224,7 @@ def start_notes(config, dataset, options, taken):
     taken: {option: value} that come from the snapshot of --init-from.
     """
     from metrics.metric_base import SPLIT, reals_of
-    from training.checks import fitting_command
+    from training.config_checks import fitting_command
 
     lines, photos = [], dataset.splits["train"]
     if taken:
@@ -265,7 +265,7 @@ def next_commands(run_dir, config, dataset):
 def measured_seconds(config, dataset, first_stage, options):
     """Seconds that the training will take here, from turns timed now."""
     from dnnlib.tflib.distribute import create_strategy
-    from training.rehearsal import expected_seconds
+    from training.run.rehearsal import expected_seconds
 
     strategy = create_strategy(options.device, options.gpus)
     return expected_seconds(config, len(dataset.classes), first_stage, strategy)
@@ -279,11 +279,11 @@ def train(config, dataset, strategy, options, origin, notes=()):
     import tensorflow as tf
 
     from dnnlib.tflib.distribute import everyones, is_chief
-    from training.runs import find_run, make_run, take_over
+    from training.run.directory import find_run, make_run, take_over
+    from training.run.signals import end_if_stuck
     from training.snapshots import list_states, load_snapshot
     from training.state import state_from_snapshot
     from training.training_loop import Training
-    from training.watch import end_if_stuck
 
     record = run_record(config, dataset, options)
     run_dir, has_state, first_state = None, False, None
@@ -435,8 +435,8 @@ def open_reals(names, dataset, resolution, detector, log):
     """Return {kind: FeatureSet} of the reals that metrics compare with during training."""
     from dnnlib.download import cache_dir
     from metrics.features import FeatureSet, source_features
+    from metrics.image_sources import split_source
     from metrics.metric_base import FULL, SPLIT, TRAIN_VAL, reals_of
-    from metrics.sources import split_source
     from training.dataset import read_split
 
     splits = {SPLIT: "val", FULL: "train", TRAIN_VAL: TRAIN_VAL}

@@ -19,22 +19,22 @@ import PIL
 
 from benchmarks.processes import run_measured
 from benchmarks.result import ROOT, cpu_name, report
-from dataprep import annotations, modanet, pyramid, sources, synthetic, workers, writer
-from dnnlib import channels, util
-from dnnlib.tflib import tfrecords
+from dataprep import annotations, modanet, photo_sources, process_pool, pyramid, synthetic, writer
+from dnnlib import util
+from dnnlib.data import channels, tfrecords
 
 # What is timed, in the order of the table: (module, name there) -> stage. A stage's time is its
 # own: without that of the stages that it calls.
 STAGES = {
-    ("dataprep.photos", "decode_photo"): "JPEG decoding",
+    ("dnnlib.data.photos", "decode_photo"): "JPEG decoding",
     ("dataprep.writer", "_labels"): "polygons",
     ("dataprep.pyramid", "build_image"): "resizing",
     ("dataprep.pyramid", "levels"): "pyramid",
-    ("dnnlib.tflib.tfrecords", "_encode_rgb"): "colours",
+    ("dnnlib.data.tfrecords", "_encode_rgb"): "colours",
     ("zlib", "compress"): "zlib of the maps",
-    ("dnnlib.tflib.tfrecords", "encode_record"): "joining",
-    ("dnnlib.tflib.tfrecords", "masked_crc32c"): "CRC",
-    ("dnnlib.tflib.tfrecords", "frame"): "framing",
+    ("dnnlib.data.tfrecords", "encode_record"): "joining",
+    ("dnnlib.data.tfrecords", "masked_crc32c"): "CRC",
+    ("dnnlib.data.tfrecords", "frame"): "framing",
     ("dataprep.writer", "describe_image"): "digest, area shares",
     ("dataprep.writer", "convert"): "reading the file",
 }
@@ -98,9 +98,9 @@ def parse_options(argv):
 
 def measure_stages(source, options):
     """{stage: milliseconds of processor time a photo}, in one process, after a warm-up."""
-    workers.keep_freed_memory()  # as in the workers
+    process_pool.keep_freed_memory()  # as in the workers
     labelled = annotations.load_annotations(source / "annotations" / modanet.TRAIN_JSON)
-    folder = sources.open_source(source / "images")
+    folder = photo_sources.open_source(source / "images")
     items = [writer.Item(image_id, folder.find(image_id, photo.file_name).key, photo)
              for image_id, photo in sorted(labelled.photos.items()) if photo.instances]
     items = items[:max(1, options.num_images // 4)]

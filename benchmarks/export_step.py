@@ -95,8 +95,8 @@ def make_turn(config, stage, critic):
     import tensorflow as tf
 
     from dnnlib.tflib import ops
+    from training.gan_step import Turn
     from training.state import enter_stage, new_state
-    from training.turn import Turn
 
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     with strategy.scope():

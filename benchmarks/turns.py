@@ -6,9 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from training.critics import Critic
+from training.gan_step import Turn
 from training.schedule import Stage
 from training.state import new_state
-from training.turn import Turn
 
 LRATE = 0.001
 

@@ -12,9 +12,9 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from dataprep.categories import check_used, read_categories, whole
-from dataprep.photos import PhotoError
 from dataprep.run_lengths import encode_run_lengths, read_run_lengths
-from dnnlib.coco import MODANET_CLASSES
+from dnnlib.data.coco import MODANET_CLASSES
+from dnnlib.data.photos import PhotoError
 from dnnlib.util import UserError, read_json
 
 _MAX_ID = 2**53

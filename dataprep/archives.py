@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from dataprep.photo_names import (
+from dnnlib.data.photo_names import (
     MAX_BYTES,
     MISSING,
     SEVERAL,
@@ -21,7 +21,7 @@ from dataprep.photo_names import (
     leads_out,
     name_number,
 )
-from dataprep.photos import PhotoError
+from dnnlib.data.photos import PhotoError
 from dnnlib.util import UserError, one_line
 
 LMDB_MAGIC = struct.pack("<I", 0xBEEFC0DE)  # at byte 16 of the first page
@@ -88,7 +88,7 @@ class ZipMember(NamedTuple):
 
 @dataclass(frozen=True)
 class PhotoZip:
-    """A zip of photos, in any subfolders; found as in a folder (dataprep.photo_names)."""
+    """A zip of photos, in any subfolders; found as in a folder (dnnlib.data.photo_names)."""
 
     path: Path
 

@@ -6,8 +6,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from dnnlib.channels import MAX_CLASSES
-from dnnlib.class_list import is_background
+from dnnlib.data.channels import MAX_CLASSES
+from dnnlib.data.class_list import is_background
 from dnnlib.util import UserError
 
 _MAX_ID = 2**53

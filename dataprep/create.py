@@ -22,13 +22,14 @@ from dataprep import (
     masks,
     matching,
     modanet,
-    sources,
-    survey,
+    photo_sources,
+    preflight,
     synthetic,
     writer,
 )
-from dataprep.photo_names import MISSING, NUMBER_DIFFERS
-from dnnlib import class_list, dataset_info, suggestions, util
+from dnnlib import suggestions, util
+from dnnlib.data import class_list, dataset_info
+from dnnlib.data.photo_names import MISSING, NUMBER_DIFFERS
 from dnnlib.download import file_digest
 
 # ModaNet's own split. From _FULL_FROM photos on it is taken as it is, below in proportion.
@@ -45,14 +46,14 @@ def create_modanet(config, say):
     name = modanet.VAL_JSON if config.untagged else modanet.TRAIN_JSON
     path, photos = modanet.find_raw(config.source, config.annotations, config.images, say, name)
     create = _create_untagged if config.untagged else _create_annotated
-    return create(config, path, sources.open_source(photos), say)
+    return create(config, path, photo_sources.open_source(photos), say)
 
 
 def create_from_coco(config, say):
     """Photos and COCO annotations of any classes -> as create_modanet."""
     path, photos = modanet.find_coco(config.source, config.annotations, config.images)
     create = _create_untagged if config.untagged else _create_annotated
-    return create(config, path, sources.open_source(photos), say, own=True)
+    return create(config, path, photo_sources.open_source(photos), say, own=True)
 
 
 def create_synthetic(config, say):
@@ -71,7 +72,7 @@ def create_synthetic(config, say):
         return None
     path = synthetic.draw_all(raw, config.num_images, config.seed, config.workers)
     say(f"{raw}: {config.num_images} photos drawn")
-    return _create_annotated(config, path, sources.PhotoFolder(raw / "images"), say)
+    return _create_annotated(config, path, photo_sources.PhotoFolder(raw / "images"), say)
 
 
 def _project_drawing(config, say):
@@ -80,13 +81,14 @@ def _project_drawing(config, say):
         started = time.perf_counter()
         path = synthetic.draw_all(folder, _SAMPLE, config.seed, workers=1)
         seconds = (time.perf_counter() - started) / _SAMPLE
-        source, classes = sources.PhotoFolder(Path(folder) / "images"), annotations.MODANET_CLASSES
+        source = photo_sources.PhotoFolder(Path(folder) / "images")
+        classes = annotations.MODANET_CLASSES
         items = [writer.Item(photo.image_id, key, photo) for photo, key in matching.match_photos(
             annotations.load_annotations(path).photos, source).pairs]
         recipe = writer.Recipe(source, classes, config.resolution, config.fit, config.encoding)
         size, more = writer.project(recipe, items)
         drawn = sum(file.stat().st_size for file in source.path.iterdir()) / _SAMPLE
-        survey.check_space(config, config.num_images, size + drawn, seconds + more, say)
+        preflight.check_space(config, config.num_images, size + drawn, seconds + more, say)
 
 
 def create_from_images(config, say):
@@ -95,7 +97,7 @@ def create_from_images(config, say):
 
     A folder of record files as the official dataset tool writes them does as well.
     """
-    listing = sources.list_photos(config.source)
+    listing = photo_sources.list_photos(config.source)
     names, skipped = listing.photos, _others(config, listing.others)
     if not names and any(Path(config.source).glob(_RECORDS)):
         return _create_from_records(config, say)
@@ -110,14 +112,14 @@ def create_from_images(config, say):
     else:
         _say_unused_labels(config.source, say)
     items = [_rgb_item(_as_text(name), name, row) for name, row in zip(names, table)]
-    return _create_rgb(config, sources.PhotoFolder(Path(config.source)), items, skipped,
+    return _create_rgb(config, photo_sources.PhotoFolder(Path(config.source)), items, skipped,
                        {"source": listed, **options}, say)
 
 
 def _create_from_records(config, say):
     """create_from_images of record files, with the file of labels beside them."""
-    source = sources.PhotoRecords(Path(config.source), config.resolution)
-    records = sources.open_records(source)
+    source = photo_sources.PhotoRecords(Path(config.source), config.resolution)
+    records = photo_sources.open_records(source)
     if config.labels is not None:
         raise util.UserError("--labels: images in record files have no names to label; their own "
                              "file of labels (*-rxx.labels) is used where it is there")
@@ -168,13 +170,13 @@ def _others(config, others):
 
 def _say_others(skipped, say):
     """How many files are no photos, with their commonest suffixes; and links, by reason."""
-    files = [entry["id"] for entry in skipped if entry["reason"] == sources.OTHER_FILE]
+    files = [entry["id"] for entry in skipped if entry["reason"] == photo_sources.OTHER_FILE]
     if files:
         suffixes = collections.Counter(Path(name).suffix.lower() or "no suffix" for name in files)
         shown = [suffix for suffix, _ in suffixes.most_common(_SHOWN)]
         more = " ..." if len(suffixes) > _SHOWN else ""
         say(f"{len(files)} other file{'s' * (len(files) > 1)} left out ({', '.join(shown)}{more})")
-    _say_reasons([entry for entry in skipped if entry["reason"] != sources.OTHER_FILE], say)
+    _say_reasons([entry for entry in skipped if entry["reason"] != photo_sources.OTHER_FILE], say)
 
 
 def _as_text(name):
@@ -192,15 +194,15 @@ def create_from_masks(config, say):
     skipped = [{key: _as_text(text) for key, text in entry.items()} for entry in unmatched]
     say(f"{images}: {len(pairs)} photos with a mask")
     _say_reasons(skipped, say)
-    mask_source = sources.PhotoFolder(mask_folder)
+    mask_source = photo_sources.PhotoFolder(mask_folder)
     seen = mask_survey.look(mask_source, list(pairs.values()), config.workers)
     classes, coding = mask_survey.decide(class_names, seen, config.ignore, say)
     numbered = ", ".join(f"{number} {name}" for number, name in enumerate(classes, 1))
     say(f"{listed}: 0 background, {numbered}")
     items = [writer.Item(_as_text(name), name, masks.Mask(mask_source, mask, coding))
              for name, mask in pairs.items()]
-    recipe = writer.Recipe(sources.PhotoFolder(images), classes, config.resolution, config.fit,
-                           config.encoding)
+    recipe = writer.Recipe(photo_sources.PhotoFolder(images), classes, config.resolution,
+                           config.fit, config.encoding)
     options = {"classes": list(classes), "source": masks.listing_digest(images, mask_folder, pairs)}
     if config.ignore is not None:
         options["ignore"] = config.ignore
@@ -331,14 +333,14 @@ def _create(config, recipe, items, skipped, options, say):
         writer.remove_work(config.out)  # a run killed at the very end leaves its journal
         return util.read_json(Path(config.out) / dataset_info.FILE_NAME)
     writer.check_splits(num_val, num_test, len(items))
-    unreadable = survey.count_unreadable(recipe.source, [item.key for item in items],
+    unreadable = preflight.count_unreadable(recipe.source, [item.key for item in items],
                                          config.workers)
     say(f"{len(items)} photos to convert, {unreadable} of them unreadable by their headers")
     if unreadable < len(items):  # else the reason of one says more
         writer.check_splits(num_val, num_test, len(items) - unreadable)
     if "untagged" not in options:
         _say_few_validation(num_val, len(items), say)
-    survey.check_space(config, len(items) - unreadable, *writer.project(recipe, items), say)
+    preflight.check_space(config, len(items) - unreadable, *writer.project(recipe, items), say)
     if config.dry_run:
         say("dry run: nothing written")
         return None

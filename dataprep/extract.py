@@ -22,7 +22,8 @@ import numpy as np
 from PIL import Image
 
 from dataprep.report import open_records
-from dnnlib import channels, class_list, coco, dataset_info, pictures, util
+from dnnlib import util
+from dnnlib.data import channels, class_list, coco, dataset_info, pictures
 from dnnlib.util import UserError
 
 LISTING, STATE = "images.jsonl", "extract.json"

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dataprep.masks import IGNORE, WHITE, Coding, PhotoError, read_pixels
-from dataprep.workers import ordered_map
-from dnnlib import channels, util
-from dnnlib.class_list import is_background
+from dataprep.process_pool import ordered_map
+from dnnlib import util
+from dnnlib.data import channels
+from dnnlib.data.class_list import is_background
 from dnnlib.util import UserError
 
 _BATCH = 16  # masks that a worker looks at once
@@ -72,7 +73,7 @@ def decide(listed, seen, ignore, say):
     """Return (class names of the numbers 1..C, Coding) of a set's masks.
 
     Args:
-        listed: a dnnlib.class_list.ClassList.
+        listed: a dnnlib.data.class_list.ClassList.
         seen: [Seen] of all masks.
         ignore: number that counts as background; None: 255 where it is no class.
         say: prints a line.

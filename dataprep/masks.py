@@ -1,8 +1,8 @@
 """Other labelled sets: a folder of photos with PNG masks and a list of class names.
 
 A mask's pixels are numbers, 0 the background, 1..C the classes, in a palette or in grey; or they
-are colours that the list of classes gives (see dnnlib.class_list). One number, 255 where no other
-is given, marks pixels to ignore, as in many sets: it counts as background.
+are colours that the list of classes gives (see dnnlib.data.class_list). One number, 255 where no
+other is given, marks pixels to ignore, as in many sets: it counts as background.
 """
 
 import collections
@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataprep import sources
-from dataprep.photos import PhotoError, reduction
-from dnnlib.coco import MODANET_FILE, OWN_FILE
+from dataprep import photo_sources
+from dnnlib.data.coco import MODANET_FILE, OWN_FILE
+from dnnlib.data.photos import PhotoError, reduction
 from dnnlib.util import UserError
 
 IGNORE = WHITE = 255
@@ -75,7 +75,7 @@ class Pixels:
 class Mask:
     """The label map of one photo, in a PNG of the same size."""
 
-    source: sources.PhotoFolder
+    source: photo_sources.PhotoFolder
     key: str
     coding: Coding
 
@@ -199,7 +199,7 @@ def match(images, masks):
     its PNG files with such an ending, else all of its PNG files. Raises UserError where a folder is
     missing.
     """
-    photo_names, mask_names = sources.list_images(images), sources.list_images(masks)
+    photo_names, mask_names = photo_sources.list_images(images), photo_sources.list_images(masks)
     if Path(images).resolve() == Path(masks).resolve():
         mask_names = _masks_among(photo_names)
         photo_names = [name for name in photo_names if name not in set(mask_names)]

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from dnnlib import channels
+from dnnlib.data import channels
 
 FITS = ("pad", "crop")
 _WHITE = (255, 255, 255)

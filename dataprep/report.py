@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from dnnlib import channels, pictures, util
-from dnnlib.dataset_info import FILE_NAME, open_dataset, read_labels
-from dnnlib.tflib import tfrecords
+from dnnlib import util
+from dnnlib.data import channels, pictures, tfrecords
+from dnnlib.data.dataset_info import FILE_NAME, open_dataset, read_labels
 
 _SHOWN_LABELS = 32
 _PRESENT = 127  # a stored map shows its class where it is above half

@@ -19,8 +19,9 @@ from dataprep.annotations import MODANET_CLASSES
 from dataprep.drawing import Canvas, noise
 from dataprep.figure import random_figure
 from dataprep.modanet import TRAIN_JSON
-from dataprep.workers import ordered_map
-from dnnlib import coco, util
+from dataprep.process_pool import ordered_map
+from dnnlib import util
+from dnnlib.data import coco
 
 WIDTH, HEIGHT = 400, 600
 _JPEG_QUALITY = 90

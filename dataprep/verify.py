@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataprep import pyramid, statistics, writer
-from dataprep.workers import ordered_map
-from dnnlib import channels, dataset_info, util
-from dnnlib.tflib import tfrecords
+from dataprep.process_pool import ordered_map
+from dnnlib import util
+from dnnlib.data import channels, dataset_info, tfrecords
 
 _CHUNK = 1 << 22
 _BATCH = 16  # images that a worker checks at once

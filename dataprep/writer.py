@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep import annotations, journal, masks, photos, pyramid, sources, statistics
-from dataprep.workers import ordered_map
-from dnnlib import channels, dataset_info, util
-from dnnlib.tflib import tfrecords
+from dataprep import annotations, journal, masks, photo_sources, pyramid, statistics
+from dataprep.process_pool import ordered_map
+from dnnlib import util
+from dnnlib.data import channels, dataset_info, photos, tfrecords
 
 SPLITS = ("train", "val", "test")
 SKIPPED = "skipped.jsonl"
@@ -46,8 +46,8 @@ class Recipe:
     """What, besides the item, determines a record's bytes, and the length of the items' labels (0:
     they have none). It is sent to the workers."""
 
-    source: (sources.PhotoFolder | sources.PhotoLmdb | sources.PhotoZip
-             | sources.PhotoRecords)
+    source: (photo_sources.PhotoFolder | photo_sources.PhotoLmdb | photo_sources.PhotoZip
+             | photo_sources.PhotoRecords)
     classes: tuple
     resolution: int
     fit: str

@@ -6,7 +6,7 @@ from math import ceil, floor, log10
 import numpy as np
 
 from dnnlib.charts import round_step
-from dnnlib.html import escape
+from dnnlib.page import escape
 
 MAX_POINTS = 600  # of a curve; more than the chart has pixels to tell apart
 LOG_RATIO = 30  # positive values that differ by more are drawn on a logarithmic scale

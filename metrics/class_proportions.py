@@ -1,13 +1,14 @@
 """Proportions of instances per class, real against generated: table, JSON and bar chart.
 
 After the thesis behind Style-C-GAN (Korneliusson 2019), figure 5.3: classes in descending real
-order. Both sides are counted by dnnlib.class_counts, above the same area.
+order. Both sides are counted by dnnlib.data.class_counts, above the same area.
 """
 
 import numpy as np
 
-from dnnlib import charts, pictures, util
-from dnnlib.class_counts import proportions
+from dnnlib import charts, util
+from dnnlib.data import pictures
+from dnnlib.data.class_counts import proportions
 
 
 def class_table(classes, reals, fakes):

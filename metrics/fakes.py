@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from dnnlib import channels, pictures
+from dnnlib.data import channels, pictures
 from dnnlib.util import UserError
 
 
@@ -54,7 +54,7 @@ def label_drawer(labels, seed):
 
 
 def to_label_maps(segmaps):
-    """dnnlib.channels.to_label_map of signed maps, where they are: [N, H, W, C] -> uint8 [N, H, W].
+    """channels.to_label_map of signed maps, where they are: [N, H, W, C] -> uint8 [N, H, W].
 
     None for no maps.
     """

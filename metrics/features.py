@@ -11,10 +11,10 @@ import math
 import numpy as np
 
 from dnnlib import util
-from dnnlib.class_counts import class_areas
+from dnnlib.data.class_counts import class_areas
 from dnnlib.download import has_room
 from dnnlib.util import UserError
-from metrics.overlap import ahead, round_robin
+from metrics.prefetch import ahead, round_robin
 
 MINIBATCH = 16  # images at a time through a detector; more were no faster on two cores
 

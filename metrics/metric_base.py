@@ -9,7 +9,7 @@ import functools
 import re
 import sys
 
-from dnnlib.class_counts import total_variation
+from dnnlib.data.class_counts import total_variation
 from dnnlib.registry import Registry
 from dnnlib.util import UserError
 from metrics.features import MIN_AREA, fake_features

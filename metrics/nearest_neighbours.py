@@ -7,7 +7,8 @@ of all. Knows neither networks nor TensorFlow.
 import numpy as np
 from PIL import Image
 
-from dnnlib import channels, pictures, util
+from dnnlib import util
+from dnnlib.data import channels, pictures
 from metrics.features import CHUNK, fake_features, source_features
 
 NEIGHBOURS = 10
@@ -51,7 +52,7 @@ def write_nearest(stem, fakes, names, source, classes, detector, about, cache_di
         stem: path of both without their suffix.
         fakes: list of (rgb uint8 [H, W, 3], label map uint8 [H, W] or None).
         names: what each is called, such as 'seed 3' or the name of a file.
-        source: metrics.sources.ImageSource of the reals. Only those that the sheet shows are read
+        source: image_sources.ImageSource of the reals. Only those that the sheet shows are read
             again, by their index.
         classes: names of the fakes' labels 1..C; without them, or where those of the source are
             others, only images are shown.

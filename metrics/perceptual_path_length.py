@@ -7,7 +7,8 @@ Everything but `path_lengths` is a pure function of arrays.
 import numpy as np
 import tensorflow as tf
 
-from dnnlib import channels, util
+from dnnlib import util
+from dnnlib.data import channels
 from dnnlib.util import UserError
 from metrics.fakes import label_drawer, sample_noise
 

@@ -16,8 +16,8 @@ import tensorflow as tf
 import generate
 from dnnlib import util
 from dnnlib.tflib import autosummary
-from training import evaluation
 from training.config import TrainingConfig
+from training.run import evaluation
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so
 

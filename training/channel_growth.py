@@ -12,7 +12,7 @@ change.
 
 import numpy as np
 
-from dnnlib.channels import NUM_COLOURS
+from dnnlib.data.channels import NUM_COLOURS
 from dnnlib.tflib.network import build
 
 

@@ -8,7 +8,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from math import isfinite
 
-from dnnlib.mirroring import NONE as NO_PAIRS
+from dnnlib.data.mirroring import NONE as NO_PAIRS
 from dnnlib.util import UserError
 
 VARIANTS = ("rgb", "c", "2d")

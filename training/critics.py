@@ -6,7 +6,7 @@ turns (Korneliusson et al. 2019, section 2).
 
 from dataclasses import dataclass
 
-from dnnlib.channels import NUM_COLOURS
+from dnnlib.data.channels import NUM_COLOURS
 
 STAGES = ("rgb", "binary", "classes")
 

@@ -12,9 +12,8 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from dnnlib import channels
-from dnnlib.dataset_info import DatasetInfo, open_dataset, read_labels
-from dnnlib.tflib import tfrecords
+from dnnlib.data import channels, tfrecords
+from dnnlib.data.dataset_info import DatasetInfo, open_dataset, read_labels
 from dnnlib.util import UserError
 
 __all__ = ["DatasetInfo", "TrainingStream", "open_dataset", "permutation", "read_labels",

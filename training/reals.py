@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from dnnlib.channels import NUM_COLOURS
+from dnnlib.data.channels import NUM_COLOURS
 from dnnlib.tflib import ops
 from training.dataset import TrainingStream
 

@@ -3,7 +3,7 @@
 There is one container: a safetensors file with a JSON header and arrays named `<group>/<name>`. A
 network snapshot has a group for G, Gs and every critic's D; the training state is the same with
 groups `opt_<network>` and counters. The header carries a digest of every group, so that a damaged
-file is found out. Pickles of the official release are read in the same form (training/official.py),
+file is found out. Pickles of the official release are read in the same form (official_pickle.py),
 as data: nothing is ever unpickled.
 """
 
@@ -22,7 +22,7 @@ from dnnlib import util
 from dnnlib.download import mistaken_for
 from dnnlib.tflib.network import NETWORKS, build
 from dnnlib.util import UserError, arrays_digest
-from training import official
+from training import official_pickle
 
 FORMAT_VERSION = 1
 STATE_PATTERN = re.compile(r"training-state-(\d+)\.safetensors")
@@ -78,7 +78,7 @@ def read_header(path):
     Raises UserError where `path` is missing or not one.
     """
     if _is_official(path):
-        return official.read(path)[0]
+        return official_pickle.read(path)[0]
     return _check_kind(path, _open_container(path, lambda file, header: header))
 
 
@@ -93,7 +93,7 @@ def load_container(path):
 
     Raises UserError for a missing, damaged or foreign file.
     """
-    return official.read(path) if _is_official(path) else _load_own(path)
+    return official_pickle.read(path) if _is_official(path) else _load_own(path)
 
 
 def _load_own(path):
@@ -114,7 +114,7 @@ def _load_own(path):
 
 
 def _is_official(path):
-    return Path(path).is_file() and official.is_pickle(path)
+    return Path(path).is_file() and official_pickle.is_pickle(path)
 
 
 def _open_container(path, read):

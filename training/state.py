@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass, field, fields
 
 import tensorflow as tf
 
+from dnnlib.cluster import SharedError
 from dnnlib.tflib import cpu_convolutions, ops
 from dnnlib.tflib.distribute import everyones
 from dnnlib.tflib.network import build, full_config
 from dnnlib.tflib.optimizer import Adam
 from dnnlib.util import UserError
-from dnnlib.workers import SharedError
 from training.channel_growth import grow_critic, grow_generator
 from training.config import TrainingConfig, as_option
 from training.critics import stage_channels, stage_critics, variant_stages

@@ -4,14 +4,18 @@ import contextlib
 import signal
 import time
 
-from dnnlib import mirroring, util
+from dnnlib import util
+from dnnlib.cluster import SharedError
+from dnnlib.data import mirroring
 from dnnlib.tflib import autosummary, distribute
-from dnnlib.workers import SharedError
-from training import runs, snapshots, watch
+from training import snapshots
 from training.dataset import read_labels
-from training.evaluation import Evaluation
-from training.grids import Grids
+from training.gan_step import Turn
 from training.reals import reals_stream
+from training.run import directory, signals
+from training.run.evaluation import Evaluation
+from training.run.grids import Grids
+from training.run.reporter import Teller
 from training.schedule import make_stage, stage_ends, training_schedule
 from training.state import (
     check_same_state,
@@ -21,8 +25,6 @@ from training.state import (
     restored_state,
     skipped_in_a_row,
 )
-from training.telling import Teller
-from training.turn import Turn
 
 MAX_SKIPPED = 100  # updates skipped in a row after which a training is given up
 
@@ -52,7 +54,7 @@ class Training:
         self.keep, self.is_chief = keep, distribute.is_chief(strategy)
         self.turns, self.streams = {}, {}
         self.stop_requested = False
-        self.watch = watch.Watch(self.log, self._request_stop)
+        self.watch = signals.Watch(self.log, self._request_stop)
         with strategy.scope():
             stored = snapshots.load_newest_state(run_dir, self.log)
             check_same_state(strategy, stored, run_dir)
@@ -62,7 +64,7 @@ class Training:
             else:
                 self.state = first_state or new_state(config, label_size=dataset.label_size)
         if self.is_chief:
-            runs.tidy(run_dir, self.progress.stats_bytes if stored else 0)
+            directory.tidy(run_dir, self.progress.stats_bytes if stored else 0)
         # The turn that the newest state stands before; the first one needs no file.
         self.saved_step = self.progress.step
         note_threads(self.progress, self.log)
@@ -88,8 +90,8 @@ class Training:
         """
         telling = self.teller.running(self.progress) if self.teller else contextlib.nullcontext()
         others = distribute.stopped_by_others(self.strategy)
-        with runs.disk_full_told(self.run_dir), self.watch, others, telling:
-            with contextlib.suppress(watch.Stopped):
+        with directory.disk_full_told(self.run_dir), self.watch, others, telling:
+            with contextlib.suppress(signals.Stopped):
                 if self._train():
                     return True
             self.streams = {}  # their threads would keep the process
@@ -137,7 +139,7 @@ class Training:
             p.ended_nimg.append(p.cur_nimg)
         if stop:  # not taken back where a signal came after the question
             self.stop_requested = True
-        with self.watch.during(watch.TURN):  # what was asked of a device is waited for here
+        with self.watch.during(signals.TURN):  # what was asked of a device is waited for here
             p.skipped_in_a_row = skipped_in_a_row(self.state)
         if p.skipped_in_a_row >= MAX_SKIPPED:
             self._give_up()
@@ -150,9 +152,9 @@ class Training:
             name = f"nonfinite-{p.cur_nimg / 1000:010.3f}.safetensors"
             snapshots.save_snapshot(self.run_dir / name, self.state.networks,
                                     self.evaluation.header(self._stage(), p))
-            runs.mark_given_up(self.run_dir, self.config, p, name)
+            directory.mark_given_up(self.run_dir, self.config, p, name)
         distribute.everyones(self.strategy, None)  # the others wait for what they are to tell
-        raise SharedError(runs.given_up_line(self.run_dir))
+        raise SharedError(directory.given_up_line(self.run_dir))
 
     def _look_at_schedule(self):
         """The Stage to train now, after entering it where it is new; None when training is over.
@@ -197,7 +199,7 @@ class Training:
         measured = p.scores if p.scores_nimg == p.cur_nimg else None
         if self.teller:
             self.teller.pause()
-        with self.watch.during(watch.GROW, at_once=self._may_leave()):
+        with self.watch.during(signals.GROW, at_once=self._may_leave()):
             before = report(self.state.networks, stage, p, measured) if self.is_chief else None
             with self.strategy.scope():
                 self.state = enter_stage(self.state, stage, self.config.grow_d,
@@ -221,15 +223,15 @@ class Training:
         if critic.name not in self.turns:
             self._prepare(critic, stage)
         turn = self.turns[critic.name]
-        work = watch.TURN if turn.is_compiled(p.step) else watch.COMPILE
-        if work is watch.COMPILE:
+        work = signals.TURN if turn.is_compiled(p.step) else signals.COMPILE
+        if work is signals.COMPILE:
             if self.teller:
                 self.teller.compiling(critic, stage)
             if self.saved_step != p.step:
                 self._save_state()
-        with self.watch.during(watch.PHOTOS, at_once=not distribute.link_of(self.strategy)):
+        with self.watch.during(signals.PHOTOS, at_once=not distribute.link_of(self.strategy)):
             reals = next(self.streams[critic.name])
-        with self.watch.during(work, at_once=work is watch.COMPILE and self._may_leave()):
+        with self.watch.during(work, at_once=work is signals.COMPILE and self._may_leave()):
             values = turn(reals, p.step, stage.fade, stage.lrate)
         for name, value in values.items():
             is_shared = name.startswith("Progress/") or name == "Loss/G"
@@ -281,7 +283,7 @@ class Training:
         p, now = self.progress, time.monotonic()
         tick_sec, tick_kimg = now - self.clock_time, (p.cur_nimg - self.clock_nimg) / 1000
         p.elapsed_sec = now - self.start_time
-        name = runs.moment_name(p.cur_nimg, p.tick_nimg, stage.tick_kimg)
+        name = directory.moment_name(p.cur_nimg, p.tick_nimg, stage.tick_kimg)
         p.tick, p.tick_nimg = p.tick + 1, p.cur_nimg
         scalars = autosummary.collect() | {
             "Progress/tick": p.tick, "Progress/turns": p.step - self.clock_step,
@@ -304,7 +306,7 @@ class Training:
         saves_network = (p.tick % self.config.network_ticks == 0 or p.tick == 1 or stage_is_over)
         self.teller.pause(saves_network)
         # Of several workers the others wait where all agree on what comes next.
-        with contextlib.suppress(watch.Stopped), self.watch.during(watch.TELL, at_once=True):
+        with contextlib.suppress(signals.Stopped), self.watch.during(signals.TELL, at_once=True):
             if p.tick % self.config.image_ticks == 0 or stage_is_over:
                 self._save_fakes(stage, name)
             if saves_network:
@@ -317,12 +319,12 @@ class Training:
     def _draw_beginning(self, stage):
         """The grids of networks that have not learned anything yet."""
         self.teller.pause()
-        with self.watch.during(watch.TELL, at_once=self._may_leave()):
+        with self.watch.during(signals.TELL, at_once=self._may_leave()):
             self._save_fakes(stage, "000000" if stage.tick_kimg >= 1 else "000000.000")
 
     def _save_fakes(self, stage, name):
         """The grids of this moment."""
-        with self.watch.during(watch.PHOTOS):
+        with self.watch.during(signals.PHOTOS):
             reals = self.grids.save_reals(
                 lambda minibatch: reals_stream(self.config, self.config.resolution, stage.channels,
                                                minibatch, seed=0), stage)
@@ -337,14 +339,14 @@ class Training:
         if self.is_chief:
             p.elapsed_sec = time.monotonic() - self.start_time
             p.skipped_in_a_row = skipped_in_a_row(self.state)
-            p.stats_bytes = runs.stats_bytes(self.run_dir)
+            p.stats_bytes = directory.stats_bytes(self.run_dir)
             snapshots.save_state(self.run_dir, self.state.networks, self.state.optimizers,
                                  p.to_json(), self.keep)
         self.saved_step = p.step
 
     def _finish(self):
         """Write network-final.safetensors, the last snapshot under the official name."""
-        path = self.run_dir / runs.FINAL
+        path = self.run_dir / directory.FINAL
         if self.is_chief and not path.is_file():
             snapshots.save_snapshot(path, self.state.networks,
                                     self.evaluation.header(self._stage(), self.progress))

@@ -9,8 +9,8 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
+from dnnlib.cluster import SharedError, join
 from dnnlib.util import UserError, one_line
-from dnnlib.workers import SharedError, join
 
 
 def create_strategy(device, num_replicas, workers=None, worker_index=0, facts=None, say=print):
@@ -18,7 +18,7 @@ def create_strategy(device, num_replicas, workers=None, worker_index=0, facts=No
 
     Several CPU replicas are logical devices of one CPU. To be called before anything runs on a
     device. With `workers`, ['host:port', ...], the same number of devices of each of them takes
-    part: this waits for all, whose `facts` must be equal (dnnlib.workers.join; `say` takes what
+    part: this waits for all, whose `facts` must be equal (dnnlib.cluster.join; `say` takes what
     there is to tell). Raises UserError where the machine lacks the devices, and as `join` does.
     """
     check_devices(device, num_replicas, workers)
@@ -103,7 +103,7 @@ def agree(strategy, values):
 def working_together(strategy):
     """Leave together with the other workers: when the work is done, or else telling them why.
 
-    Where one of them is lost, this process ends with dnnlib.workers.LOST_STATUS.
+    Where one of them is lost, this process ends with dnnlib.cluster.LOST_STATUS.
     """
     link = link_of(strategy)
     if link is None:

@@ -1,0 +1,53 @@
+"""How often each class occurs, counted alike in real and generated maps (thesis, figure 5.3).
+
+A label map cannot tell two instances of a class apart: an image that shows a class counts as one.
+"""
+
+import numpy as np
+
+from dnnlib.data import channels
+
+
+def class_areas(label_maps, num_classes):
+    """Share of the pixels that each class covers: uint8 [N, H, W] -> float32 [N, C].
+
+    Raises ValueError for a label above C.
+    """
+    label_maps = np.asarray(label_maps)
+    if label_maps.max(initial=0) > num_classes:
+        raise ValueError(f"label {label_maps.max()} in a map of {num_classes} classes")
+    pixels = label_maps.reshape(len(label_maps), -1)
+    counts = [np.bincount(row, minlength=num_classes + 1)[1:] for row in pixels]
+    return np.float32(counts).reshape(-1, num_classes) / np.float32(pixels.shape[1])
+
+
+def class_frequencies(batches, num_classes):
+    """Share of the images that show each class, float64 [C].
+
+    Args:
+        batches: iterable of signed images [N, H, W, 3 + C]; a pixel has the class whose map is
+            largest there, if that is > 0. One pixel shows a class.
+    """
+    counts, num_images = np.zeros(num_classes), 0
+    for images in batches:
+        label_maps = channels.to_label_map(np.asarray(images)[..., channels.SEGMAPS])
+        counts += (class_areas(label_maps, num_classes) > 0).sum(axis=0)
+        num_images += len(label_maps)
+    return counts / num_images
+
+
+def proportions(counts):
+    """Each class's share of all instances, float64 [C]; all zero where there is no instance."""
+    counts = np.asarray(counts, np.float64)
+    return counts / (counts.sum() or 1)
+
+
+def total_variation(p, q):
+    """Total variation distance between two classes' shares of all instances: 0 equal, 1 disjoint.
+
+    Frequencies or counts p and q [C] are normalised to proportions first; where one side has no
+    instance at all and the other has some, the distance is 1.
+    """
+    if not np.any(p) or not np.any(q):
+        return float(np.any(p) != np.any(q))
+    return float(0.5 * np.abs(proportions(p) - proportions(q)).sum())

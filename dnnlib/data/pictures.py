@@ -1,0 +1,187 @@
+"""Pictures to look at: grids, colour-coded maps, overlays, legends; and PNG files, whole or absent.
+
+Images are [N, H, W, 3 + C]: `rgb` in [-1, 1] and signed maps (value > 0 = class present) as
+networks make them, or uint8 where said so. Nothing here imports TensorFlow.
+"""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dnnlib.data import channels
+from dnnlib.util import UserError, atomic_path
+
+# Three times as fast as the default level, for files 5 % larger (512x512 photos).
+_PNG = {"format": "PNG", "compress_level": 1}
+LEGEND_ROW = 18  # height of one legend line in pixels; its text is two thirds of that
+SMALLEST = 96  # height of a sample in a sheet; smaller ones are enlarged
+GAP, GREY = 6, 128  # around each
+
+
+def to_uint8(images):
+    """[-1, 1] -> [0, 255] as picture files are written: rint(127.5 x + 127.5), clipped.
+
+    Not-a-number becomes 0: a grid of a diverged network shows black and does not stop a training.
+    """
+    values = np.clip(np.nan_to_num(np.asarray(images, np.float32), nan=-1.0), -1, 1)
+    return np.rint(values * np.float32(127.5) + np.float32(127.5)).astype(np.uint8)
+
+
+def to_uint8_metrics(images):
+    """[-1, 1] -> [0, 255] as the metrics see images: 127.5 x + 128, saturated, then truncated.
+
+    Differs from `to_uint8` at exact midpoints only. Raises UserError for values not finite:
+    a number computed from them would mean nothing.
+    """
+    values = np.asarray(images, np.float32)
+    if not np.isfinite(values).all():
+        raise UserError("the network makes values that are not finite, it has diverged: "
+                        "use an older snapshot")
+    return np.clip(values * np.float32(127.5) + np.float32(128), 0, 255).astype(np.uint8)
+
+
+def image_grid(images, columns, empty=0):
+    """Lay images [N, H, W, 3] uint8 out in rows of `columns` -> uint8 [rows*H, columns*W, 3].
+
+    Cells without an image have the grey value `empty`. Raises ValueError for no images or no
+    columns.
+    """
+    images = np.asarray(images)
+    count, height, width, depth = images.shape
+    if count < 1 or columns < 1:
+        raise ValueError(f"a grid of {count} images in {columns} columns")
+    rows = -(-count // columns)
+    cells = np.full((rows * columns, height, width, depth), empty, np.uint8)
+    cells[:count] = images
+    cells = cells.reshape(rows, columns, height, width, depth)
+    return cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, depth)
+
+
+def grey_sheet(images: np.ndarray, columns: int) -> np.ndarray:
+    """Lay images out as `image_grid` does, on grey, so that white or black borders are seen.
+
+    Images of less than SMALLEST pixels are enlarged by a whole number, to squares of one colour.
+
+    Args:
+        images: uint8 [N, H, W, 3].
+
+    Returns:
+        uint8 [height, width, 3]: GAP pixels of grey around each image.
+    """
+    factor = -(-SMALLEST // images.shape[1])
+    images = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    tiles = np.pad(images, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=GREY)
+    grid = image_grid(tiles, columns, empty=GREY)
+    return np.pad(grid, ((GAP, 0), (GAP, 0), (0, 0)), constant_values=GREY)
+
+
+def map_pictures(segmaps):
+    """Signed maps [N, H, W, C] -> pictures uint8 [N, H, W, 3].
+
+    One map is white where present, several are drawn in the palette's colours.
+    """
+    num_classes = segmaps.shape[-1]
+    labels = channels.to_label_map(segmaps)
+    if num_classes == 1:
+        return np.repeat((labels * np.uint8(255))[..., None], 3, axis=-1)
+    return channels.colourise(labels, num_classes)
+
+
+def pairs(images: np.ndarray) -> np.ndarray:
+    """Return colour images beside their colour-coded maps.
+
+    Args:
+        images: [N, H, W, 3 + C] float, colours in [-1, 1], maps signed.
+
+    Returns:
+        uint8 [N, H, 2 W, 3], or [N, H, W, 3] if there are no maps.
+    """
+    images = np.asarray(images)
+    rgb, segmaps = to_uint8(images[..., channels.RGB]), images[..., channels.SEGMAPS]
+    if segmaps.shape[-1] == 0:
+        return rgb
+    return np.concatenate([rgb, map_pictures(segmaps)], axis=2)
+
+
+def overlay(rgb, label_map, num_classes, alpha=0.5):
+    """Tint the labelled pixels of rgb uint8 [..., 3] with their class's colour by `alpha`."""
+    label_map = np.asarray(label_map)
+    tint = channels.colourise(label_map, num_classes).astype(np.float32)
+    weight = np.float32(alpha) * (label_map > 0)[..., None]
+    return np.rint(rgb * (1 - weight) + tint * weight).astype(np.uint8)
+
+
+def legend(classes, width):
+    """A strip uint8 [height, width, 3] naming every class beside its colour, many to a line."""
+    font = ImageFont.load_default(LEGEND_ROW * 2 // 3)
+    colours = channels.palette(len(classes))[1:]
+    entry = LEGEND_ROW * 2 + max((int(font.getlength(name)) for name in classes), default=0)
+    per_row = max(width // entry, 1)
+    rows = -(-len(classes) // per_row)
+    strip = Image.new("RGB", (width, rows * LEGEND_ROW), (255, 255, 255))
+    draw = ImageDraw.Draw(strip)
+    for index, (name, colour) in enumerate(zip(classes, colours)):
+        x, y = index % per_row * entry, index // per_row * LEGEND_ROW
+        box = (x + 3, y + 3, x + LEGEND_ROW - 4, y + LEGEND_ROW - 4)
+        draw.rectangle(box, fill=tuple(map(int, colour)))
+        draw.text((x + LEGEND_ROW, y + 2), name, fill=(0, 0, 0), font=font)
+    return np.asarray(strip)
+
+
+def caption(text, width):
+    """A white strip uint8 [LEGEND_ROW, width, 3] with one line of text from its left.
+
+    Of a text without room the end is shown, behind three dots: there the names of files differ.
+    What Pillow's font does not know becomes backslash escapes.
+    """
+    strip = Image.new("RGB", (width, LEGEND_ROW), (255, 255, 255))
+    font = ImageFont.load_default(LEGEND_ROW * 2 // 3)
+    text = "".join(c if c.isascii() and c.isprintable() else ascii(c)[1:-1] for c in text)
+    if font.getlength(text) > width - 6:
+        while text and font.getlength("..." + text) > width - 6:
+            text = text[1:]
+        text = "..." + text
+    ImageDraw.Draw(strip).text((3, LEGEND_ROW // 2), text, (0, 0, 0), font, anchor="lm")
+    return np.asarray(strip)
+
+
+def with_legend(picture, classes):
+    """A picture uint8 [H, W, 3] with the legend of its classes below.
+
+    Fewer than two classes need none: the picture stays as it is.
+    """
+    if len(classes) < 2:
+        return picture
+    return np.concatenate([picture, legend(classes, picture.shape[1])])
+
+
+def enlarge(picture, factor):
+    """Every pixel of [H, W, 3] as a square of factor x factor."""
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def reduced(picture, width):
+    """uint8 [H, W, 3], averaged over squares so that it is at most about `width` pixels wide."""
+    factor = -(-picture.shape[1] // width)
+    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).reduce(factor))
+
+
+def save_png(path, picture):
+    """Write uint8 [H, W, 3] or [H, W] as a PNG, whole or not at all."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(picture)).save(temporary, **_PNG)
+
+
+def save_label_png(path, label_map, num_classes):
+    """Write a label map [H, W] as a PNG of palette indices: 0 the background, 1..C the classes.
+
+    A reader that asks for indices gets the labels, a viewer shows the palette's colours. Raises
+    ValueError for a label above C.
+    """
+    label_map = np.ascontiguousarray(label_map, np.uint8)
+    if label_map.max(initial=0) > num_classes:
+        raise ValueError(f"label {label_map.max()} in a map of {num_classes} classes")
+    image = Image.fromarray(label_map).convert("L")
+    image = Image.frombytes("P", image.size, image.tobytes())
+    image.putpalette(channels.palette(num_classes).tobytes())
+    with atomic_path(path) as temporary:
+        image.save(temporary, bits=8, **_PNG)

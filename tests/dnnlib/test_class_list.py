@@ -1,0 +1,92 @@
+"""Lists of class names, as people and other programs write them."""
+
+import json
+
+import pytest
+
+from dnnlib.data.class_list import read_class_list, write_class_list
+from dnnlib.data.coco import MODANET_CLASSES
+from dnnlib.util import UserError
+
+
+def read(tmp_path, text):
+    path = tmp_path / "classes.txt"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_class_list(path)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("", "0 classes"), ("\n" * 5, "0 classes"), ("# hat\n", "0 classes"), ("void\n", "0 classes"),
+    ("a\nb\na", "'a' is given twice"), ("\n".join(f"c{i}" for i in range(256)), "256 classes"),
+    ("[1, 2]", "list of names"), ("[\"a\"", "neither text nor"), ("{}", "list of names"),
+    ("a\x1b[2J", "no usable name"), ("x" * 101, "no usable name"), (b"\xff\xfe", "neither text"),
+    ('["a", ""]', "class 2 has no usable name"), ('{"a": 1}', "list of names"),
+    ("a #ff0000\nb", "'b' has no colour"), ("a #ff0000\nb #FF0000", "two names have .* #ff0000"),
+    ("a:300,0,0::", "colour above 255"), ('{"categories": [{"id": 0, "name": "a"}]}', "ids 1 to 1"),
+    ('{"categories": 3}', "list of names")])
+def test_class_lists_that_are_none(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, text)
+
+
+def test_a_list_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="no such file; write the class names"):
+        read_class_list(tmp_path / "classes.txt")
+
+
+@pytest.mark.parametrize("text, names", [
+    ("\ufeffhat\r\n coat \r\nÄrmel\r\n", ["hat", "coat", "Ärmel"]),
+    ("hat\n\n# of the upper body\ncoat\n\n\n", ["hat", "coat"]),
+    ("1: hat\n2: coat\n", ["hat", "coat"]), ("1 hat\n2\tcoat", ["hat", "coat"]),
+    ("2 hat\n3 coat", ["2 hat", "3 coat"]), ("1 cent\n2 cents\n5 cents", ["1 cent", "2 cents",
+                                                                         "5 cents"]),
+    ('["hat", "#1", "coat #ff0000"]', ["hat", "#1", "coat #ff0000"]),
+    ('{"info": {}, "categories": [{"id": 2, "name": "coat"}, {"id": 1, "name": "hat"}]}',
+     ["hat", "coat"])])
+def test_names_are_read(tmp_path, text, names):
+    listed = read(tmp_path, text)
+    assert list(listed.names) == names and not listed.colours and not listed.num_background()
+
+
+def test_what_is_left_out_is_noted(tmp_path):
+    assert read(tmp_path, "# a\nhat\n\n# b\ncoat\n\n").notes == ("comments (2)", "empty lines (1)")
+    assert read(tmp_path, "0: x\n1: hat").notes == ("numbers (2)",)
+    assert read(tmp_path, "hat\ncoat\n\n").notes == ()
+
+
+@pytest.mark.parametrize("text", [
+    "hat #ff0000\ncoat #00A0ff", '{"hat": "#ff0000", "coat": "#00a0ff"}',
+    "# label:color_rgb:parts:actions\nhat:255,0,0::\ncoat:0, 160, 255:sleeve:\n",
+    "hat:255,0,0\ncoat:0,160,255"])
+def test_colours_are_read(tmp_path, text):
+    listed = read(tmp_path, text)
+    assert listed.names == ("hat", "coat") and listed.colours == (0xFF0000, 0x00A0FF)
+
+
+@pytest.mark.parametrize("names, number", [
+    (["_background_", "hat"], 1), (["Background", "hat"], 1), (["void", "hat"], 1),
+    (["__ignore__", "_background_", "hat"], 2), (["__ignore__", "hat"], 1), (["bg", "ignore"], 1),
+    (["hat", "background"], 0), (["backgrounds", "hat"], 0)])
+def test_background_before_the_classes(tmp_path, names, number):
+    assert read(tmp_path, "\n".join(names)).num_background() == number
+    assert read(tmp_path, json.dumps(names)).num_background() == number
+
+
+def test_numbers_say_what_comes_before_the_classes(tmp_path):
+    assert read(tmp_path, "0: nothing\n1: hat").num_background() == 1
+    assert read(tmp_path, "1: background\n2: hat").num_background() == 0
+
+
+@pytest.mark.parametrize("names", [
+    MODANET_CLASSES, ("hat",), ("background", "hat"), ("1 euro", "2 euro"), ("#1", "# 2"),
+    ("hat #ff0000", "coat"), ("hat:1,2,3::", "coat"), ("a::b:c",), ("[hat", "coat"),
+    ("1: a", "2: b"), ("_background_", "#1")])
+def test_names_that_are_written_are_read_again(tmp_path, names):
+    write_class_list(tmp_path, names)
+    listed = read_class_list(tmp_path / "classes.txt")
+    assert listed.names == names and not listed.colours and not listed.num_background()
+
+
+def test_plain_names_are_written_plainly(tmp_path):
+    write_class_list(tmp_path, ("hat", "coat"))
+    assert (tmp_path / "classes.txt").read_text() == "hat\ncoat\n"

@@ -1,0 +1,71 @@
+"""What commands suggest: presets that fit, quoting for shells, splits that are too small."""
+
+import itertools
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from dnnlib import suggestions
+from dnnlib.data.dataset_info import DatasetInfo
+from tests.tools.data_helpers import make_dataset
+from training.config import PRESETS, TrainingConfig, preset_config
+from training.config_checks import fit_to_dataset
+
+
+@pytest.mark.parametrize("num_val, begins", [
+    (0, "no validation images"), (12, "only 12 validation images"), (99, "only 99 validation")])
+def test_few_validation_images_are_said(num_val, begins):
+    assert suggestions.few_validation(num_val).startswith(begins)
+
+
+def test_a_hundred_are_enough():
+    assert suggestions.few_validation(100) is None and suggestions.few_validation(2000) is None
+
+
+@pytest.mark.parametrize("num_photos, resolution, preset", [
+    (60, 512, "small-32"), (999, 64, "small-32"), (1000, 512, "small-64"), (9999, 256, "small-64"),
+    (50_000, 32, "small-32"), (50_000, 64, "small-64"), (10_000, 128, "paper-256"),
+    (50_000, 256, "paper-256"), (50_000, 512, "paper"), (50_000, 1024, "paper")])
+def test_the_preset_goes_by_photos_and_resolution(num_photos, resolution, preset):
+    assert suggestions.suggested_preset(num_photos, resolution) == preset
+
+
+def test_resolutions_are_those_of_the_presets():
+    assert {name: preset_config(name, {}).resolution
+            for name in PRESETS} == suggestions._RESOLUTIONS
+    assert TrainingConfig().initial_resolution == suggestions._INITIAL_RESOLUTION
+
+
+@pytest.mark.parametrize("variant", ["rgb", "2d"])
+def test_every_suggestion_fits_its_data(variant, tmp_path):
+    """train.py takes the options and has nothing against them, whatever the size."""
+    classes = () if variant == "rgb" else ("hat", "coat")
+    path = make_dataset(tmp_path / "set", {"train": np.zeros((1, 3, 4, 4), np.uint8)}, ())
+    for num, level in itertools.product((3, 60, 3000, 50_000), range(2, 11)):
+        data = DatasetInfo(path, "set", 1 << level, 3 + len(classes), classes,
+                           {"train": num}, "")
+        given = train.parse_options(suggestions.training_options(num, data.resolution))
+        overrides = {name: getattr(given, name) for name in ("resolution", "initial_resolution")
+                     if getattr(given, name) is not None}
+        config = preset_config(given.preset, {"variant": variant, **overrides})
+        assert fit_to_dataset(config, data, 1).resolution <= data.resolution
+
+
+@pytest.mark.parametrize("files, device", [([], ["--device=cpu"]), (["nvidia0"], [])])
+def test_without_a_card_the_cpu_is_named(tmp_path, monkeypatch, files, device):
+    for name in files:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(suggestions, "_GPU_FILES", (str(tmp_path / "nvidia0"),))
+    assert suggestions.training_options(3000, 64) == ["--preset=small-64", *device]
+    assert suggestions.training_options(3000, 4) == [
+        "--preset=small-32", "--resolution=4", "--initial-resolution=4", *device]
+
+
+@pytest.mark.parametrize("path", ["plain", "my photos", "it's", "$HOME;ls", 'a"b', "-x", "Größe"])
+def test_a_shell_reads_a_command_as_it_was_meant(path):
+    line = suggestions.command("train.py", f"--data={path}", Path(path))
+    assert shlex.split(line) == ["python", "train.py", f"--data={path}", path]
+    assert path != "plain" or line == "python train.py --data=plain plain"

@@ -1,0 +1,556 @@
+"""generate.py: pictures and pairs that follow from seed and options alone and can be continued."""
+
+import errno
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+import dataset_tool
+import generate
+import run_metrics
+from dnnlib.data import channels, pictures
+from dnnlib.data.coco import MODANET_CLASSES, MODANET_FILE
+from dnnlib.util import UserError
+from generation import pairs, sheets
+from tests.tools.data_helpers import one_hot
+from training import snapshots
+from training.dataset import open_dataset, read_split
+from training.networks_stylegan import G_style
+from training.sampler import NOISES, Sampler
+
+# pycocotools' own arrays predate NumPy 2's `copy` keyword.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+RESOLUTION = 16
+
+
+def save_network(path, classes, seed=1, change=None, **lod):
+    """A snapshot of a random generator whose noise and maps are lively."""
+    network = G_style("Gs", num_channels=3 + len(classes), resolution=RESOLUTION, latent_size=8,
+                      dlatent_size=8, mapping_fmaps=8, fmap_base=64, fmap_max=8, seed=seed)
+    rng = np.random.default_rng(seed)
+    arrays = network.get_arrays()
+    for name, array in arrays.items():
+        if name.endswith("Noise/weight") or name == "dlatent_avg":
+            arrays[name] = 0.3 * rng.standard_normal(array.shape, np.float32)
+        elif name.endswith("bias") and "ToRGB" in name:
+            array[3:] = -1.5  # some background
+    if change:
+        change(arrays)
+    network.set_arrays(arrays)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    snapshots.save_snapshot(path, {"Gs": network}, {
+        "stage": "classes", "classes": list(classes), "kimg": 1.0,
+        "lod": {"resolution": RESOLUTION, "fade": 0.0} | lod})
+    return path
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """{name: snapshot}: a results folder with one run each."""
+    root = tmp_path_factory.mktemp("results")
+    kinds = {"rgb": (), "binary": ("any",), "classes": MODANET_CLASSES}
+    file_name = "network-snapshot-000001.safetensors"
+    return {name: save_network(root / f"{number:05d}-{name}" / file_name, classes)
+            for number, (name, classes) in enumerate(kinds.items())}
+
+
+@pytest.fixture(scope="module")
+def sampler(networks):
+    return Sampler(networks["classes"])
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """Sampler, but every network is loaded and traced once."""
+    return functools.cache(Sampler)
+
+
+@pytest.fixture
+def loads_once(monkeypatch, loaded):
+    """generate.py's networks stay loaded from one call to the next."""
+    monkeypatch.setattr(sampler, "Sampler", loaded)
+
+
+@pytest.fixture(scope="module")
+def finished(networks, tmp_path_factory):
+    """A folder of seven pairs, made in one go."""
+    out = tmp_path_factory.mktemp("pairs") / "out"
+    assert generate.main([f"--network={networks['classes']}", "--num=7", f"--out={out}"]) == 0
+    return out
+
+
+def contents(folder):
+    """{relative name: bytes} of all files of a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def open_png(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+# Samples
+
+def test_latents_are_numpys_by_seed(sampler):
+    latents = sampler.latents([7, 0, 2**32 - 1])
+    for row, seed in zip(latents, [7, 0, 2**32 - 1]):
+        assert (row == np.random.RandomState(seed).randn(1, 8)[0]).all()
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_a_sample_is_the_same_to_the_bit_in_any_minibatch(sampler, noise):
+    together = sampler.images(list(range(9)), 0.7, noise)
+    apart = np.concatenate([sampler.images([seed], 0.7, noise) for seed in range(9)])
+    assert (together == apart).all()
+    assert (sampler.images([8, 2, 5], 0.7, noise) == together[[8, 2, 5]]).all()
+
+
+def test_images_are_the_networks_with_truncation_and_each_seeds_noise(sampler):
+    seeds = [3, 11]
+    draws = sampler._draw_noise(seeds, sampler.num_layers)
+    expected = sampler.network(sampler.latents(seeds), truncation_psi=0.7, truncation_cutoff=8,
+                               noise=lambda layer, height, width: draws[layer]).numpy()
+    np.testing.assert_allclose(sampler.images(seeds, 0.7), expected, atol=2e-5)
+    assert np.abs(sampler.images(seeds, 1.0) - expected).max() > 0.01
+    assert np.abs(sampler.images(seeds, 0.7, "const") - expected).max() > 0.01
+
+
+def test_noise_is_normal_and_differs_by_seed_and_layer():
+    layers = sampler._draw_noise([0, 1], 8)
+    assert [layer.shape[1] for layer in layers] == [4, 4, 8, 8, 16, 16, 32, 32]
+    finest = layers[7].numpy()
+    assert abs(finest.mean()) < 0.05 and abs(finest.std() - 1) < 0.05
+    assert np.abs(np.corrcoef([*finest.reshape(2, -1), layers[6][0].numpy().ravel()])
+                  - np.eye(3)).max() < 0.1
+
+
+def test_growth_state_of_the_snapshot_is_respected(tmp_path):
+    path = save_network(tmp_path / "a.safetensors", ("bag",), resolution=8, fade=0.25)
+    half = Sampler(path)
+    images = half.images([5], 1.0, "const")
+    expected = half.network(half.latents([5]), resolution=8, fade=0.25).numpy()
+    assert images.shape == (1, 8, 8, 4)
+    np.testing.assert_allclose(images, expected, atol=2e-5)
+
+
+# Sheets
+
+def test_interpolation_runs_evenly_from_the_first_latent_to_the_second():
+    z1, z2 = np.array([[0.0, 4.0]]), np.array([[2.0, 0.0]])
+    line = sheets.interpolate(z1, z2, 5)
+    assert line.tolist() == [[0, 4], [0.5, 3], [1, 2], [1.5, 1], [2, 0]]
+    assert sheets.interpolate(z1, z2, 2).tolist() == [[0, 4], [2, 0]]
+
+
+def test_style_mix_takes_the_named_layers_from_the_column():
+    rows, columns = np.zeros((2, 4, 3)), np.ones((3, 4, 3))
+    rows[1], columns[2] = 5, 7
+    mixed = sheets.mix_styles(rows, columns, [0, 3]).reshape(2, 3, 4, 3)
+    assert (mixed[1, 2, [0, 3]] == 7).all() and (mixed[1, 2, [1, 2]] == 5).all()
+    assert (mixed[0, 0, [0, 3]] == 1).all() and (mixed[0, 0, [1, 2]] == 0).all()
+
+
+def test_seed_grid_shows_image_map_and_overlay(sampler):
+    images = sampler.images([4, 6], 0.7)
+    sheet = sheets.seed_grid(sampler, [4, 6], 0.7, "random", minibatch=1)
+    rgb, labels = pictures.to_uint8(images[1][..., :3]), sampler.label_maps(images[1])
+    assert sheet.cells.shape == (2, RESOLUTION, 3 * RESOLUTION, 3) and sheet.columns == 1
+    assert sheet.captions == ["seed 4", "seed 6"]
+    image, colours, tinted = np.split(sheet.cells[1], 3, axis=1)
+    assert (image == rgb).all() and (colours == channels.colourise(labels, 13)).all()
+    assert (tinted == pictures.overlay(rgb, labels, 13)).all() and labels.any()
+
+
+@pytest.mark.parametrize("factor", [4, 8])
+def test_every_cell_has_its_caption_below(sampler, factor):
+    sheet = sheets.seed_grid(sampler, [0, 1, 2, 3, 4, 4294967295], 0.7, "random", 8)
+    picture, width = sheet.draw(factor), 3 * factor * RESOLUTION
+    lines = picture.reshape(3, -1, 2, width, 3).swapaxes(1, 2).reshape(6, -1, width, 3)
+    for cell, seed, found in zip(sheet.cells, [0, 1, 2, 3, 4, 4294967295], lines, strict=True):
+        assert (found[:factor * RESOLUTION] == pictures.enlarge(cell, factor)).all()
+        strip = found[factor * RESOLUTION:]
+        assert (strip == pictures.caption(f"seed {seed}", width)).all() and strip.min() < 100
+
+
+def test_interpolation_sheet_has_images_above_maps_and_the_seeds_at_its_ends(sampler):
+    sheet = sheets.interpolation(sampler, 1, 2, 4, 0.7, "const", 8)
+    assert sheet.cells.shape == (4, 2 * RESOLUTION, RESOLUTION, 3) and sheet.columns == 4
+    assert sheet.captions == ["seed 1", "0.33", "0.67", "seed 2"]
+    ends = sampler.images([1, 2], 0.7, "const")
+    assert (sheet.cells[0][:RESOLUTION] == pictures.to_uint8(ends[0][..., :3])).all()
+    last_map = channels.colourise(sampler.label_maps(ends[1]), 13)
+    assert (sheet.cells[-1][RESOLUTION:] == last_map).all()
+
+
+def test_nothing_but_the_latent_changes_along_an_interpolation(sampler):
+    first, second, third = sheets.interpolation(sampler, 5, 5, 3, 0.7, "random", 2).cells
+    assert (first == second).all() and (first == third).all()
+
+
+def test_style_mix_sheet_with_every_layer_from_the_column_repeats_the_column(sampler):
+    layers = list(range(sampler.num_layers))
+    sheet = sheets.style_mix(sampler, [0, 1], [2, 3, 4], layers, 0.7, "const", 4)
+    lines = sheet.cells.reshape(3, 4, RESOLUTION, 2 * RESOLUTION, 3)
+    assert not lines[0][0].any() and sheet.columns == 4
+    assert (lines[1][1:] == lines[0][1:]).all() and (lines[2][1:] == lines[0][1:]).all()
+    assert sheet.captions == [
+        "", "column: seed 2", "column: seed 3", "column: seed 4",
+        "row: seed 0", "0 + layers of 2", "0 + layers of 3", "0 + layers of 4",
+        "row: seed 1", "1 + layers of 2", "1 + layers of 3", "1 + layers of 4"]
+    mixed = sheets.style_mix(sampler, [0, 1], [2, 3, 4], [0], 0.7, "const", 4)
+    mixed = mixed.cells.reshape(lines.shape)
+    assert (mixed[:, 0] == lines[:, 0]).all() and (mixed[0] == lines[0]).all()
+    assert (mixed[1][1:] != lines[1][1:]).any()
+
+
+@pytest.mark.parametrize("kind, panels", [("rgb", 1), ("binary", 3), ("classes", 3)])
+def test_all_pictures_are_written_for_all_kinds_of_network(networks, tmp_path, kind, panels):
+    common = [f"--network={networks[kind]}", f"--out={tmp_path}"]
+    assert generate.main([*common, "--seeds=0-3,9"]) == 0
+    assert generate.main([*common, "--interpolate=4,9", "--steps=3", "--trunc=1"]) == 0
+    assert generate.main([*common, "--style-mix", "--row-seeds=0,1", "--col-seeds=5-7"]) == 0
+    sizes = {path.name: open_png(path).shape for path in tmp_path.iterdir()}
+    side, columns = generate.MIN_SIDE, 3 if panels == 1 else 2
+    assert sizes["seeds-0-3,9-trunc0.7.png"][1] == columns * panels * side
+    assert sizes["interpolate-4-9-steps3-trunc1.png"][1] == 3 * side
+    mixed = sizes["style-mix-rows0-1-cols5-7-layers0-3-trunc0.7.png"]
+    assert mixed[1] == 4 * side * (1 if panels == 1 else 2)
+    assert len(sizes) == 3
+
+
+@pytest.mark.parametrize("argv", [
+    ["--interpolate=0,1", "--steps=2"], ["--interpolate=0,1", "--steps=3"],
+    ["--style-mix", "--row-seeds=0", "--col-seeds=1", "--col-styles=0"],
+    ["--style-mix", "--row-seeds=1", "--col-seeds=0", "--col-styles=0"],
+    ["--style-mix", "--row-seeds=0", "--col-seeds=1", "--col-styles=0-2"]])
+def test_every_option_of_a_picture_is_in_its_name(networks, loads_once, tmp_path_factory, argv):
+    """All into one folder, where none replaces another."""
+    out = tmp_path_factory.getbasetemp() / "all-in-one"
+    before = len(list(out.glob("*")))
+    assert generate.main([f"--network={networks['rgb']}", f"--out={out}", *argv]) == 0
+    assert len(list(out.iterdir())) == before + 1
+
+
+@pytest.mark.parametrize("kind", ["rgb", "binary", "classes"])
+def test_one_file_per_seed_as_the_official_tools_name_them(networks, loads_once, tmp_path, kind,
+                                                           capsys):
+    common = [f"--network={networks[kind]}", "--seeds=0,7,12345", "--separate", "--minibatch=2"]
+    assert generate.main([*common, f"--out={tmp_path}"]) == 0
+    sampler = Sampler(networks[kind], None)
+    names = [f"seed{seed}" for seed in ("0000", "0007", "12345")]
+    folders = ["", "labels/"] if sampler.classes else [""]
+    assert contents(tmp_path).keys() == {f"{folder}{n}.png" for folder in folders for n in names}
+    for name, image in zip(names, sampler.images([0, 7, 12345], 0.7)):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.mode == "RGB"
+            assert (np.asarray(picture) == pictures.to_uint8_metrics(image[..., :3])).all()
+        if sampler.classes:
+            labels = open_png(tmp_path / "labels" / f"{name}.png")
+            assert (labels == sampler.label_maps(image)).all()
+    assert f"wrote 3 pictures seed*.png in {tmp_path}" in capsys.readouterr().out
+
+
+def test_separate_files_of_other_options_go_to_other_folders(networks, loads_once, tmp_path,
+                                                            monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for options in ([], ["--trunc=1"], ["--noise=const"]):
+        generate.main([f"--network={networks['rgb']}", "--seeds=3", "--separate", *options])
+    assert sorted(path.name for path in tmp_path.glob("generated/*/*")) == [
+        "separate-trunc0.7", "separate-trunc0.7-const", "separate-trunc1"]
+
+
+def test_pictures_of_other_samples_do_not_replace_each_other(networks, tmp_path, capsys):
+    for options in (["--seeds=0,2"], ["--seeds=0-2"], ["--seeds=0-2", "--noise=const"]):
+        generate.main([f"--network={networks['classes']}", f"--out={tmp_path}", *options])
+    found = {path.name: open_png(path).shape for path in tmp_path.iterdir()}
+    assert found.keys() == {"seeds-0,2-trunc0.7.png", "seeds-0-2-trunc0.7.png",
+                            "seeds-0-2-trunc0.7-const.png"}
+    height, width = found["seeds-0,2-trunc0.7.png"][:2]
+    assert f"seeds-0,2-trunc0.7.png ({width}x{height})" in capsys.readouterr().out
+
+
+def test_the_newest_run_is_the_default_and_pictures_go_below_generated(networks, tmp_path,
+                                                                      monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = networks["rgb"].parents[1]
+    assert generate.main([f"--results={results}", "--seeds=0"]) == 0
+    folder = tmp_path / "generated" / "00002-classes-network-snapshot-000001"
+    assert [path.name for path in folder.iterdir()] == ["seeds-0-trunc0.7.png"]
+
+
+# Pairs
+
+def test_pairs_are_the_networks_images_and_their_label_maps(finished, sampler):
+    images = sampler.images(list(range(7)), 0.7)
+    for seed, image in enumerate(images):
+        rgb = open_png(finished / f"images/{seed:07d}.png")
+        assert (rgb == pictures.to_uint8_metrics(image[..., :3])).all()
+        with Image.open(finished / f"labels/{seed:07d}.png") as label_png:
+            assert label_png.mode == "P"
+            labels = np.asarray(label_png)
+        winner = image[..., 3:].argmax(-1) + 1
+        assert (labels == np.where(image[..., 3:].max(-1) > 0, winner, 0)).all()
+        assert 0 < (labels > 0).mean() < 1
+        tinted = open_png(finished / f"overlays/{seed:07d}.png")
+        assert (tinted == pictures.overlay(rgb, labels, 13)).all()
+
+
+def test_annotations_are_read_by_coco_tools_and_give_the_label_maps(finished):
+    coco = COCO(str(finished / MODANET_FILE))
+    assert sorted(coco.imgs) == list(range(7))
+    assert {c["id"]: c["name"] for c in coco.dataset["categories"]} == dict(
+        enumerate(MODANET_CLASSES, 1))
+    for seed, entry in coco.imgs.items():
+        labels = np.zeros((entry["height"], entry["width"]), np.uint8)
+        for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[seed])):
+            labels[coco.annToMask(annotation) == 1] = annotation["category_id"]
+        assert (labels == open_png(finished / "labels" / entry["file_name"])).all()
+
+
+def test_dataset_tool_reads_the_pairs_back_to_the_pixel(finished, tmp_path):
+    dataset_tool.main(["create_modanet", f"--source={finished}", f"--out={tmp_path / 'set'}",
+                       f"--resolution={RESOLUTION}", "--num-val=0", "--num-test=0", "--workers=1"])
+    info = open_dataset(tmp_path / "set")
+    images = np.concatenate(list(read_split(info.path, "train", RESOLUTION, minibatch=4)))
+    assert info.classes == MODANET_CLASSES and len(images) == 7
+    wanted = {open_png(finished / f"images/{seed:07d}.png").tobytes():
+              open_png(finished / f"labels/{seed:07d}.png") for seed in range(7)}
+    for image in images:
+        labels = wanted.pop(np.ascontiguousarray(image[..., :3]).tobytes())
+        assert (image[..., 3:] == one_hot(labels, 13)).all()
+
+
+def test_a_line_says_how_its_sample_was_made(finished, sampler):
+    records = [json.loads(line) for line in (finished / pairs.SAMPLES).read_text().splitlines()]
+    assert [record["seed"] for record in records] == list(range(7))
+    first = records[0]
+    assert first["digest"] == sampler.digest and first["network"] == str(sampler.path)
+    assert (first["trunc"], first["trunc_cutoff"], first["noise"]) == (0.7, 8, "random")
+    labels = open_png(finished / first["label"])
+    assert first["present"] == [MODANET_CLASSES[label - 1] for label in np.unique(labels) if label]
+
+
+def test_a_longer_run_keeps_what_is_there(networks, finished, tmp_path, capsys):
+    out = tmp_path / "out"
+    common = [f"--network={networks['classes']}", f"--out={out}"]
+    generate.main([*common, "--num=3", "--minibatch=2"])
+    before = (out / "images/0000001.png").stat().st_mtime_ns
+    generate.main([*common, "--num=7", "--minibatch=3"])
+    assert "4 made, 3 were there already" in capsys.readouterr().out
+    assert (out / "images/0000001.png").stat().st_mtime_ns == before
+    assert contents(out) == contents(finished)
+
+
+@pytest.mark.parametrize("damage", ["torn line", "lost label", "unfinished", "no annotations"])
+def test_an_interrupted_run_is_continued_to_the_same_files(networks, finished, tmp_path, damage):
+    out = tmp_path / "out"
+    common = [f"--network={networks['classes']}", f"--out={out}", "--num=7"]
+    generate.main(common)
+    lines = (out / pairs.SAMPLES).read_bytes().splitlines(keepends=True)
+    if damage == "torn line":
+        (out / pairs.SAMPLES).write_bytes(b"".join(lines[:5]) + lines[5][:40])
+    elif damage == "lost label":
+        (out / "labels/0000006.png").unlink()
+        (out / pairs.SAMPLES).write_bytes(b"".join(lines[:6]))
+    elif damage == "unfinished":
+        (out / pairs.SAMPLES).write_bytes(b"".join(lines[:4]))
+        (out / "images/0000004.png").write_bytes(b"old")
+        (out / "labels/.0000004.png.123.tmp").write_bytes(b"half")
+    else:
+        (out / MODANET_FILE).unlink()
+    generate.main(common)
+    assert contents(out) == contents(finished)
+
+
+def test_a_sample_whose_file_was_lost_is_made_again(networks, finished, tmp_path):
+    out = tmp_path / "out"
+    common = [f"--network={networks['classes']}", f"--out={out}", "--num=3"]
+    generate.main(common)
+    (out / "labels/0000001.png").unlink()
+    generate.main(common)
+    assert (out / "labels/0000001.png").read_bytes() == contents(finished)["labels/0000001.png"]
+
+
+@pytest.mark.parametrize("option, message", [
+    ("--trunc=1", "trunc 0.7 there, 1.0 now"),
+    ("--noise=const", "noise random there, const now"),
+    ("--network=binary", "digest ")])
+def test_contradictory_options_are_refused_and_named(networks, finished, script, option, message):
+    before = contents(finished)
+    network = networks[option.partition("=")[2] if "network" in option else "classes"]
+    more = [] if "network" in option else [option]
+    status, error = script(f"--network={network}", "--num=9", f"--out={finished}", *more)
+    assert status == 2 and message in error and "choose another folder" in error
+    assert contents(finished) == before
+
+
+def test_replay_makes_the_same_pair(finished, tmp_path, capsys):
+    record = finished / pairs.SAMPLES
+    assert generate.main([f"--replay={record}", "--index=5", f"--out={tmp_path}"]) == 0
+    assert "every pixel as recorded" in capsys.readouterr().out
+    assert contents(tmp_path) == {name: data for name, data in contents(finished).items()
+                                  if name.endswith("0000005.png")}
+
+
+def test_replay_says_where_pixels_differ(finished, tmp_path, capsys):
+    lines = (finished / pairs.SAMPLES).read_text().splitlines()
+    changed = tmp_path / "samples.jsonl"
+    changed.write_text(json.dumps({**json.loads(lines[2]), "trunc": 0.5}) + "\n")
+    assert generate.main([f"--replay={changed}", f"--out={tmp_path / 'again'}"]) == 1
+    assert "pixels differ" in capsys.readouterr().out
+
+
+def test_replay_refuses_another_network(networks, finished, script):
+    status, error = script(f"--replay={finished / pairs.SAMPLES}", f"--network={networks['rgb']}")
+    assert status == 2 and "name the right one with --network" in error
+
+
+def test_networks_without_maps_write_images_only_and_say_so(networks, tmp_path, capsys):
+    generate.main([f"--network={networks['rgb']}", "--num=2", f"--out={tmp_path / 'out'}"])
+    assert "no maps (RGB only)" in capsys.readouterr().out
+    assert sorted(contents(tmp_path / "out")) == ["images/0000000.png", "images/0000001.png",
+                                                  "samples.jsonl"]
+
+
+def test_a_dry_run_writes_nothing(networks, finished, tmp_path, capsys):
+    before = contents(finished)
+    for out in (tmp_path / "new", finished):
+        generate.main([f"--network={networks['classes']}", "--num=9", f"--out={out}", "--dry-run"])
+    said = capsys.readouterr().out
+    assert "9 to make, 0 there already" in said and "2 to make, 7 there already" in said
+    assert not (tmp_path / "new").exists() and contents(finished) == before
+
+
+# Bad input
+
+@pytest.mark.parametrize("argv, message", [
+    (["--seeds=-3"], "--seeds"), (["--seeds=3-1"], "runs backwards"), (["--seeds=a"], "--seeds"),
+    (["--seeds="], "--seeds"), (["--seeds=0-4000000000"], "4096 samples"),
+    (["--seeds=4294967296"], "seeds go from 0"), (["--num=-1"], "1 or more"),
+    (["--num=0"], "1 or more"), (["--num=1e3"], "1 or more"), (["--num=99999999"], "at most"),
+    (["--num=2", "--first-seed=4294967295"], "last seed"), (["--trunc=nan"], "such as 0.7"),
+    (["--interpolate=4"], "two seeds"), (["--steps=0"], "1 or more"),
+    (["--interpolate=1,2", "--steps=1"], "2 pictures at least"),
+    (["--num=3", "--separate"], "--separate: has no effect on --num"),
+    (["--num=3", "--style-mix"], "not allowed with"), (["--dry-run"], "--num only"),
+    (["--seeds=0-3", "--num=5"], "--seeds: has no effect on --num"),
+    (["--row-seeds=1"], "--row-seeds: has no effect on --seeds"),
+    (["--replay=x", "--trunc=0.5"], "--trunc: has no effect on --replay"),
+    (["--noise=none"], "choose from"), (["--minibatch=0"], "1 or more")])
+def test_bad_options_end_with_status_2_and_say_why(script, argv, message):
+    status, error = script(*argv)
+    assert status == 2 and message in error and "Traceback" not in error
+
+
+def bad_snapshot(path, networks, kind):
+    """A file that is not a whole network snapshot."""
+    good = networks["classes"].read_bytes()
+    path.write_bytes({"empty": b"", "text": b"hello", "torn": good[:len(good) // 2],
+                      "flipped": good[:-9] + bytes([good[-9] ^ 255]) + good[-8:]}[kind])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "torn", "flipped"])
+def test_damaged_snapshots_are_named(networks, tmp_path, script, kind):
+    path = bad_snapshot(tmp_path / "x.safetensors", networks, kind)
+    status, error = script(f"--network={path}")
+    assert status == 2 and str(path) in error and error.count("\n") == 1
+
+
+def test_a_training_state_is_not_a_network_snapshot(tmp_path, script):
+    network = G_style("Gs", num_channels=3, resolution=4, fmap_base=16, latent_size=4,
+                      dlatent_size=4, mapping_fmaps=4)
+    path = tmp_path / "training-state-000001.safetensors"
+    snapshots.save_container(path, {"kind": "state", "networks": {
+        "Gs": {"type": "G_style", "config": network.config}}}, {"Gs": network.get_arrays()})
+    status, error = script(f"--network={path}")
+    assert status == 2 and "a network snapshot is wanted" in error
+
+
+@pytest.mark.parametrize("argv", [["--seeds=0"], ["--num=1"], ["--interpolate=1,2"]])
+def test_out_that_is_a_file_is_refused(networks, tmp_path, script, argv):
+    (tmp_path / "file").write_text("mine")
+    status, error = script(f"--network={networks['rgb']}", f"--out={tmp_path / 'file'}", *argv)
+    assert status == 2 and "is a file" in error and (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_of_other_things_is_left_alone(networks, tmp_path, script):
+    (tmp_path / "thesis.txt").write_text("mine")
+    status, error = script(f"--network={networks['rgb']}", f"--out={tmp_path}", "--num=1")
+    assert status == 2 and "choose a new folder" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["--network=no/such/file"], "no such snapshot"), (["--network=77"], "00002-classes"),
+    (["--replay=no-such.jsonl"], "no such file"),
+    (["--network=2", "--style-mix", "--col-styles=0-6"], "layers 0-5")])
+def test_what_is_not_there_is_named(networks, script, argv, message):
+    status, error = script(f"--results={networks['rgb'].parents[1]}", *argv)
+    assert status == 2 and message in error and error.count("\n") == 1
+
+
+def test_an_empty_results_folder_says_what_to_do(tmp_path, script):
+    status, error = script(f"--results={tmp_path}")
+    assert status == 2 and "train.py" in error
+
+
+@pytest.mark.parametrize("line", [
+    "hello", "[]", "{}", '{"seed": 1}', "seed -1", "seed 4294967296", "trunc NaN", 'noise "loud"'])
+def test_broken_lines_are_named(finished, tmp_path, script, line):
+    good = json.loads((finished / pairs.SAMPLES).read_text().splitlines()[0])
+    key, _, value = line.partition(" ")
+    if key in good:
+        line = json.dumps({**good, key: json.loads(value)})
+    path = tmp_path / "samples.jsonl"
+    path.write_text(json.dumps(good) + "\n" + line + "\n")
+    status, error = script(f"--replay={path}")
+    assert status == 2 and "line 2" in error and error.count("\n") == 1
+
+
+def test_an_index_behind_the_end_is_refused(finished, script):
+    status, error = script(f"--replay={finished / pairs.SAMPLES}", "--index=7")
+    assert status == 2 and "has 7 samples" in error
+
+
+def test_a_full_disk_leaves_what_is_complete_and_can_be_continued(networks, finished, tmp_path,
+                                                                  script, monkeypatch):
+    save, out = pictures.save_png, tmp_path / "out"
+
+    def full(path, picture):
+        if path.name == "0000004.png" and path.parent.name == "overlays":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(path, picture)
+    monkeypatch.setattr(pictures, "save_png", full)
+    command = [f"--network={networks['classes']}", "--num=7", f"--out={out}", "--minibatch=2"]
+    status, error = script(*command)
+    assert status == 2 and "disk is full; 4 complete samples" in error and error.count("\n") == 1
+    assert not list(Path(out).rglob("*.tmp")) and len(pairs.read_samples(out / pairs.SAMPLES)) == 4
+    monkeypatch.setattr(pictures, "save_png", save)
+    generate.main(command)
+    assert contents(out) == contents(finished)
+
+
+@pytest.mark.parametrize("channel", [0, 9])
+@pytest.mark.parametrize("mode", ["--num=2", "--seeds=0-1", "--interpolate=0,1"])
+def test_a_diverged_network_makes_no_pictures(tmp_path, script, channel, mode):
+    def diverge(arrays):
+        arrays["G_synthesis/ToRGB_lod0/bias"][channel] = np.nan
+    path = save_network(tmp_path / "x.safetensors", MODANET_CLASSES, change=diverge)
+    status, error = script(f"--network={path}", mode, f"--out={tmp_path / 'out'}")
+    assert status == 2 and "not finite" in error
+    assert not list(tmp_path.glob("out/**/*.png"))
+
+
+@pytest.mark.parametrize("parse", [generate.parse_options, run_metrics.parse_options])
+def test_truncation_that_would_overflow_is_refused(parse):
+    for psi in ("1e30", "-1e5", "nan", "1e400", "x"):
+        with pytest.raises(UserError, match=r"--trunc: .*expected a number"):
+            parse([f"--trunc={psi}"])
+    assert parse(["--trunc=-1"]).trunc == -1

@@ -1,0 +1,280 @@
+"""train.py on several workers: real processes on this machine, one of them killed."""
+
+import concurrent.futures
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dnnlib.cluster import LEAVE_SEC, LOST_STATUS, SharedError
+from dnnlib.data import tfrecords
+from dnnlib.tflib.distribute import check_devices, replica_rows
+from dnnlib.util import UserError
+from tests.conftest import TINY
+from tests.dnnlib.test_cluster import free_addresses, meet
+from tests.tools.data_helpers import tagged_and_untagged
+from training.config import TrainingConfig, as_option
+from training.dataset import TrainingStream, open_dataset
+from training.snapshots import (
+    list_states,
+    load_container,
+    load_snapshot,
+    networks_from_groups,
+)
+from training.state import check_same_state
+from training.training_loop import Training
+
+ROOT = Path(__file__).resolve().parents[2]
+FINAL = "network-final.safetensors"
+# One resolution, six turns, a tick every second one.
+SMALL = {name: value for name, value in {
+    **TINY, "variant": "rgb", "resolution": 4, "initial_resolution": 4, "rgb_kimg": 0.048,
+    "network_ticks": 100}.items() if name not in ("binary_kimg", "classes_kimg")}
+# All stages, growing from 4x4: 20 turns.
+WHOLE = {**TINY, "variant": "2d", "initial_resolution": 4, "rgb_kimg": 0.096}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Data sets at 16x16 with and without maps, of sizes that no minibatch divides."""
+    return tagged_and_untagged(tmp_path_factory.mktemp("data"), 16, 13)
+
+
+class Workers:
+    """The processes of one command, with what they print in <name>.<index> of a folder."""
+
+    def __init__(self, folder, config, name="out", options=((), ())):
+        """options: more of them for each worker."""
+        self.addresses = free_addresses(len(options))
+        fields = [as_option(name, ",".join(f"{k}:{v}" for k, v in value.items())
+                            if isinstance(value, dict) else value)
+                  for name, value in config.items()]
+        self.outputs = [folder / f"{name}.{i}" for i in range(len(options))]
+        self.processes = []
+        for i, more in enumerate(options):
+            with open(self.outputs[i], "w") as file:
+                self.processes.append(subprocess.Popen(
+                    [sys.executable, "train.py", *fields, "--device=cpu",
+                     f"--run={folder / 'run'}", f"--workers={','.join(self.addresses)}",
+                     f"--worker-index={i}", *more], cwd=ROOT, stdout=file,
+                    stderr=subprocess.STDOUT, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}))
+
+    def text(self, index):
+        return self.outputs[index].read_text()
+
+    def wait_for(self, index, words):
+        """Until a worker has printed `words`."""
+        while words not in self.text(index):
+            assert self.processes[index].poll() is None, self.text(index)
+            time.sleep(0.05)
+
+    def statuses(self):
+        return [process.wait(timeout=600) for process in self.processes]
+
+    def lose(self, gone):
+        """Kill a worker, and see the other leave in time with one line; returns its seconds."""
+        self.processes[gone].kill()
+        began = time.monotonic()
+        left = self.processes[1 - gone].wait(timeout=LEAVE_SEC)
+        assert left == LOST_STATUS, self.text(1 - gone)
+        told = [line for line in self.text(1 - gone).splitlines() if "lost" in line]
+        assert told == [f"worker {gone} ({self.addresses[gone]}) is lost; restart all workers with "
+                        "the same command to continue"]
+        assert "Traceback" not in self.text(1 - gone)
+        return time.monotonic() - began
+
+
+@pytest.fixture
+def start():
+    """A function that starts Workers, which do not outlive the test."""
+    started = []
+
+    def begin(*args, **options):
+        started.append(Workers(*args, **options))
+        return started[-1]
+
+    yield begin
+    for process in [process for workers in started for process in workers.processes]:
+        process.kill()
+        process.wait()
+
+
+def with_data(config, data):
+    paths = {"data": str(data[0])}
+    return {**config, **paths, **({"untagged": str(data[1])} if config["variant"] == "2d" else {})}
+
+
+def in_this_process(config, folder, strategy):
+    """Train to the end; the final snapshot's path."""
+    folder.mkdir()
+    config = TrainingConfig(**config)
+    assert Training(config, folder, strategy, open_dataset(config.data)).run() is True
+    return folder / FINAL
+
+
+def pictures(path):
+    """What Gs of a snapshot makes of some latents, without noise."""
+    Gs = load_snapshot(path).networks["Gs"]
+    latents = np.random.RandomState(0).randn(8, 8).astype(np.float32)
+    return Gs(latents, noise=lambda layer, h, w: tf.zeros([8, h, w, 1])).numpy()
+
+
+def digests(path):
+    return load_snapshot(path).header["digests"]
+
+
+def test_a_worker_is_killed_and_all_are_started_again(start, data, tmp_path):
+    """The end is what one device comes to."""
+    config = with_data(SMALL, data)
+    first = start(tmp_path, config, "first")
+    first.wait_for(0, "tick 1")
+    first.lose(1)
+    second = start(tmp_path, config, "second")
+    assert second.statuses() == [0, 0], second.text(0) + second.text(1)
+    assert "continuing at kimg" in second.text(0) and "continuing at kimg" in second.text(1)
+    assert "tick" in second.text(0) and "tick" not in second.text(1)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count("\ntick 3 ") == log.count("finished") == 1
+    alone = in_this_process(config, tmp_path / "alone", tf.distribute.OneDeviceStrategy("/cpu:0"))
+    np.testing.assert_allclose(pictures(tmp_path / "run" / FINAL), pictures(alone), atol=5e-3)
+
+
+def goes_on(state, until, config, folder):
+    """Let one device go on from a training state to the turn of another; G's pictures and D's
+    scores of both, by network."""
+    folder.mkdir()
+    shutil.copy(state, folder)
+    config = TrainingConfig(**config)
+    training = Training(config, folder, tf.distribute.OneDeviceStrategy("/cpu:0"),
+                        open_dataset(config.data))
+    header, groups = load_container(until)
+    turn = training._turn
+
+    def turn_and_stop(stage):
+        turn(stage)
+        if training.progress.step == header["progress"]["step"]:
+            training._request_stop()
+
+    training._turn = turn_and_stop
+    training.run()
+    return (outputs(training.state.networks),
+            outputs(networks_from_groups(header, groups, until)))
+
+
+def outputs(networks):
+    """{name: images of a generator, or scores of a critic} for inputs that are always the same."""
+    rng = np.random.RandomState(0)
+    latents, images = rng.randn(8, 8), rng.randn(8, 16, 16, 7).astype(np.float32)
+    return {name: (network(latents, noise=lambda layer, h, w: tf.zeros([8, h, w, 1]))
+                   if name in ("G", "Gs") else network(images[..., :network.num_channels])).numpy()
+            for name, network in networks.items()}
+
+
+@pytest.mark.slow
+def test_two_workers_through_all_stages_killed_or_not(start, data, tmp_path):
+    """Resolutions, fades, channel growths, two critics: equal digests.
+
+    One device follows them from each tick to the next. (Over the whole run it cannot: after a
+    growth, rounding errors of two ways to add up grow fortyfold within two turns.)
+    """
+    config = with_data(WHOLE, data)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole = start(tmp_path / "whole", config, options=(("--keep=99",),) * 2)
+    assert whole.statuses() == [0, 0], whole.text(0) + whole.text(1)
+    for gone, words in ((1, "tick 2"), (0, "growth to stage binary"), (1, "growth to stage cl")):
+        killed = start(tmp_path / "killed", config, f"before{gone}")
+        killed.wait_for(0, words)
+        killed.lose(gone)
+    assert start(tmp_path / "killed", config).statuses() == [0, 0]
+    final = tmp_path / "whole" / "run" / FINAL
+    assert digests(tmp_path / "killed" / "run" / FINAL) == digests(final)
+    states = list_states(tmp_path / "whole" / "run")
+    assert len(states) > 8
+    for i, (state, until) in enumerate(itertools.pairwise(states)):
+        one, two = goes_on(state, until, config, tmp_path / f"one{i}")
+        assert one.keys() == two.keys()
+        for name in one:
+            np.testing.assert_allclose(one[name], two[name], rtol=5e-2, atol=5e-2,
+                                       err_msg=f"{state.name} {name}")
+
+
+@pytest.mark.slow
+def test_one_worker_is_asked_to_stop_and_all_do(start, data, tmp_path):
+    config = with_data(SMALL, data)
+    workers = start(tmp_path, config)
+    workers.wait_for(0, "tick 1")
+    workers.processes[1].terminate()
+    assert 0 not in workers.statuses()
+    assert LOST_STATUS not in workers.statuses()
+    assert "stopped at kimg" in workers.text(0) and "stopped at kimg" in workers.text(1)
+
+
+@pytest.mark.slow
+def test_workers_started_differently_and_a_lock_end_all(start, data, tmp_path):
+    config = with_data(SMALL, data)
+    workers = start(tmp_path, config, options=((), ("--seed=9",)))
+    assert workers.statuses() == [2, 2]
+    for i in range(2):
+        assert workers.text(i).splitlines()[-1] == (
+            "error: the workers were started differently: seed is 3 at worker 0, 9 at worker 1")
+
+
+def test_a_cpu_is_one_device_of_a_worker():
+    with pytest.raises(UserError, match="start more workers"):
+        check_devices("cpu", 2, ["a:1", "b:2"])
+
+
+def test_each_worker_reads_its_own_rows_only(data, monkeypatch):
+    read = []
+    real = tfrecords.RecordFile.read_many
+
+    def count(file, numbers):
+        read.extend(int(n) for n in numbers)
+        return real(file, numbers)
+
+    monkeypatch.setattr(tfrecords.RecordFile, "read_many", count)
+    options = dict(resolution=8, num_channels=3, minibatch=8, seed=1, start_nimg=8)
+
+    def batches(rows):
+        """The images of two minibatches, and the numbers of the records that they took."""
+        read.clear()
+        stream = iter(TrainingStream([data[0]], rows=rows, **options))
+        images = [next(stream)[0].numpy() for _ in range(2)]
+        stream.close()
+        return images, list(read)
+
+    whole = batches(None)[0]
+    parts = [replica_rows(8, 2, worker) for worker in range(2)]
+    for rows in parts:
+        images, numbers = batches(rows)
+        assert len(numbers) % len(rows) == 0 and len(numbers) >= 2 * len(rows)
+        for part, all_images in zip(images, whole):
+            np.testing.assert_array_equal(part, all_images[rows])
+    assert sorted(np.concatenate(parts)) == list(range(8))
+
+
+@pytest.mark.parametrize("states, told", [
+    ([[8000, {"G": "a"}], None], "kimg 8.000 in it, worker 1 no training state"),
+    ([[8000, {"G": "a"}], [9000, {"G": "b"}]], "worker 1 a training state of kimg 9.000"),
+    ([[8000, {"G": "a"}], [8000, {"G": "b"}]], "worker 1 another one, of the same kimg")])
+def test_a_run_directory_that_is_not_shared_is_told(states, told):
+    def look(link, state):
+        stored = state and ({"progress": {"cur_nimg": state[0]}, "digests": state[1]}, {})
+        with pytest.raises(SharedError) as caught:
+            check_same_state(SimpleNamespace(link=link), stored, "run")
+        link.close()
+        return str(caught.value)
+
+    links = meet(free_addresses(2), [{}] * 2)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        lines = list(pool.map(look, links, states))
+    assert told in lines[0] and lines[0] == lines[1]

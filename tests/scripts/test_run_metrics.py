@@ -1,0 +1,377 @@
+"""run_metrics.py from its command line: networks, folders, weights, records, errors."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import dataset_tool
+import generate
+import run_metrics
+from dnnlib.data.dataset_info import open_dataset
+from dnnlib.util import UserError
+from metrics.inception import load_detector
+from metrics.inception_weights import LOGITS
+from tests.tools.data_helpers import make_dataset
+from tests.tools.metrics_helpers import graph_bytes, small_arrays
+from training.networks_stylegan import G_style
+from training.snapshots import load_snapshot, save_snapshot
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """40 images of 16x16."""
+    path = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        image = rng.integers(0, 256, (16, 16, 3), np.uint8) // (1 + i % 3)
+        Image.fromarray(image).save(path / f"{i:03d}.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(folder, tmp_path_factory):
+    """They as a data set: 16 train, 12 val, 12 test."""
+    out = tmp_path_factory.mktemp("data") / "toy"
+    dataset_tool.main(["create_from_images", f"--source={folder}", f"--out={out}", "--workers=1",
+                       "--resolution=16", "--num-val=12", "--num-test=12"])
+    return open_dataset(out)
+
+
+@pytest.fixture(scope="module")
+def results(data, tmp_path_factory):
+    """A results folder with one run, whose network is still at 8x8 of 16x16."""
+    root = tmp_path_factory.mktemp("results")
+    network = G_style("Gs", num_channels=5, resolution=16, latent_size=8, dlatent_size=8,
+                      mapping_fmaps=8, fmap_base=64, fmap_max=8)
+    (root / "00007-c-toy").mkdir()
+    save_snapshot(root / "00007-c-toy" / "network-snapshot-000003.safetensors", {"Gs": network}, {
+        "variant": "c", "stage": "classes", "classes": ["a", "b"], "kimg": 3.5,
+        "lod": {"resolution": 8, "fade": 0.25},
+        "dataset": {"name": data.name, "path": str(data.path), "digest": data.digest}})
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A narrow Inception as .pb, and one without the last layer as .npz."""
+    root = tmp_path_factory.mktemp("weights")
+    arrays = small_arrays()
+    (root / "small.pb").write_bytes(graph_bytes(arrays))
+    del arrays[LOGITS]
+    np.savez(root / "pool_3.npz", **arrays)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of the test's own."""
+    monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def run(results, weights):
+    """A function (options...) that runs the script with the results and weights above."""
+    def call(*options):
+        blind = any(option.startswith(("--metrics=ppl", "--metrics=classes")) for option in options)
+        inception = [] if blind else [f"--inception={weights / 'small.pb'}"]
+        return run_metrics.main([f"--results={results}", *inception, *options])
+    return call
+
+
+def records(folder, name):
+    """The lines of metric-<name>.jsonl."""
+    lines = (folder / f"metric-{name}.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_the_newest_network_against_the_test_split(run, results, data, capsys):
+    assert run("--metrics=fid20,kid30,is40", "--floor") == 0
+    out = capsys.readouterr().out
+    assert "20 fakes, 12 reals of toy test, fakes of 8 upscaled to 16" in out
+    assert "floor fid20" in out and "6 each" in out
+    (fid,), (score,) = (records(results / "00007-c-toy", name) for name in ("fid20", "is40"))
+    assert fid["results"]["fid20"] > 0 and fid["floor"]["num_each"] == 6
+    assert (fid["num_fakes"], fid["num_reals"]) == (20, 12)
+    assert fid["reals"]["split"] == "test" and fid["reals"]["digest"] == data.digest
+    assert fid["kimg"] == 3.5 and fid["seed"] == 0 and fid["truncation"] is None
+    assert fid["upscaled"] == "nearest" and "no half-pixel centres" in fid["resize"]
+    assert len(fid["network_digest"]) == len(fid["detector_hash"]) == 64
+    assert fid["detector"].startswith("weights from ") and "--metrics=fid20" in fid["command"]
+    assert score["reals"] is None and score["detector_hash"] != fid["detector_hash"]
+    assert set(score["results"]) == {"is40", "is40_std", "is40_5", "is40_5_std"}
+
+
+def test_same_seed_same_number(run, results, weights, monkeypatch):
+    """Whatever the minibatch, up to rounding: of matrix products of other shapes, then to uint8."""
+    detector = load_detector(weights / "small.pb")
+    monkeypatch.setattr("metrics.inception.load_detector", lambda *options: detector)
+    names = ["kid12", "fid12", "is12", "pr123_full"]
+    numbers = []
+    for options in (["--seed=1"], ["--seed=1", "--minibatch=5"], ["--seed=2"],
+                    ["--seed=1", "--trunc=0.5"], ["--seed=1", "--split=val"]):
+        run(f"--metrics={','.join(names)}", *options)
+        numbers.append([list(records(results / "00007-c-toy", name)[-1]["results"].values())
+                        for name in names])
+    for again, first in zip(numbers[1], numbers[0]):
+        np.testing.assert_allclose(again, first, rtol=1e-3, atol=1e-9)
+    assert len({round(number[0][0], 7) for number in numbers[1:]}) == 4
+
+
+def test_two_folders(run, folder, results, tmp_path, capsys):
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    for i, path in enumerate(sorted(folder.iterdir())[:15]):
+        Image.open(path).resize((20 + i % 2, 20)).save(fakes / f"{i}.jpg")
+    assert run("--metrics=fid1k,kid10", f"--reals={folder}", f"--fakes={fakes}") == 0
+    fid = records(results / "metrics-fakes", "fid15")[-1]
+    assert (fid["metric"], fid["num_fakes"], fid["num_reals"]) == ("fid15", 15, 40)
+    assert list(fid["results"]) == ["fid15"] and "--metrics=fid1k,kid10" in fid["command"]
+    assert records(results / "metrics-fakes", "kid10")[-1]["num_fakes"] == 10
+    told = capsys.readouterr()
+    assert "fid1k: there are only 15 fakes; computed and recorded as fid15" in told.err
+    assert "its folders" not in told.err and "fid1k" not in told.out
+    assert not list(fakes.glob("*.jsonl")) and not list((results / "metrics-fakes").glob("*fid1k*"))
+    (fakes / "more").mkdir()
+    (fakes / "0.jpg").rename(fakes / "more" / "0.jpg")
+    run("--metrics=kid10", f"--reals={folder}", f"--fakes={fakes}")
+    assert "its 14 images are taken, those in its folders (more) are not" in (
+        capsys.readouterr().err)
+
+
+def test_sizes_that_differ_are_told(run, results, folder, data, tmp_path, capsys):
+    """A data set's reals come at its own size; --resolution takes another one."""
+    for i, path in enumerate(sorted(folder.iterdir())[:9]):
+        Image.open(path).resize((8, 8)).save(tmp_path / f"{i}.png")
+    options = ["--metrics=kid9", f"--fakes={tmp_path}", f"--data={data.path}"]
+    run(*options)
+    assert "fakes are 8x8, the reals of toy test 16x16" in capsys.readouterr().err
+    run(*options, "--resolution=8")
+    assert "warning" not in capsys.readouterr().err
+    lines = records(results / f"metrics-{tmp_path.name}", "kid9")
+    assert [r["reals"]["resolution"] for r in lines] == [16, 8]
+
+
+def test_photos_of_another_size_than_the_network_are_told(run, folder, tmp_path, capsys):
+    run("--metrics=kid9", f"--reals={folder}")
+    assert "warning" not in capsys.readouterr().err
+    for i in range(3):
+        Image.new("RGB", (24, 20), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    run("--metrics=kid9", f"--reals={tmp_path}")
+    assert f"fakes are 16x16, the reals of {tmp_path.name} 24x20" in capsys.readouterr().err
+
+
+def test_options_that_plain_folders_ignore_are_refused(run, results, folder, data):
+    both = [f"--fakes={folder}", f"--reals={folder}"]
+    for options, message in (
+            ([*both, "--split=val"], "--split is for data sets"),
+            ([*both, "--resolution=8"], "--resolution is for data sets"),
+            ([f"--reals={folder}", "--split=val"], "--split is for data sets"),
+            ([f"--fakes={folder}", f"--data={data.path}", "--split=val", "--metrics=fid9_full"],
+             "--split is for data sets"),
+            ([f"--reals={folder}", "--metrics=is10"], "--reals: none of these metrics compares"),
+            ([f"--data={data.path}", "--metrics=is10"], "--data: none of these metrics compares")):
+        with pytest.raises(UserError, match=message):
+            run("--metrics=fid9", *options)
+    assert run("--metrics=kid9", f"--fakes={data.path}", f"--reals={folder}", "--split=val",
+               "--resolution=8") == 0
+    assert records(results / "metrics-toy", "kid9")[-1]["fakes"]["split"] == "val"
+    assert not list(data.path.rglob("metric-*"))
+
+
+def test_images_against_themselves(run, results, data):
+    """A data set's split and that split's own directory are the same images."""
+    run("--metrics=fid16", f"--reals={data.path}", "--split=train",
+        f"--fakes={data.path / 'train'}")
+    record, = records(results / "metrics-train", "fid16")
+    assert record["reals"] == record["fakes"]
+    assert abs(record["results"]["fid16"]) < 1e-6
+
+
+def test_full_metrics_are_against_the_training_split(run, results, folder, data, capsys):
+    """Unless --reals says otherwise; one evaluation may need both sets."""
+    assert run("--metrics=fid15_full,kid15,pr153_full") == 0
+    out = capsys.readouterr().out
+    assert "(15 fakes, 16 reals of toy train" in out and "(15 fakes, 12 reals of toy test" in out
+    assert "pr153_full_precision" in out and "pr153_full_recall" in out
+    where = results / "00007-c-toy"
+    splits = {name: records(where, name)[-1] for name in ("fid15_full", "kid15", "pr153_full")}
+    assert [(r["reals"]["split"], r["num_reals"]) for r in splits.values()] == [
+        ("train", 16), ("test", 12), ("train", 16)]
+    assert set(splits["pr153_full"]["results"]) == {"pr153_full_precision", "pr153_full_recall"}
+    run("--metrics=fid15_full", f"--reals={folder}")
+    assert records(where, "fid15_full")[-1]["num_reals"] == 40
+    run("--metrics=fid15_full", f"--reals={data.path}", "--split=val")
+    assert records(where, "fid15_full")[-1]["reals"]["split"] == "val"
+
+
+@pytest.fixture
+def labelled(tmp_path, rng):
+    """A data set with two classes, of which b is in half of the test images, a in all."""
+    images = np.zeros((8, 5, 16, 16), np.uint8)
+    images[:, :3] = rng.integers(0, 256, (8, 3, 16, 16))
+    images[:, 3, :8] = 255
+    images[:4, 4, 8:] = 255
+    return make_dataset(tmp_path / "labelled", {"test": images, "train": images[:6]}, ("a", "b"))
+
+
+def test_classes_of_a_network(run, results, labelled, capsys):
+    where = results / "00007-c-toy"
+    assert run("--metrics=classes30", f"--data={labelled}", "--min-area=0.1", "--floor") == 0
+    assert "classes above 10 % of an image" in capsys.readouterr().out
+    table = json.loads((where / "classes30.json").read_text())
+    record, = records(where, "classes30")
+    assert table["results"] == record["results"] and record["min_area"] == 0.1
+    assert [row["name"] for row in table["classes"]] == ["a", "b"]
+    assert [row["real_instances"] for row in table["classes"]] == [8, 4]
+    shares = [[row[f"{side}_proportion"] for row in table["classes"]] for side in ("real", "fake")]
+    np.testing.assert_allclose(shares[0], [8 / 12, 4 / 12])
+    assert record["results"]["classes30"] == pytest.approx(
+        0.5 * np.abs(np.subtract(*shares)).sum())
+    assert "detector" not in record and record["floor"]["num_each"] == 4
+    with Image.open(where / "classes30.png") as picture:
+        assert picture.mode == "RGB" and picture.width > 200
+
+
+def test_classes_of_pairs_of_generate(run, results, labelled, tmp_path, rng):
+    """A folder that generate.py wrote is counted like the network whose images it holds."""
+    pairs = tmp_path / "pairs"
+    assert generate.main([f"--results={results}", f"--out={pairs}", "--num=6", "--trunc=1"]) == 0
+    assert run("--metrics=classes9", f"--fakes={pairs}", f"--data={labelled}") == 0
+    where = results / "metrics-pairs"
+    table = json.loads((where / "classes6.json").read_text())
+    present = [json.loads(line)["present"]
+               for line in (pairs / "samples.jsonl").read_text().splitlines()]
+    assert {row["name"]: row["fake_instances"] for row in table["classes"]} == {
+        name: sum(name in names for names in present) for name in ("a", "b")}
+    assert run("--metrics=classes6", f"--fakes={pairs}", f"--reals={pairs}") == 0
+    assert records(where, "classes6")[-1]["results"] == {"classes6": 0}
+    assert not list(pairs.glob("classes*.json")) and not list(pairs.glob("metric*"))
+    with pytest.raises(UserError, match="what is judged has none"):
+        run("--metrics=classes6", f"--fakes={pairs / 'images'}", f"--data={labelled}")
+    other = make_dataset(tmp_path / "other", {"test": np.zeros((2, 4, 16, 16), np.uint8)}, ("b",))
+    with pytest.raises(UserError, match="fakes have the classes a, b; the reals, other test, b"):
+        run("--metrics=classes6", f"--fakes={pairs}", f"--data={other}")
+
+
+def test_path_lengths(run, results, monkeypatch, capsys):
+    """With a distance of the test's own: names, counts, records; w needs no images of reals."""
+    class Distance:
+        name, digest = "mean square", "abc"
+
+        def __init__(self, path):
+            assert path is None
+
+        def __call__(self, images1, images2):
+            return tf.reduce_mean(tf.square(images1 - images2), axis=[1, 2, 3])
+    monkeypatch.setattr("metrics.lpips.Lpips", Distance)
+    assert run("--metrics=ppl10_wfull,ppl10_zend", "--seed=3", "--minibatch=4") == 0
+    assert "10 pairs, mean square" in capsys.readouterr().out
+    w, z = (records(results / "00007-c-toy", f"ppl10_{part}")[-1] for part in ("wfull", "zend"))
+    assert w["results"]["ppl10_wfull"] > 0 and z["results"]["ppl10_zend"] > 0
+    assert w["num_pairs"] == 10 and w["seed"] == 3 and w["distance_hash"] == "abc"
+    assert "detector" not in w and "num_reals" not in w and w["crop_face"] is False
+    assert run("--metrics=ppl10_wend", "--crop-face") == 0
+    assert "10 pairs, mean square, middle of faces" in capsys.readouterr().out
+
+
+def test_a_conditional_network_draws_the_labels_of_its_training_set(run, folder, tmp_path, rng):
+    images = rng.integers(0, 256, (6, 3, 16, 16), np.uint8)
+    labels = {split: np.eye(3)[[i % 3 for i in range(6)]] for split in ("train", "test")}
+    data = make_dataset(tmp_path / "digits", {"train": images, "test": images}, (), labels=labels)
+    network = G_style("Gs", num_channels=3, resolution=16, latent_size=8, dlatent_size=8,
+                      mapping_fmaps=8, fmap_base=64, fmap_max=8, label_size=3)
+    path = tmp_path / "network-final.safetensors"
+    save_snapshot(path, {"Gs": network}, {"variant": "rgb", "stage": "rgb", "classes": [],
+                                          "kimg": 1, "lod": {"resolution": 16, "fade": 0.0},
+                                          "dataset": {"path": str(data)}})
+    assert run("--metrics=kid8", f"--network={path}") == 0
+    assert records(tmp_path, "kid8")[0]["labels"] == {
+        "drawn_from": "train", "path": str(data), "digest": open_dataset(data).digest}
+    assert run("--metrics=kid8", f"--network={path}", f"--reals={folder}", f"--data={data}") == 0
+    assert records(tmp_path, "kid8")[1]["num_reals"] == 40
+    other = make_dataset(tmp_path / "plain", {"train": images, "test": images}, ())
+    with pytest.raises(UserError, match="labels of 0 numbers; the network takes 3"):
+        run("--metrics=kid8", f"--network={path}", f"--data={other}")
+
+
+def test_without_the_last_layer_the_others_still_run(run, results, weights, capsys):
+    assert run("--metrics=is20,fid20", f"--inception={weights / 'pool_3.npz'}") == 0
+    captured = capsys.readouterr()
+    skipped, = [line for line in captured.err.splitlines() if line.startswith("skipped:")]
+    assert "is20" in skipped and "inception-2015-12-05.tgz" in skipped
+    assert captured.out.startswith("fid20")
+    assert not (results / "00007-c-toy" / "metric-is20.jsonl").exists()
+    with pytest.raises(UserError, match="none of is20 can be computed"):
+        run("--metrics=is20", f"--inception={weights / 'pool_3.npz'}")
+
+
+def test_dry_run_touches_nothing(run, results, cache, capsys):
+    before = sorted(results.rglob("*"))
+    assert run("--dry-run", "--metrics=fid9k") == 0
+    out = capsys.readouterr().out
+    assert "network-snapshot-000003" in out and "12 of toy test" in out and "9,000 fakes" in out
+    assert sorted(results.rglob("*")) == before and not cache.exists()
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--metrics=fad1k"], "unknown metric 'fad1k'; known: classesNk, fidNk"),
+    (["--metrics="], "unknown metric ''; known"),
+    (["--split=all"], "no images in split 'all'; it has: train, val, test"),
+    (["--data=nowhere"], "data set nowhere does not exist"),
+    (["--fakes=nowhere"], "--fakes=nowhere: no such folder"),
+    (["--reals=nowhere"], "--reals=nowhere: no such folder"),
+    (["--fakes=."], "which reals. Give --reals=DIR"),
+    (["--metrics=ppl_wfull", "--trunc=1"], "--trunc: ppl is that of the whole latent space"),
+    (["--metrics=ppl_wfull", "--fakes=x"], "ppl needs a network"),
+    (["--metrics=ppl10_zend", "--lpips=nowhere.npz"], r"nowhere.npz: no such file: .* Make them"),
+    (["--metrics=ppl10_zend"], r"lpips-vgg.npz: no such file: .* give them as --lpips"),
+    (["--metrics=is10", "--lpips=x"], "--lpips is for ppl"),
+    (["--metrics=is10", "--crop-face"], "--crop-face is for ppl"),
+    (["--metrics=is10", "--min-area=0.1"], "--min-area is for classesNk"),
+    (["--metrics=classes10", "--min-area=1"], "--min-area=1.0: a share of the image"),
+    (["--metrics=classes10"], "the reals, toy test, have none"),
+    (["--metrics=is10", "--floor"], "--floor: none of these metrics compares"),
+    (["--metrics=fid9_full", "--split=val"], "--split: none of these metrics compares"),
+    (["--metrics=fid9", "--reals=x", "--data=x"], "--reals and --data: one of both"),
+    (["--metrics=fid9", "--fakes=x", "--network=x"], "--fakes and --network: one of both"),
+    (["--metrics=fid9", "--fakes=x", "--seed=0"], "--trunc and --seed are for a network"),
+    (["--metrics=fid9", "--resolution=8"], "--resolution is for --fakes"),
+    (["--network=99"], "99: no such snapshot, run directory or run number"),
+    (["--minibatch=0"], "--minibatch=0: at least 1"),
+    (["--trunc=nan"], "--trunc: 'nan': expected a number"),
+    (["--seed=-1"], "--seed=-1: 0 to"),
+    (["--inception=nowhere.pb"], r"nowhere\.pb: no such file; get https")])
+def test_mistakes_are_explained(run, options, message):
+    with pytest.raises(UserError, match=message):
+        run("--metrics=fid20", *options)
+
+
+@pytest.mark.parametrize("options", [
+    ["--metrics=kid4"], ["--metrics=kid4_full"], ["--nearest=0"], ["--metrics=kid4", "--dry-run"]])
+@pytest.mark.parametrize("where", ["out/syn", "/nowhere/syn"])
+def test_data_that_are_not_where_they_were_are_asked_for(results, data, tmp_path, where, options):
+    """A relative path seen from another folder, and one of another machine."""
+    snapshot = load_snapshot(next(results.glob("00007-c-toy/network-snapshot*")))
+    path = tmp_path / "network-final.safetensors"
+    save_snapshot(path, snapshot.networks, {**snapshot.header, "dataset": {"path": where}})
+    message = f"{where}: no such folder here; it is the path of the training data in the header of "
+    with pytest.raises(UserError, match=message + f"{path}: give the one of today with --data=DIR"):
+        run_metrics.main([f"--network={path}", *options])
+    assert run_metrics.main([f"--network={path}", *options, f"--data={data.path}",
+                             "--dry-run"]) == 0
+
+
+def test_no_run_yet(tmp_path):
+    with pytest.raises(UserError, match="no run with a network snapshot"):
+        run_metrics.main([f"--results={tmp_path}"])
+
+
+def test_weights_are_not_fetched_for_a_mistake(monkeypatch, tmp_path):
+    """Nothing is downloaded before names and data are known to be good."""
+    monkeypatch.setattr("metrics.inception.load_detector", None)
+    with pytest.raises(UserError, match=r"no such folder|does not exist"):
+        run_metrics.main(["--fakes=a", f"--reals={tmp_path / 'none'}"])

@@ -1,0 +1,295 @@
+"""train.py as its users meet it: options, plans, one-line errors."""
+
+import argparse
+import dataclasses
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import run_metrics
+import train
+from dnnlib.data.dataset_info import DatasetInfo, open_dataset
+from dnnlib.util import UserError, only_process
+from metrics.image_sources import split_source
+from tests.tools.data_helpers import FOUR, make_dataset, random_image, read_jsonl
+from tests.tools.metrics_helpers import graph_bytes, small_arrays
+from training.config_checks import check_idle
+from training.dataset import read_split
+from training.run.directory import find_run, make_run
+from training.snapshots import save_snapshot
+from training.state import new_state
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "small"
+    images = np.stack([random_image(rng, 7, 16) for _ in range(8)])
+    return make_dataset(path, {"train": images}, FOUR)
+
+
+@pytest.fixture(scope="module")
+def rgb_data(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "photos"
+    images = np.stack([random_image(rng, 7, 16)[:3] for _ in range(8)])
+    return make_dataset(path, {"train": images}, ())
+
+
+def small_photos(folder):
+    """A data set at 8x8, where 16x16 is wanted."""
+    images = np.stack([random_image(np.random.default_rng(0), 7, 8)[:3] for _ in range(2)])
+    return make_dataset(folder / "small_photos", {"train": images}, ())
+
+
+def failure(*options):
+    """The UserError of a command line."""
+    with pytest.raises(UserError) as caught:
+        train.main(list(options))
+    return str(caught.value)
+
+
+def test_wrong_options_say_what_is_allowed(data, rgb_data, tmp_path):
+    assert "see " in failure("--colour=red")
+    assert "rgb, c, 2d" in failure("--variant=3d").replace("'", "")
+    assert "8:128,32:64" in failure("--minibatch=8:x")
+    assert "dataset_tool.py" in failure(f"--data={tmp_path / 'nowhere'}")
+    assert "--resolution=32" in failure(f"--data={data}", "--resolution=32", "--device=cpu")
+    assert "give --resolution=16, or" in failure(f"--data={data}", "--preset=demo-32")
+    assert "power of two" in failure(f"--data={data}", "--resolution=12")
+    assert "no segmentation maps" in failure(f"--data={rgb_data}", "--variant=2d")
+    assert "no critic on RGB alone" in failure(
+        f"--data={data}", "--variant=c", f"--untagged={rgb_data}")
+    assert "--device=cpu" in failure(f"--data={data}", "--gpus=4", f"--results={tmp_path}")
+    # What would come to light at the last resolution only, after days of training.
+    assert "--minibatch must be a multiple of 8" in failure(
+        f"--data={data}", "--gpus=2", "--device=cpu", "--minibatch=8:16,16:4", "--dry-run")
+    assert "small_photos goes up to 8" in failure(
+        f"--data={data}", "--dry-run", f"--untagged={small_photos(tmp_path.parent)}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
+    options = [f"--data={data}", "--preset=demo-32", "--resolution=16", f"--results={tmp_path}"]
+    assert train.main([*options, "--dry-run"]) == 0
+    plan = capsys.readouterr().out
+    assert "8 -> 16" in plan and "rgb, joint" in plan and "58 kimg in all" in plan
+    assert not list(tmp_path.iterdir())
+
+
+def test_tables_on_the_command_line():
+    assert train.parse_table("8:128,32:64") == {8: 128, 32: 64}
+    assert train.parse_table("0.002") == {4: 0.002}
+    assert isinstance(train.parse_table("64")[4], int)
+    assert isinstance(train.parse_table("1e2")[4], int)
+    assert train.parse_table("1e30") == {4: 1e30}
+    assert isinstance(train.parse_table("1e30")[4], float)  # no count, and too long for a message
+    with pytest.raises(argparse.ArgumentTypeError, match="given twice"):
+        train.parse_table("8:32,8:16")
+
+
+def test_run_directories(tmp_path):
+    """The same command continues its unfinished run; a finished one, or others, get a new one."""
+    record = {"variant": "rgb", "lrate": {4: 0.001}, "seed": 0}
+    assert find_run(None, tmp_path, record) is None
+    first = make_run(None, tmp_path, "rgb-small-16", record)
+    assert first.name == "00000-rgb-small-16"
+    assert find_run(None, tmp_path, record) == first
+    assert find_run(None, tmp_path, {**record, "seed": 1}) is None
+    (first / "network-final.safetensors").touch()
+    assert find_run(None, tmp_path, record) is None
+    assert find_run(first, tmp_path, record) == first
+    with pytest.raises(UserError, match="seed: 0 there, 5 now"):
+        find_run(first, tmp_path, {**record, "seed": 5})
+    (first / "training_options.json").write_text("[1]")
+    with pytest.raises(UserError, match="damaged"):
+        find_run(first, tmp_path, record)
+
+
+def test_two_processes_do_not_share_a_run(tmp_path):
+    with only_process(tmp_path, "training"), pytest.raises(UserError, match="another process"), \
+            only_process(tmp_path, "training"):
+        raise AssertionError("two at once")
+
+
+def test_the_log_says_why_a_run_ended(tmp_path, capsys):
+    """In its file, for an owner whose terminal is gone; the terminal has it from run_main."""
+    with pytest.raises(UserError), train.chiefs_run(tf.distribute.get_strategy(), tmp_path):
+        raise UserError("the reason")
+    assert (tmp_path / "log.txt").read_text().endswith("\nerror: the reason\n")
+    assert "the reason" not in "".join(capsys.readouterr())
+
+
+def test_checks_before_anything_is_made(data, tmp_path):
+    common = [f"--data={data}", "--device=cpu", f"--results={tmp_path}"]
+    assert "fid" in failure(*common, "--metrics=foo")
+    assert "no such file" in failure(*common, "--inception=nowhere.npz")
+    assert "--inception: " in failure(*common, "--metrics=none", "--inception=nowhere.npz")
+    assert "--lrate=8:-1: expected a number from" in failure(*common, "--lrate=8:-1")
+    for name in ("classes1k", "ppl_wfull"):
+        assert f"{name} is not computed" in failure(*common, f"--metrics=fid1k,{name}")
+    assert "takes" in failure(*common, "--variant=2d", "--rgb-kimg=10")
+    assert "--fmap-base" in failure(*common, "--fmap-base=2", "--preset=demo-32",
+                                   "--resolution=16")
+    assert "no such snapshot" in failure(*common, "--init-from=77")
+    for option in ("--binary-kimg=1", "--classes-kimg=1", "--grow-d=copy", "--map-noise=0"):
+        assert f"{option.split('=')[0]}: without effect: --variant=rgb" in failure(
+            *common, "--variant=rgb", option)
+    for rate in ("1e30", "1e400", "nan", "-1", "0", "8:0.001,16:3"):
+        assert "expected" in failure(*common, f"--lrate={rate}")
+    assert failure(*common, "--lrate=1e30") == "--lrate=4:1e+30: expected a number from 1e-08 to 1"
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_name_a_command_that_fits(data, rgb_data, tmp_path):
+    """Which works as it is written, whatever blanks the path holds."""
+    folder = tmp_path / "my data"
+    folder.symlink_to(data)
+    for path, options in ((rgb_data, ["--variant=2d"]), (folder, ["--resolution=1024"]),
+                          (folder, ["--preset=small-64"])):
+        told = failure(f"--data={path}", "--device=cpu", *options)
+        words = shlex.split(told[told.index("python train.py"):])
+        assert words[:2] == ["python", "train.py"] and f"--data={path}" in words
+        assert "--preset=small-32" in words and "--resolution=16" in words
+        assert train.parse_options(words[2:]).preset == "small-32"
+    assert train.main([*words[2:], f"--results={tmp_path}", "--dry-run"]) == 0
+    assert "give --initial-resolution=16" in failure(
+        f"--data={data}", "--device=cpu", "--preset=demo-32", "--resolution=16",
+        "--initial-resolution=32")
+
+
+def test_sizes_come_from_the_snapshot(data, tmp_path, tiny_config, capsys):
+    """An RGB training goes on at the snapshot's size; too small data says what is needed."""
+    config = tiny_config(variant="rgb", use_noise=False)
+    save_snapshot(tmp_path / "x.safetensors", new_state(config).networks, {
+        "variant": "rgb", "stage": "rgb", "classes": [], "kimg": 1.0,
+        "lod": {"resolution": 16, "fade": 0.0}, "dataset": {"path": str(data)}})
+    options = [f"--init-from={tmp_path / 'x.safetensors'}", "--variant=rgb", "--device=cpu",
+               "--metrics=none", f"--results={tmp_path}"]
+    assert train.main([*options, f"--data={data}", "--preset=small-64", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert ("from the snapshot of --init-from: --resolution=16 --fmap-base=64 --fmap-max=8 "
+            "--latent-size=8 --mapping-layers=2 --no-use-noise --initial-resolution=16\n") in told
+    assert "up to 16x16" in told and "what fits them" not in told
+    small = small_photos(tmp_path)
+    assert failure(*options, f"--data={small}") == (
+        f"--init-from: its networks are of 16x16, {small} goes up to 8; make a larger one with "
+        "dataset_tool.py --resolution=16")
+    assert "give --no-use-noise" in failure(*options, f"--data={data}", "--use-noise")
+
+
+def with_splits(folder, **counts):
+    """DatasetInfo of photos at 8x8 in splits of these sizes."""
+    rng = np.random.default_rng(0)
+    images = {split: np.stack([random_image(rng, 7, 8)[:3] for _ in range(count)])
+              for split, count in counts.items()}
+    return open_dataset(make_dataset(folder, images, ()))
+
+
+def notes(info, *argv):
+    """(the metrics, the lines that a training of these options begins with)."""
+    argv = ["--variant=rgb", f"--data={info.path}", *argv]
+    options, overrides = train.parse_options(argv), {}
+    if options.metrics:
+        overrides["metrics"] = options.metrics
+    config = train.preset_config(options.preset, {"variant": "rgb", **overrides})
+    if not overrides:
+        config = dataclasses.replace(config, metrics=train.fitting_metrics(config.metrics, info))
+    return config.metrics, train.start_notes(config, info, options, {})
+
+
+def test_a_small_validation_split_does_not_select(tmp_path):
+    """KID with the training images does; metrics that are given count, with a warning."""
+    small, none, enough = (with_splits(tmp_path / f"d{val}", train=5, val=val) if val else
+                           with_splits(tmp_path / "d0", train=5) for val in (2, 0, 100))
+    metrics, lines = notes(small, "--preset=small-32")
+    assert metrics == "kid1k_trainval" and len(lines) == 1
+    assert lines[0].startswith("warning: only 2 validation images") and "all 7 training" in lines[0]
+    assert notes(small)[0] == "kid10k_trainval"
+    metrics, lines = notes(small, "--preset=small-32", "--metrics=fid50")
+    assert metrics == "fid50" and len(lines) == 1
+    assert lines[0].startswith("warning: only 2") and "kid50_trainval takes the train" in lines[0]
+    assert notes(small, "--preset=small-32", "--metrics=fid50_full")[1] != []
+    assert notes(small, "--preset=small-32", "--metrics=none") == ("none", [])
+    metrics, lines = notes(none, "--preset=small-64")
+    assert metrics == "kid1k_trainval" and lines[0].startswith("warning: no validation images")
+    assert notes(enough, "--preset=small-32") == ("kid1k,fid1k", [])
+    assert "what fits them: python train.py --variant=rgb" in notes(enough)[1][0]
+
+
+def test_what_a_finished_training_suggests(tiny_config, tmp_path):
+    """Metrics that the test split bears, a path with blanks, labels where there are any."""
+    def suggested(test, label_size=0, **changes):
+        info = DatasetInfo(tmp_path, "mine", 16, 7, FOUR, {"train": 60, "test": test}, "d",
+                           label_size)
+        told = train.next_commands(Path("my results/00000-c"), tiny_config(**changes), info)
+        return [shlex.split(part) for part in told.split("; ")]
+
+    generate_words, pairs, metrics = suggested(5)
+    assert generate_words == ["python", "generate.py", "--network=my results/00000-c",
+                              "--seeds=0-35"]
+    assert pairs[-1] == "--num=60" and metrics[-1] == "--metrics=kid1k_trainval"
+    assert suggested(100)[-1][-1] == "--metrics=kid1k"
+    assert suggested(5000)[-1][-1] == "--metrics=fid50k"
+    assert [words[-1] for words in suggested(5, label_size=3, variant="rgb")] == [
+        "--label=0", "--metrics=kid1k_trainval"]
+
+
+def test_options_of_stages_gone_through_are_refused():
+    check_idle({"classes_kimg", "grow_d", "binary_kimg"}, "2d", "binary")
+    check_idle({"initial_resolution", "rgb_kimg"}, "rgb", "rgb")
+    for name in ("rgb_kimg", "hold_kimg", "fade_kimg", "initial_resolution"):
+        with pytest.raises(UserError, match="begins with stage binary"):
+            check_idle({name}, "c", "binary")
+    with pytest.raises(UserError, match="begins with stage classes"):
+        check_idle({"binary_kimg"}, "2d", "classes")
+
+
+def test_metrics_during_training_are_those_of_run_metrics(tiny_config, tmp_path, monkeypatch, rng):
+    """Against the validation images (_full: the training images); a warning is told once."""
+    monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
+    weights = tmp_path / "small.pb"
+    weights.write_bytes(graph_bytes(small_arrays()))
+    images = {split: np.stack([random_image(rng, 7, 16)[:3] for _ in range(n)])
+              for split, n in (("train", 9), ("val", 6), ("test", 5))}
+    info = open_dataset(make_dataset(tmp_path / "data", images, ()))
+    both = split_source(info, "train+val", 16, read_split)
+    assert both.count == 15
+    stored = np.concatenate([images["train"], images["val"]]).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(np.concatenate([rgb for rgb, _ in both.batches()]), stored)
+    np.testing.assert_array_equal(
+        np.concatenate([rgb for rgb, _ in both.batches(indices=[9, 2, 14])]), stored[[9, 2, 14]])
+    names = ["fid12", "kid12", "fid12_full", "kid12_trainval"]
+    config, lines = tiny_config(variant="rgb", metrics=",".join(names)), []
+    evaluate = train.make_evaluate(config, info, SimpleNamespace(inception=weights),
+                                   SimpleNamespace(info=lines.append))
+    snapshot = save_snapshot(tmp_path / "network-final.safetensors", new_state(config).networks, {
+        "variant": "rgb", "stage": "rgb", "classes": [], "kimg": 1.0,
+        "lod": {"resolution": 16, "fade": 0.0}, "dataset": {"path": str(info.path)}})
+    values = evaluate(snapshot)
+    assert evaluate(snapshot) == values
+    assert [line.split(" is biased")[0] for line in lines] == [
+        "warning: fid12 of 12 fakes and 6 reals", "warning: fid12_full of 12 fakes and 9 reals"]
+    run_metrics.main([f"--metrics={','.join(names)}", f"--network={tmp_path}", "--split=val",
+                      f"--inception={weights}", f"--seed={config.seed}"])
+    for name in names:
+        for key, value in read_jsonl(tmp_path / f"metric-{name}.jsonl")[0]["results"].items():
+            assert values.pop(key) == pytest.approx(value, rel=1e-3)
+    assert not values
+
+
+def test_errors_are_one_line_and_status_2():
+    """Nothing else on stderr, though TensorFlow greets there."""
+    result = subprocess.run([sys.executable, "train.py", "--data=/does/not/exist"], cwd=ROOT,
+                            capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: data set /does/not/exist")
+    assert result.stderr.count("\n") == 1 and result.stdout == ""

@@ -1,0 +1,491 @@
+"""Stopped, killed, out of room, without photos: what a training does then, and that it goes on.
+
+That a killed run ends as one left in peace is shown by killing.py, in processes of its own.
+"""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dnnlib import util
+from dnnlib.util import UserError
+from tests.conftest import TINY
+from tests.tools.data_helpers import make_dataset, random_image, read_jsonl
+from training import loss, snapshots, training_loop
+from training.config import TrainingConfig
+from training.dataset import TrainingStream, open_dataset
+from training.run import directory, signals
+from training.state import restored_state
+from training.training_loop import Training
+
+ROOT = Path(__file__).resolve().parents[2]
+STRATEGY = tf.distribute.OneDeviceStrategy("/cpu:0")
+FINAL = "network-final.safetensors"
+
+
+def killing(tmp_path, kills, seed):
+    """What tests/tools/killing.py says."""
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.tools.killing", str(tmp_path), f"--kills={kills}",
+         f"--seed={seed}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    told = json.loads(result.stdout.splitlines()[-1])
+    print(told)
+    return told
+
+
+def check_killing(told, kills):
+    assert told["kills"] == kills
+    assert told["equal"] == told["runs_finished"] > 0
+    assert told["left_over"] == []
+    assert told["ticks"] == pytest.approx([0.016 * n for n in range(1, 10)])  # none told twice
+
+
+def test_killed_equals_left_in_peace(tmp_path):
+    check_killing(killing(tmp_path, kills=2, seed=12), 2)
+
+
+@pytest.mark.slow
+def test_killed_a_hundred_times(tmp_path):
+    """KILLS=20 for fewer."""
+    kills = int(os.environ.get("KILLS", "100"))
+    check_killing(killing(tmp_path, kills, seed=0), kills)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Eight turns at 4x4, RGB only, in ticks of four and looks of two."""
+    rng = np.random.default_rng(0)
+    images = np.stack([random_image(rng, 7, 8)[:3] for _ in range(12)])
+    data = make_dataset(tmp_path_factory.mktemp("data") / "photos", {"train": images}, ())
+    return TrainingConfig(**{**TINY, "data": str(data), "variant": "rgb", "resolution": 4,
+                             "initial_resolution": 4, "minibatch_repeats": 2, "rgb_kimg": 0.064,
+                             "tick_kimg": {4: 0.032}})
+
+
+def begin(config, run_dir, **more):
+    run_dir.mkdir(exist_ok=True)
+    return Training(config, run_dir, STRATEGY, open_dataset(config.data), **more)
+
+
+def ticks(run_dir):
+    return [e["Progress/kimg"] for e in read_jsonl(run_dir / "stats.jsonl") if e["event"] == "tick"]
+
+
+@pytest.fixture(scope="module")
+def peaceful_run(config, tmp_path_factory):
+    """A run that nothing happened to, but to the wall clock: whenever somebody looks at it, it has
+    been set back by an hour."""
+    run_dir, now = tmp_path_factory.mktemp("runs") / "peaceful", itertools.count(2e9, -3600.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: next(now))
+        assert begin(config, run_dir).run() is True
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def peaceful(peaceful_run):
+    """The digests of its networks."""
+    return snapshots.read_header(peaceful_run / FINAL)["digests"]
+
+
+def test_durations_are_not_the_wall_clocks(peaceful_run):
+    told = [e for e in read_jsonl(peaceful_run / "stats.jsonl") if e["event"] == "tick"]
+    for name in ("total_sec", "sec_per_tick", "sec_per_kimg", "maintenance_sec", "images_per_sec"):
+        assert all(0 < tick[f"Timing/{name}"] < 1e5 for tick in told)
+    total = [tick["Timing/total_sec"] for tick in told]
+    assert len(total) == 2 and total[0] < total[1]
+    header, _ = snapshots.load_newest_state(peaceful_run, Lines())
+    assert total[1] <= header["progress"]["elapsed_sec"] < total[1] + 1000
+
+
+def test_a_time_that_an_earlier_version_made_negative_is_not_carried_on(peaceful_run):
+    header, groups = snapshots.load_newest_state(peaceful_run, Lines())
+    for stored, read in ((-3558.0, 0.0), (12.5, 12.5)):
+        progress = {**header["progress"], "elapsed_sec": stored}
+        state = restored_state({**header, "progress": progress}, groups, "state")
+        assert state.progress.elapsed_sec == read
+
+
+def ends_as(peaceful, config, run_dir, **more):
+    """The run goes on to its end, and ends as the peaceful one, every tick told once."""
+    assert begin(config, run_dir, **more).run() is True
+    assert ticks(run_dir) == [0.032, 0.064]
+    return snapshots.read_header(run_dir / FINAL)["digests"] == peaceful
+
+
+def interrupt(number):
+    """A signal to this process, which its main thread hears before the next line."""
+    os.kill(os.getpid(), number)
+
+
+def test_stopped_in_an_evaluation(config, peaceful, tmp_path):
+    """At once; the evaluation is done again, and one that fails costs its numbers only."""
+    asked = []
+
+    def evaluate(snapshot):
+        asked.append(snapshot.header["kimg"])
+        if len(asked) == 1:
+            raise UserError("the images are not finite")
+        if len(asked) == 2:
+            interrupt(signal.SIGHUP)
+            raise AssertionError("the evaluation went on")
+        return {"fid8": 1.0}
+
+    training = begin(config, tmp_path / "run", evaluate=evaluate)
+    assert training.run() is False
+    assert training.stop_signal == signal.SIGHUP
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    assert "run the same command to continue" in (tmp_path / "run" / "log.txt").read_text()
+    assert ends_as(peaceful, config, tmp_path / "run", evaluate=evaluate)
+    assert asked == [0.032, 0.064, 0.064]
+    assert "no metrics at kimg 0.0: the images are not finite" in (
+        tmp_path / "run" / "log.txt").read_text()
+    assert json.loads((tmp_path / "run" / "best.json").read_text())["kimg"] == 0.064
+
+
+def test_stopped_while_compiling(config, tmp_path, monkeypatch):
+    """In the middle of a trace, with nothing lost since nothing was learned."""
+    original = loss.discriminator_loss
+
+    def interrupted(*args, **kwargs):
+        interrupt(signal.SIGINT)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(loss, "discriminator_loss", interrupted)
+    training = begin(config, tmp_path / "run")
+    assert training.run() is False
+    assert training.stop_signal == signal.SIGINT
+    assert training.turns["rgb"].num_traces <= 1 and training.progress.step == 0
+    assert snapshots.list_states(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("good_reads", [0, 3])
+def test_a_stalled_input_pipeline_is_told_and_can_be_left(good_reads, config, peaceful, tmp_path,
+                                                          monkeypatch):
+    """The fourth minibatch does not come: a state between two looks at the schedule is saved. Or
+    none comes at all, where the first grid is drawn."""
+    path, answers, reads = tmp_path / "run", threading.Event(), []
+    read = TrainingStream._read
+
+    def blocked(self, numbers):
+        reads.append(numbers)
+        if len(reads) > good_reads:
+            answers.wait()
+        return read(self, numbers)
+
+    def leave_when_told_twice():
+        while training.progress.step < good_reads:
+            time.sleep(0.05)
+        before = told().count("warning: no photos for")
+        while told().count("warning: no photos for") < before + 2:
+            time.sleep(0.05)
+        interrupt(signal.SIGTERM)
+
+    def told():
+        return (path / "log.txt").read_text()
+
+    with monkeypatch.context() as patch:
+        if good_reads:
+            patch.setattr(Training, "_draw_beginning", lambda self, stage: None)  # it reads too
+        patch.setattr(TrainingStream, "_read", blocked)
+        patch.setattr(signals, "PHOTOS", signals.Work("photos", signals.PHOTOS.late, late_sec=0.2))
+        training = begin(config, path)
+        threading.Thread(target=leave_when_told_twice, daemon=True).start()
+        assert training.run() is False
+    answers.set()
+    assert training.progress.step == training.saved_step == good_reads
+    assert training.progress.look_turns == good_reads % config.minibatch_repeats
+    assert "the input pipeline stands still" in told()
+    assert ends_as(peaceful, config, path)
+
+
+def test_a_run_that_only_skips_is_given_up(config, peaceful, tmp_path, monkeypatch):
+    """Under a name of its own; the same command does not lead there again; other options do not."""
+    monkeypatch.setattr(training_loop, "MAX_SKIPPED", 3)
+    run_dir = directory.make_run(None, tmp_path, "rgb", config.to_json())
+    training = begin(config, run_dir)
+    turn = training._turn
+
+    def poisoned(stage):
+        turn(stage)
+        if training.progress.step == 5:  # after the first tick
+            const = training.state.networks["G"].vars["G_synthesis/4x4/Const/const"]
+            const.assign(tf.fill(const.shape, np.nan))
+            training._save_state()
+        if training.progress.step == 7:
+            training._save_state()
+
+    training._turn = poisoned
+    with pytest.raises(UserError, match=r"given up at kimg 0.064: 3 updates in a row.*"
+                       r"lower --lrate .*higher --r1-gamma .*--override.* from kimg 0.040"
+                       r".*another --run"):
+        training.run()
+    assert (run_dir / "nonfinite-000000.064.safetensors").is_file()
+    assert snapshots.best_snapshot(run_dir).name.startswith("network-snapshot-")
+    # A state of step 5 is good: nothing had been skipped yet.
+    assert [p.name[-14:-12] for p in snapshots.list_states(run_dir)] == ["32", "40"]
+    with pytest.raises(UserError, match="the same options lead there again"):
+        directory.find_run(run_dir, tmp_path, config.to_json())
+    with pytest.raises(UserError, match="the same options lead there again"):
+        directory.find_run(None, tmp_path, config.to_json())
+    directory.take_over(directory.find_run(run_dir, tmp_path, config.to_json(), override=True),
+                   config.to_json(), Lines())
+    snapshots.list_states(run_dir)[-1].unlink()  # the poisoned one
+    assert ends_as(peaceful, config, run_dir)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 700 kB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "none", str(path)],
+                          capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("file systems can be mounted by root only")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def fill(path):
+    """Take every byte of a disk."""
+    with open(path, "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(512))
+
+
+def test_a_full_disk_leaves_the_last_state(config, peaceful, small_disk):
+    run_dir, filler = small_disk / "run", small_disk / "filler"
+    training = begin(config, run_dir)
+    save = training._save_state
+
+    def fill_and_save():
+        if training.progress.tick == 2 and not filler.exists():
+            fill(filler)
+        save()
+
+    training._save_state = fill_and_save
+    with pytest.raises(UserError, match=r"is full .*No space left") as caught:
+        training.run()
+    newest = snapshots.list_states(run_dir)[-1]
+    assert f"({newest.name})" in str(caught.value) and "make room" in str(caught.value)
+    assert not list(run_dir.glob(".*"))
+    assert snapshots.load_container(newest)[0]["progress"]["cur_nimg"] == 32
+    filler.unlink()
+    assert ends_as(peaceful, config, run_dir)
+
+
+def test_a_full_disk_under_tensorboard_is_told_as_such(tmp_path):
+    """TensorFlow calls it exhausted resources, as it calls a device's memory."""
+    with pytest.raises(UserError, match=r"disk of .* is full"), directory.disk_full_told(tmp_path):
+        raise tf.errors.ResourceExhaustedError(None, None, "events.out; No space left on device")
+    with pytest.raises(tf.errors.ResourceExhaustedError), directory.disk_full_told(tmp_path):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    with pytest.raises(FileNotFoundError), directory.disk_full_told(tmp_path):
+        (tmp_path / "missing").read_text()
+
+
+def test_a_full_log_is_told_once_and_hides_nothing(capfd):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    log = util.start_log("full", "/dev/full")
+    log.info("first line")
+    log.info("second line")
+    util.start_log("full")
+    out, err = capfd.readouterr()
+    assert out == "first line\nsecond line\n"
+    assert err.count("\n") == 1 and "/dev/full" in err and "No space" in err
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    stats = tmp_path / "stats.jsonl"
+    stats.write_text('{"event": "tick"}\n')
+    told = directory.stats_bytes(tmp_path)
+    with open(stats, "a") as file:
+        file.write('{"event": "ti')
+    for name in (".training-state-000000001.safetensors.77.tmp", ".fakes000001.png.77.tmp",
+                 ".someone-elses.tmp"):
+        (tmp_path / name).touch()
+    directory.tidy(tmp_path, told)
+    assert stats.read_text() == '{"event": "tick"}\n'
+    assert [p.name for p in tmp_path.glob(".*")] == [".someone-elses.tmp"]
+    directory.tidy(tmp_path, None)  # a state of before lengths were noted
+    assert stats.stat().st_size == told
+    directory.tidy(tmp_path, 0)
+    assert stats.stat().st_size == 0
+
+
+class Lines:
+    """A log that keeps its lines."""
+
+    def __init__(self):
+        self.lines = []
+
+    def info(self, line):
+        self.lines.append(line)
+
+    def wait_for(self, count):
+        while len(self.lines) < count:
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop(number):
+    asked = []
+    with signals.Watch(Lines(), lambda: asked.append(number)) as watching:
+        interrupt(number)
+        assert asked == [number] and watching.signal == number
+        with pytest.raises(signals.Stopped), watching.during(signals.TELL, at_once=True):
+            raise AssertionError("it went on")
+
+
+def test_a_hangup_that_the_shell_ignores_stays_ignored():
+    """As under nohup; the other signals count, and afterwards it is ignored still."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.Watch(Lines()) as watching:
+            interrupt(signal.SIGHUP)
+            assert watching.signal is None
+            interrupt(signal.SIGTERM)
+            assert watching.signal == signal.SIGTERM
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_stands_still_is_told_at_growing_intervals():
+    log = Lines()
+    with signals.Watch(log) as watching:
+        with watching.during(signals.TELL, at_once=True):
+            with watching.during(signals.PHOTOS):
+                assert watching._now.at_once  # as what it is a part of
+            time.sleep(3 * signals.POLL_SEC)
+            assert watching._now.work is signals.TELL
+        assert log.lines == []  # an evaluation may take any time
+        began = time.monotonic()
+        with watching.during(signals.Work("turn", "no turn for {time}", late_sec=0.3)):
+            log.wait_for(3)
+        assert time.monotonic() - began >= 0.3 * 4
+        assert all(line.startswith("warning: no turn for ") for line in log.lines)
+
+
+def test_a_slow_device_is_not_taken_for_a_dead_one():
+    """Turns may take three times the longest so far."""
+    log, turn = Lines(), signals.Work("turn", "no turn for {time}", late_sec=0.01, repeated=True)
+    with signals.Watch(log) as watching:
+        watching._longest["turn"] = 1000.0
+        with watching.during(turn):
+            time.sleep(3 * signals.POLL_SEC)
+        assert log.lines == []
+        watching._longest["turn"] = 0.0
+        with watching.during(turn):
+            log.wait_for(1)
+
+
+STUCK = """
+import ctypes, sys, threading, time
+from dnnlib import util
+from training.run import signals
+
+watch.GRACE_SEC = 0.3
+lock, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+libc.pthread_mutex_lock(lock)
+
+
+def block():
+    libc.pthread_mutex_lock(lock)  # for ever: the handler of a signal never gets its turn
+
+
+def announce():
+    while sys._current_frames()[threading.main_thread().ident].f_code is not block.__code__:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    print("ready", flush=True)
+
+
+with watch.Watch(util.start_log("stuck")) as watching, \\
+        watching.during(watch.TELL, at_once=AT_ONCE):
+    threading.Thread(target=announce, daemon=True).start()
+    block()
+"""
+
+
+def stuck(at_once):
+    """A process whose main thread is inside native code."""
+    process = subprocess.Popen([sys.executable, "-c", STUCK.replace("AT_ONCE", str(at_once))],
+                               cwd=ROOT, text=True, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_stopped_inside_native_code():
+    """The process ends though its main thread hears nothing, where nothing is lost by it."""
+    with stuck(at_once=True) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 128 + signal.SIGTERM
+        assert "stopped in the middle of drawing and evaluating" in process.stdout.read()
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    with stuck(at_once=False) as process:
+        process.send_signal(signal.SIGINT)
+        assert "Ctrl-C once more" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 128 + signal.SIGINT
+
+
+def test_a_thread_that_never_ends_does_not_keep_the_process():
+    code = ("import threading\nfrom training import watch\n"
+            "threading.Thread(target=threading.Event().wait).start()\n"
+            "watch.end_if_stuck(143, patience_sec=0.1)")
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 143
+
+
+def test_a_second_tick_in_one_kimg_has_a_name_of_its_own(tmp_path):
+    assert directory.moment_name(140_032, 0, 140) == "000140"
+    assert directory.moment_name(140_900, 140_032, 140) == "000140.900"  # the end of a stage
+    assert directory.moment_name(512, 0, 140) == "000000.512"
+    assert directory.moment_name(16, 0, 0.016) == "000000.016"
+    for name in ("000139", "000140", "000140.900"):
+        (tmp_path / f"network-snapshot-{name}.safetensors").touch()
+    assert snapshots.best_snapshot(tmp_path).stem == "network-snapshot-000140.900"
+
+
+def test_other_options(tmp_path):
+    """They are listed; --override goes on with those that may change."""
+    record = {**TrainingConfig().to_json(), "init_from": None, "data_digest": "d"}
+    run = directory.make_run(tmp_path / "run", tmp_path, "x", record)
+    other = {**record, "lrate": {4: 0.5}, "r1_gamma": 3.0}
+    with pytest.raises(UserError, match=r"lrate: 4:0.001,256:0.0015,512:0.002 there, 4:0.5 now; "
+                                        r"r1_gamma: 10.0 there, 3.0 now.*"
+                                        r"--override to go on"):
+        directory.find_run(run, tmp_path, other)
+    assert directory.find_run(run, tmp_path, other, override=True) == run
+    for name, value in (("variant", "c"), ("resolution", 8), ("fmap_max", 3), ("hold_kimg", 1.0),
+                        ("data_digest", "e"), ("init_from", "x")):
+        with pytest.raises(UserError, match=f"--override cannot change these .{name}"):
+            directory.find_run(run, tmp_path, {**other, name: value}, override=True)
+    with pytest.raises(UserError, match="--override: needs --run"):
+        directory.find_run(None, tmp_path, record, override=True)
+    with pytest.raises(UserError, match=r"--override: .*typo holds no run"):
+        directory.find_run(tmp_path / "typo", tmp_path, record, override=True)
+    for name in ("", run / "training_options.json"):
+        with pytest.raises(UserError, match=r"--run=.*expected the name of a directory"):
+            directory.find_run(name, tmp_path, record)
+    log = Lines()
+    (run / FINAL).touch()  # of the old options
+    directory.take_over(run, other, log)
+    assert not (run / FINAL).exists()
+    assert len(log.lines) == 2 and "r1_gamma: 10.0 there, 3.0 now" in log.lines[1]
+    assert directory.find_run(run, tmp_path, other) == run

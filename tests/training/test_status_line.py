@@ -1,0 +1,114 @@
+"""The live line: on a terminal, through a pty, and nowhere else."""
+
+import fcntl
+import os
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from training.run.status_line import fitted
+
+PROGRAM = """
+import logging, sys
+from dnnlib import util
+from training.run.status_line import LiveLine
+log = util.start_log("training")
+now = [0.0]
+live = LiveLine(log, clock=lambda: now[0])
+for i in range(40):
+    now[0] += 0.125
+    if live.is_due():
+        live.show([f"kimg {i}", "rgb 8x8", "x" * 30, "y" * 30, "end"])
+    if i % 15 == 14:
+        log.info(f"tick {i}")
+live.clear()
+live.clear()
+print("after", file=sys.stderr)
+"""
+
+
+class Screen:
+    """What a terminal shows: carriage return, new line, erasing to the line's end."""
+
+    def __init__(self):
+        self.lines, self.column = [""], 0
+
+    def feed(self, text):
+        for part in re.findall(r"\x1b\[K|\r|\n|[^\x1b\r\n]+", text):
+            if part == "\r":
+                self.column = 0
+            elif part == "\n":
+                self.lines.append("")
+                self.column = 0
+            elif part == "\x1b[K":
+                self.lines[-1] = self.lines[-1][:self.column]
+            else:
+                line = self.lines[-1].ljust(self.column)
+                self.lines[-1] = line[:self.column] + part + line[self.column + len(part):]
+                self.column += len(part)
+
+
+def run_on_terminal(columns, rows=24, stdout_too=True, code=PROGRAM):
+    """(text seen, returned stdout or None) of a program whose stderr is a terminal."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+    result = subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True, text=True,
+                            stdout=theirs if stdout_too else subprocess.PIPE)
+    os.close(theirs)
+    seen = os.read(ours, 1_000_000).decode()
+    os.close(ours)
+    return seen, result.stdout
+
+
+def test_the_line_makes_way_for_the_log():
+    seen, _ = run_on_terminal(120)
+    screen = Screen()
+    screen.feed(seen)
+    assert screen.lines == ["tick 14", "tick 29", "after", ""]
+    # Once a second, eight rounds of the loop.
+    shown = re.findall(r"\r\x1b\[K(kimg \d+)  rgb 8x8  x{30}  y{30}  end", seen)
+    assert shown == ["kimg 0", "kimg 8", "kimg 16", "kimg 24", "kimg 32"]
+
+
+@pytest.mark.parametrize("columns, rows, width", [(40, 24, 39), (0, 0, 79), (9, 24, 8)])
+def test_it_fits_into_one_line(columns, rows, width):
+    """80 columns where the terminal does not say; else it would scroll."""
+    seen, _ = run_on_terminal(columns, rows)
+    shown = re.findall(r"\r\x1b\[K(kimg[^\r\x1b]*)", seen)
+    assert len(shown) == 5 and max(map(len, shown)) <= width
+
+
+def test_log_in_a_file_stays_clean():
+    seen, stdout = run_on_terminal(100, stdout_too=False)
+    assert stdout == "tick 14\ntick 29\n" and "kimg 32" in seen
+
+
+def test_silent_without_a_terminal():
+    result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True)
+    assert result.stdout == b"tick 14\ntick 29\n" and result.stderr == b"after\n"
+
+
+def test_a_terminal_that_goes_away_ends_the_line_only():
+    program = PROGRAM.replace("now[0] += 0.125", "now[0] += 1") + """
+class Gone:
+    def isatty(self): return True
+    def fileno(self): return 2
+    def write(self, text): raise OSError(5, "Input/output error")
+    def flush(self): pass
+live = LiveLine(log, Gone())
+live.show(["a"])
+assert not live.is_due()
+live.clear()
+"""
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True,
+                          check=False).returncode == 0
+
+
+def test_whole_fields():
+    assert fitted(["kimg 1", "abc", "de"], 11) == "kimg 1  abc"
+    assert fitted(["kimg 1", "abc", "de"], 15) == "kimg 1  abc  de"
+    assert fitted(["kimg 1", "abcdef", "de"], 13) == "kimg 1" and fitted(["kimg 1"], 3) == "kim"
