@@ -33,7 +33,7 @@ STAGES = {
     ("dnnlib.data.tfrecords", "_encode_rgb"): "colours",
     ("zlib", "compress"): "zlib of the maps",
     ("dnnlib.data.tfrecords", "encode_record"): "joining",
-    ("dnnlib.data.tfrecords", "masked_crc32c"): "CRC",
+    ("dnnlib.data.tfrecords", "checksum"): "CRC",
     ("dnnlib.data.tfrecords", "frame"): "framing",
     ("dataprep.writer", "describe_image"): "digest, area shares",
     ("dataprep.writer", "convert"): "reading the file",

@@ -18,14 +18,19 @@ import os
 import re
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import google_crc32c
 import numpy as np
 from PIL import Image
 
 from dnnlib.data import channels
-from dnnlib.data.crc32c import masked_crc32c, masked_crc32c_all
 from dnnlib.util import UserError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 ENCODINGS = ("webp", "png", "raw")
 MIN_LEVEL = 2  # 4x4, the smallest images a network sees
@@ -36,10 +41,11 @@ _BYTES, _INT64 = 1, 3  # field numbers of bytes_list and int64_list in a tf.trai
 _AGAIN = "make or copy this data set again"
 
 
-def record_files(directory):
-    """{level: path} of the record files in `directory`; `-r05` holds images of 32x32.
+def record_files(directory: str | Path) -> dict[int, Path]:
+    """Return {level: path} of the record files in `directory`; `-r05` holds images of 32x32.
 
-    Raises UserError where the directory has none, or two of one level.
+    Raises:
+        UserError: the directory has none, or two of one level.
     """
     files = {}
     for path in sorted(Path(directory).glob("*-r[0-9][0-9].tfrecords")):
@@ -55,17 +61,28 @@ def record_files(directory):
 
 # Writing
 
-def frame(payload):
-    """TFRecord framing: length, its masked CRC, payload, its masked CRC; little-endian."""
+def frame(payload: bytes) -> bytes:
+    """Return a record in TFRecord framing: length, its checksum, payload, its checksum."""
     length = struct.pack("<Q", len(payload))
-    return b"".join([length, struct.pack("<I", masked_crc32c(length)),
-                     payload, struct.pack("<I", masked_crc32c(payload))])
+    return b"".join([length, checksum(length), payload, checksum(payload)])
 
 
-def encode_record(image, encoding):
-    """Image uint8 [C, H, W] -> serialized tf.train.Example, without framing.
+def checksum(data: bytes) -> bytes:
+    """Return the format's checksum of bytes: their CRC-32C rotated right by 15 bits, plus a
+    constant, as a little-endian uint32."""
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
-    Raises ValueError for another type or shape, or an encoding outside ENCODINGS.
+
+def encode_record(image: np.ndarray, encoding: str) -> bytes:
+    """Serialize an image as a tf.train.Example, without framing.
+
+    Args:
+        image: uint8 [C, H, W].
+        encoding: one of ENCODINGS.
+
+    Raises:
+        ValueError: another type, shape or encoding.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[0] < channels.NUM_COLOURS:
         raise ValueError(f"an image is uint8 [3 or more, H, W], not {image.dtype} {image.shape}")
@@ -81,7 +98,7 @@ def encode_record(image, encoding):
 
 
 def _encode_rgb(rgb, encoding):
-    """uint8 [3, H, W] -> bytes of a lossless image file."""
+    """Encode uint8 [3, H, W] as a lossless image file's bytes."""
     picture = Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0)))
     buffer = io.BytesIO()
     if encoding == "webp":
@@ -94,7 +111,7 @@ def _encode_rgb(rgb, encoding):
 
 
 def _example(features):
-    """[(name, kind, content)] -> Example in the protocol buffers' wire format.
+    """Write [(name, kind, content)] as an Example in the protocol buffers' wire format.
 
     A bytes_list has one value, the content; an int64_list is packed, its varints are the content.
     """
@@ -104,12 +121,12 @@ def _example(features):
 
 
 def _field(number, content):
-    """One length-delimited field of a message."""
+    """Write one length-delimited field of a message."""
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
 def _varint(number):
-    """A non-negative integer in base 128, low groups first, high bit set on all but the last."""
+    """Write a non-negative integer in base 128: low groups first, a high bit where more follow."""
     groups = bytearray()
     while number > 0x7F:
         groups.append(number & 0x7F | 0x80)
@@ -123,8 +140,8 @@ def _varint(number):
 class RecordFile:
     """The records of one file, indexed once and then read by number."""
 
-    def __init__(self, path):
-        """Raises UserError where the file is damaged, OSError where it cannot be opened."""
+    def __init__(self, path: str | Path):
+        """Index the file. Raises UserError if it is damaged, OSError if it cannot be opened."""
         self.path = Path(path)
         self._offsets, self._lengths = index_records(path)
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - open as long as the object
@@ -136,52 +153,42 @@ class RecordFile:
         if hasattr(self, "_file"):
             self._file.close()
 
-    def read(self, number):
-        """Serialized Example `number`. Raises UserError where its checksum is wrong."""
-        return self.read_many([number])[0]
+    def read(self, number: int) -> bytes:
+        """Return serialized Example `number`. Raises UserError if its checksum is wrong."""
+        length = int(self._lengths[number])
+        data = os.pread(self._file.fileno(), length + _FOOTER, int(self._offsets[number]))
+        if checksum(data[:length]) != data[length:]:
+            raise UserError(f"{self.path}: record {number} is damaged (wrong checksum); {_AGAIN}")
+        return data[:length]
 
-    def read_many(self, numbers):
-        """[serialized Example] of each of `numbers`: quicker than one by one where they are small.
+    def read_many(self, numbers: Iterable[int]) -> list[bytes]:
+        """Return the serialized Example of each of `numbers`, as `read` does."""
+        return [self.read(number) for number in numbers]
 
-        Raises UserError where a checksum is wrong.
-        """
-        payloads, checksums = [], []
-        for number in numbers:
-            length = int(self._lengths[number])
-            data = os.pread(self._file.fileno(), length + _FOOTER, int(self._offsets[number]))
-            payloads.append(data[:length])
-            checksums.append(data[length:])
-        for number, crc, checksum in zip(numbers, masked_crc32c_all(payloads), checksums):
-            if struct.pack("<I", crc) != checksum:
-                raise UserError(f"{self.path}: record {number} is damaged (wrong checksum); "
-                                f"{_AGAIN}")
-        return payloads
-
-    def read_image(self, number):
-        """Image `number`, uint8 [C, H, W]. Raises UserError where the record is damaged."""
+    def read_image(self, number: int) -> np.ndarray:
+        """Return image `number`, uint8 [C, H, W]. Raises UserError if the record is damaged."""
         try:
             return decode_record(self.read(number))
         except ValueError as error:
             raise UserError(f"{self.path}: record {number}: {error}; {_AGAIN}") from None
 
 
-def index_records(path):
-    """Where the payloads of a record file lie: (offsets, lengths), int64 [n]. Reads headers only.
+def index_records(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return (offsets, lengths) of the payloads of a record file, int64 [n] bytes each.
 
-    Raises UserError where a header's checksum is wrong or the file ends within a record.
+    Reads headers only.
+
+    Raises:
+        UserError: a header's checksum is wrong, or the file ends within a record.
     """
     offsets, lengths, position = [], [], 0
-    checksums = {}  # by length: raw records all have the same
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         while position < size:
             header = os.pread(file.fileno(), _HEADER, position)
-            word, checksum = header[:8], header[8:]
-            if word not in checksums:
-                checksums[word] = struct.pack("<I", masked_crc32c(word))
-            length = int.from_bytes(word, "little")
+            length = int.from_bytes(header[:8], "little")
             end = position + _HEADER + length + _FOOTER
-            if checksums[word] != checksum or end > size:
+            if checksum(header[:8]) != header[8:] or end > size:
                 raise UserError(f"{path}: damaged or cut short in record {len(offsets)} "
                                 f"(byte {position} of {size}); {_AGAIN}")
             offsets.append(position + _HEADER)
@@ -190,8 +197,8 @@ def index_records(path):
     return np.array(offsets, np.int64), np.array(lengths, np.int64)
 
 
-def decode_record(payload):
-    """Serialized Example -> image uint8 [C, H, W]. Raises ValueError saying what is wrong."""
+def decode_record(payload: bytes) -> np.ndarray:
+    """Read a serialized Example's image, uint8 [C, H, W]. Raises ValueError if it is damaged."""
     features = _read_example(payload)
     shape = _read_shape(features)
     if "data" in features:
@@ -210,7 +217,7 @@ def decode_record(payload):
 
 
 def _inflate(deflated):
-    """zlib's bytes, inflated. Raises ValueError where they are damaged."""
+    """Inflate zlib's bytes. Raises ValueError if they are damaged."""
     try:
         return zlib.decompress(deflated)
     except zlib.error as error:
@@ -218,14 +225,14 @@ def _inflate(deflated):
 
 
 def _planes(data, shape):
-    """Bytes -> uint8 array of `shape`. Raises ValueError where the size differs."""
+    """Return bytes as a uint8 array of `shape`. Raises ValueError if the size differs."""
     if len(data) != np.prod(shape, dtype=np.int64):
         raise ValueError(f"record of shape {shape} holds {len(data)} bytes")
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _read_shape(features):
-    """(C, H, W) of a record's features. Raises ValueError where there is none to speak of."""
+    """Return (C, H, W) of a record's features. Raises ValueError if it is no image's."""
     content, shape, position = features.get("shape", b""), [], 0
     while position < len(content):
         side, position = _read_varint(content, position)
@@ -236,7 +243,7 @@ def _read_shape(features):
 
 
 def _read_example(payload):
-    """Serialized Example -> {name: content of its value}. Raises ValueError for other messages."""
+    """Return {name: content of its value} of an Example. Raises ValueError for other messages."""
     features = {}
     for _, message in _read_fields(payload):
         for _, entry in _read_fields(message):
@@ -262,7 +269,7 @@ def _read_fields(message):
 
 
 def _read_varint(message, position):
-    """(value, position behind it). Raises ValueError where it does not end or has over 64 bits."""
+    """Return (value, position behind it). Raises ValueError if it has no end or over 64 bits."""
     value = 0
     for shift, byte in zip(range(0, 64, 7), message[position:position + 10]):
         value |= (byte & 0x7F) << shift
@@ -273,12 +280,16 @@ def _read_varint(message, position):
 
 # Reading with TensorFlow
 
-def parse_records(serialized, num_channels, resolution, only_rgb=False):
-    """Serialized Examples [N] string -> images uint8 [N, H, W, C], within TensorFlow.
+def parse_records(serialized: "tf.Tensor", num_channels: int, resolution: int,
+                  only_rgb: bool = False) -> "tf.Tensor":
+    """Read images uint8 [N, H, W, C] of serialized Examples, string [N], within TensorFlow.
 
-    `num_channels` is what the records hold; with `only_rgb` it does not matter, and C is 3. Records
-    of another shape, or damaged, raise tf.errors.InvalidArgumentError when the ops run; damaged
-    maps ValueError, outside of traced functions.
+    Args:
+        num_channels: what the records hold; with `only_rgb` it does not matter, and C is 3.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when the ops run; records of another shape, or damaged.
+        ValueError: damaged maps, outside of traced functions.
     """
     import tensorflow as tf  # here, because dataset workers must not load it
     absent = tf.io.FixedLenFeature([], tf.string, default_value="")
@@ -306,7 +317,7 @@ def parse_records(serialized, num_channels, resolution, only_rgb=False):
 
 
 def _parse_colours(data, rgb, resolution):
-    """The features of one record -> its colours, uint8 [H, W, 3]."""
+    """Return the colours of one record's features, uint8 [H, W, 3]."""
     import tensorflow as tf
 
     def raw():
@@ -321,8 +332,8 @@ def _parse_colours(data, rgb, resolution):
 
 
 def _join_maps(num_channels, colours, raw, deflated):
-    """Colours uint8 [N, H, W, 3] and the maps of records, raw bytes [N] or else deflated ones [N]
-    -> images uint8 [N, H, W, C]. Raises ValueError where maps are damaged.
+    """Join colours uint8 [N, H, W, 3] and the maps of records, raw bytes [N] or else deflated
+    ones [N], to images uint8 [N, H, W, C]. Raises ValueError if maps are damaged.
 
     In NumPy, because most maps are empty and need not be copied: half the time of ops that do.
     """
