@@ -399,7 +399,7 @@ def make_evaluate(config, dataset, options, log):
     if not names:
         return None
     try:
-        detector = inception.load_detector(options.inception, needs_logits(names), say=log.info)
+        detector = inception.load_detector(options.inception, needs_logits(names), report=log.info)
     except UserError as error:
         if options.inception:
             raise

