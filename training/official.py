@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dnnlib import util
-from dnnlib.plain_pickle import is_pickle
+from dnnlib.safe_pickle import is_pickle
 from dnnlib.util import UserError
 from training.official_pickle import critic_of, official_arrays
 

@@ -15,7 +15,7 @@ from tests.oracles.vector_files import nhwc
 from tests.tools import official_files
 from tests.tools.official_files import Network, tiny_networks, write_pickle
 from training import official, official_pickle
-from training.official_options import read_options
+from training.official_pickle import read_options
 from training.sampler import Sampler
 from training.snapshots import load_snapshot, read_header
 
@@ -252,7 +252,16 @@ def test_official_defaults_and_what_is_passed_over():
               "is_training": True, "structure": "linear", "dtype": "float32",
               "blur_filter": (1, 2, 1)}
     assert read_options("G_style", passed, "x") == read_options("G_style", {}, "x")
-    assert read_options("G_style", {"resolution": np.int64(64)}, "x").config["resolution"] == 64
+
+
+def test_options_that_are_numbers_of_numpy(tmp_path):
+    networks, _ = tiny_networks(G_kwargs={"resolution": np.int64(16), "fmap_decay": np.float32(1)})
+    header, _ = official_pickle.read(write_pickle(tmp_path / "x.pkl", networks))
+    config = header["networks"]["Gs"]["config"]
+    assert type(config["resolution"]) is int and type(config["fmap_decay"]) is float
+    networks, _ = tiny_networks(G_kwargs={"resolution": np.full(2, 16)})
+    with pytest.raises(UserError, match="resolution is a ndarray"):
+        official_pickle.read(write_pickle(tmp_path / "x.pkl", networks))
 
 
 @pytest.mark.parametrize("kwargs, message", [
@@ -263,7 +272,8 @@ def test_official_defaults_and_what_is_passed_over():
     ({"latent_size": 2**40}, "latent_size"), ({"fmap_max": 0}, "fmap_max"),
     ({"use_noise": 1}, "use_noise"), ({"mapping_lrmul": float("nan")}, "mapping_lrmul"),
     ({"label_size": True}, "label_size"), ({"synthesis_func": "G_other"}, "synthesis_func"),
-    ({"fmap_decay": [1.0]}, "a list"), ({"\x1b[2J": 1}, "unknown options")])
+    ({"fmap_decay": [1.0]}, "a list"), ({"\x1b[2J": 1}, "unknown options"),
+    ({("resolution",): 16}, "static_kwargs are damaged")])
 def test_options_that_are_not_known_are_refused(tmp_path, kwargs, message):
     networks, _ = tiny_networks(G_kwargs=kwargs)
     with pytest.raises(UserError, match="network G") as caught:

@@ -1,0 +1,207 @@
+"""Other people's pickles read as plain data: nothing of theirs is imported, called or executed.
+
+Python's own unpickler does the reading. Every class or function that the file refers to is, if its
+name is allowed, replaced by a stand-in that only records what it was given; any other name is
+refused. Before that, the file's operations are checked one by one: only those of ordinary pickles,
+and no more of them than an official network has. Without that check a small file can crash the
+unpickler (a deeply nested tuple as a key), fill the memory (a memo entry of a huge number) or reach
+objects that no name was asked for (extension codes).
+"""
+
+import io
+import math
+import pickle
+import pickletools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnnlib.util import UserError, one_line
+
+MAX_BYTES = 2**31  # of a file; the largest official networks have 0.3 GB
+MAX_OPERATIONS = 30_000  # an official network of 32x32 has 5,200, one of 1024x1024 twice as many
+
+_OPERATIONS = set("""
+    PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT
+    SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8
+    EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
+    BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET GLOBAL STACK_GLOBAL NEWOBJ REDUCE BUILD
+    """.split())  # noqa: SIM905 - a list is twice as long
+_DTYPES = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
+_DICTS = {"collections.OrderedDict", "dnnlib.util.EasyDict"}
+_NUMPY = ("numpy.core", "numpy._core")  # before and since NumPy 2
+_RECONSTRUCT = {f"{core}.multiarray._reconstruct" for core in _NUMPY}
+_SCALAR = {f"{core}.multiarray.scalar" for core in _NUMPY}
+_FROM_BUFFER = {f"{core}.numeric._frombuffer" for core in _NUMPY}
+_KNOWN = (_RECONSTRUCT | _SCALAR | _FROM_BUFFER
+          | {"numpy.ndarray", "numpy.dtype", "_codecs.encode"})
+
+
+class Record:
+    """An object of the file, of which nothing is made.
+
+    Attributes: name ("module.Class" or "module.function"); args, the tuple that this was called
+    with; state, what was given to it afterwards, or None; bytes_left, a list of one number that all
+    records of a file share: the bytes that may still be read as arrays.
+    """
+
+    name, args, state, bytes_left = "", (), None, [0]
+
+    def __new__(cls, *args):
+        record = object.__new__(cls)
+        record.args = args
+        return record
+
+    def __setstate__(self, state):
+        """Keep a state. Without this method a file could set any attribute, of classes too."""
+        if self.state is not None:
+            raise ValueError("a state given twice")
+        self.state = state
+
+
+class _Dict(Record):
+    """Makes an empty dict, for the file to fill."""
+
+    def __new__(cls):
+        return {}
+
+
+class _Reader(pickle.Unpickler):
+    """Python's unpickler, which finds stand-ins only."""
+
+    def __init__(self, path, data, classes):
+        super().__init__(io.BytesIO(data))
+        # Three networks may be one object of the file; protocol 2 encodes every array first.
+        shared = {"bytes_left": [6 * len(data)]}
+        self._path = path
+        self._stand_ins = dict.fromkeys(_DICTS, _Dict) | {
+            name: type("Record", (Record,), {"name": name, **shared}) for name in _KNOWN | classes}
+
+    def find_class(self, module, name):
+        full = f"{module}.{name}"
+        if full not in self._stand_ins:
+            raise _refusal(self._path, f"refers to {shown(full)}")
+        return self._stand_ins[full]
+
+
+def is_pickle(path: str | Path) -> bool:
+    """Return whether a file begins as pickles of protocol 2 and later do (safetensors do not)."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return start[:1] == b"\x80" and start[1:2] <= b"\x05" and start[8:9] != b"{"
+
+
+def read_pickle(path: str | Path, classes: Iterable[str]) -> Any:
+    """Read a pickle of protocol 2 or later.
+
+    Args:
+        classes: names "module.Class" of objects that the file may hold.
+
+    Returns:
+        Numbers, text, bytes, lists, tuples, dicts and, for objects of `classes` and arrays,
+        `Record`s (`read_array` makes arrays of them).
+
+    Raises:
+        UserError: any other class or function, a file that is cut short, damaged or too large, or
+            operations that an ordinary pickle of plain data and arrays has no use for.
+    """
+    size = Path(path).stat().st_size
+    if size > MAX_BYTES:
+        raise UserError(f"{path}: {size:,} bytes; pickles up to {MAX_BYTES:,} are read")
+    data = Path(path).read_bytes()
+    try:
+        _check_operations(path, data)
+        return _Reader(path, data, set(classes)).load()
+    except (pickle.UnpicklingError, ValueError, TypeError, AttributeError, LookupError, EOFError,
+            OverflowError) as error:
+        raise UserError(f"{path}: damaged or cut short, or no ordinary pickle "
+                        f"({one_line(error)[:200]})") from None
+
+
+def _check_operations(path, data):
+    """Raise UserError for operations of other pickles, ValueError where one is cut short."""
+    for count, (operation, argument, _) in enumerate(pickletools.genops(data)):
+        if operation.name not in _OPERATIONS:
+            raise _refusal(path, f"uses {operation.name}, which no official network does")
+        # The unpickler makes room for as many memo entries as the largest number among them.
+        last = argument if operation.name == "LONG_BINPUT" else count
+        if last >= MAX_OPERATIONS:
+            raise _refusal(path, f"has more than {MAX_OPERATIONS:,} operations; no official "
+                                 "network has that many")
+
+
+def _refusal(path, reason):
+    """Make the error of a file that is not what is read here."""
+    return UserError(f"{path}: {reason}; only official network pickles are read, and nothing in "
+                     "them is executed")
+
+
+def read_array(value: Any) -> np.ndarray:
+    """Make the array or NumPy scalar that a Record of `read_pickle` describes, read-only.
+
+    Raises:
+        ValueError: it describes none, or arrays of this file have become much larger than it is.
+    """
+    name = value.name if isinstance(value, Record) else ""
+    try:
+        if name in _RECONSTRUCT:
+            kind, first_shape, _ = value.args
+            _, shape, dtype, is_fortran, data = value.state
+            order = "F" if is_fortran is True else "C"
+            if kind.name != "numpy.ndarray" or first_shape != (0,):
+                raise ValueError("made in another way")
+        elif name in _FROM_BUFFER:
+            data, dtype, shape, order = value.args
+        elif name in _SCALAR:
+            (dtype, data), shape, order = value.args, (), "C"
+        else:
+            raise ValueError("another object")
+        return _make_array(value.bytes_left, data, _dtype(dtype), shape, order)
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ValueError(one_line(error)) from None
+
+
+def _dtype(record):
+    """Return the np.dtype that a Record describes."""
+    code, align, copy = record.args
+    order = "|"
+    if record.state is not None:
+        _, order, *rest = record.state
+        if rest != [None, None, None, -1, -1, 0]:
+            raise ValueError("a type of several fields")
+    if record.name != "numpy.dtype" or code not in _DTYPES or align or not copy \
+            or order not in ("<", ">", "|"):
+        raise ValueError("a type of no plain numbers")
+    return np.dtype(order + code)
+
+
+def _make_array(bytes_left, data, dtype, shape, order):
+    """Make an array of bytes, after every check."""
+    if isinstance(data, Record):  # as protocol 2 writes bytes
+        text, encoding = data.args
+        if data.name != "_codecs.encode" or encoding != "latin1":
+            raise ValueError("bytes written in another way")
+        _spend(bytes_left, len(text))
+        data = text.encode("latin1")
+    if type(data) not in (bytes, bytearray) or type(shape) is not tuple or len(shape) > 8 \
+            or not all(type(side) is int and 0 <= side <= MAX_BYTES for side in shape):
+        raise ValueError("no bytes, or no shape")
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise ValueError(f"{len(data)} bytes for an array of shape {shape}")
+    _spend(bytes_left, len(data))
+    array = np.frombuffer(bytes(data), dtype).reshape(shape, order=order)
+    return array if shape else array[()]
+
+
+def _spend(bytes_left, count):
+    """Count bytes that are made. Raises ValueError for too many: a file can name its own twice."""
+    bytes_left[0] -= count
+    if bytes_left[0] < 0:
+        raise ValueError("arrays larger than the file")
+
+
+def shown(text: str) -> str:
+    """Return a stranger's text as it can be printed: short, without control characters."""
+    return text[:200] if text.isprintable() else ascii(text[:200])
