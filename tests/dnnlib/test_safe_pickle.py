@@ -186,6 +186,9 @@ MISUSE = {
     "called class": NETWORK + b")R", "arguments": NETWORK + text("x") + b"\x85\x81",
     "state of a class": NETWORK + b"}" + text("__init__") + b"Nsb",
     "slots of a class": NETWORK + b"N}" + text("__setstate__") + b"Ns\x86b",
+    "slots of a dict's class": (reference("collections", "OrderedDict") + b"N}"
+                                + text("__new__") + NETWORK + b"s\x86b"),
+    "name of an object": NETWORK + b")\x81N}" + text("name") + text("numpy.dtype") + b"s\x86b",
     "state that is a list": NETWORK + b")\x81]b", "state of two parts": NETWORK + b")\x81N}\x86b",
     "state twice": NETWORK + b")\x81}b}b", "state of a dict": b"}}b", "state of a list": b"]}b",
     "state of text": text("x") + b"}b", "call of text": text("os.system") + b")R",
