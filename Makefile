@@ -10,7 +10,7 @@ DEMO_OPTIONS ?=
 DEMO_METRICS ?= kid100
 DEMO := results/demo
 DEMO_RUN := $(DEMO)/00000-demo
-# One critic on all channels: each of its turns teaches the maps, in 2d every other one.
+# One critic on all channels: each of its steps teaches the maps, in 2d every other one.
 DEMO_TRAIN = train.py --preset=demo-32 --variant=c --device=cpu --data=datasets/demo \
   --initial-resolution=16 --run=$(DEMO_RUN) $(DEMO_OPTIONS)
 SHIPPED := docs/models/ccp-2d-32.safetensors

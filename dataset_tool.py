@@ -4,9 +4,11 @@ import argparse
 import os
 import shlex
 
-from dataprep import create, dataset_page, extract, modanet, pyramid, report, verify
-from dnnlib import suggestions, util
-from dnnlib.data import pictures, tfrecords
+from dataprep import create, dataset_report, extract, raw_files, verify
+from dnnlib import cli, suggestions, util
+from dnnlib.cli import natural, positive_int
+from dnnlib.data import pictures, pyramid, tfrecords
+from dnnlib.data.dataset import open_dataset
 
 _EXAMPLES = """\
   python dataset_tool.py create_modanet
@@ -23,67 +25,49 @@ _EXAMPLES = """\
   python dataset_tool.py extract datasets/modanet --out pictures --split val
 """
 _SHOWN_DEFECTS = 10
-_CREATE = {"create_modanet": create.create_modanet, "create_from_coco": create.create_from_coco,
-           "create_synthetic": create.create_synthetic,
-           "create_from_images": create.create_from_images,
-           "create_from_masks": create.create_from_masks}
 _NAMES = {"create_modanet": "modanet", "create_from_coco": "coco"}  # of default folders
 
 
 def _resolution(text):
-    """A power of two from 4 to 1024."""
+    """Return a power of two from 4 to 1024."""
     if text not in {str(2**level) for level in range(tfrecords.MIN_LEVEL, 11)}:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a power of two from 4 to 1024")
     return int(text)
 
 
-def _count(text):
-    """A whole number from 0."""
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 0 or more")
-    return int(text)
-
-
-def _ignored(text):
-    """A number that a mask can have, and is not the background's."""
-    if not 1 <= _count(text) <= 65_535:
+def _mask_value(text):
+    """Return a number that a mask can have, other than the background's."""
+    if not 1 <= natural(text) <= 65_535:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 to 65535")
     return int(text)
 
 
-def _positive(text):
-    """A whole number from 1."""
-    if _count(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
-    return int(text)
-
-
 def _add_create_options(parser, out, num_images=None, out_help=""):
-    """The options that all create commands share."""
-    parser.add_argument("--out", default=out, metavar="DIR",
-                        help="folder of the new data set" + out_help)
-    parser.add_argument("--resolution", type=_resolution, default=512, metavar="N",
-                        help="side of the largest level")
-    parser.add_argument("--fit", choices=pyramid.FITS, default="pad",
-                        help="pad: the whole photo, on white; crop: its largest centred square")
-    parser.add_argument("--encoding", choices=tfrecords.ENCODINGS, default="webp",
-                        help="webp and png are lossless; raw is the official form, 15 times larger")
-    parser.add_argument("--num-images", type=_positive, default=num_images, metavar="N",
-                        help="use this many photos; all where not given")
-    parser.add_argument("--num-val", type=_count, metavar="N",
-                        help="validation photos; not given: 2,000 of the full ModaNet, in "
-                             "proportion of less, none without labels")
-    parser.add_argument("--num-test", type=_count, metavar="N",
-                        help="test photos; not given: 5,000 of the full ModaNet, and so on")
-    parser.add_argument("--seed", type=_count, default=0, help="of the splits and the order")
-    parser.add_argument("--workers", type=_positive, default=os.cpu_count() or 1, metavar="N",
-                        help="processes; the result does not depend on it")
-    parser.add_argument("--dry-run", action="store_true",
-                        help="count the photos, project size and time, write nothing")
+    """Add the options that all create commands share."""
+    add = parser.add_argument
+    add("--out", default=out, metavar="DIR", help="folder of the new data set" + out_help)
+    add("--resolution", type=_resolution, default=512, metavar="N",
+        help="side of the largest level")
+    add("--fit", choices=pyramid.FITS, default="pad",
+        help="pad: the whole photo, on white; crop: its largest centred square")
+    add("--encoding", choices=tfrecords.ENCODINGS, default="webp",
+        help="webp and png are lossless; raw is the official form, 15 times larger")
+    add("--num-images", type=positive_int, default=num_images, metavar="N",
+        help="use this many photos; all where not given")
+    add("--num-val", type=natural, metavar="N", help="validation photos; not given: 2,000 of the "
+        "full ModaNet, in proportion of less, none without labels")
+    add("--num-test", type=natural, metavar="N",
+        help="test photos; not given: 5,000 of the full ModaNet, and so on")
+    add("--seed", type=natural, default=0, help="of the splits and the order")
+    add("--workers", type=positive_int, default=os.cpu_count() or 1, metavar="N",
+        help="processes; the result does not depend on it")
+    add("--dry-run", action="store_true",
+        help="count the photos, project size and time, write nothing")
 
 
 def _build_parser():
-    parser = util.argument_parser(__doc__, _EXAMPLES)
+    """Return (parser, {command: its parser})."""
+    parser = cli.argument_parser(__doc__, _EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, text):
@@ -95,114 +79,105 @@ def _build_parser():
     _add_annotated_commands(command)
     _add_folder_commands(command)
     _add_viewing_commands(command)
-    return parser
+    return parser, commands.choices
 
 
 def _add_annotated_commands(command):
-    """create_modanet, create_from_coco and create_synthetic. command(name, text) -> a new
+    """Add create_modanet, create_from_coco and create_synthetic; command(name, text) returns a new
     subparser."""
-    annotated = command("create_modanet", "photos with ModaNet's annotations: RGB + 13 class maps")
-    annotated.add_argument("--source", default=modanet.DEFAULT_SOURCE, metavar="DIR",
-                           help="folder that holds annotations/ and images/ (or photos.lmdb)")
-    annotated.add_argument("--annotations", metavar="JSON",
-                           help="COCO file; not given: the train file below --source, with "
-                                "--untagged the validation file, which has no polygons")
-    annotated.add_argument("--images", metavar="PATH",
-                           help="folder or zip of photos, or photos.lmdb; not given: below "
-                                "--source")
-    annotated.add_argument("--untagged", action="store_true",
-                           help="RGB only, of the photos without annotations: for train.py "
-                                "--untagged")
-    _add_create_options(annotated, None, out_help="; not given: datasets/modanet, with --untagged "
-                                                  "datasets/modanet-untagged")
+    modanet = command("create_modanet", "photos with ModaNet's annotations: RGB + 13 class maps")
+    add = modanet.add_argument
+    add("--source", default=raw_files.DEFAULT_SOURCE, metavar="DIR",
+        help="folder that holds annotations/ and images/ (or photos.lmdb)")
+    add("--annotations", metavar="JSON", help="COCO file; not given: the train file below "
+        "--source, with --untagged the validation file, which has no polygons")
+    add("--images", metavar="PATH",
+        help="folder or zip of photos, or photos.lmdb; not given: below --source")
     coco = command("create_from_coco", "photos with COCO annotations of any classes: RGB + one map "
                                        "per class, in the order of the category ids")
-    coco.add_argument("--source", metavar="DIR", help="folder that holds the JSON file, or "
-                      "annotations/ with it, and images/ (or the photos themselves)")
-    coco.add_argument("--annotations", metavar="JSON", help="COCO file; not given: below --source")
-    coco.add_argument("--images", metavar="PATH",
-                      help="folder or zip of photos; not given: below --source")
-    coco.add_argument("--untagged", action="store_true",
-                      help="RGB only, of the photos without annotations: for train.py --untagged")
-    _add_create_options(coco, None, out_help="; not given: datasets/coco, with --untagged "
-                                             "datasets/coco-untagged")
+    add = coco.add_argument
+    add("--source", metavar="DIR", help="folder that holds the JSON file, or annotations/ with it, "
+        "and images/ (or the photos themselves)")
+    add("--annotations", metavar="JSON", help="COCO file; not given: below --source")
+    add("--images", metavar="PATH", help="folder or zip of photos; not given: below --source")
+    for parser, name in ((modanet, "modanet"), (coco, "coco")):
+        parser.add_argument("--untagged", action="store_true", help="RGB only, of the photos "
+                            "without annotations: for train.py --untagged")
+        _add_create_options(parser, None, out_help=f"; not given: datasets/{name}, with --untagged "
+                                                   f"datasets/{name}-untagged")
     synthetic = command("create_synthetic", "drawn street-fashion figures with all classes")
     _add_create_options(synthetic, "datasets/synthetic", num_images=2000)
 
 
 def _add_folder_commands(command):
-    """create_from_images and create_from_masks."""
+    """Add create_from_images and create_from_masks."""
     images = command("create_from_images", "any folder of photos: RGB only")
-    images.add_argument("--source", required=True, metavar="DIR",
-                        help="folder of photos, subfolders too; or of the official tool's record "
-                             "files")
-    images.add_argument("--labels", metavar="JSON", help="labels to condition networks on: "
-                        '{"labels": [["a.png", 3], ...]}, classes or lists of numbers')
+    add = images.add_argument
+    add("--source", required=True, metavar="DIR",
+        help="folder of photos, subfolders too; or of the official tool's record files")
+    add("--labels", metavar="JSON", help="labels to condition networks on: "
+        '{"labels": [["a.png", 3], ...]}, classes or lists of numbers')
     _add_create_options(images, "datasets/untagged")
     masked = command("create_from_masks", "photos with mask PNGs: RGB + one map per class")
-    masked.add_argument("--source", metavar="DIR", help="folder that holds images/, labels/ (or "
-                        "masks/) and classes.txt (or .json, or labelmap.txt); or photos and PNG "
-                        "masks side by side")
-    masked.add_argument("--images", metavar="DIR", help="photos; not given: below --source")
-    masked.add_argument("--masks", metavar="DIR",
-                        help="PNGs named like the photos, or with an ending such as _mask: 0 "
-                             "background, 1..C the classes, or colours that the list gives")
-    masked.add_argument("--classes", metavar="FILE",
-                        help="names of the classes, one a line (name, or name #rrggbb where "
-                             "masks are coloured), a JSON list, or CVAT's labelmap.txt")
-    masked.add_argument("--ignore", type=_ignored, metavar="N",
-                        help="mask value that counts as background; not given: 255")
+    add = masked.add_argument
+    add("--source", metavar="DIR", help="folder that holds images/, labels/ (or masks/) and "
+        "classes.txt (or .json, or labelmap.txt); or photos and PNG masks side by side")
+    add("--images", metavar="DIR", help="photos; not given: below --source")
+    add("--masks", metavar="DIR", help="PNGs named like the photos, or with an ending such as "
+        "_mask: 0 background, 1..C the classes, or colours that the list gives")
+    add("--classes", metavar="FILE", help="names of the classes, one a line (name, or name #rrggbb "
+        "where masks are coloured), a JSON list, or CVAT's labelmap.txt")
+    add("--ignore", type=_mask_value, metavar="N",
+        help="mask value that counts as background; not given: 255")
     _add_create_options(masked, "datasets/masks")
 
 
 def _add_viewing_commands(command):
-    """info, extract and display."""
-    info = command("info", "what a data set holds, with the frequency of its classes")
-    info.add_argument("data", metavar="DIR", help="folder of the data set")
-    checks = info.add_mutually_exclusive_group()
-    checks.add_argument("--verify", action="store_true",
-                        help="read every record and compare with dataset.json")
-    checks.add_argument("--digest", action="store_true",
-                        help="print one sha256 of all files of the data set")
-    back = command("extract", "images, label PNGs and COCO JSON out of a data set")
-    back.add_argument("data", metavar="DIR", help="folder of the data set")
-    back.add_argument("--out", required=True, metavar="DIR", help="new folder, or one to go on in")
-    back.add_argument("--split", default="all", choices=("train", "val", "test", "all"),
-                      help="what to write")
-    back.add_argument("--resolution", type=_resolution, metavar="N",
-                      help="level to write; not given: the largest")
-    display = command("display", "a picture of some images: photo, map, overlay")
-    display.add_argument("data", metavar="DIR", help="folder of the data set")
-    display.add_argument("--out", default="sheet.png", metavar="PNG", help="file to write")
-    display.add_argument("--split", default="train", help="train, val or test")
-    display.add_argument("--num", type=_positive, default=24, metavar="N", help="images")
-    display.add_argument("--columns", type=_positive, default=4, metavar="N", help="images a row")
-    display.add_argument("--resolution", type=_resolution, metavar="N",
-                         help="level to show; not given: the largest")
-    display.add_argument("--seed", type=_count, default=0, help="of the choice of images")
+    """Add info, extract and display."""
+    add = command("info", "what a data set holds, with the frequency of its classes").add_argument
+    add("data", metavar="DIR", help="folder of the data set")
+    add("--verify", action="store_true", help="read every record and compare with dataset.json")
+    add = command("extract", "images, label PNGs and COCO JSON out of a data set").add_argument
+    add("data", metavar="DIR", help="folder of the data set")
+    add("--out", required=True, metavar="DIR", help="new folder, or one to go on in")
+    add("--split", default="all", choices=("train", "val", "test", "all"), help="what to write")
+    add("--resolution", type=_resolution, metavar="N",
+        help="level to write; not given: the largest")
+    add = command("display", "a picture of some images: photo, map, overlay").add_argument
+    add("data", metavar="DIR", help="folder of the data set")
+    add("--out", default="sheet.png", metavar="PNG", help="file to write")
+    add("--split", default="train", help="train, val or test")
+    add("--num", type=positive_int, default=24, metavar="N", help="images")
+    add("--columns", type=positive_int, default=4, metavar="N", help="images a row")
+    add("--resolution", type=_resolution, metavar="N", help="level to show; not given: the largest")
+    add("--seed", type=natural, default=0, help="of the choice of images")
 
 
-def main(argv):
-    """Run one command; returns the exit status."""
-    args = _build_parser().parse_args(argv)
+def main(argv: list[str]) -> int:
+    """Run one command; return the exit status."""
+    parser, commands = _build_parser()
+    args = parser.parse_args(argv)
+    places = {**dict.fromkeys(_NAMES, ("annotations", "images")),
+              "create_from_masks": ("images", "masks", "classes")}.get(args.command, ())
+    named = bool(places) and all(getattr(args, name) is not None for name in places)
+    cli.refuse_idle(cli.non_default_options(commands[args.command], args), [cli.IdleRule(
+        ("source",), named, f"{', '.join(f'--{name}' for name in places)} name all that is read")])
     if args.command in _NAMES and args.out is None:
         args.out = f"datasets/{_NAMES[args.command]}{'-untagged' if args.untagged else ''}"
     if args.command == "info" and args.verify:
         return _verify(args.data)
-    if args.command == "info" and args.digest:
-        print(verify.digest(args.data))
-    elif args.command == "info":
-        print("\n".join(report.describe(args.data)))
+    if args.command == "info":
+        print("\n".join(dataset_report.summary_lines(args.data)))
         _write_report(args.data)
     elif args.command == "extract":
         extract.extract(args.data, args.out, args.split, args.resolution, print)
     elif args.command == "display":
-        sheet = report.contact_sheet(args.data, args.split, args.num, args.columns,
-                                     args.resolution, args.seed)
-        pictures.save_png(args.out, sheet)
+        sheet = dataset_report.contact_sheet(args.data, args.split, args.num, args.columns,
+                                             args.resolution, args.seed)
+        pictures.save_png(args.out, pictures.with_legend(sheet, open_dataset(args.data).classes))
         print(f"{args.out} written")
     else:
-        content = _CREATE[args.command](args, print)
+        content = getattr(create, args.command)(args, print)
         if content is not None:
             _write_report(args.out)
             print(_next_step(args.out, content))
@@ -210,7 +185,7 @@ def main(argv):
 
 
 def _verify(directory):
-    """Print whether a data set is what it says; returns the exit status."""
+    """Print whether a data set is what it says; return the exit status."""
     defects = verify.find_defects(directory, os.cpu_count() or 1)
     for defect in defects[:_SHOWN_DEFECTS]:
         print(defect)
@@ -224,30 +199,28 @@ def _verify(directory):
 
 
 def _write_report(directory):
-    """Write report.html beside the data, or say why it cannot be: a folder may be read-only."""
+    """Write report.html beside the data; warn if that is impossible: a folder may be read-only."""
     try:
-        print(f"{dataset_page.write_report(directory)} shows what is in it")
+        print(f"{dataset_report.write_report(directory)} shows what is in it")
     except OSError as error:
-        print(f"warning: no {dataset_page.FILE_NAME} beside the data: {util.one_line(error)}")
+        print(f"warning: no {dataset_report.FILE_NAME} beside the data: {util.one_line(error)}")
 
 
 def _next_step(out, content):
-    """What the user can do with the new data set, of which dataset.json says `content`: commands
+    """Return what the user can do with the new data set, given dataset.json's content: commands
     that fit its size and run as they are."""
-    num_photos, resolution = len(content["splits"]["train"]), content["resolution"]
-
-    def training(variant):
-        return suggestions.command("train.py", f"--variant={variant}", f"--data={out}",
-                                   *suggestions.training_options(num_photos, resolution))
+    options = suggestions.training_options(len(content["splits"]["train"]), content["resolution"])
+    variant = "2d" if content["classes"] and not content["label_size"] else "rgb"
+    training = suggestions.command("train.py", f"--variant={variant}", f"--data={out}", *options)
     if content["label_size"]:
-        return f"train a conditional network: {training('rgb')}"
+        return f"train a conditional network: {training}"
     if content["classes"]:
         return (f"look at it: {suggestions.command('dataset_tool.py', 'display', out)}\n"
-                f"train: {training('2d')}")
-    return (f"train the RGB baseline: {training('rgb')}\n"
+                f"train: {training}")
+    return (f"train the RGB baseline: {training}\n"
             "or give it as photos without labels to the training of a labelled data set: "
             + shlex.quote(f"--untagged={out}"))
 
 
 if __name__ == "__main__":
-    util.run_main(main)
+    cli.run_main(main)

@@ -1,35 +1,18 @@
 #!/usr/bin/env python3
-"""Judge a trained network, or a folder of images: FID, KID, precision, recall, IS, PPL, classes."""
+"""Evaluate a trained network or a folder of images: FID, KID, precision, recall, IS, PPL."""
 
-import os
 import shlex
+from pathlib import Path
 
-from dnnlib import util
-from dnnlib.cli import label, label_suffix, numbers_name, psi, seeds
+from dnnlib import cli
+from dnnlib.cli import IdleRule
 from dnnlib.download import cache_dir
 from dnnlib.util import UserError
-from judged import (
-    check_folders,
-    folder_fakes,
-    folder_samples,
-    open_reals,
-    open_source,
-    open_split,
-    snapshot_fakes,
-    snapshot_samples,
-)
-from metrics.evaluation import Protocol, judge, names_of_counts, warn
 from metrics.features import MIN_AREA, MINIBATCH
+from metrics.image_sources import is_dataset, open_source, warn
 from metrics.inception_weights import cached_file
-from metrics.metric_base import (
-    SPLIT,
-    known_metrics,
-    needs_logits,
-    parse_metric,
-    reals_of,
-    unavailable,
-    uses_detector,
-)
+from metrics.metric_base import FULL, SPLIT, TRAIN_VAL, known_metrics, parse_metrics, reals_of
+from metrics.results import evaluate, find_detector, limit_all
 
 EXAMPLES = """\
   python run_metrics.py --metrics=fid50k,is50k
@@ -44,14 +27,13 @@ DEFAULT_METRICS = "fid50k,is50k"
 
 
 def main(argv):
-    """Parse options, compute what can be computed, print and record it. Returns the exit status."""
+    """Parse options, compute what can be computed, print and record it. Return the exit status."""
     options = parse_options(argv)
     open_source.cache_clear()
-    asked = options.metrics
-    if asked is None and not options.nearest:
-        asked = DEFAULT_METRICS
-    names = [] if asked is None else list(dict.fromkeys(asked.split(",")))
-    check_options(options, names)
+    if options.metrics is None and not options.nearest:
+        options.metrics = DEFAULT_METRICS
+    metrics = parse_metrics(options.metrics)
+    check_options(options, metrics)
     # Imported here so that --help and wrong options answer at once.
     from training.snapshots import find_snapshot, read_header
 
@@ -59,28 +41,26 @@ def main(argv):
     if not options.fakes:
         options.network = find_snapshot(options.network, options.results)
         header = read_header(options.network)
-    check_folders(options, header, names)
-    reals = open_reals(options, header, names)
-    if options.nearest:  # opened again for the sheet; what is wrong with it is said before the work
-        open_split(options, header, options.split or "train")
+    check_folders(options, header, metrics)
+    reals = open_reals(options, header, metrics)
+    # The reals of the sheet: what a network could have memorised, unless an option says otherwise.
+    neighbours = open_part(options, header, options.split or "train") if options.nearest else None
     if options.dry_run:
-        print_plan(options, header, names, reals)
+        print_work(options, metrics, reals, neighbours)
         return 0
     command = f"python run_metrics.py {shlex.join(argv)}"
-    detector, names = find_detector(options, names)
+    detector, metrics = find_detector(metrics, options.inception, options.minibatch, neighbours)
     if options.nearest:
-        print(f"wrote {make_sheet(options, header, detector, command)}")
-    if names:
-        fakes = (folder_fakes(options, reals) if options.fakes
-                 else snapshot_fakes(options, names, reals))
-        judge(names, fakes, reals, detector,
-              Protocol(command, options.minibatch, options.min_area, options.floor))
+        print(f"wrote {write_sheet(options, neighbours, detector, command)}")
+    if metrics:
+        evaluate(metrics, open_fakes(options, metrics), reals, detector, command=command,
+                 minibatch=options.minibatch, min_area=options.min_area, floor=options.floor)
     return 0
 
 
 def parse_options(argv):
-    """The command line."""
-    parser = util.argument_parser(__doc__, EXAMPLES)
+    """Parse the command line."""
+    parser = cli.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("--metrics", help=f"comma-separated (default: {DEFAULT_METRICS}; none with --nearest); "
         f"known: {known_metrics()}")
@@ -98,122 +78,157 @@ def parse_options(argv):
     add("--lpips", metavar="PATH", help="weights of LPIPS for ppl, as .npz (default: cache)")
     add("--crop-face", action="store_true", help="ppl of the middle of aligned faces alone, as "
         "published for FFHQ and CelebA-HQ")
-    add("--trunc", type=psi, metavar="PSI", help="truncation psi (default: none, as is usual)")
-    add("--seed", type=int, help="of latents, labels and noise (default: 0)")
-    add("--minibatch", type=int, default=MINIBATCH, help="images at a time")
-    add("--min-area", type=float, metavar="SHARE", help="share of an image above which a class "
-        f"counts as present (default: {MIN_AREA})")
+    add("--trunc", type=cli.psi, metavar="PSI", help="truncation psi (default: none, as is usual)")
+    add("--seed", type=cli.seed, default=0, help="of latents, labels and noise")
+    add("--minibatch", type=cli.positive_int, default=MINIBATCH, metavar="N",
+        help="images at a time")
+    add("--min-area", type=cli.finite, default=MIN_AREA, metavar="SHARE", help="share of an image "
+        "above which a class counts as present")
     add("--reals", metavar="DIR", help="compare with these images: a folder, a data set or one of "
         "its splits' directories, a folder of pairs")
-    add("--fakes", metavar="DIR", help="judge these images instead of a network's")
-    add("--nearest", type=seeds, metavar="SEEDS", help="write a sheet of these samples, such as "
-        "0-7, each beside the ten reals nearest to it; of --fakes the numbers of images, from 0")
-    add("--label", type=label, metavar="K", help="what a conditional network draws for --nearest: "
-        "a class, from 0, or as many numbers as its labels have: 0.1,0,0.9")
+    add("--fakes", metavar="DIR", help="evaluate these images instead of a network's")
+    add("--nearest", type=cli.seeds, metavar="SEEDS", help="write a sheet of these samples, such "
+        "as 0-7, each beside the ten reals nearest to it; of --fakes the numbers of images, from 0")
+    add("--label", type=cli.label, metavar="K", help="what a conditional network draws for "
+        "--nearest: a class, from 0, or as many numbers as its labels have: 0.1,0,0.9")
     add("--floor", action="store_true", help="print each metric between two halves of the reals")
-    add("--dry-run", action="store_true", help="say what would be done")
-    return parser.parse_args(argv)
+    add("--dry-run", action="store_true", help="print what would be done")
+    options = parser.parse_args(argv)
+    options.given = cli.non_default_options(parser, options)
+    return options
 
 
-def check_options(options, names):
-    """Raise UserError for values out of range and for options that would have no effect."""
-    uses = {parse_metric(name)[0].uses for name in names}
-    kinds = reals_of(names)
-    wrong = [text for present, text in [
-        (options.minibatch < 1, f"--minibatch={options.minibatch}: at least 1"),
-        (not 0 <= (options.seed or 0) < 2**32, f"--seed={options.seed}: 0 to {2**32 - 1}"),
-        (options.min_area is not None and not 0 <= options.min_area < 1,
-         f"--min-area={options.min_area}: a share of the image, from 0 to below 1"),
-        (options.fakes and (options.trunc, options.seed) != (None, None),
-         "--trunc and --seed are for a network's images; those of --fakes are made already"),
-        (options.resolution and not options.fakes,
-         "--resolution is for --fakes; a network's images are compared at its own"),
-        (options.fakes and options.network, "--fakes and --network: one of both"),
-        (options.fakes and "paths" in uses, "ppl needs a network; images of --fakes have no paths"),
-        (options.trunc is not None and "paths" in uses,
-         "--trunc: ppl is that of the whole latent space; ask for it without"),
-        (options.label is not None and (options.fakes or not options.nearest),
-         "--label is for a network's samples of --nearest"),
-        (options.seed is not None and not names, "--seed: the samples of --nearest are seeds"),
-        (options.inception and not uses & {"features", "logits"} and not options.nearest,
-         "--inception: none of these metrics looks at features"),
-        (options.lpips and "paths" not in uses, "--lpips is for ppl, which was not asked for"),
-        (options.crop_face and "paths" not in uses,
-         "--crop-face is for ppl, which was not asked for"),
-        (options.min_area is not None and "maps" not in uses,
-         "--min-area is for classesNk, which was not asked for"),
-        (options.floor and not kinds, "--floor: none of these metrics compares with reals"),
-        (options.split and SPLIT not in kinds
-         and not (options.reals or options.fakes or options.nearest),
-         "--split: none of these metrics compares with a split")] if present]
-    if wrong:
-        raise UserError(wrong[0])
-    options.seed = options.seed or 0
-    options.min_area = MIN_AREA if options.min_area is None else options.min_area
+def check_options(options, metrics):
+    """Raise UserError for options that do not go together or would have no effect."""
+    uses, kinds, fakes = {metric.uses for metric in metrics}, reals_of(metrics), options.fakes
+    if not 0 <= options.min_area < 1:
+        raise UserError(f"--min-area={options.min_area}: a share of the image, from 0 to below 1")
+    if fakes and "paths" in uses:
+        raise UserError("ppl needs a network; images of --fakes have no paths")
+    if options.trunc is not None and "paths" in uses:
+        raise UserError("--trunc: ppl is that of the whole latent space; ask for it without")
+    cli.refuse_idle(options.given, [
+        IdleRule(["network", "trunc", "seed"], fakes, "the images of --fakes are made already"),
+        IdleRule(["resolution"], not fakes,
+                 "it is for --fakes; a network's images are compared at its own"),
+        IdleRule(["label"], fakes or not options.nearest,
+                 "it is for a network's samples of --nearest"),
+        IdleRule(["seed"], not metrics, "the samples of --nearest are seeds"),
+        IdleRule(["inception"], not uses & {"features", "logits"} and not options.nearest,
+                 "none of these metrics uses features"),
+        IdleRule(["lpips", "crop_face"], "paths" not in uses,
+                 "it is for ppl, which was not asked for"),
+        IdleRule(["min_area"], "maps" not in uses,
+                 "it is for classesNk, which was not asked for"),
+        IdleRule(["floor"], not kinds, "none of these metrics compares with reals"),
+        IdleRule(["split"], SPLIT not in kinds and not (options.reals or fakes or options.nearest),
+                 "none of these metrics compares with a split")])
 
 
-def find_detector(options, names):
-    """(detector, or None where none is needed; the names that it can compute)."""
-    if not options.nearest and not any(uses_detector(name) for name in names):
-        return None, names
-    from metrics.inception import load_detector
+def check_folders(options, header, metrics):
+    """Raise UserError for folders that are missing, and for options on them without effect."""
+    kinds = reals_of(metrics)
+    conditional = bool(header and header["networks"]["Gs"]["config"].get("label_size"))
+    reals = options.reals or options.data or header.get("dataset", {}).get("path")
+    compared = [reals] if reals and (kinds or options.nearest) else []
+    opened = [options.fakes, *compared] if options.fakes else compared
+    # Metrics of the whole training split use --split only if --reals names the images.
+    split = (opened if SPLIT in kinds or options.nearest or options.reals
+             else [options.fakes] if options.fakes else [])
+    cli.refuse_idle(options.given, [
+        IdleRule(["data"], options.reals and not conditional, "--reals names the reals, and only "
+                 "a conditional network takes labels of --data besides"),
+        IdleRule(["reals", *([] if conditional else ["data"])], not compared,
+                 "none of these metrics compares with reals"),
+        IdleRule(["split"], split and not any(map(is_dataset, split)),
+                 f"it is for data sets; all images of {', '.join(map(str, split))} are taken"),
+        IdleRule(["resolution"], not any(is_dataset(p) or is_dataset(Path(p).parent)
+                                         for p in opened),
+                 "it is for data sets; images of plain folders are taken as they are")])
+    for option, path in (("fakes", options.fakes), ("reals", options.reals)):
+        if path and not Path(path).exists():
+            raise UserError(f"--{option}={path}: no such folder")
 
-    detector = load_detector(options.inception, needs_logits(names), options.minibatch)
-    skipped = unavailable(names, detector)
-    for reason in skipped.values():
-        warn(f"skipped: {reason}")
-    if skipped and len(skipped) == len(names) and not options.nearest:
-        raise UserError(f"none of {', '.join(skipped)} can be computed with these weights")
-    return detector, [name for name in names if name not in skipped]
 
+def open_reals(options, header, metrics):
+    """Return {kind: ImageSource} of the reals that the metrics compare with.
 
-def make_sheet(options, header, detector, command):
-    """The sheet of --nearest, and its numbers beside it: the picture's path.
-
-    The reals are the training split unless --split or --reals says otherwise: they are what a
-    network could have memorised.
+    The whole training split for those of kind FULL, with the validation split for TRAIN_VAL, unless
+    --reals says otherwise.
     """
+    split = options.split or "test"
+    splits = {} if options.reals else {FULL: "train", TRAIN_VAL: TRAIN_VAL}
+    return {kind: open_part(options, header, splits.get(kind, split)) for kind in reals_of(metrics)}
+
+
+def open_part(options, header, split):
+    """Return the ImageSource of one part of the reals, at the network's resolution."""
+    from metrics.evaluation import stored_dataset
+
+    directory = options.reals or options.data or stored_dataset(header, options.network)
+    if directory is None:
+        raise UserError("which reals? Give --reals=DIR (a folder of images or a data set) or "
+                        "--data=DIR (a data set)")
+    resolution = header["networks"]["Gs"]["config"]["resolution"] if header else options.resolution
+    return open_source(directory, split, resolution)
+
+
+def fakes_source(options):
+    """Return the ImageSource of --fakes."""
+    return open_source(options.fakes, options.split or "test", options.resolution)
+
+
+def open_fakes(options, metrics):
+    """Return the GeneratedImages of --fakes, or of the network."""
+    from metrics.evaluation import folder_images, network_images
+
+    if options.fakes:
+        return folder_images(fakes_source(options), options.fakes, options.results)
+    return network_images(options.network, metrics, options.results, minibatch=options.minibatch,
+                          seed=options.seed, psi=options.trunc, data=options.data,
+                          lpips_weights=options.lpips, crop_face=options.crop_face)
+
+
+def write_sheet(options, reals, detector, command):
+    """Write the sheet of --nearest and its numbers beside it; return the picture's path."""
+    from metrics.evaluation import folder_results, folder_samples, network_results, network_samples
     from metrics.nearest_neighbours import write_nearest
 
-    source = open_split(options, header, options.split or "train")
-    samples, names, classes, about, folder = (
-        folder_samples(options) if options.fakes else snapshot_samples(options))
-    name = numbers_name(options.nearest) + label_suffix(about.get("label"))
+    if options.fakes:
+        samples, names, classes, about = folder_samples(fakes_source(options), options.nearest)
+        folder = folder_results(options.fakes, options.results)
+    else:
+        samples, names, classes, about = network_samples(
+            options.network, options.nearest, options.label, options.trunc, options.minibatch)
+        folder = network_results(options.network, options.results)
+    name = cli.numbers_name(options.nearest) + cli.label_suffix(about.get("label"))
     if options.trunc is not None:
         name += f"-trunc{options.trunc:g}"
-    return write_nearest(
-        folder / f"nearest-{name}", samples, names, source, classes, detector,
-        {**about, "command": command}, cache_dir(), warn)
+    return write_nearest(folder / f"nearest-{name}", samples, names, reals, classes, detector,
+                         {**about, "command": command}, cache_dir(), warn)
 
 
-def print_plan(options, header, names, reals):
-    """What would be done."""
-    if header:
-        kimg = "unknown" if header["kimg"] is None else f"{header['kimg']:g}"
-        print(f"network: {options.network} (kimg {kimg})")
-    print(f"fakes: {options.fakes or 'generated'}")
+def print_work(options, metrics, reals, neighbours):
+    """Print what would be done."""
+    print(f"images: {options.fakes or options.network}")
     if options.fakes:
-        fakes = open_source(options.fakes, options.split or "test", options.resolution)
-        names = names_of_counts(names, fakes.count)
-    weights = options.inception or (cached_file() if os.path.exists(cached_file()) else
-                                    "would be downloaded, else fetched through pip")
-    if options.nearest or any(uses_detector(name) for name in names):
-        print(f"Inception weights: {weights}")
-    if any(parse_metric(name)[0].uses == "paths" for name in names):
+        metrics = limit_all(metrics, fakes_source(options).count)
+    if options.nearest or any(metric.uses_detector for metric in metrics):
+        known = options.inception or (cached_file() if cached_file().is_file() else None)
+        print(f"Inception weights: {known or 'would be downloaded, else fetched through pip'}")
+    if any(metric.uses == "paths" for metric in metrics):
         from metrics.lpips import find_file
 
         print(f"LPIPS weights: {find_file(options.lpips)}")
-    if options.nearest:
-        source = open_split(options, header, options.split or "train")
-        print(f"{len(options.nearest)} samples beside the nearest of {source.count:,} of "
-              f"{source.name} -> nearest-*.png")
-    for name in names:
-        function, count = parse_metric(name)
-        source = reals.get(function.reals)
+    if neighbours:
+        print(f"{len(options.nearest)} samples beside the nearest of {neighbours.count:,} of "
+              f"{neighbours.name} -> nearest-*.png")
+    for metric in metrics:
+        source = reals.get(metric.reals)
         compared = f" against {source.count:,} of {source.name}" if source else ""
-        what = "pairs" if function.uses == "paths" else "fakes"
-        print(f"{name}: {count:,} {what}{compared} -> metric-{name}.jsonl")
+        what = "pairs" if metric.uses == "paths" else "fakes"
+        print(f"{metric.name}: {metric.count:,} {what}{compared} -> metric-{metric.name}.jsonl")
 
 
 if __name__ == "__main__":
-    util.run_main(main)
+    cli.run_main(main)

@@ -19,24 +19,24 @@ import PIL
 
 from benchmarks.processes import run_measured
 from benchmarks.result import ROOT, cpu_name, report
-from dataprep import annotations, modanet, photo_sources, process_pool, pyramid, synthetic, writer
-from dnnlib import util
-from dnnlib.data import channels, tfrecords
+from dataprep import annotations, conversion, photo_sources, raw_files, synthetic
+from dnnlib import cli, process_pool, util
+from dnnlib.data import channels, coco, pyramid, tfrecords
 
 # What is timed, in the order of the table: (module, name there) -> stage. A stage's time is its
 # own: without that of the stages that it calls.
 STAGES = {
     ("dnnlib.data.photos", "decode_photo"): "JPEG decoding",
-    ("dataprep.writer", "_labels"): "polygons",
-    ("dataprep.pyramid", "build_image"): "resizing",
-    ("dataprep.pyramid", "levels"): "pyramid",
+    ("dataprep.conversion", "_label_map"): "polygons",
+    ("dnnlib.data.pyramid", "build_image"): "resizing",
+    ("dnnlib.data.pyramid", "levels"): "pyramid",
     ("dnnlib.data.tfrecords", "_encode_rgb"): "colours",
     ("zlib", "compress"): "zlib of the maps",
     ("dnnlib.data.tfrecords", "encode_record"): "joining",
     ("dnnlib.data.tfrecords", "checksum"): "CRC",
     ("dnnlib.data.tfrecords", "frame"): "framing",
-    ("dataprep.writer", "describe_image"): "digest, area shares",
-    ("dataprep.writer", "convert"): "reading the file",
+    ("dataprep.conversion", "digest_and_shares"): "digest, area shares",
+    ("dataprep.conversion", "convert_photo"): "reading the file",
 }
 READ_AHEAD = 12  # minibatches that a stream has ready after a pause, or a few more
 DRAWN = 60  # different photos without --source
@@ -73,7 +73,7 @@ def main(argv):
 
 def parse_options(argv):
     """The command line. Raises UserError where a number makes no sense."""
-    parser = util.argument_parser(__doc__, EXAMPLES)
+    parser = cli.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("--source", metavar="DIR", help="ModaNet's layout: annotations/ and images/; not given: "
         "drawn figures")
@@ -98,20 +98,20 @@ def parse_options(argv):
 
 def measure_stages(source, options):
     """{stage: milliseconds of processor time a photo}, in one process, after a warm-up."""
-    process_pool.keep_freed_memory()  # as in the workers
-    labelled = annotations.load_annotations(source / "annotations" / modanet.TRAIN_JSON)
-    folder = photo_sources.open_source(source / "images")
-    items = [writer.Item(image_id, folder.find(image_id, photo.file_name).key, photo)
+    process_pool.reuse_freed_memory()  # as in the workers
+    labelled = annotations.load_annotations(source / "annotations" / raw_files.TRAIN_JSON)
+    folder = photo_sources.open_photos(source / "images")
+    items = [conversion.Item(image_id, folder.find(image_id, photo.file_name).key, photo)
              for image_id, photo in sorted(labelled.photos.items()) if photo.instances]
     items = items[:max(1, options.num_images // 4)]
-    recipe = writer.Recipe(folder, annotations.MODANET_CLASSES, options.resolution,
-                           pyramid.FITS[0], options.encoding)
+    spec = conversion.ConversionSpec(folder, coco.MODANET_CLASSES, options.resolution,
+                                     pyramid.FITS[0], options.encoding)
     times = collections.Counter()
     for item in items[:5]:
-        writer.convert(recipe, item)
+        conversion.convert_photo(spec, item)
     with timed_functions(STAGES, times):
         for item in util.progress(items, desc="stages", unit="photo"):
-            writer.convert(recipe, item)
+            conversion.convert_photo(spec, item)
     stages = {stage: round(times[stage] / len(items) * 1e3, 3) for stage in STAGES.values()}
     return stages | {"sum": round(sum(times.values()) / len(items) * 1e3, 3)}
 
@@ -185,7 +185,7 @@ def create_command(raw, out, options):
 def make_source(source, raw, count):
     """A folder `raw` of `count` annotated photos: those of `source` that have annotations, again
     and again. Repeated photos are hard links to one copy."""
-    content = util.read_json(source / "annotations" / modanet.TRAIN_JSON)
+    content = util.read_json(source / "annotations" / raw_files.TRAIN_JSON)
     parts = collections.defaultdict(list)
     for entry in content["annotations"]:
         parts[entry["image_id"]].append(entry)
@@ -203,7 +203,7 @@ def make_source(source, raw, count):
         result["annotations"] += [entry | {"id": len(result["annotations"]) + i,
                                            "image_id": image_id}
                                   for i, entry in enumerate(parts[images[place]["id"]], 1)]
-    util.atomic_write(raw / "annotations" / modanet.TRAIN_JSON,
+    util.atomic_write(raw / "annotations" / raw_files.TRAIN_JSON,
                       json.dumps(result, separators=(",", ":")))
 
 
@@ -213,7 +213,7 @@ def measure_plan(source, folder, options):
     make_source(source, raw, options.plan)
     command = create_command(raw, folder / "nowhere", options) + ["--dry-run"]
     run = run_measured(command, ROOT)
-    size = (raw / "annotations" / modanet.TRAIN_JSON).stat().st_size
+    size = (raw / "annotations" / raw_files.TRAIN_JSON).stat().st_size
     return {"photos": options.plan, "annotations_mb": round(size / 1e6, 1)} | {
         key: round(value, 2) for key, value in run.items()}
 
@@ -226,7 +226,7 @@ def measure_reading(data, options):
     Rounds at the resolutions take turns; the files have been read before, so they lie in memory.
     """
     from training.dataset import TrainingStream  # here: it brings TensorFlow, which takes seconds
-    num_channels = channels.num_channels(annotations.MODANET_CLASSES)
+    num_channels = channels.num_channels(coco.MODANET_CLASSES)
     rounds = {}
     for resolution in sorted({options.resolution, min(32, options.resolution)}):
         minibatch = MINIBATCH.get(resolution, 128)
@@ -262,4 +262,4 @@ def reading_summary(minibatch, measured):
 
 
 if __name__ == "__main__":
-    util.run_main(main)
+    cli.run_main(main)

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.processes import check_packages
 from benchmarks.result import ROOT, cpu_name, report
-from dnnlib import util
+from dnnlib import cli, util
 from dnnlib.util import UserError
 from metrics.frechet_inception_distance import frechet_distance
 from metrics.inception_weights import cached_file
@@ -46,7 +46,7 @@ def main(argv):
 
 def parse_options(argv):
     """The command line."""
-    parser = util.argument_parser(__doc__, EXAMPLES)
+    parser = cli.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("--torch-python", default=sys.executable, metavar="PATH", help="interpreter that has torch "
         "and torch-fidelity, or none to measure our side alone")
@@ -136,4 +136,4 @@ def time_formula(rounds):
 
 
 if __name__ == "__main__":
-    util.run_main(main)
+    cli.run_main(main)

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dnnlib import util
+from dnnlib import cli, util
 from dnnlib.util import UserError
 from training.config import PRECISIONS, PRESETS, VARIANTS, by_resolution, preset_config
-from training.critics import variant_stages
-from training.schedule import make_stage
+from training.schedule import make_stage, variant_stages
 
 NUM_CLASSES = 13
 ARGUMENTS = ("reals", "step", "fade", "lrate")
@@ -50,7 +49,7 @@ def main(argv):
 
 def parse_options(argv):
     """The command line."""
-    parser = util.argument_parser(__doc__, EXAMPLES)
+    parser = cli.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("--preset", default="paper", choices=PRESETS, help="networks and losses")
     add("--variant", default="2d", choices=VARIANTS, help="which critics there are")
@@ -91,12 +90,12 @@ def plan(options):
 
 
 def make_turn(config, stage, critic):
-    """A Turn of fresh networks in that stage, on the CPU."""
+    """A GanStep of fresh networks in that stage, on the CPU."""
     import tensorflow as tf
 
     from dnnlib.tflib import ops
-    from training.gan_step import Turn
-    from training.state import enter_stage, new_state
+    from training.gan_step import GanStep
+    from training.init_from import enter_stage, new_state
 
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     with strategy.scope():
@@ -107,8 +106,8 @@ def make_turn(config, stage, critic):
                                     config.precision)
     for network in state.networks.values():
         network.convolutions = ops  # not the forms that suit the CPU on which this is traced
-    return Turn(strategy, config, state.networks, state.optimizers, critic, stage.resolution,
-                stage.fade > 0, stage.minibatch)
+    return GanStep(strategy, config, state.networks, state.optimizers, critic, stage.resolution,
+                   stage.fade > 0, stage.minibatch)
 
 
 def turn_arguments(turn, step=0):
@@ -126,9 +125,11 @@ def compiled_turn(turn):
     """The turn as one function that XLA compiles: (reals, step, fade, lrate) -> report."""
     import tensorflow as tf
 
+    from training.dataset import Batch
+
     # An empty argument would be left out of the module.
     labels = tf.zeros([turn.minibatch, 0])
-    return tf.function(lambda reals, *scalars: turn._turn((reals, labels), *scalars),
+    return tf.function(lambda reals, *scalars: turn._update(Batch(reals, labels), *scalars),
                        jit_compile=True, autograph=False)
 
 
@@ -175,4 +176,4 @@ def save_arrays(path, arrays):
 
 
 if __name__ == "__main__":
-    util.run_main(main)
+    cli.run_main(main)

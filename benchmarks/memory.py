@@ -6,13 +6,12 @@ import os
 import subprocess
 import sys
 
+from benchmarks.operations import memory_parts, turn_memory
 from benchmarks.result import ROOT, cpu_name, report
-from dnnlib import util
+from dnnlib import cli, util
 from dnnlib.util import UserError
 from training.config import PRESETS, by_resolution, preset_config
-from training.critics import variant_stages
-from training.operations import memory_parts, turn_memory
-from training.schedule import make_stage
+from training.schedule import make_stage, variant_stages
 
 NUM_CLASSES = 13
 FINAL = 512  # of presets that take the data set's
@@ -43,7 +42,7 @@ def main(argv):
 
 def parse_options(argv):
     """The command line. Raises UserError for an unknown preset."""
-    parser = util.argument_parser(__doc__, EXAMPLES)
+    parser = cli.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("--presets", default="paper,paper-256,small-64,demo-32", metavar="LIST",
         help="of the table")
@@ -133,4 +132,4 @@ def measurements():
 
 
 if __name__ == "__main__":
-    util.run_main(main)
+    cli.run_main(main)

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.detector import PAUSE_SEC, read_answer
 from benchmarks.processes import check_packages
 from benchmarks.result import ROOT, cpu_name, report
-from dnnlib import util
+from dnnlib import cli, util
 
 EXAMPLES = """\
   python -m benchmarks.torch_stylegan --torch-python=venv-torch/bin/python --resolution=32
@@ -33,7 +33,7 @@ def main(argv):
 
 def parse_options(argv):
     """The command line."""
-    parser = util.argument_parser(__doc__, EXAMPLES)
+    parser = cli.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("--torch-python", default=sys.executable, metavar="PATH", help="interpreter that has torch")
     add("--resolution", type=int, default=32, help="of the images and both networks")
@@ -98,4 +98,4 @@ def compare(options, other):
 
 
 if __name__ == "__main__":
-    util.run_main(main)
+    cli.run_main(main)

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from training.forms import num_fmaps
+from training.config import num_fmaps
 
 R1_GAMMA, SMOOTHING_NIMG, LRATE = 10.0, 10000, 0.001
 MIXING_PROB, W_BETA = 0.9, 0.995

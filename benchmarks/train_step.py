@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.result import ROOT, cpu_name, report
-from dnnlib import util
+from dnnlib import cli, util
 from dnnlib.util import UserError
 
 PARTS = ("steps", "stream", "start")
 OPS = ("ours", "plain")
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "bf16")
 # Images of a turn, few enough for two cores, and the network's final resolution: 64, or larger
 # where the turn is. The official column was measured so.
 MINIBATCH = {4: 8, 64: 4, 128: 2, 256: 1}
@@ -62,7 +62,7 @@ def main(argv):
 
 def parse_options(argv):
     """The command line. Raises UserError where a number makes no sense."""
-    parser = util.argument_parser(__doc__, EXAMPLES)
+    parser = cli.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("--parts", type=names(PARTS), default=["steps"], metavar="LIST", help="of steps (turns on "
         "a constant batch), stream (a constant batch against training's stream), start (time to "
@@ -121,7 +121,7 @@ def measure_steps(options):
 
 def matmul_rate(precision):
     """Multiply-adds per second of a product of 4096^2 matrices."""
-    from training.operations import matmul_rate as rate
+    from benchmarks.operations import matmul_rate as rate
 
     return rate(precision, seconds=2.0, size=4096)
 
@@ -172,7 +172,7 @@ def step_config(options, resolution, **changes):
 def operations(config, num_channels, resolution, minibatch, side):
     """Multiply-adds per image of a side's turn."""
     from benchmarks import turns
-    from training.operations import turn_operations
+    from benchmarks.operations import turn_operations
 
     stage = turns.stage(num_channels, resolution, minibatch)
     forms = {"fused": turns.plain} if side == "plain" else {}
@@ -278,4 +278,4 @@ def measure_start(options):
 
 
 if __name__ == "__main__":
-    util.run_main(main)
+    cli.run_main(main)

@@ -5,10 +5,9 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from training.critics import Critic
-from training.gan_step import Turn
-from training.schedule import Stage
-from training.state import new_state
+from training.gan_step import GanStep
+from training.init_from import new_state
+from training.schedule import Critic, Stage
 
 LRATE = 0.001
 
@@ -22,7 +21,7 @@ class Side:
     """One form of a turn, with networks and optimizers of its own.
 
     Attributes:
-        turn: Turn. minibatch: images of one call. steps: calls so far. networks: as in the turn.
+        turn: GanStep. minibatch: images of one call. steps: calls so far. networks: as in the turn.
     """
 
     def __init__(self, config, num_channels, resolution, minibatch, fused=None):
@@ -33,13 +32,13 @@ class Side:
         with self.strategy.scope():
             self.state = new_state(config, num_channels)
         for network in self.state.networks.values():
-            network.use_fused = fused or network.use_fused
+            network.use_fused_resampling = fused or network.use_fused_resampling
         self.turn = self.make_turn(resolution, fading=False)
 
     def make_turn(self, resolution, fading):
-        """A Turn of these networks at a resolution; its first call compiles it."""
-        return Turn(self.strategy, self.config, self.state.networks, self.state.optimizers,
-                    self.critic, resolution, fading, self.minibatch)
+        """A GanStep of these networks at a resolution; its first call compiles it."""
+        return GanStep(self.strategy, self.config, self.state.networks, self.state.optimizers,
+                       self.critic, resolution, fading, self.minibatch)
 
     def run(self, reals):
         """One turn, done when this returns."""

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from dataprep.segmentations import whole
 from dnnlib.data.channels import MAX_CLASSES
 from dnnlib.data.class_list import is_background
 from dnnlib.util import UserError
@@ -20,44 +21,24 @@ _SHOWN = 5  # names in an error
 
 @dataclass(frozen=True)
 class Categories:
-    """Classes by label from 1, the label of each category id (0: background), lines to print.
-
-    `listed` are the labels of the file's own list: of ModaNet's classes it may lack some.
-    """
+    """Classes by label from 1, the label of each category id (0: background), lines to print."""
 
     classes: tuple
     labels: dict
-    listed: frozenset = frozenset()
     notes: tuple = ()
 
 
-def whole(value: object, low: int, high: int) -> int | None:
-    """Return `value` as a number low..high: a whole number, also 7.0 or "7"; None if it is none."""
-    digits = isinstance(value, str) and re.fullmatch("[0-9]{1,16}", value)
-    if digits or (isinstance(value, float) and value.is_integer()):
-        value = int(value)
-    number = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-    return value if number else None
-
-
 def read_categories(path: object, entries: object, known: tuple, own: bool) -> Categories:
-    """Return what the list `categories` of a COCO file means.
-
-    Args:
-        path: the file, for messages.
-        entries: its value of "categories", None where it has none.
-        known: ModaNet's classes. Their names may be misspelt, and have any ids.
-        own: whether other names become classes, in the order of their ids.
-
-    Raises:
-        UserError: names or ids are not usable, or (own is False) not all of ModaNet's.
-    """
+    """Return what the list "categories" of a COCO file means (`entries`; None if it has none).
+    `known` are ModaNet's classes, whose names may be misspelt, and have any ids; with `own` other
+    names become classes, in the order of their ids. Raises UserError if names or ids are not
+    usable."""
     names = _read_names(path, entries)
     if not names:
         if own:
             raise UserError(f"{path}: lists no categories; create_from_coco takes the classes' "
                             "names from them")
-        return Categories(known, {label: label for label in range(1, len(known) + 1)}, notes=(
+        return Categories(known, {label: label for label in range(1, len(known) + 1)}, (
             f"{path}: lists no categories; ids are taken as ModaNet's: {_numbered(known)}",))
     shown = {number: name for number, name in names.items() if not is_background(name)}
     notes = [f"{path}: the category {name!r} (id {number}) is background, not a class"
@@ -68,11 +49,11 @@ def read_categories(path: object, entries: object, known: tuple, own: bool) -> C
     labels = {number: classes.index(matched[name]) + 1 for number, name in shown.items()}
     notes += _describe(path, classes, shown, labels, known)
     background = dict.fromkeys(names.keys() - shown.keys(), 0)
-    return Categories(classes, labels | background, frozenset(labels.values()), tuple(notes))
+    return Categories(classes, labels | background, tuple(notes))
 
 
 def _read_names(path, entries):
-    """List of categories -> {id: name} in the order of ids. Raises UserError."""
+    """Return {id: name} of a list of categories, in the order of ids."""
     if not isinstance(entries, list | None):
         raise UserError(f"{path}: its 'categories' are not a list")
     names = {}
@@ -90,7 +71,7 @@ def _read_names(path, entries):
 
 
 def _choose_classes(path, shown, known, own):
-    """(classes, {name in the file: class}) for {id: name}. Raises UserError."""
+    """Return (classes, {name in the file: class}) for {id: name}."""
     matched = _match(dict.fromkeys(shown.values()), known)
     foreign = list(dict.fromkeys(name for name in shown.values() if name not in matched))
     if not foreign and (not own or set(matched.values()) == set(known)):
@@ -107,11 +88,9 @@ def _choose_classes(path, shown, known, own):
 
 
 def _match(names, known):
-    """{name: known class} for those of `names` that are one, whatever the case and punctuation.
-
-    Misspellings are looked for only if there are as many names as classes: among others, "stop"
-    would be taken for a top.
-    """
+    """Return {name: known class} of the names that are one, whatever case and punctuation.
+    Misspellings are searched only if there are as many names as classes: among others, "stop" would
+    be taken for a top."""
     folded = {_fold(name): name for name in known}
     matched = {name: folded[_fold(name)] for name in names if _fold(name) in folded}
     free = [fold for fold, name in folded.items() if name not in matched.values()]
@@ -125,16 +104,15 @@ def _match(names, known):
 
 
 def _fold(name):
-    """What is compared of a name: letters and digits; "scarf & tie" and "Scarf/Tie" are one."""
+    """Return the letters and digits of a name: "scarf & tie" and "Scarf/Tie" are one."""
     words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", name).casefold())
     return "".join(word for word in words if word != "and")
 
 
 def _describe(path, classes, shown, labels, known):
-    """Yield what the user is to know of the classes, {id: name} and {id: label}."""
+    """Yield lines for the user about the classes, {id: name} and {id: label}."""
     if classes != known:
-        kind = "class" if len(classes) == 1 else "classes"
-        yield f"{path}: {len(classes)} {kind}: {_numbered(classes)}"
+        yield (f"{path}: {len(classes)} class{'es' * (len(classes) > 1)}: {_numbered(classes)}")
     moved = [f"{number} {name} -> {labels[number]} {classes[labels[number] - 1]}"
              for number, name in shown.items() if labels[number] != number
              or _fold(name) != _fold(classes[labels[number] - 1])]

@@ -3,64 +3,68 @@
     OUT/images/0000007.png      colours
     OUT/labels/0000007.png      palette indices: 0 background, 1..C
     OUT/classes.txt             the classes' names, one a line
-    OUT/annotations/instances.json    COCO polygons of all pictures in the folder; of ModaNet's
-                                classes modanet2018_instances_train.json
+    OUT/annotations/instances.json    COCO polygons; of ModaNet's classes
+                                modanet2018_instances_train.json
     OUT/images.jsonl            file, id in the data set and split of each
-    OUT/labels.json             conditioning labels, where the data set has them
+    OUT/labels.json             conditioning labels, if the data set has them
     OUT/extract.json            what it was made from
 
-create_from_masks reads the first three, create_modanet the COCO file of ModaNet's classes,
-create_from_coco that of others, and create_from_images images/ and labels.json.
+All create commands read what concerns them.
 """
 
-import collections
+import functools
 import json
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dataprep.report import open_records
 from dnnlib import util
-from dnnlib.data import channels, class_list, coco, dataset_info, pictures
+from dnnlib.data import channels, class_list, coco, dataset, pictures
+from dnnlib.process_pool import threaded_map
 from dnnlib.util import UserError
 
 LISTING, STATE = "images.jsonl", "extract.json"
-_PRESENT = 127  # a stored map shows its class where it is above half
-_AHEAD = 64  # pictures under way
 
 
-def extract(directory, out, split, resolution, say):
-    """Write the pictures of a split, or of "all", at one resolution (None: the largest).
-
-    Goes on where an earlier run of the same stopped. Raises UserError where there is no such split
-    or resolution, or `out` holds something else.
-    """
-    info = dataset_info.open_dataset(directory)
+def extract(directory: str | Path, out: str | Path, split: str, resolution: int | None,
+            report: Callable[[str], None]) -> None:
+    """Write the pictures of a split, or of "all", at one resolution (None: the largest); go on
+    where an earlier run stopped. Raises UserError if there is no such split or resolution, or `out`
+    holds something else."""
+    info = dataset.open_dataset(directory)
     splits = [name for name, size in info.splits.items() if size] if split == "all" else [split]
-    files = {name: open_records(info, name, resolution) for name in splits}
+    files = {name: dataset.open_split(info, name, resolution) for name in splits}
     entries = [entry for entry in _entries(info) if entry["split"] in splits]
     out = Path(out)
     state = {"digest": info.digest, "split": split, "resolution": resolution or info.resolution}
     with util.only_process(out, "extracting into it"):
-        _open_folder(out, state)
+        there = {path.name for path in out.iterdir()}
+        if there and STATE not in there:
+            raise UserError(f"--out={out}: holds files, but no {STATE}; choose a new folder")
+        if there and util.read_json(out / STATE) != state:
+            raise UserError(f"--out={out}: holds another data set, split or resolution; choose a "
+                            "new folder")
+        util.write_json(out / STATE, state)
+        util.remove_leftovers(out, ["*/.*.tmp"])
+        folders = ["images", "labels"] if info.classes else ["images"]
         missing = [entry for entry in entries if not all(
-            (out / name).is_file() for name in _names(entry, info.classes))]
-        with util.progress(total=len(missing), desc="extracting", unit="img") as bar:
-            for _ in _written(out, files, missing, info.classes):
-                bar.update()
+            (out / folder / entry["file"]).is_file() for folder in folders)]
+        written = threaded_map(functools.partial(_write_image, out, files, info.classes), missing,
+                               os.cpu_count() or 1)
+        for _ in util.progress(written, total=len(missing), desc="extracting", unit="img"):
+            pass
         _write_tables(out, info, entries)
-    say(f"{out}: {len(missing)} images written, {len(entries) - len(missing)} were there already")
+    report(f"{out}: {len(missing)} images written, {len(entries) - len(missing)} were there "
+           "already")
 
 
 def _entries(info):
-    """[{"file", "id", "split", "number", "record"}] of all images of a data set.
-
-    `number` names the files: the id where all ids are distinct whole numbers, as ModaNet's are, or
-    else the place in the data set, the same whatever split is written.
-    """
-    ids = util.read_json(info.path / dataset_info.FILE_NAME)["splits"]
+    """Return [{"file", "id", "split", "number", "record"}] of all images of a data set. `number`
+    names the files: the id if all are distinct whole numbers, else the place in the data set."""
+    ids = util.read_json(info.path / dataset.FILE_NAME)["splits"]
     entries = [{"id": image_id, "split": split, "record": record}
                for split in ids for record, image_id in enumerate(ids[split])]
     numbers = [entry["id"] for entry in entries]
@@ -71,53 +75,22 @@ def _entries(info):
             for number, entry in zip(numbers, entries)]
 
 
-def _open_folder(out, state):
-    """Make a folder ready. Raises UserError where it holds other things."""
-    there = {path.name for path in out.iterdir()}
-    if there and STATE not in there:
-        raise UserError(f"--out={out}: holds files, but no {STATE}; choose a new folder")
-    if there and util.read_json(out / STATE) != state:
-        raise UserError(f"--out={out}: holds another data set, split or resolution; choose a new "
-                        "folder")
-    util.write_json(out / STATE, state)
-    for path in out.glob("*/.*.tmp"):  # of a run that was killed
-        path.unlink()
-
-
-def _names(entry, classes):
-    """Files of one image."""
-    return [f"{folder}/{entry['file']}" for folder in ("images", *(["labels"] if classes else []))]
-
-
-def _written(out, files, entries, classes):
-    """Write the pictures of `entries` in threads, which compress outside the interpreter's lock;
-    yield once for each, in order."""
-    pending = collections.deque()
-    with ThreadPoolExecutor() as pool:
-        for entry in entries:
-            image = files[entry["split"]].read_image(entry["record"])
-            pending.append(pool.submit(_write_image, out, entry, image, classes))
-            if len(pending) > _AHEAD:
-                yield pending.popleft().result()
-        yield from (future.result() for future in pending)
-
-
-def _write_image(out, entry, image, classes):
-    """Write the files of one image uint8 [3 + C, H, W]."""
-    image = image.transpose(1, 2, 0)
+def _write_image(out, files, classes, entry):
+    """Write the files of one image."""
+    image = files[entry["split"]].read_image(entry["record"]).transpose(1, 2, 0)
     pictures.save_png(out / "images" / entry["file"], image[..., channels.RGB])
     if classes:
-        labels = channels.to_label_map(image[..., channels.SEGMAPS], _PRESENT)
+        labels = channels.to_label_map(image[..., channels.SEGMAPS], channels.STORED_THRESHOLD)
         pictures.save_label_png(out / "labels" / entry["file"], labels, len(classes))
 
 
 def _write_tables(out, info, entries):
     """Write what concerns all pictures together; the COCO file is read from their label maps."""
-    lines = [json.dumps({key: entry[key] for key in ("file", "id", "split")}) + "\n"
-             for entry in entries]
-    util.atomic_write(out / LISTING, "".join(lines))
+    util.atomic_write(out / LISTING, "".join(
+        json.dumps({key: entry[key] for key in ("file", "id", "split")}) + "\n"
+        for entry in entries))
     if info.label_size:
-        tables = {split: dataset_info.read_labels(info.path, split)
+        tables = {split: dataset.read_labels(info.path, split)
                   for split in {entry["split"] for entry in entries}}
         rows = [[entry["file"], tables[entry["split"]][entry["record"]].tolist()]
                 for entry in entries]
@@ -128,12 +101,7 @@ def _write_tables(out, info, entries):
     coco.rename_annotations(out, info.classes)
     path = coco.annotations_path(out, info.classes)
     if not path.exists():
-        coco.write_coco(path, info.classes, _label_maps(out, entries),
-                        f"extracted from {info.name}")
-
-
-def _label_maps(out, entries):
-    """Yield (image id, file name, label map) of each picture."""
-    for entry in util.progress(entries, desc="annotations", unit="img"):
-        with Image.open(out / "labels" / entry["file"]) as picture:
-            yield entry["number"], entry["file"], np.asarray(picture)
+        maps = ((entry["number"], entry["file"],
+                 np.asarray(Image.open(out / "labels" / entry["file"])))
+                for entry in util.progress(entries, desc="annotations", unit="img"))
+        coco.write_coco(path, info.classes, maps, f"extracted from {info.name}")

@@ -1,50 +1,49 @@
-"""Other labelled sets: a folder of photos with PNG masks and a list of class names.
+"""PNG masks: their pixels, and what these mean.
 
-A mask's pixels are numbers, 0 the background, 1..C the classes, in a palette or in grey; or they
-are colours that the list of classes gives (see dnnlib.data.class_list). One number, 255 where no
-other is given, marks pixels to ignore, as in many sets: it counts as background.
+Pixels are numbers, 0 the background, 1..C the classes, in a palette or in grey; or colours that the
+list of classes gives (see dnnlib.data.class_list). One number, 255 if no other is given, is to be
+ignored: it counts as background. Whether a list begins with the background, 255 is a class, or
+palettes were made for one mask alone, is decided from all masks of a set together.
 """
 
 import collections
-import hashlib
+import functools
 import io
-import json
-import re
 import struct
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
 from dataprep import photo_sources
-from dnnlib.data.coco import MODANET_FILE, OWN_FILE
+from dnnlib.data import channels
+from dnnlib.data.class_list import ClassList, is_background
 from dnnlib.data.photos import PhotoError, reduction
+from dnnlib.process_pool import map_in_batches
 from dnnlib.util import UserError
 
-IGNORE = WHITE = 255
-# Where photos and masks are below --source: as extract and generate write them, as others do.
-_FOLDERS = (("images", "labels"), ("images", "masks"), ("JPEGImages", "SegmentationClass"))
-# The last ones: what generate wrote before it wrote classes.txt.
-_CLASS_FILES = ("classes.txt", "classes.json", "labelmap.txt", OWN_FILE, MODANET_FILE)
-_SUFFIX = re.compile(r"(.+)[_.-](?:masks?|labels?|segs?|segm|segmentation|gt)", re.IGNORECASE)
+IGNORE = 255
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6  # colour types of PNG files
 _HEAD = 26  # bytes up to and with the colour type
+_BATCH = 16  # masks that a worker reads at once
+_FEW = 200  # fewer masks are read sooner than processes start
+_MAX_COLOURS = 1000  # of one mask that are remembered; more are no classes
+_SHOWN = 8  # colours in a warning
+_BLACK = 0
 
+
+# The pixels of one mask
 
 @dataclass(frozen=True)
 class Coding:
-    """What the pixels of a set's masks mean.
-
-    ignore: number that counts as background; white: 255 is class 1; colours: ((0xrrggbb, label),
-    ...) where the masks' colours count; numbers_in: kinds of Pixels of which numbers count.
-    """
+    """The meaning of the pixels of a set's masks."""
 
     num_classes: int
-    ignore: int | None = IGNORE
-    white: bool = False
-    colours: tuple = ()
-    numbers_in: frozenset = frozenset({"grey", "palette"})
+    ignore: int | None = IGNORE  # number that counts as background
+    white: bool = False  # 255 is class 1
+    colours: tuple = ()  # ((0xrrggbb, label), ...) if the masks' colours count
+    numbers_in: frozenset = frozenset({"grey", "palette"})  # kinds of Pixels
 
 
 @dataclass(frozen=True)
@@ -56,19 +55,16 @@ class Pixels:
     values: np.ndarray
     palette: tuple = ()
 
-    def colour(self, value):
-        """Return the colour 0xrrggbb of a value; None where the palette has none."""
+    def colour(self, value: int) -> int | None:
+        """Return the colour 0xrrggbb of a value; None if the palette has none."""
         if self.kind == "palette":
             return self.palette[value] if value < len(self.palette) else None
         return value * 0x010101 if self.kind == "grey" else value
 
-    def counts(self):
-        """Return {value: pixels}, by runs: masks have few of them, and many pixels."""
-        flat = self.values.ravel()
-        starts = np.flatnonzero(np.diff(flat, prepend=~flat[:1]))
-        values, inverse = np.unique(flat[starts], return_inverse=True)
-        pixels = np.bincount(inverse, np.diff(starts, append=len(flat)))
-        return dict(zip(values.tolist(), pixels.astype(int).tolist()))
+    def counts(self) -> dict[int, int]:
+        """Return {value: pixels}."""
+        values, pixels = np.unique(self.values, return_counts=True)
+        return dict(zip(values.tolist(), pixels.tolist()))
 
 
 @dataclass(frozen=True)
@@ -79,12 +75,9 @@ class Mask:
     key: str
     coding: Coding
 
-    def label_map(self, size):
-        """Return the label map uint8 [h, w] of a photo of `size` = (w, h).
-
-        Raises PhotoError where the file is unreadable, of another size, or shows no class at all,
-        where numbers are above num_classes or colours are not in the list.
-        """
+    def label_map(self, size: tuple[int, int]) -> np.ndarray:
+        """Return the label map uint8 [h, w] of a photo of `size` = (w, h). Raises PhotoError if
+        the file is unreadable, of another size, background only, or has pixels of no class."""
         pixels = read_pixels(self.source.read(self.key), size)
         counts = pixels.counts()
         labels = {value: label_of(self.coding, pixels, value) for value in counts}
@@ -97,10 +90,10 @@ class Mask:
         return table[pixels.values]
 
 
-def label_of(coding, pixels, value):
-    """Return the label of a value of `pixels`. Raises PhotoError where it has none."""
+def label_of(coding: Coding, pixels: Pixels, value: int) -> int:
+    """Return the label of a value of `pixels`. Raises PhotoError if it has none."""
+    colour = pixels.colour(value)
     if pixels.kind not in coding.numbers_in:
-        colour = pixels.colour(value)
         label = dict(coding.colours).get(colour)
         if label is None and pixels.kind == "palette" and value == coding.ignore:
             return 0
@@ -109,12 +102,12 @@ def label_of(coding, pixels, value):
             shown = f"colour #{colour:06x}" if colour is not None else f"number {value} uncoloured,"
             raise PhotoError(f"mask has the {shown} that is not in the {where}")
         return label
-    number = value & 0xff if pixels.kind == "rgb" else value
-    if pixels.kind == "rgb" and pixels.colour(value) != number * 0x010101:
+    number = value & 0xFF if pixels.kind == "rgb" else value
+    if pixels.kind == "rgb" and colour != number * 0x010101:
         raise PhotoError(f"mask has the colour #{value:06x}, other masks have numbers")
     if number == coding.ignore:
         return 0
-    if coding.white and number == WHITE:
+    if coding.white and number == IGNORE:
         return 1
     if number > coding.num_classes:
         raise PhotoError(f"mask has the value {number}, above the number of classes "
@@ -122,12 +115,16 @@ def label_of(coding, pixels, value):
     return number
 
 
-def read_pixels(data, size=None):
-    """Return the Pixels of a PNG's bytes, reduced as the photo of `size` = (w, h) is.
-
-    Raises PhotoError where it is damaged, too large, or no mask; and where it is of another size.
-    """
-    width, height, depth, kind = _read_header(data)
+def read_pixels(data: bytes, size: tuple[int, int] | None = None) -> Pixels:
+    """Return the Pixels of a PNG's bytes, reduced as the photo of `size` = (w, h) is. Raises
+    PhotoError if it is damaged, too large, no mask, or of another size."""
+    if data[:2] == b"\xff\xd8":
+        raise PhotoError("mask is a JPEG, whose compression changes numbers; save masks as PNG")
+    if len(data) < _HEAD or data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
+        raise PhotoError("mask is not a PNG file")
+    width, height, depth, kind = struct.unpack(">IIBB", data[16:_HEAD])
+    if depth > 8 and kind != _GREY:
+        raise PhotoError("mask has 16 bits a colour; expected 8")
     factor = reduction((width, height))  # as the photo's
     if size is not None and (-(-width // factor), -(-height // factor)) != tuple(size):
         raise PhotoError(f"photo is {size[0]}x{size[1]}, its mask {width}x{height}")
@@ -137,7 +134,7 @@ def read_pixels(data, size=None):
             values = np.asarray(image)[::factor, ::factor]
             palette = image.getpalette() if kind == _PALETTE else []
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:  # its checksums, which
-            image.verify()  # loading does not look at: what is lacking would be background
+            image.verify()  # loading ignores: what is missing would be background
     except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
         raise PhotoError(f"mask is damaged ({type(error).__name__})") from None
     if kind == _PALETTE:
@@ -153,120 +150,178 @@ def read_pixels(data, size=None):
     return Pixels("grey", values)
 
 
-def _read_header(data):
-    """Return (width, height, bits, colour type) of a PNG's bytes. Raises PhotoError."""
-    if data[:2] == b"\xff\xd8":
-        raise PhotoError("mask is a JPEG, whose compression changes numbers; save masks as PNG")
-    if len(data) < _HEAD or data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
-        raise PhotoError("mask is not a PNG file")
-    width, height, depth, kind = struct.unpack(">IIBB", data[16:_HEAD])
-    if depth > 8 and kind != _GREY:
-        raise PhotoError("mask has 16 bits a colour; expected 8")
-    return width, height, depth, kind
-
-
 def _pack(colours):
     """Return colours [..., 3] as 0xrrggbb, uint32 [...]."""
     red, green, blue = np.moveaxis(np.asarray(colours, np.uint32), -1, 0)
     return red << 16 | green << 8 | blue
 
 
-def find_folders(source, images, masks, classes):
-    """(folder of photos, folder of masks, file of class names), as given or below `source`.
+# The content of all masks of a set
 
-    Raises UserError where one is neither given nor there.
-    """
-    root = Path(source) if source is not None else None
-    if root is not None and not root.is_dir():
-        raise UserError(f"{root}: no such folder")
-    pairs = [(root / a, root / b) for a, b in _FOLDERS] if root is not None else []
-    there = next((pair for pair in pairs if all(folder.is_dir() for folder in pair)), (root, root))
-    lists = [root / name for name in _CLASS_FILES] if root is not None else []
-    listed = next((path for path in lists if path.is_file()), lists[0] if lists else None)
-    found = [Path(given) if given is not None else default
-             for given, default in zip((images, masks, classes), (*there, listed))]
-    for path, option in zip(found, ("--images", "--masks", "--classes")):
-        if path is None:
-            raise UserError(f"give --source, or {option} too")
-    return tuple(found)
+@dataclass(frozen=True)
+class MaskContent:
+    """What one mask has: its name, kind (as Pixels), {value: pixels}, {value: colour 0xrrggbb};
+    numbers: the counts {number: pixels}, also of grey that is stored as RGB."""
+
+    key: str
+    kind: str
+    counts: dict
+    colours: dict
+    numbers: dict
 
 
-def match(images, masks):
-    """Return ({photo's name: mask's name}, skipped [{"id", "reason"}]).
-
-    A mask has its photo's path without the suffix; behind it there may be an ending such as _mask,
-    _label or _seg, if no mask is called like the photo. Where both are in one folder, the masks are
-    its PNG files with such an ending, else all of its PNG files. Raises UserError where a folder is
-    missing.
-    """
-    photo_names, mask_names = photo_sources.list_images(images), photo_sources.list_images(masks)
-    if Path(images).resolve() == Path(masks).resolve():
-        mask_names = _masks_among(photo_names)
-        photo_names = [name for name in photo_names if name not in set(mask_names)]
-    photos_of, masks_of = _by_stem(photo_names), _by_stem(mask_names)
-    skipped = _set_aside(masks_of, Path(masks).name)
-    masks_of = _without_endings(masks_of, photos_of)
-    pairs = {}
-    for stem in sorted(photos_of.keys() | masks_of.keys()):
-        names, others = photos_of.get(stem, []), masks_of.get(stem, [])
-        if len(names) == len(others) == 1:
-            pairs[names[0]] = others[0]
-            continue
-        reason = ("photo has no mask" if not others else "mask has no photo" if not names else
-                  "several photos of one stem" if len(names) > 1 else
-                  f"several masks of one stem ({', '.join(others)})")
-        skipped += [{"id": name, "reason": reason} for name in names or others]
-    return pairs, skipped
+def read_contents(source: photo_sources.PhotoFolder, keys: list, workers: int) -> list[MaskContent]:
+    """Return the MaskContent of all masks of `source` that can be read."""
+    contents = map_in_batches(functools.partial(_read_content, source), keys,
+                              workers if len(keys) > _FEW else 1, _BATCH, "reading masks", "mask")
+    return [content for content in contents if content is not None]
 
 
-def _by_stem(names):
-    """{path without its suffix: names}."""
-    stems = collections.defaultdict(list)
-    for name in names:
-        stems[name.rpartition(".")[0]].append(name)
-    return stems
+def _read_content(source, key):
+    """Return the MaskContent of one mask; None if it cannot be read: conversion reports why."""
+    try:
+        pixels = read_pixels(source.read(key))
+    except PhotoError:
+        return None
+    counts = dict(list(pixels.counts().items())[:_MAX_COLOURS])
+    numbers = {value & 0xFF: count for value, count in counts.items()} \
+        if pixels.kind == "rgb" else counts
+    return MaskContent(key, pixels.kind, counts, {value: pixels.colour(value) for value in counts},
+                       numbers)
 
 
-def _is_png(name):
-    return name.lower().endswith(".png")
+def decide_coding(listed: ClassList, contents: list[MaskContent], ignore: int | None,
+                  report: Callable[[str], None]) -> tuple[tuple, Coding]:
+    """Return (class names of the numbers 1..C, Coding) of a set's masks. `ignore` is the number
+    that counts as background; None: 255 if it is no class. Raises UserError if it is not certain
+    what the masks mean."""
+    if listed.notes:
+        report(f"{listed.path}: left out: {', '.join(listed.notes)}")
+    coding = Coding(0, ignore if ignore is not None else IGNORE)
+    if listed.colours:
+        # Numbers count in grey masks only, and not if all their greys are in the list.
+        greys = set().union(*(mask.colours.values() for mask in contents if mask.kind == "grey"))
+        greys -= {_BLACK}
+        coding = replace(coding, numbers_in=frozenset() if greys and greys <= set(listed.colours)
+                         else frozenset({"grey"}))
+    elif not any(value != (value & 0xFF) * 0x010101
+                 for mask in contents if mask.kind == "rgb" for value in mask.counts):
+        coding = replace(coding, numbers_in=coding.numbers_in | {"rgb"})  # of greys only
+    numbered = [mask for mask in contents if mask.kind in coding.numbers_in]
+    shown = set().union(*(mask.numbers for mask in numbered))
+    before = _num_before(listed, shown - {coding.ignore}, report)
+    classes = listed.names[before:]
+    coding = replace(coding, num_classes=len(classes))
+    if ignore is None and len(classes) >= IGNORE:
+        coding = replace(coding, ignore=None)
+    elif ignore is not None and 1 <= ignore <= len(classes):
+        raise UserError(f"--ignore={ignore} is the class {classes[ignore - 1]!r}; expected a "
+                        f"number above {len(classes)}")
+    coding = replace(coding, colours=_listed_colours(listed, before) if listed.colours
+                     else _known_colours(listed, contents, coding, report))
+    _check_palettes(listed, [mask for mask in numbered if mask.kind == "palette"], coding, report)
+    if ignore is None and coding.ignore is not None and IGNORE in shown \
+            and not shown - {0, IGNORE}:
+        if len(classes) > 1:
+            raise UserError(
+                f"the masks have the numbers 0 and 255 only, as masks of one class do, and "
+                f"{len(classes)} classes are listed; masks of several classes have the numbers 1 "
+                f"to {len(classes)}, or colours that the list gives (name #rrggbb)")
+        report(f"the masks have the numbers 0 and 255 only: 255 is {classes[0]!r}, the one class")
+        coding = replace(coding, white=True, ignore=None)
+    ignored = [mask.numbers[coding.ignore] for mask in numbered if coding.ignore in mask.numbers]
+    if ignored:
+        share = sum(ignored) / sum(sum(mask.counts.values()) for mask in numbered)
+        report(f"mask value {coding.ignore} counts as background: {sum(ignored):,} pixels "
+               f"({100 * share:.2g} %) in {len(ignored)} of {len(numbered)} masks")
+    elif ignore is not None:
+        report(f"warning: no mask has the value {ignore} of --ignore")
+    return classes, coding
 
 
-def _masks_among(names):
-    """Return the masks in a folder that has the photos too."""
-    stems = _by_stem(names)
-    with_ending = [name for stem in stems for name in stems[stem]
-                   if (ending := _SUFFIX.fullmatch(stem)) and ending[1] in stems]
-    pngs = [name for name in names if _is_png(name)]
-    return [name for name in with_ending if _is_png(name)] or pngs or with_ending
+def _num_before(listed, shown, report):
+    """Return how many names of a list come before that of number 1; `shown` are the masks' numbers.
+    Raises UserError if they contradict the list."""
+    before = listed.num_background()
+    if not before:
+        return 0
+    name = listed.names[before - 1]
+    if not is_background(name):
+        raise UserError(f"{listed.path}: number 0 is {name!r}, but 0 is always the background; "
+                        "give masks whose classes have the numbers from 1 on")
+    over = len(listed.names) - before + 1
+    if shown and (0 not in shown or over in shown):
+        found = f"have the number {over}" if 0 in shown else "never have the number 0"
+        raise UserError(
+            f"{listed.path}: begins with {name!r}, which would be number 0, but the masks {found}; "
+            f"take that line out, or number the lines (1: {name}) if it is a class")
+    report(f"{listed.path}: {name!r} is number 0, the background; classes count from "
+           f"1: {listed.names[before]}")
+    return before
 
 
-def _set_aside(masks_of, folder):
-    """Take out of {stem: names} what is no PNG beside a PNG; return it, [{"id", "reason"}]."""
-    skipped = []
-    for stem, names in masks_of.items():
-        pngs = list(filter(_is_png, names))
-        if pngs:
-            skipped += [{"id": f"{folder}/{name}", "reason": "no PNG, beside a mask that is one"}
-                        for name in names if name not in pngs]
-            masks_of[stem] = pngs
-    return skipped
+def _listed_colours(listed, before):
+    """Return ((colour, label), ...) of a list: black is the background if nothing else is."""
+    labels = [0] * before + list(range(1, len(listed.names) - before + 1))
+    table = dict(zip(listed.colours, labels))
+    table.pop(None, None)
+    if 0 not in table.values():
+        table.setdefault(_BLACK, 0)
+    return tuple(table.items())
 
 
-def _without_endings(masks_of, photos_of):
-    """Return {stem: names} of masks by the stems of their photos, where there are such photos."""
-    result = collections.defaultdict(list)
-    for stem, names in masks_of.items():
-        ending = None if stem in photos_of else _SUFFIX.fullmatch(stem)
-        moved = ending and ending[1] in photos_of and ending[1] not in masks_of
-        result[ending[1] if moved else stem] += names
-    return result
+def _known_colours(listed, contents, coding, report):
+    """Return ((colour, label), ...) of the palette that all RGB masks have, ours or VOC's; () if
+    there are none, or of other colours, which are reported."""
+    coloured = [mask for mask in contents if mask.kind == "rgb"]
+    if "rgb" in coding.numbers_in or not coloured:
+        return ()
+    shown = set().union(*(mask.counts for mask in coloured))
+    count = coding.num_classes
+    for name, palette in (("this program's", channels.palette(count)), ("VOC's", _voc_palette())):
+        colours = _pack(palette).tolist()
+        table = {colour: label for label, colour in enumerate(colours[:count + 1])}
+        if coding.ignore is not None and coding.ignore < len(colours):
+            table.setdefault(colours[coding.ignore], 0)
+        if shown <= table.keys():
+            report(f"{len(coloured)} masks are RGB: their colours are {name} for the numbers 0 to "
+                   f"{count}")
+            return tuple(table.items())
+    colours = ", ".join(f"#{colour:06x}" for colour in sorted(shown)[:_SHOWN])
+    report(f"warning: {len(coloured)} masks are RGB and {listed.path} does not say what their "
+           f"colours mean ({colours}{', ...' if len(shown) > _SHOWN else ''}); write them into it "
+           "(name #rrggbb)")
+    return ()
 
 
-def listing_digest(images, masks, pairs):
-    """md5 of the names and sizes of all matched files: what a data set was made from."""
-    digest = hashlib.md5()
-    for photo, mask in pairs.items():
-        sizes = [(Path(folder) / name).stat().st_size
-                 for folder, name in ((images, photo), (masks, mask))]
-        digest.update(json.dumps([photo, mask, *sizes]).encode())
-    return digest.hexdigest()
+def _voc_palette():
+    """Return the colours of PASCAL VOC's masks, uint8 [256, 3]: each third bit of the number, from
+    the lowest on, is a bit of a colour, from the highest on."""
+    numbers, colour = np.arange(256)[:, None], np.arange(3)
+    return sum((numbers >> 3 * i + colour & 1) << 7 - i for i in range(3)).astype(np.uint8)
+
+
+def _check_palettes(listed, masks, coding, report):
+    """Raise UserError if a number has another colour in some palettes, as in those that are made
+    for each picture; warn if the background's colour is unusual."""
+    owners = collections.defaultdict(dict)  # {number: {colour: name of the first mask}}
+    for mask in masks:
+        for number, colour in mask.colours.items():
+            if number != coding.ignore:
+                owners[number].setdefault(colour, mask.key)
+    for number, keys in sorted(owners.items()):
+        if len(keys) > 1:
+            first, second = (
+                f"{'without a colour' if colour is None else f'#{colour:06x}'} in {key}"
+                for colour, key in list(keys.items())[:2])
+            raise UserError(
+                f"masks' palettes differ: the number {number} is {first} and {second}, so that "
+                f"numbers may not mean the same; write the colours into {listed.path} (name "
+                "#rrggbb), or save all with one palette")
+    colours = {number: next(iter(keys)) for number, keys in owners.items()}
+    black = [number for number, colour in colours.items() if number and colour == _BLACK]
+    background = colours.get(0) or _BLACK
+    if background not in (_BLACK, 0xFFFFFF) or (black and background != _BLACK):
+        also = f", and number {black[0]} is black" if black else ""
+        report(f"warning: the number 0, which is the background, is #{background:06x} in the "
+               f"masks' palette{also}; check whether classes and background are exchanged")

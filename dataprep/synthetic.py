@@ -1,8 +1,6 @@
 """Drawn street-fashion photos with exact polygons, in ModaNet's layout.
 
-A photo is a function of (seed, number): a figure is posed, dressed from a wardrobe that has every
-class, and painted back to front on a canvas that knows which garment shows at each pixel. The
-polygons are the borders of what shows.
+A photo is a function of (seed, number). Its polygons are the borders of what shows on the canvas.
 """
 
 import functools
@@ -14,49 +12,42 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataprep import wardrobe
-from dataprep.annotations import MODANET_CLASSES
-from dataprep.drawing import Canvas, noise
-from dataprep.figure import random_figure
-from dataprep.modanet import TRAIN_JSON
-from dataprep.process_pool import ordered_map
+from dataprep.figures import Canvas, Dresser, noise, random_figure
 from dnnlib import util
 from dnnlib.data import coco
+from dnnlib.process_pool import ordered_map
 
 WIDTH, HEIGHT = 400, 600
 _JPEG_QUALITY = 90
 _VERSION = 2  # of the drawing: raise it when the same numbers give other pictures
-_DESCRIPTION = "drawn figures in ModaNet's layout"
 _PARTS = ("images", "annotations")
-_MARK = ".drawn"  # tells an unfinished drawing from other people's photos
+_MARK = ".drawn"  # file that tells an unfinished drawing from other people's photos
 _MIN_PIXELS = 12  # smaller remains of a garment are not annotated
 
 
 def _info(num_images, seed):
-    """What the annotations say of the drawing that they belong to."""
-    return {"description": _DESCRIPTION, "version": _VERSION,
+    """Return what the annotations say of the drawing that they belong to."""
+    return {"description": "drawn figures in ModaNet's layout", "version": _VERSION,
             "num_images": num_images, "seed": seed}
 
 
-def is_drawn(raw, num_images, seed):
-    """Whether `raw` holds all photos of this very drawing."""
-    path = Path(raw) / "annotations" / TRAIN_JSON
+def is_drawn(raw: str | Path, num_images: int, seed: int) -> bool:
+    """Return whether `raw` holds all photos of this very drawing."""
+    path = Path(raw) / coco.MODANET_FILE
     return path.exists() and util.read_json(path).get("info") == _info(num_images, seed)
 
 
-def draw_all(raw, num_images, seed, workers):
-    """Draw photos into `raw`/images and write `raw`/annotations; returns the annotations' path.
-
-    Photos already drawn with the same arguments are kept; anything else in the two folders is
-    replaced. The result does not depend on `workers`. Raises UserError where another process draws,
-    or where `raw` holds what was not drawn.
-    """
+def draw_all(raw: str | Path, num_images: int, seed: int, workers: int) -> Path:
+    """Draw photos into `raw`/images and write `raw`/annotations; return the annotations' path. A
+    drawing with the same arguments is kept; another one is replaced. The result does not depend on
+    `workers`. Raises UserError if another process is drawing, or `raw` holds other files."""
     raw = Path(raw)
-    path, info = raw / "annotations" / TRAIN_JSON, _info(num_images, seed)
+    path, info = raw / coco.MODANET_FILE, _info(num_images, seed)
     with util.only_process(raw, "drawing these photos"):
         if is_drawn(raw, num_images, seed):
             return path
-        _refuse_foreign(raw, path)
+        if not (raw / _MARK).exists() and any((raw / part).exists() for part in _PARTS):
+            raise util.UserError(f"{raw}: holds files that were not drawn; choose another --out")
         (raw / _MARK).touch()
         for part in _PARTS:  # with all that a killed run left there
             shutil.rmtree(raw / part, ignore_errors=True)
@@ -66,17 +57,8 @@ def draw_all(raw, num_images, seed, workers):
     return path
 
 
-def _refuse_foreign(raw, path):
-    """Raise UserError where photos or annotations (`path`) below `raw` are not drawn ones."""
-    if (raw / _MARK).exists() or not any((raw / part).exists() for part in _PARTS):
-        return
-    info = util.read_json(path).get("info") if path.exists() else None
-    if not isinstance(info, dict) or info.get("description") != _DESCRIPTION:
-        raise util.UserError(f"{raw}: holds files that were not drawn; choose another --out")
-
-
 def _draw_images(folder, num_images, seed, workers):
-    """Draw photos into `folder`; returns all of the annotations but "info"."""
+    """Draw photos into `folder`; return all of the annotations but "info"."""
     images, annotations = [], []
     drawn = ordered_map(functools.partial(draw_photo, seed), range(num_images), workers)
     bar = util.progress(drawn, total=num_images, desc="drawing", unit="photo")
@@ -87,49 +69,37 @@ def _draw_images(folder, num_images, seed, workers):
                        "height": HEIGHT})
         annotations += [{"image_id": image_id, "id": len(annotations) + i, "iscrowd": 0, **part}
                         for i, part in enumerate(instances, 1)]
-    return {"images": images, "licenses": [], "annotations": annotations,
-            "categories": _categories()}
+    categories = [{"supercategory": "fashion", "id": label, "name": name}
+                  for label, name in enumerate(coco.MODANET_CLASSES, 1)]
+    return {"images": images, "licenses": [], "annotations": annotations, "categories": categories}
 
 
-def _categories():
-    return [{"supercategory": "fashion", "id": label, "name": name}
-            for label, name in enumerate(MODANET_CLASSES, 1)]
-
-
-def draw_photo(seed, number):
-    """(JPEG bytes, [{"category_id", "segmentation", "area", "bbox"}]) of photo `number`."""
+def draw_photo(seed: int, number: int) -> tuple[bytes, list[dict]]:
+    """Return a JPEG and [{"category_id", "segmentation", "area", "bbox"}] of photo `number`."""
     rgb, owner, labels = draw_figure(np.random.default_rng([seed, number]))
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    instances = []
-    for index, label in enumerate(labels, 1):
-        mask = owner == index
-        area = int(np.count_nonzero(mask))
-        if area < _MIN_PIXELS:
-            continue
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
-        instances.append({"category_id": label, "segmentation": coco.mask_polygons(mask),
-                          "area": area, "bbox": [int(side) for side in box]})
+    # The owners' numbers serve as labels, so that a garment is one annotation.
+    parts = coco.label_annotations(owner, image_id=0, first_id=1)
+    instances = [{"category_id": labels[part["category_id"] - 1],
+                  **{key: part[key] for key in ("segmentation", "area", "bbox")}}
+                 for part in parts if part["area"] >= _MIN_PIXELS]
     return buffer.getvalue(), instances
 
 
-def draw_figure(rng):
-    """One picture: (rgb uint8 [600, 400, 3], owner uint8 [600, 400], labels).
-
-    owner is n where garment n shows, else 0; labels[n - 1] is that garment's class.
-    """
+def draw_figure(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Return one picture, rgb uint8 [600, 400, 3], owner uint8 [600, 400] and labels. owner is n
+    where garment n shows, else 0; labels[n - 1] is that garment's class."""
     canvas = Canvas(_backdrop(rng))
-    labels = wardrobe.Dresser(canvas, random_figure(rng, WIDTH, HEIGHT), rng).dress()
+    labels = Dresser(canvas, random_figure(rng, WIDTH, HEIGHT), rng).dress()
     light = 1 + rng.normal(0, 0.04) + 0.07 * noise(rng, (HEIGHT, WIDTH), (4, 3))
     picture = canvas.rgb * light[..., None] + rng.normal(0, 3, (HEIGHT, WIDTH, 1))
     return np.clip(picture, 0, 255).astype(np.uint8), canvas.owner, labels
 
 
 def _backdrop(rng):
-    """A pale wall over a floor that is a little darker, uint8 [600, 400, 3]."""
+    """Return a pale wall over a floor that is a little darker, uint8 [600, 400, 3]."""
     wall = rng.uniform(190, 235) + rng.normal(0, 5, 3)
-    picture = np.empty((HEIGHT, WIDTH, 3))
-    picture[:] = wall
+    picture = np.tile(wall, (HEIGHT, WIDTH, 1))
     picture[int(HEIGHT * rng.uniform(0.74, 0.8)):] = wall * rng.uniform(0.72, 0.86)
     return np.clip(picture, 0, 255).astype(np.uint8)

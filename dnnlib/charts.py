@@ -1,79 +1,169 @@
-"""Bar charts as pictures, drawn with Pillow."""
+"""Charts drawn by matplotlib: lines and bars, as SVG elements for pages or as PNG files.
+
+matplotlib is imported where it is used, so that whoever may draw a chart still starts at once.
+"""
+
+import contextlib
+import io
+import re
+import warnings
+from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-TEXT = 16  # height of letters in pixels
-GAP = 12
-SERIES_COLOURS = ((52, 101, 164), (229, 124, 35), (78, 154, 6), (117, 80, 123))
-INK, RULE, PAPER = (0, 0, 0), (205, 205, 205), (255, 255, 255)
+from dnnlib.page import visible
+
+COLOURS = ("#3465a4", "#e57c23", "#4e9a06", "#75507b", "#c4a000", "#a40000")
+LOG_DECADES = 1.5  # positive values that differ by more are drawn on a logarithmic scale
+_HUGE = 1e300  # beyond it counts as not finite: the axis could not be computed
+_SIZE, _PLACE = (5.2, 2.5), (0.13, 0.14, 0.85, 0.74)  # inches; left, bottom, width, height
+_LETTER = 0.017  # width of a mark's letter as a share of the chart's
+_MARKS = {"mark": ("#b0b0b0", "-"), "growth": ("#75507b", "-"), "resume": ("#a40000", ":")}
+# Texts stay texts, the same chart has the same bytes, and a $ in a name is not mathematics. What a
+# curve does within a pixel is drawn as a line from the lowest to the highest value.
+_STYLE = {"path.simplify_threshold": 1, "svg.fonttype": "none", "svg.hashsalt": "charts",
+          "font.sans-serif": ["DejaVu Sans"], "font.size": 9, "text.parse_math": False,
+          "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#999999",
+          "grid.color": "#e4e4e4", "axes.axisbelow": True, "legend.frameon": False}
 
 
-def bar_chart(title, names, series, num_rules=5):
-    """Groups of bars side by side, one group a name and one bar a series -> uint8 [H, W, 3].
+@dataclass
+class Chart:
+    """Curves over a common axis.
+
+    Attributes:
+        series: {name: (x [n], y [n])}, x ascending; y may hold NaN and infinities, which are gaps.
+        marks: [(x, text, kind)] of vertical lines; kind is one of 'mark', 'growth' and 'resume'.
+        x_end: value that the axis reaches at least, so that charts can be compared.
+    """
+
+    title: str
+    x_title: str
+    series: dict
+    marks: list = field(default_factory=list)
+    x_end: float = 0.0
+
+    def is_flat(self) -> bool:
+        """Return whether no curve ever changes, of two points or more."""
+        curves = [_finite(y) for _, y in self.series.values()]
+        return (all(len(y) and (y == y[0]).all() for y in curves)
+                and any(len(y) > 1 for y in curves))
+
+    def legend(self) -> dict[str, str]:
+        """Return {text: colour}: each curve's name, last number, and how many are not finite."""
+        entries = {}
+        for (name, (_, y)), colour in zip(self.series.items(), COLOURS * len(self.series)):
+            y = _finite(y)
+            last = f"{y[-1]:.4g}" if len(y) else "nothing yet"
+            lost = f" ({np.isnan(y).sum()} of {len(y)} not finite)" if np.isnan(y).any() else ""
+            entries[f"{name}: {last.replace('nan', 'not finite')}{lost}"] = colour
+        return entries
+
+    def svg(self) -> str:
+        """Draw the curves as an SVG element; title and legend are for the page to print."""
+        with _figure(*_SIZE) as figure:
+            self.draw(figure.add_axes(_PLACE))
+            return _svg(figure)
+
+    def draw(self, axes):
+        """Draw the curves and marks into the Axes of a figure."""
+        from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+        curves = [(np.asarray(x, np.float64), _finite(y)) for x, y in self.series.values()]
+        xs = np.concatenate([[0.0, self.x_end], *(x for x, _ in curves)])
+        ys = np.concatenate([[], *(y[~np.isnan(y)] for _, y in curves)])
+        decades = np.ptp(np.log10(ys)) if len(ys) and ys.min() > 0 else 0
+        if decades > LOG_DECADES:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,),
+                                                    numticks=8))
+            axes.yaxis.set_minor_locator(NullLocator())
+        else:
+            axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{value:.6g}")
+        axes.set_xlim(xs.min(), xs.max() or 1.0)
+        axes.set_xlabel(visible(self.x_title), loc="right", labelpad=0)
+        axes.grid(axis="y")
+        for (x, y), colour in zip(curves, COLOURS * len(curves)):
+            # A number between two gaps is a dot: there is no line to it.
+            gaps = np.isnan(np.concatenate([[np.nan], y, [np.nan]]))
+            alone = gaps[:-2] & gaps[2:] & ~gaps[1:-1]
+            axes.plot(x, y, color=colour, linewidth=1.2)
+            axes.plot(x[alone], y[alone], ".", color=colour)
+        # Vertical lines; a text that would cover the one before it is left out.
+        (low, high), free = axes.get_xlim(), 0.0
+        for x, text, kind in (mark for mark in self.marks if low <= mark[0] <= high):
+            colour, dashes = _MARKS[kind]
+            axes.axvline(x, color=colour, linestyle=dashes, linewidth=0.9)
+            text = visible(text)[:20]
+            width = _LETTER * len(text)
+            start = min((x - low) / (high - low), 1 - width)
+            if start >= free:
+                axes.text(start, 1.02, text, color=colour, fontsize=8, transform=axes.transAxes)
+                free = start + width + _LETTER
+
+
+def bar_chart(names: list, series: dict, form: str = "{:g}", title: str = "",
+              kind: str = "svg") -> str | bytes:
+    """Draw horizontal bars: a group for each name, in it a bar for each of `series`.
 
     Args:
-        title: a line above.
-        names: what stands below each group, at a slant.
-        series: {legend: values [len(names)]}, none negative, shown in per cent.
-        num_rules: of the horizontal rules, about.
+        series: {legend: values [len(names)]}.
+        form: format of the number behind each bar.
+        kind: 'svg' for the element, 'png' for the content of a file.
     """
-    font = ImageFont.load_default(TEXT)
-    bar = max(TEXT, 40 // len(series))
-    group = bar * len(series) + 2 * GAP
-    slant = _slanted_height(names, font)
-    left, top, height = max(5 * TEXT, slant - group // 2 + GAP), 5 * TEXT, 24 * TEXT
-    width = max(left + group * len(names) + left // 2, int(font.getlength(title)) + 2 * GAP)
-    picture = Image.new("RGB", (width, top + height + slant + 2 * GAP), PAPER)
-    draw = ImageDraw.Draw(picture)
-    draw.text((GAP, GAP), title, INK, font)
-    _draw_legend(draw, list(series), (left, GAP + 2 * TEXT), font)
-    step = round_step(max(1e-6, *(max(values) for values in series.values())) / num_rules)
-    top_value = step * max(np.ceil(max(max(v) for v in series.values()) / step - 1e-9), 1)
-    bottom = top + height
-    for i in range(round(top_value / step) + 1):
-        y = bottom - round(height * i * step / top_value)
-        draw.line((left, y, width - GAP, y), RULE if i else INK)
-        draw.text((left - GAP // 2, y), f"{100 * i * step:g} %", INK, font, anchor="rm")
-    for i, name in enumerate(names):
-        x = left + i * group + GAP
-        for k, values in enumerate(series.values()):
-            y = bottom - round(height * values[i] / top_value)
-            if y < bottom:
-                draw.rectangle((x + k * bar, y, x + (k + 1) * bar - 2, bottom - 1),
-                               SERIES_COLOURS[k % len(SERIES_COLOURS)])
-        _draw_slanted(picture, name, (x + bar * len(series) // 2, bottom + GAP // 2), font)
-    return np.asarray(picture)
+    thick = 0.8 / len(series)
+    height = max(len(names), 1) * (0.17 * len(series) + 0.08)
+    with _figure(6.5, height) as figure:
+        axes = figure.add_axes((0, 0, 1, 1))
+        for k, (legend, values) in enumerate(series.items()):
+            places = np.arange(len(names)) + (k - (len(series) - 1) / 2) * thick
+            bars = axes.barh(places, values, 0.88 * thick, label=visible(legend),
+                             color=COLOURS[k % len(COLOURS)])
+            axes.bar_label(bars, [form.format(value) for value in values], padding=3)
+        axes.set_yticks(np.arange(len(names)), [visible(name) for name in names])
+        axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
+        axes.set_xlim(0, 1.1 * max((v for values in series.values() for v in values), default=1)
+                      or 1)
+        axes.tick_params(left=False, bottom=False, labelbottom=False)
+        axes.spines["bottom"].set_visible(False)
+        if len(series) > 1:
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(series))
+        if title:
+            axes.set_title(visible(title), pad=26)
+        if kind == "svg":
+            return _svg(figure, "tight")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight",
+                       metadata={"Software": None})
+        return buffer.getvalue()
 
 
-def round_step(rough):
-    """The smallest of 1, 2 and 5 times a power of ten that is not below `rough` > 0."""
-    power = 10.0 ** np.floor(np.log10(rough))
-    return float(next(power * f for f in (1, 2, 5, 10) if power * f >= rough * (1 - 1e-9)))
+def _finite(y):
+    """Return float64 [n] with NaN for whatever cannot be drawn."""
+    y = np.array(y, np.float64)
+    y[~(np.abs(y) < _HUGE)] = np.nan
+    return y
 
 
-def _draw_legend(draw, labels, corner, font):
-    """Squares in the series' colours with their names, in one line."""
-    x, y = corner
-    for k, label in enumerate(labels):
-        draw.rectangle((x, y + 2, x + TEXT, y + 2 + TEXT), SERIES_COLOURS[k % len(SERIES_COLOURS)])
-        draw.text((x + TEXT + GAP // 2, y), label, INK, font)
-        x += 2 * TEXT + 2 * GAP + int(font.getlength(label))
+@contextlib.contextmanager
+def _figure(width, height):
+    """Yield an empty figure of so many inches, in the style of all charts."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # A browser has the letters that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield Figure(figsize=(width, height))
 
 
-def _slanted_height(names, font):
-    """Height that names take at 45 degrees."""
-    longest = max((font.getlength(name) for name in names), default=0)
-    return int((longest + 2 * TEXT) / np.sqrt(2)) + 1
-
-
-def _draw_slanted(picture, text, end, font):
-    """Draw text at 45 degrees, rising to its end at the point `end`."""
-    size = int(font.getlength(text)) + TEXT
-    strip = Image.new("L", (size, size), 0)
-    ImageDraw.Draw(strip).text((size - 1, size // 2), text, 255, font, anchor="rm")
-    mask = strip.rotate(45, resample=Image.Resampling.BICUBIC, expand=True)
-    # Where the middle of the strip's right edge came to lie.
-    centre, reach = np.array(mask.size) / 2, (size / 2 - 1) / np.sqrt(2)
-    x, y = np.array(end) - centre - (reach, -reach)
-    picture.paste(INK, (round(x), round(y)), mask)
+def _svg(figure, bounds=None):
+    """Return a figure as an SVG element, with nothing in it that changes from call to call."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", bbox_inches=bounds,
+                   metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = buffer.getvalue()
+    # Without the head of a file, and without names that several charts of a page would share.
+    return re.sub(r'<g id="\w+">', "<g>", text[text.index("<svg"):])

@@ -1,58 +1,173 @@
-"""What options on a command line may be: functions (text) -> value for argparse.
+"""The command lines of all scripts: their start and end, parsers, values, options without effect.
 
-Each raises argparse.ArgumentTypeError, saying what is allowed. And what values add to the names of
-files, so that pictures of other samples do not replace each other.
+The functions text -> value are types for argparse: ArgumentTypeError says what is allowed.
 """
 
 import argparse
+import contextlib
 import hashlib
+import io
 import math
+import os
 import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from dnnlib.util import parse_ints
+from dnnlib.stderr_filter import hide_tensorflow_banner
+from dnnlib.util import UserError, broken_outputs, close_broken_outputs, one_line
 
 MAX_SEED = np.iinfo(np.uint32).max  # the largest that numpy.random.RandomState takes
 MAX_PSI = 100
 MAX_GRID = 4096  # samples in one picture
 
 
-def natural(text):
-    """A whole number, 0 or more."""
+# Start and end of a script
+
+def run_main(main: Callable[[list[str]], int | None]) -> None:
+    """Run a script's `main(argv)` and exit with its status.
+
+    UserError and operating-system errors become one line on stderr and status 2, Ctrl-C 130, a pipe
+    of the output that its reader closes (`| head`) 0. A traceback, and what TensorFlow's C++ side
+    prints at its start, are shown only if `--debug` is among the arguments.
+    """
+    argv = sys.argv[1:]
+    # TensorFlow uses oneDNN's convolutions by itself only if a processor has AVX-512; they are
+    # faster without it as well (docs/performance.md).
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    for stream in (sys.stdout, sys.stderr):  # names of files may have what the terminal lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    with contextlib.nullcontext() if "--debug" in argv else hide_tensorflow_banner():
+        status = exit_status(main, argv)
+    sys.exit(status)
+
+
+def exit_status(main: Callable[[list[str]], int | None], argv: list[str]) -> int | None:
+    """Return main(argv)'s exit status, with its errors printed on stderr."""
+    try:
+        try:
+            status = main(argv)
+            sys.stdout.flush()  # at the interpreter's end it would be too late to handle an error
+            return status
+        except SystemExit as leaving:  # of --help
+            sys.stdout.flush()
+            return leaving.code
+        except (UserError, OSError) as error:
+            if isinstance(error, BrokenPipeError) and broken_outputs():
+                raise
+            if "--debug" in argv:
+                traceback.print_exc()
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+    except BrokenPipeError:  # also from the lines above
+        if not close_broken_outputs():
+            raise
+        return 0
+
+
+def argument_parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """Return a parser whose help shows defaults and examples, and which knows `--debug`."""
+    parser = _Parser(
+        description=description, epilog="examples:\n" + examples, allow_abbrev=False,
+        formatter_class=_HelpFormatter)
+    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message):
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults behind every option that has one, examples printed as written."""
+
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+# Options without effect
+
+@dataclass(frozen=True)
+class IdleRule:
+    """Options (as argparse names them, "num_val") that have no effect if `idle`, and the reason."""
+
+    options: Sequence[str]
+    idle: bool
+    reason: str
+
+
+def refuse_idle(given: Iterable[str], rules: Iterable[IdleRule]) -> None:
+    """Raise UserError for the first option in `given`, the names that the user gave (see
+    non_default_options), that a rule of the script's table says is without effect."""
+    given = set(given)
+    for rule in rules:
+        for name in rule.options:
+            if rule.idle and name in given:
+                raise UserError(f"--{name.replace('_', '-')}: without effect: {rule.reason}; "
+                                "leave it out")
+
+
+def non_default_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict:
+    """Return {name: value} of the options whose values are not the parser's defaults."""
+    return {name: value for name, value in vars(options).items()
+            if value != parser.get_default(name)}
+
+
+# Values
+
+def natural(text: str) -> int:
+    """Return a whole number, 0 or more."""
     if not re.fullmatch(r"[0-9]{1,18}", text):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 0 or more")
     return int(text)
 
 
-def positive(text):
-    """A whole number, 1 or more."""
+def positive_int(text: str) -> int:
+    """Return a whole number, 1 or more."""
     if not re.fullmatch(r"0*[1-9][0-9]{0,17}", text):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
     return int(text)
 
 
-def seed(text):
-    """A whole number that can be a seed."""
+def seed(text: str) -> int:
+    """Return a whole number that can be a seed."""
     value = natural(text)
     if value > MAX_SEED:
         raise argparse.ArgumentTypeError(f"{text!r}: seeds go from 0 to {MAX_SEED}")
     return value
 
 
-def seeds(text):
-    """'0-3,7' -> [0, 1, 2, 3, 7]; a huge range is refused before it is spelt out."""
+def seeds(text: str) -> list[int]:
+    """Return seeds and ranges of them as a list: '0-3,7' -> [0, 1, 2, 3, 7]."""
     numbers = []
     for part in text.split(","):
-        ends = re.fullmatch(r"([0-9]+)-([0-9]+)", part)
-        if ends and seed(ends[2]) - seed(ends[1]) >= MAX_GRID:
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match:
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: expected numbers and ranges such as 0-35 or 3,7,12-15")
+        first, last = seed(match[1]), seed(match[2] or match[1])
+        if last < first:
+            raise argparse.ArgumentTypeError(f"{text!r}: the range {part} runs backwards")
+        if last - first >= MAX_GRID:
             raise argparse.ArgumentTypeError(f"{text!r}: a picture has room for {MAX_GRID} samples")
-        numbers += [seed(str(number)) for number in parse_ints(part)]
+        numbers.extend(range(first, last + 1))
     return numbers
 
 
-def finite(text):
-    """A number."""
+def finite(text: str) -> float:
+    """Return a number that is neither infinite nor NaN."""
     try:
         value = float(text)
     except ValueError:
@@ -62,7 +177,7 @@ def finite(text):
     return value
 
 
-def psi(text):
+def psi(text: str) -> float:
     """Return a number for truncation; beyond MAX_PSI there are no pictures, only overflows."""
     value = finite(text)
     if abs(value) > MAX_PSI:
@@ -71,15 +186,17 @@ def psi(text):
     return value
 
 
-def label(text):
-    """'3' -> 3, a class; '0.1,0,0.9' or '0.5' -> (0.1, 0.0, 0.9) or (0.5,)."""
+def label(text: str) -> int | tuple[float, ...]:
+    """Return a class, '3' -> 3, or numbers, '0.1,0,0.9' or '0.5' -> (0.1, 0.0, 0.9) or (0.5,)."""
     if text.isascii() and text.isdecimal():
         return natural(text)
     return tuple(finite(part) for part in text.split(","))
 
 
-def numbers_name(numbers):
-    """[0, 1, 2, 7] -> '0-2,7', for a file's name; a hash where that is long."""
+# Values in the names of files, so that pictures of other samples do not replace each other
+
+def numbers_name(numbers: Iterable[int]) -> str:
+    """Return numbers for a file's name: [0, 1, 2, 7] -> '0-2,7'; a hash if that is long."""
     runs = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
@@ -89,15 +206,13 @@ def numbers_name(numbers):
     return _short(",".join("-".join(map(str, run)) for run in runs))
 
 
-def label_suffix(label):
-    """What a label (training.sampler.Sampler.label) adds to the name of a file or folder."""
-    if label is None:
-        return ""
-    if isinstance(label, int):
-        return f"-label{label}"
+def label_suffix(label: int | Sequence[float] | None) -> str:
+    """Return what a label (training.sampler.Sampler.label) adds to a file's or folder's name."""
+    if label is None or isinstance(label, int):
+        return "" if label is None else f"-label{label}"
     return "-label-" + _short("_".join(f"{value:g}" for value in label))
 
 
 def _short(text):
-    """Itself, or a hash of it: names of files are short."""
+    """Return a text of up to 40 characters, or a hash of a longer one."""
     return text if len(text) <= 40 else hashlib.sha256(text.encode()).hexdigest()[:8]

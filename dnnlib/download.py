@@ -1,30 +1,27 @@
 """Downloads that resume, are checked, and are whole or absent; and the folder that caches them."""
 
-import contextlib
 import errno
-import fcntl
 import hashlib
 import logging
 import os
-import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import requests
 import urllib3
 
-from dnnlib.util import UserError, progress
+from dnnlib.util import UserError, only_process, progress
 
 CACHE_VARIABLE = "STYLE_C_GAN_CACHE"
-CONNECT_SEC = 5
-READ_SEC = 30
+CONNECT_SEC, READ_SEC = 5, 30
 ATTEMPTS = 5  # to get an answer
 BACKOFF_SEC = 1  # before the third attempt 2 s, twice as long before every further one
 MAX_WAIT_SEC = 300  # a server that asks for more is given up
 BUSY = (408, 429, 500, 502, 503, 504)
 CHUNK = 1 << 16  # what of a lost connection may be fetched again
+_WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml")
+_reported = set()  # cache folders that cannot be written, as a warning has said
 
 logging.getLogger("urllib3").setLevel(logging.ERROR)  # its lines about trying again are long
 
@@ -32,8 +29,7 @@ logging.getLogger("urllib3").setLevel(logging.ERROR)  # its lines about trying a
 def cache_dir() -> Path:
     """Return the folder for files that can be made again: $STYLE_C_GAN_CACHE, else
     ~/.cache/style-c-gan."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
+    if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen)
     try:
         return Path.home() / ".cache" / "style-c-gan"
@@ -42,10 +38,8 @@ def cache_dir() -> Path:
 
 
 def has_room(folder: Path, num_bytes: int, report: Callable[[str], None]) -> bool:
-    """Return whether a cache folder can take a file of `num_bytes`.
-
-    If not, `report(line)` gets the reason, once for a folder.
-    """
+    """Return whether a cache folder can take a file of `num_bytes`; if not, `report(line)` gets the
+    reason, once for a folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -60,16 +54,13 @@ def has_room(folder: Path, num_bytes: int, report: Callable[[str], None]) -> boo
         return False
 
 
-_reported = set()  # cache folders that cannot be written, as a warning has said
-
-
 def download(url: str, path: str | Path, sha256: str | None = None, md5: str | None = None,
              size: int | None = None) -> Path:
-    """Fetch `url` into `path`, checked, and return the path.
+    """Fetch `url` into `path`, checked, and return the path, which appears only when whole.
 
-    What has arrived waits in `<path>.part`, from where this call goes on after a lost connection,
-    and a later one if a checksum can tell that the parts fit; `path` itself appears only when
-    whole. Busy servers are asked again, at growing intervals or when they say.
+    If there is a checksum, to show whether parts fit together, what has arrived waits in
+    `<path>.part`: from there this call goes on after a lost connection, and a later one. Busy
+    servers are asked again, at growing intervals or when they say.
 
     Args:
         size: bytes.
@@ -80,23 +71,24 @@ def download(url: str, path: str | Path, sha256: str | None = None, md5: str | N
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(part) as file:
-        if not (sha256 or md5):
-            file.truncate(0)
-        try_again = _length(file) > 0  # the old part may have been another file's
-        while True:
-            _fetch(url, file, size, bool(sha256 or md5))
-            try:
-                check_file(part, url, sha256, md5, size)
-                break
-            except UserError:
-                file.truncate(0)
-                if not try_again:
-                    raise
-                try_again = False
-        os.fsync(file.fileno())
-        os.replace(part, path)
+    with only_process(path.parent, f"downloading {path.name}"), \
+            open(part, "ab", buffering=0) as file:
+        try:
+            while True:
+                is_resumed = _length(file) > 0  # perhaps from another file's part
+                _fetch(url, file, size, bool(sha256 or md5))
+                try:
+                    check_file(part, url, sha256, md5, size)
+                    break
+                except UserError:
+                    file.truncate(0)
+                    if not is_resumed:
+                        raise
+            os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            if part.exists() and not _length(file):
+                part.unlink()
     return path
 
 
@@ -114,17 +106,16 @@ def check_file(path: str | Path, name: str, sha256: str | None = None, md5: str 
             found[algorithm] = file_digest(path, algorithm)
     for what, value in found.items():
         if expected[what] is not None and value != expected[what]:
-            raise UserError(f"{name}: {what} {value}, expected {expected[what]}: the file is "
-                            "damaged or another one")
+            with open(path, "rb") as file:
+                mistaken = mistaken_for(file.read(256), "the file")
+            raise UserError(f"{name}: {what} {value}, expected {expected[what]}: "
+                            + (mistaken or "the file is damaged or another one"))
 
 
 def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
     """Return the hexadecimal digest of a file's bytes."""
-    digest = hashlib.new(algorithm)
     with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def mistaken_for(start: bytes, wanted: str) -> str | None:
@@ -137,12 +128,6 @@ def mistaken_for(start: bytes, wanted: str) -> str | None:
     return None
 
 
-_WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml")
-
-
-# Transfer
-
-
 class _Lost(Exception):
     """The connection was lost while the file came."""
 
@@ -152,10 +137,7 @@ class _Retry(urllib3.Retry):
 
     def get_retry_after(self, response):
         """Return the seconds that a server asks for, None if it does not."""
-        try:
-            seconds = super().get_retry_after(response)
-        except urllib3.exceptions.InvalidHeader:
-            return None
+        seconds = super().get_retry_after(response)
         if seconds is not None and seconds > MAX_WAIT_SEC:
             raise UserError(f"HTTP {response.status}; the server asks to come back in "
                             f"{seconds:.0f} s")
@@ -167,61 +149,51 @@ def _fetch(url, file, size, checked):
 
     Raises UserError for whatever cannot be mended by asking again.
     """
-    retry = _Retry(total=ATTEMPTS - 1, connect=1, status_forcelist=BUSY, raise_on_status=False,
-                   backoff_factor=BACKOFF_SEC)
+    adapter = requests.adapters.HTTPAdapter(max_retries=_Retry(
+        total=ATTEMPTS - 1, connect=1, status_forcelist=BUSY, raise_on_status=False,
+        backoff_factor=BACKOFF_SEC))
     name = Path(file.name).name.removesuffix(".part")
-    with requests.Session() as session, progress(desc=name, unit="B") as bar:
-        bar.unit_scale = True
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
-        furthest, validator = -1, None
+    with requests.Session() as session, progress(desc=name, unit="B", unit_scale=True) as bar:
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        furthest = -1
         while size is None or _length(file) != size:
-            if not (checked or validator):
-                file.truncate(0)  # nothing could tell whether the rest fits
+            if not checked:
+                file.truncate(0)
             try:
-                with _ask(session, url, file, validator) as response:
-                    if response.status_code == 416:
-                        return
-                    if response.status_code == 200:
-                        validator = _strong_tag(response)
-                    return _receive(url, file, size, response, bar)
+                with _ask(session, url, file) as response:
+                    if response.status_code != 416:
+                        _receive(url, file, size, response, bar)
+                    return
             except _Lost:
                 if _length(file) <= furthest:
                     raise UserError(f"{url}: the connection was lost{_kept(file)}") from None
                 furthest = _length(file)
 
 
-def _ask(session, url, file, validator):
+def _ask(session, url, file):
     """Return the response to a request for what is lacking: a 200 for an emptied part, a 206 for
     one that it continues, or a 416 for one that is whole."""
-    have, headers = _length(file), {"Accept-Encoding": "identity"}
-    if have:
-        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": validator} if validator else {})
+    have = _length(file)
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
         response = session.get(url, headers=headers, stream=True, timeout=(CONNECT_SEC, READ_SEC))
-    except requests.exceptions.SSLError:
-        raise UserError(f"{url}: no secure connection (is its certificate accepted here?)"
-                        ) from None
     except UserError as error:
         raise UserError(f"{url}: {error}{_kept(file)}") from None
-    except (requests.ConnectionError, requests.Timeout):
-        raise UserError(f"{url}: the connection could not be made, or no answer came within "
-                        f"{READ_SEC} s{_kept(file)}") from None
     except requests.RequestException as error:
-        raise UserError(f"{url}: the address cannot be used ({type(error).__name__})") from None
-    found, tag = response.headers.get("Content-Range", ""), _strong_tag(response)
-    same = not (tag and validator) or tag == validator
-    fits = {206: found.startswith(f"bytes {have}-") and same, 416: found == f"bytes */{have}"}
-    if response.status_code == 200:
+        raise UserError(f"{url}: the connection could not be made, or no answer came within "
+                        f"{READ_SEC} s ({type(error).__name__}){_kept(file)}") from None
+    found, status = response.headers.get("Content-Range", ""), response.status_code
+    fits = {206: found.startswith(f"bytes {have}-"), 416: found == f"bytes */{have}"}
+    if status == 200:
         file.truncate(0)
-    elif have and not fits.get(response.status_code, True):
-        # What had arrived is of another file, or the rest is not what was asked for.
+    elif have and not fits.get(status, True):  # another range, or the part is another file's
         response.close()
         file.truncate(0)
-        return _ask(session, url, file, None)
-    elif not have or response.status_code not in fits:
+        return _ask(session, url, file)
+    elif not have or status not in fits:
         response.close()
-        raise UserError(f"{url}: HTTP {response.status_code} {response.reason}{_kept(file)}")
+        raise UserError(f"{url}: HTTP {status} {response.reason}{_kept(file)}")
     return response
 
 
@@ -259,37 +231,12 @@ def _receive(url, file, size, response, bar):
         raise _Lost
 
 
-def _strong_tag(response):
-    """Return the ETag that stands for the very bytes, or None."""
-    tag = response.headers.get("ETag", "")
-    return tag if re.fullmatch('"[^"]*"', tag) else None
-
-
 def _length(file):
     """Return how many bytes have arrived."""
     return os.fstat(file.fileno()).st_size
 
 
 def _kept(file):
-    """Say for a message what a later call goes on from."""
+    """Return what a message adds if a later call can go on."""
     have = _length(file)
     return f"; {have:,} bytes are kept in {file.name}, run again to go on" if have else ""
-
-
-@contextlib.contextmanager
-def _locked(part: Path) -> Iterator[BinaryIO]:
-    """Yield the part, open to append to; remove it at the end if it is empty.
-
-    Raises UserError if another process has it.
-    """
-    with open(part, "ab", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{part}: another process is downloading this file; wait for it"
-                            ) from None
-        try:
-            yield file
-        finally:
-            if part.exists() and not _length(file):
-                part.unlink()

@@ -1,11 +1,11 @@
 """Other people's pickles read as plain data: nothing of theirs is imported, called or executed.
 
 Python's own unpickler does the reading. Every class or function that the file refers to is, if its
-name is allowed, replaced by a stand-in that only records what it was given; any other name is
-refused. Before that, the file's operations are checked one by one: only those of ordinary pickles,
-and no more of them than an official network has. Without that check a small file can crash the
-unpickler (a deeply nested tuple as a key), fill the memory (a memo entry of a huge number) or reach
-objects that no name was asked for (extension codes).
+name is allowed, replaced by a stand-in that only records what it was given. Before that, the file's
+operations are checked one by one: only those of ordinary pickles, and no more of them than an
+official network has. Without that check a small file can crash the unpickler (a deeply nested tuple
+as a key), fill the memory (a memo entry of a huge number) or reach objects that no name was asked
+for (extension codes).
 """
 
 import io
@@ -42,9 +42,11 @@ _KNOWN = (_RECONSTRUCT | _SCALAR | _FROM_BUFFER
 class Record:
     """An object of the file, of which nothing is made.
 
-    Attributes: name ("module.Class" or "module.function"); args, the tuple that this was called
-    with; state, what was given to it afterwards, or None; bytes_left, a list of one number that all
-    records of a file share: the bytes that may still be read as arrays.
+    Attributes:
+        name: "module.Class" or "module.function".
+        args: what it was called with.
+        state: what was given to it afterwards, or None.
+        bytes_left: [bytes that may still be read as arrays], shared by all records of a file.
     """
 
     name, args, state, bytes_left = "", (), None, [0]
@@ -107,9 +109,8 @@ def read_pickle(path: str | Path, classes: Iterable[str]) -> Any:
         UserError: any other class or function, a file that is cut short, damaged or too large, or
             operations that an ordinary pickle of plain data and arrays has no use for.
     """
-    size = Path(path).stat().st_size
-    if size > MAX_BYTES:
-        raise UserError(f"{path}: {size:,} bytes; pickles up to {MAX_BYTES:,} are read")
+    if Path(path).stat().st_size > MAX_BYTES:
+        raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes; no official network is")
     data = Path(path).read_bytes()
     try:
         _check_operations(path, data)
@@ -166,13 +167,9 @@ def read_array(value: Any) -> np.ndarray:
 def _dtype(record):
     """Return the np.dtype that a Record describes."""
     code, align, copy = record.args
-    order = "|"
-    if record.state is not None:
-        _, order, *rest = record.state
-        if rest != [None, None, None, -1, -1, 0]:
-            raise ValueError("a type of several fields")
+    _, order, *rest = record.state or (3, "|", None, None, None, -1, -1, 0)
     if record.name != "numpy.dtype" or code not in _DTYPES or align or not copy \
-            or order not in ("<", ">", "|"):
+            or order not in ("<", ">", "|") or rest != [None, None, None, -1, -1, 0]:
         raise ValueError("a type of no plain numbers")
     return np.dtype(order + code)
 

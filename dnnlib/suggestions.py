@@ -14,10 +14,9 @@ _GPU_FILES = ("/dev/nvidia0", "/dev/dxg")  # an NVIDIA card on Linux, and below 
 
 def few_validation(num_val: int) -> str | None:
     """Return a sentence on a validation split of fewer than FEW_VALIDATION images, else None."""
-    if num_val >= FEW_VALIDATION:
-        return None
-    return (f"{f'only {num_val}' if num_val else 'no'} validation images: fewer than "
-            f"{FEW_VALIDATION} cannot show which snapshot is best")
+    return None if num_val >= FEW_VALIDATION else (
+        f"{f'only {num_val}' if num_val else 'no'} validation images: fewer than "
+        f"{FEW_VALIDATION} cannot show which snapshot is best")
 
 
 def suggested_preset(num_photos: int, resolution: int) -> str:
@@ -31,16 +30,8 @@ def suggested_preset(num_photos: int, resolution: int) -> str:
 
 
 def training_options(num_photos: int, resolution: int) -> list[str]:
-    """Return train.py's options that fit a data set.
-
-    Args:
-        num_photos: training images.
-        resolution: side of the largest level, in pixels.
-
-    Returns:
-        Arguments such as ["--preset=small-64", "--device=cpu"]: a preset; a resolution where the
-        preset's own does not fit the data; the CPU where no card is visible.
-    """
+    """Return train.py's arguments that fit a data set, such as ["--preset=small-64",
+    "--device=cpu"], for its training photos and the side of its largest level, in pixels."""
     preset = suggested_preset(num_photos, resolution)
     options = [f"--preset={preset}"]
     if resolution < (_RESOLUTIONS[preset] or resolution):

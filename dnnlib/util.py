@@ -1,83 +1,37 @@
-"""Run directories, logging, progress, files that are whole or absent, and one-line errors."""
+"""Whole files, locks, logs, progress, times, digests; and UserError, an error of one line."""
 
-import argparse
 import contextlib
+import errno
 import fcntl
 import hashlib
-import io
 import json
 import logging
 import os
-import re
 import select
 import sys
-import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from dnnlib.quiet import native_greetings_hidden
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(Exception):
-    """A mistake its user can mend, in one line: what, where, what is allowed or what to do."""
+    """A mistake that the user can mend, in one line: what, where, what is allowed or what to do."""
 
 
-def run_main(main):
-    """Run a script's `main(argv)` and leave with its exit status.
-
-    UserError and operating-system errors become one line on stderr and status 2; Ctrl-C becomes
-    130; a reader that closes the pipe of the output (`| head`) ends the script with status 0. A
-    traceback, and what TensorFlow's C++ side says at its start, are shown only when `--debug` is
-    among the arguments.
-    """
-    argv = sys.argv[1:]
-    # TensorFlow uses oneDNN's convolutions by itself only where a processor has AVX-512; they are
-    # faster without it as well (docs/performance.md).
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    for stream in (sys.stdout, sys.stderr):  # names of files may have what the terminal lacks
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    if "--debug" in argv:
-        sys.exit(_run(main, argv))
-    with native_greetings_hidden():
-        status = _run(main, argv)
-    sys.exit(status)
+def one_line(error: object) -> str:
+    """Return an error's message on a single line; characters that a terminal could obey, of a
+    file's name for instance, become backslash escapes."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _run(main, argv):
-    """Return main(argv)'s exit status, its errors printed on stderr."""
-    try:
-        return _run_to_the_end(main, argv)
-    except BrokenPipeError:
-        if not close_broken_outputs():
-            raise
-        return 0
+# Outputs
 
-
-def _run_to_the_end(main, argv):
-    """Return main(argv)'s exit status. Raises BrokenPipeError where nobody reads the output."""
-    try:
-        status = main(argv)
-        sys.stdout.flush()  # at the interpreter's end it would be too late to handle an error
-        return status
-    except SystemExit as leaving:  # of --help
-        sys.stdout.flush()
-        return leaving.code
-    except (UserError, OSError) as error:
-        if isinstance(error, BrokenPipeError) and _broken_outputs():
-            raise
-        if "--debug" in argv:
-            traceback.print_exc()
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-
-
-def _broken_outputs():
+def broken_outputs() -> list[int]:
     """Return the file descriptors among stdout and stderr whose readers or terminals are gone."""
     broken = []
     for stream in (sys.stdout, sys.stderr):
@@ -88,10 +42,9 @@ def _broken_outputs():
     return broken
 
 
-def close_broken_outputs():
-    """Send what goes to pipes without a reader, or to a terminal that is gone, nowhere; return
-    whether there are any."""
-    broken = _broken_outputs()
+def close_broken_outputs() -> bool:
+    """Redirect outputs without a reader to nowhere; return whether there were any."""
+    broken = broken_outputs()
     for fd in broken:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, fd)
@@ -99,73 +52,33 @@ def close_broken_outputs():
     return bool(broken)
 
 
-def one_line(error):
-    """An error's message on a single line; operating-system errors keep their file name.
-
-    Characters that a terminal could obey, of a file's name for instance, become backslash escapes.
+def progress(iterable: Iterable | None = None, **options: object) -> tqdm:
+    """Return a tqdm bar (its options) with rate and ETA on stderr; silent if that is no terminal.
     """
-    text = " ".join(str(error).split()) or type(error).__name__
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def argument_parser(description, examples):
-    """An ArgumentParser whose help shows defaults and examples, and which knows `--debug`."""
-    parser = _Parser(
-        description=description, epilog="examples:\n" + examples, allow_abbrev=False,
-        formatter_class=_HelpFormatter)
-    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
-    return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaints are one line."""
-
-    def error(self, message):
-        raise UserError(f"{message}; see {self.prog} --help")
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults behind every option that has one, examples printed as written."""
-
-    def _get_help_string(self, action):
-        if action.default is None or action.default is False:
-            return action.help
-        return super()._get_help_string(action)
-
-
-def parse_ints(text):
-    """'0-3,7' -> [0, 1, 2, 3, 7]. Raises argparse.ArgumentTypeError for anything else."""
-    numbers = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if not match:
-            raise argparse.ArgumentTypeError(
-                f"{text!r}: expected numbers and ranges such as 0-35 or 3,7,12-15")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first:
-            raise argparse.ArgumentTypeError(f"{text!r}: the range {part} runs backwards")
-        numbers.extend(range(first, last + 1))
-    return numbers
-
-
-def progress(iterable=None, total=None, desc=None, unit="it"):
-    """A tqdm bar with rate and ETA on stderr; silent when stderr is not a terminal."""
-    # tqdm shows nothing where a terminal does not know its size: under `script`, in containers.
-    size = {"dynamic_ncols": True} if _terminal_size_is_known() else {"ncols": 80, "nrows": 24}
-    return tqdm(iterable, total=total, desc=desc, unit=unit, disable=None, smoothing=0.1, **size)
-
-
-def _terminal_size_is_known():
-    """Whether stderr says how many columns and rows it has."""
+    # tqdm shows nothing if a terminal does not know its size: under `script`, in containers.
     try:
-        return all(os.get_terminal_size(sys.stderr.fileno()))
+        size_is_known = all(os.get_terminal_size(sys.stderr.fileno()))
     except OSError:
-        return False
+        size_is_known = False
+    size = {"dynamic_ncols": True} if size_is_known else {"ncols": 80, "nrows": 24}
+    return tqdm(iterable, disable=None, smoothing=0.1, **size, **options)
 
+
+def format_time(seconds: float) -> str:
+    """Return seconds in the form 12s, 3m 05s, 2h 07m 30s or 1d 04h 10m."""
+    s = int(np.rint(seconds))
+    days, hours, minutes = s // 86400, s // 3600 % 24, s // 60 % 60
+    if days:
+        return f"{days}d {hours:02d}h {minutes:02d}m"
+    return (f"{hours}h {minutes:02d}m {s % 60:02d}s" if hours
+            else f"{minutes}m {s % 60:02d}s" if minutes else f"{s}s")
+
+
+# Files that are whole or absent
 
 @contextlib.contextmanager
-def only_process(directory, doing):
-    """Hold a directory's lock. Raises UserError where another process is `doing` the same."""
+def only_process(directory: str | Path, doing: str) -> Iterator[None]:
+    """Hold a directory's lock. Raises UserError if another process is `doing` the same."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     fd = os.open(directory, os.O_RDONLY)
     try:
@@ -180,7 +93,33 @@ def only_process(directory, doing):
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def disk_full_explained(directory: str | Path, advice: Callable[[], str]) -> Iterator[None]:
+    """Raise UserError "<directory>: the disk is full (<error>); <advice()>" if it is full.
+
+    TensorFlow's writers report a full disk as exhausted resources, as they do a device's memory:
+    the operating system's text tells them apart. Other errors pass unchanged.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_full = (error.errno in _DISK_FULL if isinstance(error, OSError)
+                   else type(error).__module__.startswith("tensorflow.")
+                   and any(os.strerror(number) in str(error) for number in _DISK_FULL))
+        if not is_full:
+            raise
+        raise UserError(f"{directory}: the disk is full ({one_line(error)[:200]}); "
+                        f"{advice()}") from None
+
+
+def remove_leftovers(directory: str | Path, patterns: Iterable[str]) -> None:
+    """Remove the files that a killed process left: all that match a glob below `directory`."""
+    for pattern in patterns:
+        for path in Path(directory).glob(pattern):
+            path.unlink()
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`: flushed and renamed on success, removed on error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,27 +133,22 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
-def atomic_write(path, content):
-    """Write bytes or text so that `path` is either whole or as it was.
-
-    Bytes of file names that are no UTF-8 are written as escapes, which JSON reads back.
-    """
+def atomic_write(path: str | Path, content: bytes | str) -> None:
+    """Write bytes or text so that `path` is either whole or as it was; bytes of file names that are
+    no UTF-8 become escapes, which JSON reads back."""
     if isinstance(content, str):
         content = content.encode("utf-8", "backslashreplace")
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
-def write_json(path, value):
+def write_json(path: str | Path, value: object) -> None:
     """Write `value` as indented JSON, atomically."""
     atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path, object_hook=None):
-    """Read JSON, with a byte order mark or without; `object_hook` as in json.loads.
-
-    Raises UserError where it is missing or broken.
-    """
+def read_json(path: str | Path, object_hook: Callable | None = None) -> object:
+    """Read JSON, with a byte order mark or without. Raises UserError if it is missing or broken."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"), object_hook=object_hook)
     except FileNotFoundError:
@@ -223,22 +157,30 @@ def read_json(path, object_hook=None):
         raise UserError(f"{path}: not valid JSON ({one_line(error)})") from None
 
 
-def append_jsonl(path, record):
+def append_jsonl(path: str | Path, record: object) -> None:
     """Append one JSON line."""
     with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def list_runs(results_dir):
-    """Run directories `NNNNN-<description>` below `results_dir`, oldest first."""
-    root = Path(results_dir)
-    if not root.is_dir():
-        return []
-    runs = [p for p in root.iterdir() if p.is_dir() and re.match(r"\d{5}-", p.name)]
-    return sorted(runs, key=lambda p: p.name)
+def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return sha256 hex over names, shapes and little-endian float32 bytes, in order of names."""
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name], "<f4", order="C")
+        sha.update(f"{name}{array.shape}".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
 
 
-def create_run_dir(results_dir, description):
+# Runs and their logs
+
+def list_runs(results_dir: str | Path) -> list[Path]:
+    """Return run directories `NNNNN-<description>` below `results_dir`, oldest first."""
+    return sorted(path for path in Path(results_dir).glob("[0-9]" * 5 + "-*") if path.is_dir())
+
+
+def create_run_dir(results_dir: str | Path, description: str) -> Path:
     """Make and return `results_dir/NNNNN-<description>` with the next free number."""
     runs = list_runs(results_dir)
     number = int(runs[-1].name[:5]) + 1 if runs else 0
@@ -247,12 +189,12 @@ def create_run_dir(results_dir, description):
     return path
 
 
-def start_log(name, path=None):
-    """A logger that prints plain lines to stdout and, given `path`, appends them to that file."""
+def start_log(name: str, path: str | Path | None = None) -> logging.Logger:
+    """Return a logger that prints plain lines to stdout and, given `path`, appends them there."""
     logger = logging.getLogger(name)
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
+    while logger.handlers:
+        logger.handlers[0].close()
+        logger.removeHandler(logger.handlers[0])
     logger.propagate = False
     logger.setLevel(logging.INFO)
     handlers = [_Terminal(sys.stdout)]
@@ -264,60 +206,34 @@ def start_log(name, path=None):
     return logger
 
 
-def log_to_file(logger, line):
-    """Write a line that the terminal gets by another way to the logger's file alone."""
+def log_to_file(logger: logging.Logger, line: str) -> None:
+    """Write a line to the logger's file alone: the terminal has it already."""
     for handler in logger.handlers:
         if isinstance(handler, _LogFile):
             handler.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, line, (), None))
 
 
 class _Terminal(logging.StreamHandler):
-    """A log's lines on stdout. Where nobody reads them any more the work ends, as it does where
-    they are printed."""
+    """Print a log's lines on stdout; if nobody reads them any more the work ends, as with print."""
 
     def handleError(self, record):
-        """Raise BrokenPipeError; print any other error."""
         if isinstance(sys.exc_info()[1], BrokenPipeError):
             raise
         super().handleError(record)
 
 
 class _LogFile(logging.FileHandler):
-    """A log's file. Where it cannot be written (a full disk), one line says so and work goes on: it
-    is no reason to lose what is being logged."""
+    """Write a log's lines to a file; if that fails (a full disk), warn once and work on: it is no
+    reason to lose what is being logged."""
 
-    told = False
+    has_warned = False
 
     def handleError(self, record):
-        """Instead of a traceback for every line."""
-        if not self.told:
-            self.told = True
+        if not self.has_warned:
+            self.has_warned = True
             print(f"warning: {self.baseFilename} cannot be written "
                   f"({one_line(sys.exc_info()[1])})", file=sys.stderr)
 
     def close(self):
-        """What is still in the buffer is tried once more."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it writes what is still in the buffer
             super().close()
-
-
-def format_time(seconds):
-    """Seconds in the form 12s, 3m 05s, 2h 07m 30s or 1d 04h 10m."""
-    s = int(np.rint(seconds))
-    if s < 60:
-        return f"{s}s"
-    if s < 3600:
-        return f"{s // 60}m {s % 60:02d}s"
-    if s < 86400:
-        return f"{s // 3600}h {s // 60 % 60:02d}m {s % 60:02d}s"
-    return f"{s // 86400}d {s // 3600 % 24:02d}h {s // 60 % 60:02d}m"
-
-
-def arrays_digest(arrays):
-    """sha256 hex over names, shapes and little-endian float32 bytes, in the order of the names."""
-    sha = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.asarray(arrays[name], "<f4", order="C")
-        sha.update(f"{name}{array.shape}".encode())
-        sha.update(array.tobytes())
-    return sha.hexdigest()

@@ -1,200 +1,219 @@
-"""Compute metrics of what is judged, say the numbers and write all that defines them."""
+"""Evaluate networks and folders of images: open what is evaluated and what it is compared with."""
 
-import sys
-import time
-from dataclasses import dataclass
-from datetime import datetime, timezone
+import collections
+import functools
+import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from dnnlib import util
-from dnnlib.download import cache_dir
+from dnnlib.data import channels, pictures
+from dnnlib.data.dataset import DatasetInfo, open_dataset, read_labels
 from dnnlib.util import UserError
-from metrics.class_proportions import class_table, write_table
-from metrics.features import MIN_AREA, FeatureSet, source_areas, source_features
-from metrics.metric_base import (
-    check_counts,
-    compute,
-    compute_paths,
-    floor,
-    measure_fakes,
-    parse_metric,
-    uses_detector,
-    with_count,
-)
+from metrics import inception, lpips, metric_base
+from metrics.features import MIN_AREA
+from metrics.image_sources import ImageSource, split_source
+from metrics.metric_base import FULL, SPLIT, TRAIN_VAL, Metric
+from metrics.nearest_neighbours import read_chosen
+from metrics.perceptual_path_length import EPSILON, path_lengths, perceptual_path_length
+from metrics.results import GeneratedImages, measure_reals
+from training.sampler import TRUNCATION_CUTOFF, Sampler, gather_images, label_maps
+from training.snapshots import load_snapshot
 
 
-@dataclass(frozen=True)
-class Fakes:
-    """What is judged.
+def training_metrics(text: str, weights: str | None = None) -> list[Metric]:
+    """Return the metrics of train.py's --metrics, 'none' or names with commas between them. Raises
+    UserError for metrics that a training cannot compute, and for --inception=weights if that is no
+    file or not needed."""
+    metrics = metric_base.parse_metrics(None if text == "none" else text)
+    for metric in metrics:
+        if not metric.uses_detector:
+            raise UserError(f"--metrics: {metric.name} is not computed during training; ask "
+                            "run_metrics.py for it")
+    if weights and not metrics:
+        raise UserError("--inception: --metrics=none needs no Inception weights; leave one out")
+    if weights and not Path(weights).is_file():
+        raise UserError(f"--inception={weights}: no such file; leave it out to have the weights "
+                        "found or fetched")
+    return metrics
 
-    Attributes:
-        generate: function (count) -> iterator over (rgb uint8 [n, H, W, 3], label maps uint8
-            [n, H, W] or None).
-        limit: how many images there are; None: endless.
-        about: what a result says of them.
-        folder: where results are written.
-        classes: names of the labels 1..C; () without label maps.
-        paths: function (space, sampling, num_samples) -> mean path length, where it was asked for.
-        about_paths: what a result of paths says besides.
+
+def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resolution: int,
+                        minibatch: int, seed: int, weights: str | None,
+                        log: Callable) -> Callable | None:
+    """Return the function Snapshot -> {metric: value} that evaluates the snapshots of a training.
+
+    Reals are the validation split; for _full the training split, for _trainval both. If nothing can
+    be computed the result is None, and log(line) says why. weights: file of Inception weights; None
+    finds or fetches them.
     """
+    if not dataset.splits.get("val"):
+        lacking = [metric for metric in metrics if metric.reals == SPLIT]
+        metrics = [metric for metric in metrics if metric.reals != SPLIT]
+        if lacking:
+            log(f"warning: {dataset.path} has no validation split: no "
+                f"{', '.join(metric.name for metric in lacking)}"
+                + ("" if metrics else "; the newest snapshot counts as best"))
+    if not metrics:
+        return None
+    try:
+        need_logits = any(metric.uses == "logits" for metric in metrics)
+        detector = inception.load_detector(weights, need_logits, report=log)
+    except UserError as error:
+        if weights:
+            raise
+        log("warning: no metrics during training, the newest snapshot counts as best: "
+            f"{util.one_line(error)}")
+        return None
+    metrics = metric_base.computable(metrics, detector, lambda reason: log(f"warning: {reason}"))
+    if not metrics:
+        return None
+    splits = {SPLIT: "val", FULL: "train", TRAIN_VAL: TRAIN_VAL}
+    sources = {kind: split_source(dataset, splits[kind], resolution)
+               for kind in metric_base.reals_of(metrics)}
+    reals = measure_reals(metrics, sources, detector, MIN_AREA, log)
+    labels = read_labels(dataset.path, "train") if dataset.label_size else None
+    log_once = functools.cache(log)  # a warning at every snapshot would hide the rest of the log
 
-    generate: object
-    limit: int | None
-    about: dict
-    folder: Path
-    classes: tuple = ()
-    paths: object = None
-    about_paths: dict | None = None
+    def evaluate(snapshot):
+        """Return {metric: value} of a Snapshot."""
+        generate = network_stream(Sampler(snapshot), seed, minibatch, labels=labels)
+        fakes = metric_base.measure_fakes(metrics, generate, detector)
+        values = {}
+        for metric in metrics:
+            against = reals.get(metric.reals)
+            values |= metric_base.compute(metric, fakes, against, detector, log_once)
+        return values
+
+    return evaluate
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """What defines numbers besides names, fakes and reals. `command`: how they were made."""
+def network_stream(sampler: Sampler, seed: int, minibatch: int, psi: float | None = None,
+                   labels: np.ndarray | None = None) -> Callable:
+    """Return a network's images as metrics take them: a function (count) -> iterator.
 
-    command: str
-    minibatch: int
-    min_area: float = MIN_AREA
-    floor: bool = False
-
-
-def judge(names, fakes, reals, detector, protocol):
-    """Compute `names`, print every value, append every record to metric-<name>.jsonl.
-
-    reals: {SPLIT or FULL: ImageSource} with all that the metrics compare with; detector: None where
-    none needs it. Raises UserError where a metric of maps lacks them, or images are too few.
+    It yields (rgb uint8 [n, R, R, 3], label maps uint8 [n, R, R], None if the network draws none).
+    Images below the network's final resolution R (it still grows) are upscaled by repeating pixels,
+    as official evaluations do. labels: [rows, label_size], from which a conditional network draws.
     """
-    start = time.monotonic()
-    check_classes(names, fakes, reals)
-    check_counts(names, fakes.limit, {kind: source.count for kind, source in reals.items()})
-    names = names_of_counts(names, fakes.limit)
-    real_sets = measure_reals(names, reals, detector, protocol.min_area)
-    floors = floor_values(names, real_sets, detector) if protocol.floor else {}
-    fake_set = measure_fakes(names, fakes.generate, detector, fakes.limit, len(fakes.classes),
-                             protocol.min_area)
-    for name in names:
-        if parse_metric(name)[0].uses == "paths":
-            record = path_record(name, fakes)
-        else:
-            record = image_record(name, fakes, fake_set, reals, real_sets, detector, protocol)
-            record["floor"] = floors.get(name)
-        record |= {"minibatch": protocol.minibatch, "time_sec": round(time.monotonic() - start, 1),
-                   "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                   "command": protocol.command}
-        util.append_jsonl(fakes.folder / f"metric-{name}.jsonl", record)
-        print(describe(record))
-    print(f"recorded in {fakes.folder}/metric-*.jsonl")
+    def generate(count):
+        for images in sampler.stream(seed, count, minibatch, psi, labels):
+            final = sampler.network.resolution
+            rgb = pictures.to_uint8_metrics(images[..., channels.RGB])
+            yield (pictures.upscale_nearest(rgb, final),
+                   pictures.upscale_nearest(label_maps(images), final) if sampler.classes else None)
+    return generate
 
 
-def names_of_counts(names, limit):
-    """The metrics' names by the images that there are: of 1,200 fakes fid50k is fid1200.
+def network_images(path: Path, metrics: list[Metric], results: str, *, minibatch: int, seed: int,
+                   psi: float | None = None, data: str | None = None,
+                   lpips_weights: str | None = None, crop_face: bool = False) -> GeneratedImages:
+    """Open a snapshot's Gs for evaluation: random noise, upscaled if it is still growing.
 
-    limit: how many fakes there are; None: endless. Warns of names that change.
+    results: folder for results if the snapshot's own is read-only. data: data set of the labels
+    that a conditional network draws; by default its own.
     """
-    fitting = {name: with_count(name, limit) if limit and limit < parse_metric(name)[1] else name
-               for name in names}
-    for name, other in fitting.items():
-        if name != other:
-            warn(f"warning: {name}: there are only {limit:,} fakes; computed and recorded as "
-                 f"{other}")
-    return list(dict.fromkeys(fitting.values()))
+    snapshot = load_snapshot(path, names=("Gs",))
+    sampler, header = Sampler(snapshot), snapshot.header
+    labels, about_labels = _training_labels(snapshot, data) if sampler.label_size else (None, None)
+    resolution = sampler.network.resolution
+    about = {"network": str(path), "network_digest": header["digest"],
+             "variant": header.get("variant"), "stage": header.get("stage"),
+             "kimg": header["kimg"], "lod": header["lod"], "resolution": resolution,
+             "upscaled": "nearest" if sampler.resolution < resolution else None,
+             "truncation": None if psi is None else {"psi": psi, "cutoff": TRUNCATION_CUTOFF},
+             "noise": "random", "labels": about_labels,
+             "uint8": "127.5 x + 128, saturated, truncated", "seed": seed}
+    paths = about_paths = None
+    if any(metric.uses == "paths" for metric in metrics):
+        distance = lpips.Lpips(lpips_weights)
+        about_paths = {
+            "distance": distance.name, "distance_hash": distance.digest, "step": EPSILON,
+            "outliers": "below the 1st and above the 99th percentile left out", "uint8": None,
+            "crop_face": crop_face}
+
+        def paths(space, sampling, num_samples):
+            return perceptual_path_length(path_lengths(
+                sampler.network.mapping, lambda dlatents, noise: sampler.network.synthesis(
+                    dlatents, sampler.resolution, sampler.fade, noise), distance,
+                latent_size=sampler.network.latent_size, space=space, sampling=sampling,
+                num_samples=num_samples, minibatch=minibatch, seed=seed, resolution=resolution,
+                labels=labels, crop_face=crop_face))
+
+    return GeneratedImages(
+        network_stream(sampler, seed, minibatch, psi, labels), about,
+        network_results(path, results), collections.Counter({(resolution, resolution): 1}), None,
+        sampler.classes, paths, about_paths)
 
 
-def path_record(name, fakes):
-    """A metric of paths: its values and what defines them."""
-    return {"metric": name, "results": compute_paths(name, fakes.paths),
-            "num_pairs": parse_metric(name)[1], **fakes.about, **fakes.about_paths}
+def _training_labels(snapshot, data):
+    """Return the labels [n, label_size] that a conditional network draws from, and what a result
+    records of them."""
+    directory = data or stored_dataset(snapshot.header, snapshot.path)
+    if directory is None:
+        raise UserError("a conditional network needs labels: --data=DIR, the data set it was "
+                        "trained on")
+    labels, size = read_labels(directory, "train"), snapshot.networks["Gs"].label_size
+    if labels.shape[1] != size:
+        raise UserError(f"{directory}: labels of {labels.shape[1]} numbers; the network takes "
+                        f"{size}")
+    return labels, {"drawn_from": "train", "path": str(directory),
+                    "digest": open_dataset(directory).digest}
 
 
-def image_record(name, fakes, fake_set, reals, real_sets, detector, protocol):
-    """A metric of images: its values and what defines them; writes the table of a metric of maps.
-
-    fake_set: FeatureSet of which the first count are taken; real_sets: {kind: FeatureSet}.
-    """
-    function, count = parse_metric(name)
-    used, real_set = fake_set[:count], real_sets.get(function.reals)
-    record = {"metric": name, "results": compute(name, used, real_set, detector, warn),
-              "num_fakes": len(used), "num_reals": len(real_set) if real_set else None,
-              "reals": reals[function.reals].about if real_set else None, **fakes.about}
-    if function.uses == "maps":
-        record["min_area"] = protocol.min_area
-        table = class_table(fakes.classes, real_set, used)
-        print(f"wrote {write_table(fakes.folder / name, table, record)}")
-    else:
-        digest = detector.logits_digest if function.uses == "logits" else detector.digest
-        record |= {"detector": detector.name, "resize": detector.resize_rule,
-                   "detector_hash": digest}
-    return record
+def stored_dataset(header: dict, network: Path) -> str | None:
+    """Return the path of a network's training data, None if its header has none. Raises UserError
+    if that is no folder here."""
+    path = header.get("dataset", {}).get("path")
+    if path and not Path(path).is_dir():
+        raise UserError(f"{path}: no such folder here; it is the path of the training data in the "
+                        f"header of {network}: give the one of today with --data=DIR")
+    return path
 
 
-def check_classes(names, fakes, reals):
-    """Raise UserError where a metric of maps has none to count, or two kinds of them."""
-    for name in names:
-        function, _ = parse_metric(name)
-        if function.uses != "maps":
-            continue
-        real = reals[function.reals]
-        if not fakes.classes:
-            raise UserError(f"{name} counts classes in label maps: what is judged has none (a "
-                            "network of the class stage has, and a folder that generate.py --num "
-                            "wrote)")
-        if not real.classes:
-            raise UserError(f"{name} counts classes in label maps: the reals, {real.name}, have "
-                            "none")
-        if tuple(fakes.classes) != tuple(real.classes):
-            raise UserError(f"{name}: the fakes have the classes {', '.join(fakes.classes)}; the "
-                            f"reals, {real.name}, {', '.join(real.classes)}")
+def folder_images(source: ImageSource, directory: str, results: str) -> GeneratedImages:
+    """Evaluate images on disk; results go below `results`, by the folder's name."""
+    return GeneratedImages(lambda count: source.batches(bool(source.classes)),
+                           {"fakes": source.about}, folder_results(directory, results),
+                           source.sizes, source.count, source.classes)
 
 
-def measure_reals(names, reals, detector, min_area):
-    """{kind: FeatureSet} of {kind: ImageSource}: what the metrics need of each, from the cache."""
-    sets = {}
-    for kind, source in reals.items():
-        of_kind = [name for name in names if parse_metric(name)[0].reals == kind]
-        features = areas = None
-        if any(uses_detector(name) for name in of_kind):
-            features = source_features(source, detector, cache_dir(), warn)
-        if any(parse_metric(name)[0].uses == "maps" for name in of_kind):
-            areas = source_areas(source, cache_dir(), warn)
-        sets[kind] = FeatureSet(features, areas, min_area)
-    return sets
+def network_results(path: Path, results: str) -> Path:
+    """Return where results on a network are written: beside it, else below `results`."""
+    directory = Path(path).parent
+    return directory if os.access(directory, os.W_OK) else folder_results(directory, results)
 
 
-def floor_values(names, real_sets, detector):
-    """{name: {values, count of either half}} of the metrics that compare with reals; printed."""
-    floors = {}
-    for name in names:
-        kind = parse_metric(name)[0].reals
-        if kind is not None:
-            values, half = floor(name, real_sets[kind], detector, warn)
-            floors[name] = {"results": values, "num_each": half}
-            print(f"floor {format_values(values)}  (two halves of the reals, {half:,} each)")
-    return floors
+def folder_results(directory: str | Path, results: str) -> Path:
+    """Make and return the folder below `results` for results on the images of another one."""
+    folder = Path(results) / f"metrics-{Path(directory).resolve().name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
-def describe(record):
-    """One line: values and what they were computed from."""
-    if "num_pairs" in record:
-        parts = [f"{record['num_pairs']:,} pairs", record["distance"]]
-        parts += ["middle of faces"] if record["crop_face"] else []
-    else:
-        parts = [f"{record['num_fakes']:,} fakes"]
-    if record.get("reals"):
-        name = record["reals"].get("name", record["reals"]["path"])
-        parts.append(f"{record['num_reals']:,} reals of {name} {record['reals'].get('split', '')}")
-    if record.get("min_area") is not None:
-        parts.append(f"classes above {100 * record['min_area']:g} % of an image")
-    if record.get("upscaled"):
-        parts.append(f"fakes of {record['lod']['resolution']} upscaled to {record['resolution']}")
-    if record.get("truncation"):
-        parts.append(f"truncation {record['truncation']['psi']}")
-    return f"{format_values(record['results'])}  ({', '.join(p.strip() for p in parts)})"
+# Samples for --nearest: (list of (rgb uint8 [H, W, 3], label map uint8 [H, W] or None), what each
+# is called, classes, what a result records of them).
+
+def network_samples(path: Path, seeds: list[int], label, psi: float | None,
+                    minibatch: int) -> tuple[list, list, tuple, dict]:
+    """Make the samples of seeds as generate.py does, untruncated unless psi is given."""
+    sampler = Sampler.load(path, label)
+    images = gather_images(
+        sampler.of_seeds(seeds, 1 if psi is None else psi, "random", minibatch), len(seeds))
+    parts = pictures.to_uint8_metrics(images[..., channels.RGB]), label_maps(images)
+    about = {"network": str(path), "network_digest": sampler.digest, "truncation": psi,
+             "label": sampler.label}
+    samples = [pictures.upscale_nearest(part, sampler.network.resolution) for part in parts]
+    return list(zip(*samples)), [f"seed {seed}" for seed in seeds], sampler.classes, about
 
 
-def format_values(values):
-    """'kid1k 0.01234  kid1k_std 0.0012'."""
-    return "  ".join(f"{name} {value:.5g}" for name, value in values.items())
-
-
-def warn(line):
-    """A warning, apart from the results."""
-    print(line, file=sys.stderr)
+def folder_samples(source: ImageSource, numbers: list[int]) -> tuple[list, list, tuple, dict]:
+    """Read the images of these numbers of a folder or data set."""
+    if max(numbers) >= source.count:
+        raise UserError(f"--nearest={max(numbers)}: {source.about['path']} has images "
+                        f"0-{source.count - 1}")
+    found, names = read_chosen(source, numbers, bool(source.classes)), source.names()
+    return ([found[number] for number in numbers], [names[number] for number in numbers],
+            source.classes, {"fakes": source.about})

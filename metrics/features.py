@@ -7,64 +7,35 @@ in its label map. Both are taken in one pass, while the next images are generate
 import functools
 import hashlib
 import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dnnlib import util
 from dnnlib.data.class_counts import class_areas
 from dnnlib.download import has_room
+from dnnlib.prefetch import map_over_devices, prefetch
 from dnnlib.util import UserError
-from metrics.prefetch import ahead, round_robin
 
 MINIBATCH = 16  # images at a time through a detector; more were no faster on two cores
-
 CHUNK = 1024  # features that go through float64 at a time
-
 _NPY_HEADER = 128  # bytes of a .npy file before its array
-
 # Share of an image above which a class counts as present: 52 pixels at 512x512, any at 64x64. At
 # 64x64 every annotated instance of 699 real photos is above it.
 MIN_AREA = 0.0002
 
 
-class Statistics:
-    """Streaming mean and unbiased covariance of features, in float64.
+class Statistics(NamedTuple):
+    """Mean [d] and unbiased covariance [d, d] of features, float64."""
 
-    Features are taken relative to the first one, so that a common offset costs no precision.
-    """
-
-    def __init__(self):
-        self.count = 0
-        self._origin = self._sum = self._products = None
-
-    def append(self, features):
-        """Add features [n, d] of any float type."""
-        x = np.asarray(features, np.float64)
-        if self._origin is None:
-            self._origin = x[0].copy()
-            self._sum = np.zeros_like(self._origin)
-            self._products = np.zeros((x.shape[1], x.shape[1]))
-        x = x - self._origin
-        self.count += len(x)
-        self._sum += x.sum(axis=0)
-        self._products += x.T @ x
-
-    @property
-    def mean(self):
-        """[d] float64."""
-        return self._origin + self._sum / self.count
-
-    @property
-    def cov(self):
-        """[d, d] float64, divided by count - 1. Raises UserError for fewer than two samples."""
-        if self.count < 2:
-            raise UserError(f"the covariance of {self.count} samples: two are needed")
-        offset = self._sum / self.count
-        return (self._products - self.count * np.outer(offset, offset)) / (self.count - 1)
+    mean: np.ndarray
+    cov: np.ndarray
 
 
 class FeatureSet:
-    """What is known of n images, float32 in memory or mapped from a file; None where not asked for.
+    """What is known of n images: float32 in memory or mapped from a file, None if not asked for.
 
     Attributes: features [n, d] of a detector; areas [n, C]: the share of its image that each class
     covers; min_area: above it a class is present.
@@ -77,30 +48,41 @@ class FeatureSet:
         return len(self.areas if self.features is None else self.features)
 
     def __getitem__(self, part):
-        """The FeatureSet of a slice of the images; itself where that is all."""
+        """Return the FeatureSet of a slice of the images; itself if that is all."""
         if range(len(self))[part] == range(len(self)):
             return self
         pick = [None if array is None else array[part] for array in (self.features, self.areas)]
         return FeatureSet(*pick, self.min_area)
 
     @functools.cached_property
-    def statistics(self):
-        """Statistics of all features, made on first use."""
-        statistics = Statistics()
-        for start in range(0, len(self.features), CHUNK):
-            statistics.append(self.features[start:start + CHUNK])
-        return statistics
+    def statistics(self) -> Statistics:
+        """Compute the Statistics of the features. Raises UserError for fewer than two.
+
+        CHUNK at a time become float64, relative to the first one, so that a common offset costs no
+        precision.
+        """
+        n = len(self)
+        if n < 2:
+            raise UserError(f"the covariance of {n} samples: two are needed")
+        origin = np.asarray(self.features[0], np.float64)
+        total, products = np.zeros_like(origin), np.zeros((len(origin), len(origin)))
+        for start in range(0, n, CHUNK):
+            x = np.asarray(self.features[start:start + CHUNK], np.float64) - origin
+            total += x.sum(axis=0)
+            products += x.T @ x
+        offset = total / n
+        return Statistics(origin + offset, (products - n * np.outer(offset, offset)) / (n - 1))
 
     @functools.cached_property
-    def instances(self):
-        """How many images show each class: int [C]."""
+    def instances(self) -> np.ndarray:
+        """Count the images that show each class: int [C]."""
         return (self.areas > self.min_area).sum(axis=0)
 
 
-def minibatches(images, detector):
-    """Yield float32 [<= detector.minibatch, ...], resized, of an iterator over uint8 [n, H, W, 3].
+def minibatches(images: Iterable[np.ndarray], detector: Any) -> Iterator[np.ndarray]:
+    """Yield float32 [<= detector.minibatch, ...], resized, of batches uint8 [n, H, W, 3].
 
-    Batches may differ in length and size of images; the detector sees full minibatches all the
+    Batches may differ in length and size of images; the detector gets full minibatches all the
     same. Raises ValueError for anything but uint8 RGB.
     """
     waiting = []
@@ -118,12 +100,12 @@ def minibatches(images, detector):
         yield rest
 
 
-def fill(features, areas, batches, detector, desc):
-    """Write what images have into `features` [n, d] and `areas` [n, C]; either may be None.
+def fill(features: np.ndarray | None, areas: np.ndarray | None,
+         batches: Iterable[tuple[np.ndarray, np.ndarray | None]], detector: Any, desc: str) -> None:
+    """Write what images have into `features` [n, d] and `areas` [n, C]; show a progress bar.
 
-    batches: iterator over (rgb uint8 [m, H, W, 3], label maps uint8 [m, H, W] or None), which a
-    thread reads, resizes and counts ahead of the detector; no more than n images are read. Shows a
-    progress bar. Raises UserError where there are fewer images.
+    batches: (rgb uint8 [m, H, W, 3], label maps uint8 [m, H, W] or None), which a thread reads,
+    resizes and counts ahead of the detector; n images are read. Raises UserError for fewer.
     """
     total = len(areas if features is None else features)
 
@@ -132,8 +114,7 @@ def fill(features, areas, batches, detector, desc):
         for rgb, label_maps in batches:
             rgb = rgb[:total - done]
             if areas is not None:
-                maps = label_maps[:len(rgb)]
-                areas[done:done + len(rgb)] = class_areas(maps, areas.shape[1])
+                areas[done:done + len(rgb)] = class_areas(label_maps[:len(rgb)], areas.shape[1])
             done += len(rgb)
             yield rgb
             if done == total:
@@ -142,55 +123,55 @@ def fill(features, areas, batches, detector, desc):
 
     with util.progress(total=total, desc=desc, unit="img") as bar:
         if features is None:
-            for rgb in ahead(read()):
+            for rgb in prefetch(read()):
                 bar.update(len(rgb))
             return
-        done = 0
-        for part in round_robin(detector.replicas, ahead(minibatches(read(), detector))):
-            features[done:done + len(part)] = part
-            done += len(part)
+        written = 0
+        for part in map_over_devices(detector.replicas, prefetch(minibatches(read(), detector))):
+            features[written:written + len(part)] = part
+            written += len(part)
             bar.update(len(part))
 
 
-def fake_features(generate, count, detector=None, num_classes=0, min_area=MIN_AREA):
-    """FeatureSet of the first `count` images of `generate(count)`.
-
-    With a detector their features (8 KB of memory each), with num_classes the areas of the classes.
-    """
+def fake_features(generate: Callable[[int], Iterable], count: int, detector: Any = None,
+                  num_classes: int = 0, min_area: float = MIN_AREA) -> FeatureSet:
+    """Return the FeatureSet of the first `count` images of `generate(count)`: with a detector their
+    features (8 KB of memory each), with num_classes the areas of the classes."""
     features = np.empty((count, detector.num_features), np.float32) if detector else None
     areas = np.empty((count, num_classes), np.float32) if num_classes else None
     fill(features, areas, generate(count), detector, "fakes")
     return FeatureSet(features, areas, min_area)
 
 
-def source_features(source, detector, cache_dir=None, say=print):
-    """float32 [n, d] of all images of an ImageSource; with `cache_dir` kept there, by content.
-
-    The file is named by a digest of images, detector and resizing; a damaged one is made
-    again. It is mapped into memory, not read.
-    """
+def source_features(source: Any, detector: Any, cache_dir: Path | None = None,
+                    report: Callable[[str], None] = print) -> np.ndarray:
+    """Return float32 [n, d] of all images of an ImageSource; with `cache_dir` cached by content:
+    by a digest of images, detector and resizing. The file is mapped into memory, not read."""
     def measure(features):
         fill(features, None, source.batches(), detector, source.name)
     key = f"{source.digest} {detector.digest} {detector.resize_rule}"
     shape = (source.count, detector.num_features)
-    return _kept(measure, "features", key, shape, cache_dir, say)
+    return _cached(measure, "features", key, shape, cache_dir, report)
 
 
-def source_areas(source, cache_dir=None, say=print):
-    """The areas of the classes in all label maps of an ImageSource: float32 [n, C]; kept alike."""
+def source_areas(source: Any, cache_dir: Path | None = None,
+                 report: Callable[[str], None] = print) -> np.ndarray:
+    """Return float32 [n, C], the areas of classes in an ImageSource's label maps; cached likewise.
+    """
     def measure(areas):
         fill(None, areas, source.batches(maps=True), None, f"{source.name} maps")
     shape = (source.count, len(source.classes))
-    return _kept(measure, "areas", f"{source.digest} {len(source.classes)}", shape, cache_dir, say)
+    key = f"{source.digest} {len(source.classes)}"
+    return _cached(measure, "areas", key, shape, cache_dir, report)
 
 
-def _kept(measure, kind, key, shape, cache_dir, say):
-    """The array float32 `shape` that measure(array) writes, from the cache where it is there."""
+def _cached(measure, kind, key, shape, cache_dir, report):
+    """Return the array float32 `shape` that measure(array) writes, from the cache if possible."""
     path = cache_dir and cache_dir / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
-    cached = path and _open_features(path, shape, say)
+    cached = path and _open_features(path, shape, report)
     if cached is not None:
         return cached
-    if path is None or not has_room(cache_dir, _NPY_HEADER + 4 * math.prod(shape), say):
+    if path is None or not has_room(cache_dir, _NPY_HEADER + 4 * math.prod(shape), report):
         array = np.empty(shape, np.float32)
         measure(array)
         return array
@@ -198,20 +179,18 @@ def _kept(measure, kind, key, shape, cache_dir, say):
         array = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
         measure(array)
         array.flush()
-    return _open_features(path, shape, say)
+    return _open_features(path, shape, report)
 
 
-def _open_features(path, shape, say):
-    """The features in a file of the cache; None where it is missing or, with a line, damaged."""
+def _open_features(path, shape, report):
+    """Return a cached file's array; None if it is missing or, with a line, damaged."""
     try:
         features = np.load(path, mmap_mode="r", allow_pickle=False)
+        if features.shape != shape or features.dtype != np.float32:
+            raise ValueError(f"{features.dtype} {features.shape}, not {shape}")
+        return features
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     except (OSError, ValueError, EOFError) as error:
-        say(f"warning: {path} is damaged ({util.one_line(error)}); making it again")
+        report(f"warning: {path} is damaged ({util.one_line(error)}); making it again")
         return None
-    if features.shape != shape or features.dtype != np.float32:
-        say(f"warning: {path} holds {features.dtype} {features.shape}, not {shape}: making it "
-            "again")
-        return None
-    return features

@@ -4,12 +4,15 @@ Convolutions, batch norms and ReLUs follow `inception_layers.TRUNK`; the numbers
 of the weights. Images are resized inside, as the original graph does it.
 """
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import numpy as np
 import tensorflow as tf
 
 from metrics.features import MINIBATCH
 from metrics.inception_layers import TRUNK, Conv, Pool, kernel_shapes
-from metrics.inception_weights import DIGEST, LOGITS, find_weights
+from metrics.inception_weights import DIGEST, LOGITS, PARTS, Weights, find_weights
 
 SIZE = 299
 EPSILON = 0.001
@@ -21,38 +24,44 @@ class Inception:
 
     Attributes: minibatch (images that go through the network at a time), num_features (2048),
     replicas (functions that do what `features` does, each on a device of its own), has_logits,
-    digest (sha256 of the weights up to pool_3), logits_digest (and the last layer's, None without
-    it), name, resize_rule.
+    digest (sha256 of the weights up to pool_3), logits_digest (of all of them, None without the
+    last layer), name, resize_rule.
     """
 
     resize_rule = RESIZE
 
-    def __init__(self, weights, minibatch=MINIBATCH, layers=TRUNK, devices=None):
-        """weights: metrics.inception_weights.Weights; devices: all GPUs, else the CPU."""
-        self.minibatch = minibatch
-        self.digest = weights.digest
-        self.has_logits = weights.has_logits
-        self.logits_digest = weights.logits_digest
+    def __init__(self, weights: Weights, minibatch: int = MINIBATCH, layers: tuple = TRUNK,
+                 devices: Sequence[str] | None = None):
+        """Build the network on `devices`, by default all GPUs, else the CPU."""
+        self.minibatch, self.has_logits = minibatch, weights.has_logits
+        self.digest, self.logits_digest = weights.digest, weights.logits_digest
         published = self.digest == DIGEST
         self.name = "inception-2015-12-05" if published else f"weights from {weights.source}"
-        self.num_features = kernel_shapes(layers, fmaps_of=lambda conv: _fmaps(weights, conv))[1]
+        shapes, self.num_features = kernel_shapes(
+            layers, fmaps_of=lambda conv: weights.arrays[f"{conv.scope}/batchnorm/beta"].size)
         self._last_layer = weights.arrays.get(LOGITS)
-        kernels = {scope: _fold(weights.arrays, scope) for scope in kernel_shapes(layers)[0]}
+        kernels = {}
+        for scope in shapes:  # convolution and batch norm at once; the network has no gamma
+            kernel, beta, mean, variance = (weights.arrays[f"{scope}/{part}"].astype(np.float64)
+                                            for part in PARTS)
+            scale = 1 / np.sqrt(variance + EPSILON)
+            kernels[scope] = np.float32(kernel * scale), np.float32(beta - mean * scale)
         self._trunks = [_Trunk(layers, kernels, minibatch, device)
                         for device in devices or default_devices()]
         self.replicas = [trunk.features for trunk in self._trunks]
 
-    def resize(self, images):
-        """uint8 [N, H, W, 3] -> float32 [N, 299, 299, 3] in [0, 255], on the CPU."""
+    def resize(self, images: np.ndarray) -> np.ndarray:
+        """Resize uint8 [N, H, W, 3] to float32 [N, 299, 299, 3] in [0, 255], on the CPU."""
         with tf.device("CPU:0"):
-            return self._resize(tf.constant(images)).numpy()
+            return tf.raw_ops.ResizeBilinear(images=tf.cast(images, tf.float32), size=[SIZE, SIZE],
+                                             align_corners=False, half_pixel_centers=False).numpy()
 
-    def features(self, resized):
-        """float32 [N <= minibatch, 299, 299, 3] of `resize` -> pool_3 float32 [N, num_features]."""
+    def features(self, resized: np.ndarray) -> np.ndarray:
+        """Return pool_3, float32 [N, num_features], of float32 [N <= minibatch, 299, 299, 3]."""
         return self.replicas[0](resized)
 
-    def probabilities(self, features):
-        """pool_3 [N, num_features] -> p(y|x) float32 [N, 1008]: softmax without the final bias.
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Return p(y|x), float32 [N, 1008], of pool_3 [N, num_features].
 
         All outputs of the graph count and the bias is left out, as in the original Inception Score
         (Salimans et al. 2016, code) and in is50k.
@@ -61,27 +70,20 @@ class Inception:
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         return p / p.sum(axis=1, keepdims=True)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
-    def _resize(self, images):
-        return tf.raw_ops.ResizeBilinear(images=tf.cast(images, tf.float32), size=[SIZE, SIZE],
-                                         align_corners=False, half_pixel_centers=False)
-
 
 class _Trunk:
-    """The network up to pool_3 with its weights on one device."""
+    """The network up to pool_3 with its kernels {scope: (kernel, bias)} on one device."""
 
     def __init__(self, layers, kernels, minibatch, device):
-        """kernels: {scope: (kernel, bias)}."""
         self._layers, self._minibatch, self._device = layers, minibatch, device
         with tf.device(device):
             self._convs = {scope: tuple(map(tf.constant, pair)) for scope, pair in kernels.items()}
 
-    def features(self, resized):
-        """Inception.features. Smaller batches are filled up: there is one shape and one trace."""
+    def features(self, resized: np.ndarray) -> np.ndarray:
+        """Do Inception.features; smaller batches are filled up, for one shape and one trace."""
         count = len(resized)
         if count < self._minibatch:
-            fill = np.zeros((self._minibatch - count, *resized.shape[1:]), resized.dtype)
-            resized = np.concatenate([resized, fill])
+            resized = np.pad(resized, [(0, self._minibatch - count), (0, 0), (0, 0), (0, 0)])
         with tf.device(self._device):
             return self._pool_3(tf.constant(resized)).numpy()[:count]
 
@@ -103,27 +105,12 @@ class _Trunk:
         return x
 
 
-def default_devices():
-    """The names of all GPUs, or of the CPU where there is none."""
+def default_devices() -> list[str]:
+    """Return the names of all GPUs, or of the CPU if there is none."""
     return [device.name for device in tf.config.list_logical_devices("GPU")] or ["CPU:0"]
 
 
-def load_detector(path=None, need_logits=False, minibatch=MINIBATCH, report=print):
-    """The detector with the weights that `find_weights` finds; raises what it raises."""
+def load_detector(path: str | Path | None = None, need_logits: bool = False,
+                  minibatch: int = MINIBATCH, report: Callable[[str], None] = print) -> Inception:
+    """Return the detector with the weights that `find_weights` finds; raises what it raises."""
     return Inception(find_weights(path, need_logits, report), minibatch)
-
-
-def _fmaps(weights, conv):
-    return weights.arrays[f"{conv.scope}/batchnorm/beta"].size
-
-
-def _fold(arrays, scope):
-    """Kernel and bias that do convolution and batch norm at once.
-
-    kernel / sqrt(variance + eps), beta - mean / sqrt(variance + eps); the network has no gamma.
-    """
-    mean, variance, beta = (arrays[f"{scope}/batchnorm/{part}"].astype(np.float64)
-                            for part in ("moving_mean", "moving_variance", "beta"))
-    scale = 1 / np.sqrt(variance + EPSILON)
-    return (np.float32(arrays[f"{scope}/conv2d_params"] * scale),
-            np.float32(beta - mean * scale))

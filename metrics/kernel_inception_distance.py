@@ -12,12 +12,12 @@ SUBSET_SIZE = 1000
 SEED = 2020  # of the drawing of subsets, as in torch-fidelity, whose numbers these equal
 
 
-def kernel_distance(features1, features2, num_subsets=NUM_SUBSETS, subset_size=SUBSET_SIZE):
-    """Mean and standard deviation over random subsets of the unbiased squared MMD; two floats.
+def kernel_distance(features1: np.ndarray, features2: np.ndarray, num_subsets: int = NUM_SUBSETS,
+                    subset_size: int = SUBSET_SIZE) -> tuple[float, float]:
+    """Return mean and standard deviation over random subsets of the unbiased squared MMD.
 
     features: [n1, d] and [n2, d]. Every subset draws min(subset_size, n1, n2) of each without
-    repetition; where that is all of both, every subset is the same and one suffices. Raises
-    UserError for fewer than two samples.
+    repetition; if that is all of both, one suffices. Raises UserError for fewer than two samples.
     """
     size = min(subset_size, len(features1), len(features2))
     if size < 2:
@@ -27,26 +27,21 @@ def kernel_distance(features1, features2, num_subsets=NUM_SUBSETS, subset_size=S
     rng = np.random.RandomState(SEED)
     distances = []
     for _ in range(num_subsets):
-        x = features1[rng.choice(len(features1), size, replace=False)].astype(np.float64)
-        y = features2[rng.choice(len(features2), size, replace=False)].astype(np.float64)
+        x, y = (features[rng.choice(len(features), size, replace=False)].astype(np.float64)
+                for features in (features1, features2))
         distances.append(squared_mmd(x, y))
     return float(np.mean(distances)), float(np.std(distances))
 
 
-def squared_mmd(x, y):
-    """Unbiased squared maximum mean discrepancy of x, y: [m, d] (eq. 4); float.
-
-    The mean kernel within x and within y, each sample with itself left out, less twice that between
-    x and y.
-    """
+def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the unbiased squared maximum mean discrepancy of x, y: [m, d] (eq. 4): the mean kernel
+    within x and within y, without each sample's with itself, less twice that between x and y."""
     m = len(x)
     within = sum(k.sum() - np.trace(k) for k in (polynomial_kernel(x, x), polynomial_kernel(y, y)))
     return float(within / (m * (m - 1)) - 2 * polynomial_kernel(x, y).mean())
 
 
-def polynomial_kernel(x, y):
-    """(x.y / d + 1)^3 of every pair of rows: [m, d], [n, d] -> [m, n] (section 4)."""
-    k = x @ y.T
-    k /= x.shape[1]
-    k += 1
+def polynomial_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return (x.y / d + 1)^3 of every pair of rows: [m, d], [n, d] -> [m, n] (section 4)."""
+    k = x @ y.T / x.shape[1] + 1
     return k * k * k

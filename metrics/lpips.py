@@ -30,11 +30,9 @@ SMALLEST = 1 << len(BLOCKS) - 1  # an image of fewer pixels has none left in the
 DIGEST = "be8475a890451bd6e414ac7fbe9e4cef190f8b5ee878784a00620bc1fac369dc"
 
 
-def conv_names(blocks=BLOCKS):
-    """Names of the convolutions, one list a block: those of lpips, numbers as in torchvision.
-
-    A number is a layer's place in the network; ReLU and pooling have places too.
-    """
+def conv_names(blocks: tuple = BLOCKS) -> list[list[str]]:
+    """List the names of the convolutions by block: those of lpips, numbered as in torchvision by
+    their place in the network; ReLU and pooling have places too."""
     names, place = [], 0
     for number, block in enumerate(blocks, 1):
         names.append([f"net.slice{number}.{place + 2 * i}" for i in range(len(block))])
@@ -42,8 +40,8 @@ def conv_names(blocks=BLOCKS):
     return names
 
 
-def expected_shapes(blocks=BLOCKS):
-    """{name: shape} of all arrays, kernels OIHW."""
+def expected_shapes(blocks: tuple = BLOCKS) -> dict[str, tuple]:
+    """Return {name: shape} of all arrays, kernels OIHW."""
     shapes = {"scaling_layer.shift": (1, 3, 1, 1), "scaling_layer.scale": (1, 3, 1, 1)}
     fmaps_in = 3
     for number, (names, block) in enumerate(zip(conv_names(blocks), blocks)):
@@ -54,8 +52,8 @@ def expected_shapes(blocks=BLOCKS):
     return shapes
 
 
-def find_file(path=None):
-    """The path of the weights, by default in the cache. Raises UserError where there are none."""
+def find_file(path: str | Path | None = None) -> Path:
+    """Return the weights' path, by default in the cache. Raises UserError if there are none."""
     path = Path(path or cache_dir() / FILE_NAME)
     if not path.is_file():
         raise UserError(f"{path}: no such file: no LPIPS weights. Make them {RECIPE} and give them "
@@ -63,11 +61,11 @@ def find_file(path=None):
     return path
 
 
-def read_weights(path, blocks=BLOCKS):
-    """{name: float32 array} of an .npz.
+def read_weights(path: str | Path, blocks: tuple = BLOCKS) -> dict[str, np.ndarray]:
+    """Return {name: float32 array} of an .npz.
 
-    Raises UserError for a damaged file, listing arrays that are missing, not known, of another
-    shape or not finite.
+    Raises UserError if the file is damaged; or if arrays are missing, not known, of another shape
+    or not finite, which it lists.
     """
     try:
         if not zipfile.is_zipfile(path):
@@ -78,24 +76,16 @@ def read_weights(path, blocks=BLOCKS):
                         f"them {RECIPE}") from None
     # The package lists its linear layers a second time under these names.
     arrays = {name: a for name, a in arrays.items() if not name.startswith("lins.")}
-    faults = _faults(arrays, expected_shapes(blocks))
+    shapes = expected_shapes(blocks)
+    lists = {"missing": shapes.keys() - arrays.keys(), "not known": arrays.keys() - shapes.keys()}
+    faults = [f"{what}: {', '.join(sorted(names))}" for what, names in lists.items() if names]
+    faults += [f"{name} is {a.dtype} {a.shape} or not finite, expected finite floats {shapes[name]}"
+               for name, a in arrays.items() if name in shapes and not (
+                   a.shape == shapes[name] and a.dtype.kind == "f" and np.isfinite(a).all())]
     if faults:
         raise UserError(f"{path}: no LPIPS weights with VGG16: {'; '.join(faults)}; make them "
                         f"{RECIPE}")
     return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-
-
-def _faults(arrays, shapes):
-    """What is wrong with arrays, in words."""
-    lists = {"missing": shapes.keys() - arrays.keys(), "not known": arrays.keys() - shapes.keys()}
-    faults = [f"{what}: {', '.join(sorted(names))}" for what, names in lists.items() if names]
-    for name in shapes.keys() & arrays.keys():
-        array = arrays[name]
-        if array.shape != shapes[name] or array.dtype.kind != "f":
-            faults.append(f"{name} is {array.dtype} {array.shape}, expected floats {shapes[name]}")
-        elif not np.isfinite(array).all():
-            faults.append(f"{name} is not finite")
-    return faults
 
 
 class Lpips:
@@ -104,19 +94,21 @@ class Lpips:
     Attributes: digest (sha256 of the weights), name.
     """
 
-    def __init__(self, weights_path=None, blocks=BLOCKS):
-        """Raises UserError as `find_file` and `read_weights` do."""
+    def __init__(self, weights_path: str | Path | None = None, blocks: tuple = BLOCKS):
+        """Read the weights. Raises UserError as `find_file` and `read_weights` do."""
         path = find_file(weights_path)
         arrays = read_weights(path, blocks)
         self.digest = arrays_digest(arrays)
         self.name = "lpips-0.1-vgg" if self.digest == DIGEST else f"weights from {path}"
         self._shift, self._scale = (arrays[f"scaling_layer.{part}"].reshape(3)
                                     for part in ("shift", "scale"))
-        self._convs = [[_conv(arrays, name) for name in names] for names in conv_names(blocks)]
+        self._convs = [[(tf.constant(arrays[f"{name}.weight"].transpose(2, 3, 1, 0)),  # HWIO
+                         tf.constant(arrays[f"{name}.bias"])) for name in names]
+                       for names in conv_names(blocks)]
         self._weights = [tf.constant(arrays[f"lin{i}.model.1.weight"].reshape(-1))
                          for i in range(len(blocks))]
 
-    def __call__(self, images1, images2):
+    def __call__(self, images1: tf.Tensor, images2: tf.Tensor) -> tf.Tensor:
         """Sum over blocks of the mean over pixels of sum_c weight_c (f1_c - f2_c)^2 (eq. 1).
 
         Raises ValueError for images of less than 16 pixels.
@@ -142,12 +134,6 @@ class Lpips:
             yield x
 
 
-def _conv(arrays, name):
-    """Kernel HWIO and bias."""
-    return (tf.constant(arrays[f"{name}.weight"].transpose(2, 3, 1, 0)),
-            tf.constant(arrays[f"{name}.bias"]))
-
-
 def _unit_length(x):
-    """x / (|x| + eps) over the last axis."""
+    """Return x / (|x| + eps) over the last axis."""
     return x / (tf.sqrt(tf.reduce_sum(tf.square(x), axis=-1, keepdims=True)) + EPSILON)

@@ -1,30 +1,32 @@
-"""The real images nearest to generated ones in the detector's features: has it memorised?
+"""Find the real images nearest to generated ones in the detector's features: has it memorised?
 
 Thesis, section 4.3.3 and figures 5.7, 5.8: ten neighbours in pool_3 by the L2 norm, with the maps
-of all. Knows neither networks nor TensorFlow.
+of all.
 """
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dnnlib import util
 from dnnlib.data import channels, pictures
 from metrics.features import CHUNK, fake_features, source_features
+from metrics.image_sources import ImageSource
 
 NEIGHBOURS = 10
 SMALLEST_CELL, LARGEST_CELL = 128, 256  # pixels: of smaller ones nobody reads the captions
 GAP, GAP_GREY = 6, 200
 
 
-def nearest(queries, features, count=NEIGHBOURS):
-    """The `count` rows of features nearest to each query by the L2 norm, nearest first.
+def nearest(queries: np.ndarray, features: np.ndarray,
+            count: int = NEIGHBOURS) -> tuple[np.ndarray, np.ndarray]:
+    """Return the `count` rows of features nearest to each query by the L2 norm, nearest first.
 
     Exact in float64: differences are taken before they are squared, and of equal distances the
-    smaller index comes first. Memory: features may be mapped from a file, of which `CHUNK` rows at
-    a time become differences and squares in float64 (34 MB for 2048 features).
-
-    Args:
-        queries: [q, d]; features: [n, d], both of any float type.
+    smaller index comes first. Of features, which may be mapped from a file, `CHUNK` rows at a time
+    become float64. queries: [q, d]; features: [n, d], both of any float type.
 
     Returns:
         (indices int64 [q, k], distances float64 [q, k]) with k = min(count, n).
@@ -38,32 +40,29 @@ def nearest(queries, features, count=NEIGHBOURS):
         numbers = np.broadcast_to(np.arange(start, start + len(block)), found.shape)
         squares = np.concatenate([squares, found], axis=1)
         indices = np.concatenate([indices, numbers], axis=1)
-        # Stable, and what was found before stands before: ties stay in the order of the indices.
+        # Stable, and what was found earlier comes first: ties stay in the order of the indices.
         order = np.argsort(squares, axis=1, kind="stable")[:, :count]
         squares = np.take_along_axis(squares, order, axis=1)
         indices = np.take_along_axis(indices, order, axis=1)
     return indices, np.sqrt(squares)
 
 
-def write_nearest(stem, fakes, names, source, classes, detector, about, cache_dir, say=print):
-    """Search and write the sheet `<stem>.png` and `<stem>.json`; returns the picture's path.
+def write_nearest(stem: str | Path, fakes: list, names: list[str], source: ImageSource,
+                  classes: tuple, detector, about: dict, cache_dir: Path,
+                  warn: Callable = print) -> str:
+    """Search and write the sheet `<stem>.png` and `<stem>.json`; return the picture's path.
 
     Args:
-        stem: path of both without their suffix.
         fakes: list of (rgb uint8 [H, W, 3], label map uint8 [H, W] or None).
         names: what each is called, such as 'seed 3' or the name of a file.
-        source: image_sources.ImageSource of the reals. Only those that the sheet shows are read
-            again, by their index.
-        classes: names of the fakes' labels 1..C; without them, or where those of the source are
+        source: the reals, whose features are cached in `cache_dir`.
+        classes: names of the fakes' labels 1..C; without them, or if those of the source are
             others, only images are shown.
-        detector: metrics.inception.Inception; features of reals come from `cache_dir`, else go
-            there.
         about: dict of what defines the result besides.
     """
     queries = fake_features(lambda count: ((rgb[None], None) for rgb, _ in fakes), len(fakes),
                             detector).features
-    real_features = source_features(source, detector, cache_dir, say)
-    indices, distances = nearest(queries, real_features)
+    indices, distances = nearest(queries, source_features(source, detector, cache_dir, warn))
     with_maps = bool(classes) and tuple(classes) == tuple(source.classes)
     reals = read_chosen(source, np.unique(indices), with_maps)
     photos = source.names()
@@ -83,49 +82,36 @@ def write_nearest(stem, fakes, names, source, classes, detector, about, cache_di
     return f"{stem}.png"
 
 
-def read_chosen(source, indices, with_maps):
-    """{index: (rgb uint8 [H, W, 3], label map uint8 [H, W] or None)} of a source's images."""
+def read_chosen(source: ImageSource, indices: Sequence[int], with_maps: bool) -> dict[int, tuple]:
+    """Return {index: (rgb uint8 [H, W, 3], label map uint8 [H, W] or None)} of some images."""
     images = []
     for rgb, maps in source.batches(maps=with_maps, indices=indices):
         images += [(rgb[i], maps[i] if with_maps else None) for i in range(len(rgb))]
     return dict(zip(map(int, indices), images))
 
 
-def sheet(rows, classes):
-    """Rows of a generated image and its neighbours, captions below -> uint8 [height, width, 3].
+def sheet(rows: list, classes: tuple) -> np.ndarray:
+    """Draw rows of a generated image and its neighbours, captions below: uint8 [height, width, 3].
 
-    Args:
-        rows: lists, equally long, of (rgb uint8 [H, W, 3], label map uint8 [H, W] or None,
-            caption), the generated one first.
-        classes: their names go in a legend; () for a sheet of images without maps.
+    rows: equally long lists of (rgb uint8 [H, W, 3], label map uint8 [H, W] or None, caption), the
+    generated one first. classes: their names go in a legend; () for images without maps.
     """
     size = int(np.clip(rows[0][0][0].shape[0], SMALLEST_CELL, LARGEST_CELL))
     lines = []
     for row in rows:
-        cells = [cell(*sample, size, len(classes)) for sample in row]
+        cells = [_cell(*sample, size, len(classes)) for sample in row]
         gap = np.full((len(cells[0]), GAP, 3), GAP_GREY, np.uint8)
         parts = [cells[0], gap] + [part for real in cells[1:] for part in (gap, real)]
         lines.append(np.concatenate(parts, axis=1))
     return pictures.with_legend(np.concatenate(lines), classes)
 
 
-def cell(rgb, label_map, caption, size, num_classes):
-    """Image, map beside it where there are classes, caption below: uint8 [height, width, 3]."""
-    panels = [fit(rgb, size, Image.Resampling.BOX)]
+def _cell(rgb, label_map, caption, size, num_classes):
+    """Draw an image, its map beside it if there are classes, a caption below: uint8 [h, w, 3]."""
+    panels = [(rgb, Image.Resampling.BOX)]
     if num_classes:
-        colours = channels.colourise(label_map, num_classes)
-        panels.append(fit(colours, size, Image.Resampling.NEAREST))
-    picture = np.concatenate(panels, axis=1)
+        panels.append((channels.colourise(label_map, num_classes), Image.Resampling.NEAREST))
+    # As large as fits into the square, in the middle of black.
+    picture = np.concatenate([ImageOps.pad(Image.fromarray(panel), (size, size), resampling)
+                              for panel, resampling in panels], axis=1)
     return np.concatenate([picture, pictures.caption(caption, picture.shape[1])])
-
-
-def fit(picture, size, resampling):
-    """A picture uint8 [H, W, 3] as large as fits into size x size, in the middle, black around."""
-    height, width = picture.shape[:2]
-    scale = size / max(height, width)
-    new = tuple(max(round(side * scale), 1) for side in (width, height))
-    resized = np.asarray(Image.fromarray(picture).resize(new, resampling))
-    out = np.zeros((size, size, 3), np.uint8)
-    top, left = (size - resized.shape[0]) // 2, (size - resized.shape[1]) // 2
-    out[top:top + resized.shape[0], left:left + resized.shape[1]] = resized
-    return out

@@ -7,17 +7,17 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as dnnlib.util.run_main does
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as dnnlib.cli.run_main does
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import generate
-from dnnlib import util
+from dnnlib import cli
 from dnnlib.tflib import autosummary
+from training import stylegan
 from training.config import TrainingConfig
-from training.run import evaluation
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so
 
@@ -59,7 +59,7 @@ def old_graphs_are_not_looked_through():
 @pytest.fixture(scope="session", autouse=True)
 def classes_of_few_images():
     """A training counts the classes of fewer images at every tick: no data set here has more."""
-    evaluation.CLASS_COUNT_IMAGES = 24
+    stylegan.CLASS_COUNT_IMAGES = 24
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ def script(monkeypatch, capsys):
     def run(*argv):
         monkeypatch.setattr(sys, "argv", ["generate.py", *map(str, argv)])
         with pytest.raises(SystemExit) as leaving:
-            util.run_main(generate.main)
+            cli.run_main(generate.main)
         return leaving.value.code, capsys.readouterr().err
     return run
 

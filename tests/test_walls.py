@@ -21,13 +21,12 @@ OUTSIDE = {"train", "generate", "run_metrics", "dataset_tool", "experiments", "b
 SHARED_WITH_METRICS = {"training.networks_stylegan", "training.snapshots", "training.sampler"}
 WITHOUT_TENSORFLOW = [
     "dnnlib.util", "dnnlib.registry", "dnnlib.charts", "dnnlib.page", "dnnlib.data.channels",
-    "dnnlib.data.pictures", "dnnlib.data.class_counts", "training.config", "training.critics",
-    "training.schedule", "training.forms", "training.operations", "training.run.run_page",
-    "training.run.plan", "training.run.time_left", "training.run.status_line",
-    "dataprep.annotations", "dataprep.pyramid", "dataprep.writer",
-    "metrics.metric_base", "metrics.frechet_inception_distance",
+    "dnnlib.data.pictures", "dnnlib.data.class_counts", "dnnlib.data.dataset", "training.config",
+    "training.schedule", "training.run.run_page", "training.run.plan",
+    "training.run.time_left", "training.run.status_line", "dataprep.annotations",
+    "dataprep.writer", "metrics.metric_base", "metrics.frechet_inception_distance",
     "metrics.kernel_inception_distance", "metrics.inception_score", "metrics.precision_recall",
-    "metrics.evaluation", "metrics.image_sources"]
+    "metrics.results", "metrics.image_sources"]
 
 
 def imported_modules(path):

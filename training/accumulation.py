@@ -1,20 +1,24 @@
-"""Gradients of a device's share of a minibatch from parts that fit its memory, one after another.
+"""Gradients of a device's share of a minibatch that does not fit its memory at once.
 
-A part holds whole minibatch-stddev groups: parts share a device's samples as devices share the
-minibatch (`replica_rows`). The mean over equal parts is the mean over the share.
+The device takes its share in parts, one after another, and adds up the gradients. A part holds
+whole minibatch-stddev groups: parts share a device's samples as devices share the minibatch
+(`replica_rows`), and the mean over equal parts is the mean over the share.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
-from dnnlib.tflib.distribute import replica_rows
 from dnnlib.util import UserError
-from training.config import by_resolution
+from training.config import TrainingConfig, by_resolution
 
 
-def num_parts(config, resolution, minibatch, num_replicas):
-    """In how many parts a device takes its share of a minibatch, by `config.minibatch_per_gpu`.
+def num_parts(config: TrainingConfig, resolution: int, minibatch: int, num_replicas: int) -> int:
+    """Return in how many parts a device takes its share, by `config.minibatch_per_gpu`.
 
-    Raises UserError where the share does not divide into parts of whole stddev groups.
+    Raises:
+        UserError: the share does not divide into parts of whole stddev groups.
     """
     share = minibatch // num_replicas
     if not config.minibatch_per_gpu:
@@ -30,31 +34,30 @@ def num_parts(config, resolution, minibatch, num_replicas):
     return share // size
 
 
-def mean_over_parts(function, parts):
-    """The mean of function(part) over all parts, computed one after another.
+def mean_over_parts(function: Callable[[Any], Any], parts: list[Any]) -> Any:
+    """Return the mean of function(part) over all parts, computed one after another.
 
     Args:
-        function: tensors of one part -> nest of float32 tensors, shaped alike for all parts.
-        parts: nest of tensors [num_parts, ...].
+        function: nest of tensors of one part -> nest of float32 tensors, shaped alike for all.
+        parts: nests of tensors of equal shapes.
 
-    A loop inside the graph, each turn of which frees what it made before the next begins; its first
-    turn stands before it, which shows what there is to add up.
+    A loop inside the graph, each pass of which frees what it made before the next one begins.
     """
+    if len(parts) == 1:
+        return function(parts[0])
+    stacked = tf.nest.map_structure(lambda *values: tf.stack(values), *parts)  # [parts, ...]
+
     def at(k):
-        return tf.nest.map_structure(lambda values: values[k], parts)
+        return tf.nest.map_structure(lambda values: values[k], stacked)
 
     def add(k, sums):
         return k + 1, tf.nest.map_structure(tf.add, sums, function(at(k)))
 
-    count = tf.nest.flatten(parts)[0].shape[0]
+    # The first pass stands before the loop: it shows what there is to add up. The loop's own first
+    # pass, which needs no sums before its end, must not run beside it.
     first = function(at(0))
-    # Or else the loop's first turn, which needs no sums before its end, would run beside `first`.
     with tf.control_dependencies(tf.nest.flatten(first)):
         start = tf.identity(1)
-    _, sums = tf.while_loop(lambda k, _: k < count, add, (start, first), parallel_iterations=1)
-    return tf.nest.map_structure(lambda value: value / count, sums)
-
-
-def part_rows(num_samples, num_parts, group_size):
-    """Places of every part's samples in a device's share, [num_parts][num_samples / num_parts]."""
-    return [replica_rows(num_samples, num_parts, k, group_size) for k in range(num_parts)]
+    _, sums = tf.while_loop(lambda k, _: k < len(parts), add, (start, first),
+                            parallel_iterations=1)
+    return tf.nest.map_structure(lambda value: value / len(parts), sums)

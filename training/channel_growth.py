@@ -13,15 +13,16 @@ change.
 import numpy as np
 
 from dnnlib.data.channels import NUM_COLOURS
-from dnnlib.tflib.network import build
+from dnnlib.tflib.network import Network, build
 
 
-def source_channels(old_channels, new_channels):
-    """For every new channel the old one that it starts from.
+def source_channels(old_channels: int, new_channels: int) -> list[int]:
+    """Return for every new channel the old one that it starts from.
 
     Colours start from themselves; maps from the last old channel if it is a map, else from red.
 
-    Raises ValueError where `new_channels` would drop a channel.
+    Raises:
+        ValueError: `new_channels` would drop a channel.
     """
     narrower = new_channels < old_channels
     if narrower or (old_channels > NUM_COLOURS + 1 and new_channels != old_channels):
@@ -32,44 +33,41 @@ def source_channels(old_channels, new_channels):
     return list(range(NUM_COLOURS)) + [mother] * (new_channels - NUM_COLOURS)
 
 
-def grow_generator(old, num_channels):
-    """A generator with `num_channels` outputs.
+def grow_generator(old: Network, num_channels: int) -> Network:
+    """Return a new generator with `num_channels` outputs; `old` stays as it is.
 
     Old channels give the same values, new ones repeat their source (see `source_channels`).
-
-    Returns a new network; `old` is left alone.
     """
-    sources = source_channels(old.config["num_channels"], num_channels)
+    sources = source_channels(old.num_channels, num_channels)
     arrays = {name: value[..., sources] if "/ToRGB_lod" in name else value
               for name, value in old.get_arrays().items()}
     return _rebuilt(old, num_channels, arrays)
 
 
-def grow_critic(old, num_channels, new_inputs="copy"):
-    """A discriminator with `num_channels` inputs, old channels weighing as before.
+def grow_critic(old: Network, num_channels: int, new_inputs: str = "copy") -> Network:
+    """Return a new discriminator with `num_channels` inputs, old channels weighing as before.
 
     Args:
+        old: stays as it is.
         new_inputs: 'copy' gives a new channel its source's effective weight; 'zero' leaves it
-            unseen, so that an image's score depends on its old channels only and is as before.
-
-    Returns a new network; `old` is left alone.
+            without effect, so that an image's score depends on its old channels only and is as
+            before.
     """
-    old_channels = old.config["num_channels"]
-    sources = source_channels(old_channels, num_channels)
-    equalised = old.config["use_wscale"]
-    scale = np.float32(np.sqrt(num_channels / old_channels) if equalised else 1)
+    sources = source_channels(old.num_channels, num_channels)
+    equalised = old.options.use_wscale
+    scale = np.float32(np.sqrt(num_channels / old.num_channels) if equalised else 1)
     arrays = {}
     for name, value in old.get_arrays().items():
         if name.startswith("FromRGB_lod") and name.endswith("/weight"):
             value = value[:, :, sources, :] * scale
             if new_inputs == "zero":
-                value[:, :, old_channels:, :] = 0
+                value[:, :, old.num_channels:, :] = 0
         arrays[name] = value
     return _rebuilt(old, num_channels, arrays)
 
 
 def _rebuilt(old, num_channels, arrays):
-    """A network like `old` with another number of channels and the given values."""
+    """Return a network like `old` with another number of channels and the given values."""
     network = build(type(old).__name__, old.name, {**old.config, "num_channels": num_channels})
     network.set_arrays(arrays, source="channel growth")
     return network

@@ -4,9 +4,12 @@ A table by resolution is a dict {resolution: value}; a resolution between two ke
 smaller key's value, so {8: 128, 32: 64} means 128 at 8 and 16, 64 from 32 upwards.
 """
 
+# ruff: noqa: RUF009 (`_option` makes dataclass fields)
+
 import dataclasses
 from dataclasses import dataclass, field
 from math import isfinite
+from typing import Any
 
 from dnnlib.data.mirroring import NONE as NO_PAIRS
 from dnnlib.util import UserError
@@ -18,20 +21,22 @@ D_LOSSES = ("logistic", "wgan", "hinge")
 G_LOSSES = ("logistic_nonsaturating", "logistic_saturating", "wgan", "hinge")
 NONLINEARITIES = ("lrelu", "relu")
 MAPPING_LRMUL = 0.01
-PRECISIONS = ("fp32", "bf16", "fp16")
-# No training is longer, no network wider, no minibatch larger: what is above is a slip of the hand.
-MAX_KIMG, MAX_SIZE, MAX_COUNT, MAX_PENALTY = 10**6, 2**20, 10**9, 10**6
+PRECISIONS = ("fp32", "bf16")
 
 
-def by_resolution(table, resolution):
-    """Value of the largest key that is not above `resolution`, else of the smallest key."""
-    keys = sorted(table)
-    below = [key for key in keys if key <= resolution]
-    return table[below[-1] if below else keys[0]]
+def by_resolution(table: dict[int, float], resolution: int) -> float:
+    """Return the value of the largest key that is not above `resolution`, else of the smallest."""
+    return table[max((key for key in table if key <= resolution), default=min(table))]
+
+
+def num_fmaps(stage: int, fmap_base: int, fmap_decay: float, fmap_max: int) -> int:
+    """Return nf(stage) = min(int(fmap_base / 2^(stage * fmap_decay)), fmap_max) (ProGAN, table 2).
+    """
+    return min(int(fmap_base / 2 ** (stage * fmap_decay)), fmap_max)
 
 
 def _option(default, text, **metadata):
-    """A dataclass field with the help text that the command line shows and what is allowed.
+    """Return a dataclass field with the help text of the command line and what is allowed.
 
     `metadata`: `choices`; or numbers `low` and `high`, both allowed, and `above`, itself not, of
     the value or of all values by resolution.
@@ -40,6 +45,12 @@ def _option(default, text, **metadata):
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+# No training is longer, no network wider, no minibatch larger: what is above is a slip of the hand.
+MAX_COUNT = 10**9
+_KIMG, _COUNT = {"low": 0, "high": 10**6}, {"low": 1, "high": MAX_COUNT}
+_SIZE, _WEIGHT, _SHARE = {"low": 1, "high": 2**20}, {"low": 0, "high": 10**6}, {"low": 0, "high": 1}
 
 
 @dataclass(frozen=True)
@@ -62,12 +73,12 @@ class TrainingConfig:
 
     fmap_base: int = _option(
         8192, "feature maps at resolution 2^r: fmap_base / 2^((r-1) fmap_decay), at most fmap_max",
-        low=1, high=MAX_SIZE)
+        **_SIZE)
     fmap_decay: float = _option(1.0, "how fast feature maps become fewer with resolution", low=0,
                                 high=16)
-    fmap_max: int = _option(512, "most feature maps of any layer", low=1, high=MAX_SIZE)
-    latent_size: int = _option(512, "length of z, of w and of the mapping network's layers", low=1,
-                               high=MAX_SIZE)
+    fmap_max: int = _option(512, "most feature maps of any layer", **_SIZE)
+    latent_size: int = _option(512, "length of z, of w and of the mapping network's layers",
+                               **_SIZE)
     mapping_layers: int = _option(8, "depth of the mapping network; 0 passes z through", low=0,
                                   high=100)
     mapping_lrmul: float = _option(
@@ -85,58 +96,47 @@ class TrainingConfig:
         True, "equalised learning rate; else He's initialisation and no scaling at run time")
     blur: bool = _option(True, "blur after upscaling in G and before downscaling in D")
     mbstd_group_size: int = _option(
-        4, "images that D's minibatch stddev compares; 1 = without that layer", low=1,
-        high=MAX_COUNT)
-    mbstd_num_features: int = _option(1, "maps that minibatch stddev appends", low=1,
-                                      high=MAX_SIZE)
+        4, "images that D's minibatch stddev compares; 1 = without that layer", **_COUNT)
+    mbstd_num_features: int = _option(1, "maps that minibatch stddev appends", **_SIZE)
 
     initial_resolution: int = _option(8, "resolution to start at")
-    hold_kimg: float = _option(600.0, "kimg at each resolution before the next one fades in", low=0,
-                               high=MAX_KIMG)
-    fade_kimg: float = _option(600.0, "kimg of fading in a resolution", low=0, high=MAX_KIMG)
+    hold_kimg: float = _option(600.0, "kimg at each resolution before the next one fades in",
+                               **_KIMG)
+    fade_kimg: float = _option(600.0, "kimg of fading in a resolution", **_KIMG)
     rgb_kimg: float = _option(
-        12000.0, "length of the RGB stage, growth in resolution included", low=0,
-        high=MAX_KIMG)
-    binary_kimg: float = _option(600.0, "length of the stage with one binary map", low=0,
-                                 high=MAX_KIMG)
-    classes_kimg: float = _option(4000.0, "length of the stage with one map per class", low=0,
-                                  high=MAX_KIMG)
-    minibatch: dict = _option(  # noqa: RUF009 (`_option` makes a dataclass field)
+        12000.0, "length of the RGB stage, growth in resolution included", **_KIMG)
+    binary_kimg: float = _option(600.0, "length of the stage with one binary map", **_KIMG)
+    classes_kimg: float = _option(4000.0, "length of the stage with one map per class", **_KIMG)
+    minibatch: dict = _option(
         {4: 128, 32: 64, 64: 32, 128: 16},
-        "images per step over all devices, by resolution: 8:128,32:64 or one number", low=1,
-        high=MAX_SIZE)
-    minibatch_per_gpu: dict = _option(  # noqa: RUF009
+        "images per step over all devices, by resolution: 8:128,32:64 or one number", **_SIZE)
+    minibatch_per_gpu: dict = _option(
         {}, "most images that a device takes at once, by resolution; it adds up the gradients of "
-        "more (default: all of its share at once)", low=1, high=MAX_SIZE)
-    lrate: dict = _option(  # noqa: RUF009
-        {4: 0.001, 256: 0.0015, 512: 0.002}, "learning rate by resolution", low=1e-8, high=1)
+        "more (default: all of its share at once)", **_SIZE)
+    lrate: dict = _option({4: 0.001, 256: 0.0015, 512: 0.002}, "learning rate by resolution",
+                          low=1e-8, high=1)
     precision: str = _option(
         "fp32", "type of activations and convolutions; weights, statistics, norms and losses are "
         "float32 whatever it is", choices=PRECISIONS)
-    xla: bool = _option(False, "compile turns with XLA; one device only")
-    minibatch_repeats: int = _option(4, "steps between two looks at the schedule", low=1,
-                                   high=MAX_COUNT)
+    xla: bool = _option(False, "compile training steps with XLA, on one device only; random "
+                       "draws then differ from those without it")
+    minibatch_repeats: int = _option(4, "steps between two looks at the schedule", **_COUNT)
 
     d_loss: str = _option("logistic", "loss of D", choices=D_LOSSES)
     g_loss: str = _option("logistic_nonsaturating", "loss of G; wgan and hinge are the same, -D",
                           choices=G_LOSSES)
-    r1_gamma: float = _option(10.0, "weight of the R1 penalty, on D's gradient at reals", low=0,
-                              high=MAX_PENALTY)
+    r1_gamma: float = _option(10.0, "weight of the R1 penalty, on D's gradient at reals", **_WEIGHT)
     r1_interval: int = _option(
-        1, "D steps from one R1 penalty to the next, which weighs as many times more", low=1,
-        high=MAX_COUNT)
-    r2_gamma: float = _option(0.0, "weight of the R2 penalty, on D's gradient at fakes", low=0,
-                              high=MAX_PENALTY)
+        1, "D steps from one R1 penalty to the next, which weighs as many times more", **_COUNT)
+    r2_gamma: float = _option(0.0, "weight of the R2 penalty, on D's gradient at fakes", **_WEIGHT)
     wgan_lambda: float = _option(
         0.0, "weight of WGAN-GP's penalty, on D's gradient between reals and fakes; its authors: "
-        "10, with --d-loss=wgan --g-loss=wgan --r1-gamma=0", low=0,
-        high=MAX_PENALTY)
-    smoothing_kimg: float = _option(10.0, "half-life of Gs, the running average of G", low=0,
-                                    high=MAX_KIMG)
-    style_mixing_prob: float = _option(0.9, "share of minibatches with mixed styles", low=0, high=1)
-    dlatent_avg_beta: float = _option(0.995, "decay of the running mean of w", low=0, high=1)
+        "10, with --d-loss=wgan --g-loss=wgan --r1-gamma=0", **_WEIGHT)
+    smoothing_kimg: float = _option(10.0, "half-life of Gs, the running average of G", **_KIMG)
+    style_mixing_prob: float = _option(0.9, "share of minibatches with mixed styles", **_SHARE)
+    dlatent_avg_beta: float = _option(0.995, "decay of the running mean of w", **_SHARE)
     map_noise: float = _option(
-        0.01, "standard deviation of the noise on real segmentation maps", low=0, high=1)
+        0.01, "standard deviation of the noise on real segmentation maps", **_SHARE)
     mirror: bool = _option(True, "flip half of the real images and their maps left to right")
     mirror_pairs: str | None = _option(
         None, "classes that are swapped in flipped images, as l_eye:r_eye,l_arm:r_arm; 'none' for "
@@ -145,14 +145,14 @@ class TrainingConfig:
         "copy", "new critic inputs at a channel growth: a copy of the old or zero", choices=GROW_D)
     joint_rgb_grad: float = _option(
         1.0, "scale of the joint critic's gradient on G's colour channels in 2d; 0 is the ablation",
-        low=0, high=1)
+        **_SHARE)
 
-    tick_kimg: dict = _option(  # noqa: RUF009
+    tick_kimg: dict = _option(
         {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 30, 1024: 20},
-        "length of a tick by resolution", above=0, high=MAX_KIMG)
-    image_ticks: int = _option(1, "ticks between two grids of fakes", low=1, high=MAX_COUNT)
+        "length of a tick by resolution", above=0, high=_KIMG["high"])
+    image_ticks: int = _option(1, "ticks between two grids of fakes", **_COUNT)
     network_ticks: int = _option(10, "ticks between two network snapshots and their evaluation",
-                               low=1, high=MAX_COUNT)
+                               **_COUNT)
     metrics: str = _option(
         "fid10k", "metrics on the validation split at every network snapshot; the first FID, or "
         "else KID, selects the best one; 'none' for none")
@@ -170,63 +170,63 @@ class TrainingConfig:
             if refused:
                 raise UserError(reason)
 
-    def to_json(self):
-        """A dict of plain JSON values."""
+    def to_json(self) -> dict[str, Any]:
+        """Return a dict of plain JSON values."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "TrainingConfig":
+        """Return the config that `to_json` gave; keys of tables are strings in JSON files.
 
-def as_option(name, value):
-    """How the command line says that a field has a value: '--fmap-max=64', '--lrate=8:0.001',
-    '--no-blur'."""
+        Raises:
+            UserError: a value is not allowed, or an option is unknown to this version.
+        """
+        unknown = sorted(values.keys() - {f.name for f in dataclasses.fields(cls)})
+        if unknown:
+            raise UserError(f"options that this version does not know: {', '.join(unknown)}")
+        return cls(**{name: {int(key): v for key, v in value.items()}
+                      if isinstance(value, dict) else value for name, value in values.items()})
+
+
+def as_option(name: str, value: object) -> str:
+    """Return a field's value as an argument: '--fmap-max=64', '--lrate=8:0.001', '--no-blur'."""
     flag = name.replace("_", "-")
     if isinstance(value, bool):
         return f"--{flag}" if value else f"--no-{flag}"
     return f"--{flag}={as_text(value)}"
 
 
-def as_text(value):
-    """A field's value as the command line takes it: '8:128,32:64' for a table by resolution."""
+def as_text(value: object) -> str:
+    """Return a value as the command line takes it: '8:128,32:64' for a table by resolution."""
     if isinstance(value, dict):
         return ",".join(f"{key}:{number}" for key, number in value.items())
     return str(value)
 
 
 def _problem(f, value):
-    """What was expected of field `f` where `value` is not allowed, else None."""
+    """Return what was expected of field `f` where `value` is not allowed, else None."""
     meta = f.metadata
-    if value is None or isinstance(value, bool):
-        return None
     if "choices" in meta and value not in meta["choices"]:
         return f"expected one of {', '.join(meta['choices'])}"
-    if value == {} and f.default_factory() == {}:
+    if value is None or isinstance(value, bool | str) or value == {} == f.default_factory():
         return None
+    if f.name in ("resolution", "initial_resolution"):
+        return None if _is_resolution(value) else "expected a power of two from 4 upwards"
+    numbers = [value]
     if isinstance(value, dict):
-        return _problem_of_table(f, value)
-    if f.name in ("resolution", "initial_resolution") and not _is_resolution(value):
-        return "expected a power of two from 4 upwards"
-    return None if isinstance(value, str) else _problem_of_number(meta, value)
-
-
-def _problem_of_table(f, table):
-    """The same of values by resolution."""
-    if not table or not all(map(_is_resolution, table)):
-        return ("expected a number, or numbers by resolution (powers of two from 4 upwards), such "
-                "as 8:128,32:64")
-    problems = [_problem_of_number(f.metadata, number) for number in table.values()]
-    if not any(problems) and f.name in ("minibatch", "minibatch_per_gpu") and any(
-            type(number) is not int for number in table.values()):
-        return "expected whole numbers"
-    return next(filter(None, problems), None)
-
-
-def _problem_of_number(meta, number):
-    """The same of one number; `meta` says what is allowed."""
-    if not isfinite(number):
-        return "expected finite numbers"
-    if "above" in meta and not meta["above"] < number <= meta["high"]:
-        return f"expected a number above {meta['above']}, up to {meta['high']}"
-    if "low" in meta and not meta["low"] <= number <= meta["high"]:
-        return f"expected a number from {meta['low']} to {meta['high']}"
+        numbers = value.values()
+        if not value or not all(map(_is_resolution, value)):
+            return ("expected a number, or numbers by resolution (powers of two from 4 upwards), "
+                    "such as 8:128,32:64")
+    for number in numbers:
+        if not isfinite(number):
+            return "expected finite numbers"
+        if "above" in meta and not meta["above"] < number <= meta["high"]:
+            return f"expected a number above {meta['above']}, up to {meta['high']}"
+        if "low" in meta and not meta["low"] <= number <= meta["high"]:
+            return f"expected a number from {meta['low']} to {meta['high']}"
+        if f.name in ("minibatch", "minibatch_per_gpu") and type(number) is not int:
+            return "expected whole numbers"
     return None
 
 
@@ -234,9 +234,8 @@ def _is_resolution(value):
     return value >= 4 and not value & (value - 1)
 
 
-def _refusals(config):
-    """(whether it is so, the error) of every combination in which an option would be idle."""
-    c = config
+def _refusals(c):
+    """Return (whether it is so, the error) of every combination in which an option is idle."""
     return (
         (c.untagged and c.variant == "c",
          "--untagged: --variant=c has no critic on RGB alone that could see photos without maps; "
@@ -295,10 +294,11 @@ PRESETS = {
                     grow_d="zero", smoothing_kimg=2.0, style_mixing_prob=0.2, tick_kimg={4: 4},
                     metrics="none"),
 }
+DEFAULT_PRESET = "paper"
 
 
-def preset_config(name, overrides):
-    """The preset `name` with `overrides` {field: value} on top. Unknown presets raise UserError."""
+def preset_config(name: str, overrides: dict[str, Any]) -> TrainingConfig:
+    """Return the preset `name` with {field: value} on top; raise UserError for an unknown one."""
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
     return TrainingConfig(**{**PRESETS[name], **overrides})

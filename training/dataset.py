@@ -1,4 +1,4 @@
-"""TFRecords -> uint8 image tensors at a given resolution.
+"""From records to what discriminators see: an endless stream of minibatches, and its processing.
 
 The records of a level are indexed once; their order is a permutation of (seed, epoch), so that a
 place in the endless stream is one integer, and any place can be reached at once.
@@ -8,66 +8,94 @@ import collections
 import concurrent.futures
 import os
 import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import channels, tfrecords
-from dnnlib.data.dataset_info import DatasetInfo, open_dataset, read_labels
+from dnnlib.data.channels import NUM_COLOURS
+from dnnlib.data.dataset import check_label_sizes, open_dataset, open_split, read_labels
+from dnnlib.tflib import ops
 from dnnlib.util import UserError
+from training.config import TrainingConfig
 
-__all__ = ["DatasetInfo", "TrainingStream", "open_dataset", "permutation", "read_labels",
-           "read_split"]
-
-_RGB_AND_BINARY = channels.NUM_COLOURS + 1
+_RGB_AND_BINARY = NUM_COLOURS + 1
 _THREADS = min(os.cpu_count() or 1, 4)
 
 
-class TrainingStream:
-    """Endless minibatches: (images uint8 [minibatch, resolution, resolution, num_channels], labels
-    float32 [minibatch, label_size]); label_size is 0 where the data sets have no labels.
+class Batch(NamedTuple):
+    """Some records.
 
-    Sample k is record permutation(seed, k // n, n)[k % n] of the n records of all directories
-    together. Iteration starts at sample `start_nimg`: a run that stopped after nimg images goes on
-    with start_nimg=nimg. With `rows`, places in a minibatch, only those samples are read and given:
-    a worker's share, in that order.
-
-    num_channels: 3, 4 (RGB and the binary map: the sum of the class maps, which exclude each other)
-    or 3 + C. Directories without maps can take part only when it is 3.
-
-    Attributes: num_images; labels, float32 [num_images, label_size], those of all records.
+    Attributes:
+        images: uint8 [N, resolution, resolution, num_channels].
+        labels: float32 [N, label_size]; label_size is 0 if the data sets have no labels.
     """
 
-    def __init__(self, directories, split="train", *, resolution, num_channels, minibatch, seed,
-                 start_nimg=0, rows=None):
-        """Raises UserError where a directory lacks the split, the resolution or the channels, or
-        has labels of another size than the others."""
-        opened = [_open_split(directory, split, resolution) for directory in directories]
-        infos = [info for info, _ in opened]
+    images: tf.Tensor
+    labels: tf.Tensor
+
+
+class TrainingStream:
+    """Endless minibatches of one or more data sets, each a Batch.
+
+    Sample k is record permutation(seed, k // n, n)[k % n] of the n records of all directories
+    together.
+
+    Attributes:
+        num_images: records of all directories.
+        labels: float32 [num_images, label_size], those of all records.
+    """
+
+    def __init__(self, directories: Sequence[str | Path], split: str = "train", *, resolution: int,
+                 num_channels: int, minibatch: int, seed: int, start_nimg: int = 0,
+                 rows: Sequence[int] | None = None):
+        """
+        Args:
+            directories: data sets. Those without maps can take part only with three channels.
+            num_channels: 3, 4 (RGB and the binary map: the sum of the class maps, which exclude
+                each other) or 3 + C.
+            minibatch: samples from one Batch to the next.
+            start_nimg: the sample to begin with: a run that stopped after nimg images goes on with
+                start_nimg=nimg.
+            rows: places in a minibatch, such as a worker's share; only those samples are read, and
+                in this order. None for all.
+
+        Raises:
+            UserError: a directory lacks the split, the resolution or the channels, or has labels of
+                another size than the others.
+        """
+        infos = [open_dataset(directory) for directory in directories]
+        self._files = [open_split(info, split, resolution) for info in infos]
         _check_channels(infos, num_channels)
         check_label_sizes(infos)
         self.labels = np.concatenate([read_labels(info.path, split) for info in infos])
-        self._files = [file for _, file in opened]
         self._starts = np.cumsum([0] + [len(file) for file in self._files])
         self.num_images = int(self._starts[-1])
-        self._file_channels = infos[0].num_channels
-        self._resolution, self._num_channels = resolution, num_channels
+        self._decode = _decoder(infos[0].num_channels, resolution, num_channels)
         self._minibatch, self._seed, self._start_nimg = minibatch, seed, start_nimg
         self._rows = range(minibatch) if rows is None else rows
 
-    def __iter__(self):
-        images = _loader(self._read, _decoder(self._file_channels, self._resolution,
-                                              self._num_channels))
-        return _batches(self._orders(), lambda numbers: (images(numbers), self._labels(numbers)),
-                        [file.path for file in self._files])
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield Batches for ever, some of them read ahead by threads.
 
-    def _labels(self, numbers):
-        """The labels of records, on the CPU like their images."""
-        with tf.device("CPU:0"):
-            return tf.constant(self.labels[numbers])
+        Threads of our own and not a tf.data generator: tf.data waits for its threads while it holds
+        the interpreter's lock, which the generator needs, so that dropping an iterator can hang.
+        """
+        pending = collections.deque()
+        pool = concurrent.futures.ThreadPoolExecutor(_THREADS, "records")
+        try:
+            for numbers in self._orders():
+                pending.append(pool.submit(self._load, numbers))
+                if len(pending) > 2 * _THREADS:
+                    yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _orders(self):
-        """The numbers of the records of each minibatch, or of its `rows`: int64 [samples]."""
+        """Yield the numbers of the records of each minibatch, or of its `rows`: [samples]."""
         epoch, order, position = None, None, self._start_nimg
         while True:
             numbers = []
@@ -79,8 +107,19 @@ class TrainingStream:
             position += self._minibatch
             yield numbers
 
+    def _load(self, numbers):
+        """Return the Batch of records, on the CPU."""
+        try:
+            with tf.device("CPU:0"):
+                return Batch(self._decode(tf.constant(self._read(numbers))),
+                             tf.constant(self.labels[numbers]))
+        except tf.errors.OpError as error:
+            names = ", ".join(str(file.path) for file in self._files)
+            raise UserError(f"{names}: a record cannot be decoded ({_reason(error.message)}); "
+                            "make or copy this data set again") from None
+
     def _read(self, numbers):
-        """Records `numbers` of all files together."""
+        """Return the serialized records `numbers` of all files together."""
         numbers = np.asarray(numbers)
         records = np.empty(len(numbers), object)
         owners = np.searchsorted(self._starts, numbers, side="right") - 1
@@ -90,50 +129,25 @@ class TrainingStream:
         return records.tolist()
 
 
-def permutation(seed, epoch, num_images):
-    """The order of the records in one epoch, int64 [num_images]: a function of the arguments."""
+def permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
+    """Return the order of the records in one epoch, int64 [num_images]."""
     return np.random.default_rng([seed, epoch]).permutation(num_images)
 
 
-def read_split(directory, split, resolution, only_rgb=False, *, minibatch=32, limit=None, seed=0,
-               indices=None):
-    """Each image of a split once: yields uint8 arrays [<= minibatch, resolution, resolution, C].
-
-    In the file's order; with `limit`, the first `limit` of a seeded permutation, or all where there
-    are fewer; with `indices`, those images in their order. Raises UserError as TrainingStream does.
-    """
-    info, file = _open_split(directory, split, resolution)
-    order = np.arange(len(file)) if indices is None else indices
-    if limit is not None:
-        order = permutation(seed, 0, len(file))[:limit]
-    num_channels = channels.NUM_COLOURS if only_rgb else info.num_channels
-    orders = (order[start:start + minibatch] for start in range(0, len(order), minibatch))
-    images = _loader(file.read_many, _decoder(info.num_channels, resolution, num_channels))
-    return (batch.numpy() for batch in _batches(orders, images, [file.path]))
-
-
-def _open_split(directory, split, resolution):
-    """(DatasetInfo, RecordFile) of one split at one resolution, checked against dataset.json."""
-    info = open_dataset(directory)
-    if not info.splits.get(split):
-        filled = ", ".join(name for name, size in info.splits.items() if size)
-        raise UserError(f"data set {info.path} has no images in split {split!r}; it has: {filled}")
-    files = tfrecords.record_files(info.path / split)
-    level = resolution.bit_length() - 1
-    if level not in files or resolution != 1 << level:
-        known = ", ".join(str(1 << r) for r in files)
-        raise UserError(f"data set {info.path} has no images of {resolution}x{resolution}; "
-                        f"it has: {known}")
-    file = tfrecords.RecordFile(files[level])
-    if len(file) != info.splits[split]:
-        raise UserError(f"{file.path}: {len(file)} records where dataset.json says "
-                        f"{info.splits[split]}; make or copy this data set again")
-    return info, file
+def reals_stream(config: TrainingConfig, resolution: int, num_channels: int, minibatch: int,
+                 seed: int, start_nimg: int = 0, with_untagged: bool = False,
+                 rows: Sequence[int] | None = None) -> TrainingStream:
+    """Return the stream of a training's photos, and of its untagged ones if they may take part."""
+    directories = [config.data]
+    if with_untagged and config.untagged:
+        directories.append(config.untagged)
+    return TrainingStream(directories, resolution=resolution, num_channels=num_channels,
+                          minibatch=minibatch, seed=seed, start_nimg=start_nimg, rows=rows)
 
 
 def _check_channels(infos, num_channels):
-    """Raises UserError where the data sets cannot give images of `num_channels` channels."""
-    if num_channels == channels.NUM_COLOURS:
+    """Raise UserError if the data sets cannot give images of `num_channels` channels."""
+    if num_channels == NUM_COLOURS:
         return
     for info in infos:
         if not info.classes:
@@ -141,34 +155,21 @@ def _check_channels(infos, num_channels):
                             "critic alone")
         if num_channels not in (_RGB_AND_BINARY, info.num_channels):
             raise UserError(f"data set {info.path} cannot give images of {num_channels} channels; "
-                            f"it gives {channels.NUM_COLOURS}, {_RGB_AND_BINARY} or "
-                            f"{info.num_channels}")
+                            f"it gives {NUM_COLOURS}, {_RGB_AND_BINARY} or {info.num_channels}")
         if info.classes != infos[0].classes:
             raise UserError(f"data sets {infos[0].path} and {info.path} have different classes")
 
 
-def check_label_sizes(infos):
-    """Raises UserError where labels of the data sets (DatasetInfo) cannot be those of one network.
-
-    Photos without labels cannot join labelled ones: a conditional critic has no score for them.
-    """
-    for info in infos:
-        if info.label_size != infos[0].label_size:
-            raise UserError(f"data sets {infos[0].path} and {info.path} have labels of "
-                            f"{infos[0].label_size} and {info.label_size} numbers; a network "
-                            "takes labels of one size (make both with --labels, or neither)")
-
-
 def _decoder(file_channels, resolution, num_channels):
-    """A traced function: serialized records [N] -> images uint8 [N, H, W, num_channels]."""
+    """Return a traced function: serialized records [N] -> images uint8 [N, H, W, num_channels]."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def decode(serialized):
-        """Records [N] -> images; one binary map is the sum of the class maps."""
-        only_rgb = num_channels == channels.NUM_COLOURS
-        images = tfrecords.parse_records(serialized, file_channels, resolution, only_rgb)
+        images = tfrecords.parse_records(serialized, file_channels, resolution,
+                                         only_rgb=num_channels == NUM_COLOURS)
         if num_channels != _RGB_AND_BINARY or file_channels == _RGB_AND_BINARY:
             return images
+        # One binary map: the sum of the class maps.
         maps = tf.cast(images[..., channels.SEGMAPS], tf.int32)
         binary = tf.minimum(tf.reduce_sum(maps, axis=-1, keepdims=True), 255)
         return tf.concat([images[..., channels.RGB], tf.cast(binary, tf.uint8)], axis=-1)
@@ -176,50 +177,60 @@ def _decoder(file_channels, resolution, num_channels):
     return decode
 
 
-def _loader(read, decode):
-    """A function numbers -> decode(read(numbers)), computed on the CPU."""
-    def load(numbers):
-        with tf.device("CPU:0"):
-            return decode(tf.constant(read(numbers)))
-    return load
-
-
-def _batches(orders, load, paths):
-    """Yield load(numbers) for each list of numbers, in order, some batches ahead.
-
-    Threads of our own and not a tf.data generator: tf.data waits for its threads while it holds
-    the interpreter's lock, which the generator needs, so that dropping an iterator can hang.
-    Raises UserError: the reader's own, or one naming `paths` where a record cannot be decoded.
-    """
-    pending = collections.deque()
-    pool = concurrent.futures.ThreadPoolExecutor(_THREADS, "records")
-    try:
-        for numbers in orders:
-            pending.append(pool.submit(load, numbers))
-            if len(pending) > 2 * _THREADS:
-                yield _result(pending.popleft(), paths)
-        while pending:
-            yield _result(pending.popleft(), paths)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _result(future, paths):
-    """A loaded batch. TensorFlow's errors become UserErrors."""
-    try:
-        return future.result()
-    except tf.errors.OpError as error:
-        names = ", ".join(str(path) for path in paths)
-        raise UserError(f"{names}: a record cannot be decoded ({_reason(error.message)}); "
-                        "make or copy this data set again") from None
-
-
 def _reason(message):
-    """What TensorFlow's message says of the op that failed; the rest is lines of where it stood."""
-    told = re.search(r"assertion failed: \[([^\]]*)\]", message)
-    if told:
-        return told[1]
+    """Return what TensorFlow's message says of the op that failed, without where in the graph."""
+    failed_check = re.search(r"assertion failed: \[([^\]]*)\]", message)
+    if failed_check:
+        return failed_check[1]
     where = re.compile(r"Graph execution error|Detected at node|File |\[\[")
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     reasons = [line for line in lines if not where.match(line)]
     return reasons[-1][:200] if reasons else "TensorFlow gives no reason"
+
+
+def adjust_dynamic_range(x: tf.Tensor, drange_in: Sequence[float],
+                         drange_out: Sequence[float]) -> tf.Tensor:
+    """Map the interval drange_in linearly to drange_out, float32."""
+    scale = (drange_out[1] - drange_out[0]) / (drange_in[1] - drange_in[0])
+    return tf.cast(x, tf.float32) * scale + (drange_out[0] - drange_in[0] * scale)
+
+
+def fade_reals(x: tf.Tensor, fade: tf.Tensor | float) -> tf.Tensor:
+    """Return lerp(x, its 2x2 means nearest-upscaled, fade), for x [N, r, r, channels].
+
+    This takes away the detail that a fading generator cannot draw yet. Below 8x8, where no coarser
+    resolution exists, x stays as it is.
+    """
+    if x.shape[1] < 8 or (not tf.is_tensor(fade) and fade == 0):
+        return x
+    return x + (ops.upscale2d(ops.downscale2d(x)) - x) * fade
+
+
+def process_reals(images: tf.Tensor, fade: tf.Tensor | float = 0.0, flip: tf.Tensor | None = None,
+                  map_noise: tf.Tensor | None = None,
+                  mirrored_order: Sequence[int] | None = None) -> tf.Tensor:
+    """Return uint8 images as float32: colours in [-1, 1], maps in [-0.5, 0.5].
+
+    Source: thesis, section 4.4.2.
+
+    Args:
+        images: [N, r, r, channels].
+        fade: frac(lod).
+        flip: bool [N], which images are mirrored left to right, maps along; None for none.
+        map_noise: [N, r, r, channels - 3] that is added to the maps at the end; None for none.
+        mirrored_order: [channels - 3], for every map the number of the one that it becomes in a
+            mirrored image, where left and right classes change places; None if all stay.
+    """
+    rgb = adjust_dynamic_range(images[..., :NUM_COLOURS], [0, 255], [-1, 1])
+    maps = adjust_dynamic_range(images[..., NUM_COLOURS:], [0, 255], [-0.5, 0.5])
+    x = tf.concat([rgb, maps], axis=-1)
+    if flip is not None:
+        mirrored = tf.reverse(x, axis=[2])
+        if mirrored_order is not None:
+            order = [*range(NUM_COLOURS), *(NUM_COLOURS + number for number in mirrored_order)]
+            mirrored = tf.gather(mirrored, order, axis=-1)
+        x = tf.where(tf.reshape(flip, [-1, 1, 1, 1]), mirrored, x)
+    x = fade_reals(x, fade)
+    if map_noise is not None:
+        x += tf.pad(map_noise, [[0, 0], [0, 0], [0, 0], [NUM_COLOURS, 0]])
+    return x

@@ -1,172 +1,263 @@
-"""Images from a network snapshot: latents and noise by seed, truncation.
+"""Sample a generator: z -> w -> images, in minibatches, for grids, pairs, sheets and metrics.
 
-A sample is a function of (network, seed, options) alone: latents and noise are drawn from the
-sample's own seed, and every sample passes through the network by itself (a matrix product of eight
-rows rounds otherwise than eight of one row), so that its minibatch leaves no trace in its bits.
+There are two streams of latents and noise, both of them frozen. `generate.py` draws each sample
+from a seed of its own, as the official tools do (`seed_latents`, `seed_noise`); metrics draw sample
+k of one stream (`Sampler.stream`, `stream_noise`). Either way a sample's inputs do not depend on
+its minibatch; its pixels do in their last bits, since matrix products of other sizes round
+otherwise.
 """
 
-import functools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-import training.networks_stylegan  # noqa: F401  (enters the networks into their registry)
 from dnnlib import util
 from dnnlib.data import channels
 from dnnlib.util import UserError
-from training.snapshots import load_snapshot
+from training.snapshots import Snapshot, load_snapshot
 
 TRUNCATION_CUTOFF = 8  # layers that truncation acts on (StyleGAN, appendix B)
 NOISES = ("random", "const")
 
+Noise = Callable[[int, int, int], tf.Tensor]  # (layer, height, width) -> [N, height, width, 1]
+
 
 class Sampler:
-    """A snapshot's Gs, at the resolution and fade it was trained to, under one label.
+    """A snapshot's Gs, at the resolution and fade it was trained to.
 
-    Attributes: classes (names behind the channels after the colours), resolution, digest of the
-    weights, path, label_size, label (a class, or as many numbers where it is none; None where the
-    network is not conditional).
+    Attributes:
+        network: Gs.
+        resolution, fade: its growth state.
+        path: the snapshot's file, None for networks in training.
+        classes: names of the channels after the colours.
+        digest: of the weights, None for networks in training.
+        label_size: length of the labels that the network takes, 0 for none.
+        label: what `load` was given: a class, or as many numbers if it is none.
     """
 
-    def __init__(self, path, label=None):
-        """Load Gs.
+    def __init__(self, snapshot: Snapshot, label_row: np.ndarray | None = None,
+                 traced: bool = True):
+        """Sample a Snapshot's Gs.
 
         Args:
-            label: what a conditional network is to draw: a class, or label_size numbers.
-
-        Raises UserError for a file that is missing, damaged or of another kind, and for a label
-        that the network does not take.
+            label_row: [1, label_size], the label of samples for which none is given.
+            traced: compile the network, which pays from a few minibatches upwards.
         """
-        snapshot = load_snapshot(path, names=("Gs",))
-        self.path, self.network = Path(path), snapshot.networks["Gs"]
-        self.classes, self.digest = snapshot.classes, snapshot.header["digest"]
+        self.network, self.path = snapshot.networks["Gs"], snapshot.path
+        self.classes, self.digest = snapshot.classes, snapshot.header.get("digest")
         self.resolution = snapshot.header["lod"]["resolution"]
         self.fade = float(snapshot.header["lod"]["fade"])
-        num_maps = self.network.config["num_channels"] - channels.NUM_COLOURS
-        if num_maps != len(self.classes):
-            raise UserError(f"{path}: {num_maps} maps, but names for {len(self.classes)} classes")
-        self.label_size = self.network.config["label_size"]
-        self._label_row = _label_row(label, self.label_size, path)
-        self.label = None if self._label_row is None else _short_label(self._label_row[0])
+        self.label_size = self.network.label_size
+        self.label = None if label_row is None else _short_label(label_row[0])
+        self._label_row = label_row
+        compiled = tf.function(reduce_retracing=True) if traced else lambda function: function
+        self._map = compiled(_mapping(self.network))
+        self._synthesize = compiled(_synthesis(self.network, self.resolution, self.fade))
+
+    @classmethod
+    def load(cls, path: str | Path, label: int | Sequence[float] | None = None) -> "Sampler":
+        """Read a snapshot file; a conditional network draws `label`, a class or label_size numbers.
+
+        Raises:
+            UserError: the file is damaged or of another kind, or the network does not take this
+                label.
+        """
+        snapshot = load_snapshot(path, names=("Gs",))
+        num_maps = snapshot.networks["Gs"].num_channels - channels.NUM_COLOURS
+        if num_maps != len(snapshot.classes):
+            raise UserError(f"{path}: {num_maps} maps, but names for {len(snapshot.classes)} "
+                            "classes")
+        return cls(snapshot, _label_row(label, snapshot.networks["Gs"].label_size, path))
 
     @property
-    def num_layers(self):
-        """Layers with a style and a noise input that are in use at this resolution."""
+    def num_layers(self) -> int:
+        """Return how many layers have a style and a noise input at this resolution."""
         return 2 * (self.resolution.bit_length() - 1) - 2
 
-    def latents(self, seeds):
-        """z [N, latent_size]: row by row RandomState(seed).randn(1, latent_size)."""
-        size = self.network.config["latent_size"]
+    def seed_latents(self, seeds: Sequence[int]) -> np.ndarray:
+        """Return z [N, latent_size]: row by row RandomState(seed).randn(1, latent_size)."""
+        size = self.network.latent_size
         return np.concatenate([np.random.RandomState(seed).randn(1, size) for seed in seeds])
 
-    def dlatents(self, latents, psi):
-        """Mapped and truncated w: float32 [N, layers, dlatent_size] of latents [N, latent_size]."""
-        return self._map(tf.constant(latents, tf.float32), psi).numpy()
+    def dlatents(self, latents: np.ndarray, psi: float | None = None,
+                 labels: np.ndarray | None = None) -> np.ndarray:
+        """Return w float32 [N, layers, dlatent_size] of latents [N, latent_size].
 
-    def synthesize(self, dlatents, noise_seeds, noise="random"):
-        """Images float32 [N, resolution, resolution, 3 + C] of dlatents [N, layers, dlatent_size].
-
-        noise="random": each sample's noise is drawn from its entry of noise_seeds; "const": the
-        network's own noise variables.
+        Args:
+            psi: truncation of the first TRUNCATION_CUTOFF layers; None for none.
+            labels: [N, label_size]; by default all samples have the sampler's own label.
         """
-        draws = _draw_noise(noise_seeds, self.num_layers) if noise == "random" else ()
-        return self._synthesize(tf.constant(dlatents), draws).numpy()
+        if labels is None and self._label_row is not None:
+            labels = np.repeat(self._label_row, len(latents), axis=0)
+        labels = None if labels is None else tf.constant(labels, tf.float32)
+        return self._map(tf.constant(latents, tf.float32), psi, labels).numpy()
 
-    def images(self, seeds, psi, noise="random"):
-        """Images float32 [N, resolution, resolution, 3 + C] of seeds."""
-        return self.synthesize(self.dlatents(self.latents(seeds), psi), seeds, noise)
+    def synthesize(self, dlatents: np.ndarray, noise: Noise | None = None) -> tf.Tensor:
+        """Return one minibatch of images, float32 [N, resolution, resolution, 3 + C].
 
-    def check_finite(self, images):
-        """Raise UserError for images with values that are not finite."""
-        if not np.isfinite(images).all():
-            raise UserError(f"{self.path}: the network makes values that are not finite, it has "
-                            "diverged: use an older snapshot")
-
-    def synthesize_many(self, dlatents, noise_seeds, noise, minibatch):
-        """`synthesize` in minibatches with a progress bar.
-
-        Raises UserError where values are not finite.
+        Args:
+            dlatents: [N, layers, dlatent_size].
+            noise: of every layer; None for the network's own, equal for all samples.
         """
-        with util.progress(total=len(dlatents), desc="images", unit="img") as bar:
-            batches = []
-            for start in range(0, len(dlatents), minibatch):
-                part = slice(start, start + minibatch)
-                batches.append(self.synthesize(dlatents[part], noise_seeds[part], noise))
-                self.check_finite(batches[-1])
-                bar.update(len(batches[-1]))
-        return np.concatenate(batches)
+        sizes = [4 << layer // 2 for layer in range(self.num_layers)]
+        layers = [noise(layer, size, size) for layer, size in enumerate(sizes)] if noise else []
+        return self._synthesize(tf.constant(dlatents), layers)
 
-    @functools.cached_property
-    def _map(self):
-        @tf.function(reduce_retracing=True)
-        def run(latents, psi):
-            def one(z):
-                w = self.network.mapping(z[None], self._label_row)
-                return self.network.truncate(w, psi, TRUNCATION_CUTOFF)[0]
-            shape = [self.network.num_styles, self.network.config["dlatent_size"]]
-            return tf.map_fn(one, latents, fn_output_signature=tf.TensorSpec(shape))
-        return run
+    def of_seeds(self, seeds: Sequence[int], psi: float | None, noise: str,
+                 minibatch: int) -> Iterator[tf.Tensor]:
+        """Yield the images of seeds, minibatch by minibatch, as `synthesize` returns them.
 
-    @functools.cached_property
-    def _synthesize(self):
-        @tf.function(reduce_retracing=True)
-        def run(dlatents, draws):
-            def one(sample):
-                w, noise = sample
-                layers = [layer[None] for layer in noise]
-                return self.network.synthesis(
-                    w[None], resolution=self.resolution, fade=self.fade,
-                    noise=(lambda index, height, width: layers[index]) if layers else None)[0]
-            shape = [self.resolution, self.resolution, self.network.config["num_channels"]]
-            return tf.map_fn(one, (dlatents, draws), fn_output_signature=tf.TensorSpec(shape))
-        return run
+        Args:
+            noise: "random", drawn from each sample's seed, or "const", the network's own.
+
+        Raises:
+            UserError: the network has diverged.
+        """
+        for start in range(0, len(seeds), minibatch):
+            part = seeds[start:start + minibatch]
+            dlatents = self.dlatents(self.seed_latents(part), psi)
+            yield from self.of_dlatents(dlatents, part, noise, minibatch)
+
+    def of_dlatents(self, dlatents: np.ndarray, noise_seeds: Sequence[int], noise: str,
+                    minibatch: int) -> Iterator[tf.Tensor]:
+        """Yield the images of dlatents [N, layers, dlatent_size]; noise is that of N seeds.
+
+        Otherwise as `of_seeds`.
+        """
+        for start in range(0, len(dlatents), minibatch):
+            part = slice(start, start + minibatch)
+            drawn = seed_noise(noise_seeds[part]) if noise == "random" else None
+            yield self._finite(self.synthesize(dlatents[part], drawn))
+
+    def stream(self, seed: int, count: int, minibatch: int, psi: float | None = None,
+               label_table: np.ndarray | None = None) -> Iterator[tf.Tensor]:
+        """Yield the first `count` samples of the stream `seed`, as minibatches like `of_seeds`.
+
+        Args:
+            label_table: [rows, label_size], from which a conditional network draws its labels.
+
+        Raises:
+            UserError: the network has diverged, or the table is empty.
+        """
+        latents_rng, next_labels = np.random.RandomState(seed), label_stream(label_table, seed)
+        for start in range(0, count, minibatch):
+            # The last minibatch is drawn whole as well: there is one shape and one trace.
+            latents = latents_rng.randn(minibatch, self.network.latent_size)
+            dlatents = self.dlatents(latents, psi, next_labels(minibatch))
+            images = self.synthesize(dlatents, stream_noise(seed, start, minibatch))
+            yield self._finite(images[:count - start])
+
+    def _finite(self, images):
+        """Return images, or raise UserError if there are values that are not finite."""
+        if not tf.reduce_all(tf.math.is_finite(images)):
+            raise UserError(f"{self.path or 'Gs'}: the network makes values that are not finite, "
+                            "it has diverged: use an older snapshot")
+        return images
+
+
+# Functions of their own: as methods of a Sampler they and it would hold each other, and the network
+# would stay on its device until Python's collector found them.
+
+def _mapping(network):
+    """Return the function to compile (latents, psi, labels) -> dlatents."""
+    def run(latents, psi, labels):
+        dlatents = network.mapping(latents, labels)
+        return dlatents if psi is None else network.truncate(dlatents, psi, TRUNCATION_CUTOFF)
+    return run
+
+
+def _synthesis(network, resolution, fade):
+    """Return the function to compile (dlatents, noise of every layer) -> images."""
+    def run(dlatents, layers):
+        noise = (lambda layer, height, width: layers[layer]) if layers else None
+        return network.synthesis(dlatents, resolution, fade, noise)
+    return run
+
+
+def seed_noise(seeds: Sequence[int]) -> Noise:
+    """Return noise of samples with seeds of their own: RandomState([seed, layer]).
+
+    RandomState's stream is frozen, so that a sample can be made again with any later NumPy.
+    """
+    def noise(layer, height, width):
+        draws = [np.random.RandomState([seed, layer]).standard_normal((height, width, 1))
+                 for seed in seeds]
+        return tf.constant(np.stack(draws), tf.float32)
+    return noise
+
+
+def stream_noise(seed: int, start: int | tf.Tensor, count: int) -> Noise:
+    """Return noise of samples start, start + 1, ... of the stream `seed`.
+
+    The counter of the Philox generator runs through four values a step, so that a sample's place in
+    the stream is its number times its size / 4 (a size at 4x4 and above is a multiple of 16).
+    """
+    def noise(layer, height, width):
+        place = tf.cast(start, tf.uint64) * (height * width // 4)
+        return tf.raw_ops.StatelessRandomNormalV2(
+            shape=(count, height, width, 1), key=tf.constant([seed * 256 + layer], tf.uint64),
+            counter=tf.stack([place, tf.constant(0, tf.uint64)]), alg=1)
+    return noise
+
+
+def label_stream(table: np.ndarray | None, seed: int) -> Callable[[int], np.ndarray | None]:
+    """Return a function (n) -> the next n samples' rows of table [rows, label_size].
+
+    Sample k's row depends on (seed, k) alone. Without a table the function returns None.
+    """
+    if table is None:
+        return lambda n: None
+    if not len(table):
+        raise UserError("a conditional network needs labels to draw from: there are none")
+    rng = np.random.RandomState([seed, 1])  # another stream than that of the latents
+    return lambda n: table[(rng.random_sample(n) * len(table)).astype(int)]
+
+
+def label_maps(images: tf.Tensor | np.ndarray) -> np.ndarray:
+    """Return the label maps uint8 [..., H, W] of generated images [..., H, W, 3 + C].
+
+    The largest class above 0, else 0 (thesis, section 4.4.2); made on the images' device.
+    """
+    segmaps = images[..., channels.SEGMAPS]
+    if segmaps.shape[-1] == 0:
+        return np.zeros(segmaps.shape[:-1], np.uint8)
+    present = tf.reduce_max(segmaps, axis=-1) > 0
+    winner = tf.cast(tf.argmax(segmaps, axis=-1) + 1, tf.uint8)
+    return tf.where(present, winner, tf.uint8.min).numpy()
+
+
+def gather_images(batches: Iterator[tf.Tensor], total: int) -> np.ndarray:
+    """Return minibatches of images as one array [total, H, W, 3 + C], with a progress bar."""
+    arrays = []
+    with util.progress(total=total, desc="images", unit="img") as bar:
+        for batch in batches:
+            arrays.append(batch.numpy())
+            bar.update(len(arrays[-1]))
+    return np.concatenate(arrays)
 
 
 def _label_row(label, label_size, path):
-    """A label as a conditional network takes it, float32 [1, label_size]; None for other networks.
-
-    Raises UserError where the label and the network do not go together.
-    """
+    """Return a label as a conditional network takes it, float32 [1, label_size]; else None."""
     allowed = f"a class of 0-{label_size - 1}, or {label_size} numbers with commas between them"
     if not label_size:
         if label is not None:
             raise UserError(f"--label: {path} was trained without labels; leave it out")
         return None
     if label is None:
-        raise UserError(f"{path} is conditional: say what it shall draw with --label, {allowed}")
+        raise UserError(f"{path} is conditional: choose what it draws with --label, {allowed}")
     if isinstance(label, int):
         if label >= label_size:
             raise UserError(f"--label={label}: {path} takes {allowed}")
-        row = np.zeros([1, label_size], np.float32)
-        row[0, label] = 1
-        return row
+        return np.eye(label_size, dtype=np.float32)[[label]]
     if len(label) != label_size:
         raise UserError(f"--label: {len(label)} numbers; {path} takes {allowed}")
     return np.array([label], np.float32)
 
 
 def _short_label(values):
-    """The class that one-hot values [label_size] stand for, else the values themselves."""
+    """Return the class that one-hot values [label_size] stand for, else the values themselves."""
     if np.count_nonzero(values) == 1 and values.max() == 1:
         return int(values.argmax())
     return tuple(values.tolist())
-
-
-def _draw_noise(seeds, num_layers):
-    """Noise of every layer: tuple of float32 [N, size, size, 1], sample by sample from its seed.
-
-    RandomState's stream is frozen, so that a sample can be made again with any later NumPy.
-    """
-    layers = []
-    for layer in range(num_layers):
-        size = 4 << layer // 2
-        draws = [np.random.RandomState([seed, layer]).standard_normal((size, size, 1))
-                 for seed in seeds]
-        layers.append(tf.constant(np.stack(draws), tf.float32))
-    return tuple(layers)
-
-
-def label_maps(images):
-    """Label maps uint8 [..., H, W] of generated images: the largest class above 0, else 0."""
-    return channels.to_label_map(images[..., channels.SEGMAPS])

@@ -1,17 +1,19 @@
-"""Files of a run: network snapshots, the training state and the best snapshot so far.
+"""Network snapshots: files that hold networks and what is known of them, and which one is meant.
 
 There is one container: a safetensors file with a JSON header and arrays named `<group>/<name>`. A
-network snapshot has a group for G, Gs and every critic's D; the training state is the same with
-groups `opt_<network>` and counters. The header carries a digest of every group, so that a damaged
-file is found out. Pickles of the official release are read in the same form (official_pickle.py),
+snapshot has a group for every network; a training state (state.py) is the same with groups
+`opt_<network>` and counters. The header carries a digest of every group, so that a damaged file is
+noticed. Pickles of the official release are read in the same form (official/pickles.py),
 as data: nothing is ever unpickled.
 """
 
 import hashlib
 import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -20,43 +22,36 @@ from safetensors.numpy import save
 import training.networks_stylegan  # noqa: F401 (registers the networks that snapshots name)
 from dnnlib import util
 from dnnlib.download import mistaken_for
-from dnnlib.tflib.network import NETWORKS, build
+from dnnlib.tflib.network import NETWORKS, Network, build
 from dnnlib.util import UserError, arrays_digest
-from training import official_pickle
+from training.official import pickles as official_pickle
 
 FORMAT_VERSION = 1
-STATE_PATTERN = re.compile(r"training-state-(\d+)\.safetensors")
+Groups = dict[str, dict[str, np.ndarray]]  # {group: {name: array}}
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """Networks and what is known of them.
 
-    `header`: classes, stage, kimg, lod {resolution, fade}, dataset {name, path, digest}, scores,
-    digest (of Gs), ...
+    Attributes:
+        networks: {name: Network}; of a Style-GAN G, Gs (its running average) and every critic's D.
+        header: classes, stage, kimg, lod {resolution, fade}, dataset {name, path, digest}, scores,
+            digest (of Gs, if there is one), ...
+        path: of the file; None for networks in training.
     """
 
-    networks: dict
-    header: dict
+    networks: dict[str, Network]
+    header: dict[str, Any]
     path: Path | None = None
 
     @property
-    def classes(self):
+    def classes(self) -> tuple[str, ...]:
         """Class names of the channels after the colours; the binary stage has one, 'any'."""
         return tuple(self.header["classes"])
 
-    def generator(self, truncation_psi=None):
-        """A function (latents, labels, noise) -> images of Gs at its header's resolution and fade.
 
-        labels: [N, label_size], None where the networks are not conditional.
-        """
-        Gs, lod = self.networks["Gs"], self.header["lod"]
-        return lambda latents, labels, noise: Gs(
-            latents, labels, resolution=lod["resolution"], fade=lod["fade"], noise=noise,
-            truncation_psi=truncation_psi)
-
-
-def save_container(path, header, groups):
+def save_container(path: str | Path, header: dict[str, Any], groups: Groups) -> None:
     """Write {group: {name: float32 array}} and a JSON header, atomically."""
     arrays = {f"{group}/{name}": np.asarray(value, np.float32, order="C")
               for group, values in groups.items() for name, value in values.items()}
@@ -72,14 +67,15 @@ def _sha256(text):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_header(path):
-    """The header of a network snapshot or official pickle.
+def read_header(path: str | Path) -> dict[str, Any]:
+    """Return the header of a network snapshot or official pickle.
 
-    Raises UserError where `path` is missing or not one.
+    Raises:
+        UserError: the file is missing, or neither.
     """
     if _is_official(path):
         return official_pickle.read(path)[0]
-    return _check_kind(path, _open_container(path, lambda file, header: header))
+    return _check_kind(path, open_container(path, lambda file, header: header))
 
 
 def _check_kind(path, header):
@@ -88,16 +84,21 @@ def _check_kind(path, header):
     return header
 
 
-def load_container(path):
-    """(header, {group: {name: array}}) of a container or an official pickle, told by the content.
+def _is_official(path):
+    return Path(path).is_file() and official_pickle.is_pickle(path)
 
-    Raises UserError for a missing, damaged or foreign file.
+
+def load_container(path: str | Path) -> tuple[dict[str, Any], Groups]:
+    """Return (header, groups) of a container or an official pickle, as its content shows.
+
+    Raises:
+        UserError: the file is missing, damaged or another one.
     """
-    return official_pickle.read(path) if _is_official(path) else _load_own(path)
+    return official_pickle.read(path) if _is_official(path) else load_own(path)
 
 
-def _load_own(path):
-    """As `load_container`, of a container."""
+def load_own(path: str | Path) -> tuple[dict[str, Any], Groups]:
+    """Return (header, groups) of a container, every group checked against its digest."""
     def read(file, header):
         groups = {group: {} for group in header["digests"]}
         for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
@@ -105,7 +106,7 @@ def _load_own(path):
             groups[group][name] = file.get_tensor(key)
         return header, groups
 
-    header, groups = _open_container(path, read)
+    header, groups = open_container(path, read)
     for group, values in groups.items():
         if arrays_digest(values) != header["digests"][group]:
             raise UserError(f"{path}: damaged: the arrays of {group} do not match their digest; "
@@ -113,11 +114,7 @@ def _load_own(path):
     return header, groups
 
 
-def _is_official(path):
-    return Path(path).is_file() and official_pickle.is_pickle(path)
-
-
-def _open_container(path, read):
+def open_container(path: str | Path, read: Callable) -> Any:
     """Open a container, check that it is one, and return read(file, header)."""
     path = Path(path)
     if not path.is_file():
@@ -127,7 +124,7 @@ def _open_container(path, read):
         with safe_open(str(path), framework="np") as file:
             metadata = file.metadata() or {}
             text = metadata.get("header", "null")
-            # Files of before the header's digest have none, but nothing in its place either.
+            # Older files have no digest of the header; any other key means a foreign file.
             if metadata.get("header_sha256", _sha256(text)) != _sha256(text) or (
                     "header" in metadata and set(metadata) - {"header", "header_sha256"}):
                 raise ValueError("the header does not match its digest")
@@ -144,7 +141,7 @@ def _open_container(path, read):
 
 
 def _refuse_other_files(path):
-    """Raise UserError for what is often found in a network's place."""
+    """Raise UserError for files that are often given in place of a network."""
     with open(path, "rb") as file:
         start = file.read(256)
     mistaken = mistaken_for(start, "a network")
@@ -157,27 +154,37 @@ def _refuse_other_files(path):
         raise UserError(f"{path}: {mistaken}")
 
 
-def save_snapshot(path, networks, header):
-    """Write a network snapshot; returns the Snapshot as it stands in the file."""
+def networks_header(networks: dict[str, Network]) -> dict[str, dict[str, Any]]:
+    """Return {name: type and options} of networks, by which `networks_from_groups` builds them."""
+    return {name: {"type": type(network).__name__, "config": network.config}
+            for name, network in networks.items()}
+
+
+def save_snapshot(path: str | Path, networks: dict[str, Network],
+                  header: dict[str, Any]) -> Snapshot:
+    """Write a network snapshot; return the Snapshot as it is in the file."""
     groups = {name: network.get_arrays() for name, network in networks.items()}
-    header = {**header, "kind": "networks", "digest": arrays_digest(groups["Gs"]),
-              "networks": {name: {"type": type(network).__name__, "config": network.config}
-                           for name, network in networks.items()}}
+    whole = {f"{name}/{key}": value for name, arrays in groups.items()
+             for key, value in arrays.items()}
+    header = {**header, "kind": "networks", "digest": arrays_digest(groups.get("Gs", whole)),
+              "networks": networks_header(networks)}
     save_container(path, header, groups)
     return Snapshot(networks, header, Path(path))
 
 
-def load_snapshot(path, names=None):
-    """Read a snapshot's networks (all, or those in `names`) inside the current strategy's scope.
+def load_snapshot(path: str | Path, names: Sequence[str] | None = None) -> Snapshot:
+    """Read a snapshot's networks (all, or those in `names`) in the current strategy's scope.
 
-    Raises UserError where the file is missing, damaged or does not fit its own header.
+    Raises:
+        UserError: the file is missing, damaged or does not fit its own header.
     """
     header, groups = load_container(path)
     _check_kind(path, header)
     return Snapshot(networks_from_groups(header, groups, path, names), header, Path(path))
 
 
-def networks_from_groups(header, groups, source, names=None):
+def networks_from_groups(header: dict[str, Any], groups: Groups, source: str | Path,
+                         names: Sequence[str] | None = None) -> dict[str, Network]:
     """Build the networks that a container's header describes and give them their values."""
     networks = {}
     for name, made in header["networks"].items():
@@ -190,11 +197,16 @@ def networks_from_groups(header, groups, source, names=None):
     return networks
 
 
-def find_snapshot(spec=None, results_dir="results"):
-    """Path of the snapshot that `spec` means.
+def find_snapshot(spec: str | Path | None = None, results_dir: str = "results") -> Path:
+    """Return the path of the snapshot that `spec` means.
 
-    None is the newest run that has one, a run's number or directory its best (else newest)
-    snapshot, a file itself. Raises UserError saying what is there.
+    Args:
+        spec: None is the newest run that has one; a run's number or directory its best snapshot,
+            else its newest; a file itself.
+        results_dir: where runs are.
+
+    Raises:
+        UserError: there is none; the message lists the runs.
     """
     if spec is None:
         for run in reversed(util.list_runs(results_dir)):
@@ -205,109 +217,40 @@ def find_snapshot(spec=None, results_dir="results"):
     path = Path(spec)
     if path.is_file():
         return path
-    if path.is_dir():
-        return best_snapshot(path)
+    if not path.is_dir():
+        path = numbered_run(spec, results_dir,
+                            f"{spec}: no such snapshot, run directory or run number")
+    return best_snapshot(path)
+
+
+def numbered_run(number: str | Path, results_dir: str | Path, error: str) -> Path:
+    """Return the run of a number; raise UserError, `error` and all runs, if there is none."""
     runs = util.list_runs(results_dir)
-    matches = [run for run in runs if str(spec).isdigit() and int(run.name[:5]) == int(spec)]
-    if matches:
-        return best_snapshot(matches[0])
-    raise UserError(f"{spec}: no such snapshot, run directory or run number; "
-                    f"runs in {results_dir}: "
+    for run in runs:
+        if str(number).isdecimal() and int(run.name[:5]) == int(str(number)):
+            return run
+    raise UserError(f"{error}; runs in {results_dir}: "
                     f"{', '.join(run.name for run in runs) or 'none'}")
 
 
-def best_snapshot(run_dir):
-    """The run's best snapshot by its best.json, else its newest one."""
-    record = Path(run_dir) / "best.json"
+def best_snapshot(run_dir: str | Path) -> Path:
+    """Return the run's best snapshot by its best.json, else its newest one."""
+    record, final = Path(run_dir) / "best.json", Path(run_dir) / "network-final.safetensors"
     if record.is_file():
         best = util.read_json(record)
         if not isinstance(best, dict) or not isinstance(best.get("snapshot"), str):
             raise UserError(f"{record}: damaged; delete it, or name a snapshot file")
-        path = Path(run_dir) / best["snapshot"]
-        if path.is_file():
-            return path
-    snapshots = sorted(Path(run_dir).glob("network-snapshot-*.safetensors"), key=_kimg_in_name)
-    final = Path(run_dir) / "network-final.safetensors"
+        if (Path(run_dir) / best["snapshot"]).is_file():
+            return Path(run_dir) / best["snapshot"]
     if final.is_file():
         return final
+    snapshots = sorted(Path(run_dir).glob("network-snapshot-*.safetensors"), key=kimg_in_name)
     if not snapshots:
         raise UserError(f"{run_dir}: no network snapshot in this run yet")
     return snapshots[-1]
 
 
-def _kimg_in_name(path):
-    """(kimg, name): 000012 comes before 000012.500, which it would not as text."""
+def kimg_in_name(path: Path) -> tuple[float, str]:
+    """Return (kimg, name) to sort by: 000012 is before 000012.500, which it would not as text."""
     found = re.search(r"\d+(?:\.\d+)?", path.name)
     return float(found[0]) if found else 0.0, path.name
-
-
-def save_state(run_dir, networks, optimizers, progress, keep=2):
-    """Write `training-state-<nimg>` and keep the newest `keep` up to it.
-
-    Later ones are removed: damaged, or of a future that was given up. While updates are being
-    skipped (progress["skipped_in_a_row"]) none is removed, lest only such states be left.
-    """
-    groups = {name: network.get_arrays() for name, network in networks.items()}
-    groups |= {f"opt_{name}": optimizer.get_arrays() for name, optimizer in optimizers.items()}
-    header = {"kind": "state", "progress": progress,
-              "networks": {name: {"type": type(network).__name__, "config": network.config}
-                           for name, network in networks.items()}}
-    path = Path(run_dir) / f"training-state-{progress['cur_nimg']:09d}.safetensors"
-    save_container(path, header, groups)
-    if progress["skipped_in_a_row"]:
-        return
-    states = list_states(run_dir)
-    place = states.index(path) + 1
-    for other in states[:max(place - keep, 0)] + states[place:]:
-        other.unlink()
-
-
-def list_states(run_dir):
-    """Training states of a run, oldest first."""
-    states = [p for p in Path(run_dir).iterdir() if STATE_PATTERN.fullmatch(p.name)]
-    return sorted(states, key=_kimg_in_name)
-
-
-def load_newest_state(run_dir, log):
-    """(header, groups) of the newest undamaged training state, or None where there is none.
-
-    A damaged one is reported through `log` and the one before is used. Raises UserError where all
-    are damaged.
-    """
-    states = list_states(run_dir)
-    for path in reversed(states):
-        try:
-            return _load_state(path)
-        except UserError as error:
-            log.info(f"warning: {error}; going back to the state before")
-    if states:
-        raise UserError(f"{run_dir}: none of its {len(states)} training states is whole; bring one "
-                        "back from a copy, or delete them all to begin this run anew")
-    return None
-
-
-def _load_state(path):
-    """(header, groups) of a training state. Raises UserError where it is damaged or another file.
-    """
-    header, groups = _load_own(path)
-    networks, progress = header.get("networks"), header.get("progress")
-    if header.get("kind") != "state" or not isinstance(networks, dict) or not isinstance(
-            progress, dict):
-        raise UserError(f"{path}: damaged: not a training state")
-    missing = {*networks, *(f"opt_{name}" for name in networks if name != "Gs")} - set(groups)
-    if missing:
-        raise UserError(f"{path}: damaged: without {', '.join(sorted(missing))}")
-    return header, groups
-
-
-def remove_states_of_skips(run_dir):
-    """Remove the training states that were made while updates were being skipped; returns the kimg
-    of the newest one left, or None."""
-    kimg = None
-    for path in list_states(run_dir):
-        progress = _open_container(path, lambda file, header: header["progress"])
-        if progress.get("skipped_in_a_row"):
-            path.unlink()
-        else:
-            kimg = progress["cur_nimg"] / 1000
-    return kimg

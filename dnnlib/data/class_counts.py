@@ -1,15 +1,17 @@
 """How often each class occurs, counted alike in real and generated maps (thesis, figure 5.3).
 
-A label map cannot tell two instances of a class apart: an image that shows a class counts as one.
+A label map knows no instances of a class: an image that shows a class counts as one.
 """
+
+from collections.abc import Iterable
 
 import numpy as np
 
 from dnnlib.data import channels
 
 
-def class_areas(label_maps, num_classes):
-    """Share of the pixels that each class covers: uint8 [N, H, W] -> float32 [N, C].
+def class_areas(label_maps: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the share of the pixels that each class covers: uint8 [N, H, W] -> float32 [N, C].
 
     Raises ValueError for a label above C.
     """
@@ -21,13 +23,9 @@ def class_areas(label_maps, num_classes):
     return np.float32(counts).reshape(-1, num_classes) / np.float32(pixels.shape[1])
 
 
-def class_frequencies(batches, num_classes):
-    """Share of the images that show each class, float64 [C].
-
-    Args:
-        batches: iterable of signed images [N, H, W, 3 + C]; a pixel has the class whose map is
-            largest there, if that is > 0. One pixel shows a class.
-    """
+def class_frequencies(batches: Iterable[np.ndarray], num_classes: int) -> np.ndarray:
+    """Return the share of the images that show each class, by one pixel or more, float64 [C], of
+    batches of signed images [N, H, W, 3 + C]."""
     counts, num_images = np.zeros(num_classes), 0
     for images in batches:
         label_maps = channels.to_label_map(np.asarray(images)[..., channels.SEGMAPS])
@@ -36,18 +34,15 @@ def class_frequencies(batches, num_classes):
     return counts / num_images
 
 
-def proportions(counts):
-    """Each class's share of all instances, float64 [C]; all zero where there is no instance."""
+def proportions(counts: np.ndarray) -> np.ndarray:
+    """Return each class's share of all instances, float64 [C]; all zero if there is none."""
     counts = np.asarray(counts, np.float64)
     return counts / (counts.sum() or 1)
 
 
-def total_variation(p, q):
-    """Total variation distance between two classes' shares of all instances: 0 equal, 1 disjoint.
-
-    Frequencies or counts p and q [C] are normalised to proportions first; where one side has no
-    instance at all and the other has some, the distance is 1.
-    """
+def total_variation(p: np.ndarray, q: np.ndarray) -> float:
+    """Return the total variation distance between classes' shares: 0 equal, 1 disjoint, or if one
+    side has no instance. Frequencies or counts p and q [C] are normalised to proportions first."""
     if not np.any(p) or not np.any(q):
         return float(np.any(p) != np.any(q))
     return float(0.5 * np.abs(proportions(p) - proportions(q)).sum())

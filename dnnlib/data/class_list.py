@@ -9,6 +9,7 @@ COCO file, of which the categories are taken.
 import collections
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +26,12 @@ _NO_CLASS = {"background", "bg", "ignore", "ignored", "void", "unlabeled", "unla
 
 @dataclass(frozen=True)
 class ClassList:
-    """What a list has.
+    """The content of a list of class names.
 
-    names: as they stand there; colours: of each name 0xrrggbb, or None, where the list has any;
-    first: number of the first name, where the list says so; notes: what was left out of the file.
+    Attributes:
+        colours: 0xrrggbb of each name, or None; () if the list has none.
+        first: number of the first name, if the list has numbers.
+        notes: what was left out of the file.
     """
 
     path: Path
@@ -37,19 +40,19 @@ class ClassList:
     first: int | None = None
     notes: tuple = ()
 
-    def num_background(self):
-        """Return how many names before the classes' seem to be those of no class, as labelme, VOC
-        and others list them: [__ignore__, -1,] _background_, 0; or void, 0; ..."""
+    def num_background(self) -> int:
+        """Return how many names come before those of classes, as labelme, VOC and others list
+        them: [__ignore__, -1,] _background_, 0; or void, 0; ..."""
         if self.first is not None:
             return 1 - self.first
-        before = [name for name in self.names[:2] if is_background(name)]
-        if len(before) == 2 and _word(before[0]) == "ignore":
+        are_background = [is_background(name) for name in self.names[:2]]
+        if all(are_background) and len(self.names) > 1 and _word(self.names[0]) == "ignore":
             return 2
-        return int(before[:1] == list(self.names[:1]) != [])
+        return int(are_background[:1] == [True])
 
 
 def is_background(name: str) -> bool:
-    """Return whether a name is one that other programs have for what is no class."""
+    """Return whether other programs use a name for what is no class."""
     return _word(name) in _NO_CLASS
 
 
@@ -57,12 +60,9 @@ def _word(name):
     return name.casefold().strip("_- ")
 
 
-def read_class_list(path):
-    """Return the ClassList of a file.
-
-    Raises UserError where it has no names or too many, one is empty, too long, not printable or
-    given twice, or colours are missing or not distinct.
-    """
+def read_class_list(path: str | Path) -> ClassList:
+    """Return the ClassList of a file. Raises UserError if it is none, or if its names or colours
+    cannot be those of classes."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -73,61 +73,49 @@ def read_class_list(path):
             from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: neither text nor a JSON list ({type(error).__name__})") from None
-    _check_names(listed)
-    _check_colours(listed)
+    _check(listed)
     return listed
 
 
 def _parse_json(path, content):
-    """Return the ClassList of what JSON has: a list, {name: colour}, or a COCO file."""
-    if isinstance(content, dict) and isinstance(content.get("categories"), list):
-        return _parse_categories(path, content["categories"])
+    """Return the ClassList of a JSON value: a list, {name: colour}, or a COCO file."""
+    if isinstance(content, dict) and isinstance(categories := content.get("categories"), list):
+        try:
+            names = {category["id"]: category["name"].strip() for category in categories}
+            return ClassList(path, tuple(names[i + 1] for i in range(len(categories))), first=1)
+        except (KeyError, TypeError, AttributeError):
+            raise UserError(f"{path}: a COCO file whose categories do not have the ids 1 to "
+                            f"{len(categories)}; masks need a list of names (--classes)") from None
     names = list(content)
-    colours = [text if isinstance(text, str) and re.fullmatch("#[0-9a-fA-F]{6}", text) else None
+    colours = [isinstance(text, str) and re.fullmatch("#[0-9a-fA-F]{6}", text)
                for text in content.values()] if isinstance(content, dict) else []
-    if not all(isinstance(name, str) for name in names) or None in colours \
-            or content == {}:
+    if not all(isinstance(name, str) for name in names) or not all(colours) or content == {}:
         raise UserError(f"{path}: expected a list of names, or an object of names and colours such "
                         'as {"hat": "#ff0000"}')
     return ClassList(path, tuple(map(str.strip, names)),
-                     tuple(int(colour[1:], 16) for colour in colours))
-
-
-def _parse_categories(path, categories):
-    """Return the ClassList of a COCO file's categories, whose ids have to be 1..C."""
-    try:
-        names = {category["id"]: category["name"].strip() for category in categories}
-        return ClassList(path, tuple(names[i + 1] for i in range(len(categories))), first=1)
-    except (KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: a COCO file whose categories do not have the ids 1 to "
-                        f"{len(categories)}; masks need a list of names (--classes)") from None
+                     tuple(int(colour[0][1:], 16) for colour in colours))
 
 
 def _parse_lines(path, text):
     """Return the ClassList of a text, one name a line."""
-    lines = [line.strip() for line in text.splitlines()]
-    kept = [line for line in lines if line and not line.startswith("#")]
-    comments = sum(line.startswith("#") for line in lines)
-    blank = "\n".join(lines).rstrip("\n").split("\n").count("")
-    numbers, bodies = _split_numbers(kept)
+    lines = [line.strip() for line in text.rstrip().splitlines()]
+    numbers, bodies = _split_numbers([line for line in lines if line and line[0] != "#"])
     notes = [f"{kind} ({count})" for kind, count in (
-        ("comments", comments), ("empty lines", blank), ("numbers", len(numbers or ()))) if count]
-    entries = [_split_colour(path, body) for body in bodies]
-    names = tuple(name for name, _ in entries)
-    colours = tuple(colour for _, colour in entries)
+        ("comments", sum(line[:1] == "#" for line in lines)), ("empty lines", lines.count("")),
+        ("numbers", len(numbers))) if count]
+    names, colours = zip(*(_split_colour(path, body) for body in bodies)) if bodies else ((), ())
     return ClassList(path, names, colours if any(c is not None for c in colours) else (),
                      numbers[0] if numbers else None, tuple(notes))
 
 
 def _split_numbers(lines):
-    """Return (numbers, rest of each line) where all lines begin with 0, 1, 2, ... or 1, 2, 3, ...;
-    else (None, lines)."""
+    """Return (numbers, rest of each line) if all lines begin with 0, 1, 2, ... or 1, 2, 3, ...;
+    else ([], lines)."""
     found = [_NUMBERED.fullmatch(line) for line in lines]
-    if not lines or not all(found):
-        return None, lines
-    numbers = [int(match[1]) for match in found]
-    if numbers[0] > 1 or numbers != list(range(numbers[0], numbers[0] + len(lines))):
-        return None, lines
+    numbers = [int(match[1]) for match in found if match]
+    if len(numbers) < len(lines) or numbers[:1] not in ([0], [1]) \
+            or numbers != list(range(numbers[0], numbers[0] + len(lines))):
+        return [], lines
     return numbers, [match[2] for match in found]
 
 
@@ -143,34 +131,29 @@ def _split_colour(path, line):
     return line, None
 
 
-def _check_names(listed):
-    """Raise UserError for names that are none."""
-    num_classes = len(listed.names) - listed.num_background()
+def _check(listed):
+    """Raise UserError for names that cannot be those of classes, for colours of some classes only,
+    and for what is given twice."""
+    before = listed.num_background()
+    num_classes = len(listed.names) - before
     if not 1 <= num_classes <= MAX_CLASSES:
         raise UserError(f"{listed.path}: {num_classes} classes; expected 1 to {MAX_CLASSES}")
     for number, name in enumerate(listed.names, 1):
         if not name or not name.isprintable() or len(name) > _MAX_NAME:
             raise UserError(f"{listed.path}: class {number} has no usable name; expected 1 to "
                             f"{_MAX_NAME} printable characters")
-    twice = [name for name, count in collections.Counter(listed.names).items() if count > 1]
-    if twice:
-        raise UserError(f"{listed.path}: the class {twice[0]!r} is given twice")
+    for name, colour in list(zip(listed.names, listed.colours))[before:]:
+        if colour is None:
+            raise UserError(f"{listed.path}: {name!r} has no colour, other classes have")
+    for name, count in collections.Counter(listed.names).items():
+        if count > 1:
+            raise UserError(f"{listed.path}: the class {name!r} is given twice")
+    for colour, count in collections.Counter(listed.colours).items():
+        if count > 1 and colour is not None:
+            raise UserError(f"{listed.path}: two names have the colour #{colour:06x}")
 
 
-def _check_colours(listed):
-    """Raise UserError where some classes have colours and others none, or two have the same."""
-    before = listed.num_background()
-    without = [name for name, colour in zip(listed.names[before:], listed.colours[before:])
-               if colour is None]
-    if without:
-        raise UserError(f"{listed.path}: {without[0]!r} has no colour, other classes have")
-    counts = collections.Counter(filter(lambda colour: colour is not None, listed.colours))
-    twice = [colour for colour, count in counts.items() if count > 1]
-    if twice:
-        raise UserError(f"{listed.path}: two names have the colour #{twice[0]:06x}")
-
-
-def write_class_list(folder, names):
+def write_class_list(folder: str | Path, names: Sequence[str]) -> None:
     """Write the names of the numbers 1..C into classes.txt, so that they are read as they are."""
     path = Path(folder) / FILE_NAME
     for text in ("".join(f"{name}\n" for name in names),

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +15,20 @@ MODANET_CLASSES = ("bag", "belt", "boots", "footwear", "outer", "dress", "sungla
 MODANET_FILE = Path("annotations") / "modanet2018_instances_train.json"
 OWN_FILE = Path("annotations") / "instances.json"  # of all other classes
 
-# Directions of a border walked clockwise, the inside on its right: right, down, left, up.
-_RIGHT, _DOWN, _LEFT, _UP = range(4)
+_RIGHT, _DOWN, _LEFT, _UP = range(4)  # on a border walked clockwise, the inside on its right
 
 
-def mask_polygons(mask):
-    """Bool mask [H, W] -> polygons [[x0, y0, x1, y1, ...], ...] whose union is exactly the mask.
+def mask_polygons(mask: np.ndarray) -> list[list[int]]:
+    """Return polygons [[x0, y0, x1, y1, ...], ...] whose union is exactly a bool mask [H, W].
 
     Corners lie on pixel corners, so COCO's rasteriser gives the mask back to the pixel. A COCO
     polygon cannot have a hole: a mask with holes is cut along a row through one until none is left.
     """
     mask = np.asarray(mask, bool)
     loops = _border_loops(mask)
-    holes = [loop for loop in loops if _signed_area(loop) < 0]
+    # Holes run the other way: twice their signed area is negative.
+    holes = [loop for loop in loops
+             if loop[:, 0] @ np.roll(loop[:, 1], -1) < loop[:, 1] @ np.roll(loop[:, 0], -1)]
     if not holes:
         return [loop.reshape(-1).tolist() for loop in loops]
     rows = holes[0][:, 1]
@@ -37,11 +39,9 @@ def mask_polygons(mask):
     return mask_polygons(mask[:cut]) + lower
 
 
-def label_annotations(label_map, image_id, first_id):
-    """Annotations of a label map [H, W]: one per class present, ids from `first_id` upwards.
-
-    Each has polygons, bbox [x, y, width, height] and area in pixels; category_id is the label.
-    """
+def label_annotations(label_map: np.ndarray, image_id: int, first_id: int) -> list[dict]:
+    """Return the annotations of a label map [H, W]: one per class, ids from `first_id` upwards,
+    with bbox [x, y, width, height] and area in pixels; category_id is the label."""
     annotations = []
     for label in np.unique(label_map[label_map > 0]).tolist():
         mask = label_map == label
@@ -57,29 +57,28 @@ def label_annotations(label_map, image_id, first_id):
     return annotations
 
 
-def annotations_path(folder, classes):
-    """Return where the COCO file of a folder of pictures with these classes is to be written."""
+def annotations_path(folder: str | Path, classes: Sequence[str]) -> Path:
+    """Return the path for the COCO file of a folder of pictures with these classes."""
     return Path(folder) / (MODANET_FILE if tuple(classes) == MODANET_CLASSES else OWN_FILE)
 
 
-def find_annotations(folder):
+def find_annotations(folder: str | Path) -> Path:
     """Return the COCO file of a folder of pictures, whatever its classes are; it may be missing."""
     path = Path(folder) / MODANET_FILE
     return path if path.exists() else Path(folder) / OWN_FILE
 
 
-def rename_annotations(folder, classes):
+def rename_annotations(folder: str | Path, classes: Sequence[str]) -> None:
     """Give a folder's COCO file its name: earlier versions named those of all classes alike."""
     there, path = find_annotations(folder), annotations_path(folder, classes)
     if there != path and there.exists():
         os.replace(there, path)
 
 
-def write_coco(path, classes, items, description):
-    """Write a COCO file from an iterable of (image_id, file_name, label map [H, W]).
-
-    Category ids are the labels 1..C. Only the list of images is held in memory.
-    """
+def write_coco(path: str | Path, classes: Sequence[str], items: Iterable[tuple],
+               description: str) -> None:
+    """Write a COCO file from an iterable of (image_id, file_name, label map [H, W]), of which only
+    the list of images is held in memory."""
     kind = "fashion" if tuple(classes) == MODANET_CLASSES else ""
     images, next_id = [], 1
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
@@ -98,11 +97,9 @@ def write_coco(path, classes, items, description):
 
 
 def _border_loops(mask):
-    """Closed borders of a mask [H, W]: int arrays [n, 2] of corners x, y.
-
-    Outer borders run clockwise (positive area), holes the other way. Pixels that touch at a corner
-    only are apart: the walk prefers the right turn, which stays with the same pixel.
-    """
+    """Return the closed borders of a mask [H, W], clockwise, those of holes the other way: int
+    arrays [n, 2] of corners x, y. Pixels that touch at a corner only are apart: the walk prefers
+    the right turn, which stays with the same pixel."""
     starts, ends, directions = _border_segments(mask)
     if not len(starts):
         return []
@@ -112,11 +109,11 @@ def _border_loops(mask):
     corner = ends[:, 1] * width + ends[:, 0]
     right_turn, left_turn = begins[(directions + 1) % 4, corner], begins[directions - 1, corner]
     following = np.where(right_turn >= 0, right_turn, left_turn).tolist()
-    loops, seen = [], [False] * len(following)
+    loops, visited = [], [False] * len(following)
     for first in range(len(following)):
         loop, segment = [], first
-        while not seen[segment]:
-            seen[segment] = True
+        while not visited[segment]:
+            visited[segment] = True
             loop.append(segment)
             segment = following[segment]
         if loop:
@@ -125,7 +122,7 @@ def _border_loops(mask):
 
 
 def _border_segments(mask):
-    """Straight pieces of the border: starts [n, 2], ends [n, 2] as x, y, and directions [n]."""
+    """Return the border's straight pieces: starts [n, 2], ends [n, 2] as x, y, directions [n]."""
     padded = np.pad(mask, 1)
     pieces = []
     for direction in (_RIGHT, _DOWN, _LEFT, _UP):
@@ -133,22 +130,11 @@ def _border_segments(mask):
                    _DOWN: padded[1:-1, 2:], _UP: padded[1:-1, :-2]}[direction]
         border = mask & ~outside
         across = direction in (_RIGHT, _LEFT)
-        line, low, high = _runs(border if across else border.T)
+        rows = np.pad(border if across else border.T, ((0, 0), (1, 1))).astype(np.int8)
+        line, low = np.nonzero(np.diff(rows) == 1)  # runs of True from low to high along a line
+        high = np.nonzero(np.diff(rows) == -1)[1]
         line = line + (direction in (_LEFT, _DOWN))  # the far side of the pixel
         points = [np.stack([at, line] if across else [line, at], 1) for at in (low, high)]
         start, end = points if direction in (_RIGHT, _DOWN) else points[::-1]
         pieces.append((start, end, np.full(len(line), direction)))
     return tuple(np.concatenate(part) for part in zip(*pieces))
-
-
-def _runs(rows):
-    """Runs of True along the rows of [n, m]: (row, first, behind the last), each int [runs]."""
-    change = np.diff(np.pad(rows, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    line, first = np.nonzero(change == 1)
-    return line, first, np.nonzero(change == -1)[1]
-
-
-def _signed_area(loop):
-    """Area of a polygon [n, 2] in pixels, positive where it runs clockwise on the screen."""
-    x, y = loop[:, 0], loop[:, 1]
-    return int(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2

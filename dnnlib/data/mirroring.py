@@ -1,4 +1,4 @@
-"""Which classes change places where a picture is mirrored: its left eye is then a right one."""
+"""Which classes change places if a picture is mirrored: its left eye is then a right one."""
 
 import re
 
@@ -21,9 +21,11 @@ def pairs_by_name(classes: tuple[str, ...]) -> list[tuple[str, str]]:
     names = {}
     for name in classes:
         names.setdefault(_words(name), []).append(name)
-    found = [(same[0], other[0]) for words, same in names.items()
-             if _side(words) == "left" and len(same) == 1
-             and len(other := names.get(_mirrored(words), [])) == 1]
+    found = []
+    for words, same in names.items():
+        other = names.get(tuple(_OTHER.get(word, word) for word in words), [])
+        if _side(words) == "left" and len(same) == len(other) == 1:
+            found.append((same[0], other[0]))
     for name in classes:
         other = re.sub("[Ll]eft", lambda match: {"l": "r", "L": "R"}[match[0][0]] + "ight", name)
         if other != name and other in classes and not _side(_words(name)) + _side(_words(other)):
@@ -41,8 +43,7 @@ def without_partner(classes: tuple[str, ...], pairs: list[tuple[str, str]]) -> l
 def parse_pairs(text: str | None, classes: tuple[str, ...]) -> list[tuple[str, str]]:
     """Return the pairs that --mirror-pairs names: 'a:b,c:d', 'none', or None for those by name.
 
-    Raises:
-        UserError: for anything but pairs of these classes, each class once.
+    Raises UserError for anything but pairs of these classes, each class once.
     """
     if text is None:
         return pairs_by_name(classes)
@@ -64,8 +65,8 @@ def pairs_text(pairs: list[tuple[str, str]]) -> str:
 
 
 def mirrored_order(pairs: list[tuple[str, str]], classes: tuple[str, ...]) -> list[int] | None:
-    """Return for every class the number, from 0, of the class whose map it gets in a mirrored
-    picture; None where all keep their own."""
+    """Return for every class the number, from 0, of the class whose map it gets; None if all keep
+    their own."""
     if not pairs:
         return None
     partners = dict(pairs) | {right: left for left, right in pairs}
@@ -73,8 +74,7 @@ def mirrored_order(pairs: list[tuple[str, str]], classes: tuple[str, ...]) -> li
 
 
 def mirroring_lines(text: str | None, classes: tuple[str, ...]) -> list[str]:
-    """Return what a training that mirrors photos has to report of --mirror-pairs: the pairs, and a
-    warning of classes that have a side and are in no pair."""
+    """Return what a training reports about --mirror-pairs: the pairs, and classes without one."""
     pairs = parse_pairs(text, classes)
     alone = without_partner(classes, pairs)
     lines = [f"mirrored photos swap the classes {pairs_text(pairs)}"] if pairs else []
@@ -86,15 +86,11 @@ def mirroring_lines(text: str | None, classes: tuple[str, ...]) -> list[str]:
 
 
 def _words(name):
-    """The words of a name in small letters; l and r stand for left and right."""
+    """Return the words of a name in small letters; l and r stand for left and right."""
     words = [word.lower() for word in _WORD_ENDS.split(name) if word]
     return tuple(_SIDES.get(word, word) for word in words)
 
 
 def _side(words):
-    """The first side among words, '' where there is none."""
+    """Return the first side among words, '' if there is none."""
     return next((word for word in words if word in _OTHER), "")
-
-
-def _mirrored(words):
-    return tuple(_OTHER.get(word, word) for word in words)

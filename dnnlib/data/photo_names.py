@@ -1,13 +1,15 @@
 """Which file is the photo of an id."""
 
 import collections
+import itertools
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-# Also of files that are found without their very name: whether they can be read is seen later.
+# Also of files that are found without their very name; reading shows later if they are pictures.
 _PICTURES = (*IMAGE_SUFFIXES, "", ".jfif", ".gif", ".tif", ".tiff", ".heic", ".avif")
 MAX_BYTES = 2**28  # the largest picture that is decoded, uncompressed, and a little
 MISSING = "photo is missing"
@@ -18,11 +20,8 @@ _OTHER_NUMBER = MISSING + " (file_name is not there, and its number is not the i
 
 
 class Found(NamedTuple):
-    """The file of an image entry: its key in the source, or None and the reason.
-
-    remarks: ((kind, instance), ...), what the user is to know of how it was found. exact: it was
-    found by its very name.
-    """
+    """The file of an image entry: its key in the source, or None and the reason; remarks for the
+    user, ((kind, instance), ...), on how it was found; and whether that was by its very name."""
 
     key: object
     reason: str | None = None
@@ -30,15 +29,15 @@ class Found(NamedTuple):
     exact: bool = False
 
 
-def leads_out(name):
-    """Whether a relative name, with slashes of either kind, is none: absolute, or with `..`."""
+def leads_out(name: str) -> bool:
+    """Return whether a path, with slashes of either kind, could leave its folder: is absolute or
+    contains `..`."""
     parts = re.split(r"[/\\]", name)
     return ".." in parts or not parts[0] or bool(re.match("[A-Za-z]:", name))
 
 
 def name_number(file_name: str) -> int | None:
-    """Return the number that a file's name is, without its folder and suffix; None if it is none.
-    """
+    """Return the number that a file's name is, without folder and suffix; None for other names."""
     stem = PurePosixPath(file_name.replace("\\", "/")).stem
     return int(stem) if re.fullmatch("[0-9]{1,16}", stem) else None
 
@@ -54,7 +53,7 @@ class NameIndex:
     another folder is never taken if there is a folder of the name in `file_name`.
     """
 
-    def __init__(self, names):
+    def __init__(self, names: Iterable[str]) -> None:
         tables = [collections.defaultdict(list) for _ in range(3)]
         self._by_name, self._by_stem, self._by_id = tables
         self._folders = set()
@@ -75,50 +74,46 @@ class NameIndex:
         """Return the file of an image entry, or why there is none."""
         wanted = _parts(file_name)
         number = name_number(file_name)
-        found = None
-        if wanted:
-            found = self._choose(wanted, self._by_name.get(wanted[-1], ()), _same)
+        found = self._choose(wanted, self._by_name.get(wanted[-1], ())) if wanted else None
         if wanted and found is None and number != image_id:
             found = self._choose(wanted, self._by_stem.get(_folded(wanted)[-1], ()), _folded)
         if found is None and number not in (None, image_id):
             return Found(None, _OTHER_NUMBER)
-        if found is None:
-            found = self._by_number(image_id, wanted)
-        if found.key is None:
-            return found
-        return found._replace(remarks=(*found.remarks, *self._doubts(image_id, wanted, found.key)))
+        found = found or self._by_number(image_id, wanted)
+        doubts = self._doubts(image_id, wanted, found.key) if found.key is not None else ()
+        return found._replace(remarks=(*found.remarks, *doubts))
 
-    def _choose(self, wanted, names, form):
-        """The Found of the name that agrees best; None if there is none."""
-        names = [name for name in names if not self._is_elsewhere(wanted, name)]
-        if not names:
+    def _choose(self, wanted, names, form=list):
+        """Return the Found of the name whose parts, in a `form`, agree best from the end; None if
+        there is none."""
+        parts = {name: _parts(name) for name in names if not self._is_elsewhere(wanted, name)}
+        if not parts:
             return None
-        parts = {name: _parts(name) for name in names}
-        agreeing = {name: _agreement(form(wanted), form(parts[name])) for name in names}
+        agreeing = {name: _agreement(form(wanted), form(found)) for name, found in parts.items()}
         most = max(agreeing.values())
-        best = [name for name in names if agreeing[name] == most]
+        best = [name for name in parts if agreeing[name] == most]
         whole = [name for name in best if len(parts[name]) == most]
-        best = whole if len(whole) == 1 else best
-        if len(best) > 1:
+        if len(best) > 1 and len(whole) != 1:
             return Found(None, _AMBIGUOUS)
+        name = whole[0] if len(whole) == 1 else best[0]
         remarks = []
-        if parts[best[0]][-1] != wanted[-1]:
-            kind = "case" if _lower(parts[best[0]][-1]) == _lower(wanted[-1]) else "suffix"
+        if parts[name][-1] != wanted[-1]:
+            kind = "case" if _lower(parts[name][-1]) == _lower(wanted[-1]) else "suffix"
             remarks.append((f"the file differs from file_name in {kind}",
-                            f"{wanted[-1]}: {best[0]} is taken"))
-        sure = most == min(len(wanted), len(parts[best[0]]))
+                            f"{wanted[-1]}: {name} is taken"))
+        sure = most == min(len(wanted), len(parts[name]))
         if not sure:
             remarks.append(("the folder in file_name is not there, the rest of the name is",
-                            f"{'/'.join(wanted)}: {best[0]} is taken"))
-        return Found(best[0], None, tuple(remarks), sure and form is _same)
+                            f"{'/'.join(wanted)}: {name} is taken"))
+        return Found(name, None, tuple(remarks), sure and form is list)
 
     def _is_elsewhere(self, wanted, name):
-        """Whether `name` is outside the folder of `wanted`, and there is such a folder."""
+        """Return whether `name` is outside the folder of `wanted`, and there is such a folder."""
         folder = wanted[-2:-1]
         return bool(folder) and folder[0] in self._folders and _parts(name)[-2:-1] != folder
 
     def _by_number(self, image_id, wanted):
-        """The Found of the file whose name is the id."""
+        """Return the Found of the file whose name is the id."""
         names = [name for name in self._by_id.get(image_id, ())
                  if not self._is_elsewhere(wanted, name)]
         if not names:
@@ -133,7 +128,7 @@ class NameIndex:
         return Found(names[0], None, tuple(remarks))
 
     def _doubts(self, image_id, wanted, taken):
-        """Yield where the number in a name and the id do not agree, or fit several files."""
+        """Yield remarks if the number in a name and the id do not agree, or fit several files."""
         names = self._by_id.get(image_id, [])
         number = name_number(wanted[-1]) if wanted else None
         if number not in (None, image_id):
@@ -145,35 +140,31 @@ class NameIndex:
 
 
 def _parts(name):
-    """The parts of a path with slashes of either kind, behind the last `..`."""
+    """Return the parts of a path with slashes of either kind, behind the last `..`."""
     parts = re.split(r"[/\\]", unicodedata.normalize("NFC", name))
     while ".." in parts:
         parts = parts[parts.index("..") + 1:]
     return [part for part in parts if part not in ("", ".")]
 
 
-def _same(parts):
-    return parts
-
-
 def _folded(parts):
-    """Parts of a path without case and suffix."""
+    """Return the parts of a path without case and suffix."""
     return [_lower(part) for part in (*parts[:-1], PurePosixPath(parts[-1]).stem)]
 
 
 def _lower(text):
-    """Text without case; some letters have another Unicode form without it."""
+    """Return a text without case; some letters have another Unicode form without it."""
     return unicodedata.normalize("NFC", text.casefold())
 
 
 def _agreement(first, second):
-    """In how many parts two paths agree, from their ends."""
+    """Return in how many parts two paths agree, from their ends."""
     pairs = zip(reversed(first), reversed(second))
-    return next((count for count, (a, b) in enumerate(pairs) if a != b),
-                min(len(first), len(second)))
+    return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 def _preference(name):
+    """Return what the files of one id are ordered by."""
     path = PurePosixPath(name)
     image_id = name_number(path.name)
     canonical = image_id is not None and path.name == f"{image_id:07d}.jpg"

@@ -5,6 +5,7 @@ import functools
 import io
 import struct
 import warnings
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageChops, ImageCms, TiffTags, UnidentifiedImageError
@@ -24,11 +25,8 @@ _UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
             4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
             6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
             8: Image.Transpose.ROTATE_90}
-_END_OF_IMAGE = b"\xff\xd9"
-_NO_DIFFERENCE = {"L": (0, 0), "RGB": ((0, 0),) * 3, "CMYK": ((0, 0),) * 4}  # by mode
-_TIFF_DEPTHS = (1, 2, 4, 8, 16)  # bits
 _SRGB = ImageCms.createProfile("sRGB")
-_LIKE_SRGB = 4  # of 255: so far the profiles that are called sRGB are apart
+_LIKE_SRGB = 4  # of 255: the difference among profiles that are called sRGB
 # What Pillow raises for damaged files, besides errors of its own.
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, ArithmeticError, LookupError,
            TypeError, AttributeError, RuntimeError)
@@ -38,45 +36,39 @@ class PhotoError(Exception):
     """One photo that cannot be used; its message is the reason."""
 
 
-def is_picture(path):
-    """Whether the content of a file is in one of FORMATS, whatever its name; it may be damaged."""
+def is_picture(path: str | Path) -> bool:
+    """Return whether a file's content is in one of FORMATS; it may be damaged."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             Image.open(path, formats=FORMATS).close()
-    except UnidentifiedImageError:
-        return False
-    except (Image.DecompressionBombError, *_DAMAGE):
-        return True  # its reason comes with decode_photo
+    except (Image.DecompressionBombError, *_DAMAGE) as error:  # decode_photo says more
+        return not isinstance(error, UnidentifiedImageError)
     return True
 
 
-def probe(data):
-    """Bytes of an image file -> (width, height) of the upright picture, from its header alone.
-
-    This is the file's own size, also where decode_photo reduces it. Raises PhotoError where no
-    picture can come of it; a damaged body is not noticed.
-    """
+def probe(data: bytes) -> tuple[int, int]:
+    """Return (width, height) of the upright picture in an image file, not reduced, from its header
+    alone. Raises PhotoError if it cannot be a picture; a damaged body is not noticed."""
     with _opened(data) as image:
         turned = image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8)
         return image.size[::-1] if turned else image.size  # Pillow turns TIFFs itself
 
 
-def decode_photo(data):
-    """Bytes of an image file -> PIL RGB image, upright as its EXIF data says, alpha on white, in
-    sRGB where a colour profile is embedded (one that is broken or not for its mode is ignored).
+def decode_photo(data: bytes) -> Image.Image:
+    """Return the bytes of an image file as a PIL RGB image, upright as its EXIF data says, alpha on
+    white, in sRGB if a colour profile is embedded (a broken one, or for another mode, is ignored).
 
     Photos of more than 2^24 pixels are reduced to half their sides, so that memory stays bounded.
-    Raises PhotoError saying why it cannot be used; a JPEG that ends early is refused also where an
-    end marker was put behind what is left, a PNG with a wrong checksum; others have nothing to
-    check by.
+    Raises PhotoError if it cannot be used: a JPEG without its end marker or a PNG with a wrong
+    checksum, too; other formats have nothing to check by.
     """
     with _opened(data) as image:
         size, factor = image.size, reduction(image.size)
         image.draft(None, (size[0] // factor, size[1] // factor))  # JPEGs are decoded smaller
         image.load()
-        if image.format in ("JPEG", "MPO"):
-            _check_whole(data, image)
+        if image.format in ("JPEG", "MPO") and not _is_whole(data):
+            raise PhotoError("JPEG is truncated (it has no end marker)")
         if image.format == "PNG":  # whose checksums loading does not look at
             with Image.open(io.BytesIO(data), formats=FORMATS) as other:
                 other.verify()
@@ -85,9 +77,9 @@ def decode_photo(data):
         return picture if orientation is None else picture.transpose(orientation)
 
 
-def reduction(size):
-    """The power of two by which decode_photo divides both sides, rounding up, of a photo of `size`
-    = (width, height). Raises PhotoError where it is not decoded at all."""
+def reduction(size: tuple[int, int]) -> int:
+    """Return the power of two by which decode_photo divides both sides, rounding up, of a photo of
+    `size` = (width, height). Raises PhotoError if it is not decoded at all."""
     width, height = size
     if width * height > _MAX_PIXELS or max(size) > _MAX_SIDE:
         raise PhotoError(f"image of {width}x{height} pixels is too large")
@@ -96,7 +88,7 @@ def reduction(size):
 
 @contextlib.contextmanager
 def _opened(data):
-    """The lazily opened image. What Pillow raises while it is in use becomes PhotoError."""
+    """Yield the lazily opened image. What Pillow raises while it is in use becomes PhotoError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of oddities that it copes with
@@ -106,17 +98,16 @@ def _opened(data):
     except Image.DecompressionBombError:
         raise PhotoError("image is too large") from None
     except _DAMAGE as error:
-        reason = one_line(error)[:120]
-        if isinstance(error, UnidentifiedImageError):
-            reason = "no known format"  # Pillow's own text has the address of our buffer in it
+        reason = ("no known format" if isinstance(error, UnidentifiedImageError)  # no addresses
+                  else one_line(error)[:120])
         raise PhotoError(f"not a readable image ({type(error).__name__}: {reason})") from None
 
 
 def _check_kind(image):
     """Raise PhotoError for what is too large and what is no photo, before anything is decoded."""
     if reduction(image.size) > 1 and image.format in _IN_ONE_PIECE:
-        name = {"WEBP": "WebP"}.get(image.format, image.format)
-        raise PhotoError(f"{name} image of {image.width}x{image.height} pixels is too large")
+        raise PhotoError(f"{image.format} image of {image.width}x{image.height} pixels is too "
+                         "large")
     if image.format == "TIFF":
         _check_tiff(image)
     # Phones store several pictures in one JPEG (MPO), of which the first is the photo.
@@ -127,15 +118,14 @@ def _check_kind(image):
 
 
 def _check_tiff(image):
-    """Raise PhotoError for a TIFF that is no single photo, or would be decoded wrongly or by too
-    much memory."""
+    """Raise PhotoError for a TIFF that is no single photo, or is too large or decoded wrongly."""
     tags = {TiffTags.lookup(tag).name: value for tag, value in image.tag_v2.items()}
     depths = tags.get("BitsPerSample", (1,))
     if image.is_animated:
         raise PhotoError("TIFF of several pages; save the photo as a file of its own")
     if tags.get("NewSubfileType", 0) & 1:  # a raw file of a camera begins with it
         raise PhotoError("TIFF that begins with a preview; save the photo itself as JPEG or TIFF")
-    if not set(depths) <= set(_TIFF_DEPTHS) or image.mode == "I":
+    if not set(depths) <= {1, 2, 4, 8, 16} or image.mode == "I":
         raise PhotoError(f"TIFF of {max(depths)} bits; expected 8 or 16")
     if max(depths) > 8 and tags.get("PhotometricInterpretation") == 0:
         raise PhotoError("TIFF of 16 bits in which 0 is white; expected 0 to be black")
@@ -148,43 +138,23 @@ def _orientation(image):
     return image.getexif().get(_ORIENTATION)
 
 
-def _check_whole(data, image):
-    """Raise PhotoError for a JPEG of which a part is missing. `image` is loaded.
-
-    libjpeg paints blocks that it has no data for grey, and Pillow does not pass its warning on. It
-    skips bytes between the last block and the end marker: where bytes put there change the picture,
-    blocks were missing. Only pictures that end in grey, or came in scans, are decoded twice.
-    """
-    end = data.find(_END_OF_IMAGE, _scan_start(data))
-    if end < 0:
-        raise PhotoError("JPEG is truncated (it has no end marker)")
-    last = np.asarray(image)[-1, -1]
-    if not image.info.get("progressive") and not np.isin(last, (127, 128)).all():
-        return
-    longer = data[:end] + bytes(range(1, 255)) * 8 + data[end:]
-    with Image.open(io.BytesIO(longer), formats=FORMATS) as other:
-        other.draft(None, image.size)
-        other.load()
-        if ImageChops.difference(image, other).getextrema() != _NO_DIFFERENCE[image.mode]:
-            raise PhotoError("JPEG is truncated (parts of the picture are missing)")
-
-
-def _scan_start(data):
-    """Where a JPEG's first scan starts: behind the segments, which may hold whole JPEGs."""
+def _is_whole(jpeg):
+    """Return whether a JPEG has its end marker behind the start of its first scan: libjpeg paints
+    missing blocks grey, and the segments before may hold whole JPEGs."""
     position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF or data[position + 1] == 0xFF:  # fill bytes
+    while position + 4 <= len(jpeg):
+        if jpeg[position] != 0xFF or jpeg[position + 1] == 0xFF:  # fill bytes
             position += 1
-        elif data[position + 1] == 0xDA:
-            return position
+        elif jpeg[position + 1] == 0xDA:
+            return jpeg.find(b"\xff\xd9", position) >= 0
         else:
-            position += 2 + int.from_bytes(data[position + 2:position + 4], "big")
-    return len(data)
+            position += 2 + int.from_bytes(jpeg[position + 2:position + 4], "big")
+    return False
 
 
 def _small_rgb(image, factor):
-    """Loaded image -> RGB, sides divided by `factor`; in bands, as conversions take copies."""
-    # Pillow takes all CMYK in JPEGs for inverted; only Adobe's are.
+    """Return a loaded image as RGB, sides divided by `factor`; in bands, to bound the copies."""
+    # Pillow treats all CMYK in JPEGs as inverted; only Adobe's are.
     negative = (image.mode == "CMYK" and image.format in ("JPEG", "MPO")
                 and "adobe" not in image.info)
     profile = image.info.get("icc_profile")
@@ -199,10 +169,8 @@ def _small_rgb(image, factor):
 
 
 def _to_rgb(image, negative, profile):
-    """Any mode -> RGB; what is transparent becomes white, like the padding.
-
-    negative: of CMYK, whether it is inverted; profile: bytes of an ICC profile, or None.
-    """
+    """Return an image of any mode, inverted if `negative`, with an ICC profile (bytes or None), as
+    RGB; what is transparent becomes white, like the padding."""
     if negative:
         image = ImageChops.invert(image)
     if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits to 8: all white
@@ -217,7 +185,7 @@ def _to_rgb(image, negative, profile):
 
 
 def _to_srgb(image, profile):
-    """An opaque picture in the colours of an ICC profile (bytes; None: sRGB) -> RGB in sRGB."""
+    """Return an opaque picture with an ICC profile (bytes; None: sRGB) as RGB in sRGB."""
     mode = image.mode if image.mode in ("L", "CMYK") else "RGB"
     transform = _transform(profile, mode) if profile else None
     if transform is None:
@@ -227,8 +195,8 @@ def _to_srgb(image, profile):
 
 @functools.lru_cache(maxsize=16)
 def _transform(profile, mode):
-    """Transform of L, RGB or CMYK pictures to sRGB; None where the profile is sRGB itself, broken
-    or for another mode."""
+    """Return the transform of L, RGB or CMYK pictures to sRGB; None if the profile is sRGB itself,
+    broken or for another mode."""
     try:
         transform = ImageCms.buildTransform(ImageCms.ImageCmsProfile(io.BytesIO(profile)), _SRGB,
                                             mode, "RGB")

@@ -1,8 +1,11 @@
 """Pictures to look at: grids, colour-coded maps, overlays, legends; and PNG files, whole or absent.
 
 Images are [N, H, W, 3 + C]: `rgb` in [-1, 1] and signed maps (value > 0 = class present) as
-networks make them, or uint8 where said so. Nothing here imports TensorFlow.
+networks make them, or uint8 if the function says so. Nothing here imports TensorFlow.
 """
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -10,24 +13,23 @@ from PIL import Image, ImageDraw, ImageFont
 from dnnlib.data import channels
 from dnnlib.util import UserError, atomic_path
 
-# Three times as fast as the default level, for files 5 % larger (512x512 photos).
-_PNG = {"format": "PNG", "compress_level": 1}
+_PNG = {"format": "PNG", "compress_level": 1}  # three times as fast, for files 5 % larger
 LEGEND_ROW = 18  # height of one legend line in pixels; its text is two thirds of that
 SMALLEST = 96  # height of a sample in a sheet; smaller ones are enlarged
 GAP, GREY = 6, 128  # around each
 
 
-def to_uint8(images):
-    """[-1, 1] -> [0, 255] as picture files are written: rint(127.5 x + 127.5), clipped.
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """Return [-1, 1] as [0, 255] for picture files: rint(127.5 x + 127.5), clipped.
 
-    Not-a-number becomes 0: a grid of a diverged network shows black and does not stop a training.
+    Not-a-number becomes 0: a diverged network's grid is black and does not stop a training.
     """
     values = np.clip(np.nan_to_num(np.asarray(images, np.float32), nan=-1.0), -1, 1)
     return np.rint(values * np.float32(127.5) + np.float32(127.5)).astype(np.uint8)
 
 
-def to_uint8_metrics(images):
-    """[-1, 1] -> [0, 255] as the metrics see images: 127.5 x + 128, saturated, then truncated.
+def to_uint8_metrics(images: np.ndarray) -> np.ndarray:
+    """Return [-1, 1] as [0, 255] for the metrics: 127.5 x + 128, saturated, then truncated.
 
     Differs from `to_uint8` at exact midpoints only. Raises UserError for values not finite:
     a number computed from them would mean nothing.
@@ -39,11 +41,10 @@ def to_uint8_metrics(images):
     return np.clip(values * np.float32(127.5) + np.float32(128), 0, 255).astype(np.uint8)
 
 
-def image_grid(images, columns, empty=0):
-    """Lay images [N, H, W, 3] uint8 out in rows of `columns` -> uint8 [rows*H, columns*W, 3].
+def image_grid(images: np.ndarray, columns: int, empty: int = 0) -> np.ndarray:
+    """Arrange images [N, H, W, 3] uint8 in rows of `columns`: uint8 [rows*H, columns*W, 3].
 
-    Cells without an image have the grey value `empty`. Raises ValueError for no images or no
-    columns.
+    Cells without an image have the grey value `empty`. Raises ValueError for no images or columns.
     """
     images = np.asarray(images)
     count, height, width, depth = images.shape
@@ -57,16 +58,8 @@ def image_grid(images, columns, empty=0):
 
 
 def grey_sheet(images: np.ndarray, columns: int) -> np.ndarray:
-    """Lay images out as `image_grid` does, on grey, so that white or black borders are seen.
-
-    Images of less than SMALLEST pixels are enlarged by a whole number, to squares of one colour.
-
-    Args:
-        images: uint8 [N, H, W, 3].
-
-    Returns:
-        uint8 [height, width, 3]: GAP pixels of grey around each image.
-    """
+    """Arrange images uint8 [N, H, W, 3] as `image_grid` does, with GAP pixels of grey around each,
+    so that white or black borders show; small ones are enlarged by a whole number."""
     factor = -(-SMALLEST // images.shape[1])
     images = images.repeat(factor, axis=1).repeat(factor, axis=2)
     tiles = np.pad(images, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=GREY)
@@ -74,11 +67,9 @@ def grey_sheet(images: np.ndarray, columns: int) -> np.ndarray:
     return np.pad(grid, ((GAP, 0), (GAP, 0), (0, 0)), constant_values=GREY)
 
 
-def map_pictures(segmaps):
-    """Signed maps [N, H, W, C] -> pictures uint8 [N, H, W, 3].
-
-    One map is white where present, several are drawn in the palette's colours.
-    """
+def map_pictures(segmaps: np.ndarray) -> np.ndarray:
+    """Return signed maps [N, H, W, C] as pictures uint8 [N, H, W, 3]: one map is white where
+    present, several have the palette's colours."""
     num_classes = segmaps.shape[-1]
     labels = channels.to_label_map(segmaps)
     if num_classes == 1:
@@ -87,14 +78,8 @@ def map_pictures(segmaps):
 
 
 def pairs(images: np.ndarray) -> np.ndarray:
-    """Return colour images beside their colour-coded maps.
-
-    Args:
-        images: [N, H, W, 3 + C] float, colours in [-1, 1], maps signed.
-
-    Returns:
-        uint8 [N, H, 2 W, 3], or [N, H, W, 3] if there are no maps.
-    """
+    """Return the colours of images float [N, H, W, 3 + C] beside their colour-coded maps: uint8
+    [N, H, 2 W, 3], or [N, H, W, 3] if there are none."""
     images = np.asarray(images)
     rgb, segmaps = to_uint8(images[..., channels.RGB]), images[..., channels.SEGMAPS]
     if segmaps.shape[-1] == 0:
@@ -102,7 +87,8 @@ def pairs(images: np.ndarray) -> np.ndarray:
     return np.concatenate([rgb, map_pictures(segmaps)], axis=2)
 
 
-def overlay(rgb, label_map, num_classes, alpha=0.5):
+def overlay(rgb: np.ndarray, label_map: np.ndarray, num_classes: int,
+            alpha: float = 0.5) -> np.ndarray:
     """Tint the labelled pixels of rgb uint8 [..., 3] with their class's colour by `alpha`."""
     label_map = np.asarray(label_map)
     tint = channels.colourise(label_map, num_classes).astype(np.float32)
@@ -110,8 +96,8 @@ def overlay(rgb, label_map, num_classes, alpha=0.5):
     return np.rint(rgb * (1 - weight) + tint * weight).astype(np.uint8)
 
 
-def legend(classes, width):
-    """A strip uint8 [height, width, 3] naming every class beside its colour, many to a line."""
+def legend(classes: Sequence[str], width: int) -> np.ndarray:
+    """Return a strip uint8 [height, width, 3] with every class beside its colour."""
     font = ImageFont.load_default(LEGEND_ROW * 2 // 3)
     colours = channels.palette(len(classes))[1:]
     entry = LEGEND_ROW * 2 + max((int(font.getlength(name)) for name in classes), default=0)
@@ -127,61 +113,63 @@ def legend(classes, width):
     return np.asarray(strip)
 
 
-def caption(text, width):
-    """A white strip uint8 [LEGEND_ROW, width, 3] with one line of text from its left.
+def caption(text: str, width: int) -> np.ndarray:
+    """Return a white strip uint8 [LEGEND_ROW, width, 3] with one line of text from its left.
 
-    Of a text without room the end is shown, behind three dots: there the names of files differ.
-    What Pillow's font does not know becomes backslash escapes.
+    A text without room is shown by its end, behind three dots: there the names of files differ.
+    Characters that Pillow's font lacks become backslash escapes.
     """
     strip = Image.new("RGB", (width, LEGEND_ROW), (255, 255, 255))
     font = ImageFont.load_default(LEGEND_ROW * 2 // 3)
     text = "".join(c if c.isascii() and c.isprintable() else ascii(c)[1:-1] for c in text)
-    if font.getlength(text) > width - 6:
-        while text and font.getlength("..." + text) > width - 6:
-            text = text[1:]
-        text = "..." + text
-    ImageDraw.Draw(strip).text((3, LEGEND_ROW // 2), text, (0, 0, 0), font, anchor="lm")
+    dots = "..." if font.getlength(text) > width - 6 else ""
+    while dots and text and font.getlength(dots + text) > width - 6:
+        text = text[1:]
+    ImageDraw.Draw(strip).text((3, LEGEND_ROW // 2), dots + text, (0, 0, 0), font, anchor="lm")
     return np.asarray(strip)
 
 
-def with_legend(picture, classes):
-    """A picture uint8 [H, W, 3] with the legend of its classes below.
-
-    Fewer than two classes need none: the picture stays as it is.
-    """
+def with_legend(picture: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Return a picture uint8 [H, W, 3] with the legend of its classes below; one needs none."""
     if len(classes) < 2:
         return picture
     return np.concatenate([picture, legend(classes, picture.shape[1])])
 
 
-def enlarge(picture, factor):
-    """Every pixel of [H, W, 3] as a square of factor x factor."""
+def enlarge(picture: np.ndarray, factor: int) -> np.ndarray:
+    """Return every pixel of [H, W, 3] as a square of factor x factor."""
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def reduced(picture, width):
-    """uint8 [H, W, 3], averaged over squares so that it is at most about `width` pixels wide."""
+def upscale_nearest(images: np.ndarray, resolution: int) -> np.ndarray:
+    """Repeat the pixels of images [N, r, r, ...] up to `resolution`, a multiple of r."""
+    factor = resolution // images.shape[1]
+    if factor * images.shape[1] != resolution:
+        raise ValueError(f"{images.shape[1]} pixels cannot be repeated to {resolution}")
+    return images.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def reduced(picture: np.ndarray, width: int) -> np.ndarray:
+    """Return uint8 [H, W, 3] averaged over squares, at most about `width` pixels wide."""
     factor = -(-picture.shape[1] // width)
     return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).reduce(factor))
 
 
-def save_png(path, picture):
+def save_png(path: str | Path, picture: np.ndarray) -> None:
     """Write uint8 [H, W, 3] or [H, W] as a PNG, whole or not at all."""
     with atomic_path(path) as temporary:
         Image.fromarray(np.ascontiguousarray(picture)).save(temporary, **_PNG)
 
 
-def save_label_png(path, label_map, num_classes):
-    """Write a label map [H, W] as a PNG of palette indices: 0 the background, 1..C the classes.
+def save_label_png(path: str | Path, label_map: np.ndarray, num_classes: int) -> None:
+    """Write a label map [H, W] as a PNG of palette indices, which a viewer shows as colours.
 
-    A reader that asks for indices gets the labels, a viewer shows the palette's colours. Raises
-    ValueError for a label above C.
+    Raises ValueError for a label above C.
     """
     label_map = np.ascontiguousarray(label_map, np.uint8)
     if label_map.max(initial=0) > num_classes:
         raise ValueError(f"label {label_map.max()} in a map of {num_classes} classes")
-    image = Image.fromarray(label_map).convert("L")
-    image = Image.frombytes("P", image.size, image.tobytes())
+    image = Image.frombytes("P", label_map.shape[::-1], label_map.tobytes())
     image.putpalette(channels.palette(num_classes).tobytes())
     with atomic_path(path) as temporary:
         image.save(temporary, bits=8, **_PNG)

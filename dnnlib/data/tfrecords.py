@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import google_crc32c
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 from PIL import Image
 
 from dnnlib.data import channels
@@ -37,15 +38,20 @@ MIN_LEVEL = 2  # 4x4, the smallest images a network sees
 
 _HEADER = 12  # bytes before a payload: its length uint64 and the length's checksum uint32
 _FOOTER = 4  # bytes behind it: its checksum
-_BYTES, _INT64 = 1, 3  # field numbers of bytes_list and int64_list in a tf.train.Feature
+# tf.train.Example: {message: {field: (number, is it repeated, type)}}. TensorFlow has `feature` as
+# a map, which is written alike; here it is a list, whose order is ours.
+_MESSAGES = {
+    "BytesList": {"value": (1, True, "bytes")}, "Int64List": {"value": (1, True, "int64")},
+    "Feature": {"bytes_list": (1, False, "BytesList"), "int64_list": (3, False, "Int64List")},
+    "Entry": {"key": (1, False, "bytes"), "value": (2, False, "Feature")},
+    "Features": {"feature": (1, True, "Entry")}, "Example": {"features": (1, False, "Features")}}
 _AGAIN = "make or copy this data set again"
 
 
 def record_files(directory: str | Path) -> dict[int, Path]:
     """Return {level: path} of the record files in `directory`; `-r05` holds images of 32x32.
 
-    Raises:
-        UserError: the directory has none, or two of one level.
+    Raises UserError if it has none, or two of one level.
     """
     files = {}
     for path in sorted(Path(directory).glob("*-r[0-9][0-9].tfrecords")):
@@ -68,71 +74,61 @@ def frame(payload: bytes) -> bytes:
 
 
 def checksum(data: bytes) -> bytes:
-    """Return the format's checksum of bytes: their CRC-32C rotated right by 15 bits, plus a
-    constant, as a little-endian uint32."""
+    """Return the format's checksum: CRC-32C rotated right by 15 bits, plus a constant."""
     crc = google_crc32c.value(data)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def encode_record(image: np.ndarray, encoding: str) -> bytes:
-    """Serialize an image as a tf.train.Example, without framing.
-
-    Args:
-        image: uint8 [C, H, W].
-        encoding: one of ENCODINGS.
-
-    Raises:
-        ValueError: another type, shape or encoding.
-    """
+    """Serialize an image uint8 [C, H, W] as a tf.train.Example, without framing, in one of
+    ENCODINGS. Raises ValueError for another type, shape or encoding."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[0] < channels.NUM_COLOURS:
         raise ValueError(f"an image is uint8 [3 or more, H, W], not {image.dtype} {image.shape}")
-    shape = (b"shape", _INT64, b"".join(_varint(side) for side in image.shape))
+    features = {"shape": image.shape}
     if encoding == "raw":
-        return _example([(b"data", _BYTES, image.tobytes()), shape])
-    features = [(b"encoding", _BYTES, encoding.encode()),
-                (b"rgb", _BYTES, _encode_rgb(image[channels.RGB], encoding)), shape]
-    if image.shape[0] > channels.NUM_COLOURS:
-        maps = zlib.compress(np.ascontiguousarray(image[channels.SEGMAPS]), 1)
-        features.insert(1, (b"maps", _BYTES, maps))
-    return _example(features)
+        features["data"] = image.tobytes()
+    else:
+        features["encoding"] = encoding.encode()
+        features["rgb"] = _encode_rgb(image[channels.RGB], encoding)
+        if image.shape[0] > channels.NUM_COLOURS:
+            segmaps = np.ascontiguousarray(image[channels.SEGMAPS])
+            features["maps"] = zlib.compress(segmaps, 1)
+    example = _example_class()()
+    for name, value in sorted(features.items()):
+        entry = example.features.feature.add(key=name.encode())
+        if name == "shape":
+            entry.value.int64_list.value.extend(value)
+        else:
+            entry.value.bytes_list.value.append(value)
+    return example.SerializeToString()
 
 
 def _encode_rgb(rgb, encoding):
     """Encode uint8 [3, H, W] as a lossless image file's bytes."""
-    picture = Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0)))
-    buffer = io.BytesIO()
-    if encoding == "webp":
-        picture.save(buffer, "WEBP", lossless=True, quality=0, method=0)
-    elif encoding == "png":
-        picture.save(buffer, "PNG", compress_level=1)
-    else:
+    options = {"webp": {"lossless": True, "quality": 0, "method": 0}, "png": {"compress_level": 1}}
+    if encoding not in options:
         raise ValueError(f"unknown encoding {encoding!r}; known: {', '.join(ENCODINGS)}")
+    buffer = io.BytesIO()
+    picture = Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0)))
+    picture.save(buffer, encoding, **options[encoding])
     return buffer.getvalue()
 
 
-def _example(features):
-    """Write [(name, kind, content)] as an Example in the protocol buffers' wire format.
-
-    A bytes_list has one value, the content; an int64_list is packed, its varints are the content.
-    """
-    entries = [_field(1, _field(1, name) + _field(2, _field(kind, _field(1, content))))
-               for name, kind, content in features]
-    return _field(1, b"".join(entries))
-
-
-def _field(number, content):
-    """Write one length-delimited field of a message."""
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
-
-
-def _varint(number):
-    """Write a non-negative integer in base 128: low groups first, a high bit where more follow."""
-    groups = bytearray()
-    while number > 0x7F:
-        groups.append(number & 0x7F | 0x80)
-        number >>= 7
-    groups.append(number)
-    return bytes(groups)
+@functools.cache
+def _example_class():
+    """Return the class of an Example, in a pool of its own beside TensorFlow's."""
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", syntax="proto3")
+    for name, fields in _MESSAGES.items():
+        kind = file.message_type.add(name=name)
+        for field, (number, is_repeated, type_name) in fields.items():
+            entry = kind.field.add(name=field, number=number, label=3 if is_repeated else 1)
+            if type_name in _MESSAGES:
+                entry.type_name = f".{type_name}"
+            else:
+                entry.type = {"bytes": entry.TYPE_BYTES, "int64": entry.TYPE_INT64}[type_name]
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Example"))
 
 
 # Reading without TensorFlow
@@ -141,10 +137,23 @@ class RecordFile:
     """The records of one file, indexed once and then read by number."""
 
     def __init__(self, path: str | Path):
-        """Index the file. Raises UserError if it is damaged, OSError if it cannot be opened."""
+        """Index the file by its headers. Raises UserError if one is damaged or the file cut short.
+        """
         self.path = Path(path)
-        self._offsets, self._lengths = index_records(path)
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - open as long as the object
+        offsets, lengths, position = [], [], 0
+        size = os.fstat(self._file.fileno()).st_size
+        while position < size:
+            header = os.pread(self._file.fileno(), _HEADER, position)
+            length = int.from_bytes(header[:8], "little")
+            end = position + _HEADER + length + _FOOTER
+            if checksum(header[:8]) != header[8:] or end > size:
+                raise UserError(f"{path}: damaged or cut short in record {len(offsets)} "
+                                f"(byte {position} of {size}); {_AGAIN}")
+            offsets.append(position + _HEADER)
+            lengths.append(length)
+            position = end
+        self._offsets, self._lengths = np.array(offsets, np.int64), np.array(lengths, np.int64)
 
     def __len__(self):
         return len(self._offsets)
@@ -165,117 +174,60 @@ class RecordFile:
         """Return the serialized Example of each of `numbers`, as `read` does."""
         return [self.read(number) for number in numbers]
 
-    def read_image(self, number: int) -> np.ndarray:
+    def read_image(self, number: int, only_rgb: bool = False) -> np.ndarray:
         """Return image `number`, uint8 [C, H, W]. Raises UserError if the record is damaged."""
         try:
-            return decode_record(self.read(number))
+            return decode_record(self.read(number), only_rgb)
         except ValueError as error:
             raise UserError(f"{self.path}: record {number}: {error}; {_AGAIN}") from None
 
 
-def index_records(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return (offsets, lengths) of the payloads of a record file, int64 [n] bytes each.
+def decode_record(payload: bytes, only_rgb: bool = False) -> np.ndarray:
+    """Return a serialized Example's image, uint8 [C, H, W]; with `only_rgb` its three colours.
 
-    Reads headers only.
-
-    Raises:
-        UserError: a header's checksum is wrong, or the file ends within a record.
+    Raises ValueError if it is damaged.
     """
-    offsets, lengths, position = [], [], 0
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        while position < size:
-            header = os.pread(file.fileno(), _HEADER, position)
-            length = int.from_bytes(header[:8], "little")
-            end = position + _HEADER + length + _FOOTER
-            if checksum(header[:8]) != header[8:] or end > size:
-                raise UserError(f"{path}: damaged or cut short in record {len(offsets)} "
-                                f"(byte {position} of {size}); {_AGAIN}")
-            offsets.append(position + _HEADER)
-            lengths.append(length)
-            position = end
-    return np.array(offsets, np.int64), np.array(lengths, np.int64)
-
-
-def decode_record(payload: bytes) -> np.ndarray:
-    """Read a serialized Example's image, uint8 [C, H, W]. Raises ValueError if it is damaged."""
-    features = _read_example(payload)
-    shape = _read_shape(features)
+    try:
+        entries = _example_class().FromString(payload).features.feature
+    except message.DecodeError:
+        raise ValueError("not the record of one image") from None
+    shape, features = (), {}
+    for entry in entries:
+        if entry.key == b"shape":
+            shape = tuple(entry.value.int64_list.value)
+        elif len(entry.value.bytes_list.value) == 1:
+            features[entry.key.decode("utf-8", "replace")] = entry.value.bytes_list.value[0]
+    if len(shape) != 3 or shape[0] < channels.NUM_COLOURS or not all(0 < n <= 65536 for n in shape):
+        raise ValueError(f"record of shape {list(shape)}, expected [3 or more, height, width]")
     if "data" in features:
-        return _planes(features["data"], shape)
+        image = _planes(features["data"], shape)
+        return image[channels.RGB] if only_rgb else image
     try:
         with Image.open(io.BytesIO(features["rgb"])) as picture:
             rgb = np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
-        maps = _inflate(features["maps"]) if shape[0] > channels.NUM_COLOURS else b""
+        maps = features["maps"] if shape[0] > channels.NUM_COLOURS and not only_rgb else None
     except KeyError as error:
         raise ValueError(f"record without the feature {error}") from None
     except (OSError, SyntaxError) as error:
         raise ValueError(f"damaged image data ({error})") from None
     if rgb.shape[1:] != shape[1:]:
         raise ValueError(f"record of shape {shape} holds colours of shape {rgb.shape}")
-    return np.concatenate([rgb, _planes(maps, (shape[0] - channels.NUM_COLOURS, *shape[1:]))])
+    if maps is None:
+        return rgb
+    maps = _planes(maps, (shape[0] - channels.NUM_COLOURS, *shape[1:]), is_deflated=True)
+    return np.concatenate([rgb, maps])
 
 
-def _inflate(deflated):
-    """Inflate zlib's bytes. Raises ValueError if they are damaged."""
+def _planes(data, shape, is_deflated=False):
+    """Return bytes, raw or zlib's, as a uint8 array of `shape`. Raises ValueError if they are
+    damaged or of another size."""
     try:
-        return zlib.decompress(deflated)
+        data = zlib.decompress(data) if is_deflated else data
     except zlib.error as error:
         raise ValueError(f"damaged image data ({error})") from None
-
-
-def _planes(data, shape):
-    """Return bytes as a uint8 array of `shape`. Raises ValueError if the size differs."""
     if len(data) != np.prod(shape, dtype=np.int64):
         raise ValueError(f"record of shape {shape} holds {len(data)} bytes")
     return np.frombuffer(data, np.uint8).reshape(shape)
-
-
-def _read_shape(features):
-    """Return (C, H, W) of a record's features. Raises ValueError if it is no image's."""
-    content, shape, position = features.get("shape", b""), [], 0
-    while position < len(content):
-        side, position = _read_varint(content, position)
-        shape.append(side)
-    if len(shape) != 3 or shape[0] < channels.NUM_COLOURS or not all(0 < n <= 65536 for n in shape):
-        raise ValueError(f"record of shape {shape}, expected [3 or more, height, width]")
-    return tuple(shape)
-
-
-def _read_example(payload):
-    """Return {name: content of its value} of an Example. Raises ValueError for other messages."""
-    features = {}
-    for _, message in _read_fields(payload):
-        for _, entry in _read_fields(message):
-            parts = dict(_read_fields(entry))
-            lists = list(_read_fields(parts.get(2, b"")))
-            values = list(_read_fields(lists[0][1])) if len(lists) == 1 else []
-            if len(values) != 1:
-                raise ValueError("not the record of one image")
-            features[parts.get(1, b"").decode("utf-8", "replace")] = values[0][1]
-    return features
-
-
-def _read_fields(message):
-    """Yield (number, content) of a message whose fields are all length-delimited."""
-    position = 0
-    while position < len(message):
-        tag, position = _read_varint(message, position)
-        length, position = _read_varint(message, position)
-        if tag & 7 != 2 or position + length > len(message):
-            raise ValueError("not the record of one image")
-        yield tag >> 3, message[position:position + length]
-        position += length
-
-
-def _read_varint(message, position):
-    """Return (value, position behind it). Raises ValueError if it has no end or over 64 bits."""
-    value = 0
-    for shift, byte in zip(range(0, 64, 7), message[position:position + 10]):
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position + shift // 7 + 1
-    raise ValueError("not the record of one image")
 
 
 # Reading with TensorFlow
@@ -284,12 +236,9 @@ def parse_records(serialized: "tf.Tensor", num_channels: int, resolution: int,
                   only_rgb: bool = False) -> "tf.Tensor":
     """Read images uint8 [N, H, W, C] of serialized Examples, string [N], within TensorFlow.
 
-    Args:
-        num_channels: what the records hold; with `only_rgb` it does not matter, and C is 3.
-
-    Raises:
-        tf.errors.InvalidArgumentError: when the ops run; records of another shape, or damaged.
-        ValueError: damaged maps, outside of traced functions.
+    The records hold `num_channels`; with `only_rgb` it does not matter, and C is 3. Records of
+    another shape or damaged ones raise tf.errors.InvalidArgumentError when the ops run; damaged
+    maps raise ValueError outside of traced functions.
     """
     import tensorflow as tf  # here, because dataset workers must not load it
     absent = tf.io.FixedLenFeature([], tf.string, default_value="")
@@ -332,19 +281,15 @@ def _parse_colours(data, rgb, resolution):
 
 
 def _join_maps(num_channels, colours, raw, deflated):
-    """Join colours uint8 [N, H, W, 3] and the maps of records, raw bytes [N] or else deflated
-    ones [N], to images uint8 [N, H, W, C]. Raises ValueError if maps are damaged.
-
-    In NumPy, because most maps are empty and need not be copied: half the time of ops that do.
-    """
+    """Join colours uint8 [N, H, W, 3] and raw records [N], or else deflated maps [N], to images
+    uint8 [N, H, W, C], in NumPy: most maps are empty and need not be copied (half the time)."""
     images = np.zeros((*colours.shape[:3], num_channels), np.uint8)
     shape = (num_channels, *colours.shape[1:3])
     for i in range(len(images)):
         if raw[i]:
             planes = _planes(raw[i], shape)[channels.SEGMAPS]
         else:
-            planes = _planes(_inflate(deflated[i]), (num_channels - channels.NUM_COLOURS,
-                                                     *shape[1:]))
+            planes = _planes(deflated[i], (num_channels - channels.NUM_COLOURS, *shape[1:]), True)
         for channel in range(channels.NUM_COLOURS):
             images[i, ..., channel] = colours[i, ..., channel]
         for channel in np.flatnonzero(planes.reshape(len(planes), -1).max(axis=1)):

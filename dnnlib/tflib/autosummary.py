@@ -1,13 +1,14 @@
 """Report a scalar anywhere, collect the means once a tick."""
 
 import collections
+from typing import Any
 
 import numpy as np
 
 _reports = collections.defaultdict(list)
 
 
-def report(name, value):
+def report(name: str, value: Any) -> None:
     """Add a scalar, or a tensor whose mean counts, to this tick's values of `name`.
 
     Tensors are read only by `collect`, so that reporting never waits for a device.
@@ -15,8 +16,8 @@ def report(name, value):
     _reports[name].append(value)
 
 
-def collect():
-    """{name: mean of what was reported since the last call}, and forget it."""
+def collect() -> dict[str, float]:
+    """Return {name: mean of what was reported since the last call}, and forget it."""
     means = {name: float(np.mean([np.mean(np.asarray(v)) for v in values]))
              for name, values in _reports.items()}
     _reports.clear()

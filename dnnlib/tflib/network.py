@@ -1,11 +1,12 @@
-"""Network: named variables and the configuration that made them.
+"""Network: named variables and the options that made them.
 
-A network is built by name and keyword arguments, holds its variables under the official release's
-names, and can be copied and digested. Saving is the snapshots' business, averaging the turn's.
+A network is built from its name and options, holds its variables under the official release's
+names, and can be copied and digested. Saving is the snapshots' business, averaging the GAN step's.
 """
 
-import inspect
+import dataclasses
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -17,42 +18,44 @@ NETWORKS = Registry("network")
 
 
 class Network(tf.Module):
-    """Base of all networks. Subclasses create all variables in their constructor, from `config`.
+    """Base of all networks. Subclasses create all variables in their constructor, from options.
 
     Attributes:
+        Options: a frozen dataclass, one field for every option, `seed` among them.
         vars: {official name without the leading 'G/' or 'D/': tf.Variable}.
-        config: {keyword: value}, JSON-able: `build(type, name, config)` makes the same network.
     """
 
-    def __init__(self, name, config):
+    Options: type
+
+    def __init__(self, name: str, **options):
         super().__init__(name=name)
-        # A tuple, since tf.Module would wrap a dict into one that JSON refuses.
-        self._config = tuple(config.items())
+        self.options = self.Options(**options)
         self.vars = {}
 
     @property
-    def config(self):
-        return dict(self._config)
+    def config(self) -> dict:
+        """Return {option: value} for JSON; `build` makes the same network from it."""
+        return dataclasses.asdict(self.options)
 
-    def add_variable(self, name, shape, initializer, trainable=True):
+    def add_variable(self, name: str, shape, initializer: Callable, trainable=True):
         """Create variable `name` as `initializer(rng, shape)`, rng depending on seed and name."""
         if name in self.vars:
             raise ValueError(f"variable {name} is created twice")
-        rng = np.random.default_rng([self.config["seed"], zlib.crc32(name.encode())])
+        rng = np.random.default_rng([self.options.seed, zlib.crc32(name.encode())])
         value = np.asarray(initializer(rng, tuple(shape)), np.float32)
         self.vars[name] = tf.Variable(value, trainable=trainable, name=name, shape=tuple(shape))
 
     @property
-    def trainables(self):
-        """{name: variable} of the variables that an optimizer changes."""
+    def trainables(self) -> dict[str, tf.Variable]:
+        """Return {name: variable} of the variables that an optimizer changes."""
         return {name: var for name, var in self.vars.items() if var.trainable}
 
-    def get_arrays(self):
-        """{name: float32 array}: a copy of every variable."""
+    def get_arrays(self) -> dict[str, np.ndarray]:
+        """Return {name: float32 array}: a copy of every variable."""
         return {name: var.numpy() for name, var in self.vars.items()}
 
-    def set_arrays(self, arrays, source="arrays"):
-        """Assign every variable. Raises UserError listing missing, extra and misshapen names."""
+    def set_arrays(self, arrays: dict[str, np.ndarray], source: str = "arrays"):
+        """Assign every variable. Raises UserError: which ones are missing, unknown, misshapen."""
         missing = sorted(self.vars.keys() - arrays.keys())
         extra = sorted(arrays.keys() - self.vars.keys())
         shapes = [f"{n} {tuple(arrays[n].shape)} for {tuple(self.vars[n].shape)}"
@@ -64,37 +67,30 @@ class Network(tf.Module):
         for name, var in self.vars.items():
             var.assign(arrays[name])
 
-    def digest(self):
-        """sha256 over names, shapes and bytes of all variables in the order of their names."""
+    def digest(self) -> str:
+        """Return the sha256 of names, shapes and bytes of all variables."""
         return arrays_digest(self.get_arrays())
 
-    def clone(self, name=None):
-        """A network of the same type and configuration with the same values."""
-        twin = build(type(self).__name__, name or self.name, self.config)
+    def clone(self, name: str | None = None) -> "Network":
+        """Return a network of the same type, options and values."""
+        twin = type(self)(name or self.name, **self.config)
         twin.set_arrays(self.get_arrays())
         return twin
 
 
-def keywords(variables):
-    """A constructor's keyword arguments, from the `locals()` at its beginning."""
-    return {k: v for k, v in variables.items() if k not in ("self", "name", "__class__")}
-
-
-def build(type_name, name, config):
-    """Build the registered network `type_name`.
-
-    Unknown types and keywords raise UserError listing the known ones.
-    """
+def build(type_name: str, name: str, config: dict) -> Network:
+    """Return a new network of a registered class. Raises UserError, which lists the known ones, if
+    the class or an option is unknown."""
     network_class = NETWORKS[type_name]
-    known = set(inspect.signature(network_class).parameters) - {"name"}
+    known = {field.name for field in dataclasses.fields(network_class.Options)}
     unknown = sorted(set(config) - known)
     if unknown:
         raise UserError(f"{type_name} does not know {unknown}; known: {sorted(known)}")
     return network_class(name, **config)
 
 
-def full_config(type_name, config):
-    """`config` with the defaults of the keywords that it leaves out, as older files do."""
-    parameters = inspect.signature(NETWORKS[type_name]).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-    return {**{name: value for name, value in defaults.items() if name != "name"}, **config}
+def full_config(type_name: str, config: dict) -> dict:
+    """Return `config` with the defaults of the options that it leaves out, as older files do."""
+    fields = dataclasses.fields(NETWORKS[type_name].Options)
+    return {field.name: field.default for field in fields
+            if field.default is not dataclasses.MISSING} | config

@@ -97,7 +97,7 @@ def test_the_source_repeats_photos_with_their_annotations(tmp_path):
     for raw, count in ((small, 3), (large, 7)):
         dataset.make_source(source, raw, count)
     few, many = (dataset.annotations.load_annotations(
-        raw / "annotations" / dataset.modanet.TRAIN_JSON) for raw in (small, large))
+        raw / "annotations" / dataset.raw_files.TRAIN_JSON) for raw in (small, large))
     assert list(many.photos) == [1, 2, 3, 4, 5, 6, 7] and not many.defects
     for image_id, photo in many.photos.items():
         original = few.photos[(image_id - 1) % 3 + 1]

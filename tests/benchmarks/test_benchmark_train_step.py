@@ -60,7 +60,7 @@ def test_plain_side_fuses_nothing(tiny_config):
     fused = {}
     for name, rule in (("ours", None), ("plain", turns.plain)):
         side = turns.Side(tiny_config(variant="rgb"), 3, 16, 8, rule)
-        fused[name] = {n.use_fused(16, 8) for n in side.state.networks.values()}
+        fused[name] = {n.use_fused_resampling(16, 8) for n in side.state.networks.values()}
     assert fused == {"ours": {True}, "plain": {False}}
 
 

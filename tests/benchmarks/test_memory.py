@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import memory
+from benchmarks.operations import memory_parts, turn_memory
 from benchmarks.result import ROOT
 from dnnlib.util import UserError
 from tests.benchmarks.test_operations import NUM_CLASSES, in_use, traced_graph
 from training.accumulation import mean_over_parts
-from training.operations import memory_parts, turn_memory
 from training.schedule import make_stage
 
 
@@ -40,8 +40,9 @@ def before(op):
 
 def test_parts_wait_for_the_first():
     """Else the loop's first turn would run beside it."""
-    graph = tf.function(lambda x: mean_over_parts(lambda part: tf.reduce_sum(tf.exp(part)), x)
-                        ).get_concrete_function(tf.zeros([3, 2])).graph
+    mean = tf.function(lambda x: mean_over_parts(
+        lambda part: tf.reduce_sum(tf.exp(part)), tf.unstack(x)))
+    graph = mean.get_concrete_function(tf.zeros([3, 2])).graph
     loop, = [op for op in in_use(graph) if op.type in ("While", "StatelessWhile")]
     counters = [tensor.op for tensor in loop.inputs if tensor.dtype == tf.int32]
     assert any("Exp" in {op.type for op in before(counter)} for counter in counters)

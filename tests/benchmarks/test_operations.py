@@ -6,10 +6,11 @@ from math import prod
 import pytest
 import tensorflow as tf
 
-from training.gan_step import Turn
-from training.operations import parameters, turn_operations
+from benchmarks.operations import parameters, turn_operations
+from training.dataset import Batch
+from training.gan_step import GanStep
+from training.init_from import enter_stage, new_state
 from training.schedule import make_stage
-from training.state import enter_stage, new_state
 
 NUM_CLASSES = 5
 ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
@@ -33,14 +34,14 @@ def traced_graph(config, stage, critic, form=None):
     state = state_in(config, stage.name)
     if form:
         for network in state.networks.values():
-            network.use_fused = form
-    turn = Turn(ONE_DEVICE, config, state.networks, state.optimizers, critic, stage.resolution,
-                stage.fade > 0, stage.minibatch)
+            network.use_fused_resampling = form
+    step = GanStep(ONE_DEVICE, config, state.networks, state.optimizers, critic, stage.resolution,
+                   stage.fade > 0, stage.minibatch)
     size = stage.resolution
     images = tf.zeros([stage.minibatch, size, size, critic.channels], tf.uint8)
-    labels = tf.zeros([stage.minibatch, 0])
+    reals = Batch(images, tf.zeros([stage.minibatch, 0]))
     scalars = [tf.constant(0), tf.constant(stage.fade), tf.constant(0.001)]
-    return turn._runs[True].get_concrete_function((images, labels), *scalars).graph
+    return step._compiled[True].get_concrete_function(reals, *scalars).graph
 
 
 def in_use(graph):
@@ -94,7 +95,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("fading", "joint critic of 2d")
+
+
+@pytest.mark.parametrize("case", [
+    pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES])
 def test_operations_are_those_of_the_graph(tiny_config, case):
     c = CASES[case]
     config = tiny_config(fmap_max=16, **c["changes"])

@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from dataprep.annotations import MODANET_CLASSES, Instance, Photo, label_map, load_annotations
+from dataprep.annotations import load_annotations
+from dataprep.segmentations import Instance, Photo
+from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.data.photos import PhotoError
 from dnnlib.util import UserError
+from tests.tools.data_helpers import label_map
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

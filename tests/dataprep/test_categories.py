@@ -3,9 +3,10 @@
 
 import pytest
 
-from dataprep.annotations import MODANET_CLASSES
-from dataprep.categories import check_used, read_categories, whole
+from dataprep.categories import check_used, read_categories
+from dataprep.segmentations import whole
 from dnnlib.data.class_list import is_background
+from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError
 
 

@@ -16,10 +16,10 @@ from PIL import Image
 
 import dataset_tool
 import train
-from dataprep import create, modanet, photo_sources, preflight, pyramid
-from dnnlib import util
-from dnnlib.data import tfrecords
-from dnnlib.data.dataset_info import open_dataset, read_labels
+from dataprep import conversion, create, photo_sources, raw_files
+from dnnlib import cli
+from dnnlib.data import pyramid, tfrecords
+from dnnlib.data.dataset import open_dataset, read_labels
 from dnnlib.util import UserError
 from tests.tools.data_helpers import (
     annotations_path,
@@ -31,7 +31,8 @@ from tests.tools.data_helpers import (
     save_annotations,
 )
 from training.config import preset_config
-from training.config_checks import fit_to_dataset
+from training.run.config_checks import fit_to_dataset
+from training.run.options import parse_training_options
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NUM = 12
@@ -79,19 +80,8 @@ def test_a_dry_run_writes_nothing(source, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "12 annotated: 12 found, 0 missing" in printed and "projected: 12 photos" in printed
     assert run("create_synthetic", "--out", tmp_path / "set", "--dry-run", "--resolution", 64) == 0
-    assert "projected: 2000 photos" in capsys.readouterr().out
+    assert "nothing written; would draw 2000 photos into" in capsys.readouterr().out
     assert not (tmp_path / "set").exists()
-
-
-def test_the_projection_of_a_drawing_is_about_right(tmp_path, capsys):
-    """Photos and records of a set of 12, against what four of them tell."""
-    options = "create_synthetic", "--out", tmp_path / "set", "--num-images", 12, "--resolution", 16
-    assert run(*options, "--dry-run", "--workers", 1) == 0
-    told = float(re.search(r"\((\S+) MB each\)", capsys.readouterr().out)[1])
-    assert run(*options, "--workers", 1) == 0
-    sizes = [len(data) for name, data in folder_bytes(tmp_path / "set").items()
-             if name.endswith((".tfrecords", ".jpg"))]
-    assert told == pytest.approx(sum(sizes) / 12 / 1e6, rel=0.3)
 
 
 def damage(source, rng):
@@ -204,7 +194,7 @@ def test_few_validation_photos_are_warned_of(source, tmp_path, capsys, num_val, 
     (999, 99, "trains with all of so few"), (120, 100, None)])
 def test_the_advice_goes_by_the_number_of_photos(num_photos, num_val, said):
     lines = []
-    create._say_few_validation(num_val, num_photos, lines.append)
+    create._report_few_validation(num_val, num_photos, lines.append)
     assert re.search(said, *lines) if said else not lines
 
 
@@ -216,7 +206,7 @@ def test_suggested_commands_are_quoted_and_fit(source, tmp_path, capsys, monkeyp
     script, *arguments = shlex.split(line)
     assert arguments[:3] == ["--variant=2d", f"--data={out}", "--preset=small-32"]
     assert script == "train.py" and "--resolution=16" in arguments
-    given = train.parse_options(arguments)
+    given = parse_training_options(arguments)
     config = preset_config(given.preset, {"variant": "2d", "resolution": given.resolution})
     assert fit_to_dataset(config, open_dataset(given.data), 1).resolution == 16
     run("create_from_images", "--source", source, "--out", out / "rgb", "--resolution", 4,
@@ -226,15 +216,15 @@ def test_suggested_commands_are_quoted_and_fit(source, tmp_path, capsys, monkeyp
     assert "\ntrain the RGB baseline: python train.py --variant=rgb '--data=" in printed
 
 
-def test_files_that_are_no_photos_are_counted_by_suffix(source, tmp_path, capsys):
+def test_files_that_are_no_photos_are_counted(source, tmp_path, capsys):
     for name in ("a.txt", "b.txt", "c.TXT", "d.xml", "e.xml", "f.db", "g", "h.mp4", "i.json"):
         (source / name).write_text("nothing")
     (source / "images" / "again.jpg").symlink_to("0000007.jpg")
     run("create_from_images", "--source", source, "--out", tmp_path / "set", "--resolution", 8,
         "--workers", 1)
     printed = capsys.readouterr().out
-    assert "12 image files\n10 other files left out (.txt, .json, .xml, " in printed
-    assert "...)" in printed and "left out: 1 x link to a file that is read already" in printed
+    assert "12 image files\n  left out: 10 x no photo: its content is none of " in printed
+    assert "left out: 1 x link to a file that is read already" in printed
     lines = read_jsonl(tmp_path / "set" / "skipped.jsonl")
     assert len(lines) == 11 and all(line["reason"] for line in lines)
     assert open_dataset(tmp_path / "set").splits["train"] == NUM
@@ -316,7 +306,7 @@ def test_official_record_files_that_cannot_be_are_one_line(tmp_path, rng, capsys
     folder = official(tmp_path / "labels", images[:, :3], labels=np.zeros((2, 4)))
     with pytest.raises(UserError, match=r"expected finite numbers of shape \[3, n\]"):
         run("create_from_images", f"--source={folder}", *options)
-    with pytest.raises(UserError, match="--labels: images in record files have no names"):
+    with pytest.raises(UserError, match="--labels: without effect: images in record files"):
         run("create_from_images", f"--source={folder}", "--labels=x.json", *options)
     assert "enlarged" not in capsys.readouterr().out
     folder = official(tmp_path / "small", images[:, :3])
@@ -335,21 +325,22 @@ def test_what_cannot_be_read_is_counted_by_many_processes_too(source, rng, monke
     damage(source, rng)
     folder = photo_sources.PhotoFolder(source / "images")
     keys = sorted(path.name for path in folder.path.iterdir()) + ["nowhere.jpg"]
-    monkeypatch.setattr(preflight, "_BATCH", 5)
-    assert preflight.count_unreadable(folder, keys, 1) == 3
-    monkeypatch.setattr(preflight, "_FEW", 3)
-    assert preflight.count_unreadable(folder, keys, 2) == 3
+    monkeypatch.setattr(conversion, "_BATCH", 5)
+    assert conversion.count_unreadable(folder, keys, 1) == 3
+    monkeypatch.setattr(conversion, "_FEW", 3)
+    assert conversion.count_unreadable(folder, keys, 2) == 3
 
 
 def test_space_of_unfinished_files_counts_as_free(tmp_path, monkeypatch):
     """A run that fills the disk to the last tenth can still be continued."""
     (tmp_path / ".partial" / "train").mkdir(parents=True)
     (tmp_path / ".partial" / "train" / "train-r02.tfrecords").write_bytes(bytes(9000))
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(create.shutil, "disk_usage",
+                        lambda _: type("Usage", (), {"free": 1000}))
     config = create_config(out=tmp_path)
-    preflight.check_space(config, 90, 100, 0.1, print)
+    create._check_space(config, 90, 100, 0.1, print)
     with pytest.raises(UserError, match="the disk has only"):
-        preflight.check_space(config, 110, 100, 0.1, print)
+        create._check_space(config, 110, 100, 0.1, print)
 
 
 def test_everything_left_out_is_counted_and_listed(source, tmp_path, rng, capsys):
@@ -434,7 +425,7 @@ def test_no_photos_at_all_is_one_line(tmp_path):
 
 
 def test_a_disk_that_cannot_hold_it_is_known_before(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(preflight.shutil, "disk_usage",
+    monkeypatch.setattr(create.shutil, "disk_usage",
                         lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(UserError, match=r"only 0\.00 GB left"):
         create_modanet(source, tmp_path / "set")
@@ -458,7 +449,7 @@ def test_mistakes_are_one_line_and_status_2(arguments, status, message, tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["dataset_tool.py", *arguments])
     with pytest.raises(SystemExit) as left:
-        util.run_main(dataset_tool.main)
+        cli.run_main(dataset_tool.main)
     printed = capsys.readouterr()
     assert left.value.code == status and message in printed.out + printed.err
     assert "Traceback" not in printed.err
@@ -499,18 +490,18 @@ class Downloads:
 @pytest.fixture
 def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return tmp_path / modanet.DEFAULT_SOURCE
+    return tmp_path / raw_files.DEFAULT_SOURCE
 
 
 def test_without_arguments_annotations_are_fetched_and_photos_asked_for(in_empty_folder,
                                                                         monkeypatch):
-    network = Downloads(dict.fromkeys(modanet.PUBLISHED, b'{"images": [], "annotations": []}'))
-    monkeypatch.setattr(modanet, "download", network)
+    network = Downloads(dict.fromkeys(raw_files.PUBLISHED, b'{"images": [], "annotations": []}'))
+    monkeypatch.setattr(raw_files, "download", network)
     with pytest.raises(UserError, match=r"photos\.lmdb\.tar .*unpack it to "
                                         r"datasets/modanet/raw/photos\.lmdb") as error:
         run("create_modanet")
     assert "modanet2018_instances_train.json" not in str(error.value)
-    assert [expected for _, expected in network.asked] == list(modanet.PUBLISHED.values())
+    assert [expected for _, expected in network.asked] == list(raw_files.PUBLISHED.values())
     assert all(url.startswith("https://github.com/eBay/modanet/") for url, _ in network.asked)
     with pytest.raises(UserError):
         run("create_modanet")
@@ -518,7 +509,7 @@ def test_without_arguments_annotations_are_fetched_and_photos_asked_for(in_empty
 
 
 def test_what_cannot_be_fetched_is_told_with_its_place(in_empty_folder, monkeypatch):
-    monkeypatch.setattr(modanet, "download", Downloads({}))
+    monkeypatch.setattr(raw_files, "download", Downloads({}))
     with pytest.raises(UserError) as error:
         run("create_modanet")
     for part in ("HTTP 404", "put it at datasets/modanet/raw/annotations/modanet2018_instances_",
@@ -542,3 +533,12 @@ def test_photos_in_an_lmdb_give_the_same_records(source, tmp_path):
     (source / "images").rename(source / "elsewhere")
     create_modanet(source, tmp_path / "lmdb" / "set", "--workers", 2)
     assert folder_bytes(tmp_path / "lmdb") == folder_bytes(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("command, places", [
+    ("create_modanet", ["--annotations=a", "--images=b"]),
+    ("create_from_coco", ["--annotations=a", "--images=b"]),
+    ("create_from_masks", ["--images=a", "--masks=b", "--classes=c"])])
+def test_a_source_that_is_not_read_is_refused(command, places):
+    with pytest.raises(UserError, match=r"^--source: without effect: .* name all that is read"):
+        run(command, "--source=elsewhere", *places)

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import dataset_tool
-from dataprep.annotations import MODANET_CLASSES
 from dnnlib.data import channels, tfrecords
+from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError
 from tests.tools.data_helpers import FOUR, folder_bytes, make_dataset, random_image, read_jsonl
 

@@ -27,7 +27,7 @@ def folder(tmp_path):
     (8, "0000008.jpg", None), (8, "../secret.jpg", None), (8, "", None), (8, "..", None),
     (8, ".", None), (8, "a\0b", None), (8, "0000007.jpg", "0000007.jpg"), (8, "7.jpg", None)])
 def test_photos_are_found_by_id_within_the_folder(folder, image_id, file_name, found):
-    assert photo_sources.open_source(folder).find(image_id, file_name).key == found
+    assert photo_sources.open_photos(folder).find(image_id, file_name).key == found
 
 
 @pytest.mark.parametrize("names, found", [
@@ -42,34 +42,34 @@ def test_every_way_of_writing_an_id(tmp_path, names, found):
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert photo_sources.open_source(tmp_path).find(9, "x.jpg").key == found
+    assert photo_sources.open_photos(tmp_path).find(9, "x.jpg").key == found
 
 
 def test_a_file_name_decides_against_the_number_and_this_is_said(folder):
-    found = photo_sources.open_source(folder).find(8, "images/0000007.jpg")
+    found = photo_sources.open_photos(folder).find(8, "images/0000007.jpg")
     assert found.key == "0000007.jpg"
     assert "file_name says 0000007.jpg, id 8" in dict(found.remarks).values()
 
 
 def test_reading_gives_the_bytes(folder):
-    assert photo_sources.open_source(folder).read("0000007.jpg") == b"seven"
+    assert photo_sources.open_photos(folder).read("0000007.jpg") == b"seven"
 
 
 def test_links_that_are_laid_into_a_folder_are_followed(folder):
     (folder / "0000009.jpg").symlink_to(folder.parent / "secret.jpg")
-    source = photo_sources.open_source(folder)
+    source = photo_sources.open_photos(folder)
     assert source.find(9, "").key == "0000009.jpg" and source.read("0000009.jpg") == b"secret"
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "x/../../secret.jpg", "{}/secret.jpg"])
 def test_names_that_lead_out_of_the_folder_are_not_read(folder, name):
     with pytest.raises(PhotoError, match="out of the photo folder"):
-        photo_sources.open_source(folder).read(name.format(folder.parent))
+        photo_sources.open_photos(folder).read(name.format(folder.parent))
 
 
 def test_a_file_that_is_gone_is_one_photo_less(folder):
     with pytest.raises(PhotoError, match="cannot be read"):
-        photo_sources.open_source(folder).read("gone.jpg")
+        photo_sources.open_photos(folder).read("gone.jpg")
 
 
 def test_pipes_and_enormous_files_are_not_read(folder):
@@ -78,7 +78,7 @@ def test_pipes_and_enormous_files_are_not_read(folder):
         file.truncate(300_000_000)
     for name, reason in (("0000010.jpg", "regular"), ("0000011.jpg", "300 MB")):
         with pytest.raises(PhotoError, match=reason):
-            photo_sources.open_source(folder).read(name)
+            photo_sources.open_photos(folder).read(name)
 
 
 @pytest.fixture(params=[True, False], ids=["folder", "file"])
@@ -93,7 +93,7 @@ def database(request, tmp_path):
 
 
 def test_lmdb_keys_are_ids(database):
-    source = photo_sources.open_source(database)
+    source = photo_sources.open_photos(database)
     assert isinstance(source, photo_sources.PhotoLmdb)
     assert source.find(7, "0000736001.jpg").key == "7" and source.find(736001, "").key == "736001"
     assert source.find(1, "7").key is None
@@ -104,14 +104,14 @@ def test_a_broken_lmdb_is_one_line(tmp_path):
     (tmp_path / "photos.lmdb").mkdir()
     (tmp_path / "photos.lmdb" / "data.mdb").write_bytes(b"nonsense" * 4096)
     with pytest.raises(UserError, match=r"photos\.lmdb: not a readable lmdb"):
-        photo_sources.open_source(tmp_path / "photos.lmdb")
+        photo_sources.open_photos(tmp_path / "photos.lmdb")
 
 
 def test_nothing_there_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no photos there"):
-        photo_sources.open_source(tmp_path / "nowhere")
+        photo_sources.open_photos(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no such folder"):
-        photo_sources.list_images(tmp_path / "nowhere")
+        photo_sources.list_photos(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("content, message", [
@@ -121,21 +121,21 @@ def test_nothing_there_is_one_line(tmp_path):
 def test_other_files_are_named(tmp_path, content, message):
     (tmp_path / "photos.lmdb").write_bytes(content)
     with pytest.raises(UserError, match=message):
-        photo_sources.open_source(tmp_path / "photos.lmdb")
+        photo_sources.open_photos(tmp_path / "photos.lmdb")
 
 
 def test_images_of_all_subfolders_are_listed_in_order(tmp_path):
     for name in ("b.jpg", "a/z.PNG", "a/c.jpeg", "a/.hidden.jpg", ".dir/d.jpg", "e.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert photo_sources.list_images(tmp_path) == ["a/c.jpeg", "a/z.PNG", "b.jpg"]
+    assert photo_sources.list_photos(tmp_path)[0] == ["a/c.jpeg", "a/z.PNG", "b.jpg"]
 
 
 def listed(path):
     """(photos, {name: reason}) of list_photos."""
-    listing = photo_sources.list_photos(path)
-    assert [entry["id"] for entry in listing.others] == sorted(e["id"] for e in listing.others)
-    return listing.photos, {entry["id"]: entry["reason"] for entry in listing.others}
+    photos, others = photo_sources.list_photos(path)
+    assert [entry["id"] for entry in others] == sorted(entry["id"] for entry in others)
+    return photos, {entry["id"]: entry["reason"] for entry in others}
 
 
 def test_files_of_any_name_are_looked_into(tmp_path, rng):
@@ -155,7 +155,7 @@ def test_files_of_any_name_are_looked_into(tmp_path, rng):
     found, reasons = listed(tmp_path)
     assert found == sorted([*kinds, "broken.jpg"]), "what is called a photo is one, if a bad one"
     assert reasons == dict.fromkeys(others, photo_sources.OTHER_FILE)
-    assert photo_sources.list_images(tmp_path) == found
+    assert photo_sources.list_photos(tmp_path)[0] == found
 
 
 def test_linked_folders_are_gone_into_once(tmp_path, rng):

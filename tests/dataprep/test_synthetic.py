@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataprep import annotations, synthetic
-from dataprep.annotations import MODANET_CLASSES
-from dataprep.drawing import Canvas
-from dataprep.figure import random_figure
+from dataprep import annotations, segmentations, synthetic
+from dataprep.figures import Canvas, random_figure
+from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError
 from tests.tools.data_helpers import create_config, folder_bytes, make_source
 
@@ -49,14 +48,15 @@ def test_polygons_are_exactly_what_shows():
         parts = []
         for instance in instances:
             polygons = tuple(np.array(polygon) for polygon in instance["segmentation"])
-            parts.append(annotations.Instance(instance["category_id"], polygons))
-            mask = annotations.decode_mask(annotations.encode_mask(polygons, 400, 600))
+            parts.append(segmentations.Instance(instance["category_id"], polygons))
+            mask = segmentations.decode_mask(segmentations.encode_mask(polygons, 400, 600))
             rows, columns = np.nonzero(mask)
             x, y, width, height = instance["bbox"]
             assert mask.sum() == instance["area"]
             assert (columns.min(), rows.min()) == (x, y)
             assert (columns.max() + 1, rows.max() + 1) == (x + width, y + height)
-        found = annotations.label_map(annotations.Photo(1, "", 400, 600, tuple(parts)), (400, 600))
+        photo = segmentations.Photo(1, "", 400, 600, tuple(parts))
+        found = segmentations.label_map_and_overlap(photo, (400, 600))[0]
         differ = found != expected
         assert differ.sum() < 12 * len(labels) and (found[differ] == 0).all(), "only tiny remains"
         with Image.open(io.BytesIO(jpeg)) as picture:

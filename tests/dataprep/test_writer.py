@@ -11,10 +11,10 @@ import time
 import numpy as np
 import pytest
 
-from dataprep import annotations, photo_sources, writer
-from dataprep.process_pool import ordered_map
-from dnnlib.data import tfrecords
-from dnnlib.data.dataset_info import open_dataset
+from dataprep import annotations, conversion, photo_sources, writer
+from dnnlib.data import coco, tfrecords
+from dnnlib.data.dataset import open_dataset
+from dnnlib.process_pool import ordered_map
 from dnnlib.util import UserError, only_process
 from tests.tools.data_helpers import (
     annotations_path,
@@ -24,7 +24,7 @@ from tests.tools.data_helpers import (
     read_jsonl,
 )
 
-CLASSES = annotations.MODANET_CLASSES
+CLASSES = coco.MODANET_CLASSES
 NUM = 9
 
 
@@ -36,12 +36,12 @@ def source(tmp_path_factory):
 def recipe_of(source, **changes):
     options = {"source": photo_sources.PhotoFolder(source / "images"), "classes": CLASSES,
                "resolution": 16, "fit": "pad", "encoding": "webp", **changes}
-    return writer.Recipe(**options)
+    return conversion.ConversionSpec(**options)
 
 
 def items_of(source):
     photos = annotations.load_annotations(annotations_path(source)).photos
-    return [writer.Item(i, f"{i:07d}.jpg", photo) for i, photo in photos.items()]
+    return [conversion.Item(i, f"{i:07d}.jpg", photo) for i, photo in photos.items()]
 
 
 def write(out, source, items=None, workers=1, skipped=None, **changes):
@@ -89,12 +89,12 @@ def test_records_are_in_the_order_of_the_ids(tmp_path, source):
     by_id = {item.image_id: item for item in items_of(source)}
     images = read_split(tmp_path / "set", "train", 4)
     for image, image_id in zip(images, content["splits"]["train"]):
-        expected = writer.convert(recipe_of(source), by_id[image_id]).records[4]
+        expected = conversion.convert_photo(recipe_of(source), by_id[image_id]).records[4]
         np.testing.assert_array_equal(image, tfrecords.decode_record(expected[12:-4]))
 
 
 def test_the_result_does_not_depend_on_the_workers(tmp_path, source):
-    items = items_of(source) + [writer.Item(i, "nowhere.jpg", items_of(source)[0].photo)
+    items = items_of(source) + [conversion.Item(i, "nowhere.jpg", items_of(source)[0].photo)
                                 for i in range(100, 112)]
     write(tmp_path / "1" / "set", source, items, workers=1)
     write(tmp_path / "3" / "set", source, items, workers=3)
@@ -127,14 +127,14 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path, rng):
 def test_a_photo_of_another_size_takes_its_annotations_along(tmp_path, rng):
     source = make_source(tmp_path / "source", NUM)
     item = items_of(source)[0]
-    small = writer.convert(recipe_of(source), item)
+    small = conversion.convert_photo(recipe_of(source), item)
     (source / "images" / item.key).write_bytes(photo_bytes(rng, 80, 120))
-    large = writer.convert(recipe_of(source), item)
+    large = conversion.convert_photo(recipe_of(source), item)
     np.testing.assert_allclose(large.shares, small.shares, atol=0.002)
 
 
 def test_no_usable_photo_is_one_line_and_no_data_set(tmp_path, source):
-    items = [writer.Item(i, "nowhere.jpg", items_of(source)[0].photo) for i in range(5)]
+    items = [conversion.Item(i, "nowhere.jpg", items_of(source)[0].photo) for i in range(5)]
     with pytest.raises(UserError, match=r"no photo is left for training: of 5, 0 .*skipped\.jsonl"):
         write(tmp_path / "set", source, items)
     with pytest.raises(UserError, match="unfinished"):
@@ -142,11 +142,11 @@ def test_no_usable_photo_is_one_line_and_no_data_set(tmp_path, source):
 
 
 def test_a_full_disk_is_one_line_and_the_next_run_succeeds(tmp_path, source, monkeypatch):
-    def full(self, split, records):
+    def full(file):
         raise OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as patch:
-        patch.setattr(writer._SplitFiles, "write", full)
-        with pytest.raises(UserError, match="disk is full; free some space and run the same"):
+        patch.setattr(writer.os, "fsync", full)
+        with pytest.raises(UserError, match=r"disk is full \(.*\); free some space and run"):
             write(tmp_path / "set", source)
     assert [path.name for path in (tmp_path / "set").iterdir()] == [".partial"]
     write(tmp_path / "set", source)
@@ -177,7 +177,7 @@ def test_records_whose_dataset_json_is_lost_are_not_removed(tmp_path, source):
     write(tmp_path, source)
     (tmp_path / "dataset.json").unlink()
     before = folder_bytes(tmp_path)
-    with pytest.raises(UserError, match=r"record files without dataset\.json"):
+    with pytest.raises(UserError, match="no part of an interrupted run"):
         write(tmp_path, source)
     assert folder_bytes(tmp_path) == before
 
@@ -221,7 +221,7 @@ def test_a_worker_that_dies_is_one_line():
 
 
 def test_the_projection_is_about_right(tmp_path, source):
-    size, seconds = writer.project(recipe_of(source), items_of(source))
+    size, seconds = conversion.project(recipe_of(source), items_of(source))
     write(tmp_path, source)
     total = sum(len(data) for name, data in folder_bytes(tmp_path).items() if "tfrecords" in name)
     assert size == pytest.approx(total / NUM, rel=1e-6) and seconds > 0

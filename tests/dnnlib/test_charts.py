@@ -1,40 +1,170 @@
-"""Bar charts: bars are as high as their values, stand in order, and names fit."""
+"""Charts: values can be read off them, gaps stay gaps, long curves are thin and keep peaks."""
+
+import io
+import re
+import subprocess
+import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
-from dnnlib.charts import SERIES_COLOURS, bar_chart
+from dnnlib.charts import COLOURS, Chart, bar_chart
 
-
-def bars(chart, colour):
-    """[(first column, height)] of the bars of a colour, left to right, the legend left out."""
-    mask = (chart == colour).all(axis=-1)
-    mask[:70] = False
-    columns = np.flatnonzero(mask.any(axis=0))
-    starts = [c for c in columns if c - 1 not in columns]
-    return [(int(c), int(mask[:, c].sum())) for c in starts]
+X = np.arange(8.0)
+SPACE = "{http://www.w3.org/2000/svg}"
 
 
-def test_bars_stand_for_their_values():
-    values = {"real": [0.4, 0.2, 0.1, 0], "generated": [0.1, 0.3, 0, 0.05]}
-    chart = bar_chart("A title", ["a", "b", "c", "d"], values)
-    assert chart.dtype == np.uint8 and chart.ndim == 3
-    real, fake = (bars(chart, colour) for colour in SERIES_COLOURS[:2])
-    unit = real[0][1] / 0.4
-    np.testing.assert_allclose([h / unit for _, h in real], [0.4, 0.2, 0.1], atol=0.005)
-    np.testing.assert_allclose([h / unit for _, h in fake], [0.1, 0.3, 0.05], atol=0.005)
-    assert real[0][0] < fake[0][0] < real[1][0] < fake[1][0] < real[2][0] < fake[2][0]
+def paths(svg, colour):
+    """[points [n, 2]] of the lines of a colour in an SVG element."""
+    found = [path.get("d") for path in ElementTree.fromstring(svg).iter(SPACE + "path")
+             if f"stroke: {colour}" in path.get("style", "") and "clip-path" in path.attrib]
+    return [np.array(re.findall(r"[ML] (\S+) (\S+)", d), float) for d in found]
 
 
-@pytest.mark.parametrize("values", [[0, 0], [1, 1e-9], [0.07, 0.2], [1e-7, 0]])
-def test_any_values_can_be_drawn(values):
-    chart = bar_chart("t", ["x", "y"], {"one": values})
-    assert max([h for _, h in bars(chart, SERIES_COLOURS[0])], default=0) <= 24 * 16
+def texts(svg):
+    return [text.text for text in ElementTree.fromstring(svg).iter(SPACE + "text")]
 
 
-def test_long_names_and_titles_stay_inside():
-    """The picture's edges stay white."""
-    chart = bar_chart("A long title " * 8, ["a name of some length", "b", "another long one"],
-                      {"real": [0.3, 0.2, 0.5], "generated": [0.1, 0.4, 0.5]})
-    for edge in (chart[0], chart[-1], chart[:, 0], chart[:, -1]):
+def drawn(series, marks=()):
+    """The Axes of a chart."""
+    axes = Figure(figsize=(5.2, 2.5)).add_axes((0.13, 0.14, 0.85, 0.74))
+    Chart("t", "kimg", series, list(marks)).draw(axes)
+    return axes
+
+
+@pytest.mark.parametrize("y, scale", [
+    ([3, -1, 2, 0, 5, 1e-3, 7, 2], "linear"), ([1, 10, 100, 3, 2, 1, 900, 4], "log"),
+    ([5.0] * 8, "linear"), ([0.0] * 8, "linear"), ([1e-12, 2e-12] * 4, "linear"),
+    ([1e-200, 1e200] * 4, "log"), ([-1e299, 1e299] * 4, "linear")])
+def test_values_can_be_read_off(y, scale):
+    svg = Chart("t", "kimg", {"a": (X, y)}).svg()
+    assert drawn({"a": (X, y)}).get_yscale() == scale
+    (points,) = paths(svg, COLOURS[0])
+    y = np.log(y) if scale == "log" else np.array(y, float)
+    for places, values in zip(points.T, (X, -y / (np.abs(y).max() or 1)), strict=True):
+        assert len(places) == len(values)
+        if np.ptp(values):
+            slope = np.ptp(places) / np.ptp(values)
+            np.testing.assert_allclose(places - places[0], slope * (values - values[0]), atol=1e-3)
+    assert len(texts(svg)) >= 8 and "kimg" in texts(svg)
+
+
+def test_what_is_no_number_is_a_gap_and_counted():
+    y = [1, 2, np.nan, 3, np.inf, 4, 5, -np.inf]
+    curve, dots = drawn({"a": (X, y)}).lines
+    assert list(np.isnan(curve.get_ydata())) == [False, False, True, False, True, False, False,
+                                                 True]
+    assert dots.get_xydata().tolist() == [[3, 3]] and dots.get_marker() == "."
+    for points, text in ((y, "a: not finite (3 of 8 not finite)"), ([1, 2.5], "a: 2.5"),
+                         ([], "a: nothing yet")):
+        assert Chart("t", "", {"a": (X[:len(points)], points)}).legend() == {text: COLOURS[0]}
+    for series in ({"a": (X, [np.nan] * 8)}, {"a": ([], [])}, {}, {"a": ([0.0], [4.0])}):
+        ElementTree.fromstring(Chart("t", "kimg", series).svg())
+
+
+def test_curves_of_other_lengths_share_the_axes():
+    axes = drawn({"a": (X, X), "b": ([3.0, 6.0], [-4, 20])})
+    assert axes.get_xlim() == (0, 7) and axes.get_ylim()[0] < -4 and axes.get_ylim()[1] > 20
+    assert [line.get_color() for line in axes.lines[::2]] == list(COLOURS[:2])
+    wide = Figure().add_subplot()
+    Chart("t", "kimg", {"a": (X, X)}, x_end=50).draw(wide)
+    assert wide.get_xlim() == (0, 50)
+
+
+def test_long_curves_are_thin_and_keep_peaks_and_ends(rng):
+    x, y = np.arange(50_000.0), rng.normal(size=50_000)
+    y[12_345], y[44_444], y[7] = 99, -99, np.nan
+    svg = Chart("t", "kimg", {"a": (x, y)}).svg()
+    assert len(svg) < 40_000
+    few = Chart("t", "kimg", {"a": ([0, 12_345, 44_444, 49_999], [0, 99, -99, 0])}).svg()
+    long, short = (np.concatenate(paths(text, COLOURS[0])) for text in (svg, few))
+    for bound in (np.min, np.max):
+        np.testing.assert_allclose(bound(long, axis=0), bound(short, axis=0), atol=1)
+    for peak in short[1:3]:
+        assert np.abs(long - peak).max(axis=1).min() < 1
+
+
+def test_marks_are_in_their_places_and_their_texts_apart():
+    marks = [(1, "16", "mark"), (1.01, "32", "mark"), (3.5, "classes\x1b", "growth"),
+             (6.9, "resumed", "resume"), (99, "outside", "mark")]
+    axes = drawn({"a": (X, X)}, marks)
+    assert [line.get_xdata()[0] for line in axes.lines[2:]] == [1, 1.01, 3.5, 6.9]
+    assert len({line.get_color() for line in axes.lines[2:]}) == 3
+    shown = [text.get_text() for text in axes.texts]
+    assert shown == ["16", "classes\\u001b", "resumed"]  # 32 would cover 16
+    axes.figure.canvas.draw()
+    right = axes.bbox.x1
+    assert all(text.get_window_extent().x1 <= right + 1 for text in axes.texts)
+
+
+def test_axes_have_round_numbers_within():
+    for y in ([0, 1], [1, 1e6], [0.00123, 0.00124], [-5, 5], [2, 70]):
+        axes = drawn({"a": ([0, 16600], y)})
+        axes.figure.canvas.draw()
+        low, high = axes.get_ylim()
+        inside = [t for t in axes.get_yticklabels() if low <= t.get_position()[1] <= high]
+        numbers = [float(text.get_text()) for text in inside]
+        assert 2 <= len(numbers) <= 10 and len(set(numbers)) == len(numbers), (y, numbers)
+        assert "10000" in [text.get_text() for text in axes.get_xticklabels()]
+
+
+def test_a_single_number_is_not_flat():
+    """Nor is what was never finite, or has gaps: it must be seen."""
+    def is_flat(*curves):
+        return Chart("t", "kimg", {str(i): (np.arange(len(y)), y)
+                                   for i, y in enumerate(curves)}).is_flat()
+
+    assert is_flat([2, 2, 2]) and is_flat([0, 0], [3, 3, 3])
+    assert not is_flat([2]) and not is_flat([2, 2], [3, 4]) and not is_flat([])
+    assert not is_flat([2, np.nan, 2]) and not is_flat([np.nan, np.nan])
+
+
+def test_bars_are_as_long_as_their_values():
+    svg = bar_chart(["a", "b", "c"], {"x": [1, 2, 0], "y": [4, 0.5, 3]}, "{:.1f} %")
+    for colour, values in zip(COLOURS, ([1, 2, 0], [4, 0.5, 3])):
+        bars = re.findall(rf'<path d="([^"]*)" clip-path="[^"]*" style="fill: {colour}"', svg)
+        widths = [np.ptp([float(x) for x in re.findall(r"[ML] (\S+) ", bar)]) for bar in bars]
+        np.testing.assert_allclose(np.array(widths) / max(widths), np.array(values) / max(values),
+                                   atol=1e-3)
+    assert [text for text in texts(svg) if text] == [
+        "a", "b", "c", "1.0 %", "2.0 %", "0.0 %", "4.0 %", "0.5 %", "3.0 %", "x", "y"]
+
+
+def test_names_of_other_peoples_data_are_texts():
+    names = ["$x_1$", "<script>", "a\x1b[2J\u202e\ud800", "\u8863\u670d", "_hidden"]
+    svg = bar_chart(names, {"real": [1] * 5})
+    assert texts(svg)[:5] == ["$x_1$", "<script>", "a\\u001b[2J\\u202e\\ud800", "\u8863\u670d",
+                              "_hidden"]
+    assert svg.startswith("<svg") and "<script>" not in svg and not re.search(r"url\(h|<image", svg)
+
+
+def test_the_same_chart_has_the_same_bytes():
+    for draw in (Chart("t", "kimg", {"a": (X, X)}, [(1, "x", "growth")]).svg,
+                 lambda: bar_chart(["a"], {"x": [1]}), lambda: bar_chart(["a"], {"x": [1]},
+                                                                        kind="png")):
+        assert draw() == draw()
+    assert not re.search(r"\d{4}-\d\d-\d\d|matplotlib v", bar_chart(["a"], {"x": [1]}))
+
+
+@pytest.mark.parametrize("names, values", [([], []), (["a"], [0]), (["a", "b"], [1e-9, 1])])
+def test_bars_of_nothing_and_of_zeros(names, values):
+    ElementTree.fromstring(bar_chart(names, {"x": values}))
+
+
+def test_long_names_and_titles_are_inside_the_picture():
+    """Its edges stay white."""
+    content = bar_chart(["a name of some length", "b"], {"real": [0.3, 0.2], "fake": [0.1, 0.4]},
+                        title="A long title " * 8, kind="png")
+    picture = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
         assert (edge == 255).all()
+    assert (picture == (52, 101, 164)).all(axis=-1).any()
+
+
+def test_matplotlib_is_imported_only_to_draw():
+    code = ("import sys; import dnnlib.charts, training.run.run_page, dataprep.dataset_report, "
+            "metrics.class_proportions; sys.exit('matplotlib' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

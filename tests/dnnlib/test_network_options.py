@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import train
 from dnnlib.tflib import ops
 from dnnlib.util import UserError, write_json
 from generation.sheets import style_mix
@@ -14,13 +13,14 @@ from training import config as config_module
 from training import loss
 from training.channel_growth import grow_critic, grow_generator
 from training.config import TrainingConfig, as_option, preset_config
-from training.config_checks import check_minibatches, check_networks
-from training.critics import Critic
-from training.gan_step import Turn
+from training.gan_step import GanStep
+from training.init_from import network_configs, new_state, state_from_snapshot
+from training.run.config_checks import check_minibatches, check_networks
 from training.run.directory import find_run
+from training.run.options import parse_training_options
 from training.sampler import Sampler
+from training.schedule import Critic
 from training.snapshots import Snapshot, load_snapshot, save_snapshot
-from training.state import network_configs, new_state, state_from_snapshot
 
 TINY = ["--variant=rgb", "--resolution=8", "--fmap-base=32", "--fmap-max=8", "--latent-size=8",
         "--mapping-layers=2", "--minibatch=8"]
@@ -55,8 +55,8 @@ OTHER_VALUES = {
 
 
 def parsed(*options):
-    """The config of a command line."""
-    given = train.parse_options([*TINY, *options])
+    """Return the config of a command line."""
+    given = parse_training_options([*TINY, *options])
     return preset_config("paper", {
         f.name: getattr(given, f.name) for f in dataclasses.fields(TrainingConfig)
         if getattr(given, f.name) is not None})
@@ -84,8 +84,8 @@ def test_every_ablation_trains(eagerly, tmp_path, rng, ablation, label_size):
     images = rng.integers(0, 256, (8, 8, 8, 3), np.uint8)
     labels = np.eye(label_size, dtype=np.float32)[rng.integers(0, label_size, 8)] if label_size \
         else np.zeros((8, 0), np.float32)
-    turn = Turn(strategy, config, state.networks, state.optimizers, Critic("rgb", 3), 8, False, 8,
-                labels)
+    turn = GanStep(strategy, config, state.networks, state.optimizers, Critic("rgb", 3), 8, False,
+                   8, labels)
     report = turn((tf.constant(images), tf.constant(labels)), 0, 0.0, 0.001)
     assert report["Progress/skipped_updates"] == 0 and np.isfinite(report["Loss/D"])
     for name in ("G", "D_rgb"):
@@ -102,8 +102,9 @@ def assert_snapshot_draws_the_same(networks, path, labels, rng):
     loaded = load_snapshot(path)
     latents = rng.standard_normal((8, 8)).astype(np.float32)
     labels = labels if labels.shape[1] else None
-    np.testing.assert_array_equal(loaded.generator(0.7)(latents, labels, None),
-                                  networks["Gs"](latents, labels, truncation_psi=0.7))
+    np.testing.assert_array_equal(
+        loaded.networks["Gs"](latents, labels, truncation_psi=0.7),
+        networks["Gs"](latents, labels, truncation_psi=0.7))
 
 
 def test_sheets_of_a_network_without_styles(tmp_path):
@@ -111,8 +112,8 @@ def test_sheets_of_a_network_without_styles(tmp_path):
     networks = new_state(parsed(*ABLATIONS["B, no styles"])).networks
     header = {"classes": [], "lod": {"resolution": 8, "fade": 0.0}}
     save_snapshot(tmp_path / "s.safetensors", networks, header)
-    sampler = Sampler(tmp_path / "s.safetensors")
-    assert sampler.images([1, 2], 0.7).shape == (2, 8, 8, 3)
+    sampler = Sampler.load(tmp_path / "s.safetensors")
+    assert next(sampler.of_seeds([1, 2], 0.7, "random", 2)).shape == (2, 8, 8, 3)
     with pytest.raises(UserError, match="no styles"):
         style_mix(sampler, [1], [2], [0], 0.7, "random", 2)
 

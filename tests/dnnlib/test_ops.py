@@ -1,4 +1,4 @@
-"""Operations against NumPy and themselves in other forms."""
+"""Operations against NumPy, and against themselves written otherwise."""
 
 import numpy as np
 import pytest
@@ -11,40 +11,93 @@ def normal(rng, *shape):
     return tf.constant(rng.standard_normal(shape), tf.float32)
 
 
-@pytest.mark.parametrize("shape", [
-    (1, 2, 2, 1, 1), (2, 4, 4, 3, 5), (3, 8, 6, 7, 2), (1, 5, 9, 4, 4)])
-def test_fused_upscale_equals_plain(rng, shape):
-    n, h, w, fmaps_in, fmaps = shape
-    x, weight = normal(rng, n, h, w, fmaps_in), normal(rng, 3, 3, fmaps_in, fmaps)
-    assert_same_with_gradients(ops.upscale2d_conv2d, x, weight)
-
-
-@pytest.mark.parametrize("shape", [
-    (1, 2, 2, 1, 1), (2, 4, 4, 3, 5), (3, 8, 6, 7, 2), (1, 10, 4, 4, 4)])
-def test_fused_downscale_equals_plain(rng, shape):
-    n, h, w, fmaps_in, fmaps = shape
-    x, weight = normal(rng, n, h, w, fmaps_in), normal(rng, 3, 3, fmaps_in, fmaps)
-    assert_same_with_gradients(ops.conv2d_downscale2d, x, weight)
-
-
-def assert_same_with_gradients(function, x, weight):
-    """Plain and fused agree in value, gradients, and the gradient of a gradient's square."""
-    results = [derivatives(lambda x, w, f=fused: function(x, w, f), x, weight)
-               for fused in (False, True)]
-    for plain, fused in zip(*results, strict=True):
-        np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-4 * np.abs(plain).max())
-
-
-def derivatives(function, x, weight):
+def derivatives(function, x, weight, loss=tf.sin):
+    """Return y = function(x, weight), the gradients of sum(loss(y)) by both, and by weight that of
+    the squared gradient by x, which R1 asks for."""
     with tf.GradientTape() as outer:
         outer.watch(weight)
         with tf.GradientTape() as inner:
             inner.watch([x, weight])
             y = function(x, weight)
-            total = tf.reduce_sum(tf.sin(y))
+            total = tf.reduce_sum(loss(y))
         by_x, by_weight = inner.gradient(total, [x, weight])
         penalty = tf.reduce_sum(tf.square(by_x))
     return [v.numpy() for v in (y, by_x, by_weight, outer.gradient(penalty, weight))]
+
+
+# ---------------------------------------------------------------------------- resampling, float64
+
+
+def shifted(x):
+    """Return the nine shifts of a zero-padded x [N, H, W, C], {(i, j): as x}."""
+    padded, (height, width) = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)]), x.shape[1:3]
+    return {(i, j): padded[:, i:i + height, j:j + width] for i in range(3) for j in range(3)}
+
+
+def conv(x, w):
+    return sum(part @ w[tap] for tap, part in shifted(x).items())
+
+
+def conv_by_x(g, w):
+    return conv(g, w[::-1, ::-1].transpose(0, 1, 3, 2))
+
+
+def conv_by_w(x, g):
+    by_w = np.zeros((3, 3, x.shape[3], g.shape[3]))
+    for tap, part in shifted(x).items():
+        by_w[tap] = np.einsum("nhwc,nhwd->cd", part, g)
+    return by_w
+
+
+def repeat(x):
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def sum_2x2(x):
+    return sum(x[:, i::2, j::2] for i in (0, 1) for j in (0, 1))
+
+
+# Each resampling: forward, gradient by x, gradient by w; in NumPy.
+ORACLES = {
+    "up": (lambda x, w: conv(repeat(x), w),
+           lambda g, w: sum_2x2(conv_by_x(g, w)),
+           lambda x, g: conv_by_w(repeat(x), g)),
+    "down": (lambda x, w: sum_2x2(conv(x, w)) / 4,
+             lambda g, w: conv_by_x(repeat(g) / 4, w),
+             lambda x, g: conv_by_w(x, repeat(g) / 4))}
+RESAMPLED = {
+    ("up", "plain"): lambda x, w: ops.conv2d(ops.upscale2d(x), w),
+    ("up", "fused"): lambda x, w: ops.fused_upscale(x, ops.upscale_kernel(w)),
+    ("down", "plain"): lambda x, w: ops.downscale2d(ops.conv2d(x, w)),
+    ("down", "fused"): lambda x, w: ops.fused_downscale(x, ops.downscale_kernel(w))}
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2, 1, 1), (2, 4, 6, 3, 5), (4, 8, 8, 32, 16)])
+@pytest.mark.parametrize("way", RESAMPLED)
+def test_resampling_and_two_derivatives_are_exact(rng, way, shape):
+    """Value, gradients by input and weight, and by weight the gradient of the squared gradient by
+    input (what R1 asks for): <g, y> is linear in x and in w, so all follow from two adjoints."""
+    n, height, width, fmaps_in, fmaps = shape
+    forward, by_x, by_w = ORACLES[way[0]]
+    x = rng.standard_normal((n, height, width, fmaps_in))
+    w = rng.standard_normal((3, 3, fmaps_in, fmaps))
+    g = rng.standard_normal(forward(x, w).shape)
+    slope = by_x(g, w)
+    expected = [forward(x, w), slope, by_w(x, g), 2 * by_w(slope, g)]
+    results = derivatives(RESAMPLED[way], *(tf.constant(a, tf.float32) for a in (x, w)),
+                          lambda y: y * g)
+    for ours, right in zip(results, expected, strict=True):
+        np.testing.assert_allclose(ours, right, rtol=1e-4, atol=2e-6 * np.abs(right).max())
+
+
+def test_scaled_kernels(rng):
+    """A kernel made of a stored weight and its scale is that of the weight in use."""
+    weight = tf.constant(rng.standard_normal((3, 3, 4, 6)), tf.float32)
+    for make in (ops.upscale_kernel, ops.downscale_kernel):
+        np.testing.assert_allclose(make(weight, 0.3), make(0.3 * weight), rtol=1e-5, atol=1e-6)
+
+
+# ---------------------------------------------------------------------------- the other operations
 
 
 def slow_upscale(x):
@@ -70,7 +123,7 @@ def slow_blur(x):
     (lambda x: ops.activate(x, "relu"), lambda x: tf.where(x > 0, x, 0 * x)),
 ])
 def test_value_and_two_derivatives(rng, fast, slow):
-    """The quick forms and their own gradients equal what TensorFlow derives from the plain ones."""
+    """Ours with their own gradients equal what TensorFlow derives from the plain definition."""
     x, scale = normal(rng, 2, 6, 4, 3), tf.constant(1.3)
     for ours, theirs in zip(derivatives(lambda x, s: fast(s * x), x, scale),
                             derivatives(lambda x, s: slow(s * x), x, scale), strict=True):
@@ -91,7 +144,7 @@ def test_minibatch_stddev_by_hand(rng, minibatch, group_size, groups):
 
 @pytest.mark.parametrize("group_size, num_features", [(4, 3), (2, 2), (8, 6)])
 def test_minibatch_stddev_features_by_hand(rng, group_size, num_features):
-    """Feature f tells of the f-th range of maps."""
+    """Feature f is of the f-th range of maps."""
     x = rng.standard_normal((8, 4, 4, 6)).astype(np.float32)
     y = ops.minibatch_stddev(x, group_size, num_features).numpy()
     groups, share = 8 // group_size, 6 // num_features
@@ -136,8 +189,8 @@ def test_noise_is_one_map_with_a_weight_per_channel(rng):
 @pytest.mark.parametrize("function", [
     ops.upscale2d, ops.downscale2d, ops.blur2d, ops.leaky_relu, ops.instance_norm,
     ops.minibatch_stddev,
-    lambda x: ops.upscale2d_conv2d(x, tf.ones([3, 3, 3, 2]), fused=True),
-    lambda x: ops.conv2d_downscale2d(x, tf.ones([3, 3, 3, 2]), fused=True)])
+    lambda x: ops.fused_upscale(x, tf.ones([4, 4, 2, 3])),
+    lambda x: ops.fused_downscale(x, tf.ones([4, 4, 3, 2]))])
 def test_unknown_minibatch(rng, function):
     """Traced once for any minibatch, with every other dimension known."""
     traced = tf.function(function, input_signature=[tf.TensorSpec([None, 4, 4, 3])])

@@ -12,7 +12,7 @@ import dataset_tool
 import generate
 import run_metrics
 import train
-from dnnlib import util
+from dnnlib import cli, util
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +24,7 @@ def run_script(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["script.py", *argv])
         monkeypatch.setattr(sys, "stdout", stdout)
         with pytest.raises(SystemExit) as leaving:
-            util.run_main(main)
+            cli.run_main(main)
         monkeypatch.undo()
         return leaving.value.code, capsys.readouterr().err
     return run

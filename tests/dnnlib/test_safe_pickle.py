@@ -16,7 +16,7 @@ from dnnlib import safe_pickle
 from dnnlib.safe_pickle import Record, is_pickle, read_array, read_pickle
 from dnnlib.util import UserError
 from tests.tools.official_files import EasyDict, Network, dumps, tiny_networks
-from training import official_pickle
+from training.official import pickles as official_pickle
 
 CLASSES = ("dnnlib.tflib.network.Network",)
 PROTOCOLS = (2, 3, 4, 5)
@@ -379,7 +379,7 @@ def test_random_damage_is_an_error_or_plain_data(tmp_path, rng):
 
 def test_files_that_are_too_large(tmp_path, monkeypatch):
     monkeypatch.setattr(safe_pickle, "MAX_BYTES", 10)
-    with pytest.raises(UserError, match="pickles up to 10 are read"):
+    with pytest.raises(UserError, match="larger than 10 bytes"):
         read(tmp_path, dumps(["x" * 20]))
 
 

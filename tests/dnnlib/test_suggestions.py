@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import train
 from dnnlib import suggestions
-from dnnlib.data.dataset_info import DatasetInfo
+from dnnlib.data.dataset import DatasetInfo
 from tests.tools.data_helpers import make_dataset
 from training.config import PRESETS, TrainingConfig, preset_config
-from training.config_checks import fit_to_dataset
+from training.run.config_checks import fit_to_dataset
+from training.run.options import parse_training_options
 
 
 @pytest.mark.parametrize("num_val, begins", [
@@ -47,7 +47,7 @@ def test_every_suggestion_fits_its_data(variant, tmp_path):
     for num, level in itertools.product((3, 60, 3000, 50_000), range(2, 11)):
         data = DatasetInfo(path, "set", 1 << level, 3 + len(classes), classes,
                            {"train": num}, "")
-        given = train.parse_options(suggestions.training_options(num, data.resolution))
+        given = parse_training_options(suggestions.training_options(num, data.resolution))
         overrides = {name: getattr(given, name) for name in ("resolution", "initial_resolution")
                      if getattr(given, name) is not None}
         config = preset_config(given.preset, {"variant": variant, **overrides})

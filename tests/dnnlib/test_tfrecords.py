@@ -184,7 +184,7 @@ def test_a_huge_length_with_a_right_checksum_is_noticed(tmp_path):
     path = tmp_path / "x-r02.tfrecords"
     path.write_bytes(word + tfrecords.frame(word)[-4:] + b"....")
     with pytest.raises(UserError, match="cut short"):
-        tfrecords.index_records(path)
+        tfrecords.RecordFile(path)
 
 
 def test_records_that_are_no_images_raise_value_errors_only(tmp_path, rng):

@@ -13,14 +13,14 @@ from metrics.metric_base import (
     METRICS,
     SPLIT,
     check_counts,
+    computable,
     compute,
+    compute_floor,
     compute_paths,
-    evaluate,
-    floor,
     measure_fakes,
     parse_metric,
+    parse_metrics,
     reals_of,
-    unavailable,
 )
 from metrics.precision_recall import precision_recall
 from tests.tools.metrics_helpers import StubDetector
@@ -44,6 +44,14 @@ def fakes(count):
         yield rng.integers(0, 200, (7, 4, 4, 3), np.uint8), None
 
 
+def evaluate(names, generate, reals, detector, warn=lambda line: None):
+    """{name: {name + suffix: value}} of metrics, from one pass over the generated images."""
+    metrics = [parse_metric(name) for name in names]
+    fakes = measure_fakes(metrics, generate, detector)
+    return {metric.name: compute(metric, fakes, reals.get(metric.reals), detector, warn)
+            for metric in metrics}
+
+
 @pytest.mark.parametrize("name, pattern, count", [
     ("fid50k", "fidNk", 50_000), ("fid1k", "fidNk", 1000), ("kid10k", "kidNk", 10_000),
     ("is50k", "isNk", 50_000), ("fid200", "fidNk", 200), ("fid50k_full", "fidNk_full", 50_000),
@@ -52,8 +60,9 @@ def fakes(count):
     ("ppl10k_zend", "pplNk_zend", 10_000), ("ppl_zfull", "pplNk_zfull", 100_000),
     ("ppl7_wend", "pplNk_wend", 7), ("classes50k", "classesNk", 50_000)])
 def test_names_are_protocols(name, pattern, count):
-    function, number = parse_metric(name)
-    assert function is METRICS[pattern] and number == count
+    metric = parse_metric(name)
+    assert (metric.pattern, metric.name, metric.count) == (pattern, name, count)
+    assert metric.function is METRICS[pattern].function
 
 
 @pytest.mark.parametrize("name", ["", "fid", "fid0k", "FID50k", "fid50kk", "fid-1k", "fid50k_half",
@@ -66,12 +75,12 @@ def test_unknown_names_list_the_known(name):
 
 def test_every_metric_names_its_sources():
     for name in METRICS:
-        assert "Paper:" in METRICS[name].__doc__ and "Reference:" in METRICS[name].__doc__
+        description = METRICS[name].function.__doc__
+        assert "Paper:" in description and "Reference:" in description
 
 
 def test_evaluate_equals_the_formulas(reals, detector):
-    results = evaluate(["kid50", "fid20", "is50"], fakes, {SPLIT: reals}, detector,
-                       lambda line: None)
+    results = evaluate(["kid50", "fid20", "is50"], fakes, {SPLIT: reals}, detector)
     images = np.concatenate([rgb for rgb, _ in fakes(50)])[:50]
     features = detector.features(detector.resize(images)).astype(np.float64)
     assert list(results) == ["kid50", "fid20", "is50"]
@@ -95,7 +104,7 @@ def test_images_are_generated_once(reals, detector):
     def generate(count):
         counts.append(count)
         return fakes(count)
-    evaluate(["fid40", "kid20", "kid40"], generate, {SPLIT: reals}, detector, lambda line: None)
+    evaluate(["fid40", "kid20", "kid40"], generate, {SPLIT: reals}, detector)
     assert counts == [40]
 
 
@@ -104,14 +113,14 @@ def test_results_do_not_depend_on_the_minibatch(reals):
         detector = StubDetector()
         detector.minibatch = minibatch
         names = ["fid20", "kid20", "is20", "fid20_full", "kid20_full", "pr203_full"]
-        return evaluate(names, fakes, {SPLIT: reals, FULL: reals}, detector, lambda line: None)
+        return evaluate(names, fakes, {SPLIT: reals, FULL: reals}, detector)
     assert values(4) == values(7) == values(20)
 
 
 def test_limit_of_a_folder(reals, detector):
-    few = measure_fakes(["fid50k"], lambda count: fakes(20), detector, limit=20)
+    few = measure_fakes([parse_metric("fid50k")], lambda count: fakes(20), detector, limit=20)
     same = evaluate(["fid20"], fakes, {SPLIT: reals}, detector)
-    assert compute("fid50k", few, reals, detector)["fid50k"] == same["fid20"]["fid20"]
+    assert compute(parse_metric("fid50k"), few, reals, detector)["fid50k"] == same["fid20"]["fid20"]
 
 
 def test_a_warning_names_the_counts(reals, detector):
@@ -125,19 +134,20 @@ def test_a_warning_names_the_counts(reals, detector):
 
 
 def test_floor_is_the_metric_between_halves(reals, detector):
-    values, half = floor("fid50k", reals, detector)
+    values, half = compute_floor(parse_metric("fid50k"), reals, detector)
     a, b = (FeatureSet(reals.features[i::2]).statistics for i in range(2))
     assert half == 15
     assert values == {"fid50k": frechet_distance(a.mean, a.cov, b.mean, b.cov)}
-    with pytest.raises(UserError, match="is50k compares with no reals"):
-        floor("is50k", reals, detector)
 
 
 def test_metrics_without_logits_are_named():
-    lacking = unavailable(["fid50k", "is50k"], StubDetector(has_logits=False))
-    assert list(lacking) == ["is50k"]
-    assert "inception-2015-12-05.tgz" in lacking["is50k"] and "--inception" in lacking["is50k"]
-    assert unavailable(["fid50k", "is50k"], StubDetector()) == {}
+    metrics, reasons = parse_metrics("fid50k,is50k,fid50k"), []
+    assert [metric.name for metric in metrics] == ["fid50k", "is50k"]
+    assert computable(metrics, StubDetector(has_logits=False), reasons.append) == metrics[:1]
+    reason, = reasons
+    assert reason.startswith("is50k") and "--inception" in reason
+    assert "inception-2015-12-05.tgz" in reason
+    assert computable(metrics, StubDetector(), reasons.append) == metrics and len(reasons) == 1
 
 
 def test_full_metrics_compare_with_the_full_set(reals, detector):
@@ -145,9 +155,9 @@ def test_full_metrics_compare_with_the_full_set(reals, detector):
     other = FeatureSet(reals.features[:25] + 30)
     sets = {SPLIT: reals, FULL: other}
     names = ["fid20_full", "kid20_full", "pr203_full", "fid20", "kid20"]
-    results = evaluate(names, fakes, sets, detector, lambda line: None)
+    results = evaluate(names, fakes, sets, detector)
     values = {name: value for part in results.values() for name, value in part.items()}
-    fake = measure_fakes(["fid20"], fakes, detector)
+    fake = measure_fakes([parse_metric("fid20")], fakes, detector)
     for kind, end in ((SPLIT, ""), (FULL, "_full")):
         a, b = fake.statistics, sets[kind].statistics
         assert values[f"fid20{end}"] == frechet_distance(a.mean, a.cov, b.mean, b.cov)
@@ -155,8 +165,8 @@ def test_full_metrics_compare_with_the_full_set(reals, detector):
         assert (values[f"kid20{end}"], values[f"kid20{end}_std"]) == kid
     assert precision_recall(other.features, fake.features) == (
         values["pr203_full_precision"], values["pr203_full_recall"])
-    assert reals_of(names) == {SPLIT, FULL} and reals_of(["is20", "ppl_wfull"]) == set()
-    assert reals_of(["fid5_full"]) == {FULL}
+    assert reals_of(parse_metrics(",".join(names))) == {SPLIT, FULL}
+    assert reals_of(parse_metrics("is20,ppl_wfull")) == set()
 
 
 def test_paths_are_asked_for_by_space_and_sampling():
@@ -166,7 +176,7 @@ def test_paths_are_asked_for_by_space_and_sampling():
         asked.append((space, sampling, num_samples))
         return 3.5
     for name in ("ppl_zfull", "ppl_wfull", "ppl_zend", "ppl2k_wend"):
-        assert compute_paths(name, paths) == {name: 3.5}
+        assert compute_paths(parse_metric(name), paths) == {name: 3.5}
     assert asked == [("z", "full", 100_000), ("w", "full", 100_000), ("z", "end", 100_000),
                      ("w", "end", 2000)]
 
@@ -180,11 +190,11 @@ def test_classes_are_counted_alike_and_without_a_detector():
         maps = np.zeros((4, 2, 2), np.uint8)
         maps[0], maps[1], maps[2, 0, 0] = 1, 2, 1
         yield np.zeros((4, 2, 2, 3), np.uint8), maps
-    names = ["classes4"]
-    fakes = measure_fakes(names, generate, None, num_classes=2, min_area=0.25)
+    metric = parse_metric("classes4")
+    fakes = measure_fakes([metric], generate, None, num_classes=2, min_area=0.25)
     assert fakes.features is None and fakes.instances.tolist() == [1, 1]
-    assert METRICS["classesNk"](fakes, reals, None) == {"": pytest.approx(0.25)}
-    assert measure_fakes(["ppl_wfull"], generate, None) is None
+    assert compute(metric, fakes, reals, None) == {"classes4": pytest.approx(0.25)}
+    assert measure_fakes([parse_metric("ppl_wfull")], generate, None) is None
 
 
 @pytest.mark.parametrize("name, limit, num_reals, message", [
@@ -195,10 +205,10 @@ def test_classes_are_counted_alike_and_without_a_detector():
 ])
 def test_too_few_images_are_refused_before_any_is_made(name, limit, num_reals, message):
     with pytest.raises(UserError, match=message):
-        check_counts([name], limit, num_reals)
+        check_counts([parse_metric(name)], limit, num_reals)
 
 
 def test_the_warning_of_a_floor_speaks_of_halves(detector, reals):
     said = []
-    floor("fid50k", reals[:8], detector, said.append)
+    compute_floor(parse_metric("fid50k"), reals[:8], detector, said.append)
     assert "4 reals in one half and 4 in the other" in said[0]

@@ -19,7 +19,7 @@ ROOT2 = np.sqrt(2.0)
 
 
 def weight(v, c, scope, gain=ROOT2, lrmul=1.0):
-    """The weight in use: he_std at run time, or at initialisation where there is no use_wscale."""
+    """Return the weight in use: times he_std, unless initialisation did that (no use_wscale)."""
     stored = v[f"{scope}/weight"]
     fan_in = 1.0
     for size in stored.shape[:-1]:
@@ -28,7 +28,7 @@ def weight(v, c, scope, gain=ROOT2, lrmul=1.0):
 
 
 def bias(v, scope, lrmul=1.0):
-    """[1, fmaps, 1, 1]."""
+    """Return the bias as [1, fmaps, 1, 1]."""
     return tf.reshape(v[f"{scope}/bias"] * lrmul, [1, -1, 1, 1])
 
 
@@ -43,7 +43,7 @@ def conv(x, w):
 
 
 def upscale(x):
-    """Every pixel becomes 2x2."""
+    """Repeat every pixel 2x2."""
     n, fmaps, h, w = x.shape
     x = tf.reshape(x, [n, fmaps, h, 1, w, 1]) * tf.ones([1, 1, 1, 2, 1, 2], x.dtype)
     return tf.reshape(x, [n, fmaps, 2 * h, 2 * w])
@@ -55,12 +55,12 @@ def up_conv(x, w, resolution):
 
 
 def downscale(x):
-    """2x2 pixels become their mean."""
+    """Average 2x2 pixels."""
     return (x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]) / 4
 
 
 def blur(x, c):
-    """[1, 2, 1] / 4 along either side, zeros outside."""
+    """Filter with [1, 2, 1] / 4 along either side, zeros outside."""
     if not c["blur"]:
         return x
     for axis in (2, 3):
@@ -91,7 +91,7 @@ def blend(fine, coarse, t):
 
 
 def mapping(v, c, latents, labels=None):
-    """[N, latent_size] -> w [N, dlatent_size]."""
+    """Map latents [N, latent_size] to w [N, dlatent_size]."""
     x = latents
     if labels is not None:
         x = tf.concat([x, labels @ v["G_mapping/LabelConcat/weight"]], 1)

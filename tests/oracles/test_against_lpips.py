@@ -40,7 +40,7 @@ def inputs(shared):
 
 @pytest.fixture(scope="module")
 def theirs(inputs, tmp_path_factory):
-    """(path of the exported weights, {pair or 'lengths': values})."""
+    """Return (path of the exported weights, {pair or 'lengths': values})."""
     test = ("import importlib.util as u, sys; "
             "sys.exit(not all(map(u.find_spec, ('torch', 'lpips', 'torch_fidelity'))))")
     if subprocess.run([PYTHON, "-c", test], capture_output=True, check=False).returncode:

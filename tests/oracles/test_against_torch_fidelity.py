@@ -48,7 +48,7 @@ def logits():
 
 @pytest.fixture(scope="module")
 def theirs(photos, logits, tmp_path_factory):
-    """What torch-fidelity computes: features a and b, fid, kid, precision, recall, is."""
+    """Return what torch-fidelity computes: features a and b, fid, kid, precision, recall, is."""
     test = "import torch, importlib.util as u, sys; sys.exit(not u.find_spec('torch_fidelity'))"
     if subprocess.run([PYTHON, "-c", test], capture_output=True, check=False).returncode:
         pytest.skip(f"{PYTHON} has no torch-fidelity: pip install -r requirements-torch.txt into "

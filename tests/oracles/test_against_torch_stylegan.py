@@ -18,7 +18,7 @@ from benchmarks.torch_stylegan import check_torch, parse_options
 from dnnlib.util import UserError
 from training import loss
 from training.gan_step import styles_cut
-from training.state import new_state
+from training.init_from import new_state
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = os.environ.get("TORCH_PYTHON", sys.executable)
@@ -52,7 +52,7 @@ def networks_of(tiny_config):
 
 
 def our_values(G, D, case):
-    """As the other side's: fakes, losses, gradients by official names."""
+    """Return what the other side returns: fakes, losses, gradients by official names."""
     nhwc = {name: tf.constant(array.transpose(0, 2, 3, 1))
             for name, array in case.items() if array.ndim == 4}
 
@@ -74,7 +74,7 @@ def our_values(G, D, case):
 
 
 def as_torch(name, array):
-    """An image, a loss, or a gradient in PyTorch's order of a kernel's dimensions."""
+    """Return an image, a loss, or a gradient in PyTorch's order of a kernel's dimensions."""
     if name.startswith("grad/") and array.ndim == 2:
         return array.T
     is_kernel = name.endswith("/weight") and array.ndim == 4
@@ -103,7 +103,7 @@ def test_the_same_algorithm(tiny_config, case, tmp_path):
         assert error < (5e-3 if name.startswith("grad/") else 1e-5), (name, error)
 
 
-def test_an_interpreter_without_torch_is_told_how_to_get_it(tmp_path):
+def test_an_interpreter_without_torch_gets_the_way_to_it(tmp_path):
     with pytest.raises(UserError, match="cannot be run"):
         check_torch(tmp_path / "python")
     fake = tmp_path / "fake"

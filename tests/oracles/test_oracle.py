@@ -67,7 +67,7 @@ LOSS_CASES += [("logistic, R1, R2", "default", 2.0), ("WGAN-GP", "labels", 1.0)]
 
 @pytest.fixture(scope="module")
 def official(shared):
-    """(folder, {'G', 'D': (variables, configuration)}) of the stored official networks."""
+    """Return (folder, {'G', 'D': (variables, configuration)}) of the stored official networks."""
     folder = Vectors(shared / "reference", "c3")
     arrays = folder.load("c3_vars")
     networks = {}
@@ -96,7 +96,7 @@ def test_oracle_draws_and_scores_the_official_images(official):
 
 
 def official_losses(official, lod):
-    """(arrays of c3_loss, their prefix, oracle's score, fakes, reals)."""
+    """Return (arrays of c3_loss, their prefix, oracle's score, fakes, reals)."""
     folder, networks = official
     arrays = folder.load("c3_loss")
 
@@ -157,7 +157,7 @@ def float64(x):
 
 
 def make(kind, options):
-    """(network with every variable moved off its initial value, the oracle's variables)."""
+    """Return (network with every variable moved off its initial value, the oracle's variables)."""
     style = STYLE if kind == "G_style" else {}
     network = build(kind, kind[0], {**SMALL, **style, **options})
     rng = np.random.default_rng(7)
@@ -176,9 +176,9 @@ def to_float64(labels):
     return None if labels is None else float64(labels)
 
 
-def full_size(images, octaves):
+def full_size(images, lod_floor):
     """NHWC at the current resolution -> float64 NCHW at the final one."""
-    return float64(nchw(enlarge(images, octaves)))
+    return float64(nchw(enlarge(images, lod_floor)))
 
 
 def assert_same_gradients(ours, theirs, tolerance):
@@ -202,17 +202,17 @@ def test_generator(rng, option, lod):
     G, v = make("G_style", G_OPTIONS[option])
     latents, labels = rng.standard_normal((MINIBATCH, 10)).astype(np.float32), labels_for(G, rng)
     weights = rng.standard_normal((MINIBATCH, 16, 16, G.num_channels))
-    octaves = int(lod)
+    lod_floor = int(lod)
     with tf.GradientTape() as tape:
         images = G(latents, labels, **growth(G, lod))
-        summed = tf.nn.avg_pool2d(weights, 2 ** octaves, 2 ** octaves, "VALID") * 4 ** octaves
+        summed = tf.nn.avg_pool2d(weights, 2 ** lod_floor, 2 ** lod_floor, "VALID") * 4 ** lod_floor
         total = tf.reduce_sum(images * tf.cast(summed, tf.float32))
     ours = tape.gradient(total, G.trainables)
     with tf.GradientTape() as tape:
         tape.watch(v)
         theirs = oracle.generator(v, G.config, float64(latents), to_float64(labels), lod)
         total = tf.reduce_sum(theirs * nchw(weights))
-    np.testing.assert_allclose(nchw(enlarge(images, octaves)), theirs, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(nchw(enlarge(images, lod_floor)), theirs, rtol=1e-4, atol=1e-4)
     trainables = {name: v[name] for name in G.trainables}
     assert_same_gradients(ours, tape.gradient(total, trainables), 1e-4)
 
@@ -221,13 +221,13 @@ def test_generator(rng, option, lod):
 def test_discriminator_and_its_losses(rng, name, option, lod):
     """Scores, the loss per sample, and its gradients by D's variables, penalties included."""
     D, v = make("D_basic", D_OPTIONS[option])
-    labels, octaves = labels_for(D, rng), int(lod)
-    shape = [MINIBATCH, 16 >> octaves, 16 >> octaves, D.num_channels]
+    labels, lod_floor = labels_for(D, rng), int(lod)
+    shape = [MINIBATCH, 16 >> lod_floor, 16 >> lod_floor, D.num_channels]
     reals, fakes = (tf.constant(rng.standard_normal(shape), tf.float32) for _ in range(2))
     mix = rng.uniform(size=[MINIBATCH, 1, 1, 1])
     with tf.GradientTape() as tape:
         ours, terms = loss.discriminator_loss(
-            lambda x: D(x, labels, **growth(D, lod)), reals, fakes, octaves=octaves,
+            lambda x: D(x, labels, **growth(D, lod)), reals, fakes, lod_floor=lod_floor,
             mix=tf.constant(mix, tf.float32), **LOSSES[name])
         mean = tf.reduce_mean(ours)
     grads = tape.gradient(mean, D.trainables)
@@ -235,7 +235,7 @@ def test_discriminator_and_its_losses(rng, name, option, lod):
     def score(images):
         return oracle.discriminator(v, D.config, images, to_float64(labels), lod)
 
-    large = [full_size(x, octaves) for x in (reals, fakes)]
+    large = [full_size(x, lod_floor) for x in (reals, fakes)]
     with tf.GradientTape() as tape:
         tape.watch(v)
         theirs = oracle.d_loss(score, *large, mix=mix, **LOSSES[name])

@@ -25,7 +25,7 @@ from tests.training.test_networks import EXAMPLES, inputs, make
 
 @pytest.fixture(scope="module")
 def reference(shared):
-    """(the stored vectors, a function (check) -> its comparisons, made once)."""
+    """Return (the stored vectors, a function (check) -> its comparisons, made once)."""
     stored, done = Vectors(shared / "reference", "c3"), {}
 
     def compared(check):
@@ -104,7 +104,7 @@ TAMPERED = [
 
 @pytest.fixture(scope="module")
 def data_folder(shared, tmp_path_factory):
-    """A copy of the smaller files."""
+    """Return a copy of the smaller files."""
     folder = tmp_path_factory.mktemp("vectors") / "copy"
     shutil.copytree(shared / "reference", folder, copy_function=shutil.copyfile,
                     ignore=shutil.ignore_patterns("c3_[DGRgil]*", "inception*"))
@@ -222,8 +222,8 @@ def test_an_array_that_nothing_is_compared_with_is_found(folder, capsys):
     np.savez(folder / "c3_vars.npz", x=0)
     np.savez(folder / "c3_G.npz", x=0)
     assert vectors.main([str(folder), "--tag", "c16"]) == 0
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("nothing of")]
-    names = {line.split()[-1] for line in told}
+    named = [line for line in capsys.readouterr().out.splitlines() if line.startswith("nothing of")]
+    names = {line.split()[-1] for line in named}
     assert {"c16_G.npz/novelty", "c16_new.npz/x", "more.json/a/b"} <= names
     assert not [name for name in names if name.startswith("c3_")]
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from dataprep import pyramid, writer
-from dnnlib.data import pictures, tfrecords
-from dnnlib.data.dataset_info import FILE_NAME, labels_path
+from dnnlib.data import dataset, pictures, pyramid, tfrecords
+from dnnlib.data.dataset import FILE_NAME, labels_path, read_labels, read_split
 from dnnlib.util import write_json
 from tests.oracles.vector_files import (
     elements,
@@ -25,8 +24,7 @@ from tests.oracles.vector_files import (
     same,
 )
 from training.config import TrainingConfig
-from training.dataset import TrainingStream, permutation, read_labels, read_split
-from training.reals import adjust_dynamic_range, fade_reals
+from training.dataset import TrainingStream, adjust_dynamic_range, fade_reals, permutation
 from training.schedule import training_schedule
 
 # ---------------------------------------------------------------------------- images
@@ -94,7 +92,7 @@ def check_schedule(vectors):
         yield _same_rows("schedule", key, ours, table["runs"][key])
     for key in table.get("variants", ()):
         if key not in VARIANTS:
-            continue  # and told, as all that is not looked up
+            continue  # and named, like all that is not looked up
         ours = _schedule(table, resolution=512, **{**DEFAULTS, **VARIANTS[key]})
         if key == RAMPED:  # there is no such option here; the ramp is min(kimg / 1000, 1)
             ours[:, 3:5] *= np.minimum(np.array(table["cur_nimg"]) / 1e6, 1)[:, None]
@@ -108,7 +106,7 @@ def _same_rows(quantity, item, ours, run):
 
 
 def _schedule(table, **options):
-    """The rows that our schedule has for TrainingConfig(**options)."""
+    """Return the rows that our schedule has for TrainingConfig(**options)."""
     config = TrainingConfig(variant="rgb", **options)
     stages = [training_schedule(config, 0, nimg) for nimg in table["cur_nimg"]]
     return np.array([[s.lod, s.resolution, s.minibatch, s.lrate, s.lrate, s.tick_kimg]
@@ -148,10 +146,10 @@ def check_tfrecords(vectors):
 
 
 def _label_file(labels):
-    """The bytes of our writer's file of labels."""
+    """Return the bytes of our writer's file of labels."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.labels"
-        writer._write_labels(path, list(labels), labels.shape[1])
+        dataset.write_labels(path, list(labels), labels.shape[1])
         return path.read_bytes()
 
 
@@ -196,7 +194,7 @@ def _check_reader(vectors, paths):
 
 
 def _make_dataset(folder, paths, count, label_size, resolution):
-    """A data set of ours that holds the official files as its training split."""
+    """Return a data set of ours that holds the official files as its training split."""
     (folder / "train").mkdir()
     for name, path in paths.items():
         target = (labels_path(folder, "train") if path.suffix == ".labels"
@@ -210,7 +208,7 @@ def _make_dataset(folder, paths, count, label_size, resolution):
 
 @functools.cache
 def _unshuffled_seed(count):
-    """A seed with which the first two epochs of `count` records are in the files' order."""
+    """Return a seed with which the first two epochs of `count` records are in the files' order."""
     in_order = list(range(count))
     return next(seed for seed in range(100_000)
                 if all(list(permutation(seed, epoch, count)) == in_order for epoch in (0, 1)))
@@ -220,7 +218,7 @@ def _unshuffled_seed(count):
 
 
 def check_descriptions(vectors):
-    """The JSON files that describe the arrays: shapes, types, norms, configuration."""
+    """Check the JSON files that describe the arrays: shapes, types, norms, configuration."""
     for name in (vectors.tag, "misc"):
         about = vectors.load_json(name)
         for key in about or ():
@@ -232,7 +230,7 @@ def check_descriptions(vectors):
 
 
 def _check_description(vectors, where, about, file):
-    """One file's arrays are what its description says."""
+    """Check that one file's arrays are what its description says."""
     vectors.excuse([f"{where}/description"], "text")
     path = vectors.folder / file
     if not path.is_file():
@@ -243,16 +241,16 @@ def _check_description(vectors, where, about, file):
     with np.load(path) as arrays:
         yield same("described arrays", file, set(arrays.files), set(about["arrays"]))
         for key in arrays.files:
-            told, value = about["arrays"][key], arrays[key]
+            described, value = about["arrays"][key], arrays[key]
             yield same("described arrays", f"{file}/{key}", (list(value.shape), str(value.dtype)),
-                       (told["shape"], told["dtype"]))
-            if "l2" in told:
+                       (described["shape"], described["dtype"]))
+            if "l2" in described:
                 norm = np.linalg.norm(value.astype(np.float64))
-                yield losses("described norms", f"{file}/{key}", norm, told["l2"])
+                yield losses("described norms", f"{file}/{key}", norm, described["l2"])
 
 
 def _check_configuration(vectors, about):
-    """Names of trainable variables and keywords, against the networks of the stored arrays."""
+    """Check names of trainable variables and keywords against networks of the stored arrays."""
     tag = vectors.tag
     vectors.excuse([f"{tag}.json/{tag}_seed"], "of the official release's generators")
     left_out = {"randomize_noise", "style_mixing_prob", "dlatent_avg_beta"}

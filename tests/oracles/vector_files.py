@@ -66,7 +66,7 @@ def exactly(quantity, item, ours, theirs):
 
 
 def same(quantity, item, ours, theirs):
-    """0 where two values of any kind are equal, else infinity."""
+    """Return 0 if two values of any kind are equal, else infinity."""
     return Comparison(quantity, item, 0.0 if ours == theirs else np.inf, 0)
 
 
@@ -78,7 +78,7 @@ def _same_shape(item, ours, theirs):
 
 
 def _max(values):
-    """The largest value; infinity where one is not a number, so that nothing hides it."""
+    """Return the largest value; infinity where one is not a number, so that nothing hides it."""
     return float(np.max(np.nan_to_num(values, nan=np.inf), initial=0.0))
 
 
@@ -86,24 +86,24 @@ def _max(values):
 
 
 def nhwc(x):
-    """[N, C, H, W] -> [N, H, W, C]."""
+    """Turn [N, C, H, W] into [N, H, W, C]."""
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
 
 def nchw(x):
-    """[N, H, W, C] -> [N, C, H, W]."""
+    """Turn [N, H, W, C] into [N, C, H, W]."""
     return np.asarray(x).transpose(0, 3, 1, 2)
 
 
-def enlarge(x, octaves):
-    """NHWC, every pixel repeated 2^octaves times both ways."""
-    return np.asarray(x).repeat(2 ** octaves, 1).repeat(2 ** octaves, 2)
+def enlarge(x, lod_floor):
+    """NHWC, every pixel repeated 2^lod_floor times both ways."""
+    return np.asarray(x).repeat(2 ** lod_floor, 1).repeat(2 ** lod_floor, 2)
 
 
-def shrink(x, octaves):
-    """NHWC, mean over blocks of 2^octaves pixels both ways."""
+def shrink(x, lod_floor):
+    """NHWC, mean over blocks of 2^lod_floor pixels both ways."""
     n, h, w, c = x.shape
-    f = 2 ** octaves
+    f = 2 ** lod_floor
     return x.reshape(n, h // f, f, w // f, f, c).mean((2, 4), dtype=np.float32)
 
 
@@ -113,7 +113,7 @@ def lod_of(name):
 
 
 def growth(network, lod):
-    """{'resolution', 'fade'} of a network at this lod."""
+    """Return {'resolution', 'fade'} of a network at this lod."""
     return {"resolution": network.resolution >> int(lod), "fade": np.float32(lod - int(lod))}
 
 
@@ -160,11 +160,11 @@ class Vectors:
         self.used, self.excused, self._cache = set(), {}, {}
 
     def load(self, name):
-        """{array name: array} of `name`.npz, or None where the folder has no such file."""
+        """Return {array name: array} of `name`.npz, or None if the folder has no such file."""
         return self._load(f"{name}.npz", _read_arrays)
 
     def load_json(self, name):
-        """The content of `name`.json, or None where the folder has no such file."""
+        """Return the content of `name`.json, or None if the folder has no such file."""
         return self._load(f"{name}.json", lambda path: json.loads(path.read_text()))
 
     def _load(self, name, read):
@@ -214,7 +214,7 @@ class Vectors:
 
     @staticmethod
     def _is_lod(name, value):
-        """Whether a variable is a network's lod, which the vectors' names give instead."""
+        """Return whether a variable is a network's lod, which the vectors' names give instead."""
         if name.split("/")[-1] != "lod":
             return False
         if value != 0:
@@ -236,7 +236,7 @@ class Vectors:
             own = {k: _flip_up_kernel(k, v, fused) for k, v in own.items()}
             network.set_arrays(own, f"{self.tag}_vars.npz")
             if fused:
-                network.use_fused = lambda resolution, fmaps: True
+                network.use_fused_resampling = lambda resolution, fmaps: True
         return G, D
 
 
@@ -260,7 +260,7 @@ def _flip_up_kernel(name, value, fused):
 
 
 def network_configs(arrays):
-    """((class, name, keywords) of G and D) that fit these variables."""
+    """Return ((class, name, keywords) of G and D) that fit these variables."""
     sizes = [int(m[1]) for m in (re.match(r"D/(\d+)x\1/", k) for k in arrays) if m]
     resolution = max(sizes)
     stages = int(np.log2(resolution)) - 1

@@ -42,14 +42,14 @@ class LossAt:
     def __init__(self, vectors, lod):
         self.G, self.D = vectors.networks()
         arrays = vectors.load(f"{vectors.tag}_loss")
-        self.octaves, self.growth = int(lod), growth(self.D, lod)
+        self.lod_floor, self.growth = int(lod), growth(self.D, lod)
         self.latents, self.mix = (tf.constant(arrays[k]) for k in ("latents", "mixing_factors"))
-        self.reals = tf.constant(shrink(nhwc(arrays["reals"]), self.octaves))
+        self.reals = tf.constant(shrink(nhwc(arrays["reals"]), self.lod_floor))
         self.labels = {"D": labels_or_none(arrays["labels_reals"]),
                        "G": labels_or_none(arrays["labels_G_loss"])}
 
     def __call__(self, name):
-        """(loss per sample, terms, {variable: gradient of the mean}) of an official loss name."""
+        """Return loss per sample, terms, {variable: gradient of the mean} for an official name."""
         who, options = name[0], loss_options(name)
         network, labels = (self.G, self.D)[who == "D"], self.labels[who]
 
@@ -62,8 +62,8 @@ class LossAt:
                 value, terms = loss.generator_loss(score, fakes, **options), {}
             else:
                 value, terms = loss.discriminator_loss(
-                    score, self.reals, tf.stop_gradient(fakes), mix=self.mix, octaves=self.octaves,
-                    **options)
+                    score, self.reals, tf.stop_gradient(fakes), mix=self.mix,
+                    lod_floor=self.lod_floor, **options)
             mean = tf.reduce_mean(value)
         grads = tape.gradient(mean, list(network.trainables.values()))
         return value, terms, dict(zip(network.trainables, grads))
@@ -91,7 +91,7 @@ def check_losses(vectors):
 
 
 def _compare_loss(item, value, theirs):
-    """[N, N] arrays are scores [N, 1] + penalties [N] broadcast: only their mean has a meaning."""
+    """Compare means if `theirs` is [N, N]: scores [N, 1] + penalties [N], broadcast."""
     if theirs.shape[1] > 1:
         return losses("losses", item, np.mean(value), theirs.mean())
     return losses("losses", item, value, theirs[:, 0])
@@ -117,13 +117,13 @@ def check_r1(vectors):
         with tf.GradientTape() as tape:
             scores, gradient = loss.score_and_gradient(
                 lambda x, at=at: at.D(x, at.labels["D"], **at.growth), at.reals)
-            penalty = loss.squared_norm(gradient, at.octaves)
+            penalty = loss.squared_norm(gradient, at.lod_floor)
             mean = tf.reduce_mean(penalty)
         grads = tape.gradient(mean, at.D.trainables)
         yield elements("R1, scores", lod_name, scores, arrays[f"{lod_name}/real_scores"])
         yield losses("R1, penalty", lod_name, penalty, arrays[f"{lod_name}/r1_penalty"])
         theirs = arrays[f"{lod_name}/dscore_dimage"]
-        ours = nchw(enlarge(gradient, at.octaves))[:len(theirs)] / 4 ** at.octaves
+        ours = nchw(enlarge(gradient, at.lod_floor))[:len(theirs)] / 4 ** at.lod_floor
         yield norms("R1, gradient by image", lod_name, ours, theirs)
         for var in grads:
             theirs = arrays[f"{lod_name}/grad_mean_r1/{var}"]

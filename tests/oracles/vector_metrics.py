@@ -50,7 +50,7 @@ def _check_path_length(arrays):
         for name, step in ((f"{kind}_out", 0.0), (f"{kind}_out_t_plus_eps", epsilon)):
             ours = getattr(ppl, kind)(a, b, position + step)
             yield elements(f"path length, {kind}", name, ours, arrays[name])
-    left = ppl.kept(arrays["ppl_distances"])
+    left = ppl.without_outliers(arrays["ppl_distances"])
     for name, ours in (("ppl_lo", left.min()), ("ppl_hi", left.max()),
                        ("ppl_filtered_count", len(left))):
         yield exactly("path length, outliers", name, ours, arrays[name])

@@ -22,12 +22,12 @@ from tests.oracles.vector_files import (
     shrink,
 )
 from training import gan_step
-from training.networks_stylegan import _GrowingNetwork
+from training.growing_network import GrowingNetwork
 from training.snapshots import load_snapshot
 
 
 def check_generator(vectors):
-    """Mapping, truncation, synthesis at every lod and in every form."""
+    """Check mapping, truncation, synthesis at every lod and in every form."""
     arrays = vectors.load(f"{vectors.tag}_G")
     if arrays is None:
         return
@@ -51,7 +51,7 @@ def check_generator(vectors):
 
 
 def check_mixing(vectors):
-    """Style mixing with given draws, and one update of the mean of w."""
+    """Check style mixing with given draws, and one update of the mean of w."""
     arrays = vectors.load(f"{vectors.tag}_mixing_avg")
     if arrays is None:
         return
@@ -77,7 +77,7 @@ def check_mixing(vectors):
 
 
 def _complete_generator(G, latents, labels, form, lod):
-    """Latents to images; form is 'G_is_validation' or 'G_trunc_psi0p7_cut8'."""
+    """Return images of latents; form is 'G_is_validation' or 'G_trunc_psi0p7_cut8'."""
     match = re.fullmatch(r"G_trunc_psi([\dp]+)_cut(\d+)", form)
     psi, cutoff = (number(match[1]), int(match[2])) if match else (None, 8)
     return G(latents, labels, truncation_psi=psi, truncation_cutoff=cutoff, **growth(G, lod))
@@ -95,7 +95,7 @@ def _check_uint8_images(arrays):
 
 
 def check_discriminator(vectors):
-    """Scores at every lod and in every form, and minibatch stddev by itself."""
+    """Check scores at every lod and in every form, and minibatch stddev by itself."""
     arrays = vectors.load(f"{vectors.tag}_D")
     if arrays is None:
         return
@@ -115,7 +115,7 @@ def check_discriminator(vectors):
 
 
 def check_primitives(vectors):
-    """Every operation by itself."""
+    """Check every operation by itself."""
     arrays = vectors.load("primitives")
     if arrays is None:
         return
@@ -129,10 +129,10 @@ def check_primitives(vectors):
         "upscale4": ops.upscale2d(ops.upscale2d(x)),
         "downscale4": ops.downscale2d(ops.downscale2d(x)), "lrelu": ops.leaky_relu(x),
         "pixel_norm": ops.pixel_norm(x), "instance_norm": ops.instance_norm(x),
-        "upconv_notfused": ops.upscale2d_conv2d(x, weight),
-        "upconv_fused": ops.upscale2d_conv2d(x, flipped, fused=True),
-        "convdown_notfused": ops.conv2d_downscale2d(x, weight),
-        "convdown_fused": ops.conv2d_downscale2d(x, weight, fused=True),
+        "upconv_notfused": ops.conv2d(ops.upscale2d(x), weight),
+        "upconv_fused": ops.fused_upscale(x, ops.upscale_kernel(flipped)),
+        "convdown_notfused": ops.downscale2d(ops.conv2d(x, weight)),
+        "convdown_fused": ops.fused_downscale(x, ops.downscale_kernel(weight)),
         "conv_gain_sqrt2_wscale": ops.conv2d(x, weight)}
     for name, ours in results.items():
         yield elements("primitives", name, nchw(ours), arrays[name])
@@ -145,7 +145,7 @@ def check_primitives(vectors):
 
 
 def check_intermediates(vectors):
-    """Output of every operation inside the networks, in the unfused form.
+    """Check the output of every operation inside the networks, in the unfused form.
 
     The k-th call of an operation in ours is the k-th of that operation in the official network.
     """
@@ -154,7 +154,7 @@ def check_intermediates(vectors):
     if arrays is None or inputs is None or images is None:
         return
     G, D = vectors.networks()
-    G.use_fused = D.use_fused = lambda resolution, fmaps: False
+    G.use_fused_resampling = D.use_fused_resampling = lambda resolution, fmaps: False
     with _recorded_calls() as calls:
         G.mapping(inputs["latents"], labels_or_none(inputs["labels"]))
         G.synthesis(inputs["dlatents"])
@@ -189,23 +189,23 @@ def _recorded_calls():
         "upscale2d", "downscale2d", "blur2d")}
     names["minibatch_stddev"] = "mbstd"
     kept = {name: getattr(ops, name) for name in names}
-    kept_bias = _GrowingNetwork._bias
+    kept_bias = GrowingNetwork._bias
     try:
         for name, official in names.items():
             setattr(ops, name, recorded(official, kept[name]))
-        _GrowingNetwork._bias = recorded("apply_bias", kept_bias)
+        GrowingNetwork._bias = recorded("apply_bias", kept_bias)
         yield calls
     finally:
         for name, function in kept.items():
             setattr(ops, name, function)
-        _GrowingNetwork._bias = kept_bias
+        GrowingNetwork._bias = kept_bias
 
 
 # ---------------------------------------------------------------------------- official pickle
 
 
 def check_official(vectors):
-    """A pickle as the official release distributes networks: images, dlatents and scores."""
+    """Check a pickle as the official release distributes networks: images, dlatents and scores."""
     path = vectors.path(f"official_format_{vectors.tag}.pkl")
     arrays = vectors.load(f"official_format_{vectors.tag}_outputs")
     if path is None or arrays is None:

@@ -36,7 +36,7 @@ CHECKS = (check_primitives, check_generator, check_discriminator, check_intermed
 
 
 def worst(comparisons):
-    """{quantity: its comparison with the largest error}, in order of appearance."""
+    """Return {quantity: its comparison with the largest error}, in order of appearance."""
     result = {}
     for comparison in comparisons:
         known = result.get(comparison.quantity)

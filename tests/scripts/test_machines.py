@@ -1,6 +1,5 @@
 """train.py on several workers: real processes on this machine, one of them killed."""
 
-import concurrent.futures
 import itertools
 import os
 import shutil
@@ -8,29 +7,27 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from dnnlib.cluster import LEAVE_SEC, LOST_STATUS, SharedError
+from dnnlib.cluster import LOST_STATUS
 from dnnlib.data import tfrecords
 from dnnlib.tflib.distribute import check_devices, replica_rows
 from dnnlib.util import UserError
 from tests.conftest import TINY
-from tests.dnnlib.test_cluster import free_addresses, meet
+from tests.dnnlib.test_connection import LEAVE_SEC, free_addresses
 from tests.tools.data_helpers import tagged_and_untagged
+from tests.tools.training_runs import begin
 from training.config import TrainingConfig, as_option
-from training.dataset import TrainingStream, open_dataset
+from training.dataset import TrainingStream
 from training.snapshots import (
-    list_states,
     load_container,
     load_snapshot,
     networks_from_groups,
 )
-from training.state import check_same_state
-from training.training_loop import Training
+from training.state import list_states
 
 ROOT = Path(__file__).resolve().parents[2]
 FINAL = "network-final.safetensors"
@@ -114,9 +111,7 @@ def with_data(config, data):
 
 def in_this_process(config, folder, strategy):
     """Train to the end; the final snapshot's path."""
-    folder.mkdir()
-    config = TrainingConfig(**config)
-    assert Training(config, folder, strategy, open_dataset(config.data)).run() is True
+    assert begin(TrainingConfig(**config), folder, strategy).run() is True
     return folder / FINAL
 
 
@@ -153,19 +148,18 @@ def goes_on(state, until, config, folder):
     folder.mkdir()
     shutil.copy(state, folder)
     config = TrainingConfig(**config)
-    training = Training(config, folder, tf.distribute.OneDeviceStrategy("/cpu:0"),
-                        open_dataset(config.data))
+    training = begin(config, folder)
     header, groups = load_container(until)
-    turn = training._turn
+    take_step = training._step
 
-    def turn_and_stop(stage):
-        turn(stage)
+    def step_and_stop(stage):
+        take_step(stage)
         if training.progress.step == header["progress"]["step"]:
-            training._request_stop()
+            training.request_stop()
 
-    training._turn = turn_and_stop
+    training._step = step_and_stop
     training.run()
-    return (outputs(training.state.networks),
+    return (outputs(training.method.networks),
             outputs(networks_from_groups(header, groups, until)))
 
 
@@ -190,7 +184,7 @@ def test_two_workers_through_all_stages_killed_or_not(start, data, tmp_path):
         (tmp_path / name).mkdir()
     whole = start(tmp_path / "whole", config, options=(("--keep=99",),) * 2)
     assert whole.statuses() == [0, 0], whole.text(0) + whole.text(1)
-    for gone, words in ((1, "tick 2"), (0, "growth to stage binary"), (1, "growth to stage cl")):
+    for gone, words in ((1, "tick 2"), (0, "entering stage binary"), (1, "entering stage cl")):
         killed = start(tmp_path / "killed", config, f"before{gone}")
         killed.wait_for(0, words)
         killed.lose(gone)
@@ -260,21 +254,3 @@ def test_each_worker_reads_its_own_rows_only(data, monkeypatch):
         for part, all_images in zip(images, whole):
             np.testing.assert_array_equal(part, all_images[rows])
     assert sorted(np.concatenate(parts)) == list(range(8))
-
-
-@pytest.mark.parametrize("states, told", [
-    ([[8000, {"G": "a"}], None], "kimg 8.000 in it, worker 1 no training state"),
-    ([[8000, {"G": "a"}], [9000, {"G": "b"}]], "worker 1 a training state of kimg 9.000"),
-    ([[8000, {"G": "a"}], [8000, {"G": "b"}]], "worker 1 another one, of the same kimg")])
-def test_a_run_directory_that_is_not_shared_is_told(states, told):
-    def look(link, state):
-        stored = state and ({"progress": {"cur_nimg": state[0]}, "digests": state[1]}, {})
-        with pytest.raises(SharedError) as caught:
-            check_same_state(SimpleNamespace(link=link), stored, "run")
-        link.close()
-        return str(caught.value)
-
-    links = meet(free_addresses(2), [{}] * 2)
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        lines = list(pool.map(look, links, states))
-    assert told in lines[0] and lines[0] == lines[1]

@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,16 +13,21 @@ import tensorflow as tf
 
 import run_metrics
 import train
-from dnnlib.data.dataset_info import DatasetInfo, open_dataset
+from dnnlib.cli import refuse_idle
+from dnnlib.data.dataset import DatasetInfo, open_dataset
 from dnnlib.util import UserError, only_process
+from metrics.evaluation import training_evaluation, training_metrics
 from metrics.image_sources import split_source
+from metrics.metric_base import SPLIT, reals_of
 from tests.tools.data_helpers import FOUR, make_dataset, random_image, read_jsonl
 from tests.tools.metrics_helpers import graph_bytes, small_arrays
-from training.config_checks import check_idle
-from training.dataset import read_split
+from training.config import preset_config
+from training.init_from import new_state
+from training.run import launch
+from training.run.config_checks import idle_rules
 from training.run.directory import find_run, make_run
+from training.run.options import given_options, parse_table, parse_training_options
 from training.snapshots import save_snapshot
-from training.state import new_state
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,14 +90,14 @@ def test_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
 
 
 def test_tables_on_the_command_line():
-    assert train.parse_table("8:128,32:64") == {8: 128, 32: 64}
-    assert train.parse_table("0.002") == {4: 0.002}
-    assert isinstance(train.parse_table("64")[4], int)
-    assert isinstance(train.parse_table("1e2")[4], int)
-    assert train.parse_table("1e30") == {4: 1e30}
-    assert isinstance(train.parse_table("1e30")[4], float)  # no count, and too long for a message
+    assert parse_table("8:128,32:64") == {8: 128, 32: 64}
+    assert parse_table("0.002") == {4: 0.002}
+    assert isinstance(parse_table("64")[4], int)
+    assert isinstance(parse_table("1e2")[4], int)
+    assert parse_table("1e30") == {4: 1e30}
+    assert isinstance(parse_table("1e30")[4], float)  # no count, and too long for a message
     with pytest.raises(argparse.ArgumentTypeError, match="given twice"):
-        train.parse_table("8:32,8:16")
+        parse_table("8:32,8:16")
 
 
 def test_run_directories(tmp_path):
@@ -120,12 +124,55 @@ def test_two_processes_do_not_share_a_run(tmp_path):
         raise AssertionError("two at once")
 
 
-def test_the_log_says_why_a_run_ended(tmp_path, capsys):
+def test_the_log_says_why_a_run_ended(data, tmp_path, capsys):
     """In its file, for an owner whose terminal is gone; the terminal has it from run_main."""
-    with pytest.raises(UserError), train.chiefs_run(tf.distribute.get_strategy(), tmp_path):
+    config = preset_config("paper", {"data": str(data)})
+    options = argparse.Namespace(run=tmp_path / "run", results=tmp_path, override=False,
+                                 init_from=None, device="cpu", gpus=1, keep=2, inception=None)
+    with (pytest.raises(UserError), launch.open_run(tf.distribute.get_strategy(), config,
+                                                    open_dataset(data), options)):
         raise UserError("the reason")
-    assert (tmp_path / "log.txt").read_text().endswith("\nerror: the reason\n")
+    assert (tmp_path / "run" / "log.txt").read_text().endswith("\nerror: the reason\n")
     assert "the reason" not in "".join(capsys.readouterr())
+
+
+def test_a_run_goes_on_with_its_own_options(data, tmp_path, capsys):
+    """By its number or its directory alone: data, device and sizes are those it was started with;
+    what is given besides is compared, or changed with --override."""
+    started = [f"--data={data}", "--preset=demo-32", "--resolution=16", "--device=cpu", "--gpus=2",
+               "--keep=5", f"--results={tmp_path}", "--lrate=0.002", "--metrics=none"]
+    options = parse_training_options(started)
+    config = launch.choose_config(options, given_options(options))
+    config = dataclasses.replace(config, mirror_pairs="none")
+    run = make_run(None, tmp_path, "2d-small-16", launch.run_record(config, open_dataset(data),
+                                                                   options))
+
+    for name in ("0", "00000", str(run)):
+        again = parse_training_options([f"--run={name}", f"--results={tmp_path}"])
+        assert launch.choose_config(again, {}) == config
+        assert (again.run, again.device, again.gpus, again.keep) == (run, "cpu", 2, 5)
+        assert train.main([f"--run={name}", f"--results={tmp_path}", "--dry-run"]) == 0
+        assert f"would continue {run}, from its beginning\n" in capsys.readouterr().out
+    common = [f"--run={run}", f"--results={tmp_path}"]
+    on_gpu = parse_training_options([*common, "--device=gpu"])
+    assert launch.choose_config(on_gpu, {}) == config and on_gpu.device == "gpu"
+    told = failure(*common, "--lrate=0.004", "--dry-run")
+    assert "(lrate: 4:0.002 there, 4:0.004 now)" in told
+    assert "fmap_max: 64 there, 512 now" in failure(*common, "--preset=paper", "--resolution=16",
+                                                    f"--data={data}", "--dry-run")
+    changed = parse_training_options([*common, "--override", "--lrate=0.004"])
+    assert launch.choose_config(changed, given_options(changed)) == dataclasses.replace(
+        config, lrate={4: 0.004})
+    for name in ("typo", data):
+        assert f"--run={name}: no run there to continue" in failure(f"--run={name}")
+    moved = tmp_path / "moved"
+    data.rename(moved)
+    try:
+        assert "its data set" in failure(*common, "--dry-run")
+        assert train.main([*common, f"--data={moved}", "--dry-run"]) == 0
+    finally:
+        moved.rename(data)
+    assert "no run of that number; runs in" in failure("--run=7", f"--results={tmp_path}")
 
 
 def test_checks_before_anything_is_made(data, tmp_path):
@@ -159,7 +206,7 @@ def test_errors_name_a_command_that_fits(data, rgb_data, tmp_path):
         words = shlex.split(told[told.index("python train.py"):])
         assert words[:2] == ["python", "train.py"] and f"--data={path}" in words
         assert "--preset=small-32" in words and "--resolution=16" in words
-        assert train.parse_options(words[2:]).preset == "small-32"
+        assert parse_training_options(words[2:]).preset == "small-32"
     assert train.main([*words[2:], f"--results={tmp_path}", "--dry-run"]) == 0
     assert "give --initial-resolution=16" in failure(
         f"--data={data}", "--device=cpu", "--preset=demo-32", "--resolution=16",
@@ -197,13 +244,12 @@ def with_splits(folder, **counts):
 def notes(info, *argv):
     """(the metrics, the lines that a training of these options begins with)."""
     argv = ["--variant=rgb", f"--data={info.path}", *argv]
-    options, overrides = train.parse_options(argv), {}
-    if options.metrics:
-        overrides["metrics"] = options.metrics
-    config = train.preset_config(options.preset, {"variant": "rgb", **overrides})
-    if not overrides:
-        config = dataclasses.replace(config, metrics=train.fitting_metrics(config.metrics, info))
-    return config.metrics, train.start_notes(config, info, options, {})
+    options = parse_training_options(argv)
+    config = launch.choose_config(options, given_options(options))
+    if not options.metrics:
+        config = dataclasses.replace(config, metrics=launch.fitting_metrics(config.metrics, info))
+    return config.metrics, launch.start_notes(config, info, options, {},
+                                                SPLIT in reals_of(training_metrics(config.metrics)))
 
 
 def test_a_small_validation_split_does_not_select(tmp_path):
@@ -230,7 +276,7 @@ def test_what_a_finished_training_suggests(tiny_config, tmp_path):
     def suggested(test, label_size=0, **changes):
         info = DatasetInfo(tmp_path, "mine", 16, 7, FOUR, {"train": 60, "test": test}, "d",
                            label_size)
-        told = train.next_commands(Path("my results/00000-c"), tiny_config(**changes), info)
+        told = launch.next_commands(Path("my results/00000-c"), tiny_config(**changes), info)
         return [shlex.split(part) for part in told.split("; ")]
 
     generate_words, pairs, metrics = suggested(5)
@@ -244,13 +290,13 @@ def test_what_a_finished_training_suggests(tiny_config, tmp_path):
 
 
 def test_options_of_stages_gone_through_are_refused():
-    check_idle({"classes_kimg", "grow_d", "binary_kimg"}, "2d", "binary")
-    check_idle({"initial_resolution", "rgb_kimg"}, "rgb", "rgb")
+    refuse_idle({"classes_kimg", "grow_d", "binary_kimg"}, idle_rules("2d", "binary"))
+    refuse_idle({"initial_resolution", "rgb_kimg"}, idle_rules("rgb", "rgb"))
     for name in ("rgb_kimg", "hold_kimg", "fade_kimg", "initial_resolution"):
         with pytest.raises(UserError, match="begins with stage binary"):
-            check_idle({name}, "c", "binary")
+            refuse_idle({name}, idle_rules("c", "binary"))
     with pytest.raises(UserError, match="begins with stage classes"):
-        check_idle({"binary_kimg"}, "2d", "classes")
+        refuse_idle({"binary_kimg"}, idle_rules("2d", "classes"))
 
 
 def test_metrics_during_training_are_those_of_run_metrics(tiny_config, tmp_path, monkeypatch, rng):
@@ -261,7 +307,7 @@ def test_metrics_during_training_are_those_of_run_metrics(tiny_config, tmp_path,
     images = {split: np.stack([random_image(rng, 7, 16)[:3] for _ in range(n)])
               for split, n in (("train", 9), ("val", 6), ("test", 5))}
     info = open_dataset(make_dataset(tmp_path / "data", images, ()))
-    both = split_source(info, "train+val", 16, read_split)
+    both = split_source(info, "train+val", 16)
     assert both.count == 15
     stored = np.concatenate([images["train"], images["val"]]).transpose(0, 2, 3, 1)
     np.testing.assert_array_equal(np.concatenate([rgb for rgb, _ in both.batches()]), stored)
@@ -269,8 +315,8 @@ def test_metrics_during_training_are_those_of_run_metrics(tiny_config, tmp_path,
         np.concatenate([rgb for rgb, _ in both.batches(indices=[9, 2, 14])]), stored[[9, 2, 14]])
     names = ["fid12", "kid12", "fid12_full", "kid12_trainval"]
     config, lines = tiny_config(variant="rgb", metrics=",".join(names)), []
-    evaluate = train.make_evaluate(config, info, SimpleNamespace(inception=weights),
-                                   SimpleNamespace(info=lines.append))
+    evaluate = training_evaluation(training_metrics(config.metrics), info, resolution=16,
+                                   minibatch=8, seed=config.seed, weights=weights, log=lines.append)
     snapshot = save_snapshot(tmp_path / "network-final.safetensors", new_state(config).networks, {
         "variant": "rgb", "stage": "rgb", "classes": [], "kimg": 1.0,
         "lod": {"resolution": 16, "fade": 0.0}, "dataset": {"path": str(info.path)}})

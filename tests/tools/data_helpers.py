@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from dataprep import pyramid
-from dnnlib.data import tfrecords
+from dataprep.segmentations import label_map_and_overlap
+from dnnlib.data import pyramid, tfrecords
 
 FOUR = ("hat", "coat", "legs", "shoes")  # class names that are not ModaNet's
 
@@ -21,6 +21,11 @@ def random_image(rng, num_channels, resolution):
     for i in range(3, num_channels):
         image[i] = 255 * (labels == i - 2)
     return image
+
+
+def label_map(photo, size):
+    """Label map uint8 [h, w] of a photo's annotations for a picture of `size` = (w, h)."""
+    return label_map_and_overlap(photo, size)[0]
 
 
 def one_hot(label_map, num_classes):

@@ -3,9 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from training.critics import Critic
-from training.gan_step import Turn
-from training.state import new_state
+from training.dataset import Batch
+from training.gan_step import GanStep
+from training.init_from import new_state
+from training.schedule import Critic
 
 ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
 RGB = Critic("rgb", 3)
@@ -26,15 +27,20 @@ def batch(step, minibatch, resolution, num_channels=3, label_size=0):
     """Reals of a turn, as TrainingStream gives them."""
     rng = np.random.default_rng([6, step])
     shape = (minibatch, resolution, resolution, num_channels)
-    return (tf.constant(rng.integers(0, 256, shape, np.uint8)),
-            tf.constant(rng.standard_normal((minibatch, label_size)), tf.float32))
+    return Batch(tf.constant(rng.integers(0, 256, shape, np.uint8)),
+                 tf.constant(rng.standard_normal((minibatch, label_size)), tf.float32))
+
+
+def num_traces(gan_step):
+    """Return how often a step was traced so far."""
+    return sum(run.experimental_get_tracing_count() for run in gan_step._compiled.values())
 
 
 def run(config, state, steps, strategy=ONE_DEVICE, critic=RGB, resolution=8, minibatch=16,
         lrate=0.001, label_size=0, num_critics=1):
-    """(Turn, [report]) of turns `steps`."""
+    """(GanStep, [report]) of turns `steps`."""
     table = np.random.default_rng(7).standard_normal((5, label_size)).astype(np.float32)
-    turn = Turn(strategy, config, state.networks, state.optimizers, critic, resolution, False,
+    turn = GanStep(strategy, config, state.networks, state.optimizers, critic, resolution, False,
                 minibatch, table, num_critics)
     return turn, [turn(batch(step, minibatch, resolution, critic.channels, label_size), step, 0.0,
                        lrate) for step in steps]

@@ -21,10 +21,10 @@ import numpy as np
 import tensorflow as tf
 
 import train
-from dnnlib import util
+from dnnlib import cli, util
 from tests.tools.data_helpers import tagged_and_untagged
-from training import gan_step, snapshots, state, training_loop
-from training.run import directory, evaluation, grids, reporter
+from training import gan_step, snapshots, state, stylegan, training_loop
+from training.run import files, grids, history
 
 # Resolution change, fade and both channel growths within 18 turns; looks of two turns.
 MINIATURE = [
@@ -54,7 +54,7 @@ def live(argv, output, die_at=None):
     try:
         if die_at:
             count_down(die_at)
-        status = util._run(train.main, argv)
+        status = cli.exit_status(train.main, argv)
     except BaseException:
         traceback.print_exc()
         raise
@@ -82,10 +82,10 @@ def count_down(calls):
 
     places = [(os, "replace"), (os, "fsync"), (os, "truncate"), (Path, "write_bytes"),
               (Path, "unlink"), (util, "append_jsonl"), (util, "write_json"),
-              (gan_step.Turn, "__call__"), (state.Adam, "reset"), (training_loop, "enter_stage"),
-              (evaluation.Evaluation, "_compare"), (grids.Grids, "save_fakes"),
-              (reporter.Teller, "tick"), (reporter.Teller, "growth"), (directory, "tidy"),
-              (snapshots, "save_state"), (training_loop.Training, "_finish")]
+              (gan_step.GanStep, "__call__"), (state.Adam, "reset"), (stylegan, "enter_stage"),
+              (training_loop.Training, "_evaluate"), (grids.Grids, "save_fakes"),
+              (files.RunFiles, "tick"), (files.RunFiles, "growth"), (files.RunFiles, "clear"),
+              (files, "save_state"), (files.RunFiles, "finish")]
     for owner, name in places:
         setattr(owner, name, counted(getattr(owner, name)))
 
@@ -146,18 +146,18 @@ def prove(root, kills, seed):
 
 def digests(run_dir):
     """{network: digest} of the final snapshot."""
-    return snapshots.read_header(run_dir / directory.FINAL)["digests"]
+    return snapshots.read_header(run_dir / history.FINAL)["digests"]
 
 
 def newest_kimg(run_dir):
     """kimg of the newest state's name; None without one."""
-    states = snapshots.list_states(run_dir) if run_dir.is_dir() else []
+    states = state.list_states(run_dir) if run_dir.is_dir() else []
     return int(states[-1].name[15:24]) / 1000 if states else None
 
 
 def ticks(run_dir):
     """kimg of the ticks that stats.jsonl tells."""
-    events = [json.loads(line) for line in (run_dir / directory.STATS).read_text().splitlines()]
+    events = [json.loads(line) for line in (run_dir / history.STATS).read_text().splitlines()]
     return [event["Progress/kimg"] for event in events if event["event"] == "tick"]
 
 
@@ -168,5 +168,5 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     tf.get_logger().setLevel("ERROR")
-    evaluation.CLASS_COUNT_IMAGES = 24
+    stylegan.CLASS_COUNT_IMAGES = 24
     print(json.dumps(prove(options.root, options.kills, options.seed)))

@@ -12,12 +12,19 @@ import tensorflow as tf
 
 from dnnlib.tflib.distribute import mirrored_strategy
 from dnnlib.util import UserError
-from tests.tools.gan_steps import ONE_DEVICE, distance, gradients, moved_state, run
-from training.accumulation import mean_over_parts, num_parts, part_rows
-from training.config_checks import check_minibatches
-from training.critics import stage_critics
-from training.schedule import make_stage
-from training.state import enter_stage
+from tests.tools.gan_steps import (
+    ONE_DEVICE,
+    RGB,
+    distance,
+    gradients,
+    moved_state,
+    num_traces,
+    run,
+)
+from training.accumulation import mean_over_parts, num_parts
+from training.init_from import enter_stage
+from training.run.config_checks import check_minibatches
+from training.schedule import make_stage, stage_critics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,14 +32,17 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_mean_over_parts_takes_each_once(rng):
     values = rng.standard_normal((5, 3, 2)).astype(np.float32)
     mean = tf.function(lambda v: mean_over_parts(
-        lambda part: {"sum": tf.reduce_sum(part[0], 0), "count": tf.ones([])}, (v,)))(values)
+        lambda part: {"sum": tf.reduce_sum(part[0], 0), "count": tf.ones([])},
+        [(part,) for part in tf.unstack(v)]))(values)
     np.testing.assert_allclose(mean["sum"], values.sum(1).mean(0), rtol=1e-5)
     assert mean["count"] == 1
 
 
-def test_parts_hold_whole_stddev_groups():
+def test_parts_hold_whole_stddev_groups(tiny_config):
     """Group m of a share holds its samples m, m + M, ...; every sample is in one part."""
-    rows = np.array(part_rows(16, 2, 4))
+    config = tiny_config(minibatch_per_gpu={4: 8})
+    rows = run(config, moved_state(config), [], critic=RGB)[0].part_rows
+    assert rows.shape == (2, 8)
     assert sorted(rows.reshape(-1)) == list(range(16))
     for part in rows:
         assert all(len({sample % 4 for sample in group}) == 1 for group in part.reshape(4, -1).T)
@@ -52,7 +62,7 @@ def test_parts_equal_the_whole(tiny_config, changes, num_replicas):
         config = dataclasses.replace(config, minibatch_per_gpu=parts)
         state = moved_state(config, where, label_size=3)
         turn, reports = run(config, state, [0], where, resolution=4, lrate=0.0, label_size=3)
-        assert turn.num_traces == 1
+        assert num_traces(turn) == 1
         seen.append((state, reports[0]))
     (whole, report), (parted, parts_report) = seen
     for name, grads in gradients(whole).items():
@@ -92,9 +102,9 @@ def config(parts):
     return TrainingConfig(variant="rgb", resolution=64, fmap_base=512, fmap_max=32, latent_size=16,
                           mapping_layers=1, minibatch_per_gpu=parts)
 
-state = turns.moved_state(config({}))
+state = gan_steps.moved_state(config({}))
 for parts in ({4: 4}, {}):
-    turns.run(config(parts), state, [0], resolution=64, minibatch=128)
+    gan_steps.run(config(parts), state, [0], resolution=64, minibatch=128)
     print("peak", round(peak()))
 """
 

@@ -17,7 +17,7 @@ def latents(rng):
 
 
 def perturbed(network, rng):
-    """The network with every variable moved, so that no bias is zero."""
+    """Return the network with every variable moved, so that no bias is zero."""
     network.set_arrays({n: a + 0.1 * rng.standard_normal(a.shape).astype(np.float32)
                         for n, a in network.get_arrays().items()})
     return network

@@ -10,18 +10,20 @@ from PIL import Image
 
 import generate
 import train
+from dnnlib.cli import label_suffix
 from dnnlib.data import pictures
+from dnnlib.data.dataset import read_labels
 from dnnlib.util import UserError
 from generation import pairs, sheets
 from tests.conftest import TINY
 from tests.tools.data_helpers import FOUR, make_dataset, random_image, read_jsonl
+from tests.tools.training_runs import begin
 from training.config import TrainingConfig
-from training.dataset import TrainingStream, open_dataset, permutation, read_labels
+from training.dataset import TrainingStream, permutation
+from training.init_from import state_from_snapshot
 from training.networks_stylegan import G_style
 from training.sampler import Sampler
 from training.snapshots import load_snapshot, save_snapshot
-from training.state import state_from_snapshot
-from training.training_loop import Training
 
 STRATEGY = tf.distribute.OneDeviceStrategy("/cpu:0")
 FINAL = "network-final.safetensors"
@@ -44,11 +46,6 @@ def config_for(dataset, **changes):
         "g_loss": "hinge", "data": str(dataset), **changes})
 
 
-def begin(config, run_dir, **more):
-    run_dir.mkdir(exist_ok=True)
-    return Training(config, run_dir, STRATEGY, open_dataset(config.data), **more)
-
-
 @pytest.fixture(scope="module")
 def whole_run(dataset, tmp_path_factory):
     """A finished conditional training of three stages: its directory, and what was evaluated."""
@@ -56,7 +53,7 @@ def whole_run(dataset, tmp_path_factory):
     seen = []
 
     def evaluate(snapshot):
-        images = snapshot.generator()(np.ones([2, 8]), np.float32([[1, 0, 0], [0, 1, 0]]), None)
+        images = snapshot.networks["Gs"](np.ones([2, 8]), np.float32([[1, 0, 0], [0, 1, 0]]))
         seen.append(float(tf.reduce_max(tf.abs(images[0] - images[1]))))
         return {}
 
@@ -74,13 +71,13 @@ def test_networks_of_all_stages_take_the_data_sets_labels(whole_run):
 def run_to(step, config, run_dir):
     """Train from where the directory stands to a step, and stop there."""
     training = begin(config, run_dir)
-    turn = training._turn
+    take_step = training._step
 
-    def turn_and_stop(stage):
-        turn(stage)
+    def step_and_stop(stage):
+        take_step(stage)
         training.stop_requested |= training.progress.step == step
 
-    training._turn = turn_and_stop
+    training._step = step_and_stop
     assert training.run() is False
 
 
@@ -88,6 +85,7 @@ def digests(path):
     return load_snapshot(path).header["digests"]
 
 
+@pytest.mark.slow
 def test_interrupted_equals_uninterrupted(dataset, whole_run, tmp_path):
     config, run_dir = config_for(dataset), tmp_path / "run"
     run_to(1, config, run_dir)
@@ -201,30 +199,31 @@ def networks(tmp_path_factory):
 
 @pytest.mark.parametrize("label, row", [(2, [0, 0, 1]), ((0.5, -1, 2), [0.5, -1, 2])])
 def test_samples_are_the_networks_under_the_label(networks, label, row):
-    sampler = Sampler(networks[3], label)
+    sampler = Sampler.load(networks[3], label)
     labels = np.float32([row] * 2)
-    expected = sampler.network(sampler.latents([3, 4]), labels, truncation_psi=0.7).numpy()
-    np.testing.assert_allclose(sampler.images([3, 4], 0.7, "const"), expected, atol=2e-5)
-    other = Sampler(networks[3], 0).images([3, 4], 0.7, "const")
+    expected = sampler.network(sampler.seed_latents([3, 4]), labels, truncation_psi=0.7).numpy()
+    images, = sampler.of_seeds([3, 4], 0.7, "const", 2)
+    np.testing.assert_allclose(images, expected, atol=2e-5)
+    other, = Sampler.load(networks[3], 0).of_seeds([3, 4], 0.7, "const", 2)
     assert np.abs(other - expected).max() > 0.01
 
 
 def test_a_one_hot_label_is_its_class(networks):
-    assert Sampler(networks[3], (0.0, 1.0, 0.0)).label == 1
+    assert Sampler.load(networks[3], (0.0, 1.0, 0.0)).label == 1
     for values in ((0, 0.5, 0), (0.5, 1, 0), (1, 1, 0), (0, -1, 1)):
-        assert Sampler(networks[3], values).label == values
-    assert Sampler(networks[1], (0.25,)).label == (0.25,)
-    assert Sampler(networks[0]).label is None
+        assert Sampler.load(networks[3], values).label == values
+    assert Sampler.load(networks[1], (0.25,)).label == (0.25,)
+    assert Sampler.load(networks[0]).label is None
 
 
 @pytest.mark.parametrize("label_size, argv, message", [
-    (3, [], "is conditional: say what it shall draw with --label, a class of 0-2, or 3 numbers"),
+    (3, [], "is conditional: choose what it draws with --label, a class of 0-2, or 3 numbers"),
     (0, ["--label=0"], "was trained without labels; leave it out"),
     (0, ["--label=0.5,1"], "was trained without labels; leave it out"),
     (3, ["--label=3"], "takes a class of 0-2"), (3, ["--label=1,2"], "2 numbers; "),
     (3, ["--label=0.5"], "1 numbers; "), (3, ["--label=1,nan,0"], "expected a number"),
     (3, ["--label=x"], "expected a number"), (3, ["--label="], "expected a number"),
-    (3, ["--label=1", "--replay=x"], "--replay takes the label of the sample's record")])
+    (3, ["--label=1", "--replay=x"], "--label: without effect: it is for a grid of seeds, ")])
 def test_labels_that_do_not_fit_are_one_line(networks, tmp_path, script, label_size, argv, message):
     for mode in ([], ["--num=1"]):
         out = tmp_path / "out"
@@ -247,12 +246,12 @@ def test_pictures_show_the_label_and_bear_it_in_their_names(networks, tmp_path, 
         "seeds-0-3-label2-trunc0.7.png", "seeds-0-3-label-0.5_-1_2-trunc0.7-const.png",
         "interpolate-1-2-steps2-label1-trunc0.7.png",
         "style-mix-rows0-3-cols4-8-layers0-3-label1-trunc0.7.png", "pairs-label1"}
-    sampler = Sampler(networks[3], 2)
+    sampler = Sampler.load(networks[3], 2)
     expected = sheets.seed_grid(sampler, [0, 1, 2, 3], 0.7, "random", 8).draw(16)
     with Image.open(folder / "seeds-0-3-label2-trunc0.7.png") as picture:
         assert (np.asarray(picture)[:len(expected)] == expected).all()
-    assert len(generate.label_suffix(tuple(np.linspace(0, 1, 512)))) < 20
-    assert generate.label_suffix((0.5,) * 99) != generate.label_suffix((0.25,) * 99)
+    assert len(label_suffix(tuple(np.linspace(0, 1, 512)))) < 20
+    assert label_suffix((0.5,) * 99) != label_suffix((0.25,) * 99)
 
 
 def test_pairs_record_their_label_and_are_made_again(networks, tmp_path, capsys, script):
@@ -265,7 +264,7 @@ def test_pairs_record_their_label_and_are_made_again(networks, tmp_path, capsys,
     assert "0 made, 3 were there already" in capsys.readouterr().out
     samples = tmp_path / "a" / pairs.SAMPLES
     assert generate.main([f"--replay={samples}", "--index=2", f"--out={tmp_path / 'b'}"]) == 0
-    assert "every pixel as recorded" in capsys.readouterr().out
+    assert "made again, " in capsys.readouterr().out
     status, error = script(*command[::2], "--label=1", f"--out={tmp_path / 'a'}")
     assert status == 2 and "class_label (0.5, -1.0" in error and ", 1 now" in error
     status, error = script(f"--replay={samples}", f"--network={networks[0]}")

@@ -11,7 +11,7 @@ import pytest
 
 from dnnlib.data import tfrecords
 from dnnlib.util import UserError
-from tests.tools.data_helpers import FOUR, make_dataset, random_image
+from tests.tools.data_helpers import make_dataset, random_image
 from training import dataset
 
 NUM = 10
@@ -131,29 +131,6 @@ def test_directories_without_maps_join_for_colours(labelled, unlabelled, images)
     np.testing.assert_array_equal(take(both, 4), records[order])
 
 
-def test_read_split_gives_each_image_once_in_order(labelled, images):
-    batches = list(dataset.read_split(labelled, "val", 16, minibatch=3))
-    assert [len(batch) for batch in batches] == [3, 1]
-    assert isinstance(batches[0], np.ndarray)
-    np.testing.assert_array_equal(np.concatenate(batches), nhwc(images["val"]))
-    colours = np.concatenate(list(dataset.read_split(labelled, "val", 16, only_rgb=True)))
-    np.testing.assert_array_equal(colours, nhwc(images["val"])[..., :3])
-
-
-@pytest.mark.parametrize("limit, count", [(1, 1), (7, 7), (10, 10), (99, 10)])
-def test_read_split_limits_to_a_seeded_choice(labelled, images, limit, count):
-    chosen = np.concatenate(list(dataset.read_split(labelled, "train", 16, limit=limit, seed=3)))
-    order = dataset.permutation(3, 0, NUM)[:count]
-    np.testing.assert_array_equal(chosen, nhwc(images["train"])[order])
-
-
-def test_open_dataset_tells_what_is_there(labelled):
-    info = dataset.open_dataset(labelled)
-    assert (info.name, info.resolution, info.num_channels) == ("labelled", 16, 7)
-    assert info.classes == FOUR and info.splits == {"train": NUM, "val": 4}
-    assert info.digest == "0" * 64
-
-
 @pytest.mark.parametrize("changes, message", [
     ({"split": "test"}, "no images in split 'test'; it has: train, val"),
     ({"resolution": 32}, "no images of 32x32; it has: 4, 8, 16"),
@@ -183,23 +160,6 @@ def copy(images, tmp_path):
     return make_dataset(tmp_path / "copy", images, encoding="png")
 
 
-@pytest.mark.parametrize("changes", [
-    {"complete": False}, {"complete": "yes"}, {"format_version": 2}, {"splits": None},
-    {"classes": None}, {"splits": {"train": 3}}])
-def test_a_dataset_json_that_is_not_right_is_one_line(copy, changes):
-    change_json(copy, **changes)
-    with pytest.raises(UserError, match=r"dataset\.json"):
-        dataset.open_dataset(copy)
-
-
-def test_missing_and_unfinished_data_sets_are_told_apart(copy, tmp_path):
-    with pytest.raises(UserError, match=r"nowhere does not exist.*dataset_tool\.py"):
-        dataset.open_dataset(tmp_path / "nowhere")
-    (copy / "dataset.json").unlink()
-    with pytest.raises(UserError, match="is unfinished"):
-        stream(copy)
-
-
 def test_a_count_that_differs_from_dataset_json_is_noticed(copy):
     change_json(copy, splits={"train": list(range(NUM + 1))})
     with pytest.raises(UserError, match=r"10 records where dataset\.json says 11"):
@@ -213,8 +173,6 @@ def test_a_damaged_record_stops_the_stream_with_its_name(copy):
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"train-r04\.tfrecords: record \d is damaged"):
         take(stream(copy), 6)
-    with pytest.raises(UserError, match=r"train-r04\.tfrecords: record \d is damaged"):
-        list(dataset.read_split(copy, "train", 16))
 
 
 def test_records_of_another_shape_stop_the_stream(copy):

@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from dnnlib.tflib.distribute import Draws, create_strategy, mirrored_strategy, replica_rows
 from dnnlib.util import UserError
-from training.critics import Critic, stage_critics
-from training.gan_step import Turn
-from training.schedule import training_schedule
-from training.state import enter_stage, new_state
+from tests.tools.gan_steps import num_traces
+from training.gan_step import GanStep
+from training.init_from import enter_stage, new_state
+from training.schedule import Critic, stage_critics, training_schedule
 
 NUM_CLASSES = 5
 ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
@@ -37,8 +37,8 @@ def perturb(network, rng):
 
 def make_turn(config, state, critic, strategy=ONE_DEVICE, resolution=8, fading=False, minibatch=8,
               labels=None):
-    return Turn(strategy, config, state.networks, state.optimizers, critic, resolution, fading,
-                minibatch, labels)
+    return GanStep(strategy, config, state.networks, state.optimizers, critic, resolution, fading,
+                   minibatch, labels)
 
 
 def reals(rng, critic, resolution=8, minibatch=8, label_size=0):
@@ -100,22 +100,22 @@ FOOLING = {"logistic_nonsaturating": lambda fake: tf.nn.softplus(-fake),
            "wgan": lambda fake: -fake, "hinge": lambda fake: -fake}
 
 
-def slopes(score, images, octaves):
+def slopes(score, images, lod_floor):
     """Per sample: squared norm of d score / d image, the image being meant at full resolution."""
     with tf.GradientTape() as tape:
         tape.watch(images)
         total = tf.reduce_sum(score(images))
-    return tf.reduce_sum(tape.gradient(total, images) ** 2, axis=[1, 2, 3]) / 4.0**octaves
+    return tf.reduce_sum(tape.gradient(total, images) ** 2, axis=[1, 2, 3]) / 4.0**lod_floor
 
 
-def direct_d_loss(config, score, x, fakes, mix, octaves):
+def direct_d_loss(config, score, x, fakes, mix, lod_floor):
     """The mean D loss that a configuration means."""
     loss = GAN_TERMS[config.d_loss](score(x), score(fakes))[:, 0]
-    loss += config.r1_gamma / 2 * slopes(score, x, octaves)
-    loss += config.r2_gamma / 2 * slopes(score, fakes, octaves)
+    loss += config.r1_gamma / 2 * slopes(score, x, lod_floor)
+    loss += config.r2_gamma / 2 * slopes(score, fakes, lod_floor)
     if config.wgan_lambda:
         between = x * (1 - mix) + fakes * mix
-        loss += config.wgan_lambda * (tf.sqrt(slopes(score, between, octaves)) - 1) ** 2
+        loss += config.wgan_lambda * (tf.sqrt(slopes(score, between, lod_floor)) - 1) ** 2
     return tf.reduce_mean(loss)
 
 
@@ -133,17 +133,17 @@ def direct_fakes(G, draws, purpose, labels, mixing, **growth):
                        **growth)
 
 
-@pytest.mark.parametrize("label_size, octaves, changes", [
+@pytest.mark.parametrize("label_size, lod_floor, changes", [
     (0, 0, {}),
     (3, 0, {}),
     (3, 1, {**WGAN_GP, "style_mixing_prob": 0.0}),  # at 8x8, of a network for 16x16
     (0, 1, {"d_loss": "hinge", "g_loss": "logistic_saturating", "r1_gamma": 2.0, "r2_gamma": 3.0})],
     ids=["plain", "labels", "labels, WGAN-GP, half size", "hinge, saturating, R2, half size"])
-def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, octaves, changes):
+def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, lod_floor, changes):
     """D step with its penalties, the average, G step on fresh latents and labels, against direct
     formulas."""
-    mixing = label_size > 0 and not octaves
-    config = tiny_config(variant="rgb", mirror=False, resolution=8 << octaves,
+    mixing = label_size > 0 and not lod_floor
+    config = tiny_config(variant="rgb", mirror=False, resolution=8 << lod_floor,
                          **{"style_mixing_prob": float(mixing), **changes})
     with ONE_DEVICE.scope():
         state = new_state(config, label_size=label_size)
@@ -163,7 +163,7 @@ def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, octaves, changes
     mix = tf.reshape(draws.uniform("mix"), [-1, 1, 1, 1])
     fakes = direct_fakes(G, draws, "D", given["D"], mixing, **growth)
     with tf.GradientTape() as tape:
-        loss = direct_d_loss(config, lambda y: D(y, given["D"], **growth), x, fakes, mix, octaves)
+        loss = direct_d_loss(config, lambda y: D(y, given["D"], **growth), x, fakes, mix, lod_floor)
     grads = tape.gradient(loss, D.trainables, unconnected_gradients="zero")
     np.testing.assert_allclose(report["Loss/D"], loss, rtol=1e-4)
     expected = {
@@ -270,7 +270,7 @@ def test_one_trace_serves_a_whole_fade(tiny_config, rng):
     turn = make_turn(config, state, critic, fading=True)
     for step, fade, lrate in ((0, 0.9, 0.001), (1, 0.5, 0.002), (2, 0.1, 0.0015)):
         turn(reals(rng, critic), step, fade, lrate)
-    assert turn.num_traces == 1
+    assert num_traces(turn) == 1
 
 
 def test_draws_depend_on_seed_step_name_and_place_only():

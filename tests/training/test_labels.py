@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 import dataset_tool
-from dataprep import report, writer
+from dataprep import dataset_report
 from dataprep.labels import missing_classes, read_label_file
-from dnnlib import util
-from dnnlib.data import tfrecords
-from dnnlib.data.dataset_info import open_dataset, read_labels
+from dnnlib import cli
+from dnnlib.data import dataset, tfrecords
+from dnnlib.data.dataset import open_dataset, read_labels
 from dnnlib.util import UserError
 from tests.tools.data_helpers import folder_bytes, make_dataset, photo_bytes, random_image
-from training.config_checks import check_labels
 from training.dataset import TrainingStream, permutation
+from training.run.config_checks import check_reals
 
 NAMES = ["a.png", "b.png", "sub/c.png"]
 CLASSES = [["sub/c.png", 2], ["a.png", 0], ["b.png", 4]]
@@ -193,7 +193,7 @@ def test_an_interrupted_writing_leaves_nothing_that_counts(photos, tmp_path, mon
     def interrupted(path, rows, label_size):
         raise KeyboardInterrupt
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(writer, "_write_labels", interrupted)
+        patch.setattr(dataset, "write_labels", interrupted)
         create(photos, tmp_path / "set")
     assert not (tmp_path / "set" / "train").exists()
     create(photos, tmp_path / "set")
@@ -208,10 +208,10 @@ def test_info_counts_the_images_of_each_label(photos, labelled, tmp_path, capsys
     for k in range(3):
         assert rows[str(k)] == [str(int(read_labels(labelled, split)[:, k].sum()))
                                 for split in ("train", "val", "test")]
-    lines = list(report.label_table({"train": np.float32([[0.5, 1], [0.25, 1]])}))
+    lines = list(dataset_report.label_lines({"train": np.float32([[0.5, 1], [0.25, 1]])}))
     assert "train mean" in lines[0] and [line.split() for line in lines[1:]] == [
         ["0", "0.375"], ["1", "1"]]
-    many = list(report.label_table({"train": np.eye(100, dtype=np.float32)}))
+    many = list(dataset_report.label_lines({"train": np.eye(100, dtype=np.float32)}))
     assert many[-1] == "and 68 more" and len(many) == 34
 
 
@@ -222,7 +222,7 @@ def test_what_is_wrong_is_told_in_one_line_and_nothing_is_made(photos, tmp_path,
         "dataset_tool.py", "create_from_images", f"--source={photos}", f"--labels={path}",
         f"--out={tmp_path / 'set'}"])
     with pytest.raises(SystemExit) as left:
-        util.run_main(dataset_tool.main)
+        cli.run_main(dataset_tool.main)
     error = capsys.readouterr().err
     assert left.value.code == 2 and error.count("\n") == 1
     assert "no label for 01.png, 02.png, 03.png and 8 more" in error
@@ -259,7 +259,7 @@ def test_labels_that_are_there_and_not_asked_for_are_said(tmp_path, rng, capsys,
     if said:
         labels = f"--labels={folder}/dataset.json"
         assert dataset_tool.main([*arguments, labels, f"--out={tmp_path / 'b'}"]) == 0
-        assert "other file" not in capsys.readouterr().out, "it is used"
+        assert "left out: " not in capsys.readouterr().out, "it is used"
         assert open_dataset(tmp_path / "b").label_size == 1
 
 
@@ -311,7 +311,7 @@ def test_labelled_and_unlabelled_photos_do_not_mix(labelled, tmp_path, rng, tiny
         TrainingStream([labelled, plain], resolution=8, num_channels=3, minibatch=2, seed=0)
     config = tiny_config(variant="rgb", resolution=8, data=str(labelled), untagged=str(plain))
     with pytest.raises(UserError, match="labels of 3 and 0 numbers"):
-        check_labels(config, open_dataset(labelled))
+        check_reals(config, open_dataset(labelled))
 
 
 def test_the_official_files_are_read_as_the_official_reader_does(shared, tmp_path):
@@ -334,7 +334,7 @@ def test_the_official_files_are_read_as_the_official_reader_does(shared, tmp_pat
         np.testing.assert_array_equal(labels, reader[f"labels_lod{lod}"][order])
         np.testing.assert_array_equal(images.transpose(0, 3, 1, 2),
                                       reader[f"images_lod{lod}"][order])
-    writer._write_labels(tmp_path / "ours.labels", list(reader["labels_lod0"]), 4)
+    dataset.write_labels(tmp_path / "ours.labels", list(reader["labels_lod0"]), 4)
     assert (tmp_path / "ours.labels").read_bytes() == (official / "tiny-rxx.labels").read_bytes()
 
 

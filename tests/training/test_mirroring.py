@@ -10,18 +10,18 @@ from PIL import Image
 
 import train
 from dnnlib.data import channels, pictures
-from dnnlib.data.dataset_info import open_dataset
+from dnnlib.data.dataset import open_dataset
 from dnnlib.tflib.distribute import Draws
 from dnnlib.util import UserError
 from tests.conftest import TINY
 from tests.tools.data_helpers import make_dataset, one_hot
 from tests.tools.gan_steps import ONE_DEVICE
 from training.config import TrainingConfig
-from training.reals import process_reals
+from training.dataset import process_reals
+from training.init_from import enter_stage, new_state
 from training.run import directory
 from training.schedule import make_stage
-from training.state import enter_stage, new_state
-from training.training_loop import Training
+from training.stylegan import StyleGan
 
 EYES = ("l_eye", "r_eye", "nose")
 
@@ -66,22 +66,22 @@ def test_two_pairs_and_noise_that_stays_where_it_is(rng):
 
 
 @pytest.fixture(scope="module")
-def training(data, tmp_path_factory):
+def method(data):
     """A training of all three stages that has grown to its last one."""
     config = TrainingConfig(**{**TINY, "data": str(data), "variant": "2d", "map_noise": 0.0})
     state = new_state(config)
     for name in ("binary", "classes"):
         state = enter_stage(state, make_stage(config, 3, name), "copy")
-    run_dir = tmp_path_factory.mktemp("run")
-    return Training(config, run_dir, ONE_DEVICE, open_dataset(data), first_state=state)
+    method = StyleGan(config, open_dataset(data), ONE_DEVICE)
+    method.networks, method.optimizers = state.networks, state.optimizers
+    return method
 
 
-def test_the_critics_of_a_training(training):
+def test_the_critics_of_a_training(method):
     """The image critic sees no classes; a map that is both eyes' has no side."""
-    stage = make_stage(training.config, 3, "classes")
+    stage = make_stage(method.config, 3, "classes")
     for critic in stage.critics:
-        training._prepare(critic, stage)
-        turn = training.turns[critic.name]
+        turn = method._gan_step(critic, stage, None)
         images = faces(8)[..., :critic.channels]
         seen = turn._process_reals(tf.constant(images), Draws(3, 0, 8), 0.0).numpy()
         shown = [columns(image[..., 3:]) for image in seen]
@@ -90,14 +90,14 @@ def test_the_critics_of_a_training(training):
         else:
             assert turn.mirrored_order == [1, 0, 2]
             assert {str(s) for s in shown} == {"[[11, 12], [2], [7]]", "[[13], [3, 4], [8]]"}
-    binary = make_stage(training.config, 3, "binary")
-    assert [training._mirrored_order(binary, critic) for critic in binary.critics] == [None] * 2
+    binary = make_stage(method.config, 3, "binary")
+    assert [method._mirrored_order(binary, critic) for critic in binary.critics] == [None] * 2
 
 
-def test_pictures_of_reals_are_as_stored(training):
-    stage = make_stage(training.config, 3, "classes")
-    training._save_fakes(stage, "0")
-    with Image.open(training.run_dir / "reals-classes.png") as picture:
+def test_pictures_of_reals_are_as_stored(method, tmp_path):
+    stage = make_stage(method.config, 3, "classes")
+    method.draw(stage, tmp_path, "0")
+    with Image.open(tmp_path / "reals-classes.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     for label, where in ((1, {11, 12}), (2, {2})):
         found = (pixels == channels.palette(3)[label]).all(axis=-1)
@@ -107,12 +107,12 @@ def test_pictures_of_reals_are_as_stored(training):
         assert {column % (32 * factor + pictures.GAP) // factor - 16 for column in shown} == where
 
 
-def test_options_decide(training, monkeypatch):
-    whole, stage = training.config, make_stage(training.config, 3, "classes")
+def test_options_decide(method, monkeypatch):
+    whole, stage = method.config, make_stage(method.config, 3, "classes")
     for changes, order in ((dict(mirror=False), None), (dict(mirror_pairs="none"), None),
                            (dict(mirror_pairs="r_eye:nose"), [0, 2, 1])):
-        monkeypatch.setattr(training, "config", dataclasses.replace(whole, **changes))
-        assert training._mirrored_order(stage, stage.critics[1]) == order
+        monkeypatch.setattr(method, "config", dataclasses.replace(whole, **changes))
+        assert method._mirrored_order(stage, stage.critics[1]) == order
 
 
 def dry_run(capsys, data, tmp_path, *options):

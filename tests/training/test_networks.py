@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from dnnlib.tflib import ops
 from dnnlib.tflib.network import NETWORKS, build
 from dnnlib.util import UserError
 from tests.oracles.vector_files import Vectors, network_configs
-from training.networks_stylegan import num_fmaps
+from training.config import num_fmaps
+from training.gan_step import GanStep
+from training.growing_network import use_fused_resampling
+from training.init_from import new_state
+from training.schedule import Critic
 
 SMALL = {"resolution": 16, "fmap_base": 64, "fmap_max": 12}
 STYLE = {"latent_size": 10, "dlatent_size": 14, "mapping_layers": 3, "mapping_fmaps": 11}
@@ -30,7 +35,7 @@ CASES = [pytest.param(kind, options, id=f"{kind}-{name}") for kind in EXAMPLES
 
 
 def make(kind, **options):
-    """A network whose every variable differs from its initial value and from zero."""
+    """Return a network whose every variable differs from its initial value and from zero."""
     network = build(kind, kind[0], {**EXAMPLES[kind], **options})
     rng = np.random.default_rng(5)
     for var in network.vars.values():
@@ -39,7 +44,7 @@ def make(kind, **options):
 
 
 def inputs(network, minibatch=4, resolution=None):
-    """[latents or images, labels or None] for `network`."""
+    """Return [latents or images, labels or None] for `network`."""
     rng = np.random.default_rng(6)
     r = resolution or network.resolution
     shape = [r, r, network.num_channels] if type(network).__name__ == "D_basic" else [10]
@@ -71,7 +76,8 @@ def test_configuration_is_read_off_the_arrays(label_size, channels):
 
 
 def test_every_network_has_an_example():
-    assert set(NETWORKS) == set(EXAMPLES) == set(OTHERS)
+    ours = {name for name in NETWORKS if NETWORKS[name].__module__.startswith("training.")}
+    assert ours == set(EXAMPLES) == set(OTHERS)
 
 
 @pytest.mark.parametrize("kind, options", CASES)
@@ -133,7 +139,7 @@ def test_fused_network_equals_plain(kind):
     network = make(kind)
     outputs = []
     for fused in (False, True):
-        network.use_fused = lambda resolution, fmaps, fused=fused: fused
+        network.use_fused_resampling = lambda resolution, fmaps, fused=fused: fused
         outputs.append(network(*inputs(network)))
     np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-4)
 
@@ -336,3 +342,124 @@ def test_a_mapping_of_no_layers_passes_z_through():
 def test_impossible_options(kind, options, message):
     with pytest.raises(UserError, match=message):
         make(kind, **options)
+
+
+# ---------------------------------------------------------------------------- fused resampling
+
+
+OF_8_MAPS = {  # 8 maps at all resolutions
+    "G_style": dict(num_channels=3, resolution=16, fmap_base=64, fmap_max=8, seed=5, latent_size=8,
+                    dlatent_size=8, mapping_fmaps=8, mapping_layers=2),
+    "D_basic": dict(num_channels=3, resolution=16, fmap_base=64, fmap_max=8, seed=5)}
+
+
+@pytest.mark.parametrize("resolution, fmaps, fused", [
+    (8, 512, False), (8, 513, False), (8, 511, True), (8, 64, True), (16, 512, True),
+    (16, 16, True), (512, 16, True), (4, 512, False)])
+def test_rule_of_fused_resampling(resolution, fmaps, fused):
+    assert use_fused_resampling(resolution, fmaps) is fused
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_a_network_follows_its_rule_layer_by_layer(kind, monkeypatch):
+    """The rule is asked with the finer resolution and the maps of the layer's output, and its
+    answer alone decides: whatever is fused, the images or scores are the same."""
+    network, calls, made = build(kind, "x", OF_8_MAPS[kind]), [], []
+    name = "fused_upscale" if kind == "G_style" else "fused_downscale"
+    original = getattr(ops, name)
+    monkeypatch.setattr(ops, name, lambda y, kernel: made.append(1) or original(y, kernel))
+    x = tf.ones([4, 8] if kind == "G_style" else [4, 16, 16, 3])
+    plain = None
+    for fused in (set(), {8}, {16}, {8, 16}):
+        network.use_fused_resampling = lambda r, fmaps, fused=fused: (
+            calls.append((r, fmaps)) or r in fused)
+        made.clear()
+        y = network(x)
+        assert len(made) == len(fused)
+        plain = y if plain is None else plain
+        np.testing.assert_allclose(y, plain, rtol=1e-4, atol=1e-5)
+    assert set(calls) == {(8, 8), (16, 8)}
+
+
+# ---------------------------------------------------------------------------- shared weights
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_shared_weights_change_no_gradient(kind, rng):
+    network = build(kind, "x", OF_8_MAPS[kind])
+    shape = (4, 8) if kind == "G_style" else (4, 16, 16, 3)
+    inputs = [tf.constant(rng.standard_normal(shape), tf.float32) for _ in range(2)]
+    with tf.GradientTape() as tape:
+        total = sum(tf.reduce_sum(tf.sin(network(x))) for x in inputs)
+    apart = tape.gradient(total, network.trainables)
+    with tf.GradientTape() as tape, network.shared_weights():
+        total = sum(tf.reduce_sum(tf.sin(network(x))) for x in inputs)
+    together = tape.gradient(total, network.trainables)
+    assert apart.keys() == together.keys()
+    for name, grad in apart.items():
+        if grad is None:  # the coarser ToRGBs and FromRGBs
+            assert together[name] is None
+            continue
+        np.testing.assert_allclose(together[name], grad, rtol=1e-4,
+                                   atol=1e-4 * np.abs(grad).max())
+
+
+def test_shared_weights_are_made_once_and_let_go():
+    network, x = build("D_basic", "D", OF_8_MAPS["D_basic"]), tf.ones([4, 16, 16, 3])
+    name = "16x16/Conv0/weight"
+    with network.shared_weights():
+        before = network(x).numpy()
+        network.vars[name].assign(tf.zeros_like(network.vars[name]))
+        np.testing.assert_array_equal(network(x), before)
+    assert np.any(network(x) != before)
+
+
+def test_shared_weights_are_let_go_after_an_error():
+    network = build("D_basic", "D", OF_8_MAPS["D_basic"])
+    with pytest.raises(ValueError, match="resolutions"), network.shared_weights():
+        network(tf.ones([4, 2, 2, 3]), resolution=2)
+    assert network._weight_cache is None
+
+
+# ---------------------------------------------------------------------------- variables not in use
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+@pytest.mark.parametrize("resolution", [4, 8, 16])
+def test_resolution_of_every_variable(kind, resolution):
+    """Exactly the finer ones have no gradient; coarser ToRGBs and FromRGBs have none either."""
+    network = build(kind, "x", OF_8_MAPS[kind])
+    x = tf.ones([4, 8] if kind == "G_style" else [4, resolution, resolution, 3])
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(tf.sin(network(x, resolution=resolution, fade=0.5)))
+    for name, grad in tape.gradient(total, network.trainables).items():
+        finer = network.resolution_of(name) > resolution
+        past = "RGB_lod" in name and network.resolution_of(name) < resolution // 2
+        assert (grad is None) == (finer or past), name
+    noise = [network.resolution_of(n) for n in network.vars if "/noise" in n]
+    assert noise == ([4, 4, 8, 8, 16, 16] if kind == "G_style" else [])
+
+
+def test_a_turn_leaves_finer_variables_alone(tiny_config, rng):
+    """They, their average and their moments stay; every one in use moves."""
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    config = tiny_config(variant="rgb")
+    with strategy.scope():
+        state = new_state(config)
+    before = {name: network.get_arrays() for name, network in state.networks.items()}
+    turn = GanStep(strategy, config, state.networks, state.optimizers, Critic("rgb", 3), 8, False,
+                   8)
+    images = tf.constant(rng.integers(0, 256, (8, 8, 8, 3), np.uint8))
+    for step in range(2):
+        turn((images, tf.zeros([8, 0])), step, 0.0, 0.01)
+    for key, network in state.networks.items():
+        for name, value in network.get_arrays().items():
+            finer = network.resolution_of(name) > 8
+            if finer or ("RGB_lod" in name and "lod1" not in name):
+                np.testing.assert_array_equal(value, before[key][name], err_msg=name)
+            elif network.vars[name].trainable:
+                assert np.any(value != before[key][name]), name
+    for key, optimizer in state.optimizers.items():
+        for name, slot in optimizer.slots.items():
+            if "/" in name and state.networks[key].resolution_of(name[2:]) > 8:
+                assert not np.any(slot.numpy()), name

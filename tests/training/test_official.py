@@ -1,6 +1,6 @@
 """Networks of the official release: what they draw, what is refused, conversion and back."""
 
-import inspect
+import dataclasses
 import io
 import pickle
 
@@ -14,8 +14,9 @@ from tests.oracles import oracle
 from tests.oracles.vector_files import nhwc
 from tests.tools import official_files
 from tests.tools.official_files import Network, tiny_networks, write_pickle
-from training import official, official_pickle
-from training.official_pickle import read_options
+from training.official import __main__ as official
+from training.official import pickles as official_pickle
+from training.official.pickles import read_options
 from training.sampler import Sampler
 from training.snapshots import load_snapshot, read_header
 
@@ -27,11 +28,8 @@ def c3(shared):
 
 def draw(path, latents, psi=None):
     """Images [N, C, r, r] of a file's Gs, as the commands draw them, with its own noise."""
-    sampler = Sampler(path)
-    dlatents = sampler.network.mapping(latents)
-    if psi is not None:
-        dlatents = sampler.network.truncate(dlatents, psi)
-    return sampler.synthesize(dlatents.numpy(), None, "const").transpose(0, 3, 1, 2)
+    sampler = Sampler.load(path)
+    return sampler.synthesize(sampler.dlatents(latents, psi)).numpy().transpose(0, 3, 1, 2)
 
 
 def run(*options):
@@ -244,10 +242,10 @@ def test_official_defaults_and_what_is_passed_over():
         config = read_options(function, {}, "x").config
         size = {"G_style": (3, 1024), "D_basic": (1, 32)}[function]
         assert (config["num_channels"], config["resolution"]) == size
-        parameters = inspect.signature(NETWORKS[function]).parameters
-        assert config.keys() == parameters.keys() - {"name", "seed"}
+        options = {f.name: f.default for f in dataclasses.fields(NETWORKS[function].Options)}
+        assert config.keys() == options.keys() - {"seed"}
         for name in config.keys() - {"num_channels", "resolution", "label_size"}:
-            assert parameters[name].default == config[name], name
+            assert options[name] == config[name], name
     passed = {"truncation_psi": 0.7, "randomize_noise": False, "style_mixing_prob": None,
               "is_training": True, "structure": "linear", "dtype": "float32",
               "blur_filter": (1, 2, 1)}

@@ -21,15 +21,15 @@ from dnnlib import util
 from dnnlib.util import UserError
 from tests.conftest import TINY
 from tests.tools.data_helpers import make_dataset, random_image, read_jsonl
-from training import loss, snapshots, training_loop
+from tests.tools.training_runs import begin
+from training import loss, snapshots, state, training_loop
 from training.config import TrainingConfig
-from training.dataset import TrainingStream, open_dataset
+from training.dataset import TrainingStream
 from training.run import directory, signals
 from training.state import restored_state
 from training.training_loop import Training
 
 ROOT = Path(__file__).resolve().parents[2]
-STRATEGY = tf.distribute.OneDeviceStrategy("/cpu:0")
 FINAL = "network-final.safetensors"
 
 
@@ -73,11 +73,6 @@ def config(tmp_path_factory):
                              "tick_kimg": {4: 0.032}})
 
 
-def begin(config, run_dir, **more):
-    run_dir.mkdir(exist_ok=True)
-    return Training(config, run_dir, STRATEGY, open_dataset(config.data), **more)
-
-
 def ticks(run_dir):
     return [e["Progress/kimg"] for e in read_jsonl(run_dir / "stats.jsonl") if e["event"] == "tick"]
 
@@ -105,16 +100,16 @@ def test_durations_are_not_the_wall_clocks(peaceful_run):
         assert all(0 < tick[f"Timing/{name}"] < 1e5 for tick in told)
     total = [tick["Timing/total_sec"] for tick in told]
     assert len(total) == 2 and total[0] < total[1]
-    header, _ = snapshots.load_newest_state(peaceful_run, Lines())
+    header, _ = state.load_newest_state(peaceful_run, Lines())
     assert total[1] <= header["progress"]["elapsed_sec"] < total[1] + 1000
 
 
 def test_a_time_that_an_earlier_version_made_negative_is_not_carried_on(peaceful_run):
-    header, groups = snapshots.load_newest_state(peaceful_run, Lines())
+    header, groups = state.load_newest_state(peaceful_run, Lines())
     for stored, read in ((-3558.0, 0.0), (12.5, 12.5)):
         progress = {**header["progress"], "elapsed_sec": stored}
-        state = restored_state({**header, "progress": progress}, groups, "state")
-        assert state.progress.elapsed_sec == read
+        restored = restored_state({**header, "progress": progress}, groups, "state")
+        assert restored.progress.elapsed_sec == read
 
 
 def ends_as(peaceful, config, run_dir, **more):
@@ -166,8 +161,8 @@ def test_stopped_while_compiling(config, tmp_path, monkeypatch):
     training = begin(config, tmp_path / "run")
     assert training.run() is False
     assert training.stop_signal == signal.SIGINT
-    assert training.turns["rgb"].num_traces <= 1 and training.progress.step == 0
-    assert snapshots.list_states(tmp_path / "run") == []
+    assert training.progress.step == 0
+    assert state.list_states(tmp_path / "run") == []
 
 
 @pytest.mark.parametrize("good_reads", [0, 3])
@@ -187,8 +182,8 @@ def test_a_stalled_input_pipeline_is_told_and_can_be_left(good_reads, config, pe
     def leave_when_told_twice():
         while training.progress.step < good_reads:
             time.sleep(0.05)
-        before = told().count("warning: no photos for")
-        while told().count("warning: no photos for") < before + 2:
+        before = told().count("warning: no p")
+        while told().count("warning: no p") < before + 2:
             time.sleep(0.05)
         interrupt(signal.SIGTERM)
 
@@ -199,14 +194,16 @@ def test_a_stalled_input_pipeline_is_told_and_can_be_left(good_reads, config, pe
         if good_reads:
             patch.setattr(Training, "_draw_beginning", lambda self, stage: None)  # it reads too
         patch.setattr(TrainingStream, "_read", blocked)
-        patch.setattr(signals, "PHOTOS", signals.Work("photos", signals.PHOTOS.late, late_sec=0.2))
+        for name in ("PHOTOS", "DRAW"):
+            late = getattr(signals, name).late
+            patch.setattr(signals, name, signals.Work(name, late, late_sec=0.2))
         training = begin(config, path)
         threading.Thread(target=leave_when_told_twice, daemon=True).start()
         assert training.run() is False
     answers.set()
     assert training.progress.step == training.saved_step == good_reads
-    assert training.progress.look_turns == good_reads % config.minibatch_repeats
-    assert "the input pipeline stands still" in told()
+    assert training.progress.steps_since_schedule == good_reads % config.minibatch_repeats
+    assert ("the input pipeline stands still" if good_reads else "no picture for") in told()
     assert ends_as(peaceful, config, path)
 
 
@@ -215,18 +212,18 @@ def test_a_run_that_only_skips_is_given_up(config, peaceful, tmp_path, monkeypat
     monkeypatch.setattr(training_loop, "MAX_SKIPPED", 3)
     run_dir = directory.make_run(None, tmp_path, "rgb", config.to_json())
     training = begin(config, run_dir)
-    turn = training._turn
+    take_step = training._step
 
     def poisoned(stage):
-        turn(stage)
+        take_step(stage)
         if training.progress.step == 5:  # after the first tick
-            const = training.state.networks["G"].vars["G_synthesis/4x4/Const/const"]
+            const = training.method.networks["G"].vars["G_synthesis/4x4/Const/const"]
             const.assign(tf.fill(const.shape, np.nan))
             training._save_state()
         if training.progress.step == 7:
             training._save_state()
 
-    training._turn = poisoned
+    training._step = poisoned
     with pytest.raises(UserError, match=r"given up at kimg 0.064: 3 updates in a row.*"
                        r"lower --lrate .*higher --r1-gamma .*--override.* from kimg 0.040"
                        r".*another --run"):
@@ -234,14 +231,14 @@ def test_a_run_that_only_skips_is_given_up(config, peaceful, tmp_path, monkeypat
     assert (run_dir / "nonfinite-000000.064.safetensors").is_file()
     assert snapshots.best_snapshot(run_dir).name.startswith("network-snapshot-")
     # A state of step 5 is good: nothing had been skipped yet.
-    assert [p.name[-14:-12] for p in snapshots.list_states(run_dir)] == ["32", "40"]
+    assert [p.name[-14:-12] for p in state.list_states(run_dir)] == ["32", "40"]
     with pytest.raises(UserError, match="the same options lead there again"):
         directory.find_run(run_dir, tmp_path, config.to_json())
     with pytest.raises(UserError, match="the same options lead there again"):
         directory.find_run(None, tmp_path, config.to_json())
-    directory.take_over(directory.find_run(run_dir, tmp_path, config.to_json(), override=True),
+    directory.adopt_options(directory.find_run(run_dir, tmp_path, config.to_json(), override=True),
                    config.to_json(), Lines())
-    snapshots.list_states(run_dir)[-1].unlink()  # the poisoned one
+    state.list_states(run_dir)[-1].unlink()  # the poisoned one
     assert ends_as(peaceful, config, run_dir)
 
 
@@ -278,7 +275,7 @@ def test_a_full_disk_leaves_the_last_state(config, peaceful, small_disk):
     training._save_state = fill_and_save
     with pytest.raises(UserError, match=r"is full .*No space left") as caught:
         training.run()
-    newest = snapshots.list_states(run_dir)[-1]
+    newest = state.list_states(run_dir)[-1]
     assert f"({newest.name})" in str(caught.value) and "make room" in str(caught.value)
     assert not list(run_dir.glob(".*"))
     assert snapshots.load_container(newest)[0]["progress"]["cur_nimg"] == 32
@@ -288,11 +285,12 @@ def test_a_full_disk_leaves_the_last_state(config, peaceful, small_disk):
 
 def test_a_full_disk_under_tensorboard_is_told_as_such(tmp_path):
     """TensorFlow calls it exhausted resources, as it calls a device's memory."""
-    with pytest.raises(UserError, match=r"disk of .* is full"), directory.disk_full_told(tmp_path):
+    with (pytest.raises(UserError, match=r"the disk is full"),
+          directory.disk_full_reported(tmp_path)):
         raise tf.errors.ResourceExhaustedError(None, None, "events.out; No space left on device")
-    with pytest.raises(tf.errors.ResourceExhaustedError), directory.disk_full_told(tmp_path):
+    with pytest.raises(tf.errors.ResourceExhaustedError), directory.disk_full_reported(tmp_path):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-    with pytest.raises(FileNotFoundError), directory.disk_full_told(tmp_path):
+    with pytest.raises(FileNotFoundError), directory.disk_full_reported(tmp_path):
         (tmp_path / "missing").read_text()
 
 
@@ -317,12 +315,12 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     for name in (".training-state-000000001.safetensors.77.tmp", ".fakes000001.png.77.tmp",
                  ".someone-elses.tmp"):
         (tmp_path / name).touch()
-    directory.tidy(tmp_path, told)
+    directory.clear_killed(tmp_path, told)
     assert stats.read_text() == '{"event": "tick"}\n'
     assert [p.name for p in tmp_path.glob(".*")] == [".someone-elses.tmp"]
-    directory.tidy(tmp_path, None)  # a state of before lengths were noted
+    directory.clear_killed(tmp_path, None)  # a state of before lengths were noted
     assert stats.stat().st_size == told
-    directory.tidy(tmp_path, 0)
+    directory.clear_killed(tmp_path, 0)
     assert stats.stat().st_size == 0
 
 
@@ -343,10 +341,10 @@ class Lines:
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
 def test_a_request_to_stop(number):
     asked = []
-    with signals.Watch(Lines(), lambda: asked.append(number)) as watching:
+    with signals.StopHandler(Lines(), lambda: asked.append(number)) as watching:
         interrupt(number)
         assert asked == [number] and watching.signal == number
-        with pytest.raises(signals.Stopped), watching.during(signals.TELL, at_once=True):
+        with pytest.raises(signals.Stopped), watching.during(signals.REPORT, at_once=True):
             raise AssertionError("it went on")
 
 
@@ -354,7 +352,7 @@ def test_a_hangup_that_the_shell_ignores_stays_ignored():
     """As under nohup; the other signals count, and afterwards it is ignored still."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with signals.Watch(Lines()) as watching:
+        with signals.StopHandler(Lines()) as watching:
             interrupt(signal.SIGHUP)
             assert watching.signal is None
             interrupt(signal.SIGTERM)
@@ -366,12 +364,12 @@ def test_a_hangup_that_the_shell_ignores_stays_ignored():
 
 def test_what_stands_still_is_told_at_growing_intervals():
     log = Lines()
-    with signals.Watch(log) as watching:
-        with watching.during(signals.TELL, at_once=True):
+    with signals.StopHandler(log) as watching:
+        with watching.during(signals.REPORT, at_once=True):
             with watching.during(signals.PHOTOS):
                 assert watching._now.at_once  # as what it is a part of
             time.sleep(3 * signals.POLL_SEC)
-            assert watching._now.work is signals.TELL
+            assert watching._now.work is signals.REPORT
         assert log.lines == []  # an evaluation may take any time
         began = time.monotonic()
         with watching.during(signals.Work("turn", "no turn for {time}", late_sec=0.3)):
@@ -383,7 +381,7 @@ def test_what_stands_still_is_told_at_growing_intervals():
 def test_a_slow_device_is_not_taken_for_a_dead_one():
     """Turns may take three times the longest so far."""
     log, turn = Lines(), signals.Work("turn", "no turn for {time}", late_sec=0.01, repeated=True)
-    with signals.Watch(log) as watching:
+    with signals.StopHandler(log) as watching:
         watching._longest["turn"] = 1000.0
         with watching.during(turn):
             time.sleep(3 * signals.POLL_SEC)
@@ -398,7 +396,7 @@ import ctypes, sys, threading, time
 from dnnlib import util
 from training.run import signals
 
-watch.GRACE_SEC = 0.3
+signals.GRACE_SEC = 0.3
 lock, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
 libc.pthread_mutex_lock(lock)
 
@@ -414,8 +412,8 @@ def announce():
     print("ready", flush=True)
 
 
-with watch.Watch(util.start_log("stuck")) as watching, \\
-        watching.during(watch.TELL, at_once=AT_ONCE):
+with signals.StopHandler(util.start_log("stuck")) as watching, \\
+        watching.during(signals.REPORT, at_once=AT_ONCE):
     threading.Thread(target=announce, daemon=True).start()
     block()
 """
@@ -446,9 +444,9 @@ def test_a_second_ctrl_c_ends_at_once():
 
 
 def test_a_thread_that_never_ends_does_not_keep_the_process():
-    code = ("import threading\nfrom training import watch\n"
+    code = ("import threading\nfrom training.run import signals\n"
             "threading.Thread(target=threading.Event().wait).start()\n"
-            "watch.end_if_stuck(143, patience_sec=0.1)")
+            "signals.end_if_stuck(143, patience_sec=0.1)")
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 143
 
 
@@ -482,10 +480,10 @@ def test_other_options(tmp_path):
         directory.find_run(tmp_path / "typo", tmp_path, record, override=True)
     for name in ("", run / "training_options.json"):
         with pytest.raises(UserError, match=r"--run=.*expected the name of a directory"):
-            directory.find_run(name, tmp_path, record)
+            directory.named_run(name, tmp_path)
     log = Lines()
     (run / FINAL).touch()  # of the old options
-    directory.take_over(run, other, log)
+    directory.adopt_options(run, other, log)
     assert not (run / FINAL).exists()
     assert len(log.lines) == 2 and "r1_gamma: 10.0 there, 3.0 now" in log.lines[1]
     assert directory.find_run(run, tmp_path, other) == run

@@ -6,25 +6,21 @@ import io
 import json
 import math
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dnnlib import util
-from dnnlib.curves import Chart
 from dnnlib.data import channels, pictures
 from dnnlib.page import escape
-from tests.tools.chart_reader import PageReader
+from dnnlib.util import UserError
+from tests.tools.page_reader import PageReader
 from training.config import preset_config
 from training.run import run_page
-from training.run.history import FINAL, GIVEN_UP
-from training.run.run_page import MAX_GRIDS, _fitted, evenly, write_page
+from training.run.history import DIVERGED, FINAL, read_history
+from training.run.run_page import MAX_GRIDS, evenly, write_page
 
-ROOT = Path(__file__).resolve().parents[2]
 EVIL = '<script>alert(1)</script>"\'&amp;/\x1b[2J\u202e'
 OPTIONS = preset_config("demo-32", {"seed": 5, "minibatch": {4: 8, 16: 4}}).to_json()
 
@@ -71,9 +67,14 @@ def read_page(run_dir, options=OPTIONS):
     return PageReader((run_dir / "index.html").read_text(encoding="utf-8"))
 
 
-def flat(pieces):
-    """All points of a curve as x [n], y [n]."""
-    return np.array([point for piece in pieces for point in piece]).reshape(-1, 2).T
+def charts_of(run_dir):
+    """{title: Chart} of all that the page draws, in their order."""
+    history = read_history(run_dir)
+    names = sorted({name.removeprefix("Classes/real/") for record in history.ticks
+                    for name in record if name.startswith("Classes/real/")})
+    charts = [*run_page.metric_charts(history, run_dir), *run_page.class_charts(history, names),
+              *run_page.loss_charts(history), *run_page.schedule_charts(history)]
+    return {chart.title: chart for chart in charts}
 
 
 CURVES = [("scores of D", "real/rgb", "Loss/scores/real/rgb"),
@@ -86,20 +87,17 @@ CURVES = [("scores of D", "real/rgb", "Loss/scores/real/rgb"),
 
 def test_curves_are_the_numbers_of_stats(tmp_path):
     records = write_run(tmp_path, 250)
-    reader = read_page(tmp_path)
+    reader, charts = read_page(tmp_path), charts_of(tmp_path)
     for title, curve, name in CURVES:
-        told = [(r["Progress/kimg"], r[name]) for r in records
-                if name in r and math.isfinite(r[name])]
-        x, y = flat(reader.values(title)[curve])
-        expected_x, expected_y = np.array(told).T
-        np.testing.assert_allclose(x, expected_x, atol=0.01)
-        if reader.charts[title]["data-scale"] == "log":
-            y, expected_y = np.log(y), np.log(expected_y)
-        np.testing.assert_allclose(y, expected_y, atol=1e-4 * (np.ptp(expected_y) + 1))
-    assert [len(piece) for piece in reader.values("losses")["D/rgb"]] == [6, 243]
+        expected = np.array([(r["Progress/kimg"], r[name]) for r in records if name in r])
+        np.testing.assert_array_equal(np.transpose(charts[title].series[curve]), expected)
+        assert charts[title].x_end == 125
+        last = f"{curve}: {expected[-1, 1]:.4g}"
+        assert last in reader.charts.get(title, "") or charts[title].is_flat()
+    text = (tmp_path / "index.html").read_text()
+    assert charts["losses"].svg() in text and charts["fid1k"].svg() in text
     assert "D/rgb: 1.004 (1 of 250 not finite)" in reader.text
-    kinds = [kind for kind, _ in reader.charts["losses"]["marks"]]
-    assert kinds == ["mark", "mark"]
+    assert charts["losses"].marks == [(19.5, "16", "mark"), (39.5, "32", "mark")]
 
 
 def test_growths_and_resumes_are_marked(tmp_path):
@@ -107,12 +105,9 @@ def test_growths_and_resumes_are_marked(tmp_path):
               "after": {"D_rgb/real": 0.125, "D_joint/real": 0.75}}
     write_run(tmp_path, 150, extra=[growth, {"event": "resume", "kimg": 30.25}])
     reader = read_page(tmp_path)
-    chart = reader.charts["losses"]
-    places = [(kind, (px - 64) / (520 - 76) * 75) for kind, px in chart["marks"]]
-    assert places == [("mark", pytest.approx(19.5, abs=0.02)),
-                      ("resume", pytest.approx(30.25, abs=0.02)),
-                      ("mark", pytest.approx(39.5, abs=0.02)),
-                      ("growth", pytest.approx(49.5, abs=0.02))]
+    assert charts_of(tmp_path)["losses"].marks == [
+        (19.5, "16", "mark"), (30.25, "resumed", "resume"), (39.5, "32", "mark"),
+        (49.5, "binary", "growth")]
     assert "to binary map at kimg 49.5" in reader.text and "0.125" in reader.text
 
 
@@ -127,21 +122,11 @@ def test_grids_behind_a_slider(tmp_path):
     for number, source in enumerate(reversed(reader.sources()[:3])):
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))))
         drawn = np.asarray(Image.open(tmp_path / f"fakes{number:06d}.png"))
-        np.testing.assert_array_equal(shown, pictures.enlarge(drawn, 12))
+        np.testing.assert_array_equal(shown, drawn)
     places = [reader.text.index(f"fakes{n:06d}.png") for n in (2, 1, 0)]
     assert places == sorted(places)  # the newest first, where scripts are off
-    # Small ones, four samples high as runs had them, are enlarged; large ones are made small.
     widths = [int(a["width"]) for tag, a in reader.tags if tag == "img"]
-    assert widths == [12 * 128] * 3 + [1039]
-
-
-@pytest.mark.parametrize("samples, columns, side, factor", [
-    (4, 16, 8, 12), (4, 8, 64, 2), (4, 16, 128, 1), (4, 8, 512, 1 / 4)])
-def test_samples_of_older_grids_are_never_smaller_than_96_pixels(samples, columns, side, factor):
-    size = (samples * side, columns * side)
-    shape = _fitted(np.zeros((*size, 3), np.uint8)).shape
-    assert shape[:2] == tuple(length * factor for length in size)
-    assert shape[0] >= samples * 96
+    assert widths == [128] * 3 + [1039]  # large ones are made small
 
 
 def test_many_ticks_and_grids_stay_small_and_are_not_encoded_again(tmp_path):
@@ -162,15 +147,6 @@ def test_many_ticks_and_grids_stay_small_and_are_not_encoded_again(tmp_path):
     read_page(tmp_path)
     changed = [p.name for p, at in copies.items() if p.stat().st_mtime_ns != at]
     assert changed == ["fakes000000.webp"]
-
-
-def test_large_grids_are_fewer(tmp_path, monkeypatch):
-    write_run(tmp_path, 3, num_grids=9)
-    sizes = [len(source) * 3 / 4 for source in read_page(tmp_path).sources()]
-    monkeypatch.setattr("training.run.run_page.MAX_GRID_BYTES", sum(sizes) / 3)
-    reader = read_page(tmp_path)
-    assert len(reader.sources()) == 3 and "3 of 9 grids" in reader.text
-    assert "fakes000008.png" in reader.text
 
 
 def test_evenly():
@@ -195,6 +171,15 @@ def test_runs_of_any_kind_have_a_page(tmp_path):
     assert "colour" not in reader.text and "stopped" in reader.text
 
 
+def test_a_method_that_does_not_grow_has_a_page(tmp_path):
+    record = {name: value for name, value in tick(1).items()
+              if name not in ("Progress/resolution", "Progress/channels", "Progress/lod")}
+    write_run(tmp_path, 0, num_grids=2, extra=[record, record | {"Progress/kimg": 1.5}])
+    reader = read_page(tmp_path)
+    assert "kimg 1.5, stage rgb, fakes000001.png" in reader.text and "lod" not in reader.text
+    assert "losses" in reader.text
+
+
 def test_what_matters_comes_first_and_flat_curves_are_folded_away(tmp_path):
     counted = {f"Classes/{kind}/{name}": 0.5 for kind in ("real", "fake")
                for name in "abcdefgh"} | {"Classes/total_variation": 0.25}
@@ -211,19 +196,10 @@ def test_what_matters_comes_first_and_flat_curves_are_folded_away(tmp_path):
         "rarer ones: f, g, h",
         "without a change: learning rate, minibatch, maintenance, seconds, peak memory, GB, "
         "skipped updates in a tick", "Everything else"]
-    assert [content.count("<svg") for _, content in folded] == [3, 5, 0]
-    assert text.count("<svg") == 3 + 5 + 1 + 6 + 2 + 4
-
-
-def test_a_single_number_is_not_flat():
-    """Nor is what was never finite, or has gaps: it must be seen."""
-    def is_flat(*curves):
-        series = {str(i): (np.arange(len(y)), y) for i, y in enumerate(curves)}
-        return Chart("t", "kimg", series).is_flat()
-
-    assert is_flat([2, 2, 2]) and is_flat([0, 0], [3, 3, 3])
-    assert not is_flat([2]) and not is_flat([2, 2], [3, 4]) and not is_flat([])
-    assert not is_flat([2, math.nan, 2]) and not is_flat([math.nan, math.nan])
+    assert [content.count("<svg") for _, content in folded] == [3, 0, 0]
+    assert text.count("<svg") == 3 + 1 + 6 + 2 + 4
+    assert ['learning rate', '0.001'] in [re.findall(">([^<]+)</td>", row)
+                                          for row in folded[1][1].split("<tr>")]
 
 
 def state_of(reader):
@@ -234,7 +210,7 @@ def state_of(reader):
 
 def test_a_finished_or_stopped_run_is_not_loaded_anew(tmp_path):
     write_run(tmp_path, 3)
-    for name, shown in ((None, "stopped"), (GIVEN_UP, "given up"), (FINAL, "finished")):
+    for name, shown in ((None, "stopped"), (DIVERGED, "given up"), (FINAL, "finished")):
         if name:
             (tmp_path / name).touch()
         for is_running in (False, True) if name else (False,):
@@ -247,7 +223,7 @@ def test_a_finished_or_stopped_run_is_not_loaded_anew(tmp_path):
 
 
 def test_a_running_page_says_how_old_it_is(tmp_path, monkeypatch):
-    """In text, since nothing else tells a run that was killed; how late it is, in seconds too."""
+    """In text, since nothing else shows a run that was killed; how late it is, in seconds too."""
     monkeypatch.setattr(run_page.time, "time", lambda: 1e9)
     (tmp_path / "new").mkdir()
     for run, num_ticks, sec, late in (("new", 0, 0, 0), ("slow", 2, 900, 4505),
@@ -262,7 +238,7 @@ def test_a_running_page_says_how_old_it_is(tmp_path, monkeypatch):
                        "data-late": str(late)}
         assert re.search(r"running when this page was written, \d{4}-\d\d-\d\d [\d:]{8} [+-]\d{4}",
                          text)
-        assert ("the latest in 15m 01s" in text) == (run == "slow")
+        assert ("the latest took 15m 01s" in text) == (run == "slow")
         assert "if it is much older, the training was killed" in text
 
 
@@ -276,17 +252,13 @@ def test_the_command_sees_whether_a_process_trains(tmp_path, capsys):
             f"state {shown}")
 
 
-@pytest.mark.parametrize("is_stated", [True, False])
-def test_the_legend_has_the_colours_of_the_maps(tmp_path, is_stated):
-    """Of older runs, whose stats.jsonl does not name the classes, once they were counted."""
+def test_the_legend_has_the_colours_of_the_maps(tmp_path):
     names = ["top", EVIL, "shoes"]
-    counted = {f"Classes/real/{name}": 0.5 for name in names}
     begin = {"event": "begin", "kimg": 0.0, "classes": names}
     growth = {"event": "growth", "stage": "classes", "kimg": 9.0, "before": {}, "after": {}}
     write_run(tmp_path, 3, num_grids=1, extra=[begin])
     assert "shoes" not in read_page(tmp_path).text  # no maps yet
-    write_run(tmp_path, 101, num_grids=1,
-              extra=[growth, *([begin] if is_stated else [tick(102, **counted)])])
+    write_run(tmp_path, 101, num_grids=1, extra=[growth, begin])
     text = (read_page(tmp_path), (tmp_path / "index.html").read_text())[1]
     legend = re.search('<p class="legend">(.*?)</p>', text, re.DOTALL)[1]
     found = re.findall(r'rgb\((\d+), (\d+), (\d+)\)"></i>(.*?)</span>', legend)
@@ -302,11 +274,10 @@ def test_results_of_run_metrics_are_shown(tmp_path):
              "reals": {"split": "test"}} for kimg, value in ((8, 50.0), (4, 60.0), (8, 40.0))]
     lines = [json.dumps(row) for row in rows] + ["", "{", '{"kimg": 1}', '{"results": []}']
     (tmp_path / "metric-fid1k.jsonl").write_text("\n".join(lines))
-    curves = read_page(tmp_path).values("fid1k")
-    np.testing.assert_allclose(flat(curves["fid1k, run_metrics.py, test"]), [[4, 8], [60, 40]],
-                               rtol=1e-3)
-    assert len(flat(curves["fid1k"])[0]) == 2
-    assert read_page(tmp_path).charts["fid1k"]["data-x"] == "0.0 10.0"  # as all charts' axes
+    chart = charts_of(tmp_path)["fid1k"]
+    assert chart.series["fid1k, run_metrics.py, test"] == ((4, 8), (60, 40))
+    assert len(chart.series["fid1k"][0]) == 2 and chart.x_end == 10  # as all charts' axes
+    assert "fid1k, run_metrics.py, test: 40" in read_page(tmp_path).charts["fid1k"]
 
 
 def test_classes_are_compared(tmp_path):
@@ -318,13 +289,12 @@ def test_classes_are_compared(tmp_path):
     reader = read_page(tmp_path)
     shown = EVIL.replace("\x1b", "\\u001b").replace("\u202e", "\\u202e")
     assert reader.text.index(shown) < reader.text.index("a/b") and "60.0" in reader.text
-    assert flat(reader.values("total variation distance of the proportions")["distance"])[1] == (
-        pytest.approx([0.25, 0.25], abs=1e-3))
-    curves = reader.values("a/b")
-    for legend, shares in (("real", [20, 20]), ("generated", [40, 10])):
-        np.testing.assert_allclose(flat(curves[legend]), [[1.5, 2.5], shares], atol=0.05)
-    evil = reader.values(shown)
-    np.testing.assert_allclose(flat(evil["generated"])[1], [30, 30], atol=0.05)
+    charts = charts_of(tmp_path)
+    assert charts["total variation distance of the proportions"].series["distance"][1] == [
+        0.25, 0.25]
+    assert charts["a/b"].series == {"real": ([1.5, 2.5], [20, 20]),
+                                    "generated": ([1.5, 2.5], [40, 10])}
+    assert charts[EVIL].series["generated"][1] == [30, 30]
 
 
 def test_hostile_names_stay_text(tmp_path):
@@ -339,7 +309,8 @@ def test_hostile_names_stay_text(tmp_path):
     for _, attributes in reader.tags:
         assert not any(name.startswith("on") for name in attributes)
         assert attributes.get("src", "data:").startswith("data:") and "href" not in attributes
-    assert not re.search(r"@import|url\(", (run_dir / "index.html").read_text())
+        assert attributes.get("xlink:href", "#").startswith("#")
+    assert not re.search(r"@import|url\((?!#)", (run_dir / "index.html").read_text())
 
 
 def test_what_differs_from_the_preset_comes_first(tmp_path):
@@ -350,12 +321,10 @@ def test_what_differs_from_the_preset_comes_first(tmp_path):
     assert "fmap_base" in rest and "init_from" in rest and "fmap_base" not in first
 
 
-def test_a_page_is_written_anew_by_command(tmp_path):
+def test_a_page_is_written_anew_by_command(tmp_path, capsys):
     write_run(tmp_path, 3)
     (tmp_path / "training_options.json").write_text(json.dumps(OPTIONS))
-    result = subprocess.run([sys.executable, "-m", "training.run.run_page", tmp_path], cwd=ROOT,
-                            capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout) == (0, f"{tmp_path / 'index.html'}\n")
-    missing = subprocess.run([sys.executable, "-m", "training.run.run_page", tmp_path / "no"],
-                             cwd=ROOT, capture_output=True, text=True, check=False)
-    assert missing.returncode == 2 and missing.stderr.count("\n") == 1
+    assert run_page.main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'index.html'}\n"
+    with pytest.raises(UserError, match="missing"):
+        run_page.main([str(tmp_path / "missing")])

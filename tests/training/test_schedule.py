@@ -6,8 +6,7 @@ import pytest
 
 from dnnlib.util import UserError
 from training.config import PRESETS, TrainingConfig, by_resolution, preset_config
-from training.critics import Critic
-from training.schedule import stage_ends, training_schedule
+from training.schedule import Critic, stage_ends, training_schedule
 
 
 def test_stages_at_their_boundaries(tiny_config):
@@ -45,9 +44,9 @@ def test_critics(tiny_config, variant, nimg, critics):
     assert all(isinstance(c, Critic) for c in stage.critics)
 
 
-def test_optimizer_phase_changes_with_floor_and_ceil_of_lod(tiny_config):
+def test_phase_changes_with_floor_and_ceil_of_lod(tiny_config):
     config = tiny_config(variant="rgb", resolution=32, hold_kimg=1.0, fade_kimg=1.0)
-    phases = [training_schedule(config, 0, n).optimizer_phase
+    phases = [training_schedule(config, 0, n).phase
               for n in (0, 1000, 1001, 1999, 2000, 3000, 3001)]
     assert phases[0] == phases[1] != phases[2] == phases[3] != phases[4] == phases[5] != phases[6]
 

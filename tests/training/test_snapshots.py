@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dnnlib.data.dataset_info import DatasetInfo
+from dnnlib.data.dataset import open_dataset
 from dnnlib.tflib.network import build
 from dnnlib.tflib.optimizer import Adam
 from dnnlib.util import UserError
-from training import snapshots
-from training.run.evaluation import Evaluation
+from tests.tools.data_helpers import make_dataset
+from tests.tools.training_runs import ONE_DEVICE
+from training import snapshots, state
 from training.schedule import make_stage
 from training.snapshots import find_snapshot, load_snapshot, save_snapshot
 from training.state import Progress
+from training.stylegan import StyleGan
 
 HEADER = {"classes": [], "stage": "rgb", "kimg": 1.5, "lod": {"resolution": 8, "fade": 0.0}}
 
@@ -69,10 +71,11 @@ def test_what_is_often_in_a_networks_place_is_named(tmp_path, name, content, mes
 
 def test_a_header_has_the_absolute_path_of_the_data(tmp_path, monkeypatch, tiny_config):
     monkeypatch.chdir(tmp_path)
+    make_dataset(tmp_path / "out" / "syn", {"train": np.zeros((8, 3, 16, 16), np.uint8)}, ())
     for path in (Path("out/syn"), tmp_path / "out" / "syn", Path("out/../out/syn")):
-        info = DatasetInfo(path, "syn", 16, 3, (), {"train": 8}, "0")
-        evaluation = Evaluation(tmp_path, tiny_config(), info, None, None, None)
-        header = evaluation.header(make_stage(tiny_config(), 2, "rgb"), Progress())
+        config = tiny_config(data=str(path))
+        method = StyleGan(config, open_dataset(path), ONE_DEVICE)
+        header = method.header(make_stage(config, 2, "rgb"), Progress())
         assert header["dataset"]["path"] == str(tmp_path / "out" / "syn")
 
 
@@ -127,18 +130,18 @@ class Lines(list):
         self.append(line)
 
 
-def save_states(networks, run_dir, nimgs=(8, 16, 24), keep=3, **progress):
+def save_states(networks, run_dir, nimgs=(8, 16, 24), keep=3, **counters):
     """Training states of these nimg, with Adam's slots."""
     optimizers = {"G": Adam(networks["G"].trainables)}
     for nimg in nimgs:
-        snapshots.save_state(run_dir, networks, optimizers,
-                             {"cur_nimg": nimg, "skipped_in_a_row": 0, **progress}, keep)
+        progress = state.Progress(cur_nimg=nimg, **counters)
+        state.save_state(run_dir, state.TrainingState(networks, optimizers, progress), keep)
 
 
 def newest(run_dir):
     """(nimg of the newest undamaged state, what was said)."""
     log = Lines()
-    return snapshots.load_newest_state(run_dir, log)[0]["progress"]["cur_nimg"], "".join(log)
+    return state.load_newest_state(run_dir, log)[0]["progress"]["cur_nimg"], "".join(log)
 
 
 def damaged(data, how, rng):
@@ -189,17 +192,17 @@ def test_other_files_are_no_training_state(networks, tmp_path):
 
 def test_all_states_damaged(networks, tmp_path):
     save_states(networks, tmp_path)
-    for path in snapshots.list_states(tmp_path):
+    for path in state.list_states(tmp_path):
         path.write_bytes(b"")
     with pytest.raises(UserError, match=r"none of its 3 training states is whole.*begin"):
         newest(tmp_path)
-    for path in snapshots.list_states(tmp_path):
+    for path in state.list_states(tmp_path):
         path.unlink()
-    assert snapshots.load_newest_state(tmp_path, Lines()) is None
+    assert state.load_newest_state(tmp_path, Lines()) is None
 
 
 def kept(run_dir):
-    return [int(path.stem[-9:]) for path in snapshots.list_states(run_dir)]
+    return [int(path.stem[-9:]) for path in state.list_states(run_dir)]
 
 
 def test_states_that_are_kept(networks, tmp_path):
@@ -212,7 +215,7 @@ def test_states_that_are_kept(networks, tmp_path):
     # While updates are skipped the last good one stays.
     save_states(networks, tmp_path, nimgs=[28, 32, 36], keep=1, skipped_in_a_row=7)
     assert kept(tmp_path) == [20, 28, 32, 36]
-    assert snapshots.remove_states_of_skips(tmp_path) == 0.020
+    assert state.remove_states_with_skips(tmp_path) == 0.020
     assert kept(tmp_path) == [20]
 
 

@@ -1,14 +1,13 @@
-"""Expected times: exact where turns cost what they should, also for what has not been seen."""
+"""Expected times: those of a simulated clock, four times as long at an octave not yet trained."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
-from training.critics import stage_critics
-from training.operations import turn_operations
 from training.run.plan import clipped, simulate_ticks, stretches
-from training.run.time_left import Pace, turn_cost
-from training.schedule import make_stage
+from training.run.time_left import TimeEstimator
+from training.schedule import make_stage, stage_ends, training_schedule
 from training.state import Progress
 
 CLASSES = 4
@@ -24,10 +23,19 @@ class Clock:
         return self.now
 
 
-def drive(pace, clock, config, seconds_of, until, progress=None, compile_sec=0.0, tick_sec=None):
+def schedule_of(config):
+    """What the estimator reads of a method."""
+    return SimpleNamespace(
+        config=config, stage=lambda p: training_schedule(
+            config, CLASSES, p.schedule_nimg, p.first_stage, tuple(p.ended_nimg)),
+        stage_ends=lambda p: stage_ends(config, p.first_stage, tuple(p.ended_nimg)))
+
+
+def drive(estimator, clock, config, seconds_of, until, progress=None, compile_sec=0.0,
+          tick_sec=None):
     """Train by the clock from `progress` until `until` nimg: the loop's calls in their order.
 
-    seconds_of: function Stage -> seconds of a turn. tick_sec: {whether it saves: seconds}.
+    seconds_of: function Stage -> seconds of a step. tick_sec: {whether it saves: seconds}.
     """
     progress = progress or Progress()
     ahead = stretches(config, CLASSES)
@@ -37,23 +45,32 @@ def drive(pace, clock, config, seconds_of, until, progress=None, compile_sec=0.0
         stage = clipped(ahead, progress.cur_nimg)[0][2]
         if stage.name != progress.stage:  # evaluated after a growth
             progress.stage = stage.name
-            pace.pause()
+            estimator.pause()
             clock.now += (tick_sec or {}).get(True, 0.0)
         critic = stage.critics[progress.step % len(stage.critics)].name
-        if (stage.optimizer_phase, critic) not in compiled:
-            compiled.add((stage.optimizer_phase, critic))
-            pace.compiling()
+        if (stage.phase, critic) not in compiled:
+            compiled.add((stage.phase, critic))
+            estimator.compiling()
             clock.now += compile_sec
         clock.now += seconds_of(stage)
-        pace.turn(stage)
+        estimator.step(stage)
         progress.step += 1
         progress.cur_nimg += stage.minibatch
         if progress.cur_nimg in ticks:
             tick = ticks[progress.cur_nimg]
             progress.tick, progress.tick_nimg = progress.tick + 1, progress.cur_nimg
-            pace.pause(tick.saves_network)
+            estimator.pause()
+            estimator.remember(tick_record(tick, seconds_of(stage), tick_sec or {}))
             clock.now += (tick_sec or {}).get(tick.saves_network, 0.0)
     return progress
+
+
+def tick_record(tick, step_sec, tick_sec):
+    """What stats.jsonl says of a tick."""
+    return {"stage": tick.stage.name, "Progress/resolution": tick.stage.resolution,
+            "saved_network": tick.saves_network,
+            "Timing/sec_per_kimg": step_sec / tick.stage.minibatch * 1000,
+            "Timing/maintenance_sec": tick_sec.get(tick.saves_network, 0.0)}
 
 
 @pytest.fixture
@@ -62,89 +79,95 @@ def config(tiny_config):
                        classes_kimg=3.0, tick_kimg={4: 0.4}, network_ticks=3)
 
 
-def test_one_turn_counts_both_critics(config):
-    stage = make_stage(config, CLASSES, "classes")
-    each = [turn_operations(config, critic, stage)
-            for critic in stage_critics("2d", "classes", CLASSES, 1.0)]
-    assert len(each) == 2 and turn_cost(config, stage) == pytest.approx(8 * sum(each) / 2)
+def quadratic(stage):
+    """Seconds of a step that follow the number of pixels."""
+    return 1e-3 * stage.resolution ** 2
 
 
-def test_nothing_is_expected_before_a_turn_was_timed(config):
-    pace, stage = Pace(config, CLASSES, Clock()), make_stage(config, CLASSES, "rgb", 1.0)
-    pace.turn(stage)
-    assert pace.left(Progress()) == (None, None) and pace.sec_per_kimg(stage) is None
+def test_nothing_is_expected_before_anything_was_measured(config):
+    estimator = TimeEstimator(schedule_of(config), Clock())
+    stage = make_stage(config, CLASSES, "rgb", 1.0)
+    estimator.step(stage)
+    assert estimator.time_left(Progress()) == (None, None)
+    assert estimator.sec_per_kimg(stage) is None
 
 
-def test_unseen_stretches_are_priced_by_their_operations(config):
-    """From the first stretch alone: a turn's time is proportional here."""
+def test_a_resolution_not_yet_trained_costs_four_times_as_much(config):
+    config = dataclasses.replace(config, resolution=32, rgb_kimg=6.0)
     clock = Clock()
-    pace = Pace(config, CLASSES, clock)
-    progress = drive(pace, clock, config, lambda s: 1e-6 * turn_cost(config, s), until=400)
-    of_stage, of_run = pace.left(progress)
+    estimator = TimeEstimator(schedule_of(config), clock)
+    progress = drive(estimator, clock, config, quadratic, until=400)
+    of_stage, of_run = estimator.time_left(progress)
     begun = clock.now
-    drive(pace, clock, config, lambda s: 1e-6 * turn_cost(config, s), 4000, progress)
+    drive(estimator, clock, config, quadratic, 6000, progress)
     assert of_stage == pytest.approx(clock.now - begun, rel=0.01)
-    drive(pace, clock, config, lambda s: 1e-6 * turn_cost(config, s), 9000, progress)
-    assert of_run == pytest.approx(clock.now - begun, rel=0.01)
-    assert of_run > 2 * (9000 - 400) / 400 * 400 / 8 * 1e-6 * turn_cost(
-        config, make_stage(config, CLASSES, "rgb", 1.0))  # the last turns are dearer by far
-
-
-def test_a_cost_of_every_turn_shows_from_the_second_stretch_on(config):
-    config = dataclasses.replace(config, resolution=32, rgb_kimg=6.0)  # the dearest is yet unseen
-    clock = Clock()
-    pace = Pace(config, CLASSES, clock)
-    def seconds_of(stage):
-        return 0.5 + 1e-7 * turn_cost(config, stage)
-
-    progress = drive(pace, clock, config, seconds_of, until=1200)
-    of_run, begun = pace.left(progress)[1], clock.now
-    drive(pace, clock, config, seconds_of, 11000, progress)
+    drive(estimator, clock, config, quadratic, 11000, progress)
     assert of_run == pytest.approx(clock.now - begun, rel=0.01)
 
 
-def test_compiling_drawing_and_evaluating_count_but_not_as_turns(config):
-    config = dataclasses.replace(config, tick_kimg={4: 0.3})  # no tick where a stretch begins
+def test_what_was_measured_replaces_what_was_expected(config):
+    """A stage's own speed counts from its first steps on, also where it is another than expected.
+    """
     clock = Clock()
-    pace = Pace(config, CLASSES, clock)
-    def seconds_of(stage):
-        return 1e-7 * turn_cost(config, stage)
+    estimator = TimeEstimator(schedule_of(config), clock)
+    seconds = {"rgb": 1.0, "binary": 3.0, "classes": 5.0}
+    progress = drive(estimator, clock, config, lambda s: seconds[s.name], until=4400)
+    binary, classes = (make_stage(config, CLASSES, name) for name in ("binary", "classes"))
+    assert estimator.sec_per_kimg(binary) == pytest.approx(3.0 / 8 * 1000)
+    assert estimator.sec_per_kimg(classes) == pytest.approx(3.0 / 8 * 1000)  # as expected now
+    drive(estimator, clock, config, lambda s: seconds[s.name], 6400, progress)
+    assert estimator.sec_per_kimg(classes) == pytest.approx(5.0 / 8 * 1000)
+    assert estimator.sec_per_kimg(binary) == pytest.approx(3.0 / 8 * 1000)
 
+
+def test_compiling_drawing_and_evaluating_count_but_not_as_steps(config):
+    # No tick where a stretch begins; one critic a stage, as much to compile in each.
+    config = dataclasses.replace(config, tick_kimg={4: 0.3}, variant="c")
+    clock = Clock()
+    estimator = TimeEstimator(schedule_of(config), clock)
     extra = dict(compile_sec=7.0, tick_sec={True: 30.0, False: 2.0})
-    progress = drive(pace, clock, config, seconds_of, until=2016, **extra)
+    progress = drive(estimator, clock, config, quadratic, until=2016, **extra)
     stage = make_stage(config, CLASSES, "rgb", 0.0)
-    assert pace.sec_per_kimg(stage) == pytest.approx(seconds_of(stage) / 8 * 1000)
-    of_run, begun = pace.left(progress)[1], clock.now
-    drive(pace, clock, config, seconds_of, 9000, progress, **extra)
-    assert of_run == pytest.approx(clock.now - begun, rel=0.02)
+    assert estimator.sec_per_kimg(stage) == pytest.approx(quadratic(stage) / 8 * 1000)
+    of_run, begun = estimator.time_left(progress)[1], clock.now
+    drive(estimator, clock, config, quadratic, 9000, progress, **extra)
+    # The networks are evaluated once more at both growths, which is not expected.
+    assert of_run == pytest.approx(clock.now - begun - 2 * 30.0, rel=0.02)
 
 
 def test_the_speed_is_that_of_the_last_minute(config):
     clock = Clock()
-    pace = Pace(config, CLASSES, clock)
-    progress = drive(pace, clock, config, lambda s: 10.0, until=480)
-    drive(pace, clock, config, lambda s: 1.0, 990, progress)
-    assert pace.sec_per_kimg(make_stage(config, CLASSES, "rgb", 1.0)) == pytest.approx(125)
+    estimator = TimeEstimator(schedule_of(config), clock)
+    progress = drive(estimator, clock, config, lambda s: 10.0, until=480)
+    drive(estimator, clock, config, lambda s: 1.0, 990, progress)
+    stage = make_stage(config, CLASSES, "rgb", 1.0)
+    assert estimator.sec_per_kimg(stage) == pytest.approx(125)
+    # The mean of a tick, with what was compiled in it, does not replace that.
+    estimator.remember({"stage": "rgb", "Progress/resolution": stage.resolution,
+                        "Timing/sec_per_kimg": 9e9, "Timing/maintenance_sec": 1.0})
+    assert estimator.sec_per_kimg(stage) == pytest.approx(125)
 
 
 def test_a_resumed_run_remembers(config):
-    def tick(stage, lod, sec_per_kimg, saved, maintenance):
-        return {"stage": stage, "Progress/lod": lod, "Timing/sec_per_kimg": sec_per_kimg,
-                "saved_network": saved, "Timing/maintenance_sec": maintenance}
+    def tick(resolution, sec_per_kimg, saved, maintenance):
+        return {"stage": "rgb", "Progress/resolution": resolution, "saved_network": saved,
+                "Timing/sec_per_kimg": sec_per_kimg, "Timing/maintenance_sec": maintenance}
 
-    pace = Pace(config, CLASSES, Clock())
-    pace.remember([tick("rgb", 1.0, 50.0, True, 9.0), tick("rgb", 0.5, 70.0, False, 1.0),
-                   tick("rgb", 0.0, 80.0, False, 1.0),
-                   # The clock was set back in these, which earlier versions wrote.
-                   tick("rgb", 0.0, -111188.98, False, 1.0), tick("rgb", 0.0, 80.0, True, -3600.0)])
-    assert pace.sec_per_kimg(make_stage(config, CLASSES, "rgb", 0.3)) == pytest.approx(70)
+    estimator = TimeEstimator(schedule_of(config), Clock())
+    for remembered in (tick(4, 50.0, True, 9.0), tick(8, 70.0, False, 1.0),
+                       tick(8, 80.0, False, 1.0),
+                       # The clock was set back in these, which earlier versions wrote.
+                       tick(8, -111188.98, False, 1.0), tick(8, 80.0, True, -3600.0)):
+        estimator.remember(remembered)
+    assert estimator.sec_per_kimg(make_stage(config, CLASSES, "rgb", 2.0)) == pytest.approx(50)
     progress = Progress(cur_nimg=3600, tick=8, tick_nimg=3600)
-    of_stage, _ = pace.left(progress)
-    assert of_stage == pytest.approx(0.4 * 80 + 9.0)  # tick 9 is a third one: it saves a network
+    of_stage, _ = estimator.time_left(progress)
+    assert of_stage == pytest.approx(
+        0.4 * 4 * 80 + 9.0)  # at 16x16 now; tick 9 is a third one: it saves a network
 
 
 def test_at_the_end_nothing_is_left(config):
     clock = Clock()
-    pace = Pace(config, CLASSES, clock)
-    progress = drive(pace, clock, config, lambda s: 1.0, until=9000)
-    assert pace.left(progress) == (0.0, 0.0)
+    estimator = TimeEstimator(schedule_of(config), clock)
+    progress = drive(estimator, clock, config, lambda s: 1.0, until=9000)
+    assert estimator.time_left(progress) == (0.0, 0.0)

@@ -5,21 +5,19 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from dnnlib.data.pictures import GAP
 from dnnlib.util import UserError
 from tests.conftest import TINY
 from tests.tools.data_helpers import FOUR, read_jsonl, tagged_and_untagged
+from tests.tools.training_runs import begin
 from training.config import TrainingConfig
-from training.dataset import open_dataset
-from training.run.evaluation import selection_metric
+from training.init_from import state_from_snapshot
+from training.run.files import RunFiles
 from training.snapshots import best_snapshot, find_snapshot, load_snapshot
-from training.state import state_from_snapshot
-from training.training_loop import Training
+from training.stylegan import selection_metric
 
-STRATEGY = tf.distribute.OneDeviceStrategy("/cpu:0")
 SMALLEST = dict(resolution=8, initial_resolution=4)
 PLAIN = dict(variant="rgb", resolution=4)  # one turn to compile, and the fastest
 
@@ -36,11 +34,6 @@ def config_for(datasets, **changes):
     if values["variant"] == "2d":
         values.setdefault("untagged", str(untagged))
     return TrainingConfig(**values)
-
-
-def begin(config, run_dir, **more):
-    run_dir.mkdir(exist_ok=True)
-    return Training(config, run_dir, STRATEGY, open_dataset(config.data), **more)
 
 
 def digests(path):
@@ -104,14 +97,14 @@ def test_best_is_of_the_final_stage(whole_run):
 def test_interrupted_equals_uninterrupted(datasets, whole_run, tmp_path, stop_at):
     config = config_for(datasets)
     training = begin(config, tmp_path / "run")
-    turn = training._turn
+    take_step = training._step
 
-    def turn_and_stop(stage):
-        turn(stage)
+    def step_and_stop(stage):
+        take_step(stage)
         if training.progress.step == stop_at:
-            training._request_stop()
+            training.request_stop()
 
-    training._turn = turn_and_stop
+    training._step = step_and_stop
     assert training.run() is False
     again = begin(config, tmp_path / "run")
     assert again.progress.step == stop_at
@@ -133,19 +126,18 @@ def test_rgb_stage_is_the_same_in_all_variants(datasets, tmp_path):
         config = config_for(datasets, variant=variant, untagged=None, rgb_kimg=0.016,
                             binary_kimg=0.0, classes_kimg=0.0)
         training = begin(config, tmp_path / variant)
-        training._grow = training._request_stop
+        training._enter = lambda stage, training=training: training.request_stop()
         training.run()
-        finals[variant] = training.state.networks["G"].digest()
+        finals[variant] = training.method.networks["G"].digest()
     assert finals["rgb"] == finals["2d"]
 
 
 def test_start_from_an_rgb_snapshot(datasets, tmp_path):
     rgb = config_for(datasets, **PLAIN, rgb_kimg=0.016)
     begin(rgb, tmp_path / "rgb").run()
-    snapshot = load_snapshot(tmp_path / "rgb" / "network-final.safetensors")
     config = config_for(datasets, variant="c", resolution=4)
-    first = state_from_snapshot(snapshot, config, FOUR)
-    training = begin(config, tmp_path / "c", first_state=first)
+    training = begin(config, tmp_path / "c",
+                     origin=tmp_path / "rgb" / "network-final.safetensors")
     assert training.run() is True
     final = load_snapshot(tmp_path / "c" / "network-final.safetensors")
     assert set(final.networks) == {"G", "Gs", "D_joint"}
@@ -202,7 +194,7 @@ def test_stage_without_length_leaves_a_final_snapshot_that_fits(datasets, tmp_pa
 def test_killed_before_the_final_snapshot(datasets, tmp_path, monkeypatch):
     config = config_for(datasets, **PLAIN)
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_finish", lambda self: None)
+        patch.setattr(RunFiles, "finish", lambda self, stage, progress: None)
         begin(config, tmp_path / "run").run()
     assert begin(config, tmp_path / "run").run() is True
     assert load_snapshot(tmp_path / "run" / "network-final.safetensors").header["stage"] == "rgb"
@@ -214,13 +206,13 @@ def test_ticks_fall_where_they_would_have(datasets, tmp_path):
     ends = {}
     for name, stop_at in (("whole", None), ("stopped", 3)):
         training = begin(config, tmp_path / name)
-        turn = training._turn
+        take_step = training._step
 
-        def turn_and_stop(stage, training=training, turn=turn, stop_at=stop_at):
-            turn(stage)
+        def step_and_stop(stage, training=training, take_step=take_step, stop_at=stop_at):
+            take_step(stage)
             training.stop_requested |= training.progress.step == stop_at
 
-        training._turn = turn_and_stop
+        training._step = step_and_stop
         if not training.run():
             begin(config, tmp_path / name).run()
         events = read_jsonl(tmp_path / name / "stats.jsonl")
@@ -228,6 +220,7 @@ def test_ticks_fall_where_they_would_have(datasets, tmp_path):
     assert ends["stopped"] == ends["whole"] == [0.032, 0.064, 0.096]
 
 
+@pytest.mark.slow
 def test_patience_waits_for_the_target_resolution(datasets, tmp_path):
     """Values of the smaller sizes are no measure for those of the full one."""
     config = config_for(datasets, variant="rgb", rgb_kimg=0.4, patience=2,

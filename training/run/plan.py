@@ -1,54 +1,63 @@
-"""What a training will do: its stretches and ticks, and as text with what it will take."""
+"""The plan of a training: its stretches and ticks, and as text what it will write and take."""
 
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
 
+from dnnlib.data.dataset import DatasetInfo
 from dnnlib.util import format_time
-from training.config import by_resolution
-from training.operations import matmul_rate, parameters, turn_memory, turn_operations
-from training.run.grids import grid_bytes
-from training.schedule import stage_ends, training_schedule
+from training.config import TrainingConfig, by_resolution
+from training.schedule import Stage, stage_ends, training_schedule
 
 LOOKS = 2000  # at the schedule; a stretch shorter than one of them would not be seen
-FLOAT, SLOTS = 4, 8  # bytes of a stored number, of its two moments in Adam
 _COLUMNS = ("from kimg", "to kimg", "stage", "resolution", "channels", "critics", "minibatch",
-            "per device", "lrate", "ticks", "memory", "time")
+            "per device", "lrate", "ticks", "sec/kimg", "time")
+# Variant 2d in its last stage at the final resolution, memory as docs/performance.md counts it.
+SIZES = (
+    ("preset", "resolution", "snapshot", "state", "images at once", "fp32", "bf16",
+     "most at once in 11 GB"),
+    ("paper", "512", "400 MB", "979 MB", "4", "4.55 GB", "3.18 GB", "8 (fp32), 16 (bf16)"),
+    ("paper-256", "256", "395 MB", "973 MB", "4", "2.79 GB", "2.08 GB", "16"),
+    ("small-64", "64", "24.1 MB", "59.4 MB", "4", "0.16 GB", "0.12 GB", "16, the whole minibatch"),
+    ("small-32", "32", "6.87 MB", "16.3 MB", "4", "0.04 GB", "0.03 GB", "16, the whole minibatch"),
+    ("demo-32", "32", "3.36 MB", "8.41 MB", "4", "0.02 GB", "0.01 GB", "8, the whole minibatch"))
+
+Stretch = tuple[int, int, Stage]  # first nimg, nimg after the last, what is the same in it
 
 
-def stretches(config, num_classes, first_stage="rgb", ended_nimg=()):
-    """[(first nimg, nimg after the last, Stage)]: stretches of one optimizer phase, in each of
-    which only the fade changes; from where the stage at hand began.
+def stretches(config: TrainingConfig, num_classes: int, first_stage: str = "rgb") -> list[Stretch]:
+    """Return the stretches of a training, one for each phase, in order."""
+    def stage_at(nimg):
+        return training_schedule(config, num_classes, nimg, first_stage)
 
-    Args: those of `training.schedule.training_schedule`.
+    return find_stretches(stage_at, 0, [end for _, end in stage_ends(config, first_stage)])
+
+
+def find_stretches(stage_at: Callable[[int], Stage], begin: int, ends: list[int]) -> list[Stretch]:
+    """Return the stretches of any schedule.
+
+    Args:
+        stage_at: function nimg -> Stage.
+        begin: nimg at which the current stage began.
+        ends: nimg at which it and the stages after it end.
     """
-    def look(nimg):
-        return training_schedule(config, num_classes, nimg, first_stage, ended_nimg)
-
-    begin = ended_nimg[-1] if ended_nimg else 0
-    ends = [end for _, end in stage_ends(config, first_stage, ended_nimg)[len(ended_nimg):]]
     step = max(((ends[-1] if ends else begin) - begin) // LOOKS, 1)
     # Stages are looked at one by one, so that the shortest is seen.
     found = []
     for low, high in zip([begin, *ends], ends):
         starts = [low] if high > low else []
         for nimg in range(low + step, high, step):
-            if look(nimg).optimizer_phase != look(nimg - step).optimizer_phase:
-                starts.append(_first_change(look, nimg - step, nimg))
-        found += [(start, end, look(start)) for start, end in zip(starts, [*starts[1:], high])]
+            phase = stage_at(nimg - step).phase
+            if stage_at(nimg).phase != phase:
+                starts.append(bisect_left(range(nimg), True, lo=nimg - step,
+                                          key=lambda n, old=phase: stage_at(n).phase != old))
+        found += [(start, end, stage_at(start)) for start, end in zip(starts, [*starts[1:], high])]
     return found
 
 
-def _first_change(look, low, high):
-    """The first nimg of (low, high] at which another phase than low's has begun."""
-    phase = look(low).optimizer_phase
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if look(middle).optimizer_phase == phase else (low, middle)
-    return high
-
-
-def clipped(ahead, cur_nimg):
-    """The stretches, or parts of them, from `cur_nimg` on."""
+def clipped(ahead: list[Stretch], cur_nimg: int) -> list[Stretch]:
+    """Return the stretches, or parts of them, from `cur_nimg` on."""
     return [(max(start, cur_nimg), end, stage) for start, end, stage in ahead if end > cur_nimg]
 
 
@@ -57,22 +66,23 @@ class Tick:
     """A tick to come: where it ends, in which Stage, what it draws and saves."""
 
     nimg: int
-    stage: object
+    stage: Stage
     draws: bool
     saves_network: bool
 
 
-def simulate_ticks(config, ahead, tick=0, tick_nimg=0):
+def simulate_ticks(config: TrainingConfig, ahead: list[Stretch], tick: int = 0,
+                   tick_nimg: int = 0) -> Iterator[Tick]:
     """Yield every Tick of the stretches `ahead`, as the training loop makes them.
 
-    Args:
-        tick: number of ticks so far. tick_nimg: where the tick at hand began.
+    The loop reads the schedule every `minibatch_repeats` steps: ticks and stages end there, and a
+    stage begins where the one before really ended.
 
-    The loop looks at the schedule every `minibatch_repeats` turns: ticks and stages end at looks,
-    and a stage begins where the one before really ended.
+    Args:
+        tick: number of ticks so far.
+        tick_nimg: where the current tick began.
     """
-    late = 0
-    nimg = ahead[0][0] if ahead else 0
+    late, nimg = 0, ahead[0][0] if ahead else 0
     for i, (_, end, stage) in enumerate(ahead):
         end += late
         step = stage.minibatch * config.minibatch_repeats
@@ -91,131 +101,64 @@ def simulate_ticks(config, ahead, tick=0, tick_nimg=0):
             late += nimg - end
 
 
-def describe_plan(config, dataset, first_stage, num_devices, rate, keep):
-    """The whole plan as text: a line for every stretch, then what would be written, and what the
-    estimates are made from.
+# The plan as text
+
+def describe_plan(config: TrainingConfig, dataset: DatasetInfo, first_stage: str, num_devices: int,
+                  keep: int, rates: dict | None = None, seconds: float | None = None) -> str:
+    """Return the whole plan: a line for every stretch, what would be written, memory.
 
     Args:
         num_devices: that share a minibatch.
-        rate: (multiply-adds per second of one device, what they were measured on).
-        keep: number of training states kept.
+        keep: number of training states that stay.
+        rates: {(stage name, resolution): seconds per kimg} as measured, or None.
+        seconds: that the whole training takes by these, compiling included.
     """
     ahead = stretches(config, len(dataset.classes), first_stage)
     ticks = list(simulate_ticks(config, ahead))
-    rows = [_row(config, part, ticks, num_devices, rate[0]) for part in ahead]
+    rows = [_row(config, stretch, ticks, num_devices, rates) for stretch in ahead]
     labels = f", labels of {dataset.label_size} numbers" if dataset.label_size else ""
-    total = ahead[-1][1] if ahead else 0
-    seconds = sum(_seconds(config, part, num_devices, rate[0]) for part in ahead)
+    measured = "time is not known: --measure times some steps on this machine"
+    if rates is not None:
+        measured = (f"on this machine the training will take about {format_time(seconds)}, by "
+                    "steps timed just now; pictures and metrics on the way come on top")
     return "\n".join([
         f"Style-GAN variant {config.variant} on {dataset.path} ({dataset.splits['train']} training "
         f"images, {len(dataset.classes)} classes{labels}) up to "
         f"{config.resolution}x{config.resolution}",
         *_aligned([_COLUMNS, *rows]),
-        f"{total / 1000:g} kimg in all, in {len(ticks)} ticks and at least {format_time(seconds)}",
-        *_disk_lines(config, ahead, ticks, keep),
-        "memory is an estimate of one device's peak while training: weights, Adam's moments, "
-        f"gradients and activations ({config.precision}) are counted, what libraries keep is not",
-        f"time is a lower bound: the turns' multiply-adds at {rate[0] / 1e9:,.0f} billion a "
-        f"second, the rate of matrix products measured just now on {rate[1]}"
-        + (f", shared by {num_devices} devices without loss" if num_devices > 1 else "")
-        + "; turns reach a part of it, and drawing, evaluating and compiling come on top",
-        "nothing was written"])
+        f"{(ahead[-1][1] if ahead else 0) / 1000:g} kimg in all, in {len(ticks)} ticks", measured,
+        f"would be written: {1 + sum(tick.saves_network for tick in ticks)} network snapshots, "
+        f"{keep} training states kept, {1 + sum(tick.draws for tick in ticks)} grids of fakes",
+        "in the last stage of variant 2d, with 13 classes, the size of each, and the memory of one "
+        "GPU, counted, not measured (what libraries take comes on top):",
+        *_aligned(SIZES), "nothing was written"])
 
 
-def measured_rate(device, config):
-    """(multiply-adds per second of matrix products in the training's precision, the device's name),
-    measured in a second.
-
-    device: 'gpu' or 'cpu'; where there is no GPU the CPU is measured, and the name says so.
-    """
-    import tensorflow as tf
-
-    if device == "gpu" and tf.config.list_physical_devices("GPU"):
-        place, name = "GPU:0", "the first GPU here"
-    else:
-        place = "CPU:0"
-        name = "this machine's CPU" + (" (it has no GPU)" if device == "gpu" else "")
-    with tf.device(place):
-        return matmul_rate(config.precision), name
-
-
-def _row(config, part, ticks, num_devices, rate):
-    """The line of a stretch, cell by cell."""
-    start, end, stage = part
-    size = stage.resolution
-    per_device = rows_at_once(config, stage, num_devices)
-    in_parts = per_device * num_devices < stage.minibatch
-    memory = max(turn_memory(config, critic, stage, per_device, config.precision, in_parts)
-                 for critic in stage.critics)
+def _row(config, stretch, ticks, num_devices, rates):
+    """Return the line of a stretch, cell by cell."""
+    start, end, stage = stretch
+    size, share = stage.resolution, stage.minibatch // num_devices
+    at_once = rows_at_once(config, stage, num_devices)
+    time = ("", "")
+    if rates is not None:
+        sec_per_kimg = rates[stage.name, size]
+        time = f"{sec_per_kimg:.4g}", format_time((end - start) / 1000 * sec_per_kimg)
     return (f"{start / 1000:.1f}", f"{end / 1000:.1f}", stage.name,
             f"{size // 2} -> {size}" if stage.fade else f"{size}", f"{stage.channels}",
             ", ".join(critic.name for critic in stage.critics), f"{stage.minibatch}",
-            _per_device(stage, num_devices, per_device), f"{stage.lrate:g}",
-            f"{sum(tick.stage is stage for tick in ticks)}", _bytes(memory),
-            format_time(_seconds(config, part, num_devices, rate)))
+            f"{share}" if at_once == share else f"{share // at_once} x {at_once}",
+            f"{stage.lrate:g}", f"{sum(tick.stage is stage for tick in ticks)}", *time)
 
 
-def rows_at_once(config, stage, num_devices):
-    """Images that go through the networks at once on one device."""
+def rows_at_once(config: TrainingConfig, stage: Stage, num_devices: int) -> int:
+    """Return the number of images that go through the networks at once on one device."""
     share = stage.minibatch // num_devices
-    if not config.minibatch_per_gpu:
-        return share
-    return min(share, int(by_resolution(config.minibatch_per_gpu, stage.resolution)))
-
-
-def _per_device(stage, num_devices, at_once):
-    share = stage.minibatch // num_devices
-    return f"{share}" if at_once == share else f"{share // at_once} x {at_once}"
-
-
-def _seconds(config, part, num_devices, rate):
-    """Of a stretch, if nothing but its multiply-adds took time."""
-    start, end, stage = part
-    operations = [turn_operations(config, critic, stage) for critic in stage.critics]
-    return (end - start) * sum(operations) / len(operations) / rate / num_devices
-
-
-def _disk_lines(config, ahead, ticks, keep):
-    """What the run's files will take."""
-    if not ahead:
-        return []
-    snapshots = [snapshot_bytes(config, tick.stage) for tick in ticks if tick.saves_network]
-    last = ahead[-1][2]
-    snapshots.append(snapshot_bytes(config, last))  # network-final
-    states = keep * state_bytes(config, last)
-    drawn = [ahead[0][2], *(tick.stage for tick in ticks if tick.draws)]
-    grids = sum(grid_bytes(stage) for stage in drawn)
-    return [f"would be written: {len(snapshots)} network snapshots ({_bytes(sum(snapshots))}), "
-            f"{keep} training states kept ({_bytes(states)}), {len(drawn)} grids of fakes (less "
-            f"than {_bytes(grids)}): at most {_bytes(sum(snapshots) + states + grids)}"]
-
-
-def snapshot_bytes(config, stage):
-    """A network snapshot's size: G, its average and every critic, float32, without the header."""
-    sizes = parameters(config, stage.channels)
-    return FLOAT * (2 * (sizes["G"] + sizes["G_fixed"]) + _critics_size(config, stage))
-
-
-def state_bytes(config, stage):
-    """A training state's size: a snapshot's networks and Adam's moments."""
-    trained = parameters(config, stage.channels)["G"] + _critics_size(config, stage)
-    return snapshot_bytes(config, stage) + SLOTS * trained
-
-
-def _critics_size(config, stage):
-    return sum(parameters(config, critic.channels)["D"] for critic in stage.critics)
-
-
-def _bytes(count):
-    """A number of bytes in words: 3.2 GB."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count / 1e3:.3g} kB"
+    limit = config.minibatch_per_gpu and by_resolution(config.minibatch_per_gpu, stage.resolution)
+    return min(share, limit or share)
 
 
 def _aligned(rows):
-    """Rows of texts as lines with columns of equal width."""
+    """Return rows of texts as lines with columns of equal width."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
             for row in rows]

@@ -1,60 +1,69 @@
-"""How long a training will take: from a few of its turns, on images of noise."""
+"""How long a training will take: from a few of its steps, on images of noise."""
 
 import time
 
 import tensorflow as tf
 
-from dnnlib.data.channels import NUM_COLOURS
-from training.gan_step import Turn
-from training.run.time_left import Pace, turn_cost
-from training.schedule import make_stage
-from training.state import Progress, new_state
+from dnnlib import util
+from training.config import TrainingConfig
+from training.gan_step import GanStep
+from training.init_from import enter_stage, new_state
+from training.run.plan import stretches
+from training.schedule import Critic, Stage, make_stage, variant_stages
 
-TURNS_SEC = 2.0  # of turns timed at one resolution
+STEPS_SEC = 2.0  # of steps timed of one critic at one resolution
 
 
-def expected_seconds(config, num_classes, first_stage, strategy):
-    """Seconds that the training's turns and their compilation will take.
+def expected_times(config: TrainingConfig, num_classes: int, first_stage: str,
+                   strategy: tf.distribute.Strategy) -> tuple[dict, float]:
+    """Time steps of every critic at every resolution, without fading.
 
-    Turns are timed at the first resolution and at the last one; `Pace` prices all others by their
-    multiply-adds. Pictures, snapshots and metrics are not included.
-
-    Args:
-        config: TrainingConfig with `resolution` set.
-        num_classes: of the data set. first_stage: the stage that the training begins with.
-        strategy: of this machine's devices.
+    Returns:
+        {(stage name, resolution): seconds per kimg}, and the seconds of all steps and their
+        compilation; pictures, snapshots and metrics are not included.
     """
-    pace = Pace(config, num_classes)
-    octaves = (config.resolution // config.initial_resolution).bit_length() - 1
-    for lod in sorted({max(octaves, 0), 0}, reverse=True):
-        stage = make_stage(config, num_classes, "rgb", lod)
-        compile_sec, turn_sec = _timed_turns(config, stage, strategy)
-        pace.seen[stage.optimizer_phase] = (turn_cost(config, stage), turn_sec)
-        pace.compile_sec = max(pace.compile_sec, compile_sec)
-    return pace.left(Progress(first_stage=first_stage, stage=first_stage))[1]
-
-
-def _timed_turns(config, stage, strategy):
-    """(seconds to compile a turn of the RGB stage, seconds of one that is compiled)."""
+    ahead = stretches(config, num_classes, first_stage)
+    rates, compile_sec = {}, {}
     with strategy.scope():
         state = new_state(config)
-    turn = Turn(strategy, config, state.networks, state.optimizers, stage.critics[0],
-                stage.resolution, False, stage.minibatch)
-    shape = [stage.minibatch, stage.resolution, stage.resolution, NUM_COLOURS]
+    places = dict.fromkeys((stage.name, stage.resolution) for *_, stage in ahead)
+    for name, resolution in util.progress(places, desc="timing", unit="resolution"):
+        octaves = (config.resolution // resolution).bit_length() - 1
+        stage = make_stage(config, num_classes, name, float(octaves))
+        # Grown through the stages between.
+        names = variant_stages(config.variant)
+        for between in names[names.index(state.progress.stage) + 1:names.index(name) + 1]:
+            with strategy.scope():
+                state = enter_stage(state, make_stage(config, num_classes, between), config.grow_d,
+                                    config.precision)
+        times = [_timed_steps(config, state, stage, critic, strategy) for critic in stage.critics]
+        compile_sec[name, resolution] = sum(compiling for compiling, _ in times)
+        step_sec = sum(step for _, step in times) / len(times)
+        rates[name, resolution] = step_sec / stage.minibatch * 1000
+    # A new resolution is compiled twice: while it fades in, and without the coarser one.
+    return rates, sum((end - start) / 1000 * rates[stage.name, stage.resolution]
+                      + compile_sec[stage.name, stage.resolution] for start, end, stage in ahead)
+
+
+def _timed_steps(config, state, stage: Stage, critic: Critic, strategy):
+    """Return (seconds to compile a critic's step, seconds of one that is compiled)."""
+    gan_step = GanStep(strategy, config, state.networks, state.optimizers, critic,
+                       stage.resolution, False, stage.minibatch)
+    shape = [stage.minibatch, stage.resolution, stage.resolution, critic.channels]
     noise = tf.random.stateless_uniform(shape, [0, 0], 0, 256, tf.int32)
     reals = tf.cast(noise, tf.uint8), tf.zeros([stage.minibatch, 0])
 
     def seconds_of(step):
         began = time.perf_counter()
-        turn(reals, step, 0.0, stage.lrate)["Loss/G"].numpy()  # waits for the device
+        gan_step(reals, step, 0.0, stage.lrate)["Loss/G"].numpy()  # waits for the device
         return time.perf_counter() - began
 
-    # With lazy R1 a turn has two traces, which take turns of their own.
+    # With lazy R1 a step has two traces, with the penalty and without.
     interval = config.r1_interval
     first = [seconds_of(step) for step in {0, interval - 1}]
     seconds, step = [], 0
-    while step < interval or sum(seconds) < TURNS_SEC:
+    while step < interval or sum(seconds) < STEPS_SEC:
         seconds.append(seconds_of(step))
         step += 1
-    turn_sec = sum(seconds) / len(seconds)
-    return max(sum(first) - len(first) * turn_sec, 0.0), turn_sec
+    step_sec = sum(seconds) / len(seconds)
+    return max(sum(first) - len(first) * step_sec, 0.0), step_sec

@@ -1,127 +1,132 @@
-"""What a run tells of itself: live line, tick line, stats.jsonl, TensorBoard's events, a page."""
+"""What a run reports: status line, tick line, stats.jsonl, TensorBoard's events, a page."""
 
 import contextlib
+import logging
 import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from dnnlib import util
 from dnnlib.data import pictures
-from dnnlib.page import WIDTH
+from dnnlib.page import RELOAD_SEC, WIDTH
+from training.method import Method, Stage
 from training.run.history import STATS, read_history
 from training.run.run_page import write_page
-from training.run.status_line import LiveLine
-from training.run.time_left import Pace
-from training.schedule import stage_ends
+from training.run.status_line import StatusLine
+from training.run.time_left import TimeEstimator
+from training.state import Progress
+
+_OVER_CRITICS = ("Loss/scores/real", "Loss/scores/fake", "Loss/r1_penalty")
 
 
-class Teller:
-    """Tells of one run, through its log, on the terminal and in files of its directory."""
+class RunReporter:
+    """Reports one run through its log, on the terminal and in files of its directory."""
 
-    def __init__(self, run_dir, config, dataset, log):
-        """dataset: DatasetInfo."""
-        self.run_dir, self.config, self.dataset, self.log = run_dir, config, dataset, log
+    def __init__(self, run_dir: Path, method: Method, log: logging.Logger):
+        """Report on the training of `method` in `run_dir`, which may hold earlier reports."""
+        self.run_dir, self.method, self.log = run_dir, method, log
         self.writer = tf.summary.create_file_writer(str(run_dir))
-        self.live = LiveLine(log)
-        self.pace = Pace(config, len(dataset.classes))
-        self.skipped = 0
+        self.status_line = StatusLine(log)
+        self.time_estimator = TimeEstimator(method)
+        self.skipped, self.next_page = 0, 0.0
 
     @contextlib.contextmanager
-    def running(self, progress):
-        """While a training runs; at the end, whatever it is, a live line is taken away and the
-        page says so."""
+    def reporting(self, progress: Progress) -> Iterator[None]:
+        """Report while the body runs; at the end, for whatever reason, the page shows it."""
         self.begin(progress)
         try:
             yield
         finally:
-            self.live.clear()
+            self.status_line.clear()
             self.writer.flush()
             self._write_page(is_running=False)
 
-    def begin(self, progress):
-        """Take up what a run told before it was stopped, and mark in stats.jsonl where it goes on.
-        """
+    def begin(self, progress: Progress) -> None:
+        """Continue the reports of a run that was stopped, and mark in stats.jsonl where."""
         ticks = [tick for tick in read_history(self.run_dir).ticks
                  if tick["Progress/kimg"] * 1000 <= progress.cur_nimg]
-        self.pace.remember(ticks)
+        for tick in ticks:
+            self.time_estimator.remember(tick)
         self.skipped = sum(tick.get("Progress/skipped_updates", 0) for tick in ticks)
         self._record("resume" if progress.step else "begin", {
-            "kimg": progress.cur_nimg / 1000, "classes": list(self.dataset.classes)})
+            "kimg": progress.cur_nimg / 1000, "classes": list(self.method.classes)})
         self._write_page()
 
-    def compiling(self, critic, stage):
-        """A turn is about to be compiled."""
-        self.log.info(f"compiling: critic {critic.name} at {stage.resolution}x{stage.resolution}"
-                      f"{', fading in' if stage.fade else ''}")
-        self.pace.compiling()
+    def compiling(self, what: str) -> None:
+        """Log that a step is about to be compiled."""
+        self.log.info(f"compiling: {what}")
+        self.time_estimator.compiling()
 
-    def turn(self, stage, progress):
-        """A turn is done: about once a second the live line is written anew."""
-        self.pace.turn(stage)
-        if self.live.is_due():
-            self.live.show(self._live_fields(stage, progress))
-
-    def pause(self, saves_network=None):
-        """Something else than turns follows: a tick that saves a network or does not, or what
-        happens once (None). It may show bars of its own."""
-        self.pace.pause(saves_network)
-        self.live.clear()
-
-    def _live_fields(self, stage, progress):
-        """What the live line says, the most important first."""
-        fading = f" fading {stage.fade:.2f}" if stage.fade else ""
-        sec_per_kimg = self.pace.sec_per_kimg(stage)
-        of_stage, of_run = self.pace.left(progress)
+    def step(self, stage: Stage, progress: Progress) -> None:
+        """Count a step that is done; about once a second the status line is written anew."""
+        self.time_estimator.step(stage)
+        if not self.status_line.is_due():
+            return
+        # The most important first.
         fields = [f"kimg {progress.cur_nimg / 1000:.1f}",
-                  f"{stage.name} {stage.resolution}x{stage.resolution}{fading}"]
+                  f"{stage.name} {' '.join(stage.summary.split())}".rstrip()]
+        sec_per_kimg = self.time_estimator.sec_per_kimg(stage)
+        of_stage, of_run = self.time_estimator.time_left(progress)
         if sec_per_kimg:
             fields += [f"{sec_per_kimg:.4g} sec/kimg", f"{1000 / sec_per_kimg:.3g} images/s",
                        f"ETA stage {util.format_time(of_stage)}, run {util.format_time(of_run)}"]
-        return [*fields, f"skipped {self.skipped}", f"mem {peak_memory_gb():.1f} GB"]
+        self.status_line.show([*fields, f"skipped {self.skipped}",
+                               f"mem {peak_memory_gb():.1f} GB"])
 
-    def tick(self, stage, progress, scalars, saved_network):
-        """One tick as a line of the log and of stats.jsonl, events, and the page.
+    def pause(self) -> None:
+        """Prepare for something else than steps, which may show progress bars of its own."""
+        self.time_estimator.pause()
+        self.status_line.clear()
+
+    def tick(self, stage: Stage, progress: Progress, scalars: dict[str, float],
+             saved_network: bool) -> None:
+        """Report a tick as a line of the log and of stats.jsonl, as events, and on the page.
 
         Args:
-            scalars: {name: value}; what only this class knows is added.
+            scalars: {name: value}; those that only this class knows are added.
             saved_network: whether a network snapshot was written, and evaluated, in it.
         """
-        self.pace.maintained(saved_network, scalars["Timing/maintenance_sec"])
-        scalars = {**scalars, **self._own_scalars(progress, scalars)}
+        tick = {"stage": stage.name, "saved_network": saved_network, **scalars}
+        self.time_estimator.remember(tick)
+        # What follows from the clock and from the ticks before. `scalars` has means over the
+        # tick's steps: of skipped updates their number counts.
+        skipped = round(scalars.get("Progress/skipped_updates", 0) * scalars["Progress/turns"])
+        self.skipped += skipped
+        of_stage, of_run = self.time_estimator.time_left(progress)
+        scalars = {**scalars,
+                   "Progress/skipped_updates": skipped, "Progress/skipped_total": self.skipped,
+                   "Progress/end_kimg": self.method.stage_ends(progress)[-1][1] / 1000,
+                   "Timing/images_per_sec": 1000 / scalars["Timing/sec_per_kimg"],
+                   "Resources/peak_mem_gb": peak_memory_gb(),
+                   "Timing/eta_stage_sec": of_stage, "Timing/eta_sec": of_run}
         self.log.info(_tick_line(stage, scalars))
-        self._record("tick", {"stage": stage.name, "saved_network": saved_network, **scalars})
+        self._record("tick", tick | scalars)
         with self.writer.as_default():
             for name, value in (scalars | official_names(scalars)).items():
                 tf.summary.scalar(name, value, step=progress.cur_nimg)
         self.writer.flush()
-        self._write_page()
+        if time.monotonic() >= self.next_page:
+            self._write_page()
 
-    def _own_scalars(self, progress, scalars):
-        """What follows from the clock and from the ticks before."""
-        # Reported are the means over the tick's turns: of skipped updates their number counts.
-        skipped = round(scalars.get("Progress/skipped_updates", 0) * scalars["Progress/turns"])
-        self.skipped += skipped
-        of_stage, of_run = self.pace.left(progress)
-        ends = stage_ends(self.config, progress.first_stage, tuple(progress.ended_nimg))
-        left = {} if of_run is None else {"Timing/eta_stage_sec": of_stage,
-                                          "Timing/eta_sec": of_run}
-        return {"Progress/skipped_updates": skipped, "Progress/skipped_total": self.skipped,
-                "Progress/end_kimg": ends[-1][1] / 1000,
-                "Timing/images_per_sec": 1000 / scalars["Timing/sec_per_kimg"],
-                "Resources/peak_mem_gb": peak_memory_gb(), **left}
-
-    def grid(self, progress, grid, name="fakes"):
-        """A grid of fakes or reals, uint8 [H, W, 3], as an event, not larger than one can look at.
-        """
+    def report_grid(self, progress: Progress, grid: np.ndarray, name: str) -> None:
+        """Report a grid uint8 [H, W, 3], such as 'fakes', as an event, made small enough to see."""
         with self.writer.as_default():
             tf.summary.image(name, pictures.reduced(grid, WIDTH)[None], step=progress.cur_nimg)
         if not progress.step:
             self._write_page()
 
-    def growth(self, stage, progress, before, after):
-        """A growth in channels: {name: value} of scores and metrics before and after it."""
-        self.log.info(f"growth to stage {stage.name} ({stage.channels} channels): "
-                      f"before {before}, after {after}")
+    def growth(self, stage: Stage, progress: Progress, before: dict[str, float],
+               after: dict[str, float]) -> None:
+        """Report a growth in channels with {name: value} of scores and metrics around it."""
+        channels = stage.scalars.get("Progress/channels")
+        self.log.info(f"entering stage {stage.name}" + f" ({channels} channels)" * bool(channels))
+        for moment, values in (("before", before), ("after", after)):
+            if values:
+                self.log.info(f"{moment} the growth {growth_sentence(values)}")
         self._record("growth", {"stage": stage.name, "kimg": progress.cur_nimg / 1000,
                                 "before": before, "after": after})
 
@@ -129,34 +134,43 @@ class Teller:
         util.append_jsonl(self.run_dir / STATS, {"event": event, **content})
 
     def _write_page(self, is_running=True):
-        """index.html. Whatever is wrong with it is told and does not end a training of weeks."""
+        """Write index.html; an error there is logged and does not end a training of weeks."""
+        # Drawing takes a second or two, and browsers load the page no more often.
+        self.next_page = time.monotonic() + RELOAD_SEC
         try:
-            write_page(self.run_dir, self.config.to_json(), is_running)
+            write_page(self.run_dir, self.method.config.to_json(), is_running)
         except Exception as error:
             self.log.info(f"warning: {self.run_dir / 'index.html'} could not be written: "
                           f"{type(error).__name__}: {util.one_line(error)}")
 
 
-def official_names(scalars):
-    """{name of the official release: mean over the critics}: 'Loss/scores/real/rgb' and
+def growth_sentence(values: dict[str, float]) -> str:
+    """Return {'D_rgb/real': 0.12, 'D_rgb/fake': -0.4, 'fid1k': 55.1} as a part of a sentence."""
+    parts = []
+    for name, value in values.items():
+        critic, _, kind = name.rpartition("/")
+        if kind == "real":
+            parts.append(f"{critic} scores reals {value:.2f} and "
+                         f"fakes {values[f'{critic}/fake']:.2f}")
+        elif not critic:
+            parts.append(f"{name} is {value:.4g}")
+    return ", ".join(parts)
+
+
+def official_names(scalars: dict[str, float]) -> dict[str, float]:
+    """Return {name of the official release: mean over the critics}: 'Loss/scores/real/rgb' and
     'Loss/scores/real/joint' together make 'Loss/scores/real'."""
-    groups = {}
-    for name, value in scalars.items():
-        for known in ("Loss/scores/real", "Loss/scores/fake", "Loss/r1_penalty"):
-            if name.startswith(known + "/"):
-                groups.setdefault(known, []).append(value)
-    return {name: sum(values) / len(values) for name, values in groups.items()}
+    groups = {known: [value for name, value in scalars.items() if name.startswith(known + "/")]
+              for known in _OVER_CRITICS}
+    return {name: sum(values) / len(values) for name, values in groups.items() if values}
 
 
 def _tick_line(stage, s):
-    """The official release's line of a tick, with the stage, speed, ETA and metrics."""
+    """Return the official release's line of a tick, with the stage, speed, ETA and metrics."""
     metrics = "".join(f" {name.removeprefix('Metrics/')} {value:.4g}" for name, value in s.items()
                       if name.startswith("Metrics/"))
-    eta = "" if "Timing/eta_sec" not in s else (
-        f" ETA stage {util.format_time(s['Timing/eta_stage_sec'])} "
-        f"run {util.format_time(s['Timing/eta_sec'])}")
     return (f"tick {s['Progress/tick']:<4d} kimg {s['Progress/kimg']:<8.1f} "
-            f"stage {stage.name:<7s} resolution {stage.resolution:<4d} lod {stage.lod:<5.2f} "
+            f"stage {stage.name:<7s} {stage.summary} "
             f"minibatch {stage.minibatch:<4d} "
             f"time {util.format_time(s['Timing/total_sec']):<12s} "
             f"sec/tick {s['Timing/sec_per_tick']:<7.1f} "
@@ -164,16 +178,18 @@ def _tick_line(stage, s):
             f"images/s {s['Timing/images_per_sec']:<6.4g} "
             f"maintenance {s['Timing/maintenance_sec']:<6.1f} "
             f"{'gpumem' if _gpus() else 'mem'} {s['Resources/peak_mem_gb']:<5.1f} "
-            f"skipped {s['Progress/skipped_total']}{eta}{metrics}")
+            f"skipped {s['Progress/skipped_total']} "
+            f"ETA stage {util.format_time(s['Timing/eta_stage_sec'])} "
+            f"run {util.format_time(s['Timing/eta_sec'])}{metrics}")
 
 
-def peak_memory_gb():
-    """Peak memory of the fullest GPU, or of this process where there is none."""
+def peak_memory_gb() -> float:
+    """Return the peak memory of the fullest GPU, or of this process where there is none, in GB."""
     if _gpus():
         return max(tf.config.experimental.get_memory_info(name)["peak"] for name in _gpus()) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _gpus():
-    """Names of this process's GPUs, as TensorFlow's memory counters want them."""
+    """Return the names of this process's GPUs, as TensorFlow's memory counters want them."""
     return [f"GPU:{i}" for i in range(len(tf.config.list_logical_devices("GPU")))]

@@ -1,7 +1,8 @@
-"""index.html of a run: its state, grids, curves, classes and options, all in one file.
+"""Write index.html of a run: its state, grids, curves, classes and options, all in one file.
 
-Made from what lies in the run directory (stats.jsonl, metric-*.jsonl, grids), so that a resumed run
-shows everything from its beginning. `python -m training.run.run_page RUN` writes it anew.
+It is made from the files of the run directory (stats.jsonl, metric-*.jsonl, grids), so that a
+resumed run shows everything from its beginning. `python -m training.run.run_page RUN` writes it
+anew.
 """
 
 import json
@@ -12,24 +13,28 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dnnlib import util
-from dnnlib.curves import Chart, Mark
+from dnnlib import cli, util
+from dnnlib.charts import Chart, bar_chart
 from dnnlib.data import channels, pictures
 from dnnlib.page import WIDTH, Encoded, Page
 from dnnlib.util import UserError
-from training.config import PRESETS, preset_config
-from training.run.history import FINAL, GIVEN_UP, OPTIONS, History, read_history
+from training.config import PRESETS, as_text, preset_config
+from training.run.history import DIVERGED, FINAL, OPTIONS, History, read_history
 
 PAGE = "index.html"
-MAX_GRIDS, MAX_GRID_BYTES = 40, 6_000_000  # of all grids of fakes; a third more as text
-MIN_GRID_HEIGHT = 4 * pictures.SMALLEST  # of older grids, four samples high and as small as these
+MAX_GRIDS = 40  # of fakes; each copy has at most a few hundred kB
 MAX_CLASS_CHARTS = 6  # that are not folded away
 THUMBNAILS = "thumbnails"  # the page's copies of the grids, so that none is made twice
 _GRID_NAME = re.compile(r"fakes(\d+(?:\.\d+)?)\.png")
 _STAGES = {"rgb": "RGB", "binary": "binary map", "classes": "class maps"}
+_SCHEDULE_CHARTS = {
+    "Timing/sec_per_kimg": "sec/kimg", "Progress/lrate": "learning rate",
+    "Progress/minibatch": "minibatch", "Timing/maintenance_sec": "maintenance, seconds",
+    "Resources/peak_mem_gb": "peak memory, GB",
+    "Progress/skipped_updates": "skipped updates in a tick"}
 
 
-def write_page(run_dir: Path, options: dict, is_running: bool = False):
+def write_page(run_dir: Path, options: dict, is_running: bool = False) -> None:
     """Write index.html of a run directory, whole or not at all.
 
     Args:
@@ -41,12 +46,10 @@ def write_page(run_dir: Path, options: dict, is_running: bool = False):
     _add_state(page, run_dir, history, is_running)
     _add_summary(page, history, is_running)
     _add_grids(page, run_dir, history)
-    _add_charts(page, "Metrics", _metric_charts(history, run_dir))
+    _add_charts(page, "Metrics", metric_charts(history, run_dir))
     _add_classes(page, history)
-    for title, charts in (("Losses and scores", _loss_charts(history)),
-                          ("Speed and schedule", _schedule_charts(history))):
-        _add_charts(page, title, [chart for chart in charts if not chart.is_flat()])
-        _add_folded_charts(page, "without a change", [c for c in charts if c.is_flat()])
+    _add_charts(page, "Losses and scores", loss_charts(history))
+    _add_charts(page, "Speed and schedule", schedule_charts(history))
     _add_growths(page, history)
     _add_options(page, options)
     page.text(f"Written {_now()}; {page.size() / 1e6:.1f} MB.")
@@ -54,22 +57,22 @@ def write_page(run_dir: Path, options: dict, is_running: bool = False):
 
 
 def _add_state(page, run_dir, history, is_running):
-    """Whether the training runs, was stopped or is finished, as far as a page can know.
+    """Add whether the training runs, was stopped or is finished, as far as a page can know.
 
-    Who is killed writes no page: so the page of a running training says when it was written.
+    A training that is killed writes no page: so the page of a running one says when it was written.
     """
     if (run_dir / FINAL).is_file():
         page.state("finished", f"The networks are in {FINAL}.")
-    elif (run_dir / GIVEN_UP).is_file():
-        page.state("given up", "Losses or gradients were not finite. The same command says what "
-                   "to try.")
+    elif (run_dir / DIVERGED).is_file():
+        page.state("given up", "Losses or gradients were not finite. The same command prints "
+                   "what to try.")
     elif is_running:
         tick = history.ticks[-1] if history.ticks else {}
         sec = tick.get("Timing/sec_per_tick", 0) + tick.get("Timing/maintenance_sec", 0)
-        after = f", the latest in {util.format_time(sec)}" if tick else ""
-        page.running(f"when this page was written, {_now()}", "It is written anew at the end of "
-                     f"every tick{after}, and when the training stops: if it is much older, the "
-                     "training was killed or hangs.", time.time(),
+        after = f" (the latest took {util.format_time(sec)})" if tick else ""
+        page.running(f"when this page was written, {_now()}", "It is written anew at the end of a "
+                     f"tick{after}, at most once a minute, and when the training stops: if it is "
+                     "much older, the training was killed or hangs.", time.time(),
                      max(5 * sec, 600) if tick else 0)
     else:
         page.state("stopped", "The same command continues it.")
@@ -80,20 +83,19 @@ def _now():
 
 
 def _add_summary(page, history, is_running):
-    """How far the training is."""
+    """Add how far the training is."""
     if not history.ticks:
         page.text("No tick is over yet.")
         return
     s = history.ticks[-1]
     end = f" of {s['Progress/end_kimg']:g}" if "Progress/end_kimg" in s else ""
     rows = [("kimg", f"{s['Progress/kimg']:.1f}{end}"),
-            ("stage", f"{s['stage']}, {s['Progress/resolution']}x{s['Progress/resolution']}, "
-                      f"{s['Progress/channels']} channels, lod {s['Progress/lod']:.2f}"),
+            ("stage", f"{s['stage']}{_size_of(s)}"),
             ("speed", f"{s['Timing/sec_per_kimg']:.4g} sec/kimg, "
                       f"{1000 / s['Timing/sec_per_kimg']:.4g} images/s"),
             ("time so far", util.format_time(s["Timing/total_sec"]))]
     if "Timing/eta_sec" in s and is_running:
-        rows.append(("still to go", f"stage {util.format_time(s['Timing/eta_stage_sec'])}, run "
+        rows.append(("time left", f"stage {util.format_time(s['Timing/eta_stage_sec'])}, run "
                                     f"{util.format_time(s['Timing/eta_sec'])} (estimate)"))
     rows.append(("skipped updates", f"{s.get('Progress/skipped_total', 0)}"))
     if history.unreadable:
@@ -101,22 +103,53 @@ def _add_summary(page, history, is_running):
     page.table(["", ""], rows)
 
 
-def _marks(history):
-    """Where the resolution and the channels grow, and where the run was taken up again.
+def _size_of(tick):
+    """Return ', 64x64, 16 channels, lod 0.50' of a tick; nothing of methods that do not grow."""
+    if "Progress/resolution" not in tick:
+        return ""
+    return (", {0}x{0}, {1} channels, lod {2:.2f}".format(
+        tick["Progress/resolution"], tick["Progress/channels"], tick["Progress/lod"]))
 
-    A new resolution begins within the tick after its mark, a stage exactly at it.
+
+# Charts
+
+def _add_charts(page, title, charts):
+    """Add a section of charts; of curves that never change the number, folded away."""
+    flat, moving = ([chart for chart in charts if chart.is_flat() is kind]
+                    for kind in (True, False))
+    if charts:
+        page.heading(title)
+        _draw(page, moving)
+    if flat:
+        with page.folded(f"without a change: {', '.join(chart.title for chart in flat)}"):
+            page.table(["curve", "value"], [[name, values[-1]] for chart in flat
+                                            for name, (_, values) in chart.series.items()])
+
+
+def _draw(page, charts):
+    if charts:
+        page.charts([(chart.title, chart.legend(), chart.svg()) for chart in charts])
+
+
+def _charts(groups, history):
+    """Return {title: {name: (x, y)}} as charts over the whole run.
+
+    Marked are growths in channels and resolution, and resumes. A new resolution begins within the
+    tick after its mark, a stage exactly at it.
     """
-    marks = [Mark(growth["kimg"], growth["stage"], "growth") for growth in history.growths]
-    marks += [Mark(resume["kimg"], "resumed", "resume") for resume in history.resumes]
+    marks = [(growth["kimg"], growth["stage"], "growth") for growth in history.growths]
+    marks += [(resume["kimg"], "resumed", "resume") for resume in history.resumes]
     for before, tick in zip(history.ticks, history.ticks[1:]):
-        size = tick["Progress/resolution"]
-        if size != before["Progress/resolution"]:
-            marks.append(Mark(before["Progress/kimg"], f"{size}"))
-    return sorted(marks, key=lambda mark: mark.x)
+        size = tick.get("Progress/resolution")
+        if size != before.get("Progress/resolution"):
+            marks.append((before["Progress/kimg"], f"{size}", "mark"))
+    marks.sort(key=lambda mark: mark[0])
+    end = max((tick["Progress/kimg"] for tick in history.ticks), default=0.0)
+    return [Chart(title, "kimg", curves, marks, end) for title, curves in groups.items()]
 
 
-def series(history, prefix):
-    """{name without the prefix: (kimg [n], values [n])} of the ticks' scalars."""
+def series(history: History, prefix: str) -> dict[str, tuple[list, list]]:
+    """Return {name without the prefix: (kimg [n], values [n])} of the ticks' scalars."""
     found = {}
     for tick in history.ticks:
         for name, value in tick.items():
@@ -127,27 +160,8 @@ def series(history, prefix):
     return found
 
 
-def _add_charts(page, title, charts):
-    if charts:
-        page.heading(title)
-        page.charts(charts)
-
-
-def _add_folded_charts(page, kind, charts):
-    """Charts that are seen when one asks for them."""
-    if charts:
-        with page.folded(f"{kind}: {', '.join(chart.title for chart in charts)}"):
-            page.charts(charts)
-
-
-def _charts(groups, history):
-    """{title: {name: (x, y)}} as charts over the whole run."""
-    marks, end = _marks(history), max((t["Progress/kimg"] for t in history.ticks), default=0.0)
-    return [Chart(title, "kimg", curves, marks, end) for title, curves in groups.items()]
-
-
-def _metric_charts(history, run_dir):
-    """A chart for every metric, with what run_metrics.py found."""
+def metric_charts(history: History, run_dir: Path) -> list[Chart]:
+    """Return a chart for every metric, with the results of run_metrics.py."""
     groups = {name: {name: curve} for name, curve in series(history, "Metrics/").items()}
     for path in sorted(run_dir.glob("metric-*.jsonl")):
         for name, curves in _measured(path).items():
@@ -156,7 +170,7 @@ def _metric_charts(history, run_dir):
 
 
 def _measured(path):
-    """{metric: {legend: (kimg, values)}} of one metric-<name>.jsonl, the last of each kimg."""
+    """Return {metric: {legend: (kimg, values)}} of a metric-<name>.jsonl, the last of each kimg."""
     found = {}
     for line in path.read_bytes().splitlines():
         try:
@@ -173,8 +187,8 @@ def _measured(path):
             for name, curves in found.items()}
 
 
-def _loss_charts(history):
-    """Scores together, penalties each, the other losses together; one curve a critic."""
+def loss_charts(history: History) -> list[Chart]:
+    """Return charts of scores, of each penalty and of the other losses; one curve a critic."""
     groups = {}
     for name, curve in series(history, "Loss/").items():
         kind, _, rest = name.partition("/")
@@ -183,36 +197,34 @@ def _loss_charts(history):
     return _charts(groups, history)
 
 
-def _schedule_charts(history):
-    """Speed, rates and resources, each by itself."""
-    titles = {"Timing/sec_per_kimg": "sec/kimg", "Progress/lrate": "learning rate",
-              "Progress/minibatch": "minibatch", "Timing/maintenance_sec": "maintenance, seconds",
-              "Resources/peak_mem_gb": "peak memory, GB",
-              "Progress/skipped_updates": "skipped updates in a tick"}
-    curves = {name: series(history, name).get("") for name in titles}
-    return _charts({titles[name]: {titles[name]: curve} for name, curve in curves.items() if curve},
-                   history)
+def schedule_charts(history: History) -> list[Chart]:
+    """Return charts of speed, rates and resources, each by itself."""
+    curves = {title: series(history, name).get("") for name, title in _SCHEDULE_CHARTS.items()}
+    return _charts({title: {title: curve} for title, curve in curves.items() if curve}, history)
 
+
+# Grids
 
 def _add_grids(page, run_dir, history):
-    """The grids of fakes behind a slider, the latest in view; then the latest of reals."""
-    grids = list_grids(run_dir)
+    """Add the grids of fakes behind a slider, the latest in view; then the latest of reals."""
+    grids = sorted((float(match[1]), path) for path in run_dir.iterdir()
+                   if (match := _GRID_NAME.fullmatch(path.name)))
     reals = max(run_dir.glob("reals*.png"), key=lambda path: path.stat().st_mtime_ns, default=None)
     if grids or reals:
         page.heading("Grids")
         _add_legend(page, history)
     if grids:
-        shown = _shown_grids(grids)
-        page.slider("time", [(encoded, _grid_caption(path, kimg, history))
-                             for encoded, kimg, path in shown])
+        shown = evenly(grids, MAX_GRIDS)
+        page.slider("time", [(thumbnail(path), _grid_caption(path, kimg, history))
+                             for kimg, path in shown])
         page.text(f"{len(shown)} of {len(grids)} grids, photo beside map where there are maps, of "
                   "Gs without truncation; full size in the files named below each.")
     if reals:
         page.picture(thumbnail(reals), f"real images, {reals.name}")
 
 
-def _add_legend(page, history: History):
-    """Which colour of the maps is which class, once there are such maps."""
+def _add_legend(page, history):
+    """Add which colour of the maps is which class, once there are such maps."""
     colours = {}
     if "classes" in history.stages:
         names = history.classes
@@ -220,85 +232,64 @@ def _add_legend(page, history: History):
     if "binary" in history.stages:
         colours["any class, in the binary map"] = (255, 255, 255)
     if colours:
-        page.legend(colours)
+        page.legend({name: "rgb({}, {}, {})".format(*rgb) for name, rgb in colours.items()})
 
 
-def list_grids(run_dir):
-    """[(kimg, path)] of the grids of fakes, in the order of time."""
-    found = [(match, path) for path in run_dir.iterdir()
-             if (match := _GRID_NAME.fullmatch(path.name))]
-    return sorted((float(match[1]), path) for match, path in found)
-
-
-def _shown_grids(grids):
-    """[(Encoded, kimg, path)] of as many grids, evenly spaced, as the page has room for."""
-    shown = [(thumbnail(path), kimg, path) for kimg, path in evenly(grids, MAX_GRIDS)]
-    size = sum(len(encoded.content) for encoded, _, _ in shown)
-    if size <= MAX_GRID_BYTES:
-        return shown
-    return evenly(shown, max(int(len(shown) * MAX_GRID_BYTES / size), 2))
-
-
-def evenly(items, limit):
-    """At most `limit` of a list, evenly spaced, with the first and the last."""
+def evenly(items: list, limit: int) -> list:
+    """Return at most `limit` of a list, evenly spaced, with the first and the last."""
     if len(items) <= limit:
         return items
     return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
 
 
 def _grid_caption(path, kimg, history):
-    """The file's name and the tick it was drawn in; names hold whole kimg, rounded down."""
+    """Return the file's name and the tick of the grid; names hold whole kimg, rounded down."""
     tick = next((t for t in history.ticks if t["Progress/kimg"] >= kimg), None)
     if kimg == 0 or tick is None:
         return f"kimg {kimg:g}, {path.name}"
-    size = tick["Progress/resolution"]
-    return f"kimg {tick['Progress/kimg']:g}, stage {tick['stage']}, {size}x{size}, {path.name}"
+    return f"kimg {tick['Progress/kimg']:g}, stage {tick['stage']}{_size_of(tick)}, {path.name}"
 
 
-def thumbnail(path):
-    """A grid's copy for the page as html.Encoded; made where there is none, or an older one."""
+def thumbnail(path: Path) -> Encoded:
+    """Return a grid's copy for the page; made where there is none, or an older one."""
     for kind in ("WEBP", "JPEG"):
         copy = path.parent / THUMBNAILS / f"{path.stem}.{kind.lower()}"
         if copy.is_file() and copy.stat().st_mtime_ns >= path.stat().st_mtime_ns:
             with Image.open(copy) as picture:
                 return Encoded(copy.read_bytes(), kind, *picture.size)
     with Image.open(path) as picture:
-        encoded = Encoded.of(_fitted(np.asarray(picture.convert("RGB"))))
+        encoded = Encoded.of(pictures.reduced(np.asarray(picture.convert("RGB")), WIDTH))
     util.atomic_write(path.parent / THUMBNAILS / f"{path.stem}.{encoded.kind.lower()}",
                       encoded.content)
     return encoded
 
 
-def _fitted(grid):
-    """A grid uint8 [H, W, 3] about as wide as the page, but no sample below SMALLEST pixels."""
-    height, width = grid.shape[:2]
-    if height < MIN_GRID_HEIGHT:
-        return pictures.enlarge(grid, -(-MIN_GRID_HEIGHT // height))
-    return pictures.reduced(grid, max(WIDTH, -(-width // (height // MIN_GRID_HEIGHT))))
-
+# Classes, growths, options
 
 def _add_classes(page, history):
-    """How often each class is seen in real and in generated maps, in the latest count."""
-    counted = [tick for tick in history.ticks
-               if any(name.startswith("Classes/real/") for name in tick)]
-    if not counted:
+    """Add how often each class is seen in real and in generated maps."""
+    real = series(history, "Classes/real/")
+    if not real:
         return
-    real = {name.removeprefix("Classes/real/"): value for name, value in counted[-1].items()
-            if name.startswith("Classes/real/")}
-    names = sorted(real, key=real.get, reverse=True)
-    fake = [counted[-1].get(f"Classes/fake/{name}", 0) for name in names]
+    fake = series(history, "Classes/fake/")
+    latest = {name: values[-1] for name, (_, values) in real.items()}
+    names = sorted(latest, key=latest.get, reverse=True)
+    kimg = next(iter(real.values()))[0][-1]
     page.heading("Class frequencies")
-    page.text("Per cent of the images that show each class, at kimg "
-              f"{counted[-1]['Progress/kimg']:g}, and below through the run.")
-    page.bars(names, {"real": [100 * real[name] for name in names],
-                      "generated": [100 * share for share in fake]}, "{:.1f}")
-    charts = _class_charts(history, names)
-    page.charts(charts[:MAX_CLASS_CHARTS])
-    _add_folded_charts(page, "rarer ones", charts[MAX_CLASS_CHARTS:])
+    page.text(f"Per cent of the images that show each class, at kimg {kimg:g}, and below through "
+              "the run.")
+    page.chart(bar_chart(names, {
+        "real": [100 * latest[name] for name in names],
+        "generated": [100 * fake[name][1][-1] if name in fake else 0 for name in names]}, "{:.1f}"))
+    charts = class_charts(history, names)
+    _draw(page, charts[:MAX_CLASS_CHARTS])
+    if rarer := charts[MAX_CLASS_CHARTS:]:
+        with page.folded(f"rarer ones: {', '.join(chart.title for chart in rarer)}"):
+            _draw(page, rarer)
 
 
-def _class_charts(history, names):
-    """The distance of the proportions, then for each class its frequencies through the run."""
+def class_charts(history: History, names: list[str]) -> list[Chart]:
+    """Return the distance of the proportions, then each class's frequencies through the run."""
     groups = {"total variation distance of the proportions": {
         "distance": series(history, "Classes/total_variation").get("", ([], []))}}
     shares = {legend: series(history, f"Classes/{kind}/")
@@ -311,21 +302,21 @@ def _class_charts(history, names):
 
 
 def _add_growths(page, history):
-    """Scores and metrics before and after each growth in channels."""
+    """Add scores and metrics before and after each growth in channels."""
     if history.growths:
         page.heading("Growths in channels")
     for growth in history.growths:
-        names = list(growth["before"] | growth["after"])
+        before, after = growth["before"], growth["after"]
         page.text(f"to {_STAGES.get(growth['stage'], growth['stage'])} at kimg {growth['kimg']:g}")
-        page.table(["", "before", "after"],
-                   [[name, growth["before"].get(name, ""), growth["after"].get(name, "")]
-                    for name in names])
+        page.table(["", "before", "after"], [[name, before.get(name, ""), after.get(name, "")]
+                                             for name in before | after])
 
 
 def _add_options(page, options):
-    """The configuration; first what differs from the preset that differs least."""
-    options = _shown(options)
-    presets = {name: _shown(preset_config(name, {}).to_json()) for name in PRESETS}
+    """Add the configuration; first what differs from the nearest preset."""
+    options = {name: as_text(value) for name, value in options.items()}
+    presets = {name: {key: as_text(value) for key, value in preset_config(name, {}).to_json()
+                      .items()} for name in PRESETS}
     changed = {name: [key for key in preset if options.get(key) != preset[key]]
                for name, preset in presets.items()}
     nearest = min(changed, key=lambda name: len(changed[name]))
@@ -338,31 +329,22 @@ def _add_options(page, options):
                                          if key not in changed[nearest]])
 
 
-def _shown(options):
-    """Options as the command line has them: tables as 8:128,32:64."""
-    return {name: ",".join(f"{key}:{part}" for key, part in value.items())
-            if isinstance(value, dict) else str(value) for name, value in options.items()}
-
-
-def main(argv):
-    """Write the page of a run directory anew."""
-    parser = util.argument_parser(
+def main(argv: list[str]) -> int:
+    """Write the page of a run directory anew. Returns the exit status."""
+    parser = cli.argument_parser(
         __doc__, "  python -m training.run.run_page results/00000-rgb-modanet\n")
     parser.add_argument("run", help="run directory")
     run_dir = Path(parser.parse_args(argv).run)
-    write_page(run_dir, util.read_json(run_dir / OPTIONS), is_trained_in(run_dir))
+    options = util.read_json(run_dir / OPTIONS)
+    try:
+        with util.only_process(run_dir, "training in it"):
+            is_running = False
+    except UserError:
+        is_running = True
+    write_page(run_dir, options, is_running)
     print(run_dir / PAGE)
     return 0
 
 
-def is_trained_in(run_dir: Path) -> bool:
-    """Whether a training holds a run directory."""
-    try:
-        with util.only_process(run_dir, "training in it"):
-            return False
-    except UserError:
-        return True
-
-
 if __name__ == "__main__":
-    util.run_main(main)
+    cli.run_main(main)

@@ -1,40 +1,45 @@
-"""What looks after a running training: requests to stop, and the news that it stands still.
+"""Stop requests of a running training, and warnings if it stands still.
 
 Python runs a signal's handler in the main thread, between two of its instructions: never while that
-thread waits inside TensorFlow. So a thread of its own hears of signals too (through a pipe that the
-interpreter writes to at once), and looks at the clock.
+thread waits inside TensorFlow. So a second thread gets signals too (through a pipe that the
+interpreter writes to at once), and watches the clock.
 """
 
 import contextlib
+import logging
 import os
 import select
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dnnlib.util import close_broken_outputs, format_time
 
-GRACE_SEC = 10.0  # for the main thread to hear of a request to stop
-SLOWER = 3  # times the longest turn so far: a slow device is not taken for one that stands still
+GRACE_SEC = 10.0  # for the main thread to follow a request to stop
+SLOWER = 3  # times the longest step so far: a slow device is not taken for one that stands still
 POLL_SEC = 0.2
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """A request to stop, in a place that can be left at once.
+    """A request to stop, raised in work that can be left at once.
 
-    No Exception: nothing that recovers from errors is to take it for one.
+    It is no Exception, so that nothing which recovers from errors takes it for one.
     """
 
 
 @dataclass(frozen=True)
 class Work:
-    """A kind of thing that the main thread does.
+    """A kind of work of the main thread.
 
-    `late`: what to say after `late_sec`, then after twice that, and so on; None for what may take
-    any time. `repeated`: the longest one so far tells how long the next may take.
+    Attributes:
+        name: in messages.
+        late: the warning after `late_sec`, then after twice that, and so on; None if it may take
+            any time.
+        repeated: whether the longest one so far shows how long the next one may take.
     """
 
     name: str
@@ -43,64 +48,75 @@ class Work:
     repeated: bool = False
 
 
-PHOTOS = Work("the wait for photos", "no photos for {time}: the input pipeline stands still; look "
-              "after the disk or the network that the data set is on")
-TURN = Work("the turn at hand", "no turn has finished for {time}: a device, or another worker, "
-            "does not answer", repeated=True)
+PHOTOS = Work("the wait for photos", "no photos for {time}: the input pipeline stands still; check "
+              "the disk or the network that the data set is on")
+STEP = Work("this step", "no step has finished for {time}: a device, or another worker, does not "
+            "answer", repeated=True)
 COMPILE = Work("compiling", "still compiling after {time}", late_sec=180.0)
-TELL = Work("drawing and evaluating")
+DRAW = Work("drawing", "no picture for {time}: drawing is slow, or the disk or network that the "
+            "data set is on does not answer")
+REPORT = Work("drawing and evaluating")
 GROW = Work("the growth")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Now:
-    """What the main thread does now, since when, and whether it may be torn away from it."""
+    """What the main thread does now, since when, whether it may be left, when it is late."""
 
     work: Work
     began: float
     at_once: bool
+    warn_sec: float
 
 
-class Watch:
-    """Hears SIGINT, SIGTERM and SIGHUP (a terminal that was closed) while it is entered, and says
-    through `log` what stands still. A SIGHUP that is ignored, under nohup, stays ignored.
+class StopHandler:
+    """Handles SIGINT, SIGTERM and SIGHUP (a terminal that was closed) inside its `with` block.
 
-    The first signal is a request to stop: `signal` is its number from then on, and work that may be
-    left at once is left by Stopped (where the main thread cannot hear, the process is ended after
-    GRACE_SEC). A Ctrl-C after that ends the process there and then.
+    The first signal is a request to stop: work that may be left at once is left by Stopped, and if
+    the main thread cannot do that, the process ends after GRACE_SEC. A Ctrl-C after that ends the
+    process immediately. A SIGHUP that is ignored, under nohup, stays ignored.
+
+    Attributes:
+        signal: number of the first signal; None before it.
     """
 
-    def __init__(self, log, on_stop=lambda: None):
-        """`on_stop` is called at the first signal, in its handler."""
+    def __init__(self, log: logging.Logger, on_stop: Callable[[], None] = lambda: None):
+        """Write warnings to `log`; call `on_stop` at the first signal, in its handler."""
         self.log, self.on_stop = log, on_stop
-        self.signal = None
-        self._now, self._longest = None, {}
-        self._said, self._asked = None, None
+        self.signal: int | None = None
+        self._now, self._longest, self._asked = None, {}, None
 
     @contextlib.contextmanager
-    def during(self, work, at_once=False):
-        """The main thread does `work`. `at_once`: nothing is lost where it is left in the middle;
-        raises Stopped there. What is done inside of such work may be left as well."""
+    def during(self, work: Work, at_once: bool = False) -> Iterator[None]:
+        """Do `work` in the main thread.
+
+        Args:
+            at_once: nothing is lost if it is left in the middle; what is done inside of such work
+                may be left as well.
+
+        Raises:
+            Stopped: it was asked to stop, and `at_once`.
+        """
         began, around = time.monotonic(), self._now
         at_once = at_once or bool(around and around.at_once)
-        self._now = _Now(work, began, at_once)
+        longest = self._longest.get(work.name, 0)
+        self._now = _Now(work, began, at_once,
+                         max(work.late_sec, SLOWER * longest * work.repeated))
         try:
             if at_once and self.signal:
                 raise Stopped
             yield
         finally:
             self._now = around
-            took = time.monotonic() - began
-            self._longest[work.name] = max(took, self._longest.get(work.name, 0))
+            self._longest[work.name] = max(time.monotonic() - began, longest)
 
     def __enter__(self):
         self._ends = os.pipe()
         for end in self._ends:
             os.set_blocking(end, False)
         self._wakeup = signal.set_wakeup_fd(self._ends[1], warn_on_full_buffer=False)
-        ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
-        self._old = {number: signal.signal(number, self._handle)
-                     for number in SIGNALS if number not in ignored}
+        self._old = {number: signal.signal(number, self._handle) for number in SIGNALS
+                     if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)}
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watch")
         self._thread.start()
         return self
@@ -115,7 +131,7 @@ class Watch:
             os.close(end)
 
     def _handle(self, number, frame):
-        """In the main thread, between two of its instructions."""
+        """Handle a signal in the main thread, between two of its instructions."""
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if self.signal:
             return
@@ -125,42 +141,28 @@ class Watch:
             raise Stopped
 
     def _watch(self):
-        """The thread: wake at a signal, and now and then."""
+        """Wake at a signal, and now and then; the second thread."""
         while True:
             if select.select([self._ends[0]], [], [], POLL_SEC)[0]:
-                heard = os.read(self._ends[0], 64)
-                if 0 in heard:
+                received = os.read(self._ends[0], 64)
+                if 0 in received:
                     return
-                if signal.SIGHUP in heard:  # the terminal is gone: nothing is to fail at it
+                if signal.SIGHUP in received:  # the terminal is gone: nothing is to fail at it
                     close_broken_outputs()
-                for number in (n for n in heard if n in SIGNALS):
+                for number in (n for n in received if n in SIGNALS):
                     if self._asked and number == signal.SIGINT:
                         end_process(128 + number)
                     self._asked = self._asked or (number, time.monotonic())
-            now = self._now
-            if now:
-                self._look(now, time.monotonic())
+            now, clock = self._now, time.monotonic()
+            if now and self._asked and clock - self._asked[1] > GRACE_SEC:
+                self._insist(now, self._asked[0])
+            if now and now.work.late and clock - now.began >= now.warn_sec:
+                took = clock - now.began
+                self.log.info("warning: " + now.work.late.format(time=format_time(took)))
+                now.warn_sec = 2 * took
 
-    def _look(self, now, clock):
-        """Say what is late, and see that a request to stop is followed."""
-        if self._asked and clock - self._asked[1] > GRACE_SEC:
-            self._insist(now, *self._asked)
-        if now.work.late is None:
-            return
-        limit = now.work.late_sec
-        if now.work.repeated:
-            limit = max(limit, SLOWER * self._longest.get(now.work.name, 0))
-        took = clock - now.began
-        began, next_sec = self._said if self._said and self._said[0] == now.began else (
-            now.began, limit)
-        if took >= next_sec:
-            self.log.info("warning: " + now.work.late.format(time=format_time(took)))
-            next_sec = 2 * took
-        self._said = began, next_sec
-
-    def _insist(self, now, number, asked_at):
-        """The main thread has not left: end the process where nothing is lost by it, else say what
-        it is waiting for."""
+    def _insist(self, now, number):
+        """End the process if nothing is lost by it; else report what it is waiting for."""
         if now.at_once:
             self.log.info(f"stopped in the middle of {now.work.name}; the newest training state is "
                           "whole: run the same command to continue")
@@ -170,7 +172,7 @@ class Watch:
         self._asked = number, time.monotonic() + 5 * GRACE_SEC
 
 
-def end_process(status):
+def end_process(status: int) -> None:
     """End this process although threads of it wait for something that may never come."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # of a terminal that is gone
@@ -178,9 +180,11 @@ def end_process(status):
     os._exit(status)
 
 
-def end_if_stuck(status, patience_sec=2.0):
-    """End the process where a thread of it does not end by itself, for which Python would wait for
-    ever: one that reads from a disk that does not answer."""
+def end_if_stuck(status: int, patience_sec: float = 2.0) -> None:
+    """End the process if a thread of it does not end by itself.
+
+    Python would wait for ever for one that reads from a disk that does not answer.
+    """
     deadline = time.monotonic() + patience_sec
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:

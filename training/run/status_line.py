@@ -1,73 +1,50 @@
 """One line at the foot of a terminal that is written over and over."""
 
-import os
-import sys
+import logging
 import time
+from collections.abc import Callable
+
+from dnnlib import util
 
 INTERVAL_SEC = 1.0
-ESCAPE_CLEAR = "\r\x1b[K"  # to the line's beginning, and erase it
 
 
-class LiveLine:
-    """A line on stderr that makes way for every line of a log; silent where stderr is no terminal.
+class StatusLine:
+    """A line of text on stderr, drawn by tqdm, that is removed before every line of a log.
+
+    Nothing is written where stderr is no terminal.
     """
 
-    def __init__(self, log, stream=None, clock=time.monotonic):
-        """
-        Args:
-            log: logging.Logger whose lines go to the same terminal.
-            stream: instead of stderr. clock: function () -> seconds.
-        """
-        self.stream, self.clock = stream or sys.stderr, clock
-        self.is_shown, self.next = False, 0.0
-        self.is_terminal = self.stream.isatty()
-        if self.is_terminal:
-            log.addFilter(self._make_way)
+    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic):
+        """Begin without a line; `log` writes to the same terminal, `clock` returns seconds."""
+        self.clock, self.next, self.bar = clock, 0.0, None
+        log.addFilter(lambda record: self.clear() or True)
 
-    def is_due(self):
-        """Whether there is a terminal and the line on it is older than a second."""
-        return self.is_terminal and self.clock() >= self.next
+    def is_due(self) -> bool:
+        """Return whether the line is older than a second."""
+        return self.clock() >= self.next
 
-    def show(self, fields):
-        """Write texts side by side, as many as the terminal has room for."""
-        if not self.is_terminal:
-            return
+    def show(self, fields: list[str]) -> None:
+        """Write texts side by side, the most important first, as many as the terminal has room for.
+        """
         self.next = self.clock() + INTERVAL_SEC
-        self._write(ESCAPE_CLEAR + fitted(fields, self._columns() - 1))
-        self.is_shown = True
+        if self.bar is None:
+            self.bar = util.progress(bar_format="{desc}", leave=False)
+        if not self.bar.disable:
+            self.bar.set_description_str(fitted(fields, self.bar.format_dict["ncols"] - 1))
 
-    def clear(self):
-        """Take the line away, for others to write there."""
-        if self.is_shown:
-            self._write(ESCAPE_CLEAR)
-            self.is_shown = False
-
-    def _make_way(self, record):
-        """A filter of the log, which is asked before anything is printed: all lines pass."""
-        self.clear()
-        return True
-
-    def _write(self, text):
-        """A terminal that went away (a closed connection) ends the line, not the training."""
-        try:
-            self.stream.write(text)
-            self.stream.flush()
-        except OSError:
-            self.is_terminal = self.is_shown = False
-
-    def _columns(self):
-        """Of the terminal; 80 where it does not say."""
-        try:
-            return os.get_terminal_size(self.stream.fileno()).columns or 80
-        except OSError:
-            return 80
+    def clear(self) -> None:
+        """Remove the line, so that others can write there."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
 
-def fitted(fields, width, gap="  "):
-    """The first of the texts, whole ones, that fit side by side into a width."""
+def fitted(fields: list[str], width: int) -> str:
+    """Return the first of the texts, whole ones, that fit side by side into a width."""
     line = fields[0][:width]
     for field in fields[1:]:
-        if len(line) + len(gap) + len(field) > width:
+        if len(line) + 2 + len(field) > width:
             break
-        line += gap + field
+        line += "  " + field
     return line

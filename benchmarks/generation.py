@@ -1,0 +1,84 @@
+"""Measure pairs per second against the minibatch, in memory and with all files written."""
+
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.result import ROOT, cpu_name, report
+from dnnlib import cli, util
+
+EXAMPLES = """\
+  python -m benchmarks.generation
+  python -m benchmarks.generation --network=results/00003-2d-modanet --minibatches=8,32 --pairs=512
+"""
+NETWORK = ROOT / "docs" / "models" / "ccp-2d-32.safetensors"
+
+
+def main(argv: list[str]) -> int:
+    """Measure every minibatch in turn, several times over, and print medians."""
+    options = parse_options(argv)
+    # Imported here so that --help and wrong options answer at once.
+    import tensorflow as tf
+
+    from training.sampler import Sampler
+    from training.snapshots import find_snapshot
+
+    sampler = Sampler.load(find_snapshot(options.network), options.label)
+    rates = {(size, files): [] for size in options.minibatches for files in (False, True)}
+    with util.progress(total=options.rounds * len(rates), desc="measuring", unit="run") as bar:
+        for _ in range(options.rounds):
+            for (size, files), found in rates.items():
+                found.append(pairs_per_sec(sampler, options.pairs, size, files))
+                bar.update()
+    median = {key: round(statistics.median(found), 1) for key, found in rates.items()}
+    report({
+        "cpu": cpu_name(), "cores": os.cpu_count(), "load_average": round(os.getloadavg()[0], 2),
+        "devices": [device.name for device in tf.config.list_logical_devices()],
+        "network": sampler.path.name, "resolution": sampler.resolution,
+        "classes": len(sampler.classes), "pairs": options.pairs, "rounds": options.rounds,
+        "pairs_per_sec": [
+            {"minibatch": size, "in_memory": median[size, False], "with_files": median[size, True]}
+            for size in options.minibatches]}, options.out)
+    return 0
+
+
+def parse_options(argv):
+    """Parse the command line."""
+    parser = cli.argument_parser(__doc__, EXAMPLES)
+    add = parser.add_argument
+    add("--network", default=str(NETWORK), metavar="SPEC", help="snapshot file, run directory or "
+        "run number")
+    add("--label", type=cli.label, metavar="K", help="what a conditional network draws")
+    add("--minibatches", type=lambda text: [cli.positive_int(part) for part in text.split(",")],
+        default="1,4,8,16,32", metavar="LIST", help="samples at a time")
+    add("--pairs", type=cli.positive_int, default=256, metavar="N", help="pairs a measurement")
+    add("--rounds", type=cli.positive_int, default=3, metavar="N", help="measurements of each")
+    add("--out", metavar="FILE", help="write the JSON there too")
+    return parser.parse_args(argv)
+
+
+def pairs_per_sec(sampler, count: int, minibatch: int, files: bool) -> float:
+    """Return how many pairs a second are made, after the network was compiled.
+
+    Args:
+        files: write them too, as generate.py --num does, with annotations.
+    """
+    from generation import pairs
+
+    recipe = pairs.make_recipe(sampler, 0.7, "random")
+    for part in {minibatch, count % minibatch or minibatch}:
+        next(sampler.of_seeds(range(part), recipe.trunc, recipe.noise, minibatch))
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        if files:
+            pairs.write_pairs(sampler, recipe, range(count), Path(folder), minibatch)
+        else:
+            for images in sampler.of_seeds(range(count), recipe.trunc, recipe.noise, minibatch):
+                pairs.to_pairs(images)
+        return count / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,117 @@
+"""One photo -> its records; and estimates from a few photos before all are converted."""
+
+import functools
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dataprep import masks, photo_sources, segmentations
+from dnnlib.data import channels, photos, pyramid, tfrecords
+from dnnlib.process_pool import map_in_batches, ordered_map
+
+_PROBES = 12  # photos converted to project size and time
+_BATCH = 64  # photos of which a worker reads the headers at once
+_FEW = 2000  # fewer headers are read sooner than processes start
+
+
+@dataclass(frozen=True)
+class Item:
+    """One photo to convert; label: float32 [label_size]."""
+
+    image_id: int | str
+    key: str | int
+    photo: segmentations.Photo | masks.Mask | None = None
+    label: np.ndarray | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class ConversionSpec:
+    """What, besides the item, determines a record's bytes. It is sent to the workers."""
+
+    source: photo_sources.Source
+    classes: tuple
+    resolution: int
+    fit: str
+    encoding: str
+    label_size: int = 0
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted item."""
+
+    records: dict  # {level: framed record}
+    digest: bytes  # sha256 of the pixels at the largest level
+    shares: tuple  # each class's share of the area
+    size: tuple  # the photo's width and height
+    overlap: float | None  # share of instances' area below another one; None: cannot overlap
+
+
+def convert_photo(spec: ConversionSpec, item: Item) -> Converted:
+    """Convert one item. Raises photos.PhotoError if this photo cannot be used."""
+    data = spec.source.read(item.key)
+    photo = photos.decode_photo(data)
+    labels, overlap = _label_map(item.photo, photo.size) if spec.classes else (None, None)
+    image = pyramid.build_image(photo, labels, len(spec.classes), spec.resolution, spec.fit)
+    records = {level: tfrecords.frame(tfrecords.encode_record(smaller, spec.encoding))
+               for level, smaller in pyramid.levels(image, tfrecords.MIN_LEVEL).items()}
+    return Converted(records, *digest_and_shares(image), photos.probe(data), overlap)
+
+
+def digest_and_shares(image: np.ndarray) -> tuple[bytes, tuple]:
+    """Return (sha256 of the pixels, area share of each class) of an image uint8 [C, H, W]."""
+    shares = pyramid.area_shares(image[channels.SEGMAPS])
+    return hashlib.sha256(np.ascontiguousarray(image)).digest(), tuple(shares)
+
+
+def _label_map(photo, size):
+    """Return (label map, overlap of its instances or None) of a picture of `size`. Raises
+    PhotoError if annotations are not for it."""
+    if isinstance(photo, masks.Mask):
+        return photo.label_map(size), None
+    if abs(photo.width * size[1] - photo.height * size[0]) > 0.02 * photo.width * size[1]:
+        raise photos.PhotoError(f"photo is {size[0]}x{size[1]}, its annotations are for "
+                                f"{photo.width}x{photo.height}")
+    return segmentations.label_map_and_overlap(photo, size)
+
+
+def convert_all(spec: ConversionSpec, items: list[Item], workers: int) -> Iterator[Converted | str]:
+    """Yield Converted, or the reason (str) against it, for each item in order."""
+    return ordered_map(functools.partial(_convert_or_reason, spec), items, workers)
+
+
+def _convert_or_reason(spec, item):
+    try:
+        return convert_photo(spec, item)
+    except photos.PhotoError as error:
+        return str(error)
+
+
+# Before anything is written
+
+def count_unreadable(source: object, keys: list, workers: int) -> int:
+    """Return how many photos of `source` are no images by their headers; nothing is decoded."""
+    return sum(map_in_batches(functools.partial(_is_unreadable, source), keys,
+                              workers if len(keys) > _FEW else 1, _BATCH, "reading headers",
+                              "photo"))
+
+
+def _is_unreadable(source, key):
+    try:
+        photos.probe(source.read(key))
+    except photos.PhotoError:
+        return True
+    return False
+
+
+def project(spec: ConversionSpec, items: list[Item]) -> tuple[float, float]:
+    """Return (bytes, seconds on one core) for a photo, from a few of `items`, evenly spread."""
+    sample = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, _PROBES).astype(int))]
+    started = time.perf_counter()
+    sizes = [sum(map(len, result.records.values()))
+             for result in convert_all(spec, sample, workers=1) if isinstance(result, Converted)]
+    seconds = (time.perf_counter() - started) / len(sample)
+    return (float(np.mean(sizes)) if sizes else 0.0), seconds

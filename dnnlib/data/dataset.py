@@ -1,0 +1,225 @@
+"""Data sets as they are on disk: dataset.json, splits of records, conditioning labels.
+
+Everything that opens a data set does it here, so that it is checked in one place; nothing here
+loads TensorFlow. dataset.json is written last: a data set without it is unfinished.
+"""
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dnnlib.data import channels, tfrecords
+from dnnlib.process_pool import threaded_map
+from dnnlib.suggestions import command
+from dnnlib.util import UserError, atomic_write, one_line, read_json
+
+FORMAT_VERSION = 1
+FILE_NAME = "dataset.json"
+_AGAIN = "make or copy this data set again"
+_THREADS = min(os.cpu_count() or 1, 4)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """The parts of dataset.json that readers need.
+
+    Attributes:
+        path: folder of the data set.
+        resolution: side of the largest level, in pixels.
+        classes: names of the C classes, in channel order.
+        splits: {split: number of images}.
+        digest: sha256 over the content of all images.
+        label_size: length of an image's conditioning label; 0 if images have none.
+    """
+
+    path: Path
+    name: str
+    resolution: int
+    num_channels: int
+    classes: tuple
+    splits: dict
+    digest: str
+    label_size: int = 0
+
+
+# dataset.json
+
+def open_dataset(directory: str | Path) -> DatasetInfo:
+    """Read and check dataset.json. Raises UserError if the data set is missing or unfinished."""
+    path = Path(directory)
+    if not (path / FILE_NAME).is_file():
+        raise UserError(_why_missing(path))
+    content = read_json(path / FILE_NAME)
+    if not isinstance(content, dict) or content.get("complete") is not True:
+        raise UserError(f"{path / FILE_NAME}: not of a finished data set; make it again")
+    if content.get("format_version") != FORMAT_VERSION:
+        raise UserError(f"{path / FILE_NAME}: format version {content.get('format_version')!r}; "
+                        f"this program reads version {FORMAT_VERSION}")
+    try:
+        _check_types(content)
+        splits = {split: len(ids) for split, ids in content["splits"].items()}
+        return DatasetInfo(path, content["name"], content["resolution"], content["num_channels"],
+                           tuple(content["classes"]), splits, content["digest"],
+                           content.get("label_size", 0))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path / FILE_NAME}: incomplete ({error!r}); make it again") from None
+
+
+def read_ids(directory: str | Path, split: str) -> list:
+    """Return the ids of a split's photos, numbers or file names, in the order of its records."""
+    return read_json(open_dataset(directory).path / FILE_NAME)["splits"][split]
+
+
+def _why_missing(path):
+    """Return one line on a path without dataset.json: what it is, and what to do."""
+    records = sorted(path.glob("*-r[0-9][0-9].tfrecords"))
+    if records and (path.parent / FILE_NAME).is_file():
+        return f"{path} is one split of a data set; give the whole one, {path.parent}"
+    if records:
+        side = 2 ** int(records[-1].stem[-2:])
+        convert = command("dataset_tool.py", "create_from_images", f"--source={path}",
+                          f"--resolution={side}", "--out=datasets/converted")
+        return (f"{path}: record files without dataset.json, as the official dataset tool writes "
+                f"them; to use their images (and labels), convert them: {convert}")
+    if path.is_file():
+        return f"data set {path} is a file; give the folder it is in"
+    state = "is unfinished (no dataset.json)" if path.is_dir() else "does not exist"
+    return (f"data set {path} {state}; make it with dataset_tool.py, for example: "
+            "python dataset_tool.py create_modanet")
+
+
+def _check_types(content):
+    """Raise TypeError or AttributeError if a part has another type than its readers expect."""
+    label_size = content.get("label_size", 0)
+    if type(label_size) is not int or label_size < 0:
+        raise TypeError(f"label_size {label_size!r}")
+    if type(content["resolution"]) is not int:
+        raise TypeError(f"resolution {content['resolution']!r}")
+    if not all(isinstance(name, str) for name in (content["name"], *content["classes"])):
+        raise TypeError("a name that is no text")
+    if not all(isinstance(image_id, int | str) for ids in content["splits"].values()
+               for image_id in ids):
+        raise TypeError("an id that is neither number nor text")
+    if not isinstance(content.get("options", {}), dict):
+        raise TypeError("options that are no table")
+    if not all(isinstance(count[part], int | float)
+               for counts in content.get("class_counts", {}).values()
+               for count in counts.values() for part in ("images", "pixels")):
+        raise TypeError("class_counts that are no numbers")
+
+
+# Splits
+
+def split_sizes(info: DatasetInfo, split: str) -> dict[str, int]:
+    """Return {split: number of images} of "val", or of those of "train+val" that have images.
+
+    Raises UserError if none has.
+    """
+    sizes = {part: info.splits[part] for part in split.split("+") if info.splits.get(part)}
+    if not sizes:
+        filled = ", ".join(name for name, size in info.splits.items() if size)
+        raise UserError(f"data set {info.path} has no images in split {split!r}; it has: {filled}")
+    return sizes
+
+
+def open_split(info: DatasetInfo, split: str,
+               resolution: int | None = None) -> tfrecords.RecordFile:
+    """Return the records of one split at one resolution; None is the largest. Raises UserError if
+    either is missing, or dataset.json has another number of images."""
+    split_sizes(info, split)
+    resolution = resolution or info.resolution
+    files = tfrecords.record_files(info.path / split)
+    level = resolution.bit_length() - 1
+    if level not in files or resolution != 1 << level:
+        known = ", ".join(str(1 << r) for r in files)
+        raise UserError(f"data set {info.path} has no images of {resolution}x{resolution}; "
+                        f"it has: {known}")
+    file = tfrecords.RecordFile(files[level])
+    if len(file) != info.splits[split]:
+        raise UserError(f"{file.path}: {len(file)} records where dataset.json says "
+                        f"{info.splits[split]}; {_AGAIN}")
+    return file
+
+
+def read_split(directory: str | Path, split: str, resolution: int, only_rgb: bool = False, *,
+               minibatch: int = 32, indices: Sequence[int] | None = None) -> Iterator[np.ndarray]:
+    """Return an iterator over the images of a split in the order of its records, or those of
+    `indices` in theirs, uint8 [<= minibatch, resolution, resolution, C], some minibatches ahead.
+
+    With `only_rgb` C is 3, whatever the data set has. Raises UserError as open_split at once, and
+    from the iterator if a record is damaged.
+    """
+    info = open_dataset(directory)
+    file = open_split(info, split, resolution)
+    order = range(len(file)) if indices is None else indices
+    shape = channels.NUM_COLOURS if only_rgb else info.num_channels, resolution, resolution
+
+    def load(start):
+        images = []
+        for number in order[start:start + minibatch]:
+            images.append(file.read_image(number, only_rgb))
+            if images[-1].shape != shape:
+                raise UserError(f"{file.path}: record {number} has the shape "
+                                f"{list(images[-1].shape)}, expected {list(shape)}; {_AGAIN}")
+        return np.stack(images).transpose(0, 2, 3, 1)
+
+    return threaded_map(load, range(0, len(order), minibatch), _THREADS)
+
+
+# Conditioning labels
+
+def labels_path(directory: str | Path, split: str) -> Path:
+    """Return the path of a split's labels: beside its records, under the official tool's name."""
+    return Path(directory) / split / f"{split}-rxx.labels"
+
+
+def read_labels(directory: str | Path, split: str) -> np.ndarray:
+    """Return the conditioning labels of a split, float32 [n, label_size], in its records' order.
+
+    label_size is 0 if the data set has no labels. Raises UserError if the file is missing, damaged
+    or of another data set.
+    """
+    info = open_dataset(directory)
+    shape = info.splits.get(split, 0), info.label_size
+    if not info.label_size:
+        return np.zeros(shape, np.float32)
+    path = labels_path(directory, split)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, though dataset.json says that the images have "
+                        f"labels of {info.label_size} numbers; {_AGAIN}")
+    labels = read_label_array(path)
+    if labels.shape != shape or not np.isfinite(labels).all():
+        raise UserError(f"{path}: expected finite numbers of shape {list(shape)}, found shape "
+                        f"{list(labels.shape)}; {_AGAIN}")
+    return labels
+
+
+def read_label_array(path: str | Path) -> np.ndarray:
+    """Return the array of numbers in a file of labels, as the official tool writes it, float32;
+    nothing is unpickled. Raises UserError if it is damaged."""
+    try:
+        with open(path, "rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False).astype(np.float32)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a file of labels ({one_line(error)}); {_AGAIN}") from None
+
+
+def write_labels(path: str | Path, rows: Sequence[np.ndarray], label_size: int) -> None:
+    """Write labels [n, label_size] in the order of their records, as the official tool does."""
+    content = io.BytesIO()
+    np.save(content, np.array(rows, np.float32).reshape(-1, label_size), allow_pickle=False)
+    atomic_write(path, content.getvalue())
+
+
+def check_label_sizes(infos: Sequence[DatasetInfo]) -> None:
+    """Raise UserError if one network cannot take the labels of all these data sets: a conditional
+    critic has no score for photos without labels either."""
+    for info in infos:
+        if info.label_size != infos[0].label_size:
+            raise UserError(f"data sets {infos[0].path} and {info.path} have labels of "
+                            f"{infos[0].label_size} and {info.label_size} numbers; a network "
+                            "takes labels of one size (make both with --labels, or neither)")

@@ -1,0 +1,76 @@
+"""From a photo and its label map to square images of every resolution."""
+
+import numpy as np
+from PIL import Image
+
+from dnnlib.data import channels
+
+FITS = ("pad", "crop")
+_WHITE = (255, 255, 255)
+# No overshoot, so that the class maps stay a partition of the image; less aliasing than a box.
+_FILTER = Image.Resampling.HAMMING
+
+
+def fit_square(plane: Image.Image, resolution: int, fit: str, fill) -> Image.Image:
+    """Resize a PIL image to resolution x resolution and keep its aspect ratio.
+
+    fit="pad": the whole image, centred, the rest `fill`; fit="crop": the largest centred square.
+    """
+    width, height = plane.size
+    if fit == "crop":
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        return plane.resize((resolution, resolution), _FILTER, box)
+    if fit != "pad":
+        raise ValueError(f"unknown fit {fit!r}; known: {', '.join(FITS)}")
+    scale = resolution / max(width, height)
+    size = [max(1, round(side * scale)) for side in (width, height)]
+    square = Image.new(plane.mode, (resolution, resolution), fill)
+    square.paste(plane.resize(size, _FILTER), [(resolution - side) // 2 for side in size])
+    return square
+
+
+def build_image(photo: Image.Image, labels: np.ndarray | None, num_classes: int, resolution: int,
+                fit: str) -> np.ndarray:
+    """Return a photo (PIL RGB) and its label map uint8 [h, w] (not used if there are no classes) as
+    one image uint8 [3 + C, resolution, resolution], by the same geometry and filter."""
+    image = np.zeros((channels.NUM_COLOURS + num_classes, resolution, resolution), np.uint8)
+    image[channels.RGB] = np.asarray(fit_square(photo, resolution, fit, _WHITE)).transpose(2, 0, 1)
+    present = np.flatnonzero(np.bincount(labels.ravel())) if num_classes else []
+    for label in present:
+        if label:
+            plane = Image.fromarray((labels == label).astype(np.uint8) * np.uint8(255))
+            image[channels.NUM_COLOURS + label - 1] = fit_square(plane, resolution, fit, 0)
+    return image
+
+
+def levels(image: np.ndarray, min_level: int) -> dict[int, np.ndarray]:
+    """Return {level: uint8 [C, 2^level, 2^level]} of an image [C, 2^r, 2^r], r to `min_level`.
+
+    Each level is the 2x2 mean of the unquantised level above, rounded half to even, as in the
+    official release's files: the sum over a block of 4^n pixels, divided by 4^n. Sums are whole
+    numbers, so they are exact; those of up to 256 pixels need 16 bits.
+    """
+    level = image.shape[1].bit_length() - 1
+    result, num_halvings = {level: image}, 0
+    occupied = np.flatnonzero(image.reshape(len(image), -1).max(axis=1))  # most maps are empty
+    total = image[occupied]
+    while level > min_level:
+        level, num_halvings = level - 1, num_halvings + 1
+        kind = np.uint16 if num_halvings <= 4 else np.uint32
+        rows = np.add(total[:, 0::2], total[:, 1::2], dtype=kind)
+        total = rows[:, :, 0::2] + rows[:, :, 1::2]
+        result[level] = np.zeros((len(image), 1 << level, 1 << level), np.uint8)
+        # total / 2^bits, rounded half to even: a half goes up only if the quotient is odd.
+        bits = 2 * num_halvings
+        result[level][occupied] = (total + ((1 << (bits - 1)) - 1) + ((total >> bits) & 1)) >> bits
+    return result
+
+
+def area_shares(planes: np.ndarray) -> list[float]:
+    """Return the share of the area of each map, uint8 [C, res, res], 255 for all of it."""
+    # By columns first, in 32 bits: three times quicker than a mean in float64, and exact.
+    sums = [plane.sum(axis=0, dtype=np.uint32).sum(dtype=np.int64) if plane.any() else 0
+            for plane in planes]
+    return [float(total) / planes[0].size / 255 for total in sums]

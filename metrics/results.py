@@ -1,0 +1,186 @@
+"""Compute metrics of generated images, print them, and record them with all that defines them."""
+
+import collections
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from dnnlib import util
+from dnnlib.download import cache_dir
+from dnnlib.util import UserError
+from metrics import metric_base
+from metrics.class_proportions import class_table, write_table
+from metrics.features import MIN_AREA, FeatureSet, source_areas, source_features
+from metrics.image_sources import ImageSource, commonest, warn
+from metrics.metric_base import Metric
+
+
+@dataclass(frozen=True)
+class GeneratedImages:
+    """What is evaluated.
+
+    generate: function (count) -> iterator over (rgb uint8 [n, H, W, 3], label maps uint8 [n, H, W]
+    or None). paths: function (space, sampling, num_samples) -> mean path length, if asked for.
+    """
+
+    generate: Callable
+    about: dict  # what a result records of them
+    folder: Path  # where results are written
+    sizes: collections.Counter  # how many of them have each (width, height)
+    limit: int | None = None  # how many images there are; None: endless
+    classes: tuple = ()  # names of the labels 1..C; () without label maps
+    paths: Callable | None = None
+    about_paths: dict | None = None  # what a result of paths records besides
+
+
+def find_detector(metrics: list[Metric], weights: str | None, minibatch: int,
+                  needed: object = None) -> tuple:
+    """Return (detector, or None if nothing needs one; the metrics that it can compute).
+
+    Warns of those that it cannot. Raises UserError if that is all of them. weights: file of
+    Inception weights; None finds or fetches them. needed: anything else that needs the detector.
+    """
+    if not needed and not any(metric.uses_detector for metric in metrics):
+        return None, metrics
+    # Imported here so that --help and wrong options answer at once.
+    from metrics.inception import load_detector
+
+    need_logits = any(metric.uses == "logits" for metric in metrics)
+    detector = load_detector(weights, need_logits, minibatch)
+    possible = metric_base.computable(metrics, detector, lambda reason: warn(f"skipped: {reason}"))
+    if metrics and not possible and not needed:
+        raise UserError(f"none of {', '.join(metric.name for metric in metrics)} can be computed "
+                        "with these weights")
+    return detector, possible
+
+
+def evaluate(metrics: list[Metric], fakes: GeneratedImages, reals: dict[str, ImageSource],
+             detector, *, command: str, minibatch: int, min_area: float = MIN_AREA,
+             floor: bool = False) -> None:
+    """Compute metrics, print every value, append every record to metric-<name>.jsonl.
+
+    reals: {SPLIT, FULL or TRAIN_VAL: images} with all that the metrics compare with. floor: compute
+    each metric between two halves of the reals too. command, minibatch: for the records. Raises
+    UserError if a metric of maps lacks them, or there are too few images.
+    """
+    start = time.monotonic()
+    warn_sizes(fakes.sizes, reals)
+    check_classes(metrics, fakes, reals)
+    num_reals = {kind: source.count for kind, source in reals.items()}
+    metric_base.check_counts(metrics, fakes.limit, num_reals)
+    metrics = limit_all(metrics, fakes.limit)
+    real_sets = measure_reals(metrics, reals, detector, min_area, warn)
+    floors = {}
+    for metric in (metric for metric in metrics if floor and metric.reals):
+        values, half = metric_base.compute_floor(metric, real_sets[metric.reals], detector, warn)
+        floors[metric.name] = {"results": values, "num_each": half}
+        print(f"floor {_format(values)}  (two halves of the reals, {half:,} each)")
+    fake_set = metric_base.measure_fakes(metrics, fakes.generate, detector, fakes.limit,
+                                         len(fakes.classes), min_area)
+    for metric in metrics:
+        if metric.uses == "paths":
+            record = {"metric": metric.name,
+                      "results": metric_base.compute_paths(metric, fakes.paths),
+                      "num_pairs": metric.count, **fakes.about, **fakes.about_paths}
+        else:
+            real_set, source = real_sets.get(metric.reals), reals.get(metric.reals)
+            record = {"metric": metric.name,
+                      "results": metric_base.compute(metric, fake_set, real_set, detector, warn),
+                      "num_fakes": len(fake_set[:metric.count]),
+                      "num_reals": len(real_set) if source else None,
+                      "reals": source.about if source else None, **fakes.about}
+            if metric.uses_detector:
+                record |= {"detector": detector.name, "resize": detector.resize_rule,
+                           "detector_hash": detector.logits_digest if metric.uses == "logits"
+                           else detector.digest}
+            else:
+                record["min_area"] = min_area
+                table = class_table(fakes.classes, real_set, fake_set[:metric.count])
+                print(f"wrote {write_table(fakes.folder / metric.name, table, record)}")
+            record["floor"] = floors.get(metric.name)
+        record |= {"minibatch": minibatch, "time_sec": round(time.monotonic() - start, 1),
+                   "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                   "command": command}
+        util.append_jsonl(fakes.folder / f"metric-{metric.name}.jsonl", record)
+        print(_summary(record))
+    print(f"recorded in {fakes.folder}/metric-*.jsonl")
+
+
+def warn_sizes(sizes: collections.Counter, reals: dict[str, ImageSource]) -> None:
+    """Warn once for every source of reals whose images are mostly of another size than the fakes.
+    """
+    for real in {real.name: real for real in reals.values()}.values():
+        if sizes.most_common(1)[0][0] != real.sizes.most_common(1)[0][0]:
+            advice = ("--resolution takes reals of another size" if "resolution" in real.about
+                      else "dataset_tool.py create_from_images makes a data set of one size")
+            warn(f"warning: fakes are {commonest(sizes)}, the reals of {real.name} "
+                 f"{commonest(real.sizes)}: that alone moves the metrics; {advice}")
+
+
+def limit_all(metrics: list[Metric], limit: int | None) -> list[Metric]:
+    """Return the metrics of the fakes that there are (None: endless), each once; warn of names that
+    change: of 1,200 fakes fid50k is fid1200."""
+    fitting = {}
+    for metric in metrics:
+        other = metric_base.limited(metric, limit)
+        if other != metric:
+            warn(f"warning: {metric.name}: there are only {limit:,} fakes; computed and recorded "
+                 f"as {other.name}")
+        fitting[other.name] = other
+    return list(fitting.values())
+
+
+def check_classes(metrics: list[Metric], fakes: GeneratedImages,
+                  reals: dict[str, ImageSource]) -> None:
+    """Raise UserError if a metric of maps has none to count, or two kinds of them."""
+    for metric in (metric for metric in metrics if metric.uses == "maps"):
+        real = reals[metric.reals]
+        if not fakes.classes or not real.classes:
+            lacking = f"the reals, {real.name}, have none" if fakes.classes else (
+                "the generated images have none (a network of the class stage has, and a folder "
+                "that generate.py --num wrote)")
+            raise UserError(f"{metric.name} counts classes in label maps: {lacking}")
+        if tuple(fakes.classes) != tuple(real.classes):
+            raise UserError(f"{metric.name}: the fakes have the classes {', '.join(fakes.classes)};"
+                            f" the reals, {real.name}, {', '.join(real.classes)}")
+
+
+def measure_reals(metrics: list[Metric], reals: dict[str, ImageSource], detector, min_area: float,
+                  warn: Callable) -> dict[str, FeatureSet]:
+    """Return {kind: FeatureSet} of the reals: what the metrics need of each, from the cache."""
+    sets = {}
+    for kind, source in reals.items():
+        of_kind = [metric for metric in metrics if metric.reals == kind]
+        features = areas = None
+        if any(metric.uses_detector for metric in of_kind):
+            features = source_features(source, detector, cache_dir(), warn)
+        if any(metric.uses == "maps" for metric in of_kind):
+            areas = source_areas(source, cache_dir(), warn)
+        sets[kind] = FeatureSet(features, areas, min_area)
+    return sets
+
+
+def _summary(record):
+    """Return one line: values and what they were computed from."""
+    if "num_pairs" in record:
+        parts = [f"{record['num_pairs']:,} pairs", record["distance"]]
+        parts += ["middle of faces"] if record["crop_face"] else []
+    else:
+        parts = [f"{record['num_fakes']:,} fakes"]
+    if record.get("reals"):
+        name = record["reals"].get("name", record["reals"]["path"])
+        parts.append(f"{record['num_reals']:,} reals of {name} {record['reals'].get('split', '')}")
+    if record.get("min_area") is not None:
+        parts.append(f"classes above {100 * record['min_area']:g} % of an image")
+    if record.get("upscaled"):
+        parts.append(f"fakes of {record['lod']['resolution']} upscaled to {record['resolution']}")
+    if record.get("truncation"):
+        parts.append(f"truncation {record['truncation']['psi']}")
+    return f"{_format(record['results'])}  ({', '.join(part.strip() for part in parts)})"
+
+
+def _format(values):
+    """Return 'kid1k 0.01234  kid1k_std 0.0012'."""
+    return "  ".join(f"{name} {value:.5g}" for name, value in values.items())

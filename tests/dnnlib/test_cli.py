@@ -1,0 +1,45 @@
+"""Values of options, options without effect."""
+
+import argparse
+
+import pytest
+
+from dnnlib import cli
+from dnnlib.util import UserError
+
+
+@pytest.mark.parametrize("parse, good, bad", [
+    (cli.natural, {"0": 0, "12": 12}, ["-1", "1.5", "", "x", "²", "9" * 19]),
+    (cli.positive_int, {"1": 1, "007": 7}, ["0", "00", "-1", "1e3", ""]),
+    (cli.seeds, {"0-3,7": [0, 1, 2, 3, 7], " 5 ": [5]},
+     ["3-1", "1,,2", "a", "0-4096", str(2**32)]),
+    (cli.psi, {"0.7": 0.7, "-1": -1}, ["101", "nan", "inf", ""]),
+    (cli.label, {"3": 3, "0.1,0": (0.1, 0.0)}, ["", "a", "0.1,"])])
+def test_values(parse, good, bad):
+    assert {text: parse(text) for text in good} == good
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError, match=r"^'"):
+            parse(text)
+
+
+def test_names_of_files_stay_short():
+    assert cli.numbers_name([0, 1, 2, 7]) == "0-2,7"
+    assert len(cli.numbers_name(range(0, 400, 3))) == 8
+    assert [cli.label_suffix(label) for label in (None, 3, (0.5, 0))] == \
+        ["", "-label3", "-label-0.5_0"]
+
+
+def test_options_without_effect_are_refused_by_the_first_rule_that_applies():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--num-val", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    rules = [cli.IdleRule(("seed",), False, "never"), cli.IdleRule(("num_val",), True, "no maps"),
+             cli.IdleRule(("num_val", "seed"), True, "again")]
+
+    def refuse(*argv):
+        cli.refuse_idle(cli.non_default_options(parser, parser.parse_args(argv)), rules)
+    refuse("--num-val=2", "--seed=0")
+    with pytest.raises(UserError, match=r"^--num-val: without effect: no maps; leave it out$"):
+        refuse("--num-val=3")
+    with pytest.raises(UserError, match=r"^--seed: without effect: again; leave it out$"):
+        refuse("--seed=1")

@@ -1,0 +1,76 @@
+"""Workers: the order of their results, and the memory that they keep."""
+
+import platform
+import resource
+import time
+
+import numpy as np
+import pytest
+
+from dnnlib.process_pool import map_in_batches, ordered_map, threaded_map
+
+SIDE = 1024
+
+
+def late_if_early(number):
+    """The first ones take longest."""
+    time.sleep(0.02 * max(0, 4 - number))
+    return number
+
+
+def faults_of_arrays(num_rounds):
+    """Pages that the system had to clear while twelve arrays of 1 MB came and went."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(num_rounds):
+        arrays = [np.ones((SIDE, SIDE), np.uint8) for _ in range(12)]
+        del arrays
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_results_are_in_the_order_of_the_items(workers):
+    assert list(ordered_map(late_if_early, range(30), workers)) == list(range(30))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="set in glibc only")
+def test_workers_use_freed_memory_again():
+    pages = 12 * SIDE * SIDE / resource.getpagesize()
+    for faults in ordered_map(faults_of_arrays, [20, 20], 2):
+        assert faults < 2 * pages
+
+
+def test_threads_keep_the_order_and_stop_with_their_reader():
+    done = []
+
+    def work(number):
+        late_if_early(number)
+        done.append(number)
+        return number
+    assert list(threaded_map(work, range(9), 3)) == list(range(9))
+    done.clear()
+    results = threaded_map(work, range(1000), 2)
+    assert next(results) == 0
+    results.close()
+    assert len(done) < 20
+
+
+def fail_at_two(number):
+    if number == 2:
+        raise ValueError("two")
+    return number
+
+
+@pytest.mark.parametrize("run", [
+    lambda items: threaded_map(fail_at_two, items, 2),
+    lambda items: map_in_batches(fail_at_two, items, 1, 2, "failing", "item")])
+def test_errors_come_out_in_their_place(run):
+    results = run([0, 1, 2, 3])
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ValueError, match="two"):
+        next(results)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 20])
+def test_batches_keep_the_order(batch):
+    assert list(map_in_batches(abs, range(-7, 0), 1, batch, "counting", "item")) == \
+        list(range(7, 0, -1))

@@ -1,0 +1,35 @@
+"""Full disks, leftovers of killed processes."""
+
+import errno
+
+import pytest
+import tensorflow as tf
+
+from dnnlib.util import UserError, disk_full_explained, remove_leftovers
+
+
+@pytest.mark.parametrize("error", [
+    OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "Disk quota exceeded"),
+    OSError(errno.EFBIG, "File too large"),
+    tf.errors.ResourceExhaustedError(None, None, "x.tfrecords; No space left on device")])
+def test_a_full_disk_is_one_line_with_advice(error, tmp_path):
+    with pytest.raises(UserError, match=r"full_disk.*: the disk is full \(.*\); make room$"), \
+            disk_full_explained(tmp_path, lambda: "make room"):
+        raise error
+
+
+@pytest.mark.parametrize("error", [
+    OSError(errno.ENOENT, "No such file"), ValueError("No space left on device"),
+    tf.errors.ResourceExhaustedError(None, None, "out of the device's memory")])
+def test_other_errors_stay_what_they_are(error, tmp_path):
+    with pytest.raises(type(error)) as caught, disk_full_explained(tmp_path, lambda: "make room"):
+        raise error
+    assert caught.value is error
+
+
+def test_leftovers_are_removed_by_pattern(tmp_path):
+    for name in ("a/.x.json.7.tmp", ".x.json.7.tmp", "a/x.json", ".y.json.7.tmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path, [".x.*.tmp", "*/.*.tmp", "nothing/*"])
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".y.json.7.tmp", "a", "x.json"]

@@ -1,0 +1,75 @@
+"""metrics/evaluation.py: a network's images as the metrics take them."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dnnlib.data.channels import to_label_map
+from dnnlib.data.pictures import upscale_nearest
+from dnnlib.util import UserError
+from metrics.evaluation import network_stream, training_metrics
+from training.sampler import Sampler
+from training.snapshots import Snapshot
+
+
+def generated(paint, count, minibatch, num_classes=0, resolution=8):
+    """(rgb, label maps) of a network at 4x4 of 8x8 whose images are paint(noise)."""
+    class Network:
+        latent_size = 2
+        label_size = 0
+
+        def mapping(self, latents, labels):
+            return latents[:, None]
+
+        def synthesis(self, dlatents, at, fade, noise):
+            return paint(noise)
+    Network.resolution = resolution
+    header = {"classes": ["c"] * num_classes, "lod": {"resolution": 4, "fade": 0.0}}
+    sampler = Sampler(Snapshot({"Gs": Network()}, header))
+    rgb, maps = zip(*network_stream(sampler, 0, minibatch)(count))
+    return np.concatenate(rgb), np.concatenate(maps) if num_classes else maps
+
+
+def test_images_are_rounded_as_the_metrics_do_and_upscaled():
+    values = [-2.0, -1.0, -0.999, 0.0, 0.0039, 0.9999, 1.5]
+    images, maps = generated(
+        lambda noise: tf.tile(tf.constant(values)[:, None, None, None], [1, 4, 4, 3]), 7, 7)
+    assert images[:, 0, 0, 0].tolist() == [0, 0, 0, 128, 128, 255, 255]
+    assert images.shape == (7, 8, 8, 3) and images.dtype == np.uint8 and maps == (None,)
+
+
+def test_maps_are_the_largest_above_zero_upscaled_like_the_colours():
+    drawn = []
+
+    def paint(noise):
+        values = tf.round(noise(0, 4, 4) * 2 + noise(1, 4, 4) * tf.range(-1.0, 4.0)) / 2
+        tf.numpy_function(lambda x: drawn.append(x), [values], [])
+        return tf.clip_by_value(values, -9, 9)
+    rgb, maps = generated(paint, 10, 6, num_classes=2)
+    values = np.concatenate(drawn)[:10]
+    np.testing.assert_array_equal(maps, upscale_nearest(to_label_map(values[..., 3:]), 8))
+    assert set(np.unique(maps)) == {0, 1, 2} and maps.dtype == np.uint8
+    assert rgb.shape == (10, 8, 8, 3)
+
+
+def test_upscaling_repeats_pixels():
+    image = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
+    big = upscale_nearest(image, 6)
+    np.testing.assert_array_equal(big[0, ::3, ::3], image[0])
+    np.testing.assert_array_equal(big[0, 2, 5], image[0, 0, 1])
+    with pytest.raises(ValueError, match="cannot be repeated"):
+        upscale_nearest(image, 5)
+
+
+def test_metrics_of_a_training(tmp_path):
+    weights = tmp_path / "w.npz"
+    weights.touch()
+    assert training_metrics("none") == []
+    assert [metric.name for metric in training_metrics("fid1k,is1k", weights)] == ["fid1k", "is1k"]
+    for text, path, message in (("ppl_wfull", None, "ppl_wfull is not computed during training"),
+                                ("classes9", None, "classes9 is not computed during training"),
+                                ("fid1", "nowhere", "--inception=nowhere: no such file"),
+                                ("none", weights, "needs no Inception weights"),
+                                ("fud1", None, "unknown metric 'fud1'")):
+        with pytest.raises(UserError, match=message):
+            training_metrics(text, path)

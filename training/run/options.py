@@ -1,0 +1,97 @@
+"""The command line of train.py: where and how to run, and the fields of TrainingConfig."""
+
+import argparse
+import dataclasses
+from typing import Any
+
+from dnnlib import cli
+from training.config import DEFAULT_PRESET, MAX_COUNT, PRESETS, TrainingConfig, as_text
+
+
+def parse_training_options(argv: list[str], description: str = "",
+                  examples: str = "") -> argparse.Namespace:
+    """Return the options of train.py; None for those that are not given."""
+    parser = cli.argument_parser(description, examples)
+    parser.add_argument("--preset", choices=PRESETS,
+                        help=f"values to start from (default: {DEFAULT_PRESET})")
+    parser.add_argument("--gpus", type=int, metavar="N",
+                        help="devices to train on; with --workers, of each of them (default: 1)")
+    parser.add_argument("--workers", metavar="HOST:PORT,...",
+                        help="train with several machines (or processes): the addresses of all, "
+                        "the same list for each; TF_CONFIG in the environment does as well")
+    parser.add_argument("--worker-index", type=int, metavar="N",
+                        help="which of --workers this process is, from 0")
+    parser.add_argument("--device", choices=("gpu", "cpu"),
+                        help="kind of these devices (default: gpu)")
+    parser.add_argument("--results", default="results", metavar="DIR",
+                        help="where run directories are made")
+    parser.add_argument("--run", metavar="DIR",
+                        help="run directory to make or continue, or the number of a run; of one "
+                        "that exists, options that are not given are its own (default: continue "
+                        "the newest unfinished run with the same options, else make a new one)")
+    parser.add_argument("--override", action="store_true",
+                        help="continue --run with these options although it was started with "
+                        "others; what makes the networks and their growth cannot change")
+    parser.add_argument("--keep", type=cli.positive_int, metavar="N",
+                        help="training states that stay in the run directory (default: 2)")
+    parser.add_argument("--init-from", metavar="SNAPSHOT",
+                        help="snapshot, run directory or run number of an RGB (or later) stage "
+                        "to begin the next stage from")
+    parser.add_argument("--inception", metavar="PATH",
+                        help="Inception weights for the metrics (see run_metrics.py)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    parser.add_argument("--measure", action="store_true", help="with --dry-run: also time a few "
+                        "steps on this machine, and print how long the training will take")
+    group = parser.add_argument_group(
+        "training options (defaults are the preset's; those shown are of `paper`)")
+    for f in dataclasses.fields(TrainingConfig):
+        _add_field(group, f)
+    options = parser.parse_args(argv)
+    if options.measure and not options.dry_run:
+        parser.error("argument --measure: goes with --dry-run only; a training shows its speed")
+    return options
+
+
+def given_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return {field: value} of the fields of TrainingConfig that the user has given."""
+    fields = [f.name for f in dataclasses.fields(TrainingConfig)]
+    return {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
+
+
+def _add_field(group, f):
+    """Add the option for one field."""
+    default = f.default_factory() if f.default is dataclasses.MISSING else f.default
+    text = f.metadata["help"]
+    if default not in (None, {}):
+        text += f" (default: {as_text(default)})"
+    if isinstance(default, bool):
+        extra = {"action": argparse.BooleanOptionalAction}
+    else:
+        kinds = {dict: parse_table, int: int, float: float}
+        choices = f.metadata.get("choices")
+        extra = {"type": int if f.type == (int | None) else kinds.get(type(default), str),
+                 "choices": choices,
+                 "metavar": f.metadata.get("metavar") or (None if choices else "N")}
+    group.add_argument("--" + f.name.replace("_", "-"), default=None, help=text, **extra)
+
+
+def parse_table(text: str) -> dict[int, float]:
+    """Return {8: 128, 32: 64} of '8:128,32:64', {4: 64} of '64'; a type for argparse."""
+    try:
+        if ":" not in text:
+            return {4: _number(text)}
+        pairs = [part.split(":") for part in text.split(",")]
+        table = {int(key): _number(value) for key, value in pairs}
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected one number, or values by resolution such as 8:128,32:64") from None
+    if len(table) < len(pairs):
+        raise argparse.ArgumentTypeError(f"{text!r}: a resolution is given twice")
+    return table
+
+
+def _number(text):
+    """Return a count as int, else a float: also of whole numbers that no count reaches."""
+    value = float(text)
+    is_count = value.is_integer() and abs(value) <= MAX_COUNT and "." not in text
+    return int(value) if is_count else value

@@ -1,0 +1,238 @@
+"""Style-GAN, Style-C-GAN and Style-C-GAN-2D as a method: stages, growth, critics, streams.
+
+All three learn colours first and grow in resolution while they do; then one binary map, then one
+map per class (Korneliusson et al. 2019, section 2). Critics take turns, step by step.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib.data import channels, mirroring
+from dnnlib.data.class_counts import class_frequencies, total_variation
+from dnnlib.data.dataset import DatasetInfo, read_labels
+from dnnlib.tflib import distribute
+from training.config import TrainingConfig, as_text
+from training.dataset import Batch, TrainingStream, reals_stream
+from training.gan_step import GanStep
+from training.init_from import enter_stage, new_state, state_from_snapshot
+from training.method import Method
+from training.run.grids import Grids
+from training.schedule import Critic, Stage, make_stage, stage_ends, training_schedule
+from training.snapshots import Snapshot, load_snapshot
+from training.state import Progress, TrainingState
+
+CLASS_COUNT_IMAGES = 512  # that the frequencies of the classes are counted in
+
+
+class StyleGan(Method):
+    """The networks G, Gs (the running average of G) and a D for every critic.
+
+    Attributes:
+        steps, streams: {critic: GanStep}, {critic: iterator over its reals} of this phase.
+    """
+
+    def __init__(self, config: TrainingConfig, dataset: DatasetInfo,
+                 strategy: tf.distribute.Strategy,
+                 evaluate: Callable[[Snapshot], dict[str, float]] | None = None,
+                 origin: Path | None = None):
+        """
+        Args:
+            config: with `resolution` set.
+            dataset: what config.data holds.
+            strategy: the devices to train on.
+            evaluate: what measures the networks on the validation split.
+            origin: file of the snapshot to begin with; fresh networks without one.
+        """
+        self.config, self.dataset, self.strategy = config, dataset, strategy
+        self.classes = tuple(dataset.classes)
+        self.evaluate, self.origin = evaluate, origin
+        self.labels = read_labels(config.data, "train")  # [n, label_size]
+        self.grids = Grids(config, self.labels)
+        self.steps: dict[str, GanStep] = {}
+        self.streams: dict[str, Any] = {}
+        self._phase = None
+
+    def begin(self) -> Progress:
+        """Make the networks of the RGB stage, or take those of the snapshot."""
+        if self.origin is None:
+            state = new_state(self.config, label_size=self.dataset.label_size)
+        else:
+            state = state_from_snapshot(load_snapshot(self.origin), self.config, self.classes,
+                                        self.dataset.label_size)
+        self.networks, self.optimizers = state.networks, state.optimizers
+        return state.progress
+
+    # The schedule.
+
+    def stage_ends(self, progress: Progress) -> list[tuple[str, int]]:
+        """Return (stage name, images shown by its end) of all stages, in order."""
+        return stage_ends(self.config, progress.first_stage, tuple(progress.ended_nimg))
+
+    def stage(self, progress: Progress) -> Stage:
+        """Return the Stage at `progress.schedule_nimg`."""
+        return training_schedule(self.config, len(self.classes), progress.schedule_nimg,
+                                 progress.first_stage, tuple(progress.ended_nimg))
+
+    def first_moment(self, name: str) -> Stage:
+        """Return the Stage that `name` begins with."""
+        return make_stage(self.config, len(self.classes), name)
+
+    def enter(self, stage: Stage) -> None:
+        """Grow the channels of G and of every critic; old networks and optimizers are let go."""
+        state = TrainingState(self.networks, self.optimizers, Progress())
+        state = enter_stage(state, stage, self.config.grow_d, self.config.precision)
+        self.networks, self.optimizers = state.networks, state.optimizers
+        self.close()
+
+    # One step.
+
+    def compiles(self, stage: Stage, step: int) -> str | None:
+        """Return which critic's step has to be compiled at `step`, if it has to be."""
+        critic = stage.critic(step)
+        if (stage.phase == self._phase and critic.name in self.steps
+                and self.steps[critic.name].is_compiled(step)):
+            return None
+        fading = ", fading in" if stage.fade else ""
+        return f"critic {critic.name} at {stage.resolution}x{stage.resolution}{fading}"
+
+    def stream(self, stage: Stage, step: int) -> str:
+        """Return the name of the critic whose turn it is: each has a stream of its own."""
+        return stage.critic(step).name
+
+    def next_batch(self, stage: Stage, progress: Progress) -> Batch:
+        """Return the reals of the critic whose turn it is."""
+        critic = stage.critic(progress.step)
+        if stage.phase != self._phase:  # what was compiled and read for the old one is let go
+            self.close()
+            self._phase = stage.phase
+        if critic.name not in self.streams:
+            stream = self._stream(critic, stage, progress.stream_nimg.get(critic.name, 0))
+            self.streams[critic.name] = iter(stream)
+            self.steps[critic.name] = self._gan_step(critic, stage, stream.labels)
+        return next(self.streams[critic.name])
+
+    def step(self, batch: Batch, stage: Stage, step: int) -> dict[str, tf.Tensor]:
+        """Update D, the average and G once."""
+        critic = stage.critic(step)
+        scalars = self.steps[critic.name](batch, step, stage.fade, stage.lrate)
+        return {_scalar_name(name, critic): value for name, value in scalars.items()}
+
+    def _stream(self, critic: Critic, stage: Stage, start_nimg: int) -> TrainingStream:
+        """Return the endless minibatches of a critic; the image critic sees untagged photos too."""
+        rows = distribute.worker_rows(self.strategy, stage.minibatch, self.config.mbstd_group_size)
+        return reals_stream(self.config, stage.resolution, critic.channels, stage.minibatch,
+                            self.config.seed, start_nimg, with_untagged=critic.name == "rgb",
+                            rows=rows)
+
+    def _gan_step(self, critic: Critic, stage: Stage, labels: np.ndarray) -> GanStep:
+        """Return a critic's step, which its first call compiles."""
+        return GanStep(self.strategy, self.config, self.networks, self.optimizers, critic,
+                       stage.resolution, fading=stage.fade > 0, minibatch=stage.minibatch,
+                       labels=labels, num_critics=len(stage.critics),
+                       mirrored_order=self._mirrored_order(stage, critic))
+
+    def _mirrored_order(self, stage, critic):
+        """Return for every class map that a critic sees the one that it becomes in a mirrored
+        image; None if there are none."""
+        if not self.config.mirror or stage.name != "classes" or critic.channels < stage.channels:
+            return None
+        pairs = mirroring.parse_pairs(self.config.mirror_pairs, self.classes)
+        return mirroring.mirrored_order(pairs, self.classes)
+
+    def close(self) -> None:
+        """Let go of compiled steps and of streams, whose threads would keep the process."""
+        self.steps, self.streams, self._phase = {}, {}, None
+
+    # What a run shows of its networks.
+
+    def draw(self, stage: Stage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
+        """Write fakes<name>.png, and once a stage the reals beside it."""
+        pictures = {}
+        reals = self.grids.save_reals(run_dir, self._first_reals(stage.channels), stage)
+        if reals is not None:
+            pictures["reals"] = reals
+        pictures["fakes"] = self.grids.save_fakes(run_dir, self.networks["Gs"], stage, name)
+        return pictures
+
+    def _first_reals(self, num_channels):
+        """Return a function: minibatch -> the stream of the first reals, at full resolution."""
+        return lambda minibatch: reals_stream(self.config, self.config.resolution, num_channels,
+                                              minibatch, seed=0)
+
+    def scores(self, stage: Stage, progress: Progress) -> dict[str, float]:
+        """Return the metrics on the validation split; none without an `evaluate`."""
+        if self.evaluate is None:
+            return {}
+        return self.evaluate(Snapshot(self.networks, self.header(stage, progress)))
+
+    def selects(self, scores: dict[str, float]) -> str | None:
+        """Return the first FID, else the first KID, else None; lower is better."""
+        return selection_metric(scores)
+
+    def inspect(self, stage: Stage) -> dict[str, float]:
+        """Return the mean score of every critic on some reals and fakes of its channels."""
+        latents, fake_labels = self.grids.inputs(stage.minibatch)
+        fakes = self.networks["Gs"](latents, fake_labels)
+        means = {}
+        for name in [n for n in self.networks if n.startswith("D_")]:
+            D = self.networks[name]
+            width = D.num_channels
+            reals = next(iter(reals_stream(self.config, stage.resolution, width, stage.minibatch,
+                                           seed=0)))
+            labels = reals.labels if self.dataset.label_size else None
+            images = channels.to_signed(reals.images.numpy())
+            means[f"{name}/real"] = float(tf.reduce_mean(D(images, labels)))
+            means[f"{name}/fake"] = float(tf.reduce_mean(D(fakes[..., :width], fake_labels)))
+        return means
+
+    def details(self, stage: Stage) -> dict[str, float]:
+        """Return how often each class occurs in real and generated maps, and their distance."""
+        if stage.name != "classes":
+            return {}
+        batches = -(-CLASS_COUNT_IMAGES // stage.minibatch)
+        stream = iter(reals_stream(self.config, stage.resolution, stage.channels, stage.minibatch,
+                                   seed=0))
+        inputs = self.grids.batches(batches, stage.minibatch)
+        real = class_frequencies((channels.to_signed(next(stream).images.numpy())
+                                  for _ in range(batches)), len(self.classes))
+        fake = class_frequencies((self.networks["Gs"](*minibatch) for minibatch in inputs),
+                                 len(self.classes))
+        scalars = {"Classes/total_variation": total_variation(real, fake)}
+        for name, in_reals, in_fakes in zip(self.classes, real, fake):
+            scalars |= {f"Classes/real/{name}": in_reals, f"Classes/fake/{name}": in_fakes}
+        return scalars
+
+    def remedies(self) -> list[str]:
+        """Return options to try if losses or gradients are no longer finite."""
+        config = self.config
+        remedies = [f"a lower --lrate ({as_text(config.lrate)} now)",
+                    f"a higher --r1-gamma ({config.r1_gamma:g} now)"]
+        return remedies + (["--precision=fp32"] if config.precision != "fp32" else [])
+
+    def header(self, stage: Stage, progress: Progress) -> dict[str, Any]:
+        """Return what a snapshot says of itself."""
+        # The stage that the networks are in, which is not entered yet if a growth is under way.
+        names = {"rgb": (), "binary": ("any",), "classes": self.classes}[progress.stage]
+        dataset = self.dataset
+        return {"variant": self.config.variant, "stage": progress.stage, "classes": list(names),
+                "kimg": progress.cur_nimg / 1000,
+                "lod": {"resolution": stage.resolution, "fade": stage.fade},
+                "dataset": {"name": dataset.name, "path": os.path.abspath(dataset.path),
+                            "digest": dataset.digest},
+                "training": self.config.to_json()}
+
+
+def _scalar_name(name, critic):
+    """Return the name in reports: G's loss and counters are all critics', the rest is one's own."""
+    is_shared = name.startswith("Progress/") or name == "Loss/G"
+    return name if is_shared else f"{name}/{critic.name}"
+
+
+def selection_metric(names) -> str | None:
+    """Return the metric that selects the best snapshot: the first FID, else the first KID."""
+    return next((n for kind in ("fid", "kid") for n in names if n.startswith(kind)), None)
