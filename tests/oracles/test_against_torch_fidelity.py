@@ -89,12 +89,12 @@ def equal(what, mine, reference, tolerance=1e-4):
 
 
 def test_fid(ours, theirs):
-    fid = METRICS["fidNk"](FeatureSet(ours[0]), FeatureSet(ours[1]), None)
+    fid = METRICS["fidNk"].function(FeatureSet(ours[0]), FeatureSet(ours[1]), None)
     equal("fid", fid[""], theirs["fid"])
 
 
 def test_kid(ours, theirs):
-    kid = METRICS["kidNk"](FeatureSet(ours[0]), FeatureSet(ours[1]), None)
+    kid = METRICS["kidNk"].function(FeatureSet(ours[0]), FeatureSet(ours[1]), None)
     equal("kid, one subset of all", kid[""], theirs["kid_all"])
     mean, std = kernel_distance(*ours, num_subsets=100, subset_size=100)
     equal("kid, 100 subsets of 100", mean, theirs["kid_100"])
