@@ -19,7 +19,7 @@ from dnnlib.util import UserError
 from tests.conftest import TINY
 from tests.dnnlib.test_connection import LEAVE_SEC, free_addresses
 from tests.tools.data_helpers import tagged_and_untagged
-from tests.tools.training_runs import begin
+from tests.tools.training_runs import begin, stop_after
 from training.config import TrainingConfig, as_option
 from training.dataset import TrainingStream
 from training.snapshots import (
@@ -150,14 +150,7 @@ def goes_on(state, until, config, folder):
     config = TrainingConfig(**config)
     training = begin(config, folder)
     header, groups = load_container(until)
-    take_step = training._step
-
-    def step_and_stop(stage):
-        take_step(stage)
-        if training.progress.step == header["progress"]["step"]:
-            training.request_stop()
-
-    training._step = step_and_stop
+    stop_after(training, header["progress"]["step"])
     training.run()
     return (outputs(training.method.networks),
             outputs(networks_from_groups(header, groups, until)))

@@ -17,3 +17,15 @@ def begin(config, run_dir, strategy=ONE_DEVICE, evaluate=None, origin=None, log=
     run_dir.mkdir(exist_ok=True)
     method = StyleGan(config, open_dataset(config.data), strategy, evaluate, origin)
     return Training(method, run_dir, strategy, log, keep)
+
+
+def stop_after(training, step):
+    """Have a training stop after a step, as after a request to stop."""
+    take_step = training._step
+
+    def step_and_stop(stage):
+        take_step(stage)
+        if training.progress.step == step:
+            training.request_stop()
+
+    training._step = step_and_stop

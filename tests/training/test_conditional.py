@@ -17,7 +17,7 @@ from dnnlib.util import UserError
 from generation import pairs, sheets
 from tests.conftest import TINY
 from tests.tools.data_helpers import FOUR, make_dataset, random_image, read_jsonl
-from tests.tools.training_runs import begin
+from tests.tools.training_runs import begin, stop_after
 from training.config import TrainingConfig
 from training.dataset import TrainingStream, permutation
 from training.init_from import state_from_snapshot
@@ -71,13 +71,7 @@ def test_networks_of_all_stages_take_the_data_sets_labels(whole_run):
 def run_to(step, config, run_dir):
     """Train from where the directory stands to a step, and stop there."""
     training = begin(config, run_dir)
-    take_step = training._step
-
-    def step_and_stop(stage):
-        take_step(stage)
-        training.stop_requested |= training.progress.step == step
-
-    training._step = step_and_stop
+    stop_after(training, step)
     assert training.run() is False
 
 

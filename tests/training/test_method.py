@@ -13,6 +13,7 @@ from dnnlib.tflib.distribute import mirrored_strategy
 from dnnlib.tflib.network import NETWORKS, Network, build
 from dnnlib.tflib.optimizer import all_finite
 from tests.tools.data_helpers import read_jsonl
+from tests.tools.training_runs import stop_after
 from training.method import Method
 from training.run import signals
 from training.run.history import BEST, FINAL
@@ -191,14 +192,7 @@ def test_its_page_shows_its_curves(whole):
 @pytest.mark.parametrize("stop_at", [3, 6])  # in a tick; in the second stage
 def test_interrupted_equals_uninterrupted(whole, tmp_path, stop_at):
     training = begin(tmp_path / "run")
-    take_step = training._step
-
-    def step_and_stop(stage):
-        take_step(stage)
-        if training.progress.step == stop_at:
-            training.request_stop()
-
-    training._step = step_and_stop
+    stop_after(training, stop_at)
     assert training.run() is False
     again = begin(tmp_path / "run")
     assert stop_at <= again.progress.step < 12 and again.run() is True

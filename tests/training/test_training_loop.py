@@ -11,7 +11,7 @@ from dnnlib.data.pictures import GAP
 from dnnlib.util import UserError
 from tests.conftest import TINY
 from tests.tools.data_helpers import FOUR, read_jsonl, tagged_and_untagged
-from tests.tools.training_runs import begin
+from tests.tools.training_runs import begin, stop_after
 from training.config import TrainingConfig
 from training.init_from import state_from_snapshot
 from training.run.files import RunFiles
@@ -97,14 +97,7 @@ def test_best_is_of_the_final_stage(whole_run):
 def test_interrupted_equals_uninterrupted(datasets, whole_run, tmp_path, stop_at):
     config = config_for(datasets)
     training = begin(config, tmp_path / "run")
-    take_step = training._step
-
-    def step_and_stop(stage):
-        take_step(stage)
-        if training.progress.step == stop_at:
-            training.request_stop()
-
-    training._step = step_and_stop
+    stop_after(training, stop_at)
     assert training.run() is False
     again = begin(config, tmp_path / "run")
     assert again.progress.step == stop_at
