@@ -119,7 +119,7 @@ def check_options(options, metrics):
         IdleRule(["lpips", "crop_face"], "paths" not in uses,
                  "it is for ppl, which was not asked for"),
         IdleRule(["min_area"], "maps" not in uses,
-                 "it is for classesNk, which was not asked for"),
+                 "it is for classesNk and mapsNk, which were not asked for"),
         IdleRule(["floor"], not kinds, "none of these metrics compares with reals"),
         IdleRule(["split"], SPLIT not in kinds and not (options.reals or fakes or options.nearest),
                  "none of these metrics compares with a split")])

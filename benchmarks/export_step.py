@@ -94,6 +94,7 @@ def make_turn(config, stage, critic):
     import tensorflow as tf
 
     from dnnlib.tflib import ops
+    from training.augmentation import typical_augmentation
     from training.gan_step import GanStep
     from training.init_from import enter_stage, new_state
 
@@ -102,12 +103,12 @@ def make_turn(config, stage, critic):
         state = new_state(config)
         for name in variant_stages(config.variant)[1:]:
             if state.progress.stage != stage.name:
-                state = enter_stage(state, make_stage(config, NUM_CLASSES, name), config.grow_d,
-                                    config.precision)
+                state = enter_stage(state, make_stage(config, NUM_CLASSES, name), config)
+        augmentation = typical_augmentation(config)
     for network in state.networks.values():
         network.convolutions = ops  # not the forms that suit the CPU on which this is traced
     return GanStep(strategy, config, state.networks, state.optimizers, critic, stage.resolution,
-                   stage.fade > 0, stage.minibatch)
+                   stage.fade > 0, stage.minibatch, augmentation=augmentation)
 
 
 def turn_arguments(turn, step=0):
@@ -137,6 +138,8 @@ def turn_variables(turn):
     """{name: variable} of all that a turn may read or write."""
     groups = {"G": turn.G.vars, "Gs": turn.Gs.vars, turn.D.name: turn.D.vars,
               "opt_G": turn.G_opt.slots, f"opt_{turn.D.name}": turn.D_opt.slots}
+    if turn.augmentation:
+        groups["augment"] = turn.augmentation.values
     return {f"{group}/{name}": variable for group, variables in groups.items()
             for name, variable in variables.items()}
 

@@ -38,6 +38,7 @@ EXAMPLES = """\
   python -m benchmarks.train_step --out=step.json
   python -m benchmarks.train_step --channels=16 --resolutions=32,64
   python -m benchmarks.train_step --precision=bf16 --resolutions=32,64,128
+  python -m benchmarks.train_step --augment=fixed:0.6 --ops=ours --resolutions=32,64 --channels=3,16
   python -m benchmarks.train_step --parts=stream,start
 """
 
@@ -74,6 +75,9 @@ def parse_options(argv):
         "(the same turn with no layer fused), or both, whose ratio is then told")
     add("--precision", choices=PRECISIONS, default="fp32", help="in steps: other than fp32, a "
         "third side, ours in that precision, is compared with both")
+    add("--augment", metavar="fixed:P", help="in steps: a further side, ours with a "
+        "discriminator that sees augmented images, is compared with ours")
+    add("--minibatch", type=int, metavar="N", help="images of a step (default: by resolution)")
     add("--rounds", type=int, default=0, metavar="N", help="timed turns of every side (default: "
         "as many as take about 12 seconds, from 5 to 15)")
     add("--fmap-base", type=int, default=8192, metavar="N", help="width of the networks, in steps")
@@ -83,8 +87,11 @@ def parse_options(argv):
     options = parser.parse_args(argv)
     if options.rounds < 0 or min(options.channels) < 3:
         raise UserError("--rounds must not be negative, --channels not below 3")
-    if options.precision != "fp32" and options.ops == ["plain"]:
-        raise UserError(f"--precision={options.precision}: a side of ours; leave --ops=plain out")
+    for name, is_given in (("precision", options.precision != "fp32"),
+                           ("augment", options.augment)):
+        if is_given and options.ops == ["plain"]:
+            raise UserError(f"--{name}={getattr(options, name)}: a side of ours; leave --ops=plain "
+                            "out")
     return options
 
 
@@ -130,13 +137,16 @@ def measure_step(options, resolution, num_channels, rates):
     """Seconds per image of every side, their ratios, and the arithmetic limits."""
     from benchmarks import turns
 
-    minibatch = minibatch_at(resolution)
+    minibatch = options.minibatch or minibatch_at(resolution)
     config = step_config(options, resolution)
     sides = {name: turns.Side(config, num_channels, resolution, minibatch,
                               turns.plain if name == "plain" else None) for name in options.ops}
     if options.precision != "fp32":
         low = step_config(options, resolution, precision=options.precision)
         sides[options.precision] = turns.Side(low, num_channels, resolution, minibatch)
+    if options.augment:
+        augmented = step_config(options, resolution, augment=options.augment)
+        sides["augmented"] = turns.Side(augmented, num_channels, resolution, minibatch)
     reals = turns.constant_reals(num_channels, resolution, minibatch)
     functions = {name: (lambda side=side: side.run(reals)) for name, side in sides.items()}
     compile_sec = {name: round(turns.timed(function)[0], 1) for name, function in functions.items()}
@@ -150,7 +160,9 @@ def measure_step(options, resolution, num_channels, rates):
         result[name]["limit_sec_per_image"] = turns.significant(
             operations(config, num_channels, resolution, minibatch, name) / rate)
     result |= comparisons(times)
-    if (num_channels, config.fmap_base, config.fmap_max) == (3, 8192, 512) and "ours" in times:
+    measured_so = (num_channels, config.fmap_base, config.fmap_max, minibatch) == (
+        3, 8192, 512, minibatch_at(resolution))
+    if measured_so and "ours" in times:
         result |= official(resolution, result["ours"]["sec_per_image"])
     return result
 
@@ -185,15 +197,17 @@ def rounds_for(seconds):
 
 
 def comparisons(times):
-    """How many times faster the sides are, paired round by round."""
-    from benchmarks import turns
+    """How many times faster the sides are, and slower with augmentation, paired round by round."""
+    from benchmarks.turns import paired_ratio
 
     ratios = {}
     for name in times:
-        if name != "plain" and "plain" in times:
-            ratios[f"{name}_faster_than_plain"] = turns.paired_ratio(times[name], times["plain"])
-        if name not in OPS and "ours" in times:
-            ratios[f"{name}_faster_than_ours"] = turns.paired_ratio(times[name], times["ours"])
+        if name in ("ours", *PRECISIONS) and "plain" in times:
+            ratios[f"{name}_faster_than_plain"] = paired_ratio(times[name], times["plain"])
+        if name in PRECISIONS and "ours" in times:
+            ratios[f"{name}_faster_than_ours"] = paired_ratio(times[name], times["ours"])
+    if {"augmented", "ours"} <= times.keys():
+        ratios["augmented_to_ours"] = paired_ratio(times["ours"], times["augmented"])
     return ratios
 
 

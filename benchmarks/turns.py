@@ -5,6 +5,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from training.augmentation import typical_augmentation
 from training.gan_step import GanStep
 from training.init_from import new_state
 from training.schedule import Critic, Stage
@@ -31,6 +32,7 @@ class Side:
         self.critic = Critic("rgb", num_channels)
         with self.strategy.scope():
             self.state = new_state(config, num_channels)
+            self.augmentation = typical_augmentation(config)
         for network in self.state.networks.values():
             network.use_fused_resampling = fused or network.use_fused_resampling
         self.turn = self.make_turn(resolution, fading=False)
@@ -38,7 +40,8 @@ class Side:
     def make_turn(self, resolution, fading):
         """A GanStep of these networks at a resolution; its first call compiles it."""
         return GanStep(self.strategy, self.config, self.state.networks, self.state.optimizers,
-                       self.critic, resolution, fading, self.minibatch)
+                       self.critic, resolution, fading, self.minibatch,
+                       augmentation=self.augmentation)
 
     def run(self, reals):
         """One turn, done when this returns."""

@@ -1,7 +1,8 @@
-"""Proportions of instances per class, real against generated: table, JSON and bar chart.
+"""Classes, real against generated: table, JSON and bar chart of classesNk and mapsNk.
 
-After the thesis behind Style-C-GAN (Korneliusson 2019), figure 5.3: classes in descending real
-order. Both sides are counted by dnnlib.data.class_counts, above the same area.
+Proportions of instances as in the thesis behind Style-C-GAN (Korneliusson 2019), figure 5.3, and
+frequencies: shares of the images that show a class; classes in descending real order. Both sides
+are counted by dnnlib.data.class_counts, above the same area.
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ from dnnlib.data.class_counts import proportions
 
 
 def class_table(classes: list[str], reals, fakes) -> list[dict]:
-    """Return a row per class, in descending real order: name, instances and proportions.
+    """Return a row per class, in descending real order: name, instances, proportions, frequencies.
 
     reals, fakes: FeatureSet with areas.
     """
@@ -22,20 +23,30 @@ def class_table(classes: list[str], reals, fakes) -> list[dict]:
     shares = proportions(real), proportions(fake)
     return [{"name": classes[i],
              "real_instances": int(real[i]), "fake_instances": int(fake[i]),
-             "real_proportion": float(shares[0][i]), "fake_proportion": float(shares[1][i])}
+             "real_proportion": float(shares[0][i]), "fake_proportion": float(shares[1][i]),
+             "real_frequency": float(real[i] / len(reals)),
+             "fake_frequency": float(fake[i] / len(fakes))}
             for i in np.argsort(-real, kind="stable")]
 
 
-def write_table(path: Path | str, table: list[dict], record: dict) -> str:
-    """Write `path`.json, the metric's record with the table, and `path`.png, its chart; return both
-    names."""
-    util.write_json(f"{path}.json", {**record, "classes": table})
-    distance, = record["results"].values()
+def write_table(path: Path | str, pattern: str, record: dict) -> str:
+    """Write `path`.json, the record of a metric with the class_table as `classes`, and `path`.png,
+    its chart; return both names.
+
+    pattern: 'classesNk' shows proportions of instances, 'mapsNk' frequencies.
+    """
+    util.write_json(f"{path}.json", record)
+    values, name, table = record["results"], record["metric"], record["classes"]
+    column, title = (
+        ("proportion",
+         f"Proportions of instances per class, total variation distance {values[name]:.3f}")
+        if pattern == "classesNk" else
+        ("frequency", "Share of images that show a class (total variation distance "
+         f"{values[f'{name}_tv']:.3f}); {values[name]:.1%} of the generated regions are specks"))
     chart = bar_chart(
         [row["name"] for row in table],
-        {f"{record['num_reals']:,} real": [100 * row["real_proportion"] for row in table],
-         f"{record['num_fakes']:,} generated": [100 * row["fake_proportion"] for row in table]},
-        "{:.1f} %", f"Proportions of instances per class, total variation distance {distance:.3f}",
-        kind="png")
+        {f"{record['num_reals']:,} real": [100 * row[f"real_{column}"] for row in table],
+         f"{record['num_fakes']:,} generated": [100 * row[f"fake_{column}"] for row in table]},
+        "{:.1f} %", title, kind="png")
     util.atomic_write(f"{path}.png", chart)
     return f"{path}.json, {path}.png"

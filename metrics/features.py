@@ -1,23 +1,24 @@
 """Images to features, and the statistics of features: streaming, in float64, cached by content.
 
-Two things are known of an image: its features, which a detector gives, and the areas of the classes
-in its label map. Both are taken in one pass, while the next images are generated or decoded.
+Two things are known of an image: its features, which a detector gives, and what MEASURES (in
+map_quality.py) count in its label map. Both are taken in one pass, while the next images are
+generated or decoded.
 """
 
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dnnlib import util
-from dnnlib.data.class_counts import class_areas
 from dnnlib.download import has_room
 from dnnlib.prefetch import map_over_devices, prefetch
 from dnnlib.util import UserError
+from metrics.map_quality import MEASURES
 
 MINIBATCH = 16  # images at a time through a detector; more were no faster on two cores
 CHUNK = 1024  # features that go through float64 at a time
@@ -37,22 +38,23 @@ class Statistics(NamedTuple):
 class FeatureSet:
     """What is known of n images: float32 in memory or mapped from a file, None if not asked for.
 
-    Attributes: features [n, d] of a detector; areas [n, C]: the share of its image that each class
-    covers; min_area: above it a class is present.
+    Attributes: features [n, d] of a detector; maps {name of a measure: [n, k]} of label maps;
+    min_area: share of its image above which a class is present.
     """
 
-    def __init__(self, features=None, areas=None, min_area=MIN_AREA):
-        self.features, self.areas, self.min_area = features, areas, min_area
+    def __init__(self, features=None, maps=None, min_area=MIN_AREA):
+        self.features, self.maps, self.min_area = features, maps or {}, min_area
 
     def __len__(self):
-        return len(self.areas if self.features is None else self.features)
+        return _length(self.features, self.maps)
 
     def __getitem__(self, part):
         """Return the FeatureSet of a slice of the images; itself if that is all."""
         if range(len(self))[part] == range(len(self)):
             return self
-        pick = [None if array is None else array[part] for array in (self.features, self.areas)]
-        return FeatureSet(*pick, self.min_area)
+        features = None if self.features is None else self.features[part]
+        maps = {name: array[part] for name, array in self.maps.items()}
+        return FeatureSet(features, maps, self.min_area)
 
     @functools.cached_property
     def statistics(self) -> Statistics:
@@ -72,6 +74,11 @@ class FeatureSet:
             products += x.T @ x
         offset = total / n
         return Statistics(origin + offset, (products - n * np.outer(offset, offset)) / (n - 1))
+
+    @property
+    def areas(self) -> np.ndarray:
+        """Return the share of its image that each class covers, [n, C]."""
+        return self.maps["areas"]
 
     @functools.cached_property
     def instances(self) -> np.ndarray:
@@ -100,21 +107,28 @@ def minibatches(images: Iterable[np.ndarray], detector: Any) -> Iterator[np.ndar
         yield rest
 
 
-def fill(features: np.ndarray | None, areas: np.ndarray | None,
+def _length(features, maps):
+    """Return the number of images of features, or else of maps {name: array}."""
+    return len(next(iter(maps.values())) if features is None else features)
+
+
+def fill(features: np.ndarray | None, maps: dict[str, np.ndarray], num_classes: int,
          batches: Iterable[tuple[np.ndarray, np.ndarray | None]], detector: Any, desc: str) -> None:
-    """Write what images have into `features` [n, d] and `areas` [n, C]; show a progress bar.
+    """Write what images have into `features` [n, d] and `maps` {measure: [n, k]}; show a progress
+    bar.
 
     batches: (rgb uint8 [m, H, W, 3], label maps uint8 [m, H, W] or None), which a thread reads,
     resizes and counts ahead of the detector; n images are read. Raises UserError for fewer.
     """
-    total = len(areas if features is None else features)
+    total = _length(features, maps)
 
     def read():
         done = 0
         for rgb, label_maps in batches:
             rgb = rgb[:total - done]
-            if areas is not None:
-                areas[done:done + len(rgb)] = class_areas(label_maps[:len(rgb)], areas.shape[1])
+            for name, array in maps.items():
+                count, _ = MEASURES[name]
+                array[done:done + len(rgb)] = count(label_maps[:len(rgb)], num_classes)
             done += len(rgb)
             yield rgb
             if done == total:
@@ -134,13 +148,15 @@ def fill(features: np.ndarray | None, areas: np.ndarray | None,
 
 
 def fake_features(generate: Callable[[int], Iterable], count: int, detector: Any = None,
-                  num_classes: int = 0, min_area: float = MIN_AREA) -> FeatureSet:
+                  measures: Sequence[str] = (), num_classes: int = 0,
+                  min_area: float = MIN_AREA) -> FeatureSet:
     """Return the FeatureSet of the first `count` images of `generate(count)`: with a detector their
-    features (8 KB of memory each), with num_classes the areas of the classes."""
+    features (8 KB of memory each), and the measures of their label maps."""
     features = np.empty((count, detector.num_features), np.float32) if detector else None
-    areas = np.empty((count, num_classes), np.float32) if num_classes else None
-    fill(features, areas, generate(count), detector, "fakes")
-    return FeatureSet(features, areas, min_area)
+    maps = {name: np.empty((count, MEASURES[name][1](num_classes)), np.float32)
+            for name in measures}
+    fill(features, maps, num_classes, generate(count), detector, "fakes")
+    return FeatureSet(features, maps, min_area)
 
 
 def source_features(source: Any, detector: Any, cache_dir: Path | None = None,
@@ -148,21 +164,22 @@ def source_features(source: Any, detector: Any, cache_dir: Path | None = None,
     """Return float32 [n, d] of all images of an ImageSource; with `cache_dir` cached by content:
     by a digest of images, detector and resizing. The file is mapped into memory, not read."""
     def measure(features):
-        fill(features, None, source.batches(), detector, source.name)
+        fill(features, {}, 0, source.batches(), detector, source.name)
     key = f"{source.digest} {detector.digest} {detector.resize_rule}"
     shape = (source.count, detector.num_features)
     return _cached(measure, "features", key, shape, cache_dir, report)
 
 
-def source_areas(source: Any, cache_dir: Path | None = None,
-                 report: Callable[[str], None] = print) -> np.ndarray:
-    """Return float32 [n, C], the areas of classes in an ImageSource's label maps; cached likewise.
-    """
-    def measure(areas):
-        fill(None, areas, source.batches(maps=True), None, f"{source.name} maps")
-    shape = (source.count, len(source.classes))
-    key = f"{source.digest} {len(source.classes)}"
-    return _cached(measure, "areas", key, shape, cache_dir, report)
+def source_maps(source: Any, name: str, cache_dir: Path | None = None,
+                report: Callable[[str], None] = print) -> np.ndarray:
+    """Return float32 [n, k], the measure `name` of an ImageSource's label maps; cached likewise."""
+    num_classes = len(source.classes)
+
+    def measure(array):
+        batches = source.batches(maps=True)
+        fill(None, {name: array}, num_classes, batches, None, f"{source.name} maps")
+    shape = (source.count, MEASURES[name][1](num_classes))
+    return _cached(measure, name, f"{source.digest} {num_classes}", shape, cache_dir, report)
 
 
 def _cached(measure, kind, key, shape, cache_dir, report):

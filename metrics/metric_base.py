@@ -18,6 +18,7 @@ from metrics.frechet_inception_distance import frechet_distance
 from metrics.inception_score import inception_score
 from metrics.inception_weights import BY_HAND
 from metrics.kernel_inception_distance import kernel_distance
+from metrics.map_quality import map_quality
 from metrics.precision_recall import precision_recall
 
 # What the reals of a metric are: one split (by default the test images), or, as in StyleGAN2-ADA,
@@ -34,8 +35,8 @@ class Metric:
             headline, others ('_std') are appended to the name. A metric of paths is function(paths,
             num_samples, *arguments).
         count: generated images, or pairs of them, that it takes; 0 if its name lacks the number.
-        uses: 'features', 'logits' (features and the detector's last layer), 'maps' (the areas of
-            the classes), or 'paths'.
+        uses: 'features', 'logits' (features and the detector's last layer), 'maps' (what its
+            `measures` count in label maps), or 'paths'.
     """
 
     pattern: str  # such as 'fidNk'
@@ -45,6 +46,7 @@ class Metric:
     count: int = 0
     reals: str | None = None  # SPLIT, FULL, TRAIN_VAL, or None if it compares with no reals
     uses: str = "features"
+    measures: tuple = ()  # of map_quality.MEASURES
     biased_if_few: bool = False  # it means little with fewer samples than features
     least: int = 1  # images without which it cannot be computed at all
 
@@ -117,7 +119,7 @@ def inception_scores(fakes, reals, detector):
     return {"": ten[0], "_std": ten[1], "_5": five[0], "_5_std": five[1]}
 
 
-@metric("classesNk", reals=SPLIT, uses="maps")
+@metric("classesNk", reals=SPLIT, uses="maps", measures=("areas",))
 def class_distance(fakes, reals, detector):
     """Return the total variation distance between the classes' shares of all instances.
 
@@ -125,6 +127,15 @@ def class_distance(fakes, reals, detector):
     thesis compares the bars by eye.
     """
     return {"": total_variation(fakes.instances, reals.instances)}
+
+
+@metric("mapsNk", reals=SPLIT, uses="maps", measures=("areas", "regions"))
+def map_qualities(fakes, reals, detector):
+    """Return the fakes' share of specks among all regions, and more about maps by other suffixes.
+
+    Paper: none; measures of our own, defined in docs/metrics.md. Reference: none.
+    """
+    return map_quality(fakes, reals)
 
 
 @metric("pplNk_zfull", "z", "full", uses="paths", count=100_000)
@@ -189,6 +200,11 @@ def reals_of(metrics: Iterable[Metric]) -> set[str]:
     return {metric.reals for metric in metrics} - {None}
 
 
+def measures_of(metrics: Iterable[Metric]) -> list[str]:
+    """Return the measures of label maps that the metrics use, each once."""
+    return list(dict.fromkeys(name for metric in metrics for name in metric.measures))
+
+
 def computable(metrics: list[Metric], detector, warn: Callable) -> list[Metric]:
     """Return the metrics that an Inception (or None) can compute; warn(line) of each of the others.
     """
@@ -215,8 +231,7 @@ def measure_fakes(metrics: Iterable[Metric], generate: Callable, detector,
         return None
     count = min(max(metric.count for metric in of_images), limit or sys.maxsize)
     detector = detector if any(metric.uses_detector for metric in of_images) else None
-    num_classes = num_classes if any(metric.uses == "maps" for metric in of_images) else 0
-    return fake_features(generate, count, detector, num_classes, min_area)
+    return fake_features(generate, count, detector, measures_of(of_images), num_classes, min_area)
 
 
 def compute(metric: Metric, fakes: FeatureSet, reals: FeatureSet | None, detector,

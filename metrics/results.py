@@ -12,7 +12,7 @@ from dnnlib.download import cache_dir
 from dnnlib.util import UserError
 from metrics import metric_base
 from metrics.class_proportions import class_table, write_table
-from metrics.features import MIN_AREA, FeatureSet, source_areas, source_features
+from metrics.features import MIN_AREA, FeatureSet, source_features, source_maps
 from metrics.image_sources import ImageSource, commonest, warn
 from metrics.metric_base import Metric
 
@@ -97,8 +97,8 @@ def evaluate(metrics: list[Metric], fakes: GeneratedImages, reals: dict[str, Ima
                            else detector.digest}
             else:
                 record["min_area"] = min_area
-                table = class_table(fakes.classes, real_set, fake_set[:metric.count])
-                print(f"wrote {write_table(fakes.folder / metric.name, table, record)}")
+                record["classes"] = class_table(fakes.classes, real_set, fake_set[:metric.count])
+                print(f"wrote {write_table(fakes.folder / metric.name, metric.pattern, record)}")
             record["floor"] = floors.get(metric.name)
         record |= {"minibatch": minibatch, "time_sec": round(time.monotonic() - start, 1),
                    "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -153,12 +153,12 @@ def measure_reals(metrics: list[Metric], reals: dict[str, ImageSource], detector
     sets = {}
     for kind, source in reals.items():
         of_kind = [metric for metric in metrics if metric.reals == kind]
-        features = areas = None
+        features = None
         if any(metric.uses_detector for metric in of_kind):
             features = source_features(source, detector, cache_dir(), warn)
-        if any(metric.uses == "maps" for metric in of_kind):
-            areas = source_areas(source, cache_dir(), warn)
-        sets[kind] = FeatureSet(features, areas, min_area)
+        maps = {name: source_maps(source, name, cache_dir(), warn)
+                for name in metric_base.measures_of(of_kind)}
+        sets[kind] = FeatureSet(features, maps, min_area)
     return sets
 
 

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ROOMS = ("generation", "metrics", "training", "dataprep", "dnnlib")
+ROOMS = ("experiments", "generation", "metrics", "training", "dataprep", "dnnlib")
 SCRIPTS = ("train", "generate", "run_metrics", "dataset_tool")
 HELP = ROOT / "tests" / "frozen" / "help"  # test_frozen.py compares it with what the scripts print
 OF_BENCHMARKS = {"--ops", "--resolutions"}

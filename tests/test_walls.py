@@ -15,18 +15,20 @@ ROOMS = {
     "dataprep": {"dnnlib"},
     "metrics": {"dnnlib", "training"},
     "generation": {"dnnlib", "training", "metrics"},
+    "experiments": {"dnnlib", "training", "dataprep", "metrics", "generation"},
 }
-OUTSIDE = {"train", "generate", "run_metrics", "dataset_tool", "experiments", "benchmarks", "tests"}
+OUTSIDE = {"train", "generate", "run_metrics", "dataset_tool", "benchmarks", "tests"}
 # What metrics may use of training: networks and what draws with them, never a loop.
 SHARED_WITH_METRICS = {"training.networks_stylegan", "training.snapshots", "training.sampler"}
 WITHOUT_TENSORFLOW = [
     "dnnlib.util", "dnnlib.registry", "dnnlib.charts", "dnnlib.page", "dnnlib.data.channels",
-    "dnnlib.data.pictures", "dnnlib.data.class_counts", "dnnlib.data.dataset", "training.config",
-    "training.schedule", "training.run.run_page", "training.run.plan",
+    "dnnlib.data.pictures", "dnnlib.data.class_counts", "dnnlib.data.dataset", "training.balance",
+    "training.config", "training.schedule", "training.run.run_page", "training.run.plan",
     "training.run.time_left", "training.run.status_line", "dataprep.annotations",
     "dataprep.writer", "metrics.metric_base", "metrics.frechet_inception_distance",
     "metrics.kernel_inception_distance", "metrics.inception_score", "metrics.precision_recall",
-    "metrics.results", "metrics.image_sources"]
+    "metrics.results", "metrics.image_sources", "metrics.map_quality", "experiments.study",
+    "experiments.table1"]
 
 
 def imported_modules(path):

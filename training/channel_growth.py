@@ -1,8 +1,11 @@
-"""Widening a network's colour and class channels by copying effective weights.
+"""Widening a network's colour and class channels.
 
 Stage 2 adds a binary map that starts as a copy of the red channel, stage 3 turns it into C class
 maps that start as copies of the binary one (Korneliusson et al. 2019, section 2). Every lod's ToRGB
 and FromRGB grows.
+
+Ours: copies of one map move as one for long. G's new maps may start empty instead, and D's new
+inputs without effect or with fresh random weights (docs/results.md has what that does).
 
 Equalised learning rate divides a stored weight by sqrt(fan_in). FromRGB's fan_in is the number of
 channels, so a stored weight is rescaled by sqrt(new / old) to keep the *effective* weight of the
@@ -13,7 +16,10 @@ change.
 import numpy as np
 
 from dnnlib.data.channels import NUM_COLOURS
+from dnnlib.tflib import ops
 from dnnlib.tflib.network import Network, build
+
+EMPTY = -0.5  # value of a map where its class is not present
 
 
 def source_channels(old_channels: int, new_channels: int) -> list[int]:
@@ -33,14 +39,22 @@ def source_channels(old_channels: int, new_channels: int) -> list[int]:
     return list(range(NUM_COLOURS)) + [mother] * (new_channels - NUM_COLOURS)
 
 
-def grow_generator(old: Network, num_channels: int) -> Network:
-    """Return a new generator with `num_channels` outputs; `old` stays as it is.
+def grow_generator(old: Network, num_channels: int, new_maps: str = "copy") -> Network:
+    """Return a new generator with `num_channels` outputs, colours giving the values of before.
 
-    Old channels give the same values, new ones repeat their source (see `source_channels`).
+    Args:
+        old: stays as it is.
+        new_maps: 'copy' repeats each map's source (see `source_channels`); 'empty' begins all maps
+            anew, with no class anywhere.
     """
     sources = source_channels(old.num_channels, num_channels)
-    arrays = {name: value[..., sources] if "/ToRGB_lod" in name else value
-              for name, value in old.get_arrays().items()}
+    arrays = {}
+    for name, value in old.get_arrays().items():
+        if "/ToRGB_lod" in name:
+            value = value[..., sources]
+            if new_maps == "empty" and num_channels != old.num_channels:
+                value[..., NUM_COLOURS:] = EMPTY if name.endswith("/bias") else 0
+        arrays[name] = value
     return _rebuilt(old, num_channels, arrays)
 
 
@@ -51,17 +65,22 @@ def grow_critic(old: Network, num_channels: int, new_inputs: str = "copy") -> Ne
         old: stays as it is.
         new_inputs: 'copy' gives a new channel its source's effective weight; 'zero' leaves it
             without effect, so that an image's score depends on its old channels only and is as
-            before.
+            before; 'fresh' draws the weights of all maps anew, as large as those of new networks.
     """
     sources = source_channels(old.num_channels, num_channels)
     equalised = old.options.use_wscale
     scale = np.float32(np.sqrt(num_channels / old.num_channels) if equalised else 1)
+    random = np.random.default_rng([old.options.seed, num_channels])
     arrays = {}
     for name, value in old.get_arrays().items():
         if name.startswith("FromRGB_lod") and name.endswith("/weight"):
             value = value[:, :, sources, :] * scale
             if new_inputs == "zero":
                 value[:, :, old.num_channels:, :] = 0
+            elif new_inputs == "fresh" and num_channels != old.num_channels:
+                drawn = random.standard_normal(value[:, :, NUM_COLOURS:].shape)
+                value[:, :, NUM_COLOURS:] = drawn * (
+                    np.sqrt(num_channels / NUM_COLOURS) if equalised else ops.he_std(value.shape))
         arrays[name] = value
     return _rebuilt(old, num_channels, arrays)
 

@@ -15,13 +15,15 @@ from dnnlib.data.mirroring import NONE as NO_PAIRS
 from dnnlib.util import UserError
 
 VARIANTS = ("rgb", "c", "2d")
-GROW_D = ("copy", "zero")
+GROW_G = ("copy", "empty")
+GROW_D = ("copy", "zero", "fresh")
 # Names that training.loss and dnnlib.tflib.ops know; this module imports no TensorFlow.
 D_LOSSES = ("logistic", "wgan", "hinge")
 G_LOSSES = ("logistic_nonsaturating", "logistic_saturating", "wgan", "hinge")
 NONLINEARITIES = ("lrelu", "relu")
 MAPPING_LRMUL = 0.01
 PRECISIONS = ("fp32", "bf16")
+ADA_TARGET, ADA_KIMG = 0.6, 500.0  # Karras et al. 2020, sections 3.1 and 3.2
 
 
 def by_resolution(table: dict[int, float], resolution: int) -> float:
@@ -141,8 +143,26 @@ class TrainingConfig:
     mirror_pairs: str | None = _option(
         None, "classes that are swapped in flipped images, as l_eye:r_eye,l_arm:r_arm; 'none' for "
         "none (default: those whose names differ in the side alone)", metavar="LEFT:RIGHT,...")
+    balance: float = _option(
+        0.0, "how far the frequencies of the classes are evened out in what the joint critic sees "
+        "in the stage of the classes: 0 as they are, 1 as alike as the photos allow",
+        metavar="X", **_SHARE)
+    augment: str = _option(
+        "none", "augments what discriminators see: ada adapts the probability, fixed:P leaves it "
+        "at P",
+        metavar="{ada,fixed:P,none}")
+    ada_target: float = _option(
+        ADA_TARGET, "mean sign of D's scores of reals above which --augment=ada becomes stronger",
+        low=-1, high=1)
+    ada_kimg: float = _option(
+        ADA_KIMG, "kimg in which the probability of --augment=ada can rise from 0 to 1", above=0,
+        high=_KIMG["high"])
+    grow_g: str = _option(
+        "copy", "new maps of G at a channel growth: copies of an old channel, or empty",
+        choices=GROW_G)
     grow_d: str = _option(
-        "copy", "new critic inputs at a channel growth: a copy of the old or zero", choices=GROW_D)
+        "copy", "new inputs of critics at a channel growth: copies of an old one, zero, or fresh "
+        "random weights", choices=GROW_D)
     joint_rgb_grad: float = _option(
         1.0, "scale of the joint critic's gradient on G's colour channels in 2d; 0 is the ablation",
         **_SHARE)
@@ -203,9 +223,28 @@ def as_text(value: object) -> str:
     return str(value)
 
 
+def parse_augment(text: str) -> tuple[str, float]:
+    """Return ('ada', 0), ('fixed', P) or ('none', 0) of a value of --augment.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    kind, _, p = text.partition(":")
+    if kind in ("ada", "none") and text == kind:
+        return kind, 0.0
+    if kind != "fixed" or not 0 < float(p) <= 1:
+        raise ValueError(text)
+    return kind, float(p)
+
+
 def _problem(f, value):
     """Return what was expected of field `f` where `value` is not allowed, else None."""
     meta = f.metadata
+    if f.name == "augment":
+        try:
+            parse_augment(value)
+        except ValueError:
+            return "expected ada, none, or fixed:P with P above 0, up to 1"
     if "choices" in meta and value not in meta["choices"]:
         return f"expected one of {', '.join(meta['choices'])}"
     if value is None or isinstance(value, bool | str) or value == {} == f.default_factory():
@@ -244,8 +283,15 @@ def _refusals(c):
          "--joint-rgb-grad: only --variant=2d has an image critic to leave the colours to"),
         (not c.mirror and c.mirror_pairs not in (None, NO_PAIRS),
          "--mirror-pairs: --no-mirror flips no images; leave one of them out"),
+        (c.balance and not c.classes_kimg,
+         "--balance: --classes-kimg=0 leaves out the stage whose photos it would draw"),
         (c.patience and c.metrics == "none",
          "--patience: needs --metrics to tell when a stage stops improving"),
+        ((c.ada_target, c.ada_kimg) != (ADA_TARGET, ADA_KIMG) and c.augment != "ada",
+         "--ada-target, --ada-kimg: only --augment=ada adapts anything"),
+        (c.augment == "ada" and c.d_loss == "wgan",
+         "--augment=ada: the scores of --d-loss=wgan have no zero between reals and fakes, so that "
+         "their signs say nothing; give --augment=fixed:P"),
         (c.r1_interval > 1 and not c.r1_gamma,
          "--r1-interval: --r1-gamma=0 leaves the R1 penalty out"),
         (not c.use_styles and c.const_input,

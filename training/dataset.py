@@ -20,6 +20,7 @@ from dnnlib.data.channels import NUM_COLOURS
 from dnnlib.data.dataset import check_label_sizes, open_dataset, open_split, read_labels
 from dnnlib.tflib import ops
 from dnnlib.util import UserError
+from training.balance import epoch_draws
 from training.config import TrainingConfig
 
 _RGB_AND_BINARY = NUM_COLOURS + 1
@@ -42,16 +43,17 @@ class TrainingStream:
     """Endless minibatches of one or more data sets, each a Batch.
 
     Sample k is record permutation(seed, k // n, n)[k % n] of the n records of all directories
-    together.
+    together, or draw permutation(...)[k % n] of the n draws of epoch k // n if some are drawn more
+    often than others.
 
     Attributes:
         num_images: records of all directories.
-        labels: float32 [num_images, label_size], those of all records.
+        labels: float32 [num_images, label_size], those of the first epoch, ordered by record.
     """
 
     def __init__(self, directories: Sequence[str | Path], split: str = "train", *, resolution: int,
                  num_channels: int, minibatch: int, seed: int, start_nimg: int = 0,
-                 rows: Sequence[int] | None = None):
+                 rows: Sequence[int] | None = None, factors: np.ndarray | None = None):
         """
         Args:
             directories: data sets. Those without maps can take part only with three channels.
@@ -62,6 +64,8 @@ class TrainingStream:
                 start_nimg=nimg.
             rows: places in a minibatch, such as a worker's share; only those samples are read, and
                 in this order. None for all.
+            factors: how often each record is drawn in an epoch on average, float64 [num_images], as
+                training.balance.photo_factors; None for once.
 
         Raises:
             UserError: a directory lacks the split, the resolution or the channels, or has labels of
@@ -71,12 +75,14 @@ class TrainingStream:
         self._files = [open_split(info, split, resolution) for info in infos]
         _check_channels(infos, num_channels)
         check_label_sizes(infos)
-        self.labels = np.concatenate([read_labels(info.path, split) for info in infos])
+        self._labels = np.concatenate([read_labels(info.path, split) for info in infos])
         self._starts = np.cumsum([0] + [len(file) for file in self._files])
         self.num_images = int(self._starts[-1])
         self._decode = _decoder(infos[0].num_channels, resolution, num_channels)
         self._minibatch, self._seed, self._start_nimg = minibatch, seed, start_nimg
         self._rows = range(minibatch) if rows is None else rows
+        self._factors = factors
+        self.labels = self._labels[np.sort(self._order(0))]
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield Batches for ever, some of them read ahead by threads.
@@ -102,17 +108,24 @@ class TrainingStream:
             for k in (position + int(row) for row in self._rows):
                 if k // self.num_images != epoch:
                     epoch = k // self.num_images
-                    order = permutation(self._seed, epoch, self.num_images)
+                    order = self._order(epoch)
                 numbers.append(order[k % self.num_images])
             position += self._minibatch
             yield numbers
+
+    def _order(self, epoch):
+        """Return the numbers of an epoch's records in their order, int64 [num_images]."""
+        order = permutation(self._seed, epoch, self.num_images)
+        if self._factors is None:
+            return order
+        return epoch_draws(self._factors, self._seed, epoch)[order]
 
     def _load(self, numbers):
         """Return the Batch of records, on the CPU."""
         try:
             with tf.device("CPU:0"):
                 return Batch(self._decode(tf.constant(self._read(numbers))),
-                             tf.constant(self.labels[numbers]))
+                             tf.constant(self._labels[numbers]))
         except tf.errors.OpError as error:
             names = ", ".join(str(file.path) for file in self._files)
             raise UserError(f"{names}: a record cannot be decoded ({_reason(error.message)}); "
@@ -136,13 +149,15 @@ def permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
 
 def reals_stream(config: TrainingConfig, resolution: int, num_channels: int, minibatch: int,
                  seed: int, start_nimg: int = 0, with_untagged: bool = False,
-                 rows: Sequence[int] | None = None) -> TrainingStream:
+                 rows: Sequence[int] | None = None,
+                 factors: np.ndarray | None = None) -> TrainingStream:
     """Return the stream of a training's photos, and of its untagged ones if they may take part."""
     directories = [config.data]
     if with_untagged and config.untagged:
         directories.append(config.untagged)
     return TrainingStream(directories, resolution=resolution, num_channels=num_channels,
-                          minibatch=minibatch, seed=seed, start_nimg=start_nimg, rows=rows)
+                          minibatch=minibatch, seed=seed, start_nimg=start_nimg, rows=rows,
+                          factors=factors)
 
 
 def _check_channels(infos, num_channels):

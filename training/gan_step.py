@@ -13,6 +13,7 @@ from dnnlib.tflib.optimizer import Adam, all_finite
 from dnnlib.util import UserError
 from training import loss
 from training.accumulation import mean_over_parts, num_parts
+from training.augmentation import Augmentation, augment
 from training.config import TrainingConfig
 from training.dataset import Batch, process_reals
 from training.schedule import Critic
@@ -42,7 +43,8 @@ class GanStep:
     def __init__(self, strategy: tf.distribute.Strategy, config: TrainingConfig,
                  networks: dict[str, Network], optimizers: dict[str, Adam], critic: Critic,
                  resolution: int, fading: bool, minibatch: int, labels: np.ndarray | None = None,
-                 num_critics: int = 1, mirrored_order: list[int] | None = None):
+                 num_critics: int = 1, mirrored_order: list[int] | None = None,
+                 augmentation: Augmentation | None = None):
         """
         Args:
             strategy: the devices.
@@ -57,6 +59,7 @@ class GanStep:
                 if the networks are not conditional.
             num_critics: that take turns, so that this one's own steps are every so many.
             mirrored_order: as `process_reals` takes it; None for a critic without class maps.
+            augmentation: of all that the critic sees; None for none.
 
         Raises:
             UserError: the minibatch cannot be shared by the devices or taken in parts, or several
@@ -67,6 +70,7 @@ class GanStep:
         self.G_opt, self.D_opt = optimizers["G"], optimizers[f"D_{critic.name}"]
         self.resolution, self.fading, self.minibatch = resolution, fading, minibatch
         self.num_critics, self.mirrored_order = num_critics, mirrored_order
+        self.augmentation = augmentation
         self.lod_floor = (self.G.resolution // resolution).bit_length() - 1
         # Which samples of the minibatch each replica has, and each part of its share.
         replicas, group_size = strategy.num_replicas_in_sync, config.mbstd_group_size
@@ -125,9 +129,10 @@ class GanStep:
     def _update(self, reals, step, fade, lrate, with_r1=True):
         """Take one step; traced."""
         fade = fade if self.fading else 0.0
+        augment_p = tf.identity(self.augmentation.values["p"]) if self.augmentation else None
         # Update D on reals and fakes.
         grads, mean_w, finite_D, report = self.strategy.run(
-            self._d_gradients, (reals, step, fade, with_r1))
+            self._d_gradients, (reals, step, fade, augment_p, with_r1))
         finite_D = self._first(finite_D)
         self._update_dlatent_avg(mean_w)
         self.D_opt.apply(self.strategy, grads, finite_D, lrate)
@@ -138,11 +143,17 @@ class GanStep:
         with tf.control_dependencies([finite_D]):
             step = tf.identity(step)
         # Update G on fresh latents.
-        grads, mean_w, finite_G, report_G = self.strategy.run(self._g_gradients, (step, fade))
+        grads, mean_w, finite_G, report_G = self.strategy.run(
+            self._g_gradients, (step, fade, augment_p))
         finite_G = self._first(finite_G)
         self._update_dlatent_avg(mean_w)
         self.G_opt.apply(self.strategy, grads, finite_G, lrate)
         report = {name: self._first(value) for name, value in {**report, **report_G}.items()}
+        if self.augmentation:
+            self.augmentation.update(self.strategy, report["Loss/signs/real"], finite_D,
+                                     self.minibatch)
+            report |= {f"Augment/{name}": tf.identity(self.augmentation.values[name])
+                       for name in ("p", "r_t")}
         skipped = 2.0 - tf.cast(finite_D, tf.float32) - tf.cast(finite_G, tf.float32)
         return {**report, "Progress/skipped_updates": skipped}
 
@@ -152,7 +163,7 @@ class GanStep:
 
     # Gradients, computed in a replica.
 
-    def _d_gradients(self, reals, step, fade, with_r1):
+    def _d_gradients(self, reals, step, fade, augment_p, with_r1):
         """Return all-reduced gradients of the D loss, the mean w, whether all is finite, and
         {name: scalar} to report."""
         config = self.config
@@ -162,6 +173,10 @@ class GanStep:
             labels = None if self.labels is None else samples.reals.labels
             images = self._process_reals(samples.reals.images, draws, fade)  # [n, r, r, channels]
             fakes, mean_w = self._fakes(draws, "D", labels, fade)  # with the reals' labels
+            # R1's gradient is by the augmented image, on which D is trained: by the one before it,
+            # a stronger contrast alone would be a heavier penalty, and gamma would depend on p.
+            images = self._augmented(images, draws, "D/reals", augment_p)
+            fakes = self._augmented(fakes, draws, "D/fakes", augment_p)
             mix = tf.reshape(draws.uniform("mix"), [-1, 1, 1, 1]) if config.wgan_lambda else None
             with (tf.GradientTape(watch_accessed_variables=False) as tape,
                   self.D.shared_weights()):
@@ -172,12 +187,13 @@ class GanStep:
                     r1_gamma=config.r1_gamma * config.r1_interval if with_r1 else 0.0, mix=mix,
                     lod_floor=self.lod_floor)
                 mean_loss = tf.reduce_mean(losses)
+            terms["Loss/signs/real"] = tf.sign(terms["Loss/scores/real"])
             report = {name: tf.reduce_mean(value) for name, value in terms.items()}
             return gradients(tape, mean_loss, self.D), mean_w, {**report, "Loss/D": mean_loss}
 
         return self._reduced(*mean_over_parts(of_part, self._parts(reals)), "Loss/D")
 
-    def _g_gradients(self, step, fade):
+    def _g_gradients(self, step, fade, augment_p):
         """Return the same of the G loss, on latents and labels of its own."""
         def of_part(samples):
             draws = Draws(self.config.seed, step, self.minibatch, samples.rows)
@@ -185,6 +201,7 @@ class GanStep:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(list(self.G.trainables.values()))
                 fakes, mean_w = self._fakes(draws, "G", labels, fade)
+                fakes = self._augmented(fakes, draws, "G/fakes", augment_p)
                 losses = loss.generator_loss(self._critic(labels, fade), fakes,
                                              kind=self.config.g_loss)
                 mean_loss = tf.reduce_mean(losses)
@@ -267,6 +284,10 @@ class GanStep:
             shape = [self.resolution, self.resolution, num_maps]
             noise = self.config.map_noise * draws.normal("map_noise", shape)
         return process_reals(images, fade, flip, noise, self.mirrored_order)
+
+    def _augmented(self, images, draws, purpose, p):
+        """Return images as D sees them, of [N, r, r, channels]."""
+        return images if p is None else augment(images, p, draws, purpose)
 
     # Averages, in cross-replica context.
 

@@ -58,18 +58,19 @@ def state_from_snapshot(snapshot: Snapshot, config: TrainingConfig, classes: tup
                            stage=snapshot.header["stage"]))
 
 
-def enter_stage(state: TrainingState, stage: Stage, grow_d: str,
-                precision: str = "fp32") -> TrainingState:
+def enter_stage(state: TrainingState, stage: Stage, config: TrainingConfig) -> TrainingState:
     """Return the state with the channels of G and of every critic grown for a stage.
 
     Optimizers start afresh; networks and optimizers of the old state are let go.
     """
     old = state.networks
-    networks = {name: grow_generator(old[name], stage.channels) for name in ("G", "Gs")}
+    networks = {name: grow_generator(old[name], stage.channels, config.grow_g)
+                for name in ("G", "Gs")}
     for critic in stage.critics:
-        grown = grow_critic(old[f"D_{critic.grows_from}"], critic.channels, grow_d)
+        grown = grow_critic(old[f"D_{critic.grows_from}"], critic.channels, config.grow_d)
         networks[f"D_{critic.name}"] = grown.clone(f"D_{critic.name}")
-    return _state(networks, precision, dataclasses.replace(state.progress, stage=stage.name))
+    return _state(networks, config.precision,
+                  dataclasses.replace(state.progress, stage=stage.name))
 
 
 def _state(networks, precision, progress):

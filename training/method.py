@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from dnnlib.tflib.network import Network
 from dnnlib.tflib.optimizer import Adam
-from training.state import Progress
+from training.state import Progress, TrainingState
 
 
 class Stage(Protocol):
@@ -63,6 +63,18 @@ class Method:
         """
         raise NotImplementedError
 
+    def resume(self, state: TrainingState) -> None:
+        """Take over the networks, optimizers and buffers of a stored state.
+
+        Called in the strategy's scope, in place of `begin`.
+        """
+        self.networks, self.optimizers = state.networks, state.optimizers
+
+    def buffers(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return {name: {name: float32 array}}: what decides the next steps besides networks,
+        optimizers and counters."""
+        return {}
+
     def stage_ends(self, progress: Progress) -> list[tuple[str, int]]:
         """Return (stage name, images shown by its end) of all stages of this training, in order.
 
@@ -84,6 +96,10 @@ class Method:
     def inspect(self, stage: Stage) -> dict[str, float]:
         """Return numbers that show what `enter` changes, measured before and after it."""
         return {}
+
+    def remarks(self, stage: Stage) -> list[str]:
+        """Return lines for the log on a stage that was just entered."""
+        return []
 
     def compiles(self, stage: Stage, step: int) -> str | None:
         """Return what the step would have to compile, in words; None if it is compiled."""

@@ -13,6 +13,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from dnnlib.cluster import SharedError
@@ -102,11 +103,18 @@ class Progress:
 
 @dataclass
 class TrainingState:
-    """Networks {name: Network}, optimizers {name: Adam} of those that are trained, and Progress."""
+    """All that decides how a training goes on.
+
+    Attributes:
+        networks: {name: Network}. optimizers: {name: Adam} of those that are trained.
+        progress: the counters.
+        buffers: {name: {name: float32 array}}, whatever else the method keeps.
+    """
 
     networks: dict[str, Network]
     optimizers: dict[str, Adam]
     progress: Progress
+    buffers: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
 def new_optimizers(networks: dict[str, Network], precision: str) -> dict[str, Adam]:
@@ -129,8 +137,9 @@ def save_state(run_dir: Path, state: TrainingState, keep: int = 2) -> None:
     groups = {name: network.get_arrays() for name, network in state.networks.items()}
     groups |= {f"opt_{name}": optimizer.get_arrays()
                for name, optimizer in state.optimizers.items()}
+    groups |= {f"buf_{name}": arrays for name, arrays in state.buffers.items()}
     header = {"kind": "state", "progress": progress.to_json(), "optimizers": list(state.optimizers),
-              "networks": networks_header(state.networks)}
+              "buffers": list(state.buffers), "networks": networks_header(state.networks)}
     path = Path(run_dir) / f"training-state-{progress.cur_nimg:09d}.safetensors"
     save_container(path, header, groups)
     if progress.skipped_in_a_row:
@@ -161,8 +170,8 @@ def load_newest_state(run_dir: Path, log: logging.Logger) -> tuple[dict, dict] |
             header, groups = load_own(path)
             if header.get("kind") != "state" or not {"networks", "progress"} <= header.keys():
                 raise UserError(f"{path}: damaged: not a training state")
-            missing = {*header["networks"], *(f"opt_{name}" for name in _trained(header))} - set(
-                groups)
+            missing = {*header["networks"], *(f"opt_{name}" for name in _trained(header)),
+                       *(f"buf_{name}" for name in _buffers(header))} - set(groups)
             if missing:
                 raise UserError(f"{path}: damaged: without {', '.join(sorted(missing))}")
             return header, groups
@@ -178,6 +187,11 @@ def _trained(header):
     """Return the names of the networks that have an optimizer."""
     # Older states do not list them; theirs are all networks but the average.
     return header.get("optimizers", [name for name in header["networks"] if name != "Gs"])
+
+
+def _buffers(header):
+    """Return the names of a state's buffers; older states have none."""
+    return header.get("buffers", [])
 
 
 def restored_state(header: dict, groups: dict, source: str | Path,
@@ -196,7 +210,8 @@ def restored_state(header: dict, groups: dict, source: str | Path,
     for name, optimizer in optimizers.items():
         # Older states lack some slots, which keep their initial values.
         optimizer.set_arrays({**optimizer.get_arrays(), **groups[f"opt_{name}"]})
-    return TrainingState(networks, optimizers, Progress.from_json(header["progress"], source))
+    return TrainingState(networks, optimizers, Progress.from_json(header["progress"], source),
+                         {name: groups[f"buf_{name}"] for name in _buffers(header)})
 
 
 def remove_states_with_skips(run_dir: Path) -> float | None:

@@ -4,6 +4,7 @@ All three learn colours first and grow in resolution while they do; then one bin
 map per class (Korneliusson et al. 2019, section 2). Critics take turns, step by step.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from dnnlib.data import channels, mirroring
 from dnnlib.data.class_counts import class_frequencies, total_variation
 from dnnlib.data.dataset import DatasetInfo, read_labels
 from dnnlib.tflib import distribute
+from training.augmentation import Augmentation
+from training.balance import balance_line, classes_shown, photo_factors
 from training.config import TrainingConfig, as_text
 from training.dataset import Batch, TrainingStream, reals_stream
 from training.gan_step import GanStep
@@ -33,6 +36,7 @@ class StyleGan(Method):
     """The networks G, Gs (the running average of G) and a D for every critic.
 
     Attributes:
+        augmentations: {critic: Augmentation}; empty without any.
         steps, streams: {critic: GanStep}, {critic: iterator over its reals} of this phase.
     """
 
@@ -53,19 +57,53 @@ class StyleGan(Method):
         self.evaluate, self.origin = evaluate, origin
         self.labels = read_labels(config.data, "train")  # [n, label_size]
         self.grids = Grids(config, self.labels)
+        self.augmentations: dict[str, Augmentation] = {}
         self.steps: dict[str, GanStep] = {}
         self.streams: dict[str, Any] = {}
         self._phase = None
 
     def begin(self) -> Progress:
         """Make the networks of the RGB stage, or take those of the snapshot."""
+        probabilities = {}
         if self.origin is None:
             state = new_state(self.config, label_size=self.dataset.label_size)
         else:
-            state = state_from_snapshot(load_snapshot(self.origin), self.config, self.classes,
+            snapshot = load_snapshot(self.origin)
+            state = state_from_snapshot(snapshot, self.config, self.classes,
                                         self.dataset.label_size)
+            probabilities = snapshot.header.get("augment_p", {})
         self.networks, self.optimizers = state.networks, state.optimizers
+        self._make_augmentations(probabilities)
         return state.progress
+
+    def resume(self, state: TrainingState) -> None:
+        """Take over the networks, optimizers and augmentations of a stored state.
+
+        A state that was written without augmentation begins with that of fresh networks.
+        """
+        super().resume(state)
+        self._make_augmentations({})
+        for critic, augmentation in self.augmentations.items():
+            stored = state.buffers.get(f"augment_{critic}")
+            if stored is not None:
+                augmentation.set_arrays(stored)
+
+    def buffers(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return the values of every critic's augmentation."""
+        return {f"augment_{critic}": augmentation.get_arrays()
+                for critic, augmentation in self.augmentations.items()}
+
+    def _make_augmentations(self, probabilities):
+        """Make an augmentation for every critic, if there are any, with {critic: p} to begin with.
+        """
+        critics = [name.removeprefix("D_") for name in self.networks if name.startswith("D_")]
+        self.augmentations = {} if self.config.augment == "none" else {
+            critic: Augmentation(self.config, probabilities.get(critic)) for critic in critics}
+
+    def _probabilities(self):
+        """Return {critic: p}."""
+        return {critic: float(augmentation.values["p"].numpy())
+                for critic, augmentation in self.augmentations.items()}
 
     # The schedule.
 
@@ -83,11 +121,39 @@ class StyleGan(Method):
         return make_stage(self.config, len(self.classes), name)
 
     def enter(self, stage: Stage) -> None:
-        """Grow the channels of G and of every critic; old networks and optimizers are let go."""
+        """Grow the channels of G and of every critic; old networks and optimizers are let go.
+
+        A critic's augmentation begins with the p of the one that it grows from.
+        """
+        old = self._probabilities()
         state = TrainingState(self.networks, self.optimizers, Progress())
-        state = enter_stage(state, stage, self.config.grow_d, self.config.precision)
+        state = enter_stage(state, stage, self.config)
         self.networks, self.optimizers = state.networks, state.optimizers
+        self._make_augmentations(
+            {critic.name: old.get(critic.grows_from) for critic in stage.critics})
         self.close()
+
+    def remarks(self, stage: Stage) -> list[str]:
+        """Return what balancing does to the classes, in the stage that does."""
+        if not self._is_balanced(stage):
+            return []
+        return [balance_line(self.classes, self._classes_shown, self._photo_factors)]
+
+    # Which photos are drawn how often.
+
+    def _is_balanced(self, stage):
+        """Return whether the joint critic sees rare classes more often in a stage."""
+        return self.config.balance > 0 and stage.name == "classes"
+
+    @functools.cached_property
+    def _classes_shown(self):
+        """The classes that each photo shows, bool [n, C]."""
+        return classes_shown(self.config.data, "train", self.config.resolution)
+
+    @functools.cached_property
+    def _photo_factors(self):
+        """How often each photo is drawn in an epoch on average, float64 [n]."""
+        return photo_factors(self._classes_shown, self.config.balance)
 
     # One step.
 
@@ -123,18 +189,22 @@ class StyleGan(Method):
         return {_scalar_name(name, critic): value for name, value in scalars.items()}
 
     def _stream(self, critic: Critic, stage: Stage, start_nimg: int) -> TrainingStream:
-        """Return the endless minibatches of a critic; the image critic sees untagged photos too."""
+        """Return the endless minibatches of a critic: the image critic sees untagged photos too,
+        the joint critic those of rare classes more often."""
         rows = distribute.worker_rows(self.strategy, stage.minibatch, self.config.mbstd_group_size)
+        is_balanced = critic.name == "joint" and self._is_balanced(stage)
+        factors = self._photo_factors if is_balanced else None
         return reals_stream(self.config, stage.resolution, critic.channels, stage.minibatch,
                             self.config.seed, start_nimg, with_untagged=critic.name == "rgb",
-                            rows=rows)
+                            rows=rows, factors=factors)
 
     def _gan_step(self, critic: Critic, stage: Stage, labels: np.ndarray) -> GanStep:
         """Return a critic's step, which its first call compiles."""
         return GanStep(self.strategy, self.config, self.networks, self.optimizers, critic,
                        stage.resolution, fading=stage.fade > 0, minibatch=stage.minibatch,
                        labels=labels, num_critics=len(stage.critics),
-                       mirrored_order=self._mirrored_order(stage, critic))
+                       mirrored_order=self._mirrored_order(stage, critic),
+                       augmentation=self.augmentations.get(critic.name))
 
     def _mirrored_order(self, stage, critic):
         """Return for every class map that a critic sees the one that it becomes in a mirrored
@@ -151,18 +221,24 @@ class StyleGan(Method):
     # What a run shows of its networks.
 
     def draw(self, stage: Stage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
-        """Write fakes<name>.png, and once a stage the reals beside it."""
+        """Write fakes<name>.png, augmented.png, and once a stage the reals beside them."""
         pictures = {}
         reals = self.grids.save_reals(run_dir, self._first_reals(stage.channels), stage)
         if reals is not None:
             pictures["reals"] = reals
+        if self.augmentations:
+            critic = max(stage.critics, key=lambda critic: critic.channels)
+            pictures["augmented"] = self.grids.save_augmented(
+                run_dir, self._first_reals(critic.channels, stage.resolution),
+                self.augmentations[critic.name].values["p"])
         pictures["fakes"] = self.grids.save_fakes(run_dir, self.networks["Gs"], stage, name)
         return pictures
 
-    def _first_reals(self, num_channels):
-        """Return a function: minibatch -> the stream of the first reals, at full resolution."""
-        return lambda minibatch: reals_stream(self.config, self.config.resolution, num_channels,
-                                              minibatch, seed=0)
+    def _first_reals(self, num_channels, resolution=None):
+        """Return a function: minibatch -> the stream of the first reals, at full resolution unless
+        another one is given."""
+        return lambda minibatch: reals_stream(self.config, resolution or self.config.resolution,
+                                              num_channels, minibatch, seed=0)
 
     def scores(self, stage: Stage, progress: Progress) -> dict[str, float]:
         """Return the metrics on the validation split; none without an `evaluate`."""
@@ -221,6 +297,7 @@ class StyleGan(Method):
         dataset = self.dataset
         return {"variant": self.config.variant, "stage": progress.stage, "classes": list(names),
                 "kimg": progress.cur_nimg / 1000,
+                **({"augment_p": self._probabilities()} if self.augmentations else {}),
                 "lod": {"resolution": stage.resolution, "fade": stage.fade},
                 "dataset": {"name": dataset.name, "path": os.path.abspath(dataset.path),
                             "digest": dataset.digest},

@@ -49,7 +49,7 @@ class Training:
             states.check_same_state(strategy, stored, run_dir)
             if stored:
                 state = states.restored_state(*stored, run_dir, self.config.precision)
-                method.networks, method.optimizers = state.networks, state.optimizers
+                method.resume(state)
                 self.progress = state.progress
                 self.log.info(f"continuing at kimg {self.progress.cur_nimg / 1000:.1f}")
             else:
@@ -304,5 +304,6 @@ class Training:
         p.elapsed_sec = time.monotonic() - self.start_time
         p.skipped_in_a_row = states.skipped_in_a_row(self.method.optimizers)
         p.stats_bytes = self.files.stats_bytes()
-        self.files.save_state(states.TrainingState(self.method.networks, self.method.optimizers, p))
+        self.files.save_state(states.TrainingState(
+            self.method.networks, self.method.optimizers, p, self.method.buffers()))
         self.saved_step = p.step

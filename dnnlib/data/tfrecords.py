@@ -181,12 +181,53 @@ class RecordFile:
         except ValueError as error:
             raise UserError(f"{self.path}: record {number}: {error}; {_AGAIN}") from None
 
+    def read_maps(self, number: int) -> np.ndarray:
+        """Return the class maps of image `number`, uint8 [C, H, W], as `read_image`, but without
+        decoding its colours (a tenth of the time)."""
+        try:
+            return decode_maps(self.read(number))
+        except ValueError as error:
+            raise UserError(f"{self.path}: record {number}: {error}; {_AGAIN}") from None
+
 
 def decode_record(payload: bytes, only_rgb: bool = False) -> np.ndarray:
     """Return a serialized Example's image, uint8 [C, H, W]; with `only_rgb` its three colours.
 
     Raises ValueError if it is damaged.
     """
+    shape, features = _shape_and_features(payload)
+    if "data" in features:
+        image = _planes(features["data"], shape)
+        return image[channels.RGB] if only_rgb else image
+    try:
+        with Image.open(io.BytesIO(features["rgb"])) as picture:
+            rgb = np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
+    except KeyError as error:
+        raise ValueError(f"record without the feature {error}") from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"damaged image data ({error})") from None
+    if rgb.shape[1:] != shape[1:]:
+        raise ValueError(f"record of shape {shape} holds colours of shape {rgb.shape}")
+    if only_rgb or shape[0] == channels.NUM_COLOURS:
+        return rgb
+    return np.concatenate([rgb, _deflated_maps(shape, features)])
+
+
+def decode_maps(payload: bytes) -> np.ndarray:
+    """Return the class maps of a serialized Example's image, uint8 [C, H, W].
+
+    Raises ValueError if it is damaged; its colours are not looked at.
+    """
+    shape, features = _shape_and_features(payload)
+    if "data" in features:
+        return _planes(features["data"], shape)[channels.SEGMAPS]
+    if shape[0] == channels.NUM_COLOURS:
+        return np.zeros((0, *shape[1:]), np.uint8)
+    return _deflated_maps(shape, features)
+
+
+def _shape_and_features(payload):
+    """Return (shape, {name: bytes}) of a serialized Example. Raises ValueError if it is damaged."""
     try:
         entries = _example_class().FromString(payload).features.feature
     except message.DecodeError:
@@ -199,23 +240,15 @@ def decode_record(payload: bytes, only_rgb: bool = False) -> np.ndarray:
             features[entry.key.decode("utf-8", "replace")] = entry.value.bytes_list.value[0]
     if len(shape) != 3 or shape[0] < channels.NUM_COLOURS or not all(0 < n <= 65536 for n in shape):
         raise ValueError(f"record of shape {list(shape)}, expected [3 or more, height, width]")
-    if "data" in features:
-        image = _planes(features["data"], shape)
-        return image[channels.RGB] if only_rgb else image
-    try:
-        with Image.open(io.BytesIO(features["rgb"])) as picture:
-            rgb = np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
-        maps = features["maps"] if shape[0] > channels.NUM_COLOURS and not only_rgb else None
-    except KeyError as error:
-        raise ValueError(f"record without the feature {error}") from None
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"damaged image data ({error})") from None
-    if rgb.shape[1:] != shape[1:]:
-        raise ValueError(f"record of shape {shape} holds colours of shape {rgb.shape}")
-    if maps is None:
-        return rgb
-    maps = _planes(maps, (shape[0] - channels.NUM_COLOURS, *shape[1:]), is_deflated=True)
-    return np.concatenate([rgb, maps])
+    return shape, features
+
+
+def _deflated_maps(shape, features):
+    """Return the maps of an encoded record. Raises ValueError if they are missing or damaged."""
+    if "maps" not in features:
+        raise ValueError("record without the feature 'maps'")
+    return _planes(features["maps"], (shape[0] - channels.NUM_COLOURS, *shape[1:]),
+                   is_deflated=True)
 
 
 def _planes(data, shape, is_deflated=False):

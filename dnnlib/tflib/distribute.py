@@ -228,10 +228,10 @@ class Draws:
         return self._own(tf.raw_ops.StatelessRandomNormalV2(
             shape=[self.minibatch, *shape], **self._generator(name)))
 
-    def uniform(self, name: str) -> tf.Tensor:
-        """Return U[0, 1) of shape [samples]."""
+    def uniform(self, name: str, shape: Sequence[int] = ()) -> tf.Tensor:
+        """Return U[0, 1) of shape [samples, *shape]."""
         return self._own(tf.raw_ops.StatelessRandomUniformV2(
-            shape=[self.minibatch], **self._generator(name)))
+            shape=[self.minibatch, *shape], **self._generator(name)))
 
     def integer(self, name: str, high: int) -> tf.Tensor:
         """Return integers of [0, high) of shape [samples], int32."""

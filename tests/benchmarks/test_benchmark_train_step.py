@@ -55,6 +55,17 @@ def test_steps_at_miniature_size(tmp_path, capsys):
     assert "official_sec_per_image" not in case  # which has other widths
 
 
+@pytest.mark.slow
+def test_the_augmented_side_at_miniature_size(capsys):
+    assert main(["--resolutions=8", "--ops=ours", "--augment=fixed:0.6", "--minibatch=4",
+                 *TINY]) == 0
+    case = json.loads(capsys.readouterr().out)["steps"]["8x3"]
+    assert case["minibatch"] == 4
+    assert case["augmented_to_ours"]["cpu"] == pytest.approx(
+        case["augmented"]["cpu_sec_per_image"] / case["ours"]["cpu_sec_per_image"], rel=0.5)
+    assert not [name for name in case if "faster" in name]
+
+
 def test_plain_side_fuses_nothing(tiny_config):
     """And ours does, at the same resolution and widths."""
     fused = {}
@@ -92,6 +103,7 @@ def test_start_at_miniature_size():
     (["--rounds=-1"], "--rounds must not be negative"),
     (["--channels=2"], "--channels not below 3"),
     (["--precision=bf16", "--ops=plain"], "a side of ours"),
+    (["--augment=fixed:0.5", "--ops=plain"], "--augment=fixed:0.5: a side of ours"),
     (["--ops=fast"], "known are ours, plain"),
     (["--parts=steps,all"], "known are steps, stream, start")])
 def test_options_that_make_no_sense(argv, message):

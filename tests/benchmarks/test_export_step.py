@@ -98,6 +98,17 @@ def test_xla_computes_what_the_turn_does(tiny_config, monkeypatch):
     assert max(found.values()) < 0.01
 
 
+def test_a_turn_with_augmentation(tiny_config, tmp_path):
+    """Its p and counts are variables of the module."""
+    config = tiny_config(variant="rgb", resolution=8, mapping_layers=1, augment="ada")
+    stage = dataclasses.replace(make_stage(config, 13, "rgb"), minibatch=4)
+    names = export_step.export(export_step.make_turn(config, stage, stage.critics[-1]), tmp_path, 1)
+    assert {"augment/p", "augment/sign_sum", "augment/minibatches"} <= set(names["parameters"])
+    assert {"Augment/p", "Augment/r_t"} <= set(names["outputs"])
+    with np.load(tmp_path / "params.npz") as params:
+        assert params[f"p{names['parameters'].index('augment/p')}"] == 0.5
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """An exported turn of the command line."""

@@ -25,7 +25,7 @@ def state_in(config, stage_name, label_size=0):
     state = new_state(config, label_size=label_size)
     for name in ("binary", "classes"):
         if state.progress.stage != stage_name:
-            state = enter_stage(state, make_stage(config, NUM_CLASSES, name), config.grow_d)
+            state = enter_stage(state, make_stage(config, NUM_CLASSES, name), config)
     return state
 
 

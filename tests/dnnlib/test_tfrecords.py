@@ -91,6 +91,7 @@ def test_every_encoding_is_lossless_by_both_readers(rng, encoding, num_channels,
     nhwc = images.transpose(0, 2, 3, 1)
     for image, payload in zip(images, payloads):
         np.testing.assert_array_equal(tfrecords.decode_record(payload), image)
+        np.testing.assert_array_equal(tfrecords.decode_maps(payload), image[3:])
     parsed = tfrecords.parse_records(payloads, num_channels, resolution)
     assert parsed.dtype == tf.uint8
     np.testing.assert_array_equal(parsed, nhwc)
@@ -136,6 +137,8 @@ def test_damaged_maps_are_refused_by_both_readers(rng, maps, message):
     payload = example.SerializeToString()
     with pytest.raises(ValueError, match=message):
         tfrecords.decode_record(payload)
+    with pytest.raises(ValueError, match=message):
+        tfrecords.decode_maps(payload)
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         tf.function(lambda: tfrecords.parse_records([payload], 7, 8))()
     with pytest.raises(ValueError, match=message):

@@ -68,6 +68,7 @@ def test_metrics_of_a_training(tmp_path):
     assert [metric.name for metric in training_metrics("fid1k,is1k", weights)] == ["fid1k", "is1k"]
     for text, path, message in (("ppl_wfull", None, "ppl_wfull is not computed during training"),
                                 ("classes9", None, "classes9 is not computed during training"),
+                                ("maps9", None, "maps9 is not computed during training"),
                                 ("fid1", "nowhere", "--inception=nowhere: no such file"),
                                 ("none", weights, "needs no Inception weights"),
                                 ("fud1", None, "unknown metric 'fud1'")):

@@ -12,10 +12,11 @@ from metrics.features import (
     FeatureSet,
     fake_features,
     minibatches,
-    source_areas,
     source_features,
+    source_maps,
 )
 from metrics.image_sources import ImageSource, folder_source, pair_source, split_source
+from metrics.map_quality import count_regions
 from tests.tools.data_helpers import make_dataset, random_image
 from tests.tools.metrics_helpers import StubDetector
 
@@ -88,13 +89,15 @@ def test_features_and_areas_of_fakes_in_one_pass(rng, devices):
     def generate(count):
         return ((images[i:i + 5], maps[i:i + 5]) for i in range(0, count, 5))
     detector = StubDetector(devices=devices)
-    fakes = fake_features(generate, 38, detector, num_classes=2, min_area=0.3)
+    fakes = fake_features(generate, 38, detector, ["areas", "regions"], 2, 0.3)
     np.testing.assert_array_equal(fakes.features, detector.features(detector.resize(images[:38])))
     shares = np.stack([(maps[:38] == label).mean(axis=(1, 2)) for label in (1, 2)], axis=1)
     np.testing.assert_allclose(fakes.areas, shares, rtol=1e-6)
     np.testing.assert_array_equal(fakes.instances, (shares > 0.3).sum(axis=0))
     np.testing.assert_array_equal(fakes[:7].instances, (shares[:7] > 0.3).sum(axis=0))
-    alone = fake_features(generate, 38, num_classes=2)
+    np.testing.assert_array_equal(fakes.maps["regions"], count_regions(maps[:38], 2))
+    np.testing.assert_array_equal(fakes[7:9].maps["regions"], fakes.maps["regions"][7:9])
+    alone = fake_features(generate, 38, measures=["areas"], num_classes=2)
     np.testing.assert_array_equal(alone.areas, fakes.areas)
     assert alone.features is None and len(alone) == 38
 
@@ -117,16 +120,20 @@ def test_real_features_are_cached_by_content(images, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_real_areas_are_cached_apart(images, tmp_path):
+def test_measures_of_real_maps_are_cached_apart(images, tmp_path):
     source, reads = images_source(images)
     source_features(source, StubDetector(), tmp_path)
-    first, again = (source_areas(source, tmp_path) for _ in range(2))
+    first, again = (source_maps(source, "areas", tmp_path) for _ in range(2))
     expected = [(images[..., 0] // 86 == label).mean(axis=(1, 2)) for label in (1, 2)]
     np.testing.assert_allclose(first, np.stack(expected, axis=1), rtol=1e-6)
     np.testing.assert_array_equal(first, again)
     assert len(reads) == 2 and isinstance(again, np.memmap)
     other = images_source(images[::-1], digest="other")[0]
-    np.testing.assert_array_equal(source_areas(other, tmp_path), first[::-1])
+    np.testing.assert_array_equal(source_maps(other, "areas", tmp_path), first[::-1])
+    regions, cached = (source_maps(source, "regions", tmp_path) for _ in range(2))
+    np.testing.assert_array_equal(regions, count_regions(images[..., 0] // 86, 2))
+    np.testing.assert_array_equal(regions, cached)
+    assert len(reads) == 3 and isinstance(cached, np.memmap)
 
 
 @pytest.mark.parametrize("damage", [lambda p: p.write_bytes(b""), lambda p: p.write_bytes(b"xy"),

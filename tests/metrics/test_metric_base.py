@@ -58,7 +58,8 @@ def evaluate(names, generate, reals, detector, warn=lambda line: None):
     ("kid50k_full", "kidNk_full", 50_000), ("pr50k3_full", "prNk3_full", 50_000),
     ("pr2003_full", "prNk3_full", 200), ("ppl_wfull", "pplNk_wfull", 100_000),
     ("ppl10k_zend", "pplNk_zend", 10_000), ("ppl_zfull", "pplNk_zfull", 100_000),
-    ("ppl7_wend", "pplNk_wend", 7), ("classes50k", "classesNk", 50_000)])
+    ("ppl7_wend", "pplNk_wend", 7), ("classes50k", "classesNk", 50_000),
+    ("maps1k", "mapsNk", 1000)])
 def test_names_are_protocols(name, pattern, count):
     metric = parse_metric(name)
     assert (metric.pattern, metric.name, metric.count) == (pattern, name, count)
@@ -184,7 +185,7 @@ def test_paths_are_asked_for_by_space_and_sampling():
 def test_classes_are_counted_alike_and_without_a_detector():
     """Instances 3:1 against 1:1, above a quarter of the image."""
     areas = np.float32([[1, 0.25], [0.5, 0.3], [0.26, 0], [0, 0]])
-    reals = FeatureSet(areas=areas, min_area=0.25)
+    reals = FeatureSet(maps={"areas": areas}, min_area=0.25)
 
     def generate(count):
         maps = np.zeros((4, 2, 2), np.uint8)

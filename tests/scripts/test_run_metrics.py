@@ -19,6 +19,8 @@ from tests.tools.metrics_helpers import graph_bytes, small_arrays
 from training.networks_stylegan import G_style
 from training.snapshots import load_snapshot, save_snapshot
 
+BLIND = ("ppl", "classes", "maps")  # metrics that need no Inception
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -76,7 +78,8 @@ def cache(tmp_path, monkeypatch):
 def run(results, weights):
     """A function (options...) that runs the script with the results and weights above."""
     def call(*options):
-        blind = any(option.startswith(("--metrics=ppl", "--metrics=classes")) for option in options)
+        blind = any(option.startswith(tuple(f"--metrics={name}" for name in BLIND))
+                    for option in options)
         inception = [] if blind else [f"--inception={weights / 'small.pb'}"]
         return run_metrics.main([f"--results={results}", *inception, *options])
     return call
@@ -257,6 +260,32 @@ def test_classes_of_pairs_of_generate(run, results, labelled, tmp_path, rng):
         run("--metrics=classes6", f"--fakes={pairs}", f"--data={other}")
 
 
+def test_maps_of_a_network_and_of_pairs(run, results, labelled, tmp_path, capsys):
+    """Reals and fakes are counted alike, in one pass with the classes; a folder of pairs too."""
+    where = results / "00007-c-toy"
+    assert run("--metrics=maps30,classes30", f"--data={labelled}", "--min-area=0.1",
+               "--floor") == 0
+    assert "floor maps30 0 " in capsys.readouterr().out
+    record, = records(where, "maps30")
+    values = record["results"]
+    # Each test image is one region of a in its upper half, and half of them one of b below.
+    assert (values["maps30_real"], values["maps30_regions_real"]) == (0, 1.5)
+    assert (values["maps30_covered_real"], values["maps30_classes_real"]) == (0.75, 2)
+    assert values["maps30_tv"] == records(where, "classes30")[0]["results"]["classes30"]
+    assert {row["name"]: row["real_frequency"] for row in record["classes"]} == {"a": 1, "b": 0.5}
+    assert record["floor"]["results"]["maps30_regions"] == 1.5 and record["min_area"] == 0.1
+    with Image.open(where / "maps30.png") as picture:
+        assert picture.width > 200
+    assert json.loads((where / "maps30.json").read_text())["classes"] == record["classes"]
+    pairs = tmp_path / "pairs"
+    generate.main([f"--results={results}", f"--out={pairs}", "--num=6", "--trunc=1"])
+    assert run("--metrics=maps6", f"--fakes={pairs}", f"--reals={pairs}") == 0
+    same = records(results / "metrics-pairs", "maps6")[-1]["results"]
+    assert same["maps6"] == same["maps6_real"] and same["maps6_tv"] == 0
+    assert same["maps6_classes"] == same["maps6_classes_real"]
+    assert same["maps6_regions"] == same["maps6_regions_real"] > 0
+
+
 def test_path_lengths(run, results, monkeypatch, capsys):
     """With a distance of the test's own: names, counts, records; w needs no images of reals."""
     class Distance:
@@ -331,7 +360,8 @@ def test_dry_run_touches_nothing(run, results, cache, capsys):
     (["--metrics=ppl10_zend"], r"lpips-vgg.npz: no such file: .* give them as --lpips"),
     (["--metrics=is10", "--lpips=x"], "--lpips: without effect: it is for ppl"),
     (["--metrics=is10", "--crop-face"], "--crop-face: without effect: it is for ppl"),
-    (["--metrics=is10", "--min-area=0.1"], "--min-area: without effect: it is for classesNk"),
+    (["--metrics=is10", "--min-area=0.1"],
+     "--min-area: without effect: it is for classesNk and mapsNk"),
     (["--metrics=classes10", "--min-area=1"], "--min-area=1.0: a share of the image"),
     (["--metrics=classes10"], "the reals, toy test, have none"),
     (["--metrics=is10", "--floor"], "--floor: without effect: none of these"),

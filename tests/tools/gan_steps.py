@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from training.augmentation import Augmentation
 from training.dataset import Batch
 from training.gan_step import GanStep
 from training.init_from import new_state
@@ -37,11 +38,13 @@ def num_traces(gan_step):
 
 
 def run(config, state, steps, strategy=ONE_DEVICE, critic=RGB, resolution=8, minibatch=16,
-        lrate=0.001, label_size=0, num_critics=1):
-    """(GanStep, [report]) of turns `steps`."""
+        lrate=0.001, label_size=0, num_critics=1, p=None):
+    """(GanStep, [report]) of turns `steps`; p: that an adaptive augmentation begins with."""
     table = np.random.default_rng(7).standard_normal((5, label_size)).astype(np.float32)
+    with strategy.scope():
+        augmentation = None if config.augment == "none" else Augmentation(config, p)
     turn = GanStep(strategy, config, state.networks, state.optimizers, critic, resolution, False,
-                minibatch, table, num_critics)
+                   minibatch, table, num_critics, augmentation=augmentation)
     return turn, [turn(batch(step, minibatch, resolution, critic.channels, label_size), step, 0.0,
                        lrate) for step in steps]
 

@@ -81,7 +81,7 @@ def test_parts_equal_the_whole_with_maps(tiny_config):
         config = tiny_config(resolution=8, minibatch_per_gpu=parts)
         state = moved_state(config)
         for name in ("binary", "classes"):
-            state = enter_stage(state, make_stage(config, 5, name), "copy")
+            state = enter_stage(state, make_stage(config, 5, name), config)
         run(config, state, [3], critic=stage_critics("2d", "classes", 5)[1], lrate=0.0)
         seen.append(gradients(state))
     for name in ("G", "D_joint"):

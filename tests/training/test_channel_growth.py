@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from dnnlib.tflib.network import build
 from training import networks_stylegan  # noqa: F401
-from training.channel_growth import grow_critic, grow_generator, source_channels
+from training.channel_growth import EMPTY, grow_critic, grow_generator, source_channels
 
 SMALL = dict(resolution=16, fmap_base=64, fmap_max=8)
 
@@ -48,6 +48,41 @@ def test_generator_keeps_colours_exactly_and_copies_red_then_binary(latents, rng
     np.testing.assert_array_equal(new[..., :4], old)
     for channel in range(3, 8):
         np.testing.assert_array_equal(new[..., channel], old[..., 3])
+
+
+@pytest.mark.parametrize("old_channels, new_channels", [(3, 4), (4, 8)])
+@pytest.mark.parametrize("resolution, fade", [(16, 0.0), (16, 0.4), (4, 0.0)])
+def test_generator_with_empty_maps(latents, rng, old_channels, new_channels, resolution, fade):
+    old = generator(old_channels, rng)
+    grown = grow_generator(old, new_channels, "empty")
+    images = grown(latents, resolution=resolution, fade=fade).numpy()
+    before = old(latents, resolution=resolution, fade=fade).numpy()
+    np.testing.assert_array_equal(images[..., :3], before[..., :3])
+    assert np.all(images[..., 3:] == EMPTY) and EMPTY == -0.5
+    # What does not grow stays: a training may begin with a network of the stage's channels.
+    kept = grow_generator(old, old_channels, "empty")
+    np.testing.assert_array_equal(kept(latents).numpy(), old(latents).numpy())
+
+
+@pytest.mark.parametrize("equalised", [True, False])
+@pytest.mark.parametrize("old_channels, new_channels", [(3, 4), (4, 16)])
+def test_critic_with_fresh_inputs(rng, old_channels, new_channels, equalised):
+    old = critic(old_channels, rng, use_wscale=equalised)
+    new = grow_critic(old, new_channels, "fresh")
+    images = np.zeros([4, 16, 16, new_channels], np.float32)  # maps of 0 have no weight
+    images[..., :3] = rng.standard_normal([4, 16, 16, 3])
+    np.testing.assert_allclose(new(images).numpy(), old(images[..., :old_channels]).numpy(),
+                               atol=1e-5)
+    weight = new.get_arrays()["FromRGB_lod0/weight"][0, 0]  # [channels, maps]
+    maps = weight[3:] * (np.sqrt(2 / new_channels) if equalised else 1)  # as they are used
+    drawn = np.sqrt(2 / (3 if equalised else new_channels))  # He's deviation
+    assert np.sqrt(np.mean(maps ** 2)) == pytest.approx(drawn, rel=0.5)
+    assert len(np.unique(maps, axis=0)) == len(maps)  # no two begin alike
+    again = grow_critic(old, new_channels, "fresh").get_arrays()["FromRGB_lod0/weight"][0, 0]
+    np.testing.assert_array_equal(again, weight)
+    kept = grow_critic(old, old_channels, "fresh").get_arrays()
+    np.testing.assert_array_equal(kept["FromRGB_lod0/weight"],
+                                  old.get_arrays()["FromRGB_lod0/weight"])
 
 
 @pytest.mark.parametrize("old_channels, new_channels", [(3, 4), (4, 16), (3, 16)])

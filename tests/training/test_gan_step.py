@@ -9,6 +9,7 @@ import tensorflow as tf
 from dnnlib.tflib.distribute import Draws, create_strategy, mirrored_strategy, replica_rows
 from dnnlib.util import UserError
 from tests.tools.gan_steps import num_traces
+from training.augmentation import Augmentation, augment
 from training.gan_step import GanStep
 from training.init_from import enter_stage, new_state
 from training.schedule import Critic, stage_critics, training_schedule
@@ -25,7 +26,7 @@ def state_in_stage(config, stage_name, strategy=ONE_DEVICE, label_size=0):
             if state.progress.stage != stage_name:
                 stage = training_schedule(config, NUM_CLASSES, nimg)
                 assert stage.name == name
-                state = enter_stage(state, stage, config.grow_d)
+                state = enter_stage(state, stage, config)
     return state
 
 
@@ -37,8 +38,9 @@ def perturb(network, rng):
 
 def make_turn(config, state, critic, strategy=ONE_DEVICE, resolution=8, fading=False, minibatch=8,
               labels=None):
+    augmentation = None if config.augment == "none" else Augmentation(config)
     return GanStep(strategy, config, state.networks, state.optimizers, critic, resolution, fading,
-                   minibatch, labels)
+                   minibatch, labels, augmentation=augmentation)
 
 
 def reals(rng, critic, resolution=8, minibatch=8, label_size=0):
@@ -136,9 +138,11 @@ def direct_fakes(G, draws, purpose, labels, mixing, **growth):
 @pytest.mark.parametrize("label_size, lod_floor, changes", [
     (0, 0, {}),
     (3, 0, {}),
+    (0, 0, {"augment": "fixed:0.6"}),
     (3, 1, {**WGAN_GP, "style_mixing_prob": 0.0}),  # at 8x8, of a network for 16x16
     (0, 1, {"d_loss": "hinge", "g_loss": "logistic_saturating", "r1_gamma": 2.0, "r2_gamma": 3.0})],
-    ids=["plain", "labels", "labels, WGAN-GP, half size", "hinge, saturating, R2, half size"])
+    ids=["plain", "labels", "augmented", "labels, WGAN-GP, half size",
+         "hinge, saturating, R2, half size"])
 def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, lod_floor, changes):
     """D step with its penalties, the average, G step on fresh latents and labels, against direct
     formulas."""
@@ -159,9 +163,15 @@ def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, lod_floor, chang
     draws, growth = Draws(config.seed, 7, 8), {"resolution": 8}
     given = {"D": labels, "G": tf.gather(table, draws.integer("G/labels", 5))}
     given = given if label_size else {"D": None, "G": None}
-    x = tf.cast(images, tf.float32) / 127.5 - 1
+
+    def seen(images, purpose):  # by D: its penalty too is at what it sees
+        if config.augment == "none":
+            return images
+        return augment(images, tf.constant(0.6), draws, purpose)
+
+    x = seen(tf.cast(images, tf.float32) / 127.5 - 1, "D/reals")
     mix = tf.reshape(draws.uniform("mix"), [-1, 1, 1, 1])
-    fakes = direct_fakes(G, draws, "D", given["D"], mixing, **growth)
+    fakes = seen(direct_fakes(G, draws, "D", given["D"], mixing, **growth), "D/fakes")
     with tf.GradientTape() as tape:
         loss = direct_d_loss(config, lambda y: D(y, given["D"], **growth), x, fakes, mix, lod_floor)
     grads = tape.gradient(loss, D.trainables, unconnected_gradients="zero")
@@ -172,7 +182,7 @@ def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, lod_floor, chang
     D.set_arrays({n: expected["D_rgb", n][0] for n in D.vars})
     average = G.get_arrays()  # Gs starts as G: a lerp of equals
     with tf.GradientTape() as tape:
-        fakes = direct_fakes(G, draws, "G", given["G"], mixing, **growth)
+        fakes = seen(direct_fakes(G, draws, "G", given["G"], mixing, **growth), "G/fakes")
         loss = tf.reduce_mean(FOOLING[config.g_loss](D(fakes, given["G"], **growth)))
     grads = tape.gradient(loss, G.trainables, unconnected_gradients="zero")
     expected |= {("G", n): (adam_first_step(v.numpy(), grads[n].numpy(), 0.001), grads[n].numpy())

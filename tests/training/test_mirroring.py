@@ -71,7 +71,7 @@ def method(data):
     config = TrainingConfig(**{**TINY, "data": str(data), "variant": "2d", "map_noise": 0.0})
     state = new_state(config)
     for name in ("binary", "classes"):
-        state = enter_stage(state, make_stage(config, 3, name), "copy")
+        state = enter_stage(state, make_stage(config, 3, name), config)
     method = StyleGan(config, open_dataset(data), ONE_DEVICE)
     method.networks, method.optimizers = state.networks, state.optimizers
     return method

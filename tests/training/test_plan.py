@@ -85,7 +85,7 @@ def test_the_table_has_the_sizes_of_the_presets_files(preset):
     config = preset_config(preset, {})
     state = new_state(config)
     for name in ("binary", "classes"):
-        state = enter_stage(state, make_stage(config, 13, name), "zero")
+        state = enter_stage(state, make_stage(config, 13, name), config)
     snapshot = sum(4 * int(np.prod(v.shape)) for network in state.networks.values()
                    for v in network.vars.values())
     slots = sum(8 * int(np.prod(v.shape)) for name, network in state.networks.items()
@@ -163,20 +163,25 @@ def test_a_dry_run_leaves_no_trace(data, tmp_path, monkeypatch, capsys):
 
 def test_a_dry_run_measures_this_machine(data, tmp_path, monkeypatch, capsys):
     """Real steps are timed, of the only critic at the only resolution, and apart from them their
-    compilation; nothing is written."""
+    compilation; nothing is written. An adaptive augmentation is about half as strong as it can be.
+    """
     monkeypatch.chdir(tmp_path)
+    steps, gan_step = [], rehearsal.GanStep
+    monkeypatch.setattr(rehearsal, "GanStep",
+                        lambda *args, **more: steps.append(gan_step(*args, **more)) or steps[-1])
     times, timed_steps = [], rehearsal._timed_steps
     monkeypatch.setattr(rehearsal, "_timed_steps",
                         lambda *args: times.append(timed_steps(*args)) or times[-1])
     assert train.main([f"--data={data}", "--preset=demo-32", "--resolution=8", "--fmap-base=32",
                        "--fmap-max=4", "--latent-size=4", "--device=cpu", "--gpus=2", "--dry-run",
-                       "--variant=rgb", "--measure"]) == 0
+                       "--variant=rgb", "--measure", "--augment=ada"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"on this machine the training will take about [^0]\S* .*by steps", out)
     assert out.endswith("nothing was written\n") and "time is not known" not in out
     assert not list(tmp_path.iterdir())
     (compile_sec, step_sec), = times
     assert 0 < step_sec < 0.5 < compile_sec
+    assert 0.4 < float(steps[0].augmentation.values["p"].numpy()) < 0.6
 
 
 def test_measuring_is_for_dry_runs_of_one_machine(data):

@@ -153,7 +153,7 @@ def test_the_precision_is_there_after_every_birth(tiny_config, tmp_path):
     config = tiny_config(precision="bf16")
     state = new_state(config)
     states = [state]
-    state = enter_stage(state, make_stage(config, 5, "binary"), "copy", config.precision)
+    state = enter_stage(state, make_stage(config, 5, "binary"), config)
     states += [state, restored_state(*written(state, tmp_path), "x", config.precision)]
     for state in states:
         for name, network in state.networks.items():

@@ -34,6 +34,9 @@ def tick(number, **changes):
         record |= {f"Loss/scores/real/{critic}": math.sin(number / 9 + place),
                    f"Loss/scores/fake/{critic}": -math.sin(number / 9 + place),
                    f"Loss/r1_penalty/{critic}": 10 ** (math.sin(number / 50) - place),
+                   f"Loss/signs/real/{critic}": math.sin(number / 20 + place),
+                   f"Augment/p/{critic}": abs(math.sin(number / 70 + place)),
+                   f"Augment/r_t/{critic}": math.sin(number / 20 - place),
                    f"Loss/D/{critic}": math.nan if number == 7 else 1 + 1 / (number + place)}
     record |= {"Loss/G": 1 + number / 1000, "Progress/tick": number, "Progress/kimg": 0.5 * number,
                "Progress/lod": max(2 - number / 40, 0), "Progress/lrate": 0.001,
@@ -79,6 +82,9 @@ def charts_of(run_dir):
 
 CURVES = [("scores of D", "real/rgb", "Loss/scores/real/rgb"),
           ("scores of D", "fake/joint", "Loss/scores/fake/joint"),
+          ("mean sign of D's scores, and r_t", "real/joint", "Loss/signs/real/joint"),
+          ("mean sign of D's scores, and r_t", "r_t/rgb", "Augment/r_t/rgb"),
+          ("probability p of each augmentation", "joint", "Augment/p/joint"),
           ("losses", "D/rgb", "Loss/D/rgb"), ("losses", "G", "Loss/G"),
           ("r1_penalty", "joint", "Loss/r1_penalty/joint"), ("fid1k", "fid1k", "Metrics/fid1k"),
           ("kid1k", "kid1k", "Metrics/kid1k"), ("learning rate", "learning rate", "Progress/lrate"),
@@ -197,7 +203,7 @@ def test_what_matters_comes_first_and_flat_curves_are_folded_away(tmp_path):
         "without a change: learning rate, minibatch, maintenance, seconds, peak memory, GB, "
         "skipped updates in a tick", "Everything else"]
     assert [content.count("<svg") for _, content in folded] == [3, 0, 0]
-    assert text.count("<svg") == 3 + 1 + 6 + 2 + 4
+    assert text.count("<svg") == 3 + 1 + 6 + 2 + 6
     assert ['learning rate', '0.001'] in [re.findall(">([^<]+)</td>", row)
                                           for row in folded[1][1].split("<tr>")]
 

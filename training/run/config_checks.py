@@ -38,6 +38,8 @@ def fit_to_dataset(config: TrainingConfig, dataset: DatasetInfo, num_replicas: i
     if config.variant != "rgb" and not dataset.classes:
         raise UserError(f"--variant={config.variant}: {dataset.path} has no segmentation maps; "
                         f"only --variant=rgb can train on it: {fitting_command(dataset)}")
+    if config.balance and len(dataset.classes) < 2:
+        raise UserError(f"--balance: {dataset.path} has one class, and nothing to balance it with")
     pairs = mirroring.NONE  # of a training without class maps or flips
     if config.variant != "rgb" and config.mirror:
         pairs = mirroring.pairs_text(mirroring.parse_pairs(config.mirror_pairs, dataset.classes))
@@ -70,8 +72,8 @@ def idle_rules(variant: str, first_stage: str) -> list[IdleRule]:
         IdleRule(["rgb_kimg", "initial_resolution", "hold_kimg", "fade_kimg"],
                  first_stage != "rgb", begins),
         IdleRule(["binary_kimg"], first_stage == "classes", begins),
-        IdleRule(["binary_kimg", "classes_kimg", "grow_d", "map_noise", "mirror_pairs"],
-                 variant == "rgb", "--variant=rgb has no stages with maps")]
+        IdleRule(["binary_kimg", "classes_kimg", "grow_g", "grow_d", "map_noise", "mirror_pairs",
+                  "balance"], variant == "rgb", "--variant=rgb has no stages with maps")]
 
 
 def check_networks(config: TrainingConfig) -> None:

@@ -1,14 +1,18 @@
-"""Draw pictures of a run: reals.png and fakes%06d.png."""
+"""Draw pictures of a run: reals.png, augmented.png and fakes%06d.png."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from dnnlib.data import channels, pictures
+from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network
+from training.augmentation import augment
 from training.config import TrainingConfig
 from training.dataset import TrainingStream
+from training.run.history import AUGMENTED
 from training.sampler import Sampler
 from training.schedule import Stage
 from training.snapshots import Snapshot
@@ -65,11 +69,35 @@ class Grids:
         path = run_dir / ("reals.png" if stage.name == "rgb" else f"reals-{stage.name}.png")
         if path.is_file():
             return None
-        batches = iter(stream(MINIBATCH))
-        grid = _sheet([channels.to_signed(next(batches).images.numpy())
-                       for _ in range(MINIBATCHES)])
+        grid = _sheet(_first_images(stream))
         pictures.save_png(path, grid)
         return grid
+
+    def save_augmented(self, run_dir: Path, stream: Callable[[int], TrainingStream],
+                       p: tf.Tensor) -> np.ndarray:
+        """Write augmented.png: reals as a critic sees them, augmented with its present p.
+
+        Random numbers are always the same, so that what p does can be followed.
+
+        Args:
+            stream: function (minibatch) -> TrainingStream at the resolution of the moment.
+            p: scalar.
+
+        Returns:
+            The grid, uint8 [H, W, 3].
+        """
+        images = np.concatenate(_first_images(stream))
+        draws = Draws(self.config.seed, 0, len(images))
+        grid = _sheet([augment(tf.constant(images), tf.convert_to_tensor(p), draws,
+                               "picture").numpy()])
+        pictures.save_png(run_dir / AUGMENTED, grid)
+        return grid
+
+
+def _first_images(stream):
+    """Return the images of a grid, a list of minibatches float32 [N, H, W, 3 + C]."""
+    batches = iter(stream(MINIBATCH))
+    return [channels.to_signed(next(batches).images.numpy()) for _ in range(MINIBATCHES)]
 
 
 def _sheet(minibatches):

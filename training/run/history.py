@@ -9,6 +9,7 @@ OPTIONS = "training_options.json"
 FINAL = "network-final.safetensors"
 BEST = "best.json"
 DIVERGED = "nonfinite.json"
+AUGMENTED = "augmented.png"
 
 
 @dataclass

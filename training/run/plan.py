@@ -125,13 +125,23 @@ def describe_plan(config: TrainingConfig, dataset: DatasetInfo, first_stage: str
         f"Style-GAN variant {config.variant} on {dataset.path} ({dataset.splits['train']} training "
         f"images, {len(dataset.classes)} classes{labels}) up to "
         f"{config.resolution}x{config.resolution}",
-        *_aligned([_COLUMNS, *rows]),
+        *_aligned([_COLUMNS, *rows]), *_augmentation_lines(config),
         f"{(ahead[-1][1] if ahead else 0) / 1000:g} kimg in all, in {len(ticks)} ticks", measured,
         f"would be written: {1 + sum(tick.saves_network for tick in ticks)} network snapshots, "
         f"{keep} training states kept, {1 + sum(tick.draws for tick in ticks)} grids of fakes",
         "in the last stage of variant 2d, with 13 classes, the size of each, and the memory of one "
         "GPU, counted, not measured (what libraries take comes on top):",
         *_aligned(SIZES), "nothing was written"])
+
+
+def _augmentation_lines(config):
+    """Return what discriminators see of the images, if it is not these as they are."""
+    if config.augment == "none":
+        return []
+    how = f"adapted to a mean sign of {config.ada_target:g} of its scores of reals"
+    if config.augment != "ada":
+        how = f"fixed at {config.augment.partition(':')[2]}"
+    return [f"discriminators see augmented images, the probability of each {how}"]
 
 
 def _row(config, stretch, ticks, num_devices, rates):

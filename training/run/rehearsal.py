@@ -5,6 +5,7 @@ import time
 import tensorflow as tf
 
 from dnnlib import util
+from training.augmentation import typical_augmentation
 from training.config import TrainingConfig
 from training.gan_step import GanStep
 from training.init_from import enter_stage, new_state
@@ -16,7 +17,8 @@ STEPS_SEC = 2.0  # of steps timed of one critic at one resolution
 
 def expected_times(config: TrainingConfig, num_classes: int, first_stage: str,
                    strategy: tf.distribute.Strategy) -> tuple[dict, float]:
-    """Time steps of every critic at every resolution, without fading.
+    """Time steps of every critic at every resolution, without fading; an adaptive augmentation is
+    in the middle of its range.
 
     Returns:
         {(stage name, resolution): seconds per kimg}, and the seconds of all steps and their
@@ -34,8 +36,7 @@ def expected_times(config: TrainingConfig, num_classes: int, first_stage: str,
         names = variant_stages(config.variant)
         for between in names[names.index(state.progress.stage) + 1:names.index(name) + 1]:
             with strategy.scope():
-                state = enter_stage(state, make_stage(config, num_classes, between), config.grow_d,
-                                    config.precision)
+                state = enter_stage(state, make_stage(config, num_classes, between), config)
         times = [_timed_steps(config, state, stage, critic, strategy) for critic in stage.critics]
         compile_sec[name, resolution] = sum(compiling for compiling, _ in times)
         step_sec = sum(step for _, step in times) / len(times)
@@ -47,8 +48,10 @@ def expected_times(config: TrainingConfig, num_classes: int, first_stage: str,
 
 def _timed_steps(config, state, stage: Stage, critic: Critic, strategy):
     """Return (seconds to compile a critic's step, seconds of one that is compiled)."""
+    with strategy.scope():
+        augmentation = typical_augmentation(config)
     gan_step = GanStep(strategy, config, state.networks, state.optimizers, critic,
-                       stage.resolution, False, stage.minibatch)
+                       stage.resolution, False, stage.minibatch, augmentation=augmentation)
     shape = [stage.minibatch, stage.resolution, stage.resolution, critic.channels]
     noise = tf.random.stateless_uniform(shape, [0, 0], 0, 256, tf.int32)
     reals = tf.cast(noise, tf.uint8), tf.zeros([stage.minibatch, 0])

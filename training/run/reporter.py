@@ -127,6 +127,8 @@ class RunReporter:
         for moment, values in (("before", before), ("after", after)):
             if values:
                 self.log.info(f"{moment} the growth {growth_sentence(values)}")
+        for line in self.method.remarks(stage):
+            self.log.info(line)
         self._record("growth", {"stage": stage.name, "kimg": progress.cur_nimg / 1000,
                                 "before": before, "after": after})
 

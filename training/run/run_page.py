@@ -19,7 +19,7 @@ from dnnlib.data import channels, pictures
 from dnnlib.page import WIDTH, Encoded, Page
 from dnnlib.util import UserError
 from training.config import PRESETS, as_text, preset_config
-from training.run.history import DIVERGED, FINAL, OPTIONS, History, read_history
+from training.run.history import AUGMENTED, DIVERGED, FINAL, OPTIONS, History, read_history
 
 PAGE = "index.html"
 MAX_GRIDS = 40  # of fakes; each copy has at most a few hundred kB
@@ -27,6 +27,7 @@ MAX_CLASS_CHARTS = 6  # that are not folded away
 THUMBNAILS = "thumbnails"  # the page's copies of the grids, so that none is made twice
 _GRID_NAME = re.compile(r"fakes(\d+(?:\.\d+)?)\.png")
 _STAGES = {"rgb": "RGB", "binary": "binary map", "classes": "class maps"}
+SIGNS_CHART = "mean sign of D's scores, and r_t"
 _SCHEDULE_CHARTS = {
     "Timing/sec_per_kimg": "sec/kimg", "Progress/lrate": "learning rate",
     "Progress/minibatch": "minibatch", "Timing/maintenance_sec": "maintenance, seconds",
@@ -188,12 +189,20 @@ def _measured(path):
 
 
 def loss_charts(history: History) -> list[Chart]:
-    """Return charts of scores, of each penalty and of the other losses; one curve a critic."""
+    """Return charts of scores, their signs, each penalty, the other losses, and of how strongly
+    images are augmented; one curve a critic."""
     groups = {}
     for name, curve in series(history, "Loss/").items():
         kind, _, rest = name.partition("/")
-        title = {"scores": "scores of D"}.get(kind, kind if "penalty" in kind else "losses")
+        title = {"scores": "scores of D", "signs": SIGNS_CHART}.get(
+            kind, kind if "penalty" in kind else "losses")
         groups.setdefault(title, {})[rest if title != "losses" and rest else name] = curve
+    for name, curve in series(history, "Augment/").items():
+        kind, _, critic = name.partition("/")
+        if kind == "p":
+            groups.setdefault("probability p of each augmentation", {})[critic] = curve
+        else:
+            groups.setdefault(SIGNS_CHART, {})[name] = curve
     return _charts(groups, history)
 
 
@@ -206,7 +215,8 @@ def schedule_charts(history: History) -> list[Chart]:
 # Grids
 
 def _add_grids(page, run_dir, history):
-    """Add the grids of fakes behind a slider, the latest in view; then the latest of reals."""
+    """Add the grids of fakes behind a slider, the latest in view; then the latest of reals, and of
+    reals as D sees them."""
     grids = sorted((float(match[1]), path) for path in run_dir.iterdir()
                    if (match := _GRID_NAME.fullmatch(path.name)))
     reals = max(run_dir.glob("reals*.png"), key=lambda path: path.stat().st_mtime_ns, default=None)
@@ -221,6 +231,9 @@ def _add_grids(page, run_dir, history):
                   "Gs without truncation; full size in the files named below each.")
     if reals:
         page.picture(thumbnail(reals), f"real images, {reals.name}")
+    if (augmented := run_dir / AUGMENTED).is_file():
+        page.picture(thumbnail(augmented), "real images as the discriminator of most channels sees "
+                     f"them, {augmented.name}")
 
 
 def _add_legend(page, history):

@@ -1,0 +1,380 @@
+"""What all experiments share: rows x seeds of trainings, all evaluated alike, and their table.
+
+A *trial* is one row of a table with one seed: a training in a run directory of its own, and the
+commands that measure its network. Each is a process of its own, printed before it starts, so that
+any of it can be run by hand. What is finished is not repeated; what was stopped is continued.
+"""
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+from dnnlib import util
+from dnnlib.charts import bar_chart
+from dnnlib.util import UserError, format_time
+from training.run.history import FINAL, read_history
+
+ROOT = Path(__file__).resolve().parents[1]
+EVALUATED = "evaluated.json"  # in a run directory: the commands that measured its network
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+# Commands
+
+def script(name: str, options: dict[str, Any]) -> list[str]:
+    """Return the command of one of the program's scripts: {'init_from': 'x'} is --init-from=x.
+
+    True is a flag; options whose value is None are left out.
+    """
+    flags = {f"--{key.replace('_', '-')}": value for key, value in options.items()
+             if value is not None}
+    return [sys.executable, str(ROOT / name),
+            *(flag if value is True else f"{flag}={value}" for flag, value in flags.items())]
+
+
+def shown(command: Sequence[str]) -> str:
+    """Return a command of `script` as a user types it in the program's folder."""
+    return shlex.join(["python", Path(command[1]).name, *command[2:]])
+
+
+class Stopped(Exception):
+    """The user has asked to stop; `signal` is how."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.signal = number
+
+
+class Processes:
+    """Runs commands, one at a time; passes requests to stop on to the one that runs.
+
+    Inside its `with` block Ctrl-C, SIGTERM and SIGHUP reach this process alone and from it the
+    command, once each: a training saves its state and ends. Then `run` raises Stopped.
+    """
+
+    def __init__(self):
+        self._running, self._signal, self._undelivered, self._before = None, None, [], {}
+
+    def __enter__(self) -> "Processes":
+        for number in SIGNALS:
+            # Under nohup a closed terminal is no request to stop, as in train.py.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+        self._undelivered.append(number)
+        self._deliver()
+
+    def _deliver(self):
+        while self._running and self._undelivered:
+            self._running.send_signal(self._undelivered.pop())
+
+    def run(self, command: Sequence[str]) -> int:
+        """Print a command, run it to its end and return its exit status."""
+        if self._signal:
+            raise Stopped(self._signal)
+        print(f"$ {shlex.join(command)}", flush=True)
+        # In a session of its own, so that a terminal's Ctrl-C does not reach it a second time.
+        self._running = subprocess.Popen(command, start_new_session=True)
+        self._deliver()
+        try:
+            status = self._running.wait()
+        finally:
+            self._running = None
+        if self._signal:
+            raise Stopped(self._signal)
+        return status
+
+
+# Trials
+
+@dataclass(frozen=True)
+class Trial:
+    """One row with one seed.
+
+    Attributes:
+        training: the command that makes or continues `run`.
+        evaluations: the commands that measure its network; they write metric-*.jsonl into `run`.
+    """
+
+    row: str
+    seed: int
+    run: Path
+    training: list[str]
+    evaluations: list[list[str]]
+
+    @property
+    def name(self) -> str:
+        """Return what messages call it."""
+        return f"{self.row}, seed {self.seed}"
+
+    def is_trained(self) -> bool:
+        """Return whether its training has come to its end."""
+        return (self.run / FINAL).is_file()
+
+    def is_evaluated(self) -> bool:
+        """Return whether these very commands measured the network after its training ended."""
+        record = self.run / EVALUATED
+        return (self.is_trained() and record.is_file()
+                and record.stat().st_mtime_ns >= (self.run / FINAL).stat().st_mtime_ns
+                and util.read_json(record) == self._measured_by())
+
+    def _measured_by(self):
+        # Another interpreter or path of the program measures alike.
+        return [command[2:] for command in self.evaluations]
+
+    def state(self) -> str:
+        """Return how far it is, in a word or two."""
+        if self.is_evaluated():
+            return "finished"
+        if self.is_trained():
+            return "to be evaluated"
+        return "to be continued" if self.run.is_dir() else "new"
+
+    def work_off(self, processes: Processes) -> str | None:
+        """Train and evaluate, so far as it is not done yet; return what failed, None if nothing."""
+        if not self.is_trained():
+            if status := processes.run(self.training):
+                return f"{self.name}: training ended with status {status}"
+            if not self.is_trained():
+                return f"{self.name}: training left no {FINAL} in {self.run}"
+        if not self.is_evaluated():
+            for command in self.evaluations:
+                if status := processes.run(command):
+                    return f"{self.name}: evaluation ended with status {status}"
+            util.write_json(self.run / EVALUATED, self._measured_by())
+        return None
+
+    def result(self) -> dict[str, Any]:
+        """Return what is known of it: kimg, seconds of training and evaluation, every value and
+        floor of its metrics by name, and the commands."""
+        ticks = read_history(self.run).ticks
+        records = self._records() if self.is_evaluated() else []
+        values, floors = {}, {}
+        for record in records:
+            values |= record["results"]
+            floors |= (record.get("floor") or {}).get("results", {})
+        return {"row": self.row, "seed": self.seed, "run": str(self.run),
+                "kimg": ticks[-1]["Progress/kimg"] if ticks else 0.0,
+                "training_sec": ticks[-1]["Timing/total_sec"] if ticks else 0.0,
+                "evaluation_sec": max((one["time_sec"] for one in records), default=0.0),
+                "values": values, "floors": floors,
+                "training": shown(self.training),
+                "evaluations": [shown(command) for command in self.evaluations]}
+
+    def _records(self):
+        """Return the newest record of every metric that one of the evaluations wrote."""
+        own = {shown(command) for command in self.evaluations}
+        newest = {}
+        for path in sorted(self.run.glob("metric-*.jsonl")):
+            records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            newest |= {one["metric"]: one for one in records if one["command"] in own}
+        return list(newest.values())
+
+
+def choose(plan: Sequence[tuple[str, int]], rows: Sequence[str] | None, seeds: Sequence[int] | None,
+           known: Iterable[str]) -> list[tuple[str, int]]:
+    """Return the plan, or where --rows or --seeds are given each of these rows with each seed.
+
+    Args:
+        plan: the (row, seed) of a preset, in order. rows, seeds: as given, or None.
+        known: all rows that there are.
+    """
+    if unknown := [row for row in rows or () if row not in known]:
+        raise UserError(f"--rows={','.join(unknown)}: unknown; known: {', '.join(known)}")
+    if rows is None and seeds is None:
+        return list(plan)
+    rows = rows or list(dict.fromkeys(row for row, _ in plan))
+    seeds = seeds or sorted({seed for _, seed in plan})
+    return [(row, seed) for seed in seeds for row in rows]
+
+
+def work_off(trials: Sequence[Trial], processes: Processes,
+             after_each: Callable[[], object]) -> list[str]:
+    """Train and evaluate all trials; return lines on those that failed.
+
+    A line with the time left comes before each; after_each() is called when one is done.
+    """
+    failures = []
+    for number, trial in enumerate(trials):
+        if trial.is_evaluated():
+            continue
+        print(f"== {trial.name}: {number + 1} of {len(trials)}, {trial.state()}; "
+              f"{time_left(trials[number:], trials)}", flush=True)
+        if failure := trial.work_off(processes):
+            print(f"failed: {failure}", flush=True)
+            failures.append(failure)
+        after_each()
+    return failures
+
+
+def time_left(ahead: Sequence[Trial], trials: Sequence[Trial]) -> str:
+    """Return the time of the trials ahead by the mean of the finished ones, in words."""
+    taken = [trial.result() for trial in trials if trial.is_evaluated()]
+    if not taken:
+        return "the time left is known after the first"
+    mean = sum(one["training_sec"] + one["evaluation_sec"] for one in taken) / len(taken)
+    open_ones = [trial for trial in ahead if not trial.is_evaluated()]
+    begun = sum(trial.result()["training_sec"] for trial in open_ones)
+    return f"about {format_time(max(mean * len(open_ones) - begun, 0))} left"
+
+
+# Tables
+
+class Measure(NamedTuple):
+    """A column: the value of a metric by name, times `factor`."""
+
+    title: str
+    value: str
+    better: str  # 'lower' or 'higher'
+    factor: float = 1.0
+    form: str = "{:.1f}"
+
+
+class Cell(NamedTuple):
+    """Mean of a measure over a row's seeds; spread is largest minus smallest, None of one seed."""
+
+    mean: float
+    spread: float | None
+
+
+def summarize(results: Sequence[dict], measures: Sequence[Measure]) -> dict[str, dict[str, Cell]]:
+    """Return {row: {title of a measure: Cell}}, without cells for which there are no values."""
+    table = {}
+    for row in dict.fromkeys(result["row"] for result in results):
+        table[row] = {}
+        for measure in measures:
+            values = [measure.factor * result["values"][measure.value] for result in results
+                      if result["row"] == row and measure.value in result["values"]]
+            if values:
+                spread = max(values) - min(values) if len(values) > 1 else None
+                table[row][measure.title] = Cell(sum(values) / len(values), spread)
+    return table
+
+
+def cell_text(cell: Cell | None, measure: Measure) -> str:
+    """Return '81.0', '81.0 ± 2.0' (half of the spread) or a dash."""
+    if cell is None:
+        return "–"
+    text = measure.form.format(cell.mean)
+    return text if cell.spread is None else f"{text} ± {measure.form.format(cell.spread / 2)}"
+
+
+def differences(table: dict[str, dict[str, Cell]], base: str,
+                measures: Sequence[Measure]) -> list[str]:
+    """Return sentences on how rows differ from the row `base`, where they do by more than seeds.
+
+    Chance is the largest spread between seeds of any row, for each measure. Where no row has two
+    seeds nothing can be said.
+    """
+    chance = {}
+    for measure in measures:
+        spreads = [cells[measure.title].spread for cells in table.values()
+                   if measure.title in cells and cells[measure.title].spread is not None]
+        if spreads:
+            chance[measure.title] = max(spreads)
+    if base not in table:
+        return [f"`{base}` is not finished yet: there is nothing to compare with."]
+    if not chance:
+        return ["No row has two seeds yet: what differs by chance is not known, and no difference "
+                "is stated."]
+    lines = []
+    for row, cells in table.items():
+        if row == base:
+            continue
+        parts = []
+        for measure in measures:
+            title = measure.title
+            if title not in cells or title not in table[base] or title not in chance:
+                continue
+            change = cells[title].mean - table[base][title].mean
+            if abs(change) > chance[title]:
+                side = "lower" if change < 0 else "higher"
+                parts.append(f"{title} {side} by {measure.form.format(abs(change))} "
+                             f"({'better' if side == measure.better else 'worse'})")
+        lines.append(f"`{row}` against `{base}`: "
+                     f"{', '.join(parts) or 'no more than seeds differ'}.")
+    return lines
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def write_bars(path: Path, table: dict[str, dict[str, Cell]], measures: Sequence[Measure],
+               title: str) -> None:
+    """Write a PNG with a group of bars for every row that has all of the measures."""
+    rows = {row: cells for row, cells in table.items()
+            if all(measure.title in cells for measure in measures)}
+    series = {measure.title: [cells[measure.title].mean for cells in rows.values()]
+              for measure in measures}
+    util.atomic_write(path, bar_chart(list(rows), series, "{:.1f}", title, kind="png"))
+
+
+# A study
+
+def run_study(trials: Sequence[Trial], out: Path, command: str, after_each: Callable[[], object],
+              first: Trial | None = None) -> int:
+    """Train and evaluate all trials that are not finished; return the exit status.
+
+    A trial that fails does not stop the others: it is named at the end, and the status is 2.
+
+    Args:
+        out: directory of the study, which one process at a time may use.
+        command: that continues the study, for messages.
+        after_each: called when a trial is done, to write tables.
+        first: a trial that all others begin from.
+    """
+    with util.only_process(out, "running this study"), Processes() as processes:
+        try:
+            failures = work_off([first] if first else [], processes, after_each)
+            if not failures:
+                failures = work_off(trials, processes, after_each)
+        except Stopped as stopped:
+            after_each()
+            print(f"stopped; the same command continues: {command}", flush=True)
+            return 128 + stopped.signal
+    for failure in failures:
+        print(f"failed: {failure}; its log is in its run directory, the same command tries again",
+              file=sys.stderr)
+    return 2 if failures else 0
+
+
+def print_commands(trials: Iterable[Trial]) -> None:
+    """Print the commands of trials and how far they are."""
+    for trial in trials:
+        print(f"== {trial.name}: {trial.state()}")
+        for command in (trial.training, *trial.evaluations):
+            print(f"$ {shlex.join(command)}")
+
+
+def measured_sec(training: Sequence[str]) -> float:
+    """Return the seconds that a training takes here, by what train.py --dry-run --measure prints.
+
+    Raises:
+        UserError: it cannot be measured.
+    """
+    done = subprocess.run([*training, "--dry-run", "--measure"], capture_output=True, text=True,
+                          check=False)
+    found = re.search(r"will take about ([\w ]+),", done.stdout)
+    if not found:
+        raise UserError(f"--measure: {shlex.join(training)}: "
+                        f"{done.stderr.strip() or done.stdout.strip()}")
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    return float(sum(int(number) * units[unit]
+                     for number, unit in re.findall(r"(\d+)([dhms])", found[1])))

@@ -1,0 +1,399 @@
+"""The paper's table 1, made anew: does the second critic help, does detaching, does augmentation?
+
+One RGB network is trained, or taken; from it every row trains for the same kimg with the same
+seeds: Style-GAN goes on with colours, Style-C-GAN has one critic, Style-C-GAN-2D two. Further rows
+of 2D: the joint critic's gradient kept from the colours (detached), rare classes drawn more often
+(balance), maps that begin as copies (copies), no photos without labels (labelled); and with
+augmentation (ada). All are measured alike.
+
+    python -m experiments.table1 --rgb=results/00000-rgb-ccp-32 --out=results/table1
+
+Preset `night` (the default): 699 labelled and 1,062 unlabelled photos at 32x32, 100 kimg a row, on
+two CPU cores with AVX2: half an hour a row and five minutes to measure it; fourteen of them, in the
+order of what their answers are worth. Preset `paper`: ModaNet at 512x512 on four GPUs, the paper's
+own table; a week or two a model, as its authors report. Expected there: FID of Style-GAN below that
+of Style-C-GAN-2D, and that below Style-C-GAN's. table1.md, .json and .png grow with every row. The
+same command, or `--out` alone, continues; a row can be trained by hand with the command printed.
+"""
+
+import collections
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dnnlib import cli, util
+from dnnlib.cli import IdleRule
+from dnnlib.util import UserError, format_time
+from experiments.study import (
+    Cell,
+    Measure,
+    Trial,
+    cell_text,
+    choose,
+    differences,
+    markdown_table,
+    measured_sec,
+    print_commands,
+    run_study,
+    script,
+    summarize,
+    write_bars,
+)
+from metrics.image_sources import is_dataset
+from training.config import preset_config
+
+# {row: options of train.py that make it}
+ROWS = {
+    "rgb": {"variant": "rgb"},
+    "c": {"variant": "c", "untagged": None},
+    "c-ada": {"variant": "c", "untagged": None, "augment": "ada"},
+    "2d": {"variant": "2d"},
+    "2d-ada": {"variant": "2d", "augment": "ada"},
+    "2d-detached": {"variant": "2d", "joint_rgb_grad": 0},
+    "2d-detached-ada": {"variant": "2d", "joint_rgb_grad": 0, "augment": "ada"},
+    "2d-balance": {"variant": "2d", "balance": 0.5},
+    "2d-copies": {"variant": "2d", "grow_g": "copy", "grow_d": "copy"},
+    "2d-labelled": {"variant": "2d", "untagged": None},
+}
+BASE, LABELLED = "2d", "2d-labelled"
+# Options of train.py that a row of colours alone has no use for.
+OF_MAPS = ("binary_kimg", "classes_kimg", "grow_g", "grow_d", "map_noise", "mirror_pairs",
+           "balance")
+# Table 1 of the paper: Inception Score, its deviation over five batches, FID.
+PAPER = {"Style-GAN": (5.06, 0.11, 12.34), "Style-C-GAN": (4.79, 0.12, 25.10),
+         "Style-C-GAN-2D": (4.69, 0.12, 20.97)}
+STUDY, START = "study.json", "start.safetensors"  # in --out: its options; a copy of --rgb
+# Options that a table has once and for all; and those of the machine, which may change.
+FIXED = ("preset", "rgb", "data", "untagged", "reals", "resolution", "kimg")
+OF_MACHINE = ("device", "gpus", "inception")
+EXAMPLES = """\
+  python -m experiments.table1 --rgb=results/00000-rgb-ccp-32 --out=results/table1
+  python -m experiments.table1 --rgb=results/00000-rgb-ccp-32 --out=results/short --kimg=40 \\
+      --rows=2d,2d-ada --seeds=0
+  python -m experiments.table1 --out=results/table1 --table-only
+  python -m experiments.table1 --preset=paper --out=results/paper --dry-run
+"""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a table is made of.
+
+    Attributes:
+        plan: (row, seed), in the order of what the answers are worth.
+        options: of this script, where they are not given.
+        rgb, train: options of train.py for the RGB network and, beside their own, for all rows.
+        ada: more of them for the rows with augmentation.
+        fakes: how many of them metrics take, as in their names.
+        split: of the reals. score: the Inception Score's value, '' of ten splits or '_5' of five.
+    """
+
+    plan: tuple[tuple[str, int], ...]
+    options: dict
+    rgb: dict
+    train: dict
+    ada: dict = field(default_factory=dict)
+    fakes: str = "1k"
+    split: str = "train"
+    score: str = ""
+
+    def measures(self) -> list[Measure]:
+        """Return the columns of the table."""
+        n = self.fakes
+        return [Measure("KID x 1000", f"kid{n}", "lower", 1000),
+                Measure("FID", f"fid{n}", "lower"),
+                Measure("IS", f"is{n}{self.score}", "higher", form="{:.2f}"),
+                Measure("class distance", f"classes{n}", "lower", form="{:.3f}"),
+                Measure("classes drawn", f"maps{n}_classes", "higher"),
+                Measure("specks (%)", f"maps{n}", "lower", 100)]
+
+
+def _each(rows, seed):
+    return tuple((row, seed) for row in rows.split())
+
+
+PRESETS = {
+    # The networks of preset small-32; growth and rates that drew maps in docs/results.md.
+    "night": Preset(
+        plan=(*_each("2d 2d-ada c c-ada rgb", 1000), *_each("2d 2d-ada c c-ada", 1001),
+              *_each("2d-detached 2d-labelled 2d-balance 2d-copies 2d-detached-ada", 1000)),
+        options=dict(data="datasets/ccp", untagged="datasets/ccp_untagged",
+                     reals="datasets/ccp_all", device="cpu"),
+        rgb=dict(preset="small-32", metrics="none"),
+        train=dict(preset="small-32", minibatch=16, lrate=0.004, r1_gamma=1, grow_g="empty",
+                   grow_d="fresh", smoothing_kimg=5, binary_kimg=0, classes_kimg=100,
+                   metrics="none"),
+        ada=dict(ada_kimg=100)),
+    # The paper's table. Best snapshots by FID of the validation split, as the paper selects them.
+    "paper": Preset(
+        plan=_each("rgb c 2d", 1000), options=dict(data="datasets/modanet", gpus=4),
+        rgb=dict(preset="paper"), train=dict(preset="paper"),
+        fakes="50k", split="test", score="_5"),
+    # Seconds at 8x8, for the tests; networks of nothing.
+    "tiny": Preset(
+        plan=_each("2d c", 1000), options=dict(device="cpu"),
+        rgb=dict(preset="demo-32", resolution=8, fmap_base=64, fmap_max=8, latent_size=8,
+                 minibatch=8, rgb_kimg=0.016, tick_kimg=0.016, minibatch_repeats=1),
+        train=dict(preset="demo-32", minibatch=8, binary_kimg=0.016, classes_kimg=0.032,
+                   tick_kimg=0.016, minibatch_repeats=1),
+        fakes="16"),
+}
+
+
+def main(argv):
+    """Train and measure what is not finished yet, and write the table. Return the exit status."""
+    options = parse_options(argv)
+    remember_options(options)
+    preset, out = PRESETS[options.preset], options.out
+    plan = choose([(row, seed) for row, seed in preset.plan
+                   if options.untagged or row != LABELLED], options.rows, options.seeds, ROWS)
+    if options.table_only:
+        write_report(options)
+        return 0
+    for name in ("data", "untagged", "reals"):
+        if getattr(options, name) and not Path(getattr(options, name)).exists():
+            raise UserError(f"--{name}={getattr(options, name)}: no such folder")
+    first = rgb_training(options)
+    trials = [make_trial(options, row, seed) for row, seed in plan]
+    if options.dry_run:
+        print_commands([*([first] if first else []), *trials])
+        if options.measure:
+            print_times(options, plan)
+        return 0
+    if options.rgb:
+        take_network(options.rgb, out)
+    util.write_json(out / STUDY, {name: getattr(options, name) for name in FIXED + OF_MACHINE})
+    status = run_study(trials, out, f"python -m experiments.table1 --out={out}",
+                       lambda: write_report(options), first)
+    print(f"wrote {write_report(options)}")
+    return status
+
+
+def parse_options(argv):
+    """Parse the command line."""
+    parser = cli.argument_parser(__doc__.partition("\n")[0], EXAMPLES)
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("results/table1"), metavar="DIR",
+        help="where the run directories and the table are")
+    add("--preset", choices=PRESETS, help="what is trained on what (default: night)")
+    add("--rgb", metavar="SNAPSHOT_OR_RUN", help="RGB network that all rows begin from, copied to "
+        "--out (default: one is trained first)")
+    add("--rows", type=lambda text: text.split(","), metavar="ROW,...",
+        help=f"of {', '.join(ROWS)} (default: the preset's, each with its own seeds)")
+    add("--seeds", type=cli.seeds, metavar="N,...", help="seeds of every row")
+    add("--kimg", type=float, metavar="N", help="length of every row (default: the preset's)")
+    add("--data", metavar="DIR", help="data set with labels")
+    add("--untagged", metavar="DIR", help="data set of photos without labels, for all rows with an "
+        "image critic")
+    add("--reals", metavar="DIR", help="data set or folder of all photos, for KID and FID "
+        "(default: --data)")
+    add("--resolution", type=int, metavar="N", help="of the RGB network, if it is trained")
+    add("--device", choices=("gpu", "cpu"), help="as of train.py")
+    add("--gpus", type=cli.positive_int, metavar="N", help="as of train.py")
+    add("--inception", metavar="PATH", help="as of run_metrics.py")
+    add("--dry-run", action="store_true", help="print the commands")
+    add("--measure", action="store_true", help="with --dry-run: how long they take here")
+    add("--table-only", action="store_true", help="write the table of what is finished")
+    options = parser.parse_args(argv)
+    cli.refuse_idle(cli.non_default_options(parser, options), [
+        IdleRule(["resolution"], options.rgb, "rows have the resolution of --rgb"),
+        IdleRule(["measure"], not options.dry_run, "it goes with --dry-run"),
+        IdleRule(["dry_run", "rows", "seeds"], options.table_only,
+                 "--table-only shows what is finished")])
+    return options
+
+
+def remember_options(options):
+    """Complete options by those that the table was begun with, else the preset's.
+
+    Raises UserError for another value of one of FIXED: rows of two kinds make no table.
+    """
+    path = options.out / STUDY
+    stored = util.read_json(path) if path.is_file() else {}
+    if options.table_only and not stored:
+        raise UserError(f"{options.out}: no table was begun there; give --out")
+    for name in FIXED + OF_MACHINE:
+        if getattr(options, name) is None:
+            setattr(options, name, stored.get(name))
+        elif stored and name in FIXED and getattr(options, name) != stored[name]:
+            raise UserError(f"--{name}={getattr(options, name)}: {options.out} was begun with "
+                            f"{stored[name]}; leave it out, or give another --out")
+    options.preset = options.preset or "night"
+    if not stored:
+        # A preset's photos belong together: with other ones none of them are meant.
+        others = {"data", "untagged", "reals"} if options.data else set()
+        for name, value in PRESETS[options.preset].options.items():
+            if getattr(options, name) is None and name not in others:
+                setattr(options, name, value)
+    if not options.data:
+        raise UserError(f"--data: which data set? --preset={options.preset} names none")
+    options.kimg = options.kimg or sum(_stage_lengths(options.preset))
+
+
+# Trainings and evaluations
+
+def _stage_lengths(preset):
+    """Return the kimg of the binary stage and of the classes in a preset's rows."""
+    options = PRESETS[preset].train
+    base = preset_config(options["preset"], {})
+    return tuple(options.get(name, getattr(base, name)) for name in ("binary_kimg", "classes_kimg"))
+
+
+def rgb_training(options):
+    """Return the Trial of the RGB network, None if one is taken from elsewhere."""
+    if options.rgb:
+        return None
+    run = options.out / "start"
+    common = {"variant": "rgb", "run": run, "resolution": options.resolution,
+              **_where(options), "untagged": options.untagged}
+    return Trial("rgb network", 1000, run, script("train.py", PRESETS[options.preset].rgb | {
+        name: value for name, value in common.items() if value is not None}), [])
+
+
+def make_trial(options, row, seed):
+    """Return the Trial of a row with a seed."""
+    if row == LABELLED and not options.untagged:
+        raise UserError(f"--rows: {row} is 2d without --untagged, which is not given")
+    run = options.out / f"{row}-seed{seed}"
+    return Trial(row, seed, run, script("train.py", row_options(options, row, run, seed)),
+                 evaluations(options, row, run))
+
+
+def row_options(options, row, run, seed):
+    """Return the options of train.py for a row: equal kimg after the RGB network for all."""
+    start = options.out / START if options.rgb else options.out / "start"
+    preset = PRESETS[options.preset]
+    chosen = {"variant": None, **preset.train, **_where(options), "untagged": options.untagged,
+              "init_from": start, "run": run, "seed": seed, **ROWS[row],
+              **(preset.ada if "augment" in ROWS[row] else {})}
+    binary_kimg, _ = _stage_lengths(options.preset)
+    if row == "rgb":
+        colours = {name: value for name, value in chosen.items() if name not in OF_MAPS}
+        return {**colours, "rgb_kimg": f"{options.kimg:g}"}
+    if options.kimg <= binary_kimg:
+        raise UserError(f"--kimg={options.kimg:g}: {binary_kimg:g} of them are the binary stage; "
+                        "give more")
+    return {**chosen, "classes_kimg": f"{options.kimg - binary_kimg:g}"}
+
+
+def _where(options):
+    return {"data": options.data, "device": options.device, "gpus": options.gpus}
+
+
+def evaluations(options, row, run):
+    """Return the commands that measure a row's best snapshot, or its last if none was selected."""
+    preset = PRESETS[options.preset]
+    reals, n = options.reals or options.data, preset.fakes
+    commands = [script("run_metrics.py", {
+        "network": run, "metrics": f"kid{n},fid{n},is{n}", "reals": reals,
+        "split": preset.split if is_dataset(reals) else None, "floor": True,
+        "inception": options.inception})]
+    if row != "rgb":
+        commands.append(script("run_metrics.py", {
+            "network": run, "metrics": f"maps{n},classes{n}", "data": options.data,
+            "split": "train", "floor": True}))
+    return commands
+
+
+def take_network(rgb, out):
+    """Copy the RGB network to --out, once: a run that goes on has another best one tomorrow.
+
+    Raises UserError if it is none of the RGB stage.
+    """
+    from training.snapshots import find_snapshot, read_header
+
+    if (out / START).is_file():
+        return
+    path = find_snapshot(rgb)
+    stage = read_header(path).get("stage")
+    if stage != "rgb":
+        raise UserError(f"--rgb={rgb}: {path} is of stage {stage}; rows begin from one of stage "
+                        "rgb")
+    with util.atomic_path(out / START) as temporary:
+        shutil.copyfile(path, temporary)
+    print(f"rows begin from {path}, copied to {out / START}")
+
+
+def print_times(options, plan):
+    """Print how long trainings take on this machine, by a few steps of each kind."""
+    if not options.rgb:
+        raise UserError("--measure: rows begin from an RGB network; give --rgb, any of these sizes")
+    total_sec = 0.0
+    for row, number in collections.Counter(row for row, _ in plan).items():
+        chosen = row_options(options, row, options.out / "none", 0)
+        trained = script("train.py", {**chosen, "init_from": options.rgb})
+        row_sec = measured_sec(trained)
+        total_sec += number * row_sec
+        print(f"{row}: {number} x {format_time(row_sec)}", flush=True)
+    print(f"in all about {format_time(total_sec)} of training; evaluations come on top")
+
+
+# The table
+
+def finished_results(options):
+    """Return the results of all trials in --out that are measured, in the order of ROWS."""
+    found = []
+    for row in ROWS:
+        seeds = sorted(int(path.name.removeprefix(f"{row}-seed"))
+                       for path in options.out.glob(f"{row}-seed*"))
+        trials = [make_trial(options, row, seed) for seed in seeds]
+        found += [trial.result() for trial in trials if trial.is_evaluated()]
+    return found
+
+
+def write_report(options):
+    """Write table1.md, table1.json and table1.png of what is finished; return the first name."""
+    preset, out = PRESETS[options.preset], options.out
+    results, measures = finished_results(options), preset.measures()
+    table = summarize(results, measures)
+    said = differences(table, BASE, measures)
+    util.write_json(out / "table1.json", {
+        "options": {name: getattr(options, name) for name in FIXED + OF_MACHINE},
+        "rows": {row: {title: cell._asdict() for title, cell in cells.items()}
+                 for row, cells in table.items()},
+        "differences": said, "paper": PAPER, "trials": results})
+    util.atomic_write(out / "table1.md", report_text(options, results, table, said))
+    if results:
+        write_bars(out / "table1.png", table, measures[:2],
+                   f"{preset.fakes} images of each row against real photos")
+    return out / "table1.md"
+
+
+def report_text(options, results, table, said):
+    """Return table1.md: our table, what it says, the paper's, and the commands."""
+    preset = PRESETS[options.preset]
+    measures = preset.measures()
+    rows = []
+    for row, cells in table.items():
+        own = [result for result in results if result["row"] == row]
+        mean_sec = sum(result["training_sec"] for result in own) / len(own)
+        rows.append([f"`{row}`", str(len(own)),
+                     *(cell_text(cells.get(measure.title), measure) for measure in measures),
+                     f"{own[0]['kimg']:g}", format_time(mean_sec)])
+    floors = {name: value for result in results for name, value in result["floors"].items()}
+    rows.append(["floor: half of the photos against the other", "", *(
+        cell_text(Cell(measure.factor * floors[measure.value], None)
+                  if measure.value in floors else None, measure) for measure in measures), "", ""])
+    start = options.rgb or "one trained for this table"
+    paper = [[model, f"{score} ± {deviation}", f"{fid}"]
+             for model, (score, deviation, fid) in PAPER.items()]
+    commands = dict.fromkeys(line for result in results
+                             for line in (result["training"], *result["evaluations"]))
+    return "\n".join([
+        "# Table 1, made anew", "",
+        f"{preset.fakes} generated images at psi 1 against {options.reals or options.data} (KID, "
+        f"FID, Inception Score) and the labelled photos of {options.data} (maps). All rows begin "
+        f"from the same RGB network ({start}); kimg are those after it. Mean over seeds ± half of "
+        "the distance between the smallest and the largest.", "",
+        markdown_table(["row", "seeds", *(measure.title for measure in measures), "kimg",
+                        "training"], rows), "",
+        "Differences larger than those between two seeds of any row:", "",
+        *(f"* {line}" for line in said), "",
+        "The paper's table (ModaNet at 512x512, 50,000 images against the test split; no numbers "
+        "to compare with ours unless that is what was trained):", "",
+        markdown_table(["model", "IS", "FID"], paper), "",
+        "## Commands", "", *(f"    {line}" for line in commands), ""])
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,82 @@
+"""Stand-ins for train.py and run_metrics.py, which take a moment where trainings take hours."""
+
+import json
+
+import pytest
+
+from experiments import study
+
+# Writes what a training leaves; a file `fail-<run>` makes it fail, `wait-<run>` wait for a signal.
+TRAIN = """
+import json, signal, sys, time
+from pathlib import Path
+options = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
+root, run = Path(__file__).parent, Path(options["run"])
+run.mkdir(parents=True, exist_ok=True)
+def stop(number, frame):
+    (run / "state").write_text(str(number))
+    sys.exit(128 + number)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, stop)
+with open(root / "calls.jsonl", "a") as file:
+    file.write(json.dumps(sys.argv[1:]) + "\\n")
+if (root / f"fail-{run.name}").exists():
+    sys.exit(2)
+deadline = time.monotonic() + 20
+while (root / f"wait-{run.name}").exists() and time.monotonic() < deadline:
+    time.sleep(0.01)
+(run / "stats.jsonl").write_text(json.dumps({"event": "tick", "stage": "classes",
+    "Progress/kimg": 100.016, "Timing/total_sec": 600.0}) + "\\n")
+(run / "network-final.safetensors").write_text("network")
+"""
+# Writes records with the values of `values.json` there: {run: {metric: {suffix: value}}}.
+METRICS = """
+import json, shlex, sys
+from pathlib import Path
+options = dict(argument[2:].split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+root, run = Path(__file__).parent, Path(options["network"])
+with open(root / "calls.jsonl", "a") as file:
+    file.write(json.dumps(sys.argv[1:]) + "\\n")
+values = json.loads((root / "values.json").read_text())
+for name in options["metrics"].split(","):
+    results = values[run.name].get(name)
+    if results is not None:
+        results = {name + suffix: value for suffix, value in results.items()}
+        record = {"metric": name, "results": results, "time_sec": 60.0,
+                  "floor": {"results": {key: 0.001 for key in results}},
+                  "command": shlex.join(["python", "run_metrics.py", *sys.argv[1:]])}
+        with open(run / f"metric-{name}.jsonl", "a") as file:
+            file.write(json.dumps(record) + "\\n")
+"""
+
+
+class StandIns:
+    """The folder of the stand-ins, what they were called with, and what metrics shall say."""
+
+    def __init__(self, root):
+        self.root = root
+        (root / "train.py").write_text(TRAIN)
+        (root / "run_metrics.py").write_text(METRICS)
+
+    def calls(self):
+        """The arguments of every call so far."""
+        path = self.root / "calls.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def trained(self):
+        """The names of the runs that were trained, in order."""
+        return [argument.rpartition("/")[2] for call in self.calls() for argument in call
+                if argument.startswith("--run=")]
+
+    def metrics_say(self, values):
+        """{run: {metric: {suffix: value}}} for the runs to come."""
+        (self.root / "values.json").write_text(json.dumps(values))
+
+
+@pytest.fixture
+def stand_ins(tmp_path, monkeypatch):
+    """StandIns in place of the scripts."""
+    root = tmp_path / "program"
+    root.mkdir()
+    monkeypatch.setattr(study, "ROOT", root)
+    return StandIns(root)

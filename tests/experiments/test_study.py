@@ -1,0 +1,185 @@
+"""Trials: run, continued, stopped, failed; and what a table may say of them."""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from dnnlib.util import UserError, only_process
+from experiments.study import (
+    Cell,
+    Measure,
+    Trial,
+    cell_text,
+    choose,
+    differences,
+    measured_sec,
+    run_study,
+    script,
+    summarize,
+)
+
+KID = Measure("KID", "kid9", "lower", 1000)
+DRAWN = Measure("drawn", "maps9_classes", "higher")
+
+
+def trial(out, row, seed=0, metrics="kid9"):
+    run = out / f"{row}-seed{seed}"
+    return Trial(row, seed, run, script("train.py", {"run": run}),
+                 [script("run_metrics.py", {"network": run, "metrics": metrics})])
+
+
+@pytest.fixture
+def trials(stand_ins, tmp_path):
+    """Three trials, in a folder `out`."""
+    stand_ins.metrics_say({f"{row}-seed0": {"kid9": {"": 0.1, "_std": 0.01}} for row in "abc"})
+    return [trial(tmp_path / "out", row) for row in "abc"]
+
+
+def run(trials, tmp_path, **options):
+    reports = []
+    status = run_study(trials, tmp_path / "out", "the command", lambda: reports.append(1),
+                       **options)
+    return status, len(reports)
+
+
+def test_commands_of_scripts(stand_ins):
+    command = script("train.py", {"init_from": "x y", "untagged": None, "floor": True, "kimg": 3})
+    assert command[1:] == [str(stand_ins.root / "train.py"), "--init-from=x y", "--floor",
+                           "--kimg=3"]
+
+
+def test_finished_trials_are_not_repeated(trials, stand_ins, tmp_path, capfd):
+    assert run(trials, tmp_path) == (0, 3)
+    assert stand_ins.trained() == ["a-seed0", "b-seed0", "c-seed0"]
+    out = capfd.readouterr().out
+    assert "== b, seed 0: 2 of 3, new; about 22m 00s left" in out
+    assert f"$ {trials[0].training[0]} {stand_ins.root}/train.py --run=" in out
+    before = len(stand_ins.calls())
+    assert run(trials, tmp_path) == (0, 0)
+    assert len(stand_ins.calls()) == before
+
+
+def test_another_evaluation_or_a_newer_network_is_measured_again(trials, stand_ins, tmp_path):
+    run(trials[:1], tmp_path)
+    stand_ins.metrics_say({"a-seed0": {"kid9": {"": 0.2}, "fid9": {"": 7.0}}})
+    other = trial(tmp_path / "out", "a", metrics="kid9,fid9")
+    assert not other.is_evaluated() and trials[0].is_evaluated()
+    run([other], tmp_path)
+    assert stand_ins.trained() == ["a-seed0"]
+    assert other.result()["values"] == {"kid9": 0.2, "fid9": 7.0}
+    later = time.time() + 10
+    os.utime(other.run / "network-final.safetensors", (later, later))
+    assert not other.is_evaluated()
+
+
+def test_records_of_other_commands_do_not_count(trials, tmp_path):
+    run(trials[:1], tmp_path)
+    path = trials[0].run / "metric-kid9.jsonl"
+    path.write_text(path.read_text() + path.read_text().replace("0.1,", "0.9,").replace(
+        "--network", "--trunc=0.5 --network"))
+    assert trials[0].result()["values"] == {"kid9": 0.1, "kid9_std": 0.01}
+    assert trials[0].result()["floors"] == {"kid9": 0.001, "kid9_std": 0.001}
+
+
+def test_a_failed_trial_does_not_stop_the_others(trials, stand_ins, tmp_path, capfd):
+    (stand_ins.root / "fail-b-seed0").touch()
+    stand_ins.metrics_say({"a-seed0": {"kid9": {"": 0.1}}})  # c's evaluation fails
+    assert run(trials, tmp_path) == (2, 3)
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("failed")]
+    assert "b, seed 0: training ended with status 2" in lines[0]
+    assert "c, seed 0: evaluation ended with status 1" in lines[1] and len(lines) == 2
+    assert [one.state() for one in trials] == ["finished", "to be continued", "to be evaluated"]
+    (stand_ins.root / "fail-b-seed0").unlink()
+    stand_ins.metrics_say({f"{row}-seed0": {"kid9": {"": 0.1}} for row in "bc"})
+    assert run(trials, tmp_path) == (0, 2)
+    assert stand_ins.trained() == ["a-seed0", "b-seed0", "c-seed0", "b-seed0"]
+
+
+def test_without_the_first_trial_the_others_do_not_begin(trials, stand_ins, tmp_path):
+    (stand_ins.root / "fail-first-seed0").touch()
+    first = trial(tmp_path / "out", "first")
+    assert run(trials, tmp_path, first=first)[0] == 2
+    assert stand_ins.trained() == ["first-seed0"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_reaches_the_training_once_and_ends_the_study(
+        trials, stand_ins, tmp_path, capfd, number):
+    (stand_ins.root / "wait-b-seed0").touch()
+
+    def ask():
+        while stand_ins.trained()[-1:] != ["b-seed0"]:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    before = signal.getsignal(number)
+    status, _ = run(trials, tmp_path)
+    thread.join()
+    assert status == 128 + number and signal.getsignal(number) is before
+    assert (trials[1].run / "state").read_text() == str(int(number))
+    assert "stopped; the same command continues: the command" in capfd.readouterr().out
+    (stand_ins.root / "wait-b-seed0").unlink()
+    assert run(trials, tmp_path)[0] == 0
+    assert stand_ins.trained() == ["a-seed0", "b-seed0", "b-seed0", "c-seed0"]
+
+
+def test_one_process_at_a_time(trials, tmp_path):
+    with only_process(tmp_path / "out", "x"), pytest.raises(UserError, match="running this study"):
+        run(trials, tmp_path)
+
+
+def test_the_rows_and_seeds_of_a_plan():
+    plan = [("b", 1), ("a", 1), ("b", 2)]
+    assert choose(plan, None, None, "abc") == plan
+    assert choose(plan, ["c", "a"], None, "abc") == [("c", 1), ("a", 1), ("c", 2), ("a", 2)]
+    assert choose(plan, None, [7], "abc") == [("b", 7), ("a", 7)]
+    with pytest.raises(UserError, match="--rows=d: unknown; known: a, b, c"):
+        choose(plan, ["a", "d"], None, "abc")
+
+
+def results(**values):
+    """One result for each number of KID: {row: [0.1, ...]}."""
+    return [{"row": row, "values": {"kid9": value}} for row, numbers in values.items()
+            for value in numbers]
+
+
+def test_mean_and_spread():
+    table = summarize([*results(a=[0.1, 0.13], b=[0.2]), {"row": "c", "values": {}}], [KID, DRAWN])
+    assert table["a"]["KID"] == (pytest.approx(115), pytest.approx(30))
+    assert table["b"]["KID"] == (pytest.approx(200), None)
+    assert table["c"] == {} and "drawn" not in table["a"]
+    assert cell_text(table["a"]["KID"], KID) == "115.0 ± 15.0"
+    assert cell_text(table["b"]["KID"], KID) == "200.0"
+    assert cell_text(None, KID) == "–"
+
+
+def test_differences_larger_than_between_seeds_are_stated():
+    table = {"base": {"KID": Cell(100, 10), "drawn": Cell(6, 0)},
+             "better": {"KID": Cell(80, None), "drawn": Cell(9, None)},
+             "worse": {"KID": Cell(120.5, 20)}, "same": {"KID": Cell(119, None)}}
+    assert differences(table, "base", [KID, DRAWN]) == [
+        "`better` against `base`: drawn higher by 3.0 (better).",  # 20 is no more than seeds differ
+        "`worse` against `base`: KID higher by 20.5 (worse).",
+        "`same` against `base`: no more than seeds differ."]
+
+
+def test_nothing_is_said_of_chance_that_is_not_known():
+    alone = {"base": {"KID": Cell(100, None)}, "other": {"KID": Cell(1, None)}}
+    assert "No row has two seeds" in differences(alone, "base", [KID])[0]
+    assert "`base` is not finished" in differences({"x": {}}, "base", [KID])[0]
+
+
+def test_measured_times(tmp_path):
+    said = tmp_path / "said.py"
+    said.write_text("print('on this machine the training will take about 2h 07m 30s, by steps')")
+    assert measured_sec([sys.executable, str(said)]) == 2 * 3600 + 7 * 60 + 30
+    said.write_text("print('the training will take about 1d 04h 10m, by steps timed just now')")
+    assert measured_sec([sys.executable, str(said)]) == 28 * 3600 + 600
+    said.write_text("raise SystemExit('error: no such thing')")
+    with pytest.raises(UserError, match=r"--measure: .*no such thing"):
+        measured_sec([sys.executable, str(said)])
