@@ -183,7 +183,7 @@ class RecordFile:
 
     def read_maps(self, number: int) -> np.ndarray:
         """Return the class maps of image `number`, uint8 [C, H, W], as `read_image`, but without
-        decoding its colours (a tenth of the time)."""
+        decoding its colours, which takes most of the time."""
         try:
             return decode_maps(self.read(number))
         except ValueError as error:

@@ -98,6 +98,7 @@ def test_xla_computes_what_the_turn_does(tiny_config, monkeypatch):
     assert max(found.values()) < 0.01
 
 
+@pytest.mark.slow
 def test_a_turn_with_augmentation(tiny_config, tmp_path):
     """Its p and counts are variables of the module."""
     config = tiny_config(variant="rgb", resolution=8, mapping_layers=1, augment="ada")

@@ -11,11 +11,13 @@ from tests.tools import gan_steps
 from tests.tools.gan_steps import (
     ONE_DEVICE,
     RGB,
+    batch,
     distance,
     gradients,
     moved_state,
     num_traces,
 )
+from training.dataset import process_reals
 from training.init_from import enter_stage
 from training.schedule import make_stage, stage_critics
 
@@ -69,6 +71,18 @@ def test_what_a_step_reports(tiny_config):
     np.testing.assert_array_equal(np.delete(steps, [3, 7]), 0)
 
 
+def test_signs_are_those_of_the_reals(tiny_config):
+    """With zero in the middle of D's scores of reals half of them are positive."""
+    config = tiny_config(variant="rgb", **{**SMALL, "mirror": False})
+    state = moved_state(config)
+    D = state.networks["D_rgb"]
+    scores = D(process_reals(batch(0, 16, 4).images), resolution=4).numpy()
+    bias = D.vars["4x4/Dense1/bias"]
+    bias.assign(bias - np.median(scores))
+    _, (report,) = run(config, state, [0], lrate=0.0)
+    assert float(report["Loss/signs/real"]) == 0
+
+
 def test_what_is_not_finite_does_not_count(tiny_config):
     config = tiny_config(variant="rgb", **SMALL, **ADAPTING)
     state = moved_state(config)
@@ -95,8 +109,8 @@ def test_other_ways_to_compute(tiny_config, changes):
         assert all(np.isfinite(array).all() for array in network.get_arrays().values())
 
 
-@pytest.mark.parametrize("parts, num_replicas", [
-    pytest.param({4: 8}, 1, marks=pytest.mark.slow), ({}, 2)],
+@pytest.mark.slow
+@pytest.mark.parametrize("parts, num_replicas", [({4: 8}, 1), ({}, 2)],
                          ids=["parts", "two replicas"])
 def test_shares_equal_the_whole(tiny_config, parts, num_replicas):
     """Gradients and reports of a turn; the variables are not moved, as Adam's first step would
@@ -118,6 +132,7 @@ def test_shares_equal_the_whole(tiny_config, parts, num_replicas):
         assert shared_arrays[name] == pytest.approx(value, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_depend_on_p(tiny_config):
     """Or else the tests above would compare nothing."""
     grads = []

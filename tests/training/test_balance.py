@@ -306,6 +306,7 @@ def test_without_balance_nothing_is_counted(data, monkeypatch):
                           np.arange(NUM))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_draws_the_same_photos(data, tmp_path):
     """And what is reported remains the natural frequency."""
     config = config_of(data, variant="c", resolution=4, initial_resolution=4, rgb_kimg=0.0,
