@@ -35,6 +35,15 @@ def _resolution(text):
     return int(text)
 
 
+def _class_names(text):
+    """Return the names in 'top,pants', each once."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected names of classes, each once, such as "
+                                         "top,pants,dress")
+    return names
+
+
 def _mask_value(text):
     """Return a number that a mask can have, other than the background's."""
     if not 1 <= natural(text) <= 65_535:
@@ -106,6 +115,10 @@ def _add_annotated_commands(command):
         _add_create_options(parser, None, out_help=f"; not given: datasets/{name}, with --untagged "
                                                    f"datasets/{name}-untagged")
     synthetic = command("create_synthetic", "drawn street-fashion figures with all classes")
+    for parser in (modanet, coco, synthetic):
+        parser.add_argument("--only-classes", type=_class_names, metavar="NAME,...", help="leave "
+                            "other classes out: they become background, and photos without any of "
+                            "these are not taken (not given: all classes)")
     _add_create_options(synthetic, "datasets/synthetic", num_images=2000)
 
 
@@ -160,8 +173,11 @@ def main(argv: list[str]) -> int:
     places = {**dict.fromkeys(_NAMES, ("annotations", "images")),
               "create_from_masks": ("images", "masks", "classes")}.get(args.command, ())
     named = bool(places) and all(getattr(args, name) is not None for name in places)
-    cli.refuse_idle(cli.non_default_options(commands[args.command], args), [cli.IdleRule(
-        ("source",), named, f"{', '.join(f'--{name}' for name in places)} name all that is read")])
+    cli.refuse_idle(cli.non_default_options(commands[args.command], args), [
+        cli.IdleRule(("source",), named,
+                     f"{', '.join(f'--{name}' for name in places)} name all that is read"),
+        cli.IdleRule(("only_classes",), getattr(args, "untagged", False),
+                     "a data set for --untagged has no classes")])
     if args.command in _NAMES and args.out is None:
         args.out = f"datasets/{_NAMES[args.command]}{'-untagged' if args.untagged else ''}"
     if args.command == "info" and args.verify:

@@ -51,7 +51,8 @@ def main(argv):
         header = read_header(origin)
         config, taken = with_networks_of(header, config, given)
         first_stage = first_stage_after(header, config)
-    cli.refuse_idle(given, idle_rules(config.variant, first_stage))
+    cli.refuse_idle(given, idle_rules(config.variant, first_stage,
+                                      header and header["stage"]))
     # What fits the data set.
     dataset = open_dataset(config.data)
     num_replicas = options.gpus * len(workers or [0])

@@ -1,10 +1,11 @@
 """COCO annotation files, read and checked: bad items are left out and listed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataprep import segmentations
-from dataprep.categories import check_used, read_categories
+from dataprep.categories import NOT_CHOSEN, check_used, read_categories
 from dataprep.segmentations import Photo, whole
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError, read_json
@@ -29,10 +30,12 @@ class Annotations:
     defects: list = field(default_factory=list)
 
 
-def load_annotations(path: str | Path, own: bool = False) -> Annotations:
-    """Read a COCO file; its categories are ModaNet's by name, or with `own` any. Annotations' own
-    ids and `iscrowd` mean nothing here: a label map knows no instances. Raises UserError if the
-    file is not COCO's, its categories are not usable, or its polygons in shares."""
+def load_annotations(path: str | Path, own: bool = False,
+                     only: Sequence[str] | None = None) -> Annotations:
+    """Read a COCO file; its categories are ModaNet's by name, or with `own` any; `only` names those
+    that become classes, None for all. Annotations' own ids and `iscrowd` mean nothing here: a label
+    map knows no instances. Raises UserError if the file is not COCO's, its categories are not
+    usable, or its polygons in shares."""
     try:
         content = read_json(path, object_hook=_compact)
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep nesting
@@ -43,6 +46,8 @@ def load_annotations(path: str | Path, own: bool = False) -> Annotations:
         raise UserError(f"{path}: not COCO annotations; they need the lists 'images' and "
                         "'annotations'")
     categories = read_categories(path, content.get("categories"), MODANET_CLASSES, own)
+    if only is not None:
+        categories = categories.restricted(only)
     check_used(path, categories.labels, {whole(entry.get("category_id"), 0, _MAX_ID)
         for entry in annotations if isinstance(entry, dict)} - {None})
     renumbered = any(number != label for number, label in categories.labels.items())
@@ -118,6 +123,8 @@ def _add_instance(instances, frames, entry, labels):
     label = labels.get(whole(entry.get("category_id"), 0, _MAX_ID))
     if label is None:
         return "category id of no class"
+    if label == NOT_CHOSEN:
+        return None
     if label == 0:
         return "category that is background: its area stays background"
     instance, defect = segmentations.make_instance(label, entry.get("segmentation"),

@@ -4,6 +4,7 @@ import collections
 import difflib
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dataprep.segmentations import whole
@@ -17,6 +18,7 @@ _MAX_NAME = 100  # characters
 # another; "shirts" and "shorts" have 0.83.
 _ALIKE = 0.85
 _SHOWN = 5  # names in an error
+NOT_CHOSEN = -1  # label of categories that --only-classes leaves out
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,18 @@ class Categories:
     classes: tuple
     labels: dict
     notes: tuple = ()
+
+    def restricted(self, names: Sequence[str]) -> "Categories":
+        """Return these categories with the classes `names` alone, in this order; the ids of others
+        have the label NOT_CHOSEN. Raises UserError for a name that is no class."""
+        if unknown := [name for name in names if name not in self.classes]:
+            raise UserError(f"--only-classes={','.join(names)}: {unknown[0]!r} is none of the "
+                            f"classes {', '.join(self.classes)}")
+        chosen = {self.classes.index(name) + 1: label for label, name in enumerate(names, 1)}
+        labels = {number: chosen.get(label, NOT_CHOSEN if label else 0)
+                  for number, label in self.labels.items()}
+        return Categories(tuple(names), labels,
+                          (*self.notes, f"--only-classes: {_numbered(names)}"))
 
 
 def read_categories(path: object, entries: object, known: tuple, own: bool) -> Categories:

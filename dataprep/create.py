@@ -17,11 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from dataprep import annotations, conversion, labels, masks, photo_sources, raw_files, writer
+from dataprep.categories import Categories
 from dataprep.conversion import ConversionSpec, Item
 from dataprep.synthetic import draw_all, is_drawn
 from dnnlib import suggestions, util
 from dnnlib.cli import IdleRule, refuse_idle
 from dnnlib.data import class_list, dataset
+from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.data.photo_names import MISSING, NUMBER_DIFFERS
 from dnnlib.download import file_digest
 
@@ -58,6 +60,8 @@ def create_synthetic(config: argparse.Namespace, report: Report) -> dict | None:
         raise util.UserError(f"{config.out} holds a finished data set of other drawings; choose "
                              "another --out or delete it")
     writer.check_splits(*_split_sizes(config, config.num_images, True), config.num_images)
+    if config.only_classes:
+        Categories(MODANET_CLASSES, {}).restricted(config.only_classes)
     if config.dry_run:
         report(f"dry run: nothing written; would draw {config.num_images} photos into {raw}")
         return None
@@ -69,7 +73,8 @@ def create_synthetic(config: argparse.Namespace, report: Report) -> dict | None:
 def _create_listed(config, path, photos, report, untagged=False, own=False):
     """Make a data set of a COCO file and photos. untagged: of RGB, of the photos without
     annotations; own: classes may be others than ModaNet's."""
-    source, labelled = photo_sources.open_photos(photos), annotations.load_annotations(path, own)
+    source = photo_sources.open_photos(photos)
+    labelled = annotations.load_annotations(path, own, config.only_classes)
     annotated = sum(bool(photo.instances) for photo in labelled.photos.values())
     options = {"source": file_digest(path, "md5")}
     matched = raw_files.match_photos(labelled.photos, source, untagged)
@@ -83,6 +88,8 @@ def _create_listed(config, path, photos, report, untagged=False, own=False):
                                  "polygon; to use them as photos without labels, add --untagged")
         if labelled.renumbered or matched.joined or NUMBER_DIFFERS in matched.remarks:
             options["names"] = "decide"  # unlike in data sets that were made when numbers did
+        if config.only_classes:
+            options["only_classes"] = config.only_classes
         for note in labelled.notes:
             report(note)
         unusable, found = len(labelled.skipped_images), len(matched.pairs) + matched.joined

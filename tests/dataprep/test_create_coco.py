@@ -132,6 +132,29 @@ def test_own_classes_are_refused_by_one_command_and_made_by_the_other(coco, tmp_
     assert stored(tmp_path / "set")[1]["classes"] == ["person", "car", "dog"]
 
 
+def test_chosen_classes_alone_in_the_order_given(coco, tmp_path, capsys):
+    """Others become background, and a photo of nothing else is not taken."""
+    boxes = {1: (2, 2, 8, 6), 2: (3, 4, 5, 5), 3: (1, 1, 4, 9)}
+    for number, category in ((1, 7), (2, 9), (3, 3)):
+        coco.photo(f"{number}.png", boxes[number])
+        coco.entry(number, f"{number}.png", (category, [corners(*boxes[number])]))
+    source, out = coco.save({3: "hat", 7: "coat", 9: "shoe"}), tmp_path / "out"
+    assert create("create_from_coco", source, out, "--only-classes=shoe,coat") == 0
+    assert stored(out)[1]["classes"] == ["shoe", "coat"]
+    assert_red_is_labelled(out, {1: 2, 2: 1})
+    assert "--only-classes: 1 shoe, 2 coat\n" in capsys.readouterr().out
+    for wrong, message in (("coat,boot", "'boot' is none of the classes hat, coat, shoe"),
+                           ("coat,coat", "each once"), ("coat,", "each once")):
+        with pytest.raises(UserError, match=message):
+            create("create_from_coco", source, tmp_path / "x", f"--only-classes={wrong}")
+    with pytest.raises(UserError, match="--only-classes: without effect"):
+        create("create_from_coco", source, tmp_path / "x", "--only-classes=coat", "--untagged")
+    with pytest.raises(UserError, match="'boot' is none of"):
+        dataset_tool.main(["create_synthetic", f"--out={tmp_path / 'drawn'}", "--num-images=8",
+                           "--only-classes=top,boot"])
+    assert not (tmp_path / "drawn").exists()
+
+
 def test_many_classes_and_one_that_nothing_shows(coco, tmp_path, capsys):
     """Labels up to 255, which are uint8's last."""
     coco.photo("a.png", (2, 2, 5, 5))

@@ -297,6 +297,9 @@ def test_options_of_stages_gone_through_are_refused():
             refuse_idle({name}, idle_rules("c", "binary"))
     with pytest.raises(UserError, match="begins with stage classes"):
         refuse_idle({"binary_kimg"}, idle_rules("2d", "classes"))
+    refuse_idle({"grow_g"}, idle_rules("2d", "classes", "binary"))
+    with pytest.raises(UserError, match="all of their maps already"):
+        refuse_idle({"grow_g"}, idle_rules("2d", "classes", "classes"))
 
 
 def test_metrics_during_training_are_those_of_run_metrics(tiny_config, tmp_path, monkeypatch, rng):

@@ -110,8 +110,8 @@ def create_config(**changes):
     """The options of a create command, small and on one worker."""
     options = dict(command="create_modanet", source="", annotations=None, images=None, out="",
                    resolution=16, fit="pad", encoding="webp", num_images=None, num_val=None,
-                   num_test=None, labels=None, untagged=False, ignore=None, seed=0,
-                   workers=1, dry_run=False)
+                   num_test=None, labels=None, untagged=False, only_classes=None,
+                   ignore=None, seed=0, workers=1, dry_run=False)
     return SimpleNamespace(**{**options, **{k: str(v) if isinstance(v, Path) else v
                                             for k, v in changes.items()}})
 

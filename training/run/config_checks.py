@@ -65,13 +65,19 @@ def fitting_command(dataset: DatasetInfo) -> str:
                    *training_options(dataset.splits["train"], dataset.resolution))
 
 
-def idle_rules(variant: str, first_stage: str) -> list[IdleRule]:
-    """Return the rules on options of stages that a training does not go through."""
+def idle_rules(variant: str, first_stage: str, snapshot_stage: str | None = None) -> list[IdleRule]:
+    """Return the rules on options of stages that a training does not go through.
+
+    Args:
+        snapshot_stage: stage of the snapshot that it begins from; None without one.
+    """
     begins = f"from this snapshot on it begins with stage {first_stage}"
     return [
         IdleRule(["rgb_kimg", "initial_resolution", "hold_kimg", "fade_kimg"],
                  first_stage != "rgb", begins),
         IdleRule(["binary_kimg"], first_stage == "classes", begins),
+        IdleRule(["grow_g", "grow_d"], snapshot_stage == "classes",
+                 "the networks of this snapshot have all of their maps already"),
         IdleRule(["binary_kimg", "classes_kimg", "grow_g", "grow_d", "map_noise", "mirror_pairs",
                   "balance"], variant == "rgb", "--variant=rgb has no stages with maps")]
 
