@@ -5,8 +5,10 @@ PY := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL := 2
 
 # A demo of another length: make demo DEMO_IMAGES=60 DEMO_OPTIONS="--classes-kimg=2"
-DEMO_IMAGES ?= 600
+DEMO_IMAGES ?= 2000
 DEMO_OPTIONS ?=
+# Garments that a map of 32x32 has room for.
+DEMO_CLASSES := outer,dress,pants,top,shorts,skirt
 DEMO_METRICS ?= kid100
 DEMO := results/demo
 DEMO_RUN := $(DEMO)/00000-demo
@@ -44,11 +46,12 @@ demo:
 	$(PY) generate.py --network=$(SHIPPED) --num=32 --out=$(DEMO)/shipped/pairs
 	$(PY) generate.py --network=$(SHIPPED) --seeds=0-31 --out=$(DEMO)/shipped
 	@echo; echo "== A data set of drawn figures"
-	$(PY) dataset_tool.py create_synthetic --num-images=$(DEMO_IMAGES) --resolution=32 --out=datasets/demo
+	$(PY) dataset_tool.py create_synthetic --num-images=$(DEMO_IMAGES) --resolution=32 --only-classes=$(DEMO_CLASSES) \
+	  --out=datasets/demo
 	@echo; echo "== What the training will take on this machine (the whole plan is in $(DEMO)/plan.txt)"
 	@$(PY) $(DEMO_TRAIN) --dry-run --measure >$(DEMO)/plan.txt
 	@tail -n 1 $(DEMO)/plan.txt
-	@echo; echo "== Training: colours, then one map, then the 13 maps"
+	@echo; echo "== Training: colours, then a map for each of six garments"
 	$(PY) $(DEMO_TRAIN)
 	@echo; echo "== Pictures and a metric of what was trained"
 	$(PY) generate.py --network=$(DEMO_RUN)/network-final.safetensors --seeds=0-31 --out=$(DEMO)/pictures

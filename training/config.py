@@ -331,14 +331,14 @@ PRESETS = {
                      minibatch={4: 32, 32: 16}, lrate={4: 0.001, 32: 0.002}, r1_gamma=1.0,
                      grow_d="zero", smoothing_kimg=5.0, tick_kimg={4: 5}, network_ticks=4,
                      metrics="kid1k,fid1k"),
-    # All three stages on two CPU cores in seven minutes, for drawn figures: small minibatches, as
-    # so short a training needs many updates, a short average, and two thirds of it for the maps.
-    # `make demo` runs it; wider and longer ones made docs/results.md.
+    # Colours and maps on two CPU cores in nine minutes, for drawn figures of few classes: small
+    # minibatches, as so short a training needs many updates, a short average, and two thirds of it
+    # for the maps, which begin empty and all at once. `make demo` runs it.
     "demo-32": dict(resolution=32, fmap_base=256, fmap_max=64, latent_size=64, mapping_layers=2,
-                    hold_kimg=6.0, fade_kimg=4.0, rgb_kimg=22.0, binary_kimg=4.0,
-                    classes_kimg=32.0, minibatch={4: 8}, lrate={4: 0.003}, r1_gamma=0.5,
-                    grow_d="zero", smoothing_kimg=2.0, style_mixing_prob=0.2, tick_kimg={4: 4},
-                    metrics="none"),
+                    hold_kimg=6.0, fade_kimg=4.0, rgb_kimg=24.0, binary_kimg=0.0,
+                    classes_kimg=48.0, minibatch={4: 8}, lrate={4: 0.003}, r1_gamma=0.5,
+                    r1_interval=2, grow_g="empty", grow_d="fresh", smoothing_kimg=2.0,
+                    style_mixing_prob=0.2, tick_kimg={4: 4}, metrics="none"),
 }
 DEFAULT_PRESET = "paper"
 

@@ -95,7 +95,7 @@ def test_the_table_has_the_sizes_of_the_presets_files(preset):
 
 
 def test_the_plan_describes_everything():
-    config = preset_config("demo-32", {"data": "somewhere"})
+    config = preset_config("demo-32", {"data": "somewhere", "binary_kimg": 4.0})
     dataset = SimpleNamespace(path="somewhere", splits={"train": 7}, classes=["c"] * 13,
                               label_size=0)
     plan = describe_plan(config, dataset, "rgb", 2, 2)
@@ -104,7 +104,7 @@ def test_the_plan_describes_everything():
                                           "minibatch per device lrate ticks sec/kimg time")
     assert [line.split()[2] for line in lines[2:9]] == ["rgb"] * 5 + ["binary", "classes"]
     assert [re.search(r"0\.003  (\d+)$", line)[1] for line in lines[2:9]] == [
-        "1", "1", "2", "1", "1", "1", "8"]
+        "1", "1", "2", "1", "1", "1", "12"]
     assert "2 training states kept" in plan and plan.endswith("nothing was written")
     assert "time is not known" in plan and "counted, not measured" in plan
     assert {line.split()[0] for line in lines[-7:-1]} == {"preset", *PRESETS}
@@ -114,7 +114,7 @@ def test_the_plan_describes_everything():
 
 
 def test_the_plan_has_the_measured_times():
-    config = preset_config("demo-32", {"data": "somewhere"})
+    config = preset_config("demo-32", {"data": "somewhere", "binary_kimg": 4.0})
     dataset = SimpleNamespace(path="somewhere", splits={"train": 7}, classes=["c"] * 13,
                               label_size=0)
     rates = {("rgb", 8): 1.0, ("rgb", 16): 4.5, ("rgb", 32): 20.0, ("binary", 32): 30.0,
