@@ -85,7 +85,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
     options = [f"--data={data}", "--preset=demo-32", "--resolution=16", f"--results={tmp_path}"]
     assert train.main([*options, "--dry-run"]) == 0
     plan = capsys.readouterr().out
-    assert "8 -> 16" in plan and "rgb, joint" in plan and "58 kimg in all" in plan
+    assert "8 -> 16" in plan and "rgb, joint" in plan and "72 kimg in all" in plan
     assert not list(tmp_path.iterdir())
 
 
