@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Make pictures with a trained network: grids, interpolations, style mixes, labelled pairs."""
+"""Make pictures with a trained network: grids, interpolations, labelled pairs, maps of photos."""
 
 import shlex
 from pathlib import Path
 
-from dnnlib import cli
+from dnnlib import cli, suggestions
 from dnnlib.cli import MAX_GRID, MAX_SEED, IdleRule, label_suffix, numbers_name
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError
@@ -17,23 +17,35 @@ EXAMPLES = """\
   python generate.py --interpolate=4,9 --steps=10
   python generate.py --style-mix --row-seeds=0-3 --col-seeds=10-14 --col-styles=0-3
   python generate.py --num=50000 --out=datasets/generated     pairs; run again to continue
+  python generate.py --num=1000 --require=scarf/tie,skirt --min-area=0.5%
+  python generate.py --num=5000 --balance=10% --min-confidence=0.8
+  python generate.py --num=50000 --format=tfrecords --out=datasets/records    for train.py --data
+  python generate.py --num=1000000 --shards=256 --runner=DirectRunner --out=pairs -- \\
+      --direct_running_mode=multi_processing --direct_num_workers=8
   python generate.py --replay=datasets/generated/samples.jsonl --index=17 --out=again
   python dataset_tool.py create_modanet --source=datasets/generated --out=datasets/modanet-generated
+  python generate.py --network=5 --source=photos --out=maps   a segmentation network: label maps
 """
 MAX_PAIRS = 10_000_000  # in one folder, by the seven digits of their file names
+MAX_SHARDS = 99_999  # by the five digits of theirs
 MIN_SIDE = 128  # images below this many pixels are enlarged in pictures
 # The modes on which options have an effect; options that are not here act on all of them.
-MODES = ("seeds", "interpolate", "style_mix", "num", "replay")
+MODES = ("seeds", "interpolate", "style_mix", "num", "replay", "source")
+CHOICE = ("require", "min_area", "balance", "min_confidence")
 ACT_ON = {
     "seeds": ("seeds",), "separate": ("seeds",), "steps": ("interpolate",),
     "row_seeds": ("style_mix",), "col_seeds": ("style_mix",), "col_styles": ("style_mix",),
-    "first_seed": ("num",), "dry_run": ("num",), "index": ("replay",),
-    **dict.fromkeys(("trunc", "noise", "label", "minibatch"), MODES[:-1])}
+    **dict.fromkeys(("first_seed", "dry_run", *CHOICE, "max_tries", "format", "keep_padding",
+                     "shards", "runner"), ("num",)), "index": ("replay",),
+    **dict.fromkeys(("trunc", "noise", "label"), MODES[:4]),
+    "minibatch": (*MODES[:4], "source")}
 
 
 def main(argv):
     """Parse options, load the network, make what was asked for. Return the exit status."""
     options = parse_options(argv)
+    if options.source is not None:
+        return make_labels(options)
     # Imported here so that --help and wrong options answer at once.
     from generation import pairs
     from training.sampler import Sampler
@@ -77,8 +89,8 @@ def parse_options(argv):
         "(default: the newest run's best snapshot)")
     add("--results", default="results", metavar="DIR", help="where the run directories are")
     add("--out", metavar="DIR", help="folder to write to (default: one below generated/)")
-    add("--trunc", type=cli.psi, default=0.7, metavar="PSI", help="truncation of the first 8 "
-        "layers: 1 is none, as in training; 0 is the average image")
+    add("--trunc", type=cli.psi, metavar="PSI", help="truncation of the first 8 layers: 1 is none, "
+        "as in training; 0 is the average image (default: 1 for --num, else 0.7)")
     add("--noise", default="random", choices=("random", "const"), help="random: drawn from each "
         "sample's seed; const: the network's own, equal for all samples")
     add("--label", type=cli.label, metavar="K", help="what a conditional network draws: a class, "
@@ -96,6 +108,8 @@ def parse_options(argv):
     modes.add_argument("--num", type=cli.positive_int, metavar="N", help="write N pairs: images, "
                        "label maps, overlays, COCO annotations; run again to continue")
     modes.add_argument("--replay", metavar="FILE", help="make a sample of this samples.jsonl again")
+    modes.add_argument("--source", metavar="DIR", help="write label maps of the photos in this "
+                       "folder, by a segmentation network; run again to continue")
     add("--steps", type=cli.positive_int, default=9, metavar="N",
         help="for --interpolate: pictures, with those of both seeds")
     add("--row-seeds", type=cli.seeds, default="0-3",
@@ -103,15 +117,43 @@ def parse_options(argv):
     add("--col-seeds", type=cli.seeds, default="4-8", help="for --style-mix: seeds of the top row")
     add("--col-styles", type=cli.seeds, default="0-3", metavar="LAYERS", help="for --style-mix: "
         "layers taken from the column; 0-3 (4x4, 8x8) are pose and shape, the last ones colours")
-    add("--first-seed", type=cli.seed, default=0, metavar="SEED",
-        help="for --num: the first pair's")
     add("--index", type=cli.natural, default=0, metavar="K", help="for --replay: line, from 0")
-    add("--dry-run", action="store_true",
-        help="for --num: print what would be made, write nothing")
-    options = parser.parse_args(argv)
-    defaults = vars(parser.parse_args([]))
+    _add_pair_options(parser)
+    own, of_runner = argv, []
+    if "--" in argv:  # the rest is the runner's
+        own, of_runner = argv[:argv.index("--")], argv[argv.index("--") + 1:]
+    options, defaults = parser.parse_args(own), vars(parser.parse_args([]))
+    options.of_runner = of_runner
     check_options(options, {name for name in defaults if vars(options)[name] != defaults[name]})
+    if options.trunc is None:
+        options.trunc = 1.0 if options.num is not None else 0.7
     return options
+
+
+def _add_pair_options(parser):
+    """Add the options of pairs in bulk."""
+    add = parser.add_argument_group("for --num").add_argument
+    add("--first-seed", type=cli.seed, default=0, metavar="SEED", help="the first one tried")
+    add("--require", type=lambda text: text.split(","), metavar="CLASSES", help="take only pairs "
+        "that show all of these classes: skirt,scarf/tie")
+    add("--min-area", type=cli.share, default=0.0, metavar="SHARE", help="a class counts as shown "
+        "from this share of the photo on: 0.5%%; not given: from a pixel on")
+    add("--balance", type=cli.share, default=0.0, metavar="SHARE", help="take pairs so that each "
+        "class is shown by this share of them at least: 10%%")
+    add("--min-confidence", type=cli.share, default=0.0, metavar="X", help="take only pairs whose "
+        "maps are this sure, from 0 to 1 (docs/data.md)")
+    add("--max-tries", type=cli.positive_int, default=1000, metavar="N", help="give up if this "
+        "many seeds in a row are rejected; the same command with more continues")
+    add("--format", choices=("folder", "tfrecords"), default="folder", help="folder: PNGs and COCO "
+        "annotations; tfrecords: a data set for train.py --data")
+    add("--keep-padding", action="store_true", help="write the padding around photos, which the "
+        "folder goes without if all photos of the data set had one aspect ratio")
+    add("--shards", type=cli.positive_int, metavar="N", help="write N parts that are whole by "
+        "themselves, whose bytes follow from the seeds; not given: of tfrecords one for 1,000 "
+        "pairs, of a folder none")
+    add("--runner", metavar="NAME", help="make shards on Apache Beam (requirements-beam.txt): "
+        "DirectRunner, FlinkRunner, ...; what is behind -- are options of the runner")
+    add("--dry-run", action="store_true", help="print what would be made, write nothing")
 
 
 def check_options(options, given):
@@ -124,11 +166,26 @@ def check_options(options, given):
         raise UserError(f"--num: at most {MAX_PAIRS} pairs")
     if options.num is not None and options.first_seed + options.num - 1 > MAX_SEED:
         raise UserError(f"--num: the last seed would be above {MAX_SEED}")
+    if options.num is not None and (options.shards or 1) > min(options.num, MAX_SHARDS):
+        raise UserError(f"--shards: at most one for each pair, and {MAX_SHARDS}")
     mode = next((m for m in MODES[1:] if getattr(options, m) not in (None, False)), "seeds")
     shown = {mode: f"--{mode.replace('_', '-')}" for mode in MODES} | {"seeds": "a grid of seeds"}
+    is_chosen = any(getattr(options, name) for name in CHOICE)
+    in_shards = options.shards is not None or options.format == "tfrecords"
     cli.refuse_idle(given, [
-        IdleRule([name], mode not in modes, f"it is for {', '.join(shown[m] for m in modes)}")
-        for name, modes in ACT_ON.items()])
+        *(IdleRule([name], mode not in modes, f"it is for {', '.join(shown[m] for m in modes)}")
+          for name, modes in ACT_ON.items()),
+        IdleRule(["min_area"], not (options.require or options.balance),
+                 "it is for --require and --balance"),
+        IdleRule(["max_tries"], not is_chosen, "no pair is rejected"),
+        IdleRule(["minibatch"], options.num is not None and (is_chosen or in_shards), "pairs that "
+                 "are chosen, or written in shards, are made 16 at a time, so that they are the "
+                 "same everywhere"),
+        IdleRule(["keep_padding"], options.format == "tfrecords", "images of a data set are square "
+                 "and keep it"),
+        IdleRule(["runner"], not in_shards, "it makes shards: give --shards")])
+    if options.of_runner and options.runner is None:
+        raise UserError("--: what is behind it are options of --runner, which is not given")
 
 
 def out_folder(sampler, options, subfolder=""):
@@ -182,20 +239,107 @@ def make_files(sampler, options):
 def make_pairs(sampler, options):
     """Write pairs in bulk, or print what it would take."""
     from generation import pairs
+    from generation.selection import Request
 
-    out = out_folder(sampler, options, "pairs" + label_suffix(sampler.label))
-    recipe = pairs.make_recipe(sampler, options.trunc, options.noise)
-    wanted = range(options.first_seed, options.first_seed + options.num)
-    if options.dry_run:
-        print(pairs.describe_work(sampler, recipe, wanted, out, options.minibatch))
+    if options.shards is not None or options.format == "tfrecords":
+        make_shards(sampler, options)
         return
-    made, kept = pairs.write_pairs(sampler, recipe, wanted, out, options.minibatch)
+    out = out_folder(sampler, options, "pairs" + label_suffix(sampler.label))
+    recipe = pairs.make_recipe(sampler, options.trunc, options.noise, options.keep_padding)
+    chosen = make_selection(sampler, options)
+    seeds = range(options.first_seed, options.first_seed + options.num)
+    minibatch = min(options.minibatch, options.num)
+    request = Request(seeds, options.num, minibatch) if chosen is None else Request(
+        range(options.first_seed, MAX_SEED + 1), options.num, selection=chosen,
+        max_tries=options.max_tries)
+    print(pairs.describe_box(sampler, recipe))
+    if options.dry_run:
+        print(pairs.describe_work(sampler, recipe, request, out))
+        return
+    made, kept, tally = pairs.write_pairs(sampler, recipe, request, out)
     print(f"{out}: {made} made, {kept} were there already")
+    print_choice(sampler, chosen, tally)
     if sampler.classes:
         command, name = ("create_modanet", "modanet-generated") \
             if sampler.classes == MODANET_CLASSES else ("create_from_masks", "generated-masks")
         print(f"Next: python dataset_tool.py {command} --source={shlex.quote(str(out))} "
               f"--resolution={sampler.resolution} --out=datasets/{name}")
+
+
+def make_selection(sampler, options):
+    """Return the Selection that the options ask for; None if all pairs are taken."""
+    from generation.selection import Selection
+
+    if not any(getattr(options, name) for name in CHOICE):
+        return None
+    chosen = Selection(tuple(options.require or ()), options.min_area, options.balance,
+                       options.min_confidence)
+    chosen.check(sampler.classes)
+    return chosen
+
+
+def print_choice(sampler, chosen, tally):
+    """Print what a selection decided, if there is one."""
+    if tally is not None:
+        print("\n".join(tally.lines(chosen, sampler.classes)))
+
+
+def make_shards(sampler, options):
+    """Write pairs in shards, here or on Apache Beam, or print what it would take."""
+    from generation import shards
+
+    is_dataset = options.format == "tfrecords"
+    out = out_folder(sampler, options, ("dataset" if is_dataset else "shards")
+                     + label_suffix(sampler.label))
+    count = options.shards or -(-options.num // shards.PAIRS_A_SHARD)
+    chosen = make_selection(sampler, options)
+    job = shards.ShardJob(str(sampler.path), options.label, options.trunc, options.noise,
+                     options.keep_padding, options.format, str(out), options.first_seed,
+                     options.num, count, chosen, options.max_tries)
+    recipe = job.make_recipe(sampler)
+    if options.dry_run:
+        print(shards.describe_work(job, sampler, recipe))
+        return
+    if options.runner is None:
+        tally = shards.write_shards(job, sampler, recipe)
+    else:
+        tally = beam_module().write_shards(job, sampler, recipe, options.runner, options.of_runner)
+    print(f"{out}: {options.num} pairs in {count} shard{'s' * (count > 1)}")
+    print_choice(sampler, chosen, tally)
+    if is_dataset:
+        variant = "2d" if sampler.classes else "rgb"
+        fitting = suggestions.training_options(options.num, sampler.resolution)
+        print("Next: " + suggestions.command("train.py", f"--variant={variant}", f"--data={out}",
+                                             *fitting))
+
+
+def make_labels(options):
+    """Write label maps of photos. Return the exit status."""
+    from generation import labelling
+    from training.labeller import Labeller
+
+    labeller = Labeller.load(options.network, options.results, options.minibatch)
+    source, out = Path(options.source), out_folder(labeller, options, "labels")
+    written, kept, unreadable = labelling.label_photos(labeller, source, out, options.minibatch)
+    for line in unreadable:
+        print(f"left out: {line}")
+    print(f"{out}: {written} label maps written, {kept} were there already")
+    print("Next: " + suggestions.command(
+        "dataset_tool.py", "create_from_masks", f"--images={source}", f"--masks={out / 'labels'}",
+        f"--classes={out / 'classes.txt'}", "--out=datasets/labelled"))
+    return 0
+
+
+def beam_module():
+    """Return generation.beam_shards. Raises UserError if Apache Beam is not installed."""
+    try:
+        from generation import beam_shards
+    except ModuleNotFoundError as error:
+        if error.name.partition(".")[0] != "apache_beam":
+            raise
+        raise UserError("--runner: Apache Beam is not installed; install it with: pip install -r "
+                        "requirements-beam.txt") from None
+    return beam_shards
 
 
 if __name__ == "__main__":

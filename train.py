@@ -1,13 +1,11 @@
 #!/usr/bin/env python3
-"""Train Style-GAN, Style-C-GAN or Style-C-GAN-2D."""
+"""Train Style-GAN, Style-C-GAN, Style-C-GAN-2D or a segmentation network."""
 
-import dataclasses
 import os
 
 from dnnlib import cli
 from dnnlib.cluster import find_workers
 from dnnlib.util import UserError
-from training.config import by_resolution
 from training.run.options import given_options, parse_training_options
 
 EXAMPLES = """\
@@ -16,6 +14,8 @@ EXAMPLES = """\
   python train.py --run=3                # continue run 00003 with its own options
   python train.py --variant=2d --init-from=results/00000-rgb-modanet --untagged=datasets/more-photos
   python train.py --variant=2d --gpus=4 --workers=host0:2222,host1:2222 --worker-index=0
+  python train.py --variant=segmenter --help        # of each variant its own options
+  python train.py --variant=segmenter --data=datasets/modanet --data2=datasets/generated
 """
 
 
@@ -31,81 +31,54 @@ def main(argv):
     # TensorFlow is loaded here, so that --help and wrong options answer at once.
     import tensorflow as tf
 
-    from dnnlib.data.dataset import open_dataset
     from dnnlib.tflib.distribute import create_strategy, worker_session
-    from metrics.evaluation import training_metrics
-    from metrics.metric_base import SPLIT, reals_of
-    from training.init_from import check_start, first_stage_after, with_networks_of
     from training.run import launch
-    from training.run.config_checks import fit_to_dataset, idle_rules
-    from training.snapshots import find_snapshot, read_header
 
     # One trace for every critic and resolution is meant; TensorFlow takes them for an accident.
     tf.get_logger().setLevel("ERROR")
-    config = launch.choose_config(options, given)
-    training_metrics(config.metrics, options.inception)  # raises if it cannot compute one
-    # The networks to begin with: fresh ones, or those of a snapshot.
-    origin, header, first_stage, taken = None, None, "rgb", {}
-    if options.init_from:
-        origin = find_snapshot(options.init_from, options.results)
-        header = read_header(origin)
-        config, taken = with_networks_of(header, config, given)
-        first_stage = first_stage_after(header, config)
-    cli.refuse_idle(given, idle_rules(config.variant, first_stage,
-                                      header and header["stage"]))
-    # What fits the data set.
-    dataset = open_dataset(config.data)
-    num_replicas = options.gpus * len(workers or [0])
-    if "metrics" not in given and not options.continues:
-        metrics = launch.fitting_metrics(config.metrics, dataset)
-        config = dataclasses.replace(config, metrics=metrics)
-    config = fit_to_dataset(config, dataset, num_replicas, first_stage, taken)
-    if header:
-        check_start(header, config, dataset.classes, dataset.label_size)
-    needs_validation = SPLIT in reals_of(training_metrics(config.metrics))
-    notes = launch.start_notes(config, dataset, options, taken, needs_validation)
+    job = make_job(options, given, workers)
     if options.dry_run:
-        launch.print_plan(config, dataset, first_stage, num_replicas, options, notes)
+        launch.print_plan(job)
         return 0
-    facts = launch.worker_facts(config, dataset, options, header)
-    strategy = create_strategy(options.device, options.gpus, workers, index, facts)
+    strategy = create_strategy(options.device, options.gpus, workers, index, job.facts())
     with worker_session(strategy):
-        return train(config, dataset, strategy, options, origin, notes)
+        return train(job, strategy)
 
 
-def train(config, dataset, strategy, options, origin, notes):
-    """Make or continue a run, and train it to the end of its schedule. Returns the exit status.
+def make_job(options, given, workers):
+    """Return the Job of a command: the one place that knows all kinds of training."""
+    from metrics import evaluation
+    from training.run import launch
+    from training.run.stylegan_job import StyleGanJob
+    from training.segmentation.job import SegmenterJob
 
-    Args:
-        config: TrainingConfig with `resolution` set. dataset: DatasetInfo of config.data.
-        strategy: the devices. options: of the command line.
-        origin: path of the snapshot to begin with, or None. notes: lines that the log begins with.
-    """
+    config = launch.choose_config(options, given)
+    num_replicas = options.gpus * len(workers or [0])
+    kind = SegmenterJob if config.variant == "segmenter" else StyleGanJob
+    return kind(config, options, given, num_replicas, evaluation)
+
+
+def train(job, strategy):
+    """Make or continue a run, and train it to the end of its schedule. Returns the exit status."""
     import tensorflow as tf
 
-    from dnnlib.tflib.distribute import is_chief
-    from metrics.evaluation import training_evaluation, training_metrics
     from training.run import launch
     from training.run.signals import end_if_stuck
-    from training.stylegan import StyleGan
     from training.training_loop import Training
 
-    with launch.open_run(strategy, config, dataset, options) as (run_dir, log):
-        for line in notes:
+    with launch.open_run(strategy, job) as (run_dir, log):
+        for line in job.notes:
             log.info(line)
-        evaluate = training_evaluation(
-            training_metrics(config.metrics), dataset, resolution=config.resolution,
-            minibatch=by_resolution(config.minibatch, config.resolution), seed=config.seed,
-            weights=options.inception, log=log.info) if is_chief(strategy) else None
-        method = StyleGan(config, dataset, strategy, evaluate, origin)
-        training = Training(method, run_dir, strategy, log, options.keep)
+        training = Training(job.make_method(strategy, log), run_dir, strategy, log,
+                            job.options.keep)
         try:
             finished = training.run()
         except tf.errors.ResourceExhaustedError:
             raise UserError("the device's memory is too small for this training; give a smaller "
-                            "--minibatch, --resolution or --fmap-max, or more --gpus") from None
+                            "--minibatch or --resolution, smaller networks, or more --gpus"
+                            ) from None
     if finished:
-        log.info(f"finished. Next: {launch.next_commands(run_dir, config, dataset)}")
+        log.info(f"finished. Next: {job.next_commands(run_dir)}")
         return 0
     status = 128 + training.stop_signal
     end_if_stuck(status)

@@ -17,8 +17,9 @@ import numpy as np
 
 from dnnlib import cli, util
 from dnnlib.util import UserError
-from training.config import PRECISIONS, PRESETS, VARIANTS, by_resolution, preset_config
-from training.schedule import make_stage, variant_stages
+from training.config import PRECISIONS, PRESETS, VARIANTS, TrainingConfig
+from training.gan.schedule import make_stage, variant_stages
+from training.method_config import by_resolution
 
 NUM_CLASSES = 13
 ARGUMENTS = ("reals", "step", "fade", "lrate")
@@ -66,7 +67,7 @@ def parse_options(argv):
 def plan(options):
     """(TrainingConfig, Stage, Critic) of the command line. Raises UserError for what is not there.
     """
-    config = preset_config(options.preset, {"variant": options.variant,
+    config = TrainingConfig.preset(options.preset, {"variant": options.variant,
                                             "precision": options.precision})
     config = dataclasses.replace(config, resolution=config.resolution or 512)
     if options.stage not in variant_stages(config.variant):
@@ -94,9 +95,9 @@ def make_turn(config, stage, critic):
     import tensorflow as tf
 
     from dnnlib.tflib import ops
-    from training.augmentation import typical_augmentation
-    from training.gan_step import GanStep
-    from training.init_from import enter_stage, new_state
+    from training.gan.augmentation import typical_augmentation
+    from training.gan.gan_step import GanStep
+    from training.gan.init_from import enter_stage, new_state
 
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     with strategy.scope():

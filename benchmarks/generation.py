@@ -1,4 +1,4 @@
-"""Measure pairs per second against the minibatch, in memory and with all files written."""
+"""Measure pairs per second against the minibatch: in memory, as a folder, as a data set."""
 
 import os
 import statistics
@@ -13,6 +13,7 @@ EXAMPLES = """\
   python -m benchmarks.generation
   python -m benchmarks.generation --network=results/00003-2d-modanet --minibatches=8,32 --pairs=512
 """
+KINDS = ("in_memory", "folder", "tfrecords")
 NETWORK = ROOT / "docs" / "models" / "ccp-2d-32.safetensors"
 
 
@@ -26,11 +27,11 @@ def main(argv: list[str]) -> int:
     from training.snapshots import find_snapshot
 
     sampler = Sampler.load(find_snapshot(options.network), options.label)
-    rates = {(size, files): [] for size in options.minibatches for files in (False, True)}
+    rates = {(size, kind): [] for size in options.minibatches for kind in KINDS}
     with util.progress(total=options.rounds * len(rates), desc="measuring", unit="run") as bar:
         for _ in range(options.rounds):
-            for (size, files), found in rates.items():
-                found.append(pairs_per_sec(sampler, options.pairs, size, files))
+            for (size, kind), found in rates.items():
+                found.append(pairs_per_sec(sampler, options.pairs, size, kind))
                 bar.update()
     median = {key: round(statistics.median(found), 1) for key, found in rates.items()}
     report({
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> int:
         "network": sampler.path.name, "resolution": sampler.resolution,
         "classes": len(sampler.classes), "pairs": options.pairs, "rounds": options.rounds,
         "pairs_per_sec": [
-            {"minibatch": size, "in_memory": median[size, False], "with_files": median[size, True]}
+            {"minibatch": size, **{kind: median[size, kind] for kind in KINDS}}
             for size in options.minibatches]}, options.out)
     return 0
 
@@ -59,24 +60,27 @@ def parse_options(argv):
     return parser.parse_args(argv)
 
 
-def pairs_per_sec(sampler, count: int, minibatch: int, files: bool) -> float:
+def pairs_per_sec(sampler, count: int, minibatch: int, kind: str) -> float:
     """Return how many pairs a second are made, after the network was compiled.
 
     Args:
-        files: write them too, as generate.py --num does, with annotations.
+        kind: of KINDS; "folder" and "tfrecords" write all files, as generate.py --num does.
     """
-    from generation import pairs
+    from generation import pairs, shards
+    from generation.selection import Request, make_samples
 
-    recipe = pairs.make_recipe(sampler, 0.7, "random")
-    for part in {minibatch, count % minibatch or minibatch}:
-        next(sampler.of_seeds(range(part), recipe.trunc, recipe.noise, minibatch))
+    recipe = pairs.make_recipe(sampler, 1.0, "random")
+    request = Request(range(count), count, minibatch)
+    next(make_samples(sampler, recipe.trunc, recipe.noise, request))
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        if files:
-            pairs.write_pairs(sampler, recipe, range(count), Path(folder), minibatch)
+        if kind == "folder":
+            pairs.write_pairs(sampler, recipe, request, Path(folder))
+        elif kind == "tfrecords":
+            shards.write_records(sampler, recipe, request, Path(folder, "shard"))
         else:
-            for images in sampler.of_seeds(range(count), recipe.trunc, recipe.noise, minibatch):
-                pairs.to_pairs(images)
+            for batch in make_samples(sampler, recipe.trunc, recipe.noise, request):
+                pairs.to_pairs(batch.images)
         return count / (time.perf_counter() - start)
 
 

@@ -10,8 +10,9 @@ from benchmarks.operations import memory_parts, turn_memory
 from benchmarks.result import ROOT, cpu_name, report
 from dnnlib import cli, util
 from dnnlib.util import UserError
-from training.config import PRESETS, by_resolution, preset_config
-from training.schedule import make_stage, variant_stages
+from training.config import PRESETS, TrainingConfig
+from training.gan.schedule import make_stage, variant_stages
+from training.method_config import by_resolution
 
 NUM_CLASSES = 13
 FINAL = 512  # of presets that take the data set's
@@ -65,7 +66,7 @@ def parse_options(argv):
 
 def place(preset, stage_name, resolution, precision):
     """(TrainingConfig, the stage's last critic, Stage) of a preset's 2d variant."""
-    config = preset_config(preset, {"precision": precision})
+    config = TrainingConfig.preset(preset, {"precision": precision})
     config = dataclasses.replace(config, resolution=config.resolution or FINAL)
     lod = float(config.resolution.bit_length() - resolution.bit_length())
     stage = make_stage(config, NUM_CLASSES, stage_name, lod)
@@ -80,11 +81,11 @@ def table(presets, room_gb):
             *(f"most at once, {p}" for p in ("fp32", "16 bits"))]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for preset in presets:
-        final = preset_config(preset, {}).resolution or FINAL
+        final = TrainingConfig.preset(preset, {}).resolution or FINAL
         cases = [("rgb", r) for r in (64, 128, 256, 512) if r <= final] or [("rgb", final)]
         for stage, resolution in [*cases, (variant_stages("2d")[-1], final)]:
-            share = max(by_resolution(preset_config(preset, {}).minibatch, resolution) // DEVICES,
-                        GROUP)
+            minibatch = by_resolution(TrainingConfig.preset(preset, {}).minibatch, resolution)
+            share = max(minibatch // DEVICES, GROUP)
             kinds = ("fp32", "bf16")
             used = [turn_memory(*place(preset, stage, resolution, kind), share, kind)
                     for kind in kinds]
@@ -112,7 +113,7 @@ def measurements():
     results = []
     for case in util.progress(MEASURED, desc="cases", unit="case"):
         preset, stage_name, resolution, minibatch, at_once, precision = case
-        command = [sys.executable, "-m", "benchmarks.memory_side", preset, stage_name,
+        command = [sys.executable, "-m", "benchmarks.sides.memory_side", preset, stage_name,
                    *map(str, (resolution, minibatch, precision, at_once))]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:

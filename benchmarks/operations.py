@@ -12,7 +12,7 @@ from itertools import pairwise
 from math import log2, prod
 
 from training.config import TrainingConfig, num_fmaps
-from training.growing_network import use_fused_resampling
+from training.gan.growing_network import use_fused_resampling
 
 FLOAT_BYTES = {"fp32": 4, "bf16": 2}  # of an activation
 BLUR_TAPS = 9

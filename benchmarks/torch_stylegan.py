@@ -14,7 +14,7 @@ from dnnlib import cli, util
 
 EXAMPLES = """\
   python -m benchmarks.torch_stylegan --torch-python=venv-torch/bin/python --resolution=32
-  venv-torch/bin/python -m benchmarks.torch_stylegan_side time 512 3 4 --device=cuda
+  venv-torch/bin/python -m benchmarks.sides.torch_stylegan_side time 512 3 4 --device=cuda
 """
 
 
@@ -50,7 +50,7 @@ def parse_options(argv):
 def start_side(options):
     """The PyTorch side, waiting for lines on its stdin."""
     check_torch(options.torch_python)
-    command = [options.torch_python, "-m", "benchmarks.torch_stylegan_side", "speed",
+    command = [options.torch_python, "-m", "benchmarks.sides.torch_stylegan_side", "speed",
                str(options.resolution), str(options.channels), str(options.minibatch),
                f"--fmap-base={options.fmap_base}", f"--fmap-max={options.fmap_max}",
                f"--threads={options.threads}"]

@@ -5,10 +5,10 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from training.augmentation import typical_augmentation
-from training.gan_step import GanStep
-from training.init_from import new_state
-from training.schedule import Critic, Stage
+from training.gan.augmentation import typical_augmentation
+from training.gan.gan_step import GanStep
+from training.gan.init_from import new_state
+from training.gan.schedule import Critic, Stage
 
 LRATE = 0.001
 

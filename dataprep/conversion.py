@@ -56,9 +56,15 @@ def convert_photo(spec: ConversionSpec, item: Item) -> Converted:
     photo = photos.decode_photo(data)
     labels, overlap = _label_map(item.photo, photo.size) if spec.classes else (None, None)
     image = pyramid.build_image(photo, labels, len(spec.classes), spec.resolution, spec.fit)
-    records = {level: tfrecords.frame(tfrecords.encode_record(smaller, spec.encoding))
+    return convert_image(image, spec.encoding, photos.probe(data), overlap)
+
+
+def convert_image(image: np.ndarray, encoding: str, size: tuple,
+                  overlap: float | None = None) -> Converted:
+    """Return the Converted of an image uint8 [3 + C, H, W]."""
+    records = {level: tfrecords.frame(tfrecords.encode_record(smaller, encoding))
                for level, smaller in pyramid.levels(image, tfrecords.MIN_LEVEL).items()}
-    return Converted(records, *digest_and_shares(image), photos.probe(data), overlap)
+    return Converted(records, *digest_and_shares(image), size, overlap)
 
 
 def digest_and_shares(image: np.ndarray) -> tuple[bytes, tuple]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep.writer import SKIPPED, STATISTICS
+from dataprep.writer import SKIPPED
 from dnnlib import util
 from dnnlib.charts import bar_chart
 from dnnlib.data import channels, dataset, pictures
@@ -123,11 +123,12 @@ def write_report(directory: str | Path) -> Path:
         _add_classes(page, info, content)
     if known is None:
         page.text("Classes together, overlaps and the photos' own sizes were not recorded when "
-                  f"this data set was made ({STATISTICS} is missing).")
+                  f"this data set was made ({dataset.STATISTICS} is missing).")
     else:
         if info.classes:
             _add_together(page, info.classes, known)
-        _add_sizes(page, known["sizes"])
+        if known["sizes"]:
+            _add_sizes(page, known["sizes"])
     _add_skipped(page, info.path / SKIPPED)
     path = info.path / FILE_NAME
     util.atomic_write(path, page.render())
@@ -137,7 +138,7 @@ def write_report(directory: str | Path) -> Path:
 def read_statistics(directory: str | Path, classes: tuple) -> dict | None:
     """Return statistics.json of a data set with these classes, or None if there is none, as in data
     sets of earlier versions. Raises UserError for broken JSON."""
-    path = Path(directory) / STATISTICS
+    path = Path(directory) / dataset.STATISTICS
     content = util.read_json(path) if path.is_file() else None
     same = isinstance(content, dict) and content.get("classes") == list(classes)
     parts = {"photos", "together", "sizes", "overlap"}

@@ -40,7 +40,7 @@ def find_defects(directory: str | Path, workers: int) -> list[str]:
         files, found = _split_files(info, split)
         labels, more = _labels(info, split)
         defects += found + more
-        records = max((len(_open_records(path)) for path in files.values()), default=0)
+        records = max((len(_open_records(paths)) for paths in files.values()), default=0)
         check = functools.partial(_check_image, files, info.num_channels,
                                   info.resolution.bit_length() - 1)
         results = map_in_batches(check, range(records), workers if records > _BATCH else 1, _BATCH,
@@ -79,35 +79,42 @@ def _skipped_defects(root, content):
 
 
 def _split_files(info, split):
-    """Return ({level: path} of the split's readable record files, defects)."""
+    """Return ({level: paths} of the split's readable record files, defects)."""
     folder, size = info.path / split, info.splits[split]
     levels = range(tfrecords.MIN_LEVEL, info.resolution.bit_length())
+    there = {path.relative_to(folder).as_posix()
+             for pattern in ("*.tfrecords", f"{tfrecords.SHARDS}/*.tfrecords")
+             for path in folder.glob(pattern)}
+    shards = sorted({name.rpartition("/")[0] for name in there if "/" in name}) or [""]
     # A split of unusable photos only has empty files, one that nobody asked for has none.
-    expected = {level: f"{split}-r{level:02d}.tfrecords" for level in levels} \
-        if size or folder.exists() else {}
-    there = {path.name for path in folder.glob("*.tfrecords")}
+    expected = {level: [str(Path(shard, f"{split}-r{level:02d}.tfrecords")) for shard in shards]
+                for level in levels} if size or folder.exists() else {}
     defects = [f"{split}/{name}: no part of the data set"
-               for name in sorted(there - set(expected.values()))]
+               for name in sorted(there.difference(*expected.values()))]
     files = {}
-    for level, name in expected.items():
-        if name not in there:
-            defects.append(f"{split}/{name}: no such file")
+    for level, names in expected.items():
+        missing = [f"{split}/{name}: no such file" for name in names if name not in there]
+        defects += missing
+        if missing:
             continue
+        paths = tuple(folder / name for name in names)
         try:
-            count = len(_open_records(folder / name))
+            count = len(_open_records(paths))
         except util.UserError as error:
             defects.append(util.one_line(error))
             continue
-        files[level] = folder / name
+        files[level] = paths
         if count != size:
-            defects.append(f"{split}/{name}: {count} records, dataset.json says {size}")
+            defects.append(f"{split}/{names[0]}: {count} records, dataset.json says {size}"
+                           if len(names) == 1 else f"{split}: {count} records of level {level} in "
+                           f"{len(names)} shards, dataset.json says {size}")
     return files, defects
 
 
 @functools.lru_cache(maxsize=32)
-def _open_records(path):
-    """Return an open record file: one for each process."""
-    return tfrecords.RecordFile(path)
+def _open_records(paths):
+    """Return the records of a level: opened once in each process."""
+    return tfrecords.RecordFile(paths)
 
 
 def _labels(info, split):
@@ -125,22 +132,24 @@ def _check_image(files, num_channels, top, number):
     """Return [defects] of one image at all levels; if its top level is readable, behind them the
     sha256 of its pixels and each class's share of its area."""
     images, defects = {}, []
-    for level, path in files.items():
-        if number >= len(_open_records(path)):
+    for level, paths in files.items():
+        records = _open_records(paths)
+        if number >= len(records):
             continue  # reported with the file's count
         try:
-            images[level] = _open_records(path).read_image(number)
+            images[level] = records.read_image(number)
         except util.UserError as error:
             defects.append(util.one_line(error))
             continue
         shape = num_channels, 1 << level, 1 << level
         if images[level].shape != shape:
-            defects.append(f"{path}: record {number} has shape {images.pop(level).shape}, not "
-                           f"{shape}")
+            defects.append(f"{records.path_of(number)}: record {number} has shape "
+                           f"{images.pop(level).shape}, not {shape}")
     if top not in images:
         return [defects]
     expected = pyramid.levels(images[top], tfrecords.MIN_LEVEL)
-    defects += [f"{files[level]}: record {number} is not the image of the largest level"
+    defects += [f"{_open_records(files[level]).path_of(number)}: record {number} is not the image "
+                "of the largest level"
                 for level in images if not np.array_equal(images[level], expected[level])]
     return [defects, *digest_and_shares(images[top])]
 
@@ -148,7 +157,7 @@ def _check_image(files, num_channels, top, number):
 def _content_defects(root, content, counts):
     """Return defects of dataset.json and of the counts of statistics.json, if it is there."""
     defects = []
-    path = root / writer.STATISTICS
+    path = root / dataset.STATISTICS
     if path.exists():
         there, expected = util.read_json(path), counts.statistics()
         there = there if isinstance(there, dict) else {}

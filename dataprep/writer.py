@@ -22,11 +22,10 @@ from dnnlib.data import channels, dataset, tfrecords
 
 SPLITS = ("train", "val", "test")
 SKIPPED = "skipped.jsonl"
-STATISTICS = "statistics.json"
 _PARTIAL = ".partial"
 _NAME = "{0}/{0}-r{1:02d}.tfrecords"  # of a split and level
 # What a killed process leaves of files that are written beside and renamed.
-_LEFTOVERS = (*(f".{name}.*.tmp" for name in (dataset.FILE_NAME, SKIPPED, STATISTICS)),
+_LEFTOVERS = (*(f".{name}.*.tmp" for name in (dataset.FILE_NAME, SKIPPED, dataset.STATISTICS)),
               f"{_PARTIAL}/*/.*.labels.*.tmp")
 _CHECKPOINT_PHOTOS = 128  # what a killed run loses at most, besides those under way
 
@@ -118,16 +117,21 @@ def _finish(out, spec, counts, skipped, options):
             dataset.write_labels(dataset.labels_path(work, split), rows, spec.label_size)
     for folder in sorted(path for path in work.iterdir() if path.is_dir()):
         os.replace(folder, out / folder.name)
+    describe(out, spec, counts, options, sum("annotation" not in entry for entry in skipped))
+    remove_work(out)
+
+
+def describe(out: Path, spec: ConversionSpec, counts: "DatasetCounts", options: dict,
+             num_skipped: int) -> None:
+    """Write statistics.json, and dataset.json, with which a data set is finished."""
     content = {"format_version": dataset.FORMAT_VERSION, "complete": True,
         "name": out.resolve().name, "resolution": spec.resolution,
         "num_channels": channels.num_channels(spec.classes),
         "classes": list(spec.classes), "label_size": spec.label_size,
         "encoding": spec.encoding, "splits": counts.ids, "class_counts": counts.class_counts(),
-        "options": options, "digest": counts.digest(),
-        "skipped": sum("annotation" not in entry for entry in skipped)}
-    util.atomic_write(out / STATISTICS, json.dumps(counts.statistics()) + "\n")
+        "options": options, "digest": counts.digest(), "skipped": num_skipped}
+    util.atomic_write(out / dataset.STATISTICS, json.dumps(counts.statistics()) + "\n")
     util.write_json(out / dataset.FILE_NAME, content)
-    remove_work(out)
 
 
 # Interruption
@@ -260,7 +264,8 @@ class DatasetCounts:
             label: np.ndarray | None = None, size: Sequence[int] = (),
             overlap: float | None = None) -> None:
         """Count one image: the sha256 of its pixels, each class's share of the area, its label,
-        float32 [label_size], the photo's width and height, its overlap (as in Converted)."""
+        float32 [label_size], the photo's width and height if they are known, its overlap (as in
+        Converted)."""
         self.ids[split].append(image_id)
         self._sums[split] += [np.greater(shares, 0), shares]
         self._digest.update(f"{split} {image_id} ".encode() + pixels_digest)
@@ -269,7 +274,8 @@ class DatasetCounts:
             self._digest.update(label.tobytes())
         shown = np.flatnonzero(shares)
         self._together[np.ix_(shown, shown)] += 1
-        self._sizes["x".join(map(str, size))] += 1
+        if size:
+            self._sizes["x".join(map(str, size))] += 1
         if overlap is not None:
             self._overlaps.append(overlap)
 
@@ -289,7 +295,7 @@ class DatasetCounts:
         both classes i and j; sizes: {"400x600": photos}; overlap: photos that have any and the mean
         share over all, or None."""
         overlaps = self._overlaps
-        return {"classes": self._classes, "photos": sum(self._sizes.values()),
+        return {"classes": self._classes, "photos": sum(map(len, self.ids.values())),
                 "together": self._together.tolist(), "sizes": dict(self._sizes.most_common()),
                 "overlap": {"photos": sum(value > 0 for value in overlaps),
                             "mean": round(sum(overlaps) / len(overlaps), 8)} if overlaps else None}

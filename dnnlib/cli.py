@@ -186,6 +186,14 @@ def psi(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """Return a share of a whole, '0.5%' or '0.005' -> 0.005."""
+    value = finite(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a share such as 0.5% or 0.005")
+    return value
+
+
 def label(text: str) -> int | tuple[float, ...]:
     """Return a class, '3' -> 3, or numbers, '0.1,0,0.9' or '0.5' -> (0.1, 0.0, 0.9) or (0.5,)."""
     if text.isascii() and text.isdecimal():

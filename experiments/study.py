@@ -1,4 +1,4 @@
-"""What all experiments share: rows x seeds of trainings, all evaluated alike, and their table.
+"""What all experiments share: rows x seeds of trainings, all evaluated alike.
 
 A *trial* is one row of a table with one seed: a training in a run directory of its own, and the
 commands that measure its network. Each is a process of its own, printed before it starts, so that
@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 from dnnlib import util
-from dnnlib.charts import bar_chart
 from dnnlib.util import UserError, format_time
 from training.run.history import FINAL, read_history
 
@@ -161,14 +160,16 @@ class Trial:
 
     def result(self) -> dict[str, Any]:
         """Return what is known of it: kimg, seconds of training and evaluation, every value and
-        floor of its metrics by name, and the commands."""
+        floor of its metrics by name, their tables of classes, and the commands."""
         ticks = read_history(self.run).ticks
         records = self._records() if self.is_evaluated() else []
         values, floors = {}, {}
         for record in records:
             values |= record["results"]
             floors |= (record.get("floor") or {}).get("results", {})
-        return {"row": self.row, "seed": self.seed, "run": str(self.run),
+        classes = {record["metric"]: record["classes"] for record in records
+                   if "classes" in record}
+        return {"row": self.row, "seed": self.seed, "run": str(self.run), "classes": classes,
                 "kimg": ticks[-1]["Progress/kimg"] if ticks else 0.0,
                 "training_sec": ticks[-1]["Timing/total_sec"] if ticks else 0.0,
                 "evaluation_sec": max((one["time_sec"] for one in records), default=0.0),
@@ -231,99 +232,6 @@ def time_left(ahead: Sequence[Trial], trials: Sequence[Trial]) -> str:
     open_ones = [trial for trial in ahead if not trial.is_evaluated()]
     begun = sum(trial.result()["training_sec"] for trial in open_ones)
     return f"about {format_time(max(mean * len(open_ones) - begun, 0))} left"
-
-
-# Tables
-
-class Measure(NamedTuple):
-    """A column: the value of a metric by name, times `factor`."""
-
-    title: str
-    value: str
-    better: str  # 'lower' or 'higher'
-    factor: float = 1.0
-    form: str = "{:.1f}"
-
-
-class Cell(NamedTuple):
-    """Mean of a measure over a row's seeds; spread is largest minus smallest, None of one seed."""
-
-    mean: float
-    spread: float | None
-
-
-def summarize(results: Sequence[dict], measures: Sequence[Measure]) -> dict[str, dict[str, Cell]]:
-    """Return {row: {title of a measure: Cell}}, without cells for which there are no values."""
-    table = {}
-    for row in dict.fromkeys(result["row"] for result in results):
-        table[row] = {}
-        for measure in measures:
-            values = [measure.factor * result["values"][measure.value] for result in results
-                      if result["row"] == row and measure.value in result["values"]]
-            if values:
-                spread = max(values) - min(values) if len(values) > 1 else None
-                table[row][measure.title] = Cell(sum(values) / len(values), spread)
-    return table
-
-
-def cell_text(cell: Cell | None, measure: Measure) -> str:
-    """Return '81.0', '81.0 ± 2.0' (half of the spread) or a dash."""
-    if cell is None:
-        return "–"
-    text = measure.form.format(cell.mean)
-    return text if cell.spread is None else f"{text} ± {measure.form.format(cell.spread / 2)}"
-
-
-def differences(table: dict[str, dict[str, Cell]], base: str,
-                measures: Sequence[Measure]) -> list[str]:
-    """Return sentences on how rows differ from the row `base`, where they do by more than seeds.
-
-    Chance is the largest spread between seeds of any row, for each measure. Where no row has two
-    seeds nothing can be said.
-    """
-    chance = {}
-    for measure in measures:
-        spreads = [cells[measure.title].spread for cells in table.values()
-                   if measure.title in cells and cells[measure.title].spread is not None]
-        if spreads:
-            chance[measure.title] = max(spreads)
-    if base not in table:
-        return [f"`{base}` is not finished yet: there is nothing to compare with."]
-    if not chance:
-        return ["No row has two seeds yet: what differs by chance is not known, and no difference "
-                "is stated."]
-    lines = []
-    for row, cells in table.items():
-        if row == base:
-            continue
-        parts = []
-        for measure in measures:
-            title = measure.title
-            if title not in cells or title not in table[base] or title not in chance:
-                continue
-            change = cells[title].mean - table[base][title].mean
-            if abs(change) > chance[title]:
-                side = "lower" if change < 0 else "higher"
-                parts.append(f"{title} {side} by {measure.form.format(abs(change))} "
-                             f"({'better' if side == measure.better else 'worse'})")
-        lines.append(f"`{row}` against `{base}`: "
-                     f"{', '.join(parts) or 'no more than seeds differ'}.")
-    return lines
-
-
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
-
-
-def write_bars(path: Path, table: dict[str, dict[str, Cell]], measures: Sequence[Measure],
-               title: str) -> None:
-    """Write a PNG with a group of bars for every row that has all of the measures."""
-    rows = {row: cells for row, cells in table.items()
-            if all(measure.title in cells for measure in measures)}
-    series = {measure.title: [cells[measure.title].mean for cells in rows.values()]
-              for measure in measures}
-    util.atomic_write(path, bar_chart(list(rows), series, "{:.1f}", title, kind="png"))
 
 
 # A study

@@ -8,15 +8,15 @@ augmentation (ada). All are measured alike.
 
     python -m experiments.table1 --rgb=results/00000-rgb-ccp-32 --out=results/table1
 
-Preset `night` (the default): 699 labelled and 1,062 unlabelled photos at 32x32, 100 kimg a row, on
-two CPU cores with AVX2: half an hour a row and five minutes to measure it; fourteen of them, in the
+Preset `night` (the default): 699 labelled and 1,062 unlabelled photos at 32x32, 60 kimg a row, on
+two CPU cores with AVX2: twenty minutes a row and a few to measure it; thirteen of them, in the
 order of what their answers are worth. Preset `paper`: ModaNet at 512x512 on four GPUs, the paper's
 own table; a week or two a model, as its authors report. Expected there: FID of Style-GAN below that
 of Style-C-GAN-2D, and that below Style-C-GAN's. table1.md, .json and .png grow with every row. The
 same command, or `--out` alone, continues; a row can be trained by hand with the command printed.
 """
 
-import collections
+import functools
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,23 +24,19 @@ from pathlib import Path
 from dnnlib import cli, util
 from dnnlib.cli import IdleRule
 from dnnlib.util import UserError, format_time
-from experiments.study import (
+from experiments.command import Study, finished_results
+from experiments.study import Trial, script
+from experiments.tables import (
     Cell,
     Measure,
-    Trial,
     cell_text,
-    choose,
     differences,
     markdown_table,
-    measured_sec,
-    print_commands,
-    run_study,
-    script,
     summarize,
     write_bars,
 )
 from metrics.image_sources import is_dataset
-from training.config import preset_config
+from training.config import TrainingConfig
 
 # {row: options of train.py that make it}
 ROWS = {
@@ -62,10 +58,7 @@ OF_MAPS = ("binary_kimg", "classes_kimg", "grow_g", "grow_d", "map_noise", "mirr
 # Table 1 of the paper: Inception Score, its deviation over five batches, FID.
 PAPER = {"Style-GAN": (5.06, 0.11, 12.34), "Style-C-GAN": (4.79, 0.12, 25.10),
          "Style-C-GAN-2D": (4.69, 0.12, 20.97)}
-STUDY, START = "study.json", "start.safetensors"  # in --out: its options; a copy of --rgb
-# Options that a table has once and for all; and those of the machine, which may change.
-FIXED = ("preset", "rgb", "data", "untagged", "reals", "resolution", "kimg")
-OF_MACHINE = ("device", "gpus", "inception")
+START = "start.safetensors"  # in --out: a copy of --rgb
 EXAMPLES = """\
   python -m experiments.table1 --rgb=results/00000-rgb-ccp-32 --out=results/table1
   python -m experiments.table1 --rgb=results/00000-rgb-ccp-32 --out=results/short --kimg=40 \\
@@ -115,13 +108,14 @@ def _each(rows, seed):
 PRESETS = {
     # The networks of preset small-32; growth and rates that drew maps in docs/results.md.
     "night": Preset(
-        plan=(*_each("2d 2d-ada c c-ada rgb", 1000), *_each("2d 2d-ada c c-ada", 1001),
-              *_each("2d-detached 2d-labelled 2d-balance 2d-copies 2d-detached-ada", 1000)),
+        plan=(*_each("2d 2d-ada c rgb", 1000), *_each("2d c", 1001),
+              *_each("2d-copies 2d-balance 2d-detached 2d-labelled c-ada", 1000),
+              *_each("2d-ada", 1001), *_each("2d-detached-ada", 1000)),
         options=dict(data="datasets/ccp", untagged="datasets/ccp_untagged",
                      reals="datasets/ccp_all", device="cpu"),
         rgb=dict(preset="small-32", metrics="none"),
         train=dict(preset="small-32", minibatch=16, lrate=0.004, r1_gamma=1, grow_g="empty",
-                   grow_d="fresh", smoothing_kimg=5, binary_kimg=0, classes_kimg=100,
+                   grow_d="fresh", smoothing_kimg=5, binary_kimg=0, classes_kimg=60,
                    metrics="none"),
         ada=dict(ada_kimg=100)),
     # The paper's table. Best snapshots by FID of the validation split, as the paper selects them.
@@ -140,94 +134,54 @@ PRESETS = {
 }
 
 
+STUDY = Study("table1", PRESETS, tuple(ROWS),
+              fixed=("preset", "rgb", "data", "untagged", "reals", "resolution", "kimg"),
+              of_machine=("device", "gpus", "inception"))
+
+
 def main(argv):
     """Train and measure what is not finished yet, and write the table. Return the exit status."""
     options = parse_options(argv)
-    remember_options(options)
-    preset, out = PRESETS[options.preset], options.out
-    plan = choose([(row, seed) for row, seed in preset.plan
-                   if options.untagged or row != LABELLED], options.rows, options.seeds, ROWS)
+    STUDY.remember(options, together=("data", "untagged", "reals"))
+    options.kimg = options.kimg or sum(_stage_lengths(options.preset))
     if options.table_only:
         write_report(options)
         return 0
     for name in ("data", "untagged", "reals"):
         if getattr(options, name) and not Path(getattr(options, name)).exists():
             raise UserError(f"--{name}={getattr(options, name)}: no such folder")
-    first = rgb_training(options)
+    plan = STUDY.plan(options, left_out=() if options.untagged else (LABELLED,))
     trials = [make_trial(options, row, seed) for row, seed in plan]
-    if options.dry_run:
-        print_commands([*([first] if first else []), *trials])
-        if options.measure:
-            print_times(options, plan)
-        return 0
-    if options.rgb:
-        take_network(options.rgb, out)
-    util.write_json(out / STUDY, {name: getattr(options, name) for name in FIXED + OF_MACHINE})
-    status = run_study(trials, out, f"python -m experiments.table1 --out={out}",
-                       lambda: write_report(options), first)
-    print(f"wrote {write_report(options)}")
-    return status
+    if options.measure and not options.rgb:
+        raise UserError("--measure: rows begin from an RGB network; give --rgb, any of these sizes")
+
+    def timed(row):
+        return script("train.py", {**row_options(options, row, options.out / "none", 0),
+                                   "init_from": options.rgb})
+
+    return STUDY.run(options, trials, write_report, rgb_training(options),
+                     lambda: options.rgb and take_network(options.rgb, options.out), timed)
 
 
 def parse_options(argv):
     """Parse the command line."""
     parser = cli.argument_parser(__doc__.partition("\n")[0], EXAMPLES)
+    STUDY.add_options(parser)
     add = parser.add_argument
-    add("--out", type=Path, default=Path("results/table1"), metavar="DIR",
-        help="where the run directories and the table are")
-    add("--preset", choices=PRESETS, help="what is trained on what (default: night)")
     add("--rgb", metavar="SNAPSHOT_OR_RUN", help="RGB network that all rows begin from, copied to "
         "--out (default: one is trained first)")
-    add("--rows", type=lambda text: text.split(","), metavar="ROW,...",
-        help=f"of {', '.join(ROWS)} (default: the preset's, each with its own seeds)")
-    add("--seeds", type=cli.seeds, metavar="N,...", help="seeds of every row")
-    add("--kimg", type=float, metavar="N", help="length of every row (default: the preset's)")
     add("--data", metavar="DIR", help="data set with labels")
     add("--untagged", metavar="DIR", help="data set of photos without labels, for all rows with an "
         "image critic")
     add("--reals", metavar="DIR", help="data set or folder of all photos, for KID and FID "
         "(default: --data)")
     add("--resolution", type=int, metavar="N", help="of the RGB network, if it is trained")
-    add("--device", choices=("gpu", "cpu"), help="as of train.py")
-    add("--gpus", type=cli.positive_int, metavar="N", help="as of train.py")
     add("--inception", metavar="PATH", help="as of run_metrics.py")
-    add("--dry-run", action="store_true", help="print the commands")
-    add("--measure", action="store_true", help="with --dry-run: how long they take here")
-    add("--table-only", action="store_true", help="write the table of what is finished")
     options = parser.parse_args(argv)
     cli.refuse_idle(cli.non_default_options(parser, options), [
         IdleRule(["resolution"], options.rgb, "rows have the resolution of --rgb"),
-        IdleRule(["measure"], not options.dry_run, "it goes with --dry-run"),
-        IdleRule(["dry_run", "rows", "seeds"], options.table_only,
-                 "--table-only shows what is finished")])
+        *STUDY.idle_rules(options)])
     return options
-
-
-def remember_options(options):
-    """Complete options by those that the table was begun with, else the preset's.
-
-    Raises UserError for another value of one of FIXED: rows of two kinds make no table.
-    """
-    path = options.out / STUDY
-    stored = util.read_json(path) if path.is_file() else {}
-    if options.table_only and not stored:
-        raise UserError(f"{options.out}: no table was begun there; give --out")
-    for name in FIXED + OF_MACHINE:
-        if getattr(options, name) is None:
-            setattr(options, name, stored.get(name))
-        elif stored and name in FIXED and getattr(options, name) != stored[name]:
-            raise UserError(f"--{name}={getattr(options, name)}: {options.out} was begun with "
-                            f"{stored[name]}; leave it out, or give another --out")
-    options.preset = options.preset or "night"
-    if not stored:
-        # A preset's photos belong together: with other ones none of them are meant.
-        others = {"data", "untagged", "reals"} if options.data else set()
-        for name, value in PRESETS[options.preset].options.items():
-            if getattr(options, name) is None and name not in others:
-                setattr(options, name, value)
-    if not options.data:
-        raise UserError(f"--data: which data set? --preset={options.preset} names none")
-    options.kimg = options.kimg or sum(_stage_lengths(options.preset))
 
 
 # Trainings and evaluations
@@ -235,7 +189,7 @@ def remember_options(options):
 def _stage_lengths(preset):
     """Return the kimg of the binary stage and of the classes in a preset's rows."""
     options = PRESETS[preset].train
-    base = preset_config(options["preset"], {})
+    base = TrainingConfig.preset(options["preset"], {})
     return tuple(options.get(name, getattr(base, name)) for name in ("binary_kimg", "classes_kimg"))
 
 
@@ -314,41 +268,17 @@ def take_network(rgb, out):
     print(f"rows begin from {path}, copied to {out / START}")
 
 
-def print_times(options, plan):
-    """Print how long trainings take on this machine, by a few steps of each kind."""
-    if not options.rgb:
-        raise UserError("--measure: rows begin from an RGB network; give --rgb, any of these sizes")
-    total_sec = 0.0
-    for row, number in collections.Counter(row for row, _ in plan).items():
-        chosen = row_options(options, row, options.out / "none", 0)
-        trained = script("train.py", {**chosen, "init_from": options.rgb})
-        row_sec = measured_sec(trained)
-        total_sec += number * row_sec
-        print(f"{row}: {number} x {format_time(row_sec)}", flush=True)
-    print(f"in all about {format_time(total_sec)} of training; evaluations come on top")
-
-
 # The table
-
-def finished_results(options):
-    """Return the results of all trials in --out that are measured, in the order of ROWS."""
-    found = []
-    for row in ROWS:
-        seeds = sorted(int(path.name.removeprefix(f"{row}-seed"))
-                       for path in options.out.glob(f"{row}-seed*"))
-        trials = [make_trial(options, row, seed) for seed in seeds]
-        found += [trial.result() for trial in trials if trial.is_evaluated()]
-    return found
-
 
 def write_report(options):
     """Write table1.md, table1.json and table1.png of what is finished; return the first name."""
     preset, out = PRESETS[options.preset], options.out
-    results, measures = finished_results(options), preset.measures()
+    results = finished_results(options, STUDY, functools.partial(make_trial, options))
+    measures = preset.measures()
     table = summarize(results, measures)
     said = differences(table, BASE, measures)
     util.write_json(out / "table1.json", {
-        "options": {name: getattr(options, name) for name in FIXED + OF_MACHINE},
+        "options": {name: getattr(options, name) for name in STUDY.stored},
         "rows": {row: {title: cell._asdict() for title, cell in cells.items()}
                  for row, cells in table.items()},
         "differences": said, "paper": PAPER, "trials": results})

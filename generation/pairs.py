@@ -6,20 +6,23 @@
     OUT/classes.txt            names of the classes 1..C
     OUT/annotations/instances.json    of all samples in the folder; of ModaNet's classes
                                modanet2018_instances_train.json
-    OUT/samples.jsonl          seed, options and the network's digest of each
+    OUT/samples.jsonl          seed, options, confidence and the network's digest of each
+    OUT/selection.json         if pairs are chosen: by what, how many were tried, and accepted
 
 The layout is ModaNet's own, which all create commands of dataset_tool.py read. A sample is complete
 once its line is in samples.jsonl, which is written last.
 """
 
+import contextlib
 import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -28,10 +31,13 @@ from dnnlib import util
 from dnnlib.data import channels, coco, pictures
 from dnnlib.data.class_list import write_class_list
 from dnnlib.util import UserError
+from generation.selection import Request, SampleBatch, Tally, confidence, make_samples, photo_part
 from training.sampler import NOISES, TRUNCATION_CUTOFF, Sampler, label_maps
 from training.snapshots import read_header
 
-SAMPLES = "samples.jsonl"
+SAMPLES, SELECTION = "samples.jsonl", "selection.json"
+_SAVE_SEC = 1.0  # between two writings of selection.json
+_TRIALS = 128  # seeds that a dry run tries
 FOLDERS = {"image": "images", "label": "labels", "overlay": "overlays"}
 
 
@@ -46,62 +52,173 @@ class SampleRecipe:
     trunc_cutoff: int
     noise: str
     class_label: int | tuple | None = None  # that a conditional network was given
+    box: tuple | None = None  # what is written of it: left, top, right, bottom; None: all
 
 
-def make_recipe(sampler: Sampler, trunc: float, noise: str) -> SampleRecipe:
-    """Return the recipe of a sampler and the two options."""
+def make_recipe(sampler: Sampler, trunc: float, noise: str,
+                keep_padding: bool = False) -> SampleRecipe:
+    """Return the recipe of a sampler and the options. The padding around photos is not written,
+    unless it is to be kept or is not known."""
+    whole = 0, 0, sampler.resolution, sampler.resolution
+    box = None if keep_padding or sampler.content_box == whole else sampler.content_box
     return SampleRecipe(sampler.digest, sampler.resolution, sampler.fade, trunc, TRUNCATION_CUTOFF,
-                        noise, sampler.label)
+                        noise, sampler.label, box)
 
 
-def write_pairs(sampler: Sampler, recipe: SampleRecipe, seeds: Sequence[int], out: Path,
-                minibatch: int) -> tuple[int, int]:
-    """Make the pairs of `seeds` in folder `out`, except for those that are there already; return
-    how many were made, and how many were there.
+def describe_box(sampler: Sampler, recipe: SampleRecipe) -> str:
+    """Return a line on what is written of the images."""
+    if recipe.box is not None:
+        left, top, right, bottom = recipe.box
+        return f"pairs are {right - left}x{bottom - top}: without the padding around the photos"
+    if not sampler.knows_padding:
+        return ("pairs have the padding of the photos, if there is any: the snapshot is of a "
+                "version that did not store where the photos are")
+    if sampler.content_box is None:
+        return ("pairs have the padding of the photos, whose aspect ratios differed or are not "
+                "known")
+    return f"pairs are {sampler.resolution}x{sampler.resolution}, as the network draws them"
 
-    Raises UserError if `out` holds something else or samples of another recipe, the disk is full,
-    or the network has diverged.
+
+class Pair(NamedTuple):
+    """One sample: rgb uint8 [H, W, 3], its label map uint8 [H, W], and how sure that is; None if
+    the network draws no maps."""
+
+    seed: int
+    rgb: np.ndarray
+    label_map: np.ndarray
+    confidence: float | None
+
+
+def write_pairs(sampler: Sampler, recipe: SampleRecipe, request: Request,
+                out: Path) -> tuple[int, int, Tally | None]:
+    """Make the pairs of a request in folder `out`, except for those that are there already; return
+    how many were made, how many were there, and what a selection decided.
+
+    Raises UserError if `out` holds something else or samples of another recipe or selection, the
+    disk is full, the network has diverged, or the selection gave up: what is complete stays.
     """
-    records = open_folder(out, recipe)
-    util.remove_leftovers(out, ["*/.*.tmp"])
-    samples = out / SAMPLES
+    records = open_folder(out, recipe, request)
+    tally = _read_tally(out, request, records) if request.selection else None
+    util.remove_leftovers(out, [".*.tmp", "*/.*.tmp"])
+    samples, before = out / SAMPLES, len(records)
     if samples.exists() and len(_whole_lines(samples)) < samples.stat().st_size:
         util.atomic_write(samples, _whole_lines(samples))  # a killed run left a torn last line
-    missing = [seed for seed in seeds if seed not in records]
+    kept = sum(seed in records for seed in request.seeds) if tally is None else before
     with util.disk_full_explained(out, lambda: f"{len(records)} samples are complete; free some "
                                   "space and run the same command again: it continues"):
         out.mkdir(parents=True, exist_ok=True)
         samples.touch()
-        if missing:  # the annotations will not be of all samples any more
+        if kept < request.num if tally is None else not request.is_over(tally):
+            # The annotations will not be of all samples any more.
             coco.find_annotations(out).unlink(missing_ok=True)
-        with util.progress(total=len(missing), desc="pairs", unit="img") as bar:
-            for record in _make(sampler, recipe, missing, out, minibatch):
-                util.append_jsonl(samples, record)
-                records[record["seed"]] = record
-                bar.update()
+            tally = _write_missing(sampler, recipe, request, out, records, tally, kept)
         if sampler.classes:
             _write_tables(out, sampler.classes, records)
-    return len(missing), len(seeds) - len(missing)
+    if tally is not None:
+        request.check_found(tally, sampler.classes)
+    return len(records) - before, kept, tally
 
 
-def open_folder(out: Path, recipe: SampleRecipe) -> dict[int, dict]:
+def _write_missing(sampler, recipe, request, out, records, tally, kept):
+    """Write the pairs that are not among `records`, to which they are added; return the tally.
+    kept: how many of the request are there."""
+    def write(pair):
+        return write_pair(out, pair, sampler, recipe)
+
+    def save():
+        content = {"selection": request.identity(), **asdict(tally)}
+        util.write_json(out / SELECTION, content)
+
+    saved_sec = float("-inf")
+    batches = make_samples(sampler, recipe.trunc, recipe.noise, request, records.keys(), tally)
+    with contextlib.ExitStack() as at_end:
+        bar = at_end.enter_context(util.progress(total=request.num, initial=kept, desc="pairs",
+                                                 unit="img"))
+        if tally is not None:
+            save()
+            at_end.callback(save)
+        for batch, made in write_behind(batches, sampler, recipe, write):
+            for record in made:
+                util.append_jsonl(out / SAMPLES, record)
+                records[record["seed"]] = record
+            bar.update(len(made))
+            if batch.tally is not None:
+                tally = batch.tally
+                bar.set_postfix_str(f"{tally.tried} tried", refresh=False)
+                if time.monotonic() > saved_sec + _SAVE_SEC:
+                    save()
+                    saved_sec = time.monotonic()
+    return tally
+
+
+def write_behind(batches: Iterator[SampleBatch], sampler: Sampler, recipe: SampleRecipe,
+                 write: Callable[[Pair], object]) -> Iterator[tuple[SampleBatch, list]]:
+    """Yield each batch and what `write(pair)` returned for its samples once all are on disk:
+    threads write them (compression releases the interpreter's lock) while the next minibatch is
+    computed."""
+    def finish(seed, image, rgb, label_map):
+        photo = photo_part(image[None], sampler.content_box)
+        sureness = confidence(photo)[0] if sampler.classes else None
+        return write(Pair(seed, rgb, label_map, sureness))
+
+    with ThreadPoolExecutor() as pool:
+        before, pending = None, []
+        for batch in batches:
+            rgbs, maps = to_pairs(photo_part(batch.images, recipe.box))
+            if before is not None:
+                yield before, [future.result() for future in pending]
+            pending = [pool.submit(finish, *sample)
+                       for sample in zip(batch.seeds, batch.images, rgbs, maps)]
+            before = batch
+        if before is not None:
+            yield before, [future.result() for future in pending]
+
+
+def open_folder(out: Path, recipe: SampleRecipe, request: Request) -> dict[int, dict]:
     """Return {seed: record} of the complete samples in a folder that may be new. Raises UserError
-    if it holds other things, or samples made in another way."""
+    if it holds other things, or samples made or chosen in another way."""
     path, records = out / SAMPLES, {}
     if not path.exists():
         if out.exists() and any(out.iterdir()):
             raise UserError(f"--out={out}: holds files, but no {SAMPLES}; choose a new folder")
         return {}
     for record in read_samples(path):
-        there, wanted = asdict(recipe_of(record)), asdict(recipe)
-        different = [f"{name} {there[name]!s:.40} there, {wanted[name]!s:.40} now"
-                     for name in wanted if there[name] != wanted[name]]
-        if different:
-            raise UserError(f"--out={out}: holds samples made in another way "
-                            f"({'; '.join(different)}); choose another folder or the same options")
+        refuse_difference(out, asdict(recipe_of(record)), asdict(recipe), "made")
         if all((out / record[kind]).is_file() for kind in FOLDERS if kind in record):
             records[record["seed"]] = record
+    if (out / SELECTION).exists() or path.stat().st_size:
+        there = _read_selection(out)[0] if (out / SELECTION).exists() else {}
+        wanted = request.identity() if request.selection else {}
+        refuse_difference(out, there, wanted, "chosen")
     return records
+
+
+def refuse_difference(out: Path, there: dict, wanted: dict, how: str) -> None:
+    """Raise UserError if samples in `out` were made or chosen (`how`) with other values."""
+    different = [f"{name} {there.get(name)!s:.40} there, {wanted.get(name)!s:.40} now"
+                 for name in {**there, **wanted} if there.get(name) != wanted.get(name)]
+    if different:
+        raise UserError(f"--out={out}: holds samples {how} in another way "
+                        f"({'; '.join(different)}); choose another folder or the same options")
+
+
+def _read_tally(out, request, records):
+    """Return how far the selection in a folder is; a new Tally if there is none, or if accepted
+    pairs are missing: then all seeds are tried again, and pairs that are there stay."""
+    if not (out / SELECTION).exists():
+        return Tally()
+    tally = _read_selection(out)[1]
+    tried = request.seeds[:tally.tried]
+    return tally if sum(seed in tried for seed in records) == tally.accepted else Tally()
+
+
+def _read_selection(out):
+    """Return (identity, Tally) of a folder's selection.json. Raises UserError if it is damaged."""
+    content = util.read_json(out / SELECTION)
+    try:
+        return content.pop("selection"), Tally(**content)
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{out / SELECTION}: damaged; choose another folder") from None
 
 
 def read_samples(path: str | Path) -> list[dict]:
@@ -139,25 +256,13 @@ def _parse_record(line, where):
 
 
 def recipe_of(record: dict) -> SampleRecipe:
-    """Return the recipe in a record, which has no `class_label` if its network takes no labels.
-    Raises KeyError for any other missing entry."""
-    values = {"class_label": None, **record}
-    if isinstance(values["class_label"], list):
-        values["class_label"] = tuple(values["class_label"])
+    """Return the recipe in a record, which has no `class_label` if its network takes no labels, and
+    no `box` if all of the image is written. Raises KeyError for any other missing entry."""
+    values = {"class_label": None, "box": None, **record}
+    for name in ("class_label", "box"):
+        if isinstance(values[name], list):
+            values[name] = tuple(values[name])
     return SampleRecipe(**{name: values[name] for name in SampleRecipe.__dataclass_fields__})
-
-
-def _make(sampler, recipe, seeds, out, minibatch) -> Iterator[dict]:
-    """Yield the record of each seed once its files are on disk: threads write them (compression
-    releases the interpreter's lock) while the next minibatch is computed."""
-    with ThreadPoolExecutor() as pool:
-        pending, remaining = [], iter(seeds)
-        for images in sampler.of_seeds(seeds, recipe.trunc, recipe.noise, minibatch):
-            rgbs, maps = to_pairs(images)
-            yield from (future.result() for future in pending)
-            pending = [pool.submit(write_pair, out, seed, rgb, label_map, sampler, recipe)
-                       for rgb, label_map, seed in zip(rgbs, maps, remaining)]
-        yield from (future.result() for future in pending)
 
 
 def to_pairs(images) -> tuple[np.ndarray, np.ndarray]:
@@ -166,20 +271,27 @@ def to_pairs(images) -> tuple[np.ndarray, np.ndarray]:
     return pictures.to_uint8_metrics(images[..., channels.RGB]), label_maps(images)
 
 
-def write_pair(out: Path, seed: int, rgb: np.ndarray, label_map: np.ndarray, sampler: Sampler,
-               recipe: SampleRecipe) -> dict:
+def write_pair(out: Path, pair: Pair, sampler: Sampler, recipe: SampleRecipe) -> dict:
     """Write the files of one sample and return its record."""
     num_classes = len(sampler.classes)
-    record = {"seed": seed, **{kind: f"{folder}/{seed:07d}.png" for kind, folder in FOLDERS.items()
-                               if num_classes or kind == "image"}}
-    pictures.save_png(out / record["image"], rgb)
+    names = {kind: f"{folder}/{pair.seed:07d}.png" for kind, folder in FOLDERS.items()
+             if num_classes or kind == "image"}
+    pictures.save_png(out / names["image"], pair.rgb)
     if num_classes:
-        pictures.save_label_png(out / record["label"], label_map, num_classes)
-        pictures.save_png(out / record["overlay"], pictures.overlay(rgb, label_map, num_classes))
-    present = [sampler.classes[label - 1] for label in np.unique(label_map[label_map > 0])]
+        pictures.save_label_png(out / names["label"], pair.label_map, num_classes)
+        pictures.save_png(out / names["overlay"],
+                          pictures.overlay(pair.rgb, pair.label_map, num_classes))
+    return make_record(pair, sampler, recipe, names)
+
+
+def make_record(pair: Pair, sampler: Sampler, recipe: SampleRecipe, files: dict) -> dict:
+    """Return the line of samples.jsonl on a pair in `files`, {kind: path}."""
+    labels = np.unique(pair.label_map)
+    present = [sampler.classes[label - 1] for label in labels[labels > 0]]
     stated = {name: value for name, value in asdict(recipe).items() if value is not None}
-    return {**record, **stated, "network": str(sampler.path), "present": present,
-            "sha256": _pair_digest(rgb, label_map)}
+    sureness = {} if pair.confidence is None else {"confidence": pair.confidence}
+    return {"seed": pair.seed, **files, **stated, "network": str(sampler.path), "present": present,
+            **sureness, "sha256": _pair_digest(pair.rgb, pair.label_map)}
 
 
 def _pair_digest(rgb, label_map):
@@ -206,10 +318,13 @@ def replay(sampler: Sampler, record: dict, folder: Path, out: Path) -> tuple[boo
     """
     recipe = recipe_of(record)
     image, = sampler.of_seeds([record["seed"]], recipe.trunc, recipe.noise, 1)
+    image = photo_part(image.numpy(), recipe.box)
     rgb, label_map = (part[0] for part in to_pairs(image))
-    again = write_pair(out, record["seed"], rgb, label_map, sampler, recipe)
+    again = write_pair(out, Pair(record["seed"], rgb, label_map, None), sampler, recipe)
     if again["sha256"] == record["sha256"]:
         return True, "every pixel as recorded"
+    if "image" not in record:
+        return False, "but not to the bit, and there are no pictures to compare it with"
     try:
         old_rgb = _read_png(folder / record["image"])
         old_map = _read_png(folder / record["label"]) if "label" in record else 0 * label_map
@@ -220,7 +335,7 @@ def replay(sampler: Sampler, record: dict, folder: Path, out: Path) -> tuple[boo
         return False, f"but the files in {folder} are not the recorded ones any more"
     levels = np.abs(rgb.astype(int) - old_rgb).max()
     # [H, W, 1 + C]: the background and the maps, in the order of the labels.
-    values = np.insert(image.numpy()[0][..., channels.SEGMAPS], 0, 0, axis=-1)
+    values = np.insert(image[0][..., channels.SEGMAPS], 0, 0, axis=-1)
     chosen = np.take_along_axis(values, old_map[..., None].astype(int), axis=-1)[..., 0]
     others = np.count_nonzero(values.max(axis=-1) - chosen > 1 / 255)
     if levels <= 1 and not others:
@@ -229,25 +344,46 @@ def replay(sampler: Sampler, record: dict, folder: Path, out: Path) -> tuple[boo
                    f"labels of {others} by more than a tie")
 
 
-def describe_work(sampler: Sampler, recipe: SampleRecipe, seeds: Sequence[int], out: Path,
-                  minibatch: int) -> str:
-    """Return what `write_pairs` would do, as text; size and time are measured elsewhere."""
-    there = open_folder(out, recipe)
-    num_missing = sum(seed not in there for seed in seeds)
-    with tempfile.TemporaryDirectory() as place:
-        for _ in range(2):  # the first time compiles
-            start = time.perf_counter()
-            made = list(_make(sampler, recipe, seeds[:minibatch], Path(place), minibatch))
-        seconds = (time.perf_counter() - start) / len(made)
-        size = sum(path.stat().st_size for path in Path(place).glob("*/*")) / len(made)
+def describe_work(sampler: Sampler, recipe: SampleRecipe, request: Request, out: Path) -> str:
+    """Return what `write_pairs` would do, as text."""
+    there = open_folder(out, recipe, request)
+    num_there = len(there) if request.selection else sum(seed in there for seed in request.seeds)
+    num_missing = max(request.num - num_there, 0)
     files = [*FOLDERS.values(), str(coco.annotations_path("", sampler.classes))]
     return "\n".join([
-        f"{out}: {num_missing} to make, {len(seeds) - num_missing} there already "
+        f"{out}: {num_missing} to make, {num_there} there already "
         f"({', '.join(files) if sampler.classes else 'images only'})",
-        f"seeds {seeds[0]} to {seeds[-1]}, truncation {recipe.trunc:g}, noise {recipe.noise}",
-        f"about {size * num_missing / 1e6:.1f} MB on disk ({size / 1e3:.1f} kB each) and "
-        f"{util.format_time(seconds * num_missing)} ({1 / seconds:.1f} images/s)",
-        "dry run: nothing written"])
+        *estimate(sampler, recipe, request, num_missing, write_pairs)])
+
+
+def estimate(sampler: Sampler, recipe: SampleRecipe, request: Request, num_missing: int,
+             write: Callable) -> list[str]:
+    """Return lines on what it takes to make pairs, measured on some that are made elsewhere.
+
+    Args:
+        write: (sampler, recipe, request, folder) -> anything.
+    """
+    lines, rate, seeds = [], 1.0, f"{request.seeds[0]} to {request.seeds[-1]}"
+    if request.selection:
+        trials = replace(request, num=_TRIALS + 1, seeds=request.seeds[:_TRIALS],
+                         max_tries=_TRIALS)
+        *_, last = make_samples(sampler, recipe.trunc, recipe.noise, trials)
+        rate, seeds = last.tally.accepted / last.tally.tried, f"from {request.seeds[0]} on"
+        lines = last.tally.lines(request.selection, sampler.classes)
+    probe = Request(request.seeds[:request.minibatch], len(request.seeds[:request.minibatch]),
+                    request.minibatch)
+    with tempfile.TemporaryDirectory() as place:
+        for number in range(2):  # the first time compiles
+            start, folder = time.perf_counter(), Path(place, str(number))
+            write(sampler, recipe, probe, folder)
+        seconds = (time.perf_counter() - start) / probe.num
+        size = sum(path.stat().st_size for path in folder.rglob("*")) / probe.num
+    duration = util.format_time(seconds * num_missing / rate) if rate else \
+        f"time without end: none of the first {_TRIALS} seeds is accepted"
+    return [f"seeds {seeds}, truncation {recipe.trunc:g}, noise {recipe.noise}", *lines,
+            f"about {size * num_missing / 1e6:.1f} MB on disk ({size / 1e3:.1f} kB each) and "
+            f"{duration} ({1 / seconds:.1f} images/s)",
+            "dry run: nothing written"]
 
 
 def _read_png(path):

@@ -11,25 +11,35 @@ import numpy as np
 from dnnlib import util
 from dnnlib.data import channels, pictures
 from dnnlib.data.dataset import DatasetInfo, open_dataset, read_labels
+from dnnlib.data.labelled import LabelledPictures
 from dnnlib.util import UserError
-from metrics import inception, lpips, metric_base
+from metrics import metric_base
 from metrics.features import MIN_AREA
 from metrics.image_sources import ImageSource, split_source
+from metrics.label_agreement import check_labeller, confusion_measure
+from metrics.map_quality import MEASURES
 from metrics.metric_base import FULL, SPLIT, TRAIN_VAL, Metric
 from metrics.nearest_neighbours import read_chosen
+from metrics.networks import inception, lpips
 from metrics.perceptual_path_length import EPSILON, path_lengths, perceptual_path_length
 from metrics.results import GeneratedImages, measure_reals
+from metrics.segmentation_scores import confusion_matrix, mean_iou, pixel_accuracy
+from training.labeller import Labeller, LabellerInfo, read_labeller
 from training.sampler import TRUNCATION_CUTOFF, Sampler, gather_images, label_maps
 from training.snapshots import load_snapshot
 
 
-def training_metrics(text: str, weights: str | None = None) -> list[Metric]:
+def training_metrics(text: str, weights: str | None = None,
+                     segmenter: str | None = None) -> list[Metric]:
     """Return the metrics of train.py's --metrics, 'none' or names with commas between them. Raises
     UserError for metrics that a training cannot compute, and for --inception=weights if that is no
     file or not needed."""
     metrics = metric_base.parse_metrics(None if text == "none" else text)
     for metric in metrics:
-        if not metric.uses_detector:
+        of_labels = metric.pattern.startswith("labelsNk")
+        if of_labels and not segmenter:
+            raise UserError(f"--metrics: {metric.name} needs --segmenter")
+        if not metric.uses_detector and not of_labels:
             raise UserError(f"--metrics: {metric.name} is not computed during training; ask "
                             "run_metrics.py for it")
     if weights and not metrics:
@@ -40,14 +50,30 @@ def training_metrics(text: str, weights: str | None = None) -> list[Metric]:
     return metrics
 
 
+def training_labeller(segmenter: str | None, results: str, dataset: DatasetInfo,
+                      resolution: int) -> LabellerInfo | None:
+    """Return what is known of --segmenter, None without one. Raises UserError if it does not know
+    the data set's classes, or takes photos of another size."""
+    if segmenter is None:
+        return None
+    info = read_labeller(segmenter, results)
+    check_labeller(info, dataset.classes, [(resolution, resolution)], "the training's images")
+    return info
+
+
+def needs_validation(metrics: list[Metric]) -> bool:
+    """Return whether one of the metrics compares with the validation split alone."""
+    return SPLIT in metric_base.reals_of(metrics)
+
+
 def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resolution: int,
-                        minibatch: int, seed: int, weights: str | None,
-                        log: Callable) -> Callable | None:
+                        minibatch: int, seed: int, weights: str | None, log: Callable,
+                        labeller: LabellerInfo | None = None) -> Callable | None:
     """Return the function Snapshot -> {metric: value} that evaluates the snapshots of a training.
 
     Reals are the validation split; for _full the training split, for _trainval both. If nothing can
     be computed the result is None, and log(line) says why. weights: file of Inception weights; None
-    finds or fetches them.
+    finds or fetches them. labeller: for labelsNk, which is loaded here.
     """
     if not dataset.splits.get("val"):
         lacking = [metric for metric in metrics if metric.reals == SPLIT]
@@ -58,6 +84,10 @@ def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resoluti
                 + ("" if metrics else "; the newest snapshot counts as best"))
     if not metrics:
         return None
+    of_pairs = [metric.name for metric in metrics if metric.needs_maps]
+    if of_pairs and not dataset.classes:
+        raise UserError(f"--metrics: {', '.join(of_pairs)} of pairs, but {dataset.path} has no "
+                        "segmentation maps")
     try:
         need_logits = any(metric.uses == "logits" for metric in metrics)
         detector = inception.load_detector(weights, need_logits, report=log)
@@ -73,16 +103,22 @@ def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resoluti
     splits = {SPLIT: "val", FULL: "train", TRAIN_VAL: TRAIN_VAL}
     sources = {kind: split_source(dataset, splits[kind], resolution)
                for kind in metric_base.reals_of(metrics)}
-    reals = measure_reals(metrics, sources, detector, MIN_AREA, log)
+    known = MEASURES | ({"confusion": confusion_measure(Labeller(labeller, minibatch))}
+                        if labeller else {})
+    reals = measure_reals(metrics, sources, detector, MIN_AREA, log, known)
     labels = read_labels(dataset.path, "train") if dataset.label_size else None
     log_once = functools.cache(log)  # a warning at every snapshot would hide the rest of the log
 
     def evaluate(snapshot):
-        """Return {metric: value} of a Snapshot."""
-        generate = network_stream(Sampler(snapshot), seed, minibatch, labels=labels)
-        fakes = metric_base.measure_fakes(metrics, generate, detector)
+        """Return {metric: value} of a Snapshot, of pairs once it draws the data set's classes."""
+        sampler = Sampler(snapshot)
+        possible = [metric for metric in metrics
+                    if not metric.needs_maps or sampler.classes == dataset.classes]
+        generate = network_stream(sampler, seed, minibatch, labels=labels)
+        fakes = metric_base.measure_fakes(possible, generate, detector,
+                                          num_classes=len(dataset.classes), known=known)
         values = {}
-        for metric in metrics:
+        for metric in possible:
             against = reals.get(metric.reals)
             values |= metric_base.compute(metric, fakes, against, detector, log_once)
         return values
@@ -90,20 +126,39 @@ def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resoluti
     return evaluate
 
 
+def segmenter_evaluation(pictures: LabelledPictures, minibatch: int) -> Callable:
+    """Return the function SegmenterTraining -> {'miou', 'accuracy'} on labelled pictures."""
+    numbers = range(len(pictures))
+
+    def evaluate(method):
+        """Return the scores of the network as it is."""
+        num_labels = len(method.classes) + 1
+        confusion = np.zeros([num_labels, num_labels], np.int64)
+        for start in range(0, len(numbers), minibatch):
+            rgb, truth = (np.stack(parts) for parts in zip(
+                *map(pictures.read, numbers[start:start + minibatch])))
+            confusion += confusion_matrix(truth, method.predict(rgb), num_labels)
+        return {"miou": mean_iou(confusion), "accuracy": pixel_accuracy(confusion)}
+
+    return evaluate
+
+
 def network_stream(sampler: Sampler, seed: int, minibatch: int, psi: float | None = None,
-                   labels: np.ndarray | None = None) -> Callable:
+                   labels: np.ndarray | None = None, signed: bool = False) -> Callable:
     """Return a network's images as metrics take them: a function (count) -> iterator.
 
     It yields (rgb uint8 [n, R, R, 3], label maps uint8 [n, R, R], None if the network draws none).
     Images below the network's final resolution R (it still grows) are upscaled by repeating pixels,
     as official evaluations do. labels: [rows, label_size], from which a conditional network draws.
+    signed: yield its real-valued maps float32 [n, R, R, C] instead of labels.
     """
     def generate(count):
         for images in sampler.stream(seed, count, minibatch, psi, labels):
             final = sampler.network.resolution
             rgb = pictures.to_uint8_metrics(images[..., channels.RGB])
+            maps = images[..., channels.SEGMAPS].numpy() if signed else label_maps(images)
             yield (pictures.upscale_nearest(rgb, final),
-                   pictures.upscale_nearest(label_maps(images), final) if sampler.classes else None)
+                   pictures.upscale_nearest(maps, final) if sampler.classes else None)
     return generate
 
 
@@ -142,8 +197,10 @@ def network_images(path: Path, metrics: list[Metric], results: str, *, minibatch
                 num_samples=num_samples, minibatch=minibatch, seed=seed, resolution=resolution,
                 labels=labels, crop_face=crop_face))
 
+    signed = any(MEASURES[name].signed for name in metric_base.measures_of(metrics)
+                 if name in MEASURES)
     return GeneratedImages(
-        network_stream(sampler, seed, minibatch, psi, labels), about,
+        network_stream(sampler, seed, minibatch, psi, labels, signed), about,
         network_results(path, results), collections.Counter({(resolution, resolution): 1}), None,
         sampler.classes, paths, about_paths)
 
@@ -175,7 +232,7 @@ def stored_dataset(header: dict, network: Path) -> str | None:
 
 def folder_images(source: ImageSource, directory: str, results: str) -> GeneratedImages:
     """Evaluate images on disk; results go below `results`, by the folder's name."""
-    return GeneratedImages(lambda count: source.batches(bool(source.classes)),
+    return GeneratedImages(lambda count: source.batches(bool(source.classes), signed=True),
                            {"fakes": source.about}, folder_results(directory, results),
                            source.sizes, source.count, source.classes)
 

@@ -1,8 +1,8 @@
 """Images to features, and the statistics of features: streaming, in float64, cached by content.
 
-Two things are known of an image: its features, which a detector gives, and what MEASURES (in
-map_quality.py) count in its label map. Both are taken in one pass, while the next images are
-generated or decoded.
+Two things are known of an image: its features, which a detector gives, of the photo or of the whole
+pair, and what Measures (map_quality.py) count of it and its map. All are taken in one pass, while
+the next images are generated or decoded.
 """
 
 import functools
@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dnnlib import util
+from dnnlib.data import channels
 from dnnlib.download import has_room
 from dnnlib.prefetch import map_over_devices, prefetch
 from dnnlib.util import UserError
-from metrics.map_quality import MEASURES
+from metrics.map_quality import MEASURES, MapMeasure, PairBatch, pair_batch
 
 MINIBATCH = 16  # images at a time through a detector; more were no faster on two cores
 CHUNK = 1024  # features that go through float64 at a time
@@ -38,15 +39,18 @@ class Statistics(NamedTuple):
 class FeatureSet:
     """What is known of n images: float32 in memory or mapped from a file, None if not asked for.
 
-    Attributes: features [n, d] of a detector; maps {name of a measure: [n, k]} of label maps;
-    min_area: share of its image above which a class is present.
+    Attributes: features [n, d] of a detector; maps {name of a measure: [n, k]}; min_area: share of
+    its image above which a class is present; pairs: the FeatureSet of pictures of photo and map.
     """
 
-    def __init__(self, features=None, maps=None, min_area=MIN_AREA):
+    def __init__(self, features=None, maps=None, min_area=MIN_AREA, pairs=None):
         self.features, self.maps, self.min_area = features, maps or {}, min_area
+        self.pairs = pairs
 
     def __len__(self):
-        return _length(self.features, self.maps)
+        if self.features is not None:
+            return len(self.features)
+        return len(next(iter(self.maps.values()))) if self.maps else len(self.pairs)
 
     def __getitem__(self, part):
         """Return the FeatureSet of a slice of the images; itself if that is all."""
@@ -54,7 +58,8 @@ class FeatureSet:
             return self
         features = None if self.features is None else self.features[part]
         maps = {name: array[part] for name, array in self.maps.items()}
-        return FeatureSet(features, maps, self.min_area)
+        pairs = None if self.pairs is None else self.pairs[part]
+        return FeatureSet(features, maps, self.min_area, pairs)
 
     @functools.cached_property
     def statistics(self) -> Statistics:
@@ -107,79 +112,113 @@ def minibatches(images: Iterable[np.ndarray], detector: Any) -> Iterator[np.ndar
         yield rest
 
 
-def _length(features, maps):
-    """Return the number of images of features, or else of maps {name: array}."""
-    return len(next(iter(maps.values())) if features is None else features)
+# {name: function (PairBatch, C) -> uint8 [n, H, W', 3]}: the pictures that a detector may see.
+VIEWS: dict[str, Callable] = {
+    "photo": lambda pairs, num_classes: pairs.rgb,
+    "pair": lambda pairs, num_classes: np.concatenate(
+        [pairs.rgb, channels.colourise(pairs.label_maps, num_classes)], axis=2)}
 
 
-def fill(features: np.ndarray | None, maps: dict[str, np.ndarray], num_classes: int,
-         batches: Iterable[tuple[np.ndarray, np.ndarray | None]], detector: Any, desc: str) -> None:
-    """Write what images have into `features` [n, d] and `maps` {measure: [n, k]}; show a progress
-    bar.
+def fill(features: dict[str, np.ndarray], maps: dict[str, np.ndarray], num_classes: int,
+         batches: Iterable[tuple[np.ndarray, np.ndarray | None]], detector: Any, desc: str,
+         known: dict[str, MapMeasure] = MEASURES) -> None:
+    """Write what n images have into `features` {view: [n, d]} and `maps` {measure: [n, k]}; show a
+    progress bar.
 
-    batches: (rgb uint8 [m, H, W, 3], label maps uint8 [m, H, W] or None), which a thread reads,
-    resizes and counts ahead of the detector; n images are read. Raises UserError for fewer.
+    batches: (rgb uint8 [m, H, W, 3]; label maps uint8 [m, H, W], signed maps [m, H, W, C], or
+    None), which a thread reads, resizes and counts ahead of the detector. Raises UserError for
+    fewer than n images.
     """
-    total = _length(features, maps)
+    total = len(next(iter({**features, **maps}.values())))
 
     def read():
         done = 0
-        for rgb, label_maps in batches:
-            rgb = rgb[:total - done]
+        for rgb, segmaps in batches:
+            rest = slice(total - done)
+            pairs = pair_batch(rgb[rest], None if segmaps is None else segmaps[rest])
             for name, array in maps.items():
-                count, _ = MEASURES[name]
-                array[done:done + len(rgb)] = count(label_maps[:len(rgb)], num_classes)
-            done += len(rgb)
-            yield rgb
+                array[done:done + len(pairs.rgb)] = known[name].count(pairs, num_classes)
+            done += len(pairs.rgb)
+            yield pairs
             if done == total:
                 return
         raise UserError(f"{desc}: {done} images where {total} were announced")
 
     with util.progress(total=total, desc=desc, unit="img") as bar:
-        if features is None:
-            for rgb in prefetch(read()):
-                bar.update(len(rgb))
+        if not features:
+            for pairs in prefetch(read()):
+                bar.update(len(pairs.rgb))
             return
+        pictures = (picture for pairs in read() for picture in _views(pairs, features, num_classes))
+        parts = map_over_devices(detector.replicas, prefetch(minibatches(pictures, detector)))
         written = 0
-        for part in map_over_devices(detector.replicas, prefetch(minibatches(read(), detector))):
-            features[written:written + len(part)] = part
+        for part in parts:
+            # All views of an image come one after another.
+            images, views = np.divmod(written + np.arange(len(part)), len(features))
+            for k, array in enumerate(features.values()):
+                array[images[views == k]] = part[views == k]
             written += len(part)
-            bar.update(len(part))
+            bar.update(int((views == 0).sum()))
+
+
+def _views(pairs: PairBatch, names: Iterable[str], num_classes: int) -> Iterator[np.ndarray]:
+    """Yield uint8 [m, H, W', 3]: the named views of each pair, one after another."""
+    views = [VIEWS[name](pairs, num_classes) for name in names]
+    if len(views) == 1:
+        yield views[0]
+    else:
+        yield from (view[i:i + 1] for i in range(len(pairs.rgb)) for view in views)
 
 
 def fake_features(generate: Callable[[int], Iterable], count: int, detector: Any = None,
-                  measures: Sequence[str] = (), num_classes: int = 0,
-                  min_area: float = MIN_AREA) -> FeatureSet:
-    """Return the FeatureSet of the first `count` images of `generate(count)`: with a detector their
-    features (8 KB of memory each), and the measures of their label maps."""
-    features = np.empty((count, detector.num_features), np.float32) if detector else None
-    maps = {name: np.empty((count, MEASURES[name][1](num_classes)), np.float32)
+                  measures: Sequence[str] = (), num_classes: int = 0, min_area: float = MIN_AREA,
+                  views: Sequence[str] = ("photo",),
+                  known: dict[str, MapMeasure] = MEASURES) -> FeatureSet:
+    """Return the FeatureSet of the first `count` images of `generate(count)`: with a detector the
+    features of their `views` (8 KB of memory each), and their measures."""
+    features = {view: np.empty((count, detector.num_features), np.float32)
+                for view in (views if detector else ())}
+    maps = {name: np.empty((count, known[name].columns(num_classes)), np.float32)
             for name in measures}
-    fill(features, maps, num_classes, generate(count), detector, "fakes")
-    return FeatureSet(features, maps, min_area)
+    fill(features, maps, num_classes, generate(count), detector, "fakes", known)
+    return feature_set(features, maps, min_area)
+
+
+def feature_set(features: dict[str, np.ndarray], maps: dict[str, np.ndarray],
+                min_area: float) -> FeatureSet:
+    """Return the FeatureSet of features {view: [n, d]} and measures."""
+    pairs = FeatureSet(features["pair"]) if "pair" in features else None
+    return FeatureSet(features.get("photo"), maps, min_area, pairs)
 
 
 def source_features(source: Any, detector: Any, cache_dir: Path | None = None,
-                    report: Callable[[str], None] = print) -> np.ndarray:
+                    report: Callable[[str], None] = print, view: str = "photo") -> np.ndarray:
     """Return float32 [n, d] of all images of an ImageSource; with `cache_dir` cached by content:
     by a digest of images, detector and resizing. The file is mapped into memory, not read."""
+    of_pairs = view == "pair"
+
     def measure(features):
-        fill(features, {}, 0, source.batches(), detector, source.name)
+        batches = source.batches(maps=True) if of_pairs else source.batches()
+        desc = f"{source.name} pairs" if of_pairs else source.name
+        fill({view: features}, {}, len(source.classes), batches, detector, desc)
     key = f"{source.digest} {detector.digest} {detector.resize_rule}"
     shape = (source.count, detector.num_features)
-    return _cached(measure, "features", key, shape, cache_dir, report)
+    return _cached(measure, "pairs" if of_pairs else "features", key, shape, cache_dir, report)
 
 
 def source_maps(source: Any, name: str, cache_dir: Path | None = None,
-                report: Callable[[str], None] = print) -> np.ndarray:
-    """Return float32 [n, k], the measure `name` of an ImageSource's label maps; cached likewise."""
-    num_classes = len(source.classes)
+                report: Callable[[str], None] = print,
+                known: dict[str, MapMeasure] = MEASURES) -> np.ndarray:
+    """Return float32 [n, k], the measure `name` of an ImageSource; cached likewise."""
+    measure, num_classes = known[name], len(source.classes)
 
-    def measure(array):
-        batches = source.batches(maps=True)
-        fill(None, {name: array}, num_classes, batches, None, f"{source.name} maps")
-    shape = (source.count, MEASURES[name][1](num_classes))
-    return _cached(measure, name, f"{source.digest} {num_classes}", shape, cache_dir, report)
+    def count(array):
+        batches = (source.batches(maps=True, signed=True) if measure.signed
+                   else source.batches(maps=True))
+        fill({}, {name: array}, num_classes, batches, None, f"{source.name} {name}", known)
+    key = f"{source.digest} {num_classes}{measure.digest and ' '}{measure.digest}"
+    shape = (source.count, measure.columns(num_classes))
+    return _cached(count, name, key, shape, cache_dir, report)
 
 
 def _cached(measure, kind, key, shape, cache_dir, report):

@@ -35,9 +35,10 @@ _LISTED = 3  # files that a message names; of more it gives the number
 class ImageSource:
     """A finite set of images.
 
-    batches: function (maps=False, indices=None) -> iterator over (rgb uint8 [n, H, W, 3], label
-    maps uint8 [n, H, W]), every image once or those of `indices`, in their order; maps are None
-    unless asked for.
+    batches: function (maps=False, indices=None, signed=False) -> iterator over (rgb uint8
+    [n, H, W, 3], label maps uint8 [n, H, W]), every image once or those of `indices`, in their
+    order; maps are None unless asked for. signed: real-valued maps float32 [n, H, W, C] instead of
+    labels, where there are any.
     """
 
     name: str
@@ -107,15 +108,16 @@ def split_source(info: DatasetInfo, split: str, resolution: int) -> ImageSource:
     counts = dataset.split_sizes(info, split)
     places = [(part, place) for part, count in counts.items() for place in range(count)]
 
-    def batches(maps=False, indices=None):
+    def batches(maps=False, indices=None, signed=False):
         chosen = places if indices is None else [places[number] for number in indices]
         for part, group in itertools.groupby(chosen, key=lambda place: place[0]):
             numbers = [number for _, number in group]
             for images in dataset.read_split(info.path, part, resolution, not maps,
                                              indices=numbers):
                 segmaps = images[..., channels.SEGMAPS]
-                yield (images[..., channels.RGB],
-                       channels.to_label_map(segmaps, channels.STORED_THRESHOLD) if maps else None)
+                yield (images[..., channels.RGB], None if not maps
+                       else channels.to_signed(images)[..., channels.SEGMAPS] if signed
+                       else channels.to_label_map(segmaps, channels.STORED_THRESHOLD))
 
     return ImageSource(
         name=f"{info.name} {split}", count=len(places),
@@ -159,7 +161,7 @@ def _picture_source(directory, pictures, left_out, label_paths=(), classes=()):
                        *(f"{path.name} {file_digest(path)}\n" for path in label_paths)])
     digest = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
 
-    def batches(maps=False, indices=None):
+    def batches(maps=False, indices=None, signed=False):
         for i in range(len(pictures)) if indices is None else indices:
             try:
                 rgb = np.asarray(_decode(pictures[i].path))

@@ -1,17 +1,63 @@
-"""How whole and how complete label maps are: regions, specks, covered pixels, classes drawn.
+"""How whole, complete and decided label maps are, and whether they follow the photo.
 
-MEASURES is what is counted of every single map, from its labels alone and therefore alike for real
-and generated ones. To measure something new, enter a function here and name it in the metric that
-uses it (metric_base.py): both sides, the cache and --floor follow.
+MEASURES is what is counted of every single pair, alike for real and generated ones. To measure
+something new, enter a MapMeasure here and name it in the metric that uses it (metric_base.py): both
+sides, the cache and --floor follow. Measures that need a network of their own are made where it is
+loaded (label_agreement.py, person.py) and enter evaluations by the same table.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from dnnlib.data import channels
 from dnnlib.data.class_counts import class_areas, total_variation
 
 SPECK = 2  # pixels of a region up to which it is a speck
+# Below it a pixel is unsure. Within an area of a real map the margin is 0.5, at a tie it is 0.
+MARGIN = 0.25
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """What measures take: some photos and their maps.
+
+    Attributes: rgb uint8 [n, H, W, 3]; label_maps uint8 [n, H, W] of 0..C, or None; segmaps, the
+    real-valued maps that they were decided by, signed float [n, h, w, C], or None if only labels
+    are known, as of a folder.
+    """
+
+    rgb: np.ndarray
+    label_maps: np.ndarray | None
+    segmaps: np.ndarray | None = None
+
+
+def pair_batch(rgb: np.ndarray, maps: np.ndarray | None) -> PairBatch:
+    """Return the PairBatch of what streams of images yield: maps are label maps [n, H, W] or signed
+    real-valued ones [n, H, W, C]."""
+    if maps is None or maps.ndim == 3:
+        return PairBatch(rgb, maps)
+    return PairBatch(rgb, channels.to_label_map(maps), maps)
+
+
+@dataclass(frozen=True)
+class MapMeasure:
+    """What is counted of pairs.
+
+    Attributes:
+        count: function (PairBatch of n, C) -> [n, k] of finite numbers; NaN where it has none.
+        columns: function C -> k.
+        signed: it takes the real-valued maps.
+        digest: of the network that it uses, for the cache; '' without one.
+        about: what a result records of that network.
+    """
+
+    count: Callable
+    columns: Callable
+    signed: bool = False
+    digest: str = ""
+    about: dict = field(default_factory=dict)
 
 
 def count_regions(label_maps: np.ndarray, num_classes: int) -> np.ndarray:
@@ -32,10 +78,51 @@ def count_regions(label_maps: np.ndarray, num_classes: int) -> np.ndarray:
     return counts
 
 
-# {name: (function (label maps uint8 [N, H, W], C) -> float32 [N, k], function C -> k)}
-MEASURES: dict[str, tuple[Callable, Callable]] = {
-    "areas": (class_areas, lambda num_classes: num_classes),
-    "regions": (count_regions, lambda num_classes: 2)}
+def count_doubts(pairs: PairBatch) -> np.ndarray:
+    """Return the shares of the pixels that several classes claim, and that are unsure: float32
+    [n, 2]; NaN without real-valued maps.
+
+    A class claims a pixel where its map is above 0. A pixel is decided between its C maps and the
+    background, which counts as 0; its margin is the difference between the two largest of these,
+    and below MARGIN it is unsure: near 0 if one map is about to appear or vanish, near another
+    class if two are about to change places.
+    """
+    doubts = np.full((len(pairs.rgb), 2), np.nan, np.float32)
+    for doubt, segmaps in zip(doubts, () if pairs.segmaps is None else pairs.segmaps):
+        values = np.asarray(segmaps, np.float32)
+        background = np.zeros((*values.shape[:2], 1), np.float32)
+        top = np.partition(np.concatenate([background, values], axis=-1), -2, axis=-1)
+        doubt[:] = (((values > 0).sum(axis=-1) > 1).mean(),
+                    (top[..., -1] - top[..., -2] < MARGIN).mean())
+    return doubts
+
+
+def count_steps(pairs: PairBatch) -> np.ndarray:
+    """Return the sum of the photo's steps across borders of the map and their number, then the same
+    of all others: float32 [n, 4].
+
+    A step is the difference between two pixels side by side, or one above the other: the mean of
+    the absolute differences of the colours. It crosses a border if their labels differ.
+    """
+    rgb, labels = pairs.rgb.astype(np.int16), pairs.label_maps
+    counts = np.zeros((len(rgb), 4))
+    for axis in (1, 2):
+        steps = np.abs(np.diff(rgb, axis=axis)).mean(axis=-1)
+        crossing = np.diff(labels.astype(np.int16), axis=axis) != 0
+        for k, chosen in enumerate((crossing, ~crossing)):
+            counts[:, 2 * k] += (steps * chosen).sum(axis=(1, 2))
+            counts[:, 2 * k + 1] += chosen.sum(axis=(1, 2))
+    return np.float32(counts)
+
+
+MEASURES: dict[str, MapMeasure] = {
+    "areas": MapMeasure(lambda pairs, num_classes: class_areas(pairs.label_maps, num_classes),
+                     lambda num_classes: num_classes),
+    "regions": MapMeasure(lambda pairs, num_classes: count_regions(pairs.label_maps, num_classes),
+                       lambda num_classes: 2),
+    "doubts": MapMeasure(lambda pairs, num_classes: count_doubts(pairs), lambda num_classes: 2,
+                      signed=True),
+    "steps": MapMeasure(lambda pairs, num_classes: count_steps(pairs), lambda num_classes: 4)}
 
 
 def map_quality(fakes, reals) -> dict[str, float]:
@@ -43,17 +130,39 @@ def map_quality(fakes, reals) -> dict[str, float]:
 
     The headline is the fakes' share of specks and no ratio to the reals': it exists for reals
     without a speck as well, and --floor gives what real maps of this number have. fakes, reals:
-    FeatureSets with areas and regions.
+    FeatureSets with the measures of mapsNk.
     """
-    def count(images):
-        regions, specks = images.maps["regions"].sum(axis=0, dtype=np.float64)
-        return {"": specks / max(regions, 1), "_regions": regions / len(images),
-                "_covered": images.areas.sum(dtype=np.float64) / len(images)}
-    of_fakes = {**count(fakes), "_classes": drawn_enough(fakes, reals).sum()}
-    of_reals = {**count(reals), "_classes": (reals.instances > 0).sum()}
+    of_fakes = {**_qualities(fakes), "_classes": drawn_enough(fakes, reals).sum()}
+    of_reals = {**_qualities(reals), "_classes": (reals.instances > 0).sum()}
     values = {**of_fakes, **{f"{suffix}_real": value for suffix, value in of_reals.items()},
-              "_tv": total_variation(fakes.instances, reals.instances)}
+              "_tv": total_variation(fakes.instances, reals.instances),
+              "_areas_tv": total_variation(*(images.areas.mean(axis=0, dtype=np.float64)
+                                             for images in (fakes, reals)))}
     return {suffix: float(value) for suffix, value in values.items()}
+
+
+def _qualities(images):
+    """Return {suffix: value} of one side; of what is not known of it there is none."""
+    regions, specks = _total(images, "regions")
+    covered = images.areas.sum(dtype=np.float64)
+    claimed, unsure = _total(images, "doubts")
+    at_border, num_border, elsewhere, num_elsewhere = _total(images, "steps")
+    values = {"": specks / max(regions, 1), "_regions": regions / len(images),
+              "_fragments": regions / max((images.areas > 0).sum(), 1),
+              "_covered": covered / len(images),
+              "_edges": (at_border / max(num_border, 1)
+                         / (elsewhere / max(num_elsewhere, 1) or np.inf))}
+    if not np.isnan(claimed):
+        values |= {"_claimed": claimed / (covered or np.inf), "_unsure": unsure / len(images)}
+    if "outside" in images.maps:
+        outside, garments = _total(images, "outside")
+        values["_outside"] = outside / max(garments, 1)
+    return values
+
+
+def _total(images, name):
+    """Return the sum of a measure over the images, float64 [k]."""
+    return images.maps[name].sum(axis=0, dtype=np.float64)
 
 
 def drawn_enough(fakes, reals) -> np.ndarray:

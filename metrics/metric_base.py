@@ -16,9 +16,10 @@ from dnnlib.util import UserError
 from metrics.features import MIN_AREA, FeatureSet, fake_features
 from metrics.frechet_inception_distance import frechet_distance
 from metrics.inception_score import inception_score
-from metrics.inception_weights import BY_HAND
 from metrics.kernel_inception_distance import kernel_distance
-from metrics.map_quality import map_quality
+from metrics.label_agreement import label_agreement, miou_values
+from metrics.map_quality import MEASURES, MapMeasure, map_quality
+from metrics.networks.inception_weights import BY_HAND
 from metrics.precision_recall import precision_recall
 
 # What the reals of a metric are: one split (by default the test images), or, as in StyleGAN2-ADA,
@@ -36,7 +37,9 @@ class Metric:
             num_samples, *arguments).
         count: generated images, or pairs of them, that it takes; 0 if its name lacks the number.
         uses: 'features', 'logits' (features and the detector's last layer), 'maps' (what its
-            `measures` count in label maps), or 'paths'.
+            `measures` count of pairs), 'paths', or 'segmenter' (a segmenter's labels of the reals,
+            without fakes).
+        view: what the detector sees, of features.VIEWS.
     """
 
     pattern: str  # such as 'fidNk'
@@ -46,7 +49,8 @@ class Metric:
     count: int = 0
     reals: str | None = None  # SPLIT, FULL, TRAIN_VAL, or None if it compares with no reals
     uses: str = "features"
-    measures: tuple = ()  # of map_quality.MEASURES
+    view: str = "photo"
+    measures: tuple = ()  # of map_quality.MEASURES and those that need a network
     biased_if_few: bool = False  # it means little with fewer samples than features
     least: int = 1  # images without which it cannot be computed at all
 
@@ -54,6 +58,16 @@ class Metric:
     def uses_detector(self) -> bool:
         """True if it needs features of a detector."""
         return self.uses in ("features", "logits")
+
+    @property
+    def needs_maps(self) -> bool:
+        """True if it is of photos with their label maps."""
+        return self.uses == "maps" or self.view == "pair"
+
+    @property
+    def counts_areas(self) -> bool:
+        """True if it asks which classes are present, above a least area."""
+        return "areas" in self.measures
 
 
 METRICS: dict[str, Metric] = {}
@@ -69,12 +83,14 @@ def metric(pattern: str, *arguments, **attributes) -> Callable:
 
 @metric("fidNk", reals=SPLIT, biased_if_few=True, least=2)
 @metric("fidNk_full", reals=FULL, biased_if_few=True, least=2)
+@metric("fidNk_pair", reals=SPLIT, view="pair", biased_if_few=True, least=2)
 def fid(fakes, reals, detector):
     """Return the Frechet Inception Distance of the fakes and all reals.
 
     Paper: Heusel et al. 2017, eq. 6. Reference: bioinf-jku/TTUR and StyleGAN's
     frechet_inception_distance.py (of 50,000 training images; here each real of the split counts
-    once); of _full StyleGAN2-ADA's fid50k_full, every training image.
+    once); of _full StyleGAN2-ADA's fid50k_full, every training image. _pair is our own: of
+    pictures that show a photo and beside it its map, in the palette's colours.
     """
     a, b = fakes.statistics, reals.statistics
     return {"": frechet_distance(a.mean, a.cov, b.mean, b.cov)}
@@ -83,13 +99,15 @@ def fid(fakes, reals, detector):
 @metric("kidNk", reals=SPLIT, least=2)
 @metric("kidNk_full", reals=FULL, least=2)
 @metric("kidNk_trainval", reals=TRAIN_VAL, least=2)
+@metric("kidNk_pair", reals=SPLIT, view="pair", least=2)
+@metric("kidNk_trainval_pair", reals=TRAIN_VAL, view="pair", least=2)
 def kid(fakes, reals, detector):
     """Return the Kernel Inception Distance of the fakes and all reals: mean and deviation.
 
     Paper: Binkowski et al. 2018, section 4. Reference: mbinkowski/MMD-GAN and torch-fidelity; of
     _full StyleGAN2-ADA's kid50k_full, which draws its 100 subsets of 1,000 from NumPy's global
     generator: ours are seeded. _trainval is for data sets whose validation split is too small to
-    compare snapshots by.
+    compare snapshots by, _pair is as in fid.
     """
     mean, std = kernel_distance(fakes.features, reals.features)
     return {"": mean, "_std": std}
@@ -129,13 +147,34 @@ def class_distance(fakes, reals, detector):
     return {"": total_variation(fakes.instances, reals.instances)}
 
 
-@metric("mapsNk", reals=SPLIT, uses="maps", measures=("areas", "regions"))
+@metric("mapsNk", reals=SPLIT, uses="maps", measures=("areas", "regions", "doubts", "steps"))
 def map_qualities(fakes, reals, detector):
     """Return the fakes' share of specks among all regions, and more about maps by other suffixes.
 
     Paper: none; measures of our own, defined in docs/metrics.md. Reference: none.
     """
     return map_quality(fakes, reals)
+
+
+@metric("labelsNk", reals=SPLIT, uses="maps", measures=("confusion",))
+@metric("labelsNk_trainval", reals=TRAIN_VAL, uses="maps", measures=("confusion",))
+def labels(fakes, reals, detector):
+    """Return the mean IoU of generated maps and a segmenter's labels of the generated photos, and
+    beside it that of the reals.
+
+    Paper: Everingham et al. 2015, section 4.3 (IoU). Reference: none; that a network trained on
+    real photos scores generated ones is as in Isola et al. 2017, section 3.4 (FCN score).
+    """
+    return label_agreement(fakes, reals)
+
+
+@metric("miou", reals=SPLIT, uses="segmenter", measures=("confusion",))
+def miou(fakes, reals, detector):
+    """Return the mean IoU of a segmenter's labels of real photos, and the pixel accuracy.
+
+    Paper: Everingham et al. 2015, section 4.3. Reference: Keras's MeanIoU.
+    """
+    return miou_values(reals)
 
 
 @metric("pplNk_zfull", "z", "full", uses="paths", count=100_000)
@@ -155,11 +194,11 @@ def parse_metric(name: str) -> Metric:
     """Return the Metric that a name such as 'fid50k', 'fid200' or 'ppl_wfull' stands for. Raises
     UserError, which lists the known ones, for any other."""
     for pattern, known in METRICS.items():
-        start, end = pattern.split("Nk")
-        if match := re.fullmatch(rf"{start}([1-9]\d{{0,6}})(k?){end}", name):
+        start, number, end = pattern.partition("Nk")
+        if number and (match := re.fullmatch(rf"{start}([1-9]\d{{0,6}})(k?){end}", name)):
             count = int(match[1]) * (1000 if match[2] else 1)
             return dataclasses.replace(known, name=name, count=count)
-        if known.count and name == start + end:
+        if name == start + end and (known.count or not number):
             return dataclasses.replace(known, name=name)
     raise UserError(f"unknown metric {name!r}; known: {known_metrics()}")
 
@@ -205,6 +244,11 @@ def measures_of(metrics: Iterable[Metric]) -> list[str]:
     return list(dict.fromkeys(name for metric in metrics for name in metric.measures))
 
 
+def views_of(metrics: Iterable[Metric]) -> list[str]:
+    """Return what the detector has to see for the metrics, each once."""
+    return list(dict.fromkeys(metric.view for metric in metrics if metric.uses_detector))
+
+
 def computable(metrics: list[Metric], detector, warn: Callable) -> list[Metric]:
     """Return the metrics that an Inception (or None) can compute; warn(line) of each of the others.
     """
@@ -218,20 +262,22 @@ def computable(metrics: list[Metric], detector, warn: Callable) -> list[Metric]:
 
 
 def measure_fakes(metrics: Iterable[Metric], generate: Callable, detector,
-                  limit: int | None = None, num_classes: int = 0,
-                  min_area: float = MIN_AREA) -> FeatureSet | None:
+                  limit: int | None = None, num_classes: int = 0, min_area: float = MIN_AREA,
+                  known: dict[str, MapMeasure] = MEASURES) -> FeatureSet | None:
     """Return the FeatureSet of as many fakes as the largest of the metrics takes, in one pass; None
     if no metric takes images. Smaller metrics take the first of them.
 
-    generate: function (count) -> iterator over (rgb uint8 [n, H, W, 3], label maps uint8 [n, H, W]
-    or None). limit: how many images there are, if they are not endless.
+    generate: function (count) -> iterator over (rgb uint8 [n, H, W, 3], label maps uint8 [n, H, W],
+    signed maps [n, H, W, C] or None). limit: how many images there are, if they are not endless.
+    known: all measures by name.
     """
     of_images = [metric for metric in metrics if metric.uses != "paths"]
     if not of_images:
         return None
     count = min(max(metric.count for metric in of_images), limit or sys.maxsize)
-    detector = detector if any(metric.uses_detector for metric in of_images) else None
-    return fake_features(generate, count, detector, measures_of(of_images), num_classes, min_area)
+    views = views_of(of_images)
+    return fake_features(generate, count, detector if views else None, measures_of(of_images),
+                         num_classes, min_area, views, known)
 
 
 def compute(metric: Metric, fakes: FeatureSet, reals: FeatureSet | None, detector,
@@ -239,6 +285,8 @@ def compute(metric: Metric, fakes: FeatureSet, reals: FeatureSet | None, detecto
     """Return {name + suffix: value} of one metric of images, of the first of the fakes. Warns if it
     means little; `sides` says what the two sets are."""
     fakes = fakes[:metric.count]
+    if metric.view == "pair":
+        fakes, reals = fakes.pairs, reals.pairs
     if metric.biased_if_few:
         # FID is biased at any count, and with fewer samples than features its covariances are
         # singular. Precision and recall depend on the counts as well.

@@ -12,8 +12,10 @@ from dnnlib.download import cache_dir
 from dnnlib.util import UserError
 from metrics import metric_base
 from metrics.class_proportions import class_table, write_table
-from metrics.features import MIN_AREA, FeatureSet, source_features, source_maps
+from metrics.features import MIN_AREA, FeatureSet, feature_set, source_features, source_maps
 from metrics.image_sources import ImageSource, commonest, warn
+from metrics.label_agreement import iou_table, miou_values
+from metrics.map_quality import MEASURES, MapMeasure
 from metrics.metric_base import Metric
 
 
@@ -45,7 +47,7 @@ def find_detector(metrics: list[Metric], weights: str | None, minibatch: int,
     if not needed and not any(metric.uses_detector for metric in metrics):
         return None, metrics
     # Imported here so that --help and wrong options answer at once.
-    from metrics.inception import load_detector
+    from metrics.networks.inception import load_detector
 
     need_logits = any(metric.uses == "logits" for metric in metrics)
     detector = load_detector(weights, need_logits, minibatch)
@@ -58,12 +60,13 @@ def find_detector(metrics: list[Metric], weights: str | None, minibatch: int,
 
 def evaluate(metrics: list[Metric], fakes: GeneratedImages, reals: dict[str, ImageSource],
              detector, *, command: str, minibatch: int, min_area: float = MIN_AREA,
-             floor: bool = False) -> None:
+             floor: bool = False, known: dict[str, MapMeasure] = MEASURES) -> None:
     """Compute metrics, print every value, append every record to metric-<name>.jsonl.
 
     reals: {SPLIT, FULL or TRAIN_VAL: images} with all that the metrics compare with. floor: compute
-    each metric between two halves of the reals too. command, minibatch: for the records. Raises
-    UserError if a metric of maps lacks them, or there are too few images.
+    each metric between two halves of the reals too. known: all measures of pairs by name. command,
+    minibatch: for the records. Raises UserError if a metric of maps lacks them, or there are too
+    few images.
     """
     start = time.monotonic()
     warn_sizes(fakes.sizes, reals)
@@ -71,14 +74,14 @@ def evaluate(metrics: list[Metric], fakes: GeneratedImages, reals: dict[str, Ima
     num_reals = {kind: source.count for kind, source in reals.items()}
     metric_base.check_counts(metrics, fakes.limit, num_reals)
     metrics = limit_all(metrics, fakes.limit)
-    real_sets = measure_reals(metrics, reals, detector, min_area, warn)
+    real_sets = measure_reals(metrics, reals, detector, min_area, warn, known)
     floors = {}
     for metric in (metric for metric in metrics if floor and metric.reals):
         values, half = metric_base.compute_floor(metric, real_sets[metric.reals], detector, warn)
         floors[metric.name] = {"results": values, "num_each": half}
         print(f"floor {_format(values)}  (two halves of the reals, {half:,} each)")
     fake_set = metric_base.measure_fakes(metrics, fakes.generate, detector, fakes.limit,
-                                         len(fakes.classes), min_area)
+                                         len(fakes.classes), min_area, known)
     for metric in metrics:
         if metric.uses == "paths":
             record = {"metric": metric.name,
@@ -86,26 +89,63 @@ def evaluate(metrics: list[Metric], fakes: GeneratedImages, reals: dict[str, Ima
                       "num_pairs": metric.count, **fakes.about, **fakes.about_paths}
         else:
             real_set, source = real_sets.get(metric.reals), reals.get(metric.reals)
+            some = fake_set[:metric.count]
             record = {"metric": metric.name,
-                      "results": metric_base.compute(metric, fake_set, real_set, detector, warn),
-                      "num_fakes": len(fake_set[:metric.count]),
-                      "num_reals": len(real_set) if source else None,
+                      "results": metric_base.compute(metric, some, real_set, detector, warn),
+                      "num_fakes": len(some), "num_reals": len(real_set) if source else None,
                       "reals": source.about if source else None, **fakes.about}
             if metric.uses_detector:
-                record |= {"detector": detector.name, "resize": detector.resize_rule,
-                           "detector_hash": detector.logits_digest if metric.uses == "logits"
-                           else detector.digest}
+                record |= _about_detector(metric, detector, fakes.classes)
             else:
-                record["min_area"] = min_area
-                record["classes"] = class_table(fakes.classes, real_set, fake_set[:metric.count])
+                record |= _about_maps(metric, known, fakes.classes, real_set, some)
                 print(f"wrote {write_table(fakes.folder / metric.name, metric.pattern, record)}")
             record["floor"] = floors.get(metric.name)
-        record |= {"minibatch": minibatch, "time_sec": round(time.monotonic() - start, 1),
-                   "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                   "command": command}
-        util.append_jsonl(fakes.folder / f"metric-{metric.name}.jsonl", record)
-        print(_summary(record))
+        _record(record, fakes.folder, start, minibatch, command)
     print(f"recorded in {fakes.folder}/metric-*.jsonl")
+
+
+def evaluate_segmenter(source: ImageSource, measure: MapMeasure, folder: Path, *, command: str,
+                       minibatch: int) -> None:
+    """Compute miou, by the confusion measure of a segmenter, of the images and maps of `source`;
+    print and record it as `evaluate` does."""
+    start = time.monotonic()
+    known = {"confusion": measure}
+    images = FeatureSet(maps={"confusion": source_maps(source, "confusion", cache_dir(), warn,
+                                                       known)})
+    record = {"metric": "miou", "results": {f"miou{suffix}": value for suffix, value
+                                            in miou_values(images).items()},
+              "num_reals": source.count, "reals": source.about, **measure.about,
+              "classes": iou_table(source.classes, images)}
+    print(f"wrote {write_table(folder / 'miou', 'miou', record)}")
+    _record(record, folder, start, minibatch, command)
+    print(f"recorded in {folder}/metric-miou.jsonl")
+
+
+def _about_detector(metric, detector, classes):
+    """Return what a record says of the detector, and of the pictures of pairs that it saw."""
+    digest = detector.logits_digest if metric.uses == "logits" else detector.digest
+    about = {"detector": detector.name, "resize": detector.resize_rule, "detector_hash": digest}
+    if metric.view == "pair":
+        about |= {"picture": "photo, to its right its map in the palette's colours",
+                  "classes": list(classes)}
+    return about
+
+
+def _about_maps(metric, known, classes, reals, fakes):
+    """Return what a record says of a metric of maps: its networks, and its table of classes."""
+    about = {key: value for name in metric.measures for key, value in known[name].about.items()}
+    if metric.counts_areas:
+        return about | {"min_area": reals.min_area, "classes": class_table(classes, reals, fakes)}
+    return about | {"classes": iou_table(classes, reals, fakes)}
+
+
+def _record(record, folder, start, minibatch, command):
+    """Append a record to its file, with what is the same for all of one command, and print it."""
+    record |= {"minibatch": minibatch, "time_sec": round(time.monotonic() - start, 1),
+               "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+               "command": command}
+    util.append_jsonl(folder / f"metric-{record['metric']}.jsonl", record)
+    print(_summary(record))
 
 
 def warn_sizes(sizes: collections.Counter, reals: dict[str, ImageSource]) -> None:
@@ -134,31 +174,30 @@ def limit_all(metrics: list[Metric], limit: int | None) -> list[Metric]:
 
 def check_classes(metrics: list[Metric], fakes: GeneratedImages,
                   reals: dict[str, ImageSource]) -> None:
-    """Raise UserError if a metric of maps has none to count, or two kinds of them."""
-    for metric in (metric for metric in metrics if metric.uses == "maps"):
+    """Raise UserError if a metric of maps has none to look at, or two kinds of them."""
+    for metric in (metric for metric in metrics if metric.needs_maps):
         real = reals[metric.reals]
         if not fakes.classes or not real.classes:
             lacking = f"the reals, {real.name}, have none" if fakes.classes else (
                 "the generated images have none (a network of the class stage has, and a folder "
                 "that generate.py --num wrote)")
-            raise UserError(f"{metric.name} counts classes in label maps: {lacking}")
+            raise UserError(f"{metric.name} looks at label maps: {lacking}")
         if tuple(fakes.classes) != tuple(real.classes):
             raise UserError(f"{metric.name}: the fakes have the classes {', '.join(fakes.classes)};"
                             f" the reals, {real.name}, {', '.join(real.classes)}")
 
 
 def measure_reals(metrics: list[Metric], reals: dict[str, ImageSource], detector, min_area: float,
-                  warn: Callable) -> dict[str, FeatureSet]:
+                  warn: Callable, known: dict[str, MapMeasure] = MEASURES) -> dict[str, FeatureSet]:
     """Return {kind: FeatureSet} of the reals: what the metrics need of each, from the cache."""
     sets = {}
     for kind, source in reals.items():
         of_kind = [metric for metric in metrics if metric.reals == kind]
-        features = None
-        if any(metric.uses_detector for metric in of_kind):
-            features = source_features(source, detector, cache_dir(), warn)
-        maps = {name: source_maps(source, name, cache_dir(), warn)
+        features = {view: source_features(source, detector, cache_dir(), warn, view)
+                    for view in metric_base.views_of(of_kind)}
+        maps = {name: source_maps(source, name, cache_dir(), warn, known)
                 for name in metric_base.measures_of(of_kind)}
-        sets[kind] = FeatureSet(features, maps, min_area)
+        sets[kind] = feature_set(features, maps, min_area)
     return sets
 
 
@@ -168,7 +207,7 @@ def _summary(record):
         parts = [f"{record['num_pairs']:,} pairs", record["distance"]]
         parts += ["middle of faces"] if record["crop_face"] else []
     else:
-        parts = [f"{record['num_fakes']:,} fakes"]
+        parts = [f"{record['num_fakes']:,} fakes"] if "num_fakes" in record else []
     if record.get("reals"):
         name = record["reals"].get("name", record["reals"]["path"])
         parts.append(f"{record['num_reals']:,} reals of {name} {record['reals'].get('split', '')}")

@@ -30,7 +30,9 @@ def test_the_map_has_every_file_and_no_other():
 
 
 def test_design_is_short():
-    assert len((ROOT / "docs" / "design.md").read_text().splitlines()) <= 200
+    """But for the map, which has a line a file."""
+    text = (ROOT / "docs" / "design.md").read_text().partition("## Map of the code")[0]
+    assert len(text.splitlines()) <= 110
 
 
 def anchors(page):
@@ -68,8 +70,12 @@ def commands(page):
 
 
 def options_of(script, arguments=""):
-    """Return the options in the help of a script, or of the dataset tool's command."""
+    """Return the options in the help of a script, of the dataset tool's command, or of a variant
+    that has a help of its own."""
+    variant = re.search(r"--variant=(\w+)", arguments)
     command = f"-{arguments.split()[0]}" if script == "dataset_tool" else ""
+    if script == "train" and variant and (HELP / f"train-{variant[1]}.txt").is_file():
+        command = f"-{variant[1]}"
     return set(OPTION.findall((HELP / f"{script}{command}.txt").read_text()))
 
 

@@ -14,21 +14,24 @@ ROOMS = {
     "training": {"dnnlib"},
     "dataprep": {"dnnlib"},
     "metrics": {"dnnlib", "training"},
-    "generation": {"dnnlib", "training", "metrics"},
+    "generation": {"dnnlib", "training", "metrics", "dataprep"},
     "experiments": {"dnnlib", "training", "dataprep", "metrics", "generation"},
 }
 OUTSIDE = {"train", "generate", "run_metrics", "dataset_tool", "benchmarks", "tests"}
 # What metrics may use of training: networks and what draws with them, never a loop.
-SHARED_WITH_METRICS = {"training.networks_stylegan", "training.snapshots", "training.sampler"}
+SHARED_WITH_METRICS = {"training.networks_stylegan", "training.snapshots", "training.sampler",
+                       "training.labeller"}
 WITHOUT_TENSORFLOW = [
     "dnnlib.util", "dnnlib.registry", "dnnlib.charts", "dnnlib.page", "dnnlib.data.channels",
-    "dnnlib.data.pictures", "dnnlib.data.class_counts", "dnnlib.data.dataset", "training.balance",
-    "training.config", "training.schedule", "training.run.run_page", "training.run.plan",
+    "dnnlib.data.pictures", "dnnlib.data.class_counts", "dnnlib.data.dataset",
+    "training.gan.balance",
+    "training.config", "training.gan.schedule", "training.run.run_page", "training.run.plan",
     "training.run.time_left", "training.run.status_line", "dataprep.annotations",
     "dataprep.writer", "metrics.metric_base", "metrics.frechet_inception_distance",
     "metrics.kernel_inception_distance", "metrics.inception_score", "metrics.precision_recall",
-    "metrics.results", "metrics.image_sources", "metrics.map_quality", "experiments.study",
-    "experiments.table1"]
+    "metrics.results", "metrics.image_sources", "metrics.map_quality", "metrics.label_agreement",
+    "metrics.segmentation_scores", "metrics.networks.person",
+    "experiments.study", "experiments.table1", "experiments.augment"]
 
 
 def imported_modules(path):

@@ -20,8 +20,8 @@ from dnnlib.data.channels import NUM_COLOURS
 from dnnlib.data.dataset import check_label_sizes, open_dataset, open_split, read_labels
 from dnnlib.tflib import ops
 from dnnlib.util import UserError
-from training.balance import epoch_draws
 from training.config import TrainingConfig
+from training.gan.balance import epoch_draws
 
 _RGB_AND_BINARY = NUM_COLOURS + 1
 _THREADS = min(os.cpu_count() or 1, 4)
@@ -65,7 +65,7 @@ class TrainingStream:
             rows: places in a minibatch, such as a worker's share; only those samples are read, and
                 in this order. None for all.
             factors: how often each record is drawn in an epoch on average, float64 [num_images], as
-                training.balance.photo_factors; None for once.
+                training.gan.balance.photo_factors; None for once.
 
         Raises:
             UserError: a directory lacks the split, the resolution or the channels, or has labels of

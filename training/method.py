@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.tflib.network import Network
-from dnnlib.tflib.optimizer import Adam
+from dnnlib.tflib.optimizer import Optimizer
 from training.state import Progress, TrainingState
 
 
@@ -47,19 +47,28 @@ class Method:
         config: has the loop's options: `minibatch_repeats`, `image_ticks`, `network_ticks`,
             `patience`, `precision` and `to_json()`.
         networks: {name: Network}, all that a snapshot holds.
-        optimizers: {name: Adam} of the networks that are trained.
+        optimizers: {name: Optimizer} of the networks that are trained.
         classes: names of the classes behind the channels after the colours.
+        higher_is_better: whether the score that selects the best snapshot should be high.
     """
 
     config: Any
     networks: dict[str, Network]
-    optimizers: dict[str, Adam]
+    optimizers: dict[str, Optimizer]
     classes: tuple[str, ...] = ()
+    higher_is_better: bool = False
 
     def begin(self) -> Progress:
         """Make the networks and optimizers that a new training begins with.
 
         Called in the strategy's scope. Returns the counters of that beginning.
+        """
+        raise NotImplementedError
+
+    def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Optimizer]:
+        """Return a fresh optimizer for each of the networks, all of which are trained.
+
+        Called in the strategy's scope.
         """
         raise NotImplementedError
 
@@ -135,7 +144,7 @@ class Method:
         return {}
 
     def selects(self, scores: dict[str, float]) -> str | None:
-        """Return the name of the score, lower being better, that selects the best snapshot."""
+        """Return the name of the score that selects the best snapshot, None if none does."""
         return next(iter(scores), None)
 
     def details(self, stage: Stage) -> dict[str, float]:

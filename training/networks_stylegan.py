@@ -22,7 +22,7 @@ import tensorflow as tf
 from dnnlib.tflib import ops
 from dnnlib.tflib.network import NETWORKS
 from dnnlib.util import UserError
-from training.growing_network import GrowingNetwork, blend, constant, fading, normal
+from training.gan.growing_network import GrowingNetwork, blend, constant, fading, normal
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ its minibatch; its pixels do in their last bits, since matrix products of other 
 otherwise.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -35,6 +36,9 @@ class Sampler:
         digest: of the weights, None for networks in training.
         label_size: length of the labels that the network takes, 0 for none.
         label: what `load` was given: a class, or as many numbers if it is none.
+        content_box: where the photos were in the images it was trained on, without their padding
+            (left, top, right, bottom); None if that differed.
+        knows_padding: whether the snapshot says so; those of earlier versions do not.
     """
 
     def __init__(self, snapshot: Snapshot, label_row: np.ndarray | None = None,
@@ -49,6 +53,10 @@ class Sampler:
         self.classes, self.digest = snapshot.classes, snapshot.header.get("digest")
         self.resolution = snapshot.header["lod"]["resolution"]
         self.fade = float(snapshot.header["lod"]["fade"])
+        about = snapshot.header.get("dataset", {})
+        self.knows_padding = "content_box" in about
+        self.content_box = _scaled_box(about.get("content_box"), about.get("resolution"),
+                                       self.resolution)
         self.label_size = self.network.label_size
         self.label = None if label_row is None else _short_label(label_row[0])
         self._label_row = label_row
@@ -65,6 +73,9 @@ class Sampler:
                 label.
         """
         snapshot = load_snapshot(path, names=("Gs",))
+        if "Gs" not in snapshot.networks:
+            raise UserError(f"{path}: a snapshot of --variant={snapshot.header.get('variant')}, "
+                            "which generates nothing; name a generator with --network")
         num_maps = snapshot.networks["Gs"].num_channels - channels.NUM_COLOURS
         if num_maps != len(snapshot.classes):
             raise UserError(f"{path}: {num_maps} maps, but names for {len(snapshot.classes)} "
@@ -236,6 +247,15 @@ def gather_images(batches: Iterator[tf.Tensor], total: int) -> np.ndarray:
             arrays.append(batch.numpy())
             bar.update(len(arrays[-1]))
     return np.concatenate(arrays)
+
+
+def _scaled_box(box, of_resolution, resolution):
+    """Return the pixels at `resolution` that are inside of a box at another one; None for None."""
+    if box is None:
+        return None
+    factor = of_resolution / resolution
+    left, top, right, bottom = (side / factor for side in box)
+    return math.ceil(left), math.ceil(top), math.floor(right), math.floor(bottom)
 
 
 def _label_row(label, label_size, path):

@@ -19,7 +19,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-import training.networks_stylegan  # noqa: F401 (registers the networks that snapshots name)
+import training.networks_stylegan
+import training.segmentation.networks  # noqa: F401 (both register what snapshots name)
 from dnnlib import util
 from dnnlib.download import mistaken_for
 from dnnlib.tflib.network import NETWORKS, Network, build
@@ -36,8 +37,9 @@ class Snapshot:
 
     Attributes:
         networks: {name: Network}; of a Style-GAN G, Gs (its running average) and every critic's D.
-        header: classes, stage, kimg, lod {resolution, fade}, dataset {name, path, digest}, scores,
-            digest (of Gs, if there is one), ...
+        header: classes, stage, kimg, lod {resolution, fade}, dataset {name, path, digest,
+            resolution, content_box (dnnlib.data.dataset)}, scores, digest (of Gs, if there is
+            one), ...
         path: of the file; None for networks in training.
     """
 

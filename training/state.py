@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -20,7 +21,7 @@ from dnnlib.cluster import SharedError
 from dnnlib.tflib import cpu_convolutions, ops
 from dnnlib.tflib.distribute import all_gather
 from dnnlib.tflib.network import Network
-from dnnlib.tflib.optimizer import Adam
+from dnnlib.tflib.optimizer import Adam, Optimizer
 from dnnlib.util import UserError
 from training.snapshots import (
     kimg_in_name,
@@ -50,8 +51,8 @@ class Progress:
         pending_tick: what a tick that is over, but not reported yet, has to report, else None.
         ended_nimg: nimg at which stages ended. phase: Stage.phase of the last step, as a list.
         stream_nimg: {stream: images that it has handed out}.
-        best_value: best selecting score in the final stage. stage_best, evaluations_since_best:
-            the same of this stage, for `patience`.
+        selecting: name of the score that selects the best snapshot. best_value: the best one in the
+            final stage. stage_best, evaluations_since_best: the same of this stage, for `patience`.
         scores: the newest scores {name: value}, measured at scores_nimg.
         stats_bytes: length of stats.jsonl; None in states written before this was stored.
         skipped_in_a_row: the most updates in a row that an optimizer has skipped just now.
@@ -71,6 +72,7 @@ class Progress:
     ended_nimg: list[int] = field(default_factory=list)
     phase: list | None = None
     stream_nimg: dict[str, int] = field(default_factory=dict)
+    selecting: str | None = None
     best_value: float | None = None
     stage_best: float | None = None
     evaluations_since_best: int = 0
@@ -106,20 +108,19 @@ class TrainingState:
     """All that decides how a training goes on.
 
     Attributes:
-        networks: {name: Network}. optimizers: {name: Adam} of those that are trained.
+        networks: {name: Network}. optimizers: {name: Optimizer} of those that are trained.
         progress: the counters.
         buffers: {name: {name: float32 array}}, whatever else the method keeps.
     """
 
     networks: dict[str, Network]
-    optimizers: dict[str, Adam]
+    optimizers: dict[str, Optimizer]
     progress: Progress
     buffers: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
-def new_optimizers(networks: dict[str, Network], precision: str) -> dict[str, Adam]:
-    """Return a fresh Adam for each network that is trained, and have them compute in `precision`.
-    """
+def new_optimizers(networks: dict[str, Network], precision: str = "fp32") -> dict[str, Adam]:
+    """Return a fresh Adam for each network, and have the networks compute in `precision`."""
     on_cpu = not tf.config.list_logical_devices("GPU")
     for network in networks.values():
         network.compute_dtype = {"fp32": tf.float32, "bf16": tf.bfloat16}[precision]
@@ -195,8 +196,12 @@ def _buffers(header):
 
 
 def restored_state(header: dict, groups: dict, source: str | Path,
-                   precision: str = "fp32") -> TrainingState:
+                   make_optimizers: Callable[[dict[str, Network]], dict[str, Optimizer]]
+                   ) -> TrainingState:
     """Return the TrainingState that `save_state` wrote, made in the current strategy's scope.
+
+    Args:
+        make_optimizers: the method's: {name: Network} that are trained -> their optimizers.
 
     Raises:
         UserError: another version of this program wrote it, or a training in float16.
@@ -206,7 +211,7 @@ def restored_state(header: dict, groups: dict, source: str | Path,
                         "supported; begin a new run with --precision=bf16 or fp32, from a snapshot "
                         "of this one with --init-from")
     networks = networks_from_groups(header, groups, source)
-    optimizers = new_optimizers({name: networks[name] for name in _trained(header)}, precision)
+    optimizers = make_optimizers({name: networks[name] for name in _trained(header)})
     for name, optimizer in optimizers.items():
         # Older states lack some slots, which keep their initial values.
         optimizer.set_arrays({**optimizer.get_arrays(), **groups[f"opt_{name}"]})
@@ -254,11 +259,15 @@ def note_threads(progress: Progress, log: logging.Logger) -> int:
     return threads
 
 
-def skipped_in_a_row(optimizers: dict[str, Adam]) -> int:
+def skipped_in_a_row(optimizers: dict[str, Optimizer]) -> int:
     """Return the most updates in a row that one of the optimizers has skipped just now."""
     return max((optimizer.skipped_in_a_row for optimizer in optimizers.values()), default=0)
 
 
-def is_better(value: float, best: float | None) -> bool:
-    """Return whether a finite value is below the best one so far, if there is one."""
-    return isfinite(value) and (best is None or value < best)
+def is_better(value: float, best: float | None, higher: bool = False) -> bool:
+    """Return whether a finite value is below the best one so far, if there is one.
+
+    Args:
+        higher: whether it should be above it instead.
+    """
+    return isfinite(value) and (best is None or (value > best if higher else value < best))

@@ -15,19 +15,23 @@ import tensorflow as tf
 
 from dnnlib.data import channels, mirroring
 from dnnlib.data.class_counts import class_frequencies, total_variation
-from dnnlib.data.dataset import DatasetInfo, read_labels
+from dnnlib.data.dataset import DatasetInfo, content_box, read_labels
 from dnnlib.tflib import distribute
-from training.augmentation import Augmentation
-from training.balance import balance_line, classes_shown, photo_factors
-from training.config import TrainingConfig, as_text
+from dnnlib.tflib.network import Network
+from dnnlib.tflib.optimizer import Optimizer
+from training.config import TrainingConfig
 from training.dataset import Batch, TrainingStream, reals_stream
-from training.gan_step import GanStep
-from training.init_from import enter_stage, new_state, state_from_snapshot
+from training.gan.augmentation import Augmentation
+from training.gan.balance import balance_line, classes_shown, photo_factors
+from training.gan.gan_step import GanStep
+from training.gan.init_from import enter_stage, new_state, state_from_snapshot
+from training.gan.schedule import Critic, Stage, make_stage, stage_ends, training_schedule
+from training.gan.snapshot_score import selecting_score, with_combined
 from training.method import Method
+from training.method_config import as_text
 from training.run.grids import Grids
-from training.schedule import Critic, Stage, make_stage, stage_ends, training_schedule
 from training.snapshots import Snapshot, load_snapshot
-from training.state import Progress, TrainingState
+from training.state import Progress, TrainingState, new_optimizers
 
 CLASS_COUNT_IMAGES = 512  # that the frequencies of the classes are counted in
 
@@ -56,6 +60,7 @@ class StyleGan(Method):
         self.classes = tuple(dataset.classes)
         self.evaluate, self.origin = evaluate, origin
         self.labels = read_labels(config.data, "train")  # [n, label_size]
+        self._content_box = content_box(dataset.path)
         self.grids = Grids(config, self.labels)
         self.augmentations: dict[str, Augmentation] = {}
         self.steps: dict[str, GanStep] = {}
@@ -75,6 +80,10 @@ class StyleGan(Method):
         self.networks, self.optimizers = state.networks, state.optimizers
         self._make_augmentations(probabilities)
         return state.progress
+
+    def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Optimizer]:
+        """Return Adam for each of the networks, which compute in the training's precision."""
+        return new_optimizers(networks, self.config.precision)
 
     def resume(self, state: TrainingState) -> None:
         """Take over the networks, optimizers and augmentations of a stored state.
@@ -147,12 +156,12 @@ class StyleGan(Method):
 
     @functools.cached_property
     def _classes_shown(self):
-        """The classes that each photo shows, bool [n, C]."""
+        """Return which classes each photo shows, bool [n, C]."""
         return classes_shown(self.config.data, "train", self.config.resolution)
 
     @functools.cached_property
     def _photo_factors(self):
-        """How often each photo is drawn in an epoch on average, float64 [n]."""
+        """Return how often each photo is drawn in an epoch on average, float64 [n]."""
         return photo_factors(self._classes_shown, self.config.balance)
 
     # One step.
@@ -244,11 +253,11 @@ class StyleGan(Method):
         """Return the metrics on the validation split; none without an `evaluate`."""
         if self.evaluate is None:
             return {}
-        return self.evaluate(Snapshot(self.networks, self.header(stage, progress)))
+        return with_combined(self.evaluate(Snapshot(self.networks, self.header(stage, progress))))
 
     def selects(self, scores: dict[str, float]) -> str | None:
-        """Return the first FID, else the first KID, else None; lower is better."""
-        return selection_metric(scores)
+        """Return the score that --select-by asks for; lower is better."""
+        return selecting_score(scores, self.config.select_by)
 
     def inspect(self, stage: Stage) -> dict[str, float]:
         """Return the mean score of every critic on some reals and fakes of its channels."""
@@ -300,7 +309,8 @@ class StyleGan(Method):
                 **({"augment_p": self._probabilities()} if self.augmentations else {}),
                 "lod": {"resolution": stage.resolution, "fade": stage.fade},
                 "dataset": {"name": dataset.name, "path": os.path.abspath(dataset.path),
-                            "digest": dataset.digest},
+                            "digest": dataset.digest, "resolution": dataset.resolution,
+                            "content_box": self._content_box},
                 "training": self.config.to_json()}
 
 
@@ -308,8 +318,3 @@ def _scalar_name(name, critic):
     """Return the name in reports: G's loss and counters are all critics', the rest is one's own."""
     is_shared = name.startswith("Progress/") or name == "Loss/G"
     return name if is_shared else f"{name}/{critic.name}"
-
-
-def selection_metric(names) -> str | None:
-    """Return the metric that selects the best snapshot: the first FID, else the first KID."""
-    return next((n for kind in ("fid", "kid") for n in names if n.startswith(kind)), None)

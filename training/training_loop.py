@@ -48,7 +48,7 @@ class Training:
             stored = states.load_newest_state(run_dir, self.log)
             states.check_same_state(strategy, stored, run_dir)
             if stored:
-                state = states.restored_state(*stored, run_dir, self.config.precision)
+                state = states.restored_state(*stored, run_dir, method.make_optimizers)
                 method.resume(state)
                 self.progress = state.progress
                 self.log.info(f"continuing at kimg {self.progress.cur_nimg / 1000:.1f}")
@@ -284,13 +284,16 @@ class Training:
         selecting = self.method.selects(p.scores)
         if selecting is None or not stage.is_comparable:
             return
-        value = p.scores[selecting]
-        if states.is_better(value, p.stage_best):
+        if p.selecting not in (None, selecting):  # values of another score are no measure of it
+            p.best_value, p.stage_best, p.evaluations_since_best = None, None, 0
+        p.selecting, value = selecting, p.scores[selecting]
+        if states.is_better(value, p.stage_best, self.method.higher_is_better):
             p.stage_best, p.evaluations_since_best = value, 0
         else:
             p.evaluations_since_best += 1
         # Of the last stage alone, since the stages before it draw fewer channels.
-        if stage.name == self.method.stage_ends(p)[-1][0] and states.is_better(value, p.best_value):
+        if stage.name == self.method.stage_ends(p)[-1][0] and states.is_better(
+                value, p.best_value, self.method.higher_is_better):
             p.best_value = value
             files.save_best(path, selecting, p)
         if self.config.patience and p.evaluations_since_best >= self.config.patience:

@@ -16,6 +16,7 @@ MAX_CLASSES = 255  # of a label map
 _HUES = 24  # classes whose colours are hues; more hues would come too near to each other
 RGB = slice(0, NUM_COLOURS)
 SEGMAPS = slice(NUM_COLOURS, None)
+IGNORE = 255  # label of pixels of a label map that count nowhere
 STORED_THRESHOLD = 127  # a stored uint8 map shows its class where its value is above this
 
 

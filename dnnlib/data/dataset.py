@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dnnlib.data import channels, tfrecords
+from dnnlib.data import channels, pyramid, tfrecords
 from dnnlib.process_pool import threaded_map
 from dnnlib.suggestions import command
 from dnnlib.util import UserError, atomic_write, one_line, read_json
 
 FORMAT_VERSION = 1
 FILE_NAME = "dataset.json"
+STATISTICS = "statistics.json"
 _AGAIN = "make or copy this data set again"
 _THREADS = min(os.cpu_count() or 1, 4)
 
@@ -72,6 +73,21 @@ def open_dataset(directory: str | Path) -> DatasetInfo:
 def read_ids(directory: str | Path, split: str) -> list:
     """Return the ids of a split's photos, numbers or file names, in the order of its records."""
     return read_json(open_dataset(directory).path / FILE_NAME)["splits"][split]
+
+
+def content_box(directory: str | Path) -> tuple[int, int, int, int] | None:
+    """Return where the photos are in a data set's square images: left, top, right, bottom in pixels
+    at the largest level. None if they had several aspect ratios, or if that is not known: data sets
+    of earlier versions have no statistics."""
+    try:
+        content = read_json(Path(directory) / FILE_NAME)
+        sizes = read_json(Path(directory) / STATISTICS)["sizes"]
+        fit, resolution = content["options"]["fit"], content["resolution"]
+        boxes = {pyramid.content_box([int(side) for side in size.split("x")], resolution, fit)
+                 for size in sizes}
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+    return boxes.pop() if len(boxes) == 1 else None
 
 
 def _why_missing(path):

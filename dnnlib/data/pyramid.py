@@ -1,5 +1,7 @@
 """From a photo and its label map to square images of every resolution."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -24,11 +26,21 @@ def fit_square(plane: Image.Image, resolution: int, fit: str, fill) -> Image.Ima
         return plane.resize((resolution, resolution), _FILTER, box)
     if fit != "pad":
         raise ValueError(f"unknown fit {fit!r}; known: {', '.join(FITS)}")
-    scale = resolution / max(width, height)
-    size = [max(1, round(side * scale)) for side in (width, height)]
+    left, top, right, bottom = content_box(plane.size, resolution, fit)
     square = Image.new(plane.mode, (resolution, resolution), fill)
-    square.paste(plane.resize(size, _FILTER), [(resolution - side) // 2 for side in size])
+    square.paste(plane.resize((right - left, bottom - top), _FILTER), (left, top))
     return square
+
+
+def content_box(size: Sequence[int], resolution: int, fit: str) -> tuple[int, int, int, int]:
+    """Return where a photo of `size` (width, height) is in its square image: left, top, right,
+    bottom in pixels; around it is padding."""
+    if fit == "crop":
+        return 0, 0, resolution, resolution
+    scale = resolution / max(size)
+    sides = [max(1, round(side * scale)) for side in size]
+    left, top = ((resolution - side) // 2 for side in sides)
+    return left, top, left + sides[0], top + sides[1]
 
 
 def build_image(photo: Image.Image, labels: np.ndarray | None, num_classes: int, resolution: int,

@@ -8,6 +8,9 @@ one of two forms:
     encoded  `shape`, `encoding` ("webp" or "png"), `rgb` (a lossless image file of that kind) and,
              for more than three channels, `maps` (the other channels in CHW order, zlib).
 
+Records of a level are in one file, or in one file in each of the folders
+`shard-00007-of-00100`, in the order of their names.
+
 Only raw records use the name `data`, so that an official reader stops at an encoded one. Writing,
 indexing and `decode_record` need no TensorFlow; `parse_records` builds TensorFlow ops.
 """
@@ -18,7 +21,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 ENCODINGS = ("webp", "png", "raw")
 MIN_LEVEL = 2  # 4x4, the smallest images a network sees
+SHARDS = "shard-*-of-*"  # folders that hold a part of the records each
 
 _HEADER = 12  # bytes before a payload: its length uint64 and the length's checksum uint32
 _FOOTER = 4  # bytes behind it: its checksum
@@ -48,11 +52,24 @@ _MESSAGES = {
 _AGAIN = "make or copy this data set again"
 
 
-def record_files(directory: str | Path) -> dict[int, Path]:
-    """Return {level: path} of the record files in `directory`; `-r05` holds images of 32x32.
+def record_files(directory: str | Path) -> dict[int, list[Path]]:
+    """Return {level: paths} of the record files in `directory`; `-r05` holds images of 32x32. There
+    is one path for each level, or one for each shard.
 
-    Raises UserError if it has none, or two of one level.
+    Raises UserError if there are none, or two of one level.
     """
+    levels = {level: [path] for level, path in _files_by_level(directory).items()}
+    if not levels:
+        for shard in sorted(Path(directory).glob(SHARDS)):
+            for level, path in _files_by_level(shard).items():
+                levels.setdefault(level, []).append(path)
+    if not levels:
+        raise UserError(f"{directory}: no record files (*-rNN.tfrecords) there")
+    return levels
+
+
+def _files_by_level(directory):
+    """Return {level: path} of the record files directly in a folder."""
     files = {}
     for path in sorted(Path(directory).glob("*-r[0-9][0-9].tfrecords")):
         level = int(re.search(r"-r(\d\d)\.tfrecords$", path.name)[1])
@@ -60,9 +77,12 @@ def record_files(directory: str | Path) -> dict[int, Path]:
             raise UserError(f"{directory}: {files[level].name} and {path.name} are of one level; "
                             "keep one data set in a folder")
         files[level] = path
-    if not files:
-        raise UserError(f"{directory}: no record files (*-rNN.tfrecords) there")
     return files
+
+
+def shard_name(index: int, count: int) -> str:
+    """Return the folder's name of shard `index` of `count`, from 0."""
+    return f"shard-{index:05d}-of-{count:05d}"
 
 
 # Writing
@@ -134,41 +154,45 @@ def _example_class():
 # Reading without TensorFlow
 
 class RecordFile:
-    """The records of one file, indexed once and then read by number."""
+    """The records of a file, or of several one after the other, indexed once and then read by
+    number. path: of the (first) file."""
 
-    def __init__(self, path: str | Path):
-        """Index the file by its headers. Raises UserError if one is damaged or the file cut short.
-        """
-        self.path = Path(path)
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - open as long as the object
-        offsets, lengths, position = [], [], 0
-        size = os.fstat(self._file.fileno()).st_size
-        while position < size:
-            header = os.pread(self._file.fileno(), _HEADER, position)
-            length = int.from_bytes(header[:8], "little")
-            end = position + _HEADER + length + _FOOTER
-            if checksum(header[:8]) != header[8:] or end > size:
-                raise UserError(f"{path}: damaged or cut short in record {len(offsets)} "
-                                f"(byte {position} of {size}); {_AGAIN}")
-            offsets.append(position + _HEADER)
-            lengths.append(length)
-            position = end
-        self._offsets, self._lengths = np.array(offsets, np.int64), np.array(lengths, np.int64)
+    def __init__(self, paths: str | Path | Sequence[Path]):
+        """Index the files by their headers. Raises UserError if one is damaged or cut short."""
+        self._paths = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+        self.path, self._file = self._paths[0], None
+        places = []
+        for path in self._paths:
+            with open(path, "rb", buffering=0) as file:
+                places.append(_record_places(path, file.fileno()))
+        self._ends = np.cumsum([len(of_file) for of_file in places])
+        self._offsets, self._lengths = np.concatenate(places).T
+        if len(self._paths) == 1:  # of many, each is opened to be read: a process has few handles
+            self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - as long as the object
 
     def __len__(self):
         return len(self._offsets)
 
     def __del__(self):
-        if hasattr(self, "_file"):
+        if getattr(self, "_file", None):
             self._file.close()
 
     def read(self, number: int) -> bytes:
         """Return serialized Example `number`. Raises UserError if its checksum is wrong."""
-        length = int(self._lengths[number])
-        data = os.pread(self._file.fileno(), length + _FOOTER, int(self._offsets[number]))
-        if checksum(data[:length]) != data[length:]:
-            raise UserError(f"{self.path}: record {number} is damaged (wrong checksum); {_AGAIN}")
-        return data[:length]
+        place = int(self._offsets[number]), int(self._lengths[number])
+        path = self.path_of(number)
+        if self._file:
+            data = _read_at(self._file, *place)
+        else:
+            with open(path, "rb", buffering=0) as file:
+                data = _read_at(file, *place)
+        if checksum(data[:place[1]]) != data[place[1]:]:
+            raise UserError(f"{path}: record {number} is damaged (wrong checksum); {_AGAIN}")
+        return data[:place[1]]
+
+    def path_of(self, number: int) -> Path:
+        """Return the path of the file that holds record `number`."""
+        return self._paths[int(np.searchsorted(self._ends, number, side="right"))]
 
     def read_many(self, numbers: Iterable[int]) -> list[bytes]:
         """Return the serialized Example of each of `numbers`, as `read` does."""
@@ -179,7 +203,8 @@ class RecordFile:
         try:
             return decode_record(self.read(number), only_rgb)
         except ValueError as error:
-            raise UserError(f"{self.path}: record {number}: {error}; {_AGAIN}") from None
+            raise UserError(f"{self.path_of(number)}: record {number}: {error}; "
+                            f"{_AGAIN}") from None
 
     def read_maps(self, number: int) -> np.ndarray:
         """Return the class maps of image `number`, uint8 [C, H, W], as `read_image`, but without
@@ -187,7 +212,30 @@ class RecordFile:
         try:
             return decode_maps(self.read(number))
         except ValueError as error:
-            raise UserError(f"{self.path}: record {number}: {error}; {_AGAIN}") from None
+            raise UserError(f"{self.path_of(number)}: record {number}: {error}; "
+                            f"{_AGAIN}") from None
+
+
+def _record_places(path, descriptor):
+    """Return (offset, length) of every payload in an open record file, int64 [n, 2]. Raises
+    UserError if it is damaged or cut short."""
+    places, position = [], 0
+    size = os.fstat(descriptor).st_size
+    while position < size:
+        header = os.pread(descriptor, _HEADER, position)
+        length = int.from_bytes(header[:8], "little")
+        end = position + _HEADER + length + _FOOTER
+        if checksum(header[:8]) != header[8:] or end > size:
+            raise UserError(f"{path}: damaged or cut short in record {len(places)} "
+                            f"(byte {position} of {size}); {_AGAIN}")
+        places.append((position + _HEADER, length))
+        position = end
+    return np.array(places, np.int64).reshape(-1, 2)
+
+
+def _read_at(file, offset, length):
+    """Return a payload and its checksum."""
+    return os.pread(file.fileno(), length + _FOOTER, offset)
 
 
 def decode_record(payload: bytes, only_rgb: bool = False) -> np.ndarray:

@@ -1,32 +1,34 @@
-"""Adam as the official release uses it."""
+"""Optimizers: Adam as the official release uses it, and gradient descent with momentum."""
+
+import functools
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
 
 
-class Adam(tf.Module):
-    """Adam over named variables, to be built and applied in the strategy's cross-replica context.
+class Optimizer(tf.Module):
+    """Base of optimizers over named variables, to be built and applied in the strategy's
+    cross-replica context.
 
-    m <- beta1 m + (1 - beta1) grad, v <- beta2 v + (1 - beta2) grad^2, and with lr = lrate *
-    sqrt(1 - beta2^t) / (1 - beta1^t) var <- var - lr m / (sqrt(v) + epsilon) (Kingma and Ba 2014,
-    the efficient form before section 2.1). An update whose gradients hold a NaN or an infinity is
-    skipped whole: variables, moments and step count stay.
+    An update whose gradients hold a NaN or an infinity is skipped whole: variables, slots and step
+    count stay.
 
     Attributes:
-        slots: {'m/<variable>' and 'v/<variable>': tf.Variable of the variable's shape; 'step' and
-            'skipped_in_a_row': scalar tf.Variable}.
+        slots: {'<kind>/<variable>' of every kind of moment: tf.Variable of the variable's shape;
+            'step' and 'skipped_in_a_row': scalar tf.Variable}.
     """
 
-    def __init__(self, variables: dict[str, tf.Variable], beta1: float = 0.0, beta2: float = 0.99,
-                 epsilon: float = 1e-8):
+    kinds: tuple[str, ...] = ()  # moments of each variable
+
+    def __init__(self, variables: dict[str, tf.Variable]):
         super().__init__()
         self.variables_by_name = dict(variables)
-        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
         self.slots = {name: tf.Variable(0.0, trainable=False)
                       for name in ("step", "skipped_in_a_row")}
         for name, var in self.variables_by_name.items():
-            self.slots[f"m/{name}"] = tf.Variable(tf.zeros(var.shape), trainable=False)
-            self.slots[f"v/{name}"] = tf.Variable(tf.zeros(var.shape), trainable=False)
+            for kind in self.kinds:
+                self.slots[f"{kind}/{name}"] = tf.Variable(tf.zeros(var.shape), trainable=False)
 
     def apply(self, strategy: tf.distribute.Strategy, grads: dict, finite: tf.Tensor,
               lrate: tf.Tensor):
@@ -40,32 +42,31 @@ class Adam(tf.Module):
         """
         step = self.slots["step"] + tf.cast(finite, tf.float32)
         skipped = tf.where(finite, 0.0, self.slots["skipped_in_a_row"] + 1)
-        # A skipped first update leaves step at 0, where the bias correction would divide by zero.
+        # A skipped first update leaves step at 0, where a bias correction would divide by zero.
         t = tf.maximum(step, 1.0)
-        lrate_t = lrate * tf.sqrt(1 - self.beta2 ** t) / (1 - self.beta1 ** t)
-
-        def update(var, grad, m, v, rates):
-            # The kernel reads and writes each number once; op by op it took four times as long.
-            # Its Nesterov form takes beta1 m + (1 - beta1) grad for m in the last line: without
-            # momentum the gradient itself, not one that went through m, which rounds.
-            tf.raw_ops.ResourceApplyAdam(var=var.handle, m=m.handle, v=v.handle, grad=grad,
-                                         **rates, use_nesterov=self.beta1 == 0)
+        # What is computed once and not for every variable.
+        numbers = self._numbers(lrate, t)
 
         def update_all():
-            # Made once: constants for every variable are a seventh of a training step's operations.
-            # The powers of the betas are 0 since `lrate_t` has them in it.
-            rates = {"lr": lrate_t} | {key: tf.constant(value) for key, value in (
-                ("beta1", self.beta1), ("beta2", self.beta2), ("epsilon", self.epsilon),
-                ("beta1_power", 0.0), ("beta2_power", 0.0))}
             for name, grad in grads.items():
-                args = (grad, self.slots[f"m/{name}"], self.slots[f"v/{name}"], rates)
-                strategy.extended.update(self.variables_by_name[name], update, args=args)
+                moments = [self.slots[f"{kind}/{name}"] for kind in self.kinds]
+                strategy.extended.update(
+                    self.variables_by_name[name], functools.partial(self._update, name),
+                    args=(grad, numbers, *moments))
             return True
 
         tf.cond(finite, update_all, lambda: False)
         for name, value in (("step", step), ("skipped_in_a_row", skipped)):
             strategy.extended.update(
                 self.slots[name], lambda var, value: var.assign(value), args=(value,))
+
+    def _numbers(self, lrate, t):
+        """Return {name: scalar} for `_update`, at update number t, from 1."""
+        raise NotImplementedError
+
+    def _update(self, name, var, grad, numbers, *moments):
+        """Update the variable `name` and its moments in place."""
+        raise NotImplementedError
 
     @property
     def skipped_in_a_row(self) -> int:
@@ -85,6 +86,58 @@ class Adam(tf.Module):
         """Assign every slot from `get_arrays`'s form."""
         for name, slot in self.slots.items():
             slot.assign(arrays[name])
+
+
+class Adam(Optimizer):
+    """Adam as the official release uses it.
+
+    m <- beta1 m + (1 - beta1) grad, v <- beta2 v + (1 - beta2) grad^2, and with lr = lrate *
+    sqrt(1 - beta2^t) / (1 - beta1^t) var <- var - lr m / (sqrt(v) + epsilon) (Kingma and Ba 2014,
+    the efficient form before section 2.1).
+    """
+
+    kinds = ("m", "v")
+
+    def __init__(self, variables: dict[str, tf.Variable], beta1: float = 0.0, beta2: float = 0.99,
+                 epsilon: float = 1e-8):
+        super().__init__(variables)
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+
+    def _numbers(self, lrate, t):
+        lrate_t = lrate * tf.sqrt(1 - self.beta2 ** t) / (1 - self.beta1 ** t)
+        # The powers of the betas are 0 since `lrate_t` has them in it.
+        return {"lr": lrate_t} | {key: tf.constant(value) for key, value in (
+            ("beta1", self.beta1), ("beta2", self.beta2), ("epsilon", self.epsilon),
+            ("beta1_power", 0.0), ("beta2_power", 0.0))}
+
+    def _update(self, name, var, grad, numbers, m, v):
+        # The kernel reads and writes each number once; op by op it took four times as long.
+        # Its Nesterov form takes beta1 m + (1 - beta1) grad for m in the last line: without
+        # momentum the gradient itself, not one that went through m, which rounds.
+        tf.raw_ops.ResourceApplyAdam(var=var.handle, m=m.handle, v=v.handle, grad=grad, **numbers,
+                                     use_nesterov=self.beta1 == 0)
+
+
+class Sgd(Optimizer):
+    """Gradient descent with momentum and weight decay.
+
+    a <- momentum a + grad + decay var, var <- var - lrate a; only `decayed` variables decay.
+    """
+
+    kinds = ("a",)
+
+    def __init__(self, variables: dict[str, tf.Variable], momentum: float = 0.9,
+                 decay: float = 0.0, decayed: Iterable[str] = ()):
+        super().__init__(variables)
+        self.momentum, self.decay, self.decayed = momentum, decay, frozenset(decayed)
+
+    def _numbers(self, lrate, t):
+        return {"lr": lrate, "momentum": tf.constant(self.momentum)}
+
+    def _update(self, name, var, grad, numbers, a):
+        if self.decay and name in self.decayed:
+            grad += self.decay * var
+        tf.raw_ops.ResourceApplyMomentum(var=var.handle, accum=a.handle, grad=grad, **numbers)
 
 
 def all_finite(grads: dict[str, tf.Tensor]) -> tf.Tensor:

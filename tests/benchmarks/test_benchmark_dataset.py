@@ -73,6 +73,7 @@ def test_options_that_make_no_sense_are_refused(options):
         dataset.parse_options(options)
 
 
+@pytest.mark.slow
 def test_one_small_run(tmp_path, capsys):
     out = tmp_path / "result.json"
     argv = ["--num-images=20", "--resolution=32", "--rounds=1", "--round-sec=0.05", "--plan=30",

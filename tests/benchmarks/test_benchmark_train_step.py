@@ -39,6 +39,7 @@ def test_number_of_rounds():
     assert [rounds_for(seconds) for seconds in (0.001, 1.0, 2.5, 60)] == [15, 12, 5, 5]
 
 
+@pytest.mark.slow
 def test_steps_at_miniature_size(tmp_path, capsys):
     """Both sides are timed; the limit is operations over the rate, and smaller where fused."""
     out = tmp_path / "step.json"
@@ -83,6 +84,7 @@ def test_minibatches_are_those_of_the_official_column():
     assert train_step.official(128, 1.0) == {}
 
 
+@pytest.mark.slow
 def test_stream_at_miniature_size(tmp_path):
     rng = np.random.default_rng(0)
     images = np.stack([random_image(rng, 16, 8) for _ in range(20)])

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import training.gan_step
+import training.gan.gan_step
 from benchmarks import export_step
 from dnnlib.tflib.distribute import Draws
 from dnnlib.util import UserError
-from training.schedule import make_stage
+from training.gan.schedule import make_stage
 
 STEPS = 3
 
@@ -89,7 +89,7 @@ def errors(ours, theirs, before):
 
 @pytest.mark.slow
 def test_xla_computes_what_the_turn_does(tiny_config, monkeypatch):
-    monkeypatch.setattr(training.gan_step, "Draws", WholeDraws)
+    monkeypatch.setattr(training.gan.gan_step, "Draws", WholeDraws)
     turns = [small_turn(tiny_config) for _ in range(3)]
     compiled = export_step.compiled_turn(turns[0])
     before = arrays_after(turns[2], lambda step: None)

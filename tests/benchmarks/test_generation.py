@@ -11,5 +11,5 @@ def test_rates_by_minibatch(tmp_path, capsys):
     result = json.loads(out.read_text())
     assert json.loads(capsys.readouterr().out) == result
     assert result["network"] == "ccp-2d-32.safetensors" and result["classes"] == 13
-    assert [row["minibatch"] for row in result["pairs_per_sec"]] == [2]
-    assert all(row["in_memory"] > 0 < row["with_files"] for row in result["pairs_per_sec"])
+    row, = result["pairs_per_sec"]
+    assert row["minibatch"] == 2 and min(row[kind] for kind in generation.KINDS) > 0

@@ -13,8 +13,8 @@ from benchmarks.operations import memory_parts, turn_memory
 from benchmarks.result import ROOT
 from dnnlib.util import UserError
 from tests.benchmarks.test_operations import NUM_CLASSES, in_use, traced_graph
-from training.accumulation import mean_over_parts
-from training.schedule import make_stage
+from training.gan.accumulation import mean_over_parts
+from training.gan.schedule import make_stage
 
 
 def test_the_g_step_waits_for_the_gradients_of_d(tiny_config):
@@ -87,7 +87,7 @@ def test_the_table_is_printed(capsys):
     (32, 32, "fp32"), (32, 8, "fp32"), (32, 32, "bf16")])
 def test_counted_is_what_tensorflow_holds(minibatch, at_once, precision):
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory_side", "small-64", "rgb", "64",
+        [sys.executable, "-m", "benchmarks.sides.memory_side", "small-64", "rgb", "64",
          *map(str, (minibatch, precision, at_once))],
         cwd=ROOT, capture_output=True, text=True, check=True)
     measured = json.loads(done.stdout.splitlines()[-1])["peak_bytes"]

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from benchmarks.operations import parameters, turn_operations
 from training.dataset import Batch
-from training.gan_step import GanStep
-from training.init_from import enter_stage, new_state
-from training.schedule import make_stage
+from training.gan.gan_step import GanStep
+from training.gan.init_from import enter_stage, new_state
+from training.gan.schedule import make_stage
 
 NUM_CLASSES = 5
 ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")

@@ -30,7 +30,7 @@ from tests.tools.data_helpers import (
     read_jsonl,
     save_annotations,
 )
-from training.config import preset_config
+from training.config import TrainingConfig
 from training.run.config_checks import fit_to_dataset
 from training.run.options import parse_training_options
 
@@ -207,7 +207,7 @@ def test_suggested_commands_are_quoted_and_fit(source, tmp_path, capsys, monkeyp
     assert arguments[:3] == ["--variant=2d", f"--data={out}", "--preset=small-32"]
     assert script == "train.py" and "--resolution=16" in arguments
     given = parse_training_options(arguments)
-    config = preset_config(given.preset, {"variant": "2d", "resolution": given.resolution})
+    config = TrainingConfig.preset(given.preset, {"variant": "2d", "resolution": given.resolution})
     assert fit_to_dataset(config, open_dataset(given.data), 1).resolution == 16
     run("create_from_images", "--source", source, "--out", out / "rgb", "--resolution", 4,
         "--workers", 1)

@@ -221,6 +221,7 @@ def content_of(out):
     return {name: data for name, data in folder_bytes(out).items() if name != "report.html"}
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_times(source, tmp_path):
     seed = int(os.environ.get("KILL_SEED", random.SystemRandom().randrange(2**32)))
     print(f"seed {seed}; repeat with KILL_SEED={seed}")

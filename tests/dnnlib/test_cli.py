@@ -14,6 +14,7 @@ from dnnlib.util import UserError
     (cli.seeds, {"0-3,7": [0, 1, 2, 3, 7], " 5 ": [5]},
      ["3-1", "1,,2", "a", "0-4096", str(2**32)]),
     (cli.psi, {"0.7": 0.7, "-1": -1}, ["101", "nan", "inf", ""]),
+    (cli.share, {"0.5%": 0.005, "0.1": 0.1, "100%": 1, "0": 0}, ["101%", "-1%", "%", "", "nan"]),
     (cli.label, {"3": 3, "0.1,0": (0.1, 0.0)}, ["", "a", "0.1,"])])
 def test_values(parse, good, bad):
     assert {text: parse(text) for text in good} == good

@@ -129,3 +129,16 @@ def test_records_of_another_shape_are_one_line(copy):
         (copy / "train" / "train-r03.tfrecords").read_bytes())
     with pytest.raises(UserError, match=r"record 0 has the shape \[7, 8, 8\], expected \[7, 16"):
         read(copy, "train", 16)
+
+
+@pytest.mark.parametrize("sizes, options, expected", [
+    ({"400x600": 9, "800x1200": 5}, {"fit": "pad"}, (2, 0, 13, 16)),
+    ({"400x600": 9, "600x400": 1}, {"fit": "pad"}, None),
+    ({"400x600": 9, "600x400": 1}, {"fit": "crop"}, (0, 0, 16, 16)),
+    ({"": 14}, {"fit": "pad"}, None), ({"400x600": 14}, {}, None), (None, {"fit": "pad"}, None)])
+def test_where_the_photos_are(copy, sizes, options, expected):
+    """Known if it is the same for all of them."""
+    change_json(copy, options=options)
+    if sizes is not None:
+        (copy / "statistics.json").write_text(json.dumps({"sizes": sizes}))
+    assert dataset.content_box(copy) == expected

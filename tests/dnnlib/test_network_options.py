@@ -11,15 +11,16 @@ from dnnlib.util import UserError, write_json
 from generation.sheets import style_mix
 from training import config as config_module
 from training import loss
-from training.channel_growth import grow_critic, grow_generator
-from training.config import TrainingConfig, as_option, preset_config
-from training.gan_step import GanStep
-from training.init_from import network_configs, new_state, state_from_snapshot
+from training.config import TrainingConfig
+from training.gan.channel_growth import grow_critic, grow_generator
+from training.gan.gan_step import GanStep
+from training.gan.init_from import network_configs, new_state, state_from_snapshot
+from training.gan.schedule import Critic
+from training.method_config import as_option
 from training.run.config_checks import check_minibatches, check_networks
 from training.run.directory import find_run
 from training.run.options import parse_training_options
 from training.sampler import Sampler
-from training.schedule import Critic
 from training.snapshots import Snapshot, load_snapshot, save_snapshot
 
 TINY = ["--variant=rgb", "--resolution=8", "--fmap-base=32", "--fmap-max=8", "--latent-size=8",
@@ -57,7 +58,7 @@ OTHER_VALUES = {
 def parsed(*options):
     """Return the config of a command line."""
     given = parse_training_options([*TINY, *options])
-    return preset_config("paper", {
+    return TrainingConfig.preset("paper", {
         f.name: getattr(given, f.name) for f in dataclasses.fields(TrainingConfig)
         if getattr(given, f.name) is not None})
 

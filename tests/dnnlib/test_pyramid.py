@@ -119,3 +119,16 @@ def test_unknown_fits_are_refused():
 
 def test_without_classes_there_is_only_colour():
     assert pyramid.build_image(picture(40, 60), None, 0, 16, "pad").shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("size, resolution, fit, expected", [
+    ((400, 600), 512, "pad", (85, 0, 426, 512)),  # ModaNet: 341x512
+    ((600, 400), 64, "pad", (0, 10, 64, 53)), ((300, 300), 32, "pad", (0, 0, 32, 32)),
+    ((1000, 1), 32, "pad", (0, 15, 32, 16)), ((400, 600), 512, "crop", (0, 0, 512, 512))])
+def test_a_content_box_is_where_the_photo_is(size, resolution, fit, expected):
+    assert pyramid.content_box(size, resolution, fit) == expected
+    black = pyramid.fit_square(Image.new("RGB", size), resolution, fit, (255, 255, 255))
+    left, top, right, bottom = expected
+    inside = np.zeros((resolution, resolution), bool)
+    inside[top:bottom, left:right] = True
+    assert ((np.asarray(black).max(-1) == 0) == inside).all()

@@ -10,7 +10,7 @@ import pytest
 from dnnlib import suggestions
 from dnnlib.data.dataset import DatasetInfo
 from tests.tools.data_helpers import make_dataset
-from training.config import PRESETS, TrainingConfig, preset_config
+from training.config import PRESETS, TrainingConfig
 from training.run.config_checks import fit_to_dataset
 from training.run.options import parse_training_options
 
@@ -34,7 +34,7 @@ def test_the_preset_goes_by_photos_and_resolution(num_photos, resolution, preset
 
 
 def test_resolutions_are_those_of_the_presets():
-    assert {name: preset_config(name, {}).resolution
+    assert {name: TrainingConfig.preset(name, {}).resolution
             for name in PRESETS} == suggestions._RESOLUTIONS
     assert TrainingConfig().initial_resolution == suggestions._INITIAL_RESOLUTION
 
@@ -50,7 +50,7 @@ def test_every_suggestion_fits_its_data(variant, tmp_path):
         given = parse_training_options(suggestions.training_options(num, data.resolution))
         overrides = {name: getattr(given, name) for name in ("resolution", "initial_resolution")
                      if getattr(given, name) is not None}
-        config = preset_config(given.preset, {"variant": variant, **overrides})
+        config = TrainingConfig.preset(given.preset, {"variant": variant, **overrides})
         assert fit_to_dataset(config, data, 1).resolution <= data.resolution
 
 

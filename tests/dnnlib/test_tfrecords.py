@@ -55,7 +55,7 @@ def test_official_files_are_read(shared):
     contents = np.load(shared / "reference" / "tfrecords_contents.npz")
     files = tfrecords.record_files(shared / "reference" / "tfrecords_c3_32" / "tiny")
     assert list(files) == [2, 3, 4, 5]
-    for level, path in files.items():
+    for level, (path,) in files.items():
         records = tfrecords.RecordFile(path)
         assert len(records) == 3
         parsed = tfrecords.parse_records([records.read(i) for i in range(3)], 3, 1 << level).numpy()
@@ -67,7 +67,8 @@ def test_official_files_are_read(shared):
 
 def test_raw_files_are_the_official_ones_to_the_byte(shared):
     contents = np.load(shared / "reference" / "tfrecords_contents.npz")
-    for path in tfrecords.record_files(shared / "reference" / "tfrecords_c3_32" / "tiny").values():
+    files = tfrecords.record_files(shared / "reference" / "tfrecords_c3_32" / "tiny")
+    for path, in files.values():
         images = [contents[f"{path.name}/{i}"] for i in range(3)]
         ours = b"".join(tfrecords.frame(tfrecords.encode_record(image, "raw")) for image in images)
         assert ours == path.read_bytes()
@@ -218,3 +219,25 @@ def test_record_files_refuses_two_of_a_level_and_none(tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(UserError, match="one level"):
         tfrecords.record_files(tmp_path)
+
+
+def test_shards_are_read_one_after_the_other(tmp_path, rng):
+    """In the order of their names, an empty one too; errors name the file."""
+    images = rng.integers(0, 256, (5, 3, 4, 4), np.uint8)
+    for index, part in enumerate(np.split(images, [2, 2, 4])):
+        folder = tmp_path / tfrecords.shard_name(index, 4)
+        folder.mkdir()
+        (folder / "train-r02.tfrecords").write_bytes(b"".join(
+            tfrecords.frame(tfrecords.encode_record(image, "png")) for image in part))
+    files = tfrecords.record_files(tmp_path)
+    assert [path.parent.name for path in files[2]] == [f"shard-0000{i}-of-00004" for i in range(4)]
+    records = tfrecords.RecordFile(files[2])
+    assert len(records) == 5
+    for number, image in enumerate(images):
+        assert (records.read_image(number) == image).all()
+    assert [records.path_of(number).parent.name[:11] for number in (1, 2, 4)] == [
+        "shard-00000", "shard-00002", "shard-00003"]
+    content = files[2][3].read_bytes()
+    files[2][3].write_bytes(content[:-6] + bytes([content[-6] ^ 1]) + content[-5:])
+    with pytest.raises(UserError, match=r"shard-00003-of-00004.*wrong checksum"):
+        records.read(4)

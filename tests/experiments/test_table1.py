@@ -16,7 +16,7 @@ from experiments import table1
 from tests.tools.data_helpers import tagged_and_untagged
 from tests.tools.metrics_helpers import graph_bytes, small_arrays
 from training.config import TrainingConfig
-from training.init_from import new_state
+from training.gan.init_from import new_state
 from training.run.config_checks import idle_rules
 from training.snapshots import save_snapshot
 

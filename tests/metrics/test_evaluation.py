@@ -5,15 +5,18 @@ import pytest
 import tensorflow as tf
 
 from dnnlib.data.channels import to_label_map
+from dnnlib.data.dataset import open_dataset
 from dnnlib.data.pictures import upscale_nearest
 from dnnlib.util import UserError
-from metrics.evaluation import network_stream, training_metrics
+from metrics.evaluation import network_stream, training_evaluation, training_metrics
+from tests.tools.data_helpers import make_dataset
+from tests.tools.metrics_helpers import StubDetector
 from training.sampler import Sampler
 from training.snapshots import Snapshot
 
 
-def generated(paint, count, minibatch, num_classes=0, resolution=8):
-    """(rgb, label maps) of a network at 4x4 of 8x8 whose images are paint(noise)."""
+def generated(paint, count, minibatch, num_classes=0, resolution=8, signed=False):
+    """(rgb, maps) of a network at 4x4 of 8x8 whose images are paint(noise)."""
     class Network:
         latent_size = 2
         label_size = 0
@@ -26,7 +29,7 @@ def generated(paint, count, minibatch, num_classes=0, resolution=8):
     Network.resolution = resolution
     header = {"classes": ["c"] * num_classes, "lod": {"resolution": 4, "fade": 0.0}}
     sampler = Sampler(Snapshot({"Gs": Network()}, header))
-    rgb, maps = zip(*network_stream(sampler, 0, minibatch)(count))
+    rgb, maps = zip(*network_stream(sampler, 0, minibatch, signed=signed)(count))
     return np.concatenate(rgb), np.concatenate(maps) if num_classes else maps
 
 
@@ -52,6 +55,16 @@ def test_maps_are_the_largest_above_zero_upscaled_like_the_colours():
     assert rgb.shape == (10, 8, 8, 3)
 
 
+def test_signed_maps_are_those_that_labels_are_decided_by():
+    def paint(noise):
+        return noise(0, 4, 4) + noise(1, 4, 4) * tf.range(-1.0, 4.0)
+    (rgb, labels), (again, signed) = (
+        generated(paint, 5, 3, num_classes=2, signed=asked) for asked in (False, True))
+    assert signed.shape == (5, 8, 8, 2) and signed.dtype == np.float32
+    np.testing.assert_array_equal(to_label_map(signed), labels)
+    np.testing.assert_array_equal(rgb, again)
+
+
 def test_upscaling_repeats_pixels():
     image = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
     big = upscale_nearest(image, 6)
@@ -59,6 +72,73 @@ def test_upscaling_repeats_pixels():
     np.testing.assert_array_equal(big[0, 2, 5], image[0, 0, 1])
     with pytest.raises(ValueError, match="cannot be repeated"):
         upscale_nearest(image, 5)
+
+
+class PairNetwork:
+    """Draws one class everywhere, on black."""
+
+    latent_size, label_size, resolution = 2, 0, 4
+
+    def __init__(self, num_classes):
+        self.num_classes = num_classes
+
+    def mapping(self, latents, labels):
+        return latents[:, None]
+
+    def synthesis(self, dlatents, at, fade, noise):
+        values = tf.constant([-1.0] * 3 + [0.5] * self.num_classes)
+        return tf.ones([len(dlatents), 4, 4, 1]) * values
+
+
+def test_metrics_of_pairs_in_a_training_wait_for_the_classes(tmp_path, rng, monkeypatch):
+    images = rng.integers(0, 256, (6, 5, 4, 4), np.uint8)
+    data = {name: open_dataset(make_dataset(tmp_path / name, {"train": part, "val": part}, classes))
+            for name, part, classes in (("maps", images, ("a", "b")), ("rgb", images[:, :3], ()))}
+    monkeypatch.setattr("metrics.networks.inception.load_detector",
+                        lambda *options, **more: StubDetector())
+    options = {"resolution": 4, "minibatch": 2, "seed": 0, "weights": None,
+               "log": lambda line: None}
+    metrics = training_metrics("kid4_trainval_pair,kid4")
+    evaluate = training_evaluation(metrics, data["maps"], **options)
+
+    def names(classes):
+        header = {"classes": classes, "lod": {"resolution": 4, "fade": 0.0}}
+        return set(evaluate(Snapshot({"Gs": PairNetwork(len(classes))}, header)))
+    assert names([]) == names(["binary"]) == {"kid4", "kid4_std"}
+    assert names(["a", "b"]) == {"kid4", "kid4_std", "kid4_trainval_pair", "kid4_trainval_pair_std"}
+    with pytest.raises(UserError, match=r"kid4_trainval_pair of pairs, but .*rgb has no segm"):
+        training_evaluation(metrics, data["rgb"], **options)
+
+
+class GreenLabeller:
+    """Takes all of a photo for the second class."""
+
+    classes, resolution, digest, path, header = ("a", "b"), 4, "green", "green", {}
+
+    def label_maps(self, rgb):
+        return np.full(rgb.shape[:3], 2, np.uint8)
+
+
+def test_labels_in_a_training_are_compared_with_a_segmenters(tmp_path, rng, monkeypatch):
+    """Once the classes are drawn; the network here draws the first class alone."""
+    images = rng.integers(0, 256, (6, 5, 4, 4), np.uint8)
+    data = open_dataset(make_dataset(tmp_path / "maps", {"train": images, "val": images},
+                                     ("a", "b")))
+    monkeypatch.setattr("metrics.networks.inception.load_detector",
+                        lambda *options, **more: StubDetector())
+    monkeypatch.setattr("metrics.evaluation.Labeller", lambda info, minibatch: GreenLabeller())
+    with pytest.raises(UserError, match="labels4 needs --segmenter"):
+        training_metrics("kid4,labels4")
+    evaluate = training_evaluation(
+        training_metrics("kid4,labels4", None, "green"), data, resolution=4, minibatch=2, seed=0,
+        weights=None, log=lambda line: None, labeller="green")
+
+    def scores(classes):
+        header = {"classes": classes, "lod": {"resolution": 4, "fade": 0.0}}
+        return evaluate(Snapshot({"Gs": PairNetwork(len(classes))}, header))
+    assert set(scores([])) == {"kid4", "kid4_std"}
+    values = scores(["a", "b"])
+    assert values["labels4"] == 0 and 0 < values["labels4_accuracy_real"] < 1
 
 
 def test_metrics_of_a_training(tmp_path):

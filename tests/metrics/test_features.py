@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.data.channels import to_label_map
+from dnnlib.data.channels import palette, to_label_map
 from dnnlib.data.dataset import open_dataset
 from dnnlib.data.pictures import save_label_png, save_png
 from dnnlib.util import UserError
@@ -16,7 +16,7 @@ from metrics.features import (
     source_maps,
 )
 from metrics.image_sources import ImageSource, folder_source, pair_source, split_source
-from metrics.map_quality import count_regions
+from metrics.map_quality import MapMeasure, count_regions
 from tests.tools.data_helpers import make_dataset, random_image
 from tests.tools.metrics_helpers import StubDetector
 
@@ -136,6 +136,47 @@ def test_measures_of_real_maps_are_cached_apart(images, tmp_path):
     assert len(reads) == 3 and isinstance(cached, np.memmap)
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_photos_and_pairs_in_one_pass(rng, devices):
+    """Every view's features stand in the row of its image, whatever the batches."""
+    images = rng.integers(0, 256, (13, 8, 8, 3), np.uint8)
+    maps = rng.integers(0, 3, (13, 8, 8), np.uint8)
+
+    def generate(count):
+        return ((images[i:i + 5], maps[i:i + 5]) for i in range(0, 13, 5))
+    detector = StubDetector(devices=devices)
+    fakes = fake_features(generate, 11, detector, num_classes=2, views=["photo", "pair"])
+    beside = np.concatenate([images, palette(2)[maps]], axis=2)
+    np.testing.assert_array_equal(fakes.features, detector.features(detector.resize(images[:11])))
+    np.testing.assert_array_equal(fakes.pairs.features,
+                                  detector.features(detector.resize(beside[:11])))
+    alone = fake_features(generate, 11, detector, num_classes=2, views=["pair"])
+    assert alone.features is None and len(alone) == 11
+    np.testing.assert_array_equal(alone[2:4].pairs.features, fakes.pairs.features[2:4])
+
+
+def test_pairs_of_reals_are_cached_apart_from_photos(images, tmp_path):
+    source, reads = images_source(images)
+    photos = source_features(source, StubDetector(), tmp_path)
+    pairs, again = (source_features(source, StubDetector(), tmp_path, view="pair")
+                    for _ in range(2))
+    np.testing.assert_array_equal(pairs, again)
+    assert len(reads) == 2 and not np.array_equal(photos, pairs)
+    detector, maps = StubDetector(), palette(2)[images[..., 0] // 86]
+    np.testing.assert_array_equal(pairs, detector.features(detector.resize(
+        np.concatenate([images, maps], axis=2))))
+
+
+def test_a_measure_with_a_network_is_cached_by_its_digest(images, tmp_path):
+    source, reads = images_source(images)
+    for digest, value in (("one", 1), ("two", 2), ("one", 3)):
+        known = {"mine": MapMeasure(lambda pairs, num_classes, value=value: np.full(
+            (len(pairs.rgb), 1), value), lambda num_classes: 1, digest=digest)}
+        expected = {"one": 1, "two": 2}[digest]
+        assert (source_maps(source, "mine", tmp_path, known=known) == expected).all()
+    assert len(reads) == 2
+
+
 @pytest.mark.parametrize("damage", [lambda p: p.write_bytes(b""), lambda p: p.write_bytes(b"xy"),
                                     lambda p: p.write_bytes(p.read_bytes()[:-9]),
                                     lambda p: np.save(p, np.zeros((3, 3)))])
@@ -235,5 +276,8 @@ def test_split_source(rng, tmp_path):
         chosen = slice(None) if indices is None else indices
         np.testing.assert_array_equal(rgb, images.transpose(0, 2, 3, 1)[chosen, ..., :3])
         np.testing.assert_array_equal(label_maps, labels[chosen] if maps else None)
+    _, signed = next(source.batches(maps=True, signed=True))
+    np.testing.assert_allclose(signed, images.transpose(0, 2, 3, 1)[..., 3:] / 255 - 0.5, atol=1e-6)
+    np.testing.assert_array_equal(to_label_map(signed), labels)
     with pytest.raises(UserError, match="no images in split 'test'; it has: train"):
         split_source(info, "test", 4)

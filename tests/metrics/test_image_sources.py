@@ -14,10 +14,10 @@ import run_metrics
 from dnnlib import download
 from dnnlib.data.dataset import open_dataset
 from dnnlib.util import UserError
-from metrics import inception_weights
 from metrics.features import source_features
 from metrics.image_sources import folder_source, split_source
 from metrics.metric_base import limited, parse_metric
+from metrics.networks import inception_weights
 from tests.tools.metrics_helpers import StubDetector, small_arrays, write_files
 
 TURNS = {1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
@@ -177,7 +177,7 @@ class Corner(StubDetector):
 def run(tmp_path, monkeypatch):
     """A function (options...): run_metrics.py with a detector and a cache of its own."""
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("metrics.inception.load_detector", lambda *options: Corner())
+    monkeypatch.setattr("metrics.networks.inception.load_detector", lambda *options: Corner())
     return lambda *options: run_metrics.main([f"--results={tmp_path / 'results'}", *options])
 
 

@@ -1,10 +1,20 @@
-"""Regions, specks and the other measures of label maps, by hand-made maps."""
+"""Regions, specks, doubts, steps and the other measures of pairs, by hand-made maps."""
 
 import numpy as np
 import pytest
 
 from metrics.features import FeatureSet
-from metrics.map_quality import MEASURES, count_regions, drawn_enough, map_quality
+from metrics.map_quality import (
+    MARGIN,
+    MEASURES,
+    PairBatch,
+    count_doubts,
+    count_regions,
+    count_steps,
+    drawn_enough,
+    map_quality,
+    pair_batch,
+)
 
 # Of class 1 a block, a pair and, touching the pair by a corner only, a single pixel; of class 2 a
 # region of three pixels around a corner. Background is cut in two and counts as nothing.
@@ -15,11 +25,12 @@ DRAWN = np.uint8([[1, 1, 0, 1],
                   [0, 2, 0, 0]])
 
 
-def measured(maps, num_classes=2, min_area=0.0):
-    """The FeatureSet of label maps."""
-    maps = np.uint8(maps)
-    return FeatureSet(maps={name: measure(maps, num_classes)
-                            for name, (measure, _) in MEASURES.items()}, min_area=min_area)
+def measured(maps, num_classes=2, min_area=0.0, rgb=None):
+    """The FeatureSet of label maps, or of signed maps [n, H, W, C], on photos that are black."""
+    maps = np.asarray(maps, np.uint8 if np.ndim(maps) == 3 else np.float32)
+    pairs = pair_batch(np.zeros((*maps.shape[:3], 3), np.uint8) if rgb is None else rgb, maps)
+    return FeatureSet(maps={name: measure.count(pairs, num_classes)
+                            for name, measure in MEASURES.items()}, min_area=min_area)
 
 
 def test_regions_are_connected_by_their_sides_and_specks_have_two_pixels_at_most():
@@ -57,18 +68,97 @@ def test_regions_equal_a_flood_fill(rng):
 
 
 def test_every_measure_has_the_columns_it_announces():
-    for measure, columns in MEASURES.values():
-        assert measure(DRAWN[None], 5).shape == (1, columns(5))
+    pairs = PairBatch(np.zeros((1, 5, 4, 3), np.uint8), DRAWN[None])
+    for measure in MEASURES.values():
+        assert measure.count(pairs, 5).shape == (1, measure.columns(5))
+
+
+def test_labels_are_those_of_the_signed_maps():
+    signed = np.float32([[[[-0.5, 0.4], [0.1, 0.0]], [[-0.1, -0.2], [0.0, 0.0]]]])
+    assert pair_batch(None, signed).label_maps.tolist() == [[[2, 1], [0, 0]]]
+    assert pair_batch(None, None).label_maps is None
+    labels = np.zeros((1, 2, 2), np.uint8)
+    pairs = pair_batch(None, labels)
+    assert pairs.label_maps is labels and pairs.segmaps is None
+
+
+@pytest.mark.parametrize("maps, claimed, unsure", [
+    ([[0.5, -0.5, -0.5]], 0, 0),         # a class for sure
+    ([[-0.5, -0.5, -0.5]], 0, 0),        # background for sure: 0.5 below its 0
+    ([[-0.2, -0.5, -0.5]], 0, 1),        # near to appearing
+    ([[0.2, -0.5, -0.5]], 0, 1),         # near to vanishing
+    ([[0.7, 0.6, -0.5]], 1, 1),          # two classes, near to changing places
+    ([[0.9, 0.3, -0.5]], 1, 0),          # two classes, and a clear winner
+    ([[0.9, 0.0, -0.5]], 0, 0),          # 0 is no claim
+    ([[MARGIN, -0.5, -0.5]], 0, 0),      # exactly the margin is enough
+    ([[0.5, 0.5, 0.5], [-0.5, -0.1, -0.5], [0.5, -0.5, -0.5], [0.5, 0.1, -0.5]], 0.5, 0.5)])
+def test_doubts(maps, claimed, unsure):
+    segmaps = np.float32(maps)[None, None]
+    pairs = PairBatch(np.zeros((1, 1, len(maps), 3), np.uint8), None, segmaps)
+    assert count_doubts(pairs).tolist() == [[claimed, unsure]]
+
+
+def test_shares_of_doubts():
+    """Of four pixels two have a class, one of them has two and is unsure, as is one of none."""
+    signed = np.float32([[[[0.5, -0.5], [0.4, 0.3], [-0.1, -0.5], [-0.5, -0.5]]]])
+    values = map_quality(measured(signed), measured(signed))
+    assert values["_claimed"] == values["_claimed_real"] == 0.5
+    assert values["_unsure"] == values["_unsure_real"] == 0.5
+
+
+def test_labels_alone_have_no_doubts_and_no_values_of_them():
+    pairs = PairBatch(np.zeros((2, 3, 3, 3), np.uint8), np.ones((2, 3, 3), np.uint8))
+    assert np.isnan(count_doubts(pairs)).all() and count_doubts(pairs).shape == (2, 2)
+    signed = measured(np.full((1, 3, 3, 2), -0.5))
+    values = map_quality(signed, measured(np.ones((1, 3, 3))))
+    assert values["_unsure"] == values["_claimed"] == 0
+    assert "_unsure_real" not in values and not np.isnan(list(values.values())).any()
+
+
+def test_steps_by_hand():
+    """Two colours side by side, of the same border; then the border a pixel too far."""
+    rgb = np.zeros((2, 2, 4, 3), np.uint8)
+    rgb[:, :, 2:] = 30, 60, 90  # steps of 60 in the middle of both rows
+    labels = np.uint8([[[0, 0, 1, 1]] * 2, [[0, 0, 0, 1]] * 2])
+    counts = count_steps(PairBatch(rgb, labels))
+    assert counts.tolist() == [[120, 2, 0, 8], [0, 2, 120, 8]]
+    right, wrong = (measured(labels[i:i + 1], rgb=rgb[:1]) for i in range(2))
+    assert map_quality(wrong, right)["_edges"] == 0
+    assert map_quality(right, wrong)["_edges"] == 0  # and nothing to compare with elsewhere
+    rgb[:, 1] += 1
+    both = measured(labels[:1], rgb=rgb[:1])
+    assert map_quality(both, both)["_edges"] == pytest.approx(60 / (4 / 8))
+
+
+def test_steps_equal_brute_force(rng):
+    rgb = rng.integers(0, 256, (3, 5, 6, 3), np.uint8)
+    labels = rng.integers(0, 3, (3, 5, 6), np.uint8)
+    expected = np.zeros((3, 4))
+    for n, y, x in np.ndindex(labels.shape):
+        for place in ((n, y + 1, x), (n, y, x + 1)):
+            if place[1] < 5 and place[2] < 6:
+                step = np.abs(rgb[place].astype(float) - rgb[n, y, x]).mean()
+                k = 0 if labels[place] != labels[n, y, x] else 2
+                expected[n, k:k + 2] += step, 1
+    np.testing.assert_allclose(count_steps(PairBatch(rgb, labels)), expected, rtol=1e-6)
 
 
 def test_values_of_both_sides():
     fakes = measured([DRAWN, DRAWN, np.zeros((5, 4))])
     reals = measured([np.ones((5, 4)), np.tri(5, 4)])
     assert map_quality(fakes, reals) == {
-        "": pytest.approx(0.5), "_regions": pytest.approx(8 / 3),
-        "_covered": pytest.approx(20 / 60), "_classes": 1,
-        "_real": 0, "_regions_real": 1, "_covered_real": pytest.approx((20 + 14) / 40),
-        "_classes_real": 1, "_tv": pytest.approx(0.5)}
+        "": pytest.approx(0.5), "_regions": pytest.approx(8 / 3), "_fragments": 8 / 4,
+        "_covered": pytest.approx(20 / 60), "_classes": 1, "_edges": 0,
+        "_real": 0, "_regions_real": 1, "_fragments_real": 1,
+        "_covered_real": pytest.approx((20 + 14) / 40), "_classes_real": 1, "_edges_real": 0,
+        "_tv": pytest.approx(0.5), "_areas_tv": pytest.approx(6 / 20)}
+
+
+def test_garments_outside_the_person_are_a_share_of_all_pixels():
+    images = measured(np.ones((2, 3, 3)))
+    images.maps["outside"] = np.float32([[1, 2], [2, 6]])
+    values = map_quality(images, measured(np.ones((2, 3, 3))))
+    assert values["_outside"] == pytest.approx(3 / 8) and "_outside_real" not in values
 
 
 def test_maps_without_a_region_have_no_specks():

@@ -59,7 +59,8 @@ def evaluate(names, generate, reals, detector, warn=lambda line: None):
     ("pr2003_full", "prNk3_full", 200), ("ppl_wfull", "pplNk_wfull", 100_000),
     ("ppl10k_zend", "pplNk_zend", 10_000), ("ppl_zfull", "pplNk_zfull", 100_000),
     ("ppl7_wend", "pplNk_wend", 7), ("classes50k", "classesNk", 50_000),
-    ("maps1k", "mapsNk", 1000)])
+    ("maps1k", "mapsNk", 1000), ("labels1k", "labelsNk", 1000), ("kid1k_pair", "kidNk_pair", 1000),
+    ("fid50_pair", "fidNk_pair", 50), ("miou", "miou", 0)])
 def test_names_are_protocols(name, pattern, count):
     metric = parse_metric(name)
     assert (metric.pattern, metric.name, metric.count) == (pattern, name, count)
@@ -68,7 +69,7 @@ def test_names_are_protocols(name, pattern, count):
 
 @pytest.mark.parametrize("name", ["", "fid", "fid0k", "FID50k", "fid50kk", "fid-1k", "fid50k_half",
                                   "pr50k_full", "pr50k3", "ppl_full", "classes", "_full",
-                                  "fid1.5k", "fidNk", "kid50m", "swd16k"])
+                                  "fid1.5k", "fidNk", "kid50m", "swd16k", "miou1k", "labels"])
 def test_unknown_names_list_the_known(name):
     with pytest.raises(UserError, match=r"known: classesNk, fidNk, .* where Nk is a"):
         parse_metric(name)
@@ -168,6 +169,25 @@ def test_full_metrics_compare_with_the_full_set(reals, detector):
         values["pr203_full_precision"], values["pr203_full_recall"])
     assert reals_of(parse_metrics(",".join(names))) == {SPLIT, FULL}
     assert reals_of(parse_metrics("is20,ppl_wfull")) == set()
+
+
+def test_metrics_of_pairs_see_the_maps(rng, detector):
+    """Equal photos with other maps: nothing for fid and kid, something for those of pairs."""
+    photos = rng.integers(0, 256, (30, 4, 4, 3), np.uint8)
+    metrics = [parse_metric(name) for name in ("fid30", "kid30", "fid30_pair", "kid30_pair")]
+
+    def measured(labels):
+        return measure_fakes(metrics, lambda count: iter([(photos, labels)]), detector,
+                             num_classes=2)
+    maps = rng.integers(0, 3, (30, 4, 4), np.uint8)
+    fakes, reals = measured(maps), measured(np.where(maps == 1, np.uint8(2), maps))
+    values = {}
+    for metric in metrics:
+        values |= compute(metric, fakes, reals, detector)
+    assert abs(values["fid30"]) < 1e-6 and values["fid30_pair"] > 1
+    assert values["kid30_pair"] > 0 > values["kid30"]  # unbiased: of equal sets below 0
+    floor, half = compute_floor(metrics[2], reals, detector)
+    assert half == 15 and floor["fid30_pair"] != 0
 
 
 def test_paths_are_asked_for_by_space_and_sampling():

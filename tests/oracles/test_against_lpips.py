@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from metrics.lpips import Lpips
+from metrics.networks.lpips import Lpips
 from metrics.perceptual_path_length import path_lengths
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def theirs(inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lpips")
     np.savez(folder / "inputs.npz", **inputs)
     files = [folder / f"{name}.npz" for name in ("inputs", "weights", "values")]
-    subprocess.run([PYTHON, "-W", "ignore", "-m", "benchmarks.lpips_side", *files], cwd=ROOT,
+    subprocess.run([PYTHON, "-W", "ignore", "-m", "benchmarks.sides.lpips_side", *files], cwd=ROOT,
                    check=True)
     with np.load(files[2], allow_pickle=False) as values:
         return files[1], dict(values)

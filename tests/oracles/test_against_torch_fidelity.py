@@ -14,11 +14,11 @@ import pytest
 
 from metrics.features import FeatureSet, source_features
 from metrics.image_sources import folder_source
-from metrics.inception import load_detector
 from metrics.inception_score import inception_score
-from metrics.inception_weights import DIGEST, cached_file, read_weights
 from metrics.kernel_inception_distance import kernel_distance
 from metrics.metric_base import METRICS
+from metrics.networks.inception import load_detector
+from metrics.networks.inception_weights import DIGEST, cached_file, read_weights
 from metrics.precision_recall import precision_recall
 
 pytestmark = pytest.mark.slow
@@ -58,7 +58,7 @@ def theirs(photos, logits, tmp_path_factory):
                     "them")
     folder = tmp_path_factory.mktemp("torch_fidelity")
     np.save(folder / "logits.npy", logits)
-    subprocess.run([PYTHON, "-m", "benchmarks.torch_fidelity_side", "values", cached_file(),
+    subprocess.run([PYTHON, "-m", "benchmarks.sides.torch_fidelity_side", "values", cached_file(),
                     *photos, folder / "logits.npy", folder / "values.npz"], cwd=ROOT, check=True)
     with np.load(folder / "values.npz", allow_pickle=False) as values:
         return dict(values)

@@ -17,8 +17,8 @@ import tensorflow as tf
 from benchmarks.torch_stylegan import check_torch, parse_options
 from dnnlib.util import UserError
 from training import loss
-from training.gan_step import styles_cut
-from training.init_from import new_state
+from training.gan.gan_step import styles_cut
+from training.gan.init_from import new_state
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = os.environ.get("TORCH_PYTHON", sys.executable)
@@ -91,7 +91,7 @@ def test_the_same_algorithm(tiny_config, case, tmp_path):
     variables = {f"{letter}/{name}": array for letter, network in (("G", G), ("D", D))
                  for name, array in network.get_arrays().items()}
     np.savez(tmp_path / "case.npz", **case, **variables)
-    subprocess.run([PYTHON, "-m", "benchmarks.torch_stylegan_side", "values",
+    subprocess.run([PYTHON, "-m", "benchmarks.sides.torch_stylegan_side", "values",
                     tmp_path / "case.npz", tmp_path / "out.npz"], cwd=ROOT, check=True)
     ours = our_values(G, D, case)
     with np.load(tmp_path / "out.npz") as out:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from dnnlib.tflib.distribute import Draws
 from tests.oracles import augmentation_oracle as oracle
-from training import augmentation
+from training.gan import augmentation
 
 # Float32 places of a doubled image of 64 are right to 1e-5 pixels; colours grow with contrast and
 # saturation, so that errors are relative to the largest value of an image.

@@ -13,9 +13,9 @@ import tensorflow as tf
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.optimizer import Adam
 from tests.oracles import oracle
-from training.gan_step import GanStep
-from training.init_from import new_state
-from training.schedule import Critic
+from training.gan.gan_step import GanStep
+from training.gan.init_from import new_state
+from training.gan.schedule import Critic
 
 MINIBATCH, LRATE, BETA2 = 8, 0.01, 0.99
 # Adam's. With 1e-8 a step follows the gradient's sign, which for a gradient of zero is rounding
@@ -181,8 +181,12 @@ def state_for(config, resolution, label_size):
     return state
 
 
+# What others prove in parts takes minutes with them all.
+SLOW = ("XLA", "in parts, lazy R1, labels", "half size, labels, WGAN-GP")
+
+
 @pytest.mark.parametrize("case", [
-    pytest.param(case, marks=pytest.mark.slow if case == "XLA" else ()) for case in CASES])
+    pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES])
 def test_two_turns(tiny_config, rng, case):
     """In float32: what training has changed is right to 1e-3 of the change, the rest to rounding,
     by variable."""

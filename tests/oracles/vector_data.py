@@ -25,7 +25,7 @@ from tests.oracles.vector_files import (
 )
 from training.config import TrainingConfig
 from training.dataset import TrainingStream, adjust_dynamic_range, fade_reals, permutation
-from training.schedule import training_schedule
+from training.gan.schedule import training_schedule
 
 # ---------------------------------------------------------------------------- images
 

@@ -7,8 +7,8 @@ import numpy as np
 from metrics import perceptual_path_length as ppl
 from metrics.features import FeatureSet
 from metrics.frechet_inception_distance import frechet_distance
-from metrics.inception import Inception
-from metrics.inception_weights import cached_file, read_weights
+from metrics.networks.inception import Inception
+from metrics.networks.inception_weights import cached_file, read_weights
 from tests.oracles.vector_files import elements, exactly, losses, relative
 
 

@@ -21,8 +21,8 @@ from tests.oracles.vector_files import (
     number,
     shrink,
 )
-from training import gan_step
-from training.growing_network import GrowingNetwork
+from training.gan import gan_step
+from training.gan.growing_network import GrowingNetwork
 from training.snapshots import load_snapshot
 
 

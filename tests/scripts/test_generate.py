@@ -3,6 +3,7 @@
 import errno
 import functools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,34 +21,13 @@ from dnnlib.data.dataset import open_dataset, read_split
 from dnnlib.util import UserError
 from generation import pairs, sheets
 from tests.tools.data_helpers import one_hot
+from tests.tools.generators import RESOLUTION, save_network
 from training import snapshots
 from training.networks_stylegan import G_style
 from training.sampler import NOISES, Sampler, label_maps, seed_noise
 
 # pycocotools' own arrays predate NumPy 2's `copy` keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-RESOLUTION = 16
-
-
-def save_network(path, classes, seed=1, change=None, **lod):
-    """A snapshot of a random generator whose noise and maps are lively."""
-    network = G_style("Gs", num_channels=3 + len(classes), resolution=RESOLUTION, latent_size=8,
-                      dlatent_size=8, mapping_fmaps=8, fmap_base=64, fmap_max=8, seed=seed)
-    rng = np.random.default_rng(seed)
-    arrays = network.get_arrays()
-    for name, array in arrays.items():
-        if name.endswith("Noise/weight") or name == "dlatent_avg":
-            arrays[name] = 0.3 * rng.standard_normal(array.shape, np.float32)
-        elif name.endswith("bias") and "ToRGB" in name:
-            array[3:] = -1.5  # some background
-    if change:
-        change(arrays)
-    network.set_arrays(arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    snapshots.save_snapshot(path, {"Gs": network}, {
-        "stage": "classes", "classes": list(classes), "kimg": 1.0,
-        "lod": {"resolution": RESOLUTION, "fade": 0.0} | lod})
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -327,8 +307,9 @@ def test_the_newest_run_is_the_default_and_pictures_go_below_generated(networks,
 
 # Pairs
 
-def test_pairs_are_the_networks_images_and_their_label_maps(finished, sampler):
-    images = draw(sampler, list(range(7)))
+def test_pairs_are_the_networks_images_and_their_label_maps(finished, networks):
+    # Loaded anew: one that has made minibatches of other sizes rounds otherwise.
+    images = draw(Sampler.load(networks["classes"]), list(range(7)), 1.0, minibatch=7)
     for seed, image in enumerate(images):
         rgb = open_png(finished / f"images/{seed:07d}.png")
         assert (rgb == pictures.to_uint8_metrics(image[..., :3])).all()
@@ -372,7 +353,7 @@ def test_a_line_says_how_its_sample_was_made(finished, sampler):
     assert [record["seed"] for record in records] == list(range(7))
     first = records[0]
     assert first["digest"] == sampler.digest and first["network"] == str(sampler.path)
-    assert (first["trunc"], first["trunc_cutoff"], first["noise"]) == (0.7, 8, "random")
+    assert (first["trunc"], first["trunc_cutoff"], first["noise"]) == (1.0, 8, "random")
     labels = open_png(finished / first["label"])
     assert first["present"] == [MODANET_CLASSES[label - 1] for label in np.unique(labels) if label]
 
@@ -420,7 +401,7 @@ def test_a_sample_whose_file_was_lost_is_made_again(networks, finished, tmp_path
 
 
 @pytest.mark.parametrize("option, message", [
-    ("--trunc=1", "trunc 0.7 there, 1.0 now"),
+    ("--trunc=0.7", "trunc 1.0 there, 0.7 now"),
     ("--noise=const", "noise random there, const now"),
     ("--network=binary", "digest ")])
 def test_contradictory_options_are_refused_and_named(networks, finished, script, option, message):
@@ -459,7 +440,7 @@ def changed_copy(finished, out, levels=0, label=None, **entries):
 
 def test_replay_compares_within_one_grey_level(finished, sampler, loads_once, tmp_path, capsys):
     """And within a tie of maps, which other machines decide otherwise."""
-    maps = draw(sampler, [2])[0, 3, 3, 3:]
+    maps = draw(sampler, [2], 1.0)[0, 3, 3, 3:]
     far = int(np.insert(maps, 0, 0).argmin())
     for number, (changes, status, message) in enumerate([
             (dict(levels=1), 0, "within one grey level"),
@@ -475,7 +456,7 @@ def test_replay_compares_within_one_grey_level(finished, sampler, loads_once, tm
 
 def test_a_label_that_is_a_tie_is_the_same(finished, sampler, tmp_path):
     """Where the recorded label's map is within one grey level of the largest one."""
-    maps = np.insert(draw(sampler, [2])[0, 3, 3, 3:], 0, 0)
+    maps = np.insert(draw(sampler, [2], 1.0)[0, 3, 3, 3:], 0, 0)
     second, first = np.argsort(maps)[-2:]
     path = changed_copy(finished, tmp_path, label=int(second))
     record, = pairs.read_samples(path)
@@ -534,6 +515,127 @@ def test_a_dry_run_writes_nothing(networks, finished, tmp_path, capsys):
     assert not (tmp_path / "new").exists() and contents(finished) == before
 
 
+# Pairs that are chosen, without padding, in shards
+
+def test_pairs_of_required_classes(networks, loads_once, tmp_path, capsys):
+    command = [f"--network={networks['classes']}", f"--out={tmp_path / 'out'}", "--num=4",
+               "--require=footwear", "--min-area=5%"]
+    assert generate.main(command) == 0
+    printed = capsys.readouterr().out
+    records = pairs.read_samples(tmp_path / "out" / pairs.SAMPLES)
+    areas = [(open_png(tmp_path / "out" / record["label"]) == 4).mean() for record in records]
+    assert len(areas) == 4 and min(areas) >= 0.05
+    tried = records[-1]["seed"] + 1
+    assert f"tried {tried} seeds, accepted 4 ({100 * 4 / tried:.3g} %)" in printed
+    assert "shown by accepted pairs (by all tried): footwear 100 %" in printed
+    # With what the network draws anyway all seeds are taken, one after the other.
+    generate.main([f"--network={networks['classes']}", f"--out={tmp_path / 'all'}", "--num=3",
+                   "--min-confidence=0"])
+    assert [r["seed"] for r in pairs.read_samples(tmp_path / "all" / pairs.SAMPLES)] == [0, 1, 2]
+
+
+def test_a_class_that_hardly_comes_ends_with_status_2(networks, tmp_path, script):
+    status, error = script(f"--network={networks['classes']}", f"--out={tmp_path / 'out'}",
+                           "--num=3", "--require=footwear", "--min-area=0.99", "--max-tries=20")
+    assert status == 2 and error.count("\n") == 1
+    assert "20 seeds in a row were rejected" in error and "--max-tries" in error
+
+
+def test_a_chosen_pair_is_made_again(networks, tmp_path, capsys):
+    out = tmp_path / "out"
+    generate.main([f"--network={networks['classes']}", f"--out={out}", "--num=2",
+                   "--balance=5%", "--min-confidence=0.1"])
+    assert generate.main([f"--replay={out / pairs.SAMPLES}", "--index=1",
+                          f"--out={tmp_path / 'again'}"]) == 0
+
+
+def test_a_dry_run_of_a_selection_tells_how_many_fit(networks, tmp_path, capsys):
+    common = [f"--network={networks['classes']}", f"--out={tmp_path / 'out'}", "--num=50",
+              "--dry-run"]
+    generate.main([*common, "--require=footwear"])
+    assert "tried 128 seeds, accepted " in capsys.readouterr().out
+    generate.main([*common, "--require=footwear", "--min-area=99%"])
+    assert "none of the first 128 seeds is accepted" in capsys.readouterr().out
+    generate.main([*common, "--format=tfrecords", "--shards=4"])
+    assert "4 of 4 shards to make, 50 of 50 pairs" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def padded(tmp_path_factory):
+    """{name: snapshot}: of photos of one aspect ratio, padded at a resolution twice as large."""
+    folder, classes = tmp_path_factory.mktemp("padded"), ("hat", "scarf")
+    boxes = {"portrait": [7, 0, 24, 32], "full": [0, 0, 32, 32], "mixed": None}
+    return {name: save_network(folder / f"{name}.safetensors", classes, dataset={
+        "resolution": 32, "content_box": box}) for name, box in boxes.items()}
+
+
+def test_pairs_go_without_the_padding(padded, tmp_path, capsys):
+    """Pixels that are half padding at the lower resolution are left out too; what is written is
+    read by all tools as it is."""
+    out, kept = tmp_path / "out", tmp_path / "kept"
+    generate.main([f"--network={padded['portrait']}", "--num=3", f"--out={out}"])
+    assert "pairs are 8x16: without the padding" in capsys.readouterr().out
+    generate.main([f"--network={padded['portrait']}", "--num=3", f"--out={kept}",
+                   "--keep-padding"])
+    for name in ("images", "labels", "overlays"):
+        for path in sorted((out / name).iterdir()):
+            assert (open_png(path) == open_png(kept / name / path.name)[:, 4:12]).all()
+    assert (out / "classes.txt").read_text() == "hat\nscarf\n"
+    coco = COCO(str(out / "annotations" / "instances.json"))
+    for seed, entry in coco.imgs.items():
+        labels = np.zeros((16, 8), np.uint8)
+        for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[seed])):
+            labels[coco.annToMask(annotation) == 1] = annotation["category_id"]
+        assert (labels == open_png(out / "labels" / entry["file_name"])).all()
+    assert generate.main([f"--replay={out / pairs.SAMPLES}", f"--out={tmp_path / 'again'}"]) == 0
+    assert open_png(tmp_path / "again/images/0000000.png").shape == (16, 8, 3)
+    options = [f"--resolution={RESOLUTION}", "--num-val=0", "--num-test=0", "--workers=1"]
+    for number, command in enumerate((["create_from_masks"], ["create_from_coco"])):
+        folder = tmp_path / str(number)
+        dataset_tool.main([*command, f"--source={out}", f"--out={folder}", *options])
+        image = next(iter(read_split(folder, "train", RESOLUTION)))[0]
+        assert (image[:, :4, :3] == 255).all() and (image[:, 12:, :3] == 255).all()
+
+
+@pytest.mark.parametrize("name, line", [
+    ("full", "pairs are 16x16, as the network draws them"),
+    ("mixed", "have the padding of the photos, whose aspect ratios differed"),
+    ("old", "is of a version that did not store")])
+def test_padding_that_is_not_known_is_kept(padded, networks, tmp_path, capsys, name, line):
+    path = padded.get(name, networks["binary"])
+    generate.main([f"--network={path}", "--num=1", f"--out={tmp_path}"])
+    assert line in capsys.readouterr().out
+    assert open_png(tmp_path / "images/0000000.png").shape == (16, 16, 3)
+
+
+def test_pairs_as_a_data_set(networks, loads_once, tmp_path, capsys):
+    """Whole by --verify, in as many shards as there are thousands of pairs."""
+    out = tmp_path / "set"
+    command = [f"--network={networks['classes']}", "--num=9", "--format=tfrecords", f"--out={out}"]
+    assert generate.main(command) == 0
+    assert f"Next: python train.py --variant=2d --data={out}" in capsys.readouterr().out
+    assert dataset_tool.main(["info", str(out), "--verify"]) == 0
+    assert open_dataset(out).splits == {"train": 9, "val": 0, "test": 0}
+    before = contents(out)
+    assert generate.main(command) == 0 and contents(out) == before
+    shard, = (out / "train").iterdir()
+    record = f"--replay={shard / pairs.SAMPLES}"
+    capsys.readouterr()
+    generate.main([record, f"--out={tmp_path / 'again'}"])
+    printed = capsys.readouterr().out
+    assert "every pixel as recorded" in printed or "no pictures to compare it with" in printed
+
+
+def test_beam_that_is_not_installed_is_named(networks, tmp_path, script, monkeypatch):
+    monkeypatch.setitem(sys.modules, "generation.beam_shards", None)
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    monkeypatch.delitem(sys.modules, "generation.beam_shards")
+    status, error = script(f"--network={networks['classes']}", "--num=2", "--shards=2",
+                           "--runner=DirectRunner", f"--out={tmp_path / 'out'}")
+    assert status == 2 and "pip install -r requirements-beam.txt" in error
+
+
 # Bad input
 
 @pytest.mark.parametrize("argv, message", [
@@ -550,7 +652,17 @@ def test_a_dry_run_writes_nothing(networks, finished, tmp_path, capsys):
     (["--row-seeds=1"], "--row-seeds: without effect: it is for --style-mix"),
     (["--replay=x", "--trunc=0.5"], "--trunc: without effect: it is for a grid of seeds, "),
     (["--replay=x", "--minibatch=2"], "--minibatch: without effect"),
-    (["--noise=none"], "choose from"), (["--minibatch=0"], "1 or more")])
+    (["--noise=none"], "choose from"), (["--minibatch=0"], "1 or more"),
+    (["--require=bag"], "--require: without effect: it is for --num"),
+    (["--num=2", "--min-area=1%"], "it is for --require and --balance"),
+    (["--num=2", "--balance=120%"], "expected a share such as 0.5% or 0.005"),
+    (["--num=2", "--balance=a"], "expected a number"),
+    (["--num=2", "--max-tries=5"], "no pair is rejected"),
+    (["--num=2", "--shards=3"], "at most one for each pair"),
+    (["--num=2", "--runner=DirectRunner"], "it makes shards"),
+    (["--num=2", "--shards=2", "--", "--x=1"], "options of --runner"),
+    (["--num=2", "--balance=1%", "--minibatch=2"], "made 16 at a time"),
+    (["--num=2", "--format=tfrecords", "--keep-padding"], "images of a data set are square")])
 def test_bad_options_end_with_status_2_and_say_why(script, argv, message):
     status, error = script(*argv)
     assert status == 2 and message in error and "Traceback" not in error

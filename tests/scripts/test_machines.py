@@ -20,8 +20,9 @@ from tests.conftest import TINY
 from tests.dnnlib.test_connection import LEAVE_SEC, free_addresses
 from tests.tools.data_helpers import tagged_and_untagged
 from tests.tools.training_runs import begin, stop_after
-from training.config import TrainingConfig, as_option
+from training.config import TrainingConfig
 from training.dataset import TrainingStream
+from training.method_config import as_option
 from training.snapshots import (
     load_container,
     load_snapshot,
@@ -126,6 +127,7 @@ def digests(path):
     return load_snapshot(path).header["digests"]
 
 
+@pytest.mark.slow
 def test_a_worker_is_killed_and_all_are_started_again(start, data, tmp_path):
     """The end is what one device comes to."""
     config = with_data(SMALL, data)

@@ -16,7 +16,7 @@ from dnnlib.util import UserError
 from tests.tools.data_helpers import FOUR, make_dataset, random_image
 from tests.tools.metrics_helpers import graph_bytes, small_arrays
 from tests.tools.official_files import official_state, tiny_networks, write_pickle
-from training.config import as_option
+from training.method_config import as_option
 from training.official import __main__ as official
 from training.official import pickles as official_pickle
 from training.snapshots import load_snapshot, read_header, save_snapshot

@@ -11,15 +11,18 @@ import dataset_tool
 import generate
 import run_metrics
 from dnnlib.data.dataset import open_dataset
+from dnnlib.tflib.network import build
 from dnnlib.util import UserError
-from metrics.inception import load_detector
-from metrics.inception_weights import LOGITS
+from metrics.image_sources import open_source
+from metrics.networks.inception import load_detector
+from metrics.networks.inception_weights import LOGITS
 from tests.tools.data_helpers import make_dataset
 from tests.tools.metrics_helpers import graph_bytes, small_arrays
+from training.labeller import Labeller
 from training.networks_stylegan import G_style
-from training.snapshots import load_snapshot, save_snapshot
+from training.snapshots import load_snapshot, read_header, save_snapshot
 
-BLIND = ("ppl", "classes", "maps")  # metrics that need no Inception
+BLIND = ("ppl", "classes", "maps", "labels", "miou")  # metrics that need no Inception
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +114,7 @@ def test_the_newest_network_against_the_test_split(run, results, data, capsys):
 def test_same_seed_same_number(run, results, weights, monkeypatch):
     """Whatever the minibatch, up to rounding: of matrix products of other shapes, then to uint8."""
     detector = load_detector(weights / "small.pb")
-    monkeypatch.setattr("metrics.inception.load_detector", lambda *options: detector)
+    monkeypatch.setattr("metrics.networks.inception.load_detector", lambda *options: detector)
     names = ["kid12", "fid12", "is12", "pr123_full"]
     numbers = []
     for options in (["--seed=1"], ["--seed=1", "--minibatch=5"], ["--seed=2"],
@@ -284,6 +287,95 @@ def test_maps_of_a_network_and_of_pairs(run, results, labelled, tmp_path, capsys
     assert same["maps6"] == same["maps6_real"] and same["maps6_tv"] == 0
     assert same["maps6_classes"] == same["maps6_classes_real"]
     assert same["maps6_regions"] == same["maps6_regions_real"] > 0
+    # What needs real-valued maps is known of a network and a data set, not of files of labels.
+    assert values["maps30_unsure"] > 0 == values["maps30_unsure_real"]
+    assert "maps6_edges" in same and not {"maps6_unsure", "maps6_unsure_real"} & same.keys()
+
+
+def test_metrics_of_pairs(run, results, labelled, tmp_path):
+    """Photo and map in one picture, beside the metric of photos; reals may be a folder of pairs."""
+    assert run("--metrics=fid8_pair,kid8_pair,fid8", f"--data={labelled}", "--floor") == 0
+    where = results / "00007-c-toy"
+    pair, photo = records(where, "fid8_pair")[-1], records(where, "fid8")[-1]
+    assert pair["results"]["fid8_pair"] != photo["results"]["fid8"]
+    assert pair["classes"] == ["a", "b"] and "picture" in pair and "picture" not in photo
+    assert pair["detector_hash"] == photo["detector_hash"] and pair["floor"]["num_each"] == 4
+    pairs = tmp_path / "pairs"
+    generate.main([f"--results={results}", f"--out={pairs}", "--num=6", "--trunc=1"])
+    assert run("--metrics=fid6_pair", f"--fakes={pairs}", f"--reals={pairs}") == 0
+    assert abs(records(results / "metrics-pairs", "fid6_pair")[-1]["results"]["fid6_pair"]) < 1e-6
+    with pytest.raises(UserError, match="fid6_pair looks at label maps: the generated images have"):
+        run("--metrics=fid6_pair", f"--fakes={pairs / 'images'}", f"--data={labelled}")
+
+
+@pytest.fixture(scope="module")
+def segmenter(results):
+    """The snapshot of a U-Net as it begins."""
+    path = results / "metrics-segmenter" / "network-final.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    network = build("Segmenter", "S", {"resolution": 16, "num_outputs": 3, "unet_fmaps": 2,
+                                       "architecture": "unet"})
+    save_snapshot(path, {"S": network}, {"variant": "segmenter", "classes": ["a", "b"], "kimg": 1})
+    return path
+
+
+def test_labels_of_a_network_and_of_pairs(run, results, labelled, segmenter, tmp_path):
+    options = [f"--data={labelled}", f"--segmenter={segmenter}"]
+    assert run("--metrics=labels20,maps20", "--floor", *options) == 0
+    where = results / "00007-c-toy"
+    record, = records(where, "labels20")
+    values = record["results"]
+    assert values["labels20_ratio"] == values["labels20"] / values["labels20_real"]
+    assert record["segmenter"] == {
+        "path": str(segmenter), "resolution": 16, "digest": read_header(segmenter)["digest"],
+        "dataset": None, "dataset2": None, "num_pictures": None, "kimg": 1}
+    assert [row["name"] for row in record["classes"]] == ["background", "a", "b"]
+    assert record["floor"]["num_each"] == 4 and "min_area" not in record
+    assert "segmenter" not in records(where, "maps20")[-1]
+    with Image.open(where / "labels20.png") as picture:
+        assert picture.width > 200
+    pairs = tmp_path / "pairs"  # of the network, which is at 8x8
+    generate.main([f"--results={results}", f"--out={pairs}", "--num=6", "--trunc=1"])
+    with pytest.raises(UserError, match="takes photos of 16x16; the fakes are 8x8"):
+        run("--metrics=labels9", f"--fakes={pairs}", *options)
+    assert run("--metrics=labels9", f"--fakes={labelled}", *options) == 0
+    values = records(results / "metrics-labelled", "labels8")[-1]["results"]
+    assert values["labels8"] == values["labels8_real"] and values["labels8_ratio"] == 1
+
+
+def test_miou_of_a_segmenter(run, labelled, segmenter, capsys):
+    """By hand, from the labels that it gives."""
+    assert run("--metrics=miou", f"--network={segmenter}", f"--data={labelled}") == 0
+    assert "8 reals of labelled test" in capsys.readouterr().out
+    record, = records(segmenter.parent, "miou")
+    rgb, labels = (np.concatenate(part) for part in zip(*open_source(
+        labelled, "test", 16).batches(maps=True)))
+    found = Labeller.load(segmenter).label_maps(rgb)
+    ious = [((found == k) & (labels == k)).sum() / ((found == k) | (labels == k)).sum()
+            for k in range(3)]
+    assert 0 < np.mean(ious) < 1
+    assert record["results"] == {
+        "miou": pytest.approx(np.mean(ious)), "miou_foreground": pytest.approx(np.mean(ious[1:])),
+        "miou_accuracy": pytest.approx((found == labels).mean())}
+    assert [row["real_iou"] for row in record["classes"]] == pytest.approx(ious)
+    assert (segmenter.parent / "miou.png").is_file()
+
+
+def test_segmenters_and_generators_are_not_mixed_up(run, labelled, segmenter, data):
+    for options, message in (
+            (["--metrics=miou"], "miou is of a segmenter; .*network-snapshot-000003.* is none"),
+            (["--metrics=fid9", f"--network={segmenter}"], "labels photos and generates none"),
+            (["--metrics=miou,maps9"], "ask for it alone"),
+            (["--metrics=miou", f"--network={segmenter}", "--floor"], "--floor: without effect"),
+            (["--metrics=miou", f"--network={segmenter}", f"--data={data.path}"],
+             "the segmenter .* has the classes a, b; the reals, toy test, none"),
+            (["--metrics=labels9", f"--data={labelled}"], "labelsNk needs a segmenter"),
+            (["--metrics=labels9", f"--data={labelled}", "--segmenter=7"],
+             "a snapshot of --variant=c; a segmentation network is wanted"),
+            (["--metrics=maps9", f"--segmenter={segmenter}"], "--segmenter: without effect"),
+            (["--metrics=classes9", "--person"], "--person: without effect: it is for mapsNk")):
+        with pytest.raises(UserError, match=message):
+            run(*options)
 
 
 def test_path_lengths(run, results, monkeypatch, capsys):
@@ -296,7 +388,7 @@ def test_path_lengths(run, results, monkeypatch, capsys):
 
         def __call__(self, images1, images2):
             return tf.reduce_mean(tf.square(images1 - images2), axis=[1, 2, 3])
-    monkeypatch.setattr("metrics.lpips.Lpips", Distance)
+    monkeypatch.setattr("metrics.networks.lpips.Lpips", Distance)
     assert run("--metrics=ppl10_wfull,ppl10_zend", "--seed=3", "--minibatch=4") == 0
     assert "10 pairs, mean square" in capsys.readouterr().out
     w, z = (records(results / "00007-c-toy", f"ppl10_{part}")[-1] for part in ("wfull", "zend"))
@@ -402,6 +494,6 @@ def test_no_run_yet(tmp_path):
 
 def test_weights_are_not_fetched_for_a_mistake(monkeypatch, tmp_path):
     """Nothing is downloaded before names and data are known to be good."""
-    monkeypatch.setattr("metrics.inception.load_detector", None)
+    monkeypatch.setattr("metrics.networks.inception.load_detector", None)
     with pytest.raises(UserError, match=r"no such folder|does not exist"):
         run_metrics.main(["--fakes=a", f"--reals={tmp_path / 'none'}"])

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +22,9 @@ from metrics.image_sources import split_source
 from metrics.metric_base import SPLIT, reals_of
 from tests.tools.data_helpers import FOUR, make_dataset, random_image, read_jsonl
 from tests.tools.metrics_helpers import graph_bytes, small_arrays
-from training.config import preset_config
-from training.init_from import new_state
-from training.run import launch
+from training.config import TrainingConfig
+from training.gan.init_from import new_state
+from training.run import launch, stylegan_job
 from training.run.config_checks import idle_rules
 from training.run.directory import find_run, make_run
 from training.run.options import given_options, parse_table, parse_training_options
@@ -118,6 +119,12 @@ def test_run_directories(tmp_path):
         find_run(first, tmp_path, record)
 
 
+def job_of(config, options):
+    """What is stored of a training, without the checks of StyleGanJob."""
+    return SimpleNamespace(config=config, dataset=open_dataset(config.data), options=options,
+                           digests=lambda: {"segmenter_digest": None})
+
+
 def test_two_processes_do_not_share_a_run(tmp_path):
     with only_process(tmp_path, "training"), pytest.raises(UserError, match="another process"), \
             only_process(tmp_path, "training"):
@@ -126,11 +133,11 @@ def test_two_processes_do_not_share_a_run(tmp_path):
 
 def test_the_log_says_why_a_run_ended(data, tmp_path, capsys):
     """In its file, for an owner whose terminal is gone; the terminal has it from run_main."""
-    config = preset_config("paper", {"data": str(data)})
+    config = TrainingConfig.preset("paper", {"data": str(data)})
     options = argparse.Namespace(run=tmp_path / "run", results=tmp_path, override=False,
                                  init_from=None, device="cpu", gpus=1, keep=2, inception=None)
-    with (pytest.raises(UserError), launch.open_run(tf.distribute.get_strategy(), config,
-                                                    open_dataset(data), options)):
+    with (pytest.raises(UserError),
+          launch.open_run(tf.distribute.get_strategy(), job_of(config, options))):
         raise UserError("the reason")
     assert (tmp_path / "run" / "log.txt").read_text().endswith("\nerror: the reason\n")
     assert "the reason" not in "".join(capsys.readouterr())
@@ -144,8 +151,7 @@ def test_a_run_goes_on_with_its_own_options(data, tmp_path, capsys):
     options = parse_training_options(started)
     config = launch.choose_config(options, given_options(options))
     config = dataclasses.replace(config, mirror_pairs="none")
-    run = make_run(None, tmp_path, "2d-small-16", launch.run_record(config, open_dataset(data),
-                                                                   options))
+    run = make_run(None, tmp_path, "2d-small-16", launch.run_record(job_of(config, options)))
 
     for name in ("0", "00000", str(run)):
         again = parse_training_options([f"--run={name}", f"--results={tmp_path}"])
@@ -247,9 +253,10 @@ def notes(info, *argv):
     options = parse_training_options(argv)
     config = launch.choose_config(options, given_options(options))
     if not options.metrics:
-        config = dataclasses.replace(config, metrics=launch.fitting_metrics(config.metrics, info))
-    return config.metrics, launch.start_notes(config, info, options, {},
-                                                SPLIT in reals_of(training_metrics(config.metrics)))
+        metrics = stylegan_job.fitting_metrics(config.metrics, info)
+        config = dataclasses.replace(config, metrics=metrics)
+    needs_validation = SPLIT in reals_of(training_metrics(config.metrics))
+    return config.metrics, stylegan_job.start_notes(config, info, options, {}, needs_validation)
 
 
 def test_a_small_validation_split_does_not_select(tmp_path):
@@ -276,7 +283,7 @@ def test_what_a_finished_training_suggests(tiny_config, tmp_path):
     def suggested(test, label_size=0, **changes):
         info = DatasetInfo(tmp_path, "mine", 16, 7, FOUR, {"train": 60, "test": test}, "d",
                            label_size)
-        told = launch.next_commands(Path("my results/00000-c"), tiny_config(**changes), info)
+        told = stylegan_job.next_commands(Path("my results/00000-c"), tiny_config(**changes), info)
         return [shlex.split(part) for part in told.split("; ")]
 
     generate_words, pairs, metrics = suggested(5)

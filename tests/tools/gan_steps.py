@@ -3,11 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
-from training.augmentation import Augmentation
 from training.dataset import Batch
-from training.gan_step import GanStep
-from training.init_from import new_state
-from training.schedule import Critic
+from training.gan.augmentation import Augmentation
+from training.gan.gan_step import GanStep
+from training.gan.init_from import new_state
+from training.gan.schedule import Critic
 
 ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
 RGB = Critic("rgb", 3)

@@ -23,7 +23,8 @@ import tensorflow as tf
 import train
 from dnnlib import cli, util
 from tests.tools.data_helpers import tagged_and_untagged
-from training import gan_step, snapshots, state, stylegan, training_loop
+from training import snapshots, state, stylegan, training_loop
+from training.gan import gan_step
 from training.run import files, grids, history
 
 # Resolution change, fade and both channel growths within 18 turns; looks of two turns.

@@ -8,8 +8,8 @@ import zipfile
 
 import numpy as np
 
-from metrics.inception_layers import TRUNK, Conv, Fork, kernel_shapes
-from metrics.inception_weights import LOGITS, PARTS, PB_NAME, WHEEL_MEMBER
+from metrics.networks.inception_layers import TRUNK, Conv, Fork, kernel_shapes
+from metrics.networks.inception_weights import LOGITS, PARTS, PB_NAME, WHEEL_MEMBER
 
 
 def narrow(layers, factor=32):

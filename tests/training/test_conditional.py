@@ -20,7 +20,7 @@ from tests.tools.data_helpers import FOUR, make_dataset, random_image, read_json
 from tests.tools.training_runs import begin, stop_after
 from training.config import TrainingConfig
 from training.dataset import TrainingStream, permutation
-from training.init_from import state_from_snapshot
+from training.gan.init_from import state_from_snapshot
 from training.networks_stylegan import G_style
 from training.sampler import Sampler
 from training.snapshots import load_snapshot, save_snapshot
@@ -61,6 +61,7 @@ def whole_run(dataset, tmp_path_factory):
     return run_dir, seen
 
 
+@pytest.mark.slow
 def test_networks_of_all_stages_take_the_data_sets_labels(whole_run):
     run_dir, seen = whole_run
     networks = load_snapshot(run_dir / FINAL).networks

@@ -94,8 +94,11 @@ class Regression(Method):
 
     def begin(self):
         self.networks = {"line": build("Line", "line", {"size": SIZE, "seed": 3})}
-        self.optimizers = new_optimizers(self.networks, self.config.precision)
+        self.optimizers = self.make_optimizers(self.networks)
         return Progress(first_stage="coarse", stage="coarse")
+
+    def make_optimizers(self, networks):
+        return new_optimizers(networks)
 
     def stage_ends(self, progress):
         ends = np.cumsum(list(self.config.lengths.values())).tolist()

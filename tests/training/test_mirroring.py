@@ -18,9 +18,9 @@ from tests.tools.data_helpers import make_dataset, one_hot
 from tests.tools.gan_steps import ONE_DEVICE
 from training.config import TrainingConfig
 from training.dataset import process_reals
-from training.init_from import enter_stage, new_state
+from training.gan.init_from import enter_stage, new_state
+from training.gan.schedule import make_stage
 from training.run import directory
-from training.schedule import make_stage
 from training.stylegan import StyleGan
 
 EYES = ("l_eye", "r_eye", "nose")

@@ -12,8 +12,9 @@ import train
 from dnnlib.data.dataset import open_dataset
 from dnnlib.util import UserError, format_time
 from tests.tools.data_helpers import FOUR, make_dataset, random_image
-from training.config import PRESETS, preset_config
-from training.init_from import enter_stage, new_state
+from training.config import PRESETS, TrainingConfig
+from training.gan.init_from import enter_stage, new_state
+from training.gan.schedule import make_stage, training_schedule
 from training.run import rehearsal
 from training.run.directory import make_run
 from training.run.plan import (
@@ -23,7 +24,6 @@ from training.run.plan import (
     simulate_ticks,
     stretches,
 )
-from training.schedule import make_stage, training_schedule
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,8 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_stretches_are_those_of_the_schedule(preset):
-    config = preset_config(preset, {"resolution": preset_config(preset, {}).resolution or 512})
+    resolution = TrainingConfig.preset(preset, {}).resolution or 512
+    config = TrainingConfig.preset(preset, {"resolution": resolution})
     found = stretches(config, 13)
     assert [s[0] for s in found[1:]] == [s[1] for s in found[:-1]] and found[0][0] == 0
     for start, end, stage in found:
@@ -69,7 +70,7 @@ def walked(config, minibatch_of_looks):
     {}, {"minibatch_repeats": 7, "tick_kimg": {4: 3.3, 16: 0.9}}, {"tick_kimg": {4: 0.01}},
     {"hold_kimg": 1.1, "fade_kimg": 0.3, "binary_kimg": 0.0, "minibatch": {4: 48, 16: 20}}])
 def test_ticks_are_those_of_the_loop(changes):
-    config = preset_config("demo-32", changes)
+    config = TrainingConfig.preset("demo-32", changes)
     ticks = list(simulate_ticks(config, stretches(config, 13)))
     expected = walked(config, config.minibatch_repeats)
     assert [(tick.nimg, tick.stage.name) for tick in ticks] == expected
@@ -82,7 +83,7 @@ def test_ticks_are_those_of_the_loop(changes):
 @pytest.mark.parametrize("preset", ["small-32", "demo-32"])
 def test_the_table_has_the_sizes_of_the_presets_files(preset):
     """Against networks that were built, and grown as far as they go."""
-    config = preset_config(preset, {})
+    config = TrainingConfig.preset(preset, {})
     state = new_state(config)
     for name in ("binary", "classes"):
         state = enter_stage(state, make_stage(config, 13, name), config)
@@ -95,7 +96,7 @@ def test_the_table_has_the_sizes_of_the_presets_files(preset):
 
 
 def test_the_plan_describes_everything():
-    config = preset_config("demo-32", {"data": "somewhere", "binary_kimg": 4.0})
+    config = TrainingConfig.preset("demo-32", {"data": "somewhere", "binary_kimg": 4.0})
     dataset = SimpleNamespace(path="somewhere", splits={"train": 7}, classes=["c"] * 13,
                               label_size=0)
     plan = describe_plan(config, dataset, "rgb", 2, 2)
@@ -108,13 +109,13 @@ def test_the_plan_describes_everything():
     assert "2 training states kept" in plan and plan.endswith("nothing was written")
     assert "time is not known" in plan and "counted, not measured" in plan
     assert {line.split()[0] for line in lines[-7:-1]} == {"preset", *PRESETS}
-    nothing = preset_config("demo-32", dict.fromkeys(
+    nothing = TrainingConfig.preset("demo-32", dict.fromkeys(
         ("rgb_kimg", "binary_kimg", "classes_kimg"), 0.0))
     assert "0 kimg in all, in 0 ticks" in describe_plan(nothing, dataset, "rgb", 1, 2)
 
 
 def test_the_plan_has_the_measured_times():
-    config = preset_config("demo-32", {"data": "somewhere", "binary_kimg": 4.0})
+    config = TrainingConfig.preset("demo-32", {"data": "somewhere", "binary_kimg": 4.0})
     dataset = SimpleNamespace(path="somewhere", splits={"train": 7}, classes=["c"] * 13,
                               label_size=0)
     rates = {("rgb", 8): 1.0, ("rgb", 16): 4.5, ("rgb", 32): 20.0, ("binary", 32): 30.0,
@@ -174,6 +175,7 @@ def test_a_dry_run_measures_this_machine(data, tmp_path, monkeypatch, capsys):
                         lambda *args: times.append(timed_steps(*args)) or times[-1])
     assert train.main([f"--data={data}", "--preset=demo-32", "--resolution=8", "--fmap-base=32",
                        "--fmap-max=4", "--latent-size=4", "--device=cpu", "--gpus=2", "--dry-run",
+                       "--r1-interval=1",
                        "--variant=rgb", "--measure", "--augment=ada"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"on this machine the training will take about [^0]\S* .*by steps", out)
@@ -221,7 +223,8 @@ def test_a_dry_run_says_which_run_goes_on(data, tmp_path, capsys):
     """And refuses what the command itself would refuse."""
     options = [f"--data={data}", "--preset=demo-32", "--resolution=16", "--dry-run",
                "--device=cpu", f"--results={tmp_path}"]
-    config = preset_config("demo-32", {"data": str(data), "resolution": 16, "mirror_pairs": "none"})
+    config = TrainingConfig.preset("demo-32", {"data": str(data), "resolution": 16,
+                                               "mirror_pairs": "none"})
     record = {**config.to_json(), "init_from": None, "data_digest": open_dataset(data).digest}
     run = make_run(None, tmp_path, "x", record)
     assert train.main(options) == 0

@@ -1,6 +1,7 @@
 """bfloat16 activations: where they are used, and what stays in float32; lazy R1; XLA."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -20,12 +21,17 @@ from tests.tools.gan_steps import (
     run,
 )
 from training import snapshots
-from training.gan_step import check_xla
-from training.init_from import enter_stage, new_state
-from training.schedule import make_stage
-from training.state import list_states, restored_state, save_state
+from training.gan.gan_step import check_xla
+from training.gan.init_from import enter_stage, new_state
+from training.gan.schedule import make_stage
+from training.state import list_states, new_optimizers, restored_state, save_state
 
 EPSILON = 2**-8  # largest relative error of one rounding to bfloat16
+
+
+def optimizers_of(config):
+    """Return what makes the optimizers of a training in its precision."""
+    return functools.partial(new_optimizers, precision=config.precision)
 
 
 def short_and_exact(rng, shape, scale=1.0):
@@ -154,7 +160,7 @@ def test_the_precision_is_there_after_every_birth(tiny_config, tmp_path):
     state = new_state(config)
     states = [state]
     state = enter_stage(state, make_stage(config, 5, "binary"), config)
-    states += [state, restored_state(*written(state, tmp_path), "x", config.precision)]
+    states += [state, restored_state(*written(state, tmp_path), "x", optimizers_of(config))]
     for state in states:
         for name, network in state.networks.items():
             assert network.compute_dtype == (tf.float32 if name == "Gs" else tf.bfloat16)
@@ -166,6 +172,7 @@ def written(state, folder):
     return snapshots.load_container(list_states(folder)[0])
 
 
+@pytest.mark.slow
 def test_gradients_of_D_in_bfloat16(tiny_config):
     """By norm; measured: 0.019."""
     seen = {}
@@ -222,14 +229,14 @@ def test_a_state_holds_all_of_it(tiny_config, tmp_path):
     one = moved_state(config)
     turn, _ = run(config, one, [1, 2], resolution=4, minibatch=8)
     header, groups = written(one, tmp_path)
-    two = restored_state(header, groups, "x", config.precision)
+    two = restored_state(header, groups, "x", optimizers_of(config))
     for step in (3, 4):
         turn(batch(step, 8, 4), step, 0.0, 0.001)
     run(config, two, [3, 4], resolution=4, minibatch=8)
     for name, network in one.networks.items():
         assert network.digest() == two.networks[name].digest()
     del groups["opt_G"]["skipped_in_a_row"]
-    old = restored_state(header, groups, "x", config.precision)
+    old = restored_state(header, groups, "x", optimizers_of(config))
     assert old.optimizers["G"].skipped_in_a_row == 0
 
 
@@ -240,7 +247,7 @@ def test_float16_is_refused_in_one_line(tiny_config, tmp_path):
     header, groups = written(new_state(tiny_config(variant="rgb")), tmp_path)
     groups["opt_G"] |= {"loss_scale": np.float32(2**15), "good_steps": np.float32(0)}
     with pytest.raises(UserError, match=r"^run 7: .*--precision=fp16.*--init-from$"):
-        restored_state(header, groups, "run 7")
+        restored_state(header, groups, "run 7", new_optimizers)
 
 
 # ---------------------------------------------------------------------------- XLA

@@ -23,12 +23,12 @@ from tests.tools.data_helpers import FOUR, make_dataset, random_image, read_json
 from tests.tools.page_reader import PageReader
 from tests.training.test_status_line import Screen
 from training.config import TrainingConfig
+from training.gan.schedule import make_stage
 from training.run.files import NoFiles, RunFiles
 from training.run.history import read_history
 from training.run.plan import simulate_ticks, stretches
 from training.run.reporter import RunReporter, growth_sentence, official_names
 from training.run.run_page import loss_charts, metric_charts
-from training.schedule import make_stage
 from training.state import Progress
 from training.stylegan import StyleGan
 

@@ -16,13 +16,13 @@ from dnnlib.data import channels, pictures
 from dnnlib.page import escape
 from dnnlib.util import UserError
 from tests.tools.page_reader import PageReader
-from training.config import preset_config
+from training.config import TrainingConfig
 from training.run import run_page
 from training.run.history import DIVERGED, FINAL, read_history
 from training.run.run_page import MAX_GRIDS, evenly, write_page
 
 EVIL = '<script>alert(1)</script>"\'&amp;/\x1b[2J\u202e'
-OPTIONS = preset_config("demo-32", {"seed": 5, "minibatch": {4: 8, 16: 4}}).to_json()
+OPTIONS = TrainingConfig.preset("demo-32", {"seed": 5, "minibatch": {4: 8, 16: 4}}).to_json()
 
 
 def tick(number, **changes):

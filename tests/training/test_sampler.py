@@ -114,3 +114,13 @@ def test_label_maps_are_the_largest_above_zero(rng):
         assert found.dtype == np.uint8
     np.testing.assert_array_equal(label_maps(images[0]), expected[0])
     assert not label_maps(images[..., :3]).any()
+
+
+@pytest.mark.parametrize("dataset, known, expected", [
+    ({"resolution": 8, "content_box": [1, 0, 7, 8]}, True, (1, 0, 3, 4)),
+    ({"resolution": 4, "content_box": [1, 0, 3, 4]}, True, (1, 0, 3, 4)),
+    ({"resolution": 8, "content_box": None}, True, None), ({"digest": "0"}, False, None)])
+def test_pixels_that_are_padding_in_part_are_no_photo(dataset, known, expected):
+    header = {"classes": [], "lod": {"resolution": 4, "fade": 0.0}, "dataset": dataset}
+    sampler = Sampler(Snapshot({"Gs": Network()}, header))
+    assert (sampler.knows_padding, sampler.content_box) == (known, expected)

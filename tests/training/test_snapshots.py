@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import dataset_tool
 from dnnlib.data.dataset import open_dataset
 from dnnlib.tflib.network import build
 from dnnlib.tflib.optimizer import Adam
@@ -14,7 +15,7 @@ from dnnlib.util import UserError
 from tests.tools.data_helpers import make_dataset
 from tests.tools.training_runs import ONE_DEVICE
 from training import snapshots, state
-from training.schedule import make_stage
+from training.gan.schedule import make_stage
 from training.snapshots import find_snapshot, load_snapshot, save_snapshot
 from training.state import Progress
 from training.stylegan import StyleGan
@@ -77,6 +78,17 @@ def test_a_header_has_the_absolute_path_of_the_data(tmp_path, monkeypatch, tiny_
         method = StyleGan(config, open_dataset(path), ONE_DEVICE)
         header = method.header(make_stage(config, 2, "rgb"), Progress())
         assert header["dataset"]["path"] == str(tmp_path / "out" / "syn")
+        assert header["dataset"]["content_box"] is None
+
+
+def test_a_header_says_where_the_photos_are(tmp_path, tiny_config):
+    """As a training's snapshots do, and generate.py reads it."""
+    create_synthetic = ["create_synthetic", "--num-images=6", "--resolution=16", "--num-val=0",
+                        "--num-test=0", "--workers=1", f"--out={tmp_path}"]
+    dataset_tool.main(create_synthetic)
+    method = StyleGan(tiny_config(data=str(tmp_path)), open_dataset(tmp_path), ONE_DEVICE)
+    about = method.header(make_stage(method.config, 13, "rgb"), Progress())["dataset"]
+    assert (about["resolution"], about["content_box"]) == (16, (2, 0, 13, 16))
 
 
 def test_other_files_are_refused(tmp_path):

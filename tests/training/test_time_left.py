@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from training.gan.schedule import make_stage, stage_ends, training_schedule
 from training.run.plan import clipped, simulate_ticks, stretches
 from training.run.time_left import TimeEstimator
-from training.schedule import make_stage, stage_ends, training_schedule
 from training.state import Progress
 
 CLASSES = 4

@@ -13,10 +13,9 @@ from tests.conftest import TINY
 from tests.tools.data_helpers import FOUR, read_jsonl, tagged_and_untagged
 from tests.tools.training_runs import begin, stop_after
 from training.config import TrainingConfig
-from training.init_from import state_from_snapshot
+from training.gan.init_from import state_from_snapshot
 from training.run.files import RunFiles
 from training.snapshots import best_snapshot, find_snapshot, load_snapshot
-from training.stylegan import selection_metric
 
 SMALLEST = dict(resolution=8, initial_resolution=4)
 PLAIN = dict(variant="rgb", resolution=4)  # one turn to compile, and the fastest
@@ -168,12 +167,6 @@ def test_damaged_state_falls_back_to_the_one_before(datasets, tmp_path):
     again = begin(config, tmp_path / "run")
     assert again.progress.cur_nimg == 16
     assert "damaged" in (tmp_path / "run" / "log.txt").read_text()
-
-
-def test_selection_metric():
-    assert selection_metric(["kid1k", "fid1k", "fid2k"]) == "fid1k"
-    assert selection_metric(["kid1k", "kid1k_std"]) == "kid1k"
-    assert selection_metric(["is1k", "is1k_std"]) is None  # a higher score is better there
 
 
 def test_stage_without_length_leaves_a_final_snapshot_that_fits(datasets, tmp_path):

@@ -10,9 +10,10 @@ from dnnlib.data.dataset import DatasetInfo, check_label_sizes, open_dataset, re
 from dnnlib.suggestions import command, training_options
 from dnnlib.tflib.distribute import replica_rows
 from dnnlib.util import UserError
-from training.accumulation import num_parts
-from training.config import TrainingConfig, by_resolution, num_fmaps
-from training.gan_step import check_xla
+from training.config import TrainingConfig, num_fmaps
+from training.gan.accumulation import num_parts
+from training.gan.gan_step import check_xla
+from training.method_config import by_resolution
 
 
 def fit_to_dataset(config: TrainingConfig, dataset: DatasetInfo, num_replicas: int,

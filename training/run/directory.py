@@ -10,15 +10,14 @@ from typing import Any
 from dnnlib import util
 from dnnlib.data import mirroring
 from dnnlib.util import UserError
-from training.config import TrainingConfig, as_text
-from training.init_from import NETWORK_OPTIONS
+from training.method_config import as_text
 from training.run.history import DIVERGED, FINAL, OPTIONS, STATS
 from training.snapshots import numbered_run
 from training.state import Progress, list_states, remove_states_with_skips
+from training.variants import CONFIGS, DEFAULT_VARIANT
 
-# What a training cannot change on its way: its networks, and where it is in the schedule.
-FIXED = {"variant", "initial_resolution", "hold_kimg", "fade_kimg", "init_from", "data_digest",
-         *NETWORK_OPTIONS}
+# What no training can change on its way, besides its config's `fixed`.
+FIXED = {"init_from", "data_digest", "data2_digest", "segmenter_digest"}
 # How and where it runs, which it may change at any time.
 LAUNCH = ("device", "gpus", "inception", "keep")
 # What runs did before an option existed, if that is not its default.
@@ -50,6 +49,9 @@ def stored_options(run_dir: Path | None) -> dict[str, Any] | None:
     options = util.read_json(path)
     if not isinstance(options, dict):
         raise UserError(f"{path}: damaged: not a set of options; give another --run")
+    if options.get("variant", DEFAULT_VARIANT) not in CONFIGS:
+        raise UserError(f"{path}: of --variant={options['variant']}, which this version does not "
+                        "know; give another --run")
     return _complete(options)
 
 
@@ -79,7 +81,7 @@ def find_run(run: str | Path | None, results_dir: str | Path, record: dict[str, 
         raise UserError(f"{run} was started with other options ({'; '.join(changes.values())}); "
                         f"give the same ones to continue it, --run={run} --override to go on with "
                         "the new ones, or another --run to begin anew")
-    fixed = [changes[name] for name in changes if name in FIXED]
+    fixed = [changes[name] for name in changes if name in FIXED | _config_class(record).fixed]
     if fixed:
         raise UserError(f"{run}: --override cannot change these ({'; '.join(fixed)}); give them as "
                         "they were, or another --run")
@@ -98,7 +100,9 @@ def _newest_alike(results_dir, record):
         if (path / FINAL).is_file() or not (path / OPTIONS).is_file():
             continue
         stored = util.read_json(path / OPTIONS)
-        changed = _changed(_complete(stored), record) if isinstance(stored, dict) else {None}
+        if not isinstance(stored, dict) or stored.get("variant", DEFAULT_VARIANT) not in CONFIGS:
+            continue
+        changed = _changed(_complete(stored), record)
         if not changed or (changed <= _DERIVED and not _BEFORE.keys() <= stored.keys()):
             return path
     return None
@@ -109,8 +113,9 @@ def _changed(old, new):
 
     The same data may have moved to another path: its digest counts.
     """
-    is_same_data = old.get("data_digest", 0) == new.get("data_digest", 1)
-    ignored = {*LAUNCH, *(["data"] if is_same_data else [])}
+    same = {name for name in ("data", "data2", "segmenter")
+            if old.get(f"{name}_digest", 0) == new.get(f"{name}_digest", 1)}
+    ignored = {*LAUNCH, *same}
     return {name for name in old.keys() | new.keys()
             if old.get(name) != new.get(name) and name not in ignored}
 
@@ -127,7 +132,12 @@ def changed_options(run: str | Path, record: dict[str, Any]) -> dict[str, str] |
 def _complete(record):
     """Return the record as it comes back from JSON, where the keys of tables are strings, with the
     defaults of options that came into being after it was written."""
-    return json.loads(json.dumps({**TrainingConfig().to_json(), **_BEFORE, **record}))
+    return json.loads(json.dumps({**_config_class(record)().to_json(), **_BEFORE, **record}))
+
+
+def _config_class(record):
+    """Return the class of a run's options."""
+    return CONFIGS[record.get("variant", DEFAULT_VARIANT)]
 
 
 def make_run(run: str | Path | None, results_dir: str | Path, description: str,

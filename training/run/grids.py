@@ -9,12 +9,12 @@ import tensorflow as tf
 from dnnlib.data import channels, pictures
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network
-from training.augmentation import augment
 from training.config import TrainingConfig
 from training.dataset import TrainingStream
+from training.gan.augmentation import augment
+from training.gan.schedule import Stage
 from training.run.history import AUGMENTED
 from training.sampler import Sampler
-from training.schedule import Stage
 from training.snapshots import Snapshot
 
 MINIBATCH, MINIBATCHES = 8, 4  # samples of a grid

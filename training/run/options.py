@@ -1,19 +1,25 @@
-"""The command line of train.py: where and how to run, and the fields of TrainingConfig."""
+"""The command line of train.py: where and how to run, and a method's own options."""
 
 import argparse
 import dataclasses
 from typing import Any
 
 from dnnlib import cli
-from training.config import DEFAULT_PRESET, MAX_COUNT, PRESETS, TrainingConfig, as_text
+from training.method_config import MAX_COUNT, as_text
+from training.variants import CONFIGS, DEFAULT_VARIANT
 
 
 def parse_training_options(argv: list[str], description: str = "",
-                  examples: str = "") -> argparse.Namespace:
-    """Return the options of train.py; None for those that are not given."""
+                           examples: str = "") -> argparse.Namespace:
+    """Return the options of train.py; None for those that are not given.
+
+    `config_class` is added: the MethodConfig whose options these are, by --variant, else by the run
+    that --run names.
+    """
+    config_class = CONFIGS.get(_variant(argv), CONFIGS[DEFAULT_VARIANT])
     parser = cli.argument_parser(description, examples)
-    parser.add_argument("--preset", choices=PRESETS,
-                        help=f"values to start from (default: {DEFAULT_PRESET})")
+    parser.add_argument("--preset", choices=config_class.presets,
+                        help=f"values to start from (default: {config_class.default_preset})")
     parser.add_argument("--gpus", type=int, metavar="N",
                         help="devices to train on; with --workers, of each of them (default: 1)")
     parser.add_argument("--workers", metavar="HOST:PORT,...",
@@ -43,18 +49,37 @@ def parse_training_options(argv: list[str], description: str = "",
     parser.add_argument("--measure", action="store_true", help="with --dry-run: also time a few "
                         "steps on this machine, and print how long the training will take")
     group = parser.add_argument_group(
-        "training options (defaults are the preset's; those shown are of `paper`)")
-    for f in dataclasses.fields(TrainingConfig):
+        "training options (a preset has other defaults than those shown)")
+    for f in dataclasses.fields(config_class):
         _add_field(group, f)
     options = parser.parse_args(argv)
+    options.config_class = config_class
     if options.measure and not options.dry_run:
         parser.error("argument --measure: goes with --dry-run only; a training shows its speed")
     return options
 
 
+def _variant(argv):
+    """Return the variant that a command line trains, None if it does not say."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name, default in (("variant", None), ("run", None), ("results", "results")):
+        parser.add_argument(f"--{name}", default=default)
+    try:
+        options, _ = parser.parse_known_args(argv)
+    except argparse.ArgumentError:  # the whole parser says more
+        return None
+    if options.variant or options.run is None:
+        return options.variant
+    # Imported here so that --help and wrong options answer at once.
+    from training.run.directory import named_run, stored_options
+
+    stored = stored_options(named_run(options.run, options.results)) or {}
+    return stored.get("variant")
+
+
 def given_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Return {field: value} of the fields of TrainingConfig that the user has given."""
-    fields = [f.name for f in dataclasses.fields(TrainingConfig)]
+    """Return {field: value} of the config's fields that the user has given."""
+    fields = [f.name for f in dataclasses.fields(options.config_class)]
     return {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
 
 
@@ -68,7 +93,7 @@ def _add_field(group, f):
         extra = {"action": argparse.BooleanOptionalAction}
     else:
         kinds = {dict: parse_table, int: int, float: float}
-        choices = f.metadata.get("choices")
+        choices = tuple(CONFIGS) if f.name == "variant" else f.metadata.get("choices")
         extra = {"type": int if f.type == (int | None) else kinds.get(type(default), str),
                  "choices": choices,
                  "metavar": f.metadata.get("metavar") or (None if choices else "N")}

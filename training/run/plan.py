@@ -7,8 +7,9 @@ from math import ceil
 
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.util import format_time
-from training.config import TrainingConfig, by_resolution
-from training.schedule import Stage, stage_ends, training_schedule
+from training.config import TrainingConfig
+from training.gan.schedule import Stage, stage_ends, training_schedule
+from training.method_config import by_resolution
 
 LOOKS = 2000  # at the schedule; a stretch shorter than one of them would not be seen
 _COLUMNS = ("from kimg", "to kimg", "stage", "resolution", "channels", "critics", "minibatch",

@@ -5,12 +5,12 @@ import time
 import tensorflow as tf
 
 from dnnlib import util
-from training.augmentation import typical_augmentation
 from training.config import TrainingConfig
-from training.gan_step import GanStep
-from training.init_from import enter_stage, new_state
+from training.gan.augmentation import typical_augmentation
+from training.gan.gan_step import GanStep
+from training.gan.init_from import enter_stage, new_state
+from training.gan.schedule import Critic, Stage, make_stage, variant_stages
 from training.run.plan import stretches
-from training.schedule import Critic, Stage, make_stage, variant_stages
 
 STEPS_SEC = 2.0  # of steps timed of one critic at one resolution
 

@@ -18,8 +18,9 @@ from dnnlib.charts import Chart, bar_chart
 from dnnlib.data import channels, pictures
 from dnnlib.page import WIDTH, Encoded, Page
 from dnnlib.util import UserError
-from training.config import PRESETS, as_text, preset_config
+from training.method_config import as_text
 from training.run.history import AUGMENTED, DIVERGED, FINAL, OPTIONS, History, read_history
+from training.variants import CONFIGS, DEFAULT_VARIANT
 
 PAGE = "index.html"
 MAX_GRIDS = 40  # of fakes; each copy has at most a few hundred kB
@@ -328,8 +329,10 @@ def _add_growths(page, history):
 def _add_options(page, options):
     """Add the configuration; first what differs from the nearest preset."""
     options = {name: as_text(value) for name, value in options.items()}
-    presets = {name: {key: as_text(value) for key, value in preset_config(name, {}).to_json()
-                      .items()} for name in PRESETS}
+    config_class = CONFIGS[options.get("variant", DEFAULT_VARIANT)]
+    presets = {name: {key: as_text(value) for key, value in
+                      config_class.preset(name, {}).to_json().items()}
+               for name in config_class.presets}
     changed = {name: [key for key in preset if options.get(key) != preset[key]]
                for name, preset in presets.items()}
     nearest = min(changed, key=lambda name: len(changed[name]))

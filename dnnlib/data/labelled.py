@@ -1,0 +1,183 @@
+"""Labelled pictures, one by one and by number: of a data set's split, or of a folder of pairs."""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from dnnlib.data import channels, dataset, pyramid
+from dnnlib.data.class_list import FILE_NAME as CLASSES
+from dnnlib.data.class_list import read_class_list
+from dnnlib.data.photos import PhotoError, decode_photo
+from dnnlib.util import UserError
+
+IMAGES, LABELS = "images", "labels"
+
+
+class LabelledPictures(Protocol):
+    """Pictures with their label maps.
+
+    Attributes:
+        classes: names of the labels 1..C.
+    """
+
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return rgb uint8 [R, R, 3] and the label map uint8 [R, R]: 0..C or channels.IGNORE."""
+
+
+class SplitPictures:
+    """The pictures of a data set's split at one resolution."""
+
+    def __init__(self, info: dataset.DatasetInfo, split: str, resolution: int):
+        """Open the records; raise UserError if they are not there, or without maps."""
+        if not info.classes:
+            raise UserError(f"{info.path}: has no segmentation maps")
+        self.classes = tuple(info.classes)
+        self._file = dataset.open_split(info, split, resolution)
+
+    def __len__(self) -> int:
+        return len(self._file)
+
+    def read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return picture and label map `number`."""
+        image = self._file.read_image(number).transpose(1, 2, 0)
+        maps = image[..., channels.SEGMAPS]
+        return image[..., channels.RGB], channels.to_label_map(maps, channels.STORED_THRESHOLD)
+
+
+class PairFolder:
+    """A folder of pairs as generate.py --num writes them: images/, labels/ and classes.txt.
+
+    Attributes:
+        path: the folder. name: what it is called. splits: {'train': number of pairs}.
+        digest: sha256 of the names and sizes of all files.
+    """
+
+    def __init__(self, path: str | Path, resolution: int | None = None):
+        """List the pairs; raise UserError if they are not complete.
+
+        Args:
+            resolution: to which pictures are read, padded to squares; needed for `read`.
+        """
+        self.path = Path(path)
+        listed = read_class_list(self.path / CLASSES)
+        self.classes = tuple(listed.names[listed.num_background():])
+        if len(self.classes) >= channels.IGNORE:
+            raise UserError(f"{path}: {len(self.classes)} classes; up to {channels.IGNORE - 1} can "
+                            "be learned, since 255 stands for pixels that are ignored")
+        self._images = sorted(p for p in _files(self.path / IMAGES) if p.name[0] != ".")
+        self._labels = [self.path / LABELS / f"{image.stem}.png" for image in self._images]
+        if missing := [p for p in self._labels if not p.is_file()]:
+            raise UserError(f"{missing[0]}: missing, and {len(missing) - 1} more: every picture in "
+                            f"{self.path / IMAGES} needs its label map")
+        self.name, self.splits = self.path.resolve().name, {"train": len(self._images)}
+        self.resolution = resolution
+
+    def at(self, resolution: int) -> "PairFolder":
+        """Return the same folder, read at a resolution."""
+        return PairFolder(self.path, resolution)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Return the digest, by which a continued training knows the folder again."""
+        listing = "".join(f"{path.parent.name}/{path.name} {path.stat().st_size}\n"
+                          for path in [*self._images, *self._labels])
+        return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def largest_level(self) -> int:
+        """Return the largest power of two that the first picture's longer side reaches."""
+        rgb, _ = self._decode(0)
+        return 1 << (max(rgb.size).bit_length() - 1)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return picture and label map `number`; what pads a picture to a square is ignored."""
+        rgb, labels = self._decode(number)
+        if rgb.size != (self.resolution, self.resolution):
+            rgb = pyramid.fit_square(rgb, self.resolution, "pad", (255, 255, 255))
+            labels = _fit_labels(labels, self.resolution)
+        return np.asarray(rgb), labels
+
+    def _decode(self, number):
+        """Return the PIL picture and the label map uint8 [h, w] of a pair."""
+        path = self._images[number]
+        try:
+            rgb = decode_photo(path.read_bytes())
+        except (PhotoError, OSError) as error:
+            raise UserError(f"{path}: {error}") from None
+        labels = read_label_png(self._labels[number], len(self.classes))
+        if labels.shape != rgb.size[::-1]:
+            raise UserError(f"{self._labels[number]}: {labels.shape[1]}x{labels.shape[0]} pixels, "
+                            f"its picture has {rgb.size[0]}x{rgb.size[1]}")
+        return rgb, labels
+
+
+def _files(folder):
+    """Return the files directly in a folder; raise UserError if it has none."""
+    found = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    if not found:
+        raise UserError(f"{folder}: no pictures there; a folder of pairs has {IMAGES}/, {LABELS}/ "
+                        f"and {CLASSES}")
+    return found
+
+
+def _fit_labels(labels, resolution):
+    """Return a label map reduced or enlarged to a square by the nearest pixels, padded with IGNORE.
+    """
+    scale = resolution / max(labels.shape)
+    height, width = (max(1, round(side * scale)) for side in labels.shape)
+    small = Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST)
+    square = np.full((resolution, resolution), channels.IGNORE, np.uint8)
+    top, left = (resolution - height) // 2, (resolution - width) // 2
+    square[top:top + height, left:left + width] = np.asarray(small)
+    return square
+
+
+def read_label_png(path: str | Path, num_classes: int) -> np.ndarray:
+    """Return a label map uint8 [h, w] of 0..C and IGNORE: a picture's palette indices or grey
+    values. Raises UserError for any other picture or label."""
+    try:
+        with Image.open(path) as image:
+            mode, labels = image.mode, np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be read as an image ({error})") from None
+    if mode not in ("P", "L"):
+        raise UserError(f"{path}: a picture of mode {mode}; label maps have a palette or are grey")
+    wrong = labels[(labels > num_classes) & (labels != channels.IGNORE)]
+    if len(wrong):
+        raise UserError(f"{path}: label {wrong.max()}, where {num_classes} classes are known")
+    return labels
+
+
+def open_labelled(path: str | Path) -> dataset.DatasetInfo | PairFolder:
+    """Return a data set or a folder of pairs, as what is there says; raise UserError for others."""
+    if (Path(path) / IMAGES).is_dir() and not (Path(path) / dataset.FILE_NAME).is_file():
+        return PairFolder(path)
+    return dataset.open_dataset(path)
+
+
+def pictures_of(source: dataset.DatasetInfo | PairFolder, split: str,
+                resolution: int) -> LabelledPictures:
+    """Return the pictures of a split at a resolution; a folder of pairs has 'train' alone."""
+    if isinstance(source, PairFolder):
+        return source.at(resolution)
+    return SplitPictures(source, split, resolution)
+
+
+def chosen(count: int, number: int | None, seed: int) -> Sequence[int]:
+    """Return `number` of the pictures 0..count - 1, all for None: fewer are among more of a seed.
+    """
+    if number is None:
+        return range(count)
+    return np.sort(np.random.default_rng([seed, 7]).permutation(count)[:number]).tolist()

@@ -1,0 +1,68 @@
+"""Networks whose layers are those of a Keras model, and whose variables are ours."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dnnlib.tflib.network import Network
+
+
+class KerasNetwork(Network):
+    """A network that computes what a functional Keras model describes.
+
+    The model serves as a function: each call hands it the variables. These are drawn, trained,
+    averaged over devices and stored as those of all networks here, so that nothing depends on what
+    Keras does in distribution strategies. What a training step changes besides (the running means
+    of batch norms) is returned, not assigned.
+
+    Subclasses write `make_model`. Variables have the paths of the model's.
+    """
+
+    def __init__(self, name: str, **options):
+        super().__init__(name, **options)
+        # In a tuple, since tf.Module would track a model's own variables.
+        self._model = (self.make_model(),)
+        for variable in self.model.variables:
+            self.add_variable(variable.path, variable.shape, _initializer(variable.path),
+                              variable.trainable)
+
+    def make_model(self) -> keras.Model:
+        """Return the functional model that the options describe, without dropout."""
+        raise NotImplementedError
+
+    @property
+    def model(self) -> keras.Model:
+        """Return the model, whose own variables nothing uses."""
+        return self._model[0]
+
+    def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
+        """Return the outputs as in use: batch norms take their running means."""
+        return self._call(inputs, training=False)[0]
+
+    def train_call(self, *inputs: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Return the outputs as in training, and {name: value to assign} of running means."""
+        outputs, values = self._call(inputs, training=True)
+        names = [variable.path for variable in self.model.non_trainable_variables]
+        return outputs, dict(zip(names, values, strict=True))
+
+    def _call(self, inputs, training):
+        trained, others = ([tf.convert_to_tensor(self.vars[variable.path]) for variable in group]
+                           for group in (self.model.trainable_variables,
+                                         self.model.non_trainable_variables))
+        return self.model.stateless_call(trained, others, *inputs, training=training)
+
+
+def _initializer(path):
+    """Return the function (rng, shape) that draws a variable: He's for kernels."""
+    kind = path.rpartition("/")[2]
+    if kind in ("gamma", "moving_variance"):
+        return lambda rng, shape: np.ones(shape)
+    if kind in ("beta", "bias", "moving_mean"):
+        return lambda rng, shape: np.zeros(shape)
+
+    def he_normal(rng, shape):
+        # A depthwise kernel [h, w, fmaps, 1] sees one map.
+        fan_in = np.prod(shape[:2] if path.endswith("depthwise/kernel") else shape[:-1])
+        return rng.standard_normal(shape) * np.sqrt(2 / fan_in)
+
+    return he_normal

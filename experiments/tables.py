@@ -1,0 +1,99 @@
+"""The tables of experiments: means over seeds, what differs by more than chance, Markdown, bars."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dnnlib import util
+from dnnlib.charts import bar_chart
+
+
+class Measure(NamedTuple):
+    """A column: the value of a metric by name, times `factor`."""
+
+    title: str
+    value: str
+    better: str  # 'lower' or 'higher'
+    factor: float = 1.0
+    form: str = "{:.1f}"
+
+
+class Cell(NamedTuple):
+    """Mean of a measure over a row's seeds; spread is largest minus smallest, None of one seed."""
+
+    mean: float
+    spread: float | None
+
+
+def summarize(results: Sequence[dict], measures: Sequence[Measure]) -> dict[str, dict[str, Cell]]:
+    """Return {row: {title of a measure: Cell}}, without cells for which there are no values."""
+    table = {}
+    for row in dict.fromkeys(result["row"] for result in results):
+        table[row] = {}
+        for measure in measures:
+            values = [measure.factor * result["values"][measure.value] for result in results
+                      if result["row"] == row and measure.value in result["values"]]
+            if values:
+                spread = max(values) - min(values) if len(values) > 1 else None
+                table[row][measure.title] = Cell(sum(values) / len(values), spread)
+    return table
+
+
+def cell_text(cell: Cell | None, measure: Measure) -> str:
+    """Return '81.0', '81.0 ± 2.0' (half of the spread) or a dash."""
+    if cell is None:
+        return "–"
+    text = measure.form.format(cell.mean)
+    return text if cell.spread is None else f"{text} ± {measure.form.format(cell.spread / 2)}"
+
+
+def differences(table: dict[str, dict[str, Cell]], base: str,
+                measures: Sequence[Measure]) -> list[str]:
+    """Return sentences on how rows differ from the row `base`, where they do by more than seeds.
+
+    Chance is the largest spread between seeds of any row, for each measure. Where no row has two
+    seeds nothing can be said.
+    """
+    chance = {}
+    for measure in measures:
+        spreads = [cells[measure.title].spread for cells in table.values()
+                   if measure.title in cells and cells[measure.title].spread is not None]
+        if spreads:
+            chance[measure.title] = max(spreads)
+    if base not in table:
+        return [f"`{base}` is not finished yet: there is nothing to compare with."]
+    if not chance:
+        return ["No row has two seeds yet: what differs by chance is not known, and no difference "
+                "is stated."]
+    lines = []
+    for row, cells in table.items():
+        if row == base:
+            continue
+        parts = []
+        for measure in measures:
+            title = measure.title
+            if title not in cells or title not in table[base] or title not in chance:
+                continue
+            change = cells[title].mean - table[base][title].mean
+            if abs(change) > chance[title]:
+                side = "lower" if change < 0 else "higher"
+                parts.append(f"{title} {side} by {measure.form.format(abs(change))} "
+                             f"({'better' if side == measure.better else 'worse'})")
+        lines.append(f"`{row}` against `{base}`: "
+                     f"{', '.join(parts) or 'no more than seeds differ'}.")
+    return lines
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def write_bars(path: Path, table: dict[str, dict[str, Cell]], measures: Sequence[Measure],
+               title: str) -> None:
+    """Write a PNG with a group of bars for every row that has all of the measures."""
+    rows = {row: cells for row, cells in table.items()
+            if all(measure.title in cells for measure in measures)}
+    series = {measure.title: [cells[measure.title].mean for cells in rows.values()]
+              for measure in measures}
+    util.atomic_write(path, bar_chart(list(rows), series, "{:.1f}", title, kind="png"))

@@ -1,0 +1,135 @@
+"""Write label maps of photos with a segmentation network.
+
+    OUT/labels/<photo>.png      palette indices, of the photo's size: 0 background, 1..C
+    OUT/overlays/<photo>.png
+    OUT/classes.txt             names of the classes 1..C
+    OUT/labelling.json          which network, and the size in bytes of every photo that is done
+
+`dataset_tool.py create_from_masks --images=photos --source=OUT` reads it.
+"""
+
+import collections
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dnnlib import util
+from dnnlib.data import pictures, pyramid
+from dnnlib.data.class_list import write_class_list
+from dnnlib.data.photo_names import IMAGE_SUFFIXES
+from dnnlib.data.photos import PhotoError, decode_photo
+from dnnlib.util import UserError
+from training.labeller import Labeller
+
+LABELS, OVERLAYS, RECORD = "labels", "overlays", "labelling.json"
+_WHITE = (255, 255, 255)
+
+
+def label_photos(labeller: Labeller, source: Path, out: Path,
+                 minibatch: int) -> tuple[int, int, list[str]]:
+    """Write the maps of all photos in a folder, except for those that are there already.
+
+    Returns:
+        How many were written, how many were there, lines on files that are no readable photos.
+
+    Raises:
+        UserError: the folder has no photos, or two whose maps would have one name; or `out` holds
+            something else, or maps of another network.
+    """
+    photos = photos_in(source)
+    done = _open_folder(labeller, out)
+    missing = [path for path in photos if done.get(path.name) != path.stat().st_size
+               or not _map_path(out, path).is_file()]
+    unreadable = []
+    write_class_list(out, labeller.classes)
+    with util.progress(total=len(missing), desc="labels", unit="photo") as bar:
+        for start in range(0, len(missing), minibatch):
+            readable = list(_read(missing[start:start + minibatch], unreadable))
+            if readable:
+                _write(labeller, readable, out)
+                done |= {path.name: path.stat().st_size for path, _ in readable}
+                _save(labeller, out, done)
+            bar.update(len(missing[start:start + minibatch]))
+    return len(missing) - len(unreadable), len(photos) - len(missing), unreadable
+
+
+def _open_folder(labeller, out):
+    """Return {photo: bytes} of what is done in a folder that may be new; see `label_photos`."""
+    record = out / RECORD
+    if not record.is_file():
+        if out.exists() and any(out.iterdir()):
+            raise UserError(f"--out={out}: holds files, but no {RECORD}; choose a new folder")
+        out.mkdir(parents=True, exist_ok=True)
+        _save(labeller, out, {})
+    stored = util.read_json(record)
+    if stored.get("network") != labeller.digest:
+        raise UserError(f"--out={out}: holds label maps of another network (digest "
+                        f"{str(stored.get('network'))[:12]}, this one {labeller.digest[:12]}); "
+                        "choose another folder")
+    return stored["photos"]
+
+
+def _save(labeller, out, done):
+    util.write_json(out / RECORD, {"network": labeller.digest, "path": str(labeller.path),
+                                   "classes": list(labeller.classes), "photos": done})
+
+
+def photos_in(source: Path) -> list[Path]:
+    """Return the files of a folder that are named like photos; see `label_photos`."""
+    if not source.is_dir():
+        raise UserError(f"--source={source}: no such folder")
+    photos = sorted(path for path in source.iterdir()
+                    if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
+    if not photos:
+        raise UserError(f"--source={source}: no photos directly in this folder "
+                        f"({', '.join(sorted(IMAGE_SUFFIXES))})")
+    stems = collections.Counter(path.stem for path in photos)
+    if twice := [path.name for path in photos if stems[path.stem] > 1]:
+        raise UserError(f"--source={source}: {' and '.join(twice[:2])} would have one map; rename "
+                        "one of them")
+    return photos
+
+
+def _map_path(out, photo):
+    return out / LABELS / f"{photo.stem}.png"
+
+
+def _read(paths, unreadable) -> Iterator[tuple[Path, Image.Image]]:
+    """Yield the photos that can be read; the reasons of others are added to `unreadable`."""
+    for path in paths:
+        try:
+            yield path, decode_photo(path.read_bytes())
+        except (PhotoError, OSError) as error:
+            unreadable.append(f"{path}: {util.one_line(error)}")
+
+
+def _write(labeller: Labeller, photos: Sequence[tuple[Path, Image.Image]], out: Path) -> None:
+    """Write the maps and overlays of a minibatch of photos."""
+    squares = np.stack([np.asarray(pyramid.fit_square(photo, labeller.resolution, "pad", _WHITE))
+                        for _, photo in photos])
+    num_classes = len(labeller.classes)
+    for (path, photo), chances in zip(photos, labeller.probabilities(squares)):
+        label_map = of_photo_size(chances, photo.size)
+        overlay = pictures.overlay(np.asarray(photo), label_map, num_classes)
+        pictures.save_png(out / OVERLAYS / f"{path.stem}.png", overlay)
+        pictures.save_label_png(_map_path(out, path), label_map, num_classes)
+
+
+def of_photo_size(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the label map uint8 [height, width] of a photo of `size` = (width, height), of the
+    probabilities float32 [R, R, 1 + C] of the square that it was fitted into."""
+    resolution = probabilities.shape[0]
+    scale = resolution / max(size)
+    inner = [max(1, round(side * scale)) for side in size]
+    left, top = ((resolution - side) // 2 for side in inner)
+    part = probabilities[top:top + inner[1], left:left + inner[0]]
+    best, label_map = np.full(size[::-1], -1, np.float32), np.zeros(size[::-1], np.uint8)
+    # One class at a time, since all of them at a photo's size may be gigabytes.
+    for label in range(part.shape[-1]):
+        plane = Image.fromarray(np.ascontiguousarray(part[..., label]))
+        plane = np.asarray(plane.resize(size, Image.Resampling.BILINEAR))
+        label_map[plane > best] = label
+        best = np.maximum(best, plane)
+    return label_map

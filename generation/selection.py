@@ -1,0 +1,279 @@
+"""Choose pairs by their maps: which classes they show, how large, and how sure the maps are.
+
+Seeds are tried in order and rejected until enough pairs are accepted. What is accepted follows from
+the seeds and the options alone: samples are made BLOCK at a time whatever else is asked for, since
+minibatches of other sizes round otherwise, and a pair at the limit of an area would be accepted
+with one and rejected with another.
+
+Everything is measured on the photo, without the padding around it if the network knows it.
+"""
+
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from dnnlib.data import channels
+from dnnlib.util import UserError
+from training.sampler import Sampler, label_maps
+
+BLOCK = 16  # samples made at a time
+TRAINED_MARGIN = 0.5  # maps are trained to -0.5 and 0.5, the background counts as 0
+
+
+class GaveUpError(UserError):
+    """Too many seeds in a row were rejected."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a pair must be to be accepted.
+
+    Attributes:
+        require: names of classes, all of which a pair shows.
+        min_area: share of the photo from which on a class counts as shown; 0: any pixel.
+        balance: share of the pairs that shows each class at least; 0: whatever comes.
+        min_confidence: see `confidence`.
+    """
+
+    require: tuple[str, ...] = ()
+    min_area: float = 0.0
+    balance: float = 0.0
+    min_confidence: float = 0.0
+
+    def check(self, classes: Sequence[str]) -> None:
+        """Raise UserError if a network with these classes cannot be asked for such pairs."""
+        if not classes:
+            raise UserError("the network draws no maps (RGB only), by which pairs could be chosen")
+        unknown = [name for name in self.require if name not in classes]
+        if unknown:
+            raise UserError(f"--require: no class {unknown[0]!r}; the network draws "
+                            f"{', '.join(classes)}")
+
+
+class Traits(NamedTuple):
+    """What decides about a pair. areas: each class's share of the photo, float64 [C]."""
+
+    areas: np.ndarray
+    confidence: float
+
+
+def photo_part(arrays: np.ndarray, box: tuple[int, int, int, int] | None) -> np.ndarray:
+    """Return what is inside of a box (left, top, right, bottom) of arrays [N, H, W, ...]."""
+    left, top, right, bottom = box or (0, 0, arrays.shape[2], arrays.shape[1])
+    return arrays[:, top:bottom, left:right]
+
+
+def measure(images: np.ndarray, label_maps: np.ndarray) -> list[Traits]:
+    """Return the Traits of images float32 [N, H, W, 3 + C] and their label maps [N, H, W]."""
+    num_labels = images.shape[-1] - channels.NUM_COLOURS + 1
+    counts = [np.bincount(label_map.ravel(), minlength=num_labels) for label_map in label_maps]
+    return [Traits(count[1:] / label_maps[0].size, value)
+            for count, value in zip(counts, confidence(images))]
+
+
+def confidence(images: np.ndarray) -> list[float]:
+    """Return how sure each image's maps are, from 0 to 1, to three digits.
+
+    A pixel's margin is how far the value that decides its label (0 for the background, else the
+    largest map) is above the runner-up, as a share of what it is in real images: 0.5, since maps
+    are trained to -0.5 and 0.5. The confidence is the mean over the labels in the map, the
+    background too, of the mean margin of their pixels: as in the mean IoU, a belt counts as much
+    as the background, and small areas that are there by a hair bring it down.
+
+    Args:
+        images: float32 [N, H, W, 3 + C], C of 1 or more.
+    """
+    values = []
+    for image in images:
+        # [H * W, 1 + C], in the order of the labels.
+        maps = np.insert(image[..., channels.SEGMAPS], 0, 0, axis=-1)
+        maps = maps.reshape(-1, maps.shape[-1])
+        label_map, pixels = maps.argmax(axis=-1), np.arange(len(maps))
+        first = maps[pixels, label_map]
+        maps[pixels, label_map] = -np.inf
+        margins = np.minimum((first - maps.max(axis=-1)) / TRAINED_MARGIN, 1)
+        counts, sums = np.bincount(label_map), np.bincount(label_map, margins)
+        values.append(round(float((sums[counts > 0] / counts[counts > 0]).mean()), 3))
+    return values
+
+
+@dataclass
+class Tally:
+    """What a selection has decided so far: all that it needs to go on.
+
+    Attributes:
+        tried, accepted: seeds.
+        in_a_row: tried since the last one that was accepted.
+        seen, shown: {class: tried pairs, accepted pairs that show it}.
+        rejected: {reason: pairs}, by the first reason that applies.
+    """
+
+    tried: int = 0
+    accepted: int = 0
+    in_a_row: int = 0
+    seen: dict[str, int] = field(default_factory=dict)
+    shown: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+
+    def copy(self) -> "Tally":
+        """Return a Tally that does not change with this one."""
+        return Tally(**{name: dict(value) if isinstance(value, dict) else value
+                        for name, value in vars(self).items()})
+
+    def decide(self, selection: Selection, classes: Sequence[str], traits: Traits) -> bool:
+        """Return whether the next pair is accepted, and count it."""
+        self.tried += 1
+        are_shown = traits.areas > 0 if not selection.min_area else \
+            traits.areas >= selection.min_area
+        present = [name for name, is_shown in zip(classes, are_shown) if is_shown]
+        for name in present:
+            self.seen[name] = self.seen.get(name, 0) + 1
+        reason = self._reason_against(selection, classes, present, traits.confidence)
+        if reason is not None:
+            self.in_a_row += 1
+            self.rejected[reason] = self.rejected.get(reason, 0) + 1
+            return False
+        self.accepted, self.in_a_row = self.accepted + 1, 0
+        for name in present:
+            self.shown[name] = self.shown.get(name, 0) + 1
+        return True
+
+    def _reason_against(self, selection, classes, present, sureness):
+        """Return why a pair that shows the classes `present` is rejected; None if it is not."""
+        missing = [name for name in selection.require if name not in present]
+        if missing:
+            return f"without {missing[0]}"
+        if sureness < selection.min_confidence:
+            return "unsure"
+        # With this pair there would be accepted + 1: how many of each class are then missing. A
+        # pair must show one of those that are missing most (within one pair).
+        lacking = {name: selection.balance * (self.accepted + 1) - self.shown.get(name, 0)
+                   for name in classes}
+        worst = max(lacking.values(), default=0)
+        if selection.balance and worst > 0 and not any(
+                lacking[name] > 0 and lacking[name] >= worst - 1 for name in present):
+            return "not needed for the balance"
+        return None
+
+    def lines(self, selection: Selection, classes: Sequence[str]) -> list[str]:
+        """Return what came of it, in words."""
+        def percent(part, whole):
+            return f"{100 * part / max(whole, 1):.3g} %"
+
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.rejected.items()))
+        lines = [f"tried {self.tried} seeds, accepted {self.accepted} "
+                 f"({percent(self.accepted, self.tried)})"
+                 + (f"; rejected: {reasons}" if reasons else "")]
+        named = [name for name in classes if selection.balance or name in selection.require]
+        if named:
+            lines.append("shown by accepted pairs (by all tried): " + ", ".join(
+                f"{name} {percent(self.shown.get(name, 0), self.accepted)} "
+                f"({percent(self.seen.get(name, 0), self.tried)})" for name in named))
+        return lines
+
+
+def add_up(tallies: Sequence[Tally]) -> Tally:
+    """Return the Tally of several selections together."""
+    total = Tally()
+    for tally in tallies:
+        for name, value in vars(tally).items():
+            mine = getattr(total, name)
+            if isinstance(value, dict):
+                mine.update({key: mine.get(key, 0) + count for key, count in value.items()})
+            else:
+                setattr(total, name, mine + value)
+    return total
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which pairs are wanted.
+
+    Attributes:
+        seeds: what is tried, in this order.
+        num: pairs wanted; as many as seeds if all are taken.
+        minibatch: samples made at a time.
+        selection: None takes all.
+        max_tries: seeds that may be rejected in a row.
+    """
+
+    seeds: range
+    num: int
+    minibatch: int = BLOCK
+    selection: Selection | None = None
+    max_tries: int = 0
+
+    def identity(self) -> dict:
+        """Return what, besides a sample's recipe, decides which seeds are accepted."""
+        return {"first_seed": self.seeds.start, "step": self.seeds.step,
+                **{name: list(value) if isinstance(value, tuple) else value
+                   for name, value in asdict(self.selection).items()}}
+
+    def is_over(self, tally: Tally) -> bool:
+        """Return whether no more seeds are tried: all are found, or hardly any will be."""
+        return tally.accepted >= self.num or tally.in_a_row >= self.max_tries
+
+    def check_found(self, tally: Tally, classes: Sequence[str]) -> None:
+        """Raise GaveUpError if fewer pairs were accepted than wanted."""
+        if tally.accepted < self.num:
+            raise GaveUpError(
+                f"{tally.in_a_row} seeds in a row were rejected, with {tally.accepted} of "
+                f"{self.num} pairs accepted: {'; '.join(tally.lines(self.selection, classes))}. "
+                "Ask for less, or for more patience with --max-tries: the same command continues")
+
+
+class SampleBatch(NamedTuple):
+    """Some samples. images: float32 [n, H, W, 3 + C]; tally: after these, if they are chosen."""
+
+    seeds: list[int]
+    images: np.ndarray
+    tally: Tally | None = None
+
+
+def make_samples(sampler: Sampler, trunc: float, noise: str, request: Request,
+                 done: Container[int] = (), tally: Tally | None = None) -> Iterator[SampleBatch]:
+    """Yield the samples that a request takes, without those of the seeds in `done`.
+
+    Args:
+        tally: of a selection that goes on.
+    """
+    if request.selection is None:
+        seeds = [seed for seed in request.seeds if seed not in done]
+        yield from _all_samples(sampler, trunc, noise, seeds, request.minibatch)
+        return
+    for batch in _chosen_samples(sampler, trunc, noise, request, tally or Tally()):
+        places = [i for i, seed in enumerate(batch.seeds) if seed not in done]
+        yield batch._replace(seeds=[batch.seeds[i] for i in places], images=batch.images[places])
+
+
+def _all_samples(sampler, trunc, noise, seeds, minibatch):
+    """Yield the samples of all `seeds`. The last minibatch is made whole as well: a network that
+    has been compiled for several sizes rounds otherwise than one that has seen a single one."""
+    for start in range(0, len(seeds), minibatch):
+        part = list(seeds[start:start + minibatch])
+        whole = part + part[-1:] * (minibatch - len(part))
+        images, = sampler.of_seeds(whole, trunc, noise, minibatch)
+        yield SampleBatch(part, images.numpy()[:len(part)])
+
+
+def _chosen_samples(sampler, trunc, noise, request, tally):
+    """Yield the accepted samples of each BLOCK of seeds, from where `tally` is, until there are
+    request.num, or too many seeds in a row are rejected."""
+    tally, start = tally.copy(), tally.tried // BLOCK * BLOCK
+    seeds = request.seeds[start:]
+    for batch in _all_samples(sampler, trunc, noise, seeds, BLOCK):
+        photos = photo_part(batch.images, sampler.content_box)
+        traits = measure(photos, label_maps(photos))
+        accepted = []
+        for place in range(tally.tried - start, len(batch.seeds)):
+            if request.is_over(tally):
+                break
+            if tally.decide(request.selection, sampler.classes, traits[place]):
+                accepted.append(place)
+        yield SampleBatch([batch.seeds[place] for place in accepted], batch.images[accepted],
+                    tally.copy())
+        if request.is_over(tally):
+            break
+        start += BLOCK

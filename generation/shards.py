@@ -1,0 +1,250 @@
+"""Write pairs in shards, whose bytes follow from the seeds and options alone.
+
+    OUT/shard-00007-of-00100/          as generation.pairs writes a folder; or, of a data set,
+    OUT/train/shard-00007-of-00100/    train-r02.tfrecords ..., samples.jsonl, counts.jsonl
+    OUT/shards.json                    what is made here
+    OUT/dataset.json, ...              of a data set; dataset.json is written last
+
+Shard i of n tries every n-th seed from the i-th on, BLOCK at a time. It is written under another
+name and renamed when it is whole: who goes on skips the shards that are there, and it does not
+matter which process made them, how often it was begun, or in which order.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataprep import writer
+from dataprep.conversion import ConversionSpec, convert_image
+from dnnlib import util
+from dnnlib.cli import MAX_SEED
+from dnnlib.data import tfrecords
+from dnnlib.util import UserError
+from generation import pairs
+from generation.selection import GaveUpError, Request, Selection, Tally, add_up, make_samples
+from training.sampler import Sampler
+
+JOB, STATISTICS = "shards.json", "shard.json"
+PAIRS_A_SHARD = 1000  # of a data set for which no number of shards is given
+_SPLIT, _COUNTS, _ENCODING = "train", "counts.jsonl", "webp"
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """What is made in shards; it is sent to workers.
+
+    Attributes:
+        network: path of the snapshot.
+        label: that a conditional network draws.
+        kind: "folder" or "tfrecords".
+        num: pairs in all shards together.
+        selection, max_tries: as in Request.
+    """
+
+    network: str
+    label: int | tuple | None
+    trunc: float
+    noise: str
+    keep_padding: bool
+    kind: str
+    out: str
+    first_seed: int
+    num: int
+    shards: int
+    selection: Selection | None
+    max_tries: int
+
+    def load(self) -> tuple[Sampler, pairs.SampleRecipe]:
+        """Return the network and the recipe of its samples."""
+        sampler = Sampler.load(self.network, self.label)
+        return sampler, self.make_recipe(sampler)
+
+    def make_recipe(self, sampler: Sampler) -> pairs.SampleRecipe:
+        """Return the recipe of the samples of its network."""
+        keep_padding = self.keep_padding or self.kind == "tfrecords"
+        return pairs.make_recipe(sampler, self.trunc, self.noise, keep_padding)
+
+    def request(self, index: int) -> Request:
+        """Return what is asked of one shard."""
+        all_of_it = range(self.first_seed + index, self.first_seed + self.num, self.shards)
+        endless = range(self.first_seed + index, MAX_SEED + 1, self.shards)
+        return Request(endless if self.selection else all_of_it, len(all_of_it),
+                       selection=self.selection, max_tries=self.max_tries)
+
+    def place(self, index: int) -> Path:
+        """Return the folder of one shard."""
+        folder = Path(self.out, _SPLIT) if self.kind == "tfrecords" else Path(self.out)
+        return folder / tfrecords.shard_name(index, self.shards)
+
+    def identity(self, recipe: pairs.SampleRecipe) -> dict:
+        """Return what decides the bytes of all shards."""
+        return {"format": self.kind, "num": self.num, "shards": self.shards,
+                "first_seed": self.first_seed, **asdict(recipe),
+                **asdict(self.selection or Selection())}
+
+
+def write_shards(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe) -> Tally | None:
+    """Write all shards of a job that are not there yet, in this process, and finish; return what
+    its selection decided.
+
+    Raises UserError as `pairs.write_pairs` does.
+    """
+    with util.only_process(job.out, "making these pairs"):
+        begin(job, recipe)
+        for index in range(job.shards):
+            line = write_shard(job, sampler, recipe, index)
+            if "error" in line:
+                raise UserError(line["error"])
+        return finish(job, sampler, recipe)
+
+
+def describe_work(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe) -> str:
+    """Return what `write_shards` would do, as text."""
+    there = [index for index in range(job.shards) if (job.place(index) / STATISTICS).exists()]
+    missing = job.num - sum(job.request(index).num for index in there)
+    return "\n".join([
+        f"{job.out}: {job.shards - len(there)} of {job.shards} shards to make, {missing} of "
+        f"{job.num} pairs",
+        *pairs.estimate(sampler, recipe, job.request(0), missing, _WRITERS[job.kind])])
+
+
+def begin(job: ShardJob, recipe: pairs.SampleRecipe) -> None:
+    """Make the output folder ready. Raises UserError if it holds something else."""
+    out, path = Path(job.out), Path(job.out, JOB)
+    wanted = json.loads(json.dumps(job.identity(recipe)))  # as it will be read: lists for tuples
+    if path.exists():
+        pairs.refuse_difference(out, util.read_json(path), wanted, "made")
+    elif any(out.iterdir()):
+        raise UserError(f"--out={out}: holds files, but no {JOB}; choose a new folder")
+    util.write_json(path, wanted)
+    job.place(0).parent.mkdir(exist_ok=True)
+    _remove_leftovers(job)
+
+
+def _remove_leftovers(job):
+    """Remove what killed processes left: they may have been killed at any time."""
+    for left in job.place(0).parent.glob(".shard-*.tmp"):
+        shutil.rmtree(left)
+
+
+def write_shard(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe, index: int) -> dict:
+    """Write one shard if it is not there, and return its line of statistics; {"shard", "error"} if
+    it cannot be made. A shard that was given up is not tried again with as many tries."""
+    place, request = job.place(index), job.request(index)
+    if (place / STATISTICS).exists():
+        return util.read_json(place / STATISTICS)
+    failure = place.with_suffix(".failed.json")
+    if failure.exists() and util.read_json(failure)["max_tries"] >= job.max_tries > 0:
+        return util.read_json(failure)
+    work = place.with_name(f".{place.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        line = {"shard": index, "pairs": request.num,
+                **_WRITERS[job.kind](sampler, recipe, request, work)}
+        util.write_json(work / STATISTICS, line)
+        try:
+            os.rename(work, place)
+        except OSError:
+            if not (place / STATISTICS).exists():  # else another process has made the same
+                raise
+        failure.unlink(missing_ok=True)
+    except UserError as error:
+        line = {"shard": index, "error": f"shard {index} of {job.shards}: {error}",
+                "max_tries": job.max_tries if isinstance(error, GaveUpError) else 0}
+        util.write_json(failure, line)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return line
+
+
+def finish(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe) -> Tally | None:
+    """Check that all shards are there, describe the data set, and return what the selection
+    decided. Raises UserError if one is missing."""
+    tallies = []
+    for index in range(job.shards):
+        place = job.place(index)
+        if not (place / STATISTICS).exists():
+            failure = place.with_suffix(".failed.json")
+            reason = util.read_json(failure)["error"] if failure.exists() else \
+                f"shard {index} of {job.shards} is missing; run the same command again"
+            raise UserError(f"{job.out}: {reason}")
+        line = util.read_json(place / STATISTICS)
+        tallies.append(Tally(**{name: line[name] for name in asdict(Tally()) if name in line}))
+    _remove_leftovers(job)
+    if job.kind == "tfrecords":
+        _describe(job, sampler, recipe)
+    return add_up(tallies) if job.selection else None
+
+
+def _write_folder(sampler, recipe, request, work):
+    """Write a shard as a folder of pairs; return its statistics."""
+    *_, tally = pairs.write_pairs(sampler, recipe, request, work)
+    return asdict(tally) if tally else {}
+
+
+# A data set
+
+def write_records(sampler: Sampler, recipe: pairs.SampleRecipe, request: Request,
+                  work: Path) -> dict:
+    """Write a shard of a data set into a new folder `work`; return its statistics."""
+    work.mkdir()
+    box = sampler.content_box  # its size is the photos', from which networks know the padding
+    size = (box[2] - box[0], box[3] - box[1]) if box else ()
+    tally = Tally() if request.selection else None
+
+    def convert(pair):
+        return (pairs.make_record(pair, sampler, recipe, {}),
+                convert_image(_to_image(pair, len(sampler.classes)), _ENCODING, size))
+
+    batches = make_samples(sampler, recipe.trunc, recipe.noise, request, tally=tally)
+    with util.disk_full_explained(work.parent, lambda: "free some space and run the same command "
+                                  "again: it continues"), contextlib.ExitStack() as stack:
+        files = {level: stack.enter_context(open(work / f"{_SPLIT}-r{level:02d}.tfrecords", "wb"))
+                 for level in range(tfrecords.MIN_LEVEL, sampler.resolution.bit_length())}
+        bar = stack.enter_context(util.progress(total=request.num, desc="pairs", unit="img"))
+        for batch, made in pairs.write_behind(batches, sampler, recipe, convert):
+            for record, converted in made:
+                for level, data in converted.records.items():
+                    files[level].write(data)
+                util.append_jsonl(work / pairs.SAMPLES, record)
+                util.append_jsonl(work / _COUNTS, {
+                    "id": record["seed"], "digest": converted.digest.hex(),
+                    "shares": converted.shares, "size": converted.size})
+            bar.update(len(made))
+            tally = batch.tally
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+    if tally is None:
+        return {}
+    request.check_found(tally, sampler.classes)
+    return asdict(tally)
+
+
+def _to_image(pair, num_classes):
+    """Return a pair as an image of a data set, uint8 [3 + C, H, W]; maps are 0 or 255."""
+    labels = np.arange(1, num_classes + 1)[:, None, None]
+    segmaps = (pair.label_map == labels).astype(np.uint8) * np.uint8(255)
+    return np.concatenate([pair.rgb.transpose(2, 0, 1), segmaps])
+
+
+def _describe(job, sampler, recipe):
+    """Write dataset.json and what is beside it, of the shards' counts."""
+    spec = ConversionSpec(None, sampler.classes, sampler.resolution, "pad", _ENCODING)
+    counts = writer.DatasetCounts(spec.classes, spec.resolution, spec.label_size, writer.SPLITS)
+    for index in range(job.shards):
+        with open(job.place(index) / _COUNTS, encoding="utf-8") as file:
+            for line in map(json.loads, file):
+                counts.add(_SPLIT, line["id"], bytes.fromhex(line["digest"]), line["shares"],
+                           size=line["size"])
+    util.atomic_write(Path(job.out, writer.SKIPPED), "")
+    writer.describe(Path(job.out), spec, counts,
+                    {"command": "generate", "fit": spec.fit, **job.identity(recipe)}, 0)
+
+
+_WRITERS = {"folder": _write_folder, "tfrecords": write_records}

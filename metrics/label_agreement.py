@@ -1,0 +1,102 @@
+"""Whether generated maps are right: a segmenter, trained on real photos, labels generated photos.
+
+Its labels are compared with the generated maps, and beside that its labels of real photos that it
+has not seen with their maps: the ceiling. What lacks to it is the segmenter's own error, the rest
+the generator's.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from dnnlib.util import UserError
+from metrics import segmentation_scores as scores
+from metrics.map_quality import MapMeasure, PairBatch
+
+BACKGROUND = "background"
+
+
+def confusion_measure(labeller) -> MapMeasure:
+    """Return the measure of a Labeller: of each pair the confusion matrix [1 + C, 1 + C] of its map
+    and the labeller's labels of its photo, as one row."""
+    def count(pairs: PairBatch, num_classes: int) -> np.ndarray:
+        predicted = labeller.label_maps(pairs.rgb)
+        return np.stack([scores.confusion_matrix(*maps, 1 + num_classes).ravel()
+                         for maps in zip(pairs.label_maps, predicted)])
+    trained = {key: labeller.header.get(key) for key in ("dataset", "dataset2", "num_pictures",
+                                                         "kimg")}
+    about = {"segmenter": {"path": str(labeller.path), "digest": labeller.digest,
+                           "resolution": labeller.resolution, **trained}}
+    return MapMeasure(count, lambda num_classes: (1 + num_classes) ** 2, digest=labeller.digest,
+                   about=about)
+
+
+def check_labeller(labeller, classes: Sequence[str], sizes: Iterable[tuple[int, int]],
+                   whose: str) -> None:
+    """Raise UserError if a Labeller has not the `classes` of the maps, or the photos are not of its
+    size: `sizes` are theirs, (width, height)."""
+    if tuple(labeller.classes) != tuple(classes):
+        raise UserError(f"the segmenter {labeller.path} has the classes "
+                        f"{', '.join(labeller.classes)}; {whose} {', '.join(classes) or 'none'}")
+    side = labeller.resolution
+    others = [f"{width}x{height}" for width, height in sizes if (width, height) != (side, side)]
+    if others:
+        raise UserError(f"the segmenter {labeller.path} takes photos of {side}x{side}; {whose} are "
+                        f"{others[0]}: train one with --resolution")
+
+
+def confusion(images) -> np.ndarray:
+    """Return the confusion matrix [1 + C, 1 + C] of a FeatureSet with that measure."""
+    total = images.maps["confusion"].sum(axis=0, dtype=np.float64)
+    side = round(len(total) ** 0.5)
+    return total.reshape(side, side)
+
+
+def label_agreement(fakes, reals) -> dict[str, float]:
+    """Return {suffix: value} of labelsNk; those that end in _real are the same of the reals.
+
+    All means are of the labels that occur in the maps of both sides: a generator that never draws
+    the hard classes would otherwise be held against a mean that has them. A mean of none is 0. But
+    for '_ratio_all', of all labels of the real maps, where one that is never drawn has the IoU 0:
+    maps that have faded agree with a segmenter on the background alone.
+    fakes, reals: FeatureSets with confusions.
+    """
+    sides = {"": confusion(fakes), "_real": confusion(reals)}
+    common = scores.in_truth(sides[""]) & scores.in_truth(sides["_real"])
+    values = {}
+    for side, matrix in sides.items():
+        values |= {side: scores.mean_iou(matrix, common),
+                   f"_foreground{side}": scores.mean_iou(
+                       matrix, scores.without_background(common)),
+                   f"_accuracy{side}": scores.pixel_accuracy(matrix)}
+    real_labels = scores.in_truth(sides["_real"])
+    of_all = [np.nan_to_num(scores.class_ious(matrix)[real_labels]) * drawn
+              for matrix, drawn in ((sides[""], common[real_labels]), (sides["_real"], 1))]
+    values |= {"_ratio_all": of_all[0].sum() / (of_all[1].sum() or np.inf),
+               "_ratio": values[""] / (values["_real"] or np.inf),
+               "_classes": scores.without_background(common).sum()}
+    return {suffix: float(np.nan_to_num(value)) for suffix, value in values.items()}
+
+
+def iou_table(classes: Sequence[str], reals, fakes=None) -> list[dict]:
+    """Return a row per label, the background first: name, and the real and generated shares of
+    pixels and IoU, None where neither side shows it. reals, fakes: FeatureSets with confusions."""
+    sides = {"real": reals} | ({"fake": fakes} if fakes else {})
+    table = [{"name": name} for name in (BACKGROUND, *classes)]
+    for side, images in sides.items():
+        matrix = confusion(images)
+        shares = matrix.sum(axis=1) / matrix.sum()
+        for row, share, iou in zip(table, shares, scores.class_ious(matrix)):
+            row[f"{side}_pixels"] = float(share)
+            row[f"{side}_iou"] = None if np.isnan(iou) else float(iou)
+    return table
+
+
+def miou_values(images) -> dict[str, float]:
+    """Return {suffix: value} of miou: means over the labels that occur in the maps of a FeatureSet
+    with confusions, with the background and ('_foreground') without it, and the accuracy."""
+    matrix = confusion(images)
+    shown = scores.in_truth(matrix)
+    values = {"": scores.mean_iou(matrix), "_foreground": scores.mean_iou(
+        matrix, scores.without_background(shown)), "_accuracy": scores.pixel_accuracy(matrix)}
+    return {suffix: float(np.nan_to_num(value)) for suffix, value in values.items()}

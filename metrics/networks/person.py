@@ -1,0 +1,122 @@
+"""Garments outside the person: a small network of a package, which knows people but no clothes.
+
+MediaPipe's selfie segmentation ("general", 256x256) comes in an npm package, under the Apache
+licence; ai-edge-litert runs it (requirements-person.txt). Its file is fetched once through npm, its
+sha256 compared, and kept in the cache.
+"""
+
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dnnlib import util
+from dnnlib.download import cache_dir, check_file, file_digest, has_room
+from dnnlib.util import UserError
+from metrics.map_quality import MapMeasure, PairBatch
+
+FILE_NAME = "selfie_segmentation.tflite"
+MODEL = {"size": 249_024,
+         "sha256": "8d13b7fae74af625c641226813616a2117bd6bca19eb3b75574621fc08557f27"}
+PACKAGE = "@mediapipe/selfie_segmentation@0.1.1675465747"
+MEMBER = f"package/{FILE_NAME}"
+BY_HAND = (f"fetch the package by npm pack {PACKAGE}, and keep the {MEMBER} in it as "
+           f"$STYLE_C_GAN_CACHE/{FILE_NAME} or give it as --person=PATH")
+SIZE = 256
+PRESENT = 0.5  # above it a pixel is the person's
+
+
+class PersonNetwork:
+    """Where a photo shows a person.
+
+    Attributes: path, digest (sha256 of the file).
+    """
+
+    def __init__(self, path: str | Path | None = None, report: Callable[[str], None] = print):
+        """Load the network from `path`, by default from the cache, where it is fetched to.
+
+        Raises:
+            UserError: no file, another file, or ai-edge-litert is not installed.
+        """
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError:
+            raise UserError("--person needs the package ai-edge-litert: pip install -r "
+                            "requirements-person.txt") from None
+        self.path = find_model(path, report)
+        self.digest = file_digest(self.path)
+        self._interpreter = Interpreter(str(self.path))
+        self._interpreter.allocate_tensors()
+        self._input, self._output = (details[0]["index"] for details in (
+            self._interpreter.get_input_details(), self._interpreter.get_output_details()))
+
+    def present(self, rgb: np.ndarray) -> np.ndarray:
+        """Return where the person is: bool [n, H, W] of photos uint8 [n, H, W, 3]."""
+        return np.stack([self._present(photo) for photo in rgb])
+
+    def _present(self, photo):
+        """Return bool [H, W] of a photo uint8 [H, W, 3]; both resizes are bilinear, with what
+        Pillow does against aliasing."""
+        small = Image.fromarray(photo).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        self._interpreter.set_tensor(self._input, np.asarray(small, np.float32)[None] / 255)
+        self._interpreter.invoke()
+        shares = Image.fromarray(self._interpreter.get_tensor(self._output)[0, ..., 0])
+        return np.asarray(shares.resize(photo.shape[1::-1], Image.Resampling.BILINEAR)) > PRESENT
+
+
+def person_measure(network) -> MapMeasure:
+    """Return the measure of a PersonNetwork: of each pair the pixels with a class that lie outside
+    the person, and all that have a class."""
+    def count(pairs: PairBatch, num_classes: int) -> np.ndarray:
+        garments = pairs.label_maps > 0
+        outside = garments & ~network.present(pairs.rgb)
+        return np.stack([outside.sum(axis=(1, 2)), garments.sum(axis=(1, 2))], axis=1)
+    return MapMeasure(count, lambda num_classes: 2, digest=network.digest,
+                   about={"person": {"path": str(network.path), "digest": network.digest,
+                                     "threshold": PRESENT}})
+
+
+def find_model(path: str | Path | None = None, report: Callable[[str], None] = print) -> Path:
+    """Return the network's file: `path`, else the cache's, else what npm fetches into it. Raises
+    UserError, with how to get it by hand; of a file that is another one as well."""
+    if path is None:
+        path = cache_dir() / FILE_NAME
+        if not path.is_file():
+            _fetch(path, report)
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; {BY_HAND}")
+    check_file(path, str(path), **MODEL)
+    return Path(path)
+
+
+def _fetch(path, report):
+    """Fetch the package from the index that npm uses, and write the network's file to `path`."""
+    if shutil.which("npm") is None:
+        raise UserError(f"no network for --person: npm is not installed. By hand: {BY_HAND}")
+    if not has_room(path.parent, MODEL["size"], report):
+        raise UserError(f"no network for --person: no room in {path.parent}")
+    report(f"fetching {PACKAGE} through npm")
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["npm", "pack", "--silent", "--json", "--pack-destination", folder, PACKAGE]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        packages = list(Path(folder).glob("*.tgz"))
+        if result.returncode or len(packages) != 1:
+            raise UserError(f"npm pack {PACKAGE} failed: {util.one_line(_npm_error(result))}. By "
+                            f"hand: {BY_HAND}")
+        with tarfile.open(packages[0]) as archive:
+            content = archive.extractfile(MEMBER).read()
+    util.atomic_write(path, content)
+
+
+def _npm_error(result):
+    """Return the reason that npm prints with --json, or the end of what it printed."""
+    try:
+        return json.loads(result.stdout)["error"]["summary"]
+    except (ValueError, KeyError, TypeError):
+        return (result.stderr or result.stdout)[-200:]

@@ -1,0 +1,88 @@
+"""Labelled pictures by number: folders of pairs, squares, what is ignored, what is refused."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dnnlib.data import channels, labelled, pictures
+from dnnlib.data.class_list import write_class_list
+from dnnlib.util import UserError
+from tests.tools.labelled_pictures import CLASSES, coloured_dataset, picture
+
+
+def pair_folder(path, rng, num=3, size=None):
+    """A folder of pairs; returns [(rgb, label map)]."""
+    pairs = [picture(rng) for _ in range(num)]
+    for number, (rgb, label_map) in enumerate(pairs):
+        if size:
+            rgb, label_map = rgb[:size[1], :size[0]], label_map[:size[1], :size[0]]
+            pairs[number] = rgb, label_map
+        pictures.save_png(path / f"images/{number}.png", rgb)
+        pictures.save_label_png(path / f"labels/{number}.png", label_map, 2)
+    write_class_list(path, CLASSES)
+    return pairs
+
+
+def test_pairs_of_the_size_asked_for_are_as_they_are(tmp_path, rng):
+    pairs = pair_folder(tmp_path, rng)
+    folder = labelled.open_labelled(tmp_path)
+    assert folder.classes == CLASSES and folder.splits == {"train": 3} and len(folder) == 3
+    assert folder.largest_level() == 16
+    found = labelled.pictures_of(folder, "train", 16)
+    for number, (rgb, label_map) in enumerate(pairs):
+        for ours, expected in zip(found.read(number), (rgb, label_map)):
+            np.testing.assert_array_equal(ours, expected)
+
+
+def test_others_are_fitted_into_squares_whose_padding_is_ignored(tmp_path, rng):
+    """8x16 pixels become 4x8 in the middle of 8x8, the nearest labels, white beside them."""
+    (_, label_map), *_ = pair_folder(tmp_path, rng, size=(8, 16))
+    ours, labels = labelled.PairFolder(tmp_path, 8).read(0)
+    assert (labels[:, [0, 1, 6, 7]] == channels.IGNORE).all()
+    assert (ours[:, [0, 1, 6, 7]] == 255).all()
+    inner = np.asarray(Image.fromarray(label_map).resize((4, 8), Image.Resampling.NEAREST))
+    np.testing.assert_array_equal(labels[:, 2:6], inner)
+
+
+def test_a_digest_of_names_and_sizes(tmp_path, rng):
+    pair_folder(tmp_path, rng)
+    first = labelled.PairFolder(tmp_path).digest
+    assert labelled.PairFolder(tmp_path).digest == first
+    (tmp_path / "images/0.png").rename(tmp_path / "images/9.png")
+    (tmp_path / "labels/0.png").rename(tmp_path / "labels/9.png")
+    assert labelled.PairFolder(tmp_path).digest != first
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda path: (path / "labels/1.png").unlink(), r"labels/1\.png: missing, and 0 more"),
+    (lambda path: (path / "classes.txt").unlink(), r"classes\.txt: no such file"),
+    (lambda path: [file.unlink() for file in (path / "images").iterdir()], "no pictures there")])
+def test_folders_that_are_not_whole(tmp_path, rng, change, message):
+    pair_folder(tmp_path, rng)
+    change(tmp_path)
+    with pytest.raises(UserError, match=message):
+        labelled.open_labelled(tmp_path)
+
+
+@pytest.mark.parametrize("label_map, message", [
+    (np.full((16, 16), 3, np.uint8), "label 3, where 2 classes are known"),
+    (np.zeros((8, 16), np.uint8), "16x8 pixels, its picture has 16x16"),
+    (np.zeros((16, 16, 3), np.uint8), "of mode RGB")])
+def test_label_maps_that_are_none(tmp_path, rng, label_map, message):
+    pair_folder(tmp_path, rng)
+    Image.fromarray(label_map).save(tmp_path / "labels/1.png")
+    with pytest.raises(UserError, match=message):
+        labelled.PairFolder(tmp_path, 16).read(1)
+
+
+def test_ignored_pixels_may_be_in_files(tmp_path, rng):
+    pair_folder(tmp_path, rng)
+    Image.fromarray(np.full((16, 16), 255, np.uint8)).save(tmp_path / "labels/1.png")
+    assert (labelled.PairFolder(tmp_path, 16).read(1)[1] == channels.IGNORE).all()
+
+
+def test_a_data_set_is_known_by_its_file(tmp_path):
+    info = labelled.open_labelled(coloured_dataset(tmp_path / "data"))
+    assert len(labelled.pictures_of(info, "val", 16)) == 4
+    with pytest.raises(UserError, match="does not exist"):
+        labelled.open_labelled(tmp_path / "nowhere")

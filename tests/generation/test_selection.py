@@ -1,0 +1,297 @@
+"""Which pairs are accepted, as a function of seeds and options alone."""
+
+import json
+
+import numpy as np
+import pytest
+
+from generation import pairs, selection
+from generation.selection import GaveUpError, Request, Selection, Tally, Traits
+from tests.tools.generators import RESOLUTION, save_network
+from training.sampler import Sampler, label_maps
+
+CLASSES = ("hat", "scarf", "bag")
+LARGE = Selection(require=("hat", "bag"), min_area=0.2)
+CHOSEN = Selection(require=("hat", "scarf"), min_area=0.1)  # about a fifth of the seeds
+
+
+@pytest.fixture(scope="module")
+def sampler(tmp_path_factory):
+    path = tmp_path_factory.mktemp("network") / "network.safetensors"
+    return Sampler.load(save_network(path, CLASSES, seed=4))
+
+
+def images_of(*label_values):
+    """Images [1, 2, 2, 3 + C] whose four pixels have these values of the maps."""
+    return np.concatenate([np.zeros((4, 3)), np.array(label_values)], 1).astype(
+        np.float32).reshape(1, 2, 2, -1)
+
+
+# Confidence
+
+def test_maps_of_real_images_are_sure():
+    """A map's own pixels at 0.5, all others at -0.5: garment and background alike."""
+    sure = images_of([0.5, -0.5], [-0.5, 0.5], [-0.5, -0.5], [-0.5, -0.5])
+    assert selection.confidence(sure) == [1.0]
+    assert selection.confidence(3 * sure[..., :]) == [1.0]
+
+
+@pytest.mark.parametrize("values, expected", [
+    ([0.1, -0.5], 0.2),   # hardly above the background
+    ([0.5, 0.4], 0.2),    # hardly above another class
+    ([-0.1, -0.5], 0.2),  # hardly background
+    ([0.0, 0.0], 0.0)])
+def test_a_margin_is_to_the_runner_up(values, expected):
+    assert selection.confidence(images_of(*[values] * 4)) == [pytest.approx(expected)]
+
+
+def test_each_label_in_the_map_counts_alike():
+    """One doubtful pixel of a small class weighs as much as three sure ones of the background."""
+    images = images_of([0.05, -0.5], [-0.5, -0.5], [-0.5, -0.5], [-0.5, -0.5])
+    assert selection.confidence(images) == [pytest.approx((0.1 + 1) / 2)]
+
+
+def test_areas_are_shares_of_the_photo():
+    images = images_of([0.5, -0.5], [-0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5])
+    traits, = selection.measure(images, label_maps(images))
+    assert traits.areas.tolist() == [0.25, 0.5]
+    assert selection.photo_part(np.arange(16).reshape(1, 4, 4), (1, 0, 3, 4)).tolist() == [
+        [[1, 2], [5, 6], [9, 10], [13, 14]]]
+
+
+# Decisions
+
+def decide(chosen, *pairs_of_areas, sureness=0.5, tally=None):
+    """What a selection says of pairs with these areas of CLASSES, one after the other."""
+    tally = tally or Tally()
+    return [tally.decide(chosen, CLASSES, Traits(np.array(areas), sureness))
+            for areas in pairs_of_areas], tally
+
+
+def test_all_required_classes_are_shown_with_enough_area():
+    accepted, tally = decide(LARGE, (0.2, 0, 0.3), (0.19, 0, 0.3), (0.5, 0.5, 0.0))
+    assert accepted == [True, False, False]
+    assert tally == Tally(3, 1, 2, seen={"hat": 2, "bag": 2, "scarf": 1},
+                          shown={"hat": 1, "bag": 1},
+                          rejected={"without hat": 1, "without bag": 1})
+
+
+def test_without_an_area_a_pixel_is_enough():
+    assert decide(Selection(require=("hat",)), (1e-9, 0, 0), (0, 1, 1))[0] == [True, False]
+
+
+def test_unsure_pairs_are_rejected():
+    chosen = Selection(min_confidence=0.6)
+    assert decide(chosen, (1, 0, 0), sureness=0.59)[1].rejected == {"unsure": 1}
+    assert decide(chosen, (1, 0, 0), sureness=0.6)[0] == [True]
+
+
+def test_balance_reaches_its_share_for_every_class_that_comes():
+    """Of classes in 90, 30 and 3 % of the pairs each is in a fifth of the accepted ones."""
+    rng, tally = np.random.default_rng(0), Tally()
+    while tally.accepted < 200:
+        areas = (rng.random(3) < [0.9, 0.3, 0.03]).astype(float)
+        decide(Selection(balance=0.2), areas, tally=tally)
+    assert tally.seen["bag"] / tally.tried < 0.05
+    assert min(tally.shown[name] for name in CLASSES) >= 0.2 * 200 - 1
+    # Not more than the rarest class asks for: 40 pairs with it, of 3 % of all.
+    assert tally.tried < 1.5 * 40 / 0.03
+
+
+@pytest.mark.parametrize("with_bag, areas, expected", [
+    (1, (0, 1, 0), False), (1, (0, 0, 1), True), (1, (1, 0, 1), True), (2, (0, 1, 0), True),
+    (2, (1, 0, 0), False)])
+def test_a_pair_must_show_what_is_missing_most(with_bag, areas, expected):
+    """Of 11 pairs with 4.4 of each class: 1.4 scarves, and 3.4 or 2.4 bags are missing."""
+    tally = Tally(accepted=10, shown={"hat": 10, "scarf": 3, "bag": with_bag})
+    assert decide(Selection(balance=0.4), areas, tally=tally)[0] == [expected]
+
+
+def test_a_tally_goes_on_from_its_json():
+    """The next decision is the same."""
+    _, tally = decide(Selection(balance=0.4), (1, 0, 0), (1, 0, 0), (0, 1, 0))
+    again = Tally(**json.loads(json.dumps(vars(tally))))
+    for areas in ((1, 0, 0), (0, 0, 1), (0, 1, 0)):
+        assert decide(Selection(balance=0.4), areas, tally=again) == \
+            decide(Selection(balance=0.4), areas, tally=tally)
+
+
+def test_several_tallies_are_added_up():
+    one, other = decide(LARGE, (0.2, 0, 0.3))[1], decide(LARGE, (0.2, 0, 0.1), (0, 0, 0))[1]
+    total = selection.add_up([one, other])
+    assert (total.tried, total.accepted) == (3, 1)
+    assert total.seen == {"hat": 2, "bag": 1} and total.shown == {"hat": 1, "bag": 1}
+    assert total.rejected == {"without bag": 1, "without hat": 1}
+
+
+@pytest.mark.parametrize("chosen, message", [
+    (Selection(require=("shoe",)), "no class 'shoe'; the network draws hat, scarf, bag"),
+    (Selection(balance=0.1), "draws no maps")])
+def test_what_the_network_does_not_draw_is_refused(chosen, message):
+    with pytest.raises(selection.UserError, match=message):
+        chosen.check(CLASSES if chosen.require else ())
+
+
+# The accepted set
+
+def request(num, max_tries=200, chosen=CHOSEN, first=0):
+    return Request(range(first, 10_000), num, selection=chosen, max_tries=max_tries)
+
+
+def expected_seeds(sampler, num, first=0, chosen=CHOSEN, columns=slice(None)):
+    """The first `num` seeds whose maps, made 16 at a time, show enough of all required classes."""
+    found, start = [], first
+    while len(found) < num:
+        images, = sampler.of_seeds(range(start, start + 16), 1.0, "random", 16)
+        for seed, label_map in zip(range(start, start + 16), label_maps(images)[..., columns]):
+            shares = [(label_map == CLASSES.index(name) + 1).mean() for name in chosen.require]
+            if min(shares) >= chosen.min_area:
+                found.append(seed)
+        start += 16
+    return found[:num]
+
+
+def write(sampler, out, num, **options):
+    recipe = pairs.make_recipe(sampler, 1.0, "random")
+    return pairs.write_pairs(sampler, recipe, request(num, **options), out)
+
+
+def accepted_seeds(out):
+    return [record["seed"] for record in pairs.read_samples(out / pairs.SAMPLES)]
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(sampler, tmp_path_factory):
+    out = tmp_path_factory.mktemp("chosen") / "out"
+    assert write(sampler, out, 12)[:2] == (12, 0)
+    return out
+
+
+def test_accepted_are_the_first_seeds_that_fit(sampler, finished):
+    assert accepted_seeds(finished) == expected_seeds(sampler, 12)
+    content = json.loads((finished / pairs.SELECTION).read_text())
+    assert content["accepted"] == 12 and content["tried"] == accepted_seeds(finished)[-1] + 1
+    assert content["tried"] > 24, "a selection that rejects too little to test it"
+    assert content["selection"]["require"] == ["hat", "scarf"]
+
+
+def test_a_longer_run_goes_on_to_the_same_bytes(sampler, finished, tmp_path):
+    for num in (1, 5, 12):
+        write(sampler, tmp_path / "out", num)
+    assert contents(tmp_path / "out") == contents(finished)
+
+
+def test_what_was_rejected_is_not_tried_again(sampler, finished, tmp_path, monkeypatch):
+    out, drawn = tmp_path / "out", []
+    write(sampler, out, 5)
+    tried = json.loads((out / pairs.SELECTION).read_text())["tried"]
+    of_seeds = sampler.of_seeds
+
+    def record(seeds, *args):
+        drawn.append(seeds[0])
+        return of_seeds(seeds, *args)
+    monkeypatch.setattr(sampler, "of_seeds", record)
+    write(sampler, out, 12)
+    assert drawn[0] == tried // selection.BLOCK * selection.BLOCK > 0
+    drawn.clear()
+    write(sampler, out, 12)
+    assert not drawn
+
+
+@pytest.mark.parametrize("damage", ["between line and tally", "lost lines", "lost file", "killed"])
+def test_an_interrupted_selection_ends_with_the_same_pairs(sampler, finished, tmp_path, damage,
+                                                           monkeypatch):
+    out = tmp_path / "out"
+    if damage == "killed":
+        class Killed(BaseException):
+            pass
+
+        def save(path, picture, write=pairs.pictures.save_png):
+            if path.name == f"{expected_seeds(sampler, 7)[-1]:07d}.png":
+                raise Killed
+            write(path, picture)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(pairs.pictures, "save_png", save)
+            write(sampler, out, 12)
+    else:
+        write(sampler, out, 5)
+        old = (out / pairs.SELECTION).read_bytes()
+        write(sampler, out, 12)
+        lines = (out / pairs.SAMPLES).read_bytes().splitlines(keepends=True)
+        if damage == "between line and tally":
+            (out / pairs.SELECTION).write_bytes(old)
+        elif damage == "lost lines":
+            (out / pairs.SAMPLES).write_bytes(b"".join(lines[:3]))
+        else:
+            (out / json.loads(lines[2])["label"]).unlink()
+    write(sampler, out, 12)
+    ours, theirs = contents(out), contents(finished)
+    lines = {name: folder.pop(pairs.SAMPLES).splitlines() for name, folder in
+             (("ours", ours), ("theirs", theirs))}
+    assert ours == theirs and set(lines["ours"]) == set(lines["theirs"])
+
+
+def test_samples_are_made_in_one_size_only(sampler, monkeypatch):
+    """A network that was compiled for several rounds otherwise: shards would depend on which were
+    made before."""
+    sizes, of_seeds = [], sampler.of_seeds
+
+    def record(seeds, trunc, noise, minibatch):
+        sizes.append((len(seeds), minibatch))
+        return of_seeds(seeds, trunc, noise, minibatch)
+    monkeypatch.setattr(sampler, "of_seeds", record)
+    batches = list(selection.make_samples(sampler, 1.0, "random", Request(range(3, 22), 19)))
+    assert [batch.seeds for batch in batches] == [list(range(3, 19)), [19, 20, 21]]
+    assert [len(batch.images) for batch in batches] == [16, 3] and sizes == [(16, 16)] * 2
+
+
+def test_a_class_that_hardly_comes_has_an_end(sampler, tmp_path):
+    out, never = tmp_path / "out", Selection(require=("hat",), min_area=0.95)
+    with pytest.raises(GaveUpError, match=r"40 seeds in a row were rejected, with 0 of 3 pairs ac"
+                                          r"cepted: tried 40 seeds, accepted 0 .*40 without hat"):
+        write(sampler, out, 3, chosen=never, max_tries=40)
+    # It stays at that, and goes on with more patience.
+    before = (out / pairs.SELECTION).read_bytes()
+    with pytest.raises(GaveUpError, match="tried 40 seeds"):
+        write(sampler, out, 3, chosen=never, max_tries=40)
+    assert (out / pairs.SELECTION).read_bytes() == before
+    with pytest.raises(GaveUpError, match="tried 50 seeds"):
+        write(sampler, out, 3, chosen=never, max_tries=50)
+
+
+def test_folders_of_other_selections_are_refused(sampler, finished, tmp_path):
+    before = contents(finished)
+    for options, message in ((dict(first=1), "first_seed 0 there, 1 now"),
+                             (dict(chosen=Selection(require=("hat",))), "chosen in another way")):
+        with pytest.raises(selection.UserError, match=message):
+            write(sampler, finished, 12, **options)
+    recipe = pairs.make_recipe(sampler, 1.0, "random")
+    with pytest.raises(selection.UserError, match="chosen in another way"):
+        pairs.write_pairs(sampler, recipe, Request(range(12), 12), finished)
+    assert contents(finished) == before
+    pairs.write_pairs(sampler, recipe, Request(range(2), 2), tmp_path / "all")
+    with pytest.raises(selection.UserError, match="chosen in another way"):
+        write(sampler, tmp_path / "all", 2)
+
+
+def test_the_padding_does_not_count(tmp_path):
+    """Shares and confidence are of the photo, whether the padding is written or not."""
+    box = [4, 0, 12, RESOLUTION]
+    path = save_network(tmp_path / "a.safetensors", CLASSES, seed=4, dataset={
+        "resolution": RESOLUTION, "content_box": box})
+    sampler, records = Sampler.load(path), []
+    for keep in (False, True):
+        out, recipe = tmp_path / str(keep), pairs.make_recipe(sampler, 1.0, "random", keep)
+        pairs.write_pairs(sampler, recipe, request(12), out)
+        records.append(pairs.read_samples(out / pairs.SAMPLES))
+    assert [record["seed"] for record in records[0]] == [record["seed"] for record in records[1]]
+    assert [r["confidence"] for r in records[0]] == [r["confidence"] for r in records[1]]
+    assert records[0][0]["box"] == box and "box" not in records[1][0]
+    inside = expected_seeds(sampler, 12, columns=slice(4, 12))
+    assert [record["seed"] for record in records[0]] == inside
+    assert inside != expected_seeds(sampler, 12), "a network for which it does not matter"

@@ -1,0 +1,73 @@
+"""Pictures whose colours say what they show, and trainings of segmentation networks on them."""
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib.data import labelled
+from dnnlib.data.dataset import open_dataset
+from tests.tools.data_helpers import make_dataset, one_hot
+from training.segmentation.config import SegmenterConfig
+from training.segmentation.segmenter import SegmenterTraining
+from training.segmentation.stream import Source, shares
+from training.training_loop import Training
+
+CLASSES = ("red", "green")
+SIDE = 16
+TINY = dict(architecture="unet", unet_fmaps=4, resolution=SIDE, minibatch=8, kimg=0.064,
+            tick_kimg=0.032, network_ticks=1, minibatch_repeats=1, seed=5, lrate=0.05,
+            mirror_pairs="none")
+ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
+
+
+def picture(rng):
+    """rgb uint8 [16, 16, 3] of a red and a green box on grey noise, and its label map."""
+    rgb = rng.integers(90, 160, (SIDE, SIDE, 3), np.uint8)
+    label_map = np.zeros((SIDE, SIDE), np.uint8)
+    for label in (1, 2):
+        x, y, width, height = rng.integers([0, 0, 5, 5], [9, 9, 9, 9])
+        label_map[y:y + height, x:x + width] = label
+    rgb[label_map == 1] = (230, 20, 20)
+    rgb[label_map == 2] = (20, 230, 20)
+    return rgb, label_map
+
+
+def coloured_dataset(path, num_train=24, num_val=4, seed=0):
+    """A data set of such pictures."""
+    rng = np.random.default_rng(seed)
+
+    def stack(count):
+        pairs = [picture(rng) for _ in range(count)]
+        return np.stack([np.concatenate([rgb, one_hot(label_map, 2)], axis=2).transpose(2, 0, 1)
+                         for rgb, label_map in pairs])
+
+    return make_dataset(path, {"train": stack(num_train), "val": stack(num_val)}, CLASSES)
+
+
+def segmenter(config, strategy=ONE_DEVICE, second=None, evaluate=None):
+    """A SegmenterTraining on config.data, and perhaps on a second data set or folder of pairs."""
+    infos = [open_dataset(config.data), *([second] if second else [])]
+    sources = []
+    for info, share in zip(infos, shares(config.minibatch, config.mix if second else 0.0)):
+        pictures = labelled.pictures_of(info, "train", config.resolution)
+        sources.append(Source(pictures, range(len(pictures)), share))
+    return SegmenterTraining(config, CLASSES, sources, {}, strategy, sources[0].pictures, evaluate)
+
+
+def begun(config, strategy=ONE_DEVICE, **options):
+    """Such a training with its network made."""
+    method = segmenter(config, strategy, **options)
+    with strategy.scope():
+        return method, method.begin()
+
+
+def train(config, run_dir, **options):
+    """Train in a run directory to the end, or go on there; return the Training."""
+    run_dir.mkdir(exist_ok=True)
+    training = Training(segmenter(config, **options), run_dir, options.get("strategy", ONE_DEVICE))
+    training.run()
+    return training
+
+
+def tiny(data, **changes):
+    """A SegmenterConfig of seconds."""
+    return SegmenterConfig(**{**TINY, "data": str(data), **changes})

@@ -1,0 +1,178 @@
+"""Training segmentation networks: the loss, devices, resumes, what it learns, the command line."""
+
+import json
+
+import numpy as np
+import pytest
+
+import train
+from dnnlib.data import channels
+from dnnlib.tflib.distribute import Draws, mirrored_strategy
+from dnnlib.util import UserError
+from metrics.evaluation import segmenter_evaluation
+from tests.tools import labelled_pictures as tools
+from tests.tools.labelled_pictures import begun, coloured_dataset, segmenter, tiny
+from training.labeller import Labeller
+from training.segmentation.segmenter import NETWORK, balanced_weights
+from training.segmentation.stream import process_pictures
+from training.snapshots import read_header
+from training.training_loop import Training
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return coloured_dataset(tmp_path_factory.mktemp("data") / "coloured")
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_the_loss_is_the_weighted_mean_over_pixels_that_count(data, weights):
+    """Against NumPy, of the network's own logits; padding that a zoom brings does not count."""
+    method, progress = begun(tiny(data, class_weights=weights, zoom=1.5))
+    stage = method.stage(progress)
+    batch = method.next_batch(stage, progress)
+    rgb, label_maps = process_pictures(batch, Draws(5, 0, 8), method.config, None)
+    logits, _ = method.networks[NETWORK].train_call(rgb)
+    logits, label_maps = logits.numpy().astype(np.float64), label_maps.numpy()
+    counted = label_maps != channels.IGNORE
+    assert 0 < counted.mean() < 1
+    log_sums = np.log(np.exp(logits).sum(axis=-1))
+    chosen = np.take_along_axis(logits, np.where(counted, label_maps, 0)[..., None], -1)[..., 0]
+    table = np.ones(3) if weights == "none" else balanced_weights(method.sources, 3)
+    pixel_weights = table[np.where(counted, label_maps, 0)] * counted
+    expected = (pixel_weights * (log_sums - chosen)).sum() / pixel_weights.sum()
+    report = method.step(batch, stage, 0)
+    np.testing.assert_allclose(report["Loss/cross_entropy"], expected, rtol=1e-5)
+    hits = (logits.argmax(-1) == label_maps) & counted
+    np.testing.assert_allclose(report["Training/accuracy"], hits.sum() / counted.sum(), rtol=1e-6)
+
+
+def test_weights_of_rare_classes(data):
+    """Median frequency over frequency, counted in the sources as they are mixed."""
+    method = segmenter(tiny(data))
+    pixels = np.zeros(3)
+    for number in range(24):
+        pixels += np.bincount(method.sources[0].pictures.read(number)[1].ravel(), minlength=3)
+    np.testing.assert_allclose(balanced_weights(method.sources, 3),
+                               np.minimum(np.median(pixels) / pixels, 10))
+
+
+@pytest.mark.slow
+def test_two_devices_do_what_one_does(data):
+    """Weights and running means after two steps: batch norm sees the whole minibatch."""
+    found = []
+    for strategy in (tools.ONE_DEVICE, mirrored_strategy("cpu", 2)):
+        method, progress = begun(tiny(data, zoom=1.5), strategy)
+        for number in range(2):
+            stage = method.stage(progress)
+            method.step(method.next_batch(stage, progress), stage, number)
+        found.append(method.networks[NETWORK])
+    one, two = (network.get_arrays() for network in found)
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+    for var in found[1].vars.values():
+        copies = [copy.numpy() for copy in var.values]
+        np.testing.assert_array_equal(*copies)
+
+
+@pytest.mark.slow
+def test_a_stopped_training_ends_as_one_that_was_not(data, tmp_path):
+    config = tiny(data)
+    whole = tools.train(config, tmp_path / "whole")
+    (tmp_path / "stopped").mkdir()
+    training = Training(segmenter(config), tmp_path / "stopped", tools.ONE_DEVICE)
+    take_step = training._step
+
+    def step_and_stop(stage):
+        take_step(stage)
+        if training.progress.step == 3:
+            training.request_stop()
+
+    training._step = step_and_stop
+    assert not training.run()
+    tools.train(config, tmp_path / "stopped")
+    first, second = (read_header(tmp_path / name / "network-final.safetensors")["digest"]
+                     for name in ("whole", "stopped"))
+    assert first == second
+    assert whole.method.optimizers[NETWORK].slots["step"].numpy() == 8
+
+
+def test_it_learns_what_colours_mean(data, tmp_path):
+    """A few seconds are enough for nearly every pixel; the best snapshot has the highest mIoU."""
+    config = tiny(data, kimg=0.8, tick_kimg=0.2)
+    validation = segmenter(config).sources[0].pictures
+    training = tools.train(config, tmp_path / "run", evaluate=segmenter_evaluation(validation, 8))
+    ticks = [json.loads(line) for line in (tmp_path / "run/stats.jsonl").read_text().splitlines()
+             if '"tick"' in line]
+    scores = [tick["Metrics/miou"] for tick in ticks if "Metrics/miou" in tick]
+    assert scores[-1] > 0.9 and scores[-1] > scores[0]
+    best = json.loads((tmp_path / "run/best.json").read_text())
+    assert best["value"] == max(scores) and best["metric"] == "miou"
+    assert (tmp_path / "run/fakes000000.000.png").is_file()
+    # The labeller of the run says the same.
+    labeller = Labeller.load(tmp_path / "run")
+    assert labeller.classes == tools.CLASSES and labeller.resolution == 16
+    rgb, truth = (np.stack(parts) for parts in zip(*map(validation.read, range(20))))
+    maps = labeller.label_maps(rgb)
+    assert (maps == truth).mean() > 0.95
+    np.testing.assert_array_equal(labeller.probabilities(rgb).argmax(-1), maps)
+    assert training.method.predict(rgb).dtype == np.uint8
+
+
+def failure(*options):
+    """The message of a command that fails."""
+    with pytest.raises(UserError) as error:
+        train.main(["--variant=segmenter", "--device=cpu", *options])
+    return str(error.value)
+
+
+def test_what_does_not_fit_is_told(data, tmp_path):
+    common = f"--data={data}", f"--results={tmp_path}", "--architecture=unet", "--preset=tiny"
+    other = coloured_dataset(tmp_path / "other")
+    content = json.loads((other / "dataset.json").read_text())
+    (other / "dataset.json").write_text(json.dumps({**content, "classes": ["red", "blue"]}))
+    assert "has the classes red, blue" in failure(*common, f"--data2={other}")
+    assert "--mix: there is no --data2" in failure(*common, "--mix=0.2")
+    assert "U-Net has none" in failure(*common, "--output-stride=8")
+    assert "none of one source" in failure(*common, f"--data2={data}", "--mix=0.01")
+    assert "32 at least; give --architecture=unet" in failure(f"--data={data}")
+    assert "goes up to 16" in failure(*common, "--resolution=32")
+    assert "has 24 training pictures" in failure(*common, "--num-images=25")
+    assert "--init-from: without effect" in failure(*common, "--init-from=3")
+    assert "unrecognized arguments: --fmap-base" in failure(*common, "--fmap-base=3")
+    assert "invalid choice: 'small-32'" in failure(f"--data={data}", "--preset=small-32")
+
+
+def test_a_command_and_its_plan(data, tmp_path, capsys):
+    command = [f"--data={data}", f"--results={tmp_path}", "--variant=segmenter", "--preset=tiny",
+               "--device=cpu", "--gpus=2", "--unet-fmaps=4", "--kimg=0.032", "--num-images=10"]
+    assert train.main([*command, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "16 of 10 pictures" in said and "2 steps of 16" in said and "nothing was written" in said
+    assert train.main(command) == 0
+    assert "--source=photos" in capsys.readouterr().out
+    run = tmp_path / "00000-segmenter-coloured-16"
+    assert read_header(run / "network-final.safetensors")["num_pictures"] == [10]
+    assert train.main([f"--run={run}", f"--results={tmp_path}"]) == 0  # it is finished
+
+
+def test_a_segmenter_that_selects_is_checked_before_devices_are_made(data, tmp_path, capsys):
+    """train.py reads its header alone until then: a variable would fix the devices."""
+    tools.train(tiny(data, kimg=0.008, tick_kimg=0.008), tmp_path / "segmenter")
+    command = ["--variant=2d", "--preset=demo-32", f"--data={data}", "--resolution=16", "--gpus=2",
+               "--device=cpu", f"--results={tmp_path}", f"--segmenter={tmp_path / 'segmenter'}",
+               "--select-by=labels", "--dry-run"]
+    assert train.main([*command, "--metrics=kid8"]) == 0
+    assert "would make a new run" in capsys.readouterr().out
+    with pytest.raises(UserError, match="takes photos of 16x16; the training's images are 8x8"):
+        train.main([*command[:3], "--resolution=8", *command[4:], "--metrics=kid8"])
+    with pytest.raises(UserError, match="--segmenter: it is for --select-by=labels"):
+        train.main([*(part for part in command if part != "--select-by=labels"), "--metrics=kid8"])
+
+
+def test_help_is_of_the_variant(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--variant=segmenter", "--help"])
+    said = capsys.readouterr().out
+    assert "--output-stride" in said and "--r1-gamma" not in said
+    with pytest.raises(UserError, match="invalid choice: 'segmentr'"):
+        train.main(["--variant=segmentr"])

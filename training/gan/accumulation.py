@@ -1,0 +1,64 @@
+"""Gradients of a device's share of a minibatch that does not fit its memory at once.
+
+The device takes its share in parts, one after another, and adds up the gradients. A part holds
+whole minibatch-stddev groups: parts share a device's samples as devices share the minibatch
+(`replica_rows`), and the mean over equal parts is the mean over the share.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from dnnlib.util import UserError
+from training.config import TrainingConfig
+from training.method_config import by_resolution
+
+
+def num_parts(config: TrainingConfig, resolution: int, minibatch: int, num_replicas: int) -> int:
+    """Return in how many parts a device takes its share, by `config.minibatch_per_gpu`.
+
+    Raises:
+        UserError: the share does not divide into parts of whole stddev groups.
+    """
+    share = minibatch // num_replicas
+    if not config.minibatch_per_gpu:
+        return 1
+    size = min(int(by_resolution(config.minibatch_per_gpu, resolution)), share)
+    group = min(config.mbstd_group_size, minibatch)
+    if share % size or size % group:
+        allowed = [n for n in range(group, share + 1, group) if share % n == 0]
+        raise UserError(
+            f"--minibatch-per-gpu: {size} at {resolution}x{resolution}: a device's {share} images "
+            f"must divide into equal parts of whole minibatch-stddev groups of {group}; give one "
+            f"of {', '.join(map(str, allowed))} there")
+    return share // size
+
+
+def mean_over_parts(function: Callable[[Any], Any], parts: list[Any]) -> Any:
+    """Return the mean of function(part) over all parts, computed one after another.
+
+    Args:
+        function: nest of tensors of one part -> nest of float32 tensors, shaped alike for all.
+        parts: nests of tensors of equal shapes.
+
+    A loop inside the graph, each pass of which frees what it made before the next one begins.
+    """
+    if len(parts) == 1:
+        return function(parts[0])
+    stacked = tf.nest.map_structure(lambda *values: tf.stack(values), *parts)  # [parts, ...]
+
+    def at(k):
+        return tf.nest.map_structure(lambda values: values[k], stacked)
+
+    def add(k, sums):
+        return k + 1, tf.nest.map_structure(tf.add, sums, function(at(k)))
+
+    # The first pass stands before the loop: it shows what there is to add up. The loop's own first
+    # pass, which needs no sums before its end, must not run beside it.
+    first = function(at(0))
+    with tf.control_dependencies(tf.nest.flatten(first)):
+        start = tf.identity(1)
+    _, sums = tf.while_loop(lambda k, _: k < len(parts), add, (start, first),
+                            parallel_iterations=1)
+    return tf.nest.map_structure(lambda value: value / len(parts), sums)

@@ -1,0 +1,345 @@
+"""One step of one critic, compiled: D on N reals, the average, G on N fresh latents."""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib.data import channels
+from dnnlib.tflib.distribute import Draws, replica_rows, worker_rows
+from dnnlib.tflib.network import Network
+from dnnlib.tflib.optimizer import Adam, all_finite
+from dnnlib.util import UserError
+from training import loss
+from training.config import TrainingConfig
+from training.dataset import Batch, process_reals
+from training.gan.accumulation import mean_over_parts, num_parts
+from training.gan.augmentation import Augmentation, augment
+from training.gan.schedule import Critic
+
+
+class Samples(NamedTuple):
+    """The samples of a replica, or of a part of its share.
+
+    Attributes:
+        rows: [n], their places in the global minibatch, by which random numbers are drawn; None for
+            all of it.
+        reals: their Batch; empty in the G step, which needs none.
+    """
+
+    rows: tf.Tensor | None
+    reals: Batch | tuple = ()
+
+
+class GanStep:
+    """Compiles and runs the steps of one critic at one resolution.
+
+    What grows enters as data: `fade`, `lrate` and the step are tensors, so that one trace serves a
+    whole resolution, and a second one while it fades in (without fading the coarser branch is not
+    computed). With lazy R1 there are two traces, with the penalty and without.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, config: TrainingConfig,
+                 networks: dict[str, Network], optimizers: dict[str, Adam], critic: Critic,
+                 resolution: int, fading: bool, minibatch: int, labels: np.ndarray | None = None,
+                 num_critics: int = 1, mirrored_order: list[int] | None = None,
+                 augmentation: Augmentation | None = None):
+        """
+        Args:
+            strategy: the devices.
+            config: the training's options.
+            networks: {'G', 'Gs', 'D_<critic>', ...}.
+            optimizers: {'G', 'D_<critic>', ...}.
+            critic: whose step it is.
+            resolution: of the images at hand.
+            fading: whether `fade` may be above 0.
+            minibatch: images over all replicas.
+            labels: [n, label_size] of all training images: the G step draws from them. Not needed
+                if the networks are not conditional.
+            num_critics: that take turns, so that this one's own steps are every so many.
+            mirrored_order: as `process_reals` takes it; None for a critic without class maps.
+            augmentation: of all that the critic sees; None for none.
+
+        Raises:
+            UserError: the minibatch cannot be shared by the devices or taken in parts, or several
+                devices were to use XLA.
+        """
+        self.strategy, self.config, self.critic = strategy, config, critic
+        self.G, self.Gs, self.D = networks["G"], networks["Gs"], networks[f"D_{critic.name}"]
+        self.G_opt, self.D_opt = optimizers["G"], optimizers[f"D_{critic.name}"]
+        self.resolution, self.fading, self.minibatch = resolution, fading, minibatch
+        self.num_critics, self.mirrored_order = num_critics, mirrored_order
+        self.augmentation = augmentation
+        self.lod_floor = (self.G.resolution // resolution).bit_length() - 1
+        # Which samples of the minibatch each replica has, and each part of its share.
+        replicas, group_size = strategy.num_replicas_in_sync, config.mbstd_group_size
+        check_xla(config, replicas)
+        self.rows = [replica_rows(minibatch, replicas, r, group_size) for r in range(replicas)]
+        self.worker_rows = worker_rows(strategy, minibatch, group_size)
+        self.num_parts = num_parts(config, resolution, minibatch, replicas)
+        self.part_rows = np.stack([  # [parts, n], places in a replica's share
+            replica_rows(len(self.rows[0]), self.num_parts, k, min(group_size, minibatch))
+            for k in range(self.num_parts)])
+        self.labels = None
+        if self.G.label_size:
+            with tf.device("CPU:0"):  # there may be as many as images: no device holds them all
+                self.labels = tf.constant(labels, tf.float32)
+        self._compiled = {with_r1: self._compile(with_r1) for with_r1 in (True, False)}
+
+    def __call__(self, reals: Batch, step: int, fade: float,
+                 lrate: float) -> dict[str, tf.Tensor]:
+        """Update D, Gs and G once.
+
+        Args:
+            reals: images uint8 [minibatch, resolution, resolution, critic.channels] and their
+                labels, as TrainingStream gives them; of several workers each gives its own
+                `worker_rows` of the minibatch.
+            step: number of steps so far; it and the seed give every random number.
+            fade: weight of the coarser resolution.
+            lrate: learning rate of G and D.
+
+        Returns:
+            {name: scalar tensor} to report.
+        """
+        return self._function(step)(self._to_replicas(Batch(*reals)), tf.constant(step, tf.int32),
+                                    tf.constant(fade, tf.float32), tf.constant(lrate, tf.float32))
+
+    def is_compiled(self, step: int) -> bool:
+        """Return whether the step finds its trace, and does not take the time to make one."""
+        return self._function(step).experimental_get_tracing_count() > 0
+
+    def _function(self, step):
+        """Return the compiled function: with lazy R1 most steps have one without the penalty."""
+        return self._compiled[step // self.num_critics % self.config.r1_interval == 0]
+
+    def _compile(self, with_r1):
+        return tf.function(functools.partial(self._update, with_r1=with_r1), autograph=False,
+                           jit_compile=self.config.xla or None)
+
+    def _to_replicas(self, reals):
+        """Give every replica its rows of a batch that holds this worker's."""
+        if len(self.rows) == 1:
+            return reals
+        places = [np.searchsorted(self.worker_rows, rows) for rows in self.rows]
+        return Batch(*(self.strategy.experimental_distribute_values_from_function(
+            lambda context, values=values: tf.gather(
+                values, places[context.replica_id_in_sync_group])) for values in reals))
+
+    def _update(self, reals, step, fade, lrate, with_r1=True):
+        """Take one step; traced."""
+        fade = fade if self.fading else 0.0
+        augment_p = tf.identity(self.augmentation.values["p"]) if self.augmentation else None
+        # Update D on reals and fakes.
+        grads, mean_w, finite_D, report = self.strategy.run(
+            self._d_gradients, (reals, step, fade, augment_p, with_r1))
+        finite_D = self._first(finite_D)
+        self._update_dlatent_avg(mean_w)
+        self.D_opt.apply(self.strategy, grads, finite_D, lrate)
+        # The average, of G as it was before its own step (official).
+        self._average()
+        # Delay the G step until D's gradients exist; otherwise both graphs are held in memory at
+        # once. All of the G step waits for its random numbers, and these for `step`.
+        with tf.control_dependencies([finite_D]):
+            step = tf.identity(step)
+        # Update G on fresh latents.
+        grads, mean_w, finite_G, report_G = self.strategy.run(
+            self._g_gradients, (step, fade, augment_p))
+        finite_G = self._first(finite_G)
+        self._update_dlatent_avg(mean_w)
+        self.G_opt.apply(self.strategy, grads, finite_G, lrate)
+        report = {name: self._first(value) for name, value in {**report, **report_G}.items()}
+        if self.augmentation:
+            self.augmentation.update(self.strategy, report["Loss/signs/real"], finite_D,
+                                     self.minibatch)
+            report |= {f"Augment/{name}": tf.identity(self.augmentation.values[name])
+                       for name in ("p", "r_t")}
+        skipped = 2.0 - tf.cast(finite_D, tf.float32) - tf.cast(finite_G, tf.float32)
+        return {**report, "Progress/skipped_updates": skipped}
+
+    def _first(self, value):
+        """Return the first replica's copy of a value that is equal in all of them."""
+        return self.strategy.experimental_local_results(value)[0]
+
+    # Gradients, computed in a replica.
+
+    def _d_gradients(self, reals, step, fade, augment_p, with_r1):
+        """Return all-reduced gradients of the D loss, the mean w, whether all is finite, and
+        {name: scalar} to report."""
+        config = self.config
+
+        def of_part(samples):
+            draws = Draws(config.seed, step, self.minibatch, samples.rows)
+            labels = None if self.labels is None else samples.reals.labels
+            images = self._process_reals(samples.reals.images, draws, fade)  # [n, r, r, channels]
+            fakes, mean_w = self._fakes(draws, "D", labels, fade)  # with the reals' labels
+            # R1's gradient is by the augmented image, on which D is trained: by the one before it,
+            # a stronger contrast alone would be a heavier penalty, and gamma would depend on p.
+            images = self._augmented(images, draws, "D/reals", augment_p)
+            fakes = self._augmented(fakes, draws, "D/fakes", augment_p)
+            mix = tf.reshape(draws.uniform("mix"), [-1, 1, 1, 1]) if config.wgan_lambda else None
+            with (tf.GradientTape(watch_accessed_variables=False) as tape,
+                  self.D.shared_weights()):
+                tape.watch(list(self.D.trainables.values()))
+                losses, terms = loss.discriminator_loss(  # [n]
+                    self._critic(labels, fade), images, tf.stop_gradient(fakes),
+                    kind=config.d_loss, r2_gamma=config.r2_gamma, wgan_lambda=config.wgan_lambda,
+                    r1_gamma=config.r1_gamma * config.r1_interval if with_r1 else 0.0, mix=mix,
+                    lod_floor=self.lod_floor)
+                mean_loss = tf.reduce_mean(losses)
+            terms["Loss/signs/real"] = tf.sign(terms["Loss/scores/real"])
+            report = {name: tf.reduce_mean(value) for name, value in terms.items()}
+            return gradients(tape, mean_loss, self.D), mean_w, {**report, "Loss/D": mean_loss}
+
+        return self._reduced(*mean_over_parts(of_part, self._parts(reals)), "Loss/D")
+
+    def _g_gradients(self, step, fade, augment_p):
+        """Return the same of the G loss, on latents and labels of its own."""
+        def of_part(samples):
+            draws = Draws(self.config.seed, step, self.minibatch, samples.rows)
+            labels = self._random_labels(draws)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(list(self.G.trainables.values()))
+                fakes, mean_w = self._fakes(draws, "G", labels, fade)
+                fakes = self._augmented(fakes, draws, "G/fakes", augment_p)
+                losses = loss.generator_loss(self._critic(labels, fade), fakes,
+                                             kind=self.config.g_loss)
+                mean_loss = tf.reduce_mean(losses)
+            return gradients(tape, mean_loss, self.G), mean_w, {"Loss/G": mean_loss}
+
+        return self._reduced(*mean_over_parts(of_part, self._parts(())), "Loss/G")
+
+    def _parts(self, reals):
+        """Return the Samples of every part of this replica's share."""
+        rows = None
+        if len(self.rows) > 1:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            rows = tf.gather(tf.stack(self.rows), replica)
+        if self.num_parts == 1:
+            return [Samples(rows, reals)]
+        # In the G step `reals` is empty, and stays so.
+        return [Samples(tf.constant(places) if rows is None else tf.gather(rows, places),
+                        reals and Batch(*(tf.gather(values, places) for values in reals)))
+                for places in self.part_rows]
+
+    def _reduced(self, grads, mean_w, report, loss_name):
+        """Return all of it as means over the replicas, and whether loss and gradients are finite.
+        """
+        context = tf.distribute.get_replica_context()
+        grads, mean_w, report = (context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+                                 for values in (grads, mean_w, report))
+        return grads, mean_w, all_finite(grads) & tf.math.is_finite(report[loss_name]), report
+
+    # What G and D are given.
+
+    def _critic(self, labels, fade):
+        """Return D as a function images -> scores [n, 1]."""
+        return functools.partial(self.D, labels=labels, resolution=self.resolution, fade=fade)
+
+    def _random_labels(self, draws):
+        """Draw labels of training images, [n, label_size]; None without labels."""
+        if self.labels is None:
+            return None
+        with tf.device("CPU:0"):
+            return tf.gather(self.labels, draws.integer("G/labels", len(self.labels)))
+
+    def _fakes(self, draws, purpose, labels, fade):
+        """Return images of G for this critic, with mixed styles, and the mean w before mixing."""
+        latents = draws.normal(f"{purpose}/latents", [self.G.latent_size])
+        dlatents = self.G.mapping(latents, labels)  # [n, layers, dlatent_size]
+        mixed = self._mix_styles(dlatents, labels, draws, purpose)
+        images = self.G.synthesis(
+            mixed, resolution=self.resolution, fade=fade,
+            noise=lambda layer, height, width: draws.normal(
+                f"{purpose}/noise{layer}", [height, width, 1]))
+        images = images[..., :self.critic.channels]
+        scale = self.critic.rgb_grad
+        if scale != 1:  # the colours as they are, with a scaled gradient
+            rgb = images[..., channels.RGB]
+            rgb = scale * rgb + (1 - scale) * tf.stop_gradient(rgb)
+            images = tf.concat([rgb, images[..., channels.SEGMAPS]], axis=-1)
+        return images, tf.reduce_mean(dlatents[:, 0], axis=0)
+
+    def _mix_styles(self, dlatents, labels, draws, purpose):
+        """Replace the layers from a random cut on by those of a second w of the same labels.
+
+        For the whole minibatch at once, with probability `style_mixing_prob` (Karras et al. 2019,
+        section 3.1).
+        """
+        if self.config.style_mixing_prob == 0:
+            return dlatents
+        latent_size = self.G.latent_size
+        others = self.G.mapping(draws.normal(f"{purpose}/mixing_latents", [latent_size]), labels)
+        layers = active_layers(self.G.num_layers, self.lod_floor)
+        cut = draws.shared_integer(f"{purpose}/mixing_cut", 1, layers)
+        mixes = draws.shared_uniform(f"{purpose}/mixing") < self.config.style_mixing_prob
+        return styles_cut(dlatents, others, tf.where(mixes, cut, layers))
+
+    def _process_reals(self, images, draws, fade):
+        """Return uint8 reals as D sees them."""
+        flip = draws.uniform("mirror") < 0.5 if self.config.mirror else None
+        noise = None
+        num_maps = self.critic.channels - channels.NUM_COLOURS
+        if num_maps and self.config.map_noise:
+            shape = [self.resolution, self.resolution, num_maps]
+            noise = self.config.map_noise * draws.normal("map_noise", shape)
+        return process_reals(images, fade, flip, noise, self.mirrored_order)
+
+    def _augmented(self, images, draws, purpose, p):
+        """Return images as D sees them, of [N, r, r, channels]."""
+        return images if p is None else augment(images, p, draws, purpose)
+
+    # Averages, in cross-replica context.
+
+    def _update_dlatent_avg(self, mean_w):
+        """dlatent_avg <- lerp(mean w of a minibatch, dlatent_avg, beta), at every use of G."""
+        beta = self.config.dlatent_avg_beta
+        self.strategy.extended.update(
+            self.G.vars["dlatent_avg"],
+            lambda var, mean: var.assign(moved_average(var, mean, beta)), args=(mean_w,))
+
+    def _average(self):
+        """Gs <- lerp(G, Gs, 0.5^(minibatch / half-life)); what is not trained is copied."""
+        smoothing_nimg = self.config.smoothing_kimg * 1000
+        beta = 0.5 ** (self.minibatch / smoothing_nimg) if smoothing_nimg else 0.0
+        for name, var in self.Gs.vars.items():
+            if self.G.resolution_of(name) > self.resolution:
+                continue  # not trained yet, and equal in both
+            weight = beta if var.trainable else 0.0
+            self.strategy.extended.update(
+                var, lambda var, new, weight=weight: var.assign(moved_average(var, new, weight)),
+                args=(self.G.vars[name],))
+
+
+def check_xla(config: TrainingConfig, num_replicas: int) -> None:
+    """Raise UserError if several devices were to use XLA, which compiles for one."""
+    if config.xla and num_replicas > 1:
+        raise UserError(f"--xla: compiles a step for one device, not for {num_replicas}; leave it "
+                        "out, or give --gpus=1")
+
+
+def gradients(tape: tf.GradientTape, total: tf.Tensor, network: Network) -> dict[str, tf.Tensor]:
+    """Return {name: gradient of `total`} of the variables that this resolution uses.
+
+    Adam, started afresh at every change of resolution, would leave the others where they are.
+    """
+    grads = tape.gradient(total, network.trainables)
+    return {name: grad for name, grad in grads.items() if grad is not None}
+
+
+def active_layers(num_layers: int, lod_floor: int) -> int:
+    """Return how many layers of w reach an image 2^lod_floor times smaller than the final one."""
+    return num_layers - 2 * lod_floor
+
+
+def styles_cut(dlatents: tf.Tensor, others: tf.Tensor, cut: tf.Tensor | int) -> tf.Tensor:
+    """Return dlatents [N, layers, size] below layer `cut`, the others' from there on.
+
+    Source: StyleGAN (Karras et al. 2019), section 3.1.
+    """
+    return tf.where(tf.range(dlatents.shape[1])[None, :, None] < cut, dlatents, others)
+
+
+def moved_average(average: tf.Tensor, new: tf.Tensor, beta: float) -> tf.Tensor:
+    """Return lerp(new, average, beta): the running average after one more value."""
+    return new + (average - new) * beta

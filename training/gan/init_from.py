@@ -1,0 +1,156 @@
+"""How Style-GAN's networks begin: fresh, from a snapshot, or grown from the stage before.
+
+The one place where the options of a training become networks.
+"""
+
+import dataclasses
+from typing import Any
+
+from dnnlib.tflib.network import build, full_config
+from dnnlib.util import UserError
+from training.config import D_OPTIONS, G_OPTIONS, SHARED_OPTIONS, TrainingConfig
+from training.gan.channel_growth import grow_critic, grow_generator
+from training.gan.schedule import Stage, stage_channels, stage_critics, variant_stages
+from training.method_config import as_option
+from training.snapshots import Snapshot
+from training.state import Progress, TrainingState, new_optimizers
+
+
+def network_configs(config: TrainingConfig, num_channels: int = 3,
+                    label_size: int = 0) -> dict[str, dict[str, Any]]:
+    """Return {'G': keywords of G_style, 'D': keywords of D_basic} without their seeds.
+
+    w is as long as z.
+    """
+    def options(names):
+        return {name: getattr(config, name) for name in names}
+
+    shared = {"num_channels": num_channels, "label_size": label_size, **options(SHARED_OPTIONS)}
+    # Without a mapping network w is its input: z, and the labels' embedding of the same length.
+    passed_on = 2 * config.latent_size if label_size else config.latent_size
+    G = {**options(G_OPTIONS), "mapping_nonlinearity": config.nonlinearity,
+         "mapping_fmaps": config.latent_size,
+         "dlatent_size": config.latent_size if config.mapping_layers else passed_on}
+    return {"G": {**shared, **G}, "D": {**shared, **options(D_OPTIONS)}}
+
+
+def new_state(config: TrainingConfig, num_channels: int = 3,
+              label_size: int = 0) -> TrainingState:
+    """Return fresh networks of the RGB stage, in the current strategy's scope."""
+    configs = network_configs(config, num_channels, label_size)
+    G = build("G_style", "G", {**configs["G"], "seed": config.seed})
+    D = build("D_basic", "D_rgb", {**configs["D"], "seed": config.seed + 1})
+    return _state({"G": G, "Gs": G.clone("Gs"), "D_rgb": D}, config.precision, Progress())
+
+
+def state_from_snapshot(snapshot: Snapshot, config: TrainingConfig, classes: tuple[str, ...],
+                        label_size: int = 0) -> TrainingState:
+    """Return the networks of a snapshot that a training goes on with; raise as `check_start`."""
+    needed = check_start(snapshot.header, config, classes, label_size)
+    return _state({name: snapshot.networks[name] for name in needed}, config.precision,
+                  Progress(first_stage=first_stage_after(snapshot.header, config),
+                           stage=snapshot.header["stage"]))
+
+
+def enter_stage(state: TrainingState, stage: Stage, config: TrainingConfig) -> TrainingState:
+    """Return the state with the channels of G and of every critic grown for a stage.
+
+    Optimizers start afresh; networks and optimizers of the old state are let go.
+    """
+    old = state.networks
+    networks = {name: grow_generator(old[name], stage.channels, config.grow_g)
+                for name in ("G", "Gs")}
+    for critic in stage.critics:
+        grown = grow_critic(old[f"D_{critic.grows_from}"], critic.channels, config.grow_d)
+        networks[f"D_{critic.name}"] = grown.clone(f"D_{critic.name}")
+    return _state(networks, config.precision,
+                  dataclasses.replace(state.progress, stage=stage.name))
+
+
+def _state(networks, precision, progress):
+    """Return a TrainingState with a fresh optimizer for every network but the average."""
+    trained = {name: network for name, network in networks.items() if name != "Gs"}
+    return TrainingState(networks, new_optimizers(trained, precision), progress)
+
+
+def first_stage_after(header: dict[str, Any], config: TrainingConfig) -> str:
+    """Return the stage that a training begins with after a snapshot: the next, or its own if last.
+
+    Raises:
+        UserError: the snapshot cannot start this variant.
+    """
+    stage, stages = header.get("stage"), variant_stages(config.variant)
+    if stage not in stages:
+        raise UserError(f"--init-from: a snapshot of stage {stage!r} cannot start "
+                        f"--variant={config.variant}")
+    full, lod = header["networks"]["G"]["config"]["resolution"], header["lod"]
+    # In an official pickle the lod of Gs may lag behind that of G, from which training goes on.
+    if header.get("official_lod", {}).get("G", lod["fade"] or lod["resolution"] < full):
+        raise UserError("--init-from: this snapshot still grows in resolution; take a later one of "
+                        "its run")
+    if config.variant == "rgb" and config.resolution != config.initial_resolution:
+        raise UserError("--init-from: --variant=rgb would grow its trained network once more; give "
+                        "--initial-resolution and --resolution alike to train on at that size")
+    return stages[min(stages.index(stage) + 1, len(stages) - 1)]
+
+
+def with_networks_of(header: dict[str, Any], config: TrainingConfig,
+                     given: dict[str, Any]) -> tuple[TrainingConfig, dict[str, Any]]:
+    """Return the config with a snapshot's network options in place of those that the user has not
+    given, and these {option: value}."""
+    made = header["networks"]
+    critic = next((name for name in made if name.startswith("D_")), None)
+    stored = {}
+    for name, options in (("G", SHARED_OPTIONS + G_OPTIONS), (critic, D_OPTIONS)):
+        if name is not None:
+            network = full_config(made[name]["type"], made[name]["config"])
+            stored |= {option: network[option] for option in options}
+    if config.variant == "rgb" and header.get("stage") == "rgb":  # it goes on at its size
+        stored["initial_resolution"] = stored["resolution"]
+    taken = {option: value for option, value in stored.items()
+             if option not in given and getattr(config, option) != value}
+    return dataclasses.replace(config, **taken), taken
+
+
+def check_start(header: dict[str, Any], config: TrainingConfig, classes: tuple[str, ...],
+                label_size: int = 0) -> set[str]:
+    """Return the names of the networks that a training takes over from a snapshot.
+
+    Raises:
+        UserError: a snapshot with this header cannot start this training.
+    """
+    stage, first = header["stage"], first_stage_after(header, config)
+    if stage == "classes" and header["classes"] != list(classes):
+        raise UserError(f"--init-from: its classes are {', '.join(header['classes'])}, this data "
+                        f"set's {', '.join(classes)}")
+    critics = stage_critics(config.variant, first, len(classes))
+    needed = {"G", "Gs", *(f"D_{c.name if first == stage else c.grows_from}" for c in critics)}
+    made = header["networks"]
+    if not needed <= set(made):
+        raise UserError(f"--init-from: --variant={config.variant} needs "
+                        f"{', '.join(sorted(needed))} to go on from stage {stage}; "
+                        f"this snapshot holds {', '.join(sorted(made))}")
+    # The networks are those that this training would make; only channels grow.
+    wanted = network_configs(config, label_size=label_size)
+    stored = {name: full_config(made[name]["type"], made[name]["config"]) for name in needed}
+    for name in sorted(needed):
+        _check_same(name, stored[name], wanted["D" if name.startswith("D_") else "G"])
+    channels, expected = stored["G"]["num_channels"], stage_channels(stage, len(classes))
+    if channels != expected:
+        raise UserError(f"--init-from: it draws {channels} channels, this data set has {expected} "
+                        f"in stage {stage}")
+    return needed
+
+
+def _check_same(name, stored, wanted):
+    """Raise UserError, with the option to give, unless a network has the options wanted here."""
+    for key, value in wanted.items():
+        if key == "num_channels" or stored[key] == value:
+            continue
+        remedy = "this program cannot train such a network"
+        if key == "label_size":
+            remedy = "take a data set with labels of that size"
+        elif hasattr(TrainingConfig, key):
+            remedy = f"give {as_option(key, stored[key])}"
+        raise UserError(f"--init-from: {key} of its {name} is {stored[key]}, of this training "
+                        f"{value}; {remedy}")

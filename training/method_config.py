@@ -1,0 +1,158 @@
+"""What the options of all methods have in common: values, ranges, tables by resolution, presets.
+
+A table by resolution is a dict {resolution: value}; a resolution between two keys takes the nearest
+smaller key's value, so {8: 128, 32: 64} means 128 at 8 and 16, 64 from 32 upwards. Nothing here
+imports TensorFlow.
+"""
+
+
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, ClassVar, Self
+
+from dnnlib.util import UserError
+
+# No training is longer, no network wider, no minibatch larger: what is above is a slip of the hand.
+MAX_COUNT = 10**9
+KIMG, COUNT = {"low": 0, "high": 10**6}, {"low": 1, "high": MAX_COUNT}
+SIZE, WEIGHT, SHARE = {"low": 1, "high": 2**20}, {"low": 0, "high": 10**6}, {"low": 0, "high": 1}
+
+
+def by_resolution(table: dict[int, float], resolution: int) -> float:
+    """Return the value of the largest key that is not above `resolution`, else of the smallest."""
+    return table[max((key for key in table if key <= resolution), default=min(table))]
+
+
+def option(default, text, **metadata):
+    """Return a dataclass field with the help text of the command line and what is allowed.
+
+    `metadata`: `choices`; `parse`, a function that raises ValueError, with what was `expected`; or
+    numbers `low` and `high`, both allowed, and `above`, itself not, of the value or of all values
+    by resolution.
+    """
+    metadata["help"] = text
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """The options of one way to train networks; subclasses add their own.
+
+    A preset lists what it changes. `fixed` are options that a run cannot change on its way.
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]]
+    default_preset: ClassVar[str]
+    fixed: ClassVar[frozenset[str]] = frozenset({"variant"})
+
+    variant: str = option("", "")
+    data: str = option("datasets/modanet", "data set made by dataset_tool.py", metavar="DIR")
+    resolution: int | None = option(
+        None, "train up to this size (default: the data set's)", metavar="N")
+    seed: int = option(1000, "seed of weights, latents, noise and the order of photos", low=0,
+                       high=2**31 - 1)
+    minibatch_repeats: int = option(4, "steps between two looks at the schedule", **COUNT)
+    image_ticks: int = option(1, "ticks between two grids of pictures", **COUNT)
+    network_ticks: int = option(10, "ticks between two network snapshots and their evaluation",
+                                **COUNT)
+    patience: int = option(
+        0, "end a stage after this many evaluations without a better score; 0 = never", low=0,
+        high=MAX_COUNT)
+
+    def __post_init__(self):
+        """Raise UserError for a value outside its range or an option that another one idles."""
+        for f in dataclasses.fields(self):
+            problem = _problem(f, getattr(self, f.name))
+            if problem:
+                raise UserError(f"{as_option(f.name, getattr(self, f.name))}: {problem}")
+        for refused, reason in self.refusals():
+            if refused:
+                raise UserError(reason)
+
+    def refusals(self) -> Iterable[tuple[Any, str]]:
+        """Return (whether it is so, the error) of every combination in which an option is idle."""
+        return ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a dict of plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Return the config that `to_json` gave; keys of tables are strings in JSON files.
+
+        Raises:
+            UserError: a value is not allowed, or an option is unknown to this version.
+        """
+        unknown = sorted(values.keys() - {f.name for f in dataclasses.fields(cls)})
+        if unknown:
+            raise UserError(f"options that this version does not know: {', '.join(unknown)}")
+        return cls(**{name: {int(key): v for key, v in value.items()}
+                      if isinstance(value, dict) else value for name, value in values.items()})
+
+    @classmethod
+    def preset(cls, name: str, overrides: dict[str, Any]) -> Self:
+        """Return the preset `name` with {field: value} on top; raise UserError for an unknown one.
+        """
+        if name not in cls.presets:
+            raise UserError(f"unknown preset {name!r}; known: {', '.join(cls.presets)}")
+        return cls(**{**cls.presets[name], **overrides})
+
+
+def as_option(name: str, value: object) -> str:
+    """Return a field's value as an argument: '--fmap-max=64', '--lrate=8:0.001', '--no-blur'."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag}={as_text(value)}"
+
+
+def as_text(value: object) -> str:
+    """Return a value as the command line takes it: '8:128,32:64' for a table by resolution."""
+    if isinstance(value, dict):
+        return ",".join(f"{key}:{number}" for key, number in value.items())
+    return str(value)
+
+
+def _problem(f, value):
+    """Return what was expected of field `f` where `value` is not allowed, else None."""
+    meta = f.metadata
+    if "parse" in meta:
+        try:
+            meta["parse"](value)
+        except ValueError:
+            return meta["expected"]
+    if "choices" in meta and value not in meta["choices"]:
+        return f"expected one of {', '.join(map(str, meta['choices']))}"
+    if value is None or isinstance(value, bool | str) or value == {} == f.default_factory():
+        return None
+    if f.name in ("resolution", "initial_resolution"):
+        return None if _is_resolution(value) else "expected a power of two from 4 upwards"
+    is_table = f.default is dataclasses.MISSING
+    if isinstance(value, dict) != is_table:
+        return "expected numbers by resolution" if is_table else "expected one number"
+    numbers = [value]
+    if isinstance(value, dict):
+        numbers = value.values()
+        if not value or not all(map(_is_resolution, value)):
+            return ("expected a number, or numbers by resolution (powers of two from 4 upwards), "
+                    "such as 8:128,32:64")
+    for number in numbers:
+        if not isfinite(number):
+            return "expected finite numbers"
+        if "above" in meta and not meta["above"] < number <= meta["high"]:
+            return f"expected a number above {meta['above']}, up to {meta['high']}"
+        if "low" in meta and not meta["low"] <= number <= meta["high"]:
+            return f"expected a number from {meta['low']} to {meta['high']}"
+        if f.name in ("minibatch", "minibatch_per_gpu") and type(number) is not int:
+            return "expected whole numbers"
+    return None
+
+
+def _is_resolution(value):
+    return value >= 4 and not value & (value - 1)

@@ -1,0 +1,172 @@
+"""Style-GAN's trainings as train.py starts them: what fits the data, notes, the plan."""
+
+import argparse
+import dataclasses
+import logging
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import tensorflow as tf
+
+from dnnlib import cli
+from dnnlib.data.dataset import DatasetInfo, open_dataset
+from dnnlib.data.mirroring import mirroring_lines
+from dnnlib.suggestions import command, few_validation, suggested_preset
+from dnnlib.tflib.distribute import create_strategy, is_chief
+from dnnlib.util import UserError
+from training.config import TrainingConfig
+from training.gan.init_from import check_start, first_stage_after, with_networks_of
+from training.gan.snapshot_score import needed_metrics
+from training.method_config import as_option, by_resolution
+from training.run.config_checks import fit_to_dataset, fitting_command, idle_rules
+from training.run.job import Job
+from training.run.plan import describe_plan
+from training.run.rehearsal import expected_times
+from training.snapshots import find_snapshot, read_header
+from training.stylegan import StyleGan
+
+FID_REALS = 2048  # the features of a photo: with fewer reals FID is far from what it estimates
+
+
+class StyleGanJob(Job):
+    """A training of Style-GAN or one of its variants."""
+
+    def __init__(self, config: TrainingConfig, options: argparse.Namespace, given: dict[str, Any],
+                 num_replicas: int, evaluation: ModuleType):
+        """Check everything that would fail later.
+
+        Args:
+            given: {field: value} of the options that the user has given.
+            num_replicas: devices of all workers together.
+            evaluation: metrics.evaluation.
+
+        Raises:
+            UserError: options do not fit the data set, the devices, the snapshot or each other.
+        """
+        self.options, self.num_replicas, self.evaluation = options, num_replicas, evaluation
+        evaluation.training_metrics(config.metrics, options.inception, config.segmenter)  # raises
+        # The networks to begin with: fresh ones, or those of a snapshot.
+        self.origin, self.header, self.first_stage, taken = None, None, "rgb", {}
+        if options.init_from:
+            self.origin = find_snapshot(options.init_from, options.results)
+            self.header = read_header(self.origin)
+            config, taken = with_networks_of(self.header, config, given)
+            self.first_stage = first_stage_after(self.header, config)
+        cli.refuse_idle(given, idle_rules(config.variant, self.first_stage,
+                                          self.header and self.header["stage"]))
+        # What fits the data set.
+        self.dataset = open_dataset(config.data)
+        if "metrics" not in given and not options.continues:
+            metrics = fitting_metrics(config.metrics, self.dataset)
+            config = dataclasses.replace(config, metrics=metrics)
+        needed = [] if config.metrics == "none" else needed_metrics(config.metrics,
+                                                                    config.select_by)
+        if evaluation.needs_validation(evaluation.training_metrics(
+                ",".join(needed) or "none", None, config.segmenter)) \
+                and not self.dataset.splits.get("val"):
+            raise UserError(f"--select-by={config.select_by}: {', '.join(needed)} compare with the "
+                            f"validation split, and {self.dataset.path} has none; give "
+                            f"--metrics={fitting_metrics(config.metrics, self.dataset)}")
+        config = dataclasses.replace(config, metrics=",".join([config.metrics, *needed]))
+        self.config = fit_to_dataset(config, self.dataset, num_replicas, self.first_stage, taken)
+        if self.header:
+            check_start(self.header, self.config, self.dataset.classes, self.dataset.label_size)
+        metrics = evaluation.training_metrics(self.config.metrics, None, config.segmenter)
+        self.labeller = evaluation.training_labeller(config.segmenter, options.results,
+                                                     self.dataset, self.config.resolution)
+        self.notes = start_notes(self.config, self.dataset, options, taken,
+                                 evaluation.needs_validation(metrics))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what must be equal in all workers; paths may differ between machines."""
+        facts = {name: value for name, value in self.config.to_json().items()
+                 if name not in ("data", "untagged", "segmenter")}
+        untagged = self.config.untagged and open_dataset(self.config.untagged).digest
+        return {**facts, "gpus": self.options.gpus, "device": self.options.device,
+                "tensorflow": tf.__version__, "data's digest": self.dataset.digest,
+                "untagged's digest": untagged, "images": self.dataset.splits,
+                "init_from's digest": self.header and self.header["digest"], **self.digests()}
+
+    def digests(self) -> dict[str, str | None]:
+        """Return the digest of the segmentation network that selects snapshots."""
+        return {"segmenter_digest": self.labeller and self.labeller.digest}
+
+    def plan(self) -> str:
+        """Return a line for every stretch of the training, files, memory, perhaps times."""
+        times = ()
+        if self.options.measure:
+            strategy = create_strategy(self.options.device, self.options.gpus)
+            times = expected_times(self.config, len(self.dataset.classes), self.first_stage,
+                                   strategy)
+        return describe_plan(self.config, self.dataset, self.first_stage, self.num_replicas,
+                             self.options.keep, *times)
+
+    def make_method(self, strategy: tf.distribute.Strategy, log: logging.Logger) -> StyleGan:
+        """Return the StyleGan; the first worker evaluates it on the validation split."""
+        config, evaluate = self.config, None
+        if is_chief(strategy):
+            evaluate = self.evaluation.training_evaluation(
+                self.evaluation.training_metrics(config.metrics, None, config.segmenter),
+                self.dataset, resolution=config.resolution,
+                minibatch=by_resolution(config.minibatch, config.resolution), seed=config.seed,
+                weights=self.options.inception, log=log.info, labeller=self.labeller)
+        return StyleGan(config, self.dataset, strategy, evaluate, self.origin)
+
+    def next_commands(self, run_dir: Path) -> str:
+        """Return commands that make pictures and pairs, and a metric that fits the test split."""
+        return next_commands(run_dir, self.config, self.dataset)
+
+
+def fitting_metrics(names: str, dataset: DatasetInfo) -> str:
+    """Return the metrics of a preset, or others if the validation split is too small for them.
+
+    The others are KID of as many fakes against the training and validation images together.
+    """
+    if names == "none" or not few_validation(dataset.splits.get("val", 0)):
+        return names
+    return "kid{}_trainval".format(re.match(r"[a-z]+(\d+k?)", names)[1])
+
+
+def start_notes(config: TrainingConfig, dataset: DatasetInfo, options: argparse.Namespace,
+                taken: dict[str, Any], needs_validation: bool) -> list[str]:
+    """Return lines for the log and for --dry-run that a training begins with.
+
+    Args:
+        taken: {option: value} that come from the snapshot of --init-from.
+        needs_validation: whether one of its metrics compares with the validation split alone.
+    """
+    lines, photos, val = [], dataset.splits["train"], dataset.splits.get("val", 0)
+    if taken:
+        lines.append("from the snapshot of --init-from: "
+                     + " ".join(as_option(name, value) for name, value in taken.items()))
+    if options.preset == TrainingConfig.default_preset and not options.init_from \
+            and options.preset != suggested_preset(photos, dataset.resolution):
+        lines.append(f"--preset={options.preset} is for more than {photos:,} training images of "
+                     f"{dataset.resolution}x{dataset.resolution}; what fits them: "
+                     f"{fitting_command(dataset)}")
+    if config.variant != "rgb" and config.mirror:
+        lines += mirroring_lines(config.mirror_pairs, dataset.classes)
+    few = few_validation(val)
+    if few and needs_validation:
+        lines.append(f"warning: {few}, and --metrics={config.metrics} compares with them; "
+                     f"{fitting_metrics(config.metrics, dataset)} takes the training images too")
+    elif few and config.metrics != "none":
+        lines.append(f"warning: {few}; {config.metrics.partition(',')[0]} compares with "
+                     f"all {photos + val:,} training and validation images")
+    return lines
+
+
+def next_commands(run_dir: Path, config: TrainingConfig, dataset: DatasetInfo) -> str:
+    """Return commands that make pictures and pairs with a trained network, and a metric of it that
+    fits the test split."""
+    network = f"--network={run_dir}"
+    label = ["--label=0"] if dataset.label_size else []
+    test, metric = dataset.splits.get("test", 0), "fid50k"
+    if test < FID_REALS:
+        metric = "kid1k_trainval" if few_validation(test) else "kid1k"
+    commands = [command("generate.py", network, "--seeds=0-35", *label)]
+    if config.variant != "rgb":
+        commands.append(command("generate.py", network, f"--num={dataset.splits['train']}", *label))
+    return "; ".join([*commands, command("run_metrics.py", network, f"--metrics={metric}")])

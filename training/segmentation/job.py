@@ -1,0 +1,180 @@
+"""A segmentation network's training as train.py starts it."""
+
+import argparse
+import dataclasses
+import logging
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import tensorflow as tf
+
+from dnnlib import cli, util
+from dnnlib.cli import IdleRule
+from dnnlib.data import labelled, mirroring
+from dnnlib.data.dataset import DatasetInfo
+from dnnlib.data.labelled import PairFolder
+from dnnlib.suggestions import command
+from dnnlib.tflib.distribute import create_strategy, is_chief, replica_rows
+from dnnlib.util import UserError
+from training.run.job import Job
+from training.segmentation.config import SegmenterConfig
+from training.segmentation.segmenter import SegmenterTraining
+from training.segmentation.stream import Source, shares
+
+_TIMED_SEC = 3.0  # of steps for --measure
+
+
+class SegmenterJob(Job):
+    """A training of a segmentation network."""
+
+    def __init__(self, config: SegmenterConfig, options: argparse.Namespace,
+                 given: dict[str, Any], num_replicas: int, evaluation: ModuleType):
+        """Check everything that would fail later; see StyleGanJob.
+
+        Raises:
+            UserError: options do not fit the data, the devices or each other.
+        """
+        self.options, self.evaluation = options, evaluation
+        cli.refuse_idle({name for name in ("init_from", "inception") if getattr(options, name)}, [
+            IdleRule(["init_from"], True, "a segmentation network begins anew, or with --imagenet"),
+            IdleRule(["inception"], True, "its score is mIoU, which needs no Inception")])
+        self.dataset = labelled.open_labelled(config.data)
+        self.second = config.data2 and labelled.open_labelled(config.data2)
+        self.classes = tuple(self.dataset.classes)
+        if not self.classes:
+            raise UserError(f"--data: {config.data} has no segmentation maps to learn from")
+        if self.second and tuple(self.second.classes) != self.classes:
+            raise UserError(f"--data2: {config.data2} has the classes "
+                            f"{', '.join(self.second.classes)}; --data={config.data} "
+                            f"{', '.join(self.classes)}")
+        pairs = mirroring.NONE
+        if config.mirror:
+            pairs = mirroring.pairs_text(mirroring.parse_pairs(config.mirror_pairs, self.classes))
+        self.config = dataclasses.replace(config, resolution=self._resolution(config),
+                                          mirror_pairs=pairs)
+        replica_rows(config.minibatch, num_replicas, 0, 1)
+        self.sources = self._sources()
+        self.notes = self._notes()
+
+    def _resolution(self, config):
+        """Return the side of the pictures to train on; raise UserError if the data has none such.
+        """
+        sides = [source.largest_level() if isinstance(source, PairFolder) else source.resolution
+                 for source in (self.dataset, self.second) if source]
+        resolution = config.resolution or min(sides)
+        # Pairs are read at any size, records only at theirs.
+        for source in (self.dataset, self.second):
+            if isinstance(source, DatasetInfo) and resolution > source.resolution:
+                raise UserError(f"--resolution={resolution}: {source.path} goes up to "
+                                f"{source.resolution}")
+        least = 32 if config.architecture == "deeplab" else 8
+        if resolution < least:
+            smaller = "; give --architecture=unet for smaller ones" if least > 8 else ""
+            raise UserError(f"--resolution={resolution}: --architecture={config.architecture} "
+                            f"takes {least} at least{smaller}")
+        return resolution
+
+    def _sources(self):
+        """Return what minibatches come from, the second source after the first."""
+        c, found = self.config, []
+        mix = c.mix if self.second else 0.0
+        parts = shares(c.minibatch, mix)
+        if 0 < mix < 1 and 0 in parts:
+            raise UserError(f"--mix={mix:g}: of a minibatch of {c.minibatch} that is none of one "
+                            "source; give another share, or a larger --minibatch")
+        for info, share, number in zip((self.dataset, self.second), parts, (c.num_images, None)):
+            if not share:
+                continue
+            pictures = labelled.pictures_of(info, "train", c.resolution)
+            if number and number > len(pictures):
+                raise UserError(f"--num-images={number}: {info.path} has {len(pictures)} training "
+                                "pictures")
+            found.append(Source(pictures, labelled.chosen(len(pictures), number, c.seed), share,
+                                str(info.path)))
+        return found
+
+    def _notes(self):
+        """Return lines on the data."""
+        parts = [f"{source.share} of {len(source.numbers):,} pictures of {source.name}"
+                 for source in self.sources]
+        lines = [f"every minibatch: {' and '.join(parts)}"]
+        if self._validation() is None:
+            lines.append(f"warning: {self.dataset.path} has no validation split: the last snapshot "
+                         "counts as best")
+        if self.config.mirror:
+            lines += mirroring.mirroring_lines(self.config.mirror_pairs, self.classes)
+        return lines
+
+    def _validation(self):
+        """Return the validation pictures, None if there are none."""
+        if isinstance(self.dataset, PairFolder) or not self.dataset.splits.get("val"):
+            return None
+        return labelled.pictures_of(self.dataset, "val", self.config.resolution)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what must be equal in all workers."""
+        facts = {name: value for name, value in self.config.to_json().items()
+                 if name not in ("data", "data2")}
+        return {**facts, "gpus": self.options.gpus, "device": self.options.device,
+                "tensorflow": tf.__version__, "data's digest": self.dataset.digest,
+                **self.digests()}
+
+    def digests(self) -> dict[str, str | None]:
+        """Return the digest of the second source."""
+        return {"data2_digest": self.second and self.second.digest}
+
+    def make_method(self, strategy: tf.distribute.Strategy,
+                    log: logging.Logger) -> SegmenterTraining:
+        """Return the method; the first worker evaluates it on the validation split."""
+        validation, evaluate = self._validation(), None
+        if validation and is_chief(strategy):
+            evaluate = self.evaluation.segmenter_evaluation(validation, self.config.minibatch)
+        about = {"dataset": {"name": self.dataset.name, "path": str(self.dataset.path),
+                             "digest": self.dataset.digest},
+                 "dataset2": self.second and {"path": str(self.second.path),
+                                              "digest": self.second.digest},
+                 "num_pictures": [len(source.numbers) for source in self.sources]}
+        return SegmenterTraining(self.config, self.classes, self.sources, about, strategy,
+                                 validation or self.sources[0].pictures, evaluate, log.info)
+
+    def plan(self) -> str:
+        """Return what the training would do."""
+        c = self.config
+        lines = [f"{c.architecture} for {len(self.classes)} classes at {c.resolution}x"
+                 f"{c.resolution}, {c.kimg:g} kimg: {round(c.kimg * 1000 / c.minibatch):,} steps "
+                 f"of {c.minibatch}"]
+        if self.options.measure:
+            seconds = c.kimg * 1000 / c.minibatch * self._step_sec()
+            lines.append(f"on this machine the training will take about "
+                         f"{util.format_time(seconds)}, by steps timed just now; evaluations come "
+                         "on top")
+        else:
+            lines.append("time is not known: --measure times some steps on this machine")
+        return "\n".join([*lines, "nothing was written"])
+
+    def _step_sec(self):
+        """Return the seconds of a step here, timed."""
+        strategy = create_strategy(self.options.device, self.options.gpus)
+        method = self.make_method(strategy, logging.getLogger("plan"))
+        with strategy.scope():
+            progress = method.begin()
+        stage, seconds = method.stage(progress), []
+        while not seconds or sum(seconds[1:]) < _TIMED_SEC:  # the first one compiles
+            began = time.perf_counter()
+            method.step(method.next_batch(stage, progress), stage, 0)["Loss/cross_entropy"].numpy()
+            seconds.append(time.perf_counter() - began)
+        method.close()
+        return sum(seconds[1:]) / len(seconds[1:])
+
+    def next_commands(self, run_dir: Path) -> str:
+        """Return commands that label photos and measure the network."""
+        network = f"--network={run_dir}"
+        commands = [command("generate.py", network, "--source=photos", "--out=maps")]
+        splits = self.dataset.splits if isinstance(self.dataset, DatasetInfo) else {}
+        split = next((name for name in ("test", "val") if splits.get(name)), None)
+        if split:
+            commands.append(command("run_metrics.py", network, "--metrics=miou",
+                                    f"--split={split}"))
+        return "; ".join(commands)
