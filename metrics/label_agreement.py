@@ -80,15 +80,18 @@ def label_agreement(fakes, reals) -> dict[str, float]:
 
 def iou_table(classes: Sequence[str], reals, fakes=None) -> list[dict]:
     """Return a row per label, the background first: name, and the real and generated shares of
-    pixels and IoU, None where neither side shows it. reals, fakes: FeatureSets with confusions."""
+    pixels, IoU and accuracy, None where there is none. reals, fakes: FeatureSets with confusions.
+    """
     sides = {"real": reals} | ({"fake": fakes} if fakes else {})
     table = [{"name": name} for name in (BACKGROUND, *classes)]
     for side, images in sides.items():
         matrix = confusion(images)
         shares = matrix.sum(axis=1) / matrix.sum()
-        for row, share, iou in zip(table, shares, scores.class_ious(matrix)):
+        for row, share, iou, accuracy in zip(table, shares, scores.class_ious(matrix),
+                                             scores.class_accuracies(matrix)):
             row[f"{side}_pixels"] = float(share)
             row[f"{side}_iou"] = None if np.isnan(iou) else float(iou)
+            row[f"{side}_accuracy"] = None if np.isnan(accuracy) else float(accuracy)
     return table
 
 

@@ -43,6 +43,15 @@ def class_ious(confusion: np.ndarray) -> np.ndarray:
     return np.divide(hits, unions, out=np.full(len(hits), np.nan), where=unions > 0)
 
 
+def class_accuracies(confusion: np.ndarray) -> np.ndarray:
+    """Return the share of each label's pixels that is predicted, float64 [labels]; NaN without
+    any."""
+    confusion = np.asarray(confusion, np.float64)
+    pixels = confusion.sum(axis=1)
+    return np.divide(confusion.diagonal(), pixels, out=np.full(len(pixels), np.nan),
+                     where=pixels > 0)
+
+
 def in_truth(confusion: np.ndarray) -> np.ndarray:
     """Return which labels occur in the truth: bool [labels]."""
     return np.asarray(confusion).sum(axis=1) > 0

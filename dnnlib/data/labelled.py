@@ -55,7 +55,8 @@ class SplitPictures:
 
 
 class PairFolder:
-    """A folder of pairs as generate.py --num writes them: images/, labels/ and classes.txt.
+    """A folder of pairs as generate.py --num writes them: images/, labels/ and classes.txt, or
+    shards of these.
 
     Attributes:
         path: the folder. name: what it is called. splits: {'train': number of pairs}.
@@ -69,16 +70,18 @@ class PairFolder:
             resolution: to which pictures are read, padded to squares; needed for `read`.
         """
         self.path = Path(path)
-        listed = read_class_list(self.path / CLASSES)
+        parts = pair_folders(self.path) or [self.path]
+        listed = read_class_list(parts[0] / CLASSES)
         self.classes = tuple(listed.names[listed.num_background():])
         if len(self.classes) >= channels.IGNORE:
             raise UserError(f"{path}: {len(self.classes)} classes; up to {channels.IGNORE - 1} can "
                             "be learned, since 255 stands for pixels that are ignored")
-        self._images = sorted(p for p in _files(self.path / IMAGES) if p.name[0] != ".")
-        self._labels = [self.path / LABELS / f"{image.stem}.png" for image in self._images]
+        self._images = [p for part in parts for p in sorted(_files(part / IMAGES))
+                        if p.name[0] != "."]
+        self._labels = [p.parents[1] / LABELS / f"{p.stem}.png" for p in self._images]
         if missing := [p for p in self._labels if not p.is_file()]:
             raise UserError(f"{missing[0]}: missing, and {len(missing) - 1} more: every picture in "
-                            f"{self.path / IMAGES} needs its label map")
+                            f"{IMAGES}/ needs its label map")
         self.name, self.splits = self.path.resolve().name, {"train": len(self._images)}
         self.resolution = resolution
 
@@ -89,7 +92,7 @@ class PairFolder:
     @functools.cached_property
     def digest(self) -> str:
         """Return the digest, by which a continued training knows the folder again."""
-        listing = "".join(f"{path.parent.name}/{path.name} {path.stat().st_size}\n"
+        listing = "".join(f"{path.relative_to(self.path)} {path.stat().st_size}\n"
                           for path in [*self._images, *self._labels])
         return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -121,6 +124,13 @@ class PairFolder:
             raise UserError(f"{self._labels[number]}: {labels.shape[1]}x{labels.shape[0]} pixels, "
                             f"its picture has {rgb.size[0]}x{rgb.size[1]}")
         return rgb, labels
+
+
+def pair_folders(path: Path) -> list[Path]:
+    """Return the folders of pairs that a path is or, written in shards, holds; none of others."""
+    if (path / IMAGES).is_dir():
+        return [path]
+    return sorted(part for part in path.glob("shard-*-of-*") if (part / IMAGES).is_dir())
 
 
 def _files(folder):
@@ -162,7 +172,7 @@ def read_label_png(path: str | Path, num_classes: int) -> np.ndarray:
 
 def open_labelled(path: str | Path) -> dataset.DatasetInfo | PairFolder:
     """Return a data set or a folder of pairs, as what is there says; raise UserError for others."""
-    if (Path(path) / IMAGES).is_dir() and not (Path(path) / dataset.FILE_NAME).is_file():
+    if pair_folders(Path(path)) and not (Path(path) / dataset.FILE_NAME).is_file():
         return PairFolder(path)
     return dataset.open_dataset(path)
 

@@ -44,6 +44,19 @@ def test_others_are_fitted_into_squares_whose_padding_is_ignored(tmp_path, rng):
     np.testing.assert_array_equal(labels[:, 2:6], inner)
 
 
+def test_shards_are_one_folder(tmp_path, rng):
+    pairs = [pair for number in range(2)
+             for pair in pair_folder(tmp_path / f"shard-0000{number}-of-00002", rng)]
+    folder = labelled.open_labelled(tmp_path)
+    assert len(folder) == 6 and folder.classes == CLASSES
+    for number, (rgb, label_map) in enumerate(pairs):
+        for ours, expected in zip(folder.at(16).read(number), (rgb, label_map)):
+            np.testing.assert_array_equal(ours, expected)
+    (tmp_path / "shard-00001-of-00002/labels/2.png").unlink()
+    with pytest.raises(UserError, match="missing, and 0 more"):
+        labelled.open_labelled(tmp_path)
+
+
 def test_a_digest_of_names_and_sizes(tmp_path, rng):
     pair_folder(tmp_path, rng)
     first = labelled.PairFolder(tmp_path).digest

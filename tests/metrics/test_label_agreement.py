@@ -72,6 +72,7 @@ def test_what_is_compared_and_with_what():
     table = iou_table(labeller.classes, reals, fakes)
     assert [row["name"] for row in table] == ["background", "a", "b", "c"]
     assert [row["fake_iou"] for row in table] == [3 / 4, 3 / 5, None, 0]
+    assert [row["fake_accuracy"] for row in table] == [1, 3 / 5, None, None]
     assert [row["real_pixels"] for row in table] == [4 / 8, 2 / 8, 1 / 8, 1 / 8]
     assert [row["fake_pixels"] for row in table] == [3 / 8, 5 / 8, 0, 0]  # of the maps
     assert miou_values(fakes) == {"": pytest.approx((3 / 4 + 3 / 5) / 2),
