@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from dnnlib import util
+from dnnlib.util import UserError
 from generation import shards
 from generation.pairs import SampleRecipe
 from generation.selection import Tally
@@ -43,13 +44,18 @@ def write_shards(job: shards.ShardJob, sampler: Sampler, recipe: SampleRecipe, r
                  options: Sequence[str]) -> Tally | None:
     """Do as `generation.shards.write_shards` on one of Beam's runners, which gets its `options`.
 
-    Raises UserError if a shard cannot be made.
+    Raises UserError if a shard cannot be made, or the runner or one of its options is unknown.
     """
+    pipeline_options = PipelineOptions([f"--runner={runner}", *options])
+    unknown = (pipeline_options.get_all_options(retain_unknown_options=True).keys()
+               - pipeline_options.get_all_options().keys())
+    if unknown:  # Beam itself ignores it
+        raise UserError(f"--: Beam knows no option --{sorted(unknown)[0]}")
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), path]))  # of workers
     with util.only_process(job.out, "making these pairs"):
         shards.begin(job, recipe)
-        with beam.Pipeline(options=PipelineOptions([f"--runner={runner}", *options])) as pipeline:
+        with beam.Pipeline(options=pipeline_options) as pipeline:
             numbers = pipeline | beam.Create(list(range(job.shards))) | beam.Reshuffle()
             numbers | beam.ParDo(OneShard(job))
         return shards.finish(job, sampler, recipe)

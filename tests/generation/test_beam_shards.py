@@ -46,3 +46,10 @@ def test_a_shard_that_cannot_be_made_ends_with_its_reason(job_in, tmp_path):  # 
                  max_tries=20)
     with pytest.raises(UserError, match="shard 0 of 2: 20 seeds in a row were rejected"):
         on_beam(job, IN_MEMORY)
+
+
+def test_an_option_that_beam_would_ignore_is_refused(job_in, tmp_path):  # noqa: F811
+    job = job_in(tmp_path / "set", num=4, shards=2)
+    with pytest.raises(UserError, match="Beam knows no option --direct_num_worker"):
+        on_beam(job, [*IN_MEMORY, "--direct_num_worker=2"])
+    assert not job.place(0).exists()
