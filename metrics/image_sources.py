@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from dnnlib import util
 from dnnlib.data import channels, dataset
 from dnnlib.data.coco import find_annotations
 from dnnlib.data.dataset import FILE_NAME, DatasetInfo
+from dnnlib.data.labelled import read_label_png
 from dnnlib.data.photo_names import IMAGE_SUFFIXES, MAX_BYTES
 from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.download import file_digest
@@ -167,7 +167,7 @@ def _picture_source(directory, pictures, left_out, label_paths=(), classes=()):
                 rgb = np.asarray(_decode(pictures[i].path))
             except PhotoError as error:
                 raise UserError(f"{pictures[i].path}: {error}") from None
-            yield rgb[None], (_read_labels(label_paths[i], len(classes))[None]
+            yield rgb[None], (read_label_png(label_paths[i], len(classes), False)[None]
                               if maps and classes else None)
 
     return ImageSource(
@@ -239,17 +239,3 @@ def _decode(path):
         return decode_photo(path.read_bytes())
     except OSError as error:
         raise PhotoError(f"file cannot be read ({error.strerror})") from None
-
-
-def _read_labels(path, num_classes):
-    """Return uint8 [H, W] of 0..C: a picture's indices or grey values."""
-    try:
-        with Image.open(path) as image:
-            mode, labels = image.mode, np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as an image ({error})") from None
-    if mode not in ("P", "L"):
-        raise UserError(f"{path}: a picture of mode {mode}; label maps have a palette or are grey")
-    if labels.max(initial=0) > num_classes:
-        raise UserError(f"{path}: label {labels.max()}, where {num_classes} classes are known")
-    return labels

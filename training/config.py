@@ -75,7 +75,7 @@ PRESETS = {
                      minibatch={4: 32, 32: 16}, lrate={4: 0.001, 32: 0.002}, r1_gamma=1.0,
                      grow_d="zero", smoothing_kimg=5.0, tick_kimg={4: 5}, network_ticks=4,
                      metrics="kid1k,fid1k"),
-    # Colours and maps on two CPU cores in nine minutes, for drawn figures of few classes: small
+    # Colours and maps in minutes of two CPU cores, for drawn figures of few classes: small
     # minibatches, as so short a training needs many updates, a short average, and two thirds of it
     # for the maps, which begin empty and all at once. `make demo` runs it.
     "demo-32": dict(resolution=32, fmap_base=256, fmap_max=64, latent_size=64, mapping_layers=2,

@@ -154,9 +154,10 @@ def _fit_labels(labels, resolution):
     return square
 
 
-def read_label_png(path: str | Path, num_classes: int) -> np.ndarray:
-    """Return a label map uint8 [h, w] of 0..C and IGNORE: a picture's palette indices or grey
-    values. Raises UserError for any other picture or label."""
+def read_label_png(path: str | Path, num_classes: int, may_ignore: bool = True) -> np.ndarray:
+    """Return a label map uint8 [h, w] of 0..C and, if it may have pixels that count nowhere,
+    IGNORE: a picture's palette indices or grey values. Raises UserError for any other picture or
+    label."""
     try:
         with Image.open(path) as image:
             mode, labels = image.mode, np.asarray(image)
@@ -164,7 +165,7 @@ def read_label_png(path: str | Path, num_classes: int) -> np.ndarray:
         raise UserError(f"{path}: cannot be read as an image ({error})") from None
     if mode not in ("P", "L"):
         raise UserError(f"{path}: a picture of mode {mode}; label maps have a palette or are grey")
-    wrong = labels[(labels > num_classes) & (labels != channels.IGNORE)]
+    wrong = labels[(labels > num_classes) & ~(may_ignore & (labels == channels.IGNORE))]
     if len(wrong):
         raise UserError(f"{path}: label {wrong.max()}, where {num_classes} classes are known")
     return labels

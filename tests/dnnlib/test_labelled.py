@@ -92,6 +92,8 @@ def test_ignored_pixels_may_be_in_files(tmp_path, rng):
     pair_folder(tmp_path, rng)
     Image.fromarray(np.full((16, 16), 255, np.uint8)).save(tmp_path / "labels/1.png")
     assert (labelled.PairFolder(tmp_path, 16).read(1)[1] == channels.IGNORE).all()
+    with pytest.raises(UserError, match="label 255, where 2 classes are known"):
+        labelled.read_label_png(tmp_path / "labels/1.png", 2, may_ignore=False)
 
 
 def test_a_data_set_is_known_by_its_file(tmp_path):
