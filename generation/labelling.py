@@ -120,11 +120,8 @@ def _write(labeller: Labeller, photos: Sequence[tuple[Path, Image.Image]], out: 
 def of_photo_size(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the label map uint8 [height, width] of a photo of `size` = (width, height), of the
     probabilities float32 [R, R, 1 + C] of the square that it was fitted into."""
-    resolution = probabilities.shape[0]
-    scale = resolution / max(size)
-    inner = [max(1, round(side * scale)) for side in size]
-    left, top = ((resolution - side) // 2 for side in inner)
-    part = probabilities[top:top + inner[1], left:left + inner[0]]
+    left, top, right, bottom = pyramid.content_box(size, probabilities.shape[0], "pad")
+    part = probabilities[top:bottom, left:right]
     best, label_map = np.full(size[::-1], -1, np.float32), np.zeros(size[::-1], np.uint8)
     # One class at a time, since all of them at a photo's size may be gigabytes.
     for label in range(part.shape[-1]):

@@ -76,8 +76,7 @@ def measure(images: np.ndarray, label_maps: np.ndarray) -> list[Traits]:
 def confidence(images: np.ndarray) -> list[float]:
     """Return how sure each image's maps are, from 0 to 1, to three digits.
 
-    A pixel's margin is how far the value that decides its label (0 for the background, else the
-    largest map) is above the runner-up, as a share of what it is in real images: 0.5, since maps
+    Margins (channels.margins) are taken as shares of what they are in real images: 0.5, since maps
     are trained to -0.5 and 0.5. The confidence is the mean over the labels in the map, the
     background too, of the mean margin of their pixels: as in the mean IoU, a belt counts as much
     as the background, and small areas that are there by a hair bring it down.
@@ -87,13 +86,9 @@ def confidence(images: np.ndarray) -> list[float]:
     """
     values = []
     for image in images:
-        # [H * W, 1 + C], in the order of the labels.
-        maps = np.insert(image[..., channels.SEGMAPS], 0, 0, axis=-1)
-        maps = maps.reshape(-1, maps.shape[-1])
-        label_map, pixels = maps.argmax(axis=-1), np.arange(len(maps))
-        first = maps[pixels, label_map]
-        maps[pixels, label_map] = -np.inf
-        margins = np.minimum((first - maps.max(axis=-1)) / TRAINED_MARGIN, 1)
+        segmaps = image[..., channels.SEGMAPS]
+        label_map = channels.to_label_map(segmaps).ravel()
+        margins = np.minimum(channels.margins(segmaps).ravel() / TRAINED_MARGIN, 1)
         counts, sums = np.bincount(label_map), np.bincount(label_map, margins)
         values.append(round(float((sums[counts > 0] / counts[counts > 0]).mean()), 3))
     return values

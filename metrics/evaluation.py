@@ -127,7 +127,7 @@ def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resoluti
 
 
 def segmenter_evaluation(pictures: LabelledPictures, minibatch: int) -> Callable:
-    """Return the function SegmenterTraining -> {'miou', 'accuracy'} on labelled pictures."""
+    """Return the function SegmenterTraining -> {'miou', 'miou_accuracy'} on labelled pictures."""
     numbers = range(len(pictures))
 
     def evaluate(method):
@@ -138,7 +138,7 @@ def segmenter_evaluation(pictures: LabelledPictures, minibatch: int) -> Callable
             rgb, truth = (np.stack(parts) for parts in zip(
                 *map(pictures.read, numbers[start:start + minibatch])))
             confusion += confusion_matrix(truth, method.predict(rgb), num_labels)
-        return {"miou": mean_iou(confusion), "accuracy": pixel_accuracy(confusion)}
+        return {"miou": mean_iou(confusion), "miou_accuracy": pixel_accuracy(confusion)}
 
     return evaluate
 

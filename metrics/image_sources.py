@@ -19,15 +19,13 @@ import numpy as np
 
 from dnnlib import util
 from dnnlib.data import channels, dataset
-from dnnlib.data.coco import find_annotations
 from dnnlib.data.dataset import FILE_NAME, DatasetInfo
-from dnnlib.data.labelled import read_label_png
+from dnnlib.data.labelled import IMAGES, LABELS, pair_classes, pair_folders, read_label_png
 from dnnlib.data.photo_names import IMAGE_SUFFIXES, MAX_BYTES
 from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.download import file_digest
 from dnnlib.util import UserError
 
-IMAGES, LABELS = "images", "labels"  # the folders of pairs, as generate.py writes them
 _LISTED = 3  # files that a message names; of more it gives the number
 
 
@@ -75,8 +73,8 @@ def open_source(directory: str | Path, split: str, resolution: int | None = None
     if is_dataset(directory):
         info = dataset.open_dataset(directory)
         return split_source(info, split, resolution or info.resolution)
-    if (directory / IMAGES).is_dir() and (directory / LABELS).is_dir():
-        source, deeper = pair_source(directory, _pair_classes(directory)), []
+    if (parts := pair_folders(directory)) and (parts[0] / LABELS).is_dir():
+        source, deeper = pair_source(directory), []
     else:
         source = folder_source(directory)
         deeper = sorted(folder.name for folder in directory.iterdir() if folder.is_dir() and any(
@@ -139,20 +137,26 @@ def folder_source(directory: str | Path) -> ImageSource:
     return _picture_source(Path(directory), *_decode_folder(Path(directory)))
 
 
-def pair_source(directory: str | Path, classes: tuple) -> ImageSource:
-    """Return images and label maps in two subfolders, paired by name, as generate.py writes them.
+def pair_source(directory: str | Path) -> ImageSource:
+    """Return images and label maps in two subfolders, paired by name, as generate.py writes them;
+    or in shards of these.
 
-    Maps are palette or grey PNGs of labels 0..C. Raises UserError if an image has no map or, on
-    reading, a map has labels that are no class.
+    Maps are palette or grey PNGs of labels 0..C, classes.txt has the classes' names. Raises
+    UserError if that list or an image's map is missing or, on reading, a map has labels that are
+    no class.
     """
     directory = Path(directory)
-    pictures, left_out = _decode_folder(directory / IMAGES)
-    label_paths = [directory / LABELS / f"{picture.path.stem}.png" for picture in pictures]
+    parts = pair_folders(directory)
+    decoded = [_decode_folder(part / IMAGES) for part in parts]
+    pictures = [picture for found, _ in decoded for picture in found]
+    left_out = tuple(line for _, lines in decoded for line in lines)
+    label_paths = [picture.path.parents[1] / LABELS / f"{picture.path.stem}.png"
+                   for picture in pictures]
     missing = [path for path in label_paths if not path.is_file()]
     if missing:
         raise UserError(f"{missing[0]}: missing, and {len(missing) - 1} more: every image in "
-                        f"{directory / IMAGES} needs its label map")
-    return _picture_source(directory, pictures, left_out, label_paths, classes)
+                        f"{IMAGES}/ needs its label map")
+    return _picture_source(directory, pictures, left_out, label_paths, pair_classes(parts[0]))
 
 
 def _picture_source(directory, pictures, left_out, label_paths=(), classes=()):
@@ -175,17 +179,6 @@ def _picture_source(directory, pictures, left_out, label_paths=(), classes=()):
         classes=tuple(classes), sizes=collections.Counter(picture.size for picture in pictures),
         names=lambda: [picture.path.name for picture in pictures], left_out=left_out,
         about={"path": str(directory), "digest": digest})
-
-
-def _pair_classes(directory):
-    """Return the names of the labels 1..C in a folder of pairs, from its annotations."""
-    path = find_annotations(directory)
-    try:
-        categories = util.read_json(path)["categories"]
-        names = {category["id"]: category["name"] for category in categories}
-        return tuple(names[i + 1] for i in range(len(names)))
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: no list of categories 1 to C") from None
 
 
 class _Picture(NamedTuple):

@@ -15,8 +15,7 @@ from dnnlib.data import channels
 from dnnlib.data.class_counts import class_areas, total_variation
 
 SPECK = 2  # pixels of a region up to which it is a speck
-# Below it a pixel is unsure. Within an area of a real map the margin is 0.5, at a tie it is 0.
-MARGIN = 0.25
+MARGIN = 0.25  # below it a pixel is unsure: half of what it is in real maps
 
 
 @dataclass(frozen=True)
@@ -82,18 +81,15 @@ def count_doubts(pairs: PairBatch) -> np.ndarray:
     """Return the shares of the pixels that several classes claim, and that are unsure: float32
     [n, 2]; NaN without real-valued maps.
 
-    A class claims a pixel where its map is above 0. A pixel is decided between its C maps and the
-    background, which counts as 0; its margin is the difference between the two largest of these,
-    and below MARGIN it is unsure: near 0 if one map is about to appear or vanish, near another
-    class if two are about to change places.
+    A class claims a pixel where its map is above 0. A pixel is unsure where its margin
+    (channels.margins) is below MARGIN: one map is about to appear or vanish there, or two classes
+    are about to change places.
     """
     doubts = np.full((len(pairs.rgb), 2), np.nan, np.float32)
     for doubt, segmaps in zip(doubts, () if pairs.segmaps is None else pairs.segmaps):
         values = np.asarray(segmaps, np.float32)
-        background = np.zeros((*values.shape[:2], 1), np.float32)
-        top = np.partition(np.concatenate([background, values], axis=-1), -2, axis=-1)
         doubt[:] = (((values > 0).sum(axis=-1) > 1).mean(),
-                    (top[..., -1] - top[..., -2] < MARGIN).mean())
+                    (channels.margins(values) < MARGIN).mean())
     return doubts
 
 

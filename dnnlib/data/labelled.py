@@ -71,8 +71,7 @@ class PairFolder:
         """
         self.path = Path(path)
         parts = pair_folders(self.path) or [self.path]
-        listed = read_class_list(parts[0] / CLASSES)
-        self.classes = tuple(listed.names[listed.num_background():])
+        self.classes = pair_classes(parts[0])
         if len(self.classes) >= channels.IGNORE:
             raise UserError(f"{path}: {len(self.classes)} classes; up to {channels.IGNORE - 1} can "
                             "be learned, since 255 stands for pixels that are ignored")
@@ -133,6 +132,13 @@ def pair_folders(path: Path) -> list[Path]:
     return sorted(part for part in path.glob("shard-*-of-*") if (part / IMAGES).is_dir())
 
 
+def pair_classes(folder: Path) -> tuple[str, ...]:
+    """Return the names of the labels 1..C of a folder of pairs; raise UserError if it has no list
+    of them."""
+    listed = read_class_list(folder / CLASSES)
+    return tuple(listed.names[listed.num_background():])
+
+
 def _files(folder):
     """Return the files directly in a folder; raise UserError if it has none."""
     found = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
@@ -145,12 +151,10 @@ def _files(folder):
 def _fit_labels(labels, resolution):
     """Return a label map reduced or enlarged to a square by the nearest pixels, padded with IGNORE.
     """
-    scale = resolution / max(labels.shape)
-    height, width = (max(1, round(side * scale)) for side in labels.shape)
-    small = Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST)
+    left, top, right, bottom = pyramid.content_box(labels.shape[::-1], resolution, "pad")
+    small = Image.fromarray(labels).resize((right - left, bottom - top), Image.Resampling.NEAREST)
     square = np.full((resolution, resolution), channels.IGNORE, np.uint8)
-    top, left = (resolution - height) // 2, (resolution - width) // 2
-    square[top:top + height, left:left + width] = np.asarray(small)
+    square[top:bottom, left:right] = np.asarray(small)
     return square
 
 

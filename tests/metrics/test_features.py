@@ -1,10 +1,13 @@
 """Features: streaming statistics, batches, the cache, and where images come from."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from dnnlib.data.channels import palette, to_label_map
+from dnnlib.data.class_list import write_class_list
 from dnnlib.data.dataset import open_dataset
 from dnnlib.data.pictures import save_label_png, save_png
 from dnnlib.util import UserError
@@ -15,7 +18,13 @@ from metrics.features import (
     source_features,
     source_maps,
 )
-from metrics.image_sources import ImageSource, folder_source, pair_source, split_source
+from metrics.image_sources import (
+    ImageSource,
+    folder_source,
+    open_source,
+    pair_source,
+    split_source,
+)
 from metrics.map_quality import MapMeasure, count_regions
 from tests.tools.data_helpers import make_dataset, random_image
 from tests.tools.metrics_helpers import StubDetector
@@ -238,29 +247,47 @@ def pairs(images, tmp_path):
     for i, image in enumerate(images[:3]):
         save_png(tmp_path / "images" / f"{i:07d}.png", image)
         save_label_png(tmp_path / "labels" / f"{i:07d}.png", image[..., 0] % 3, 2)
+    write_class_list(tmp_path, ["a", "b"])
     return tmp_path
 
 
 def test_pair_source(pairs, images):
-    source = pair_source(pairs, ["a", "b"])
+    source = pair_source(pairs)
     assert source.count == 3 and source.classes == ("a", "b")
     rgb, maps = (np.concatenate(part) for part in zip(*source.batches(maps=True)))
     np.testing.assert_array_equal(rgb, images[:3])
     np.testing.assert_array_equal(maps, images[:3, ..., 0] % 3)
     assert all(maps is None for _, maps in source.batches())
     save_label_png(pairs / "labels" / "0000001.png", np.zeros((8, 8)), 2)
-    assert pair_source(pairs, ["a", "b"]).digest != source.digest
+    assert pair_source(pairs).digest != source.digest
 
 
 def test_pairs_that_are_none(pairs, images):
+    write_class_list(pairs, ["a"])
     with pytest.raises(UserError, match=r"labels/000000\d.png: label 2, where 1 classes"):
-        list(pair_source(pairs, ["a"]).batches(maps=True))
+        list(pair_source(pairs).batches(maps=True))
+    write_class_list(pairs, ["a", "b"])
     save_png(pairs / "labels" / "0000002.png", images[0])
     with pytest.raises(UserError, match=r"0000002.png: a picture of mode RGB"):
-        list(pair_source(pairs, ["a", "b"]).batches(maps=True))
+        list(pair_source(pairs).batches(maps=True))
     (pairs / "labels" / "0000001.png").unlink()
     with pytest.raises(UserError, match=r"0000001.png: missing, and 0 more"):
-        pair_source(pairs, ["a", "b"])
+        pair_source(pairs)
+
+
+def test_pairs_in_shards_are_one_source(pairs, tmp_path):
+    whole = pair_source(pairs)
+    photos = np.concatenate([rgb for rgb, _ in whole.batches()])
+    for number, names in enumerate((["0000000", "0000001"], ["0000002"])):
+        shard = tmp_path / "shards" / f"shard-{number:05d}-of-00002"
+        for name in names:
+            for folder in ("images", "labels"):
+                (shard / folder).mkdir(parents=True, exist_ok=True)
+                shutil.copy(pairs / folder / f"{name}.png", shard / folder)
+        write_class_list(shard, ["a", "b"])
+    shards = open_source(tmp_path / "shards", "train")
+    assert shards.count == 3 and shards.classes == ("a", "b") and shards.digest == whole.digest
+    np.testing.assert_array_equal(np.concatenate([rgb for rgb, _ in shards.batches()]), photos)
 
 
 def test_split_source(rng, tmp_path):

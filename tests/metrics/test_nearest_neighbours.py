@@ -9,6 +9,7 @@ from PIL import Image
 
 import run_metrics
 from dnnlib.data import channels, pictures
+from dnnlib.data.class_list import write_class_list
 from dnnlib.data.dataset import open_dataset
 from dnnlib.download import CACHE_VARIABLE
 from dnnlib.util import UserError
@@ -119,7 +120,8 @@ def test_sources_read_chosen_images(images, source, tmp_path):
         rgb, label_map = rgb_and_labels(image)
         Image.fromarray(rgb).save(tmp_path / "images" / f"{k:03d}.png")
         pictures.save_label_png(tmp_path / "labels" / f"{k:03d}.png", label_map, 4)
-    pairs = pair_source(tmp_path, FOUR)
+    write_class_list(tmp_path, FOUR)
+    pairs = pair_source(tmp_path)
     for other in (pairs, folder_source(tmp_path / "images")):
         maps = bool(other.classes)
         assert other.names() == [f"{k:03d}.png" for k in range(24)]
