@@ -105,13 +105,14 @@ class Chart:
 
 
 def bar_chart(names: list, series: dict, form: str = "{:g}", title: str = "",
-              kind: str = "svg") -> str | bytes:
+              kind: str = "svg", spreads: dict | None = None) -> str | bytes:
     """Draw horizontal bars: a group for each name, in it a bar for each of `series`.
 
     Args:
         series: {legend: values [len(names)]}.
         form: format of the number behind each bar.
         kind: 'svg' for the element, 'png' for the content of a file.
+        spreads: {legend: lengths [len(names)]} of a whisker to either side of a bar's end.
     """
     thick = 0.8 / len(series)
     height = max(len(names), 1) * (0.17 * len(series) + 0.08)
@@ -120,12 +121,15 @@ def bar_chart(names: list, series: dict, form: str = "{:g}", title: str = "",
         for k, (legend, values) in enumerate(series.items()):
             places = np.arange(len(names)) + (k - (len(series) - 1) / 2) * thick
             bars = axes.barh(places, values, 0.88 * thick, label=visible(legend),
+                             xerr=spreads and spreads[legend],
+                             error_kw={"elinewidth": 0.8, "ecolor": "#555555"},
                              color=COLOURS[k % len(COLOURS)])
             axes.bar_label(bars, [form.format(value) for value in values], padding=3)
         axes.set_yticks(np.arange(len(names)), [visible(name) for name in names])
         axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
-        axes.set_xlim(0, 1.1 * max((v for values in series.values() for v in values), default=1)
-                      or 1)
+        ends = [end for legend, values in series.items()
+                for end in np.add(values, spreads[legend] if spreads else 0)]
+        axes.set_xlim(0, 1.1 * max(ends, default=1) or 1)
         axes.tick_params(left=False, bottom=False, labelbottom=False)
         axes.spines["bottom"].set_visible(False)
         if len(series) > 1:

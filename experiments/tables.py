@@ -91,9 +91,12 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def write_bars(path: Path, table: dict[str, dict[str, Cell]], measures: Sequence[Measure],
                title: str) -> None:
-    """Write a PNG with a group of bars for every row that has all of the measures."""
+    """Write a PNG with a group of bars for every row that has all of the measures; whiskers are
+    half of the spread, as in the table."""
     rows = {row: cells for row, cells in table.items()
             if all(measure.title in cells for measure in measures)}
     series = {measure.title: [cells[measure.title].mean for cells in rows.values()]
               for measure in measures}
-    util.atomic_write(path, bar_chart(list(rows), series, "{:.1f}", title, kind="png"))
+    spreads = {measure.title: [(cells[measure.title].spread or 0) / 2 for cells in rows.values()]
+               for measure in measures}
+    util.atomic_write(path, bar_chart(list(rows), series, "{:.1f}", title, "png", spreads))

@@ -133,6 +133,16 @@ def test_bars_are_as_long_as_their_values():
         "a", "b", "c", "1.0 %", "2.0 %", "0.0 %", "4.0 %", "0.5 %", "3.0 %", "x", "y"]
 
 
+def test_whiskers_are_as_long_as_their_spreads():
+    values, spreads = [2.0, 1.0], [0.5, 0.25]
+    svg = bar_chart(["a", "b"], {"x": values}, spreads={"x": spreads})
+    bars = re.findall(rf'<path d="([^"]*)" clip-path="[^"]*" style="fill: {COLOURS[0]}"', svg)
+    whiskers = re.findall(r'<path d="([^"]*)" clip-path="[^"]*" style="[^"]*stroke: #555555', svg)
+    widths = [np.ptp([float(x) for x in re.findall(r"[ML] (\S+) ", path)])
+              for path in bars + whiskers]
+    np.testing.assert_allclose(np.array(widths) / widths[0], [1, 0.5, 0.5, 0.25], atol=1e-3)
+
+
 def test_names_of_other_peoples_data_are_texts():
     names = ["$x_1$", "<script>", "a\x1b[2J\u202e\ud800", "\u8863\u670d", "_hidden"]
     svg = bar_chart(names, {"real": [1] * 5})
