@@ -38,15 +38,20 @@ class Study:
         """Return the names of the options that --out remembers."""
         return self.fixed + self.of_machine
 
-    def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add what all experiments can be told."""
+    def add_options(self, parser: argparse.ArgumentParser, about_rows: str = "") -> None:
+        """Add what all experiments can be told.
+
+        Args:
+            about_rows: what --rows names, where that is known only once other options are.
+        """
         add = parser.add_argument
         add("--out", type=Path, default=Path("results") / self.name, metavar="DIR",
             help="where the run directories and the table are")
         add("--preset", choices=self.presets,
             help=f"what is trained on what (default: {next(iter(self.presets))})")
         add("--rows", type=lambda text: text.split(","), metavar="ROW,...",
-            help=f"of {', '.join(self.rows)} (default: the preset's, each with its own seeds)")
+            help=about_rows or f"of {', '.join(self.rows)} (default: the preset's, each with its "
+                               "own seeds)")
         add("--seeds", type=cli.seeds, metavar="N,...", help="seeds of every row")
         add("--kimg", type=float, metavar="N", help="length of every row (default: the preset's)")
         add("--device", choices=("gpu", "cpu"), help="as of train.py")

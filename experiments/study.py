@@ -107,7 +107,10 @@ class Trial:
 
     Attributes:
         training: the command that makes or continues `run`.
-        evaluations: the commands that measure its network; they write metric-*.jsonl into `run`.
+        evaluations: the commands that measure its network; they write metric-*.jsonl into `run`,
+            or into one of `records`.
+        preparations: commands that make what the training begins from; repeated, they continue.
+        records: further folders with what the evaluations wrote.
     """
 
     row: str
@@ -115,6 +118,8 @@ class Trial:
     run: Path
     training: list[str]
     evaluations: list[list[str]]
+    preparations: Sequence[list[str]] = ()
+    records: Sequence[Path] = ()
 
     @property
     def name(self) -> str:
@@ -147,6 +152,9 @@ class Trial:
     def work_off(self, processes: Processes) -> str | None:
         """Train and evaluate, so far as it is not done yet; return what failed, None if nothing."""
         if not self.is_trained():
+            for command in self.preparations:
+                if status := processes.run(command):
+                    return f"{self.name}: preparation ended with status {status}"
             if status := processes.run(self.training):
                 return f"{self.name}: training ended with status {status}"
             if not self.is_trained():
@@ -181,7 +189,8 @@ class Trial:
         """Return the newest record of every metric that one of the evaluations wrote."""
         own = {shown(command) for command in self.evaluations}
         newest = {}
-        for path in sorted(self.run.glob("metric-*.jsonl")):
+        for path in (path for folder in (self.run, *self.records)
+                     for path in sorted(folder.glob("metric-*.jsonl"))):
             records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
             newest |= {one["metric"]: one for one in records if one["command"] in own}
         return list(newest.values())
@@ -267,7 +276,7 @@ def print_commands(trials: Iterable[Trial]) -> None:
     """Print the commands of trials and how far they are."""
     for trial in trials:
         print(f"== {trial.name}: {trial.state()}")
-        for command in (trial.training, *trial.evaluations):
+        for command in (*trial.preparations, trial.training, *trial.evaluations):
             print(f"$ {shlex.join(command)}")
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for train.py and run_metrics.py, which take a moment where trainings take hours."""
+"""Stand-ins for train.py, run_metrics.py and generate.py, which take a moment, not hours."""
 
 import json
 
@@ -35,6 +35,7 @@ import json, shlex, sys
 from pathlib import Path
 options = dict(argument[2:].split("=", 1) for argument in sys.argv[1:] if "=" in argument)
 root, run = Path(__file__).parent, Path(options["network"])
+folder = run if run.is_dir() else run.parent
 with open(root / "calls.jsonl", "a") as file:
     file.write(json.dumps(sys.argv[1:]) + "\\n")
 values = json.loads((root / "values.json").read_text())
@@ -45,8 +46,14 @@ for name in options["metrics"].split(","):
         record = {"metric": name, "results": results, "time_sec": 60.0,
                   "floor": {"results": {key: 0.001 for key in results}},
                   "command": shlex.join(["python", "run_metrics.py", *sys.argv[1:]])}
-        with open(run / f"metric-{name}.jsonl", "a") as file:
+        with open(folder / f"metric-{name}.jsonl", "a") as file:
             file.write(json.dumps(record) + "\\n")
+"""
+GENERATE = """
+import json, sys
+from pathlib import Path
+with open(Path(__file__).parent / "calls.jsonl", "a") as file:
+    file.write(json.dumps(sys.argv[1:]) + "\\n")
 """
 
 
@@ -57,6 +64,7 @@ class StandIns:
         self.root = root
         (root / "train.py").write_text(TRAIN)
         (root / "run_metrics.py").write_text(METRICS)
+        (root / "generate.py").write_text(GENERATE)
 
     def calls(self):
         """The arguments of every call so far."""

@@ -31,7 +31,7 @@ def picture(rng):
     return rgb, label_map
 
 
-def coloured_dataset(path, num_train=24, num_val=4, seed=0):
+def coloured_dataset(path, seed=0):
     """A data set of such pictures."""
     rng = np.random.default_rng(seed)
 
@@ -40,7 +40,7 @@ def coloured_dataset(path, num_train=24, num_val=4, seed=0):
         return np.stack([np.concatenate([rgb, one_hot(label_map, 2)], axis=2).transpose(2, 0, 1)
                          for rgb, label_map in pairs])
 
-    return make_dataset(path, {"train": stack(num_train), "val": stack(num_val)}, CLASSES)
+    return make_dataset(path, {"train": stack(24), "val": stack(4), "test": stack(4)}, CLASSES)
 
 
 def segmenter(config, strategy=ONE_DEVICE, second=None, evaluate=None):

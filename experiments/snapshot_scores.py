@@ -1,0 +1,196 @@
+"""Which score finds the snapshot whose pairs teach best? --select-by, measured.
+
+For every snapshot of a run: its scores by photos and maps (FID, KID, KID of pairs, photos by
+labels), and the mean IoU on real test photos of a segmentation network that learned from that
+snapshot's pairs alone. A score is as good as its order of the snapshots: the rank correlation with
+that IoU, and how much of it is lost where the score selects.
+
+    python -m experiments.snapshot_scores --run=results/00001-2d-ccp-32 --out=results/scores \\
+        --segmenter=results/00003-segmenter-ccp-32
+
+Preset `night` (the default): the Clothing Co-Parsing photos at 32x32, a U-Net, 8 kimg a snapshot.
+snapshot_scores.md, .json grow with every snapshot; the same command, or `--out` alone, continues.
+"""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnnlib import cli, util
+from dnnlib.util import UserError
+from experiments.command import Study, finished_results
+from experiments.study import Trial, script
+from experiments.tables import Measure, cell_text, markdown_table, summarize
+from training.gan.snapshot_score import SELECT_BY, selecting_score, with_combined
+from training.snapshots import kimg_in_name, read_header
+
+EXAMPLES = """\
+  python -m experiments.snapshot_scores --run=results/00001-2d-ccp-32 \\
+      --segmenter=results/00003-segmenter-ccp-32
+  python -m experiments.snapshot_scores --run=results/00001-2d-ccp-32 --rows=000040,000060 --seeds=1
+  python -m experiments.snapshot_scores --out=results/snapshot_scores --table-only
+"""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a study is made of.
+
+    Attributes:
+        seeds: of the segmentation networks.
+        options: of this script, where they are not given.
+        train: options of train.py for the segmentation networks.
+        fakes: how many of them the scores take, as in the metrics' names.
+        pairs: from which a segmentation network learns.
+    """
+
+    seeds: tuple[int, ...]
+    options: dict
+    train: dict
+    fakes: str = "1k"
+    pairs: int = 2000
+
+
+PRESETS = {
+    "night": Preset((1, 2), dict(data="datasets/ccp", device="cpu", kimg=8.0),
+                    dict(preset="tiny", resolution=32)),
+    # Seconds at 16x16, for the tests.
+    "tiny": Preset((1,), dict(device="cpu", kimg=0.064),
+                   dict(preset="tiny", unet_fmaps=4, minibatch=8, tick_kimg=0.032), "32", 16),
+}
+STUDY = Study("snapshot_scores", PRESETS, (), fixed=("preset", "run", "segmenter", "data", "kimg"),
+              of_machine=("device", "gpus", "inception"))
+MIOU = Measure("mIoU of a network taught (%)", "miou", "higher", 100)
+CURVE = "network-snapshot-*.safetensors"
+
+
+def main(argv):
+    """Measure what is not finished yet and write the table. Return the exit status."""
+    options = parse_options(argv)
+    STUDY.remember(options)
+    if not options.run or not options.segmenter:
+        raise UserError("--run and --segmenter: the run whose snapshots are compared, and a "
+                        "segmentation network trained on real photos")
+    study = dataclasses.replace(STUDY, rows=tuple(snapshots_of(options.run)))
+    if options.table_only:
+        write_report(study, options)
+        return 0
+    seeds = options.seeds or PRESETS[options.preset].seeds
+    plan = [(row, seed) for seed in seeds for row in options.rows or study.rows]
+    if unknown := [row for row, _ in plan if row not in study.rows]:
+        raise UserError(f"--rows={unknown[0]}: no such snapshot in {options.run}; there are "
+                        f"{', '.join(study.rows)}")
+    trials = [make_trial(options, row, seed) for row, seed in plan]
+    return study.run(options, trials, functools.partial(write_report, study))
+
+
+def parse_options(argv):
+    """Parse the command line."""
+    parser = cli.argument_parser(__doc__.partition("\n")[0], EXAMPLES)
+    STUDY.add_options(parser, "kimg of snapshots, as their names have it (default: all)")
+    parser.add_argument("--run", metavar="DIR", help="run directory whose snapshots are compared")
+    parser.add_argument("--segmenter", metavar="RUN_OR_FILE",
+                        help="segmentation network trained on real photos")
+    parser.add_argument("--data", metavar="DIR", help="data set of real photos with labels")
+    parser.add_argument("--inception", metavar="PATH", help="as of run_metrics.py")
+    options = parser.parse_args(argv)
+    cli.refuse_idle(cli.non_default_options(parser, options), STUDY.idle_rules(options))
+    return options
+
+
+def snapshots_of(run):
+    """Return {kimg as its name has it: path} of the snapshots of a run that draw maps."""
+    paths = sorted(Path(run).glob(CURVE), key=kimg_in_name)
+    found = {path.stem.rpartition("-")[2]: path for path in paths if read_header(path)["classes"]}
+    if not found:
+        raise UserError(f"--run={run}: no snapshots of a network that draws maps ({CURVE})")
+    return found
+
+
+def make_trial(options, row, seed):
+    """Return the Trial of a snapshot with a seed."""
+    preset, snapshot = PRESETS[options.preset], snapshots_of(options.run)[row]
+    run, pairs = options.out / f"{row}-seed{seed}", options.out / f"pairs-{row}"
+    names = [f"{kind}{preset.fakes}{which}" for kind, which in (
+        ("fid", ""), ("kid", ""), ("kid", "_pair"), ("labels", ""))]
+    return Trial(
+        row, seed, run,
+        preparations=[script("generate.py", {"network": snapshot, "num": preset.pairs,
+                                             "out": pairs})],
+        training=script("train.py", {
+            "variant": "segmenter", **preset.train, "data": options.data, "data2": pairs,
+            "mix": 1, "device": options.device, "gpus": options.gpus,
+            "kimg": f"{options.kimg:g}", "seed": seed, "run": run}),
+        evaluations=[
+            script("run_metrics.py", {"network": run, "metrics": "miou", "data": options.data,
+                                      "split": "test"}),
+            script("run_metrics.py", {
+                "network": snapshot, "metrics": ",".join(names), "data": options.data,
+                "split": "train", "segmenter": options.segmenter,
+                "inception": options.inception})],
+        records=[Path(options.run)])
+
+
+def write_report(study, options):
+    """Write snapshot_scores.md and .json of what is finished; return the first name."""
+    results = finished_results(options, study, functools.partial(make_trial, options))
+    results = [{**result, "values": with_combined(result["values"])} for result in results]
+    table = scores_by_row(results)
+    util.write_json(options.out / "snapshot_scores.json", {
+        "options": {name: getattr(options, name) for name in study.stored},
+        "scores": table, "judged": judge(table), "trials": results})
+    util.atomic_write(options.out / "snapshot_scores.md", report_text(options, results, table))
+    return options.out / "snapshot_scores.md"
+
+
+def scores_by_row(results):
+    """Return {row: {'miou': mean over seeds, and the value of each --select-by}}."""
+    taught = summarize(results, [MIOU])
+    table = {}
+    for row, cells in taught.items():
+        values = next(result["values"] for result in results if result["row"] == row)
+        table[row] = {"miou": cells[MIOU.title].mean,
+                      **{kind: values[selecting_score(values, kind)] for kind in SELECT_BY}}
+    return table
+
+
+def judge(table):
+    """Return {--select-by: {'correlation': Spearman's, of the score's falling with mIoU's rising,
+    None of fewer than three snapshots; 'selects': row; 'lost': mIoU to the best row}}."""
+    # Imported here so that --help and wrong options answer at once.
+    from scipy.stats import spearmanr
+
+    judged, taught = {}, [row["miou"] for row in table.values()]
+    for kind in SELECT_BY if table else ():
+        scores = [row[kind] for row in table.values()]
+        chosen = min(table, key=lambda row: table[row][kind])
+        judged[kind] = {
+            "correlation": -float(spearmanr(scores, taught).statistic) if len(table) > 2 else None,
+            "selects": chosen, "lost": max(taught) - table[chosen]["miou"]}
+    return judged
+
+
+def report_text(options, results, table):
+    """Return snapshot_scores.md: the snapshots, the scores, the commands."""
+    taught = summarize(results, [MIOU])
+    rows = [[row, cell_text(taught[row][MIOU.title], MIOU),
+             *(f"{values[kind]:.4g}" for kind in SELECT_BY)] for row, values in table.items()]
+    judged = [[f"`{kind}`", "–" if one["correlation"] is None else f"{one['correlation']:.2f}",
+               one["selects"], f"{one['lost']:.1f}"] for kind, one in judge(table).items()]
+    commands = dict.fromkeys(line for result in results
+                             for line in (result["training"], *result["evaluations"]))
+    return "\n".join([
+        "# Which score finds the best snapshot?", "",
+        f"Snapshots of {options.run}; segmentation networks that learned from "
+        f"{PRESETS[options.preset].pairs} pairs of each, {options.kimg:g} kimg, tested on the real "
+        f"test photos of {options.data}: mean over seeds ± half of the spread. Scores are better "
+        "where they are lower.", "",
+        markdown_table(["kimg", MIOU.title, *SELECT_BY], rows), "",
+        markdown_table(["--select-by", "rank correlation with mIoU", "selects", "mIoU lost"],
+                       judged), "",
+        "## Commands", "", *(f"    {line}" for line in commands), ""])
+
+
+if __name__ == "__main__":
+    cli.run_main(main)
