@@ -96,10 +96,12 @@ def iou_table(classes: Sequence[str], reals, fakes=None) -> list[dict]:
 
 
 def miou_values(images) -> dict[str, float]:
-    """Return {suffix: value} of miou: means over the labels that occur in the maps of a FeatureSet
-    with confusions, with the background and ('_foreground') without it, and the accuracy."""
+    """Return {suffix: value} of miou, of a FeatureSet with confusions: means over the labels that
+    occur in the maps, with the background and ('_foreground') without it; the accuracy; and
+    ('_any') the mean of two labels, the background and whatever is none."""
     matrix = confusion(images)
     shown = scores.in_truth(matrix)
     values = {"": scores.mean_iou(matrix), "_foreground": scores.mean_iou(
-        matrix, scores.without_background(shown)), "_accuracy": scores.pixel_accuracy(matrix)}
+        matrix, scores.without_background(shown)), "_accuracy": scores.pixel_accuracy(matrix),
+        "_any": scores.mean_iou(scores.any_class(matrix))}
     return {suffix: float(np.nan_to_num(value)) for suffix, value in values.items()}

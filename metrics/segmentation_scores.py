@@ -70,6 +70,13 @@ def without_background(chosen: np.ndarray) -> np.ndarray:
     return chosen & (np.arange(len(chosen)) > 0)
 
 
+def any_class(confusion: np.ndarray) -> np.ndarray:
+    """Return the confusion of the background and all classes as one, [2, 2]."""
+    confusion = np.asarray(confusion)
+    return np.array([[confusion[0, 0], confusion[0, 1:].sum()],
+                     [confusion[1:, 0].sum(), confusion[1:, 1:].sum()]])
+
+
 def pixel_accuracy(confusion: np.ndarray) -> float:
     """Return the share of the pixels whose label is predicted; NaN if there is none."""
     total = np.sum(confusion)

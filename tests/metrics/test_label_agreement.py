@@ -76,7 +76,8 @@ def test_what_is_compared_and_with_what():
     assert [row["real_pixels"] for row in table] == [4 / 8, 2 / 8, 1 / 8, 1 / 8]
     assert [row["fake_pixels"] for row in table] == [3 / 8, 5 / 8, 0, 0]  # of the maps
     assert miou_values(fakes) == {"": pytest.approx((3 / 4 + 3 / 5) / 2),
-                                  "_foreground": pytest.approx(3 / 5), "_accuracy": 6 / 8}
+                                  "_foreground": pytest.approx(3 / 5), "_accuracy": 6 / 8,
+                                  "_any": pytest.approx((3 / 4 + 4 / 5) / 2)}
 
 
 def test_the_ceiling_is_what_the_segmenter_does_on_reals():

@@ -354,9 +354,12 @@ def test_miou_of_a_segmenter(run, labelled, segmenter, capsys):
     ious = [((found == k) & (labels == k)).sum() / ((found == k) | (labels == k)).sum()
             for k in range(3)]
     assert 0 < np.mean(ious) < 1
+    of_two = [((found > 0) == (labels > 0))[side].sum() / (side | other).sum() for side, other in (
+        (labels > 0, found > 0), (labels == 0, found == 0))]
     assert record["results"] == {
         "miou": pytest.approx(np.mean(ious)), "miou_foreground": pytest.approx(np.mean(ious[1:])),
-        "miou_accuracy": pytest.approx((found == labels).mean())}
+        "miou_accuracy": pytest.approx((found == labels).mean()),
+        "miou_any": pytest.approx(np.mean(of_two))}
     assert [row["real_iou"] for row in record["classes"]] == pytest.approx(ious)
     assert (segmenter.parent / "miou.png").is_file()
 
