@@ -55,7 +55,7 @@ def grow_generator(old: Network, num_channels: int, new_maps: str = "copy") -> N
             if new_maps == "empty" and num_channels != old.num_channels:
                 value[..., NUM_COLOURS:] = EMPTY if name.endswith("/bias") else 0
         arrays[name] = value
-    return _rebuilt(old, num_channels, arrays)
+    return rebuilt(old, arrays, num_channels=num_channels)
 
 
 def grow_critic(old: Network, num_channels: int, new_inputs: str = "copy") -> Network:
@@ -82,11 +82,11 @@ def grow_critic(old: Network, num_channels: int, new_inputs: str = "copy") -> Ne
                 value[:, :, NUM_COLOURS:] = drawn * (
                     np.sqrt(num_channels / NUM_COLOURS) if equalised else ops.he_std(value.shape))
         arrays[name] = value
-    return _rebuilt(old, num_channels, arrays)
+    return rebuilt(old, arrays, num_channels=num_channels)
 
 
-def _rebuilt(old, num_channels, arrays):
-    """Return a network like `old` with another number of channels and the given values."""
-    network = build(type(old).__name__, old.name, {**old.config, "num_channels": num_channels})
-    network.set_arrays(arrays, source="channel growth")
+def rebuilt(old: Network, arrays: dict[str, np.ndarray], **changes: int) -> Network:
+    """Return a network like `old` with some options changed and the given values."""
+    network = build(type(old).__name__, old.name, {**old.config, **changes})
+    network.set_arrays(arrays, source="growth")
     return network

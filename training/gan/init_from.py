@@ -10,6 +10,7 @@ from dnnlib.tflib.network import build, full_config
 from dnnlib.util import UserError
 from training.config import D_OPTIONS, G_OPTIONS, SHARED_OPTIONS, TrainingConfig
 from training.gan.channel_growth import grow_critic, grow_generator
+from training.gan.resolution_growth import grow_resolution
 from training.gan.schedule import Stage, stage_channels, stage_critics, variant_stages
 from training.method_config import as_option
 from training.snapshots import Snapshot
@@ -47,7 +48,11 @@ def state_from_snapshot(snapshot: Snapshot, config: TrainingConfig, classes: tup
                         label_size: int = 0) -> TrainingState:
     """Return the networks of a snapshot that a training goes on with; raise as `check_start`."""
     needed = check_start(snapshot.header, config, classes, label_size)
-    return _state({name: snapshot.networks[name] for name in needed}, config.precision,
+    networks = {name: snapshot.networks[name] for name in needed}
+    if networks["G"].resolution < config.resolution:
+        networks = {name: grow_resolution(network, config.resolution)
+                    for name, network in networks.items()}
+    return _state(networks, config.precision,
                   Progress(first_stage=first_stage_after(snapshot.header, config),
                            stage=snapshot.header["stage"]))
 
@@ -88,9 +93,9 @@ def first_stage_after(header: dict[str, Any], config: TrainingConfig) -> str:
     if header.get("official_lod", {}).get("G", lod["fade"] or lod["resolution"] < full):
         raise UserError("--init-from: this snapshot still grows in resolution; take a later one of "
                         "its run")
-    if config.variant == "rgb" and config.resolution != config.initial_resolution:
-        raise UserError("--init-from: --variant=rgb would grow its trained network once more; give "
-                        "--initial-resolution and --resolution alike to train on at that size")
+    if config.variant == "rgb" and config.initial_resolution != full:
+        raise UserError(f"--init-from: --variant=rgb goes on at the size of its trained network; "
+                        f"give --initial-resolution={full}")
     return stages[min(stages.index(stage) + 1, len(stages) - 1)]
 
 
@@ -105,7 +110,7 @@ def with_networks_of(header: dict[str, Any], config: TrainingConfig,
         if name is not None:
             network = full_config(made[name]["type"], made[name]["config"])
             stored |= {option: network[option] for option in options}
-    if config.variant == "rgb" and header.get("stage") == "rgb":  # it goes on at its size
+    if config.variant == "rgb" and header.get("stage") == "rgb":  # from its size on it grows
         stored["initial_resolution"] = stored["resolution"]
     taken = {option: value for option, value in stored.items()
              if option not in given and getattr(config, option) != value}
@@ -133,8 +138,11 @@ def check_start(header: dict[str, Any], config: TrainingConfig, classes: tuple[s
     # The networks are those that this training would make; only channels grow.
     wanted = network_configs(config, label_size=label_size)
     stored = {name: full_config(made[name]["type"], made[name]["config"]) for name in needed}
+    grows = config.variant == "rgb" and stored["G"]["resolution"] < config.resolution
     for name in sorted(needed):
-        _check_same(name, stored[name], wanted["D" if name.startswith("D_") else "G"])
+        options = wanted["D" if name.startswith("D_") else "G"]
+        _check_same(name, stored[name], {key: value for key, value in options.items()
+                                         if not (grows and key == "resolution")})
     channels, expected = stored["G"]["num_channels"], stage_channels(stage, len(classes))
     if channels != expected:
         raise UserError(f"--init-from: it draws {channels} channels, this data set has {expected} "
