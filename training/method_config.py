@@ -5,8 +5,6 @@ smaller key's value, so {8: 128, 32: 64} means 128 at 8 and 16, 64 from 32 upwar
 imports TensorFlow.
 """
 
-
-
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
