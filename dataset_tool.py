@@ -19,6 +19,8 @@ _EXAMPLES = """\
   python dataset_tool.py create_from_images --source ~/photos --labels labels.json --out datasets/x
   python dataset_tool.py create_from_masks --source ~/mine --out datasets/mine
   python dataset_tool.py create_from_coco --annotations a.json --images ~/mine --out datasets/mine
+  python dataset_tool.py create_modanet --runner=DirectRunner -- \\
+      --direct_running_mode=multi_processing --direct_num_workers=8
   python dataset_tool.py info datasets/modanet
   python dataset_tool.py info datasets/modanet --verify
   python dataset_tool.py display datasets/modanet --out sheet.png
@@ -69,7 +71,10 @@ def _add_create_options(parser, out, num_images=None, out_help=""):
         help="test photos; not given: 5,000 of the full ModaNet, and so on")
     add("--seed", type=natural, default=0, help="of the splits and the order")
     add("--workers", type=positive_int, default=os.cpu_count() or 1, metavar="N",
-        help="processes; the result does not depend on it")
+        help="processes; the result does not depend on it; with --runner they only prepare")
+    add("--runner", metavar="NAME", help="convert ranges of photos on Apache Beam "
+        "(requirements-beam.txt): DirectRunner, FlinkRunner, ...; what is behind -- are options of "
+        "the runner")
     add("--dry-run", action="store_true",
         help="count the photos, project size and time, write nothing")
 
@@ -169,7 +174,9 @@ def _add_viewing_commands(command):
 def main(argv: list[str]) -> int:
     """Run one command; return the exit status."""
     parser, commands = _build_parser()
-    args = parser.parse_args(argv)
+    own, of_runner = cli.split_argv(argv)
+    args = parser.parse_args(own)
+    cli.check_runner(getattr(args, "runner", None), of_runner)
     places = {**dict.fromkeys(_NAMES, ("annotations", "images")),
               "create_from_masks": ("images", "masks", "classes")}.get(args.command, ())
     named = bool(places) and all(getattr(args, name) is not None for name in places)
@@ -193,6 +200,9 @@ def main(argv: list[str]) -> int:
         pictures.save_png(args.out, pictures.with_legend(sheet, open_dataset(args.data).classes))
         print(f"{args.out} written")
     else:
+        if args.runner is not None:
+            from dnnlib.beam_runner import BeamRunner  # Beam is installed by those who use it
+            args.runner = BeamRunner(args.runner, of_runner)
         content = getattr(create, args.command)(args, print)
         if content is not None:
             _write_report(args.out)

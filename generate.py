@@ -119,9 +119,7 @@ def parse_options(argv):
         "layers taken from the column; 0-3 (4x4, 8x8) are pose and shape, the last ones colours")
     add("--index", type=cli.natural, default=0, metavar="K", help="for --replay: line, from 0")
     _add_pair_options(parser)
-    own, of_runner = argv, []
-    if "--" in argv:  # the rest is the runner's
-        own, of_runner = argv[:argv.index("--")], argv[argv.index("--") + 1:]
+    own, of_runner = cli.split_argv(argv)
     options, defaults = parser.parse_args(own), vars(parser.parse_args([]))
     options.of_runner = of_runner
     check_options(options, {name for name in defaults if vars(options)[name] != defaults[name]})
@@ -184,8 +182,7 @@ def check_options(options, given):
         IdleRule(["keep_padding"], options.format == "tfrecords", "images of a data set are square "
                  "and keep it"),
         IdleRule(["runner"], not in_shards, "it makes shards: give --shards")])
-    if options.of_runner and options.runner is None:
-        raise UserError("--: what is behind it are options of --runner, which is not given")
+    cli.check_runner(options.runner, options.of_runner)
 
 
 def out_folder(sampler, options, subfolder=""):
@@ -300,10 +297,11 @@ def make_shards(sampler, options):
     if options.dry_run:
         print(shards.describe_work(job, sampler, recipe))
         return
-    if options.runner is None:
-        tally = shards.write_shards(job, sampler, recipe)
-    else:
-        tally = beam_module().write_shards(job, sampler, recipe, options.runner, options.of_runner)
+    runner = None
+    if options.runner is not None:
+        from dnnlib.beam_runner import BeamRunner  # Beam is installed by those who use it
+        runner = BeamRunner(options.runner, options.of_runner)
+    tally = shards.write_shards(job, sampler, recipe, runner)
     print(f"{out}: {options.num} pairs in {count} shard{'s' * (count > 1)}")
     print_choice(sampler, chosen, tally)
     if is_dataset:
@@ -328,18 +326,6 @@ def make_labels(options):
         "dataset_tool.py", "create_from_masks", f"--images={source}", f"--masks={out / 'labels'}",
         f"--classes={out / 'classes.txt'}", "--out=datasets/labelled"))
     return 0
-
-
-def beam_module():
-    """Return generation.beam_shards. Raises UserError if Apache Beam is not installed."""
-    try:
-        from generation import beam_shards
-    except ModuleNotFoundError as error:
-        if error.name.partition(".")[0] != "apache_beam":
-            raise
-        raise UserError("--runner: Apache Beam is not installed; install it with: pip install -r "
-                        "requirements-beam.txt") from None
-    return beam_shards
 
 
 if __name__ == "__main__":

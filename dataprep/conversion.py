@@ -86,10 +86,11 @@ def _label_map(photo, size):
 
 def convert_all(spec: ConversionSpec, items: list[Item], workers: int) -> Iterator[Converted | str]:
     """Yield Converted, or the reason (str) against it, for each item in order."""
-    return ordered_map(functools.partial(_convert_or_reason, spec), items, workers)
+    return ordered_map(functools.partial(convert_or_reason, spec), items, workers)
 
 
-def _convert_or_reason(spec, item):
+def convert_or_reason(spec: ConversionSpec, item: Item) -> Converted | str:
+    """Return an item's Converted, or the reason against it."""
     try:
         return convert_photo(spec, item)
     except photos.PhotoError as error:

@@ -1,7 +1,7 @@
 """The dataset tool's create commands, from finding the photos to the finished data set.
 
-`config` is the parsed command line; `report` prints a line for the user. Each command returns the
-content of dataset.json, or None after a dry run.
+`config` is the parsed command line, where `runner` is None or a BeamRunner; `report` prints a line
+for the user. Each command returns the content of dataset.json, or None after a dry run.
 """
 
 import argparse
@@ -256,7 +256,8 @@ def _create(config, source, items, skipped, options, report, classes=(), label_s
         return None
     before = len(skipped)
     content = writer.write_dataset(config.out, spec, writer.shuffled(items, config.seed),
-                                   (num_val, num_test), skipped, options, config.workers, report)
+                                   (num_val, num_test), skipped, options, config.workers, report,
+                                   config.runner)
     _report_reasons(skipped[before:], report)
     sizes = ", ".join(f"{len(ids)} {split}" for split, ids in content["splits"].items())
     report(f"{config.out}: {sizes}; {content['skipped']} left out "
@@ -272,10 +273,11 @@ def _create(config, source, items, skipped, options, report, classes=(), label_s
 def _check_space(config, num_photos, size, seconds, report):
     """Report what `num_photos` of `size` bytes and `seconds` on one core each come to. Raise
     UserError if the disk cannot hold it; unfinished files are continued or replaced."""
-    total = size * num_photos
+    total, seconds = size * num_photos, seconds * num_photos
+    duration = f"{util.format_time(seconds / config.workers)} with {config.workers} workers" \
+        if config.runner is None else f"{util.format_time(seconds)} of one core"
     report(f"projected: {num_photos} photos, {total / 1e9:.2f} GB ({size / 1e6:.3f} MB each), "
-           f"about {util.format_time(seconds * num_photos / config.workers)} with "
-           f"{config.workers} workers (from a few of them)")
+           f"about {duration} (from a few of them)")
     folder = Path(config.out).absolute()
     while not folder.exists():
         folder = folder.parent

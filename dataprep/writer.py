@@ -12,13 +12,17 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataprep import journal
+from dataprep import journal, ranges
 from dataprep.conversion import ConversionSpec, Converted, Item, convert_all
 from dnnlib import util
 from dnnlib.data import channels, dataset, tfrecords
+
+if TYPE_CHECKING:  # it imports Apache Beam, which need not be installed
+    from dnnlib.beam_runner import BeamRunner
 
 SPLITS = ("train", "val", "test")
 SKIPPED = "skipped.jsonl"
@@ -66,7 +70,8 @@ def _differences(there, here):
 
 def write_dataset(out: str | Path, spec: ConversionSpec, items: list[Item],
                   sizes: tuple[int, int], skipped: list[dict], options: dict, workers: int,
-                  report: Callable[[str], None] = print) -> dict:
+                  report: Callable[[str], None] = print,
+                  runner: "BeamRunner | None" = None) -> dict:
     """Convert `items` (see shuffled) into the folder `out`; return the content of dataset.json.
 
     Goes on where an interrupted run of the same data set stopped; the result is the same, byte for
@@ -76,6 +81,7 @@ def write_dataset(out: str | Path, spec: ConversionSpec, items: list[Item],
     Args:
         sizes: (validation, test) images, exactly, whatever photos turn out to be unusable.
         skipped: [{"id", "reason"}] of photos left out before; the unreadable ones are added to it.
+        runner: whose workers convert, in place of `workers` processes.
     """
     out = Path(out)
     with util.only_process(out, "making this data set"), util.disk_full_explained(
@@ -87,7 +93,10 @@ def write_dataset(out: str | Path, spec: ConversionSpec, items: list[Item],
         if done.entries:
             report(f"{out}: continuing after the {len(done.entries)} of the {len(items)} photos "
                    "that an interrupted run went through")
-        entries = _write_records(out / _PARTIAL, spec, items, sizes, header, done, workers)
+        first = len(done.entries)
+        results = convert_all(spec, items[first:], workers) if runner is None else \
+            ranges.convert_all(runner, _ranges_folder(out, header), spec, items, first, report)
+        entries = _write_records(out / _PARTIAL, spec, items, sizes, header, done, results)
         skipped += [{"id": entry["id"], "reason": entry["reason"]} for entry in entries
                     if "reason" in entry]
         counts = DatasetCounts(spec.classes, spec.resolution, spec.label_size, SPLITS)
@@ -115,7 +124,7 @@ def _finish(out, spec, counts, skipped, options):
     for split, rows in counts.labels.items() if spec.label_size else ():
         if rows:
             dataset.write_labels(dataset.labels_path(work, split), rows, spec.label_size)
-    for folder in sorted(path for path in work.iterdir() if path.is_dir()):
+    for folder in sorted(work / split for split in SPLITS if (work / split).is_dir()):
         os.replace(folder, out / folder.name)
     describe(out, spec, counts, options, sum("annotation" not in entry for entry in skipped))
     remove_work(out)
@@ -183,9 +192,17 @@ def _begin(out, header, report):
         report(f"{out}: replacing the unfinished files of another data set ({different})")
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-    remove_work(out)
-    work.mkdir()
+    for path in sorted(work.iterdir()) if work.is_dir() else ():
+        if path != _ranges_folder(out, header):  # ranges are whole or absent
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+    work.mkdir(exist_ok=True)
     return journal.ConversionProgress()
+
+
+def _ranges_folder(out, header):
+    """Return the folder of the ranges of this very data set: a worker of another run may live."""
+    identity = json.dumps([header, ranges.PHOTOS]).encode()
+    return out / _PARTIAL / f"ranges-{hashlib.sha256(identity).hexdigest()[:12]}"
 
 
 def remove_work(out: str | Path) -> None:
@@ -200,11 +217,10 @@ def unfinished_bytes(out: str | Path) -> int:
 
 # Records
 
-def _write_records(work, spec, items, sizes, header, done, workers):
-    """Write the records of `items` behind those of `done`, a ConversionProgress; return a line of
-    the journal for every item."""
+def _write_records(work, spec, items, sizes, header, done, results):
+    """Write `results`, Converted or reasons, of `items` behind those of `done`, a
+    ConversionProgress; return a line of the journal for every item."""
     entries, rest = list(done.entries), items[len(done.entries):]
-    results = convert_all(spec, rest, workers)
     room = {"val": sizes[0], "test": sizes[1], "train": len(items)}  # filled in this order
     splits = [split for split in SPLITS if room[split]]
     for entry in entries:

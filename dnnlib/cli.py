@@ -97,6 +97,18 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
         return super()._get_help_string(action)
 
 
+def split_argv(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return (a script's own arguments, those behind "--", which are the runner's)."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return list(argv[:end]), list(argv[end + 1:])
+
+
+def check_runner(runner: str | None, of_runner: Sequence[str]) -> None:
+    """Raise UserError if there are options of a runner that is not given."""
+    if of_runner and runner is None:
+        raise UserError("--: what is behind it are options of --runner, which is not given")
+
+
 # Options without effect
 
 @dataclass(frozen=True)

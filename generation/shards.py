@@ -11,12 +11,14 @@ matter which process made them, how often it was begun, or in which order.
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +31,9 @@ from dnnlib.util import UserError
 from generation import pairs
 from generation.selection import GaveUpError, Request, Selection, Tally, add_up, make_samples
 from training.sampler import Sampler
+
+if TYPE_CHECKING:  # it imports Apache Beam, which need not be installed
+    from dnnlib.beam_runner import BeamRunner
 
 JOB, STATISTICS = "shards.json", "shard.json"
 PAIRS_A_SHARD = 1000  # of a data set for which no number of shards is given
@@ -89,19 +94,29 @@ class ShardJob:
                 **asdict(self.selection or Selection())}
 
 
-def write_shards(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe) -> Tally | None:
-    """Write all shards of a job that are not there yet, in this process, and finish; return what
-    its selection decided.
+def write_shards(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe,
+                 runner: "BeamRunner | None" = None) -> Tally | None:
+    """Write all shards of a job that are not there yet, in this process or by workers of a `runner`
+    that see the same folder and the same network file, and finish; return what its selection
+    decided.
 
     Raises UserError as `pairs.write_pairs` does.
     """
     with util.only_process(job.out, "making these pairs"):
         begin(job, recipe)
-        for index in range(job.shards):
-            line = write_shard(job, sampler, recipe, index)
-            if "error" in line:
-                raise UserError(line["error"])
+        if runner is not None:
+            runner.run(functools.partial(_start_worker, job), range(job.shards))
+        else:
+            for index in range(job.shards):
+                line = write_shard(job, sampler, recipe, index)
+                if "error" in line:
+                    raise UserError(line["error"])
         return finish(job, sampler, recipe)
+
+
+def _start_worker(job):
+    """Return the function index -> shard, with the network loaded."""
+    return functools.partial(write_shard, job, *job.load())
 
 
 def describe_work(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe) -> str:

@@ -82,8 +82,8 @@ def options_of(script, arguments=""):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_have_the_options_that_are_shown(page):
     for script, arguments in commands(page):
-        shown = set(OPTION.findall(arguments.partition("  #")[0]))
-        assert shown <= options_of(script, arguments), (script, arguments)
+        own = arguments.partition("  #")[0].partition(" -- ")[0]  # the rest is a runner's
+        assert set(OPTION.findall(own)) <= options_of(script, arguments), (script, arguments)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

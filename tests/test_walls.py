@@ -61,6 +61,13 @@ def test_metrics_see_no_training_loop():
         assert used <= SHARED_WITH_METRICS, path
 
 
+def test_one_module_imports_apache_beam():
+    """It need not be installed."""
+    users = {path.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob(
+        "*.py") if any(name.partition(".")[0] == "apache_beam" for name in imported_modules(path))}
+    assert users == {"dnnlib/beam_runner.py"}
+
+
 def test_no_import_goes_in_a_circle():
     files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
     modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}

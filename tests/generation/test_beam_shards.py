@@ -1,32 +1,29 @@
 """Shards on Apache Beam are those of the serial command, to the byte."""
 
+import pickle
 import shutil
 
 import pytest
 
 pytest.importorskip("apache_beam", reason="Apache Beam is not installed (requirements-beam.txt)")
 
+from dnnlib import cli
+from dnnlib.beam_runner import BeamRunner
 from dnnlib.util import UserError
-from generation import beam_shards, shards
+from generation import shards
 from generation.selection import Selection
 from tests.generation.test_selection import CHOSEN, contents
 from tests.generation.test_shards import job_in, network  # noqa: F401 (fixtures)
+from tests.tools.beam import IN_MEMORY, NOISE, kill_a_worker, processes, session, wait_until
 
-IN_MEMORY = ["--direct_running_mode=in_memory"]
-TWO_PROCESSES = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-
-# Beam's own code, and that of what it imports.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-              pytest.mark.filterwarnings("ignore::ResourceWarning"),
-              pytest.mark.filterwarnings("ignore::FutureWarning"),
-              pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = [pytest.mark.slow, *NOISE]
 
 
 def on_beam(job, options):
-    return beam_shards.write_shards(job, *job.load(), "DirectRunner", options)
+    return shards.write_shards(job, *job.load(), BeamRunner("DirectRunner", options))
 
 
-@pytest.mark.parametrize("options", [IN_MEMORY, TWO_PROCESSES], ids=["in memory", "two processes"])
+@pytest.mark.parametrize("options", [IN_MEMORY, processes(2)], ids=["in memory", "two processes"])
 @pytest.mark.parametrize("kind", ["folder", "tfrecords"])
 def test_the_same_bytes_as_in_one_process(job_in, tmp_path, kind, options):  # noqa: F811
     """Also where a shard is there, and what a killed worker left."""
@@ -48,8 +45,31 @@ def test_a_shard_that_cannot_be_made_ends_with_its_reason(job_in, tmp_path):  # 
         on_beam(job, IN_MEMORY)
 
 
-def test_an_option_that_beam_would_ignore_is_refused(job_in, tmp_path):  # noqa: F811
-    job = job_in(tmp_path / "set", num=4, shards=2)
-    with pytest.raises(UserError, match="Beam knows no option --direct_num_worker"):
-        on_beam(job, [*IN_MEMORY, "--direct_num_worker=2"])
-    assert not job.place(0).exists()
+def begin(job):
+    """Make shards by two workers; for a process of its own."""
+    cli.run_main(lambda _: on_beam(job, processes(2)) and None)
+
+
+@pytest.mark.parametrize("killed", ["worker", "all"])
+def test_killed_and_continued(job_in, tmp_path, killed):  # noqa: F811
+    """By another number of workers, which leave alone what is done."""
+    serial, ours = (job_in(tmp_path / name / "set", num=200, shards=50)
+                    for name in ("serial", "beam"))
+    shards.write_shards(serial, *serial.load())
+    (tmp_path / "job").write_bytes(pickle.dumps(ours))
+    code = ("import pickle, sys; from tests.generation import test_beam_shards\n"
+            "test_beam_shards.begin(pickle.load(open(sys.argv[1], 'rb')))")
+
+    def done():
+        return [index for index in range(50) if (ours.place(index) / shards.STATISTICS).exists()]
+    with session(code, tmp_path / "job") as process:
+        wait_until(done, process)
+        if killed == "worker":
+            kill_a_worker(process)
+            error = process.communicate(timeout=200)[1].decode()
+            assert process.returncode == 2 and "error: a worker process died" in error
+    times = {index: ours.place(index).stat().st_mtime_ns for index in done()}
+    assert 0 < len(times) < 50 and not (tmp_path / "beam" / "set" / "dataset.json").exists()
+    on_beam(ours, IN_MEMORY if killed == "all" else processes(3))
+    assert all(ours.place(index).stat().st_mtime_ns == time for index, time in times.items())
+    assert contents(tmp_path / "beam") == contents(tmp_path / "serial")

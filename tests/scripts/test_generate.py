@@ -628,9 +628,8 @@ def test_pairs_as_a_data_set(networks, loads_once, tmp_path, capsys):
 
 
 def test_beam_that_is_not_installed_is_named(networks, tmp_path, script, monkeypatch):
-    monkeypatch.setitem(sys.modules, "generation.beam_shards", None)
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    monkeypatch.delitem(sys.modules, "generation.beam_shards")
+    monkeypatch.delitem(sys.modules, "dnnlib.beam_runner", raising=False)
     status, error = script(f"--network={networks['classes']}", "--num=2", "--shards=2",
                            "--runner=DirectRunner", f"--out={tmp_path / 'out'}")
     assert status == 2 and "pip install -r requirements-beam.txt" in error

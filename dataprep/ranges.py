@@ -1,0 +1,165 @@
+"""Convert photos in ranges that any worker converts alone: the elements of an Apache Beam pipeline.
+
+    FOLDER/000007.items    the photos of a range, written for its worker
+    FOLDER/000007          what became of them, written beside and renamed when it is whole
+
+Of each photo this file has a line of JSON, and its records behind it. The writer reads the ranges
+in order, as it reads the results of processes: what it writes does not depend on who made them, how
+often, or in which order. Workers see the photos and FOLDER under the same paths as this process.
+"""
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import os
+import pickle
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dataprep.conversion import ConversionSpec, Converted, Item, convert_or_reason
+from dnnlib import util
+from dnnlib.process_pool import reuse_freed_memory
+from dnnlib.util import UserError
+
+if TYPE_CHECKING:  # it imports Apache Beam, which need not be installed
+    from dnnlib.beam_runner import BeamRunner
+
+PHOTOS = 256  # in a range; a multiple of the writer's checkpoints
+_NAME, _NAMES, _TEMPORARY = "{:06d}", "[0-9]" * 6, ".*.tmp"
+_LOOK = 1.0  # seconds between looks at what is done
+
+
+def convert_all(runner: "BeamRunner", folder: Path, spec: ConversionSpec, items: Sequence[Item],
+                first: int, report: Callable[[str], None]) -> Iterator[Converted | str]:
+    """Convert `items` from number `first` on by the workers of a runner, where that is not done;
+    return an iterator as `conversion.convert_all` does. It removes ranges that have been read.
+
+    Raises UserError if the runner fails.
+    """
+    folder = folder.absolute()
+    folder.mkdir(exist_ok=True)
+    util.remove_leftovers(folder, [_TEMPORARY])
+    numbers = range(first // PHOTOS, -(-len(items) // PHOTOS)) if first < len(items) else range(0)
+    missing = [number for number in numbers if not (folder / _NAME.format(number)).exists()]
+    if len(missing) < len(numbers):
+        report(f"{len(numbers) - len(missing)} of {len(numbers)} ranges of {PHOTOS} photos are "
+               "converted already")
+    tasks = [(number, _write_items(folder, number, items)) for number in missing]
+    with _progress(folder, len(numbers)):
+        if tasks:
+            runner.run(functools.partial(_start_worker, spec, folder), tasks)
+    for number in numbers:
+        if not (folder / _NAME.format(number)).exists():
+            raise UserError(f"{folder / _NAME.format(number)}: no worker has made this range; run "
+                            "the same command again")
+    return itertools.islice(_read_all(folder, numbers, len(items)), first % PHOTOS, None)
+
+
+def _write_items(folder, number, items):
+    """Write the items of a range; return the file's sha256."""
+    # Not in the pipeline: Beam takes minutes to compress the polygons of ten thousand photos.
+    content = pickle.dumps(items[number * PHOTOS:(number + 1) * PHOTOS])
+    util.atomic_write(_items_path(folder, number), content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _items_path(folder, number):
+    return folder / f"{_NAME.format(number)}.items"
+
+
+@contextlib.contextmanager
+def _progress(folder, total):
+    """Show how many of the ranges are done."""
+    with util.progress(total=total, desc="converting", unit="range") as bar:
+        ended = threading.Event()
+
+        def show():
+            bar.update(sum(1 for _ in folder.glob(_NAMES)) - bar.n)
+
+        def watch():
+            while not ended.wait(_LOOK):
+                show()
+        thread = threading.Thread(target=watch, daemon=True)
+        if not bar.disable:
+            thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            if not bar.disable:
+                thread.join()
+                show()
+
+
+# In a worker
+
+def _start_worker(spec, folder):
+    """Return the function task -> range."""
+    reuse_freed_memory()
+    return functools.partial(_convert_range, spec, folder)
+
+
+def _convert_range(spec, folder, task):
+    """Convert one range, if that is not done."""
+    number, digest = task
+    path = folder / _NAME.format(number)
+    if path.exists():
+        return
+    content = _items_path(folder, number).read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:  # only what was written for it is unpickled
+        raise UserError(f"{_items_path(folder, number)}: changed since it was written")
+    temporary = folder / f".{path.name}.{uuid.uuid4().hex}.tmp"  # of machines pids can be equal
+    try:
+        with open(temporary, "wb") as file:
+            for item in pickle.loads(content):
+                _write_result(file, convert_or_reason(spec, item))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# The file of a range
+
+def _write_result(file, result):
+    """Write what became of one photo."""
+    if isinstance(result, Converted):
+        entry = {**asdict(result), "digest": result.digest.hex(),
+                 "records": {level: len(record) for level, record in result.records.items()}}
+        parts = result.records.values()
+    else:
+        entry, parts = {"reason": result}, ()
+    file.write(json.dumps(entry).encode() + b"\n" + b"".join(parts))
+
+
+def _read_all(folder, numbers, num_items):
+    """Yield the results of ranges; remove each when the reader asks for what is behind it."""
+    for number in numbers:
+        path = folder / _NAME.format(number)
+        with open(path, "rb") as file:
+            for _ in range(min(PHOTOS, num_items - number * PHOTOS)):
+                yield _read_result(file, path)
+        path.unlink()
+
+
+def _read_result(file, path):
+    """Return what became of the next photo. Raises UserError if the file is damaged."""
+    try:
+        entry = json.loads(file.readline())
+        if "reason" in entry:
+            return entry["reason"]
+        records = {int(level): file.read(size) for level, size in entry["records"].items()}
+        if [len(record) for record in records.values()] != list(entry["records"].values()):
+            raise ValueError("cut short")
+        return Converted(**{**entry, "records": records, "digest": bytes.fromhex(entry["digest"]),
+                            "shares": tuple(entry["shares"]), "size": tuple(entry["size"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({util.one_line(error)[:80]}); delete it and run the "
+                        "same command again: it continues") from None
