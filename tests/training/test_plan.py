@@ -162,6 +162,7 @@ def test_a_dry_run_leaves_no_trace(data, tmp_path, monkeypatch, capsys):
     assert (listing(data.parent), listing(tmp_path)) == before
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_this_machine(data, tmp_path, monkeypatch, capsys):
     """Real steps are timed, of the only critic at the only resolution, and apart from them their
     compilation; nothing is written. An adaptive augmentation is about half as strong as it can be.

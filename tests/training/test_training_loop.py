@@ -111,6 +111,7 @@ def test_a_finished_run_stays_as_it_is(datasets, whole_run):
     assert (whole_run / "network-final.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_rgb_stage_is_the_same_in_all_variants(datasets, tmp_path):
     """So that one RGB training serves all variants; the c variant sees no untagged photos."""
     finals = {}
@@ -169,6 +170,7 @@ def test_damaged_state_falls_back_to_the_one_before(datasets, tmp_path):
     assert "damaged" in (tmp_path / "run" / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_stage_without_length_leaves_a_final_snapshot_that_fits(datasets, tmp_path):
     config = config_for(datasets, variant="c", rgb_kimg=0.016, binary_kimg=0.016, classes_kimg=0.0)
     assert begin(config, tmp_path / "run").run() is True
@@ -177,6 +179,7 @@ def test_stage_without_length_leaves_a_final_snapshot_that_fits(datasets, tmp_pa
     assert final.networks["Gs"].config["num_channels"] == 3 + len(FOUR)
 
 
+@pytest.mark.slow
 def test_killed_before_the_final_snapshot(datasets, tmp_path, monkeypatch):
     config = config_for(datasets, **PLAIN)
     with monkeypatch.context() as patch:
@@ -186,6 +189,7 @@ def test_killed_before_the_final_snapshot(datasets, tmp_path, monkeypatch):
     assert load_snapshot(tmp_path / "run" / "network-final.safetensors").header["stage"] == "rgb"
 
 
+@pytest.mark.slow
 def test_ticks_fall_where_they_would_have(datasets, tmp_path):
     """An interrupted tick goes on: evaluations, and so `patience`, do not depend on stops."""
     config = config_for(datasets, **PLAIN, rgb_kimg=0.096, tick_kimg={4: 0.032})
@@ -218,6 +222,7 @@ def test_patience_waits_for_the_target_resolution(datasets, tmp_path):
     assert training.progress.cur_nimg == 48 + 2 * 16
 
 
+@pytest.mark.slow
 def test_first_grid_and_first_network(datasets, tmp_path):
     config = config_for(datasets, **PLAIN, network_ticks=3)
     begin(config, tmp_path / "run").run()

@@ -51,8 +51,8 @@ def reals(rng, critic, resolution=8, minibatch=8, label_size=0):
 
 
 @pytest.mark.parametrize("variant, stage", [
-    ("rgb", "rgb"), pytest.param("c", "binary", marks=pytest.mark.slow), ("c", "classes"),
-    pytest.param("2d", "binary", marks=pytest.mark.slow), ("2d", "classes")])
+    ("rgb", "rgb"), ("2d", "classes"), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in (
+        ("c", "binary"), ("c", "classes"), ("2d", "binary")))])
 def test_a_turn_changes_exactly_the_networks_it_should(tiny_config, rng, variant, stage):
     config = tiny_config(variant=variant, resolution=8)
     state = state_in_stage(config, stage)
@@ -139,9 +139,10 @@ def direct_fakes(G, draws, purpose, labels, mixing, **growth):
 @pytest.mark.parametrize("label_size, lod_floor, changes", [
     (0, 0, {}),
     (3, 0, {}),
-    (0, 0, {"augment": "fixed:0.6"}),
+    pytest.param(0, 0, {"augment": "fixed:0.6"}, marks=pytest.mark.slow),
     (3, 1, {**WGAN_GP, "style_mixing_prob": 0.0}),  # at 8x8, of a network for 16x16
-    (0, 1, {"d_loss": "hinge", "g_loss": "logistic_saturating", "r1_gamma": 2.0, "r2_gamma": 3.0})],
+    pytest.param(0, 1, {"d_loss": "hinge", "g_loss": "logistic_saturating", "r1_gamma": 2.0,
+                        "r2_gamma": 3.0}, marks=pytest.mark.slow)],
     ids=["plain", "labels", "augmented", "labels, WGAN-GP, half size",
          "hinge, saturating, R2, half size"])
 def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, lod_floor, changes):
@@ -220,8 +221,9 @@ def test_running_average_has_its_half_life(tiny_config, rng):
         Gs.vars["G_synthesis/noise0"].numpy(), G_before["G_synthesis/noise0"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage_name, label_size, changes", [
-    pytest.param("classes", 0, {}, marks=pytest.mark.slow),
+    ("classes", 0, {}),
     ("rgb", 3, {**WGAN_GP, "mbstd_group_size": 8})],
     ids=["two critics", "labels, WGAN-GP, groups of 8"])
 def test_two_replicas_equal_one(tiny_config, rng, stage_name, label_size, changes):
@@ -260,7 +262,8 @@ def test_two_replicas_equal_one(tiny_config, rng, stage_name, label_size, change
 
 
 @pytest.mark.parametrize("value, changes", [
-    (np.nan, {}), (np.inf, {"d_loss": "hinge", "g_loss": "hinge"})],
+    (np.nan, {}),
+    pytest.param(np.inf, {"d_loss": "hinge", "g_loss": "hinge"}, marks=pytest.mark.slow)],
     ids=["nan", "infinite loss, finite gradients"])
 def test_what_is_not_finite_stops_both_updates_and_is_counted(tiny_config, rng, value, changes):
     config = tiny_config(variant="rgb", resolution=8, **changes)

@@ -48,9 +48,8 @@ def test_metrics_that_a_selection_needs(metrics, select_by, expected):
     assert needed_metrics(metrics, select_by) == expected
 
 
-@pytest.mark.parametrize("select_by, best", [
-    pytest.param("fid", 0.016, marks=pytest.mark.slow),
-    pytest.param("pair", 0.048, marks=pytest.mark.slow), ("labels", 0.032)])
+@pytest.mark.slow
+@pytest.mark.parametrize("select_by, best", [("fid", 0.016), ("pair", 0.048), ("labels", 0.032)])
 def test_the_best_snapshot_is_what_the_score_says(tiny_config, tmp_path, select_by, best):
     """Photos are best at first, labels between; the pairs' distance falls to the end."""
     moments = {0.016: (10.0, 0.1, 0.9), 0.032: (11.0, 0.9, 0.8), 0.048: (20.0, 0.9, 0.1)}

@@ -32,6 +32,7 @@ def shaken(model, rng):
     return values
 
 
+@pytest.mark.slow
 def test_resnet50_is_the_librarys_with_dilations_for_strides(rng):
     """The library's network has a stride of 32. With dilations in place of the last strides every
     second, or fourth, feature is the same."""
