@@ -208,18 +208,15 @@ def test_the_serial_command_goes_on_after_a_runner_and_a_runner_after_it(source,
     convert = conversion.convert_photo
 
     def stopping(spec, item):
-        monkeypatch.setattr(conversion, "convert_photo", stop if len(done) == 7 else stopping)
+        if len(done) == 8:
+            raise KeyboardInterrupt
         done.append(item)
         return convert(spec, item)
-
-    def stop(*_):
-        raise KeyboardInterrupt
     done = []
     with monkeypatch.context() as patch:
         patch.setattr(conversion, "convert_photo", stopping)
-        with contextlib.suppress(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
             write(tmp_path / "2" / "set", source)
-        monkeypatch.setattr(conversion, "convert_photo", convert)
     reported = []
     write(tmp_path / "2" / "set", source, AnyRunner(), reported)
     assert "continuing after the 6 of the 20" in reported[0]
