@@ -19,7 +19,7 @@ import numpy as np
 from dataprep import annotations, conversion, labels, masks, photo_sources, raw_files, writer
 from dataprep.categories import Categories
 from dataprep.conversion import ConversionSpec, Item
-from dataprep.synthetic import draw_all, is_drawn
+from dataprep.drawing.synthetic import draw_all, is_drawn
 from dnnlib import suggestions, util
 from dnnlib.cli import IdleRule, refuse_idle
 from dnnlib.data import class_list, dataset

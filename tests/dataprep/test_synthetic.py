@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataprep import annotations, segmentations, synthetic
-from dataprep.figures import Canvas, random_figure
+from dataprep import annotations, segmentations
+from dataprep.drawing import synthetic
+from dataprep.drawing.figures import Canvas, random_figure
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError
 from tests.tools.data_helpers import create_config, folder_bytes, make_source

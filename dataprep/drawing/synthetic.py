@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataprep.figures import Canvas, Dresser, noise, random_figure
+from dataprep.drawing.figures import Canvas, Dresser, noise, random_figure
 from dnnlib import util
 from dnnlib.data import coco
 from dnnlib.process_pool import ordered_map
