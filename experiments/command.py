@@ -39,7 +39,7 @@ class Study:
         return self.fixed + self.of_machine
 
     def add_options(self, parser: argparse.ArgumentParser, about_rows: str = "") -> None:
-        """Add what all experiments can be told.
+        """Add the options that all experiments have.
 
         Args:
             about_rows: what --rows names, where that is known only once other options are.

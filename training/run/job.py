@@ -33,7 +33,7 @@ class Job:
 
     def digests(self) -> dict[str, str | None]:
         """Return {'<option>_digest': digest of what it names} beside data_digest: a continued run
-        must find the same, wherever it lies."""
+        must find the same, wherever it is."""
         return {}
 
     def plan(self) -> str:
