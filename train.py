@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train Style-GAN, Style-C-GAN, Style-C-GAN-2D or a segmentation network."""
+"""Train Style-GAN, Style-C-GAN, Style-C-GAN-2D, a segmentation network or a decoder of maps."""
 
 import os
 
@@ -16,6 +16,7 @@ EXAMPLES = """\
   python train.py --variant=2d --gpus=4 --workers=host0:2222,host1:2222 --worker-index=0
   python train.py --variant=segmenter --help        # of each variant its own options
   python train.py --variant=segmenter --data=datasets/modanet --data2=datasets/generated
+  python train.py --variant=decoder --init-from=results/00000-rgb-modanet --labels=twenty
 """
 
 
@@ -48,14 +49,15 @@ def main(argv):
 def make_job(options, given, workers):
     """Return the Job of a command: the one place that knows all kinds of training."""
     from metrics import evaluation
+    from training.decoder.job import DecoderJob
     from training.run import launch
     from training.run.stylegan_job import StyleGanJob
     from training.segmentation.job import SegmenterJob
 
     config = launch.choose_config(options, given)
     num_replicas = options.gpus * len(workers or [0])
-    kind = SegmenterJob if config.variant == "segmenter" else StyleGanJob
-    return kind(config, options, given, num_replicas, evaluation)
+    kinds = {"segmenter": SegmenterJob, "decoder": DecoderJob}
+    return kinds.get(config.variant, StyleGanJob)(config, options, given, num_replicas, evaluation)
 
 
 def train(job, strategy):

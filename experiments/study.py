@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +24,20 @@ from training.run.history import FINAL, read_history
 
 ROOT = Path(__file__).resolve().parents[1]
 EVALUATED = "evaluated.json"  # in a run directory: the commands that measured its network
+PREPARED = "prepared.json"  # in a run directory: the seconds that preparations took
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 # Commands
 
-def script(name: str, options: dict[str, Any]) -> list[str]:
+def script(name: str, options: dict[str, Any], *words: str | Path) -> list[str]:
     """Return the command of one of the program's scripts: {'init_from': 'x'} is --init-from=x.
 
-    True is a flag; options whose value is None are left out.
+    True is a flag; options whose value is None are left out. words: what stands before options.
     """
     flags = {f"--{key.replace('_', '-')}": value for key, value in options.items()
              if value is not None}
-    return [sys.executable, str(ROOT / name),
+    return [sys.executable, str(ROOT / name), *map(str, words),
             *(flag if value is True else f"{flag}={value}" for flag, value in flags.items())]
 
 
@@ -152,13 +154,17 @@ class Trial:
     def work_off(self, processes: Processes) -> str | None:
         """Train and evaluate, so far as it is not done yet; return what failed, None if nothing."""
         if not self.is_trained():
+            began = time.monotonic()
             for command in self.preparations:
                 if status := processes.run(command):
                     return f"{self.name}: preparation ended with status {status}"
+            prepared_sec = time.monotonic() - began
             if status := processes.run(self.training):
                 return f"{self.name}: training ended with status {status}"
             if not self.is_trained():
                 return f"{self.name}: training left no {FINAL} in {self.run}"
+            if self.preparations:
+                util.write_json(self.run / PREPARED, prepared_sec)
         if not self.is_evaluated():
             for command in self.evaluations:
                 if status := processes.run(command):
@@ -167,8 +173,8 @@ class Trial:
         return None
 
     def result(self) -> dict[str, Any]:
-        """Return what is known of it: kimg, seconds of training and evaluation, every value and
-        floor of its metrics by name, their tables of classes, and the commands."""
+        """Return what is known of it: kimg, seconds of preparation, training and evaluation, every
+        value and floor of its metrics by name, their tables of classes, and the commands."""
         ticks = read_history(self.run).ticks
         records = self._records() if self.is_evaluated() else []
         values, floors = {}, {}
@@ -177,11 +183,14 @@ class Trial:
             floors |= (record.get("floor") or {}).get("results", {})
         classes = {record["metric"]: record["classes"] for record in records
                    if "classes" in record}
+        prepared = self.run / PREPARED
         return {"row": self.row, "seed": self.seed, "run": str(self.run), "classes": classes,
                 "kimg": ticks[-1]["Progress/kimg"] if ticks else 0.0,
+                "preparation_sec": util.read_json(prepared) if prepared.is_file() else 0.0,
                 "training_sec": ticks[-1]["Timing/total_sec"] if ticks else 0.0,
                 "evaluation_sec": max((one["time_sec"] for one in records), default=0.0),
                 "values": values, "floors": floors,
+                "preparations": [shown(command) for command in self.preparations],
                 "training": shown(self.training),
                 "evaluations": [shown(command) for command in self.evaluations]}
 
@@ -237,7 +246,8 @@ def time_left(ahead: Sequence[Trial], trials: Sequence[Trial]) -> str:
     taken = [trial.result() for trial in trials if trial.is_evaluated()]
     if not taken:
         return "the time left is known after the first"
-    mean = sum(one["training_sec"] + one["evaluation_sec"] for one in taken) / len(taken)
+    mean = sum(one["preparation_sec"] + one["training_sec"] + one["evaluation_sec"]
+               for one in taken) / len(taken)
     open_ones = [trial for trial in ahead if not trial.is_evaluated()]
     begun = sum(trial.result()["training_sec"] for trial in open_ones)
     return f"about {format_time(max(mean * len(open_ones) - begun, 0))} left"

@@ -3,7 +3,7 @@
     OUT/labels/<photo>.png      palette indices, of the photo's size: 0 background, 1..C
     OUT/overlays/<photo>.png
     OUT/classes.txt             names of the classes 1..C
-    OUT/labelling.json          which network, and the size in bytes of every photo that is done
+    OUT/labeller.json           which network, and the size in bytes of every photo that is done
 
 `dataset_tool.py create_from_masks --images=photos --source=OUT` reads it.
 """
@@ -23,13 +23,16 @@ from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.util import UserError
 from training.labeller import Labeller
 
-LABELS, OVERLAYS, RECORD = "labels", "overlays", "labelling.json"
-_WHITE = (255, 255, 255)
+LABELS, OVERLAYS, RECORD = "labels", "overlays", "labeller.json"
+WHITE = (255, 255, 255)
 
 
 def label_photos(labeller: Labeller, source: Path, out: Path,
-                 minibatch: int) -> tuple[int, int, list[str]]:
+                 minibatch: int, is_own: bool = False) -> tuple[int, int, list[str]]:
     """Write the maps of all photos in a folder, except for those that are there already.
+
+    Args:
+        is_own: whether the other files that `out` holds are known to be this program's.
 
     Returns:
         How many were written, how many were there, lines on files that are no readable photos.
@@ -39,7 +42,7 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
             something else, or maps of another network.
     """
     photos = photos_in(source)
-    done = _open_folder(labeller, out)
+    done = _open_folder(labeller, out, is_own)
     missing = [path for path in photos if done.get(path.name) != path.stat().st_size
                or not _map_path(out, path).is_file()]
     unreadable = []
@@ -55,11 +58,11 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
     return len(missing) - len(unreadable), len(photos) - len(missing), unreadable
 
 
-def _open_folder(labeller, out):
+def _open_folder(labeller, out, is_own):
     """Return {photo: bytes} of what is done in a folder that may be new; see `label_photos`."""
     record = out / RECORD
     if not record.is_file():
-        if out.exists() and any(out.iterdir()):
+        if not is_own and out.exists() and any(out.iterdir()):
             raise UserError(f"--out={out}: holds files, but no {RECORD}; choose a new folder")
         out.mkdir(parents=True, exist_ok=True)
         _save(labeller, out, {})
@@ -76,18 +79,19 @@ def _save(labeller, out, done):
                                    "classes": list(labeller.classes), "photos": done})
 
 
-def photos_in(source: Path) -> list[Path]:
-    """Return the files of a folder that are named like photos; see `label_photos`."""
+def photos_in(source: Path, option: str = "--source") -> list[Path]:
+    """Return the files of a folder that are named like photos; see `label_photos`. An error names
+    the option that the folder is of."""
     if not source.is_dir():
-        raise UserError(f"--source={source}: no such folder")
+        raise UserError(f"{option}={source}: no such folder")
     photos = sorted(path for path in source.iterdir()
                     if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
     if not photos:
-        raise UserError(f"--source={source}: no photos directly in this folder "
+        raise UserError(f"{option}={source}: no photos directly in this folder "
                         f"({', '.join(sorted(IMAGE_SUFFIXES))})")
     stems = collections.Counter(path.stem for path in photos)
     if twice := [path.name for path in photos if stems[path.stem] > 1]:
-        raise UserError(f"--source={source}: {' and '.join(twice[:2])} would have one map; rename "
+        raise UserError(f"{option}={source}: {' and '.join(twice[:2])} would have one map; rename "
                         "one of them")
     return photos
 
@@ -107,7 +111,7 @@ def _read(paths, unreadable) -> Iterator[tuple[Path, Image.Image]]:
 
 def _write(labeller: Labeller, photos: Sequence[tuple[Path, Image.Image]], out: Path) -> None:
     """Write the maps and overlays of a minibatch of photos."""
-    squares = np.stack([np.asarray(pyramid.fit_square(photo, labeller.resolution, "pad", _WHITE))
+    squares = np.stack([np.asarray(pyramid.fit_square(photo, labeller.resolution, "pad", WHITE))
                         for _, photo in photos])
     num_classes = len(labeller.classes)
     for (path, photo), chances in zip(photos, labeller.probabilities(squares)):

@@ -70,7 +70,7 @@ def style_mix(sampler: Sampler, row_seeds: Sequence[int], col_seeds: Sequence[in
 
     Raises UserError for a layer that the network does not have at this resolution.
     """
-    if not sampler.network.options.use_styles:
+    if sampler.network.num_styles == 1:
         raise UserError("--col-styles: the network has no styles")
     if max(layers) >= sampler.num_layers:
         raise UserError(f"--col-styles: the network has layers 0-{sampler.num_layers - 1}, "

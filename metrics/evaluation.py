@@ -3,7 +3,7 @@
 import collections
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +139,18 @@ def segmenter_evaluation(pictures: LabelledPictures, minibatch: int) -> Callable
                 *map(pictures.read, numbers[start:start + minibatch])))
             confusion += confusion_matrix(truth, method.predict(rgb), num_labels)
         return {"miou": mean_iou(confusion), "miou_accuracy": pixel_accuracy(confusion)}
+
+    return evaluate
+
+
+def decoder_evaluation(label_maps: np.ndarray, numbers: Sequence[int]) -> Callable:
+    """Return the function DecoderTraining -> {'miou', 'accuracy'} on those of its labelled pictures
+    that have these numbers."""
+    def evaluate(method):
+        """Return the scores of the network as it is."""
+        num_labels = len(method.classes) + 1
+        confusion = confusion_matrix(label_maps[numbers], method.predict(numbers), num_labels)
+        return {"miou": mean_iou(confusion), "accuracy": pixel_accuracy(confusion)}
 
     return evaluate
 

@@ -100,7 +100,8 @@ class TrainingConfig(MethodConfig):
                                  *NETWORK_OPTIONS})
 
     variant: str = option("2d", "rgb = Style-GAN, c = Style-C-GAN, 2d = Style-C-GAN-2D; "
-                          "segmenter = a segmentation network, see --variant=segmenter --help",
+                          "segmenter = a segmentation network, decoder = maps from a trained "
+                          "generator's features: see --variant=segmenter --help",
                           choices=VARIANTS)
     untagged: str | None = option(
         None, "data set of extra photos without maps for the image critic", metavar="DIR")

@@ -27,9 +27,9 @@ def by_resolution(table: dict[int, float], resolution: int) -> float:
 def option(default, text, **metadata):
     """Return a dataclass field with the help text of the command line and what is allowed.
 
-    `metadata`: `choices`; `parse`, a function that raises ValueError, with what was `expected`; or
-    numbers `low` and `high`, both allowed, and `above`, itself not, of the value or of all values
-    by resolution.
+    `metadata`: `flag`, what the option is called if not as the field; `choices`; `parse`, a
+    function that raises ValueError, with what was `expected`; or numbers `low` and `high`, both
+    allowed, and `above`, itself not, of the value or of all values by resolution.
     """
     metadata["help"] = text
     if isinstance(default, dict):

@@ -187,7 +187,8 @@ class G_style(GrowingNetwork):
         return blend(self.vars["dlatent_avg"], dlatents, scale)
 
     def synthesis(self, dlatents: tf.Tensor, resolution: int | None = None,
-                  fade: float | tf.Tensor = 0.0, noise: Callable | None = None) -> tf.Tensor:
+                  fade: float | tf.Tensor = 0.0, noise: Callable | None = None,
+                  features: bool = False) -> tf.Tensor | tuple[tf.Tensor, list[tf.Tensor]]:
         """Draw images from dlatents.
 
         Args:
@@ -195,22 +196,27 @@ class G_style(GrowingNetwork):
             resolution, fade: growth state, see the module's docstring.
             noise: None for the fixed noise of the variables, or (layer, height, width) ->
                 [N, height, width, 1]. Not called if `use_noise` is off.
+            features: return what every layer computes as well.
 
         Returns:
-            [N, resolution, resolution, num_channels] float32, about [-1, 1].
+            Images [N, resolution, resolution, num_channels] float32, about [-1, 1]; with `features`
+            also the activations of every layer after its epilogue, coarse to fine: two of each
+            size, [N, 2^r, 2^r, nf(r - 1)].
         """
         last = self._current_log2(resolution)
         x = self._epilogue(self._input_scope, self._input(dlatents), 0, dlatents, noise)
-        x = self._conv2d("G_synthesis/4x4/Conv", x)
-        x = self._epilogue("G_synthesis/4x4/Conv", x, 1, dlatents, noise)  # [N, 4, 4, nf(1)]
-        coarser = x
+        y = self._conv2d("G_synthesis/4x4/Conv", x)
+        y = self._epilogue("G_synthesis/4x4/Conv", y, 1, dlatents, noise)  # [N, 4, 4, nf(1)]
+        coarser, kept = y, [x, y]
         for r in range(3, last + 1):
-            coarser = x
-            x = self._block(x, r, dlatents, noise)  # [N, 2^r, 2^r, nf(r - 1)]
-        images = self._to_rgb(x, last)  # [N, resolution, resolution, num_channels]
+            coarser = y
+            x, y = self._block(y, r, dlatents, noise)  # [N, 2^r, 2^r, nf(r - 1)] both
+            if features:
+                kept += [x, y]
+        images = self._to_rgb(y, last)  # [N, resolution, resolution, num_channels]
         if last > 2 and fading(fade):
             images = blend(images, ops.upscale2d(self._to_rgb(coarser, last - 1)), fade)
-        return images
+        return (images, kept) if features else images
 
     def _input(self, dlatents):
         """Return the constant, or the dense layer's output, [N, 4, 4, nf(1)]."""
@@ -223,7 +229,8 @@ class G_style(GrowingNetwork):
         return tf.cast(x, self.compute_dtype)
 
     def _block(self, x, r, dlatents, noise):
-        """Double the size: upscale, convolve, blur, epilogue; convolve, epilogue."""
+        """Double the size: upscale, convolve, blur, epilogue; convolve, epilogue. Return the
+        activations after both epilogues."""
         scope, fmaps = f"G_synthesis/{2 ** r}x{2 ** r}", self._nf(r - 1)
         if self.use_fused_resampling(2 ** r, fmaps):
             kernel = self._used_weight(f"{scope}/Conv0_up", self.compute_dtype, ops.upscale_kernel)
@@ -231,8 +238,8 @@ class G_style(GrowingNetwork):
         else:
             x = self._conv2d(f"{scope}/Conv0_up", ops.upscale2d(x))
         x = self._epilogue(f"{scope}/Conv0_up", self._blur(x), 2 * r - 4, dlatents, noise)
-        x = self._conv2d(f"{scope}/Conv1", x)
-        return self._epilogue(f"{scope}/Conv1", x, 2 * r - 3, dlatents, noise)
+        y = self._conv2d(f"{scope}/Conv1", x)
+        return x, self._epilogue(f"{scope}/Conv1", y, 2 * r - 3, dlatents, noise)
 
     def _epilogue(self, scope, x, layer, dlatents, noise):
         """Apply noise, bias, activation, pixel norm, instance norm and style, in this order."""

@@ -80,7 +80,7 @@ class Sampler:
         if num_maps != len(snapshot.classes):
             raise UserError(f"{path}: {num_maps} maps, but names for {len(snapshot.classes)} "
                             "classes")
-        return cls(snapshot, _label_row(label, snapshot.networks["Gs"].label_size, path))
+        return cls(snapshot, label_row(label, snapshot.networks["Gs"].label_size, path))
 
     @property
     def num_layers(self) -> int:
@@ -258,8 +258,13 @@ def _scaled_box(box, of_resolution, resolution):
     return math.ceil(left), math.ceil(top), math.floor(right), math.floor(bottom)
 
 
-def _label_row(label, label_size, path):
-    """Return a label as a conditional network takes it, float32 [1, label_size]; else None."""
+def label_row(label: int | Sequence[float] | None, label_size: int,
+              path: str | Path) -> np.ndarray | None:
+    """Return a label as a conditional network takes it, float32 [1, label_size]; None for others.
+
+    Raises:
+        UserError: the network of the snapshot at `path` does not take this label.
+    """
     allowed = f"a class of 0-{label_size - 1}, or {label_size} numbers with commas between them"
     if not label_size:
         if label is not None:

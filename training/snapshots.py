@@ -19,8 +19,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+import training.decoder.networks
 import training.networks_stylegan
-import training.segmentation.networks  # noqa: F401 (both register what snapshots name)
+import training.segmentation.networks  # noqa: F401 (they register what snapshots name)
 from dnnlib import util
 from dnnlib.download import mistaken_for
 from dnnlib.tflib.network import NETWORKS, Network, build

@@ -161,15 +161,18 @@ def save_png(path: str | Path, picture: np.ndarray) -> None:
         Image.fromarray(np.ascontiguousarray(picture)).save(temporary, **_PNG)
 
 
-def save_label_png(path: str | Path, label_map: np.ndarray, num_classes: int) -> None:
+def save_label_png(path: str | Path, label_map: np.ndarray, num_classes: int,
+                   may_ignore: bool = False) -> None:
     """Write a label map [H, W] as a PNG of palette indices, which a viewer shows as colours.
 
-    Raises ValueError for a label above C.
+    Raises ValueError for a label above C, which with `may_ignore` channels.IGNORE may be.
     """
     label_map = np.ascontiguousarray(label_map, np.uint8)
-    if label_map.max(initial=0) > num_classes:
-        raise ValueError(f"label {label_map.max()} in a map of {num_classes} classes")
+    known = label_map[label_map != channels.IGNORE] if may_ignore else label_map
+    if known.max(initial=0) > num_classes:
+        raise ValueError(f"label {known.max()} in a map of {num_classes} classes")
     image = Image.frombytes("P", label_map.shape[::-1], label_map.tobytes())
-    image.putpalette(channels.palette(num_classes).tobytes())
+    colours = channels.MAX_CLASSES if known.size < label_map.size else num_classes
+    image.putpalette(channels.palette(colours).tobytes())
     with atomic_path(path) as temporary:
         image.save(temporary, bits=8, **_PNG)

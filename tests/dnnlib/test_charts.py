@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dnnlib.charts import COLOURS, Chart, bar_chart
+from dnnlib.charts import COLOURS, Chart, bar_chart, growth_chart
 
 X = np.arange(8.0)
 SPACE = "{http://www.w3.org/2000/svg}"
@@ -178,3 +178,16 @@ def test_matplotlib_is_imported_only_to_draw():
     code = ("import sys; import dnnlib.charts, training.run.run_page, dataprep.dataset_report, "
             "metrics.class_proportions; sys.exit('matplotlib' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_growth_has_a_point_for_every_number():
+    """Factors are equal distances: of 5, 10 and 20 the middle one is in the middle."""
+    content = growth_chart({"a": [(5, 1, 0), (10, 1, 0), (20, 1, 0)]}, "labels", "mIoU")
+    picture = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    blue = (picture == (52, 101, 164)).all(axis=-1)
+    thick = np.flatnonzero(blue[:, :1000].sum(axis=0) > 5)  # markers; then comes the legend
+    groups = np.split(thick, np.flatnonzero(np.diff(thick) > 1) + 1)
+    first, middle, last = (group.mean() for group in groups)
+    assert middle == pytest.approx((first + last) / 2, abs=1)
+    for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+        assert (edge == 255).all()

@@ -9,6 +9,7 @@ import multiprocessing
 import resource
 import signal
 import socket
+import subprocess
 import threading
 import time
 
@@ -409,3 +410,25 @@ def test_cache_dir(monkeypatch, tmp_path):
     assert cache_dir() == tmp_path
     monkeypatch.delenv("STYLE_C_GAN_CACHE")
     assert cache_dir().name == "style-c-gan"
+
+
+def test_source_archives_are_compared_before_anything_of_theirs_runs(monkeypatch, tmp_path):
+    """pip is given the checksum; what it fetched is compared again."""
+    commands = []
+
+    def pip(command, **options):
+        commands.append(command)
+        wanted = next(part for part in command if part.startswith("--requirement="))
+        with open(wanted.partition("=")[2]) as file:
+            assert file.read() == f"thing==1.0 --hash=sha256:{SHA256}\n"
+        (tmp_path / "thing-1.0.tar.gz").write_bytes(CONTENT)
+        return subprocess.CompletedProcess(command, 0, "", "")
+    monkeypatch.setattr(download_module.subprocess, "run", pip)
+    path = download_module.fetch_source("thing==1.0", tmp_path, SHA256, len(CONTENT))
+    assert path.read_bytes() == CONTENT and "--no-binary=:all:" in commands[0]
+    with pytest.raises(UserError, match=r"thing-1\.0\.tar\.gz: bytes 300000, expected 3"):
+        download_module.fetch_source("thing==1.0", tmp_path, SHA256, 3)
+    monkeypatch.setattr(download_module.subprocess, "run", lambda command, **options: (
+        subprocess.CompletedProcess(command, 1, "", "ERROR: no\nmatching distribution")))
+    with pytest.raises(UserError, match=r"pip download thing==1\.0 failed: ERROR: no matching"):
+        download_module.fetch_source("thing==1.0", tmp_path, SHA256, 3)

@@ -144,7 +144,16 @@ def test_label_png_holds_indices_and_the_palette(tmp_path, num_classes):
 def test_label_png_refuses_a_label_without_a_class(tmp_path):
     with pytest.raises(ValueError, match="label 5 in a map of 4"):
         pictures.save_label_png(tmp_path / "x.png", np.full((2, 2), 5), 4)
+    with pytest.raises(ValueError, match="label 255 in a map of 4"):
+        pictures.save_label_png(tmp_path / "x.png", np.full((2, 2), 255), 4)
     assert not list(tmp_path.iterdir())
+    labels = np.array([[0, 4], [255, 255]], np.uint8)
+    pictures.save_label_png(tmp_path / "x.png", labels, 4, may_ignore=True)
+    with Image.open(tmp_path / "x.png") as image:
+        assert (np.asarray(image) == labels).all()
+        assert (np.asarray(image.convert("RGB"))[0, 1] == channels.palette(4)[4]).all()
+    with pytest.raises(ValueError, match="label 5 in a map of 4"):
+        pictures.save_label_png(tmp_path / "x.png", labels[:1] + 1, 4, may_ignore=True)
 
 
 def test_png_is_lossless(tmp_path):

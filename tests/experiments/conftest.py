@@ -1,4 +1,4 @@
-"""Stand-ins for train.py, run_metrics.py and generate.py, which take a moment, not hours."""
+"""Stand-ins for the scripts, which take a moment where trainings take hours."""
 
 import json
 
@@ -10,7 +10,7 @@ from experiments import study
 TRAIN = """
 import json, signal, sys, time
 from pathlib import Path
-options = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
+options = dict(argument[2:].partition("=")[::2] for argument in sys.argv[1:])
 root, run = Path(__file__).parent, Path(options["run"])
 run.mkdir(parents=True, exist_ok=True)
 def stop(number, frame):
@@ -49,7 +49,7 @@ for name in options["metrics"].split(","):
         with open(folder / f"metric-{name}.jsonl", "a") as file:
             file.write(json.dumps(record) + "\\n")
 """
-GENERATE = """
+NOTED = """
 import json, sys
 from pathlib import Path
 with open(Path(__file__).parent / "calls.jsonl", "a") as file:
@@ -64,7 +64,8 @@ class StandIns:
         self.root = root
         (root / "train.py").write_text(TRAIN)
         (root / "run_metrics.py").write_text(METRICS)
-        (root / "generate.py").write_text(GENERATE)
+        for name in ("generate.py", "dataset_tool.py"):
+            (root / name).write_text(NOTED)
 
     def calls(self):
         """The arguments of every call so far."""

@@ -1,5 +1,6 @@
 """Trials: run, continued, stopped, failed."""
 
+import dataclasses
 import os
 import signal
 import sys
@@ -47,6 +48,21 @@ def test_finished_trials_are_not_repeated(trials, stand_ins, tmp_path, capfd):
     before = len(stand_ins.calls())
     assert run(trials, tmp_path) == (0, 0)
     assert len(stand_ins.calls()) == before
+
+
+def test_preparations_come_before_the_training_and_count(trials, stand_ins, tmp_path, capfd):
+    slow = [sys.executable, "-c", "import time; time.sleep(0.3)"]
+    first, second = (dataclasses.replace(one, preparations=[slow]) for one in trials[:2])
+    (stand_ins.root / "fail-b-seed0").touch()
+    assert run([first, second], tmp_path)[0] == 2
+    said = capfd.readouterr().out
+    assert said.index("time.sleep") < said.index("train.py")
+    result = first.result()
+    assert 0.3 < result["preparation_sec"] < 60 and result["preparations"]
+    broken = dataclasses.replace(trials[2], preparations=[[sys.executable, "-c", "exit(3)"]])
+    assert run([broken], tmp_path)[0] == 2
+    assert "c-seed0" not in stand_ins.trained()
+    assert "failed: c, seed 0: preparation ended with status 3" in capfd.readouterr().out
 
 
 def test_another_evaluation_or_a_newer_network_is_measured_again(trials, stand_ins, tmp_path):

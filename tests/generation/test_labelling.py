@@ -51,12 +51,12 @@ def test_maps_have_their_photos_sizes(labeller, tmp_path, rng):
     assert labelling.label_photos(labeller, source, out, 2)[:2] == (2, 1)
     with Image.open(out / "labels/same.png") as image:
         assert image.size == (48, 48)
-    record = json.loads((out / "labelling.json").read_text())
-    (out / "labelling.json").write_text(json.dumps({**record, "network": "0" * 64}))
+    record = json.loads((out / "labeller.json").read_text())
+    (out / "labeller.json").write_text(json.dumps({**record, "network": "0" * 64}))
     with pytest.raises(UserError, match="maps of another network"):
         labelling.label_photos(labeller, source, out, 2)
-    (out / "labelling.json").unlink()
-    with pytest.raises(UserError, match="holds files, but no labelling"):
+    (out / "labeller.json").unlink()
+    with pytest.raises(UserError, match="holds files, but no labeller"):
         labelling.label_photos(labeller, source, out, 2)
 
 

@@ -452,7 +452,7 @@ def test_dry_run_touches_nothing(run, results, cache, capsys):
     (["--metrics=ppl_wfull", "--trunc=1"], "--trunc: ppl is that of the whole latent space"),
     (["--metrics=ppl_wfull", "--fakes=x"], "ppl needs a network"),
     (["--metrics=ppl10_zend", "--lpips=nowhere.npz"], r"nowhere.npz: no such file: .* Make them"),
-    (["--metrics=ppl10_zend"], r"lpips-vgg.npz: no such file: .* give them as --lpips"),
+    (["--metrics=ppl10_zend"], r"no LPIPS weights: no route\. .* give them as --lpips"),
     (["--metrics=is10", "--lpips=x"], "--lpips: without effect: it is for ppl"),
     (["--metrics=is10", "--crop-face"], "--crop-face: without effect: it is for ppl"),
     (["--metrics=is10", "--min-area=0.1"],
@@ -470,7 +470,10 @@ def test_dry_run_touches_nothing(run, results, cache, capsys):
     (["--trunc=nan"], "--trunc: 'nan': expected a number"),
     (["--seed=-1"], "--seed: '-1': expected a whole number"),
     (["--inception=nowhere.pb"], r"nowhere\.pb: no such file; get https")])
-def test_mistakes_are_explained(run, options, message):
+def test_mistakes_are_explained(run, options, message, monkeypatch):
+    def refuse(*args, **expected):
+        raise UserError("no route")
+    monkeypatch.setattr("metrics.networks.lpips_weights.fetch_source", refuse)
     with pytest.raises(UserError, match=message):
         run("--metrics=fid20", *options)
 

@@ -12,16 +12,18 @@ RESOLUTION = 16
 
 
 def save_network(path: Path, classes: tuple, seed: int = 1, change: Callable | None = None,
-                 dataset: dict | None = None, **lod) -> Path:
+                 dataset: dict | None = None, label_size: int = 0, **lod) -> Path:
     """Write a snapshot of a random generator and return its path.
 
     Args:
         change: what else is done with its arrays.
         dataset: what the header says of the data.
+        label_size: length of the labels that it takes.
         lod: the growth state, if it is not the final one.
     """
     network = G_style("Gs", num_channels=3 + len(classes), resolution=RESOLUTION, latent_size=8,
-                      dlatent_size=8, mapping_fmaps=8, fmap_base=64, fmap_max=8, seed=seed)
+                      dlatent_size=8, mapping_fmaps=8, fmap_base=64, fmap_max=8, seed=seed,
+                      label_size=label_size)
     rng = np.random.default_rng(seed)
     arrays = network.get_arrays()
     for name, array in arrays.items():

@@ -43,10 +43,14 @@ def convert(source: str, out: str) -> str:
 
 def export(spec: str, results: str, out: str) -> str:
     """Write a snapshot as .npz under the official names; return what to print."""
+    from training.networks_stylegan import G_style
     from training.snapshots import find_snapshot, load_snapshot
 
     path = find_snapshot(spec, results)
     snapshot = load_snapshot(path)
+    if not isinstance(snapshot.networks.get("Gs"), G_style):
+        raise UserError(f"{path}: a snapshot of --variant={snapshot.header.get('variant')}; the "
+                        "official release has no such network")
     groups = {name: network.get_arrays() for name, network in snapshot.networks.items()}
     arrays = official_arrays(snapshot.header, groups)
     with util.atomic_path(out) as temporary, open(temporary, "wb") as file:

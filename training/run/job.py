@@ -2,14 +2,19 @@
 
 import argparse
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from dnnlib import util
 from dnnlib.data.dataset import DatasetInfo
+from dnnlib.tflib.distribute import create_strategy
 from training.method import Method
 from training.method_config import MethodConfig
+
+_TIMED_SEC = 3.0  # of steps for --measure
 
 
 class Job:
@@ -47,3 +52,27 @@ class Job:
     def next_commands(self, run_dir: Path) -> str:
         """Return commands that use the trained network."""
         raise NotImplementedError
+
+
+def measured_time(job: Job) -> str:
+    """Return a line on how long a training of one stage takes; with --measure by steps timed now.
+
+    Args:
+        job: its method has one stage, and its config `kimg` and `minibatch`.
+    """
+    if not job.options.measure:
+        return "time is not known: --measure times some steps on this machine"
+    strategy = create_strategy(job.options.device, job.options.gpus)
+    method = job.make_method(strategy, logging.getLogger("plan"))
+    with strategy.scope():
+        progress = method.begin()
+    stage, seconds = method.stage(progress), []
+    while not seconds or sum(seconds[1:]) < _TIMED_SEC:  # the first one compiles
+        began = time.perf_counter()
+        method.step(method.next_batch(stage, progress), stage, 0)["Loss/cross_entropy"].numpy()
+        seconds.append(time.perf_counter() - began)
+    method.close()
+    steps = job.config.kimg * 1000 / job.config.minibatch
+    total = steps * sum(seconds[1:]) / len(seconds[1:])
+    return (f"on this machine the training will take about {util.format_time(total)}, by steps "
+            "timed just now; evaluations come on top")

@@ -56,10 +56,12 @@ def choose_config(options: argparse.Namespace, given: dict[str, Any]) -> MethodC
         options.preset = options.preset or options.config_class.default_preset
         return options.config_class.preset(options.preset, given)
     options.init_from = options.init_from or stored.get("init_from")
+    fields = {f.name: f for f in dataclasses.fields(options.config_class)}
     if "data" not in given and not Path(stored["data"]).is_dir():
-        raise UserError(f"{options.run}: its data set {stored['data']} is not there, as seen from "
-                        "this directory; give its path of today with --data")
-    fields = {f.name for f in dataclasses.fields(options.config_class)}
+        flag = fields["data"].metadata.get("flag", "data")
+        raise UserError(f"{options.run}: its {'data set' if flag == 'data' else flag} "
+                        f"{stored['data']} is not there, as seen from this directory; give its "
+                        f"path of today with --{flag}")
     return options.config_class.from_json(
         {name: value for name, value in stored.items() if name in fields} | given)
 

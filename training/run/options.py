@@ -42,7 +42,7 @@ def parse_training_options(argv: list[str], description: str = "",
                         help="training states that stay in the run directory (default: 2)")
     parser.add_argument("--init-from", metavar="SNAPSHOT",
                         help="snapshot, run directory or run number of an RGB (or later) stage "
-                        "to begin the next stage from")
+                        "to begin the next stage from, or to put a decoder on")
     parser.add_argument("--inception", metavar="PATH",
                         help="Inception weights for the metrics (see run_metrics.py)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
@@ -87,7 +87,7 @@ def _add_field(group, f):
     """Add the option for one field."""
     default = f.default_factory() if f.default is dataclasses.MISSING else f.default
     text = f.metadata["help"]
-    if default not in (None, {}):
+    if default not in (None, {}, ""):
         text += f" (default: {as_text(default)})"
     if isinstance(default, bool):
         extra = {"action": argparse.BooleanOptionalAction}
@@ -97,7 +97,8 @@ def _add_field(group, f):
         extra = {"type": int if f.type == (int | None) else kinds.get(type(default), str),
                  "choices": choices,
                  "metavar": f.metadata.get("metavar") or (None if choices else "N")}
-    group.add_argument("--" + f.name.replace("_", "-"), default=None, help=text, **extra)
+    flag = f.metadata.get("flag", f.name).replace("_", "-")
+    group.add_argument(f"--{flag}", dest=f.name, default=None, help=text, **extra)
 
 
 def parse_table(text: str) -> dict[int, float]:

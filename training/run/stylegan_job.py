@@ -52,6 +52,9 @@ class StyleGanJob(Job):
         if options.init_from:
             self.origin = find_snapshot(options.init_from, options.results)
             self.header = read_header(self.origin)
+            if "G" not in self.header["networks"]:
+                raise UserError(f"--init-from: {self.origin} is a snapshot of --variant="
+                                f"{self.header.get('variant')}, which holds no G to go on with")
             config, taken = with_networks_of(self.header, config, given)
             self.first_stage = first_stage_after(self.header, config)
         cli.refuse_idle(given, idle_rules(config.variant, self.first_stage,

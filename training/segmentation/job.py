@@ -3,27 +3,24 @@
 import argparse
 import dataclasses
 import logging
-import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import tensorflow as tf
 
-from dnnlib import cli, util
+from dnnlib import cli
 from dnnlib.cli import IdleRule
 from dnnlib.data import labelled, mirroring
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.data.labelled import PairFolder
 from dnnlib.suggestions import command
-from dnnlib.tflib.distribute import create_strategy, is_chief, replica_rows
+from dnnlib.tflib.distribute import is_chief, replica_rows
 from dnnlib.util import UserError
-from training.run.job import Job
+from training.run.job import Job, measured_time
 from training.segmentation.config import SegmenterConfig
 from training.segmentation.segmenter import SegmenterTraining
 from training.segmentation.stream import Source, shares
-
-_TIMED_SEC = 3.0  # of steps for --measure
 
 
 class SegmenterJob(Job):
@@ -142,31 +139,10 @@ class SegmenterJob(Job):
     def plan(self) -> str:
         """Return what the training would do."""
         c = self.config
-        lines = [f"{c.architecture} for {len(self.classes)} classes at {c.resolution}x"
-                 f"{c.resolution}, {c.kimg:g} kimg: {round(c.kimg * 1000 / c.minibatch):,} steps "
-                 f"of {c.minibatch}"]
-        if self.options.measure:
-            seconds = c.kimg * 1000 / c.minibatch * self._step_sec()
-            lines.append(f"on this machine the training will take about "
-                         f"{util.format_time(seconds)}, by steps timed just now; evaluations come "
-                         "on top")
-        else:
-            lines.append("time is not known: --measure times some steps on this machine")
-        return "\n".join([*lines, "nothing was written"])
-
-    def _step_sec(self):
-        """Return the seconds of a step here, timed."""
-        strategy = create_strategy(self.options.device, self.options.gpus)
-        method = self.make_method(strategy, logging.getLogger("plan"))
-        with strategy.scope():
-            progress = method.begin()
-        stage, seconds = method.stage(progress), []
-        while not seconds or sum(seconds[1:]) < _TIMED_SEC:  # the first one compiles
-            began = time.perf_counter()
-            method.step(method.next_batch(stage, progress), stage, 0)["Loss/cross_entropy"].numpy()
-            seconds.append(time.perf_counter() - began)
-        method.close()
-        return sum(seconds[1:]) / len(seconds[1:])
+        return "\n".join([
+            f"{c.architecture} for {len(self.classes)} classes at {c.resolution}x{c.resolution}, "
+            f"{c.kimg:g} kimg: {round(c.kimg * 1000 / c.minibatch):,} steps of {c.minibatch}",
+            measured_time(self), "nothing was written"])
 
     def next_commands(self, run_dir: Path) -> str:
         """Return commands that label photos and measure the network."""

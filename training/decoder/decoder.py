@@ -1,0 +1,181 @@
+"""A decoder as a method: features made anew every step, of a few labelled pictures at a time."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib.data import channels, pictures
+from dnnlib.tflib.distribute import Draws
+from dnnlib.tflib.network import Network, build
+from dnnlib.tflib.optimizer import Adam, Optimizer, Sgd
+from training.dataset import permutation
+from training.decoder.config import LINEAR_DROP, POLY_POWER, DecoderConfig
+from training.decoder.labels import LabelledFolder
+from training.decoder.networks import at_pixels, decoded_config, disagreement, picture_uncertainty
+from training.sampler import Sampler, label_maps, label_row
+from training.segmentation.label_training import LabelStage, LabelTraining
+from training.snapshots import Snapshot, load_snapshot
+from training.state import Progress
+
+STAGE, NETWORK = "classes", "Gs"  # as of a network of maps that was trained at once
+PICTURES, COLUMNS = 16, 4  # of a grid: picture, labels, what the decoder draws
+MOMENTUM = 0.9
+
+
+class DecoderBatch(NamedTuple):
+    """Some labelled pictures: dlatents float32 [N, layers, dlatent_size], label maps uint8
+    [N, R, R]."""
+
+    dlatents: tf.Tensor
+    label_maps: tf.Tensor
+
+
+class DecoderTraining(LabelTraining):
+    """A generator and its decoder, of which the decoder is trained.
+
+    Noise is drawn anew every step, as features change with it and maps should not. Pictures are not
+    mirrored: decoders treat pixels alike and on their own, so that a mirrored picture teaches the
+    same.
+    """
+
+    network_name, stage_name = NETWORK, STAGE
+
+    def __init__(self, config: DecoderConfig, labelled: LabelledFolder, held_back: Sequence[int],
+                 origin: Path, about: dict[str, Any], strategy: tf.distribute.Strategy,
+                 evaluate: Callable | None = None):
+        """
+        Args:
+            config: with `resolution` set.
+            labelled: the pictures.
+            held_back: numbers of those that are not learned from.
+            origin: snapshot of the generator that made them.
+            about: what a snapshot's header says of generator and labels.
+            evaluate: what measures the network on the pictures held back.
+        """
+        super().__init__(config, labelled.classes, strategy, evaluate)
+        self.labelled, self.origin, self.about = labelled, origin, about
+        self.learned = [n for n in range(len(labelled)) if n not in set(held_back)]
+
+    def begin(self) -> Progress:
+        """Make the network of the snapshot's generator and a new decoder."""
+        Gs = load_snapshot(self.origin, names=("Gs",)).networks["Gs"]
+        network = build("DecodedGenerator", NETWORK, decoded_config(
+            Gs.config, len(self.classes), decoder=self.config.decoder,
+            map_resolution=self.config.resolution, decoder_seed=self.config.seed))
+        network.set_arrays(network.get_arrays() | {
+            f"generator/{name}": value for name, value in Gs.get_arrays().items()})
+        self.networks = {NETWORK: network}
+        self.optimizers = self.make_optimizers(self.networks)
+        return Progress(first_stage=STAGE, stage=STAGE)
+
+    def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Optimizer]:
+        """Return gradient descent with momentum for conv, whose kernels decay; else Adam."""
+        def make(variables):
+            if self.config.decoder != "conv":
+                return Adam(variables, beta1=0.9, beta2=0.999)
+            return Sgd(variables, MOMENTUM, self.config.weight_decay,
+                       [name for name in variables if name.endswith("/kernel")])
+
+        return {name: make(network.trainables) for name, network in networks.items()}
+
+    def lrate(self, left: float) -> float:
+        """Return the learning rate where a share of the training is left."""
+        factor = {"conv": left ** POLY_POWER, "mlp": 1.0,
+                  "linear": 1.0 if left > 1 - LINEAR_DROP else 0.1}[self.config.decoder]
+        return self.config.lrate * factor
+
+    # Steps.
+
+    def next_batch(self, stage: LabelStage, progress: Progress) -> DecoderBatch:
+        """Return the next labelled pictures, of several workers this one's: in permutations."""
+        start = progress.stream_nimg.get(self.stream(stage, progress.step), 0)
+        count, numbers = len(self.learned), []
+        for row in self.worker_rows:
+            epoch, place = divmod(start + int(row), count)
+            numbers.append(self.learned[permutation(self.config.seed, epoch, count)[place]])
+        with tf.device("CPU:0"):
+            return DecoderBatch(tf.constant(self._dlatents[numbers]),
+                                tf.constant(self.labelled.label_maps[numbers]))
+
+    def examples(self, batch: DecoderBatch, draws: Draws) -> tuple[Any, tf.Tensor]:
+        """Return features and label maps of whole pictures; for mlp those of some pixels."""
+        c, network = self.config, self.networks[NETWORK]
+        label_maps = tf.cast(batch.label_maps, tf.int32)
+        features = network.features(
+            batch.dlatents, lambda layer, h, w: draws.normal(f"noise{layer}", [h, w, 1]))
+        if c.decoder != "mlp":
+            return features, label_maps
+        side = c.resolution
+        places = draws.uniform("pixels", [c.pixels // c.minibatch]) * side ** 2  # [n, P]
+        places = tf.minimum(tf.cast(places, tf.int32), side ** 2 - 1)
+        pixels = at_pixels(features, places, side)
+        labels = tf.gather(tf.reshape(label_maps, [-1, side ** 2]), places, batch_dims=1)
+        # All members learn from the same pixels; only their beginnings differ.
+        members = network.decoder.options.members
+        return (tf.reshape(pixels, [-1, pixels.shape[-1]]),
+                tf.tile(tf.reshape(labels, [1, -1]), [members, 1]))
+
+    @functools.cached_property
+    def _sampler(self):
+        """Return a Sampler of the network as it is at any time."""
+        made = self.labelled.labelling
+        return Sampler(Snapshot(self.networks, {"classes": self.classes, "lod": {
+            "resolution": made.resolution, "fade": made.fade}}), label_row(
+                made.class_label, self.networks[NETWORK].label_size, self.origin))
+
+    @functools.cached_property
+    def _dlatents(self):
+        """Return w float32 [n, layers, dlatent_size] of the labelled pictures."""
+        return self.labelled.dlatents(self._sampler)
+
+    # What a run shows of it.
+
+    def images(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return labelled pictures with the maps that the decoder draws, [n, R, R, 3 + C]."""
+        numbers, images = list(numbers), []
+        for start in range(0, len(numbers), self.config.minibatch):
+            part = numbers[start:start + self.config.minibatch]
+            images.append(self._sampler.synthesize(self._dlatents[part],
+                                                   self.labelled.noise(part)).numpy())
+        return np.concatenate(images)
+
+    def predict(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return the label maps uint8 [n, R, R] that the decoder draws of labelled pictures."""
+        return label_maps(self.images(numbers))
+
+    def draw(self, stage: LabelStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
+        """Write fakes<name>.png: picture, its labels, what the decoder draws."""
+        numbers = range(min(PICTURES, len(self.labelled)))
+        images, truth = self.images(numbers), self.labelled.label_maps[:PICTURES]
+        num_classes = len(self.classes)
+        cells = np.concatenate([
+            pictures.to_uint8(images[..., channels.RGB]),
+            channels.colourise(np.where(truth == channels.IGNORE, 0, truth), num_classes),
+            channels.colourise(label_maps(images), num_classes)], axis=2)
+        grid = pictures.grey_sheet(cells, COLUMNS)
+        pictures.save_png(run_dir / f"fakes{name}.png", grid)
+        return {"labels": grid}
+
+    def details(self, stage: LabelStage) -> dict[str, float]:
+        """Return how much the members of an mlp's ensemble disagree about pictures that they have
+        not seen, or if there are none about those they have."""
+        if self.config.decoder != "mlp":
+            return {}
+        network = self.networks[NETWORK]
+        unseen = [n for n in range(len(self.labelled)) if n not in self.learned] or self.learned
+        values = []
+        for number in unseen:
+            features = network.features(tf.constant(self._dlatents[[number]]),
+                                        self.labelled.noise([number]))
+            values.append(picture_uncertainty(disagreement(
+                network.decoder.probabilities(features))))
+        return {"Decoder/uncertainty": float(np.mean(values))}
+
+    def header(self, stage: LabelStage, progress: Progress) -> dict[str, Any]:
+        """Return what a snapshot says of itself."""
+        return {**self.about, "variant": "decoder", "stage": STAGE, "classes": list(self.classes),
+                "kimg": progress.cur_nimg / 1000, "training": self.config.to_json()}

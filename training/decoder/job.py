@@ -1,0 +1,123 @@
+"""A decoder's training as train.py starts it."""
+
+import argparse
+import dataclasses
+import logging
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib import cli
+from dnnlib.cli import IdleRule
+from dnnlib.suggestions import command
+from dnnlib.tflib.distribute import is_chief, replica_rows
+from dnnlib.util import UserError
+from training.decoder.config import DecoderConfig
+from training.decoder.decoder import DecoderTraining
+from training.decoder.labels import LabelledFolder
+from training.run.job import Job, measured_time
+from training.snapshots import find_snapshot, read_header
+
+MIN_HELD_BACK = 2  # pictures; fewer would select by chance
+
+
+class DecoderJob(Job):
+    """A training of a decoder."""
+
+    def __init__(self, config: DecoderConfig, options: argparse.Namespace,
+                 given: dict[str, Any], num_replicas: int, evaluation: ModuleType):
+        """Check everything that would fail later; see StyleGanJob.
+
+        Raises:
+            UserError: options do not fit the labels, the generator, the devices or each other.
+        """
+        self.options, self.evaluation = options, evaluation
+        cli.refuse_idle({"inception"} if options.inception else (), [
+            IdleRule(["inception"], True, "its score is mIoU, which needs no Inception")])
+        if not config.data:
+            raise UserError("--labels: missing: the folder of labelled pictures, which generate.py "
+                            "--for-labelling or --project writes")
+        if not options.init_from:
+            raise UserError("--init-from: missing: the generator whose pictures are labelled")
+        self.dataset = LabelledFolder(config.data)
+        self.origin = find_snapshot(options.init_from, options.results)
+        self.header = read_header(self.origin)
+        self._check_origin()
+        made = self.dataset.labelling
+        if config.resolution not in (None, made.resolution):
+            raise UserError(f"--resolution={config.resolution}: the pictures were made at "
+                            f"{made.resolution}; leave it out")
+        self.config = dataclasses.replace(config, resolution=made.resolution)
+        replica_rows(config.minibatch, num_replicas, 0, 1)
+        self.held_back = held_back(len(self.dataset), config.held_back, config.seed)
+        self.notes = self._notes()
+
+    def _check_origin(self):
+        """Raise UserError unless the pictures are of the generator of --init-from."""
+        made, header = self.dataset.labelling, self.header
+        network = header["networks"].get("Gs", {}).get("type")
+        if network != "G_style":
+            raise UserError(f"--init-from: {self.origin} is a snapshot of --variant="
+                            f"{header.get('variant')}; a decoder is trained on a Style-GAN")
+        if header["digest"] != made.digest:
+            raise UserError(f"--init-from: {self.origin} has the digest {header['digest'][:12]}; "
+                            f"the pictures in {self.dataset.path} are of {made.network} with "
+                            f"{made.digest[:12]}")
+
+    def _notes(self):
+        """Return lines on the labels."""
+        total, held = len(self.dataset), len(self.held_back)
+        lines = [f"{total} of {len(self.dataset.labelling.pictures)} pictures have labels, of "
+                 f"{len(self.dataset.classes)} classes: {', '.join(self.dataset.classes)}",
+                 *self.dataset.problems]
+        shown = np.unique(self.dataset.label_maps)
+        absent = [name for label, name in enumerate(self.dataset.classes, 1) if label not in shown]
+        if absent:
+            lines.append(f"warning: no picture shows {', '.join(absent)}")
+        lines.append(f"{held} pictures are held back and select the best snapshot" if held else
+                     "no picture is held back: the last snapshot counts as best")
+        return lines
+
+    def facts(self) -> dict[str, Any]:
+        """Return what must be equal in all workers."""
+        facts = {name: value for name, value in self.config.to_json().items() if name != "data"}
+        return {**facts, "gpus": self.options.gpus, "device": self.options.device,
+                "tensorflow": tf.__version__, "labels' digest": self.dataset.digest,
+                "init_from's digest": self.header["digest"]}
+
+    def make_method(self, strategy: tf.distribute.Strategy, log: logging.Logger) -> DecoderTraining:
+        """Return the method; the first worker evaluates it on the pictures held back."""
+        evaluate = None
+        if self.held_back and is_chief(strategy):
+            evaluate = self.evaluation.decoder_evaluation(self.dataset.label_maps, self.held_back)
+        about = {name: self.header[name] for name in ("lod", "dataset") if name in self.header}
+        about |= {"generator": {"path": str(self.origin), "digest": self.header["digest"]},
+                  "labels": {"path": str(self.dataset.path), "digest": self.dataset.digest,
+                             "num_learned": len(self.dataset) - len(self.held_back)}}
+        return DecoderTraining(self.config, self.dataset, self.held_back, self.origin, about,
+                               strategy, evaluate)
+
+    def plan(self) -> str:
+        """Return what the training would do."""
+        c = self.config
+        return "\n".join([
+            f"{c.decoder} decoder for {len(self.dataset.classes)} classes at {c.resolution}x"
+            f"{c.resolution}, {c.kimg:g} kimg: {round(c.kimg * 1000 / c.minibatch):,} steps of "
+            f"{c.minibatch}", measured_time(self), "nothing was written"])
+
+    def next_commands(self, run_dir: Path) -> str:
+        """Return commands that make pairs with the network of both."""
+        network = f"--network={run_dir}"
+        return "; ".join([command("generate.py", network, "--seeds=0-35"),
+                          command("generate.py", network, "--num=10000")])
+
+
+def held_back(total: int, share: float, seed: int) -> list[int]:
+    """Return the numbers of the pictures that are not learned from, none if they would be few."""
+    count = int(total * share)
+    if not MIN_HELD_BACK <= count < total:
+        return []
+    return np.sort(np.random.default_rng([seed, 8]).permutation(total)[:count]).tolist()

@@ -1,0 +1,232 @@
+"""Labelled pictures of a generator: a folder of what makes them again, and their label maps.
+
+    DIR/labelling.json         the network, seeds, truncation, noise: all that makes their features
+    DIR/seed0000.png           a picture, to be labelled
+    DIR/labels/seed0000.png    its label map, numbers: 0 background, 1..C, 255 to be ignored
+    DIR/classes.txt            names of the classes
+    DIR/latents/NAME.npz       of photos NAME.png that were projected, and have no seeds: their w
+
+generate.py --for-labelling and --project write all but labels and classes; of labelled photos
+--project writes those too. Features are never written: of a network of 512x512 those of twenty
+pictures have gigabytes.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dnnlib import util
+from dnnlib.data.class_list import FILE_NAME as CLASSES
+from dnnlib.data.class_list import read_class_list
+from dnnlib.data.labelled import LABELS, read_label_png
+from dnnlib.util import UserError
+from training.latents import Latents, noise_of
+from training.sampler import Noise, Sampler, seed_noise
+
+FILE_NAME = "labelling.json"
+LATENTS = "latents"
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How the pictures of a folder were made.
+
+    Attributes:
+        network: path of the snapshot. digest: of its generator's weights.
+        resolution, fade: growth state. seeds: of the pictures; projected photos have none.
+        trunc, trunc_cutoff, noise, class_label: as in generation.pairs.SampleRecipe.
+        pictures: {name: sha256 of its pixels}, in the order of the seeds.
+        projected: whether they are photos, whose w and noise are in files.
+    """
+
+    network: str
+    digest: str
+    resolution: int
+    fade: float
+    seeds: tuple[int, ...]
+    trunc: float
+    trunc_cutoff: int
+    noise: str
+    class_label: int | tuple | None
+    pictures: dict[str, str]
+    projected: bool = False
+
+    def write(self, folder: Path) -> None:
+        """Write it to a folder, whose pictures are there."""
+        util.write_json(folder / FILE_NAME, dataclasses.asdict(self))
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "Labelling":
+        """Return the Labelling of a folder. Raises UserError if there is none."""
+        path = Path(folder) / FILE_NAME
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; pictures to be labelled are written by "
+                            "generate.py --for-labelling and --project")
+        try:
+            values = util.read_json(path)
+            values["seeds"] = tuple(values["seeds"])
+            if isinstance(values["class_label"], list):
+                values["class_label"] = tuple(values["class_label"])
+            found = cls(**values)
+            if len(found.seeds) != (0 if found.projected else len(found.pictures)):
+                raise ValueError("seeds and pictures differ in number")
+            if not found.pictures:
+                raise ValueError("no pictures")
+            for name, picture in found.pictures.items():
+                check_file_name(name)
+                if not isinstance(picture, str):
+                    raise ValueError(f"digest of {name}")
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise UserError(f"{path}: damaged ({util.one_line(error)})") from None
+        return found
+
+
+def check_file_name(name: str) -> None:
+    """Raise ValueError if a name that was read is none of a file directly in a folder."""
+    if not name or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r} is no name of a file in this folder")
+
+
+def picture_name(seed: int) -> str:
+    """Return the name of a seed's picture and label map."""
+    return f"seed{seed:04d}.png"
+
+
+def picture_digest(rgb: np.ndarray) -> str:
+    """Return the sha256 of a picture's pixels, hex."""
+    return hashlib.sha256(rgb.tobytes()).hexdigest()
+
+
+def latents_path(folder: str | Path, name: str) -> Path:
+    """Return where the w of a projected photo is, of its picture's name."""
+    return Path(folder) / LATENTS / f"{Path(name).stem}.npz"
+
+
+class LabelledFolder:
+    """The pictures of a folder that have a label map which can be used.
+
+    Attributes:
+        path, name: of the folder. classes: names of the labels 1..C.
+        labelling: how the pictures are made.
+        names, label_maps: of those with labels, uint8 [n, R, R].
+        problems: a line on each of the others, and on maps that may be mixed up.
+        digest: of what is learned: labels and how the pictures are made.
+    """
+
+    def __init__(self, path: str | Path):
+        """Read the folder. Raises UserError if nothing in it can be used."""
+        self.path = Path(path)
+        self.name, self.labelling = self.path.resolve().name, Labelling.read(path)
+        listed = read_class_list(self.path / CLASSES)
+        self.classes = tuple(listed.names[listed.num_background():])
+        self.problems, found = [], {}
+        for name in self.labelling.pictures:
+            label_map = self._read(name)
+            if label_map is not None:
+                found[name] = label_map
+        self._find_strangers()
+        self._find_twins(found)
+        if not found:
+            raise UserError(f"{self.path / LABELS}: none of the {len(self.labelling.pictures)} "
+                            f"pictures has labels{''.join(f'; {p}' for p in self.problems[:1])}")
+        self.names, self.label_maps = tuple(found), np.stack(list(found.values()))
+        seeds = dict(zip(self.labelling.pictures, self.labelling.seeds))
+        self._seeds = tuple(seeds[name] for name in self.names if name in seeds)
+        self._latents = [Latents.read(latents_path(self.path, name)) for name in self.names
+                         if self.labelling.projected]
+        self.digest = self._digest()
+
+    def _digest(self):
+        recipe = dataclasses.asdict(self.labelling) | {
+            "network": "", "classes": self.classes, "labelled": self._seeds or self.names}
+        del recipe["projected"]
+        content = [repr(sorted(recipe.items())).encode(), self.label_maps.tobytes(),
+                   *(array.tobytes() for one in self._latents for array in (one.w, *one.noise))]
+        return hashlib.sha256(b"".join(content)).hexdigest()
+
+    def dlatents(self, sampler: Sampler) -> np.ndarray:
+        """Return w float32 [n, layers, dlatent_size] of the pictures, in their network.
+
+        Raises:
+            UserError: the network has other layers, or noise, than that of the files.
+        """
+        if not self.labelling.projected:
+            return sampler.dlatents(sampler.seed_latents(self._seeds), self.labelling.trunc)
+        shape = sampler.network.num_styles, sampler.network.dlatent_size
+        has_noise = bool(self._latents[0].noise)
+        sides = [4 << layer // 2 for layer in range(sampler.num_layers if has_noise else 0)]
+        for name, one in zip(self.names, self._latents):
+            path = latents_path(self.path, name)
+            if one.w.shape != shape:
+                raise UserError(f"{path}: w of the shape {list(one.w.shape)}; the network's is "
+                                f"{list(shape)}")
+            if bool(one.noise) != has_noise:
+                raise UserError(f"{path}: {'with' if one.noise else 'without'} noise, unlike "
+                                f"{latents_path(self.path, self.names[0])}; all have noise or none")
+            if [layer.shape for layer in one.noise] != [(side, side) for side in sides]:
+                raise UserError(f"{path}: noise of the shapes "
+                                f"{[list(layer.shape) for layer in one.noise]}; the network's is "
+                                f"of the sides {sides}")
+        return np.stack([one.w for one in self._latents])
+
+    def noise(self, numbers: Sequence[int]) -> Noise | None:
+        """Return the noise of some of the pictures; None for the network's own."""
+        if self.labelling.projected:
+            return noise_of([self._latents[number] for number in numbers])
+        if self.labelling.noise == "const":
+            return None
+        return seed_noise([self._seeds[number] for number in numbers])
+
+    def _read(self, name):
+        """Return a picture's label map; None, and a line in `problems`, if it cannot be used."""
+        path, side = self.path / LABELS / name, self.labelling.resolution
+        if not path.is_file():
+            self.problems.append(f"{path}: missing: this picture is left out")
+            return None
+        try:
+            label_map = read_label_png(path, len(self.classes))
+        except UserError as error:
+            self.problems.append(f"{error}: left out")
+            return None
+        if label_map.shape != (side, side):
+            self.problems.append(f"{path}: {label_map.shape[1]}x{label_map.shape[0]} pixels, its "
+                                 f"picture has {side}x{side}: left out")
+            return None
+        if self._was_replaced(name):
+            self.problems.append(f"{self.path / name}: not the picture that was written under this "
+                                 "name, so that its labels may be another one's: left out")
+            return None
+        return label_map
+
+    def _was_replaced(self, name):
+        """Return whether the picture of a name, if it is still there, is another one."""
+        try:
+            with Image.open(self.path / name) as image:
+                return picture_digest(np.asarray(image)) != self.labelling.pictures[name]
+        except FileNotFoundError:
+            return False
+        except (OSError, SyntaxError, ValueError):
+            return True
+
+    def _find_strangers(self):
+        """Note label maps of no picture."""
+        for path in sorted((self.path / LABELS).glob("*.png")):
+            if path.name not in self.labelling.pictures and path.name[0] != ".":
+                self.problems.append(f"{path}: no picture has this name")
+
+    def _find_twins(self, found):
+        """Note label maps that two pictures share."""
+        owners = {}
+        for name, label_map in found.items():
+            first = owners.setdefault(label_map.tobytes(), name)
+            if first != name and label_map.any():
+                self.problems.append(f"warning: {name} and {first} have the same labels in "
+                                     f"{self.path / LABELS}; is one of them another picture's?")
+
+    def __len__(self) -> int:
+        return len(self.names)
