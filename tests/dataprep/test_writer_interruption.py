@@ -251,6 +251,7 @@ def test_sigkill_at_random_times(source, tmp_path):
     assert folder_bytes(out) == folder_bytes(tmp_path / "whole" / "set")
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_parent(source, tmp_path):
     process = command(source, tmp_path / "set", workers=2)
     book = tmp_path / "set" / ".partial" / journal.FILE_NAME

@@ -125,6 +125,7 @@ def test_rgb_stage_is_the_same_in_all_variants(datasets, tmp_path):
     assert finals["rgb"] == finals["2d"]
 
 
+@pytest.mark.slow
 def test_start_from_an_rgb_snapshot(datasets, tmp_path):
     rgb = config_for(datasets, **PLAIN, rgb_kimg=0.016)
     begin(rgb, tmp_path / "rgb").run()

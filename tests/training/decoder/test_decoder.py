@@ -186,6 +186,7 @@ def test_its_snapshot_goes_where_a_generator_of_maps_goes(folder, tmp_path, monk
             train.main([f"--variant={variant}", "--init-from=run", "--device=cpu", *labels])
 
 
+@pytest.mark.slow
 def test_metrics_of_maps_take_its_snapshot(folder, tmp_path):
     """Shapes of the maps, and their agreement with a segmentation network."""
     origin, out = folder
