@@ -32,6 +32,7 @@ from experiments.study import Trial, script
 from experiments.tables import (
     Measure,
     cell_text,
+    command_lines,
     differences,
     markdown_table,
     summarize,
@@ -155,8 +156,6 @@ def report_text(options, results, table, said):
         rows.append([f"`{row}`", str(len(own)),
                      *(cell_text(cells.get(measure.title), measure) for measure in MEASURES),
                      format_time(mean_sec)])
-    commands = dict.fromkeys(line for result in results
-                             for line in (result["training"], *result["evaluations"]))
     return "\n".join([
         "# Are generated pairs useful?", "",
         f"Tested on the real test photos of {options.data}; {options.kimg:g} kimg a row. Pairs: "
@@ -168,7 +167,7 @@ def report_text(options, results, table, said):
         *(f"* {line}" for line in said), "",
         "## IoU of each class (%)", "", class_columns(results, "real_iou"), "",
         "## Accuracy of each class (%)", "", class_columns(results, "real_accuracy"), "",
-        "## Commands", "", *(f"    {line}" for line in commands), ""])
+        *command_lines(results), ""])
 
 
 def class_columns(results, value):

@@ -21,7 +21,7 @@ from dnnlib import cli, util
 from dnnlib.util import UserError
 from experiments.command import Study, finished_results
 from experiments.study import Trial, script
-from experiments.tables import Measure, cell_text, markdown_table, summarize
+from experiments.tables import Measure, cell_text, command_lines, markdown_table, summarize
 from training.gan.snapshot_score import SELECT_BY, selecting_score, with_combined
 from training.snapshots import kimg_in_name, read_header
 
@@ -178,8 +178,6 @@ def report_text(options, results, table):
              *(f"{values[kind]:.4g}" for kind in SELECT_BY)] for row, values in table.items()]
     judged = [[f"`{kind}`", "–" if one["correlation"] is None else f"{one['correlation']:.2f}",
                one["selects"], f"{one['lost']:.1f}"] for kind, one in judge(table).items()]
-    commands = dict.fromkeys(line for result in results
-                             for line in (result["training"], *result["evaluations"]))
     return "\n".join([
         "# Which score finds the best snapshot?", "",
         f"Snapshots of {options.run}; segmentation networks that learned from "
@@ -189,7 +187,7 @@ def report_text(options, results, table):
         markdown_table(["kimg", MIOU.title, *SELECT_BY], rows), "",
         markdown_table(["--select-by", "rank correlation with mIoU", "selects", "mIoU lost"],
                        judged), "",
-        "## Commands", "", *(f"    {line}" for line in commands), ""])
+        *command_lines(results), ""])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from experiments.tables import (
     Cell,
     Measure,
     cell_text,
+    command_lines,
     differences,
     markdown_table,
     summarize,
@@ -307,8 +308,6 @@ def report_text(options, results, table, said):
     start = options.rgb or "one trained for this table"
     paper = [[model, f"{score} ± {deviation}", f"{fid}"]
              for model, (score, deviation, fid) in PAPER.items()]
-    commands = dict.fromkeys(line for result in results
-                             for line in (result["training"], *result["evaluations"]))
     return "\n".join([
         "# Table 1, made anew", "",
         f"{preset.fakes} generated images at psi 1 against {options.reals or options.data} (KID, "
@@ -322,7 +321,7 @@ def report_text(options, results, table, said):
         "The paper's table (ModaNet at 512x512, 50,000 images against the test split; no numbers "
         "to compare with ours unless that is what was trained):", "",
         markdown_table(["model", "IS", "FID"], paper), "",
-        "## Commands", "", *(f"    {line}" for line in commands), ""])
+        *command_lines(results), ""])
 
 
 if __name__ == "__main__":

@@ -89,6 +89,13 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
+def command_lines(results: Sequence[dict]) -> list[str]:
+    """Return the lines of Markdown with every command that made the results, each once."""
+    commands = dict.fromkeys(line for result in results for line in (
+        *result["preparations"], result["training"], *result["evaluations"]))
+    return ["## Commands", "", *(f"    {line}" for line in commands)]
+
+
 def write_bars(path: Path, table: dict[str, dict[str, Cell]], measures: Sequence[Measure],
                title: str) -> None:
     """Write a PNG with a group of bars for every row that has all of the measures; whiskers are

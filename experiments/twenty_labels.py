@@ -32,7 +32,7 @@ from dnnlib.data.dataset import open_dataset
 from dnnlib.util import UserError, format_time
 from experiments.command import Study, finished_results
 from experiments.study import Trial, script
-from experiments.tables import Measure, cell_text, markdown_table, summarize
+from experiments.tables import Measure, cell_text, command_lines, markdown_table, summarize
 
 NUMBERS = (5, 11, 20, 50, 100)
 KINDS = ("real", "teacher", "projected", "2d")
@@ -270,8 +270,6 @@ def report_text(options, results, table):
                   markdown_table(["labels of", *map(str, numbers)], rows), ""]
     seeds = max((sum(result["row"] == row for result in results) for row in table), default=0)
     total = sum(result["preparation_sec"] + result["training_sec"] for result in results)
-    commands = dict.fromkeys(line for result in results for line in (
-        *result["preparations"], result["training"], *result["evaluations"]))
     return "\n".join([
         "# Are twenty labels enough?", "",
         f"Tested on the real test photos of {options.data}; {options.kimg:g} kimg for every "
@@ -282,7 +280,7 @@ def report_text(options, results, table):
         "## The paper (baseline, ours; other data and sizes)", "",
         markdown_table(["", "labelled photos", "decoder"],
                        [[name, f"{base:.1f}", f"{ours:.1f}"] for name, base, ours in PAPER]), "",
-        "## Commands", "", *(f"    {line}" for line in commands), ""])
+        *command_lines(results), ""])
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ def test_scores_are_judged_by_what_pairs_teach(stand_ins, options, tmp_path):
     text = (tmp_path / "out/snapshot_scores.md").read_text()
     assert "| 000010 | 51.5 ± 0.5 | 90 | 0.1 | 0.3 | 100 |" in text
     assert "| `labels` | 1.00 | 000010 | 0.0 |" in text
+    assert "    python generate.py --network=" in text  # what makes the pairs, too
 
 
 def test_every_snapshot_with_maps_teaches(stand_ins, options, run, tmp_path):
