@@ -4,7 +4,7 @@ import argparse
 import os
 import shlex
 
-from dataprep import create, dataset_report, extract, raw_files, verify
+from dataprep import create, dataset_report, extract, raw_files, side_by_side, verify
 from dnnlib import cli, suggestions, util
 from dnnlib.cli import natural, positive_int
 from dnnlib.data import pictures, pyramid, tfrecords
@@ -15,10 +15,12 @@ _EXAMPLES = """\
   python dataset_tool.py create_modanet --source ~/modanet --out datasets/modanet64 --resolution 64
   python dataset_tool.py create_modanet --untagged
   python dataset_tool.py create_synthetic --num-images 2000 --resolution 64
+  python dataset_tool.py create_synthetic --keypoints --poses 4 --out datasets/poses
   python dataset_tool.py create_from_images --source ~/photos --out datasets/untagged
   python dataset_tool.py create_from_images --source ~/photos --labels labels.json --out datasets/x
   python dataset_tool.py create_from_masks --source ~/mine --out datasets/mine
   python dataset_tool.py create_from_coco --annotations a.json --images ~/mine --out datasets/mine
+  python dataset_tool.py create_from_pairs --source facades --classes facades --resolution 256
   python dataset_tool.py create_modanet --runner=DirectRunner -- \\
       --direct_running_mode=multi_processing --direct_num_workers=8
   python dataset_tool.py info datasets/modanet
@@ -114,6 +116,10 @@ def _add_annotated_commands(command):
         "and images/ (or the photos themselves)")
     add("--annotations", metavar="JSON", help="COCO file; not given: below --source")
     add("--images", metavar="PATH", help="folder or zip of photos; not given: below --source")
+    add("--keypoints", metavar="JSON", help="COCO keypoint file of the same photos, by their file "
+        "names; without --annotations and --source: of --images, for RGB and keypoints alone")
+    add("--pairs", metavar="CSV", help="pairs of photos of one person: columns from and to with "
+        "file names; a person is in one split only")
     for parser, name in ((modanet, "modanet"), (coco, "coco")):
         parser.add_argument("--untagged", action="store_true", help="RGB only, of the photos "
                             "without annotations: for train.py --untagged")
@@ -124,11 +130,15 @@ def _add_annotated_commands(command):
         parser.add_argument("--only-classes", type=_class_names, metavar="NAME,...", help="leave "
                             "other classes out: they become background, and photos without any of "
                             "these are not taken (not given: all classes)")
+    synthetic.add_argument("--keypoints", action="store_true",
+                           help="keep the figures' 18 keypoints")
+    synthetic.add_argument("--poses", type=positive_int, default=1, metavar="N",
+                           help="photos of each person, in other poses")
     _add_create_options(synthetic, "datasets/synthetic", num_images=2000)
 
 
 def _add_folder_commands(command):
-    """Add create_from_images and create_from_masks."""
+    """Add create_from_images, create_from_masks and create_from_pairs."""
     images = command("create_from_images", "any folder of photos: RGB only")
     add = images.add_argument
     add("--source", required=True, metavar="DIR",
@@ -148,6 +158,16 @@ def _add_folder_commands(command):
     add("--ignore", type=_mask_value, metavar="N",
         help="mask value that counts as background; not given: 255")
     _add_create_options(masked, "datasets/masks")
+    paired = command("create_from_pairs", "pictures that hold photo and labels side by side, as "
+                                          "pix2pix's data sets do: RGB + one map per class")
+    add = paired.add_argument
+    add("--source", required=True, metavar="DIR", help="folder of pictures; train/, val/ and test/ "
+        "in it are the splits, if they are there")
+    add("--classes", required=True, metavar="LIST", help="file of names and colours of the "
+        "labels, one a line (name #rrggbb), or a JSON object; or facades, the twelve of CMP "
+        "Facades")
+    add("--photo", choices=side_by_side.SIDES, default="left", help="the photo's side")
+    _add_create_options(paired, "datasets/pairs")
 
 
 def _add_viewing_commands(command):
@@ -184,7 +204,9 @@ def main(argv: list[str]) -> int:
         cli.IdleRule(("source",), named,
                      f"{', '.join(f'--{name}' for name in places)} name all that is read"),
         cli.IdleRule(("only_classes",), getattr(args, "untagged", False),
-                     "a data set for --untagged has no classes")])
+                     "a data set for --untagged has no classes"),
+        cli.IdleRule(("poses",), not getattr(args, "keypoints", True),
+                     "pairs of photos belong to --keypoints")])
     if args.command in _NAMES and args.out is None:
         args.out = f"datasets/{_NAMES[args.command]}{'-untagged' if args.untagged else ''}"
     if args.command == "info" and args.verify:

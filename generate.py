@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make pictures with a trained network: grids, interpolations, labelled pairs, maps of photos."""
+"""Make pictures with a trained network: grids, labelled pairs, maps of photos, photos of maps."""
 
 import dataclasses
 import shlex
@@ -26,6 +26,10 @@ EXAMPLES = """\
   python generate.py --replay=datasets/generated/samples.jsonl --index=17 --out=again
   python dataset_tool.py create_modanet --source=datasets/generated --out=datasets/modanet-generated
   python generate.py --network=5 --source=photos --out=maps   a segmentation network: label maps
+  python generate.py --network=7 --source=photos --direction=BtoA    a CycleGAN: the other kind
+  python generate.py --network=7 --source=datasets/generated --garment=outer --out=textures
+  python generate.py --network=6 --maps=edited --out=photos   photos of label maps
+  python generate.py --network=6 --from=3 --seeds=0-99 --samples=2    of maps that run 3 draws
   python generate.py --seeds=0-19 --for-labelling --out=twenty    pictures for an annotation tool
   python generate.py --labels-from=annotations.json --out=twenty  its labels, for train.py
   python generate.py --project=photos --out=projected         real photos into the network
@@ -35,27 +39,34 @@ MAX_PAIRS = 10_000_000  # in one folder, by the seven digits of their file names
 MAX_SHARDS = 99_999  # by the five digits of theirs
 MIN_SIDE = 128  # images below this many pixels are enlarged in pictures
 # The modes on which options have an effect; options that are not here act on all of them.
-MODES = ("seeds", "interpolate", "style_mix", "num", "replay", "source", "labels_from", "project")
+MODES = ("seeds", "interpolate", "style_mix", "num", "replay", "source", "maps", "from", "project",
+         "labels_from")
 CHOICE = ("require", "min_area", "balance", "min_confidence")
 ACT_ON = {
-    **dict.fromkeys(("seeds", "separate", "for_labelling", "teacher"), ("seeds",)),
+    **dict.fromkeys(("separate", "for_labelling", "teacher"), ("seeds",)),
+    "seeds": ("seeds", "from"), "samples": ("maps", "from"),
     "steps": ("interpolate", "project"),
     **dict.fromkeys(("space", "num_images", "seed", "film", "lpips"), ("project",)),
     "row_seeds": ("style_mix",), "col_seeds": ("style_mix",), "col_styles": ("style_mix",),
-    **dict.fromkeys(("first_seed", "dry_run", *CHOICE, "max_tries", "format", "keep_padding",
+    "first_seed": ("num", "from"),
+    **dict.fromkeys(("dry_run", *CHOICE, "max_tries", "format", "keep_padding",
                      "shards", "runner"), ("num",)), "index": ("replay",),
-    **dict.fromkeys(("trunc", "noise"), MODES[:4]), "label": (*MODES[:4], "project"),
-    "minibatch": (*MODES[:4], "source", "project"),
-    **dict.fromkeys(("network", "results"), (*MODES[:6], "project"))}
+    **dict.fromkeys(("direction", "garment", "own_scale"), ("source",)),
+    **dict.fromkeys(("trunc", "noise"), (*MODES[:4], "from")),
+    "label": (*MODES[:4], "from", "project"),
+    "minibatch": (*MODES[:4], "source", "maps", "from", "project"),
+    **dict.fromkeys(("network", "results"), MODES[:9])}
 
 
 def main(argv):
     """Parse options, load the network, make what was asked for. Return the exit status."""
     options = parse_options(argv)
     if options.source is not None:
-        return make_labels(options)
+        return use_photos(options)
     if options.labels_from is not None:
         return take_labels(options)
+    if options.maps is not None or getattr(options, "from") is not None:
+        return make_photos(options)
     # Imported here so that --help and wrong options answer at once.
     from generation import pairs
     from training.sampler import Sampler
@@ -68,6 +79,10 @@ def main(argv):
             raise UserError(f"--index={options.index}: {options.replay} has {len(records)} "
                             "samples, counted from 0")
         record = records[options.index]
+        if "retextured" in record:
+            raise UserError(f"{options.replay}: a CycleGAN has changed these pairs since they were "
+                            "made; replay a line of the pairs that it was given, and translate "
+                            "those again with --source")
         spec, label = spec or record["network"], pairs.recipe_of(record).class_label
     path = find_snapshot(spec, options.results)
     if record is not None:
@@ -104,8 +119,8 @@ def parse_options(argv):
     add("--results", default="results", metavar="DIR", help="where the run directories are")
     add("--out", metavar="DIR", help="folder to write to (default: one below generated/)")
     add("--trunc", type=cli.psi, metavar="PSI", help="truncation of the first 8 layers: 1 is none, "
-        "as in training; 0 is the average image (default: 1 for --num and --for-labelling, else "
-        "0.7)")
+        "as in training; 0 is the average image (default: 1 for --num, --from and --for-labelling, "
+        "else 0.7)")
     add("--noise", default="random", choices=("random", "const"), help="random: drawn from each "
         "sample's seed; const: the network's own, equal for all samples")
     add("--label", type=cli.label, metavar="K", help="what a conditional network draws: a class, "
@@ -128,13 +143,29 @@ def parse_options(argv):
                        "label maps, overlays, COCO annotations; run again to continue")
     modes.add_argument("--replay", metavar="FILE", help="make a sample of this samples.jsonl again")
     modes.add_argument("--source", metavar="DIR", help="write label maps of the photos in this "
-                       "folder, by a segmentation network; run again to continue")
+                       "folder, by a segmentation network; or these photos, or pairs, translated "
+                       "by a CycleGAN; run again to continue")
+    modes.add_argument("--maps", metavar="DIR", help="write photos of the label maps in this "
+                       "folder (PNGs and classes.txt, or pairs), data set or split of one "
+                       "(DIR/val), by a network of train.py --variant=pix2pix; run again to "
+                       "continue")
     modes.add_argument("--labels-from", metavar="PATH", help="take the labels of pictures that "
                        "--for-labelling wrote to --out: a COCO file, or a folder of PNG masks with "
                        "a list of classes")
     modes.add_argument("--project", metavar="PATH", help="find the w of which the network draws "
                        "these photos: a folder, a file, a data set (its training split, or the "
                        "folder of another), a folder of pairs; run again to continue")
+    add("--from", metavar="SPEC", help="write photos of the maps that this network (snapshot, run "
+        "directory or run number) draws of --seeds, or of --num from --first-seed on")
+    add("--samples", type=cli.positive_int, default=1, metavar="N", help="for --maps and --from: "
+        "photos of each map, which differ by dropout")
+    add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="for --source by a CycleGAN: "
+        "from the list of photos --data to --target, or back")
+    add("--garment", type=lambda text: text.split(","), metavar="CLASSES", help="for --source by a "
+        "CycleGAN, of a folder of pairs: translate these classes and nothing else (default: those "
+        "of its training)")
+    add("--own-scale", action="store_true", help="for --source by a CycleGAN: translate photos of "
+        "any size as they are (default: reduced or enlarged to the size of its training, and back)")
     add("--steps", type=cli.positive_int, metavar="N", help="for --interpolate: pictures, with "
         "those of both seeds (default: 9); for --project: of the search (default: 1000)")
     add("--row-seeds", type=cli.seeds, default="0-3",
@@ -151,7 +182,8 @@ def parse_options(argv):
     check_options(options, {name for name in defaults if vars(options)[name] != defaults[name]})
     options.steps = options.steps or (9 if options.interpolate is not None else None)
     if options.trunc is None:
-        options.trunc = 1.0 if options.num is not None or options.for_labelling else 0.7
+        pairs = options.num, getattr(options, "from"), options.for_labelling or None
+        options.trunc = 0.7 if pairs == (None, None, None) else 1.0
     return options
 
 
@@ -207,13 +239,18 @@ def check_options(options, given):
         raise UserError(f"--num: the last seed would be above {MAX_SEED}")
     if options.num is not None and (options.shards or 1) > min(options.num, MAX_SHARDS):
         raise UserError(f"--shards: at most one for each pair, and {MAX_SHARDS}")
-    mode = next((m for m in MODES[1:] if getattr(options, m) not in (None, False)), "seeds")
+    chosen = [m for m in MODES[1:] if getattr(options, m) not in (None, False)]
+    mode = "from" if "from" in chosen else (chosen or ["seeds"])[0]
     shown = {mode: f"--{mode.replace('_', '-')}" for mode in MODES} | {"seeds": "a grid of seeds"}
     is_chosen = any(getattr(options, name) for name in CHOICE)
     in_shards = options.shards is not None or options.format == "tfrecords"
     cli.refuse_idle(given, [
         *(IdleRule([name], mode not in modes, f"it is for {', '.join(shown[m] for m in modes)}")
           for name, modes in ACT_ON.items()),
+        IdleRule(["from"], set(chosen) - {"num", "from"}, "it goes with --seeds or --num "
+                 f"alone, not with {shown[chosen[0]] if chosen else ''}"),
+        IdleRule(["seeds"], options.num is not None, "--num counts from --first-seed on"),
+        IdleRule(["first_seed"], options.num is None, "it is for --num"),
         IdleRule(["separate"], options.for_labelling, "--for-labelling writes a file per seed"),
         IdleRule(["seed"], options.num_images is None, "it chooses those of --num-images"),
         IdleRule(["teacher"], not options.for_labelling, "it labels what --for-labelling writes"),
@@ -223,6 +260,7 @@ def check_options(options, given):
         IdleRule(["minibatch"], options.num is not None and (is_chosen or in_shards), "pairs that "
                  "are chosen, or written in shards, are made 16 at a time, so that they are the "
                  "same everywhere"),
+        IdleRule(["minibatch"], options.own_scale, "--own-scale translates photos one by one"),
         IdleRule(["keep_padding"], options.format == "tfrecords", "images of a data set are square "
                  "and keep it"),
         IdleRule(["runner"], not in_shards, "it makes shards: give --shards")])
@@ -422,6 +460,54 @@ def make_shards(sampler, options):
                                              *fitting))
 
 
+def use_photos(options):
+    """Write label maps of photos, or photos translated, as the network is. Return the exit status.
+    """
+    from training.cycle.translator import is_cyclegan
+    from training.snapshots import find_snapshot, read_header
+
+    if is_cyclegan(read_header(find_snapshot(options.network, options.results))):
+        return translate_photos(options)
+    given = {name for name in ("direction", "garment", "own_scale")
+             if getattr(options, name) not in (None, False, "AtoB")}
+    cli.refuse_idle(given, [IdleRule([name], True, "it is for a CycleGAN") for name in given])
+    return make_labels(options)
+
+
+def translate_photos(options):
+    """Write photos, or the garments of pairs, translated. Return the exit status."""
+    from dnnlib.data.labelled import pair_folders
+    from generation import retexturing
+    from training.cycle.translator import CycleTranslator
+
+    translator = CycleTranslator.load(
+        options.network, options.results, direction=options.direction,
+        minibatch=options.minibatch, own_scale=options.own_scale)
+    source, out = Path(options.source), out_folder(translator, options, options.direction)
+    garment, of_pairs = options.garment or translator.garment, bool(pair_folders(source))
+    if of_pairs and not garment:
+        raise UserError(f"--garment: missing: which classes of the pairs in {source} are to be "
+                        "translated; give their images/ as --source to translate whole photos")
+    if options.garment and not of_pairs:
+        raise UserError(f"--garment: {source} is no folder of pairs, whose labels would show it")
+    if of_pairs:
+        made, kept, left_out = retexturing.retexture_pairs(translator, source, garment, out)
+    else:
+        made, kept, left_out = retexturing.translate_photos(translator, source, out)
+    for line in left_out:
+        print(f"left out: {line}")
+    side = translator.resolution
+    print("photos were translated at their own scale" if translator.own_scale else
+          f"photos were translated at {side}x{side}, as in training, and brought to their size; "
+          "--own-scale translates them as they are")
+    print(f"{out}: {made} photos translated, {kept} were there already; side by side in sheet.png")
+    if of_pairs:
+        print("Next: " + suggestions.command(
+            "dataset_tool.py", "create_from_masks", f"--source={out}", f"--resolution={side}",
+            "--out=datasets/retextured"))
+    return 0
+
+
 def make_labels(options):
     """Write label maps of photos. Return the exit status."""
     from generation import labelling
@@ -436,6 +522,34 @@ def make_labels(options):
     print("Next: " + suggestions.command(
         "dataset_tool.py", "create_from_masks", f"--images={source}", f"--masks={out / 'labels'}",
         f"--classes={out / 'classes.txt'}", "--out=datasets/labelled"))
+    return 0
+
+
+def make_photos(options):
+    """Write photos of label maps. Return the exit status."""
+    from generation import translation
+    from training.sampler import Sampler
+    from training.snapshots import find_snapshot
+    from training.translation.translator import Translator
+
+    translator = Translator.load(options.network, options.results, options.minibatch)
+    if options.maps is not None:
+        maps = translation.open_maps(Path(options.maps))
+    else:
+        seeds = options.seeds if options.num is None else range(
+            options.first_seed, options.first_seed + options.num)
+        origin = find_snapshot(getattr(options, "from"), options.results)
+        sampler = Sampler.load(origin, options.label)
+        maps = translation.DrawnMaps(sampler, seeds, options.trunc, options.noise)
+    out = out_folder(translator, options, "photos")
+    made, kept, resized = translation.write_photos(translator, maps, options.samples, out)
+    side = translator.resolution
+    if resized:
+        print(f"maps of other sizes were resized to {side}x{side} by nearest pixels")
+    print(f"{out}: {made} photos made, {kept} were there already")
+    print("Next: " + suggestions.command(
+        "dataset_tool.py", "create_from_masks", f"--source={out}", f"--resolution={side}",
+        "--out=datasets/photos-of-maps"))
     return 0
 
 

@@ -162,7 +162,11 @@ def check_options(options, metrics):
 
 
 def check_kind(options, header, metrics):
-    """Raise UserError if a network is no segmenter and miou is asked for, or the reverse."""
+    """Raise UserError if a network is no segmenter and miou is asked for, or the reverse, or if it
+    generates nothing of its own."""
+    if header and header.get("variant") == "pix2pix":
+        raise UserError(f"{options.network} draws photos of maps: write some with generate.py "
+                        "--maps, and name their folder with --fakes")
     is_segmenter = bool(header) and "Gs" not in header["networks"]
     wanted = any(metric.uses == "segmenter" for metric in metrics)
     if wanted and not is_segmenter:

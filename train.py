@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Train Style-GAN, Style-C-GAN, Style-C-GAN-2D, a segmentation network or a decoder of maps."""
+"""Train Style-GAN, -C and -2D, a segmentation network, a decoder of maps, photos of maps, CycleGAN.
+"""
 
 import os
 
@@ -17,6 +18,8 @@ EXAMPLES = """\
   python train.py --variant=segmenter --help        # of each variant its own options
   python train.py --variant=segmenter --data=datasets/modanet --data2=datasets/generated
   python train.py --variant=decoder --init-from=results/00000-rgb-modanet --labels=twenty
+  python train.py --variant=pix2pix --data=datasets/modanet    # photos of maps
+  python train.py --variant=cyclegan --data=datasets/leather --target=datasets/denim
 """
 
 
@@ -49,14 +52,17 @@ def main(argv):
 def make_job(options, given, workers):
     """Return the Job of a command: the one place that knows all kinds of training."""
     from metrics import evaluation
+    from training.cycle.job import CycleJob
     from training.decoder.job import DecoderJob
     from training.run import launch
     from training.run.stylegan_job import StyleGanJob
     from training.segmentation.job import SegmenterJob
+    from training.translation.job import Pix2PixJob
 
     config = launch.choose_config(options, given)
     num_replicas = options.gpus * len(workers or [0])
-    kinds = {"segmenter": SegmenterJob, "decoder": DecoderJob}
+    kinds = {"segmenter": SegmenterJob, "decoder": DecoderJob, "pix2pix": Pix2PixJob,
+             "cyclegan": CycleJob}
     return kinds.get(config.variant, StyleGanJob)(config, options, given, num_replicas, evaluation)
 
 

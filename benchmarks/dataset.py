@@ -61,7 +61,8 @@ def main(argv):
     with tempfile.TemporaryDirectory() as folder:
         source = Path(options.source or Path(folder) / "drawn").expanduser()
         if not options.source:
-            synthetic.draw_all(source, min(DRAWN, options.num_images), 0, options.workers)
+            drawing = synthetic.Drawing(min(DRAWN, options.num_images), 0)
+            synthetic.draw_all(source, drawing, options.workers)
         result["stages_ms"] = measure_stages(source, options)
         result |= measure_conversions(source, Path(folder), options)
         result["reading"] = measure_reading(Path(folder) / f"out{options.num_images}", options)

@@ -52,7 +52,7 @@ def load_annotations(path: str | Path, own: bool = False,
         for entry in annotations if isinstance(entry, dict)} - {None})
     renumbered = any(number != label for number, label in categories.labels.items())
     result = Annotations(categories.classes, list(categories.notes), renumbered)
-    frames = _frames(images, result.skipped_images)
+    frames = read_frames(images, result.skipped_images)
     instances = {image_id: [] for image_id in frames}
     for entry in annotations:
         reason = _add_instance(instances, frames, entry, categories.labels)
@@ -92,7 +92,7 @@ def _check_all(path, result):
             "more; if they are in per cent, every map is wrong: pixels are expected")
 
 
-def _frames(images, skipped):
+def read_frames(images: list, skipped: list[dict]) -> dict:
     """Return {id: (file_name, width, height)} of the image entries; list the others in `skipped`.
     An id of two different images stands for none: its annotations could be of either."""
     entries, reasons = {}, {}

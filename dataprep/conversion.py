@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dataprep import masks, photo_sources, segmentations
-from dnnlib.data import channels, photos, pyramid, tfrecords
+from dataprep.side_by_side import SideBySide
+from dnnlib.data import channels, keypoints, photos, pyramid, tfrecords
 from dnnlib.process_pool import map_in_batches, ordered_map
 
 _PROBES = 12  # photos converted to project size and time
@@ -19,17 +20,21 @@ _FEW = 2000  # fewer headers are read sooner than processes start
 
 @dataclass(frozen=True)
 class Item:
-    """One photo to convert; label: float32 [label_size]."""
+    """One photo to convert; label: float32 [label_size]; split: where it belongs, None if that is
+    not given; person: number of who is in it, if several photos show one."""
 
     image_id: int | str
     key: str | int
-    photo: segmentations.Photo | masks.Mask | None = None
+    photo: segmentations.Photo | masks.Mask | SideBySide | None = None
     label: np.ndarray | None = field(default=None, compare=False)
+    split: str | None = None
+    person: int | None = None
 
 
 @dataclass(frozen=True)
 class ConversionSpec:
-    """What, besides the item, determines a record's bytes. It is sent to the workers."""
+    """What, besides the item, determines a record's bytes. It is sent to the workers. keypoints,
+    skeleton: names, and pairs of numbers from 1, if images have keypoints."""
 
     source: photo_sources.Source
     classes: tuple
@@ -37,6 +42,8 @@ class ConversionSpec:
     fit: str
     encoding: str
     label_size: int = 0
+    keypoints: tuple = ()
+    skeleton: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -48,23 +55,28 @@ class Converted:
     shares: tuple  # each class's share of the area
     size: tuple  # the photo's width and height
     overlap: float | None  # share of instances' area below another one; None: cannot overlap
+    points: np.ndarray | None = None  # keypoints, float32 [K, 3]
 
 
 def convert_photo(spec: ConversionSpec, item: Item) -> Converted:
     """Convert one item. Raises photos.PhotoError if this photo cannot be used."""
     data = spec.source.read(item.key)
-    photo = photos.decode_photo(data)
-    labels, overlap = _label_map(item.photo, photo.size) if spec.classes else (None, None)
+    photo, size, labels, overlap = photos.decode_photo(data), photos.probe(data), None, None
+    if isinstance(item.photo, SideBySide):
+        photo, labels, size = item.photo.halves(photo, size)
+    elif spec.classes:
+        labels, overlap = _label_map(item.photo, photo.size)
+    points = _points(spec, item.photo, photo.size) if spec.keypoints else None
     image = pyramid.build_image(photo, labels, len(spec.classes), spec.resolution, spec.fit)
-    return convert_image(image, spec.encoding, photos.probe(data), overlap)
+    return convert_image(image, spec.encoding, size, overlap, points)
 
 
 def convert_image(image: np.ndarray, encoding: str, size: tuple,
-                  overlap: float | None = None) -> Converted:
+                  overlap: float | None = None, points: np.ndarray | None = None) -> Converted:
     """Return the Converted of an image uint8 [3 + C, H, W]."""
     records = {level: tfrecords.frame(tfrecords.encode_record(smaller, encoding))
                for level, smaller in pyramid.levels(image, tfrecords.MIN_LEVEL).items()}
-    return Converted(records, *digest_and_shares(image), size, overlap)
+    return Converted(records, *digest_and_shares(image), size, overlap, points)
 
 
 def digest_and_shares(image: np.ndarray) -> tuple[bytes, tuple]:
@@ -78,10 +90,26 @@ def _label_map(photo, size):
     PhotoError if annotations are not for it."""
     if isinstance(photo, masks.Mask):
         return photo.label_map(size), None
+    _check_shape(photo, size)
+    return segmentations.label_map_and_overlap(photo, size)
+
+
+def _points(spec, photo, size):
+    """Return the keypoints of a picture of `size` as the data set has them, float32 [K, 3]. Raises
+    PhotoError if they are not for it, or all outside."""
+    _check_shape(photo, size)
+    scale = size[0] / photo.width, size[1] / photo.height, 1
+    points = keypoints.place(photo.keypoints * scale, size, spec.resolution, spec.fit)
+    if not points.any():
+        raise photos.PhotoError("no keypoint within the picture")
+    return points
+
+
+def _check_shape(photo, size):
+    """Raise PhotoError if a picture has another shape than its annotations say."""
     if abs(photo.width * size[1] - photo.height * size[0]) > 0.02 * photo.width * size[1]:
         raise photos.PhotoError(f"photo is {size[0]}x{size[1]}, its annotations are for "
                                 f"{photo.width}x{photo.height}")
-    return segmentations.label_map_and_overlap(photo, size)
 
 
 def convert_all(spec: ConversionSpec, items: list[Item], workers: int) -> Iterator[Converted | str]:

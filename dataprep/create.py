@@ -7,6 +7,7 @@ for the user. Each command returns the content of dataset.json, or None after a 
 import argparse
 import collections
 import contextlib
+import dataclasses
 import hashlib
 import os
 import shlex
@@ -16,14 +17,24 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep import annotations, conversion, labels, masks, photo_sources, raw_files, writer
+from dataprep import (
+    annotations,
+    conversion,
+    labels,
+    masks,
+    people,
+    photo_sources,
+    raw_files,
+    side_by_side,
+    writer,
+)
 from dataprep.categories import Categories
 from dataprep.conversion import ConversionSpec, Item
-from dataprep.drawing.synthetic import draw_all, is_drawn
+from dataprep.drawing.synthetic import PAIRS_FILE, Drawing, draw_all
 from dnnlib import suggestions, util
 from dnnlib.cli import IdleRule, refuse_idle
 from dnnlib.data import class_list, dataset
-from dnnlib.data.coco import MODANET_CLASSES
+from dnnlib.data.coco import KEYPOINTS_FILE, MODANET_CLASSES
 from dnnlib.data.photo_names import MISSING, NUMBER_DIFFERS
 from dnnlib.download import file_digest
 
@@ -46,17 +57,32 @@ def create_modanet(config: argparse.Namespace, report: Report) -> dict | None:
 
 
 def create_from_coco(config: argparse.Namespace, report: Report) -> dict | None:
-    """Make a data set as create_modanet does, of annotations of any classes."""
-    places = raw_files.find_coco(config.source, config.annotations, config.images)
-    return _create_listed(config, *places, report, config.untagged, own=True)
+    """Make a data set as create_modanet does, of annotations of any classes. With
+    `config.keypoints`, a COCO keypoint file, images have keypoints; if there are no annotations
+    besides, no maps. `config.pairs` lists photos of one person."""
+    alone = config.keypoints is not None and config.source is None and config.annotations is None
+    options = ("keypoints", "pairs", "only_classes")
+    refuse_idle([name for name in options if getattr(config, name) is not None], [
+        IdleRule(("keypoints", "pairs"), config.untagged, "--untagged takes photos alone"),
+        IdleRule(("pairs",), config.keypoints is None, "only data sets with --keypoints have any"),
+        IdleRule(("only_classes",), alone, "keypoints alone have no classes")])
+    if alone and config.images is None:
+        raise util.UserError("--keypoints needs the photos: give --images, or --source for a "
+                             "folder that holds photos and annotations")
+    path, images = None, config.images
+    if not alone:
+        path, images = raw_files.find_coco(config.source, config.annotations, config.images,
+                                           config.keypoints)
+    return _create_listed(config, path, images, report, config.untagged, own=True,
+                          keypoints=config.keypoints, pairs=config.pairs)
 
 
 def create_synthetic(config: argparse.Namespace, report: Report) -> dict | None:
     """Draw figures, JPEGs and COCO annotations in `<out>/raw`, and convert them."""
     raw = Path(config.out) / "raw"
+    drawing = Drawing(config.num_images, config.seed, config.keypoints, config.poses)
     # Before anything is drawn over: a finished set of other drawings, splits that cannot be.
-    if (Path(config.out) / dataset.FILE_NAME).exists() \
-            and not is_drawn(raw, config.num_images, config.seed):
+    if (Path(config.out) / dataset.FILE_NAME).exists() and not drawing.is_in(raw):
         raise util.UserError(f"{config.out} holds a finished data set of other drawings; choose "
                              "another --out or delete it")
     writer.check_splits(*_split_sizes(config, config.num_images, True), config.num_images)
@@ -65,18 +91,28 @@ def create_synthetic(config: argparse.Namespace, report: Report) -> dict | None:
     if config.dry_run:
         report(f"dry run: nothing written; would draw {config.num_images} photos into {raw}")
         return None
-    path = draw_all(raw, config.num_images, config.seed, config.workers)
+    path = draw_all(raw, drawing, config.workers)
     report(f"{raw}: {config.num_images} photos drawn")
-    return _create_listed(config, path, raw / "images", report)
+    return _create_listed(config, path, raw / "images", report,
+                          keypoints=raw / KEYPOINTS_FILE if config.keypoints else None,
+                          pairs=raw / PAIRS_FILE if config.poses > 1 else None)
 
 
-def _create_listed(config, path, photos, report, untagged=False, own=False):
+def _create_listed(config, path, photos, report, untagged=False, own=False, keypoints=None,
+                   pairs=None):
     """Make a data set of a COCO file and photos. untagged: of RGB, of the photos without
-    annotations; own: classes may be others than ModaNet's."""
+    annotations; own: classes may be others than ModaNet's; keypoints: a keypoint file, without
+    which there is a COCO file; pairs: a list of photos of one person."""
     source = photo_sources.open_photos(photos)
-    labelled = annotations.load_annotations(path, own, config.only_classes)
-    annotated = sum(bool(photo.instances) for photo in labelled.photos.values())
-    options = {"source": file_digest(path, "md5")}
+    options, joints, labelled = {"source": file_digest(path or keypoints, "md5")}, None, None
+    if path is not None:
+        labelled = annotations.load_annotations(path, own, config.only_classes)
+    if keypoints is not None:
+        joints = people.read_keypoint_file(keypoints)
+        options["keypoints"] = file_digest(keypoints, "md5")
+        report(f"{keypoints}: {len(joints.names)} keypoints: {', '.join(joints.names)}")
+        labelled, path = joints.joined(labelled), path or keypoints
+    annotated = sum(photo.is_annotated for photo in labelled.photos.values())
     matched = raw_files.match_photos(labelled.photos, source, untagged)
     if untagged:
         options["untagged"] = True
@@ -100,19 +136,43 @@ def _create_listed(config, path, photos, report, untagged=False, own=False):
                + f", {len(labelled.photos) - annotated} empty, {annotated} annotated: "
                  f"{found} found, {missing} missing"
                + (f", {doubtful} in doubt" if doubtful else ""))
-    for kind, instances in matched.remarks.items():  # what was not found in the plain way
-        more = "; ..." if len(instances) > _SHOWN else ""
-        shown = "; ".join(util.one_line(text)[:_MAX_SHOWN] for text in instances[:_SHOWN])
-        report(f"  {len(instances)} x {kind} ({shown}{more})")
-    if matched.joined:
-        report(f"  {matched.joined} x one photo under another id: the annotations are joined")
+    _report_remarks(matched, report)
     skipped = labelled.skipped_images + [
         {"id": image_id, "reason": reason} for image_id, reason in matched.reasons.items()]
     skipped += [] if untagged else labelled.defects
     _report_reasons(skipped, report)
     items = [Item(photo.image_id, key, None if untagged else photo) for photo, key in matched.pairs]
+    same_person = []
+    if pairs is not None:
+        options["pairs"] = file_digest(pairs, "md5")
+        items, same_person = _with_persons(items, pairs, report)
     return _create(config, source, items, skipped, options, report,
-                   classes=() if untagged else labelled.classes)
+                   classes=() if untagged else labelled.classes, joints=joints, pairs=same_person)
+
+
+def _report_remarks(matched, report):
+    """Report what was not found in the plain way."""
+    for kind, instances in matched.remarks.items():
+        more = "; ..." if len(instances) > _SHOWN else ""
+        shown = "; ".join(util.one_line(text)[:_MAX_SHOWN] for text in instances[:_SHOWN])
+        report(f"  {len(instances)} x {kind} ({shown}{more})")
+    if matched.joined:
+        report(f"  {matched.joined} x one photo under another id: the annotations are joined")
+
+
+def _with_persons(items, path, report):
+    """Return (items with the numbers of persons, pairs of their ids) of a list of pairs."""
+    listed = people.read_pair_list(path)
+    names = {item.photo.file_name: item.image_id for item in items}
+    links = people.link(listed, names)
+    person_of = people.persons(names.values(), links)
+    pairs = [pair for pair in links if person_of.keys() >= set(pair)]
+    report(f"{path}: {len(listed)} pairs, {len(pairs)} of photos that are used")
+    if not pairs:
+        raise util.UserError(f"{path}: names no two photos that are used; it has names such as "
+                             f"{listed[0][0] if listed else '(none)'}, the photos such as "
+                             f"{next(iter(names), '(none)')}")
+    return [dataclasses.replace(item, person=person_of[item.image_id]) for item in items], pairs
 
 
 # Photos without maps
@@ -221,12 +281,41 @@ def create_from_masks(config: argparse.Namespace, report: Report) -> dict | None
                    classes)
 
 
+# Photo and labels in one picture
+
+def create_from_pairs(config: argparse.Namespace, report: Report) -> dict | None:
+    """Make a data set of RGB + one map per class of pictures that hold photo and labels side by
+    side (see dataprep.side_by_side). The folders train/, val/ and test/ are the splits, if there
+    are any."""
+    root, (names, others) = Path(config.source), photo_sources.list_photos(config.source)
+    splits, outside = side_by_side.folder_splits(config.source, names)
+    skipped = [{**entry, "id": _as_text(entry["id"])} for entry in others + outside]
+    report(f"{config.source}: {len(names)} pictures"
+           + (", in the splits of its folders" if splits else ""))
+    refuse_idle([name for name in ("num_val", "num_test") if getattr(config, name) is not None], [
+        IdleRule(("num_val", "num_test"), bool(splits),
+                 f"the folders in {config.source} are the splits")])
+    _report_reasons(skipped, report)
+    classes, colours = side_by_side.read_colours(config.classes, report)
+    layout = side_by_side.SideBySide(config.photo, colours)
+    items = [Item(_as_text(name), name, layout, split=splits.get(name)) for name in names
+             if name in splits or not splits]
+    options = {"classes": list(classes), "colours": [list(entry) for entry in colours],
+               "photo": config.photo, "splits": "folders" if splits else "seed",
+               "source": raw_files.listing_digest(root, root, {item.key: item.key
+                                                               for item in items})}
+    return _create(config, photo_sources.PhotoFolder(root), items, skipped, options, report,
+                   classes)
+
+
 # All photos
 
-def _create(config, source, items, skipped, options, report, classes=(), label_size=0):
-    """Choose photos, project size and time, write, report."""
+def _create(config, source, items, skipped, options, report, classes=(), label_size=0, joints=None,
+            pairs=()):
+    """Choose photos, project size and time, write, report. joints: the KeypointFile, if there is
+    one; pairs: ids of photos of one person."""
     spec = ConversionSpec(source, classes, config.resolution, config.fit, config.encoding,
-                          label_size)
+                          label_size, *((joints.names, joints.skeleton) if joints else ()))
     if config.num_images is not None and config.num_images < len(items):
         order = np.random.default_rng([config.seed, 1]).permutation(len(items))
         skipped += [{"id": items[i].image_id, "reason": "not chosen (--num-images)"}
@@ -234,7 +323,9 @@ def _create(config, source, items, skipped, options, report, classes=(), label_s
         items = [items[i] for i in np.sort(order[:config.num_images])]
     if not items:
         raise util.UserError(f"{source.path}: there is no photo to convert")
-    num_val, num_test = _split_sizes(config, len(items), bool(classes))
+    given = collections.Counter(item.split for item in items if item.split)
+    num_val, num_test = (given["val"], given["test"]) if given \
+        else _split_sizes(config, len(items), bool(classes or joints))
     options |= {"command": config.command, "seed": config.seed, "resolution": config.resolution,
                 "fit": config.fit, "encoding": config.encoding, "photos": len(items),
                 "num_val": num_val, "num_test": num_test}
@@ -248,7 +339,7 @@ def _create(config, source, items, skipped, options, report, classes=(), label_s
     report(f"{len(items)} photos to convert, {unreadable} of them unreadable by their headers")
     if unreadable < len(items):  # else the reason of one says more
         writer.check_splits(num_val, num_test, len(items) - unreadable)
-    if "untagged" not in options:
+    if "untagged" not in options and not given:
         _report_few_validation(num_val, len(items), report)
     _check_space(config, len(items) - unreadable, *conversion.project(spec, items), report)
     if config.dry_run:
@@ -257,7 +348,7 @@ def _create(config, source, items, skipped, options, report, classes=(), label_s
     before = len(skipped)
     content = writer.write_dataset(config.out, spec, writer.shuffled(items, config.seed),
                                    (num_val, num_test), skipped, options, config.workers, report,
-                                   config.runner)
+                                   config.runner, pairs)
     _report_reasons(skipped[before:], report)
     sizes = ", ".join(f"{len(ids)} {split}" for split, ids in content["splits"].items())
     report(f"{config.out}: {sizes}; {content['skipped']} left out "

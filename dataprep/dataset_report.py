@@ -14,7 +14,7 @@ import numpy as np
 from dataprep.writer import SKIPPED
 from dnnlib import util
 from dnnlib.charts import bar_chart
-from dnnlib.data import channels, dataset, pictures
+from dnnlib.data import channels, dataset, keypoints, pictures
 from dnnlib.page import WIDTH, Encoded, Page
 
 FILE_NAME = "report.html"
@@ -42,6 +42,10 @@ def summary_lines(directory: str | Path) -> Iterator[str]:
     yield (f"on disk    {size / 1e9:.2f} GB, {size / sum(splits.values()) / 1e6:.3f} MB an image, "
            f"encoding {content.get('encoding')}")
     yield f"label_size {info.label_size}" + ("" if info.label_size else " (no labels)")
+    if info.keypoints:
+        yield f"keypoints  {len(info.keypoints)} ({', '.join(info.keypoints)})"
+    if info.pairs:
+        yield f"pairs      {_pair_counts(info)} (photos of one person)"
     yield f"digest     {info.digest}"
     if info.classes:
         yield ""
@@ -56,6 +60,10 @@ def summary_lines(directory: str | Path) -> Iterator[str]:
     if info.label_size:
         yield ""
         yield from label_lines({split: dataset.read_labels(directory, split) for split in splits})
+
+
+def _pair_counts(info):
+    return ", ".join(f"{count} {split}" for split, count in info.pairs.items() if count)
 
 
 def _class_entries(classes, splits, content):
@@ -83,21 +91,23 @@ def label_lines(labels: dict[str, np.ndarray]) -> Iterator[str]:
 
 def contact_sheet(directory: str | Path, split: str, num: int, columns: int,
                   resolution: int | None, seed: int) -> np.ndarray:
-    """Return `num` images of a split, a seeded choice, on grey, uint8 [H, W, 3]: each as photo, map
-    and overlay side by side. resolution: None is the largest. Raises UserError if there is no such
-    split or resolution."""
+    """Return `num` images of a split, a seeded choice, on grey, uint8 [H, W, 3]: each as photo,
+    map, overlay and photo with keypoints side by side. resolution: None is the largest. Raises
+    UserError if there is no such split or resolution."""
     info = dataset.open_dataset(directory)
     records = dataset.open_split(info, split, resolution)
     chosen = np.random.default_rng(seed).permutation(len(records))[:num]
     panels, num_classes = [], len(info.classes)
+    points = keypoints.read_keypoints(directory, split)
     for number in np.sort(chosen):
         image = records.read_image(number).transpose(1, 2, 0)
         rgb = image[..., channels.RGB]
+        skeleton = [keypoints.draw(rgb, points[number], info.skeleton)] if info.keypoints else []
         if num_classes:
             labels = channels.to_label_map(image[..., channels.SEGMAPS], channels.STORED_THRESHOLD)
             rgb = np.concatenate([rgb, channels.colourise(labels, num_classes),
                                   pictures.overlay(rgb, labels, num_classes)], axis=1)
-        panels.append(rgb)
+        panels.append(np.concatenate([rgb, *skeleton], axis=1))
     return pictures.grey_sheet(np.stack(panels), min(columns, len(panels)))
 
 
@@ -113,6 +123,8 @@ def write_report(directory: str | Path) -> Path:
             ["channels", f"{info.num_channels}: RGB and {len(info.classes)} class maps"],
             ["largest images", f"{info.resolution}x{info.resolution}, and all levels below"],
             ["conditioning labels", f"{info.label_size} numbers" if info.label_size else "none"],
+            *([["keypoints", ", ".join(info.keypoints)]] if info.keypoints else []),
+            *([["pairs of photos of one person", _pair_counts(info)]] if info.pairs else []),
             ["photos left out", str(content.get("skipped", 0))],
             ["encoding", str(content.get("encoding"))], ["digest", info.digest]]
     rows += [[f"option {name}", json.dumps(value, ensure_ascii=False)[:200]]
@@ -147,13 +159,14 @@ def read_statistics(directory: str | Path, classes: tuple) -> dict | None:
 
 def _add_sheet(page, info):
     """Add a contact sheet of the first split that has images."""
-    page.heading("Photos" + (", their maps and overlays" if info.classes else ""))
+    page.heading("Photos" + (", their maps and overlays" if info.classes else "")
+                 + (", their keypoints" if info.keypoints else ""))
     split = next((split for split, size in info.splits.items() if size), None)
     if split is None:
         page.text("none")
         return
     side = min(info.resolution, _SHEET_SIDE)
-    panels = 3 if info.classes else 1
+    panels = (3 if info.classes else 1) + bool(info.keypoints)
     columns = WIDTH // (panels * max(side, pictures.SMALLEST) + pictures.GAP)
     sheet = contact_sheet(info.path, split, _SHEET, columns, side, seed=0)
     page.picture(Encoded.of(sheet), f"{min(_SHEET, info.splits[split])} of {info.splits[split]} "

@@ -7,6 +7,8 @@
                                 modanet2018_instances_train.json
     OUT/images.jsonl            file, id in the data set and split of each
     OUT/labels.json             conditioning labels, if the data set has them
+    OUT/annotations/person_keypoints.json   COCO keypoints, and
+    OUT/pairs.csv               pairs of photos of one person, if it has any
     OUT/extract.json            what it was made from
 
 All create commands read what concerns them.
@@ -22,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from dnnlib import util
-from dnnlib.data import channels, class_list, coco, dataset, pictures
+from dnnlib.data import channels, class_list, coco, dataset, keypoints, pictures
 from dnnlib.process_pool import threaded_map
 from dnnlib.util import UserError
 
@@ -57,6 +59,8 @@ def extract(directory: str | Path, out: str | Path, split: str, resolution: int 
         for _ in util.progress(written, total=len(missing), desc="extracting", unit="img"):
             pass
         _write_tables(out, info, entries)
+        if info.keypoints:
+            _write_people(out, info, entries, resolution or info.resolution)
     report(f"{out}: {len(missing)} images written, {len(entries) - len(missing)} were there "
            "already")
 
@@ -105,3 +109,20 @@ def _write_tables(out, info, entries):
                  np.asarray(Image.open(out / "labels" / entry["file"])))
                 for entry in util.progress(entries, desc="annotations", unit="img"))
         coco.write_coco(path, info.classes, maps, f"extracted from {info.name}")
+
+
+def _write_people(out, info, entries, resolution):
+    """Write the keypoints of all pictures, in their pixels, and the pairs of those of one person.
+    """
+    splits = dict.fromkeys(entry["split"] for entry in entries)
+    points = {split: keypoints.read_keypoints(info.path, split) for split in splits}
+    items = ((entry["number"], entry["file"], (resolution, resolution),
+              points[entry["split"]][entry["record"]] * (resolution, resolution, 1))
+             for entry in entries)
+    coco.write_keypoints(out / coco.KEYPOINTS_FILE, info.keypoints, info.skeleton, items,
+                         f"extracted from {info.name}")
+    files = {(entry["split"], entry["record"]): entry["file"] for entry in entries}
+    rows = [(files[split, a], files[split, b]) for split in splits
+            for a, b in keypoints.read_pairs(info.path, split).tolist()]
+    if rows:
+        util.atomic_write(out / "pairs.csv", "from,to\n" + "".join(f"{a},{b}\n" for a, b in rows))

@@ -22,6 +22,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dataprep.conversion import ConversionSpec, Converted, Item, convert_or_reason
 from dnnlib import util
 from dnnlib.process_pool import reuse_freed_memory
@@ -132,7 +134,8 @@ def _write_result(file, result):
     """Write what became of one photo."""
     if isinstance(result, Converted):
         entry = {**asdict(result), "digest": result.digest.hex(),
-                 "records": {level: len(record) for level, record in result.records.items()}}
+                 "records": {level: len(record) for level, record in result.records.items()},
+                 "points": None if result.points is None else result.points.tolist()}
         parts = result.records.values()
     else:
         entry, parts = {"reason": result}, ()
@@ -158,8 +161,10 @@ def _read_result(file, path):
         records = {int(level): file.read(size) for level, size in entry["records"].items()}
         if [len(record) for record in records.values()] != list(entry["records"].values()):
             raise ValueError("cut short")
+        points = entry["points"]
         return Converted(**{**entry, "records": records, "digest": bytes.fromhex(entry["digest"]),
-                            "shares": tuple(entry["shares"]), "size": tuple(entry["size"])})
+                            "shares": tuple(entry["shares"]), "size": tuple(entry["size"]),
+                            "points": None if points is None else np.float32(points)})
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({util.one_line(error)[:80]}); delete it and run the "
                         "same command again: it continues") from None

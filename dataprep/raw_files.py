@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dataprep import photo_sources
 from dataprep.annotations import MAX_INSTANCES, TOO_MANY
-from dnnlib.data.coco import MODANET_FILE, OWN_FILE
+from dnnlib.data.coco import KEYPOINTS_FILE, MODANET_FILE, OWN_FILE
 from dnnlib.download import download, file_digest
 from dnnlib.util import UserError, one_line
 
@@ -104,10 +104,12 @@ def _fetch(path, expected):
 
 # COCO
 
-def find_coco(source: str | None, annotations: str | None, images: str | None) -> tuple:
+def find_coco(source: str | None, annotations: str | None, images: str | None,
+              keypoints: str | None = None) -> tuple:
     """Return (annotations' path, photos' path) of a COCO set: those given, else below `source`: the
     only JSON file in annotations/, or else beside it; images/, a zip or lmdb, or `source` itself.
-    Raises UserError if there is none, or more than one JSON file."""
+    The keypoint file, and one as `extract` names it, is none of these. Raises UserError if there is
+    none, or more than one JSON file."""
     if source is None and None in (annotations, images):
         raise UserError("give --annotations and --images, or --source for a folder that holds both")
     root = _existing_folder(source)
@@ -115,7 +117,10 @@ def find_coco(source: str | None, annotations: str | None, images: str | None) -
         images = next((root / name for name in _PHOTO_PLACES if (root / name).exists()), root)
     if annotations is not None:
         return Path(annotations), images
-    there = sorted(root.glob("annotations/*.json")) or sorted(root.glob("*.json"))
+    others = {(root / KEYPOINTS_FILE).resolve(), Path(keypoints or root).resolve()}
+    there = next(filter(None, (
+        [path for path in sorted(root.glob(pattern)) if path.resolve() not in others]
+        for pattern in ("annotations/*.json", "*.json"))), [])
     if len(there) == 1:
         return there[0], images
     found = ", ".join(path.name for path in there[:_SHOWN]) + ", ..." * (len(there) > _SHOWN)
@@ -147,7 +152,7 @@ def match_photos(photos: dict, source: object, untagged: bool = False) -> Matche
     as it could be in train and in test otherwise. Other ids that lead to it are left out."""
     result, claims, annotated = Matched(), collections.defaultdict(list), set()
     for image_id, photo in sorted(photos.items()):
-        if not untagged and not photo.instances:
+        if not untagged and not photo.is_annotated:
             result.reasons[image_id] = "no usable annotation"
             continue
         found = source.find(image_id, photo.file_name)

@@ -7,7 +7,7 @@ memory if runs do not fill the mask, and writes behind its own if they overfill 
 
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -36,13 +36,20 @@ class Instance:
 
 @dataclass(frozen=True)
 class Photo:
-    """What the annotation file says of one image."""
+    """What annotation files say of one image. keypoints: float64 [K, 3], in pixels, else as in
+    dnnlib.data.keypoints; None if there are none."""
 
     image_id: int
     file_name: str
     width: int
     height: int
     instances: tuple = ()
+    keypoints: np.ndarray | None = field(default=None, compare=False)
+
+    @property
+    def is_annotated(self) -> bool:
+        """Return whether anything is known of the image."""
+        return bool(self.instances) or self.keypoints is not None
 
 
 def whole(value: object, low: int, high: int) -> int | None:

@@ -10,7 +10,7 @@ import numpy as np
 from dataprep import writer
 from dataprep.conversion import digest_and_shares
 from dnnlib import util
-from dnnlib.data import channels, dataset, pyramid, tfrecords
+from dnnlib.data import channels, dataset, keypoints, pyramid, tfrecords
 from dnnlib.process_pool import map_in_batches
 
 _BATCH = 16  # images that a worker checks at once
@@ -19,8 +19,8 @@ _BATCH = 16  # images that a worker checks at once
 def find_defects(directory: str | Path, workers: int) -> list[str]:
     """Read every record of a finished data set; return its defects, a list of lines. Checked are
     files and counts against dataset.json and statistics.json; of each record checksum, image data
-    and shape; each level against the largest one; labels; class counts and the content's digest;
-    skipped.jsonl."""
+    and shape; each level against the largest one; labels, keypoints, pairs; class counts and the
+    content's digest; skipped.jsonl."""
     info = dataset.open_dataset(directory)
     content = util.read_json(info.path / dataset.FILE_NAME)
     if info.num_channels != channels.num_channels(info.classes):
@@ -34,12 +34,18 @@ def find_defects(directory: str | Path, workers: int) -> list[str]:
     defects += [f"{dataset.FILE_NAME}: {image_id!r} is listed {count} times"
                 for image_id, count in repeats.items() if count > 1]
     defects += _skipped_defects(info.path, content)
-    counts = writer.DatasetCounts(info.classes, info.resolution, info.label_size, ids)
-    is_whole = True
+    counts = writer.DatasetCounts(info.classes, info.resolution, info.label_size, ids,
+                                  info.keypoints)
+    is_whole, pairs = True, {}
     for split in ids:
         files, found = _split_files(info, split)
         labels, more = _labels(info, split)
-        defects += found + more
+        points, of_points = _people(info, split, keypoints.keypoints_path,
+                                    keypoints.read_keypoints, bool(info.keypoints))
+        pairs[split], of_pairs = _people(info, split, keypoints.pairs_path, keypoints.read_pairs,
+                                         bool(info.pairs.get(split)))
+        defects += found + more + of_points + of_pairs
+        is_whole &= points is not None and pairs[split] is not None
         records = max((len(_open_records(paths)) for paths in files.values()), default=0)
         check = functools.partial(_check_image, files, info.num_channels,
                                   info.resolution.bit_length() - 1)
@@ -51,8 +57,11 @@ def find_defects(directory: str | Path, workers: int) -> list[str]:
                 is_whole = False
                 continue
             label = labels[number] if labels is not None and info.label_size else None
-            counts.add(split, ids[split][number], *content_of, label)
+            counts.add(split, ids[split][number], *content_of, label, points=points[number]
+                       if points is not None and info.keypoints else None)
         is_whole &= labels is not None and len(counts.ids[split]) == len(ids[split])
+    if is_whole:
+        counts.add_pairs(pairs)
     # Neither can be right for what is not whole, and its defects are listed already.
     return defects + (_content_defects(info.path, content, counts) if is_whole else [])
 
@@ -124,6 +133,17 @@ def _labels(info, split):
         return None, [f"{split}/{path.name}: no part of the data set"]
     try:
         return dataset.read_labels(info.path, split) if info.splits[split] else (), []
+    except util.UserError as error:
+        return None, [util.one_line(error)]
+
+
+def _people(info, split, path_of, read, expected):
+    """Return (keypoints or pairs of a split, None if they are damaged; defects)."""
+    path = path_of(info.path, split)
+    if not expected and path.exists():
+        return None, [f"{split}/{path.name}: no part of the data set"]
+    try:
+        return read(info.path, split), []
     except util.UserError as error:
         return None, [util.one_line(error)]
 

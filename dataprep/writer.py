@@ -19,7 +19,7 @@ import numpy as np
 from dataprep import journal, ranges
 from dataprep.conversion import ConversionSpec, Converted, Item, convert_all
 from dnnlib import util
-from dnnlib.data import channels, dataset, tfrecords
+from dnnlib.data import channels, dataset, keypoints, tfrecords
 
 if TYPE_CHECKING:  # it imports Apache Beam, which need not be installed
     from dnnlib.beam_runner import BeamRunner
@@ -30,7 +30,7 @@ _PARTIAL = ".partial"
 _NAME = "{0}/{0}-r{1:02d}.tfrecords"  # of a split and level
 # What a killed process leaves of files that are written beside and renamed.
 _LEFTOVERS = (*(f".{name}.*.tmp" for name in (dataset.FILE_NAME, SKIPPED, dataset.STATISTICS)),
-              f"{_PARTIAL}/*/.*.labels.*.tmp")
+              f"{_PARTIAL}/*/.*.labels.*.tmp", f"{_PARTIAL}/*/.*.npy.*.tmp")
 _CHECKPOINT_PHOTOS = 128  # what a killed run loses at most, besides those under way
 
 
@@ -42,9 +42,13 @@ def check_splits(num_val: int, num_test: int, num_items: int) -> None:
 
 
 def shuffled(items: Sequence[Item], seed: int) -> list[Item]:
-    """Return the items in a seeded order: the first that can be converted are for validation, the
-    next for the test, all others for training."""
-    return [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
+    """Return the items in a seeded order. Of those whose split is not given the first that can be
+    converted are for validation, the next for the test, all others for training. Photos of one
+    person come one after the other."""
+    order = np.random.default_rng(seed).permutation(len(items)).tolist()
+    persons = {i: ("photo", i) if items[i].person is None else items[i].person for i in order}
+    places = {person: place for place, person in enumerate(dict.fromkeys(persons.values()))}
+    return [items[i] for i in sorted(order, key=lambda i: places[persons[i]])]
 
 
 def is_finished(out: str | Path, options: dict) -> bool:
@@ -71,7 +75,7 @@ def _differences(there, here):
 def write_dataset(out: str | Path, spec: ConversionSpec, items: list[Item],
                   sizes: tuple[int, int], skipped: list[dict], options: dict, workers: int,
                   report: Callable[[str], None] = print,
-                  runner: "BeamRunner | None" = None) -> dict:
+                  runner: "BeamRunner | None" = None, pairs: Sequence[tuple] = ()) -> dict:
     """Convert `items` (see shuffled) into the folder `out`; return the content of dataset.json.
 
     Goes on where an interrupted run of the same data set stopped; the result is the same, byte for
@@ -79,9 +83,11 @@ def write_dataset(out: str | Path, spec: ConversionSpec, items: list[Item],
     at work in `out`.
 
     Args:
-        sizes: (validation, test) images, exactly, whatever photos turn out to be unusable.
+        sizes: (validation, test) images, exactly, whatever photos turn out to be unusable; of
+            photos with persons so many more as keep those of one person in one split.
         skipped: [{"id", "reason"}] of photos left out before; the unreadable ones are added to it.
         runner: whose workers convert, in place of `workers` processes.
+        pairs: (from, to), ids of photos that show one person.
     """
     out = Path(out)
     with util.only_process(out, "making this data set"), util.disk_full_explained(
@@ -99,11 +105,14 @@ def write_dataset(out: str | Path, spec: ConversionSpec, items: list[Item],
         entries = _write_records(out / _PARTIAL, spec, items, sizes, header, done, results)
         skipped += [{"id": entry["id"], "reason": entry["reason"]} for entry in entries
                     if "reason" in entry]
-        counts = DatasetCounts(spec.classes, spec.resolution, spec.label_size, SPLITS)
+        counts = DatasetCounts(spec.classes, spec.resolution, spec.label_size, SPLITS,
+                               spec.keypoints)
         converted = [pair for pair in zip(items, entries) if "split" in pair[1]]
         for item, entry in sorted(converted, key=lambda pair: SPLITS.index(pair[1]["split"])):
             counts.add(entry["split"], entry["id"], bytes.fromhex(entry["digest"]),
-                       entry["shares"], item.label, entry["size"], entry["overlap"])
+                       entry["shares"], item.label, entry["size"], entry["overlap"],
+                       entry.get("keypoints"))
+        counts.add_pairs(_pair_numbers(counts.ids, pairs))
         util.atomic_write(out / SKIPPED, "".join(json.dumps(entry, ensure_ascii=False) + "\n"
                                                  for entry in skipped))
         if not counts.ids["train"]:
@@ -117,6 +126,15 @@ def write_dataset(out: str | Path, spec: ConversionSpec, items: list[Item],
         return util.read_json(out / dataset.FILE_NAME)
 
 
+def _pair_numbers(ids, pairs):
+    """Return {split: int32 [P, 2]} of pairs of ids that are both in the split."""
+    place_of = {image_id: (split, number) for split, of_split in ids.items()
+                for number, image_id in enumerate(of_split)}
+    places = [(place_of[a], place_of[b]) for a, b in pairs if a in place_of and b in place_of]
+    return {split: np.array([(a[1], b[1]) for a, b in places if a[0] == b[0] == split],
+                            np.int32).reshape(-1, 2) for split in ids}
+
+
 def _finish(out, spec, counts, skipped, options):
     """Move the splits into place and write dataset.json. The journal goes last: a run that is
     killed in here is continued from it."""
@@ -124,6 +142,12 @@ def _finish(out, spec, counts, skipped, options):
     for split, rows in counts.labels.items() if spec.label_size else ():
         if rows:
             dataset.write_labels(dataset.labels_path(work, split), rows, spec.label_size)
+    for split, rows in counts.keypoints.items():
+        if rows:
+            keypoints.write_array(keypoints.keypoints_path(work, split), np.stack(rows))
+    for split, pairs in counts.pairs.items():
+        if len(pairs):
+            keypoints.write_array(keypoints.pairs_path(work, split), pairs)
     for folder in sorted(work / split for split in SPLITS if (work / split).is_dir()):
         os.replace(folder, out / folder.name)
     describe(out, spec, counts, options, sum("annotation" not in entry for entry in skipped))
@@ -139,6 +163,10 @@ def describe(out: Path, spec: ConversionSpec, counts: "DatasetCounts", options: 
         "classes": list(spec.classes), "label_size": spec.label_size,
         "encoding": spec.encoding, "splits": counts.ids, "class_counts": counts.class_counts(),
         "options": options, "digest": counts.digest(), "skipped": num_skipped}
+    if spec.keypoints:
+        content |= {"keypoints": list(spec.keypoints), "skeleton": list(spec.skeleton)}
+    if counts.pairs:
+        content["pairs"] = {split: len(pairs) for split, pairs in counts.pairs.items()}
     util.atomic_write(out / dataset.STATISTICS, json.dumps(counts.statistics()) + "\n")
     util.write_json(out / dataset.FILE_NAME, content)
 
@@ -157,6 +185,8 @@ def _header(spec, items, sizes, options):
               "fit": spec.fit, "encoding": spec.encoding, "label_size": spec.label_size,
               # Keys alone are equal in two folders of the same ids, which would be mixed.
               "photos_from": os.fsdecode(spec.source.path.resolve()), "photos": listed.hexdigest()}
+    if spec.keypoints:
+        header["keypoints"] = spec.keypoints
     return json.loads(json.dumps(header))  # as it will be read: lists for tuples
 
 
@@ -167,7 +197,8 @@ def _begin(out, header, report):
     work, folders = out / _PARTIAL, [out / split for split in SPLITS]
     done, there = journal.read_journal(work, header)
     for folder in folders:
-        own = {dataset.labels_path(out, folder.name),
+        own = {dataset.labels_path(out, folder.name), keypoints.pairs_path(out, folder.name),
+               keypoints.keypoints_path(out, folder.name),
                *(out / _NAME.format(folder.name, level) for level in range(11))}
         # Without a journal nothing is ours: a run has one from before its first record to its end.
         foreign = sorted(path.name for path in folder.iterdir()
@@ -223,9 +254,11 @@ def _write_records(work, spec, items, sizes, header, done, results):
     entries, rest = list(done.entries), items[len(done.entries):]
     room = {"val": sizes[0], "test": sizes[1], "train": len(items)}  # filled in this order
     splits = [split for split in SPLITS if room[split]]
-    for entry in entries:
+    split_of = {}  # {person: split}
+    for item, entry in zip(items, entries):
         if "split" in entry:
-            room[entry["split"]] -= 1
+            room[entry["split"]] = max(room[entry["split"]] - 1, 0)
+            split_of[item.person] = entry["split"]
     with contextlib.ExitStack() as stack:  # a full disk can fail one file; the others are closed
         files = {}
         for split in splits:
@@ -238,12 +271,16 @@ def _write_records(work, spec, items, sizes, header, done, results):
         bar = stack.enter_context(util.progress(total=len(rest), desc="converting", unit="photo"))
         for number, (item, result) in enumerate(zip(rest, results), 1):
             if isinstance(result, Converted):
-                split = next(filter(room.get, room))
-                room[split] -= 1
+                split = item.split or next(filter(room.get, room))
+                if item.person is not None:
+                    split = split_of.setdefault(item.person, split)
+                room[split] = max(room[split] - 1, 0)
                 for level, record in result.records.items():
                     files[_NAME.format(split, level)].write(record)
                 entry = {"id": item.image_id, "split": split, "digest": result.digest.hex(),
                          "shares": result.shares, "size": result.size, "overlap": result.overlap}
+                if result.points is not None:
+                    entry["keypoints"] = result.points.tolist()
             else:
                 entry = {"id": item.image_id, "reason": result}
             entries.append(entry)
@@ -261,39 +298,53 @@ def _write_records(work, spec, items, sizes, header, done, results):
 
 class DatasetCounts:
     """What dataset.json and statistics.json say of the images, counted one by one. The digest is
-    sha256 over JSON [classes, resolution] ([..., label_size] if there are labels), then for each
-    image "split id ", the sha256 of its pixels at the largest level and its label."""
+    sha256 over JSON [classes, resolution] ([..., label_size] if there are labels, then the names of
+    keypoints if there are any), then for each image "split id ", the sha256 of its pixels at the
+    largest level, its label and its keypoints; then the pairs of each split."""
 
     def __init__(self, classes: Sequence[str], resolution: int, label_size: int,
-                 splits: Sequence[str]) -> None:
+                 splits: Sequence[str], keypoint_names: Sequence[str] = ()) -> None:
         self._classes = list(classes)
         self._sums = {split: np.zeros((2, len(classes))) for split in splits}
-        identity = [list(classes), resolution, *filter(None, [label_size])]
+        identity = [list(classes), resolution,
+                    *filter(None, [label_size, list(keypoint_names)])]
         self._digest = hashlib.sha256(json.dumps(identity).encode())
         self.ids = {split: [] for split in splits}
         self.labels = {split: [] for split in splits}
+        self.keypoints = {split: [] for split in splits}
+        self.pairs = {}
         self._together = np.zeros((len(classes), len(classes)), np.int64)
         self._sizes = collections.Counter()
         self._overlaps = []
 
     def add(self, split: str, image_id: int | str, pixels_digest: bytes, shares: Sequence[float],
             label: np.ndarray | None = None, size: Sequence[int] = (),
-            overlap: float | None = None) -> None:
+            overlap: float | None = None, points: Sequence | None = None) -> None:
         """Count one image: the sha256 of its pixels, each class's share of the area, its label,
         float32 [label_size], the photo's width and height if they are known, its overlap (as in
-        Converted)."""
+        Converted), its keypoints [K, 3]."""
         self.ids[split].append(image_id)
         self._sums[split] += [np.greater(shares, 0), shares]
         self._digest.update(f"{split} {image_id} ".encode() + pixels_digest)
         if label is not None:
             self.labels[split].append(label)
             self._digest.update(label.tobytes())
+        if points is not None:
+            self.keypoints[split].append(np.array(points, np.float32))
+            self._digest.update(self.keypoints[split][-1].tobytes())
         shown = np.flatnonzero(shares)
         self._together[np.ix_(shown, shown)] += 1
         if size:
             self._sizes["x".join(map(str, size))] += 1
         if overlap is not None:
             self._overlaps.append(overlap)
+
+    def add_pairs(self, pairs: dict[str, np.ndarray]) -> None:
+        """Count the pairs of all splits, int32 [P, 2], after all images."""
+        if any(map(len, pairs.values())):
+            self.pairs = pairs
+            for split, numbers in pairs.items():
+                self._digest.update(f"pairs {split} ".encode() + numbers.tobytes())
 
     def digest(self) -> str:
         """Return the sha256, hexadecimal."""

@@ -3,7 +3,7 @@
     OUT/labels/<photo>.png      palette indices, of the photo's size: 0 background, 1..C
     OUT/overlays/<photo>.png
     OUT/classes.txt             names of the classes 1..C
-    OUT/labeller.json           which network, and the size in bytes of every photo that is done
+    OUT/labeller.json           which network, and the sha256 of every photo that is done
 
 `dataset_tool.py create_from_masks --images=photos --source=OUT` reads it.
 """
@@ -21,6 +21,7 @@ from dnnlib.data.class_list import write_class_list
 from dnnlib.data.photo_names import IMAGE_SUFFIXES
 from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.util import UserError
+from generation.resumable_folder import content_digest, continued
 from training.labeller import Labeller
 
 LABELS, OVERLAYS, RECORD = "labels", "overlays", "labeller.json"
@@ -38,45 +39,27 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
         How many were written, how many were there, lines on files that are no readable photos.
 
     Raises:
-        UserError: the folder has no photos, or two whose maps would have one name; or `out` holds
-            something else, or maps of another network.
+        UserError: the folder has no photos, or two whose maps would have one name; or for `out`,
+            as `continued`.
     """
-    photos = photos_in(source)
-    done = _open_folder(labeller, out, is_own)
-    missing = [path for path in photos if done.get(path.name) != path.stat().st_size
-               or not _map_path(out, path).is_file()]
-    unreadable = []
-    write_class_list(out, labeller.classes)
-    with util.progress(total=len(missing), desc="labels", unit="photo") as bar:
-        for start in range(0, len(missing), minibatch):
-            readable = list(_read(missing[start:start + minibatch], unreadable))
-            if readable:
-                _write(labeller, readable, out)
-                done |= {path.name: path.stat().st_size for path, _ in readable}
-                _save(labeller, out, done)
-            bar.update(len(missing[start:start + minibatch]))
+    photos, unreadable = photos_in(source), []
+    about = {"path": str(labeller.path), "classes": list(labeller.classes)}
+    with continued(out, RECORD, "label maps", {"network": labeller.digest}, about,
+                   is_own) as folder:
+        marks = {path: content_digest(path) for path in photos}
+        missing = [path for path, mark in marks.items()
+                   if not folder.is_done(path.name, mark, [_map_path(out, path)])]
+        folder.forget(path.name for path in missing)
+        write_class_list(out, labeller.classes)
+        with util.progress(total=len(missing), desc="labels", unit="photo") as bar:
+            for start in range(0, len(missing), minibatch):
+                readable = list(_read(missing[start:start + minibatch], unreadable))
+                if readable:
+                    _write(labeller, readable, out)
+                    folder.done |= {path.name: marks[path] for path, _ in readable}
+                    folder.save()
+                bar.update(len(missing[start:start + minibatch]))
     return len(missing) - len(unreadable), len(photos) - len(missing), unreadable
-
-
-def _open_folder(labeller, out, is_own):
-    """Return {photo: bytes} of what is done in a folder that may be new; see `label_photos`."""
-    record = out / RECORD
-    if not record.is_file():
-        if not is_own and out.exists() and any(out.iterdir()):
-            raise UserError(f"--out={out}: holds files, but no {RECORD}; choose a new folder")
-        out.mkdir(parents=True, exist_ok=True)
-        _save(labeller, out, {})
-    stored = util.read_json(record)
-    if stored.get("network") != labeller.digest:
-        raise UserError(f"--out={out}: holds label maps of another network (digest "
-                        f"{str(stored.get('network'))[:12]}, this one {labeller.digest[:12]}); "
-                        "choose another folder")
-    return stored["photos"]
-
-
-def _save(labeller, out, done):
-    util.write_json(out / RECORD, {"network": labeller.digest, "path": str(labeller.path),
-                                   "classes": list(labeller.classes), "photos": done})
 
 
 def photos_in(source: Path, option: str = "--source") -> list[Path]:
@@ -91,8 +74,8 @@ def photos_in(source: Path, option: str = "--source") -> list[Path]:
                         f"({', '.join(sorted(IMAGE_SUFFIXES))})")
     stems = collections.Counter(path.stem for path in photos)
     if twice := [path.name for path in photos if stems[path.stem] > 1]:
-        raise UserError(f"{option}={source}: {' and '.join(twice[:2])} would have one map; rename "
-                        "one of them")
+        raise UserError(f"{option}={source}: {' and '.join(twice[:2])} would become one file; "
+                        "rename one of them")
     return photos
 
 

@@ -31,6 +31,7 @@ from dnnlib import util
 from dnnlib.data import channels, coco, pictures
 from dnnlib.data.class_list import write_class_list
 from dnnlib.util import UserError
+from generation.resumable_folder import refuse_difference, refuse_strange_files
 from generation.selection import Request, SampleBatch, Tally, confidence, make_samples, photo_part
 from training.sampler import NOISES, TRUNCATION_CUTOFF, Sampler, label_maps
 from training.snapshots import read_header
@@ -179,27 +180,20 @@ def open_folder(out: Path, recipe: SampleRecipe, request: Request) -> dict[int, 
     if it holds other things, or samples made or chosen in another way."""
     path, records = out / SAMPLES, {}
     if not path.exists():
-        if out.exists() and any(out.iterdir()):
-            raise UserError(f"--out={out}: holds files, but no {SAMPLES}; choose a new folder")
+        refuse_strange_files(out, SAMPLES)
         return {}
     for record in read_samples(path):
-        refuse_difference(out, asdict(recipe_of(record)), asdict(recipe), "made")
+        if "retextured" in record:
+            raise UserError(f"--out={out}: holds pairs that a CycleGAN has changed since; choose "
+                            "another folder")
+        refuse_difference(out, asdict(recipe_of(record)), asdict(recipe), "samples made")
         if all((out / record[kind]).is_file() for kind in FOLDERS if kind in record):
             records[record["seed"]] = record
     if (out / SELECTION).exists() or path.stat().st_size:
         there = _read_selection(out)[0] if (out / SELECTION).exists() else {}
         wanted = request.identity() if request.selection else {}
-        refuse_difference(out, there, wanted, "chosen")
+        refuse_difference(out, there, wanted, "samples chosen")
     return records
-
-
-def refuse_difference(out: Path, there: dict, wanted: dict, how: str) -> None:
-    """Raise UserError if samples in `out` were made or chosen (`how`) with other values."""
-    different = [f"{name} {there.get(name)!s:.40} there, {wanted.get(name)!s:.40} now"
-                 for name in {**there, **wanted} if there.get(name) != wanted.get(name)]
-    if different:
-        raise UserError(f"--out={out}: holds samples {how} in another way "
-                        f"({'; '.join(different)}); choose another folder or the same options")
 
 
 def _read_tally(out, request, records):

@@ -37,6 +37,7 @@ from dnnlib.util import UserError
 from generation.annotation import check_classes
 from generation.labelling import LABELS, OVERLAYS, WHITE, of_photo_size, photos_in
 from generation.projection import Projection, Projector, Settings, as_seen, w_statistics
+from generation.resumable_folder import continued
 from metrics.networks.lpips import Lpips
 from training.decoder.labels import FILE_NAME as LABELLING
 from training.decoder.labels import Labelling, check_file_name, latents_path, picture_digest
@@ -176,49 +177,35 @@ class ProjectionJob:
         """Project the photos that are not done.
 
         Raises:
-            UserError: none can be read, or the folder holds something else, labels of other
-                classes, or projections made in another way.
+            UserError: none can be read, the folder holds labels of other classes, or as
+                `continued`.
         """
         if self.photos.classes:
             check_classes(self.out, self.photos.classes)
-        with util.only_process(self.out, "projecting into it"):
-            record = self._open_record()
-            util.remove_leftovers(self.out, [".*.tmp", "*/.*.tmp", "*/*/.*.tmp"])
-            missing, kept, unreadable = self._find_missing(record)
-            self._save(record)
+        with self._continued() as folder:
+            _check_done(self.out / RECORD, folder.done)
+            missing, kept, unreadable = self._find_missing(folder.done)
+            self._save(folder)
             if not missing and not kept:
                 raise UserError(unreadable[0])
-            self._project(missing, record)
-            self._write_sheets(record)
+            self._project(missing, folder)
+            self._write_sheets(folder.done)
         names = {*missing.values(), *kept}
         return Outcome(len(missing), len(kept), [
-            name for name, about in record["photos"].items() if name in names and about["poor"]],
+            name for name, about in folder.done.items() if name in names and about["poor"]],
             unreadable)
 
     # What is done, and what is to be done.
 
-    def _open_record(self):
-        """Return the content of projection.json in a folder that may be new."""
-        path, sampler = self.out / RECORD, self.sampler
-        wanted = {"digest": sampler.digest, "resolution": sampler.resolution,
-                  "label": list(sampler.label) if isinstance(sampler.label, tuple)
-                  else sampler.label,
-                  "settings": dataclasses.asdict(self.settings), "lpips": self.lpips.digest}
-        if not path.is_file():
-            if any(self.out.iterdir()):
-                raise UserError(f"--out={self.out}: holds files, but no {RECORD}; choose a new "
-                                "folder")
-            record = {"network": str(sampler.path), **wanted, "poor_above": POOR_LPIPS,
-                      "photos": {}}
-            util.write_json(path, record)  # from now on it is a folder that can be continued
-            return record
-        record = read_record(path)
-        if different := [name for name, value in wanted.items() if record.get(name) != value]:
-            raise UserError(f"--out={self.out}: holds projections made in another way (other "
-                            f"{', '.join(different)}); choose another folder")
-        return record
+    def _continued(self):
+        """Open a folder that may be new."""
+        sampler = self.sampler
+        how = {"digest": sampler.digest, "resolution": sampler.resolution, "label": sampler.label,
+               "settings": dataclasses.asdict(self.settings), "lpips": self.lpips.digest}
+        about = {"network": str(sampler.path), "poor_above": POOR_LPIPS}
+        return continued(self.out, RECORD, "projections", how, about)
 
-    def _find_missing(self, record):
+    def _find_missing(self, done):
         """Return {number: name} of the photos to be projected, the names of those that are done,
         and lines on those that cannot be read."""
         missing, kept, unreadable = {}, [], []
@@ -231,17 +218,17 @@ class ProjectionJob:
             except OSError as error:
                 unreadable.append(f"photo {number}: {util.one_line(error)}")
                 continue
-            self._forget_another(photo, record)
-            if self._is_done(photo, record):
+            self._forget_another(photo, done)
+            if self._is_done(photo, done):
                 kept.append(photo.name)
-                self._renew_labels(photo, record["photos"][photo.name])
+                self._renew_labels(photo, done[photo.name])
             else:
                 missing[number] = photo.name
         return missing, kept, unreadable
 
-    def _forget_another(self, photo, record):
+    def _forget_another(self, photo, done):
         """Set aside the labels, and the record, of another picture that had a photo's name."""
-        about = record["photos"].get(photo.name)
+        about = done.get(photo.name)
         if about is None or about["picture"] == picture_digest(self._square(photo)):
             return
         path = self.out / LABELS / f"{photo.name}.png"
@@ -249,15 +236,15 @@ class ProjectionJob:
             aside = path.with_name(f"{path.name}.old")
             os.replace(path, aside)
             self.report(f"{path}: labels of another picture, which had this name: now {aside.name}")
-        del record["photos"][photo.name]
+        del done[photo.name]
 
-    def _is_done(self, photo, record):
+    def _is_done(self, photo, done):
         """Return whether a photo is in the record, and all its files are there."""
         name = f"{photo.name}.png"
         files = [*self._shown(photo.name), latents_path(self.out, name)]
         files += [self.out / FILMS / f"{photo.name}.webp"] if self.film else []
         files += [self.out / MAPS / LABELS / name] if self.sampler.classes else []
-        return photo.name in record["photos"] and all(path.is_file() for path in files)
+        return photo.name in done and all(path.is_file() for path in files)
 
     def _shown(self, name):
         """Return the pictures of a photo that sheets show."""
@@ -295,7 +282,7 @@ class ProjectionJob:
 
     # Doing it.
 
-    def _project(self, missing, record):
+    def _project(self, missing, folder):
         """Project and write the photos {number: name}."""
         if not missing:
             return
@@ -309,9 +296,9 @@ class ProjectionJob:
             for start in range(0, len(numbers), size):
                 photos = [self.photos.read(n) for n in numbers[start:start + size]]
                 for photo, *made in self._project_batch(projector, photos, bar):
-                    record["photos"][photo.name] = self._write(
-                        photo, record["photos"].get(photo.name), *made)
-                self._save(record)
+                    folder.done[photo.name] = self._write(
+                        photo, folder.done.get(photo.name), *made)
+                self._save(folder)
 
     def _project_batch(self, projector: Projector, photos: Sequence[Photo],
                        bar: tqdm) -> list[tuple[Photo, Projection, list[np.ndarray]]]:
@@ -365,29 +352,27 @@ class ProjectionJob:
         pictures.save_png(folder / OVERLAYS / name,
                           pictures.overlay(np.asarray(photo.picture), label_map, count))
 
-    def _save(self, record):
+    def _save(self, folder):
         """Write projection.json and what makes the folder one of labelled pictures."""
         sampler = self.sampler
         if sampler.classes:
             write_class_list(self.out / MAPS, sampler.classes)
         if self.photos.classes:
             write_class_list(self.out, self.photos.classes)
-        found = {f"{name}.png": about["picture"] for name, about in record["photos"].items()}
+        found = {f"{name}.png": about["picture"] for name, about in folder.done.items()}
         if found:
             Labelling(str(sampler.path), sampler.digest, sampler.resolution, sampler.fade, (), 1.0,
                       TRUNCATION_CUTOFF, "stored" if self.settings.noise_weight else "const",
                       sampler.label, found, projected=True).write(self.out)
         else:
             (self.out / LABELLING).unlink(missing_ok=True)
-        util.write_json(self.out / RECORD, record)
+        folder.save()
 
-    def _write_sheets(self, record):
+    def _write_sheets(self, done):
         """Write pictures of all photos in the folder whose files are there, some on each."""
-        names = [name for name in record["photos"]
-                 if all(path.is_file() for path in self._shown(name))]
+        names = [name for name in done if all(path.is_file() for path in self._shown(name))]
         for page, start in enumerate(range(0, len(names), PHOTOS_A_SHEET)):
-            rows = [self._row(name, record["photos"][name])
-                    for name in names[start:start + PHOTOS_A_SHEET]]
+            rows = [self._row(name, done[name]) for name in names[start:start + PHOTOS_A_SHEET]]
             pictures.save_png(self.out / SHEETS / f"{page:03d}.png", pictures.with_legend(
                 np.concatenate(rows), self.sampler.classes))
 
@@ -402,18 +387,16 @@ class ProjectionJob:
         return np.concatenate([row, pictures.caption(line, row.shape[1])])
 
 
-def read_record(path: Path) -> dict:
-    """Return the content of a projection.json. Raises UserError if it is damaged."""
-    record = util.read_json(path)
+def _check_done(path, done):
+    """Raise UserError if what a projection.json has of its photos is damaged."""
     try:
-        for name, about in record["photos"].items():
+        for name, about in done.items():
             check_file_name(name)
             for key, kind in (("photo", str), ("picture", str), ("lpips", float), ("poor", bool)):
                 if not isinstance(about[key], kind):
                     raise ValueError(f"{key} of {name}")
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise UserError(f"{path}: damaged ({util.one_line(error)})") from None
-    return record
 
 
 def photo_seed(name: str) -> int:

@@ -29,6 +29,7 @@ from dnnlib.cli import MAX_SEED
 from dnnlib.data import tfrecords
 from dnnlib.util import UserError
 from generation import pairs
+from generation.resumable_folder import refuse_difference, refuse_strange_files
 from generation.selection import GaveUpError, Request, Selection, Tally, add_up, make_samples
 from training.sampler import Sampler
 
@@ -132,11 +133,11 @@ def describe_work(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe) -
 def begin(job: ShardJob, recipe: pairs.SampleRecipe) -> None:
     """Make the output folder ready. Raises UserError if it holds something else."""
     out, path = Path(job.out), Path(job.out, JOB)
-    wanted = json.loads(json.dumps(job.identity(recipe)))  # as it will be read: lists for tuples
+    wanted = job.identity(recipe)
     if path.exists():
-        pairs.refuse_difference(out, util.read_json(path), wanted, "made")
-    elif any(out.iterdir()):
-        raise UserError(f"--out={out}: holds files, but no {JOB}; choose a new folder")
+        refuse_difference(out, util.read_json(path), wanted, "samples made")
+    else:
+        refuse_strange_files(out, JOB)
     util.write_json(path, wanted)
     job.place(0).parent.mkdir(exist_ok=True)
     _remove_leftovers(job)

@@ -143,6 +143,37 @@ def segmenter_evaluation(pictures: LabelledPictures, minibatch: int) -> Callable
     return evaluate
 
 
+def translation_evaluation(count: int, labeller: LabellerInfo | None,
+                           minibatch: int = 16) -> Callable:
+    """Return the function Pix2Pix -> scores on the first `count` of the photos that it shows.
+
+    'l1' is the mean absolute difference between generated photos and the real ones, of colours from
+    0 to 1; with a segmentation network 'miou' and 'miou_accuracy' of its labels of the generated
+    photos against their maps come first.
+    """
+    network = Labeller(labeller, minibatch) if labeller else None
+
+    def evaluate(method):
+        """Return the scores of the network as it is."""
+        num_labels, difference = len(method.classes) + 1, 0.0
+        confusion = np.zeros([num_labels, num_labels], np.int64)
+        for start in range(0, count, minibatch):
+            images = method.read(range(start, min(start + minibatch, count)))
+            segmaps = images[..., channels.SEGMAPS]
+            fakes = pictures.to_uint8_metrics(method.translate(segmaps))
+            difference += np.abs(images[..., channels.RGB] - fakes.astype(float)).mean((1, 2, 3)
+                                                                                       ).sum()
+            if network:
+                truth = channels.to_label_map(segmaps, channels.STORED_THRESHOLD)
+                confusion += confusion_matrix(truth, network.label_maps(fakes), num_labels)
+        scores = {"l1": difference / 255 / count}
+        if network is None:
+            return scores
+        return {"miou": mean_iou(confusion), "miou_accuracy": pixel_accuracy(confusion), **scores}
+
+    return evaluate
+
+
 def decoder_evaluation(label_maps: np.ndarray, numbers: Sequence[int]) -> Callable:
     """Return the function DecoderTraining -> {'miou', 'accuracy'} on those of its labelled pictures
     that have these numbers."""

@@ -156,7 +156,7 @@ def pair_source(directory: str | Path) -> ImageSource:
     if missing:
         raise UserError(f"{missing[0]}: missing, and {len(missing) - 1} more: every image in "
                         f"{IMAGES}/ needs its label map")
-    return _picture_source(directory, pictures, left_out, label_paths, pair_classes(parts[0]))
+    return _picture_source(directory, pictures, left_out, label_paths, pair_classes(*parts))
 
 
 def _picture_source(directory, pictures, left_out, label_paths=(), classes=()):

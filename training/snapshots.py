@@ -21,6 +21,7 @@ from safetensors.numpy import save
 
 import training.decoder.networks
 import training.networks_stylegan
+import training.networks_translation
 import training.segmentation.networks  # noqa: F401 (they register what snapshots name)
 from dnnlib import util
 from dnnlib.download import mistaken_for

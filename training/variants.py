@@ -2,11 +2,13 @@
 
 from training.config import VARIANTS as STYLEGANS
 from training.config import TrainingConfig
+from training.cycle.config import CycleConfig
 from training.decoder.config import DecoderConfig
 from training.method_config import MethodConfig
 from training.segmentation.config import SegmenterConfig
+from training.translation.config import Pix2PixConfig
 
 CONFIGS: dict[str, type[MethodConfig]] = {
     **dict.fromkeys(STYLEGANS, TrainingConfig), "segmenter": SegmenterConfig,
-    "decoder": DecoderConfig}
+    "decoder": DecoderConfig, "cyclegan": CycleConfig, "pix2pix": Pix2PixConfig}
 DEFAULT_VARIANT = "2d"

@@ -21,6 +21,8 @@ _CLOTH = ((200, 44, 52), (236, 186, 60), (60, 140, 90), (240, 240, 236), (226, 1
           (70, 130, 190), (130, 90, 160), (232, 130, 60))
 _DENIM = ((52, 72, 122), (92, 122, 170), (34, 42, 66), (70, 66, 64))
 _LEATHER = ((34, 30, 30), (112, 66, 38), (150, 40, 44), (176, 134, 84))
+# Of a face, from the middle of the head, in heights of the body: x of the picture's right one, y.
+_EYE, _EAR, _NOSE = (0.027, 0.01), (0.07, 0.012), (0.0, 0.034)
 _COAT = ((60, 62, 70), (120, 96, 70), (70, 84, 70), (150, 150, 156), (110, 50, 60))
 
 
@@ -96,6 +98,22 @@ class Figure:
                                  [self.hips[:, 0].mean(), self.shoulders[:, 0].mean()]))
         return np.array([middle + x * self.h, self.level(share)])
 
+    def face(self, x: float, y: float) -> np.ndarray:
+        """Return the point `x` right of and `y` below the middle of the head, in heights of the
+        body."""
+        return self.head + np.array([x, y]) * self.h
+
+    def keypoints(self) -> np.ndarray:
+        """Return the joints [18, 2] in the order of dnnlib.data.keypoints.NAMES. A figure looks out
+        of the picture: its right side is the picture's left."""
+        right, left = ([self.shoulders[side], self.elbows[side], self.wrists[side]]
+                       for side in (0, 1))
+        right_leg, left_leg = ([self.hips[side], self.knees[side], self.ankles[side]]
+                               for side in (0, 1))
+        eyes_and_ears = [self.face(sign * x, y) for x, y in (_EYE, _EAR) for sign in _SIDES]
+        return np.array([self.face(*_NOSE), self.shoulders.mean(axis=0), *right, *left, *right_leg,
+                         *left_leg, *eyes_and_ears])
+
     def trunk(self, top: float, bottom: float, ease: float = 0.0, flare: float = 0.0) -> np.ndarray:
         """Return the torso's outline [n, 2] between two heights, `ease` wider on each side, and
         `flare` more at its lower end (both in heights of the body)."""
@@ -123,9 +141,12 @@ class Figure:
         return np.array([shoulder, elbow, elbow + (2 * share - 1) * (wrist - elbow)])
 
 
-def random_figure(rng: np.random.Generator, width: int, height: int) -> Figure:
-    """Return a Figure that stands in a picture of that size."""
-    h = rng.uniform(0.86, 0.92) * height
+def random_figure(rng: np.random.Generator, width: int, height: int,
+                  body_rng: np.random.Generator | None = None) -> Figure:
+    """Return a Figure that stands in a picture of that size. What is drawn of `body_rng` (None:
+    `rng`) is its height and the width of its shoulders."""
+    body_rng = body_rng or rng
+    h = body_rng.uniform(0.86, 0.92) * height
     ground = height * rng.uniform(0.955, 0.975)
     x = width * rng.uniform(0.46, 0.54)
     sway = rng.normal(0, 0.008) * h
@@ -133,7 +154,7 @@ def random_figure(rng: np.random.Generator, width: int, height: int) -> Figure:
     def row(offset, share, shift=0.0):
         return np.column_stack([x + shift + _SIDES * offset * h, np.full(2, ground - share * h)])
 
-    shoulders, hips = row(rng.uniform(0.115, 0.14), 0.745, -sway), row(0.062, 0.475, sway)
+    shoulders, hips = row(body_rng.uniform(0.115, 0.14), 0.745, -sway), row(0.062, 0.475, sway)
     ankles = row(rng.uniform(0.06, 0.1), 0.05)
     knees = (hips + ankles) / 2 + [[0, -0.01 * h]] * 2
     poses = [list(_ARMS.values())[i] for i in rng.choice(len(_ARMS), 2, p=_ARM_SHARES)]
@@ -157,7 +178,7 @@ class Dresser:
         canvas, figure, h = self.canvas, self.figure, self.h
         long_hair = self._chance(0.5)
         if long_hair:
-            canvas.ellipse(self._face(0, 0.055), 0.094 * h, 0.13 * h, self.hair)
+            canvas.ellipse(self.figure.face(0, 0.055), 0.094 * h, 0.13 * h, self.hair)
         for side in (0, 1):
             canvas.limb(figure.leg(side, 0.05), 0.042 * h, self.skin)
         canvas.polygon(figure.trunk(0.79, 0.45), self.skin)
@@ -191,10 +212,6 @@ class Dresser:
         """Return (colour, number on the canvas) of a new garment of the class `name`."""
         self.labels.append(MODANET_CLASSES.index(name) + 1)
         return self._colour(colours), len(self.labels)
-
-    def _face(self, x, y):
-        """Return the point right of and below the middle of the head, in heights of the body."""
-        return self.figure.head + np.array([x, y]) * self.h
 
     def _feet(self, boots):
         """Paint boots to below the knee, or shoes."""
@@ -255,21 +272,21 @@ class Dresser:
 
     def _head(self):
         """Paint head, hair, perhaps sunglasses and headwear."""
-        h, canvas = self.h, self.canvas
-        canvas.ellipse(self._face(0, -0.02), 0.086 * h, 0.092 * h, self.hair)
-        canvas.ellipse(self._face(0, 0.012), 0.07 * h, 0.082 * h, self.skin)
-        canvas.polygon([self._face(x, y) for x, y in (
+        h, canvas, face = self.h, self.canvas, self.figure.face
+        canvas.ellipse(face(0, -0.02), 0.086 * h, 0.092 * h, self.hair)
+        canvas.ellipse(face(0, 0.012), 0.07 * h, 0.082 * h, self.skin)
+        canvas.polygon([face(x, y) for x, y in (
             (-0.075, -0.02), (-0.05, -0.09), (0.05, -0.09), (0.075, -0.02), (0.03, -0.045),
             (-0.03, -0.045))], self.hair)
         for sign in (-1, 1):
-            canvas.ellipse(self._face(sign * 0.027, 0.01), 0.01 * h, 0.01 * h, (40, 34, 30))
-        canvas.ellipse(self._face(0, 0.055), 0.022 * h, 0.008 * h, self.skin * [0.85, 0.55, 0.55])
+            canvas.ellipse(face(sign * _EYE[0], _EYE[1]), 0.01 * h, 0.01 * h, (40, 34, 30))
+        canvas.ellipse(face(0, 0.055), 0.022 * h, 0.008 * h, self.skin * [0.85, 0.55, 0.55])
         if self._chance(0.2):
             glass = self._garment("sunglasses", ((24, 24, 30), (52, 34, 24)))
             for sign in (-1, 1):
-                canvas.ellipse(self._face(sign * 0.032, 0.01), 0.03 * h, 0.022 * h, *glass)
+                canvas.ellipse(face(sign * 0.032, 0.01), 0.03 * h, 0.022 * h, *glass)
         if self._chance(0.28):
             hat = self._garment("headwear", _CLOTH)
-            canvas.polygon([self._face(x, y) for x, y in (
+            canvas.polygon([face(x, y) for x, y in (
                 (-0.085, -0.035), (-0.065, -0.105), (0.065, -0.105), (0.085, -0.035))], *hat)
-            canvas.ellipse(self._face(0, -0.038), self.rng.uniform(0.09, 0.13) * h, 0.017 * h, *hat)
+            canvas.ellipse(face(0, -0.038), self.rng.uniform(0.09, 0.13) * h, 0.017 * h, *hat)

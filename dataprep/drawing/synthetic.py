@@ -1,12 +1,15 @@
-"""Drawn street-fashion photos with exact polygons, in ModaNet's layout.
+"""Drawn street-fashion photos with exact polygons, in ModaNet's layout, and with keypoints.
 
-A photo is a function of (seed, number). Its polygons are the borders of what shows on the canvas.
+A photo is a function of (seed, number), and of how many show one person, in other poses. Its
+polygons are the borders of what shows on the canvas.
 """
 
 import functools
 import io
+import itertools
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,37 +17,59 @@ from PIL import Image
 
 from dataprep.drawing.figures import Canvas, Dresser, noise, random_figure
 from dnnlib import util
-from dnnlib.data import coco
+from dnnlib.data import coco, keypoints
 from dnnlib.process_pool import ordered_map
 
 WIDTH, HEIGHT = 400, 600
 _JPEG_QUALITY = 90
 _VERSION = 2  # of the drawing: raise it when the same numbers give other pictures
 _PARTS = ("images", "annotations")
+PAIRS_FILE = Path("annotations") / "pairs.csv"
 _MARK = ".drawn"  # file that tells an unfinished drawing from other people's photos
 _MIN_PIXELS = 12  # smaller remains of a garment are not annotated
 
 
-def _info(num_images, seed):
-    """Return what the annotations say of the drawing that they belong to."""
-    return {"description": "drawn figures in ModaNet's layout", "version": _VERSION,
-            "num_images": num_images, "seed": seed}
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn: photos, of which each `poses` show one person; keypoints: in a file too."""
+
+    num_images: int
+    seed: int
+    keypoints: bool = False
+    poses: int = 1
+
+    def info(self) -> dict:
+        """Return what the annotations say of the drawing that they belong to."""
+        people = {"keypoints": True, "poses": self.poses} if self.keypoints else {}
+        return {"description": "drawn figures in ModaNet's layout", "version": _VERSION,
+                "num_images": self.num_images, "seed": self.seed, **people}
+
+    def is_in(self, raw: str | Path) -> bool:
+        """Return whether `raw` holds all photos of this very drawing."""
+        path = Path(raw) / coco.MODANET_FILE
+        return path.exists() and util.read_json(path).get("info") == self.info()
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return all pairs of the names of photos that show one person."""
+        numbers = range(self.num_images)
+        persons = [numbers[first:first + self.poses]
+                   for first in range(0, self.num_images, self.poses)]
+        return [(_file_name(a), _file_name(b)) for person in persons
+                for a, b in itertools.permutations(person, 2)]
 
 
-def is_drawn(raw: str | Path, num_images: int, seed: int) -> bool:
-    """Return whether `raw` holds all photos of this very drawing."""
-    path = Path(raw) / coco.MODANET_FILE
-    return path.exists() and util.read_json(path).get("info") == _info(num_images, seed)
+def _file_name(number):
+    return f"{number + 1:07d}.jpg"
 
 
-def draw_all(raw: str | Path, num_images: int, seed: int, workers: int) -> Path:
-    """Draw photos into `raw`/images and write `raw`/annotations; return the annotations' path. A
-    drawing with the same arguments is kept; another one is replaced. The result does not depend on
-    `workers`. Raises UserError if another process is drawing, or `raw` holds other files."""
+def draw_all(raw: str | Path, drawing: Drawing, workers: int) -> Path:
+    """Draw photos into `raw`/images and write `raw`/annotations; return the annotations' path. The
+    same drawing is kept; another one is replaced. The result does not depend on `workers`. Raises
+    UserError if another process is drawing, or `raw` holds other files."""
     raw = Path(raw)
-    path, info = raw / coco.MODANET_FILE, _info(num_images, seed)
+    path = raw / coco.MODANET_FILE
     with util.only_process(raw, "drawing these photos"):
-        if is_drawn(raw, num_images, seed):
+        if drawing.is_in(raw):
             return path
         if not (raw / _MARK).exists() and any((raw / part).exists() for part in _PARTS):
             raise util.UserError(f"{raw}: holds files that were not drawn; choose another --out")
@@ -52,31 +77,44 @@ def draw_all(raw: str | Path, num_images: int, seed: int, workers: int) -> Path:
         for part in _PARTS:  # with all that a killed run left there
             shutil.rmtree(raw / part, ignore_errors=True)
         (raw / "images").mkdir()
-        content = {"info": info, **_draw_images(raw / "images", num_images, seed, workers)}
-        util.atomic_write(path, json.dumps(content))
+        content, people = _draw_images(raw / "images", drawing, workers)
+        if drawing.keypoints:
+            coco.write_keypoints(raw / coco.KEYPOINTS_FILE, keypoints.NAMES, keypoints.SKELETON,
+                                 people, "drawn figures")
+        if drawing.poses > 1:
+            util.atomic_write(raw / PAIRS_FILE, "from,to\n" + "".join(
+                f"{a},{b}\n" for a, b in drawing.pairs()))
+        util.atomic_write(path, json.dumps({"info": drawing.info(), **content}))
     return path
 
 
-def _draw_images(folder, num_images, seed, workers):
-    """Draw photos into `folder`; return all of the annotations but "info"."""
-    images, annotations = [], []
-    drawn = ordered_map(functools.partial(draw_photo, seed), range(num_images), workers)
-    bar = util.progress(drawn, total=num_images, desc="drawing", unit="photo")
-    for image_id, (jpeg, instances) in enumerate(bar, 1):
-        name = f"{image_id:07d}.jpg"
+def _draw_images(folder, drawing, workers):
+    """Draw photos into `folder`; return all of the annotations but "info", and items as
+    coco.write_keypoints takes them."""
+    images, annotations, people = [], [], []
+    drawn = ordered_map(functools.partial(draw_photo, drawing.seed, poses=drawing.poses),
+                        range(drawing.num_images), workers)
+    bar = util.progress(drawn, total=drawing.num_images, desc="drawing", unit="photo")
+    for image_id, (jpeg, instances, points) in enumerate(bar, 1):
+        name = _file_name(image_id - 1)
         (folder / name).write_bytes(jpeg)
+        people.append((image_id, name, (WIDTH, HEIGHT), points))
         images.append({"file_name": name, "width": WIDTH, "id": image_id, "license": 1,
                        "height": HEIGHT})
         annotations += [{"image_id": image_id, "id": len(annotations) + i, "iscrowd": 0, **part}
                         for i, part in enumerate(instances, 1)]
     categories = [{"supercategory": "fashion", "id": label, "name": name}
                   for label, name in enumerate(coco.MODANET_CLASSES, 1)]
-    return {"images": images, "licenses": [], "annotations": annotations, "categories": categories}
+    return {"images": images, "licenses": [], "annotations": annotations,
+            "categories": categories}, people
 
 
-def draw_photo(seed: int, number: int) -> tuple[bytes, list[dict]]:
-    """Return a JPEG and [{"category_id", "segmentation", "area", "bbox"}] of photo `number`."""
-    rgb, owner, labels = draw_figure(np.random.default_rng([seed, number]))
+def draw_photo(seed: int, number: int, poses: int = 1) -> tuple[bytes, list[dict], np.ndarray]:
+    """Return a JPEG, [{"category_id", "segmentation", "area", "bbox"}] and keypoints [18, 3] of
+    photo `number`; each `poses` photos show one person."""
+    rng = np.random.default_rng([seed, number // poses])
+    pose_rng = np.random.default_rng([seed, number, 1]) if poses > 1 else None
+    rgb, owner, labels, points = draw_figure(rng, pose_rng)
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", quality=_JPEG_QUALITY)
     # The owners' numbers serve as labels, so that a garment is one annotation.
@@ -84,17 +122,29 @@ def draw_photo(seed: int, number: int) -> tuple[bytes, list[dict]]:
     instances = [{"category_id": labels[part["category_id"] - 1],
                   **{key: part[key] for key in ("segmentation", "area", "bbox")}}
                  for part in parts if part["area"] >= _MIN_PIXELS]
-    return buffer.getvalue(), instances
+    return buffer.getvalue(), instances, points
 
 
-def draw_figure(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Return one picture, rgb uint8 [600, 400, 3], owner uint8 [600, 400] and labels. owner is n
-    where garment n shows, else 0; labels[n - 1] is that garment's class."""
+def draw_figure(rng: np.random.Generator, pose_rng: np.random.Generator | None = None
+                ) -> tuple[np.ndarray, np.ndarray, list[int], np.ndarray]:
+    """Return one picture, rgb uint8 [600, 400, 3], owner uint8 [600, 400], labels and keypoints.
+
+    owner is n where garment n shows, else 0; labels[n - 1] is that garment's class; keypoints are
+    [18, 3] in pixels, else as in dnnlib.data.keypoints. The pose and the noise are drawn of
+    `pose_rng` (None: `rng`), the backdrop, the body, its clothes and the light of `rng`.
+    """
     canvas = Canvas(_backdrop(rng))
-    labels = Dresser(canvas, random_figure(rng, WIDTH, HEIGHT), rng).dress()
+    figure = random_figure(pose_rng or rng, WIDTH, HEIGHT, rng)
+    labels = Dresser(canvas, figure, rng).dress()
+    flags = np.full((len(keypoints.NAMES), 1), keypoints.VISIBLE)
+    if coco.MODANET_CLASSES.index("sunglasses") + 1 in labels:
+        flags[[keypoints.NAMES.index(f"{side}_eye") for side in ("left", "right")]] = \
+            keypoints.COVERED
     light = 1 + rng.normal(0, 0.04) + 0.07 * noise(rng, (HEIGHT, WIDTH), (4, 3))
-    picture = canvas.rgb * light[..., None] + rng.normal(0, 3, (HEIGHT, WIDTH, 1))
-    return np.clip(picture, 0, 255).astype(np.uint8), canvas.owner, labels
+    picture = canvas.rgb * light[..., None] + (pose_rng or rng).normal(0, 3, (HEIGHT, WIDTH, 1))
+    # Pillow draws at the middles of pixels.
+    points = np.hstack([figure.keypoints() + 0.5, flags])
+    return np.clip(picture, 0, 255).astype(np.uint8), canvas.owner, labels, points
 
 
 def _backdrop(rng):

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dnnlib.util import atomic_path
+from dnnlib.util import atomic_path, atomic_write
 
 # ModaNet's classes, ids 1, 2, ... in this order; the names in its files have typing errors.
 MODANET_CLASSES = ("bag", "belt", "boots", "footwear", "outer", "dress", "sunglasses", "pants",
                    "top", "shorts", "skirt", "headwear", "scarf/tie")
+KEYPOINTS_FILE = Path("annotations") / "person_keypoints.json"
 MODANET_FILE = Path("annotations") / "modanet2018_instances_train.json"
 OWN_FILE = Path("annotations") / "instances.json"  # of all other classes
 
@@ -94,6 +95,33 @@ def write_coco(path: str | Path, classes: Sequence[str], items: Iterable[tuple],
                 file.write((",\n" if next_id > 1 else "\n") + json.dumps(annotation))
                 next_id += 1
         file.write('],\n"images": ' + json.dumps(images) + "}\n")
+
+
+def write_keypoints(path: str | Path, names: Sequence[str], skeleton: Sequence[Sequence[int]],
+                    items: Iterable[tuple], description: str) -> None:
+    """Write COCO's keypoint JSON of one person an image: items are (image_id, file_name, (width,
+    height), points [K, 3]), points as in dnnlib.data.keypoints but in pixels. COCO's coordinates
+    are numbers of pixels, half a pixel less."""
+    images, annotations = [], []
+    for image_id, file_name, (width, height), points in items:
+        images.append({"id": image_id, "width": width, "height": height, "file_name": file_name})
+        points = np.asarray(points, np.float64)
+        known = points[:, 2] > 0
+        if not known.any():
+            continue
+        low, high = points[known, :2].min(axis=0), points[known, :2].max(axis=0)
+        box = [round(float(value), 2) for value in (*low, *(high - low))]
+        flat = [value for (x, y, flag), is_known in zip(points.tolist(), known) for value in (
+            (round(x - 0.5, 4), round(y - 0.5, 4), int(flag)) if is_known else (0, 0, 0))]
+        annotations.append({
+            "id": len(annotations) + 1, "image_id": image_id, "category_id": 1, "iscrowd": 0,
+            "keypoints": flat, "num_keypoints": int(known.sum()), "bbox": box,
+            "area": round(box[2] * box[3], 2)})
+    category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(names),
+                "skeleton": list(map(list, skeleton))}
+    atomic_write(path, json.dumps({"info": {"description": description}, "licenses": [],
+                                   "categories": [category], "annotations": annotations,
+                                   "images": images}) + "\n")
 
 
 def _border_loops(mask):

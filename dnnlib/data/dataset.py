@@ -7,7 +7,7 @@ loads TensorFlow. dataset.json is written last: a data set without it is unfinis
 import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,9 @@ class DatasetInfo:
         splits: {split: number of images}.
         digest: sha256 over the content of all images.
         label_size: length of an image's conditioning label; 0 if images have none.
+        keypoints: names of an image's K keypoints (dnnlib.data.keypoints); () if images have none.
+        skeleton: pairs of keypoints that are joined, counted from 1.
+        pairs: {split: number of pairs of images that show one person}.
     """
 
     path: Path
@@ -45,6 +48,9 @@ class DatasetInfo:
     splits: dict
     digest: str
     label_size: int = 0
+    keypoints: tuple = ()
+    skeleton: tuple = ()
+    pairs: dict = field(default_factory=dict)
 
 
 # dataset.json
@@ -65,8 +71,10 @@ def open_dataset(directory: str | Path) -> DatasetInfo:
         splits = {split: len(ids) for split, ids in content["splits"].items()}
         return DatasetInfo(path, content["name"], content["resolution"], content["num_channels"],
                            tuple(content["classes"]), splits, content["digest"],
-                           content.get("label_size", 0))
-    except (KeyError, TypeError, AttributeError) as error:
+                           content.get("label_size", 0), tuple(content.get("keypoints", ())),
+                           tuple(map(tuple, content.get("skeleton", ()))),
+                           content.get("pairs", {}))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path / FILE_NAME}: incomplete ({error!r}); make it again") from None
 
 
@@ -120,6 +128,15 @@ def _check_types(content):
     if not all(isinstance(image_id, int | str) for ids in content["splits"].values()
                for image_id in ids):
         raise TypeError("an id that is neither number nor text")
+    names = content.get("keypoints", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("keypoints that are no names")
+    if not all(type(number) is int and 1 <= number <= len(names)
+               for first, second in content.get("skeleton", []) for number in (first, second)):
+        raise TypeError("a skeleton that joins no keypoints")
+    if not all(type(count) is int and split in content["splits"]
+               for split, count in content.get("pairs", {}).items()):
+        raise TypeError("pairs that are no numbers")
     if not isinstance(content.get("options", {}), dict):
         raise TypeError("options that are no table")
     if not all(isinstance(count[part], int | float)

@@ -71,7 +71,7 @@ class PairFolder:
         """
         self.path = Path(path)
         parts = pair_folders(self.path) or [self.path]
-        self.classes = pair_classes(parts[0])
+        self.classes = pair_classes(*parts)
         if len(self.classes) >= channels.IGNORE:
             raise UserError(f"{path}: {len(self.classes)} classes; up to {channels.IGNORE - 1} can "
                             "be learned, since 255 stands for pixels that are ignored")
@@ -132,11 +132,16 @@ def pair_folders(path: Path) -> list[Path]:
     return sorted(part for part in path.glob("shard-*-of-*") if (part / IMAGES).is_dir())
 
 
-def pair_classes(folder: Path) -> tuple[str, ...]:
-    """Return the names of the labels 1..C of a folder of pairs; raise UserError if it has no list
-    of them."""
-    listed = read_class_list(folder / CLASSES)
-    return tuple(listed.names[listed.num_background():])
+def pair_classes(first: Path, *others: Path) -> tuple[str, ...]:
+    """Return the names of the labels 1..C of a folder of pairs, or of shards; raise UserError if
+    one has no list of them, or another one than the first."""
+    listed = read_class_list(first / CLASSES)
+    classes = tuple(listed.names[listed.num_background():])
+    for other in others:
+        if (found := pair_classes(other)) != classes:
+            raise UserError(f"{other / CLASSES}: names {', '.join(found)}, but {first / CLASSES} "
+                            f"{', '.join(classes)}: shards need the same classes in one order")
+    return classes
 
 
 def _files(folder):

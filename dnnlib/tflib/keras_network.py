@@ -1,5 +1,7 @@
 """Networks whose layers are those of a Keras model, and whose variables are ours."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,7 +17,8 @@ class KerasNetwork(Network):
     Keras does in distribution strategies. What a training step changes besides (the running means
     of batch norms) is returned, not assigned.
 
-    Subclasses write `make_model`. Variables have the paths of the model's.
+    Subclasses write `make_model`, and may draw variables or hand them to the model in ways of their
+    own (`initializer`, `values`). Variables have the paths of the model's.
     """
 
     def __init__(self, name: str, **options):
@@ -23,12 +26,22 @@ class KerasNetwork(Network):
         # In a tuple, since tf.Module would track a model's own variables.
         self._model = (self.make_model(),)
         for variable in self.model.variables:
-            self.add_variable(variable.path, variable.shape, _initializer(variable.path),
+            self.add_variable(variable.path, variable.shape, self.initializer(variable.path),
                               variable.trainable)
 
     def make_model(self) -> keras.Model:
-        """Return the functional model that the options describe, without dropout."""
+        """Return the functional model that the options describe, without random layers: what is
+        drawn is an input."""
         raise NotImplementedError
+
+    def initializer(self, path: str) -> Callable[[np.random.Generator, tuple], np.ndarray]:
+        """Return the function (rng, shape) that draws the variable `path`."""
+        return he_initializer(path)
+
+    def values(self) -> dict[str, tf.Tensor]:
+        """Return {path: value} of the variables, as the layers are to use them."""
+        return {variable.path: tf.convert_to_tensor(self.vars[variable.path])
+                for variable in self.model.variables}
 
     @property
     def model(self) -> keras.Model:
@@ -46,13 +59,14 @@ class KerasNetwork(Network):
         return outputs, dict(zip(names, values, strict=True))
 
     def _call(self, inputs, training):
-        trained, others = ([tf.convert_to_tensor(self.vars[variable.path]) for variable in group]
+        values = self.values()
+        trained, others = ([values[variable.path] for variable in group]
                            for group in (self.model.trainable_variables,
                                          self.model.non_trainable_variables))
         return self.model.stateless_call(trained, others, *inputs, training=training)
 
 
-def _initializer(path):
+def he_initializer(path: str) -> Callable[[np.random.Generator, tuple], np.ndarray]:
     """Return the function (rng, shape) that draws a variable: He's for kernels."""
     kind = path.rpartition("/")[2]
     if kind in ("gamma", "moving_variance"):

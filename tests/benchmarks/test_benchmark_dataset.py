@@ -94,7 +94,7 @@ def test_one_small_run(tmp_path, capsys):
 def test_the_source_repeats_photos_with_their_annotations(tmp_path):
     small, large = tmp_path / "small", tmp_path / "large"
     source = tmp_path / "drawn"
-    dataset.synthetic.draw_all(source, 3, 0, 1)
+    dataset.synthetic.draw_all(source, dataset.synthetic.Drawing(3, 0), 1)
     for raw, count in ((small, 3), (large, 7)):
         dataset.make_source(source, raw, count)
     few, many = (dataset.annotations.load_annotations(

@@ -291,6 +291,17 @@ def test_a_result_is_read_as_it_was_written(source, tmp_path, rng, encoding):
     assert read == results and not (tmp_path / "000000").exists()
 
 
+def test_keypoints_are_read_as_they_were_written(tmp_path, rng):
+    points = rng.random((18, 3), np.float32)
+    image = np.zeros((3, 8, 8), np.uint8)
+    with open(tmp_path / "range", "wb") as file:
+        ranges._write_result(file, conversion.convert_image(image, "png", (8, 8), None, points))
+    with open(tmp_path / "range", "rb") as file:
+        again = ranges._read_result(file, tmp_path / "range").points
+    np.testing.assert_array_equal(again, points)
+    assert again.dtype == np.float32
+
+
 def test_a_runner_is_an_option_of_the_create_commands(tmp_path, capsys):
     with pytest.raises(UserError, match="behind it are options of --runner, which is not given"):
         dataset_tool.main(["create_synthetic", "--", "--direct_num_workers=2"])

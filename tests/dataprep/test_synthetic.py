@@ -10,6 +10,7 @@ from PIL import Image
 from dataprep import annotations, segmentations
 from dataprep.drawing import synthetic
 from dataprep.drawing.figures import Canvas, random_figure
+from dataprep.drawing.synthetic import Drawing
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError
 from tests.tools.data_helpers import create_config, folder_bytes, make_source
@@ -26,25 +27,25 @@ def drawn():
 
 
 def test_every_class_is_drawn(drawn):
-    seen = set().union(*(labels for _, _, labels in drawn))
+    seen = set().union(*(labels for _, _, labels, _ in drawn))
     assert seen == set(range(1, len(MODANET_CLASSES) + 1))
 
 
 def test_pictures_vary_and_hold_a_figure(drawn):
-    for rgb, owner, labels in drawn:
+    for rgb, owner, labels, _ in drawn:
         assert rgb.shape == (600, 400, 3) and rgb.dtype == np.uint8 and rgb.std() > 15
         assert owner.max() <= len(labels)
         rows = np.flatnonzero(owner.any(1))
         assert rows[-1] - rows[0] > 250, "garments reach from the shoulders to the feet"
         assert 0.05 < (owner > 0).mean() < 0.5
-    assert len({rgb.tobytes() for rgb, _, _ in drawn}) == len(drawn)
+    assert len({rgb.tobytes() for rgb, *_ in drawn}) == len(drawn)
 
 
 def test_polygons_are_exactly_what_shows():
     """Through the reader and rasteriser of real annotations."""
     for number in range(2):
-        rgb, owner, labels = synthetic.draw_figure(np.random.default_rng([0, number]))
-        jpeg, instances = synthetic.draw_photo(0, number)
+        rgb, owner, labels, _ = synthetic.draw_figure(np.random.default_rng([0, number]))
+        jpeg, instances, _ = synthetic.draw_photo(0, number)
         expected = labels_of(owner, labels)
         parts = []
         for instance in instances:
@@ -66,13 +67,13 @@ def test_polygons_are_exactly_what_shows():
 
 
 def test_a_photo_depends_on_seed_and_number_only():
-    assert synthetic.draw_photo(0, 5) == synthetic.draw_photo(0, 5)
+    assert synthetic.draw_photo(0, 5)[:2] == synthetic.draw_photo(0, 5)[:2]
     assert synthetic.draw_photo(0, 5)[0] != synthetic.draw_photo(0, 6)[0]
     assert synthetic.draw_photo(0, 5)[0] != synthetic.draw_photo(1, 5)[0]
 
 
 def test_files_are_in_modanets_layout(tmp_path):
-    path = synthetic.draw_all(tmp_path / "raw", 3, 0, 1)
+    path = synthetic.draw_all(tmp_path / "raw", Drawing(3, 0), 1)
     content = json.loads(path.read_text())
     assert sorted(p.name for p in (tmp_path / "raw/images").iterdir()) == [
         f"000000{i}.jpg" for i in (1, 2, 3)]
@@ -85,10 +86,10 @@ def test_files_are_in_modanets_layout(tmp_path):
     photos = annotations.load_annotations(path)
     assert not photos.defects and not photos.skipped_images
     before = path.stat().st_mtime_ns
-    synthetic.draw_all(tmp_path / "raw", 3, 0, 1)
+    synthetic.draw_all(tmp_path / "raw", Drawing(3, 0), 1)
     assert path.stat().st_mtime_ns == before, "what is drawn is kept"
     one = (tmp_path / "raw/images/0000001.jpg").read_bytes()
-    synthetic.draw_all(tmp_path / "raw", 2, 0, 2)
+    synthetic.draw_all(tmp_path / "raw", Drawing(2, 0), 2)
     assert len(list((tmp_path / "raw/images").iterdir())) == 2
     assert (tmp_path / "raw/images/0000001.jpg").read_bytes() == one, "by other workers, too"
 
@@ -127,7 +128,7 @@ def test_limbs_begin_at_the_joints_and_end_where_they_are_cut():
 
 def test_garments_are_where_the_body_is(drawn):
     """Shoes and boots at the ankles, trousers between hips and ankles, hats on the head."""
-    for number, (_, owner, labels) in enumerate(drawn):
+    for number, (_, owner, labels, _) in enumerate(drawn):
         rng = np.random.default_rng([0, number])
         synthetic._backdrop(rng)
         figure = random_figure(rng, synthetic.WIDTH, synthetic.HEIGHT)
@@ -159,11 +160,11 @@ def test_what_is_painted_is_owned():
 
 
 def test_an_unfinished_drawing_is_drawn_again(tmp_path):
-    synthetic.draw_all(tmp_path / "whole", 2, seed=0, workers=1)
-    path = synthetic.draw_all(tmp_path / "raw", 2, seed=0, workers=1)
+    synthetic.draw_all(tmp_path / "whole", Drawing(2, 0), 1)
+    path = synthetic.draw_all(tmp_path / "raw", Drawing(2, 0), 1)
     path.rename(path.with_name(f".{path.name}.1.tmp"))
     (tmp_path / "raw" / "images" / "0000003.jpg").write_bytes(b"of a longer one")
-    synthetic.draw_all(tmp_path / "raw", 2, seed=0, workers=1)
+    synthetic.draw_all(tmp_path / "raw", Drawing(2, 0), 1)
     assert folder_bytes(tmp_path / "raw") == folder_bytes(tmp_path / "whole")
 
 
@@ -172,8 +173,8 @@ def test_other_peoples_photos_are_not_drawn_over(tmp_path):
     source = make_source(tmp_path / "raw", 3)
     before = folder_bytes(source)
     with pytest.raises(UserError, match="holds files that were not drawn"):
-        synthetic.draw_all(source, 2, seed=0, workers=1)
+        synthetic.draw_all(source, Drawing(2, 0), 1)
     (source / "annotations" / "modanet2018_instances_train.json").unlink()
     with pytest.raises(UserError, match="holds files that were not drawn"):
-        synthetic.draw_all(source, 2, seed=0, workers=1)
+        synthetic.draw_all(source, Drawing(2, 0), 1)
     assert sum(data == before.get(name) for name, data in folder_bytes(source).items()) == 3

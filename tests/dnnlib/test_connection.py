@@ -136,7 +136,8 @@ with worker_session(strategy):
 """
 
 
-@pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
 def test_a_worker_that_is_killed_is_missed_at_once(run, lost):
     """Worker 0, which evaluates, misses the other, and the other worker 0."""
     workers = run(LONG_WORK, 2)

@@ -176,6 +176,7 @@ def test_labels_of_other_classes_are_refused(folder, tmp_path):
         take(path, folder)
 
 
+@pytest.mark.slow
 def test_a_teacher_labels_them(network, tmp_path):
     """The maps are those of the segmentation network; its classes are the folder's."""
     data = labelled_pictures.coloured_dataset(tmp_path / "data")

@@ -45,15 +45,18 @@ def test_maps_have_their_photos_sizes(labeller, tmp_path, rng):
             enlarged = np.kron(truth, np.ones((size[0] // 16,) * 2, np.uint8))
             assert (labels == enlarged).mean() > 0.9
     assert (out / "classes.txt").read_text() == "red\ngreen\n"
-    # A repeat does what is missing, or another photo now.
+    # A repeat does what is missing, or another photo now, even in a file of the old size.
     (out / "labels/wide.png").unlink()
     Image.fromarray(rgb[::-1]).resize((48, 48)).save(source / "same.png")
     assert labelling.label_photos(labeller, source, out, 2)[:2] == (2, 1)
     with Image.open(out / "labels/same.png") as image:
         assert image.size == (48, 48)
+    content = (source / "wide.jpg").read_bytes()
+    (source / "wide.jpg").write_bytes(content[:-9] + bytes(7) + content[-2:])
+    assert labelling.label_photos(labeller, source, out, 2)[:2] == (1, 2)
     record = json.loads((out / "labeller.json").read_text())
     (out / "labeller.json").write_text(json.dumps({**record, "network": "0" * 64}))
-    with pytest.raises(UserError, match="maps of another network"):
+    with pytest.raises(UserError, match=r"maps made in another way \(network 0000"):
         labelling.label_photos(labeller, source, out, 2)
     (out / "labeller.json").unlink()
     with pytest.raises(UserError, match="holds files, but no labeller"):
@@ -99,5 +102,5 @@ def test_what_cannot_be_labelled(tmp_path):
             labelling.photos_in(path)
     for name in ("a.png", "a.jpg"):
         (tmp_path / name).touch()
-    with pytest.raises(UserError, match=r"a\.jpg and a\.png would have one map"):
+    with pytest.raises(UserError, match=r"a\.jpg and a\.png would become one file"):
         labelling.photos_in(tmp_path)

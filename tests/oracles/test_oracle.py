@@ -107,6 +107,7 @@ def official_losses(official, lod):
     return arrays, f"lod{lod:g}".replace(".", "p"), score, fakes, float64(arrays["reals"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lod", [0.0, 1.7])
 def test_oracle_has_the_official_losses(official, lod):
     arrays, key, score, fakes, reals = official_losses(official, lod)
@@ -124,6 +125,7 @@ def test_oracle_has_the_official_losses(official, lod):
         np.testing.assert_allclose(value, arrays[f"{key}/D_{name}/loss"].mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_oracle_has_the_official_gradients(official):
     """At lod 1.7. At 0 float32 and float64 put some input of leaky ReLU on two sides of zero: there
     a change of w by 1e-5 moves G's gradients by 7e-4 already."""

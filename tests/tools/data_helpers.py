@@ -111,7 +111,8 @@ def create_config(**changes):
     options = dict(command="create_modanet", source="", annotations=None, images=None, out="",
                    resolution=16, fit="pad", encoding="webp", num_images=None, num_val=None,
                    num_test=None, labels=None, untagged=False, only_classes=None,
-                   ignore=None, seed=0, workers=1, runner=None, dry_run=False)
+                   ignore=None, keypoints=None, pairs=None, poses=1, seed=0, workers=1,
+                   runner=None, dry_run=False)
     return SimpleNamespace(**{**options, **{k: str(v) if isinstance(v, Path) else v
                                             for k, v in changes.items()}})
 

@@ -89,6 +89,7 @@ def test_interrupted_equals_uninterrupted(dataset, whole_run, tmp_path):
     assert digests(run_dir / FINAL) == digests(whole_run[0] / FINAL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["those of the first minibatch", "the others"])
 def test_other_labels_train_other_networks(dataset, whole_run, tmp_path, changed):
     """D's first step takes the labels of its minibatch; G's draws from all of them."""

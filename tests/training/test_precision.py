@@ -221,6 +221,7 @@ def test_lazy_r1_counts_each_critics_own_steps(tiny_config):
 # ---------------------------------------------------------------------------- states
 
 
+@pytest.mark.slow
 def test_a_state_holds_all_of_it(tiny_config, tmp_path):
     """bf16 and lazy R1: two steps, a state written and read, two more: as four in a row. A counter
     that an older state lacks begins at zero."""

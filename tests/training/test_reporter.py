@@ -267,6 +267,7 @@ print("after", file=sys.stderr)
 """
 
 
+@pytest.mark.slow
 def test_a_run_on_a_terminal(data, tmp_path):
     """The status line says everything, and the log's lines are whole on the screen."""
     ours, theirs = os.openpty()

@@ -204,6 +204,7 @@ def test_a_stalled_input_pipeline_is_told_and_can_be_left(good_reads, config, pe
     assert ends_as(peaceful, config, path)
 
 
+@pytest.mark.slow
 def test_a_run_that_only_skips_is_given_up(config, peaceful, tmp_path, monkeypatch):
     """Under a name of its own; the same command does not lead there again; other options do not."""
     monkeypatch.setattr(training_loop, "MAX_SKIPPED", 3)

@@ -17,7 +17,8 @@ from training.decoder.config import LINEAR_DROP, POLY_POWER, DecoderConfig
 from training.decoder.labels import LabelledFolder
 from training.decoder.networks import at_pixels, decoded_config, disagreement, picture_uncertainty
 from training.sampler import Sampler, label_maps, label_row
-from training.segmentation.label_training import LabelStage, LabelTraining
+from training.segmentation.label_training import LabelTraining
+from training.single_stage import SingleStage
 from training.snapshots import Snapshot, load_snapshot
 from training.state import Progress
 
@@ -90,7 +91,7 @@ class DecoderTraining(LabelTraining):
 
     # Steps.
 
-    def next_batch(self, stage: LabelStage, progress: Progress) -> DecoderBatch:
+    def next_batch(self, stage: SingleStage, progress: Progress) -> DecoderBatch:
         """Return the next labelled pictures, of several workers this one's: in permutations."""
         start = progress.stream_nimg.get(self.stream(stage, progress.step), 0)
         count, numbers = len(self.learned), []
@@ -147,7 +148,7 @@ class DecoderTraining(LabelTraining):
         """Return the label maps uint8 [n, R, R] that the decoder draws of labelled pictures."""
         return label_maps(self.images(numbers))
 
-    def draw(self, stage: LabelStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
+    def draw(self, stage: SingleStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
         """Write fakes<name>.png: picture, its labels, what the decoder draws."""
         numbers = range(min(PICTURES, len(self.labelled)))
         images, truth = self.images(numbers), self.labelled.label_maps[:PICTURES]
@@ -160,7 +161,7 @@ class DecoderTraining(LabelTraining):
         pictures.save_png(run_dir / f"fakes{name}.png", grid)
         return {"labels": grid}
 
-    def details(self, stage: LabelStage) -> dict[str, float]:
+    def details(self, stage: SingleStage) -> dict[str, float]:
         """Return how much the members of an mlp's ensemble disagree about pictures that they have
         not seen, or if there are none about those they have."""
         if self.config.decoder != "mlp":
@@ -175,7 +176,7 @@ class DecoderTraining(LabelTraining):
                 network.decoder.probabilities(features))))
         return {"Decoder/uncertainty": float(np.mean(values))}
 
-    def header(self, stage: LabelStage, progress: Progress) -> dict[str, Any]:
+    def header(self, stage: SingleStage, progress: Progress) -> dict[str, Any]:
         """Return what a snapshot says of itself."""
         return {**self.about, "variant": "decoder", "stage": STAGE, "classes": list(self.classes),
                 "kimg": progress.cur_nimg / 1000, "training": self.config.to_json()}

@@ -92,9 +92,9 @@ def _add_field(group, f):
     if isinstance(default, bool):
         extra = {"action": argparse.BooleanOptionalAction}
     else:
-        kinds = {dict: parse_table, int: int, float: float}
+        kinds = {dict: parse_table, int: int, float: float, int | None: int, float | None: float}
         choices = tuple(CONFIGS) if f.name == "variant" else f.metadata.get("choices")
-        extra = {"type": int if f.type == (int | None) else kinds.get(type(default), str),
+        extra = {"type": kinds.get(f.type if default is None else type(default), str),
                  "choices": choices,
                  "metavar": f.metadata.get("metavar") or (None if choices else "N")}
     flag = f.metadata.get("flag", f.name).replace("_", "-")

@@ -27,6 +27,13 @@ MAX_GRIDS = 40  # of fakes; each copy has at most a few hundred kB
 MAX_CLASS_CHARTS = 6  # that are not folded away
 THUMBNAILS = "thumbnails"  # the page's copies of the grids, so that none is made twice
 _GRID_NAME = re.compile(r"fakes(\d+(?:\.\d+)?)\.png")
+# What is side by side in the grids, where it is not what a Style-GAN draws.
+_CELLS = {"segmenter": "photo, its map, the network's map",
+          "decoder": "picture, its labels, the decoder's map",
+          "pix2pix": "map, photo, generated photo",
+          "cyclegan": "photo, translated, translated back: of A above, of B below"}
+_STYLEGAN_CELLS = "photo beside map where there are maps, of Gs without truncation"
+_MAPPED_STAGES = {"classes", "labels", "photos"}  # whose grids show maps of all classes
 _STAGES = {"rgb": "RGB", "binary": "binary map", "classes": "class maps"}
 SIGNS_CHART = "mean sign of D's scores, and r_t"
 _SCHEDULE_CHARTS = {
@@ -47,7 +54,7 @@ def write_page(run_dir: Path, options: dict, is_running: bool = False) -> None:
     page = Page(run_dir.resolve().name)
     _add_state(page, run_dir, history, is_running)
     _add_summary(page, history, is_running)
-    _add_grids(page, run_dir, history)
+    _add_grids(page, run_dir, history, _CELLS.get(options.get("variant"), _STYLEGAN_CELLS))
     _add_charts(page, "Metrics", metric_charts(history, run_dir))
     _add_classes(page, history)
     _add_charts(page, "Losses and scores", loss_charts(history))
@@ -215,9 +222,9 @@ def schedule_charts(history: History) -> list[Chart]:
 
 # Grids
 
-def _add_grids(page, run_dir, history):
+def _add_grids(page, run_dir, history, cells):
     """Add the grids of fakes behind a slider, the latest in view; then the latest of reals, and of
-    reals as D sees them."""
+    reals as D sees them. cells: what the grids of fakes show."""
     grids = sorted((float(match[1]), path) for path in run_dir.iterdir()
                    if (match := _GRID_NAME.fullmatch(path.name)))
     reals = max(run_dir.glob("reals*.png"), key=lambda path: path.stat().st_mtime_ns, default=None)
@@ -228,8 +235,8 @@ def _add_grids(page, run_dir, history):
         shown = evenly(grids, MAX_GRIDS)
         page.slider("time", [(thumbnail(path), _grid_caption(path, kimg, history))
                              for kimg, path in shown])
-        page.text(f"{len(shown)} of {len(grids)} grids, photo beside map where there are maps, of "
-                  "Gs without truncation; full size in the files named below each.")
+        page.text(f"{len(shown)} of {len(grids)} grids, {cells}; full size in the files named "
+                  "below each.")
     if reals:
         page.picture(thumbnail(reals), f"real images, {reals.name}")
     if (augmented := run_dir / AUGMENTED).is_file():
@@ -240,7 +247,7 @@ def _add_grids(page, run_dir, history):
 def _add_legend(page, history):
     """Add which colour of the maps is which class, once there are such maps."""
     colours = {}
-    if "classes" in history.stages:
+    if _MAPPED_STAGES & history.stages:
         names = history.classes
         colours = dict(zip(["background", *names], channels.palette(len(names)).tolist()))
     if "binary" in history.stages:

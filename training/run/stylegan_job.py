@@ -52,7 +52,7 @@ class StyleGanJob(Job):
         if options.init_from:
             self.origin = find_snapshot(options.init_from, options.results)
             self.header = read_header(self.origin)
-            if "G" not in self.header["networks"]:
+            if self.header["networks"].get("G", {}).get("type") != "G_style":
                 raise UserError(f"--init-from: {self.origin} is a snapshot of --variant="
                                 f"{self.header.get('variant')}, which holds no G to go on with")
             config, taken = with_networks_of(self.header, config, given)

@@ -15,8 +15,9 @@ from dnnlib.tflib.network import Network, build
 from dnnlib.tflib.optimizer import Sgd
 from training.segmentation.config import SegmenterConfig
 from training.segmentation.imagenet import imagenet_arrays
-from training.segmentation.label_training import LabelStage, LabelTraining
+from training.segmentation.label_training import LabelTraining
 from training.segmentation.stream import LabelledBatch, LabelledStream, Source, process_pictures
+from training.single_stage import SingleStage
 from training.state import Progress
 
 STAGE = "labels"
@@ -81,7 +82,7 @@ class SegmenterTraining(LabelTraining):
 
     # Steps.
 
-    def next_batch(self, stage: LabelStage, progress: Progress) -> LabelledBatch:
+    def next_batch(self, stage: SingleStage, progress: Progress) -> LabelledBatch:
         """Return the next labelled pictures, of several workers this one's."""
         if self._stream is None:
             start = progress.stream_nimg.get(self.stream(stage, progress.step), 0)
@@ -119,7 +120,7 @@ class SegmenterTraining(LabelTraining):
 
     # What a run shows of it.
 
-    def draw(self, stage: LabelStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
+    def draw(self, stage: SingleStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
         """Write fakes<name>.png: photo, its map, the network's map."""
         numbers = range(min(PICTURES, len(self.shown)))
         rgb, truth = (np.stack(parts) for parts in zip(*map(self.shown.read, numbers)))
@@ -141,7 +142,7 @@ class SegmenterTraining(LabelTraining):
         """Return the compiled network."""
         return tf.function(self.networks[NETWORK], reduce_retracing=True)
 
-    def header(self, stage: LabelStage, progress: Progress) -> dict[str, Any]:
+    def header(self, stage: SingleStage, progress: Progress) -> dict[str, Any]:
         """Return what a snapshot says of itself."""
         return {"variant": "segmenter", "stage": STAGE, "classes": list(self.classes),
                 "kimg": progress.cur_nimg / 1000,

@@ -138,7 +138,8 @@ def test_a_stopped_training_ends_as_one_that_was_not(folder, tmp_path, kind):
     assert first == second
 
 
-@pytest.mark.parametrize("kind", ONE_IS_FAST)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_what_colours_mean(folder, tmp_path, kind):
     """Of six pictures, for two others and for seeds it never saw; the snapshot is a network of
     colours and maps for every script."""

@@ -57,6 +57,7 @@ def test_p_zero_is_no_augmentation_bit_for_bit(tiny_config):
     assert num_traces(turn) == 1
 
 
+@pytest.mark.slow
 def test_what_a_step_reports(tiny_config):
     """p, and r_t of the four minibatches whose signs it also reports."""
     config = tiny_config(variant="rgb", **SMALL, **ADAPTING)
@@ -83,6 +84,7 @@ def test_signs_are_those_of_the_reals(tiny_config):
     assert float(report["Loss/signs/real"]) == 0
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_does_not_count(tiny_config):
     config = tiny_config(variant="rgb", **SMALL, **ADAPTING)
     state = moved_state(config)

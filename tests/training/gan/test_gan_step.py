@@ -205,6 +205,7 @@ def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, lod_floor, chang
             np.testing.assert_allclose(state.networks["Gs"].vars[name].numpy(), array, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_running_average_has_its_half_life(tiny_config, rng):
     """Gs after one turn: 0.5^(minibatch / half-life) of the old average."""
     half_life = 0.008  # of one minibatch

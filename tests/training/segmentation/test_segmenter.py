@@ -96,6 +96,7 @@ def test_a_stopped_training_ends_as_one_that_was_not(data, tmp_path):
     assert whole.method.optimizers[NETWORK].slots["step"].numpy() == 8
 
 
+@pytest.mark.slow
 def test_it_learns_what_colours_mean(data, tmp_path):
     """A few seconds are enough for nearly every pixel; the best snapshot has the highest mIoU."""
     config = tiny(data, kimg=0.8, tick_kimg=0.2)

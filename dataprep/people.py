@@ -1,0 +1,199 @@
+"""What is known of the people in photos: keypoints in COCO's JSON, and lists of pairs of photos
+that show one person.
+
+COCO's coordinates are numbers of pixels, whose middle is half a pixel further; here pixel i covers
+i to i + 1. Of several people in a photo the largest counts.
+"""
+
+import collections
+import csv
+import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from dataprep.annotations import Annotations, read_frames
+from dataprep.segmentations import Photo, whole
+from dnnlib.data.keypoints import COVERED, UNKNOWN, VISIBLE
+from dnnlib.util import UserError, one_line, read_json
+
+NO_KEYPOINTS = "no keypoints"
+_MAX_ID = 2**53
+_MAX_KEYPOINTS, _MAX_NAME = 255, 100
+
+
+@dataclass
+class KeypointFile:
+    """The content of a keypoint file.
+
+    Attributes:
+        names: of the K keypoints.
+        skeleton: pairs of keypoints that are joined, counted from 1.
+        photos: {id: Photo}, with keypoints where a person has any.
+        defects: [{"id": the image's, "annotation", "reason"}].
+    """
+
+    names: tuple
+    skeleton: tuple
+    photos: dict = field(default_factory=dict)
+    skipped_images: list = field(default_factory=list)
+    defects: list = field(default_factory=list)
+
+    def joined(self, labelled: Annotations | None) -> Annotations:
+        """Return annotations of the same photos, by file names, with the keypoints; None stands for
+        annotations without classes. Photos without keypoints are moved to the skipped ones."""
+        if labelled is not None:
+            self._add_to(labelled)
+            return labelled
+        known = {number: photo for number, photo in self.photos.items()
+                 if photo.keypoints is not None}
+        rest = [{"id": number, "reason": NO_KEYPOINTS} for number in self.photos
+                if number not in known]
+        return Annotations((), [], photos=known, defects=self.defects,
+                           skipped_images=self.skipped_images + rest)
+
+    def _add_to(self, labelled):
+        """Add the keypoints to annotated photos."""
+        of_name = {photo.file_name: photo for photo in self.photos.values()
+                   if photo.keypoints is not None and photo.file_name}
+        for number, photo in list(labelled.photos.items()):
+            own = of_name.get(photo.file_name)
+            if own is not None and photo.instances:
+                scale = photo.width / own.width, photo.height / own.height, 1
+                labelled.photos[number] = dataclasses.replace(
+                    photo, keypoints=own.keypoints * scale)
+            elif photo.instances:  # others are left out for having none
+                del labelled.photos[number]
+                labelled.skipped_images.append({"id": number, "reason": NO_KEYPOINTS})
+        labelled.defects += self.defects
+
+
+def read_keypoint_file(path: str | Path) -> KeypointFile:
+    """Read COCO's keypoint JSON. Raises UserError if the file is none, or no person in it has a
+    keypoint."""
+    content = read_json(path)
+    content = content if isinstance(content, dict) else {}
+    images, annotations = content.get("images"), content.get("annotations")
+    if not isinstance(images, list) or not isinstance(annotations, list):
+        raise UserError(f"{path}: not COCO keypoints; they need the lists 'images' and "
+                        "'annotations'")
+    result = KeypointFile(*_read_names(path, content.get("categories")))
+    frames = read_frames(images, result.skipped_images)
+    largest = {}  # {id: (size of the person, points)}
+    for entry in annotations:
+        entry = entry if isinstance(entry, dict) else {}
+        image_id = whole(entry.get("image_id"), 0, _MAX_ID)
+        if "keypoints" not in entry or image_id not in frames:
+            continue
+        points = _read_points(entry["keypoints"], len(result.names), frames[image_id][1:])
+        if points is None:
+            result.defects.append({
+                "id": image_id, "annotation": whole(entry.get("id"), 0, _MAX_ID),
+                "reason": f"keypoints that are not x, y, 0 to 2 for each of {len(result.names)}"})
+        elif points[:, 2].any():
+            candidate = (_person_size(entry.get("bbox"), points), points)
+            largest[image_id] = max(largest.get(image_id, candidate), candidate,
+                                    key=lambda pair: pair[0])
+    if not largest:
+        raise UserError(f"{path}: no person has a keypoint")
+    result.photos = {image_id: Photo(image_id, *frame,
+                                     keypoints=largest.get(image_id, (0, None))[1])
+                     for image_id, frame in frames.items()}
+    return result
+
+
+def _read_names(path, categories):
+    """Return (names, skeleton) of the categories that have keypoints."""
+    categories = categories if isinstance(categories, list) else []
+    entries = [entry for entry in categories if isinstance(entry, dict) and entry.get("keypoints")]
+    if not entries:
+        raise UserError(f"{path}: none of its categories lists 'keypoints'")
+    names, skeleton = entries[0]["keypoints"], entries[0].get("skeleton") or []
+    if any(entry["keypoints"] != names for entry in entries):
+        raise UserError(f"{path}: categories of different keypoints; expected one list")
+    if not isinstance(names, list) or not 1 <= len(names) <= _MAX_KEYPOINTS \
+            or not all(isinstance(name, str) and name.isprintable() and 0 < len(name) <= _MAX_NAME
+                       for name in names) or len(set(names)) < len(names):
+        raise UserError(f"{path}: 'keypoints' of a category: expected 1 to {_MAX_KEYPOINTS} names, "
+                        "each once")
+    joined = [tuple(whole(number, 1, len(names)) for number in pair)
+              if isinstance(pair, list) and len(pair) == 2 else (None,)
+              for pair in (skeleton if isinstance(skeleton, list) else [None])]
+    if any(None in pair for pair in joined):
+        raise UserError(f"{path}: 'skeleton' of a category: expected pairs of numbers from 1 to "
+                        f"{len(names)}")
+    return tuple(names), tuple(joined)
+
+
+def _read_points(values, count, size):
+    """Return COCO's numbers as float64 [K, 3], those outside of the picture as not known; None if
+    they are no keypoints."""
+    if not isinstance(values, list) or len(values) != 3 * count \
+            or not set(map(type, values)) <= {int, float}:
+        return None
+    try:
+        points = np.array(values, np.float64).reshape(-1, 3)
+    except OverflowError:
+        return None
+    if not np.isfinite(points).all() or not np.isin(points[:, 2],
+                                                    (UNKNOWN, COVERED, VISIBLE)).all():
+        return None
+    points[:, :2] += 0.5
+    inside = ((points[:, :2] >= 0) & (points[:, :2] <= size)).all(axis=1)
+    return points * inside[:, None] * (points[:, 2:] > UNKNOWN)
+
+
+def _person_size(box, points):
+    """Return the area of a person's box, or else of what spans the known points."""
+    if isinstance(box, list) and len(box) == 4 and set(map(type, box)) <= {int, float} \
+            and np.isfinite(box).all():
+        return box[2] * box[3]
+    known = points[points[:, 2] > UNKNOWN, :2]
+    return float(np.prod(np.ptp(known, axis=0)))
+
+
+# Pairs
+
+def read_pair_list(path: str | Path) -> list[tuple[str, str]]:
+    """Return the pairs (from, to) of names of a CSV file with these two columns; others are not
+    looked at. Raises UserError if they are not there."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if not {"from", "to"} <= set(rows.fieldnames or ()):
+                raise UserError(f"{path}: expected a line 'from,to' and then pairs of file names")
+            return [(row["from"], row["to"]) for row in rows if row["from"] and row["to"]]
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a CSV file ({one_line(error)})") from None
+
+
+def link(pairs: Iterable[tuple[str, str]], names: dict) -> list[tuple]:
+    """Return pairs of names, each once, as ids of {file name: id}, a photo that is not there as
+    (name,). A name without folders stands for the only file of that name in any of them."""
+    short = [name.rpartition("/")[2] for name in names]
+    times = collections.Counter(short)
+    of_name = {name: image_id for name, image_id in zip(short, names.values()) if times[name] == 1}
+    of_name |= names
+    found = ((of_name.get(a, (a,)), of_name.get(b, (b,))) for a, b in pairs)
+    return list(dict.fromkeys(pair for pair in found if pair[0] != pair[1]))
+
+
+def persons(ids: Sequence, links: Sequence[tuple]) -> dict:
+    """Return {id: number of the person}: photos that links join, directly or through others, which
+    may be missing themselves."""
+    parent = {image_id: image_id for image_id in (*ids, *itertools.chain(*links))}
+
+    def root(image_id):
+        while parent[image_id] != image_id:
+            parent[image_id] = image_id = parent[parent[image_id]]
+        return image_id
+
+    for a, b in links:
+        parent[root(a)] = root(b)
+    numbers = {}
+    return {image_id: numbers.setdefault(root(image_id), len(numbers)) for image_id in ids}

@@ -1,0 +1,120 @@
+"""Folders that the same command goes on with, by a record of what is done in them.
+
+    OUT/<record>.json    how it is made, and `photos`: of each that is done what it was made of
+
+A photo is done if the record has it with what it would be made of now (a digest of the files, or
+what else says that) and what was written of it is there.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dnnlib import util
+from dnnlib.download import file_digest
+from dnnlib.util import UserError
+
+_DONE = "photos"
+_LEFTOVERS = (".*.tmp", "*/.*.tmp", "*/*/.*.tmp")
+
+
+class ResumableFolder:
+    """A folder that `continued` has opened.
+
+    Attributes:
+        path: of the folder.
+        done: {name of a photo: JSON value}, what those that are done were made of.
+    """
+
+    def __init__(self, path: Path, record: Path, head: dict, done: dict):
+        """Keep what `continued` found; head: the record's content besides `done`."""
+        self.path, self.done = path, done
+        self._record, self._head = record, head
+
+    def is_done(self, name: str, mark: object, files: Iterable[Path]) -> bool:
+        """Return whether a photo was made of what `mark` says, and its files are there."""
+        return name in self.done and self.done[name] == mark and all(
+            file.is_file() for file in files)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Take photos that will be made anew out of the record, before their files change."""
+        for name in names:
+            self.done.pop(name, None)
+        self.save()
+
+    def save(self) -> None:
+        """Write the record."""
+        util.write_json(self._record, {**self._head, _DONE: self.done})
+
+
+@contextlib.contextmanager
+def continued(path: Path, record: str, what: str, how: dict, about: dict,
+              is_own: bool = False) -> Iterator[ResumableFolder]:
+    """Open a folder that may be new, for this process alone; a full disk is explained.
+
+    Args:
+        record: name of its record.
+        what: the folder's content, for an error: "photos".
+        how: JSON values that have to be those by which it was begun.
+        about: further ones for the record.
+        is_own: whether files without a record are known to be this program's.
+
+    Raises:
+        UserError: the folder holds something else, or what was made in another way; another
+            process is writing into it; or the disk is full.
+    """
+    done, file = {}, path / record
+    with (util.disk_full_explained(path, lambda: f"{len(done)} photos are complete; free some "
+                                   "space and run the same command again: it continues"),
+          util.only_process(path, "writing into it")):
+        if file.is_file():
+            stored = util.read_json(file)
+            if not isinstance(stored, dict) or not isinstance(stored.get(_DONE), dict):
+                raise UserError(f"{file}: damaged; choose another folder")
+            there = {name: value for name, value in stored.items() if name not in (_DONE, *about)}
+            refuse_difference(path, there, how, f"{what} made")
+            done |= stored[_DONE]
+        elif not is_own:
+            refuse_strange_files(path, record)
+        util.remove_leftovers(path, _LEFTOVERS)
+        folder = ResumableFolder(path, file, {**about, **how}, done)
+        folder.save()  # from now on it is a folder that can be continued
+        yield folder
+
+
+def refuse_strange_files(path: Path, record: str) -> None:
+    """Raise UserError if a folder that has no record, or is not there, holds files."""
+    if path.exists() and any(path.iterdir()):
+        raise UserError(f"--out={path}: holds files, but no {record}; choose a new folder")
+
+
+def refuse_difference(path: Path, there: dict, wanted: dict, what: str) -> None:
+    """Raise UserError if the content of a folder (what: "samples made", "samples chosen") has other
+    values than those wanted now."""
+    if there == wanted:
+        return
+    there, wanted = _as_stored(there), _as_stored(wanted)
+    different = [f"{name} {there.get(name)!s:.40} there, {wanted.get(name)!s:.40} now"
+                 for name in {**there, **wanted} if there.get(name) != wanted.get(name)]
+    if different:
+        raise UserError(f"--out={path}: holds {what} in another way ({'; '.join(different)}); "
+                        "choose another folder or the same options")
+
+
+def _as_stored(values):
+    """Return values as JSON has them, lists for tuples, those of an object each by itself."""
+    found = {}
+    for name, value in json.loads(json.dumps(values)).items():
+        found |= {f"{name}.{key}": part for key, part in value.items()} \
+            if isinstance(value, dict) else {name: value}
+    return found
+
+
+def content_digest(file: Path) -> str | None:
+    """Return the sha256 of a file's bytes; None if it cannot be read, of which whoever opens it
+    next says why."""
+    try:
+        return file_digest(file)
+    except OSError:
+        return None

@@ -1,0 +1,274 @@
+"""Write photos, or the garments of labelled pairs, as a CycleGAN translates them.
+
+    OUT/images/<photo>.png     of the photo's size
+    OUT/sheet.png              photos above, translated, and translated back again
+    OUT/retexturing.json       which network, direction and garment, and what is done
+
+Of a folder of pairs besides labels/, classes.txt and annotations/ as they are, overlays/, and
+samples.jsonl, whose lines gain what was done to the pair. Pixels outside the garment are
+the pair's own, so that its labels hold. Pictures that cannot be read are in none of these. A
+picture or label map that has changed is done anew.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from dnnlib import util
+from dnnlib.data import channels, coco, pictures, pyramid
+from dnnlib.data.class_list import FILE_NAME as CLASSES
+from dnnlib.data.labelled import IMAGES, LABELS, pair_classes, pair_folders, read_label_png
+from dnnlib.data.photos import PhotoError, decode_photo
+from dnnlib.util import UserError
+from generation.labelling import photos_in
+from generation.pairs import SAMPLES, read_samples
+from generation.resumable_folder import content_digest, continued
+from training.cycle.translator import CycleTranslator
+
+RECORD, SHEET = "retexturing.json", "sheet.png"
+OVERLAYS, ANNOTATIONS = "overlays", "annotations"
+SHOWN, COLUMNS, SIDE = 24, 8, 128  # photos of a sheet, in a row, and the side of their squares
+_GREY = (pictures.GREY,) * 3
+
+
+class TranslatedPhotos(NamedTuple):
+    """What was done: photos translated, photos that were there, lines on those left out."""
+
+    made: int
+    kept: int
+    left_out: list[str]
+
+
+class _Garment(NamedTuple):
+    """What of a pair is translated: labels of `names` among the pairs' `classes`."""
+
+    classes: tuple[str, ...]
+    names: Sequence[str]
+
+    def numbers(self):
+        """Return its labels."""
+        return [1 + self.classes.index(name) for name in self.names]
+
+    def mask(self, labels):
+        """Return where the garment is, bool [h, w, 1]."""
+        return np.isin(labels, self.numbers())[..., None]
+
+
+class _Photo(NamedTuple):
+    """A photo to translate: its file, its pixels, and the label map of a pair."""
+
+    file: Path
+    rgb: np.ndarray
+    labels: np.ndarray | None
+
+
+def translate_photos(translator: CycleTranslator, source: Path, out: Path) -> TranslatedPhotos:
+    """Write all photos of a folder translated, except for those that are there already.
+
+    Raises:
+        UserError: the network was trained on garments alone; the folder has no photos; or for
+            `out`, as `continued`.
+    """
+    if translator.garment:
+        raise UserError(f"--source={source}: {translator.path} translates "
+                        f"{' and '.join(translator.garment)} alone and has to know where that is: "
+                        "give a folder of pairs (images/, labels/, classes.txt)")
+    photos = photos_in(source)
+    with _continued(translator, None, out) as folder:
+        return _write_all(translator, photos, None, folder)
+
+
+def retexture_pairs(translator: CycleTranslator, source: Path, names: Sequence[str],
+                    out: Path) -> TranslatedPhotos:
+    """Write all pairs of a folder, or of shards, with their garments translated, except for those
+    that are there already.
+
+    Args:
+        names: of the garments' classes; the pixels of all others stay as they are.
+
+    Raises:
+        UserError: the pairs have no such class or are not complete, or as `translate_photos`.
+    """
+    folders, total = pair_folders(source), TranslatedPhotos(0, 0, [])
+    garment = _Garment(pair_classes(*folders), names)
+    if unknown := [name for name in names if name not in garment.classes]:
+        raise UserError(f"--garment={','.join(names)}: {source} has no class {unknown[0]!r}; it "
+                        f"has {', '.join(garment.classes)}")
+    for pairs in folders:
+        files, place = photos_in(pairs / IMAGES), out if pairs == source else out / pairs.name
+        with _continued(translator, garment, place) as folder:
+            part = _write_all(translator, files, garment, folder)
+            _write_tables(pairs, [file for file in files if file.name not in folder.done], place)
+            _write_samples(translator, pairs, garment, folder)
+        total = TranslatedPhotos(*(whole + own for whole, own in zip(total, part)))
+    return total
+
+
+def _continued(translator, garment, out):
+    """Open a folder that may be new."""
+    return continued(out, RECORD, "photos", _how(translator, garment),
+                     {"path": str(translator.path)})
+
+
+def _write_all(translator, files, garment, folder):
+    """Write photos, or the pictures of pairs with their labels; return TranslatedPhotos. What
+    `folder.done` has of each is [mark, sha256 of a new pair's pixels]."""
+    marks = {file: _mark(file, garment) for file in files}
+    missing, left_out = [file for file in files if not _is_done(file, marks[file], folder)], {}
+    folder.forget(file.name for file in missing)
+    with util.progress(total=len(missing), desc="photos", unit="img") as bar:
+        for start in range(0, len(missing), translator.minibatch):
+            part = missing[start:start + translator.minibatch]
+            photos = list(_read(part, garment, left_out))
+            for photo, result in zip(photos, _translated(translator, photos, garment)):
+                digest = _write(photo, result, garment, folder.path)
+                folder.done[photo.file.name] = [marks[photo.file], digest]
+            folder.save()
+            bar.update(len(part))
+    for file in left_out:  # it may have been a picture when the command ran before
+        for path in _results(folder.path, file, garment):
+            path.unlink(missing_ok=True)
+    if missing:
+        shown = [file for file in files if file.name in folder.done][:SHOWN]
+        _write_sheet(translator, list(_read(shown, garment, {})), garment, folder.path)
+    return TranslatedPhotos(len(missing) - len(left_out), len(files) - len(missing),
+                            list(left_out.values()))
+
+
+def _mark(file, garment):
+    """Return what a photo's result is made of: the sha256 of its file and, of a pair, that of the
+    label map and the garment's labels."""
+    mark = {"picture": content_digest(file)}
+    return mark if garment is None else {
+        **mark, "label": content_digest(_label_map(file)), "garment": garment.numbers()}
+
+
+def _is_done(file, mark, folder):
+    """Return whether a photo, or pair, is done; see `_write_all`."""
+    _, digest = folder.done.get(file.name, (None, None))
+    is_pair = "label" in mark
+    return folder.is_done(file.name, [mark, digest], _results(folder.path, file, is_pair))
+
+
+def _read(files: Iterable[Path], garment, left_out: dict[Path, str]) -> Iterator[_Photo]:
+    """Yield photos that can be read; lines on the others are added to `left_out`."""
+    for file in files:
+        try:
+            rgb = np.asarray(decode_photo(file.read_bytes()))
+        except (PhotoError, OSError) as error:
+            left_out[file] = f"{file}: {util.one_line(error)}"
+            continue
+        yield _Photo(file, rgb, garment and _read_labels(file, rgb, garment))
+
+
+def _read_labels(file, rgb, garment):
+    """Return the label map of a pair's picture."""
+    path = _label_map(file)
+    labels = read_label_png(path, len(garment.classes))
+    if labels.shape != rgb.shape[:2]:
+        raise UserError(f"{path}: {labels.shape[1]}x{labels.shape[0]} pixels, its picture has "
+                        f"{rgb.shape[1]}x{rgb.shape[0]}")
+    return labels
+
+
+def _label_map(file):
+    """Return the path of the label map of a pair's picture."""
+    return file.parents[1] / LABELS / f"{file.stem}.png"
+
+
+def _translated(translator, photos, garment, back=False):
+    """Return photos translated, of pairs the garment alone."""
+    results = translator.translate([photo.rgb for photo in photos], back) if photos else []
+    if garment is None:
+        return results
+    return [np.where(garment.mask(photo.labels), result, photo.rgb)
+            for photo, result in zip(photos, results)]
+
+
+def _write(photo, result, garment, out):
+    """Write a translated photo; of a pair the labels and the overlay too, and return the sha256 of
+    its pixels."""
+    picture, *of_pair = _results(out, photo.file, garment)
+    pictures.save_png(picture, result)
+    if garment is None:
+        return None
+    label_map, overlay = of_pair
+    util.atomic_write(label_map, _label_map(photo.file).read_bytes())
+    labels = np.where(photo.labels == channels.IGNORE, 0, photo.labels)
+    pictures.save_png(overlay, pictures.overlay(result, labels, len(garment.classes)))
+    return hashlib.sha256(result.tobytes() + photo.labels.tobytes()).hexdigest()
+
+
+def _results(out, file, is_pair):
+    """Return the files that are written of a photo: the picture, of a pair labels and overlay."""
+    return [out / kind / f"{file.stem}.png"
+            for kind in ([IMAGES, LABELS, OVERLAYS] if is_pair else [IMAGES])]
+
+
+def _write_sheet(translator, photos, garment, out):
+    """Write a sheet of photos: each above what was made of it, and that made back."""
+    cells = []
+    for photo in photos:
+        picture, *_ = _results(out, photo.file, garment)
+        result = np.asarray(decode_photo(picture.read_bytes()))
+        back, = _translated(translator, [photo._replace(rgb=result)], garment, back=True)
+        cells.append(np.concatenate([np.asarray(pyramid.fit_square(
+            Image.fromarray(rgb), SIDE, "pad", _GREY)) for rgb in (photo.rgb, result, back)]))
+    if cells:
+        sheet = pictures.grey_sheet(np.stack(cells), min(COLUMNS, len(cells)))
+        pictures.save_png(out / SHEET, sheet)
+
+
+def _how(translator, garment):
+    """Return what was done to photos, as JSON values."""
+    return {"network": translator.digest, "direction": translator.direction,
+            "garment": list(garment.names) if garment else [], "own_scale": translator.own_scale}
+
+
+def _write_tables(pairs, left_out, out):
+    """Write the classes and annotations of a folder of pairs, without pictures that are left out,
+    as far as they are not there in the same bytes."""
+    for path in [pairs / CLASSES, *pairs.glob(f"{ANNOTATIONS}/*")]:
+        if path.is_file():
+            target, content = out / path.relative_to(pairs), path.read_bytes()
+            if left_out and path.suffix == ".json":
+                content = _without(left_out, path, content)
+            if not target.is_file() or target.read_bytes() != content:
+                util.atomic_write(target, content)
+    for name in (coco.MODANET_FILE, coco.OWN_FILE, coco.KEYPOINTS_FILE):
+        if not (pairs / name).is_file():
+            (out / name).unlink(missing_ok=True)  # of pairs as they were
+
+
+def _without(left_out, path, content):
+    """Return the content of a file of annotations without pictures that are left out, if it is a
+    COCO file that has one of them."""
+    table, stems = util.read_json(path), {file.stem for file in left_out}
+    if not isinstance(table, dict) or not {"images", "annotations"} <= table.keys():
+        return content
+    gone = {image["id"] for image in table["images"] if Path(image["file_name"]).stem in stems}
+    if not gone:
+        return content
+    kept = {"images": [image for image in table["images"] if image["id"] not in gone],
+            "annotations": [one for one in table["annotations"] if one["image_id"] not in gone]}
+    return json.dumps({**table, **kept}, ensure_ascii=False).encode() + b"\n"
+
+
+def _write_samples(translator, pairs, garment, folder):
+    """Write samples.jsonl, if the pairs have one: their lines, the new pixels' digest, and what was
+    done to them; lines of pairs that were re-textured before keep that."""
+    if not (pairs / SAMPLES).is_file():
+        (folder.path / SAMPLES).unlink(missing_ok=True)
+        return
+    step, lines = {**_how(translator, garment), "path": str(translator.path)}, []
+    for record in read_samples(pairs / SAMPLES):
+        _, digest = folder.done.get(Path(record["image"]).name, (None, None))
+        if digest:
+            lines.append(json.dumps({**record, "sha256": digest,
+                                     "retextured": [*record.get("retextured", []), step]}))
+    util.atomic_write(folder.path / SAMPLES, "".join(f"{line}\n" for line in lines))

@@ -1,0 +1,261 @@
+"""Write photos that a trained translator draws of maps, as a folder of pairs.
+
+    OUT/images/<map>.png        the photo; of a second one of the same map <map>-1.png, and so on
+    OUT/labels/<map>.png        palette indices: 0 background, 1..C
+    OUT/classes.txt             names of the classes 1..C
+    OUT/translation.json        which network, whose maps, and what is done
+
+Maps are label PNGs, those of a data set, or drawn by a generator of photos and maps. A map that is
+no square is drawn within one, and written without what was around it.
+"""
+
+import collections
+from collections.abc import Sequence
+from math import ceil, floor
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+
+from dnnlib import util
+from dnnlib.data import channels, dataset, pictures, pyramid
+from dnnlib.data.class_list import FILE_NAME as CLASSES
+from dnnlib.data.class_list import write_class_list
+from dnnlib.data.dataset import DatasetInfo
+from dnnlib.data.labelled import IMAGES, LABELS, pair_classes, read_label_png
+from dnnlib.util import UserError
+from generation.resumable_folder import content_digest, continued
+from training.sampler import Sampler, label_maps
+from training.translation.translator import Translator
+
+RECORD = "translation.json"
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
+
+
+class SquareMaps(NamedTuple):
+    """Some maps as a translator takes them.
+
+    Attributes:
+        segmaps: uint8 [n, R, R, C].
+        boxes: where in the squares each map is.
+        resized: whether some had another size.
+    """
+
+    segmaps: np.ndarray
+    boxes: list[Box]
+    resized: bool
+
+
+class Maps(Protocol):
+    """Where maps come from.
+
+    Attributes:
+        classes: of the labels 1..C.
+        names: of the maps, by which files are called.
+        identity: JSON value that tells these maps from others.
+    """
+
+    classes: tuple[str, ...]
+    names: list[str]
+    identity: dict
+
+    def mark(self, number: int) -> object:
+        """Return a JSON value that changes if the map of this number does."""
+
+    def read(self, numbers: Sequence[int], resolution: int) -> SquareMaps:
+        """Return maps for a translator of this resolution."""
+
+
+class LabelFiles:
+    """Label PNGs: directly in a folder, in its labels/, or in shards of such folders."""
+
+    def __init__(self, path: Path):
+        """List the files; raise UserError if there are none, no list of classes, or several."""
+        parts = [part for part in (path, *sorted(path.glob("shard-*-of-*")))
+                 if (part / LABELS).is_dir()]
+        folders = [part / LABELS for part in parts] or [path]
+        self.files = [file for folder in folders for file in sorted(folder.glob("*.png"))
+                      if file.name[0] != "."]
+        if not self.files:
+            raise UserError(f"--maps={path}: no label maps there; expected a data set, or a folder "
+                            f"with PNGs, or {LABELS}/ with PNGs, and {CLASSES}")
+        self.classes = pair_classes(*(part if (part / CLASSES).is_file() else part.parent
+                                      for part in parts or [path]))
+        self.names = [file.stem for file in self.files]
+        if twice := [name for name, count in collections.Counter(self.names).items() if count > 1]:
+            raise UserError(f"--maps={path}: {twice[0]}.png is there twice; rename one of them")
+        self.identity = {"maps": str(path.resolve())}
+
+    def mark(self, number: int) -> str | None:
+        """Return the sha256 of the file."""
+        return content_digest(self.files[number])
+
+    def read(self, numbers: Sequence[int], resolution: int) -> SquareMaps:
+        """Return the maps of these numbers; pixels that count nowhere are background."""
+        found = [read_label_png(self.files[number], len(self.classes)) for number in numbers]
+        return fitted([np.where(labels == channels.IGNORE, 0, labels) for labels in found],
+                      resolution, len(self.classes))
+
+
+class StoredMaps:
+    """The maps of a data set, or of one of its splits."""
+
+    def __init__(self, info: DatasetInfo, split: str | None):
+        """Name the maps; raise UserError if there are none."""
+        if not info.classes:
+            raise UserError(f"--maps={info.path}: a data set without segmentation maps")
+        splits = [split] if split else [name for name, size in info.splits.items() if size]
+        self.info, self.classes = info, tuple(info.classes)
+        self.places = [(name, number) for name in splits for number in range(info.splits[name])]
+        ids = [image_id for name in splits for image_id in dataset.read_ids(info.path, name)]
+        whole = all(type(image_id) is int for image_id in ids) and len(set(ids)) == len(ids)
+        self.names = [f"{number:07d}" for number in (ids if whole else range(len(ids)))]
+        self.identity = {"data": info.digest, "split": split}
+
+    def mark(self, number: int) -> None:
+        """Return None: the digest of the data set says all."""
+
+    def read(self, numbers: Sequence[int], resolution: int) -> SquareMaps:
+        """Return the maps of these numbers as they are stored at the resolution."""
+        level = min(resolution, self.info.resolution)
+        files = {split: dataset.open_split(self.info, split, level)
+                 for split in {self.places[number][0] for number in numbers}}
+        maps = np.stack([files[split].read_maps(record).transpose(1, 2, 0)
+                         for split, record in (self.places[number] for number in numbers)])
+        boxes = [(0, 0, resolution, resolution)] * len(maps)
+        return SquareMaps(pictures.upscale_nearest(maps, resolution), boxes,
+                          level < resolution)
+
+
+class DrawnMaps:
+    """Maps that a generator draws, each by its seed, without the padding around its photos."""
+
+    def __init__(self, sampler: Sampler, seeds: Sequence[int], trunc: float, noise: str):
+        """Raise UserError if the generator draws no maps."""
+        if not sampler.classes:
+            raise UserError(f"--from={sampler.path}: a network that draws no maps (RGB only)")
+        self.sampler, self.seeds, self.trunc, self.noise = sampler, seeds, trunc, noise
+        self.classes, self.names = sampler.classes, [f"{seed:07d}" for seed in seeds]
+        self.identity = {"from": sampler.digest, "trunc": trunc, "noise": noise,
+                         "label": sampler.label}
+
+    def mark(self, number: int) -> None:
+        """Return None: network and seed say all."""
+
+    def read(self, numbers: Sequence[int], resolution: int) -> SquareMaps:
+        """Return the maps of these numbers' seeds."""
+        seeds, side = [self.seeds[number] for number in numbers], self.sampler.resolution
+        images, = self.sampler.of_seeds(seeds, self.trunc, self.noise, len(seeds))
+        found = fitted(label_maps(images), resolution, len(self.classes))
+        left, top, right, bottom = (
+            edge * resolution / side for edge in self.sampler.content_box or (0, 0, side, side))
+        box = ceil(left), ceil(top), floor(right), floor(bottom)
+        return found._replace(boxes=[box] * len(numbers))
+
+
+def open_maps(path: Path) -> Maps:
+    """Return the maps of a data set, of one of its splits (DIR/val), or of a folder of label PNGs.
+
+    Raises:
+        UserError: there are none.
+    """
+    for folder, split in ((path, None), (path.parent, path.name)):
+        if (folder / dataset.FILE_NAME).is_file():
+            info = dataset.open_dataset(folder)
+            if split is None or info.splits.get(split):
+                return StoredMaps(info, split)
+    if not path.is_dir():
+        raise UserError(f"--maps={path}: no such folder")
+    return LabelFiles(path)
+
+
+def fitted(found: Sequence[np.ndarray], resolution: int, num_classes: int) -> SquareMaps:
+    """Return label maps uint8 [h, w] as maps within squares, by nearest pixels."""
+    squares = np.zeros((len(found), resolution, resolution), np.uint8)
+    boxes, resized = [], False
+    for square, labels in zip(squares, found):
+        size = labels.shape[::-1]
+        left, top, right, bottom = box = pyramid.content_box(size, resolution, "pad")
+        if size != (right - left, bottom - top):
+            labels = np.asarray(Image.fromarray(labels).resize(
+                (right - left, bottom - top), Image.Resampling.NEAREST))
+            resized = True
+        square[top:bottom, left:right] = labels
+        boxes.append(box)
+    segmaps = squares[..., None] == np.arange(1, num_classes + 1)
+    return SquareMaps(segmaps * np.uint8(255), boxes, resized)
+
+
+class DrawnPhotos(NamedTuple):
+    """What `write_photos` did: photos made, photos that were there, whether maps had another
+    size."""
+
+    made: int
+    kept: int
+    resized: bool
+
+
+def write_photos(translator: Translator, maps: Maps, samples: int,
+                 out: Path) -> DrawnPhotos:
+    """Write photos of all maps, except for those that are there already.
+
+    Args:
+        samples: photos of each map; photo k is drawn with the dropout of seed k.
+
+    Raises:
+        UserError: the network takes other classes, draws one photo of a map alone, or has diverged;
+            or for `out`, as `continued`.
+    """
+    if maps.classes != translator.classes:
+        raise UserError(f"the maps have the classes {', '.join(maps.classes)}; "
+                        f"{translator.path} takes {', '.join(translator.classes)}")
+    if samples > 1 and not translator.has_dropout:
+        raise UserError(f"--samples={samples}: {translator.path} has no dropout: it draws one "
+                        "photo of a map")
+    wanted = [(number, sample) for number in range(len(maps.names)) for sample in range(samples)]
+    names = collections.Counter(_name(maps, *place) for place in wanted)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise UserError(f"--samples={samples}: two photos would be called {twice[0]}; rename a map")
+    how = {"network": translator.digest, "source": maps.identity}
+    about = {"path": str(translator.path), "classes": list(maps.classes)}
+    with continued(out, RECORD, "photos", how, about) as folder:
+        marks, resized = [maps.mark(number) for number in range(len(maps.names))], False
+        missing = [(number, sample) for number, sample in wanted if not folder.is_done(
+            name := _name(maps, number, sample), marks[number],
+            [out / kind / f"{name}.png" for kind in (IMAGES, LABELS)])]
+        folder.forget(_name(maps, *place) for place in missing)
+        write_class_list(out, maps.classes)
+        with util.progress(total=len(missing), desc="photos", unit="img") as bar:
+            for start in range(0, len(missing), translator.minibatch):
+                part = missing[start:start + translator.minibatch]
+                resized |= _write_part(translator, maps, part, out)
+                folder.done |= {_name(maps, *place): marks[place[0]] for place in part}
+                folder.save()
+                bar.update(len(part))
+    return DrawnPhotos(len(missing), len(wanted) - len(missing), resized)
+
+
+def _write_part(translator, maps, part, out):
+    """Write the photos (number, sample) of a minibatch; return whether maps had another size."""
+    # A map that has several photos in it is read once. The rest is filled up, since minibatches of
+    # one size round alike.
+    numbers = sorted({number for number, _ in part})
+    filled = [*numbers, *numbers[-1:] * (translator.minibatch - len(numbers))]
+    segmaps, boxes, resized = maps.read(filled, translator.resolution)
+    places = [numbers.index(number) for number, _ in part]
+    photos = pictures.to_uint8_metrics(
+        translator.translate(segmaps[places], [sample for _, sample in part]))
+    for (number, sample), place, photo in zip(part, places, photos):
+        left, top, right, bottom = boxes[place]
+        labels = channels.to_label_map(segmaps[place], channels.STORED_THRESHOLD)
+        name = f"{_name(maps, number, sample)}.png"
+        pictures.save_png(out / IMAGES / name, photo[top:bottom, left:right])
+        pictures.save_label_png(out / LABELS / name, labels[top:bottom, left:right],
+                                len(maps.classes))
+    return resized
+
+
+def _name(maps, number, sample):
+    """Return the name of a photo; the first of a map has the map's own."""
+    return maps.names[number] + (f"-{sample}" if sample else "")

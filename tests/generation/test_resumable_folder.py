@@ -1,0 +1,71 @@
+"""Folders that a repeated command goes on with: what is refused, done, and forgotten."""
+
+import errno
+import json
+
+import pytest
+
+from dnnlib.util import UserError
+from generation.resumable_folder import content_digest, continued
+
+HOW = {"network": "n", "label": (0.5, 0.25), "settings": {"steps": 3}}
+
+
+def opened(path, how=HOW, **options):
+    return continued(path, "record.json", "photos", how, {"path": "x"}, **options)
+
+
+def test_what_is_done_is_known_again(tmp_path):
+    """Interrupted before anything was done too; tuples are lists in files."""
+    with pytest.raises(KeyboardInterrupt), opened(tmp_path / "out") as folder:
+        (folder.path / "a.png").write_bytes(b"1")
+        (folder.path / ".a.png.7.tmp").write_bytes(b"torn")
+        raise KeyboardInterrupt
+    with opened(tmp_path / "out") as folder:
+        assert not folder.done and not list(folder.path.glob(".*"))
+        folder.done |= {"a": content_digest(folder.path / "a.png"), "b": None}
+        folder.save()
+    stored = json.loads((tmp_path / "out/record.json").read_text())
+    assert stored == {"path": "x", "network": "n", "label": [0.5, 0.25], "settings": {"steps": 3},
+                      "photos": {"a": "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7"
+                                      "875b4b", "b": None}}
+    with opened(tmp_path / "out") as folder:
+        file, gone = folder.path / "a.png", folder.path / "b.png"
+        assert folder.is_done("a", content_digest(file), [file]) and folder.is_done("b", None, [])
+        assert not folder.is_done("a", "another", [file])
+        assert not folder.is_done("a", content_digest(file), [file, gone])
+        assert not folder.is_done("c", None, []) and content_digest(gone) is None
+        folder.forget(["a", "c"])
+    assert json.loads((tmp_path / "out/record.json").read_text())["photos"] == {"b": None}
+
+
+def test_what_is_refused(tmp_path):
+    with opened(tmp_path) as folder:
+        with pytest.raises(UserError, match="another process is writing into it"), opened(tmp_path):
+            pass
+        folder.done["a"] = 1
+        folder.save()
+    for changes, message in (
+            ({"settings": {"steps": 4}}, r"photos made in another way \(settings.steps 3 there, 4 "
+             r"now\); choose another folder or the same options"),
+            ({"label": (0.5, 0.5)}, r"\(label \[0.5, 0.25\] there, \[0.5, 0.5\] now\)"),
+            ({"new": 1}, r"\(new None there, 1 now\)")):
+        with pytest.raises(UserError, match=message), opened(tmp_path, HOW | changes):
+            pass
+    with pytest.raises(UserError, match=r"disk is full.*; 1 photos are complete; free"), \
+            opened(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    for content in ("[]", "{}", '{"photos": []}'):
+        (tmp_path / "record.json").write_text(content)
+        with pytest.raises(UserError, match=r"record.json: damaged; choose another folder"), \
+                opened(tmp_path):
+            pass
+
+
+def test_other_files_are_refused_unless_they_are_known(tmp_path):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UserError, match=r"holds files, but no record\.json; choose a new folder"), \
+            opened(tmp_path):
+        pass
+    with opened(tmp_path, is_own=True):
+        assert (tmp_path / "record.json").is_file()

@@ -1,0 +1,274 @@
+"""Photos and pairs that a CycleGAN translates: sizes, garments, provenance, what is refused."""
+
+import functools
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dataset_tool
+import generate
+from dnnlib.util import UserError
+from generation.pairs import read_samples
+from tests.tools.domains import begun, tiny, two_datasets
+from tests.tools.generators import save_network
+from training.cycle.translator import CycleTranslator
+from training.snapshots import save_snapshot
+
+SIZES = {"a": (16, 16), "b": (31, 22), "c": (9, 50)}  # width, height
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """Snapshots of networks that have not learned: of whole photos, and of the garment box."""
+    root = tmp_path_factory.mktemp("networks")
+    data = two_datasets(root)
+    for name, garment in (("whole", None), ("box", "box")):
+        method, progress = begun(tiny(data, garment=garment))
+        domains = {side: {"garment": [garment] if garment else []} for side in "AB"}
+        header = method.header(method.stage(progress), progress) | {"domains": domains}
+        save_snapshot(root / f"{name}.safetensors", method.networks, header)
+    return root
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, rng):
+    """A folder with photos, and pairs with what generate.py --num writes beside them."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "pairs/images", "pairs/labels", "pairs/annotations"):
+        (tmp_path / folder).mkdir(parents=True)
+    records = []
+    for number, (name, (width, height)) in enumerate(SIZES.items()):
+        rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
+        labels = rng.integers(0, 3, (height, width), np.uint8)
+        Image.fromarray(rgb).save(f"photos/{name}.png")
+        Image.fromarray(rgb).save(f"pairs/images/{name}.png")
+        Image.fromarray(labels).save(f"pairs/labels/{name}.png")
+        records.append({
+            "seed": number, "image": f"images/{name}.png", "label": f"labels/{name}.png",
+            "digest": "d", "resolution": 16, "fade": 0.0, "trunc": 1.0, "trunc_cutoff": 8,
+            "noise": "random", "network": "n", "sha256": "s"})
+    (tmp_path / "pairs/samples.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "pairs/classes.txt").write_text("hat\nbox\n")
+    (tmp_path / "pairs/annotations/instances.json").write_text("{}")
+    return tmp_path
+
+
+def read(path):
+    return np.asarray(Image.open(path))
+
+
+def translate(networks, name, *options):
+    return generate.main([f"--network={networks / name}.safetensors", *options])
+
+
+@pytest.mark.parametrize("own_scale", [False, True])
+def test_photos_of_any_size(place, networks, own_scale, capsys):
+    """Each result has its photo's size and is what the network makes of it; a repeated command
+    goes on, another direction is refused."""
+    flag = ["--own-scale"] if own_scale else []
+    options = ["--source=photos", "--out=out", "--direction=BtoA",
+               "--own-scale" if own_scale else "--minibatch=2"]
+    translate(networks, "whole", *options)
+    text = capsys.readouterr().out
+    assert "3 photos translated, 0 were there" in text
+    assert ("at their own scale" if own_scale else "translated at 16x16") in text
+    for name, (width, height) in SIZES.items():
+        assert read(f"out/images/{name}.png").shape == (height, width, 3)
+    translator = CycleTranslator(networks / "whole.safetensors", "BtoA", 2, own_scale)
+    square, = translator.translate([read("photos/a.png")])
+    network = translator._networks[0]
+    expected = network(read("photos/a.png")[None].astype(np.float32) / 127.5 - 1)[0]
+    assert np.abs(square - (127.5 * expected + 127.5)).max() < 1.01
+    np.testing.assert_array_equal(square, read("out/images/a.png"))
+    assert not np.array_equal(square, CycleTranslator(
+        networks / "whole.safetensors", "AtoB", 2, own_scale).translate([read("photos/a.png")])[0])
+    assert read("out/sheet.png").shape == (6 + 3 * 128 + 6, 6 + 3 * 134, 3)
+    before = read("out/images/b.png")
+    (place / "out/images/a.png").unlink()
+    translate(networks, "whole", *options)
+    assert "1 photos translated, 2 were there" in capsys.readouterr().out
+    np.testing.assert_array_equal(read("out/images/b.png"), before)
+    np.testing.assert_array_equal(read("out/images/a.png"), square)
+    with pytest.raises(UserError, match=r"made in another way .direction BtoA there, AtoB now"):
+        translate(networks, "whole", "--source=photos", "--out=out", *flag)
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (4, 4), (3, 9)])
+def test_own_scale_of_a_few_pixels(networks, rng, height, width):
+    """The photo is mirrored up to the smallest side that the networks take."""
+    rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
+    translator = CycleTranslator(networks / "whole.safetensors", own_scale=True)
+    result, = translator.translate([rgb])
+    padded = np.pad(rgb, [(0, 8 - height), (0, max(8, -width // 4 * -4) - width), (0, 0)],
+                    "symmetric")
+    expected = translator._networks[0](padded[None].astype(np.float32) / 127.5 - 1)[0]
+    assert np.abs(result - (127.5 * expected[:height, :width] + 127.5)).max() < 1.01
+
+
+def test_reconstructions_are_made_by_the_other_generator(place, networks):
+    """On the sheet: the photo, the result, and that translated back."""
+    translate(networks, "whole", "--source=photos", "--out=out", "--own-scale")
+    back, = CycleTranslator(networks / "whole.safetensors", "BtoA", own_scale=True).translate(
+        [read("out/images/a.png")])
+    column = read("out/sheet.png")[6:, 6:134]
+    for row, expected in enumerate((read("photos/a.png"), read("out/images/a.png"), back)):
+        square = column[128 * row:128 * (row + 1)]
+        np.testing.assert_array_equal(square, Image.fromarray(expected).resize(
+            (128, 128), Image.Resampling.HAMMING))
+
+
+def test_garments_of_pairs(place, networks, capsys):
+    """Pixels of other labels keep every bit, labels and whatever else there is are copied, lines
+    gain what was done; the result is a source for the dataset tool, and for another translation."""
+    translate(networks, "box", "--source=pairs", "--out=out")
+    for name in SIZES:
+        rgb, labels = read(f"pairs/images/{name}.png"), read(f"pairs/labels/{name}.png")
+        new = read(f"out/images/{name}.png")
+        np.testing.assert_array_equal(new[labels != 2], rgb[labels != 2])
+        assert np.abs(new[labels == 2].astype(int) - rgb[labels == 2]).mean() > 10
+        np.testing.assert_array_equal(read(f"out/labels/{name}.png"), labels)
+    for name in ("annotations/instances.json", "classes.txt"):
+        assert (place / "out" / name).read_text() == (place / "pairs" / name).read_text()
+    first = read_samples("out/samples.jsonl")
+    done = first[1]["retextured"][0]
+    digest = CycleTranslator(networks / "box.safetensors").digest
+    assert (done["network"], done["direction"], done["garment"]) == (digest, "AtoB", ["box"])
+    assert first[1]["sha256"] != "s" and first[1]["seed"] == 1
+    with pytest.raises(UserError, match="a CycleGAN has changed these pairs"):
+        generate.main(["--replay=out/samples.jsonl"])
+    generator = save_network(place / "rgb.safetensors", ("hat", "box"))
+    with pytest.raises(UserError, match="holds pairs that a CycleGAN has changed since"):
+        generate.main([f"--network={generator}", "--num=2", "--out=out"])
+    translate(networks, "whole", "--source=out", "--garment=hat,box", "--direction=BtoA",
+              "--out=twice")
+    assert [step["direction"] for step in read_samples("twice/samples.jsonl")[0]["retextured"]] == [
+        "AtoB", "BtoA"]
+    assert dataset_tool.main(["create_from_masks", "--source=out", "--resolution=16", "--num-val=0",
+                              "--num-test=0", "--out=data", "--workers=1"]) in (None, 0)
+
+
+def test_pairs_in_shards(place, networks, capsys):
+    """Each becomes a shard of the result; a repeated command finds all of it there."""
+    shutil.copytree("pairs", "sharded/shard-00000-of-00002")
+    (place / "pairs").rename("sharded/shard-00001-of-00002")
+    for expected in ("6 photos translated, 0 were there", "0 photos translated, 6 were there"):
+        translate(networks, "box", "--source=sharded", "--out=out")
+        assert expected in capsys.readouterr().out
+        shard = place / "out/shard-00001-of-00002"
+        assert len(read_samples(shard / "samples.jsonl")) == len(list(shard.glob("images/*"))) == 3
+
+
+@pytest.mark.parametrize("name, options, error", [
+    ("box", ["--source=photos"], "translates box alone and has to know where that is"),
+    ("whole", ["--source=pairs"], "--garment: missing"),
+    ("whole", ["--source=photos", "--garment=box"], "--garment: photos is no folder of pairs"),
+    ("whole", ["--source=pairs", "--garment=coat"], "pairs has no class 'coat'; it has hat, box"),
+    ("whole", ["--source=nowhere"], "--source=nowhere: no such folder"),
+    ("whole", ["--source=photos", "--out=pairs"], "holds files, but no retexturing.json"),
+    ("whole", ["--source=photos", "--own-scale", "--minibatch=2"],
+     "--minibatch: without effect: --own-scale translates photos one by one"),
+    ("whole", ["--seeds=1"], "snapshot of --variant=cyclegan"),
+    ("whole", ["--seeds=1", "--own-scale"], "--own-scale.*it is for --source"),
+])
+def test_what_is_refused(place, networks, name, options, error):
+    with pytest.raises(UserError, match=error):
+        translate(networks, name, *options)
+
+
+def test_other_networks_translate_no_photos(place, networks):
+    rgb = save_network(place / "rgb.safetensors", ())
+    with pytest.raises(UserError, match=r"--direction.*it is for a CycleGAN"):
+        generate.main([f"--network={rgb}", "--source=photos", "--direction=BtoA"])
+    with pytest.raises(UserError, match="which translates no photos"):
+        CycleTranslator(rgb)
+
+
+def test_photos_that_cannot_be_read_are_left_out(place, networks, capsys):
+    (place / "photos/d.png").write_bytes(b"no picture")
+    translate(networks, "whole", "--source=photos", "--out=out")
+    text = capsys.readouterr().out
+    assert "left out: photos/d.png" in text and "3 photos translated, 0 were there" in text
+
+
+def contents(folder):
+    """{file: bytes} of all but the record."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*")
+            if path.is_file() and path.name != "retexturing.json"}
+
+
+def coco(*names):
+    """COCO's JSON of pictures with a box each."""
+    return json.dumps({
+        "categories": [{"id": 1, "name": "hat"}, {"id": 2, "name": "box"}],
+        "images": [{"id": number, "file_name": f"{name}.png"} for number, name in enumerate(names)],
+        "annotations": [{"id": 9 + number, "image_id": number} for number in range(len(names))]})
+
+
+def test_pairs_that_have_changed(place, networks, capsys, monkeypatch):
+    """What is there afterwards is what a new folder would hold: labels edited in a file of the same
+    size, pairs made anew, a source that has grown, another list of classes."""
+    monkeypatch.setattr(CycleTranslator, "load", functools.cache(CycleTranslator.load))
+
+    def check(name, expected):
+        translate(networks, "box", "--source=pairs", "--out=out")
+        assert expected in capsys.readouterr().out, name
+        translate(networks, "box", "--source=pairs", f"--out={name}")
+        capsys.readouterr()
+        assert contents(place / "out") == contents(place / name), name
+
+    check("fresh", "3 photos translated, 0 were there")
+    labels, size = read("pairs/labels/a.png"), (place / "pairs/labels/a.png").stat().st_size
+    for quality in range(10):  # of the zip streams one has the old size
+        Image.fromarray(np.where(labels > 0, 3 - labels, 0).astype(np.uint8)).save(
+            "pairs/labels/a.png", compress_level=quality)
+        if (place / "pairs/labels/a.png").stat().st_size == size:
+            break
+    check("edited", "1 photos translated, 2 were there")
+    for kind in ("images", "labels"):
+        Image.fromarray(read(f"pairs/{kind}/b.png")[::-1]).save(f"pairs/{kind}/b.png")
+        shutil.copy(f"pairs/{kind}/c.png", f"pairs/{kind}/d.png")
+    (place / "pairs/annotations/instances.json").write_text(coco("a", "b", "c", "d"))
+    check("grown", "2 photos translated, 2 were there")
+    (place / "pairs/classes.txt").write_text("box\nhat\n")
+    for name in ("annotations/instances.json", "samples.jsonl"):
+        (place / "pairs" / name).unlink()
+    check("renumbered", "4 photos translated, 0 were there")
+    (place / "out/overlays/a.png").unlink()
+    check("missing", "1 photos translated, 3 were there")
+
+
+def test_pairs_that_cannot_be_read_leave_no_trace(place, networks, capsys):
+    """Nor if they could be read before: without labels, annotations and samples."""
+    (place / "pairs/annotations/instances.json").write_text(coco("a", "b", "c"))
+    (place / "pairs/annotations/notes.json").write_text("[1]")
+    translate(networks, "box", "--source=pairs", "--out=out")
+    (place / "pairs/images/b.png").write_bytes(b"no picture")
+    for out, expected in (("out", "0 photos translated, 2 were there"),
+                          ("new", "2 photos translated, 0 were there")):
+        capsys.readouterr()
+        translate(networks, "box", "--source=pairs", f"--out={out}")
+        said = capsys.readouterr().out
+        assert expected in said and "left out: pairs/images/b.png" in said
+        assert not list((place / out).rglob("b.png"))
+        kept = json.loads((place / out / "annotations/instances.json").read_text())
+        assert [image["file_name"] for image in kept["images"]] == ["a.png", "c.png"]
+        assert [one["id"] for one in kept["annotations"]] == [9, 11]
+        assert len(kept["categories"]) == 2
+        assert (place / out / "annotations/notes.json").read_text() == "[1]"
+        assert [record["seed"] for record in read_samples(place / out / "samples.jsonl")] == [0, 2]
+
+
+def test_interrupted_in_the_first_minibatch(place, networks, monkeypatch):
+    """The folder holds pictures of which the record does not know yet; it goes on."""
+    def stop(*args):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("generation.retexturing.pictures.overlay", stop)
+        translate(networks, "box", "--source=pairs", "--out=out")
+    assert (place / "out/images/a.png").is_file()
+    translate(networks, "box", "--source=pairs", "--out=out")
+    assert len(read_samples("out/samples.jsonl")) == 3

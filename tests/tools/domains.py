@@ -1,0 +1,88 @@
+"""Two small lists of photos, red and blue boxes on grey, and CycleGANs between them."""
+
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from tests.tools.data_helpers import make_dataset, one_hot
+from training.cycle.config import CycleConfig
+from training.cycle.cyclegan import CycleTraining
+from training.cycle.domains import Domain, open_source
+from training.training_loop import Training
+
+SIDE = 16
+RED, BLUE = np.array([220, 30, 30]), np.array([30, 30, 220])
+TINY = dict(resolution=SIDE, blocks=1, fmaps=4, strides=1, minibatch=4, kimg=0.032, lrate=2e-3,
+            pool=6, tick_kimg=0.016, network_ticks=1, minibatch_repeats=1, seed=5)
+ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
+
+
+def boxes(colour, count, seed, side=SIDE):
+    """uint8 [count, 4, side, side]: boxes of a colour on grey noise, and their map."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        rgb = rng.integers(100, 150, (side, side, 3), np.uint8)
+        label_map = np.zeros((side, side), np.uint8)
+        x, y, width, height = rng.integers([0, 0, 6, 6], [7, 7, 10, 10])
+        label_map[y:y + height, x:x + width] = 1
+        rgb[label_map == 1] = colour + rng.integers(-20, 21)
+        found.append(np.concatenate([rgb, one_hot(label_map, 1)], axis=-1).transpose(2, 0, 1))
+    return np.stack(found)
+
+
+def box_dataset(path, colour, count, seed=0, has_maps=True, side=SIDE):
+    """A data set of such boxes, with a digest of its own."""
+    images = boxes(colour, count, seed, side)
+    make_dataset(path, {"train": images if has_maps else images[:, :3]},
+                 ("box",) if has_maps else ())
+    content = json.loads((path / "dataset.json").read_text())
+    content["digest"] = f"{path.name:0>64}"
+    (path / "dataset.json").write_text(json.dumps(content))
+    return path
+
+
+def two_datasets(root, has_maps=(True, True), counts=(6, 9)):
+    """Paths of A, red boxes, and B, blue ones."""
+    return [box_dataset(root / name, colour, count, seed, maps) for name, colour, count, seed, maps
+            in zip("ab", (RED, BLUE), counts, (1, 2), has_maps)]
+
+
+def tiny(data, **changes):
+    """A CycleConfig of seconds between two data sets."""
+    return CycleConfig(**{**TINY, "data": str(data[0]), "target": str(data[1]), **changes})
+
+
+def cyclegan(config, strategy=ONE_DEVICE):
+    """A CycleTraining between config.data and config.target."""
+    domains = []
+    for path in (config.data, config.target):
+        source = open_source(path)
+        garment = config.garment.split(",") if config.garment and source.classes else ()
+        domains.append(Domain.open(source, config.resolution, garment))
+    return CycleTraining(config, domains, {}, strategy)
+
+
+def begun(config, strategy=ONE_DEVICE):
+    """Such a training with its networks made, and its counters."""
+    method = cyclegan(config, strategy)
+    with strategy.scope():
+        return method, method.begin()
+
+
+def steps(method, progress, count):
+    """Take some steps; return the last report as numbers."""
+    for _ in range(count):
+        stage = method.stage(progress)
+        report = method.step(method.next_batch(stage, progress), stage, progress.step)
+        progress.step += 1
+    return {name: float(value) for name, value in report.items()}
+
+
+def train(config, run_dir, strategy=ONE_DEVICE):
+    """Train in a run directory to the end, or go on there; return the Training."""
+    run_dir.mkdir(exist_ok=True)
+    training = Training(cyclegan(config, strategy), run_dir, strategy)
+    training.run()
+    return training

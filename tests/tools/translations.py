@@ -1,0 +1,53 @@
+"""Trainings of photos of maps, on pictures whose colours say what they show."""
+
+import tensorflow as tf
+
+from dnnlib.data.dataset import open_dataset, open_split
+from dnnlib.tflib.network import build
+from tests.tools.labelled_pictures import CLASSES, SIDE
+from training.snapshots import save_snapshot
+from training.training_loop import Training
+from training.translation.config import Pix2PixConfig
+from training.translation.pix2pix import Pix2Pix
+
+TINY = dict(resolution=SIDE, g_fmaps=4, d_fmaps=4, d_strides=1, minibatch=4, kimg=0.032,
+            tick_kimg=0.016, network_ticks=1, minibatch_repeats=1, seed=5, mirror_pairs="none")
+ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
+
+
+def tiny(data, **changes):
+    """A Pix2PixConfig of seconds."""
+    return Pix2PixConfig.preset("tiny", {**TINY, "data": str(data), **changes})
+
+
+def pix2pix(config, strategy=ONE_DEVICE, segmenter=None, evaluate=None):
+    """A Pix2Pix on config.data."""
+    shown = open_split(open_dataset(config.data), "val", config.resolution)
+    return Pix2Pix(config, CLASSES, strategy, shown, {}, segmenter, evaluate)
+
+
+def begun(config, strategy=ONE_DEVICE, **options):
+    """Such a training with its networks made."""
+    method = pix2pix(config, strategy, **options)
+    with strategy.scope():
+        return method, method.begin()
+
+
+def train(config, run_dir, **options):
+    """Train in a run directory to the end, or go on there; return the Training."""
+    run_dir.mkdir(exist_ok=True)
+    training = Training(pix2pix(config, **options), run_dir, ONE_DEVICE)
+    training.run()
+    return training
+
+
+def save_translator(path, classes=CLASSES, resolution=SIDE, seed=3, **options):
+    """A snapshot of a U-Net that nobody has trained, whose photos differ clearly."""
+    network = build("UnetGenerator", "G", {"resolution": resolution, "in_channels": len(classes),
+                                           "fmaps": 4, "seed": seed, **options})
+    network.set_arrays({name: value * (10 if name.endswith("kernel") else 1)
+                        for name, value in network.get_arrays().items()})
+    save_snapshot(path, {"G": network}, {
+        "variant": "pix2pix", "classes": list(classes), "kimg": 0.0,
+        "lod": {"resolution": resolution, "fade": 0.0}})
+    return path

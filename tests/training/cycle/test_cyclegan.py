@@ -1,0 +1,235 @@
+"""Training CycleGANs: losses, gradients, devices, resumes, garments, what it learns."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dnnlib.tflib.distribute import Draws, mirrored_strategy
+from tests.tools import domains as tools
+from tests.tools.domains import ONE_DEVICE, begun, steps, tiny, two_datasets
+from tests.tools.training_runs import stop_after
+from training.cycle.cyclegan import CRITICS, split_mask
+from training.cycle.domains import moved_at_random, to_floats
+from training.snapshots import read_header
+from training.training_loop import Training
+
+LIVELY = dict(garment="box", norm="batch", critic="picture", identity_weight=0.5, clip_norm=0.05,
+              rotation=20.0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return two_datasets(tmp_path_factory.mktemp("boxes"))
+
+
+@pytest.fixture
+def eagerly():
+    """Compute step by step: few steps take less time than one trace."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def seen_photos(method, batch, step=0):
+    """The photos and masks of a batch as a step sees them: [(rgb, mask) of A, of B], float64."""
+    draws = Draws(method.config.seed, step, method.config.minibatch)
+    return [tuple(part.numpy().astype(np.float64) for part in split_mask(
+        moved_at_random(to_floats(photos), draws, method.config, name)))
+        for photos, name in zip(batch, "ab")]
+
+
+def called(method, name, images):
+    """What a network makes of images as in training, float64; of a critic its one scale."""
+    found, _ = method.networks[name].train_call(tf.constant(images, tf.float32))
+    return np.asarray(found[0] if name in CRITICS else found, np.float64)
+
+
+def l1(first, second, mask):
+    return np.mean((np.abs(first - second).mean(-1, keepdims=True) * mask).sum((1, 2, 3))
+                   / mask.sum((1, 2, 3)))
+
+
+@pytest.mark.parametrize("changes", [{"identity_weight": 0.5}, LIVELY])
+def test_the_terms_of_the_losses(data, eagerly, changes):
+    """Against NumPy, of the networks' own pictures and logits."""
+    config = tiny(data, **changes)
+    method, progress = begun(config)
+    batch = method.next_batch(method.stage(progress), progress)
+    (a, mask_a), (b, mask_b) = seen_photos(method, batch)
+    assert (mask_a.min() < 1) == bool(config.garment)
+
+    def made(name, photos, mask):
+        return photos + mask * (called(method, name, photos) - photos)
+
+    def logits(name, images):
+        found = called(method, name, images)
+        return found.mean((1, 2), keepdims=True) if config.critic == "picture" else found
+
+    fake_b, fake_a = made("G_AB", a, mask_a), made("G_BA", b, mask_b)
+    real = {"D_A": logits("D_A", a * mask_a), "D_B": logits("D_B", b * mask_b)}
+    fake = {"D_A": logits("D_A", fake_a * mask_b), "D_B": logits("D_B", fake_b * mask_a)}
+    expected = {
+        "Loss/G/AB": np.mean((fake["D_B"] - 1) ** 2), "Loss/G/BA": np.mean((fake["D_A"] - 1) ** 2),
+        "Loss/cycle/A": l1(made("G_BA", fake_b, mask_a), a, mask_a),
+        "Loss/cycle/B": l1(made("G_AB", fake_a, mask_b), b, mask_b),
+        "Loss/identity/A": l1(called(method, "G_BA", a), a, mask_a),
+        "Loss/identity/B": l1(called(method, "G_AB", b), b, mask_b),
+        **{f"Loss/D/{name[-1]}": (np.mean((real[name] - 1) ** 2) + np.mean(fake[name] ** 2)) / 2
+           for name in CRITICS}}
+    if config.garment:
+        expected["Background/AB"] = l1(called(method, "G_AB", a), a, 1 - mask_a)
+        expected["Background/BA"] = l1(called(method, "G_BA", b), b, 1 - mask_b)
+    report = {name: float(value) for name, value in method.step(
+        batch, method.stage(progress), 0).items()}
+    for name, value in expected.items():
+        assert report.pop(name) == pytest.approx(value, rel=1e-4), name
+    assert report.pop("Progress/skipped_updates") == 0
+    assert all(name.startswith("Training/gradient_norm/") for name in report)
+
+
+def test_gradients_are_those_of_the_losses(data, eagerly):
+    """Along a direction of each network's variables; critics are no concern of the generators, and
+    no network's clipped gradient is longer than allowed."""
+    config = tiny(data, garment="box", identity_weight=0.5, pool=0)
+    method, progress = begun(config)
+    steps(method, progress, 1)
+    batch = method.next_batch(method.stage(progress), progress)
+    (grads, *_), rng = method._gradients(batch, tf.constant(1)), np.random.default_rng(3)
+
+    def total(kind):
+        report = method._gradients(batch, tf.constant(1))[-1]
+        return sum(float(method._weight(name) if kind == "G" else 1) * float(value)
+                   for name, value in report.items() if name.startswith("Loss/")
+                   and (name.split("/")[1] == "D") == (kind == "D"))
+
+    for network, of_network in grads.items():
+        arrays = method.networks[network].get_arrays()
+        # Along the gradient itself and a little beside it.
+        direction = {name: grad.numpy() * (1 + 0.5 * rng.standard_normal(grad.shape))
+                     for name, grad in of_network.items()}
+        length = np.sqrt(sum((d ** 2).sum() for d in direction.values()))
+        step, sides = 2e-4 / length, []
+        for sign in (1, -1):
+            method.networks[network].set_arrays(arrays | {
+                name: arrays[name] + sign * step * d for name, d in direction.items()})
+            sides.append(total(network[0]))
+        method.networks[network].set_arrays(arrays)
+        expected = sum((grad.numpy() * direction[name]).sum() for name, grad in of_network.items())
+        assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(expected, rel=0.05), network
+
+
+def test_gradients_are_clipped_before_the_step(data, eagerly):
+    """Each network's to the norm, from the norms that are reported."""
+    found = []
+    for clip_norm in (0.0, 0.05):
+        method, progress = begun(tiny(data, clip_norm=clip_norm))
+        batch = method.next_batch(method.stage(progress), progress)
+        grads, *_, report = method._gradients(batch, tf.constant(0))
+        found.append((grads, report))
+    for name, of_network in found[0][0].items():
+        norm = np.sqrt(sum((grad.numpy() ** 2).sum() for grad in of_network.values()))
+        reported = float(found[1][1][f"Training/gradient_norm/{name}"])
+        assert reported == pytest.approx(norm, rel=1e-4)
+        for key, grad in of_network.items():
+            np.testing.assert_allclose(found[1][0][name][key], grad * min(0.05 / norm, 1),
+                                       rtol=1e-3, atol=1e-8)
+
+
+@pytest.mark.parametrize("has_maps", [(True, True), (True, False), (False, True)])
+def test_critics_see_garments_alone(tmp_path, eagerly, has_maps):
+    """Outside the masks of the photos that were translated they see grey; of a list without maps
+    the masks are the other list's."""
+    data = two_datasets(tmp_path, has_maps)
+    method, progress = begun(tiny(data, garment="box", flip=False, jitter=1.0))
+    batch = method.next_batch(method.stage(progress), progress)
+    a, b = (photos.numpy() for photos in batch)
+    method.step(batch, method.stage(progress), 0)
+    masks = [photos[..., 3] for photos in (a, b) if photos.shape[-1] == 4]
+    assert len(masks) == sum(has_maps)
+    for name, mask in (("fakes_b", masks[0]), ("fakes_a", masks[-1])):
+        seen = method.pool.variables[name].numpy()[:4]
+        assert not seen[mask == 0].any() and np.abs(seen[mask == 255]).mean() > 0.01
+    assert method.pool.variables["filled"].numpy() == 4
+
+
+def test_around_a_garment_translated_photos_stay(data, eagerly):
+    method, _ = begun(tiny(data, garment="box"))
+    photos = method._shown[0]
+    there, back = method.translate("AtoB", photos)
+    outside = photos[..., 3] == 0
+    for images in (there, back):
+        np.testing.assert_array_equal(images[outside], photos[outside][:, :3])
+        assert np.abs(images[~outside] - photos[~outside][:, :3]).mean() > 0.1
+
+
+def test_the_learning_rate_falls_over_the_second_half(data):
+    method = tools.cyclegan(tiny(data))
+    assert [method.lrate(left) for left in (1.0, 0.5, 0.25, 0.0)] == [2e-3, 2e-3, 1e-3, 0.0]
+
+
+def test_a_stopped_training_ends_as_one_that_was_not(data, tmp_path, eagerly):
+    """The pool is full by then: what critics see later depends on it."""
+    config = tiny(data, pool=3, kimg=0.016, image_ticks=9)
+    tools.train(config, tmp_path / "whole")
+    (tmp_path / "stopped").mkdir()
+    training = Training(tools.cyclegan(config), tmp_path / "stopped", ONE_DEVICE)
+    stop_after(training, 2)
+    assert not training.run() and training.method.pool.variables["filled"].numpy() == 3
+    tools.train(config, tmp_path / "stopped")
+    first, second = (read_header(tmp_path / name / "network-final.safetensors")
+                     for name in ("whole", "stopped"))
+    assert first["digest"] == second["digest"] and first["digests"] == second["digests"]
+    assert set(first["networks"]) == {"G_AB", "G_BA", "D_A", "D_B"}
+    assert (tmp_path / "whole/fakes000000.016.png").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, LIVELY | {"identity_weight": 0.0}])
+def test_two_devices_do_what_one_does(data, changes):
+    """Networks and pool after three steps; all copies are equal."""
+    found = []
+    for strategy in (ONE_DEVICE, mirrored_strategy("cpu", 2)):
+        method, progress = begun(tiny(data, pool=5, lrate=1e-4, **changes), strategy)
+        beginning = {name: network.get_arrays() for name, network in method.networks.items()}
+        steps(method, progress, 3)
+        found.append(method)
+    one, two = found
+    for name, arrays in beginning.items():
+        new, other = one.networks[name].get_arrays(), two.networks[name].get_arrays()
+        changed = np.sqrt(sum(((new[key] - arrays[key]) ** 2).sum() for key in arrays))
+        differs = np.sqrt(sum(((new[key] - other[key]) ** 2).sum() for key in arrays))
+        assert differs < 0.05 * changed, name
+        for var in two.networks[name].vars.values():
+            np.testing.assert_array_equal(*[copy.numpy() for copy in var.values])
+    for name, value in one.buffers()["pool"].items():
+        np.testing.assert_allclose(two.buffers()["pool"][name], value, atol=1e-3)
+        np.testing.assert_array_equal(
+            *[copy.numpy() for copy in two.pool.variables[name].values])
+
+
+@pytest.mark.slow
+def test_it_learns_to_swap_two_colours(data, tmp_path):
+    """Red boxes become blue and blue ones red, around them nothing changes much, and the way back
+    leads to the photo."""
+    config = tiny(data, kimg=1.2, tick_kimg=0.4, fmaps=8, lrate=4e-3, identity_weight=0.5,
+                  image_ticks=9)
+    training = tools.train(config, tmp_path / "run")
+    for side, (direction, strong, weak) in enumerate((("AtoB", 2, 0), ("BtoA", 0, 2))):
+        photos = training.method._shown[side]
+        maps = boxes_of((config.data, config.target)[side], len(photos))
+        there, back = training.method.translate(direction, photos)
+        inside = there[maps]
+        assert inside[:, strong].mean() > inside[:, weak].mean() + 0.5
+        assert np.abs(there[~maps] - photos[~maps]).mean() < 0.25
+        assert np.abs(back - photos).mean() < 0.2
+    lines = (tmp_path / "run/stats.jsonl").read_text().splitlines()
+    ticks = [json.loads(line) for line in lines if '"tick"' in line]
+    assert ticks[-1]["Loss/cycle/A"] < 0.75 * ticks[0]["Loss/cycle/A"]
+
+
+def boxes_of(path, count):
+    """Where the boxes of a data set's first photos are, bool [count, R, R]."""
+    domain = tools.Domain.open(tools.open_source(path), tools.SIDE, ("box",))
+    return np.stack([domain.read(n)[..., 3] == 255 for n in range(count)])

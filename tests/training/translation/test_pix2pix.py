@@ -1,0 +1,301 @@
+"""Training photos of maps: the step, changes at random, devices, resumes, what is learned, the
+command line."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import train
+from dnnlib.data import channels
+from dnnlib.tflib.distribute import Draws, mirrored_strategy
+from dnnlib.util import UserError
+from metrics.evaluation import translation_evaluation
+from tests.tools import labelled_pictures
+from tests.tools import translations as tools
+from tests.tools.labelled_pictures import coloured_dataset
+from tests.tools.training_runs import stop_after
+from tests.tools.translations import begun, tiny
+from training.labeller import read_labeller
+from training.snapshots import read_header
+from training.training_loop import Training
+from training.translation import losses
+from training.translation.config import Pix2PixConfig
+from training.translation.pix2pix import PhotoBatch, jittered
+from training.translation.translator import Translator
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return coloured_dataset(tmp_path_factory.mktemp("data") / "coloured")
+
+
+@pytest.fixture(scope="module")
+def segmenter(data, tmp_path_factory):
+    """The snapshot of a network that knows what the colours mean."""
+    run = tmp_path_factory.mktemp("segmenter")
+    labelled_pictures.train(labelled_pictures.tiny(data, kimg=0.8), run)
+    return run / "network-final.safetensors"
+
+
+# A step
+
+@pytest.mark.parametrize("options", [
+    {}, {"critic": "semantic", "scales": 2, "spectral_norm": True},
+    {"generator": "resnet", "blocks": 1, "norm": "batch", "reconstruction": "none",
+     "critic": "capacity"}], ids=["pix2pix", "semantic", "resnet"])
+def test_a_step_updates_d_and_then_g_by_it(data, options):
+    """D's gradient by reals and fakes of the old G; G's by the new D."""
+    method, progress = begun(tiny(data, **options))
+    c, stage = method.config, method.stage(progress)
+    batch = method.next_batch(stage, progress)
+    G, D = (network.clone() for network in method.networks.values())
+    new_D = method.networks["D"]
+    report = method.step(batch, stage, 0)
+    draws = Draws(c.seed, 0, c.minibatch)
+    condition, photos = method.examples(batch, draws)
+    assert condition.numpy().min() >= 0 and condition.shape[-1] == 2
+
+    def judged(network, rgb):
+        return network.train_call(tf.concat([condition, rgb], -1))[0]
+
+    with tf.GradientTape() as tape:
+        fakes = G.train_call(condition, G.masks(draws.uniform))[0]
+        real, fake = judged(D, photos), judged(D, fakes)
+        semantics = tf.cast(condition.numpy() > 127 / 255, tf.float32)
+        weights = [losses.map_weights(c.critic, semantics, x.shape[1]) for x in real]
+        loss = tf.reduce_mean(losses.discriminator_loss(real, fake, weights))
+    np.testing.assert_allclose(report["Loss/D"], loss, rtol=1e-4)
+    check_first_gradients(method.optimizers["D"], tape.gradient(loss, D.trainables))
+    with tf.GradientTape() as tape:
+        fakes = G.train_call(condition, G.masks(draws.uniform))[0]
+        gan = tf.reduce_mean(losses.gan_loss(judged(new_D, fakes), weights, True))
+        l1 = tf.reduce_mean(tf.abs(photos - fakes))
+        loss = gan + c.weight_of_reconstruction() * l1
+    np.testing.assert_allclose(report["Loss/G_gan"], gan, rtol=1e-3)
+    np.testing.assert_allclose(report["Loss/reconstruction"], l1, rtol=1e-4)
+    np.testing.assert_allclose(report["Loss/G"], loss, rtol=1e-3)
+    check_first_gradients(method.optimizers["G"], tape.gradient(loss, G.trainables))
+
+
+def check_first_gradients(optimizer, grads):
+    """Adam's first moment is (1 - 0.5) of the first gradient."""
+    assert (optimizer.beta1, optimizer.beta2) == (0.5, 0.999)
+    for name, grad in grads.items():
+        scale = np.abs(grad).max()
+        np.testing.assert_allclose(optimizer.slots[f"m/{name}"].numpy() * 2, grad, rtol=1e-2,
+                                   atol=2e-3 * scale + 1e-7, err_msg=name)
+
+
+def test_what_a_step_assigns(data):
+    """Running means of both networks, and D's vectors of the power method."""
+    method, progress = begun(tiny(data, norm="batch", spectral_norm=True))
+    before = {name: network.get_arrays() for name, network in method.networks.items()}
+    stage = method.stage(progress)
+    method.step(method.next_batch(stage, progress), stage, 0)
+    for name, network in method.networks.items():
+        kept = [key for key, var in network.vars.items() if not var.trainable]
+        assert kept
+        for key in kept:
+            assert not np.array_equal(network.vars[key], before[name][key]), key
+
+
+def test_the_segmentation_network_compares_and_is_not_trained(data, segmenter):
+    method, progress = begun(tiny(data, reconstruction="semantic", segmenter=str(segmenter)),
+                             segmenter=segmenter)
+    assert method.config.weight_of_reconstruction() == 10
+    before, stage = method.segmenter.digest(), method.stage(progress)
+    report = method.step(method.next_batch(stage, progress), stage, 0)
+    assert 0 < report["Loss/reconstruction"] < 1 and method.segmenter.digest() == before
+    assert set(method.networks) == {"G", "D"}
+
+
+def test_learning_rates(data):
+    """Constant for half of the training, then down to zero."""
+    method, progress = begun(tiny(data))
+    rates = []
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        progress.schedule_nimg = share * 32
+        rates.append(method.stage(progress).lrate / 2e-4)
+    np.testing.assert_allclose(rates, [1, 1, 1, 0.5, 0])
+
+
+# Changes at random
+
+def test_jitter_is_a_crop_of_the_enlarged_picture(rng):
+    images = tf.constant(rng.uniform(-1, 1, (6, 16, 16, 4)), tf.float32)
+    draws = Draws(5, 3, 6)
+    found = jittered(images, 1.25, draws).numpy()
+    large = tf.image.resize(images, (20, 20)).numpy()
+    places = set()
+    for n in range(6):
+        x, y = (int(draws.integer(f"jitter_{axis}", 5)[n]) for axis in "xy")
+        np.testing.assert_allclose(found[n], large[n, y:y + 16, x:x + 16], atol=1e-5)
+        places.add((x, y))
+    assert len(places) > 3
+
+
+def test_flips_take_maps_along_and_swap_pairs(data):
+    method, _ = begun(tiny(data, jitter=1.0, mirror_pairs="red:green"))
+    images = np.zeros((4, 16, 16, 5), np.uint8)
+    images[:, :, :4, 0] = 255
+    images[:, :, :4, 3] = 255
+    draws = Draws(5, 1, 4)
+    maps, rgb = method.examples(PhotoBatch(tf.constant(images)), draws)
+    flipped = draws.uniform("mirror").numpy() < 0.5
+    assert 0 < flipped.sum() < 4
+    for n in range(4):
+        place, label = (slice(12, 16), 1) if flipped[n] else (slice(0, 4), 0)
+        expected = np.zeros((16, 16, 2))
+        expected[:, place, label] = 1
+        np.testing.assert_allclose(maps[n], expected, atol=1e-6)
+        np.testing.assert_allclose(rgb[n, :, :, 0], expected[..., label] * 2 - 1, atol=1e-6)
+
+
+# Trainings
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [
+    {"critic": "semantic", "norm": "batch", "spectral_norm": True}, {"scales": 2}],
+    ids=["semantic", "scales"])
+def test_two_devices_do_what_one_does(data, options):
+    found = []
+    for strategy in (tools.ONE_DEVICE, mirrored_strategy("cpu", 2)):
+        method, progress = begun(tiny(data, **options), strategy)
+        reports = []
+        for number in range(2):
+            stage = method.stage(progress)
+            reports.append(method.step(method.next_batch(stage, progress), stage, number))
+        found.append((method.networks, reports))
+    for first, second in zip(found[0][1], found[1][1]):
+        for name, value in first.items():
+            np.testing.assert_allclose(second[name], value, rtol=2e-3, atol=1e-5, err_msg=name)
+    for name, network in found[0][0].items():
+        twin = found[1][0][name]
+        for key, value in network.get_arrays().items():
+            # Adam's first steps are as long for gradients of rounding.
+            differ = np.abs(twin.vars[key].numpy() - value) > 1e-3 * np.abs(value) + 2e-5
+            assert differ.mean() < 0.02, (name, key)
+            np.testing.assert_array_equal(*[copy.numpy() for copy in twin.vars[key].values])
+
+
+def test_a_stopped_training_ends_as_one_that_was_not(data, segmenter, tmp_path):
+    config = tiny(data, critic="semantic", reconstruction="semantic", segmenter=str(segmenter))
+    tools.train(config, tmp_path / "whole", segmenter=segmenter)
+    (tmp_path / "stopped").mkdir()
+    training = Training(tools.pix2pix(config, segmenter=segmenter), tmp_path / "stopped",
+                        tools.ONE_DEVICE)
+    stop_after(training, 3)
+    assert not training.run()
+    tools.train(config, tmp_path / "stopped", segmenter=segmenter)
+    first, second = (read_header(tmp_path / name / "network-final.safetensors")["digest"]
+                     for name in ("whole", "stopped"))
+    assert first == second
+
+
+@pytest.mark.slow
+def test_it_learns_what_colours_mean(data, segmenter, tmp_path):
+    """A minute is enough for red where red should be; the scores select the best snapshot, and the
+    run's translator draws what the training shows."""
+    labeller = read_labeller(segmenter)
+    config = tiny(data, kimg=1.6, tick_kimg=0.4, g_fmaps=8, lrate=1e-3, dropout=0.2)
+    training = tools.train(config, tmp_path / "run", segmenter=segmenter,
+                           evaluate=translation_evaluation(4, labeller, 3))
+    ticks = [json.loads(line) for line in (tmp_path / "run/stats.jsonl").read_text().splitlines()
+             if '"tick"' in line]
+    scores = [{name: tick[f"Metrics/{name}"] for name in ("miou", "miou_accuracy", "l1")}
+              for tick in ticks]
+    assert scores[-1]["miou"] > 0.8 and scores[-1]["l1"] < scores[0]["l1"]
+    best = json.loads((tmp_path / "run/best.json").read_text())
+    assert (best["metric"], best["value"]) == ("miou", max(score["miou"] for score in scores))
+    assert (tmp_path / "run/fakes000000.000.png").is_file()
+    translator = Translator.load(tmp_path / "run/network-final.safetensors", minibatch=3)
+    method = training.method
+    images = method.read(range(4))
+    segmaps, rgb = images[..., channels.SEGMAPS], images[..., channels.RGB]
+    drawn = translator.translate(segmaps, [0, 0, 0, 0])
+    np.testing.assert_allclose(drawn, method.translate(segmaps), atol=1e-4)
+    l1 = np.abs(np.rint(drawn * 127.5 + 127.5) - rgb).mean() / 255
+    assert l1 == pytest.approx(scores[-1]["l1"], abs=0.01)
+    assert np.abs(translator.translate(segmaps, [0, 1, 2, 3]) - drawn)[1:].max() > 0.01
+    assert translator.classes == labelled_pictures.CLASSES and translator.has_dropout
+    plain = translation_evaluation(4, None)(method)
+    assert plain == {"l1": pytest.approx(scores[-1]["l1"], rel=1e-4)}
+
+
+def test_without_a_segmentation_network_l1_selects(data):
+    assert not tools.pix2pix(tiny(data)).higher_is_better
+    assert tools.pix2pix(tiny(data), segmenter="some").higher_is_better
+
+
+# The command line
+
+def failure(*options):
+    """The message of a command that fails."""
+    with pytest.raises(UserError) as error:
+        train.main(["--variant=pix2pix", "--device=cpu", *map(str, options)])
+    return str(error.value)
+
+
+def test_what_does_not_fit_is_told(data, segmenter, tmp_path):
+    common = f"--data={data}", f"--results={tmp_path}", "--preset=tiny"
+    plain = coloured_dataset(tmp_path / "plain")
+    content = json.loads((plain / "dataset.json").read_text())
+    (plain / "dataset.json").write_text(json.dumps({**content, "classes": []}))
+    assert "no segmentation maps" in failure(f"--data={plain}", *common[1:])
+    (plain / "dataset.json").write_text(json.dumps({**content, "classes": ["red", "blue"]}))
+    assert "the training's images red, blue" in failure(
+        f"--data={plain}", *common[1:], f"--segmenter={segmenter}")
+    (plain / "dataset.json").write_text(json.dumps({
+        **content, "splits": {**content["splits"], "val": []}}))
+    for option in ("--patience=2", f"--segmenter={segmenter}"):
+        assert "has no validation photos" in failure(f"--data={plain}", *common[1:], option)
+    assert "needs --segmenter" in failure(*common, "--reconstruction=semantic")
+    assert "compares nothing" in failure(*common, "--reconstruction=none",
+                                         "--reconstruction-weight=1")
+    assert "leaves --reconstruction=l1 out" in failure(*common, "--reconstruction-weight=0")
+    assert "goes up to 16" in failure(*common, "--resolution=32")
+    assert "16 at least" in failure(*common, "--resolution=8")
+    assert "no patch is left" in failure(*common, "--d-strides=3")
+    assert "only --generator=resnet" in failure(*common, "--blocks=6")
+    assert "--generator=resnet has none" in failure(*common, "--generator=resnet", "--dropout=0.5")
+    assert "--norm=instance" in failure(*common, "--norm=batch", "--minibatch=1")
+    assert "--no-mirror flips no photos" in failure(*common, "--no-mirror", "--mirror-pairs=a:b")
+    assert "--inception: without effect" in failure(*common, "--inception=x")
+    assert "--init-from: without effect" in failure(*common, "--init-from=3")
+    assert "cannot be shared by 3 devices" in failure(*common, "--gpus=3")
+    assert "no such snapshot" in failure(*common, "--segmenter=x")
+
+
+def test_reconstructions_and_generators_bring_their_values():
+    weights = {name: Pix2PixConfig.preset("pix2pix", {"reconstruction": name, "segmenter": "3"}
+                                          ).weight_of_reconstruction()
+               for name in ("l1", "semantic", "none")}
+    assert weights == {"l1": 100, "semantic": 10, "none": 0}
+    stored = Pix2PixConfig.preset("pix2pix", {}).to_json()  # as of a run that --override changes
+    changed = Pix2PixConfig.from_json({**stored, "reconstruction": "semantic", "segmenter": "3"})
+    assert changed.weight_of_reconstruction() == 10
+    assert Pix2PixConfig.preset("small", {"generator": "resnet"}).dropout == 0
+    paper = Pix2PixConfig.preset("pix2pix", {})
+    assert (paper.critic, paper.generator, paper.minibatch, paper.kimg, paper.lrate) == (
+        "patch", "unet", 1, 80, 2e-4)
+    assert round(256 * paper.jitter) == 286 and round(64 * paper.jitter) == 72
+
+
+def test_a_command_and_its_plan(data, tmp_path, capsys):
+    command = [f"--data={data}", f"--results={tmp_path}", "--variant=pix2pix", "--preset=tiny",
+               "--device=cpu", "--gpus=2", "--kimg=0.016", "--critic=semantic"]
+    assert train.main([*command, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "critic semantic for 2 classes" in said and "4 steps of 4" in said
+    assert train.main(command) == 0
+    assert f"--maps={data}/test" in capsys.readouterr().out
+    run = tmp_path / "00000-pix2pix-coloured-16"
+    header = read_header(run / "network-final.safetensors")
+    page = (run / "index.html").read_text()
+    assert "map, photo, generated photo" in page and "</i>green<" in page
+    assert header["training"]["critic"] == "semantic" and header["variant"] == "pix2pix"
+    assert train.main([f"--run={run}", f"--results={tmp_path}"]) == 0  # it is finished
+    with pytest.raises(UserError, match=r"is a snapshot of --variant=pix2pix, which holds no G"):
+        train.main(["--variant=2d", f"--init-from={run}", f"--data={data}", "--device=cpu"])

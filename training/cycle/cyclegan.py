@@ -1,0 +1,318 @@
+"""CycleGAN as a method: two generators, two critics, a pool of earlier pictures."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib.data import channels, pictures
+from dnnlib.tflib.distribute import Draws
+from dnnlib.tflib.network import Network, build
+from dnnlib.tflib.optimizer import Adam, all_finite
+from training.cycle.config import CycleConfig
+from training.cycle.domains import (
+    MASK,
+    Domain,
+    DomainBatch,
+    DomainStream,
+    moved_at_random,
+    to_floats,
+)
+from training.cycle.losses import composite, masked_l1, of_pictures
+from training.cycle.pool import NAMES, ImagePool
+from training.single_stage import SingleStage, SingleStageMethod
+from training.state import Progress, TrainingState
+from training.translation.config import ADAM_BETAS
+from training.translation.losses import discriminator_loss, gan_loss
+
+STAGE = "cycle"
+GENERATORS = {"AtoB": "G_AB", "BtoA": "G_BA"}
+CRITICS = ("D_A", "D_B")
+PICTURES, COLUMNS = 8, 2  # of each list in a grid: photo, translated, back again
+KIND = "least_squares"
+
+
+class CycleTraining(SingleStageMethod):
+    """Generators G_AB and G_BA, and the critics D_A and D_B of what photos of each list look like.
+
+    With garments a generator's picture is composited: outside the soft mask it is the photo, so
+    that nothing but the garment can change; critics see grey there. Photos of a list without masks
+    are garments as a whole, and its critic sees reals and fakes through the other list's masks.
+
+    Attributes:
+        domains: the photos of A and of B.
+        pool: earlier pictures; None for a config without one.
+    """
+
+    stage_name = STAGE
+
+    def __init__(self, config: CycleConfig, domains: Sequence[Domain], about: dict[str, Any],
+                 strategy: tf.distribute.Strategy):
+        """
+        Args:
+            config: with `resolution` set.
+            domains: A and B.
+            about: what a snapshot's header says of the data.
+            strategy: the devices to train on.
+        """
+        super().__init__(config, (), strategy)
+        self.domains, self.about, self.pool = domains, about, None
+        self._stream = None
+
+    # Networks.
+
+    def begin(self) -> Progress:
+        """Make the networks and an empty pool."""
+        c = self.config
+        common = {"resolution": c.resolution, "in_channels": channels.NUM_COLOURS,
+                  "fmaps": c.fmaps, "norm": c.norm}
+        made = {name: ("ResnetGenerator", {"blocks": c.blocks}) for name in GENERATORS.values()}
+        made |= {name: ("PatchDiscriminator", {"strides": c.strides, "affine": False})
+                 for name in CRITICS}
+        self.networks = {name: build(kind, name, {**common, **own, "seed": c.seed + number})
+                         for number, (name, (kind, own)) in enumerate(made.items())}
+        self.optimizers = self.make_optimizers(self.networks)
+        self._make_pool()
+        return Progress(first_stage=STAGE, stage=STAGE)
+
+    def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Adam]:
+        """Return Adam with the papers' momenta."""
+        return {name: Adam(network.trainables, *ADAM_BETAS)
+                for name, network in networks.items()}
+
+    def resume(self, state: TrainingState) -> None:
+        """Take over networks, optimizers and pool of a stored state."""
+        super().resume(state)
+        self._make_pool()
+        for name, value in state.buffers.get("pool", {}).items():
+            self.pool.variables[name].assign(value)
+
+    def _make_pool(self):
+        c = self.config
+        self.pool = ImagePool(c.pool, c.resolution) if c.pool else None
+
+    def buffers(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return the pool."""
+        if not self.pool:
+            return {}
+        return {"pool": {name: var.numpy() for name, var in self.pool.variables.items()}}
+
+    def lrate(self, left: float) -> float:
+        """Return the learning rate where a share of the training is left."""
+        return self.config.lrate * min(2 * left, 1.0)
+
+    # Steps.
+
+    def next_batch(self, stage: SingleStage, progress: Progress) -> DomainBatch:
+        """Return the next photos of both lists, of several workers this one's."""
+        if self._stream is None:
+            start = progress.stream_nimg.get(self.stream(stage, progress.step), 0)
+            self._stream = iter(DomainStream(self.domains, self.config.seed, stage.minibatch,
+                                             start, self.worker_rows))
+        return next(self._stream)
+
+    def close(self) -> None:
+        """Let go of the reading threads."""
+        self._stream = None
+
+    def _update(self, batch, step, lrate):
+        """Update generators and critics by what the same networks made; traced."""
+        grads, values, pooled, finite, report = self.strategy.run(self._gradients, (batch, step))
+        finite = self.first(finite)
+        for name in self.networks:
+            self.apply(name, grads[name], values[name], finite, lrate)
+        for name, value in pooled.items():
+            self.strategy.extended.update(
+                self.pool.variables[name],
+                lambda var, new: var.assign(tf.where(finite, new, var)), args=(value,))
+        report = {name: self.first(value) for name, value in report.items()}
+        return {**report, "Progress/skipped_updates": 1.0 - tf.cast(finite, tf.float32)}
+
+    def _gradients(self, batch, step):
+        """Return all-reduced gradients and running means of each network, the pool after the step,
+        whether all is finite, and a report; in a replica."""
+        draws = self.draws(step)
+        photos = [moved_at_random(to_floats(photos), draws, self.config, name)
+                  for photos, name in zip(batch, "ab")]
+        (a, mask_a), (b, mask_b) = map(split_mask, photos)
+        # What critics see of pictures of each list, and of those made of them.
+        seen_a, seen_b = mask_a, mask_b
+        if self.domains[1].garment and not self.domains[0].garment:
+            seen_a = mask_b
+        elif self.domains[0].garment and not self.domains[1].garment:
+            seen_b = mask_a
+        trained = {name: network.trainables for name, network in self.networks.items()}
+        generators = {name: trained[name] for name in GENERATORS.values()}
+        critics = {name: trained[name] for name in CRITICS}
+
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(list(_leaves(generators)))
+            fake_b, raw_b, values_ab = self._translated("G_AB", a, mask_a)
+            fake_a, raw_a, values_ba = self._translated("G_BA", b, mask_b)
+            again_a, again_b = (self._translated("G_BA", fake_b, mask_a)[0],
+                                self._translated("G_AB", fake_a, mask_b)[0])
+            fakes = {"D_A": fake_a * seen_b, "D_B": fake_b * seen_a}
+            terms = {"Loss/G/AB": self._fooled("D_B", fakes["D_B"]),
+                     "Loss/G/BA": self._fooled("D_A", fakes["D_A"]),
+                     "Loss/cycle/A": masked_l1(again_a, a, mask_a),
+                     "Loss/cycle/B": masked_l1(again_b, b, mask_b)}
+            if self.config.identity_weight:
+                terms["Loss/identity/A"] = masked_l1(
+                    self._translated("G_BA", a, mask_a)[1], a, mask_a)
+                terms["Loss/identity/B"] = masked_l1(
+                    self._translated("G_AB", b, mask_b)[1], b, mask_b)
+            loss = tf.add_n([self._weight(name) * term for name, term in terms.items()])
+            loss = tf.reduce_sum(loss) / self.config.minibatch
+        grads = tape.gradient(loss, generators)
+
+        shown, pooled = self._from_pool(fakes, step, draws.rows)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(list(_leaves(critics)))
+            own, values_a = self._criticised("D_A", a * seen_a, shown["D_A"])
+            other, values_b = self._criticised("D_B", b * seen_b, shown["D_B"])
+            critics_loss = tf.reduce_sum(own + other) / self.config.minibatch
+        grads |= tape.gradient(critics_loss, critics)
+        terms |= {"Loss/D/A": own, "Loss/D/B": other}
+        if any(domain.garment for domain in self.domains):
+            # What the generators' own pictures change outside the garments; composited it is 0.
+            terms["Background/AB"] = masked_l1(raw_b, a, 1 - mask_a)
+            terms["Background/BA"] = masked_l1(raw_a, b, 1 - mask_b)
+
+        sums = {name: tf.reduce_sum(term) / self.config.minibatch for name, term in terms.items()}
+        values = {"G_AB": values_ab, "G_BA": values_ba, "D_A": values_a, "D_B": values_b}
+        grads, report, values = self._reduced(grads, sums, values)
+        finite = all_finite(report) & tf.reduce_all([all_finite(g) for g in grads.values()])
+        return self._clipped(grads, report), values, pooled, finite, report
+
+    def _translated(self, name, photos, mask):
+        """Return a generator's pictures with the photos around the garments, these pictures as they
+        are, and running means."""
+        raw, values = self.networks[name].train_call(photos)
+        return composite(raw, photos, mask), raw, values
+
+    def _fooled(self, name, fakes):
+        """Return a generator's adversarial loss [N]."""
+        return gan_loss(*self._logits(name, fakes)[:2], True, KIND)
+
+    def _criticised(self, name, reals, fakes):
+        """Return a critic's loss [N], and running means: of both kinds of pictures alike."""
+        real, weights, values = self._logits(name, reals)
+        fake, _, others = self._logits(name, fakes)
+        return (discriminator_loss(real, fake, weights, KIND),
+                {key: (value + others[key]) / 2 for key, value in values.items()})
+
+    def _logits(self, name, seen):
+        """Return a critic's logits of every scale, their weights, and running means."""
+        logits, values = self.networks[name].train_call(seen)
+        if self.config.critic == "picture":
+            logits = of_pictures(logits)
+        return logits, [tf.ones_like(patches) for patches in logits], values
+
+    def _weight(self, name):
+        """Return the weight of a term of the generators' loss."""
+        c, kind = self.config, name.split("/")[1]
+        return {"G": 1.0, "cycle": c.cycle_weight,
+                "identity": c.cycle_weight * c.identity_weight}[kind]
+
+    def _from_pool(self, fakes, step, rows):
+        """Return the fakes to show each critic, this replica's, and what the pool holds then."""
+        if not self.pool:
+            return fakes, {}
+        count, shown, pooled = self.config.minibatch, {}, {}
+        draws = Draws(self.config.seed, step, count)  # of the whole minibatch, in all replicas
+        for critic, name in zip(CRITICS, NAMES):
+            new = self._of_all_replicas(fakes[critic], rows)
+            chosen, pooled[name] = self.pool.query(
+                name, new, draws.uniform(f"{name}/chance"),
+                draws.integer(f"{name}/place", self.pool.size))
+            shown[critic] = chosen if rows is None else tf.gather(chosen, rows)
+        return shown, pooled | {"filled": self.pool.filled_after(count)}
+
+    def _of_all_replicas(self, own, rows):
+        """Return the pictures of the whole minibatch, in its order."""
+        if rows is None:
+            return own
+        shape = [self.config.minibatch, *own.shape[1:]]
+        placed = tf.scatter_nd(tf.cast(rows, tf.int32)[:, None], own, shape)
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, placed)
+
+    def _reduced(self, grads, sums, values):
+        """Return sums over the replicas, and of running means the mean."""
+        context, op = tf.distribute.get_replica_context(), tf.distribute.ReduceOp
+        grads, sums = context.all_reduce(op.SUM, [grads, sums])
+        if any(values.values()):
+            values = context.all_reduce(op.MEAN, values)
+        return grads, sums, values
+
+    def _clipped(self, grads, report):
+        """Return gradients of which no network's has a larger norm than allowed."""
+        limit, clipped = self.config.clip_norm, {}
+        if not limit:
+            return grads
+        for name, of_network in grads.items():
+            values, norm = tf.clip_by_global_norm(list(of_network.values()), limit)
+            clipped[name] = dict(zip(of_network, values))
+            report[f"Training/gradient_norm/{name}"] = norm
+        return clipped
+
+    # What a run shows of it.
+
+    def draw(self, stage: SingleStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
+        """Write fakes<name>.png: photos of A, as B and as A again; below them the same from B."""
+        rows = []
+        for direction, photos in zip(GENERATORS, self._shown):
+            there, back = self.translate(direction, photos)
+            rows.append(np.concatenate([pictures.to_uint8(images) for images in (
+                photos[..., channels.RGB], there, back)], axis=2))
+        columns = min(COLUMNS, max(map(len, rows)))
+        rows = [np.pad(row, [(0, -len(row) % columns), (0, 0), (0, 0), (0, 0)],
+                       constant_values=pictures.GREY) for row in rows]
+        grid = pictures.grey_sheet(np.concatenate(rows), columns)
+        pictures.save_png(run_dir / f"fakes{name}.png", grid)
+        return {"translated": grid}
+
+    @functools.cached_property
+    def _shown(self):
+        """Return the first photos of both lists, float32 [n, R, R, 3 or 4]."""
+        return [to_floats(np.stack([domain.read(n) for n in domain.numbers[:PICTURES]])).numpy()
+                for domain in self.domains]
+
+    def translate(self, direction: str, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return photos float32 [n, R, R, 3 or 4] translated, and those translated back, [n, R, R,
+        3]."""
+        there, back = (self.networks[name] for name in in_order(direction))
+        rgb, mask = split_mask(tf.constant(photos))
+        found = composite(there(rgb), rgb, mask)
+        return found.numpy(), composite(back(found), found, mask).numpy()
+
+    def header(self, stage: SingleStage, progress: Progress) -> dict[str, Any]:
+        """Return what a snapshot says of itself."""
+        return {"variant": "cyclegan", "stage": STAGE, "classes": [],
+                "kimg": progress.cur_nimg / 1000,
+                "lod": {"resolution": self.config.resolution, "fade": 0.0}, **self.about,
+                "training": self.config.to_json()}
+
+    def remedies(self) -> list[str]:
+        """Return options to try if losses or gradients are no longer finite."""
+        return ["a lower --lrate", "--clip-norm=1"]
+
+
+def in_order(direction: str) -> list[str]:
+    """Return the names of the generators that lead there and back."""
+    there = GENERATORS[direction]
+    return [there, *(name for name in GENERATORS.values() if name != there)]
+
+
+def split_mask(photos: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the colours of photos [N, R, R, 3 or 4] and their mask [N, R, R, 1], 1 without one."""
+    rgb, mask = photos[..., channels.RGB], photos[..., MASK]
+    return rgb, mask if mask.shape[-1] else tf.ones_like(rgb[..., :1])
+
+
+def _leaves(networks):
+    """Return the variables of {network: {name: variable}}, one by one."""
+    return (variable for variables in networks.values() for variable in variables.values())

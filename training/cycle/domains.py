@@ -1,0 +1,239 @@
+"""The two lists of photos that a CycleGAN translates between, and minibatches of both."""
+
+import functools
+import hashlib
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib.data import channels, dataset, pyramid
+from dnnlib.data.labelled import PairFolder, pair_folders
+from dnnlib.data.photo_names import IMAGE_SUFFIXES
+from dnnlib.data.photos import PhotoError, decode_photo, probe
+from dnnlib.process_pool import threaded_map
+from dnnlib.tflib.distribute import Draws
+from dnnlib.util import UserError
+from training.cycle.config import CycleConfig
+from training.dataset import permutation
+
+SMALLEST_SHARE = 0.01  # of a photo that a garment has to cover for the photo to take part
+MASK = slice(channels.NUM_COLOURS, channels.NUM_COLOURS + 1)
+_WHITE = (255, 255, 255)
+_THREADS = min(os.cpu_count() or 1, 4)
+
+
+class UnlabelledFolder:
+    """The photos directly in a folder, of any size, fitted into squares on white.
+
+    Attributes:
+        path: the folder. name: what it is called. classes: none.
+        splits: {'train': number of photos}. digest: sha256 of their names and contents.
+    """
+
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, path: str | Path):
+        """List the photos; raise UserError if there are none."""
+        self.path = Path(path)
+        self._files = sorted(file for file in self.path.iterdir()
+                             if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
+        if not self._files:
+            raise UserError(f"{path}: neither a data set nor a folder of photos "
+                            f"({', '.join(IMAGE_SUFFIXES)})")
+        self.name, self.splits = self.path.resolve().name, {"train": len(self._files)}
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Return the digest, by which a continued training knows the photos again."""
+        listing = "".join(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+                          for path in self._files)
+        return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def largest_level(self) -> int:
+        """Return the largest power of two that the longer side of half of the photos reaches."""
+        return 1 << (int(np.median([max(self._size(file)) for file in self._files])
+                         ).bit_length() - 1)
+
+    def read(self, number: int, resolution: int) -> np.ndarray:
+        """Return a photo, uint8 [R, R, 3]."""
+        return np.asarray(pyramid.fit_square(self._decode(number), resolution, "pad", _WHITE))
+
+    def _decode(self, number):
+        try:
+            return decode_photo(self._files[number].read_bytes())
+        except (PhotoError, OSError) as error:
+            raise UserError(f"{self._files[number]}: {error}; move it out of the folder") from None
+
+    def _size(self, file):
+        """Return width and height, without decoding the photo."""
+        try:
+            return probe(file.read_bytes())
+        except (PhotoError, OSError) as error:
+            raise UserError(f"{file}: {error}; move it out of the folder") from None
+
+
+Source = dataset.DatasetInfo | PairFolder | UnlabelledFolder
+
+
+def open_source(path: str | Path) -> Source:
+    """Return a data set, a folder of pairs or of photos, as what is there says; raise UserError if
+    it is nothing of these."""
+    path = Path(path)
+    if path.is_dir() and not (path / dataset.FILE_NAME).is_file():
+        if pair_folders(path):
+            return PairFolder(path)
+        if not list(path.glob("*.tfrecords")) and any(
+                file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir()):
+            return UnlabelledFolder(path)
+    return dataset.open_dataset(path)
+
+
+def largest_resolution(source: Source) -> int:
+    """Return the side of the largest pictures that a source has."""
+    if isinstance(source, dataset.DatasetInfo):
+        return source.resolution
+    return source.largest_level()
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The photos of one list that take part.
+
+    Attributes:
+        source: where they are. resolution: side at which they are read.
+        garment: names of the classes that are translated; none: all of the photo is.
+        numbers: of the photos that show the garment, or of all.
+    """
+
+    source: Source
+    resolution: int
+    garment: tuple[str, ...] = ()
+    numbers: Sequence[int] = ()
+
+    @classmethod
+    def open(cls, source: Source, resolution: int, garment: Sequence[str] = ()) -> "Domain":
+        """Return the photos of a source that show one of the classes `garment`, all if there are
+        none; raise UserError if no photo does."""
+        whole = cls(source, resolution, tuple(garment))
+        if isinstance(source, dataset.DatasetInfo):
+            dataset.open_split(source, "train", resolution)  # or say what is missing
+        count = source.splits["train"]
+        numbers = range(count)
+        if garment:
+            numbers = [n for n in numbers if whole.mask(n).mean() >= SMALLEST_SHARE * 255]
+            if not numbers:
+                raise UserError(f"{source.path}: none of {count} photos shows "
+                                f"{' or '.join(garment)} on {SMALLEST_SHARE:.0%} of its area")
+        return cls(source, resolution, tuple(garment), numbers)
+
+    @functools.cached_property
+    def _records(self):
+        return dataset.open_split(self.source, "train", self.resolution)
+
+    @functools.cached_property
+    def _labels(self):
+        """Return the garment's labels."""
+        return [1 + self.source.classes.index(name) for name in self.garment]
+
+    @functools.cached_property
+    def _pairs(self):
+        return self.source.at(self.resolution)
+
+    def read(self, number: int) -> np.ndarray:
+        """Return a photo and, if there is a garment, its soft mask: uint8 [R, R, 3 or 4]."""
+        if isinstance(self.source, UnlabelledFolder):
+            return self.source.read(number, self.resolution)
+        if isinstance(self.source, PairFolder):
+            rgb, label_map = self._pairs.read(number)
+            masks = [self._of_labels(label_map)]
+        else:
+            rgb = self._records.read_image(number, only_rgb=True).transpose(1, 2, 0)
+            masks = [self.mask(number)] if self.garment else []
+        return np.concatenate([rgb, *masks[:len(self.garment)]], axis=-1)
+
+    def mask(self, number: int) -> np.ndarray:
+        """Return the garment's soft mask, uint8 [R, R, 1]."""
+        if isinstance(self.source, PairFolder):
+            return self._of_labels(self._pairs.read(number)[1])
+        maps = self._records.read_maps(number)[[label - 1 for label in self._labels]]
+        return np.minimum(maps.sum(axis=0, dtype=np.uint16), 255).astype(np.uint8)[..., None]
+
+    def _of_labels(self, label_map):
+        return np.uint8(255) * np.isin(label_map, self._labels)[..., None]
+
+
+class DomainBatch(NamedTuple):
+    """Photos of both lists, with masks if there is a garment: uint8 [N, R, R, 3 or 4] each."""
+
+    a: tf.Tensor
+    b: tf.Tensor
+
+
+class DomainStream:
+    """Endless DomainBatches: the photos of each list in permutations of its own, so that while the
+    longer one is seen once the shorter one begins anew, in another order."""
+
+    def __init__(self, domains: Sequence[Domain], seed: int, minibatch: int, start_nimg: int = 0,
+                 rows: Sequence[int] | None = None):
+        """
+        Args:
+            start_nimg: the photo to begin with, a multiple of the minibatch.
+            rows: places in a minibatch that are read, such as a worker's; None for all.
+        """
+        self._domains, self._seed, self._minibatch = domains, seed, minibatch
+        self._step = start_nimg // minibatch
+        self._rows = range(minibatch) if rows is None else rows
+
+    def __iter__(self) -> Iterator[DomainBatch]:
+        """Yield batches for ever, some of them read ahead by threads."""
+        return threaded_map(self._load, itertools.count(self._step), _THREADS)
+
+    def _load(self, step):
+        """Return the batch of a step."""
+        parts = []
+        for index, domain in enumerate(self._domains):
+            photos = []
+            for row in self._rows:
+                epoch, place = divmod(step * self._minibatch + int(row), len(domain.numbers))
+                order = permutation(self._seed + index, epoch, len(domain.numbers))
+                photos.append(domain.read(domain.numbers[order[place]]))
+            parts.append(np.stack(photos))
+        with tf.device("CPU:0"):
+            return DomainBatch(*map(tf.constant, parts))
+
+
+def to_floats(photos: tf.Tensor) -> tf.Tensor:
+    """Return uint8 [N, R, R, 3 or 4] as float32: colours in [-1, 1], masks in [0, 1]."""
+    values = tf.cast(photos, tf.float32)
+    return tf.concat([values[..., channels.RGB] / 127.5 - 1, values[..., MASK] / 255], axis=-1)
+
+
+def moved_at_random(photos: tf.Tensor, draws: Draws, config: CycleConfig, name: str) -> tf.Tensor:
+    """Return photos with their masks [N, R, R, 3 or 4] flipped, enlarged, rotated and cropped.
+
+    Enlarging by a factor and cropping a square of the old size is one affine map here. What a
+    rotation leaves is filled by reflection.
+    """
+    if config.flip:
+        flip = tf.reshape(draws.uniform(f"{name}/flip") < 0.5, [-1, 1, 1, 1])
+        photos = tf.where(flip, tf.reverse(photos, [2]), photos)
+    if config.jitter == 1 and not config.rotation:
+        return photos
+    middle = (photos.shape[1] - 1) / 2
+    room = middle * (1 - 1 / config.jitter)
+    shift_x, shift_y = (room * (2 * draws.uniform(f"{name}/shift_{axis}") - 1) for axis in "xy")
+    angle = np.pi / 180 * config.rotation * (2 * draws.uniform(f"{name}/angle") - 1)
+    # Pixel p of the result is pixel middle + turned (p - middle) / jitter + shift of the photo.
+    cos, sin = tf.cos(angle) / config.jitter, tf.sin(angle) / config.jitter
+    zeros = tf.zeros_like(angle)
+    transforms = tf.stack([cos, -sin, middle * (1 - cos + sin) + shift_x,
+                           sin, cos, middle * (1 - sin - cos) + shift_y, zeros, zeros], axis=1)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=photos, transforms=transforms, output_shape=photos.shape[1:3],
+        interpolation="BILINEAR", fill_mode="REFLECT", fill_value=0.0)

@@ -1,0 +1,159 @@
+"""A CycleGAN's training as train.py starts it."""
+
+import argparse
+import dataclasses
+import logging
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import tensorflow as tf
+
+from dnnlib import cli
+from dnnlib.cli import IdleRule
+from dnnlib.data.dataset import DatasetInfo
+from dnnlib.data.labelled import IMAGES, PairFolder, pair_folders
+from dnnlib.suggestions import command
+from dnnlib.tflib.distribute import replica_rows
+from dnnlib.util import UserError
+from training.cycle.config import MIN_RESOLUTION, CycleConfig
+from training.cycle.cyclegan import CycleTraining
+from training.cycle.domains import Domain, largest_resolution, open_source
+from training.networks_translation import patch_side
+from training.run.job import Job, measured_time
+
+
+class CycleJob(Job):
+    """A training of generators between two lists of photos."""
+
+    def __init__(self, config: CycleConfig, options: argparse.Namespace,
+                 given: dict[str, Any], num_replicas: int, evaluation: ModuleType):
+        """Check everything that would fail later; see StyleGanJob.
+
+        Raises:
+            UserError: options do not fit the photos, the devices or each other.
+        """
+        self.options = options
+        cli.refuse_idle({name for name in ("init_from", "inception") if getattr(options, name)}, [
+            IdleRule(["init_from"], True, "all networks begin anew"),
+            IdleRule(["inception"], True, "no score selects a snapshot: the last one counts as "
+                     "best")])
+        if not config.target:
+            raise UserError("--target: missing: the photos that those of --data are translated to")
+        self.dataset, self.target = open_source(config.data), open_source(config.target)
+        self.config = dataclasses.replace(config, resolution=self._resolution(config))
+        self._check_difference()
+        replica_rows(config.minibatch, num_replicas, 0, 1)
+        self.domains = [Domain.open(source, self.config.resolution, garment)
+                        for source, garment in self._garments()]
+        self.notes = self._notes()
+
+    def _resolution(self, config):
+        """Return the side of the photos: that of the smaller ones; raise UserError if there are
+        none such, or if critics would see no patch of them."""
+        sides = {str(source.path): largest_resolution(source)
+                 for source in (self.dataset, self.target)}
+        resolution = config.resolution or min(sides.values())
+        for path, side in sides.items():
+            if resolution > side:
+                raise UserError(f"--resolution={resolution}: {path} goes up to {side}")
+        if resolution < MIN_RESOLUTION:
+            raise UserError(f"--resolution={resolution}: {MIN_RESOLUTION} at least")
+        if patch_side(resolution, config.strides) < 1:
+            raise UserError(f"--strides={config.strides}: at {resolution}x{resolution} no patch is "
+                            "left; give fewer")
+        return resolution
+
+    def _check_difference(self):
+        """Raise UserError if both lists are the same one, unless their garments differ."""
+        c = self.config
+        if self.dataset.digest == self.target.digest and c.target_garment in (None, c.garment):
+            garment = "" if c.garment is None else ", or another garment with --target-garment"
+            raise UserError(f"--target: {c.target} has the same photos as --data={c.data}; give "
+                            f"those of the other kind{garment}")
+
+    def _garments(self):
+        """Return (source, names of the classes to translate) of both lists; no names: the whole
+        photo. Raises UserError for classes that a source lacks, or if neither has any."""
+        c = self.config
+        sources = {"garment": (self.dataset, c.garment),
+                   "target-garment": (self.target, c.target_garment or c.garment)}
+        if c.garment is None:
+            return [(source, ()) for source, _ in sources.values()]
+        found = []
+        for option, (source, text) in sources.items():
+            names = tuple(text.split(","))
+            unknown = [name for name in names if name not in source.classes]
+            if source.classes and unknown:
+                raise UserError(f"--{option}={text}: {source.path} has no class {unknown[0]!r}; it "
+                                f"has {', '.join(source.classes)}")
+            found.append((source, names if source.classes else ()))
+        if not any(names for _, names in found):
+            raise UserError(f"--garment={c.garment}: neither {c.data} nor {c.target} has maps that "
+                            "show where it is")
+        if c.target_garment and not self.target.classes:
+            raise UserError(f"--target-garment={c.target_garment}: {c.target} has no maps; its "
+                            "photos take part as a whole")
+        return found
+
+    def _notes(self):
+        """Return lines on the photos."""
+        counts = [len(domain.numbers) for domain in self.domains]
+        names = [str(domain.source.path) for domain in self.domains]
+        lines = [f"A: {counts[0]:,} photos of {names[0]}; B: {counts[1]:,} of {names[1]}; both at "
+                 f"{self.config.resolution}x{self.config.resolution}: "
+                 f"{self.config.kimg * 1000 / max(counts):.3g} passes through the longer list"]
+        for side, domain, count in zip("AB", self.domains, counts):
+            if domain.garment:
+                total = domain.source.splits["train"]
+                lines.append(f"{side}: only {' and '.join(domain.garment)} is translated; of "
+                             f"{total:,} photos {total - count:,} show too little of it")
+            elif self.config.garment:
+                lines.append(f"{side}: has no maps: its photos are translated as a whole, and its "
+                             "critic sees photos through the other list's masks")
+            if count == 1:
+                lines.append(f"warning: {domain.source.path} has one photo alone: its critic will "
+                             "know it by heart")
+        return lines
+
+    def facts(self) -> dict[str, Any]:
+        """Return what must be equal in all workers."""
+        facts = {name: value for name, value in self.config.to_json().items()
+                 if name not in ("data", "target")}
+        return {**facts, "gpus": self.options.gpus, "device": self.options.device,
+                "tensorflow": tf.__version__, "data's digest": self.dataset.digest,
+                **self.digests()}
+
+    def digests(self) -> dict[str, str | None]:
+        """Return the digest of the photos B."""
+        return {"target_digest": self.target.digest}
+
+    def make_method(self, strategy: tf.distribute.Strategy, log: logging.Logger) -> CycleTraining:
+        """Return the method."""
+        about = {"domains": {side: {
+            "name": domain.source.name, "path": str(domain.source.path),
+            "digest": domain.source.digest, "num_photos": len(domain.numbers),
+            "garment": list(domain.garment)} for side, domain in zip("AB", self.domains)}}
+        return CycleTraining(self.config, self.domains, about, strategy)
+
+    def plan(self) -> str:
+        """Return what the training would do."""
+        c = self.config
+        return "\n".join([
+            f"CycleGAN of {c.blocks} blocks at {c.resolution}x{c.resolution}, {c.kimg:g} kimg: "
+            f"{round(c.kimg * 1000 / c.minibatch):,} steps of {c.minibatch} photos of each list",
+            measured_time(self), "nothing was written"])
+
+    def next_commands(self, run_dir: Path) -> str:
+        """Return commands that translate the photos A, or their garments."""
+        commands, source, garment = [], self.dataset.path, self.domains[0].garment
+        if isinstance(self.dataset, DatasetInfo):
+            source = Path("extracted")
+            commands.append(command("dataset_tool.py", "extract", self.dataset.path,
+                                    f"--out={source}"))
+            source = source if garment else source / IMAGES
+        elif isinstance(self.dataset, PairFolder) and not garment:
+            source = pair_folders(source)[0] / IMAGES  # of shards one at a time
+        commands.append(command("generate.py", f"--network={run_dir}", f"--source={source}",
+                                "--direction=AtoB", "--out=translated"))
+        return "; ".join(commands)

@@ -1,0 +1,121 @@
+"""The options of a training that draws photos of maps, and their presets."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from training.method_config import KIMG, SIZE, WEIGHT, MethodConfig, option
+
+CRITICS = ("patch", "semantic", "capacity")
+GENERATORS = ("unet", "resnet")
+NORMS = ("instance", "batch")
+# How a generated photo is compared with the real one, and with what weight beside the GAN loss:
+# pix2pix's 100 for pixels, 10 for maps as in "Next steps for image synthesis using semantic
+# segmentation".
+RECONSTRUCTIONS = {"l1": 100.0, "semantic": 10.0, "none": 0.0}
+ADAM_BETAS = (0.5, 0.999)  # of pix2pix
+_JITTER = 286 / 256
+
+# A preset lists what it changes. Its comment says what it is for.
+PRESETS = {
+    # The pix2pix paper's: 200 epochs of the 400 facades at 256x256. One GPU.
+    "pix2pix": {},
+    # Some hundreds of photos at 64x64 on two CPU cores: minutes to an hour.
+    "small": dict(g_fmaps=32, d_fmaps=32, d_strides=2, minibatch=4, kimg=40.0, tick_kimg=1.0,
+                  network_ticks=4),
+    # Pictures of 16x16 and tests: seconds.
+    "tiny": dict(g_fmaps=8, d_fmaps=8, d_strides=1, minibatch=4, kimg=0.4, tick_kimg=0.2,
+                 network_ticks=1),
+}
+
+
+@dataclass(frozen=True)
+class Pix2PixConfig(MethodConfig):
+    """A training of a generator that draws the photo of a map.
+
+    Sources: pix2pix is Isola et al. 2017; critics and reconstructions of maps are those of "Next
+    steps for image synthesis using semantic segmentation" (2020).
+    """
+
+    presets: ClassVar = PRESETS
+    default_preset: ClassVar = "pix2pix"
+    fixed: ClassVar = frozenset({"variant", "resolution", "critic", "generator", "blocks", "norm",
+                                 "dropout", "g_fmaps", "d_fmaps", "d_strides", "scales",
+                                 "spectral_norm"})
+
+    variant: str = option("pix2pix", "photos of maps", choices=("pix2pix",))
+    critic: str = option(
+        "patch", "patch: D judges patches; semantic: with a map of logits for every class, which "
+        "all weigh the same, and one for everything; capacity: as many maps without weights, to "
+        "compare with", choices=CRITICS)
+    reconstruction: str = option(
+        "l1", "how generated photos are compared with real ones besides: by pixels, by the maps of "
+        "a segmentation network, or not", choices=tuple(RECONSTRUCTIONS))
+    reconstruction_weight: float | None = option(
+        None, "of this comparison beside the GAN loss (default: 100 of l1, 10 of semantic)",
+        **WEIGHT)
+    segmenter: str | None = option(
+        None, "for --reconstruction=semantic; and to select the best snapshot by the mean IoU of "
+        "its labels of generated photos: snapshot, run directory or run number of a segmentation "
+        "network", metavar="SPEC")
+    generator: str = option("unet", "unet: pix2pix's; resnet: CycleGAN's", choices=GENERATORS)
+    g_fmaps: int = option(64, "feature maps of the generator's first layer", **SIZE)
+    blocks: int = option(9, "residual blocks of --generator=resnet", **SIZE)
+    dropout: float = option(0.5, "of the U-Net's three innermost blocks, in use too: several "
+                            "photos of one map; 0: none", low=0, high=0.9)
+    norm: str = option("instance", "of all networks. instance: each picture's own statistics, "
+                       "which batch norm's are in minibatches of one; batch: those of the "
+                       "minibatch, in use running means", choices=NORMS)
+    d_fmaps: int = option(64, "feature maps of the discriminator's first layer", **SIZE)
+    d_strides: int = option(3, "layers of the discriminator that halve: 3 see patches of 70x70 "
+                            "pixels, 2 of 34x34, 1 of 16x16", low=1, high=6)
+    scales: int = option(1, "discriminators, each for pictures half as large as the one before",
+                         low=1, high=3)
+    spectral_norm: bool = option(False, "divide the discriminator's kernels by their spectral norm")
+    kimg: float = option(80.0, "thousands of photos shown; the learning rate falls from half of "
+                         "them on", **KIMG)
+    minibatch: int = option(1, "photos per step over all devices", **SIZE)
+    lrate: float = option(2e-4, "learning rate of the first half", low=1e-8, high=10)
+    jitter: float = option(round(_JITTER, 6), "photos and maps are enlarged by this factor, and "
+                           "squares of the old size cut out at random; 1: as they are", low=1,
+                           high=2)
+    mirror: bool = option(True, "flip half of the photos and their maps left to right")
+    mirror_pairs: str | None = option(
+        None, "classes that are swapped in flipped photos, as l_eye:r_eye; 'none' for none "
+        "(default: those whose names differ in the side alone)", metavar="LEFT:RIGHT,...")
+    tick_kimg: float = option(2.0, "length of a tick", above=0, high=KIMG["high"])
+
+    @classmethod
+    def preset(cls, name: str, overrides: dict[str, Any]) -> Self:
+        """Return the preset `name` with {field: value} on top; a generator other than the U-Net
+        has no dropout."""
+        chosen = {**cls.presets.get(name, {}), **overrides}
+        derived = {} if chosen.get("generator", "unet") == "unet" else {"dropout": 0.0}
+        return super().preset(name, {**derived, **overrides})
+
+    def weight_of_reconstruction(self) -> float:
+        """Return the weight that is given, or what the source of the reconstruction has."""
+        if self.reconstruction_weight is None:
+            return RECONSTRUCTIONS[self.reconstruction]
+        return self.reconstruction_weight
+
+    def refusals(self) -> Iterable[tuple[Any, str]]:
+        """Return (whether it is so, the error) of every combination in which an option is idle."""
+        default = type(self).__dataclass_fields__["blocks"].default
+        return (
+            (self.reconstruction == "semantic" and not self.segmenter,
+             "--reconstruction=semantic: needs --segmenter, the network that compares"),
+            (self.reconstruction == "none" and self.reconstruction_weight,
+             "--reconstruction-weight: --reconstruction=none compares nothing"),
+            (self.reconstruction != "none" and self.reconstruction_weight == 0,
+             f"--reconstruction-weight=0: leaves --reconstruction={self.reconstruction} out; give "
+             "--reconstruction=none"),
+            (self.generator != "resnet" and self.blocks != default,
+             "--blocks: only --generator=resnet has them"),
+            (self.generator == "resnet" and self.dropout,
+             "--dropout: --generator=resnet has none"),
+            (self.norm == "batch" and self.minibatch == 1,
+             "--norm=batch: a single picture's statistics are no running means to use later; give "
+             "--norm=instance, which is the same in minibatches of one, or a larger --minibatch"),
+            (not self.mirror and self.mirror_pairs not in (None, "none"),
+             "--mirror-pairs: --no-mirror flips no photos; leave one of them out"))

@@ -1,0 +1,91 @@
+"""Losses of translators as pure functions of logits, pictures and maps; means are of each sample.
+
+Sources: Isola et al. 2017 (pix2pix), section 3.1; Mao et al. 2017, "Least squares generative
+adversarial networks", with 1 for reals and 0 for fakes, as Zhu et al. 2017 use it; "Next steps for
+image synthesis using semantic segmentation" (2020), section 3, of the weights and equation 2.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+# Losses of a logit that should say real, and of one that should say fake.
+GAN_LOSSES = {
+    "logistic": (lambda logits: tf.nn.softplus(-logits), tf.nn.softplus),
+    "least_squares": (lambda logits: tf.square(logits - 1), tf.square),
+}
+
+
+def num_maps(critic: str, num_classes: int) -> int:
+    """Return how many maps of logits a critic gives: one, or one a class and one for everything."""
+    return 1 if critic == "patch" else num_classes + 1
+
+
+def map_weights(critic: str, semantics: tf.Tensor, side: int) -> tf.Tensor:
+    """Return the weight of every logit, float32 [N, side, side, num_maps].
+
+    patch: 1. semantic: (1 / K) s_k / mean(s_k) for class k, whose maps s are reduced to the logits'
+    size by means of areas and whose mean is over a picture, and 1 for the last map: each class of a
+    picture weighs as much, however small it is, and one that is absent weighs nothing. (The paper's
+    authors reduce by nearest pixels, which at 6x6 logits loses half of the small classes.)
+    capacity: 1 / K and 1: the same maps without the semantics.
+
+    Args:
+        semantics: float32 [N, R, R, K], not negative, 0 where a class is not.
+    """
+    count, num_classes = tf.shape(semantics)[0], semantics.shape[-1]
+    everything = tf.ones([count, side, side, 1])
+    if critic == "patch":
+        return everything
+    of_classes = tf.ones([count, side, side, num_classes])
+    if critic == "semantic":
+        s = area_means(semantics, side)
+        of_classes = tf.math.divide_no_nan(s, tf.reduce_mean(s, [1, 2], keepdims=True))
+    return tf.concat([of_classes / num_classes, everything], axis=-1)
+
+
+def area_means(maps: tf.Tensor, side: int) -> tf.Tensor:
+    """Return maps [N, R, R, K] as [N, side, side, K]: the means of what each new pixel covers."""
+    old = np.arange(maps.shape[1])
+    edges = np.linspace(0, maps.shape[1], side + 1)
+    covered = np.minimum(edges[1:, None], old + 1) - np.maximum(edges[:-1, None], old)
+    shares = tf.constant(np.maximum(covered, 0) * side / maps.shape[1], maps.dtype)
+    return tf.einsum("ip,npqk,jq->nijk", shares, maps, shares)
+
+
+def gan_loss(logits: Sequence[tf.Tensor], weights: Sequence[tf.Tensor], is_real: bool,
+             kind: str = "logistic") -> tf.Tensor:
+    """Return how far logits are from saying real, or fake, [N]: the mean over patches of the
+    weighted sum over maps; of several scales (pix2pixHD, equation 2) the sum.
+
+    Args:
+        logits, weights: [N, h, w, maps] of every scale.
+        kind: of GAN_LOSSES.
+    """
+    loss = GAN_LOSSES[kind][0 if is_real else 1]
+    return tf.add_n([tf.reduce_mean(tf.reduce_sum(w * loss(x), -1), [1, 2])
+                     for x, w in zip(logits, weights, strict=True)])
+
+
+def discriminator_loss(real: Sequence[tf.Tensor], fake: Sequence[tf.Tensor],
+                       weights: Sequence[tf.Tensor], kind: str = "logistic") -> tf.Tensor:
+    """Return D's loss [N], halved, which slows D down (pix2pix, section 3.3)."""
+    return (gan_loss(real, weights, True, kind) + gan_loss(fake, weights, False, kind)) / 2
+
+
+def l1(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Return the mean absolute difference of pictures or probabilities [N, h, w, channels], [N]."""
+    return tf.reduce_mean(tf.abs(first - second), [1, 2, 3])
+
+
+def semantic_l1(segment: Callable[[tf.Tensor], tf.Tensor], photos: tf.Tensor,
+                fakes: tf.Tensor) -> tf.Tensor:
+    """Return the mean absolute difference of what a segmentation network says of photos and of
+    fakes, [N]: of the probabilities of all labels.
+
+    Args:
+        segment: rgb [N, R, R, 3] in [-1, 1] -> logits [N, R, R, 1 + K]; it is not trained.
+    """
+    expected = tf.stop_gradient(tf.nn.softmax(segment(photos)))
+    return l1(expected, tf.nn.softmax(segment(fakes)))

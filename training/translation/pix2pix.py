@@ -1,0 +1,262 @@
+"""A generator of photos from maps, and its discriminator, as a method."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib.data import channels, mirroring, pictures
+from dnnlib.data.channels import NUM_COLOURS
+from dnnlib.data.tfrecords import RecordFile
+from dnnlib.tflib.distribute import Draws
+from dnnlib.tflib.network import Network, build
+from dnnlib.tflib.optimizer import Adam, all_finite
+from training.dataset import TrainingStream, process_reals
+from training.segmentation.segmenter import NETWORK as SEGMENTER
+from training.single_stage import SingleStage, SingleStageMethod
+from training.snapshots import load_snapshot
+from training.state import Progress, TrainingState
+from training.translation import losses
+from training.translation.config import ADAM_BETAS, Pix2PixConfig
+from training.translation.translator import NETWORK, seed_masks
+
+STAGE, CRITIC = "photos", "D"
+PICTURES, COLUMNS = 16, 4  # of a grid: map, photo, what is generated
+_MEAN = tf.distribute.ReduceOp.MEAN
+
+
+class PhotoBatch(NamedTuple):
+    """Some photos and their maps: images uint8 [N, R, R, 3 + C]."""
+
+    images: tf.Tensor
+
+
+class Pix2Pix(SingleStageMethod):
+    """G, which draws the photo of a map, and D, which sees both.
+
+    A step takes D's gradient, then G's with D as it is after its update, of the same generated
+    photos (pix2pix, section 3.3).
+
+    Attributes:
+        shown: the photos of grids and scores.
+    """
+
+    stage_name = STAGE
+
+    def __init__(self, config: Pix2PixConfig, classes: tuple[str, ...],
+                 strategy: tf.distribute.Strategy, shown: RecordFile, about: dict[str, Any],
+                 segmenter: Path | None = None, evaluate: Callable | None = None):
+        """
+        Args:
+            config: with `resolution` set.
+            classes: of the maps.
+            strategy: the devices to train on.
+            shown: photos and maps of the validation split, of the training split without one.
+            about: what a snapshot's header says of the data.
+            segmenter: the snapshot of config.segmenter.
+            evaluate: function of this method -> {metric: value}, on the first worker; the first of
+                them selects the best snapshot.
+        """
+        super().__init__(config, classes, strategy)
+        self.shown, self.about, self.evaluate = shown, about, evaluate
+        self.segmenter_path, self.segmenter = segmenter, None
+        self.higher_is_better = segmenter is not None
+        self._stream = None
+
+    def begin(self) -> Progress:
+        """Make both networks."""
+        c, num_classes = self.config, len(self.classes)
+        common = {"resolution": c.resolution, "norm": c.norm, "seed": c.seed}
+        kinds = {"unet": ("UnetGenerator", {"dropout": c.dropout}),
+                 "resnet": ("ResnetGenerator", {"blocks": c.blocks})}
+        kind, own = kinds[c.generator]
+        self.networks = {
+            NETWORK: build(kind, NETWORK, {
+                **common, **own, "in_channels": num_classes, "fmaps": c.g_fmaps}),
+            CRITIC: build("PatchDiscriminator", CRITIC, {
+                **common, "in_channels": num_classes + NUM_COLOURS, "fmaps": c.d_fmaps,
+                "strides": c.d_strides, "num_maps": losses.num_maps(c.critic, num_classes),
+                "scales": c.scales, "spectral_norm": c.spectral_norm})}
+        self.optimizers = self.make_optimizers(self.networks)
+        self._load_segmenter()
+        return Progress(first_stage=STAGE, stage=STAGE)
+
+    def resume(self, state: TrainingState) -> None:
+        """Take over a stored state."""
+        super().resume(state)
+        self._load_segmenter()
+
+    def _load_segmenter(self):
+        """Load the network that compares maps; it is in no snapshot, as it is not trained."""
+        if self.segmenter_path and self.config.reconstruction == "semantic":
+            self.segmenter = load_snapshot(self.segmenter_path).networks[SEGMENTER]
+
+    def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Adam]:
+        """Return pix2pix's Adam for each network."""
+        return {name: Adam(network.trainables, *ADAM_BETAS) for name, network in networks.items()}
+
+    def lrate(self, left: float) -> float:
+        """Return the learning rate where a share of the training is left: constant, then falling
+        to 0 over the second half."""
+        return self.config.lrate * min(2 * left, 1.0)
+
+    # Steps.
+
+    def next_batch(self, stage: SingleStage, progress: Progress) -> PhotoBatch:
+        """Return the next photos and maps, of several workers this one's."""
+        c = self.config
+        if self._stream is None:
+            start = progress.stream_nimg.get(self.stream(stage, progress.step), 0)
+            self._stream = iter(TrainingStream(
+                [c.data], resolution=c.resolution, num_channels=channels.num_channels(self.classes),
+                minibatch=c.minibatch, seed=c.seed, start_nimg=start, rows=self.worker_rows))
+        return PhotoBatch(next(self._stream).images)
+
+    def _update(self, batch, step, lrate):
+        """Take one step; traced."""
+        report, finite = self.strategy.run(self._step_in_replica, (batch, step, lrate))
+        report = {name: self.first(value) for name, value in report.items()}
+        skipped = sum(1.0 - tf.cast(self.first(one), tf.float32) for one in finite)
+        return {**report, "Progress/skipped_updates": skipped}
+
+    def _step_in_replica(self, batch, step, lrate):
+        """Update D, then G; return {name: scalar} to report, and whether each was finite."""
+        G, D = self.networks[NETWORK], self.networks[CRITIC]
+        draws = self.draws(step)
+        condition, photos = self.examples(batch, draws)
+        with tf.GradientTape(watch_accessed_variables=False) as tape_of_G:
+            tape_of_G.watch(list(G.trainables.values()))
+            fakes, means = G.train_call(condition, G.masks(draws.uniform))
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(list(D.trainables.values()))
+            real, values = self._judge(condition, photos)
+            fake, _ = self._judge(condition, tf.stop_gradient(fakes))
+            weights = self.weights(condition, real)
+            loss_D = tf.reduce_mean(losses.discriminator_loss(real, fake, weights))
+        grads = tape.gradient(loss_D, D.trainables)
+        finite_D = self._update_network(CRITIC, grads, values, loss_D, lrate)
+        # G, by D as it is now.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(fakes)
+            logits, _ = self._judge(condition, fakes)
+            gan = tf.reduce_mean(losses.gan_loss(logits, weights, is_real=True))
+            reconstruction = tf.reduce_mean(self.reconstruction(photos, fakes))
+            loss_G = gan + self.config.weight_of_reconstruction() * reconstruction
+        grads = tape_of_G.gradient(fakes, G.trainables, tape.gradient(loss_G, fakes))
+        finite_G = self._update_network(NETWORK, grads, means, loss_G, lrate)
+        report = {"Loss/G": loss_G, "Loss/D": loss_D, "Loss/G_gan": gan,
+                  "Loss/reconstruction": reconstruction,
+                  "Loss/scores/real": _mean_logit(real), "Loss/scores/fake": _mean_logit(fake)}
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(_MEAN, report), [finite_D, finite_G]
+
+    def _update_network(self, name, grads, values, loss, lrate):
+        """Update a network by the means over the replicas; return whether they were finite."""
+        context = tf.distribute.get_replica_context()
+        grads, loss = context.all_reduce(_MEAN, [grads, loss])
+        values = context.all_reduce(_MEAN, values) if values else {}
+        finite = all_finite(grads) & tf.math.is_finite(loss)
+
+        def update(strategy, grads, values, finite, lrate):
+            self.apply(name, grads, values, self.first(finite), self.first(lrate))
+
+        context.merge_call(update, (grads, values, finite, lrate))
+        return finite
+
+    def _judge(self, condition, rgb):
+        """Return D's logits of photos with their maps, and what a step of it assigns."""
+        return self.networks[CRITIC].train_call(tf.concat([condition, rgb], axis=-1))
+
+    def weights(self, condition: tf.Tensor, logits: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Return the weights of the logits of every scale; a class is where its map says so."""
+        semantics = tf.cast(condition > channels.STORED_THRESHOLD / 255, tf.float32)
+        return [losses.map_weights(self.config.critic, semantics, x.shape[1]) for x in logits]
+
+    def reconstruction(self, photos: tf.Tensor, fakes: tf.Tensor) -> tf.Tensor:
+        """Return how far generated photos are from the real ones, [N]."""
+        if self.config.reconstruction == "semantic":
+            return losses.semantic_l1(self.segmenter, photos, fakes)
+        return losses.l1(photos, fakes)  # of --reconstruction=none reported alone
+
+    def examples(self, batch: PhotoBatch, draws: Draws) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return maps float32 [N, R, R, C] from 0 to 1 and photos [N, R, R, 3] in [-1, 1], changed
+        at random alike."""
+        flip = draws.uniform("mirror") < 0.5 if self.config.mirror else None
+        images = process_reals(batch.images, flip=flip, mirrored_order=self._mirrored_order)
+        if self.config.jitter > 1:
+            images = jittered(images, self.config.jitter, draws)
+        return images[..., channels.SEGMAPS] + 0.5, images[..., channels.RGB]
+
+    @functools.cached_property
+    def _mirrored_order(self):
+        pairs = mirroring.parse_pairs(self.config.mirror_pairs, self.classes)
+        return mirroring.mirrored_order(pairs, self.classes) if self.config.mirror else None
+
+    def close(self) -> None:
+        """Let go of the reading threads."""
+        self._stream = None
+
+    # What a run shows of it.
+
+    def read(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return the shown photos of these numbers with their maps, uint8 [n, R, R, 3 + C]."""
+        return np.stack([self.shown.read_image(n).transpose(1, 2, 0) for n in numbers])
+
+    def translate(self, segmaps: np.ndarray) -> np.ndarray:
+        """Return the photos float32 [n, R, R, 3] that G draws of maps uint8 [n, R, R, C], always
+        with the same dropout."""
+        masks = seed_masks(self.networks[NETWORK], [0] * len(segmaps))
+        return self._infer(tf.cast(segmaps, tf.float32) / 255, masks).numpy()
+
+    @functools.cached_property
+    def _infer(self):
+        """Return the compiled generator."""
+        return tf.function(self.networks[NETWORK], reduce_retracing=True)
+
+    def draw(self, stage: SingleStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
+        """Write fakes<name>.png: map, photo, what is generated of the map."""
+        images = self.read(range(min(PICTURES, len(self.shown))))
+        segmaps = images[..., channels.SEGMAPS]
+        label_maps = channels.to_label_map(segmaps, channels.STORED_THRESHOLD)
+        cells = np.concatenate([channels.colourise(label_maps, len(self.classes)),
+                                images[..., channels.RGB],
+                                pictures.to_uint8(self.translate(segmaps))], axis=2)
+        grid = pictures.grey_sheet(cells, COLUMNS)
+        pictures.save_png(run_dir / f"fakes{name}.png", grid)
+        return {"photos": grid}
+
+    def scores(self, stage: SingleStage, progress: Progress) -> dict[str, float]:
+        """Return the scores of generated photos of the validation split."""
+        return self.evaluate(self) if self.evaluate else {}
+
+    def header(self, stage: SingleStage, progress: Progress) -> dict[str, Any]:
+        """Return what a snapshot says of itself."""
+        return {"variant": "pix2pix", "stage": STAGE, "classes": list(self.classes),
+                "kimg": progress.cur_nimg / 1000,
+                "lod": {"resolution": self.config.resolution, "fade": 0.0},
+                "training": self.config.to_json(), **self.about}
+
+
+def jittered(images: tf.Tensor, factor: float, draws: Draws) -> tf.Tensor:
+    """Return squares of images [N, R, R, channels] that were enlarged by `factor`, bilinearly, and
+    cut out at random, to the whole pixel (pix2pix, appendix 6.2)."""
+    side = images.shape[1]
+    large = round(side * factor)
+    left, top = (tf.cast(draws.integer(f"jitter_{axis}", large - side + 1), tf.float32)
+                 for axis in "xy")
+    # Pixel x of the result is pixel x + left of the enlarged image, whose middle is at
+    # (x + left + 0.5) * scale of the image.
+    scale = side / large
+    zeros, scales = tf.zeros_like(left), tf.fill(tf.shape(left), scale)
+    transforms = tf.stack([scales, zeros, (left + 0.5) * scale - 0.5, zeros, scales,
+                           (top + 0.5) * scale - 0.5, zeros, zeros], axis=1)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images, transforms=transforms, output_shape=[side, side], fill_value=0.0,
+        interpolation="BILINEAR", fill_mode="NEAREST")
+
+
+def _mean_logit(logits):
+    return tf.reduce_mean([tf.reduce_mean(x) for x in logits])

@@ -1,0 +1,85 @@
+"""Draw photos of maps with a trained generator, as Sampler samples a Style-GAN."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib.util import UserError
+from training.networks_translation import TranslationGenerator
+from training.snapshots import find_snapshot, load_snapshot, read_header
+
+NETWORK = "G"
+VARIANTS = ("pix2pix",)
+
+
+class Translator:
+    """A snapshot's generator of photos.
+
+    Attributes:
+        path: the snapshot's file. classes: of the maps that it takes.
+        resolution: side of maps and photos in pixels.
+        digest: of the weights.
+        has_dropout: whether photos of one map differ by their seeds.
+    """
+
+    def __init__(self, path: Path, minibatch: int = 8):
+        """Load the generator of a snapshot file.
+
+        Raises:
+            UserError: the snapshot is of another kind.
+        """
+        header = read_header(path)
+        if header.get("variant") not in VARIANTS:
+            raise UserError(f"{path}: a snapshot of --variant={header.get('variant')}, which draws "
+                            "no photos of maps (train.py --variant=pix2pix)")
+        self.path, self.minibatch, self.header = path, minibatch, header
+        self.classes, self.digest = tuple(header["classes"]), header["digest"]
+        self.network = load_snapshot(path, names=(NETWORK,)).networks[NETWORK]
+        self.resolution, self.has_dropout = (self.network.resolution,
+                                             bool(self.network.dropout_shapes))
+        self._infer = tf.function(self.network, reduce_retracing=True)
+
+    @classmethod
+    def load(cls, spec: str | Path | None, results_dir: str = "results",
+             minibatch: int = 8) -> "Translator":
+        """Return the Translator of a snapshot file, run directory or run number; see
+        `find_snapshot`."""
+        return cls(find_snapshot(spec, results_dir), minibatch)
+
+    def translate(self, segmaps: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+        """Return photos float32 [n, R, R, 3] of maps uint8 [n, R, R, C], each with the dropout of
+        its seed.
+
+        Minibatches are filled up, so that what is drawn does not depend on how many are asked for.
+
+        Raises:
+            UserError: the network has diverged.
+        """
+        found = []
+        for start in range(0, len(segmaps), self.minibatch):
+            part, own = segmaps[start:start + self.minibatch], seeds[start:start + self.minibatch]
+            missing = self.minibatch - len(part)
+            part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+            rgb = self._infer(tf.cast(part, tf.float32) / 255,
+                              seed_masks(self.network, [*own, *own[-1:] * missing]))
+            found.append(rgb.numpy()[:len(own)])
+        photos = np.concatenate(found)
+        if not np.isfinite(photos).all():
+            raise UserError(f"{self.path}: the network makes values that are not finite, it has "
+                            "diverged: use an older snapshot")
+        return photos
+
+
+def seed_masks(network: TranslationGenerator, seeds: Sequence[int]) -> list[tf.Tensor]:
+    """Return the dropout masks of pictures with seeds of their own: RandomState([seed, layer]),
+    whose stream is frozen."""
+    layers = {f"dropout{i}": i for i in range(len(network.dropout_shapes))}
+
+    def uniform(name, shape):
+        return tf.constant(np.stack([
+            np.random.RandomState([seed, layers[name]]).random_sample(shape) for seed in seeds]),
+            tf.float32)
+
+    return network.masks(uniform)
