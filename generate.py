@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Make pictures with a trained network: grids, labelled pairs, maps of photos, photos of maps."""
+"""Make pictures with a trained network: grids, labelled pairs, maps of photos, photos of maps,
+people in other poses."""
 
 import dataclasses
 import shlex
@@ -28,6 +29,7 @@ EXAMPLES = """\
   python generate.py --network=5 --source=photos --out=maps   a segmentation network: label maps
   python generate.py --network=7 --source=photos --direction=BtoA    a CycleGAN: the other kind
   python generate.py --network=7 --source=datasets/generated --garment=outer --out=textures
+  python generate.py --network=8 --source=people --poses=poses.json --out=posed    other poses
   python generate.py --network=6 --maps=edited --out=photos   photos of label maps
   python generate.py --network=6 --from=3 --seeds=0-99 --samples=2    of maps that run 3 draws
   python generate.py --seeds=0-19 --for-labelling --out=twenty    pictures for an annotation tool
@@ -46,12 +48,13 @@ ACT_ON = {
     **dict.fromkeys(("separate", "for_labelling", "teacher"), ("seeds",)),
     "seeds": ("seeds", "from"), "samples": ("maps", "from"),
     "steps": ("interpolate", "project"),
-    **dict.fromkeys(("space", "num_images", "seed", "film", "lpips"), ("project",)),
+    **dict.fromkeys(("space", "film", "lpips"), ("project",)),
+    **dict.fromkeys(("num_images", "seed"), ("project", "source")),
     "row_seeds": ("style_mix",), "col_seeds": ("style_mix",), "col_styles": ("style_mix",),
     "first_seed": ("num", "from"),
     **dict.fromkeys(("dry_run", *CHOICE, "max_tries", "format", "keep_padding",
                      "shards", "runner"), ("num",)), "index": ("replay",),
-    **dict.fromkeys(("direction", "garment", "own_scale"), ("source",)),
+    **dict.fromkeys(("direction", "garment", "own_scale", "poses"), ("source",)),
     **dict.fromkeys(("trunc", "noise"), (*MODES[:4], "from")),
     "label": (*MODES[:4], "from", "project"),
     "minibatch": (*MODES[:4], "source", "maps", "from", "project"),
@@ -143,8 +146,9 @@ def parse_options(argv):
                        "label maps, overlays, COCO annotations; run again to continue")
     modes.add_argument("--replay", metavar="FILE", help="make a sample of this samples.jsonl again")
     modes.add_argument("--source", metavar="DIR", help="write label maps of the photos in this "
-                       "folder, by a segmentation network; or these photos, or pairs, translated "
-                       "by a CycleGAN; run again to continue")
+                       "folder, by a segmentation network; these photos, or pairs, translated by "
+                       "a CycleGAN; or their people in the poses of --poses; run again to "
+                       "continue")
     modes.add_argument("--maps", metavar="DIR", help="write photos of the label maps in this "
                        "folder (PNGs and classes.txt, or pairs), data set or split of one "
                        "(DIR/val), by a network of train.py --variant=pix2pix; run again to "
@@ -166,6 +170,10 @@ def parse_options(argv):
         "of its training)")
     add("--own-scale", action="store_true", help="for --source by a CycleGAN: translate photos of "
         "any size as they are (default: reduced or enlarged to the size of its training, and back)")
+    add("--poses", metavar="PATH", help="for --source by a network of train.py --variant=pose: the "
+        "poses to draw every photo's person in; as --source a data set with keypoints, a split of "
+        "one (DIR/val) or a folder of photos with annotations/person_keypoints.json, or such a "
+        "file of COCO keypoints alone")
     add("--steps", type=cli.positive_int, metavar="N", help="for --interpolate: pictures, with "
         "those of both seeds (default: 9); for --project: of the search (default: 1000)")
     add("--row-seeds", type=cli.seeds, default="0-3",
@@ -218,8 +226,8 @@ def _add_projection_options(parser):
     add = parser.add_argument_group("for --project").add_argument
     add("--space", choices=("w", "w+"), default="w+", help="w+: a w for every layer, as "
         "Image2StyleGAN; w: one for all, with noise maps, as StyleGAN2's projector")
-    add("--num-images", type=cli.positive_int, metavar="N", help="so many of them, chosen by "
-        "--seed as train.py chooses (default: all)")
+    add("--num-images", type=cli.positive_int, metavar="N", help="so many of them, and for --poses "
+        "so many photos and poses, chosen by --seed as train.py chooses (default: all)")
     add("--seed", type=cli.seed, default=1000, help="for --num-images: fewer are among more of a "
         "seed")
     add("--film", action="store_true", help="write films/<photo>.webp: the picture on its way to "
@@ -461,17 +469,51 @@ def make_shards(sampler, options):
 
 
 def use_photos(options):
-    """Write label maps of photos, or photos translated, as the network is. Return the exit status.
-    """
+    """Write label maps of photos, photos translated, or people in other poses, as the network is.
+    Return the exit status."""
     from training.cycle.translator import is_cyclegan
+    from training.pose.reposer import is_of_poses
     from training.snapshots import find_snapshot, read_header
 
-    if is_cyclegan(read_header(find_snapshot(options.network, options.results))):
+    header = read_header(find_snapshot(options.network, options.results))
+    kinds = {"it is for a CycleGAN": (is_cyclegan(header), "direction", "garment", "own_scale"),
+             "it is for a network of --variant=pose": (
+                 is_of_poses(header), "poses", "num_images")}
+    cli.refuse_idle(
+        {name for _, *names in kinds.values() for name in names
+         if getattr(options, name) not in (None, False, "AtoB")},
+        [IdleRule(names, not fits, reason) for reason, (fits, *names) in kinds.items()])
+    if is_cyclegan(header):
         return translate_photos(options)
-    given = {name for name in ("direction", "garment", "own_scale")
-             if getattr(options, name) not in (None, False, "AtoB")}
-    cli.refuse_idle(given, [IdleRule([name], True, "it is for a CycleGAN") for name in given])
-    return make_labels(options)
+    return pose_people(options) if is_of_poses(header) else make_labels(options)
+
+
+def pose_people(options):
+    """Write people in other poses. Return the exit status."""
+    from dnnlib.data.coco import KEYPOINTS_FILE
+    from dnnlib.data.labelled import chosen
+    from generation import posing
+    from training.pose.reposer import Reposer
+
+    if options.poses is None:
+        raise UserError("--poses: missing: the poses to draw the people of --source in")
+    reposer = Reposer.load(options.network, options.results, options.minibatch)
+    choices = []
+    for name in ("source", "poses"):
+        figures = posing.open_figures(Path(getattr(options, name)))
+        if (options.num_images or 0) > len(figures.names):
+            raise UserError(f"--num-images={options.num_images}: {getattr(options, name)} has "
+                            f"{len(figures.names)}")
+        choices.append(posing.Choice(
+            figures, chosen(len(figures.names), options.num_images, options.seed)))
+    out = out_folder(reposer, options, "posed")
+    made, kept = posing.PosingJob(reposer, *choices, out).run()
+    print(f"{out}: {made} photos made, {kept} were there already; {out / posing.SHEET} shows them")
+    print("Next: " + suggestions.command(
+        "dataset_tool.py", "create_from_coco",
+        f"--keypoints={out / KEYPOINTS_FILE}", f"--images={out / 'images'}",
+        f"--resolution={reposer.resolution}", "--out=datasets/posed"))
+    return 0
 
 
 def translate_photos(options):

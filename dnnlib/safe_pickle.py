@@ -1,4 +1,4 @@
-"""Other people's pickles read as plain data: nothing of theirs is imported, called or executed.
+"""Other people's pickles and .npz read as plain data: nothing of theirs is imported or executed.
 
 Python's own unpickler does the reading. Every class or function that the file refers to is, if its
 name is allowed, replaced by a stand-in that only records what it was given. Before that, the file's
@@ -12,6 +12,8 @@ import io
 import math
 import pickle
 import pickletools
+import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,11 @@ from dnnlib.util import UserError, one_line
 
 MAX_BYTES = 2**31  # of a file; the largest official networks have 0.3 GB
 MAX_OPERATIONS = 30_000  # an official network of 32x32 has 5,200, one of 1024x1024 twice as many
+
+MAX_ARRAY_BYTES = 1 << 26  # in an .npz; several times the largest array of Inception and VGG16
+# What zipfile, zlib and NumPy raise for a damaged .npz.
+NPZ_ERRORS = (ValueError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError,
+              zipfile.BadZipFile, zlib.error)
 
 _OPERATIONS = set("""
     PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT
@@ -202,3 +209,18 @@ def _spend(bytes_left, count):
 def shown(text: str) -> str:
     """Return a stranger's text as it can be printed: short, without control characters."""
     return text[:200] if text.isprintable() else ascii(text[:200])
+
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz, unpickling nothing.
+
+    Raises:
+        ValueError and the others of NPZ_ERRORS: the file is damaged, or an array in it is larger
+            than MAX_ARRAY_BYTES.
+    """
+    with zipfile.ZipFile(path) as archive:
+        large = [info.filename for info in archive.infolist() if info.file_size > MAX_ARRAY_BYTES]
+    if large:
+        raise ValueError(f"{large[0]} is larger than any array of such a network")
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)

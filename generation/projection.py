@@ -22,8 +22,9 @@ import tensorflow as tf
 
 from dnnlib.data import channels
 from dnnlib.tflib.optimizer import Adam
+from dnnlib.tflib.vgg16 import SMALLEST
 from dnnlib.util import UserError
-from metrics.networks.lpips import SMALLEST, Lpips
+from metrics.networks.lpips import Lpips
 from training.latents import Latents
 from training.sampler import Sampler, seed_noise
 

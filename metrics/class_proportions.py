@@ -57,11 +57,13 @@ def write_table(path: Path | str, pattern: str, record: dict) -> str:
         "labelsNk": lambda: (
             "iou", f"IoU of the maps and a segmenter's labels; mean {values[name]:.3f}, of the "
             f"reals {values[f'{name}_real']:.3f}, ratio {values[f'{name}_ratio']:.3f}"),
-        "miou": lambda: ("iou", f"IoU of each label; mean {values[name]:.3f}")}[
+        "miou": lambda: (
+            "iou", f"IoU of each label; mean {values[name]:.3f}" + (
+                f", of the reals {values['miou_real']:.3f}" if "num_fakes" in record else ""))}[
                 pattern.removesuffix("_trainval")]()
     series = {f"{record['num_reals']:,} real": [100 * (row[f"real_{column}"] or 0)
                                                 for row in table]}
-    if pattern != "miou":
+    if "num_fakes" in record:  # miou of a segmenter has none
         series[f"{record['num_fakes']:,} generated"] = [100 * (row[f"fake_{column}"] or 0)
                                                         for row in table]
     chart = bar_chart([row["name"] for row in table], series, "{:.1f} %", title, kind="png")

@@ -17,16 +17,23 @@ from metrics import metric_base
 from metrics.features import MIN_AREA
 from metrics.image_sources import ImageSource, split_source
 from metrics.label_agreement import check_labeller, confusion_measure
-from metrics.map_quality import MEASURES
+from metrics.map_quality import MEASURES, MapMeasure
 from metrics.metric_base import FULL, SPLIT, TRAIN_VAL, Metric
 from metrics.nearest_neighbours import read_chosen
 from metrics.networks import inception, lpips
 from metrics.perceptual_path_length import EPSILON, path_lengths, perceptual_path_length
 from metrics.results import GeneratedImages, measure_reals
 from metrics.segmentation_scores import confusion_matrix, mean_iou, pixel_accuracy
+from metrics.translated_photos import (
+    check_maps,
+    l1_measure,
+    lpips_measure,
+    translated_stream,
+)
 from training.labeller import Labeller, LabellerInfo, read_labeller
 from training.sampler import TRUNCATION_CUTOFF, Sampler, gather_images, label_maps
 from training.snapshots import load_snapshot
+from training.translation.translator import Translator
 
 
 def training_metrics(text: str, weights: str | None = None,
@@ -44,10 +51,15 @@ def training_metrics(text: str, weights: str | None = None,
                             "run_metrics.py for it")
     if weights and not metrics:
         raise UserError("--inception: --metrics=none needs no Inception weights; leave one out")
+    _check_weights(weights)
+    return metrics
+
+
+def _check_weights(weights):
+    """Raise UserError for --inception=weights if that is no file."""
     if weights and not Path(weights).is_file():
         raise UserError(f"--inception={weights}: no such file; leave it out to have the weights "
                         "found or fetched")
-    return metrics
 
 
 def training_labeller(segmenter: str | None, results: str, dataset: DatasetInfo,
@@ -143,33 +155,87 @@ def segmenter_evaluation(pictures: LabelledPictures, minibatch: int) -> Callable
     return evaluate
 
 
-def translation_evaluation(count: int, labeller: LabellerInfo | None,
-                           minibatch: int = 16) -> Callable:
-    """Return the function Pix2Pix -> scores on the first `count` of the photos that it shows.
+def translation_metrics(text: str, segmenter: str | None, weights: str | None) -> list[Metric]:
+    """Return the metrics of --metrics of a training of photos of maps, 'none' or names with commas
+    between them. Raises UserError for metrics that it cannot compute, and for --segmenter and
+    --inception=weights if they are lacking, no file or not needed."""
+    metrics = metric_base.parse_metrics(None if text == "none" else text)
+    for metric in metrics:
+        if "confusion" in metric.measures and not segmenter:
+            raise UserError(f"--metrics: {metric.name} needs --segmenter")
+        if not metric.uses_detector and metric.uses not in ("segmenter", "originals"):
+            raise UserError(f"--metrics: {metric.name} is not computed during training; ask "
+                            "run_metrics.py for it")
+    if weights and not any(metric.uses_detector for metric in metrics):
+        raise UserError(f"--inception: --metrics={text} needs no Inception weights; leave one out")
+    _check_weights(weights)
+    return metrics
 
-    'l1' is the mean absolute difference between generated photos and the real ones, of colours from
-    0 to 1; with a segmentation network 'miou' and 'miou_accuracy' of its labels of the generated
-    photos against their maps come first.
+
+def translation_evaluation(metrics: list[Metric], dataset: DatasetInfo, resolution: int, *,
+                           labeller: LabellerInfo | None = None, weights: str | None = None,
+                           lpips_weights: str | None = None, log: Callable = print,
+                           minibatch: int = 16) -> Callable | None:
+    """Return the function Pix2Pix -> {metric: value} of photos drawn of the validation split's
+    maps, of the values of the metrics in their order; None without metrics.
+
+    Reals are the validation split; for _full the training split, for _trainval both. labeller: for
+    miou; weights, lpips_weights: files of Inception and LPIPS weights; None finds or fetches them.
     """
-    network = Labeller(labeller, minibatch) if labeller else None
+    if not metrics:
+        return None
+    shown = split_source(dataset, "val", resolution)
+    metrics = [metric_base.limited(metric_base.of_translator(metric, shown.count), shown.count)
+               for metric in metrics]
+    metric_base.check_counts(metrics, shown.count)
+    detector = None
+    if any(metric.uses_detector for metric in metrics):
+        need_logits = any(metric.uses == "logits" for metric in metrics)
+        detector = inception.load_detector(weights, need_logits, minibatch, report=log)
+    known = translation_measures(metrics, lpips_weights, log)
+    if "confusion" in metric_base.measures_of(metrics):
+        known["confusion"] = confusion_measure(Labeller(labeller, minibatch))
+    splits = {SPLIT: "val", FULL: "train", TRAIN_VAL: TRAIN_VAL}
+    sources = {kind: split_source(dataset, splits[kind], resolution)
+               for kind in metric_base.reals_of(metrics)}
+    reals = measure_reals(metrics, sources, detector, MIN_AREA, log, known)
+    log_once = functools.cache(log)
 
     def evaluate(method):
         """Return the scores of the network as it is."""
-        num_labels, difference = len(method.classes) + 1, 0.0
-        confusion = np.zeros([num_labels, num_labels], np.int64)
+        fakes = metric_base.measure_fakes(
+            metrics, translated_stream(shown, method.translate, minibatch), detector, shown.count,
+            len(shown.classes), known=known)
+        values = {}
+        for metric in metrics:
+            values |= metric_base.compute(metric, fakes, reals.get(metric.reals), detector,
+                                          log_once)
+        return values
+
+    return evaluate
+
+
+def translation_measures(metrics: list[Metric], lpips_weights: str | None = None,
+                         log: Callable = print) -> dict[str, MapMeasure]:
+    """Return {name: measure} of what is counted of photos beside the real photos of their maps, so
+    far as the metrics need it."""
+    needed, known = metric_base.measures_of(metrics), {"l1": l1_measure()}
+    if "lpips" in needed:
+        known["lpips"] = lpips_measure(lpips.Lpips(lpips_weights, report=log))
+    return known
+
+
+def pose_evaluation(count: int, minibatch: int = 16) -> Callable:
+    """Return the function Pose -> {'l1'} on the first `count` of the pairs that it shows: the mean
+    absolute difference between generated photos and the targets', of colours from 0 to 1."""
+    def evaluate(method):
+        """Return the score of the network as it is."""
+        difference = 0.0
         for start in range(0, count, minibatch):
-            images = method.read(range(start, min(start + minibatch, count)))
-            segmaps = images[..., channels.SEGMAPS]
-            fakes = pictures.to_uint8_metrics(method.translate(segmaps))
-            difference += np.abs(images[..., channels.RGB] - fakes.astype(float)).mean((1, 2, 3)
-                                                                                       ).sum()
-            if network:
-                truth = channels.to_label_map(segmaps, channels.STORED_THRESHOLD)
-                confusion += confusion_matrix(truth, network.label_maps(fakes), num_labels)
-        scores = {"l1": difference / 255 / count}
-        if network is None:
-            return scores
-        return {"miou": mean_iou(confusion), "miou_accuracy": pixel_accuracy(confusion), **scores}
+            pairs = method.read(range(start, min(start + minibatch, count)))
+            fakes = pictures.to_uint8_metrics(method.translate(pairs))
+            difference += np.abs(pairs.target - fakes.astype(float)).mean((1, 2, 3)).sum()
+        return {"l1": difference / 255 / count}
 
     return evaluate
 
@@ -246,6 +312,25 @@ def network_images(path: Path, metrics: list[Metric], results: str, *, minibatch
         network_stream(sampler, seed, minibatch, psi, labels, signed), about,
         network_results(path, results), collections.Counter({(resolution, resolution): 1}), None,
         sampler.classes, paths, about_paths)
+
+
+def translated_images(path: Path, source: ImageSource, results: str, *, minibatch: int,
+                      seed: int) -> GeneratedImages:
+    """Open a translator's snapshot for evaluation on the maps of `source`, each with the dropout of
+    `seed`: the photos that generate.py --maps writes have that of seed 0."""
+    translator = Translator(path, minibatch)
+    resolution, header = translator.resolution, translator.header
+    check_maps(source, translator.classes, resolution, str(path))
+    about = {"network": str(path), "network_digest": header["digest"],
+             "variant": header["variant"], "kimg": header["kimg"], "lod": header["lod"],
+             "resolution": resolution, "maps": source.about,
+             "uint8": "127.5 x + 128, saturated, truncated",
+             "seed": seed if translator.has_dropout else None}
+    return GeneratedImages(
+        translated_stream(source, lambda segmaps: translator.translate(
+            segmaps, [seed] * len(segmaps)), minibatch), about, network_results(path, results),
+        collections.Counter({(resolution, resolution): source.count}), source.count,
+        translator.classes)
 
 
 def _training_labels(snapshot, data):

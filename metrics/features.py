@@ -120,22 +120,21 @@ VIEWS: dict[str, Callable] = {
 
 
 def fill(features: dict[str, np.ndarray], maps: dict[str, np.ndarray], num_classes: int,
-         batches: Iterable[tuple[np.ndarray, np.ndarray | None]], detector: Any, desc: str,
+         batches: Iterable[tuple[np.ndarray | None, ...]], detector: Any, desc: str,
          known: dict[str, MapMeasure] = MEASURES) -> None:
     """Write what n images have into `features` {view: [n, d]} and `maps` {measure: [n, k]}; show a
     progress bar.
 
     batches: (rgb uint8 [m, H, W, 3]; label maps uint8 [m, H, W], signed maps [m, H, W, C], or
-    None), which a thread reads, resizes and counts ahead of the detector. Raises UserError for
-    fewer than n images.
+    None; and of photos drawn of maps the real ones, as rgb), which a thread reads, resizes and
+    counts ahead of the detector. Raises UserError for fewer than n images.
     """
     total = len(next(iter({**features, **maps}.values())))
 
     def read():
         done = 0
-        for rgb, segmaps in batches:
-            rest = slice(total - done)
-            pairs = pair_batch(rgb[rest], None if segmaps is None else segmaps[rest])
+        for batch in batches:
+            pairs = pair_batch(*(None if part is None else part[:total - done] for part in batch))
             for name, array in maps.items():
                 array[done:done + len(pairs.rgb)] = known[name].count(pairs, num_classes)
             done += len(pairs.rgb)

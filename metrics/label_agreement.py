@@ -14,6 +14,7 @@ from metrics import segmentation_scores as scores
 from metrics.map_quality import MapMeasure, PairBatch
 
 BACKGROUND = "background"
+NUM_RARE = 5  # classes that count as rare: those with the fewest pixels in the real maps
 
 
 def confusion_measure(labeller) -> MapMeasure:
@@ -105,3 +106,49 @@ def miou_values(images) -> dict[str, float]:
         matrix, scores.without_background(shown)), "_accuracy": scores.pixel_accuracy(matrix),
         "_any": scores.mean_iou(scores.any_class(matrix))}
     return {suffix: float(np.nan_to_num(value)) for suffix, value in values.items()}
+
+
+def rare_labels(confusion: np.ndarray) -> np.ndarray:
+    """Return the NUM_RARE labels with the fewest pixels of the truth, the rarest first, of those
+    that occur in it; the background is none of them."""
+    pixels = np.asarray(confusion).sum(axis=1)
+    shown = np.flatnonzero(scores.without_background(pixels > 0))
+    return shown[np.argsort(pixels[shown], kind="stable")][:NUM_RARE]
+
+
+def photo_agreement(fakes, reals) -> dict[str, float]:
+    """Return {suffix: value} of the miou of photos that were drawn of maps; those that end in _real
+    are the same of the real photos of these maps.
+
+    Means are over the labels that occur in the maps, with the background and ('_foreground')
+    without it, and ('_rare') over those of `rare_labels` of the real maps.
+    fakes, reals: FeatureSets with confusions.
+    """
+    sides = {"": confusion(fakes), "_real": confusion(reals)}
+    rare = np.isin(np.arange(len(sides[""])), rare_labels(sides["_real"]))
+    values = {}
+    for side, matrix in sides.items():
+        shown = scores.in_truth(matrix)
+        values |= {side: scores.mean_iou(matrix),
+                   f"_foreground{side}": scores.mean_iou(matrix, scores.without_background(shown)),
+                   f"_rare{side}": scores.mean_iou(matrix, rare & shown),
+                   f"_accuracy{side}": scores.pixel_accuracy(matrix)}
+    return {suffix: float(np.nan_to_num(value)) for suffix, value in values.items()}
+
+
+def rare_table(table: Sequence[dict], reals) -> list[dict]:
+    """Return the rows of an `iou_table` that `rare_labels` of the reals names, the rarest first."""
+    return [table[label] for label in rare_labels(confusion(reals))]
+
+
+def rare_lines(rare: Sequence[dict]) -> list[str]:
+    """Return the lines of a `rare_table` as text."""
+    def per_cent(value):
+        return "    –" if value is None else f"{100 * value:5.1f}"
+
+    width = max(len(row["name"]) for row in rare)
+    return [f"the {len(rare)} rarest classes, in per cent: share of the real maps' pixels; IoU in "
+            "real photos, in generated ones; accuracy in real ones, in generated ones",
+            *("  ".join([f"  {row['name']:{width}}", *(per_cent(row[column]) for column in (
+                "real_pixels", "real_iou", "fake_iou", "real_accuracy", "fake_accuracy"))])
+              for row in rare)]

@@ -24,20 +24,23 @@ class PairBatch:
 
     Attributes: rgb uint8 [n, H, W, 3]; label_maps uint8 [n, H, W] of 0..C, or None; segmaps, the
     real-valued maps that they were decided by, signed float [n, h, w, C], or None if only labels
-    are known, as of a folder.
+    are known, as of a folder; originals, the real photos of the maps that these photos were drawn
+    of, uint8 [n, H, W, 3], or None of any others.
     """
 
     rgb: np.ndarray
     label_maps: np.ndarray | None
     segmaps: np.ndarray | None = None
+    originals: np.ndarray | None = None
 
 
-def pair_batch(rgb: np.ndarray, maps: np.ndarray | None) -> PairBatch:
+def pair_batch(rgb: np.ndarray, maps: np.ndarray | None,
+               originals: np.ndarray | None = None) -> PairBatch:
     """Return the PairBatch of what streams of images yield: maps are label maps [n, H, W] or signed
     real-valued ones [n, H, W, C]."""
     if maps is None or maps.ndim == 3:
-        return PairBatch(rgb, maps)
-    return PairBatch(rgb, channels.to_label_map(maps), maps)
+        return PairBatch(rgb, maps, originals=originals)
+    return PairBatch(rgb, channels.to_label_map(maps), maps, originals)
 
 
 @dataclass(frozen=True)

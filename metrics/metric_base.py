@@ -17,7 +17,7 @@ from metrics.features import MIN_AREA, FeatureSet, fake_features
 from metrics.frechet_inception_distance import frechet_distance
 from metrics.inception_score import inception_score
 from metrics.kernel_inception_distance import kernel_distance
-from metrics.label_agreement import label_agreement, miou_values
+from metrics.label_agreement import label_agreement, miou_values, photo_agreement
 from metrics.map_quality import MEASURES, MapMeasure, map_quality
 from metrics.networks.inception_weights import BY_HAND
 from metrics.precision_recall import precision_recall
@@ -37,8 +37,9 @@ class Metric:
             num_samples, *arguments).
         count: generated images, or pairs of them, that it takes; 0 if its name lacks the number.
         uses: 'features', 'logits' (features and the detector's last layer), 'maps' (what its
-            `measures` count of pairs), 'paths', or 'segmenter' (a segmenter's labels of the reals,
-            without fakes).
+            `measures` count of pairs), 'originals' (what they count of photos drawn of maps beside
+            the real photos of these), 'paths', or 'segmenter' (a segmenter's labels of the reals,
+            without fakes; of a network that draws photos of maps see `of_translator`).
         view: what the detector sees, of features.VIEWS.
     """
 
@@ -177,6 +178,25 @@ def miou(fakes, reals, detector):
     return miou_values(reals)
 
 
+def photo_labels(fakes, reals, detector):
+    """Return the mean IoU of a segmenter's labels of photos drawn of maps and these maps, and
+    beside it that of the real photos.
+
+    Paper: Isola et al. 2017, section 4.1 (FCN score). Reference: none; as in `labels`.
+    """
+    return photo_agreement(fakes, reals)
+
+
+@metric("l1", "l1", uses="originals", measures=("l1",))
+@metric("lpips", "lpips", uses="originals", measures=("lpips",))
+def original_distance(fakes, reals, detector, measure):
+    """Return the mean distance of photos drawn of maps from the real photos of these maps.
+
+    Paper: of lpips Zhang et al. 2018, of l1 Isola et al. 2017, eq. 3. Reference: the package lpips.
+    """
+    return {"": float(fakes.maps[measure].mean(dtype="float64"))}
+
+
 @metric("pplNk_zfull", "z", "full", uses="paths", count=100_000)
 @metric("pplNk_wfull", "w", "full", uses="paths", count=100_000)
 @metric("pplNk_zend", "z", "end", uses="paths", count=100_000)
@@ -221,6 +241,18 @@ def limited(metric: Metric, limit: int | None) -> Metric:
         return metric
     number = f"{limit // 1000}k" if limit % 1000 == 0 else str(limit)
     return dataclasses.replace(metric, name=metric.pattern.replace("Nk", number), count=limit)
+
+
+def of_translator(metric: Metric, num_maps: int) -> Metric:
+    """Return a metric as it is of a network that draws photos of maps, one of each.
+
+    miou is that of a segmenter's labels of these photos, and as l1 and lpips of all of them.
+    """
+    if metric.uses == "segmenter":
+        return dataclasses.replace(metric, function=photo_labels, uses="maps", count=num_maps)
+    if metric.uses == "originals":
+        return dataclasses.replace(metric, count=num_maps)
+    return metric
 
 
 def check_counts(metrics: Iterable[Metric], limit: int | None = None,

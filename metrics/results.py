@@ -14,7 +14,7 @@ from metrics import metric_base
 from metrics.class_proportions import class_table, write_table
 from metrics.features import MIN_AREA, FeatureSet, feature_set, source_features, source_maps
 from metrics.image_sources import ImageSource, commonest, warn
-from metrics.label_agreement import iou_table, miou_values
+from metrics.label_agreement import iou_table, miou_values, rare_lines, rare_table
 from metrics.map_quality import MEASURES, MapMeasure
 from metrics.metric_base import Metric
 
@@ -24,7 +24,8 @@ class GeneratedImages:
     """What is evaluated.
 
     generate: function (count) -> iterator over (rgb uint8 [n, H, W, 3], label maps uint8 [n, H, W]
-    or None). paths: function (space, sampling, num_samples) -> mean path length, if asked for.
+    or None) and, of photos drawn of maps, the real ones of these, as rgb. paths: function (space,
+    sampling, num_samples) -> mean path length, if asked for.
     """
 
     generate: Callable
@@ -96,6 +97,9 @@ def evaluate(metrics: list[Metric], fakes: GeneratedImages, reals: dict[str, Ima
                       "reals": source.about if source else None, **fakes.about}
             if metric.uses_detector:
                 record |= _about_detector(metric, detector, fakes.classes)
+            elif metric.uses == "originals":  # the real photos of the maps are compared with
+                record |= {"num_reals": len(some), "reals": fakes.about["maps"],
+                           **_about_networks(metric, known)}
             else:
                 record |= _about_maps(metric, known, fakes.classes, real_set, some)
                 print(f"wrote {write_table(fakes.folder / metric.name, metric.pattern, record)}")
@@ -133,10 +137,18 @@ def _about_detector(metric, detector, classes):
 
 def _about_maps(metric, known, classes, reals, fakes):
     """Return what a record says of a metric of maps: its networks, and its table of classes."""
-    about = {key: value for name in metric.measures for key, value in known[name].about.items()}
+    about = _about_networks(metric, known)
     if metric.counts_areas:
         return about | {"min_area": reals.min_area, "classes": class_table(classes, reals, fakes)}
-    return about | {"classes": iou_table(classes, reals, fakes)}
+    about["classes"] = iou_table(classes, reals, fakes)
+    if metric.name == "miou":
+        about["rare"] = rare_table(about["classes"], reals)
+    return about
+
+
+def _about_networks(metric, known):
+    """Return what a record says of the networks that a metric's measures use."""
+    return {key: value for name in metric.measures for key, value in known[name].about.items()}
 
 
 def _record(record, folder, start, minibatch, command):
@@ -146,6 +158,8 @@ def _record(record, folder, start, minibatch, command):
                "command": command}
     util.append_jsonl(folder / f"metric-{record['metric']}.jsonl", record)
     print(_summary(record))
+    for line in rare_lines(record["rare"]) if record.get("rare") else ():
+        print(line)
 
 
 def warn_sizes(sizes: collections.Counter, reals: dict[str, ImageSource]) -> None:

@@ -126,19 +126,19 @@ class UnetGenerator(TranslationGenerator):
         x, skips = condition, []
         for i, fmaps in enumerate(widths):
             if i:
-                x = _leaky(x, after_bias=i == 1)
+                x = leaky_layer(x, after_bias=i == 1)
             normed = 0 < i < len(widths) - 1
             x = layers.Conv2D(fmaps, KERNEL, 2, "same", use_bias=not normed, name=f"down{i}")(x)
             if normed:
-                x = _normed(x, o.norm, f"down{i}_norm")
+                x = norm_layer(x, o.norm, f"down{i}_norm")
             skips.append(x)
         for number, i in enumerate(reversed(range(1, len(widths)))):
-            x = _up(layers.ReLU()(x), widths[i - 1], KERNEL, f"up{i}")
-            x = _normed(x, o.norm, f"up{i}_norm")
+            x = upsampled(layers.ReLU()(x), widths[i - 1], KERNEL, f"up{i}")
+            x = norm_layer(x, o.norm, f"up{i}_norm")
             if number < len(masks):
                 x = layers.Multiply()([x, masks[number]])
             x = layers.Concatenate()([x, skips[i - 1]])
-        x = _up(layers.ReLU()(x), 3, KERNEL, "up0", use_bias=True)
+        x = upsampled(layers.ReLU()(x), 3, KERNEL, "up0", use_bias=True)
         return keras.Model([condition, *masks], layers.Activation("tanh")(x))
 
 
@@ -175,7 +175,7 @@ class ResnetGenerator(TranslationGenerator):
         o = self.options
 
         def normed(x, name, activation="relu"):
-            x = _normed(x, o.norm, f"{name}_norm", affine=o.norm == "batch")
+            x = norm_layer(x, o.norm, f"{name}_norm", affine=o.norm == "batch")
             return layers.Activation(activation)(x) if activation else x
 
         condition = layers.Input((None, None, o.in_channels), name="condition")
@@ -193,7 +193,7 @@ class ResnetGenerator(TranslationGenerator):
                 x = normed(x, name, activation)
             x = layers.Add()([x, before])
         for factor in (2, 1):
-            x = normed(_up(x, factor * o.fmaps, 3, f"up{factor}"), f"up{factor}")
+            x = normed(upsampled(x, factor * o.fmaps, 3, f"up{factor}"), f"up{factor}")
         x = layers.Conv2D(3, 7, name="last")(_reflected(x, 3))
         return keras.Model([condition], layers.Activation("tanh")(x))
 
@@ -270,8 +270,8 @@ class PatchDiscriminator(TranslationNetwork):
             fmaps = o.fmaps * min(1 << i, MAX_WIDENING)
             x = conv(x, fmaps, 2 if i < o.strides else 1, f"conv{i}", use_bias=i == 0)
             if i:
-                x = _normed(x, o.norm, f"{prefix}conv{i}_norm", o.affine or o.norm == "batch")
-            x = _leaky(x, after_bias=i == 0)
+                x = norm_layer(x, o.norm, f"{prefix}conv{i}_norm", o.affine or o.norm == "batch")
+            x = leaky_layer(x, after_bias=i == 0)
         return conv(x, o.num_maps, 1, "logits", use_bias=True)
 
     def values(self) -> dict[str, tf.Tensor]:
@@ -312,7 +312,7 @@ def _unit(vector):
     return vector / np.linalg.norm(vector)
 
 
-def _normed(x, norm, name, affine=True):
+def norm_layer(x: tf.Tensor, norm: str, name: str, affine: bool = True) -> tf.Tensor:
     """Return features normalised."""
     if norm == "batch":
         return layers.BatchNormalization(momentum=0.9, epsilon=_EPSILON, synchronized=True,
@@ -321,13 +321,14 @@ def _normed(x, norm, name, affine=True):
                                      name=name)(x)
 
 
-def _leaky(x, after_bias):
+def leaky_layer(x: tf.Tensor, after_bias: bool) -> tf.Tensor:
     """Return leaky features: after a bias not by LeakyReLU, on which TensorFlow's rewriting for
     oneDNN fails where the features are wanted besides, and reports it as an error."""
     return keras.ops.where(x > 0, x, LEAK * x) if after_bias else layers.LeakyReLU(LEAK)(x)
 
 
-def _up(x, fmaps, kernel, name, use_bias=False):
+def upsampled(x: tf.Tensor, fmaps: int, kernel: int, name: str,
+              use_bias: bool = False) -> tf.Tensor:
     """Return a transposed convolution that doubles the size."""
     return layers.Conv2DTranspose(fmaps, kernel, 2, "same", use_bias=use_bias, name=name)(x)
 

@@ -22,6 +22,7 @@ from safetensors.numpy import save
 import training.decoder.networks
 import training.networks_stylegan
 import training.networks_translation
+import training.pose.networks
 import training.segmentation.networks  # noqa: F401 (they register what snapshots name)
 from dnnlib import util
 from dnnlib.download import mistaken_for

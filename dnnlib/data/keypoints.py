@@ -87,6 +87,12 @@ def draw(rgb: np.ndarray, points: np.ndarray, skeleton: Sequence[Sequence[int]])
     return np.asarray(picture)
 
 
+def skeletons(points: np.ndarray, side: int, skeleton: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return points [N, K, 3] and the lines of the skeleton on black, uint8 [N, side, side, 3]."""
+    black = np.zeros((side, side, channels.NUM_COLOURS), np.uint8)
+    return np.stack([draw(black, one, skeleton) for one in points])
+
+
 # Files of a data set, beside the records
 
 def keypoints_path(directory: str | Path, split: str) -> Path:

@@ -60,11 +60,15 @@ def image_grid(images: np.ndarray, columns: int, empty: int = 0) -> np.ndarray:
 def grey_sheet(images: np.ndarray, columns: int) -> np.ndarray:
     """Arrange images uint8 [N, H, W, 3] as `image_grid` does, with GAP pixels of grey around each,
     so that white or black borders show; small ones are enlarged by a whole number."""
-    factor = -(-SMALLEST // images.shape[1])
-    images = images.repeat(factor, axis=1).repeat(factor, axis=2)
-    tiles = np.pad(images, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=GREY)
+    tiles = np.pad(large(images), ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=GREY)
     grid = image_grid(tiles, columns, empty=GREY)
     return np.pad(grid, ((GAP, 0), (GAP, 0), (0, 0)), constant_values=GREY)
+
+
+def large(images: np.ndarray) -> np.ndarray:
+    """Return images [N, H, W, 3] enlarged by a whole number to at least SMALLEST pixels' height."""
+    factor = -(-SMALLEST // images.shape[1])
+    return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def map_pictures(segmaps: np.ndarray) -> np.ndarray:

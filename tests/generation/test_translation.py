@@ -227,7 +227,7 @@ def test_what_does_not_fit_is_told(network, tmp_path):
     assert "--trunc: without effect" in failure(*common, "--trunc=0.5")
     assert "--samples: without effect: it is for --maps, --from" in failure("--samples=2")
     assert "--first-seed: without effect: it is for --num" in failure("--from=3", "--first-seed=2")
-    with pytest.raises(UserError, match="draws photos of maps: write some with"):
+    with pytest.raises(UserError, match="which reals"):
         run_metrics.main([common[0], "--metrics=fid4"])
     (maps / "classes.txt").unlink()
     assert "write the class names into it" in failure(*common)

@@ -24,6 +24,10 @@ from metrics.label_agreement import (
     iou_table,
     label_agreement,
     miou_values,
+    photo_agreement,
+    rare_labels,
+    rare_lines,
+    rare_table,
 )
 from metrics.map_quality import PairBatch
 from training.labeller import Labeller
@@ -78,6 +82,31 @@ def test_what_is_compared_and_with_what():
     assert miou_values(fakes) == {"": pytest.approx((3 / 4 + 3 / 5) / 2),
                                   "_foreground": pytest.approx(3 / 5), "_accuracy": 6 / 8,
                                   "_any": pytest.approx((3 / 4 + 4 / 5) / 2)}
+
+
+def test_photos_of_given_maps():
+    """Rare are the classes with the fewest pixels; c, which no map has, is none; the background
+    never is."""
+    maps = np.uint8([[[0, 0, 0, 0, 0, 0, 1, 1], [2, 2, 2, 2, 2, 2, 1, 4]]])
+    drawn = np.uint8([[[0, 0, 0, 0, 0, 2, 2, 1], [2, 2, 2, 2, 2, 2, 1, 0]]])
+    labeller = ByColour(4)
+    reals, fakes = (judged(labeller, painted(photo, 4), maps) for photo in (maps, drawn))
+    assert rare_labels(confusion(reals)).tolist() == [4, 1, 2]
+    ious = [5 / 7, 2 / 3, 6 / 8, 0]
+    assert photo_agreement(fakes, reals) == {
+        "": pytest.approx(np.mean(ious)), "_foreground": pytest.approx(np.mean(ious[1:])),
+        "_rare": pytest.approx(np.mean(ious[1:])), "_accuracy": 13 / 16, "_real": 1,
+        "_foreground_real": 1, "_rare_real": 1, "_accuracy_real": 1}
+    rows = rare_table(iou_table(labeller.classes, reals, fakes), reals)
+    assert [(row["name"], row["fake_iou"]) for row in rows] == [
+        ("d", 0), ("a", pytest.approx(2 / 3)), ("b", 6 / 8)]
+    lines = rare_lines(rows)
+    assert lines[0].startswith("the 3 rarest classes") and lines[1].split() == [
+        "d", "6.2", "100.0", "0.0", "100.0", "0.0"]
+    # Of many classes five, whose mean is not that of all.
+    many = np.diag([50, 9, 8, 7, 6, 5, 4, 3])
+    many[1, 0] = 40
+    assert rare_labels(many).tolist() == [7, 6, 5, 4, 3]
 
 
 def test_the_ceiling_is_what_the_segmenter_does_on_reals():

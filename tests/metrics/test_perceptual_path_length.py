@@ -7,7 +7,7 @@ import tensorflow as tf
 from dnnlib.util import UserError
 from metrics import perceptual_path_length as ppl
 from metrics.networks.lpips import Lpips
-from tests.metrics.networks.test_lpips import NARROW, random_arrays
+from tests.tools.vgg16 import NARROW, random_arrays
 from training.networks_stylegan import G_style
 
 DRANGE = 127.5  # from a network's units to the distance's

@@ -473,7 +473,7 @@ def test_dry_run_touches_nothing(run, results, cache, capsys):
 def test_mistakes_are_explained(run, options, message, monkeypatch):
     def refuse(*args, **expected):
         raise UserError("no route")
-    monkeypatch.setattr("metrics.networks.lpips_weights.fetch_source", refuse)
+    monkeypatch.setattr("dnnlib.tflib.vgg16_weights.fetch_source", refuse)
     with pytest.raises(UserError, match=message):
         run("--metrics=fid20", *options)
 

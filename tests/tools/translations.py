@@ -20,10 +20,10 @@ def tiny(data, **changes):
     return Pix2PixConfig.preset("tiny", {**TINY, "data": str(data), **changes})
 
 
-def pix2pix(config, strategy=ONE_DEVICE, segmenter=None, evaluate=None):
+def pix2pix(config, strategy=ONE_DEVICE, segmenter=None, evaluate=None, vgg=None):
     """A Pix2Pix on config.data."""
     shown = open_split(open_dataset(config.data), "val", config.resolution)
-    return Pix2Pix(config, CLASSES, strategy, shown, {}, segmenter, evaluate)
+    return Pix2Pix(config, CLASSES, strategy, shown, {}, segmenter, evaluate, vgg)
 
 
 def begun(config, strategy=ONE_DEVICE, **options):
@@ -41,13 +41,14 @@ def train(config, run_dir, **options):
     return training
 
 
-def save_translator(path, classes=CLASSES, resolution=SIDE, seed=3, **options):
-    """A snapshot of a U-Net that nobody has trained, whose photos differ clearly."""
+def save_translator(path, classes=CLASSES, resolution=SIDE, seed=3, about=None, **options):
+    """A snapshot of a U-Net that nobody has trained, whose photos differ clearly; about: more of
+    its header."""
     network = build("UnetGenerator", "G", {"resolution": resolution, "in_channels": len(classes),
                                            "fmaps": 4, "seed": seed, **options})
     network.set_arrays({name: value * (10 if name.endswith("kernel") else 1)
                         for name, value in network.get_arrays().items()})
     save_snapshot(path, {"G": network}, {
         "variant": "pix2pix", "classes": list(classes), "kimg": 0.0,
-        "lod": {"resolution": resolution, "fade": 0.0}})
+        "lod": {"resolution": resolution, "fade": 0.0}, **(about or {})})
     return path

@@ -17,7 +17,8 @@ from training.state import Progress, list_states, remove_states_with_skips
 from training.variants import CONFIGS, DEFAULT_VARIANT
 
 # What no training can change on its way, besides its config's `fixed`.
-FIXED = {"init_from", "data_digest", "data2_digest", "segmenter_digest", "target_digest"}
+FIXED = {"init_from", "data_digest", "data2_digest", "segmenter_digest", "target_digest",
+         "lpips_digest"}
 # How and where it runs, which it may change at any time.
 LAUNCH = ("device", "gpus", "inception", "keep")
 # What runs did before an option existed, if that is not its default.
@@ -113,7 +114,7 @@ def _changed(old, new):
 
     The same data may have moved to another path: its digest counts.
     """
-    same = {name for name in ("data", "data2", "segmenter", "target")
+    same = {name for name in ("data", "data2", "segmenter", "target", "lpips")
             if old.get(f"{name}_digest", 0) == new.get(f"{name}_digest", 1)}
     ignored = {*LAUNCH, *same}
     return {name for name in old.keys() | new.keys()

@@ -31,6 +31,7 @@ _GRID_NAME = re.compile(r"fakes(\d+(?:\.\d+)?)\.png")
 _CELLS = {"segmenter": "photo, its map, the network's map",
           "decoder": "picture, its labels, the decoder's map",
           "pix2pix": "map, photo, generated photo",
+          "pose": "photo, target pose, generated photo, photo in that pose",
           "cyclegan": "photo, translated, translated back: of A above, of B below"}
 _STYLEGAN_CELLS = "photo beside map where there are maps, of Gs without truncation"
 _MAPPED_STAGES = {"classes", "labels", "photos"}  # whose grids show maps of all classes

@@ -11,8 +11,9 @@ GENERATORS = ("unet", "resnet")
 NORMS = ("instance", "batch")
 # How a generated photo is compared with the real one, and with what weight beside the GAN loss:
 # pix2pix's 100 for pixels, 10 for maps as in "Next steps for image synthesis using semantic
-# segmentation".
-RECONSTRUCTIONS = {"l1": 100.0, "semantic": 10.0, "none": 0.0}
+# segmentation", 10 for VGG's features as in pix2pixHD.
+RECONSTRUCTIONS = {"l1": 100.0, "semantic": 10.0, "vgg": 10.0, "none": 0.0}
+HIGHER_IS_BETTER = ("miou", "is", "pr")  # metrics by the beginnings of their names
 ADAM_BETAS = (0.5, 0.999)  # of pix2pix
 _JITTER = 286 / 256
 
@@ -29,8 +30,33 @@ PRESETS = {
 }
 
 
+class ConditionalConfig(MethodConfig):
+    """Options of a generator whose photos are compared with real ones beside the GAN loss.
+
+    Subclasses have `reconstruction` and `reconstruction_weight`, None for its source's; `weights`
+    has those of the sources.
+    """
+
+    weights: ClassVar[dict[str, float]]
+
+    def weight_of_reconstruction(self) -> float:
+        """Return the weight that is given, or what the source of the reconstruction has."""
+        if self.reconstruction_weight is None:
+            return self.weights[self.reconstruction]
+        return self.reconstruction_weight
+
+    def weight_refusals(self) -> Iterable[tuple[Any, str]]:
+        """Return the `refusals` of a weight that is without effect, or leaves all out."""
+        return (
+            (self.reconstruction == "none" and self.reconstruction_weight,
+             "--reconstruction-weight: --reconstruction=none compares nothing"),
+            (self.reconstruction != "none" and self.reconstruction_weight == 0,
+             f"--reconstruction-weight=0: leaves --reconstruction={self.reconstruction} out; give "
+             "--reconstruction=none"))
+
+
 @dataclass(frozen=True)
-class Pix2PixConfig(MethodConfig):
+class Pix2PixConfig(ConditionalConfig):
     """A training of a generator that draws the photo of a map.
 
     Sources: pix2pix is Isola et al. 2017; critics and reconstructions of maps are those of "Next
@@ -38,6 +64,7 @@ class Pix2PixConfig(MethodConfig):
     """
 
     presets: ClassVar = PRESETS
+    weights: ClassVar = RECONSTRUCTIONS
     default_preset: ClassVar = "pix2pix"
     fixed: ClassVar = frozenset({"variant", "resolution", "critic", "generator", "blocks", "norm",
                                  "dropout", "g_fmaps", "d_fmaps", "d_strides", "scales",
@@ -50,14 +77,21 @@ class Pix2PixConfig(MethodConfig):
         "compare with", choices=CRITICS)
     reconstruction: str = option(
         "l1", "how generated photos are compared with real ones besides: by pixels, by the maps of "
-        "a segmentation network, or not", choices=tuple(RECONSTRUCTIONS))
+        "a segmentation network, by VGG16's features, or not", choices=tuple(RECONSTRUCTIONS))
     reconstruction_weight: float | None = option(
-        None, "of this comparison beside the GAN loss (default: 100 of l1, 10 of semantic)",
+        None, "of this comparison beside the GAN loss (default: 100 of l1, 10 of semantic and vgg)",
         **WEIGHT)
     segmenter: str | None = option(
         None, "for --reconstruction=semantic; and to select the best snapshot by the mean IoU of "
         "its labels of generated photos: snapshot, run directory or run number of a segmentation "
         "network", metavar="SPEC")
+    lpips: str | None = option(
+        None, "for --reconstruction=vgg, and for lpips in --metrics: weights of VGG16 and LPIPS, "
+        "as .npz (default: cache, pip)", metavar="PATH")
+    metrics: str = option(
+        "l1", "metrics of photos of the validation split's maps at every network snapshot, such as "
+        "kid1k,lpips; the first one selects the best snapshot; with --segmenter miou comes first "
+        "by itself; 'none' for none", metavar="NAME,...")
     generator: str = option("unet", "unet: pix2pix's; resnet: CycleGAN's", choices=GENERATORS)
     g_fmaps: int = option(64, "feature maps of the generator's first layer", **SIZE)
     blocks: int = option(9, "residual blocks of --generator=resnet", **SIZE)
@@ -87,17 +121,15 @@ class Pix2PixConfig(MethodConfig):
 
     @classmethod
     def preset(cls, name: str, overrides: dict[str, Any]) -> Self:
-        """Return the preset `name` with {field: value} on top; a generator other than the U-Net
-        has no dropout."""
+        """Return the preset `name` with {field: value} on top, and the metrics if they are not
+        among them; a generator other than the U-Net has no dropout."""
         chosen = {**cls.presets.get(name, {}), **overrides}
-        derived = {} if chosen.get("generator", "unet") == "unet" else {"dropout": 0.0}
+        derived = {}
+        if chosen.get("segmenter"):
+            derived["metrics"] = "miou,l1"
+        if chosen.get("generator", "unet") != "unet":
+            derived["dropout"] = 0.0
         return super().preset(name, {**derived, **overrides})
-
-    def weight_of_reconstruction(self) -> float:
-        """Return the weight that is given, or what the source of the reconstruction has."""
-        if self.reconstruction_weight is None:
-            return RECONSTRUCTIONS[self.reconstruction]
-        return self.reconstruction_weight
 
     def refusals(self) -> Iterable[tuple[Any, str]]:
         """Return (whether it is so, the error) of every combination in which an option is idle."""
@@ -105,11 +137,15 @@ class Pix2PixConfig(MethodConfig):
         return (
             (self.reconstruction == "semantic" and not self.segmenter,
              "--reconstruction=semantic: needs --segmenter, the network that compares"),
-            (self.reconstruction == "none" and self.reconstruction_weight,
-             "--reconstruction-weight: --reconstruction=none compares nothing"),
-            (self.reconstruction != "none" and self.reconstruction_weight == 0,
-             f"--reconstruction-weight=0: leaves --reconstruction={self.reconstruction} out; give "
-             "--reconstruction=none"),
+            (self.segmenter and self.reconstruction != "semantic"
+             and "miou" not in self.metrics.split(","),
+             "--segmenter: it is for --reconstruction=semantic, and for miou in --metrics"),
+            (self.patience and self.metrics == "none",
+             "--patience: needs --metrics to tell when the training stops improving"),
+            (self.lpips and self.reconstruction != "vgg"
+             and "lpips" not in self.metrics.split(","),
+             "--lpips: it is for --reconstruction=vgg, and for lpips in --metrics"),
+            *self.weight_refusals(),
             (self.generator != "resnet" and self.blocks != default,
              "--blocks: only --generator=resnet has them"),
             (self.generator == "resnet" and self.dropout,

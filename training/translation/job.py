@@ -15,7 +15,8 @@ from dnnlib.data import mirroring
 from dnnlib.data.dataset import open_dataset, open_split
 from dnnlib.suggestions import command
 from dnnlib.tflib.distribute import is_chief, replica_rows
-from dnnlib.util import UserError
+from dnnlib.tflib.vgg16_weights import find_weights
+from dnnlib.util import UserError, arrays_digest
 from training.networks_translation import patch_side
 from training.run.job import Job, measured_time
 from training.translation.config import Pix2PixConfig
@@ -36,9 +37,10 @@ class Pix2PixJob(Job):
                 other.
         """
         self.options, self.evaluation = options, evaluation
-        cli.refuse_idle({name for name in ("init_from", "inception") if getattr(options, name)}, [
-            IdleRule(["init_from"], True, "both networks begin anew"),
-            IdleRule(["inception"], True, "its scores need no Inception")])
+        cli.refuse_idle({"init_from"} if options.init_from else set(), [
+            IdleRule(["init_from"], True, "both networks begin anew")])
+        self.metrics = evaluation.translation_metrics(config.metrics, config.segmenter,
+                                                      options.inception)
         self.dataset = open_dataset(config.data)
         self.classes = tuple(self.dataset.classes)
         if not self.classes:
@@ -57,6 +59,7 @@ class Pix2PixJob(Job):
                          f"{config.data} has no validation photos to measure snapshots by")])
         self.labeller = evaluation.training_labeller(
             config.segmenter, options.results, self.dataset, self.config.resolution)
+        self.vgg = find_weights(config.lpips)[0] if config.reconstruction == "vgg" else None
         self.notes = self._notes()
 
     def _resolution(self, config):
@@ -88,14 +91,15 @@ class Pix2PixJob(Job):
     def facts(self) -> dict[str, Any]:
         """Return what must be equal in all workers."""
         facts = {name: value for name, value in self.config.to_json().items()
-                 if name not in ("data", "segmenter")}
+                 if name not in ("data", "segmenter", "lpips")}
         return {**facts, "gpus": self.options.gpus, "device": self.options.device,
                 "tensorflow": tf.__version__, "data's digest": self.dataset.digest,
                 **self.digests()}
 
     def digests(self) -> dict[str, str | None]:
-        """Return the digest of the segmentation network."""
-        return {"segmenter_digest": self.labeller and self.labeller.digest}
+        """Return the digests of the segmentation network and of VGG16."""
+        return {"segmenter_digest": self.labeller and self.labeller.digest,
+                "lpips_digest": self.vgg and arrays_digest(self.vgg)}
 
     def make_method(self, strategy: tf.distribute.Strategy, log: logging.Logger) -> Pix2Pix:
         """Return the method; the first worker evaluates it on the validation split."""
@@ -103,13 +107,16 @@ class Pix2PixJob(Job):
         split = "val" if self.dataset.splits.get("val") else "train"
         shown = open_split(self.dataset, split, c.resolution)
         if split == "val" and is_chief(strategy):
-            evaluate = self.evaluation.translation_evaluation(len(shown), self.labeller)
+            evaluate = self.evaluation.translation_evaluation(
+                self.metrics, self.dataset, c.resolution, labeller=self.labeller,
+                weights=self.options.inception, lpips_weights=c.lpips, log=log.info)
         about = {"dataset": {"name": self.dataset.name, "path": str(self.dataset.path),
                              "digest": self.dataset.digest},
                  "segmenter": self.labeller and {"path": str(self.labeller.path),
-                                                 "digest": self.labeller.digest}}
+                                                 "digest": self.labeller.digest},
+                 "vgg": self.digests()["lpips_digest"]}
         return Pix2Pix(c, self.classes, strategy, shown, about,
-                       self.labeller and self.labeller.path, evaluate)
+                       self.labeller and self.labeller.path, evaluate, self.vgg)
 
     def plan(self) -> str:
         """Return what the training would do."""
@@ -122,7 +129,10 @@ class Pix2PixJob(Job):
             measured_time(self), "nothing was written"])
 
     def next_commands(self, run_dir: Path) -> str:
-        """Return the command that draws photos of the data's maps."""
+        """Return the commands that draw photos of the data's maps, and measure them."""
         split = next(name for name in ("test", "val", "train") if self.dataset.splits.get(name))
-        return command("generate.py", f"--network={run_dir}",
-                       f"--maps={Path(self.config.data) / split}", "--out=photos")
+        network = f"--network={run_dir}"
+        draw = command("generate.py", network, f"--maps={Path(self.config.data) / split}",
+                       "--out=photos")
+        return f"{draw}; " + command("run_metrics.py", network, "--metrics=kid1k,lpips",
+                                     *([] if split == "test" else [f"--split={split}"]))

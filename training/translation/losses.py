@@ -2,7 +2,9 @@
 
 Sources: Isola et al. 2017 (pix2pix), section 3.1; Mao et al. 2017, "Least squares generative
 adversarial networks", with 1 for reals and 0 for fakes, as Zhu et al. 2017 use it; "Next steps for
-image synthesis using semantic segmentation" (2020), section 3, of the weights and equation 2.
+image synthesis using semantic segmentation" (2020), section 3, of the weights and equation 2;
+Johnson et al. 2016, "Perceptual losses", and Wang et al. 2018 (pix2pixHD), of VGG's features;
+Siarohin et al. 2018, "Deformable GANs for pose-based human image generation", of near pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,11 +12,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from dnnlib.tflib.vgg16 import Vgg16
+
 # Losses of a logit that should say real, and of one that should say fake.
 GAN_LOSSES = {
     "logistic": (lambda logits: tf.nn.softplus(-logits), tf.nn.softplus),
     "least_squares": (lambda logits: tf.square(logits - 1), tf.square),
 }
+
+_NOWHERE = 1e6  # what is around a picture: nearer to nothing in it
 
 
 def num_maps(critic: str, num_classes: int) -> int:
@@ -79,6 +85,26 @@ def l1(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.abs(first - second), [1, 2, 3])
 
 
+def nearest_neighbour_l1(photos: tf.Tensor, fakes: tf.Tensor, side: int) -> tf.Tensor:
+    """Return the mean absolute difference of fakes from the nearest of the photos' pixels, [N].
+
+    Each pixel of a fake is compared with all pixels of the photo in the square of `side` x `side`
+    around its place, inside the picture, and the smallest mean over the channels counts: what has
+    moved by a pixel is no error. The paper compares features of a VGG-19's second layer, which see
+    5x5 pixels; here it is the colours themselves.
+
+    Args:
+        photos, fakes: [N, R, R, channels].
+        side: odd.
+    """
+    size, reach = fakes.shape[1], side // 2
+    padded = tf.pad(photos, [[0, 0], [reach, reach], [reach, reach], [0, 0]],
+                    constant_values=_NOWHERE)
+    found = [tf.reduce_mean(tf.abs(padded[:, y:y + size, x:x + size] - fakes), -1)
+             for y in range(side) for x in range(side)]
+    return tf.reduce_mean(tf.reduce_min(found, axis=0), [1, 2])
+
+
 def semantic_l1(segment: Callable[[tf.Tensor], tf.Tensor], photos: tf.Tensor,
                 fakes: tf.Tensor) -> tf.Tensor:
     """Return the mean absolute difference of what a segmentation network says of photos and of
@@ -89,3 +115,18 @@ def semantic_l1(segment: Callable[[tf.Tensor], tf.Tensor], photos: tf.Tensor,
     """
     expected = tf.stop_gradient(tf.nn.softmax(segment(photos)))
     return l1(expected, tf.nn.softmax(segment(fakes)))
+
+
+# Of VGG16: the first ReLU of every block, as pix2pixHD takes them of VGG19.
+VGG_RELUS = tuple((block, 1) for block in range(1, 6))
+
+
+def vgg_l1(vgg: Vgg16, photos: tf.Tensor, fakes: tf.Tensor) -> tf.Tensor:
+    """Return how differently VGG16 sees photos and fakes, [N]: the sum over VGG_RELUS of the mean
+    absolute differences of their activations, which is pix2pixHD's sum of 1 / M_i |F_i - F_i|_1.
+
+    Args:
+        photos, fakes: rgb [N, R, R, 3] in [-1, 1].
+    """
+    expected, found = (vgg.relus((rgb + 1) * 127.5, VGG_RELUS) for rgb in (photos, fakes))
+    return tf.add_n([l1(tf.stop_gradient(x), y) for x, y in zip(expected, found)])

@@ -1,7 +1,7 @@
 """A generator of photos from maps, and its discriminator, as a method."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,20 +12,20 @@ from dnnlib.data import channels, mirroring, pictures
 from dnnlib.data.channels import NUM_COLOURS
 from dnnlib.data.tfrecords import RecordFile
 from dnnlib.tflib.distribute import Draws
-from dnnlib.tflib.network import Network, build
-from dnnlib.tflib.optimizer import Adam, all_finite
+from dnnlib.tflib.network import build
+from dnnlib.tflib.vgg16 import Vgg16
 from training.dataset import TrainingStream, process_reals
 from training.segmentation.segmenter import NETWORK as SEGMENTER
-from training.single_stage import SingleStage, SingleStageMethod
+from training.single_stage import SingleStage
 from training.snapshots import load_snapshot
 from training.state import Progress, TrainingState
 from training.translation import losses
-from training.translation.config import ADAM_BETAS, Pix2PixConfig
+from training.translation.conditional_gan import CRITIC, ConditionalGan, Example
+from training.translation.config import HIGHER_IS_BETTER, Pix2PixConfig
 from training.translation.translator import NETWORK, seed_masks
 
-STAGE, CRITIC = "photos", "D"
+STAGE = "photos"
 PICTURES, COLUMNS = 16, 4  # of a grid: map, photo, what is generated
-_MEAN = tf.distribute.ReduceOp.MEAN
 
 
 class PhotoBatch(NamedTuple):
@@ -34,11 +34,8 @@ class PhotoBatch(NamedTuple):
     images: tf.Tensor
 
 
-class Pix2Pix(SingleStageMethod):
+class Pix2Pix(ConditionalGan):
     """G, which draws the photo of a map, and D, which sees both.
-
-    A step takes D's gradient, then G's with D as it is after its update, of the same generated
-    photos (pix2pix, section 3.3).
 
     Attributes:
         shown: the photos of grids and scores.
@@ -48,7 +45,8 @@ class Pix2Pix(SingleStageMethod):
 
     def __init__(self, config: Pix2PixConfig, classes: tuple[str, ...],
                  strategy: tf.distribute.Strategy, shown: RecordFile, about: dict[str, Any],
-                 segmenter: Path | None = None, evaluate: Callable | None = None):
+                 segmenter: Path | None = None, evaluate: Callable | None = None,
+                 vgg: dict[str, np.ndarray] | None = None):
         """
         Args:
             config: with `resolution` set.
@@ -59,12 +57,13 @@ class Pix2Pix(SingleStageMethod):
             segmenter: the snapshot of config.segmenter.
             evaluate: function of this method -> {metric: value}, on the first worker; the first of
                 them selects the best snapshot.
+            vgg: VGG16's arrays for --reconstruction=vgg.
         """
-        super().__init__(config, classes, strategy)
-        self.shown, self.about, self.evaluate = shown, about, evaluate
+        super().__init__(config, classes, strategy, evaluate)
+        self.shown, self.about = shown, about
         self.segmenter_path, self.segmenter = segmenter, None
-        self.higher_is_better = segmenter is not None
-        self._stream = None
+        self.vgg = vgg and Vgg16(vgg)
+        self.higher_is_better = config.metrics.startswith(HIGHER_IS_BETTER)
 
     def begin(self) -> Progress:
         """Make both networks."""
@@ -94,91 +93,28 @@ class Pix2Pix(SingleStageMethod):
         if self.segmenter_path and self.config.reconstruction == "semantic":
             self.segmenter = load_snapshot(self.segmenter_path).networks[SEGMENTER]
 
-    def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Adam]:
-        """Return pix2pix's Adam for each network."""
-        return {name: Adam(network.trainables, *ADAM_BETAS) for name, network in networks.items()}
-
-    def lrate(self, left: float) -> float:
-        """Return the learning rate where a share of the training is left: constant, then falling
-        to 0 over the second half."""
-        return self.config.lrate * min(2 * left, 1.0)
-
     # Steps.
 
-    def next_batch(self, stage: SingleStage, progress: Progress) -> PhotoBatch:
-        """Return the next photos and maps, of several workers this one's."""
+    def batches(self, start_nimg: int) -> Iterator[PhotoBatch]:
+        """Yield this worker's photos and maps from a place in the stream on, for ever."""
         c = self.config
-        if self._stream is None:
-            start = progress.stream_nimg.get(self.stream(stage, progress.step), 0)
-            self._stream = iter(TrainingStream(
+        for images, _ in TrainingStream(
                 [c.data], resolution=c.resolution, num_channels=channels.num_channels(self.classes),
-                minibatch=c.minibatch, seed=c.seed, start_nimg=start, rows=self.worker_rows))
-        return PhotoBatch(next(self._stream).images)
+                minibatch=c.minibatch, seed=c.seed, start_nimg=start_nimg, rows=self.worker_rows):
+            yield PhotoBatch(images)
 
-    def _update(self, batch, step, lrate):
-        """Take one step; traced."""
-        report, finite = self.strategy.run(self._step_in_replica, (batch, step, lrate))
-        report = {name: self.first(value) for name, value in report.items()}
-        skipped = sum(1.0 - tf.cast(self.first(one), tf.float32) for one in finite)
-        return {**report, "Progress/skipped_updates": skipped}
-
-    def _step_in_replica(self, batch, step, lrate):
-        """Update D, then G; return {name: scalar} to report, and whether each was finite."""
-        G, D = self.networks[NETWORK], self.networks[CRITIC]
-        draws = self.draws(step)
+    def example(self, batch: PhotoBatch, draws: Draws) -> Example:
+        """Return maps and photos, changed at random alike; a class is where its map says so."""
         condition, photos = self.examples(batch, draws)
-        with tf.GradientTape(watch_accessed_variables=False) as tape_of_G:
-            tape_of_G.watch(list(G.trainables.values()))
-            fakes, means = G.train_call(condition, G.masks(draws.uniform))
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(list(D.trainables.values()))
-            real, values = self._judge(condition, photos)
-            fake, _ = self._judge(condition, tf.stop_gradient(fakes))
-            weights = self.weights(condition, real)
-            loss_D = tf.reduce_mean(losses.discriminator_loss(real, fake, weights))
-        grads = tape.gradient(loss_D, D.trainables)
-        finite_D = self._update_network(CRITIC, grads, values, loss_D, lrate)
-        # G, by D as it is now.
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(fakes)
-            logits, _ = self._judge(condition, fakes)
-            gan = tf.reduce_mean(losses.gan_loss(logits, weights, is_real=True))
-            reconstruction = tf.reduce_mean(self.reconstruction(photos, fakes))
-            loss_G = gan + self.config.weight_of_reconstruction() * reconstruction
-        grads = tape_of_G.gradient(fakes, G.trainables, tape.gradient(loss_G, fakes))
-        finite_G = self._update_network(NETWORK, grads, means, loss_G, lrate)
-        report = {"Loss/G": loss_G, "Loss/D": loss_D, "Loss/G_gan": gan,
-                  "Loss/reconstruction": reconstruction,
-                  "Loss/scores/real": _mean_logit(real), "Loss/scores/fake": _mean_logit(fake)}
-        context = tf.distribute.get_replica_context()
-        return context.all_reduce(_MEAN, report), [finite_D, finite_G]
-
-    def _update_network(self, name, grads, values, loss, lrate):
-        """Update a network by the means over the replicas; return whether they were finite."""
-        context = tf.distribute.get_replica_context()
-        grads, loss = context.all_reduce(_MEAN, [grads, loss])
-        values = context.all_reduce(_MEAN, values) if values else {}
-        finite = all_finite(grads) & tf.math.is_finite(loss)
-
-        def update(strategy, grads, values, finite, lrate):
-            self.apply(name, grads, values, self.first(finite), self.first(lrate))
-
-        context.merge_call(update, (grads, values, finite, lrate))
-        return finite
-
-    def _judge(self, condition, rgb):
-        """Return D's logits of photos with their maps, and what a step of it assigns."""
-        return self.networks[CRITIC].train_call(tf.concat([condition, rgb], axis=-1))
-
-    def weights(self, condition: tf.Tensor, logits: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Return the weights of the logits of every scale; a class is where its map says so."""
         semantics = tf.cast(condition > channels.STORED_THRESHOLD / 255, tf.float32)
-        return [losses.map_weights(self.config.critic, semantics, x.shape[1]) for x in logits]
+        return Example([condition], condition, semantics, photos)
 
     def reconstruction(self, photos: tf.Tensor, fakes: tf.Tensor) -> tf.Tensor:
         """Return how far generated photos are from the real ones, [N]."""
         if self.config.reconstruction == "semantic":
             return losses.semantic_l1(self.segmenter, photos, fakes)
+        if self.config.reconstruction == "vgg":
+            return losses.vgg_l1(self.vgg, photos, fakes)
         return losses.l1(photos, fakes)  # of --reconstruction=none reported alone
 
     def examples(self, batch: PhotoBatch, draws: Draws) -> tuple[tf.Tensor, tf.Tensor]:
@@ -194,10 +130,6 @@ class Pix2Pix(SingleStageMethod):
     def _mirrored_order(self):
         pairs = mirroring.parse_pairs(self.config.mirror_pairs, self.classes)
         return mirroring.mirrored_order(pairs, self.classes) if self.config.mirror else None
-
-    def close(self) -> None:
-        """Let go of the reading threads."""
-        self._stream = None
 
     # What a run shows of it.
 
@@ -228,10 +160,6 @@ class Pix2Pix(SingleStageMethod):
         pictures.save_png(run_dir / f"fakes{name}.png", grid)
         return {"photos": grid}
 
-    def scores(self, stage: SingleStage, progress: Progress) -> dict[str, float]:
-        """Return the scores of generated photos of the validation split."""
-        return self.evaluate(self) if self.evaluate else {}
-
     def header(self, stage: SingleStage, progress: Progress) -> dict[str, Any]:
         """Return what a snapshot says of itself."""
         return {"variant": "pix2pix", "stage": STAGE, "classes": list(self.classes),
@@ -257,6 +185,3 @@ def jittered(images: tf.Tensor, factor: float, draws: Draws) -> tf.Tensor:
         images=images, transforms=transforms, output_shape=[side, side], fill_value=0.0,
         interpolation="BILINEAR", fill_mode="NEAREST")
 
-
-def _mean_logit(logits):
-    return tf.reduce_mean([tf.reduce_mean(x) for x in logits])

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from dnnlib.tflib.vgg16 import Vgg16
+from tests.tools.vgg16 import activations, random_arrays
 from training.translation import losses
 from training.translation.config import CRITICS
 
@@ -142,3 +144,62 @@ def test_reconstructions(rng):
         step[place] = 1e-6
         slope = (expected(fakes + step) - expected(fakes - step)).sum() / 2e-6
         np.testing.assert_allclose(grad[place], slope, rtol=1e-3, atol=1e-7)
+
+
+def test_vgg(rng):
+    """The first ReLUs of all blocks of a narrow network, whose gradient reaches the fakes alone."""
+    arrays = random_arrays(rng)
+    photos, fakes = (rng.uniform(-1, 1, (2, 16, 16, 3)) for _ in range(2))
+
+    def expected(x):
+        seen = [[block[0] for block in activations(arrays, (rgb + 1) * 127.5)]
+                for rgb in (photos, x)]
+        assert len(seen[0]) == 5
+        return sum(np.abs(first - second).mean((1, 2, 3)) for first, second in zip(*seen))
+
+    inputs = [tf.constant(x, tf.float32) for x in (photos, fakes)]
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(inputs)
+        loss = losses.vgg_l1(Vgg16(arrays), *inputs)
+    np.testing.assert_allclose(loss, expected(fakes), rtol=1e-5)
+    assert tape.gradient(loss, inputs[0]) is None
+    grad = tape.gradient(loss, inputs[1]).numpy()
+    for place in ((0, 3, 4, 1), (1, 11, 0, 2)):
+        step = np.zeros_like(fakes)
+        step[place] = 1e-6
+        slope = (expected(fakes + step) - expected(fakes - step)).sum() / 2e-6
+        np.testing.assert_allclose(grad[place], slope, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("side", [1, 3])
+def test_nearest_neighbours(side, rng):
+    """The nearest of the photo's pixels around, inside the picture; a neighbourhood of one is L1.
+    The gradient is that of the chosen differences."""
+    photos, fakes = (rng.uniform(-1, 1, (2, 6, 6, 3)) for _ in range(2))
+
+    def expected(fakes):
+        total, reach = np.zeros(2), side // 2
+        for n, i, j in np.ndindex(2, 6, 6):
+            around = photos[n, max(i - reach, 0):i + reach + 1, max(j - reach, 0):j + reach + 1]
+            total[n] += np.abs(around - fakes[n, i, j]).mean(-1).min()
+        return total / 36
+
+    x, y = (tf.constant(part, tf.float32) for part in (photos, fakes))
+    with tf.GradientTape() as tape:
+        tape.watch(y)
+        loss = losses.nearest_neighbour_l1(x, y, side)
+    np.testing.assert_allclose(loss, expected(fakes), rtol=1e-5)
+    if side == 1:
+        np.testing.assert_allclose(loss, losses.l1(x, y), rtol=1e-6)
+    grad = tape.gradient(loss, y).numpy()
+    for place in ((0, 0, 0, 1), (1, 5, 3, 0), (0, 2, 2, 2)):
+        step = np.zeros_like(fakes)
+        step[place] = 1e-6
+        slope = (expected(fakes + step) - expected(fakes - step)).sum() / 2e-6
+        np.testing.assert_allclose(grad[place], slope, rtol=1e-3, atol=1e-6)
+
+
+def test_what_moved_by_a_pixel_is_no_error(rng):
+    photos = tf.constant(rng.uniform(-1, 1, (1, 6, 6, 3)), tf.float32)
+    moved = tf.concat([photos[:, :, :1], photos[:, :, :-1]], axis=2)
+    assert losses.nearest_neighbour_l1(photos, moved, 3).numpy() == 0 < losses.l1(photos, moved)

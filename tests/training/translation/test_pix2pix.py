@@ -1,6 +1,7 @@
 """Training photos of maps: the step, changes at random, devices, resumes, what is learned, the
 command line."""
 
+import functools
 import json
 
 import numpy as np
@@ -9,15 +10,21 @@ import tensorflow as tf
 
 import train
 from dnnlib.data import channels
+from dnnlib.data.dataset import open_dataset
 from dnnlib.tflib.distribute import Draws, mirrored_strategy
-from dnnlib.util import UserError
-from metrics.evaluation import translation_evaluation
+from dnnlib.tflib.vgg16 import Vgg16
+from dnnlib.tflib.vgg16_weights import find_weights, read_weights
+from dnnlib.util import UserError, arrays_digest
+from metrics.evaluation import translation_evaluation, translation_metrics
+from metrics.networks.lpips import Lpips
 from tests.tools import labelled_pictures
 from tests.tools import translations as tools
 from tests.tools.labelled_pictures import coloured_dataset
 from tests.tools.training_runs import stop_after
 from tests.tools.translations import begun, tiny
+from tests.tools.vgg16 import NARROW, random_arrays
 from training.labeller import read_labeller
+from training.run.history import read_history
 from training.snapshots import read_header
 from training.training_loop import Training
 from training.translation import losses
@@ -33,10 +40,19 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def segmenter(data, tmp_path_factory):
-    """The snapshot of a network that knows what the colours mean."""
-    run = tmp_path_factory.mktemp("segmenter")
-    labelled_pictures.train(labelled_pictures.tiny(data, kimg=0.8), run)
+    """The snapshot of a network that has hardly been trained."""
+    return segmentation_network(data, tmp_path_factory.mktemp("segmenter"), kimg=0.016)
+
+
+def segmentation_network(data, run, kimg):
+    labelled_pictures.train(labelled_pictures.tiny(data, kimg=kimg, tick_kimg=kimg), run)
     return run / "network-final.safetensors"
+
+
+def evaluation(metrics, data, **options):
+    """What evaluates the snapshots of a training with these --metrics."""
+    parsed = translation_metrics(metrics, options.get("labeller"), None)
+    return translation_evaluation(parsed, open_dataset(data), 16, **options)
 
 
 # A step
@@ -111,6 +127,38 @@ def test_the_segmentation_network_compares_and_is_not_trained(data, segmenter):
     assert set(method.networks) == {"G", "D"}
 
 
+def test_vgg_compares(data, rng):
+    arrays = random_arrays(rng)
+    method = tools.pix2pix(tiny(data, reconstruction="vgg"), vgg=arrays)
+    photos, fakes = tf.constant(rng.uniform(-1, 1, (2, 3, 16, 16, 3)), tf.float32)
+    np.testing.assert_allclose(method.reconstruction(photos, fakes),
+                               losses.vgg_l1(Vgg16(arrays), photos, fakes), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_vgg_is_no_part_of_a_snapshot(data, rng, tmp_path, monkeypatch):
+    """A command's; other weights are another training."""
+    weights = tmp_path / "vgg.npz"
+    np.savez(weights, **random_arrays(rng))
+    monkeypatch.setattr("training.translation.job.find_weights", functools.partial(
+        find_weights, blocks=NARROW))
+    monkeypatch.setattr("metrics.networks.lpips.Lpips", functools.partial(Lpips, blocks=NARROW))
+    command = ["--variant=pix2pix", f"--data={data}", f"--run={tmp_path / 'run'}", "--preset=tiny",
+               "--device=cpu", "--gpus=2", "--reconstruction=vgg", "--kimg=0.008",
+               "--tick-kimg=0.004", f"--lpips={weights}", "--g-fmaps=2", "--d-fmaps=2",
+               "--metrics=lpips,l1"]
+    assert train.main(command) == 0
+    ticks = read_history(tmp_path / "run").ticks
+    assert ticks[-1]["Loss/reconstruction"] > 0.1 and 0 < ticks[-1]["Metrics/l1"] < 1
+    assert json.loads((tmp_path / "run/best.json").read_text())["metric"] == "lpips"
+    header = read_header(tmp_path / "run/network-final.safetensors")
+    assert set(header["networks"]) == {"G", "D"} and header["training"]["reconstruction"] == "vgg"
+    assert header["vgg"] == arrays_digest(read_weights(weights, NARROW))
+    np.savez(weights, **random_arrays(np.random.default_rng(9)))
+    with pytest.raises(UserError, match=r"started with other options .*lpips_digest"):
+        train.main(command)
+
+
 def test_learning_rates(data):
     """Constant for half of the training, then down to zero."""
     method, progress = begun(tiny(data))
@@ -180,6 +228,7 @@ def test_two_devices_do_what_one_does(data, options):
             np.testing.assert_array_equal(*[copy.numpy() for copy in twin.vars[key].values])
 
 
+@pytest.mark.slow
 def test_a_stopped_training_ends_as_one_that_was_not(data, segmenter, tmp_path):
     config = tiny(data, critic="semantic", reconstruction="semantic", segmenter=str(segmenter))
     tools.train(config, tmp_path / "whole", segmenter=segmenter)
@@ -195,13 +244,15 @@ def test_a_stopped_training_ends_as_one_that_was_not(data, segmenter, tmp_path):
 
 
 @pytest.mark.slow
-def test_it_learns_what_colours_mean(data, segmenter, tmp_path):
+def test_it_learns_what_colours_mean(data, tmp_path):
     """A minute is enough for red where red should be; the scores select the best snapshot, and the
     run's translator draws what the training shows."""
-    labeller = read_labeller(segmenter)
-    config = tiny(data, kimg=1.6, tick_kimg=0.4, g_fmaps=8, lrate=1e-3, dropout=0.2)
-    training = tools.train(config, tmp_path / "run", segmenter=segmenter,
-                           evaluate=translation_evaluation(4, labeller, 3))
+    segmenter = segmentation_network(data, tmp_path / "segmenter", kimg=0.8)
+    config = tiny(data, kimg=1.6, tick_kimg=0.4, g_fmaps=8, lrate=1e-3, dropout=0.2,
+                  segmenter=str(segmenter))
+    assert config.metrics == "miou,l1"
+    training = tools.train(config, tmp_path / "run", segmenter=segmenter, evaluate=evaluation(
+        config.metrics, data, labeller=read_labeller(segmenter), minibatch=3))
     ticks = [json.loads(line) for line in (tmp_path / "run/stats.jsonl").read_text().splitlines()
              if '"tick"' in line]
     scores = [{name: tick[f"Metrics/{name}"] for name in ("miou", "miou_accuracy", "l1")}
@@ -220,13 +271,14 @@ def test_it_learns_what_colours_mean(data, segmenter, tmp_path):
     assert l1 == pytest.approx(scores[-1]["l1"], abs=0.01)
     assert np.abs(translator.translate(segmaps, [0, 1, 2, 3]) - drawn)[1:].max() > 0.01
     assert translator.classes == labelled_pictures.CLASSES and translator.has_dropout
-    plain = translation_evaluation(4, None)(method)
+    plain = evaluation("l1", data)(method)
     assert plain == {"l1": pytest.approx(scores[-1]["l1"], rel=1e-4)}
 
 
-def test_without_a_segmentation_network_l1_selects(data):
-    assert not tools.pix2pix(tiny(data)).higher_is_better
-    assert tools.pix2pix(tiny(data), segmenter="some").higher_is_better
+def test_the_first_metric_selects(data):
+    assert tiny(data).metrics == "l1" and not tools.pix2pix(tiny(data)).higher_is_better
+    assert tools.pix2pix(tiny(data, segmenter="some")).higher_is_better
+    assert not tools.pix2pix(tiny(data, segmenter="some", metrics="kid9,miou")).higher_is_better
 
 
 # The command line
@@ -262,7 +314,13 @@ def test_what_does_not_fit_is_told(data, segmenter, tmp_path):
     assert "--generator=resnet has none" in failure(*common, "--generator=resnet", "--dropout=0.5")
     assert "--norm=instance" in failure(*common, "--norm=batch", "--minibatch=1")
     assert "--no-mirror flips no photos" in failure(*common, "--no-mirror", "--mirror-pairs=a:b")
-    assert "--inception: without effect" in failure(*common, "--inception=x")
+    assert "--metrics=l1 needs no Inception" in failure(*common, "--inception=x")
+    assert "miou needs --segmenter" in failure(*common, "--metrics=miou")
+    assert "maps9 is not computed during training" in failure(*common, "--metrics=maps9")
+    assert "--segmenter: it is for" in failure(*common, "--segmenter=x", "--metrics=l1")
+    assert "--patience: needs --metrics" in failure(*common, "--metrics=none", "--patience=1")
+    assert "--lpips: it is for" in failure(*common, "--lpips=x")
+    assert "x: no such file: no LPIPS" in failure(*common, "--lpips=x", "--reconstruction=vgg")
     assert "--init-from: without effect" in failure(*common, "--init-from=3")
     assert "cannot be shared by 3 devices" in failure(*common, "--gpus=3")
     assert "no such snapshot" in failure(*common, "--segmenter=x")
@@ -271,8 +329,8 @@ def test_what_does_not_fit_is_told(data, segmenter, tmp_path):
 def test_reconstructions_and_generators_bring_their_values():
     weights = {name: Pix2PixConfig.preset("pix2pix", {"reconstruction": name, "segmenter": "3"}
                                           ).weight_of_reconstruction()
-               for name in ("l1", "semantic", "none")}
-    assert weights == {"l1": 100, "semantic": 10, "none": 0}
+               for name in ("l1", "semantic", "vgg", "none")}
+    assert weights == {"l1": 100, "semantic": 10, "vgg": 10, "none": 0}
     stored = Pix2PixConfig.preset("pix2pix", {}).to_json()  # as of a run that --override changes
     changed = Pix2PixConfig.from_json({**stored, "reconstruction": "semantic", "segmenter": "3"})
     assert changed.weight_of_reconstruction() == 10

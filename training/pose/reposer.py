@@ -1,0 +1,110 @@
+"""Draw people in other poses with a trained generator, as Sampler samples a Style-GAN."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib.util import UserError
+from training.pose import body
+from training.pose.networks import PoseGenerator
+from training.snapshots import find_snapshot, load_snapshot, read_header
+from training.translation.translator import NETWORK, seed_masks
+
+VARIANT = "pose"
+
+
+class Reposer:
+    """A snapshot's generator of people.
+
+    Attributes:
+        path: the snapshot's file. digest: of the weights.
+        names: of the K keypoints. skeleton: which of them are joined, counted from 1.
+        resolution: side of photos in pixels.
+    """
+
+    def __init__(self, path: Path, minibatch: int = 8):
+        """Load the generator of a snapshot file.
+
+        Raises:
+            UserError: the snapshot is of another kind.
+        """
+        header = read_header(path)
+        if not is_of_poses(header):
+            raise UserError(f"{path}: a snapshot of --variant={header.get('variant')}, which draws "
+                            f"no people in other poses (train.py --variant={VARIANT})")
+        self.path, self.minibatch, self.digest = path, minibatch, header["digest"]
+        self.names = tuple(header["keypoints"])
+        self.skeleton = tuple(map(tuple, header["skeleton"]))
+        self.network = load_snapshot(path, names=(NETWORK,)).networks[NETWORK]
+        self.resolution = self.network.resolution
+        self._infer = inference(self.network, self.names)
+
+    @classmethod
+    def load(cls, spec: str | Path | None, results_dir: str = "results",
+             minibatch: int = 8) -> "Reposer":
+        """Return the Reposer of a snapshot file, run directory or run number; see
+        `find_snapshot`."""
+        return cls(find_snapshot(spec, results_dir), minibatch)
+
+    def draw(self, photos: np.ndarray, source_points: np.ndarray,
+             target_points: np.ndarray) -> np.ndarray:
+        """Return the people of photos uint8 [n, R, R, 3] in other poses, float32 [n, R, R, 3].
+
+        Minibatches are filled up, so that what is drawn does not depend on how many are asked for.
+
+        Args:
+            source_points, target_points: [n, K, 3] of the photos, and of the poses.
+
+        Raises:
+            UserError: the network has diverged.
+        """
+        found = []
+        for start in range(0, len(photos), self.minibatch):
+            own = min(self.minibatch, len(photos) - start)
+            parts = [np.concatenate([part, np.repeat(part[-1:], self.minibatch - own, axis=0)])
+                     for part in (values[start:start + own]
+                                  for values in (photos, source_points, target_points))]
+            found.append(self._infer(*parts)[:own])
+        drawn = np.concatenate(found)
+        if not np.isfinite(drawn).all():
+            raise UserError(f"{self.path}: the network makes values that are not finite, it has "
+                            "diverged: use an older snapshot")
+        return drawn
+
+
+def is_of_poses(header: dict) -> bool:
+    """Return whether a snapshot's header is of a generator of people in other poses."""
+    return header.get("variant") == VARIANT
+
+
+def generator_inputs(source: tf.Tensor, source_points: tf.Tensor, target_points: tf.Tensor,
+                     names: Sequence[str]) -> list[tf.Tensor]:
+    """Return what a PoseGenerator draws of: photos and heatmaps, and both poses' frames.
+
+    Args:
+        source: photos [N, R, R, 3] in [-1, 1].
+        source_points, target_points: [N, K, 3].
+        names: of the K keypoints.
+    """
+    resolution = source.shape[1]
+    source_maps, target_maps = (body.heatmaps(points, resolution)
+                                for points in (source_points, target_points))
+    frames = [body.part_frames(points, names) if not body.missing_joints(names) else
+              tf.zeros([tf.shape(points)[0], body.NUM_PARTS, 2, 3])
+              for points in (source_points, target_points)]
+    return [tf.concat([source, source_maps], -1), target_maps, *frames]
+
+
+def inference(network: PoseGenerator, names: Sequence[str]) -> Callable[..., np.ndarray]:
+    """Return the function (photos uint8 [n, R, R, 3], source points, target points) -> rgb float32
+    [n, R, R, 3] of a network, compiled, always with the same dropout."""
+    @functools.partial(tf.function, reduce_retracing=True)
+    def infer(photos, source_points, target_points, masks):
+        rgb = tf.cast(photos, tf.float32) / 127.5 - 1
+        return network(*generator_inputs(rgb, source_points, target_points, names), masks)
+
+    return lambda photos, *points: infer(photos, *points, seed_masks(network, [0] * len(photos))
+                                         ).numpy()

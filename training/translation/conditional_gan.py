@@ -1,0 +1,157 @@
+"""Methods whose generator draws a photo of a condition that its discriminator sees too."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from dnnlib.tflib.distribute import Draws
+from dnnlib.tflib.network import Network
+from dnnlib.tflib.optimizer import Adam, all_finite
+from training.single_stage import SingleStage, SingleStageMethod
+from training.state import Progress
+from training.translation import losses
+from training.translation.config import ADAM_BETAS, ConditionalConfig
+from training.translation.translator import NETWORK
+
+CRITIC = "D"
+_MEAN = tf.distribute.ReduceOp.MEAN
+
+
+class Example(NamedTuple):
+    """What a replica's share of a step learns from.
+
+    Attributes:
+        inputs: what G draws of, before the dropout masks.
+        condition: what D sees before the photo, [N, R, R, channels].
+        semantics: where each of K classes or keypoints is, [N, R, R, K], not negative.
+        photos: rgb [N, R, R, 3] in [-1, 1], which G should draw.
+    """
+
+    inputs: Sequence[tf.Tensor]
+    condition: tf.Tensor
+    semantics: tf.Tensor
+    photos: tf.Tensor
+
+
+class ConditionalGan(SingleStageMethod):
+    """G, which draws a photo, and D, which sees it beside what it is drawn of.
+
+    A step takes D's gradient, then G's with D as it is after its update, of the same generated
+    photos (pix2pix, section 3.3). Subclasses make both networks in `begin`, and write `batches`,
+    `example`, `reconstruction` and what shows and describes a run.
+
+    Attributes:
+        evaluate: function of this method -> {metric: value}, on the first worker; the first of
+            them selects the best snapshot.
+    """
+
+    def __init__(self, config: ConditionalConfig, classes: tuple[str, ...],
+                 strategy: tf.distribute.Strategy, evaluate: Callable | None = None):
+        """
+        Args:
+            config: with `critic` and `lrate`; see SingleStageMethod.
+            classes: names of the labels 1..C.
+            strategy: the devices to train on.
+            evaluate: see above.
+        """
+        super().__init__(config, classes, strategy)
+        self.evaluate = evaluate
+        self._stream = None
+
+    def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Adam]:
+        """Return pix2pix's Adam for each network."""
+        return {name: Adam(network.trainables, *ADAM_BETAS) for name, network in networks.items()}
+
+    def lrate(self, left: float) -> float:
+        """Return the learning rate where a share of the training is left: constant, then falling
+        to 0 over the second half."""
+        return self.config.lrate * min(2 * left, 1.0)
+
+    def example(self, batch: NamedTuple, draws: Draws) -> Example:
+        """Return what a batch teaches, changed at random."""
+        raise NotImplementedError
+
+    def reconstruction(self, photos: tf.Tensor, fakes: tf.Tensor) -> tf.Tensor:
+        """Return how far generated photos are from the real ones, [N]."""
+        raise NotImplementedError
+
+    # Steps.
+
+    def next_batch(self, stage: SingleStage, progress: Progress) -> NamedTuple:
+        """Return the next photos, of several workers this one's."""
+        if self._stream is None:
+            start = progress.stream_nimg.get(self.stream(stage, progress.step), 0)
+            self._stream = self.batches(start)
+        return next(self._stream)
+
+    def batches(self, start_nimg: int) -> Iterator[NamedTuple]:
+        """Yield this worker's batches from a place in the stream on, for ever."""
+        raise NotImplementedError
+
+    def _update(self, batch, step, lrate):
+        """Take one step; traced."""
+        report, finite = self.strategy.run(self._step_in_replica, (batch, step, lrate))
+        report = {name: self.first(value) for name, value in report.items()}
+        skipped = sum(1.0 - tf.cast(self.first(one), tf.float32) for one in finite)
+        return {**report, "Progress/skipped_updates": skipped}
+
+    def _step_in_replica(self, batch, step, lrate):
+        """Update D, then G; return {name: scalar} to report, and whether each was finite."""
+        G, D = self.networks[NETWORK], self.networks[CRITIC]
+        draws = self.draws(step)
+        inputs, condition, semantics, photos = self.example(batch, draws)
+        with tf.GradientTape(watch_accessed_variables=False) as tape_of_G:
+            tape_of_G.watch(list(G.trainables.values()))
+            fakes, means = G.train_call(*inputs, G.masks(draws.uniform))
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(list(D.trainables.values()))
+            real, values = self._judge(condition, photos)
+            fake, _ = self._judge(condition, tf.stop_gradient(fakes))
+            weights = [losses.map_weights(self.config.critic, semantics, x.shape[1]) for x in real]
+            loss_D = tf.reduce_mean(losses.discriminator_loss(real, fake, weights))
+        grads = tape.gradient(loss_D, D.trainables)
+        finite_D = self._update_network(CRITIC, grads, values, loss_D, lrate)
+        # G, by D as it is now.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(fakes)
+            logits, _ = self._judge(condition, fakes)
+            gan = tf.reduce_mean(losses.gan_loss(logits, weights, is_real=True))
+            reconstruction = tf.reduce_mean(self.reconstruction(photos, fakes))
+            loss_G = gan + self.config.weight_of_reconstruction() * reconstruction
+        grads = tape_of_G.gradient(fakes, G.trainables, tape.gradient(loss_G, fakes))
+        finite_G = self._update_network(NETWORK, grads, means, loss_G, lrate)
+        report = {"Loss/G": loss_G, "Loss/D": loss_D, "Loss/G_gan": gan,
+                  "Loss/reconstruction": reconstruction,
+                  "Loss/scores/real": _mean_logit(real), "Loss/scores/fake": _mean_logit(fake)}
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(_MEAN, report), [finite_D, finite_G]
+
+    def _update_network(self, name, grads, values, loss, lrate):
+        """Update a network by the means over the replicas; return whether they were finite."""
+        context = tf.distribute.get_replica_context()
+        grads, loss = context.all_reduce(_MEAN, [grads, loss])
+        values = context.all_reduce(_MEAN, values) if values else {}
+        finite = all_finite(grads) & tf.math.is_finite(loss)
+
+        def update(strategy, grads, values, finite, lrate):
+            self.apply(name, grads, values, self.first(finite), self.first(lrate))
+
+        context.merge_call(update, (grads, values, finite, lrate))
+        return finite
+
+    def _judge(self, condition, rgb):
+        """Return D's logits of photos with their condition, and what a step of it assigns."""
+        return self.networks[CRITIC].train_call(tf.concat([condition, rgb], axis=-1))
+
+    def close(self) -> None:
+        """Let go of the reading threads."""
+        self._stream = None
+
+    def scores(self, stage: SingleStage, progress: Progress) -> dict[str, float]:
+        """Return the scores of generated photos of the validation split."""
+        return self.evaluate(self) if self.evaluate else {}
+
+
+def _mean_logit(logits):
+    return tf.reduce_mean([tf.reduce_mean(x) for x in logits])
