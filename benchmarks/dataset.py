@@ -19,7 +19,8 @@ import PIL
 
 from benchmarks.processes import run_measured
 from benchmarks.result import ROOT, cpu_name, report
-from dataprep import annotations, conversion, photo_sources, raw_files
+from dataprep import conversion, photo_sources, raw_files
+from dataprep.coco import annotations
 from dataprep.drawing import synthetic
 from dnnlib import cli, process_pool, util
 from dnnlib.data import channels, coco, pyramid, tfrecords

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dataprep import masks, photo_sources, segmentations
+from dataprep import masks, photo_sources
+from dataprep.coco import segmentations
 from dataprep.side_by_side import SideBySide
 from dnnlib.data import channels, keypoints, photos, pyramid, tfrecords
 from dnnlib.process_pool import map_in_batches, ordered_map

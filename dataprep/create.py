@@ -18,17 +18,16 @@ from pathlib import Path
 import numpy as np
 
 from dataprep import (
-    annotations,
     conversion,
     labels,
     masks,
-    people,
     photo_sources,
     raw_files,
     side_by_side,
     writer,
 )
-from dataprep.categories import Categories
+from dataprep.coco import annotations, people
+from dataprep.coco.categories import Categories
 from dataprep.conversion import ConversionSpec, Item
 from dataprep.drawing.synthetic import PAIRS_FILE, Drawing, draw_all
 from dnnlib import suggestions, util

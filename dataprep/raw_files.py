@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataprep import photo_sources
-from dataprep.annotations import MAX_INSTANCES, TOO_MANY
+from dataprep.coco.annotations import MAX_INSTANCES, TOO_MANY
 from dnnlib.data.coco import KEYPOINTS_FILE, MODANET_FILE, OWN_FILE
 from dnnlib.download import download, file_digest
 from dnnlib.util import UserError, one_line

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import requests
 import urllib3
 
-from dnnlib.util import UserError, one_line, only_process, progress
+from dnnlib.util import UserError, atomic_path, one_line, only_process, progress
 
 CACHE_VARIABLE = "STYLE_C_GAN_CACHE"
 CONNECT_SEC, READ_SEC = 5, 30
@@ -38,6 +39,17 @@ def cache_dir() -> Path:
         return Path.home() / ".cache" / "style-c-gan"
     except RuntimeError:  # a container's user without a home: nothing can be kept
         return Path(os.devnull) / "style-c-gan"
+
+
+def keep_arrays(path: Path, arrays: dict[str, np.ndarray], report: Callable[[str], None]) -> bool:
+    """Write arrays as an .npz of the cache, if there is room; return whether they were, else
+    `report(line)` has the reason."""
+    num_bytes = 2 * sum(array.nbytes for array in arrays.values())  # with room to spare
+    if not has_room(path.parent, num_bytes, report):
+        return False
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    return True
 
 
 def has_room(folder: Path, num_bytes: int, report: Callable[[str], None]) -> bool:

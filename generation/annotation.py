@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from dataprep import masks
-from dataprep.annotations import load_annotations
+from dataprep.coco.annotations import load_annotations
+from dataprep.coco.segmentations import label_map_and_overlap
 from dataprep.photo_sources import PhotoFolder
-from dataprep.segmentations import label_map_and_overlap
 from dnnlib import util
 from dnnlib.data import pictures
 from dnnlib.data.class_list import FILE_NAME as CLASSES

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from dataprep.people import read_keypoint_file
+from dataprep.coco.people import read_keypoint_file
 from dnnlib import util
 from dnnlib.data import coco, dataset, keypoints, pictures, pyramid
 from dnnlib.data.dataset import DatasetInfo

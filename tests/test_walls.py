@@ -26,7 +26,7 @@ WITHOUT_TENSORFLOW = [
     "dnnlib.data.pictures", "dnnlib.data.class_counts", "dnnlib.data.dataset",
     "training.gan.balance",
     "training.config", "training.gan.schedule", "training.run.run_page", "training.run.plan",
-    "training.run.time_left", "training.run.status_line", "dataprep.annotations",
+    "training.run.time_left", "training.run.status_line", "dataprep.coco.annotations",
     "dataprep.writer", "metrics.metric_base", "metrics.frechet_inception_distance",
     "metrics.kernel_inception_distance", "metrics.inception_score", "metrics.precision_recall",
     "metrics.results", "metrics.image_sources", "metrics.map_quality", "metrics.label_agreement",

@@ -1,5 +1,4 @@
-"""Keypoints of people: where joints are in a data set's images; heatmaps; pairs of photos of one
-person.
+"""Keypoints of people: where joints are in a data set's images; pairs of photos of one person.
 
 Points are float32 [..., K, 3]: x, y and COCO's flag, 0 not known (x and y are 0 then), 1 known but
 covered, 2 visible. In a data set x and y are shares of the square image's side, from its left and
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dnnlib.data import channels, dataset, mirroring, pyramid
+from dnnlib.data import channels, dataset, pyramid
 from dnnlib.util import UserError, atomic_write, one_line
 
 # The eighteen of OpenPose's COCO model in its order; and what is joined, counted from 1 as in COCO.
@@ -42,30 +41,6 @@ def place(points: np.ndarray, size: Sequence[int], resolution: int, fit: str) ->
         shares = (inner + (left, top)) / resolution
     known = (points[:, 2:] > UNKNOWN) & ((shares >= 0) & (shares <= 1)).all(axis=1, keepdims=True)
     return np.where(known, np.hstack([shares, points[:, 2:]]), 0).astype(np.float32)
-
-
-def mirrored(points: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Return points [..., K, 3] in the mirrored images, where left and right ones (by their names)
-    change places."""
-    order = mirroring.mirrored_order(mirroring.pairs_by_name(tuple(names)), tuple(names))
-    points = np.array(points if order is None else points[..., order, :])
-    points[..., 0] = np.where(points[..., 2] > UNKNOWN, 1 - points[..., 0], 0)
-    return points
-
-
-def heatmaps(points: np.ndarray, resolution: int, sigma: float) -> np.ndarray:
-    """Return a Gaussian of height 1 around each of the points [N, K, 3], float32 [N, R, R, K];
-    what is not known has a map of zeros.
-
-    Args:
-        sigma: standard deviation in pixels at `resolution`.
-    """
-    points = np.asarray(points, np.float32)
-    centres = np.arange(resolution, dtype=np.float32) + np.float32(0.5)
-    across, down = (np.exp(-0.5 * ((centres[:, None] - points[:, None, :, axis] * resolution)
-                                   / np.float32(sigma)) ** 2) for axis in (0, 1))  # [N, R, K]
-    down = down * (points[:, None, :, 2] > UNKNOWN)
-    return down[:, :, None] * across[:, None]
 
 
 def draw(rgb: np.ndarray, points: np.ndarray, skeleton: Sequence[Sequence[int]]) -> np.ndarray:

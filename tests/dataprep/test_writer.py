@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from dataprep import annotations, conversion, photo_sources, writer
+from dataprep import conversion, photo_sources, writer
+from dataprep.coco import annotations
 from dnnlib.data import coco, tfrecords
 from dnnlib.data.dataset import open_dataset
 from dnnlib.process_pool import ordered_map

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from dataprep import create
-from dataprep.segmentations import whole
+from dataprep.coco.segmentations import whole
 from dnnlib.data import photos, tfrecords
 from dnnlib.data.channels import SEGMAPS
 from dnnlib.util import UserError, one_line

@@ -1,4 +1,4 @@
-"""Keypoints: where they are in fitted and mirrored images, their heatmaps, their files."""
+"""Keypoints: where they are in fitted images, their files."""
 
 import json
 
@@ -22,7 +22,7 @@ def random_points(rng, *shape):
 
 @pytest.mark.parametrize("fit", pyramid.FITS)
 @pytest.mark.parametrize("size", [(400, 600), (601, 397), (64, 64), (31, 90)])
-def test_a_dot_in_the_photo_is_where_the_heatmap_is_highest(rng, fit, size):
+def test_a_dot_in_the_photo_is_where_its_point_is(rng, fit, size):
     """By the very function that fits photos, at the largest level and a smaller one."""
     resolution, (width, height) = 64, size
     for _ in range(4):
@@ -40,11 +40,8 @@ def test_a_dot_in_the_photo_is_where_the_heatmap_is_highest(rng, fit, size):
         np.testing.assert_allclose(points[0, :2] * resolution, centre, atol=0.15)
         for level in (64, 32):
             small = image.reshape(level, 64 // level, level, -1).mean((1, 3))
-            heat = keypoints.heatmaps(points[None], level, 1.5)[0, ..., 0]
-            dot_at, heat_at = (np.array(np.unravel_index(a.argmax(), a.shape))
-                               for a in (small, heat))
-            assert np.abs(dot_at - heat_at).max() <= 1
-            np.testing.assert_array_equal(heat_at, np.floor(points[0, 1::-1] * level))
+            dot_at = np.array(np.unravel_index(small.argmax(), small.shape))
+            assert np.abs(dot_at - np.floor(points[0, 1::-1] * level)).max() <= 1
 
 
 def test_what_a_crop_cuts_off_is_not_known():
@@ -55,37 +52,6 @@ def test_what_a_crop_cuts_off_is_not_known():
     assert padded[:, 2].tolist() == [2, 1, 2, 0] and not padded[3].any()
     left, _, right, _ = pyramid.content_box((400, 600), 64, "pad")
     assert padded[0, 0] * 64 == pytest.approx(left + (right - left) / 8)
-
-
-def test_heatmaps_are_gaussians(rng):
-    points = random_points(rng, 3, 5)
-    maps = keypoints.heatmaps(points, 16, 2.5)
-    assert maps.shape == (3, 16, 16, 5) and maps.dtype == np.float32
-    for n, i, j, k in np.ndindex(maps.shape):
-        x, y, flag = points[n, k].astype(np.float64)
-        squares = (j + 0.5 - 16 * x) ** 2 + (i + 0.5 - 16 * y) ** 2
-        assert maps[n, i, j, k] == pytest.approx(
-            np.exp(-squares / (2 * 2.5**2)) * (flag > 0), abs=1e-6)
-    assert keypoints.heatmaps(np.array([[[0.53125, 0.5, 1]]]), 16, 1).max() == pytest.approx(
-        np.exp(-0.125)), "the middle of column 8, the border between two rows"
-
-
-def test_left_and_right_change_places_in_the_mirror(rng):
-    points = random_points(rng, 2, 18)
-    flipped = keypoints.mirrored(points, NAMES)
-    for k, name in enumerate(NAMES):
-        other = {"left": "right", "right": "left"}.get(name.partition("_")[0])
-        partner = NAMES.index(name.replace(name.partition("_")[0], other)) if other else k
-        known = points[:, partner, 2] > 0
-        np.testing.assert_allclose(flipped[:, k, 0],
-                                   np.where(known, 1 - points[:, partner, 0], 0))
-        np.testing.assert_array_equal(flipped[:, k, 1:], points[:, partner, 1:])
-    np.testing.assert_allclose(keypoints.mirrored(flipped, NAMES), points, atol=1e-7)
-    order = [NAMES.index(name.replace("left", "x").replace("right", "left").replace("x", "right"))
-             for name in NAMES]
-    maps = keypoints.heatmaps(points, 8, 1)
-    np.testing.assert_allclose(keypoints.heatmaps(flipped, 8, 1), maps[:, :, ::-1][..., order],
-                               atol=1e-5)
 
 
 def test_the_skeleton_joins_all_of_them():

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from dataprep.segmentations import label_map_and_overlap
+from dataprep.coco.segmentations import label_map_and_overlap
 from dnnlib.data import pyramid, tfrecords
 
 FOUR = ("hat", "coat", "legs", "shoes")  # class names that are not ModaNet's

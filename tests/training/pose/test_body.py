@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dnnlib.data import keypoints, mirroring
+from dnnlib.data import mirroring
 from tests.tools import people
 from training.pose import body
 
@@ -25,20 +25,29 @@ def points(rng):
 
 
 def test_heatmaps(points):
-    """As those of NumPy's, with pose-gan's six pixels of 128."""
+    """Gaussians around the points that are known, with pose-gan's six pixels of 128."""
     maps = body.heatmaps(tf.constant(points), 16)
     centres = (np.arange(16) + 0.5) / 16
     squares = ((centres[:, None, None] - points[:, None, None, :, 1].astype(np.float64)) ** 2
                + (centres[:, None] - points[:, None, None, :, 0].astype(np.float64)) ** 2)
     expected = np.exp(-squares / (2 * (6 / 128) ** 2)) * (points[:, None, None, :, 2] > 0)
     np.testing.assert_allclose(maps, expected, atol=2e-6)
-    np.testing.assert_allclose(maps, keypoints.heatmaps(points, 16, 16 * 6 / 128), atol=2e-6)
 
 
-def test_mirrored_points(points):
+def test_left_and_right_change_places_in_the_mirror(points):
+    """Twice mirrored, points are where they were; heatmaps are the mirrored ones."""
     order = mirroring.mirrored_order(mirroring.pairs_by_name(NAMES), NAMES)
-    np.testing.assert_allclose(body.mirrored(tf.constant(points), order),
-                               keypoints.mirrored(points, NAMES), atol=1e-7)
+    flipped = body.mirrored(tf.constant(points, tf.float32), order).numpy()
+    for k, name in enumerate(NAMES):
+        side, _, joint = name.partition("_")
+        other = {"left": "right", "right": "left"}.get(side)
+        partner = points[:, NAMES.index(f"{other}_{joint}") if other else k]
+        np.testing.assert_allclose(flipped[:, k, 0],
+                                   np.where(partner[:, 2] > 0, 1 - partner[:, 0], 0), atol=1e-6)
+        np.testing.assert_array_equal(flipped[:, k, 1:], np.float32(partner[:, 1:]))
+    np.testing.assert_allclose(body.mirrored(tf.constant(flipped), order), points, atol=1e-6)
+    maps = [body.heatmaps(tf.constant(x, tf.float32), 8).numpy() for x in (points, flipped)]
+    np.testing.assert_allclose(maps[1], maps[0][:, :, ::-1][..., order], atol=1e-5)
 
 
 # Parts

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import run_metrics
 import train
-from dnnlib.data import keypoints
+from dnnlib.data import keypoints, mirroring
 from dnnlib.data.dataset import open_dataset
 from dnnlib.tflib.distribute import Draws, mirrored_strategy
 from dnnlib.util import UserError
@@ -58,11 +58,12 @@ def test_an_example_is_mirrored_as_a_whole(data):
     flip = draws.uniform("mirror").numpy() < 0.5
     assert 0 < flip.sum() < 4
     inputs, condition, semantics, photos = method.example(batch, draws)
-    points = [np.where(flip[:, None, None], keypoints.mirrored(one, tools.NAMES), one)
+    order = mirroring.mirrored_order(mirroring.pairs_by_name(tools.NAMES), tools.NAMES)
+    points = [np.where(flip[:, None, None], body.mirrored(tf.constant(one), order), one)
               for one in (batch.source_points, batch.target_points)]
     source, target = (np.where(flip[:, None, None, None], rgb[:, :, ::-1], rgb) / 127.5 - 1
                       for rgb in (batch.source, batch.target))
-    maps = [keypoints.heatmaps(one, 16, 16 * body.SIGMA) for one in points]
+    maps = [body.heatmaps(tf.constant(one), 16) for one in points]
     np.testing.assert_allclose(photos, target, atol=1e-6)
     np.testing.assert_allclose(inputs[0], np.concatenate([source, maps[0]], -1), atol=1e-5)
     np.testing.assert_allclose(condition, np.concatenate([source, *maps], -1), atol=1e-5)

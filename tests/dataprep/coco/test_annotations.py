@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from dataprep.annotations import load_annotations
-from dataprep.segmentations import Instance, Photo
+from dataprep.coco.annotations import load_annotations
+from dataprep.coco.segmentations import Instance, Photo
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.data.photos import PhotoError
 from dnnlib.util import UserError

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import dataset_tool
-from dataprep import conversion, people, raw_files, verify, writer
+from dataprep import conversion, raw_files, verify, writer
+from dataprep.coco import people
 from dataprep.drawing import synthetic
 from dataprep.drawing.synthetic import Drawing
 from dnnlib.data import coco, dataset, keypoints, pyramid

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from dataprep.annotations import load_annotations
+from dataprep.coco.annotations import load_annotations
 from tests.tools.data_helpers import label_map
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -11,8 +11,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import dataset_tool
+from dataprep.coco.segmentations import Instance, Photo
 from dataprep.raw_files import match_photos
-from dataprep.segmentations import Instance, Photo
 from dnnlib.data import channels, tfrecords
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.data.photo_names import Found

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dataprep.segmentations import whole
+from dataprep.coco.segmentations import whole
 from dnnlib.data.channels import MAX_CLASSES
 from dnnlib.data.class_list import is_background
 from dnnlib.util import UserError

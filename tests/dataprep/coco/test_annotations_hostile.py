@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dataprep.annotations import load_annotations
+from dataprep.coco.annotations import load_annotations
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NAN, INF = float("nan"), float("inf")
 ZIGZAG = [0, 0, 400, 400] * 200_000
 
@@ -28,7 +28,7 @@ print(mask.area(mask.merge(mask.frPyObjects(json.load(sys.stdin), 400, 400))))
 """
 CHECKED = PRELUDE + """
 import random
-from dataprep import annotations, segmentations
+from dataprep.coco import annotations, segmentations
 from dnnlib.data.photos import PhotoError
 draw, count = random.Random(int(sys.argv[1])), int(sys.argv[2])
 SIDES = [1, 2, 3, 17, 400, 600, 65536]

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dataprep import segmentations
-from dataprep.categories import NOT_CHOSEN, check_used, read_categories
-from dataprep.segmentations import Photo, whole
+from dataprep.coco import segmentations
+from dataprep.coco.categories import NOT_CHOSEN, check_used, read_categories
+from dataprep.coco.segmentations import Photo, whole
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError, read_json
 

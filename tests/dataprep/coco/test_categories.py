@@ -3,8 +3,8 @@
 
 import pytest
 
-from dataprep.categories import check_used, read_categories
-from dataprep.segmentations import whole
+from dataprep.coco.categories import check_used, read_categories
+from dataprep.coco.segmentations import whole
 from dnnlib.data.class_list import is_background
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep.annotations import Annotations, read_frames
-from dataprep.segmentations import Photo, whole
+from dataprep.coco.annotations import Annotations, read_frames
+from dataprep.coco.segmentations import Photo, whole
 from dnnlib.data.keypoints import COVERED, UNKNOWN, VISIBLE
 from dnnlib.util import UserError, one_line, read_json
 
