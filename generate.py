@@ -7,9 +7,10 @@ import shlex
 from pathlib import Path
 
 from dnnlib import cli, suggestions
-from dnnlib.cli import MAX_GRID, MAX_SEED, IdleRule, label_suffix, numbers_name
+from dnnlib.cli import MAX_SEED, IdleRule, label_suffix, numbers_name
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError
+from generation.options import CHOICE, parse_options
 
 EXAMPLES = """\
   python generate.py                                          seeds 0-35 of the newest run's best
@@ -37,33 +38,12 @@ EXAMPLES = """\
   python generate.py --project=photos --out=projected         real photos into the network
   python generate.py --project=datasets/mine --num-images=20 --space=w --film --out=twenty
 """
-MAX_PAIRS = 10_000_000  # in one folder, by the seven digits of their file names
-MAX_SHARDS = 99_999  # by the five digits of theirs
 MIN_SIDE = 128  # images below this many pixels are enlarged in pictures
-# The modes on which options have an effect; options that are not here act on all of them.
-MODES = ("seeds", "interpolate", "style_mix", "num", "replay", "source", "maps", "from", "project",
-         "labels_from")
-CHOICE = ("require", "min_area", "balance", "min_confidence")
-ACT_ON = {
-    **dict.fromkeys(("separate", "for_labelling", "teacher"), ("seeds",)),
-    "seeds": ("seeds", "from"), "samples": ("maps", "from"),
-    "steps": ("interpolate", "project"),
-    **dict.fromkeys(("space", "film", "lpips"), ("project",)),
-    **dict.fromkeys(("num_images", "seed"), ("project", "source")),
-    "row_seeds": ("style_mix",), "col_seeds": ("style_mix",), "col_styles": ("style_mix",),
-    "first_seed": ("num", "from"),
-    **dict.fromkeys(("dry_run", *CHOICE, "max_tries", "format", "keep_padding",
-                     "shards", "runner"), ("num",)), "index": ("replay",),
-    **dict.fromkeys(("direction", "garment", "own_scale", "poses"), ("source",)),
-    **dict.fromkeys(("trunc", "noise"), (*MODES[:4], "from")),
-    "label": (*MODES[:4], "from", "project"),
-    "minibatch": (*MODES[:4], "source", "maps", "from", "project"),
-    **dict.fromkeys(("network", "results"), MODES[:9])}
 
 
 def main(argv):
     """Parse options, load the network, make what was asked for. Return the exit status."""
-    options = parse_options(argv)
+    options = parse_options(argv, __doc__, EXAMPLES)
     if options.source is not None:
         return use_photos(options)
     if options.labels_from is not None:
@@ -111,170 +91,6 @@ def main(argv):
     else:
         make_picture(sampler, options)
     return 0
-
-
-def parse_options(argv):
-    """Parse the command line."""
-    parser = cli.argument_parser(__doc__, EXAMPLES)
-    add = parser.add_argument
-    add("--network", metavar="SPEC", help="snapshot file, run directory or run number "
-        "(default: the newest run's best snapshot)")
-    add("--results", default="results", metavar="DIR", help="where the run directories are")
-    add("--out", metavar="DIR", help="folder to write to (default: one below generated/)")
-    add("--trunc", type=cli.psi, metavar="PSI", help="truncation of the first 8 layers: 1 is none, "
-        "as in training; 0 is the average image (default: 1 for --num, --from and --for-labelling, "
-        "else 0.7)")
-    add("--noise", default="random", choices=("random", "const"), help="random: drawn from each "
-        "sample's seed; const: the network's own, equal for all samples")
-    add("--label", type=cli.label, metavar="K", help="what a conditional network draws: a class, "
-        "from 0, or as many numbers as its labels have: 0.1,0,0.9")
-    add("--minibatch", type=cli.positive_int, default=8, metavar="N", help="samples made at a "
-        "time; more are faster if there is memory for them")
-    add("--seeds", type=cli.seeds, default="0-35", help="samples of the grid")
-    add("--separate", action="store_true", help="instead of a grid a file per seed: seed0000.png, "
-        "and of networks with maps labels/seed0000.png (0 background, 1..C the classes)")
-    add("--for-labelling", action="store_true", help="instead of a grid a file per seed, to be "
-        "labelled, with what train.py --variant=decoder needs to make it again")
-    add("--teacher", metavar="SPEC", help="for --for-labelling: snapshot, run directory or run "
-        "number of a segmentation network, which labels the pictures")
-    modes = parser.add_mutually_exclusive_group()
-    modes.add_argument("--interpolate", type=cli.seeds, metavar="SEED,SEED", help="the way from "
-                       "one latent to the other: images above, maps below")
-    modes.add_argument("--style-mix", action="store_true", help="styles of row seeds and column "
-                       "seeds combined")
-    modes.add_argument("--num", type=cli.positive_int, metavar="N", help="write N pairs: images, "
-                       "label maps, overlays, COCO annotations; run again to continue")
-    modes.add_argument("--replay", metavar="FILE", help="make a sample of this samples.jsonl again")
-    modes.add_argument("--source", metavar="DIR", help="write label maps of the photos in this "
-                       "folder, by a segmentation network; these photos, or pairs, translated by "
-                       "a CycleGAN; or their people in the poses of --poses; run again to "
-                       "continue")
-    modes.add_argument("--maps", metavar="DIR", help="write photos of the label maps in this "
-                       "folder (PNGs and classes.txt, or pairs), data set or split of one "
-                       "(DIR/val), by a network of train.py --variant=pix2pix; run again to "
-                       "continue")
-    modes.add_argument("--labels-from", metavar="PATH", help="take the labels of pictures that "
-                       "--for-labelling wrote to --out: a COCO file, or a folder of PNG masks with "
-                       "a list of classes")
-    modes.add_argument("--project", metavar="PATH", help="find the w of which the network draws "
-                       "these photos: a folder, a file, a data set (its training split, or the "
-                       "folder of another), a folder of pairs; run again to continue")
-    add("--from", metavar="SPEC", help="write photos of the maps that this network (snapshot, run "
-        "directory or run number) draws of --seeds, or of --num from --first-seed on")
-    add("--samples", type=cli.positive_int, default=1, metavar="N", help="for --maps and --from: "
-        "photos of each map, which differ by dropout")
-    add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="for --source by a CycleGAN: "
-        "from the list of photos --data to --target, or back")
-    add("--garment", type=lambda text: text.split(","), metavar="CLASSES", help="for --source by a "
-        "CycleGAN, of a folder of pairs: translate these classes and nothing else (default: those "
-        "of its training)")
-    add("--own-scale", action="store_true", help="for --source by a CycleGAN: translate photos of "
-        "any size as they are (default: reduced or enlarged to the size of its training, and back)")
-    add("--poses", metavar="PATH", help="for --source by a network of train.py --variant=pose: the "
-        "poses to draw every photo's person in; as --source a data set with keypoints, a split of "
-        "one (DIR/val) or a folder of photos with annotations/person_keypoints.json, or such a "
-        "file of COCO keypoints alone")
-    add("--steps", type=cli.positive_int, metavar="N", help="for --interpolate: pictures, with "
-        "those of both seeds (default: 9); for --project: of the search (default: 1000)")
-    add("--row-seeds", type=cli.seeds, default="0-3",
-        help="for --style-mix: seeds of the left column")
-    add("--col-seeds", type=cli.seeds, default="4-8", help="for --style-mix: seeds of the top row")
-    add("--col-styles", type=cli.seeds, default="0-3", metavar="LAYERS", help="for --style-mix: "
-        "layers taken from the column; 0-3 (4x4, 8x8) are pose and shape, the last ones colours")
-    add("--index", type=cli.natural, default=0, metavar="K", help="for --replay: line, from 0")
-    _add_pair_options(parser)
-    _add_projection_options(parser)
-    own, of_runner = cli.split_argv(argv)
-    options, defaults = parser.parse_args(own), vars(parser.parse_args([]))
-    options.of_runner = of_runner
-    check_options(options, {name for name in defaults if vars(options)[name] != defaults[name]})
-    options.steps = options.steps or (9 if options.interpolate is not None else None)
-    if options.trunc is None:
-        pairs = options.num, getattr(options, "from"), options.for_labelling or None
-        options.trunc = 0.7 if pairs == (None, None, None) else 1.0
-    return options
-
-
-def _add_pair_options(parser):
-    """Add the options of pairs in bulk."""
-    add = parser.add_argument_group("for --num").add_argument
-    add("--first-seed", type=cli.seed, default=0, metavar="SEED", help="the first one tried")
-    add("--require", type=lambda text: text.split(","), metavar="CLASSES", help="take only pairs "
-        "that show all of these classes: skirt,scarf/tie")
-    add("--min-area", type=cli.share, default=0.0, metavar="SHARE", help="a class counts as shown "
-        "from this share of the photo on: 0.5%%; not given: from a pixel on")
-    add("--balance", type=cli.share, default=0.0, metavar="SHARE", help="take pairs so that each "
-        "class is shown by this share of them at least: 10%%")
-    add("--min-confidence", type=cli.share, default=0.0, metavar="X", help="take only pairs whose "
-        "maps are this sure, from 0 to 1 (docs/data.md)")
-    add("--max-tries", type=cli.positive_int, default=1000, metavar="N", help="give up if this "
-        "many seeds in a row are rejected; the same command with more continues")
-    add("--format", choices=("folder", "tfrecords"), default="folder", help="folder: PNGs and COCO "
-        "annotations; tfrecords: a data set for train.py --data")
-    add("--keep-padding", action="store_true", help="write the padding around photos, which the "
-        "folder goes without if all photos of the data set had one aspect ratio")
-    add("--shards", type=cli.positive_int, metavar="N", help="write N parts that are whole by "
-        "themselves, whose bytes follow from the seeds; not given: of tfrecords one for 1,000 "
-        "pairs, of a folder none")
-    add("--runner", metavar="NAME", help="make shards on Apache Beam (requirements-beam.txt): "
-        "DirectRunner, FlinkRunner, ...; what is behind -- are options of the runner")
-    add("--dry-run", action="store_true", help="print what would be made, write nothing")
-
-
-def _add_projection_options(parser):
-    """Add the options of projections."""
-    add = parser.add_argument_group("for --project").add_argument
-    add("--space", choices=("w", "w+"), default="w+", help="w+: a w for every layer, as "
-        "Image2StyleGAN; w: one for all, with noise maps, as StyleGAN2's projector")
-    add("--num-images", type=cli.positive_int, metavar="N", help="so many of them, and for --poses "
-        "so many photos and poses, chosen by --seed as train.py chooses (default: all)")
-    add("--seed", type=cli.seed, default=1000, help="for --num-images: fewer are among more of a "
-        "seed")
-    add("--film", action="store_true", help="write films/<photo>.webp: the picture on its way to "
-        "the photo")
-    add("--lpips", metavar="PATH", help="weights of VGG16 and LPIPS, as .npz (default: cache, pip)")
-
-
-def check_options(options, given):
-    """Raise UserError if options do not go together, or if one in `given` has no effect."""
-    if options.interpolate is not None and len(options.interpolate) != 2:
-        raise UserError("--interpolate: expected two seeds, such as 4,9")
-    if options.interpolate is not None and not 2 <= (options.steps or 9) <= MAX_GRID:
-        raise UserError(f"--steps: 2 pictures at least, of both seeds, and {MAX_GRID} at most")
-    if options.num is not None and options.num > MAX_PAIRS:
-        raise UserError(f"--num: at most {MAX_PAIRS} pairs")
-    if options.num is not None and options.first_seed + options.num - 1 > MAX_SEED:
-        raise UserError(f"--num: the last seed would be above {MAX_SEED}")
-    if options.num is not None and (options.shards or 1) > min(options.num, MAX_SHARDS):
-        raise UserError(f"--shards: at most one for each pair, and {MAX_SHARDS}")
-    chosen = [m for m in MODES[1:] if getattr(options, m) not in (None, False)]
-    mode = "from" if "from" in chosen else (chosen or ["seeds"])[0]
-    shown = {mode: f"--{mode.replace('_', '-')}" for mode in MODES} | {"seeds": "a grid of seeds"}
-    is_chosen = any(getattr(options, name) for name in CHOICE)
-    in_shards = options.shards is not None or options.format == "tfrecords"
-    cli.refuse_idle(given, [
-        *(IdleRule([name], mode not in modes, f"it is for {', '.join(shown[m] for m in modes)}")
-          for name, modes in ACT_ON.items()),
-        IdleRule(["from"], set(chosen) - {"num", "from"}, "it goes with --seeds or --num "
-                 f"alone, not with {shown[chosen[0]] if chosen else ''}"),
-        IdleRule(["seeds"], options.num is not None, "--num counts from --first-seed on"),
-        IdleRule(["first_seed"], options.num is None, "it is for --num"),
-        IdleRule(["separate"], options.for_labelling, "--for-labelling writes a file per seed"),
-        IdleRule(["seed"], options.num_images is None, "it chooses those of --num-images"),
-        IdleRule(["teacher"], not options.for_labelling, "it labels what --for-labelling writes"),
-        IdleRule(["min_area"], not (options.require or options.balance),
-                 "it is for --require and --balance"),
-        IdleRule(["max_tries"], not is_chosen, "no pair is rejected"),
-        IdleRule(["minibatch"], options.num is not None and (is_chosen or in_shards), "pairs that "
-                 "are chosen, or written in shards, are made 16 at a time, so that they are the "
-                 "same everywhere"),
-        IdleRule(["minibatch"], options.own_scale, "--own-scale translates photos one by one"),
-        IdleRule(["keep_padding"], options.format == "tfrecords", "images of a data set are square "
-                 "and keep it"),
-        IdleRule(["runner"], not in_shards, "it makes shards: give --shards")])
-    if options.labels_from is not None and options.out is None:
-        raise UserError("--out: missing: the folder that --for-labelling wrote to")
-    cli.check_runner(options.runner, options.of_runner)
 
 
 def out_folder(sampler, options, subfolder=""):

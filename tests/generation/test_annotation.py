@@ -11,6 +11,7 @@ from dnnlib.data import coco
 from dnnlib.data.class_list import read_class_list
 from dnnlib.util import UserError
 from generation import annotation
+from generation.options import parse_options
 from tests.tools import labelled_pictures
 from tests.tools.generators import save_network
 from tests.tools.labelled_seeds import CLASSES, colour_labels, read
@@ -202,4 +203,4 @@ def test_options_that_do_not_go_together():
                           (["--labels-from=x"], "--out: missing"),
                           (["--labels-from=x", "--network=3", "--out=y"], "--network: without")):
         with pytest.raises(UserError, match=said):
-            generate.parse_options(options)
+            parse_options(options)

@@ -20,6 +20,7 @@ from dnnlib.data.coco import MODANET_CLASSES, MODANET_FILE
 from dnnlib.data.dataset import open_dataset, read_split
 from dnnlib.util import UserError
 from generation import pairs, sheets
+from generation.options import parse_options
 from tests.tools.data_helpers import one_hot
 from tests.tools.generators import RESOLUTION, save_network
 from training import snapshots
@@ -768,7 +769,7 @@ def test_a_diverged_network_makes_no_pictures(tmp_path, script, channel, mode):
     assert not list(tmp_path.glob("out/**/*.png"))
 
 
-@pytest.mark.parametrize("parse", [generate.parse_options, run_metrics.parse_options])
+@pytest.mark.parametrize("parse", [parse_options, run_metrics.parse_options])
 def test_truncation_that_would_overflow_is_refused(parse):
     for psi in ("1e30", "-1e5", "nan", "1e400", "x"):
         with pytest.raises(UserError, match=r"--trunc: .*expected a number"):
