@@ -111,7 +111,7 @@ class PoseJob(Job):
     def plan(self) -> str:
         """Return what the training would do."""
         c = self.config
-        weight = "" if c.reconstruction == "none" else f" (weight {c.reconstruction_weight:g})"
+        weight = "" if c.reconstruction == "none" else f" (weight {c.weight_of_reconstruction():g})"
         return "\n".join([
             f"{c.skips} skips and critic {c.critic} for {len(self.dataset.keypoints)} keypoints at "
             f"{c.resolution}x{c.resolution}, reconstruction {c.reconstruction}{weight}, "
