@@ -262,7 +262,7 @@ def test_pairs_record_their_label_and_are_made_again(networks, tmp_path, capsys,
     assert generate.main([f"--replay={samples}", "--index=2", f"--out={tmp_path / 'b'}"]) == 0
     assert "made again, " in capsys.readouterr().out
     status, error = script(*command[::2], "--label=1", f"--out={tmp_path / 'a'}")
-    assert status == 2 and "class_label (0.5, -1.0" in error and ", 1 now" in error
+    assert status == 2 and "class_label [0.5, -1.0" in error and ", 1 now" in error
     status, error = script(f"--replay={samples}", f"--network={networks[0]}")
     assert status == 2 and "name the right one" in error
 

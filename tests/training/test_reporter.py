@@ -52,9 +52,9 @@ def begin(data, run_dir):
 
 
 @pytest.fixture(scope="module")
-def runs(data, tmp_path_factory):
-    """Two finished runs: one as it is, and one that goes on from a copy of the first's directory,
-    as a killed process would have left it after step 9, in a tick of the last stage."""
+def whole(data, tmp_path_factory):
+    """A finished run; `again` beside it is a copy of its directory as a killed process would have
+    left it after step 9, in a tick of the last stage."""
     root = tmp_path_factory.mktemp("runs")
     training = begin(data, root / "whole")
     take_step = training._step
@@ -66,31 +66,41 @@ def runs(data, tmp_path_factory):
 
     training._step = step_and_copy
     assert training.run() is True
-    assert begin(data, root / "again").run() is True
-    return root / "whole", root / "again"
+    return root / "whole"
+
+
+@pytest.fixture(scope="module")
+def again(data, whole):
+    """A finished run that went on from that copy."""
+    assert begin(data, whole.parent / "again").run() is True
+    return whole.parent / "again"
 
 
 def ticks_of(run_dir):
     return [r for r in read_jsonl(run_dir / "stats.jsonl") if r["event"] == "tick"]
 
 
-def test_a_training_does_what_was_planned(data, runs):
+def test_a_training_does_what_was_planned(data, whole):
+    check_plan(data, whole)
+
+
+def check_plan(data, run_dir):
+    """Ticks and files are those that the plan has."""
     config = TrainingConfig(**{**OPTIONS, "data": str(data)})
     planned = list(simulate_ticks(config, stretches(config, 4)))
-    for run_dir in runs:
-        ticks = ticks_of(run_dir)
-        assert [t["Progress/kimg"] for t in ticks] == [t.nimg / 1000 for t in planned]
-        assert [t["saved_network"] for t in ticks] == [t.saves_network for t in planned]
-        names = [path.name for path in run_dir.iterdir()]
-        assert sum(n.startswith("network-snapshot") for n in names) == sum(
-            t.saves_network for t in planned)
-        assert sum(n.startswith("fakes") for n in names) == 1 + sum(t.draws for t in planned)
+    ticks = ticks_of(run_dir)
+    assert [t["Progress/kimg"] for t in ticks] == [t.nimg / 1000 for t in planned]
+    assert [t["saved_network"] for t in ticks] == [t.saves_network for t in planned]
+    names = [path.name for path in run_dir.iterdir()]
+    assert sum(n.startswith("network-snapshot") for n in names) == sum(
+        t.saves_network for t in planned)
+    assert sum(n.startswith("fakes") for n in names) == 1 + sum(t.draws for t in planned)
 
 
-def test_ticks_are_reported_alike_everywhere(runs):
-    log = (runs[0] / "log.txt").read_text()
+def test_ticks_are_reported_alike_everywhere(whole):
+    log = (whole / "log.txt").read_text()
     lines = [line for line in log.splitlines() if line.startswith("tick ")]
-    ticks = ticks_of(runs[0])
+    ticks = ticks_of(whole)
     assert len(lines) == len(ticks) and "warning" not in log
     for line, tick in zip(lines, ticks):
         shown = dict(re.findall(r"(kimg|resolution|minibatch|sec/kimg|images/s|skipped) +([\d.]+)",
@@ -107,9 +117,9 @@ def test_ticks_are_reported_alike_everywhere(runs):
     assert "fid8 1.08" in lines[-1]
 
 
-def test_events_have_the_official_names(runs):
-    ticks = ticks_of(runs[0])
-    events = EventAccumulator(str(runs[0]), size_guidance={"tensors": 0, "images": 0})
+def test_events_have_the_official_names(whole):
+    ticks = ticks_of(whole)
+    events = EventAccumulator(str(whole), size_guidance={"tensors": 0, "images": 0})
     events.Reload()
     names = set(events.Tags()["tensors"])
     assert {"Progress/kimg", "Progress/lod", "Timing/sec_per_kimg", "Timing/maintenance_sec",
@@ -126,44 +136,46 @@ def test_events_have_the_official_names(runs):
     last = ticks[-1]
     assert events_of("Loss/r1_penalty")[80] == pytest.approx(
         (last["Loss/r1_penalty/rgb"] + last["Loss/r1_penalty/joint"]) / 2, rel=1e-5)
-    assert len(events.Tensors("fakes")) == len(list(runs[0].glob("fakes*.png")))
+    assert len(events.Tensors("fakes")) == len(list(whole.glob("fakes*.png")))
     assert len(events.Tensors("reals")) == 3
 
 
-def test_the_page_shows_the_run(runs):
-    reader = PageReader((runs[0] / "index.html").read_text())
-    ticks = ticks_of(runs[0])
+def test_the_page_shows_the_run(whole):
+    reader = PageReader((whole / "index.html").read_text())
+    ticks = ticks_of(whole)
     for title, curve, name in (("losses", "D/joint", "Loss/D/joint"), ("losses", "G", "Loss/G"),
                                ("scores of D", "real/rgb", "Loss/scores/real/rgb"),
                                ("fid8", "fid8", "Metrics/fid8")):
         assert f"{curve}: {[t[name] for t in ticks if name in t][-1]:.4g}" in reader.charts[title]
-    assert len(reader.sources()) == len(list(runs[0].glob("fakes*.png"))) + 1
+    assert len(reader.sources()) == len(list(whole.glob("fakes*.png"))) + 1
     assert "reals-classes.png" in reader.text
     assert all(name in reader.text for name in FOUR)
     (box,) = [a for tag, a in reader.tags if tag == "p" and a.get("class", "").startswith("state")]
     assert box == {"class": "state finished"}
 
 
-def test_the_page_after_a_resume_is_that_of_an_uninterrupted_run(runs):
+@pytest.mark.slow
+def test_the_page_after_a_resume_is_that_of_an_uninterrupted_run(data, whole, again):
     """But for the times, and for the marks where it was resumed."""
-    whole, again = ((run, read_history(run)) for run in runs)
+    check_plan(data, again)
+    runs = [(run, read_history(run)) for run in (whole, again)]
     for charts in (lambda run, history: metric_charts(history, run),
                    lambda _, history: loss_charts(history)):
-        assert charts(*whole)
-        for chart, other in zip(charts(*whole), charts(*again), strict=True):
+        assert charts(*runs[0])
+        for chart, other in zip(charts(*runs[0]), charts(*runs[1]), strict=True):
             assert chart.series == other.series
             assert len(other.marks) == len(chart.marks) + 1
             assert chart.marks == [mark for mark in other.marks if mark[2] != "resume"]
             assert [mark[2] for mark in chart.marks] == ["growth"] * 2
-    readers = [PageReader((run / "index.html").read_text()) for run in runs]
+    readers = [PageReader((run / "index.html").read_text()) for run in (whole, again)]
     assert readers[0].sources() == readers[1].sources()
-    assert [row["kimg"] for row in read_jsonl(runs[1] / "stats.jsonl")
+    assert [row["kimg"] for row in read_jsonl(again / "stats.jsonl")
             if row["event"] == "resume"] == [0.064]
 
 
-def test_growths_are_sentences(runs):
-    log = (runs[0] / "log.txt").read_text()
-    row = next(row for row in read_jsonl(runs[0] / "stats.jsonl") if row["event"] == "growth")
+def test_growths_are_sentences(whole):
+    log = (whole / "log.txt").read_text()
+    row = next(row for row in read_jsonl(whole / "stats.jsonl") if row["event"] == "growth")
     scores = [row["before"][f"D_rgb/{kind}"] for kind in ("real", "fake")]
     assert "entering stage binary (4 channels)\n" in log
     assert ("before the growth D_rgb scores reals {:.2f} and fakes {:.2f}, fid8 is".format(*scores)

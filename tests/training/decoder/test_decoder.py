@@ -45,7 +45,7 @@ def test_pictures_are_made_again(folder):
 
 
 # The long tests of the others are run by make test-slow.
-ONE_IS_FAST = [pytest.param(kind, marks=() if kind == "conv" else pytest.mark.slow)
+ONE_IS_FAST = [pytest.param(kind, marks=() if kind == "linear" else pytest.mark.slow)
                for kind in KINDS]
 
 
@@ -355,7 +355,7 @@ def test_learning_rates(folder):
 def test_a_command_and_its_plan(folder, tmp_path, capsys):
     origin, out = folder
     command = ["--variant=decoder", f"--init-from={origin}", f"--labels={out}", "--device=cpu",
-               f"--results={tmp_path}", "--decoder=mlp", "--preset=tiny", "--gpus=2",
+               f"--results={tmp_path}", "--decoder=linear", "--preset=tiny", "--gpus=2",
                "--held-back=0.25", "--kimg=0.016"]
     assert train.main([*command, "--dry-run"]) == 0
     said = capsys.readouterr().out

@@ -48,10 +48,10 @@ def test_parts_hold_whole_stddev_groups(tiny_config):
         assert all(len({sample % 4 for sample in group}) == 1 for group in part.reshape(4, -1).T)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes, num_replicas", [
-    pytest.param({}, 1, marks=pytest.mark.slow), ({"style_mixing_prob": 1.0}, 2),
-    pytest.param({"d_loss": "wgan", "g_loss": "wgan", "r1_gamma": 0.0, "wgan_lambda": 10.0}, 1,
-                 marks=pytest.mark.slow)],
+    ({}, 1), ({"style_mixing_prob": 1.0}, 2),
+    ({"d_loss": "wgan", "g_loss": "wgan", "r1_gamma": 0.0, "wgan_lambda": 10.0}, 1)],
     ids=["labels", "labels, mixing, two replicas", "labels, WGAN-GP"])
 def test_parts_equal_the_whole(tiny_config, changes, num_replicas):
     """Gradients, running means of w and reports of a turn, to 1e-5; the variables are not moved, as
