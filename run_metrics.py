@@ -13,6 +13,8 @@ from metrics.features import MIN_AREA, MINIBATCH
 from metrics.image_sources import is_dataset, open_source, warn
 from metrics.map_quality import MEASURES
 from metrics.metric_base import (
+    CYCLE_METRICS,
+    CYCLE_USES,
     FULL,
     SPLIT,
     TRAIN_VAL,
@@ -34,6 +36,7 @@ EXAMPLES = """\
   python run_metrics.py --metrics=labels10k,kid10k_pair --segmenter=results/00005-segmenter-modanet
   python run_metrics.py --metrics=miou --network=results/00005-segmenter-modanet --split=val
   python run_metrics.py --network=7 --metrics=kid1k,lpips,miou --segmenter=5     # photos of maps
+  python run_metrics.py --network=results/00007-cyclegan-leather
   python run_metrics.py --metrics=ppl_wfull --lpips=lpips-vgg.npz
   python run_metrics.py --metrics=fid50k,kid50k --reals=photos --fakes=generated/images
   python run_metrics.py --nearest=0-7
@@ -57,6 +60,9 @@ def main(argv):
     if not options.fakes:
         options.network = find_snapshot(options.network, options.results)
         header = read_header(options.network)
+    if header.get("variant") == "cyclegan":
+        measure_cyclegan(options, header, metrics, f"python run_metrics.py {shlex.join(argv)}")
+        return 0
     check_kind(options, header, metrics)
     check_folders(options, header, metrics)
     reals, maps = open_reals(options, header, metrics), None
@@ -87,13 +93,18 @@ def parse_options(argv):
     """Parse the command line."""
     parser = cli.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
-    add("--metrics", help=f"comma-separated (default: {DEFAULT_METRICS}; none with --nearest); "
-        f"known: {known_metrics()}")
+    add("--metrics", help=f"comma-separated (default: {DEFAULT_METRICS}, of a CycleGAN "
+        f"{CYCLE_METRICS}; none with --nearest); known: {known_metrics()}")
     add("--network", metavar="RUN_OR_FILE", help="snapshot, run directory or run number "
         "(default: the newest run's best snapshot)")
     add("--results", default="results", metavar="DIR", help="where runs are looked for")
     add("--data", metavar="DIR", help="data set of the reals, and of the labels that a conditional "
         "network draws from (default: the network's own)")
+    add("--target", metavar="DIR", help="of a CycleGAN: test photos B, and --data those of A: data "
+        "sets, folders of pairs, or folders of photos (default: its own data sets)")
+    add("--garment", type=lambda text: text.split(","), metavar="CLASSES", help="of a CycleGAN of "
+        "whole photos: measure what it changes outside these classes (one trained with --garment "
+        "knows its own)")
     add("--split", help="which part of a data set the reals are (default: test; train for the "
         "metrics that end in _full, unless --reals is given, and for --nearest)")
     add("--resolution", type=int, metavar="N", help="with --fakes: of the images of data sets "
@@ -159,7 +170,8 @@ def check_options(options, metrics):
         IdleRule(["label"], fakes or not options.nearest,
                  "it is for a network's samples of --nearest"),
         IdleRule(["seed"], not metrics, "the samples of --nearest are seeds"),
-        IdleRule(["inception"], not uses & {"features", "logits"} and not options.nearest,
+        IdleRule(["inception"], not any(metric.uses_detector for metric in metrics)
+                 and not options.nearest,
                  "none of these metrics uses features"),
         IdleRule(["crop_face"], "paths" not in uses, "it is for ppl, which was not asked for"),
         IdleRule(["lpips"], not any(metric.uses == "paths" or "lpips" in metric.measures
@@ -171,7 +183,10 @@ def check_options(options, metrics):
                  "it is for mapsNk, which was not asked for"),
         IdleRule(["min_area"], not any(metric.counts_areas for metric in metrics),
                  "it is for classesNk and mapsNk, which were not asked for"),
-        IdleRule(["floor"], not kinds, "none of these metrics compares with reals")])
+        IdleRule(["floor"], not kinds, "none of these metrics compares with reals"),
+        IdleRule(["target", "garment"], fakes or ("metrics" in options.given
+                                                  and not uses & set(CYCLE_USES)),
+                 "it is for metrics of a CycleGAN")])
 
 
 def check_kind(options, header, metrics):
@@ -181,6 +196,14 @@ def check_kind(options, header, metrics):
     if header and header.get("variant") == "pose":
         raise UserError(f"{options.network} draws people in other poses: write some with "
                         "generate.py --poses, and name their folder with --fakes")
+    of_cyclegan = next((metric.name for metric in metrics if metric.uses in CYCLE_USES), None)
+    if of_cyclegan:
+        raise UserError(f"{of_cyclegan} is of a CycleGAN's test photos; "
+                        f"{options.network or options.fakes} is none: name one with --network "
+                        "(train.py --variant=cyclegan)")
+    if options.target or options.garment:
+        raise UserError(f"--{'target' if options.target else 'garment'}: is for a CycleGAN; "
+                        f"{options.network} is none")
     if is_translator(header):
         check_translator(options, header, uses)
         return
@@ -224,6 +247,42 @@ def check_translator(options, header, uses):
                  "and has no samples of its own"),
         IdleRule(["seed"], not header["networks"]["G"]["config"].get("dropout"),
                  f"{options.network} has no dropout: it draws one photo of a map")])
+
+
+def measure_cyclegan(options, header, metrics, command):
+    """Compute the metrics of a CycleGAN, or with --dry-run print them."""
+    from metrics.cycle.evaluation import evaluate_cyclegan
+    from metrics.cycle.photos import open_test_photos
+    from metrics.evaluation import network_results
+
+    if "metrics" not in options.given:
+        metrics = parse_metrics(CYCLE_METRICS)
+    others = [metric.name for metric in metrics if metric.uses not in CYCLE_USES]
+    if others:
+        raise UserError(f"{others[0]}: {options.network} translates photos and generates none: ask "
+                        f"for {CYCLE_METRICS}, or write some with generate.py --source, and name "
+                        "their folder with --fakes")
+    own = any(header["domains"][side]["garment"] for side in "AB")
+    cli.refuse_idle(options.given, [
+        IdleRule(["nearest", "reals", "trunc", "seed", "min_area", "label", "person", "segmenter"],
+                 True, "a CycleGAN translates test photos, and nothing is drawn"),
+        IdleRule(["floor"], True, "the floors of a CycleGAN are computed anyway"),
+        IdleRule(["garment"], own, "the network was trained with garments of its own"),
+        IdleRule(["inception"], not any(metric.uses_detector for metric in metrics),
+                 "none of these metrics uses features")])
+    photos = open_test_photos(header, options.network,
+                              {"A": options.data, "B": options.target}, options.split or "test",
+                              tuple(options.garment or ()))
+    if options.dry_run:
+        for side, domain in photos._asdict().items():
+            print(f"{side}: {len(domain.numbers):,} photos of {domain.source.path}")
+        for metric in metrics:
+            print(f"{metric.name} -> metric-{metric.name}.jsonl")
+        return
+    detector, metrics = find_detector(metrics, options.inception, options.minibatch)
+    evaluate_cyclegan(options.network, metrics, photos, detector,
+                      network_results(options.network, options.results), command=command,
+                      minibatch=options.minibatch)
 
 
 def check_folders(options, header, metrics):

@@ -164,6 +164,20 @@ def growth_chart(series: dict, x_title: str, y_title: str, title: str = "") -> b
         return _png(figure)
 
 
+def curves(charts: list[Chart]) -> bytes:
+    """Draw charts below each other, each with its title and legend, as a PNG file."""
+    with _figure(7.0, 2.6 * len(charts)) as figure:
+        panels = figure.subplots(len(charts), squeeze=False, gridspec_kw={"hspace": 0.5})
+        for chart, axes in zip(charts, panels[:, 0]):
+            chart.draw(axes)
+            axes.set_title(visible(chart.title), loc="left")
+            legend = chart.legend()
+            handles = [axes.plot([], [], color=colour)[0] for colour in legend.values()]
+            axes.legend(handles, [visible(text) for text in legend], loc="upper left",
+                        bbox_to_anchor=(1, 1))
+        return _png(figure)
+
+
 def _finite(y):
     """Return float64 [n] with NaN for whatever cannot be drawn."""
     y = np.array(y, np.float64)

@@ -25,6 +25,7 @@ class Study:
             first one is the default.
         rows: names of all rows.
         fixed: options that a study has once and for all. of_machine: those that may change.
+        needs: options that name its data, without which there is no study.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Study:
     rows: Sequence[str]
     fixed: tuple[str, ...]
     of_machine: tuple[str, ...]
+    needs: tuple[str, ...] = ("data",)
 
     @property
     def stored(self) -> tuple[str, ...]:
@@ -88,12 +90,13 @@ class Study:
                                 f"{stored.get(name)}; leave it out, or give another --out")
         options.preset = options.preset or next(iter(self.presets))
         if not stored:
-            others = set(together) if options.data else set()
+            others = set(together) if all(getattr(options, name) for name in self.needs) else set()
             for name, value in self.presets[options.preset].options.items():
                 if getattr(options, name) is None and name not in others:
                     setattr(options, name, value)
-        if not options.data:
-            raise UserError(f"--data: which data set? --preset={options.preset} names none")
+        for name in self.needs:
+            if not getattr(options, name):
+                raise UserError(f"--{name}: which data set? --preset={options.preset} names none")
 
     def plan(self, options: argparse.Namespace,
              left_out: Sequence[str] = ()) -> list[tuple[str, int]]:

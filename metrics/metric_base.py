@@ -13,6 +13,14 @@ from dataclasses import dataclass
 
 from dnnlib.data.class_counts import total_variation
 from dnnlib.util import UserError
+from metrics.cycle.measures import (
+    CycleFindings,
+    distances,
+    fid_distance,
+    kid_distance,
+    objective,
+    texture_accuracies,
+)
 from metrics.features import MIN_AREA, FeatureSet, fake_features
 from metrics.frechet_inception_distance import frechet_distance
 from metrics.inception_score import inception_score
@@ -25,6 +33,10 @@ from metrics.precision_recall import precision_recall
 # What the reals of a metric are: one split (by default the test images), or, as in StyleGAN2-ADA,
 # every image of the training split, or those of the training and the validation split together.
 SPLIT, FULL, TRAIN_VAL = "split", "full", "train+val"
+# What metrics of a CycleGAN use: its networks, besides features of a detector, or the classifier of
+# domains. Such a metric is function(CycleFindings, *arguments).
+CYCLE_USES = ("cycle", "cycle_features", "cycle_classifier")
+CYCLE_METRICS = "cyclefid,cyclekid,cycleloss,cycleclass"
 
 
 @dataclass(frozen=True)
@@ -38,8 +50,9 @@ class Metric:
         count: generated images, or pairs of them, that it takes; 0 if its name lacks the number.
         uses: 'features', 'logits' (features and the detector's last layer), 'maps' (what its
             `measures` count of pairs), 'originals' (what they count of photos drawn of maps beside
-            the real photos of these), 'paths', or 'segmenter' (a segmenter's labels of the reals,
-            without fakes; of a network that draws photos of maps see `of_translator`).
+            the real photos of these), 'paths', 'segmenter' (a segmenter's labels of the reals,
+            without fakes; of a network that draws photos of maps see `of_translator`), or one of
+            CYCLE_USES (a CycleGAN's test photos).
         view: what the detector sees, of features.VIEWS.
     """
 
@@ -58,7 +71,7 @@ class Metric:
     @property
     def uses_detector(self) -> bool:
         """True if it needs features of a detector."""
-        return self.uses in ("features", "logits")
+        return self.uses in ("features", "logits", "cycle_features")
 
     @property
     def needs_maps(self) -> bool:
@@ -208,6 +221,37 @@ def path_length(paths, num_samples, space, sampling):
     perceptual_path_length.py, ppl_zfull, ppl_wfull, ppl_zend and ppl_wend.
     """
     return {"": paths(space, sampling, num_samples)}
+
+
+@metric("cyclefid", fid_distance, uses="cycle_features", biased_if_few=True)
+@metric("cyclekid", kid_distance, uses="cycle_features")
+def cycle_distances(found: CycleFindings, distance):
+    """Return the distance of a CycleGAN's translated test photos to those of the target, both ways,
+    and of the untranslated ones.
+
+    Paper: of the distances as in fid and kid; Zhu et al. 2017 have none of them. Reference: none.
+    """
+    return distances(found, distance)
+
+
+@metric("cycleloss", uses="cycle")
+def cycle_objective(found: CycleFindings):
+    """Return a CycleGAN's objective on test photos, and its terms.
+
+    Paper: "Clothing texture synthesis using CycleGAN", sections 4.1 and 4.3. Reference: none.
+    """
+    return objective(found)
+
+
+@metric("cycleclass", uses="cycle_classifier")
+def cycle_accuracies(found: CycleFindings):
+    """Return the share of a CycleGAN's translated test photos that a classifier of real photos
+    takes for the target's, and its accuracy on real test photos.
+
+    Paper: none; as the FCN score of Isola et al. 2017, section 4.1, of lists of photos. Reference:
+    none.
+    """
+    return texture_accuracies(found)
 
 
 def parse_metric(name: str) -> Metric:

@@ -104,7 +104,7 @@ def evaluate(metrics: list[Metric], fakes: GeneratedImages, reals: dict[str, Ima
                 record |= _about_maps(metric, known, fakes.classes, real_set, some)
                 print(f"wrote {write_table(fakes.folder / metric.name, metric.pattern, record)}")
             record["floor"] = floors.get(metric.name)
-        _record(record, fakes.folder, start, minibatch, command)
+        write_record(record, fakes.folder, start, minibatch, command)
     print(f"recorded in {fakes.folder}/metric-*.jsonl")
 
 
@@ -121,7 +121,7 @@ def evaluate_segmenter(source: ImageSource, measure: MapMeasure, folder: Path, *
               "num_reals": source.count, "reals": source.about, **measure.about,
               "classes": iou_table(source.classes, images)}
     print(f"wrote {write_table(folder / 'miou', 'miou', record)}")
-    _record(record, folder, start, minibatch, command)
+    write_record(record, folder, start, minibatch, command)
     print(f"recorded in {folder}/metric-miou.jsonl")
 
 
@@ -151,8 +151,12 @@ def _about_networks(metric, known):
     return {key: value for name in metric.measures for key, value in known[name].about.items()}
 
 
-def _record(record, folder, start, minibatch, command):
-    """Append a record to its file, with what is the same for all of one command, and print it."""
+def write_record(record: dict, folder: Path, start: float, minibatch: int, command: str) -> None:
+    """Append a record to its file, with what is the same for all of one command, and print it.
+
+    Args:
+        start: time.monotonic() at the beginning of the evaluation.
+    """
     record |= {"minibatch": minibatch, "time_sec": round(time.monotonic() - start, 1),
                "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                "command": command}
@@ -222,6 +226,8 @@ def _summary(record):
         parts += ["middle of faces"] if record["crop_face"] else []
     else:
         parts = [f"{record['num_fakes']:,} fakes"] if "num_fakes" in record else []
+    if "photos" in record:
+        parts.append(f"{record['num_A']:,} photos A, {record['num_B']:,} B")
     if record.get("reals"):
         name = record["reals"].get("name", record["reals"]["path"])
         parts.append(f"{record['num_reals']:,} reals of {name} {record['reals'].get('split', '')}")

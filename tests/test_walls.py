@@ -20,7 +20,9 @@ ROOMS = {
 OUTSIDE = {"train", "generate", "run_metrics", "dataset_tool", "benchmarks", "tests"}
 # What metrics may use of training: networks and what draws with them, never a loop.
 SHARED_WITH_METRICS = {"training.networks_stylegan", "training.snapshots", "training.sampler",
-                       "training.labeller", "training.translation.translator"}
+                       "training.labeller", "training.cycle.config", "training.cycle.domains",
+                       "training.cycle.losses", "training.cycle.translator",
+                       "training.translation.losses", "training.translation.translator"}
 WITHOUT_TENSORFLOW = [
     "dnnlib.util", "dnnlib.registry", "dnnlib.charts", "dnnlib.page", "dnnlib.data.channels",
     "dnnlib.data.pictures", "dnnlib.data.class_counts", "dnnlib.data.dataset",
@@ -30,8 +32,8 @@ WITHOUT_TENSORFLOW = [
     "dataprep.writer", "metrics.metric_base", "metrics.frechet_inception_distance",
     "metrics.kernel_inception_distance", "metrics.inception_score", "metrics.precision_recall",
     "metrics.results", "metrics.image_sources", "metrics.map_quality", "metrics.label_agreement",
-    "metrics.segmentation_scores", "metrics.networks.person",
-    "experiments.study", "experiments.table1", "experiments.augment",
+    "metrics.segmentation_scores", "metrics.networks.person", "metrics.cycle.measures",
+    "experiments.study", "experiments.table1", "experiments.augment", "experiments.leather_denim",
     "experiments.semantic_critic"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dnnlib.charts import COLOURS, Chart, bar_chart, growth_chart
+from dnnlib.charts import COLOURS, Chart, bar_chart, curves, growth_chart
 
 X = np.arange(8.0)
 SPACE = "{http://www.w3.org/2000/svg}"
@@ -191,3 +191,13 @@ def test_growth_has_a_point_for_every_number():
     assert middle == pytest.approx((first + last) / 2, abs=1)
     for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
         assert (edge == 255).all()
+
+
+def test_charts_below_each_other_have_one_colour_a_name():
+    charts = [Chart(title, "kimg", {"a": (X, X), "b": (X, 2 * X)}) for title in ("G", "D")]
+    one, two = (np.asarray(Image.open(io.BytesIO(curves(charts[:count]))).convert("RGB"))
+                for count in (1, 2))
+    assert two.shape[0] > 1.5 * one.shape[0]
+    for colour in ((52, 101, 164), (229, 124, 35)):
+        rows = np.flatnonzero((two == colour).all(axis=-1).any(axis=1)) / two.shape[0]
+        assert rows.min() < 0.45 and rows.max() > 0.55  # in both

@@ -12,10 +12,9 @@ import dataset_tool
 import generate
 from dnnlib.util import UserError
 from generation.pairs import read_samples
-from tests.tools.domains import begun, tiny, two_datasets
+from tests.tools.domains import save_cyclegan, tiny, two_datasets
 from tests.tools.generators import save_network
 from training.cycle.translator import CycleTranslator
-from training.snapshots import save_snapshot
 
 SIZES = {"a": (16, 16), "b": (31, 22), "c": (9, 50)}  # width, height
 
@@ -26,10 +25,7 @@ def networks(tmp_path_factory):
     root = tmp_path_factory.mktemp("networks")
     data = two_datasets(root)
     for name, garment in (("whole", None), ("box", "box")):
-        method, progress = begun(tiny(data, garment=garment))
-        domains = {side: {"garment": [garment] if garment else []} for side in "AB"}
-        header = method.header(method.stage(progress), progress) | {"domains": domains}
-        save_snapshot(root / f"{name}.safetensors", method.networks, header)
+        save_cyclegan(root / f"{name}.safetensors", tiny(data, garment=garment))
     return root
 
 

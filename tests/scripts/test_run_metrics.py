@@ -442,7 +442,7 @@ def test_dry_run_touches_nothing(run, results, cache, capsys):
 
 
 @pytest.mark.parametrize("options, message", [
-    (["--metrics=fad1k"], "unknown metric 'fad1k'; known: classesNk, fidNk"),
+    (["--metrics=fad1k"], "unknown metric 'fad1k'; known: classesNk, cycleclass"),
     (["--metrics="], "unknown metric ''; known"),
     (["--split=all"], "no images in split 'all'; it has: train, val, test"),
     (["--data=nowhere"], "data set nowhere does not exist"),

@@ -9,6 +9,7 @@ from tests.tools.data_helpers import make_dataset, one_hot
 from training.cycle.config import CycleConfig
 from training.cycle.cyclegan import CycleTraining
 from training.cycle.domains import Domain, open_source
+from training.snapshots import save_snapshot
 from training.training_loop import Training
 
 SIDE = 16
@@ -32,21 +33,24 @@ def boxes(colour, count, seed, side=SIDE):
     return np.stack(found)
 
 
-def box_dataset(path, colour, count, seed=0, has_maps=True, side=SIDE):
+def box_dataset(path, colour, count, seed=0, has_maps=True, side=SIDE, num_test=0):
     """A data set of such boxes, with a digest of its own."""
-    images = boxes(colour, count, seed, side)
-    make_dataset(path, {"train": images if has_maps else images[:, :3]},
-                 ("box",) if has_maps else ())
+    splits = {"train": boxes(colour, count, seed, side)}
+    if num_test:
+        splits["test"] = boxes(colour, num_test, seed + 100, side)
+    make_dataset(path, {name: images if has_maps else images[:, :3]
+                        for name, images in splits.items()}, ("box",) if has_maps else ())
     content = json.loads((path / "dataset.json").read_text())
     content["digest"] = f"{path.name:0>64}"
     (path / "dataset.json").write_text(json.dumps(content))
     return path
 
 
-def two_datasets(root, has_maps=(True, True), counts=(6, 9)):
+def two_datasets(root, has_maps=(True, True), counts=(6, 9), num_test=(0, 0)):
     """Paths of A, red boxes, and B, blue ones."""
-    return [box_dataset(root / name, colour, count, seed, maps) for name, colour, count, seed, maps
-            in zip("ab", (RED, BLUE), counts, (1, 2), has_maps)]
+    return [box_dataset(root / name, colour, count, seed, maps, num_test=test)
+            for name, colour, count, seed, maps, test
+            in zip("ab", (RED, BLUE), counts, (1, 2), has_maps, num_test)]
 
 
 def tiny(data, **changes):
@@ -61,7 +65,7 @@ def cyclegan(config, strategy=ONE_DEVICE):
         source = open_source(path)
         garment = config.garment.split(",") if config.garment and source.classes else ()
         domains.append(Domain.open(source, config.resolution, garment))
-    return CycleTraining(config, domains, {}, strategy)
+    return CycleTraining(config, domains, strategy)
 
 
 def begun(config, strategy=ONE_DEVICE):
@@ -78,6 +82,13 @@ def steps(method, progress, count):
         report = method.step(method.next_batch(stage, progress), stage, progress.step)
         progress.step += 1
     return {name: float(value) for name, value in report.items()}
+
+
+def save_cyclegan(path, config):
+    """A snapshot of networks that have not learned, at a path."""
+    method, progress = begun(config)
+    save_snapshot(path, method.networks, method.header(method.stage(progress), progress))
+    return path
 
 
 def train(config, run_dir, strategy=ONE_DEVICE):

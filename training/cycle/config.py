@@ -64,6 +64,9 @@ class CycleConfig(MethodConfig):
                           "2: 34x34, 1: 16x16", low=1, high=8)
     kimg: float = option(267.0, "thousands of photos shown of each list", **KIMG)
     minibatch: int = option(1, "photos of each list per step over all devices", **SIZE)
+    minibatch_per_gpu: int = option(
+        0, "photos of each list that a device takes at once, which saves memory and gives the same "
+        "gradients; 0: all of its share", low=0, high=MAX_COUNT)
     lrate: float = option(2e-4, "learning rate, which falls to 0 along a line over the second half "
                           "of the training", low=1e-8, high=10)
     cycle_weight: float = option(10.0, "weight lambda of the way there and back", **WEIGHT)
@@ -87,6 +90,12 @@ class CycleConfig(MethodConfig):
             (self.norm == "batch" and self.minibatch == 1,
              "--norm=batch: a single picture's statistics are no running means to use later; give "
              "--norm=instance, or a larger --minibatch"),
+            (self.norm == "batch" and self.minibatch_per_gpu,
+             "--minibatch-per-gpu: --norm=batch normalises what is taken at once: in parts it is "
+             "another training"),
+            (self.minibatch_per_gpu > self.minibatch,
+             f"--minibatch-per-gpu={self.minibatch_per_gpu}: a minibatch has {self.minibatch} "
+             "photos of each list"),
             (self.target_garment and not self.garment,
              "--target-garment: is for --garment, which is not given"),
             (self.identity_weight and not self.cycle_weight,

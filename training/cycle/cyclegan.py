@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,15 +14,16 @@ from dnnlib.tflib.network import Network, build
 from dnnlib.tflib.optimizer import Adam, all_finite
 from training.cycle.config import CycleConfig
 from training.cycle.domains import (
-    MASK,
     Domain,
     DomainBatch,
     DomainStream,
     moved_at_random,
+    split_mask,
     to_floats,
 )
-from training.cycle.losses import composite, masked_l1, of_pictures
+from training.cycle.losses import composite, masked_l1, of_pictures, seen_regions, seen_through
 from training.cycle.pool import NAMES, ImagePool
+from training.gan.accumulation import over_parts
 from training.single_stage import SingleStage, SingleStageMethod
 from training.state import Progress, TrainingState
 from training.translation.config import ADAM_BETAS
@@ -35,31 +36,42 @@ PICTURES, COLUMNS = 8, 2  # of each list in a grid: photo, translated, back agai
 KIND = "least_squares"
 
 
+class Photos(NamedTuple):
+    """Photos of both lists [n, R, R, 3] with the masks of what is translated [n, R, R, 1]."""
+
+    a: tf.Tensor
+    mask_a: tf.Tensor
+    b: tf.Tensor
+    mask_b: tf.Tensor
+
+
 class CycleTraining(SingleStageMethod):
     """Generators G_AB and G_BA, and the critics D_A and D_B of what photos of each list look like.
 
     With garments a generator's picture is composited: outside the soft mask it is the photo, so
-    that nothing but the garment can change; critics see grey there. Photos of a list without masks
-    are garments as a whole, and its critic sees reals and fakes through the other list's masks.
+    that nothing but the garment can change. Critics see real and generated garments through the
+    same regions (`seen_regions`), and grey around them. Photos of a list without masks are garments
+    as a whole.
 
     Attributes:
         domains: the photos of A and of B.
         pool: earlier pictures; None for a config without one.
+        has_garment: whether there are masks.
     """
 
     stage_name = STAGE
 
-    def __init__(self, config: CycleConfig, domains: Sequence[Domain], about: dict[str, Any],
+    def __init__(self, config: CycleConfig, domains: Sequence[Domain],
                  strategy: tf.distribute.Strategy):
         """
         Args:
             config: with `resolution` set.
             domains: A and B.
-            about: what a snapshot's header says of the data.
             strategy: the devices to train on.
         """
         super().__init__(config, (), strategy)
-        self.domains, self.about, self.pool = domains, about, None
+        self.domains, self.pool = domains, None
+        self.has_garment = any(domain.garment for domain in domains)
         self._stream = None
 
     # Networks.
@@ -137,24 +149,31 @@ class CycleTraining(SingleStageMethod):
         draws = self.draws(step)
         photos = [moved_at_random(to_floats(photos), draws, self.config, name)
                   for photos, name in zip(batch, "ab")]
-        (a, mask_a), (b, mask_b) = map(split_mask, photos)
-        # What critics see of pictures of each list, and of those made of them.
-        seen_a, seen_b = mask_a, mask_b
-        if self.domains[1].garment and not self.domains[0].garment:
-            seen_a = mask_b
-        elif self.domains[0].garment and not self.domains[1].garment:
-            seen_b = mask_a
-        trained = {name: network.trainables for name, network in self.networks.items()}
-        generators = {name: trained[name] for name in GENERATORS.values()}
-        critics = {name: trained[name] for name in CRITICS}
+        own = Photos(*split_mask(photos[0]), *split_mask(photos[1]))
+        share = len(self.rows[0])
+        num_parts = share // (self.config.minibatch_per_gpu or share)
+        (grads, sums, values), fakes = over_parts(self._generators_part, own, num_parts)
+        shown, pooled = self._from_pool(fakes, step, draws.rows)
+        of_critics, _ = over_parts(self._critics_part, (own, shown), num_parts)
+        for whole, part in zip((grads, sums, values), of_critics):
+            whole.update(part)
+        grads, report, values = self._reduced(grads, sums, values)
+        finite = all_finite(report) & tf.reduce_all([all_finite(g) for g in grads.values()])
+        return self._clipped(grads, report), values, pooled, finite, report
 
+    def _generators_part(self, photos):
+        """Return what some photos add to {generator: gradients}, {name: term to report} and
+        {generator: running means}; and {critic: generated pictures as it sees them}."""
+        a, mask_a, b, mask_b = photos
+        generators = self._trainables(GENERATORS.values())
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(_leaves(generators)))
             fake_b, raw_b, values_ab = self._translated("G_AB", a, mask_a)
             fake_a, raw_a, values_ba = self._translated("G_BA", b, mask_b)
             again_a, again_b = (self._translated("G_BA", fake_b, mask_a)[0],
                                 self._translated("G_AB", fake_a, mask_b)[0])
-            fakes = {"D_A": fake_a * seen_b, "D_B": fake_b * seen_a}
+            fakes = {"D_A": self._seen(fake_a, mask_b, mask_a),
+                     "D_B": self._seen(fake_b, mask_a, mask_b)}
             terms = {"Loss/G/AB": self._fooled("D_B", fakes["D_B"]),
                      "Loss/G/BA": self._fooled("D_A", fakes["D_A"]),
                      "Loss/cycle/A": masked_l1(again_a, a, mask_a),
@@ -164,28 +183,37 @@ class CycleTraining(SingleStageMethod):
                     self._translated("G_BA", a, mask_a)[1], a, mask_a)
                 terms["Loss/identity/B"] = masked_l1(
                     self._translated("G_AB", b, mask_b)[1], b, mask_b)
-            loss = tf.add_n([self._weight(name) * term for name, term in terms.items()])
-            loss = tf.reduce_sum(loss) / self.config.minibatch
-        grads = tape.gradient(loss, generators)
-
-        shown, pooled = self._from_pool(fakes, step, draws.rows)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(list(_leaves(critics)))
-            own, values_a = self._criticised("D_A", a * seen_a, shown["D_A"])
-            other, values_b = self._criticised("D_B", b * seen_b, shown["D_B"])
-            critics_loss = tf.reduce_sum(own + other) / self.config.minibatch
-        grads |= tape.gradient(critics_loss, critics)
-        terms |= {"Loss/D/A": own, "Loss/D/B": other}
-        if any(domain.garment for domain in self.domains):
+            loss = self._sum(tf.add_n([self._weight(name) * term for name, term in terms.items()]))
+        if self.has_garment:
             # What the generators' own pictures change outside the garments; composited it is 0.
             terms["Background/AB"] = masked_l1(raw_b, a, 1 - mask_a)
             terms["Background/BA"] = masked_l1(raw_a, b, 1 - mask_b)
+            terms["Critics/seen"] = tf.reduce_mean(seen_regions(mask_a, mask_b), [1, 2, 3])
+        grads, values = tape.gradient(loss, generators), {"G_AB": values_ab, "G_BA": values_ba}
+        return (grads, {name: self._sum(term) for name, term in terms.items()}, values), fakes
 
-        sums = {name: tf.reduce_sum(term) / self.config.minibatch for name, term in terms.items()}
-        values = {"G_AB": values_ab, "G_BA": values_ba, "D_A": values_a, "D_B": values_b}
-        grads, report, values = self._reduced(grads, sums, values)
-        finite = all_finite(report) & tf.reduce_all([all_finite(g) for g in grads.values()])
-        return self._clipped(grads, report), values, pooled, finite, report
+    def _critics_part(self, photos):
+        """Return the same of the critics, by photos and the fakes to show for them."""
+        (a, mask_a, b, mask_b), shown = photos
+        critics = self._trainables(CRITICS)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(list(_leaves(critics)))
+            of_a, values_a = self._criticised("D_A", self._seen(a, mask_a, mask_b), shown["D_A"])
+            of_b, values_b = self._criticised("D_B", self._seen(b, mask_b, mask_a), shown["D_B"])
+            loss = self._sum(of_a + of_b)
+        sums = {"Loss/D/A": self._sum(of_a), "Loss/D/B": self._sum(of_b)}
+        return (tape.gradient(loss, critics), sums, {"D_A": values_a, "D_B": values_b}), {}
+
+    def _trainables(self, names):
+        return {name: self.networks[name].trainables for name in names}
+
+    def _sum(self, term):
+        """Return what the photos of a term [n] add to its mean over the minibatch."""
+        return tf.reduce_sum(term) / self.config.minibatch
+
+    def _seen(self, images, mask, other):
+        """Return images as critics see them."""
+        return seen_through(images, mask, other) if self.has_garment else images
 
     def _translated(self, name, photos, mask):
         """Return a generator's pictures with the photos around the garments, these pictures as they
@@ -293,7 +321,11 @@ class CycleTraining(SingleStageMethod):
         """Return what a snapshot says of itself."""
         return {"variant": "cyclegan", "stage": STAGE, "classes": [],
                 "kimg": progress.cur_nimg / 1000,
-                "lod": {"resolution": self.config.resolution, "fade": 0.0}, **self.about,
+                "lod": {"resolution": self.config.resolution, "fade": 0.0},
+                "domains": {side: {
+                    "name": domain.source.name, "path": str(domain.source.path),
+                    "digest": domain.source.digest, "num_photos": len(domain.numbers),
+                    "garment": list(domain.garment)} for side, domain in zip("AB", self.domains)},
                 "training": self.config.to_json()}
 
     def remedies(self) -> list[str]:
@@ -305,12 +337,6 @@ def in_order(direction: str) -> list[str]:
     """Return the names of the generators that lead there and back."""
     there = GENERATORS[direction]
     return [there, *(name for name in GENERATORS.values() if name != there)]
-
-
-def split_mask(photos: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the colours of photos [N, R, R, 3 or 4] and their mask [N, R, R, 1], 1 without one."""
-    rgb, mask = photos[..., channels.RGB], photos[..., MASK]
-    return rgb, mask if mask.shape[-1] else tf.ones_like(rgb[..., :1])
 
 
 def _leaves(networks):

@@ -109,32 +109,35 @@ class Domain:
         source: where they are. resolution: side at which they are read.
         garment: names of the classes that are translated; none: all of the photo is.
         numbers: of the photos that show the garment, or of all.
+        split: of a data set; folders have 'train' alone.
     """
 
     source: Source
     resolution: int
     garment: tuple[str, ...] = ()
     numbers: Sequence[int] = ()
+    split: str = "train"
 
     @classmethod
-    def open(cls, source: Source, resolution: int, garment: Sequence[str] = ()) -> "Domain":
+    def open(cls, source: Source, resolution: int, garment: Sequence[str] = (),
+             split: str = "train") -> "Domain":
         """Return the photos of a source that show one of the classes `garment`, all if there are
         none; raise UserError if no photo does."""
-        whole = cls(source, resolution, tuple(garment))
+        whole = cls(source, resolution, tuple(garment), split=split)
         if isinstance(source, dataset.DatasetInfo):
-            dataset.open_split(source, "train", resolution)  # or say what is missing
-        count = source.splits["train"]
+            dataset.open_split(source, split, resolution)  # or say what is missing
+        count = source.splits[split]
         numbers = range(count)
         if garment:
             numbers = [n for n in numbers if whole.mask(n).mean() >= SMALLEST_SHARE * 255]
             if not numbers:
                 raise UserError(f"{source.path}: none of {count} photos shows "
                                 f"{' or '.join(garment)} on {SMALLEST_SHARE:.0%} of its area")
-        return cls(source, resolution, tuple(garment), numbers)
+        return cls(source, resolution, tuple(garment), numbers, split)
 
     @functools.cached_property
     def _records(self):
-        return dataset.open_split(self.source, "train", self.resolution)
+        return dataset.open_split(self.source, self.split, self.resolution)
 
     @functools.cached_property
     def _labels(self):
@@ -212,6 +215,12 @@ def to_floats(photos: tf.Tensor) -> tf.Tensor:
     """Return uint8 [N, R, R, 3 or 4] as float32: colours in [-1, 1], masks in [0, 1]."""
     values = tf.cast(photos, tf.float32)
     return tf.concat([values[..., channels.RGB] / 127.5 - 1, values[..., MASK] / 255], axis=-1)
+
+
+def split_mask(photos: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the colours of photos [N, R, R, 3 or 4] and their mask [N, R, R, 1], 1 without one."""
+    rgb, mask = photos[..., channels.RGB], photos[..., MASK]
+    return rgb, mask if mask.shape[-1] else tf.ones_like(rgb[..., :1])
 
 
 def moved_at_random(photos: tf.Tensor, draws: Draws, config: CycleConfig, name: str) -> tf.Tensor:

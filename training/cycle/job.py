@@ -43,7 +43,10 @@ class CycleJob(Job):
         self.dataset, self.target = open_source(config.data), open_source(config.target)
         self.config = dataclasses.replace(config, resolution=self._resolution(config))
         self._check_difference()
-        replica_rows(config.minibatch, num_replicas, 0, 1)
+        share = len(replica_rows(config.minibatch, num_replicas, 0, 1))
+        if config.minibatch_per_gpu and share % config.minibatch_per_gpu:
+            raise UserError(f"--minibatch-per-gpu={config.minibatch_per_gpu}: a device's {share} "
+                            "photos of each list must divide into such parts")
         self.domains = [Domain.open(source, self.config.resolution, garment)
                         for source, garment in self._garments()]
         self.notes = self._notes()
@@ -109,8 +112,8 @@ class CycleJob(Job):
                 lines.append(f"{side}: only {' and '.join(domain.garment)} is translated; of "
                              f"{total:,} photos {total - count:,} show too little of it")
             elif self.config.garment:
-                lines.append(f"{side}: has no maps: its photos are translated as a whole, and its "
-                             "critic sees photos through the other list's masks")
+                lines.append(f"{side}: has no maps: its photos are translated as a whole; critics "
+                             "see all through the other list's masks")
             if count == 1:
                 lines.append(f"warning: {domain.source.path} has one photo alone: its critic will "
                              "know it by heart")
@@ -130,11 +133,7 @@ class CycleJob(Job):
 
     def make_method(self, strategy: tf.distribute.Strategy, log: logging.Logger) -> CycleTraining:
         """Return the method."""
-        about = {"domains": {side: {
-            "name": domain.source.name, "path": str(domain.source.path),
-            "digest": domain.source.digest, "num_photos": len(domain.numbers),
-            "garment": list(domain.garment)} for side, domain in zip("AB", self.domains)}}
-        return CycleTraining(self.config, self.domains, about, strategy)
+        return CycleTraining(self.config, self.domains, strategy)
 
     def plan(self) -> str:
         """Return what the training would do."""

@@ -1,8 +1,8 @@
 """Gradients of a device's share of a minibatch that does not fit its memory at once.
 
-The device takes its share in parts, one after another, and adds up the gradients. A part holds
-whole minibatch-stddev groups: parts share a device's samples as devices share the minibatch
-(`replica_rows`), and the mean over equal parts is the mean over the share.
+The device takes its share in parts, one after another, and adds up the gradients. In a Style-GAN a
+part holds whole minibatch-stddev groups: parts share a device's samples as devices share the
+minibatch (`replica_rows`), and the mean over equal parts is the mean over the share.
 """
 
 from collections.abc import Callable
@@ -62,3 +62,35 @@ def mean_over_parts(function: Callable[[Any], Any], parts: list[Any]) -> Any:
     _, sums = tf.while_loop(lambda k, _: k < len(parts), add, (start, first),
                             parallel_iterations=1)
     return tf.nest.map_structure(lambda value: value / len(parts), sums)
+
+
+def over_parts(function: Callable[[Any], tuple[Any, Any]], samples: Any, count: int
+               ) -> tuple[Any, Any]:
+    """Return what a function gives of samples, taken in `count` equal parts.
+
+    Args:
+        function: nest of samples [n, ...] -> (nest of float32 sums over them, nest of float32
+            [n, ...]).
+        samples: nest of [N, ...].
+
+    Returns:
+        The sums over all N samples, and [N, ...].
+    """
+    if count == 1:
+        return function(samples)
+
+    def of_part(part):
+        number, own = part
+        sums, made = function(own)
+        # In its place among zeros, so that the mean over the parts is a share of all.
+        placed = tf.nest.map_structure(
+            lambda values: tf.scatter_nd([[number]], values[None], [count, *values.shape]), made)
+        return sums, placed
+
+    split = [tf.split(values, count) for values in tf.nest.flatten(samples)]
+    sums, made = mean_over_parts(of_part, [
+        (tf.constant(k), tf.nest.pack_sequence_as(samples, own))
+        for k, own in enumerate(zip(*split))])
+    sums, made = tf.nest.map_structure(lambda value: value * count, (sums, made))
+    return sums, tf.nest.map_structure(
+        lambda values: tf.reshape(values, [-1, *values.shape[2:]]), made)

@@ -10,8 +10,9 @@ from dnnlib.tflib.distribute import Draws, mirrored_strategy
 from tests.tools import domains as tools
 from tests.tools.domains import ONE_DEVICE, begun, steps, tiny, two_datasets
 from tests.tools.training_runs import stop_after
-from training.cycle.cyclegan import CRITICS, split_mask
-from training.cycle.domains import moved_at_random, to_floats
+from tests.training.cycle.test_losses import moved_to_the_middle
+from training.cycle.cyclegan import CRITICS, CycleTraining
+from training.cycle.domains import moved_at_random, split_mask, to_floats
 from training.snapshots import read_header
 from training.training_loop import Training
 
@@ -68,8 +69,12 @@ def test_the_terms_of_the_losses(data, eagerly, changes):
         return found.mean((1, 2), keepdims=True) if config.critic == "picture" else found
 
     fake_b, fake_a = made("G_AB", a, mask_a), made("G_BA", b, mask_b)
-    real = {"D_A": logits("D_A", a * mask_a), "D_B": logits("D_B", b * mask_b)}
-    fake = {"D_A": logits("D_A", fake_a * mask_b), "D_B": logits("D_B", fake_b * mask_a)}
+    regions = moved_to_the_middle(mask_a, mask_a) * moved_to_the_middle(mask_b, mask_b)
+    seen_a, seen_b, seen_fake_a, seen_fake_b = (
+        moved_to_the_middle(images, mask) * regions for images, mask in (
+            (a, mask_a), (b, mask_b), (fake_a, mask_b), (fake_b, mask_a)))
+    real = {"D_A": logits("D_A", seen_a), "D_B": logits("D_B", seen_b)}
+    fake = {"D_A": logits("D_A", seen_fake_a), "D_B": logits("D_B", seen_fake_b)}
     expected = {
         "Loss/G/AB": np.mean((fake["D_B"] - 1) ** 2), "Loss/G/BA": np.mean((fake["D_A"] - 1) ** 2),
         "Loss/cycle/A": l1(made("G_BA", fake_b, mask_a), a, mask_a),
@@ -81,6 +86,7 @@ def test_the_terms_of_the_losses(data, eagerly, changes):
     if config.garment:
         expected["Background/AB"] = l1(called(method, "G_AB", a), a, 1 - mask_a)
         expected["Background/BA"] = l1(called(method, "G_BA", b), b, 1 - mask_b)
+        expected["Critics/seen"] = regions.mean()
     report = {name: float(value) for name, value in method.step(
         batch, method.stage(progress), 0).items()}
     for name, value in expected.items():
@@ -120,6 +126,20 @@ def test_gradients_are_those_of_the_losses(data, eagerly):
         assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(expected, rel=0.05), network
 
 
+def test_parts_of_a_minibatch_have_the_same_gradients(data, eagerly):
+    """The same pool and report too."""
+    found = []
+    for minibatch_per_gpu in (0, 2):
+        method, progress = begun(tiny(data, garment="box", identity_weight=0.5, pool=3,
+                                      minibatch_per_gpu=minibatch_per_gpu))
+        batch = method.next_batch(method.stage(progress), progress)
+        grads, _, pooled, _, report = method._gradients(batch, tf.constant(0))
+        found.append(tf.nest.flatten((grads, pooled, report)))
+    assert len(found[0]) > 30
+    for whole, parts in zip(*found, strict=True):
+        np.testing.assert_allclose(parts, whole, rtol=1e-3, atol=1e-5)
+
+
 def test_gradients_are_clipped_before_the_step(data, eagerly):
     """Each network's to the norm, from the norms that are reported."""
     found = []
@@ -138,20 +158,23 @@ def test_gradients_are_clipped_before_the_step(data, eagerly):
 
 
 @pytest.mark.parametrize("has_maps", [(True, True), (True, False), (False, True)])
-def test_critics_see_garments_alone(tmp_path, eagerly, has_maps):
-    """Outside the masks of the photos that were translated they see grey; of a list without maps
-    the masks are the other list's."""
+def test_critics_see_all_garments_through_one_region(tmp_path, eagerly, monkeypatch, has_maps):
+    """Real ones and those made of the other list's photo in the same place: outside it is grey, so
+    that an outline says nothing of either."""
     data = two_datasets(tmp_path, has_maps)
-    method, progress = begun(tiny(data, garment="box", flip=False, jitter=1.0))
+    method, progress = begun(tiny(data, garment="box", flip=False, jitter=1.0, pool=0))
     batch = method.next_batch(method.stage(progress), progress)
-    a, b = (photos.numpy() for photos in batch)
+    seen = {}
+    monkeypatch.setattr(method, "_criticised", lambda name, reals, fakes: (
+        seen.update({name: (reals.numpy(), fakes.numpy())}) or
+        CycleTraining._criticised(method, name, reals, fakes)))
     method.step(batch, method.stage(progress), 0)
-    masks = [photos[..., 3] for photos in (a, b) if photos.shape[-1] == 4]
-    assert len(masks) == sum(has_maps)
-    for name, mask in (("fakes_b", masks[0]), ("fakes_a", masks[-1])):
-        seen = method.pool.variables[name].numpy()[:4]
-        assert not seen[mask == 0].any() and np.abs(seen[mask == 255]).mean() > 0.01
-    assert method.pool.variables["filled"].numpy() == 4
+    masks = [photos.numpy()[..., 3:] / 255 for photos in batch if photos.shape[-1] == 4]
+    region = np.prod([moved_to_the_middle(mask, mask) for mask in masks], axis=0)[..., 0]
+    assert len(masks) == sum(has_maps) and 0.02 < region.mean() < 0.9
+    for images in (*seen["D_A"], *seen["D_B"]):
+        assert not images[region == 0].any() and np.abs(images[region == 1]).mean() > 0.01
+        assert np.abs(images).max(-1)[region == 1].min() > 0  # nothing inside is hidden
 
 
 def test_around_a_garment_translated_photos_stay(data, eagerly):

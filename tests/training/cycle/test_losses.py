@@ -1,9 +1,9 @@
-"""Losses of garments and of whole pictures, and compositing, against NumPy."""
+"""Losses of garments and of whole pictures, compositing, what critics see, against NumPy."""
 
 import numpy as np
 import tensorflow as tf
 
-from training.cycle.losses import composite, masked_l1, of_pictures
+from training.cycle.losses import centred, composite, masked_l1, of_pictures, seen_regions
 
 
 def some(rng, *shape):
@@ -44,3 +44,55 @@ def test_around_a_garment_every_bit_stays(rng):
     np.testing.assert_array_equal(found[0][mask[0, ..., 0] == 0], old[0][mask[0, ..., 0] == 0])
     expected = mask * new.astype(np.float64) + (1 - mask) * old
     np.testing.assert_allclose(found[1:], expected[1:], atol=1e-6)
+
+
+def moved_to_the_middle(images, mask):
+    """As `centred`, pixel by pixel, in float64."""
+    side, found = images.shape[1], np.zeros_like(images, np.float64)
+    for image, own, weights in zip(found, images, mask[..., 0].astype(np.float64)):
+        if not weights.any():
+            image[:] = own
+            continue
+        places = np.arange(side) - (side - 1) / 2
+        down, right = (int(np.round((weights.sum(axis) * places).sum() / weights.sum()))
+                       for axis in (1, 0))
+        for y in range(max(0, -down), min(side, side - down)):
+            for x in range(max(0, -right), min(side, side - right)):
+                image[y, x] = own[y + down, x + right]
+    return found
+
+
+def garments(rng, side, low, high):
+    """float32 [4, side, side, 1]: soft boxes that begin within the given places; the last one is
+    all of the picture, as of photos without maps."""
+    masks = np.zeros((4, side, side, 1), np.float32)
+    for mask in masks[:3]:
+        y, x = rng.integers(low, high, 2)
+        mask[y:y + rng.integers(3, 6), x:x + rng.integers(3, 6)] = rng.uniform(0.3, 1)
+    masks[3] = 1
+    return masks
+
+
+def test_garments_are_moved_to_the_middle(rng):
+    images = rng.uniform(-1, 1, (4, 12, 12, 3)).astype(np.float32)
+    masks = garments(rng, 12, 0, 7)
+    masks[2] = 0
+    found = centred(tf.constant(images), tf.constant(masks)).numpy()
+    np.testing.assert_array_equal(found, moved_to_the_middle(images, masks).astype(np.float32))
+    np.testing.assert_array_equal(found[2:], images[2:])
+    assert (found[:2] != images[:2]).any()
+
+
+def test_outlines_say_nothing(rng):
+    """Jackets are above, trousers below and smaller: what critics see of either has one form."""
+    a, b = garments(rng, 16, 0, 3), garments(rng, 16, 9, 12)
+    regions = seen_regions(tf.constant(a), tf.constant(b)).numpy()
+    np.testing.assert_allclose(regions, moved_to_the_middle(a, a) * moved_to_the_middle(b, b),
+                               rtol=1e-6)
+    assert not (a[:3] * b[:3]).any() and (regions.sum((1, 2, 3)) > 0.5).all()
+    ones = np.ones_like(a)
+    for mask in (a, b):
+        inside = centred(tf.constant(ones), tf.constant(mask)).numpy()
+        assert (inside[regions > 0] == 1).all()  # no pixel that was made up
+    np.testing.assert_array_equal(seen_regions(tf.constant(ones), tf.constant(b)),
+                                  centred(tf.constant(b), tf.constant(b)))

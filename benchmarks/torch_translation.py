@@ -1,0 +1,159 @@
+"""How fast a step of a CycleGAN or of pix2pix is: ours against a plain PyTorch's of equal size, in
+turns on the same processor."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.detector import PAUSE_SEC, read_answer
+from benchmarks.result import ROOT, cpu_name, report
+from benchmarks.torch_stylegan import check_torch
+from dnnlib import cli, util
+from dnnlib.util import UserError
+
+METHODS = ("cyclegan", "pix2pix")
+EXAMPLES = """\
+  python -m benchmarks.torch_translation --torch-python=venv-torch/bin/python --resolution=128
+  python -m benchmarks.torch_translation --method=pix2pix --resolution=128 --channels=12
+"""
+
+
+def main(argv):
+    """Measure, print and, if asked to, write JSON. Returns the exit status."""
+    options = parse_options(argv)
+    with start_side(options) as other:  # which ends when its stdin is closed
+        result = compare(options, other)
+    report(result, options.out)
+    return 0
+
+
+def parse_options(argv):
+    """The command line."""
+    parser = cli.argument_parser(__doc__, EXAMPLES)
+    add = parser.add_argument
+    add("--torch-python", default=sys.executable, metavar="PATH", help="interpreter that has torch")
+    add("--method", choices=METHODS, default=METHODS[0], help="cyclegan: two ResNet generators, "
+        "two critics, a pool; pix2pix: a U-Net and its critic")
+    add("--resolution", type=cli.positive_int, default=128, help="of the photos")
+    add("--minibatch", type=cli.positive_int, default=1, help="photos of a step")
+    add("--minibatch-per-gpu", type=cli.positive_int, metavar="N", help="of cyclegan: photos that "
+        "our side takes at once (default: all)")
+    add("--fmaps", type=cli.positive_int, default=64, help="maps of all networks' first layers")
+    add("--blocks", type=cli.positive_int, default=9, help="of cyclegan: residual blocks")
+    add("--strides", type=cli.positive_int, default=3, help="halvings of the critics")
+    add("--channels", type=cli.positive_int, default=12, help="of pix2pix: classes of the maps")
+    add("--threads", type=cli.positive_int, default=len(os.sched_getaffinity(0)),
+        help="of either side")
+    add("--rounds", type=cli.positive_int, default=12, help="timed steps of either side, "
+        "alternating")
+    add("--out", metavar="FILE", help="write the JSON there too")
+    options = parser.parse_args(argv)
+    idle = {"cyclegan": ["channels"], "pix2pix": ["blocks", "minibatch_per_gpu"]}
+    for method, names in idle.items():
+        cli.refuse_idle(cli.non_default_options(parser, options), [
+            cli.IdleRule(names, options.method == method, f"{method} has none")])
+    return options
+
+
+def start_side(options):
+    """The PyTorch side, waiting for lines on its stdin."""
+    check_torch(options.torch_python)
+    command = [options.torch_python, "-m", "benchmarks.sides.torch_translation_side",
+               options.method, str(options.resolution), str(options.minibatch),
+               *(f"--{name}={getattr(options, name)}"
+                 for name in ("fmaps", "blocks", "strides", "channels", "threads"))]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            stderr=subprocess.DEVNULL, text=True)
+
+
+class OurSide:
+    """Our method, with networks and optimizers of its own, on a constant batch of noise.
+
+    Attributes:
+        parameters: {network: how many numbers are trained}.
+    """
+
+    def __init__(self, options):
+        import tensorflow as tf
+
+        self.method, self._batch = make_method(options, tf.distribute.OneDeviceStrategy("/cpu:0"))
+        self._stage, self.steps = self.method.stage(self.method.begin()), 0
+        self.parameters = {name: sum(int(np.prod(var.shape)) for var in network.trainables.values())
+                           for name, network in self.method.networks.items()}
+
+    def run(self):
+        """One step, done when this returns."""
+        report = self.method.step(self._batch, self._stage, self.steps)
+        self.steps += 1
+        return [float(value) for value in report.values()]
+
+
+def make_method(options, strategy):
+    """Our method of the options, and a batch for it."""
+    import tensorflow as tf
+
+    from training.cycle.config import CycleConfig
+    from training.cycle.cyclegan import CycleTraining
+    from training.cycle.domains import Domain, DomainBatch
+    from training.translation.config import Pix2PixConfig
+    from training.translation.pix2pix import PhotoBatch, Pix2Pix
+
+    rng = np.random.default_rng(0)
+
+    def noise(channels):
+        shape = (options.minibatch, options.resolution, options.resolution, channels)
+        return tf.constant(rng.integers(0, 256, shape, np.uint8))
+
+    common = {"resolution": options.resolution, "minibatch": options.minibatch}
+    if options.method == "cyclegan":
+        config = CycleConfig(**common, fmaps=options.fmaps, blocks=options.blocks,
+                             strides=options.strides,
+                             minibatch_per_gpu=options.minibatch_per_gpu or 0)
+        domains = [Domain(Path(side), options.resolution) for side in "ab"]
+        return CycleTraining(config, domains, strategy), DomainBatch(noise(3), noise(3))
+    config = Pix2PixConfig(**common, g_fmaps=options.fmaps, d_fmaps=options.fmaps,
+                           d_strides=options.strides, mirror_pairs="none")
+    classes = tuple(f"class{i}" for i in range(options.channels))
+    return (Pix2Pix(config, classes, strategy, None, {}),
+            PhotoBatch(noise(3 + options.channels)))
+
+
+def compare(options, other):
+    """Figures of both sides and the median of the ratios, round by round."""
+    import tensorflow as tf
+
+    from benchmarks import turns
+
+    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+    side = OurSide(options)
+    load = os.getloadavg()[0]
+    side.run()
+    answer = read_answer("torch", other)
+    if answer["parameters"] != side.parameters:
+        raise UserError(f"the sides differ in size: ours {side.parameters}, torch "
+                        f"{answer['parameters']}")
+    ours, theirs = [], []
+    for _ in util.progress(range(options.rounds), desc="rounds", unit="round"):
+        time.sleep(PAUSE_SEC)
+        ours.append(turns.timed(side.run))
+        time.sleep(PAUSE_SEC)
+        other.stdin.write("go\n")
+        other.stdin.flush()
+        one = read_answer("torch", other)
+        theirs.append((one["wall_sec"], one["cpu_sec"]))
+    return {"cpu": cpu_name(), "threads": options.threads,
+            "versions": {"tensorflow": tf.__version__, "torch": answer["torch"]},
+            **{name: getattr(options, name) for name in (
+                "method", "resolution", "minibatch", "fmaps", "strides")},
+            "parameters": side.parameters, "load_average_before": round(load, 2),
+            "ours": turns.medians(ours, options.minibatch),
+            "torch": turns.medians(theirs, options.minibatch),
+            "ours_faster": turns.paired_ratio(np.array(ours), np.array(theirs))}
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

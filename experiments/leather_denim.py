@@ -1,0 +1,301 @@
+"""From leather to denim and back: six blocks or nine, one paper's settings or the other's, masks.
+
+"Clothing texture synthesis using CycleGAN" found that nine blocks beat six (objective 2.86 against
+3.22), in minibatches of ten at a learning rate of 0.002; Zhu et al. train with one photo a step at
+0.0002. Each tenth photo is held back, and all rows are measured on these.
+
+    python -m experiments.leather_denim --leather=trainA --denim=trainB --out=results/leather
+    python -m experiments.leather_denim --leather=trainA --denim=trainB --segmenter=4 \\
+        --garment=outer,coat,pants,skirt
+
+Row zhu-9 has the settings of train.py's preset `zhu` and nine blocks, clothing-6 those of
+`leather-denim` and six. With --segmenter the photos get label maps first; rows that end in -garment
+then translate --garment alone, and of all rows it is measured what they change around it.
+
+Preset `night` (the default): 64x64, a quarter of the feature maps, 8 kimg (15 passes) a row, for
+two CPU cores with AVX2 in at most six hours (an estimate from steps under load: see --dry-run
+--measure); rows in the order of what their answers are worth. Preset `gpu`: 256x256 (or
+--resolution=128), all feature maps, 103 kimg: Zhu et al.'s 200 passes; not run by us. Expected of
+`night`: hints, no photos that convince; translated photos nearer to the target than untranslated
+ones. leather_denim.md, .json and .png grow with every row; the same command, or `--out` alone,
+continues.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnnlib import cli, util
+from dnnlib.charts import Chart, curves
+from dnnlib.data.photo_names import IMAGE_SUFFIXES
+from dnnlib.util import UserError, format_time
+from experiments.command import Study, finished_results
+from experiments.study import Trial, script
+from experiments.tables import (
+    Measure,
+    cell_text,
+    command_lines,
+    differences,
+    markdown_table,
+    summarize,
+)
+from metrics.metric_base import CYCLE_METRICS
+from training.cycle.config import CycleConfig
+from training.run.history import read_history
+
+SETTINGS = {"zhu": "zhu", "clothing": "leather-denim"}  # rows begin with it: preset of train.py
+BLOCKS = ("9", "6")
+GARMENT = "-garment"
+WHOLE = tuple(f"{settings}-{blocks}" for settings in SETTINGS for blocks in BLOCKS)
+ROWS = (*WHOLE, *(row + GARMENT for row in WHOLE))
+HELD_BACK = 10  # one photo of so many
+LISTS = ("leather", "denim")
+EXAMPLES = """\
+  python -m experiments.leather_denim --leather=trainA --denim=trainB --out=results/leather
+  python -m experiments.leather_denim --leather=trainA --denim=trainB --rows=zhu-9,zhu-6 --seeds=1
+  python -m experiments.leather_denim --out=results/leather --table-only
+"""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a study is made of.
+
+    Attributes:
+        plan: (row, seed), in the order of what the answers are worth.
+        options: of this script, where they are not given.
+        train: options of train.py for all rows.
+        own: {what rows begin with: their further options of train.py}.
+    """
+
+    plan: tuple[tuple[str, int], ...]
+    options: dict
+    train: dict
+    own: dict
+
+
+def _plan(rows, *seeds):
+    return tuple((row, seed) for seed in seeds for row in rows.split())
+
+
+_PLAN = (*_plan("zhu-9 zhu-6 clothing-9 clothing-6 zhu-9-garment", 1, 2),
+         *_plan("clothing-9-garment", 1))
+PRESETS = {
+    # A picture of 64x64 is smaller than a patch of 70x70: Zhu et al.'s critics get 34x34.
+    "night": Preset(_PLAN, dict(resolution=64, device="cpu", kimg=8.0),
+                    dict(fmaps=16, tick_kimg=0.25, image_ticks=8, network_ticks=20),
+                    {"zhu": dict(strides=2)}),
+    "gpu": Preset(_PLAN, dict(resolution=256, kimg=103.0), dict(tick_kimg=2.0), {}),
+    # Seconds at 16x16, for the tests.
+    "tiny": Preset((*_plan("zhu-6 clothing-6", 1),), dict(resolution=16, device="cpu", kimg=0.04),
+                   dict(fmaps=4, strides=1, pool=4, tick_kimg=0.02, network_ticks=1), {}),
+}
+STUDY = Study("leather_denim", PRESETS, ROWS,
+              fixed=("preset", *LISTS, "resolution", "segmenter", "garment", "kimg"),
+              of_machine=("device", "gpus", "inception"), needs=LISTS)
+MEASURES = [
+    Measure("objective", "cycleloss", "lower", form="{:.2f}"),
+    Measure("KID x 1000, to denim", "cyclekid_AtoB", "lower", 1000),
+    Measure("KID x 1000, to leather", "cyclekid_BtoA", "lower", 1000),
+    Measure("FID, to denim", "cyclefid_AtoB", "lower"),
+    Measure("FID, to leather", "cyclefid_BtoA", "lower"),
+    Measure("taken for denim (%)", "cycleclass_AtoB", "higher", 100),
+    Measure("taken for leather (%)", "cycleclass_BtoA", "higher", 100),
+    Measure("cycle L1, leather", "cycleloss_cycle_AtoB", "lower", form="{:.3f}"),
+    Measure("cycle L1, denim", "cycleloss_cycle_BtoA", "lower", form="{:.3f}"),
+    Measure("identity L1, leather", "cycleloss_identity_AtoB", "lower", form="{:.3f}"),
+    Measure("identity L1, denim", "cycleloss_identity_BtoA", "lower", form="{:.3f}"),
+    Measure("around the garment L1, to denim", "cycleloss_background_AtoB", "lower",
+            form="{:.3f}"),
+    Measure("around the garment L1, to leather", "cycleloss_background_BtoA", "lower",
+            form="{:.3f}")]
+# Of all rows alike, if they see whole photos: {what it is: (value, factor)}.
+LEVELS = {"KID x 1000 of untranslated photos": ("values", "cyclekid_untranslated", 1000),
+          "its floor, to denim": ("floors", "cyclekid_AtoB", 1000),
+          "its floor, to leather": ("floors", "cyclekid_BtoA", 1000),
+          "FID of untranslated photos": ("values", "cyclefid_untranslated", 1),
+          "its floor to denim": ("floors", "cyclefid_AtoB", 1),
+          "its floor to leather": ("floors", "cyclefid_BtoA", 1),
+          "the classifier's accuracy on real photos (%)": ("values", "cycleclass_real", 100)}
+
+
+def main(argv):
+    """Train and measure what is not finished yet, and write the table. Return the exit status."""
+    options = parse_options(argv)
+    STUDY.remember(options)
+    if options.table_only:
+        write_report(options)
+        return 0
+    if bool(options.segmenter) != bool(options.garment):
+        raise UserError("--segmenter and --garment: the one finds the other's classes in the "
+                        "photos; give both, or neither")
+    for name in LISTS:
+        count_photos(options, name)
+    without_maps = () if options.segmenter else [row for row in ROWS if row.endswith(GARMENT)]
+    if set(without_maps) & set(options.rows or ()):
+        raise UserError(f"--rows={','.join(options.rows)}: rows that end in {GARMENT} need "
+                        "--segmenter and --garment")
+    trials = [make_trial(options, row, seed) for row, seed in STUDY.plan(options, without_maps)]
+    return STUDY.run(options, trials, write_report)
+
+
+def parse_options(argv):
+    """Parse the command line."""
+    parser = cli.argument_parser(__doc__.partition("\n")[0], EXAMPLES)
+    STUDY.add_options(parser)
+    add = parser.add_argument
+    for name in LISTS:
+        add(f"--{name}", metavar="DIR", help=f"folder of photos of {name}")
+    add("--resolution", type=cli.positive_int, metavar="N", help="side of the photos (default: the "
+        "preset's)")
+    add("--segmenter", metavar="SPEC", help="segmentation network that makes the photos' label "
+        "maps: snapshot, run directory or run number")
+    add("--garment", metavar="CLASSES", help="its classes that are translated, of both lists")
+    add("--inception", metavar="PATH", help="as of run_metrics.py")
+    options = parser.parse_args(argv)
+    cli.refuse_idle(cli.non_default_options(parser, options), STUDY.idle_rules(options))
+    return options
+
+
+def count_photos(options, name):
+    """Return how many photos a list has; raise UserError if none is held back."""
+    folder = Path(getattr(options, name))
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    count = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
+    if count < 2 * HELD_BACK:
+        raise UserError(f"--{name}={folder}: {count} photos; {2 * HELD_BACK} at least, of which "
+                        "each tenth is held back")
+    return count
+
+
+def make_trial(options, row, seed):
+    """Return the Trial of a row with a seed."""
+    settings, blocks, *garment = row.split("-")
+    run, preset = options.out / f"{row}-seed{seed}", PRESETS[options.preset]
+    preparations, data = prepared(options)
+    training = {"variant": "cyclegan", "preset": SETTINGS[settings], **preset.train,
+                **preset.own.get(settings, {}), "blocks": blocks, "data": data["leather"],
+                "target": data["denim"], "garment": options.garment if garment else None,
+                "resolution": options.resolution, "device": options.device, "gpus": options.gpus,
+                "kimg": f"{options.kimg:g}", "seed": seed, "run": run}
+    measures = script("run_metrics.py", {"network": run, "metrics": CYCLE_METRICS,
+                                         "garment": None if garment else options.garment,
+                                         "inception": options.inception})
+    return Trial(row, seed, run, script("train.py", training), [measures], preparations)
+
+
+def prepared(options):
+    """Return the commands that make data sets of both lists, with maps if there is a segmentation
+    network, and {list: its data set}."""
+    commands, data = [], {}
+    for name in LISTS:
+        photos = getattr(options, name)
+        data[name] = options.out / "data" / name
+        common = {"out": data[name], "resolution": options.resolution, "num_val": 0,
+                  "num_test": count_photos(options, name) // HELD_BACK}
+        if options.segmenter:
+            maps = options.out / "data" / f"{name}-maps"
+            commands += [
+                script("generate.py", {"network": options.segmenter, "source": photos,
+                                       "out": maps}),
+                script("dataset_tool.py", {"images": photos, "masks": maps / "labels",
+                                           "classes": maps / "classes.txt", **common},
+                       "create_from_masks")]
+        else:
+            commands.append(script("dataset_tool.py", {"source": photos, **common},
+                                   "create_from_images"))
+    return commands, data
+
+
+def write_report(options):
+    """Write leather_denim.md, .json and .png of what is finished; return the first name."""
+    results = finished_results(options, STUDY, functools.partial(make_trial, options))
+    table = summarize(results, MEASURES)
+    said = [line for base, row in pairs_of_rows() if base in table and row in table
+            for line in differences({name: table[name] for name in (base, row)}, base, MEASURES)]
+    util.write_json(options.out / "leather_denim.json", {
+        "options": {name: getattr(options, name) for name in STUDY.stored},
+        "rows": {row: {title: cell._asdict() for title, cell in cells.items()}
+                 for row, cells in table.items()},
+        "differences": said, "trials": results})
+    util.atomic_write(options.out / "leather_denim.md", report_text(options, results, table, said))
+    if results:
+        util.atomic_write(options.out / "leather_denim.png", curves(loss_charts(results)))
+    return options.out / "leather_denim.md"
+
+
+def pairs_of_rows():
+    """Return the (row, other row) that differ in one thing."""
+    ends = ("", GARMENT)
+    return [*((f"{settings}-6{end}", f"{settings}-9{end}") for settings in SETTINGS
+              for end in ends),
+            *((f"zhu-{blocks}{end}", f"clothing-{blocks}{end}") for blocks in BLOCKS
+              for end in ends),
+            *((row, row + GARMENT) for row in WHOLE)]
+
+
+def loss_charts(results):
+    """Return Charts of the objective, as in the paper's figure 5, and of its parts (figures 6, 7),
+    over the training of every row; with several seeds of the first one."""
+    weight = CycleConfig.__dataclass_fields__["cycle_weight"].default
+    parts = {  # critics' losses are halved in training, the paper's are not
+        "objective": {"G/AB": 1, "G/BA": 1, "D/A": 2, "D/B": 2, "cycle/A": weight,
+                      "cycle/B": weight},
+        "cycle": {"cycle/A": 1, "cycle/B": 1}, "generators": {"G/AB": 1, "G/BA": 1},
+        "critics": {"D/A": 2, "D/B": 2}}
+    histories = {}
+    for result in results:
+        histories.setdefault(result["row"], read_history(Path(result["run"])).ticks)
+    return [Chart(title, "kimg", {row: (
+        [tick["Progress/kimg"] for tick in ticks],
+        [sum(factor * tick[f"Loss/{name}"] for name, factor in terms.items()) for tick in ticks])
+        for row, ticks in histories.items()}) for title, terms in parts.items()]
+
+
+def report_text(options, results, table, said):
+    """Return leather_denim.md: the table, what it says, curves, grids, the commands."""
+    shown = [measure for measure in MEASURES
+             if any(measure.title in cells for cells in table.values())]
+    rows = [[f"`{row}`", str(sum(result["row"] == row for result in results)),
+             *(cell_text(cells.get(measure.title), measure) for measure in shown)]
+            for row, cells in table.items()]
+    seconds = sum(result["training_sec"] for result in results)
+    return "\n".join([
+        "# From leather to denim and back", "",
+        f"Photos of {options.leather} and {options.denim} at {options.resolution}x"
+        f"{options.resolution}, one of {HELD_BACK} held back, and measured on; {options.kimg:g} "
+        f"kimg a row, {format_time(seconds)} of training. Mean over seeds ± half of the distance "
+        "between the smallest and the largest.", "",
+        markdown_table(["row", "seeds", *(measure.title for measure in shown)], rows), "",
+        *levels(results), "",
+        "Differences larger than those between two seeds of either row:", "",
+        *(f"* {line}" for line in said), "",
+        "![losses](leather_denim.png)", "",
+        *(line for result in results for line in grid_lines(options, result)),
+        *command_lines(results), ""])
+
+
+def levels(results):
+    """Return lines on what values would be without translation, and at best."""
+    lines = []
+    for kind, name in (("whole photos", ""), ("garments", GARMENT)):
+        first = next((result for result in results if result["row"].endswith(GARMENT) == bool(name)
+                      ), None)
+        if first:
+            known = [f"{what} {factor * first[place][value]:.1f}"
+                     for what, (place, value, factor) in LEVELS.items() if value in first[place]]
+            lines.append(f"Of {kind}: {', '.join(known)}.")
+    return lines
+
+
+def grid_lines(options, result):
+    """Return the lines that show a training's newest grid: photo, translated, back again."""
+    grids = sorted(Path(result["run"]).glob("fakes*.png"))
+    if not grids:
+        return []
+    return [f"`{result['row']}`, seed {result['seed']}: photo, translated, back again; leather "
+            "above, denim below", "", f"![grid]({grids[-1].relative_to(options.out)})", ""]
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

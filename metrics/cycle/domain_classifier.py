@@ -1,0 +1,165 @@
+"""A small network of ours that tells photos of two lists apart: by it translated photos are looked
+at, and real ones that it has not seen, beside them.
+
+It is trained in seconds, on the photos of the CycleGAN's training, and kept in the cache by their
+digests.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from dnnlib import util
+from dnnlib.download import has_room
+from dnnlib.tflib.keras_network import KerasNetwork
+from dnnlib.tflib.optimizer import Adam
+from metrics.cycle.photos import CyclePhotos
+from training.cycle.domains import split_mask, to_floats
+from training.cycle.losses import seen_through
+
+LARGEST = 64  # side of what it sees; larger photos are averaged down
+FMAPS = (16, 32, 64, 64)
+# What makes it besides the photos; a result records it.
+RECIPE = {"network": "3x3 convolutions of stride 2, mean over the picture, one logit",
+          "fmaps": list(FMAPS), "largest_side": LARGEST, "photos": 1000, "steps": 400,
+          "minibatch": 32, "lrate": 1e-3, "flips": True, "seed": 0}
+MINIBATCH = 16  # photos read at a time
+
+
+class DomainNetwork(KerasNetwork):
+    """rgb float32 [N, side, side, 3] in [-1, 1] -> logits [N, 1], above 0 for the list B."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """What makes the network."""
+
+        side: int
+        seed: int = 0
+
+    def make_model(self) -> keras.Model:
+        """Return the model: no norms, which would take the tint out."""
+        side = self.options.side
+        images = x = layers.Input((side, side, 3), name="images")
+        for i, fmaps in enumerate(FMAPS):
+            x = layers.Conv2D(fmaps, 3, 2, "same", activation="relu", name=f"conv{i}")(x)
+        x = layers.GlobalAveragePooling2D()(x)
+        return keras.Model([images], layers.Dense(1, name="logit")(x))
+
+
+class View(NamedTuple):
+    """How photos are brought before the network.
+
+    Attributes:
+        side: to which they are averaged down. has_regions: whether it sees garments as critics do.
+    """
+
+    side: int
+    has_regions: bool
+
+    def reduced(self, images: tf.Tensor) -> tf.Tensor:
+        """Return images [n, R, R, channels] averaged down."""
+        factor = images.shape[1] // self.side
+        return tf.nn.avg_pool2d(images, factor, factor, "VALID") if factor > 1 else images
+
+    def seen(self, rgb: tf.Tensor, mask: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+        """Return reduced photos as the network sees them; masks as in `seen_through`."""
+        return seen_through(rgb, mask, other) if self.has_regions else rgb
+
+
+class DomainClassifier:
+    """A trained network and its view.
+
+    Attributes:
+        about: what a result records of it: its recipe, the digest of its weights.
+    """
+
+    def __init__(self, network: DomainNetwork, view: View):
+        self._network, self._view = network, view
+        self.about = {**RECIPE, "side": view.side, "digest": network.digest()}
+
+    def takes_for_b(self, rgb: tf.Tensor, mask: tf.Tensor, other: tf.Tensor) -> np.ndarray:
+        """Return whether photos float32 [n, R, R, 3], with the masks of their garments and of those
+        of photos of the other list, look like those of B, bool [n]."""
+        seen = self._view.seen(*map(self._view.reduced, (rgb, mask, other)))
+        return self._network(seen).numpy()[:, 0] > 0
+
+
+def domain_classifier(photos: CyclePhotos, has_regions: bool, cache: Path | None,
+                      report: Callable[[str], None]) -> DomainClassifier:
+    """Return the classifier of training photos A and B, from the cache if it is there.
+
+    Args:
+        has_regions: whether garments are looked at, as critics do; else whole photos.
+        report: takes warnings.
+    """
+    view = View(min(photos.A.resolution, LARGEST), has_regions)
+    network = DomainNetwork("domains", side=view.side, seed=RECIPE["seed"])
+    lists = [(d.source.digest, d.split, d.resolution, d.garment) for d in photos]
+    key = hashlib.sha256(json.dumps([RECIPE, view, lists]).encode()).hexdigest()[:32]
+    path = cache and cache / f"domains-{key}.npz"
+    if path and path.is_file() and _take_over(network, path, report):
+        return DomainClassifier(network, view)
+    train(network, [_reduced_photos(photos, side, view) for side in "AB"], view)
+    arrays = network.get_arrays()
+    if path and has_room(cache, 2 * sum(array.nbytes for array in arrays.values()), report):
+        with util.atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+    return DomainClassifier(network, view)
+
+
+def _take_over(network, path, report):
+    """Take over a cached file's weights; return whether it was whole."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            network.set_arrays(dict(stored), str(path))
+        return True
+    except (OSError, ValueError, EOFError, util.UserError) as error:
+        report(f"warning: {path} is damaged ({util.one_line(error)}); making it again")
+        return False
+
+
+def _reduced_photos(photos, side, view):
+    """Return the first photos of a list float32 [n, side, side, 4]: colours, and what of them is
+    translated."""
+    count = min(RECIPE["photos"], len(photos.side(side).numbers))
+    return np.concatenate([
+        view.reduced(tf.concat(split_mask(to_floats(tf.constant(own))), -1)).numpy()
+        for own, _ in photos.batches(side, MINIBATCH, count)])
+
+
+def train(network: DomainNetwork, lists: list[np.ndarray], view: View) -> None:
+    """Train a network to tell photos of two lists [n, side, side, 4] apart: half of every minibatch
+    from each, so that the longer one is no likelier."""
+    optimizer, rng = Adam(network.trainables, 0.9, 0.999), np.random.default_rng(RECIPE["seed"])
+    strategy, half = tf.distribute.get_strategy(), RECIPE["minibatch"] // 2
+    truth = tf.constant([[0.0]] * half + [[1.0]] * half)
+
+    @tf.function
+    def step(a, b):
+        (rgb_a, mask_a), (rgb_b, mask_b) = split_mask(a), split_mask(b)
+        seen = tf.concat([view.seen(rgb_a, mask_a, mask_b), view.seen(rgb_b, mask_b, mask_a)], 0)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(
+                truth, network.train_call(seen)[0]))
+        grads = tape.gradient(loss, network.trainables)
+        optimizer.apply(strategy, grads, tf.constant(True), tf.constant(RECIPE["lrate"]))
+
+    with util.progress(total=RECIPE["steps"], desc="classifier", unit="step") as bar:
+        for _ in range(RECIPE["steps"]):
+            step(*(tf.constant(_flipped(photos[rng.integers(len(photos), size=half)], rng))
+                   for photos in lists))
+            bar.update(1)
+
+
+def _flipped(photos, rng):
+    """Return photos of which half, by chance, are mirrored."""
+    return np.where(rng.random(len(photos))[:, None, None, None] < 0.5, photos,
+                    photos[:, :, ::-1])

@@ -1,0 +1,149 @@
+"""Evaluate a CycleGAN on test photos: translate them, measure, print and record."""
+
+import functools
+import time
+from pathlib import Path
+
+import numpy as np
+
+from dnnlib.download import cache_dir
+from dnnlib.util import UserError
+from metrics.cycle import measures
+from metrics.cycle.domain_classifier import DomainClassifier, domain_classifier
+from metrics.cycle.measures import DIRECTIONS, CycleFindings
+from metrics.cycle.networks import CycleNetworks
+from metrics.cycle.photos import CyclePhotos, about_photos, open_training_photos
+from metrics.features import FeatureSet, fake_features, source_features
+from metrics.image_sources import warn
+from metrics.metric_base import Metric
+from metrics.results import write_record
+from training.cycle.domains import split_mask, to_floats
+
+
+def evaluate_cyclegan(path: Path, metrics: list[Metric], photos: CyclePhotos, detector,
+                      folder: Path, *, command: str, minibatch: int) -> None:
+    """Compute metrics of a CycleGAN, print every value, append every record to
+    metric-<name>.jsonl.
+
+    Args:
+        path: the snapshot. photos: of the test.
+        detector: that some of the metrics need, or None.
+        folder: where results are written.
+        command, minibatch: for the records.
+
+    Raises:
+        UserError: there are too few photos, or those of the training are gone and are needed.
+    """
+    start = time.monotonic()
+    for side, domain in photos._asdict().items():
+        if detector and len(domain.numbers) < 2:
+            raise UserError(f"{domain.source.path}: {len(domain.numbers)} photos {side}; distances "
+                            "take 2 at least")
+    networks = CycleNetworks(path)
+    wants_classifier = any(metric.uses == "cycle_classifier" for metric in metrics)
+    training, classifier = None, None
+    if detector or wants_classifier:
+        training = open_training_photos(networks.header, path)
+    if wants_classifier:
+        classifier = domain_classifier(training, networks.has_garment, cache_dir(), warn)
+    found = find(networks, photos, training, detector, classifier, minibatch)
+    about = about_evaluation(networks, path, photos)
+    for metric in metrics:
+        record = {"metric": metric.name, "results": _named(
+            metric, metric.function(found, *metric.arguments)),
+                  **{f"num_{side}": len(domain.numbers)
+                     for side, domain in photos._asdict().items()}, **about}
+        if metric.uses_detector:
+            counts = {side: len(found.training[side]) for side in "AB"}
+            few = min(len(domain.numbers) for domain in photos)
+            if metric.biased_if_few and few < detector.num_features:
+                warn(f"warning: {metric.name} of {few:,} photos is biased: fewer than the "
+                     f"{detector.num_features} features; compare with its floor, or use cyclekid")
+            floor = measures.floors(found, *metric.arguments)
+            record |= {"detector": detector.name, "resize": detector.resize_rule,
+                       "detector_hash": detector.digest,
+                       "floor": {"results": _named(metric, floor), "num_training": counts,
+                                 "training_photos": _about(training)}}
+        if metric.uses == "cycle_classifier":
+            record |= {"classifier": {**classifier.about, "training_photos": _about(training)}}
+        write_record(record, folder, start, minibatch, command)
+    print(f"recorded in {folder}/metric-*.jsonl")
+
+
+def find(networks: CycleNetworks, photos: CyclePhotos, training: CyclePhotos | None, detector,
+         classifier: DomainClassifier | None, minibatch: int) -> CycleFindings:
+    """Return what the metrics are formulas of: features if there is a detector, accuracies if there
+    is a classifier.
+
+    Args:
+        photos: of the test. training: those of the training, if one of the two is there.
+    """
+    found = CycleFindings(cycle_weight=networks.config.cycle_weight)
+    for direction in DIRECTIONS:
+        collected = []
+        count = len(photos.side(direction[0]).numbers)
+        generate = functools.partial(_translate, networks, photos, direction, classifier, minibatch,
+                                     collected)
+        if detector:
+            found.translated[direction] = fake_features(generate, count, detector)
+        else:
+            for _ in generate(count):
+                pass
+        means = {name: float(np.mean(np.concatenate([part[name] for part in collected])))
+                 for name in collected[0]}
+        if classifier:
+            translated, real = means.pop("translated_as_b"), means.pop("real_as_b")
+            to_b = direction == "AtoB"
+            found.accuracies.update({direction: translated if to_b else 1 - translated,
+                                     direction[0]: 1 - real if to_b else real})
+        found.terms[direction] = means
+    if detector:
+        for side, other in ("AB", "BA"):
+            count = len(photos.side(other).numbers)
+            found.reals[side] = _features(photos.seen(side, networks, minibatch), detector)
+            found.training[side] = _features(
+                training.seen(side, networks, minibatch, count), detector)
+    return found
+
+
+def _translate(networks, photos, direction, classifier, minibatch, collected, count):
+    """Yield translated photos as critics see them, uint8, as metrics take images; add {name: [n]}
+    to `collected`."""
+    for own, others in photos.batches(direction[0], minibatch, count):
+        found, seen, terms = networks.measure(direction, own, others)
+        if classifier:
+            masks = networks.masks(own), networks.masks(others)
+            real = split_mask(to_floats(own))[0]
+            terms |= {"translated_as_b": classifier.takes_for_b(found, *masks),
+                      "real_as_b": classifier.takes_for_b(real, *masks)}
+        collected.append(terms)
+        yield seen, None
+
+
+def _features(source, detector) -> FeatureSet:
+    return FeatureSet(source_features(source, detector, cache_dir(), warn))
+
+
+def _named(metric, values):
+    return {metric.name + suffix: value for suffix, value in values.items()}
+
+
+def _about(photos):
+    return {side: about_photos(domain) for side, domain in photos._asdict().items()}
+
+
+def about_evaluation(networks: CycleNetworks, path: Path, photos: CyclePhotos) -> dict:
+    """Return what every result records of the network and of what is looked at."""
+    header, config = networks.header, networks.config
+    picture = "whole photos"
+    if networks.has_garment:
+        picture = ("garments in the middle, through the overlap with one of the other list, grey "
+                   "around it; lists taken in turn")
+    return {"network": str(path), "network_digest": header["digest"], "variant": header["variant"],
+            "kimg": header["kimg"], "resolution": header["lod"]["resolution"],
+            "seen": picture, "uint8": "127.5 x + 128, saturated, truncated",
+            "photos": _about(photos),
+            "networks": "as in use: batch norms by running means",
+            "critic": config.critic, "cycle_weight": config.cycle_weight,
+            "differences": "mean of absolute differences of colours in [-1, 1], over the garment "
+                           "or, of the background, outside it"}

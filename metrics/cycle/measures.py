@@ -1,0 +1,100 @@
+"""What is measured of a CycleGAN, as formulas of what was found on its test photos.
+
+Photos of A are translated to B and those of B to A, and each are compared with the real test photos
+of the list that they should look like. Untranslated photos are the line to beat, real photos of the
+training the floor.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from metrics.frechet_inception_distance import frechet_distance
+from metrics.kernel_inception_distance import kernel_distance
+
+DIRECTIONS = ("AtoB", "BtoA")
+
+
+@dataclass(frozen=True)
+class CycleFindings:
+    """What was found on the test photos A and B.
+
+    Attributes:
+        reals: {'A', 'B': FeatureSet of the test photos}.
+        translated: {'AtoB', 'BtoA': FeatureSet of what was made of them}.
+        training: {'A', 'B': FeatureSet of as many photos of the training as the other list has test
+            photos}.
+        terms: {'AtoB', 'BtoA': {name of a term of the objective: mean over the photos}}.
+        accuracies: {'A', 'B': share of the test photos that the classifier of domains is right of;
+            'AtoB', 'BtoA': share of the translated that it takes for the target's}.
+        cycle_weight: of the objective.
+    """
+
+    reals: dict = field(default_factory=dict)
+    translated: dict = field(default_factory=dict)
+    training: dict = field(default_factory=dict)
+    terms: dict[str, dict[str, float]] = field(default_factory=dict)
+    accuracies: dict[str, float] = field(default_factory=dict)
+    cycle_weight: float = 0.0
+
+
+def fid_distance(first: Any, second: Any) -> dict[str, float]:
+    """Return {'': FID} of two FeatureSets."""
+    a, b = first.statistics, second.statistics
+    return {"": frechet_distance(a.mean, a.cov, b.mean, b.cov)}
+
+
+def kid_distance(first: Any, second: Any) -> dict[str, float]:
+    """Return {'': KID, '_std': its deviation over subsets} of two FeatureSets."""
+    mean, std = kernel_distance(first.features, second.features)
+    return {"": mean, "_std": std}
+
+
+def distances(found: CycleFindings, distance: Callable) -> dict[str, float]:
+    """Return {suffix: distance} of the translated photos of either direction to the target's test
+    photos, and of the untranslated ones, which is the same both ways.
+
+    Args:
+        distance: (FeatureSet, FeatureSet) -> {suffix: value}.
+    """
+    pairs = {direction: (found.translated[direction], found.reals[direction[-1]])
+             for direction in DIRECTIONS} | {"untranslated": (found.reals["A"], found.reals["B"])}
+    return _all(pairs, distance)
+
+
+def floors(found: CycleFindings, distance: Callable) -> dict[str, float]:
+    """Return {suffix: distance} of the target's training photos in place of the translated ones:
+    about what a perfect network would reach."""
+    return _all({direction: (found.training[direction[-1]], found.reals[direction[-1]])
+                 for direction in DIRECTIONS}, distance)
+
+
+def _all(pairs, distance):
+    return {f"_{name}{suffix}": value for name, sets in pairs.items()
+            for suffix, value in distance(*sets).items()}
+
+
+def objective(found: CycleFindings) -> dict[str, float]:
+    """Return {suffix: value}: the objective of "Clothing texture synthesis using CycleGAN" (''),
+    section 4.1, with least squares in place of logarithms (section 4.3), and its terms.
+
+    L = sum over both directions of (D(real) - 1)^2 + D(fake)^2 + (D(fake) - 1)^2, and
+    cycle_weight times both cycles' L1.
+    """
+    values, total = {}, 0.0
+    for direction in DIRECTIONS:
+        terms = found.terms[direction]
+        total += (terms["real"] + terms["fake"] + terms["fooled"]
+                  + found.cycle_weight * terms["cycle"])
+        values |= {f"_{name}_{direction}": value for name, value in terms.items()}
+    return {"": total, **values}
+
+
+def texture_accuracies(found: CycleFindings) -> dict[str, float]:
+    """Return {suffix: share}: of the translated photos that a classifier of real photos takes for
+    the target's (''), of either direction, and of the real test photos that it is right of."""
+    shares = found.accuracies
+    means = {suffix: (shares[first] + shares[second]) / 2
+             for suffix, first, second in (("", *DIRECTIONS), ("_real", "A", "B"))}
+    return {**means, **{f"_{direction}": shares[direction] for direction in DIRECTIONS},
+            **{f"_real_{side}": shares[side] for side in "AB"}}

@@ -1,0 +1,87 @@
+"""A trained CycleGAN's generators and critics, and what they make of test photos."""
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib.data import pictures
+from training.cycle.config import CycleConfig
+from training.cycle.domains import split_mask, to_floats
+from training.cycle.losses import composite, masked_l1, of_pictures, seen_through
+from training.cycle.translator import in_order
+from training.snapshots import load_snapshot
+from training.translation.losses import gan_loss
+
+LEAST_SQUARES = "least_squares"
+
+
+class CycleNetworks:
+    """A snapshot's networks, all as in use: batch norms take their running means.
+
+    Attributes:
+        header: of the snapshot. config: of its training.
+    """
+
+    def __init__(self, path: Path):
+        """Load a snapshot of --variant=cyclegan."""
+        snapshot = load_snapshot(path)
+        self.header, self._networks = snapshot.header, snapshot.networks
+        self.config = CycleConfig.from_json(self.header["training"])
+        self._measured = tf.function(self._measure, reduce_retracing=True)
+
+    @property
+    def has_garment(self) -> bool:
+        """Return whether it translates garments alone."""
+        return self.config.garment is not None
+
+    def measure(self, direction: str, photos: np.ndarray, others: np.ndarray
+                ) -> tuple[tf.Tensor, np.ndarray, dict[str, np.ndarray]]:
+        """Translate photos and measure what becomes of them.
+
+        Args:
+            direction: 'AtoB' or 'BtoA'.
+            photos: uint8 [n, R, R, 3], or 4 with the garment's mask, which is what the background
+                is measured by if the network translates whole photos.
+            others: photos of the other list, likewise, whose masks critics look through as well.
+
+        Returns:
+            The translated photos float32 [n, R, R, 3], these uint8 as critics see them, and
+            {term: [n]}: fooled, fake and real are losses of critics, cycle, identity, background
+            and background_raw (what the generator would change of it) mean differences.
+        """
+        found, seen, terms = self._measured(direction, tf.constant(photos), tf.constant(others))
+        return (found, pictures.to_uint8_metrics(seen),
+                {name: value.numpy() for name, value in terms.items()})
+
+    def _measure(self, direction, photos, others):
+        rgb, own_mask = split_mask(to_floats(photos))
+        mask, other = self.masks(photos), self.masks(others)
+        there, back = (self._networks[name] for name in in_order(direction))
+        raw = there(rgb)
+        found = composite(raw, rgb, mask)
+        again = composite(back(found), found, mask)
+        seen = seen_through(found, mask, other) if self.has_garment else found
+        seen_real = seen_through(rgb, mask, other) if self.has_garment else rgb
+        fake = self._logits(f"D_{direction[-1]}", seen)
+        real = self._logits(f"D_{direction[0]}", seen_real)
+        terms = {"fooled": _gan_loss(fake, True), "fake": _gan_loss(fake, False),
+                 "real": _gan_loss(real, True), "cycle": masked_l1(again, rgb, mask),
+                 "identity": masked_l1(back(rgb), rgb, mask)}
+        if photos.shape[-1] > rgb.shape[-1]:
+            terms |= {"background": masked_l1(found, rgb, 1 - own_mask),
+                      "background_raw": masked_l1(raw, rgb, 1 - own_mask)}
+        return found, seen, terms
+
+    def masks(self, photos: tf.Tensor) -> tf.Tensor:
+        """Return what of photos uint8 [n, R, R, 3 or 4] is translated, float32 [n, R, R, 1]."""
+        mask = split_mask(to_floats(photos))[1]
+        return mask if self.has_garment else tf.ones_like(mask)
+
+    def _logits(self, name, images):
+        logits = tf.nest.flatten(self._networks[name]([images]))
+        return of_pictures(logits) if self.config.critic == "picture" else logits
+
+
+def _gan_loss(logits, is_real):
+    return gan_loss(logits, [tf.ones_like(patches) for patches in logits], is_real, LEAST_SQUARES)

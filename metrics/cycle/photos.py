@@ -1,0 +1,138 @@
+"""The photos that a CycleGAN is measured on: of the test, and those of its training."""
+
+import collections
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from dnnlib.data import pictures
+from dnnlib.data.dataset import DatasetInfo
+from dnnlib.util import UserError
+from metrics.cycle.networks import CycleNetworks
+from metrics.image_sources import ImageSource, warn
+from training.cycle.domains import Domain, open_source, split_mask, to_floats
+from training.cycle.losses import seen_through
+
+OPTIONS = {"A": "data", "B": "target"}  # of the scripts, that name photos
+TRAIN = "train"
+
+
+class CyclePhotos(NamedTuple):
+    """Photos of both lists.
+
+    Attributes:
+        A, B: the lists.
+    """
+
+    A: Domain
+    B: Domain
+
+    def side(self, name: str) -> Domain:
+        """Return the list 'A' or 'B'."""
+        return getattr(self, name)
+
+    def batches(self, side: str, minibatch: int, count: int | None = None
+                ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the first `count` photos of a list, all by default, each with a photo of the other
+        one, taken in turn: uint8 [n, R, R, 3 or 4] each."""
+        own, other = self.side(side), self.side("B" if side == "A" else "A")
+        for start in range(0, count or len(own.numbers), minibatch):
+            places = range(start, min(start + minibatch, count or len(own.numbers)))
+            yield (np.stack([own.read(own.numbers[place]) for place in places]),
+                   np.stack([other.read(other.numbers[place % len(other.numbers)])
+                             for place in places]))
+
+    def seen(self, side: str, networks: CycleNetworks, minibatch: int, count: int | None = None
+             ) -> ImageSource:
+        """Return the first photos of a list as critics see them."""
+        domain = self.side(side)
+        total = min(count or len(domain.numbers), len(domain.numbers))
+
+        def batches(maps=False, indices=None, signed=False):
+            for photos, others in self.batches(side, minibatch, total):
+                yield seen_photos(networks, photos, others), None
+
+        regions = ""
+        if networks.has_garment:
+            regions = f" garments {[_described(one) for one in self]}"
+        return ImageSource(
+            name=f"{domain.source.name} {domain.split}", count=total,
+            digest=f"{_described(domain)} first {total}{regions}", batches=batches,
+            about=about_photos(domain),
+            sizes=collections.Counter({(domain.resolution, domain.resolution): total}))
+
+
+def seen_photos(networks: CycleNetworks, photos: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return real photos uint8 [n, R, R, 3] as the critics of a network see them."""
+    if not networks.has_garment:
+        return photos[..., :3]
+    rgb, mask = split_mask(to_floats(tf.constant(photos)))
+    return pictures.to_uint8_metrics(seen_through(rgb, mask, networks.masks(tf.constant(others))))
+
+
+def _described(domain):
+    return (domain.source.digest, domain.split, domain.resolution, domain.garment)
+
+
+def about_photos(domain: Domain) -> dict:
+    """Return what a result records of a list of photos."""
+    return {"path": str(domain.source.path), "name": domain.source.name, "split": domain.split,
+            "digest": domain.source.digest, "num_photos": len(domain.numbers),
+            "garment": list(domain.garment)}
+
+
+def open_test_photos(header: dict, network: Path, given: dict[str, str | None], split: str,
+                     garment: tuple[str, ...] = ()) -> CyclePhotos:
+    """Return the test photos of a network.
+
+    Args:
+        header: of its snapshot. network: its file, for messages.
+        given: {'A', 'B': a data set, a folder of pairs or of photos; None: the data set of the
+            training}.
+        split: of data sets.
+        garment: classes around which is the background, of a network of whole photos.
+
+    Raises:
+        UserError: there are no such photos, they lack maps, or are those of the training.
+    """
+    found = []
+    for side, path in given.items():
+        stored, option = header["domains"][side], OPTIONS[side]
+        if path is None and not Path(stored["path"]).is_dir():
+            raise UserError(f"{stored['path']}: no such folder here; it held the photos {side} of "
+                            f"{network}: give test photos with --{option}=DIR")
+        source = open_source(path or stored["path"])
+        is_dataset = isinstance(source, DatasetInfo)
+        if path is None and not is_dataset:
+            raise UserError(f"--{option}: missing: {network} was trained with all photos of "
+                            f"{stored['path']}, a folder without a test split: name a folder of "
+                            "others")
+        if source.digest == stored["digest"] and (not is_dataset or split == TRAIN):
+            warn(f"warning: {source.path} has the very photos {side} that {network} was trained "
+                 "with")
+        names = tuple(stored["garment"]) or garment
+        unknown = [name for name in names if name not in source.classes]
+        if unknown:
+            has = f"it has {', '.join(source.classes)}" if source.classes else "it has no maps"
+            raise UserError(f"--{option}: {source.path} has no class {unknown[0]!r} to know the "
+                            f"garment by; {has}")
+        found.append(Domain.open(source, header["lod"]["resolution"], names,
+                                 split if is_dataset else TRAIN))
+    return CyclePhotos(*found)
+
+
+def open_training_photos(header: dict, network: Path) -> CyclePhotos:
+    """Return the photos that a network was trained with; raise UserError if they are no longer
+    where they were."""
+    found = []
+    for side, stored in header["domains"].items():
+        path = Path(stored["path"])
+        source = open_source(path) if path.is_dir() else None
+        if source is None or source.digest != stored["digest"]:
+            raise UserError(f"{path}: is not the folder of the photos {side} that {network} was "
+                            "trained with; floors and the classifier of domains need them there")
+        found.append(Domain.open(source, header["lod"]["resolution"], stored["garment"]))
+    return CyclePhotos(*found)

@@ -1,0 +1,57 @@
+"""The benchmark beside a plain PyTorch: our side at miniature size, and both, if torch is there."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from benchmarks.result import ROOT
+from benchmarks.torch_stylegan import check_torch
+from benchmarks.torch_translation import OurSide, parse_options
+from dnnlib.util import UserError
+
+PYTHON = os.environ.get("TORCH_PYTHON", sys.executable)
+TINY = ["--resolution=16", "--fmaps=4", "--strides=1", "--rounds=1", "--threads=1"]
+METHODS = {"cyclegan": ["--blocks=1"], "pix2pix": ["--method=pix2pix", "--channels=3"]}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_our_side_is_a_step_of_training(method):
+    side = OurSide(parse_options([*TINY, *METHODS[method]]))
+    before = {name: network.get_arrays() for name, network in side.method.networks.items()}
+    tf.config.run_functions_eagerly(True)
+    try:
+        assert len(side.run()) > 5 and side.steps == 1
+    finally:
+        tf.config.run_functions_eagerly(False)
+    for name, network in side.method.networks.items():
+        assert any((array != before[name][key]).any()
+                   for key, array in network.get_arrays().items())
+        assert side.parameters[name] == sum(
+            before[name][key].size for key in network.trainables)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_both_sides_at_miniature_size(method):
+    """Networks of equal size, or it fails; in a process of its own, which sets its threads."""
+    try:
+        check_torch(PYTHON)
+    except UserError as error:
+        pytest.skip(f"{error} (or TORCH_PYTHON)")
+    command = [sys.executable, "-m", "benchmarks.torch_translation", *TINY, *METHODS[method],
+               f"--torch-python={PYTHON}"]
+    result = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+    assert result["method"] == method and len(result["parameters"]) in (2, 4)
+    assert result["ours_faster"]["wall"] > 0 and result["torch"]["sec_per_image"] > 0
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["--channels=3"], "--channels: without effect: cyclegan has none"),
+    (["--method=pix2pix", "--blocks=6"], "--blocks: without effect: pix2pix has none")])
+def test_options_that_make_no_sense(argv, message):
+    with pytest.raises(UserError, match=message):
+        parse_options(argv)

@@ -1,0 +1,198 @@
+"""A CycleGAN on test photos: what is found, against NumPy; the classifier; run_metrics.py."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import run_metrics
+from dnnlib.util import UserError
+from metrics.cycle import domain_classifier as classifiers
+from metrics.cycle.domain_classifier import domain_classifier
+from metrics.cycle.evaluation import find
+from metrics.cycle.networks import CycleNetworks
+from metrics.cycle.photos import CyclePhotos, open_test_photos, open_training_photos
+from metrics.image_sources import open_source as open_images
+from tests.tools.data_helpers import tagged_and_untagged
+from tests.tools.domains import save_cyclegan, tiny, two_datasets
+from tests.tools.metrics_helpers import StubDetector, small_arrays
+from tests.training.cycle.test_cyclegan import l1
+from tests.training.cycle.test_losses import moved_to_the_middle
+from training.snapshots import read_header
+
+NO_CHOICE = {"A": None, "B": None}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of the test's own, and a classifier of fewer steps."""
+    monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(classifiers, "RECIPE", classifiers.RECIPE | {
+        "steps": 60, "lrate": 1e-2, "minibatch": 16})
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Data sets of 8 and 9 photos, 3 and 2 for the test, and snapshots of networks that have not
+    learned: of whole photos with critics of pictures, and of the garment box."""
+    root = tmp_path_factory.mktemp("cycle")
+    data = two_datasets(root, counts=(8, 9), num_test=(3, 2))
+    save_cyclegan(root / "whole.safetensors", tiny(data, critic="picture"))
+    save_cyclegan(root / "box.safetensors", tiny(data, garment="box"))
+    return root
+
+
+@pytest.fixture(params=["whole", "box"])
+def opened(place, request):
+    """Networks, and photos of test and training with the maps of box."""
+    path = place / f"{request.param}.safetensors"
+    header = read_header(path)
+    return (CycleNetworks(path), open_test_photos(header, path, NO_CHOICE, "test", ("box",)),
+            open_training_photos(header, path))
+
+
+def floats(domain, number):
+    """Colours and mask of a photo, [1, R, R, 3] and [1, R, R, 1]."""
+    photo = domain.read(domain.numbers[number])[None].astype(np.float32)
+    return photo[..., :3] / np.float32(127.5) - 1, photo[..., 3:] / 255
+
+
+def as_uint8(images):
+    return np.clip(np.asarray(images) * 127.5 + 128, 0, 255).astype(np.uint8)
+
+
+def test_what_is_found_on_test_photos(opened):
+    """Photo by photo: terms of the objective, and the mean colours of what critics see."""
+    networks, photos, training = opened
+    found = find(networks, photos, training, StubDetector(), None, minibatch=2)
+
+    def logits(name, images):
+        one = networks._networks[name]([tf.constant(images, tf.float32)]).numpy()
+        return one.mean((1, 2)) if networks.config.critic == "picture" else one
+
+    for side, other, there, back in (("A", "B", "G_AB", "G_BA"), ("B", "A", "G_BA", "G_AB")):
+        terms, seen_fakes, seen_reals = [], [], []
+        for number in range(len(photos.side(side).numbers)):
+            rgb, box = floats(photos.side(side), number)
+            _, other_box = floats(photos.side(other), number % len(photos.side(other).numbers))
+            mask, other_mask = (box, other_box) if networks.has_garment else (
+                np.ones_like(box), np.ones_like(box))
+            region = moved_to_the_middle(mask, mask) * moved_to_the_middle(other_mask, other_mask)
+            raw = networks._networks[there](rgb).numpy()
+            fake = rgb + mask * (raw - rgb)
+            again = fake + mask * (networks._networks[back](fake.astype(np.float32)).numpy() - fake)
+            seen = moved_to_the_middle(fake, mask) * region
+            real = moved_to_the_middle(rgb, mask) * region
+            answer = logits(f"D_{other}", seen)
+            terms.append({
+                "fooled": ((answer - 1) ** 2).mean(), "fake": (answer ** 2).mean(),
+                "real": ((logits(f"D_{side}", real) - 1) ** 2).mean(),
+                "cycle": l1(again, rgb, mask), "background": l1(fake, rgb, 1 - box),
+                "background_raw": l1(raw, rgb, 1 - box),
+                "identity": l1(networks._networks[back](rgb).numpy(), rgb, mask)})
+            seen_fakes.append(as_uint8(seen).mean((0, 1, 2)))
+            seen_reals.append(as_uint8(real).mean((0, 1, 2)))
+        direction = f"{side}to{other}"
+        for name, value in found.terms[direction].items():
+            assert value == pytest.approx(np.mean([one[name] for one in terms]), rel=1e-4), name
+        assert len(found.terms[direction]) == 7
+        assert (found.terms[direction]["background"] > 0) != networks.has_garment
+        for features, means in ((found.translated[direction], seen_fakes),
+                                (found.reals[side], seen_reals)):
+            np.testing.assert_allclose(features.features[:, :3], means, atol=0.05)
+    assert [len(found.training[side]) for side in "AB"] == [2, 3]
+
+
+def test_a_classifier_sees_which_list_a_photo_is_of(opened, cache, monkeypatch):
+    """Of photos that it has not seen, and of photos whose colours have changed places; another time
+    it is read from the cache, and made again if that is damaged."""
+    networks, photos, training = opened
+    lines = []
+    classifier = domain_classifier(training, networks.has_garment, cache, lines.append)
+    for side in "AB":
+        (own, others), = photos.batches(side, 8)
+        rgb = own[..., :3] / np.float32(127.5) - 1
+        masks = networks.masks(own), networks.masks(others)
+        for is_b, images in ((side == "B", rgb), (side == "A", rgb[..., ::-1])):
+            assert (classifier.takes_for_b(tf.constant(images), *masks) == is_b).mean() >= 0.8
+    monkeypatch.setattr(classifiers, "train", None)
+    again = domain_classifier(training, networks.has_garment, cache, lines.append)
+    assert again.about == classifier.about and not lines
+    path, = cache.glob("domains-*.npz")
+    path.write_bytes(b"damaged")
+    with pytest.raises(TypeError):  # since it would be trained
+        domain_classifier(training, networks.has_garment, cache, lines.append)
+    assert "is damaged" in lines[0]
+
+
+def test_a_line_has_all_that_defines_a_number(place, tmp_path, monkeypatch, capsys):
+    """By run_metrics.py without --metrics: all of them."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("inception.npz", **small_arrays())
+    shutil.copy(place / "box.safetensors", "box.safetensors")
+    open_images.cache_clear()
+    assert run_metrics.main(["--network=box.safetensors", "--inception=inception.npz"]) == 0
+    records = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.jsonl")}
+    assert set(records) == {f"metric-cycle{name}" for name in ("fid", "kid", "loss", "class")}
+    for record in records.values():
+        assert (record["num_A"], record["num_B"]) == (3, 2)
+        assert record["network_digest"] == read_header(place / "box.safetensors")["digest"]
+        assert record["photos"]["B"]["split"] == "test" and record["photos"]["B"]["digest"]
+        assert "through the overlap" in record["seen"] and record["command"]
+    kid, loss, answers = (records[f"metric-cycle{name}"] for name in ("kid", "loss", "class"))
+    assert set(kid["results"]) == {f"cyclekid_{name}{suffix}" for suffix in ("", "_std")
+                                   for name in ("AtoB", "BtoA", "untranslated")}
+    assert kid["floor"]["results"].keys() < kid["results"].keys()
+    assert kid["floor"]["num_training"] == {"A": 2, "B": 3}
+    assert kid["detector_hash"]
+    assert loss["results"]["cycleloss_background_AtoB"] == 0
+    assert loss["results"]["cycleloss_background_raw_AtoB"] > 0 and loss["cycle_weight"] == 10
+    assert answers["results"]["cycleclass_real"] >= 0.8 and answers["classifier"]["steps"] == 60
+    assert answers["classifier"]["training_photos"]["A"]["split"] == "train"
+    printed = capsys.readouterr()
+    assert "3 photos A, 2 B" in printed.out and "cyclefid of 2 photos is biased" in printed.err
+
+
+@pytest.mark.parametrize("options, error", [
+    (["--metrics=fid50"], "fid50: .* translates photos and generates none"),
+    (["--nearest=0-3"], "--nearest: .*a CycleGAN translates"),
+    (["--floor", "--metrics=cyclekid"], "--floor: .*none of these metrics compares"),
+    (["--metrics=cycleloss", "--inception=x"], "--inception: .*none of these metrics uses"),
+    (["--garment=hat"], "has no class 'hat' to know the garment by; it has box"),
+    (["--split=val"], "no images in split 'val'"),
+    (["--data=other"], "--data: .* has no class 'box' to know the garment by; it has hat"),
+    (["--network=box.safetensors", "--garment=box"], "--garment: .* garments of its own"),
+    (["--metrics=kid50", "--target=b"], "--target: .*it is for metrics of a CycleGAN"),
+])
+def test_what_is_refused(place, tmp_path, monkeypatch, options, error):
+    monkeypatch.chdir(place)
+    if "--data=other" in options:
+        data, _ = tagged_and_untagged(tmp_path, 16, 6)
+        options = [f"--data={data}", "--network=box.safetensors", "--split=train"]
+    network = [] if "--network=box.safetensors" in options else ["--network=whole.safetensors"]
+    with pytest.raises(UserError, match=error):
+        run_metrics.main([*network, *options])
+
+
+def test_photos_of_folders(place, tmp_path, capsys):
+    """A folder has no test split: others have to be named; those of the training are warned of."""
+    path = place / "whole.safetensors"
+    header = read_header(path)
+    photos = open_test_photos(header, path, {"A": str(place / "a"), "B": None}, "train")
+    assert isinstance(photos, CyclePhotos) and len(photos.A.numbers) == 8
+    assert "has the very photos A that" in capsys.readouterr().err
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    tf.io.write_file(str(folder / "1.png"), tf.io.encode_png(tf.zeros([9, 9, 3], tf.uint8)))
+    assert len(open_test_photos(header, path, {"A": str(folder), "B": None}, "test").A.numbers) == 1
+    header["domains"]["A"] |= {"path": str(folder)}
+    with pytest.raises(UserError, match=r"--data: missing: .* a folder without a test split"):
+        open_test_photos(header, path, NO_CHOICE, "test")
+    with pytest.raises(UserError, match="is not the folder of the photos A"):
+        open_training_photos(header, path)
+    header["domains"]["A"] |= {"path": str(tmp_path / "gone")}
+    with pytest.raises(UserError, match="no such folder here; it held the photos A"):
+        open_test_photos(header, path, NO_CHOICE, "test")
