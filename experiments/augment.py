@@ -3,7 +3,8 @@
 For 10, 50, 200 and all real photos; as many steps for every row; three seeds. All are tested on the
 data set's real test photos, which neither the segmentation network nor the generator saw.
 
-    python generate.py --network=results/00001-2d-ccp-32 --num=5000 --trunc=1 --out=datasets/pairs
+    python generate.py --network=results/00001-2d-ccp-32 --num=5000 --keep-padding \\
+        --out=datasets/pairs
     python -m experiments.augment --pairs=datasets/pairs --out=results/augment
 
 Row real-50 has 50 labelled photos, both-50 the same 50 and the pairs, half of every minibatch each,
@@ -11,7 +12,7 @@ Row real-50 has 50 labelled photos, both-50 the same 50 and the pairs, half of e
 row: what is asked is whether its pairs add to a few labels of one's own, not how it would fare with
 as few itself. The best snapshot of a row is selected by all validation photos of the data set.
 
-Preset `night` (the default): a U-Net at 32x32 on the Clothing Co-Parsing photos, 16 kimg a row: two
+Preset `night` (the default): a U-Net at 32x32 on the Clothing Co-Parsing photos, 16 kimg a row: one
 to three minutes a training on two CPU cores with AVX2, 27 of them, in the order of what their
 answers are worth. Preset `photos-64`: DeepLabV3+ over EfficientNet-Lite0 with ImageNet's weights at
 64x64; half an hour a training there. Expected: both above real at 10 and 50 photos, and no better
