@@ -316,7 +316,7 @@ def pose_people(options):
     reposer = Reposer.load(options.network, options.results, options.minibatch)
     choices = []
     for name in ("source", "poses"):
-        figures = posing.open_figures(Path(getattr(options, name)))
+        figures = posing.open_figures(Path(getattr(options, name)), reposer.fit)
         if (options.num_images or 0) > len(figures.names):
             raise UserError(f"--num-images={options.num_images}: {getattr(options, name)} has "
                             f"{len(figures.names)}")

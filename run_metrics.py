@@ -183,7 +183,8 @@ def check_options(options, metrics):
                  "it is for mapsNk, which was not asked for"),
         IdleRule(["min_area"], not any(metric.counts_areas for metric in metrics),
                  "it is for classesNk and mapsNk, which were not asked for"),
-        IdleRule(["floor"], not kinds, "none of these metrics compares with reals"),
+        IdleRule(["floor"], not kinds and not uses & set(CYCLE_USES),
+                 "none of these metrics compares with reals"),
         IdleRule(["target", "garment"], fakes or ("metrics" in options.given
                                                   and not uses & set(CYCLE_USES)),
                  "it is for metrics of a CycleGAN")])
@@ -205,7 +206,7 @@ def check_kind(options, header, metrics):
         raise UserError(f"--{'target' if options.target else 'garment'}: is for a CycleGAN; "
                         f"{options.network} is none")
     if is_translator(header):
-        check_translator(options, header, uses)
+        check_translator(options, header, metrics)
         return
     cli.refuse_idle(options.given, [IdleRule(
         ["split"], SPLIT not in reals_of(metrics) and not (
@@ -234,8 +235,13 @@ def is_translator(header):
     return header.get("variant") in VARIANTS
 
 
-def check_translator(options, header, uses):
+def check_translator(options, header, metrics):
     """Raise UserError for what a network that draws photos of maps has no use for."""
+    uses = {metric.uses for metric in metrics}
+    if of_areas := [metric.name for metric in metrics if metric.counts_areas]:
+        raise UserError(f"{', '.join(of_areas)}: of maps that a network draws; those of "
+                        f"{options.network} are the real ones, which it draws photos of: ask for "
+                        "miou, with --segmenter, to see whether its photos follow them")
     if "paths" in uses:
         raise UserError(f"ppl needs latents, which {options.network} has none of: it draws photos "
                         "of maps")
@@ -273,6 +279,10 @@ def measure_cyclegan(options, header, metrics, command):
     photos = open_test_photos(header, options.network,
                               {"A": options.data, "B": options.target}, options.split or "test",
                               tuple(options.garment or ()))
+    cli.refuse_idle(options.given, [
+        IdleRule(["split"], not any(is_dataset(domain.source.path) for domain in photos),
+                 f"it is for data sets; all photos of {photos.A.source.path} and "
+                 f"{photos.B.source.path} are taken")])
     if options.dry_run:
         for side, domain in photos._asdict().items():
             print(f"{side}: {len(domain.numbers):,} photos of {domain.source.path}")

@@ -16,6 +16,8 @@ from dnnlib import cli, util
 from dnnlib.util import UserError
 
 METHODS = ("cyclegan", "pix2pix")
+IDLE = {"cyclegan": ("channels",), "pix2pix": ("blocks", "minibatch_per_gpu")}
+SIZES = ("method", "resolution", "minibatch", "fmaps", "strides", "blocks", "channels")
 EXAMPLES = """\
   python -m benchmarks.torch_translation --torch-python=venv-torch/bin/python --resolution=128
   python -m benchmarks.torch_translation --method=pix2pix --resolution=128 --channels=12
@@ -34,29 +36,43 @@ def main(argv):
 def parse_options(argv):
     """The command line."""
     parser = cli.argument_parser(__doc__, EXAMPLES)
+    add_sizes(parser)
     add = parser.add_argument
     add("--torch-python", default=sys.executable, metavar="PATH", help="interpreter that has torch")
+    add("--threads", type=cli.positive_int, default=len(os.sched_getaffinity(0)),
+        help="of either side")
+    add("--rounds", type=cli.positive_int, default=12, help="timed steps of either side, "
+        "which begin in turns")
+    add("--out", metavar="FILE", help="write the JSON there too")
+    parser.set_defaults(minibatch_per_gpu=0)
+    options = parser.parse_args(argv)
+    refuse_idle(parser, options)
+    return options
+
+
+def add_sizes(parser):
+    """Add the options that say what a step is of."""
+    add = parser.add_argument
     add("--method", choices=METHODS, default=METHODS[0], help="cyclegan: two ResNet generators, "
         "two critics, a pool; pix2pix: a U-Net and its critic")
     add("--resolution", type=cli.positive_int, default=128, help="of the photos")
     add("--minibatch", type=cli.positive_int, default=1, help="photos of a step")
-    add("--minibatch-per-gpu", type=cli.positive_int, metavar="N", help="of cyclegan: photos that "
-        "our side takes at once (default: all)")
     add("--fmaps", type=cli.positive_int, default=64, help="maps of all networks' first layers")
     add("--blocks", type=cli.positive_int, default=9, help="of cyclegan: residual blocks")
     add("--strides", type=cli.positive_int, default=3, help="halvings of the critics")
     add("--channels", type=cli.positive_int, default=12, help="of pix2pix: classes of the maps")
-    add("--threads", type=cli.positive_int, default=len(os.sched_getaffinity(0)),
-        help="of either side")
-    add("--rounds", type=cli.positive_int, default=12, help="timed steps of either side, "
-        "alternating")
-    add("--out", metavar="FILE", help="write the JSON there too")
-    options = parser.parse_args(argv)
-    idle = {"cyclegan": ["channels"], "pix2pix": ["blocks", "minibatch_per_gpu"]}
-    for method, names in idle.items():
-        cli.refuse_idle(cli.non_default_options(parser, options), [
-            cli.IdleRule(names, options.method == method, f"{method} has none")])
-    return options
+
+
+def refuse_idle(parser, options):
+    """Raise UserError for options that the method has no use for."""
+    cli.refuse_idle(cli.non_default_options(parser, options), [
+        cli.IdleRule(IDLE[options.method], True, f"{options.method} has none")])
+
+
+def sizes(options):
+    """What a step is of, as a result records it: {name: value}."""
+    return {name: getattr(options, name) for name in (*SIZES, "minibatch_per_gpu")
+            if name not in IDLE[options.method]}
 
 
 def start_side(options):
@@ -112,7 +128,7 @@ def make_method(options, strategy):
     if options.method == "cyclegan":
         config = CycleConfig(**common, fmaps=options.fmaps, blocks=options.blocks,
                              strides=options.strides,
-                             minibatch_per_gpu=options.minibatch_per_gpu or 0)
+                             minibatch_per_gpu=options.minibatch_per_gpu)
         domains = [Domain(Path(side), options.resolution) for side in "ab"]
         return CycleTraining(config, domains, strategy), DomainBatch(noise(3), noise(3))
     config = Pix2PixConfig(**common, g_fmaps=options.fmaps, d_fmaps=options.fmaps,
@@ -129,6 +145,7 @@ def compare(options, other):
     from benchmarks import turns
 
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(options.threads)
     side = OurSide(options)
     load = os.getloadavg()[0]
     side.run()
@@ -136,23 +153,30 @@ def compare(options, other):
     if answer["parameters"] != side.parameters:
         raise UserError(f"the sides differ in size: ours {side.parameters}, torch "
                         f"{answer['parameters']}")
-    ours, theirs = [], []
-    for _ in util.progress(range(options.rounds), desc="rounds", unit="round"):
-        time.sleep(PAUSE_SEC)
-        ours.append(turns.timed(side.run))
-        time.sleep(PAUSE_SEC)
+
+    def ask():
         other.stdin.write("go\n")
         other.stdin.flush()
         one = read_answer("torch", other)
-        theirs.append((one["wall_sec"], one["cpu_sec"]))
-    return {"cpu": cpu_name(), "threads": options.threads,
+        return one["wall_sec"], one["cpu_sec"]
+    ours, theirs = in_turns([lambda: turns.timed(side.run), ask], options.rounds)
+    return {"cpu": cpu_name(), "threads": options.threads, "rounds": options.rounds,
             "versions": {"tensorflow": tf.__version__, "torch": answer["torch"]},
-            **{name: getattr(options, name) for name in (
-                "method", "resolution", "minibatch", "fmaps", "strides")},
-            "parameters": side.parameters, "load_average_before": round(load, 2),
+            **sizes(options), "parameters": side.parameters, "load_average_before": round(load, 2),
             "ours": turns.medians(ours, options.minibatch),
             "torch": turns.medians(theirs, options.minibatch),
             "ours_faster": turns.paired_ratio(np.array(ours), np.array(theirs))}
+
+
+def in_turns(sides, rounds):
+    """[what a side returned in each round] of every side; in every second round in reverse order,
+    so that neither always runs in the other's warmth."""
+    found = [[] for _ in sides]
+    for number in util.progress(range(rounds), desc="rounds", unit="round"):
+        for side, answers in list(zip(sides, found))[::-1 if number % 2 else 1]:
+            time.sleep(PAUSE_SEC)
+            answers.append(side())
+    return found
 
 
 if __name__ == "__main__":

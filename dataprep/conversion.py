@@ -91,14 +91,14 @@ def _label_map(photo, size):
     PhotoError if annotations are not for it."""
     if isinstance(photo, masks.Mask):
         return photo.label_map(size), None
-    _check_shape(photo, size)
+    check_shape(photo, size)
     return segmentations.label_map_and_overlap(photo, size)
 
 
 def _points(spec, photo, size):
     """Return the keypoints of a picture of `size` as the data set has them, float32 [K, 3]. Raises
     PhotoError if they are not for it, or all outside."""
-    _check_shape(photo, size)
+    check_shape(photo, size)
     scale = size[0] / photo.width, size[1] / photo.height, 1
     points = keypoints.place(photo.keypoints * scale, size, spec.resolution, spec.fit)
     if not points.any():
@@ -106,8 +106,8 @@ def _points(spec, photo, size):
     return points
 
 
-def _check_shape(photo, size):
-    """Raise PhotoError if a picture has another shape than its annotations say."""
+def check_shape(photo: segmentations.Photo, size: tuple[int, int]) -> None:
+    """Raise PhotoError if a picture of this size has another shape than its annotations say."""
     if abs(photo.width * size[1] - photo.height * size[0]) > 0.02 * photo.width * size[1]:
         raise photos.PhotoError(f"photo is {size[0]}x{size[1]}, its annotations are for "
                                 f"{photo.width}x{photo.height}")

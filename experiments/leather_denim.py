@@ -1,32 +1,39 @@
 """From leather to denim and back: six blocks or nine, one paper's settings or the other's, masks.
 
 "Clothing texture synthesis using CycleGAN" found that nine blocks beat six (objective 2.86 against
-3.22), in minibatches of ten at a learning rate of 0.002; Zhu et al. train with one photo a step at
-0.0002. Each tenth photo is held back, and all rows are measured on these.
+3.22). Each tenth photo is held back, and all rows are measured on these.
 
     python -m experiments.leather_denim --leather=trainA --denim=trainB --out=results/leather
     python -m experiments.leather_denim --leather=trainA --denim=trainB --segmenter=4 \\
-        --garment=outer,coat,pants,skirt
+        --garment=outer,pants,skirt
 
 Row zhu-9 has the settings of train.py's preset `zhu` and nine blocks, clothing-6 those of
-`leather-denim` and six. With --segmenter the photos get label maps first; rows that end in -garment
-then translate --garment alone, and of all rows it is measured what they change around it.
+`leather-denim` and six. These are recipes as a whole: they differ in norm, minibatch, learning
+rate, rotations, clipping, and in whether critics score patches or pictures, so that a difference
+between them is none of a single one of these, and their objectives, squares of critics' scores, do
+not compare. Nor are steps alike: of as many kimg `leather-denim` makes a tenth.
 
-Preset `night` (the default): 64x64, a quarter of the feature maps, 8 kimg (15 passes) a row, for
-two CPU cores with AVX2 in at most six hours (an estimate from steps under load: see --dry-run
---measure); rows in the order of what their answers are worth. Preset `gpu`: 256x256 (or
---resolution=128), all feature maps, 103 kimg: Zhu et al.'s 200 passes; not run by us. Expected of
-`night`: hints, no photos that convince; translated photos nearer to the target than untranslated
-ones. leather_denim.md, .json and .png grow with every row; the same command, or `--out` alone,
-continues.
+With --segmenter the photos get label maps first; rows that end in -garment then translate --garment
+alone. These are measured on garments in front of grey, the others on whole photos: between the two
+kinds nothing compares but what they change around the garment.
+
+Preset `night` (the default): 64x64, a quarter of the feature maps, 8 kimg (15 passes) a row, that
+is 8,000 steps of zhu and 800 of clothing, for two CPU cores with AVX2 in at most six hours (an
+estimate from steps under load: see --dry-run --measure, once the data sets are made); rows in the
+order of what their answers are worth. Preset `gpu`: 256x256 (or --resolution=128), all feature
+maps, 103 kimg: Zhu et al.'s 200 passes; not run by us. Expected of `night`: hints, no photos that
+convince; translated photos nearer to the target than untranslated ones. leather_denim.md, .json and
+.png grow with every row; the same command, or `--out` alone, continues.
 """
 
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dnnlib import cli, util
 from dnnlib.charts import Chart, curves
+from dnnlib.data import dataset
 from dnnlib.data.photo_names import IMAGE_SUFFIXES
 from dnnlib.util import UserError, format_time
 from experiments.command import Study, finished_results
@@ -65,13 +72,11 @@ class Preset:
         plan: (row, seed), in the order of what the answers are worth.
         options: of this script, where they are not given.
         train: options of train.py for all rows.
-        own: {what rows begin with: their further options of train.py}.
     """
 
     plan: tuple[tuple[str, int], ...]
     options: dict
     train: dict
-    own: dict
 
 
 def _plan(rows, *seeds):
@@ -81,20 +86,18 @@ def _plan(rows, *seeds):
 _PLAN = (*_plan("zhu-9 zhu-6 clothing-9 clothing-6 zhu-9-garment", 1, 2),
          *_plan("clothing-9-garment", 1))
 PRESETS = {
-    # A picture of 64x64 is smaller than a patch of 70x70: Zhu et al.'s critics get 34x34.
+    # A picture of 64x64 is smaller than a patch of 70x70: all critics get 34x34.
     "night": Preset(_PLAN, dict(resolution=64, device="cpu", kimg=8.0),
-                    dict(fmaps=16, tick_kimg=0.25, image_ticks=8, network_ticks=20),
-                    {"zhu": dict(strides=2)}),
-    "gpu": Preset(_PLAN, dict(resolution=256, kimg=103.0), dict(tick_kimg=2.0), {}),
+                    dict(fmaps=16, strides=2, tick_kimg=0.25, image_ticks=8, network_ticks=20)),
+    "gpu": Preset(_PLAN, dict(resolution=256, kimg=103.0), dict(tick_kimg=2.0)),
     # Seconds at 16x16, for the tests.
     "tiny": Preset((*_plan("zhu-6 clothing-6", 1),), dict(resolution=16, device="cpu", kimg=0.04),
-                   dict(fmaps=4, strides=1, pool=4, tick_kimg=0.02, network_ticks=1), {}),
+                   dict(fmaps=4, strides=1, pool=4, tick_kimg=0.02, network_ticks=1)),
 }
 STUDY = Study("leather_denim", PRESETS, ROWS,
-              fixed=("preset", *LISTS, "resolution", "segmenter", "garment", "kimg"),
+              fixed=("preset", *LISTS, "num_photos", "resolution", "segmenter", "garment", "kimg"),
               of_machine=("device", "gpus", "inception"), needs=LISTS)
-MEASURES = [
-    Measure("objective", "cycleloss", "lower", form="{:.2f}"),
+PICTURE_MEASURES = [
     Measure("KID x 1000, to denim", "cyclekid_AtoB", "lower", 1000),
     Measure("KID x 1000, to leather", "cyclekid_BtoA", "lower", 1000),
     Measure("FID, to denim", "cyclefid_AtoB", "lower"),
@@ -104,39 +107,69 @@ MEASURES = [
     Measure("cycle L1, leather", "cycleloss_cycle_AtoB", "lower", form="{:.3f}"),
     Measure("cycle L1, denim", "cycleloss_cycle_BtoA", "lower", form="{:.3f}"),
     Measure("identity L1, leather", "cycleloss_identity_AtoB", "lower", form="{:.3f}"),
-    Measure("identity L1, denim", "cycleloss_identity_BtoA", "lower", form="{:.3f}"),
+    Measure("identity L1, denim", "cycleloss_identity_BtoA", "lower", form="{:.3f}")]
+BACKGROUND = [
     Measure("around the garment L1, to denim", "cycleloss_background_AtoB", "lower",
             form="{:.3f}"),
     Measure("around the garment L1, to leather", "cycleloss_background_BtoA", "lower",
             form="{:.3f}")]
-# Of all rows alike, if they see whole photos: {what it is: (value, factor)}.
-LEVELS = {"KID x 1000 of untranslated photos": ("values", "cyclekid_untranslated", 1000),
-          "its floor, to denim": ("floors", "cyclekid_AtoB", 1000),
-          "its floor, to leather": ("floors", "cyclekid_BtoA", 1000),
-          "FID of untranslated photos": ("values", "cyclefid_untranslated", 1),
-          "its floor to denim": ("floors", "cyclefid_AtoB", 1),
-          "its floor to leather": ("floors", "cyclefid_BtoA", 1),
-          "the classifier's accuracy on real photos (%)": ("values", "cycleclass_real", 100)}
+OF_PICTURES = [*PICTURE_MEASURES, *BACKGROUND]  # that compare between settings
+ALL_MEASURES = [Measure("objective", "cycleloss", "lower", form="{:.2f}"), *OF_PICTURES]
+
+
+class Level(NamedTuple):
+    """What a measure would be without translation, or at best: of all rows that see alike.
+
+    Attributes:
+        title: what it is. place: 'values' or 'floors' of a result. name: the value's there.
+        factor, start: what is printed is start + factor x value.
+    """
+
+    title: str
+    place: str
+    name: str
+    factor: float = 1.0
+    start: float = 0.0
+
+
+LEVELS = [
+    Level("KID x 1000 of untranslated photos", "values", "cyclekid_untranslated", 1000),
+    Level("KID floor x 1000, to denim", "floors", "cyclekid_AtoB", 1000),
+    Level("KID floor x 1000, to leather", "floors", "cyclekid_BtoA", 1000),
+    Level("FID of untranslated photos", "values", "cyclefid_untranslated"),
+    Level("FID floor, to denim", "floors", "cyclefid_AtoB"),
+    Level("FID floor, to leather", "floors", "cyclefid_BtoA"),
+    Level("untranslated leather taken for denim (%)", "values", "cycleclass_real_A", -100, 100),
+    Level("real denim taken for denim (%)", "values", "cycleclass_real_B", 100),
+    Level("untranslated denim taken for leather (%)", "values", "cycleclass_real_B", -100, 100),
+    Level("real leather taken for leather (%)", "values", "cycleclass_real_A", 100)]
 
 
 def main(argv):
     """Train and measure what is not finished yet, and write the table. Return the exit status."""
     options = parse_options(argv)
     STUDY.remember(options)
+    options.num_photos = options.num_photos or {name: count_photos(options, name)
+                                                for name in LISTS}
     if options.table_only:
         write_report(options)
         return 0
     if bool(options.segmenter) != bool(options.garment):
         raise UserError("--segmenter and --garment: the one finds the other's classes in the "
                         "photos; give both, or neither")
-    for name in LISTS:
-        count_photos(options, name)
+    if options.segmenter:
+        check_classes(options)
     without_maps = () if options.segmenter else [row for row in ROWS if row.endswith(GARMENT)]
     if set(without_maps) & set(options.rows or ()):
         raise UserError(f"--rows={','.join(options.rows)}: rows that end in {GARMENT} need "
                         "--segmenter and --garment")
     trials = [make_trial(options, row, seed) for row, seed in STUDY.plan(options, without_maps)]
-    return STUDY.run(options, trials, write_report)
+    trainings = {trial.row: trial.training for trial in trials}
+
+    def timed(row):
+        check_data(options)
+        return trainings[row]
+    return STUDY.run(options, trials, write_report, timed=timed)
 
 
 def parse_options(argv):
@@ -152,6 +185,7 @@ def parse_options(argv):
         "maps: snapshot, run directory or run number")
     add("--garment", metavar="CLASSES", help="its classes that are translated, of both lists")
     add("--inception", metavar="PATH", help="as of run_metrics.py")
+    parser.set_defaults(num_photos=None)  # counted once
     options = parser.parse_args(argv)
     cli.refuse_idle(cli.non_default_options(parser, options), STUDY.idle_rules(options))
     return options
@@ -168,14 +202,33 @@ def count_photos(options, name):
     return count
 
 
+def check_classes(options):
+    """Raise UserError if the segmentation network does not know the garment."""
+    from training.labeller import read_labeller  # with TensorFlow
+
+    network = read_labeller(options.segmenter)
+    for name in options.garment.split(","):
+        if name not in network.classes:
+            raise UserError(f"--garment={options.garment}: {network.path} has no class {name!r}; "
+                            f"it has {', '.join(network.classes)}")
+
+
+def check_data(options):
+    """Raise UserError if the data sets, which --measure trains on, are not made yet."""
+    for folder in prepared(options)[1].values():
+        if not (folder / dataset.FILE_NAME).is_file():
+            raise UserError(f"--measure: {folder}: no data set yet; run the commands above that "
+                            "make it first, up to dataset_tool.py of both lists")
+
+
 def make_trial(options, row, seed):
     """Return the Trial of a row with a seed."""
     settings, blocks, *garment = row.split("-")
     run, preset = options.out / f"{row}-seed{seed}", PRESETS[options.preset]
     preparations, data = prepared(options)
     training = {"variant": "cyclegan", "preset": SETTINGS[settings], **preset.train,
-                **preset.own.get(settings, {}), "blocks": blocks, "data": data["leather"],
-                "target": data["denim"], "garment": options.garment if garment else None,
+                "blocks": blocks, "data": data["leather"], "target": data["denim"],
+                "garment": options.garment if garment else None,
                 "resolution": options.resolution, "device": options.device, "gpus": options.gpus,
                 "kimg": f"{options.kimg:g}", "seed": seed, "run": run}
     measures = script("run_metrics.py", {"network": run, "metrics": CYCLE_METRICS,
@@ -192,7 +245,7 @@ def prepared(options):
         photos = getattr(options, name)
         data[name] = options.out / "data" / name
         common = {"out": data[name], "resolution": options.resolution, "num_val": 0,
-                  "num_test": count_photos(options, name) // HELD_BACK}
+                  "num_test": options.num_photos[name] // HELD_BACK}
         if options.segmenter:
             maps = options.out / "data" / f"{name}-maps"
             commands += [
@@ -210,9 +263,9 @@ def prepared(options):
 def write_report(options):
     """Write leather_denim.md, .json and .png of what is finished; return the first name."""
     results = finished_results(options, STUDY, functools.partial(make_trial, options))
-    table = summarize(results, MEASURES)
-    said = [line for base, row in pairs_of_rows() if base in table and row in table
-            for line in differences({name: table[name] for name in (base, row)}, base, MEASURES)]
+    table = summarize(results, ALL_MEASURES)
+    said = [line for base, row, measures in comparisons() if base in table and row in table
+            for line in differences({name: table[name] for name in (base, row)}, base, measures)]
     util.write_json(options.out / "leather_denim.json", {
         "options": {name: getattr(options, name) for name in STUDY.stored},
         "rows": {row: {title: cell._asdict() for title, cell in cells.items()}
@@ -224,14 +277,16 @@ def write_report(options):
     return options.out / "leather_denim.md"
 
 
-def pairs_of_rows():
-    """Return the (row, other row) that differ in one thing."""
+def comparisons():
+    """Return (row, other row, the measures that compare between them), pair by pair: all of them
+    within one paper's settings, none of critics between two, and between whole photos and garments
+    only what changes around the garment."""
     ends = ("", GARMENT)
-    return [*((f"{settings}-6{end}", f"{settings}-9{end}") for settings in SETTINGS
+    return [*((f"{settings}-6{end}", f"{settings}-9{end}", ALL_MEASURES) for settings in SETTINGS
               for end in ends),
-            *((f"zhu-{blocks}{end}", f"clothing-{blocks}{end}") for blocks in BLOCKS
+            *((f"zhu-{blocks}{end}", f"clothing-{blocks}{end}", OF_PICTURES) for blocks in BLOCKS
               for end in ends),
-            *((row, row + GARMENT) for row in WHOLE)]
+            *((row, row + GARMENT, BACKGROUND) for row in WHOLE)]
 
 
 def loss_charts(results):
@@ -253,12 +308,7 @@ def loss_charts(results):
 
 
 def report_text(options, results, table, said):
-    """Return leather_denim.md: the table, what it says, curves, grids, the commands."""
-    shown = [measure for measure in MEASURES
-             if any(measure.title in cells for cells in table.values())]
-    rows = [[f"`{row}`", str(sum(result["row"] == row for result in results)),
-             *(cell_text(cells.get(measure.title), measure) for measure in shown)]
-            for row, cells in table.items()]
+    """Return leather_denim.md: the tables, what they say, curves, grids, the commands."""
     seconds = sum(result["training_sec"] for result in results)
     return "\n".join([
         "# From leather to denim and back", "",
@@ -266,26 +316,47 @@ def report_text(options, results, table, said):
         f"{options.resolution}, one of {HELD_BACK} held back, and measured on; {options.kimg:g} "
         f"kimg a row, {format_time(seconds)} of training. Mean over seeds ± half of the distance "
         "between the smallest and the largest.", "",
-        markdown_table(["row", "seeds", *(measure.title for measure in shown)], rows), "",
-        *levels(results), "",
-        "Differences larger than those between two seeds of either row:", "",
+        "Objectives, and the critics' part of the curves, compare between six blocks and nine, not "
+        "between zhu and clothing, whose critics score patches and whole pictures.", "",
+        *table_lines("Whole photos", results, {row: cells for row, cells in table.items()
+                                               if not row.endswith(GARMENT)}),
+        *table_lines("Garments", results, {row: cells for row, cells in table.items()
+                                           if row.endswith(GARMENT)}),
+        "## Differences", "", "Those larger than between two seeds of either row:", "",
         *(f"* {line}" for line in said), "",
         "![losses](leather_denim.png)", "",
         *(line for result in results for line in grid_lines(options, result)),
         *command_lines(results), ""])
 
 
-def levels(results):
-    """Return lines on what values would be without translation, and at best."""
-    lines = []
-    for kind, name in (("whole photos", ""), ("garments", GARMENT)):
-        first = next((result for result in results if result["row"].endswith(GARMENT) == bool(name)
-                      ), None)
-        if first:
-            known = [f"{what} {factor * first[place][value]:.1f}"
-                     for what, (place, value, factor) in LEVELS.items() if value in first[place]]
-            lines.append(f"Of {kind}: {', '.join(known)}.")
-    return lines
+def table_lines(title, results, table):
+    """Return a section with the table of rows that see alike, and its levels; nothing without rows.
+    """
+    if not table:
+        return []
+    shown = [measure for measure in ALL_MEASURES
+             if any(measure.title in cells for cells in table.values())]
+    rows = []
+    for row, cells in table.items():
+        own = [result for result in results if result["row"] == row]
+        rows.append([f"`{row}`", str(len(own)), f"{steps_of(row, own[0]['kimg']):,}",
+                     *(cell_text(cells.get(measure.title), measure) for measure in shown)])
+    return [f"## {title}", "",
+            markdown_table(["row", "seeds", "steps", *(measure.title for measure in shown)], rows),
+            "", levels(next(result for result in results if result["row"] in table)), ""]
+
+
+def steps_of(row, kimg):
+    """Return how many steps a row's training of some length has."""
+    preset = CycleConfig.presets[SETTINGS[row.partition("-")[0]]]
+    return round(kimg * 1000 / CycleConfig(**preset).minibatch)
+
+
+def levels(result):
+    """Return a line on what values would be without translation, and at best."""
+    known = [f"{level.title} {level.start + level.factor * result[level.place][level.name]:.1f}"
+             for level in LEVELS if level.name in result[level.place]]
+    return f"Lines to beat, and ceilings: {'; '.join(known)}."
 
 
 def grid_lines(options, result):

@@ -7,11 +7,14 @@
     capacity-semantic   as many maps without weights: is it the semantics, or only more maps?
     semantic-l1         pixels compared: which of the two changes does it?
 
+Each question has its own comparison: semantic-semantic against patch-l1, capacity-semantic and
+semantic-l1.
+
 On Facades at 64x64 and 128x128 and on Clothing Co-Parsing at 64x64, as many steps for every row,
 two seeds. Measured are the last networks, on maps that they have not seen (the test split, of
 Facades the validation split): mIoU of a segmentation network's labels of the photos and the maps,
 over all classes and the five with the fewest pixels, beside that of the real photos, the ceiling;
-FID, KID, LPIPS.
+FID and KID, beside those between two halves of the real photos; LPIPS.
 
     python dataset_tool.py create_from_pairs --source=facades --classes=facades \\
         --resolution=128 --out=datasets/facades
@@ -20,8 +23,8 @@ FID, KID, LPIPS.
         --judge=facades-64:results/4,ccp-64:results/5,facades-128:results/6
 
 --segmenter names the network that the rows of `semantic` compare maps by, --judge the one that all
-are measured by: let it be another one (another --seed or --architecture of --variant=segmenter),
-since a network that was trained to please one is flattered by it.
+are measured by: another one, since a network that was trained to please one is flattered by it. Of
+another --architecture of --variant=segmenter it is more of a stranger than by another --seed.
 
 Preset `night` (the default) is planned for at most six hours on two CPU cores with AVX2, in the
 order of what the answers are worth: 2,000 steps of four photos a row, of 0.25 s of processor time
@@ -34,7 +37,7 @@ continues.
 
 import functools
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +51,7 @@ from dnnlib.util import UserError, format_time
 from experiments.command import Study, finished_results
 from experiments.study import Trial, script
 from experiments.tables import (
+    Cell,
     Measure,
     cell_text,
     command_lines,
@@ -62,7 +66,9 @@ SCENES = {"facades-64": ("facades", 64), "ccp-64": ("ccp", 64), "facades-128": (
 METHODS = {f"{critic}-{reconstruction}": dict(critic=critic, reconstruction=reconstruction)
            for critic, reconstruction in (("patch", "l1"), ("semantic", "semantic"),
                                           ("capacity", "semantic"), ("semantic", "l1"))}
-BASE = "patch-l1"
+# The rows that others are compared with, and which ones; None for all.
+COMPARED = {"patch-l1": None, "capacity-semantic": ("semantic-semantic",),
+            "semantic-l1": ("semantic-semantic",)}
 PHOTOS = "photos"  # in a run directory: its photos of the maps that are measured
 SHOWN = 8  # maps of a sheet
 ROWS = tuple(f"{scene}-{method}" for scene in SCENES for method in METHODS)
@@ -80,7 +86,7 @@ class Preset:
     Attributes:
         plan: (row, seed), in the order of what the answers are worth.
         options: of this script, where they are not given.
-        train: options of train.py for all rows. of_scene: {scene: further ones}.
+        train: options of train.py for all rows.
         metrics: of run_metrics.py, with {n} for the number of maps.
         shrink: what the sides of all photos are divided by.
     """
@@ -88,7 +94,6 @@ class Preset:
     plan: tuple[tuple[str, int], ...]
     options: dict
     train: dict
-    of_scene: dict = field(default_factory=dict)
     metrics: str = "miou,lpips,fid{n},kid{n}"
     shrink: int = 1
 
@@ -119,6 +124,7 @@ def main(argv):
     """Train and measure what is not finished yet, and write the table. Return the exit status."""
     options = parse_options(argv)
     STUDY.remember(options)
+    check_judges(options)
     if options.table_only:
         write_report(options)
         return 0
@@ -154,6 +160,24 @@ def named(options, option, known):
     return {name: value for name, _, value in pairs}
 
 
+def check_judges(options):
+    """Raise UserError if a network of --judge is that of --segmenter, under whatever name."""
+    for scene, judge in named(options, "judge", SCENES).items():
+        segmenter = named(options, "segmenter", SCENES).get(scene)
+        if segmenter and network_of(judge).digest == network_of(segmenter).digest:
+            raise UserError(f"--judge={scene}:{judge}: the very network of --segmenter={scene}:"
+                            f"{segmenter}, which flatters the rows that it trained; name another "
+                            "one")
+
+
+def network_of(spec):
+    """Return the LabellerInfo of a snapshot, run directory or run number."""
+    # Imported here so that --help and wrong options answer at once.
+    from training.labeller import read_labeller
+
+    return read_labeller(spec)
+
+
 def split_row(row):
     """Return (scene, method) of a row: 'ccp-64-patch-l1' is ('ccp-64', 'patch-l1')."""
     return next((scene, row.removeprefix(f"{scene}-")) for scene in SCENES
@@ -174,7 +198,7 @@ def make_trial(options, row, seed):
         if not value:
             raise UserError(f"--{option}: rows of `{scene}` need it: {needed}:...")
     training = script("train.py", {
-        "variant": "pix2pix", **preset.train, **preset.of_scene.get(scene, {}), **METHODS[method],
+        "variant": "pix2pix", **preset.train, **METHODS[method],
         "segmenter": segmenter if by_semantics else None, "data": data,
         "resolution": side // preset.shrink, "metrics": "none", "device": options.device,
         "gpus": options.gpus, "kimg": f"{options.kimg:g}", "seed": seed, "run": run})
@@ -183,7 +207,7 @@ def make_trial(options, row, seed):
     return Trial(row, seed, run, training, [
         script("run_metrics.py", {
             "network": run, "metrics": preset.metrics.format(n=info.splits.get(split)),
-            "segmenter": judge, "data": data, "split": split}),
+            "segmenter": judge, "data": data, "split": split, "floor": True}),
         script("generate.py", {"network": run, "maps": Path(data) / split, "out": run / PHOTOS})])
 
 
@@ -198,14 +222,14 @@ def write_report(options):
     """Write semantic_critic.md, .json and, for each data set, a chart and a sheet of what is
     finished; return the first name."""
     results = finished_results(options, STUDY, functools.partial(make_trial, options))
-    for result in results:  # 'fid100' is a column's 'fid', of however many maps
-        result["values"] |= {re.sub(r"^(fid|kid)\d+k?", r"\1", name): value
-                             for name, value in result["values"].items()}
+    for part in (result[kind] for result in results for kind in ("values", "floors")):
+        # 'fid100' is a column's 'fid', of however many maps.
+        part |= {re.sub(r"^(fid|kid)\d+k?", r"\1", name): value for name, value in part.items()}
     scenes = {scene: [{**result, "row": split_row(result["row"])[1]} for result in results
                       if split_row(result["row"])[0] == scene] for scene in SCENES}
     scenes = {scene: own for scene, own in scenes.items() if own}
     tables = {scene: summarize(own, MEASURES) for scene, own in scenes.items()}
-    said = {scene: differences(table, BASE, MEASURES) for scene, table in tables.items()}
+    said = {scene: answers(table) for scene, table in tables.items()}
     util.write_json(options.out / "semantic_critic.json", {
         "options": {name: getattr(options, name) for name in STUDY.stored},
         "scenes": {scene: {row: {title: cell._asdict() for title, cell in cells.items()}
@@ -222,14 +246,21 @@ def write_report(options):
     return options.out / "semantic_critic.md"
 
 
+def answers(table):
+    """Return sentences on what rows of a data set differ by, for each of the questions."""
+    return list(dict.fromkeys(line for base, rows in COMPARED.items()
+                              for line in differences(table, base, MEASURES, rows)))
+
+
 def head_text(options):
     """Return the lines of Markdown before the tables."""
     return ["# Does a critic that knows the classes draw small ones better?", "",
             f"{options.kimg:g} kimg a row; photos of maps that the networks have not seen, and a "
             f"segmentation network's labels of them. Rare are the {NUM_RARE} classes with the "
             "fewest pixels in the real maps. Mean over seeds ± half of the distance between the "
-            "smallest and the largest. Beside this file are a chart and a sheet of photos for each "
-            "data set.", ""]
+            "smallest and the largest. Of real photos mIoU is the ceiling; FID and KID are those "
+            "of one half of them against the other. Beside this file are a chart and a sheet of "
+            "photos for each data set.", ""]
 
 
 def write_sheet(options, scene, results):
@@ -263,24 +294,23 @@ def write_sheet(options, scene, results):
 
 def scene_text(options, scene, results, table, said):
     """Return the lines of Markdown on one data set: rows, what they say, each class."""
-    judge, segmenter = (named(options, name, SCENES).get(scene) for name in ("judge", "segmenter"))
     rows = []
     for row, cells in table.items():
         own = [result for result in results if result["row"] == row]
         rows.append([f"`{row}`", str(len(own)),
                      *(cell_text(cells.get(measure.title), measure) for measure in MEASURES),
                      format_time(np.mean([result["training_sec"] for result in own]))])
-    ceiling = results[0]["values"]
+    ceilings, floors = results[0]["values"], results[0]["floors"]
+    real = [ceilings.get(f"{measure.value}_real", floors.get(measure.value))
+            for measure in MEASURES]
     rows.append(["real photos", "", *(
-        measure.form.format(measure.factor * ceiling[f"{measure.value}_real"])
-        if f"{measure.value}_real" in ceiling else "–" for measure in MEASURES), ""])
+        cell_text(None if value is None else Cell(measure.factor * value, None), measure)
+        for value, measure in zip(real, MEASURES)), ""])
     entries = results[0]["classes"].get("miou", [])
     rare = sorted((entry for entry in entries[1:] if entry["real_pixels"]),
                   key=lambda entry: entry["real_pixels"])[:NUM_RARE]
     return [f"## {scene}", "",
-            f"Labelled by {judge or segmenter}" + (
-                "." if judge and judge != segmenter else
-                ", by which the rows of semantic were trained: that flatters them."), "",
+            judge_text(options, scene), "",
             markdown_table(["row", "seeds", *(measure.title for measure in MEASURES), "training"],
                            rows), "",
             "Differences larger than those between two seeds of any row:", "",
@@ -288,6 +318,23 @@ def scene_text(options, scene, results, table, said):
             f"IoU of the {len(rare)} rarest classes (%), the rarest first:", "",
             class_columns(results, rare), "", "IoU of each class (%):", "",
             class_columns(results, entries), ""]
+
+
+def judge_text(options, scene):
+    """Return a sentence on the network that labels a data set's photos, and what it has to do with
+    the one that rows were trained by."""
+    judge, segmenter = (named(options, name, SCENES).get(scene) for name in ("judge", "segmenter"))
+    if judge is None:
+        return (f"Labelled by {segmenter}, by which the rows of semantic were trained: that "
+                "flatters them.")
+    if segmenter is None:
+        return f"Labelled by {judge}."
+    ours, other = (network_of(spec).header["networks"]["S"]["config"]["architecture"]
+                   for spec in (judge, segmenter))
+    return (f"Labelled by {judge} ({ours}), the rows of semantic trained by another network, "
+            f"{segmenter} ({other})" + (": both are of the same architecture, and what both "
+                                        "mistake alike flatters these rows." if ours == other
+                                        else "."))
 
 
 def class_columns(results, entries):

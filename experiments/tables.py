@@ -47,12 +47,15 @@ def cell_text(cell: Cell | None, measure: Measure) -> str:
     return text if cell.spread is None else f"{text} ± {measure.form.format(cell.spread / 2)}"
 
 
-def differences(table: dict[str, dict[str, Cell]], base: str,
-                measures: Sequence[Measure]) -> list[str]:
+def differences(table: dict[str, dict[str, Cell]], base: str, measures: Sequence[Measure],
+                compared: Sequence[str] | None = None) -> list[str]:
     """Return sentences on how rows differ from the row `base`, where they do by more than seeds.
 
     Chance is the largest spread between seeds of any row, for each measure. Where no row has two
     seeds nothing can be said.
+
+    Args:
+        compared: the rows that are compared with it, so far as the table has them; None for all.
     """
     chance = {}
     for measure in measures:
@@ -67,7 +70,7 @@ def differences(table: dict[str, dict[str, Cell]], base: str,
                 "is stated."]
     lines = []
     for row, cells in table.items():
-        if row == base:
+        if row == base or row not in (table if compared is None else compared):
             continue
         parts = []
         for measure in measures:

@@ -6,9 +6,12 @@
     OUT/posing.json                           which network, whose photos and poses, what is done
 
 Photos and poses are those of a data set, or of a folder or file with COCO keypoints. A photo that
-is no square is drawn within one, and what is drawn is cut as the pose's photo was within its own.
+is no square is made one as those of the network's training were; what is drawn is cut as the pose's
+photo is within its own square.
 """
 
+import collections
+import functools
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from dataprep.coco.people import read_keypoint_file
+from dataprep.conversion import check_shape
 from dnnlib import util
 from dnnlib.data import coco, dataset, keypoints, pictures, pyramid
 from dnnlib.data.dataset import DatasetInfo
@@ -48,6 +52,9 @@ class Figures(Protocol):
     def mark(self, number: int) -> list:
         """Return a JSON value that changes if the photo or its pose does."""
 
+    def pose_mark(self, number: int) -> list:
+        """Return a JSON value that changes if the pose does."""
+
     def pose(self, number: int, resolution: int) -> tuple[np.ndarray, Box]:
         """Return keypoints [K, 3] in a square image of this side, and where the photo is in it."""
 
@@ -69,10 +76,13 @@ class StoredFigures:
                                        for name in splits])
         self.names = [f"{name}{number:07d}" for name, number in self._places]
         self.identity = {"data": info.digest, "split": split}
+        self._open = functools.cache(functools.partial(dataset.open_split, info))
 
     def mark(self, number: int) -> list:
         """Return nothing: the digest of the data set says all."""
         return []
+
+    pose_mark = mark
 
     def pose(self, number: int, resolution: int) -> tuple[np.ndarray, Box]:
         """See Figures."""
@@ -81,7 +91,7 @@ class StoredFigures:
     def photo(self, number: int, resolution: int) -> np.ndarray:
         """See Figures; a data set of smaller photos gives them enlarged by repeated pixels."""
         split, record = self._places[number]
-        file = dataset.open_split(self.info, split, min(resolution, self.info.resolution))
+        file = self._open(split, min(resolution, self.info.resolution))
         photo = file.read_image(record, only_rgb=True).transpose(1, 2, 0)
         return pictures.upscale_nearest(photo[None], resolution)[0]
 
@@ -90,42 +100,52 @@ class PhotoFigures:
     """The people of photos with a COCO keypoint file: a folder that has it in annotations/, as
     `dataset_tool.py extract` writes it, or directly; or the file alone, of poses without photos."""
 
-    def __init__(self, path: Path):
-        """List the photos; raise UserError if the file is missing or not COCO keypoints."""
+    def __init__(self, path: Path, fit: str):
+        """List the photos; raise UserError if the file is missing or not COCO keypoints.
+
+        Args:
+            fit: how they are made square, of pyramid.FITS.
+        """
         files = [path, path / coco.KEYPOINTS_FILE, path / coco.KEYPOINTS_FILE.name]
         file = next((file for file in files if file.is_file()), None)
         if file is None:
             raise UserError(f"{path}: no keypoints there; expected a data set, a COCO keypoint "
                             f"file, or a folder with {coco.KEYPOINTS_FILE}")
         content = read_keypoint_file(file)
-        self.path, self.keypoints = path, tuple(content.names)
+        self.path, self.fit, self.keypoints = path, fit, tuple(content.names)
         self._photos = sorted((photo for photo in content.photos.values()
                                if photo.keypoints is not None), key=lambda photo: photo.file_name)
         self.names = [Path(photo.file_name).stem for photo in self._photos]
         self.identity = {"keypoints": str(file.resolve())}
 
     def mark(self, number: int) -> list:
-        """Return checksums of the pose and, if there is one, of the photo."""
-        photo = self._photos[number]
+        """Return what marks the pose and, if there is a photo, its checksum."""
         file = self._file(number)
-        return [zlib.crc32(photo.keypoints.tobytes()),
-                zlib.crc32(file.read_bytes()) if file.is_file() else None]
+        return self.pose_mark(number) + [
+            zlib.crc32(file.read_bytes()) if file.is_file() else None]
+
+    def pose_mark(self, number: int) -> list:
+        """Return the checksum of the keypoints, and the size that they are for."""
+        photo = self._photos[number]
+        return [zlib.crc32(photo.keypoints.tobytes()), photo.width, photo.height]
 
     def pose(self, number: int, resolution: int) -> tuple[np.ndarray, Box]:
         """See Figures."""
         photo = self._photos[number]
         size = photo.width, photo.height
-        return (keypoints.place(photo.keypoints, size, resolution, "pad"),
-                pyramid.content_box(size, resolution, "pad"))
+        return (keypoints.place(photo.keypoints, size, resolution, self.fit),
+                pyramid.content_box(size, resolution, self.fit))
 
     def photo(self, number: int, resolution: int) -> np.ndarray:
-        """See Figures; raise UserError if it cannot be read."""
+        """See Figures; raise UserError if it cannot be read, or its keypoints are for a photo of
+        another shape."""
         file = self._file(number)
         try:
             photo = decode_photo(file.read_bytes())
+            check_shape(self._photos[number], photo.size)
         except (PhotoError, OSError) as error:
             raise UserError(f"{file}: {error}") from None
-        return np.asarray(pyramid.fit_square(photo, resolution, "pad", _WHITE))
+        return np.asarray(pyramid.fit_square(photo, resolution, self.fit, _WHITE))
 
     def _file(self, number):
         """Return where a photo is: in images/, or directly in the folder."""
@@ -134,15 +154,22 @@ class PhotoFigures:
                      if file.is_file()), self.path / IMAGES / name)
 
 
-def open_figures(path: Path) -> Figures:
+def open_figures(path: Path, fit: str) -> Figures:
     """Return the people of a data set, of one of its splits (DIR/val), of a folder of photos with
-    COCO keypoints, or of such a file. Raises UserError if there are none."""
+    COCO keypoints, or of such a file.
+
+    Args:
+        fit: how photos of a folder are made square, of pyramid.FITS.
+
+    Raises:
+        UserError: there are none.
+    """
     for folder, split in ((path, None), (path.parent, path.name)):
         if (folder / dataset.FILE_NAME).is_file():
             info = dataset.open_dataset(folder)
             if split is None or info.splits.get(split):
                 return StoredFigures(info, split)
-    return PhotoFigures(path)
+    return PhotoFigures(path, fit)
 
 
 class PosedPhotos(NamedTuple):
@@ -159,14 +186,10 @@ class Choice(NamedTuple):
     numbers: Sequence[int]
 
     def check(self, option: str, reposer: Reposer) -> None:
-        """Raise UserError if a network takes other keypoints, or two files would have one name."""
+        """Raise UserError if a network takes other keypoints."""
         if self.figures.keypoints != reposer.names:
             raise UserError(f"--{option}: keypoints {', '.join(self.figures.keypoints)}; "
                             f"{reposer.path} takes {', '.join(reposer.names)}")
-        names = [self.figures.names[number] for number in self.numbers]
-        if len(set(names)) < len(names):
-            raise UserError(f"--{option}: two photos have one name without folder and ending; "
-                            "rename one of them")
 
 
 class PosingJob:
@@ -179,6 +202,15 @@ class PosingJob:
         poses.check("poses", reposer)
         self.reposer, self.out, self.side = reposer, out, reposer.resolution
         self.sources, self.poses = sources, poses
+        self.pairs = [(a, b) for a in sources.numbers for b in poses.numbers]
+        names = collections.Counter(map(self._name, self.pairs))
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise UserError(f"--source, --poses: two photos would be called {twice[0]}; rename one "
+                            "of those that they are drawn of")
+        # Pairs come by their sources: each of these is read once.
+        self._source_mark = functools.cache(sources.figures.mark)
+        self._source_photo = functools.lru_cache(max(reposer.minibatch, SHOWN))(
+            lambda number: sources.figures.photo(number, self.side))
 
     def run(self) -> PosedPhotos:
         """Write all photos, except for those that are there already.
@@ -190,9 +222,8 @@ class PosingJob:
         how = {"network": self.reposer.digest, "source": self.sources.figures.identity,
                "poses": self.poses.figures.identity}
         about, minibatch = {"path": str(self.reposer.path)}, self.reposer.minibatch
-        wanted = [(a, b) for a in self.sources.numbers for b in self.poses.numbers]
         with continued(self.out, RECORD, "photos", how, about) as folder:
-            missing = [pair for pair in wanted if not folder.is_done(
+            missing = [pair for pair in self.pairs if not folder.is_done(
                 self._name(pair), self._mark(pair), [self.out / IMAGES / self._name(pair)])]
             folder.forget(map(self._name, missing))
             with util.progress(total=len(missing), desc="photos", unit="img") as bar:
@@ -205,9 +236,9 @@ class PosingJob:
                         folder.done[self._name(pair)] = self._mark(pair)
                     folder.save()
                     bar.update(len(part))
-            self._write_keypoints(wanted)
+            self._write_keypoints()
             pictures.save_png(self.out / SHEET, self._sheet())
-        return PosedPhotos(len(missing), len(wanted) - len(missing))
+        return PosedPhotos(len(missing), len(self.pairs) - len(missing))
 
     # Of a pair (number of the photo, number of the pose).
 
@@ -217,7 +248,7 @@ class PosingJob:
             (self.sources, self.poses), pair)) + ".png"
 
     def _mark(self, pair):
-        return self.sources.figures.mark(pair[0]) + self.poses.figures.mark(pair[1])
+        return self._source_mark(pair[0]) + self.poses.figures.pose_mark(pair[1])
 
     def _pose(self, pair):
         return self.poses.figures.pose(pair[1], self.side)
@@ -226,16 +257,16 @@ class PosingJob:
         """Return the photos of pairs, uint8 [n, R, R, 3]."""
         figures = self.sources.figures
         return pictures.to_uint8_metrics(self.reposer.draw(
-            np.stack([figures.photo(source, self.side) for source, _ in pairs]),
+            np.stack([self._source_photo(source) for source, _ in pairs]),
             np.stack([figures.pose(source, self.side)[0] for source, _ in pairs]),
             np.stack([self._pose(pair)[0] for pair in pairs])))
 
     # Files about all of them.
 
-    def _write_keypoints(self, pairs):
-        """Write the poses of pairs, in pixels of what was drawn."""
+    def _write_keypoints(self):
+        """Write the poses of all pairs, in pixels of what was drawn."""
         items = []
-        for number, pair in enumerate(pairs, 1):
+        for number, pair in enumerate(self.pairs, 1):
             points, (left, top, right, bottom) = self._pose(pair)
             places = points[:, :2] * self.side - (left, top)
             items.append((number, self._name(pair), (right - left, bottom - top),
@@ -246,8 +277,7 @@ class PosingJob:
     def _sheet(self):
         """Return a picture of the first photos in the first poses."""
         sources, poses = (choice.numbers[:SHOWN] for choice in (self.sources, self.poses))
-        photos = pictures.large(np.stack([self.sources.figures.photo(number, self.side)
-                                          for number in sources]))
+        photos = pictures.large(np.stack([self._source_photo(number) for number in sources]))
         points = np.stack([self.poses.figures.pose(number, self.side)[0] for number in poses])
         cells = [np.zeros_like(photos[:1]),
                  keypoints.skeletons(points, photos.shape[1], self.reposer.skeleton)]

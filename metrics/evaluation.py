@@ -46,7 +46,7 @@ def training_metrics(text: str, weights: str | None = None,
         of_labels = metric.pattern.startswith("labelsNk")
         if of_labels and not segmenter:
             raise UserError(f"--metrics: {metric.name} needs --segmenter")
-        if not metric.uses_detector and not of_labels:
+        if metric.uses not in ("features", "logits") and not of_labels:
             raise UserError(f"--metrics: {metric.name} is not computed during training; ask "
                             "run_metrics.py for it")
     if weights and not metrics:
@@ -163,12 +163,23 @@ def translation_metrics(text: str, segmenter: str | None, weights: str | None) -
     for metric in metrics:
         if "confusion" in metric.measures and not segmenter:
             raise UserError(f"--metrics: {metric.name} needs --segmenter")
-        if not metric.uses_detector and metric.uses not in ("segmenter", "originals"):
+        if metric.uses not in ("features", "logits", "segmenter", "originals"):
             raise UserError(f"--metrics: {metric.name} is not computed during training; ask "
                             "run_metrics.py for it")
     if weights and not any(metric.uses_detector for metric in metrics):
         raise UserError(f"--inception: --metrics={text} needs no Inception weights; leave one out")
     _check_weights(weights)
+    return metrics
+
+
+def metrics_of_val(metrics: list[Metric], sizes: dict[str, int]) -> list[Metric]:
+    """Return the metrics as they are of one photo of each of the validation split's maps; `sizes`
+    are those of the splits. Raises UserError for one that takes more photos than there are."""
+    count = sizes["val"]
+    metrics = [metric_base.limited(metric_base.of_translator(metric, count), count)
+               for metric in metrics]
+    metric_base.check_counts(metrics, count, {SPLIT: count, FULL: sizes["train"],
+                                              TRAIN_VAL: sizes["train"] + count})
     return metrics
 
 
@@ -181,17 +192,20 @@ def translation_evaluation(metrics: list[Metric], dataset: DatasetInfo, resoluti
 
     Reals are the validation split; for _full the training split, for _trainval both. labeller: for
     miou; weights, lpips_weights: files of Inception and LPIPS weights; None finds or fetches them.
+    Warns of a metric that these weights cannot compute; raises UserError if that is the first one.
     """
     if not metrics:
         return None
     shown = split_source(dataset, "val", resolution)
-    metrics = [metric_base.limited(metric_base.of_translator(metric, shown.count), shown.count)
-               for metric in metrics]
-    metric_base.check_counts(metrics, shown.count)
-    detector = None
-    if any(metric.uses_detector for metric in metrics):
-        need_logits = any(metric.uses == "logits" for metric in metrics)
+    wanted, detector = metrics_of_val(metrics, dataset.splits), None
+    if any(metric.uses_detector for metric in wanted):
+        need_logits = any(metric.uses == "logits" for metric in wanted)
         detector = inception.load_detector(weights, need_logits, minibatch, report=log)
+    metrics = metric_base.computable(wanted, detector, lambda reason: log(f"warning: {reason}"))
+    if wanted[0] not in metrics:
+        raise UserError(f"--metrics: {wanted[0].name} is to select the best snapshot, and cannot "
+                        "be computed with these Inception weights, which lack the last layer; name "
+                        "another one first")
     known = translation_measures(metrics, lpips_weights, log)
     if "confusion" in metric_base.measures_of(metrics):
         known["confusion"] = confusion_measure(Labeller(labeller, minibatch))
@@ -225,17 +239,18 @@ def translation_measures(metrics: list[Metric], lpips_weights: str | None = None
     return known
 
 
-def pose_evaluation(count: int, minibatch: int = 16) -> Callable:
-    """Return the function Pose -> {'l1'} on the first `count` of the pairs that it shows: the mean
-    absolute difference between generated photos and the targets', of colours from 0 to 1."""
+def pose_evaluation(numbers: Sequence[int], minibatch: int = 16) -> Callable:
+    """Return the function Pose -> {'l1'} on those of the pairs that it shows that have these
+    numbers: the mean absolute difference between generated photos and the targets', of colours from
+    0 to 1."""
     def evaluate(method):
         """Return the score of the network as it is."""
         difference = 0.0
-        for start in range(0, count, minibatch):
-            pairs = method.read(range(start, min(start + minibatch, count)))
+        for start in range(0, len(numbers), minibatch):
+            pairs = method.read(numbers[start:start + minibatch])
             fakes = pictures.to_uint8_metrics(method.translate(pairs))
             difference += np.abs(pairs.target - fakes.astype(float)).mean((1, 2, 3)).sum()
-        return {"l1": difference / 255 / count}
+        return {"l1": difference / 255 / len(numbers)}
 
     return evaluate
 

@@ -22,7 +22,6 @@ from torch.nn import functional as F
 
 LRATE, BETAS, INIT_STD = 2e-4, (0.5, 0.999), 0.02
 CYCLE_WEIGHT, L1_WEIGHT, POOL = 10.0, 100.0, 50
-DTYPES = {"bf16": torch.bfloat16}
 
 
 def norm(fmaps, affine):
@@ -104,12 +103,12 @@ def patch_gan(in_channels, fmaps, strides, affine):
     return nn.Sequential(*layers, nn.Conv2d(before, 1, 4, 1, 1))
 
 
-def initialised(network, device):
+def initialised(network):
     """Draw all kernels from N(0, 0.02)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0, INIT_STD)
-    return network.to(device)
+    return network
 
 
 def adam(*networks):
@@ -138,33 +137,31 @@ class Pool:
 
 def squares(logits, goal):
     """Mean of the least squares of logits."""
-    return (logits.float() - goal).square().mean()
+    return (logits - goal).square().mean()
 
 
 class CycleGan:
     """Generators, then critics, which see pictures of the pool."""
 
-    def __init__(self, options, device):
-        self.networks = {name: initialised(resnet(options.fmaps, options.blocks), device)
+    def __init__(self, options):
+        self.networks = {name: initialised(resnet(options.fmaps, options.blocks))
                          for name in ("G_AB", "G_BA")}
-        self.networks |= {name: initialised(
-            patch_gan(3, options.fmaps, options.strides, False), device) for name in ("D_A", "D_B")}
+        self.networks |= {name: initialised(patch_gan(3, options.fmaps, options.strides, False))
+                          for name in ("D_A", "D_B")}
         n = self.networks
         self.G_opt, self.D_opt = adam(n["G_AB"], n["G_BA"]), adam(n["D_A"], n["D_B"])
         self.pools = {name: Pool() for name in ("D_A", "D_B")}
         shape = (options.minibatch, 3, options.resolution, options.resolution)
-        self.photos = [2 * torch.rand(shape, device=device) - 1 for _ in range(2)]
+        self.photos = [2 * torch.rand(shape) - 1 for _ in range(2)]
 
-    def __call__(self, autocast):
+    def __call__(self):
         n, (a, b) = self.networks, self.photos
         for name in ("D_A", "D_B"):
             n[name].requires_grad_(False)
-        with autocast():
-            fake_b, fake_a = n["G_AB"](a), n["G_BA"](b)
-            again_a, again_b = n["G_BA"](fake_b), n["G_AB"](fake_a)
-            loss = (squares(n["D_B"](fake_b), 1) + squares(n["D_A"](fake_a), 1)
-                    + CYCLE_WEIGHT * (F.l1_loss(again_a.float(), a) + F.l1_loss(again_b.float(), b)
-                                      ))
+        fake_b, fake_a = n["G_AB"](a), n["G_BA"](b)
+        again_a, again_b = n["G_BA"](fake_b), n["G_AB"](fake_a)
+        loss = (squares(n["D_B"](fake_b), 1) + squares(n["D_A"](fake_a), 1)
+                + CYCLE_WEIGHT * (F.l1_loss(again_a, a) + F.l1_loss(again_b, b)))
         self.G_opt.zero_grad()
         loss.backward()
         self.G_opt.step()
@@ -172,8 +169,7 @@ class CycleGan:
         for name, real, fake in (("D_A", a, fake_a), ("D_B", b, fake_b)):
             n[name].requires_grad_(True)
             shown = self.pools[name].query(fake.detach())
-            with autocast():
-                total = total + (squares(n[name](real), 1) + squares(n[name](shown), 0)) / 2
+            total = total + (squares(n[name](real), 1) + squares(n[name](shown), 0)) / 2
         self.D_opt.zero_grad()
         total.backward()
         self.D_opt.step()
@@ -183,30 +179,27 @@ class CycleGan:
 class Pix2Pix:
     """D, then G through D as it is then."""
 
-    def __init__(self, options, device):
+    def __init__(self, options):
         self.networks = {
-            "G": initialised(Unet(options.resolution, options.channels, options.fmaps), device),
-            "D": initialised(patch_gan(options.channels + 3, options.fmaps, options.strides, True),
-                             device)}
+            "G": initialised(Unet(options.resolution, options.channels, options.fmaps)),
+            "D": initialised(patch_gan(options.channels + 3, options.fmaps, options.strides, True))}
         self.G_opt, self.D_opt = (adam(self.networks[name]) for name in ("G", "D"))
         shape = (options.minibatch, options.channels, options.resolution, options.resolution)
-        self.maps = torch.rand(shape, device=device)
-        self.photos = 2 * torch.rand(shape[0], 3, *shape[2:], device=device) - 1
+        self.maps = torch.rand(shape)
+        self.photos = 2 * torch.rand(shape[0], 3, *shape[2:]) - 1
 
-    def __call__(self, autocast):
+    def __call__(self):
         G, D = self.networks["G"], self.networks["D"]
-        with autocast():
-            fakes = G(self.maps)
-            real, fake = (D(torch.cat([self.maps, photos], 1)).float()
-                          for photos in (self.photos, fakes.detach()))
-            d_loss = (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
+        fakes = G(self.maps)
+        real, fake = (D(torch.cat([self.maps, photos], 1))
+                      for photos in (self.photos, fakes.detach()))
+        d_loss = (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
         self.D_opt.zero_grad()
         d_loss.backward()
         self.D_opt.step()
         D.requires_grad_(False)
-        with autocast():
-            logits = D(torch.cat([self.maps, fakes], 1)).float()
-            loss = F.softplus(-logits).mean() + L1_WEIGHT * F.l1_loss(fakes.float(), self.photos)
+        logits = D(torch.cat([self.maps, fakes], 1))
+        loss = F.softplus(-logits).mean() + L1_WEIGHT * F.l1_loss(fakes, self.photos)
         self.G_opt.zero_grad()
         loss.backward()
         D.requires_grad_(True)
@@ -226,21 +219,14 @@ def main(argv):
     for name, default in (("fmaps", 64), ("blocks", 9), ("strides", 3), ("channels", 12),
                           ("threads", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", *DTYPES))
     options = parser.parse_args(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    step = METHODS[options.method](options, device)
-
-    def autocast():
-        return torch.autocast(device.type, DTYPES.get(options.precision),
-                              enabled=options.precision != "fp32")
+    step = METHODS[options.method](options)
 
     def timed():
         wall, cpu = time.perf_counter(), time.process_time()
-        step(autocast).item()  # waits for the device
+        step().item()
         return {"wall_sec": time.perf_counter() - wall, "cpu_sec": time.process_time() - cpu}
 
     timed()

@@ -1,26 +1,41 @@
 """The memory of a step of a CycleGAN or of pix2pix, measured in a process of its own.
 
-    python -m benchmarks.sides.translation_memory_side --method=cyclegan --resolution=256
-
-Options are those of benchmarks.torch_translation. Prints a line of JSON: by how much the process's
-resident set rose, at most, above the program itself (rss_bytes).
+Prints a line of JSON: what the step is of, and by how much the process's resident set rose, at
+most, above the program itself (rss_bytes).
 """
 
 import json
-import sys
 
 from benchmarks.sides.memory_side import resident
-from benchmarks.torch_translation import OurSide, parse_options
+from benchmarks.torch_translation import OurSide, add_sizes, refuse_idle, sizes
+from dnnlib import cli
+
+EXAMPLES = """\
+  python -m benchmarks.sides.translation_memory_side --method=cyclegan --resolution=256
+  python -m benchmarks.sides.translation_memory_side --minibatch=4 --minibatch-per-gpu=1
+"""
+
+
+def parse_options(argv):
+    """The command line."""
+    parser = cli.argument_parser(__doc__, EXAMPLES)
+    add_sizes(parser)
+    parser.add_argument("--minibatch-per-gpu", type=cli.positive_int, default=0, metavar="N",
+                        help="of cyclegan: photos that are taken at once (default: all)")
+    options = parser.parse_args(argv)
+    refuse_idle(parser, options)
+    return options
 
 
 def main(argv):
     """Take two steps and print."""
-    before = resident("VmRSS")
-    side = OurSide(parse_options(argv))
+    options, before = parse_options(argv), resident("VmRSS")
+    side = OurSide(options)
     for _ in range(2):
         side.run()
-    print(json.dumps({"rss_bytes": resident("VmHWM") - before}))
+    print(json.dumps({**sizes(options), "rss_bytes": resident("VmHWM") - before}))
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    cli.run_main(main)

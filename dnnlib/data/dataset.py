@@ -83,6 +83,13 @@ def read_ids(directory: str | Path, split: str) -> list:
     return read_json(open_dataset(directory).path / FILE_NAME)["splits"][split]
 
 
+def fit_of(directory: str | Path) -> str:
+    """Return how a data set's photos were made square, of pyramid.FITS: by `pad` where it does not
+    say."""
+    fit = read_json(open_dataset(directory).path / FILE_NAME).get("options", {}).get("fit")
+    return fit if fit in pyramid.FITS else pyramid.FITS[0]
+
+
 def content_box(directory: str | Path) -> tuple[int, int, int, int] | None:
     """Return where the photos are in a data set's square images: left, top, right, bottom in pixels
     at the largest level. None if they had several aspect ratios, or if that is not known: data sets

@@ -7,6 +7,8 @@ digests.
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ from dnnlib.tflib.keras_network import KerasNetwork
 from dnnlib.tflib.optimizer import Adam
 from metrics.cycle.photos import CyclePhotos
 from training.cycle.domains import split_mask, to_floats
-from training.cycle.losses import seen_through
+from training.cycle.losses import as_critics_see
 
 LARGEST = 64  # side of what it sees; larger photos are averaged down
 FMAPS = (16, 32, 64, 64)
@@ -32,6 +34,9 @@ RECIPE = {"network": "3x3 convolutions of stride 2, mean over the picture, one l
           "fmaps": list(FMAPS), "largest_side": LARGEST, "photos": 1000, "steps": 400,
           "minibatch": 32, "lrate": 1e-3, "flips": True, "seed": 0}
 MINIBATCH = 16  # photos read at a time
+# What NumPy, zipfile and the network raise for files that are damaged
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError,
+               zipfile.BadZipFile, zlib.error, util.UserError)
 
 
 class DomainNetwork(KerasNetwork):
@@ -70,8 +75,8 @@ class View(NamedTuple):
         return tf.nn.avg_pool2d(images, factor, factor, "VALID") if factor > 1 else images
 
     def seen(self, rgb: tf.Tensor, mask: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-        """Return reduced photos as the network sees them; masks as in `seen_through`."""
-        return seen_through(rgb, mask, other) if self.has_regions else rgb
+        """Return reduced photos as the network sees them; masks as in `as_critics_see`."""
+        return as_critics_see(rgb, mask, other, self.has_regions)
 
 
 class DomainClassifier:
@@ -118,10 +123,10 @@ def domain_classifier(photos: CyclePhotos, has_regions: bool, cache: Path | None
 def _take_over(network, path, report):
     """Take over a cached file's weights; return whether it was whole."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             network.set_arrays(dict(stored), str(path))
         return True
-    except (OSError, ValueError, EOFError, util.UserError) as error:
+    except _UNREADABLE as error:
         report(f"warning: {path} is damaged ({util.one_line(error)}); making it again")
         return False
 
@@ -132,7 +137,7 @@ def _reduced_photos(photos, side, view):
     count = min(RECIPE["photos"], len(photos.side(side).numbers))
     return np.concatenate([
         view.reduced(tf.concat(split_mask(to_floats(tf.constant(own))), -1)).numpy()
-        for own, _ in photos.batches(side, MINIBATCH, count)])
+        for own in photos.batches(side, MINIBATCH, count)])
 
 
 def train(network: DomainNetwork, lists: list[np.ndarray], view: View) -> None:

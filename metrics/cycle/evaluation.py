@@ -35,15 +35,14 @@ def evaluate_cyclegan(path: Path, metrics: list[Metric], photos: CyclePhotos, de
         UserError: there are too few photos, or those of the training are gone and are needed.
     """
     start = time.monotonic()
-    for side, domain in photos._asdict().items():
-        if detector and len(domain.numbers) < 2:
-            raise UserError(f"{domain.source.path}: {len(domain.numbers)} photos {side}; distances "
-                            "take 2 at least")
     networks = CycleNetworks(path)
     wants_classifier = any(metric.uses == "cycle_classifier" for metric in metrics)
     training, classifier = None, None
-    if detector or wants_classifier:
+    if detector or wants_classifier or networks.has_garment:
         training = open_training_photos(networks.header, path)
+    if detector:
+        check_counts(photos, "of the test")
+        check_counts(training, "of the training, for floors")
     if wants_classifier:
         classifier = domain_classifier(training, networks.has_garment, cache_dir(), warn)
     found = find(networks, photos, training, detector, classifier, minibatch)
@@ -70,20 +69,35 @@ def evaluate_cyclegan(path: Path, metrics: list[Metric], photos: CyclePhotos, de
     print(f"recorded in {folder}/metric-*.jsonl")
 
 
+def check_counts(photos: CyclePhotos, what: str) -> None:
+    """Raise UserError if a list has too few photos for distances."""
+    for side, domain in photos._asdict().items():
+        if len(domain.numbers) < 2:
+            raise UserError(f"{domain.source.path}: {len(domain.numbers)} photos {side} {what}; "
+                            "distances take 2 at least")
+
+
 def find(networks: CycleNetworks, photos: CyclePhotos, training: CyclePhotos | None, detector,
          classifier: DomainClassifier | None, minibatch: int) -> CycleFindings:
     """Return what the metrics are formulas of: features if there is a detector, accuracies if there
     is a classifier.
 
+    Garments are seen through their overlaps with the other list's of the training, so that
+    translated and real test photos, which are compared, have no photo in common: else region and
+    region would be alike pair by pair, and KID below 0 between equal distributions. Floors have
+    another part of these.
+
     Args:
-        photos: of the test. training: those of the training, if one of the two is there.
+        photos: of the test. training: those of the training, if one of the two is there, or if the
+            network translates garments.
     """
     found = CycleFindings(cycle_weight=networks.config.cycle_weight)
+    partners = training if networks.has_garment else photos
     for direction in DIRECTIONS:
         collected = []
         count = len(photos.side(direction[0]).numbers)
-        generate = functools.partial(_translate, networks, photos, direction, classifier, minibatch,
-                                     collected)
+        generate = functools.partial(_translate, networks, photos, partners, direction, classifier,
+                                     minibatch, collected)
         if detector:
             found.translated[direction] = fake_features(generate, count, detector)
         else:
@@ -99,17 +113,18 @@ def find(networks: CycleNetworks, photos: CyclePhotos, training: CyclePhotos | N
         found.terms[direction] = means
     if detector:
         for side, other in ("AB", "BA"):
-            count = len(photos.side(other).numbers)
-            found.reals[side] = _features(photos.seen(side, networks, minibatch), detector)
+            count, half = len(photos.side(other).numbers), len(partners.side(other).numbers) // 2
+            found.reals[side] = _features(photos.seen(side, networks, minibatch, partners),
+                                          detector)
             found.training[side] = _features(
-                training.seen(side, networks, minibatch, count), detector)
+                training.seen(side, networks, minibatch, partners, count, half), detector)
     return found
 
 
-def _translate(networks, photos, direction, classifier, minibatch, collected, count):
+def _translate(networks, photos, partners, direction, classifier, minibatch, collected, count):
     """Yield translated photos as critics see them, uint8, as metrics take images; add {name: [n]}
     to `collected`."""
-    for own, others in photos.batches(direction[0], minibatch, count):
+    for own, others in photos.with_partners(direction[0], minibatch, partners, count):
         found, seen, terms = networks.measure(direction, own, others)
         if classifier:
             masks = networks.masks(own), networks.masks(others)
@@ -138,7 +153,7 @@ def about_evaluation(networks: CycleNetworks, path: Path, photos: CyclePhotos) -
     picture = "whole photos"
     if networks.has_garment:
         picture = ("garments in the middle, through the overlap with one of the other list, grey "
-                   "around it; lists taken in turn")
+                   "around it, of the training photos, taken in turn")
     return {"network": str(path), "network_digest": header["digest"], "variant": header["variant"],
             "kimg": header["kimg"], "resolution": header["lod"]["resolution"],
             "seen": picture, "uint8": "127.5 x + 128, saturated, truncated",

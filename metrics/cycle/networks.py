@@ -6,14 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import pictures
-from training.cycle.config import CycleConfig
+from training.cycle.config import CycleConfig, in_order
 from training.cycle.domains import split_mask, to_floats
-from training.cycle.losses import composite, masked_l1, of_pictures, seen_through
-from training.cycle.translator import in_order
+from training.cycle.losses import KIND, as_critics_see, composite, masked_l1, scored
 from training.snapshots import load_snapshot
 from training.translation.losses import gan_loss
-
-LEAST_SQUARES = "least_squares"
 
 
 class CycleNetworks:
@@ -43,7 +40,8 @@ class CycleNetworks:
             direction: 'AtoB' or 'BtoA'.
             photos: uint8 [n, R, R, 3], or 4 with the garment's mask, which is what the background
                 is measured by if the network translates whole photos.
-            others: photos of the other list, likewise, whose masks critics look through as well.
+            others: photos of the other list, likewise, whose masks critics look through as well;
+                in place, where a training moves both at random.
 
         Returns:
             The translated photos float32 [n, R, R, 3], these uint8 as critics see them, and
@@ -61,12 +59,12 @@ class CycleNetworks:
         raw = there(rgb)
         found = composite(raw, rgb, mask)
         again = composite(back(found), found, mask)
-        seen = seen_through(found, mask, other) if self.has_garment else found
-        seen_real = seen_through(rgb, mask, other) if self.has_garment else rgb
-        fake = self._logits(f"D_{direction[-1]}", seen)
-        real = self._logits(f"D_{direction[0]}", seen_real)
-        terms = {"fooled": _gan_loss(fake, True), "fake": _gan_loss(fake, False),
-                 "real": _gan_loss(real, True), "cycle": masked_l1(again, rgb, mask),
+        seen, seen_real = (as_critics_see(images, mask, other, self.has_garment)
+                           for images in (found, rgb))
+        fake = self._scores(f"D_{direction[-1]}", seen)
+        real = self._scores(f"D_{direction[0]}", seen_real)
+        terms = {"fooled": gan_loss(*fake, True, KIND), "fake": gan_loss(*fake, False, KIND),
+                 "real": gan_loss(*real, True, KIND), "cycle": masked_l1(again, rgb, mask),
                  "identity": masked_l1(back(rgb), rgb, mask)}
         if photos.shape[-1] > rgb.shape[-1]:
             terms |= {"background": masked_l1(found, rgb, 1 - own_mask),
@@ -78,10 +76,6 @@ class CycleNetworks:
         mask = split_mask(to_floats(photos))[1]
         return mask if self.has_garment else tf.ones_like(mask)
 
-    def _logits(self, name, images):
-        logits = tf.nest.flatten(self._networks[name]([images]))
-        return of_pictures(logits) if self.config.critic == "picture" else logits
-
-
-def _gan_loss(logits, is_real):
-    return gan_loss(logits, [tf.ones_like(patches) for patches in logits], is_real, LEAST_SQUARES)
+    def _scores(self, name, images):
+        """Return a critic's logits and their weights."""
+        return scored(tf.nest.flatten(self._networks[name]([images])), self.config.critic)

@@ -13,10 +13,17 @@ from dnnlib.data.dataset import DatasetInfo
 from dnnlib.util import UserError
 from metrics.cycle.networks import CycleNetworks
 from metrics.image_sources import ImageSource, warn
-from training.cycle.domains import Domain, open_source, split_mask, to_floats
-from training.cycle.losses import seen_through
+from training.cycle.domains import (
+    SMALLEST_SHARE,
+    Domain,
+    open_source,
+    split_mask,
+    to_floats,
+)
+from training.cycle.losses import as_critics_see
 
 OPTIONS = {"A": "data", "B": "target"}  # of the scripts, that name photos
+OTHER = {"A": "B", "B": "A"}
 TRAIN = "train"
 
 
@@ -34,30 +41,38 @@ class CyclePhotos(NamedTuple):
         """Return the list 'A' or 'B'."""
         return getattr(self, name)
 
-    def batches(self, side: str, minibatch: int, count: int | None = None
-                ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the first `count` photos of a list, all by default, each with a photo of the other
-        one, taken in turn: uint8 [n, R, R, 3 or 4] each."""
-        own, other = self.side(side), self.side("B" if side == "A" else "A")
-        for start in range(0, count or len(own.numbers), minibatch):
-            places = range(start, min(start + minibatch, count or len(own.numbers)))
-            yield (np.stack([own.read(own.numbers[place]) for place in places]),
-                   np.stack([other.read(other.numbers[place % len(other.numbers)])
-                             for place in places]))
+    def batches(self, side: str, minibatch: int, count: int | None = None, start: int = 0
+                ) -> Iterator[np.ndarray]:
+        """Yield `count` photos of a list, all by default, from the place `start` on and in turn:
+        uint8 [n, R, R, 3 or 4]."""
+        domain = self.side(side)
+        places = range(start, start + (count or len(domain.numbers)))
+        for first in range(0, len(places), minibatch):
+            yield np.stack([domain.read(domain.numbers[place % len(domain.numbers)])
+                            for place in places[first:first + minibatch]])
 
-    def seen(self, side: str, networks: CycleNetworks, minibatch: int, count: int | None = None
-             ) -> ImageSource:
-        """Return the first photos of a list as critics see them."""
+    def with_partners(self, side: str, minibatch: int, partners: "CyclePhotos",
+                      count: int | None = None, start: int = 0
+                      ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the first `count` photos of a list, all by default, and as many of the other list
+        of `partners` from the place `start` on, through whose garments they are seen."""
+        total = count or len(self.side(side).numbers)
+        return zip(self.batches(side, minibatch, total),
+                   partners.batches(OTHER[side], minibatch, total, start), strict=True)
+
+    def seen(self, side: str, networks: CycleNetworks, minibatch: int, partners: "CyclePhotos",
+             count: int | None = None, start: int = 0) -> ImageSource:
+        """Return the first photos of a list as critics see them; see `with_partners`."""
         domain = self.side(side)
         total = min(count or len(domain.numbers), len(domain.numbers))
 
         def batches(maps=False, indices=None, signed=False):
-            for photos, others in self.batches(side, minibatch, total):
+            for photos, others in self.with_partners(side, minibatch, partners, total, start):
                 yield seen_photos(networks, photos, others), None
 
         regions = ""
         if networks.has_garment:
-            regions = f" garments {[_described(one) for one in self]}"
+            regions = f" through {_described(partners.side(OTHER[side]))} from {start} on"
         return ImageSource(
             name=f"{domain.source.name} {domain.split}", count=total,
             digest=f"{_described(domain)} first {total}{regions}", batches=batches,
@@ -70,7 +85,8 @@ def seen_photos(networks: CycleNetworks, photos: np.ndarray, others: np.ndarray)
     if not networks.has_garment:
         return photos[..., :3]
     rgb, mask = split_mask(to_floats(tf.constant(photos)))
-    return pictures.to_uint8_metrics(seen_through(rgb, mask, networks.masks(tf.constant(others))))
+    return pictures.to_uint8_metrics(as_critics_see(
+        rgb, mask, networks.masks(tf.constant(others)), networks.has_garment))
 
 
 def _described(domain):
@@ -119,8 +135,10 @@ def open_test_photos(header: dict, network: Path, given: dict[str, str | None], 
             has = f"it has {', '.join(source.classes)}" if source.classes else "it has no maps"
             raise UserError(f"--{option}: {source.path} has no class {unknown[0]!r} to know the "
                             f"garment by; {has}")
+        # Of a network of whole photos all take part, however little of these classes they show.
+        smallest_share = SMALLEST_SHARE if stored["garment"] else 0.0
         found.append(Domain.open(source, header["lod"]["resolution"], names,
-                                 split if is_dataset else TRAIN))
+                                 split if is_dataset else TRAIN, smallest_share))
     return CyclePhotos(*found)
 
 

@@ -1,5 +1,6 @@
 """The benchmark beside a plain PyTorch: our side at miniature size, and both, if torch is there."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -8,13 +9,16 @@ import sys
 import pytest
 import tensorflow as tf
 
+from benchmarks import torch_translation
 from benchmarks.result import ROOT
+from benchmarks.sides import translation_memory_side
 from benchmarks.torch_stylegan import check_torch
-from benchmarks.torch_translation import OurSide, parse_options
+from benchmarks.torch_translation import OurSide, in_turns, parse_options, sizes
 from dnnlib.util import UserError
 
 PYTHON = os.environ.get("TORCH_PYTHON", sys.executable)
 TINY = ["--resolution=16", "--fmaps=4", "--strides=1", "--rounds=1", "--threads=1"]
+SIZES = {"resolution": 16, "minibatch": 1, "fmaps": 4, "strides": 1}
 METHODS = {"cyclegan": ["--blocks=1"], "pix2pix": ["--method=pix2pix", "--channels=3"]}
 
 
@@ -34,6 +38,25 @@ def test_our_side_is_a_step_of_training(method):
             before[name][key].size for key in network.trainables)
 
 
+def test_a_result_says_what_a_step_was_of():
+    """All that the method has; parts of a minibatch are for the memory side alone."""
+    assert sizes(parse_options([*TINY, *METHODS["cyclegan"]])) == {
+        "method": "cyclegan", **SIZES, "blocks": 1, "minibatch_per_gpu": 0}
+    assert sizes(parse_options([*TINY, *METHODS["pix2pix"]])) == {
+        "method": "pix2pix", **SIZES, "channels": 3}
+    parts = translation_memory_side.parse_options(["--minibatch=4", "--minibatch-per-gpu=2"])
+    assert sizes(parts)["minibatch_per_gpu"] == 2
+    with pytest.raises(UserError, match="--minibatch-per-gpu"):
+        parse_options(["--minibatch-per-gpu=2"])
+
+
+def test_sides_begin_in_turns(monkeypatch):
+    monkeypatch.setattr(torch_translation, "PAUSE_SEC", 0)
+    began = itertools.count()
+    assert in_turns([lambda: ("ours", next(began)), lambda: ("torch", next(began))], 3) == [
+        [("ours", 0), ("ours", 3), ("ours", 4)], [("torch", 1), ("torch", 2), ("torch", 5)]]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_both_sides_at_miniature_size(method):
@@ -46,6 +69,8 @@ def test_both_sides_at_miniature_size(method):
                f"--torch-python={PYTHON}"]
     result = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
     assert result["method"] == method and len(result["parameters"]) in (2, 4)
+    assert (result.get("blocks"), result.get("channels"), result["rounds"]) == {
+        "cyclegan": (1, None, 1), "pix2pix": (None, 3, 1)}[method]
     assert result["ours_faster"]["wall"] > 0 and result["torch"]["sec_per_image"] > 0
 
 

@@ -1,6 +1,7 @@
 """From leather to denim: what the rows are, data and maps, the table and its curves, a real one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from experiments.leather_denim import loss_charts
 from tests.tools.domains import BLUE, RED, boxes
 from tests.tools.metrics_helpers import small_arrays
 from training.cycle.config import CycleConfig
+from training.snapshots import save_container
 
 LOSSES = {"G/AB": 0.5, "G/BA": 0.25, "D/A": 0.125, "D/B": 0.0625, "cycle/A": 0.25, "cycle/B": 0.5}
 
@@ -40,10 +42,21 @@ def cycle_ins(stand_ins):
     return stand_ins
 
 
-def values(objective, kid=0.05):
-    return {"cycleloss": {"": objective, "_cycle_AtoB": 0.1},
+def values(objective, kid=0.05, background=0.25):
+    return {"cycleloss": {"": objective, "_cycle_AtoB": 0.1, "_background_AtoB": background},
             "cyclekid": {"_AtoB": kid, "_BtoA": kid / 2, "_untranslated": 0.125},
-            "cycleclass": {"_AtoB": 0.75, "_BtoA": 0.5, "_real": 0.9}}
+            "cycleclass": {"_AtoB": 0.75, "_BtoA": 0.5, "_real": 0.9, "_real_A": 0.875,
+                           "_real_B": 0.75}}
+
+
+def segmenter(folder):
+    """The header of a segmentation network of outer and pants, in a snapshot without weights."""
+    path = folder / "seg.safetensors"
+    save_container(path, {"kind": "networks", "variant": "segmenter", "digest": "d" * 64,
+                          "classes": ["outer", "pants"],
+                          "networks": {"S": {"type": "", "config": {"resolution": 16}}}},
+                   {"S": {"weight": np.zeros(1, np.float32)}})
+    return path
 
 
 def made(stand_ins):
@@ -80,11 +93,12 @@ def test_rows_are_two_papers_with_six_blocks_and_nine(cycle_ins, options, tmp_pa
 def test_garments_are_found_by_a_segmentation_network(cycle_ins, options, tmp_path):
     """Then all rows have the maps: those of whole photos are measured around the garment."""
     cycle_ins.metrics_say({f"{row}-seed3": values(3) for row in ("zhu-9", "zhu-9-garment")})
-    assert leather_denim.main(options("--rows=zhu-9,zhu-9-garment", "--seeds=3", "--segmenter=seg",
-                                      "--garment=outer,pants")) == 0
+    network = segmenter(tmp_path)
+    assert leather_denim.main(options("--rows=zhu-9,zhu-9-garment", "--seeds=3",
+                                      f"--segmenter={network}", "--garment=outer,pants")) == 0
     commands = made(cycle_ins)
     maps = {Path(own["out"]).name: own for words, own in commands if own.get("source")}
-    assert maps["leather-maps"]["network"] == "seg"
+    assert maps["leather-maps"]["network"] == str(network)
     masks = next(own for words, own in commands if words == ["create_from_masks"])
     assert masks["masks"] == f"{maps['leather-maps']['out']}/labels"
     rows = trainings(cycle_ins)
@@ -95,14 +109,57 @@ def test_garments_are_found_by_a_segmentation_network(cycle_ins, options, tmp_pa
     assert measured == {"zhu-9-seed3": "outer,pants", "zhu-9-garment-seed3": None}
 
 
+def test_what_sees_alike_is_compared(cycle_ins, options, tmp_path):
+    """Whole photos and garments by what changes around the garment alone; two papers' settings by
+    anything but their critics; each kind has a table of its own."""
+    network = segmenter(tmp_path)
+    rows = {"zhu-9": (2.0, 0.05, 0.25), "clothing-9": (3.0, 0.08, 0.5),
+            "zhu-9-garment": (1.0, 0.02, 0.0)}
+    cycle_ins.metrics_say({f"{row}-seed{seed}": values(*own) for row, own in rows.items()
+                           for seed in (1, 2)})
+    assert leather_denim.main(options(f"--rows={','.join(rows)}", "--seeds=1,2",
+                                      f"--segmenter={network}", "--garment=outer,pants")) == 0
+    text = (tmp_path / "out/leather_denim.md").read_text()
+    assert ("`zhu-9-garment` against `zhu-9`: around the garment L1, to denim lower by 0.250 "
+            "(better).") in text
+    between, = (line for line in text.splitlines() if "`clothing-9` against `zhu-9`" in line)
+    assert "KID x 1000, to denim higher by 30.0" in between and "objective" not in between
+    whole, garments = text.split("## Whole photos")[1].split("## Differences")[0].split(
+        "## Garments")
+    assert "| `zhu-9` | 2 | 100,016 | 2.00" in whole and "-garment`" not in whole
+    assert "| `clothing-9` | 2 | 10,002 |" in whole  # steps of ten photos
+    assert "| `zhu-9-garment` |" in garments and "| `zhu-9` |" not in garments
+
+
+def test_a_table_needs_no_photos(cycle_ins, options, tmp_path):
+    """They were counted when the study began."""
+    cycle_ins.metrics_say({"zhu-6-seed1": values(2.0)})
+    assert leather_denim.main(options("--rows=zhu-6", "--seeds=1")) == 0
+    for name in ("leather", "denim"):
+        shutil.rmtree(tmp_path / f"photos-{name}")
+    (tmp_path / "out/leather_denim.md").unlink()
+    assert leather_denim.main([f"--out={tmp_path / 'out'}", "--table-only"]) == 0
+    assert "| `zhu-6` | 1 |" in (tmp_path / "out/leather_denim.md").read_text()
+
+
+def test_time_is_measured_on_data_sets(cycle_ins, options, tmp_path, capsys):
+    """Which are not there before the study has begun: the commands that make them are."""
+    with pytest.raises(UserError, match=r"--measure: .*out/data/leather: no data set yet; run the"):
+        leather_denim.main(options("--rows=zhu-6", "--seeds=1", "--dry-run", "--measure"))
+    assert "dataset_tool.py create_from_images" in capsys.readouterr().out
+
+
 def test_the_table_and_the_curves(cycle_ins, options, tmp_path):
     cycle_ins.metrics_say({
         "zhu-9-seed1": values(2.0), "zhu-9-seed2": values(2.1), "zhu-6-seed1": values(3.0, 0.08),
         "zhu-6-seed2": values(3.1, 0.08)})
     assert leather_denim.main(options("--rows=zhu-9,zhu-6", "--seeds=1,2")) == 0
     text = (tmp_path / "out/leather_denim.md").read_text()
-    assert "| `zhu-9` | 2 | 2.05 ± 0.05 | 50.0 ± 0.0 | 25.0 ± 0.0 | 75.0 ± 0.0 |" in text
-    assert "KID x 1000 of untranslated photos 125.0" in text
+    assert "| `zhu-9` | 2 | 100,016 | 2.05 ± 0.05 | 50.0 ± 0.0 | 25.0 ± 0.0 | 75.0 ± 0.0 |" in text
+    assert "KID x 1000 of untranslated photos 125.0; KID floor x 1000, to denim 1.0" in text
+    assert ("untranslated leather taken for denim (%) 12.5; real denim taken for denim (%) 75.0; "
+            "untranslated denim taken for leather (%) 25.0; real leather taken for leather (%) 87.5"
+            ) in text
     assert "`zhu-9` against `zhu-6`: objective lower by 1.00 (better), KID x 1000" in text
     assert (tmp_path / "out/leather_denim.png").read_bytes()[1:4] == b"PNG"
     record = json.loads((tmp_path / "out/leather_denim.json").read_text())
@@ -116,8 +173,12 @@ def test_the_table_and_the_curves(cycle_ins, options, tmp_path):
     (["--segmenter=3"], "--segmenter and --garment: .* both, or neither"),
     (["--denim=nowhere"], "--denim=nowhere: 0 photos; 20 at least"),
     (["--denim="], "--denim: which data set"),
+    (["--segmenter=seg.safetensors", "--garment=outer,coat"],
+     "--garment=outer,coat: seg.safetensors has no class 'coat'; it has outer, pants"),
 ])
-def test_what_is_refused(options, more, error):
+def test_what_is_refused(options, tmp_path, monkeypatch, more, error):
+    monkeypatch.chdir(tmp_path)
+    segmenter(tmp_path)
     with pytest.raises(UserError, match=error):
         leather_denim.main(options(*more))
 
@@ -125,7 +186,7 @@ def test_what_is_refused(options, more, error):
 def test_options_of_presets_are_options_of_the_training():
     fields = {*CycleConfig.__dataclass_fields__, "preset"}
     for preset in leather_denim.PRESETS.values():
-        assert {*preset.train, *(name for own in preset.own.values() for name in own)} <= fields
+        assert {*preset.train} <= fields
         assert {row for row, _ in preset.plan} <= {*leather_denim.ROWS}
     assert set(leather_denim.SETTINGS.values()) <= set(CycleConfig.presets)
 
@@ -141,4 +202,4 @@ def test_a_real_one(options, tmp_path, monkeypatch):
     assert trial["values"]["cycleloss"] > 0 and 0 <= trial["values"]["cycleclass"] <= 1
     assert {"cyclekid_AtoB", "cyclefid_untranslated"} <= trial["values"].keys()
     text = (tmp_path / "out/leather_denim.md").read_text()
-    assert "![grid](zhu-6-seed1/fakes" in text and "its floor, to denim" in text
+    assert "![grid](zhu-6-seed1/fakes" in text and "KID floor x 1000, to denim" in text

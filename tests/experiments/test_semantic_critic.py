@@ -1,24 +1,43 @@
 """Does the semantic critic draw small classes better? Rows, tables, and a real one of 16x16."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from dnnlib.tflib.network import build
 from dnnlib.util import UserError
 from experiments import semantic_critic
+from experiments.tables import summarize
 from tests.tools import labelled_pictures
 from tests.tools.labelled_pictures import coloured_dataset
+from training.snapshots import save_snapshot
 from training.translation.config import Pix2PixConfig
 
 
+@pytest.fixture(scope="module")
+def judges(tmp_path_factory):
+    """Snapshots of two segmentation networks of one architecture, that nobody has trained."""
+    folder, paths = tmp_path_factory.mktemp("judges"), []
+    for seed in (1, 2):
+        network = build("Segmenter", "S", {"resolution": 16, "num_outputs": 3, "unet_fmaps": 2,
+                                           "architecture": "unet", "seed": seed})
+        paths.append(folder / f"{seed}.safetensors")
+        save_snapshot(paths[-1], {"S": network}, {
+            "variant": "segmenter", "classes": list(labelled_pictures.CLASSES), "kimg": 1})
+    return paths
+
+
 @pytest.fixture
-def options(tmp_path):
+def options(tmp_path, judges):
     """Arguments for data sets at 16x16, and a function that adds to them."""
     fixed = [f"--out={tmp_path / 'out'}", "--preset=tiny",
              f"--data=facades:{coloured_dataset(tmp_path / 'real')}",
-             "--segmenter=facades-64:3,ccp-64:4"]
+             f"--segmenter=facades-64:{judges[0]},ccp-64:4"]
     return lambda *more: [*fixed, *more]
 
 
@@ -26,12 +45,12 @@ def values(miou, rare):
     return {"miou": {"": miou, "_rare": rare, "_real": 0.9, "_rare_real": 0.8}, "l1": {"": 0.2}}
 
 
-def test_rows_differ_in_critic_and_reconstruction_alone(stand_ins, options):
+def test_rows_differ_in_critic_and_reconstruction_alone(stand_ins, options, judges):
     methods = ("patch-l1", "semantic-semantic", "capacity-semantic", "semantic-l1")
     rows = [f"facades-64-{method}" for method in methods]
     stand_ins.metrics_say({f"{row}-seed5": values(0.5, 0.4) for row in rows})
     assert semantic_critic.main(options(f"--rows={','.join(rows)}", "--seeds=5",
-                                        "--judge=facades-64:7")) == 0
+                                        f"--judge=facades-64:{judges[1]}")) == 0
     calls = [dict(argument[2:].partition("=")[::2] for argument in arguments)
              for arguments in stand_ins.calls()]
     made = {Path(call["run"]).name: call for call in calls if "variant" in call}
@@ -41,27 +60,63 @@ def test_rows_differ_in_critic_and_reconstruction_alone(stand_ins, options):
         assert {k: v for k, v in call.items() if k not in own} == {
             k: v for k, v in made[f"{rows[0]}-seed5"].items() if k not in own}
         assert f"{call['critic']}-{call['reconstruction']}" == method
-        assert call.get("segmenter") == ("3" if method.endswith("semantic") else None)
+        assert call.get("segmenter") == (
+            str(judges[0]) if method.endswith("semantic") else None)
         assert call["resolution"] == "16" and call["metrics"] == "none"
     measured = [call for call in calls if "variant" not in call and "metrics" in call]
-    assert {(call["segmenter"], call["split"]) for call in measured} == {("7", "test")}
+    assert {(call["segmenter"], call["split"]) for call in measured} == {(str(judges[1]), "test")}
 
 
-def test_the_table_states_what_is_beyond_chance(stand_ins, options, tmp_path):
-    stand_ins.metrics_say({
-        "facades-64-patch-l1-seed1": values(0.3, 0.1),
-        "facades-64-patch-l1-seed2": values(0.3, 0.12),
-        "facades-64-semantic-semantic-seed1": values(0.3, 0.2),
-        "facades-64-semantic-semantic-seed2": values(0.31, 0.22)})
+def test_the_table_states_what_is_beyond_chance(stand_ins, options, tmp_path, judges,
+                                                 monkeypatch):
+    monkeypatch.setitem(semantic_critic.PRESETS, "tiny", dataclasses.replace(
+        semantic_critic.PRESETS["tiny"], metrics="miou,fid{n},kid{n}"))
+    of_photos = {"fid4": {"": 120.0}, "kid4": {"": 0.02}}
+    stand_ins.metrics_say({f"facades-64-{row}": {**values(*found), **of_photos} for row, found in {
+        "patch-l1-seed1": (0.3, 0.1), "patch-l1-seed2": (0.3, 0.12),
+        "semantic-semantic-seed1": (0.3, 0.2), "semantic-semantic-seed2": (0.31, 0.22)}.items()})
     assert semantic_critic.main(options("--seeds=1,2")) == 0
     text = (tmp_path / "out/semantic_critic.md").read_text()
-    assert "| `patch-l1` | 2 | 11.0 ± 1.0 | 30.0 ± 0.0 |" in text
-    assert "| real photos |  | 80.0 | 90.0 |" in text and "Labelled by 3, by which the" in text
+    assert "| `patch-l1` | 2 | 11.0 ± 1.0 | 30.0 ± 0.0 | – | 120.0 ± 0.0 | 20.0 ± 0.0 |" in text
+    # FID and KID have no ceiling, but a floor: between two halves, of the stand-in 0.001.
+    assert "| real photos |  | 80.0 | 90.0 | – | 0.0 | 1.0 | – |" in text
+    assert f"Labelled by {judges[0]}, by which the" in text
     assert ("* `semantic-semantic` against `patch-l1`: mIoU of the rarest classes (%) higher by "
             "10.0 (better)") in text
     assert (tmp_path / "out/semantic_critic-facades-64.png").is_file()
     record = json.loads((tmp_path / "out/semantic_critic.json").read_text())
     assert list(record["scenes"]) == ["facades-64"]
+
+
+def test_every_question_has_its_comparison():
+    """What semantics do beside as many maps, and what maps do in place of pixels."""
+    rare = {"patch-l1": 0.1, "semantic-semantic": 0.4, "capacity-semantic": 0.4,
+            "semantic-l1": 0.2}
+    table = summarize([{"row": row, "values": {"miou_rare": value + seed / 100}}
+                       for row, value in rare.items() for seed in (1, 2)], semantic_critic.MEASURES)
+    title = "mIoU of the rarest classes (%)"
+    expected = [f"`{row}` against `patch-l1`: {title} higher by {by} (better)."
+                for row, by in (("semantic-semantic", "30.0"), ("capacity-semantic", "30.0"),
+                                ("semantic-l1", "10.0"))]
+    assert semantic_critic.answers(table) == [
+        *expected, "`semantic-semantic` against `capacity-semantic`: no more than seeds differ.",
+        f"`semantic-semantic` against `semantic-l1`: {title} higher by 20.0 (better)."]
+
+
+def test_what_the_judge_has_to_do_with_the_rows(options, tmp_path, judges, monkeypatch):
+    """The same network by another name is refused, of the same architecture told."""
+    copy = tmp_path / "copy.safetensors"
+    shutil.copy(judges[0], copy)
+    with pytest.raises(UserError, match="the very network of --segmenter=facades-64:"):
+        semantic_critic.main(options(f"--judge=facades-64:{copy}"))
+    with pytest.raises(UserError, match="no such snapshot"):
+        semantic_critic.main(options("--judge=facades-64:no"))
+    given = SimpleNamespace(segmenter=f"facades-64:{judges[0]}", judge=f"facades-64:{judges[1]}")
+    semantic_critic.check_judges(given)
+    assert "both are of the same architecture" in semantic_critic.judge_text(given, "facades-64")
+    monkeypatch.setattr(semantic_critic, "network_of", lambda spec: SimpleNamespace(
+        header={"networks": {"S": {"config": {"architecture": spec}}}}))
+    assert semantic_critic.judge_text(given, "facades-64").endswith(f"{judges[0]} ({judges[0]}).")
 
 
 def test_what_is_lacking_is_told(stand_ins, options):
@@ -82,8 +137,7 @@ def test_the_plan_begins_with_the_claim():
                              for method in ("patch-l1", "semantic-semantic"))
     fields = {*Pix2PixConfig.__dataclass_fields__, "preset"}
     for preset in semantic_critic.PRESETS.values():
-        for train in (preset.train, *preset.of_scene.values()):
-            assert train.keys() <= fields
+        assert preset.train.keys() <= fields
 
 
 @pytest.mark.slow

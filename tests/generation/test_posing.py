@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import generate
 from dnnlib.data import coco, keypoints, pictures
 from dnnlib.data.dataset import open_dataset
 from dnnlib.util import UserError
+from generation import posing
 from tests.tools import people as tools
 from tests.tools.people import people_dataset, save_reposer
 from training.pose.people import PosePairs
@@ -80,7 +83,6 @@ def test_folders_with_coco_keypoints(network, data, tmp_path, capsys):
     people = tmp_path / "people"
     assert dataset_tool.main(["extract", str(data), "--split=val", f"--out={people}"]) == 0
     photos = sorted(path.stem for path in (people / "images").iterdir())
-    wide = np.pad(read(people / f"images/{photos[0]}.png"), [(0, 0), (8, 8), (0, 0)])
     (tmp_path / "poses").mkdir()
     file = tmp_path / "poses" / "one.json"
     points = keypoints.read_keypoints(data, "val")[1] * (16, 16, 1)
@@ -90,7 +92,6 @@ def test_folders_with_coco_keypoints(network, data, tmp_path, capsys):
             (1, "sub/wide.png", (32, 16), points + (shift, 0, 0))], "")
 
     write_pose(8)
-    Image.fromarray(wide).save(tmp_path / "poses" / "wide.png")
     command = f"--network={network}", f"--source={people}", f"--out={tmp_path / 'out'}"
     assert run(*command, f"--poses={file}") == 0
     names = sorted(path.name for path in (tmp_path / "out/images").iterdir())
@@ -106,12 +107,100 @@ def test_folders_with_coco_keypoints(network, data, tmp_path, capsys):
     assert "No such file" in failure(*command[:2], f"--poses={file}", f"--out={tmp_path / 'new'}")
 
 
+# Without a network
+
+def write(source, poses, out, fit="pad"):
+    """Draw all people of a place in all poses of another one, by a network of grey photos."""
+    grey = SimpleNamespace(
+        names=tools.NAMES, skeleton=keypoints.SKELETON, resolution=16, minibatch=3, digest="d",
+        path=Path("grey"), draw=lambda photos, *points: np.zeros(photos.shape, np.float32))
+    choices = [posing.Choice(figures, range(len(figures.names))) for figures in (
+        posing.open_figures(source, fit), posing.open_figures(poses, fit))]
+    return posing.PosingJob(grey, *choices, out).run()
+
+
+@pytest.fixture
+def people(data, tmp_path):
+    """The validation people as files, and wide.png with the pose of one of them."""
+    folder = tmp_path / "people"
+    dataset_tool.main(["extract", str(data), "--split=val", f"--out={folder}"])
+    (tmp_path / "wide/sub").mkdir(parents=True)
+    photo = np.pad(read(sorted((folder / "images").iterdir())[1]), [(0, 0), (8, 8), (0, 0)])
+    Image.fromarray(photo).save(tmp_path / "wide/sub/wide.png")
+    points = keypoints.read_keypoints(data, "val")[1] * (16, 16, 1) + (8, 0, 0)
+    coco.write_keypoints(tmp_path / "wide/person_keypoints.json", tools.NAMES, (), [
+        (1, "sub/wide.png", (32, 16), points)], "")
+    return folder
+
+
+def test_every_file_is_read_once(data, people, tmp_path, monkeypatch):
+    """However many pairs there are; a pose is its points alone."""
+    opened, decoded = [], []
+    open_split, decode_photo = posing.dataset.open_split, posing.decode_photo
+    monkeypatch.setattr(posing.dataset, "open_split",
+                        lambda *args: opened.append(args[1]) or open_split(*args))
+    monkeypatch.setattr(posing, "decode_photo",
+                        lambda content: decoded.append(content) or decode_photo(content))
+    assert write(data, data / "val", tmp_path / "stored") == (80, 0)
+    assert sorted(opened) == ["train", "val"]
+    assert write(people, people, tmp_path / "out") == (16, 0)
+    assert len(decoded) == len(set(decoded)) == 4
+    assert write(people, tmp_path / "wide", tmp_path / "other") == (4, 0)
+    Image.new("RGB", (32, 16)).save(tmp_path / "wide/sub/wide.png")
+    assert write(people, tmp_path / "wide", tmp_path / "other") == (0, 4)
+    assert write(tmp_path / "wide", people, tmp_path / "third") == (4, 0)
+    Image.new("RGB", (32, 16), "red").save(tmp_path / "wide/sub/wide.png")
+    assert write(tmp_path / "wide", people, tmp_path / "third") == (4, 0)
+
+
+def test_photos_are_made_square_as_in_training(data, people, tmp_path):
+    for fit, box in (("pad", (0, 4, 16, 12)), ("crop", (0, 0, 16, 16))):
+        figures = posing.open_figures(tmp_path / "wide", fit)
+        points, found = figures.pose(0, 16)
+        assert found == box
+        if fit == "crop":
+            np.testing.assert_allclose(points, keypoints.read_keypoints(data, "val")[1], atol=1e-5)
+            np.testing.assert_array_equal(figures.photo(0, 16), read(
+                sorted((people / "images").iterdir())[1]))
+        write(people, tmp_path / "wide", tmp_path / fit, fit)
+        drawn = read(next((tmp_path / fit / "images").iterdir()))
+        assert drawn.shape == (box[3] - box[1], 16, 3)
+
+
+def write_people(path, *names, size=(16, 16)):
+    """A file of COCO keypoints of photos with these names."""
+    points = np.array([[4, 4, 2]] * len(tools.NAMES))
+    coco.write_keypoints(path, tools.NAMES, (), [
+        (number, name, size, points) for number, name in enumerate(names, 1)], "")
+    return path
+
+
+def test_two_photos_of_one_name_are_refused(tmp_path):
+    """Of several pairs, too."""
+    for sources, poses, name in ((["a-b.png", "a.png"], ["c.png", "b-c.png"], "a-b-c.png"),
+                                 (["x/a.png", "y/a.png"], ["b.png"], "a-b.png")):
+        files = [write_people(tmp_path / f"{kind}.json", *names)
+                 for kind, names in (("source", sources), ("poses", poses))]
+        with pytest.raises(UserError, match=f"two photos would be called {name}"):
+            write(*files, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_keypoints_are_for_a_photo_of_this_shape(tmp_path):
+    (tmp_path / "people").mkdir()
+    file = write_people(tmp_path / "people/person_keypoints.json", "a.png", size=(32, 16))
+    Image.new("RGB", (24, 24)).save(tmp_path / "people/a.png")
+    with pytest.raises(UserError, match=r"a\.png: photo is 24x24, its annotations are for 32x16"):
+        write(file.parent, file, tmp_path / "out")
+
+
 def test_what_does_not_fit_is_told(network, data, tmp_path):
     common = f"--network={network}", f"--source={data}", f"--out={tmp_path / 'out'}"
     assert "--poses: missing" in failure(*common)
     assert "no keypoints there; expected" in failure(*common, f"--poses={tmp_path}")
     assert "--num-images=21: " in failure(*common, f"--poses={data}", "--num-images=21")
-    other = save_reposer(tmp_path / "other.safetensors", ("a", "b", "c"))
+    other = save_reposer(tmp_path / "other.safetensors", ("a", "b", "c"), about={"fit": "crop"})
+    assert Reposer(other).fit == "crop"
     assert "takes a, b, c" in failure(f"--network={other}", *common[1:], f"--poses={data}")
     assert "--garment: without effect: it is for a CycleGAN" in failure(
         *common, f"--poses={data}", "--garment=top")

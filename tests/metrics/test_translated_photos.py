@@ -13,7 +13,7 @@ from dnnlib.data import channels
 from dnnlib.data.dataset import open_dataset
 from dnnlib.tflib.network import build
 from dnnlib.util import UserError
-from metrics.evaluation import translation_evaluation, translation_metrics
+from metrics.evaluation import training_metrics, translation_evaluation, translation_metrics
 from metrics.image_sources import open_source
 from metrics.map_quality import PairBatch
 from metrics.networks.lpips import Lpips
@@ -137,6 +137,30 @@ def test_trainings_measure_what_run_metrics_does(root):
     assert not values
 
 
+def test_trainings_leave_out_what_weights_cannot_compute(root):
+    """A first metric that is left out would have another one select the best snapshot."""
+    (root / "trunk.pb").write_bytes(graph_bytes(small_arrays(logits=False)))
+    data, lines = coloured_dataset(root / "more", photos=12), []
+    options = dict(weights=root / "trunk.pb", log=lines.append)
+
+    def evaluation(names):
+        return translation_evaluation(translation_metrics(names, None, root / "trunk.pb"),
+                                      open_dataset(data), 16, **options)
+
+    values = evaluation("l1,is12,kid2")(SimpleNamespace(
+        translate=lambda segmaps: np.zeros((*segmaps.shape[:3], 3), np.float32)))
+    assert [name for name in values if "_" not in name] == ["l1", "kid2"]
+    assert any("is12 needs the detector's last layer" in line for line in lines)
+    with pytest.raises(UserError, match="is12 is to select the best snapshot"):
+        evaluation("is12,l1")
+
+
+def test_trainings_refuse_metrics_of_a_cyclegan():
+    for parse in (lambda names: translation_metrics(names, None, None), training_metrics):
+        with pytest.raises(UserError, match="cyclekid is not computed during training"):
+            parse("cyclekid")
+
+
 def test_maps_are_taken_as_they_are_stored(root, rng):
     """A data set's with their soft edges, a folder's as whole pixels."""
     soft = rng.integers(0, 256, (2, 3, 3, 4), np.uint8)
@@ -169,6 +193,7 @@ def test_maps_are_taken_as_they_are_stored(root, rng):
 @pytest.mark.parametrize("options, message", [
     (["--metrics=ppl_wfull"], "ppl needs latents"),
     (["--metrics=miou"], "miou of photos drawn of maps needs a segmenter"),
+    (["--metrics=l1,classes4,maps1k"], "classes4, maps1k: of maps that a network draws"),
     (["--metrics=l1", "--trunc=0.5"], "--trunc: without effect: .* has no samples of its own"),
     (["--metrics=l1", "--nearest=0"], "--nearest: without effect"),
     (["--metrics=l1", "--floor"], "--floor: without effect"),

@@ -31,8 +31,8 @@ def picture(rng):
     return rgb, label_map
 
 
-def coloured_dataset(path, seed=0):
-    """A data set of such pictures."""
+def coloured_dataset(path, seed=0, photos=4):
+    """A data set of such pictures; photos: of the validation and the test split."""
     rng = np.random.default_rng(seed)
 
     def stack(count):
@@ -40,7 +40,8 @@ def coloured_dataset(path, seed=0):
         return np.stack([np.concatenate([rgb, one_hot(label_map, 2)], axis=2).transpose(2, 0, 1)
                          for rgb, label_map in pairs])
 
-    return make_dataset(path, {"train": stack(24), "val": stack(4), "test": stack(4)}, CLASSES)
+    splits = {"train": stack(24), "val": stack(photos), "test": stack(photos)}
+    return make_dataset(path, splits, CLASSES)
 
 
 def segmenter(config, strategy=ONE_DEVICE, second=None, evaluate=None):

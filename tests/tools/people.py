@@ -100,13 +100,14 @@ def train(config, run_dir, evaluate=None):
     return training
 
 
-def save_reposer(path, names=NAMES, seed=3):
-    """A snapshot of a generator that nobody has trained, whose photos differ clearly."""
+def save_reposer(path, names=NAMES, seed=3, about=None):
+    """A snapshot of a generator that nobody has trained, whose photos differ clearly; about: more
+    of its header."""
     network = build("PoseGenerator", "G", {"resolution": SIDE, "num_keypoints": len(names),
                                            "fmaps": 4, "halvings": 2, "seed": seed})
     network.set_arrays({name: value * (10 if name.endswith("kernel") else 1)
                         for name, value in network.get_arrays().items()})
     save_snapshot(path, {"G": network}, {
         "variant": "pose", "classes": [], "keypoints": list(names), "skeleton": [[1, 2], [2, 3]],
-        "kimg": 0.0, "lod": {"resolution": SIDE, "fade": 0.0}})
+        "kimg": 0.0, "lod": {"resolution": SIDE, "fade": 0.0}, **(about or {})})
     return path

@@ -8,6 +8,7 @@ from training.method_config import KIMG, MAX_COUNT, SIZE, WEIGHT, MethodConfig, 
 from training.translation.config import NORMS
 
 CRITICS = ("patch", "picture")
+GENERATORS = {"AtoB": "G_AB", "BtoA": "G_BA"}  # direction: its network
 MIN_RESOLUTION = 8  # two halvings leave two pixels, which the generators' blocks reflect
 
 # A preset lists what it changes. Its comment says what it is for.
@@ -100,3 +101,9 @@ class CycleConfig(MethodConfig):
              "--target-garment: is for --garment, which is not given"),
             (self.identity_weight and not self.cycle_weight,
              "--identity-weight: is a share of --cycle-weight, which is 0"))
+
+
+def in_order(direction: str) -> list[str]:
+    """Return the names of the generators that lead there and back."""
+    there = GENERATORS[direction]
+    return [there, *(name for name in GENERATORS.values() if name != there)]

@@ -12,7 +12,7 @@ from dnnlib.data import channels, pictures
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network, build
 from dnnlib.tflib.optimizer import Adam, all_finite
-from training.cycle.config import CycleConfig
+from training.cycle.config import GENERATORS, CycleConfig, in_order
 from training.cycle.domains import (
     Domain,
     DomainBatch,
@@ -21,7 +21,15 @@ from training.cycle.domains import (
     split_mask,
     to_floats,
 )
-from training.cycle.losses import composite, masked_l1, of_pictures, seen_regions, seen_through
+from training.cycle.losses import (
+    KIND,
+    LARGEST_SHIFT,
+    as_critics_see,
+    composite,
+    masked_l1,
+    scored,
+    seen_regions,
+)
 from training.cycle.pool import NAMES, ImagePool
 from training.gan.accumulation import over_parts
 from training.single_stage import SingleStage, SingleStageMethod
@@ -30,19 +38,19 @@ from training.translation.config import ADAM_BETAS
 from training.translation.losses import discriminator_loss, gan_loss
 
 STAGE = "cycle"
-GENERATORS = {"AtoB": "G_AB", "BtoA": "G_BA"}
 CRITICS = ("D_A", "D_B")
 PICTURES, COLUMNS = 8, 2  # of each list in a grid: photo, translated, back again
-KIND = "least_squares"
 
 
 class Photos(NamedTuple):
-    """Photos of both lists [n, R, R, 3] with the masks of what is translated [n, R, R, 1]."""
+    """Photos of both lists [n, R, R, 3] with the masks of what is translated [n, R, R, 1], and by
+    how much garments are moved before critics [n, 2] (see `seen_regions`)."""
 
     a: tf.Tensor
     mask_a: tf.Tensor
     b: tf.Tensor
     mask_b: tf.Tensor
+    shift: tf.Tensor
 
 
 class CycleTraining(SingleStageMethod):
@@ -149,7 +157,8 @@ class CycleTraining(SingleStageMethod):
         draws = self.draws(step)
         photos = [moved_at_random(to_floats(photos), draws, self.config, name)
                   for photos, name in zip(batch, "ab")]
-        own = Photos(*split_mask(photos[0]), *split_mask(photos[1]))
+        shift = LARGEST_SHIFT * self.config.resolution * (2 * draws.uniform("overlap", [2]) - 1)
+        own = Photos(*split_mask(photos[0]), *split_mask(photos[1]), shift)
         share = len(self.rows[0])
         num_parts = share // (self.config.minibatch_per_gpu or share)
         (grads, sums, values), fakes = over_parts(self._generators_part, own, num_parts)
@@ -164,7 +173,7 @@ class CycleTraining(SingleStageMethod):
     def _generators_part(self, photos):
         """Return what some photos add to {generator: gradients}, {name: term to report} and
         {generator: running means}; and {critic: generated pictures as it sees them}."""
-        a, mask_a, b, mask_b = photos
+        a, mask_a, b, mask_b, shift = photos
         generators = self._trainables(GENERATORS.values())
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(_leaves(generators)))
@@ -172,8 +181,8 @@ class CycleTraining(SingleStageMethod):
             fake_a, raw_a, values_ba = self._translated("G_BA", b, mask_b)
             again_a, again_b = (self._translated("G_BA", fake_b, mask_a)[0],
                                 self._translated("G_AB", fake_a, mask_b)[0])
-            fakes = {"D_A": self._seen(fake_a, mask_b, mask_a),
-                     "D_B": self._seen(fake_b, mask_a, mask_b)}
+            fakes = {"D_A": self._seen(fake_a, mask_b, mask_a, -shift),
+                     "D_B": self._seen(fake_b, mask_a, mask_b, shift)}
             terms = {"Loss/G/AB": self._fooled("D_B", fakes["D_B"]),
                      "Loss/G/BA": self._fooled("D_A", fakes["D_A"]),
                      "Loss/cycle/A": masked_l1(again_a, a, mask_a),
@@ -188,18 +197,24 @@ class CycleTraining(SingleStageMethod):
             # What the generators' own pictures change outside the garments; composited it is 0.
             terms["Background/AB"] = masked_l1(raw_b, a, 1 - mask_a)
             terms["Background/BA"] = masked_l1(raw_a, b, 1 - mask_b)
-            terms["Critics/seen"] = tf.reduce_mean(seen_regions(mask_a, mask_b), [1, 2, 3])
+            regions = seen_regions(mask_a, mask_b, shift)
+            terms["Critics/seen"] = tf.reduce_mean(regions, [1, 2, 3])
+            for side, mask in zip("AB", (mask_a, mask_b)):
+                terms[f"Critics/seen/{side}"] = tf.math.divide_no_nan(
+                    *(tf.reduce_sum(area, [1, 2, 3]) for area in (regions, mask)))
         grads, values = tape.gradient(loss, generators), {"G_AB": values_ab, "G_BA": values_ba}
         return (grads, {name: self._sum(term) for name, term in terms.items()}, values), fakes
 
     def _critics_part(self, photos):
         """Return the same of the critics, by photos and the fakes to show for them."""
-        (a, mask_a, b, mask_b), shown = photos
+        (a, mask_a, b, mask_b, shift), shown = photos
         critics = self._trainables(CRITICS)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(_leaves(critics)))
-            of_a, values_a = self._criticised("D_A", self._seen(a, mask_a, mask_b), shown["D_A"])
-            of_b, values_b = self._criticised("D_B", self._seen(b, mask_b, mask_a), shown["D_B"])
+            of_a, values_a = self._criticised(
+                "D_A", self._seen(a, mask_a, mask_b, shift), shown["D_A"])
+            of_b, values_b = self._criticised(
+                "D_B", self._seen(b, mask_b, mask_a, -shift), shown["D_B"])
             loss = self._sum(of_a + of_b)
         sums = {"Loss/D/A": self._sum(of_a), "Loss/D/B": self._sum(of_b)}
         return (tape.gradient(loss, critics), sums, {"D_A": values_a, "D_B": values_b}), {}
@@ -211,9 +226,9 @@ class CycleTraining(SingleStageMethod):
         """Return what the photos of a term [n] add to its mean over the minibatch."""
         return tf.reduce_sum(term) / self.config.minibatch
 
-    def _seen(self, images, mask, other):
+    def _seen(self, images, mask, other, shift):
         """Return images as critics see them."""
-        return seen_through(images, mask, other) if self.has_garment else images
+        return as_critics_see(images, mask, other, self.has_garment, shift)
 
     def _translated(self, name, photos, mask):
         """Return a generator's pictures with the photos around the garments, these pictures as they
@@ -235,9 +250,7 @@ class CycleTraining(SingleStageMethod):
     def _logits(self, name, seen):
         """Return a critic's logits of every scale, their weights, and running means."""
         logits, values = self.networks[name].train_call(seen)
-        if self.config.critic == "picture":
-            logits = of_pictures(logits)
-        return logits, [tf.ones_like(patches) for patches in logits], values
+        return *scored(logits, self.config.critic), values
 
     def _weight(self, name):
         """Return the weight of a term of the generators' loss."""
@@ -331,12 +344,6 @@ class CycleTraining(SingleStageMethod):
     def remedies(self) -> list[str]:
         """Return options to try if losses or gradients are no longer finite."""
         return ["a lower --lrate", "--clip-norm=1"]
-
-
-def in_order(direction: str) -> list[str]:
-    """Return the names of the generators that lead there and back."""
-    there = GENERATORS[direction]
-    return [there, *(name for name in GENERATORS.values() if name != there)]
 
 
 def _leaves(networks):

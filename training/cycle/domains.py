@@ -120,19 +120,19 @@ class Domain:
 
     @classmethod
     def open(cls, source: Source, resolution: int, garment: Sequence[str] = (),
-             split: str = "train") -> "Domain":
-        """Return the photos of a source that show one of the classes `garment`, all if there are
-        none; raise UserError if no photo does."""
+             split: str = "train", smallest_share: float = SMALLEST_SHARE) -> "Domain":
+        """Return the photos of a source that show the classes `garment` on a share of their area,
+        all if there are no such classes or it is 0; raise UserError if no photo does."""
         whole = cls(source, resolution, tuple(garment), split=split)
         if isinstance(source, dataset.DatasetInfo):
             dataset.open_split(source, split, resolution)  # or say what is missing
         count = source.splits[split]
         numbers = range(count)
-        if garment:
-            numbers = [n for n in numbers if whole.mask(n).mean() >= SMALLEST_SHARE * 255]
+        if garment and smallest_share:
+            numbers = [n for n in numbers if whole.mask(n).mean() >= smallest_share * 255]
             if not numbers:
                 raise UserError(f"{source.path}: none of {count} photos shows "
-                                f"{' or '.join(garment)} on {SMALLEST_SHARE:.0%} of its area")
+                                f"{' or '.join(garment)} on {smallest_share:.0%} of its area")
         return cls(source, resolution, tuple(garment), numbers, split)
 
     @functools.cached_property

@@ -1,9 +1,12 @@
 """What a CycleGAN has besides training/translation: losses of garments and of whole pictures, and
-what critics see of garments."""
+what critics see of garments and say of it."""
 
 from collections.abc import Sequence
 
 import tensorflow as tf
+
+KIND = "least_squares"  # of the adversarial losses
+LARGEST_SHIFT = 1 / 32  # of a photo's side: by which each of two overlapping garments may be moved
 
 
 def masked_l1(first: tf.Tensor, second: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -21,12 +24,26 @@ def of_pictures(logits: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     return [tf.reduce_mean(patches, [1, 2], keepdims=True) for patches in logits]
 
 
+def scored(logits: Sequence[tf.Tensor], critic: str) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """Return the logits of every scale that a critic's loss is of, as config.CRITICS has it, and
+    their weights, which are all 1."""
+    of_loss = of_pictures(logits) if critic == "picture" else list(logits)
+    return of_loss, [tf.ones_like(patches) for patches in of_loss]
+
+
 def composite(new: tf.Tensor, old: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Return `new` where a soft mask [N, R, R, 1] is 1, and where it is 0 exactly `old`."""
     return tf.where(mask > 0, old + mask * (new - old), old)
 
 
-def seen_regions(mask: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+def as_critics_see(images: tf.Tensor, mask: tf.Tensor, other: tf.Tensor, has_garment: bool,
+                   shift: tf.Tensor | float = 0.0) -> tf.Tensor:
+    """Return what critics see of images: of a training with garments as `seen_through` has it, else
+    all of them."""
+    return seen_through(images, mask, other, shift) if has_garment else images
+
+
+def seen_regions(mask: tf.Tensor, other: tf.Tensor, shift: tf.Tensor | float = 0.0) -> tf.Tensor:
     """Return the regions [N, R, R, 1] through which critics see pictures of both lists: where a
     garment of the one and a garment of the other overlap, each moved to the middle.
 
@@ -36,24 +53,30 @@ def seen_regions(mask: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
 
     Args:
         mask, other: soft masks of photos of either list.
+        shift: pixels [N, 2], to the right and down, by which `mask` is moved from the middle, and
+            `other` the opposite way: so other parts of both overlap. For pictures of the other list
+            it is -shift.
     """
-    return centred(mask, mask) * centred(other, other)
+    return centred(mask, mask, shift) * centred(other, other, -shift)
 
 
-def seen_through(images: tf.Tensor, mask: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+def seen_through(images: tf.Tensor, mask: tf.Tensor, other: tf.Tensor,
+                 shift: tf.Tensor | float = 0.0) -> tf.Tensor:
     """Return images [N, R, R, channels], whose garments are where `mask` is, as critics see them:
-    in the middle, through `seen_regions`, and 0 (grey) around these."""
-    return centred(images, mask) * seen_regions(mask, other)
+    in the middle or `shift` from it, through `seen_regions`, and 0 (grey) around these."""
+    return centred(images, mask, shift) * seen_regions(mask, other, shift)
 
 
-def centred(images: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+def centred(images: tf.Tensor, mask: tf.Tensor, shift: tf.Tensor | float = 0.0) -> tf.Tensor:
     """Return images [N, R, R, channels] moved, by whole pixels, so that the centre of mass of their
-    mask [N, R, R, 1] is in the middle; 0 where there was nothing. An empty mask moves nothing."""
+    mask [N, R, R, 1] is `shift` [N, 2] pixels right of and below the middle; 0 where there was
+    nothing. An empty mask counts as one in the middle."""
     middle = (mask.shape[1] - 1) / 2
     places = tf.range(mask.shape[1], dtype=tf.float32) - middle
     area = tf.reduce_sum(mask, [1, 2, 3])
-    right, down = (tf.round(tf.math.divide_no_nan(
-        tf.reduce_sum(places * tf.reduce_sum(mask, [axis, 3]), 1), area)) for axis in (1, 2))
+    centres = tf.stack([tf.math.divide_no_nan(
+        tf.reduce_sum(places * tf.reduce_sum(mask, [axis, 3]), 1), area) for axis in (1, 2)], 1)
+    right, down = tf.unstack(tf.round(centres - shift), axis=1)
     zeros, ones = tf.zeros_like(area), tf.ones_like(area)
     # Pixel (x, y) of the result is pixel (x + right, y + down).
     transforms = tf.stack([ones, zeros, right, zeros, ones, down, zeros, zeros], axis=1)

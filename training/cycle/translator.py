@@ -9,8 +9,7 @@ from PIL import Image
 
 from dnnlib.data import pictures, pyramid
 from dnnlib.util import UserError
-from training.cycle.config import MIN_RESOLUTION
-from training.cycle.cyclegan import in_order
+from training.cycle.config import MIN_RESOLUTION, in_order
 from training.snapshots import find_snapshot, load_snapshot, read_header
 
 MULTIPLE = 4  # of pixels that a generator's two halvings take

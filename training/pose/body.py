@@ -2,7 +2,8 @@
 
 Source: Siarohin et al. 2018, "Deformable GANs for pose-based human image generation" (pose-gan):
 ten parts of the body, each moved by an affine map, and the maximum of all. Which rectangle a part
-is, and that what is in none of them stays where it is, is written down here, and is ours.
+is, and that what is in none of them stays where it is if it is positive, is written down here, and
+is ours.
 
 Points are float32 [N, K, 3] as in dnnlib.data.keypoints: x and y in shares of the image's side. A
 frame [2, 3] is a rectangle: its columns are two sides and a corner, so that (u, v) of [0, 1]^2 is
@@ -108,9 +109,10 @@ def deformed(features: tf.Tensor, source: tf.Tensor, target: tf.Tensor) -> tf.Te
     """Return features [N, h, h, fmaps] of a body in its source pose, moved to the target pose.
 
     The features of each part, and none around it, are moved by the affine map that takes its source
-    rectangle to its target one, and read bilinearly; of what the parts put at a place the maximum
-    counts, and of what is in none of them and was there. A part that one pose does not know is
-    nowhere.
+    rectangle to its target one, and read bilinearly. The maximum counts of what the parts put at a
+    place, of what is in none of them and was there, and of 0, which each part has around it: in no
+    part, positive features stay where they are, and negative ones become 0. A part that one pose
+    does not know is nowhere.
 
     Args:
         source, target: frames [N, P, 2, 3] of both poses.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from training.method_config import KIMG, SIZE, WEIGHT, option
-from training.translation.config import CRITICS, NORMS, ConditionalConfig
+from training.translation.config import CRITICS, ConditionalConfig
 
 SKIPS = ("deformable", "plain")
 # How a generated photo is compared with the target's, and with what weight beside the GAN loss.
@@ -61,19 +61,12 @@ class PoseConfig(ConditionalConfig):
         None, "of this comparison beside the GAN loss (default: 100)", **WEIGHT)
     neighbourhood: int = option(3, "side in pixels of the square that --reconstruction=nearest "
                                 "looks at, odd", low=1, high=15)
-    g_fmaps: int = option(64, "feature maps of the generator's first layer", **SIZE)
     halvings: int = option(5, "layers of the generator's encoders that halve", low=1, high=8)
     dropout: float = option(0.5, "of the decoder's three innermost blocks, in use too, as "
                             "pix2pix's; 0: none", low=0, high=0.9)
-    norm: str = option("instance", "of all networks. instance: each picture's own statistics; "
-                       "batch: those of the minibatch, in use running means", choices=NORMS)
-    d_fmaps: int = option(64, "feature maps of the discriminator's first layer", **SIZE)
-    d_strides: int = option(3, "layers of the discriminator that halve: 3 see patches of 70x70 "
-                            "pixels, 2 of 34x34, 1 of 16x16", low=1, high=6)
     kimg: float = option(400.0, "thousands of pairs shown; the learning rate falls from half of "
                          "them on", **KIMG)
     minibatch: int = option(4, "pairs per step over all devices", **SIZE)
-    lrate: float = option(2e-4, "learning rate of the first half", low=1e-8, high=10)
     mirror: bool = option(True, "flip half of the pairs left to right, keypoints along")
     tick_kimg: float = option(4.0, "length of a tick", above=0, high=KIMG["high"])
 
@@ -81,12 +74,9 @@ class PoseConfig(ConditionalConfig):
         """Return (whether it is so, the error) of every combination in which an option is idle."""
         default = type(self).__dataclass_fields__["neighbourhood"].default
         return (
-            *self.weight_refusals(),
+            *super().refusals(),
             (self.reconstruction != "nearest" and self.neighbourhood != default,
              "--neighbourhood: is for --reconstruction=nearest"),
             (self.neighbourhood % 2 == 0,
              f"--neighbourhood={self.neighbourhood}: expected an odd number, the middle one is the "
-             "pixel's own place"),
-            (self.norm == "batch" and self.minibatch == 1,
-             "--norm=batch: a single picture's statistics are no running means to use later; give "
-             "--norm=instance, or a larger --minibatch"))
+             "pixel's own place"))

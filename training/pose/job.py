@@ -12,7 +12,8 @@ import tensorflow as tf
 from dnnlib import cli
 from dnnlib.cli import IdleRule
 from dnnlib.data import mirroring
-from dnnlib.data.dataset import open_dataset
+from dnnlib.data.dataset import fit_of, open_dataset
+from dnnlib.data.labelled import chosen
 from dnnlib.suggestions import command
 from dnnlib.tflib.distribute import is_chief, replica_rows
 from dnnlib.util import UserError
@@ -21,12 +22,12 @@ from training.pose import body
 from training.pose.config import PoseConfig
 from training.pose.people import PosePairs
 from training.pose.pose import Pose
-from training.run.job import Job, measured_time
+from training.translation.conditional_job import ConditionalJob
 
 MAX_EVALUATED = 1000  # pairs of the validation split
 
 
-class PoseJob(Job):
+class PoseJob(ConditionalJob):
     """A training of a generator of people in other poses."""
 
     def __init__(self, config: PoseConfig, options: argparse.Namespace,
@@ -42,6 +43,9 @@ class PoseJob(Job):
             IdleRule(["inception"], True, "its scores need no Inception")])
         self.dataset = open_dataset(config.data)
         self._check_people(config)
+        cli.refuse_idle({"patience"} if config.patience else set(), [
+            IdleRule(["patience"], not self.dataset.pairs.get("val"),
+                     f"{config.data} has no validation pairs to measure snapshots by")])
         self.config = dataclasses.replace(config, resolution=self._resolution(config))
         replica_rows(config.minibatch, num_replicas, 0, 1)
         self.notes = self._notes()
@@ -64,16 +68,11 @@ class PoseJob(Job):
 
     def _resolution(self, config):
         """Return the side of the photos; raise UserError if data or networks have none such."""
-        resolution = config.resolution or self.dataset.resolution
-        if resolution > self.dataset.resolution:
-            raise UserError(f"--resolution={resolution}: {self.dataset.path} goes up to "
-                            f"{self.dataset.resolution}")
+        resolution = self.side_of(config)
         if resolution >> config.halvings < 2:
             raise UserError(f"--halvings={config.halvings}: of {resolution}x{resolution} less than "
                             "2x2 would be left; give fewer")
-        if patch_side(resolution, config.d_strides) < 1:
-            raise UserError(f"--d-strides={config.d_strides}: at {resolution}x{resolution} no "
-                            "patch is left; give fewer")
+        self.check_patches(config, resolution)
         return resolution
 
     def _notes(self):
@@ -91,12 +90,6 @@ class PoseJob(Job):
                          "in mirrored photos they keep their names (--no-mirror mirrors none)")
         return lines
 
-    def facts(self) -> dict[str, Any]:
-        """Return what must be equal in all workers."""
-        facts = {name: value for name, value in self.config.to_json().items() if name != "data"}
-        return {**facts, "gpus": self.options.gpus, "device": self.options.device,
-                "tensorflow": tf.__version__, "data's digest": self.dataset.digest}
-
     def make_method(self, strategy: tf.distribute.Strategy, log: logging.Logger) -> Pose:
         """Return the method; the first worker evaluates it on the validation split."""
         info, evaluate = self.dataset, None
@@ -104,19 +97,15 @@ class PoseJob(Job):
         if info.pairs.get("val"):
             shown = PosePairs(info, "val", self.config.resolution)
             if is_chief(strategy):
-                evaluate = self.evaluation.pose_evaluation(min(len(shown), MAX_EVALUATED))
-        about = {"dataset": {"name": info.name, "path": str(info.path), "digest": info.digest}}
+                evaluate = self.evaluation.pose_evaluation(
+                    chosen(len(shown), MAX_EVALUATED, self.config.seed))
+        about = {"dataset": self.about_dataset(), "fit": fit_of(info.path)}
         return Pose(self.config, strategy, pairs, shown, about, evaluate)
 
-    def plan(self) -> str:
-        """Return what the training would do."""
-        c = self.config
-        weight = "" if c.reconstruction == "none" else f" (weight {c.weight_of_reconstruction():g})"
-        return "\n".join([
-            f"{c.skips} skips and critic {c.critic} for {len(self.dataset.keypoints)} keypoints at "
-            f"{c.resolution}x{c.resolution}, reconstruction {c.reconstruction}{weight}, "
-            f"{c.kimg:g} kimg: {round(c.kimg * 1000 / c.minibatch):,} steps of {c.minibatch}",
-            measured_time(self), "nothing was written"])
+    def subject(self) -> str:
+        """Return what is trained, and for what, in a few words."""
+        return (f"{self.config.skips} skips and critic {self.config.critic} for "
+                f"{len(self.dataset.keypoints)} keypoints")
 
     def next_commands(self, run_dir: Path) -> str:
         """Return the command that draws the data's people in each other's poses."""

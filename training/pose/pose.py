@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from dnnlib.data import keypoints, mirroring, pictures
 from dnnlib.data.channels import NUM_COLOURS
+from dnnlib.data.labelled import chosen
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import build
 from training.dataset import process_reals
@@ -116,7 +117,7 @@ class Pose(ConditionalGan):
 
     def draw(self, stage: SingleStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
         """Write fakes<name>.png: source, target pose, what is generated, target."""
-        pairs = self.read(range(min(PICTURES, len(self.shown))))
+        pairs = self.read(chosen(len(self.shown), PICTURES, self.config.seed))
         cells = [pictures.large(photos) for photos in (
             pairs.source, pictures.to_uint8(self.translate(pairs)), pairs.target)]
         poses = keypoints.skeletons(pairs.target_points, cells[0].shape[1], self.shown.skeleton)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from dnnlib.data import pyramid
 from dnnlib.util import UserError
 from training.pose import body
 from training.pose.networks import PoseGenerator
 from training.snapshots import find_snapshot, load_snapshot, read_header
-from training.translation.translator import NETWORK, seed_masks
+from training.translation.translator import NETWORK, drawn_in_minibatches, seed_masks
 
 VARIANT = "pose"
 
@@ -22,7 +23,8 @@ class Reposer:
     Attributes:
         path: the snapshot's file. digest: of the weights.
         names: of the K keypoints. skeleton: which of them are joined, counted from 1.
-        resolution: side of photos in pixels.
+        resolution: side of photos in pixels. fit: how those of its training were made square, of
+            pyramid.FITS.
     """
 
     def __init__(self, path: Path, minibatch: int = 8):
@@ -36,6 +38,7 @@ class Reposer:
             raise UserError(f"{path}: a snapshot of --variant={header.get('variant')}, which draws "
                             f"no people in other poses (train.py --variant={VARIANT})")
         self.path, self.minibatch, self.digest = path, minibatch, header["digest"]
+        self.fit = header.get("fit", pyramid.FITS[0])  # older snapshots do not say
         self.names = tuple(header["keypoints"])
         self.skeleton = tuple(map(tuple, header["skeleton"]))
         self.network = load_snapshot(path, names=(NETWORK,)).networks[NETWORK]
@@ -53,26 +56,14 @@ class Reposer:
              target_points: np.ndarray) -> np.ndarray:
         """Return the people of photos uint8 [n, R, R, 3] in other poses, float32 [n, R, R, 3].
 
-        Minibatches are filled up, so that what is drawn does not depend on how many are asked for.
-
         Args:
             source_points, target_points: [n, K, 3] of the photos, and of the poses.
 
         Raises:
             UserError: the network has diverged.
         """
-        found = []
-        for start in range(0, len(photos), self.minibatch):
-            own = min(self.minibatch, len(photos) - start)
-            parts = [np.concatenate([part, np.repeat(part[-1:], self.minibatch - own, axis=0)])
-                     for part in (values[start:start + own]
-                                  for values in (photos, source_points, target_points))]
-            found.append(self._infer(*parts)[:own])
-        drawn = np.concatenate(found)
-        if not np.isfinite(drawn).all():
-            raise UserError(f"{self.path}: the network makes values that are not finite, it has "
-                            "diverged: use an older snapshot")
-        return drawn
+        return drawn_in_minibatches(self._infer, [photos, source_points, target_points],
+                                    self.minibatch, self.path)
 
 
 def is_of_poses(header: dict) -> bool:

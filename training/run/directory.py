@@ -112,10 +112,10 @@ def _newest_alike(results_dir, record):
 def _changed(old, new):
     """Return the names of options that differ, but for those of LAUNCH.
 
-    The same data may have moved to another path: its digest counts.
+    The same data may have moved to another path: its digest counts, if it has one.
     """
     same = {name for name in ("data", "data2", "segmenter", "target", "lpips")
-            if old.get(f"{name}_digest", 0) == new.get(f"{name}_digest", 1)}
+            if None is not old.get(f"{name}_digest") == new.get(f"{name}_digest")}
     ignored = {*LAUNCH, *same}
     return {name for name in old.keys() | new.keys()
             if old.get(name) != new.get(name) and name not in ignored}

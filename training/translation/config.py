@@ -30,14 +30,28 @@ PRESETS = {
 }
 
 
+@dataclass(frozen=True)
 class ConditionalConfig(MethodConfig):
     """Options of a generator whose photos are compared with real ones beside the GAN loss.
 
-    Subclasses have `reconstruction` and `reconstruction_weight`, None for its source's; `weights`
-    has those of the sources.
+    Subclasses say what critics and reconstructions mean; `weights` has those that reconstructions
+    have in their sources, which a `reconstruction_weight` of None stands for.
     """
 
     weights: ClassVar[dict[str, float]]
+
+    critic: str = option("patch", "", choices=CRITICS)
+    reconstruction: str = option("", "")
+    reconstruction_weight: float | None = option(None, "", **WEIGHT)
+    g_fmaps: int = option(64, "feature maps of the generator's first layer", **SIZE)
+    norm: str = option("instance", "of all networks. instance: each picture's own statistics, "
+                       "which batch norm's are in minibatches of one; batch: those of the "
+                       "minibatch, in use running means", choices=NORMS)
+    d_fmaps: int = option(64, "feature maps of the discriminator's first layer", **SIZE)
+    d_strides: int = option(3, "layers of the discriminator that halve: 3 see patches of 70x70 "
+                            "pixels, 2 of 34x34, 1 of 16x16", low=1, high=6)
+    minibatch: int = option(1, "", **SIZE)
+    lrate: float = option(2e-4, "learning rate of the first half", low=1e-8, high=10)
 
     def weight_of_reconstruction(self) -> float:
         """Return the weight that is given, or what the source of the reconstruction has."""
@@ -45,14 +59,17 @@ class ConditionalConfig(MethodConfig):
             return self.weights[self.reconstruction]
         return self.reconstruction_weight
 
-    def weight_refusals(self) -> Iterable[tuple[Any, str]]:
-        """Return the `refusals` of a weight that is without effect, or leaves all out."""
+    def refusals(self) -> Iterable[tuple[Any, str]]:
+        """Return (whether it is so, the error) of every combination in which an option is idle."""
         return (
             (self.reconstruction == "none" and self.reconstruction_weight,
              "--reconstruction-weight: --reconstruction=none compares nothing"),
             (self.reconstruction != "none" and self.reconstruction_weight == 0,
              f"--reconstruction-weight=0: leaves --reconstruction={self.reconstruction} out; give "
-             "--reconstruction=none"))
+             "--reconstruction=none"),
+            (self.norm == "batch" and self.minibatch == 1,
+             "--norm=batch: a single picture's statistics are no running means to use later; give "
+             "--norm=instance, which is the same in minibatches of one, or a larger --minibatch"))
 
 
 @dataclass(frozen=True)
@@ -93,23 +110,15 @@ class Pix2PixConfig(ConditionalConfig):
         "kid1k,lpips; the first one selects the best snapshot; with --segmenter miou comes first "
         "by itself; 'none' for none", metavar="NAME,...")
     generator: str = option("unet", "unet: pix2pix's; resnet: CycleGAN's", choices=GENERATORS)
-    g_fmaps: int = option(64, "feature maps of the generator's first layer", **SIZE)
     blocks: int = option(9, "residual blocks of --generator=resnet", **SIZE)
     dropout: float = option(0.5, "of the U-Net's three innermost blocks, in use too: several "
                             "photos of one map; 0: none", low=0, high=0.9)
-    norm: str = option("instance", "of all networks. instance: each picture's own statistics, "
-                       "which batch norm's are in minibatches of one; batch: those of the "
-                       "minibatch, in use running means", choices=NORMS)
-    d_fmaps: int = option(64, "feature maps of the discriminator's first layer", **SIZE)
-    d_strides: int = option(3, "layers of the discriminator that halve: 3 see patches of 70x70 "
-                            "pixels, 2 of 34x34, 1 of 16x16", low=1, high=6)
     scales: int = option(1, "discriminators, each for pictures half as large as the one before",
                          low=1, high=3)
     spectral_norm: bool = option(False, "divide the discriminator's kernels by their spectral norm")
     kimg: float = option(80.0, "thousands of photos shown; the learning rate falls from half of "
                          "them on", **KIMG)
     minibatch: int = option(1, "photos per step over all devices", **SIZE)
-    lrate: float = option(2e-4, "learning rate of the first half", low=1e-8, high=10)
     jitter: float = option(round(_JITTER, 6), "photos and maps are enlarged by this factor, and "
                            "squares of the old size cut out at random; 1: as they are", low=1,
                            high=2)
@@ -145,13 +154,10 @@ class Pix2PixConfig(ConditionalConfig):
             (self.lpips and self.reconstruction != "vgg"
              and "lpips" not in self.metrics.split(","),
              "--lpips: it is for --reconstruction=vgg, and for lpips in --metrics"),
-            *self.weight_refusals(),
+            *super().refusals(),
             (self.generator != "resnet" and self.blocks != default,
              "--blocks: only --generator=resnet has them"),
             (self.generator == "resnet" and self.dropout,
              "--dropout: --generator=resnet has none"),
-            (self.norm == "batch" and self.minibatch == 1,
-             "--norm=batch: a single picture's statistics are no running means to use later; give "
-             "--norm=instance, which is the same in minibatches of one, or a larger --minibatch"),
             (not self.mirror and self.mirror_pairs not in (None, "none"),
              "--mirror-pairs: --no-mirror flips no photos; leave one of them out"))

@@ -15,17 +15,17 @@ from dnnlib.data import mirroring
 from dnnlib.data.dataset import open_dataset, open_split
 from dnnlib.suggestions import command
 from dnnlib.tflib.distribute import is_chief, replica_rows
-from dnnlib.tflib.vgg16_weights import find_weights
+from dnnlib.tflib.vgg16_weights import DIGEST, cached_file, find_weights
 from dnnlib.util import UserError, arrays_digest
 from training.networks_translation import patch_side
-from training.run.job import Job, measured_time
+from training.translation.conditional_job import ConditionalJob
 from training.translation.config import Pix2PixConfig
 from training.translation.pix2pix import Pix2Pix
 
 MIN_RESOLUTION = 16  # below, the U-Net has no three blocks to drop of
 
 
-class Pix2PixJob(Job):
+class Pix2PixJob(ConditionalJob):
     """A training of a generator of photos from maps."""
 
     def __init__(self, config: Pix2PixConfig, options: argparse.Namespace,
@@ -51,29 +51,45 @@ class Pix2PixJob(Job):
         self.config = dataclasses.replace(config, mirror_pairs=pairs,
                                           resolution=self._resolution(config))
         replica_rows(config.minibatch, num_replicas, 0, 1)
-        if not self.dataset.splits.get("val"):
-            cli.refuse_idle({name for name, idle in (
-                ("patience", config.patience),
-                ("segmenter", config.segmenter and config.reconstruction != "semantic")) if idle}, [
-                IdleRule(["patience", "segmenter"], True,
-                         f"{config.data} has no validation photos to measure snapshots by")])
+        self._check_evaluation(given)
         self.labeller = evaluation.training_labeller(
             config.segmenter, options.results, self.dataset, self.config.resolution)
-        self.vgg = find_weights(config.lpips)[0] if config.reconstruction == "vgg" else None
+        self.vgg, self.vgg_digest = self._find_vgg()
         self.notes = self._notes()
 
     def _resolution(self, config):
         """Return the side of the photos; raise UserError if data or networks have none such."""
-        resolution = config.resolution or self.dataset.resolution
-        if resolution > self.dataset.resolution:
-            raise UserError(f"--resolution={resolution}: {self.dataset.path} goes up to "
-                            f"{self.dataset.resolution}")
+        resolution = self.side_of(config)
         if resolution < MIN_RESOLUTION:
             raise UserError(f"--resolution={resolution}: {MIN_RESOLUTION} at least")
-        if patch_side(resolution, config.d_strides, config.scales) < 1:
-            raise UserError(f"--d-strides={config.d_strides}: at {resolution}x{resolution} with "
-                            f"--scales={config.scales} no patch is left; give fewer")
+        self.check_patches(config, resolution, config.scales)
         return resolution
+
+    def _check_evaluation(self, given):
+        """Raise UserError for metrics of more photos than the validation split has, and without
+        one for options that are for measuring alone."""
+        c = self.config
+        if self.dataset.splits.get("val"):
+            self.evaluation.metrics_of_val(self.metrics, self.dataset.splits)
+            return
+        idle = {"patience": c.patience, "metrics": given.get("metrics", "none") != "none",
+                "segmenter": c.segmenter and c.reconstruction != "semantic"}
+        cli.refuse_idle({name for name, is_idle in idle.items() if is_idle}, [
+            IdleRule(list(idle), True,
+                     f"{c.data} has no validation photos to measure snapshots by")])
+
+    def _find_vgg(self):
+        """Return VGG16's arrays for --reconstruction=vgg, and the digest of the weights of VGG16
+        and LPIPS; None of what is not used. A plan fetches nothing: the digest of what would be
+        fetched is known."""
+        c = self.config
+        compares = c.reconstruction == "vgg"
+        if not compares and not any("lpips" in metric.measures for metric in self.metrics):
+            return None, None
+        if self.options.dry_run and not c.lpips and not cached_file().is_file():
+            return None, DIGEST
+        arrays, _ = find_weights(c.lpips)
+        return arrays if compares else None, arrays_digest(arrays)
 
     def _notes(self):
         """Return lines on the data."""
@@ -88,45 +104,33 @@ class Pix2PixJob(Job):
             lines += mirroring.mirroring_lines(c.mirror_pairs, self.classes)
         return lines
 
-    def facts(self) -> dict[str, Any]:
-        """Return what must be equal in all workers."""
-        facts = {name: value for name, value in self.config.to_json().items()
-                 if name not in ("data", "segmenter", "lpips")}
-        return {**facts, "gpus": self.options.gpus, "device": self.options.device,
-                "tensorflow": tf.__version__, "data's digest": self.dataset.digest,
-                **self.digests()}
-
     def digests(self) -> dict[str, str | None]:
-        """Return the digests of the segmentation network and of VGG16."""
+        """Return the digests of the segmentation network and of the weights of VGG16 and LPIPS."""
         return {"segmenter_digest": self.labeller and self.labeller.digest,
-                "lpips_digest": self.vgg and arrays_digest(self.vgg)}
+                "lpips_digest": self.vgg_digest}
 
     def make_method(self, strategy: tf.distribute.Strategy, log: logging.Logger) -> Pix2Pix:
         """Return the method; the first worker evaluates it on the validation split."""
-        c, evaluate = self.config, None
+        c, vgg, evaluate = self.config, self.vgg, None
+        if c.reconstruction == "vgg" and vgg is None:  # of a plan that takes the time
+            vgg = find_weights(c.lpips)[0]
         split = "val" if self.dataset.splits.get("val") else "train"
         shown = open_split(self.dataset, split, c.resolution)
         if split == "val" and is_chief(strategy):
             evaluate = self.evaluation.translation_evaluation(
                 self.metrics, self.dataset, c.resolution, labeller=self.labeller,
                 weights=self.options.inception, lpips_weights=c.lpips, log=log.info)
-        about = {"dataset": {"name": self.dataset.name, "path": str(self.dataset.path),
-                             "digest": self.dataset.digest},
+        about = {"dataset": self.about_dataset(),
                  "segmenter": self.labeller and {"path": str(self.labeller.path),
                                                  "digest": self.labeller.digest},
-                 "vgg": self.digests()["lpips_digest"]}
+                 "vgg": vgg and self.vgg_digest}
         return Pix2Pix(c, self.classes, strategy, shown, about,
-                       self.labeller and self.labeller.path, evaluate, self.vgg)
+                       self.labeller and self.labeller.path, evaluate, vgg)
 
-    def plan(self) -> str:
-        """Return what the training would do."""
-        c = self.config
-        weight = "" if c.reconstruction == "none" else f" (weight {c.weight_of_reconstruction():g})"
-        return "\n".join([
-            f"{c.generator} and critic {c.critic} for {len(self.classes)} classes at "
-            f"{c.resolution}x{c.resolution}, reconstruction {c.reconstruction}{weight}, "
-            f"{c.kimg:g} kimg: {round(c.kimg * 1000 / c.minibatch):,} steps of {c.minibatch}",
-            measured_time(self), "nothing was written"])
+    def subject(self) -> str:
+        """Return what is trained, and for what, in a few words."""
+        return (f"{self.config.generator} and critic {self.config.critic} for {len(self.classes)} "
+                "classes")
 
     def next_commands(self, run_dir: Path) -> str:
         """Return the commands that draw photos of the data's maps, and measure them."""

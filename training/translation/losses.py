@@ -123,7 +123,9 @@ VGG_RELUS = tuple((block, 1) for block in range(1, 6))
 
 def vgg_l1(vgg: Vgg16, photos: tf.Tensor, fakes: tf.Tensor) -> tf.Tensor:
     """Return how differently VGG16 sees photos and fakes, [N]: the sum over VGG_RELUS of the mean
-    absolute differences of their activations, which is pix2pixHD's sum of 1 / M_i |F_i - F_i|_1.
+    absolute differences of their activations, which is pix2pixHD's sum of 1 / M_i |F_i - F_i|_1:
+    layers weigh alike, as in the paper's equation. Its published code, as far as is known, weighs
+    the early ones less.
 
     Args:
         photos, fakes: rgb [N, R, R, 3] in [-1, 1].

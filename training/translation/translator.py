@@ -1,6 +1,6 @@
 """Draw photos of maps with a trained generator, as Sampler samples a Style-GAN."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,24 +52,40 @@ class Translator:
         """Return photos float32 [n, R, R, 3] of maps uint8 [n, R, R, C], each with the dropout of
         its seed.
 
-        Minibatches are filled up, so that what is drawn does not depend on how many are asked for.
-
         Raises:
             UserError: the network has diverged.
         """
-        found = []
-        for start in range(0, len(segmaps), self.minibatch):
-            part, own = segmaps[start:start + self.minibatch], seeds[start:start + self.minibatch]
-            missing = self.minibatch - len(part)
-            part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-            rgb = self._infer(tf.cast(part, tf.float32) / 255,
-                              seed_masks(self.network, [*own, *own[-1:] * missing]))
-            found.append(rgb.numpy()[:len(own)])
-        photos = np.concatenate(found)
-        if not np.isfinite(photos).all():
-            raise UserError(f"{self.path}: the network makes values that are not finite, it has "
-                            "diverged: use an older snapshot")
-        return photos
+        def infer(segmaps, seeds):
+            return self._infer(tf.cast(segmaps, tf.float32) / 255,
+                               seed_masks(self.network, seeds)).numpy()
+
+        return drawn_in_minibatches(infer, [segmaps, np.asarray(seeds)], self.minibatch, self.path)
+
+
+def drawn_in_minibatches(infer: Callable[..., np.ndarray], inputs: Sequence[np.ndarray],
+                         minibatch: int, path: Path) -> np.ndarray:
+    """Return what a network draws of inputs [n, ...], minibatch by minibatch.
+
+    They are filled up, so that what is drawn does not depend on how many are asked for.
+
+    Args:
+        infer: function (inputs of a minibatch) -> photos of it.
+        path: of the network's snapshot.
+
+    Raises:
+        UserError: the network has diverged.
+    """
+    count, found = len(inputs[0]), []
+    for start in range(0, count, minibatch):
+        own = min(minibatch, count - start)
+        parts = (values[start:start + own] for values in inputs)
+        found.append(infer(*(np.concatenate([part, np.repeat(part[-1:], minibatch - own, axis=0)])
+                             for part in parts))[:own])
+    photos = np.concatenate(found)
+    if not np.isfinite(photos).all():
+        raise UserError(f"{path}: the network makes values that are not finite, it has diverged: "
+                        "use an older snapshot")
+    return photos
 
 
 def seed_masks(network: TranslationGenerator, seeds: Sequence[int]) -> list[tf.Tensor]:

@@ -2,21 +2,25 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import run_metrics
 from dnnlib.util import UserError
 from metrics.cycle import domain_classifier as classifiers
 from metrics.cycle.domain_classifier import domain_classifier
-from metrics.cycle.evaluation import find
+from metrics.cycle.evaluation import evaluate_cyclegan, find
 from metrics.cycle.networks import CycleNetworks
 from metrics.cycle.photos import CyclePhotos, open_test_photos, open_training_photos
 from metrics.image_sources import open_source as open_images
-from tests.tools.data_helpers import tagged_and_untagged
-from tests.tools.domains import save_cyclegan, tiny, two_datasets
+from metrics.kernel_inception_distance import kernel_distance
+from metrics.metric_base import parse_metrics
+from tests.tools.data_helpers import make_dataset, tagged_and_untagged
+from tests.tools.domains import RED, boxes, save_cyclegan, tiny, two_datasets
 from tests.tools.metrics_helpers import StubDetector, small_arrays
 from tests.training.cycle.test_cyclegan import l1
 from tests.training.cycle.test_losses import moved_to_the_middle
@@ -77,7 +81,7 @@ def test_what_is_found_on_test_photos(opened):
         terms, seen_fakes, seen_reals = [], [], []
         for number in range(len(photos.side(side).numbers)):
             rgb, box = floats(photos.side(side), number)
-            _, other_box = floats(photos.side(other), number % len(photos.side(other).numbers))
+            _, other_box = floats(training.side(other), number)
             mask, other_mask = (box, other_box) if networks.has_garment else (
                 np.ones_like(box), np.ones_like(box))
             region = moved_to_the_middle(mask, mask) * moved_to_the_middle(other_mask, other_mask)
@@ -113,7 +117,7 @@ def test_a_classifier_sees_which_list_a_photo_is_of(opened, cache, monkeypatch):
     lines = []
     classifier = domain_classifier(training, networks.has_garment, cache, lines.append)
     for side in "AB":
-        (own, others), = photos.batches(side, 8)
+        (own, others), = photos.with_partners(side, 8, training)
         rgb = own[..., :3] / np.float32(127.5) - 1
         masks = networks.masks(own), networks.masks(others)
         for is_b, images in ((side == "B", rgb), (side == "A", rgb[..., ::-1])):
@@ -122,10 +126,76 @@ def test_a_classifier_sees_which_list_a_photo_is_of(opened, cache, monkeypatch):
     again = domain_classifier(training, networks.has_garment, cache, lines.append)
     assert again.about == classifier.about and not lines
     path, = cache.glob("domains-*.npz")
+    whole = path.read_bytes()
     path.write_bytes(b"damaged")
     with pytest.raises(TypeError):  # since it would be trained
         domain_classifier(training, networks.has_garment, cache, lines.append)
     assert "is damaged" in lines[0]
+    path.write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(TypeError):
+        domain_classifier(training, networks.has_garment, cache, lines.append)
+    assert "is damaged" in lines[1]
+
+
+class Toy:
+    """A list of photos whose colours have nothing to do with their garments' outlines, which are
+    one share of the picture."""
+
+    def __init__(self, rng, count):
+        self.numbers = range(count)
+        self._photos = rng.uniform(0, 2, (count, 1, 1, 8))
+
+    def read(self, number):
+        return self._photos[number]
+
+
+def test_garments_of_one_distribution_have_no_distance(rng):
+    """What is seen of a garment is of its own outline and of its partner's. Through one another's
+    outlines two lists would be nearer than chance has it; and so would floors."""
+    def seen(lists, side, partners, **places):
+        own, others = map(np.concatenate, zip(*lists.with_partners(side, 8, partners, **places)))
+        return (own * others)[:, 0, 0].astype(np.float32)
+
+    found = []
+    for _ in range(300):
+        photos = CyclePhotos(Toy(rng, 10), Toy(rng, 10))
+        training = CyclePhotos(Toy(rng, 20), Toy(rng, 20))
+        reals, fakes = (seen(photos, side, training) for side in "BA")
+        floor = seen(training, "B", training, count=10, start=10)
+        through_one_another = seen(photos, "B", photos), seen(photos, "A", photos)
+        found.append([kernel_distance(first, second)[0] for first, second in (
+            (fakes, reals), (floor, reals), through_one_another)])
+    means, errors = np.mean(found, axis=0), np.std(found, axis=0) / np.sqrt(len(found))
+    assert (np.abs(means[:2]) < 4 * errors[:2]).all()
+    assert means[2] < -10 * errors[2]
+
+
+def test_garments_are_seen_through_those_of_the_training(place, monkeypatch):
+    """Translated and real test photos have none in common; floors another part than reals."""
+    path, asked = place / "box.safetensors", []
+    header = read_header(path)
+    photos, training = open_test_photos(header, path, NO_CHOICE, "test"), open_training_photos(
+        header, path)
+    both = CyclePhotos.with_partners
+    monkeypatch.setattr(CyclePhotos, "with_partners", lambda own, side, minibatch, partners, count,
+                        start=0: asked.append((own is photos, side, partners is training, start))
+                        or both(own, side, minibatch, partners, count, start))
+    find(CycleNetworks(path), photos, training, StubDetector(), None, 4)
+    assert sorted(asked) == [(False, "A", True, 4), (False, "B", True, 4),
+                             *((True, side, True, 0) for side in "AABB")]
+
+
+def test_photos_without_the_garment_are_measured_too(tmp_path, place):
+    """By networks of whole photos: all is background. Those of garments leave them out."""
+    images = boxes(RED, 3, 1)
+    images[0, 3] = images[0, 3].min()
+    make_dataset(tmp_path / "own", {"test": images}, ("box",))
+    given = {"A": str(tmp_path / "own"), "B": None}
+    for name, count in (("whole", 3), ("box", 2)):
+        path = place / f"{name}.safetensors"
+        photos = open_test_photos(read_header(path), path, given, "test", ("box",))
+        assert len(photos.A.numbers) == count
+    assert not photos.A.mask(0).any()
 
 
 def test_a_line_has_all_that_defines_a_number(place, tmp_path, monkeypatch, capsys):
@@ -159,7 +229,8 @@ def test_a_line_has_all_that_defines_a_number(place, tmp_path, monkeypatch, caps
 @pytest.mark.parametrize("options, error", [
     (["--metrics=fid50"], "fid50: .* translates photos and generates none"),
     (["--nearest=0-3"], "--nearest: .*a CycleGAN translates"),
-    (["--floor", "--metrics=cyclekid"], "--floor: .*none of these metrics compares"),
+    (["--floor", "--metrics=cyclekid"], "--floor: .*floors of a CycleGAN are computed anyway"),
+    (["--data=photos", "--target=photos", "--split=val"], "--split: .*all photos of photos and ph"),
     (["--metrics=cycleloss", "--inception=x"], "--inception: .*none of these metrics uses"),
     (["--garment=hat"], "has no class 'hat' to know the garment by; it has box"),
     (["--split=val"], "no images in split 'val'"),
@@ -172,9 +243,24 @@ def test_what_is_refused(place, tmp_path, monkeypatch, options, error):
     if "--data=other" in options:
         data, _ = tagged_and_untagged(tmp_path, 16, 6)
         options = [f"--data={data}", "--network=box.safetensors", "--split=train"]
+    if "--data=photos" in options:
+        photos = Path("photos")
+        photos.mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16)).save(photos / "0.png")
     network = [] if "--network=box.safetensors" in options else ["--network=whole.safetensors"]
     with pytest.raises(UserError, match=error):
         run_metrics.main([*network, *options])
+
+
+def test_a_single_training_photo_is_known_before_anything_is_translated(tmp_path, monkeypatch):
+    """Floors take two."""
+    data = two_datasets(tmp_path, counts=(1, 5), num_test=(2, 2))
+    path = save_cyclegan(tmp_path / "one.safetensors", tiny(data))
+    photos = open_test_photos(read_header(path), path, NO_CHOICE, "test")
+    monkeypatch.setattr(CycleNetworks, "measure", None)
+    with pytest.raises(UserError, match=r"a: 1 photos A of the training, for floors; .*take 2 at"):
+        evaluate_cyclegan(path, parse_metrics("cyclekid"), photos, StubDetector(), tmp_path,
+                          command="", minibatch=2)
 
 
 def test_photos_of_folders(place, tmp_path, capsys):

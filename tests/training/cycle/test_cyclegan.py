@@ -41,6 +41,13 @@ def seen_photos(method, batch, step=0):
         for photos, name in zip(batch, "ab")]
 
 
+def shifts(method, step=0):
+    """By how much a step moves garments before its critics, [n, 2]."""
+    config = method.config
+    return config.resolution / 32 * (2 * Draws(config.seed, step, config.minibatch).uniform(
+        "overlap", [2]).numpy() - 1)
+
+
 def called(method, name, images):
     """What a network makes of images as in training, float64; of a critic its one scale."""
     found, _ = method.networks[name].train_call(tf.constant(images, tf.float32))
@@ -69,10 +76,13 @@ def test_the_terms_of_the_losses(data, eagerly, changes):
         return found.mean((1, 2), keepdims=True) if config.critic == "picture" else found
 
     fake_b, fake_a = made("G_AB", a, mask_a), made("G_BA", b, mask_b)
-    regions = moved_to_the_middle(mask_a, mask_a) * moved_to_the_middle(mask_b, mask_b)
+    shift = shifts(method)
+    regions = (moved_to_the_middle(mask_a, mask_a, shift)
+               * moved_to_the_middle(mask_b, mask_b, -shift))
     seen_a, seen_b, seen_fake_a, seen_fake_b = (
-        moved_to_the_middle(images, mask) * regions for images, mask in (
-            (a, mask_a), (b, mask_b), (fake_a, mask_b), (fake_b, mask_a)))
+        moved_to_the_middle(images, mask, moved) * regions if config.garment else images
+        for images, mask, moved in ((a, mask_a, shift), (b, mask_b, -shift),
+                                    (fake_a, mask_b, -shift), (fake_b, mask_a, shift)))
     real = {"D_A": logits("D_A", seen_a), "D_B": logits("D_B", seen_b)}
     fake = {"D_A": logits("D_A", seen_fake_a), "D_B": logits("D_B", seen_fake_b)}
     expected = {
@@ -87,6 +97,9 @@ def test_the_terms_of_the_losses(data, eagerly, changes):
         expected["Background/AB"] = l1(called(method, "G_AB", a), a, 1 - mask_a)
         expected["Background/BA"] = l1(called(method, "G_BA", b), b, 1 - mask_b)
         expected["Critics/seen"] = regions.mean()
+        for side, mask in (("A", mask_a), ("B", mask_b)):
+            expected[f"Critics/seen/{side}"] = np.mean(
+                regions.sum((1, 2, 3)) / mask.sum((1, 2, 3)))
     report = {name: float(value) for name, value in method.step(
         batch, method.stage(progress), 0).items()}
     for name, value in expected.items():
@@ -170,7 +183,10 @@ def test_critics_see_all_garments_through_one_region(tmp_path, eagerly, monkeypa
         CycleTraining._criticised(method, name, reals, fakes)))
     method.step(batch, method.stage(progress), 0)
     masks = [photos.numpy()[..., 3:] / 255 for photos in batch if photos.shape[-1] == 4]
-    region = np.prod([moved_to_the_middle(mask, mask) for mask in masks], axis=0)[..., 0]
+    whole = np.ones_like(masks[0])
+    regions = [moved_to_the_middle(mask, mask, sign * shifts(method)) for mask, sign in zip(
+        (masks if all(has_maps) else (*masks, whole) if has_maps[0] else (whole, *masks)), (1, -1))]
+    region = np.prod(regions, axis=0)[..., 0]
     assert len(masks) == sum(has_maps) and 0.02 < region.mean() < 0.9
     for images in (*seen["D_A"], *seen["D_B"]):
         assert not images[region == 0].any() and np.abs(images[region == 1]).mean() > 0.01

@@ -46,16 +46,14 @@ def test_around_a_garment_every_bit_stays(rng):
     np.testing.assert_allclose(found[1:], expected[1:], atol=1e-6)
 
 
-def moved_to_the_middle(images, mask):
+def moved_to_the_middle(images, mask, shift=None):
     """As `centred`, pixel by pixel, in float64."""
     side, found = images.shape[1], np.zeros_like(images, np.float64)
-    for image, own, weights in zip(found, images, mask[..., 0].astype(np.float64)):
-        if not weights.any():
-            image[:] = own
-            continue
+    shifts = np.zeros((len(images), 2)) if shift is None else shift
+    for image, own, weights, (x, y) in zip(found, images, mask[..., 0].astype(np.float64), shifts):
         places = np.arange(side) - (side - 1) / 2
-        down, right = (int(np.round((weights.sum(axis) * places).sum() / weights.sum()))
-                       for axis in (1, 0))
+        down, right = (int(np.round((weights.sum(axis) * places).sum() / max(weights.sum(), 1e-9)
+                                    - moved)) for axis, moved in ((1, y), (0, x)))
         for y in range(max(0, -down), min(side, side - down)):
             for x in range(max(0, -right), min(side, side - right)):
                 image[y, x] = own[y + down, x + right]
@@ -91,6 +89,11 @@ def test_outlines_say_nothing(rng):
                                rtol=1e-6)
     assert not (a[:3] * b[:3]).any() and (regions.sum((1, 2, 3)) > 0.5).all()
     ones = np.ones_like(a)
+    shift = np.array([[2, -1], [0, 1.6], [-2.4, 0], [1, 1]], np.float32)
+    for moved, one, other in ((shift, a, b), (-shift, b, a)):
+        np.testing.assert_allclose(
+            seen_regions(*map(tf.constant, (one, other, moved))),
+            moved_to_the_middle(a, a, shift) * moved_to_the_middle(b, b, -shift), rtol=1e-6)
     for mask in (a, b):
         inside = centred(tf.constant(ones), tf.constant(mask)).numpy()
         assert (inside[regions > 0] == 1).all()  # no pixel that was made up

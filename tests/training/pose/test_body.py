@@ -185,3 +185,11 @@ def test_a_part_takes_its_features_along(rng):
     np.testing.assert_allclose(gone[:, 2:5, 1:3], 0, atol=1e-6)
     kept = body.deformed(tf.constant(features), np.zeros_like(frame), frame / 8)
     np.testing.assert_allclose(kept, features, atol=1e-6)
+    # Of signed features the negative ones stay nowhere: a part is 0 around itself.
+    signed = (features * rng.choice([-1, 1], features.shape)).astype(np.float32)
+    for target in (frame, np.zeros_like(frame)):
+        found = body.deformed(tf.constant(signed), frame / 8, target / 8).numpy()
+        around = np.ones((1, 8, 8, 2), bool)
+        around[:, 2:5, 1:3] = False
+        np.testing.assert_allclose(found[around], np.maximum(signed, 0)[around], atol=1e-6)
+    assert (signed < 0).any()

@@ -10,6 +10,7 @@ import run_metrics
 import train
 from dnnlib.data import keypoints, mirroring
 from dnnlib.data.dataset import open_dataset
+from dnnlib.data.labelled import chosen
 from dnnlib.tflib.distribute import Draws, mirrored_strategy
 from dnnlib.util import UserError
 from metrics.evaluation import pose_evaluation
@@ -19,8 +20,11 @@ from tests.tools.training_runs import stop_after
 from training.pose import body
 from training.pose.config import PoseConfig
 from training.pose.people import PosePairs
+from training.pose.pose import Pose
 from training.pose.reposer import Reposer
+from training.run.options import given_options, parse_training_options
 from training.snapshots import read_header
+from training.state import Progress
 from training.training_loop import Training
 from training.translation import losses
 
@@ -77,6 +81,34 @@ def test_an_example_is_mirrored_as_a_whole(data):
     np.testing.assert_allclose(weights.mean((1, 2))[:, :18], 1 / 18, rtol=1e-4)
 
 
+# What is shown and measured
+
+def test_pairs_of_all_people_are_shown_and_measured(tmp_path, monkeypatch):
+    """Chosen by the seed, not the first ones, which are a few people's."""
+    data = people_dataset(tmp_path / "people", people=20)
+    config = tiny(data)
+    pairs, seen = PosePairs(open_dataset(data), "train", 16), []
+    method = Pose(config, tools.ONE_DEVICE, pairs, pairs, {})
+    monkeypatch.setattr(method, "translate", lambda batch: batch.target / 127.5 - 1.0)
+    read = method.read
+    monkeypatch.setattr(method, "read", lambda numbers: seen.extend(numbers) or read(numbers))
+    method.draw(None, tmp_path, "0")
+    assert seen == chosen(40, 16, config.seed) and max(seen) > 30
+    options = parse_training_options(["--variant=pose", f"--data={data}", "--preset=tiny",
+                                      "--device=cpu"])
+    monkeypatch.setattr("training.pose.job.MAX_EVALUATED", 3)
+    job = train.make_job(options, given_options(options), None)
+    made = job.make_method(tools.ONE_DEVICE, None)
+    seen.clear()
+    assert made.evaluate(method) == {"l1": pytest.approx(0, abs=0.002)}
+    assert seen == chosen(4, 3, job.config.seed)
+    content = json.loads((data / "dataset.json").read_text())
+    assert made.about["fit"] == "pad"  # of a data set that does not say
+    (data / "dataset.json").write_text(json.dumps({**content, "options": {"fit": "crop"}}))
+    made = job.make_method(tools.ONE_DEVICE, None)
+    assert made.header(None, Progress("poses", "poses"))["fit"] == "crop"
+
+
 # Trainings
 
 def test_a_stopped_training_ends_as_one_that_was_not(data, tmp_path):
@@ -122,7 +154,7 @@ def test_it_learns_figures_that_stay_as_they_are(tmp_path):
     data = people_dataset(tmp_path / "still", people=40, still=True)
     config = tiny(data, kimg=0.8, tick_kimg=0.4, lrate=2e-3, dropout=0.0, g_fmaps=8,
                   reconstruction="l1")
-    tools.train(config, tmp_path / "run", evaluate=pose_evaluation(4, 3))
+    tools.train(config, tmp_path / "run", evaluate=pose_evaluation(range(4), 3))
     scores = [json.loads(line)["Metrics/l1"] for line in
               (tmp_path / "run/stats.jsonl").read_text().splitlines() if "Metrics/l1" in line]
     pairs = PosePairs(open_dataset(data), "val", 16).read(range(4))
@@ -157,6 +189,9 @@ def test_what_does_not_fit_is_told(data, tmp_path):
 
     assert "has no keypoints; make one" in changed(keypoints=[], skeleton=[])
     assert "has no pairs of photos of one person" in changed(pairs={})
+    (other / "dataset.json").write_text(json.dumps({**content, "pairs": {"train": 16}}))
+    assert "has no validation pairs to measure" in failure(
+        f"--data={other}", *common[1:], "--patience=2")
     assert "has no keypoint left_ankle, by which" in changed(keypoints=[
         name.replace("left_ankle", "left_foot") for name in tools.NAMES])
     assert "compares nothing" in failure(*common, "--reconstruction=none",
@@ -184,14 +219,19 @@ def test_reconstructions_bring_their_weights():
         "deformable", "patch", 5, 4, 3)
 
 
-@pytest.mark.slow
-def test_a_command_and_its_plan(data, tmp_path, capsys):
-    command = [f"--data={data}", f"--results={tmp_path}", "--variant=pose", "--preset=tiny",
-               "--device=cpu", "--gpus=2", "--kimg=0.016", "--critic=semantic"]
-    assert train.main([*command, "--dry-run"]) == 0
+def test_the_plan_of_a_command(data, tmp_path, capsys):
+    assert train.main([f"--data={data}", f"--results={tmp_path}", "--variant=pose", "--preset=tiny",
+                       "--device=cpu", "--kimg=0.016", "--critic=semantic", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "deformable skips and critic semantic for 18 keypoints" in said
-    assert "4 steps of 4" in said and "16 pairs of 16 photos with 18 keypoints" in said
+    assert "reconstruction nearest (weight 100)" in said and "4 steps of 4" in said
+    assert "16 pairs of 16 photos with 18 keypoints" in said and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_command(data, tmp_path, capsys):
+    command = [f"--data={data}", f"--results={tmp_path}", "--variant=pose", "--preset=tiny",
+               "--device=cpu", "--gpus=2", "--kimg=0.016", "--critic=semantic"]
     assert train.main(command) == 0
     assert f"--source={data}/val --poses={data}/val" in capsys.readouterr().out
     run = tmp_path / "00000-pose-people-16"

@@ -13,7 +13,7 @@ from dnnlib.data import channels
 from dnnlib.data.dataset import open_dataset
 from dnnlib.tflib.distribute import Draws, mirrored_strategy
 from dnnlib.tflib.vgg16 import Vgg16
-from dnnlib.tflib.vgg16_weights import find_weights, read_weights
+from dnnlib.tflib.vgg16_weights import DIGEST, find_weights, read_weights
 from dnnlib.util import UserError, arrays_digest
 from metrics.evaluation import translation_evaluation, translation_metrics
 from metrics.networks.lpips import Lpips
@@ -24,7 +24,9 @@ from tests.tools.training_runs import stop_after
 from tests.tools.translations import begun, tiny
 from tests.tools.vgg16 import NARROW, random_arrays
 from training.labeller import read_labeller
+from training.run import directory, launch
 from training.run.history import read_history
+from training.run.options import given_options, parse_training_options
 from training.snapshots import read_header
 from training.training_loop import Training
 from training.translation import losses
@@ -324,6 +326,50 @@ def test_what_does_not_fit_is_told(data, segmenter, tmp_path):
     assert "--init-from: without effect" in failure(*common, "--init-from=3")
     assert "cannot be shared by 3 devices" in failure(*common, "--gpus=3")
     assert "no such snapshot" in failure(*common, "--segmenter=x")
+
+
+def test_what_cannot_be_measured_is_told_before_a_run_is_made(data, tmp_path):
+    common = f"--data={data}", f"--results={tmp_path / 'results'}", "--preset=tiny"
+    assert "x: no such file: no LPIPS" in failure(*common, "--lpips=x", "--metrics=l1,lpips")
+    assert "is4: 4 fakes; it takes 10 at least" in failure(*common, "--metrics=l1,is1k")
+    content = json.loads((data / "dataset.json").read_text())
+    other = coloured_dataset(tmp_path / "other")
+    (other / "dataset.json").write_text(json.dumps({
+        **content, "splits": {**content["splits"], "val": []}}))
+    assert "--metrics: without effect: " in failure(f"--data={other}", *common[1:], "--metrics=l1")
+    assert job_of(f"--data={other}", *common[1:], "--metrics=none").metrics == []
+    assert not (tmp_path / "results").exists()
+
+
+def job_of(*options):
+    """The Job of a command."""
+    options = parse_training_options(["--variant=pix2pix", "--device=cpu", *options])
+    return train.make_job(options, given_options(options), None)
+
+
+def test_lpips_weights_are_part_of_a_run(data, tmp_path, rng, monkeypatch):
+    """Those of --metrics too; those of a plan are not fetched."""
+    monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("training.translation.job.find_weights", functools.partial(
+        find_weights, blocks=NARROW))
+    weights, command = tmp_path / "vgg.npz", [f"--data={data}", "--preset=tiny"]
+    np.savez(weights, **random_arrays(rng))
+    given = [f"--lpips={weights}", "--metrics=lpips"]
+    record = launch.run_record(job_of(*command, *given))
+    assert record["lpips_digest"] == arrays_digest(read_weights(weights, NARROW))
+    run = directory.make_run(tmp_path / "run", tmp_path, "", record)
+    np.savez(weights, **random_arrays(rng))
+    assert "lpips_digest" in directory.changed_options(
+        run, launch.run_record(job_of(*command, *given)))
+    # Another path is the same weights where the digests say so, and not where there are none.
+    moved = {**record, "lpips": "moved.npz"}
+    assert not directory.changed_options(run, moved)
+    directory.make_run(run, tmp_path, "", {**record, "lpips_digest": None})
+    assert "lpips" in directory.changed_options(run, {**moved, "lpips_digest": None})
+    monkeypatch.setattr("training.translation.job.find_weights", None)
+    for more in (["--reconstruction=vgg"], ["--metrics=l1,lpips"]):
+        assert job_of(*command, *more, "--dry-run").digests()["lpips_digest"] == DIGEST
+    assert job_of(*command).digests()["lpips_digest"] is None
 
 
 def test_reconstructions_and_generators_bring_their_values():
