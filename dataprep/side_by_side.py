@@ -30,7 +30,7 @@ _NEAR, _LEAST_NEAR = 40, 0.3  # distance in RGB; share of the area
 _FAR, _MOST_FAR = 48, 0.01
 _REACH, _BLEND = 4, 64  # pixels from an area to a blend at its border; distance in RGB
 _FLAT = 24  # levels by which the pixels of a 3x3 neighbourhood differ at most
-_STEP = 16  # a colour is told to this many levels, so that pictures of one defect are counted alike
+_STEP = 16  # colours in messages are rounded to multiples, so that alike defects count as one
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@
 
 Row zhu-9 has the settings of train.py's preset `zhu` and nine blocks, clothing-6 those of
 `leather-denim` and six. These are recipes as a whole: they differ in norm, minibatch, learning
-rate, rotations, clipping, and in whether critics score patches or pictures, so that a difference
-between them is none of a single one of these, and their objectives, squares of critics' scores, do
-not compare. Nor are steps alike: of as many kimg `leather-denim` makes a tenth.
+rate, rotations, clipping, and in whether critics score patches or pictures. So a difference between
+them cannot be put down to one of these, and their objectives, squares of critics' scores, do not
+compare. Nor are steps alike: in as many kimg `leather-denim` takes a tenth of them.
 
 With --segmenter the photos get label maps first; rows that end in -garment then translate --garment
 alone. These are measured on garments in front of grey, the others on whole photos: between the two

@@ -1,5 +1,5 @@
-"""A small network of ours that tells photos of two lists apart: by it translated photos are looked
-at, and real ones that it has not seen, beside them.
+"""A small network of ours that learns which of two lists a photo is from: it judges translated
+photos, and beside them real ones that it has not seen.
 
 It is trained in seconds, on the photos of the CycleGAN's training, and kept in the cache by their
 digests.

@@ -87,7 +87,7 @@ class Labelling:
 
 
 def check_file_name(name: str) -> None:
-    """Raise ValueError if a name that was read is none of a file directly in a folder."""
+    """Raise ValueError if a name that was read is not that of a file directly in a folder."""
     if not name or "/" in name or "\0" in name:
         raise ValueError(f"{name!r} is no name of a file in this folder")
 

@@ -40,7 +40,7 @@ def source_channels(old_channels: int, new_channels: int) -> list[int]:
 
 
 def grow_generator(old: Network, num_channels: int, new_maps: str = "copy") -> Network:
-    """Return a new generator with `num_channels` outputs, colours giving the values of before.
+    """Return a new generator with `num_channels` outputs, whose colours stay as they were.
 
     Args:
         old: stays as it is.
