@@ -1,8 +1,10 @@
-"""Trainings of Style-GANs in a run directory, for tests."""
+"""Trainings of Style-GANs in a run directory, and steps on two devices, for tests."""
 
+import numpy as np
 import tensorflow as tf
 
 from dnnlib.data.dataset import open_dataset
+from dnnlib.tflib.distribute import mirrored_strategy
 from training.stylegan import StyleGan
 from training.training_loop import Training
 
@@ -29,3 +31,28 @@ def stop_after(training, step):
             training.request_stop()
 
     training._step = step_and_stop
+
+
+def assert_two_devices_do_what_one_does(begun):
+    """Two steps give the same reports and networks, and all copies of a variable are equal.
+
+    begun: function strategy -> (method, progress).
+    """
+    found = []
+    for strategy in (ONE_DEVICE, mirrored_strategy("cpu", 2)):
+        method, progress = begun(strategy)
+        reports = []
+        for number in range(2):
+            stage = method.stage(progress)
+            reports.append(method.step(method.next_batch(stage, progress), stage, number))
+        found.append((method.networks, reports))
+    for first, second in zip(found[0][1], found[1][1]):
+        for name, value in first.items():
+            np.testing.assert_allclose(second[name], value, rtol=2e-3, atol=1e-5, err_msg=name)
+    for name, network in found[0][0].items():
+        twin = found[1][0][name]
+        for key, value in network.get_arrays().items():
+            # Adam's first steps are as long for gradients of rounding.
+            differ = np.abs(twin.vars[key].numpy() - value) > 1e-3 * np.abs(value) + 2e-5
+            assert differ.mean() < 0.02, (name, key)
+            np.testing.assert_array_equal(*[copy.numpy() for copy in twin.vars[key].values])

@@ -11,12 +11,12 @@ import train
 from dnnlib.data import keypoints, mirroring
 from dnnlib.data.dataset import open_dataset
 from dnnlib.data.labelled import chosen
-from dnnlib.tflib.distribute import Draws, mirrored_strategy
+from dnnlib.tflib.distribute import Draws
 from dnnlib.util import UserError
 from metrics.evaluation import pose_evaluation
 from tests.tools import people as tools
 from tests.tools.people import begun, people_dataset, tiny
-from tests.tools.training_runs import stop_after
+from tests.tools.training_runs import assert_two_devices_do_what_one_does, stop_after
 from training.pose import body
 from training.pose.config import PoseConfig
 from training.pose.people import PosePairs
@@ -126,24 +126,8 @@ def test_a_stopped_training_ends_as_one_that_was_not(data, tmp_path):
 
 @pytest.mark.slow
 def test_two_devices_do_what_one_does(data):
-    config, found = tiny(data, critic="semantic", norm="batch"), []
-    for strategy in (tools.ONE_DEVICE, mirrored_strategy("cpu", 2)):
-        method, progress = begun(config, strategy)
-        reports = []
-        for number in range(2):
-            stage = method.stage(progress)
-            reports.append(method.step(method.next_batch(stage, progress), stage, number))
-        found.append((method.networks, reports))
-    for first, second in zip(found[0][1], found[1][1]):
-        for name, value in first.items():
-            np.testing.assert_allclose(second[name], value, rtol=2e-3, atol=1e-5, err_msg=name)
-    for name, network in found[0][0].items():
-        twin = found[1][0][name]
-        for key, value in network.get_arrays().items():
-            # Adam's first steps are as long for gradients of rounding.
-            differ = np.abs(twin.vars[key].numpy() - value) > 1e-3 * np.abs(value) + 2e-5
-            assert differ.mean() < 0.02, (name, key)
-            np.testing.assert_array_equal(*[copy.numpy() for copy in twin.vars[key].values])
+    config = tiny(data, critic="semantic", norm="batch")
+    assert_two_devices_do_what_one_does(lambda strategy: begun(config, strategy))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import tensorflow as tf
 import train
 from dnnlib.data import channels
 from dnnlib.data.dataset import open_dataset
-from dnnlib.tflib.distribute import Draws, mirrored_strategy
+from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.vgg16 import Vgg16
 from dnnlib.tflib.vgg16_weights import DIGEST, find_weights, read_weights
 from dnnlib.util import UserError, arrays_digest
@@ -20,7 +20,7 @@ from metrics.networks.lpips import Lpips
 from tests.tools import labelled_pictures
 from tests.tools import translations as tools
 from tests.tools.labelled_pictures import coloured_dataset
-from tests.tools.training_runs import stop_after
+from tests.tools.training_runs import assert_two_devices_do_what_one_does, stop_after
 from tests.tools.translations import begun, tiny
 from tests.tools.vgg16 import NARROW, random_arrays
 from training.labeller import read_labeller
@@ -210,24 +210,7 @@ def test_flips_take_maps_along_and_swap_pairs(data):
     {"critic": "semantic", "norm": "batch", "spectral_norm": True}, {"scales": 2}],
     ids=["semantic", "scales"])
 def test_two_devices_do_what_one_does(data, options):
-    found = []
-    for strategy in (tools.ONE_DEVICE, mirrored_strategy("cpu", 2)):
-        method, progress = begun(tiny(data, **options), strategy)
-        reports = []
-        for number in range(2):
-            stage = method.stage(progress)
-            reports.append(method.step(method.next_batch(stage, progress), stage, number))
-        found.append((method.networks, reports))
-    for first, second in zip(found[0][1], found[1][1]):
-        for name, value in first.items():
-            np.testing.assert_allclose(second[name], value, rtol=2e-3, atol=1e-5, err_msg=name)
-    for name, network in found[0][0].items():
-        twin = found[1][0][name]
-        for key, value in network.get_arrays().items():
-            # Adam's first steps are as long for gradients of rounding.
-            differ = np.abs(twin.vars[key].numpy() - value) > 1e-3 * np.abs(value) + 2e-5
-            assert differ.mean() < 0.02, (name, key)
-            np.testing.assert_array_equal(*[copy.numpy() for copy in twin.vars[key].values])
+    assert_two_devices_do_what_one_does(lambda strategy: begun(tiny(data, **options), strategy))
 
 
 @pytest.mark.slow
