@@ -21,14 +21,13 @@ continues.
 """
 
 import functools
-from dataclasses import dataclass
 
 import numpy as np
 
 from dnnlib import cli, util
 from dnnlib.data.labelled import open_labelled
 from dnnlib.util import UserError, format_time
-from experiments.command import Study, finished_results
+from experiments.command import Preset, Study, finished_results
 from experiments.study import Trial, script
 from experiments.tables import (
     Measure,
@@ -47,21 +46,6 @@ EXAMPLES = """\
   python -m experiments.augment --pairs=datasets/pairs --rows=real-10,both-10 --seeds=0 --kimg=4
   python -m experiments.augment --out=results/augment --table-only
 """
-
-
-@dataclass(frozen=True)
-class Preset:
-    """What a study is made of.
-
-    Attributes:
-        plan: (row, seed), in the order of what the answers are worth.
-        options: of this script, where they are not given.
-        train: options of train.py for all rows.
-    """
-
-    plan: tuple[tuple[str, int], ...]
-    options: dict
-    train: dict
 
 
 _PLAN = tuple((row, seed) for rows in (

@@ -16,6 +16,21 @@ OPTIONS_FILE = "study.json"  # in --out
 
 
 @dataclass(frozen=True)
+class Preset:
+    """What a study is made of.
+
+    Attributes:
+        plan: (row, seed), in the order of what the answers are worth.
+        options: of the script, where they are not given.
+        train: options of train.py for all rows.
+    """
+
+    plan: tuple[tuple[str, int], ...]
+    options: dict
+    train: dict
+
+
+@dataclass(frozen=True)
 class Study:
     """What a script of this folder is.
 

@@ -27,7 +27,6 @@ convince; translated photos nearer to the target than untranslated ones. leather
 """
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +35,7 @@ from dnnlib.charts import Chart, curves
 from dnnlib.data import dataset
 from dnnlib.data.photo_names import IMAGE_SUFFIXES
 from dnnlib.util import UserError, format_time
-from experiments.command import Study, finished_results
+from experiments.command import Preset, Study, finished_results
 from experiments.study import Trial, script
 from experiments.tables import (
     Measure,
@@ -62,21 +61,6 @@ EXAMPLES = """\
   python -m experiments.leather_denim --leather=trainA --denim=trainB --rows=zhu-9,zhu-6 --seeds=1
   python -m experiments.leather_denim --out=results/leather --table-only
 """
-
-
-@dataclass(frozen=True)
-class Preset:
-    """What a study is made of.
-
-    Attributes:
-        plan: (row, seed), in the order of what the answers are worth.
-        options: of this script, where they are not given.
-        train: options of train.py for all rows.
-    """
-
-    plan: tuple[tuple[str, int], ...]
-    options: dict
-    train: dict
 
 
 def _plan(rows, *seeds):

@@ -48,7 +48,7 @@ from dnnlib.data import channels, pictures
 from dnnlib.data.dataset import open_dataset
 from dnnlib.data.labelled import IMAGES, SplitPictures
 from dnnlib.util import UserError, format_time
-from experiments.command import Study, finished_results
+from experiments.command import Preset, Study, finished_results
 from experiments.study import Trial, script
 from experiments.tables import (
     Cell,
@@ -80,20 +80,14 @@ ccp-64:6 --rows=facades-64-patch-l1,facades-64-semantic-semantic,ccp-64-patch-l1
 
 
 @dataclass(frozen=True)
-class Preset:
-    """What a study is made of.
+class ScenePreset(Preset):
+    """What a study of several data sets is made of.
 
     Attributes:
-        plan: (row, seed), in the order of what the answers are worth.
-        options: of this script, where they are not given.
-        train: options of train.py for all rows.
         metrics: of run_metrics.py, with {n} for the number of maps.
         shrink: what the sides of all photos are divided by.
     """
 
-    plan: tuple[tuple[str, int], ...]
-    options: dict
-    train: dict
     metrics: str = "miou,lpips,fid{n},kid{n}"
     shrink: int = 1
 
@@ -103,13 +97,14 @@ _PLAN = tuple((f"{scene}-{method}", seed) for scene in SCENES
               for methods in (list(METHODS)[:2], list(METHODS)[2:])
               for seed in (1, 2) for method in methods)
 PRESETS = {
-    "night": Preset(_PLAN, dict(data="facades:datasets/facades,ccp:datasets/ccp", device="cpu",
-                                kimg=8.0), dict(preset="small", network_ticks=100)),
+    "night": ScenePreset(
+        _PLAN, dict(data="facades:datasets/facades,ccp:datasets/ccp", device="cpu", kimg=8.0),
+        dict(preset="small", network_ticks=100)),
     # Seconds at 16x16, for the tests.
-    "tiny": Preset((("facades-64-patch-l1", 1), ("facades-64-semantic-semantic", 1)),
-                   dict(device="cpu", kimg=0.016), dict(preset="tiny", g_fmaps=4, d_fmaps=4,
-                                                        tick_kimg=0.008), metrics="miou,l1",
-                   shrink=4),
+    "tiny": ScenePreset(
+        (("facades-64-patch-l1", 1), ("facades-64-semantic-semantic", 1)),
+        dict(device="cpu", kimg=0.016),
+        dict(preset="tiny", g_fmaps=4, d_fmaps=4, tick_kimg=0.008), metrics="miou,l1", shrink=4),
 }
 STUDY = Study("semantic_critic", PRESETS, ROWS,
               fixed=("preset", "data", "segmenter", "judge", "kimg"), of_machine=("device", "gpus"))
