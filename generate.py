@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Make pictures with a trained network: grids, labelled pairs, maps of photos, photos of maps,
-people in other poses."""
+people in other poses, a page to try it on."""
 
 import dataclasses
 import shlex
 from pathlib import Path
 
-from dnnlib import cli, suggestions
+from dnnlib import cli, suggestions, util
 from dnnlib.cli import MAX_SEED, IdleRule, label_suffix, numbers_name
+from dnnlib.data import films
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError
 from generation.options import CHOICE, parse_options
@@ -18,7 +19,10 @@ EXAMPLES = """\
   python generate.py --seeds=0-9 --separate --out=pictures    pictures/seed0000.png, ...
   python generate.py --label=2                                a conditional network: class 2
   python generate.py --interpolate=4,9 --steps=10
+  python generate.py --video --seeds=0-7                      a film that passes eight seeds
+  python generate.py --video=gif --seeds=0-15 --grid=2x2      four such films side by side
   python generate.py --style-mix --row-seeds=0-3 --col-seeds=10-14 --col-styles=0-3
+  python generate.py --explore                                a page to try all of it on
   python generate.py --num=50000 --out=datasets/generated     pairs; run again to continue
   python generate.py --num=1000 --require=scarf/tie,skirt --min-area=0.5%
   python generate.py --num=5000 --balance=10% --min-confidence=0.8
@@ -48,8 +52,12 @@ def main(argv):
         return use_photos(options)
     if options.labels_from is not None:
         return take_labels(options)
+    if options.explore:
+        return serve_page(options)
     if options.maps is not None or getattr(options, "from") is not None:
         return make_photos(options)
+    if options.video is not None:
+        films.check_format(options.video)
     # Imported here so that --help and wrong options answer at once.
     from generation import pairs
     from training.sampler import Sampler
@@ -88,6 +96,8 @@ def main(argv):
         make_for_labelling(sampler, options)
     elif options.separate:
         make_files(sampler, options)
+    elif options.video is not None:
+        make_video(sampler, options)
     else:
         make_picture(sampler, options)
     return 0
@@ -97,9 +107,14 @@ def out_folder(sampler, options, subfolder=""):
     """Return the folder to write to. Raises UserError if that is a file."""
     default = Path("generated", f"{sampler.path.parent.name}-{sampler.path.stem}", subfolder)
     out = Path(options.out) if options.out is not None else default
+    refuse_file(out)
+    return out
+
+
+def refuse_file(out):
+    """Raise UserError if the folder to write to is a file."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={out}: is a file; a folder is wanted")
-    return out
 
 
 def make_picture(sampler, options):
@@ -123,6 +138,23 @@ def make_picture(sampler, options):
                                    sampler.classes)
     pictures.save_png(path, picture)
     print(f"wrote {path} ({picture.shape[1]}x{picture.shape[0]})")
+
+
+def make_video(sampler, options):
+    """Write a film that passes seeds, or several films side by side in one."""
+    from generation.videos import Video
+
+    video = Video(sampler, options.seeds, options.grid, options.space, options.steps,
+                  options.trunc, options.noise, options.minibatch)
+    films.check_size(*video.size)
+    grid = "" if options.grid == (1, 1) else "-grid{}x{}".format(*options.grid)
+    name = (f"video-{numbers_name(options.seeds)}-{options.space}-steps{options.steps}"
+            f"-fps{options.fps}{grid}{how_suffix(sampler, options)}.{options.video}")
+    path = out_folder(sampler, options) / name
+    films.save_film(path, util.progress(video.frames(), total=len(video), desc="frames",
+                                        unit="frame"), len(video), options.fps)
+    print("wrote {} ({}x{}, {} frames, {:.3g} s)".format(
+        path, *video.size, len(video), len(video) / options.fps))
 
 
 def how_suffix(sampler, options):
@@ -172,7 +204,7 @@ def take_labels(options):
     from training.decoder.labels import Labelling
 
     out = Path(options.out)
-    count = annotation.take_labels(Path(options.labels_from), out, print)
+    count = annotation.import_labels(Path(options.labels_from), out, print)
     print(f"{out / 'labels'}: {count} label maps written")
     print_decoder_command(out, Labelling.read(out).network)
     return 0
@@ -186,7 +218,7 @@ def make_projections(sampler, options):
 
     settings = projection.PRESETS[options.space]
     settings = dataclasses.replace(settings, steps=options.steps or settings.steps)
-    photos = projected_photos.open_photos(Path(options.project), sampler.resolution)
+    photos = projected_photos.open_photo_list(Path(options.project), sampler.resolution)
     if (options.num_images or 0) > len(photos):
         raise UserError(f"--num-images={options.num_images}: {options.project} has {len(photos)}")
     numbers = chosen(len(photos), options.num_images, options.seed)
@@ -351,7 +383,7 @@ def translate_photos(options):
     if of_pairs:
         made, kept, left_out = retexturing.retexture_pairs(translator, source, garment, out)
     else:
-        made, kept, left_out = retexturing.translate_photos(translator, source, out)
+        made, kept, left_out = retexturing.retexture_photos(translator, source, out)
     for line in left_out:
         print(f"left out: {line}")
     side = translator.resolution
@@ -363,6 +395,19 @@ def translate_photos(options):
         print("Next: " + suggestions.command(
             "dataset_tool.py", "create_from_masks", f"--source={out}", f"--resolution={side}",
             "--out=datasets/retextured"))
+    return 0
+
+
+def serve_page(options):
+    """Serve a page to try networks on until Ctrl-C. Return the exit status."""
+    from generation.explore import server  # gradio is installed by those who use it
+    from generation.explore.networks import Networks
+    from training.snapshots import find_snapshot
+
+    out = Path("generated" if options.out is None else options.out)
+    refuse_file(out)
+    path = None if options.network is None else find_snapshot(options.network, options.results)
+    server.serve(Networks(options.results, path), out)
     return 0
 
 

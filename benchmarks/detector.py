@@ -14,7 +14,7 @@ from benchmarks.result import ROOT, cpu_name, report
 from dnnlib import cli, util
 from dnnlib.util import UserError
 from metrics.frechet_inception_distance import frechet_distance
-from metrics.networks.inception_weights import cached_file
+from metrics.networks.inception_weights import cached_weights
 
 PAUSE_SEC = 0.3  # between turns, in which threads of the other side that still spin go to sleep
 NUM_FEATURES = 2048
@@ -60,16 +60,16 @@ def parse_options(argv):
 
 def start_sides(options):
     """{'ours': process, 'torch_fidelity': process}, each waiting for lines on its stdin."""
-    if not cached_file().is_file():
-        raise UserError(f"{cached_file()}: no Inception weights yet; run_metrics.py fetches them")
+    if not cached_weights().is_file():
+        raise UserError(f"{cached_weights()}: no Inception weights; run_metrics.py fetches them")
     shape = [str(options.resolution), str(options.minibatch), str(options.threads)]
     commands = {"ours": [sys.executable, "-m", "benchmarks.sides.our_side", *shape,
-                         str(cached_file())]}
+                         str(cached_weights())]}
     if options.torch_python != "none":
         check_torch(options.torch_python)
         commands["torch_fidelity"] = [
             options.torch_python, "-m", "benchmarks.sides.torch_fidelity_side", "speed",
-            str(cached_file()), *shape]
+            str(cached_weights()), *shape]
     return {name: subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             for name, command in commands.items()}

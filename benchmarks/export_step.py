@@ -17,9 +17,9 @@ import numpy as np
 
 from dnnlib import cli, util
 from dnnlib.util import UserError
-from training.config import PRECISIONS, PRESETS, VARIANTS, TrainingConfig
+from training.config import PRESETS, VARIANTS, TrainingConfig
 from training.gan.schedule import make_stage, variant_stages
-from training.method_config import by_resolution
+from training.method_config import PRECISIONS, by_resolution
 
 NUM_CLASSES = 13
 ARGUMENTS = ("reals", "step", "fade", "lrate")

@@ -44,7 +44,7 @@ def parse_options(argv):
     add("--rounds", type=cli.positive_int, default=12, help="timed steps of either side, "
         "which begin in turns")
     add("--out", metavar="FILE", help="write the JSON there too")
-    parser.set_defaults(minibatch_per_gpu=0)
+    parser.set_defaults(minibatch_per_gpu=0, precision="fp32")
     options = parser.parse_args(argv)
     refuse_idle(parser, options)
     return options
@@ -124,7 +124,8 @@ def make_method(options, strategy):
         shape = (options.minibatch, options.resolution, options.resolution, channels)
         return tf.constant(rng.integers(0, 256, shape, np.uint8))
 
-    common = {"resolution": options.resolution, "minibatch": options.minibatch}
+    common = {"resolution": options.resolution, "minibatch": options.minibatch,
+              "precision": options.precision}
     if options.method == "cyclegan":
         config = CycleConfig(**common, fmaps=options.fmaps, blocks=options.blocks,
                              strides=options.strides,

@@ -7,7 +7,7 @@ from dnnlib import cli
 from dnnlib.charts import bar_chart
 from dnnlib.util import UserError, atomic_write
 from metrics.features import FeatureSet
-from metrics.image_sources import open_source
+from metrics.image_sources import open_images
 from metrics.label_agreement import check_labeller, confusion_measure, label_agreement
 from metrics.map_quality import PairBatch
 
@@ -31,7 +31,7 @@ def main(argv):
     from training.labeller import Labeller
 
     labeller = Labeller.load(options.segmenter, options.results)
-    source = open_source(options.data, options.split, labeller.resolution)
+    source = open_images(options.data, options.split, labeller.resolution)
     check_labeller(labeller, source.classes, source.sizes, f"the reals, {source.name},")
     swap = options.swap.split(",") if options.swap else None
     if swap and not (len(swap) == 2 and set(swap) <= set(source.classes)):

@@ -100,11 +100,9 @@ def contact_sheet(directory: str | Path, split: str, num: int, columns: int,
     panels, num_classes = [], len(info.classes)
     points = keypoints.read_keypoints(directory, split)
     for number in np.sort(chosen):
-        image = records.read_image(number).transpose(1, 2, 0)
-        rgb = image[..., channels.RGB]
+        rgb, labels = records.read_pair(number)
         skeleton = [keypoints.draw(rgb, points[number], info.skeleton)] if info.keypoints else []
         if num_classes:
-            labels = channels.to_label_map(image[..., channels.SEGMAPS], channels.STORED_THRESHOLD)
             rgb = np.concatenate([rgb, channels.colourise(labels, num_classes),
                                   pictures.overlay(rgb, labels, num_classes)], axis=1)
         panels.append(np.concatenate([rgb, *skeleton], axis=1))

@@ -20,11 +20,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from dnnlib import util
-from dnnlib.data import channels, class_list, coco, dataset, keypoints, pictures
+from dnnlib.data import class_list, coco, dataset, keypoints, pictures
 from dnnlib.process_pool import threaded_map
 from dnnlib.util import UserError
 
@@ -81,10 +78,9 @@ def _entries(info):
 
 def _write_image(out, files, classes, entry):
     """Write the files of one image."""
-    image = files[entry["split"]].read_image(entry["record"]).transpose(1, 2, 0)
-    pictures.save_png(out / "images" / entry["file"], image[..., channels.RGB])
+    rgb, labels = files[entry["split"]].read_pair(entry["record"])
+    pictures.save_png(out / "images" / entry["file"], rgb)
     if classes:
-        labels = channels.to_label_map(image[..., channels.SEGMAPS], channels.STORED_THRESHOLD)
         pictures.save_label_png(out / "labels" / entry["file"], labels, len(classes))
 
 
@@ -105,8 +101,7 @@ def _write_tables(out, info, entries):
     coco.rename_annotations(out, info.classes)
     path = coco.annotations_path(out, info.classes)
     if not path.exists():
-        maps = ((entry["number"], entry["file"],
-                 np.asarray(Image.open(out / "labels" / entry["file"])))
+        maps = ((entry["number"], entry["file"], pictures.read_png(out / "labels" / entry["file"]))
                 for entry in util.progress(entries, desc="annotations", unit="img"))
         coco.write_coco(path, info.classes, maps, f"extracted from {info.name}")
 

@@ -144,10 +144,10 @@ def _finish(out, spec, counts, skipped, options):
             dataset.write_labels(dataset.labels_path(work, split), rows, spec.label_size)
     for split, rows in counts.keypoints.items():
         if rows:
-            keypoints.write_array(keypoints.keypoints_path(work, split), np.stack(rows))
+            dataset.write_array(keypoints.keypoints_path(work, split), np.stack(rows))
     for split, pairs in counts.pairs.items():
         if len(pairs):
-            keypoints.write_array(keypoints.pairs_path(work, split), pairs)
+            dataset.write_array(keypoints.pairs_path(work, split), pairs)
     for folder in sorted(work / split for split in SPLITS if (work / split).is_dir()):
         os.replace(folder, out / folder.name)
     describe(out, spec, counts, options, sum("annotation" not in entry for entry in skipped))

@@ -178,6 +178,16 @@ def seeds(text: str) -> list[int]:
     return numbers
 
 
+def grid(text: str) -> tuple[int, int]:
+    """Return columns and rows, '4x2' -> (4, 2)."""
+    match = re.fullmatch(r"([0-9]+)x([0-9]+)", text)
+    columns, rows = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= columns * rows <= MAX_GRID:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected columns x rows such as 4x2, for "
+                                         f"{MAX_GRID} samples at most")
+    return columns, rows
+
+
 def finite(text: str) -> float:
     """Return a number that is neither infinite nor NaN."""
     try:

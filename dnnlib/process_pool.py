@@ -1,4 +1,7 @@
-"""Many processes or threads, one order. Worker processes load no TensorFlow and write nothing."""
+"""Work that overlaps, in order: by many processes or threads, or one iterator ahead of its reader.
+
+Worker processes load no TensorFlow and write nothing.
+"""
 
 import collections
 import concurrent.futures
@@ -8,9 +11,13 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from dnnlib.util import UserError, progress
 
+S, T = TypeVar("S"), TypeVar("T")
+
+DEPTH = 2  # items of `prefetch` that wait; more would only cost memory
 _AHEAD = 4  # tasks handed out to each worker: memory stays bounded whatever the parent's speed
 # glibc's names for the sizes from which memory is asked of the system and given back to it, and
 # ours: arrays of a few megabytes come and go with every photo.
@@ -18,7 +25,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _REUSED = 32 << 20
 
 
-def in_order(futures: Iterable[concurrent.futures.Future], ahead: int) -> Iterator:
+def ordered(futures: Iterable[concurrent.futures.Future], ahead: int) -> Iterator:
     """Yield the results of futures in order, with up to `ahead` of them taken and under way."""
     pending = collections.deque()
     for future in futures:
@@ -42,7 +49,7 @@ def ordered_map(function: Callable, items: Iterable, workers: int) -> Iterator:
     pool = concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
-        yield from in_order((pool.submit(function, item) for item in items), _AHEAD * workers)
+        yield from ordered((pool.submit(function, item) for item in items), _AHEAD * workers)
     except concurrent.futures.process.BrokenProcessPool:
         raise UserError("a worker process died, perhaps for lack of memory; run the same command "
                         "again with fewer --workers") from None
@@ -74,9 +81,45 @@ def threaded_map(function: Callable, items: Iterable, threads: int) -> Iterator:
     """
     pool = concurrent.futures.ThreadPoolExecutor(threads)
     try:
-        yield from in_order((pool.submit(function, item) for item in items), 2 * threads + 1)
+        yield from ordered((pool.submit(function, item) for item in items), 2 * threads + 1)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def prefetch(items: Iterable[T], depth: int = DEPTH) -> Iterator[T]:
+    """Yield `items` in order while a thread makes the next one, with up to `depth` that wait.
+
+    What the iterator raises is raised here, in its place. A reader that stops early (an error,
+    Ctrl-C) stops the thread too, after the item that it is making.
+    """
+    iterator, end = iter(items), object()
+    pool = concurrent.futures.ThreadPoolExecutor(1, "prefetch")
+    try:
+        pending = collections.deque(pool.submit(next, iterator, end) for _ in range(depth + 1))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(pool.submit(next, iterator, end))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def map_over_devices(functions: Sequence[Callable[[S], T]], items: Iterable[S]) -> Iterator[T]:
+    """Yield a result for every item in order, item k by function k % len(functions).
+
+    Each function has a thread of its own, and two items at a time; a single one is called here and
+    now, without any thread.
+    """
+    if len(functions) == 1:
+        yield from map(functions[0], items)
+        return
+    pools = [concurrent.futures.ThreadPoolExecutor(1, f"device-{i}") for i in range(len(functions))]
+    try:
+        futures = (pools[k % len(pools)].submit(functions[k % len(pools)], item)
+                   for k, item in enumerate(items))
+        yield from ordered(futures, 2 * len(pools))
+    finally:
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
 
 
 def _start_worker():

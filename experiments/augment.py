@@ -20,22 +20,21 @@ at all of them. augment.md, .json and .png grow with every row; the same command
 continues.
 """
 
-import functools
-
-import numpy as np
-
-from dnnlib import cli, util
+from dnnlib import cli
 from dnnlib.data.labelled import open_labelled
-from dnnlib.util import UserError, format_time
-from experiments.command import Preset, Study, finished_results
+from dnnlib.util import UserError
+from experiments.command import Preset, Study
 from experiments.study import Trial, script
 from experiments.tables import (
+    SPREAD,
     Measure,
-    cell_text,
+    class_columns,
     command_lines,
     differences,
-    markdown_table,
+    plain,
+    results_table,
     summarize,
+    training_time,
     write_bars,
 )
 
@@ -52,16 +51,22 @@ _PLAN = tuple((row, seed) for rows in (
     "real-50 both-50 real-10 both-10 pairs", "real-all both-all real-200 both-200")
     for seed in (1, 2, 3) for row in rows.split())
 PRESETS = {
-    "night": Preset(_PLAN, dict(data="datasets/ccp", device="cpu", kimg=16.0),
+    "night": Preset(_PLAN, dict(data="datasets/ccp", device="cpu", kimg=16.0, mix=0.5),
                     dict(preset="tiny", resolution=32)),
-    "photos-64": Preset(_PLAN, dict(data="datasets/ccp", device="cpu", kimg=20.0),
+    "photos-64": Preset(_PLAN, dict(data="datasets/ccp", device="cpu", kimg=20.0, mix=0.5),
                         dict(preset="small", resolution=64)),
     # Seconds at 16x16, for the tests.
-    "tiny": Preset((("real-10", 1), ("both-10", 1)), dict(device="cpu", kimg=0.064),
+    "tiny": Preset((("real-10", 1), ("both-10", 1)), dict(device="cpu", kimg=0.064, mix=0.5),
                    dict(preset="tiny", unet_fmaps=4, minibatch=8, tick_kimg=0.032)),
 }
-STUDY = Study("augment", PRESETS, ROWS, fixed=("preset", "data", "pairs", "mix", "kimg"),
-              of_machine=("device", "gpus"))
+STUDY = Study(
+    "augment", PRESETS, ROWS, fixed=("preset", "data", "pairs", "mix", "kimg"),
+    of_machine=("device", "gpus"), own={
+        "data": dict(metavar="DIR", help="data set of real photos with labels"),
+        "pairs": dict(metavar="DIR", help="generated pairs: a folder of generate.py --num, or a "
+                      "data set"),
+        "mix": dict(type=cli.finite, metavar="SHARE", help="share of the pairs in a minibatch of "
+                    "the rows of both (default: 0.5)")})
 MEASURES = [Measure("mIoU (%)", "miou", "higher", 100),
             Measure("mIoU of the classes (%)", "miou_foreground", "higher", 100),
             Measure("pixel accuracy (%)", "miou_accuracy", "higher", 100)]
@@ -69,35 +74,19 @@ MEASURES = [Measure("mIoU (%)", "miou", "higher", 100),
 
 def main(argv):
     """Train and measure what is not finished yet, and write the table. Return the exit status."""
-    options = parse_options(argv)
-    STUDY.remember(options)
-    options.mix = 0.5 if options.mix is None else options.mix
-    if options.table_only:
-        write_report(options)
-        return 0
+    options = STUDY.begin(argv, __doc__, EXAMPLES)
     if options.pairs is None:
         raise UserError("--pairs: which pairs? A folder that generate.py --num wrote, or a data "
                         "set")
-    # Rows of as many photos as there are, or more, would be those of all.
+    return STUDY.run(options, make_trial, write_tables,
+                     left_out=() if options.table_only else too_large(options))
+
+
+def too_large(options):
+    """Return the rows of as many photos as there are, or more: they would be those of all."""
     count = open_labelled(options.data).splits["train"]
-    too_many = [row for row in ROWS if row.rpartition("-")[2].isdecimal()
-                and int(row.rpartition("-")[2]) >= count]
-    trials = [make_trial(options, row, seed) for row, seed in STUDY.plan(options, too_many)]
-    return STUDY.run(options, trials, write_report)
-
-
-def parse_options(argv):
-    """Parse the command line."""
-    parser = cli.argument_parser(__doc__.partition("\n")[0], EXAMPLES)
-    STUDY.add_options(parser)
-    parser.add_argument("--data", metavar="DIR", help="data set of real photos with labels")
-    parser.add_argument("--pairs", metavar="DIR", help="generated pairs: a folder of generate.py "
-                        "--num, or a data set")
-    parser.add_argument("--mix", type=cli.finite, metavar="SHARE", help="share of the pairs in a "
-                        "minibatch of the rows of both (default: 0.5)")
-    options = parser.parse_args(argv)
-    cli.refuse_idle(cli.non_default_options(parser, options), STUDY.idle_rules(options))
-    return options
+    return [row for row in ROWS if row.rpartition("-")[2].isdecimal()
+            and int(row.rpartition("-")[2]) >= count]
 
 
 def make_trial(options, row, seed):
@@ -113,65 +102,26 @@ def make_trial(options, row, seed):
         "network": run, "metrics": "miou", "data": options.data, "split": "test"})])
 
 
-def write_report(options):
+def write_tables(options):
     """Write augment.md, .json and .png of what is finished; return the first name."""
-    results = finished_results(options, STUDY, functools.partial(make_trial, options))
+    results = STUDY.results(options, make_trial)
     table = summarize(results, MEASURES)
     said = [line for number in NUMBERS if f"both-{number}" in table for line in differences(
         {row: table[row] for row in (f"real-{number}", f"both-{number}") if row in table},
         f"real-{number}", MEASURES)]
-    util.write_json(options.out / "augment.json", {
-        "options": {name: getattr(options, name) for name in STUDY.stored},
-        "rows": {row: {title: cell._asdict() for title, cell in cells.items()}
-                 for row, cells in table.items()},
-        "differences": said, "trials": results})
-    util.atomic_write(options.out / "augment.md", report_text(options, results, table, said))
     if results:
         write_bars(options.out / "augment.png", table, MEASURES[:2],
                    "segmentation of real test photos after training on real photos, pairs, both")
-    return options.out / "augment.md"
-
-
-def report_text(options, results, table, said):
-    """Return augment.md: the table, what it says, each class, the commands."""
-    rows = []
-    for row, cells in table.items():
-        own = [result for result in results if result["row"] == row]
-        mean_sec = np.mean([result["training_sec"] for result in own])
-        rows.append([f"`{row}`", str(len(own)),
-                     *(cell_text(cells.get(measure.title), measure) for measure in MEASURES),
-                     format_time(mean_sec)])
-    return "\n".join([
+    return STUDY.write(options, [
         "# Are generated pairs useful?", "",
         f"Tested on the real test photos of {options.data}; {options.kimg:g} kimg a row. Pairs: "
-        f"{options.pairs}, {options.mix:g} of a minibatch in the rows of both. Mean over seeds ± "
-        "half of the distance between the smallest and the largest.", "",
-        markdown_table(["row", "seeds", *(measure.title for measure in MEASURES), "training"],
-                       rows), "",
+        f"{options.pairs}, {options.mix:g} of a minibatch in the rows of both. {SPREAD}", "",
+        results_table(results, table, MEASURES, {"training": training_time}), "",
         "Differences larger than those between two seeds of either row:", "",
         *(f"* {line}" for line in said), "",
         "## IoU of each class (%)", "", class_columns(results, "real_iou"), "",
         "## Accuracy of each class (%)", "", class_columns(results, "real_accuracy"), "",
-        *command_lines(results), ""])
-
-
-def class_columns(results, value):
-    """Return a table of each class, in per cent: mean over seeds ± half of the spread, a column a
-    row of the study.
-
-    Args:
-        value: 'real_iou' or 'real_accuracy'.
-    """
-    names = list(dict.fromkeys(entry["name"] for result in results
-                               for entry in result["classes"].get("miou", [])))
-    measures = [Measure(name, name, "higher", 100) for name in names]
-    of_classes = [{"row": result["row"], "values": {
-        entry["name"]: entry[value] for entry in result["classes"].get("miou", [])
-        if entry[value] is not None}} for result in results]
-    table = summarize(of_classes, measures)
-    return markdown_table(["class", *table], [
-        [measure.title, *(cell_text(cells.get(measure.title), measure)
-                          for cells in table.values())] for measure in measures])
+        *command_lines(results), ""], results, rows=plain(table), differences=said)
 
 
 if __name__ == "__main__":

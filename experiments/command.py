@@ -3,7 +3,7 @@
 import argparse
 import collections
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,39 +36,56 @@ class Study:
 
     Attributes:
         name: of its module, and of the files of its table.
-        presets: {name: what has `plan`, ((row, seed), ...), and `options`, {option: default}}; the
-            first one is the default.
+        presets: by name; the first one is the default.
         rows: names of all rows.
         fixed: options that a study has once and for all. of_machine: those that may change.
+        own: {option besides those of all experiments: keywords of add_argument}.
         needs: options that name its data, without which there is no study.
+        together: options of a preset that belong to its --data: with another one none is meant.
+        about_rows: what --rows names, where that is known only once other options are.
     """
 
     name: str
-    presets: dict[str, Any]
+    presets: dict[str, Preset]
     rows: Sequence[str]
     fixed: tuple[str, ...]
     of_machine: tuple[str, ...]
+    own: dict[str, dict] = field(default_factory=dict)
     needs: tuple[str, ...] = ("data",)
+    together: tuple[str, ...] = ()
+    about_rows: str = ""
 
-    @property
-    def stored(self) -> tuple[str, ...]:
-        """Return the names of the options that --out remembers."""
-        return self.fixed + self.of_machine
+    def begin(self, argv: Sequence[str], description: str, examples: str,
+              rules: Callable[[argparse.Namespace], list[IdleRule]] = lambda options: []
+              ) -> argparse.Namespace:
+        """Parse a command line, and complete it by what the study was begun with, else by the
+        preset's options.
 
-    def add_options(self, parser: argparse.ArgumentParser, about_rows: str = "") -> None:
-        """Add the options that all experiments have.
-
-        Args:
-            about_rows: what --rows names, where that is known only once other options are.
+        Raises:
+            UserError: an option without effect, as `rules` say too, or another value of one of
+                `fixed`, since rows of two kinds make no table.
         """
+        parser = cli.argument_parser(description.partition("\n")[0], examples)
+        self._add_options(parser)
+        options = parser.parse_args(argv)
+        cli.refuse_idle(cli.non_default_options(parser, options), [
+            *rules(options),
+            IdleRule(["measure"], not options.dry_run, "it goes with --dry-run"),
+            IdleRule(["dry_run", "rows", "seeds"], options.table_only,
+                     "--table-only shows what is finished")])
+        self._remember(options)
+        return options
+
+    def _add_options(self, parser):
+        """Add the options that all experiments have, and the study's own."""
         add = parser.add_argument
         add("--out", type=Path, default=Path("results") / self.name, metavar="DIR",
             help="where the run directories and the table are")
         add("--preset", choices=self.presets,
             help=f"what is trained on what (default: {next(iter(self.presets))})")
         add("--rows", type=lambda text: text.split(","), metavar="ROW,...",
-            help=about_rows or f"of {', '.join(self.rows)} (default: the preset's, each with its "
-                               "own seeds)")
+            help=self.about_rows or f"of {', '.join(self.rows)} (default: the preset's, each with "
+                                    "its own seeds)")
         add("--seeds", type=cli.seeds, metavar="N,...", help="seeds of every row")
         add("--kimg", type=float, metavar="N", help="length of every row (default: the preset's)")
         add("--device", choices=("gpu", "cpu"), help="as of train.py")
@@ -76,36 +93,25 @@ class Study:
         add("--dry-run", action="store_true", help="print the commands")
         add("--measure", action="store_true", help="with --dry-run: how long they take here")
         add("--table-only", action="store_true", help="write the table of what is finished")
+        for name, keywords in self.own.items():
+            add(f"--{name}", **keywords)
 
-    def idle_rules(self, options: argparse.Namespace) -> list[IdleRule]:
-        """Return the rules on these options."""
-        return [IdleRule(["measure"], not options.dry_run, "it goes with --dry-run"),
-                IdleRule(["dry_run", "rows", "seeds"], options.table_only,
-                         "--table-only shows what is finished")]
-
-    def remember(self, options: argparse.Namespace, together: Sequence[str] = ()) -> None:
-        """Complete options by those that the study was begun with, else by the preset's.
-
-        Args:
-            together: options of a preset that belong to its --data: with another one none of them
-                is meant.
-
-        Raises:
-            UserError: another value of one of `fixed`, since rows of two kinds make no table.
-        """
+    def _remember(self, options):
+        """Complete options by those in --out, else by the preset's."""
         path = options.out / OPTIONS_FILE
         stored = util.read_json(path) if path.is_file() else {}
         if options.table_only and not stored:
             raise UserError(f"{options.out}: no table was begun there; give --out")
-        for name in self.stored:
-            if getattr(options, name) is None:
+        for name in self.fixed + self.of_machine:
+            given = getattr(options, name, None)
+            if given is None:
                 setattr(options, name, stored.get(name))
-            elif stored and name in self.fixed and getattr(options, name) != stored.get(name):
-                raise UserError(f"--{name}={getattr(options, name)}: {options.out} was begun with "
+            elif stored and name in self.fixed and given != stored.get(name):
+                raise UserError(f"--{name}={given}: {options.out} was begun with "
                                 f"{stored.get(name)}; leave it out, or give another --out")
         options.preset = options.preset or next(iter(self.presets))
         if not stored:
-            others = set(together) if all(getattr(options, name) for name in self.needs) else set()
+            others = self.together if all(getattr(options, name) for name in self.needs) else ()
             for name, value in self.presets[options.preset].options.items():
                 if getattr(options, name) is None and name not in others:
                     setattr(options, name, value)
@@ -113,24 +119,27 @@ class Study:
             if not getattr(options, name):
                 raise UserError(f"--{name}: which data set? --preset={options.preset} names none")
 
-    def plan(self, options: argparse.Namespace,
-             left_out: Sequence[str] = ()) -> list[tuple[str, int]]:
-        """Return the (row, seed) to do, without rows that are not possible here."""
-        return choose([(row, seed) for row, seed in self.presets[options.preset].plan
-                       if row not in left_out], options.rows, options.seeds, self.rows)
-
-    def run(self, options: argparse.Namespace, trials: Sequence[Trial],
-            write_report: Callable[[argparse.Namespace], Path], first: Trial | None = None,
-            prepare: Callable[[], None] = lambda: None,
+    def run(self, options: argparse.Namespace,
+            make_trial: Callable[[argparse.Namespace, str, int], Trial],
+            write_tables: Callable[[argparse.Namespace], Path], *, left_out: Sequence[str] = (),
+            first: Trial | None = None, prepare: Callable[[], None] = lambda: None,
             timed: Callable[[str], Sequence[str]] | None = None) -> int:
         """Print the commands, or train, measure and write the table. Return the exit status.
 
         Args:
-            trials: all that are wanted. first: that all others begin from.
-            write_report: (options) -> the table's path.
+            make_trial: (options, row, seed) -> the Trial.
+            write_tables: (options) -> the table's path.
+            left_out: rows that are not possible here. first: a trial that all others begin from.
             prepare: what is done before the first training.
             timed: row -> the training whose time --measure takes; by default a trial's own.
         """
+        if options.table_only:
+            write_tables(options)
+            return 0
+        plan = [(row, seed) for row, seed in self.presets[options.preset].plan
+                if row not in left_out]
+        trials = [make_trial(options, row, seed)
+                  for row, seed in choose(plan, options.rows, options.seeds, self.rows)]
         if options.dry_run:
             print_commands([*([first] if first else []), *trials])
             if options.measure:
@@ -139,13 +148,37 @@ class Study:
                             timed or trainings.get)
             return 0
         prepare()
-        util.write_json(options.out / OPTIONS_FILE,
-                        {name: getattr(options, name) for name in self.stored})
+        util.write_json(options.out / OPTIONS_FILE, self._stored(options))
         status = run_study(trials, options.out,
                            f"python -m experiments.{self.name} --out={options.out}",
-                           lambda: write_report(options), first)
-        print(f"wrote {write_report(options)}")
+                           lambda: write_tables(options), first)
+        print(f"wrote {write_tables(options)}")
         return status
+
+    def _stored(self, options):
+        """Return {option: value} of what --out remembers."""
+        return {name: getattr(options, name) for name in self.fixed + self.of_machine}
+
+    def results(self, options: argparse.Namespace,
+                make_trial: Callable[[argparse.Namespace, str, int], Trial]) -> list[dict]:
+        """Return the results of all trials in --out that are measured, in the order of the rows."""
+        found = []
+        for row in self.rows:
+            seeds = sorted(int(path.name.removeprefix(f"{row}-seed"))
+                           for path in options.out.glob(f"{row}-seed*"))
+            trials = [make_trial(options, row, seed) for seed in seeds]
+            found += [trial.result() for trial in trials if trial.is_evaluated()]
+        return found
+
+    def write(self, options: argparse.Namespace, lines: Sequence[str], results: list[dict],
+              **found: Any) -> Path:
+        """Write the table: its lines as Markdown, and what was found as JSON. Return the former's
+        path."""
+        path = options.out / f"{self.name}.md"
+        util.write_json(path.with_suffix(".json"), {
+            "options": self._stored(options), **found, "trials": results})
+        util.atomic_write(path, "\n".join(lines))
+        return path
 
 
 def print_times(rows: dict[str, int], training: Callable[[str], Sequence[str]]) -> None:
@@ -156,15 +189,3 @@ def print_times(rows: dict[str, int], training: Callable[[str], Sequence[str]]) 
         total_sec += number * row_sec
         print(f"{row}: {number} x {format_time(row_sec)}", flush=True)
     print(f"in all about {format_time(total_sec)} of training; evaluations come on top")
-
-
-def finished_results(options: argparse.Namespace, study: Study,
-                     make_trial: Callable[[str, int], Trial]) -> list[dict[str, Any]]:
-    """Return the results of all trials in --out that are measured, in the order of the rows."""
-    found = []
-    for row in study.rows:
-        seeds = sorted(int(path.name.removeprefix(f"{row}-seed"))
-                       for path in options.out.glob(f"{row}-seed*"))
-        trials = [make_trial(row, seed) for seed in seeds]
-        found += [trial.result() for trial in trials if trial.is_evaluated()]
-    return found

@@ -26,7 +26,6 @@ convince; translated photos nearer to the target than untranslated ones. leather
 .png grow with every row; the same command, or `--out` alone, continues.
 """
 
-import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,14 +34,15 @@ from dnnlib.charts import Chart, curves
 from dnnlib.data import dataset
 from dnnlib.data.photo_names import IMAGE_SUFFIXES
 from dnnlib.util import UserError, format_time
-from experiments.command import Preset, Study, finished_results
+from experiments.command import Preset, Study
 from experiments.study import Trial, script
 from experiments.tables import (
+    SPREAD,
     Measure,
-    cell_text,
     command_lines,
     differences,
-    markdown_table,
+    plain,
+    results_table,
     summarize,
 )
 from metrics.metric_base import CYCLE_METRICS
@@ -78,9 +78,17 @@ PRESETS = {
     "tiny": Preset((*_plan("zhu-6 clothing-6", 1),), dict(resolution=16, device="cpu", kimg=0.04),
                    dict(fmaps=4, strides=1, pool=4, tick_kimg=0.02, network_ticks=1)),
 }
-STUDY = Study("leather_denim", PRESETS, ROWS,
-              fixed=("preset", *LISTS, "num_photos", "resolution", "segmenter", "garment", "kimg"),
-              of_machine=("device", "gpus", "inception"), needs=LISTS)
+STUDY = Study(
+    "leather_denim", PRESETS, ROWS,
+    fixed=("preset", *LISTS, "num_photos", "resolution", "segmenter", "garment", "kimg"),
+    of_machine=("device", "gpus", "inception"), needs=LISTS, own={
+        **{name: dict(metavar="DIR", help=f"folder of photos of {name}") for name in LISTS},
+        "resolution": dict(type=cli.positive_int, metavar="N", help="side of the photos (default: "
+                           "the preset's)"),
+        "segmenter": dict(metavar="SPEC", help="segmentation network that makes the photos' label "
+                          "maps: snapshot, run directory or run number"),
+        "garment": dict(metavar="CLASSES", help="its classes that are translated, of both lists"),
+        "inception": dict(metavar="PATH", help="as of run_metrics.py")})
 PICTURE_MEASURES = [
     Measure("KID x 1000, to denim", "cyclekid_AtoB", "lower", 1000),
     Measure("KID x 1000, to leather", "cyclekid_BtoA", "lower", 1000),
@@ -131,48 +139,36 @@ LEVELS = [
 
 def main(argv):
     """Train and measure what is not finished yet, and write the table. Return the exit status."""
-    options = parse_options(argv)
-    STUDY.remember(options)
-    options.num_photos = options.num_photos or {name: count_photos(options, name)
+    options = STUDY.begin(argv, __doc__, EXAMPLES)
+    options.num_photos = options.num_photos or {name: count_photos(options, name)  # once
                                                 for name in LISTS}
-    if options.table_only:
-        write_report(options)
-        return 0
-    if bool(options.segmenter) != bool(options.garment):
-        raise UserError("--segmenter and --garment: the one finds the other's classes in the "
-                        "photos; give both, or neither")
-    if options.segmenter:
-        check_classes(options)
     without_maps = () if options.segmenter else [row for row in ROWS if row.endswith(GARMENT)]
-    if set(without_maps) & set(options.rows or ()):
-        raise UserError(f"--rows={','.join(options.rows)}: rows that end in {GARMENT} need "
-                        "--segmenter and --garment")
-    trials = [make_trial(options, row, seed) for row, seed in STUDY.plan(options, without_maps)]
-    trainings = {trial.row: trial.training for trial in trials}
+    if not options.table_only:
+        check_garment(options, without_maps)
 
     def timed(row):
         check_data(options)
-        return trainings[row]
-    return STUDY.run(options, trials, write_report, timed=timed)
+        return make_trial(options, row, 0).training
+    return STUDY.run(options, make_trial, write_tables, left_out=without_maps, timed=timed)
 
 
-def parse_options(argv):
-    """Parse the command line."""
-    parser = cli.argument_parser(__doc__.partition("\n")[0], EXAMPLES)
-    STUDY.add_options(parser)
-    add = parser.add_argument
-    for name in LISTS:
-        add(f"--{name}", metavar="DIR", help=f"folder of photos of {name}")
-    add("--resolution", type=cli.positive_int, metavar="N", help="side of the photos (default: the "
-        "preset's)")
-    add("--segmenter", metavar="SPEC", help="segmentation network that makes the photos' label "
-        "maps: snapshot, run directory or run number")
-    add("--garment", metavar="CLASSES", help="its classes that are translated, of both lists")
-    add("--inception", metavar="PATH", help="as of run_metrics.py")
-    parser.set_defaults(num_photos=None)  # counted once
-    options = parser.parse_args(argv)
-    cli.refuse_idle(cli.non_default_options(parser, options), STUDY.idle_rules(options))
-    return options
+def check_garment(options, without_maps):
+    """Raise UserError if the garment cannot be found in the photos, and is to be."""
+    if bool(options.segmenter) != bool(options.garment):
+        raise UserError("--segmenter and --garment: the one finds the other's classes in the "
+                        "photos; give both, or neither")
+    if set(without_maps) & set(options.rows or ()):
+        raise UserError(f"--rows={','.join(options.rows)}: rows that end in {GARMENT} need "
+                        "--segmenter and --garment")
+    if not options.segmenter:
+        return
+    from training.labeller import read_labeller  # with TensorFlow
+
+    network = read_labeller(options.segmenter)
+    for name in options.garment.split(","):
+        if name not in network.classes:
+            raise UserError(f"--garment={options.garment}: {network.path} has no class {name!r}; "
+                            f"it has {', '.join(network.classes)}")
 
 
 def count_photos(options, name):
@@ -184,17 +180,6 @@ def count_photos(options, name):
         raise UserError(f"--{name}={folder}: {count} photos; {2 * HELD_BACK} at least, of which "
                         "each tenth is held back")
     return count
-
-
-def check_classes(options):
-    """Raise UserError if the segmentation network does not know the garment."""
-    from training.labeller import read_labeller  # with TensorFlow
-
-    network = read_labeller(options.segmenter)
-    for name in options.garment.split(","):
-        if name not in network.classes:
-            raise UserError(f"--garment={options.garment}: {network.path} has no class {name!r}; "
-                            f"it has {', '.join(network.classes)}")
 
 
 def check_data(options):
@@ -244,21 +229,16 @@ def prepared(options):
     return commands, data
 
 
-def write_report(options):
+def write_tables(options):
     """Write leather_denim.md, .json and .png of what is finished; return the first name."""
-    results = finished_results(options, STUDY, functools.partial(make_trial, options))
+    results = STUDY.results(options, make_trial)
     table = summarize(results, ALL_MEASURES)
     said = [line for base, row, measures in comparisons() if base in table and row in table
             for line in differences({name: table[name] for name in (base, row)}, base, measures)]
-    util.write_json(options.out / "leather_denim.json", {
-        "options": {name: getattr(options, name) for name in STUDY.stored},
-        "rows": {row: {title: cell._asdict() for title, cell in cells.items()}
-                 for row, cells in table.items()},
-        "differences": said, "trials": results})
-    util.atomic_write(options.out / "leather_denim.md", report_text(options, results, table, said))
     if results:
-        util.atomic_write(options.out / "leather_denim.png", curves(loss_charts(results)))
-    return options.out / "leather_denim.md"
+        util.atomic_write(options.out / "leather_denim.png", curves(term_charts(results)))
+    return STUDY.write(options, report_lines(options, results, table, said), results,
+                       rows=plain(table), differences=said)
 
 
 def comparisons():
@@ -273,7 +253,7 @@ def comparisons():
             *((row, row + GARMENT, BACKGROUND) for row in WHOLE)]
 
 
-def loss_charts(results):
+def term_charts(results):
     """Return Charts of the objective, as in the paper's figure 5, and of its parts (figures 6, 7),
     over the training of every row; with several seeds of the first one."""
     weight = CycleConfig.__dataclass_fields__["cycle_weight"].default
@@ -291,15 +271,14 @@ def loss_charts(results):
         for row, ticks in histories.items()}) for title, terms in parts.items()]
 
 
-def report_text(options, results, table, said):
-    """Return leather_denim.md: the tables, what they say, curves, grids, the commands."""
+def report_lines(options, results, table, said):
+    """Return the lines of leather_denim.md: tables, what they say, curves, grids, commands."""
     seconds = sum(result["training_sec"] for result in results)
-    return "\n".join([
+    return [
         "# From leather to denim and back", "",
         f"Photos of {options.leather} and {options.denim} at {options.resolution}x"
         f"{options.resolution}, one of {HELD_BACK} held back, and measured on; {options.kimg:g} "
-        f"kimg a row, {format_time(seconds)} of training. Mean over seeds ± half of the distance "
-        "between the smallest and the largest.", "",
+        f"kimg a row, {format_time(seconds)} of training. {SPREAD}", "",
         "Objectives, and the critics' part of the curves, compare between six blocks and nine, not "
         "between zhu and clothing, whose critics score patches and whole pictures.", "",
         *table_lines("Whole photos", results, {row: cells for row, cells in table.items()
@@ -310,7 +289,7 @@ def report_text(options, results, table, said):
         *(f"* {line}" for line in said), "",
         "![losses](leather_denim.png)", "",
         *(line for result in results for line in grid_lines(options, result)),
-        *command_lines(results), ""])
+        *command_lines(results), ""]
 
 
 def table_lines(title, results, table):
@@ -320,14 +299,10 @@ def table_lines(title, results, table):
         return []
     shown = [measure for measure in ALL_MEASURES
              if any(measure.title in cells for cells in table.values())]
-    rows = []
-    for row, cells in table.items():
-        own = [result for result in results if result["row"] == row]
-        rows.append([f"`{row}`", str(len(own)), f"{steps_of(row, own[0]['kimg']):,}",
-                     *(cell_text(cells.get(measure.title), measure) for measure in shown)])
     return [f"## {title}", "",
-            markdown_table(["row", "seeds", "steps", *(measure.title for measure in shown)], rows),
-            "", levels(next(result for result in results if result["row"] in table)), ""]
+            results_table(results, table, shown, {
+                "steps": lambda own: f"{steps_of(own[0]['row'], own[0]['kimg']):,}"}), "",
+            level_line(next(result for result in results if result["row"] in table)), ""]
 
 
 def steps_of(row, kimg):
@@ -336,7 +311,7 @@ def steps_of(row, kimg):
     return round(kimg * 1000 / CycleConfig(**preset).minibatch)
 
 
-def levels(result):
+def level_line(result):
     """Return a line on what values would be without translation, and at best."""
     known = [f"{level.title} {level.start + level.factor * result[level.place][level.name]:.1f}"
              for level in LEVELS if level.name in result[level.place]]

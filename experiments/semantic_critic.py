@@ -35,29 +35,31 @@ set, a chart and a sheet of photos grow with every row; the same command, or `--
 continues.
 """
 
-import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dnnlib import cli, util
 from dnnlib.data import channels, pictures
 from dnnlib.data.dataset import open_dataset
 from dnnlib.data.labelled import IMAGES, SplitPictures
-from dnnlib.util import UserError, format_time
-from experiments.command import Preset, Study, finished_results
+from dnnlib.util import UserError
+from experiments.command import Preset, Study
 from experiments.study import Trial, script
 from experiments.tables import (
+    SPREAD,
     Cell,
     Measure,
     cell_text,
+    class_columns,
     command_lines,
     differences,
-    markdown_table,
+    plain,
+    results_table,
     summarize,
+    training_time,
     write_bars,
 )
 from metrics.label_agreement import NUM_RARE
@@ -106,8 +108,16 @@ PRESETS = {
         dict(device="cpu", kimg=0.016),
         dict(preset="tiny", g_fmaps=4, d_fmaps=4, tick_kimg=0.008), metrics="miou,l1", shrink=4),
 }
-STUDY = Study("semantic_critic", PRESETS, ROWS,
-              fixed=("preset", "data", "segmenter", "judge", "kimg"), of_machine=("device", "gpus"))
+STUDY = Study(
+    "semantic_critic", PRESETS, ROWS, fixed=("preset", "data", "segmenter", "judge", "kimg"),
+    of_machine=("device", "gpus"), own={
+        "data": dict(metavar="NAME:DIR,...", help="data sets of photos with maps, for the names "
+                     "facades and ccp (default: below datasets/)"),
+        "segmenter": dict(metavar="ROWS:RUN,...", help="networks that the rows of semantic compare "
+                          f"maps by, for {', '.join(SCENES)}: snapshot, run directory or run "
+                          "number"),
+        "judge": dict(metavar="ROWS:RUN,...", help="networks that all rows are measured by "
+                      "(default: --segmenter's, which flatters those that were trained by them)")})
 MEASURES = [Measure("mIoU of the rarest classes (%)", "miou_rare", "higher", 100),
             Measure("mIoU (%)", "miou", "higher", 100),
             Measure("pixel accuracy (%)", "miou_accuracy", "higher", 100),
@@ -117,31 +127,9 @@ MEASURES = [Measure("mIoU of the rarest classes (%)", "miou_rare", "higher", 100
 
 def main(argv):
     """Train and measure what is not finished yet, and write the table. Return the exit status."""
-    options = parse_options(argv)
-    STUDY.remember(options)
+    options = STUDY.begin(argv, __doc__, EXAMPLES)
     check_judges(options)
-    if options.table_only:
-        write_report(options)
-        return 0
-    trials = [make_trial(options, row, seed) for row, seed in STUDY.plan(options)]
-    return STUDY.run(options, trials, write_report)
-
-
-def parse_options(argv):
-    """Parse the command line."""
-    parser = cli.argument_parser(__doc__.partition("\n")[0], EXAMPLES)
-    STUDY.add_options(parser)
-    add = parser.add_argument
-    scenes = ", ".join(SCENES)
-    add("--data", metavar="NAME:DIR,...", help="data sets of photos with maps, for the names "
-        "facades and ccp (default: below datasets/)")
-    add("--segmenter", metavar="ROWS:RUN,...", help="networks that the rows of semantic compare "
-        f"maps by, for {scenes}: snapshot, run directory or run number")
-    add("--judge", metavar="ROWS:RUN,...", help="networks that all rows are measured by (default: "
-        "--segmenter's, which flatters those that were trained by them)")
-    options = parser.parse_args(argv)
-    cli.refuse_idle(cli.non_default_options(parser, options), STUDY.idle_rules(options))
-    return options
+    return STUDY.run(options, make_trial, write_tables)
 
 
 def named(options, option, known):
@@ -213,32 +201,28 @@ def measured_split(info):
 
 # The table
 
-def write_report(options):
+def write_tables(options):
     """Write semantic_critic.md, .json and, for each data set, a chart and a sheet of what is
     finished; return the first name."""
-    results = finished_results(options, STUDY, functools.partial(make_trial, options))
+    results = STUDY.results(options, make_trial)
     for part in (result[kind] for result in results for kind in ("values", "floors")):
         # 'fid100' is a column's 'fid', of however many maps.
         part |= {re.sub(r"^(fid|kid)\d+k?", r"\1", name): value for name, value in part.items()}
-    scenes = {scene: [{**result, "row": split_row(result["row"])[1]} for result in results
-                      if split_row(result["row"])[0] == scene] for scene in SCENES}
-    scenes = {scene: own for scene, own in scenes.items() if own}
+    scenes = {}
+    for result in results:
+        scene, method = split_row(result["row"])
+        scenes.setdefault(scene, []).append({**result, "row": method})
     tables = {scene: summarize(own, MEASURES) for scene, own in scenes.items()}
     said = {scene: answers(table) for scene, table in tables.items()}
-    util.write_json(options.out / "semantic_critic.json", {
-        "options": {name: getattr(options, name) for name in STUDY.stored},
-        "scenes": {scene: {row: {title: cell._asdict() for title, cell in cells.items()}
-                           for row, cells in table.items()} for scene, table in tables.items()},
-        "differences": said, "trials": results})
-    parts = [part for scene, own in scenes.items()
-             for part in scene_text(options, scene, own, tables[scene], said[scene])]
-    util.atomic_write(options.out / "semantic_critic.md", "\n".join([
-        *head_text(options), *parts, *command_lines(results), ""]))
     for scene, table in tables.items():
-        write_sheet(options, scene, scenes[scene])
+        write_photos(options, scene, scenes[scene])
         write_bars(options.out / f"semantic_critic-{scene}.png", table, MEASURES[:2],
                    f"{scene}: IoU of a segmentation network's labels and the maps")
-    return options.out / "semantic_critic.md"
+    parts = [part for scene, own in scenes.items()
+             for part in scene_text(options, scene, own, tables[scene], said[scene])]
+    return STUDY.write(options, [*head_text(options), *parts, *command_lines(results), ""], results,
+                       scenes={scene: plain(table) for scene, table in tables.items()},
+                       differences=said)
 
 
 def answers(table):
@@ -252,13 +236,12 @@ def head_text(options):
     return ["# Does a critic that knows the classes draw small ones better?", "",
             f"{options.kimg:g} kimg a row; photos of maps that the networks have not seen, and a "
             f"segmentation network's labels of them. Rare are the {NUM_RARE} classes with the "
-            "fewest pixels in the real maps. Mean over seeds ± half of the distance between the "
-            "smallest and the largest. Of real photos mIoU is the ceiling; FID and KID are those "
-            "of one half of them against the other. Beside this file are a chart and a sheet of "
-            "photos for each data set.", ""]
+            f"fewest pixels in the real maps. {SPREAD} Of real photos mIoU is the ceiling; FID and "
+            "KID are those of one half of them against the other. Beside this file are a chart and "
+            "a sheet of photos for each data set.", ""]
 
 
-def write_sheet(options, scene, results):
+def write_photos(options, scene, results):
     """Write semantic_critic-<scene>-photos.png: the first maps, their real photos, and the photos
     of each row, of its first seed."""
     runs = {}
@@ -276,7 +259,7 @@ def write_sheet(options, scene, results):
     for number in range(min(SHOWN, len(real))):
         rgb, labels = real.read(number)
         cells += [channels.colourise(labels, len(info.classes)), rgb, *(
-            np.asarray(Image.open(folder / IMAGES / f"{drawn[row][number]}.png"))
+            pictures.read_png(folder / IMAGES / f"{drawn[row][number]}.png")
             for row, folder in runs.items())]
     heads = ["map", "real photo", *runs]
     sheet = pictures.grey_sheet(np.stack(cells), len(heads))
@@ -289,30 +272,27 @@ def write_sheet(options, scene, results):
 
 def scene_text(options, scene, results, table, said):
     """Return the lines of Markdown on one data set: rows, what they say, each class."""
-    rows = []
-    for row, cells in table.items():
-        own = [result for result in results if result["row"] == row]
-        rows.append([f"`{row}`", str(len(own)),
-                     *(cell_text(cells.get(measure.title), measure) for measure in MEASURES),
-                     format_time(np.mean([result["training_sec"] for result in own]))])
     ceilings, floors = results[0]["values"], results[0]["floors"]
     real = [ceilings.get(f"{measure.value}_real", floors.get(measure.value))
             for measure in MEASURES]
-    rows.append(["real photos", "", *(
+    of_photos = ["real photos", "", *(
         cell_text(None if value is None else Cell(measure.factor * value, None), measure)
-        for value, measure in zip(real, MEASURES)), ""])
+        for value, measure in zip(real, MEASURES)), ""]
     entries = results[0]["classes"].get("miou", [])
-    rare = sorted((entry for entry in entries[1:] if entry["real_pixels"]),
-                  key=lambda entry: entry["real_pixels"])[:NUM_RARE]
+    about = {entry["name"]: [f"{100 * entry['real_pixels']:.2f}", "–" if entry["real_iou"] is None
+                             else f"{100 * entry['real_iou']:.1f}"] for entry in entries}
+    shown = [entry for entry in entries[1:] if entry["real_pixels"]]
+    rare = [entry["name"]
+            for entry in sorted(shown, key=lambda entry: entry["real_pixels"])[:NUM_RARE]]
+    head = ["pixels", "real photos"]
     return [f"## {scene}", "",
             judge_text(options, scene), "",
-            markdown_table(["row", "seeds", *(measure.title for measure in MEASURES), "training"],
-                           rows), "",
+            results_table(results, table, MEASURES, {"training": training_time}, [of_photos]), "",
             "Differences larger than those between two seeds of any row:", "",
             *(f"* {line}" for line in said), "",
             f"IoU of the {len(rare)} rarest classes (%), the rarest first:", "",
-            class_columns(results, rare), "", "IoU of each class (%):", "",
-            class_columns(results, entries), ""]
+            class_columns(results, "fake_iou", {name: about[name] for name in rare}, head), "",
+            "IoU of each class (%):", "", class_columns(results, "fake_iou", about, head), ""]
 
 
 def judge_text(options, scene):
@@ -330,24 +310,6 @@ def judge_text(options, scene):
             f"{segmenter} ({other})" + (": both are of the same architecture, and what both "
                                         "mistake alike flatters these rows." if ours == other
                                         else "."))
-
-
-def class_columns(results, entries):
-    """Return a table of classes, in per cent: share of the pixels, IoU in real photos, and a column
-    a row of the study: IoU in generated ones, mean over seeds ± half of the spread.
-
-    Args:
-        entries: of the classes to show, from any of the results: maps and real photos are the same.
-    """
-    measures = [Measure(entry["name"], entry["name"], "higher", 100) for entry in entries]
-    table = summarize([{"row": result["row"], "values": {
-        entry["name"]: entry["fake_iou"] for entry in result["classes"].get("miou", [])
-        if entry["fake_iou"] is not None}} for result in results], measures)
-    return markdown_table(["class", "pixels", "real photos", *table], [
-        [entry["name"], f"{100 * entry['real_pixels']:.2f}",
-         "–" if entry["real_iou"] is None else f"{100 * entry['real_iou']:.1f}",
-         *(cell_text(cells.get(entry["name"]), measure) for cells in table.values())]
-        for entry, measure in zip(entries, measures)])
 
 
 if __name__ == "__main__":

@@ -17,13 +17,12 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnnlib import cli, util
+from dnnlib import cli
 from dnnlib.util import UserError
-from experiments.command import Study, finished_results
+from experiments.command import Preset, Study
 from experiments.study import Trial, script
 from experiments.tables import Measure, cell_text, command_lines, markdown_table, summarize
 from training.gan.snapshot_score import SELECT_BY, selecting_score, with_combined
-from training.snapshots import kimg_in_name, read_header
 
 EXAMPLES = """\
   python -m experiments.snapshot_scores --run=results/00001-2d-ccp-32 \\
@@ -34,73 +33,59 @@ EXAMPLES = """\
 
 
 @dataclass(frozen=True)
-class Preset:
-    """What a study is made of.
+class ScoresPreset(Preset):
+    """What a study is made of; rows are known once the run is.
 
     Attributes:
         seeds: of the segmentation networks.
-        options: of this script, where they are not given.
-        train: options of train.py for the segmentation networks.
         fakes: how many of them the scores take, as in the metrics' names.
         pairs: from which a segmentation network learns.
     """
 
-    seeds: tuple[int, ...]
-    options: dict
-    train: dict
+    seeds: tuple[int, ...] = (1,)
     fakes: str = "1k"
     pairs: int = 2000
 
 
 PRESETS = {
-    "night": Preset((1, 2), dict(data="datasets/ccp", device="cpu", kimg=8.0),
-                    dict(preset="tiny", resolution=32)),
+    "night": ScoresPreset((), dict(data="datasets/ccp", device="cpu", kimg=8.0),
+                          dict(preset="tiny", resolution=32), seeds=(1, 2)),
     # Seconds at 16x16, for the tests.
-    "tiny": Preset((1,), dict(device="cpu", kimg=0.064),
-                   dict(preset="tiny", unet_fmaps=4, minibatch=8, tick_kimg=0.032), "32", 16),
+    "tiny": ScoresPreset((), dict(device="cpu", kimg=0.064),
+                         dict(preset="tiny", unet_fmaps=4, minibatch=8, tick_kimg=0.032),
+                         fakes="32", pairs=16),
 }
-STUDY = Study("snapshot_scores", PRESETS, (), fixed=("preset", "run", "segmenter", "data", "kimg"),
-              of_machine=("device", "gpus", "inception"))
+STUDY = Study(
+    "snapshot_scores", PRESETS, (), fixed=("preset", "run", "segmenter", "data", "kimg"),
+    of_machine=("device", "gpus", "inception"),
+    about_rows="kimg of snapshots, as their names have it (default: all)", own={
+        "run": dict(metavar="DIR", help="run directory whose snapshots are compared"),
+        "segmenter": dict(metavar="RUN_OR_FILE", help="segmentation network trained on real "
+                          "photos"),
+        "data": dict(metavar="DIR", help="data set of real photos with labels"),
+        "inception": dict(metavar="PATH", help="as of run_metrics.py")})
 MIOU = Measure("mIoU of a network taught (%)", "miou", "higher", 100)
 CURVE = "network-snapshot-*.safetensors"
 
 
 def main(argv):
     """Measure what is not finished yet and write the table. Return the exit status."""
-    options = parse_options(argv)
-    STUDY.remember(options)
+    options = STUDY.begin(argv, __doc__, EXAMPLES)
     if not options.run or not options.segmenter:
         raise UserError("--run and --segmenter: the run whose snapshots are compared, and a "
                         "segmentation network trained on real photos")
-    study = dataclasses.replace(STUDY, rows=tuple(snapshots_of(options.run)))
-    if options.table_only:
-        write_report(study, options)
-        return 0
-    seeds = options.seeds or PRESETS[options.preset].seeds
-    plan = [(row, seed) for seed in seeds for row in options.rows or study.rows]
-    if unknown := [row for row, _ in plan if row not in study.rows]:
-        raise UserError(f"--rows={unknown[0]}: no such snapshot in {options.run}; there are "
-                        f"{', '.join(study.rows)}")
-    trials = [make_trial(options, row, seed) for row, seed in plan]
-    return study.run(options, trials, functools.partial(write_report, study))
-
-
-def parse_options(argv):
-    """Parse the command line."""
-    parser = cli.argument_parser(__doc__.partition("\n")[0], EXAMPLES)
-    STUDY.add_options(parser, "kimg of snapshots, as their names have it (default: all)")
-    parser.add_argument("--run", metavar="DIR", help="run directory whose snapshots are compared")
-    parser.add_argument("--segmenter", metavar="RUN_OR_FILE",
-                        help="segmentation network trained on real photos")
-    parser.add_argument("--data", metavar="DIR", help="data set of real photos with labels")
-    parser.add_argument("--inception", metavar="PATH", help="as of run_metrics.py")
-    options = parser.parse_args(argv)
-    cli.refuse_idle(cli.non_default_options(parser, options), STUDY.idle_rules(options))
-    return options
+    rows, preset = tuple(snapshots_of(options.run)), PRESETS[options.preset]
+    plan = tuple((row, seed) for seed in preset.seeds for row in rows)
+    study = dataclasses.replace(STUDY, rows=rows, presets={
+        options.preset: dataclasses.replace(preset, plan=plan)})
+    return study.run(options, make_trial, functools.partial(write_tables, study))
 
 
 def snapshots_of(run):
     """Return {kimg as its name has it: path} of the snapshots of a run that draw maps."""
+    # Imported here so that --help and wrong options answer at once.
+    from training.snapshots import kimg_in_name, read_header
+
     paths = sorted(Path(run).glob(CURVE), key=kimg_in_name)
     found = {path.stem.rpartition("-")[2]: path for path in paths if read_header(path)["classes"]}
     if not found:
@@ -132,16 +117,13 @@ def make_trial(options, row, seed):
         records=[Path(options.run)])
 
 
-def write_report(study, options):
+def write_tables(study, options):
     """Write snapshot_scores.md and .json of what is finished; return the first name."""
-    results = finished_results(options, study, functools.partial(make_trial, options))
-    results = [{**result, "values": with_combined(result["values"])} for result in results]
+    results = [{**result, "values": with_combined(result["values"])}
+               for result in study.results(options, make_trial)]
     table = scores_by_row(results)
-    util.write_json(options.out / "snapshot_scores.json", {
-        "options": {name: getattr(options, name) for name in study.stored},
-        "scores": table, "judged": judge(table), "trials": results})
-    util.atomic_write(options.out / "snapshot_scores.md", report_text(options, results, table))
-    return options.out / "snapshot_scores.md"
+    return study.write(options, report_lines(options, results, table), results, scores=table,
+                       judged=judge(table))
 
 
 def scores_by_row(results):
@@ -171,14 +153,14 @@ def judge(table):
     return judged
 
 
-def report_text(options, results, table):
-    """Return snapshot_scores.md: the snapshots, the scores, the commands."""
+def report_lines(options, results, table):
+    """Return the lines of snapshot_scores.md: the snapshots, the scores, the commands."""
     taught = summarize(results, [MIOU])
     rows = [[row, cell_text(taught[row][MIOU.title], MIOU),
              *(f"{values[kind]:.4g}" for kind in SELECT_BY)] for row, values in table.items()]
     judged = [[f"`{kind}`", "–" if one["correlation"] is None else f"{one['correlation']:.2f}",
                one["selects"], f"{one['lost']:.1f}"] for kind, one in judge(table).items()]
-    return "\n".join([
+    return [
         "# Which score finds the best snapshot?", "",
         f"Snapshots of {options.run}; segmentation networks that learned from "
         f"{PRESETS[options.preset].pairs} pairs of each, {options.kimg:g} kimg, tested on the real "
@@ -187,7 +169,7 @@ def report_text(options, results, table):
         markdown_table(["kimg", MIOU.title, *SELECT_BY], rows), "",
         markdown_table(["--select-by", "rank correlation with mIoU", "selects", "mIoU lost"],
                        judged), "",
-        *command_lines(results), ""])
+        *command_lines(results), ""]
 
 
 if __name__ == "__main__":

@@ -41,12 +41,12 @@ def script(name: str, options: dict[str, Any], *words: str | Path) -> list[str]:
             *(flag if value is True else f"{flag}={value}" for flag, value in flags.items())]
 
 
-def shown(command: Sequence[str]) -> str:
+def typed(command: Sequence[str]) -> str:
     """Return a command of `script` as a user types it in the program's folder."""
     return shlex.join(["python", Path(command[1]).name, *command[2:]])
 
 
-class Stopped(Exception):
+class StudyStopped(Exception):
     """The user has asked to stop; `signal` is how."""
 
     def __init__(self, number: int):
@@ -58,7 +58,7 @@ class Processes:
     """Runs commands, one at a time; passes requests to stop on to the one that runs.
 
     Inside its `with` block Ctrl-C, SIGTERM and SIGHUP reach this process alone and from it the
-    command, once each: a training saves its state and ends. Then `run` raises Stopped.
+    command, once each: a training saves its state and ends. Then `run` raises StudyStopped.
     """
 
     def __init__(self):
@@ -87,7 +87,7 @@ class Processes:
     def run(self, command: Sequence[str]) -> int:
         """Print a command, run it to its end and return its exit status."""
         if self._signal:
-            raise Stopped(self._signal)
+            raise StudyStopped(self._signal)
         print(f"$ {shlex.join(command)}", flush=True)
         # In a session of its own, so that a terminal's Ctrl-C does not reach it a second time.
         self._running = subprocess.Popen(command, start_new_session=True)
@@ -97,7 +97,7 @@ class Processes:
         finally:
             self._running = None
         if self._signal:
-            raise Stopped(self._signal)
+            raise StudyStopped(self._signal)
         return status
 
 
@@ -190,13 +190,13 @@ class Trial:
                 "training_sec": ticks[-1]["Timing/total_sec"] if ticks else 0.0,
                 "evaluation_sec": max((one["time_sec"] for one in records), default=0.0),
                 "values": values, "floors": floors,
-                "preparations": [shown(command) for command in self.preparations],
-                "training": shown(self.training),
-                "evaluations": [shown(command) for command in self.evaluations]}
+                "preparations": [typed(command) for command in self.preparations],
+                "training": typed(self.training),
+                "evaluations": [typed(command) for command in self.evaluations]}
 
     def _records(self):
         """Return the newest record of every metric that one of the evaluations wrote."""
-        own = {shown(command) for command in self.evaluations}
+        own = {typed(command) for command in self.evaluations}
         newest = {}
         for path in (path for folder in (self.run, *self.records)
                      for path in sorted(folder.glob("metric-*.jsonl"))):
@@ -272,7 +272,7 @@ def run_study(trials: Sequence[Trial], out: Path, command: str, after_each: Call
             failures = work_off([first] if first else [], processes, after_each)
             if not failures:
                 failures = work_off(trials, processes, after_each)
-        except Stopped as stopped:
+        except StudyStopped as stopped:
             after_each()
             print(f"stopped; the same command continues: {command}", flush=True)
             return 128 + stopped.signal

@@ -16,24 +16,27 @@ of Style-C-GAN-2D, and that below Style-C-GAN's. table1.md, .json and .png grow 
 same command, or `--out` alone, continues; a row can be trained by hand with the command printed.
 """
 
-import functools
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dnnlib import cli, util
 from dnnlib.cli import IdleRule
-from dnnlib.util import UserError, format_time
-from experiments.command import Study, finished_results
+from dnnlib.util import UserError
+from experiments.command import Preset, Study
 from experiments.study import Trial, script
 from experiments.tables import (
+    SPREAD,
     Cell,
     Measure,
     cell_text,
     command_lines,
     differences,
     markdown_table,
+    plain,
+    results_table,
     summarize,
+    training_time,
     write_bars,
 )
 from metrics.image_sources import is_dataset
@@ -70,22 +73,17 @@ EXAMPLES = """\
 
 
 @dataclass(frozen=True)
-class Preset:
+class TablePreset(Preset):
     """What a table is made of.
 
     Attributes:
-        plan: (row, seed), in the order of what the answers are worth.
-        options: of this script, where they are not given.
-        rgb, train: options of train.py for the RGB network and, beside their own, for all rows.
+        rgb: options of train.py for the RGB network; `train` are those of rows, beside their own.
         ada: more of them for the rows with augmentation.
         fakes: how many of them metrics take, as in their names.
         split: of the reals. score: the Inception Score's value, '' of ten splits or '_5' of five.
     """
 
-    plan: tuple[tuple[str, int], ...]
-    options: dict
-    rgb: dict
-    train: dict
+    rgb: dict = field(default_factory=dict)
     ada: dict = field(default_factory=dict)
     fakes: str = "1k"
     split: str = "train"
@@ -108,7 +106,7 @@ def _each(rows, seed):
 
 PRESETS = {
     # The networks of preset small-32; growth and rates that drew maps in docs/results.md.
-    "night": Preset(
+    "night": TablePreset(
         plan=(*_each("2d 2d-ada c rgb", 1000), *_each("2d c", 1001),
               *_each("2d-copies 2d-balance 2d-detached 2d-labelled c-ada", 1000),
               *_each("2d-ada", 1001), *_each("2d-detached-ada", 1000)),
@@ -120,12 +118,12 @@ PRESETS = {
                    metrics="none"),
         ada=dict(ada_kimg=100)),
     # The paper's table. Best snapshots by FID of the validation split, as the paper selects them.
-    "paper": Preset(
+    "paper": TablePreset(
         plan=_each("rgb c 2d", 1000), options=dict(data="datasets/modanet", gpus=4),
         rgb=dict(preset="paper"), train=dict(preset="paper"),
         fakes="50k", split="test", score="_5"),
     # Seconds at 8x8, for the tests; networks of nothing.
-    "tiny": Preset(
+    "tiny": TablePreset(
         plan=_each("2d c", 1000), options=dict(device="cpu"),
         rgb=dict(preset="demo-32", resolution=8, fmap_base=64, fmap_max=8, latent_size=8,
                  minibatch=8, rgb_kimg=0.016, tick_kimg=0.016, minibatch_repeats=1),
@@ -133,26 +131,29 @@ PRESETS = {
                    tick_kimg=0.016, minibatch_repeats=1),
         fakes="16"),
 }
-
-
-STUDY = Study("table1", PRESETS, tuple(ROWS),
-              fixed=("preset", "rgb", "data", "untagged", "reals", "resolution", "kimg"),
-              of_machine=("device", "gpus", "inception"))
+STUDY = Study(
+    "table1", PRESETS, tuple(ROWS),
+    fixed=("preset", "rgb", "data", "untagged", "reals", "resolution", "kimg"),
+    of_machine=("device", "gpus", "inception"), together=("data", "untagged", "reals"), own={
+        "rgb": dict(metavar="SNAPSHOT_OR_RUN", help="RGB network that all rows begin from, copied "
+                    "to --out (default: one is trained first)"),
+        "data": dict(metavar="DIR", help="data set with labels"),
+        "untagged": dict(metavar="DIR", help="data set of photos without labels, for all rows with "
+                         "an image critic"),
+        "reals": dict(metavar="DIR", help="data set or folder of all photos, for KID and FID "
+                      "(default: --data)"),
+        "resolution": dict(type=int, metavar="N", help="of the RGB network, if it is trained"),
+        "inception": dict(metavar="PATH", help="as of run_metrics.py")})
 
 
 def main(argv):
     """Train and measure what is not finished yet, and write the table. Return the exit status."""
-    options = parse_options(argv)
-    STUDY.remember(options, together=("data", "untagged", "reals"))
+    options = STUDY.begin(argv, __doc__, EXAMPLES, lambda given: [
+        IdleRule(["resolution"], given.rgb, "rows have the resolution of --rgb")])
     options.kimg = options.kimg or sum(_stage_lengths(options.preset))
-    if options.table_only:
-        write_report(options)
-        return 0
-    for name in ("data", "untagged", "reals"):
+    for name in STUDY.together if not options.table_only else ():
         if getattr(options, name) and not Path(getattr(options, name)).exists():
             raise UserError(f"--{name}={getattr(options, name)}: no such folder")
-    plan = STUDY.plan(options, left_out=() if options.untagged else (LABELLED,))
-    trials = [make_trial(options, row, seed) for row, seed in plan]
     if options.measure and not options.rgb:
         raise UserError("--measure: rows begin from an RGB network; give --rgb, any of these sizes")
 
@@ -160,29 +161,10 @@ def main(argv):
         return script("train.py", {**row_options(options, row, options.out / "none", 0),
                                    "init_from": options.rgb})
 
-    return STUDY.run(options, trials, write_report, rgb_training(options),
-                     lambda: options.rgb and take_network(options.rgb, options.out), timed)
-
-
-def parse_options(argv):
-    """Parse the command line."""
-    parser = cli.argument_parser(__doc__.partition("\n")[0], EXAMPLES)
-    STUDY.add_options(parser)
-    add = parser.add_argument
-    add("--rgb", metavar="SNAPSHOT_OR_RUN", help="RGB network that all rows begin from, copied to "
-        "--out (default: one is trained first)")
-    add("--data", metavar="DIR", help="data set with labels")
-    add("--untagged", metavar="DIR", help="data set of photos without labels, for all rows with an "
-        "image critic")
-    add("--reals", metavar="DIR", help="data set or folder of all photos, for KID and FID "
-        "(default: --data)")
-    add("--resolution", type=int, metavar="N", help="of the RGB network, if it is trained")
-    add("--inception", metavar="PATH", help="as of run_metrics.py")
-    options = parser.parse_args(argv)
-    cli.refuse_idle(cli.non_default_options(parser, options), [
-        IdleRule(["resolution"], options.rgb, "rows have the resolution of --rgb"),
-        *STUDY.idle_rules(options)])
-    return options
+    return STUDY.run(options, make_trial, write_tables,
+                     left_out=() if options.untagged else (LABELLED,), timed=timed,
+                     first=rgb_training(options),
+                     prepare=lambda: options.rgb and take_network(options.rgb, options.out))
 
 
 # Trainings and evaluations
@@ -271,57 +253,43 @@ def take_network(rgb, out):
 
 # The table
 
-def write_report(options):
+def write_tables(options):
     """Write table1.md, table1.json and table1.png of what is finished; return the first name."""
-    preset, out = PRESETS[options.preset], options.out
-    results = finished_results(options, STUDY, functools.partial(make_trial, options))
-    measures = preset.measures()
+    preset = PRESETS[options.preset]
+    results, measures = STUDY.results(options, make_trial), preset.measures()
     table = summarize(results, measures)
     said = differences(table, BASE, measures)
-    util.write_json(out / "table1.json", {
-        "options": {name: getattr(options, name) for name in STUDY.stored},
-        "rows": {row: {title: cell._asdict() for title, cell in cells.items()}
-                 for row, cells in table.items()},
-        "differences": said, "paper": PAPER, "trials": results})
-    util.atomic_write(out / "table1.md", report_text(options, results, table, said))
     if results:
-        write_bars(out / "table1.png", table, measures[:2],
+        write_bars(options.out / "table1.png", table, measures[:2],
                    f"{preset.fakes} images of each row against real photos")
-    return out / "table1.md"
+    return STUDY.write(options, report_lines(options, results, table, said), results,
+                       rows=plain(table), differences=said, paper=PAPER)
 
 
-def report_text(options, results, table, said):
-    """Return table1.md: our table, what it says, the paper's, and the commands."""
+def report_lines(options, results, table, said):
+    """Return the lines of table1.md: our table, what it says, the paper's, and the commands."""
     preset = PRESETS[options.preset]
     measures = preset.measures()
-    rows = []
-    for row, cells in table.items():
-        own = [result for result in results if result["row"] == row]
-        mean_sec = sum(result["training_sec"] for result in own) / len(own)
-        rows.append([f"`{row}`", str(len(own)),
-                     *(cell_text(cells.get(measure.title), measure) for measure in measures),
-                     f"{own[0]['kimg']:g}", format_time(mean_sec)])
     floors = {name: value for result in results for name, value in result["floors"].items()}
-    rows.append(["floor: half of the photos against the other", "", *(
+    floor = ["floor: half of the photos against the other", "", *(
         cell_text(Cell(measure.factor * floors[measure.value], None)
-                  if measure.value in floors else None, measure) for measure in measures), "", ""])
+                  if measure.value in floors else None, measure) for measure in measures), "", ""]
     start = options.rgb or "one trained for this table"
     paper = [[model, f"{score} ± {deviation}", f"{fid}"]
              for model, (score, deviation, fid) in PAPER.items()]
-    return "\n".join([
+    return [
         "# Table 1, made anew", "",
         f"{preset.fakes} generated images at psi 1 against {options.reals or options.data} (KID, "
         f"FID, Inception Score) and the labelled photos of {options.data} (maps). All rows begin "
-        f"from the same RGB network ({start}); kimg are those after it. Mean over seeds ± half of "
-        "the distance between the smallest and the largest.", "",
-        markdown_table(["row", "seeds", *(measure.title for measure in measures), "kimg",
-                        "training"], rows), "",
+        f"from the same RGB network ({start}); kimg are those after it. {SPREAD}", "",
+        results_table(results, table, measures, {
+            "kimg": lambda own: f"{own[0]['kimg']:g}", "training": training_time}, [floor]), "",
         "Differences larger than those between two seeds of any row:", "",
         *(f"* {line}" for line in said), "",
         "The paper's table (ModaNet at 512x512, 50,000 images against the test split; no numbers "
         "to compare with ours unless that is what was trained):", "",
         markdown_table(["model", "IS", "FID"], paper), "",
-        *command_lines(results), ""])
+        *command_lines(results), ""]
 
 
 if __name__ == "__main__":

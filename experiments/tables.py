@@ -1,11 +1,13 @@
 """The tables of experiments: means over seeds, what differs by more than chance, Markdown, bars."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dnnlib import util
 from dnnlib.charts import bar_chart
+
+SPREAD = "Mean over seeds ± half of the distance between the smallest and the largest."
 
 
 class Measure(NamedTuple):
@@ -45,6 +47,12 @@ def cell_text(cell: Cell | None, measure: Measure) -> str:
         return "–"
     text = measure.form.format(cell.mean)
     return text if cell.spread is None else f"{text} ± {measure.form.format(cell.spread / 2)}"
+
+
+def plain(table: dict[str, dict[str, Cell]]) -> dict[str, dict[str, dict]]:
+    """Return a table for JSON."""
+    return {row: {title: cell._asdict() for title, cell in cells.items()}
+            for row, cells in table.items()}
 
 
 def differences(table: dict[str, dict[str, Cell]], base: str, measures: Sequence[Measure],
@@ -90,6 +98,53 @@ def differences(table: dict[str, dict[str, Cell]], base: str, measures: Sequence
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table in Markdown."""
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def results_table(results: Sequence[dict], table: dict[str, dict[str, Cell]],
+                  measures: Sequence[Measure], about: dict[str, Callable[[list[dict]], str]],
+                  more: Iterable[Sequence[str]] = ()) -> str:
+    """Return the rows of a table in Markdown: seeds, measures, and what is known besides.
+
+    Args:
+        about: {title of a further column: function of a row's results}.
+        more: rows at the end.
+    """
+    rows = []
+    for row, cells in table.items():
+        own = [result for result in results if result["row"] == row]
+        rows.append([f"`{row}`", str(len(own)),
+                     *(cell_text(cells.get(measure.title), measure) for measure in measures),
+                     *(of_row(own) for of_row in about.values())])
+    return markdown_table(["row", "seeds", *(measure.title for measure in measures), *about],
+                          [*rows, *more])
+
+
+def training_time(results: Sequence[dict]) -> str:
+    """Return how long a training of a row took, on average."""
+    return util.format_time(sum(result["training_sec"] for result in results) / len(results))
+
+
+def class_columns(results: Sequence[dict], value: str, about: dict[str, list[str]] | None = None,
+                  head: Sequence[str] = ()) -> str:
+    """Return a table of classes in Markdown, in per cent: mean over seeds ± half of the spread, a
+    column a row of the study.
+
+    Args:
+        value: what miou's table has of a class: 'real_iou', 'real_accuracy' or 'fake_iou'.
+        about: {class: texts of further columns}, the classes that are shown; None for all.
+        head: of the further columns.
+    """
+    if about is None:
+        about = {entry["name"]: [] for result in results
+                 for entry in result["classes"].get("miou", [])}
+    measures = [Measure(name, name, "higher", 100) for name in about]
+    table = summarize([{"row": result["row"], "values": {
+        entry["name"]: entry[value] for entry in result["classes"].get("miou", [])
+        if entry[value] is not None}} for result in results], measures)
+    return markdown_table(["class", *head, *table], [
+        [measure.title, *about[measure.title],
+         *(cell_text(cells.get(measure.title), measure) for cells in table.values())]
+        for measure in measures])
 
 
 def command_lines(results: Sequence[dict]) -> list[str]:

@@ -23,16 +23,22 @@ EfficientNet-Lite0, on two CPU cores with AVX2; in the order of what the answers
 .json and .png grow with every row; the same command, or `--out` alone, continues.
 """
 
-import functools
 from dataclasses import dataclass, field
 
 from dnnlib import cli, util
 from dnnlib.charts import growth_chart
 from dnnlib.data.dataset import open_dataset
 from dnnlib.util import UserError, format_time
-from experiments.command import Study, finished_results
+from experiments.command import Preset, Study
 from experiments.study import Trial, script
-from experiments.tables import Measure, cell_text, command_lines, markdown_table, summarize
+from experiments.tables import (
+    Measure,
+    cell_text,
+    command_lines,
+    markdown_table,
+    plain,
+    summarize,
+)
 
 NUMBERS = (5, 11, 20, 50, 100)
 KINDS = ("real", "teacher", "projected", "2d")
@@ -53,21 +59,15 @@ EXAMPLES = """\
 
 
 @dataclass(frozen=True)
-class Preset:
-    """What a study is made of.
+class LabelsPreset(Preset):
+    """What a study is made of; `train` are the options of the segmentation networks.
 
     Attributes:
-        plan: (row, seed), in the order of what the answers are worth.
-        options: of this script, where they are not given.
-        segmenter: options of train.py for the segmentation networks.
-        decoder, gan: of train.py for decoders, for the rows of 2d.
+        decoder, gan: options of train.py for decoders, for the rows of 2d.
         projection: of generate.py for photos.
         pairs: that a segmentation network learns from.
     """
 
-    plan: tuple[tuple[str, int], ...]
-    options: dict
-    segmenter: dict
     decoder: dict = field(default_factory=dict)
     gan: dict = field(default_factory=dict)
     projection: dict = field(default_factory=dict)
@@ -82,31 +82,39 @@ def _plan(kinds, numbers, seeds):
 _OURS = ("real", "teacher", "projected")
 _BOTH = tuple(start + kind for start in ("", IMAGENET) for kind in _OURS)
 PRESETS = {
-    "night": Preset(
+    "night": LabelsPreset(
         (*_plan(_BOTH, (20,), (1, 2, 3)), *_plan(_OURS, (5, 100, 50, 11), (1, 2, 3)),
          *_plan(("2d",), (20, 100), (1,))),
         dict(data="datasets/ccp", untagged="datasets/ccp_untagged", device="cpu", kimg=8.0),
-        segmenter=dict(preset="small", resolution=32, no_imagenet=True),
+        train=dict(preset="small", resolution=32, no_imagenet=True),
         decoder=dict(preset="small"),
         gan=dict(preset="small-32", minibatch=16, lrate=0.004, r1_gamma=1, grow_g="empty",
                  grow_d="fresh", smoothing_kimg=5, binary_kimg=0, classes_kimg=60,
                  metrics="none"),
         projection=dict(space="w+", steps=300)),
     # Seconds at 16x16, for the tests.
-    "tiny": Preset(
+    "tiny": LabelsPreset(
         _plan(_OURS, (5,), (1,)), dict(device="cpu", kimg=0.064),
-        segmenter=dict(preset="tiny", unet_fmaps=4, minibatch=8, tick_kimg=0.032),
+        train=dict(preset="tiny", unet_fmaps=4, minibatch=8, tick_kimg=0.032),
         decoder=dict(preset="tiny", kimg=0.04, tick_kimg=0.04),
         projection=dict(space="w+", steps=2), pairs=16),
 }
-PRESETS["cars"] = Preset(
+PRESETS["cars"] = LabelsPreset(
     (*_plan(("real", "projected", f"{IMAGENET}real", f"{IMAGENET}projected"), (20,), (1, 2, 3)),
      *_plan(("real", "projected"), (5, 100), (1, 2, 3))),
-    dict(data="datasets/cars", device="cpu", kimg=8.0), PRESETS["night"].segmenter,
+    dict(data="datasets/cars", device="cpu", kimg=8.0), PRESETS["night"].train,
     PRESETS["night"].decoder, projection=PRESETS["night"].projection)
-STUDY = Study("twenty_labels", PRESETS, ROWS,
-              fixed=("preset", "data", "untagged", "rgb", "teacher", "kimg"),
-              of_machine=("device", "gpus"))
+STUDY = Study(
+    "twenty_labels", PRESETS, ROWS,
+    fixed=("preset", "data", "untagged", "rgb", "teacher", "kimg"), of_machine=("device", "gpus"),
+    together=("data", "untagged"), own={
+        "data": dict(metavar="DIR", help="data set of real photos with labels"),
+        "untagged": dict(metavar="DIR", help="data set of photos without labels, for the rows of "
+                         "2d"),
+        "rgb": dict(metavar="RUN_OR_FILE", help="RGB network whose features decoders read, and "
+                    "from which the rows of 2d begin"),
+        "teacher": dict(metavar="RUN_OR_FILE", help="segmentation network trained on all real "
+                        "photos")})
 MEASURES = [Measure("mIoU (%)", "miou", "higher", 100),
             Measure("mIoU of two labels (%)", "miou_any", "higher", 100),
             Measure("pixel accuracy (%)", "miou_accuracy", "higher", 100)]
@@ -114,28 +122,7 @@ MEASURES = [Measure("mIoU (%)", "miou", "higher", 100),
 
 def main(argv):
     """Train and measure what is not finished yet, and write the table. Return the exit status."""
-    options = parse_options(argv)
-    STUDY.remember(options, together=("data", "untagged"))
-    if options.table_only:
-        write_report(options)
-        return 0
-    trials = [make_trial(options, row, seed) for row, seed in STUDY.plan(options)]
-    return STUDY.run(options, trials, write_report)
-
-
-def parse_options(argv):
-    """Parse the command line."""
-    parser = cli.argument_parser(__doc__.partition("\n")[0], EXAMPLES)
-    STUDY.add_options(parser)
-    add = parser.add_argument
-    add("--data", metavar="DIR", help="data set of real photos with labels")
-    add("--untagged", metavar="DIR", help="data set of photos without labels, for the rows of 2d")
-    add("--rgb", metavar="RUN_OR_FILE", help="RGB network whose features decoders read, and from "
-        "which the rows of 2d begin")
-    add("--teacher", metavar="RUN_OR_FILE", help="segmentation network trained on all real photos")
-    options = parser.parse_args(argv)
-    cli.refuse_idle(cli.non_default_options(parser, options), STUDY.idle_rules(options))
-    return options
+    return STUDY.run(STUDY.begin(argv, __doc__, EXAMPLES), make_trial, write_tables)
 
 
 # A row's commands
@@ -144,7 +131,7 @@ def make_trial(options, row, seed):
     """Return the Trial of a row with a seed."""
     kind, number = row.removeprefix(IMAGENET).split("-")
     run, preset = options.out / f"{row}-seed{seed}", PRESETS[options.preset]
-    training = {"variant": "segmenter", **preset.segmenter, "data": options.data,
+    training = {"variant": "segmenter", **preset.train, "data": options.data,
                 **_where(options), "kimg": f"{options.kimg:g}", "seed": seed, "run": run}
     if row.startswith(IMAGENET):
         training |= {"no_imagenet": None, "imagenet": True}
@@ -230,24 +217,19 @@ PREPARATIONS = {"teacher": taught_by_teacher, "projected": taught_by_projections
 
 # The table
 
-def write_report(options):
+def write_tables(options):
     """Write twenty_labels.md, .json and .png of what is finished; return the first name."""
-    results = finished_results(options, STUDY, functools.partial(make_trial, options))
+    results = STUDY.results(options, make_trial)
     table = summarize(results, MEASURES)
-    util.write_json(options.out / "twenty_labels.json", {
-        "options": {name: getattr(options, name) for name in STUDY.stored},
-        "rows": {row: {title: cell._asdict() for title, cell in cells.items()}
-                 for row, cells in table.items()},
-        "paper": PAPER, "trials": results})
-    util.atomic_write(options.out / "twenty_labels.md", report_text(options, results, table))
     if results:
         util.atomic_write(options.out / "twenty_labels.png", growth_chart(
-            curves(table, MEASURES[1]), "labels", MEASURES[1].title,
+            curves_of(table, MEASURES[1]), "labels", MEASURES[1].title,
             "segmentation of real test photos"))
-    return options.out / "twenty_labels.md"
+    return STUDY.write(options, report_lines(options, results, table), results, rows=plain(table),
+                       paper=PAPER)
 
 
-def curves(table, measure):
+def curves_of(table, measure):
     """Return {kind of row: [(labels, mean, half of the spread)]}."""
     found = {}
     for row, cells in table.items():
@@ -257,9 +239,9 @@ def curves(table, measure):
     return found
 
 
-def report_text(options, results, table):
-    """Return twenty_labels.md: a table for each measure, labels against kinds; the paper's numbers;
-    the commands."""
+def report_lines(options, results, table):
+    """Return the lines of twenty_labels.md: a table for each measure, labels against kinds; the
+    paper's numbers; the commands."""
     kinds = list(dict.fromkeys(row.rpartition("-")[0] for row in table))
     numbers = [number for number in NUMBERS if any(f"{kind}-{number}" in table for kind in kinds)]
     parts = []
@@ -270,7 +252,7 @@ def report_text(options, results, table):
                   markdown_table(["labels of", *map(str, numbers)], rows), ""]
     seeds = max((sum(result["row"] == row for result in results) for row in table), default=0)
     total = sum(result["preparation_sec"] + result["training_sec"] for result in results)
-    return "\n".join([
+    return [
         "# Are twenty labels enough?", "",
         f"Tested on the real test photos of {options.data}; {options.kimg:g} kimg for every "
         f"segmentation network, {PRESETS[options.preset].pairs} pairs where it learns from such. "
@@ -280,7 +262,7 @@ def report_text(options, results, table):
         "## The paper (baseline, ours; other data and sizes)", "",
         markdown_table(["", "labelled photos", "decoder"],
                        [[name, f"{base:.1f}", f"{ours:.1f}"] for name, base, ours in PAPER]), "",
-        *command_lines(results), ""])
+        *command_lines(results), ""]
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from dataprep import masks
 from dataprep.coco.annotations import load_annotations
 from dataprep.coco.segmentations import label_map_and_overlap
 from dataprep.photo_sources import PhotoFolder
-from dnnlib import util
 from dnnlib.data import pictures
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import read_class_list, write_class_list
@@ -27,7 +26,7 @@ from dnnlib.data.labelled import LABELS
 from dnnlib.data.photos import PhotoError
 from dnnlib.util import UserError
 from generation.labelling import label_photos
-from generation.pairs import to_pairs
+from generation.sheets import seed_pairs
 from training.decoder.labels import FILE_NAME, Labelling, picture_digest, picture_name
 from training.labeller import Labeller
 from training.sampler import TRUNCATION_CUTOFF, Sampler
@@ -48,13 +47,9 @@ def write_pictures(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float
     """
     _check_same(out, sampler, psi, noise)
     seeds, digests = tuple(dict.fromkeys(seeds)), {}
-    with util.progress(total=len(seeds), desc="images", unit="img") as bar:
-        remaining = iter(seeds)
-        for images in sampler.of_seeds(seeds, psi, noise, minibatch):
-            for rgb, seed in zip(to_pairs(images)[0], remaining):
-                digests[picture_name(seed)] = picture_digest(rgb)
-                pictures.save_png(out / picture_name(seed), rgb)
-                bar.update()
+    for seed, rgb, _ in seed_pairs(sampler, seeds, psi, noise, minibatch):
+        digests[picture_name(seed)] = picture_digest(rgb)
+        pictures.save_png(out / picture_name(seed), rgb)
     Labelling(str(sampler.path), sampler.digest, sampler.resolution, sampler.fade, seeds, psi,
               TRUNCATION_CUTOFF, noise, sampler.label, digests).write(out)
 
@@ -74,7 +69,7 @@ def label_by_teacher(labeller: Labeller, folder: Path, minibatch: int) -> int:
     """Write the label maps that a segmentation network gives the pictures of a folder, except for
     those that are there; return how many were written."""
     names = set(Labelling.read(folder).pictures)
-    check_classes(folder, labeller.classes)
+    check_labelled_classes(folder, labeller.classes)
     strangers = [path.name for path in sorted(folder.glob("*.png")) if path.name not in names]
     if strangers:
         raise UserError(f"{folder / strangers[0]}: none of the pictures that are to be labelled")
@@ -84,7 +79,7 @@ def label_by_teacher(labeller: Labeller, folder: Path, minibatch: int) -> int:
     return written
 
 
-def take_labels(source: Path, folder: Path, report: Callable[[str], None]) -> int:
+def import_labels(source: Path, folder: Path, report: Callable[[str], None]) -> int:
     """Write the labels of an annotation tool's export as label maps of a folder's pictures; return
     how many there are.
 
@@ -102,7 +97,7 @@ def take_labels(source: Path, folder: Path, report: Callable[[str], None]) -> in
     if not found:
         raise UserError(f"{source}: has no labels for the pictures in {folder}; they are found by "
                         f"name, such as {next(iter(labelling.pictures))}")
-    check_classes(folder, classes)
+    check_labelled_classes(folder, classes)
     for name in labelling.pictures:
         if name not in found and not (folder / LABELS / name).is_file():
             report(f"{name}: has no labels yet")
@@ -112,7 +107,7 @@ def take_labels(source: Path, folder: Path, report: Callable[[str], None]) -> in
     return len(found)
 
 
-def check_classes(folder: Path, classes: Sequence[str]) -> None:
+def check_labelled_classes(folder: Path, classes: Sequence[str]) -> None:
     """Raise UserError if the folder has labels of other classes."""
     if not (folder / CLASSES).is_file() or not any((folder / LABELS).glob("*.png")):
         return

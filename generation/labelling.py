@@ -18,14 +18,14 @@ from PIL import Image
 from dnnlib import util
 from dnnlib.data import pictures, pyramid
 from dnnlib.data.class_list import write_class_list
+from dnnlib.data.labelled import LABELS
 from dnnlib.data.photo_names import IMAGE_SUFFIXES
 from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.util import UserError
 from generation.resumable_folder import content_digest, continued
 from training.labeller import Labeller
 
-LABELS, OVERLAYS, RECORD = "labels", "overlays", "labeller.json"
-WHITE = (255, 255, 255)
+OVERLAYS, RECORD = "overlays", "labeller.json"
 
 
 def label_photos(labeller: Labeller, source: Path, out: Path,
@@ -47,18 +47,13 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
     with continued(out, RECORD, "label maps", {"network": labeller.digest}, about,
                    is_own) as folder:
         marks = {path: content_digest(path) for path in photos}
-        missing = [path for path, mark in marks.items()
-                   if not folder.is_done(path.name, mark, [_map_path(out, path)])]
-        folder.forget(path.name for path in missing)
+        missing = folder.begin(photos, lambda path: path.name, marks.get,
+                               lambda path: [_map_path(out, path)])
         write_class_list(out, labeller.classes)
-        with util.progress(total=len(missing), desc="labels", unit="photo") as bar:
-            for start in range(0, len(missing), minibatch):
-                readable = list(_read(missing[start:start + minibatch], unreadable))
-                if readable:
-                    _write(labeller, readable, out)
-                    folder.done |= {path.name: marks[path] for path, _ in readable}
-                    folder.save()
-                bar.update(len(missing[start:start + minibatch]))
+        for part in folder.minibatches(missing, minibatch, "labels"):
+            if readable := list(_read(part, unreadable)):
+                _write(labeller, readable, out)
+                folder.done |= {path.name: marks[path] for path, _ in readable}
     return len(missing) - len(unreadable), len(photos) - len(missing), unreadable
 
 
@@ -94,7 +89,7 @@ def _read(paths, unreadable) -> Iterator[tuple[Path, Image.Image]]:
 
 def _write(labeller: Labeller, photos: Sequence[tuple[Path, Image.Image]], out: Path) -> None:
     """Write the maps and overlays of a minibatch of photos."""
-    squares = np.stack([np.asarray(pyramid.fit_square(photo, labeller.resolution, "pad", WHITE))
+    squares = np.stack([pyramid.fit_square(photo, labeller.resolution, "pad", pyramid.WHITE)
                         for _, photo in photos])
     num_classes = len(labeller.classes)
     for (path, photo), chances in zip(photos, labeller.probabilities(squares)):

@@ -1,32 +1,35 @@
 """The command line of generate.py: what can be made, and which options act on it."""
 
 import argparse
+from pathlib import Path
 
 from dnnlib import cli
 from dnnlib.cli import MAX_GRID, MAX_SEED, IdleRule
+from dnnlib.data import films
 from dnnlib.util import UserError
 
 MAX_PAIRS = 10_000_000  # in one folder, by the seven digits of their file names
 MAX_SHARDS = 99_999  # by the five digits of theirs
 # The modes on which options have an effect; options that are not here act on all of them.
-MODES = ("seeds", "interpolate", "style_mix", "num", "replay", "source", "maps", "from", "project",
-         "labels_from")
+MODES = ("seeds", "interpolate", "style_mix", "video", "num", "replay", "source", "maps", "from",
+         "project", "explore", "labels_from")
 CHOICE = ("require", "min_area", "balance", "min_confidence")
 ACT_ON = {
     **dict.fromkeys(("separate", "for_labelling", "teacher"), ("seeds",)),
-    "seeds": ("seeds", "from"), "samples": ("maps", "from"),
-    "steps": ("interpolate", "project"),
-    **dict.fromkeys(("space", "film", "lpips"), ("project",)),
+    "seeds": ("seeds", "video", "from"), "samples": ("maps", "from"),
+    "steps": ("interpolate", "video", "project"), "space": ("video", "project"),
+    **dict.fromkeys(("fps", "grid"), ("video",)),
+    **dict.fromkeys(("film", "lpips"), ("project",)),
     **dict.fromkeys(("num_images", "seed"), ("project", "source")),
     "row_seeds": ("style_mix",), "col_seeds": ("style_mix",), "col_styles": ("style_mix",),
     "first_seed": ("num", "from"),
     **dict.fromkeys(("dry_run", *CHOICE, "max_tries", "format", "keep_padding",
                      "shards", "runner"), ("num",)), "index": ("replay",),
     **dict.fromkeys(("direction", "garment", "own_scale", "poses"), ("source",)),
-    **dict.fromkeys(("trunc", "noise"), (*MODES[:4], "from")),
-    "label": (*MODES[:4], "from", "project"),
-    "minibatch": (*MODES[:4], "source", "maps", "from", "project"),
-    **dict.fromkeys(("network", "results"), MODES[:9])}
+    **dict.fromkeys(("trunc", "noise"), (*MODES[:5], "from")),
+    "label": (*MODES[:5], "from", "project"),
+    "minibatch": (*MODES[:5], "source", "maps", "from", "project"),
+    **dict.fromkeys(("network", "results"), MODES[:11])}
 
 
 def parse_options(argv: list[str], description: str = "",
@@ -51,7 +54,8 @@ def parse_options(argv: list[str], description: str = "",
         "from 0, or as many numbers as its labels have: 0.1,0,0.9")
     add("--minibatch", type=cli.positive_int, default=8, metavar="N", help="samples made at a "
         "time; more are faster if there is memory for them")
-    add("--seeds", type=cli.seeds, default="0-35", help="samples of the grid")
+    add("--seeds", type=cli.seeds, help="samples of the grid (default: 0-35); for --video those "
+        "that it passes (default: 0-7)")
     add("--separate", action="store_true", help="instead of a grid a file per seed: seed0000.png, "
         "and of networks with maps labels/seed0000.png (0 background, 1..C the classes)")
     add("--for-labelling", action="store_true", help="instead of a grid a file per seed, to be "
@@ -61,17 +65,30 @@ def parse_options(argv: list[str], description: str = "",
     _add_modes(parser)
     _add_translation_options(parser)
     _add_sheet_options(parser)
+    _add_video_options(parser)
     _add_pair_options(parser)
     _add_projection_options(parser)
     own, of_runner = cli.split_argv(argv)
     options, defaults = parser.parse_args(own), vars(parser.parse_args([]))
     options.of_runner = of_runner
-    check_options(options, {name for name in defaults if vars(options)[name] != defaults[name]})
-    options.steps = options.steps or (9 if options.interpolate is not None else None)
+    given = {name for name in defaults if vars(options)[name] != defaults[name]}
+    _set_defaults(options)
+    check_options(options, given)
+    return options
+
+
+def _set_defaults(options):
+    """Set the options whose defaults depend on what is made."""
+    is_video = options.video is not None
+    if options.steps is None:
+        options.steps = 9 if options.interpolate is not None else 60 if is_video else None
+    if options.seeds is None:
+        options.seeds = cli.seeds("0-7" if is_video else "0-35")
+    if options.space is None:
+        options.space = "w" if is_video else "w+"
     if options.trunc is None:
         pairs = options.num, getattr(options, "from"), options.for_labelling or None
         options.trunc = 0.7 if pairs == (None, None, None) else 1.0
-    return options
 
 
 def _add_modes(parser):
@@ -81,6 +98,9 @@ def _add_modes(parser):
                        "one latent to the other: images above, maps below")
     modes.add_argument("--style-mix", action="store_true", help="styles of row seeds and column "
                        "seeds combined")
+    modes.add_argument("--video", nargs="?", const="mp4", choices=films.FORMATS, help="a film that "
+                       "passes --seeds, one after the other, and ends as it begins: image above "
+                       "map; mp4 (needs requirements-video.txt) if no format is named")
     modes.add_argument("--num", type=cli.positive_int, metavar="N", help="write N pairs: images, "
                        "label maps, overlays, COCO annotations; run again to continue")
     modes.add_argument("--replay", metavar="FILE", help="make a sample of this samples.jsonl again")
@@ -95,6 +115,9 @@ def _add_modes(parser):
     modes.add_argument("--labels-from", metavar="PATH", help="take the labels of pictures that "
                        "--for-labelling wrote to --out: a COCO file, or a folder of PNG masks with "
                        "a list of classes")
+    modes.add_argument("--explore", action="store_true", help="serve a page to browsers on this "
+                       "machine, to try the networks of --results on: seeds, truncation, styles, "
+                       "classes, maps painted by hand, photos (requirements-explore.txt)")
     modes.add_argument("--project", metavar="PATH", help="find the w of which the network draws "
                        "these photos: a folder, a file, a data set (its training split, or the "
                        "folder of another), a folder of pairs; run again to continue")
@@ -124,13 +147,25 @@ def _add_sheet_options(parser):
     """Add the options of interpolations, style mixes and replays, by their names."""
     add = parser.add_argument
     add("--steps", type=cli.positive_int, metavar="N", help="for --interpolate: pictures, with "
-        "those of both seeds (default: 9); for --project: of the search (default: 1000)")
+        "those of both seeds (default: 9); for --video: frames from a seed to the next (default: "
+        "60); for --project: of the search (default: 1000)")
+    add("--space", choices=("w", "w+", "z"), help="for --project: w+ (default), a w for every "
+        "layer, as Image2StyleGAN; or w, one for all, with noise maps, as StyleGAN2's projector; "
+        "for --video: moves smoothly in w (default), or in z")
     add("--row-seeds", type=cli.seeds, default="0-3",
         help="for --style-mix: seeds of the left column")
     add("--col-seeds", type=cli.seeds, default="4-8", help="for --style-mix: seeds of the top row")
     add("--col-styles", type=cli.seeds, default="0-3", metavar="LAYERS", help="for --style-mix: "
         "layers taken from the column; 0-3 (4x4, 8x8) are pose and shape, the last ones colours")
     add("--index", type=cli.natural, default=0, metavar="K", help="for --replay: line, from 0")
+
+
+def _add_video_options(parser):
+    """Add the options of films."""
+    add = parser.add_argument_group("for --video").add_argument
+    add("--fps", type=cli.positive_int, default=30, metavar="N", help="frames a second")
+    add("--grid", type=cli.grid, default="1x1", metavar="COLUMNSxROWS", help="films side by side "
+        "in one: each passes its part of --seeds")
 
 
 def _add_pair_options(parser):
@@ -162,8 +197,6 @@ def _add_pair_options(parser):
 def _add_projection_options(parser):
     """Add the options of projections."""
     add = parser.add_argument_group("for --project").add_argument
-    add("--space", choices=("w", "w+"), default="w+", help="w+: a w for every layer, as "
-        "Image2StyleGAN; w: one for all, with noise maps, as StyleGAN2's projector")
     add("--num-images", type=cli.positive_int, metavar="N", help="so many of them, and for --poses "
         "so many photos and poses, chosen by --seed as train.py chooses (default: all)")
     add("--seed", type=cli.seed, default=1000, help="for --num-images: fewer are among more of a "
@@ -177,7 +210,7 @@ def check_options(options: argparse.Namespace, given: set[str]) -> None:
     """Raise UserError if options do not go together, or if one in `given` has no effect."""
     if options.interpolate is not None and len(options.interpolate) != 2:
         raise UserError("--interpolate: expected two seeds, such as 4,9")
-    if options.interpolate is not None and not 2 <= (options.steps or 9) <= MAX_GRID:
+    if options.interpolate is not None and not 2 <= options.steps <= MAX_GRID:
         raise UserError(f"--steps: 2 pictures at least, of both seeds, and {MAX_GRID} at most")
     if options.num is not None and options.num > MAX_PAIRS:
         raise UserError(f"--num: at most {MAX_PAIRS} pairs")
@@ -185,6 +218,12 @@ def check_options(options: argparse.Namespace, given: set[str]) -> None:
         raise UserError(f"--num: the last seed would be above {MAX_SEED}")
     if options.num is not None and (options.shards or 1) > min(options.num, MAX_SHARDS):
         raise UserError(f"--shards: at most one for each pair, and {MAX_SHARDS}")
+    for name in ("source", "maps", "project"):
+        place = getattr(options, name)
+        if place and options.out and Path(place).resolve().is_relative_to(
+                Path(options.out).resolve()):
+            raise UserError(f"--out={options.out}: is the folder of --{name}, or around it; choose "
+                            "another one")
     chosen = [m for m in MODES[1:] if getattr(options, m) not in (None, False)]
     mode = "from" if "from" in chosen else (chosen or ["seeds"])[0]
     shown = {mode: f"--{mode.replace('_', '-')}" for mode in MODES} | {"seeds": "a grid of seeds"}
@@ -210,6 +249,25 @@ def check_options(options: argparse.Namespace, given: set[str]) -> None:
         IdleRule(["keep_padding"], options.format == "tfrecords", "images of a data set are square "
                  "and keep it"),
         IdleRule(["runner"], not in_shards, "it makes shards: give --shards")])
+    if options.project is not None and options.space == "z":
+        raise UserError("--space=z: it is for --video; --project searches in w or w+")
+    if options.video is not None:
+        _check_video(options)
     if options.labels_from is not None and options.out is None:
         raise UserError("--out: missing: the folder that --for-labelling wrote to")
     cli.check_runner(options.runner, options.of_runner)
+
+
+def _check_video(options):
+    """Raise UserError if there is no such film."""
+    columns, rows = options.grid
+    count, loops = len(options.seeds), columns * rows
+    if options.space == "w+":
+        raise UserError("--space=w+: it is for --project; --video moves in w or z")
+    if count % loops or count < 2 * loops:
+        raise UserError(f"--seeds: {count} seeds for {columns}x{rows} films; each passes as many "
+                        "as the others, and 2 at least")
+    fastest = films.MAX_GIF_FPS if options.video == "gif" else films.MAX_FPS
+    if options.fps > fastest:
+        raise UserError(f"--fps={options.fps}: a film in {options.video} has {fastest} frames a "
+                        "second at most")

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from dnnlib import util
 from dnnlib.data import channels, coco, pictures
@@ -320,8 +319,9 @@ def replay(sampler: Sampler, record: dict, folder: Path, out: Path) -> tuple[boo
     if "image" not in record:
         return False, "but not to the bit, and there are no pictures to compare it with"
     try:
-        old_rgb = _read_png(folder / record["image"])
-        old_map = _read_png(folder / record["label"]) if "label" in record else 0 * label_map
+        old_rgb = pictures.read_png(folder / record["image"])
+        old_map = (pictures.read_png(folder / record["label"]) if "label" in record
+                   else 0 * label_map)
     except OSError as error:
         return False, ("but not to the bit, and the recorded files cannot be compared: "
                        f"{util.one_line(error)}")
@@ -380,12 +380,6 @@ def estimate(sampler: Sampler, recipe: SampleRecipe, request: Request, num_missi
             "dry run: nothing written"]
 
 
-def _read_png(path):
-    """Return the pixels of a PNG, uint8: colours [H, W, 3], or palette indices [H, W]."""
-    with Image.open(path) as image:
-        return np.asarray(image)
-
-
 def _write_tables(out, classes, records):
     """Write the names of the classes, and COCO annotations of all samples in the folder, which are
     read back from their label maps."""
@@ -394,6 +388,6 @@ def _write_tables(out, classes, records):
     path = coco.annotations_path(out, classes)
     if not path.exists():
         seeds = util.progress(sorted(records), desc="annotations", unit="img")
-        items = ((seed, Path(records[seed]["image"]).name, _read_png(out / records[seed]["label"]))
-                 for seed in seeds)
+        items = ((seed, Path(records[seed]["image"]).name,
+                  pictures.read_png(out / records[seed]["label"])) for seed in seeds)
         coco.write_coco(path, classes, items, "generated, one annotation a class")

@@ -10,7 +10,6 @@ is no square is made one as those of the network's training were; what is drawn 
 photo is within its own square.
 """
 
-import collections
 import functools
 import zlib
 from collections.abc import Sequence
@@ -21,18 +20,16 @@ import numpy as np
 
 from dataprep.coco.people import read_keypoint_file
 from dataprep.conversion import check_shape
-from dnnlib import util
 from dnnlib.data import coco, dataset, keypoints, pictures, pyramid
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.data.labelled import IMAGES
 from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.util import UserError
-from generation.resumable_folder import continued
+from generation.resumable_folder import continued, first_repeated
 from training.pose.reposer import Reposer
 
 RECORD, SHEET = "posing.json", "sheet.png"
 SHOWN = 8  # photos and poses of a sheet
-_WHITE = (255, 255, 255)
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 
@@ -69,9 +66,9 @@ class StoredFigures:
         """Name the photos; raise UserError if the data set has no keypoints."""
         if not info.keypoints:
             raise UserError(f"{info.path}: a data set without keypoints")
-        splits = [split] if split else [name for name, size in info.splits.items() if size]
         self.info, self.keypoints = info, tuple(info.keypoints)
-        self._places = [(name, number) for name in splits for number in range(info.splits[name])]
+        splits = dataset.split_sizes(info, split)
+        self._places = dataset.places(splits)
         self._points = np.concatenate([keypoints.read_keypoints(info.path, name)
                                        for name in splits])
         self.names = [f"{name}{number:07d}" for name, number in self._places]
@@ -145,7 +142,7 @@ class PhotoFigures:
             check_shape(self._photos[number], photo.size)
         except (PhotoError, OSError) as error:
             raise UserError(f"{file}: {error}") from None
-        return np.asarray(pyramid.fit_square(photo, resolution, self.fit, _WHITE))
+        return np.asarray(pyramid.fit_square(photo, resolution, self.fit, pyramid.WHITE))
 
     def _file(self, number):
         """Return where a photo is: in images/, or directly in the folder."""
@@ -164,19 +161,9 @@ def open_figures(path: Path, fit: str) -> Figures:
     Raises:
         UserError: there are none.
     """
-    for folder, split in ((path, None), (path.parent, path.name)):
-        if (folder / dataset.FILE_NAME).is_file():
-            info = dataset.open_dataset(folder)
-            if split is None or info.splits.get(split):
-                return StoredFigures(info, split)
+    if stored := dataset.open_part(path):
+        return StoredFigures(*stored)
     return PhotoFigures(path, fit)
-
-
-class PosedPhotos(NamedTuple):
-    """What was done: photos made, and photos that were there."""
-
-    made: int
-    kept: int
 
 
 class Choice(NamedTuple):
@@ -203,17 +190,17 @@ class PosingJob:
         self.reposer, self.out, self.side = reposer, out, reposer.resolution
         self.sources, self.poses = sources, poses
         self.pairs = [(a, b) for a in sources.numbers for b in poses.numbers]
-        names = collections.Counter(map(self._name, self.pairs))
-        if twice := [name for name, count in names.items() if count > 1]:
-            raise UserError(f"--source, --poses: two photos would be called {twice[0]}; rename one "
-                            "of those that they are drawn of")
+        if twice := first_repeated(map(self._name, self.pairs)):
+            raise UserError(f"--source, --poses: two photos would be called {twice}; rename one of "
+                            "those that they are drawn of")
         # Pairs come by their sources: each of these is read once.
         self._source_mark = functools.cache(sources.figures.mark)
         self._source_photo = functools.lru_cache(max(reposer.minibatch, SHOWN))(
             lambda number: sources.figures.photo(number, self.side))
 
-    def run(self) -> PosedPhotos:
-        """Write all photos, except for those that are there already.
+    def run(self) -> tuple[int, int]:
+        """Write all photos, except for those that are there already; return how many were made, and
+        how many were there.
 
         Raises:
             UserError: the network has diverged; a photo cannot be read; the folder holds something
@@ -221,24 +208,17 @@ class PosingJob:
         """
         how = {"network": self.reposer.digest, "source": self.sources.figures.identity,
                "poses": self.poses.figures.identity}
-        about, minibatch = {"path": str(self.reposer.path)}, self.reposer.minibatch
+        about = {"path": str(self.reposer.path)}
         with continued(self.out, RECORD, "photos", how, about) as folder:
-            missing = [pair for pair in self.pairs if not folder.is_done(
-                self._name(pair), self._mark(pair), [self.out / IMAGES / self._name(pair)])]
-            folder.forget(map(self._name, missing))
-            with util.progress(total=len(missing), desc="photos", unit="img") as bar:
-                for start in range(0, len(missing), minibatch):
-                    part = missing[start:start + minibatch]
-                    for pair, photo in zip(part, self._draw(part)):
-                        left, top, right, bottom = self._pose(pair)[1]
-                        pictures.save_png(self.out / IMAGES / self._name(pair),
-                                          photo[top:bottom, left:right])
-                        folder.done[self._name(pair)] = self._mark(pair)
-                    folder.save()
-                    bar.update(len(part))
+            missing = folder.begin(self.pairs, self._name, self._mark, self._files)
+            for part in folder.minibatches(missing, self.reposer.minibatch):
+                for pair, photo in zip(part, self._draw(part)):
+                    left, top, right, bottom = self._pose(pair)[1]
+                    pictures.save_png(*self._files(pair), photo[top:bottom, left:right])
+                    folder.done[self._name(pair)] = self._mark(pair)
             self._write_keypoints()
             pictures.save_png(self.out / SHEET, self._sheet())
-        return PosedPhotos(len(missing), len(self.pairs) - len(missing))
+        return len(missing), len(self.pairs) - len(missing)
 
     # Of a pair (number of the photo, number of the pose).
 
@@ -246,6 +226,9 @@ class PosingJob:
         """Return the name of its file."""
         return "-".join(choice.figures.names[number] for choice, number in zip(
             (self.sources, self.poses), pair)) + ".png"
+
+    def _files(self, pair):
+        return [self.out / IMAGES / self._name(pair)]
 
     def _mark(self, pair):
         return self._source_mark(pair[0]) + self.poses.figures.pose_mark(pair[1])

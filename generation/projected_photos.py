@@ -29,13 +29,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from dnnlib import util
-from dnnlib.data import channels, dataset, labelled, pictures, pyramid
+from dnnlib.data import channels, dataset, films, labelled, pictures, pyramid
 from dnnlib.data.class_list import write_class_list
-from dnnlib.data.labelled import read_label_png
+from dnnlib.data.labelled import LABELS, read_label_png
 from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.util import UserError
-from generation.annotation import check_classes
-from generation.labelling import LABELS, OVERLAYS, WHITE, of_photo_size, photos_in
+from generation.annotation import check_labelled_classes
+from generation.labelling import OVERLAYS, of_photo_size, photos_in
 from generation.projection import Projection, Projector, Settings, as_seen, w_statistics
 from generation.resumable_folder import continued
 from metrics.networks.lpips import Lpips
@@ -48,11 +48,11 @@ RECORD, PROJECTED, MAPS, FILMS, SHEETS = "projection.json", "projected", "maps",
 # Between street photos in a network of street photos (0.05 to 0.11 at 32x32, both spaces) and cars
 # in it (0.14 to 0.21), whose maps are those of no clothes: docs/training.md.
 POOR_LPIPS = 0.12
-FILM_FRAMES, FILM_SIDE, FRAME_MSEC = 48, 256, 80
+FILM_FRAMES, FILM_SIDE, FILM_FPS, LAST_FRAMES = 48, 256, 12.5, 20
 PHOTOS_A_SHEET, CELL_SIDE = 24, 256
 
 
-class Photo(NamedTuple):
+class SourcePhoto(NamedTuple):
     """A photo: its name in the folder, where it is from, the upright picture, and its label map in
     the network's square, uint8 [R, R], if it is known."""
 
@@ -62,7 +62,7 @@ class Photo(NamedTuple):
     label_map: np.ndarray | None = None
 
 
-class Photos(Protocol):
+class PhotoList(Protocol):
     """Photos by number.
 
     Attributes:
@@ -74,7 +74,7 @@ class Photos(Protocol):
     def __len__(self) -> int:
         """Return how many there are."""
 
-    def read(self, number: int) -> Photo:
+    def read(self, number: int) -> SourcePhoto:
         """Return one. Raises UserError or OSError if it cannot be read."""
 
 
@@ -89,10 +89,10 @@ class PhotoFiles:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def read(self, number: int) -> Photo:
+    def read(self, number: int) -> SourcePhoto:
         path = self._paths[number]
         try:
-            return Photo(path.stem, path.name, decode_photo(path.read_bytes()))
+            return SourcePhoto(path.stem, path.name, decode_photo(path.read_bytes()))
         except (PhotoError, OSError) as error:
             raise UserError(f"{path}: {util.one_line(error)}") from None
 
@@ -108,12 +108,11 @@ class SplitPhotos:
     def __len__(self) -> int:
         return len(self._file)
 
-    def read(self, number: int) -> Photo:
-        image = self._file.read_image(number).transpose(1, 2, 0)
-        label_map = channels.to_label_map(image[..., channels.SEGMAPS], channels.STORED_THRESHOLD)
-        return Photo(f"{self._split}{number:07d}", str(self._ids[number]),
-                     Image.fromarray(np.ascontiguousarray(image[..., channels.RGB])),
-                     label_map if self.classes else None)
+    def read(self, number: int) -> SourcePhoto:
+        rgb, label_map = self._file.read_pair(number)
+        return SourcePhoto(f"{self._split}{number:07d}", str(self._ids[number]),
+                           Image.fromarray(np.ascontiguousarray(rgb)),
+                           label_map if self.classes else None)
 
 
 class PairPhotos:
@@ -125,18 +124,17 @@ class PairPhotos:
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def read(self, number: int) -> Photo:
+    def read(self, number: int) -> SourcePhoto:
         rgb, label_map = self._pairs.read(number)
-        return Photo(f"pair{number:07d}", str(number), Image.fromarray(rgb), label_map)
+        return SourcePhoto(f"pair{number:07d}", str(number), Image.fromarray(rgb), label_map)
 
 
-def open_photos(source: Path, resolution: int) -> Photos:
+def open_photo_list(source: Path, resolution: int) -> PhotoList:
     """Return the photos of a folder, a file, a data set (its training split), the folder of one of
     its splits, or a folder of pairs. Raises UserError if there are none."""
-    if (source / dataset.FILE_NAME).is_file():
-        return SplitPhotos(dataset.open_dataset(source), "train", resolution)
-    if (source.parent / dataset.FILE_NAME).is_file():
-        return SplitPhotos(dataset.open_dataset(source.parent), source.name, resolution)
+    if stored := dataset.open_part(source):
+        info, split = stored
+        return SplitPhotos(info, split or "train", resolution)
     if labelled.pair_folders(source):
         return PairPhotos(labelled.PairFolder(source), resolution)
     if not source.exists():
@@ -166,7 +164,7 @@ class ProjectionJob:
     sampler: Sampler
     settings: Settings
     lpips: Lpips
-    photos: Photos
+    photos: PhotoList
     numbers: Sequence[int]
     out: Path
     minibatch: int
@@ -181,7 +179,7 @@ class ProjectionJob:
                 `continued`.
         """
         if self.photos.classes:
-            check_classes(self.out, self.photos.classes)
+            check_labelled_classes(self.out, self.photos.classes)
         with self._continued() as folder:
             _check_done(self.out / RECORD, folder.done)
             missing, kept, unreadable = self._find_missing(folder.done)
@@ -278,7 +276,8 @@ class ProjectionJob:
 
     def _square(self, photo):
         """Return a photo as uint8 [R, R, 3]."""
-        return np.asarray(pyramid.fit_square(photo.picture, self.sampler.resolution, "pad", WHITE))
+        return np.asarray(pyramid.fit_square(photo.picture, self.sampler.resolution, "pad",
+                                             pyramid.WHITE))
 
     # Doing it.
 
@@ -300,8 +299,8 @@ class ProjectionJob:
                         photo, folder.done.get(photo.name), *made)
                 self._save(folder)
 
-    def _project_batch(self, projector: Projector, photos: Sequence[Photo],
-                       bar: tqdm) -> list[tuple[Photo, Projection, list[np.ndarray]]]:
+    def _project_batch(self, projector: Projector, photos: Sequence[SourcePhoto],
+                       bar: tqdm) -> list[tuple[SourcePhoto, Projection, list[np.ndarray]]]:
         """Return photos, their projections, and the frames of their films."""
         steps, frames = self.settings.steps, []
         shown = set(np.linspace(0, steps - 1, min(FILM_FRAMES, steps)).round().astype(int).tolist())
@@ -378,10 +377,10 @@ class ProjectionJob:
 
     def _row(self, name, about):
         """Return a photo beside its projection and maps, with a line about it."""
-        photo, projection, *overlays = map(_read, self._shown(name))
+        photo, projection, *overlays = map(pictures.read_png, self._shown(name))
         cells = [pictures.reduced(rgb, CELL_SIDE) for rgb in (photo, projection)]
         cells += [np.asarray(pyramid.fit_square(Image.fromarray(overlay), len(cells[0]), "pad",
-                                                WHITE)) for overlay in overlays]
+                                                pyramid.WHITE)) for overlay in overlays]
         row = pictures.grey_sheet(np.stack(cells), len(cells))
         line = f"{'poor: ' if about['poor'] else ''}LPIPS {about['lpips']:.3f}  {about['photo']}"
         return np.concatenate([row, pictures.caption(line, row.shape[1])])
@@ -419,19 +418,10 @@ def _labels_digest(path):
         return ""
 
 
-def _read(path):
-    """Return the pixels of a PNG."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-
-
 def _save_film(path, frames, photo):
-    """Write frames uint8 [r, r, 3] beside a photo as an animation, which stays at the last one."""
+    """Write frames uint8 [r, r, 3] beside a photo as a film, which stays at the last one."""
     photo = pictures.reduced(photo, FILM_SIDE)
     factor = -(-pictures.SMALLEST // len(photo))
-    images = [Image.fromarray(pictures.enlarge(np.concatenate([photo, frame], axis=1), factor))
-              for frame in [*frames[:-1], pictures.reduced(frames[-1], FILM_SIDE)]]
-    with util.atomic_path(path) as temporary:
-        images[0].save(temporary, format="WEBP", save_all=True, append_images=images[1:],
-                       duration=[FRAME_MSEC] * len(frames[1:]) + [20 * FRAME_MSEC], loop=0,
-                       lossless=True)
+    shown = [*frames[:-1], *[pictures.reduced(frames[-1], FILM_SIDE)] * LAST_FRAMES]
+    films.save_film(path, (pictures.enlarge(np.concatenate([photo, frame], axis=1), factor)
+                           for frame in shown), len(shown), FILM_FPS)

@@ -6,15 +6,18 @@ A photo is done if the record has it with what it would be made of now (a digest
 what else says that) and what was written of it is there.
 """
 
+import collections
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from dnnlib import util
 from dnnlib.download import file_digest
 from dnnlib.util import UserError
 
+T = TypeVar("T")
 _DONE = "photos"
 _LEFTOVERS = (".*.tmp", "*/.*.tmp", "*/*/.*.tmp")
 
@@ -37,11 +40,30 @@ class ResumableFolder:
         return name in self.done and self.done[name] == mark and all(
             file.is_file() for file in files)
 
-    def forget(self, names: Iterable[str]) -> None:
-        """Take photos that will be made anew out of the record, before their files change."""
-        for name in names:
-            self.done.pop(name, None)
+    def begin(self, photos: Iterable[T], name: Callable[[T], str], mark: Callable[[T], object],
+              files: Callable[[T], Iterable[Path]]) -> list[T]:
+        """Return the photos that are not done, which the record forgets before their files change.
+
+        Args:
+            name, mark, files: of a photo; see `is_done`.
+        """
+        missing = [photo for photo in photos
+                   if not self.is_done(name(photo), mark(photo), files(photo))]
+        for photo in missing:
+            self.done.pop(name(photo), None)
         self.save()
+        return missing
+
+    def minibatches(self, missing: Sequence[T], size: int,
+                    desc: str = "photos") -> Iterator[list[T]]:
+        """Yield photos, `size` at a time, under a progress bar; what the reader has entered into
+        `done` is saved after each minibatch."""
+        with util.progress(total=len(missing), desc=desc, unit="img") as bar:
+            for start in range(0, len(missing), size):
+                part = missing[start:start + size]
+                yield part
+                self.save()
+                bar.update(len(part))
 
     def save(self) -> None:
         """Write the record."""
@@ -81,6 +103,12 @@ def continued(path: Path, record: str, what: str, how: dict, about: dict,
         folder = ResumableFolder(path, file, {**about, **how}, done)
         folder.save()  # from now on it is a folder that can be continued
         yield folder
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that is there more than once, None if each is there once."""
+    counts = collections.Counter(names)
+    return next((name for name, count in counts.items() if count > 1), None)
 
 
 def refuse_strange_files(path: Path, record: str) -> None:

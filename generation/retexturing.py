@@ -25,13 +25,13 @@ from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.labelled import IMAGES, LABELS, pair_classes, pair_folders, read_label_png
 from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.util import UserError
-from generation.labelling import photos_in
+from generation.labelling import OVERLAYS, photos_in
 from generation.pairs import SAMPLES, read_samples
 from generation.resumable_folder import content_digest, continued
 from training.cycle.translator import CycleTranslator
 
 RECORD, SHEET = "retexturing.json", "sheet.png"
-OVERLAYS, ANNOTATIONS = "overlays", "annotations"
+ANNOTATIONS = "annotations"
 SHOWN, COLUMNS, SIDE = 24, 8, 128  # photos of a sheet, in a row, and the side of their squares
 _GREY = (pictures.GREY,) * 3
 
@@ -67,7 +67,7 @@ class _Photo(NamedTuple):
     labels: np.ndarray | None
 
 
-def translate_photos(translator: CycleTranslator, source: Path, out: Path) -> TranslatedPhotos:
+def retexture_photos(translator: CycleTranslator, source: Path, out: Path) -> TranslatedPhotos:
     """Write all photos of a folder translated, except for those that are there already.
 
     Raises:
@@ -92,7 +92,7 @@ def retexture_pairs(translator: CycleTranslator, source: Path, names: Sequence[s
         names: of the garments' classes; the pixels of all others stay as they are.
 
     Raises:
-        UserError: the pairs have no such class or are not complete, or as `translate_photos`.
+        UserError: the pairs have no such class or are not complete, or as `retexture_photos`.
     """
     folders, total = pair_folders(source), TranslatedPhotos(0, 0, [])
     garment = _Garment(pair_classes(*folders), names)
@@ -119,17 +119,15 @@ def _write_all(translator, files, garment, folder):
     """Write photos, or the pictures of pairs with their labels; return TranslatedPhotos. What
     `folder.done` has of each is [mark, sha256 of a new pair's pixels]."""
     marks = {file: _mark(file, garment) for file in files}
-    missing, left_out = [file for file in files if not _is_done(file, marks[file], folder)], {}
-    folder.forget(file.name for file in missing)
-    with util.progress(total=len(missing), desc="photos", unit="img") as bar:
-        for start in range(0, len(missing), translator.minibatch):
-            part = missing[start:start + translator.minibatch]
-            photos = list(_read(part, garment, left_out))
-            for photo, result in zip(photos, _translated(translator, photos, garment)):
-                digest = _write(photo, result, garment, folder.path)
-                folder.done[photo.file.name] = [marks[photo.file], digest]
-            folder.save()
-            bar.update(len(part))
+    missing, left_out = folder.begin(
+        files, lambda file: file.name,
+        lambda file: [marks[file], folder.done.get(file.name, (None, None))[1]],
+        lambda file: _results(folder.path, file, garment)), {}
+    for part in folder.minibatches(missing, translator.minibatch):
+        photos = list(_read(part, garment, left_out))
+        for photo, result in zip(photos, _translated(translator, photos, garment)):
+            digest = _write(photo, result, garment, folder.path)
+            folder.done[photo.file.name] = [marks[photo.file], digest]
     for file in left_out:  # it may have been a picture when the command ran before
         for path in _results(folder.path, file, garment):
             path.unlink(missing_ok=True)
@@ -146,13 +144,6 @@ def _mark(file, garment):
     mark = {"picture": content_digest(file)}
     return mark if garment is None else {
         **mark, "label": content_digest(_label_map(file)), "garment": garment.numbers()}
-
-
-def _is_done(file, mark, folder):
-    """Return whether a photo, or pair, is done; see `_write_all`."""
-    _, digest = folder.done.get(file.name, (None, None))
-    is_pair = "label" in mark
-    return folder.is_done(file.name, [mark, digest], _results(folder.path, file, is_pair))
 
 
 def _read(files: Iterable[Path], garment, left_out: dict[Path, str]) -> Iterator[_Photo]:

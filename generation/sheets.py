@@ -4,7 +4,7 @@ And one file per seed.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,10 @@ import numpy as np
 
 from dnnlib import util
 from dnnlib.data import channels, pictures
+from dnnlib.data.labelled import LABELS
 from dnnlib.util import UserError
 from generation.pairs import to_pairs
+from training.decoder.labels import picture_name
 from training.sampler import Sampler, gather_images, label_maps
 
 
@@ -38,11 +40,11 @@ def seed_grid(sampler: Sampler, seeds: Sequence[int], psi: float, noise: str,
     """Return the sheet of image, map and overlay of every seed (without maps the image), about
     square."""
     images = gather_images(sampler.of_seeds(seeds, psi, noise, minibatch), len(seeds))
-    panels, num_classes = _panels(images), len(sampler.classes)
+    shown, num_classes = panels(images), len(sampler.classes)
     if num_classes:
-        panels.append(pictures.overlay(panels[0], label_maps(images), num_classes))
-    columns = math.ceil(math.sqrt(len(seeds) / len(panels)))
-    return Sheet(np.concatenate(panels, axis=2), [f"seed {seed}" for seed in seeds], columns)
+        shown.append(pictures.overlay(shown[0], label_maps(images), num_classes))
+    columns = math.ceil(math.sqrt(len(seeds) / len(shown)))
+    return Sheet(np.concatenate(shown, axis=2), [f"seed {seed}" for seed in seeds], columns)
 
 
 def interpolation(sampler: Sampler, seed1: int, seed2: int, steps: int, psi: float, noise: str,
@@ -54,7 +56,7 @@ def interpolation(sampler: Sampler, seed1: int, seed2: int, steps: int, psi: flo
                                                noise, minibatch), steps)
     between = [f"{step / (steps - 1):.2f}" for step in range(1, steps - 1)]
     captions = [f"seed {seed1}", *between, f"seed {seed2}"]
-    return Sheet(np.concatenate(_panels(images), axis=1), captions, columns=steps)
+    return Sheet(np.concatenate(panels(images), axis=1), captions, columns=steps)
 
 
 def interpolate(z1: np.ndarray, z2: np.ndarray, steps: int) -> np.ndarray:
@@ -81,7 +83,7 @@ def style_mix(sampler: Sampler, row_seeds: Sequence[int], col_seeds: Sequence[in
     noise_seeds = [*col_seeds, *row_seeds, *np.repeat(row_seeds, len(col_seeds)).tolist()]
     images = gather_images(sampler.of_dlatents(dlatents, noise_seeds, noise, minibatch),
                            len(dlatents))
-    cells = np.concatenate(_panels(images), axis=2)
+    cells = np.concatenate(panels(images), axis=2)
     top, left, inner = np.split(cells, np.cumsum([len(columns), len(rows)]))
     inner = inner.reshape(len(rows), len(columns), *cells.shape[1:])
     lines = [np.concatenate([np.zeros_like(cells[:1]), top])]
@@ -105,20 +107,28 @@ def write_files(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float, n
     """Write out/seed0000.png of every seed, named as the official tools name them, and its label
     map as out/labels/seed0000.png: apart, since metrics and other programs take all pictures of a
     folder. Pixels are those of pairs (generation.pairs) of the same seeds."""
+    for seed, rgb, label_map in seed_pairs(sampler, seeds, psi, noise, minibatch):
+        pictures.save_png(out / picture_name(seed), rgb)
+        if sampler.classes:
+            pictures.save_label_png(out / LABELS / picture_name(seed), label_map,
+                                    len(sampler.classes))
+
+
+def seed_pairs(sampler: Sampler, seeds: Sequence[int], psi: float, noise: str,
+               minibatch: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield each seed with its colours uint8 [H, W, 3] and label map [H, W], under a progress bar.
+    """
     remaining = iter(seeds)
     with util.progress(total=len(seeds), desc="images", unit="img") as bar:
         for images in sampler.of_seeds(seeds, psi, noise, minibatch):
             for rgb, label_map, seed in zip(*to_pairs(images), remaining):
-                name = f"seed{seed:04d}.png"
-                pictures.save_png(out / name, rgb)
-                if sampler.classes:
-                    pictures.save_label_png(out / "labels" / name, label_map, len(sampler.classes))
+                yield seed, rgb, label_map
                 bar.update()
 
 
-def _panels(images):
+def panels(images: np.ndarray) -> list[np.ndarray]:
     """Return [colours uint8 [N, H, W, 3]], and if there are maps, [colours, colour-coded maps]."""
-    panels = [pictures.to_uint8(images[..., channels.RGB])]
+    found = [pictures.to_uint8(images[..., channels.RGB])]
     if images.shape[-1] > channels.NUM_COLOURS:
-        panels.append(pictures.map_pictures(images[..., channels.SEGMAPS]))
-    return panels
+        found.append(pictures.map_pictures(images[..., channels.SEGMAPS]))
+    return found

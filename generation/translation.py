@@ -9,23 +9,20 @@ Maps are label PNGs, those of a data set, or drawn by a generator of photos and 
 no square is drawn within one, and written without what was around it.
 """
 
-import collections
 from collections.abc import Sequence
 from math import ceil, floor
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
 
-from dnnlib import util
 from dnnlib.data import channels, dataset, pictures, pyramid
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import write_class_list
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.data.labelled import IMAGES, LABELS, pair_classes, read_label_png
 from dnnlib.util import UserError
-from generation.resumable_folder import content_digest, continued
+from generation.resumable_folder import content_digest, continued, first_repeated
 from training.sampler import Sampler, label_maps
 from training.translation.translator import Translator
 
@@ -83,8 +80,8 @@ class LabelFiles:
         self.classes = pair_classes(*(part if (part / CLASSES).is_file() else part.parent
                                       for part in parts or [path]))
         self.names = [file.stem for file in self.files]
-        if twice := [name for name, count in collections.Counter(self.names).items() if count > 1]:
-            raise UserError(f"--maps={path}: {twice[0]}.png is there twice; rename one of them")
+        if twice := first_repeated(self.names):
+            raise UserError(f"--maps={path}: {twice}.png is there twice; rename one of them")
         self.identity = {"maps": str(path.resolve())}
 
     def mark(self, number: int) -> str | None:
@@ -105,9 +102,9 @@ class StoredMaps:
         """Name the maps; raise UserError if there are none."""
         if not info.classes:
             raise UserError(f"--maps={info.path}: a data set without segmentation maps")
-        splits = [split] if split else [name for name, size in info.splits.items() if size]
         self.info, self.classes = info, tuple(info.classes)
-        self.places = [(name, number) for name in splits for number in range(info.splits[name])]
+        splits = dataset.split_sizes(info, split)
+        self.places = dataset.places(splits)
         ids = [image_id for name in splits for image_id in dataset.read_ids(info.path, name)]
         whole = all(type(image_id) is int for image_id in ids) and len(set(ids)) == len(ids)
         self.names = [f"{number:07d}" for number in (ids if whole else range(len(ids)))]
@@ -160,11 +157,8 @@ def open_maps(path: Path) -> Maps:
     Raises:
         UserError: there are none.
     """
-    for folder, split in ((path, None), (path.parent, path.name)):
-        if (folder / dataset.FILE_NAME).is_file():
-            info = dataset.open_dataset(folder)
-            if split is None or info.splits.get(split):
-                return StoredMaps(info, split)
+    if stored := dataset.open_part(path):
+        return StoredMaps(*stored)
     if not path.is_dir():
         raise UserError(f"--maps={path}: no such folder")
     return LabelFiles(path)
@@ -172,17 +166,9 @@ def open_maps(path: Path) -> Maps:
 
 def fitted(found: Sequence[np.ndarray], resolution: int, num_classes: int) -> SquareMaps:
     """Return label maps uint8 [h, w] as maps within squares, by nearest pixels."""
-    squares = np.zeros((len(found), resolution, resolution), np.uint8)
-    boxes, resized = [], False
-    for square, labels in zip(squares, found):
-        size = labels.shape[::-1]
-        left, top, right, bottom = box = pyramid.content_box(size, resolution, "pad")
-        if size != (right - left, bottom - top):
-            labels = np.asarray(Image.fromarray(labels).resize(
-                (right - left, bottom - top), Image.Resampling.NEAREST))
-            resized = True
-        square[top:bottom, left:right] = labels
-        boxes.append(box)
+    squares = np.stack([pyramid.fit_label_map(labels, resolution, 0) for labels in found])
+    boxes = [pyramid.content_box(labels.shape[::-1], resolution, "pad") for labels in found]
+    resized = any(max(labels.shape) != resolution for labels in found)
     segmaps = squares[..., None] == np.arange(1, num_classes + 1)
     return SquareMaps(segmaps * np.uint8(255), boxes, resized)
 
@@ -214,25 +200,19 @@ def write_photos(translator: Translator, maps: Maps, samples: int,
         raise UserError(f"--samples={samples}: {translator.path} has no dropout: it draws one "
                         "photo of a map")
     wanted = [(number, sample) for number in range(len(maps.names)) for sample in range(samples)]
-    names = collections.Counter(_name(maps, *place) for place in wanted)
-    if twice := [name for name, count in names.items() if count > 1]:
-        raise UserError(f"--samples={samples}: two photos would be called {twice[0]}; rename a map")
+    if twice := first_repeated(_name(maps, *place) for place in wanted):
+        raise UserError(f"--samples={samples}: two photos would be called {twice}; rename a map")
     how = {"network": translator.digest, "source": maps.identity}
     about = {"path": str(translator.path), "classes": list(maps.classes)}
     with continued(out, RECORD, "photos", how, about) as folder:
         marks, resized = [maps.mark(number) for number in range(len(maps.names))], False
-        missing = [(number, sample) for number, sample in wanted if not folder.is_done(
-            name := _name(maps, number, sample), marks[number],
-            [out / kind / f"{name}.png" for kind in (IMAGES, LABELS)])]
-        folder.forget(_name(maps, *place) for place in missing)
+        missing = folder.begin(
+            wanted, lambda place: _name(maps, *place), lambda place: marks[place[0]],
+            lambda place: [out / kind / f"{_name(maps, *place)}.png" for kind in (IMAGES, LABELS)])
         write_class_list(out, maps.classes)
-        with util.progress(total=len(missing), desc="photos", unit="img") as bar:
-            for start in range(0, len(missing), translator.minibatch):
-                part = missing[start:start + translator.minibatch]
-                resized |= _write_part(translator, maps, part, out)
-                folder.done |= {_name(maps, *place): marks[place[0]] for place in part}
-                folder.save()
-                bar.update(len(part))
+        for part in folder.minibatches(missing, translator.minibatch):
+            resized |= _write_part(translator, maps, part, out)
+            folder.done |= {_name(maps, *place): marks[place[0]] for place in part}
     return DrawnPhotos(len(missing), len(wanted) - len(missing), resized)
 
 

@@ -39,27 +39,32 @@ from training.translation.translator import Translator
 def training_metrics(text: str, weights: str | None = None,
                      segmenter: str | None = None) -> list[Metric]:
     """Return the metrics of train.py's --metrics, 'none' or names with commas between them. Raises
-    UserError for metrics that a training cannot compute, and for --inception=weights if that is no
-    file or not needed."""
+    UserError for metrics that a training cannot compute, and for --segmenter and
+    --inception=weights if they are lacking, no file or not needed."""
+    return _parse_metrics(text, weights, segmenter, lambda metric: (
+        metric.uses in ("features", "logits") or metric.pattern.startswith("labelsNk")))
+
+
+def translation_metrics(text: str, segmenter: str | None, weights: str | None) -> list[Metric]:
+    """Return the metrics of a training of photos of maps; see `training_metrics`."""
+    return _parse_metrics(text, weights, segmenter, lambda metric: metric.uses in (
+        "features", "logits", "segmenter", "originals"))
+
+
+def _parse_metrics(text, weights, segmenter, is_possible):
     metrics = metric_base.parse_metrics(None if text == "none" else text)
     for metric in metrics:
-        of_labels = metric.pattern.startswith("labelsNk")
-        if of_labels and not segmenter:
-            raise UserError(f"--metrics: {metric.name} needs --segmenter")
-        if metric.uses not in ("features", "logits") and not of_labels:
+        if not is_possible(metric):
             raise UserError(f"--metrics: {metric.name} is not computed during training; ask "
                             "run_metrics.py for it")
-    if weights and not metrics:
-        raise UserError("--inception: --metrics=none needs no Inception weights; leave one out")
-    _check_weights(weights)
-    return metrics
-
-
-def _check_weights(weights):
-    """Raise UserError for --inception=weights if that is no file."""
+        if "confusion" in metric.measures and not segmenter:
+            raise UserError(f"--metrics: {metric.name} needs --segmenter")
+    if weights and not any(metric.uses_detector for metric in metrics):
+        raise UserError(f"--inception: --metrics={text} needs no Inception weights; leave one out")
     if weights and not Path(weights).is_file():
         raise UserError(f"--inception={weights}: no such file; leave it out to have the weights "
                         "found or fetched")
+    return metrics
 
 
 def training_labeller(segmenter: str | None, results: str, dataset: DatasetInfo,
@@ -100,9 +105,11 @@ def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resoluti
     if of_pairs and not dataset.classes:
         raise UserError(f"--metrics: {', '.join(of_pairs)} of pairs, but {dataset.path} has no "
                         "segmentation maps")
+    detector = None
     try:
-        need_logits = any(metric.uses == "logits" for metric in metrics)
-        detector = inception.load_detector(weights, need_logits, report=log)
+        if any(metric.uses_detector for metric in metrics):
+            need_logits = any(metric.uses == "logits" for metric in metrics)
+            detector = inception.load_detector(weights, need_logits, report=log)
     except UserError as error:
         if weights:
             raise
@@ -112,12 +119,9 @@ def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resoluti
     metrics = metric_base.computable(metrics, detector, lambda reason: log(f"warning: {reason}"))
     if not metrics:
         return None
-    splits = {SPLIT: "val", FULL: "train", TRAIN_VAL: TRAIN_VAL}
-    sources = {kind: split_source(dataset, splits[kind], resolution)
-               for kind in metric_base.reals_of(metrics)}
     known = MEASURES | ({"confusion": confusion_measure(Labeller(labeller, minibatch))}
                         if labeller else {})
-    reals = measure_reals(metrics, sources, detector, MIN_AREA, log, known)
+    reals = _reals_of_training(metrics, dataset, resolution, detector, log, known)
     labels = read_labels(dataset.path, "train") if dataset.label_size else None
     log_once = functools.cache(log)  # a warning at every snapshot would hide the rest of the log
 
@@ -129,11 +133,7 @@ def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resoluti
         generate = network_stream(sampler, seed, minibatch, labels=labels)
         fakes = metric_base.measure_fakes(possible, generate, detector,
                                           num_classes=len(dataset.classes), known=known)
-        values = {}
-        for metric in possible:
-            against = reals.get(metric.reals)
-            values |= metric_base.compute(metric, fakes, against, detector, log_once)
-        return values
+        return _all_values(possible, fakes, reals, detector, log_once)
 
     return evaluate
 
@@ -153,23 +153,6 @@ def segmenter_evaluation(pictures: LabelledPictures, minibatch: int) -> Callable
         return {"miou": mean_iou(confusion), "miou_accuracy": pixel_accuracy(confusion)}
 
     return evaluate
-
-
-def translation_metrics(text: str, segmenter: str | None, weights: str | None) -> list[Metric]:
-    """Return the metrics of --metrics of a training of photos of maps, 'none' or names with commas
-    between them. Raises UserError for metrics that it cannot compute, and for --segmenter and
-    --inception=weights if they are lacking, no file or not needed."""
-    metrics = metric_base.parse_metrics(None if text == "none" else text)
-    for metric in metrics:
-        if "confusion" in metric.measures and not segmenter:
-            raise UserError(f"--metrics: {metric.name} needs --segmenter")
-        if metric.uses not in ("features", "logits", "segmenter", "originals"):
-            raise UserError(f"--metrics: {metric.name} is not computed during training; ask "
-                            "run_metrics.py for it")
-    if weights and not any(metric.uses_detector for metric in metrics):
-        raise UserError(f"--inception: --metrics={text} needs no Inception weights; leave one out")
-    _check_weights(weights)
-    return metrics
 
 
 def metrics_of_val(metrics: list[Metric], sizes: dict[str, int]) -> list[Metric]:
@@ -209,10 +192,7 @@ def translation_evaluation(metrics: list[Metric], dataset: DatasetInfo, resoluti
     known = translation_measures(metrics, lpips_weights, log)
     if "confusion" in metric_base.measures_of(metrics):
         known["confusion"] = confusion_measure(Labeller(labeller, minibatch))
-    splits = {SPLIT: "val", FULL: "train", TRAIN_VAL: TRAIN_VAL}
-    sources = {kind: split_source(dataset, splits[kind], resolution)
-               for kind in metric_base.reals_of(metrics)}
-    reals = measure_reals(metrics, sources, detector, MIN_AREA, log, known)
+    reals = _reals_of_training(metrics, dataset, resolution, detector, log, known)
     log_once = functools.cache(log)
 
     def evaluate(method):
@@ -220,13 +200,25 @@ def translation_evaluation(metrics: list[Metric], dataset: DatasetInfo, resoluti
         fakes = metric_base.measure_fakes(
             metrics, translated_stream(shown, method.translate, minibatch), detector, shown.count,
             len(shown.classes), known=known)
-        values = {}
-        for metric in metrics:
-            values |= metric_base.compute(metric, fakes, reals.get(metric.reals), detector,
-                                          log_once)
-        return values
+        return _all_values(metrics, fakes, reals, detector, log_once)
 
     return evaluate
+
+
+def _reals_of_training(metrics, dataset, resolution, detector, log, known):
+    """Return {kind: FeatureSet} of the reals that metrics of a training compare with."""
+    splits = {SPLIT: "val", FULL: "train", TRAIN_VAL: TRAIN_VAL}
+    sources = {kind: split_source(dataset, splits[kind], resolution)
+               for kind in metric_base.reals_of(metrics)}
+    return measure_reals(metrics, sources, detector, MIN_AREA, log, known)
+
+
+def _all_values(metrics, fakes, reals, detector, warn):
+    """Return {name: value} of all metrics."""
+    values = {}
+    for metric in metrics:
+        values |= metric_base.compute(metric, fakes, reals.get(metric.reals), detector, warn)
+    return values
 
 
 def translation_measures(metrics: list[Metric], lpips_weights: str | None = None,

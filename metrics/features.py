@@ -17,7 +17,7 @@ import numpy as np
 from dnnlib import util
 from dnnlib.data import channels
 from dnnlib.download import has_room
-from dnnlib.prefetch import map_over_devices, prefetch
+from dnnlib.process_pool import map_over_devices, prefetch
 from dnnlib.util import UserError
 from metrics.map_quality import MEASURES, MapMeasure, PairBatch, pair_batch
 

@@ -20,7 +20,14 @@ import numpy as np
 from dnnlib import util
 from dnnlib.data import channels, dataset
 from dnnlib.data.dataset import FILE_NAME, DatasetInfo
-from dnnlib.data.labelled import IMAGES, LABELS, pair_classes, pair_folders, read_label_png
+from dnnlib.data.labelled import (
+    IMAGES,
+    LABELS,
+    label_maps_of,
+    pair_classes,
+    pair_folders,
+    read_label_png,
+)
 from dnnlib.data.photo_names import IMAGE_SUFFIXES, MAX_BYTES
 from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.download import file_digest
@@ -61,7 +68,7 @@ def is_dataset(directory: str | Path) -> bool:
 
 
 @functools.lru_cache
-def open_source(directory: str | Path, split: str, resolution: int | None = None) -> ImageSource:
+def open_images(directory: str | Path, split: str, resolution: int | None = None) -> ImageSource:
     """Open a data set (its `split`), one of its splits' folders, pairs, or a folder of pictures.
 
     Warns, once for a source, of files that are left out and of sizes that differ. resolution: of a
@@ -103,8 +110,8 @@ def commonest(sizes: collections.Counter, count: int = 1) -> str:
 def split_source(info: DatasetInfo, split: str, resolution: int) -> ImageSource:
     """Return the images of a data set's split; of 'train+val' those of both. Raises UserError if
     there are none."""
-    counts = dataset.split_sizes(info, split)
-    places = [(part, place) for part, count in counts.items() for place in range(count)]
+    sizes = dataset.split_sizes(info, split)
+    places = dataset.places(sizes)
 
     def batches(maps=False, indices=None, signed=False):
         chosen = places if indices is None else [places[number] for number in indices]
@@ -122,7 +129,7 @@ def split_source(info: DatasetInfo, split: str, resolution: int) -> ImageSource:
         digest=f"{info.digest} {split} {resolution}",
         batches=batches, classes=info.classes,
         sizes=collections.Counter({(resolution, resolution): len(places)}),
-        names=lambda: [str(name) for part in counts for name in dataset.read_ids(info.path, part)],
+        names=lambda: [str(name) for part in sizes for name in dataset.read_ids(info.path, part)],
         about={"path": str(info.path), "name": info.name, "split": split,
                "resolution": resolution, "digest": info.digest})
 
@@ -150,12 +157,7 @@ def pair_source(directory: str | Path) -> ImageSource:
     decoded = [_decode_folder(part / IMAGES) for part in parts]
     pictures = [picture for found, _ in decoded for picture in found]
     left_out = tuple(line for _, lines in decoded for line in lines)
-    label_paths = [picture.path.parents[1] / LABELS / f"{picture.path.stem}.png"
-                   for picture in pictures]
-    missing = [path for path in label_paths if not path.is_file()]
-    if missing:
-        raise UserError(f"{missing[0]}: missing, and {len(missing) - 1} more: every image in "
-                        f"{IMAGES}/ needs its label map")
+    label_paths = label_maps_of([picture.path for picture in pictures])
     return _picture_source(directory, pictures, left_out, label_paths, pair_classes(*parts))
 
 

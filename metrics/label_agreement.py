@@ -66,10 +66,7 @@ def label_agreement(fakes, reals) -> dict[str, float]:
     common = scores.in_truth(sides[""]) & scores.in_truth(sides["_real"])
     values = {}
     for side, matrix in sides.items():
-        values |= {side: scores.mean_iou(matrix, common),
-                   f"_foreground{side}": scores.mean_iou(
-                       matrix, scores.without_background(common)),
-                   f"_accuracy{side}": scores.pixel_accuracy(matrix)}
+        values |= {f"{suffix}{side}": value for suffix, value in _scores(matrix, common).items()}
     real_labels = scores.in_truth(sides["_real"])
     of_all = [np.nan_to_num(scores.class_ious(matrix)[real_labels]) * drawn
               for matrix, drawn in ((sides[""], common[real_labels]), (sides["_real"], 1))]
@@ -77,6 +74,14 @@ def label_agreement(fakes, reals) -> dict[str, float]:
                "_ratio": values[""] / (values["_real"] or np.inf),
                "_classes": scores.without_background(common).sum()}
     return {suffix: float(np.nan_to_num(value)) for suffix, value in values.items()}
+
+
+def _scores(matrix, labels):
+    """Return {suffix: value}: the means over some labels, with the background and without it, and
+    the accuracy of all pixels."""
+    return {"": scores.mean_iou(matrix, labels),
+            "_foreground": scores.mean_iou(matrix, scores.without_background(labels)),
+            "_accuracy": scores.pixel_accuracy(matrix)}
 
 
 def iou_table(classes: Sequence[str], reals, fakes=None) -> list[dict]:
@@ -101,10 +106,8 @@ def miou_values(images) -> dict[str, float]:
     occur in the maps, with the background and ('_foreground') without it; the accuracy; and
     ('_any') the mean of two labels, the background and whatever is none."""
     matrix = confusion(images)
-    shown = scores.in_truth(matrix)
-    values = {"": scores.mean_iou(matrix), "_foreground": scores.mean_iou(
-        matrix, scores.without_background(shown)), "_accuracy": scores.pixel_accuracy(matrix),
-        "_any": scores.mean_iou(scores.any_class(matrix))}
+    values = {**_scores(matrix, scores.in_truth(matrix)),
+              "_any": scores.mean_iou(scores.any_class(matrix))}
     return {suffix: float(np.nan_to_num(value)) for suffix, value in values.items()}
 
 
@@ -129,10 +132,8 @@ def photo_agreement(fakes, reals) -> dict[str, float]:
     values = {}
     for side, matrix in sides.items():
         shown = scores.in_truth(matrix)
-        values |= {side: scores.mean_iou(matrix),
-                   f"_foreground{side}": scores.mean_iou(matrix, scores.without_background(shown)),
-                   f"_rare{side}": scores.mean_iou(matrix, rare & shown),
-                   f"_accuracy{side}": scores.pixel_accuracy(matrix)}
+        own = {**_scores(matrix, shown), "_rare": scores.mean_iou(matrix, rare & shown)}
+        values |= {f"{suffix}{side}": value for suffix, value in own.items()}
     return {suffix: float(np.nan_to_num(value)) for suffix, value in values.items()}
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dnnlib.data import channels
-from dnnlib.data.class_counts import class_areas, total_variation
+from dnnlib.data.class_counts import class_areas, proportions, total_variation
 
 SPECK = 2  # pixels of a region up to which it is a speck
 MARGIN = 0.25  # below it a pixel is unsure: half of what it is in real maps
@@ -168,3 +168,28 @@ def drawn_enough(fakes, reals) -> np.ndarray:
     """Return which of the reals' classes fakes show at half their frequency or more: bool [C]."""
     real, fake = reals.instances, fakes.instances
     return (real > 0) & (2 * fake * len(reals) >= real * len(fakes))
+
+
+def class_table(classes: list[str], reals, fakes) -> list[dict]:
+    """Return a row per class, in descending real order: name, instances; proportions of them, as in
+    the thesis behind Style-C-GAN (Korneliusson 2019), figure 5.3; frequencies, the share of images
+    that show it; and the mean share of the image that it covers where it is shown.
+
+    reals, fakes: FeatureSet with areas.
+    """
+    real, fake = reals.instances, fakes.instances
+    shares = proportions(real), proportions(fake)
+    areas = _mean_areas(reals), _mean_areas(fakes)
+    return [{"name": classes[i],
+             "real_instances": int(real[i]), "fake_instances": int(fake[i]),
+             "real_proportion": float(shares[0][i]), "fake_proportion": float(shares[1][i]),
+             "real_frequency": float(real[i] / len(reals)),
+             "fake_frequency": float(fake[i] / len(fakes)),
+             "real_area": float(areas[0][i]), "fake_area": float(areas[1][i])}
+            for i in np.argsort(-real, kind="stable")]
+
+
+def _mean_areas(images):
+    """Return the mean share that each class covers of the images that show it, float64 [C]."""
+    shown = images.areas > images.min_area
+    return (images.areas * shown).sum(axis=0, dtype=np.float64) / np.maximum(images.instances, 1)

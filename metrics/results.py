@@ -8,14 +8,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from dnnlib import util
+from dnnlib.charts import bar_chart
 from dnnlib.download import cache_dir
 from dnnlib.util import UserError
 from metrics import metric_base
-from metrics.class_proportions import class_table, write_table
 from metrics.features import MIN_AREA, FeatureSet, feature_set, source_features, source_maps
 from metrics.image_sources import ImageSource, commonest, warn
 from metrics.label_agreement import iou_table, miou_values, rare_lines, rare_table
-from metrics.map_quality import MEASURES, MapMeasure
+from metrics.map_quality import MEASURES, MapMeasure, class_table
 from metrics.metric_base import Metric
 
 
@@ -149,6 +149,39 @@ def _about_maps(metric, known, classes, reals, fakes):
 def _about_networks(metric, known):
     """Return what a record says of the networks that a metric's measures use."""
     return {key: value for name in metric.measures for key, value in known[name].about.items()}
+
+
+def write_table(path: Path | str, pattern: str, record: dict) -> str:
+    """Write `path`.json, the record of a metric with its table as `classes`, and `path`.png, its
+    chart; return both names.
+
+    pattern: 'classesNk' shows proportions of instances, 'mapsNk' frequencies, 'labelsNk' and 'miou'
+    the IoU of each label.
+    """
+    util.write_json(f"{path}.json", record)
+    values, name, table = record["results"], record["metric"], record["classes"]
+    column, title = {
+        "classesNk": lambda: (
+            "proportion",
+            f"Proportions of instances per class, total variation distance {values[name]:.3f}"),
+        "mapsNk": lambda: (
+            "frequency", "Share of images that show a class (total variation distance "
+            f"{values[f'{name}_tv']:.3f}); {values[name]:.1%} of the generated regions are specks"),
+        "labelsNk": lambda: (
+            "iou", f"IoU of the maps and a segmenter's labels; mean {values[name]:.3f}, of the "
+            f"reals {values[f'{name}_real']:.3f}, ratio {values[f'{name}_ratio']:.3f}"),
+        "miou": lambda: (
+            "iou", f"IoU of each label; mean {values[name]:.3f}" + (
+                f", of the reals {values['miou_real']:.3f}" if "num_fakes" in record else ""))}[
+                pattern.removesuffix("_trainval")]()
+    series = {f"{record['num_reals']:,} real": [100 * (row[f"real_{column}"] or 0)
+                                                for row in table]}
+    if "num_fakes" in record:  # miou of a segmenter has none
+        series[f"{record['num_fakes']:,} generated"] = [100 * (row[f"fake_{column}"] or 0)
+                                                        for row in table]
+    chart = bar_chart([row["name"] for row in table], series, "{:.1f} %", title, kind="png")
+    util.atomic_write(f"{path}.png", chart)
+    return f"{path}.json, {path}.png"
 
 
 def write_record(record: dict, folder: Path, start: float, minibatch: int, command: str) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from training.variants import CONFIGS
+
 ROOT = Path(__file__).resolve().parents[1]
 # Every room with the rooms it may import; the scripts may import all of them.
 ROOMS = {
@@ -24,15 +26,16 @@ SHARED_WITH_METRICS = {"training.networks_stylegan", "training.snapshots", "trai
                        "training.cycle.losses", "training.cycle.translator",
                        "training.translation.losses", "training.translation.translator"}
 WITHOUT_TENSORFLOW = [
-    "dnnlib.util", "dnnlib.registry", "dnnlib.charts", "dnnlib.page", "dnnlib.data.channels",
-    "dnnlib.data.pictures", "dnnlib.data.class_counts", "dnnlib.data.dataset",
+    "dnnlib.util", "dnnlib.charts", "dnnlib.page", "dnnlib.data.channels",
+    "dnnlib.data.pictures", "dnnlib.data.films", "dnnlib.data.class_counts", "dnnlib.data.dataset",
     "training.gan.balance",
     "training.config", "training.gan.schedule", "training.run.run_page", "training.run.plan",
     "training.run.time_left", "training.run.status_line", "dataprep.coco.annotations",
     "dataprep.writer", "metrics.metric_base", "metrics.frechet_inception_distance",
     "metrics.kernel_inception_distance", "metrics.inception_score", "metrics.precision_recall",
-    "metrics.results", "metrics.image_sources", "metrics.map_quality", "metrics.label_agreement",
-    "metrics.segmentation_scores", "metrics.networks.person", "metrics.cycle.measures",
+    "metrics.results", "metrics.options", "metrics.image_sources", "metrics.map_quality",
+    "metrics.label_agreement", "metrics.segmentation_scores", "metrics.networks.person",
+    "metrics.cycle.measures",
     "experiments.study", "experiments.table1", "experiments.augment", "experiments.leather_denim",
     "experiments.semantic_critic"]
 
@@ -64,11 +67,13 @@ def test_metrics_see_no_training_loop():
         assert used <= SHARED_WITH_METRICS, path
 
 
-def test_one_module_imports_apache_beam():
-    """It need not be installed."""
+@pytest.mark.parametrize("package, modules", [
+    ("apache_beam", {"dnnlib/beam_runner.py"}), ("av", {"dnnlib/data/films.py"}),
+    ("gradio", {"generation/explore/server.py", "generation/explore/page.py"})])
+def test_few_modules_import_what_need_not_be_installed(package, modules):
     users = {path.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob(
-        "*.py") if any(name.partition(".")[0] == "apache_beam" for name in imported_modules(path))}
-    assert users == {"dnnlib/beam_runner.py"}
+        "*.py") if any(name.partition(".")[0] == package for name in imported_modules(path))}
+    assert users == modules
 
 
 def test_no_import_goes_in_a_circle():
@@ -85,3 +90,23 @@ def test_formulas_and_plans_need_no_tensorflow():
     modules = ", ".join(WITHOUT_TENSORFLOW)
     code = f"import sys; import {modules}; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_help_needs_no_tensorflow():
+    """Which takes seconds to be imported."""
+    studies = [path for path in (ROOT / "experiments").glob("*.py")
+               if "def main(" in path.read_text()]
+    commands = [["generate"], ["run_metrics"], ["dataset_tool"], ["dataset_tool", "info"],
+                *(["train", f"--variant={name}"] for name in CONFIGS),
+                *([f"experiments.{path.stem}"] for path in studies)]
+    code = f"""
+import contextlib, importlib, io, sys
+for name, *argv in {commands}:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as text:
+        importlib.import_module(name).main([*argv, "--help"])
+    if "tensorflow" in sys.modules or "usage: " not in text.getvalue():
+        sys.exit(f"{{name}} {{argv}}")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, text=True,
+                         stderr=subprocess.PIPE)
+    assert len(studies) >= 6 and not ran.stderr and ran.returncode == 0, ran.stderr

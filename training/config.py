@@ -8,7 +8,17 @@ from typing import Any, ClassVar
 
 from dnnlib.data.mirroring import NONE as NO_PAIRS
 from training.gan.snapshot_score import SELECT_BY
-from training.method_config import COUNT, KIMG, SHARE, SIZE, WEIGHT, MethodConfig, option
+from training.method_config import (
+    COUNT,
+    KIMG,
+    PRECISION,
+    PRECISIONS,
+    SHARE,
+    SIZE,
+    WEIGHT,
+    MethodConfig,
+    option,
+)
 
 VARIANTS = ("rgb", "c", "2d")
 GROW_G = ("copy", "empty")
@@ -18,7 +28,6 @@ D_LOSSES = ("logistic", "wgan", "hinge")
 G_LOSSES = ("logistic_nonsaturating", "logistic_saturating", "wgan", "hinge")
 NONLINEARITIES = ("lrelu", "relu")
 MAPPING_LRMUL = 0.01
-PRECISIONS = ("fp32", "bf16")
 ADA_TARGET, ADA_KIMG = 0.6, 500.0  # Karras et al. 2020, sections 3.1 and 3.2
 # Fields of TrainingConfig that make networks what they are: of all of them, of G, of D.
 SHARED_OPTIONS = ("resolution", "fmap_base", "fmap_decay", "fmap_max", "nonlinearity", "use_wscale",
@@ -96,6 +105,7 @@ class TrainingConfig(MethodConfig):
 
     presets: ClassVar = PRESETS
     default_preset: ClassVar = "paper"
+    cells: ClassVar = "photo beside map where there are maps, of Gs without truncation"
     fixed: ClassVar = frozenset({"variant", "initial_resolution", "hold_kimg", "fade_kimg",
                                  *NETWORK_OPTIONS})
 
@@ -149,9 +159,7 @@ class TrainingConfig(MethodConfig):
         "more (default: all of its share at once)", **SIZE)
     lrate: dict = option({4: 0.001, 256: 0.0015, 512: 0.002}, "learning rate by resolution",
                          low=1e-8, high=1)
-    precision: str = option(
-        "fp32", "type of activations and convolutions; weights, statistics, norms and losses are "
-        "float32 whatever it is", choices=PRECISIONS)
+    precision: str = option("fp32", PRECISION, choices=PRECISIONS)
     xla: bool = option(False, "compile training steps with XLA, on one device only; random "
                        "draws then differ from those without it")
     d_loss: str = option("logistic", "loss of D", choices=D_LOSSES)

@@ -4,8 +4,8 @@ The records of a level are indexed once; their order is a permutation of (seed, 
 place in the endless stream is one integer, and any place can be reached at once.
 """
 
-import collections
-import concurrent.futures
+import functools
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -18,13 +18,14 @@ import tensorflow as tf
 from dnnlib.data import channels, tfrecords
 from dnnlib.data.channels import NUM_COLOURS
 from dnnlib.data.dataset import check_label_sizes, open_dataset, open_split, read_labels
+from dnnlib.process_pool import threaded_map
 from dnnlib.tflib import ops
 from dnnlib.util import UserError
 from training.config import TrainingConfig
 from training.gan.balance import epoch_draws
 
 _RGB_AND_BINARY = NUM_COLOURS + 1
-_THREADS = min(os.cpu_count() or 1, 4)
+THREADS = min(os.cpu_count() or 1, 4)  # that read minibatches ahead
 
 
 class Batch(NamedTuple):
@@ -90,28 +91,14 @@ class TrainingStream:
         Threads of our own and not a tf.data generator: tf.data waits for its threads while it holds
         the interpreter's lock, which the generator needs, so that dropping an iterator can hang.
         """
-        pending = collections.deque()
-        pool = concurrent.futures.ThreadPoolExecutor(_THREADS, "records")
-        try:
-            for numbers in self._orders():
-                pending.append(pool.submit(self._load, numbers))
-                if len(pending) > 2 * _THREADS:
-                    yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        return threaded_map(self._load, self._orders(), THREADS)
 
     def _orders(self):
         """Yield the numbers of the records of each minibatch, or of its `rows`: [samples]."""
-        epoch, order, position = None, None, self._start_nimg
-        while True:
-            numbers = []
-            for k in (position + int(row) for row in self._rows):
-                if k // self.num_images != epoch:
-                    epoch = k // self.num_images
-                    order = self._order(epoch)
-                numbers.append(order[k % self.num_images])
-            position += self._minibatch
-            yield numbers
+        order = functools.lru_cache(2)(self._order)
+        for position in itertools.count(self._start_nimg, self._minibatch):
+            places = [divmod(position + int(row), self.num_images) for row in self._rows]
+            yield [order(epoch)[place] for epoch, place in places]
 
     def _order(self, epoch):
         """Return the numbers of an epoch's records in their order, int64 [num_images]."""
@@ -142,9 +129,16 @@ class TrainingStream:
         return records.tolist()
 
 
+@functools.lru_cache(4)
 def permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
-    """Return the order of the records in one epoch, int64 [num_images]."""
+    """Return the order of the records in one epoch, int64 [num_images]; it is not to be changed."""
     return np.random.default_rng([seed, epoch]).permutation(num_images)
+
+
+def shuffled(seed: int, count: int, place: int) -> int:
+    """Return which of `count` items is at a place of their endless permutations."""
+    epoch, rest = divmod(place, count)
+    return int(permutation(seed, epoch, count)[rest])
 
 
 def reals_stream(config: TrainingConfig, resolution: int, num_channels: int, minibatch: int,
@@ -201,6 +195,22 @@ def _reason(message):
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     reasons = [line for line in lines if not where.match(line)]
     return reasons[-1][:200] if reasons else "TensorFlow gives no reason"
+
+
+def moved_affinely(images: tf.Tensor, x: Sequence, y: Sequence, interpolation: str = "BILINEAR",
+                   fill: str = "NEAREST", fill_value: float = 0.0) -> tf.Tensor:
+    """Return images [N, R, R, channels] whose pixel (i, j) is what they had at another place.
+
+    Args:
+        x, y: three numbers each, tensors [N] or the same for all images: the place is
+            (x[0] i + x[1] j + x[2], y[0] i + y[1] j + y[2]), i to the right and j downwards.
+        interpolation, fill, fill_value: as ImageProjectiveTransformV3 has them.
+    """
+    count = tf.shape(images)[:1]
+    rows = [tf.broadcast_to(tf.cast(value, tf.float32), count) for value in (*x, *y, 0.0, 0.0)]
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images, transforms=tf.stack(rows, axis=1), output_shape=images.shape[1:3],
+        interpolation=interpolation, fill_mode=fill, fill_value=fill_value)
 
 
 def adjust_dynamic_range(x: tf.Tensor, drange_in: Sequence[float],

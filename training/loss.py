@@ -82,8 +82,6 @@ def discriminator_loss(score: Callable, reals: tf.Tensor, fakes: tf.Tensor, *,
     Returns:
         loss [N], and what to report: {"Loss/scores/real": [N, 1], ...}.
     """
-    if wgan_lambda and mix is None:
-        raise ValueError("a gradient penalty needs mix: [N, 1, 1, 1], uniform in [0, 1]")
     real_scores, real_gradient = score_and_gradient(score, reals, with_gradient=r1_gamma > 0)
     fake_scores, fake_gradient = score_and_gradient(score, fakes, with_gradient=r2_gamma > 0)
     loss = D_LOSSES[kind](real_scores, fake_scores)[:, 0]

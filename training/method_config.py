@@ -16,6 +16,9 @@ from dnnlib.util import UserError
 # No training is longer, no network wider, no minibatch larger: what is above is a slip of the hand.
 MAX_COUNT = 10**9
 KIMG, COUNT = {"low": 0, "high": 10**6}, {"low": 1, "high": MAX_COUNT}
+PRECISIONS = ("fp32", "bf16")
+PRECISION = ("type of activations and convolutions; weights, statistics, norms and losses are "
+             "float32 whatever it is")
 SIZE, WEIGHT, SHARE = {"low": 1, "high": 2**20}, {"low": 0, "high": 10**6}, {"low": 0, "high": 1}
 
 
@@ -41,12 +44,14 @@ def option(default, text, **metadata):
 class MethodConfig:
     """The options of one way to train networks; subclasses add their own.
 
-    A preset lists what it changes. `fixed` are options that a run cannot change on its way.
+    A preset lists what it changes. `fixed` are options that a run cannot change on its way; `cells`
+    is what is side by side in its grids.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]]
     default_preset: ClassVar[str]
     fixed: ClassVar[frozenset[str]] = frozenset({"variant"})
+    cells: ClassVar[str]
 
     variant: str = option("", "")
     data: str = option("datasets/modanet", "data set made by dataset_tool.py", metavar="DIR")

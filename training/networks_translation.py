@@ -8,6 +8,9 @@ segmentation" (2020), section 3. Several scales: Wang et al. 2018, pix2pixHD, se
 norm: Miyato et al. 2018, algorithm 1. Names of layers such as C64, d128 and u64 are the papers'.
 
 In both papers kernels are drawn from N(0, 0.02).
+
+Whatever sums over pixels is float32, in bfloat16 networks too: norms, and convolutions that have
+biases, whose gradients are such sums.
 """
 
 from collections.abc import Callable, Sequence
@@ -128,7 +131,8 @@ class UnetGenerator(TranslationGenerator):
             if i:
                 x = leaky_layer(x, after_bias=i == 1)
             normed = 0 < i < len(widths) - 1
-            x = layers.Conv2D(fmaps, KERNEL, 2, "same", use_bias=not normed, name=f"down{i}")(x)
+            x = layers.Conv2D(fmaps, KERNEL, 2, "same", use_bias=not normed, name=f"down{i}",
+                              dtype=_dtype(not normed))(x)
             if normed:
                 x = norm_layer(x, o.norm, f"down{i}_norm")
             skips.append(x)
@@ -194,7 +198,7 @@ class ResnetGenerator(TranslationGenerator):
             x = layers.Add()([x, before])
         for factor in (2, 1):
             x = normed(upsampled(x, factor * o.fmaps, 3, f"up{factor}"), f"up{factor}")
-        x = layers.Conv2D(3, 7, name="last")(_reflected(x, 3))
+        x = layers.Conv2D(3, 7, name="last", dtype=_dtype(True))(_reflected(x, 3))
         return keras.Model([condition], layers.Activation("tanh")(x))
 
 
@@ -263,8 +267,8 @@ class PatchDiscriminator(TranslationNetwork):
         o = self.options
 
         def conv(x, fmaps, stride, name, use_bias=False):
-            return layers.Conv2D(fmaps, KERNEL, stride, use_bias=use_bias, name=prefix + name)(
-                layers.ZeroPadding2D(1)(x))
+            return layers.Conv2D(fmaps, KERNEL, stride, use_bias=use_bias, name=prefix + name,
+                                 dtype=_dtype(use_bias))(layers.ZeroPadding2D(1)(x))
 
         for i in range(o.strides + 1):
             fmaps = o.fmaps * min(1 << i, MAX_WIDENING)
@@ -316,9 +320,9 @@ def norm_layer(x: tf.Tensor, norm: str, name: str, affine: bool = True) -> tf.Te
     """Return features normalised."""
     if norm == "batch":
         return layers.BatchNormalization(momentum=0.9, epsilon=_EPSILON, synchronized=True,
-                                         name=name)(x)
+                                         name=name, dtype=_dtype(True))(x)
     return layers.GroupNormalization(-1, epsilon=_EPSILON, center=affine, scale=affine,
-                                     name=name)(x)
+                                     name=name, dtype=_dtype(True))(x)
 
 
 def leaky_layer(x: tf.Tensor, after_bias: bool) -> tf.Tensor:
@@ -330,7 +334,13 @@ def leaky_layer(x: tf.Tensor, after_bias: bool) -> tf.Tensor:
 def upsampled(x: tf.Tensor, fmaps: int, kernel: int, name: str,
               use_bias: bool = False) -> tf.Tensor:
     """Return a transposed convolution that doubles the size."""
-    return layers.Conv2DTranspose(fmaps, kernel, 2, "same", use_bias=use_bias, name=name)(x)
+    return layers.Conv2DTranspose(fmaps, kernel, 2, "same", use_bias=use_bias, name=name,
+                                  dtype=_dtype(use_bias))(x)
+
+
+def _dtype(sums_pixels):
+    """Return the dtype of a layer, None for the network's."""
+    return "float32" if sums_pixels else None
 
 
 def _reflected(x, size):

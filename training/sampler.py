@@ -65,8 +65,12 @@ class Sampler:
         self._synthesize = compiled(_synthesis(self.network, self.resolution, self.fade))
 
     @classmethod
-    def load(cls, path: str | Path, label: int | Sequence[float] | None = None) -> "Sampler":
+    def load(cls, path: str | Path, label: int | Sequence[float] | None = None,
+             traced: bool = True) -> "Sampler":
         """Read a snapshot file; a conditional network draws `label`, a class or label_size numbers.
+
+        Args:
+            traced: as of `Sampler`.
 
         Raises:
             UserError: the file is damaged or of another kind, or the network does not take this
@@ -80,7 +84,7 @@ class Sampler:
         if num_maps != len(snapshot.classes):
             raise UserError(f"{path}: {num_maps} maps, but names for {len(snapshot.classes)} "
                             "classes")
-        return cls(snapshot, label_row(label, snapshot.networks["Gs"].label_size, path))
+        return cls(snapshot, label_row(label, snapshot.networks["Gs"].label_size, path), traced)
 
     @property
     def num_layers(self) -> int:
@@ -132,14 +136,16 @@ class Sampler:
             yield from self.of_dlatents(dlatents, part, noise, minibatch)
 
     def of_dlatents(self, dlatents: np.ndarray, noise_seeds: Sequence[int], noise: str,
-                    minibatch: int) -> Iterator[tf.Tensor]:
-        """Yield the images of dlatents [N, layers, dlatent_size]; noise is that of N seeds.
+                    minibatch: int, draw: Callable[[Sequence[int]], Noise] | None = None
+                    ) -> Iterator[tf.Tensor]:
+        """Yield the images of dlatents [N, layers, dlatent_size]; noise is that of N seeds, which
+        `draw` returns, by default seed_noise.
 
         Otherwise as `of_seeds`.
         """
         for start in range(0, len(dlatents), minibatch):
             part = slice(start, start + minibatch)
-            drawn = seed_noise(noise_seeds[part]) if noise == "random" else None
+            drawn = (draw or seed_noise)(noise_seeds[part]) if noise == "random" else None
             yield self._finite(self.synthesize(dlatents[part], drawn))
 
     def stream(self, seed: int, count: int, minibatch: int, psi: float | None = None,

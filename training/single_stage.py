@@ -1,17 +1,24 @@
 """Methods of one stage whose networks stay as they are: schedule, devices, random numbers."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from dnnlib.tflib import distribute
+from dnnlib.data import pictures
+from dnnlib.tflib import cpu_convolutions, distribute
 from dnnlib.tflib.distribute import Draws
+from dnnlib.tflib.network import Network
+from dnnlib.tflib.optimizer import Optimizer
 from training.method import Method
 from training.method_config import MethodConfig
-from training.state import Progress
+from training.state import Progress, new_optimizers
 
+ADAM_BETAS = (0.5, 0.999)  # of pix2pix and CycleGAN
+PICTURES, COLUMNS = 16, 4  # of a grid
 
 @dataclass(frozen=True)
 class SingleStage:
@@ -45,30 +52,54 @@ class SingleStageMethod(Method):
 
     Attributes:
         stage_name: of the only stage.
+        about: what a snapshot's header says of the data.
         rows, worker_rows: places in the minibatch of every replica, and of this worker.
     """
 
     stage_name: str
 
     def __init__(self, config: MethodConfig, classes: tuple[str, ...],
-                 strategy: tf.distribute.Strategy):
+                 strategy: tf.distribute.Strategy, about: dict[str, Any],
+                 evaluate: Callable[[Any], dict[str, float]] | None = None):
         """
         Args:
             config: with `resolution` set, `minibatch`, `kimg` and `tick_kimg`.
             classes: names of the labels 1..C.
             strategy: the devices to train on.
+            about: see above.
+            evaluate: function of this method -> {metric: value}, on the first worker; the first of
+                them selects the best snapshot.
         """
         self.config, self.classes, self.strategy = config, classes, strategy
+        self.about, self.evaluate, self._stream = about, evaluate, None
         self.rows = [distribute.replica_rows(config.minibatch, strategy.num_replicas_in_sync, r, 1)
                      for r in range(strategy.num_replicas_in_sync)]
         self.worker_rows = distribute.worker_rows(strategy, config.minibatch, 1)
         self._compiled = tf.function(self._update, autograph=False)
 
-    def lrate(self, left: float) -> float:
-        """Return the learning rate where a share of the training is left."""
+    # Networks.
+
+    def make_networks(self) -> dict[str, Network]:
+        """Return the networks of a new training, in the strategy's scope."""
         raise NotImplementedError
 
+    def begin(self) -> Progress:
+        """Make the networks."""
+        self.networks = self.make_networks()
+        self.optimizers = self.make_optimizers(self.networks)
+        return Progress(first_stage=self.stage_name, stage=self.stage_name)
+
+    def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Optimizer]:
+        """Return the Adam of pix2pix and CycleGAN for each network; they compute in the training's
+        precision."""
+        return new_optimizers(networks, self.config.precision, ADAM_BETAS)
+
     # The schedule.
+
+    def lrate(self, left: float) -> float:
+        """Return the learning rate where a share of the training is left: constant, then falling
+        to 0 over the second half."""
+        return self.config.lrate * min(2 * left, 1.0)
 
     def stage_ends(self, progress: Progress) -> list[tuple[str, int]]:
         """Return the end of the only stage."""
@@ -84,20 +115,39 @@ class SingleStageMethod(Method):
 
     # Steps.
 
+    def batches(self, start_nimg: int) -> Iterator[NamedTuple]:
+        """Yield this worker's part of every minibatch from a place in the stream on, for ever."""
+        raise NotImplementedError
+
+    def next_batch(self, stage: SingleStage, progress: Progress) -> NamedTuple:
+        """Return the next of `batches`."""
+        if self._stream is None:
+            start = progress.stream_nimg.get(self.stream(stage, progress.step), 0)
+            self._stream = self.batches(start)
+        return next(self._stream)
+
+    def close(self) -> None:
+        """Let go of the reading threads."""
+        self._stream = None
+
     def compiles(self, stage: SingleStage, step: int) -> str | None:
         """Return what the first step compiles."""
         if self._compiled.experimental_get_tracing_count():
             return None
-        return f"{self.config.variant} at {stage.resolution}x{stage.resolution}"
+        return (f"{self.config.variant} at {stage.resolution}x{stage.resolution}"
+                + "; this processor has no bfloat16: steps take many times as long as in float32"
+                * self._is_emulated())
+
+    def _is_emulated(self):
+        """Return whether networks compute in bfloat16 on a CPU that does not."""
+        return (any(getattr(network, "compute_dtype", None) == tf.bfloat16
+                    for network in self.networks.values())
+                and not tf.config.list_logical_devices("GPU")
+                and not cpu_convolutions.sums_are_float32(tf.bfloat16))
 
     def step(self, batch: NamedTuple, stage: SingleStage, step: int) -> dict[str, tf.Tensor]:
         """Update the networks once."""
-        if len(self.rows) > 1:
-            places = [np.searchsorted(self.worker_rows, rows) for rows in self.rows]
-            batch = type(batch)(*(
-                self.strategy.experimental_distribute_values_from_function(
-                    lambda context, values=values: tf.gather(
-                        values, places[context.replica_id_in_sync_group])) for values in batch))
+        batch = distribute.shared_out(self.strategy, batch, self.rows, self.worker_rows)
         return self._compiled(batch, tf.constant(step, tf.int32),
                               tf.constant(stage.lrate, tf.float32))
 
@@ -127,3 +177,23 @@ class SingleStageMethod(Method):
             self.strategy.extended.update(
                 variables[key], lambda var, new: var.assign(tf.where(finite, new, var)),
                 args=(value,))
+
+    # What a run shows of it.
+
+    def scores(self, stage: SingleStage, progress: Progress) -> dict[str, float]:
+        """Return what `evaluate` measures."""
+        return self.evaluate(self) if self.evaluate else {}
+
+    def save_grid(self, run_dir: Path, name: str, cells: np.ndarray,
+                  columns: int = COLUMNS) -> dict[str, np.ndarray]:
+        """Write fakes<name>.png, cells uint8 [n, h, w, 3] on grey; return it as `draw` does."""
+        grid = pictures.grey_sheet(cells, columns)
+        pictures.save_png(run_dir / f"fakes{name}.png", grid)
+        return {self.stage_name: grid}
+
+    def header(self, stage: SingleStage, progress: Progress) -> dict[str, Any]:
+        """Return what a snapshot says of itself."""
+        return {"variant": self.config.variant, "stage": self.stage_name,
+                "classes": list(self.classes), "kimg": progress.cur_nimg / 1000,
+                "lod": {"resolution": self.config.resolution, "fade": 0.0},
+                "training": self.config.to_json(), **self.about}

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -226,6 +226,26 @@ def find_snapshot(spec: str | Path | None = None, results_dir: str = "results") 
         path = numbered_run(spec, results_dir,
                             f"{spec}: no such snapshot, run directory or run number")
     return best_snapshot(path)
+
+
+class OfSnapshot:
+    """What uses the networks of a snapshot: made of its file and further options."""
+
+    @classmethod
+    def load(cls, spec: str | Path | None, results_dir: str = "results", *args: Any,
+             **options: Any) -> Self:
+        """Return that of a snapshot file, run directory or run number; see `find_snapshot`."""
+        return cls(find_snapshot(spec, results_dir), *args, **options)
+
+    @staticmethod
+    def check(path: Path, variant: str, lack: str) -> dict[str, Any]:
+        """Return the header of a snapshot file; raise UserError, which says what such a network
+        does not do, if it is not of --variant."""
+        header = read_header(path)
+        if header.get("variant") != variant:
+            raise UserError(f"{path}: a snapshot of --variant={header.get('variant')}, which "
+                            f"{lack} (train.py --variant={variant})")
+        return header
 
 
 def numbered_run(number: str | Path, results_dir: str | Path, error: str) -> Path:

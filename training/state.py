@@ -97,10 +97,7 @@ class Progress:
         if unknown:
             raise UserError(f"{source}: its training state holds {', '.join(unknown)}, which this "
                             "version does not know; continue it with the program that wrote it")
-        progress = cls(**values)
-        # An older version let a clock that was set back make this negative.
-        progress.elapsed_sec = max(progress.elapsed_sec, 0.0)
-        return progress
+        return cls(**values)
 
 
 @dataclass
@@ -119,13 +116,14 @@ class TrainingState:
     buffers: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
-def new_optimizers(networks: dict[str, Network], precision: str = "fp32") -> dict[str, Adam]:
+def new_optimizers(networks: dict[str, Network], precision: str = "fp32",
+                   betas: tuple[float, float] = (0.0, 0.99)) -> dict[str, Adam]:
     """Return a fresh Adam for each network, and have the networks compute in `precision`."""
     on_cpu = not tf.config.list_logical_devices("GPU")
     for network in networks.values():
         network.compute_dtype = {"fp32": tf.float32, "bf16": tf.bfloat16}[precision]
         network.convolutions = cpu_convolutions if precision != "fp32" and on_cpu else ops
-    return {name: Adam(network.trainables) for name, network in networks.items()}
+    return {name: Adam(network.trainables, *betas) for name, network in networks.items()}
 
 
 def save_state(run_dir: Path, state: TrainingState, keep: int = 2) -> None:
@@ -204,12 +202,8 @@ def restored_state(header: dict, groups: dict, source: str | Path,
         make_optimizers: the method's: {name: Network} that are trained -> their optimizers.
 
     Raises:
-        UserError: another version of this program wrote it, or a training in float16.
+        UserError: another version of this program wrote it.
     """
-    if any("loss_scale" in slots for slots in groups.values()):
-        raise UserError(f"{source}: its training state is of --precision=fp16, which is no longer "
-                        "supported; begin a new run with --precision=bf16 or fp32, from a snapshot "
-                        "of this one with --init-from")
     networks = networks_from_groups(header, groups, source)
     optimizers = make_optimizers({name: networks[name] for name in _trained(header)})
     for name, optimizer in optimizers.items():

@@ -9,6 +9,7 @@ import json
 from benchmarks.sides.memory_side import resident
 from benchmarks.torch_translation import OurSide, add_sizes, refuse_idle, sizes
 from dnnlib import cli
+from training.method_config import PRECISIONS
 
 EXAMPLES = """\
   python -m benchmarks.sides.translation_memory_side --method=cyclegan --resolution=256
@@ -22,6 +23,7 @@ def parse_options(argv):
     add_sizes(parser)
     parser.add_argument("--minibatch-per-gpu", type=cli.positive_int, default=0, metavar="N",
                         help="of cyclegan: photos that are taken at once (default: all)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of activations")
     options = parser.parse_args(argv)
     refuse_idle(parser, options)
     return options
@@ -33,7 +35,8 @@ def main(argv):
     side = OurSide(options)
     for _ in range(2):
         side.run()
-    print(json.dumps({**sizes(options), "rss_bytes": resident("VmHWM") - before}))
+    print(json.dumps({**sizes(options), "precision": options.precision,
+                      "rss_bytes": resident("VmHWM") - before}))
     return 0
 
 

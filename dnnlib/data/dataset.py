@@ -78,6 +78,16 @@ def open_dataset(directory: str | Path) -> DatasetInfo:
         raise UserError(f"{path / FILE_NAME}: incomplete ({error!r}); make it again") from None
 
 
+def open_part(path: str | Path) -> tuple[DatasetInfo, str | None] | None:
+    """Return the data set that a path is, and None for all of its images; or of the folder of a
+    split (DIR/val) the data set and the split's name; None for any other path."""
+    path = Path(path)
+    if (path / FILE_NAME).is_file():
+        return open_dataset(path), None
+    info = open_dataset(path.parent) if (path.parent / FILE_NAME).is_file() else None
+    return (info, path.name) if info and info.splits.get(path.name) else None
+
+
 def read_ids(directory: str | Path, split: str) -> list:
     """Return the ids of a split's photos, numbers or file names, in the order of its records."""
     return read_json(open_dataset(directory).path / FILE_NAME)["splits"][split]
@@ -154,16 +164,23 @@ def _check_types(content):
 
 # Splits
 
-def split_sizes(info: DatasetInfo, split: str) -> dict[str, int]:
-    """Return {split: number of images} of "val", or of those of "train+val" that have images.
+def split_sizes(info: DatasetInfo, split: str | None) -> dict[str, int]:
+    """Return {split: number of images} of "val", of those of "train+val" that have images, or for
+    None of all such.
 
     Raises UserError if none has.
     """
-    sizes = {part: info.splits[part] for part in split.split("+") if info.splits.get(part)}
+    wanted = info.splits if split is None else split.split("+")
+    sizes = {part: info.splits[part] for part in wanted if info.splits.get(part)}
     if not sizes:
         filled = ", ".join(name for name, size in info.splits.items() if size)
         raise UserError(f"data set {info.path} has no images in split {split!r}; it has: {filled}")
     return sizes
+
+
+def places(sizes: dict[str, int]) -> list[tuple[str, int]]:
+    """Return (split, number of the record) of all images of some splits, {split: size}."""
+    return [(split, number) for split, size in sizes.items() for number in range(size)]
 
 
 def open_split(info: DatasetInfo, split: str,
@@ -228,9 +245,6 @@ def read_labels(directory: str | Path, split: str) -> np.ndarray:
     if not info.label_size:
         return np.zeros(shape, np.float32)
     path = labels_path(directory, split)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file, though dataset.json says that the images have "
-                        f"labels of {info.label_size} numbers; {_AGAIN}")
     labels = read_label_array(path)
     if labels.shape != shape or not np.isfinite(labels).all():
         raise UserError(f"{path}: expected finite numbers of shape {list(shape)}, found shape "
@@ -239,19 +253,38 @@ def read_labels(directory: str | Path, split: str) -> np.ndarray:
 
 
 def read_label_array(path: str | Path) -> np.ndarray:
-    """Return the array of numbers in a file of labels, as the official tool writes it, float32;
-    nothing is unpickled. Raises UserError if it is damaged."""
-    try:
-        with open(path, "rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False).astype(np.float32)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a file of labels ({one_line(error)}); {_AGAIN}") from None
+    """Return the array of numbers in a file of labels, as the official tool writes it, float32.
+    Raises UserError as `read_array`."""
+    return read_array(path, "labels").astype(np.float32)
 
 
 def write_labels(path: str | Path, rows: Sequence[np.ndarray], label_size: int) -> None:
     """Write labels [n, label_size] in the order of their records, as the official tool does."""
+    write_array(path, np.array(rows, np.float32).reshape(-1, label_size))
+
+
+# Arrays beside the records
+
+def read_array(path: str | Path, what: str) -> np.ndarray:
+    """Return an array of numbers (what: "labels") in a file beside a data set's records; nothing is
+    unpickled. Raises UserError if it is missing or damaged."""
+    try:
+        with open(path, "rb") as file:
+            values = np.lib.format.read_array(file, allow_pickle=False)
+        if values.dtype.kind not in "biuf":
+            raise ValueError(f"values of type {values.dtype}")
+        return values
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file, though dataset.json says that images have {what}; "
+                        f"{_AGAIN}") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a file of {what} ({one_line(error)}); {_AGAIN}") from None
+
+
+def write_array(path: str | Path, values: np.ndarray) -> None:
+    """Write an array beside a data set's records, whole or not at all."""
     content = io.BytesIO()
-    np.save(content, np.array(rows, np.float32).reshape(-1, label_size), allow_pickle=False)
+    np.save(content, values, allow_pickle=False)
     atomic_write(path, content.getvalue())
 
 

@@ -5,7 +5,6 @@ covered, 2 visible. In a data set x and y are shares of the square image's side,
 upper border, so that they hold at every level: pixel i of R covers i / R to (i + 1) / R.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dnnlib.data import channels, dataset, pyramid
-from dnnlib.util import UserError, atomic_write, one_line
+from dnnlib.util import UserError
 
 # The eighteen of OpenPose's COCO model in its order; and what is joined, counted from 1 as in COCO.
 NAMES = ("nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder",
@@ -88,7 +87,7 @@ def read_keypoints(directory: str | Path, split: str) -> np.ndarray:
     if not all(shape):
         return np.zeros(shape, np.float32)
     path = keypoints_path(directory, split)
-    points = _read_array(path)
+    points = dataset.read_array(path, "keypoints")
     known = points[..., 2:] > UNKNOWN if points.shape == shape else None
     if known is None or points.dtype != np.float32 or not np.isfinite(points).all() \
             or not np.isin(points[..., 2], (UNKNOWN, COVERED, VISIBLE)).all() \
@@ -106,27 +105,8 @@ def read_pairs(directory: str | Path, split: str) -> np.ndarray:
     if not count:
         return np.zeros((0, 2), np.int32)
     path = pairs_path(directory, split)
-    pairs = _read_array(path)
+    pairs = dataset.read_array(path, "pairs")
     if pairs.dtype != np.int32 or pairs.shape != (count, 2) or pairs.min() < 0 \
             or pairs.max() >= info.splits[split] or (pairs[:, 0] == pairs[:, 1]).any():
         raise UserError(f"{path}: not {count} pairs of the {info.splits[split]} images; {_AGAIN}")
     return pairs
-
-
-def write_array(path: Path, values: np.ndarray) -> None:
-    """Write keypoints or pairs, whole or not at all."""
-    content = io.BytesIO()
-    np.save(content, values, allow_pickle=False)
-    atomic_write(path, content.getvalue())
-
-
-def _read_array(path):
-    """Return an array of numbers; nothing is unpickled."""
-    try:
-        with open(path, "rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, though dataset.json says that there are such; "
-                        f"{_AGAIN}") from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({one_line(error)}); {_AGAIN}") from None

@@ -49,9 +49,7 @@ class SplitPictures:
 
     def read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return picture and label map `number`."""
-        image = self._file.read_image(number).transpose(1, 2, 0)
-        maps = image[..., channels.SEGMAPS]
-        return image[..., channels.RGB], channels.to_label_map(maps, channels.STORED_THRESHOLD)
+        return self._file.read_pair(number)
 
 
 class PairFolder:
@@ -77,10 +75,7 @@ class PairFolder:
                             "be learned, since 255 stands for pixels that are ignored")
         self._images = [p for part in parts for p in sorted(_files(part / IMAGES))
                         if p.name[0] != "."]
-        self._labels = [p.parents[1] / LABELS / f"{p.stem}.png" for p in self._images]
-        if missing := [p for p in self._labels if not p.is_file()]:
-            raise UserError(f"{missing[0]}: missing, and {len(missing) - 1} more: every picture in "
-                            f"{IMAGES}/ needs its label map")
+        self._labels = label_maps_of(self._images)
         self.name, self.splits = self.path.resolve().name, {"train": len(self._images)}
         self.resolution = resolution
 
@@ -107,8 +102,8 @@ class PairFolder:
         """Return picture and label map `number`; what pads a picture to a square is ignored."""
         rgb, labels = self._decode(number)
         if rgb.size != (self.resolution, self.resolution):
-            rgb = pyramid.fit_square(rgb, self.resolution, "pad", (255, 255, 255))
-            labels = _fit_labels(labels, self.resolution)
+            rgb = pyramid.fit_square(rgb, self.resolution, "pad", pyramid.WHITE)
+            labels = pyramid.fit_label_map(labels, self.resolution, channels.IGNORE)
         return np.asarray(rgb), labels
 
     def _decode(self, number):
@@ -144,6 +139,15 @@ def pair_classes(first: Path, *others: Path) -> tuple[str, ...]:
     return classes
 
 
+def label_maps_of(images: Sequence[Path]) -> list[Path]:
+    """Return the files of the label maps of pairs' pictures; raise UserError if one is missing."""
+    found = [path.parents[1] / LABELS / f"{path.stem}.png" for path in images]
+    if missing := [path for path in found if not path.is_file()]:
+        raise UserError(f"{missing[0]}: missing, and {len(missing) - 1} more: every picture in "
+                        f"{IMAGES}/ needs its label map")
+    return found
+
+
 def _files(folder):
     """Return the files directly in a folder; raise UserError if it has none."""
     found = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
@@ -151,16 +155,6 @@ def _files(folder):
         raise UserError(f"{folder}: no pictures there; a folder of pairs has {IMAGES}/, {LABELS}/ "
                         f"and {CLASSES}")
     return found
-
-
-def _fit_labels(labels, resolution):
-    """Return a label map reduced or enlarged to a square by the nearest pixels, padded with IGNORE.
-    """
-    left, top, right, bottom = pyramid.content_box(labels.shape[::-1], resolution, "pad")
-    small = Image.fromarray(labels).resize((right - left, bottom - top), Image.Resampling.NEAREST)
-    square = np.full((resolution, resolution), channels.IGNORE, np.uint8)
-    square[top:bottom, left:right] = np.asarray(small)
-    return square
 
 
 def read_label_png(path: str | Path, num_classes: int, may_ignore: bool = True) -> np.ndarray:

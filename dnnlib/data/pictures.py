@@ -67,8 +67,7 @@ def grey_sheet(images: np.ndarray, columns: int) -> np.ndarray:
 
 def large(images: np.ndarray) -> np.ndarray:
     """Return images [N, H, W, 3] enlarged by a whole number to at least SMALLEST pixels' height."""
-    factor = -(-SMALLEST // images.shape[1])
-    return images.repeat(factor, axis=1).repeat(factor, axis=2)
+    return enlarge(images, -(-SMALLEST // images.shape[1]))
 
 
 def map_pictures(segmaps: np.ndarray) -> np.ndarray:
@@ -140,9 +139,9 @@ def with_legend(picture: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     return np.concatenate([picture, legend(classes, picture.shape[1])])
 
 
-def enlarge(picture: np.ndarray, factor: int) -> np.ndarray:
-    """Return every pixel of [H, W, 3] as a square of factor x factor."""
-    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+def enlarge(pictures: np.ndarray, factor: int) -> np.ndarray:
+    """Return every pixel of [..., H, W, 3] as a square of factor x factor."""
+    return pictures.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
 
 def upscale_nearest(images: np.ndarray, resolution: int) -> np.ndarray:
@@ -157,6 +156,12 @@ def reduced(picture: np.ndarray, width: int) -> np.ndarray:
     """Return uint8 [H, W, 3] averaged over squares, at most about `width` pixels wide."""
     factor = -(-picture.shape[1] // width)
     return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).reduce(factor))
+
+
+def read_png(path: str | Path) -> np.ndarray:
+    """Return the pixels of a PNG of ours, uint8: colours [H, W, 3], or palette indices [H, W]."""
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def save_png(path: str | Path, picture: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 from dnnlib.data import channels
 
 FITS = ("pad", "crop")
-_WHITE = (255, 255, 255)
+WHITE = (255, 255, 255)
 # No overshoot, so that the class maps stay a partition of the image; less aliasing than a box.
 _FILTER = Image.Resampling.HAMMING
 
@@ -43,12 +43,21 @@ def content_box(size: Sequence[int], resolution: int, fit: str) -> tuple[int, in
     return left, top, left + sides[0], top + sides[1]
 
 
+def fit_label_map(labels: np.ndarray, resolution: int, fill: int) -> np.ndarray:
+    """Return a label map uint8 [h, w] as fit_square pads its photo, by the nearest pixels."""
+    left, top, right, bottom = content_box(labels.shape[::-1], resolution, "pad")
+    square = np.full((resolution, resolution), fill, np.uint8)
+    square[top:bottom, left:right] = np.asarray(Image.fromarray(labels).resize(
+        (right - left, bottom - top), Image.Resampling.NEAREST))
+    return square
+
+
 def build_image(photo: Image.Image, labels: np.ndarray | None, num_classes: int, resolution: int,
                 fit: str) -> np.ndarray:
     """Return a photo (PIL RGB) and its label map uint8 [h, w] (not used if there are no classes) as
     one image uint8 [3 + C, resolution, resolution], by the same geometry and filter."""
     image = np.zeros((channels.NUM_COLOURS + num_classes, resolution, resolution), np.uint8)
-    image[channels.RGB] = np.asarray(fit_square(photo, resolution, fit, _WHITE)).transpose(2, 0, 1)
+    image[channels.RGB] = np.asarray(fit_square(photo, resolution, fit, WHITE)).transpose(2, 0, 1)
     present = np.flatnonzero(np.bincount(labels.ravel())) if num_classes else []
     for label in present:
         if label:

@@ -206,6 +206,13 @@ class RecordFile:
             raise UserError(f"{self.path_of(number)}: record {number}: {error}; "
                             f"{_AGAIN}") from None
 
+    def read_pair(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return image `number` as rgb uint8 [H, W, 3] and label map uint8 [H, W], as
+        `read_image`."""
+        image = self.read_image(number).transpose(1, 2, 0)
+        return image[..., channels.RGB], channels.to_label_map(
+            image[..., channels.SEGMAPS], channels.STORED_THRESHOLD)
+
     def read_maps(self, number: int) -> np.ndarray:
         """Return the class maps of image `number`, uint8 [C, H, W], as `read_image`, but without
         decoding its colours, which takes most of the time."""

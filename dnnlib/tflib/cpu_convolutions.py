@@ -23,7 +23,7 @@ def _stride(kernel):
 
 
 @functools.cache
-def _sums_are_float32(dtype):
+def sums_are_float32(dtype):
     """Return whether this CPU's convolutions of `dtype` sum in float32: 1024 ones make 1024."""
     with tf.init_scope(), tf.device("/cpu:0"):
         ones = tf.ones([1, 4, 4, 1024], dtype)
@@ -35,7 +35,7 @@ def _sums_are_float32(dtype):
 def _compute(function, *tensors):
     """Return function(*tensors), from tensors in float32 if their own type would not do."""
     dtype = tensors[0].dtype
-    if _sums_are_float32(dtype):
+    if sums_are_float32(dtype):
         return function(*tensors)
     return tf.cast(function(*(tf.cast(tensor, tf.float32) for tensor in tensors)), dtype)
 
@@ -71,7 +71,7 @@ def _kernel_gradient(x, dy, size):
     # Where matrix products with fmaps x (4 with stride 2) rows beat oneDNN's gradient: from 256 on,
     # measured on two CPU cores with bfloat16.
     rows = x.shape[3] * (4 if size == 4 else 1)
-    if rows < 256 or not _sums_are_float32(x.dtype):
+    if rows < 256 or not sums_are_float32(x.dtype):
         shape = tf.stack([size, size, x.shape[3], dy.shape[3]])
         strides = [1, 2, 2, 1] if size == 4 else [1, 1, 1, 1]
         return _compute(lambda x, dy: tf.raw_ops.Conv2DBackpropFilter(

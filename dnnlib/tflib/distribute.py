@@ -5,7 +5,7 @@ import os
 import signal
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -166,6 +166,18 @@ def worker_rows(strategy: tf.distribute.Strategy, minibatch: int,
         own = range(connection.index * count, (connection.index + 1) * count)
     return np.sort(np.concatenate(
         [replica_rows(minibatch, replicas, r, group_size) for r in own]))
+
+
+def shared_out(strategy: tf.distribute.Strategy, batch: NamedTuple, rows: Sequence[np.ndarray],
+               own_rows: np.ndarray) -> NamedTuple:
+    """Return a batch of this worker's places in the minibatch, `own_rows`, with each replica's
+    `rows` of it."""
+    if len(rows) == 1:
+        return batch
+    places = [np.searchsorted(own_rows, of_replica) for of_replica in rows]
+    return type(batch)(*(strategy.experimental_distribute_values_from_function(
+        lambda context, values=values: tf.gather(
+            values, places[context.replica_id_in_sync_group])) for values in batch))
 
 
 def mirrored_strategy(device: str, num_replicas: int) -> tf.distribute.MirroredStrategy:

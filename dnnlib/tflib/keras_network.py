@@ -8,6 +8,9 @@ import tensorflow as tf
 
 from dnnlib.tflib.network import Network
 
+# By the type of the layers' numbers; variables are float32 in both.
+POLICIES = {tf.float32: "float32", tf.bfloat16: "mixed_bfloat16"}
+
 
 class KerasNetwork(Network):
     """A network that computes what a functional Keras model describes.
@@ -19,15 +22,31 @@ class KerasNetwork(Network):
 
     Subclasses write `make_model`, and may draw variables or hand them to the model in ways of their
     own (`initializer`, `values`). Variables have the paths of the model's.
+
+    Attributes:
+        compute_dtype: of the layers that do not name one, and of what passes between them.
+            Variables and outputs are float32 whatever it is.
     """
 
     def __init__(self, name: str, **options):
         super().__init__(name, **options)
-        # In a tuple, since tf.Module would track a model's own variables.
-        self._model = (self.make_model(),)
+        self.compute_dtype = tf.float32
         for variable in self.model.variables:
             self.add_variable(variable.path, variable.shape, self.initializer(variable.path),
                               variable.trainable)
+
+    @property
+    def compute_dtype(self) -> tf.DType:
+        """Return the type of the layers' numbers; setting it makes the model anew."""
+        return self._compute_dtype
+
+    @compute_dtype.setter
+    def compute_dtype(self, dtype: tf.DType):
+        self._compute_dtype, before = dtype, keras.config.dtype_policy()
+        keras.config.set_dtype_policy(POLICIES[dtype])
+        # In a tuple, since tf.Module would track a model's own variables.
+        self._model = (self.make_model(),)
+        keras.config.set_dtype_policy(before)
 
     def make_model(self) -> keras.Model:
         """Return the functional model that the options describe, without random layers: what is
@@ -63,7 +82,8 @@ class KerasNetwork(Network):
         trained, others = ([values[variable.path] for variable in group]
                            for group in (self.model.trainable_variables,
                                          self.model.non_trainable_variables))
-        return self.model.stateless_call(trained, others, *inputs, training=training)
+        outputs, values = self.model.stateless_call(trained, others, *inputs, training=training)
+        return tf.nest.map_structure(lambda x: tf.cast(x, tf.float32), outputs), values
 
 
 def he_initializer(path: str) -> Callable[[np.random.Generator, tuple], np.ndarray]:

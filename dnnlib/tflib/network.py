@@ -11,10 +11,24 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from dnnlib.registry import Registry
 from dnnlib.util import UserError, arrays_digest
 
-NETWORKS = Registry("network")
+
+class _Networks(dict):
+    """{name of a class: the class} of all networks that were registered."""
+
+    def register(self, network_class: type) -> type:
+        """Enter a class under its own name, as a decorator."""
+        if network_class.__name__ in self:
+            raise ValueError(f"network {network_class.__name__} is registered twice")
+        self[network_class.__name__] = network_class
+        return network_class
+
+    def __missing__(self, name):
+        raise UserError(f"unknown network {name!r}; known: {', '.join(sorted(self))}")
+
+
+NETWORKS = _Networks()
 
 
 class Network(tf.Module):

@@ -7,8 +7,6 @@ digests.
 
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,8 @@ import tensorflow as tf
 from keras import layers
 
 from dnnlib import util
-from dnnlib.download import has_room
+from dnnlib.download import keep_arrays
+from dnnlib.safe_pickle import NPZ_ERRORS, read_npz
 from dnnlib.tflib.keras_network import KerasNetwork
 from dnnlib.tflib.optimizer import Adam
 from metrics.cycle.photos import CyclePhotos
@@ -34,9 +33,6 @@ RECIPE = {"network": "3x3 convolutions of stride 2, mean over the picture, one l
           "fmaps": list(FMAPS), "largest_side": LARGEST, "photos": 1000, "steps": 400,
           "minibatch": 32, "lrate": 1e-3, "flips": True, "seed": 0}
 MINIBATCH = 16  # photos read at a time
-# What NumPy, zipfile and the network raise for files that are damaged
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError,
-               zipfile.BadZipFile, zlib.error, util.UserError)
 
 
 class DomainNetwork(KerasNetwork):
@@ -112,21 +108,18 @@ def domain_classifier(photos: CyclePhotos, has_regions: bool, cache: Path | None
     path = cache and cache / f"domains-{key}.npz"
     if path and path.is_file() and _take_over(network, path, report):
         return DomainClassifier(network, view)
-    train(network, [_reduced_photos(photos, side, view) for side in "AB"], view)
-    arrays = network.get_arrays()
-    if path and has_room(cache, 2 * sum(array.nbytes for array in arrays.values()), report):
-        with util.atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+    train_classifier(network, [_reduced_photos(photos, side, view) for side in "AB"], view)
+    if path:
+        keep_arrays(path, network.get_arrays(), report)
     return DomainClassifier(network, view)
 
 
 def _take_over(network, path, report):
     """Take over a cached file's weights; return whether it was whole."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            network.set_arrays(dict(stored), str(path))
+        network.set_arrays(read_npz(path), str(path))
         return True
-    except _UNREADABLE as error:
+    except (OSError, util.UserError, *NPZ_ERRORS) as error:
         report(f"warning: {path} is damaged ({util.one_line(error)}); making it again")
         return False
 
@@ -140,7 +133,7 @@ def _reduced_photos(photos, side, view):
         for own in photos.batches(side, MINIBATCH, count)])
 
 
-def train(network: DomainNetwork, lists: list[np.ndarray], view: View) -> None:
+def train_classifier(network: DomainNetwork, lists: list[np.ndarray], view: View) -> None:
     """Train a network to tell photos of two lists [n, side, side, 4] apart: half of every minibatch
     from each, so that the longer one is no likelier."""
     optimizer, rng = Adam(network.trainables, 0.9, 0.999), np.random.default_rng(RECIPE["seed"])

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import pictures
-from training.cycle.config import CycleConfig, in_order
+from training.cycle.config import CycleConfig, there_and_back
 from training.cycle.domains import split_mask, to_floats
 from training.cycle.losses import KIND, as_critics_see, composite, masked_l1, scored
 from training.snapshots import load_snapshot
@@ -55,7 +55,7 @@ class CycleNetworks:
     def _measure(self, direction, photos, others):
         rgb, own_mask = split_mask(to_floats(photos))
         mask, other = self.masks(photos), self.masks(others)
-        there, back = (self._networks[name] for name in in_order(direction))
+        there, back = (self._networks[name] for name in there_and_back(direction))
         raw = there(rgb)
         found = composite(raw, rgb, mask)
         again = composite(back(found), found, mask)

@@ -16,7 +16,7 @@ from metrics.image_sources import ImageSource, warn
 from training.cycle.domains import (
     SMALLEST_SHARE,
     Domain,
-    open_source,
+    open_list,
     split_mask,
     to_floats,
 )
@@ -120,7 +120,7 @@ def open_test_photos(header: dict, network: Path, given: dict[str, str | None], 
         if path is None and not Path(stored["path"]).is_dir():
             raise UserError(f"{stored['path']}: no such folder here; it held the photos {side} of "
                             f"{network}: give test photos with --{option}=DIR")
-        source = open_source(path or stored["path"])
+        source = open_list(path or stored["path"])
         is_dataset = isinstance(source, DatasetInfo)
         if path is None and not is_dataset:
             raise UserError(f"--{option}: missing: {network} was trained with all photos of "
@@ -148,7 +148,7 @@ def open_training_photos(header: dict, network: Path) -> CyclePhotos:
     found = []
     for side, stored in header["domains"].items():
         path = Path(stored["path"])
-        source = open_source(path) if path.is_dir() else None
+        source = open_list(path) if path.is_dir() else None
         if source is None or source.digest != stored["digest"]:
             raise UserError(f"{path}: is not the folder of the photos {side} that {network} was "
                             "trained with; floors and the classifier of domains need them there")

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from metrics.features import MINIBATCH
 from metrics.networks.inception_layers import TRUNK, Conv, Pool, kernel_shapes
-from metrics.networks.inception_weights import DIGEST, LOGITS, PARTS, Weights, find_weights
+from metrics.networks.inception_weights import DIGEST, LOGITS, PARTS, Weights, find_inception
 
 SIZE = 299
 EPSILON = 0.001
@@ -112,5 +112,5 @@ def default_devices() -> list[str]:
 
 def load_detector(path: str | Path | None = None, need_logits: bool = False,
                   minibatch: int = MINIBATCH, report: Callable[[str], None] = print) -> Inception:
-    """Return the detector with the weights that `find_weights` finds; raises what it raises."""
-    return Inception(find_weights(path, need_logits, report), minibatch)
+    """Return the detector with the weights that `find_inception` finds; raises what it raises."""
+    return Inception(find_inception(path, need_logits, report), minibatch)

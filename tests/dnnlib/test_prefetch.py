@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from dnnlib.prefetch import map_over_devices, prefetch
+from dnnlib.process_pool import map_over_devices, prefetch
 
 
 def no_thread(name):

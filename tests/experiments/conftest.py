@@ -1,6 +1,10 @@
 """Stand-ins for the scripts, which take a moment where trainings take hours."""
 
 import json
+import runpy
+import shlex
+import sys
+import traceback
 
 import pytest
 
@@ -16,7 +20,8 @@ run.mkdir(parents=True, exist_ok=True)
 def stop(number, frame):
     (run / "state").write_text(str(number))
     sys.exit(128 + number)
-for number in (signal.SIGINT, signal.SIGTERM):
+waits = (root / f"wait-{run.name}").exists()
+for number in (signal.SIGINT, signal.SIGTERM) if waits else ():
     signal.signal(number, stop)
 with open(root / "calls.jsonl", "a") as file:
     file.write(json.dumps(sys.argv[1:]) + "\\n")
@@ -82,9 +87,32 @@ class StandIns:
         (self.root / "values.json").write_text(json.dumps(values))
 
 
+def run_here(processes, command):
+    """Do Processes.run within this process: a second of starts each is most of a study's test."""
+    print(f"$ {shlex.join(command)}")
+    before, sys.argv = sys.argv, command[1:]
+    try:
+        runpy.run_path(command[1])
+    except SystemExit as leaving:
+        return leaving.code or 0
+    except Exception:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.argv = before
+    return 0
+
+
 @pytest.fixture
-def stand_ins(tmp_path, monkeypatch):
-    """StandIns in place of the scripts."""
+def stand_ins(started, monkeypatch):
+    """StandIns in place of the scripts, run in this process."""
+    monkeypatch.setattr(study.Processes, "run", run_here)
+    return started
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """StandIns in place of the scripts, in processes of their own."""
     root = tmp_path / "program"
     root.mkdir()
     monkeypatch.setattr(study, "ROOT", root)

@@ -69,7 +69,7 @@ def test_every_snapshot_with_maps_teaches(stand_ins, options, run, tmp_path):
     assert made == {"network": str(run / "network-snapshot-000020.safetensors"), "num": "16",
                     "out": str(tmp_path / "out/pairs-000020")}
     assert trained["data2"] == made["out"] and trained["mix"] == "1"
-    with pytest.raises(UserError, match=r"no such .*; there are 000010, 000020, 000030"):
+    with pytest.raises(UserError, match="--rows=000004: unknown; known: 000010, 000020, 000030"):
         snapshot_scores.main(options("--rows=000004"))
 
 

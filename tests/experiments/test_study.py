@@ -20,9 +20,9 @@ def trial(out, row, seed=0, metrics="kid9"):
 
 
 @pytest.fixture
-def trials(stand_ins, tmp_path):
+def trials(started, tmp_path):
     """Three trials, in a folder `out`."""
-    stand_ins.metrics_say({f"{row}-seed0": {"kid9": {"": 0.1, "_std": 0.01}} for row in "abc"})
+    started.metrics_say({f"{row}-seed0": {"kid9": {"": 0.1, "_std": 0.01}} for row in "abc"})
     return [trial(tmp_path / "out", row) for row in "abc"]
 
 
@@ -33,27 +33,27 @@ def run(trials, tmp_path, **options):
     return status, len(reports)
 
 
-def test_commands_of_scripts(stand_ins):
+def test_commands_of_scripts(started):
     command = script("train.py", {"init_from": "x y", "untagged": None, "floor": True, "kimg": 3})
-    assert command[1:] == [str(stand_ins.root / "train.py"), "--init-from=x y", "--floor",
+    assert command[1:] == [str(started.root / "train.py"), "--init-from=x y", "--floor",
                            "--kimg=3"]
 
 
-def test_finished_trials_are_not_repeated(trials, stand_ins, tmp_path, capfd):
+def test_finished_trials_are_not_repeated(trials, started, tmp_path, capfd):
     assert run(trials, tmp_path) == (0, 3)
-    assert stand_ins.trained() == ["a-seed0", "b-seed0", "c-seed0"]
+    assert started.trained() == ["a-seed0", "b-seed0", "c-seed0"]
     out = capfd.readouterr().out
     assert "== b, seed 0: 2 of 3, new; about 22m 00s left" in out
-    assert f"$ {trials[0].training[0]} {stand_ins.root}/train.py --run=" in out
-    before = len(stand_ins.calls())
+    assert f"$ {trials[0].training[0]} {started.root}/train.py --run=" in out
+    before = len(started.calls())
     assert run(trials, tmp_path) == (0, 0)
-    assert len(stand_ins.calls()) == before
+    assert len(started.calls()) == before
 
 
-def test_preparations_come_before_the_training_and_count(trials, stand_ins, tmp_path, capfd):
+def test_preparations_come_before_the_training_and_count(trials, started, tmp_path, capfd):
     slow = [sys.executable, "-c", "import time; time.sleep(0.3)"]
     first, second = (dataclasses.replace(one, preparations=[slow]) for one in trials[:2])
-    (stand_ins.root / "fail-b-seed0").touch()
+    (started.root / "fail-b-seed0").touch()
     assert run([first, second], tmp_path)[0] == 2
     said = capfd.readouterr().out
     assert said.index("time.sleep") < said.index("train.py")
@@ -61,17 +61,17 @@ def test_preparations_come_before_the_training_and_count(trials, stand_ins, tmp_
     assert 0.3 < result["preparation_sec"] < 60 and result["preparations"]
     broken = dataclasses.replace(trials[2], preparations=[[sys.executable, "-c", "exit(3)"]])
     assert run([broken], tmp_path)[0] == 2
-    assert "c-seed0" not in stand_ins.trained()
+    assert "c-seed0" not in started.trained()
     assert "failed: c, seed 0: preparation ended with status 3" in capfd.readouterr().out
 
 
-def test_another_evaluation_or_a_newer_network_is_measured_again(trials, stand_ins, tmp_path):
+def test_another_evaluation_or_a_newer_network_is_measured_again(trials, started, tmp_path):
     run(trials[:1], tmp_path)
-    stand_ins.metrics_say({"a-seed0": {"kid9": {"": 0.2}, "fid9": {"": 7.0}}})
+    started.metrics_say({"a-seed0": {"kid9": {"": 0.2}, "fid9": {"": 7.0}}})
     other = trial(tmp_path / "out", "a", metrics="kid9,fid9")
     assert not other.is_evaluated() and trials[0].is_evaluated()
     run([other], tmp_path)
-    assert stand_ins.trained() == ["a-seed0"]
+    assert started.trained() == ["a-seed0"]
     assert other.result()["values"] == {"kid9": 0.2, "fid9": 7.0}
     later = time.time() + 10
     os.utime(other.run / "network-final.safetensors", (later, later))
@@ -87,34 +87,34 @@ def test_records_of_other_commands_do_not_count(trials, tmp_path):
     assert trials[0].result()["floors"] == {"kid9": 0.001, "kid9_std": 0.001}
 
 
-def test_a_failed_trial_does_not_stop_the_others(trials, stand_ins, tmp_path, capfd):
-    (stand_ins.root / "fail-b-seed0").touch()
-    stand_ins.metrics_say({"a-seed0": {"kid9": {"": 0.1}}})  # c's evaluation fails
+def test_a_failed_trial_does_not_stop_the_others(trials, started, tmp_path, capfd):
+    (started.root / "fail-b-seed0").touch()
+    started.metrics_say({"a-seed0": {"kid9": {"": 0.1}}})  # c's evaluation fails
     assert run(trials, tmp_path) == (2, 3)
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("failed")]
     assert "b, seed 0: training ended with status 2" in lines[0]
     assert "c, seed 0: evaluation ended with status 1" in lines[1] and len(lines) == 2
     assert [one.state() for one in trials] == ["finished", "to be continued", "to be evaluated"]
-    (stand_ins.root / "fail-b-seed0").unlink()
-    stand_ins.metrics_say({f"{row}-seed0": {"kid9": {"": 0.1}} for row in "bc"})
+    (started.root / "fail-b-seed0").unlink()
+    started.metrics_say({f"{row}-seed0": {"kid9": {"": 0.1}} for row in "bc"})
     assert run(trials, tmp_path) == (0, 2)
-    assert stand_ins.trained() == ["a-seed0", "b-seed0", "c-seed0", "b-seed0"]
+    assert started.trained() == ["a-seed0", "b-seed0", "c-seed0", "b-seed0"]
 
 
-def test_without_the_first_trial_the_others_do_not_begin(trials, stand_ins, tmp_path):
-    (stand_ins.root / "fail-first-seed0").touch()
+def test_without_the_first_trial_the_others_do_not_begin(trials, started, tmp_path):
+    (started.root / "fail-first-seed0").touch()
     first = trial(tmp_path / "out", "first")
     assert run(trials, tmp_path, first=first)[0] == 2
-    assert stand_ins.trained() == ["first-seed0"]
+    assert started.trained() == ["first-seed0"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_request_to_stop_reaches_the_training_once_and_ends_the_study(
-        trials, stand_ins, tmp_path, capfd, number):
-    (stand_ins.root / "wait-b-seed0").touch()
+        trials, started, tmp_path, capfd, number):
+    (started.root / "wait-b-seed0").touch()
 
     def ask():
-        while stand_ins.trained()[-1:] != ["b-seed0"]:
+        while started.trained()[-1:] != ["b-seed0"]:
             time.sleep(0.01)
         os.kill(os.getpid(), number)
     thread = threading.Thread(target=ask)
@@ -125,9 +125,9 @@ def test_a_request_to_stop_reaches_the_training_once_and_ends_the_study(
     assert status == 128 + number and signal.getsignal(number) is before
     assert (trials[1].run / "state").read_text() == str(int(number))
     assert "stopped; the same command continues: the command" in capfd.readouterr().out
-    (stand_ins.root / "wait-b-seed0").unlink()
+    (started.root / "wait-b-seed0").unlink()
     assert run(trials, tmp_path)[0] == 0
-    assert stand_ins.trained() == ["a-seed0", "b-seed0", "b-seed0", "c-seed0"]
+    assert started.trained() == ["a-seed0", "b-seed0", "b-seed0", "c-seed0"]
 
 
 def test_one_process_at_a_time(trials, tmp_path):

@@ -104,7 +104,7 @@ def test_what_a_row_needs_is_named(stand_ins, options):
 
 def test_options_of_presets_are_options_of_the_training():
     for preset in twenty_labels.PRESETS.values():
-        for options, config in ((preset.segmenter, SegmenterConfig), (preset.gan, TrainingConfig),
+        for options, config in ((preset.train, SegmenterConfig), (preset.gan, TrainingConfig),
                                 (preset.decoder, DecoderConfig)):
             names = {name.removeprefix("no_") for name in options}
             assert names <= {*config.__dataclass_fields__, "preset"}

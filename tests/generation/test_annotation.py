@@ -43,7 +43,7 @@ def truth(folder):
 def take(source, folder):
     """Take labels; return (how many, the lines about it)."""
     lines = []
-    return annotation.take_labels(source, folder, lines.append), lines
+    return annotation.import_labels(source, folder, lines.append), lines
 
 
 def check(folder, expected, classes=CLASSES):

@@ -112,6 +112,7 @@ def test_a_folder_of_photos(project, photos, loaded, root, tmp_path, monkeypatch
         assert sheet.size[0] == 3 * 102 + 6
 
 
+@pytest.mark.slow
 def test_stopped_and_continued_the_bytes_are_the_same(project, photos, tmp_path, monkeypatch):
     """After Ctrl-C, and after a killed process left a torn file."""
     whole, out, actual, calls = tmp_path / "whole", tmp_path / "out", Projector.project, []

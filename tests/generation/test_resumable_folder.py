@@ -35,8 +35,14 @@ def test_what_is_done_is_known_again(tmp_path):
         assert not folder.is_done("a", "another", [file])
         assert not folder.is_done("a", content_digest(file), [file, gone])
         assert not folder.is_done("c", None, []) and content_digest(gone) is None
-        folder.forget(["a", "c"])
-    assert json.loads((tmp_path / "out/record.json").read_text())["photos"] == {"b": None}
+        missing = folder.begin("abc", str, {"a": "another", "b": None}.get, lambda name: [])
+        assert missing == ["a", "c"]
+        stored = json.loads((tmp_path / "out/record.json").read_text())["photos"]
+        assert stored == {"b": None}
+        for part in folder.minibatches(missing, 1):
+            folder.done[part[0]] = 1
+    stored = json.loads((tmp_path / "out/record.json").read_text())["photos"]
+    assert stored == {"b": None, "a": 1, "c": 1}
 
 
 def test_what_is_refused(tmp_path):

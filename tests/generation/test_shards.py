@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dataprep import dataset_report, verify
+from dnnlib.data import pictures
 from dnnlib.data.dataset import content_box, open_dataset, read_split
 from dnnlib.util import UserError
 from generation import pairs, shards
@@ -165,7 +166,7 @@ def test_a_folder_of_a_shard_is_a_folder_of_pairs(finished):
     shard = finished["folder"] / "shard-00001-of-00003"
     records = pairs.read_samples(shard / pairs.SAMPLES)
     assert records[0]["box"] == [3, 0, 13, 16] and (shard / "classes.txt").is_file()
-    assert pairs._read_png(shard / records[0]["label"]).shape == (16, 10)
+    assert pictures.read_png(shard / records[0]["label"]).shape == (16, 10)
     assert len(json.loads((shard / pairs.coco.OWN_FILE).read_text())["images"]) == len(records)
 
 

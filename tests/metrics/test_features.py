@@ -21,7 +21,7 @@ from metrics.features import (
 from metrics.image_sources import (
     ImageSource,
     folder_source,
-    open_source,
+    open_images,
     pair_source,
     split_source,
 )
@@ -285,7 +285,7 @@ def test_pairs_in_shards_are_one_source(pairs, tmp_path):
                 (shard / folder).mkdir(parents=True, exist_ok=True)
                 shutil.copy(pairs / folder / f"{name}.png", shard / folder)
         write_class_list(shard, ["a", "b"])
-    shards = open_source(tmp_path / "shards", "train")
+    shards = open_images(tmp_path / "shards", "train")
     assert shards.count == 3 and shards.classes == ("a", "b") and shards.digest == whole.digest
     np.testing.assert_array_equal(np.concatenate([rgb for rgb, _ in shards.batches()]), photos)
 

@@ -301,6 +301,6 @@ def test_weights_are_used_though_they_cannot_be_kept(tmp_path, monkeypatch):
         assert path.parent.is_dir() and tmp_path not in path.parents
         return Path(shutil.copy(paths["tgz"], path))
     monkeypatch.setattr(inception_weights, "download", fetch)
-    weights = inception_weights.find_weights(report=lines.append)
+    weights = inception_weights.find_inception(report=lines.append)
     assert weights.has_logits and len(lines) == 2
     assert lines[0].startswith("fetching ") and "STYLE_C_GAN_CACHE" in lines[1]

@@ -16,7 +16,7 @@ from benchmarks.worse_maps import main as worse_maps_main
 from dnnlib.data import channels
 from dnnlib.util import UserError
 from metrics.features import FeatureSet
-from metrics.image_sources import open_source
+from metrics.image_sources import open_images
 from metrics.label_agreement import (
     check_labeller,
     confusion,
@@ -189,7 +189,7 @@ def test_worse_maps_score_lower_with_a_trained_segmenter(tmp_path, capsys):
     train.main(["--variant=segmenter", "--preset=tiny", f"--data={data}", f"--results={results}",
                 "--kimg=6", "--tick-kimg=3", "--device=cpu"])
     labeller = Labeller.load(None, results)
-    source = open_source(data, "test", 32)
+    source = open_images(data, "test", 32)
     rgb, maps = (np.concatenate(part) for part in zip(*source.batches(maps=True)))
     scores = judge(labeller, rgb, worsened(maps, source.classes))
     assert_falling(scores)

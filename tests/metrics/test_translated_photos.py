@@ -14,7 +14,7 @@ from dnnlib.data.dataset import open_dataset
 from dnnlib.tflib.network import build
 from dnnlib.util import UserError
 from metrics.evaluation import training_metrics, translation_evaluation, translation_metrics
-from metrics.image_sources import open_source
+from metrics.image_sources import open_images
 from metrics.map_quality import PairBatch
 from metrics.networks.lpips import Lpips
 from metrics.translated_photos import l1_measure, stored_maps, translated_stream
@@ -61,7 +61,7 @@ def newest(root, name):
 
 def drawn(root, split, seed=0):
     """(photos, their label maps, the real photos) of a split."""
-    source = open_source(root / "coloured", split, 16)
+    source = open_images(root / "coloured", split, 16)
     originals, maps = (np.concatenate(parts) for parts in zip(*source.batches(maps=True)))
     translator = Translator.load(root / "run.safetensors")
     segmaps = np.uint8(255) * (maps[..., None] == np.arange(1, 3))
@@ -168,7 +168,7 @@ def test_maps_are_taken_as_they_are_stored(root, rng):
     np.testing.assert_array_equal(stored_maps(channels.to_signed(images)[..., 3:], 4), soft)
     labels = rng.integers(0, 3, (2, 3, 3))
     assert (stored_maps(labels, 2).argmax(-1)[labels > 0] == labels[labels > 0] - 1).all()
-    source, seen = open_source(root / "coloured", "val", 16), []
+    source, seen = open_images(root / "coloured", "val", 16), []
 
     def translate(segmaps):
         seen.append(segmaps)

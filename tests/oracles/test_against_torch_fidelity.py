@@ -18,7 +18,7 @@ from metrics.inception_score import inception_score
 from metrics.kernel_inception_distance import kernel_distance
 from metrics.metric_base import METRICS
 from metrics.networks.inception import load_detector
-from metrics.networks.inception_weights import DIGEST, cached_file, read_weights
+from metrics.networks.inception_weights import DIGEST, cached_weights, read_inception
 from metrics.precision_recall import precision_recall
 
 pytestmark = pytest.mark.slow
@@ -53,13 +53,14 @@ def theirs(photos, logits, tmp_path_factory):
     if subprocess.run([PYTHON, "-c", test], capture_output=True, check=False).returncode:
         pytest.skip(f"{PYTHON} has no torch-fidelity: pip install -r requirements-torch.txt into "
                     "an environment and name its interpreter in TORCH_FIDELITY_PYTHON")
-    if not cached_file().is_file() or read_weights(cached_file()).digest != DIGEST:
-        pytest.skip(f"no published Inception weights in {cached_file()}; run_metrics.py fetches "
+    if not cached_weights().is_file() or read_inception(cached_weights()).digest != DIGEST:
+        pytest.skip(f"no published Inception weights in {cached_weights()}; run_metrics.py fetches "
                     "them")
     folder = tmp_path_factory.mktemp("torch_fidelity")
     np.save(folder / "logits.npy", logits)
-    subprocess.run([PYTHON, "-m", "benchmarks.sides.torch_fidelity_side", "values", cached_file(),
-                    *photos, folder / "logits.npy", folder / "values.npz"], cwd=ROOT, check=True)
+    subprocess.run([PYTHON, "-m", "benchmarks.sides.torch_fidelity_side", "values",
+                    cached_weights(), *photos, folder / "logits.npy", folder / "values.npz"],
+                   cwd=ROOT, check=True)
     with np.load(folder / "values.npz", allow_pickle=False) as values:
         return dict(values)
 

@@ -8,7 +8,7 @@ from metrics import perceptual_path_length as ppl
 from metrics.features import FeatureSet
 from metrics.frechet_inception_distance import frechet_distance
 from metrics.networks.inception import Inception
-from metrics.networks.inception_weights import cached_file, read_weights
+from metrics.networks.inception_weights import cached_weights, read_inception
 from tests.oracles.vector_files import elements, exactly, losses, relative
 
 
@@ -67,11 +67,11 @@ def check_inception(vectors):
     arrays = vectors.load("inception_pool3")
     if arrays is None:
         return
-    if not cached_file().exists():
+    if not cached_weights().exists():
         vectors.excuse([f"inception_pool3.npz/{name}" for name in arrays],
-                       f"no Inception weights in {cached_file()} (run_metrics.py puts them there)")
+                       f"no Inception weights in {cached_weights()} (run_metrics.py fetches them)")
         return
-    detector = Inception(read_weights(cached_file()), minibatch=6)
+    detector = Inception(read_inception(cached_weights()), minibatch=6)
     for name in arrays:
         if match := re.fullmatch(r"pool3_(\w+)", name):
             ours = detector.features(detector.resize(arrays[match[1]]))

@@ -14,13 +14,13 @@ from pycocotools.coco import COCO
 
 import dataset_tool
 import generate
-import run_metrics
 from dnnlib.data import channels, pictures
 from dnnlib.data.coco import MODANET_CLASSES, MODANET_FILE
 from dnnlib.data.dataset import open_dataset, read_split
 from dnnlib.util import UserError
 from generation import pairs, sheets
 from generation.options import parse_options
+from metrics.options import parse_command
 from tests.tools.data_helpers import one_hot
 from tests.tools.generators import RESOLUTION, save_network
 from training import snapshots
@@ -304,6 +304,42 @@ def test_the_newest_run_is_the_default_and_pictures_go_below_generated(networks,
     assert generate.main([f"--results={results}", "--seeds=0"]) == 0
     folder = tmp_path / "generated" / "00002-classes-network-snapshot-000001"
     assert [path.name for path in folder.iterdir()] == ["seeds-0-trunc0.7.png"]
+
+
+# Films
+
+def test_a_film_is_named_after_its_options(networks, loads_once, tmp_path, capsys):
+    common = [f"--network={networks['classes']}", "--video=webp", "--seeds=0-3", "--steps=2",
+              f"--out={tmp_path}"]
+    assert generate.main([*common, "--grid=2x1", "--fps=10"]) == 0
+    assert "512x566, 4 frames, 0.4 s)" in capsys.readouterr().out
+    assert generate.main([*common, "--trunc=1", "--space=z"]) == 0
+    frames = {}
+    for path in tmp_path.iterdir():
+        with Image.open(path) as film:
+            frames[path.name] = film.n_frames
+    assert frames == {"video-0-3-w-steps2-fps10-grid2x1-trunc0.7.webp": 4,
+                      "video-0-3-z-steps2-fps30-trunc1.webp": 8}
+
+
+def test_a_conditional_network_films_its_label(tmp_path):
+    path, frames = save_network(tmp_path / "x.safetensors", ("bag",), label_size=2), []
+    for label in (0, 1):
+        assert generate.main([f"--network={path}", "--video=webp", "--seeds=0,1", "--steps=1",
+                              f"--label={label}", f"--out={tmp_path}"]) == 0
+        frames.append(open_png(tmp_path / f"video-0-1-w-steps1-fps30-label{label}-trunc0.7.webp"))
+    assert (frames[0] != frames[1]).any()
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["--video"], "pip install -r requirements-video.txt"),
+    (["--video=gif", "--seeds=0-199", "--grid=100x1"], "16383 are the most")])
+def test_a_film_that_cannot_be_written_is_refused_at_once(networks, script, monkeypatch, argv,
+                                                          message):
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr(Sampler, "of_dlatents", None)
+    status, error = script(f"--network={networks['rgb']}", *argv)
+    assert status == 2 and message in error and error.count("\n") == 1
 
 
 # Pairs
@@ -657,12 +693,27 @@ def test_beam_that_is_not_installed_is_named(networks, tmp_path, script, monkeyp
     (["--num=2", "--min-area=1%"], "it is for --require and --balance"),
     (["--num=2", "--balance=120%"], "expected a share such as 0.5% or 0.005"),
     (["--num=2", "--balance=a"], "expected a number"),
+    (["--source=x", "--out=./x"], "--out=./x: is the folder of --source, or around it"),
+    (["--maps=x/labels", "--out=x"], "--out=x: is the folder of --maps, or around it"),
     (["--num=2", "--max-tries=5"], "no pair is rejected"),
     (["--num=2", "--shards=3"], "at most one for each pair"),
     (["--num=2", "--runner=DirectRunner"], "it makes shards"),
     (["--num=2", "--shards=2", "--", "--x=1"], "options of --runner"),
     (["--num=2", "--balance=1%", "--minibatch=2"], "made 16 at a time"),
-    (["--num=2", "--format=tfrecords", "--keep-padding"], "images of a data set are square")])
+    (["--num=2", "--format=tfrecords", "--keep-padding"], "images of a data set are square"),
+    (["--video=avi"], "choose from"), (["--video", "--num=2"], "not allowed with"),
+    (["--video", "--separate"], "--separate: without effect: it is for a grid of seeds"),
+    (["--video", "--seeds=3"], "1 seeds for 1x1 films; each passes as many"),
+    (["--video", "--seeds=0-8", "--grid=2x2"], "9 seeds for 2x2 films"),
+    (["--video", "--grid=2"], "columns x rows such as 4x2"),
+    (["--video", "--grid=0x2"], "columns x rows such as 4x2"),
+    (["--grid=2x2"], "--grid: without effect: it is for --video"),
+    (["--seeds=0-3", "--fps=10"], "--fps: without effect: it is for --video"),
+    (["--space=z"], "--space: without effect: it is for --video, --project"),
+    (["--video", "--space=w+"], "it is for --project"),
+    (["--project=x", "--space=z"], "it is for --video"),
+    (["--video", "--fps=121"], "120 frames a second at most"),
+    (["--video=gif", "--fps=51"], "50 frames a second at most")])
 def test_bad_options_end_with_status_2_and_say_why(script, argv, message):
     status, error = script(*argv)
     assert status == 2 and message in error and "Traceback" not in error
@@ -693,7 +744,8 @@ def test_a_training_state_is_not_a_network_snapshot(tmp_path, script):
     assert status == 2 and "a network snapshot is wanted" in error
 
 
-@pytest.mark.parametrize("argv", [["--seeds=0"], ["--num=1"], ["--interpolate=1,2"]])
+@pytest.mark.parametrize("argv", [["--seeds=0"], ["--num=1"], ["--interpolate=1,2"],
+                                  ["--video=gif"]])
 def test_out_that_is_a_file_is_refused(networks, tmp_path, script, argv):
     (tmp_path / "file").write_text("mine")
     status, error = script(f"--network={networks['rgb']}", f"--out={tmp_path / 'file'}", *argv)
@@ -759,17 +811,18 @@ def test_a_full_disk_leaves_what_is_complete_and_can_be_continued(networks, fini
 
 
 @pytest.mark.parametrize("channel", [0, 9])
-@pytest.mark.parametrize("mode", ["--num=2", "--seeds=0-1", "--interpolate=0,1"])
+@pytest.mark.parametrize("mode", ["--num=2", "--seeds=0-1", "--interpolate=0,1", "--video=gif"])
 def test_a_diverged_network_makes_no_pictures(tmp_path, script, channel, mode):
     def diverge(arrays):
         arrays["G_synthesis/ToRGB_lod0/bias"][channel] = np.nan
     path = save_network(tmp_path / "x.safetensors", MODANET_CLASSES, change=diverge)
     status, error = script(f"--network={path}", mode, f"--out={tmp_path / 'out'}")
     assert status == 2 and "not finite" in error
-    assert not list(tmp_path.glob("out/**/*.png"))
+    made = {path.suffix for path in tmp_path.glob("out/**/*")}
+    assert not made & {".png", ".gif", ".tmp"}
 
 
-@pytest.mark.parametrize("parse", [parse_options, run_metrics.parse_options])
+@pytest.mark.parametrize("parse", [parse_options, lambda argv: parse_command(argv)[0]])
 def test_truncation_that_would_overflow_is_refused(parse):
     for psi in ("1e30", "-1e5", "nan", "1e400", "x"):
         with pytest.raises(UserError, match=r"--trunc: .*expected a number"):

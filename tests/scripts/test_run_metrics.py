@@ -13,7 +13,7 @@ import run_metrics
 from dnnlib.data.dataset import open_dataset
 from dnnlib.tflib.network import build
 from dnnlib.util import UserError
-from metrics.image_sources import open_source
+from metrics.image_sources import open_images
 from metrics.networks.inception import load_detector
 from metrics.networks.inception_weights import LOGITS
 from tests.tools.data_helpers import make_dataset
@@ -348,7 +348,7 @@ def test_miou_of_a_segmenter(run, labelled, segmenter, capsys):
     assert run("--metrics=miou", f"--network={segmenter}", f"--data={labelled}") == 0
     assert "8 reals of labelled test" in capsys.readouterr().out
     record, = records(segmenter.parent, "miou")
-    rgb, labels = (np.concatenate(part) for part in zip(*open_source(
+    rgb, labels = (np.concatenate(part) for part in zip(*open_images(
         labelled, "test", 16).batches(maps=True)))
     found = Labeller.load(segmenter).label_maps(rgb)
     ious = [((found == k) & (labels == k)).sum() / ((found == k) | (labels == k)).sum()

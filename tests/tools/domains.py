@@ -3,20 +3,19 @@
 import json
 
 import numpy as np
-import tensorflow as tf
+from PIL import Image
 
 from tests.tools.data_helpers import make_dataset, one_hot
+from tests.tools.training_runs import ONE_DEVICE, run_to_end, with_networks
 from training.cycle.config import CycleConfig
 from training.cycle.cyclegan import CycleTraining
-from training.cycle.domains import Domain, open_source
+from training.cycle.domains import Domain, open_list
 from training.snapshots import save_snapshot
-from training.training_loop import Training
 
 SIDE = 16
 RED, BLUE = np.array([220, 30, 30]), np.array([30, 30, 220])
 TINY = dict(resolution=SIDE, blocks=1, fmaps=4, strides=1, minibatch=4, kimg=0.032, lrate=2e-3,
             pool=6, tick_kimg=0.016, network_ticks=1, minibatch_repeats=1, seed=5)
-ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
 
 
 def boxes(colour, count, seed, side=SIDE):
@@ -53,6 +52,18 @@ def two_datasets(root, has_maps=(True, True), counts=(6, 9), num_test=(0, 0)):
             in zip("ab", (RED, BLUE), counts, (1, 2), has_maps, num_test)]
 
 
+def pair_folder(path):
+    """A folder of pairs of one class, box."""
+    for kind in ("images", "labels"):
+        (path / kind).mkdir(parents=True)
+    label_map = np.tile(np.repeat([0, 1], 8), (16, 1)).astype(np.uint8)
+    for number in range(3):
+        rgb = np.where(label_map[..., None] > 0, RED, 90 + number).astype(np.uint8)
+        Image.fromarray(rgb).save(path / f"images/{number}.png")
+        Image.fromarray(label_map).save(path / f"labels/{number}.png")
+    (path / "classes.txt").write_text("box\n")
+
+
 def tiny(data, **changes):
     """A CycleConfig of seconds between two data sets."""
     return CycleConfig(**{**TINY, "data": str(data[0]), "target": str(data[1]), **changes})
@@ -62,7 +73,7 @@ def cyclegan(config, strategy=ONE_DEVICE):
     """A CycleTraining between config.data and config.target."""
     domains = []
     for path in (config.data, config.target):
-        source = open_source(path)
+        source = open_list(path)
         garment = config.garment.split(",") if config.garment and source.classes else ()
         domains.append(Domain.open(source, config.resolution, garment))
     return CycleTraining(config, domains, strategy)
@@ -70,9 +81,7 @@ def cyclegan(config, strategy=ONE_DEVICE):
 
 def begun(config, strategy=ONE_DEVICE):
     """Such a training with its networks made, and its counters."""
-    method = cyclegan(config, strategy)
-    with strategy.scope():
-        return method, method.begin()
+    return with_networks(cyclegan(config, strategy))
 
 
 def steps(method, progress, count):
@@ -93,7 +102,4 @@ def save_cyclegan(path, config):
 
 def train(config, run_dir, strategy=ONE_DEVICE):
     """Train in a run directory to the end, or go on there; return the Training."""
-    run_dir.mkdir(exist_ok=True)
-    training = Training(cyclegan(config, strategy), run_dir, strategy)
-    training.run()
-    return training
+    return run_to_end(cyclegan(config, strategy), run_dir)

@@ -1,22 +1,20 @@
 """Pictures whose colours say what they show, and trainings of segmentation networks on them."""
 
 import numpy as np
-import tensorflow as tf
 
 from dnnlib.data import labelled
 from dnnlib.data.dataset import open_dataset
 from tests.tools.data_helpers import make_dataset, one_hot
+from tests.tools.training_runs import ONE_DEVICE, run_to_end, with_networks
 from training.segmentation.config import SegmenterConfig
 from training.segmentation.segmenter import SegmenterTraining
 from training.segmentation.stream import Source, shares
-from training.training_loop import Training
 
 CLASSES = ("red", "green")
 SIDE = 16
 TINY = dict(architecture="unet", unet_fmaps=4, resolution=SIDE, minibatch=8, kimg=0.064,
             tick_kimg=0.032, network_ticks=1, minibatch_repeats=1, seed=5, lrate=0.05,
             mirror_pairs="none")
-ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
 
 
 def picture(rng):
@@ -56,17 +54,12 @@ def segmenter(config, strategy=ONE_DEVICE, second=None, evaluate=None):
 
 def begun(config, strategy=ONE_DEVICE, **options):
     """Such a training with its network made."""
-    method = segmenter(config, strategy, **options)
-    with strategy.scope():
-        return method, method.begin()
+    return with_networks(segmenter(config, strategy, **options))
 
 
 def train(config, run_dir, **options):
     """Train in a run directory to the end, or go on there; return the Training."""
-    run_dir.mkdir(exist_ok=True)
-    training = Training(segmenter(config, **options), run_dir, options.get("strategy", ONE_DEVICE))
-    training.run()
-    return training
+    return run_to_end(segmenter(config, **options), run_dir)
 
 
 def tiny(data, **changes):

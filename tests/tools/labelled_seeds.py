@@ -1,7 +1,6 @@
 """Folders of labelled pictures of a random generator, and trainings of decoders on them."""
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from dnnlib.data import pictures
@@ -9,15 +8,14 @@ from dnnlib.data.class_list import write_class_list
 from generation.annotation import write_pictures
 from metrics.evaluation import decoder_evaluation
 from tests.tools.generators import save_network
+from tests.tools.training_runs import ONE_DEVICE, run_to_end, with_networks
 from training.decoder.config import DECODERS, DecoderConfig
 from training.decoder.decoder import DecoderTraining
 from training.decoder.labels import LabelledFolder
 from training.sampler import Sampler
 from training.snapshots import read_header
-from training.training_loop import Training
 
 CLASSES = ("red", "green")
-ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
 
 
 def colour_labels(rgb):
@@ -77,15 +75,9 @@ def decoder(config, origin, strategy=ONE_DEVICE, held_back=()):
 
 def begun(config, origin, strategy=ONE_DEVICE):
     """Such a training with its network made."""
-    method = decoder(config, origin, strategy)
-    with strategy.scope():
-        return method, method.begin()
+    return with_networks(decoder(config, origin, strategy))
 
 
 def train(config, run_dir, origin, **options):
     """Train in a run directory to the end, or go on there; return the Training."""
-    run_dir.mkdir(exist_ok=True)
-    training = Training(decoder(config, origin, **options), run_dir,
-                        options.get("strategy", ONE_DEVICE))
-    training.run()
-    return training
+    return run_to_end(decoder(config, origin, **options), run_dir)

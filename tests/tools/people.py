@@ -3,22 +3,20 @@
 import json
 
 import numpy as np
-import tensorflow as tf
 
-from dnnlib.data import keypoints
+from dnnlib.data import dataset, keypoints
 from dnnlib.data.dataset import open_dataset
 from dnnlib.tflib.network import build
 from tests.tools.data_helpers import make_dataset
+from tests.tools.training_runs import ONE_DEVICE, run_to_end, with_networks
 from training.pose.config import PoseConfig
 from training.pose.people import PosePairs
 from training.pose.pose import Pose
 from training.snapshots import save_snapshot
-from training.training_loop import Training
 
 SIDE, NAMES = 16, keypoints.NAMES
 TINY = dict(resolution=SIDE, g_fmaps=4, d_fmaps=4, halvings=2, d_strides=1, minibatch=4, kimg=0.032,
             tick_kimg=0.016, network_ticks=1, minibatch_repeats=1, seed=5)
-ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
 
 
 def pose(rng):
@@ -64,8 +62,8 @@ def people_dataset(path, people=8, still=False):
     make_dataset(path, {split: np.stack(stack) for split, stack in images.items()}, ())
     for split, stack in points.items():
         pairs = [(a, a + 1 - 2 * (a % 2)) for a in range(len(stack))]
-        keypoints.write_array(keypoints.keypoints_path(path, split), np.stack(stack))
-        keypoints.write_array(keypoints.pairs_path(path, split), np.array(pairs, np.int32))
+        dataset.write_array(keypoints.keypoints_path(path, split), np.stack(stack))
+        dataset.write_array(keypoints.pairs_path(path, split), np.array(pairs, np.int32))
     content = json.loads((path / "dataset.json").read_text())
     content |= {"keypoints": list(NAMES), "skeleton": [list(pair) for pair in keypoints.SKELETON],
                 "pairs": {split: len(stack) for split, stack in points.items()}}
@@ -87,17 +85,12 @@ def pose_method(config, strategy=ONE_DEVICE, evaluate=None):
 
 def begun(config, strategy=ONE_DEVICE):
     """Such a training with its networks made."""
-    method = pose_method(config, strategy)
-    with strategy.scope():
-        return method, method.begin()
+    return with_networks(pose_method(config, strategy))
 
 
 def train(config, run_dir, evaluate=None):
     """Train in a run directory to the end, or go on there; return the Training."""
-    run_dir.mkdir(exist_ok=True)
-    training = Training(pose_method(config, evaluate=evaluate), run_dir, ONE_DEVICE)
-    training.run()
-    return training
+    return run_to_end(pose_method(config, evaluate=evaluate), run_dir)
 
 
 def save_reposer(path, names=NAMES, seed=3, about=None):

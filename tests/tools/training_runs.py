@@ -21,6 +21,20 @@ def begin(config, run_dir, strategy=ONE_DEVICE, evaluate=None, origin=None, log=
     return Training(method, run_dir, strategy, log, keep)
 
 
+def with_networks(method):
+    """A method whose networks are made, and the counters of its beginning."""
+    with method.strategy.scope():
+        return method, method.begin()
+
+
+def run_to_end(method, run_dir):
+    """Train a method in a run directory, or go on there; return the Training."""
+    run_dir.mkdir(exist_ok=True)
+    training = Training(method, run_dir, method.strategy)
+    training.run()
+    return training
+
+
 def stop_after(training, step):
     """Have a training stop after a step, as after a request to stop."""
     take_step = training._step
@@ -38,7 +52,7 @@ def assert_two_devices_do_what_one_does(begun):
 
     begun: function strategy -> (method, progress).
     """
-    found = []
+    found, methods = [], []
     for strategy in (ONE_DEVICE, mirrored_strategy("cpu", 2)):
         method, progress = begun(strategy)
         reports = []
@@ -46,6 +60,7 @@ def assert_two_devices_do_what_one_does(begun):
             stage = method.stage(progress)
             reports.append(method.step(method.next_batch(stage, progress), stage, number))
         found.append((method.networks, reports))
+        methods.append(method)
     for first, second in zip(found[0][1], found[1][1]):
         for name, value in first.items():
             np.testing.assert_allclose(second[name], value, rtol=2e-3, atol=1e-5, err_msg=name)
@@ -56,3 +71,6 @@ def assert_two_devices_do_what_one_does(begun):
             differ = np.abs(twin.vars[key].numpy() - value) > 1e-3 * np.abs(value) + 2e-5
             assert differ.mean() < 0.02, (name, key)
             np.testing.assert_array_equal(*[copy.numpy() for copy in twin.vars[key].values])
+    for one, two in zip(*(method.buffers().values() for method in methods)):
+        for name, value in one.items():
+            np.testing.assert_allclose(two[name], value, atol=1e-2, err_msg=name)

@@ -1,18 +1,15 @@
 """Trainings of photos of maps, on pictures whose colours say what they show."""
 
-import tensorflow as tf
-
 from dnnlib.data.dataset import open_dataset, open_split
 from dnnlib.tflib.network import build
 from tests.tools.labelled_pictures import CLASSES, SIDE
+from tests.tools.training_runs import ONE_DEVICE, run_to_end, with_networks
 from training.snapshots import save_snapshot
-from training.training_loop import Training
 from training.translation.config import Pix2PixConfig
 from training.translation.pix2pix import Pix2Pix
 
 TINY = dict(resolution=SIDE, g_fmaps=4, d_fmaps=4, d_strides=1, minibatch=4, kimg=0.032,
             tick_kimg=0.016, network_ticks=1, minibatch_repeats=1, seed=5, mirror_pairs="none")
-ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
 
 
 def tiny(data, **changes):
@@ -28,17 +25,12 @@ def pix2pix(config, strategy=ONE_DEVICE, segmenter=None, evaluate=None, vgg=None
 
 def begun(config, strategy=ONE_DEVICE, **options):
     """Such a training with its networks made."""
-    method = pix2pix(config, strategy, **options)
-    with strategy.scope():
-        return method, method.begin()
+    return with_networks(pix2pix(config, strategy, **options))
 
 
 def train(config, run_dir, **options):
     """Train in a run directory to the end, or go on there; return the Training."""
-    run_dir.mkdir(exist_ok=True)
-    training = Training(pix2pix(config, **options), run_dir, ONE_DEVICE)
-    training.run()
-    return training
+    return run_to_end(pix2pix(config, **options), run_dir)
 
 
 def save_translator(path, classes=CLASSES, resolution=SIDE, seed=3, about=None, **options):

@@ -104,8 +104,3 @@ def test_reals_and_fakes_are_scored_once_and_apart(pair, linear):
 def test_terms_that_are_off_are_not_reported(pair, linear):
     _, terms = loss.discriminator_loss(linear[0], *pair, r1_gamma=0.0)
     assert set(terms) == {"Loss/scores/real", "Loss/scores/fake"}
-
-
-def test_gradient_penalty_needs_mix(pair, linear):
-    with pytest.raises(ValueError, match="mix"):
-        loss.discriminator_loss(linear[0], *pair, wgan_lambda=10.0)

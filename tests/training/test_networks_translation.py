@@ -1,5 +1,6 @@
 """Generators and discriminators of translation: sizes of the papers', layers against NumPy."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -109,6 +110,37 @@ def test_a_generator_is_its_options_and_arrays(kind, norm, rng):
     assert (np.abs(in_use - rgb).max() < 1e-4) == (norm == "instance")
     assert bool(means) == (norm == "batch")
     assert all(not np.array_equal(value, network.vars[name]) for name, value in means.items())
+
+
+@pytest.mark.parametrize("kind", ["UnetGenerator", "ResnetGenerator", "PatchDiscriminator"])
+def test_bfloat16(kind, rng):
+    """Convolutions and what passes between them are rounded; variables, outputs and whatever sums
+    over pixels are float32."""
+    options = {"resolution": 32, "in_channels": 2, "fmaps": 8, "norm": "batch"}
+    options |= {"strides": 1} if kind == "PatchDiscriminator" else {}
+    exact = lively(made(kind, **options))
+    rounded = exact.clone()
+    rounded.compute_dtype = tf.bfloat16
+    assert keras.config.dtype_policy().name == "float32"
+    for layer in rounded.model.layers:
+        sums = "norm" in layer.name or getattr(layer, "bias", None) is not None
+        assert not layer.weights or layer.compute_dtype == ("float32" if sums else "bfloat16")
+    images = tf.constant(rng.uniform(-1, 1, (2, 32, 32, 2)), tf.float32)
+    masks = [] if kind == "PatchDiscriminator" else [ones(exact, 2)]
+    found = []
+    for network in (exact, rounded):
+        with tf.GradientTape() as tape:
+            outputs, means = network.train_call(images, *masks)
+            outputs = outputs[0] if isinstance(outputs, list) else outputs
+            loss = tf.reduce_mean(tf.square(outputs - 0.5))
+        grads = tape.gradient(loss, network.trainables)
+        assert outputs.dtype == tf.float32 and all(g.dtype == tf.float32 for g in grads.values())
+        found.append((outputs.numpy(), {name: g.numpy() for name, g in grads.items()}, means))
+    (image, grads, means), (near_image, near_grads, near_means) = found
+    assert 1e-5 < np.linalg.norm(near_image - image) / np.linalg.norm(image) < 0.05
+    assert means.keys() == near_means.keys() == grads.keys() ^ exact.vars.keys()
+    whole, near = (np.concatenate([g[name].ravel() for name in grads]) for g in (grads, near_grads))
+    assert np.linalg.norm(near - whole) < 0.1 * np.linalg.norm(whole)
 
 
 def test_affine_norms():

@@ -67,7 +67,8 @@ def walked(config, minibatch_of_looks):
 
 
 @pytest.mark.parametrize("changes", [
-    {}, {"minibatch_repeats": 7, "tick_kimg": {4: 3.3, 16: 0.9}}, {"tick_kimg": {4: 0.01}},
+    {}, {"hold_kimg": 0.0}, {"minibatch_repeats": 7, "tick_kimg": {4: 3.3, 16: 0.9}},
+    {"tick_kimg": {4: 0.01}},
     {"hold_kimg": 1.1, "fade_kimg": 0.3, "binary_kimg": 0.0, "minibatch": {4: 48, 16: 20}}])
 def test_ticks_are_those_of_the_loop(changes):
     config = TrainingConfig.preset("demo-32", changes)
@@ -112,6 +113,10 @@ def test_the_plan_describes_everything():
     nothing = TrainingConfig.preset("demo-32", dict.fromkeys(
         ("rgb_kimg", "binary_kimg", "classes_kimg"), 0.0))
     assert "0 kimg in all, in 0 ticks" in describe_plan(nothing, dataset, "rgb", 1, 2)
+    always_fading = TrainingConfig.preset("demo-32", {"data": "somewhere", "hold_kimg": 0.0})
+    lines = describe_plan(always_fading, dataset, "rgb", 2, 2).splitlines()
+    assert [line.split()[:5] for line in lines[2:4]] == [
+        ["0.0", "4.0", "rgb", "8", "->"], ["4.0", "8.0", "rgb", "16", "->"]]
 
 
 def test_the_plan_has_the_measured_times():

@@ -26,7 +26,6 @@ from training import loss, snapshots, state, training_loop
 from training.config import TrainingConfig
 from training.dataset import TrainingStream
 from training.run import directory, signals
-from training.state import new_optimizers, restored_state
 from training.training_loop import Training
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,15 +97,6 @@ def test_durations_are_not_the_wall_clocks(peaceful_run):
     assert len(total) == 2 and total[0] < total[1]
     header, _ = state.load_newest_state(peaceful_run, Lines())
     assert total[1] <= header["progress"]["elapsed_sec"] < total[1] + 1000
-
-
-def test_a_time_that_an_earlier_version_made_negative_is_not_carried_on(peaceful_run):
-    header, groups = state.load_newest_state(peaceful_run, Lines())
-    for stored, read in ((-3558.0, 0.0), (12.5, 12.5)):
-        progress = {**header["progress"], "elapsed_sec": stored}
-        restored = restored_state({**header, "progress": progress}, groups, "state",
-                                  new_optimizers)
-        assert restored.progress.elapsed_sec == read
 
 
 def ends_as(peaceful, config, run_dir, **more):

@@ -10,7 +10,7 @@ import termios
 
 import pytest
 
-from training.run.status_line import fitted
+from training.run.status_line import fitting_fields
 
 PROGRAM = """
 import logging, sys
@@ -106,6 +106,7 @@ def test_a_terminal_that_goes_away_ends_the_line_only():
 
 
 def test_whole_fields():
-    assert fitted(["kimg 1", "abc", "de"], 11) == "kimg 1  abc"
-    assert fitted(["kimg 1", "abc", "de"], 15) == "kimg 1  abc  de"
-    assert fitted(["kimg 1", "abcdef", "de"], 13) == "kimg 1" and fitted(["kimg 1"], 3) == "kim"
+    assert fitting_fields(["kimg 1", "abc", "de"], 11) == "kimg 1  abc"
+    assert fitting_fields(["kimg 1", "abc", "de"], 15) == "kimg 1  abc  de"
+    assert fitting_fields(["kimg 1", "abcdef", "de"], 13) == "kimg 1"
+    assert fitting_fields(["kimg 1"], 3) == "kim"

@@ -155,9 +155,7 @@ def test_a_resumed_run_remembers(config):
 
     estimator = TimeEstimator(schedule_of(config), Clock())
     for remembered in (tick(4, 50.0, True, 9.0), tick(8, 70.0, False, 1.0),
-                       tick(8, 80.0, False, 1.0),
-                       # The clock was set back in these, which earlier versions wrote.
-                       tick(8, -111188.98, False, 1.0), tick(8, 80.0, True, -3600.0)):
+                       tick(8, 80.0, False, 1.0)):
         estimator.remember(remembered)
     assert estimator.sec_per_kimg(make_stage(config, CLASSES, "rgb", 2.0)) == pytest.approx(50)
     progress = Progress(cur_nimg=3600, tick=8, tick_nimg=3600)

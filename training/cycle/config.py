@@ -4,7 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from training.method_config import KIMG, MAX_COUNT, SIZE, WEIGHT, MethodConfig, option
+from training.method_config import (
+    KIMG,
+    MAX_COUNT,
+    PRECISION,
+    PRECISIONS,
+    SIZE,
+    WEIGHT,
+    MethodConfig,
+    option,
+)
 from training.translation.config import NORMS
 
 CRITICS = ("patch", "picture")
@@ -42,6 +51,7 @@ class CycleConfig(MethodConfig):
 
     presets: ClassVar = PRESETS
     default_preset: ClassVar = "zhu"
+    cells: ClassVar = "photo, translated, translated back: of A above, of B below"
     fixed: ClassVar = frozenset({"variant", "resolution", "garment", "target_garment", "blocks",
                                  "fmaps", "norm", "critic", "strides", "pool"})
 
@@ -70,6 +80,7 @@ class CycleConfig(MethodConfig):
         "gradients; 0: all of its share", low=0, high=MAX_COUNT)
     lrate: float = option(2e-4, "learning rate, which falls to 0 along a line over the second half "
                           "of the training", low=1e-8, high=10)
+    precision: str = option("fp32", PRECISION, choices=PRECISIONS)
     cycle_weight: float = option(10.0, "weight lambda of the way there and back", **WEIGHT)
     identity_weight: float = option(
         0.0, "weight, times lambda, of what a generator changes of photos that are in its list "
@@ -103,7 +114,7 @@ class CycleConfig(MethodConfig):
              "--identity-weight: is a share of --cycle-weight, which is 0"))
 
 
-def in_order(direction: str) -> list[str]:
+def there_and_back(direction: str) -> list[str]:
     """Return the names of the generators that lead there and back."""
     there = GENERATORS[direction]
     return [there, *(name for name in GENERATORS.values() if name != there)]

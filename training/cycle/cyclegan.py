@@ -1,7 +1,7 @@
 """CycleGAN as a method: two generators, two critics, a pool of earlier pictures."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +11,12 @@ import tensorflow as tf
 from dnnlib.data import channels, pictures
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network, build
-from dnnlib.tflib.optimizer import Adam, all_finite
-from training.cycle.config import GENERATORS, CycleConfig, in_order
+from dnnlib.tflib.optimizer import all_finite
+from training.cycle.config import GENERATORS, CycleConfig, there_and_back
 from training.cycle.domains import (
     Domain,
     DomainBatch,
-    DomainStream,
+    domain_batches,
     moved_at_random,
     split_mask,
     to_floats,
@@ -34,15 +34,13 @@ from training.cycle.pool import NAMES, ImagePool
 from training.gan.accumulation import over_parts
 from training.single_stage import SingleStage, SingleStageMethod
 from training.state import Progress, TrainingState
-from training.translation.config import ADAM_BETAS
 from training.translation.losses import discriminator_loss, gan_loss
 
-STAGE = "cycle"
 CRITICS = ("D_A", "D_B")
 PICTURES, COLUMNS = 8, 2  # of each list in a grid: photo, translated, back again
 
 
-class Photos(NamedTuple):
+class PairedPhotos(NamedTuple):
     """Photos of both lists [n, R, R, 3] with the masks of what is translated [n, R, R, 1], and by
     how much garments are moved before critics [n, 2] (see `seen_regions`)."""
 
@@ -67,41 +65,32 @@ class CycleTraining(SingleStageMethod):
         has_garment: whether there are masks.
     """
 
-    stage_name = STAGE
+    stage_name = "cycle"
 
     def __init__(self, config: CycleConfig, domains: Sequence[Domain],
                  strategy: tf.distribute.Strategy):
-        """
-        Args:
-            config: with `resolution` set.
-            domains: A and B.
-            strategy: the devices to train on.
-        """
-        super().__init__(config, (), strategy)
+        """Take the photos of A and of B; see SingleStageMethod."""
+        super().__init__(config, (), strategy, {})
         self.domains, self.pool = domains, None
         self.has_garment = any(domain.garment for domain in domains)
-        self._stream = None
 
     # Networks.
 
     def begin(self) -> Progress:
         """Make the networks and an empty pool."""
+        self._make_pool()
+        return super().begin()
+
+    def make_networks(self) -> dict[str, Network]:
+        """Return fresh ones, each with a seed of its own."""
         c = self.config
         common = {"resolution": c.resolution, "in_channels": channels.NUM_COLOURS,
                   "fmaps": c.fmaps, "norm": c.norm}
         made = {name: ("ResnetGenerator", {"blocks": c.blocks}) for name in GENERATORS.values()}
         made |= {name: ("PatchDiscriminator", {"strides": c.strides, "affine": False})
                  for name in CRITICS}
-        self.networks = {name: build(kind, name, {**common, **own, "seed": c.seed + number})
-                         for number, (name, (kind, own)) in enumerate(made.items())}
-        self.optimizers = self.make_optimizers(self.networks)
-        self._make_pool()
-        return Progress(first_stage=STAGE, stage=STAGE)
-
-    def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Adam]:
-        """Return Adam with the papers' momenta."""
-        return {name: Adam(network.trainables, *ADAM_BETAS)
-                for name, network in networks.items()}
+        return {name: build(kind, name, {**common, **own, "seed": c.seed + number})
+                for number, (name, (kind, own)) in enumerate(made.items())}
 
     def resume(self, state: TrainingState) -> None:
         """Take over networks, optimizers and pool of a stored state."""
@@ -120,23 +109,12 @@ class CycleTraining(SingleStageMethod):
             return {}
         return {"pool": {name: var.numpy() for name, var in self.pool.variables.items()}}
 
-    def lrate(self, left: float) -> float:
-        """Return the learning rate where a share of the training is left."""
-        return self.config.lrate * min(2 * left, 1.0)
-
     # Steps.
 
-    def next_batch(self, stage: SingleStage, progress: Progress) -> DomainBatch:
-        """Return the next photos of both lists, of several workers this one's."""
-        if self._stream is None:
-            start = progress.stream_nimg.get(self.stream(stage, progress.step), 0)
-            self._stream = iter(DomainStream(self.domains, self.config.seed, stage.minibatch,
-                                             start, self.worker_rows))
-        return next(self._stream)
-
-    def close(self) -> None:
-        """Let go of the reading threads."""
-        self._stream = None
+    def batches(self, start_nimg: int) -> Iterator[DomainBatch]:
+        """Yield photos of both lists, as they are."""
+        c = self.config
+        return domain_batches(self.domains, c.seed, c.minibatch, start_nimg, self.worker_rows)
 
     def _update(self, batch, step, lrate):
         """Update generators and critics by what the same networks made; traced."""
@@ -158,7 +136,7 @@ class CycleTraining(SingleStageMethod):
         photos = [moved_at_random(to_floats(photos), draws, self.config, name)
                   for photos, name in zip(batch, "ab")]
         shift = LARGEST_SHIFT * self.config.resolution * (2 * draws.uniform("overlap", [2]) - 1)
-        own = Photos(*split_mask(photos[0]), *split_mask(photos[1]), shift)
+        own = PairedPhotos(*split_mask(photos[0]), *split_mask(photos[1]), shift)
         share = len(self.rows[0])
         num_parts = share // (self.config.minibatch_per_gpu or share)
         (grads, sums, values), fakes = over_parts(self._generators_part, own, num_parts)
@@ -312,9 +290,7 @@ class CycleTraining(SingleStageMethod):
         columns = min(COLUMNS, max(map(len, rows)))
         rows = [np.pad(row, [(0, -len(row) % columns), (0, 0), (0, 0), (0, 0)],
                        constant_values=pictures.GREY) for row in rows]
-        grid = pictures.grey_sheet(np.concatenate(rows), columns)
-        pictures.save_png(run_dir / f"fakes{name}.png", grid)
-        return {"translated": grid}
+        return self.save_grid(run_dir, name, np.concatenate(rows), columns)
 
     @functools.cached_property
     def _shown(self):
@@ -325,21 +301,17 @@ class CycleTraining(SingleStageMethod):
     def translate(self, direction: str, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return photos float32 [n, R, R, 3 or 4] translated, and those translated back, [n, R, R,
         3]."""
-        there, back = (self.networks[name] for name in in_order(direction))
+        there, back = (self.networks[name] for name in there_and_back(direction))
         rgb, mask = split_mask(tf.constant(photos))
         found = composite(there(rgb), rgb, mask)
         return found.numpy(), composite(back(found), found, mask).numpy()
 
     def header(self, stage: SingleStage, progress: Progress) -> dict[str, Any]:
-        """Return what a snapshot says of itself."""
-        return {"variant": "cyclegan", "stage": STAGE, "classes": [],
-                "kimg": progress.cur_nimg / 1000,
-                "lod": {"resolution": self.config.resolution, "fade": 0.0},
-                "domains": {side: {
-                    "name": domain.source.name, "path": str(domain.source.path),
-                    "digest": domain.source.digest, "num_photos": len(domain.numbers),
-                    "garment": list(domain.garment)} for side, domain in zip("AB", self.domains)},
-                "training": self.config.to_json()}
+        """Return what a snapshot says of itself, and of both lists."""
+        return {**super().header(stage, progress), "domains": {
+            side: {"name": domain.source.name, "path": str(domain.source.path),
+                   "digest": domain.source.digest, "num_photos": len(domain.numbers),
+                   "garment": list(domain.garment)} for side, domain in zip("AB", self.domains)}}
 
     def remedies(self) -> list[str]:
         """Return options to try if losses or gradients are no longer finite."""

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,10 @@ from dnnlib.process_pool import threaded_map
 from dnnlib.tflib.distribute import Draws
 from dnnlib.util import UserError
 from training.cycle.config import CycleConfig
-from training.dataset import permutation
+from training.dataset import THREADS, moved_affinely, shuffled
 
 SMALLEST_SHARE = 0.01  # of a photo that a garment has to cover for the photo to take part
 MASK = slice(channels.NUM_COLOURS, channels.NUM_COLOURS + 1)
-_WHITE = (255, 255, 255)
-_THREADS = min(os.cpu_count() or 1, 4)
 
 
 class UnlabelledFolder:
@@ -62,7 +59,8 @@ class UnlabelledFolder:
 
     def read(self, number: int, resolution: int) -> np.ndarray:
         """Return a photo, uint8 [R, R, 3]."""
-        return np.asarray(pyramid.fit_square(self._decode(number), resolution, "pad", _WHITE))
+        photo = self._decode(number)
+        return np.asarray(pyramid.fit_square(photo, resolution, "pad", pyramid.WHITE))
 
     def _decode(self, number):
         try:
@@ -81,7 +79,7 @@ class UnlabelledFolder:
 Source = dataset.DatasetInfo | PairFolder | UnlabelledFolder
 
 
-def open_source(path: str | Path) -> Source:
+def open_list(path: str | Path) -> Source:
     """Return a data set, a folder of pairs or of photos, as what is there says; raise UserError if
     it is nothing of these."""
     path = Path(path)
@@ -178,37 +176,27 @@ class DomainBatch(NamedTuple):
     b: tf.Tensor
 
 
-class DomainStream:
-    """Endless DomainBatches: the photos of each list in permutations of its own, so that while the
-    longer one is seen once the shorter one begins anew, in another order."""
+def domain_batches(domains: Sequence[Domain], seed: int, minibatch: int, start_nimg: int = 0,
+                   rows: Sequence[int] | None = None) -> Iterator[DomainBatch]:
+    """Yield DomainBatches for ever, some of them read ahead by threads: the photos of each list in
+    permutations of its own, so that while the longer one is seen once the shorter one begins anew,
+    in another order.
 
-    def __init__(self, domains: Sequence[Domain], seed: int, minibatch: int, start_nimg: int = 0,
-                 rows: Sequence[int] | None = None):
-        """
-        Args:
-            start_nimg: the photo to begin with, a multiple of the minibatch.
-            rows: places in a minibatch that are read, such as a worker's; None for all.
-        """
-        self._domains, self._seed, self._minibatch = domains, seed, minibatch
-        self._step = start_nimg // minibatch
-        self._rows = range(minibatch) if rows is None else rows
+    Args:
+        start_nimg: the photo to begin with, a multiple of the minibatch.
+        rows: places in a minibatch that are read, such as a worker's; None for all.
+    """
+    rows = range(minibatch) if rows is None else rows
 
-    def __iter__(self) -> Iterator[DomainBatch]:
-        """Yield batches for ever, some of them read ahead by threads."""
-        return threaded_map(self._load, itertools.count(self._step), _THREADS)
-
-    def _load(self, step):
+    def load(step):
         """Return the batch of a step."""
-        parts = []
-        for index, domain in enumerate(self._domains):
-            photos = []
-            for row in self._rows:
-                epoch, place = divmod(step * self._minibatch + int(row), len(domain.numbers))
-                order = permutation(self._seed + index, epoch, len(domain.numbers))
-                photos.append(domain.read(domain.numbers[order[place]]))
-            parts.append(np.stack(photos))
+        parts = [np.stack([domain.read(domain.numbers[
+            shuffled(seed + index, len(domain.numbers), step * minibatch + int(row))])
+            for row in rows]) for index, domain in enumerate(domains)]
         with tf.device("CPU:0"):
             return DomainBatch(*map(tf.constant, parts))
+
+    return threaded_map(load, itertools.count(start_nimg // minibatch), THREADS)
 
 
 def to_floats(photos: tf.Tensor) -> tf.Tensor:
@@ -240,9 +228,5 @@ def moved_at_random(photos: tf.Tensor, draws: Draws, config: CycleConfig, name: 
     angle = np.pi / 180 * config.rotation * (2 * draws.uniform(f"{name}/angle") - 1)
     # Pixel p of the result is pixel middle + turned (p - middle) / jitter + shift of the photo.
     cos, sin = tf.cos(angle) / config.jitter, tf.sin(angle) / config.jitter
-    zeros = tf.zeros_like(angle)
-    transforms = tf.stack([cos, -sin, middle * (1 - cos + sin) + shift_x,
-                           sin, cos, middle * (1 - sin - cos) + shift_y, zeros, zeros], axis=1)
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=photos, transforms=transforms, output_shape=photos.shape[1:3],
-        interpolation="BILINEAR", fill_mode="REFLECT", fill_value=0.0)
+    return moved_affinely(photos, (cos, -sin, middle * (1 - cos + sin) + shift_x),
+                          (sin, cos, middle * (1 - sin - cos) + shift_y), fill="REFLECT")

@@ -5,48 +5,38 @@ import dataclasses
 import logging
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from dnnlib import cli
-from dnnlib.cli import IdleRule
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.data.labelled import IMAGES, PairFolder, pair_folders
 from dnnlib.suggestions import command
-from dnnlib.tflib.distribute import replica_rows
 from dnnlib.util import UserError
 from training.cycle.config import MIN_RESOLUTION, CycleConfig
 from training.cycle.cyclegan import CycleTraining
-from training.cycle.domains import Domain, largest_resolution, open_source
-from training.networks_translation import patch_side
-from training.run.job import Job, measured_time
+from training.cycle.domains import Domain, largest_resolution, open_list
+from training.run.job import SingleStageJob, check_patches, fitting_resolution
 
 
-class CycleJob(Job):
+class CycleJob(SingleStageJob):
     """A training of generators between two lists of photos."""
+
+    idle: ClassVar = {"init_from": "all networks begin anew",
+                      "inception": "no score selects a snapshot: the last one counts as best"}
 
     def __init__(self, config: CycleConfig, options: argparse.Namespace,
                  given: dict[str, Any], num_replicas: int, evaluation: ModuleType):
-        """Check everything that would fail later; see StyleGanJob.
-
-        Raises:
-            UserError: options do not fit the photos, the devices or each other.
-        """
-        self.options = options
-        cli.refuse_idle({name for name in ("init_from", "inception") if getattr(options, name)}, [
-            IdleRule(["init_from"], True, "all networks begin anew"),
-            IdleRule(["inception"], True, "no score selects a snapshot: the last one counts as "
-                     "best")])
+        """Check everything that would fail later; see StyleGanJob."""
+        super().__init__(config, options, num_replicas, evaluation)
         if not config.target:
             raise UserError("--target: missing: the photos that those of --data are translated to")
-        self.dataset, self.target = open_source(config.data), open_source(config.target)
+        self.dataset, self.target = open_list(config.data), open_list(config.target)
         self.config = dataclasses.replace(config, resolution=self._resolution(config))
         self._check_difference()
-        share = len(replica_rows(config.minibatch, num_replicas, 0, 1))
-        if config.minibatch_per_gpu and share % config.minibatch_per_gpu:
-            raise UserError(f"--minibatch-per-gpu={config.minibatch_per_gpu}: a device's {share} "
-                            "photos of each list must divide into such parts")
+        if config.minibatch_per_gpu and self.share % config.minibatch_per_gpu:
+            raise UserError(f"--minibatch-per-gpu={config.minibatch_per_gpu}: a device's "
+                            f"{self.share} photos of each list must divide into such parts")
         self.domains = [Domain.open(source, self.config.resolution, garment)
                         for source, garment in self._garments()]
         self.notes = self._notes()
@@ -54,17 +44,10 @@ class CycleJob(Job):
     def _resolution(self, config):
         """Return the side of the photos: that of the smaller ones; raise UserError if there are
         none such, or if critics would see no patch of them."""
-        sides = {str(source.path): largest_resolution(source)
-                 for source in (self.dataset, self.target)}
-        resolution = config.resolution or min(sides.values())
-        for path, side in sides.items():
-            if resolution > side:
-                raise UserError(f"--resolution={resolution}: {path} goes up to {side}")
-        if resolution < MIN_RESOLUTION:
-            raise UserError(f"--resolution={resolution}: {MIN_RESOLUTION} at least")
-        if patch_side(resolution, config.strides) < 1:
-            raise UserError(f"--strides={config.strides}: at {resolution}x{resolution} no patch is "
-                            "left; give fewer")
+        resolution = fitting_resolution(config.resolution, {
+            str(source.path): largest_resolution(source)
+            for source in (self.dataset, self.target)}, MIN_RESOLUTION)
+        check_patches("strides", config.strides, resolution)
         return resolution
 
     def _check_difference(self):
@@ -119,14 +102,6 @@ class CycleJob(Job):
                              "know it by heart")
         return lines
 
-    def facts(self) -> dict[str, Any]:
-        """Return what must be equal in all workers."""
-        facts = {name: value for name, value in self.config.to_json().items()
-                 if name not in ("data", "target")}
-        return {**facts, "gpus": self.options.gpus, "device": self.options.device,
-                "tensorflow": tf.__version__, "data's digest": self.dataset.digest,
-                **self.digests()}
-
     def digests(self) -> dict[str, str | None]:
         """Return the digest of the photos B."""
         return {"target_digest": self.target.digest}
@@ -135,13 +110,10 @@ class CycleJob(Job):
         """Return the method."""
         return CycleTraining(self.config, self.domains, strategy)
 
-    def plan(self) -> str:
-        """Return what the training would do."""
+    def subject(self) -> str:
+        """Return what is trained, and for what, in a few words."""
         c = self.config
-        return "\n".join([
-            f"CycleGAN of {c.blocks} blocks at {c.resolution}x{c.resolution}, {c.kimg:g} kimg: "
-            f"{round(c.kimg * 1000 / c.minibatch):,} steps of {c.minibatch} photos of each list",
-            measured_time(self), "nothing was written"])
+        return f"CycleGAN of {c.blocks} blocks at {c.resolution}x{c.resolution}"
 
     def next_commands(self, run_dir: Path) -> str:
         """Return commands that translate the photos A, or their garments."""

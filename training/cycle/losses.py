@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from training.dataset import moved_affinely
+
 KIND = "least_squares"  # of the adversarial losses
 LARGEST_SHIFT = 1 / 32  # of a photo's side: by which each of two overlapping garments may be moved
 
@@ -38,9 +40,12 @@ def composite(new: tf.Tensor, old: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
 
 def as_critics_see(images: tf.Tensor, mask: tf.Tensor, other: tf.Tensor, has_garment: bool,
                    shift: tf.Tensor | float = 0.0) -> tf.Tensor:
-    """Return what critics see of images: of a training with garments as `seen_through` has it, else
-    all of them."""
-    return seen_through(images, mask, other, shift) if has_garment else images
+    """Return images [N, R, R, channels] as critics see them: in a training with garments, which are
+    where `mask` is, in the middle or `shift` from it, through `seen_regions`, and 0 (grey) around
+    these; in another one as they are."""
+    if not has_garment:
+        return images
+    return centred(images, mask, shift) * seen_regions(mask, other, shift)
 
 
 def seen_regions(mask: tf.Tensor, other: tf.Tensor, shift: tf.Tensor | float = 0.0) -> tf.Tensor:
@@ -60,13 +65,6 @@ def seen_regions(mask: tf.Tensor, other: tf.Tensor, shift: tf.Tensor | float = 0
     return centred(mask, mask, shift) * centred(other, other, -shift)
 
 
-def seen_through(images: tf.Tensor, mask: tf.Tensor, other: tf.Tensor,
-                 shift: tf.Tensor | float = 0.0) -> tf.Tensor:
-    """Return images [N, R, R, channels], whose garments are where `mask` is, as critics see them:
-    in the middle or `shift` from it, through `seen_regions`, and 0 (grey) around these."""
-    return centred(images, mask, shift) * seen_regions(mask, other, shift)
-
-
 def centred(images: tf.Tensor, mask: tf.Tensor, shift: tf.Tensor | float = 0.0) -> tf.Tensor:
     """Return images [N, R, R, channels] moved, by whole pixels, so that the centre of mass of their
     mask [N, R, R, 1] is `shift` [N, 2] pixels right of and below the middle; 0 where there was
@@ -77,9 +75,4 @@ def centred(images: tf.Tensor, mask: tf.Tensor, shift: tf.Tensor | float = 0.0) 
     centres = tf.stack([tf.math.divide_no_nan(
         tf.reduce_sum(places * tf.reduce_sum(mask, [axis, 3]), 1), area) for axis in (1, 2)], 1)
     right, down = tf.unstack(tf.round(centres - shift), axis=1)
-    zeros, ones = tf.zeros_like(area), tf.ones_like(area)
-    # Pixel (x, y) of the result is pixel (x + right, y + down).
-    transforms = tf.stack([ones, zeros, right, zeros, ones, down, zeros, zeros], axis=1)
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images, transforms=transforms, output_shape=images.shape[1:3],
-        interpolation="NEAREST", fill_mode="CONSTANT", fill_value=0.0)
+    return moved_affinely(images, (1, 0, right), (0, 1, down), "NEAREST", "CONSTANT")

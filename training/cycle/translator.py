@@ -8,15 +8,13 @@ import tensorflow as tf
 from PIL import Image
 
 from dnnlib.data import pictures, pyramid
-from dnnlib.util import UserError
-from training.cycle.config import MIN_RESOLUTION, in_order
-from training.snapshots import find_snapshot, load_snapshot, read_header
+from training.cycle.config import MIN_RESOLUTION, there_and_back
+from training.snapshots import OfSnapshot, load_snapshot
 
 MULTIPLE = 4  # of pixels that a generator's two halvings take
-_WHITE = (255, 255, 255)
 
 
-class CycleTranslator:
+class CycleTranslator(OfSnapshot):
     """A snapshot's two generators.
 
     Attributes:
@@ -36,25 +34,15 @@ class CycleTranslator:
         Raises:
             UserError: the snapshot is of another kind.
         """
-        header = read_header(path)
-        if not is_cyclegan(header):
-            raise UserError(f"{path}: a snapshot of --variant={header.get('variant')}, which "
-                            "translates no photos (train.py --variant=cyclegan)")
+        header = self.check(path, "cyclegan", "translates no photos")
         self.path, self.digest, self.header = path, header["digest"], header
         self.direction, self.minibatch, self.own_scale = direction, minibatch, own_scale
-        names = in_order(direction)
+        names = there_and_back(direction)
         networks = load_snapshot(path, names=names).networks
         self.resolution = networks[names[0]].resolution
         self.garment = tuple(header["domains"][direction[0]]["garment"])
         self._calls = [tf.function(networks[name], reduce_retracing=True) for name in names]
         self._networks = [networks[name] for name in names]
-
-    @classmethod
-    def load(cls, spec: str | Path | None, results_dir: str = "results",
-             **options) -> "CycleTranslator":
-        """Return the CycleTranslator of a snapshot file, run directory or run number; see
-        `find_snapshot`."""
-        return cls(find_snapshot(spec, results_dir), **options)
 
     def translate(self, photos: Sequence[np.ndarray], back: bool = False) -> list[np.ndarray]:
         """Return photos uint8 [h, w, 3] of any size translated, each of its size.
@@ -75,15 +63,14 @@ class CycleTranslator:
     def _in_squares(self, photos, back):
         """Return a minibatch of photos translated in squares on white, and brought to their size.
         """
-        side = self.resolution
-        squares = [np.asarray(pyramid.fit_square(Image.fromarray(photo), side, "pad", _WHITE))
-                   for photo in photos]
+        squares = [np.asarray(pyramid.fit_square(Image.fromarray(photo), self.resolution, "pad",
+                                                 pyramid.WHITE)) for photo in photos]
         squares += squares[-1:] * (self.minibatch - len(photos))  # one trace, alike in last bits
         results = self._run(self._calls[back], np.stack(squares))
         found = []
         for photo, result in zip(photos, results):
             size = photo.shape[1::-1]
-            box = pyramid.content_box(size, side, "pad")
+            box = pyramid.content_box(size, self.resolution, "pad")
             part = Image.fromarray(result).crop(box)
             found.append(np.asarray(part.resize(size, Image.Resampling.BICUBIC)
                                     if part.size != size else part))

@@ -36,6 +36,7 @@ class DecoderConfig(MethodConfig):
 
     presets: ClassVar = PRESETS
     default_preset: ClassVar = "small"
+    cells: ClassVar = "picture, its labels, the decoder's map"
     fixed: ClassVar = frozenset({"variant", "resolution", "decoder"})
 
     variant: str = option("decoder", "decoder of label maps on a trained generator's features",

@@ -1,7 +1,8 @@
 """A decoder as a method: features made anew every step, of a few labelled pictures at a time."""
 
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,18 +13,16 @@ from dnnlib.data import channels, pictures
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network, build
 from dnnlib.tflib.optimizer import Adam, Optimizer, Sgd
-from training.dataset import permutation
+from training.dataset import shuffled
 from training.decoder.config import LINEAR_DROP, POLY_POWER, DecoderConfig
 from training.decoder.labels import LabelledFolder
 from training.decoder.networks import at_pixels, decoded_config, disagreement, picture_uncertainty
 from training.sampler import Sampler, label_maps, label_row
 from training.segmentation.label_training import LabelTraining
-from training.single_stage import SingleStage
+from training.single_stage import PICTURES, SingleStage
 from training.snapshots import Snapshot, load_snapshot
-from training.state import Progress
 
-STAGE, NETWORK = "classes", "Gs"  # as of a network of maps that was trained at once
-PICTURES, COLUMNS = 16, 4  # of a grid: picture, labels, what the decoder draws
+NETWORK = "Gs"
 MOMENTUM = 0.9
 
 
@@ -43,35 +42,30 @@ class DecoderTraining(LabelTraining):
     same.
     """
 
-    network_name, stage_name = NETWORK, STAGE
+    network_name, stage_name = NETWORK, "classes"  # as of maps that were trained with the colours
 
     def __init__(self, config: DecoderConfig, labelled: LabelledFolder, held_back: Sequence[int],
                  origin: Path, about: dict[str, Any], strategy: tf.distribute.Strategy,
                  evaluate: Callable | None = None):
         """
         Args:
-            config: with `resolution` set.
             labelled: the pictures.
             held_back: numbers of those that are not learned from.
-            origin: snapshot of the generator that made them.
-            about: what a snapshot's header says of generator and labels.
-            evaluate: what measures the network on the pictures held back.
+            origin: snapshot of the generator that made them. The others: see SingleStageMethod.
         """
-        super().__init__(config, labelled.classes, strategy, evaluate)
-        self.labelled, self.origin, self.about = labelled, origin, about
+        super().__init__(config, labelled.classes, strategy, about, evaluate)
+        self.labelled, self.origin = labelled, origin
         self.learned = [n for n in range(len(labelled)) if n not in set(held_back)]
 
-    def begin(self) -> Progress:
-        """Make the network of the snapshot's generator and a new decoder."""
+    def make_networks(self) -> dict[str, Network]:
+        """Return the snapshot's generator with a new decoder."""
         Gs = load_snapshot(self.origin, names=("Gs",)).networks["Gs"]
         network = build("DecodedGenerator", NETWORK, decoded_config(
             Gs.config, len(self.classes), decoder=self.config.decoder,
             map_resolution=self.config.resolution, decoder_seed=self.config.seed))
         network.set_arrays(network.get_arrays() | {
             f"generator/{name}": value for name, value in Gs.get_arrays().items()})
-        self.networks = {NETWORK: network}
-        self.optimizers = self.make_optimizers(self.networks)
-        return Progress(first_stage=STAGE, stage=STAGE)
+        return {NETWORK: network}
 
     def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Optimizer]:
         """Return gradient descent with momentum for conv, whose kernels decay; else Adam."""
@@ -91,16 +85,15 @@ class DecoderTraining(LabelTraining):
 
     # Steps.
 
-    def next_batch(self, stage: SingleStage, progress: Progress) -> DecoderBatch:
-        """Return the next labelled pictures, of several workers this one's: in permutations."""
-        start = progress.stream_nimg.get(self.stream(stage, progress.step), 0)
-        count, numbers = len(self.learned), []
-        for row in self.worker_rows:
-            epoch, place = divmod(start + int(row), count)
-            numbers.append(self.learned[permutation(self.config.seed, epoch, count)[place]])
-        with tf.device("CPU:0"):
-            return DecoderBatch(tf.constant(self._dlatents[numbers]),
-                                tf.constant(self.labelled.label_maps[numbers]))
+    def batches(self, start_nimg: int) -> Iterator[DecoderBatch]:
+        """Yield labelled pictures, in permutations."""
+        for first in itertools.count(start_nimg, self.config.minibatch):
+            numbers = [self.learned[shuffled(self.config.seed, len(self.learned), first + int(row))]
+                       for row in self.worker_rows]
+            with tf.device("CPU:0"):
+                batch = DecoderBatch(tf.constant(self._dlatents[numbers]),
+                                     tf.constant(self.labelled.label_maps[numbers]))
+            yield batch
 
     def examples(self, batch: DecoderBatch, draws: Draws) -> tuple[Any, tf.Tensor]:
         """Return features and label maps of whole pictures; for mlp those of some pixels."""
@@ -152,14 +145,8 @@ class DecoderTraining(LabelTraining):
         """Write fakes<name>.png: picture, its labels, what the decoder draws."""
         numbers = range(min(PICTURES, len(self.labelled)))
         images, truth = self.images(numbers), self.labelled.label_maps[:PICTURES]
-        num_classes = len(self.classes)
-        cells = np.concatenate([
-            pictures.to_uint8(images[..., channels.RGB]),
-            channels.colourise(np.where(truth == channels.IGNORE, 0, truth), num_classes),
-            channels.colourise(label_maps(images), num_classes)], axis=2)
-        grid = pictures.grey_sheet(cells, COLUMNS)
-        pictures.save_png(run_dir / f"fakes{name}.png", grid)
-        return {"labels": grid}
+        return self.save_labelled(run_dir, name, pictures.to_uint8(images[..., channels.RGB]),
+                                  truth, label_maps(images))
 
     def details(self, stage: SingleStage) -> dict[str, float]:
         """Return how much the members of an mlp's ensemble disagree about pictures that they have
@@ -175,8 +162,3 @@ class DecoderTraining(LabelTraining):
             values.append(picture_uncertainty(disagreement(
                 network.decoder.probabilities(features))))
         return {"Decoder/uncertainty": float(np.mean(values))}
-
-    def header(self, stage: SingleStage, progress: Progress) -> dict[str, Any]:
-        """Return what a snapshot says of itself."""
-        return {**self.about, "variant": "decoder", "stage": STAGE, "classes": list(self.classes),
-                "kimg": progress.cur_nimg / 1000, "training": self.config.to_json()}

@@ -5,38 +5,32 @@ import dataclasses
 import logging
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
-from dnnlib import cli
-from dnnlib.cli import IdleRule
 from dnnlib.suggestions import command
-from dnnlib.tflib.distribute import is_chief, replica_rows
+from dnnlib.tflib.distribute import is_chief
 from dnnlib.util import UserError
 from training.decoder.config import DecoderConfig
 from training.decoder.decoder import DecoderTraining
 from training.decoder.labels import LabelledFolder
-from training.run.job import Job, measured_time
+from training.run.job import SingleStageJob
 from training.snapshots import find_snapshot, read_header
 
 MIN_HELD_BACK = 2  # pictures; fewer would select by chance
 
 
-class DecoderJob(Job):
+class DecoderJob(SingleStageJob):
     """A training of a decoder."""
+
+    idle: ClassVar = {"inception": "its score is mIoU, which needs no Inception"}
 
     def __init__(self, config: DecoderConfig, options: argparse.Namespace,
                  given: dict[str, Any], num_replicas: int, evaluation: ModuleType):
-        """Check everything that would fail later; see StyleGanJob.
-
-        Raises:
-            UserError: options do not fit the labels, the generator, the devices or each other.
-        """
-        self.options, self.evaluation = options, evaluation
-        cli.refuse_idle({"inception"} if options.inception else (), [
-            IdleRule(["inception"], True, "its score is mIoU, which needs no Inception")])
+        """Check everything that would fail later; see StyleGanJob."""
+        super().__init__(config, options, num_replicas, evaluation)
         if not config.data:
             raise UserError("--labels: missing: the folder of labelled pictures, which generate.py "
                             "--for-labelling or --project writes")
@@ -51,7 +45,6 @@ class DecoderJob(Job):
             raise UserError(f"--resolution={config.resolution}: the pictures were made at "
                             f"{made.resolution}; leave it out")
         self.config = dataclasses.replace(config, resolution=made.resolution)
-        replica_rows(config.minibatch, num_replicas, 0, 1)
         self.held_back = held_back(len(self.dataset), config.held_back, config.seed)
         self.notes = self._notes()
 
@@ -83,10 +76,7 @@ class DecoderJob(Job):
 
     def facts(self) -> dict[str, Any]:
         """Return what must be equal in all workers."""
-        facts = {name: value for name, value in self.config.to_json().items() if name != "data"}
-        return {**facts, "gpus": self.options.gpus, "device": self.options.device,
-                "tensorflow": tf.__version__, "labels' digest": self.dataset.digest,
-                "init_from's digest": self.header["digest"]}
+        return {**super().facts(), "init_from's digest": self.header["digest"]}
 
     def make_method(self, strategy: tf.distribute.Strategy, log: logging.Logger) -> DecoderTraining:
         """Return the method; the first worker evaluates it on the pictures held back."""
@@ -100,13 +90,11 @@ class DecoderJob(Job):
         return DecoderTraining(self.config, self.dataset, self.held_back, self.origin, about,
                                strategy, evaluate)
 
-    def plan(self) -> str:
-        """Return what the training would do."""
+    def subject(self) -> str:
+        """Return what is trained, and for what, in a few words."""
         c = self.config
-        return "\n".join([
-            f"{c.decoder} decoder for {len(self.dataset.classes)} classes at {c.resolution}x"
-            f"{c.resolution}, {c.kimg:g} kimg: {round(c.kimg * 1000 / c.minibatch):,} steps of "
-            f"{c.minibatch}", measured_time(self), "nothing was written"])
+        return (f"{c.decoder} decoder for {len(self.dataset.classes)} classes at "
+                f"{c.resolution}x{c.resolution}")
 
     def next_commands(self, run_dir: Path) -> str:
         """Return commands that make pairs with the network of both."""

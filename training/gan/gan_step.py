@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import channels
-from dnnlib.tflib.distribute import Draws, replica_rows, worker_rows
+from dnnlib.tflib.distribute import Draws, replica_rows, shared_out, worker_rows
 from dnnlib.tflib.network import Network
 from dnnlib.tflib.optimizer import Adam, all_finite
 from dnnlib.util import UserError
@@ -102,7 +102,8 @@ class GanStep:
         Returns:
             {name: scalar tensor} to report.
         """
-        return self._function(step)(self._to_replicas(Batch(*reals)), tf.constant(step, tf.int32),
+        reals = shared_out(self.strategy, Batch(*reals), self.rows, self.worker_rows)
+        return self._function(step)(reals, tf.constant(step, tf.int32),
                                     tf.constant(fade, tf.float32), tf.constant(lrate, tf.float32))
 
     def is_compiled(self, step: int) -> bool:
@@ -116,15 +117,6 @@ class GanStep:
     def _compile(self, with_r1):
         return tf.function(functools.partial(self._update, with_r1=with_r1), autograph=False,
                            jit_compile=self.config.xla or None)
-
-    def _to_replicas(self, reals):
-        """Give every replica its rows of a batch that holds this worker's."""
-        if len(self.rows) == 1:
-            return reals
-        places = [np.searchsorted(self.worker_rows, rows) for rows in self.rows]
-        return Batch(*(self.strategy.experimental_distribute_values_from_function(
-            lambda context, values=values: tf.gather(
-                values, places[context.replica_id_in_sync_group])) for values in reals))
 
     def _update(self, reals, step, fade, lrate, with_r1=True):
         """Take one step; traced."""

@@ -39,6 +39,7 @@ class PoseConfig(ConditionalConfig):
     presets: ClassVar = PRESETS
     weights: ClassVar = RECONSTRUCTIONS
     default_preset: ClassVar = "pose-gan"
+    cells: ClassVar = "photo, target pose, generated photo, photo in that pose"
     fixed: ClassVar = frozenset({"variant", "resolution", "skips", "critic", "halvings", "norm",
                                  "dropout", "g_fmaps", "d_fmaps", "d_strides"})
 

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -15,39 +15,41 @@ from dnnlib.data import mirroring
 from dnnlib.data.dataset import fit_of, open_dataset
 from dnnlib.data.labelled import chosen
 from dnnlib.suggestions import command
-from dnnlib.tflib.distribute import is_chief, replica_rows
+from dnnlib.tflib.distribute import is_chief
 from dnnlib.util import UserError
 from training.networks_translation import patch_side
 from training.pose import body
 from training.pose.config import PoseConfig
 from training.pose.people import PosePairs
 from training.pose.pose import Pose
-from training.translation.conditional_job import ConditionalJob
+from training.run.job import (
+    SingleStageJob,
+    about_dataset,
+    check_patches,
+    fitting_resolution,
+    shown_split,
+)
+from training.translation.config import reconstruction_text
 
 MAX_EVALUATED = 1000  # pairs of the validation split
 
 
-class PoseJob(ConditionalJob):
+class PoseJob(SingleStageJob):
     """A training of a generator of people in other poses."""
+
+    idle: ClassVar = {"init_from": "both networks begin anew",
+                      "inception": "its scores need no Inception"}
 
     def __init__(self, config: PoseConfig, options: argparse.Namespace,
                  given: dict[str, Any], num_replicas: int, evaluation: ModuleType):
-        """Check everything that would fail later; see StyleGanJob.
-
-        Raises:
-            UserError: options do not fit the data, the devices or each other.
-        """
-        self.options, self.evaluation = options, evaluation
-        cli.refuse_idle({name for name in ("init_from", "inception") if getattr(options, name)}, [
-            IdleRule(["init_from"], True, "both networks begin anew"),
-            IdleRule(["inception"], True, "its scores need no Inception")])
+        """Check everything that would fail later; see StyleGanJob."""
+        super().__init__(config, options, num_replicas, evaluation)
         self.dataset = open_dataset(config.data)
         self._check_people(config)
         cli.refuse_idle({"patience"} if config.patience else set(), [
             IdleRule(["patience"], not self.dataset.pairs.get("val"),
                      f"{config.data} has no validation pairs to measure snapshots by")])
         self.config = dataclasses.replace(config, resolution=self._resolution(config))
-        replica_rows(config.minibatch, num_replicas, 0, 1)
         self.notes = self._notes()
 
     def _check_people(self, config):
@@ -68,11 +70,12 @@ class PoseJob(ConditionalJob):
 
     def _resolution(self, config):
         """Return the side of the photos; raise UserError if data or networks have none such."""
-        resolution = self.side_of(config)
+        resolution = fitting_resolution(config.resolution,
+                                        {str(self.dataset.path): self.dataset.resolution})
         if resolution >> config.halvings < 2:
             raise UserError(f"--halvings={config.halvings}: of {resolution}x{resolution} less than "
                             "2x2 would be left; give fewer")
-        self.check_patches(config, resolution)
+        check_patches("d-strides", config.d_strides, resolution)
         return resolution
 
     def _notes(self):
@@ -99,18 +102,18 @@ class PoseJob(ConditionalJob):
             if is_chief(strategy):
                 evaluate = self.evaluation.pose_evaluation(
                     chosen(len(shown), MAX_EVALUATED, self.config.seed))
-        about = {"dataset": self.about_dataset(), "fit": fit_of(info.path)}
+        about = {"dataset": about_dataset(info), "fit": fit_of(info.path)}
         return Pose(self.config, strategy, pairs, shown, about, evaluate)
 
     def subject(self) -> str:
         """Return what is trained, and for what, in a few words."""
-        return (f"{self.config.skips} skips and critic {self.config.critic} for "
-                f"{len(self.dataset.keypoints)} keypoints")
+        c = self.config
+        return (f"{c.skips} skips and critic {c.critic} for {len(self.dataset.keypoints)} "
+                f"keypoints at {c.resolution}x{c.resolution}, {reconstruction_text(c)}")
 
     def next_commands(self, run_dir: Path) -> str:
         """Return the command that draws the data's people in each other's poses."""
-        sizes = self.dataset.splits
-        split = next(name for name in ("test", "val", "train") if sizes.get(name))
-        place = Path(self.config.data) / split
+        split = shown_split(self.dataset)
+        place, count = Path(self.config.data) / split, min(self.dataset.splits[split], 8)
         return command("generate.py", f"--network={run_dir}", f"--source={place}",
-                       f"--poses={place}", f"--num-images={min(sizes[split], 8)}", "--out=posed")
+                       f"--poses={place}", f"--num-images={count}", "--out=posed")

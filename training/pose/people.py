@@ -1,8 +1,6 @@
 """Pairs of photos of one person: source and target, with keypoints, one by one and in batches."""
 
-import functools
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,9 +10,7 @@ import tensorflow as tf
 from dnnlib.data import dataset, keypoints
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.process_pool import threaded_map
-from training.dataset import permutation
-
-_THREADS = min(os.cpu_count() or 1, 4)
+from training.dataset import THREADS, shuffled
 
 
 class PoseBatch(NamedTuple):
@@ -68,13 +64,11 @@ class PosePairs:
             rows: places in a minibatch that are read, such as a worker's; None for all.
         """
         rows = range(minibatch) if rows is None else rows
-        order = functools.cache(lambda epoch: permutation(seed, epoch, len(self)))
 
         def load(step):
             """Return the batch of a step."""
-            places = [divmod(step * minibatch + int(row), len(self)) for row in rows]
+            numbers = [shuffled(seed, len(self), step * minibatch + int(row)) for row in rows]
             with tf.device("CPU:0"):
-                return PoseBatch(*map(tf.constant, self.read(
-                    [order(epoch)[place] for epoch, place in places])))
+                return PoseBatch(*map(tf.constant, self.read(numbers)))
 
-        return threaded_map(load, itertools.count(start_nimg // minibatch), _THREADS)
+        return threaded_map(load, itertools.count(start_nimg // minibatch), THREADS)

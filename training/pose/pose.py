@@ -12,20 +12,16 @@ from dnnlib.data import keypoints, mirroring, pictures
 from dnnlib.data.channels import NUM_COLOURS
 from dnnlib.data.labelled import chosen
 from dnnlib.tflib.distribute import Draws
-from dnnlib.tflib.network import build
+from dnnlib.tflib.network import Network, build
 from training.dataset import process_reals
 from training.pose import body
 from training.pose.config import PoseConfig
 from training.pose.people import PoseBatch, PosePairs
-from training.pose.reposer import VARIANT, generator_inputs, inference
-from training.single_stage import SingleStage
-from training.state import Progress
+from training.pose.reposer import generator_inputs, inference
+from training.single_stage import PICTURES, SingleStage
 from training.translation import losses
 from training.translation.conditional_gan import CRITIC, ConditionalGan, Example
 from training.translation.translator import NETWORK
-
-STAGE = "poses"
-PICTURES, COLUMNS = 16, 4  # of a grid: source, pose, what is generated, target
 
 
 class Pose(ConditionalGan):
@@ -36,36 +32,32 @@ class Pose(ConditionalGan):
         pairs: what it is trained on. shown: the pairs of grids and scores.
     """
 
-    stage_name = STAGE
+    stage_name = "poses"
 
     def __init__(self, config: PoseConfig, strategy: tf.distribute.Strategy, pairs: PosePairs,
                  shown: PosePairs, about: dict[str, Any], evaluate: Callable | None = None):
         """
         Args:
-            config: with `resolution` set.
-            strategy: the devices to train on.
             pairs: of the training split.
-            shown: pairs of the validation split, of the training split without one.
-            about: what a snapshot's header says of the data.
-            evaluate: see ConditionalGan.
+            shown: pairs of the validation split, of the training split without one. The others: see
+                SingleStageMethod.
         """
-        super().__init__(config, (), strategy, evaluate)
-        self.pairs, self.shown, self.about = pairs, shown, about
-        self.names = tuple(pairs.names)
+        super().__init__(config, (), strategy, {
+            "keypoints": list(pairs.names), "skeleton": [list(pair) for pair in shown.skeleton],
+            **about}, evaluate)
+        self.pairs, self.shown, self.names = pairs, shown, tuple(pairs.names)
 
-    def begin(self) -> Progress:
-        """Make both networks."""
+    def make_networks(self) -> dict[str, Network]:
+        """Return fresh ones of the options."""
         c, num_keypoints = self.config, len(self.names)
         common = {"resolution": c.resolution, "norm": c.norm, "seed": c.seed}
-        self.networks = {
+        return {
             NETWORK: build("PoseGenerator", NETWORK, {
                 **common, "num_keypoints": num_keypoints, "skips": c.skips, "fmaps": c.g_fmaps,
                 "halvings": c.halvings, "dropout": c.dropout}),
             CRITIC: build("PatchDiscriminator", CRITIC, {
                 **common, "in_channels": 2 * (NUM_COLOURS + num_keypoints), "fmaps": c.d_fmaps,
                 "strides": c.d_strides, "num_maps": losses.num_maps(c.critic, num_keypoints)})}
-        self.optimizers = self.make_optimizers(self.networks)
-        return Progress(first_stage=STAGE, stage=STAGE)
 
     # Steps.
 
@@ -121,14 +113,5 @@ class Pose(ConditionalGan):
         cells = [pictures.large(photos) for photos in (
             pairs.source, pictures.to_uint8(self.translate(pairs)), pairs.target)]
         poses = keypoints.skeletons(pairs.target_points, cells[0].shape[1], self.shown.skeleton)
-        grid = pictures.grey_sheet(np.concatenate([cells[0], poses, *cells[1:]], axis=2), COLUMNS)
-        pictures.save_png(run_dir / f"fakes{name}.png", grid)
-        return {"poses": grid}
-
-    def header(self, stage: SingleStage, progress: Progress) -> dict[str, Any]:
-        """Return what a snapshot says of itself."""
-        return {"variant": VARIANT, "stage": STAGE, "classes": [], "keypoints": list(self.names),
-                "skeleton": [list(pair) for pair in self.shown.skeleton],
-                "kimg": progress.cur_nimg / 1000,
-                "lod": {"resolution": self.config.resolution, "fade": 0.0},
-                "training": self.config.to_json(), **self.about}
+        return self.save_grid(run_dir, name,
+                              np.concatenate([cells[0], poses, *cells[1:]], axis=2))

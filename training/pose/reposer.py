@@ -8,16 +8,15 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import pyramid
-from dnnlib.util import UserError
 from training.pose import body
 from training.pose.networks import PoseGenerator
-from training.snapshots import find_snapshot, load_snapshot, read_header
+from training.snapshots import OfSnapshot, load_snapshot
 from training.translation.translator import NETWORK, drawn_in_minibatches, seed_masks
 
 VARIANT = "pose"
 
 
-class Reposer:
+class Reposer(OfSnapshot):
     """A snapshot's generator of people.
 
     Attributes:
@@ -33,10 +32,7 @@ class Reposer:
         Raises:
             UserError: the snapshot is of another kind.
         """
-        header = read_header(path)
-        if not is_of_poses(header):
-            raise UserError(f"{path}: a snapshot of --variant={header.get('variant')}, which draws "
-                            f"no people in other poses (train.py --variant={VARIANT})")
+        header = self.check(path, VARIANT, "draws no people in other poses")
         self.path, self.minibatch, self.digest = path, minibatch, header["digest"]
         self.fit = header.get("fit", pyramid.FITS[0])  # older snapshots do not say
         self.names = tuple(header["keypoints"])
@@ -44,13 +40,6 @@ class Reposer:
         self.network = load_snapshot(path, names=(NETWORK,)).networks[NETWORK]
         self.resolution = self.network.resolution
         self._infer = inference(self.network, self.names)
-
-    @classmethod
-    def load(cls, spec: str | Path | None, results_dir: str = "results",
-             minibatch: int = 8) -> "Reposer":
-        """Return the Reposer of a snapshot file, run directory or run number; see
-        `find_snapshot`."""
-        return cls(find_snapshot(spec, results_dir), minibatch)
 
     def draw(self, photos: np.ndarray, source_points: np.ndarray,
              target_points: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from training.config import TrainingConfig, num_fmaps
 from training.gan.accumulation import num_parts
 from training.gan.gan_step import check_xla
 from training.method_config import by_resolution
+from training.run.job import chosen_pairs
 
 
 def fit_to_dataset(config: TrainingConfig, dataset: DatasetInfo, num_replicas: int,
@@ -41,9 +42,7 @@ def fit_to_dataset(config: TrainingConfig, dataset: DatasetInfo, num_replicas: i
                         f"only --variant=rgb can train on it: {fitting_command(dataset)}")
     if config.balance and len(dataset.classes) < 2:
         raise UserError(f"--balance: {dataset.path} has one class, and nothing to balance it with")
-    pairs = mirroring.NONE  # of a training without class maps or flips
-    if config.variant != "rgb" and config.mirror:
-        pairs = mirroring.pairs_text(mirroring.parse_pairs(config.mirror_pairs, dataset.classes))
+    pairs = mirroring.NONE if config.variant == "rgb" else chosen_pairs(config, dataset.classes)
     config = dataclasses.replace(config, resolution=resolution, mirror_pairs=pairs)
     check_networks(config)
     # The RGB stage has to reach the full resolution, at which channels grow.

@@ -4,16 +4,24 @@ import argparse
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from dnnlib import util
+from dnnlib import cli, util
+from dnnlib.cli import IdleRule
+from dnnlib.data import mirroring
 from dnnlib.data.dataset import DatasetInfo
-from dnnlib.tflib.distribute import create_strategy
+from dnnlib.tflib.distribute import create_strategy, replica_rows
+from dnnlib.util import UserError
 from training.method import Method
 from training.method_config import MethodConfig
+from training.networks_translation import patch_side
 
+# Options that name data or networks, whose paths may differ between machines, and whose digests
+# may not.
+PATHS = ("data", "data2", "target", "untagged", "segmenter", "lpips")
 _TIMED_SEC = 3.0  # of steps for --measure
 
 
@@ -23,18 +31,22 @@ class Job:
     Attributes:
         config: with everything set that follows from the data.
         dataset: what config.data holds.
-        options: of the command line.
+        options: of the command line. evaluation: metrics.evaluation.
         notes: lines that the log and --dry-run begin with.
     """
 
     config: MethodConfig
     dataset: DatasetInfo
     options: argparse.Namespace
+    evaluation: ModuleType
     notes: list[str]
 
     def facts(self) -> dict[str, Any]:
         """Return what must be equal in all workers, as JSON values."""
-        raise NotImplementedError
+        own = {name: value for name, value in self.config.to_json().items() if name not in PATHS}
+        return {**own, "gpus": self.options.gpus, "device": self.options.device,
+                "tensorflow": tf.__version__, "data's digest": self.dataset.digest,
+                **self.digests()}
 
     def digests(self) -> dict[str, str | None]:
         """Return {'<option>_digest': digest of what it names} beside data_digest: a continued run
@@ -54,26 +66,89 @@ class Job:
         raise NotImplementedError
 
 
-def measured_time(job: Job) -> str:
-    """Return a line on how long a training of one stage takes; with --measure by steps timed now.
+class SingleStageJob(Job):
+    """A training of a SingleStageMethod."""
+
+    idle: ClassVar[dict[str, str]]  # options of train.py without effect here, and why
+
+    def __init__(self, config: MethodConfig, options: argparse.Namespace, num_replicas: int,
+                 evaluation: ModuleType):
+        """Keep the options; raise UserError for those without effect, and for a minibatch that the
+        devices cannot share."""
+        self.options, self.evaluation = options, evaluation
+        cli.refuse_idle([name for name in self.idle if getattr(options, name)],
+                        [IdleRule([name], True, reason) for name, reason in self.idle.items()])
+        self.share = len(replica_rows(config.minibatch, num_replicas, 0, 1))
+
+    def subject(self) -> str:
+        """Return what is trained, and for what, in a few words."""
+        raise NotImplementedError
+
+    def plan(self) -> str:
+        """Return what the training would do."""
+        c = self.config
+        return (f"{self.subject()}, {c.kimg:g} kimg: {round(c.kimg * 1000 / c.minibatch):,} steps "
+                f"of {c.minibatch}\n{self._time()}\nnothing was written")
+
+    def _time(self):
+        """Return a line on how long the training takes; with --measure by steps timed now."""
+        if not self.options.measure:
+            return "time is not known: --measure times some steps on this machine"
+        strategy = create_strategy(self.options.device, self.options.gpus)
+        method = self.make_method(strategy, logging.getLogger("plan"))
+        with strategy.scope():
+            progress = method.begin()
+        stage, seconds = method.stage(progress), []
+        while not seconds or sum(seconds[1:]) < _TIMED_SEC:  # the first one compiles
+            began = time.perf_counter()
+            scalars = method.step(method.next_batch(stage, progress), stage, 0)
+            next(iter(scalars.values())).numpy()  # waits for the device
+            seconds.append(time.perf_counter() - began)
+        method.close()
+        steps = self.config.kimg * 1000 / self.config.minibatch
+        total = steps * sum(seconds[1:]) / len(seconds[1:])
+        return (f"on this machine the training will take about {util.format_time(total)}, by steps "
+                "timed just now; evaluations come on top")
+
+
+def fitting_resolution(wanted: int | None, sides: dict[str, int], least: int = 4) -> int:
+    """Return the side of the pictures to train on: the one wanted, else that of the smallest.
 
     Args:
-        job: its method has one stage, and its config `kimg` and `minibatch`.
+        sides: {path: largest side} of the sources that cannot be enlarged.
+
+    Raises:
+        UserError: a source has none such, or it is less than `least`.
     """
-    if not job.options.measure:
-        return "time is not known: --measure times some steps on this machine"
-    strategy = create_strategy(job.options.device, job.options.gpus)
-    method = job.make_method(strategy, logging.getLogger("plan"))
-    with strategy.scope():
-        progress = method.begin()
-    stage, seconds = method.stage(progress), []
-    while not seconds or sum(seconds[1:]) < _TIMED_SEC:  # the first one compiles
-        began = time.perf_counter()
-        scalars = method.step(method.next_batch(stage, progress), stage, 0)
-        next(iter(scalars.values())).numpy()  # waits for the device
-        seconds.append(time.perf_counter() - began)
-    method.close()
-    steps = job.config.kimg * 1000 / job.config.minibatch
-    total = steps * sum(seconds[1:]) / len(seconds[1:])
-    return (f"on this machine the training will take about {util.format_time(total)}, by steps "
-            "timed just now; evaluations come on top")
+    resolution = wanted or min(sides.values())
+    for path, side in sides.items():
+        if resolution > side:
+            raise UserError(f"--resolution={resolution}: {path} goes up to {side}")
+    if resolution < least:
+        raise UserError(f"--resolution={resolution}: {least} at least")
+    return resolution
+
+
+def check_patches(option: str, strides: int, resolution: int, scales: int = 1) -> None:
+    """Raise UserError if a discriminator of so many scales has no patch at a resolution."""
+    if patch_side(resolution, strides, scales) < 1:
+        size = f"{resolution}x{resolution}" + (f" with --scales={scales}" if scales > 1 else "")
+        raise UserError(f"--{option}={strides}: at {size} no patch is left; give fewer")
+
+
+def chosen_pairs(config: MethodConfig, classes: tuple[str, ...]) -> str:
+    """Return --mirror-pairs as it holds: by the names of the classes if it is not given, none in a
+    training that mirrors nothing; raise UserError for pairs of other classes."""
+    if not config.mirror:
+        return mirroring.NONE
+    return mirroring.pairs_text(mirroring.parse_pairs(config.mirror_pairs, classes))
+
+
+def about_dataset(info: DatasetInfo) -> dict[str, str]:
+    """Return what a snapshot's header says of a data set."""
+    return {"name": info.name, "path": str(info.path), "digest": info.digest}
+
+
+def shown_split(info: DatasetInfo) -> str:
+    """Return the split that commands after a training take: those it has not seen first."""
+    return next(name for name in ("test", "val", "train") if info.splits.get(name))

@@ -53,7 +53,9 @@ def find_stretches(stage_at: Callable[[int], Stage], begin: int, ends: list[int]
             if stage_at(nimg).phase != phase:
                 starts.append(bisect_left(range(nimg), True, lo=nimg - step,
                                           key=lambda n, old=phase: stage_at(n).phase != old))
-        found += [(start, end, stage_at(start)) for start, end in zip(starts, [*starts[1:], high])]
+        # By its end, since without --hold-kimg a size is whole for the first image alone.
+        found += [(start, end, stage_at(end - 1))
+                  for start, end in zip(starts, [*starts[1:], high])]
     return found
 
 
@@ -116,7 +118,8 @@ def describe_plan(config: TrainingConfig, dataset: DatasetInfo, first_stage: str
     """
     ahead = stretches(config, len(dataset.classes), first_stage)
     ticks = list(simulate_ticks(config, ahead))
-    rows = [_row(config, stretch, ticks, num_devices, rates) for stretch in ahead]
+    rows = [_row(config, stretch, ticks, num_devices, rates) for stretch in ahead
+            if stretch[1] - stretch[0] > 1]  # the first one of a training without --hold-kimg
     labels = f", labels of {dataset.label_size} numbers" if dataset.label_size else ""
     measured = "time is not known: --measure times some steps on this machine"
     if rates is not None:

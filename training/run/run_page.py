@@ -27,13 +27,6 @@ MAX_GRIDS = 40  # of fakes; each copy has at most a few hundred kB
 MAX_CLASS_CHARTS = 6  # that are not folded away
 THUMBNAILS = "thumbnails"  # the page's copies of the grids, so that none is made twice
 _GRID_NAME = re.compile(r"fakes(\d+(?:\.\d+)?)\.png")
-# What is side by side in the grids, where it is not what a Style-GAN draws.
-_CELLS = {"segmenter": "photo, its map, the network's map",
-          "decoder": "picture, its labels, the decoder's map",
-          "pix2pix": "map, photo, generated photo",
-          "pose": "photo, target pose, generated photo, photo in that pose",
-          "cyclegan": "photo, translated, translated back: of A above, of B below"}
-_STYLEGAN_CELLS = "photo beside map where there are maps, of Gs without truncation"
 _MAPPED_STAGES = {"classes", "labels", "photos"}  # whose grids show maps of all classes
 _STAGES = {"rgb": "RGB", "binary": "binary map", "classes": "class maps"}
 SIGNS_CHART = "mean sign of D's scores, and r_t"
@@ -55,7 +48,7 @@ def write_page(run_dir: Path, options: dict, is_running: bool = False) -> None:
     page = Page(run_dir.resolve().name)
     _add_state(page, run_dir, history, is_running)
     _add_summary(page, history, is_running)
-    _add_grids(page, run_dir, history, _CELLS.get(options.get("variant"), _STYLEGAN_CELLS))
+    _add_grids(page, run_dir, history, CONFIGS[options.get("variant", DEFAULT_VARIANT)].cells)
     _add_charts(page, "Metrics", metric_charts(history, run_dir))
     _add_classes(page, history)
     _add_charts(page, "Losses and scores", loss_charts(history))

@@ -31,7 +31,7 @@ class StatusLine:
         if self.bar is None:
             self.bar = util.progress(bar_format="{desc}", leave=False)
         if not self.bar.disable:
-            self.bar.set_description_str(fitted(fields, self.bar.format_dict["ncols"] - 1))
+            self.bar.set_description_str(fitting_fields(fields, self.bar.format_dict["ncols"] - 1))
 
     def clear(self) -> None:
         """Remove the line, so that others can write there."""
@@ -40,7 +40,7 @@ class StatusLine:
             self.bar = None
 
 
-def fitted(fields: list[str], width: int) -> str:
+def fitting_fields(fields: list[str], width: int) -> str:
     """Return the first of the texts, whole ones, that fit side by side into a width."""
     line = fields[0][:width]
     for field in fields[1:]:

@@ -84,13 +84,9 @@ class StyleGanJob(Job):
 
     def facts(self) -> dict[str, Any]:
         """Return what must be equal in all workers; paths may differ between machines."""
-        facts = {name: value for name, value in self.config.to_json().items()
-                 if name not in ("data", "untagged", "segmenter")}
         untagged = self.config.untagged and open_dataset(self.config.untagged).digest
-        return {**facts, "gpus": self.options.gpus, "device": self.options.device,
-                "tensorflow": tf.__version__, "data's digest": self.dataset.digest,
-                "untagged's digest": untagged, "images": self.dataset.splits,
-                "init_from's digest": self.header and self.header["digest"], **self.digests()}
+        return {**super().facts(), "untagged's digest": untagged, "images": self.dataset.splits,
+                "init_from's digest": self.header and self.header["digest"]}
 
     def digests(self) -> dict[str, str | None]:
         """Return the digest of the segmentation network that selects snapshots."""

@@ -36,12 +36,10 @@ class TimeEstimator:
 
         Speed is taken from it only if no step was timed: its steps include those compiled.
         """
-        rate, tick_sec = tick["Timing/sec_per_kimg"], tick["Timing/maintenance_sec"]
-        if min(rate, tick_sec) < 0:  # the clock was set back, in files of earlier versions
-            return
-        self.tick_sec[tick.get("saved_network", False)] = tick_sec
+        self.tick_sec[tick.get("saved_network", False)] = tick["Timing/maintenance_sec"]
         if not self._window:
-            self._measured((tick["stage"], tick.get("Progress/resolution", 1)), rate)
+            self._measured((tick["stage"], tick.get("Progress/resolution", 1)),
+                           tick["Timing/sec_per_kimg"])
 
     def compiling(self) -> None:
         """Time the next step as one that is compiled."""

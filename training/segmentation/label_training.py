@@ -1,16 +1,15 @@
 """What learns label maps from labelled pictures: one stage, steps of cross-entropy on devices."""
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import channels
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.optimizer import all_finite
-from training.method_config import MethodConfig
-from training.single_stage import SingleStage, SingleStageMethod
-from training.state import Progress
+from training.single_stage import SingleStageMethod
 
 
 class LabelTraining(SingleStageMethod):
@@ -26,25 +25,14 @@ class LabelTraining(SingleStageMethod):
     network_name: str
     higher_is_better = True
 
-    def __init__(self, config: MethodConfig, classes: tuple[str, ...],
-                 strategy: tf.distribute.Strategy, evaluate: Callable | None):
-        """
-        Args:
-            config: with `resolution` set, `minibatch`, `kimg` and `tick_kimg`.
-            classes: names of the labels 1..C.
-            strategy: the devices to train on.
-            evaluate: function of this method -> {metric: value}, on the first worker.
-        """
-        super().__init__(config, classes, strategy)
-        self.evaluate = evaluate
-
     def examples(self, batch: NamedTuple, draws: Draws) -> tuple[Any, tf.Tensor]:
         """Return the network's inputs and the label maps int32 of its logits, in a replica."""
         raise NotImplementedError
 
-    def pixel_weights(self) -> tf.Tensor:
-        """Return the weight of a pixel of each label, float32 [1 + C]."""
-        return tf.ones([len(self.classes) + 1])
+    @property
+    def pixel_weights(self) -> np.ndarray:
+        """Return the weight of a pixel of each label, float64 [1 + C]."""
+        return np.ones(len(self.classes) + 1)
 
     def _update(self, batch, step, lrate):
         """Take one step; traced."""
@@ -61,7 +49,8 @@ class LabelTraining(SingleStageMethod):
         inputs, label_maps = self.examples(batch, self.draws(step))
         counted = label_maps != channels.IGNORE
         label_maps = tf.where(counted, label_maps, 0)
-        weights = tf.gather(self.pixel_weights(), label_maps) * tf.cast(counted, tf.float32)
+        weights = tf.constant(self.pixel_weights, tf.float32)
+        weights = tf.gather(weights, label_maps) * tf.cast(counted, tf.float32)
         # The mean over all pixels of the minibatch that count, whichever replica has them.
         total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(weights))
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -80,6 +69,9 @@ class LabelTraining(SingleStageMethod):
                   "Training/accuracy": hits / tf.maximum(pixels, 1.0)}
         return grads, means, all_finite(grads) & tf.math.is_finite(loss), report
 
-    def scores(self, stage: SingleStage, progress: Progress) -> dict[str, float]:
-        """Return mIoU and accuracy on pictures that are not learned from."""
-        return self.evaluate(self) if self.evaluate else {}
+    def save_labelled(self, run_dir: Path, name: str, rgb: np.ndarray, truth: np.ndarray,
+                      found: np.ndarray) -> dict[str, np.ndarray]:
+        """Write fakes<name>.png: pictures uint8 [n, R, R, 3], their label maps and those found."""
+        truth = np.where(truth == channels.IGNORE, 0, truth)
+        return self.save_grid(run_dir, name, np.concatenate([rgb, *(
+            channels.colourise(maps, len(self.classes)) for maps in (truth, found))], axis=2))

@@ -1,8 +1,6 @@
 """Endless minibatches of labelled pictures from one source or two, and their random changes."""
 
-import collections
-import concurrent.futures
-import os
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,11 +9,10 @@ import tensorflow as tf
 
 from dnnlib.data import channels
 from dnnlib.data.labelled import LabelledPictures
+from dnnlib.process_pool import threaded_map
 from dnnlib.tflib.distribute import Draws
-from training.dataset import permutation
+from training.dataset import THREADS, moved_affinely, shuffled
 from training.segmentation.config import SegmenterConfig
-
-_THREADS = min(os.cpu_count() or 1, 4)
 
 
 class LabelledBatch(NamedTuple):
@@ -39,49 +36,32 @@ class Source(NamedTuple):
     name: str = ""
 
 
-class LabelledStream:
-    """Endless LabelledBatches: `share` pictures of every source, each in permutations of its own.
+def labelled_batches(sources: Sequence[Source], seed: int, start_nimg: int = 0,
+                     rows: Sequence[int] | None = None) -> Iterator[LabelledBatch]:
+    """Yield LabelledBatches for ever, some of them read ahead by threads: `share` pictures of every
+    source, each in permutations of its own.
+
+    Args:
+        start_nimg: the picture to begin with, a multiple of the minibatch.
+        rows: places in a minibatch that are read, such as a worker's; None for all.
     """
+    places = [(index, place) for index, source in enumerate(sources)
+              for place in range(source.share)]
+    places = places if rows is None else [places[row] for row in rows]
 
-    def __init__(self, sources: Sequence[Source], seed: int, start_nimg: int = 0,
-                 rows: Sequence[int] | None = None):
-        """
-        Args:
-            start_nimg: the picture to begin with, a multiple of the minibatch.
-            rows: places in a minibatch that are read, such as a worker's; None for all.
-        """
-        self._sources, self._seed = sources, seed
-        self._step = start_nimg // sum(source.share for source in sources)
-        self._places = [(index, place) for index, source in enumerate(sources)
-                        for place in range(source.share)]
-        if rows is not None:
-            self._places = [self._places[row] for row in rows]
-
-    def __iter__(self) -> Iterator[LabelledBatch]:
-        """Yield batches for ever, some of them read ahead by threads."""
-        pending, step = collections.deque(), self._step
-        pool = concurrent.futures.ThreadPoolExecutor(_THREADS, "pictures")
-        try:
-            while True:
-                pending.append(pool.submit(self._load, step))
-                step += 1
-                if len(pending) > 2 * _THREADS:
-                    yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def _load(self, step):
+    def load(step):
         """Return the batch of a step."""
-        orders, pairs = {}, []
-        for index, place in self._places:
-            pictures, numbers, share, _ = self._sources[index]
-            epoch, position = divmod(step * share + place, len(numbers))
-            if (index, epoch) not in orders:
-                orders[index, epoch] = permutation(self._seed + index, epoch, len(numbers))
-            pairs.append(pictures.read(numbers[orders[index, epoch][position]]))
+        pairs = []
+        for index, place in places:
+            pictures, numbers, share, _ = sources[index]
+            chosen = shuffled(seed + index, len(numbers), step * share + place)
+            pairs.append(pictures.read(numbers[chosen]))
         rgb, label_maps = (np.stack(parts) for parts in zip(*pairs))
         with tf.device("CPU:0"):
             return LabelledBatch(tf.constant(rgb), tf.constant(label_maps))
+
+    first = start_nimg // sum(source.share for source in sources)
+    return threaded_map(load, itertools.count(first), THREADS)
 
 
 def shares(minibatch: int, mix: float) -> tuple[int, int]:
@@ -125,15 +105,9 @@ def zoomed(rgb: tf.Tensor, label_maps: tf.Tensor, limit: float,
     room = (side - 1) / 2 * tf.abs(1 - 1 / scale)
     middle = (side - 1) / 2
     shift_x, shift_y = (room * (2 * draws.uniform(f"shift_{axis}") - 1) for axis in "xy")
-    zeros = tf.zeros_like(scale)
     # Output pixel x comes from input pixel x / scale + offset.
     offset = middle * (1 - 1 / scale)
-    transforms = tf.stack([1 / scale, zeros, offset + shift_x, zeros, 1 / scale, offset + shift_y,
-                           zeros, zeros], axis=1)
-    common = {"transforms": transforms, "output_shape": [side, side]}
-    rgb = tf.raw_ops.ImageProjectiveTransformV3(
-        images=rgb, interpolation="BILINEAR", fill_mode="NEAREST", fill_value=0.0, **common)
-    label_maps = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(label_maps, tf.float32), interpolation="NEAREST", fill_mode="CONSTANT",
-        fill_value=float(channels.IGNORE), **common)
-    return rgb, tf.cast(label_maps, tf.int32)
+    places = (1 / scale, 0, offset + shift_x), (0, 1 / scale, offset + shift_y)
+    label_maps = moved_affinely(tf.cast(label_maps, tf.float32), *places, "NEAREST", "CONSTANT",
+                                float(channels.IGNORE))
+    return moved_affinely(rgb, *places), tf.cast(label_maps, tf.int32)

@@ -1,17 +1,14 @@
 """Methods whose generator draws a photo of a condition that its discriminator sees too."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from dnnlib.tflib.distribute import Draws
-from dnnlib.tflib.network import Network
-from dnnlib.tflib.optimizer import Adam, all_finite
-from training.single_stage import SingleStage, SingleStageMethod
-from training.state import Progress
+from dnnlib.tflib.optimizer import all_finite
+from training.single_stage import SingleStageMethod
 from training.translation import losses
-from training.translation.config import ADAM_BETAS, ConditionalConfig
 from training.translation.translator import NETWORK
 
 CRITIC = "D"
@@ -38,35 +35,9 @@ class ConditionalGan(SingleStageMethod):
     """G, which draws a photo, and D, which sees it beside what it is drawn of.
 
     A step takes D's gradient, then G's with D as it is after its update, of the same generated
-    photos (pix2pix, section 3.3). Subclasses make both networks in `begin`, and write `batches`,
-    `example`, `reconstruction` and what shows and describes a run.
-
-    Attributes:
-        evaluate: function of this method -> {metric: value}, on the first worker; the first of
-            them selects the best snapshot.
+    photos (pix2pix, section 3.3). Its config is a ConditionalConfig. Subclasses make both networks
+    and the batches, and say what these teach.
     """
-
-    def __init__(self, config: ConditionalConfig, classes: tuple[str, ...],
-                 strategy: tf.distribute.Strategy, evaluate: Callable | None = None):
-        """
-        Args:
-            config: with `critic` and `lrate`; see SingleStageMethod.
-            classes: names of the labels 1..C.
-            strategy: the devices to train on.
-            evaluate: see above.
-        """
-        super().__init__(config, classes, strategy)
-        self.evaluate = evaluate
-        self._stream = None
-
-    def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Adam]:
-        """Return pix2pix's Adam for each network."""
-        return {name: Adam(network.trainables, *ADAM_BETAS) for name, network in networks.items()}
-
-    def lrate(self, left: float) -> float:
-        """Return the learning rate where a share of the training is left: constant, then falling
-        to 0 over the second half."""
-        return self.config.lrate * min(2 * left, 1.0)
 
     def example(self, batch: NamedTuple, draws: Draws) -> Example:
         """Return what a batch teaches, changed at random."""
@@ -74,19 +45,6 @@ class ConditionalGan(SingleStageMethod):
 
     def reconstruction(self, photos: tf.Tensor, fakes: tf.Tensor) -> tf.Tensor:
         """Return how far generated photos are from the real ones, [N]."""
-        raise NotImplementedError
-
-    # Steps.
-
-    def next_batch(self, stage: SingleStage, progress: Progress) -> NamedTuple:
-        """Return the next photos, of several workers this one's."""
-        if self._stream is None:
-            start = progress.stream_nimg.get(self.stream(stage, progress.step), 0)
-            self._stream = self.batches(start)
-        return next(self._stream)
-
-    def batches(self, start_nimg: int) -> Iterator[NamedTuple]:
-        """Yield this worker's batches from a place in the stream on, for ever."""
         raise NotImplementedError
 
     def _update(self, batch, step, lrate):
@@ -143,14 +101,6 @@ class ConditionalGan(SingleStageMethod):
     def _judge(self, condition, rgb):
         """Return D's logits of photos with their condition, and what a step of it assigns."""
         return self.networks[CRITIC].train_call(tf.concat([condition, rgb], axis=-1))
-
-    def close(self) -> None:
-        """Let go of the reading threads."""
-        self._stream = None
-
-    def scores(self, stage: SingleStage, progress: Progress) -> dict[str, float]:
-        """Return the scores of generated photos of the validation split."""
-        return self.evaluate(self) if self.evaluate else {}
 
 
 def _mean_logit(logits):

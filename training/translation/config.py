@@ -4,7 +4,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from training.method_config import KIMG, SIZE, WEIGHT, MethodConfig, option
+from training.method_config import (
+    KIMG,
+    PRECISION,
+    PRECISIONS,
+    SIZE,
+    WEIGHT,
+    MethodConfig,
+    option,
+)
 
 CRITICS = ("patch", "semantic", "capacity")
 GENERATORS = ("unet", "resnet")
@@ -14,7 +22,6 @@ NORMS = ("instance", "batch")
 # segmentation", 10 for VGG's features as in pix2pixHD.
 RECONSTRUCTIONS = {"l1": 100.0, "semantic": 10.0, "vgg": 10.0, "none": 0.0}
 HIGHER_IS_BETTER = ("miou", "is", "pr")  # metrics by the beginnings of their names
-ADAM_BETAS = (0.5, 0.999)  # of pix2pix
 _JITTER = 286 / 256
 
 # A preset lists what it changes. Its comment says what it is for.
@@ -52,6 +59,7 @@ class ConditionalConfig(MethodConfig):
                             "pixels, 2 of 34x34, 1 of 16x16", low=1, high=6)
     minibatch: int = option(1, "", **SIZE)
     lrate: float = option(2e-4, "learning rate of the first half", low=1e-8, high=10)
+    precision: str = option("fp32", PRECISION, choices=PRECISIONS)
 
     def weight_of_reconstruction(self) -> float:
         """Return the weight that is given, or what the source of the reconstruction has."""
@@ -72,6 +80,13 @@ class ConditionalConfig(MethodConfig):
              "--norm=instance, which is the same in minibatches of one, or a larger --minibatch"))
 
 
+def reconstruction_text(config: ConditionalConfig) -> str:
+    """Return in words how generated photos are compared with real ones."""
+    weight = config.weight_of_reconstruction()
+    return (f"reconstruction {config.reconstruction}"
+            + (f" (weight {weight:g})" if config.reconstruction != "none" else ""))
+
+
 @dataclass(frozen=True)
 class Pix2PixConfig(ConditionalConfig):
     """A training of a generator that draws the photo of a map.
@@ -83,6 +98,7 @@ class Pix2PixConfig(ConditionalConfig):
     presets: ClassVar = PRESETS
     weights: ClassVar = RECONSTRUCTIONS
     default_preset: ClassVar = "pix2pix"
+    cells: ClassVar = "map, photo, generated photo"
     fixed: ClassVar = frozenset({"variant", "resolution", "critic", "generator", "blocks", "norm",
                                  "dropout", "g_fmaps", "d_fmaps", "d_strides", "scales",
                                  "spectral_norm"})

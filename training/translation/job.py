@@ -5,7 +5,7 @@ import dataclasses
 import logging
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -14,56 +14,49 @@ from dnnlib.cli import IdleRule
 from dnnlib.data import mirroring
 from dnnlib.data.dataset import open_dataset, open_split
 from dnnlib.suggestions import command
-from dnnlib.tflib.distribute import is_chief, replica_rows
+from dnnlib.tflib.distribute import is_chief
 from dnnlib.tflib.vgg16_weights import DIGEST, cached_file, find_weights
 from dnnlib.util import UserError, arrays_digest
 from training.networks_translation import patch_side
-from training.translation.conditional_job import ConditionalJob
-from training.translation.config import Pix2PixConfig
+from training.run.job import (
+    SingleStageJob,
+    about_dataset,
+    check_patches,
+    chosen_pairs,
+    fitting_resolution,
+    shown_split,
+)
+from training.translation.config import Pix2PixConfig, reconstruction_text
 from training.translation.pix2pix import Pix2Pix
 
 MIN_RESOLUTION = 16  # below, the U-Net has no three blocks to drop of
 
 
-class Pix2PixJob(ConditionalJob):
+class Pix2PixJob(SingleStageJob):
     """A training of a generator of photos from maps."""
+
+    idle: ClassVar = {"init_from": "both networks begin anew"}
 
     def __init__(self, config: Pix2PixConfig, options: argparse.Namespace,
                  given: dict[str, Any], num_replicas: int, evaluation: ModuleType):
-        """Check everything that would fail later; see StyleGanJob.
-
-        Raises:
-            UserError: options do not fit the data, the segmentation network, the devices or each
-                other.
-        """
-        self.options, self.evaluation = options, evaluation
-        cli.refuse_idle({"init_from"} if options.init_from else set(), [
-            IdleRule(["init_from"], True, "both networks begin anew")])
+        """Check everything that would fail later; see StyleGanJob."""
+        super().__init__(config, options, num_replicas, evaluation)
         self.metrics = evaluation.translation_metrics(config.metrics, config.segmenter,
                                                       options.inception)
         self.dataset = open_dataset(config.data)
         self.classes = tuple(self.dataset.classes)
         if not self.classes:
             raise UserError(f"--data: {config.data} has no segmentation maps to draw photos of")
-        pairs = mirroring.NONE
-        if config.mirror:
-            pairs = mirroring.pairs_text(mirroring.parse_pairs(config.mirror_pairs, self.classes))
-        self.config = dataclasses.replace(config, mirror_pairs=pairs,
-                                          resolution=self._resolution(config))
-        replica_rows(config.minibatch, num_replicas, 0, 1)
+        resolution = fitting_resolution(
+            config.resolution, {str(self.dataset.path): self.dataset.resolution}, MIN_RESOLUTION)
+        check_patches("d-strides", config.d_strides, resolution, config.scales)
+        self.config = dataclasses.replace(config, resolution=resolution,
+                                          mirror_pairs=chosen_pairs(config, self.classes))
         self._check_evaluation(given)
         self.labeller = evaluation.training_labeller(
             config.segmenter, options.results, self.dataset, self.config.resolution)
         self.vgg, self.vgg_digest = self._find_vgg()
         self.notes = self._notes()
-
-    def _resolution(self, config):
-        """Return the side of the photos; raise UserError if data or networks have none such."""
-        resolution = self.side_of(config)
-        if resolution < MIN_RESOLUTION:
-            raise UserError(f"--resolution={resolution}: {MIN_RESOLUTION} at least")
-        self.check_patches(config, resolution, config.scales)
-        return resolution
 
     def _check_evaluation(self, given):
         """Raise UserError for metrics of more photos than the validation split has, and without
@@ -120,7 +113,7 @@ class Pix2PixJob(ConditionalJob):
             evaluate = self.evaluation.translation_evaluation(
                 self.metrics, self.dataset, c.resolution, labeller=self.labeller,
                 weights=self.options.inception, lpips_weights=c.lpips, log=log.info)
-        about = {"dataset": self.about_dataset(),
+        about = {"dataset": about_dataset(self.dataset),
                  "segmenter": self.labeller and {"path": str(self.labeller.path),
                                                  "digest": self.labeller.digest},
                  "vgg": vgg and self.vgg_digest}
@@ -129,12 +122,13 @@ class Pix2PixJob(ConditionalJob):
 
     def subject(self) -> str:
         """Return what is trained, and for what, in a few words."""
-        return (f"{self.config.generator} and critic {self.config.critic} for {len(self.classes)} "
-                "classes")
+        c = self.config
+        return (f"{c.generator} and critic {c.critic} for {len(self.classes)} classes at "
+                f"{c.resolution}x{c.resolution}, {reconstruction_text(c)}")
 
     def next_commands(self, run_dir: Path) -> str:
         """Return the commands that draw photos of the data's maps, and measure them."""
-        split = next(name for name in ("test", "val", "train") if self.dataset.splits.get(name))
+        split = shown_split(self.dataset)
         network = f"--network={run_dir}"
         draw = command("generate.py", network, f"--maps={Path(self.config.data) / split}",
                        "--out=photos")

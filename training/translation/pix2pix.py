@@ -12,20 +12,17 @@ from dnnlib.data import channels, mirroring, pictures
 from dnnlib.data.channels import NUM_COLOURS
 from dnnlib.data.tfrecords import RecordFile
 from dnnlib.tflib.distribute import Draws
-from dnnlib.tflib.network import build
+from dnnlib.tflib.network import Network, build
 from dnnlib.tflib.vgg16 import Vgg16
-from training.dataset import TrainingStream, process_reals
+from training.dataset import TrainingStream, moved_affinely, process_reals
 from training.segmentation.segmenter import NETWORK as SEGMENTER
-from training.single_stage import SingleStage
+from training.single_stage import PICTURES, SingleStage
 from training.snapshots import load_snapshot
 from training.state import Progress, TrainingState
 from training.translation import losses
 from training.translation.conditional_gan import CRITIC, ConditionalGan, Example
 from training.translation.config import HIGHER_IS_BETTER, Pix2PixConfig
 from training.translation.translator import NETWORK, seed_masks
-
-STAGE = "photos"
-PICTURES, COLUMNS = 16, 4  # of a grid: map, photo, what is generated
 
 
 class PhotoBatch(NamedTuple):
@@ -41,7 +38,7 @@ class Pix2Pix(ConditionalGan):
         shown: the photos of grids and scores.
     """
 
-    stage_name = STAGE
+    stage_name = "photos"
 
     def __init__(self, config: Pix2PixConfig, classes: tuple[str, ...],
                  strategy: tf.distribute.Strategy, shown: RecordFile, about: dict[str, Any],
@@ -49,39 +46,35 @@ class Pix2Pix(ConditionalGan):
                  vgg: dict[str, np.ndarray] | None = None):
         """
         Args:
-            config: with `resolution` set.
-            classes: of the maps.
-            strategy: the devices to train on.
             shown: photos and maps of the validation split, of the training split without one.
-            about: what a snapshot's header says of the data.
             segmenter: the snapshot of config.segmenter.
-            evaluate: function of this method -> {metric: value}, on the first worker; the first of
-                them selects the best snapshot.
-            vgg: VGG16's arrays for --reconstruction=vgg.
+            vgg: VGG16's arrays for --reconstruction=vgg. The others: see SingleStageMethod.
         """
-        super().__init__(config, classes, strategy, evaluate)
-        self.shown, self.about = shown, about
+        super().__init__(config, classes, strategy, about, evaluate)
+        self.shown = shown
         self.segmenter_path, self.segmenter = segmenter, None
         self.vgg = vgg and Vgg16(vgg)
         self.higher_is_better = config.metrics.startswith(HIGHER_IS_BETTER)
 
-    def begin(self) -> Progress:
-        """Make both networks."""
+    def make_networks(self) -> dict[str, Network]:
+        """Return fresh ones of the options."""
         c, num_classes = self.config, len(self.classes)
         common = {"resolution": c.resolution, "norm": c.norm, "seed": c.seed}
         kinds = {"unet": ("UnetGenerator", {"dropout": c.dropout}),
                  "resnet": ("ResnetGenerator", {"blocks": c.blocks})}
         kind, own = kinds[c.generator]
-        self.networks = {
+        return {
             NETWORK: build(kind, NETWORK, {
                 **common, **own, "in_channels": num_classes, "fmaps": c.g_fmaps}),
             CRITIC: build("PatchDiscriminator", CRITIC, {
                 **common, "in_channels": num_classes + NUM_COLOURS, "fmaps": c.d_fmaps,
                 "strides": c.d_strides, "num_maps": losses.num_maps(c.critic, num_classes),
                 "scales": c.scales, "spectral_norm": c.spectral_norm})}
-        self.optimizers = self.make_optimizers(self.networks)
+
+    def begin(self) -> Progress:
+        """Make the networks."""
         self._load_segmenter()
-        return Progress(first_stage=STAGE, stage=STAGE)
+        return super().begin()
 
     def resume(self, state: TrainingState) -> None:
         """Take over a stored state."""
@@ -156,16 +149,7 @@ class Pix2Pix(ConditionalGan):
         cells = np.concatenate([channels.colourise(label_maps, len(self.classes)),
                                 images[..., channels.RGB],
                                 pictures.to_uint8(self.translate(segmaps))], axis=2)
-        grid = pictures.grey_sheet(cells, COLUMNS)
-        pictures.save_png(run_dir / f"fakes{name}.png", grid)
-        return {"photos": grid}
-
-    def header(self, stage: SingleStage, progress: Progress) -> dict[str, Any]:
-        """Return what a snapshot says of itself."""
-        return {"variant": "pix2pix", "stage": STAGE, "classes": list(self.classes),
-                "kimg": progress.cur_nimg / 1000,
-                "lod": {"resolution": self.config.resolution, "fade": 0.0},
-                "training": self.config.to_json(), **self.about}
+        return self.save_grid(run_dir, name, cells)
 
 
 def jittered(images: tf.Tensor, factor: float, draws: Draws) -> tf.Tensor:
@@ -178,10 +162,6 @@ def jittered(images: tf.Tensor, factor: float, draws: Draws) -> tf.Tensor:
     # Pixel x of the result is pixel x + left of the enlarged image, whose middle is at
     # (x + left + 0.5) * scale of the image.
     scale = side / large
-    zeros, scales = tf.zeros_like(left), tf.fill(tf.shape(left), scale)
-    transforms = tf.stack([scales, zeros, (left + 0.5) * scale - 0.5, zeros, scales,
-                           (top + 0.5) * scale - 0.5, zeros, zeros], axis=1)
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images, transforms=transforms, output_shape=[side, side], fill_value=0.0,
-        interpolation="BILINEAR", fill_mode="NEAREST")
+    return moved_affinely(images, (scale, 0, (left + 0.5) * scale - 0.5),
+                          (0, scale, (top + 0.5) * scale - 0.5))
 

@@ -8,13 +8,13 @@ import tensorflow as tf
 
 from dnnlib.util import UserError
 from training.networks_translation import TranslationGenerator
-from training.snapshots import find_snapshot, load_snapshot, read_header
+from training.snapshots import OfSnapshot, load_snapshot
 
 NETWORK = "G"
 VARIANTS = ("pix2pix",)
 
 
-class Translator:
+class Translator(OfSnapshot):
     """A snapshot's generator of photos.
 
     Attributes:
@@ -30,23 +30,13 @@ class Translator:
         Raises:
             UserError: the snapshot is of another kind.
         """
-        header = read_header(path)
-        if header.get("variant") not in VARIANTS:
-            raise UserError(f"{path}: a snapshot of --variant={header.get('variant')}, which draws "
-                            "no photos of maps (train.py --variant=pix2pix)")
+        header = self.check(path, VARIANTS[0], "draws no photos of maps")
         self.path, self.minibatch, self.header = path, minibatch, header
         self.classes, self.digest = tuple(header["classes"]), header["digest"]
         self.network = load_snapshot(path, names=(NETWORK,)).networks[NETWORK]
         self.resolution, self.has_dropout = (self.network.resolution,
                                              bool(self.network.dropout_shapes))
         self._infer = tf.function(self.network, reduce_retracing=True)
-
-    @classmethod
-    def load(cls, spec: str | Path | None, results_dir: str = "results",
-             minibatch: int = 8) -> "Translator":
-        """Return the Translator of a snapshot file, run directory or run number; see
-        `find_snapshot`."""
-        return cls(find_snapshot(spec, results_dir), minibatch)
 
     def translate(self, segmaps: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
         """Return photos float32 [n, R, R, 3] of maps uint8 [n, R, R, C], each with the dropout of

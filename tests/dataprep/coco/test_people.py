@@ -299,7 +299,7 @@ def test_damaged_keypoints_and_pairs_are_found(drawn):
         before = path.read_bytes()
         values = read(drawn, "train").copy()
         values[[0, 1]] = values[[1, 0]]
-        keypoints.write_array(path, values)
+        dataset.write_array(path, values)
         assert ["digest" in defect for defect in verify.find_defects(drawn, 1)] == [True]
         path.unlink()
         assert "no such file" in verify.find_defects(drawn, 1)[0]

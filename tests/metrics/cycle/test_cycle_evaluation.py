@@ -16,7 +16,7 @@ from metrics.cycle.domain_classifier import domain_classifier
 from metrics.cycle.evaluation import evaluate_cyclegan, find
 from metrics.cycle.networks import CycleNetworks
 from metrics.cycle.photos import CyclePhotos, open_test_photos, open_training_photos
-from metrics.image_sources import open_source as open_images
+from metrics.image_sources import open_images
 from metrics.kernel_inception_distance import kernel_distance
 from metrics.metric_base import parse_metrics
 from tests.tools.data_helpers import make_dataset, tagged_and_untagged
@@ -122,7 +122,7 @@ def test_a_classifier_sees_which_list_a_photo_is_of(opened, cache, monkeypatch):
         masks = networks.masks(own), networks.masks(others)
         for is_b, images in ((side == "B", rgb), (side == "A", rgb[..., ::-1])):
             assert (classifier.takes_for_b(tf.constant(images), *masks) == is_b).mean() >= 0.8
-    monkeypatch.setattr(classifiers, "train", None)
+    monkeypatch.setattr(classifiers, "train_classifier", None)
     again = domain_classifier(training, networks.has_garment, cache, lines.append)
     assert again.about == classifier.about and not lines
     path, = cache.glob("domains-*.npz")

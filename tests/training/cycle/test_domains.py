@@ -12,11 +12,11 @@ from tests.tools.data_helpers import make_dataset
 from tests.tools.domains import BLUE, RED, SIDE, box_dataset, boxes, tiny, two_datasets
 from training.cycle.domains import (
     Domain,
-    DomainStream,
     UnlabelledFolder,
+    domain_batches,
     largest_resolution,
     moved_at_random,
-    open_source,
+    open_list,
     to_floats,
 )
 
@@ -24,13 +24,13 @@ from training.cycle.domains import (
 def test_photos_and_soft_masks_of_records(tmp_path):
     """Of a smaller level too, where edges are soft."""
     path, images = box_dataset(tmp_path / "a", RED, 5, seed=1), boxes(RED, 5, 1)
-    domain = Domain.open(open_source(path), SIDE, ("box",))
+    domain = Domain.open(open_list(path), SIDE, ("box",))
     np.testing.assert_array_equal([domain.read(n) for n in range(5)],
                                   images.transpose(0, 2, 3, 1))
-    halved = Domain.open(open_source(path), 8, ("box",)).read(0)[..., 3].astype(float)
+    halved = Domain.open(open_list(path), 8, ("box",)).read(0)[..., 3].astype(float)
     expected = images[0, 3].reshape(8, 2, 8, 2).mean((1, 3))
     np.testing.assert_allclose(halved, expected, atol=0.5)
-    assert Domain.open(open_source(path), SIDE).read(0).shape == (SIDE, SIDE, 3)
+    assert Domain.open(open_list(path), SIDE).read(0).shape == (SIDE, SIDE, 3)
 
 
 def test_photos_without_the_garment_take_no_part(tmp_path):
@@ -50,18 +50,18 @@ def test_folders_of_photos_and_of_pairs(tmp_path):
     photo = np.full((20, 40, 3), 90, np.uint8)
     (tmp_path / "photos").mkdir()
     Image.fromarray(photo).save(tmp_path / "photos/x.png")
-    source = open_source(tmp_path / "photos")
+    source = open_list(tmp_path / "photos")
     assert isinstance(source, UnlabelledFolder) and largest_resolution(source) == 32
     rgb = Domain.open(source, 16).read(0)
     assert (rgb[:4] == 255).all() and (rgb[4:12] == 90).all() and (rgb[12:] == 255).all()
     for name in "yz":
         Image.new("RGB", (70, 30)).save(tmp_path / f"photos/{name}.png")
-    assert largest_resolution(open_source(tmp_path / "photos")) == 64  # of half of them
+    assert largest_resolution(open_list(tmp_path / "photos")) == 64  # of half of them
     for name in "yz":
         (tmp_path / f"photos/{name}.png").unlink()
     first = source.digest
     Image.fromarray(photo + 1).save(tmp_path / "photos/x.png")
-    assert open_source(tmp_path / "photos").digest != first
+    assert open_list(tmp_path / "photos").digest != first
     pairs = tmp_path / "pairs"
     (pairs / "images").mkdir(parents=True)
     (pairs / "labels").mkdir()
@@ -70,24 +70,24 @@ def test_folders_of_photos_and_of_pairs(tmp_path):
     Image.fromarray(photo).save(pairs / "images/x.png")
     Image.fromarray(labels).save(pairs / "labels/x.png")
     (pairs / "classes.txt").write_text("hat\nbox\n")
-    domain = Domain.open(open_source(pairs), 16, ("box",))
+    domain = Domain.open(open_list(pairs), 16, ("box",))
     assert domain.read(0)[8, :, 3].tolist() == [255] * 8 + [0] * 8
     (tmp_path / "photos/x.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"x\.png: .*; move it out of the folder"):
-        Domain.open(open_source(tmp_path / "photos"), 16).read(0)
+        Domain.open(open_list(tmp_path / "photos"), 16).read(0)
     with pytest.raises(UserError, match="does not exist"):
-        open_source(tmp_path / "nothing")
+        open_list(tmp_path / "nothing")
 
 
 def test_the_shorter_list_begins_anew_in_another_order(tmp_path):
     """While the longer one is seen once; a stream that starts later goes on alike, and workers
     read their own places."""
-    domains = [Domain.open(open_source(path), SIDE) for path in two_datasets(tmp_path)]
+    domains = [Domain.open(open_list(path), SIDE) for path in two_datasets(tmp_path)]
     originals = [boxes(colour, count, seed)[:, :3].transpose(0, 2, 3, 1)
                  for colour, count, seed in ((RED, 6, 1), (BLUE, 9, 2))]
 
     def numbers(start, count, rows=None):
-        stream = iter(DomainStream(domains, 7, 3, start, rows))
+        stream = domain_batches(domains, 7, 3, start, rows)
         batches = [next(stream) for _ in range(count)]
         stream.close()
         return [[int(np.abs(original - photo.astype(int)).mean((1, 2, 3)).argmin())

@@ -14,7 +14,15 @@ import train
 from dnnlib.tflib import distribute
 from dnnlib.util import UserError
 from tests.tools.data_helpers import tagged_and_untagged
-from tests.tools.domains import BLUE, ONE_DEVICE, RED, TINY, box_dataset, two_datasets
+from tests.tools.domains import (
+    BLUE,
+    ONE_DEVICE,
+    RED,
+    TINY,
+    box_dataset,
+    pair_folder,
+    two_datasets,
+)
 from training.cycle.config import CycleConfig
 from training.cycle.job import CycleJob
 from training.snapshots import read_header, save_snapshot
@@ -44,7 +52,7 @@ def test_the_plan_names_both_lists(place, capsys):
     assert ("A: 5 photos of large; B: 9 of b; both at 16x16: 100 passes through the longer list"
             in out)
     assert "A: only box is translated; of 5 photos 0 show too little of it" in out
-    assert "CycleGAN of 1 blocks at 16x16, 0.9 kimg: 225 steps of 4 photos of each list" in out
+    assert "CycleGAN of 1 blocks at 16x16, 0.9 kimg: 225 steps of 4" in out
     run("--data=a", "--target=c", "--garment=box", "--dry-run")
     assert "B: has no maps: its photos are translated as a whole" in capsys.readouterr().out
 
@@ -98,18 +106,6 @@ def test_one_list_may_be_two_garments(place, capsys):
         "--dry-run")
     out = capsys.readouterr().out
     assert "A: only hat and coat is translated" in out and "B: only legs is translated" in out
-
-
-def pair_folder(path):
-    """A folder of pairs of one class, box."""
-    for kind in ("images", "labels"):
-        (path / kind).mkdir(parents=True)
-    label_map = np.tile(np.repeat([0, 1], 8), (16, 1)).astype(np.uint8)
-    for number in range(3):
-        rgb = np.where(label_map[..., None] > 0, RED, 90 + number).astype(np.uint8)
-        Image.fromarray(rgb).save(path / f"images/{number}.png")
-        Image.fromarray(label_map).save(path / f"labels/{number}.png")
-    (path / "classes.txt").write_text("box\n")
 
 
 @pytest.mark.parametrize("data, garment, source", [

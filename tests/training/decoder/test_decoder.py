@@ -4,28 +4,28 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import generate
 import run_metrics
 import train
 from dnnlib.data import channels
-from dnnlib.tflib.distribute import Draws, mirrored_strategy
+from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.optimizer import Adam, Sgd
 from dnnlib.util import UserError
 from tests.tools import labelled_pictures, official_files
 from tests.tools import labelled_seeds as tools
 from tests.tools.generators import save_network
 from tests.tools.labelled_seeds import begun, labelled_folder, read, tiny, write_label
-from tests.tools.training_runs import stop_after
 from training.decoder.config import DecoderConfig
 from training.decoder.decoder import NETWORK
 from training.decoder.job import held_back
 from training.decoder.labels import LabelledFolder, Labelling
 from training.official import __main__ as official
+from training.run.options import given_options, parse_training_options
 from training.sampler import Sampler, seed_noise
 from training.snapshots import load_snapshot, read_header
-from training.training_loop import Training
 
 KINDS = ("linear", "conv", "mlp")
 
@@ -44,11 +44,6 @@ def test_pictures_are_made_again(folder):
     assert np.abs(again.astype(int) - written).max() <= 1 and written.std() > 10
 
 
-# The long tests of the others are run by make test-slow.
-ONE_IS_FAST = [pytest.param(kind, marks=() if kind == "linear" else pytest.mark.slow)
-               for kind in KINDS]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_is_the_mean_over_pixels_that_count(folder, tmp_path, kind):
     """Against NumPy, of the network's own logits of the features with the step's noise."""
@@ -59,7 +54,7 @@ def test_the_loss_is_the_mean_over_pixels_that_count(folder, tmp_path, kind):
     batch = method.next_batch(stage, progress)
     hidden = np.array(batch.label_maps)
     hidden[:, :5] = channels.IGNORE
-    batch = batch._replace(label_maps=tools.tf.constant(hidden))
+    batch = batch._replace(label_maps=tf.constant(hidden))
     inputs, labels = method.examples(batch, Draws(5, 0, 4))
     logits, _ = method.networks[NETWORK].train_call(inputs)
     logits, labels = logits.numpy().astype(np.float64), labels.numpy()
@@ -102,40 +97,6 @@ def test_pixels_of_an_mlp_have_their_own_labels(folder):
         batch.dlatents, lambda layer, h, w: draws.normal(f"noise{layer}", [h, w, 1]))[-1]
     found = np.take_along_axis(finest.numpy().reshape(4, 256, 8), places[..., None], 1)
     np.testing.assert_allclose(pixels[:, -8:], found.reshape(64, 8), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_devices_do_what_one_does(folder, kind):
-    origin, out = folder
-    found = []
-    for strategy in (tools.ONE_DEVICE, mirrored_strategy("cpu", 2)):
-        method, progress = begun(tiny(out, kind), origin, strategy)
-        for number in range(2):
-            stage = method.stage(progress)
-            method.step(method.next_batch(stage, progress), stage, number)
-        found.append(method.networks[NETWORK])
-    one, two = (network.get_arrays() for network in found)
-    for name, value in one.items():
-        np.testing.assert_allclose(two[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
-    for var in found[1].vars.values():
-        np.testing.assert_array_equal(*[copy.numpy() for copy in var.values])
-
-
-@pytest.mark.parametrize("kind", ONE_IS_FAST)
-def test_a_stopped_training_ends_as_one_that_was_not(folder, tmp_path, kind):
-    origin, out = folder
-    config = tiny(out, kind)
-    tools.train(config, tmp_path / "whole", origin, held_back=[1, 6])
-    (tmp_path / "stopped").mkdir()
-    training = Training(tools.decoder(config, origin, held_back=[1, 6]), tmp_path / "stopped",
-                        tools.ONE_DEVICE)
-    stop_after(training, 3)
-    assert not training.run()
-    tools.train(config, tmp_path / "stopped", origin, held_back=[1, 6])
-    first, second = (read_header(tmp_path / name / "network-final.safetensors")["digest"]
-                     for name in ("whole", "stopped"))
-    assert first == second
 
 
 @pytest.mark.slow
@@ -352,28 +313,29 @@ def test_learning_rates(folder):
     assert rates == {"conv": [1, 0.5 ** 0.9, 0], "linear": [1, 0.1, 0.1], "mlp": [1, 1, 1]}
 
 
-def test_a_command_and_its_plan(folder, tmp_path, capsys):
+def test_the_plan_and_labels_that_have_moved(folder, tmp_path, capsys):
     origin, out = folder
     command = ["--variant=decoder", f"--init-from={origin}", f"--labels={out}", "--device=cpu",
-               f"--results={tmp_path}", "--decoder=linear", "--preset=tiny", "--gpus=2",
-               "--held-back=0.25", "--kimg=0.016"]
-    assert train.main([*command, "--dry-run"]) == 0
+               f"--run={tmp_path / 'run'}", "--decoder=linear", "--preset=tiny",
+               "--held-back=0.25"]
+    assert train.main([*command, "--kimg=0.016", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "8 of 8 pictures have labels, of 2 classes: red, green" in said
     assert "2 pictures are held back" in said and "4 steps of 4" in said
-    assert train.main(command) == 0
-    run = tmp_path / "00000-decoder-labelled-16"
+    command.append("--kimg=0")
+    run = tmp_path / "run"
+    options = parse_training_options(command)
+    train.train(train.make_job(options, given_options(options), None), tools.ONE_DEVICE)
     header = read_header(run / "network-final.safetensors")
     assert header["labels"]["num_learned"] == 6 and header["stage"] == "classes"
     assert header["generator"]["digest"] == read_header(origin)["digest"]
     assert header["lod"] == {"resolution": 16, "fade": 0.0}
-    assert train.main([f"--run={run}", f"--results={tmp_path}"]) == 0  # it is finished
     moved = tmp_path / "moved"
     out.rename(moved)
     try:
         with pytest.raises(UserError, match="give its path of today with --labels"):
-            train.main([f"--run={run}", f"--results={tmp_path}"])
-        assert train.main([f"--run={run}", f"--results={tmp_path}", f"--labels={moved}"]) == 0
+            train.main([f"--run={run}", "--dry-run"])
+        assert train.main([f"--run={run}", f"--labels={moved}", "--dry-run"]) == 0
     finally:
         moved.rename(out)
 
@@ -384,7 +346,7 @@ def test_uncertainty_is_of_the_pictures_own_noise(folder):
     network = method.networks[NETWORK]
     values = []
     for number, seed in enumerate(method.labelled.labelling.seeds):
-        features = network.features(tools.tf.constant(method._dlatents[[number]]),
+        features = network.features(tf.constant(method._dlatents[[number]]),
                                     seed_noise([seed]))
         p = network.decoder.probabilities(features).numpy().astype(np.float64)
         divergences = (p * np.log(p / p.mean(0))).sum(-1).mean(0).ravel()

@@ -12,8 +12,8 @@ from dnnlib.tflib.distribute import Draws
 from tests.tools.labelled_pictures import SIDE, coloured_dataset, picture, tiny
 from training.segmentation.stream import (
     LabelledBatch,
-    LabelledStream,
     Source,
+    labelled_batches,
     process_pictures,
     shares,
     zoomed,
@@ -44,21 +44,21 @@ def levels(stream, count):
 
 def test_every_minibatch_has_its_share_and_every_epoch_all():
     sources = [Source(Numbered(0), [0, 3, 5], 3), Source(Numbered(100), range(10), 1)]
-    batches = levels(LabelledStream(sources, 1), 20)
+    batches = levels(labelled_batches(sources, 1), 20)
     for batch in batches:
         assert sorted(batch[:3]) == [0, 3, 5] and batch[3] >= 100
     for epoch in (batches[:10], batches[10:]):
         assert sorted(batch[3] for batch in epoch) == list(range(100, 110))
     assert batches[0][:3] != batches[1][:3] or batches[1][:3] != batches[2][:3]
-    assert levels(LabelledStream(sources, 1), 20) == batches
-    assert levels(LabelledStream(sources, 2), 20) != batches
+    assert levels(labelled_batches(sources, 1), 20) == batches
+    assert levels(labelled_batches(sources, 2), 20) != batches
 
 
 def test_any_place_is_reached_at_once_and_workers_read_theirs():
     sources = [Source(Numbered(0), range(10), 3), Source(Numbered(100), range(10), 1)]
-    batches = levels(LabelledStream(sources, 1), 9)
-    assert levels(LabelledStream(sources, 1, start_nimg=5 * 4), 4) == batches[5:]
-    parts = [levels(LabelledStream(sources, 1, rows=rows), 9) for rows in ([0, 2], [1, 3])]
+    batches = levels(labelled_batches(sources, 1), 9)
+    assert levels(labelled_batches(sources, 1, start_nimg=5 * 4), 4) == batches[5:]
+    parts = [levels(labelled_batches(sources, 1, rows=rows), 9) for rows in ([0, 2], [1, 3])]
     for batch, even, odd in zip(batches, *parts):
         assert even == batch[0::2] and odd == batch[1::2]
 

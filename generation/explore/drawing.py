@@ -1,0 +1,329 @@
+"""What the page of generate.py --explore shows, as functions of networks and of what the page's
+controls say. Nothing here knows the page."""
+
+import contextlib
+import shlex
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from dnnlib.cli import label_suffix
+from dnnlib.data import channels, photos, pictures, pyramid
+from dnnlib.data.labelled import read_label_png
+from dnnlib.util import UserError
+from generation import pairs, sheets
+from generation.labelling import of_photo_size
+from generation.selection import (
+    BLOCK,
+    Request,
+    Selection,
+    make_samples,
+    measure,
+    photo_part,
+)
+from generation.translation import fitted
+from training.cycle.translator import CycleTranslator
+from training.labeller import Labeller
+from training.sampler import Sampler, label_maps
+from training.translation.translator import Translator
+
+ONE, BETWEEN, MIXED = "one seed", "between two seeds", "styles of two seeds"
+LAST_SEED = 99_999  # of the page's sliders
+TRIES = 10 * BLOCK  # seeds that a search looks at
+STEPS = 7  # pictures between two seeds
+SIDE = 384  # pixels to which small pictures are enlarged
+LARGEST = 1024  # pixels of a photo's longer side as it is shown
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a generator is to draw.
+
+    Attributes:
+        what: ONE, BETWEEN or MIXED.
+        noise: "random" or "const", as generate.py's.
+        other: the second seed of BETWEEN and MIXED.
+        position: from the first to the second seed, 0 to 1.
+        layers: of which MIXED has the second seed's styles.
+    """
+
+    what: str = ONE
+    seed: int = 0
+    psi: float = 1.0
+    noise: str = "random"
+    other: int = 1
+    position: float = 0.5
+    layers: tuple[int, ...] = ()
+
+
+class Views(NamedTuple):
+    """Pictures uint8 [h, w, 3] of one image; without maps there is the photo alone."""
+
+    photo: np.ndarray
+    map: np.ndarray | None = None
+    overlay: np.ndarray | None = None
+
+
+class Drawn(NamedTuple):
+    """What is shown: the views, a strip of smaller pictures beneath, a line about it."""
+
+    views: Views
+    strip: np.ndarray | None
+    line: str
+
+
+# Generators
+
+def draw(sampler: Sampler, wish: Wish, shown: Collection[str]) -> Drawn:
+    """Return what a generator draws.
+
+    Args:
+        shown: names of the classes that maps and overlays show.
+
+    Raises:
+        UserError: the network has diverged, or has no such layers.
+    """
+    dlatents, noise_seeds, captions = _inputs(sampler, wish)
+    batches = sampler.of_dlatents(dlatents, noise_seeds, wish.noise, len(dlatents))
+    images = photo_part(np.concatenate([batch.numpy() for batch in batches]), sampler.content_box)
+    rgbs, maps = pairs.to_pairs(images)
+    views = views_of(rgbs[0], maps[0], sampler.classes, shown)
+    strip = None if not captions else _strip(
+        [views_of(rgb, label_map, sampler.classes, shown)
+         for rgb, label_map in zip(rgbs[1:], maps[1:])], captions)
+    return Drawn(views, strip, _line(sampler, images[:1], maps[:1]))
+
+
+def _inputs(sampler, wish):
+    """Return (dlatents [N, L, size], a noise seed for each, captions of all but the first)."""
+    if wish.what == ONE:
+        return sampler.dlatents(sampler.seed_latents([wish.seed]), wish.psi), [wish.seed], []
+    ends = sampler.seed_latents([wish.seed, wish.other])
+    captions = [f"seed {wish.seed}", f"seed {wish.other}"]
+    if wish.what == BETWEEN:
+        here = ends[0] + wish.position * (ends[1] - ends[0])
+        latents = np.concatenate([here[None], sheets.interpolate(*ends, STEPS)])
+        captions[1:1] = [f"{step / (STEPS - 1):.2f}" for step in range(1, STEPS - 1)]
+        return sampler.dlatents(latents, wish.psi), [wish.seed] * len(latents), captions
+    if sampler.network.num_styles == 1:
+        raise UserError("the network has no styles that could be mixed")
+    layers = [layer for layer in wish.layers if layer < sampler.num_layers]
+    dlatents = sampler.dlatents(ends, wish.psi)
+    mixed = sheets.mix_styles(dlatents[:1], dlatents[1:], layers)
+    return np.concatenate([mixed, dlatents]), [wish.seed, wish.seed, wish.other], captions
+
+
+def _strip(shown, captions):
+    """Return the views of several images side by side, one above the other, with captions."""
+    columns = [np.concatenate([view for view in (views.photo, views.map) if view is not None])
+               for views in shown]
+    width = SIDE // 3
+    size = width, round(columns[0].shape[0] * width / columns[0].shape[1])
+    small = [np.asarray(Image.fromarray(column).resize(size)) for column in columns]
+    cells = [np.concatenate([cell, pictures.caption(text, cell.shape[1])])
+             for cell, text in zip(small, captions, strict=True)]
+    return pictures.image_grid(np.stack(cells), len(cells))
+
+
+def _line(sampler, images, maps):
+    """Return which classes an image shows, with their share of it, and how sure its map is."""
+    if not sampler.classes:
+        return ""
+    traits, = measure(images, maps)
+    parts = sorted(zip(traits.areas, sampler.classes), reverse=True)
+    shares = ", ".join(f"{name} {100 * share:.1f} %" for share, name in parts if share > 0)
+    return f"{shares or 'no class'}; confidence {traits.confidence:.2f}"
+
+
+def search(sampler: Sampler, wish: Wish, selection: Selection,
+           lock: contextlib.AbstractContextManager | None = None) -> int:
+    """Return the next seed after the wish's whose pair a selection accepts.
+
+    Args:
+        lock: held while some samples are drawn, and free between them.
+
+    Raises:
+        UserError: TRIES seeds in a row have none, or the network does not draw such a class.
+    """
+    selection.check(sampler.classes)
+    request = Request(range(wish.seed + 1, LAST_SEED + 1), 1, selection=selection, max_tries=TRIES)
+    samples, tried = make_samples(sampler, wish.psi, wish.noise, request), 0
+    while True:
+        with lock or contextlib.nullcontext():
+            batch = next(samples, None)
+        if batch is None:
+            shown = " and ".join(selection.require) + (
+                f" on {100 * selection.min_area:g} % of the picture" if selection.min_area else "")
+            raise UserError(f"none of the {tried} seeds after {wish.seed} shows {shown}; ask for "
+                            "less, or go on from a later seed")
+        if batch.seeds:
+            return batch.seeds[0]
+        tried = batch.tally.tried
+
+
+def save_pair(sampler: Sampler, wish: Wish, root: Path) -> str:
+    """Write a seed's pair as generate.py --num does, in a folder for this network, truncation and
+    noise; return a line that says where it is and how it is made again.
+
+    Raises:
+        UserError: it cannot be written, or the network has diverged.
+    """
+    noise = "" if wish.noise == "random" else f"-{wish.noise}"
+    out = (root / f"{sampler.path.parent.name}-{sampler.path.stem}"
+           / f"explored{label_suffix(sampler.label)}-trunc{wish.psi:g}{noise}")
+    recipe = pairs.make_recipe(sampler, wish.psi, wish.noise)
+    pairs.write_pairs(sampler, recipe, Request(range(wish.seed, wish.seed + 1), 1, 1), out)
+    records = pairs.read_samples(out / pairs.SAMPLES)
+    index = [record["seed"] for record in records].index(wish.seed)
+    return (f"saved {out / records[index]['image']}; made again by: python generate.py "
+            f"--replay={shlex.quote(str(out / pairs.SAMPLES))} --index={index}")
+
+
+# Photos
+
+def read_photo(path: str | Path) -> np.ndarray:
+    """Return a photo that was dropped, uint8 [h, w, 3], reduced to LARGEST pixels' side.
+
+    Raises:
+        UserError: it is no photo, or too large to be decoded.
+    """
+    try:
+        photo = photos.decode_photo(Path(path).read_bytes())
+    except photos.PhotoError as error:
+        raise UserError(f"{Path(path).name}: {error}") from None
+    photo.thumbnail((LARGEST, LARGEST))
+    return np.asarray(photo)
+
+
+def label_photo(labeller: Labeller, photo: np.ndarray, shown: Collection[str]) -> Drawn:
+    """Return a photo with its map by a segmentation network."""
+    square = pyramid.fit_square(Image.fromarray(photo), labeller.resolution, "pad", pyramid.WHITE)
+    chances, = labeller.probabilities(np.asarray(square)[None])
+    label_map = of_photo_size(chances, photo.shape[1::-1])
+    counts = np.bincount(label_map.ravel(), minlength=len(labeller.classes) + 1)[1:]
+    shares = [(count / label_map.size, name) for count, name in zip(counts, labeller.classes)]
+    line = ", ".join(f"{name} {100 * share:.1f} %" for share, name in sorted(shares, reverse=True)
+                     if share > 0)
+    return Drawn(views_of(photo, label_map, labeller.classes, shown), None, line or "no class")
+
+
+def translate_photo(translator: CycleTranslator, photo: np.ndarray,
+                    direction: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a photo translated, and translated back. translator: loaded for AtoB."""
+    is_back = direction == "BtoA"
+    there, = translator.translate([photo], is_back)
+    back, = translator.translate([there], not is_back)
+    return there, back
+
+
+# Maps that are edited, on a canvas whose squares of pixels are the map's pixels
+
+def canvas_side(resolution: int) -> int:
+    """Return the side of the canvas for maps of a resolution."""
+    return resolution * max(1, 512 // resolution)
+
+
+def to_canvas(label_map: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return a label map [R, R] as the picture uint8 [side, side, 3] that is painted on."""
+    picture = channels.colourise(label_map, num_classes)
+    return pictures.enlarge(picture, canvas_side(len(label_map)) // len(label_map))
+
+
+def from_canvas(background: np.ndarray | None, layers: Sequence[np.ndarray], resolution: int,
+                num_classes: int) -> np.ndarray:
+    """Return the label map uint8 [R, R] of a painted canvas.
+
+    Every pixel counts for the class whose colour is nearest, and what most pixels of a square are,
+    its pixel of the map is: brushes have soft edges.
+
+    Args:
+        background: uint8 [side, side, 3 or 4]; None for an empty one.
+        layers: uint8 [side, side, 4], painted on it one after the other.
+    """
+    side = canvas_side(resolution)
+    labels = np.zeros((side, side), np.uint8)
+    for picture in [*([] if background is None else [background]), *layers]:
+        picture = _of_side(picture, side)
+        is_painted = (picture[..., 3:] > 127).all(axis=-1)  # of RGB all
+        labels[is_painted] = _nearest(picture[is_painted][:, :3], num_classes)
+    factor = side // resolution
+    squares = labels.reshape(resolution, factor, resolution, factor)
+    present = np.unique(labels)
+    votes = np.stack([(squares == label).sum(axis=(1, 3)) for label in present])
+    return present[votes.argmax(axis=0)]
+
+
+def _of_side(picture, side):
+    """Return a picture as it is, or resized to the canvas by nearest pixels."""
+    if picture.shape[:2] == (side, side):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST))
+
+
+def _nearest(colours, num_classes):
+    """Return the labels uint8 [n] whose colours are nearest to uint8 [n, 3]."""
+    distinct, places = np.unique(colours, axis=0, return_inverse=True)
+    distances = np.abs(distinct[:, None].astype(int) - channels.palette(num_classes)).sum(axis=-1)
+    return distances.argmin(axis=1).astype(np.uint8)[places.ravel()]
+
+
+def read_map(path: str | Path, resolution: int, num_classes: int) -> np.ndarray:
+    """Return the label map uint8 [R, R] of a label PNG that was dropped.
+
+    Raises:
+        UserError: it is none, too large, or has labels that the network does not know.
+    """
+    path = Path(path)
+    try:
+        photos.reduction(photos.probe(path.read_bytes()))
+        labels = read_label_png(path, num_classes)
+    except (photos.PhotoError, UserError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise UserError(f"{path.name}: {reason}") from None
+    return fit_map(np.where(labels == channels.IGNORE, 0, labels), resolution, num_classes)
+
+
+def draw_map(sampler: Sampler, seed: int, resolution: int) -> np.ndarray:
+    """Return the label map uint8 [R, R] of a seed, without truncation."""
+    images, = sampler.of_seeds([seed], 1.0, "random", 1)
+    return fit_map(label_maps(images)[0], resolution, len(sampler.classes))
+
+
+def fit_map(labels: np.ndarray, resolution: int, num_classes: int) -> np.ndarray:
+    """Return a label map of any size within a square of a resolution."""
+    segmaps, = fitted([labels], resolution, num_classes).segmaps
+    return channels.to_label_map(segmaps, channels.STORED_THRESHOLD)
+
+
+def photo_of_map(translator: Translator, label_map: np.ndarray, seed: int) -> np.ndarray:
+    """Return the photo uint8 [R, R, 3] that a network draws of a label map.
+
+    Args:
+        seed: of its dropout.
+    """
+    segmaps = fitted([label_map], translator.resolution, len(translator.classes)).segmaps
+    photo, = pictures.to_uint8_metrics(translator.translate(segmaps, [seed]))
+    return enlarged(photo)
+
+
+# Pictures
+
+def views_of(rgb: np.ndarray, label_map: np.ndarray, classes: Sequence[str],
+             shown: Collection[str]) -> Views:
+    """Return the views of rgb uint8 [h, w, 3] and its label map, with the classes in `shown`."""
+    if not classes:
+        return Views(enlarged(rgb))
+    kept = np.array([0] + [label for label, name in enumerate(classes, 1) if name in shown])
+    label_map = np.where(np.isin(label_map, kept), label_map, 0)
+    coloured = channels.colourise(label_map, len(classes))
+    overlay = pictures.overlay(rgb, label_map, len(classes))
+    return Views(*map(enlarged, (rgb, coloured, overlay)))
+
+
+def enlarged(picture: np.ndarray) -> np.ndarray:
+    """Return a small picture enlarged by a whole number, so that its pixels are seen."""
+    return pictures.enlarge(picture, max(1, SIDE // max(picture.shape[:2])))

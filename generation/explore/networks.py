@@ -1,0 +1,166 @@
+"""The networks that the page of generate.py --explore offers: by name from a list, loaded when
+they are used, by one browser at a time."""
+
+import contextlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dnnlib import util
+from dnnlib.util import UserError
+from training.cycle.translator import CycleTranslator, is_cyclegan
+from training.labeller import Labeller, read_labeller
+from training.sampler import Sampler
+from training.segmentation.segmenter import NETWORK as SEGMENTER
+from training.snapshots import best_snapshot, kimg_in_name, read_header
+from training.translation.translator import VARIANTS as OF_MAPS
+from training.translation.translator import Translator
+
+GENERATOR, OF_LABELS, LABELLING, TRANSLATING = "generator", "pix2pix", "segmenter", "cyclegan"
+LOADED = 3  # networks that stay in memory
+
+Network = Sampler | Translator | Labeller | CycleTranslator
+
+
+def kind_of(header: dict[str, Any], path: Path) -> str:
+    """Return what the page does with the network of a snapshot's header.
+
+    Raises:
+        UserError: nothing.
+    """
+    if is_cyclegan(header):
+        return TRANSLATING
+    if header.get("variant") in OF_MAPS:
+        return OF_LABELS
+    if SEGMENTER in header["networks"]:
+        return LABELLING
+    if "Gs" in header["networks"]:
+        return GENERATOR
+    raise UserError(f"{path}: a snapshot of --variant={header.get('variant')}, which this page "
+                    "cannot show; generate.py --help says what else there is")
+
+
+class Networks:
+    """Snapshots below a results folder, and one that was named besides.
+
+    What a browser asks for is looked up in the list, never opened as a path.
+
+    Attributes:
+        first: name of the network that is chosen at first; None if there is none.
+        lock: held by whoever uses a network.
+    """
+
+    def __init__(self, results: str | Path, named: Path | None = None):
+        """List the snapshots.
+
+        Args:
+            named: of the command line, anywhere; it is chosen at first.
+        """
+        self._results, self._named = Path(results), named
+        self.lock = threading.RLock()
+        self._loaded: OrderedDict[tuple, Network] = OrderedDict()
+        self._paths: dict[str, Path] = {}
+        self.first: str | None = None
+        self.refresh()
+
+    def refresh(self) -> list[tuple[str, str]]:
+        """List the snapshots anew; return (what it is called, name) of each: newest runs first, of
+        a run the best one first, then from the newest."""
+        entries = []
+        for run in reversed(util.list_runs(self._results)):
+            found = sorted(run.glob("network-*.safetensors"), key=kimg_in_name, reverse=True)
+            if found:
+                best = _best_of(run, found)
+                found = [best, *(path for path in found if path != best)]
+            for path in found:
+                name = f"{run.name}/{path.stem}"
+                entries.append((name + " (best)" * (path == found[0]), name, path))
+        if self._named is not None and self._named not in [path for _, _, path in entries]:
+            entries.insert(0, (str(self._named), str(self._named), self._named))
+        paths = {name: path for _, name, path in entries}
+        with self.lock:
+            self._paths = paths
+            self.first = next((name for name, path in paths.items()
+                               if self._named in (None, path)), None)
+        return [(shown, name) for shown, name, _ in entries]
+
+    def path(self, name: str | None) -> Path:
+        """Return the file of a name on the list. Raises UserError if there is none (any more)."""
+        if not name:
+            raise UserError(f"{self._results}: no run with a network snapshot yet; train one, or "
+                            "start this page with --network")
+        path = self._paths.get(name)
+        if path is None:
+            raise UserError(f"{name}: not one of the snapshots on the list; choose one of them")
+        if not path.is_file():
+            raise UserError(f"{name}: no such snapshot any more; choose another one")
+        return path
+
+    def header(self, name: str | None) -> dict[str, Any]:
+        """Return the header of a snapshot."""
+        return read_header(self.path(name))
+
+    def generators_of(self, classes: tuple[str, ...]) -> list[str]:
+        """Return the names of the best snapshots of runs whose networks draw maps of classes."""
+        found = []
+        for name, path in self._paths.items():
+            is_first = not any(path.parent == self._paths[other].parent for other in found)
+            if is_first and path.is_file() and _draws_maps_of(path, classes):
+                found.append(name)
+        return found
+
+    @contextlib.contextmanager
+    def using(self, name: str | None, kind: str, **options: object) -> Iterator[Network]:
+        """Yield a network, loaded if it is not yet, for its user alone: TensorFlow computes for one
+        browser at a time.
+
+        Args:
+            kind: what is done with it.
+            options: of the network's class.
+
+        Raises:
+            UserError: it is not there, damaged, or of another kind.
+        """
+        path = self.path(name)
+        about = path.stat()
+        key = path, about.st_mtime_ns, about.st_size, kind, *sorted(options.items())
+        with self.lock:
+            if key not in self._loaded:
+                self._loaded[key] = _load(path, kind, options)
+            self._loaded.move_to_end(key)
+            while len(self._loaded) > LOADED:
+                self._loaded.popitem(last=False)
+            yield self._loaded[key]
+
+
+def _draws_maps_of(path, classes):
+    """Return whether a snapshot's network draws maps of these classes."""
+    try:
+        header = read_header(path)
+        return kind_of(header, path) == GENERATOR and tuple(header["classes"]) == classes
+    except UserError:  # damaged, or of another kind: no choice to be offered
+        return False
+
+
+def _best_of(run, found):
+    """Return the best of a run's snapshots, the newest if best.json names none of them."""
+    try:
+        best = best_snapshot(run)
+    except UserError:  # best.json is damaged: scripts refuse it, here the list shows the snapshots
+        return found[0]
+    return best if best in found else found[0]
+
+
+def _load(path, kind, options):
+    """Load the network of a snapshot. Pictures come one by one, for which nothing is compiled."""
+    if kind_of(read_header(path), path) != kind:
+        raise UserError(f"{path.name}: a network of another kind; choose it again")
+    if kind == GENERATOR:
+        return Sampler.load(path, traced=False, **options)
+    if kind == OF_LABELS:
+        return Translator(path, minibatch=1)
+    if kind == LABELLING:
+        return Labeller(read_labeller(path), minibatch=1)
+    return CycleTranslator(path, minibatch=1, **options)

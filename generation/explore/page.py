@@ -1,0 +1,367 @@
+"""The page of generate.py --explore: its controls, and which of them acts on what.
+
+A browser's choices are in its own controls, and come with every request: the server keeps nothing
+of a browser, so that any number of them have their own state.
+"""
+
+import functools
+import html
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+
+from dnnlib.data import channels
+from dnnlib.util import UserError, one_line
+from generation.explore import drawing
+from generation.explore.drawing import BETWEEN, LAST_SEED, MIXED, ONE, Drawn, Views, Wish
+from generation.explore.networks import (
+    GENERATOR,
+    LABELLING,
+    OF_LABELS,
+    TRANSLATING,
+    Networks,
+    kind_of,
+)
+from generation.selection import Selection
+
+VIEWS = ("photo", "map", "overlay")
+EMPTY = "an empty map"
+BACKGROUND = "background"
+_HELP = {
+    GENERATOR: "",
+    OF_LABELS: "Paint on the map; the photo follows.",
+    LABELLING: "Drop a photo to see its map.",
+    TRANSLATING: "Drop a photo to see it translated, and translated back."}
+
+
+def theme() -> gr.themes.Base:
+    """Return the page's looks, in fonts that the machine has."""
+    return gr.themes.Soft(primary_hue="slate", spacing_size="sm", radius_size="sm",
+                          font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))
+
+
+def css() -> str:
+    """Return the colours of classes beside their switches, and small things."""
+    rules = ["footer {display: none !important}"]
+    swatch = ("content: ''; display: inline-block; width: .8em; height: .8em; margin-right: .4em; "
+              "border-radius: 2px; vertical-align: -.05em; background: ")
+    for label, colour in enumerate(_hex_colours(channels.MAX_CLASSES)):
+        of_classes = f".classes label:nth-of-type({label}) span::before"
+        of_brush = f".brush label:nth-of-type({label + 1}) span::before"
+        names = f"{of_classes}, {of_brush}" if label else of_brush
+        rules.append(f"{names} {{{swatch}{colour}}}")
+    return "\n".join(rules)
+
+
+def build(networks: Networks, out: Path) -> gr.Blocks:
+    """Return the page.
+
+    Args:
+        out: folder that pairs are saved in.
+    """
+    page = Page(networks, out)
+    with gr.Blocks(title="Explore", analytics_enabled=False, fill_width=True,
+                   delete_cache=(600, 1800)) as blocks:
+        page.lay_out()
+        page.connect(blocks)
+    return blocks
+
+
+def on_page(function):
+    """Decorate a handler: its errors become a line on the page."""
+    @functools.wraps(function)
+    def run(*args):
+        try:
+            return function(*args)
+        except (UserError, OSError) as error:
+            raise gr.Error(html.escape(one_line(error)), print_exception=False,
+                           duration=20) from None
+    return run
+
+
+class Page:
+    """Components, and handlers that return their updates."""
+
+    def __init__(self, networks: Networks, out: Path):
+        """Keep what all browsers share."""
+        self.networks, self.out = networks, out
+
+    # Components
+
+    def lay_out(self) -> None:
+        """Make all components: controls on the left, pictures on the right."""
+        with gr.Row():
+            with gr.Column(scale=2, min_width=330):
+                self.kind = gr.State()
+                self.network = gr.Dropdown(label="network", elem_id="network")
+                with gr.Row(equal_height=True):
+                    self.about = gr.Markdown(elem_id="about")
+                    self.refresh = gr.Button("list anew", scale=0, min_width=90, size="sm",
+                                             elem_id="refresh")
+                self._generator_controls()
+                self._map_controls()
+                self._photo_controls()
+            with gr.Column(scale=5, min_width=500):
+                self._pictures()
+
+    def _generator_controls(self):
+        with gr.Column(visible=False) as self.of_generator:
+            self.what = gr.Radio((ONE, BETWEEN, MIXED), value=ONE, show_label=False,
+                                 container=False, elem_id="what")
+            self.seed = gr.Slider(0, LAST_SEED, 0, step=1, label="seed", elem_id="seed")
+            self.other = gr.Slider(0, LAST_SEED, 1, step=1, label="second seed", visible=False,
+                                   elem_id="other")
+            self.position = gr.Slider(0, 1, 0.5, step=0.02, label="from first to second",
+                                      visible=False, elem_id="position")
+            self.layers = gr.CheckboxGroup(label="layers with the second seed's styles",
+                                           visible=False, elem_id="layers")
+            self.psi = gr.Slider(0, 1.5, 1, step=0.05, elem_id="psi",
+                                 label="truncation (1: none)")
+            self.noise = gr.Checkbox(True, label="noise of the seed (off: the network's own)",
+                                     elem_id="noise")
+            self.label = gr.Slider(0, 1, 0, step=1, label="class of the network's labels",
+                                   visible=False, elem_id="label")
+            with gr.Column() as self.of_classes, gr.Accordion(
+                    "only pictures with ...", open=False, elem_id="only") as self.only:
+                self.require = gr.CheckboxGroup(show_label=False, container=False,
+                                                elem_classes="classes", elem_id="require")
+                self.min_area = gr.Slider(0, 30, 0.5, step=0.5, elem_id="area",
+                                          label="each on so many per cent of the picture")
+                self.next = gr.Button("next seed with these", elem_id="next")
+            self.save = gr.Button("save this pair", variant="primary", elem_id="save")
+            self.saved = gr.Markdown(elem_id="saved")
+
+    def _map_controls(self):
+        with gr.Column(visible=False) as self.of_labels:
+            self.brush = gr.Radio(label="the brush paints", elem_classes="brush", elem_id="brush")
+            self.start = gr.Dropdown(label="start with", elem_id="start")
+            self.start_seed = gr.Slider(0, LAST_SEED, 0, step=1, label="seed of its map",
+                                        visible=False, elem_id="start-seed")
+            self.map_file = gr.File(label="or with a label PNG: drop it here", height=140,
+                                    file_types=[".png"], elem_id="map-file")
+            self.sample = gr.Slider(0, LAST_SEED, 0, step=1, label="seed of the photo's dropout",
+                                    elem_id="sample")
+
+    def _photo_controls(self):
+        self.photo_file = gr.File(label="photo: drop it here", file_types=["image"], height=140,
+                                  visible=False, elem_id="photo-file")
+        with gr.Column(visible=False) as self.of_cyclegan:
+            self.direction = gr.Radio(("AtoB", "BtoA"), value="AtoB", label="direction",
+                                      elem_id="direction")
+            self.own_scale = gr.Checkbox(False, label="at the photo's own scale",
+                                         elem_id="own-scale")
+
+    def _pictures(self):
+        with gr.Row() as self.of_maps:
+            self.views = gr.CheckboxGroup(VIEWS, value=list(VIEWS), show_label=False, scale=1,
+                                          container=False, elem_id="views", min_width=300)
+            self.shown = gr.CheckboxGroup(show_label=False, container=False, scale=4,
+                                          elem_classes="classes", elem_id="shown")
+        with gr.Row(equal_height=True):
+            self.editor = gr.ImageEditor(
+                label="map", visible=False, type="numpy", image_mode="RGBA", sources=(),
+                transforms=(), format="png", height=600, elem_id="editor",
+                layers=gr.LayerOptions(allow_additional_layers=False), brush=_brush(0))
+            self.pictures = [
+                gr.Image(label=name, visible=False, interactive=False, format="png", height=380,
+                         buttons=["download", "fullscreen"], elem_id=f"picture-{name}")
+                for name in VIEWS]
+        self.line = gr.Markdown(elem_id="line")
+        self.strip = gr.Image(label="between, and the two seeds", visible=False, format="png",
+                              interactive=False, buttons=["download", "fullscreen"],
+                              elem_id="strip", show_label=False)
+
+    # Events
+
+    def connect(self, blocks: gr.Blocks) -> None:
+        """Say which handler acts on what."""
+        wish = [self.network, self.label, self.what, self.seed, self.psi, self.noise, self.other,
+                self.position, self.layers]
+        photo = [self.photo_file, self.direction, self.own_scale]
+        looks = [self.views, self.shown]
+        showing = dict(fn=on_page(self.show), inputs=[self.kind, *wish, *photo, *looks],
+                       outputs=[*self.pictures, self.strip, self.line])
+        choosing = dict(fn=on_page(self.choose), inputs=self.network, outputs=[
+            self.kind, self.about, self.of_generator, self.of_labels, self.photo_file,
+            self.of_cyclegan, self.of_maps, self.shown, self.require, self.of_classes, self.layers,
+            self.label, self.brush, self.start, self.start_seed, self.editor])
+        listing = dict(fn=self.list_networks, inputs=self.network, outputs=self.network)
+        starting = dict(fn=on_page(self.start_map), inputs=[
+            self.kind, self.network, self.start, self.start_seed, self.sample], outputs=[
+                self.editor, self.start_seed, self.pictures[0]])
+        private = dict(api_visibility="private")
+
+        listed = [event(**listing, **private).then(**choosing, **private)
+                  for event in (blocks.load, self.refresh.click)]
+        for chosen in (*listed, self.network.input(**choosing, **private)):
+            chosen.success(**showing, **private).success(**starting, **private)
+        gr.on([self.start.input, self.start_seed.input], **starting, **private,
+              trigger_mode="always_last")
+        gr.on([control.input for control in [*wish[1:], self.direction, self.own_scale, *looks]]
+              + [self.photo_file.upload, self.photo_file.clear],
+              **showing, **private, trigger_mode="always_last", show_progress="minimal")
+        self.what.input(self.show_controls, self.what, [
+            self.other, self.position, self.layers, self.only, self.save], **private)
+        self.next.click(on_page(self.search), [*wish, self.require, self.min_area], self.seed,
+                        **private).success(**showing, **private)
+        self.save.click(on_page(self.save_pair), wish, self.saved, **private)
+        self._connect_editor(private)
+
+    def _connect_editor(self, private):
+        self.brush.input(on_page(self.choose_brush), [self.network, self.brush], self.editor,
+                         **private)
+        self.map_file.upload(on_page(self.open_map), [self.network, self.map_file, self.sample],
+                             [self.editor, self.pictures[0]], **private)
+        gr.on([self.editor.change, self.sample.input], on_page(self.paint),
+              [self.kind, self.network, self.editor, self.sample], self.pictures[0],
+              trigger_mode="always_last", show_progress="minimal", **private)
+
+    # Handlers
+
+    def list_networks(self, name):
+        """Return the list of networks as it is now."""
+        choices = self.networks.refresh()
+        is_there = name in [value for _, value in choices]
+        return gr.Dropdown(choices, value=name if is_there else self.networks.first)
+
+    def choose(self, name):
+        """Return all controls as they are for a network."""
+        path, header = self.networks.path(name), self.networks.header(name)
+        kind, classes = kind_of(header, path), tuple(header.get("classes", ()))
+        has_maps = bool(classes) and kind in (GENERATOR, LABELLING)
+        side = header["lod"]["resolution"]
+        about = [f"**{header.get('variant') or 'network'}**, {side}x{side}",
+                 f"{header['kimg']:g} kimg" if header.get("kimg") else "",
+                 f"digest {header['digest'][:12]}", _HELP[kind]]
+        generator = header["networks"]["Gs"]["config"] if kind == GENERATOR else {}
+        label_size, num_layers = generator.get("label_size", 0), 2 * (side.bit_length() - 1) - 2
+        layers = [(f"{layer} ({4 << layer // 2}x{4 << layer // 2})", layer)
+                  for layer in range(num_layers)]
+        starts = self.networks.generators_of(classes) if kind == OF_LABELS else []
+        paints, label = [BACKGROUND, *classes], min(1, len(classes))  # what the brush begins with
+        return (
+            kind, " · ".join(filter(None, about)), gr.Column(visible=kind == GENERATOR),
+            gr.Column(visible=kind == OF_LABELS),
+            gr.File(value=None, visible=kind in (LABELLING, TRANSLATING)),
+            gr.Column(visible=kind == TRANSLATING), gr.Row(visible=has_maps),
+            gr.CheckboxGroup(classes, value=list(classes)), gr.CheckboxGroup(classes, value=[]),
+            gr.Column(visible=has_maps),
+            gr.CheckboxGroup(layers, value=list(range(num_layers))[:4]),
+            gr.Slider(maximum=max(1, label_size - 1), value=0, visible=label_size > 0),
+            gr.Radio(paints, value=paints[label]),
+            gr.Dropdown([EMPTY, *starts], value=EMPTY), gr.Slider(visible=False),
+            gr.ImageEditor(visible=kind == OF_LABELS, brush=_brush(label)))
+
+    def show_controls(self, what):
+        """Return the controls that act on what is drawn."""
+        return (gr.Slider(visible=what != ONE), gr.Slider(visible=what == BETWEEN),
+                gr.CheckboxGroup(visible=what == MIXED), gr.Accordion(visible=what == ONE),
+                gr.Button(visible=what == ONE))
+
+    def show(self, kind, *values):
+        """Return the pictures that a network draws, or makes of a photo."""
+        wish, (photo, direction, own_scale, views, shown) = values[:-5], values[-5:]
+        name, label = wish[:2]
+        if kind == GENERATOR:
+            with self.networks.using(name, kind, label=self._label(name, label)) as sampler:
+                return _updates(drawing.draw(sampler, _wish(*wish[2:]), shown), views)
+        if photo is None or kind not in (LABELLING, TRANSLATING):
+            return _updates(Drawn(Views(None), None, ""), ())
+        rgb = drawing.read_photo(photo)
+        if kind == LABELLING:
+            with self.networks.using(name, kind) as labeller:
+                return _updates(drawing.label_photo(labeller, rgb, shown), views)
+        with self.networks.using(name, kind, own_scale=own_scale) as translator:
+            translated = drawing.translate_photo(translator, rgb, direction)
+        return _updates(Drawn(Views(rgb, *translated), None, ""), VIEWS,
+                        ("photo", "translated", "translated back"))
+
+    def search(self, name, label, *values):
+        """Return the next seed whose picture shows the chosen classes."""
+        *wish, require, min_area = values
+        with self.networks.using(name, GENERATOR, label=self._label(name, label)) as sampler:
+            pass
+        chosen = Selection(tuple(require), min_area / 100)
+        return drawing.search(sampler, _wish(*wish), chosen, self.networks.lock)
+
+    def save_pair(self, name, label, *wish):
+        """Return the line about a pair that is saved."""
+        with self.networks.using(name, GENERATOR, label=self._label(name, label)) as sampler:
+            return f"`{drawing.save_pair(sampler, _wish(*wish), self.out)}`"
+
+    def choose_brush(self, name, class_name):
+        """Return the editor with the colour of a class on its brush."""
+        classes = self.networks.header(name)["classes"]
+        label = classes.index(class_name) + 1 if class_name in classes else 0
+        return gr.ImageEditor(brush=_brush(label))
+
+    def start_map(self, kind, name, start, map_seed, seed):
+        """Return the editor with the map that a generator draws of a seed, or with an empty one;
+        its slider; the photo of the map."""
+        if kind != OF_LABELS:
+            return gr.ImageEditor(), gr.Slider(), gr.Image()
+        side, is_drawn = self.networks.header(name)["lod"]["resolution"], start != EMPTY
+        label_map = np.zeros((side, side), np.uint8)
+        if is_drawn:
+            with self.networks.using(start, GENERATOR, label=self._label(start, 0)) as sampler:
+                label_map = drawing.draw_map(sampler, int(map_seed), side)
+        return self._editor(name, label_map), gr.Slider(visible=is_drawn), self._photo(
+            name, label_map, seed)
+
+    def open_map(self, name, file, seed):
+        """Return the editor with the map of a label PNG, and its photo."""
+        header = self.networks.header(name)
+        label_map = drawing.read_map(file, header["lod"]["resolution"], len(header["classes"]))
+        return self._editor(name, label_map), self._photo(name, label_map, seed)
+
+    def paint(self, kind, name, canvas, seed):
+        """Return the photo of a painted map."""
+        if kind != OF_LABELS or canvas is None or canvas["background"] is None:
+            return gr.Image()
+        header = self.networks.header(name)
+        return self._photo(name, drawing.from_canvas(
+            canvas["background"], canvas["layers"], header["lod"]["resolution"],
+            len(header["classes"])), seed)
+
+    def _editor(self, name, label_map):
+        """Return the editor with a map on it."""
+        canvas = drawing.to_canvas(label_map, len(self.networks.header(name)["classes"]))
+        return gr.ImageEditor(value={"background": canvas, "layers": [], "composite": None},
+                              canvas_size=canvas.shape[:2])
+
+    def _photo(self, name, label_map, seed):
+        """Return the photo of a map."""
+        with self.networks.using(name, OF_LABELS) as translator:
+            photo = drawing.photo_of_map(translator, label_map, int(seed))
+        return gr.Image(value=photo, label="photo", visible=True)
+
+    def _label(self, name, label):
+        """Return the label that a generator is given: none if it takes none."""
+        config = self.networks.header(name)["networks"]["Gs"]["config"]
+        return int(label) if config.get("label_size") else None
+
+
+def _wish(what, seed, psi, noise, other, position, layers):
+    """Return the Wish of a browser's controls."""
+    return Wish(what, int(seed), psi, "random" if noise else "const", int(other), position,
+                tuple(map(int, layers)))
+
+
+def _updates(drawn, views, names=VIEWS):
+    """Return the updates of the three pictures, the strip and the line."""
+    has_maps = drawn.views.map is not None
+    pictures = [gr.Image(value=picture, label=name, visible=picture is not None and (
+        not has_maps or view in views)) for view, name, picture in zip(VIEWS, names, drawn.views)]
+    return (*pictures, gr.Image(value=drawn.strip, visible=drawn.strip is not None), drawn.line)
+
+
+def _brush(label):
+    """Return a brush in the colour of a label."""
+    colour = _hex_colours(label)[label]
+    return gr.Brush(colors=[colour], default_color=colour, color_mode="fixed")
+
+
+def _hex_colours(num_classes):
+    """Return the palette's colours as #rrggbb, the background's first."""
+    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in channels.palette(num_classes).tolist()]

@@ -1,0 +1,125 @@
+"""Films of closed ways through seeds: the latent moves, the noise stays as it is.
+
+A loop is the periodic cubic spline through the latents of its seeds, in w or in z. Its speed and
+curvature are continuous, at the seeds and where it closes: a way of straight lines or great circles
+(lerp, slerp) turns abruptly at every seed, which shows as a jerk.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from scipy.interpolate import CubicSpline
+
+from dnnlib.data import pictures
+from generation.sheets import panels
+from training.sampler import Noise, Sampler, seed_noise
+
+MIN_SIDE = 256  # images below this many pixels are enlarged
+
+
+@dataclass(frozen=True)
+class Video:
+    """A film of loops side by side, each photo above its map.
+
+    Attributes:
+        seeds: those of the first loop, of the second, ...: equally many.
+        grid: columns and rows of loops.
+        space: "w" or "z", where the way is a spline.
+        steps: frames from a seed to the next.
+        psi: truncation. noise: "random", that of a loop's first seed, or "const".
+        minibatch: images made at a time.
+    """
+
+    sampler: Sampler
+    seeds: Sequence[int]
+    grid: tuple[int, int]
+    space: str
+    steps: int
+    psi: float
+    noise: str
+    minibatch: int
+
+    def __len__(self) -> int:
+        """Return how many frames there are."""
+        return self._loops.shape[1] * self.steps
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return the width and the height of a frame."""
+        columns, rows = self.grid
+        classes, side = self.sampler.classes, self._factor * self.sampler.resolution
+        height = rows * side * (2 if classes else 1)
+        return columns * side, height + len(_legend(classes, columns * side))
+
+    @property
+    def _loops(self):
+        """Return the seeds [loops, seeds of each]."""
+        return np.reshape(self.seeds, (math.prod(self.grid), -1))
+
+    @property
+    def _factor(self):
+        """Return how often a pixel is repeated, each way."""
+        return max(1, MIN_SIDE // self.sampler.resolution)
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Yield the frames, uint8 [height, width, 3]. Raises UserError if the network has diverged.
+        """
+        sampler, (count, _) = self.sampler, self._loops.shape
+        legend = _legend(sampler.classes, self.size[0])
+        way, draw = self.way(), _drawn_once()
+        group = max(1, self.minibatch // count)  # frames made at a time
+        for start in range(0, len(self), group):
+            dlatents = way(np.arange(start, min(start + group, len(self))) / self.steps)
+            noise_seeds = self._loops[:, 0].tolist() * (len(dlatents) // count)
+            cells = np.concatenate([
+                np.concatenate(panels(images.numpy()), axis=1) for images in sampler.of_dlatents(
+                    dlatents, noise_seeds, self.noise, self.minibatch, draw)])
+            for frame in cells.reshape(-1, count, *cells.shape[1:]):
+                grid = pictures.enlarge(pictures.image_grid(frame, self.grid[0]), self._factor)
+                yield np.concatenate([grid, legend])
+
+    def way(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the function times [n] -> dlatents [n * loops, layers, size] of each loop at
+        these times, at which seed k is passed at k."""
+        sampler, shape = self.sampler, self._loops.T.shape
+        points = sampler.seed_latents(self._loops.T.ravel().tolist())
+        if self.space == "w":
+            points = sampler.dlatents(points, self.psi)
+            spline = closed_spline(points.reshape(*shape, *points.shape[1:]))
+            return lambda times: spline(times).astype(np.float32).reshape(-1, *points.shape[1:])
+        points = points.reshape(*shape, -1)
+        spline = closed_spline(points)
+        lengths = closed_spline(np.linalg.norm(points, axis=-1, keepdims=True))
+
+        def of_times(times):
+            # Between seeds z gets shorter, as no random one is.
+            z = spline(times)
+            z *= lengths(times) / np.linalg.norm(z, axis=-1, keepdims=True)
+            return sampler.dlatents(z.reshape(-1, z.shape[-1]), self.psi)
+        return of_times
+
+
+def closed_spline(points: np.ndarray) -> CubicSpline:
+    """Return the cubic spline of period K through points [K, ...] at 0, 1, ..., K - 1."""
+    return CubicSpline(np.arange(len(points) + 1), np.concatenate([points, points[:1]]),
+                       bc_type="periodic")
+
+
+def _drawn_once():
+    """Return seed_noise that draws the noise of a seed once: a film needs it for every frame."""
+    @functools.cache
+    def one(seed, *layer):
+        return seed_noise([seed])(*layer)
+
+    def draw(seeds: Sequence[int]) -> Noise:
+        return lambda *layer: tf.concat([one(seed, *layer) for seed in seeds], axis=0)
+    return draw
+
+
+def _legend(classes, width):
+    """Return the strip below a frame, which has no height if no legend is needed."""
+    return pictures.with_legend(np.zeros((0, width, 3), np.uint8), classes)
