@@ -188,7 +188,7 @@ def make_for_labelling(sampler, options):
         print(f"{out / 'labels'}: {written} label maps of {teacher.path}")
         print_decoder_command(out, sampler.path)
     else:
-        print(f"label them with any tool (docs/training.md), then: python generate.py "
+        print(f"label them with any tool (docs/methods.md), then: python generate.py "
               f"--labels-from=EXPORT --out={shlex.quote(str(out))}")
 
 

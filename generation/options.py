@@ -179,7 +179,7 @@ def _add_pair_options(parser):
     add("--balance", type=cli.share, default=0.0, metavar="SHARE", help="take pairs so that each "
         "class is shown by this share of them at least: 10%%")
     add("--min-confidence", type=cli.share, default=0.0, metavar="X", help="take only pairs whose "
-        "maps are this sure, from 0 to 1 (docs/data.md)")
+        "maps are this sure, from 0 to 1 (docs/pictures.md)")
     add("--max-tries", type=cli.positive_int, default=1000, metavar="N", help="give up if this "
         "many seeds in a row are rejected; the same command with more continues")
     add("--format", choices=("folder", "tfrecords"), default="folder", help="folder: PNGs and COCO "

@@ -46,7 +46,7 @@ from training.sampler import TRUNCATION_CUTOFF, Sampler
 
 RECORD, PROJECTED, MAPS, FILMS, SHEETS = "projection.json", "projected", "maps", "films", "sheets"
 # Between street photos in a network of street photos (0.05 to 0.11 at 32x32, both spaces) and cars
-# in it (0.14 to 0.21), whose maps are those of no clothes: docs/training.md.
+# in it (0.14 to 0.21), whose maps are those of no clothes: docs/methods.md.
 POOR_LPIPS = 0.12
 FILM_FRAMES, FILM_SIDE, FILM_FPS, LAST_FRAMES = 48, 256, 12.5, 20
 PHOTOS_A_SHEET, CELL_SIDE = 24, 256
