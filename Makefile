@@ -15,7 +15,7 @@ DEMO_RUN := $(DEMO)/00000-demo
 # One critic on all channels: each of its steps teaches the maps, in 2d every other one.
 DEMO_TRAIN = train.py --preset=demo-32 --variant=c --device=cpu --data=datasets/demo \
   --initial-resolution=16 --run=$(DEMO_RUN) $(DEMO_OPTIONS)
-SHIPPED := docs/models/ccp-2d-32.safetensors
+SHIPPED := docs/models/figures-2d-32.safetensors
 
 .PHONY: install test test-slow lint demo clean
 
@@ -42,7 +42,7 @@ demo:
 	@echo "and for its metric the Inception's weights, once (89 MB, or 81 MB through pip). It"
 	@echo "needs no photos: it draws its own."
 	@$(MAKE) --no-print-directory install
-	@echo; echo "== Pairs from the network that comes with the program, trained on real photos"
+	@echo; echo "== Pairs from a network that comes with the program, trained on drawn figures"
 	$(PY) generate.py --network=$(SHIPPED) --num=32 --out=$(DEMO)/shipped/pairs
 	$(PY) generate.py --network=$(SHIPPED) --seeds=0-31 --out=$(DEMO)/shipped
 	@echo; echo "== A data set of drawn figures"

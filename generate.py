@@ -401,12 +401,14 @@ def translate_photos(options):
 def serve_page(options):
     """Serve a page to try networks on until Ctrl-C. Return the exit status."""
     from generation.explore import server  # gradio is installed by those who use it
-    from generation.explore.networks import Networks
-    from training.snapshots import find_snapshot
+    from generation.explore.networks import Networks, kind_of
+    from training.snapshots import find_snapshot, read_header
 
     out = Path("generated" if options.out is None else options.out)
     refuse_file(out)
     path = None if options.network is None else find_snapshot(options.network, options.results)
+    if path is not None:
+        kind_of(read_header(path), path)  # which refuses what the page cannot show
     server.serve(Networks(options.results, path), out)
     return 0
 

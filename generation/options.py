@@ -267,7 +267,7 @@ def _check_video(options):
     if count % loops or count < 2 * loops:
         raise UserError(f"--seeds: {count} seeds for {columns}x{rows} films; each passes as many "
                         "as the others, and 2 at least")
-    fastest = films.MAX_GIF_FPS if options.video == "gif" else films.MAX_FPS
+    fastest = films.MAX_FPS[options.video]
     if options.fps > fastest:
         raise UserError(f"--fps={options.fps}: a film in {options.video} has {fastest} frames a "
                         "second at most")

@@ -9,8 +9,9 @@ norm: Miyato et al. 2018, algorithm 1. Names of layers such as C64, d128 and u64
 
 In both papers kernels are drawn from N(0, 0.02).
 
-Whatever sums over pixels is float32, in bfloat16 networks too: norms, and convolutions that have
-biases, whose gradients are such sums.
+In bfloat16 networks norms, convolutions that have biases, and what makes the picture are float32:
+norms and the gradients of biases are sums over pixels, and white is 1, at which a rounded tanh has
+no gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ LEAK = 0.2
 KERNEL = 4  # side of the U-Net's and of discriminators' kernels
 DROPPED_BLOCKS = 3  # of the U-Net's decoder, the innermost ones
 MAX_WIDENING = 8  # feature maps are doubled until there are 8 times those of the first layer
+FLOAT32 = "float32"  # of layers that are so in bfloat16 networks too
 _EPSILON = 1e-5
 
 
@@ -143,7 +145,7 @@ class UnetGenerator(TranslationGenerator):
                 x = layers.Multiply()([x, masks[number]])
             x = layers.Concatenate()([x, skips[i - 1]])
         x = upsampled(layers.ReLU()(x), 3, KERNEL, "up0", use_bias=True)
-        return keras.Model([condition, *masks], layers.Activation("tanh")(x))
+        return keras.Model([condition, *masks], picture_layer(x))
 
 
 @NETWORKS.register
@@ -198,8 +200,8 @@ class ResnetGenerator(TranslationGenerator):
             x = layers.Add()([x, before])
         for factor in (2, 1):
             x = normed(upsampled(x, factor * o.fmaps, 3, f"up{factor}"), f"up{factor}")
-        x = layers.Conv2D(3, 7, name="last", dtype=_dtype(True))(_reflected(x, 3))
-        return keras.Model([condition], layers.Activation("tanh")(x))
+        x = layers.Conv2D(3, 7, name="last", dtype=FLOAT32)(_reflected(x, 3))
+        return keras.Model([condition], picture_layer(x))
 
 
 @NETWORKS.register
@@ -320,9 +322,9 @@ def norm_layer(x: tf.Tensor, norm: str, name: str, affine: bool = True) -> tf.Te
     """Return features normalised."""
     if norm == "batch":
         return layers.BatchNormalization(momentum=0.9, epsilon=_EPSILON, synchronized=True,
-                                         name=name, dtype=_dtype(True))(x)
+                                         name=name, dtype=FLOAT32)(x)
     return layers.GroupNormalization(-1, epsilon=_EPSILON, center=affine, scale=affine,
-                                     name=name, dtype=_dtype(True))(x)
+                                     name=name, dtype=FLOAT32)(x)
 
 
 def leaky_layer(x: tf.Tensor, after_bias: bool) -> tf.Tensor:
@@ -338,9 +340,14 @@ def upsampled(x: tf.Tensor, fmaps: int, kernel: int, name: str,
                                   dtype=_dtype(use_bias))(x)
 
 
+def picture_layer(x: tf.Tensor) -> tf.Tensor:
+    """Return the picture, in (-1, 1), of what the last convolution gives."""
+    return layers.Activation("tanh", dtype=FLOAT32)(x)
+
+
 def _dtype(sums_pixels):
     """Return the dtype of a layer, None for the network's."""
-    return "float32" if sums_pixels else None
+    return FLOAT32 if sums_pixels else None
 
 
 def _reflected(x, size):

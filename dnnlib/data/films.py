@@ -14,8 +14,8 @@ from dnnlib.util import UserError, atomic_path
 
 FORMATS = ("mp4", "webp", "gif")
 MAX_SIDE = 16383  # pixels, of WebP; x264 has room for one more
-MAX_FPS = 120
-MAX_GIF_FPS = 50  # faster ones are shown at 10 by browsers
+# Browsers show frames of 10 ms or less for 100 ms; GIF counts in 10 ms, WebP in 1 ms.
+MAX_FPS = {"mp4": 120, "webp": 90, "gif": 50}
 CRF = 18  # x264's quality: losses that are hardly seen
 WEBP_QUALITY, WEBP_EFFORT = 90, 3  # of 0 to 6, where more takes longer
 

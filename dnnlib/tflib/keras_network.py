@@ -42,11 +42,16 @@ class KerasNetwork(Network):
 
     @compute_dtype.setter
     def compute_dtype(self, dtype: tf.DType):
-        self._compute_dtype, before = dtype, keras.config.dtype_policy()
+        if dtype == getattr(self, "_compute_dtype", None):
+            return
+        before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(POLICIES[dtype])
-        # In a tuple, since tf.Module would track a model's own variables.
-        self._model = (self.make_model(),)
-        keras.config.set_dtype_policy(before)
+        try:
+            # In a tuple, since tf.Module would track a model's own variables.
+            self._model = (self.make_model(),)
+        finally:
+            keras.config.set_dtype_policy(before)
+        self._compute_dtype = dtype
 
     def make_model(self) -> keras.Model:
         """Return the functional model that the options describe, without random layers: what is

@@ -1,5 +1,5 @@
-"""What the page of generate.py --explore shows, as functions of networks and of what the page's
-controls say. Nothing here knows the page."""
+"""What the page of generate.py --explore shows, as functions of networks and of the values of the
+page's controls. Nothing here knows the page."""
 
 import contextlib
 import shlex
@@ -48,7 +48,7 @@ class Wish:
         noise: "random" or "const", as generate.py's.
         other: the second seed of BETWEEN and MIXED.
         position: from the first to the second seed, 0 to 1.
-        layers: of which MIXED has the second seed's styles.
+        layers: those whose styles are the second seed's, for MIXED.
     """
 
     what: str = ONE
@@ -193,10 +193,16 @@ def read_photo(path: str | Path) -> np.ndarray:
     """
     try:
         photo = photos.decode_photo(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise _gone(path) from None
     except photos.PhotoError as error:
         raise UserError(f"{Path(path).name}: {error}") from None
     photo.thumbnail((LARGEST, LARGEST))
     return np.asarray(photo)
+
+
+def _gone(path):
+    return UserError(f"{Path(path).name}: was dropped here more than a day ago; drop it again")
 
 
 def label_photo(labeller: Labeller, photo: np.ndarray, shown: Collection[str]) -> Drawn:
@@ -281,6 +287,8 @@ def read_map(path: str | Path, resolution: int, num_classes: int) -> np.ndarray:
     try:
         photos.reduction(photos.probe(path.read_bytes()))
         labels = read_label_png(path, num_classes)
+    except FileNotFoundError:
+        raise _gone(path) from None
     except (photos.PhotoError, UserError) as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise UserError(f"{path.name}: {reason}") from None
@@ -303,7 +311,7 @@ def photo_of_map(translator: Translator, label_map: np.ndarray, seed: int) -> np
     """Return the photo uint8 [R, R, 3] that a network draws of a label map.
 
     Args:
-        seed: of its dropout.
+        seed: of the dropout masks.
     """
     segmaps = fitted([label_map], translator.resolution, len(translator.classes)).segmaps
     photo, = pictures.to_uint8_metrics(translator.translate(segmaps, [seed]))

@@ -19,6 +19,7 @@ from training.translation.translator import VARIANTS as OF_MAPS
 from training.translation.translator import Translator
 
 GENERATOR, OF_LABELS, LABELLING, TRANSLATING = "generator", "pix2pix", "segmenter", "cyclegan"
+FINAL = "network-final"
 LOADED = 3  # networks that stay in memory
 
 Network = Sampler | Translator | Labeller | CycleTranslator
@@ -28,7 +29,7 @@ def kind_of(header: dict[str, Any], path: Path) -> str:
     """Return what the page does with the network of a snapshot's header.
 
     Raises:
-        UserError: nothing.
+        UserError: the page can show no such network.
     """
     if is_cyclegan(header):
         return TRANSLATING
@@ -43,7 +44,7 @@ def kind_of(header: dict[str, Any], path: Path) -> str:
 
 
 class Networks:
-    """Snapshots below a results folder, and one that was named besides.
+    """Snapshots below a results folder, and the one of --network.
 
     What a browser asks for is looked up in the list, never opened as a path.
 
@@ -56,7 +57,7 @@ class Networks:
         """List the snapshots.
 
         Args:
-            named: of the command line, anywhere; it is chosen at first.
+            named: the one of --network, which may be anywhere; it is chosen at first.
         """
         self._results, self._named = Path(results), named
         self.lock = threading.RLock()
@@ -67,16 +68,19 @@ class Networks:
 
     def refresh(self) -> list[tuple[str, str]]:
         """List the snapshots anew; return (what it is called, name) of each: newest runs first, of
-        a run the best one first, then from the newest."""
+        a run the best one first, if one is known, then from the newest. Runs whose networks the
+        page cannot show are left out."""
         entries = []
         for run in reversed(util.list_runs(self._results)):
-            found = sorted(run.glob("network-*.safetensors"), key=kimg_in_name, reverse=True)
-            if found:
-                best = _best_of(run, found)
-                found = [best, *(path for path in found if path != best)]
+            found = sorted(run.glob("network-*.safetensors"), reverse=True,
+                           key=lambda path: (path.stem == FINAL, kimg_in_name(path)))
+            if not found or not _is_shown(found[0]):
+                continue
+            best = _best_of(run, found)
+            found.sort(key=lambda path: path != best)
             for path in found:
                 name = f"{run.name}/{path.stem}"
-                entries.append((name + " (best)" * (path == found[0]), name, path))
+                entries.append((name + " (best)" * (path == best), name, path))
         if self._named is not None and self._named not in [path for _, _, path in entries]:
             entries.insert(0, (str(self._named), str(self._named), self._named))
         paths = {name: path for _, name, path in entries}
@@ -104,9 +108,9 @@ class Networks:
 
     def generators_of(self, classes: tuple[str, ...]) -> list[str]:
         """Return the names of the best snapshots of runs whose networks draw maps of classes."""
-        found = []
-        for name, path in self._paths.items():
-            is_first = not any(path.parent == self._paths[other].parent for other in found)
+        found, paths = [], self._paths
+        for name, path in paths.items():
+            is_first = not any(path.parent == paths[other].parent for other in found)
             if is_first and path.is_file() and _draws_maps_of(path, classes):
                 found.append(name)
         return found
@@ -144,13 +148,28 @@ def _draws_maps_of(path, classes):
         return False
 
 
+def _is_shown(path):
+    """Return whether the page can show a snapshot's network, or its error."""
+    try:
+        header = read_header(path)
+    except UserError:  # damaged: the page says so when it is chosen
+        return True
+    try:
+        kind_of(header, path)
+    except UserError:
+        return False
+    return True
+
+
 def _best_of(run, found):
-    """Return the best of a run's snapshots, the newest if best.json names none of them."""
+    """Return the snapshot that best.json names, None if it names none of the run's."""
+    if not (run / "best.json").is_file():
+        return None
     try:
         best = best_snapshot(run)
     except UserError:  # best.json is damaged: scripts refuse it, here the list shows the snapshots
-        return found[0]
-    return best if best in found else found[0]
+        return None
+    return best if best in found else None
 
 
 def _load(path, kind, options):

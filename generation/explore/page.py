@@ -1,7 +1,7 @@
 """The page of generate.py --explore: its controls, and which of them acts on what.
 
 A browser's choices are in its own controls, and come with every request: the server keeps nothing
-of a browser, so that any number of them have their own state.
+of a browser but files that it uploaded, so that any number of them have their own state.
 """
 
 import functools
@@ -62,7 +62,7 @@ def build(networks: Networks, out: Path) -> gr.Blocks:
     """
     page = Page(networks, out)
     with gr.Blocks(title="Explore", analytics_enabled=False, fill_width=True,
-                   delete_cache=(600, 1800)) as blocks:
+                   delete_cache=(3600, 86400)) as blocks:
         page.lay_out()
         page.connect(blocks)
     return blocks
@@ -93,7 +93,6 @@ class Page:
         """Make all components: controls on the left, pictures on the right."""
         with gr.Row():
             with gr.Column(scale=2, min_width=330):
-                self.kind = gr.State()
                 self.network = gr.Dropdown(label="network", elem_id="network")
                 with gr.Row(equal_height=True):
                     self.about = gr.Markdown(elem_id="about")
@@ -175,27 +174,27 @@ class Page:
     # Events
 
     def connect(self, blocks: gr.Blocks) -> None:
-        """Say which handler acts on what."""
+        """Connect handlers to events."""
         wish = [self.network, self.label, self.what, self.seed, self.psi, self.noise, self.other,
                 self.position, self.layers]
         photo = [self.photo_file, self.direction, self.own_scale]
         looks = [self.views, self.shown]
-        showing = dict(fn=on_page(self.show), inputs=[self.kind, *wish, *photo, *looks],
+        showing = dict(fn=on_page(self.show), inputs=[*wish, *photo, *looks],
                        outputs=[*self.pictures, self.strip, self.line])
         choosing = dict(fn=on_page(self.choose), inputs=self.network, outputs=[
-            self.kind, self.about, self.of_generator, self.of_labels, self.photo_file,
+            self.about, self.of_generator, self.of_labels, self.photo_file,
             self.of_cyclegan, self.of_maps, self.shown, self.require, self.of_classes, self.layers,
             self.label, self.brush, self.start, self.start_seed, self.editor])
-        listing = dict(fn=self.list_networks, inputs=self.network, outputs=self.network)
+        listing = dict(fn=on_page(self.list_networks), inputs=self.network, outputs=self.network)
         starting = dict(fn=on_page(self.start_map), inputs=[
-            self.kind, self.network, self.start, self.start_seed, self.sample], outputs=[
+            self.network, self.start, self.start_seed, self.sample], outputs=[
                 self.editor, self.start_seed, self.pictures[0]])
         private = dict(api_visibility="private")
 
-        listed = [event(**listing, **private).then(**choosing, **private)
-                  for event in (blocks.load, self.refresh.click)]
-        for chosen in (*listed, self.network.input(**choosing, **private)):
-            chosen.success(**showing, **private).success(**starting, **private)
+        blocks.load(**listing, **private)
+        self.refresh.click(**listing, **private)  # the network stays, if it is still there
+        self.network.change(**choosing, **private).success(**showing, **private).success(
+            **starting, **private)
         gr.on([self.start.input, self.start_seed.input], **starting, **private,
               trigger_mode="always_last")
         gr.on([control.input for control in [*wish[1:], self.direction, self.own_scale, *looks]]
@@ -214,7 +213,7 @@ class Page:
         self.map_file.upload(on_page(self.open_map), [self.network, self.map_file, self.sample],
                              [self.editor, self.pictures[0]], **private)
         gr.on([self.editor.change, self.sample.input], on_page(self.paint),
-              [self.kind, self.network, self.editor, self.sample], self.pictures[0],
+              [self.network, self.editor, self.sample], self.pictures[0],
               trigger_mode="always_last", show_progress="minimal", **private)
 
     # Handlers
@@ -222,6 +221,8 @@ class Page:
     def list_networks(self, name):
         """Return the list of networks as it is now."""
         choices = self.networks.refresh()
+        if not choices:
+            self.networks.path(None)  # whose error says what to do
         is_there = name in [value for _, value in choices]
         return gr.Dropdown(choices, value=name if is_there else self.networks.first)
 
@@ -241,14 +242,14 @@ class Page:
         starts = self.networks.generators_of(classes) if kind == OF_LABELS else []
         paints, label = [BACKGROUND, *classes], min(1, len(classes))  # what the brush begins with
         return (
-            kind, " · ".join(filter(None, about)), gr.Column(visible=kind == GENERATOR),
+            " · ".join(filter(None, about)), gr.Column(visible=kind == GENERATOR),
             gr.Column(visible=kind == OF_LABELS),
             gr.File(value=None, visible=kind in (LABELLING, TRANSLATING)),
             gr.Column(visible=kind == TRANSLATING), gr.Row(visible=has_maps),
             gr.CheckboxGroup(classes, value=list(classes)), gr.CheckboxGroup(classes, value=[]),
             gr.Column(visible=has_maps),
             gr.CheckboxGroup(layers, value=list(range(num_layers))[:4]),
-            gr.Slider(maximum=max(1, label_size - 1), value=0, visible=label_size > 0),
+            gr.Slider(maximum=max(1, label_size - 1), value=0, visible=label_size > 1),
             gr.Radio(paints, value=paints[label]),
             gr.Dropdown([EMPTY, *starts], value=EMPTY), gr.Slider(visible=False),
             gr.ImageEditor(visible=kind == OF_LABELS, brush=_brush(label)))
@@ -259,13 +260,13 @@ class Page:
                 gr.CheckboxGroup(visible=what == MIXED), gr.Accordion(visible=what == ONE),
                 gr.Button(visible=what == ONE))
 
-    def show(self, kind, *values):
+    def show(self, name, label, *values):
         """Return the pictures that a network draws, or makes of a photo."""
         wish, (photo, direction, own_scale, views, shown) = values[:-5], values[-5:]
-        name, label = wish[:2]
+        kind = self._kind(name)
         if kind == GENERATOR:
             with self.networks.using(name, kind, label=self._label(name, label)) as sampler:
-                return _updates(drawing.draw(sampler, _wish(*wish[2:]), shown), views)
+                return _updates(drawing.draw(sampler, _wish(*wish), shown), views)
         if photo is None or kind not in (LABELLING, TRANSLATING):
             return _updates(Drawn(Views(None), None, ""), ())
         rgb = drawing.read_photo(photo)
@@ -296,10 +297,10 @@ class Page:
         label = classes.index(class_name) + 1 if class_name in classes else 0
         return gr.ImageEditor(brush=_brush(label))
 
-    def start_map(self, kind, name, start, map_seed, seed):
+    def start_map(self, name, start, map_seed, seed):
         """Return the editor with the map that a generator draws of a seed, or with an empty one;
         its slider; the photo of the map."""
-        if kind != OF_LABELS:
+        if self._kind(name) != OF_LABELS:
             return gr.ImageEditor(), gr.Slider(), gr.Image()
         side, is_drawn = self.networks.header(name)["lod"]["resolution"], start != EMPTY
         label_map = np.zeros((side, side), np.uint8)
@@ -315,9 +316,9 @@ class Page:
         label_map = drawing.read_map(file, header["lod"]["resolution"], len(header["classes"]))
         return self._editor(name, label_map), self._photo(name, label_map, seed)
 
-    def paint(self, kind, name, canvas, seed):
+    def paint(self, name, canvas, seed):
         """Return the photo of a painted map."""
-        if kind != OF_LABELS or canvas is None or canvas["background"] is None:
+        if canvas is None or canvas["background"] is None or self._kind(name) != OF_LABELS:
             return gr.Image()
         header = self.networks.header(name)
         return self._photo(name, drawing.from_canvas(
@@ -336,6 +337,10 @@ class Page:
             photo = drawing.photo_of_map(translator, label_map, int(seed))
         return gr.Image(value=photo, label="photo", visible=True)
 
+    def _kind(self, name):
+        """Return what the page does with a network."""
+        return kind_of(self.networks.header(name), self.networks.path(name))
+
     def _label(self, name, label):
         """Return the label that a generator is given: none if it takes none."""
         config = self.networks.header(name)["networks"]["Gs"]["config"]
@@ -344,8 +349,8 @@ class Page:
 
 def _wish(what, seed, psi, noise, other, position, layers):
     """Return the Wish of a browser's controls."""
-    return Wish(what, int(seed), psi, "random" if noise else "const", int(other), position,
-                tuple(map(int, layers)))
+    return Wish(what, int(seed), round(psi, 2), "random" if noise else "const", int(other),
+                position, tuple(map(int, layers)))
 
 
 def _updates(drawn, views, names=VIEWS):

@@ -7,9 +7,10 @@ folder that ends with the server.
 
 import contextlib
 import os
+import signal
 import socket
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 # Before gradio is imported: it and its libraries report nothing to anybody.
@@ -42,7 +43,7 @@ _POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' 
 
 
 def serve(networks: Networks, out: Path) -> None:
-    """Serve the page until Ctrl-C.
+    """Serve the page until Ctrl-C, SIGTERM or SIGHUP.
 
     Args:
         out: folder that pairs are saved in.
@@ -52,6 +53,9 @@ def serve(networks: Networks, out: Path) -> None:
     """
     listener = open_port(PORTS)
     port = listener.getsockname()[1]
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        # uvicorn raises them once more at its end: as Ctrl-C's exception they let the folder go.
+        signal.signal(ending, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="explore-") as folder, listener:
         os.environ["GRADIO_TEMP_DIR"] = folder
         # At Ctrl-C uvicorn would log an error for every browser that is still connected; errors of
@@ -74,7 +78,7 @@ def make_app(networks: Networks, out: Path, port: int) -> "OnlyHere":
     return OnlyHere(app)
 
 
-def open_port(ports: Iterable[int]) -> socket.socket:
+def open_port(ports: Sequence[int]) -> socket.socket:
     """Return a socket that listens on the first free port of this machine's own address.
 
     Raises:

@@ -1,5 +1,7 @@
 """Generators and discriminators of translation: sizes of the papers', layers against NumPy."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 from dnnlib.tflib.network import build
 from training.networks_translation import PatchDiscriminator, patch_side
+from training.pose.body import NUM_PARTS
 
 
 def count(network):
@@ -112,12 +115,14 @@ def test_a_generator_is_its_options_and_arrays(kind, norm, rng):
     assert all(not np.array_equal(value, network.vars[name]) for name, value in means.items())
 
 
-@pytest.mark.parametrize("kind", ["UnetGenerator", "ResnetGenerator", "PatchDiscriminator"])
+@pytest.mark.parametrize("kind", ["UnetGenerator", "ResnetGenerator", "PatchDiscriminator",
+                                  "PoseGenerator"])
 def test_bfloat16(kind, rng):
-    """Convolutions and what passes between them are rounded; variables, outputs and whatever sums
-    over pixels are float32."""
-    options = {"resolution": 32, "in_channels": 2, "fmaps": 8, "norm": "batch"}
-    options |= {"strides": 1} if kind == "PatchDiscriminator" else {}
+    """Convolutions and what passes between them are rounded; variables, norms, biases and outputs
+    are float32."""
+    options = {"resolution": 32, "fmaps": 8, "norm": "batch", **{
+        "PatchDiscriminator": {"strides": 1, "in_channels": 2},
+        "PoseGenerator": {"num_keypoints": 18, "halvings": 2}}.get(kind, {"in_channels": 2})}
     exact = lively(made(kind, **options))
     rounded = exact.clone()
     rounded.compute_dtype = tf.bfloat16
@@ -125,12 +130,19 @@ def test_bfloat16(kind, rng):
     for layer in rounded.model.layers:
         sums = "norm" in layer.name or getattr(layer, "bias", None) is not None
         assert not layer.weights or layer.compute_dtype == ("float32" if sums else "bfloat16")
-    images = tf.constant(rng.uniform(-1, 1, (2, 32, 32, 2)), tf.float32)
-    masks = [] if kind == "PatchDiscriminator" else [ones(exact, 2)]
+    draw = functools.partial(rng.uniform, -1, 1)
+    inputs = [tf.constant(draw((2, 32, 32, 2)), tf.float32)]
+    if kind == "PoseGenerator":
+        frames = draw((2, NUM_PARTS, 2, 3))
+        inputs = [tf.constant(value, tf.float32) for value in (
+            draw((2, 32, 32, 21)), draw((2, 32, 32, 18)), frames, frames)]
+    if kind != "PatchDiscriminator":
+        inputs.append(ones(exact, 2))
+        assert rounded.model.layers[-1].compute_dtype == "float32"  # at 1 too tanh has a gradient
     found = []
     for network in (exact, rounded):
         with tf.GradientTape() as tape:
-            outputs, means = network.train_call(images, *masks)
+            outputs, means = network.train_call(*inputs)
             outputs = outputs[0] if isinstance(outputs, list) else outputs
             loss = tf.reduce_mean(tf.square(outputs - 0.5))
         grads = tape.gradient(loss, network.trainables)

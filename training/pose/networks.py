@@ -18,11 +18,13 @@ from dnnlib.tflib.keras_network import KerasNetwork
 from dnnlib.tflib.network import NETWORKS
 from training.networks_translation import (
     DROPPED_BLOCKS,
+    FLOAT32,
     KERNEL,
     MAX_WIDENING,
     TranslationGenerator,
     leaky_layer,
     norm_layer,
+    picture_layer,
     upsampled,
 )
 from training.pose.body import NUM_PARTS, deformed
@@ -114,7 +116,8 @@ class PoseGenerator(TranslationGenerator):
         for of_source, of_target in zip(self._encoded(source, "source"),
                                         self._encoded(target, "target")):
             if frames:
-                of_source = Deformation()(of_source, *frames)
+                # Frames are coordinates, which bfloat16 would round to whole pixels.
+                of_source = Deformation(dtype=FLOAT32)(of_source, *frames)
             skips.append(layers.Concatenate()([of_source, of_target]))
         widths, x = self._widths(), skips[-1]
         for number, i in enumerate(range(o.halvings, 0, -1)):
@@ -123,8 +126,9 @@ class PoseGenerator(TranslationGenerator):
             if number < len(masks):
                 x = layers.Multiply()([x, masks[number]])
             x = layers.Concatenate()([x, skips[i - 1]])
-        x = layers.Conv2D(NUM_COLOURS, 3, padding="same", name="last")(layers.ReLU()(x))
-        return keras.Model([source, target, *frames, *masks], layers.Activation("tanh")(x))
+        x = layers.Conv2D(NUM_COLOURS, 3, padding="same", name="last",
+                          dtype=FLOAT32)(layers.ReLU()(x))
+        return keras.Model([source, target, *frames, *masks], picture_layer(x))
 
     def _encoded(self, x, name):
         """Return the features of an encoder's layers."""
@@ -134,7 +138,7 @@ class PoseGenerator(TranslationGenerator):
             if i:
                 x = leaky_layer(x, after_bias=i == 1)
             x = layers.Conv2D(fmaps, kernel, stride, "same", use_bias=not i,
-                              name=f"{name}_down{i}")(x)
+                              name=f"{name}_down{i}", dtype=None if i else FLOAT32)(x)
             if i:
                 x = norm_layer(x, o.norm, f"{name}_down{i}_norm")
             found.append(x)

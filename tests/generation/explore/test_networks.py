@@ -31,9 +31,17 @@ def name_best(results, name):
 def test_newest_run_and_best_snapshots_come_first(results):
     listed = Networks(results).refresh()
     assert [name for _, name in listed] == [
-        "00001-new/network-final", "00000-old/network-snapshot-000001", f"00000-old/{NEWEST}",
-        "00000-old/network-final"]
-    assert [" (best)" in shown for shown, _ in listed] == [True, True, False, False]
+        "00001-new/network-final", "00000-old/network-snapshot-000001", "00000-old/network-final",
+        f"00000-old/{NEWEST}"]
+    assert [" (best)" in shown for shown, _ in listed] == [False, True, False, False]
+
+
+def test_networks_that_the_page_cannot_show_are_not_offered(results, monkeypatch):
+    header = networks.read_header
+    monkeypatch.setattr(networks, "read_header", lambda path: {
+        "variant": "pose", "networks": {"G": {}}} if "new" in str(path) else header(path))
+    offered = Networks(results)
+    assert offered.first == "00000-old/network-snapshot-000001" and len(offered.refresh()) == 3
 
 
 @pytest.mark.parametrize("content", ["{", '{"snapshot": "../../secret.safetensors"}'])
