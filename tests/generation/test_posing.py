@@ -47,6 +47,7 @@ def failure(*options):
     return str(error.value)
 
 
+@pytest.mark.slow
 def test_every_photo_in_every_pose(network, data, tmp_path, capsys):
     """What is written is what the network draws; the poses are written as keypoints; the same
     command makes what is missing."""

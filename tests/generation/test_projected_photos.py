@@ -275,6 +275,7 @@ def test_pairs_and_other_splits(project, tmp_path, rng):
         project(tmp_path / "pairs", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_labels_that_changed(project, tmp_path, rng):
     """Of the same picture they are renewed, but not if a person drew or removed them; of another
     picture they are set aside. Pairs that cannot be read are left out."""

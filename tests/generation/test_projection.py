@@ -144,6 +144,7 @@ def test_a_generated_pictures_own_w_is_found(sampler, lpips, space, steps, rate,
 
 
 @pytest.mark.parametrize("space", ["w", "w+"])
+@pytest.mark.slow
 def test_photos_do_not_depend_on_each_other(sampler, lpips, space):
     """Beside another photo the same bits, alone the same to rounding; and one trace for all."""
     _, photos = photos_of(sampler, [3, 4, 5])

@@ -204,6 +204,7 @@ for i in range(9):
 """
 
 
+@pytest.mark.slow
 def test_streams_can_be_dropped_at_any_moment(labelled):
     """As at every change of resolution and at the end of a run: a hang would cost a night."""
     done = subprocess.run([sys.executable, "-c", DROPPING, str(labelled)], timeout=100, check=False,

@@ -153,6 +153,7 @@ def test_stopped_while_compiling(config, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("good_reads", [0, 3])
+@pytest.mark.slow
 def test_a_stalled_input_pipeline_is_told_and_can_be_left(good_reads, config, peaceful, tmp_path,
                                                           monkeypatch):
     """The fourth minibatch does not come: a state between two looks at the schedule is saved. Or

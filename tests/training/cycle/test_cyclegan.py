@@ -202,6 +202,7 @@ def test_around_a_garment_translated_photos_stay(data, eagerly):
         assert np.abs(images[~outside] - photos[~outside][:, :3]).mean() > 0.1
 
 
+@pytest.mark.slow
 def test_bfloat16_networks_stay_so(data, tmp_path, eagerly):
     config = tiny(data, kimg=0.008, image_ticks=9, precision="bf16")
     for kimg in (0.008, 0.016):

@@ -128,6 +128,7 @@ def test_it_learns_what_colours_mean(folder, tmp_path, kind):
     np.testing.assert_allclose(next(ours)[..., :3], next(plain), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_its_snapshot_goes_where_a_generator_of_maps_goes(folder, tmp_path, monkeypatch):
     """Sheets, interpolations, style mixes, shards, replay; not where one is to be trained on."""
     origin, out = folder

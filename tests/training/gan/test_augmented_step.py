@@ -44,6 +44,7 @@ def digests(state):
     return {name: network.digest() for name, network in state.networks.items()}
 
 
+@pytest.mark.slow
 def test_p_zero_is_no_augmentation_bit_for_bit(tiny_config):
     """A target of 1 is never exceeded, so that p stays where it began."""
     seen = []

@@ -26,6 +26,7 @@ def test_it_draws_and_scores_as_before(tiny_config, steps):
     assert np.ptp(large_G(latents)) > 0  # the new layers are alive
 
 
+@pytest.mark.slow
 def test_a_training_grows_on_from_a_trained_network(tmp_path, tiny_config):
     tagged, _ = tagged_and_untagged(tmp_path, 8, 12)
     common = dict(data=str(tagged), variant="rgb", initial_resolution=4, rgb_kimg=0.032,
