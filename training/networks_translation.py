@@ -133,7 +133,7 @@ class UnetGenerator(TranslationGenerator):
             if i:
                 x = leaky_layer(x, after_bias=i == 1)
             normed = 0 < i < len(widths) - 1
-            x = layers.Conv2D(fmaps, KERNEL, 2, "same", use_bias=not normed, name=f"down{i}",
+            x = Convolution(fmaps, KERNEL, 2, "same", use_bias=not normed, name=f"down{i}",
                               dtype=_dtype(not normed))(x)
             if normed:
                 x = norm_layer(x, o.norm, f"down{i}_norm")
@@ -185,22 +185,22 @@ class ResnetGenerator(TranslationGenerator):
             return layers.Activation(activation)(x) if activation else x
 
         condition = layers.Input((None, None, o.in_channels), name="condition")
-        x = layers.Conv2D(o.fmaps, 7, use_bias=False, name="first")(_reflected(condition, 3))
+        x = Convolution(o.fmaps, 7, use_bias=False, name="first")(_reflected(condition, 3))
         x = normed(x, "first")
         for factor in (2, 4):
-            x = layers.Conv2D(factor * o.fmaps, 3, 2, "same", use_bias=False,
+            x = Convolution(factor * o.fmaps, 3, 2, "same", use_bias=False,
                               name=f"down{factor}")(x)
             x = normed(x, f"down{factor}")
         for block in range(o.blocks):
             before = x
             for part, activation in (("a", "relu"), ("b", None)):
                 name = f"block{block}{part}"
-                x = layers.Conv2D(4 * o.fmaps, 3, use_bias=False, name=name)(_reflected(x, 1))
+                x = Convolution(4 * o.fmaps, 3, use_bias=False, name=name)(_reflected(x, 1))
                 x = normed(x, name, activation)
             x = layers.Add()([x, before])
         for factor in (2, 1):
             x = normed(upsampled(x, factor * o.fmaps, 3, f"up{factor}"), f"up{factor}")
-        x = layers.Conv2D(3, 7, name="last", dtype=FLOAT32)(_reflected(x, 3))
+        x = Convolution(3, 7, name="last", dtype=FLOAT32)(_reflected(x, 3))
         return keras.Model([condition], picture_layer(x))
 
 
@@ -269,7 +269,7 @@ class PatchDiscriminator(TranslationNetwork):
         o = self.options
 
         def conv(x, fmaps, stride, name, use_bias=False):
-            return layers.Conv2D(fmaps, KERNEL, stride, use_bias=use_bias, name=prefix + name,
+            return Convolution(fmaps, KERNEL, stride, use_bias=use_bias, name=prefix + name,
                                  dtype=_dtype(use_bias))(layers.ZeroPadding2D(1)(x))
 
         for i in range(o.strides + 1):
@@ -316,6 +316,24 @@ def patch_side(resolution: int, strides: int, scales: int = 1) -> int:
 
 def _unit(vector):
     return vector / np.linalg.norm(vector)
+
+
+class Convolution(layers.Conv2D):
+    """A convolution; of one float32 picture on a CPU, one of three dimensions, of depth one.
+
+    For minibatches of one TensorFlow ties oneDNN to a kernel layout for which it has no fast code
+    on processors without AVX-512. With three dimensions it does not.
+    """
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Return the convolution of inputs [N, H, W, C] by a kernel [h, w, C, D]."""
+        if inputs.shape[0] != 1 or inputs.dtype != tf.float32 or tf.config.list_logical_devices(
+                "GPU"):
+            return super().convolution_op(inputs, kernel)
+        features = tf.nn.conv3d(tf.expand_dims(inputs, 1), tf.expand_dims(kernel, 0),
+                                [1, 1, *self.strides, 1], self.padding.upper(),
+                                dilations=[1, 1, *self.dilation_rate, 1])
+        return tf.squeeze(features, 1)
 
 
 def norm_layer(x: tf.Tensor, norm: str, name: str, affine: bool = True) -> tf.Tensor:

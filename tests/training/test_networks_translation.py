@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from dnnlib.tflib.network import build
-from training.networks_translation import PatchDiscriminator, patch_side
+from training.networks_translation import Convolution, PatchDiscriminator, patch_side
 from training.pose.body import NUM_PARTS
 
 
@@ -290,3 +290,36 @@ def test_spectral_norm_divides_by_the_largest_singular_value(rng):
     expected = (probe - (probe * kernel).sum() / singular[0] * outer) / singular[0]
     np.testing.assert_allclose(tape.gradient(total, network.vars[path]), expected, rtol=1e-3,
                                atol=1e-3)
+
+
+# Convolutions of one picture
+
+@pytest.mark.parametrize("size, stride, padding", [(3, 1, "valid"), (4, 2, "same"),
+                                                   (7, 1, "same")])
+def test_one_picture_is_convolved_as_of_two(size, stride, padding):
+    layer = Convolution(5, size, stride, padding)
+    rng = np.random.default_rng(0)
+    two = tf.constant(rng.standard_normal((2, 16, 12, 3)), tf.float32)
+    upstream = tf.constant(rng.standard_normal(layer(two).shape), tf.float32)
+
+    def computed(x, dy):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        return y, *tape.gradient(y, [x, layer.kernel], dy)
+
+    y, dx, dk = computed(two, upstream)
+    ones = [computed(two[n:n + 1], upstream[n:n + 1]) for n in (0, 1)]
+    np.testing.assert_allclose(np.concatenate([one[0] for one in ones]), y, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([one[1] for one in ones]), dx, atol=1e-5)
+    np.testing.assert_allclose(ones[0][2] + ones[1][2], dk, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("count, kind", [(1, "Conv3D"), (2, "Conv2D")])
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="for CPUs")
+def test_one_picture_takes_the_fast_kernel(count, kind):
+    network = made("ResnetGenerator", resolution=16, in_channels=3, fmaps=2)
+    graph = tf.function(network.__call__).get_concrete_function(
+        tf.TensorSpec([count, 16, 16, 3])).graph
+    assert {op.type for op in graph.get_operations() if op.type.startswith("Conv")
+            and "Backprop" not in op.type} == {kind}
