@@ -302,6 +302,7 @@ def test_options_of_stages_gone_through_are_refused():
     for name in ("rgb_kimg", "hold_kimg", "fade_kimg", "initial_resolution"):
         with pytest.raises(UserError, match="begins with stage binary"):
             refuse_idle({name}, idle_rules("c", "binary"))
+    refuse_idle({"hold_kimg", "fade_kimg"}, idle_rules("2d", "classes", "classes", grows=True))
     with pytest.raises(UserError, match="begins with stage classes"):
         refuse_idle({"binary_kimg"}, idle_rules("2d", "classes"))
     refuse_idle({"grow_g"}, idle_rules("2d", "classes", "binary"))

@@ -93,8 +93,8 @@ def first_stage_after(header: dict[str, Any], config: TrainingConfig) -> str:
     if header.get("official_lod", {}).get("G", lod["fade"] or lod["resolution"] < full):
         raise UserError("--init-from: this snapshot still grows in resolution; take a later one of "
                         "its run")
-    if config.variant == "rgb" and config.initial_resolution != full:
-        raise UserError(f"--init-from: --variant=rgb goes on at the size of its trained network; "
+    if config.initial_resolution != full:
+        raise UserError(f"--init-from: training goes on at the size of the snapshot's networks; "
                         f"give --initial-resolution={full}")
     return stages[min(stages.index(stage) + 1, len(stages) - 1)]
 
@@ -110,8 +110,7 @@ def with_networks_of(header: dict[str, Any], config: TrainingConfig,
         if name is not None:
             network = full_config(made[name]["type"], made[name]["config"])
             stored |= {option: network[option] for option in options}
-    if config.variant == "rgb" and header.get("stage") == "rgb":  # from its size on it grows
-        stored["initial_resolution"] = stored["resolution"]
+    stored["initial_resolution"] = stored["resolution"]  # from which networks may grow
     taken = {option: value for option, value in stored.items()
              if option not in given and getattr(config, option) != value}
     return dataclasses.replace(config, **taken), taken
@@ -135,10 +134,10 @@ def check_start(header: dict[str, Any], config: TrainingConfig, classes: tuple[s
         raise UserError(f"--init-from: --variant={config.variant} needs "
                         f"{', '.join(sorted(needed))} to go on from stage {stage}; "
                         f"this snapshot holds {', '.join(sorted(made))}")
-    # The networks are those that this training would make; only channels grow.
+    # The networks are those that this training would make: either channels grow or the size.
     wanted = network_configs(config, label_size=label_size)
     stored = {name: full_config(made[name]["type"], made[name]["config"]) for name in needed}
-    grows = config.variant == "rgb" and stored["G"]["resolution"] < config.resolution
+    grows = first == stage and stored["G"]["resolution"] < config.resolution
     for name in sorted(needed):
         options = wanted["D" if name.startswith("D_") else "G"]
         _check_same(name, stored[name], {key: value for key, value in options.items()

@@ -143,13 +143,14 @@ def training_schedule(config: TrainingConfig, num_classes: int, cur_nimg: int,
     Args:
         config: with `resolution` set.
         cur_nimg: real images shown so far.
-        first_stage: the stage that this training begins with; after a snapshot, later than 'rgb'.
+        first_stage: the stage that this training begins with, in which networks grow from
+            `initial_resolution`; after a snapshot usually later than 'rgb', and of its size.
         ended_nimg: nimg at which stages ended so far, in order; a stage may end early.
     """
     ends = stage_ends(config, first_stage, ended_nimg)
     name = next((name for name, end in ends[len(ended_nimg):] if cur_nimg < end), ends[-1][0])
     lod = 0.0
-    if name == "rgb":
+    if name == first_stage:
         lod = level_of_detail(cur_nimg, config.resolution, config.initial_resolution,
                               config.hold_kimg, config.fade_kimg)
     return make_stage(config, num_classes, name, lod)

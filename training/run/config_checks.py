@@ -45,13 +45,14 @@ def fit_to_dataset(config: TrainingConfig, dataset: DatasetInfo, num_replicas: i
     pairs = mirroring.NONE if config.variant == "rgb" else chosen_pairs(config, dataset.classes)
     config = dataclasses.replace(config, resolution=resolution, mirror_pairs=pairs)
     check_networks(config)
-    # The RGB stage has to reach the full resolution, at which channels grow.
+    # The first stage has to reach the full resolution, at which channels grow.
     growths = (resolution // config.initial_resolution).bit_length() - 1
     needed = growths * (config.hold_kimg + config.fade_kimg)
-    if first_stage == "rgb" and config.variant != "rgb" and config.rgb_kimg < needed:
-        raise UserError(f"--rgb-kimg={config.rgb_kimg:g}: growing from {config.initial_resolution} "
-                        f"to {resolution} takes {needed:g} kimg (--hold-kimg and "
-                        f"--fade-kimg at each of {growths} resolutions)")
+    length = getattr(config, f"{first_stage}_kimg")
+    if config.variant != "rgb" and length < needed:
+        raise UserError(f"--{first_stage}-kimg={length:g}: growing from "
+                        f"{config.initial_resolution} to {resolution} takes {needed:g} kimg "
+                        f"(--hold-kimg and --fade-kimg at each of {growths} resolutions)")
     check_reals(config, dataset)
     check_minibatches(config, num_replicas)
     check_xla(config, num_replicas)
@@ -65,16 +66,18 @@ def fitting_command(dataset: DatasetInfo) -> str:
                    *training_options(dataset.splits["train"], dataset.resolution))
 
 
-def idle_rules(variant: str, first_stage: str, snapshot_stage: str | None = None) -> list[IdleRule]:
+def idle_rules(variant: str, first_stage: str, snapshot_stage: str | None = None,
+               grows: bool = False) -> list[IdleRule]:
     """Return the rules on options of stages that a training does not go through.
 
     Args:
         snapshot_stage: stage of the snapshot that it begins from; None without one.
+        grows: whether the networks of that snapshot are smaller than this training's.
     """
     begins = f"from this snapshot on it begins with stage {first_stage}"
     return [
-        IdleRule(["rgb_kimg", "initial_resolution", "hold_kimg", "fade_kimg"],
-                 first_stage != "rgb", begins),
+        IdleRule(["rgb_kimg", "initial_resolution"], first_stage != "rgb", begins),
+        IdleRule(["hold_kimg", "fade_kimg"], first_stage != "rgb" and not grows, begins),
         IdleRule(["binary_kimg"], first_stage == "classes", begins),
         IdleRule(["grow_g", "grow_d"], snapshot_stage == "classes",
                  "the networks of this snapshot have all of their maps already"),

@@ -48,7 +48,7 @@ class StyleGanJob(Job):
         self.options, self.num_replicas, self.evaluation = options, num_replicas, evaluation
         evaluation.training_metrics(config.metrics, options.inception, config.segmenter)  # raises
         # The networks to begin with: fresh ones, or those of a snapshot.
-        self.origin, self.header, self.first_stage, taken = None, None, "rgb", {}
+        self.origin, self.header, self.first_stage, taken, grows = None, None, "rgb", {}, False
         if options.init_from:
             self.origin = find_snapshot(options.init_from, options.results)
             self.header = read_header(self.origin)
@@ -57,8 +57,9 @@ class StyleGanJob(Job):
                                 f"{self.header.get('variant')}, which holds no G to go on with")
             config, taken = with_networks_of(self.header, config, given)
             self.first_stage = first_stage_after(self.header, config)
+            grows = config.initial_resolution < config.resolution
         cli.refuse_idle(given, idle_rules(config.variant, self.first_stage,
-                                          self.header and self.header["stage"]))
+                                          self.header and self.header["stage"], grows))
         # What fits the data set.
         self.dataset = open_dataset(config.data)
         if "metrics" not in given and not options.continues:

@@ -27,10 +27,11 @@ def test_it_draws_and_scores_as_before(tiny_config, steps):
 
 
 @pytest.mark.slow
-def test_a_training_grows_on_from_a_trained_network(tmp_path, tiny_config):
+@pytest.mark.parametrize("variant", ["rgb", "2d"])
+def test_a_training_grows_on_from_a_trained_network(tmp_path, tiny_config, variant):
     tagged, _ = tagged_and_untagged(tmp_path, 8, 12)
-    common = dict(data=str(tagged), variant="rgb", initial_resolution=4, rgb_kimg=0.032,
-                  hold_kimg=0.008, fade_kimg=0.008)
+    common = dict(data=str(tagged), variant=variant, initial_resolution=4, rgb_kimg=0.032,
+                  binary_kimg=0.0, classes_kimg=0.032, hold_kimg=0.008, fade_kimg=0.008)
     begin(tiny_config(**common, resolution=4), tmp_path / "small").run()
     origin = tmp_path / "small/network-final.safetensors"
     config = tiny_config(**common, resolution=8)
@@ -43,6 +44,7 @@ def test_a_training_grows_on_from_a_trained_network(tmp_path, tiny_config):
     final = load_snapshot(tmp_path / "large/network-final.safetensors")
     assert final.networks["G"].resolution == 8 and final.header["lod"]["resolution"] == 8
     assert final.header["kimg"] == pytest.approx(0.032)
+    assert final.networks["G"].num_channels == {"rgb": 3, "2d": 7}[variant]
 
 
 def test_where_it_begins_is_the_size_of_the_trained_network(tmp_path, tiny_config):
@@ -55,7 +57,8 @@ def test_where_it_begins_is_the_size_of_the_trained_network(tmp_path, tiny_confi
     config, taken = with_networks_of(header, wanted, {"resolution": 8})
     assert config.resolution == 8 and taken["initial_resolution"] == 4
     check_start(header, config, ())
-    with pytest.raises(UserError, match="at the size of its trained network; give --initial-resol"):
+    with pytest.raises(UserError, match="give --initial-resolution=4"):
         check_start(header, wanted, ())
     with pytest.raises(UserError, match="resolution of its D_rgb is 4, of this training 8; give "):
-        check_start(header, tiny_config(data=str(tagged), variant="c", resolution=8), ("a",))
+        check_start(header, tiny_config(
+            data=str(tagged), variant="c", resolution=8, initial_resolution=4), ("a",))
