@@ -108,6 +108,7 @@ with worker_session(strategy):
 """
 
 
+@pytest.mark.slow
 def test_workers_agree_and_leave_together(run):
     ends = run(TOGETHER, 2).ends()
     assert [end[0] for end in ends.values()] == [0, 0], ends

@@ -132,6 +132,7 @@ def check_modanet(folder, images, annotations, files, with_good):
     assert (folder / "secret.jpg").read_bytes() == FILES[0]
 
 
+@pytest.mark.slow
 @SUITE
 @given(IMAGES, ANNOTATIONS, PHOTOS, one_of_many(st.just(True), st.just(False)))
 def test_every_photo_is_written_or_listed(tmp_path_factory, images, annotations, files, with_good):

@@ -112,7 +112,8 @@ print(*size, peak_mb() - before)
 """
 
 
-@pytest.mark.parametrize("kind, mode, most_mb", [("JPEG", "RGB", 150), ("PNG", "RGBA", 400)])
+@pytest.mark.parametrize("kind, mode, most_mb", [
+    ("JPEG", "RGB", 150), pytest.param("PNG", "RGBA", 400, marks=pytest.mark.slow)])
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
 def test_memory_of_6000x9000_is_bounded(kind, mode, most_mb):
     data = encode(Image.new(mode, (6000, 9000), (200, 30, 60)), kind)

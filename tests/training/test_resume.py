@@ -251,6 +251,7 @@ def fill(path):
             file.write(bytes(512))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_state(config, peaceful, small_disk):
     run_dir, filler = small_disk / "run", small_disk / "filler"
     training = begin(config, run_dir)

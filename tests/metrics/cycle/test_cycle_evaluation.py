@@ -198,6 +198,7 @@ def test_photos_without_the_garment_are_measured_too(tmp_path, place):
     assert not photos.A.mask(0).any()
 
 
+@pytest.mark.slow
 def test_a_line_has_all_that_defines_a_number(place, tmp_path, monkeypatch, capsys):
     """By run_metrics.py without --metrics: all of them."""
     monkeypatch.chdir(tmp_path)

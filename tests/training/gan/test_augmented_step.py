@@ -96,9 +96,8 @@ def test_what_is_not_finite_does_not_count(tiny_config):
         "p": 0.5, "r_t": 0.0, "sign_sum": 0.0, "minibatches": 0.0}
 
 
-@pytest.mark.parametrize("changes", [
-    {"precision": "bf16"}, pytest.param({"xla": True}, marks=pytest.mark.slow)],
-    ids=["bf16", "XLA"])
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"xla": True}], ids=["bf16", "XLA"])
 def test_other_ways_to_compute(tiny_config, changes):
     """A step changes all networks, and leaves finite weights."""
     config = tiny_config(**SMALL, augment="fixed:0.6", **changes)
