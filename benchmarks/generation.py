@@ -69,7 +69,7 @@ def pairs_per_sec(sampler, count: int, minibatch: int, kind: str) -> float:
     from generation import pairs, shards
     from generation.selection import Request, make_samples
 
-    recipe = pairs.make_recipe(sampler, 1.0, "random")
+    recipe = pairs.make_recipe(sampler, 1.0, "random", keep_padding=kind == "tfrecords")
     request = Request(range(count), count, minibatch)
     next(make_samples(sampler, recipe.trunc, recipe.noise, request))
     with tempfile.TemporaryDirectory() as folder:
