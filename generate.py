@@ -176,7 +176,7 @@ def make_files(sampler, options):
 def make_for_labelling(sampler, options):
     """Write pictures that are to be labelled, and the labels of a teacher if there is one."""
     from generation import annotation
-    from training.labeller import Labeller
+    from training.segmentation.labeller import Labeller
 
     teacher = options.teacher and Labeller.load(options.teacher, options.results)
     out = out_folder(sampler, options, f"labelling{how_suffix(sampler, options)}")
@@ -184,8 +184,8 @@ def make_for_labelling(sampler, options):
                               options.minibatch)
     print(f"{out}: {len(options.seeds)} pictures seed*.png to be labelled")
     if teacher:
-        written = annotation.label_by_teacher(teacher, out, options.minibatch)
-        print(f"{out / 'labels'}: {written} label maps of {teacher.path}")
+        written, kept = annotation.label_by_teacher(teacher, out, options.minibatch)
+        print(f"{out / 'labels'}: {written} label maps of {teacher.path}, {kept} were there")
         print_decoder_command(out, sampler.path)
     else:
         print(f"label them with any tool (docs/methods.md), then: python generate.py "
@@ -204,7 +204,8 @@ def take_labels(options):
     from training.decoder.labels import Labelling
 
     out = Path(options.out)
-    count = annotation.import_labels(Path(options.labels_from), out, print)
+    count = annotation.import_labels(Path(options.labels_from), out,
+                                     lambda line: print(util.one_line(line)))  # names of files
     print(f"{out / 'labels'}: {count} label maps written")
     print_decoder_command(out, Labelling.read(out).network)
     return 0
@@ -262,6 +263,8 @@ def make_pairs(sampler, options):
     print(f"{out}: {made} made, {kept} were there already")
     print_choice(sampler, chosen, tally)
     if sampler.classes:
+        for line in pairs.describe_gaps(pairs.read_samples(out / pairs.SAMPLES), sampler.classes):
+            print(line)
         command, name = ("create_modanet", "modanet-generated") \
             if sampler.classes == MODANET_CLASSES else ("create_from_masks", "generated-masks")
         print(f"Next: python dataset_tool.py {command} --source={shlex.quote(str(out))} "
@@ -416,7 +419,7 @@ def serve_page(options):
 def make_labels(options):
     """Write label maps of photos. Return the exit status."""
     from generation import labelling
-    from training.labeller import Labeller
+    from training.segmentation.labeller import Labeller
 
     labeller = Labeller.load(options.network, options.results, options.minibatch)
     source, out = Path(options.source), out_folder(labeller, options, "labels")

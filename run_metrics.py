@@ -179,7 +179,7 @@ def open_measures(options, metrics, fakes, reals):
         known["outside"] = person_measure(PersonNetwork(
             None if options.person is True else options.person))
     if "confusion" in needed:
-        from training.labeller import Labeller
+        from training.segmentation.labeller import Labeller
 
         labeller = Labeller.load(options.segmenter, options.results)
         for whose, images in (("the fakes", fakes), *((f"the reals, {source.name},", source)
@@ -193,7 +193,7 @@ def measure_segmenter(options, reals, command):
     """Compute miou of the segmenter of --network."""
     from metrics.evaluation import network_results
     from metrics.label_agreement import check_labeller, confusion_measure
-    from training.labeller import Labeller
+    from training.segmentation.labeller import Labeller
 
     labeller = Labeller.load(options.network)
     check_labeller(labeller, reals.classes, reals.sizes, f"the reals, {reals.name},")

@@ -18,8 +18,8 @@ def main(argv: list[str]) -> int:
     """Compare them pair by pair, and print rank correlations and means."""
     options = parse_options(argv)
     # Imported here so that --help and wrong options answer at once.
-    from training.labeller import Labeller
     from training.sampler import Sampler
+    from training.segmentation.labeller import Labeller
     from training.snapshots import find_snapshot
 
     sampler = Sampler.load(find_snapshot(options.network, options.results))

@@ -28,7 +28,7 @@ def main(argv):
     add("--swap", metavar="CLASS,CLASS", help="classes to swap (default: the two largest)")
     add("--out", metavar="FILE", help="write a bar chart there, as PNG")
     options = parser.parse_args(argv)
-    from training.labeller import Labeller
+    from training.segmentation.labeller import Labeller
 
     labeller = Labeller.load(options.segmenter, options.results)
     source = open_images(options.data, options.split, labeller.resolution)

@@ -2,30 +2,26 @@
 
 Pixels are numbers, 0 the background, 1..C the classes, in a palette or in grey; or colours that the
 list of classes gives (see dnnlib.data.class_list). One number, 255 if no other is given, is to be
-ignored: it counts as background. Whether a list begins with the background, 255 is a class, or
-palettes were made for one mask alone, is decided from all masks of a set together.
+ignored: it counts as background, or gets a label of its own. Whether a list begins with the
+background, 255 is a class, or palettes were made for one mask alone, is decided from all masks of a
+set together.
 """
 
 import collections
 import functools
-import io
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image
 
 from dataprep import photo_sources
 from dnnlib.data import channels
 from dnnlib.data.class_list import ClassList, is_background
-from dnnlib.data.photos import PhotoError, reduction
+from dnnlib.data.photos import GREY_ALPHA, PALETTE, RGB, RGBA, PhotoError, read_png_values
 from dnnlib.process_pool import map_in_batches
 from dnnlib.util import UserError
 
 IGNORE = 255
-_GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6  # colour types of PNG files
-_HEAD = 26  # bytes up to and with the colour type
 _BATCH = 16  # masks that a worker reads at once
 _FEW = 200  # fewer masks are read sooner than processes start
 _MAX_COLOURS = 1000  # of one mask that are remembered; more are no classes
@@ -40,7 +36,8 @@ class Coding:
     """The meaning of the pixels of a set's masks."""
 
     num_classes: int
-    ignore: int | None = IGNORE  # number that counts as background
+    ignore: int | None = IGNORE  # number that is to be ignored,
+    ignored: int = 0  # and the label that it gets: of data sets the background
     white: bool = False  # 255 is class 1
     colours: tuple = ()  # ((0xrrggbb, label), ...) if the masks' colours count
     numbers_in: frozenset = frozenset({"grey", "palette"})  # kinds of Pixels
@@ -81,7 +78,7 @@ class Mask:
         pixels = read_pixels(self.source.read(self.key), size)
         counts = pixels.counts()
         labels = {value: label_of(self.coding, pixels, value) for value in counts}
-        if not any(labels.values()):
+        if {*labels.values()} <= {0, self.coding.ignored}:
             hint = f" (value {self.coding.ignore} counts as background)" \
                 if pixels.kind != "rgb" and self.coding.ignore in counts else ""
             raise PhotoError(f"mask shows background only{hint}")
@@ -96,7 +93,7 @@ def label_of(coding: Coding, pixels: Pixels, value: int) -> int:
     if pixels.kind not in coding.numbers_in:
         label = dict(coding.colours).get(colour)
         if label is None and pixels.kind == "palette" and value == coding.ignore:
-            return 0
+            return coding.ignored
         if label is None:
             where = "list of classes" if coding.colours else "list of classes, which has no colours"
             shown = f"colour #{colour:06x}" if colour is not None else f"number {value} uncoloured,"
@@ -106,7 +103,7 @@ def label_of(coding: Coding, pixels: Pixels, value: int) -> int:
     if pixels.kind == "rgb" and colour != number * 0x010101:
         raise PhotoError(f"mask has the colour #{value:06x}, other masks have numbers")
     if number == coding.ignore:
-        return 0
+        return coding.ignored
     if coding.white and number == IGNORE:
         return 1
     if number > coding.num_classes:
@@ -118,36 +115,14 @@ def label_of(coding: Coding, pixels: Pixels, value: int) -> int:
 def read_pixels(data: bytes, size: tuple[int, int] | None = None) -> Pixels:
     """Return the Pixels of a PNG's bytes, reduced as the photo of `size` = (w, h) is. Raises
     PhotoError if it is damaged, too large, no mask, or of another size."""
-    if data[:2] == b"\xff\xd8":
-        raise PhotoError("mask is a JPEG, whose compression changes numbers; save masks as PNG")
-    if len(data) < _HEAD or data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
-        raise PhotoError("mask is not a PNG file")
-    width, height, depth, kind = struct.unpack(">IIBB", data[16:_HEAD])
-    if depth > 8 and kind != _GREY:
-        raise PhotoError("mask has 16 bits a colour; expected 8")
-    factor = reduction((width, height))  # as the photo's
-    if size is not None and (-(-width // factor), -(-height // factor)) != tuple(size):
-        raise PhotoError(f"photo is {size[0]}x{size[1]}, its mask {width}x{height}")
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            image.load()
-            values = np.asarray(image)[::factor, ::factor]
-            palette = image.getpalette() if kind == _PALETTE else []
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:  # its checksums, which
-            image.verify()  # loading ignores: what is missing would be background
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
-        raise PhotoError(f"mask is damaged ({type(error).__name__})") from None
-    if kind == _PALETTE:
-        return Pixels("palette", values, tuple(_pack(np.reshape(palette, (-1, 3))).tolist()))
-    if kind in (_GREY_ALPHA, _RGBA) and values[..., -1].min() < 255:
+    kind, values, palette = read_png_values(data, size)
+    if kind == PALETTE:
+        return Pixels("palette", values, tuple(_pack(palette).tolist()))
+    if kind in (GREY_ALPHA, RGBA) and values[..., -1].min() < 255:
         raise PhotoError("mask has transparent pixels")
-    if kind in (_RGB, _RGBA):
+    if kind in (RGB, RGBA):
         return Pixels("rgb", _pack(values[..., :3]))
-    if kind == _GREY_ALPHA:
-        values = values[..., 0]
-    if depth in (1, 2, 4):  # Pillow stretches 2 and 4 bits to the whole range; 1 bit becomes bool
-        values = values.astype(np.uint8) // (255 // (2**depth - 1) if depth > 1 else 1)
-    return Pixels("grey", values)
+    return Pixels("grey", values[..., 0] if kind == GREY_ALPHA else values)
 
 
 def _pack(colours):
@@ -191,13 +166,13 @@ def _read_content(source, key):
 
 
 def decide_coding(listed: ClassList, contents: list[MaskContent], ignore: int | None,
-                  report: Callable[[str], None]) -> tuple[tuple, Coding]:
+                  report: Callable[[str], None], ignored: int = 0) -> tuple[tuple, Coding]:
     """Return (class names of the numbers 1..C, Coding) of a set's masks. `ignore` is the number
-    that counts as background; None: 255 if it is no class. Raises UserError if it is not certain
-    what the masks mean."""
+    that is to be ignored; None: 255 if it is no class; its label is `ignored`. Raises UserError if
+    it is not certain what the masks mean."""
     if listed.notes:
         report(f"{listed.path}: left out: {', '.join(listed.notes)}")
-    coding = Coding(0, ignore if ignore is not None else IGNORE)
+    coding = Coding(0, ignore if ignore is not None else IGNORE, ignored)
     if listed.colours:
         # Numbers count in grey masks only, and not if all their greys are in the list.
         greys = set().union(*(mask.colours.values() for mask in contents if mask.kind == "grey"))
@@ -229,11 +204,12 @@ def decide_coding(listed: ClassList, contents: list[MaskContent], ignore: int | 
                 f"to {len(classes)}, or colours that the list gives (name #rrggbb)")
         report(f"the masks have the numbers 0 and 255 only: 255 is {classes[0]!r}, the one class")
         coding = replace(coding, white=True, ignore=None)
-    ignored = [mask.numbers[coding.ignore] for mask in numbered if coding.ignore in mask.numbers]
-    if ignored:
-        share = sum(ignored) / sum(sum(mask.counts.values()) for mask in numbered)
-        report(f"mask value {coding.ignore} counts as background: {sum(ignored):,} pixels "
-               f"({100 * share:.2g} %) in {len(ignored)} of {len(numbered)} masks")
+    counts = [mask.numbers[coding.ignore] for mask in numbered if coding.ignore in mask.numbers]
+    if counts:
+        share = sum(counts) / sum(sum(mask.counts.values()) for mask in numbered)
+        how = "nowhere" if coding.ignored else "as background"
+        report(f"mask value {coding.ignore} counts {how}: {sum(counts):,} pixels "
+               f"({100 * share:.2g} %) in {len(counts)} of {len(numbered)} masks")
     elif ignore is not None:
         report(f"warning: no mask has the value {ignore} of --ignore")
     return classes, coding
@@ -282,7 +258,7 @@ def _known_colours(listed, contents, coding, report):
         colours = _pack(palette).tolist()
         table = {colour: label for label, colour in enumerate(colours[:count + 1])}
         if coding.ignore is not None and coding.ignore < len(colours):
-            table.setdefault(colours[coding.ignore], 0)
+            table.setdefault(colours[coding.ignore], coding.ignored)
         if shown <= table.keys():
             report(f"{len(coloured)} masks are RGB: their colours are {name} for the numbers 0 to "
                    f"{count}")

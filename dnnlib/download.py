@@ -143,7 +143,9 @@ def _pip_download(package, folder, pattern, *arguments):
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     found = list(Path(folder).glob(pattern))
     if result.returncode or len(found) != 1:
-        raise UserError(f"pip download {package} failed: {one_line(result.stderr)[-200:]}")
+        _, error, text = result.stderr.partition("ERROR: ")
+        reason = one_line(text if error else result.stderr[-200:])[:200]
+        raise UserError(f"pip download {package} failed: {reason}")
     return found[0]
 
 

@@ -148,12 +148,13 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def read_json(path: str | Path, object_hook: Callable | None = None) -> object:
-    """Read JSON, with a byte order mark or without. Raises UserError if it is missing or broken."""
+    """Read JSON, with a byte order mark or without. Raises UserError if it is missing or broken,
+    has numbers of thousands of digits, or is nested too deeply."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"), object_hook=object_hook)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({one_line(error)})") from None
 
 

@@ -162,7 +162,7 @@ def check_garment(options, without_maps):
                         "--segmenter and --garment")
     if not options.segmenter:
         return
-    from training.labeller import read_labeller  # with TensorFlow
+    from training.segmentation.labeller import read_labeller  # with TensorFlow
 
     network = read_labeller(options.segmenter)
     for name in options.garment.split(","):

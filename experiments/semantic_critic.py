@@ -156,7 +156,7 @@ def check_judges(options):
 def network_of(spec):
     """Return the LabellerInfo of a snapshot, run directory or run number."""
     # Imported here so that --help and wrong options answer at once.
-    from training.labeller import read_labeller
+    from training.segmentation.labeller import read_labeller
 
     return read_labeller(spec)
 

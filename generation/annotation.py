@@ -19,7 +19,7 @@ from dataprep import masks
 from dataprep.coco.annotations import load_annotations
 from dataprep.coco.segmentations import label_map_and_overlap
 from dataprep.photo_sources import PhotoFolder
-from dnnlib.data import pictures
+from dnnlib.data import channels, pictures
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import read_class_list, write_class_list
 from dnnlib.data.labelled import LABELS
@@ -28,8 +28,8 @@ from dnnlib.util import UserError
 from generation.labelling import label_photos
 from generation.sheets import seed_pairs
 from training.decoder.labels import FILE_NAME, Labelling, picture_digest, picture_name
-from training.labeller import Labeller
 from training.sampler import TRUNCATION_CUTOFF, Sampler
+from training.segmentation.labeller import Labeller
 
 # Where annotation tools put their masks, and their lists of classes, the likeliest first.
 _MASK_FOLDERS = ("SegmentationClassPNG", "SegmentationClass", LABELS, "masks")
@@ -65,18 +65,19 @@ def _check_same(out, sampler, psi, noise):
                         "choose another folder, or the same network, --trunc, --noise and --label")
 
 
-def label_by_teacher(labeller: Labeller, folder: Path, minibatch: int) -> int:
+def label_by_teacher(labeller: Labeller, folder: Path, minibatch: int) -> tuple[int, int]:
     """Write the label maps that a segmentation network gives the pictures of a folder, except for
-    those that are there; return how many were written."""
+    those that are there, whoever drew them; return how many were written, and how many were there.
+    """
     names = set(Labelling.read(folder).pictures)
     check_labelled_classes(folder, labeller.classes)
     strangers = [path.name for path in sorted(folder.glob("*.png")) if path.name not in names]
     if strangers:
         raise UserError(f"{folder / strangers[0]}: none of the pictures that are to be labelled")
-    written, _, unreadable = label_photos(labeller, folder, folder, minibatch, is_own=True)
+    written, kept, unreadable = label_photos(labeller, folder, folder, minibatch, is_own=True)
     if unreadable:
         raise UserError(unreadable[0])
-    return written
+    return written, kept
 
 
 def import_labels(source: Path, folder: Path, report: Callable[[str], None]) -> int:
@@ -102,7 +103,7 @@ def import_labels(source: Path, folder: Path, report: Callable[[str], None]) -> 
         if name not in found and not (folder / LABELS / name).is_file():
             report(f"{name}: has no labels yet")
     for name, label_map in found.items():
-        pictures.save_label_png(folder / LABELS / name, label_map, len(classes))
+        pictures.save_label_png(folder / LABELS / name, label_map, len(classes), may_ignore=True)
     write_class_list(folder, classes)
     return len(found)
 
@@ -166,7 +167,8 @@ def _read_masks(source, folder, labelling, report) -> tuple[Sequence[str], Label
     keys = sorted(str(path.relative_to(place)) for path in place.rglob("*.png")
                   if path.name[0] != ".")
     contents = masks.read_contents(files, keys, 1)
-    classes, coding = masks.decide_coding(read_class_list(listed), contents, None, report)
+    classes, coding = masks.decide_coding(read_class_list(listed), contents, None, report,
+                                          channels.IGNORE)
     side, found = labelling.resolution, {}
     for key in keys:
         name = _picture_of(key, labelling)

@@ -19,11 +19,11 @@ from dnnlib import util
 from dnnlib.data import pictures, pyramid
 from dnnlib.data.class_list import write_class_list
 from dnnlib.data.labelled import LABELS
-from dnnlib.data.photo_names import IMAGE_SUFFIXES
+from dnnlib.data.photo_names import IMAGE_SUFFIXES, is_waited_for
 from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.util import UserError
 from generation.resumable_folder import content_digest, continued
-from training.labeller import Labeller
+from training.segmentation.labeller import Labeller
 
 OVERLAYS, RECORD = "overlays", "labeller.json"
 
@@ -33,7 +33,8 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
     """Write the maps of all photos in a folder, except for those that are there already.
 
     Args:
-        is_own: whether the other files that `out` holds are known to be this program's.
+        is_own: whether the other files that `out` holds are known to be this program's; label maps
+            that are there without a record, such as a person's, stay.
 
     Returns:
         How many were written, how many were there, lines on files that are no readable photos.
@@ -47,6 +48,10 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
     with continued(out, RECORD, "label maps", {"network": labeller.digest}, about,
                    is_own) as folder:
         marks = {path: content_digest(path) for path in photos}
+        if is_own:
+            for path in photos:
+                if path.name not in folder.done and _map_path(out, path).is_file():
+                    folder.done[path.name] = marks[path]
         missing = folder.begin(photos, lambda path: path.name, marks.get,
                                lambda path: [_map_path(out, path)])
         write_class_list(out, labeller.classes)
@@ -63,7 +68,8 @@ def photos_in(source: Path, option: str = "--source") -> list[Path]:
     if not source.is_dir():
         raise UserError(f"{option}={source}: no such folder")
     photos = sorted(path for path in source.iterdir()
-                    if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
+                    if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."
+                    and not is_waited_for(path))
     if not photos:
         raise UserError(f"{option}={source}: no photos directly in this folder "
                         f"({', '.join(sorted(IMAGE_SUFFIXES))})")

@@ -18,7 +18,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ import numpy as np
 from dnnlib import util
 from dnnlib.data import channels, coco, pictures
 from dnnlib.data.class_list import write_class_list
+from dnnlib.data.photo_names import leads_out
 from dnnlib.util import UserError
 from generation.resumable_folder import refuse_difference, refuse_strange_files
 from generation.selection import Request, SampleBatch, Tally, confidence, make_samples, photo_part
@@ -71,8 +72,8 @@ def describe_box(sampler: Sampler, recipe: SampleRecipe) -> str:
         left, top, right, bottom = recipe.box
         return f"pairs are {right - left}x{bottom - top}: without the padding around the photos"
     if not sampler.knows_padding:
-        return ("pairs have the padding of the photos, if there is any: the snapshot is of a "
-                "version that did not store where the photos are")
+        return ("pairs have the padding of the photos, if there is any: the snapshot does not say "
+                "where the photos are (an official network's, or of an earlier version)")
     if sampler.content_box is None:
         return ("pairs have the padding of the photos, whose aspect ratios differed or are not "
                 "known")
@@ -238,14 +239,33 @@ def _parse_record(line, where):
         is_label = (label is None or (type(label) is int and label >= 0)
                     or (type(label) is tuple and {int, float} >= {*map(type, label)} != set()
                         and np.isfinite(label).all()))
-        sound = (is_label and record["seed"] in range(np.iinfo(np.uint32).max + 1)
+        is_box = recipe.box is None or (len(recipe.box) == 4
+                                        and all(type(edge) is int for edge in recipe.box))
+        sound = (is_label and is_box and type(record["seed"]) is int
+                 and record["seed"] in range(np.iinfo(np.uint32).max + 1)
                  and recipe.noise in NOISES and np.isfinite([recipe.trunc, recipe.fade]).all()
-                 and all(isinstance(record[name], str) for name in texts))
-    except (ValueError, KeyError, TypeError) as error:
+                 and all(isinstance(record[name], str) for name in texts)
+                 and not any(leads_out(record[name]) for name in FOLDERS.keys() & record.keys())
+                 and isinstance(record.get("retextured", []), list))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{where}: not a sample's record ({util.one_line(error)})") from None
     if not sound:
         raise UserError(f"{where}: not a sample's record (a value is out of range)")
     return record
+
+
+def describe_gaps(records: Sequence[dict], classes: Sequence[str]) -> list[str]:
+    """Return lines on what samples' maps lack: those that show nothing, classes that none shows."""
+    empty = sum(not record["present"] for record in records)
+    shown = {name for record in records for name in record["present"]}
+    absent = [name for name in classes if name not in shown]
+    lines = []
+    if empty:
+        lines.append(f"warning: {empty} of {len(records)} pairs show no class: their maps are "
+                     "background only")
+    if shown and absent:
+        lines.append(f"shown by none of {len(records)} pairs: {', '.join(absent)}")
+    return lines
 
 
 def recipe_of(record: dict) -> SampleRecipe:

@@ -23,6 +23,7 @@ from dataprep.conversion import check_shape
 from dnnlib.data import coco, dataset, keypoints, pictures, pyramid
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.data.labelled import IMAGES
+from dnnlib.data.photo_names import leads_out
 from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.util import UserError
 from generation.resumable_folder import continued, first_repeated
@@ -98,7 +99,8 @@ class PhotoFigures:
     `dataset_tool.py extract` writes it, or directly; or the file alone, of poses without photos."""
 
     def __init__(self, path: Path, fit: str):
-        """List the photos; raise UserError if the file is missing or not COCO keypoints.
+        """List the photos; raise UserError if the file is missing or not COCO keypoints, or names
+        photos out of its folder.
 
         Args:
             fit: how they are made square, of pyramid.FITS.
@@ -113,6 +115,9 @@ class PhotoFigures:
         self._photos = sorted((photo for photo in content.photos.values()
                                if photo.keypoints is not None), key=lambda photo: photo.file_name)
         self.names = [Path(photo.file_name).stem for photo in self._photos]
+        for photo, name in zip(self._photos, self.names):
+            if not name or "\0" in name or (path.is_dir() and leads_out(photo.file_name)):
+                raise UserError(f"{file}: {photo.file_name!r} is no name of a photo in {path}")
         self.identity = {"keypoints": str(file.resolve())}
 
     def mark(self, number: int) -> list:

@@ -242,11 +242,14 @@ def _without(left_out, path, content):
     table, stems = util.read_json(path), {file.stem for file in left_out}
     if not isinstance(table, dict) or not {"images", "annotations"} <= table.keys():
         return content
-    gone = {image["id"] for image in table["images"] if Path(image["file_name"]).stem in stems}
+    try:
+        gone = {image["id"] for image in table["images"] if Path(image["file_name"]).stem in stems}
+        kept = {"images": [image for image in table["images"] if image["id"] not in gone],
+                "annotations": [one for one in table["annotations"] if one["image_id"] not in gone]}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged COCO annotations ({util.one_line(error)})") from None
     if not gone:
         return content
-    kept = {"images": [image for image in table["images"] if image["id"] not in gone],
-            "annotations": [one for one in table["annotations"] if one["image_id"] not in gone]}
     return json.dumps({**table, **kept}, ensure_ascii=False).encode() + b"\n"
 
 
@@ -258,7 +261,7 @@ def _write_samples(translator, pairs, garment, folder):
         return
     step, lines = {**_how(translator, garment), "path": str(translator.path)}, []
     for record in read_samples(pairs / SAMPLES):
-        _, digest = folder.done.get(Path(record["image"]).name, (None, None))
+        _, digest = folder.done.get(Path(record.get("image", "")).name, (None, None))
         if digest:
             lines.append(json.dumps({**record, "sha256": digest,
                                      "retextured": [*record.get("retextured", []), step]}))

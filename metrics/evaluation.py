@@ -30,8 +30,8 @@ from metrics.translated_photos import (
     lpips_measure,
     translated_stream,
 )
-from training.labeller import Labeller, LabellerInfo, read_labeller
 from training.sampler import TRUNCATION_CUTOFF, Sampler, gather_images, label_maps
+from training.segmentation.labeller import Labeller, LabellerInfo, read_labeller
 from training.snapshots import load_snapshot
 from training.translation.translator import Translator
 

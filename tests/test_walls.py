@@ -22,9 +22,10 @@ ROOMS = {
 OUTSIDE = {"train", "generate", "run_metrics", "dataset_tool", "benchmarks", "tests"}
 # What metrics may use of training: networks and what draws with them, never a loop.
 SHARED_WITH_METRICS = {"training.networks_stylegan", "training.snapshots", "training.sampler",
-                       "training.labeller", "training.cycle.config", "training.cycle.domains",
-                       "training.cycle.losses", "training.cycle.translator",
-                       "training.translation.losses", "training.translation.translator"}
+                       "training.segmentation.labeller", "training.cycle.config",
+                       "training.cycle.domains", "training.cycle.losses",
+                       "training.cycle.translator", "training.translation.losses",
+                       "training.translation.translator"}
 WITHOUT_TENSORFLOW = [
     "dnnlib.util", "dnnlib.charts", "dnnlib.page", "dnnlib.data.channels",
     "dnnlib.data.pictures", "dnnlib.data.films", "dnnlib.data.class_counts", "dnnlib.data.dataset",

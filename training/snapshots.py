@@ -29,8 +29,11 @@ from dnnlib.download import mistaken_for
 from dnnlib.tflib.network import NETWORKS, Network, build
 from dnnlib.util import UserError, arrays_digest
 from training.official import pickles as official_pickle
+from training.snapshot_header import check_header
 
 FORMAT_VERSION = 1
+# What networks raise for options of wrong types and sizes.
+_UNFITTING = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, MemoryError)
 Groups = dict[str, dict[str, np.ndarray]]  # {group: {name: array}}
 
 
@@ -86,6 +89,10 @@ def read_header(path: str | Path) -> dict[str, Any]:
 def _check_kind(path, header):
     if header.get("kind") != "networks":
         raise UserError(f"{path}: a training state; a network snapshot is wanted")
+    try:
+        check_header(header)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; use another snapshot") from None
     return header
 
 
@@ -190,15 +197,23 @@ def load_snapshot(path: str | Path, names: Sequence[str] | None = None) -> Snaps
 
 def networks_from_groups(header: dict[str, Any], groups: Groups, source: str | Path,
                          names: Sequence[str] | None = None) -> dict[str, Network]:
-    """Build the networks that a container's header describes and give them their values."""
+    """Build the networks that a container's header describes and give them their values.
+
+    Raises:
+        UserError: a network is of no known type, or its options and values do not fit.
+    """
     networks = {}
     for name, made in header["networks"].items():
         if names is not None and name not in names:
             continue
         if made["type"] not in NETWORKS:
             raise UserError(f"{source}: made by an unknown network type {made['type']!r}")
-        networks[name] = build(made["type"], name, made["config"])
-        networks[name].set_arrays(groups[name], source=str(source))
+        try:
+            networks[name] = build(made["type"], name, made["config"])
+        except _UNFITTING as error:
+            raise UserError(f"{source}: the options of network {name} cannot be right "
+                            f"({util.one_line(error)[:200]}); use another snapshot") from None
+        networks[name].set_arrays(groups.get(name, {}), source=str(source))
     return networks
 
 
@@ -238,13 +253,15 @@ class OfSnapshot:
         return cls(find_snapshot(spec, results_dir), *args, **options)
 
     @staticmethod
-    def check(path: Path, variant: str, lack: str) -> dict[str, Any]:
+    def check(path: Path, variant: str, lack: str, *names: str) -> dict[str, Any]:
         """Return the header of a snapshot file; raise UserError, which says what such a network
-        does not do, if it is not of --variant."""
+        does not do, if it is not of --variant, or if one of the networks `names` is not there."""
         header = read_header(path)
         if header.get("variant") != variant:
             raise UserError(f"{path}: a snapshot of --variant={header.get('variant')}, which "
                             f"{lack} (train.py --variant={variant})")
+        if missing := [name for name in names if name not in header["networks"]]:
+            raise UserError(f"{path}: holds no network {missing[0]}; use another snapshot")
         return header
 
 

@@ -36,10 +36,7 @@ def load_annotations(path: str | Path, own: bool = False,
     that become classes, None for all. Annotations' own ids and `iscrowd` mean nothing here: a label
     map knows no instances. Raises UserError if the file is not COCO's, its categories are not
     usable, or its polygons in shares."""
-    try:
-        content = read_json(path, object_hook=_compact)
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep nesting
-        raise UserError(f"{path}: not valid JSON ({error})") from None
+    content = read_json(path, object_hook=_compact)
     content = content if isinstance(content, dict) else {}
     images, annotations = content.get("images"), content.get("annotations")
     if not isinstance(images, list) or not isinstance(annotations, list):

@@ -149,7 +149,7 @@ def _read_points(values, count, size):
 def _person_size(box, points):
     """Return the area of a person's box, or else of what spans the known points."""
     if isinstance(box, list) and len(box) == 4 and set(map(type, box)) <= {int, float} \
-            and np.isfinite(box).all():
+            and all(abs(number) <= _MAX_ID for number in box):  # NaN is not
         return box[2] * box[3]
     known = points[points[:, 2] > UNKNOWN, :2]
     return float(np.prod(np.ptp(known, axis=0)))

@@ -173,8 +173,11 @@ def split_sizes(info: DatasetInfo, split: str | None) -> dict[str, int]:
     wanted = info.splits if split is None else split.split("+")
     sizes = {part: info.splits[part] for part in wanted if info.splits.get(part)}
     if not sizes:
-        filled = ", ".join(name for name, size in info.splits.items() if size)
-        raise UserError(f"data set {info.path} has no images in split {split!r}; it has: {filled}")
+        filled = [name for name, size in info.splits.items() if size]
+        hint = (f" (run_metrics.py takes --split={filled[0]}, every command the folder "
+                f"{info.path}/{filled[0]})" if filled else "")
+        raise UserError(f"data set {info.path} has no images in split {split!r}; it has: "
+                        f"{', '.join(filled)}{hint}")
     return sizes
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from dnnlib.data import channels, dataset, pyramid
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import read_class_list
-from dnnlib.data.photos import PhotoError, decode_photo
+from dnnlib.data.photos import GREY, PALETTE, PhotoError, decode_photo, read_png_values
 from dnnlib.util import UserError
 
 IMAGES, LABELS = "images", "labels"
@@ -69,12 +68,12 @@ class PairFolder:
         """
         self.path = Path(path)
         parts = pair_folders(self.path) or [self.path]
+        self._images = [p for part in parts for p in sorted(_files(part / IMAGES))
+                        if p.name[0] != "."]
         self.classes = pair_classes(*parts)
         if len(self.classes) >= channels.IGNORE:
             raise UserError(f"{path}: {len(self.classes)} classes; up to {channels.IGNORE - 1} can "
                             "be learned, since 255 stands for pixels that are ignored")
-        self._images = [p for part in parts for p in sorted(_files(part / IMAGES))
-                        if p.name[0] != "."]
         self._labels = label_maps_of(self._images)
         self.name, self.splits = self.path.resolve().name, {"train": len(self._images)}
         self.resolution = resolution
@@ -140,8 +139,14 @@ def pair_classes(first: Path, *others: Path) -> tuple[str, ...]:
 
 
 def label_maps_of(images: Sequence[Path]) -> list[Path]:
-    """Return the files of the label maps of pairs' pictures; raise UserError if one is missing."""
+    """Return the files of the label maps of pairs' pictures; raise UserError if one is missing, or
+    two pictures would share it."""
     found = [path.parents[1] / LABELS / f"{path.stem}.png" for path in images]
+    owners = {}
+    for image, path in zip(images, found):
+        if owners.setdefault(path, image) != image:
+            raise UserError(f"{image}: its label map would be {path.name}, which is that of "
+                            f"{owners[path].name}; rename one of them and its map")
     if missing := [path for path in found if not path.is_file()]:
         raise UserError(f"{missing[0]}: missing, and {len(missing) - 1} more: every picture in "
                         f"{IMAGES}/ needs its label map")
@@ -151,6 +156,9 @@ def label_maps_of(images: Sequence[Path]) -> list[Path]:
 def _files(folder):
     """Return the files directly in a folder; raise UserError if it has none."""
     found = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    if found and not (folder.parent / LABELS).is_dir():
+        raise UserError(f"{folder.parent}: a folder of pairs needs {LABELS}/ and {CLASSES} beside "
+                        f"{IMAGES}/; photos alone are the folder {folder}")
     if not found:
         raise UserError(f"{folder}: no pictures there; a folder of pairs has {IMAGES}/, {LABELS}/ "
                         f"and {CLASSES}")
@@ -159,15 +167,15 @@ def _files(folder):
 
 def read_label_png(path: str | Path, num_classes: int, may_ignore: bool = True) -> np.ndarray:
     """Return a label map uint8 [h, w] of 0..C and, if it may have pixels that count nowhere,
-    IGNORE: a picture's palette indices or grey values. Raises UserError for any other picture or
-    label."""
+    IGNORE: the palette indices or grey values that a PNG stores, of up to 8 bits. Raises UserError
+    for any other file or label."""
     try:
-        with Image.open(path) as image:
-            mode, labels = image.mode, np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as an image ({error})") from None
-    if mode not in ("P", "L"):
-        raise UserError(f"{path}: a picture of mode {mode}; label maps have a palette or are grey")
+        kind, labels, _ = read_png_values(Path(path).read_bytes())
+    except (PhotoError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as a label map ({error})") from None
+    if kind not in (GREY, PALETTE) or labels.dtype != np.uint8:
+        raise UserError(f"{path}: a picture of colours or of 16 bits; label maps are PNGs with a "
+                        "palette or of grey, of up to 8 bits")
     wrong = labels[(labels > num_classes) & ~(may_ignore & (labels == channels.IGNORE))]
     if len(wrong):
         raise UserError(f"{path}: label {wrong.max()}, where {num_classes} classes are known")

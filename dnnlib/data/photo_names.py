@@ -5,7 +5,7 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -34,6 +34,11 @@ def leads_out(name: str) -> bool:
     contains `..`."""
     parts = re.split(r"[/\\]", name)
     return ".." in parts or not parts[0] or bool(re.match("[A-Za-z]:", name))
+
+
+def is_waited_for(path: Path) -> bool:
+    """Return whether a path is a pipe, a socket or a device, whose reader might wait for ever."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def name_number(file_name: str) -> int | None:

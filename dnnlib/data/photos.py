@@ -1,4 +1,4 @@
-"""Bytes of image files -> upright RGB pictures, or the reason against it."""
+"""Bytes of image files -> upright RGB pictures, or numbers of masks, or the reason against it."""
 
 import contextlib
 import functools
@@ -6,6 +6,7 @@ import io
 import struct
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageCms, TiffTags, UnidentifiedImageError
@@ -32,8 +33,54 @@ _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, ArithmeticE
            TypeError, AttributeError, RuntimeError)
 
 
+# Colour types of PNG files, and the bytes up to and with the colour type
+GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
+_PNG_HEAD = 26
+
+
 class PhotoError(Exception):
     """One photo that cannot be used; its message is the reason."""
+
+
+class PngValues(NamedTuple):
+    """What a PNG stores.
+
+    Attributes:
+        kind: GREY, ..., RGBA. values: uint8 or uint16 [h, w] or [h, w, channels], of grey and
+            palettes the stored numbers.
+        palette: colours [n, 3] of the numbers, [] without one.
+    """
+
+    kind: int
+    values: np.ndarray
+    palette: np.ndarray
+
+
+def read_png_values(data: bytes, size: tuple[int, int] | None = None) -> PngValues:
+    """Return the numbers that a mask's PNG stores, reduced as the photo of `size` = (w, h) is.
+    Raises PhotoError if it is damaged, too large, no mask, or of another size."""
+    if data[:2] == b"\xff\xd8":
+        raise PhotoError("mask is a JPEG, whose compression changes numbers; save masks as PNG")
+    if len(data) < _PNG_HEAD or data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
+        raise PhotoError("mask is not a PNG file")
+    width, height, depth, kind = struct.unpack(">IIBB", data[16:_PNG_HEAD])
+    if depth > 8 and kind != GREY:
+        raise PhotoError("mask has 16 bits a colour; expected 8")
+    factor = reduction((width, height))  # as the photo's
+    if size is not None and (-(-width // factor), -(-height // factor)) != tuple(size):
+        raise PhotoError(f"photo is {size[0]}x{size[1]}, its mask {width}x{height}")
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.load()
+            values = np.asarray(image)[::factor, ::factor]
+            palette = image.getpalette() if kind == PALETTE else []
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:  # its checksums, which
+            image.verify()  # loading ignores: what is missing would be background
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+        raise PhotoError(f"mask is damaged ({type(error).__name__})") from None
+    if kind == GREY and depth < 8:  # Pillow stretches 2 and 4 bits to the whole range; 1 is bool
+        values = values.astype(np.uint8) // (255 // (2**depth - 1) if depth > 1 else 1)
+    return PngValues(kind, values, np.reshape(palette, (-1, 3)))
 
 
 def is_picture(path: str | Path) -> bool:

@@ -160,7 +160,7 @@ def reduced(picture: np.ndarray, width: int) -> np.ndarray:
 
 def read_png(path: str | Path) -> np.ndarray:
     """Return the pixels of a PNG of ours, uint8: colours [H, W, 3], or palette indices [H, W]."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=["PNG"]) as image:
         return np.asarray(image)
 
 

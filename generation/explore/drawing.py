@@ -27,8 +27,8 @@ from generation.selection import (
 )
 from generation.translation import fitted
 from training.cycle.translator import CycleTranslator
-from training.labeller import Labeller
 from training.sampler import Sampler, label_maps
+from training.segmentation.labeller import Labeller
 from training.translation.translator import Translator
 
 ONE, BETWEEN, MIXED = "one seed", "between two seeds", "styles of two seeds"

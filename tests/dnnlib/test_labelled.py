@@ -1,5 +1,9 @@
 """Labelled pictures by number: folders of pairs, squares, what is ignored, what is refused."""
 
+import shutil
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -80,12 +84,61 @@ def test_folders_that_are_not_whole(tmp_path, rng, change, message):
 @pytest.mark.parametrize("label_map, message", [
     (np.full((16, 16), 3, np.uint8), "label 3, where 2 classes are known"),
     (np.zeros((8, 16), np.uint8), "16x8 pixels, its picture has 16x16"),
-    (np.zeros((16, 16, 3), np.uint8), "of mode RGB")])
+    (np.zeros((16, 16, 3), np.uint8), "picture of colours")])
 def test_label_maps_that_are_none(tmp_path, rng, label_map, message):
     pair_folder(tmp_path, rng)
     Image.fromarray(label_map).save(tmp_path / "labels/1.png")
     with pytest.raises(UserError, match=message):
         labelled.PairFolder(tmp_path, 16).read(1)
+
+
+def write_png(path, depth, rows, size=None, kind=0):
+    """A PNG file as other programs write them: rows of bytes as they are stored."""
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(
+            ">I", zlib.crc32(name + data))
+    width, height = size or (16, len(rows))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(
+        ">IIBBBBB", width, height, depth, kind, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(
+            b"".join(b"\0" + row for row in rows))) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("depth, row, labels", [
+    (1, b"\x55" * 2, [0, 1]), (2, b"\x1b" * 4, [0, 1, 2, 3]), (4, b"\x12\x0f" * 4, [1, 2, 0, 15])])
+def test_grey_of_few_bits_is_read_as_stored(tmp_path, depth, row, labels):
+    """Pillow stretches it to 0..255: label 1 of 4 bits would be 17, and 15 would be ignored."""
+    write_png(tmp_path / "a.png", depth, [row] * 3)
+    found = labelled.read_label_png(tmp_path / "a.png", 40)
+    assert found.dtype == np.uint8 and (found == labels * (16 // len(labels))).all()
+
+
+def test_no_other_files_are_label_maps(tmp_path):
+    """Neither a huge one, of which Pillow would warn, nor one for which it starts a program."""
+    path = tmp_path / "a.png"
+    write_png(path, 8, [b""], size=(10_000, 10_000))
+    with pytest.raises(UserError, match="image of 10000x10000 pixels is too large"):
+        labelled.read_label_png(path, 2)
+    write_png(path, 16, [bytes(32)] * 16)
+    with pytest.raises(UserError, match="or of 16 bits"):
+        labelled.read_label_png(path, 2)
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n")
+    with pytest.raises(UserError, match="not a PNG file"):
+        labelled.read_label_png(path, 2)
+
+
+def test_two_pictures_do_not_share_a_map(tmp_path, rng):
+    pair_folder(tmp_path, rng)
+    (tmp_path / "images/1.jpg").write_bytes((tmp_path / "images/2.png").read_bytes())
+    with pytest.raises(UserError, match=r"1\.png: its label map would be 1\.png, which is that of "
+                       r"1\.jpg"):
+        labelled.open_labelled(tmp_path)
+
+
+def test_photos_without_maps_are_no_pairs(tmp_path, rng):
+    pair_folder(tmp_path, rng)
+    shutil.rmtree(tmp_path / "labels")
+    with pytest.raises(UserError, match=r"needs labels/ and classes\.txt .*photos alone are the"):
+        labelled.open_labelled(tmp_path)
 
 
 def test_ignored_pixels_may_be_in_files(tmp_path, rng):

@@ -1,11 +1,11 @@
-"""Full disks, leftovers of killed processes."""
+"""Full disks, leftovers of killed processes, broken JSON."""
 
 import errno
 
 import pytest
 import tensorflow as tf
 
-from dnnlib.util import UserError, disk_full_explained, remove_leftovers
+from dnnlib.util import UserError, disk_full_explained, read_json, remove_leftovers
 
 
 @pytest.mark.parametrize("error", [
@@ -25,6 +25,13 @@ def test_other_errors_stay_what_they_are(error, tmp_path):
     with pytest.raises(type(error)) as caught, disk_full_explained(tmp_path, lambda: "make room"):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, f'{{"a": {"9" * 5000}}}', "\ud800"])
+def test_what_is_no_json_is_one_line(text, tmp_path):
+    (tmp_path / "a.json").write_text(text, errors="surrogatepass")
+    with pytest.raises(UserError, match=r"a\.json: not valid JSON \([^\n]+\)$"):
+        read_json(tmp_path / "a.json")
 
 
 def test_leftovers_are_removed_by_pattern(tmp_path):

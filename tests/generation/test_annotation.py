@@ -1,13 +1,14 @@
 """Pictures to be labelled, and what annotation tools and a teacher give back."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import generate
-from dnnlib.data import coco
+from dnnlib.data import coco, pictures
 from dnnlib.data.class_list import read_class_list
 from dnnlib.util import UserError
 from generation import annotation
@@ -16,7 +17,7 @@ from tests.tools import labelled_pictures
 from tests.tools.generators import save_network
 from tests.tools.labelled_seeds import CLASSES, colour_labels, read
 from training.decoder.labels import LabelledFolder, Labelling
-from training.labeller import Labeller
+from training.segmentation.labeller import Labeller
 
 SEEDS = range(4)
 
@@ -91,6 +92,19 @@ def test_masks_as_labelme_writes_them(folder, tmp_path):
     assert take(export, folder)[0] == 4
     check(folder, expected)
     assert read_class_list(folder / "classes.txt").names == CLASSES
+
+
+def test_ignored_pixels_of_masks_stay_ignored(folder, tmp_path):
+    """labelme's __ignore__ is 255: no background, which a decoder would learn."""
+    expected = truth(folder)
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export/class_names.txt").write_text("__ignore__\n_background_\nred\ngreen\n")
+    for name, label_map in expected.items():
+        label_map[:2] = 255
+        Image.fromarray(label_map).save(tmp_path / "export" / name)
+    count, lines = take(tmp_path / "export", folder)
+    assert count == 4 and any("255 counts nowhere: 128 pixels" in line for line in lines)
+    check(folder, expected)
 
 
 def test_masks_as_cvat_writes_them(folder, tmp_path):
@@ -175,6 +189,25 @@ def test_labels_of_other_classes_are_refused(folder, tmp_path):
         path = tmp_path / "c.json"
         coco_export(folder, path, {"other.png": expected["seed0000.png"]})
         take(path, folder)
+
+
+def test_a_teacher_leaves_what_a_person_drew(folder):
+    """Also when it is asked again, and for what was drawn over its own labels."""
+    def label(class_number):
+        planes = np.eye(len(CLASSES) + 1, dtype=np.float32)[class_number]
+        return SimpleNamespace(
+            path="teacher", digest="d", classes=CLASSES, resolution=16,
+            probabilities=lambda rgb: np.broadcast_to(planes, (*rgb.shape[:3], len(planes))))
+
+    drawn = truth(folder)
+    pictures.save_label_png(folder / "labels/seed0002.png", drawn["seed0002.png"], 2)
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    assert annotation.label_by_teacher(label(1), folder, 4) == (3, 1)
+    pictures.save_label_png(folder / "labels/seed0000.png", drawn["seed0000.png"], 2)
+    assert annotation.label_by_teacher(label(2), folder, 4) == (0, 4)
+    for name, expected in (("seed0000.png", drawn["seed0000.png"]), ("seed0001.png", 1),
+                           ("seed0002.png", drawn["seed0002.png"])):
+        assert (read(folder / "labels" / name) == expected).all(), name
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import generate
 from dnnlib.util import UserError
 from generation import labelling
 from tests.tools.labelled_pictures import coloured_dataset, picture, tiny, train
-from training.labeller import Labeller
+from training.segmentation.labeller import Labeller
 
 
 @pytest.fixture(scope="module")

@@ -187,6 +187,17 @@ def test_two_photos_of_one_name_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_keypoints_name_no_photos_out_of_their_folder(tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "secret.png")
+    (tmp_path / "people/images").mkdir(parents=True)
+    for name in ("../../secret.png", "../secret.png", str(tmp_path / "secret.png"), "a\0.png", ""):
+        file = write_people(tmp_path / "people/person_keypoints.json", name)
+        with pytest.raises(UserError, match="is no name of a photo in "):
+            posing.open_figures(file.parent, "pad")
+    write_people(file, "/elsewhere/a.png")  # of poses alone no photo is read
+    assert posing.open_figures(file, "pad").names == ["a"]
+
+
 def test_keypoints_are_for_a_photo_of_this_shape(tmp_path):
     (tmp_path / "people").mkdir()
     file = write_people(tmp_path / "people/person_keypoints.json", "a.png", size=(32, 16))

@@ -1,6 +1,7 @@
 """generate.py --maps and --from: photos of label files, data sets and generated maps."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -13,6 +14,7 @@ from dnnlib.data import channels, pictures
 from dnnlib.data.class_list import write_class_list
 from dnnlib.data.labelled import PairFolder
 from dnnlib.util import UserError
+from generation.labelling import photos_in
 from generation.translation import LabelFiles, fitted
 from tests.tools.data_helpers import one_hot
 from tests.tools.generators import save_network
@@ -239,3 +241,11 @@ def test_a_record_of_what_is_done(network, tmp_path):
     record = json.loads((tmp_path / "out/translation.json").read_text())
     assert record["network"] == Translator(network).digest and record["classes"] == list(CLASSES)
     assert list(record["photos"]) == ["map0"]
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    """Neither among maps nor among photos."""
+    folder_of_maps(tmp_path / "maps", [(16, 16)])
+    os.mkfifo(tmp_path / "maps/a.png")
+    assert LabelFiles(tmp_path / "maps").names == ["map0"]
+    assert [path.name for path in photos_in(tmp_path / "maps")] == ["map0.png"]

@@ -268,7 +268,7 @@ def test_pairs_that_are_none(pairs, images):
         list(pair_source(pairs).batches(maps=True))
     write_class_list(pairs, ["a", "b"])
     save_png(pairs / "labels" / "0000002.png", images[0])
-    with pytest.raises(UserError, match=r"0000002.png: a picture of mode RGB"):
+    with pytest.raises(UserError, match=r"0000002.png: a picture of colours"):
         list(pair_source(pairs).batches(maps=True))
     (pairs / "labels" / "0000001.png").unlink()
     with pytest.raises(UserError, match=r"0000001.png: missing, and 0 more"):

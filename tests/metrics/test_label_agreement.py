@@ -30,7 +30,7 @@ from metrics.label_agreement import (
     rare_table,
 )
 from metrics.map_quality import PairBatch
-from training.labeller import Labeller
+from training.segmentation.labeller import Labeller
 
 
 class ByColour:

@@ -22,7 +22,7 @@ from tests.tools.labelled_pictures import CLASSES, coloured_dataset
 from tests.tools.metrics_helpers import graph_bytes, small_arrays
 from tests.tools.translations import save_translator
 from tests.tools.vgg16 import NARROW, random_arrays
-from training.labeller import Labeller, read_labeller
+from training.segmentation.labeller import Labeller, read_labeller
 from training.snapshots import read_header, save_snapshot
 from training.translation.translator import Translator
 

@@ -46,6 +46,7 @@ D_OPTIONS = {
     "all at once": {"nonlinearity": "relu", "use_wscale": False, "blur": False, "label_size": 3,
                     "mbstd_group_size": 2, "mbstd_num_features": 2},
 }
+FAST_D_OPTIONS = ("default", "labels", "3 channels", "all at once")
 G_CASES = [(name, lod) for name in G_OPTIONS for lod in (LODS if name == "default" else (0.4,))]
 LOSSES = {
     "logistic": {"kind": "logistic", "r1_gamma": 0.0},
@@ -57,7 +58,8 @@ LOSSES = {
     "WGAN-GP": {"kind": "wgan", "r1_gamma": 0.0, "wgan_lambda": 10.0},
     "hinge, gradient penalty": {"kind": "hinge", "r1_gamma": 0.0, "wgan_lambda": 10.0},
 }
-LOSS_CASES = [("logistic, R1", option, 0.4) for option in D_OPTIONS]
+LOSS_CASES = [pytest.param("logistic, R1", option, 0.4, marks=() if option in FAST_D_OPTIONS
+                           else pytest.mark.slow) for option in D_OPTIONS]
 LOSS_CASES += [(name, "default", 1.7) for name in LOSSES]
 LOSS_CASES += [pytest.param(name, "default", 0.0, marks=pytest.mark.slow) for name in LOSSES]
 LOSS_CASES += [("logistic, R1, R2", "default", 2.0), ("WGAN-GP", "labels", 1.0)]

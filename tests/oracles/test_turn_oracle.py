@@ -182,7 +182,7 @@ def state_for(config, resolution, label_size):
 
 
 # What others prove in parts takes minutes with them all.
-SLOW = ("XLA", "in parts, lazy R1, labels", "half size, labels, WGAN-GP",
+SLOW = ("XLA", "fading, labels", "in parts, lazy R1, labels", "half size, labels, WGAN-GP",
         "without styles, hinge, R2")
 
 

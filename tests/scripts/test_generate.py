@@ -395,6 +395,17 @@ def test_a_line_says_how_its_sample_was_made(finished, sampler):
     assert first["present"] == [MODANET_CLASSES[label - 1] for label in np.unique(labels) if label]
 
 
+def test_the_end_of_a_run_says_which_maps_are_empty_and_which_classes_never_come():
+    records = [{"present": []}, {"present": ["b"]}, {"present": []}]
+    lines = pairs.describe_gaps(records, ["a", "b", "c"])
+    assert lines == [
+        "warning: 2 of 3 pairs show no class: their maps are background only",
+        "shown by none of 3 pairs: a, c"]
+    assert not pairs.describe_gaps([{"present": ["a", "b"]}], ["a", "b"])
+    assert pairs.describe_gaps([{"present": []}], ["a", "b"]) == [
+        "warning: 1 of 1 pairs show no class: their maps are background only"]
+
+
 def test_a_longer_run_keeps_what_is_there(networks, finished, tmp_path, capsys):
     out = tmp_path / "out"
     common = [f"--network={networks['classes']}", f"--out={out}"]
@@ -638,7 +649,7 @@ def test_pairs_go_without_the_padding(padded, tmp_path, capsys):
 @pytest.mark.parametrize("name, line", [
     ("full", "pairs are 16x16, as the network draws them"),
     ("mixed", "have the padding of the photos, whose aspect ratios differed"),
-    ("old", "is of a version that did not store")])
+    ("old", "the snapshot does not say where the photos are")])
 def test_padding_that_is_not_known_is_kept(padded, networks, tmp_path, capsys, name, line):
     path = padded.get(name, networks["binary"])
     generate.main([f"--network={path}", "--num=1", f"--out={tmp_path}"])

@@ -18,8 +18,8 @@ from metrics.networks.inception import load_detector
 from metrics.networks.inception_weights import LOGITS
 from tests.tools.data_helpers import make_dataset
 from tests.tools.metrics_helpers import graph_bytes, small_arrays
-from training.labeller import Labeller
 from training.networks_stylegan import G_style
+from training.segmentation.labeller import Labeller
 from training.snapshots import load_snapshot, read_header, save_snapshot
 
 BLIND = ("ppl", "classes", "maps", "labels", "miou")  # metrics that need no Inception

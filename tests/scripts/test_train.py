@@ -310,6 +310,7 @@ def test_options_of_stages_gone_through_are_refused():
         refuse_idle({"grow_g"}, idle_rules("2d", "classes", "classes"))
 
 
+@pytest.mark.slow
 def test_metrics_during_training_are_those_of_run_metrics(tiny_config, tmp_path, monkeypatch, rng):
     """Against the validation images (_full: the training images); a warning is told once."""
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))

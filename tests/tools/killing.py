@@ -1,20 +1,22 @@
-"""A training that is killed again and again, and in the end has the weights of one that was not.
+"""A training that is killed again and again, and in the end is what one is that was not.
 
-    python -m tests.tools.killing DIR --kills=100 --seed=0
+    python -m tests.tools.killing DIR --variant=cyclegan --kills=25 --seed=0
 
-makes a small data set in DIR and trains the 2d variant on it in miniature, once in peace and once
-with SIGKILLs: half of them some seconds after the start, half at a certain call of something that
-writes files or changes the state. Prints one line of JSON. Every life is the same command line, in
-a process forked from one that has imported TensorFlow and not used it.
+makes small data in DIR and trains a variant on it in miniature, once in peace and then with
+SIGKILLs: half of them some seconds after the start, half at a certain call of something that writes
+files or changes the state. Prints one line of JSON. Every life is the same command line, in a
+process forked from one that has imported TensorFlow and not used it.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import signal
 import sys
 import time
 import traceback
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,25 +24,42 @@ import tensorflow as tf
 
 import train
 from dnnlib import cli, util
-from tests.tools.data_helpers import tagged_and_untagged
-from training import snapshots, state, stylegan, training_loop
+from dnnlib.data import pictures
+from tests.tools.data_helpers import read_jsonl, tagged_and_untagged
+from training import single_stage, snapshots, state, stylegan, training_loop
+from training.cycle import cyclegan
 from training.gan import gan_step
 from training.run import files, grids, history
+from training.variants import CONFIGS
 
-# Resolution change, fade and both channel growths within 18 turns; looks of two turns.
-MINIATURE = [
+# Of the 2d variant: resolution change, fade and both channel growths within 18 turns; looks of two
+# turns.
+GROWING = [
     "--variant=2d", "--device=cpu", "--resolution=8", "--initial-resolution=4", "--fmap-base=64",
     "--fmap-max=8", "--latent-size=8", "--mapping-layers=1", "--no-blur", "--hold-kimg=0.016",
     "--fade-kimg=0.048", "--rgb-kimg=0.096", "--binary-kimg=0.016", "--classes-kimg=0.032",
     "--minibatch=8", "--tick-kimg=0.016", "--minibatch-repeats=2", "--smoothing-kimg=0.1",
     "--network-ticks=2", "--metrics=none", "--seed=3"]
+LONGER = ["--kimg=0.096", "--minibatch-repeats=2", "--image-ticks=1"]  # twelve ticks
 
 
-def make_data(root):
-    """Two data sets at 8x8: with four classes, and photos only; returns the options that name them.
-    """
-    tagged, untagged = tagged_and_untagged(root, 8, 12)
-    return [f"--data={tagged}", f"--untagged={untagged}"]
+def command(variant, root):
+    """Make the data of a variant's miniature in a folder; return the options of train.py."""
+    # Starts TensorFlow, so that this is called in a process of its own.
+    from tests.tools.miniatures import METHODS, STYLEGANS
+
+    if variant == "2d":
+        tagged, untagged = tagged_and_untagged(root, 8, 12)
+        return [*GROWING, f"--data={tagged}", f"--untagged={untagged}"]
+    miniature = METHODS[variant]
+    return [f"--variant={variant}", *miniature.make(root), *miniature.options,
+            *([] if variant in STYLEGANS else LONGER)]
+
+
+def in_a_process(function, *args):
+    """What a function returns in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        return pool.submit(function, *args).result()
 
 
 def live(argv, output, die_at=None):
@@ -83,10 +102,17 @@ def count_down(calls):
 
     places = [(os, "replace"), (os, "fsync"), (os, "truncate"), (Path, "write_bytes"),
               (Path, "unlink"), (util, "append_jsonl"), (util, "write_json"),
-              (gan_step.GanStep, "__call__"), (state.Adam, "reset"), (stylegan, "enter_stage"),
-              (training_loop.Training, "_evaluate"), (grids.Grids, "save_fakes"),
+              (pictures, "save_png"), (training_loop.Training, "_evaluate"),
               (files.RunFiles, "tick"), (files.RunFiles, "growth"), (files.RunFiles, "clear"),
-              (files, "save_state"), (files.RunFiles, "finish")]
+              (files, "save_state"), (files, "save_snapshot"), (files.RunFiles, "save_best"),
+              (files.RunFiles, "finish"),
+              (gan_step.GanStep, "__call__"), (state.Adam, "reset"), (stylegan, "enter_stage"),
+              (grids.Grids, "save_fakes"),
+              (single_stage.SingleStageMethod, "step"),
+              (single_stage.SingleStageMethod, "resume"),
+              (single_stage.SingleStageMethod, "scores"),
+              (single_stage.SingleStageMethod, "save_grid"),
+              (cyclegan.CycleTraining, "buffers")]
     for owner, name in places:
         setattr(owner, name, counted(getattr(owner, name)))
 
@@ -108,46 +134,65 @@ def kill_after(pid, seconds):
     return wait(pid)
 
 
-def prove(root, kills, seed):
+def prove(root, variant, kills, seed):
     """Train in peace, then killed until there were so many kills; a dict of what happened.
 
     A run that comes to its end before that is compared too, and another begun.
     """
     root.mkdir(parents=True, exist_ok=True)
-    common = [*MINIATURE, *make_data(root)]
+    common = in_a_process(command, variant, root)
     began = time.monotonic()
     status = wait(live([*common, f"--run={root / 'whole'}"], root / "whole.txt"))
     if status:
         raise RuntimeError(f"status {status}: {(root / 'whole.txt').read_text()[-3000:]}")
-    reference = digests(root / "whole")
-    whole_sec = time.monotonic() - began
+    reference, whole_sec = outcome(root / "whole"), time.monotonic() - began
     rng, argv = np.random.default_rng(seed), [*common, f"--run={root / 'killed'}"]
     output, killed, at, compared = root / "killed.txt", 0, [], []
-    while killed < kills:
-        if rng.random() < 0.5:
-            pid = live(argv, output, die_at=int(rng.integers(1, 200)))
-            status = wait(pid)
+    while killed < kills or (root / "killed").is_dir():
+        if killed == kills:
+            status = wait(live(argv, output))
+        elif rng.random() < 0.5:
+            # As often among the first 14 calls, some of which each life makes once, as behind them.
+            status = wait(live(argv, output, die_at=int(200 ** rng.random())))
         else:
-            status = kill_after(live(argv, output), rng.uniform(0.0, 0.6 * whole_sec))
+            status = kill_after(live(argv, output), rng.uniform(0.0, 0.9 * whole_sec))
         if status == -signal.SIGKILL:
             killed += 1
             at.append(newest_kimg(root / "killed"))
         elif status == 0:
-            compared.append(digests(root / "killed") == reference)
+            found = outcome(root / "killed")
+            compared.append(sorted(name for name in reference if found[name] != reference[name]))
             os.rename(root / "killed", root / f"killed-{len(compared)}")
         else:
             raise RuntimeError(f"ended with status {status}: {output.read_text()[-3000:]}")
-    assert wait(live(argv, output)) == 0
-    compared.append(digests(root / "killed") == reference)
-    return {"kills": killed, "seed": seed, "runs_finished": len(compared),
-            "equal": sum(compared), "state_kimg_at_kills": at, "whole_sec": round(whole_sec, 1),
-            "left_over": [p.name for p in (root / "killed").glob(".*")],
-            "ticks": ticks(root / "killed")}
+    return {"variant": variant, "kills": killed, "seed": seed, "runs_finished": len(compared),
+            "equal": compared.count([]), "differences": [names for names in compared if names],
+            "state_kimg_at_kills": at, "whole_sec": round(whole_sec, 1),
+            "ticks": [tick["Progress/kimg"] for tick in reference["ticks"]]}
 
 
-def digests(run_dir):
-    """{network: digest} of the final snapshot."""
-    return snapshots.read_header(run_dir / history.FINAL)["digests"]
+def outcome(run_dir):
+    """What a finished run has to show for itself, whatever happened to it on its way.
+
+    Losses are not among it: those of a tick are means over its steps, and a state that was written
+    before a compilation, in the middle of the tick, does not know them.
+    """
+    events, newest = read_jsonl(run_dir / history.STATS), state.list_states(run_dir)[-1]
+    by_kind = {kind: [event for event in events if event["event"] == kind]
+               for kind in ("begin", "tick", "growth")}
+    best = run_dir / history.BEST
+    return {
+        "networks": snapshots.read_header(run_dir / history.FINAL)["digests"],
+        # Optimizers and buffers too.
+        "state": (newest.name, snapshots.load_own(newest)[0]["digests"]),
+        "best": util.read_json(best) if best.is_file() else None,
+        "begins": by_kind["begin"], "growths": by_kind["growth"],
+        "ticks": [{name: value for name, value in tick.items()
+                   if name in ("stage", "saved_network", "Progress/tick", "Progress/kimg")
+                   or name.startswith("Metrics/")} for tick in by_kind["tick"]],
+        # Every start has events of its own, and states that were saved before it compiled.
+        "files": sorted(path.name for path in run_dir.iterdir() if not path.name.startswith(
+            ("events.out.", "training-state-")))}
 
 
 def newest_kimg(run_dir):
@@ -156,18 +201,13 @@ def newest_kimg(run_dir):
     return int(states[-1].name[15:24]) / 1000 if states else None
 
 
-def ticks(run_dir):
-    """kimg of the ticks that stats.jsonl tells."""
-    events = [json.loads(line) for line in (run_dir / history.STATS).read_text().splitlines()]
-    return [event["Progress/kimg"] for event in events if event["event"] == "tick"]
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("root", type=Path)
+    parser.add_argument("--variant", choices=CONFIGS, default="2d")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     tf.get_logger().setLevel("ERROR")
     stylegan.CLASS_COUNT_IMAGES = 24
-    print(json.dumps(prove(options.root, options.kills, options.seed)))
+    print(json.dumps(prove(options.root, options.variant, options.kills, options.seed)))

@@ -108,6 +108,7 @@ def test_other_labels_train_other_networks(dataset, whole_run, tmp_path, changed
     assert different == ({"D_rgb", "G", "Gs"} if changed.startswith("those") else {"G"})
 
 
+@pytest.mark.slow
 def test_the_grid_shows_latents_and_labels_of_the_seed(dataset, whole_run):
     run_dir, _ = whole_run
     config, Gs = config_for(dataset), load_snapshot(run_dir / FINAL).networks["Gs"]
@@ -123,6 +124,7 @@ def test_the_grid_shows_latents_and_labels_of_the_seed(dataset, whole_run):
         np.testing.assert_allclose(np.asarray(picture).astype(int), expected.astype(int), atol=1)
 
 
+@pytest.mark.slow
 def test_growth_reports_scores_under_labels(dataset, whole_run):
     """Fakes are scored under the labels that they were drawn for, reals under their own."""
     run_dir, _ = whole_run
@@ -144,6 +146,7 @@ def test_growth_reports_scores_under_labels(dataset, whole_run):
     assert any("Classes/total_variation" in event for event in events)
 
 
+@pytest.mark.slow
 def test_a_snapshot_of_other_labels_cannot_start_a_training(dataset, whole_run):
     snapshot = load_snapshot(whole_run[0] / FINAL)
     config = config_for(dataset)

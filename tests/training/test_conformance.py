@@ -1,13 +1,12 @@
 """What every method of training owes: it is trained for two ticks by its command line, stopped,
 continued, shown, used and measured, in miniature.
 
-A new --variant needs a line in METHODS, and nothing else here.
+A new --variant needs a line in METHODS of tests/tools/miniatures.py, and nothing here.
 """
 
 import html
 import logging
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +18,8 @@ from PIL import Image
 import generate
 import run_metrics
 import train
-from tests.tools import domains, labelled_pictures, labelled_seeds, people
-from tests.tools.data_helpers import FOUR, make_dataset, random_image, read_jsonl
+from tests.tools.data_helpers import read_jsonl
+from tests.tools.miniatures import METHODS, STYLEGANS
 from tests.tools.training_runs import ONE_DEVICE, assert_two_devices_do_what_one_does
 from training.run import signals
 from training.run.options import given_options, parse_training_options
@@ -30,87 +29,6 @@ from training.training_loop import Training
 from training.variants import CONFIGS
 
 FINAL = "network-final.safetensors"
-INCEPTION = Path(__file__).parents[1] / "frozen" / "inception.npz"
-# Two ticks of two steps.
-COMMON = ["--device=cpu", "--minibatch=4", "--minibatch-repeats=1", "--tick-kimg=0.008",
-          "--network-ticks=1", "--image-ticks=2"]
-SHORT = [*COMMON, "--preset=tiny", "--kimg=0.016"]
-STYLEGAN = [*COMMON, "--preset=demo-32", "--resolution=8", "--initial-resolution=8",
-            "--fmap-base=32", "--fmap-max=4", "--latent-size=4", "--mapping-layers=1",
-            "--lrate=1e-4"]
-WITH_MAPS = [*STYLEGAN, "--rgb-kimg=0.008", "--classes-kimg=0.008"]  # the second tick has grown
-
-
-class Miniature(NamedTuple):
-    """How a method is tried.
-
-    Attributes:
-        make: function folder -> the options of train.py that name the data it makes there.
-        options: the others; they switch on what two devices have to share, such as batch norm.
-        use: options of generate.py; DATA is the folder of `make`.
-        measure: options of run_metrics.py; none if the training alone measures.
-        others: further options with which the method must do the same, tried by the slow tests.
-    """
-
-    make: Callable[[Path], list[str]]
-    options: list[str]
-    use: str
-    measure: str = ""
-    others: tuple[str, ...] = ()
-
-
-def photos_and_maps(folder):
-    rng = np.random.default_rng(0)
-    images = np.stack([random_image(rng, 7, 8) for _ in range(12)])
-    return [f"--data={make_dataset(folder / 'data', {'train': images, 'test': images}, FOUR)}"]
-
-
-def coloured(folder):
-    (folder / "photos").mkdir()
-    Image.new("RGB", (20, 30), (200, 30, 9)).save(folder / "photos" / "red.png")
-    return [f"--data={labelled_pictures.coloured_dataset(folder / 'data')}"]
-
-
-def labelled(folder):
-    labelled_pictures.coloured_dataset(folder / "data")
-    origin, labels = labelled_seeds.labelled_folder(folder)
-    return [f"--init-from={origin}", f"--labels={labels}"]
-
-
-def two_lists(folder):
-    domains.pair_folder(folder / "pairs")
-    a, b = domains.two_datasets(folder, num_test=(2, 2))
-    return [f"--data={a}", f"--target={b}"]
-
-
-def posed(folder):
-    return [f"--data={people.people_dataset(folder / 'data')}"]
-
-
-METHODS = {
-    "rgb": Miniature(photos_and_maps, [*STYLEGAN, "--rgb-kimg=0.016"], "--seeds=0-1",
-                     f"--metrics=kid8 --inception={INCEPTION}"),
-    "c": Miniature(photos_and_maps, WITH_MAPS, "--num=2", "--metrics=classes8"),
-    "2d": Miniature(photos_and_maps, WITH_MAPS, "--num=2", "--metrics=classes8"),
-    "segmenter": Miniature(coloured, [*SHORT, "--unet-fmaps=4", "--class-weights=balanced"],
-                           "--source=DATA/photos", "--metrics=miou"),
-    "decoder": Miniature(labelled, [*SHORT, "--held-back=0.25"], "--num=2",
-                         "--metrics=maps8 --data=DATA/data",
-                         others=("--decoder=linear", "--decoder=mlp")),
-    "pix2pix": Miniature(coloured, [*SHORT, "--g-fmaps=4", "--d-fmaps=4", "--critic=semantic",
-                                    "--norm=batch", "--spectral-norm"],
-                         "--maps=DATA/data/test", "--metrics=l1",
-                         others=("--scales=2 --norm=instance",)),
-    "pose": Miniature(posed, [*SHORT, "--g-fmaps=4", "--d-fmaps=4", "--halvings=1",
-                              "--critic=semantic", "--norm=batch"],
-                      "--source=DATA/data/val --poses=DATA/data/val"),
-    "cyclegan": Miniature(two_lists, [*SHORT, "--fmaps=4", "--pool=3", "--garment=box",
-                                      "--norm=batch", "--critic=picture", "--clip-norm=0.05",
-                                      "--lrate=1e-4"],
-                          "--source=DATA/pairs --direction=AtoB", "--metrics=cycleloss",
-                          others=("--garment=box --norm=instance --identity-weight=0.5",)),
-}
-STYLEGANS = ("rgb", "c", "2d")
 FAST = set(METHODS) - {"rgb", "c"}  # stages of 2d
 
 
@@ -233,6 +151,17 @@ def test_generate_takes_it(trained, tmp_path):
                           *of_data(METHODS[trained.variant].use, trained)]) == 0
     pictures = [np.asarray(Image.open(path)) for path in out.rglob("*.png")]
     assert any(np.ptp(picture) for picture in pictures)
+
+
+def test_a_damaged_snapshot_of_it_is_one_line(trained, tmp_path, script):
+    """One bit that is another, and a file that was cut off."""
+    whole, path = (trained.run_dir / FINAL).read_bytes(), tmp_path / "damaged.safetensors"
+    for content in (whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], whole[:len(whole) // 2]):
+        path.write_bytes(content)
+        status, error = script(f"--network={path}", f"--out={tmp_path / 'out'}",
+                               *of_data(METHODS[trained.variant].use, trained))
+        assert status == 2 and f"{path}: damaged" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_metric_of_it(trained, tmp_path):

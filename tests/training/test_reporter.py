@@ -80,6 +80,7 @@ def ticks_of(run_dir):
     return [r for r in read_jsonl(run_dir / "stats.jsonl") if r["event"] == "tick"]
 
 
+@pytest.mark.slow
 def test_a_training_does_what_was_planned(data, whole):
     check_plan(data, whole)
 
@@ -97,6 +98,7 @@ def check_plan(data, run_dir):
     assert sum(n.startswith("fakes") for n in names) == 1 + sum(t.draws for t in planned)
 
 
+@pytest.mark.slow
 def test_ticks_are_reported_alike_everywhere(whole):
     log = (whole / "log.txt").read_text()
     lines = [line for line in log.splitlines() if line.startswith("tick ")]
@@ -117,6 +119,7 @@ def test_ticks_are_reported_alike_everywhere(whole):
     assert "fid8 1.08" in lines[-1]
 
 
+@pytest.mark.slow
 def test_events_have_the_official_names(whole):
     ticks = ticks_of(whole)
     events = EventAccumulator(str(whole), size_guidance={"tensors": 0, "images": 0})
@@ -140,6 +143,7 @@ def test_events_have_the_official_names(whole):
     assert len(events.Tensors("reals")) == 3
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_run(whole):
     reader = PageReader((whole / "index.html").read_text())
     ticks = ticks_of(whole)
@@ -173,6 +177,7 @@ def test_the_page_after_a_resume_is_that_of_an_uninterrupted_run(data, whole, ag
             if row["event"] == "resume"] == [0.064]
 
 
+@pytest.mark.slow
 def test_growths_are_sentences(whole):
     log = (whole / "log.txt").read_text()
     row = next(row for row in read_jsonl(whole / "stats.jsonl") if row["event"] == "growth")

@@ -16,6 +16,7 @@ from tests.tools.data_helpers import make_dataset
 from tests.tools.training_runs import ONE_DEVICE
 from training import snapshots, state
 from training.gan.schedule import make_stage
+from training.snapshot_header import check_header
 from training.snapshots import find_snapshot, load_snapshot, save_snapshot
 from training.state import Progress
 from training.stylegan import StyleGan
@@ -116,6 +117,55 @@ def test_unknown_network_type_and_wrong_shapes(networks, tmp_path):
     snapshots.save_container(path, header, groups)
     with pytest.raises(UserError, match="missing"):
         load_snapshot(path)
+
+
+LOD = HEADER["lod"]
+
+
+@pytest.mark.parametrize("name, values", [
+    ("networks", (None, [], {}, {"Gs": None}, {"Gs": {"type": [], "config": {}}},
+                  {"Gs": {"type": "G_style", "config": []}})),
+    ("classes", (None, "ab", [1])), ("digest", (None, 5)), ("kimg", ("1",)),
+    ("lod", (None, [], {"resolution": 8}, LOD | {"resolution": "8"}, LOD | {"resolution": 9},
+             LOD | {"resolution": 16},
+             LOD | {"fade": "0"}, LOD | {"fade": float("nan")})),
+    ("dataset", (None, [], {"content_box": [0, 0, 8, 8]},
+                 {"content_box": [8, 0, 0, 8], "resolution": 8},
+                 {"content_box": "0088", "resolution": 8}))])
+def test_a_header_with_a_digest_of_its_own_is_checked(networks, tmp_path, name, values):
+    """Whoever writes another header writes its digest; what it says is checked before it counts."""
+    path = tmp_path / "a.safetensors"
+    save_snapshot(path, networks, HEADER)
+    header, groups = snapshots.load_container(path)
+    for value in values:
+        snapshots.save_container(path, {**header, name: value}, groups)
+        for read in (snapshots.read_header, load_snapshot):
+            with pytest.raises(UserError, match=rf"a\.safetensors: '{name}' in its header"):
+                read(path)
+
+
+@pytest.mark.parametrize("variant, name, value", [
+    ("pose", "keypoints", 5), ("pose", "skeleton", [[1]]), ("pose", "skeleton", [[1, 3]]),
+    ("cyclegan", "domains", {"A": {"garment": []}}), ("cyclegan", "domains", None)])
+def test_headers_of_other_trainings_are_checked(variant, name, value):
+    header = {**HEADER, "digest": "", "networks": {"G": {"type": "", "config": {}}},
+              "variant": variant, "keypoints": ["a", "b"], "skeleton": [[1, 2]],
+              "domains": {side: {"garment": ["hat"]} for side in "AB"}}
+    check_header(header)
+    with pytest.raises(ValueError, match=f"'{name}' in its header"):
+        check_header({**header, name: value})
+
+
+def test_options_that_cannot_be_right(networks, tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_snapshot(path, networks, HEADER)
+    for name, value in (("resolution", "8"), ("num_channels", -1), ("fmap_base", None),
+                        ("seed", "x")):
+        header, groups = snapshots.load_container(path)
+        header["networks"]["Gs"]["config"][name] = value
+        snapshots.save_container(tmp_path / "b.safetensors", header, groups)
+        with pytest.raises(UserError, match="options of network Gs cannot be right"):
+            load_snapshot(tmp_path / "b.safetensors", names=("Gs",))
 
 
 def test_a_failed_write_leaves_the_old_file(networks, tmp_path, monkeypatch):

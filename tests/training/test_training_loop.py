@@ -149,6 +149,7 @@ def test_snapshots_that_cannot_start_a_training(datasets, whole_run):
         state_from_snapshot(snapshot, config_for(datasets, mapping_layers=3), FOUR)
 
 
+@pytest.mark.slow
 def test_patience_ends_a_stage(datasets, tmp_path):
     config = config_for(datasets, **PLAIN, rgb_kimg=0.4)
     config = dataclasses.replace(config, patience=2, metrics="fid8")

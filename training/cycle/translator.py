@@ -34,10 +34,10 @@ class CycleTranslator(OfSnapshot):
         Raises:
             UserError: the snapshot is of another kind.
         """
-        header = self.check(path, "cyclegan", "translates no photos")
+        names = there_and_back(direction)
+        header = self.check(path, "cyclegan", "translates no photos", *names)
         self.path, self.digest, self.header = path, header["digest"], header
         self.direction, self.minibatch, self.own_scale = direction, minibatch, own_scale
-        names = there_and_back(direction)
         networks = load_snapshot(path, names=names).networks
         self.resolution = networks[names[0]].resolution
         self.garment = tuple(header["domains"][direction[0]]["garment"])

@@ -13,23 +13,26 @@ pictures have gigabytes.
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dnnlib import util
+from dnnlib.cli import MAX_SEED
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import read_class_list
 from dnnlib.data.labelled import LABELS, read_label_png
+from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.util import UserError
 from training.latents import Latents, noise_of
-from training.sampler import Noise, Sampler, seed_noise
+from training.sampler import NOISES, Noise, Sampler, seed_noise
 
 FILE_NAME = "labelling.json"
 LATENTS = "latents"
+MAX_SIDE = 1 << 16  # of a picture
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Labelling:
 
     @classmethod
     def read(cls, folder: str | Path) -> "Labelling":
-        """Return the Labelling of a folder. Raises UserError if there is none."""
+        """Return the Labelling of a folder. Raises UserError if there is none, or one whose values
+        cannot be right: with another seed a picture's labels would be learned for another one."""
         path = Path(folder) / FILE_NAME
         if not path.is_file():
             raise UserError(f"{path}: no such file; pictures to be labelled are written by "
@@ -73,22 +77,45 @@ class Labelling:
             if isinstance(values["class_label"], list):
                 values["class_label"] = tuple(values["class_label"])
             found = cls(**values)
-            if len(found.seeds) != (0 if found.projected else len(found.pictures)):
-                raise ValueError("seeds and pictures differ in number")
-            if not found.pictures:
-                raise ValueError("no pictures")
-            for name, picture in found.pictures.items():
-                check_file_name(name)
-                if not isinstance(picture, str):
-                    raise ValueError(f"digest of {name}")
+            found.check()
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise UserError(f"{path}: damaged ({util.one_line(error)})") from None
         return found
 
 
+    def check(self) -> None:
+        """Raise ValueError, or what wrong types raise, if values that were read cannot be right."""
+        if not self.pictures:
+            raise ValueError("no pictures")
+        for name, picture in self.pictures.items():
+            check_file_name(name)
+            if not isinstance(picture, str):
+                raise ValueError(f"digest of {name}")
+        if not all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in self.seeds):
+            raise ValueError("seeds")
+        drawn = [] if self.projected else list(self.pictures)
+        if [picture_name(seed) for seed in self.seeds] != drawn:
+            raise ValueError("seeds that are not those of the pictures")
+        cutoff, side, label = self.trunc_cutoff, self.resolution, self.class_label
+        fitting = {
+            "network": isinstance(self.network, str), "digest": isinstance(self.digest, str),
+            "resolution": type(side) is int and 4 <= side <= MAX_SIDE and not side & (side - 1),
+            "fade": _is_number(self.fade), "trunc": _is_number(self.trunc),
+            "trunc_cutoff": type(cutoff) is int and cutoff >= 0,
+            "noise": self.noise in ("stored", "const") if self.projected else self.noise in NOISES,
+            "class_label": label is None or (type(label) is int and label >= 0) or (
+                isinstance(label, tuple) and all(map(_is_number, label)))}
+        if wrong := [key for key, fits in fitting.items() if not fits]:
+            raise ValueError(", ".join(wrong))
+
+
+def _is_number(value):
+    return type(value) in (int, float) and math.isfinite(value)
+
+
 def check_file_name(name: str) -> None:
     """Raise ValueError if a name that was read is not that of a file directly in a folder."""
-    if not name or "/" in name or "\0" in name:
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise ValueError(f"{name!r} is no name of a file in this folder")
 
 
@@ -206,11 +233,11 @@ class LabelledFolder:
     def _was_replaced(self, name):
         """Return whether the picture of a name, if it is still there, is another one."""
         try:
-            with Image.open(self.path / name) as image:
-                return picture_digest(np.asarray(image)) != self.labelling.pictures[name]
+            picture = np.asarray(decode_photo((self.path / name).read_bytes()))
+            return picture_digest(picture) != self.labelling.pictures[name]
         except FileNotFoundError:
             return False
-        except (OSError, SyntaxError, ValueError):
+        except (OSError, PhotoError):
             return True
 
     def _find_strangers(self):

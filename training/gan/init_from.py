@@ -93,7 +93,7 @@ def first_stage_after(header: dict[str, Any], config: TrainingConfig) -> str:
     if header.get("official_lod", {}).get("G", lod["fade"] or lod["resolution"] < full):
         raise UserError("--init-from: this snapshot still grows in resolution; take a later one of "
                         "its run")
-    if config.initial_resolution != full:
+    if config.variant == "rgb" and config.initial_resolution != full:
         raise UserError(f"--init-from: training goes on at the size of the snapshot's networks; "
                         f"give --initial-resolution={full}")
     return stages[min(stages.index(stage) + 1, len(stages) - 1)]

@@ -32,7 +32,7 @@ class Reposer(OfSnapshot):
         Raises:
             UserError: the snapshot is of another kind.
         """
-        header = self.check(path, VARIANT, "draws no people in other poses")
+        header = self.check(path, VARIANT, "draws no people in other poses", NETWORK)
         self.path, self.minibatch, self.digest = path, minibatch, header["digest"]
         self.fit = header.get("fit", pyramid.FITS[0])  # older snapshots do not say
         self.names = tuple(header["keypoints"])

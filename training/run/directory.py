@@ -25,7 +25,8 @@ LAUNCH = ("device", "gpus", "inception", "keep")
 _BEFORE = {"mirror_pairs": mirroring.NONE}
 # Options whose defaults follow from the data set, by other rules since `_BEFORE` came into being.
 _DERIVED = {"mirror_pairs", "metrics"}
-_OWN_FILES = ("training-state-", "network-", "nonfinite", "best.json", "fakes", "reals", "index")
+_OWN_FILES = ("training-state-", "training_options", "network-", "nonfinite", "best.json", "fakes",
+              "reals", "augmented", "index")
 
 
 def named_run(run: str | Path | None, results_dir: str) -> Path | None:

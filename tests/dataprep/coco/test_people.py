@@ -65,7 +65,9 @@ def all_there(entries):
 def test_the_largest_person_counts(tmp_path, photos):
     persons = [person(1, [(5, 5, 2)] * 3, [0, 0, 10, 10]),
                person(1, [(7, 6, 2)] * 3, [0, 0, 20, 9]),
-               person(1, [(9, 9, 2)] * 3, [0, 0, 3, 3]), person(2, [(0, 0, 0)] * 3),
+               person(1, [(9, 9, 2)] * 3, [0, 0, 3, 3]),
+               person(1, [(8, 8, 2)] * 3, [0, 0, 10**400, 1]),  # no size: that of its points counts
+               person(1, [(8, 8, 2)] * 3, [0, 0, float("nan"), 1]), person(2, [(0, 0, 0)] * 3),
                person(3, [(1, 1, 2)] * 2), person(4, [(39, 59, 1), (41, 5, 2), (-3, 5, 2)])]
     found = people.read_keypoint_file(save(tmp_path / "k.json", persons, photos[:4]))
     assert found.names == tuple(THREE) and found.skeleton == ((1, 2), (1, 3))

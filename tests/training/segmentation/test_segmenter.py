@@ -12,7 +12,7 @@ from dnnlib.util import UserError
 from metrics.evaluation import segmenter_evaluation
 from tests.tools import labelled_pictures as tools
 from tests.tools.labelled_pictures import begun, coloured_dataset, segmenter, tiny
-from training.labeller import Labeller
+from training.segmentation.labeller import Labeller
 from training.segmentation.segmenter import NETWORK, balanced_weights
 from training.segmentation.stream import process_pictures
 

@@ -22,10 +22,10 @@ from tests.tools import translations as tools
 from tests.tools.labelled_pictures import coloured_dataset
 from tests.tools.translations import begun, tiny
 from tests.tools.vgg16 import NARROW, random_arrays
-from training.labeller import read_labeller
 from training.run import directory, launch
 from training.run.history import read_history
 from training.run.options import given_options, parse_training_options
+from training.segmentation.labeller import read_labeller
 from training.snapshots import read_header
 from training.translation import losses
 from training.translation.config import Pix2PixConfig
@@ -104,6 +104,7 @@ def check_first_gradients(optimizer, grads):
                                    atol=2e-3 * scale + 1e-7, err_msg=name)
 
 
+@pytest.mark.slow
 def test_what_a_step_assigns(data):
     """Running means of both networks, and D's vectors of the power method."""
     method, progress = begun(tiny(data, norm="batch", spectral_norm=True))

@@ -1,0 +1,84 @@
+"""What the header of a snapshot has to say, checked before anything is built of it.
+
+A snapshot may come from anywhere, and its digests show damage alone: whoever writes another header
+writes its digest, too.
+"""
+
+import math
+from typing import Any
+
+MAX_RESOLUTION = 1 << 16
+
+
+def check_header(header: dict[str, Any]) -> None:
+    """Raise ValueError, which names the first value that is missing or of the wrong kind."""
+    checks = {"networks": _are_networks, "classes": _are_names, "digest": _is_text}
+    optional = {"kimg": lambda value: value is None or _is_number(value), "dataset": _is_dataset,
+                "lod": _is_lod, "domains": _are_domains, "fit": _is_text, "keypoints": _are_names}
+    if isinstance(header.get("networks"), dict) and "Gs" in header["networks"]:
+        checks["lod"] = _is_lod
+    if header.get("variant") == "pose":
+        checks["keypoints"] = _are_names
+    if header.get("variant") == "cyclegan":
+        checks["domains"] = _are_domains
+    for name, fits in {**optional, **checks}.items():
+        if (name in checks or name in header) and not fits(header.get(name)):
+            raise ValueError(f"{name!r} in its header is missing or damaged")
+    lod = header.get("lod", {}).get("resolution", 0)
+    sides = [made["config"].get("resolution") for made in header["networks"].values()]
+    if any(_is_count(side) and side < lod for side in sides):
+        raise ValueError("'lod' in its header is larger than its networks")
+    if "keypoints" in checks and not _is_skeleton(header.get("skeleton"), header["keypoints"]):
+        raise ValueError("'skeleton' in its header is missing or damaged")
+
+
+def _is_text(value):
+    return isinstance(value, str)
+
+
+def _is_count(value):
+    return type(value) is int and value >= 0
+
+
+def _is_number(value):
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _are_names(value):
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _are_networks(value):
+    return isinstance(value, dict) and bool(value) and all(
+        isinstance(made, dict) and _is_text(made.get("type"))
+        and isinstance(made.get("config"), dict) for made in value.values())
+
+
+def _is_resolution(value):
+    return _is_count(value) and 4 <= value <= MAX_RESOLUTION and not value & (value - 1)
+
+
+def _is_lod(value):
+    return isinstance(value, dict) and _is_resolution(value.get("resolution")) \
+        and _is_number(value.get("fade")) and 0 <= value["fade"] <= 1
+
+
+def _is_dataset(value):
+    """Return whether it is what is known of a data set: with where its photos are, if that is."""
+    box = value.get("content_box") if isinstance(value, dict) else ()
+    return box is None or (isinstance(box, list) and len(box) == 4 and all(map(_is_count, box))
+                           and _is_resolution(value.get("resolution"))
+                           and box[0] < box[2] <= value["resolution"]
+                           and box[1] < box[3] <= value["resolution"])
+
+
+def _are_domains(value):
+    return isinstance(value, dict) and all(
+        isinstance(value.get(side), dict) and _are_names(value[side].get("garment"))
+        for side in "AB")
+
+
+def _is_skeleton(value, names):
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and len(pair) == 2
+        and all(_is_count(end) and 1 <= end <= len(names) for end in pair) for pair in value)
