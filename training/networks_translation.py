@@ -134,7 +134,7 @@ class UnetGenerator(TranslationGenerator):
                 x = leaky_layer(x, after_bias=i == 1)
             normed = 0 < i < len(widths) - 1
             x = Convolution(fmaps, KERNEL, 2, "same", use_bias=not normed, name=f"down{i}",
-                              dtype=_dtype(not normed))(x)
+                            dtype=_dtype(not normed))(x)
             if normed:
                 x = norm_layer(x, o.norm, f"down{i}_norm")
             skips.append(x)
@@ -189,7 +189,7 @@ class ResnetGenerator(TranslationGenerator):
         x = normed(x, "first")
         for factor in (2, 4):
             x = Convolution(factor * o.fmaps, 3, 2, "same", use_bias=False,
-                              name=f"down{factor}")(x)
+                            name=f"down{factor}")(x)
             x = normed(x, f"down{factor}")
         for block in range(o.blocks):
             before = x
@@ -270,7 +270,7 @@ class PatchDiscriminator(TranslationNetwork):
 
         def conv(x, fmaps, stride, name, use_bias=False):
             return Convolution(fmaps, KERNEL, stride, use_bias=use_bias, name=prefix + name,
-                                 dtype=_dtype(use_bias))(layers.ZeroPadding2D(1)(x))
+                               dtype=_dtype(use_bias))(layers.ZeroPadding2D(1)(x))
 
         for i in range(o.strides + 1):
             fmaps = o.fmaps * min(1 << i, MAX_WIDENING)

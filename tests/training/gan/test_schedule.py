@@ -34,6 +34,14 @@ def test_start_from_a_snapshot_skips_stages(tiny_config):
     assert training_schedule(config, 13, 500, first_stage="binary").name == "classes"
 
 
+def test_resolution_grows_in_the_first_stage_whichever_it_is(tiny_config):
+    config = tiny_config(variant="2d", resolution=32, initial_resolution=16, hold_kimg=1.0,
+                         fade_kimg=1.0, binary_kimg=3.0, classes_kimg=3.0)
+    lods = [training_schedule(config, 13, n, first_stage="classes").lod for n in (0, 1500, 2000)]
+    assert lods == [1, 0.5, 0]
+    assert training_schedule(config, 13, 3000, first_stage="binary").lod == 0
+
+
 @pytest.mark.parametrize("variant, nimg, critics", [
     ("rgb", 0, [("rgb", 3)]), ("c", 0, [("rgb", 3)]),
     ("c", 1000, [("joint", 4)]), ("c", 1500, [("joint", 8)]),
