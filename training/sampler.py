@@ -7,6 +7,7 @@ its minibatch; its pixels do in their last bits, since matrix products of other 
 otherwise.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -85,6 +86,17 @@ class Sampler:
             raise UserError(f"{path}: {num_maps} maps, but names for {len(snapshot.classes)} "
                             "classes")
         return cls(snapshot, label_row(label, snapshot.networks["Gs"].label_size, path), traced)
+
+    def of_label(self, label: int | Sequence[float] | None) -> "Sampler":
+        """Return a sampler of this network, without a copy of it, that draws another label.
+
+        Raises:
+            UserError: the network does not take this label.
+        """
+        row = label_row(label, self.label_size, self.path)
+        other = copy.copy(self)
+        other.label, other._label_row = None if row is None else _short_label(row[0]), row
+        return other
 
     @property
     def num_layers(self) -> int:

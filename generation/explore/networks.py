@@ -174,10 +174,12 @@ def _best_of(run, found):
 
 def _load(path, kind, options):
     """Load the network of a snapshot. Pictures come one by one, for which nothing is compiled."""
-    if kind_of(read_header(path), path) != kind:
+    header = read_header(path)
+    if kind_of(header, path) != kind:
         raise UserError(f"{path.name}: a network of another kind; choose it again")
     if kind == GENERATOR:
-        return Sampler.load(path, traced=False, **options)
+        takes_label = header["networks"]["Gs"]["config"].get("label_size")
+        return Sampler.load(path, 0 if takes_label else None, traced=False)
     if kind == OF_LABELS:
         return Translator(path, minibatch=1)
     if kind == LABELLING:

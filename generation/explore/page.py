@@ -4,6 +4,7 @@ A browser's choices are in its own controls, and come with every request: the se
 of a browser but files that it uploaded, so that any number of them have their own state.
 """
 
+import contextlib
 import functools
 import html
 from pathlib import Path
@@ -265,7 +266,7 @@ class Page:
         wish, (photo, direction, own_scale, views, shown) = values[:-5], values[-5:]
         kind = self._kind(name)
         if kind == GENERATOR:
-            with self.networks.using(name, kind, label=self._label(name, label)) as sampler:
+            with self._sampling(name, label) as sampler:
                 return _updates(drawing.draw(sampler, _wish(*wish), shown), views)
         if photo is None or kind not in (LABELLING, TRANSLATING):
             return _updates(Drawn(Views(None), None, ""), ())
@@ -281,14 +282,14 @@ class Page:
     def search(self, name, label, *values):
         """Return the next seed whose picture shows the chosen classes."""
         *wish, require, min_area = values
-        with self.networks.using(name, GENERATOR, label=self._label(name, label)) as sampler:
+        with self._sampling(name, label) as sampler:
             pass
         chosen = Selection(tuple(require), min_area / 100)
         return drawing.search(sampler, _wish(*wish), chosen, self.networks.lock)
 
     def save_pair(self, name, label, *wish):
         """Return the line about a pair that is saved."""
-        with self.networks.using(name, GENERATOR, label=self._label(name, label)) as sampler:
+        with self._sampling(name, label) as sampler:
             return f"`{drawing.save_pair(sampler, _wish(*wish), self.out)}`"
 
     def choose_brush(self, name, class_name):
@@ -305,7 +306,7 @@ class Page:
         side, is_drawn = self.networks.header(name)["lod"]["resolution"], start != EMPTY
         label_map = np.zeros((side, side), np.uint8)
         if is_drawn:
-            with self.networks.using(start, GENERATOR, label=self._label(start, 0)) as sampler:
+            with self._sampling(start, 0) as sampler:
                 label_map = drawing.draw_map(sampler, int(map_seed), side)
         return self._editor(name, label_map), gr.Slider(visible=is_drawn), self._photo(
             name, label_map, seed)
@@ -341,10 +342,11 @@ class Page:
         """Return what the page does with a network."""
         return kind_of(self.networks.header(name), self.networks.path(name))
 
-    def _label(self, name, label):
-        """Return the label that a generator is given: none if it takes none."""
-        config = self.networks.header(name)["networks"]["Gs"]["config"]
-        return int(label) if config.get("label_size") else None
+    @contextlib.contextmanager
+    def _sampling(self, name, label):
+        """Yield a generator; one that takes labels draws `label`."""
+        with self.networks.using(name, GENERATOR) as sampler:
+            yield sampler.of_label(int(label)) if sampler.label_size else sampler
 
 
 def _wish(what, seed, psi, noise, other, position, layers):

@@ -13,6 +13,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 from dnnlib.data import channels
@@ -38,16 +39,26 @@ def place(tmp_path_factory):
     return root
 
 
+@contextlib.contextmanager
+def served(place, errors, **environment):
+    """Start the real server in a process of its own; yield its address and the process."""
+    command = [sys.executable, ROOT / "generate.py", "--explore", "--results=results", "--out=out"]
+    with (open(errors, "w") as file,
+          subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=file, text=True,
+                           env=os.environ | environment) as server):
+        line = server.stdout.readline()
+        assert line.startswith("explore: http://127.0.0.1:"), errors.read_text()
+        try:
+            yield line.split()[1], server
+        finally:
+            server.terminate()
+
+
 @pytest.fixture(scope="module")
 def address(place):
-    """Where the real server is, in a process of its own."""
-    command = [sys.executable, ROOT / "generate.py", "--explore", "--results=results", "--out=out"]
-    with (open(place / "errors.txt", "w") as errors,
-          subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=errors,
-                           text=True) as server):
-        line = server.stdout.readline()
-        assert line.startswith("explore: http://127.0.0.1:"), (place / "errors.txt").read_text()
-        yield line.split()[1]
+    """Where the server is that the browsers look at."""
+    with served(place, place / "errors.txt") as (address, server):
+        yield address
         server.send_signal(signal.SIGINT)
         assert server.wait(60) == 0
     assert "Traceback" not in (place / "errors.txt").read_text()
@@ -310,3 +321,15 @@ def test_other_hosts_and_sites_are_refused(browser, address):
     for headers in ({"Host": "example.org"}, {"Origin": "http://example.org"}):
         assert browser.context.request.get(address, headers=headers).status == 403
     assert browser.context.request.get(address + "/gradio_api/file=/etc/passwd").status == 403
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_uploads_go_with_the_server(place, tmp_path, ending):
+    with served(place, tmp_path / "errors.txt", TMPDIR=str(tmp_path)) as (address, server):
+        answer = requests.post(f"{address}/gradio_api/upload",
+                               files={"files": ("photo.png", b"a photo")}, timeout=60)
+        upload, = [Path(path) for path in answer.json()]
+        assert upload.read_bytes() == b"a photo" and tmp_path in upload.parents
+        server.send_signal(ending)
+        server.wait(60)
+        assert not list(tmp_path.glob("explore-*"))
