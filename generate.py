@@ -7,11 +7,11 @@ import shlex
 from pathlib import Path
 
 from dnnlib import cli, suggestions, util
-from dnnlib.cli import MAX_SEED, IdleRule, label_suffix, numbers_name
+from dnnlib.cli import MAX_SEED, label_suffix, numbers_name
 from dnnlib.data import films
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError
-from generation.options import CHOICE, parse_options
+from generation.options import CHOICE, out_folder, parse_options, refuse_file
 
 EXAMPLES = """\
   python generate.py                                          seeds 0-35 of the newest run's best
@@ -48,17 +48,19 @@ MIN_SIDE = 128  # images below this many pixels are enlarged in pictures
 def main(argv):
     """Parse options, load the network, make what was asked for. Return the exit status."""
     options = parse_options(argv, __doc__, EXAMPLES)
-    if options.source is not None:
-        return use_photos(options)
     if options.labels_from is not None:
         return take_labels(options)
     if options.explore:
         return serve_page(options)
+    # Modules that import TensorFlow are imported here: --help and wrong options answer at once.
+    if options.source is not None:
+        from generation import of_pictures
+        return of_pictures.use_photos(options)
     if options.maps is not None or getattr(options, "from") is not None:
-        return make_photos(options)
+        from generation import of_pictures
+        return of_pictures.draw_photos(options)
     if options.video is not None:
         films.check_format(options.video)
-    # Imported here so that --help and wrong options answer at once.
     from generation import pairs
     from training.sampler import Sampler
     from training.snapshots import find_snapshot
@@ -101,20 +103,6 @@ def main(argv):
     else:
         make_picture(sampler, options)
     return 0
-
-
-def out_folder(sampler, options, subfolder=""):
-    """Return the folder to write to. Raises UserError if that is a file."""
-    default = Path("generated", f"{sampler.path.parent.name}-{sampler.path.stem}", subfolder)
-    out = Path(options.out) if options.out is not None else default
-    refuse_file(out)
-    return out
-
-
-def refuse_file(out):
-    """Raise UserError if the folder to write to is a file."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={out}: is a file; a folder is wanted")
 
 
 def make_picture(sampler, options):
@@ -319,88 +307,6 @@ def make_shards(sampler, options):
                                              *fitting))
 
 
-def use_photos(options):
-    """Write label maps of photos, photos translated, or people in other poses, as the network is.
-    Return the exit status."""
-    from training.cycle.translator import is_cyclegan
-    from training.pose.reposer import is_of_poses
-    from training.snapshots import find_snapshot, read_header
-
-    header = read_header(find_snapshot(options.network, options.results))
-    kinds = {"it is for a CycleGAN": (is_cyclegan(header), "direction", "garment", "own_scale"),
-             "it is for a network of --variant=pose": (
-                 is_of_poses(header), "poses", "num_images")}
-    cli.refuse_idle(
-        {name for _, *names in kinds.values() for name in names
-         if getattr(options, name) not in (None, False, "AtoB")},
-        [IdleRule(names, not fits, reason) for reason, (fits, *names) in kinds.items()])
-    if is_cyclegan(header):
-        return translate_photos(options)
-    return pose_people(options) if is_of_poses(header) else make_labels(options)
-
-
-def pose_people(options):
-    """Write people in other poses. Return the exit status."""
-    from dnnlib.data.coco import KEYPOINTS_FILE
-    from dnnlib.data.labelled import chosen
-    from generation import posing
-    from training.pose.reposer import Reposer
-
-    if options.poses is None:
-        raise UserError("--poses: missing: the poses to draw the people of --source in")
-    reposer = Reposer.load(options.network, options.results, options.minibatch)
-    choices = []
-    for name in ("source", "poses"):
-        figures = posing.open_figures(Path(getattr(options, name)), reposer.fit)
-        if (options.num_images or 0) > len(figures.names):
-            raise UserError(f"--num-images={options.num_images}: {getattr(options, name)} has "
-                            f"{len(figures.names)}")
-        choices.append(posing.Choice(
-            figures, chosen(len(figures.names), options.num_images, options.seed)))
-    out = out_folder(reposer, options, "posed")
-    made, kept = posing.PosingJob(reposer, *choices, out).run()
-    print(f"{out}: {made} photos made, {kept} were there already; {out / posing.SHEET} shows them")
-    print("Next: " + suggestions.command(
-        "dataset_tool.py", "create_from_coco",
-        f"--keypoints={out / KEYPOINTS_FILE}", f"--images={out / 'images'}",
-        f"--resolution={reposer.resolution}", "--out=datasets/posed"))
-    return 0
-
-
-def translate_photos(options):
-    """Write photos, or the garments of pairs, translated. Return the exit status."""
-    from dnnlib.data.labelled import pair_folders
-    from generation import retexturing
-    from training.cycle.translator import CycleTranslator
-
-    translator = CycleTranslator.load(
-        options.network, options.results, direction=options.direction,
-        minibatch=options.minibatch, own_scale=options.own_scale)
-    source, out = Path(options.source), out_folder(translator, options, options.direction)
-    garment, of_pairs = options.garment or translator.garment, bool(pair_folders(source))
-    if of_pairs and not garment:
-        raise UserError(f"--garment: missing: which classes of the pairs in {source} are to be "
-                        "translated; give their images/ as --source to translate whole photos")
-    if options.garment and not of_pairs:
-        raise UserError(f"--garment: {source} is no folder of pairs, whose labels would show it")
-    if of_pairs:
-        made, kept, left_out = retexturing.retexture_pairs(translator, source, garment, out)
-    else:
-        made, kept, left_out = retexturing.retexture_photos(translator, source, out)
-    for line in left_out:
-        print(f"left out: {line}")
-    side = translator.resolution
-    print("photos were translated at their own scale" if translator.own_scale else
-          f"photos were translated at {side}x{side}, as in training, and brought to their size; "
-          "--own-scale translates them as they are")
-    print(f"{out}: {made} photos translated, {kept} were there already; side by side in sheet.png")
-    if of_pairs:
-        print("Next: " + suggestions.command(
-            "dataset_tool.py", "create_from_masks", f"--source={out}", f"--resolution={side}",
-            "--out=datasets/retextured"))
-    return 0
-
-
 def serve_page(options):
     """Serve a page to try networks on until Ctrl-C. Return the exit status."""
     from generation.explore import server  # gradio is installed by those who use it
@@ -413,51 +319,6 @@ def serve_page(options):
     if path is not None:
         kind_of(read_header(path), path)  # which refuses what the page cannot show
     server.serve(Networks(options.results, path), out)
-    return 0
-
-
-def make_labels(options):
-    """Write label maps of photos. Return the exit status."""
-    from generation import labelling
-    from training.segmentation.labeller import Labeller
-
-    labeller = Labeller.load(options.network, options.results, options.minibatch)
-    source, out = Path(options.source), out_folder(labeller, options, "labels")
-    written, kept, unreadable = labelling.label_photos(labeller, source, out, options.minibatch)
-    for line in unreadable:
-        print(f"left out: {line}")
-    print(f"{out}: {written} label maps written, {kept} were there already")
-    print("Next: " + suggestions.command(
-        "dataset_tool.py", "create_from_masks", f"--images={source}", f"--masks={out / 'labels'}",
-        f"--classes={out / 'classes.txt'}", "--out=datasets/labelled"))
-    return 0
-
-
-def make_photos(options):
-    """Write photos of label maps. Return the exit status."""
-    from generation import translation
-    from training.sampler import Sampler
-    from training.snapshots import find_snapshot
-    from training.translation.translator import Translator
-
-    translator = Translator.load(options.network, options.results, options.minibatch)
-    if options.maps is not None:
-        maps = translation.open_maps(Path(options.maps))
-    else:
-        seeds = options.seeds if options.num is None else range(
-            options.first_seed, options.first_seed + options.num)
-        origin = find_snapshot(getattr(options, "from"), options.results)
-        sampler = Sampler.load(origin, options.label)
-        maps = translation.DrawnMaps(sampler, seeds, options.trunc, options.noise)
-    out = out_folder(translator, options, "photos")
-    made, kept, resized = translation.write_photos(translator, maps, options.samples, out)
-    side = translator.resolution
-    if resized:
-        print(f"maps of other sizes were resized to {side}x{side} by nearest pixels")
-    print(f"{out}: {made} photos made, {kept} were there already")
-    print("Next: " + suggestions.command(
-        "dataset_tool.py", "create_from_masks", f"--source={out}", f"--resolution={side}",
-        "--out=datasets/photos-of-maps"))
     return 0
 
 

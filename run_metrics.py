@@ -58,10 +58,11 @@ def main(argv):
     check_folders(options, header, metrics)
     reals, maps = open_reals(options, header, metrics), None
     if is_translator(header):
-        maps = open_part(options, header, options.split or "test")
+        maps = reals_of_split(options, header, options.split or "test")
         metrics = [of_translator(metric, maps.count) for metric in metrics]
     # The reals of the sheet: what a network could have memorised, unless an option says otherwise.
-    neighbours = open_part(options, header, options.split or "train") if options.nearest else None
+    neighbours = reals_of_split(options, header, options.split or "train") \
+        if options.nearest else None
     if options.dry_run:
         print_work(options, metrics, reals, neighbours, maps)
         return 0
@@ -128,10 +129,11 @@ def open_reals(options, header, metrics):
     """
     split = options.split or "test"
     splits = {} if options.reals else {FULL: "train", TRAIN_VAL: TRAIN_VAL}
-    return {kind: open_part(options, header, splits.get(kind, split)) for kind in reals_of(metrics)}
+    return {kind: reals_of_split(options, header, splits.get(kind, split))
+            for kind in reals_of(metrics)}
 
 
-def open_part(options, header, split):
+def reals_of_split(options, header, split):
     """Return the ImageSource of one part of the reals, at the network's resolution."""
     from metrics.evaluation import stored_dataset
 

@@ -345,7 +345,7 @@ def _create(config, source, items, skipped, options, report, classes=(), label_s
         report("dry run: nothing written")
         return None
     before = len(skipped)
-    content = writer.write_dataset(config.out, spec, writer.shuffled(items, config.seed),
+    content = writer.write_dataset(config.out, spec, writer.shuffle_items(items, config.seed),
                                    (num_val, num_test), skipped, options, config.workers, report,
                                    config.runner, pairs)
     _report_reasons(skipped[before:], report)

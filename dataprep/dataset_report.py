@@ -101,7 +101,8 @@ def contact_sheet(directory: str | Path, split: str, num: int, columns: int,
     points = keypoints.read_keypoints(directory, split)
     for number in np.sort(chosen):
         rgb, labels = records.read_pair(number)
-        skeleton = [keypoints.draw(rgb, points[number], info.skeleton)] if info.keypoints else []
+        skeleton = [keypoints.draw_skeleton(rgb, points[number], info.skeleton)
+                    ] if info.keypoints else []
         if num_classes:
             rgb = np.concatenate([rgb, channels.colourise(labels, num_classes),
                                   pictures.overlay(rgb, labels, num_classes)], axis=1)

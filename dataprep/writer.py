@@ -41,7 +41,7 @@ def check_splits(num_val: int, num_test: int, num_items: int) -> None:
                              f"{num_items} for training; ask for fewer (--num-val, --num-test)")
 
 
-def shuffled(items: Sequence[Item], seed: int) -> list[Item]:
+def shuffle_items(items: Sequence[Item], seed: int) -> list[Item]:
     """Return the items in a seeded order. Of those whose split is not given the first that can be
     converted are for validation, the next for the test, all others for training. Photos of one
     person come one after the other."""
@@ -76,7 +76,7 @@ def write_dataset(out: str | Path, spec: ConversionSpec, items: list[Item],
                   sizes: tuple[int, int], skipped: list[dict], options: dict, workers: int,
                   report: Callable[[str], None] = print,
                   runner: "BeamRunner | None" = None, pairs: Sequence[tuple] = ()) -> dict:
-    """Convert `items` (see shuffled) into the folder `out`; return the content of dataset.json.
+    """Convert shuffled `items` into the folder `out`; return the content of dataset.json.
 
     Goes on where an interrupted run of the same data set stopped; the result is the same, byte for
     byte. Raises UserError if the disk is full, no photo is left for training, or another process is

@@ -215,7 +215,7 @@ def write_tables(options):
     tables = {scene: summarize(own, MEASURES) for scene, own in scenes.items()}
     said = {scene: answers(table) for scene, table in tables.items()}
     for scene, table in tables.items():
-        write_photos(options, scene, scenes[scene])
+        draw_photos_of_maps(options, scene, scenes[scene])
         write_bars(options.out / f"semantic_critic-{scene}.png", table, MEASURES[:2],
                    f"{scene}: IoU of a segmentation network's labels and the maps")
     parts = [part for scene, own in scenes.items()
@@ -241,7 +241,7 @@ def head_text(options):
             "a sheet of photos for each data set.", ""]
 
 
-def write_photos(options, scene, results):
+def draw_photos_of_maps(options, scene, results):
     """Write semantic_critic-<scene>-photos.png: the first maps, their real photos, and the photos
     of each row, of its first seed."""
     runs = {}

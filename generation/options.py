@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from dnnlib import cli
 from dnnlib.cli import MAX_GRID, MAX_SEED, IdleRule
@@ -271,3 +272,21 @@ def _check_video(options):
     if options.fps > fastest:
         raise UserError(f"--fps={options.fps}: a film in {options.video} has {fastest} frames a "
                         "second at most")
+
+
+def out_folder(network: Any, options: argparse.Namespace, subfolder: str = "") -> Path:
+    """Return the folder to write a network's pictures to.
+
+    Raises:
+        UserError: it is a file.
+    """
+    default = Path("generated", f"{network.path.parent.name}-{network.path.stem}", subfolder)
+    out = Path(options.out) if options.out is not None else default
+    refuse_file(out)
+    return out
+
+
+def refuse_file(out: Path) -> None:
+    """Raise UserError if the folder to write to is a file."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out}: is a file; a folder is wanted")

@@ -33,6 +33,21 @@ def parse_command(argv: list[str], description: str = "",
     Raises:
         UserError: options do not go together, or have no effect whatever is evaluated.
     """
+    parser = _parser(description, examples)
+    options = parser.parse_args(argv)
+    options.given = cli.non_default_options(parser, options)
+    if options.metrics is None and not options.nearest:
+        options.metrics = DEFAULT_METRICS
+    metrics = parse_metrics(options.metrics)
+    if options.person:
+        metrics = [dataclasses.replace(metric, measures=(*metric.measures, "outside"))
+                   if metric.pattern == "mapsNk" else metric for metric in metrics]
+    _check_together(options, metrics)
+    return options, metrics
+
+
+def _parser(description, examples):
+    """Return the parser of the command line."""
     parser = cli.argument_parser(description, examples)
     add = parser.add_argument
     add("--metrics", help=f"comma-separated (default: {DEFAULT_METRICS}, of a CycleGAN "
@@ -77,16 +92,7 @@ def parse_command(argv: list[str], description: str = "",
         "--nearest: a class, from 0, or as many numbers as its labels have: 0.1,0,0.9")
     add("--floor", action="store_true", help="print each metric between two halves of the reals")
     add("--dry-run", action="store_true", help="print what would be done")
-    options = parser.parse_args(argv)
-    options.given = cli.non_default_options(parser, options)
-    if options.metrics is None and not options.nearest:
-        options.metrics = DEFAULT_METRICS
-    metrics = parse_metrics(options.metrics)
-    if options.person:
-        metrics = [dataclasses.replace(metric, measures=(*metric.measures, "outside"))
-                   if metric.pattern == "mapsNk" else metric for metric in metrics]
-    _check_together(options, metrics)
-    return options, metrics
+    return parser
 
 
 def _check_together(options, metrics):

@@ -42,7 +42,8 @@ def place(points: np.ndarray, size: Sequence[int], resolution: int, fit: str) ->
     return np.where(known, np.hstack([shares, points[:, 2:]]), 0).astype(np.float32)
 
 
-def draw(rgb: np.ndarray, points: np.ndarray, skeleton: Sequence[Sequence[int]]) -> np.ndarray:
+def draw_skeleton(rgb: np.ndarray, points: np.ndarray,
+                  skeleton: Sequence[Sequence[int]]) -> np.ndarray:
     """Return a picture uint8 [R, R, 3] with its points [K, 3] and the lines of the skeleton."""
     picture = Image.fromarray(np.ascontiguousarray(rgb))
     pen, side = ImageDraw.Draw(picture), rgb.shape[0]
@@ -64,7 +65,7 @@ def draw(rgb: np.ndarray, points: np.ndarray, skeleton: Sequence[Sequence[int]])
 def skeletons(points: np.ndarray, side: int, skeleton: Sequence[Sequence[int]]) -> np.ndarray:
     """Return points [N, K, 3] and the lines of the skeleton on black, uint8 [N, side, side, 3]."""
     black = np.zeros((side, side, channels.NUM_COLOURS), np.uint8)
-    return np.stack([draw(black, one, skeleton) for one in points])
+    return np.stack([draw_skeleton(black, one, skeleton) for one in points])
 
 
 # Files of a data set, beside the records

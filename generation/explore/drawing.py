@@ -78,7 +78,7 @@ class Drawn(NamedTuple):
 
 # Generators
 
-def draw(sampler: Sampler, wish: Wish, shown: Collection[str]) -> Drawn:
+def draw_wish(sampler: Sampler, wish: Wish, shown: Collection[str]) -> Drawn:
     """Return what a generator draws.
 
     Args:
@@ -91,9 +91,9 @@ def draw(sampler: Sampler, wish: Wish, shown: Collection[str]) -> Drawn:
     batches = sampler.of_dlatents(dlatents, noise_seeds, wish.noise, len(dlatents))
     images = photo_part(np.concatenate([batch.numpy() for batch in batches]), sampler.content_box)
     rgbs, maps = pairs.to_pairs(images)
-    views = views_of(rgbs[0], maps[0], sampler.classes, shown)
+    views = views_with_map(rgbs[0], maps[0], sampler.classes, shown)
     strip = None if not captions else _strip(
-        [views_of(rgb, label_map, sampler.classes, shown)
+        [views_with_map(rgb, label_map, sampler.classes, shown)
          for rgb, label_map in zip(rgbs[1:], maps[1:])], captions)
     return Drawn(views, strip, _line(sampler, images[:1], maps[:1]))
 
@@ -214,7 +214,8 @@ def label_photo(labeller: Labeller, photo: np.ndarray, shown: Collection[str]) -
     shares = [(count / label_map.size, name) for count, name in zip(counts, labeller.classes)]
     line = ", ".join(f"{name} {100 * share:.1f} %" for share, name in sorted(shares, reverse=True)
                      if share > 0)
-    return Drawn(views_of(photo, label_map, labeller.classes, shown), None, line or "no class")
+    views = views_with_map(photo, label_map, labeller.classes, shown)
+    return Drawn(views, None, line or "no class")
 
 
 def translate_photo(translator: CycleTranslator, photo: np.ndarray,
@@ -315,23 +316,23 @@ def photo_of_map(translator: Translator, label_map: np.ndarray, seed: int) -> np
     """
     segmaps = fitted([label_map], translator.resolution, len(translator.classes)).segmaps
     photo, = pictures.to_uint8_metrics(translator.translate(segmaps, [seed]))
-    return enlarged(photo)
+    return seen_large(photo)
 
 
 # Pictures
 
-def views_of(rgb: np.ndarray, label_map: np.ndarray, classes: Sequence[str],
-             shown: Collection[str]) -> Views:
+def views_with_map(rgb: np.ndarray, label_map: np.ndarray, classes: Sequence[str],
+                   shown: Collection[str]) -> Views:
     """Return the views of rgb uint8 [h, w, 3] and its label map, with the classes in `shown`."""
     if not classes:
-        return Views(enlarged(rgb))
+        return Views(seen_large(rgb))
     kept = np.array([0] + [label for label, name in enumerate(classes, 1) if name in shown])
     label_map = np.where(np.isin(label_map, kept), label_map, 0)
     coloured = channels.colourise(label_map, len(classes))
     overlay = pictures.overlay(rgb, label_map, len(classes))
-    return Views(*map(enlarged, (rgb, coloured, overlay)))
+    return Views(*map(seen_large, (rgb, coloured, overlay)))
 
 
-def enlarged(picture: np.ndarray) -> np.ndarray:
+def seen_large(picture: np.ndarray) -> np.ndarray:
     """Return a small picture enlarged by a whole number, so that its pixels are seen."""
     return pictures.enlarge(picture, max(1, SIDE // max(picture.shape[:2])))

@@ -55,13 +55,13 @@ def css() -> str:
     return "\n".join(rules)
 
 
-def build(networks: Networks, out: Path) -> gr.Blocks:
+def build_page(networks: Networks, out: Path) -> gr.Blocks:
     """Return the page.
 
     Args:
         out: folder that pairs are saved in.
     """
-    page = Page(networks, out)
+    page = Controls(networks, out)
     with gr.Blocks(title="Explore", analytics_enabled=False, fill_width=True,
                    delete_cache=(3600, 86400)) as blocks:
         page.lay_out()
@@ -81,7 +81,7 @@ def on_page(function):
     return run
 
 
-class Page:
+class Controls:
     """Components, and handlers that return their updates."""
 
     def __init__(self, networks: Networks, out: Path):
@@ -267,7 +267,7 @@ class Page:
         kind = self._kind(name)
         if kind == GENERATOR:
             with self._sampling(name, label) as sampler:
-                return _updates(drawing.draw(sampler, _wish(*wish), shown), views)
+                return _updates(drawing.draw_wish(sampler, _wish(*wish), shown), views)
         if photo is None or kind not in (LABELLING, TRANSLATING):
             return _updates(Drawn(Views(None), None, ""), ())
         rgb = drawing.read_photo(photo)

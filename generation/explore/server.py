@@ -71,7 +71,7 @@ def serve(networks: Networks, out: Path) -> None:
 def make_app(networks: Networks, out: Path, port: int) -> "OnlyHere":
     """Return the ASGI application of the page; see `serve`."""
     app = gradio.mount_gradio_app(
-        FastAPI(docs_url=None, redoc_url=None, openapi_url=None), page.build(networks, out),
+        FastAPI(docs_url=None, redoc_url=None, openapi_url=None), page.build_page(networks, out),
         path="/", server_name=HOST, server_port=port, footer_links=[], run_history=False,
         show_error=False, max_file_size=MAX_UPLOAD, ssr_mode=False, enable_monitoring=False,
         mcp_server=False, theme=page.theme(), css=page.css())

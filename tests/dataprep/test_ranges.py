@@ -75,7 +75,7 @@ def write(out, source, runner=None, reported=None, notes=None, **changes):
     items = [conversion.Item(name, name, label=row) for name, row in zip(names, labels)]
     options = {"resolution": 8, "fit": "pad", "encoding": "raw", **changes}
     spec = conversion.ConversionSpec(folder, (), label_size=2, **options)
-    writer.write_dataset(out, spec, writer.shuffled(items, 0), SIZES, [], options, 1,
+    writer.write_dataset(out, spec, writer.shuffle_items(items, 0), SIZES, [], options, 1,
                          ([] if reported is None else reported).append, runner)
 
 

@@ -48,7 +48,7 @@ def write(out, source, runner=None, kind=photo_sources.PhotoFolder):
     spec = conversion.ConversionSpec(kind(source / "images"), coco.MODANET_CLASSES, 16, "pad",
                                      "webp")
     reported = []
-    writer.write_dataset(out, spec, writer.shuffled(items, 0), (5, 4), [], {"a": 1}, 1,
+    writer.write_dataset(out, spec, writer.shuffle_items(items, 0), (5, 4), [], {"a": 1}, 1,
                          reported.append, runner and BeamRunner("DirectRunner", runner))
     return reported
 

@@ -46,7 +46,7 @@ def items_of(source):
 
 
 def write(out, source, items=None, workers=1, skipped=None, **changes):
-    order = writer.shuffled(items or items_of(source), seed=0)
+    order = writer.shuffle_items(items or items_of(source), seed=0)
     return writer.write_dataset(out, recipe_of(source, **changes), order, (2, 1),
                                 [] if skipped is None else skipped, {"a": 1}, workers)
 
@@ -60,8 +60,8 @@ def test_splits_are_a_seeded_partition(tmp_path, source):
     """Validation first, then the test, then training: the sizes of before, and the same photos."""
     items = items_of(source)
     order = [items[i].image_id for i in np.random.default_rng(0).permutation(NUM)]
-    assert [item.image_id for item in writer.shuffled(items, 0)] == order
-    assert writer.shuffled(items, 1) != writer.shuffled(items, 0)
+    assert [item.image_id for item in writer.shuffle_items(items, 0)] == order
+    assert writer.shuffle_items(items, 1) != writer.shuffle_items(items, 0)
     splits = write(tmp_path, source)["splits"]
     assert list(splits) == ["train", "val", "test"]
     assert splits == {"train": order[3:], "val": order[:2], "test": order[2:3]}

@@ -59,7 +59,7 @@ def write(out, source, stop=None, said=None, **changes):
     options = {"resolution": 8, "fit": "pad", "encoding": "raw", **changes}
     recipe = conversion.ConversionSpec(folder, (), label_size=2, **options)
     with contextlib.suppress(KeyboardInterrupt):
-        writer.write_dataset(out, recipe, writer.shuffled(items, 0), (30, 20),
+        writer.write_dataset(out, recipe, writer.shuffle_items(items, 0), (30, 20),
                              [{"id": "x", "reason": "before"}], options, 1,
                              (said if said is not None else []).append)
     return len(folder.reads)

@@ -65,7 +65,7 @@ def test_the_skeleton_joins_all_of_them():
 def test_drawing_leaves_the_rest_alone():
     rgb = np.full((96, 96, 3), 200, np.uint8)
     points = np.array([[0.25, 0.25, 2], [0.75, 0.25, 1], [0, 0, 0]])
-    drawn = keypoints.draw(rgb, points, [(1, 2), (2, 3)])
+    drawn = keypoints.draw_skeleton(rgb, points, [(1, 2), (2, 3)])
     rows, columns = np.nonzero((drawn != 200).any(-1))
     assert set(rows) <= {22, 23, 24, 25} and columns.min() >= 22 and columns.max() <= 73
     assert (drawn[23:25, 30:70] != 200).any(-1).any(0).all() and (rgb == 200).all()

@@ -51,7 +51,7 @@ def _neighbours(side, new_side):
     return low, np.minimum(low + 1, side - 1).astype(np.int32), place - low
 
 
-def enlarged(x: tf.Tensor, side: int) -> tf.Tensor:
+def enlarge_bilinearly(x: tf.Tensor, side: int) -> tf.Tensor:
     """Return x [N, r, r, fmaps] enlarged bilinearly to [N, side, side, fmaps].
 
     TensorFlow's operation gives float32 alone, five to ten times as fast as products of matrices,
@@ -113,7 +113,7 @@ def mixed(features: Sequence[tf.Tensor], kernels: Sequence[tf.Tensor]) -> tf.Ten
     """
     total, side = 0, features[-1].shape[1]
     for place in range(0, len(features), 2):  # two of each size
-        total += enlarged(sum(tf.tensordot(x, kernel, 1) for x, kernel in zip(
+        total += enlarge_bilinearly(sum(tf.tensordot(x, kernel, 1) for x, kernel in zip(
             features[place:place + 2], kernels[place:place + 2])), side)
     return total
 
@@ -134,7 +134,7 @@ def conv_logits(weights: Weights, features: Sequence[tf.Tensor], means: Means | 
         y = tf.reshape(tf.tensordot(x, weights[f"{scope}/kernel"], 1), [-1, CONV_FMAPS])
         y = tf.nn.relu(batch_norm(weights, scope, y, means))
         y = tf.reshape(y, [-1, side, side, CONV_FMAPS])
-        total = y if i == 0 else enlarged(total, side) + y
+        total = y if i == 0 else enlarge_bilinearly(total, side) + y
     return tf.tensordot(total, weights["logits/kernel"], 1) + weights["logits/bias"]
 
 

@@ -43,7 +43,7 @@ def small(picture):
 
 @pytest.mark.parametrize("psi, noise", [(1.0, "random"), (0.5, "const")])
 def test_one_seed_is_the_pair_of_that_seed(sampler, psi, noise):
-    drawn = drawing.draw(sampler, Wish(seed=7, psi=psi, noise=noise), CLASSES)
+    drawn = drawing.draw_wish(sampler, Wish(seed=7, psi=psi, noise=noise), CLASSES)
     rgb, label_map = pair(sampler, 7, psi, noise)
     np.testing.assert_array_equal(small(drawn.views.photo), rgb)
     np.testing.assert_array_equal(small(drawn.views.map), channels.colourise(label_map, 3))
@@ -56,7 +56,7 @@ def test_one_seed_is_the_pair_of_that_seed(sampler, psi, noise):
 def test_classes_that_are_switched_off_are_not_shown(sampler):
     label_map = pair(sampler, 7)[1]
     assert len(np.unique(label_map)) > 2, "a map that shows too little to test it"
-    views = drawing.draw(sampler, Wish(seed=7), ["scarf"]).views
+    views = drawing.draw_wish(sampler, Wish(seed=7), ["scarf"]).views
     np.testing.assert_array_equal(small(views.map), channels.colourise(
         np.where(label_map == 2, 2, 0), 3))
     np.testing.assert_array_equal(small(views.overlay)[label_map != 2],
@@ -66,7 +66,7 @@ def test_classes_that_are_switched_off_are_not_shown(sampler):
 @pytest.mark.parametrize("position, seed", [(0.0, 3), (1.0, 9)])
 def test_both_ends_are_the_seeds(sampler, position, seed):
     """With the first one's noise, as generate.py --interpolate draws them."""
-    drawn = drawing.draw(sampler, Wish(BETWEEN, 3, other=9, position=position), CLASSES)
+    drawn = drawing.draw_wish(sampler, Wish(BETWEEN, 3, other=9, position=position), CLASSES)
     dlatents = sampler.dlatents(sampler.seed_latents([seed]), 1.0)
     images, = sampler.of_dlatents(dlatents, [3], "random", 1)
     difference = small(drawn.views.photo).astype(int) - pairs.to_pairs(images)[0][0]
@@ -76,7 +76,7 @@ def test_both_ends_are_the_seeds(sampler, position, seed):
 
 def test_layers_have_the_styles_of_the_second_seed(sampler):
     def mixed(layers):
-        return small(drawing.draw(sampler, Wish(MIXED, 3, other=9, layers=layers,
+        return small(drawing.draw_wish(sampler, Wish(MIXED, 3, other=9, layers=layers,
                                                 noise="const"), CLASSES).views.photo).astype(int)
 
     ends = [pair(sampler, seed, noise="const")[0] for seed in (3, 9)]
@@ -90,7 +90,7 @@ def test_layers_have_the_styles_of_the_second_seed(sampler):
 
 def test_a_network_of_colours_has_no_maps(tmp_path):
     colours = Sampler.load(save_network(tmp_path / "rgb.safetensors", ()), traced=False)
-    drawn = drawing.draw(colours, Wish(BETWEEN), ())
+    drawn = drawing.draw_wish(colours, Wish(BETWEEN), ())
     assert drawn.views.map is None and drawn.views.overlay is None and drawn.line == ""
     with pytest.raises(UserError, match="draws no maps"):
         drawing.search(colours, Wish(), Selection())
@@ -99,7 +99,7 @@ def test_a_network_of_colours_has_no_maps(tmp_path):
 def test_padding_is_not_shown(tmp_path):
     about = {"resolution": 16, "content_box": [4, 0, 12, 16]}
     path = save_network(tmp_path / "padded.safetensors", CLASSES, dataset=about)
-    drawn = drawing.draw(Sampler.load(path, traced=False), Wish(), CLASSES)
+    drawn = drawing.draw_wish(Sampler.load(path, traced=False), Wish(), CLASSES)
     assert drawn.views.photo.shape == (drawing.SIDE, drawing.SIDE // 2, 3)
 
 

@@ -103,19 +103,20 @@ def test_enlarging_is_the_same_in_both_types_and_symmetric(side):
         values = tf.constant(x, dtype)
         with tf.GradientTape() as tape:
             tape.watch(values)
-            larger = networks.enlarged(values, 16)
+            larger = networks.enlarge_bilinearly(values, 16)
             total = tf.reduce_sum(larger * tf.constant(factors, dtype))
         found.append((larger, tape.gradient(total, values)))
     for single, double in zip(*found):
         np.testing.assert_allclose(single, double, atol=1e-5)
-    mirrored = networks.enlarged(tf.constant(x[:, :, ::-1]), 16)
+    mirrored = networks.enlarge_bilinearly(tf.constant(x[:, :, ::-1]), 16)
     np.testing.assert_allclose(mirrored, found[1][0][:, :, ::-1], atol=1e-12)
 
 
 def test_features_at_pixels_are_those_of_enlarged_ones():
     features = some_features()
     places = np.random.default_rng(2).integers(0, 256, (2, 50)).astype(np.int32)
-    whole = np.concatenate([networks.enlarged(x, 16) for x in features], -1).reshape(2, 256, -1)
+    whole = np.concatenate([networks.enlarge_bilinearly(x, 16) for x in features], -1)
+    whole = whole.reshape(2, 256, -1)
     found = networks.at_pixels(features, tf.constant(places), 16)
     np.testing.assert_allclose(found, np.take_along_axis(whole, places[..., None], 1), atol=1e-12)
 
@@ -136,7 +137,7 @@ def numpy_norm(w, scope, x):
 def numpy_logits(kind, w, features):
     """Logits in training, pixel by pixel, [n, out]; of an mlp [members, n, out]."""
     w = {name: np.asarray(value) for name, value in w.items()}
-    enlarged = [np.asarray(networks.enlarged(x, 16)).reshape(512, -1) for x in features]
+    enlarged = [np.asarray(networks.enlarge_bilinearly(x, 16)).reshape(512, -1) for x in features]
     if kind == "linear":
         return sum(x @ w[f"layer{i}/kernel"] for i, x in enumerate(enlarged))
     if kind == "mlp":
@@ -154,7 +155,7 @@ def numpy_logits(kind, w, features):
         x = np.asarray(x)
         y = np.maximum(numpy_norm(w, f"layer{i}", x.reshape(-1, x.shape[-1])
                                   @ w[f"layer{i}/kernel"]), 0)
-        total = np.asarray(networks.enlarged(tf.constant(total), x.shape[1])) \
+        total = np.asarray(networks.enlarge_bilinearly(tf.constant(total), x.shape[1])) \
             + y.reshape(*x.shape[:3], 64)
     return total.reshape(512, 64) @ w["logits/kernel"] + w["logits/bias"]
 

@@ -1,0 +1,125 @@
+"""What generate.py makes of photos and maps that it is given: label maps of photos, photos
+translated, people in other poses, photos of maps."""
+
+import argparse
+from pathlib import Path
+
+from dnnlib import cli, suggestions
+from dnnlib.cli import IdleRule
+from dnnlib.data.coco import KEYPOINTS_FILE
+from dnnlib.data.labelled import chosen, pair_folders
+from dnnlib.util import UserError
+from generation import labelling, posing, retexturing, translation
+from generation.options import out_folder
+from training.cycle.translator import CycleTranslator, is_cyclegan
+from training.pose.reposer import Reposer, is_of_poses
+from training.sampler import Sampler
+from training.segmentation.labeller import Labeller
+from training.snapshots import find_snapshot, read_header
+from training.translation.translator import Translator
+
+
+def use_photos(options: argparse.Namespace) -> int:
+    """Write label maps of photos, photos translated, or people in other poses, as the network is.
+    Return the exit status."""
+    header = read_header(find_snapshot(options.network, options.results))
+    kinds = {"it is for a CycleGAN": (is_cyclegan(header), "direction", "garment", "own_scale"),
+             "it is for a network of --variant=pose": (
+                 is_of_poses(header), "poses", "num_images")}
+    cli.refuse_idle(
+        {name for _, *names in kinds.values() for name in names
+         if getattr(options, name) not in (None, False, "AtoB")},
+        [IdleRule(names, not fits, reason) for reason, (fits, *names) in kinds.items()])
+    if is_cyclegan(header):
+        return _translate_photos(options)
+    return _pose_people(options) if is_of_poses(header) else _label_photos(options)
+
+
+def _pose_people(options):
+    """Write people in other poses. Return the exit status."""
+    if options.poses is None:
+        raise UserError("--poses: missing: the poses to draw the people of --source in")
+    reposer = Reposer.load(options.network, options.results, options.minibatch)
+    choices = []
+    for name in ("source", "poses"):
+        figures = posing.open_figures(Path(getattr(options, name)), reposer.fit)
+        if (options.num_images or 0) > len(figures.names):
+            raise UserError(f"--num-images={options.num_images}: {getattr(options, name)} has "
+                            f"{len(figures.names)}")
+        choices.append(posing.Choice(
+            figures, chosen(len(figures.names), options.num_images, options.seed)))
+    out = out_folder(reposer, options, "posed")
+    made, kept = posing.PosingJob(reposer, *choices, out).run()
+    print(f"{out}: {made} photos made, {kept} were there already; {out / posing.SHEET} shows them")
+    print("Next: " + suggestions.command(
+        "dataset_tool.py", "create_from_coco",
+        f"--keypoints={out / KEYPOINTS_FILE}", f"--images={out / 'images'}",
+        f"--resolution={reposer.resolution}", "--out=datasets/posed"))
+    return 0
+
+
+def _translate_photos(options):
+    """Write photos, or the garments of pairs, translated. Return the exit status."""
+    translator = CycleTranslator.load(
+        options.network, options.results, direction=options.direction,
+        minibatch=options.minibatch, own_scale=options.own_scale)
+    source, out = Path(options.source), out_folder(translator, options, options.direction)
+    garment, of_pairs = options.garment or translator.garment, bool(pair_folders(source))
+    if of_pairs and not garment:
+        raise UserError(f"--garment: missing: which classes of the pairs in {source} are to be "
+                        "translated; give their images/ as --source to translate whole photos")
+    if options.garment and not of_pairs:
+        raise UserError(f"--garment: {source} is no folder of pairs, whose labels would show it")
+    if of_pairs:
+        made, kept, left_out = retexturing.retexture_pairs(translator, source, garment, out)
+    else:
+        made, kept, left_out = retexturing.retexture_photos(translator, source, out)
+    for line in left_out:
+        print(f"left out: {line}")
+    side = translator.resolution
+    print("photos were translated at their own scale" if translator.own_scale else
+          f"photos were translated at {side}x{side}, as in training, and brought to their size; "
+          "--own-scale translates them as they are")
+    print(f"{out}: {made} photos translated, {kept} were there already; side by side in sheet.png")
+    if of_pairs:
+        print("Next: " + suggestions.command(
+            "dataset_tool.py", "create_from_masks", f"--source={out}", f"--resolution={side}",
+            "--out=datasets/retextured"))
+    return 0
+
+
+def _label_photos(options):
+    """Write label maps of photos. Return the exit status."""
+    labeller = Labeller.load(options.network, options.results, options.minibatch)
+    source, out = Path(options.source), out_folder(labeller, options, "labels")
+    written, kept, unreadable = labelling.label_photos(labeller, source, out, options.minibatch)
+    for line in unreadable:
+        print(f"left out: {line}")
+    print(f"{out}: {written} label maps written, {kept} were there already")
+    print("Next: " + suggestions.command(
+        "dataset_tool.py", "create_from_masks", f"--images={source}", f"--masks={out / 'labels'}",
+        f"--classes={out / 'classes.txt'}", "--out=datasets/labelled"))
+    return 0
+
+
+def draw_photos(options: argparse.Namespace) -> int:
+    """Write photos of label maps. Return the exit status."""
+    translator = Translator.load(options.network, options.results, options.minibatch)
+    if options.maps is not None:
+        maps = translation.open_maps(Path(options.maps))
+    else:
+        seeds = options.seeds if options.num is None else range(
+            options.first_seed, options.first_seed + options.num)
+        origin = find_snapshot(getattr(options, "from"), options.results)
+        sampler = Sampler.load(origin, options.label)
+        maps = translation.DrawnMaps(sampler, seeds, options.trunc, options.noise)
+    out = out_folder(translator, options, "photos")
+    made, kept, resized = translation.write_photos(translator, maps, options.samples, out)
+    side = translator.resolution
+    if resized:
+        print(f"maps of other sizes were resized to {side}x{side} by nearest pixels")
+    print(f"{out}: {made} photos made, {kept} were there already")
+    print("Next: " + suggestions.command(
+        "dataset_tool.py", "create_from_masks", f"--source={out}", f"--resolution={side}",
+        "--out=datasets/photos-of-maps"))
+    return 0
