@@ -19,6 +19,15 @@ def few_validation(num_val: int) -> str | None:
         f"{FEW_VALIDATION} cannot show which snapshot is best")
 
 
+def validation_warnings(dataset: str, num_val: int) -> list[str]:
+    """Return what a training that keeps its best snapshot says of its validation split: a line if
+    there is none, or if it has fewer than FEW_VALIDATION images."""
+    if not num_val:
+        return [f"warning: {dataset} has no validation split: the last snapshot counts as best"]
+    few = few_validation(num_val)
+    return [f"warning: {few}"] if few else []
+
+
 def suggested_preset(num_photos: int, resolution: int) -> str:
     """Return the name of train.py's preset for a number of training photos and the side of the
     data set's largest level, in pixels."""

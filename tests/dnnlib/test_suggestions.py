@@ -21,6 +21,15 @@ def test_few_validation_images_are_said(num_val, begins):
     assert suggestions.few_validation(num_val).startswith(begins)
 
 
+def test_a_training_warns_of_its_validation_split():
+    none, = suggestions.validation_warnings("datasets/mine", 0)
+    assert none == ("warning: datasets/mine has no validation split: the last snapshot counts as "
+                    "best")
+    few, = suggestions.validation_warnings("datasets/mine", 12)
+    assert few.startswith("warning: only 12 validation images")
+    assert suggestions.validation_warnings("datasets/mine", 100) == []
+
+
 def test_a_hundred_are_enough():
     assert suggestions.few_validation(100) is None and suggestions.few_validation(2000) is None
 

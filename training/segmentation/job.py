@@ -12,7 +12,7 @@ import tensorflow as tf
 from dnnlib.data import labelled, mirroring
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.data.labelled import PairFolder
-from dnnlib.suggestions import command, few_validation
+from dnnlib.suggestions import command, validation_warnings
 from dnnlib.tflib.distribute import is_chief
 from dnnlib.util import UserError
 from training.run.job import SingleStageJob, about_dataset, chosen_pairs, fitting_resolution
@@ -88,11 +88,7 @@ class SegmenterJob(SingleStageJob):
                  for source in self.sources]
         lines = [f"every minibatch: {' and '.join(parts)}"]
         validation = self._validation()
-        if validation is None:
-            lines.append(f"warning: {self.dataset.path} has no validation split: the last snapshot "
-                         "counts as best")
-        elif few := few_validation(len(validation)):
-            lines.append(f"warning: {few}")
+        lines += validation_warnings(self.dataset.path, len(validation or ()))
         if self.config.mirror:
             lines += mirroring.mirroring_lines(self.config.mirror_pairs, self.classes)
         return lines

@@ -13,7 +13,7 @@ from dnnlib import cli
 from dnnlib.cli import IdleRule
 from dnnlib.data import mirroring
 from dnnlib.data.dataset import open_dataset, open_split
-from dnnlib.suggestions import command
+from dnnlib.suggestions import command, validation_warnings
 from dnnlib.tflib.distribute import is_chief
 from dnnlib.tflib.vgg16_weights import DIGEST, cached_file, find_weights
 from dnnlib.util import UserError, arrays_digest
@@ -90,9 +90,7 @@ class Pix2PixJob(SingleStageJob):
         side = patch_side(c.resolution, c.d_strides)
         lines = [f"{sizes['train']:,} photos with maps of {len(self.classes)} classes; the "
                  f"discriminator sees {side}x{side} patches"]
-        if not sizes.get("val"):
-            lines.append(f"warning: {self.dataset.path} has no validation split: the last snapshot "
-                         "counts as best")
+        lines += validation_warnings(self.dataset.path, sizes.get("val", 0))
         if c.mirror:
             lines += mirroring.mirroring_lines(c.mirror_pairs, self.classes)
         return lines
