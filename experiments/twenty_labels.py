@@ -14,11 +14,11 @@ For 5, 11, 20, 50 and 100 labels. What they label:
 set's real test photos, by the mean IoU of its classes and of two labels, any class and the
 background. "Teaching GAN to generate per-pixel annotation" (2020) is whose protocol it is.
 
-    python -m experiments.twenty_labels --rgb=results/00000-rgb-ccp-32 \\
-        --teacher=results/00003-segmenter-ccp-32 --out=results/twenty
+    python -m experiments.twenty_labels --rgb=results/00000-rgb-ccp-64 \\
+        --teacher=results/00003-segmenter-ccp-64 --out=results/twenty
 
-Preset `night` (the default): the Clothing Co-Parsing photos at 32x32, DeepLabV3+ over
-EfficientNet-Lite0, on two CPU cores with AVX2; in the order of what the answers are worth. Preset
+Preset `night` (the default): the Clothing Co-Parsing photos at 64x64, DeepLabV3+ over
+EfficientNet-Lite0, on two CPU cores; in the order of what the answers are worth. Preset
 `cars`: the same of a data set of car parts, without 2d and without a teacher. twenty_labels.md,
 .json and .png grow with every row; the same command, or `--out` alone, continues.
 """
@@ -51,8 +51,8 @@ PAPER = (("LSUN cars, 20 labels, without ImageNet", 69.8, 94.1),
          ("FFHQ hair, with ImageNet", 75.5, 82.4))
 FIRST_SEED = 100_000  # of pairs, times the row's seed; labelled pictures begin with 1000 times it
 EXAMPLES = """\
-  python -m experiments.twenty_labels --rgb=results/00000-rgb-ccp-32 \\
-      --teacher=results/00003-segmenter-ccp-32
+  python -m experiments.twenty_labels --rgb=results/00000-rgb-ccp-64 \\
+      --teacher=results/00003-segmenter-ccp-64
   python -m experiments.twenty_labels --rows=real-20,projected-20 --seeds=1,2
   python -m experiments.twenty_labels --out=results/twenty_labels --table-only
 """
@@ -86,11 +86,10 @@ PRESETS = {
         (*_plan(_BOTH, (20,), (1, 2, 3)), *_plan(_OURS, (5, 100, 50, 11), (1, 2, 3)),
          *_plan(("2d",), (20, 100), (1,))),
         dict(data="datasets/ccp", untagged="datasets/ccp_untagged", device="cpu", kimg=8.0),
-        train=dict(preset="small", resolution=32, no_imagenet=True),
+        train=dict(preset="small", resolution=64, no_imagenet=True),
         decoder=dict(preset="small"),
-        gan=dict(preset="small-32", minibatch=16, lrate=0.004, r1_gamma=1, grow_g="empty",
-                 grow_d="fresh", smoothing_kimg=5, binary_kimg=0, classes_kimg=60,
-                 metrics="none"),
+        gan=dict(preset="small-64", minibatch=16, lrate=0.003, r1_gamma=1, r1_interval=2,
+                 smoothing_kimg=5, classes_kimg=60, metrics="none"),
         projection=dict(space="w+", steps=300)),
     # Seconds at 16x16, for the tests.
     "tiny": LabelsPreset(

@@ -34,6 +34,9 @@ from training.snapshot_header import check_header
 FORMAT_VERSION = 1
 # What networks raise for options of wrong types and sizes.
 _UNFITTING = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, MemoryError)
+# A network may come to so many times the numbers that its file holds before it is refused: so what
+# is missing in a file can be listed, and no header asks for all of the memory.
+_ROOM = 10
 Groups = dict[str, dict[str, np.ndarray]]  # {group: {name: array}}
 
 
@@ -208,12 +211,14 @@ def networks_from_groups(header: dict[str, Any], groups: Groups, source: str | P
             continue
         if made["type"] not in NETWORKS:
             raise UserError(f"{source}: made by an unknown network type {made['type']!r}")
+        values = groups.get(name, {})
         try:
-            networks[name] = build(made["type"], name, made["config"])
+            networks[name] = build(made["type"], name, made["config"],
+                                   room=_ROOM * sum(value.size for value in values.values()))
         except _UNFITTING as error:
             raise UserError(f"{source}: the options of network {name} cannot be right "
                             f"({util.one_line(error)[:200]}); use another snapshot") from None
-        networks[name].set_arrays(groups.get(name, {}), source=str(source))
+        networks[name].set_arrays(values, source=str(source))
     return networks
 
 

@@ -4,7 +4,9 @@ A network is built from its name and options, holds its variables under the offi
 names, and can be copied and digested. Saving is the snapshots' business, averaging the GAN step's.
 """
 
+import contextvars
 import dataclasses
+import math
 import zlib
 from collections.abc import Callable
 
@@ -29,6 +31,7 @@ class _Networks(dict):
 
 
 NETWORKS = _Networks()
+_ROOM = contextvars.ContextVar("numbers that the variables of a network may have", default=math.inf)
 
 
 class Network(tf.Module):
@@ -45,6 +48,7 @@ class Network(tf.Module):
         super().__init__(name=name)
         self.options = self.Options(**options)
         self.vars = {}
+        self._room = _ROOM.get()
 
     @property
     def config(self) -> dict:
@@ -55,6 +59,9 @@ class Network(tf.Module):
         """Create variable `name` as `initializer(rng, shape)`, rng depending on seed and name."""
         if name in self.vars:
             raise ValueError(f"variable {name} is created twice")
+        self._room -= math.prod(shape)
+        if self._room < 0:
+            raise ValueError(f"with {name} it has more numbers than there is room for")
         rng = np.random.default_rng([self.options.seed, zlib.crc32(name.encode())])
         value = np.asarray(initializer(rng, tuple(shape)), np.float32)
         self.vars[name] = tf.Variable(value, trainable=trainable, name=name, shape=tuple(shape))
@@ -92,15 +99,26 @@ class Network(tf.Module):
         return twin
 
 
-def build(type_name: str, name: str, config: dict) -> Network:
-    """Return a new network of a registered class. Raises UserError, which lists the known ones, if
-    the class or an option is unknown."""
+def build(type_name: str, name: str, config: dict, room: float = math.inf) -> Network:
+    """Return a new network of a registered class.
+
+    Args:
+        room: numbers that its variables may have; more are not created, whatever the options say.
+
+    Raises:
+        UserError: the class or an option is unknown; the known ones are listed.
+        ValueError: the room does not suffice.
+    """
     network_class = NETWORKS[type_name]
     known = {field.name for field in dataclasses.fields(network_class.Options)}
     unknown = sorted(set(config) - known)
     if unknown:
         raise UserError(f"{type_name} does not know {unknown}; known: {sorted(known)}")
-    return network_class(name, **config)
+    token = _ROOM.set(room)
+    try:
+        return network_class(name, **config)
+    finally:
+        _ROOM.reset(token)
 
 
 def full_config(type_name: str, config: dict) -> dict:

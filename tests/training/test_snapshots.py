@@ -113,10 +113,12 @@ def test_unknown_network_type_and_wrong_shapes(networks, tmp_path):
     snapshots.save_container(path, foreign, groups)
     with pytest.raises(UserError, match="unknown network type"):
         load_snapshot(path)
-    header["networks"]["G"]["config"]["resolution"] = 16
-    snapshots.save_container(path, header, groups)
-    with pytest.raises(UserError, match="missing"):
-        load_snapshot(path)
+    for option, value, reason in (("use_noise", False, r"extra \['"),
+                                  ("resolution", 16, r"missing \['")):
+        header["networks"]["G"]["config"][option] = value
+        snapshots.save_container(path, header, groups)
+        with pytest.raises(UserError, match=reason):
+            load_snapshot(path, names=("G",))
 
 
 LOD = HEADER["lod"]
@@ -166,6 +168,17 @@ def test_options_that_cannot_be_right(networks, tmp_path):
         snapshots.save_container(tmp_path / "b.safetensors", header, groups)
         with pytest.raises(UserError, match="options of network Gs cannot be right"):
             load_snapshot(tmp_path / "b.safetensors", names=("Gs",))
+
+
+@pytest.mark.parametrize("option, value", [("latent_size", 1 << 14), ("resolution", 1 << 13)])
+def test_a_header_cannot_ask_for_all_of_the_memory(networks, tmp_path, option, value):
+    path = tmp_path / "a.safetensors"
+    save_snapshot(path, networks, HEADER)
+    header, groups = snapshots.load_container(path)
+    header["networks"]["Gs"]["config"][option] = value
+    snapshots.save_container(path, header, groups)
+    with pytest.raises(UserError, match="more numbers than there is room for"):
+        load_snapshot(path, names=("Gs",))
 
 
 def test_a_failed_write_leaves_the_old_file(networks, tmp_path, monkeypatch):
