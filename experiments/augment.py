@@ -106,9 +106,10 @@ def write_tables(options):
     """Write augment.md, .json and .png of what is finished; return the first name."""
     results = STUDY.results(options, make_trial)
     table = summarize(results, MEASURES)
-    said = [line for number in NUMBERS if f"both-{number}" in table for line in differences(
-        {row: table[row] for row in (f"real-{number}", f"both-{number}") if row in table},
-        f"real-{number}", MEASURES)]
+    said = list(dict.fromkeys(
+        line for number in NUMBERS if f"both-{number}" in table for line in differences(
+            {row: table[row] for row in (f"real-{number}", f"both-{number}") if row in table},
+            f"real-{number}", MEASURES)))
     if results:
         write_bars(options.out / "augment.png", table, MEASURES[:2],
                    "segmentation of real test photos after training on real photos, pairs, both")

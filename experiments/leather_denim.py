@@ -233,8 +233,9 @@ def write_tables(options):
     """Write leather_denim.md, .json and .png of what is finished; return the first name."""
     results = STUDY.results(options, make_trial)
     table = summarize(results, ALL_MEASURES)
-    said = [line for base, row, measures in comparisons() if base in table and row in table
-            for line in differences({name: table[name] for name in (base, row)}, base, measures)]
+    said = list(dict.fromkeys(
+        line for base, row, measures in comparisons() if base in table and row in table
+        for line in differences({name: table[name] for name in (base, row)}, base, measures)))
     if results:
         util.atomic_write(options.out / "leather_denim.png", curves(term_charts(results)))
     return STUDY.write(options, report_lines(options, results, table, said), results,

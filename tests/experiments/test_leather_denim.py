@@ -132,6 +132,14 @@ def test_what_sees_alike_is_compared(cycle_ins, options, tmp_path):
     assert "| `zhu-9-garment` |" in garments and "| `zhu-9` |" not in garments
 
 
+def test_with_one_seed_no_difference_is_stated_which_is_said_once(cycle_ins, options, tmp_path):
+    rows = leather_denim.WHOLE
+    cycle_ins.metrics_say({f"{row}-seed1": values(2.0) for row in rows})
+    assert leather_denim.main(options(f"--rows={','.join(rows)}", "--seeds=1")) == 0
+    text = (tmp_path / "out/leather_denim.md").read_text()
+    assert text.count("No row has two seeds yet") == 1
+
+
 def test_a_table_needs_no_photos(cycle_ins, options, tmp_path):
     """They were counted when the study began."""
     cycle_ins.metrics_say({"zhu-6-seed1": values(2.0)})
