@@ -17,7 +17,7 @@ DEMO_TRAIN = train.py --preset=demo-32 --variant=c --device=cpu --data=datasets/
   --initial-resolution=16 --run=$(DEMO_RUN) $(DEMO_OPTIONS)
 SHIPPED := docs/models/figures-2d-32.safetensors
 
-.PHONY: install test test-slow lint demo clean
+.PHONY: install help test test-slow lint demo clean
 
 install: $(VENV)/.installed
 
@@ -26,6 +26,14 @@ $(VENV)/.installed: requirements.txt
 	$(PY) -m pip install --quiet --upgrade pip
 	$(PY) -m pip install --quiet -r requirements.txt
 	touch $@
+
+help:
+	@echo "make            install the packages of requirements.txt into $(VENV)"
+	@echo "make test       lint, and all tests but the slow ones"
+	@echo "make test-slow  the slow tests"
+	@echo "make lint       check the code's style"
+	@echo "make demo       data set, training, pictures and a metric in little, on CPUs"
+	@echo "make clean      remove $(VENV) and the caches of tests"
 
 # On every core up to four: a process holds up to 4 GB of graphs at its end.
 test: install lint

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+from pathlib import Path
 
 from dataprep import create, dataset_report, extract, raw_files, side_by_side, verify
 from dnnlib import cli, suggestions, util
@@ -86,7 +87,7 @@ def _build_parser():
     parser = cli.argument_parser(__doc__, _EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name, text):
+    def command(name: str, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False,
                                   formatter_class=parser.formatter_class)
         sub.add_argument("--debug", action="store_true", help="show a traceback with an error")
@@ -209,6 +210,7 @@ def main(argv: list[str]) -> int:
                      "pairs of photos belong to --keypoints")])
     if args.command in _NAMES and args.out is None:
         args.out = f"datasets/{_NAMES[args.command]}{'-untagged' if args.untagged else ''}"
+    _check_paths(args)
     if args.command == "info" and args.verify:
         return _verify(args.data)
     if args.command == "info":
@@ -230,6 +232,24 @@ def main(argv: list[str]) -> int:
             _write_report(args.out)
             print(_next_step(args.out, content))
     return 0
+
+
+def _check_paths(args):
+    """Raise UserError for a file where a folder is expected, or a folder for a file."""
+    for name in ("annotations", "keypoints", "pairs", "labels", "classes"):
+        path = getattr(args, name, None)
+        if path not in (None, *side_by_side.BUILT_IN) and os.path.isdir(path):
+            raise util.UserError(f"--{name}={path}: is a folder, not a file")
+    if args.command == "info":
+        return
+    out = Path(args.out)
+    if args.command == "display" and (out.suffix.lower() != ".png" or out.is_dir()):
+        raise util.UserError(f"--out={out}: expected the name of a file that ends with .png")
+    folder = (out if args.command != "display" else out.parent).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise util.UserError(f"--out={out}: {folder} is a file, not a folder")
 
 
 def _verify(directory):

@@ -2,9 +2,11 @@
 """Make pictures with a trained network: grids, labelled pairs, maps of photos, photos of maps,
 people in other poses, a page to try it on."""
 
+import argparse
 import dataclasses
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dnnlib import cli, suggestions, util
 from dnnlib.cli import MAX_SEED, label_suffix, numbers_name
@@ -12,6 +14,10 @@ from dnnlib.data import films
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError
 from generation.options import CHOICE, out_folder, parse_options, refuse_file
+
+if TYPE_CHECKING:
+    from generation.selection import Selection
+    from training.sampler import Sampler
 
 EXAMPLES = """\
   python generate.py                                          seeds 0-35 of the newest run's best
@@ -45,53 +51,33 @@ EXAMPLES = """\
 MIN_SIDE = 128  # images below this many pixels are enlarged in pictures
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Parse options, load the network, make what was asked for. Return the exit status."""
     options = parse_options(argv, __doc__, EXAMPLES)
+    # Modules that import TensorFlow are imported where they are used: --help and wrong options
+    # answer at once.
     if options.labels_from is not None:
         return take_labels(options)
     if options.explore:
         return serve_page(options)
-    # Modules that import TensorFlow are imported here: --help and wrong options answer at once.
     if options.source is not None:
         from generation import of_pictures
         return of_pictures.use_photos(options)
     if options.maps is not None or getattr(options, "from") is not None:
         from generation import of_pictures
         return of_pictures.draw_photos(options)
+    if options.replay is not None:
+        return replay_pair(options)
     if options.video is not None:
         films.check_format(options.video)
-    from generation import pairs
-    from training.sampler import Sampler
     from training.snapshots import find_snapshot
 
-    spec, label, record = options.network, options.label, None
-    if options.replay is not None:
-        records = pairs.read_samples(options.replay)
-        if options.index >= len(records):
-            raise UserError(f"--index={options.index}: {options.replay} has {len(records)} "
-                            "samples, counted from 0")
-        record = records[options.index]
-        if "retextured" in record:
-            raise UserError(f"{options.replay}: a CycleGAN has changed these pairs since they were "
-                            "made; replay a line of the pairs that it was given, and translate "
-                            "those again with --source")
-        spec, label = spec or record["network"], pairs.recipe_of(record).class_label
-    path = find_snapshot(spec, options.results)
-    if record is not None:
-        pairs.check_network(record, path)
-    sampler = Sampler.load(path, label)
-    classes = ", ".join(sampler.classes) or "none: it draws no maps (RGB only)"
-    print(f"{sampler.path}: {sampler.resolution}x{sampler.resolution}, "
-          f"digest {sampler.digest[:12]}, classes: {classes}"
-          + (f", label {sampler.label} of {sampler.label_size}" if sampler.label_size else ""))
-    if record is not None:
-        out = out_folder(sampler, options, "replay" + label_suffix(sampler.label))
-        same, result = pairs.replay(sampler, record, Path(options.replay).parent, out)
-        print(f"{out}: seed {record['seed']} made again, {result}")
-        return 0 if same else 1
+    path = find_snapshot(options.network, options.results)
+    chosen = make_selection(options, path)
+    sampler = load_sampler(path, options.label)
     if options.num is not None:
-        make_pairs(sampler, options)
+        make = make_pairs if options.shards is None and options.format == "folder" else make_shards
+        make(sampler, options, chosen)
     elif options.project is not None:
         make_projections(sampler, options)
     elif options.for_labelling:
@@ -105,7 +91,61 @@ def main(argv):
     return 0
 
 
-def make_picture(sampler, options):
+def load_sampler(path: Path, label: int | tuple[float, ...] | None) -> "Sampler":
+    """Return a snapshot's generator, and print what it is."""
+    from training.sampler import Sampler
+
+    sampler = Sampler.load(path, label)
+    classes = ", ".join(sampler.classes) or "none: it draws no maps (RGB only)"
+    print(f"{sampler.path}: {sampler.resolution}x{sampler.resolution}, "
+          f"digest {sampler.digest[:12]}, classes: {classes}"
+          + (f", label {sampler.label} of {sampler.label_size}" if sampler.label_size else ""))
+    return sampler
+
+
+def make_selection(options: argparse.Namespace, path: Path) -> "Selection | None":
+    """Return the Selection that the options ask for; None if all pairs are taken.
+
+    Raises:
+        UserError: the network at `path` cannot be asked for it, by the snapshot's header: before
+            the network is loaded.
+    """
+    if not any(getattr(options, name) for name in CHOICE):
+        return None
+    from generation.selection import Selection
+    from training.snapshots import read_header
+
+    chosen = Selection(tuple(options.require or ()), options.min_area, options.balance,
+                       options.min_confidence)
+    header = read_header(path)
+    # Networks without Gs are refused when they are loaded.
+    return chosen.of_network(header["classes"]) if "Gs" in header["networks"] else chosen
+
+
+def replay_pair(options: argparse.Namespace) -> int:
+    """Make a recorded pair again. Return the exit status: 1 if it is not as recorded."""
+    from generation import pairs
+    from training.snapshots import find_snapshot
+
+    records = pairs.read_samples(options.replay)
+    if options.index >= len(records):
+        raise UserError(f"--index={options.index}: {options.replay} has {len(records)} samples, "
+                        "counted from 0")
+    record = records[options.index]
+    if "retextured" in record:
+        raise UserError(f"{options.replay}: a CycleGAN has changed these pairs since they were "
+                        "made; replay a line of the pairs that it was given, and translate those "
+                        "again with --source")
+    path = find_snapshot(options.network or record["network"], options.results)
+    pairs.check_network(record, path)
+    sampler = load_sampler(path, pairs.recipe_of(record).class_label)
+    out = out_folder(sampler, options, "replay" + label_suffix(sampler.label))
+    same, result = pairs.replay(sampler, record, Path(options.replay).parent, out)
+    print(f"{out}: seed {record['seed']} made again, {result}")
+    return 0 if same else 1
+
+
+def make_picture(sampler: "Sampler", options: argparse.Namespace) -> None:
     """Write one PNG: a grid of seeds, an interpolation or a style mix."""
     from dnnlib.data import pictures
     from generation import sheets
@@ -128,7 +168,7 @@ def make_picture(sampler, options):
     print(f"wrote {path} ({picture.shape[1]}x{picture.shape[0]})")
 
 
-def make_video(sampler, options):
+def make_video(sampler: "Sampler", options: argparse.Namespace) -> None:
     """Write a film that passes seeds, or several films side by side in one."""
     from generation.videos import Video
 
@@ -145,13 +185,13 @@ def make_video(sampler, options):
         path, *video.size, len(video), len(video) / options.fps))
 
 
-def how_suffix(sampler, options):
+def how_suffix(sampler: "Sampler", options: argparse.Namespace) -> str:
     """Return what label, truncation and noise add to a name."""
     noise = "" if options.noise == "random" else f"-{options.noise}"
     return f"{label_suffix(sampler.label)}-trunc{options.trunc:g}{noise}"
 
 
-def make_files(sampler, options):
+def make_files(sampler: "Sampler", options: argparse.Namespace) -> None:
     """Write one PNG per seed, and its label map in a folder beside it."""
     from generation import sheets
 
@@ -161,7 +201,7 @@ def make_files(sampler, options):
     print(f"wrote {len(options.seeds)} pictures seed*.png in {out}{maps}")
 
 
-def make_for_labelling(sampler, options):
+def make_for_labelling(sampler: "Sampler", options: argparse.Namespace) -> None:
     """Write pictures that are to be labelled, and the labels of a teacher if there is one."""
     from generation import annotation
     from training.segmentation.labeller import Labeller
@@ -180,13 +220,13 @@ def make_for_labelling(sampler, options):
               f"--labels-from=EXPORT --out={shlex.quote(str(out))}")
 
 
-def print_decoder_command(folder, network):
+def print_decoder_command(folder: Path, network: str | Path) -> None:
     """Print the command that trains a decoder on labelled pictures."""
     print("Next: " + suggestions.command("train.py", "--variant=decoder", f"--init-from={network}",
                                          f"--labels={folder}"))
 
 
-def take_labels(options):
+def take_labels(options: argparse.Namespace) -> int:
     """Take the labels of an annotation tool's export. Return the exit status."""
     from generation import annotation
     from training.decoder.labels import Labelling
@@ -199,7 +239,7 @@ def take_labels(options):
     return 0
 
 
-def make_projections(sampler, options):
+def make_projections(sampler: "Sampler", options: argparse.Namespace) -> None:
     """Project photos into the network."""
     from dnnlib.data.labelled import chosen
     from generation import projected_photos, projection
@@ -215,6 +255,7 @@ def make_projections(sampler, options):
     outcome = projected_photos.ProjectionJob(
         sampler, settings, Lpips(options.lpips), photos, numbers, out, options.minibatch,
         options.film).run()
+    # What came of it.
     for line in outcome.unreadable:
         print(f"left out: {line}")
     print(f"{out}: {outcome.made} photos projected, {outcome.kept} were there already; "
@@ -227,17 +268,15 @@ def make_projections(sampler, options):
         print_decoder_command(out, sampler.path)
 
 
-def make_pairs(sampler, options):
+def make_pairs(sampler: "Sampler", options: argparse.Namespace,
+               chosen: "Selection | None") -> None:
     """Write pairs in bulk, or print what it would take."""
     from generation import pairs
     from generation.selection import Request
 
-    if options.shards is not None or options.format == "tfrecords":
-        make_shards(sampler, options)
-        return
     out = out_folder(sampler, options, "pairs" + label_suffix(sampler.label))
     recipe = pairs.make_recipe(sampler, options.trunc, options.noise, options.keep_padding)
-    chosen = make_selection(sampler, options)
+    # All seeds from the first on are taken, or tried until enough are accepted.
     seeds = range(options.first_seed, options.first_seed + options.num)
     minibatch = min(options.minibatch, options.num)
     request = Request(seeds, options.num, minibatch) if chosen is None else Request(
@@ -249,7 +288,8 @@ def make_pairs(sampler, options):
         return
     made, kept, tally = pairs.write_pairs(sampler, recipe, request, out)
     print(f"{out}: {made} made, {kept} were there already")
-    print_choice(sampler, chosen, tally)
+    if tally is not None:
+        print("\n".join(tally.lines(chosen, sampler.classes)))
     if sampler.classes:
         for line in pairs.describe_gaps(pairs.read_samples(out / pairs.SAMPLES), sampler.classes):
             print(line)
@@ -259,25 +299,8 @@ def make_pairs(sampler, options):
               f"--resolution={sampler.resolution} --out=datasets/{name}")
 
 
-def make_selection(sampler, options):
-    """Return the Selection that the options ask for; None if all pairs are taken."""
-    from generation.selection import Selection
-
-    if not any(getattr(options, name) for name in CHOICE):
-        return None
-    chosen = Selection(tuple(options.require or ()), options.min_area, options.balance,
-                       options.min_confidence)
-    chosen.check(sampler.classes)
-    return chosen
-
-
-def print_choice(sampler, chosen, tally):
-    """Print what a selection decided, if there is one."""
-    if tally is not None:
-        print("\n".join(tally.lines(chosen, sampler.classes)))
-
-
-def make_shards(sampler, options):
+def make_shards(sampler: "Sampler", options: argparse.Namespace,
+                chosen: "Selection | None") -> None:
     """Write pairs in shards, here or on Apache Beam, or print what it would take."""
     from generation import shards
 
@@ -285,10 +308,9 @@ def make_shards(sampler, options):
     out = out_folder(sampler, options, ("dataset" if is_dataset else "shards")
                      + label_suffix(sampler.label))
     count = options.shards or -(-options.num // shards.PAIRS_A_SHARD)
-    chosen = make_selection(sampler, options)
     job = shards.ShardJob(str(sampler.path), options.label, options.trunc, options.noise,
-                     options.keep_padding, options.format, str(out), options.first_seed,
-                     options.num, count, chosen, options.max_tries)
+                          options.keep_padding, options.format, str(out), options.first_seed,
+                          options.num, count, chosen, options.max_tries)
     recipe = job.make_recipe(sampler)
     if options.dry_run:
         print(shards.describe_work(job, sampler, recipe))
@@ -299,7 +321,8 @@ def make_shards(sampler, options):
         runner = BeamRunner(options.runner, options.of_runner)
     tally = shards.write_shards(job, sampler, recipe, runner)
     print(f"{out}: {options.num} pairs in {count} shard{'s' * (count > 1)}")
-    print_choice(sampler, chosen, tally)
+    if tally is not None:
+        print("\n".join(tally.lines(chosen, sampler.classes)))
     if is_dataset:
         variant = "2d" if sampler.classes else "rgb"
         fitting = suggestions.training_options(options.num, sampler.resolution)
@@ -307,7 +330,7 @@ def make_shards(sampler, options):
                                              *fitting))
 
 
-def serve_page(options):
+def serve_page(options: argparse.Namespace) -> int:
     """Serve a page to try networks on until Ctrl-C. Return the exit status."""
     from generation.explore import server  # gradio is installed by those who use it
     from generation.explore.networks import Networks, kind_of

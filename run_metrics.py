@@ -1,20 +1,25 @@
 #!/usr/bin/env python3
 """Evaluate a trained network or a folder of images: FID, KID, precision, recall, IS, PPL, maps."""
 
+import argparse
 import shlex
+from collections.abc import Iterable
+from typing import Any
 
 from dnnlib import cli
 from dnnlib.cli import IdleRule
 from dnnlib.download import cache_dir
 from dnnlib.util import UserError
-from metrics.image_sources import is_dataset, open_images, warn
-from metrics.map_quality import MEASURES
+from metrics.image_sources import ImageSource, is_dataset, open_images, warn
+from metrics.map_quality import MEASURES, MapMeasure
 from metrics.metric_base import (
     CYCLE_METRICS,
     CYCLE_USES,
     FULL,
     SPLIT,
     TRAIN_VAL,
+    Metric,
+    check_counts,
     measures_of,
     of_translator,
     parse_metrics,
@@ -22,7 +27,14 @@ from metrics.metric_base import (
 )
 from metrics.networks.inception_weights import cached_weights
 from metrics.options import check_folders, check_kind, is_translator, parse_command
-from metrics.results import evaluate, evaluate_segmenter, find_detector, limit_all
+from metrics.results import (
+    GeneratedImages,
+    check_classes,
+    evaluate,
+    evaluate_segmenter,
+    find_detector,
+    limit_all,
+)
 
 EXAMPLES = """\
   python run_metrics.py --metrics=fid50k,is50k
@@ -40,9 +52,10 @@ EXAMPLES = """\
 """
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Parse options, compute what can be computed, print and record it. Return the exit status."""
     options, metrics = parse_command(argv, __doc__, EXAMPLES)
+    command = f"python run_metrics.py {shlex.join(argv)}"
     open_images.cache_clear()
     # Imported here so that --help and wrong options answer at once.
     from training.snapshots import find_snapshot, read_header
@@ -52,21 +65,22 @@ def main(argv):
         options.network = find_snapshot(options.network, options.results)
         header = read_header(options.network)
     if header.get("variant") == "cyclegan":
-        measure_cyclegan(options, header, metrics, f"python run_metrics.py {shlex.join(argv)}")
+        measure_cyclegan(options, header, metrics, command)
         return 0
     check_kind(options, header, metrics)
     check_folders(options, header, metrics)
-    reals, maps = open_reals(options, header, metrics), None
+    # The reals, the maps that a translator draws, and the reals of the sheet: what a network could
+    # have memorised, unless an option says otherwise
+    reals, maps, neighbours = open_reals(options, header, metrics), None, None
     if is_translator(header):
         maps = reals_of_split(options, header, options.split or "test")
         metrics = [of_translator(metric, maps.count) for metric in metrics]
-    # The reals of the sheet: what a network could have memorised, unless an option says otherwise.
-    neighbours = reals_of_split(options, header, options.split or "train") \
-        if options.nearest else None
+    if options.nearest:
+        neighbours = reals_of_split(options, header, options.split or "train")
     if options.dry_run:
+        check_work(options, header, metrics, reals, maps)
         print_work(options, metrics, reals, neighbours, maps)
         return 0
-    command = f"python run_metrics.py {shlex.join(argv)}"
     if any(metric.uses == "segmenter" for metric in metrics):
         measure_segmenter(options, reals[SPLIT], command)
         return 0
@@ -81,7 +95,8 @@ def main(argv):
     return 0
 
 
-def measure_cyclegan(options, header, metrics, command):
+def measure_cyclegan(options: argparse.Namespace, header: dict, metrics: list[Metric],
+                     command: str) -> None:
     """Compute the metrics of a CycleGAN, or with --dry-run print them."""
     from metrics.cycle.evaluation import evaluate_cyclegan
     from metrics.cycle.photos import open_test_photos
@@ -100,6 +115,8 @@ def measure_cyclegan(options, header, metrics, command):
                  True, "a CycleGAN translates test photos, and nothing is drawn"),
         IdleRule(["floor"], True, "the floors of a CycleGAN are computed anyway"),
         IdleRule(["garment"], own, "the network was trained with garments of its own"),
+        IdleRule(["garment"], not any(metric.uses == "cycle" for metric in metrics),
+                 "it is for cycleloss, which was not asked for"),
         IdleRule(["inception"], not any(metric.uses_detector for metric in metrics),
                  "none of these metrics uses features")])
     photos = open_test_photos(header, options.network,
@@ -121,42 +138,44 @@ def measure_cyclegan(options, header, metrics, command):
                       minibatch=options.minibatch)
 
 
-def open_reals(options, header, metrics):
-    """Return {kind: ImageSource} of the reals that the metrics compare with.
-
-    The whole training split for those of kind FULL, with the validation split for TRAIN_VAL, unless
-    --reals says otherwise.
-    """
+def open_reals(options: argparse.Namespace, header: dict,
+               metrics: list[Metric]) -> dict[str, ImageSource]:
+    """Return {kind: reals} that the metrics compare with: for FULL the whole training split, for
+    TRAIN_VAL that and the validation split, unless --reals names the images of all."""
     split = options.split or "test"
     splits = {} if options.reals else {FULL: "train", TRAIN_VAL: TRAIN_VAL}
     return {kind: reals_of_split(options, header, splits.get(kind, split))
             for kind in reals_of(metrics)}
 
 
-def reals_of_split(options, header, split):
-    """Return the ImageSource of one part of the reals, at the network's resolution."""
+def reals_of_split(options: argparse.Namespace, header: dict, split: str) -> ImageSource:
+    """Return one part of the reals, at the network's resolution."""
     from metrics.evaluation import stored_dataset
 
     directory = options.reals or options.data or stored_dataset(header, options.network)
     if directory is None:
         raise UserError("which reals? Give --reals=DIR (a folder of images or a data set) or "
                         "--data=DIR (a data set)")
-    resolution = options.resolution
-    if header:
-        networks = header["networks"]
-        name = next(name for name in ("Gs", "S", "G") if name in networks)
-        resolution = networks[name]["config"]["resolution"]
-    return open_images(directory, split, resolution)
+    return open_images(directory, split,
+                       network_resolution(header) if header else options.resolution)
 
 
-def fakes_source(options):
-    """Return the ImageSource of --fakes."""
+def network_resolution(header: dict) -> int:
+    """Return the side of the images of a snapshot's network, when it is grown."""
+    networks = header["networks"]
+    name = next(name for name in ("Gs", "S", "G") if name in networks)
+    return networks[name]["config"]["resolution"]
+
+
+def fakes_source(options: argparse.Namespace) -> ImageSource:
+    """Return the images of --fakes."""
     return open_images(options.fakes, options.split or "test", options.resolution)
 
 
-def open_fakes(options, metrics, maps):
-    """Return the GeneratedImages of --fakes, or of the network; maps: the ImageSource whose maps a
-    translator draws."""
+def open_fakes(options: argparse.Namespace, metrics: list[Metric],
+               maps: ImageSource | None) -> GeneratedImages:
+    """Return the images of --fakes, or of the network; maps: the images whose maps a translator
+    draws."""
     from metrics.evaluation import folder_images, network_images, translated_images
 
     if maps:
@@ -169,11 +188,12 @@ def open_fakes(options, metrics, maps):
                           lpips_weights=options.lpips, crop_face=options.crop_face)
 
 
-def open_measures(options, metrics, fakes, reals):
-    """Return all measures by name, with those of originals, and of the networks of --segmenter and
-    --person."""
+def open_measures(options: argparse.Namespace, metrics: list[Metric], fakes: GeneratedImages,
+                  reals: dict[str, ImageSource]) -> dict[str, MapMeasure]:
+    """Return all measures by name, among them those of originals, and of the networks of
+    --segmenter and --person."""
     from metrics.evaluation import translation_measures
-    from metrics.label_agreement import check_labeller, confusion_measure
+    from metrics.label_agreement import confusion_measure
     from metrics.networks.person import PersonNetwork, person_measure
 
     known, needed = MEASURES | translation_measures(metrics, options.lpips), measures_of(metrics)
@@ -183,28 +203,27 @@ def open_measures(options, metrics, fakes, reals):
     if "confusion" in needed:
         from training.segmentation.labeller import Labeller
 
-        labeller = Labeller.load(options.segmenter, options.results)
-        for whose, images in (("the fakes", fakes), *((f"the reals, {source.name},", source)
-                                                      for source in reals.values())):
-            check_labeller(labeller, images.classes, images.sizes, whose)
+        labeller = Labeller.load(options.segmenter, options.results, options.minibatch)
+        check_segmenter(labeller, fakes.classes, fakes.sizes, reals)
         known["confusion"] = confusion_measure(labeller)
     return known
 
 
-def measure_segmenter(options, reals, command):
+def measure_segmenter(options: argparse.Namespace, reals: ImageSource, command: str) -> None:
     """Compute miou of the segmenter of --network."""
     from metrics.evaluation import network_results
-    from metrics.label_agreement import check_labeller, confusion_measure
+    from metrics.label_agreement import confusion_measure
     from training.segmentation.labeller import Labeller
 
-    labeller = Labeller.load(options.network)
-    check_labeller(labeller, reals.classes, reals.sizes, f"the reals, {reals.name},")
+    labeller = Labeller.load(options.network, minibatch=options.minibatch)
+    check_segmenter(labeller, labeller.classes, (), {SPLIT: reals})
     evaluate_segmenter(reals, confusion_measure(labeller),
                        network_results(options.network, options.results), command=command,
                        minibatch=options.minibatch)
 
 
-def write_neighbours(options, reals, detector, command):
+def write_neighbours(options: argparse.Namespace, reals: ImageSource, detector: Any,
+                     command: str) -> str:
     """Write the sheet of --nearest and its numbers beside it; return the picture's path."""
     from metrics.evaluation import folder_results, folder_samples, network_results, network_samples
     from metrics.nearest_neighbours import write_nearest
@@ -223,7 +242,42 @@ def write_neighbours(options, reals, detector, command):
                          {**about, "command": command}, cache_dir(), warn)
 
 
-def print_work(options, metrics, reals, neighbours, maps):
+def check_segmenter(labeller: Any, classes: tuple[str, ...], sizes: Iterable[tuple[int, int]],
+                    reals: dict[str, ImageSource]) -> None:
+    """Raise UserError if a Labeller or LabellerInfo does not fit the fakes, of these classes and
+    sizes, or the reals."""
+    from metrics.label_agreement import check_labeller
+
+    check_labeller(labeller, classes, sizes, "the fakes")
+    for source in reals.values():
+        check_labeller(labeller, source.classes, source.sizes, f"the reals, {source.name},")
+
+
+def check_work(options: argparse.Namespace, header: dict, metrics: list[Metric],
+               reals: dict[str, ImageSource], maps: ImageSource | None) -> None:
+    """Raise UserError for what would be refused before anything is computed, as far as headers and
+    folders say so: for --dry-run."""
+    from metrics.translated_photos import check_maps
+    from training.segmentation.labeller import read_labeller
+
+    if any(metric.uses == "segmenter" for metric in metrics):
+        labeller = read_labeller(options.network)
+        check_segmenter(labeller, labeller.classes, (), reals)
+        return
+    source = maps or (fakes_source(options) if options.fakes else None)
+    classes, limit = (source.classes, source.count) if source else (header["classes"], None)
+    sizes = source.sizes if source else {(network_resolution(header),) * 2}
+    if maps:
+        check_maps(maps, header["classes"], network_resolution(header), str(options.network))
+    check_classes(metrics, classes, reals)
+    check_counts(metrics, limit, {kind: images.count for kind, images in reals.items()})
+    if "confusion" in measures_of(metrics):
+        labeller = read_labeller(options.segmenter, options.results)
+        check_segmenter(labeller, classes, sizes, reals)
+
+
+def print_work(options: argparse.Namespace, metrics: list[Metric], reals: dict[str, ImageSource],
+               neighbours: ImageSource | None, maps: ImageSource | None) -> None:
     """Print what would be done."""
     print(f"images: {options.fakes or options.network}")
     if maps:

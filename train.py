@@ -2,12 +2,19 @@
 """Train Style-GAN, -C and -2D, a segmentation network, a decoder of maps, photos of maps, CycleGAN,
 people in other poses."""
 
+import argparse
 import os
+from typing import TYPE_CHECKING, Any
 
 from dnnlib import cli
 from dnnlib.cluster import find_workers
 from dnnlib.util import UserError
 from training.run.options import given_options, parse_training_options
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from training.run.job import Job
 
 EXAMPLES = """\
   python train.py --variant=2d --gpus=4
@@ -24,8 +31,8 @@ EXAMPLES = """\
 """
 
 
-def main(argv):
-    """Train a network, or print the plan of it. Returns the exit status."""
+def main(argv: list[str]) -> int:
+    """Train a network, or print the plan of it; return the exit status."""
     options = parse_training_options(argv, __doc__, EXAMPLES)
     given = given_options(options)
     workers, index = find_workers(options.workers, options.worker_index,
@@ -50,7 +57,8 @@ def main(argv):
         return train(job, strategy)
 
 
-def make_job(options, given, workers):
+def make_job(options: argparse.Namespace, given: dict[str, Any],
+             workers: list[str] | None) -> "Job":
     """Return the Job of a command: the one place that knows all kinds of training."""
     from metrics import evaluation
     from training.cycle.job import CycleJob
@@ -68,8 +76,8 @@ def make_job(options, given, workers):
     return kinds.get(config.variant, StyleGanJob)(config, options, given, num_replicas, evaluation)
 
 
-def train(job, strategy):
-    """Make or continue a run, and train it to the end of its schedule. Returns the exit status."""
+def train(job: "Job", strategy: "tf.distribute.Strategy") -> int:
+    """Make or continue a run, and train it to the end of its schedule; return the exit status."""
     import tensorflow as tf
 
     from training.run import launch

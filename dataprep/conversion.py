@@ -34,8 +34,8 @@ class Item:
 
 @dataclass(frozen=True)
 class ConversionSpec:
-    """What, besides the item, determines a record's bytes. It is sent to the workers. keypoints,
-    skeleton: names, and pairs of numbers from 1, if images have keypoints."""
+    """What determines a record's bytes besides the item's key and photo. It is sent to the workers.
+    keypoints, skeleton: names, and pairs of numbers from 1, if images have keypoints."""
 
     source: photo_sources.Source
     classes: tuple
@@ -67,7 +67,14 @@ def convert_photo(spec: ConversionSpec, item: Item) -> Converted:
         photo, labels, size = item.photo.halves(photo, size)
     elif spec.classes:
         labels, overlap = _label_map(item.photo, photo.size)
-    points = _points(spec, item.photo, photo.size) if spec.keypoints else None
+    points = None
+    if spec.keypoints:
+        check_shape(item.photo, photo.size)
+        scale = photo.width / item.photo.width, photo.height / item.photo.height, 1
+        points = keypoints.place(item.photo.keypoints * scale, photo.size, spec.resolution,
+                                 spec.fit)  # float32 [K, 3]
+        if not points.any():
+            raise photos.PhotoError("no keypoint within the picture")
     image = pyramid.build_image(photo, labels, len(spec.classes), spec.resolution, spec.fit)
     return convert_image(image, spec.encoding, size, overlap, points)
 
@@ -95,17 +102,6 @@ def _label_map(photo, size):
     return segmentations.label_map_and_overlap(photo, size)
 
 
-def _points(spec, photo, size):
-    """Return the keypoints of a picture of `size` as the data set has them, float32 [K, 3]. Raises
-    PhotoError if they are not for it, or all outside."""
-    check_shape(photo, size)
-    scale = size[0] / photo.width, size[1] / photo.height, 1
-    points = keypoints.place(photo.keypoints * scale, size, spec.resolution, spec.fit)
-    if not points.any():
-        raise photos.PhotoError("no keypoint within the picture")
-    return points
-
-
 def check_shape(photo: segmentations.Photo, size: tuple[int, int]) -> None:
     """Raise PhotoError if a picture of this size has another shape than its annotations say."""
     if abs(photo.width * size[1] - photo.height * size[0]) > 0.02 * photo.width * size[1]:
@@ -128,7 +124,7 @@ def convert_or_reason(spec: ConversionSpec, item: Item) -> Converted | str:
 
 # Before anything is written
 
-def count_unreadable(source: object, keys: list, workers: int) -> int:
+def count_unreadable(source: photo_sources.Source, keys: list, workers: int) -> int:
     """Return how many photos of `source` are no images by their headers; nothing is decoded."""
     return sum(map_in_batches(functools.partial(_is_unreadable, source), keys,
                               workers if len(keys) > _FEW else 1, _BATCH, "reading headers",

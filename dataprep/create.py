@@ -17,15 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep import (
-    conversion,
-    labels,
-    masks,
-    photo_sources,
-    raw_files,
-    side_by_side,
-    writer,
-)
+from dataprep import conversion, labels, masks, photo_sources, raw_files, side_by_side, writer
 from dataprep.coco import annotations, people
 from dataprep.coco.categories import Categories
 from dataprep.conversion import ConversionSpec, Item
@@ -102,6 +94,7 @@ def _create_listed(config, path, photos, report, untagged=False, own=False, keyp
     """Make a data set of a COCO file and photos. untagged: of RGB, of the photos without
     annotations; own: classes may be others than ModaNet's; keypoints: a keypoint file, without
     which there is a COCO file; pairs: a list of photos of one person."""
+    # The files, and the photos of their entries.
     source = photo_sources.open_photos(photos)
     options, joints, labelled = {"source": file_digest(path or keypoints, "md5")}, None, None
     if path is not None:
@@ -113,6 +106,8 @@ def _create_listed(config, path, photos, report, untagged=False, own=False, keyp
         labelled, path = joints.joined(labelled), path or keypoints
     annotated = sum(photo.is_annotated for photo in labelled.photos.values())
     matched = raw_files.match_photos(labelled.photos, source, untagged)
+
+    # What was found, and what was left out.
     if untagged:
         options["untagged"] = True
         report(f"{path}: {len(labelled.photos)} images listed, {len(matched.pairs)} found without "
@@ -124,7 +119,7 @@ def _create_listed(config, path, photos, report, untagged=False, own=False, keyp
         if labelled.renumbered or matched.joined or NUMBER_DIFFERS in matched.remarks:
             options["names"] = "decide"  # unlike in data sets that were made when numbers did
         if config.only_classes:
-            options["only_classes"] = config.only_classes
+            options["only_classes"] = list(labelled.classes)
         for note in labelled.notes:
             report(note)
         unusable, found = len(labelled.skipped_images), len(matched.pairs) + matched.joined
@@ -140,6 +135,7 @@ def _create_listed(config, path, photos, report, untagged=False, own=False, keyp
         {"id": image_id, "reason": reason} for image_id, reason in matched.reasons.items()]
     skipped += [] if untagged else labelled.defects
     _report_reasons(skipped, report)
+
     items = [Item(photo.image_id, key, None if untagged else photo) for photo, key in matched.pairs]
     same_person = []
     if pairs is not None:
@@ -210,17 +206,21 @@ def _create_from_records(config, report):
     """Do create_from_images with record files, and with the file of labels beside them."""
     source = photo_sources.PhotoRecords(Path(config.source), config.resolution)
     records = photo_sources.open_records(source)
-    refuse_idle([name for name in ("labels",) if config.labels is not None], [
+    refuse_idle(["labels"] if config.labels is not None else [], [
         IdleRule(("labels",), True, "images in record files have no names to label, and their own "
                                     "file of labels (*-rxx.labels) is used if it is there")])
-    side = 1 << int(records.path.stem[-2:])
+    side = 1 << int(records.path.stem[-2:])  # of train-r07: 128
     report(f"{records.path}: {len(records)} images of {side}x{side}")
     if side < config.resolution:
         report(f"warning: they are enlarged to {config.resolution}; --resolution={side} takes them "
                "as they are")
-    table = np.zeros((len(records), 0), np.float32)
+    table = np.zeros((len(records), 0), np.float32)  # [n, label_size]
     options = {"source": f"{records.path.name}, {records.path.stat().st_size} bytes"}
-    for path in sorted(source.path.glob("*-rxx.labels")):
+    tables = sorted(source.path.glob("*-rxx.labels"))
+    if len(tables) > 1:
+        raise util.UserError(f"{source.path}: {tables[0].name} and {tables[1].name} are labels of "
+                             "different data sets; keep one in a folder")
+    for path in tables:
         table = dataset.read_label_array(path)
         if table.ndim != 2 or len(table) != len(records) or not np.isfinite(table).all():
             raise util.UserError(f"{path}: expected finite numbers of shape [{len(records)}, n], "
@@ -260,9 +260,12 @@ def create_from_masks(config: argparse.Namespace, report: Report) -> dict | None
                                                        config.classes)
     class_names = class_list.read_class_list(listed)
     pairs, unmatched = raw_files.match_masks(images, mask_folder)
-    skipped = [{key: _as_text(text) for key, text in entry.items()} for entry in unmatched]
+    skipped = [{key: _as_text(text) for key, text in entry.items()} for entry in unmatched
+               if not any(os.path.realpath(folder / entry["id"]) == os.path.realpath(listed)
+                          for folder in (images, mask_folder.parent))]
     report(f"{images}: {len(pairs)} photos with a mask")
     _report_reasons(skipped, report)
+    # What the masks' values mean.
     source = photo_sources.PhotoFolder(mask_folder)
     contents = masks.read_contents(source, list(pairs.values()), config.workers)
     classes, coding = masks.decide_coding(class_names, contents, config.ignore, report)
@@ -295,6 +298,7 @@ def create_from_pairs(config: argparse.Namespace, report: Report) -> dict | None
         IdleRule(("num_val", "num_test"), bool(splits),
                  f"the folders in {config.source} are the splits")])
     _report_reasons(skipped, report)
+    # How labels are read.
     classes, colours = side_by_side.read_colours(config.classes, report)
     layout = side_by_side.SideBySide(config.photo, colours)
     items = [Item(_as_text(name), name, layout, split=splits.get(name)) for name in names
@@ -315,6 +319,7 @@ def _create(config, source, items, skipped, options, report, classes=(), label_s
     one; pairs: ids of photos of one person."""
     spec = ConversionSpec(source, classes, config.resolution, config.fit, config.encoding,
                           label_size, *((joints.names, joints.skeleton) if joints else ()))
+    # Photos and splits.
     if config.num_images is not None and config.num_images < len(items):
         order = np.random.default_rng([config.seed, 1]).permutation(len(items))
         skipped += [{"id": items[i].image_id, "reason": "not chosen (--num-images)"}
@@ -333,6 +338,8 @@ def _create(config, source, items, skipped, options, report, classes=(), label_s
                "make it again)")
         writer.remove_work(config.out)  # a run killed at the very end leaves its journal
         return util.read_json(Path(config.out) / dataset.FILE_NAME)
+
+    # What can go wrong after hours is found before anything is written.
     writer.check_splits(num_val, num_test, len(items))
     unreadable = conversion.count_unreadable(source, [item.key for item in items], config.workers)
     report(f"{len(items)} photos to convert, {unreadable} of them unreadable by their headers")
@@ -344,6 +351,7 @@ def _create(config, source, items, skipped, options, report, classes=(), label_s
     if config.dry_run:
         report("dry run: nothing written")
         return None
+
     before = len(skipped)
     content = writer.write_dataset(config.out, spec, writer.shuffle_items(items, config.seed),
                                    (num_val, num_test), skipped, options, config.workers, report,

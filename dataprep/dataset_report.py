@@ -34,7 +34,7 @@ def summary_lines(directory: str | Path) -> Iterator[str]:
     content = util.read_json(info.path / dataset.FILE_NAME)
     splits = {split: size for split, size in info.splits.items() if size}
     size = sum(path.stat().st_size for split in splits
-               for path in info.path.glob(f"{split}/*.tfrecords"))
+               for path in (info.path / split).rglob("*.tfrecords"))  # of all shards
     yield f"{info.path}: {info.name}, {info.resolution}x{info.resolution} and all levels below"
     yield f"channels   {info.num_channels} (RGB + {len(info.classes)} class maps)"
     yield "images     " + ", ".join(f"{count} {split}" for split, count in splits.items())
@@ -47,7 +47,7 @@ def summary_lines(directory: str | Path) -> Iterator[str]:
     if info.pairs:
         yield f"pairs      {_pair_counts(info)} (photos of one person)"
     yield f"digest     {info.digest}"
-    if info.classes:
+    if info.classes:  # a table: a row for each class, columns for each split
         yield ""
         width = max(len(name) for name in info.classes) + 2
         yield " " * width + "".join(f"{split + ' images':>15}{'%':>7}{'% area':>9}"
@@ -103,7 +103,7 @@ def contact_sheet(directory: str | Path, split: str, num: int, columns: int,
         rgb, labels = records.read_pair(number)
         skeleton = [keypoints.draw_skeleton(rgb, points[number], info.skeleton)
                     ] if info.keypoints else []
-        if num_classes:
+        if num_classes:  # [h, 3w, 3]
             rgb = np.concatenate([rgb, channels.colourise(labels, num_classes),
                                   pictures.overlay(rgb, labels, num_classes)], axis=1)
         panels.append(np.concatenate([rgb, *skeleton], axis=1))
@@ -116,7 +116,7 @@ def write_report(directory: str | Path) -> Path:
     """Write report.html into a data set; return its path."""
     info = dataset.open_dataset(directory)
     content = util.read_json(info.path / dataset.FILE_NAME)
-    known = read_statistics(directory, info.classes)
+    known = read_statistics(directory, info.classes)  # None in data sets of earlier versions
     page = Page(f"Data set {info.name}")
     rows = [["images", ", ".join(f"{size} {split}" for split, size in info.splits.items())],
             ["channels", f"{info.num_channels}: RGB and {len(info.classes)} class maps"],
@@ -129,6 +129,7 @@ def write_report(directory: str | Path) -> Path:
     rows += [[f"option {name}", json.dumps(value, ensure_ascii=False)[:200]]
              for name, value in sorted(content.get("options", {}).items()) if name != "classes"]
     page.table(["", ""], rows)
+
     _add_sheet(page, info)
     if info.classes:
         _add_classes(page, info, content)
@@ -170,8 +171,8 @@ def _add_sheet(page, info):
     sheet = contact_sheet(info.path, split, _SHEET, columns, side, seed=0)
     page.picture(Encoded.of(sheet), f"{min(_SHEET, info.splits[split])} of {info.splits[split]} "
                  f"images of split {split}, chosen at random, at {side}x{side}")
-    colours = channels.palette(len(info.classes))[1:].tolist()
     if info.classes:
+        colours = channels.palette(len(info.classes))[1:].tolist()
         page.legend({name: "rgb({}, {}, {})".format(*rgb)
                      for name, rgb in zip(info.classes, colours)})
 
@@ -200,7 +201,7 @@ def _add_classes(page, info, content):
 
 def _add_together(page, classes, known):
     """Add how many of the images that show one class show another, and how instances overlap."""
-    together = np.array(known["together"])
+    together = np.array(known["together"])  # [C, C]; images of each class on the diagonal
     order = np.sort(np.argsort(-np.diag(together), kind="stable")[:_SHOWN_CLASSES])
     page.heading("Which classes occur together")
     page.text("Of the images that show the class on the left, the share in % that shows the class "

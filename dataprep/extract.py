@@ -39,6 +39,7 @@ def extract(directory: str | Path, out: str | Path, split: str, resolution: int 
     entries = [entry for entry in _entries(info) if entry["split"] in splits]
     out = Path(out)
     state = {"digest": info.digest, "split": split, "resolution": resolution or info.resolution}
+    # Pictures that are there are whole: each is written beside and renamed.
     with util.only_process(out, "extracting into it"):
         there = {path.name for path in out.iterdir()}
         if there and STATE not in there:
@@ -47,7 +48,7 @@ def extract(directory: str | Path, out: str | Path, split: str, resolution: int 
             raise UserError(f"--out={out}: holds another data set, split or resolution; choose a "
                             "new folder")
         util.write_json(out / STATE, state)
-        util.remove_leftovers(out, ["*/.*.tmp"])
+        util.remove_leftovers(out, ["*/.*.tmp", ".*.tmp"])
         folders = ["images", "labels"] if info.classes else ["images"]
         missing = [entry for entry in entries if not all(
             (out / folder / entry["file"]).is_file() for folder in folders)]

@@ -32,7 +32,10 @@ def read_label_file(path: str | Path, names: Sequence[str]) -> np.ndarray:
         if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
             raise UserError(f'{path}: expected pairs such as ["file.png", 3], found '
                             f"{util.one_line(entry)[:80]}")
-    entries = [(_own_name(name, known), label) for name, label in entries]
+    # Other programs write ./a.png and sub\a.png.
+    own = {name: posixpath.normpath(name.replace("\\", "/")) for name, _ in entries}
+    entries = [(own[name] if name not in known and own[name] in known else name, label)
+               for name, label in entries]
     labels = dict(entries)
     counts = collections.Counter(name for name, _ in entries)
     for wrong, text in (
@@ -44,12 +47,6 @@ def read_label_file(path: str | Path, names: Sequence[str]) -> np.ndarray:
             more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
             raise UserError(f"{path}: {text.format(', '.join(sorted(wrong)[:_SHOWN]) + more)}")
     return _table(path, {name: labels[name] for name in names})
-
-
-def _own_name(name, known):
-    """Return a name as it is among `known` photos: other programs write ./a.png and sub\\a.png."""
-    own = posixpath.normpath(name.replace("\\", "/"))
-    return own if name not in known and own in known else name
 
 
 def missing_classes(table: np.ndarray) -> list[int]:
@@ -69,7 +66,7 @@ def _table(path, labels):
         if kind != kinds[first]:
             raise UserError(f"{path}: {first} has {kinds[first]} for a label, {name} has {kind}; "
                             "all must be alike")
-    numbers = list(labels.values())
+    numbers = list(labels.values())  # n classes, or n lists of label_size numbers
     if kinds[first] != "a class":
         return np.array(numbers, np.float32)
     if max(numbers) >= _MAX_CLASSES:

@@ -2,9 +2,8 @@
 
 Pixels are numbers, 0 the background, 1..C the classes, in a palette or in grey; or colours that the
 list of classes gives (see dnnlib.data.class_list). One number, 255 if no other is given, is to be
-ignored: it counts as background, or gets a label of its own. Whether a list begins with the
-background, 255 is a class, or palettes were made for one mask alone, is decided from all masks of a
-set together.
+ignored: it counts as background, or gets a label of its own. All masks of a set together decide if
+a list begins with the background, if 255 is a class, and if palettes were made for one mask alone.
 """
 
 import collections
@@ -168,7 +167,7 @@ def _read_content(source, key):
 def decide_coding(listed: ClassList, contents: list[MaskContent], ignore: int | None,
                   report: Callable[[str], None], ignored: int = 0) -> tuple[tuple, Coding]:
     """Return (class names of the numbers 1..C, Coding) of a set's masks. `ignore` is the number
-    that is to be ignored; None: 255 if it is no class; its label is `ignored`. Raises UserError if
+    that is to be ignored (None: 255); its label is `ignored`. Raises UserError if
     it is not certain what the masks mean."""
     if listed.notes:
         report(f"{listed.path}: left out: {', '.join(listed.notes)}")
@@ -187,16 +186,13 @@ def decide_coding(listed: ClassList, contents: list[MaskContent], ignore: int | 
     before = _num_before(listed, shown - {coding.ignore}, report)
     classes = listed.names[before:]
     coding = replace(coding, num_classes=len(classes))
-    if ignore is None and len(classes) >= IGNORE:
-        coding = replace(coding, ignore=None)
-    elif ignore is not None and 1 <= ignore <= len(classes):
+    if ignore is not None and 1 <= ignore <= len(classes):
         raise UserError(f"--ignore={ignore} is the class {classes[ignore - 1]!r}; expected a "
                         f"number above {len(classes)}")
     coding = replace(coding, colours=_listed_colours(listed, before) if listed.colours
                      else _known_colours(listed, contents, coding, report))
     _check_palettes(listed, [mask for mask in numbered if mask.kind == "palette"], coding, report)
-    if ignore is None and coding.ignore is not None and IGNORE in shown \
-            and not shown - {0, IGNORE}:
+    if ignore is None and IGNORE in shown and not shown - {0, IGNORE}:
         if len(classes) > 1:
             raise UserError(
                 f"the masks have the numbers 0 and 255 only, as masks of one class do, and "

@@ -1,6 +1,6 @@
 """Convert photos in ranges that any worker converts alone: the elements of an Apache Beam pipeline.
 
-    FOLDER/000007.items    the photos of a range, written for its worker
+    FOLDER/000007.items    the photos of a range for its worker: JSON [[key, photo], ...], of Items
     FOLDER/000007          what became of them, written beside and renamed when it is whole
 
 Of each photo this file has a line of JSON, and its records behind it. The writer reads the ranges
@@ -10,11 +10,9 @@ often, or in which order. Workers see the photos and FOLDER under the same paths
 
 import contextlib
 import functools
-import hashlib
 import itertools
 import json
 import os
-import pickle
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +22,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dataprep.coco.segmentations import Instance, Photo
 from dataprep.conversion import ConversionSpec, Converted, Item, convert_or_reason
+from dataprep.masks import Coding, Mask
+from dataprep.photo_sources import PhotoFolder
+from dataprep.side_by_side import SideBySide
 from dnnlib import util
 from dnnlib.process_pool import reuse_freed_memory
 from dnnlib.util import UserError
@@ -33,7 +35,7 @@ if TYPE_CHECKING:  # it imports Apache Beam, which need not be installed
     from dnnlib.beam_runner import BeamRunner
 
 PHOTOS = 256  # in a range; a multiple of the writer's checkpoints
-_NAME, _NAMES, _TEMPORARY = "{:06d}", "[0-9]" * 6, ".*.tmp"
+_NAME, _NAMES = "{:06d}", "[0-9]" * 6
 _LOOK = 1.0  # seconds between looks at what is done
 
 
@@ -46,29 +48,25 @@ def convert_all(runner: "BeamRunner", folder: Path, spec: ConversionSpec, items:
     """
     folder = folder.absolute()
     folder.mkdir(exist_ok=True)
-    util.remove_leftovers(folder, [_TEMPORARY])
+    util.remove_leftovers(folder, [".*.tmp"])
     numbers = range(first // PHOTOS, -(-len(items) // PHOTOS)) if first < len(items) else range(0)
     missing = [number for number in numbers if not (folder / _NAME.format(number)).exists()]
     if len(missing) < len(numbers):
         report(f"{len(numbers) - len(missing)} of {len(numbers)} ranges of {PHOTOS} photos are "
                "converted already")
-    tasks = [(number, _write_items(folder, number, items)) for number in missing]
+    # Not in the pipeline: Beam takes minutes to compress the polygons of ten thousand photos.
+    for number in missing:
+        pairs = [(item.key, item.photo and asdict(item.photo))
+                 for item in items[number * PHOTOS:(number + 1) * PHOTOS]]
+        util.atomic_write(_items_path(folder, number), json.dumps(pairs, default=_plain))
     with _progress(folder, len(numbers)):
-        if tasks:
-            runner.run(functools.partial(_start_worker, spec, folder), tasks)
+        if missing:
+            runner.run(functools.partial(_start_worker, spec, folder), missing)
     for number in numbers:
         if not (folder / _NAME.format(number)).exists():
             raise UserError(f"{folder / _NAME.format(number)}: no worker has made this range; run "
                             "the same command again")
     return itertools.islice(_read_all(folder, numbers, len(items)), first % PHOTOS, None)
-
-
-def _write_items(folder, number, items):
-    """Write the items of a range; return the file's sha256."""
-    # Not in the pipeline: Beam takes minutes to compress the polygons of ten thousand photos.
-    content = pickle.dumps(items[number * PHOTOS:(number + 1) * PHOTOS])
-    util.atomic_write(_items_path(folder, number), content)
-    return hashlib.sha256(content).hexdigest()
 
 
 def _items_path(folder, number):
@@ -99,27 +97,50 @@ def _progress(folder, total):
                 show()
 
 
+# The photos of a range
+
+def _plain(value):
+    """Return a field of a photo as lists or text, if JSON has no form for it."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, bytes):  # run lengths
+        return value.decode()
+    return sorted(value) if isinstance(value, frozenset) else os.fspath(value)
+
+
+def _read_photo(entry):
+    """Return an Item's photo, given its fields; they decide its class."""
+    if "instances" in entry:
+        instances = tuple(Instance(part["label"], tuple(map(np.float64, part["polygons"])),
+                                   part["mask"]) for part in entry["instances"])
+        points = entry["keypoints"]
+        return Photo(**{**entry, "instances": instances,
+                        "keypoints": None if points is None else np.float64(points)})
+    if "coding" in entry:
+        return Mask(PhotoFolder(Path(entry["source"]["path"])), entry["key"],
+                    Coding(**entry["coding"]))
+    return SideBySide(**entry)
+
+
 # In a worker
 
 def _start_worker(spec, folder):
-    """Return the function task -> range."""
+    """Return the function that converts a range, given its number."""
     reuse_freed_memory()
     return functools.partial(_convert_range, spec, folder)
 
 
-def _convert_range(spec, folder, task):
+def _convert_range(spec, folder, number):
     """Convert one range, if that is not done."""
-    number, digest = task
     path = folder / _NAME.format(number)
     if path.exists():
         return
-    content = _items_path(folder, number).read_bytes()
-    if hashlib.sha256(content).hexdigest() != digest:  # only what was written for it is unpickled
-        raise UserError(f"{_items_path(folder, number)}: changed since it was written")
+    pairs = util.read_json(_items_path(folder, number))
     temporary = folder / f".{path.name}.{uuid.uuid4().hex}.tmp"  # of machines pids can be equal
     try:
         with open(temporary, "wb") as file:
-            for item in pickle.loads(content):
+            for key, photo in pairs:  # all of an Item that determines a record
+                item = Item(None, key, photo and _read_photo(photo))
                 _write_result(file, convert_or_reason(spec, item))
             file.flush()
             os.fsync(file.fileno())

@@ -215,15 +215,20 @@ def match_masks(images: Path, masks: Path) -> tuple[dict, list]:
     without the suffix; behind it there may be an ending such as _mask, _label or _seg, if no mask
     is called like the photo. If both are in one folder, the masks are its PNG files with such an
     ending, else all of its PNG files. Raises UserError if a folder is missing."""
-    photo_names, mask_names = (photo_sources.list_photos(path)[0] for path in (images, masks))
+    (photo_names, skipped), (mask_names, no_masks) = map(photo_sources.list_photos, (images, masks))
+    # In one folder: which of the files are masks.
     if Path(images).resolve() == Path(masks).resolve():
+        no_masks = []
         stems = _by_stem(photo_names)
         with_ending = [name for stem in stems for name in stems[stem]
                        if (ending := _MASK_SUFFIX.fullmatch(stem)) and ending[1] in stems]
         mask_names = list(filter(_is_png, with_ending)) or list(filter(_is_png, photo_names)) \
             or with_ending
         photo_names = [name for name in photo_names if name not in set(mask_names)]
-    photos_of, all_masks, skipped = _by_stem(photo_names), _by_stem(mask_names), []
+
+    # The stem of the photo that each mask belongs to.
+    photos_of, all_masks = _by_stem(photo_names), _by_stem(mask_names)
+    skipped += [{**entry, "id": f"{Path(masks).name}/{entry['id']}"} for entry in no_masks]
     masks_of = collections.defaultdict(list)
     for stem, names in all_masks.items():
         pngs = list(filter(_is_png, names)) or names
@@ -233,6 +238,7 @@ def match_masks(images: Path, masks: Path) -> tuple[dict, list]:
         ending = None if stem in photos_of else _MASK_SUFFIX.fullmatch(stem)
         moved = ending and ending[1] in photos_of and ending[1] not in all_masks
         masks_of[ending[1] if moved else stem] += pngs
+
     pairs = {}
     for stem in sorted(photos_of.keys() | masks_of.keys()):
         names, others = photos_of.get(stem, []), masks_of.get(stem, [])

@@ -66,6 +66,7 @@ class SideBySide:
         if (distance <= _NEAR**2).mean() < _LEAST_NEAR:
             raise PhotoError("labels do not have the colours of the list of classes; is the photo "
                              f"on the {self.photo}?")
+        # A colour that is flat is no blend, and no damage by JPEG.
         high, low = (np.asarray(drawn.filter(kind(3)), np.int16)
                      for kind in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
         foreign = (distance > _FAR**2) & ((high - low).max(axis=-1) <= _FLAT)
@@ -155,6 +156,7 @@ def read_colours(listed: str, report: Callable[[str], None]) -> tuple[tuple, tup
             raise UserError(f"{listed}: number 0 is {names[before - 1]!r}, but 0 is always the "
                             "background; number the classes from 1 on")
     classes = tuple(names[before:])
+    # Names before those of classes are background, with or without colours.
     labels = [0] * before + list(range(1, len(classes) + 1))
     background = ", ".join(names[:before]) or "background (no colour)"
     report(f"{listed}: 0 {background}, "

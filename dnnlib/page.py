@@ -43,11 +43,9 @@ class Page:
                            f"{escape(text)}{more}</p>")
 
     def running(self, text: str, note: str, written: float, late_sec: float):
-        """Add the frame of what is running: the page is loaded anew every minute, and says its age
-        (between `text` and `note`) since it was `written` (seconds since 1970).
-
-        From an age of `late_sec` on it says that nothing runs any more; 0 for never.
-        """
+        """Add the frame of what is running: the page reloads every minute, and shows its age
+        (between `text` and `note`) since it was `written` (seconds since 1970); from `late_sec` on
+        (0: never) it reports that nothing runs any more."""
         self._has_script = True
         self._head = f'<noscript><meta http-equiv="refresh" content="{RELOAD_SEC}"></noscript>\n'
         self.state("running", text, f"<span></span>. {escape(note)}",

@@ -9,6 +9,7 @@ import ctypes
 import functools
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -17,8 +18,6 @@ from dnnlib.util import UserError, progress
 
 S, T = TypeVar("S"), TypeVar("T")
 
-DEPTH = 2  # items of `prefetch` that wait; more would only cost memory
-_AHEAD = 4  # tasks handed out to each worker: memory stays bounded whatever the parent's speed
 # glibc's names for the sizes from which memory is asked of the system and given back to it, and
 # ours: arrays of a few megabytes come and go with every photo.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -40,7 +39,7 @@ def ordered_map(function: Callable, items: Iterable, workers: int) -> Iterator:
     """Yield function(item) for each item, in order, computed by `workers` processes.
 
     `function` and items must be picklable; with one worker everything runs in this process. Raises
-    UserError if a worker dies.
+    UserError if a worker dies. Ctrl-C is for this process alone.
     """
     if workers == 1:
         yield from map(function, items)
@@ -49,12 +48,23 @@ def ordered_map(function: Callable, items: Iterable, workers: int) -> Iterator:
     pool = concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
-        yield from ordered((pool.submit(function, item) for item in items), _AHEAD * workers)
+        # Four tasks for each worker: memory stays bounded whatever the parent's speed.
+        yield from ordered((_submit(pool, function, item) for item in items), 4 * workers)
     except concurrent.futures.process.BrokenProcessPool:
         raise UserError("a worker process died, perhaps for lack of memory; run the same command "
                         "again with fewer --workers") from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool, function, item):
+    """Submit a task; the workers that this starts inherit the signals that are blocked, so that
+    none prints a traceback at Ctrl-C, wherever it is. Here a Ctrl-C comes when this ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(function, item)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def map_in_batches(function: Callable, items: Sequence, workers: int, batch: int, desc: str,
@@ -71,6 +81,7 @@ def map_in_batches(function: Callable, items: Sequence, workers: int, batch: int
 
 
 def _call_all(function, items):
+    """Return a batch's results; a worker finds this function by its name."""
     return [function(item) for item in items]
 
 
@@ -86,8 +97,9 @@ def threaded_map(function: Callable, items: Iterable, threads: int) -> Iterator:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def prefetch(items: Iterable[T], depth: int = DEPTH) -> Iterator[T]:
-    """Yield `items` in order while a thread makes the next one, with up to `depth` that wait.
+def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """Yield `items` in order while a thread makes the next one, with up to `depth` that wait (more
+    would only cost memory).
 
     What the iterator raises is raised here, in its place. A reader that stops early (an error,
     Ctrl-C) stops the thread too, after the item that it is making.
@@ -132,8 +144,8 @@ def _start_worker():
 
 
 def reuse_freed_memory() -> None:
-    """Have freed memory used again, rather than given back and cleared page by page by the system:
-    an eighth of a conversion's time. Does nothing if the C library is not glibc."""
+    """Make the process keep and reuse freed memory, which the system would have to clear page by
+    page: an eighth of a conversion's time. Does nothing if the C library is not glibc."""
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_M_MMAP_THRESHOLD, _REUSED)
         mallopt(_M_TRIM_THRESHOLD, 2 * _REUSED)

@@ -88,7 +88,7 @@ class _Reader(pickle.Unpickler):
         self._stand_ins = dict.fromkeys(_DICTS, _Dict) | {
             name: type("Record", (Record,), {"name": name, **shared}) for name in _KNOWN | classes}
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> type:
         full = f"{module}.{name}"
         if full not in self._stand_ins:
             raise _refusal(self._path, f"refers to {shown(full)}")
@@ -120,24 +120,19 @@ def read_pickle(path: str | Path, classes: Iterable[str]) -> Any:
         raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes; no official network is")
     data = Path(path).read_bytes()
     try:
-        _check_operations(path, data)
+        for count, (operation, argument, _) in enumerate(pickletools.genops(data)):
+            if operation.name not in _OPERATIONS:
+                raise _refusal(path, f"uses {operation.name}, which no official network does")
+            # The unpickler makes room for as many memo entries as the largest number among them.
+            last = argument if operation.name == "LONG_BINPUT" else count
+            if last >= MAX_OPERATIONS:
+                raise _refusal(path, f"has more than {MAX_OPERATIONS:,} operations; no official "
+                                     "network has that many")
         return _Reader(path, data, set(classes)).load()
     except (pickle.UnpicklingError, ValueError, TypeError, AttributeError, LookupError, EOFError,
             OverflowError) as error:
         raise UserError(f"{path}: damaged or cut short, or no ordinary pickle "
                         f"({one_line(error)[:200]})") from None
-
-
-def _check_operations(path, data):
-    """Raise UserError for operations of other pickles, ValueError where one is cut short."""
-    for count, (operation, argument, _) in enumerate(pickletools.genops(data)):
-        if operation.name not in _OPERATIONS:
-            raise _refusal(path, f"uses {operation.name}, which no official network does")
-        # The unpickler makes room for as many memo entries as the largest number among them.
-        last = argument if operation.name == "LONG_BINPUT" else count
-        if last >= MAX_OPERATIONS:
-            raise _refusal(path, f"has more than {MAX_OPERATIONS:,} operations; no official "
-                                 "network has that many")
 
 
 def _refusal(path, reason):

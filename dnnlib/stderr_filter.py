@@ -27,6 +27,7 @@ def hide_tensorflow_banner() -> Iterator[None]:
     if sys.stderr is not sys.__stderr__:
         yield
         return
+    # Descriptor 2 becomes a pipe to the thread, Python's stderr a second way to the terminal.
     sys.stderr.flush()
     terminal = os.dup(2)
     read_end, write_end = os.pipe()

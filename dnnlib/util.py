@@ -53,8 +53,7 @@ def close_broken_outputs() -> bool:
 
 
 def progress(iterable: Iterable | None = None, **options: object) -> tqdm:
-    """Return a tqdm bar (its options) with rate and ETA on stderr; silent if that is no terminal.
-    """
+    """Return a tqdm bar of these options with rate and ETA on stderr; silent without a terminal."""
     # tqdm shows nothing if a terminal does not know its size: under `script`, in containers.
     try:
         size_is_known = all(os.get_terminal_size(sys.stderr.fileno()))
@@ -97,7 +96,7 @@ def disk_full_explained(directory: str | Path, advice: Callable[[], str]) -> Ite
     """Raise UserError "<directory>: the disk is full (<error>); <advice()>" if it is full.
 
     TensorFlow's writers report a full disk as exhausted resources, as they do a device's memory:
-    the operating system's text tells them apart. Other errors pass unchanged.
+    the operating system's text distinguishes the two. Other errors pass unchanged.
     """
     try:
         yield
@@ -134,8 +133,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def atomic_write(path: str | Path, content: bytes | str) -> None:
-    """Write bytes or text so that `path` is either whole or as it was; bytes of file names that are
-    no UTF-8 become escapes, which JSON reads back."""
+    """Write bytes or text so that `path` is either whole or as it was. In a text, bytes of file
+    names that are not UTF-8 become escapes, which JSON reads back."""
     if isinstance(content, str):
         content = content.encode("utf-8", "backslashreplace")
     with atomic_path(path) as temporary:
@@ -217,7 +216,7 @@ def log_to_file(logger: logging.Logger, line: str) -> None:
 class _Terminal(logging.StreamHandler):
     """Print a log's lines on stdout; if nobody reads them any more the work ends, as with print."""
 
-    def handleError(self, record):
+    def handleError(self, record: logging.LogRecord):
         if isinstance(sys.exc_info()[1], BrokenPipeError):
             raise
         super().handleError(record)
@@ -229,7 +228,7 @@ class _LogFile(logging.FileHandler):
 
     has_warned = False
 
-    def handleError(self, record):
+    def handleError(self, record: logging.LogRecord):
         if not self.has_warned:
             self.has_warned = True
             print(f"warning: {self.baseFilename} cannot be written "

@@ -20,10 +20,13 @@ at all of them. augment.md, .json and .png grow with every row; the same command
 continues.
 """
 
+from argparse import Namespace
+from pathlib import Path
+
 from dnnlib import cli
 from dnnlib.data.labelled import open_labelled
 from dnnlib.util import UserError
-from experiments.command import Preset, Study
+from experiments.command import Preset, Study, plan_of
 from experiments.study import Trial, script
 from experiments.tables import (
     SPREAD,
@@ -46,17 +49,15 @@ EXAMPLES = """\
   python -m experiments.augment --out=results/augment --table-only
 """
 
-
-_PLAN = tuple((row, seed) for rows in (
-    "real-50 both-50 real-10 both-10 pairs", "real-all both-all real-200 both-200")
-    for seed in (1, 2, 3) for row in rows.split())
+_PLAN = (*plan_of("real-50 both-50 real-10 both-10 pairs", 1, 2, 3),
+         *plan_of("real-all both-all real-200 both-200", 1, 2, 3))
 PRESETS = {
     "night": Preset(_PLAN, dict(data="datasets/ccp", device="cpu", kimg=16.0, mix=0.5),
                     dict(preset="tiny", resolution=32)),
     "photos-64": Preset(_PLAN, dict(data="datasets/ccp", device="cpu", kimg=20.0, mix=0.5),
                         dict(preset="small", resolution=64)),
     # Seconds at 16x16, for the tests.
-    "tiny": Preset((("real-10", 1), ("both-10", 1)), dict(device="cpu", kimg=0.064, mix=0.5),
+    "tiny": Preset(plan_of("real-10 both-10", 1), dict(device="cpu", kimg=0.064, mix=0.5),
                    dict(preset="tiny", unet_fmaps=4, minibatch=8, tick_kimg=0.032)),
 }
 STUDY = Study(
@@ -72,24 +73,22 @@ MEASURES = [Measure("mIoU (%)", "miou", "higher", 100),
             Measure("pixel accuracy (%)", "miou_accuracy", "higher", 100)]
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Train and measure what is not finished yet, and write the table. Return the exit status."""
     options = STUDY.begin(argv, __doc__, EXAMPLES)
     if options.pairs is None:
         raise UserError("--pairs: which pairs? A folder that generate.py --num wrote, or a data "
                         "set")
-    return STUDY.run(options, make_trial, write_tables,
-                     left_out=() if options.table_only else too_large(options))
+    left_out = []
+    if not options.table_only:
+        # Rows of as many photos as there are, or more, would be those of all.
+        count = open_labelled(options.data).splits["train"]
+        left_out = [f"{kind}-{number}" for number in NUMBERS for kind in ("real", "both")
+                    if number.isdecimal() and int(number) >= count]
+    return STUDY.run(options, make_trial, write_tables, left_out=left_out)
 
 
-def too_large(options):
-    """Return the rows of as many photos as there are, or more: they would be those of all."""
-    count = open_labelled(options.data).splits["train"]
-    return [row for row in ROWS if row.rpartition("-")[2].isdecimal()
-            and int(row.rpartition("-")[2]) >= count]
-
-
-def make_trial(options, row, seed):
+def make_trial(options: Namespace, row: str, seed: int) -> Trial:
     """Return the Trial of a row with a seed."""
     kind, _, number = row.partition("-")
     run = options.out / f"{row}-seed{seed}"
@@ -102,10 +101,11 @@ def make_trial(options, row, seed):
         "network": run, "metrics": "miou", "data": options.data, "split": "test"})])
 
 
-def write_tables(options):
+def write_tables(options: Namespace) -> Path:
     """Write augment.md, .json and .png of what is finished; return the first name."""
     results = STUDY.results(options, make_trial)
     table = summarize(results, MEASURES)
+    # For each number of photos, with and without pairs.
     said = list(dict.fromkeys(
         line for number in NUMBERS if f"both-{number}" in table for line in differences(
             {row: table[row] for row in (f"real-{number}", f"both-{number}") if row in table},

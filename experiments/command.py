@@ -15,6 +15,11 @@ from experiments.study import Trial, choose, measured_sec, print_commands, run_s
 OPTIONS_FILE = "study.json"  # in --out
 
 
+def plan_of(rows: str, *seeds: int) -> tuple[tuple[str, int], ...]:
+    """Return (row, seed) of all rows, which spaces separate, seed by seed."""
+    return tuple((row, seed) for seed in seeds for row in rows.split())
+
+
 @dataclass(frozen=True)
 class Preset:
     """What a study is made of.
@@ -164,8 +169,8 @@ class Study:
         """Return the results of all trials in --out that are measured, in the order of the rows."""
         found = []
         for row in self.rows:
-            seeds = sorted(int(path.name.removeprefix(f"{row}-seed"))
-                           for path in options.out.glob(f"{row}-seed*"))
+            seeds = sorted(int(seed) for path in options.out.glob(f"{row}-seed*")
+                           if (seed := path.name.removeprefix(f"{row}-seed")).isdecimal())
             trials = [make_trial(options, row, seed) for seed in seeds]
             found += [trial.result() for trial in trials if trial.is_evaluated()]
         return found

@@ -26,6 +26,8 @@ convince; translated photos nearer to the target than untranslated ones. leather
 .png grow with every row; the same command, or `--out` alone, continues.
 """
 
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,11 +36,12 @@ from dnnlib.charts import Chart, curves
 from dnnlib.data import dataset
 from dnnlib.data.photo_names import IMAGE_SUFFIXES
 from dnnlib.util import UserError, format_time
-from experiments.command import Preset, Study
+from experiments.command import Preset, Study, plan_of
 from experiments.study import Trial, script
 from experiments.tables import (
     SPREAD,
     Measure,
+    Table,
     command_lines,
     differences,
     plain,
@@ -61,21 +64,15 @@ EXAMPLES = """\
   python -m experiments.leather_denim --leather=trainA --denim=trainB --rows=zhu-9,zhu-6 --seeds=1
   python -m experiments.leather_denim --out=results/leather --table-only
 """
-
-
-def _plan(rows, *seeds):
-    return tuple((row, seed) for seed in seeds for row in rows.split())
-
-
-_PLAN = (*_plan("zhu-9 zhu-6 clothing-9 clothing-6 zhu-9-garment", 1, 2),
-         *_plan("clothing-9-garment", 1))
+_PLAN = (*plan_of("zhu-9 zhu-6 clothing-9 clothing-6 zhu-9-garment", 1, 2),
+         *plan_of("clothing-9-garment", 1))
 PRESETS = {
     # A picture of 64x64 is smaller than a patch of 70x70: all critics get 34x34.
     "night": Preset(_PLAN, dict(resolution=64, device="cpu", kimg=8.0),
                     dict(fmaps=16, strides=2, tick_kimg=0.25, image_ticks=8, network_ticks=20)),
     "gpu": Preset(_PLAN, dict(resolution=256, kimg=103.0), dict(tick_kimg=2.0)),
     # Seconds at 16x16, for the tests.
-    "tiny": Preset((*_plan("zhu-6 clothing-6", 1),), dict(resolution=16, device="cpu", kimg=0.04),
+    "tiny": Preset(plan_of("zhu-6 clothing-6", 1), dict(resolution=16, device="cpu", kimg=0.04),
                    dict(fmaps=4, strides=1, pool=4, tick_kimg=0.02, network_ticks=1)),
 }
 STUDY = Study(
@@ -107,6 +104,15 @@ BACKGROUND = [
             form="{:.3f}")]
 OF_PICTURES = [*PICTURE_MEASURES, *BACKGROUND]  # that compare between settings
 ALL_MEASURES = [Measure("objective", "cycleloss", "lower", form="{:.2f}"), *OF_PICTURES]
+# (row, other row, the measures that compare between them): all of them within one paper's settings,
+# none of critics between two, and between whole photos and garments only what changes around the
+# garment.
+COMPARISONS = [
+    *((f"{settings}-6{end}", f"{settings}-9{end}", ALL_MEASURES) for settings in SETTINGS
+      for end in ("", GARMENT)),
+    *((f"zhu-{blocks}{end}", f"clothing-{blocks}{end}", OF_PICTURES) for blocks in BLOCKS
+      for end in ("", GARMENT)),
+    *((row, row + GARMENT, BACKGROUND) for row in WHOLE)]
 
 
 class Level(NamedTuple):
@@ -137,23 +143,27 @@ LEVELS = [
     Level("real leather taken for leather (%)", "values", "cycleclass_real_A", 100)]
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Train and measure what is not finished yet, and write the table. Return the exit status."""
     options = STUDY.begin(argv, __doc__, EXAMPLES)
-    options.num_photos = options.num_photos or {name: count_photos(options, name)  # once
-                                                for name in LISTS}
+    options.num_photos = options.num_photos or {  # counted once
+        name: count_photos(options, name) for name in LISTS}
     without_maps = () if options.segmenter else [row for row in ROWS if row.endswith(GARMENT)]
     if not options.table_only:
         check_garment(options, without_maps)
 
-    def timed(row):
-        check_data(options)
+    def timed(row: str) -> list[str]:
+        for folder in prepared(options)[1].values():
+            if not (folder / dataset.FILE_NAME).is_file():
+                raise UserError(f"--measure: {folder}: no data set yet; run the commands above "
+                                "that make it first, up to dataset_tool.py of both lists")
         return make_trial(options, row, 0).training
+
     return STUDY.run(options, make_trial, write_tables, left_out=without_maps, timed=timed)
 
 
-def check_garment(options, without_maps):
-    """Raise UserError if the garment cannot be found in the photos, and is to be."""
+def check_garment(options: Namespace, without_maps: Sequence[str]) -> None:
+    """Raise UserError if the garment is to be found in the photos, and cannot be."""
     if bool(options.segmenter) != bool(options.garment):
         raise UserError("--segmenter and --garment: the one finds the other's classes in the "
                         "photos; give both, or neither")
@@ -171,26 +181,19 @@ def check_garment(options, without_maps):
                             f"it has {', '.join(network.classes)}")
 
 
-def count_photos(options, name):
+def count_photos(options: Namespace, name: str) -> int:
     """Return how many photos a list has; raise UserError if none is held back."""
     folder = Path(getattr(options, name))
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    count = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
+    count = sum(file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "." and file.is_file()
+                for file in files)
     if count < 2 * HELD_BACK:
         raise UserError(f"--{name}={folder}: {count} photos; {2 * HELD_BACK} at least, of which "
                         "each tenth is held back")
     return count
 
 
-def check_data(options):
-    """Raise UserError if the data sets, which --measure trains on, are not made yet."""
-    for folder in prepared(options)[1].values():
-        if not (folder / dataset.FILE_NAME).is_file():
-            raise UserError(f"--measure: {folder}: no data set yet; run the commands above that "
-                            "make it first, up to dataset_tool.py of both lists")
-
-
-def make_trial(options, row, seed):
+def make_trial(options: Namespace, row: str, seed: int) -> Trial:
     """Return the Trial of a row with a seed."""
     settings, blocks, *garment = row.split("-")
     run, preset = options.out / f"{row}-seed{seed}", PRESETS[options.preset]
@@ -206,7 +209,7 @@ def make_trial(options, row, seed):
     return Trial(row, seed, run, script("train.py", training), [measures], preparations)
 
 
-def prepared(options):
+def prepared(options: Namespace) -> tuple[list[list[str]], dict[str, Path]]:
     """Return the commands that make data sets of both lists, with maps if there is a segmentation
     network, and {list: its data set}."""
     commands, data = [], {}
@@ -229,12 +232,12 @@ def prepared(options):
     return commands, data
 
 
-def write_tables(options):
+def write_tables(options: Namespace) -> Path:
     """Write leather_denim.md, .json and .png of what is finished; return the first name."""
     results = STUDY.results(options, make_trial)
     table = summarize(results, ALL_MEASURES)
     said = list(dict.fromkeys(
-        line for base, row, measures in comparisons() if base in table and row in table
+        line for base, row, measures in COMPARISONS if base in table and row in table
         for line in differences({name: table[name] for name in (base, row)}, base, measures)))
     if results:
         util.atomic_write(options.out / "leather_denim.png", curves(term_charts(results)))
@@ -242,19 +245,7 @@ def write_tables(options):
                        rows=plain(table), differences=said)
 
 
-def comparisons():
-    """Return (row, other row, the measures that compare between them), pair by pair: all of them
-    within one paper's settings, none of critics between two, and between whole photos and garments
-    only what changes around the garment."""
-    ends = ("", GARMENT)
-    return [*((f"{settings}-6{end}", f"{settings}-9{end}", ALL_MEASURES) for settings in SETTINGS
-              for end in ends),
-            *((f"zhu-{blocks}{end}", f"clothing-{blocks}{end}", OF_PICTURES) for blocks in BLOCKS
-              for end in ends),
-            *((row, row + GARMENT, BACKGROUND) for row in WHOLE)]
-
-
-def term_charts(results):
+def term_charts(results: Sequence[dict]) -> list[Chart]:
     """Return Charts of the objective, as in the paper's figure 5, and of its parts (figures 6, 7),
     over the training of every row; with several seeds of the first one."""
     weight = CycleConfig.__dataclass_fields__["cycle_weight"].default
@@ -272,7 +263,8 @@ def term_charts(results):
         for row, ticks in histories.items()}) for title, terms in parts.items()]
 
 
-def report_lines(options, results, table, said):
+def report_lines(options: Namespace, results: Sequence[dict], table: Table, said: Sequence[str]
+                 ) -> list[str]:
     """Return the lines of leather_denim.md: tables, what they say, curves, grids, commands."""
     seconds = sum(result["training_sec"] for result in results)
     return [
@@ -293,33 +285,28 @@ def report_lines(options, results, table, said):
         *command_lines(results), ""]
 
 
-def table_lines(title, results, table):
+def table_lines(title: str, results: Sequence[dict], table: Table) -> list[str]:
     """Return a section with the table of rows that see alike, and its levels; nothing without rows.
     """
     if not table:
         return []
     shown = [measure for measure in ALL_MEASURES
              if any(measure.title in cells for cells in table.values())]
-    return [f"## {title}", "",
-            results_table(results, table, shown, {
-                "steps": lambda own: f"{steps_of(own[0]['row'], own[0]['kimg']):,}"}), "",
-            level_line(next(result for result in results if result["row"] in table)), ""]
+    # What values would be without translation, and at best: of the first result.
+    found = next(result for result in results if result["row"] in table)
+    levels = [f"{level.title} {level.start + level.factor * found[level.place][level.name]:.1f}"
+              for level in LEVELS if level.name in found[level.place]]
+    return [f"## {title}", "", results_table(results, table, shown, {"steps": steps_text}), "",
+            f"Lines to beat, and ceilings: {'; '.join(levels)}.", ""]
 
 
-def steps_of(row, kimg):
-    """Return how many steps a row's training of some length has."""
-    preset = CycleConfig.presets[SETTINGS[row.partition("-")[0]]]
-    return round(kimg * 1000 / CycleConfig(**preset).minibatch)
+def steps_text(own: Sequence[dict]) -> str:
+    """Return how many steps the trainings of a row have, by its results."""
+    preset = CycleConfig.presets[SETTINGS[own[0]["row"].partition("-")[0]]]
+    return f"{round(own[0]['kimg'] * 1000 / CycleConfig(**preset).minibatch):,}"
 
 
-def level_line(result):
-    """Return a line on what values would be without translation, and at best."""
-    known = [f"{level.title} {level.start + level.factor * result[level.place][level.name]:.1f}"
-             for level in LEVELS if level.name in result[level.place]]
-    return f"Lines to beat, and ceilings: {'; '.join(known)}."
-
-
-def grid_lines(options, result):
+def grid_lines(options: Namespace, result: dict) -> list[str]:
     """Return the lines that show a training's newest grid: photo, translated, back again."""
     grids = sorted(Path(result["run"]).glob("fakes*.png"))
     if not grids:

@@ -36,27 +36,30 @@ continues.
 """
 
 import re
+from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dnnlib import cli, util
 from dnnlib.data import channels, pictures
-from dnnlib.data.dataset import open_dataset
+from dnnlib.data.dataset import DatasetInfo, open_dataset
 from dnnlib.data.labelled import IMAGES, SplitPictures
 from dnnlib.util import UserError
-from experiments.command import Preset, Study
+from experiments.command import Preset, Study, plan_of
 from experiments.study import Trial, script
 from experiments.tables import (
     SPREAD,
-    Cell,
     Measure,
-    cell_text,
+    Table,
     class_columns,
     command_lines,
     differences,
     plain,
+    reference_cells,
     results_table,
     summarize,
     training_time,
@@ -64,7 +67,11 @@ from experiments.tables import (
 )
 from metrics.label_agreement import NUM_RARE
 
+if TYPE_CHECKING:
+    from training.segmentation.labeller import LabellerInfo
+
 SCENES = {"facades-64": ("facades", 64), "ccp-64": ("ccp", 64), "facades-128": ("facades", 128)}
+DATASETS = tuple(dict.fromkeys(name for name, _ in SCENES.values()))
 METHODS = {f"{critic}-{reconstruction}": dict(critic=critic, reconstruction=reconstruction)
            for critic, reconstruction in (("patch", "l1"), ("semantic", "semantic"),
                                           ("capacity", "semantic"), ("semantic", "l1"))}
@@ -104,7 +111,7 @@ PRESETS = {
         dict(preset="small", network_ticks=100)),
     # Seconds at 16x16, for the tests.
     "tiny": ScenePreset(
-        (("facades-64-patch-l1", 1), ("facades-64-semantic-semantic", 1)),
+        plan_of("facades-64-patch-l1 facades-64-semantic-semantic", 1),
         dict(device="cpu", kimg=0.016),
         dict(preset="tiny", g_fmaps=4, d_fmaps=4, tick_kimg=0.008), metrics="miou,l1", shrink=4),
 }
@@ -125,14 +132,15 @@ MEASURES = [Measure("mIoU of the rarest classes (%)", "miou_rare", "higher", 100
             Measure("LPIPS", "lpips", "lower", 1, "{:.3f}")]
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Train and measure what is not finished yet, and write the table. Return the exit status."""
     options = STUDY.begin(argv, __doc__, EXAMPLES)
-    check_judges(options)
+    if not options.table_only:  # the table needs no networks
+        check_judges(options)
     return STUDY.run(options, make_trial, write_tables)
 
 
-def named(options, option, known):
+def named(options: Namespace, option: str, known: Sequence[str]) -> dict[str, str]:
     """Return {name: value} of an option 'NAME:VALUE,...'."""
     text = getattr(options, option)
     pairs = [part.partition(":") for part in text.split(",")] if text else []
@@ -143,7 +151,7 @@ def named(options, option, known):
     return {name: value for name, _, value in pairs}
 
 
-def check_judges(options):
+def check_judges(options: Namespace) -> None:
     """Raise UserError if a network of --judge is that of --segmenter, under whatever name."""
     for scene, judge in named(options, "judge", SCENES).items():
         segmenter = named(options, "segmenter", SCENES).get(scene)
@@ -153,7 +161,7 @@ def check_judges(options):
                             "one")
 
 
-def network_of(spec):
+def network_of(spec: str) -> "LabellerInfo":
     """Return the LabellerInfo of a snapshot, run directory or run number."""
     # Imported here so that --help and wrong options answer at once.
     from training.segmentation.labeller import read_labeller
@@ -161,18 +169,19 @@ def network_of(spec):
     return read_labeller(spec)
 
 
-def split_row(row):
+def split_row(row: str) -> tuple[str, str]:
     """Return (scene, method) of a row: 'ccp-64-patch-l1' is ('ccp-64', 'patch-l1')."""
     return next((scene, row.removeprefix(f"{scene}-")) for scene in SCENES
                 if row.startswith(f"{scene}-"))
 
 
-def make_trial(options, row, seed):
+def make_trial(options: Namespace, row: str, seed: int) -> Trial:
     """Return the Trial of a row with a seed."""
     scene, method = split_row(row)
     name, side = SCENES[scene]
     preset, run = PRESETS[options.preset], options.out / f"{row}-seed{seed}"
-    data = named(options, "data", [name for name, _ in SCENES.values()]).get(name)
+    # Data and networks of the row.
+    data = named(options, "data", DATASETS).get(name)
     segmenter = named(options, "segmenter", SCENES).get(scene)
     judge = named(options, "judge", SCENES).get(scene, segmenter)
     by_semantics = METHODS[method]["reconstruction"] == "semantic"
@@ -180,6 +189,7 @@ def make_trial(options, row, seed):
                                   ("segmenter", segmenter if by_semantics else judge, scene)):
         if not value:
             raise UserError(f"--{option}: rows of `{scene}` need it: {needed}:...")
+    # Commands.
     training = script("train.py", {
         "variant": "pix2pix", **preset.train, **METHODS[method],
         "segmenter": segmenter if by_semantics else None, "data": data,
@@ -194,20 +204,26 @@ def make_trial(options, row, seed):
         script("generate.py", {"network": run, "maps": Path(data) / split, "out": run / PHOTOS})])
 
 
-def measured_split(info):
-    """Return the split of a data set whose maps are drawn: the test split, else validation."""
-    return "test" if info.splits.get("test") else "val"
+def measured_split(info: DatasetInfo) -> str:
+    """Return the split of a data set whose maps are drawn: the test split, else validation; raise
+    UserError if it has neither."""
+    for split in ("test", "val"):
+        if info.splits.get(split):
+            return split
+    raise UserError(f"--data: {info.path} has neither test nor validation photos to measure on; "
+                    "make it with --num-test")
 
 
 # The table
 
-def write_tables(options):
+def write_tables(options: Namespace) -> Path:
     """Write semantic_critic.md, .json and, for each data set, a chart and a sheet of what is
     finished; return the first name."""
     results = STUDY.results(options, make_trial)
     for part in (result[kind] for result in results for kind in ("values", "floors")):
         # 'fid100' is a column's 'fid', of however many maps.
         part |= {re.sub(r"^(fid|kid)\d+k?", r"\1", name): value for name, value in part.items()}
+    # Each data set is a table of its own.
     scenes = {}
     for result in results:
         scene, method = split_row(result["row"])
@@ -218,30 +234,26 @@ def write_tables(options):
         draw_photos_of_maps(options, scene, scenes[scene])
         write_bars(options.out / f"semantic_critic-{scene}.png", table, MEASURES[:2],
                    f"{scene}: IoU of a segmentation network's labels and the maps")
-    parts = [part for scene, own in scenes.items()
-             for part in scene_text(options, scene, own, tables[scene], said[scene])]
-    return STUDY.write(options, [*head_text(options), *parts, *command_lines(results), ""], results,
-                       scenes={scene: plain(table) for scene, table in tables.items()},
-                       differences=said)
-
-
-def answers(table):
-    """Return sentences on what rows of a data set differ by, for each of the questions."""
-    return list(dict.fromkeys(line for base, rows in COMPARED.items()
-                              for line in differences(table, base, MEASURES, rows)))
-
-
-def head_text(options):
-    """Return the lines of Markdown before the tables."""
-    return ["# Does a critic that knows the classes draw small ones better?", "",
+    head = ["# Does a critic that knows the classes draw small ones better?", "",
             f"{options.kimg:g} kimg a row; photos of maps that the networks have not seen, and a "
             f"segmentation network's labels of them. Rare are the {NUM_RARE} classes with the "
             f"fewest pixels in the real maps. {SPREAD} Of real photos mIoU is the ceiling; FID and "
             "KID are those of one half of them against the other. Beside this file are a chart and "
             "a sheet of photos for each data set.", ""]
+    parts = [part for scene, own in scenes.items()
+             for part in scene_text(options, scene, own, tables[scene], said[scene])]
+    return STUDY.write(options, [*head, *parts, *command_lines(results), ""], results,
+                       scenes={scene: plain(table) for scene, table in tables.items()},
+                       differences=said)
 
 
-def draw_photos_of_maps(options, scene, results):
+def answers(table: Table) -> list[str]:
+    """Return sentences on what rows of a data set differ by, for each of the questions."""
+    return list(dict.fromkeys(line for base, rows in COMPARED.items()
+                              for line in differences(table, base, MEASURES, rows)))
+
+
+def draw_photos_of_maps(options: Namespace, scene: str, results: Sequence[dict]) -> None:
     """Write semantic_critic-<scene>-photos.png: the first maps, their real photos, and the photos
     of each row, of its first seed."""
     runs = {}
@@ -251,16 +263,18 @@ def draw_photos_of_maps(options, scene, results):
     if not runs:
         return
     name, side = SCENES[scene]
-    info = open_dataset(named(options, "data", [name for name, _ in SCENES.values()])[name])
+    info = open_dataset(named(options, "data", DATASETS)[name])
     real = SplitPictures(info, measured_split(info), side // PRESETS[options.preset].shrink)
     drawn = {row: list(util.read_json(folder / "translation.json")["photos"])
              for row, folder in runs.items()}
+    # A line a map: map, real photo, a photo of each row.
     cells = []
     for number in range(min(SHOWN, len(real))):
         rgb, labels = real.read(number)
         cells += [channels.colourise(labels, len(info.classes)), rgb, *(
             pictures.read_png(folder / IMAGES / f"{drawn[row][number]}.png")
             for row, folder in runs.items())]
+    # Names above, classes below.
     heads = ["map", "real photo", *runs]
     sheet = pictures.grey_sheet(np.stack(cells), len(heads))
     width = sheet.shape[1] // len(heads)
@@ -270,14 +284,15 @@ def draw_photos_of_maps(options, scene, results):
                       pictures.with_legend(np.concatenate([head, sheet]), info.classes))
 
 
-def scene_text(options, scene, results, table, said):
+def scene_text(options: Namespace, scene: str, results: Sequence[dict], table: Table,
+               said: Sequence[str]) -> list[str]:
     """Return the lines of Markdown on one data set: rows, what they say, each class."""
+    # Real photos: ceilings, or floors.
     ceilings, floors = results[0]["values"], results[0]["floors"]
-    real = [ceilings.get(f"{measure.value}_real", floors.get(measure.value))
-            for measure in MEASURES]
-    of_photos = ["real photos", "", *(
-        cell_text(None if value is None else Cell(measure.factor * value, None), measure)
-        for value, measure in zip(real, MEASURES)), ""]
+    real = {measure.value: ceilings.get(f"{measure.value}_real", floors.get(measure.value))
+            for measure in MEASURES}
+    of_photos = ["real photos", "", *reference_cells(real, MEASURES), ""]
+    # Classes: {name: its share of pixels, its IoU in real photos}
     entries = results[0]["classes"].get("miou", [])
     about = {entry["name"]: [f"{100 * entry['real_pixels']:.2f}", "–" if entry["real_iou"] is None
                              else f"{100 * entry['real_iou']:.1f}"] for entry in entries}
@@ -295,7 +310,7 @@ def scene_text(options, scene, results, table, said):
             "IoU of each class (%):", "", class_columns(results, "fake_iou", about, head), ""]
 
 
-def judge_text(options, scene):
+def judge_text(options: Namespace, scene: str) -> str:
     """Return a sentence on the network that labels a data set's photos, and what it has to do with
     the one that rows were trained by."""
     judge, segmenter = (named(options, name, SCENES).get(scene) for name in ("judge", "segmenter"))
@@ -304,8 +319,11 @@ def judge_text(options, scene):
                 "flatters them.")
     if segmenter is None:
         return f"Labelled by {judge}."
-    ours, other = (network_of(spec).header["networks"]["S"]["config"]["architecture"]
-                   for spec in (judge, segmenter))
+    try:
+        ours, other = (network_of(spec).header["networks"]["S"]["config"]["architecture"]
+                       for spec in (judge, segmenter))
+    except UserError:  # no longer where they were
+        return f"Labelled by {judge}, the rows of semantic trained by another network, {segmenter}."
     return (f"Labelled by {judge} ({ours}), the rows of semantic trained by another network, "
             f"{segmenter} ({other})" + (": both are of the same architecture, and what both "
                                         "mistake alike flatters these rows." if ours == other

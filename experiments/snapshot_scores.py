@@ -14,14 +14,24 @@ snapshot_scores.md, .json grow with every snapshot; the same command, or `--out`
 
 import dataclasses
 import functools
+from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dnnlib import cli
 from dnnlib.util import UserError
 from experiments.command import Preset, Study
 from experiments.study import Trial, script
-from experiments.tables import Measure, cell_text, command_lines, markdown_table, summarize
+from experiments.tables import (
+    Measure,
+    Table,
+    cell_text,
+    command_lines,
+    markdown_table,
+    summarize,
+)
 from training.gan.snapshot_score import SELECT_BY, selecting_score, with_combined
 
 EXAMPLES = """\
@@ -68,12 +78,13 @@ MIOU = Measure("mIoU of a network taught (%)", "miou", "higher", 100)
 CURVE = "network-snapshot-*.safetensors"
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Measure what is not finished yet and write the table. Return the exit status."""
     options = STUDY.begin(argv, __doc__, EXAMPLES)
     if not options.run or not options.segmenter:
         raise UserError("--run and --segmenter: the run whose snapshots are compared, and a "
                         "segmentation network trained on real photos")
+    # Rows and plan are those of the run's snapshots.
     rows, preset = tuple(snapshots_of(options.run)), PRESETS[options.preset]
     plan = tuple((row, seed) for seed in preset.seeds for row in rows)
     study = dataclasses.replace(STUDY, rows=rows, presets={
@@ -81,7 +92,7 @@ def main(argv):
     return study.run(options, make_trial, functools.partial(write_tables, study))
 
 
-def snapshots_of(run):
+def snapshots_of(run: str | Path) -> dict[str, Path]:
     """Return {kimg as its name has it: path} of the snapshots of a run that draw maps."""
     # Imported here so that --help and wrong options answer at once.
     from training.snapshots import kimg_in_name, read_header
@@ -93,7 +104,7 @@ def snapshots_of(run):
     return found
 
 
-def make_trial(options, row, seed):
+def make_trial(options: Namespace, row: str, seed: int) -> Trial:
     """Return the Trial of a snapshot with a seed."""
     preset, snapshot = PRESETS[options.preset], snapshots_of(options.run)[row]
     run, pairs = options.out / f"{row}-seed{seed}", options.out / f"pairs-{row}"
@@ -117,29 +128,27 @@ def make_trial(options, row, seed):
         records=[Path(options.run)])
 
 
-def write_tables(study, options):
+def write_tables(study: Study, options: Namespace) -> Path:
     """Write snapshot_scores.md and .json of what is finished; return the first name."""
     results = [{**result, "values": with_combined(result["values"])}
                for result in study.results(options, make_trial)]
-    table = scores_by_row(results)
-    return study.write(options, report_lines(options, results, table), results, scores=table,
-                       judged=judge(table))
-
-
-def scores_by_row(results):
-    """Return {row: {'miou': mean over seeds, and the value of each --select-by}}."""
-    taught = summarize(results, [MIOU])
-    table = {}
+    taught, scores = summarize(results, [MIOU]), {}
     for row, cells in taught.items():
         values = next(result["values"] for result in results if result["row"] == row)
-        table[row] = {"miou": cells[MIOU.title].mean,
-                      **{kind: values[selecting_score(values, kind)] for kind in SELECT_BY}}
-    return table
+        scores[row] = {"miou": cells[MIOU.title].mean,
+                       **{kind: values[selecting_score(values, kind)] for kind in SELECT_BY}}
+    judged = judge(scores)
+    return study.write(options, report_lines(options, results, taught, scores, judged), results,
+                       scores=scores, judged=judged)
 
 
-def judge(table):
+def judge(table: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
     """Return {--select-by: {'correlation': Spearman's, of the score's falling with mIoU's rising,
-    None of fewer than three snapshots; 'selects': row; 'lost': mIoU to the best row}}."""
+    None of fewer than three snapshots; 'selects': row; 'lost': mIoU to the best row}}.
+
+    Args:
+        table: {row: {'miou': mean over seeds, and the value of each --select-by}}.
+    """
     # Imported here so that --help and wrong options answer at once.
     from scipy.stats import spearmanr
 
@@ -153,22 +162,24 @@ def judge(table):
     return judged
 
 
-def report_lines(options, results, table):
+def report_lines(options: Namespace, results: Sequence[dict], taught: Table,
+                 scores: dict[str, dict[str, float]], judged: dict[str, dict[str, Any]]
+                 ) -> list[str]:
     """Return the lines of snapshot_scores.md: the snapshots, the scores, the commands."""
-    taught = summarize(results, [MIOU])
-    rows = [[row, cell_text(taught[row][MIOU.title], MIOU),
-             *(f"{values[kind]:.4g}" for kind in SELECT_BY)] for row, values in table.items()]
-    judged = [[f"`{kind}`", "–" if one["correlation"] is None else f"{one['correlation']:.2f}",
-               one["selects"], f"{one['lost']:.1f}"] for kind, one in judge(table).items()]
+    snapshots = [[row, cell_text(taught[row][MIOU.title], MIOU),
+                  *(f"{values[kind]:.4g}" for kind in SELECT_BY)]
+                 for row, values in scores.items()]
+    ways = [[f"`{kind}`", "–" if one["correlation"] is None else f"{one['correlation']:.2f}",
+             one["selects"], f"{one['lost']:.1f}"] for kind, one in judged.items()]
     return [
         "# Which score finds the best snapshot?", "",
         f"Snapshots of {options.run}; segmentation networks that learned from "
         f"{PRESETS[options.preset].pairs} pairs of each, {options.kimg:g} kimg, tested on the real "
         f"test photos of {options.data}: mean over seeds ± half of the spread. Scores are better "
         "where they are lower.", "",
-        markdown_table(["kimg", MIOU.title, *SELECT_BY], rows), "",
+        markdown_table(["kimg", MIOU.title, *SELECT_BY], snapshots), "",
         markdown_table(["--select-by", "rank correlation with mIoU", "selects", "mIoU lost"],
-                       judged), "",
+                       ways), "",
         *command_lines(results), ""]
 
 

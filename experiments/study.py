@@ -129,11 +129,11 @@ class Trial:
         return f"{self.row}, seed {self.seed}"
 
     def is_trained(self) -> bool:
-        """Return whether its training has come to its end."""
+        """Return if its training has come to its end."""
         return (self.run / FINAL).is_file()
 
     def is_evaluated(self) -> bool:
-        """Return whether these very commands measured the network after its training ended."""
+        """Return if these very commands measured the network after its training ended."""
         record = self.run / EVALUATED
         return (self.is_trained() and record.is_file()
                 and record.stat().st_mtime_ns >= (self.run / FINAL).stat().st_mtime_ns
@@ -152,7 +152,7 @@ class Trial:
         return "to be continued" if self.run.is_dir() else "new"
 
     def work_off(self, processes: Processes) -> str | None:
-        """Train and evaluate, so far as it is not done yet; return what failed, None if nothing."""
+        """Train and evaluate what is not done yet; return what failed, None if nothing."""
         if not self.is_trained():
             began = time.monotonic()
             for command in self.preparations:
@@ -183,12 +183,17 @@ class Trial:
             floors |= (record.get("floor") or {}).get("results", {})
         classes = {record["metric"]: record["classes"] for record in records
                    if "classes" in record}
+        # Each record has the seconds since its command began.
+        seconds = {}
+        for record in records:
+            seconds[record["command"]] = max(record["time_sec"],
+                                             seconds.get(record["command"], 0.0))
         prepared = self.run / PREPARED
         return {"row": self.row, "seed": self.seed, "run": str(self.run), "classes": classes,
                 "kimg": ticks[-1]["Progress/kimg"] if ticks else 0.0,
                 "preparation_sec": util.read_json(prepared) if prepared.is_file() else 0.0,
                 "training_sec": ticks[-1]["Timing/total_sec"] if ticks else 0.0,
-                "evaluation_sec": max((one["time_sec"] for one in records), default=0.0),
+                "evaluation_sec": sum(seconds.values()),
                 "values": values, "floors": floors,
                 "preparations": [typed(command) for command in self.preparations],
                 "training": typed(self.training),
@@ -207,7 +212,7 @@ class Trial:
 
 def choose(plan: Sequence[tuple[str, int]], rows: Sequence[str] | None, seeds: Sequence[int] | None,
            known: Iterable[str]) -> list[tuple[str, int]]:
-    """Return the plan, or where --rows or --seeds are given each of these rows with each seed.
+    """Return the plan, or if --rows or --seeds are given each of these rows with each seed.
 
     Args:
         plan: the (row, seed) of a preset, in order. rows, seeds: as given, or None.

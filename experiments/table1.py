@@ -17,23 +17,25 @@ same command, or `--out` alone, continues; a row can be trained by hand with the
 """
 
 import shutil
+from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dnnlib import cli, util
 from dnnlib.cli import IdleRule
 from dnnlib.util import UserError
-from experiments.command import Preset, Study
+from experiments.command import Preset, Study, plan_of
 from experiments.study import Trial, script
 from experiments.tables import (
     SPREAD,
-    Cell,
     Measure,
-    cell_text,
+    Table,
     command_lines,
     differences,
     markdown_table,
     plain,
+    reference_cells,
     results_table,
     summarize,
     training_time,
@@ -100,16 +102,12 @@ class TablePreset(Preset):
                 Measure("specks (%)", f"maps{n}", "lower", 100)]
 
 
-def _each(rows, seed):
-    return tuple((row, seed) for row in rows.split())
-
-
 PRESETS = {
     # The networks of preset small-32; growth and rates that drew maps in docs/results.md.
     "night": TablePreset(
-        plan=(*_each("2d 2d-ada c rgb", 1000), *_each("2d c", 1001),
-              *_each("2d-copies 2d-balance 2d-detached 2d-labelled c-ada", 1000),
-              *_each("2d-ada", 1001), *_each("2d-detached-ada", 1000)),
+        plan=(*plan_of("2d 2d-ada c rgb", 1000), *plan_of("2d c", 1001),
+              *plan_of("2d-copies 2d-balance 2d-detached 2d-labelled c-ada", 1000),
+              *plan_of("2d-ada", 1001), *plan_of("2d-detached-ada", 1000)),
         options=dict(data="datasets/ccp", untagged="datasets/ccp_untagged",
                      reals="datasets/ccp_all", device="cpu"),
         rgb=dict(preset="small-32", metrics="none"),
@@ -119,12 +117,12 @@ PRESETS = {
         ada=dict(ada_kimg=100)),
     # The paper's table. Best snapshots by FID of the validation split, as the paper selects them.
     "paper": TablePreset(
-        plan=_each("rgb c 2d", 1000), options=dict(data="datasets/modanet", gpus=4),
+        plan=plan_of("rgb c 2d", 1000), options=dict(data="datasets/modanet", gpus=4),
         rgb=dict(preset="paper"), train=dict(preset="paper"),
         fakes="50k", split="test", score="_5"),
     # Seconds at 8x8, for the tests; networks of nothing.
     "tiny": TablePreset(
-        plan=_each("2d c", 1000), options=dict(device="cpu"),
+        plan=plan_of("2d c", 1000), options=dict(device="cpu"),
         rgb=dict(preset="demo-32", resolution=8, fmap_base=64, fmap_max=8, latent_size=8,
                  minibatch=8, rgb_kimg=0.016, tick_kimg=0.016, minibatch_repeats=1),
         train=dict(preset="demo-32", minibatch=8, binary_kimg=0.016, classes_kimg=0.032,
@@ -146,18 +144,19 @@ STUDY = Study(
         "inception": dict(metavar="PATH", help="as of run_metrics.py")})
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Train and measure what is not finished yet, and write the table. Return the exit status."""
     options = STUDY.begin(argv, __doc__, EXAMPLES, lambda given: [
         IdleRule(["resolution"], given.rgb, "rows have the resolution of --rgb")])
     options.kimg = options.kimg or sum(_stage_lengths(options.preset))
+    # What is missing is reported before anything is trained.
     for name in STUDY.together if not options.table_only else ():
         if getattr(options, name) and not Path(getattr(options, name)).exists():
             raise UserError(f"--{name}={getattr(options, name)}: no such folder")
     if options.measure and not options.rgb:
         raise UserError("--measure: rows begin from an RGB network; give --rgb, any of these sizes")
 
-    def timed(row):
+    def timed(row: str) -> list[str]:
         return script("train.py", {**row_options(options, row, options.out / "none", 0),
                                    "init_from": options.rgb})
 
@@ -176,7 +175,7 @@ def _stage_lengths(preset):
     return tuple(options.get(name, getattr(base, name)) for name in ("binary_kimg", "classes_kimg"))
 
 
-def rgb_training(options):
+def rgb_training(options: Namespace) -> Trial | None:
     """Return the Trial of the RGB network, None if one is taken from elsewhere."""
     if options.rgb:
         return None
@@ -187,7 +186,7 @@ def rgb_training(options):
         name: value for name, value in common.items() if value is not None}), [])
 
 
-def make_trial(options, row, seed):
+def make_trial(options: Namespace, row: str, seed: int) -> Trial:
     """Return the Trial of a row with a seed."""
     if row == LABELLED and not options.untagged:
         raise UserError(f"--rows: {row} is 2d without --untagged, which is not given")
@@ -196,7 +195,7 @@ def make_trial(options, row, seed):
                  evaluations(options, row, run))
 
 
-def row_options(options, row, run, seed):
+def row_options(options: Namespace, row: str, run: Path, seed: int) -> dict:
     """Return the options of train.py for a row: equal kimg after the RGB network for all."""
     start = options.out / START if options.rgb else options.out / "start"
     preset = PRESETS[options.preset]
@@ -217,7 +216,7 @@ def _where(options):
     return {"data": options.data, "device": options.device, "gpus": options.gpus}
 
 
-def evaluations(options, row, run):
+def evaluations(options: Namespace, row: str, run: Path) -> list[list[str]]:
     """Return the commands that measure a row's best snapshot, or its last if none was selected."""
     preset = PRESETS[options.preset]
     reals, n = options.reals or options.data, preset.fakes
@@ -232,11 +231,9 @@ def evaluations(options, row, run):
     return commands
 
 
-def take_network(rgb, out):
-    """Copy the RGB network to --out, once: a run that goes on has another best one tomorrow.
-
-    Raises UserError if it is none of the RGB stage.
-    """
+def take_network(rgb: str, out: Path) -> None:
+    """Copy the RGB network to --out, once: a run that goes on has another best one tomorrow. Raise
+    UserError if it is of another stage."""
     from training.snapshots import find_snapshot, read_header
 
     if (out / START).is_file():
@@ -253,7 +250,7 @@ def take_network(rgb, out):
 
 # The table
 
-def write_tables(options):
+def write_tables(options: Namespace) -> Path:
     """Write table1.md, table1.json and table1.png of what is finished; return the first name."""
     preset = PRESETS[options.preset]
     results, measures = STUDY.results(options, make_trial), preset.measures()
@@ -266,14 +263,14 @@ def write_tables(options):
                        rows=plain(table), differences=said, paper=PAPER)
 
 
-def report_lines(options, results, table, said):
+def report_lines(options: Namespace, results: Sequence[dict], table: Table, said: Sequence[str]
+                 ) -> list[str]:
     """Return the lines of table1.md: our table, what it says, the paper's, and the commands."""
     preset = PRESETS[options.preset]
     measures = preset.measures()
     floors = {name: value for result in results for name, value in result["floors"].items()}
-    floor = ["floor: half of the photos against the other", "", *(
-        cell_text(Cell(measure.factor * floors[measure.value], None)
-                  if measure.value in floors else None, measure) for measure in measures), "", ""]
+    floor = ["floor: half of the photos against the other", "",
+             *reference_cells(floors, measures), "", ""]
     start = options.rgb or "one trained for this table"
     paper = [[model, f"{score} ± {deviation}", f"{fid}"]
              for model, (score, deviation, fid) in PAPER.items()]

@@ -27,8 +27,11 @@ class Cell(NamedTuple):
     spread: float | None
 
 
-def summarize(results: Sequence[dict], measures: Sequence[Measure]) -> dict[str, dict[str, Cell]]:
-    """Return {row: {title of a measure: Cell}}, without cells for which there are no values."""
+Table = dict[str, dict[str, Cell]]  # {row: {title of a measure: Cell}}
+
+
+def summarize(results: Sequence[dict], measures: Sequence[Measure]) -> Table:
+    """Return the table of results, without cells for which there are no values."""
     table = {}
     for row in dict.fromkeys(result["row"] for result in results):
         table[row] = {}
@@ -49,15 +52,22 @@ def cell_text(cell: Cell | None, measure: Measure) -> str:
     return text if cell.spread is None else f"{text} ± {measure.form.format(cell.spread / 2)}"
 
 
-def plain(table: dict[str, dict[str, Cell]]) -> dict[str, dict[str, dict]]:
+def reference_cells(values: dict[str, float | None], measures: Sequence[Measure]) -> list[str]:
+    """Return the texts of a row that is not of a training, from {a measure's value: value}."""
+    return [cell_text(None if values.get(measure.value) is None else
+                      Cell(measure.factor * values[measure.value], None), measure)
+            for measure in measures]
+
+
+def plain(table: Table) -> dict[str, dict[str, dict]]:
     """Return a table for JSON."""
     return {row: {title: cell._asdict() for title, cell in cells.items()}
             for row, cells in table.items()}
 
 
-def differences(table: dict[str, dict[str, Cell]], base: str, measures: Sequence[Measure],
+def differences(table: Table, base: str, measures: Sequence[Measure],
                 compared: Sequence[str] | None = None) -> list[str]:
-    """Return sentences on how rows differ from the row `base`, where they do by more than seeds.
+    """Return sentences on how rows differ from the row `base`, if they do by more than seeds.
 
     Chance is the largest spread between seeds of any row, for each measure. Where no row has two
     seeds nothing can be said.
@@ -65,6 +75,7 @@ def differences(table: dict[str, dict[str, Cell]], base: str, measures: Sequence
     Args:
         compared: the rows that are compared with it, so far as the table has them; None for all.
     """
+    # Chance: {title: spread}
     chance = {}
     for measure in measures:
         spreads = [cells[measure.title].spread for cells in table.values()
@@ -76,6 +87,7 @@ def differences(table: dict[str, dict[str, Cell]], base: str, measures: Sequence
     if not chance:
         return ["No row has two seeds yet: what differs by chance is not known, and no difference "
                 "is stated."]
+    # What exceeds it.
     lines = []
     for row, cells in table.items():
         if row == base or row not in (table if compared is None else compared):
@@ -100,10 +112,10 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
-def results_table(results: Sequence[dict], table: dict[str, dict[str, Cell]],
-                  measures: Sequence[Measure], about: dict[str, Callable[[list[dict]], str]],
+def results_table(results: Sequence[dict], table: Table, measures: Sequence[Measure],
+                  about: dict[str, Callable[[list[dict]], str]],
                   more: Iterable[Sequence[str]] = ()) -> str:
-    """Return the rows of a table in Markdown: seeds, measures, and what is known besides.
+    """Return the rows of a table in Markdown: seeds, measures, and further columns.
 
     Args:
         about: {title of a further column: function of a row's results}.
@@ -154,8 +166,7 @@ def command_lines(results: Sequence[dict]) -> list[str]:
     return ["## Commands", "", *(f"    {line}" for line in commands)]
 
 
-def write_bars(path: Path, table: dict[str, dict[str, Cell]], measures: Sequence[Measure],
-               title: str) -> None:
+def write_bars(path: Path, table: Table, measures: Sequence[Measure], title: str) -> None:
     """Write a PNG with a group of bars for every row that has all of the measures; whiskers are
     half of the spread, as in the table."""
     rows = {row: cells for row, cells in table.items()

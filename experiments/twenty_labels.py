@@ -23,7 +23,10 @@ EfficientNet-Lite0, on two CPU cores; in the order of what the answers are worth
 .json and .png grow with every row; the same command, or `--out` alone, continues.
 """
 
+from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dnnlib import cli, util
 from dnnlib.charts import growth_chart
@@ -33,6 +36,7 @@ from experiments.command import Preset, Study
 from experiments.study import Trial, script
 from experiments.tables import (
     Measure,
+    Table,
     cell_text,
     command_lines,
     markdown_table,
@@ -96,6 +100,7 @@ PRESETS = {
         _plan(_OURS, (5,), (1,)), dict(device="cpu", kimg=0.064),
         train=dict(preset="tiny", unet_fmaps=4, minibatch=8, tick_kimg=0.032),
         decoder=dict(preset="tiny", kimg=0.04, tick_kimg=0.04),
+        gan=dict(preset="demo-32", resolution=16, classes_kimg=0.04, metrics="none"),
         projection=dict(space="w+", steps=2), pairs=16),
 }
 PRESETS["cars"] = LabelsPreset(
@@ -119,14 +124,14 @@ MEASURES = [Measure("mIoU (%)", "miou", "higher", 100),
             Measure("pixel accuracy (%)", "miou_accuracy", "higher", 100)]
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Train and measure what is not finished yet, and write the table. Return the exit status."""
     return STUDY.run(STUDY.begin(argv, __doc__, EXAMPLES), make_trial, write_tables)
 
 
 # A row's commands
 
-def make_trial(options, row, seed):
+def make_trial(options: Namespace, row: str, seed: int) -> Trial:
     """Return the Trial of a row with a seed."""
     kind, number = row.removeprefix(IMAGENET).split("-")
     run, preset = options.out / f"{row}-seed{seed}", PRESETS[options.preset]
@@ -134,11 +139,11 @@ def make_trial(options, row, seed):
                 **_where(options), "kimg": f"{options.kimg:g}", "seed": seed, "run": run}
     if row.startswith(IMAGENET):
         training |= {"no_imagenet": None, "imagenet": True}
-    preparations, pairs = [], None
+    preparations = []
     if kind == "real":
         training["num_images"] = number
     else:
-        preparations, pairs = PREPARATIONS[kind](options, int(number), seed)
+        preparations, pairs = taught(options, kind, int(number), seed)
         training |= {"data2": pairs, "mix": 1}
     return Trial(row, seed, run, script("train.py", training), [script("run_metrics.py", {
         "network": run, "metrics": "miou", "data": options.data, "split": "test"})], preparations)
@@ -156,91 +161,75 @@ def _need(options, name, row):
     return value
 
 
-def taught_by_teacher(options, number, seed):
-    """Return (commands, folder of pairs) of a decoder taught by a teacher's labels of generated
-    pictures."""
-    rgb, folder = _need(options, "rgb", "teacher"), options.out / f"teacher-{number}-{seed}-labels"
-    first = 1000 * seed
-    label = script("generate.py", {
-        "network": rgb, "seeds": f"{first}-{first + number - 1}", "for_labelling": True,
-        "teacher": _need(options, "teacher", "teacher"), "out": folder})
-    return _decoded(options, [label], folder, "teacher", number, seed)
-
-
-def taught_by_projections(options, number, seed):
-    """Return (commands, folder of pairs) of a decoder taught by the maps of projected photos."""
-    rgb = _need(options, "rgb", "projected")
-    folder = options.out / f"projected-{number}-{seed}-labels"
-    project = script("generate.py", {
-        "network": rgb, "project": options.data, "num_images": number, "seed": seed,
-        **PRESETS[options.preset].projection, "out": folder})
-    return _decoded(options, [project], folder, "projected", number, seed)
-
-
-def _decoded(options, commands, folder, kind, number, seed):
-    """Return (commands, folder of pairs): a decoder learns from a labelled folder, draws pairs."""
-    preset, run = PRESETS[options.preset], options.out / f"{kind}-{number}-{seed}-decoder"
-    train = script("train.py", {"variant": "decoder", **preset.decoder, "labels": folder,
-                                "init_from": options.rgb, **_where(options), "seed": seed,
-                                "run": run})
-    return _with_pairs(options, [*commands, train], run, kind, number, seed)
-
-
-def taught_at_once(options, number, seed):
-    """Return (commands, folder of pairs) of a Style-C-GAN-2D trained on so many labelled photos."""
-    name, preset = f"2d-{number}-{seed}", PRESETS[options.preset]
-    photos, data = options.out / "photos", options.out / f"{name}-data"
-    extract = script("dataset_tool.py", {"out": photos, "split": "train"}, "extract", options.data)
-    subset = script("dataset_tool.py", {
-        "source": photos, "out": data, "num_images": number, "num_val": 0, "num_test": 0,
-        "resolution": open_dataset(options.data).resolution, "seed": seed}, "create_from_masks")
-    run = options.out / f"{name}-gan"
-    train = script("train.py", {
-        "variant": "2d", **preset.gan, "data": data, "untagged": options.untagged,
-        "init_from": _need(options, "rgb", "2d"), **_where(options), "seed": seed, "run": run})
-    return _with_pairs(options, [extract, subset, train], run, "2d", number, seed)
-
-
-def _with_pairs(options, commands, run, kind, number, seed):
-    """Return (commands, folder of pairs) with the command that draws them: with their padding, as
-    photos have theirs, and of other seeds than the labelled pictures'."""
-    pairs = options.out / f"{kind}-{number}-{seed}-pairs"
+def taught(options: Namespace, kind: str, number: int, seed: int
+           ) -> tuple[list[list[str]], Path]:
+    """Return (commands, folder of pairs): a network learns from so many labels, and draws pairs."""
+    preset, name = PRESETS[options.preset], f"{kind}-{number}-{seed}"
+    rgb = _need(options, "rgb", kind)
+    if kind == "2d":
+        if not preset.gan:
+            raise UserError(f"--preset={options.preset}: has no options for rows of `2d`")
+        run = options.out / f"{name}-gan"
+        commands = gan_commands(options, number, seed, run)
+    else:
+        # A decoder, of generated pictures with a teacher's labels or projected photos with theirs.
+        run, labels = options.out / f"{name}-decoder", options.out / f"{name}-labels"
+        if kind == "teacher":
+            first = 1000 * seed
+            labelled = {"seeds": f"{first}-{first + number - 1}", "for_labelling": True,
+                        "teacher": _need(options, "teacher", kind)}
+        else:
+            labelled = {"project": options.data, "num_images": number, "seed": seed,
+                        **preset.projection}
+        commands = [
+            script("generate.py", {"network": rgb, **labelled, "out": labels}),
+            script("train.py", {"variant": "decoder", **preset.decoder, "labels": labels,
+                                "init_from": rgb, **_where(options), "seed": seed, "run": run})]
+    # Pairs with their padding, as photos have theirs, and of other seeds than labelled pictures'.
+    pairs = options.out / f"{name}-pairs"
     return [*commands, script("generate.py", {
-        "network": run, "num": PRESETS[options.preset].pairs, "first_seed": FIRST_SEED * seed,
+        "network": run, "num": preset.pairs, "first_seed": FIRST_SEED * seed or FIRST_SEED // 2,
         "keep_padding": True, "out": pairs})], pairs
 
 
-PREPARATIONS = {"teacher": taught_by_teacher, "projected": taught_by_projections,
-                "2d": taught_at_once}
+def gan_commands(options: Namespace, number: int, seed: int, run: Path) -> list[list[str]]:
+    """Return the commands that train a Style-C-GAN-2D on so many labelled photos."""
+    photos, data = options.out / "photos", options.out / f"2d-{number}-{seed}-data"
+    return [
+        script("dataset_tool.py", {"out": photos, "split": "train"}, "extract", options.data),
+        script("dataset_tool.py", {
+            "source": photos, "out": data, "num_images": number, "num_val": 0, "num_test": 0,
+            "resolution": open_dataset(options.data).resolution, "seed": seed},
+            "create_from_masks"),
+        script("train.py", {
+            "variant": "2d", **PRESETS[options.preset].gan, "data": data,
+            "untagged": options.untagged, "init_from": options.rgb, **_where(options),
+            "seed": seed, "run": run})]
 
 
 # The table
 
-def write_tables(options):
+def write_tables(options: Namespace) -> Path:
     """Write twenty_labels.md, .json and .png of what is finished; return the first name."""
     results = STUDY.results(options, make_trial)
     table = summarize(results, MEASURES)
+    # {kind of row: [(labels, mean, half of the spread)]}
+    curves, title = {}, MEASURES[1].title
+    for row, cells in table.items():
+        kind, _, number = row.rpartition("-")
+        curves.setdefault(kind, []).append(
+            (int(number), cells[title].mean, (cells[title].spread or 0) / 2))
     if results:
         util.atomic_write(options.out / "twenty_labels.png", growth_chart(
-            curves_of(table, MEASURES[1]), "labels", MEASURES[1].title,
-            "segmentation of real test photos"))
+            curves, "labels", title, "segmentation of real test photos"))
     return STUDY.write(options, report_lines(options, results, table), results, rows=plain(table),
                        paper=PAPER)
 
 
-def curves_of(table, measure):
-    """Return {kind of row: [(labels, mean, half of the spread)]}."""
-    found = {}
-    for row, cells in table.items():
-        kind, _, number = row.rpartition("-")
-        cell = cells[measure.title]
-        found.setdefault(kind, []).append((int(number), cell.mean, (cell.spread or 0) / 2))
-    return found
-
-
-def report_lines(options, results, table):
+def report_lines(options: Namespace, results: Sequence[dict], table: Table) -> list[str]:
     """Return the lines of twenty_labels.md: a table for each measure, labels against kinds; the
     paper's numbers; the commands."""
+    # Tables of labels against kinds.
     kinds = list(dict.fromkeys(row.rpartition("-")[0] for row in table))
     numbers = [number for number in NUMBERS if any(f"{kind}-{number}" in table for kind in kinds)]
     parts = []

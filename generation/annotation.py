@@ -25,7 +25,7 @@ from dnnlib.data.class_list import read_class_list, write_class_list
 from dnnlib.data.labelled import LABELS
 from dnnlib.data.photos import PhotoError
 from dnnlib.util import UserError
-from generation.labelling import label_photos
+from generation.labelling import label_photos, photos_in
 from generation.sheets import seed_pairs
 from training.decoder.labels import FILE_NAME, Labelling, picture_digest, picture_name
 from training.sampler import TRUNCATION_CUTOFF, Sampler
@@ -43,9 +43,15 @@ def write_pictures(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float
     """Write the pictures of seeds, and what makes them again.
 
     Raises:
-        UserError: the folder holds other pictures that are to be labelled.
+        UserError: the folder holds pictures of another network, or made in another way.
     """
-    _check_same(out, sampler, psi, noise)
+    if (out / FILE_NAME).is_file():
+        there = Labelling.read(out)
+        if there.projected or (there.digest, there.trunc, there.noise, there.class_label) != (
+                sampler.digest, psi, noise, sampler.label):
+            raise UserError(
+                f"--out={out}: has pictures to be labelled that were made in another way; choose "
+                "another folder, or the same network, --trunc, --noise and --label")
     seeds, digests = tuple(dict.fromkeys(seeds)), {}
     for seed, rgb, _ in seed_pairs(sampler, seeds, psi, noise, minibatch):
         digests[picture_name(seed)] = picture_digest(rgb)
@@ -54,24 +60,13 @@ def write_pictures(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float
               TRUNCATION_CUTOFF, noise, sampler.label, digests).write(out)
 
 
-def _check_same(out, sampler, psi, noise):
-    """Raise UserError if a folder has pictures of another network, or made in another way."""
-    if not (out / FILE_NAME).is_file():
-        return
-    there = Labelling.read(out)
-    if there.projected or (there.digest, there.trunc, there.noise, there.class_label) != (
-            sampler.digest, psi, noise, sampler.label):
-        raise UserError(f"--out={out}: has pictures to be labelled that were made in another way; "
-                        "choose another folder, or the same network, --trunc, --noise and --label")
-
-
 def label_by_teacher(labeller: Labeller, folder: Path, minibatch: int) -> tuple[int, int]:
     """Write the label maps that a segmentation network gives the pictures of a folder, except for
     those that are there, whoever drew them; return how many were written, and how many were there.
     """
     names = set(Labelling.read(folder).pictures)
     check_labelled_classes(folder, labeller.classes)
-    strangers = [path.name for path in sorted(folder.glob("*.png")) if path.name not in names]
+    strangers = [path.name for path in photos_in(folder, "--out") if path.name not in names]
     if strangers:
         raise UserError(f"{folder / strangers[0]}: none of the pictures that are to be labelled")
     written, kept, unreadable = label_photos(labeller, folder, folder, minibatch, is_own=True)
@@ -120,8 +115,8 @@ def check_labelled_classes(folder: Path, classes: Sequence[str]) -> None:
 
 
 def _picture_of(file_name, labelling):
-    """Return the name of the picture that a file name means, whatever its folder and suffix: tools
-    convert pictures; None if there is none such."""
+    """Return the picture that a file name means, whatever its folder and suffix (tools convert
+    pictures); None if there is none."""
     name = Path(file_name.replace("\\", "/")).stem + ".png"
     return name if name in labelling.pictures else None
 
@@ -129,6 +124,7 @@ def _picture_of(file_name, labelling):
 def _read_coco(source, folder, labelling, report) -> tuple[Sequence[str], LabelMaps]:
     """Return the classes and label maps of a COCO file."""
     content, side, found = load_annotations(source, own=True), labelling.resolution, {}
+    # What the reader left out; then the photos, of which others are left out.
     for note in content.notes:
         report(note)
     for defect in content.defects:
@@ -159,6 +155,7 @@ def _read_masks(source, folder, labelling, report) -> tuple[Sequence[str], Label
     """Return the classes and label maps of a folder of masks."""
     if not source.is_dir():
         raise UserError(f"--labels-from={source}: no such file or folder")
+    # Where the masks are, what their numbers or colours mean.
     place = next((source / name for name in _MASK_FOLDERS if (source / name).is_dir()), source)
     listed = next((path for path in (
         *(parent / name for parent in (source, place) for name in _CLASS_FILES),
@@ -169,6 +166,7 @@ def _read_masks(source, folder, labelling, report) -> tuple[Sequence[str], Label
     contents = masks.read_contents(files, keys, 1)
     classes, coding = masks.decide_coding(read_class_list(listed), contents, None, report,
                                           channels.IGNORE)
+    # A mask for each picture, by its name.
     side, found = labelling.resolution, {}
     for key in keys:
         name = _picture_of(key, labelling)

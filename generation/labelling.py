@@ -9,7 +9,7 @@
 """
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,8 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
     """Write the maps of all photos in a folder, except for those that are there already.
 
     Args:
-        is_own: whether the other files that `out` holds are known to be this program's; label maps
-            that are there without a record, such as a person's, stay.
+        is_own: the other files that `out` holds are known to be this program's; label maps that
+            are there without a record, such as a person's, stay.
 
     Returns:
         How many were written, how many were there, lines on files that are no readable photos.
@@ -43,12 +43,12 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
         UserError: the folder has no photos, or two whose maps would have one name; or for `out`,
             as `continued`.
     """
-    photos, unreadable = photos_in(source), []
+    photos, unreadable = photos_in(source), {}
     about = {"path": str(labeller.path), "classes": list(labeller.classes)}
     with continued(out, RECORD, "label maps", {"network": labeller.digest}, about,
                    is_own) as folder:
         marks = {path: content_digest(path) for path in photos}
-        if is_own:
+        if is_own:  # a label map that is there belongs to the photo as it is now
             for path in photos:
                 if path.name not in folder.done and _map_path(out, path).is_file():
                     folder.done[path.name] = marks[path]
@@ -56,15 +56,26 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
                                lambda path: [_map_path(out, path)])
         write_class_list(out, labeller.classes)
         for part in folder.minibatches(missing, minibatch, "labels"):
-            if readable := list(_read(part, unreadable)):
+            if readable := list(read_photos(part, unreadable)):
                 _write(labeller, readable, out)
                 folder.done |= {path.name: marks[path] for path, _ in readable}
-    return len(missing) - len(unreadable), len(photos) - len(missing), unreadable
+        if not is_own:
+            for path in unreadable:  # it may have been a photo when the command ran before
+                for old in (_map_path(out, path), _overlay_path(out, path)):
+                    old.unlink(missing_ok=True)
+    return (len(missing) - len(unreadable), len(photos) - len(missing),
+            list(unreadable.values()))
 
 
 def photos_in(source: Path, option: str = "--source") -> list[Path]:
-    """Return the files of a folder that are named like photos; see `label_photos`. An error names
-    the option that the folder is of."""
+    """Return the files of a folder that are named like photos.
+
+    Args:
+        option: names the folder in an error.
+
+    Raises:
+        UserError: there are none, or two that differ in their suffix alone.
+    """
     if not source.is_dir():
         raise UserError(f"{option}={source}: no such folder")
     photos = sorted(path for path in source.iterdir()
@@ -84,24 +95,32 @@ def _map_path(out, photo):
     return out / LABELS / f"{photo.stem}.png"
 
 
-def _read(paths, unreadable) -> Iterator[tuple[Path, Image.Image]]:
-    """Yield the photos that can be read; the reasons of others are added to `unreadable`."""
+def _overlay_path(out, photo):
+    return out / OVERLAYS / f"{photo.stem}.png"
+
+
+def read_photos(paths: Iterable[Path],
+                unreadable: dict[Path, str]) -> Iterator[tuple[Path, Image.Image]]:
+    """Yield files with their upright photos; a line on each that is no readable photo is added to
+    `unreadable`."""
     for path in paths:
         try:
-            yield path, decode_photo(path.read_bytes())
+            photo = decode_photo(path.read_bytes())
         except (PhotoError, OSError) as error:
-            unreadable.append(f"{path}: {util.one_line(error)}")
+            unreadable[path] = f"{path}: {util.one_line(error)}"
+        else:
+            yield path, photo
 
 
 def _write(labeller: Labeller, photos: Sequence[tuple[Path, Image.Image]], out: Path) -> None:
     """Write the maps and overlays of a minibatch of photos."""
     squares = np.stack([pyramid.fit_square(photo, labeller.resolution, "pad", pyramid.WHITE)
-                        for _, photo in photos])
+                        for _, photo in photos])  # [n, R, R, 3]
     num_classes = len(labeller.classes)
     for (path, photo), chances in zip(photos, labeller.probabilities(squares)):
         label_map = of_photo_size(chances, photo.size)
         overlay = pictures.overlay(np.asarray(photo), label_map, num_classes)
-        pictures.save_png(out / OVERLAYS / f"{path.stem}.png", overlay)
+        pictures.save_png(_overlay_path(out, path), overlay)
         pictures.save_label_png(_map_path(out, path), label_map, num_classes)
 
 

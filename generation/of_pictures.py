@@ -40,7 +40,7 @@ def _pose_people(options):
     if options.poses is None:
         raise UserError("--poses: missing: the poses to draw the people of --source in")
     reposer = Reposer.load(options.network, options.results, options.minibatch)
-    choices = []
+    choices = []  # the people, and the poses to draw them in
     for name in ("source", "poses"):
         figures = posing.open_figures(Path(getattr(options, name)), reposer.fit)
         if (options.num_images or 0) > len(figures.names):
@@ -63,6 +63,7 @@ def _translate_photos(options):
     translator = CycleTranslator.load(
         options.network, options.results, direction=options.direction,
         minibatch=options.minibatch, own_scale=options.own_scale)
+    # Labels of pairs show where a garment is; without pairs whole photos are translated.
     source, out = Path(options.source), out_folder(translator, options, options.direction)
     garment, of_pairs = options.garment or translator.garment, bool(pair_folders(source))
     if of_pairs and not garment:
@@ -105,6 +106,7 @@ def _label_photos(options):
 def draw_photos(options: argparse.Namespace) -> int:
     """Write photos of label maps. Return the exit status."""
     translator = Translator.load(options.network, options.results, options.minibatch)
+    # The maps: of files or a data set, or drawn by another network.
     if options.maps is not None:
         maps = translation.open_maps(Path(options.maps))
     else:

@@ -66,9 +66,9 @@ def parse_options(argv: list[str], description: str = "",
     _add_modes(parser)
     _add_translation_options(parser)
     _add_sheet_options(parser)
-    _add_video_options(parser)
     _add_pair_options(parser)
     _add_projection_options(parser)
+    # What was given is seen before defaults are set that depend on other options.
     own, of_runner = cli.split_argv(argv)
     options, defaults = parser.parse_args(own), vars(parser.parse_args([]))
     options.of_runner = of_runner
@@ -87,6 +87,8 @@ def _set_defaults(options):
         options.seeds = cli.seeds("0-7" if is_video else "0-35")
     if options.space is None:
         options.space = "w" if is_video else "w+"
+    if options.separate or options.for_labelling or getattr(options, "from") is not None:
+        options.seeds = list(dict.fromkeys(options.seeds))  # files are called by them
     if options.trunc is None:
         pairs = options.num, getattr(options, "from"), options.for_labelling or None
         options.trunc = 0.7 if pairs == (None, None, None) else 1.0
@@ -133,7 +135,7 @@ def _add_translation_options(parser):
         "photos of each map, which differ by dropout")
     add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="for --source by a CycleGAN: "
         "from the list of photos --data to --target, or back")
-    add("--garment", type=lambda text: text.split(","), metavar="CLASSES", help="for --source by a "
+    add("--garment", type=_class_names, metavar="CLASSES", help="for --source by a "
         "CycleGAN, of a folder of pairs: translate these classes and nothing else (default: those "
         "of its training)")
     add("--own-scale", action="store_true", help="for --source by a CycleGAN: translate photos of "
@@ -145,7 +147,7 @@ def _add_translation_options(parser):
 
 
 def _add_sheet_options(parser):
-    """Add the options of interpolations, style mixes and replays, by their names."""
+    """Add the options of interpolations, style mixes, replays and films."""
     add = parser.add_argument
     add("--steps", type=cli.positive_int, metavar="N", help="for --interpolate: pictures, with "
         "those of both seeds (default: 9); for --video: frames from a seed to the next (default: "
@@ -159,10 +161,6 @@ def _add_sheet_options(parser):
     add("--col-styles", type=cli.seeds, default="0-3", metavar="LAYERS", help="for --style-mix: "
         "layers taken from the column; 0-3 (4x4, 8x8) are pose and shape, the last ones colours")
     add("--index", type=cli.natural, default=0, metavar="K", help="for --replay: line, from 0")
-
-
-def _add_video_options(parser):
-    """Add the options of films."""
     add = parser.add_argument_group("for --video").add_argument
     add("--fps", type=cli.positive_int, default=30, metavar="N", help="frames a second")
     add("--grid", type=cli.grid, default="1x1", metavar="COLUMNSxROWS", help="films side by side "
@@ -173,12 +171,13 @@ def _add_pair_options(parser):
     """Add the options of pairs in bulk."""
     add = parser.add_argument_group("for --num").add_argument
     add("--first-seed", type=cli.seed, default=0, metavar="SEED", help="the first one tried")
-    add("--require", type=lambda text: text.split(","), metavar="CLASSES", help="take only pairs "
+    add("--require", type=_class_names, metavar="CLASSES", help="take only pairs "
         "that show all of these classes: skirt,scarf/tie")
     add("--min-area", type=cli.share, default=0.0, metavar="SHARE", help="a class counts as shown "
         "from this share of the photo on: 0.5%%; not given: from a pixel on")
-    add("--balance", type=cli.share, default=0.0, metavar="SHARE", help="take pairs so that each "
-        "class is shown by this share of them at least: 10%%")
+    add("--balance", type=_balance, default=0.0, metavar="SHARE", help="take pairs so that each "
+        "class is shown by this share of them at least: 10%%; or these classes alone, each by its "
+        "own: bag:10%%,skirt:20%%")
     add("--min-confidence", type=cli.share, default=0.0, metavar="X", help="take only pairs whose "
         "maps are this sure, from 0 to 1 (docs/pictures.md)")
     add("--max-tries", type=cli.positive_int, default=1000, metavar="N", help="give up if this "
@@ -193,6 +192,27 @@ def _add_pair_options(parser):
     add("--runner", metavar="NAME", help="make shards on Apache Beam (requirements-beam.txt): "
         "DirectRunner, FlinkRunner, ...; what is behind -- are options of the runner")
     add("--dry-run", action="store_true", help="print what would be made, write nothing")
+
+
+def _class_names(text):
+    """Return the names in 'bag,skirt'."""
+    names = text.split(",")
+    if not all(map(str.strip, names)):
+        raise argparse.ArgumentTypeError(f"{text!r}: an empty name; expected classes such as "
+                                         "bag,skirt")
+    return names
+
+
+def _balance(text):
+    """Return a share, '10%' -> 0.1, or those of classes, 'bag:10%,skirt:20%' -> {'bag': 0.1,
+    'skirt': 0.2}."""
+    if ":" not in text:
+        return cli.share(text)
+    parts = [part.rpartition(":") for part in text.split(",")]
+    if not all(name.strip() for name, _, _ in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a share for all classes such as 10%, "
+                                         "or classes with theirs such as bag:10%,skirt:20%")
+    return {name: cli.share(share) for name, _, share in parts}
 
 
 def _add_projection_options(parser):
@@ -225,6 +245,7 @@ def check_options(options: argparse.Namespace, given: set[str]) -> None:
                 Path(options.out).resolve()):
             raise UserError(f"--out={options.out}: is the folder of --{name}, or around it; choose "
                             "another one")
+    # What is made, and options that have no effect on it.
     chosen = [m for m in MODES[1:] if getattr(options, m) not in (None, False)]
     mode = "from" if "from" in chosen else (chosen or ["seeds"])[0]
     shown = {mode: f"--{mode.replace('_', '-')}" for mode in MODES} | {"seeds": "a grid of seeds"}
@@ -250,6 +271,7 @@ def check_options(options: argparse.Namespace, given: set[str]) -> None:
         IdleRule(["keep_padding"], options.format == "tfrecords", "images of a data set are square "
                  "and keep it"),
         IdleRule(["runner"], not in_shards, "it makes shards: give --shards")])
+    # What the one mode needs, or does not take.
     if options.project is not None and options.space == "z":
         raise UserError("--space=z: it is for --video; --project searches in w or w+")
     if options.video is not None:
@@ -257,6 +279,10 @@ def check_options(options: argparse.Namespace, given: set[str]) -> None:
     if options.labels_from is not None and options.out is None:
         raise UserError("--out: missing: the folder that --for-labelling wrote to")
     cli.check_runner(options.runner, options.of_runner)
+    for name in ("source", "poses", "maps", "project"):  # before a network is loaded for them
+        place = getattr(options, name)
+        if place is not None and not Path(place).exists():
+            raise UserError(f"--{name}={place}: no such file or folder")
 
 
 def _check_video(options):

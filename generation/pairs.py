@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from dnnlib import util
 from dnnlib.data import channels, coco, pictures
@@ -99,46 +100,56 @@ def write_pairs(sampler: Sampler, recipe: SampleRecipe, request: Request,
     disk is full, the network has diverged, or the selection gave up: what is complete stays.
     """
     records = open_folder(out, recipe, request)
-    tally = _read_tally(out, request, records) if request.selection else None
+    tally, before = None, len(records)
+    if request.selection:
+        tally = _read_tally(out, request, records)
+        # A killed run may have accepted more than its tally says: that catches up.
+        request = replace(request, num=max(request.num, before))
     util.remove_leftovers(out, [".*.tmp", "*/.*.tmp"])
-    samples, before = out / SAMPLES, len(records)
-    if samples.exists() and len(_whole_lines(samples)) < samples.stat().st_size:
-        util.atomic_write(samples, _whole_lines(samples))  # a killed run left a torn last line
+    _keep_lines(out / SAMPLES, records)
     kept = sum(seed in records for seed in request.seeds) if tally is None else before
     with util.disk_full_explained(out, lambda: f"{len(records)} samples are complete; free some "
                                   "space and run the same command again: it continues"):
         out.mkdir(parents=True, exist_ok=True)
-        samples.touch()
+        (out / SAMPLES).touch()
+        if sampler.classes:  # without it, labels mean nothing
+            write_class_list(out, sampler.classes)
         if kept < request.num if tally is None else not request.is_over(tally):
             # The annotations will not be of all samples any more.
             coco.find_annotations(out).unlink(missing_ok=True)
             tally = _write_missing(sampler, recipe, request, out, records, tally, kept)
         if sampler.classes:
-            _write_tables(out, sampler.classes, records)
+            _write_annotations(out, sampler.classes, records)
     if tally is not None:
         request.check_found(tally, sampler.classes)
     return len(records) - before, kept, tally
 
 
+def _keep_lines(path, records):
+    """Write a samples.jsonl anew if it has lines besides those of complete samples: a torn last
+    one of a killed run, or of samples whose files are gone, which are made again."""
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records.values())
+    if path.exists() and path.read_bytes() != lines.encode("utf-8", "backslashreplace"):
+        util.atomic_write(path, lines)
+
+
 def _write_missing(sampler, recipe, request, out, records, tally, kept):
     """Write the pairs that are not among `records`, to which they are added; return the tally.
     kept: how many of the request are there."""
-    def write(pair):
-        return write_pair(out, pair, sampler, recipe)
-
     def save():
-        content = {"selection": request.identity(), **asdict(tally)}
-        util.write_json(out / SELECTION, content)
+        util.write_json(out / SELECTION, {"selection": request.identity(), **asdict(tally)})
 
+    # The tally is saved at the beginning, now and then, and however it ends.
     saved_sec = float("-inf")
     batches = make_samples(sampler, recipe.trunc, recipe.noise, request, records.keys(), tally)
     with contextlib.ExitStack() as at_end:
-        bar = at_end.enter_context(util.progress(total=request.num, initial=kept, desc="pairs",
-                                                 unit="img"))
+        bar = at_end.enter_context(util.progress(total=request.num, initial=kept,
+                                                 desc=request.title, unit="img"))
         if tally is not None:
             save()
             at_end.callback(save)
-        for batch, made in write_behind(batches, sampler, recipe, write):
+        for batch, made in write_behind(batches, sampler, recipe,
+                                        lambda pair: write_pair(out, pair, sampler, recipe)):
             for record in made:
                 util.append_jsonl(out / SAMPLES, record)
                 records[record["seed"]] = record
@@ -157,13 +168,13 @@ def write_behind(batches: Iterator[SampleBatch], sampler: Sampler, recipe: Sampl
     """Yield each batch and what `write(pair)` returned for its samples once all are on disk:
     threads write them (compression releases the interpreter's lock) while the next minibatch is
     computed."""
-    def finish(seed, image, rgb, label_map):
+    def finish(seed: int, image: np.ndarray, rgb: np.ndarray, label_map: np.ndarray) -> object:
         photo = photo_part(image[None], sampler.content_box)
         sureness = confidence(photo)[0] if sampler.classes else None
         return write(Pair(seed, rgb, label_map, sureness))
 
     with ThreadPoolExecutor() as pool:
-        before, pending = None, []
+        before, pending = None, []  # the batch that is being written, and its samples
         for batch in batches:
             rgbs, maps = to_pairs(photo_part(batch.images, recipe.box))
             if before is not None:
@@ -235,6 +246,7 @@ def _parse_record(line, where):
     try:
         record = json.loads(line)
         recipe = recipe_of(record)
+        # Values that would fail later, or would name files elsewhere.
         label, texts = recipe.class_label, {"network", "sha256", *(FOLDERS.keys() & record.keys())}
         is_label = (label is None or (type(label) is int and label >= 0)
                     or (type(label) is tuple and {int, float} >= {*map(type, label)} != set()
@@ -244,7 +256,8 @@ def _parse_record(line, where):
         sound = (is_label and is_box and type(record["seed"]) is int
                  and record["seed"] in range(np.iinfo(np.uint32).max + 1)
                  and recipe.noise in NOISES and np.isfinite([recipe.trunc, recipe.fade]).all()
-                 and all(isinstance(record[name], str) for name in texts)
+                 and all(isinstance(text, str) for text in (
+                     *(record[name] for name in texts), *record.get("present", [])))
                  and not any(leads_out(record[name]) for name in FOLDERS.keys() & record.keys())
                  and isinstance(record.get("retextured", []), list))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -256,6 +269,7 @@ def _parse_record(line, where):
 
 def describe_gaps(records: Sequence[dict], classes: Sequence[str]) -> list[str]:
     """Return lines on what samples' maps lack: those that show nothing, classes that none shows."""
+    records = [record for record in records if "present" in record]
     empty = sum(not record["present"] for record in records)
     shown = {name for record in records for name in record["present"]}
     absent = [name for name in classes if name not in shown]
@@ -278,7 +292,7 @@ def recipe_of(record: dict) -> SampleRecipe:
     return SampleRecipe(**{name: values[name] for name in SampleRecipe.__dataclass_fields__})
 
 
-def to_pairs(images) -> tuple[np.ndarray, np.ndarray]:
+def to_pairs(images: tf.Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return rgb uint8 [N, H, W, 3], as the metrics take them, and label maps uint8 [N, H, W] of
     images float32 [N, H, W, 3 + C]."""
     return pictures.to_uint8_metrics(images[..., channels.RGB]), label_maps(images)
@@ -322,7 +336,7 @@ def check_network(record: dict, path: Path) -> None:
 
 def replay(sampler: Sampler, record: dict, folder: Path, out: Path) -> tuple[bool, str]:
     """Make the sample of a record again in folder `out`, and compare it with the recorded one in
-    `folder`; return whether it is the same, and what to print about it.
+    `folder`; return if it is the same, and what to print about it.
 
     Another minibatch, machine or number of threads rounds differently. Two samples count as the
     same if no pixel's colours differ by more than one grey level, and if the label of no pixel
@@ -367,17 +381,18 @@ def describe_work(sampler: Sampler, recipe: SampleRecipe, request: Request, out:
     return "\n".join([
         f"{out}: {num_missing} to make, {num_there} there already "
         f"({', '.join(files) if sampler.classes else 'images only'})",
-        *estimate(sampler, recipe, request, num_missing, write_pairs)])
+        *estimate(sampler, recipe, request, num_missing, write_pairs, request.seeds)])
 
 
 def estimate(sampler: Sampler, recipe: SampleRecipe, request: Request, num_missing: int,
-             write: Callable) -> list[str]:
+             write: Callable, all_seeds: Sequence[int]) -> list[str]:
     """Return lines on what it takes to make pairs, measured on some that are made elsewhere.
 
     Args:
         write: (sampler, recipe, request, folder) -> anything.
+        all_seeds: of all pairs, of which a shard's request has some.
     """
-    lines, rate, seeds = [], 1.0, f"{request.seeds[0]} to {request.seeds[-1]}"
+    lines, rate, seeds = [], 1.0, f"{all_seeds[0]} to {all_seeds[-1]}"
     if request.selection:
         trials = replace(request, num=_TRIALS + 1, seeds=request.seeds[:_TRIALS],
                          max_tries=_TRIALS)
@@ -400,10 +415,9 @@ def estimate(sampler: Sampler, recipe: SampleRecipe, request: Request, num_missi
             "dry run: nothing written"]
 
 
-def _write_tables(out, classes, records):
-    """Write the names of the classes, and COCO annotations of all samples in the folder, which are
-    read back from their label maps."""
-    write_class_list(out, classes)
+def _write_annotations(out, classes, records):
+    """Write COCO annotations of all samples in the folder, which are read back from their label
+    maps."""
     coco.rename_annotations(out, classes)
     path = coco.annotations_path(out, classes)
     if not path.exists():

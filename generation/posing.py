@@ -40,7 +40,7 @@ class Figures(Protocol):
     Attributes:
         keypoints: names of the K keypoints.
         names: of the photos that have some.
-        identity: JSON value that tells these photos from others.
+        identity: JSON value, which other photos do not have.
     """
 
     keypoints: tuple[str, ...]
@@ -48,10 +48,10 @@ class Figures(Protocol):
     identity: dict
 
     def mark(self, number: int) -> list:
-        """Return a JSON value that changes if the photo or its pose does."""
+        """Return JSON values, of which one changes if the photo or its pose does."""
 
     def pose_mark(self, number: int) -> list:
-        """Return a JSON value that changes if the pose does."""
+        """Return JSON values, of which one changes if the pose does."""
 
     def pose(self, number: int, resolution: int) -> tuple[np.ndarray, Box]:
         """Return keypoints [K, 3] in a square image of this side, and where the photo is in it."""
@@ -110,6 +110,7 @@ class PhotoFigures:
         if file is None:
             raise UserError(f"{path}: no keypoints there; expected a data set, a COCO keypoint "
                             f"file, or a folder with {coco.KEYPOINTS_FILE}")
+        # Photos in which a person has keypoints, by their names.
         content = read_keypoint_file(file)
         self.path, self.fit, self.keypoints = path, fit, tuple(content.names)
         self._photos = sorted((photo for photo in content.photos.values()

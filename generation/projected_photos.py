@@ -8,7 +8,7 @@
     OUT/maps/                    of a network with maps labels/, overlays/ and classes.txt, in the
                                  photos' sizes
     OUT/labels/, OUT/classes.txt    of labelled photos: their maps, in the network's square
-    OUT/projection.json          how, and of every photo the loss, LPIPS, and whether that is poor
+    OUT/projection.json          how, and of every photo the loss, LPIPS, and if that is poor
     OUT/labelling.json           for train.py --variant=decoder --labels=OUT
 
 A photo is done once projection.json says so; repeating the command does the others. Labels that a
@@ -84,6 +84,7 @@ class PhotoFiles:
     classes: tuple[str, ...] = ()
 
     def __init__(self, path: Path):
+        """List the files; raise UserError if there are none."""
         self._paths = [path] if path.is_file() else photos_in(path, "--project")
 
     def __len__(self) -> int:
@@ -131,7 +132,11 @@ class PairPhotos:
 
 def open_photo_list(source: Path, resolution: int) -> PhotoList:
     """Return the photos of a folder, a file, a data set (its training split), the folder of one of
-    its splits, or a folder of pairs. Raises UserError if there are none."""
+    its splits, or a folder of pairs.
+
+    Raises:
+        UserError: there are none.
+    """
     if stored := dataset.open_part(source):
         info, split = stored
         return SplitPhotos(info, split or "train", resolution)
@@ -157,8 +162,8 @@ class ProjectionJob:
     """What is projected where.
 
     Attributes:
-        numbers: of the photos. minibatch: photos at a time. film: whether films are written.
-        report: gets a line on labels of photos that changed.
+        numbers: of the photos. minibatch: photos at a time. film: write films, too.
+        report: takes a line on labels of photos that changed.
     """
 
     sampler: Sampler
@@ -180,10 +185,14 @@ class ProjectionJob:
         """
         if self.photos.classes:
             check_labelled_classes(self.out, self.photos.classes)
-        with self._continued() as folder:
+        sampler = self.sampler
+        how = {"digest": sampler.digest, "resolution": sampler.resolution, "label": sampler.label,
+               "settings": dataclasses.asdict(self.settings), "lpips": self.lpips.digest}
+        about = {"network": str(sampler.path), "poor_above": POOR_LPIPS}
+        with continued(self.out, RECORD, "projections", how, about) as folder:
             _check_done(self.out / RECORD, folder.done)
             missing, kept, unreadable = self._find_missing(folder.done)
-            self._save(folder)
+            self._save(folder)  # without photos that became other ones
             if not missing and not kept:
                 raise UserError(unreadable[0])
             self._project(missing, folder)
@@ -194,14 +203,6 @@ class ProjectionJob:
             unreadable)
 
     # What is done, and what is to be done.
-
-    def _continued(self):
-        """Open a folder that may be new."""
-        sampler = self.sampler
-        how = {"digest": sampler.digest, "resolution": sampler.resolution, "label": sampler.label,
-               "settings": dataclasses.asdict(self.settings), "lpips": self.lpips.digest}
-        about = {"network": str(sampler.path), "poor_above": POOR_LPIPS}
-        return continued(self.out, RECORD, "projections", how, about)
 
     def _find_missing(self, done):
         """Return {number: name} of the photos to be projected, the names of those that are done,
@@ -216,8 +217,13 @@ class ProjectionJob:
             except OSError as error:
                 unreadable.append(f"photo {number}: {util.one_line(error)}")
                 continue
+            # Done is what is in the record and has all its files.
             self._forget_another(photo, done)
-            if self._is_done(photo, done):
+            name = f"{photo.name}.png"
+            files = [*self._shown(photo.name), latents_path(self.out, name)]
+            files += [self.out / FILMS / f"{photo.name}.webp"] if self.film else []
+            files += [self.out / MAPS / LABELS / name] if self.sampler.classes else []
+            if photo.name in done and all(path.is_file() for path in files):
                 kept.append(photo.name)
                 self._renew_labels(photo, done[photo.name])
             else:
@@ -235,14 +241,6 @@ class ProjectionJob:
             os.replace(path, aside)
             self.report(f"{path}: labels of another picture, which had this name: now {aside.name}")
         del done[photo.name]
-
-    def _is_done(self, photo, done):
-        """Return whether a photo is in the record, and all its files are there."""
-        name = f"{photo.name}.png"
-        files = [*self._shown(photo.name), latents_path(self.out, name)]
-        files += [self.out / FILMS / f"{photo.name}.webp"] if self.film else []
-        files += [self.out / MAPS / LABELS / name] if self.sampler.classes else []
-        return photo.name in done and all(path.is_file() for path in files)
 
     def _shown(self, name):
         """Return the pictures of a photo that sheets show."""
@@ -263,9 +261,9 @@ class ProjectionJob:
                         "now")
 
     def _write_labels(self, photo, about):
-        """Write a photo's label map, unless a person drew or removed it: the file is not what
-        `about`, the photo's record if there is one, says. Return the map's digest, and whether it
-        was written."""
+        """Write a photo's label map, unless a person drew or removed it: then the file is not what
+        `about`, the photo's record if there is one, says. Return the map's digest, and if it was
+        written."""
         if photo.label_map is None:
             return (about or {}).get("labels"), False
         path, digest = self.out / LABELS / f"{photo.name}.png", picture_digest(photo.label_map)
@@ -321,35 +319,26 @@ class ProjectionJob:
         """Write what belongs to a photo; return its record, which was `about` or None."""
         name, square = f"{photo.name}.png", self._square(photo)
         made.latents.write(latents_path(self.out, name))
-        image = remake(self.sampler, made.latents)
+        image = remake(self.sampler, made.latents)  # [R, R, 3 + C]
         rgb = pictures.to_uint8(image[..., channels.RGB])
         pictures.save_png(self.out / name, square)
         pictures.save_png(self.out / PROJECTED / name, rgb)
         labels, _ = self._write_labels(photo, about)
-        if self.sampler.classes:
-            self._write_map(photo, image)
+        if self.sampler.classes:  # the map in the photo's size, and over the photo
+            segmaps = image[..., channels.SEGMAPS]
+            planes = np.concatenate([np.zeros_like(segmaps[..., :1]), segmaps], axis=-1)
+            label_map, count = of_photo_size(planes, photo.picture.size), len(self.sampler.classes)
+            pictures.save_label_png(self.out / MAPS / LABELS / name, label_map, count)
+            pictures.save_png(self.out / MAPS / OVERLAYS / name,
+                              pictures.overlay(np.asarray(photo.picture), label_map, count))
         if frames:
             _save_film(self.out / FILMS / f"{photo.name}.webp", [*frames, rgb], square)
-        distance = self._distance(square, rgb)
+        distance = float(self.lpips(*(as_seen(tf.constant(x[None], tf.float32))
+                                      for x in (square, rgb)))[0])
         mse = float(np.square((square - rgb.astype(np.float64)) / 255).mean())
         return {"photo": photo.origin, "picture": picture_digest(square), "labels": labels,
                 "lpips": distance, "mse": mse, "poor": distance > POOR_LPIPS,
                 "terms": made.terms, "steps": self.settings.steps, "seed": photo_seed(photo.name)}
-
-    def _distance(self, square, rgb):
-        """Return LPIPS between two pictures uint8 [R, R, 3]."""
-        return float(self.lpips(*(as_seen(tf.constant(x[None], tf.float32))
-                                  for x in (square, rgb)))[0])
-
-    def _write_map(self, photo, image):
-        """Write the map of an image [R, R, 3 + C] in its photo's size, and over the photo."""
-        segmaps = image[..., channels.SEGMAPS]
-        planes = np.concatenate([np.zeros_like(segmaps[..., :1]), segmaps], axis=-1)
-        label_map, count = of_photo_size(planes, photo.picture.size), len(self.sampler.classes)
-        folder, name = self.out / MAPS, f"{photo.name}.png"
-        pictures.save_label_png(folder / LABELS / name, label_map, count)
-        pictures.save_png(folder / OVERLAYS / name,
-                          pictures.overlay(np.asarray(photo.picture), label_map, count))
 
     def _save(self, folder):
         """Write projection.json and what makes the folder one of labelled pictures."""
@@ -370,20 +359,22 @@ class ProjectionJob:
     def _write_sheets(self, done):
         """Write pictures of all photos in the folder whose files are there, some on each."""
         names = [name for name in done if all(path.is_file() for path in self._shown(name))]
+        for path in (self.out / SHEETS).glob("[0-9][0-9][0-9].png"):
+            path.unlink()  # there may have been more
         for page, start in enumerate(range(0, len(names), PHOTOS_A_SHEET)):
-            rows = [self._row(name, done[name]) for name in names[start:start + PHOTOS_A_SHEET]]
+            rows = []
+            for name in names[start:start + PHOTOS_A_SHEET]:
+                # The photo, its projection, and its maps if there are any, above a line about it.
+                photo, projection, *overlays = map(pictures.read_png, self._shown(name))
+                cells = [pictures.reduced(rgb, CELL_SIDE) for rgb in (photo, projection)]
+                cells += [np.asarray(pyramid.fit_square(
+                    Image.fromarray(overlay), len(cells[0]), "pad", pyramid.WHITE))
+                    for overlay in overlays]
+                row, about = pictures.grey_sheet(np.stack(cells), len(cells)), done[name]
+                line = f"{'poor: ' * about['poor']}LPIPS {about['lpips']:.3f}  {about['photo']}"
+                rows += [row, pictures.caption(line, row.shape[1])]
             pictures.save_png(self.out / SHEETS / f"{page:03d}.png", pictures.with_legend(
                 np.concatenate(rows), self.sampler.classes))
-
-    def _row(self, name, about):
-        """Return a photo beside its projection and maps, with a line about it."""
-        photo, projection, *overlays = map(pictures.read_png, self._shown(name))
-        cells = [pictures.reduced(rgb, CELL_SIDE) for rgb in (photo, projection)]
-        cells += [np.asarray(pyramid.fit_square(Image.fromarray(overlay), len(cells[0]), "pad",
-                                                pyramid.WHITE)) for overlay in overlays]
-        row = pictures.grey_sheet(np.stack(cells), len(cells))
-        line = f"{'poor: ' if about['poor'] else ''}LPIPS {about['lpips']:.3f}  {about['photo']}"
-        return np.concatenate([row, pictures.caption(line, row.shape[1])])
 
 
 def _check_done(path, done):

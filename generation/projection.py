@@ -66,7 +66,7 @@ PRESETS = {
     "w+": Settings("w+", steps=1000, lrate=0.01)}
 
 
-# What a step needs, as functions of what it needs
+# Schedules, and functions of noise and images
 
 def learning_rate(settings: Settings, step: int) -> float:
     """Return the learning rate of a step, from 0."""
@@ -199,7 +199,12 @@ class Projector:
         Raises:
             UserError: the network has diverged.
         """
-        self._begin(seeds)
+        # Begin at the mean w, and with the noise of the seeds.
+        self._adam.reset()
+        self._w.assign(tf.broadcast_to(self._statistics.mean, self._w.shape))
+        noise = seed_noise(seeds)
+        for layer, var in enumerate(self._noise):
+            var.assign(normalised(noise(layer, *var.shape[1:3])))
         target = self._features(tf.constant(photos, tf.float32))
         for step in range(self.settings.steps):
             rate = tf.constant(learning_rate(self.settings, step), tf.float32)
@@ -210,18 +215,10 @@ class Projector:
         if not np.isfinite(w).all():
             raise UserError(f"{self.sampler.path}: the network makes values that are not finite, "
                             "it has diverged: use an older snapshot")
-        noise = [var.numpy()[..., 0] for var in self._noise]
-        return [Projection(Latents(w[n].copy(), tuple(layer[n] for layer in noise)),
+        layers = [var.numpy()[..., 0] for var in self._noise]  # each [N, h, w]
+        return [Projection(Latents(w[n].copy(), tuple(layer[n] for layer in layers)),
                            {name: float(values[n]) for name, values in terms.items()})
                 for n in range(self.minibatch)]
-
-    def _begin(self, seeds):
-        """Set w to its mean, and noise to that of the seeds."""
-        self._adam.reset()
-        self._w.assign(tf.broadcast_to(self._statistics.mean, self._w.shape))
-        drawn = seed_noise(seeds)
-        for layer, var in enumerate(self._noise):
-            var.assign(normalised(drawn(layer, *var.shape[1:3])))
 
     def _drawn(self, seeds, step):
         """Return what a step adds to w, [N, 1, dlatent_size]."""
@@ -236,8 +233,13 @@ class Projector:
     def _one_step(self, target, drawn, lrate):
         """Update w and noise; return the images [N, R, R, 3] before that and the terms of the
         loss."""
+        num_styles = self.sampler.network.num_styles
+        noise = (lambda layer, height, width: self._noise[layer]) if self._noise else None
         with tf.GradientTape() as tape:
-            images = self._synthesis(self._w + drawn)
+            w = self._w + drawn  # [N, 1 or layers, dlatent_size]
+            dlatents = tf.broadcast_to(w, [w.shape[0], num_styles, w.shape[2]])
+            images = self._generator.synthesis(dlatents, self.sampler.resolution,
+                                               self.sampler.fade, noise)[..., channels.RGB]
             terms = self._objective.terms(target, self._objective.features(127.5 * images + 127.5))
             if self._noise:
                 terms["noise"] = self.settings.noise_weight * tf.add_n(
@@ -248,10 +250,3 @@ class Projector:
         for var in self._noise:
             var.assign(normalised(tf.convert_to_tensor(var)))
         return images, terms
-
-    def _synthesis(self, w):
-        """Return the colours that the generator draws of w [N, 1 or layers, dlatent_size]."""
-        dlatents = tf.broadcast_to(w, [w.shape[0], self.sampler.network.num_styles, w.shape[2]])
-        noise = (lambda layer, height, width: self._noise[layer]) if self._noise else None
-        return self._generator.synthesis(dlatents, self.sampler.resolution, self.sampler.fade,
-                                         noise)[..., channels.RGB]

@@ -36,7 +36,7 @@ class ResumableFolder:
         self._record, self._head = record, head
 
     def is_done(self, name: str, mark: object, files: Iterable[Path]) -> bool:
-        """Return whether a photo was made of what `mark` says, and its files are there."""
+        """Return if a photo was made of what `mark` says, and its files are there."""
         return name in self.done and self.done[name] == mark and all(
             file.is_file() for file in files)
 
@@ -80,7 +80,7 @@ def continued(path: Path, record: str, what: str, how: dict, about: dict,
         what: the folder's content, for an error: "photos".
         how: JSON values that have to be those by which it was begun.
         about: further ones for the record.
-        is_own: whether files without a record are known to be this program's.
+        is_own: files without a record are known to be this program's.
 
     Raises:
         UserError: the folder holds something else, or what was made in another way; another

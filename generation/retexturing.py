@@ -4,12 +4,13 @@
     OUT/sheet.png              photos above, translated, and translated back again
     OUT/retexturing.json       which network, direction and garment, and what is done
 
-Of a folder of pairs besides labels/, classes.txt and annotations/ as they are, overlays/, and
-samples.jsonl, whose lines gain what was done to the pair. Pixels outside the garment are
-the pair's own, so that its labels hold. Pictures that cannot be read are in none of these. A
-picture or label map that has changed is done anew.
+Of a folder of pairs also labels/, classes.txt and annotations/ as they are, overlays/, and
+samples.jsonl, whose lines gain what was done to the pair. Pixels outside the garment are the
+pair's own, so that its labels hold. Pictures that cannot be read are left out everywhere. A picture
+or label map that has changed is done anew.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,10 +23,11 @@ from PIL import Image
 from dnnlib import util
 from dnnlib.data import channels, coco, pictures, pyramid
 from dnnlib.data.class_list import FILE_NAME as CLASSES
+from dnnlib.data.class_list import find_class
 from dnnlib.data.labelled import IMAGES, LABELS, pair_classes, pair_folders, read_label_png
-from dnnlib.data.photos import PhotoError, decode_photo
+from dnnlib.data.photos import decode_photo
 from dnnlib.util import UserError
-from generation.labelling import OVERLAYS, photos_in
+from generation.labelling import OVERLAYS, photos_in, read_photos
 from generation.pairs import SAMPLES, read_samples
 from generation.resumable_folder import content_digest, continued
 from training.cycle.translator import CycleTranslator
@@ -50,12 +52,12 @@ class _Garment(NamedTuple):
     classes: tuple[str, ...]
     names: Sequence[str]
 
-    def numbers(self):
+    def numbers(self) -> list[int]:
         """Return its labels."""
         return [1 + self.classes.index(name) for name in self.names]
 
-    def mask(self, labels):
-        """Return where the garment is, bool [h, w, 1]."""
+    def mask(self, labels: np.ndarray) -> np.ndarray:
+        """Return where the garment is in a label map [h, w], bool [h, w, 1]."""
         return np.isin(labels, self.numbers())[..., None]
 
 
@@ -95,11 +97,9 @@ def retexture_pairs(translator: CycleTranslator, source: Path, names: Sequence[s
         UserError: the pairs have no such class or are not complete, or as `retexture_photos`.
     """
     folders, total = pair_folders(source), TranslatedPhotos(0, 0, [])
-    garment = _Garment(pair_classes(*folders), names)
-    if unknown := [name for name in names if name not in garment.classes]:
-        raise UserError(f"--garment={','.join(names)}: {source} has no class {unknown[0]!r}; it "
-                        f"has {', '.join(garment.classes)}")
-    for pairs in folders:
+    classes = pair_classes(*folders)
+    garment = _Garment(classes, [find_class(name, classes, "--garment") for name in names])
+    for pairs in folders:  # each by itself, with tables and a record of its own
         files, place = photos_in(pairs / IMAGES), out if pairs == source else out / pairs.name
         with _continued(translator, garment, place) as folder:
             part = _write_all(translator, files, garment, folder)
@@ -109,20 +109,24 @@ def retexture_pairs(translator: CycleTranslator, source: Path, names: Sequence[s
     return total
 
 
+@contextlib.contextmanager
 def _continued(translator, garment, out):
     """Open a folder that may be new."""
-    return continued(out, RECORD, "photos", _how(translator, garment),
-                     {"path": str(translator.path)})
+    with continued(out, RECORD, "photos", _how(translator, garment),
+                   {"path": str(translator.path)}) as folder:
+        if not all(isinstance(value, list) and len(value) == 2 for value in folder.done.values()):
+            raise UserError(f"{out / RECORD}: damaged; choose another folder")
+        yield folder
 
 
 def _write_all(translator, files, garment, folder):
     """Write photos, or the pictures of pairs with their labels; return TranslatedPhotos. What
     `folder.done` has of each is [mark, sha256 of a new pair's pixels]."""
-    marks = {file: _mark(file, garment) for file in files}
-    missing, left_out = folder.begin(
+    marks, left_out = {file: _mark(file, garment) for file in files}, {}
+    missing = folder.begin(
         files, lambda file: file.name,
         lambda file: [marks[file], folder.done.get(file.name, (None, None))[1]],
-        lambda file: _results(folder.path, file, garment)), {}
+        lambda file: _results(folder.path, file, garment))
     for part in folder.minibatches(missing, translator.minibatch):
         photos = list(_read(part, garment, left_out))
         for photo, result in zip(photos, _translated(translator, photos, garment)):
@@ -148,23 +152,15 @@ def _mark(file, garment):
 
 def _read(files: Iterable[Path], garment, left_out: dict[Path, str]) -> Iterator[_Photo]:
     """Yield photos that can be read; lines on the others are added to `left_out`."""
-    for file in files:
-        try:
-            rgb = np.asarray(decode_photo(file.read_bytes()))
-        except (PhotoError, OSError) as error:
-            left_out[file] = f"{file}: {util.one_line(error)}"
-            continue
-        yield _Photo(file, rgb, garment and _read_labels(file, rgb, garment))
-
-
-def _read_labels(file, rgb, garment):
-    """Return the label map of a pair's picture."""
-    path = _label_map(file)
-    labels = read_label_png(path, len(garment.classes))
-    if labels.shape != rgb.shape[:2]:
-        raise UserError(f"{path}: {labels.shape[1]}x{labels.shape[0]} pixels, its picture has "
-                        f"{rgb.shape[1]}x{rgb.shape[0]}")
-    return labels
+    for file, picture in read_photos(files, left_out):
+        labels = None
+        if garment:
+            path = _label_map(file)
+            labels = read_label_png(path, len(garment.classes))
+            if labels.shape != picture.size[::-1]:
+                raise UserError(f"{path}: {labels.shape[1]}x{labels.shape[0]} pixels, its picture "
+                                f"has {picture.width}x{picture.height}")
+        yield _Photo(file, np.asarray(picture), labels)
 
 
 def _label_map(file):
@@ -213,6 +209,8 @@ def _write_sheet(translator, photos, garment, out):
     if cells:
         sheet = pictures.grey_sheet(np.stack(cells), min(COLUMNS, len(cells)))
         pictures.save_png(out / SHEET, sheet)
+    else:
+        (out / SHEET).unlink(missing_ok=True)
 
 
 def _how(translator, garment):

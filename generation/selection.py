@@ -8,22 +8,25 @@ with one and rejected with another.
 Everything is measured on the photo, without the padding around it if the network knows it.
 """
 
+import copy
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from dnnlib.data import channels
+from dnnlib.data.class_list import find_class
 from dnnlib.util import UserError
 from training.sampler import Sampler, label_maps
 
 BLOCK = 16  # samples made at a time
 TRAINED_MARGIN = 0.5  # maps are trained to -0.5 and 0.5, the background counts as 0
+RARE = 0.01  # share of the seeds below which a class hardly ever comes
 
 
 class GaveUpError(UserError):
-    """Too many seeds in a row were rejected."""
+    """Too many seeds in a row were rejected, or there are no more."""
 
 
 @dataclass(frozen=True)
@@ -33,23 +36,31 @@ class Selection:
     Attributes:
         require: names of classes, all of which a pair shows.
         min_area: share of the photo from which on a class counts as shown; 0: any pixel.
-        balance: share of the pairs that shows each class at least; 0: whatever comes.
+        balance: share of the pairs that shows each class at least, or {class: share} of some; 0:
+            whatever comes.
         min_confidence: see `confidence`.
     """
 
     require: tuple[str, ...] = ()
     min_area: float = 0.0
-    balance: float = 0.0
+    balance: float | dict[str, float] = 0.0
     min_confidence: float = 0.0
 
-    def check(self, classes: Sequence[str]) -> None:
-        """Raise UserError if a network with these classes cannot be asked for such pairs."""
+    def of_network(self, classes: Sequence[str]) -> "Selection":
+        """Return the same selection with names as a network with these classes has them. Raises
+        UserError if it cannot be asked for such pairs."""
         if not classes:
             raise UserError("the network draws no maps (RGB only), by which pairs could be chosen")
-        unknown = [name for name in self.require if name not in classes]
-        if unknown:
-            raise UserError(f"--require: no class {unknown[0]!r}; the network draws "
-                            f"{', '.join(classes)}")
+        require = dict.fromkeys(find_class(name, classes, "--require") for name in self.require)
+        balance = self.balance if not isinstance(self.balance, dict) else {
+            find_class(name, classes, "--balance"): share for name, share in self.balance.items()}
+        return replace(self, require=tuple(require), balance=balance)
+
+    def shares(self, classes: Sequence[str]) -> dict[str, float]:
+        """Return {class: share of the pairs that shows it at least}; {} for whatever comes."""
+        if isinstance(self.balance, dict):
+            return self.balance
+        return dict.fromkeys(classes, self.balance) if self.balance else {}
 
 
 class Traits(NamedTuple):
@@ -114,11 +125,10 @@ class Tally:
 
     def copy(self) -> "Tally":
         """Return a Tally that does not change with this one."""
-        return Tally(**{name: dict(value) if isinstance(value, dict) else value
-                        for name, value in vars(self).items()})
+        return copy.deepcopy(self)
 
     def decide(self, selection: Selection, classes: Sequence[str], traits: Traits) -> bool:
-        """Return whether the next pair is accepted, and count it."""
+        """Return if the next pair is accepted, and count it."""
         self.tried += 1
         are_shown = traits.areas > 0 if not selection.min_area else \
             traits.areas >= selection.min_area
@@ -144,24 +154,25 @@ class Tally:
             return "unsure"
         # With this pair there would be accepted + 1: how many of each class are then missing. A
         # pair must show one of those that are missing most (within one pair).
-        lacking = {name: selection.balance * (self.accepted + 1) - self.shown.get(name, 0)
-                   for name in classes}
+        lacking = {name: share * (self.accepted + 1) - self.shown.get(name, 0)
+                   for name, share in selection.shares(classes).items()}
         worst = max(lacking.values(), default=0)
-        if selection.balance and worst > 0 and not any(
-                lacking[name] > 0 and lacking[name] >= worst - 1 for name in present):
+        if worst > 0 and not any(lacking.get(name, 0) > 0 and lacking[name] >= worst - 1
+                                 for name in present):
             return "not needed for the balance"
         return None
 
     def lines(self, selection: Selection, classes: Sequence[str]) -> list[str]:
         """Return what came of it, in words."""
-        def percent(part, whole):
+        def percent(part: int, whole: int) -> str:
             return f"{100 * part / max(whole, 1):.3g} %"
 
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.rejected.items()))
         lines = [f"tried {self.tried} seeds, accepted {self.accepted} "
                  f"({percent(self.accepted, self.tried)})"
                  + (f"; rejected: {reasons}" if reasons else "")]
-        named = [name for name in classes if selection.balance or name in selection.require]
+        shares = selection.shares(classes)
+        named = [name for name in classes if name in shares or name in selection.require]
         if named:
             lines.append("shown by accepted pairs (by all tried): " + ", ".join(
                 f"{name} {percent(self.shown.get(name, 0), self.accepted)} "
@@ -192,6 +203,7 @@ class Request:
         minibatch: samples made at a time.
         selection: None takes all.
         max_tries: seeds that may be rejected in a row.
+        title: of a progress bar.
     """
 
     seeds: range
@@ -199,6 +211,7 @@ class Request:
     minibatch: int = BLOCK
     selection: Selection | None = None
     max_tries: int = 0
+    title: str = "pairs"
 
     def identity(self) -> dict:
         """Return what, besides a sample's recipe, decides which seeds are accepted."""
@@ -207,16 +220,29 @@ class Request:
                    for name, value in asdict(self.selection).items()}}
 
     def is_over(self, tally: Tally) -> bool:
-        """Return whether no more seeds are tried: all are found, or hardly any will be."""
+        """Return if no more seeds are tried: all are found, or hardly any will be."""
         return tally.accepted >= self.num or tally.in_a_row >= self.max_tries
 
     def check_found(self, tally: Tally, classes: Sequence[str]) -> None:
         """Raise GaveUpError if fewer pairs were accepted than wanted."""
-        if tally.accepted < self.num:
-            raise GaveUpError(
-                f"{tally.in_a_row} seeds in a row were rejected, with {tally.accepted} of "
-                f"{self.num} pairs accepted: {'; '.join(tally.lines(self.selection, classes))}. "
-                "Ask for less, or for more patience with --max-tries: the same command continues")
+        if tally.accepted >= self.num:
+            return
+        what, advice = f"{tally.in_a_row} seeds in a row were rejected", (
+            "Ask for less, or for more patience with --max-tries: the same command continues")
+        if tally.in_a_row < self.max_tries:
+            what = f"the seeds end at {self.seeds[-1]}"
+            advice = "Choose a smaller --first-seed, and another folder"
+        # Classes that no balance can wait for, and the balance of the others
+        shares = self.selection.shares(classes)
+        rare = [name for name in shares if tally.seen.get(name, 0) < RARE * tally.tried]
+        if rare:
+            advice += f". Hardly ever drawn: {', '.join(rare)}"
+        if 0 < len(rare) < len(shares):
+            others = ",".join(f"{name}:{100 * share:g}%" for name, share in shares.items()
+                              if name not in rare)
+            advice += f"; balance the others alone, in another folder: --balance={others}"
+        raise GaveUpError(f"{what}, with {tally.accepted} of {self.num} pairs accepted: "
+                          f"{'; '.join(tally.lines(self.selection, classes))}. {advice}")
 
 
 class SampleBatch(NamedTuple):
@@ -229,7 +255,8 @@ class SampleBatch(NamedTuple):
 
 def make_samples(sampler: Sampler, trunc: float, noise: str, request: Request,
                  done: Container[int] = (), tally: Tally | None = None) -> Iterator[SampleBatch]:
-    """Yield the samples that a request takes, without those of the seeds in `done`.
+    """Yield the samples that a request takes, without those of the seeds in `done`: all, or BLOCK
+    by BLOCK those that a selection accepts, until there are enough or it gives up.
 
     Args:
         tally: of a selection that goes on.
@@ -238,9 +265,24 @@ def make_samples(sampler: Sampler, trunc: float, noise: str, request: Request,
         seeds = [seed for seed in request.seeds if seed not in done]
         yield from _all_samples(sampler, trunc, noise, seeds, request.minibatch)
         return
-    for batch in _chosen_samples(sampler, trunc, noise, request, tally or Tally()):
-        places = [i for i, seed in enumerate(batch.seeds) if seed not in done]
-        yield batch._replace(seeds=[batch.seeds[i] for i in places], images=batch.images[places])
+    # Blocks begin at the same seeds whenever a selection was interrupted.
+    tally = (tally or Tally()).copy()
+    start = tally.tried // BLOCK * BLOCK
+    for batch in _all_samples(sampler, trunc, noise, request.seeds[start:], BLOCK):
+        photos = photo_part(batch.images, sampler.content_box)
+        traits = measure(photos, label_maps(photos))
+        wanted = []
+        for place in range(tally.tried - start, len(batch.seeds)):
+            if request.is_over(tally):
+                break
+            is_accepted = tally.decide(request.selection, sampler.classes, traits[place])
+            if is_accepted and batch.seeds[place] not in done:
+                wanted.append(place)
+        yield SampleBatch([batch.seeds[place] for place in wanted], batch.images[wanted],
+                          tally.copy())
+        if request.is_over(tally):
+            return
+        start += BLOCK
 
 
 def _all_samples(sampler, trunc, noise, seeds, minibatch):
@@ -251,24 +293,3 @@ def _all_samples(sampler, trunc, noise, seeds, minibatch):
         whole = part + part[-1:] * (minibatch - len(part))
         images, = sampler.of_seeds(whole, trunc, noise, minibatch)
         yield SampleBatch(part, images.numpy()[:len(part)])
-
-
-def _chosen_samples(sampler, trunc, noise, request, tally):
-    """Yield the accepted samples of each BLOCK of seeds, from where `tally` is, until there are
-    request.num, or too many seeds in a row are rejected."""
-    tally, start = tally.copy(), tally.tried // BLOCK * BLOCK
-    seeds = request.seeds[start:]
-    for batch in _all_samples(sampler, trunc, noise, seeds, BLOCK):
-        photos = photo_part(batch.images, sampler.content_box)
-        traits = measure(photos, label_maps(photos))
-        accepted = []
-        for place in range(tally.tried - start, len(batch.seeds)):
-            if request.is_over(tally):
-                break
-            if tally.decide(request.selection, sampler.classes, traits[place]):
-                accepted.append(place)
-        yield SampleBatch([batch.seeds[place] for place in accepted], batch.images[accepted],
-                    tally.copy())
-        if request.is_over(tally):
-            break
-        start += BLOCK

@@ -6,8 +6,8 @@
     OUT/dataset.json, ...              of a data set; dataset.json is written last
 
 Shard i of n tries every n-th seed from the i-th on, BLOCK at a time. It is written under another
-name and renamed when it is whole: who goes on skips the shards that are there, and it does not
-matter which process made them, how often it was begun, or in which order.
+name and renamed when it is whole, so that the same command, run again, makes only those that are
+missing. It does not matter which process made a shard, how often it was begun, or in which order.
 """
 
 import contextlib
@@ -81,7 +81,8 @@ class ShardJob:
         all_of_it = range(self.first_seed + index, self.first_seed + self.num, self.shards)
         endless = range(self.first_seed + index, MAX_SEED + 1, self.shards)
         return Request(endless if self.selection else all_of_it, len(all_of_it),
-                       selection=self.selection, max_tries=self.max_tries)
+                       selection=self.selection, max_tries=self.max_tries,
+                       title=f"shard {index + 1}/{self.shards}")
 
     def place(self, index: int) -> Path:
         """Return the folder of one shard."""
@@ -127,7 +128,8 @@ def describe_work(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe) -
     return "\n".join([
         f"{job.out}: {job.shards - len(there)} of {job.shards} shards to make, {missing} of "
         f"{job.num} pairs",
-        *pairs.estimate(sampler, recipe, job.request(0), missing, _WRITERS[job.kind])])
+        *pairs.estimate(sampler, recipe, job.request(0), missing, _WRITERS[job.kind],
+                        range(job.first_seed, job.first_seed + job.num))])
 
 
 def begin(job: ShardJob, recipe: pairs.SampleRecipe) -> None:
@@ -212,17 +214,18 @@ def write_records(sampler: Sampler, recipe: pairs.SampleRecipe, request: Request
     box = sampler.content_box  # its size is the photos', from which networks know the padding
     size = (box[2] - box[0], box[3] - box[1]) if box else ()
     tally = Tally() if request.selection else None
+    batches = make_samples(sampler, recipe.trunc, recipe.noise, request, tally=tally)
 
-    def convert(pair):
+    def convert(pair: pairs.Pair) -> tuple:
         return (pairs.make_record(pair, sampler, recipe, {}),
                 convert_image(_to_image(pair, len(sampler.classes)), _ENCODING, size))
 
-    batches = make_samples(sampler, recipe.trunc, recipe.noise, request, tally=tally)
     with util.disk_full_explained(work.parent, lambda: "free some space and run the same command "
                                   "again: it continues"), contextlib.ExitStack() as stack:
         files = {level: stack.enter_context(open(work / f"{_SPLIT}-r{level:02d}.tfrecords", "wb"))
                  for level in range(tfrecords.MIN_LEVEL, sampler.resolution.bit_length())}
-        bar = stack.enter_context(util.progress(total=request.num, desc="pairs", unit="img"))
+        bar = stack.enter_context(util.progress(total=request.num, desc=request.title,
+                                                unit="img"))
         for batch, made in pairs.write_behind(batches, sampler, recipe, convert):
             for record, converted in made:
                 for level, data in converted.records.items():

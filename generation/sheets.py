@@ -1,7 +1,5 @@
-"""Draw sheets of generated samples: a grid of seeds, an interpolation, a style mix.
-
-And one file per seed.
-"""
+"""Draw sheets of generated samples: a grid of seeds, an interpolation, a style mix; and one file
+per seed."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -24,7 +22,7 @@ class Sheet:
     """Cells of a picture: uint8 [N, height, width, 3], `captions` for each, in `columns`."""
 
     cells: np.ndarray
-    captions: list
+    captions: list[str]
     columns: int
 
     def draw(self, factor: int = 1) -> np.ndarray:
@@ -83,6 +81,7 @@ def style_mix(sampler: Sampler, row_seeds: Sequence[int], col_seeds: Sequence[in
     noise_seeds = [*col_seeds, *row_seeds, *np.repeat(row_seeds, len(col_seeds)).tolist()]
     images = gather_images(sampler.of_dlatents(dlatents, noise_seeds, noise, minibatch),
                            len(dlatents))
+    # Cells [columns, then rows, then rows x columns of mixes] become lines.
     cells = np.concatenate(panels(images), axis=2)
     top, left, inner = np.split(cells, np.cumsum([len(columns), len(rows)]))
     inner = inner.reshape(len(rows), len(columns), *cells.shape[1:])

@@ -37,7 +37,7 @@ class SquareMaps(NamedTuple):
     Attributes:
         segmaps: uint8 [n, R, R, C].
         boxes: where in the squares each map is.
-        resized: whether some had another size.
+        resized: some had another size.
     """
 
     segmaps: np.ndarray
@@ -51,7 +51,7 @@ class Maps(Protocol):
     Attributes:
         classes: of the labels 1..C.
         names: of the maps, by which files are called.
-        identity: JSON value that tells these maps from others.
+        identity: JSON value, which other maps do not have.
     """
 
     classes: tuple[str, ...]
@@ -175,16 +175,14 @@ def fitted(found: Sequence[np.ndarray], resolution: int, num_classes: int) -> Sq
 
 
 class DrawnPhotos(NamedTuple):
-    """What `write_photos` did: photos made, photos that were there, whether maps had another
-    size."""
+    """What `write_photos` did: photos made, photos that were there, if maps had another size."""
 
     made: int
     kept: int
     resized: bool
 
 
-def write_photos(translator: Translator, maps: Maps, samples: int,
-                 out: Path) -> DrawnPhotos:
+def write_photos(translator: Translator, maps: Maps, samples: int, out: Path) -> DrawnPhotos:
     """Write photos of all maps, except for those that are there already.
 
     Args:
@@ -203,6 +201,7 @@ def write_photos(translator: Translator, maps: Maps, samples: int,
     wanted = [(number, sample) for number in range(len(maps.names)) for sample in range(samples)]
     if twice := first_repeated(_name(maps, *place) for place in wanted):
         raise UserError(f"--samples={samples}: two photos would be called {twice}; rename a map")
+    # Draw what is missing, or was drawn of another map.
     how = {"network": translator.digest, "source": maps.identity}
     about = {"path": str(translator.path), "classes": list(maps.classes)}
     with continued(out, RECORD, "photos", how, about) as folder:
@@ -218,7 +217,7 @@ def write_photos(translator: Translator, maps: Maps, samples: int,
 
 
 def _write_part(translator, maps, part, out):
-    """Write the photos (number, sample) of a minibatch; return whether maps had another size."""
+    """Write the photos (number, sample) of a minibatch; return if maps had another size."""
     # A map that has several photos in it is read once. The rest is filled up, since minibatches of
     # one size round alike.
     numbers = sorted({number for number, _ in part})

@@ -77,7 +77,7 @@ class Video:
             noise_seeds = self._loops[:, 0].tolist() * (len(dlatents) // count)
             cells = np.concatenate([
                 np.concatenate(panels(images.numpy()), axis=1) for images in sampler.of_dlatents(
-                    dlatents, noise_seeds, self.noise, self.minibatch, draw)])
+                    dlatents, noise_seeds, self.noise, self.minibatch, draw)])  # [n * loops, ...]
             for frame in cells.reshape(-1, count, *cells.shape[1:]):
                 grid = pictures.enlarge(pictures.image_grid(frame, self.grid[0]), self._factor)
                 yield np.concatenate([grid, legend])
@@ -95,7 +95,7 @@ class Video:
         spline = closed_spline(points)
         lengths = closed_spline(np.linalg.norm(points, axis=-1, keepdims=True))
 
-        def of_times(times):
+        def of_times(times: np.ndarray) -> np.ndarray:
             # Between seeds z gets shorter, as no random one is.
             z = spline(times)
             z *= lengths(times) / np.linalg.norm(z, axis=-1, keepdims=True)
@@ -112,7 +112,7 @@ def closed_spline(points: np.ndarray) -> CubicSpline:
 def _drawn_once():
     """Return seed_noise that draws the noise of a seed once: a film needs it for every frame."""
     @functools.cache
-    def one(seed, *layer):
+    def one(seed: int, *layer: int) -> tf.Tensor:
         return seed_noise([seed])(*layer)
 
     def draw(seeds: Sequence[int]) -> Noise:

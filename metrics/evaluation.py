@@ -3,8 +3,9 @@
 import collections
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from dnnlib import util
 from dnnlib.data import channels, pictures
 from dnnlib.data.dataset import DatasetInfo, open_dataset, read_labels
 from dnnlib.data.labelled import LabelledPictures
+from dnnlib.tflib.vgg16 import SMALLEST
 from dnnlib.util import UserError
 from metrics import metric_base
 from metrics.features import MIN_AREA
@@ -20,19 +22,14 @@ from metrics.label_agreement import check_labeller, confusion_measure
 from metrics.map_quality import MEASURES, MapMeasure
 from metrics.metric_base import FULL, SPLIT, TRAIN_VAL, Metric
 from metrics.nearest_neighbours import read_chosen
-from metrics.networks import inception, lpips
+from metrics.networks import lpips
 from metrics.perceptual_path_length import EPSILON, path_lengths, perceptual_path_length
-from metrics.results import GeneratedImages, measure_reals
+from metrics.results import GeneratedImages, measure_reals, needed_detector
 from metrics.segmentation_scores import confusion_matrix, mean_iou, pixel_accuracy
-from metrics.translated_photos import (
-    check_maps,
-    l1_measure,
-    lpips_measure,
-    translated_stream,
-)
+from metrics.translated_photos import check_maps, l1_measure, lpips_measure, translated_stream
 from training.sampler import TRUNCATION_CUTOFF, Sampler, gather_images, label_maps
 from training.segmentation.labeller import Labeller, LabellerInfo, read_labeller
-from training.snapshots import load_snapshot
+from training.snapshots import Snapshot, load_snapshot
 from training.translation.translator import Translator
 
 
@@ -59,6 +56,7 @@ def _parse_metrics(text, weights, segmenter, is_possible):
                             "run_metrics.py for it")
         if "confusion" in metric.measures and not segmenter:
             raise UserError(f"--metrics: {metric.name} needs --segmenter")
+    metric_base.check_counts(metric for metric in metrics if metric.count)
     if weights and not any(metric.uses_detector for metric in metrics):
         raise UserError(f"--inception: --metrics={text} needs no Inception weights; leave one out")
     if weights and not Path(weights).is_file():
@@ -92,6 +90,7 @@ def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resoluti
     be computed the result is None, and log(line) says why. weights: file of Inception weights; None
     finds or fetches them. labeller: for labelsNk, which is loaded here.
     """
+    # The metrics that these data and this detector allow
     if not dataset.splits.get("val"):
         lacking = [metric for metric in metrics if metric.reals == SPLIT]
         metrics = [metric for metric in metrics if metric.reals != SPLIT]
@@ -105,28 +104,28 @@ def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resoluti
     if of_pairs and not dataset.classes:
         raise UserError(f"--metrics: {', '.join(of_pairs)} of pairs, but {dataset.path} has no "
                         "segmentation maps")
-    detector = None
+    metric_base.check_counts(metrics, num_reals=_num_reals(dataset.splits))
     try:
-        if any(metric.uses_detector for metric in metrics):
-            need_logits = any(metric.uses == "logits" for metric in metrics)
-            detector = inception.load_detector(weights, need_logits, report=log)
+        detector = needed_detector(metrics, weights, report=log)
     except UserError as error:
         if weights:
             raise
-        log("warning: no metrics during training, the newest snapshot counts as best: "
-            f"{util.one_line(error)}")
-        return None
+        lacking = [metric.name for metric in metrics if metric.uses_detector]
+        log(f"warning: no {', '.join(lacking)} during training, the newest snapshot counts as "
+            f"best: {util.one_line(error)}")
+        detector, metrics = None, [metric for metric in metrics if not metric.uses_detector]
     metrics = metric_base.computable(metrics, detector, lambda reason: log(f"warning: {reason}"))
     if not metrics:
         return None
+    # What fakes of every snapshot are compared with, measured once
     known = MEASURES | ({"confusion": confusion_measure(Labeller(labeller, minibatch))}
                         if labeller else {})
     reals = _reals_of_training(metrics, dataset, resolution, detector, log, known)
     labels = read_labels(dataset.path, "train") if dataset.label_size else None
     log_once = functools.cache(log)  # a warning at every snapshot would hide the rest of the log
 
-    def evaluate(snapshot):
-        """Return {metric: value} of a Snapshot, of pairs once it draws the data set's classes."""
+    def evaluate(snapshot: Snapshot) -> dict[str, float]:
+        """Return {metric: value}, of metrics of pairs once the data set's classes are drawn."""
         sampler = Sampler(snapshot)
         possible = [metric for metric in metrics
                     if not metric.needs_maps or sampler.classes == dataset.classes]
@@ -142,7 +141,7 @@ def segmenter_evaluation(pictures: LabelledPictures, minibatch: int) -> Callable
     """Return the function SegmenterTraining -> {'miou', 'miou_accuracy'} on labelled pictures."""
     numbers = range(len(pictures))
 
-    def evaluate(method):
+    def evaluate(method: Any) -> dict[str, float]:
         """Return the scores of the network as it is."""
         num_labels = len(method.classes) + 1
         confusion = np.zeros([num_labels, num_labels], np.int64)
@@ -161,9 +160,14 @@ def metrics_of_val(metrics: list[Metric], sizes: dict[str, int]) -> list[Metric]
     count = sizes["val"]
     metrics = [metric_base.limited(metric_base.of_translator(metric, count), count)
                for metric in metrics]
-    metric_base.check_counts(metrics, count, {SPLIT: count, FULL: sizes["train"],
-                                              TRAIN_VAL: sizes["train"] + count})
+    metric_base.check_counts(metrics, count, _num_reals(sizes))
     return metrics
+
+
+def _num_reals(sizes):
+    """Return {kind: number of reals} of splits {split: number of images}."""
+    val = sizes.get("val", 0)
+    return {SPLIT: val, FULL: sizes["train"], TRAIN_VAL: sizes["train"] + val}
 
 
 def translation_evaluation(metrics: list[Metric], dataset: DatasetInfo, resolution: int, *,
@@ -180,22 +184,21 @@ def translation_evaluation(metrics: list[Metric], dataset: DatasetInfo, resoluti
     if not metrics:
         return None
     shown = split_source(dataset, "val", resolution)
-    wanted, detector = metrics_of_val(metrics, dataset.splits), None
-    if any(metric.uses_detector for metric in wanted):
-        need_logits = any(metric.uses == "logits" for metric in wanted)
-        detector = inception.load_detector(weights, need_logits, minibatch, report=log)
+    wanted = metrics_of_val(metrics, dataset.splits)
+    detector = needed_detector(wanted, weights, minibatch, log)
     metrics = metric_base.computable(wanted, detector, lambda reason: log(f"warning: {reason}"))
     if wanted[0] not in metrics:
         raise UserError(f"--metrics: {wanted[0].name} is to select the best snapshot, and cannot "
                         "be computed with these Inception weights, which lack the last layer; name "
                         "another one first")
+    # What is counted of photos, and what they are compared with, measured once
     known = translation_measures(metrics, lpips_weights, log)
     if "confusion" in metric_base.measures_of(metrics):
         known["confusion"] = confusion_measure(Labeller(labeller, minibatch))
     reals = _reals_of_training(metrics, dataset, resolution, detector, log, known)
     log_once = functools.cache(log)
 
-    def evaluate(method):
+    def evaluate(method: Any) -> dict[str, float]:
         """Return the scores of the network as it is."""
         fakes = metric_base.measure_fakes(
             metrics, translated_stream(shown, method.translate, minibatch), detector, shown.count,
@@ -232,10 +235,9 @@ def translation_measures(metrics: list[Metric], lpips_weights: str | None = None
 
 
 def pose_evaluation(numbers: Sequence[int], minibatch: int = 16) -> Callable:
-    """Return the function Pose -> {'l1'} on those of the pairs that it shows that have these
-    numbers: the mean absolute difference between generated photos and the targets', of colours from
-    0 to 1."""
-    def evaluate(method):
+    """Return the function Pose -> {'l1'} on its pairs of these numbers: the mean absolute
+    difference between generated photos and the targets, of colours from 0 to 1."""
+    def evaluate(method: Any) -> dict[str, float]:
         """Return the score of the network as it is."""
         difference = 0.0
         for start in range(0, len(numbers), minibatch):
@@ -248,9 +250,9 @@ def pose_evaluation(numbers: Sequence[int], minibatch: int = 16) -> Callable:
 
 
 def decoder_evaluation(label_maps: np.ndarray, numbers: Sequence[int]) -> Callable:
-    """Return the function DecoderTraining -> {'miou', 'accuracy'} on those of its labelled pictures
-    that have these numbers."""
-    def evaluate(method):
+    """Return the function DecoderTraining -> {'miou', 'accuracy'} on its labelled pictures of these
+    numbers, whose maps are `label_maps[numbers]`."""
+    def evaluate(method: Any) -> dict[str, float]:
         """Return the scores of the network as it is."""
         num_labels = len(method.classes) + 1
         confusion = confusion_matrix(label_maps[numbers], method.predict(numbers), num_labels)
@@ -268,7 +270,7 @@ def network_stream(sampler: Sampler, seed: int, minibatch: int, psi: float | Non
     as official evaluations do. labels: [rows, label_size], from which a conditional network draws.
     signed: yield its real-valued maps float32 [n, R, R, C] instead of labels.
     """
-    def generate(count):
+    def generate(count: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         for images in sampler.stream(seed, count, minibatch, psi, labels):
             final = sampler.network.resolution
             rgb = pictures.to_uint8_metrics(images[..., channels.RGB])
@@ -290,6 +292,10 @@ def network_images(path: Path, metrics: list[Metric], results: str, *, minibatch
     sampler, header = Sampler(snapshot), snapshot.header
     labels, about_labels = _training_labels(snapshot, data) if sampler.label_size else (None, None)
     resolution = sampler.network.resolution
+    seen = resolution // 2 if crop_face else resolution
+    if seen < SMALLEST and any(metric.uses == "paths" for metric in metrics):
+        raise UserError(f"ppl: LPIPS takes images of {SMALLEST} pixels or more, and would see "
+                        f"{seen}x{seen} of {path}")
     about = {"network": str(path), "network_digest": header["digest"],
              "variant": header.get("variant"), "stage": header.get("stage"),
              "kimg": header["kimg"], "lod": header["lod"], "resolution": resolution,
@@ -297,6 +303,7 @@ def network_images(path: Path, metrics: list[Metric], results: str, *, minibatch
              "truncation": None if psi is None else {"psi": psi, "cutoff": TRUNCATION_CUTOFF},
              "noise": "random", "labels": about_labels,
              "uint8": "127.5 x + 128, saturated, truncated", "seed": seed}
+    # Path lengths load LPIPS, and draw latents of their own.
     paths = about_paths = None
     if any(metric.uses == "paths" for metric in metrics):
         distance = lpips.Lpips(lpips_weights)
@@ -305,7 +312,7 @@ def network_images(path: Path, metrics: list[Metric], results: str, *, minibatch
             "outliers": "below the 1st and above the 99th percentile left out", "uint8": None,
             "crop_face": crop_face}
 
-        def paths(space, sampling, num_samples):
+        def paths(space: str, sampling: str, num_samples: int) -> float:
             return perceptual_path_length(path_lengths(
                 sampler.network.mapping, lambda dlatents, noise: sampler.network.synthesis(
                     dlatents, sampler.resolution, sampler.fade, noise), distance,
@@ -341,8 +348,8 @@ def translated_images(path: Path, source: ImageSource, results: str, *, minibatc
 
 
 def _training_labels(snapshot, data):
-    """Return the labels [n, label_size] that a conditional network draws from, and what a result
-    records of them."""
+    """Return the labels [n, label_size] that a conditional network draws from, of the data set
+    `data` or its own, and what a result records of them."""
     directory = data or stored_dataset(snapshot.header, snapshot.path)
     if directory is None:
         raise UserError("a conditional network needs labels: --data=DIR, the data set it was "
@@ -388,8 +395,8 @@ def folder_results(directory: str | Path, results: str) -> Path:
 # Samples for --nearest: (list of (rgb uint8 [H, W, 3], label map uint8 [H, W] or None), what each
 # is called, classes, what a result records of them).
 
-def network_samples(path: Path, seeds: list[int], label, psi: float | None,
-                    minibatch: int) -> tuple[list, list, tuple, dict]:
+def network_samples(path: Path, seeds: list[int], label: int | Sequence[float] | None,
+                    psi: float | None, minibatch: int) -> tuple[list, list, tuple, dict]:
     """Make the samples of seeds as generate.py does, untruncated unless psi is given."""
     sampler = Sampler.load(path, label)
     images = gather_images(

@@ -23,7 +23,6 @@ from metrics.map_quality import MEASURES, MapMeasure, PairBatch, pair_batch
 
 MINIBATCH = 16  # images at a time through a detector; more were no faster on two cores
 CHUNK = 1024  # features that go through float64 at a time
-_NPY_HEADER = 128  # bytes of a .npy file before its array
 # Share of an image above which a class counts as present: 52 pixels at 512x512, any at 64x64. At
 # 64x64 every annotated instance of 699 real photos is above it.
 MIN_AREA = 0.0002
@@ -43,16 +42,18 @@ class FeatureSet:
     its image above which a class is present; pairs: the FeatureSet of pictures of photo and map.
     """
 
-    def __init__(self, features=None, maps=None, min_area=MIN_AREA, pairs=None):
-        self.features, self.maps, self.min_area = features, maps or {}, min_area
-        self.pairs = pairs
+    def __init__(self, features: np.ndarray | None = None,
+                 maps: dict[str, np.ndarray] | None = None, min_area: float = MIN_AREA,
+                 pairs: "FeatureSet | None" = None):
+        self.features, self.maps = features, maps or {}
+        self.min_area, self.pairs = min_area, pairs
 
-    def __len__(self):
+    def __len__(self) -> int:
         if self.features is not None:
             return len(self.features)
         return len(next(iter(self.maps.values()))) if self.maps else len(self.pairs)
 
-    def __getitem__(self, part):
+    def __getitem__(self, part: slice) -> "FeatureSet":
         """Return the FeatureSet of a slice of the images; itself if that is all."""
         if range(len(self))[part] == range(len(self)):
             return self
@@ -131,7 +132,7 @@ def fill(features: dict[str, np.ndarray], maps: dict[str, np.ndarray], num_class
     """
     total = len(next(iter({**features, **maps}.values())))
 
-    def read():
+    def read() -> Iterator[PairBatch]:
         done = 0
         for batch in batches:
             pairs = pair_batch(*(None if part is None else part[:total - done] for part in batch))
@@ -144,7 +145,7 @@ def fill(features: dict[str, np.ndarray], maps: dict[str, np.ndarray], num_class
         raise UserError(f"{desc}: {done} images where {total} were announced")
 
     with util.progress(total=total, desc=desc, unit="img") as bar:
-        if not features:
+        if not features:  # maps alone are counted
             for pairs in prefetch(read()):
                 bar.update(len(pairs.rgb))
             return
@@ -195,11 +196,11 @@ def source_features(source: Any, detector: Any, cache_dir: Path | None = None,
     """Return float32 [n, d] of all images of an ImageSource; with `cache_dir` cached by content:
     by a digest of images, detector and resizing. The file is mapped into memory, not read."""
     of_pairs = view == "pair"
+    desc = f"{source.name} pairs" if of_pairs else source.name
 
-    def measure(features):
-        batches = source.batches(maps=True) if of_pairs else source.batches()
-        desc = f"{source.name} pairs" if of_pairs else source.name
-        fill({view: features}, {}, len(source.classes), batches, detector, desc)
+    def measure(features: np.ndarray) -> None:
+        fill({view: features}, {}, len(source.classes), source.batches(maps=of_pairs), detector,
+             desc)
     key = f"{source.digest} {detector.digest} {detector.resize_rule}"
     shape = (source.count, detector.num_features)
     return _cached(measure, "pairs" if of_pairs else "features", key, shape, cache_dir, report)
@@ -211,9 +212,8 @@ def source_maps(source: Any, name: str, cache_dir: Path | None = None,
     """Return float32 [n, k], the measure `name` of an ImageSource; cached likewise."""
     measure, num_classes = known[name], len(source.classes)
 
-    def count(array):
-        batches = (source.batches(maps=True, signed=True) if measure.signed
-                   else source.batches(maps=True))
+    def count(array: np.ndarray) -> None:
+        batches = source.batches(maps=True, signed=measure.signed)
         fill({}, {name: array}, num_classes, batches, None, f"{source.name} {name}", known)
     key = f"{source.digest} {num_classes}{measure.digest and ' '}{measure.digest}"
     shape = (source.count, measure.columns(num_classes))
@@ -226,7 +226,8 @@ def _cached(measure, kind, key, shape, cache_dir, report):
     cached = path and _open_features(path, shape, report)
     if cached is not None:
         return cached
-    if path is None or not has_room(cache_dir, _NPY_HEADER + 4 * math.prod(shape), report):
+    # A .npy file has 128 bytes before its array.
+    if path is None or not has_room(cache_dir, 128 + 4 * math.prod(shape), report):
         array = np.empty(shape, np.float32)
         measure(array)
         return array

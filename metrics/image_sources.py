@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +32,6 @@ from dnnlib.data.photo_names import IMAGE_SUFFIXES, MAX_BYTES
 from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.download import file_digest
 from dnnlib.util import UserError
-
-_LISTED = 3  # files that a message names; of more it gives the number
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def warn(line: str) -> None:
 
 
 def is_dataset(directory: str | Path) -> bool:
-    """Return whether a folder is a data set, or missing, which is then reported as one."""
+    """Return if a folder is a data set, or missing, which is then reported as one."""
     return (Path(directory) / FILE_NAME).is_file() or not Path(directory).is_dir()
 
 
@@ -75,7 +73,7 @@ def open_images(directory: str | Path, split: str, resolution: int | None = None
     data set's images; by default its own.
     """
     directory = Path(directory)
-    if (directory.parent / FILE_NAME).is_file():
+    if not (directory / FILE_NAME).is_file() and (directory.parent / FILE_NAME).is_file():
         directory, split = directory.parent, directory.name
     if is_dataset(directory):
         info = dataset.open_dataset(directory)
@@ -113,16 +111,20 @@ def split_source(info: DatasetInfo, split: str, resolution: int) -> ImageSource:
     sizes = dataset.split_sizes(info, split)
     places = dataset.places(sizes)
 
-    def batches(maps=False, indices=None, signed=False):
+    def batches(maps: bool = False, indices: Sequence[int] | None = None,
+                signed: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         chosen = places if indices is None else [places[number] for number in indices]
         for part, group in itertools.groupby(chosen, key=lambda place: place[0]):
             numbers = [number for _, number in group]
             for images in dataset.read_split(info.path, part, resolution, not maps,
                                              indices=numbers):
-                segmaps = images[..., channels.SEGMAPS]
-                yield (images[..., channels.RGB], None if not maps
-                       else channels.to_signed(images)[..., channels.SEGMAPS] if signed
-                       else channels.to_label_map(segmaps, channels.STORED_THRESHOLD))
+                found = None
+                if maps and signed:
+                    found = channels.to_signed(images)[..., channels.SEGMAPS]
+                elif maps:
+                    found = channels.to_label_map(images[..., channels.SEGMAPS],
+                                                  channels.STORED_THRESHOLD)
+                yield images[..., channels.RGB], found
 
     return ImageSource(
         name=f"{info.name} {split}", count=len(places),
@@ -167,7 +169,8 @@ def _picture_source(directory, pictures, left_out, label_paths=(), classes=()):
                        *(f"{path.name} {file_digest(path)}\n" for path in label_paths)])
     digest = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
 
-    def batches(maps=False, indices=None, signed=False):
+    def batches(maps: bool = False, indices: Sequence[int] | None = None,
+                signed: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         for i in range(len(pictures)) if indices is None else indices:
             try:
                 rgb = np.asarray(_decode(pictures[i].path))
@@ -177,7 +180,7 @@ def _picture_source(directory, pictures, left_out, label_paths=(), classes=()):
                               if maps and classes else None)
 
     return ImageSource(
-        name=directory.name, count=len(pictures), digest=digest, batches=batches,
+        name=directory.resolve().name, count=len(pictures), digest=digest, batches=batches,
         classes=tuple(classes), sizes=collections.Counter(picture.size for picture in pictures),
         names=lambda: [picture.path.name for picture in pictures], left_out=left_out,
         about={"path": str(directory), "digest": digest})
@@ -197,7 +200,7 @@ def _decode_folder(directory):
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder")
 
-    def decode(path):
+    def decode(path: Path) -> _Picture:
         try:
             image = _decode(path)
             return _Picture(path, image.size, hashlib.sha256(image.tobytes()).hexdigest())
@@ -209,9 +212,10 @@ def _decode_folder(directory):
         found = list(util.progress(pool.map(decode, paths), total=len(paths),
                                    desc=f"reading {directory.name}", unit="file"))
     usable = [picture for picture in found if picture.size]
+    # A message names three of the others, and gives the number of more.
     others = [f"{path.name} ({reason})" for path, size, reason in found if not size]
-    more = f" and {len(others) - _LISTED:,} more" if len(others) > _LISTED else ""
-    listed = f"files that are no readable pictures: {', '.join(others[:_LISTED])}{more}"
+    more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+    listed = f"files that are no readable pictures: {', '.join(others[:3])}{more}"
     if not usable:
         inside = ", ".join(sorted(p.name for p in directory.iterdir() if p.is_dir()))
         raise UserError(f"{directory}: no images directly in this folder"

@@ -1,23 +1,24 @@
-"""Whether generated maps are right: a segmenter, trained on real photos, labels generated photos.
+"""See if generated maps are right: a segmenter, trained on real photos, labels generated photos.
 
-Its labels are compared with the generated maps, and beside that its labels of real photos that it
-has not seen with their maps: the ceiling. What lacks to it is the segmenter's own error, the rest
-the generator's.
+Its labels are compared with the generated maps. The ceiling is how far its labels of real photos
+that it has not seen agree with their maps: what is missing there is the segmenter's own error, what
+is missing below the ceiling the generator's.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from dnnlib.util import UserError
 from metrics import segmentation_scores as scores
+from metrics.features import FeatureSet
 from metrics.map_quality import MapMeasure, PairBatch
 
-BACKGROUND = "background"
 NUM_RARE = 5  # classes that count as rare: those with the fewest pixels in the real maps
 
 
-def confusion_measure(labeller) -> MapMeasure:
+def confusion_measure(labeller: Any) -> MapMeasure:
     """Return the measure of a Labeller: of each pair the confusion matrix [1 + C, 1 + C] of its map
     and the labeller's labels of its photo, as one row."""
     def count(pairs: PairBatch, num_classes: int) -> np.ndarray:
@@ -29,13 +30,13 @@ def confusion_measure(labeller) -> MapMeasure:
     about = {"segmenter": {"path": str(labeller.path), "digest": labeller.digest,
                            "resolution": labeller.resolution, **trained}}
     return MapMeasure(count, lambda num_classes: (1 + num_classes) ** 2, digest=labeller.digest,
-                   about=about)
+                      about=about)
 
 
-def check_labeller(labeller, classes: Sequence[str], sizes: Iterable[tuple[int, int]],
+def check_labeller(labeller: Any, classes: Sequence[str], sizes: Iterable[tuple[int, int]],
                    whose: str) -> None:
-    """Raise UserError if a Labeller has not the `classes` of the maps, or the photos are not of its
-    size: `sizes` are theirs, (width, height)."""
+    """Raise UserError if a Labeller or LabellerInfo has other classes than the maps (`classes`), or
+    takes photos of another size than theirs (`sizes`, each (width, height))."""
     if tuple(labeller.classes) != tuple(classes):
         raise UserError(f"the segmenter {labeller.path} has the classes "
                         f"{', '.join(labeller.classes)}; {whose} {', '.join(classes) or 'none'}")
@@ -46,27 +47,28 @@ def check_labeller(labeller, classes: Sequence[str], sizes: Iterable[tuple[int, 
                         f"{others[0]}: train one with --resolution")
 
 
-def confusion(images) -> np.ndarray:
+def confusion(images: FeatureSet) -> np.ndarray:
     """Return the confusion matrix [1 + C, 1 + C] of a FeatureSet with that measure."""
     total = images.maps["confusion"].sum(axis=0, dtype=np.float64)
     side = round(len(total) ** 0.5)
     return total.reshape(side, side)
 
 
-def label_agreement(fakes, reals) -> dict[str, float]:
+def label_agreement(fakes: FeatureSet, reals: FeatureSet) -> dict[str, float]:
     """Return {suffix: value} of labelsNk; those that end in _real are the same of the reals.
 
-    All means are of the labels that occur in the maps of both sides: a generator that never draws
-    the hard classes would otherwise be held against a mean that has them. A mean of none is 0. But
-    for '_ratio_all', of all labels of the real maps, where one that is never drawn has the IoU 0:
+    Means are over the labels that occur in the maps of both sides: a generator that never draws the
+    hard classes would otherwise be compared with a mean that has them. A mean of none is 0. Only
+    '_ratio_all' is over all labels of the real maps, where one that is never drawn has the IoU 0:
     maps that have faded agree with a segmenter on the background alone.
-    fakes, reals: FeatureSets with confusions.
+    fakes, reals: with confusions.
     """
     sides = {"": confusion(fakes), "_real": confusion(reals)}
     common = scores.in_truth(sides[""]) & scores.in_truth(sides["_real"])
     values = {}
     for side, matrix in sides.items():
         values |= {f"{suffix}{side}": value for suffix, value in _scores(matrix, common).items()}
+    # The IoUs of all labels of the real maps, of fakes and of reals
     real_labels = scores.in_truth(sides["_real"])
     of_all = [np.nan_to_num(scores.class_ious(matrix)[real_labels]) * drawn
               for matrix, drawn in ((sides[""], common[real_labels]), (sides["_real"], 1))]
@@ -84,12 +86,12 @@ def _scores(matrix, labels):
             "_accuracy": scores.pixel_accuracy(matrix)}
 
 
-def iou_table(classes: Sequence[str], reals, fakes=None) -> list[dict]:
-    """Return a row per label, the background first: name, and the real and generated shares of
-    pixels, IoU and accuracy, None where there is none. reals, fakes: FeatureSets with confusions.
-    """
+def iou_table(classes: Sequence[str], reals: FeatureSet,
+              fakes: FeatureSet | None = None) -> list[dict]:
+    """Return a row per label, the background first: name, and of reals and fakes, which have
+    confusions, the share of pixels, IoU and accuracy, None where there is none."""
     sides = {"real": reals} | ({"fake": fakes} if fakes else {})
-    table = [{"name": name} for name in (BACKGROUND, *classes)]
+    table = [{"name": name} for name in ("background", *classes)]
     for side, images in sides.items():
         matrix = confusion(images)
         shares = matrix.sum(axis=1) / matrix.sum()
@@ -101,10 +103,10 @@ def iou_table(classes: Sequence[str], reals, fakes=None) -> list[dict]:
     return table
 
 
-def miou_values(images) -> dict[str, float]:
-    """Return {suffix: value} of miou, of a FeatureSet with confusions: means over the labels that
-    occur in the maps, with the background and ('_foreground') without it; the accuracy; and
-    ('_any') the mean of two labels, the background and whatever is none."""
+def miou_values(images: FeatureSet) -> dict[str, float]:
+    """Return {suffix: value} of miou, of images with confusions: means over the labels that occur
+    in the maps, with the background and ('_foreground') without it; the accuracy; and ('_any') the
+    mean of two labels, the background and all classes as one."""
     matrix = confusion(images)
     values = {**_scores(matrix, scores.in_truth(matrix)),
               "_any": scores.mean_iou(scores.any_class(matrix))}
@@ -119,13 +121,13 @@ def rare_labels(confusion: np.ndarray) -> np.ndarray:
     return shown[np.argsort(pixels[shown], kind="stable")][:NUM_RARE]
 
 
-def photo_agreement(fakes, reals) -> dict[str, float]:
+def photo_agreement(fakes: FeatureSet, reals: FeatureSet) -> dict[str, float]:
     """Return {suffix: value} of the miou of photos that were drawn of maps; those that end in _real
     are the same of the real photos of these maps.
 
     Means are over the labels that occur in the maps, with the background and ('_foreground')
     without it, and ('_rare') over those of `rare_labels` of the real maps.
-    fakes, reals: FeatureSets with confusions.
+    fakes, reals: with confusions.
     """
     sides = {"": confusion(fakes), "_real": confusion(reals)}
     rare = np.isin(np.arange(len(sides[""])), rare_labels(sides["_real"]))
@@ -137,14 +139,14 @@ def photo_agreement(fakes, reals) -> dict[str, float]:
     return {suffix: float(np.nan_to_num(value)) for suffix, value in values.items()}
 
 
-def rare_table(table: Sequence[dict], reals) -> list[dict]:
+def rare_table(table: Sequence[dict], reals: FeatureSet) -> list[dict]:
     """Return the rows of an `iou_table` that `rare_labels` of the reals names, the rarest first."""
     return [table[label] for label in rare_labels(confusion(reals))]
 
 
 def rare_lines(rare: Sequence[dict]) -> list[str]:
     """Return the lines of a `rare_table` as text."""
-    def per_cent(value):
+    def per_cent(value: float | None) -> str:
         return "    –" if value is None else f"{100 * value:5.1f}"
 
     width = max(len(row["name"]) for row in rare)

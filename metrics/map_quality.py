@@ -1,4 +1,4 @@
-"""How whole, complete and decided label maps are, and whether they follow the photo.
+"""Measure how whole, complete and decided label maps are, and if they follow the photo.
 
 MEASURES is what is counted of every single pair, alike for real and generated ones. To measure
 something new, enter a MapMeasure here and name it in the metric that uses it (metric_base.py): both
@@ -6,8 +6,9 @@ sides, the cache and --floor follow. Measures that need a network of their own a
 loaded (label_agreement.py, person.py) and enter evaluations by the same table.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -116,15 +117,15 @@ def count_steps(pairs: PairBatch) -> np.ndarray:
 
 MEASURES: dict[str, MapMeasure] = {
     "areas": MapMeasure(lambda pairs, num_classes: class_areas(pairs.label_maps, num_classes),
-                     lambda num_classes: num_classes),
+                        lambda num_classes: num_classes),
     "regions": MapMeasure(lambda pairs, num_classes: count_regions(pairs.label_maps, num_classes),
-                       lambda num_classes: 2),
+                          lambda num_classes: 2),
     "doubts": MapMeasure(lambda pairs, num_classes: count_doubts(pairs), lambda num_classes: 2,
-                      signed=True),
+                         signed=True),
     "steps": MapMeasure(lambda pairs, num_classes: count_steps(pairs), lambda num_classes: 4)}
 
 
-def map_quality(fakes, reals) -> dict[str, float]:
+def map_quality(fakes: Any, reals: Any) -> dict[str, float]:
     """Return {suffix: value} of mapsNk; those that end in _real are the same of the reals.
 
     The headline is the fakes' share of specks and no ratio to the reals': it exists for reals
@@ -141,7 +142,7 @@ def map_quality(fakes, reals) -> dict[str, float]:
 
 
 def _qualities(images):
-    """Return {suffix: value} of one side; of what is not known of it there is none."""
+    """Return {suffix: value} of one side, without what is not known of it."""
     regions, specks = _total(images, "regions")
     covered = images.areas.sum(dtype=np.float64)
     claimed, unsure = _total(images, "doubts")
@@ -164,13 +165,13 @@ def _total(images, name):
     return images.maps[name].sum(axis=0, dtype=np.float64)
 
 
-def drawn_enough(fakes, reals) -> np.ndarray:
+def drawn_enough(fakes: Any, reals: Any) -> np.ndarray:
     """Return which of the reals' classes fakes show at half their frequency or more: bool [C]."""
     real, fake = reals.instances, fakes.instances
     return (real > 0) & (2 * fake * len(reals) >= real * len(fakes))
 
 
-def class_table(classes: list[str], reals, fakes) -> list[dict]:
+def class_table(classes: Sequence[str], reals: Any, fakes: Any) -> list[dict]:
     """Return a row per class, in descending real order: name, instances; proportions of them, as in
     the thesis behind Style-C-GAN (Korneliusson 2019), figure 5.3; frequencies, the share of images
     that show it; and the mean share of the image that it covers where it is shown.

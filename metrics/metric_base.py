@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from dnnlib.data.class_counts import total_variation
 from dnnlib.util import UserError
@@ -22,9 +23,7 @@ from metrics.cycle.measures import (
     texture_accuracies,
 )
 from metrics.features import MIN_AREA, FeatureSet, fake_features
-from metrics.frechet_inception_distance import frechet_distance
 from metrics.inception_score import inception_score
-from metrics.kernel_inception_distance import kernel_distance
 from metrics.label_agreement import label_agreement, miou_values, photo_agreement
 from metrics.map_quality import MEASURES, MapMeasure, map_quality
 from metrics.networks.inception_weights import BY_HAND
@@ -70,26 +69,31 @@ class Metric:
 
     @property
     def uses_detector(self) -> bool:
-        """True if it needs features of a detector."""
+        """Return if it needs features of a detector."""
         return self.uses in ("features", "logits", "cycle_features")
 
     @property
     def needs_maps(self) -> bool:
-        """True if it is of photos with their label maps."""
+        """Return if it is of photos with their label maps."""
         return self.uses == "maps" or self.view == "pair"
 
     @property
     def counts_areas(self) -> bool:
-        """True if it asks which classes are present, above a least area."""
+        """Return if it asks which classes are present, above a least area."""
         return "areas" in self.measures
+
+    def named(self, values: dict[str, float]) -> dict[str, float]:
+        """Return {name + suffix: value} of {suffix: value}."""
+        return {self.name + suffix: value for suffix, value in values.items()}
 
 
 METRICS: dict[str, Metric] = {}
 
 
-def metric(pattern: str, *arguments, **attributes) -> Callable:
-    """Return a decorator that enters a function into METRICS, under a name with Nk in it."""
-    def enter(function):
+def metric(pattern: str, *arguments: Any, **attributes: Any) -> Callable:
+    """Return a decorator that enters a function into METRICS under a name such as fidNk; arguments
+    are the function's further ones, attributes those of Metric."""
+    def enter(function: Callable) -> Callable:
         METRICS[pattern] = Metric(pattern, function, arguments, **attributes)
         return function
     return enter
@@ -98,7 +102,7 @@ def metric(pattern: str, *arguments, **attributes) -> Callable:
 @metric("fidNk", reals=SPLIT, biased_if_few=True, least=2)
 @metric("fidNk_full", reals=FULL, biased_if_few=True, least=2)
 @metric("fidNk_pair", reals=SPLIT, view="pair", biased_if_few=True, least=2)
-def fid(fakes, reals, detector):
+def fid(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[str, float]:
     """Return the Frechet Inception Distance of the fakes and all reals.
 
     Paper: Heusel et al. 2017, eq. 6. Reference: bioinf-jku/TTUR and StyleGAN's
@@ -106,8 +110,7 @@ def fid(fakes, reals, detector):
     once); of _full StyleGAN2-ADA's fid50k_full, every training image. _pair is our own: of
     pictures that show a photo and beside it its map, in the palette's colours.
     """
-    a, b = fakes.statistics, reals.statistics
-    return {"": frechet_distance(a.mean, a.cov, b.mean, b.cov)}
+    return fid_distance(fakes, reals)
 
 
 @metric("kidNk", reals=SPLIT, least=2)
@@ -115,7 +118,7 @@ def fid(fakes, reals, detector):
 @metric("kidNk_trainval", reals=TRAIN_VAL, least=2)
 @metric("kidNk_pair", reals=SPLIT, view="pair", least=2)
 @metric("kidNk_trainval_pair", reals=TRAIN_VAL, view="pair", least=2)
-def kid(fakes, reals, detector):
+def kid(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[str, float]:
     """Return the Kernel Inception Distance of the fakes and all reals: mean and deviation.
 
     Paper: Binkowski et al. 2018, section 4. Reference: mbinkowski/MMD-GAN and torch-fidelity; of
@@ -123,12 +126,12 @@ def kid(fakes, reals, detector):
     generator: ours are seeded. _trainval is for data sets whose validation split is too small to
     compare snapshots by, _pair is as in fid.
     """
-    mean, std = kernel_distance(fakes.features, reals.features)
-    return {"": mean, "_std": std}
+    return kid_distance(fakes, reals)
 
 
 @metric("prNk3_full", 3, reals=FULL, biased_if_few=True, least=4)
-def precision_and_recall(fakes, reals, detector, k):
+def precision_and_recall(fakes: FeatureSet, reals: FeatureSet, detector: Any,
+                         k: int) -> dict[str, float]:
     """Return precision and recall of fakes and every training image: balls to the kth neighbour.
 
     Paper: Kynkaanniemi et al. 2019, section 2. Reference: StyleGAN2-ADA's pr50k3_full and
@@ -140,7 +143,7 @@ def precision_and_recall(fakes, reals, detector, k):
 
 
 @metric("isNk", uses="logits", least=10)
-def inception_scores(fakes, reals, detector):
+def inception_scores(fakes: FeatureSet, reals: None, detector: Any) -> dict[str, float]:
     """Return the Inception Score of the fakes in ten splits, and ('_5') in five.
 
     Paper: Salimans et al. 2016, section 4. Reference: openai/improved-gan and NVIDIA's later is50k
@@ -152,7 +155,7 @@ def inception_scores(fakes, reals, detector):
 
 
 @metric("classesNk", reals=SPLIT, uses="maps", measures=("areas",))
-def class_distance(fakes, reals, detector):
+def class_distance(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[str, float]:
     """Return the total variation distance between the classes' shares of all instances.
 
     Paper: Korneliusson 2019 (the thesis behind Style-C-GAN), figure 5.3. Reference: none; the
@@ -162,7 +165,7 @@ def class_distance(fakes, reals, detector):
 
 
 @metric("mapsNk", reals=SPLIT, uses="maps", measures=("areas", "regions", "doubts", "steps"))
-def map_qualities(fakes, reals, detector):
+def map_qualities(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[str, float]:
     """Return the fakes' share of specks among all regions, and more about maps by other suffixes.
 
     Paper: none; measures of our own, defined in docs/metrics.md. Reference: none.
@@ -172,7 +175,7 @@ def map_qualities(fakes, reals, detector):
 
 @metric("labelsNk", reals=SPLIT, uses="maps", measures=("confusion",))
 @metric("labelsNk_trainval", reals=TRAIN_VAL, uses="maps", measures=("confusion",))
-def labels(fakes, reals, detector):
+def labels(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[str, float]:
     """Return the mean IoU of generated maps and a segmenter's labels of the generated photos, and
     beside it that of the reals.
 
@@ -183,7 +186,7 @@ def labels(fakes, reals, detector):
 
 
 @metric("miou", reals=SPLIT, uses="segmenter", measures=("confusion",))
-def miou(fakes, reals, detector):
+def miou(fakes: None, reals: FeatureSet, detector: Any) -> dict[str, float]:
     """Return the mean IoU of a segmenter's labels of real photos, and the pixel accuracy.
 
     Paper: Everingham et al. 2015, section 4.3. Reference: Keras's MeanIoU.
@@ -191,7 +194,7 @@ def miou(fakes, reals, detector):
     return miou_values(reals)
 
 
-def photo_labels(fakes, reals, detector):
+def photo_labels(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[str, float]:
     """Return the mean IoU of a segmenter's labels of photos drawn of maps and these maps, and
     beside it that of the real photos.
 
@@ -202,7 +205,8 @@ def photo_labels(fakes, reals, detector):
 
 @metric("l1", "l1", uses="originals", measures=("l1",))
 @metric("lpips", "lpips", uses="originals", measures=("lpips",))
-def original_distance(fakes, reals, detector, measure):
+def original_distance(fakes: FeatureSet, reals: None, detector: Any,
+                      measure: str) -> dict[str, float]:
     """Return the mean distance of photos drawn of maps from the real photos of these maps.
 
     Paper: of lpips Zhang et al. 2018, of l1 Isola et al. 2017, eq. 3. Reference: the package lpips.
@@ -214,7 +218,7 @@ def original_distance(fakes, reals, detector, measure):
 @metric("pplNk_wfull", "w", "full", uses="paths", count=100_000)
 @metric("pplNk_zend", "z", "end", uses="paths", count=100_000)
 @metric("pplNk_wend", "w", "end", uses="paths", count=100_000)
-def path_length(paths, num_samples, space, sampling):
+def path_length(paths: Callable, num_samples: int, space: str, sampling: str) -> dict[str, float]:
     """Return the perceptual path length in z or w, at random places or the beginnings of paths.
 
     Paper: Karras et al. 2019 (StyleGAN), section 4.1, eq. 2 (z) and 3 (w). Reference: its
@@ -225,7 +229,7 @@ def path_length(paths, num_samples, space, sampling):
 
 @metric("cyclefid", fid_distance, uses="cycle_features", biased_if_few=True)
 @metric("cyclekid", kid_distance, uses="cycle_features")
-def cycle_distances(found: CycleFindings, distance):
+def cycle_distances(found: CycleFindings, distance: Callable) -> dict[str, float]:
     """Return the distance of a CycleGAN's translated test photos to those of the target, both ways,
     and of the untranslated ones.
 
@@ -235,7 +239,7 @@ def cycle_distances(found: CycleFindings, distance):
 
 
 @metric("cycleloss", uses="cycle")
-def cycle_objective(found: CycleFindings):
+def cycle_objective(found: CycleFindings) -> dict[str, float]:
     """Return a CycleGAN's objective on test photos, and its terms.
 
     Paper: "Clothing texture synthesis using CycleGAN", sections 4.1 and 4.3. Reference: none.
@@ -244,7 +248,7 @@ def cycle_objective(found: CycleFindings):
 
 
 @metric("cycleclass", uses="cycle_classifier")
-def cycle_accuracies(found: CycleFindings):
+def cycle_accuracies(found: CycleFindings) -> dict[str, float]:
     """Return the share of a CycleGAN's translated test photos that a classifier of real photos
     takes for the target's, and its accuracy on real test photos.
 
@@ -325,9 +329,8 @@ def views_of(metrics: Iterable[Metric]) -> list[str]:
     return list(dict.fromkeys(metric.view for metric in metrics if metric.uses_detector))
 
 
-def computable(metrics: list[Metric], detector, warn: Callable) -> list[Metric]:
-    """Return the metrics that an Inception (or None) can compute; warn(line) of each of the others.
-    """
+def computable(metrics: list[Metric], detector: Any, warn: Callable) -> list[Metric]:
+    """Return the metrics that an Inception (or None) can compute; warn(line) of the others."""
     if detector is None or detector.has_logits:
         return metrics
     for metric in metrics:
@@ -337,7 +340,7 @@ def computable(metrics: list[Metric], detector, warn: Callable) -> list[Metric]:
     return [metric for metric in metrics if metric.uses != "logits"]
 
 
-def measure_fakes(metrics: Iterable[Metric], generate: Callable, detector,
+def measure_fakes(metrics: Iterable[Metric], generate: Callable, detector: Any,
                   limit: int | None = None, num_classes: int = 0, min_area: float = MIN_AREA,
                   known: dict[str, MapMeasure] = MEASURES) -> FeatureSet | None:
     """Return the FeatureSet of as many fakes as the largest of the metrics takes, in one pass; None
@@ -356,8 +359,9 @@ def measure_fakes(metrics: Iterable[Metric], generate: Callable, detector,
                          num_classes, min_area, views, known)
 
 
-def compute(metric: Metric, fakes: FeatureSet, reals: FeatureSet | None, detector,
-            warn: Callable = print, sides: tuple[str, str] = ("fakes", "reals")) -> dict:
+def compute(metric: Metric, fakes: FeatureSet, reals: FeatureSet | None, detector: Any,
+            warn: Callable = print,
+            sides: tuple[str, str] = ("fakes", "reals")) -> dict[str, float]:
     """Return {name + suffix: value} of one metric of images, of the first of the fakes. Warns if it
     means little; `sides` says what the two sets are."""
     fakes = fakes[:metric.count]
@@ -372,21 +376,22 @@ def compute(metric: Metric, fakes: FeatureSet, reals: FeatureSet | None, detecto
         if few:
             warn(f"warning: {metric.name} of {' and '.join(few)} is biased: fewer samples than the "
                  f"{least} features; compare equal counts only, beside --floor, or use kid")
-    values = metric.function(fakes, reals, detector, *metric.arguments)
-    return {metric.name + suffix: value for suffix, value in values.items()}
+    return metric.named(metric.function(fakes, reals, detector, *metric.arguments))
 
 
-def compute_paths(metric: Metric, paths: Callable) -> dict:
+def compute_paths(metric: Metric, paths: Callable) -> dict[str, float]:
     """Return {name: value} of a metric of paths (space, sampling, num_samples) -> mean length."""
-    values = metric.function(paths, metric.count, *metric.arguments)
-    return {metric.name + suffix: value for suffix, value in values.items()}
+    return metric.named(metric.function(paths, metric.count, *metric.arguments))
 
 
-def compute_floor(metric: Metric, reals: FeatureSet, detector,
-                  warn: Callable = print) -> tuple[dict, int]:
+def compute_floor(metric: Metric, reals: FeatureSet, detector: Any,
+                  warn: Callable = print) -> tuple[dict[str, float], int]:
     """Compute a metric between two halves of the reals (every second one): what perfect fakes get.
-    Returns (values, number of images in either half)."""
+    Returns (values, number of images in either half). Raises UserError if there are too few."""
     half = len(reals) // 2
+    if half < metric.least:
+        raise UserError(f"--floor: {metric.name} of two halves takes {2 * metric.least} reals at "
+                        f"least; there are {len(reals)}")
     first, second = (reals[i::2][:half] for i in range(2))
     unlimited = dataclasses.replace(metric, count=half)
     sides = ("reals in one half", "in the other")

@@ -6,6 +6,7 @@ of all.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -48,7 +49,7 @@ def nearest(queries: np.ndarray, features: np.ndarray,
 
 
 def write_nearest(stem: str | Path, fakes: list, names: list[str], source: ImageSource,
-                  classes: tuple, detector, about: dict, cache_dir: Path,
+                  classes: tuple, detector: Any, about: dict, cache_dir: Path,
                   warn: Callable = print) -> str:
     """Search and write the sheet `<stem>.png` and `<stem>.json`; return the picture's path.
 
@@ -58,11 +59,12 @@ def write_nearest(stem: str | Path, fakes: list, names: list[str], source: Image
         source: the reals, whose features are cached in `cache_dir`.
         classes: names of the fakes' labels 1..C; without them, or if those of the source are
             others, only images are shown.
-        about: dict of what defines the result besides.
+        about: what else defines the result.
     """
     queries = fake_features(lambda count: ((rgb[None], None) for rgb, _ in fakes), len(fakes),
                             detector).features
     indices, distances = nearest(queries, source_features(source, detector, cache_dir, warn))
+    # Images of the reals that were found, and what each row is called
     with_maps = bool(classes) and tuple(classes) == tuple(source.classes)
     reals = read_chosen(source, np.unique(indices), with_maps)
     photos = source.names()

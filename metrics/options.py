@@ -1,4 +1,4 @@
-"""The command line of run_metrics.py: what can be measured of what, and which options act on it."""
+"""The command line of run_metrics.py: which metrics a network or folder has, which options act."""
 
 import argparse
 import dataclasses
@@ -27,8 +27,7 @@ def parse_command(argv: list[str], description: str = "",
     """Parse the command line.
 
     Returns:
-        The options, `given` among them: the names of those that are not the default; and the
-        metrics.
+        The options, among them `given`, those that are not the default; and the metrics.
 
     Raises:
         UserError: options do not go together, or have no effect whatever is evaluated.
@@ -149,7 +148,7 @@ def check_kind(options: argparse.Namespace, header: dict, metrics: list[Metric])
     """Raise UserError for metrics that a network of this kind does not have, and for options that
     it has no use for."""
     uses = {metric.uses for metric in metrics}
-    if header and header.get("variant") == "pose":
+    if header.get("variant") == "pose":
         raise UserError(f"{options.network} draws people in other poses: write some with "
                         "generate.py --poses, and name their folder with --fakes")
     of_cyclegan = next((metric.name for metric in metrics if metric.uses in CYCLE_USES), None)
@@ -170,15 +169,16 @@ def check_kind(options: argparse.Namespace, header: dict, metrics: list[Metric])
     if "originals" in uses:
         raise UserError("l1 and lpips compare photos drawn of maps with the real ones: name a "
                         "network that draws such with --network (train.py --variant=pix2pix)")
+    # miou alone is of segmenters, which have nothing else.
     is_segmenter = bool(header) and "Gs" not in header["networks"]
-    wanted = "segmenter" in uses
-    if wanted and options.segmenter:
+    wants_miou = "segmenter" in uses
+    if wants_miou and options.segmenter:
         raise UserError("--segmenter: miou takes it for a network that draws photos of maps "
                         f"(train.py --variant=pix2pix); {options.network} is none")
-    if wanted and not is_segmenter:
+    if wants_miou and not is_segmenter:
         raise UserError(f"miou is of a segmenter; {options.network} is none: name one with "
                         "--network (train.py --variant=segmenter)")
-    if is_segmenter and not wanted:
+    if is_segmenter and not wants_miou:
         raise UserError(f"{options.network} labels photos and generates none: ask for "
                         "--metrics=miou, or name a generator with --network")
 
@@ -204,7 +204,7 @@ def _check_translator(options, header, metrics):
 
 
 def is_translator(header: dict) -> bool:
-    """Return whether a snapshot's header is that of a network that draws photos of maps."""
+    """Return if a snapshot's header is that of a network that draws photos of maps."""
     from training.translation.translator import VARIANTS
 
     return header.get("variant") in VARIANTS
@@ -212,20 +212,19 @@ def is_translator(header: dict) -> bool:
 
 def check_folders(options: argparse.Namespace, header: dict, metrics: list[Metric]) -> None:
     """Raise UserError for folders that are missing, and for options on them without effect."""
-    kinds = reals_of(metrics)
+    kinds, of_maps = reals_of(metrics), is_translator(header)
     conditional = bool(header and header["networks"].get("Gs", {}).get("config", {}).get(
         "label_size"))
     reals = options.reals or options.data or header.get("dataset", {}).get("path")
     # A network that draws photos of maps takes those of the reals, whatever is compared.
-    wanted = kinds or options.nearest or is_translator(header)
-    compared = [reals] if reals and wanted else []
-    opened = [options.fakes, *compared] if options.fakes else compared
+    compared = [reals] if reals and (kinds or options.nearest or of_maps) else []
+    fakes = [options.fakes] if options.fakes else []
+    opened = fakes + compared
     # Metrics of the whole training split use --split only if --reals names the images.
-    split = (opened if SPLIT in kinds or options.nearest or options.reals or is_translator(header)
-             else [options.fakes] if options.fakes else [])
+    split = opened if SPLIT in kinds or options.nearest or options.reals or of_maps else fakes
     cli.refuse_idle(options.given, [
-        IdleRule(["data"], options.reals and not conditional, "--reals names the reals, and only "
-                 "a conditional network takes labels of --data besides"),
+        IdleRule(["data"], options.reals and not (conditional and metrics), "--reals names the "
+                 "reals, and only metrics of a conditional network take labels of --data besides"),
         IdleRule(["reals", *([] if conditional else ["data"])], not compared,
                  "none of these metrics compares with reals"),
         IdleRule(["split"], split and not any(map(is_dataset, split)),

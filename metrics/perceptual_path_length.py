@@ -1,7 +1,7 @@
-"""Perceptual path length (Karras et al., "A Style-Based Generator ...", 2019, section 4.1).
+"""Perceptual path length (Karras et al., "A Style-Based Generator ...", 2019, section 4.1): how
+far, by a perceptual distance, the image moves for a tiny step in latent space.
 
-How far, by a perceptual distance, the image moves for a tiny step in latent space. Everything but
-`path_lengths` is a pure function of arrays.
+Everything but `path_lengths` is a pure function of arrays.
 """
 
 from collections.abc import Callable
@@ -45,8 +45,8 @@ def path_lengths(mapping: Callable, synthesis: Callable, distance: Callable, *, 
     run_mapping = tf.function(mapping, reduce_retracing=True)
 
     @tf.function(reduce_retracing=True)
-    def run_pairs(dlatents, start):
-        def noise(layer, height, width):
+    def run_pairs(dlatents: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+        def noise(layer: int, height: int, width: int) -> tf.Tensor:
             drawn = stream_noise(seed, start, minibatch)(layer, height, width)
             return tf.concat([drawn, drawn], axis=0)
         images = preprocess(synthesis(dlatents, noise)[..., channels.RGB], resolution, crop_face)
@@ -60,6 +60,7 @@ def path_lengths(mapping: Callable, synthesis: Callable, distance: Callable, *, 
             # Always whole minibatches, so that there is one shape and one trace.
             latents = latents_rng.randn(minibatch, 2, latent_size).transpose(1, 0, 2)
             t = position_rng.uniform(size=(minibatch, 1)) * (sampling == "full")
+            # latents [2, minibatch, latent_size] -> dlatents [2 minibatch, layers, dlatent_size]
             dlatents = _steps(run_mapping, space, latents, t, next_labels(minibatch))
             distances = run_pairs(tf.constant(dlatents, tf.float32), tf.constant(start, tf.uint64))
             lengths.append(distances.numpy()[:num_samples - start].astype(np.float64))

@@ -56,7 +56,7 @@ def inside(x: np.ndarray, y: np.ndarray, radii: np.ndarray,
     return found
 
 
-def _blocks(x, y) -> Iterator[tuple[slice, np.ndarray]]:
+def _blocks(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield (rows of x, their squared distances to all of y, float64 [rows, m])."""
     y = y.astype(np.float64)
     norms = np.square(y).sum(axis=1)

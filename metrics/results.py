@@ -6,13 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from dnnlib import util
 from dnnlib.charts import bar_chart
 from dnnlib.download import cache_dir
 from dnnlib.util import UserError
 from metrics import metric_base
-from metrics.features import MIN_AREA, FeatureSet, feature_set, source_features, source_maps
+from metrics.features import (
+    MIN_AREA,
+    MINIBATCH,
+    FeatureSet,
+    feature_set,
+    source_features,
+    source_maps,
+)
 from metrics.image_sources import ImageSource, commonest, warn
 from metrics.label_agreement import iou_table, miou_values, rare_lines, rare_table
 from metrics.map_quality import MEASURES, MapMeasure, class_table
@@ -38,20 +46,24 @@ class GeneratedImages:
     about_paths: dict | None = None  # what a result of paths records besides
 
 
-def find_detector(metrics: list[Metric], weights: str | None, minibatch: int,
-                  needed: object = None) -> tuple:
-    """Return (detector, or None if nothing needs one; the metrics that it can compute).
-
-    Warns of those that it cannot. Raises UserError if that is all of them. weights: file of
-    Inception weights; None finds or fetches them. needed: anything else that needs the detector.
-    """
+def needed_detector(metrics: list[Metric], weights: str | None, minibatch: int = MINIBATCH,
+                    report: Callable[[str], None] = print, needed: object = None) -> Any:
+    """Return the Inception that the metrics, or anything else that is `needed`, use; None if they
+    use none. weights: file of Inception weights; None finds or fetches them."""
     if not needed and not any(metric.uses_detector for metric in metrics):
-        return None, metrics
+        return None
     # Imported here so that --help and wrong options answer at once.
     from metrics.networks.inception import load_detector
 
     need_logits = any(metric.uses == "logits" for metric in metrics)
-    detector = load_detector(weights, need_logits, minibatch)
+    return load_detector(weights, need_logits, minibatch, report)
+
+
+def find_detector(metrics: list[Metric], weights: str | None, minibatch: int,
+                  needed: object = None) -> tuple[Any, list[Metric]]:
+    """Return the `needed_detector` and the metrics that can be computed; warn of the others. Raises
+    UserError if that is all of them."""
+    detector = needed_detector(metrics, weights, minibatch, needed=needed)
     possible = metric_base.computable(metrics, detector, lambda reason: warn(f"skipped: {reason}"))
     if metrics and not possible and not needed:
         raise UserError(f"none of {', '.join(metric.name for metric in metrics)} can be computed "
@@ -60,7 +72,7 @@ def find_detector(metrics: list[Metric], weights: str | None, minibatch: int,
 
 
 def evaluate(metrics: list[Metric], fakes: GeneratedImages, reals: dict[str, ImageSource],
-             detector, *, command: str, minibatch: int, min_area: float = MIN_AREA,
+             detector: Any, *, command: str, minibatch: int, min_area: float = MIN_AREA,
              floor: bool = False, known: dict[str, MapMeasure] = MEASURES) -> None:
     """Compute metrics, print every value, append every record to metric-<name>.jsonl.
 
@@ -70,8 +82,9 @@ def evaluate(metrics: list[Metric], fakes: GeneratedImages, reals: dict[str, Ima
     few images.
     """
     start = time.monotonic()
+    # What does not fit together is reported before anything is computed.
     warn_sizes(fakes.sizes, reals)
-    check_classes(metrics, fakes, reals)
+    check_classes(metrics, fakes.classes, reals)
     num_reals = {kind: source.count for kind, source in reals.items()}
     metric_base.check_counts(metrics, fakes.limit, num_reals)
     metrics = limit_all(metrics, fakes.limit)
@@ -95,13 +108,8 @@ def evaluate(metrics: list[Metric], fakes: GeneratedImages, reals: dict[str, Ima
                       "results": metric_base.compute(metric, some, real_set, detector, warn),
                       "num_fakes": len(some), "num_reals": len(real_set) if source else None,
                       "reals": source.about if source else None, **fakes.about}
-            if metric.uses_detector:
-                record |= _about_detector(metric, detector, fakes.classes)
-            elif metric.uses == "originals":  # the real photos of the maps are compared with
-                record |= {"num_reals": len(some), "reals": fakes.about["maps"],
-                           **_about_networks(metric, known)}
-            else:
-                record |= _about_maps(metric, known, fakes.classes, real_set, some)
+            record |= _about_metric(metric, detector, known, fakes, real_set, some)
+            if metric.uses == "maps":
                 print(f"wrote {write_table(fakes.folder / metric.name, metric.pattern, record)}")
             record["floor"] = floors.get(metric.name)
         write_record(record, fakes.folder, start, minibatch, command)
@@ -116,8 +124,8 @@ def evaluate_segmenter(source: ImageSource, measure: MapMeasure, folder: Path, *
     known = {"confusion": measure}
     images = FeatureSet(maps={"confusion": source_maps(source, "confusion", cache_dir(), warn,
                                                        known)})
-    record = {"metric": "miou", "results": {f"miou{suffix}": value for suffix, value
-                                            in miou_values(images).items()},
+    record = {"metric": "miou",
+              "results": metric_base.parse_metric("miou").named(miou_values(images)),
               "num_reals": source.count, "reals": source.about, **measure.about,
               "classes": iou_table(source.classes, images)}
     print(f"wrote {write_table(folder / 'miou', 'miou', record)}")
@@ -125,30 +133,26 @@ def evaluate_segmenter(source: ImageSource, measure: MapMeasure, folder: Path, *
     print(f"recorded in {folder}/metric-miou.jsonl")
 
 
-def _about_detector(metric, detector, classes):
-    """Return what a record says of the detector, and of the pictures of pairs that it saw."""
-    digest = detector.logits_digest if metric.uses == "logits" else detector.digest
-    about = {"detector": detector.name, "resize": detector.resize_rule, "detector_hash": digest}
-    if metric.view == "pair":
-        about |= {"picture": "photo, to its right its map in the palette's colours",
-                  "classes": list(classes)}
-    return about
-
-
-def _about_maps(metric, known, classes, reals, fakes):
-    """Return what a record says of a metric of maps: its networks, and its table of classes."""
-    about = _about_networks(metric, known)
+def _about_metric(metric, detector, known, fakes, reals, some):
+    """Return what a record says of the networks that a metric uses, and of maps its table of
+    classes. reals, some: FeatureSets of the reals, and of those fakes that it is computed of."""
+    if metric.uses_detector:
+        digest = detector.logits_digest if metric.uses == "logits" else detector.digest
+        about = {"detector": detector.name, "resize": detector.resize_rule, "detector_hash": digest}
+        if metric.view == "pair":
+            about |= {"picture": "photo, to its right its map in the palette's colours",
+                      "classes": list(fakes.classes)}
+        return about
+    about = {key: value for name in metric.measures for key, value in known[name].about.items()}
+    if metric.uses == "originals":  # the real photos of the maps are compared with
+        return {"num_reals": len(some), "reals": fakes.about["maps"], **about}
     if metric.counts_areas:
-        return about | {"min_area": reals.min_area, "classes": class_table(classes, reals, fakes)}
-    about["classes"] = iou_table(classes, reals, fakes)
+        return about | {"min_area": reals.min_area,
+                        "classes": class_table(fakes.classes, reals, some)}
+    about["classes"] = iou_table(fakes.classes, reals, some)
     if metric.name == "miou":
         about["rare"] = rare_table(about["classes"], reals)
     return about
-
-
-def _about_networks(metric, known):
-    """Return what a record says of the networks that a metric's measures use."""
-    return {key: value for name in metric.measures for key, value in known[name].about.items()}
 
 
 def write_table(path: Path | str, pattern: str, record: dict) -> str:
@@ -160,25 +164,26 @@ def write_table(path: Path | str, pattern: str, record: dict) -> str:
     """
     util.write_json(f"{path}.json", record)
     values, name, table = record["results"], record["metric"], record["classes"]
-    column, title = {
-        "classesNk": lambda: (
-            "proportion",
-            f"Proportions of instances per class, total variation distance {values[name]:.3f}"),
-        "mapsNk": lambda: (
-            "frequency", "Share of images that show a class (total variation distance "
-            f"{values[f'{name}_tv']:.3f}); {values[name]:.1%} of the generated regions are specks"),
-        "labelsNk": lambda: (
-            "iou", f"IoU of the maps and a segmenter's labels; mean {values[name]:.3f}, of the "
-            f"reals {values[f'{name}_real']:.3f}, ratio {values[f'{name}_ratio']:.3f}"),
-        "miou": lambda: (
-            "iou", f"IoU of each label; mean {values[name]:.3f}" + (
-                f", of the reals {values['miou_real']:.3f}" if "num_fakes" in record else ""))}[
-                pattern.removesuffix("_trainval")]()
-    series = {f"{record['num_reals']:,} real": [100 * (row[f"real_{column}"] or 0)
-                                                for row in table]}
-    if "num_fakes" in record:  # miou of a segmenter has none
-        series[f"{record['num_fakes']:,} generated"] = [100 * (row[f"fake_{column}"] or 0)
-                                                        for row in table]
+    if pattern == "classesNk":
+        column = "proportion"
+        title = f"Proportions of instances per class, total variation distance {values[name]:.3f}"
+    elif pattern == "mapsNk":
+        column = "frequency"
+        title = ("Share of images that show a class (total variation distance "
+                 f"{values[f'{name}_tv']:.3f}); {values[name]:.1%} of the generated regions are "
+                 "specks")
+    elif pattern == "miou":
+        column, title = "iou", f"IoU of each label; mean {values[name]:.3f}"
+        if "num_fakes" in record:
+            title += f", of the reals {values['miou_real']:.3f}"
+    else:
+        column = "iou"
+        title = (f"IoU of the maps and a segmenter's labels; mean {values[name]:.3f}, of the reals "
+                 f"{values[f'{name}_real']:.3f}, ratio {values[f'{name}_ratio']:.3f}")
+    # The bars: of reals, and of fakes, which miou of a segmenter has none of.
+    series = {f"{record[count]:,} {what}": [100 * (row[f"{side}_{column}"] or 0) for row in table]
+              for side, what, count in (("real", "real", "num_reals"),
+                                        ("fake", "generated", "num_fakes")) if count in record}
     chart = bar_chart([row["name"] for row in table], series, "{:.1f} %", title, kind="png")
     util.atomic_write(f"{path}.png", chart)
     return f"{path}.json, {path}.png"
@@ -186,10 +191,7 @@ def write_table(path: Path | str, pattern: str, record: dict) -> str:
 
 def write_record(record: dict, folder: Path, start: float, minibatch: int, command: str) -> None:
     """Append a record to its file, with what is the same for all of one command, and print it.
-
-    Args:
-        start: time.monotonic() at the beginning of the evaluation.
-    """
+    start: time.monotonic() at the beginning of the evaluation."""
     record |= {"minibatch": minibatch, "time_sec": round(time.monotonic() - start, 1),
                "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                "command": command}
@@ -223,23 +225,25 @@ def limit_all(metrics: list[Metric], limit: int | None) -> list[Metric]:
     return list(fitting.values())
 
 
-def check_classes(metrics: list[Metric], fakes: GeneratedImages,
+def check_classes(metrics: list[Metric], classes: tuple[str, ...],
                   reals: dict[str, ImageSource]) -> None:
-    """Raise UserError if a metric of maps has none to look at, or two kinds of them."""
+    """Raise UserError if a metric of maps has none to look at, or two kinds of them; `classes` are
+    those of the fakes."""
     for metric in (metric for metric in metrics if metric.needs_maps):
         real = reals[metric.reals]
-        if not fakes.classes or not real.classes:
-            lacking = f"the reals, {real.name}, have none" if fakes.classes else (
+        if not classes or not real.classes:
+            lacking = f"the reals, {real.name}, have none" if classes else (
                 "the generated images have none (a network of the class stage has, and a folder "
                 "that generate.py --num wrote)")
             raise UserError(f"{metric.name} looks at label maps: {lacking}")
-        if tuple(fakes.classes) != tuple(real.classes):
-            raise UserError(f"{metric.name}: the fakes have the classes {', '.join(fakes.classes)};"
+        if tuple(classes) != tuple(real.classes):
+            raise UserError(f"{metric.name}: the fakes have the classes {', '.join(classes)};"
                             f" the reals, {real.name}, {', '.join(real.classes)}")
 
 
-def measure_reals(metrics: list[Metric], reals: dict[str, ImageSource], detector, min_area: float,
-                  warn: Callable, known: dict[str, MapMeasure] = MEASURES) -> dict[str, FeatureSet]:
+def measure_reals(metrics: list[Metric], reals: dict[str, ImageSource], detector: Any,
+                  min_area: float, warn: Callable,
+                  known: dict[str, MapMeasure] = MEASURES) -> dict[str, FeatureSet]:
     """Return {kind: FeatureSet} of the reals: what the metrics need of each, from the cache."""
     sets = {}
     for kind, source in reals.items():

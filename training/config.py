@@ -21,8 +21,6 @@ from training.method_config import (
 )
 
 VARIANTS = ("rgb", "c", "2d")
-GROW_G = ("copy", "empty")
-GROW_D = ("copy", "zero", "fresh")
 # Names that training.loss and dnnlib.tflib.ops know; this module imports no TensorFlow.
 D_LOSSES = ("logistic", "wgan", "hinge")
 G_LOSSES = ("logistic_nonsaturating", "logistic_saturating", "wgan", "hinge")
@@ -35,7 +33,6 @@ SHARED_OPTIONS = ("resolution", "fmap_base", "fmap_decay", "fmap_max", "nonlinea
 G_OPTIONS = ("latent_size", "mapping_layers", "mapping_lrmul", "normalize_latents", "use_styles",
              "use_noise", "const_input", "use_pixel_norm", "use_instance_norm")
 D_OPTIONS = ("mbstd_group_size", "mbstd_num_features")
-NETWORK_OPTIONS = SHARED_OPTIONS + G_OPTIONS + D_OPTIONS
 
 
 def num_fmaps(stage: int, fmap_base: int, fmap_decay: float, fmap_max: int) -> int:
@@ -107,7 +104,7 @@ class TrainingConfig(MethodConfig):
     default_preset: ClassVar = "paper"
     cells: ClassVar = "photo beside map where there are maps, of Gs without truncation"
     fixed: ClassVar = frozenset({"variant", "initial_resolution", "hold_kimg", "fade_kimg",
-                                 *NETWORK_OPTIONS})
+                                 *SHARED_OPTIONS, *G_OPTIONS, *D_OPTIONS})
 
     variant: str = option("2d", "rgb = Style-GAN, c = Style-C-GAN, 2d = Style-C-GAN-2D; "
                           "segmenter = a segmentation network, decoder = maps from a trained "
@@ -197,10 +194,10 @@ class TrainingConfig(MethodConfig):
         high=KIMG["high"])
     grow_g: str = option(
         "copy", "new maps of G at a channel growth: copies of an old channel, or empty",
-        choices=GROW_G)
+        choices=("copy", "empty"))
     grow_d: str = option(
         "copy", "new inputs of critics at a channel growth: copies of an old one, zero, or fresh "
-        "random weights", choices=GROW_D)
+        "random weights", choices=("copy", "zero", "fresh"))
     joint_rgb_grad: float = option(
         1.0, "scale of the joint critic's gradient on G's colour channels in 2d; 0 is the ablation",
         **SHARE)

@@ -173,7 +173,7 @@ def _decoder(file_channels, resolution, num_channels):
     """Return a traced function: serialized records [N] -> images uint8 [N, H, W, num_channels]."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def decode(serialized):
+    def decode(serialized: tf.Tensor) -> tf.Tensor:
         images = tfrecords.parse_records(serialized, file_channels, resolution,
                                          only_rgb=num_channels == NUM_COLOURS)
         if num_channels != _RGB_AND_BINARY or file_channels == _RGB_AND_BINARY:
@@ -187,7 +187,7 @@ def _decoder(file_channels, resolution, num_channels):
 
 
 def _reason(message):
-    """Return what TensorFlow's message says of the op that failed, without where in the graph."""
+    """Return the reason in TensorFlow's message on a failed op, without its place in the graph."""
     failed_check = re.search(r"assertion failed: \[([^\]]*)\]", message)
     if failed_check:
         return failed_check[1]

@@ -1,7 +1,7 @@
-"""What makes a picture that follows from no seed: w, and noise if it has noise of its own; as .npz.
+"""Files of pictures that follow from no seed: w, and noise if it is not the network's own.
 
     w                    float32 [layers, dlatent_size]
-    noise0, noise1, ...  float32 [h, w] of every layer; without them the network's own is meant
+    noise0, noise1, ...  float32 [h, w] of every layer; without them it is the network's own
 """
 
 import zipfile
@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import tensorflow as tf
@@ -37,8 +38,8 @@ class Latents:
             np.savez(file, w=self.w, **arrays)
 
     @classmethod
-    def read(cls, path: Path) -> "Latents":
-        """Read a file. Raises UserError if it is missing, damaged, or holds something else."""
+    def read(cls, path: Path) -> Self:
+        """Read a file; raise UserError if it is missing, damaged, or holds something else."""
         try:
             with zipfile.ZipFile(path) as archive:
                 if sum(info.file_size for info in archive.infolist()) > MAX_BYTES:
@@ -65,6 +66,6 @@ def noise_of(latents: Sequence[Latents]) -> Noise | None:
     if not latents[0].noise:
         return None
 
-    def noise(layer, height, width):
+    def noise(layer: int, height: int, width: int) -> tf.Tensor:
         return tf.constant(np.stack([one.noise[layer] for one in latents])[..., None])
     return noise

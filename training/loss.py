@@ -28,8 +28,7 @@ D_LOSSES = {
 
 def score_and_gradient(score: Callable, images: tf.Tensor,
                        with_gradient: bool = True) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Return scores [N, 1] and d sum(scores) / d images (or None), from one forward
-    pass."""
+    """Return scores [N, 1] and d sum(scores) / d images (or None), from one forward pass."""
     if not with_gradient:
         return score(images), None
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -86,6 +85,7 @@ def discriminator_loss(score: Callable, reals: tf.Tensor, fakes: tf.Tensor, *,
     fake_scores, fake_gradient = score_and_gradient(score, fakes, with_gradient=r2_gamma > 0)
     loss = D_LOSSES[kind](real_scores, fake_scores)[:, 0]
     terms = {"Loss/scores/real": real_scores, "Loss/scores/fake": fake_scores}
+    # Penalties, in order of the docstring's sum.
     if r1_gamma:
         terms["Loss/r1_penalty"] = squared_norm(real_gradient, lod_floor)
         loss += terms["Loss/r1_penalty"] * (r1_gamma * 0.5)

@@ -152,7 +152,7 @@ class Method:
         return {}
 
     def header(self, stage: Stage, progress: Progress) -> dict[str, Any]:
-        """Return what a snapshot says of itself, as plain JSON values."""
+        """Return what a snapshot holds besides its arrays, as plain JSON values."""
         raise NotImplementedError
 
     def remedies(self) -> list[str]:
@@ -160,4 +160,4 @@ class Method:
         return ["a lower --lrate"]
 
     def close(self) -> None:
-        """Let go of whatever would keep the process from ending, such as reading threads."""
+        """Drop whatever would keep the process from ending, such as reading threads."""

@@ -27,7 +27,7 @@ def by_resolution(table: dict[int, float], resolution: int) -> float:
     return table[max((key for key in table if key <= resolution), default=min(table))]
 
 
-def option(default, text, **metadata):
+def option(default: Any, text: str, **metadata: Any) -> Any:
     """Return a dataclass field with the help text of the command line and what is allowed.
 
     `metadata`: `flag`, what the option is called if not as the field; `choices`; `parse`, a
@@ -132,11 +132,14 @@ def _problem(f, value):
             return meta["expected"]
     if "choices" in meta and value not in meta["choices"]:
         return f"expected one of {', '.join(map(str, meta['choices']))}"
-    if value is None or isinstance(value, bool | str) or value == {} == f.default_factory():
+    # What follows is for numbers.
+    is_table = f.default is dataclasses.MISSING
+    if value is None or isinstance(value, bool | str) \
+            or (is_table and value == {} == f.default_factory()):
         return None
     if f.name in ("resolution", "initial_resolution"):
         return None if _is_resolution(value) else "expected a power of two from 4 upwards"
-    is_table = f.default is dataclasses.MISSING
+    # One number, or a table of numbers.
     if isinstance(value, dict) != is_table:
         return "expected numbers by resolution" if is_table else "expected one number"
     numbers = [value]

@@ -128,6 +128,7 @@ class UnetGenerator(TranslationGenerator):
         condition = layers.Input((o.resolution, o.resolution, o.in_channels), name="condition")
         masks = [layers.Input(shape, name=f"mask{i}")
                  for i, shape in enumerate(self.dropout_shapes)]
+        # Halvings: skips[i] is [N, R / 2^(i + 1), R / 2^(i + 1), widths[i]].
         x, skips = condition, []
         for i, fmaps in enumerate(widths):
             if i:
@@ -138,6 +139,7 @@ class UnetGenerator(TranslationGenerator):
             if normed:
                 x = norm_layer(x, o.norm, f"down{i}_norm")
             skips.append(x)
+        # Doublings: block i gives x the size of skips[i - 1], which it is joined with.
         for number, i in enumerate(reversed(range(1, len(widths)))):
             x = upsampled(layers.ReLU()(x), widths[i - 1], KERNEL, f"up{i}")
             x = norm_layer(x, o.norm, f"up{i}_norm")
@@ -180,10 +182,11 @@ class ResnetGenerator(TranslationGenerator):
         """Return the model of the options."""
         o = self.options
 
-        def normed(x, name, activation="relu"):
+        def normed(x: tf.Tensor, name: str, activation: str | None = "relu") -> tf.Tensor:
             x = norm_layer(x, o.norm, f"{name}_norm", affine=o.norm == "batch")
             return layers.Activation(activation)(x) if activation else x
 
+        # Down to [N, R / 4, R / 4, 4 fmaps].
         condition = layers.Input((None, None, o.in_channels), name="condition")
         x = Convolution(o.fmaps, 7, use_bias=False, name="first")(_reflected(condition, 3))
         x = normed(x, "first")
@@ -191,6 +194,7 @@ class ResnetGenerator(TranslationGenerator):
             x = Convolution(factor * o.fmaps, 3, 2, "same", use_bias=False,
                             name=f"down{factor}")(x)
             x = normed(x, f"down{factor}")
+        # Residual blocks of that shape, and back up to the picture.
         for block in range(o.blocks):
             before = x
             for part, activation in (("a", "relu"), ("b", None)):
@@ -207,7 +211,7 @@ class ResnetGenerator(TranslationGenerator):
 @NETWORKS.register
 class PatchDiscriminator(TranslationNetwork):
     """pictures, perhaps with their condition, float32 [N, R, R, in_channels] -> a list of logits
-    [N, h, w, num_maps], one of each scale: a logit a patch, and a map for each of several judges.
+    [N, h, w, num_maps], one of each scale; a logit scores a patch, in one or several ways.
 
     C64-C128-C256-C512 and a last convolution, all 4x4 and padded by one pixel; the strides are 2
     but for those of the last two. Three strides see patches of 70x70 pixels, two 34x34, one 16x16,
@@ -244,11 +248,14 @@ class PatchDiscriminator(TranslationNetwork):
 
     def __init__(self, name: str, **options):
         super().__init__(name, **options)
-        if self.options.spectral_norm:
-            for path in self._kernels():
-                self.add_variable(f"{path}_u", [self.vars[path].shape[-1]],
-                                  lambda rng, shape: _unit(rng.standard_normal(shape)),
-                                  trainable=False)
+
+        def unit_vector(rng: np.random.Generator, shape: tuple[int]) -> np.ndarray:
+            vector = rng.standard_normal(shape)
+            return vector / np.linalg.norm(vector)
+
+        for path in self._kernels() if self.options.spectral_norm else ():
+            self.add_variable(f"{path}_u", [self.vars[path].shape[-1]], unit_vector,
+                              trainable=False)
 
     def _kernels(self):
         return [path for path in self.vars if path.endswith("/kernel")]
@@ -268,7 +275,8 @@ class PatchDiscriminator(TranslationNetwork):
         """Return the logits of one network."""
         o = self.options
 
-        def conv(x, fmaps, stride, name, use_bias=False):
+        def conv(x: tf.Tensor, fmaps: int, stride: int, name: str,
+                 use_bias: bool = False) -> tf.Tensor:
             return Convolution(fmaps, KERNEL, stride, use_bias=use_bias, name=prefix + name,
                                dtype=_dtype(use_bias))(layers.ZeroPadding2D(1)(x))
 
@@ -312,10 +320,6 @@ def patch_side(resolution: int, strides: int, scales: int = 1) -> int:
     """Return how many patches a PatchDiscriminator's coarsest logits have along a side, 0 or fewer
     if it cannot be built."""
     return (resolution >> (scales - 1) >> strides) - 2
-
-
-def _unit(vector):
-    return vector / np.linalg.norm(vector)
 
 
 class Convolution(layers.Conv2D):

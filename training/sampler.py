@@ -39,7 +39,7 @@ class Sampler:
         label: what `load` was given: a class, or as many numbers if it is none.
         content_box: where the photos were in the images it was trained on, without their padding
             (left, top, right, bottom); None if that differed.
-        knows_padding: whether the snapshot says so; those of earlier versions do not.
+        knows_padding: whether the header has that entry; those of earlier versions do not.
     """
 
     def __init__(self, snapshot: Snapshot, label_row: np.ndarray | None = None,
@@ -56,8 +56,12 @@ class Sampler:
         self.fade = float(snapshot.header["lod"]["fade"])
         about = snapshot.header.get("dataset", {})
         self.knows_padding = "content_box" in about
-        self.content_box = _scaled_box(about.get("content_box"), about.get("resolution"),
-                                       self.resolution)
+        self.content_box = about.get("content_box")
+        if self.content_box is not None:  # the pixels at our resolution that are inside of it
+            factor = about["resolution"] / self.resolution
+            left, top, right, bottom = (side / factor for side in self.content_box)
+            self.content_box = (math.ceil(left), math.ceil(top), math.floor(right),
+                                math.floor(bottom))
         self.label_size = self.network.label_size
         self.label = None if label_row is None else _short_label(label_row[0])
         self._label_row = label_row
@@ -191,7 +195,7 @@ class Sampler:
 
 def _mapping(network):
     """Return the function to compile (latents, psi, labels) -> dlatents."""
-    def run(latents, psi, labels):
+    def run(latents: tf.Tensor, psi: float | None, labels: tf.Tensor | None) -> tf.Tensor:
         dlatents = network.mapping(latents, labels)
         return dlatents if psi is None else network.truncate(dlatents, psi, TRUNCATION_CUTOFF)
     return run
@@ -199,7 +203,7 @@ def _mapping(network):
 
 def _synthesis(network, resolution, fade):
     """Return the function to compile (dlatents, noise of every layer) -> images."""
-    def run(dlatents, layers):
+    def run(dlatents: tf.Tensor, layers: list[tf.Tensor]) -> tf.Tensor:
         noise = (lambda layer, height, width: layers[layer]) if layers else None
         return network.synthesis(dlatents, resolution, fade, noise)
     return run
@@ -210,7 +214,7 @@ def seed_noise(seeds: Sequence[int]) -> Noise:
 
     RandomState's stream is frozen, so that a sample can be made again with any later NumPy.
     """
-    def noise(layer, height, width):
+    def noise(layer: int, height: int, width: int) -> tf.Tensor:
         draws = [np.random.RandomState([seed, layer]).standard_normal((height, width, 1))
                  for seed in seeds]
         return tf.constant(np.stack(draws), tf.float32)
@@ -223,7 +227,7 @@ def stream_noise(seed: int, start: int | tf.Tensor, count: int) -> Noise:
     The counter of the Philox generator runs through four values a step, so that a sample's place in
     the stream is its number times its size / 4 (a size at 4x4 and above is a multiple of 16).
     """
-    def noise(layer, height, width):
+    def noise(layer: int, height: int, width: int) -> tf.Tensor:
         place = tf.cast(start, tf.uint64) * (height * width // 4)
         return tf.raw_ops.StatelessRandomNormalV2(
             shape=(count, height, width, 1), key=tf.constant([seed * 256 + layer], tf.uint64),
@@ -267,15 +271,6 @@ def gather_images(batches: Iterator[tf.Tensor], total: int) -> np.ndarray:
     return np.concatenate(arrays)
 
 
-def _scaled_box(box, of_resolution, resolution):
-    """Return the pixels at `resolution` that are inside of a box at another one; None for None."""
-    if box is None:
-        return None
-    factor = of_resolution / resolution
-    left, top, right, bottom = (side / factor for side in box)
-    return math.ceil(left), math.ceil(top), math.floor(right), math.floor(bottom)
-
-
 def label_row(label: int | Sequence[float] | None, label_size: int,
               path: str | Path) -> np.ndarray | None:
     """Return a label as a conditional network takes it, float32 [1, label_size]; None for others.
@@ -300,7 +295,7 @@ def label_row(label: int | Sequence[float] | None, label_size: int,
 
 
 def _short_label(values):
-    """Return the class that one-hot values [label_size] stand for, else the values themselves."""
+    """Return the class of one-hot values [label_size], other values as a tuple."""
     if np.count_nonzero(values) == 1 and values.max() == 1:
         return int(values.argmax())
     return tuple(values.tolist())

@@ -17,8 +17,8 @@ from training.method import Method
 from training.method_config import MethodConfig
 from training.state import Progress, new_optimizers
 
-ADAM_BETAS = (0.5, 0.999)  # of pix2pix and CycleGAN
 PICTURES, COLUMNS = 16, 4  # of a grid
+
 
 @dataclass(frozen=True)
 class SingleStage:
@@ -52,7 +52,7 @@ class SingleStageMethod(Method):
 
     Attributes:
         stage_name: of the only stage.
-        about: what a snapshot's header says of the data.
+        about: entries of a snapshot's header that describe the data.
         rows, worker_rows: places in the minibatch of every replica, and of this worker.
     """
 
@@ -92,7 +92,7 @@ class SingleStageMethod(Method):
     def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Optimizer]:
         """Return the Adam of pix2pix and CycleGAN for each network; they compute in the training's
         precision."""
-        return new_optimizers(networks, self.config.precision, ADAM_BETAS)
+        return new_optimizers(networks, self.config.precision, betas=(0.5, 0.999))
 
     # The schedule.
 
@@ -127,23 +127,20 @@ class SingleStageMethod(Method):
         return next(self._stream)
 
     def close(self) -> None:
-        """Let go of the reading threads."""
+        """Drop the stream, whose threads read ahead."""
         self._stream = None
 
     def compiles(self, stage: SingleStage, step: int) -> str | None:
         """Return what the first step compiles."""
         if self._compiled.experimental_get_tracing_count():
             return None
-        return (f"{self.config.variant} at {stage.resolution}x{stage.resolution}"
-                + "; this processor has no bfloat16: steps take many times as long as in float32"
-                * self._is_emulated())
-
-    def _is_emulated(self):
-        """Return whether networks compute in bfloat16 on a CPU that does not."""
-        return (any(getattr(network, "compute_dtype", None) == tf.bfloat16
-                    for network in self.networks.values())
+        text = f"{self.config.variant} at {stage.resolution}x{stage.resolution}"
+        if (any(getattr(network, "compute_dtype", None) == tf.bfloat16
+                for network in self.networks.values())
                 and not tf.config.list_logical_devices("GPU")
-                and not cpu_convolutions.sums_are_float32(tf.bfloat16))
+                and not cpu_convolutions.sums_are_float32(tf.bfloat16)):
+            text += "; this processor has no bfloat16: steps take many times as long as in float32"
+        return text
 
     def step(self, batch: NamedTuple, stage: SingleStage, step: int) -> dict[str, tf.Tensor]:
         """Update the networks once."""
@@ -192,7 +189,7 @@ class SingleStageMethod(Method):
         return {self.stage_name: grid}
 
     def header(self, stage: SingleStage, progress: Progress) -> dict[str, Any]:
-        """Return what a snapshot says of itself."""
+        """Return what a snapshot holds besides its arrays."""
         return {"variant": self.config.variant, "stage": self.stage_name,
                 "classes": list(self.classes), "kimg": progress.cur_nimg / 1000,
                 "lod": {"resolution": self.config.resolution, "fade": 0.0},

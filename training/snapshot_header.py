@@ -1,4 +1,4 @@
-"""What the header of a snapshot has to say, checked before anything is built of it.
+"""Checks the header of a snapshot before anything is built from it.
 
 A snapshot may come from anywhere, and its digests show damage alone: whoever writes another header
 writes its digest, too.
@@ -7,11 +7,15 @@ writes its digest, too.
 import math
 from typing import Any
 
+from dnnlib.data import channels
+from training.segmentation.config import MAX_UNET_FMAPS
+
 MAX_RESOLUTION = 1 << 16
 
 
 def check_header(header: dict[str, Any]) -> None:
     """Raise ValueError, which names the first value that is missing or of the wrong kind."""
+    # Kinds of values, by the kind of network.
     checks = {"networks": _are_networks, "classes": _are_names, "digest": _is_text}
     optional = {"kimg": lambda value: value is None or _is_number(value), "dataset": _is_dataset,
                 "lod": _is_lod, "domains": _are_domains, "fit": _is_text, "keypoints": _are_names}
@@ -24,10 +28,14 @@ def check_header(header: dict[str, Any]) -> None:
     for name, fits in {**optional, **checks}.items():
         if (name in checks or name in header) and not fits(header.get(name)):
             raise ValueError(f"{name!r} in its header is missing or damaged")
+    # Values that have to fit each other.
     lod = header.get("lod", {}).get("resolution", 0)
     sides = [made["config"].get("resolution") for made in header["networks"].values()]
     if any(_is_count(side) and side < lod for side in sides):
         raise ValueError("'lod' in its header is larger than its networks")
+    for made in header["networks"].values():
+        if made["type"] == "Segmenter" and not _is_segmenter(made["config"], header["classes"]):
+            raise ValueError("'networks' in its header is damaged, or of other classes")
     if "keypoints" in checks and not _is_skeleton(header.get("skeleton"), header["keypoints"]):
         raise ValueError("'skeleton' in its header is missing or damaged")
 
@@ -54,6 +62,15 @@ def _are_networks(value):
         and isinstance(made.get("config"), dict) for made in value.values())
 
 
+def _is_segmenter(config, classes):
+    """Return whether a segmentation network has the classes and can be built: Keras makes variables
+    of its own before ours are counted."""
+    fmaps = config.get("unet_fmaps", 1)
+    return (_is_resolution(config.get("resolution")) and len(classes) <= channels.MAX_CLASSES
+            and config.get("num_outputs") == len(classes) + 1
+            and _is_count(fmaps) and 1 <= fmaps <= MAX_UNET_FMAPS)
+
+
 def _is_resolution(value):
     return _is_count(value) and 4 <= value <= MAX_RESOLUTION and not value & (value - 1)
 
@@ -64,7 +81,7 @@ def _is_lod(value):
 
 
 def _is_dataset(value):
-    """Return whether it is what is known of a data set: with where its photos are, if that is."""
+    """Return whether it describes a data set; a content_box needs the resolution that it is of."""
     box = value.get("content_box") if isinstance(value, dict) else ()
     return box is None or (isinstance(box, list) and len(box) == 4 and all(map(_is_count, box))
                            and _is_resolution(value.get("resolution"))

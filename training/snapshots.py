@@ -1,4 +1,4 @@
-"""Network snapshots: files that hold networks and what is known of them, and which one is meant.
+"""Network snapshots: files of networks and what is known of them, and how one is found.
 
 There is one container: a safetensors file with a JSON header and arrays named `<group>/<name>`. A
 snapshot has a group for every network; a training state (state.py) is the same with groups
@@ -26,17 +26,13 @@ import training.pose.networks
 import training.segmentation.networks  # noqa: F401 (they register what snapshots name)
 from dnnlib import util
 from dnnlib.download import mistaken_for
+from dnnlib.safe_pickle import is_pickle
 from dnnlib.tflib.network import NETWORKS, Network, build
 from dnnlib.util import UserError, arrays_digest
 from training.official import pickles as official_pickle
 from training.snapshot_header import check_header
 
 FORMAT_VERSION = 1
-# What networks raise for options of wrong types and sizes.
-_UNFITTING = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, MemoryError)
-# A network may come to so many times the numbers that its file holds before it is refused: so what
-# is missing in a file can be listed, and no header asks for all of the memory.
-_ROOM = 10
 Groups = dict[str, dict[str, np.ndarray]]  # {group: {name: array}}
 
 
@@ -100,7 +96,7 @@ def _check_kind(path, header):
 
 
 def _is_official(path):
-    return Path(path).is_file() and official_pickle.is_pickle(path)
+    return Path(path).is_file() and is_pickle(path)
 
 
 def load_container(path: str | Path) -> tuple[dict[str, Any], Groups]:
@@ -114,7 +110,7 @@ def load_container(path: str | Path) -> tuple[dict[str, Any], Groups]:
 
 def load_own(path: str | Path) -> tuple[dict[str, Any], Groups]:
     """Return (header, groups) of a container, every group checked against its digest."""
-    def read(file, header):
+    def read(file: safe_open, header: dict[str, Any]) -> tuple[dict[str, Any], Groups]:
         groups = {group: {} for group in header["digests"]}
         for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
             group, name = key.split("/", 1)
@@ -134,7 +130,17 @@ def open_container(path: str | Path, read: Callable) -> Any:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such snapshot")
-    _refuse_other_files(path)
+    # Files that are often given in place of a network.
+    with open(path, "rb") as file:
+        start = file.read(256)
+    mistaken = mistaken_for(start, "a network")
+    if not start:
+        mistaken = "an empty file: copy or download it again"
+    elif start.startswith(b"PK"):
+        mistaken = ("a zip, as PyTorch saves networks; expected a snapshot of this program or a "
+                    "pickle of the official TensorFlow release")
+    if mistaken:
+        raise UserError(f"{path}: {mistaken}")
     try:
         with safe_open(str(path), framework="np") as file:
             metadata = file.metadata() or {}
@@ -153,20 +159,6 @@ def open_container(path: str | Path, read: Callable) -> Any:
             return read(file, header)
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise UserError(f"{path}: damaged or not a snapshot ({util.one_line(error)})") from None
-
-
-def _refuse_other_files(path):
-    """Raise UserError for files that are often given in place of a network."""
-    with open(path, "rb") as file:
-        start = file.read(256)
-    mistaken = mistaken_for(start, "a network")
-    if not start:
-        mistaken = "an empty file: copy or download it again"
-    if start.startswith(b"PK"):
-        mistaken = ("a zip, as PyTorch saves networks; expected a snapshot of this program or a "
-                    "pickle of the official TensorFlow release")
-    if mistaken:
-        raise UserError(f"{path}: {mistaken}")
 
 
 def networks_header(networks: dict[str, Network]) -> dict[str, dict[str, Any]]:
@@ -211,11 +203,14 @@ def networks_from_groups(header: dict[str, Any], groups: Groups, source: str | P
             continue
         if made["type"] not in NETWORKS:
             raise UserError(f"{source}: made by an unknown network type {made['type']!r}")
+        # There is room for ten times the numbers in the file: enough to list what is missing in it,
+        # too little for options that ask for all of the memory.
         values = groups.get(name, {})
         try:
             networks[name] = build(made["type"], name, made["config"],
-                                   room=_ROOM * sum(value.size for value in values.values()))
-        except _UNFITTING as error:
+                                   room=10 * sum(value.size for value in values.values()))
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError,
+                MemoryError) as error:  # what networks raise for wrong types and sizes
             raise UserError(f"{source}: the options of network {name} cannot be right "
                             f"({util.one_line(error)[:200]}); use another snapshot") from None
         networks[name].set_arrays(values, source=str(source))
@@ -249,18 +244,25 @@ def find_snapshot(spec: str | Path | None = None, results_dir: str = "results") 
 
 
 class OfSnapshot:
-    """What uses the networks of a snapshot: made of its file and further options."""
+    """Base of what uses a snapshot's networks: made from its file and further options."""
 
     @classmethod
     def load(cls, spec: str | Path | None, results_dir: str = "results", *args: Any,
              **options: Any) -> Self:
-        """Return that of a snapshot file, run directory or run number; see `find_snapshot`."""
+        """Make it from a snapshot file, run directory or run number; see `find_snapshot`."""
         return cls(find_snapshot(spec, results_dir), *args, **options)
 
     @staticmethod
     def check(path: Path, variant: str, lack: str, *names: str) -> dict[str, Any]:
-        """Return the header of a snapshot file; raise UserError, which says what such a network
-        does not do, if it is not of --variant, or if one of the networks `names` is not there."""
+        """Return the header of a snapshot file.
+
+        Args:
+            lack: what networks of other variants do not do: 'translates no photos'.
+            names: networks that it has to hold.
+
+        Raises:
+            UserError: it is of another --variant, or a network is missing.
+        """
         header = read_header(path)
         if header.get("variant") != variant:
             raise UserError(f"{path}: a snapshot of --variant={header.get('variant')}, which "

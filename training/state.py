@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -32,7 +32,6 @@ from training.snapshots import (
     save_container,
 )
 
-STATE_PATTERN = re.compile(r"training-state-(\d+)\.safetensors")
 # Names in files that differ from the attributes of Progress.
 _NAMES_IN_FILES = {"schedule_nimg": "look_nimg", "steps_since_schedule": "look_turns",
                    "pending_tick": "pending", "phase": "optimizer_phase"}
@@ -50,7 +49,7 @@ class Progress:
             then; a training that was stopped in between does the rest of them first.
         pending_tick: what a tick that is over, but not reported yet, has to report, else None.
         ended_nimg: nimg at which stages ended. phase: Stage.phase of the last step, as a list.
-        stream_nimg: {stream: images that it has handed out}.
+        stream_nimg: {stream: images that it has given}.
         selecting: name of the score that selects the best snapshot. best_value: the best one in the
             final stage. stage_best, evaluations_since_best: the same of this stage, for `patience`.
         scores: the newest scores {name: value}, measured at scores_nimg.
@@ -89,7 +88,7 @@ class Progress:
                 for name, value in dataclasses.asdict(self).items()}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any], source: str | Path) -> "Progress":
+    def from_json(cls, values: dict[str, Any], source: str | Path) -> Self:
         """Return the counters that `to_json` gave; raise UserError for those of later versions."""
         attributes = {stored: name for name, stored in _NAMES_IN_FILES.items()}
         values = {attributes.get(name, name): value for name, value in values.items()}
@@ -143,6 +142,7 @@ def save_state(run_dir: Path, state: TrainingState, keep: int = 2) -> None:
     save_container(path, header, groups)
     if progress.skipped_in_a_row:
         return
+    # `keep` states up to this one stay.
     states = list_states(run_dir)
     place = states.index(path) + 1
     for other in states[:max(place - keep, 0)] + states[place:]:
@@ -151,8 +151,9 @@ def save_state(run_dir: Path, state: TrainingState, keep: int = 2) -> None:
 
 def list_states(run_dir: Path) -> list[Path]:
     """Return the training states of a run, oldest first."""
-    states = [p for p in Path(run_dir).iterdir() if STATE_PATTERN.fullmatch(p.name)]
-    return sorted(states, key=kimg_in_name)
+    return sorted((path for path in Path(run_dir).iterdir()
+                   if re.fullmatch(r"training-state-\d+\.safetensors", path.name)),
+                  key=kimg_in_name)
 
 
 def load_newest_state(run_dir: Path, log: logging.Logger) -> tuple[dict, dict] | None:
@@ -170,7 +171,7 @@ def load_newest_state(run_dir: Path, log: logging.Logger) -> tuple[dict, dict] |
             if header.get("kind") != "state" or not {"networks", "progress"} <= header.keys():
                 raise UserError(f"{path}: damaged: not a training state")
             missing = {*header["networks"], *(f"opt_{name}" for name in _trained(header)),
-                       *(f"buf_{name}" for name in _buffers(header))} - set(groups)
+                       *(f"buf_{name}" for name in header.get("buffers", ()))} - set(groups)
             if missing:
                 raise UserError(f"{path}: damaged: without {', '.join(sorted(missing))}")
             return header, groups
@@ -188,11 +189,6 @@ def _trained(header):
     return header.get("optimizers", [name for name in header["networks"] if name != "Gs"])
 
 
-def _buffers(header):
-    """Return the names of a state's buffers; older states have none."""
-    return header.get("buffers", [])
-
-
 def restored_state(header: dict, groups: dict, source: str | Path,
                    make_optimizers: Callable[[dict[str, Network]], dict[str, Optimizer]]
                    ) -> TrainingState:
@@ -207,14 +203,17 @@ def restored_state(header: dict, groups: dict, source: str | Path,
     networks = networks_from_groups(header, groups, source)
     optimizers = make_optimizers({name: networks[name] for name in _trained(header)})
     for name, optimizer in optimizers.items():
-        # Older states lack some slots, which keep their initial values.
+        # Older states lack some slots, which keep their initial values, and all buffers.
         optimizer.set_arrays({**optimizer.get_arrays(), **groups[f"opt_{name}"]})
     return TrainingState(networks, optimizers, Progress.from_json(header["progress"], source),
-                         {name: groups[f"buf_{name}"] for name in _buffers(header)})
+                         {name: groups[f"buf_{name}"] for name in header.get("buffers", ())})
 
 
 def remove_states_with_skips(run_dir: Path) -> float | None:
-    """Remove the states written while updates were skipped; return the kimg of the newest left."""
+    """Remove the states that were written while updates were skipped.
+
+    Returns the kimg of the newest of the others, None if there are none.
+    """
     kimg = None
     for path in list_states(run_dir):
         progress = open_container(path, lambda file, header: header["progress"])

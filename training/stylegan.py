@@ -103,8 +103,8 @@ class StyleGan(Method):
                 for critic, augmentation in self.augmentations.items()}
 
     def _make_augmentations(self, probabilities):
-        """Make an augmentation for every critic, if there are any, with {critic: p} to begin with.
-        """
+        """Make an augmentation for every critic, unless --augment=none; it begins with p of
+        {critic: p}."""
         critics = [name.removeprefix("D_") for name in self.networks if name.startswith("D_")]
         self.augmentations = {} if self.config.augment == "none" else {
             critic: Augmentation(self.config, probabilities.get(critic)) for critic in critics}
@@ -130,7 +130,7 @@ class StyleGan(Method):
         return make_stage(self.config, len(self.classes), name)
 
     def enter(self, stage: Stage) -> None:
-        """Grow the channels of G and of every critic; old networks and optimizers are let go.
+        """Grow the channels of G and of every critic; old networks and optimizers are dropped.
 
         A critic's augmentation begins with the p of the one that it grows from.
         """
@@ -182,7 +182,7 @@ class StyleGan(Method):
     def next_batch(self, stage: Stage, progress: Progress) -> Batch:
         """Return the reals of the critic whose turn it is."""
         critic = stage.critic(progress.step)
-        if stage.phase != self._phase:  # what was compiled and read for the old one is let go
+        if stage.phase != self._phase:  # drop what was compiled and read for the old one
             self.close()
             self._phase = stage.phase
         if critic.name not in self.streams:
@@ -195,7 +195,9 @@ class StyleGan(Method):
         """Update D, the average and G once."""
         critic = stage.critic(step)
         scalars = self.steps[critic.name](batch, step, stage.fade, stage.lrate)
-        return {_scalar_name(name, critic): value for name, value in scalars.items()}
+        # G's loss and the counters are shared by all critics, the rest is one critic's own.
+        return {name if name.startswith("Progress/") or name == "Loss/G"
+                else f"{name}/{critic.name}": value for name, value in scalars.items()}
 
     def _stream(self, critic: Critic, stage: Stage, start_nimg: int) -> TrainingStream:
         """Return the endless minibatches of a critic: the image critic sees untagged photos too,
@@ -224,7 +226,7 @@ class StyleGan(Method):
         return mirroring.mirrored_order(pairs, self.classes)
 
     def close(self) -> None:
-        """Let go of compiled steps and of streams, whose threads would keep the process."""
+        """Drop compiled steps, and streams, whose threads would keep the process from ending."""
         self.steps, self.streams, self._phase = {}, {}, None
 
     # What a run shows of its networks.
@@ -244,8 +246,8 @@ class StyleGan(Method):
         return pictures
 
     def _first_reals(self, num_channels, resolution=None):
-        """Return a function: minibatch -> the stream of the first reals, at full resolution unless
-        another one is given."""
+        """Return a function: minibatch -> the stream of the first reals, the same whenever it is
+        called; at full resolution unless another one is given."""
         return lambda minibatch: reals_stream(self.config, resolution or self.config.resolution,
                                               num_channels, minibatch, seed=0)
 
@@ -267,8 +269,7 @@ class StyleGan(Method):
         for name in [n for n in self.networks if n.startswith("D_")]:
             D = self.networks[name]
             width = D.num_channels
-            reals = next(iter(reals_stream(self.config, stage.resolution, width, stage.minibatch,
-                                           seed=0)))
+            reals = next(iter(self._first_reals(width, stage.resolution)(stage.minibatch)))
             labels = reals.labels if self.dataset.label_size else None
             images = channels.to_signed(reals.images.numpy())
             means[f"{name}/real"] = float(tf.reduce_mean(D(images, labels)))
@@ -280,8 +281,7 @@ class StyleGan(Method):
         if stage.name != "classes":
             return {}
         batches = -(-CLASS_COUNT_IMAGES // stage.minibatch)
-        stream = iter(reals_stream(self.config, stage.resolution, stage.channels, stage.minibatch,
-                                   seed=0))
+        stream = iter(self._first_reals(stage.channels, stage.resolution)(stage.minibatch))
         inputs = self.grids.batches(batches, stage.minibatch)
         real = class_frequencies((channels.to_signed(next(stream).images.numpy())
                                   for _ in range(batches)), len(self.classes))
@@ -300,7 +300,7 @@ class StyleGan(Method):
         return remedies + (["--precision=fp32"] if config.precision != "fp32" else [])
 
     def header(self, stage: Stage, progress: Progress) -> dict[str, Any]:
-        """Return what a snapshot says of itself."""
+        """Return what a snapshot holds besides its arrays."""
         # The stage that the networks are in, which is not entered yet if a growth is under way.
         names = {"rgb": (), "binary": ("any",), "classes": self.classes}[progress.stage]
         dataset = self.dataset
@@ -312,9 +312,3 @@ class StyleGan(Method):
                             "digest": dataset.digest, "resolution": dataset.resolution,
                             "content_box": self._content_box},
                 "training": self.config.to_json()}
-
-
-def _scalar_name(name, critic):
-    """Return the name in reports: G's loss and counters are all critics', the rest is one's own."""
-    is_shared = name.startswith("Progress/") or name == "Loss/G"
-    return name if is_shared else f"{name}/{critic.name}"

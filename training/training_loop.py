@@ -158,6 +158,7 @@ class Training:
                 break
             p.ended_nimg.append(p.schedule_nimg)
         stage = self.method.stage(p)
+        # A new phase: all optimizers start afresh.
         if list(stage.phase) != p.phase:
             for optimizer in self.method.optimizers.values():
                 optimizer.reset()
@@ -199,6 +200,7 @@ class Training:
             self.files.compiling(to_compile)
             if self.saved_step != p.step:
                 self._save_state()
+        # The batch, then the update; if nothing would be lost, a signal ends the process at once.
         alone = not distribute.has_other_workers(self.strategy)
         with self.stop_handler.during(signals.PHOTOS, at_once=alone):
             batch = method.next_batch(stage, p)
@@ -206,6 +208,7 @@ class Training:
         may_leave = bool(to_compile) and self._may_leave()
         with self.stop_handler.during(work, at_once=may_leave):
             scalars = method.step(batch, stage, p.step)
+        # Report the scalars, and count.
         for name, value in scalars.items():
             autosummary.report(name, value)
         stream = method.stream(stage, p.step)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from dataprep.coco import segmentations
 from dataprep.coco.categories import NOT_CHOSEN, check_used, read_categories
-from dataprep.coco.segmentations import Photo, whole
+from dataprep.coco.segmentations import MAX_ID, Photo, whole
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError, read_json
 
-_MAX_ID = 2**53
 _MAX_SIDE = 65536  # pixels; more is taken for a mistake
 MAX_INSTANCES = 1000  # of one image; each takes time and memory of the image's size
 TOO_MANY = f"more than {MAX_INSTANCES} annotations of one image"
@@ -45,7 +44,7 @@ def load_annotations(path: str | Path, own: bool = False,
     categories = read_categories(path, content.get("categories"), MODANET_CLASSES, own)
     if only is not None:
         categories = categories.restricted(only)
-    check_used(path, categories.labels, {whole(entry.get("category_id"), 0, _MAX_ID)
+    check_used(path, categories.labels, {whole(entry.get("category_id"), 0, MAX_ID)
         for entry in annotations if isinstance(entry, dict)} - {None})
     renumbered = any(number != label for number, label in categories.labels.items())
     result = Annotations(categories.classes, list(categories.notes), renumbered)
@@ -55,7 +54,7 @@ def load_annotations(path: str | Path, own: bool = False,
         reason = _add_instance(instances, frames, entry, categories.labels)
         if reason:  # ids only if they are whole numbers
             entry = entry if isinstance(entry, dict) else {}
-            ids = [whole(entry.get(key), 0, _MAX_ID) for key in ("image_id", "id")]
+            ids = [whole(entry.get(key), 0, MAX_ID) for key in ("image_id", "id")]
             result.defects.append({"id": ids[0], "annotation": ids[1], "reason": reason})
     result.photos = {image_id: Photo(image_id, *frame, tuple(instances[image_id]))
                      for image_id, frame in frames.items()}
@@ -94,7 +93,7 @@ def read_frames(images: list, skipped: list[dict]) -> dict:
     An id of two different images stands for none: its annotations could be of either."""
     entries, reasons = {}, {}
     for entry in images:
-        image_id = whole(entry.get("id"), 0, _MAX_ID) if isinstance(entry, dict) else None
+        image_id = whole(entry.get("id"), 0, MAX_ID) if isinstance(entry, dict) else None
         if image_id is None:
             skipped.append({"id": None, "reason": "image entry without a whole number as id"})
             continue
@@ -114,10 +113,10 @@ def _add_instance(instances, frames, entry, labels):
     """Add one annotation; return why it or a part of it was left out, or None."""
     if not isinstance(entry, dict):
         return "annotation is not an object"
-    image_id = whole(entry.get("image_id"), 0, _MAX_ID)
+    image_id = whole(entry.get("image_id"), 0, MAX_ID)
     if image_id not in frames:
         return "annotation of an image that is not listed, or was left out"
-    label = labels.get(whole(entry.get("category_id"), 0, _MAX_ID))
+    label = labels.get(whole(entry.get("category_id"), 0, MAX_ID))
     if label is None:
         return "category id of no class"
     if label == NOT_CHOSEN:

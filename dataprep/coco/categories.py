@@ -2,17 +2,15 @@
 
 import collections
 import difflib
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dataprep.coco.segmentations import whole
+from dataprep.coco.segmentations import MAX_ID, whole
 from dnnlib.data.channels import MAX_CLASSES
-from dnnlib.data.class_list import is_background
+from dnnlib.data.class_list import find_class, fold_name, is_background
 from dnnlib.util import UserError
 
-_MAX_ID = 2**53
 _MAX_NAME = 100  # characters
 # difflib's ratio from which a name is a misspelling: a letter more or less, in long names also
 # another; "shirts" and "shorts" have 0.83.
@@ -31,10 +29,12 @@ class Categories:
 
     def restricted(self, names: Sequence[str]) -> "Categories":
         """Return these categories with the classes `names` alone, in this order; the ids of others
-        have the label NOT_CHOSEN. Raises UserError for a name that is no class."""
-        if unknown := [name for name in names if name not in self.classes]:
-            raise UserError(f"--only-classes={','.join(names)}: {unknown[0]!r} is none of the "
-                            f"classes {', '.join(self.classes)}")
+        have the label NOT_CHOSEN. Raises UserError for a name that is no class, or a class twice.
+        """
+        names = [find_class(name, self.classes, "--only-classes") for name in names]
+        for name, count in collections.Counter(names).items():
+            if count > 1:
+                raise UserError(f"--only-classes: the class {name!r} is given twice")
         chosen = {self.classes.index(name) + 1: label for label, name in enumerate(names, 1)}
         labels = {number: chosen.get(label, NOT_CHOSEN if label else 0)
                   for number, label in self.labels.items()}
@@ -73,7 +73,7 @@ def _read_names(path, entries):
     names = {}
     for place, entry in enumerate(entries or [], 1):
         entry = entry if isinstance(entry, dict) else {}
-        number, name = whole(entry.get("id"), 0, _MAX_ID), entry.get("name")
+        number, name = whole(entry.get("id"), 0, MAX_ID), entry.get("name")
         name = unicodedata.normalize("NFC", name).strip() if isinstance(name, str) else ""
         if number is None or not 1 <= len(name) <= _MAX_NAME or not name.isprintable():
             raise UserError(f"{path}: entry {place} of its categories needs a whole number as id "
@@ -105,22 +105,16 @@ def _match(names, known):
     """Return {name: known class} of the names that are one, whatever case and punctuation.
     Misspellings are searched only if there are as many names as classes: among others, "stop" would
     be taken for a top."""
-    folded = {_fold(name): name for name in known}
-    matched = {name: folded[_fold(name)] for name in names if _fold(name) in folded}
+    folded = {fold_name(name): name for name in known}
+    matched = {name: folded[fold_name(name)] for name in names if fold_name(name) in folded}
     free = [fold for fold, name in folded.items() if name not in matched.values()]
     if len(names) == len(known):
-        close = {name: difflib.get_close_matches(_fold(name), free, n=2, cutoff=_ALIKE)
+        close = {name: difflib.get_close_matches(fold_name(name), free, n=2, cutoff=_ALIKE)
                  for name in names if name not in matched}
         taken = collections.Counter(fold for folds in close.values() for fold in folds)
         matched |= {name: folded[folds[0]] for name, folds in close.items()
                     if len(folds) == 1 and taken[folds[0]] == 1}
     return matched
-
-
-def _fold(name):
-    """Return the letters and digits of a name: "scarf & tie" and "Scarf/Tie" are one."""
-    words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", name).casefold())
-    return "".join(word for word in words if word != "and")
 
 
 def _describe(path, classes, shown, labels, known):
@@ -129,7 +123,7 @@ def _describe(path, classes, shown, labels, known):
         yield (f"{path}: {len(classes)} class{'es' * (len(classes) > 1)}: {_numbered(classes)}")
     moved = [f"{number} {name} -> {labels[number]} {classes[labels[number] - 1]}"
              for number, name in shown.items() if labels[number] != number
-             or _fold(name) != _fold(classes[labels[number] - 1])]
+             or fold_name(name) != fold_name(classes[labels[number] - 1])]
     if moved and classes == known:
         yield (f"{path}: categories are taken for ModaNet's classes by name (id in the file -> "
                f"label): {', '.join(moved)}")

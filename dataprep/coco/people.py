@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from dataprep.coco.annotations import Annotations, read_frames
-from dataprep.coco.segmentations import Photo, whole
+from dataprep.coco.segmentations import MAX_ID, Photo, whole
 from dnnlib.data.keypoints import COVERED, UNKNOWN, VISIBLE
 from dnnlib.util import UserError, one_line, read_json
 
 NO_KEYPOINTS = "no keypoints"
-_MAX_ID = 2**53
+_OTHER_SHAPE = "keypoints are of a photo of another shape"
 _MAX_KEYPOINTS, _MAX_NAME = 255, 100
 
 
@@ -44,31 +44,37 @@ class KeypointFile:
 
     def joined(self, labelled: Annotations | None) -> Annotations:
         """Return annotations of the same photos, by file names, with the keypoints; None stands for
-        annotations without classes. Photos without keypoints are moved to the skipped ones."""
-        if labelled is not None:
-            self._add_to(labelled)
-            return labelled
-        known = {number: photo for number, photo in self.photos.items()
-                 if photo.keypoints is not None}
-        rest = [{"id": number, "reason": NO_KEYPOINTS} for number in self.photos
-                if number not in known]
-        return Annotations((), [], photos=known, defects=self.defects,
-                           skipped_images=self.skipped_images + rest)
-
-    def _add_to(self, labelled):
-        """Add the keypoints to annotated photos."""
+        annotations without classes. Photos without keypoints, or with those of a photo of another
+        shape, are moved to the skipped ones."""
+        if labelled is None:
+            known = {number: photo for number, photo in self.photos.items()
+                     if photo.keypoints is not None}
+            rest = [{"id": number, "reason": NO_KEYPOINTS} for number in self.photos
+                    if number not in known]
+            return Annotations((), [], photos=known, defects=self.defects,
+                               skipped_images=self.skipped_images + rest)
         of_name = {photo.file_name: photo for photo in self.photos.values()
                    if photo.keypoints is not None and photo.file_name}
         for number, photo in list(labelled.photos.items()):
             own = of_name.get(photo.file_name)
-            if own is not None and photo.instances:
+            if not photo.instances:  # left out for having none
+                continue
+            if own is not None and _same_shape(photo, own):
                 scale = photo.width / own.width, photo.height / own.height, 1
                 labelled.photos[number] = dataclasses.replace(
                     photo, keypoints=own.keypoints * scale)
-            elif photo.instances:  # others are left out for having none
+            else:
                 del labelled.photos[number]
-                labelled.skipped_images.append({"id": number, "reason": NO_KEYPOINTS})
+                labelled.skipped_images.append(
+                    {"id": number, "reason": NO_KEYPOINTS if own is None else _OTHER_SHAPE})
         labelled.defects += self.defects
+        return labelled
+
+
+def _same_shape(a, b):
+    """Return whether two Photos can be one in two sizes, each rounded to pixels."""
+    return abs(a.width * b.height - b.width * a.height) <= max(a.width + a.height,
+                                                               b.width + b.height)
 
 
 def read_keypoint_file(path: str | Path) -> KeypointFile:
@@ -82,25 +88,27 @@ def read_keypoint_file(path: str | Path) -> KeypointFile:
                         "'annotations'")
     result = KeypointFile(*_read_names(path, content.get("categories")))
     frames = read_frames(images, result.skipped_images)
-    largest = {}  # {id: (size of the person, points)}
+    largest = {}  # {frame: (size of the person, points)}; several ids may name one photo
+    frame_of = {image_id: frame if frame[0] else image_id for image_id, frame in frames.items()}
     for entry in annotations:
         entry = entry if isinstance(entry, dict) else {}
-        image_id = whole(entry.get("image_id"), 0, _MAX_ID)
+        image_id = whole(entry.get("image_id"), 0, MAX_ID)
         if "keypoints" not in entry or image_id not in frames:
             continue
         points = _read_points(entry["keypoints"], len(result.names), frames[image_id][1:])
         if points is None:
             result.defects.append({
-                "id": image_id, "annotation": whole(entry.get("id"), 0, _MAX_ID),
+                "id": image_id, "annotation": whole(entry.get("id"), 0, MAX_ID),
                 "reason": f"keypoints that are not x, y, 0 to 2 for each of {len(result.names)}"})
         elif points[:, 2].any():
             candidate = (_person_size(entry.get("bbox"), points), points)
-            largest[image_id] = max(largest.get(image_id, candidate), candidate,
-                                    key=lambda pair: pair[0])
+            frame = frame_of[image_id]
+            largest[frame] = max(largest.get(frame, candidate), candidate,
+                                 key=lambda pair: pair[0])
     if not largest:
         raise UserError(f"{path}: no person has a keypoint")
     result.photos = {image_id: Photo(image_id, *frame,
-                                     keypoints=largest.get(image_id, (0, None))[1])
+                                     keypoints=largest.get(frame_of[image_id], (0, None))[1])
                      for image_id, frame in frames.items()}
     return result
 
@@ -149,7 +157,7 @@ def _read_points(values, count, size):
 def _person_size(box, points):
     """Return the area of a person's box, or else of what spans the known points."""
     if isinstance(box, list) and len(box) == 4 and set(map(type, box)) <= {int, float} \
-            and all(abs(number) <= _MAX_ID for number in box):  # NaN is not
+            and all(abs(number) <= MAX_ID for number in box):  # NaN is not
         return box[2] * box[3]
     known = points[points[:, 2] > UNKNOWN, :2]
     return float(np.prod(np.ptp(known, axis=0)))
@@ -188,7 +196,7 @@ def persons(ids: Sequence, links: Sequence[tuple]) -> dict:
     may be missing themselves."""
     parent = {image_id: image_id for image_id in (*ids, *itertools.chain(*links))}
 
-    def root(image_id):
+    def root(image_id: int | str) -> int | str:
         while parent[image_id] != image_id:
             parent[image_id] = image_id = parent[parent[image_id]]
         return image_id

@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 
 from dnnlib.data.photos import PhotoError
 
+MAX_ID = 2**53  # of images, annotations and categories
 SHARE_MARGIN = 0.1  # shares of an image may be outside of it as well
 SHARES = "polygon within 0..1, as in shares of the image; expected pixels"
 _MAX_OVERHANG = 4  # image sides that a coordinate may be away from the frame

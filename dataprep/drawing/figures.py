@@ -6,6 +6,7 @@ Points are float arrays [n, 2] of x, y in pixels, y down. Everything is a functi
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from dnnlib.data.coco import MODANET_CLASSES
@@ -21,9 +22,9 @@ _CLOTH = ((200, 44, 52), (236, 186, 60), (60, 140, 90), (240, 240, 236), (226, 1
           (70, 130, 190), (130, 90, 160), (232, 130, 60))
 _DENIM = ((52, 72, 122), (92, 122, 170), (34, 42, 66), (70, 66, 64))
 _LEATHER = ((34, 30, 30), (112, 66, 38), (150, 40, 44), (176, 134, 84))
+_COAT = ((60, 62, 70), (120, 96, 70), (70, 84, 70), (150, 150, 156), (110, 50, 60))
 # Of a face, from the middle of the head, in heights of the body: x of the picture's right one, y.
 _EYE, _EAR, _NOSE = (0.027, 0.01), (0.07, 0.012), (0.0, 0.034)
-_COAT = ((60, 62, 70), (120, 96, 70), (70, 84, 70), (150, 150, 156), (110, 50, 60))
 
 
 def noise(rng: np.random.Generator, size: tuple, cells: tuple) -> np.ndarray:
@@ -46,18 +47,19 @@ class Canvas:
     owner = property(lambda self: np.array(self._owner),
                      doc="The object that shows at each pixel, uint8 [h, w].")
 
-    def polygon(self, points, colour, owner: int = 0) -> None:
+    def polygon(self, points: ArrayLike, colour: ArrayLike, owner: int = 0) -> None:
         """Fill a polygon [n, 2]."""
         for pen, fill, edge in self._inks(colour, owner):
             pen.polygon(list(map(tuple, np.asarray(points).tolist())), fill, edge, _EDGE)
 
-    def ellipse(self, centre, half_width: float, half_height: float, colour, owner=0) -> None:
+    def ellipse(self, centre: ArrayLike, half_width: float, half_height: float, colour: ArrayLike,
+                owner: int = 0) -> None:
         """Fill an ellipse with upright axes."""
         half = np.array([half_width, half_height])
         for pen, fill, edge in self._inks(colour, owner):
             pen.ellipse([*(centre - half), *(centre + half)], fill=fill, outline=edge, width=_EDGE)
 
-    def limb(self, points, radius: float, colour, owner: int = 0) -> None:
+    def limb(self, points: ArrayLike, radius: float, colour: ArrayLike, owner: int = 0) -> None:
         """Draw a bent stroke with round ends through `points` [n, 2], 2 * `radius` pixels wide."""
         for shrink, tone in ((0, 0.8), (_EDGE, 1)):
             r = max(radius - shrink, 1)
@@ -151,12 +153,13 @@ def random_figure(rng: np.random.Generator, width: int, height: int,
     x = width * rng.uniform(0.46, 0.54)
     sway = rng.normal(0, 0.008) * h
 
-    def row(offset, share, shift=0.0):
+    def row(offset: float, share: float, shift: float = 0.0) -> np.ndarray:  # [2, 2]
         return np.column_stack([x + shift + _SIDES * offset * h, np.full(2, ground - share * h)])
 
     shoulders, hips = row(body_rng.uniform(0.115, 0.14), 0.745, -sway), row(0.062, 0.475, sway)
     ankles = row(rng.uniform(0.06, 0.1), 0.05)
     knees = (hips + ankles) / 2 + [[0, -0.01 * h]] * 2
+    # Arms: two angles for each side.
     poses = [list(_ARMS.values())[i] for i in rng.choice(len(_ARMS), 2, p=_ARM_SHARES)]
     upper, fore = np.radians([[rng.uniform(*pose[part]) for pose in poses] for part in (0, 1)])
     elbows = shoulders + 0.165 * h * np.column_stack([_SIDES * np.sin(upper), np.cos(upper)])
@@ -178,7 +181,7 @@ class Dresser:
         canvas, figure, h = self.canvas, self.figure, self.h
         long_hair = self._chance(0.5)
         if long_hair:
-            canvas.ellipse(self.figure.face(0, 0.055), 0.094 * h, 0.13 * h, self.hair)
+            canvas.ellipse(figure.face(0, 0.055), 0.094 * h, 0.13 * h, self.hair)
         for side in (0, 1):
             canvas.limb(figure.leg(side, 0.05), 0.042 * h, self.skin)
         canvas.polygon(figure.trunk(0.79, 0.45), self.skin)
@@ -280,6 +283,7 @@ class Dresser:
             (-0.03, -0.045))], self.hair)
         for sign in (-1, 1):
             canvas.ellipse(face(sign * _EYE[0], _EYE[1]), 0.01 * h, 0.01 * h, (40, 34, 30))
+        # The mouth.
         canvas.ellipse(face(0, 0.055), 0.022 * h, 0.008 * h, self.skin * [0.85, 0.55, 0.55])
         if self._chance(0.2):
             glass = self._garment("sunglasses", ((24, 24, 30), (52, 34, 24)))

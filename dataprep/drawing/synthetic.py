@@ -25,7 +25,7 @@ _JPEG_QUALITY = 90
 _VERSION = 2  # of the drawing: raise it when the same numbers give other pictures
 _PARTS = ("images", "annotations")
 PAIRS_FILE = Path("annotations") / "pairs.csv"
-_MARK = ".drawn"  # file that tells an unfinished drawing from other people's photos
+_MARK = ".drawn"  # file that marks an unfinished drawing: other people's photos are kept
 _MIN_PIXELS = 12  # smaller remains of a garment are not annotated
 
 

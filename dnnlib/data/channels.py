@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 NUM_COLOURS = 3
-MAX_CLASSES = 255  # of a label map
 _HUES = 24  # classes whose colours are hues; more hues would come too near to each other
 RGB = slice(0, NUM_COLOURS)
 SEGMAPS = slice(NUM_COLOURS, None)
 IGNORE = 255  # label of pixels of a label map that count nowhere
+MAX_CLASSES = IGNORE - 1
 STORED_THRESHOLD = 127  # a stored uint8 map shows its class where its value is above this
 
 
@@ -55,16 +55,16 @@ def palette(num_classes: int) -> np.ndarray:
 
     Neighbouring labels get far hues, and every second one is darker. From the 25th class on each
     colour is the one farthest from all before it, so that 255 remain distinct. A label's colour
-    does not depend on C. Raises ValueError for more than 255 classes.
+    does not depend on C. Raises ValueError for more than 255, the label IGNORE.
     """
-    if num_classes > MAX_CLASSES:
-        raise ValueError(f"{num_classes} classes; a label map holds up to {MAX_CLASSES}")
+    if num_classes > IGNORE:
+        raise ValueError(f"{num_classes} classes; the labels of a map go up to {IGNORE}")
     return _palette()[:num_classes + 1].copy()
 
 
 @functools.lru_cache(maxsize=1)
 def _palette():
-    """Return the colours of the background and 255 classes, uint8 [256, 3]."""
+    """Return the colours of the background and the labels up to IGNORE, uint8 [256, 3]."""
     colours = [(0.0, 0.0, 0.0)]
     for label in range(_HUES):
         hue = (label * 0.618033988749895) % 1.0
@@ -74,7 +74,7 @@ def _palette():
     steps = np.linspace(0, 255, 16)
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     distance = np.abs(grid[:, None] - colours).sum(axis=-1).min(axis=1)
-    while len(colours) <= MAX_CLASSES:
+    while len(colours) <= IGNORE:
         colours = np.concatenate([colours, grid[None, distance.argmax()]])
         distance = np.minimum(distance, np.abs(grid - colours[-1]).sum(axis=-1))
     return colours.astype(np.uint8)

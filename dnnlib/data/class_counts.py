@@ -24,8 +24,8 @@ def class_areas(label_maps: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def class_frequencies(batches: Iterable[np.ndarray], num_classes: int) -> np.ndarray:
-    """Return the share of the images that show each class, by one pixel or more, float64 [C], of
-    batches of signed images [N, H, W, 3 + C]."""
+    """Return the share of images that show each class, by one pixel or more, float64 [C]; `batches`
+    are signed images [N, H, W, 3 + C]."""
     counts, num_images = np.zeros(num_classes), 0
     for images in batches:
         label_maps = channels.to_label_map(np.asarray(images)[..., channels.SEGMAPS])
@@ -41,8 +41,8 @@ def proportions(counts: np.ndarray) -> np.ndarray:
 
 
 def total_variation(p: np.ndarray, q: np.ndarray) -> float:
-    """Return the total variation distance between classes' shares: 0 equal, 1 disjoint, or if one
-    side has no instance. Frequencies or counts p and q [C] are normalised to proportions first."""
+    """Return the total variation distance between the proportions of frequencies or counts p and q
+    [C]: 0 if they are equal, 1 if they are disjoint or one side has no instance."""
     if not np.any(p) or not np.any(q):
         return float(np.any(p) != np.any(q))
     return float(0.5 * np.abs(proportions(p) - proportions(q)).sum())

@@ -7,8 +7,10 @@ COCO file, of which the categories are taken.
 """
 
 import collections
+import difflib
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +62,27 @@ def _word(name):
     return name.casefold().strip("_- ")
 
 
+def fold_name(name: str) -> str:
+    """Return the letters and digits of a name: "scarf & tie" and "Scarf/Tie" are one."""
+    words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", name).casefold())
+    return "".join(word for word in words if word != "and")
+
+
+def find_class(name: str, classes: Sequence[str], option: str = "") -> str:
+    """Return the class that `name` means, whatever its case and punctuation. Raises UserError if
+    there is none, or several. option: "--only-classes", at which the error then begins."""
+    alike = {fold_name(known): known for known in classes if fold_name(known)}
+    same = [known for known in classes if fold_name(known) == fold_name(name) != ""]
+    if name in classes or len(same) == 1:
+        return name if name in classes else same[0]
+    close = same or [alike[fold] for fold in difflib.get_close_matches(fold_name(name), alike, n=1)]
+    guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    where = f"{option}: " if option else ""
+    raise UserError(f"{where}{name!r} is none of the classes {', '.join(classes)}{guess}")
+
+
 def read_class_list(path: str | Path) -> ClassList:
-    """Return the ClassList of a file. Raises UserError if it is none, or if its names or colours
+    """Return the ClassList of a file. Raises UserError if it has none, or if its names or colours
     cannot be those of classes."""
     path = Path(path)
     try:
@@ -73,7 +94,25 @@ def read_class_list(path: str | Path) -> ClassList:
             from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: neither text nor a JSON list ({type(error).__name__})") from None
-    _check(listed)
+    # Names of classes, and all or none with a colour.
+    before = listed.num_background()
+    num_classes = len(listed.names) - before
+    if not 1 <= num_classes <= MAX_CLASSES:
+        raise UserError(f"{path}: {num_classes} classes; expected 1 to {MAX_CLASSES}")
+    for number, name in enumerate(listed.names, 1):
+        if not name or not name.isprintable() or len(name) > _MAX_NAME:
+            raise UserError(f"{path}: class {number} has no usable name; expected 1 to "
+                            f"{_MAX_NAME} printable characters")
+    for name, colour in list(zip(listed.names, listed.colours))[before:]:
+        if colour is None:
+            raise UserError(f"{path}: {name!r} has no colour, other classes have")
+    # Nothing twice.
+    for name, count in collections.Counter(listed.names).items():
+        if count > 1:
+            raise UserError(f"{path}: the class {name!r} is given twice")
+    for colour, count in collections.Counter(listed.colours).items():
+        if count > 1 and colour is not None:
+            raise UserError(f"{path}: two names have the colour #{colour:06x}")
     return listed
 
 
@@ -99,24 +138,21 @@ def _parse_json(path, content):
 def _parse_lines(path, text):
     """Return the ClassList of a text, one name a line."""
     lines = [line.strip() for line in text.rstrip().splitlines()]
-    numbers, bodies = _split_numbers([line for line in lines if line and line[0] != "#"])
+    bodies = [line for line in lines if line and line[0] != "#"]
+    # Numbers, if all lines begin with 0, 1, 2, ... or 1, 2, 3, ...
+    found = [_NUMBERED.fullmatch(line) for line in bodies]
+    numbers = [int(match[1]) for match in found if match]
+    if len(numbers) == len(bodies) and numbers[:1] in ([0], [1]) \
+            and numbers == list(range(numbers[0], numbers[0] + len(bodies))):
+        bodies = [match[2] for match in found]
+    else:
+        numbers = []
     notes = [f"{kind} ({count})" for kind, count in (
         ("comments", sum(line[:1] == "#" for line in lines)), ("empty lines", lines.count("")),
         ("numbers", len(numbers))) if count]
     names, colours = zip(*(_split_colour(path, body) for body in bodies)) if bodies else ((), ())
     return ClassList(path, names, colours if any(c is not None for c in colours) else (),
                      numbers[0] if numbers else None, tuple(notes))
-
-
-def _split_numbers(lines):
-    """Return (numbers, rest of each line) if all lines begin with 0, 1, 2, ... or 1, 2, 3, ...;
-    else ([], lines)."""
-    found = [_NUMBERED.fullmatch(line) for line in lines]
-    numbers = [int(match[1]) for match in found if match]
-    if len(numbers) < len(lines) or numbers[:1] not in ([0], [1]) \
-            or numbers != list(range(numbers[0], numbers[0] + len(lines))):
-        return [], lines
-    return numbers, [match[2] for match in found]
 
 
 def _split_colour(path, line):
@@ -131,30 +167,8 @@ def _split_colour(path, line):
     return line, None
 
 
-def _check(listed):
-    """Raise UserError for names that cannot be those of classes, for colours of some classes only,
-    and for what is given twice."""
-    before = listed.num_background()
-    num_classes = len(listed.names) - before
-    if not 1 <= num_classes <= MAX_CLASSES:
-        raise UserError(f"{listed.path}: {num_classes} classes; expected 1 to {MAX_CLASSES}")
-    for number, name in enumerate(listed.names, 1):
-        if not name or not name.isprintable() or len(name) > _MAX_NAME:
-            raise UserError(f"{listed.path}: class {number} has no usable name; expected 1 to "
-                            f"{_MAX_NAME} printable characters")
-    for name, colour in list(zip(listed.names, listed.colours))[before:]:
-        if colour is None:
-            raise UserError(f"{listed.path}: {name!r} has no colour, other classes have")
-    for name, count in collections.Counter(listed.names).items():
-        if count > 1:
-            raise UserError(f"{listed.path}: the class {name!r} is given twice")
-    for colour, count in collections.Counter(listed.colours).items():
-        if count > 1 and colour is not None:
-            raise UserError(f"{listed.path}: two names have the colour #{colour:06x}")
-
-
 def write_class_list(folder: str | Path, names: Sequence[str]) -> None:
-    """Write the names of the numbers 1..C into classes.txt, so that they are read as they are."""
+    """Write the names of the labels 1..C to classes.txt, in a form that is read as these names."""
     path = Path(folder) / FILE_NAME
     for text in ("".join(f"{name}\n" for name in names),
                  "".join(f"{number}: {name}\n" for number, name in enumerate(names, 1))):

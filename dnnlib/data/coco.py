@@ -25,19 +25,20 @@ def mask_polygons(mask: np.ndarray) -> list[list[int]]:
     Corners lie on pixel corners, so COCO's rasteriser gives the mask back to the pixel. A COCO
     polygon cannot have a hole: a mask with holes is cut along a row through one until none is left.
     """
-    mask = np.asarray(mask, bool)
-    loops = _border_loops(mask)
-    # Holes run the other way: twice their signed area is negative.
-    holes = [loop for loop in loops
-             if loop[:, 0] @ np.roll(loop[:, 1], -1) < loop[:, 1] @ np.roll(loop[:, 0], -1)]
-    if not holes:
-        return [loop.reshape(-1).tolist() for loop in loops]
-    rows = holes[0][:, 1]
-    cut = int(rows.min() + rows.max()) // 2
-    lower = mask_polygons(mask[cut:])
-    for polygon in lower:
-        polygon[1::2] = [y + cut for y in polygon[1::2]]
-    return mask_polygons(mask[:cut]) + lower
+    polygons, parts = [], [(0, np.asarray(mask, bool))]  # (first row, rows), the next one last
+    while parts:
+        top, part = parts.pop()
+        loops = _border_loops(part)
+        # Holes run the other way: twice their signed area is negative.
+        holes = [loop for loop in loops
+                 if loop[:, 0] @ np.roll(loop[:, 1], -1) < loop[:, 1] @ np.roll(loop[:, 0], -1)]
+        if holes:
+            rows = holes[0][:, 1]
+            cut = int(rows.min() + rows.max()) // 2
+            parts += [(top + cut, part[cut:]), (top, part[:cut])]
+        else:
+            polygons += [(loop + (0, top)).reshape(-1).tolist() for loop in loops]
+    return polygons
 
 
 def label_annotations(label_map: np.ndarray, image_id: int, first_id: int) -> list[dict]:
@@ -59,7 +60,7 @@ def label_annotations(label_map: np.ndarray, image_id: int, first_id: int) -> li
 
 
 def annotations_path(folder: str | Path, classes: Sequence[str]) -> Path:
-    """Return the path for the COCO file of a folder of pictures with these classes."""
+    """Return the path of the COCO file of a folder of pictures with these classes."""
     return Path(folder) / (MODANET_FILE if tuple(classes) == MODANET_CLASSES else OWN_FILE)
 
 
@@ -87,6 +88,7 @@ def write_coco(path: str | Path, classes: Sequence[str], items: Iterable[tuple],
                 "categories": [{"id": label, "name": name, "supercategory": kind}
                                for label, name in enumerate(classes, 1)]}
         file.write(json.dumps(head, ensure_ascii=False)[:-1] + ',\n"annotations": [')
+        # Annotations one by one; the list of images behind them.
         for image_id, file_name, label_map in items:
             height, width = label_map.shape
             images.append({"id": image_id, "width": width, "height": height,
@@ -109,6 +111,7 @@ def write_keypoints(path: str | Path, names: Sequence[str], skeleton: Sequence[S
         known = points[:, 2] > 0
         if not known.any():
             continue
+        # The box around the known points; COCO's triples, zeros for the others.
         low, high = points[known, :2].min(axis=0), points[known, :2].max(axis=0)
         box = [round(float(value), 2) for value in (*low, *(high - low))]
         flat = [value for (x, y, flag), is_known in zip(points.tolist(), known) for value in (
@@ -126,17 +129,19 @@ def write_keypoints(path: str | Path, names: Sequence[str], skeleton: Sequence[S
 
 def _border_loops(mask):
     """Return the closed borders of a mask [H, W], clockwise, those of holes the other way: int
-    arrays [n, 2] of corners x, y. Pixels that touch at a corner only are apart: the walk prefers
+    arrays [n, 2] of corners x, y. Pixels that only touch at a corner are separate: the walk prefers
     the right turn, which stays with the same pixel."""
     starts, ends, directions = _border_segments(mask)
     if not len(starts):
         return []
+    # Which segment follows each one: the one that begins where it ends.
     width = mask.shape[1] + 1
     begins = np.full((4, (mask.shape[0] + 1) * width), -1)
     begins[directions, starts[:, 1] * width + starts[:, 0]] = np.arange(len(starts))
     corner = ends[:, 1] * width + ends[:, 0]
     right_turn, left_turn = begins[(directions + 1) % 4, corner], begins[directions - 1, corner]
     following = np.where(right_turn >= 0, right_turn, left_turn).tolist()
+    # The walks.
     loops, visited = [], [False] * len(following)
     for first in range(len(following)):
         loop, segment = [], first
@@ -151,12 +156,11 @@ def _border_loops(mask):
 
 def _border_segments(mask):
     """Return the border's straight pieces: starts [n, 2], ends [n, 2] as x, y, directions [n]."""
-    padded = np.pad(mask, 1)
-    pieces = []
-    for direction in (_RIGHT, _DOWN, _LEFT, _UP):
-        outside = {_RIGHT: padded[:-2, 1:-1], _LEFT: padded[2:, 1:-1],
-                   _DOWN: padded[1:-1, 2:], _UP: padded[1:-1, :-2]}[direction]
-        border = mask & ~outside
+    padded, pieces = np.pad(mask, 1), []
+    outside = {_RIGHT: padded[:-2, 1:-1], _DOWN: padded[1:-1, 2:],
+               _LEFT: padded[2:, 1:-1], _UP: padded[1:-1, :-2]}  # the neighbours of each pixel
+    for direction, neighbours in outside.items():
+        border = mask & ~neighbours
         across = direction in (_RIGHT, _LEFT)
         rows = np.pad(border if across else border.T, ((0, 0), (1, 1))).astype(np.int8)
         line, low = np.nonzero(np.diff(rows) == 1)  # runs of True from low to high along a line

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dnnlib.data import channels, pyramid, tfrecords
+from dnnlib.data.tfrecords import AGAIN
 from dnnlib.process_pool import threaded_map
 from dnnlib.suggestions import command
 from dnnlib.util import UserError, atomic_write, one_line, read_json
@@ -20,8 +21,7 @@ from dnnlib.util import UserError, atomic_write, one_line, read_json
 FORMAT_VERSION = 1
 FILE_NAME = "dataset.json"
 STATISTICS = "statistics.json"
-_AGAIN = "make or copy this data set again"
-_THREADS = min(os.cpu_count() or 1, 4)
+_SPLITS = ("train", "val", "test")  # a data set may have none of some
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def open_dataset(directory: str | Path) -> DatasetInfo:
 
 
 def open_part(path: str | Path) -> tuple[DatasetInfo, str | None] | None:
-    """Return the data set that a path is, and None for all of its images; or of the folder of a
-    split (DIR/val) the data set and the split's name; None for any other path."""
+    """Return (data set, None) for the folder of a data set, (data set, split) for the folder of one
+    of its splits (DIR/val), None for any other path."""
     path = Path(path)
     if (path / FILE_NAME).is_file():
         return open_dataset(path), None
@@ -89,21 +89,24 @@ def open_part(path: str | Path) -> tuple[DatasetInfo, str | None] | None:
 
 
 def read_ids(directory: str | Path, split: str) -> list:
-    """Return the ids of a split's photos, numbers or file names, in the order of its records."""
-    return read_json(open_dataset(directory).path / FILE_NAME)["splits"][split]
+    """Return the ids of a split's photos, numbers or file names, in the order of its records.
+    Raises UserError if there is no such split."""
+    ids = read_json(open_dataset(directory).path / FILE_NAME)["splits"]
+    if split not in ids:
+        raise UserError(f"data set {directory} has no split {split!r}; it has: {', '.join(ids)}")
+    return ids[split]
 
 
 def fit_of(directory: str | Path) -> str:
-    """Return how a data set's photos were made square, of pyramid.FITS: by `pad` where it does not
-    say."""
+    """Return which of pyramid.FITS made a data set's photos square; `pad` if that is not stored."""
     fit = read_json(open_dataset(directory).path / FILE_NAME).get("options", {}).get("fit")
     return fit if fit in pyramid.FITS else pyramid.FITS[0]
 
 
 def content_box(directory: str | Path) -> tuple[int, int, int, int] | None:
     """Return where the photos are in a data set's square images: left, top, right, bottom in pixels
-    at the largest level. None if they had several aspect ratios, or if that is not known: data sets
-    of earlier versions have no statistics."""
+    at the largest level. None if they have several aspect ratios, or if that is not known: data
+    sets of earlier versions have no statistics."""
     try:
         content = read_json(Path(directory) / FILE_NAME)
         sizes = read_json(Path(directory) / STATISTICS)["sizes"]
@@ -116,7 +119,7 @@ def content_box(directory: str | Path) -> tuple[int, int, int, int] | None:
 
 
 def _why_missing(path):
-    """Return one line on a path without dataset.json: what it is, and what to do."""
+    """Return one line about a path without dataset.json: what it is, and what to do."""
     records = sorted(path.glob("*-r[0-9][0-9].tfrecords"))
     if records and (path.parent / FILE_NAME).is_file():
         return f"{path} is one split of a data set; give the whole one, {path.parent}"
@@ -128,61 +131,63 @@ def _why_missing(path):
                 f"them; to use their images (and labels), convert them: {convert}")
     if path.is_file():
         return f"data set {path} is a file; give the folder it is in"
-    state = "is unfinished (no dataset.json)" if path.is_dir() else "does not exist"
-    return (f"data set {path} {state}; make it with dataset_tool.py, for example: "
+    state = f"{path} is no data set, or an unfinished one (no dataset.json)" if path.is_dir() \
+        else f"data set {path} does not exist"
+    return (f"{state}; make it with dataset_tool.py, for example: "
             "python dataset_tool.py create_modanet")
 
 
 def _check_types(content):
     """Raise TypeError or AttributeError if a part has another type than its readers expect."""
-    label_size = content.get("label_size", 0)
-    if type(label_size) is not int or label_size < 0:
-        raise TypeError(f"label_size {label_size!r}")
-    if type(content["resolution"]) is not int:
-        raise TypeError(f"resolution {content['resolution']!r}")
-    if not all(isinstance(name, str) for name in (content["name"], *content["classes"])):
-        raise TypeError("a name that is no text")
-    if not all(isinstance(image_id, int | str) for ids in content["splits"].values()
-               for image_id in ids):
-        raise TypeError("an id that is neither number nor text")
-    names = content.get("keypoints", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TypeError("keypoints that are no names")
-    if not all(type(number) is int and 1 <= number <= len(names)
-               for first, second in content.get("skeleton", []) for number in (first, second)):
-        raise TypeError("a skeleton that joins no keypoints")
-    if not all(type(count) is int and split in content["splits"]
-               for split, count in content.get("pairs", {}).items()):
-        raise TypeError("pairs that are no numbers")
-    if not isinstance(content.get("options", {}), dict):
-        raise TypeError("options that are no table")
-    if not all(isinstance(count[part], int | float)
-               for counts in content.get("class_counts", {}).values()
-               for count in counts.values() for part in ("images", "pixels")):
-        raise TypeError("class_counts that are no numbers")
+    def check(is_right: bool, fault: str) -> None:
+        if not is_right:
+            raise TypeError(fault)
+
+    label_size, names = content.get("label_size", 0), content.get("keypoints", [])
+    check(type(label_size) is int and label_size >= 0, f"label_size {label_size!r}")
+    check(type(content["resolution"]) is int, f"resolution {content['resolution']!r}")
+    check(all(isinstance(name, str) for name in (content["name"], *content["classes"])),
+          "a name that is no text")
+    num_classes = len(content["classes"])
+    check(num_classes <= channels.MAX_CLASSES,
+          f"{num_classes} classes; up to {channels.MAX_CLASSES} are possible")
+    check(content["num_channels"] == channels.NUM_COLOURS + num_classes,
+          f"num_channels {content['num_channels']!r} with {num_classes} classes")
+    check(all(isinstance(image_id, int | str) for ids in content["splits"].values()
+              for image_id in ids), "an id that is neither number nor text")
+    check(isinstance(names, list) and all(isinstance(name, str) for name in names),
+          "keypoints that are no names")
+    check(all(type(number) is int and 1 <= number <= len(names) for first, second
+              in content.get("skeleton", []) for number in (first, second)),
+          "a skeleton that joins no keypoints")
+    check(all(type(count) is int and split in content["splits"]
+              for split, count in content.get("pairs", {}).items()), "pairs that are no numbers")
+    check(isinstance(content.get("options", {}), dict), "options that are no table")
+    check(all(isinstance(count[part], int | float)
+              for counts in content.get("class_counts", {}).values()
+              for count in counts.values() for part in ("images", "pixels")),
+          "class_counts that are no numbers")
 
 
 # Splits
 
 def split_sizes(info: DatasetInfo, split: str | None) -> dict[str, int]:
-    """Return {split: number of images} of "val", of those of "train+val" that have images, or for
-    None of all such.
-
-    Raises UserError if none has.
-    """
+    """Return {split: number of images} of those among "train+val", or of all for None, that have
+    images. Raises UserError if none has, or if there is no such split."""
     wanted = info.splits if split is None else split.split("+")
     sizes = {part: info.splits[part] for part in wanted if info.splits.get(part)}
-    if not sizes:
+    unknown = [part for part in wanted if part not in {*info.splits, *_SPLITS}]
+    if unknown or not sizes:
         filled = [name for name, size in info.splits.items() if size]
         hint = (f" (run_metrics.py takes --split={filled[0]}, every command the folder "
                 f"{info.path}/{filled[0]})" if filled else "")
-        raise UserError(f"data set {info.path} has no images in split {split!r}; it has: "
-                        f"{', '.join(filled)}{hint}")
+        raise UserError(f"data set {info.path} has no images in split "
+                        f"{(unknown or [split])[0]!r}; it has: {', '.join(filled)}{hint}")
     return sizes
 
 
 def places(sizes: dict[str, int]) -> list[tuple[str, int]]:
-    """Return (split, number of the record) of all images of some splits, {split: size}."""
+    """Return (split, number of the record) of all images of splits {split: size}."""
     return [(split, number) for split, size in sizes.items() for number in range(size)]
 
 
@@ -201,33 +206,33 @@ def open_split(info: DatasetInfo, split: str,
     file = tfrecords.RecordFile(files[level])
     if len(file) != info.splits[split]:
         raise UserError(f"{file.path}: {len(file)} records where dataset.json says "
-                        f"{info.splits[split]}; {_AGAIN}")
+                        f"{info.splits[split]}; {AGAIN}")
     return file
 
 
 def read_split(directory: str | Path, split: str, resolution: int, only_rgb: bool = False, *,
                minibatch: int = 32, indices: Sequence[int] | None = None) -> Iterator[np.ndarray]:
-    """Return an iterator over the images of a split in the order of its records, or those of
-    `indices` in theirs, uint8 [<= minibatch, resolution, resolution, C], some minibatches ahead.
+    """Return an iterator over the images of a split, or those of `indices` in this order: uint8
+    [<= minibatch, resolution, resolution, C], which threads read some minibatches ahead.
 
-    With `only_rgb` C is 3, whatever the data set has. Raises UserError as open_split at once, and
-    from the iterator if a record is damaged.
+    With `only_rgb` C is 3. Raises UserError as open_split at once, and from the iterator if a
+    record is damaged.
     """
     info = open_dataset(directory)
     file = open_split(info, split, resolution)
     order = range(len(file)) if indices is None else indices
     shape = channels.NUM_COLOURS if only_rgb else info.num_channels, resolution, resolution
 
-    def load(start):
+    def load(start: int) -> np.ndarray:
         images = []
         for number in order[start:start + minibatch]:
             images.append(file.read_image(number, only_rgb))
             if images[-1].shape != shape:
                 raise UserError(f"{file.path}: record {number} has the shape "
-                                f"{list(images[-1].shape)}, expected {list(shape)}; {_AGAIN}")
+                                f"{list(images[-1].shape)}, expected {list(shape)}; {AGAIN}")
         return np.stack(images).transpose(0, 2, 3, 1)
 
-    return threaded_map(load, range(0, len(order), minibatch), _THREADS)
+    return threaded_map(load, range(0, len(order), minibatch), min(os.cpu_count() or 1, 4))
 
 
 # Conditioning labels
@@ -251,13 +256,13 @@ def read_labels(directory: str | Path, split: str) -> np.ndarray:
     labels = read_label_array(path)
     if labels.shape != shape or not np.isfinite(labels).all():
         raise UserError(f"{path}: expected finite numbers of shape {list(shape)}, found shape "
-                        f"{list(labels.shape)}; {_AGAIN}")
+                        f"{list(labels.shape)}; {AGAIN}")
     return labels
 
 
 def read_label_array(path: str | Path) -> np.ndarray:
-    """Return the array of numbers in a file of labels, as the official tool writes it, float32.
-    Raises UserError as `read_array`."""
+    """Return the labels in a file as the official tool writes it, float32. Raises UserError as
+    `read_array`."""
     return read_array(path, "labels").astype(np.float32)
 
 
@@ -269,8 +274,8 @@ def write_labels(path: str | Path, rows: Sequence[np.ndarray], label_size: int) 
 # Arrays beside the records
 
 def read_array(path: str | Path, what: str) -> np.ndarray:
-    """Return an array of numbers (what: "labels") in a file beside a data set's records; nothing is
-    unpickled. Raises UserError if it is missing or damaged."""
+    """Read an array of numbers (`what` they are: "labels") from a file beside a data set's records;
+    nothing is unpickled. Raises UserError if it is missing or damaged."""
     try:
         with open(path, "rb") as file:
             values = np.lib.format.read_array(file, allow_pickle=False)
@@ -279,9 +284,9 @@ def read_array(path: str | Path, what: str) -> np.ndarray:
         return values
     except FileNotFoundError:
         raise UserError(f"{path}: no such file, though dataset.json says that images have {what}; "
-                        f"{_AGAIN}") from None
+                        f"{AGAIN}") from None
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a file of {what} ({one_line(error)}); {_AGAIN}") from None
+        raise UserError(f"{path}: not a file of {what} ({one_line(error)}); {AGAIN}") from None
 
 
 def write_array(path: str | Path, values: np.ndarray) -> None:

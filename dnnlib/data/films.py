@@ -1,6 +1,6 @@
 """Films: mp4 by PyAV, which need not be installed, WebP and GIF by Pillow.
 
-Frames are written as they come, so that memory does not grow with a film's length; but for WebP,
+Frames are written as they come, so that memory does not grow with a film's length, except for WebP,
 whose compressed frames Pillow keeps to the end. A file is whole or absent.
 """
 
@@ -36,7 +36,7 @@ def save_film(path: str | Path, frames: Iterable[np.ndarray], count: int, fps: f
     """Write a film, which its viewers repeat without an end.
 
     Args:
-        path: its suffix says which of FORMATS it gets.
+        path: its suffix is one of FORMATS.
         frames: uint8 [H, W, 3], all of one size; for mp4 of even sides.
         count: how many frames there are.
         fps: frames a second; of mp4 a whole number.
@@ -89,8 +89,8 @@ def _write_mp4(path, frames, count, fps):
 # Pillow's
 
 class _Frames(Image.Image):
-    """Frames as Pillow's writer takes an animation, which seeks one after the other; only the
-    present one exists."""
+    """Frames as an image that Pillow writes as an animation: it seeks one after the other, and only
+    the present one exists."""
 
     def __init__(self, frames: Iterator[np.ndarray], count: int):
         super().__init__()

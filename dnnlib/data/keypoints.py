@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dnnlib.data import channels, dataset, pyramid
+from dnnlib.data.tfrecords import AGAIN
 from dnnlib.util import UserError
 
 # The eighteen of OpenPose's COCO model in its order; and what is joined, counted from 1 as in COCO.
@@ -21,15 +22,14 @@ NAMES = ("nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_s
 SKELETON = ((2, 3), (3, 4), (4, 5), (2, 6), (6, 7), (7, 8), (2, 9), (9, 10), (10, 11), (2, 12),
             (12, 13), (13, 14), (2, 1), (1, 15), (15, 17), (1, 16), (16, 18))
 UNKNOWN, COVERED, VISIBLE = 0, 1, 2
-_AGAIN = "make or copy this data set again"
 
 
 # Geometry
 
 def place(points: np.ndarray, size: Sequence[int], resolution: int, fit: str) -> np.ndarray:
     """Return points [K, 3] of a photo of `size` (width, height), in its pixels (pixel i covers i to
-    i + 1), as a data set of photos fitted by pyramid.fit_square has them, float32 [K, 3]. What is
-    outside of the image is not known."""
+    i + 1), as a data set stores them for the photo that pyramid.fit_square made square: float32
+    [K, 3]. What is outside of the image is not known."""
     points, size = np.asarray(points, np.float64), np.asarray(size)
     if fit == "crop":
         side = size.min()
@@ -49,6 +49,7 @@ def draw_skeleton(rgb: np.ndarray, points: np.ndarray,
     pen, side = ImageDraw.Draw(picture), rgb.shape[0]
     places = [tuple((point[:2] * side - 0.5).tolist()) if point[2] > UNKNOWN else None
               for point in points]
+    # Lines in the colours of their second points, then the points.
     colours = channels.palette(len(points))[1:].tolist()
     for first, second in skeleton:
         if places[first - 1] and places[second - 1]:
@@ -94,7 +95,7 @@ def read_keypoints(directory: str | Path, split: str) -> np.ndarray:
             or not np.isin(points[..., 2], (UNKNOWN, COVERED, VISIBLE)).all() \
             or points.min() < 0 or points[..., :2].max() > 1 or (points * ~known).any():
         raise UserError(f"{path}: not the keypoints of {shape[0]} images, [x, y, flag] of each of "
-                        f"{shape[1]}, x and y from 0 to 1; {_AGAIN}")
+                        f"{shape[1]}, x and y from 0 to 1; {AGAIN}")
     return points
 
 
@@ -109,5 +110,5 @@ def read_pairs(directory: str | Path, split: str) -> np.ndarray:
     pairs = dataset.read_array(path, "pairs")
     if pairs.dtype != np.int32 or pairs.shape != (count, 2) or pairs.min() < 0 \
             or pairs.max() >= info.splits[split] or (pairs[:, 0] == pairs[:, 1]).any():
-        raise UserError(f"{path}: not {count} pairs of the {info.splits[split]} images; {_AGAIN}")
+        raise UserError(f"{path}: not {count} pairs of the {info.splits[split]} images; {AGAIN}")
     return pairs

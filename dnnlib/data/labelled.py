@@ -56,24 +56,21 @@ class PairFolder:
     shards of these.
 
     Attributes:
-        path: the folder. name: what it is called. splits: {'train': number of pairs}.
-        digest: sha256 of the names and sizes of all files.
+        path: the folder.
+        name: of the folder.
+        splits: {'train': number of pairs}.
     """
 
     def __init__(self, path: str | Path, resolution: int | None = None):
         """List the pairs; raise UserError if they are not complete.
 
         Args:
-            resolution: to which pictures are read, padded to squares; needed for `read`.
+            resolution: side of the squares that `read` returns; not needed before.
         """
         self.path = Path(path)
         parts = pair_folders(self.path) or [self.path]
-        self._images = [p for part in parts for p in sorted(_files(part / IMAGES))
-                        if p.name[0] != "."]
+        self._images = [p for part in parts for p in sorted(_files(part / IMAGES))]
         self.classes = pair_classes(*parts)
-        if len(self.classes) >= channels.IGNORE:
-            raise UserError(f"{path}: {len(self.classes)} classes; up to {channels.IGNORE - 1} can "
-                            "be learned, since 255 stands for pixels that are ignored")
         self._labels = label_maps_of(self._images)
         self.name, self.splits = self.path.resolve().name, {"train": len(self._images)}
         self.resolution = resolution
@@ -84,13 +81,15 @@ class PairFolder:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Return the digest, by which a continued training knows the folder again."""
+        """Return sha256 of the classes and all files' names and sizes: a continued training
+        compares it."""
         listing = "".join(f"{path.relative_to(self.path)} {path.stat().st_size}\n"
                           for path in [*self._images, *self._labels])
+        listing += "\n".join(self.classes)
         return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
 
     def largest_level(self) -> int:
-        """Return the largest power of two that the first picture's longer side reaches."""
+        """Return the largest power of two, in pixels, that the first picture's longer side has."""
         rgb, _ = self._decode(0)
         return 1 << (max(rgb.size).bit_length() - 1)
 
@@ -120,7 +119,7 @@ class PairFolder:
 
 
 def pair_folders(path: Path) -> list[Path]:
-    """Return the folders of pairs that a path is or, written in shards, holds; none of others."""
+    """Return the folders of pairs at a path: itself, its shards, or none."""
     if (path / IMAGES).is_dir():
         return [path]
     return sorted(part for part in path.glob("shard-*-of-*") if (part / IMAGES).is_dir())
@@ -128,7 +127,7 @@ def pair_folders(path: Path) -> list[Path]:
 
 def pair_classes(first: Path, *others: Path) -> tuple[str, ...]:
     """Return the names of the labels 1..C of a folder of pairs, or of shards; raise UserError if
-    one has no list of them, or another one than the first."""
+    a folder has no list of them, or shards have different ones."""
     listed = read_class_list(first / CLASSES)
     classes = tuple(listed.names[listed.num_background():])
     for other in others:
@@ -139,8 +138,8 @@ def pair_classes(first: Path, *others: Path) -> tuple[str, ...]:
 
 
 def label_maps_of(images: Sequence[Path]) -> list[Path]:
-    """Return the files of the label maps of pairs' pictures; raise UserError if one is missing, or
-    two pictures would share it."""
+    """Return the file of each picture's label map; raise UserError if one is missing, or if two
+    pictures would share it."""
     found = [path.parents[1] / LABELS / f"{path.stem}.png" for path in images]
     owners = {}
     for image, path in zip(images, found):
@@ -154,8 +153,10 @@ def label_maps_of(images: Sequence[Path]) -> list[Path]:
 
 
 def _files(folder):
-    """Return the files directly in a folder; raise UserError if it has none."""
-    found = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    """Return the files directly in a folder, without hidden ones; raise UserError if it has none.
+    """
+    found = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."
+             ] if folder.is_dir() else []
     if found and not (folder.parent / LABELS).is_dir():
         raise UserError(f"{folder.parent}: a folder of pairs needs {LABELS}/ and {CLASSES} beside "
                         f"{IMAGES}/; photos alone are the folder {folder}")
@@ -166,9 +167,9 @@ def _files(folder):
 
 
 def read_label_png(path: str | Path, num_classes: int, may_ignore: bool = True) -> np.ndarray:
-    """Return a label map uint8 [h, w] of 0..C and, if it may have pixels that count nowhere,
-    IGNORE: the palette indices or grey values that a PNG stores, of up to 8 bits. Raises UserError
-    for any other file or label."""
+    """Return the palette indices or grey values of a PNG, of up to 8 bits, as a label map uint8
+    [h, w]: 0..C and, with `may_ignore`, channels.IGNORE. Raises UserError for any other file or
+    label."""
     try:
         kind, labels, _ = read_png_values(Path(path).read_bytes())
     except (PhotoError, OSError) as error:
@@ -183,7 +184,7 @@ def read_label_png(path: str | Path, num_classes: int, may_ignore: bool = True) 
 
 
 def open_labelled(path: str | Path) -> dataset.DatasetInfo | PairFolder:
-    """Return a data set or a folder of pairs, as what is there says; raise UserError for others."""
+    """Open a folder of pairs or, at any other path, a data set; raise UserError if it is none."""
     if pair_folders(Path(path)) and not (Path(path) / dataset.FILE_NAME).is_file():
         return PairFolder(path)
     return dataset.open_dataset(path)
@@ -191,15 +192,15 @@ def open_labelled(path: str | Path) -> dataset.DatasetInfo | PairFolder:
 
 def pictures_of(source: dataset.DatasetInfo | PairFolder, split: str,
                 resolution: int) -> LabelledPictures:
-    """Return the pictures of a split at a resolution; a folder of pairs has 'train' alone."""
+    """Return the pictures of a split at a resolution; a folder of pairs has only 'train'."""
     if isinstance(source, PairFolder):
         return source.at(resolution)
     return SplitPictures(source, split, resolution)
 
 
 def chosen(count: int, number: int | None, seed: int) -> Sequence[int]:
-    """Return `number` of the pictures 0..count - 1, all for None: fewer are among more of a seed.
-    """
+    """Draw `number` of the pictures 0..count - 1, ascending; all for None. With the same seed a
+    smaller number draws some of those that a larger one draws."""
     if number is None:
         return range(count)
     return np.sort(np.random.default_rng([seed, 7]).permutation(count)[:number]).tolist()

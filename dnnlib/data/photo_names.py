@@ -94,12 +94,14 @@ class NameIndex:
         parts = {name: _parts(name) for name in names if not self._is_elsewhere(wanted, name)}
         if not parts:
             return None
+        # Those that agree in most parts; of several the one that has no further parts.
         agreeing = {name: _agreement(form(wanted), form(found)) for name, found in parts.items()}
         most = max(agreeing.values())
         best = [name for name in parts if agreeing[name] == most]
         whole = [name for name in best if len(parts[name]) == most]
         if len(best) > 1 and len(whole) != 1:
             return Found(None, _AMBIGUOUS)
+        # What differs.
         name = whole[0] if len(whole) == 1 else best[0]
         remarks = []
         if parts[name][-1] != wanted[-1]:
@@ -153,12 +155,12 @@ def _parts(name):
 
 
 def _folded(parts):
-    """Return the parts of a path without case and suffix."""
+    """Return the parts of a path in lower case and without suffix."""
     return [_lower(part) for part in (*parts[:-1], PurePosixPath(parts[-1]).stem)]
 
 
 def _lower(text):
-    """Return a text without case; some letters have another Unicode form without it."""
+    """Return a text in lower case; some letters change their Unicode form there."""
     return unicodedata.normalize("NFC", text.casefold())
 
 

@@ -21,7 +21,7 @@ _MAX_DECODED = 4 * _MAX_PIXELS  # bytes
 _MAX_SIDE = 65_536
 _FULL_SIZE = _MAX_PIXELS // 4  # up to here a photo is used as it is, above at half its sides
 _BAND = 512  # rows of a large photo that are converted at a time
-_ORIENTATION = 0x0112  # EXIF's tag; its values 2 to 8 and what turns the picture upright:
+# EXIF's orientations 2 to 8, and what turns the picture upright.
 _UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
             4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
             6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -31,8 +31,6 @@ _LIKE_SRGB = 4  # of 255: the difference among profiles that are called sRGB
 # What Pillow raises for damaged files, besides errors of its own.
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, ArithmeticError, LookupError,
            TypeError, AttributeError, RuntimeError)
-
-
 # Colour types of PNG files, and the bytes up to and with the colour type
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 _PNG_HEAD = 26
@@ -182,7 +180,8 @@ def _check_tiff(image):
 
 
 def _orientation(image):
-    return image.getexif().get(_ORIENTATION)
+    """Return what EXIF's tag Orientation says, None without it."""
+    return image.getexif().get(0x0112)
 
 
 def _is_whole(jpeg):

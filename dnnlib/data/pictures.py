@@ -31,8 +31,8 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 def to_uint8_metrics(images: np.ndarray) -> np.ndarray:
     """Return [-1, 1] as [0, 255] for the metrics: 127.5 x + 128, saturated, then truncated.
 
-    Differs from `to_uint8` at exact midpoints only. Raises UserError for values not finite:
-    a number computed from them would mean nothing.
+    Differs from `to_uint8` at exact midpoints only. Raises UserError for values that are not
+    finite: a number computed from them would mean nothing.
     """
     values = np.asarray(images, np.float32)
     if not np.isfinite(values).all():
@@ -133,7 +133,7 @@ def caption(text: str, width: int) -> np.ndarray:
 
 
 def with_legend(picture: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Return a picture uint8 [H, W, 3] with the legend of its classes below; one needs none."""
+    """Return a picture uint8 [H, W, 3] with the legend of two or more classes below."""
     if len(classes) < 2:
         return picture
     return np.concatenate([picture, legend(classes, picture.shape[1])])
@@ -181,7 +181,7 @@ def save_label_png(path: str | Path, label_map: np.ndarray, num_classes: int,
     if known.max(initial=0) > num_classes:
         raise ValueError(f"label {known.max()} in a map of {num_classes} classes")
     image = Image.frombytes("P", label_map.shape[::-1], label_map.tobytes())
-    colours = channels.MAX_CLASSES if known.size < label_map.size else num_classes
+    colours = channels.IGNORE if known.size < label_map.size else num_classes
     image.putpalette(channels.palette(colours).tobytes())
     with atomic_path(path) as temporary:
         image.save(temporary, bits=8, **_PNG)

@@ -13,7 +13,8 @@ WHITE = (255, 255, 255)
 _FILTER = Image.Resampling.HAMMING
 
 
-def fit_square(plane: Image.Image, resolution: int, fit: str, fill) -> Image.Image:
+def fit_square(plane: Image.Image, resolution: int, fit: str,
+               fill: int | tuple[int, int, int]) -> Image.Image:
     """Resize a PIL image to resolution x resolution and keep its aspect ratio.
 
     fit="pad": the whole image, centred, the rest `fill`; fit="crop": the largest centred square.
@@ -54,8 +55,8 @@ def fit_label_map(labels: np.ndarray, resolution: int, fill: int) -> np.ndarray:
 
 def build_image(photo: Image.Image, labels: np.ndarray | None, num_classes: int, resolution: int,
                 fit: str) -> np.ndarray:
-    """Return a photo (PIL RGB) and its label map uint8 [h, w] (not used if there are no classes) as
-    one image uint8 [3 + C, resolution, resolution], by the same geometry and filter."""
+    """Return a photo (PIL RGB) and its label map uint8 [h, w] (None without classes) as one image
+    uint8 [3 + C, resolution, resolution], by the same geometry and filter."""
     image = np.zeros((channels.NUM_COLOURS + num_classes, resolution, resolution), np.uint8)
     image[channels.RGB] = np.asarray(fit_square(photo, resolution, fit, WHITE)).transpose(2, 0, 1)
     present = np.flatnonzero(np.bincount(labels.ravel())) if num_classes else []
@@ -67,7 +68,7 @@ def build_image(photo: Image.Image, labels: np.ndarray | None, num_classes: int,
 
 
 def levels(image: np.ndarray, min_level: int) -> dict[int, np.ndarray]:
-    """Return {level: uint8 [C, 2^level, 2^level]} of an image [C, 2^r, 2^r], r to `min_level`.
+    """Return {level: uint8 [C, 2^level, 2^level]} of an image [C, 2^r, 2^r], from r to `min_level`.
 
     Each level is the 2x2 mean of the unquantised level above, rounded half to even, as in the
     official release's files: the sum over a block of 4^n pixels, divided by 4^n. Sums are whole

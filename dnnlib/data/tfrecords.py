@@ -15,8 +15,10 @@ Only raw records use the name `data`, so that an official reader stops at an enc
 indexing and `decode_record` need no TensorFlow; `parse_records` builds TensorFlow ops.
 """
 
+import contextlib
 import functools
 import io
+import math
 import os
 import re
 import struct
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 ENCODINGS = ("webp", "png", "raw")
 MIN_LEVEL = 2  # 4x4, the smallest images a network sees
 SHARDS = "shard-*-of-*"  # folders that hold a part of the records each
+AGAIN = "make or copy this data set again"  # what messages about damaged data sets advise
 
 _HEADER = 12  # bytes before a payload: its length uint64 and the length's checksum uint32
 _FOOTER = 4  # bytes behind it: its checksum
@@ -49,15 +52,11 @@ _MESSAGES = {
     "Feature": {"bytes_list": (1, False, "BytesList"), "int64_list": (3, False, "Int64List")},
     "Entry": {"key": (1, False, "bytes"), "value": (2, False, "Feature")},
     "Features": {"feature": (1, True, "Entry")}, "Example": {"features": (1, False, "Features")}}
-_AGAIN = "make or copy this data set again"
 
 
 def record_files(directory: str | Path) -> dict[int, list[Path]]:
-    """Return {level: paths} of the record files in `directory`; `-r05` holds images of 32x32. There
-    is one path for each level, or one for each shard.
-
-    Raises UserError if there are none, or two of one level.
-    """
+    """Return {level: paths} of the record files in `directory`, a path for each shard; `-r05` holds
+    images of 32x32. Raises UserError if there are none, or two of one level in a folder."""
     levels = {level: [path] for level, path in _files_by_level(directory).items()}
     if not levels:
         for shard in sorted(Path(directory).glob(SHARDS)):
@@ -113,6 +112,7 @@ def encode_record(image: np.ndarray, encoding: str) -> bytes:
         if image.shape[0] > channels.NUM_COLOURS:
             segmaps = np.ascontiguousarray(image[channels.SEGMAPS])
             features["maps"] = zlib.compress(segmaps, 1)
+    # The message has them in the order of their names.
     example = _example_class()()
     for name, value in sorted(features.items()):
         entry = example.features.feature.add(key=name.encode())
@@ -155,7 +155,11 @@ def _example_class():
 
 class RecordFile:
     """The records of a file, or of several one after the other, indexed once and then read by
-    number. path: of the (first) file."""
+    number.
+
+    Attributes:
+        path: of the (first) file.
+    """
 
     def __init__(self, paths: str | Path | Sequence[Path]):
         """Index the files by their headers. Raises UserError if one is damaged or cut short."""
@@ -179,48 +183,44 @@ class RecordFile:
 
     def read(self, number: int) -> bytes:
         """Return serialized Example `number`. Raises UserError if its checksum is wrong."""
-        place = int(self._offsets[number]), int(self._lengths[number])
+        offset, length = int(self._offsets[number]), int(self._lengths[number])
         path = self.path_of(number)
-        if self._file:
-            data = _read_at(self._file, *place)
-        else:
-            with open(path, "rb", buffering=0) as file:
-                data = _read_at(file, *place)
-        if checksum(data[:place[1]]) != data[place[1]:]:
-            raise UserError(f"{path}: record {number} is damaged (wrong checksum); {_AGAIN}")
-        return data[:place[1]]
+        with contextlib.nullcontext(self._file) if self._file else open(path, "rb", 0) as file:
+            data = os.pread(file.fileno(), length + _FOOTER, offset)
+        if checksum(data[:length]) != data[length:]:
+            raise UserError(f"{path}: record {number} is damaged (wrong checksum); {AGAIN}")
+        return data[:length]
 
     def path_of(self, number: int) -> Path:
         """Return the path of the file that holds record `number`."""
         return self._paths[int(np.searchsorted(self._ends, number, side="right"))]
 
     def read_many(self, numbers: Iterable[int]) -> list[bytes]:
-        """Return the serialized Example of each of `numbers`, as `read` does."""
+        """Return several serialized Examples, as `read` does."""
         return [self.read(number) for number in numbers]
 
     def read_image(self, number: int, only_rgb: bool = False) -> np.ndarray:
         """Return image `number`, uint8 [C, H, W]. Raises UserError if the record is damaged."""
-        try:
-            return decode_record(self.read(number), only_rgb)
-        except ValueError as error:
-            raise UserError(f"{self.path_of(number)}: record {number}: {error}; "
-                            f"{_AGAIN}") from None
+        return self._decoded(number, decode_record, only_rgb)
 
     def read_pair(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return image `number` as rgb uint8 [H, W, 3] and label map uint8 [H, W], as
-        `read_image`."""
+        """Return image `number` as rgb uint8 [H, W, 3] and label map uint8 [H, W]. Raises UserError
+        as `read_image`."""
         image = self.read_image(number).transpose(1, 2, 0)
         return image[..., channels.RGB], channels.to_label_map(
             image[..., channels.SEGMAPS], channels.STORED_THRESHOLD)
 
     def read_maps(self, number: int) -> np.ndarray:
-        """Return the class maps of image `number`, uint8 [C, H, W], as `read_image`, but without
-        decoding its colours, which takes most of the time."""
+        """Return the class maps of image `number`, uint8 [C, H, W], without decoding its colours,
+        which takes most of the time. Raises UserError as `read_image`."""
+        return self._decoded(number, decode_maps)
+
+    def _decoded(self, number, decode, *options):
         try:
-            return decode_maps(self.read(number))
+            return decode(self.read(number), *options)
         except ValueError as error:
             raise UserError(f"{self.path_of(number)}: record {number}: {error}; "
-                            f"{_AGAIN}") from None
+                            f"{AGAIN}") from None
 
 
 def _record_places(path, descriptor):
@@ -234,15 +234,10 @@ def _record_places(path, descriptor):
         end = position + _HEADER + length + _FOOTER
         if checksum(header[:8]) != header[8:] or end > size:
             raise UserError(f"{path}: damaged or cut short in record {len(places)} "
-                            f"(byte {position} of {size}); {_AGAIN}")
+                            f"(byte {position} of {size}); {AGAIN}")
         places.append((position + _HEADER, length))
         position = end
     return np.array(places, np.int64).reshape(-1, 2)
-
-
-def _read_at(file, offset, length):
-    """Return a payload and its checksum."""
-    return os.pread(file.fileno(), length + _FOOTER, offset)
 
 
 def decode_record(payload: bytes, only_rgb: bool = False) -> np.ndarray:
@@ -254,6 +249,7 @@ def decode_record(payload: bytes, only_rgb: bool = False) -> np.ndarray:
     if "data" in features:
         image = _planes(features["data"], shape)
         return image[channels.RGB] if only_rgb else image
+    # The encoded form: the colours, then the maps.
     try:
         with Image.open(io.BytesIO(features["rgb"])) as picture:
             rgb = np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
@@ -309,12 +305,18 @@ def _deflated_maps(shape, features):
 def _planes(data, shape, is_deflated=False):
     """Return bytes, raw or zlib's, as a uint8 array of `shape`. Raises ValueError if they are
     damaged or of another size."""
-    try:
-        data = zlib.decompress(data) if is_deflated else data
-    except zlib.error as error:
-        raise ValueError(f"damaged image data ({error})") from None
-    if len(data) != np.prod(shape, dtype=np.int64):
-        raise ValueError(f"record of shape {shape} holds {len(data)} bytes")
+    size = math.prod(shape)
+    if is_deflated:
+        stream = zlib.decompressobj()
+        try:
+            data = stream.decompress(data, size + 1)  # a few bytes can inflate to gigabytes
+        except zlib.error as error:
+            raise ValueError(f"damaged image data ({error})") from None
+        if len(data) <= size and not stream.eof:
+            raise ValueError("damaged image data (cut short)")
+    if len(data) != size:
+        raise ValueError(f"record of shape {shape} holds {len(data)} bytes"
+                         + (" or more" if is_deflated and len(data) > size else ""))
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 

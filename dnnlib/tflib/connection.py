@@ -61,6 +61,7 @@ class Connection:
         Raises:
             UserError: if one is lost meanwhile, or the facts differ; the latter in every worker.
         """
+        # All workers come; the facts of each must be those of worker 0.
         facts = json.loads(json.dumps(facts | {"--workers": ",".join(self.addresses)}))
         try:
             found = self.exchange(facts, JOIN_SEC)
@@ -107,10 +108,8 @@ class Connection:
                 return None
 
     def request_stop(self) -> None:
-        """Ask all other workers, whatever they are doing, to stop.
-
-        A thread does it: a signal's handler, which calls this, must not wait.
-        """
+        """Ask all other workers, whatever they are doing, to stop; in a thread, since a signal's
+        handler, which calls this, must not wait."""
         threading.Thread(target=self._publish, args=({"stop": self.index},), daemon=True).start()
 
     def fail(self, reason: str) -> None:
@@ -130,10 +129,8 @@ class Connection:
             self.exchange("bye", SILENT_SEC)
 
     def wait_for_loss(self) -> None:
-        """Give the thread time to find out who is lost, if TensorFlow missed a worker first.
-
-        Does not return.
-        """
+        """Give the thread time to find out who is lost, if TensorFlow noticed a loss first. Does
+        not return."""
         time.sleep(SILENT_SEC + 10)
         self._leave("a worker does not answer")
 
@@ -198,9 +195,9 @@ def _absence(missing, addresses):
 
 
 def _wait_for_servers(addresses):
-    """Wait in worker 0 until all others' servers listen, as they do before worker 0 is there.
+    """Wait in worker 0 until the servers of all others listen, which do not wait for worker 0.
 
-    TensorFlow itself would wait for an hour, deaf to signals, and report nobody's name.
+    TensorFlow itself would wait for an hour without reacting to signals, and would name nobody.
     """
     missing, deadline = list(range(1, len(addresses))), time.monotonic() + JOIN_SEC
     while missing:

@@ -23,7 +23,7 @@ def _stride(kernel):
 
 
 @functools.cache
-def sums_are_float32(dtype):
+def sums_are_float32(dtype: tf.DType) -> bool:
     """Return whether this CPU's convolutions of `dtype` sum in float32: 1024 ones make 1024."""
     with tf.init_scope(), tf.device("/cpu:0"):
         ones = tf.ones([1, 4, 4, 1024], dtype)

@@ -14,15 +14,20 @@ from dnnlib.cluster import SharedError
 from dnnlib.tflib.connection import Connection, start_strategy
 from dnnlib.util import UserError, one_line
 
+# What collective operations and TensorFlow's coordination service raise if a worker is gone.
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
+         tf.errors.DeadlineExceededError)
+PHILOX = 1  # number of the generator that TensorFlow itself chooses on CPUs and GPUs
+
 
 def create_strategy(device: str, num_replicas: int, workers: list[str] | None = None,
                     worker_index: int = 0, facts: dict[str, Any] | None = None,
                     report: Callable[[str], None] = print) -> tf.distribute.Strategy:
     """Return the tf.distribute strategy for some devices of this machine, or of several.
 
-    Several CPU replicas are logical devices of one CPU. To be called before anything runs on a
-    device. Of several workers all create the same variables in the same order in its scope, each of
-    which starts as worker 0's; computing with variables outside `run` concerns one worker alone.
+    Several CPU replicas are logical devices of one CPU. Call this before anything runs on a device.
+    Several workers must create the same variables in the same order in its scope; these start with
+    worker 0's values. Computing with variables outside of `run` concerns one worker alone.
 
     Args:
         device: 'gpu' or 'cpu'.
@@ -86,12 +91,12 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def all_gather(strategy: tf.distribute.Strategy, value: Any) -> list[Any]:
-    """Return the JSON values that all workers gave at this call, by worker; all must make it."""
+    """Return the JSON values that all workers give in this call, by worker; all must make it."""
     return _connection(strategy).exchange(value) if has_other_workers(strategy) else [value]
 
 
 def all_reduce_max(strategy: tf.distribute.Strategy, numbers: Sequence[float]) -> list[float]:
-    """Return the largest of what all workers gave, number by number: the same in all of them.
+    """Return the largest of what all workers give, number by number: the same in all of them.
 
     What differs between workers (a signal that one of them got, what the chief's evaluation found)
     enters a decision through here; all workers must call it at the same places.
@@ -101,7 +106,7 @@ def all_reduce_max(strategy: tf.distribute.Strategy, numbers: Sequence[float]) -
 
 @contextlib.contextmanager
 def worker_session(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Leave together with the other workers when the work is done, or else report why not.
+    """Leave together with the other workers when the work is done, or else report to them why not.
 
     If one of them is lost, this process ends with dnnlib.cluster.LOST_STATUS.
     """
@@ -122,13 +127,8 @@ def worker_session(strategy: tf.distribute.Strategy) -> Iterator[None]:
     connection.close()
 
 
-# What collective operations and TensorFlow's coordination service raise if a worker is gone.
-_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
-         tf.errors.DeadlineExceededError)
-
-
 def report_losses(strategy: tf.distribute.Strategy, report: Callable[[str], None]) -> None:
-    """Let the one line about a lost worker go to `report` from now on (before: to stderr)."""
+    """Pass the one line about a lost worker to `report` from now on, instead of to stderr."""
     if has_other_workers(strategy):
         _connection(strategy).report = report
 
@@ -141,10 +141,8 @@ def ask_others_to_stop(strategy: tf.distribute.Strategy) -> None:
 
 @contextlib.contextmanager
 def stopped_with_others(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Let another worker's `ask_others_to_stop` be a SIGTERM to this process while this lasts.
-
-    So it interrupts whatever may be interrupted at once.
-    """
+    """Turn another worker's `ask_others_to_stop` into a SIGTERM to this process while this lasts,
+    which interrupts at once whatever may be interrupted."""
     connection = _connection(strategy)
     if connection is None:
         yield
@@ -170,8 +168,8 @@ def worker_rows(strategy: tf.distribute.Strategy, minibatch: int,
 
 def shared_out(strategy: tf.distribute.Strategy, batch: NamedTuple, rows: Sequence[np.ndarray],
                own_rows: np.ndarray) -> NamedTuple:
-    """Return a batch of this worker's places in the minibatch, `own_rows`, with each replica's
-    `rows` of it."""
+    """Return a batch of this worker's places in the global minibatch, `own_rows`, as values for
+    each replica: those at its `rows`."""
     if len(rows) == 1:
         return batch
     places = [np.searchsorted(own_rows, of_replica) for of_replica in rows]
@@ -206,14 +204,11 @@ def replica_rows(minibatch: int, num_replicas: int, replica: int,
     return groups[:, replica].reshape(-1)
 
 
-PHILOX = 1  # number of the generator that TensorFlow itself chooses on CPUs and GPUs
+def generator(key: tf.Tensor) -> dict[str, Any]:
+    """Return key, counter and generator as tf.random's stateless functions derive them from a key.
 
-
-def generator(key):
-    """Return key, counter and generator as tf.random's stateless functions derive them of a key.
-
-    One operation where each of those functions takes thirty, and a step draws twenty times. XLA has
-    an operation of this name that derives others, so that its draws differ.
+    One operation, where each of those functions takes thirty, and a step draws twenty times. XLA's
+    operation of this name derives other ones, so that its draws differ.
     """
     return tf.raw_ops.StatelessRandomGetKeyCounter(seed=key)._asdict() | {"alg": PHILOX}
 

@@ -16,9 +16,9 @@ class KerasNetwork(Network):
     """A network that computes what a functional Keras model describes.
 
     The model serves as a function: each call hands it the variables. These are drawn, trained,
-    averaged over devices and stored as those of all networks here, so that nothing depends on what
-    Keras does in distribution strategies. What a training step changes besides (the running means
-    of batch norms) is returned, not assigned.
+    averaged over devices and stored like those of all networks here, so that nothing depends on
+    what Keras does in distribution strategies. What a training step changes besides (the running
+    means of batch norms) is returned, not assigned.
 
     Subclasses write `make_model`, and may draw variables or hand them to the model in ways of their
     own (`initializer`, `values`). Variables have the paths of the model's.
@@ -99,7 +99,7 @@ def he_initializer(path: str) -> Callable[[np.random.Generator, tuple], np.ndarr
     if kind in ("beta", "bias", "moving_mean"):
         return lambda rng, shape: np.zeros(shape)
 
-    def he_normal(rng, shape):
+    def he_normal(rng: np.random.Generator, shape: tuple) -> np.ndarray:
         # A depthwise kernel [h, w, fmaps, 1] sees one map.
         fan_in = np.prod(shape[:2] if path.endswith("depthwise/kernel") else shape[:-1])
         return rng.standard_normal(shape) * np.sqrt(2 / fan_in)

@@ -8,7 +8,7 @@ import contextvars
 import dataclasses
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -55,7 +55,8 @@ class Network(tf.Module):
         """Return {option: value} for JSON; `build` makes the same network from it."""
         return dataclasses.asdict(self.options)
 
-    def add_variable(self, name: str, shape, initializer: Callable, trainable=True):
+    def add_variable(self, name: str, shape: Sequence[int], initializer: Callable,
+                     trainable: bool = True):
         """Create variable `name` as `initializer(rng, shape)`, rng depending on seed and name."""
         if name in self.vars:
             raise ValueError(f"variable {name} is created twice")
@@ -76,7 +77,8 @@ class Network(tf.Module):
         return {name: var.numpy() for name, var in self.vars.items()}
 
     def set_arrays(self, arrays: dict[str, np.ndarray], source: str = "arrays"):
-        """Assign every variable. Raises UserError: which ones are missing, unknown, misshapen."""
+        """Assign every variable. Raises UserError if some are missing, unknown or misshapen, with a
+        list of them; `source` is what it calls the arrays."""
         missing = sorted(self.vars.keys() - arrays.keys())
         extra = sorted(arrays.keys() - self.vars.keys())
         shapes = [f"{n} {tuple(arrays[n].shape)} for {tuple(self.vars[n].shape)}"

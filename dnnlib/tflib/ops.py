@@ -9,6 +9,8 @@ style, noise, blur). Every function can be differentiated twice, as the R1 penal
 and styles are float32 then too, and whatever is summed over pixels is so in float32.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -20,7 +22,7 @@ _FOUR_FROM_THREE = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]], np.flo
 _KERNEL4_FROM_KERNEL3 = np.kron(_FOUR_FROM_THREE, _FOUR_FROM_THREE)  # [16, 9]
 
 
-def he_std(shape, gain: float = HE_GAIN) -> float:
+def he_std(shape: Sequence[int], gain: float = HE_GAIN) -> float:
     """Return gain / sqrt(product of all dimensions but the last) (He et al. 2015, equation 10)."""
     return gain / np.sqrt(np.prod(shape[:-1]))
 
@@ -69,7 +71,7 @@ def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def _add_bias_to_bfloat16(x, bias):
-    def gradients(dy):
+    def gradients(dy: tf.Tensor) -> tuple:
         return dy, tf.reduce_sum(tf.cast(dy, tf.float32), axis=list(range(len(dy.shape) - 1)))
 
     return tf.nn.bias_add(x, tf.cast(bias, x.dtype)), gradients
@@ -113,10 +115,8 @@ def fused_downscale(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def pixel_norm(x: tf.Tensor, epsilon: float = 1e-8) -> tf.Tensor:
-    """Return x / sqrt(mean of x^2 over the last axis + epsilon) (ProGAN, section 4.2). Any rank.
-
-    Computed in float32 whatever the type of x, and returned in that type.
-    """
+    """Return x / sqrt(mean of x^2 over the last axis + epsilon) (ProGAN, section 4.2), computed in
+    float32; x may have any rank."""
     y = tf.cast(x, tf.float32)
     y *= tf.math.rsqrt(tf.reduce_mean(tf.square(y), axis=-1, keepdims=True) + epsilon)
     return tf.cast(y, x.dtype)
@@ -198,8 +198,8 @@ def _adaptive_instance_norm(x, scale, shift, epsilon=1e-8):
         rsigma = tf.math.rsqrt(variance + epsilon)
         return (y - mean) * rsigma, rsigma
 
-    def gradients(dy):
-        """Return those by x, scale and shift; the normalised x is computed again."""
+    def gradients(dy: tf.Tensor) -> tuple:
+        """Return the gradients by x, scale and shift, from the normalised x computed again."""
         y, rsigma = normalised()
         dy = tf.cast(dy, tf.float32)
         dshift = tf.reduce_sum(dy, axis=[1, 2], keepdims=True)

@@ -44,7 +44,6 @@ class Optimizer(tf.Module):
         skipped = tf.where(finite, 0.0, self.slots["skipped_in_a_row"] + 1)
         # A skipped first update leaves step at 0, where a bias correction would divide by zero.
         t = tf.maximum(step, 1.0)
-        # What is computed once and not for every variable.
         numbers = self._numbers(lrate, t)
 
         def update_all():
@@ -61,7 +60,7 @@ class Optimizer(tf.Module):
                 self.slots[name], lambda var, value: var.assign(value), args=(value,))
 
     def _numbers(self, lrate, t):
-        """Return {name: scalar} for `_update`, at update number t, from 1."""
+        """Return {name: scalar} for all calls of `_update` at update number t, from 1."""
         raise NotImplementedError
 
     def _update(self, name, var, grad, numbers, *moments):

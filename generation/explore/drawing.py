@@ -17,14 +17,7 @@ from dnnlib.data.labelled import read_label_png
 from dnnlib.util import UserError
 from generation import pairs, sheets
 from generation.labelling import of_photo_size
-from generation.selection import (
-    BLOCK,
-    Request,
-    Selection,
-    make_samples,
-    measure,
-    photo_part,
-)
+from generation.selection import BLOCK, Request, Selection, make_samples, measure, photo_part
 from generation.translation import fitted
 from training.cycle.translator import CycleTranslator
 from training.sampler import Sampler, label_maps
@@ -87,6 +80,7 @@ def draw_wish(sampler: Sampler, wish: Wish, shown: Collection[str]) -> Drawn:
     Raises:
         UserError: the network has diverged, or has no such layers.
     """
+    # The image that was asked for comes first, those of the strip after it.
     dlatents, noise_seeds, captions = _inputs(sampler, wish)
     batches = sampler.of_dlatents(dlatents, noise_seeds, wish.noise, len(dlatents))
     images = photo_part(np.concatenate([batch.numpy() for batch in batches]), sampler.content_box)
@@ -95,7 +89,11 @@ def draw_wish(sampler: Sampler, wish: Wish, shown: Collection[str]) -> Drawn:
     strip = None if not captions else _strip(
         [views_with_map(rgb, label_map, sampler.classes, shown)
          for rgb, label_map in zip(rgbs[1:], maps[1:])], captions)
-    return Drawn(views, strip, _line(sampler, images[:1], maps[:1]))
+    line = ""
+    if sampler.classes:
+        traits, = measure(images[:1], maps[:1])
+        line = f"{_class_areas(traits.areas, sampler.classes)}; confidence {traits.confidence:.2f}"
+    return Drawn(views, strip, line)
 
 
 def _inputs(sampler, wish):
@@ -129,14 +127,10 @@ def _strip(shown, captions):
     return pictures.image_grid(np.stack(cells), len(cells))
 
 
-def _line(sampler, images, maps):
-    """Return which classes an image shows, with their share of it, and how sure its map is."""
-    if not sampler.classes:
-        return ""
-    traits, = measure(images, maps)
-    parts = sorted(zip(traits.areas, sampler.classes), reverse=True)
-    shares = ", ".join(f"{name} {100 * share:.1f} %" for share, name in parts if share > 0)
-    return f"{shares or 'no class'}; confidence {traits.confidence:.2f}"
+def _class_areas(areas, classes):
+    """Return which classes a picture shows, with their share of it, the largest first."""
+    parts = sorted(zip(areas, classes), reverse=True)
+    return ", ".join(f"{name} {100 * area:.1f} %" for area, name in parts if area > 0) or "no class"
 
 
 def search(sampler: Sampler, wish: Wish, selection: Selection,
@@ -149,7 +143,7 @@ def search(sampler: Sampler, wish: Wish, selection: Selection,
     Raises:
         UserError: TRIES seeds in a row have none, or the network does not draw such a class.
     """
-    selection.check(sampler.classes)
+    selection = selection.of_network(sampler.classes)
     request = Request(range(wish.seed + 1, LAST_SEED + 1), 1, selection=selection, max_tries=TRIES)
     samples, tried = make_samples(sampler, wish.psi, wish.noise, request), 0
     while True:
@@ -211,11 +205,8 @@ def label_photo(labeller: Labeller, photo: np.ndarray, shown: Collection[str]) -
     chances, = labeller.probabilities(np.asarray(square)[None])
     label_map = of_photo_size(chances, photo.shape[1::-1])
     counts = np.bincount(label_map.ravel(), minlength=len(labeller.classes) + 1)[1:]
-    shares = [(count / label_map.size, name) for count, name in zip(counts, labeller.classes)]
-    line = ", ".join(f"{name} {100 * share:.1f} %" for share, name in sorted(shares, reverse=True)
-                     if share > 0)
     views = views_with_map(photo, label_map, labeller.classes, shown)
-    return Drawn(views, None, line or "no class")
+    return Drawn(views, None, _class_areas(counts / label_map.size, labeller.classes))
 
 
 def translate_photo(translator: CycleTranslator, photo: np.ndarray,
@@ -254,21 +245,17 @@ def from_canvas(background: np.ndarray | None, layers: Sequence[np.ndarray], res
     side = canvas_side(resolution)
     labels = np.zeros((side, side), np.uint8)
     for picture in [*([] if background is None else [background]), *layers]:
-        picture = _of_side(picture, side)
+        if picture.shape[:2] != (side, side):
+            picture = np.asarray(Image.fromarray(picture).resize(
+                (side, side), Image.Resampling.NEAREST))
         is_painted = (picture[..., 3:] > 127).all(axis=-1)  # of RGB all
         labels[is_painted] = _nearest(picture[is_painted][:, :3], num_classes)
+    # The vote of each square of factor x factor pixels.
     factor = side // resolution
     squares = labels.reshape(resolution, factor, resolution, factor)
     present = np.unique(labels)
-    votes = np.stack([(squares == label).sum(axis=(1, 3)) for label in present])
+    votes = np.stack([(squares == label).sum(axis=(1, 3)) for label in present])  # [n, R, R]
     return present[votes.argmax(axis=0)]
-
-
-def _of_side(picture, side):
-    """Return a picture as it is, or resized to the canvas by nearest pixels."""
-    if picture.shape[:2] == (side, side):
-        return picture
-    return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST))
 
 
 def _nearest(colours, num_classes):

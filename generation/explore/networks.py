@@ -76,7 +76,11 @@ class Networks:
                            key=lambda path: (path.stem == FINAL, kimg_in_name(path)))
             if not found or not _is_shown(found[0]):
                 continue
-            best = _best_of(run, found)
+            best = None
+            if (run / "best.json").is_file():
+                # Scripts refuse one that is damaged; here the list shows the snapshots.
+                with contextlib.suppress(UserError):
+                    best = best_snapshot(run)
             found.sort(key=lambda path: path != best)
             for path in found:
                 name = f"{run.name}/{path.stem}"
@@ -107,12 +111,15 @@ class Networks:
         return read_header(self.path(name))
 
     def generators_of(self, classes: tuple[str, ...]) -> list[str]:
-        """Return the names of the best snapshots of runs whose networks draw maps of classes."""
+        """Return the names of generators of maps of these classes: of every run the best one."""
         found, paths = [], self._paths
         for name, path in paths.items():
-            is_first = not any(path.parent == paths[other].parent for other in found)
-            if is_first and path.is_file() and _draws_maps_of(path, classes):
-                found.append(name)
+            if not path.is_file() or path.parent in [paths[other].parent for other in found]:
+                continue
+            with contextlib.suppress(UserError):  # damaged, or of another kind: not offered
+                header = read_header(path)
+                if kind_of(header, path) == GENERATOR and tuple(header["classes"]) == classes:
+                    found.append(name)
         return found
 
     @contextlib.contextmanager
@@ -127,6 +134,7 @@ class Networks:
         Raises:
             UserError: it is not there, damaged, or of another kind.
         """
+        # A file that was written anew is another network.
         path = self.path(name)
         about = path.stat()
         key = path, about.st_mtime_ns, about.st_size, kind, *sorted(options.items())
@@ -139,17 +147,8 @@ class Networks:
             yield self._loaded[key]
 
 
-def _draws_maps_of(path, classes):
-    """Return whether a snapshot's network draws maps of these classes."""
-    try:
-        header = read_header(path)
-        return kind_of(header, path) == GENERATOR and tuple(header["classes"]) == classes
-    except UserError:  # damaged, or of another kind: no choice to be offered
-        return False
-
-
 def _is_shown(path):
-    """Return whether the page can show a snapshot's network, or its error."""
+    """Return if the page can show a snapshot's network, or its error."""
     try:
         header = read_header(path)
     except UserError:  # damaged: the page says so when it is chosen
@@ -159,17 +158,6 @@ def _is_shown(path):
     except UserError:
         return False
     return True
-
-
-def _best_of(run, found):
-    """Return the snapshot that best.json names, None if it names none of the run's."""
-    if not (run / "best.json").is_file():
-        return None
-    try:
-        best = best_snapshot(run)
-    except UserError:  # best.json is damaged: scripts refuse it, here the list shows the snapshots
-        return None
-    return best if best in found else None
 
 
 def _load(path, kind, options):

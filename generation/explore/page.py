@@ -7,7 +7,9 @@ of a browser but files that it uploaded, so that any number of them have their o
 import contextlib
 import functools
 import html
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -28,7 +30,6 @@ from generation.selection import Selection
 
 VIEWS = ("photo", "map", "overlay")
 EMPTY = "an empty map"
-BACKGROUND = "background"
 _HELP = {
     GENERATOR: "",
     OF_LABELS: "Paint on the map; the photo follows.",
@@ -69,7 +70,7 @@ def build_page(networks: Networks, out: Path) -> gr.Blocks:
     return blocks
 
 
-def on_page(function):
+def on_page(function: Callable) -> Callable:
     """Decorate a handler: its errors become a line on the page."""
     @functools.wraps(function)
     def run(*args):
@@ -138,6 +139,8 @@ class Controls:
             self.start = gr.Dropdown(label="start with", elem_id="start")
             self.start_seed = gr.Slider(0, LAST_SEED, 0, step=1, label="seed of its map",
                                         visible=False, elem_id="start-seed")
+            self.start_label = gr.Slider(0, 1, 0, step=1, label="class of its labels",
+                                         visible=False, elem_id="start-label")
             self.map_file = gr.File(label="or with a label PNG: drop it here", height=140,
                                     file_types=[".png"], elem_id="map-file")
             self.sample = gr.Slider(0, LAST_SEED, 0, step=1, label="seed of the photo's dropout",
@@ -185,19 +188,19 @@ class Controls:
         choosing = dict(fn=on_page(self.choose), inputs=self.network, outputs=[
             self.about, self.of_generator, self.of_labels, self.photo_file,
             self.of_cyclegan, self.of_maps, self.shown, self.require, self.of_classes, self.layers,
-            self.label, self.brush, self.start, self.start_seed, self.editor])
+            self.label, self.brush, self.start, self.start_seed, self.start_label, self.editor])
         listing = dict(fn=on_page(self.list_networks), inputs=self.network, outputs=self.network)
         starting = dict(fn=on_page(self.start_map), inputs=[
-            self.network, self.start, self.start_seed, self.sample], outputs=[
-                self.editor, self.start_seed, self.pictures[0]])
+            self.network, self.start, self.start_seed, self.start_label, self.sample], outputs=[
+                self.editor, self.start_seed, self.start_label, self.pictures[0]])
         private = dict(api_visibility="private")
 
         blocks.load(**listing, **private)
         self.refresh.click(**listing, **private)  # the network stays, if it is still there
         self.network.change(**choosing, **private).success(**showing, **private).success(
             **starting, **private)
-        gr.on([self.start.input, self.start_seed.input], **starting, **private,
-              trigger_mode="always_last")
+        gr.on([self.start.input, self.start_seed.input, self.start_label.input], **starting,
+              **private, trigger_mode="always_last")
         gr.on([control.input for control in [*wish[1:], self.direction, self.own_scale, *looks]]
               + [self.photo_file.upload, self.photo_file.clear],
               **showing, **private, trigger_mode="always_last", show_progress="minimal")
@@ -219,7 +222,7 @@ class Controls:
 
     # Handlers
 
-    def list_networks(self, name):
+    def list_networks(self, name: str | None) -> gr.Dropdown:
         """Return the list of networks as it is now."""
         choices = self.networks.refresh()
         if not choices:
@@ -227,7 +230,7 @@ class Controls:
         is_there = name in [value for _, value in choices]
         return gr.Dropdown(choices, value=name if is_there else self.networks.first)
 
-    def choose(self, name):
+    def choose(self, name: str | None) -> tuple:
         """Return all controls as they are for a network."""
         path, header = self.networks.path(name), self.networks.header(name)
         kind, classes = kind_of(header, path), tuple(header.get("classes", ()))
@@ -236,12 +239,11 @@ class Controls:
         about = [f"**{header.get('variant') or 'network'}**, {side}x{side}",
                  f"{header['kimg']:g} kimg" if header.get("kimg") else "",
                  f"digest {header['digest'][:12]}", _HELP[kind]]
-        generator = header["networks"]["Gs"]["config"] if kind == GENERATOR else {}
-        label_size, num_layers = generator.get("label_size", 0), 2 * (side.bit_length() - 1) - 2
+        label_size, num_layers = _label_size(header), 2 * (side.bit_length() - 1) - 2
         layers = [(f"{layer} ({4 << layer // 2}x{4 << layer // 2})", layer)
                   for layer in range(num_layers)]
         starts = self.networks.generators_of(classes) if kind == OF_LABELS else []
-        paints, label = [BACKGROUND, *classes], min(1, len(classes))  # what the brush begins with
+        paints, label = ["background", *classes], min(1, len(classes))  # what the brush begins with
         return (
             " · ".join(filter(None, about)), gr.Column(visible=kind == GENERATOR),
             gr.Column(visible=kind == OF_LABELS),
@@ -253,17 +255,18 @@ class Controls:
             gr.Slider(maximum=max(1, label_size - 1), value=0, visible=label_size > 1),
             gr.Radio(paints, value=paints[label]),
             gr.Dropdown([EMPTY, *starts], value=EMPTY), gr.Slider(visible=False),
+            gr.Slider(visible=False),
             gr.ImageEditor(visible=kind == OF_LABELS, brush=_brush(label)))
 
-    def show_controls(self, what):
-        """Return the controls that act on what is drawn."""
+    def show_controls(self, what: str) -> tuple:
+        """Return the controls, of which those are visible that act on what is drawn."""
         return (gr.Slider(visible=what != ONE), gr.Slider(visible=what == BETWEEN),
                 gr.CheckboxGroup(visible=what == MIXED), gr.Accordion(visible=what == ONE),
                 gr.Button(visible=what == ONE))
 
-    def show(self, name, label, *values):
+    def show(self, name: str | None, label: float, *values: Any) -> tuple:
         """Return the pictures that a network draws, or makes of a photo."""
-        wish, (photo, direction, own_scale, views, shown) = values[:-5], values[-5:]
+        *wish, photo, direction, own_scale, views, shown = values
         kind = self._kind(name)
         if kind == GENERATOR:
             with self._sampling(name, label) as sampler:
@@ -279,45 +282,48 @@ class Controls:
         return _updates(Drawn(Views(rgb, *translated), None, ""), VIEWS,
                         ("photo", "translated", "translated back"))
 
-    def search(self, name, label, *values):
+    def search(self, name: str | None, label: float, *values: Any) -> int:
         """Return the next seed whose picture shows the chosen classes."""
         *wish, require, min_area = values
         with self._sampling(name, label) as sampler:
-            pass
+            pass  # it is locked again for every few samples, so that other browsers can draw
         chosen = Selection(tuple(require), min_area / 100)
         return drawing.search(sampler, _wish(*wish), chosen, self.networks.lock)
 
-    def save_pair(self, name, label, *wish):
+    def save_pair(self, name: str | None, label: float, *wish: Any) -> str:
         """Return the line about a pair that is saved."""
         with self._sampling(name, label) as sampler:
             return f"`{drawing.save_pair(sampler, _wish(*wish), self.out)}`"
 
-    def choose_brush(self, name, class_name):
+    def choose_brush(self, name: str | None, class_name: str) -> gr.ImageEditor:
         """Return the editor with the colour of a class on its brush."""
         classes = self.networks.header(name)["classes"]
         label = classes.index(class_name) + 1 if class_name in classes else 0
         return gr.ImageEditor(brush=_brush(label))
 
-    def start_map(self, name, start, map_seed, seed):
+    def start_map(self, name: str | None, start: str, map_seed: float, map_label: float,
+                  seed: float) -> tuple:
         """Return the editor with the map that a generator draws of a seed, or with an empty one;
-        its slider; the photo of the map."""
+        its sliders; the photo of the map."""
         if self._kind(name) != OF_LABELS:
-            return gr.ImageEditor(), gr.Slider(), gr.Image()
+            return gr.ImageEditor(), gr.Slider(), gr.Slider(), gr.Image()
         side, is_drawn = self.networks.header(name)["lod"]["resolution"], start != EMPTY
-        label_map = np.zeros((side, side), np.uint8)
+        label_map, last_label = np.zeros((side, side), np.uint8), 0
         if is_drawn:
-            with self._sampling(start, 0) as sampler:
+            last_label = max(0, _label_size(self.networks.header(start)) - 1)
+            with self._sampling(start, min(map_label, last_label)) as sampler:
                 label_map = drawing.draw_map(sampler, int(map_seed), side)
-        return self._editor(name, label_map), gr.Slider(visible=is_drawn), self._photo(
-            name, label_map, seed)
+        return (self._editor(name, label_map), gr.Slider(visible=is_drawn),
+                gr.Slider(maximum=max(1, last_label), visible=last_label > 0),
+                self._photo(name, label_map, seed))
 
-    def open_map(self, name, file, seed):
+    def open_map(self, name: str | None, file: str, seed: float) -> tuple:
         """Return the editor with the map of a label PNG, and its photo."""
         header = self.networks.header(name)
         label_map = drawing.read_map(file, header["lod"]["resolution"], len(header["classes"]))
         return self._editor(name, label_map), self._photo(name, label_map, seed)
 
-    def paint(self, name, canvas, seed):
+    def paint(self, name: str | None, canvas: dict | None, seed: float) -> gr.Image:
         """Return the photo of a painted map."""
         if canvas is None or canvas["background"] is None or self._kind(name) != OF_LABELS:
             return gr.Image()
@@ -347,6 +353,11 @@ class Controls:
         """Yield a generator; one that takes labels draws `label`."""
         with self.networks.using(name, GENERATOR) as sampler:
             yield sampler.of_label(int(label)) if sampler.label_size else sampler
+
+
+def _label_size(header):
+    """Return the length of the labels that a generator takes; 0 for none, and other networks."""
+    return header["networks"].get("Gs", {"config": {}})["config"].get("label_size", 0)
 
 
 def _wish(what, seed, psi, noise, other, position, layers):

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 # Before gradio is imported: it and its libraries report nothing to anybody.
@@ -34,7 +34,6 @@ from generation.explore.networks import Networks
 
 HOST = "127.0.0.1"
 PORTS = range(7860, 7960)  # the first free one is taken
-MAX_UPLOAD = "20mb"
 # Browsers load nothing from elsewhere, whatever a page asks for.
 _POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
            "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
@@ -73,7 +72,7 @@ def make_app(networks: Networks, out: Path, port: int) -> "OnlyHere":
     app = gradio.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None), page.build_page(networks, out),
         path="/", server_name=HOST, server_port=port, footer_links=[], run_history=False,
-        show_error=False, max_file_size=MAX_UPLOAD, ssr_mode=False, enable_monitoring=False,
+        show_error=False, max_file_size="20mb", ssr_mode=False, enable_monitoring=False,
         mcp_server=False, theme=page.theme(), css=page.css())
     return OnlyHere(app)
 
@@ -100,7 +99,7 @@ class OnlyHere:
     """An ASGI application for browsers on this machine and for its own pages: names of other hosts
     that lead here, and other sites that send requests here, are refused."""
 
-    def __init__(self, app):
+    def __init__(self, app: Callable):
         """Wrap an application."""
         self._app = app
 

@@ -1,4 +1,4 @@
-"""A small network of ours that learns which of two lists a photo is from: it judges translated
+"""A small network of ours that learns which of two lists a photo is from: it classifies translated
 photos, and beside them real ones that it has not seen.
 
 It is trained in seconds, on the photos of the CycleGAN's training, and kept in the cache by their
@@ -56,10 +56,10 @@ class DomainNetwork(KerasNetwork):
 
 
 class View(NamedTuple):
-    """How photos are brought before the network.
+    """How the network sees photos.
 
     Attributes:
-        side: to which they are averaged down. has_regions: whether it sees garments as critics do.
+        side: to which they are averaged down. has_regions: it sees garments as critics do.
     """
 
     side: int
@@ -87,8 +87,8 @@ class DomainClassifier:
         self.about = {**RECIPE, "side": view.side, "digest": network.digest()}
 
     def takes_for_b(self, rgb: tf.Tensor, mask: tf.Tensor, other: tf.Tensor) -> np.ndarray:
-        """Return whether photos float32 [n, R, R, 3], with the masks of their garments and of those
-        of photos of the other list, look like those of B, bool [n]."""
+        """Return if photos float32 [n, R, R, 3] look like those of B, bool [n]; mask, other: masks
+        of their garments, and of those of photos of the other list."""
         seen = self._view.seen(*map(self._view.reduced, (rgb, mask, other)))
         return self._network(seen).numpy()[:, 0] > 0
 
@@ -98,7 +98,7 @@ def domain_classifier(photos: CyclePhotos, has_regions: bool, cache: Path | None
     """Return the classifier of training photos A and B, from the cache if it is there.
 
     Args:
-        has_regions: whether garments are looked at, as critics do; else whole photos.
+        has_regions: garments are looked at, as critics do; else whole photos.
         report: takes warnings.
     """
     view = View(min(photos.A.resolution, LARGEST), has_regions)
@@ -106,42 +106,32 @@ def domain_classifier(photos: CyclePhotos, has_regions: bool, cache: Path | None
     lists = [(d.source.digest, d.split, d.resolution, d.garment) for d in photos]
     key = hashlib.sha256(json.dumps([RECIPE, view, lists]).encode()).hexdigest()[:32]
     path = cache and cache / f"domains-{key}.npz"
-    if path and path.is_file() and _take_over(network, path, report):
-        return DomainClassifier(network, view)
-    train_classifier(network, [_reduced_photos(photos, side, view) for side in "AB"], view)
+    if path and path.is_file():
+        try:
+            network.set_arrays(read_npz(path), str(path))
+            return DomainClassifier(network, view)
+        except (OSError, util.UserError, *NPZ_ERRORS) as error:
+            report(f"warning: {path} is damaged ({util.one_line(error)}); making it again")
+    # The first photos of either list [n, side, side, 4]: colours, and what of them is translated
+    reduced = [np.concatenate([
+        view.reduced(tf.concat(split_mask(to_floats(tf.constant(own))), -1)).numpy()
+        for own in photos.batches(side, MINIBATCH, min(RECIPE["photos"], len(domain.numbers)))])
+        for side, domain in photos._asdict().items()]
+    train_classifier(network, reduced, view)
     if path:
         keep_arrays(path, network.get_arrays(), report)
     return DomainClassifier(network, view)
 
 
-def _take_over(network, path, report):
-    """Take over a cached file's weights; return whether it was whole."""
-    try:
-        network.set_arrays(read_npz(path), str(path))
-        return True
-    except (OSError, util.UserError, *NPZ_ERRORS) as error:
-        report(f"warning: {path} is damaged ({util.one_line(error)}); making it again")
-        return False
-
-
-def _reduced_photos(photos, side, view):
-    """Return the first photos of a list float32 [n, side, side, 4]: colours, and what of them is
-    translated."""
-    count = min(RECIPE["photos"], len(photos.side(side).numbers))
-    return np.concatenate([
-        view.reduced(tf.concat(split_mask(to_floats(tf.constant(own))), -1)).numpy()
-        for own in photos.batches(side, MINIBATCH, count)])
-
-
 def train_classifier(network: DomainNetwork, lists: list[np.ndarray], view: View) -> None:
-    """Train a network to tell photos of two lists [n, side, side, 4] apart: half of every minibatch
-    from each, so that the longer one is no likelier."""
+    """Train a network to know which of two lists [n, side, side, 4] a photo is from: half of every
+    minibatch is from each, so that the longer one is no likelier."""
     optimizer, rng = Adam(network.trainables, 0.9, 0.999), np.random.default_rng(RECIPE["seed"])
     strategy, half = tf.distribute.get_strategy(), RECIPE["minibatch"] // 2
     truth = tf.constant([[0.0]] * half + [[1.0]] * half)
 
     @tf.function
-    def step(a, b):
+    def step(a: tf.Tensor, b: tf.Tensor) -> None:
         (rgb_a, mask_a), (rgb_b, mask_b) = split_mask(a), split_mask(b)
         seen = tf.concat([view.seen(rgb_a, mask_a, mask_b), view.seen(rgb_b, mask_b, mask_a)], 0)
         with tf.GradientTape() as tape:
@@ -152,12 +142,11 @@ def train_classifier(network: DomainNetwork, lists: list[np.ndarray], view: View
 
     with util.progress(total=RECIPE["steps"], desc="classifier", unit="step") as bar:
         for _ in range(RECIPE["steps"]):
-            step(*(tf.constant(_flipped(photos[rng.integers(len(photos), size=half)], rng))
-                   for photos in lists))
+            drawn = []
+            for photos in lists:
+                some = photos[rng.integers(len(photos), size=half)]
+                # About half of them are mirrored.
+                kept = rng.random(half)[:, None, None, None] < 0.5
+                drawn.append(tf.constant(np.where(kept, some, some[:, :, ::-1])))
+            step(*drawn)
             bar.update(1)
-
-
-def _flipped(photos, rng):
-    """Return photos of which half, by chance, are mirrored."""
-    return np.where(rng.random(len(photos))[:, None, None, None] < 0.5, photos,
-                    photos[:, :, ::-1])

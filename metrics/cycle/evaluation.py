@@ -3,6 +3,7 @@
 import functools
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from metrics.results import write_record
 from training.cycle.domains import split_mask, to_floats
 
 
-def evaluate_cyclegan(path: Path, metrics: list[Metric], photos: CyclePhotos, detector,
+def evaluate_cyclegan(path: Path, metrics: list[Metric], photos: CyclePhotos, detector: Any,
                       folder: Path, *, command: str, minibatch: int) -> None:
     """Compute metrics of a CycleGAN, print every value, append every record to
     metric-<name>.jsonl.
@@ -38,6 +39,7 @@ def evaluate_cyclegan(path: Path, metrics: list[Metric], photos: CyclePhotos, de
     networks = CycleNetworks(path)
     wants_classifier = any(metric.uses == "cycle_classifier" for metric in metrics)
     training, classifier = None, None
+    # What lacks photos is reported before any are translated.
     if detector or wants_classifier or networks.has_garment:
         training = open_training_photos(networks.header, path)
     if detector:
@@ -48,10 +50,9 @@ def evaluate_cyclegan(path: Path, metrics: list[Metric], photos: CyclePhotos, de
     found = find(networks, photos, training, detector, classifier, minibatch)
     about = about_evaluation(networks, path, photos)
     for metric in metrics:
-        record = {"metric": metric.name, "results": _named(
-            metric, metric.function(found, *metric.arguments)),
-                  **{f"num_{side}": len(domain.numbers)
-                     for side, domain in photos._asdict().items()}, **about}
+        record = {"metric": metric.name,
+                  "results": metric.named(metric.function(found, *metric.arguments)),
+                  "num_A": len(photos.A.numbers), "num_B": len(photos.B.numbers), **about}
         if metric.uses_detector:
             counts = {side: len(found.training[side]) for side in "AB"}
             few = min(len(domain.numbers) for domain in photos)
@@ -61,7 +62,7 @@ def evaluate_cyclegan(path: Path, metrics: list[Metric], photos: CyclePhotos, de
             floor = measures.floors(found, *metric.arguments)
             record |= {"detector": detector.name, "resize": detector.resize_rule,
                        "detector_hash": detector.digest,
-                       "floor": {"results": _named(metric, floor), "num_training": counts,
+                       "floor": {"results": metric.named(floor), "num_training": counts,
                                  "training_photos": _about(training)}}
         if metric.uses == "cycle_classifier":
             record |= {"classifier": {**classifier.about, "training_photos": _about(training)}}
@@ -77,23 +78,24 @@ def check_counts(photos: CyclePhotos, what: str) -> None:
                             "distances take 2 at least")
 
 
-def find(networks: CycleNetworks, photos: CyclePhotos, training: CyclePhotos | None, detector,
-         classifier: DomainClassifier | None, minibatch: int) -> CycleFindings:
+def find(networks: CycleNetworks, photos: CyclePhotos, training: CyclePhotos | None,
+         detector: Any, classifier: DomainClassifier | None, minibatch: int) -> CycleFindings:
     """Return what the metrics are formulas of: features if there is a detector, accuracies if there
     is a classifier.
 
-    Garments are seen through their overlaps with the other list's of the training, so that
-    translated and real test photos, which are compared, have no photo in common: else region and
-    region would be alike pair by pair, and KID below 0 between equal distributions. Floors have
-    another part of these.
+    Garments are seen through their overlaps with those of the other list's training photos, so that
+    translated and real test photos, which are compared, have no photo in common: else regions would
+    be alike pair by pair, and KID below 0 between equal distributions. Floors have another part of
+    the training photos.
 
     Args:
-        photos: of the test. training: those of the training, if one of the two is there, or if the
-            network translates garments.
+        photos: of the test. training: those of the training, which a detector, a classifier and a
+            network that translates garments need.
     """
     found = CycleFindings(cycle_weight=networks.config.cycle_weight)
     partners = training if networks.has_garment else photos
     for direction in DIRECTIONS:
+        # One pass translates, measures and takes features; terms are collected beside it.
         collected = []
         count = len(photos.side(direction[0]).numbers)
         generate = functools.partial(_translate, networks, photos, partners, direction, classifier,
@@ -105,6 +107,7 @@ def find(networks: CycleNetworks, photos: CyclePhotos, training: CyclePhotos | N
                 pass
         means = {name: float(np.mean(np.concatenate([part[name] for part in collected])))
                  for name in collected[0]}
+        # The classifier's answers, "is of B", become shares of right ones.
         if classifier:
             translated, real = means.pop("translated_as_b"), means.pop("real_as_b")
             to_b = direction == "AtoB"
@@ -139,16 +142,12 @@ def _features(source, detector) -> FeatureSet:
     return FeatureSet(source_features(source, detector, cache_dir(), warn))
 
 
-def _named(metric, values):
-    return {metric.name + suffix: value for suffix, value in values.items()}
-
-
 def _about(photos):
     return {side: about_photos(domain) for side, domain in photos._asdict().items()}
 
 
 def about_evaluation(networks: CycleNetworks, path: Path, photos: CyclePhotos) -> dict:
-    """Return what every result records of the network and of what is looked at."""
+    """Return what every result records of the network and of the photos."""
     header, config = networks.header, networks.config
     picture = "whole photos"
     if networks.has_garment:

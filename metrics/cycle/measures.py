@@ -1,4 +1,4 @@
-"""What is measured of a CycleGAN, as formulas of what was found on its test photos.
+"""Metrics of a CycleGAN, as formulas of what was found on its test photos.
 
 Photos of A are translated to B and those of B to A, and each are compared with the real test photos
 of the list that they should look like. Untranslated photos are the line to beat, real photos of the
@@ -7,8 +7,8 @@ training the floor.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
+from metrics.features import FeatureSet
 from metrics.frechet_inception_distance import frechet_distance
 from metrics.kernel_inception_distance import kernel_distance
 
@@ -22,7 +22,7 @@ class CycleFindings:
     Attributes:
         reals: {'A', 'B': FeatureSet of the test photos}.
         translated: {'AtoB', 'BtoA': FeatureSet of what was made of them}.
-        training: {'A', 'B': FeatureSet of as many photos of the training as the other list has test
+        training: {'A', 'B': FeatureSet of as many training photos as the other list has test
             photos}.
         terms: {'AtoB', 'BtoA': {name of a term of the objective: mean over the photos}}.
         accuracies: {'A', 'B': share of the test photos that the classifier of domains is right of;
@@ -30,21 +30,21 @@ class CycleFindings:
         cycle_weight: of the objective.
     """
 
-    reals: dict = field(default_factory=dict)
-    translated: dict = field(default_factory=dict)
-    training: dict = field(default_factory=dict)
+    reals: dict[str, FeatureSet] = field(default_factory=dict)
+    translated: dict[str, FeatureSet] = field(default_factory=dict)
+    training: dict[str, FeatureSet] = field(default_factory=dict)
     terms: dict[str, dict[str, float]] = field(default_factory=dict)
     accuracies: dict[str, float] = field(default_factory=dict)
     cycle_weight: float = 0.0
 
 
-def fid_distance(first: Any, second: Any) -> dict[str, float]:
+def fid_distance(first: FeatureSet, second: FeatureSet) -> dict[str, float]:
     """Return {'': FID} of two FeatureSets."""
     a, b = first.statistics, second.statistics
     return {"": frechet_distance(a.mean, a.cov, b.mean, b.cov)}
 
 
-def kid_distance(first: Any, second: Any) -> dict[str, float]:
+def kid_distance(first: FeatureSet, second: FeatureSet) -> dict[str, float]:
     """Return {'': KID, '_std': its deviation over subsets} of two FeatureSets."""
     mean, std = kernel_distance(first.features, second.features)
     return {"": mean, "_std": std}

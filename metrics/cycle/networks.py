@@ -29,7 +29,7 @@ class CycleNetworks:
 
     @property
     def has_garment(self) -> bool:
-        """Return whether it translates garments alone."""
+        """Return if it translates garments alone."""
         return self.config.garment is not None
 
     def measure(self, direction: str, photos: np.ndarray, others: np.ndarray
@@ -38,14 +38,14 @@ class CycleNetworks:
 
         Args:
             direction: 'AtoB' or 'BtoA'.
-            photos: uint8 [n, R, R, 3], or 4 with the garment's mask, which is what the background
-                is measured by if the network translates whole photos.
-            others: photos of the other list, likewise, whose masks critics look through as well;
-                in place, where a training moves both at random.
+            photos: uint8 [n, R, R, 3], or 4 with the garment's mask, by which the background is
+                measured if the network translates whole photos.
+            others: photos of the other list, likewise, whose masks critics look through as well.
+                Neither is moved, as a training does at random.
 
         Returns:
-            The translated photos float32 [n, R, R, 3], these uint8 as critics see them, and
-            {term: [n]}: fooled, fake and real are losses of critics, cycle, identity, background
+            The translated photos float32 [n, R, R, 3]; the same uint8 as critics see them; and
+            {term: [n]}: fooled, fake and real are losses of critics; cycle, identity, background
             and background_raw (what the generator would change of it) mean differences.
         """
         found, seen, terms = self._measured(direction, tf.constant(photos), tf.constant(others))
@@ -53,12 +53,15 @@ class CycleNetworks:
                 {name: value.numpy() for name, value in terms.items()})
 
     def _measure(self, direction, photos, others):
+        """Do what `measure` does, with tensors."""
+        # There and back: photos [n, R, R, 3], masks [n, R, R, 1]
         rgb, own_mask = split_mask(to_floats(photos))
         mask, other = self.masks(photos), self.masks(others)
         there, back = (self._networks[name] for name in there_and_back(direction))
         raw = there(rgb)
         found = composite(raw, rgb, mask)
         again = composite(back(found), found, mask)
+        # What critics say of the translated and the real photos
         seen, seen_real = (as_critics_see(images, mask, other, self.has_garment)
                            for images in (found, rgb))
         fake = self._scores(f"D_{direction[-1]}", seen)

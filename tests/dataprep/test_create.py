@@ -308,6 +308,9 @@ def test_official_record_files_that_cannot_be_are_one_line(tmp_path, rng, capsys
         run("create_from_images", f"--source={folder}", *options)
     with pytest.raises(UserError, match="--labels: without effect: images in record files"):
         run("create_from_images", f"--source={folder}", "--labels=x.json", *options)
+    (folder / "more-rxx.labels").touch()
+    with pytest.raises(UserError, match="are labels of different data sets"):
+        run("create_from_images", f"--source={folder}", *options)
     assert "enlarged" not in capsys.readouterr().out
     folder = official(tmp_path / "small", images[:, :3])
     run("create_from_images", f"--source={folder}", f"--out={tmp_path / 'large'}", "--dry-run",
@@ -319,6 +322,18 @@ def test_official_record_files_that_cannot_be_are_one_line(tmp_path, rng, capsys
     run("create_from_images", f"--source={folder}", *options)
     assert open_dataset(tmp_path / "set").splits["train"] == 2
     assert "wrong checksum" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command, options, message", [
+    ("create_synthetic", ["--out={file}"], "--out=.*file is a file, not a folder"),
+    ("create_synthetic", ["--out={file}/x"], "--out=.*file is a file, not a folder"),
+    ("create_modanet", ["--annotations={folder}"], "--annotations=.*: is a folder, not a file"),
+    ("create_from_pairs", ["--source={folder}", "--classes={folder}"], "--classes=.*is a folder")])
+def test_files_for_folders_are_refused_first(tmp_path, command, options, message):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=message):
+        run(command, *(option.format(file=tmp_path / "file", folder=tmp_path)
+                       for option in options))
 
 
 def test_what_cannot_be_read_is_counted_by_many_processes_too(source, rng, monkeypatch):

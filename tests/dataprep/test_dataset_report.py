@@ -8,7 +8,7 @@ from PIL import Image
 
 import dataset_tool
 from dataprep import dataset_report
-from dnnlib.data import channels
+from dnnlib.data import channels, tfrecords
 from dnnlib.data.pictures import GAP, GREY, enlarge
 from dnnlib.util import UserError
 from tests.tools.data_helpers import FOUR, make_dataset, random_image
@@ -38,6 +38,15 @@ def test_info_tells_sizes_and_class_frequencies(data, capsys):
     rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line}
     assert rows["coat"][:3] == ["4", "80.0", "12.500"] and rows["hat"][:3] == ["0", "0.0", "0.000"]
     assert set(FOUR) <= set(rows) and "test images" not in printed
+
+
+def test_info_counts_the_bytes_of_shards(data, capsys):
+    lines = list(dataset_report.summary_lines(data))
+    shard = data / "train" / tfrecords.shard_name(0, 1)
+    shard.mkdir()
+    for path in (data / "train").glob("*.tfrecords"):
+        path.rename(shard / path.name)
+    assert list(dataset_report.summary_lines(data)) == lines
 
 
 def test_info_of_colours_has_no_table(tmp_path, images):
@@ -71,6 +80,14 @@ def test_colours_alone_are_shown_alone(tmp_path, images):
     path = make_dataset(tmp_path / "rgb", {"train": images["train"][:, :3]}, ())
     shape = dataset_report.contact_sheet(path, "train", 4, 2, None, 0).shape
     assert shape == (2 * 96 + 3 * GAP, 2 * 96 + 3 * GAP, 3)
+
+
+@pytest.mark.parametrize("out, message", [
+    ("sheet.jpg", "ends with .png"), ("", "ends with .png"),
+    ("data/dataset.json/sheet.png", "dataset.json is a file, not a folder")])
+def test_what_display_cannot_write_is_one_line(data, out, message):
+    with pytest.raises(UserError, match=f"--out=.*{message}"):
+        dataset_tool.main(["display", str(data), f"--out={data.parent / out}"])
 
 
 def test_what_cannot_be_shown_is_one_line(data):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataprep import masks
+from dataprep import masks, photo_sources
 from dnnlib.data import channels
 from dnnlib.util import UserError
 from tests.dataprep.test_masks import create, make_masked, run, stored_labels
@@ -272,12 +272,15 @@ def test_endings_that_are_not_certain_are_listed(tmp_path):
     (images / "p3.jpg").rename(images / "p3_mask.jpg")
     (labels / "p3.png").rename(labels / "p3_mask.png")
     (labels / "p4.jpg").write_bytes(b"")
+    (images / "p6.jpg").symlink_to("nowhere")
+    (labels / "p7.txt").write_text("p7")
     create(tmp_path / "mine", tmp_path / "set", "--num-val", 0, "--num-test", 0)
     reasons = {line["id"]: line["reason"] for line in read_jsonl(tmp_path / "set/skipped.jsonl")}
     assert reasons == {
         "p0.jpg": "several masks of one stem (p0_mask.png, p0_seg.png)",
         "p1_mask.png": "mask has no photo", "p2.jpg": "photo has no mask",
-        "p2_x.png": "mask has no photo", "labels/p4.jpg": "no PNG, beside a mask that is one"}
+        "p2_x.png": "mask has no photo", "labels/p4.jpg": "no PNG, beside a mask that is one",
+        "p6.jpg": "link to nothing", "labels/p7.txt": photo_sources.OTHER_FILE}
     assert run("info", tmp_path / "set", "--verify") == 0
     stored = stored_labels(tmp_path / "set")
     assert stored.keys() == {"p1.jpg", "p3_mask.jpg", "p4.jpg", "p5.jpg"}

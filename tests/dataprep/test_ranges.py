@@ -1,16 +1,20 @@
 """Photos converted in ranges are the data set of the serial command, to the byte."""
 
 import contextlib
+import dataclasses
+import json
 import os
 import pickle
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tqdm import tqdm
 
 import dataset_tool
-from dataprep import conversion, journal, photo_sources, ranges, writer
+from dataprep import conversion, journal, masks, photo_sources, ranges, side_by_side, writer
+from dataprep.coco import segmentations
 from dnnlib.data.dataset import open_dataset
 from dnnlib.util import UserError
 from tests.tools.beam import AnyRunner
@@ -254,7 +258,7 @@ def test_a_damaged_range_is_one_line(source, whole, tmp_path, damage):
     assert folder_bytes(tmp_path / "set") == whole
 
 
-def test_items_that_somebody_changed_are_not_unpickled(source, tmp_path):
+def test_nothing_is_unpickled(source, tmp_path):
     class Trap:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "trapped"),)
@@ -264,9 +268,46 @@ def test_items_that_somebody_changed_are_not_unpickled(source, tmp_path):
             path = next(tmp_path.glob("set/.partial/ranges-*/000002.items"))
             path.write_bytes(pickle.dumps(Trap()))
             super().run(start, elements)
-    with pytest.raises(UserError, match=r"000002\.items: changed since it was written"):
+    with pytest.raises(UserError, match=r"000002\.items: not valid JSON"):
         write(tmp_path / "set", source, Attacked())
     assert not (tmp_path / "trapped").exists()
+
+
+def square(x, y, side):
+    return np.float64([x, y, x + side, y, x + side, y + side, x, y + side]) + 0.1
+
+
+MASK, _ = segmentations.make_instance(2, {"size": [40, 30], "counts": np.array([500, 300, 400])},
+                                      30, 40)
+FOLDER = photo_sources.PhotoFolder(Path("masks \udcff"))
+
+
+@pytest.mark.parametrize("photo", [
+    None, segmentations.Photo(1, "a.jpg", 30, 40),
+    segmentations.Photo(1, "\udcff", 30, 40, (
+        segmentations.Instance(7, (square(1, 2, 20), square(3, 3, 1 / 3))), MASK)),
+    segmentations.Photo(1, "a.jpg", 30, 40, keypoints=np.random.default_rng(0).random((18, 3))),
+    masks.Mask(FOLDER, "a.png", masks.Coding(3)),
+    masks.Mask(FOLDER, "a.png", masks.Coding(3, None, 255, True, ((0xffffff, 2), (0, 0)),
+                                             frozenset({"rgb", "grey"}))),
+    side_by_side.SideBySide("right", ((0xffffff, 2), (0, 0)))])
+def test_a_worker_reads_the_photos_that_were_written(tmp_path, monkeypatch, photo):
+    """Tuples may come as lists."""
+    def fields(photo):
+        return json.dumps(photo and dataclasses.asdict(photo), default=ranges._plain)
+    read = []
+    monkeypatch.setattr(ranges, "convert_or_reason", lambda spec, item: read.append(item) or "none")
+    items = [conversion.Item("a", key, photo) for key in ("\udcff.jpg", 7)]
+    assert list(ranges.convert_all(AnyRunner(), tmp_path / "ranges", None, items, 0, print)) == [
+        "none", "none"]
+    for item, again in zip(items, read):
+        assert again.key == item.key and type(again.photo) is type(photo)
+        assert fields(again.photo) == fields(photo)
+        if isinstance(photo, masks.Mask):
+            assert again.photo.source == photo.source
+        if isinstance(photo, segmentations.Photo) and photo.instances:
+            np.testing.assert_equal(*(segmentations.label_map_and_overlap(one, (45, 60))
+                                      for one in (again.photo, photo)))
 
 
 def test_a_range_that_no_worker_made_is_missed(source, tmp_path):

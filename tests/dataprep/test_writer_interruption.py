@@ -194,7 +194,7 @@ def test_train_refuses_an_unfinished_data_set(source, tmp_path, monkeypatch, cap
                                       "--device=cpu", f"--results={tmp_path / 'results'}"])
     with pytest.raises(SystemExit) as leaving:
         cli.run_main(train.main)
-    assert leaving.value.code == 2 and "is unfinished" in capsys.readouterr().err
+    assert leaving.value.code == 2 and "an unfinished one" in capsys.readouterr().err
 
 
 def command(source, out, workers=1):

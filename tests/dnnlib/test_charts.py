@@ -164,6 +164,11 @@ def test_bars_of_nothing_and_of_zeros(names, values):
     ElementTree.fromstring(bar_chart(names, {"x": values}))
 
 
+def test_values_that_are_none_have_no_bar():
+    svg = bar_chart(["a", "b"], {"x": [np.nan, 2.0]}, spreads={"x": [np.nan, 0.5]})
+    assert [text for text in texts(svg) if text] == ["a", "b", "none", "2"]
+
+
 def test_long_names_and_titles_are_inside_the_picture():
     """Its edges stay white."""
     content = bar_chart(["a name of some length", "b"], {"real": [0.3, 0.2], "fake": [0.1, 0.4]},

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dnnlib.data.class_list import read_class_list, write_class_list
+from dnnlib.data.class_list import find_class, read_class_list, write_class_list
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError
 
@@ -85,6 +85,18 @@ def test_names_that_are_written_are_read_again(tmp_path, names):
     write_class_list(tmp_path, names)
     listed = read_class_list(tmp_path / "classes.txt")
     assert listed.names == names and not listed.colours and not listed.num_background()
+
+
+def test_a_class_is_found_by_its_name_in_any_writing():
+    classes = ("scarf/tie", "C", "c++", "wheel", "++")
+    assert [find_class(name, classes) for name in ("Scarf & Tie", "c++", "C", "WHEEL", "++")] == [
+        "scarf/tie", "c++", "C", "wheel", "++"]
+    for name, guess in (("weel", "; did you mean 'wheel'?"), ("c", "; did you mean 'C' or 'c++'?"),
+                        ("xyz", ""), ("--", "")):
+        with pytest.raises(UserError) as error:
+            find_class(name, classes, "--require")
+        assert str(error.value) == (f"--require: {name!r} is none of the classes "
+                                    f"{', '.join(classes)}{guess}")
 
 
 def test_plain_names_are_written_plainly(tmp_path):

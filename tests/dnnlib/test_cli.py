@@ -12,7 +12,7 @@ from dnnlib.util import UserError
     (cli.natural, {"0": 0, "12": 12}, ["-1", "1.5", "", "x", "²", "9" * 19]),
     (cli.positive_int, {"1": 1, "007": 7}, ["0", "00", "-1", "1e3", ""]),
     (cli.seeds, {"0-3,7": [0, 1, 2, 3, 7], " 5 ": [5]},
-     ["3-1", "1,,2", "a", "0-4096", str(2**32)]),
+     ["3-1", "1,,2", "a", "0-4096", "0-4000,0-99", str(2**32)]),
     (cli.psi, {"0.7": 0.7, "-1": -1}, ["101", "nan", "inf", ""]),
     (cli.share, {"0.5%": 0.005, "0.1": 0.1, "100%": 1, "0": 0}, ["101%", "-1%", "%", "", "nan"]),
     (cli.label, {"3": 3, "0.1,0": (0.1, 0.0)}, ["", "a", "0.1,"])])
@@ -28,6 +28,7 @@ def test_names_of_files_stay_short():
     assert len(cli.numbers_name(range(0, 400, 3))) == 8
     assert [cli.label_suffix(label) for label in (None, 3, (0.5, 0))] == \
         ["", "-label3", "-label-0.5_0"]
+    assert cli.label_suffix((0.1234567,)) != cli.label_suffix((0.1234568,))
 
 
 def test_options_without_effect_are_refused_by_the_first_rule_that_applies():

@@ -39,7 +39,9 @@ def test_workers_of_options_and_environment(given, found):
     ((None, None, '{"cluster": {"worker": ["a:1", "b:2"]}}'), "TF_CONFIG: KeyError: 'task'"),
     ((None, None, '{"cluster": {"worker": [1]}, "task": {"type": "worker", "index": 0}}'),
      "TF_CONFIG: 1: expected host:port"),
-    ((None, None, TWO % 5), "expected a number from 0 to 1, since TF_CONFIG lists 2"),
+    ((None, None, TWO % 5), "TF_CONFIG: there is no worker 5: it lists 2"),
+    ((None, None, TWO % -1), "there is no worker -1"),
+    ((None, None, TWO.replace('"worker", "i', '"chief", "i') % 1), "no chief 1: it lists 0"),
     ((None, None, '{"cluster": {"ps": ["a:1"], "worker": ["b:1"]}, "task": '
       '{"type": "ps", "index": 0}}'), "only tasks of type chief and worker")])
 def test_wrong_workers_are_one_line(given, words):

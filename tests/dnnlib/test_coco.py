@@ -51,6 +51,12 @@ def test_polygons_give_random_masks_back(density):
             assert (rasterise(polygons, *mask.shape) == mask).all()
 
 
+def test_a_tall_mask_with_many_holes_is_cut_into_polygons():
+    mask = np.ones((2101, 3), bool)
+    mask[1::2, 1] = False
+    assert sum(len(polygon) // 2 for polygon in mask_polygons(mask)) > 4 * 1050
+
+
 def test_a_plain_rectangle_has_four_corners_and_nothing_is_cut_without_need():
     mask = np.zeros((9, 9), bool)
     mask[2:5, 3:8] = True

@@ -81,6 +81,10 @@ def test_several_splits_are_joined_by_a_plus(labelled):
     assert dataset.split_sizes(info, "val+test") == {"val": 4}
     with pytest.raises(UserError, match=r"split .test.; it has: train, val .*--split=train"):
         dataset.split_sizes(info, "test")
+    with pytest.raises(UserError, match=r"split .tset.; it has: train, val "):
+        dataset.split_sizes(info, "train+tset")
+    with pytest.raises(UserError, match=r"no split .tset.; it has: train, val$"):
+        dataset.read_ids(labelled, "tset")
 
 
 def test_open_split_takes_the_largest_level_by_itself(labelled):
@@ -105,7 +109,7 @@ def test_missing_and_unfinished_data_sets_are_told_apart(copy, tmp_path):
     with pytest.raises(UserError, match=r"nowhere does not exist.*dataset_tool\.py"):
         dataset.open_dataset(tmp_path / "nowhere")
     (copy / "dataset.json").unlink()
-    with pytest.raises(UserError, match="is unfinished"):
+    with pytest.raises(UserError, match="no data set, or an unfinished one"):
         dataset.read_split(copy, "train", 16)
 
 

@@ -61,19 +61,24 @@ def test_shards_are_one_folder(tmp_path, rng):
         labelled.open_labelled(tmp_path)
 
 
-def test_a_digest_of_names_and_sizes(tmp_path, rng):
+def test_a_digest_of_classes_names_and_sizes(tmp_path, rng):
     pair_folder(tmp_path, rng)
     first = labelled.PairFolder(tmp_path).digest
     assert labelled.PairFolder(tmp_path).digest == first
     (tmp_path / "images/0.png").rename(tmp_path / "images/9.png")
     (tmp_path / "labels/0.png").rename(tmp_path / "labels/9.png")
-    assert labelled.PairFolder(tmp_path).digest != first
+    second = labelled.PairFolder(tmp_path).digest
+    names = (tmp_path / "classes.txt").read_text().split()
+    (tmp_path / "classes.txt").write_text("\n".join(names[::-1]))
+    assert first != second != labelled.PairFolder(tmp_path).digest != first
 
 
 @pytest.mark.parametrize("change, message", [
     (lambda path: (path / "labels/1.png").unlink(), r"labels/1\.png: missing, and 0 more"),
     (lambda path: (path / "classes.txt").unlink(), r"classes\.txt: no such file"),
-    (lambda path: [file.unlink() for file in (path / "images").iterdir()], "no pictures there")])
+    (lambda path: [file.unlink() for file in (path / "images").iterdir()], "no pictures there"),
+    (lambda path: [file.rename(file.with_name(f".{file.name}"))
+                   for file in (path / "images").iterdir()], "no pictures there")])
 def test_folders_that_are_not_whole(tmp_path, rng, change, message):
     pair_folder(tmp_path, rng)
     change(tmp_path)

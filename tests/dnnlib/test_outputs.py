@@ -95,6 +95,14 @@ def test_a_shell_sees_no_error():
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_outputs_are_no_error(closed):
+    command = "from dnnlib import cli; cli.run_main(lambda argv: print('done'))"
+    done = subprocess.run(["bash", "-c", f"{sys.executable} -c \"{command}\" {closed}"], cwd=ROOT,
+                          capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
 NAMES = ["OUT/ñ", "日本", os.fsdecode(b"caf\xe9"), "plain"]
 
 

@@ -1,8 +1,13 @@
 """Workers: the order of their results, and the memory that they keep."""
 
+import os
 import platform
 import resource
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ import pytest
 from dnnlib.process_pool import map_in_batches, ordered_map, threaded_map
 
 SIDE = 1024
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def late_if_early(number):
@@ -30,6 +36,23 @@ def faults_of_arrays(num_rounds):
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_results_are_in_the_order_of_the_items(workers):
     assert list(ordered_map(late_if_early, range(30), workers)) == list(range(30))
+
+
+def test_ctrl_c_is_one_line_while_workers_start():
+    program = ("import signal, time; from dnnlib import cli; "
+               "from dnnlib.process_pool import ordered_map; "
+               # Ignored where the tests run in a shell's background.
+               "signal.signal(signal.SIGINT, signal.default_int_handler); "
+               "cli.run_main(lambda argv: list(ordered_map(time.sleep, [0.1] * 900, 3)) and 0)")
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, text=True,
+                               stderr=subprocess.PIPE, start_new_session=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while len(children.read_text().split()) < 4:  # workers, and the one that frees their resources
+        time.sleep(0.01)
+    time.sleep(0.3)  # they import what they need
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and error == "interrupted; repeat the command to continue\n"
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="set in glibc only")

@@ -1,6 +1,7 @@
 """One image <-> one record: the official form to the byte, lossless encodings, damage noticed."""
 
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -131,7 +132,8 @@ def test_records_of_another_shape_are_refused(rng, encoding):
 
 @pytest.mark.parametrize("maps, message", [
     (b"no zlib", "damaged image data"), (zlib.compress(bytes(4 * 8 * 8 - 1)), "holds 255 bytes"),
-    (zlib.compress(bytes(5 * 8 * 8)), "holds 320 bytes"), (b"", "damaged image data")])
+    (zlib.compress(bytes(5 * 8 * 8)), "holds 257 bytes or more"),
+    (zlib.compress(bytes(4 * 8 * 8))[:-3], "cut short"), (b"", "damaged image data")])
 def test_damaged_maps_are_refused_by_both_readers(rng, maps, message):
     example = tf.train.Example.FromString(tfrecords.encode_record(random_image(rng, 7, 8), "png"))
     example.features.feature["maps"].bytes_list.value[0] = maps
@@ -144,6 +146,17 @@ def test_damaged_maps_are_refused_by_both_readers(rng, maps, message):
         tf.function(lambda: tfrecords.parse_records([payload], 7, 8))()
     with pytest.raises(ValueError, match=message):
         tfrecords.parse_records([payload], 7, 8)
+
+
+def test_maps_that_inflate_to_gigabytes_are_not_inflated(rng):
+    example = tf.train.Example.FromString(tfrecords.encode_record(random_image(rng, 7, 8), "png"))
+    example.features.feature["maps"].bytes_list.value[0] = zlib.compress(bytes(64 << 20))
+    payload = example.SerializeToString()
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="or more"):
+        tfrecords.decode_maps(payload)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("image, encoding", [

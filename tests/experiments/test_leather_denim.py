@@ -73,6 +73,9 @@ def trainings(stand_ins):
 
 def test_rows_are_two_papers_with_six_blocks_and_nine(cycle_ins, options, tmp_path):
     cycle_ins.metrics_say({f"{row}-seed3": values(3) for row in leather_denim.WHOLE})
+    for number in range(10):  # what create_from_images skips
+        (tmp_path / f"photos-leather/._{number:03}.png").touch()
+    (tmp_path / "photos-leather/more.png").mkdir()
     assert leather_denim.main(options(f"--rows={','.join(leather_denim.WHOLE)}", "--seeds=3")) == 0
     rows = trainings(cycle_ins)
     assert {row: (own["preset"], own["blocks"]) for row, own in rows.items()} == {

@@ -86,6 +86,11 @@ def test_the_table_states_what_is_beyond_chance(stand_ins, options, tmp_path, ju
     assert (tmp_path / "out/semantic_critic-facades-64.png").is_file()
     record = json.loads((tmp_path / "out/semantic_critic.json").read_text())
     assert list(record["scenes"]) == ["facades-64"]
+    # The table alone opens none of the networks, which may have moved.
+    stored = json.loads((tmp_path / "out/study.json").read_text())
+    (tmp_path / "out/study.json").write_text(json.dumps(
+        {**stored, "segmenter": "facades-64:gone", "judge": "facades-64:gone-too"}))
+    assert semantic_critic.main([f"--out={tmp_path / 'out'}", "--table-only"]) == 0
 
 
 def test_every_question_has_its_comparison():
@@ -113,17 +118,25 @@ def test_what_the_judge_has_to_do_with_the_rows(options, tmp_path, judges, monke
         semantic_critic.main(options("--judge=facades-64:no"))
     given = SimpleNamespace(segmenter=f"facades-64:{judges[0]}", judge=f"facades-64:{judges[1]}")
     semantic_critic.check_judges(given)
+    moved = SimpleNamespace(segmenter="facades-64:gone", judge=given.judge)
+    assert semantic_critic.judge_text(moved, "facades-64").endswith("another network, gone.")
     assert "both are of the same architecture" in semantic_critic.judge_text(given, "facades-64")
     monkeypatch.setattr(semantic_critic, "network_of", lambda spec: SimpleNamespace(
         header={"networks": {"S": {"config": {"architecture": spec}}}}))
     assert semantic_critic.judge_text(given, "facades-64").endswith(f"{judges[0]} ({judges[0]}).")
 
 
-def test_what_is_lacking_is_told(stand_ins, options):
+def test_what_is_lacking_is_told(stand_ins, options, tmp_path):
+    unsplit = coloured_dataset(tmp_path / "unsplit")
+    content = json.loads((unsplit / "dataset.json").read_text())
+    (unsplit / "dataset.json").write_text(json.dumps(
+        {**content, "splits": {"train": content["splits"]["train"]}}))
     for more, message in (
             (["--rows=ccp-64-patch-l1"], "--data: rows of `ccp-64` need it: ccp:"),
             (["--rows=facades-128-semantic-l1"], "--segmenter: rows of `facades-128` need it"),
             (["--judge=facades:3"], "--judge=facades:3: facades:3 is none of NAME:VALUE"),
+            ([f"--data=facades:{unsplit}"], "has neither test nor validation photos to measure on"),
+            (["--data=face:x"], "where NAME is one of facades, ccp$"),
             (["--rows=patch-l1"], "--rows=patch-l1: unknown; known: facades-64-patch-l1")):
         with pytest.raises(UserError, match=message):
             semantic_critic.main(options(*more))

@@ -78,6 +78,16 @@ def test_another_evaluation_or_a_newer_network_is_measured_again(trials, started
     assert not other.is_evaluated()
 
 
+def test_the_time_of_evaluations_is_that_of_all_commands(trials, started, tmp_path):
+    """Of metrics of one command the last one's, which has the time since it began."""
+    started.metrics_say({"a-seed0": {"kid9": {"": 0.1}, "fid9": {"": 7.0}, "is9": {"": 2.0}}})
+    two = dataclasses.replace(trials[0], evaluations=[
+        script("run_metrics.py", {"network": trials[0].run, "metrics": names})
+        for names in ("kid9,fid9", "is9")])
+    run([two], tmp_path)
+    assert two.result()["evaluation_sec"] == 120
+
+
 def test_records_of_other_commands_do_not_count(trials, tmp_path):
     run(trials[:1], tmp_path)
     path = trials[0].run / "metric-kid9.jsonl"

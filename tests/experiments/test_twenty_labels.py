@@ -92,6 +92,10 @@ def test_the_table_and_its_curves(stand_ins, options, tmp_path):
     record = json.loads((tmp_path / "out/twenty_labels.json").read_text())
     assert record["rows"]["real-5"]["mIoU of two labels (%)"]["mean"] == pytest.approx(55)
     assert (tmp_path / "out/twenty_labels.png").stat().st_size > 1000
+    # A folder that somebody has renamed is no trial.
+    (tmp_path / "out/real-5-seed1").rename(tmp_path / "out/real-5-seed1-old")
+    assert twenty_labels.main([f"--out={tmp_path / 'out'}", "--table-only"]) == 0
+    assert "| `real` | 12.0 | 20.0 ± 0.0 |" in (tmp_path / "out/twenty_labels.md").read_text()
 
 
 def test_what_a_row_needs_is_named(stand_ins, options):
@@ -99,7 +103,18 @@ def test_what_a_row_needs_is_named(stand_ins, options):
         with pytest.raises(UserError, match=f"--{missing}: rows of `{row[:-2]}` need it"):
             twenty_labels.main([part for part in options(f"--rows={row}")
                                 if not part.startswith(f"--{missing}")])
+    with pytest.raises(UserError, match="--preset=cars: has no options for rows of `2d`"):
+        twenty_labels.main([*options("--rows=2d-5"), "--preset=cars"])
     assert not stand_ins.calls()
+
+
+def test_pairs_are_of_other_seeds_than_labelled_pictures(stand_ins, options):
+    stand_ins.metrics_say({f"teacher-5-seed{seed}": values(0.5, 0.6) for seed in (0, 1)})
+    assert twenty_labels.main(options("--rows=teacher-5", "--seeds=0,1")) == 0
+    commands = made(stand_ins)
+    assert [(commands[f"teacher-5-{seed}-labels"]["seeds"],
+             commands[f"teacher-5-{seed}-pairs"]["first-seed"]) for seed in (0, 1)] == [
+        ("0-4", "50000"), ("1000-1004", "100000")]
 
 
 def test_options_of_presets_are_options_of_the_training():

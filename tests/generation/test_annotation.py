@@ -205,6 +205,9 @@ def test_a_teacher_leaves_what_a_person_drew(folder):
     assert annotation.label_by_teacher(label(1), folder, 4) == (3, 1)
     pictures.save_label_png(folder / "labels/seed0000.png", drawn["seed0000.png"], 2)
     assert annotation.label_by_teacher(label(2), folder, 4) == (0, 4)
+    (folder / "holiday.jpg").write_bytes((folder / "seed0000.png").read_bytes())
+    with pytest.raises(UserError, match=r"holiday\.jpg: none of the pictures"):
+        annotation.label_by_teacher(label(2), folder, 4)
     for name, expected in (("seed0000.png", drawn["seed0000.png"]), ("seed0001.png", 1),
                            ("seed0002.png", drawn["seed0002.png"])):
         assert (read(folder / "labels" / name) == expected).all(), name

@@ -54,6 +54,9 @@ def test_maps_have_their_photos_sizes(labeller, tmp_path, rng):
     content = (source / "wide.jpg").read_bytes()
     (source / "wide.jpg").write_bytes(content[:-9] + bytes(7) + content[-2:])
     assert labelling.label_photos(labeller, source, out, 2)[:2] == (1, 2)
+    (source / "large.png").write_bytes(b"no photo any more")
+    assert labelling.label_photos(labeller, source, out, 2)[:2] == (0, 2)
+    assert not list(out.rglob("large.png"))
     record = json.loads((out / "labeller.json").read_text())
     (out / "labeller.json").write_text(json.dumps({**record, "network": "0" * 64}))
     with pytest.raises(UserError, match=r"maps made in another way \(network 0000"):

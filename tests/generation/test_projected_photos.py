@@ -191,9 +191,11 @@ def test_removed_files(project, photos, tmp_path):
     project(photos, out, network="maps")
     (out / "a.png").unlink()
     (out / "maps/overlays/b.png").unlink()
+    (out / "sheets/001.png").touch()  # as if there had been more than one sheet shows
     said = project(photos / "b.png", out, network="maps")
     assert "1 photos projected, 0 were there" in said
     assert (out / "maps/overlays/b.png").is_file() and not (out / "a.png").exists()
+    assert [path.name for path in (out / "sheets").iterdir()] == ["000.png"]
 
 
 def test_poor_ones_are_told(project, photos, tmp_path, monkeypatch):

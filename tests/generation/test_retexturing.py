@@ -162,8 +162,9 @@ def test_pairs_in_shards(place, networks, capsys):
     ("box", ["--source=photos"], "translates box alone and has to know where that is"),
     ("whole", ["--source=pairs"], "--garment: missing"),
     ("whole", ["--source=photos", "--garment=box"], "--garment: photos is no folder of pairs"),
-    ("whole", ["--source=pairs", "--garment=coat"], "pairs has no class 'coat'; it has hat, box"),
-    ("whole", ["--source=nowhere"], "--source=nowhere: no such folder"),
+    ("whole", ["--source=pairs", "--garment=coat"],
+     "--garment: 'coat' is none of the classes hat, box"),
+    ("whole", ["--source=nowhere"], "--source=nowhere: no such file or folder"),
     ("whole", ["--source=photos", "--out=pairs"], "holds files, but no retexturing.json"),
     ("whole", ["--source=photos", "--own-scale", "--minibatch=2"],
      "--minibatch: without effect: --own-scale translates photos one by one"),
@@ -173,6 +174,15 @@ def test_pairs_in_shards(place, networks, capsys):
 def test_what_is_refused(place, networks, name, options, error):
     with pytest.raises(UserError, match=error):
         translate(networks, name, *options)
+
+
+def test_a_damaged_record_is_named(place, networks):
+    translate(networks, "whole", "--source=photos", "--out=out")
+    file = place / "out/retexturing.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "photos": {**record["photos"], "a.png": 3}}))
+    with pytest.raises(UserError, match=r"retexturing\.json: damaged"):
+        translate(networks, "whole", "--source=photos", "--out=out")
 
 
 def test_other_networks_translate_no_photos(place, networks):

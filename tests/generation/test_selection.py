@@ -124,12 +124,31 @@ def test_several_tallies_are_added_up():
     assert total.rejected == {"without bag": 1, "without hat": 1}
 
 
+def test_some_classes_are_balanced_alone():
+    """Each by its own share; a class that never comes is not waited for."""
+    tally, chosen = Tally(), Selection(balance={"hat": 0.5, "scarf": 0.25})
+    for number in range(200):
+        decide(chosen, (number % 5 == 0, number % 10 == 1, 0), tally=tally)
+    assert tally.shown["hat"] >= 0.5 * tally.accepted - 1 > 20
+    assert tally.shown["scarf"] >= 0.25 * tally.accepted - 1
+    lines = tally.lines(chosen, CLASSES)
+    assert "hat" in lines[1] and "bag" not in lines[1]
+
+
 @pytest.mark.parametrize("chosen, message", [
-    (Selection(require=("shoe",)), "no class 'shoe'; the network draws hat, scarf, bag"),
-    (Selection(balance=0.1), "draws no maps")])
+    (Selection(require=("scraf",)), "--require: 'scraf' is none of the classes hat, scarf, bag; "
+                                    "did you mean 'scarf'"),
+    (Selection(balance={"shoe": 0.1}), "--balance: 'shoe' is none of the classes hat, scarf, bag")])
 def test_what_the_network_does_not_draw_is_refused(chosen, message):
     with pytest.raises(selection.UserError, match=message):
-        chosen.check(CLASSES if chosen.require else ())
+        chosen.of_network(CLASSES)
+    with pytest.raises(selection.UserError, match="draws no maps"):
+        chosen.of_network(())
+
+
+def test_classes_are_found_whatever_their_case():
+    chosen = Selection(require=("BAG", "bag"), balance={"Hat": 0.1})
+    assert chosen.of_network(CLASSES) == Selection(require=("bag",), balance={"hat": 0.1})
 
 
 # The accepted set
@@ -262,6 +281,34 @@ def test_a_class_that_hardly_comes_has_an_end(sampler, tmp_path):
     assert (out / pairs.SELECTION).read_bytes() == before
     with pytest.raises(GaveUpError, match="tried 50 seeds"):
         write(sampler, out, 3, chosen=never, max_tries=50)
+
+
+def test_classes_that_balance_waits_for_in_vain_are_named():
+    wanted = Request(range(10_000), 50, selection=Selection(balance=0.1), max_tries=300)
+    tally = Tally(500, 40, 300, seen={"hat": 400, "scarf": 50, "bag": 4}, shown={"hat": 40})
+    with pytest.raises(GaveUpError, match=r"300 seeds in a row .*--max-tries.*Hardly ever drawn: "
+                                          r"bag; balance the others alone, in another "
+                                          r"folder: --balance=hat:10%,scarf:10%$"):
+        wanted.check_found(tally, CLASSES)
+
+
+def test_seeds_that_run_out_are_not_rejections(sampler, tmp_path):
+    wanted = Request(range(2**32 - 3, 2**32), 3, selection=LARGE, max_tries=100)
+    with pytest.raises(GaveUpError, match=r"the seeds end at 4294967295, with . of 3 .*smaller "
+                                          r"--first-seed, and another folder$"):
+        pairs.write_pairs(sampler, pairs.make_recipe(sampler, 1.0, "random"), wanted, tmp_path)
+
+
+def test_a_tally_that_was_killed_catches_up(sampler, finished, tmp_path):
+    """Also if fewer pairs are wanted now: what is printed is of the pairs in the folder."""
+    out = tmp_path / "out"
+    write(sampler, out, 5)
+    early = (out / pairs.SELECTION).read_bytes()
+    write(sampler, out, 12)
+    (out / pairs.SELECTION).write_bytes(early)
+    made, kept, tally = write(sampler, out, 4)
+    assert (made, kept, tally.accepted) == (0, 12, 12)
+    assert contents(out) == contents(finished)
 
 
 def test_folders_of_other_selections_are_refused(sampler, finished, tmp_path):

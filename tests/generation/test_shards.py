@@ -204,6 +204,19 @@ def test_a_shard_that_was_given_up_is_not_tried_again(job_in, tmp_path, monkeypa
         write(replace(job, selection=replace(never, min_area=0.0)))
 
 
+def test_each_shard_s_progress_has_its_number(job_in, finished, tmp_path, monkeypatch):
+    titles, bar = [], pairs.util.progress
+
+    def record(*args, **options):
+        titles.append(options["desc"])
+        return bar(*args, **options)
+    monkeypatch.setattr(pairs.util, "progress", record)
+    for kind in finished:
+        write(job_in(tmp_path / kind, kind, num=3))
+    assert [title for title in titles if "/" in title] == 2 * ["shard 1/3", "shard 2/3",
+                                                               "shard 3/3"]
+
+
 def test_other_things_are_left_alone(job_in, finished, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match=r"holds files, but no shards\.json"):

@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_told(network, tmp_path):
     folder_of_maps(maps, [(16, 16)])
     common = f"--network={network}", f"--maps={maps}", out
     (tmp_path / "empty").mkdir()
-    assert "no such folder" in failure(common[0], "--maps=nowhere", out)
+    assert "no such file or folder" in failure(common[0], "--maps=nowhere", out)
     assert "no label maps there" in failure(common[0], f"--maps={tmp_path / 'empty'}", out)
     other = save_translator(tmp_path / "other.safetensors", ("red", "blue"))
     assert "the maps have the classes red, green" in failure(f"--network={other}", *common[1:])

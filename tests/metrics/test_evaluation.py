@@ -110,6 +110,14 @@ def test_metrics_of_pairs_in_a_training_wait_for_the_classes(tmp_path, rng, monk
         training_evaluation(metrics, data["rgb"], **options)
 
 
+def test_too_few_reals_are_known_at_the_beginning(tmp_path, rng):
+    images = rng.integers(0, 256, (3, 3, 4, 4), np.uint8)
+    data = open_dataset(make_dataset(tmp_path / "few", {"train": images, "val": images[:1]}, ()))
+    with pytest.raises(UserError, match="kid4: 1 reals; it takes 2 at least"):
+        training_evaluation(training_metrics("kid4"), data, resolution=4, minibatch=2, seed=0,
+                            weights=None, log=print)
+
+
 class GreenLabeller:
     """Takes all of a photo for the second class."""
 
@@ -139,6 +147,18 @@ def test_labels_in_a_training_are_compared_with_a_segmenters(tmp_path, rng, monk
     assert set(scores([])) == {"kid4", "kid4_std"}
     values = scores(["a", "b"])
     assert values["labels4"] == 0 and 0 < values["labels4_accuracy_real"] < 1
+    # Without Inception's weights that is all there is.
+    def refuse(*options, **more):
+        raise UserError("no route")
+    monkeypatch.setattr("metrics.networks.inception.load_detector", refuse)
+    lines = []
+    evaluate = training_evaluation(
+        training_metrics("kid4,labels4", None, "green"), data, resolution=4, minibatch=2, seed=0,
+        weights=None, log=lines.append, labeller="green")
+    assert lines == ["warning: no kid4 during training, the newest snapshot counts as best: "
+                     "no route"]
+    assert scores(["a", "b"]) == {name: value for name, value in values.items()
+                                  if name.startswith("labels4")}
 
 
 def test_metrics_of_a_training(tmp_path):
@@ -149,7 +169,8 @@ def test_metrics_of_a_training(tmp_path):
     for text, path, message in (("ppl_wfull", None, "ppl_wfull is not computed during training"),
                                 ("classes9", None, "classes9 is not computed during training"),
                                 ("maps9", None, "maps9 is not computed during training"),
-                                ("fid1", "nowhere", "--inception=nowhere: no such file"),
+                                ("fid9", "nowhere", "--inception=nowhere: no such file"),
+                                ("fid1", None, "fid1: 1 fakes; it takes 2 at least"),
                                 ("none", weights, "needs no Inception weights"),
                                 ("fud1", None, "unknown metric 'fud1'")):
         with pytest.raises(UserError, match=message):

@@ -34,7 +34,7 @@ def images_source(images, digest="content", batch=3):
     """An ImageSource of an array that counts how often it is read."""
     reads = []
 
-    def batches(maps=False):
+    def batches(maps=False, signed=False):
         reads.append(1)
         for i in range(0, len(images), batch):
             part = images[i:i + batch]
@@ -200,7 +200,7 @@ def test_a_damaged_cache_is_made_again(images, tmp_path, damage):
 
 
 def test_an_interrupted_pass_leaves_no_cache(images, tmp_path):
-    def broken():
+    def broken(maps):
         yield images, None
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):

@@ -136,6 +136,12 @@ def test_a_warning_names_the_counts(reals, detector):
     assert "fewer samples than the 6 features" in lines[0]
 
 
+def test_a_floor_takes_two_halves(reals, detector):
+    for name, count in (("maps9", 1), ("fid9", 3)):
+        with pytest.raises(UserError, match=f"--floor: {name} .*at least; there are {count}"):
+            compute_floor(parse_metric(name), reals[:count], detector)
+
+
 def test_floor_is_the_metric_between_halves(reals, detector):
     values, half = compute_floor(parse_metric("fid50k"), reals, detector)
     a, b = (FeatureSet(reals.features[i::2]).statistics for i in range(2))

@@ -262,7 +262,7 @@ def test_every_option_of_a_picture_is_in_its_name(networks, loads_once, tmp_path
 @pytest.mark.parametrize("kind", ["rgb", "binary", "classes"])
 def test_one_file_per_seed_as_the_official_tools_name_them(networks, loads_once, tmp_path, kind,
                                                            capsys):
-    common = [f"--network={networks[kind]}", "--seeds=0,7,12345", "--separate"]
+    common = [f"--network={networks[kind]}", "--seeds=0,7,12345,7", "--separate"]
     assert generate.main([*common, f"--out={tmp_path}"]) == 0
     sampler = Sampler.load(networks[kind], None)
     names = [f"seed{seed}" for seed in ("0000", "0007", "12345")]
@@ -402,7 +402,7 @@ def test_the_end_of_a_run_says_which_maps_are_empty_and_which_classes_never_come
         "warning: 2 of 3 pairs show no class: their maps are background only",
         "shown by none of 3 pairs: a, c"]
     assert not pairs.describe_gaps([{"present": ["a", "b"]}], ["a", "b"])
-    assert pairs.describe_gaps([{"present": []}], ["a", "b"]) == [
+    assert pairs.describe_gaps([{"present": []}, {"seed": 3}], ["a", "b"]) == [
         "warning: 1 of 1 pairs show no class: their maps are background only"]
 
 
@@ -446,6 +446,16 @@ def test_a_sample_whose_file_was_lost_is_made_again(networks, finished, tmp_path
     generate.main(common)
     again, before = (open_png(path / "labels/0000001.png") for path in (out, finished))
     assert (again != before).mean() < 0.01
+    assert [record["seed"] for record in pairs.read_samples(out / pairs.SAMPLES)] == [0, 2, 1]
+
+
+def test_an_interrupted_folder_has_its_classes(networks, loads_once, tmp_path, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(pairs, "write_pair", stop)
+    with pytest.raises(KeyboardInterrupt):
+        generate.main([f"--network={networks['classes']}", f"--out={tmp_path}", "--num=3"])
+    assert (tmp_path / "classes.txt").read_text().splitlines() == list(MODANET_CLASSES)
 
 
 @pytest.mark.parametrize("option, message", [
@@ -567,7 +577,7 @@ def test_a_dry_run_writes_nothing(networks, finished, tmp_path, capsys):
 
 def test_pairs_of_required_classes(networks, loads_once, tmp_path, capsys):
     command = [f"--network={networks['classes']}", f"--out={tmp_path / 'out'}", "--num=4",
-               "--require=footwear", "--min-area=5%"]
+               "--require=Footwear", "--min-area=5%"]
     assert generate.main(command) == 0
     printed = capsys.readouterr().out
     records = pairs.read_samples(tmp_path / "out" / pairs.SAMPLES)
@@ -582,6 +592,17 @@ def test_pairs_of_required_classes(networks, loads_once, tmp_path, capsys):
     assert [r["seed"] for r in pairs.read_samples(tmp_path / "all" / pairs.SAMPLES)] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("kind, reason", [
+    ("classes", "--require: 'hat' is none of the classes bag, "),
+    ("rgb", "the network draws no maps (RGB only), by which pairs could be chosen")])
+def test_a_class_that_is_not_drawn_is_refused_before_the_network_is_loaded(
+        networks, monkeypatch, tmp_path, script, kind, reason):
+    monkeypatch.setattr(Sampler, "load", None)
+    status, error = script(f"--network={networks[kind]}", f"--out={tmp_path / 'out'}", "--num=3",
+                           "--require=hat")
+    assert status == 2 and reason in error and not (tmp_path / "out").exists()
+
+
 def test_a_class_that_hardly_comes_ends_with_status_2(networks, tmp_path, script):
     status, error = script(f"--network={networks['classes']}", f"--out={tmp_path / 'out'}",
                            "--num=3", "--require=footwear", "--min-area=0.99", "--max-tries=20")
@@ -592,7 +613,7 @@ def test_a_class_that_hardly_comes_ends_with_status_2(networks, tmp_path, script
 def test_a_chosen_pair_is_made_again(networks, tmp_path, capsys):
     out = tmp_path / "out"
     generate.main([f"--network={networks['classes']}", f"--out={out}", "--num=2",
-                   "--balance=5%", "--min-confidence=0.1"])
+                   "--balance=bag:5%", "--min-confidence=0.1"])
     assert generate.main([f"--replay={out / pairs.SAMPLES}", "--index=1",
                           f"--out={tmp_path / 'again'}"]) == 0
 
@@ -605,7 +626,8 @@ def test_a_dry_run_of_a_selection_tells_how_many_fit(networks, tmp_path, capsys)
     generate.main([*common, "--require=footwear", "--min-area=99%"])
     assert "none of the first 128 seeds is accepted" in capsys.readouterr().out
     generate.main([*common, "--format=tfrecords", "--shards=4"])
-    assert "4 of 4 shards to make, 50 of 50 pairs" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "4 of 4 shards to make, 50 of 50 pairs" in said and "seeds 0 to 49, " in said
     assert not (tmp_path / "out").exists()
 
 
@@ -703,7 +725,13 @@ def test_beam_that_is_not_installed_is_named(networks, tmp_path, script, monkeyp
     (["--require=bag"], "--require: without effect: it is for --num"),
     (["--num=2", "--min-area=1%"], "it is for --require and --balance"),
     (["--num=2", "--balance=120%"], "expected a share such as 0.5% or 0.005"),
-    (["--num=2", "--balance=a"], "expected a number"),
+    (["--num=2", "--balance=a"], "expected a share"),
+    (["--num=2", "--balance=bag:10%,skirt"], "such as bag:10%,skirt:20%"),
+    (["--num=2", "--balance=bag:a"], "expected a share"),
+    (["--num=2", "--require=bag,"], "--require: 'bag,': an empty name"),
+    (["--source=nowhere"], "--source=nowhere: no such file or folder"),
+    (["--maps=nowhere"], "--maps=nowhere: no such file or folder"),
+    (["--project=nowhere"], "--project=nowhere: no such file or folder"),
     (["--source=x", "--out=./x"], "--out=./x: is the folder of --source, or around it"),
     (["--maps=x/labels", "--out=x"], "--out=x: is the folder of --maps, or around it"),
     (["--num=2", "--max-tries=5"], "no pair is rejected"),

@@ -12,13 +12,13 @@ import pytest
 import generate
 import run_metrics
 import train
+from dnnlib.safe_pickle import is_pickle
 from dnnlib.util import UserError
 from tests.tools.data_helpers import FOUR, make_dataset, random_image
 from tests.tools.metrics_helpers import graph_bytes, small_arrays
 from tests.tools.official_files import official_state, tiny_networks, write_pickle
 from training.method_config import as_option
 from training.official import __main__ as official
-from training.official import pickles as official_pickle
 from training.snapshots import load_snapshot, read_header, save_snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,5 +166,5 @@ def test_state_of_the_helpers(tiny):
     state = official_state("D", "D_basic", {}, {})
     assert set(state) == {"version", "name", "static_kwargs", "components", "build_module_src",
                           "build_func_name", "variables"}
-    assert official_pickle.is_pickle(tiny)
+    assert is_pickle(tiny)
     assert read_header(tiny)["kimg"] == 123

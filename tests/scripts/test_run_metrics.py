@@ -377,8 +377,22 @@ def test_segmenters_and_generators_are_not_mixed_up(run, labelled, segmenter, da
              "a snapshot of --variant=c; a segmentation network is wanted"),
             (["--metrics=maps9", f"--segmenter={segmenter}"], "--segmenter: without effect"),
             (["--metrics=classes9", "--person"], "--person: without effect: it is for mapsNk")):
-        with pytest.raises(UserError, match=message):
-            run(*options)
+        for more in ([], ["--dry-run"]):
+            with pytest.raises(UserError, match=message):
+                run(*options, *more)
+
+
+def test_a_segmenter_takes_minibatches(run, labelled, segmenter, monkeypatch):
+    sizes, load = [], Labeller.load
+
+    def record(*args, **options):
+        labeller = load(*args, **options)
+        sizes.append(labeller.minibatch)
+        return labeller
+    monkeypatch.setattr(Labeller, "load", record)
+    run("--metrics=miou", f"--network={segmenter}", f"--data={labelled}", "--minibatch=3")
+    run("--metrics=labels4", f"--segmenter={segmenter}", f"--data={labelled}", "--minibatch=3")
+    assert sizes == [3, 3]
 
 
 def test_path_lengths(run, results, monkeypatch, capsys):
@@ -391,7 +405,10 @@ def test_path_lengths(run, results, monkeypatch, capsys):
 
         def __call__(self, images1, images2):
             return tf.reduce_mean(tf.square(images1 - images2), axis=[1, 2, 3])
+    with pytest.raises(UserError, match="takes images of 16 pixels or more, and would see 8x8"):
+        run("--metrics=ppl10_wend", "--crop-face")
     monkeypatch.setattr("metrics.networks.lpips.Lpips", Distance)
+    monkeypatch.setattr("metrics.evaluation.SMALLEST", 8)
     assert run("--metrics=ppl10_wfull,ppl10_zend", "--seed=3", "--minibatch=4") == 0
     assert "10 pairs, mean square" in capsys.readouterr().out
     w, z = (records(results / "00007-c-toy", f"ppl10_{part}")[-1] for part in ("wfull", "zend"))
@@ -417,6 +434,8 @@ def test_a_conditional_network_draws_the_labels_of_its_training_set(run, folder,
         "drawn_from": "train", "path": str(data), "digest": open_dataset(data).digest}
     assert run("--metrics=kid8", f"--network={path}", f"--reals={folder}", f"--data={data}") == 0
     assert records(tmp_path, "kid8")[1]["num_reals"] == 40
+    with pytest.raises(UserError, match="--data: without effect: --reals names"):
+        run("--nearest=0", f"--network={path}", f"--reals={folder}", f"--data={data}")
     other = make_dataset(tmp_path / "plain", {"train": images, "test": images}, ())
     with pytest.raises(UserError, match="labels of 0 numbers; the network takes 3"):
         run("--metrics=kid8", f"--network={path}", f"--data={other}")
@@ -439,6 +458,21 @@ def test_dry_run_touches_nothing(run, results, cache, capsys):
     out = capsys.readouterr().out
     assert "network-snapshot-000003" in out and "12 of toy test" in out and "9,000 fakes" in out
     assert sorted(results.rglob("*")) == before and not cache.exists()
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--metrics=classes10"], "the reals, toy test, have none"),
+    (["--metrics=is9"], "is9: 9 fakes; it takes 10 at least")])
+def test_dry_run_refuses_what_would_be_refused(run, options, message):
+    for more in ([], ["--dry-run"]):
+        with pytest.raises(UserError, match=message):
+            run(*options, *more)
+
+
+def test_a_data_set_s_folder_may_be_the_working_directory(data, monkeypatch):
+    monkeypatch.chdir(data.path)
+    for split in ("test", "val"):
+        assert open_images(".", split).count == 12
 
 
 @pytest.mark.parametrize("options, message", [

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import shlex
 import subprocess
 import sys
@@ -117,6 +118,25 @@ def test_run_directories(tmp_path):
     (first / "training_options.json").write_text("[1]")
     with pytest.raises(UserError, match="damaged"):
         find_run(first, tmp_path, record)
+    # A damaged one is in nobody's way.
+    (first / "network-final.safetensors").unlink()
+    for content in ("[1]", "{", '{"variant": "3d"}'):
+        (first / "training_options.json").write_text(content)
+        assert find_run(None, tmp_path, record) is None
+
+
+def test_untagged_photos_are_known_by_their_digest(tmp_path):
+    """Moved they are the same; at the old path others; a run of before has no digest of them."""
+    record = {"variant": "2d", "mirror_pairs": "none", "untagged": "a", "untagged_digest": "1"}
+    run = make_run(None, tmp_path, "2d-small-16", record)
+    assert find_run(None, tmp_path, {**record, "untagged": "b"}) == run
+    with pytest.raises(UserError, match="untagged_digest: 1 there, 2 now"):
+        find_run(run, tmp_path, {**record, "untagged_digest": "2"})
+    old = {name: value for name, value in record.items() if name != "untagged_digest"}
+    (run / "training_options.json").write_text(json.dumps(old))
+    assert find_run(None, tmp_path, record) == run
+    with pytest.raises(UserError, match="untagged: a there, b now"):
+        find_run(run, tmp_path, {**record, "untagged": "b"})
 
 
 def job_of(config, options):

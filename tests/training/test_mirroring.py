@@ -20,7 +20,8 @@ from training.config import TrainingConfig
 from training.dataset import process_reals
 from training.gan.init_from import enter_stage, new_state
 from training.gan.schedule import make_stage
-from training.run import directory
+from training.run import directory, launch
+from training.run.options import given_options, parse_training_options
 from training.stylegan import StyleGan
 
 EYES = ("l_eye", "r_eye", "nose")
@@ -133,6 +134,18 @@ def test_the_command_says_what_it_swaps(data, tmp_path, capsys):
             (["--mirror-pairs=l_eye:nase"], "they are l_eye, r_eye, nose")):
         with pytest.raises(UserError, match=message):
             dry_run(capsys, data, tmp_path, *options)
+
+
+@pytest.mark.parametrize("stored, option, pairs", [
+    (dict(mirror=False, mirror_pairs="none"), "--mirror", None),
+    (dict(mirror_pairs="l_eye:r_eye"), "--no-mirror", None),
+    (dict(mirror_pairs="none"), "--mirror", "none")])
+def test_a_run_that_mirrors_from_now_on_swaps(data, tmp_path, stored, option, pairs):
+    """Stored pairs go with the stored --mirror; None: those that the names show."""
+    config = TrainingConfig(**{**TINY, "data": str(data), "variant": "2d", **stored})
+    run = directory.make_run(None, tmp_path, "2d-faces-16", config.to_json())
+    options = parse_training_options([f"--run={run}", option, "--override"])
+    assert launch.choose_config(options, given_options(options)).mirror_pairs == pairs
 
 
 def test_runs_of_earlier_versions(data, tmp_path):

@@ -247,6 +247,13 @@ def test_skipped_updates_are_counted_over_resumes(reporter):
     assert ticks[0]["Timing/eta_sec"] > 0  # by the tick's own speed: no step was timed
 
 
+def test_the_last_tick_counts_after_a_resume(reporter):
+    """At 16,056 images too, which in floats are fewer than a thousand times 16.056."""
+    assert 0.008 * 2007 * 1000 > 8 * 2007
+    reporter.begin(report(reporter, 2007, 0.75, 4))
+    assert reporter.skipped == 3
+
+
 def test_a_page_that_cannot_be_written_is_logged_and_ends_nothing(reporter):
     (reporter.run_dir / "index.html").mkdir()
     reporter.begin(Progress())

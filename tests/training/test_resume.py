@@ -298,7 +298,10 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     for name in (".training-state-000000001.safetensors.77.tmp", ".fakes000001.png.77.tmp",
                  ".augmented.png.77.tmp", ".training_options.json.77.tmp", ".someone-elses.tmp"):
         (tmp_path / name).touch()
+    (tmp_path / "thumbnails").mkdir()
+    (tmp_path / "thumbnails/.fakes000001.webp.77.tmp").touch()
     directory.clear_killed(tmp_path, told)
+    assert not list((tmp_path / "thumbnails").iterdir())
     assert stats.read_text() == '{"event": "tick"}\n'
     assert [p.name for p in tmp_path.glob(".*")] == [".someone-elses.tmp"]
     directory.clear_killed(tmp_path, None)  # a state of before lengths were noted
@@ -415,12 +418,14 @@ def test_stopped_inside_native_code():
     with stuck(at_once=True) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 128 + signal.SIGTERM
-        assert "stopped in the middle of drawing and evaluating" in process.stdout.read()
+        assert process.stdout.read().startswith("stopped in the middle of drawing and evaluating")
 
 
 def test_a_second_ctrl_c_ends_at_once():
     with stuck(at_once=False) as process:
         process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == (
+            "stopping: the state is saved first (Ctrl-C again ends at once)\n")
         assert "Ctrl-C once more" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert process.wait() == 128 + signal.SIGINT

@@ -334,3 +334,7 @@ def test_a_page_is_written_anew_by_command(tmp_path, capsys):
     assert capsys.readouterr().out == f"{tmp_path / 'index.html'}\n"
     with pytest.raises(UserError, match="missing"):
         run_page.main([str(tmp_path / "missing")])
+    for content in ([1], {**OPTIONS, "variant": "3d"}):
+        (tmp_path / "training_options.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="not the options of a training that this version"):
+            run_page.main([str(tmp_path)])

@@ -181,6 +181,21 @@ def test_a_header_cannot_ask_for_all_of_the_memory(networks, tmp_path, option, v
         load_snapshot(path, names=("Gs",))
 
 
+@pytest.mark.parametrize("option, value", [
+    ("unet_fmaps", 1 << 20), ("unet_fmaps", "2"), ("resolution", 17), ("num_outputs", 4)])
+def test_nor_can_that_of_a_segmentation_network(tmp_path, option, value):
+    """Keras makes variables of its own before ours are counted."""
+    path, options = tmp_path / "a.safetensors", dict(resolution=16, num_outputs=3, unet_fmaps=2)
+    network = build("Segmenter", "S", {**options, "architecture": "unet"})
+    save_snapshot(path, {"S": network}, {"classes": ["red", "green"]})
+    assert load_snapshot(path).networks["S"].digest() == network.digest()
+    header, groups = snapshots.load_container(path)
+    header["networks"]["S"]["config"][option] = value
+    snapshots.save_container(path, header, groups)
+    with pytest.raises(UserError, match="'networks' in its header is damaged, or of other classes"):
+        load_snapshot(path)
+
+
 def test_a_failed_write_leaves_the_old_file(networks, tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     save_snapshot(path, networks, HEADER)

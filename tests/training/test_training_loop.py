@@ -144,9 +144,12 @@ def test_snapshots_that_cannot_start_a_training(datasets, whole_run):
         load_snapshot(state)
     snapshot = load_snapshot(whole_run / "network-final.safetensors")
     with pytest.raises(UserError, match="its classes are hat"):
-        state_from_snapshot(snapshot, config_for(datasets), FOUR[::-1])
+        state_from_snapshot(snapshot, config_for(datasets, initial_resolution=8), FOUR[::-1])
     with pytest.raises(UserError, match="--mapping-layers=2"):
-        state_from_snapshot(snapshot, config_for(datasets, mapping_layers=3), FOUR)
+        state_from_snapshot(snapshot, config_for(datasets, initial_resolution=8, mapping_layers=3),
+                            FOUR)
+    with pytest.raises(UserError, match="give --initial-resolution=8"):
+        state_from_snapshot(snapshot, config_for(datasets), FOUR)
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ class CycleTraining(SingleStageMethod):
                 for number, (name, (kind, own)) in enumerate(made.items())}
 
     def resume(self, state: TrainingState) -> None:
-        """Take over networks, optimizers and pool of a stored state."""
+        """Restore networks, optimizers and pool of a stored state."""
         super().resume(state)
         self._make_pool()
         for name, value in state.buffers.get("pool", {}).items():
@@ -132,11 +132,13 @@ class CycleTraining(SingleStageMethod):
     def _gradients(self, batch, step):
         """Return all-reduced gradients and running means of each network, the pool after the step,
         whether all is finite, and a report; in a replica."""
+        # Photos [n, R, R, 3] and masks [n, R, R, 1], changed at random.
         draws = self.draws(step)
         photos = [moved_at_random(to_floats(photos), draws, self.config, name)
                   for photos, name in zip(batch, "ab")]
         shift = LARGEST_SHIFT * self.config.resolution * (2 * draws.uniform("overlap", [2]) - 1)
         own = PairedPhotos(*split_mask(photos[0]), *split_mask(photos[1]), shift)
+        # Gradients: the generators', then the critics' by what these made.
         share = len(self.rows[0])
         num_parts = share // (self.config.minibatch_per_gpu or share)
         (grads, sums, values), fakes = over_parts(self._generators_part, own, num_parts)
@@ -144,17 +146,26 @@ class CycleTraining(SingleStageMethod):
         of_critics, _ = over_parts(self._critics_part, (own, shown), num_parts)
         for whole, part in zip((grads, sums, values), of_critics):
             whole.update(part)
-        grads, report, values = self._reduced(grads, sums, values)
+        # Over the replicas.
+        context, op = tf.distribute.get_replica_context(), tf.distribute.ReduceOp
+        grads, report = context.all_reduce(op.SUM, [grads, sums])
+        if any(values.values()):
+            values = context.all_reduce(op.MEAN, values)
         finite = all_finite(report) & tf.reduce_all([all_finite(g) for g in grads.values()])
-        return self._clipped(grads, report), values, pooled, finite, report
+        if limit := self.config.clip_norm:
+            for name, of_network in grads.items():
+                clipped, norm = tf.clip_by_global_norm(list(of_network.values()), limit)
+                grads[name] = dict(zip(of_network, clipped))
+                report[f"Training/gradient_norm/{name}"] = norm
+        return grads, values, pooled, finite, report
 
     def _generators_part(self, photos):
         """Return what some photos add to {generator: gradients}, {name: term to report} and
         {generator: running means}; and {critic: generated pictures as it sees them}."""
         a, mask_a, b, mask_b, shift = photos
-        generators = self._trainables(GENERATORS.values())
+        generators = {name: self.networks[name].trainables for name in GENERATORS.values()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(list(_leaves(generators)))
+            tape.watch(tf.nest.flatten(generators))
             fake_b, raw_b, values_ab = self._translated("G_AB", a, mask_a)
             fake_a, raw_a, values_ba = self._translated("G_BA", b, mask_b)
             again_a, again_b = (self._translated("G_BA", fake_b, mask_a)[0],
@@ -186,9 +197,9 @@ class CycleTraining(SingleStageMethod):
     def _critics_part(self, photos):
         """Return the same of the critics, by photos and the fakes to show for them."""
         (a, mask_a, b, mask_b, shift), shown = photos
-        critics = self._trainables(CRITICS)
+        critics = {name: self.networks[name].trainables for name in CRITICS}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(list(_leaves(critics)))
+            tape.watch(tf.nest.flatten(critics))
             of_a, values_a = self._criticised(
                 "D_A", self._seen(a, mask_a, mask_b, shift), shown["D_A"])
             of_b, values_b = self._criticised(
@@ -196,9 +207,6 @@ class CycleTraining(SingleStageMethod):
             loss = self._sum(of_a + of_b)
         sums = {"Loss/D/A": self._sum(of_a), "Loss/D/B": self._sum(of_b)}
         return (tape.gradient(loss, critics), sums, {"D_A": values_a, "D_B": values_b}), {}
-
-    def _trainables(self, names):
-        return {name: self.networks[name].trainables for name in names}
 
     def _sum(self, term):
         """Return what the photos of a term [n] add to its mean over the minibatch."""
@@ -209,8 +217,8 @@ class CycleTraining(SingleStageMethod):
         return as_critics_see(images, mask, other, self.has_garment, shift)
 
     def _translated(self, name, photos, mask):
-        """Return a generator's pictures with the photos around the garments, these pictures as they
-        are, and running means."""
+        """Return a generator's pictures with the photos around the garments, the same without, and
+        running means."""
         raw, values = self.networks[name].train_call(photos)
         return composite(raw, photos, mask), raw, values
 
@@ -243,40 +251,17 @@ class CycleTraining(SingleStageMethod):
         count, shown, pooled = self.config.minibatch, {}, {}
         draws = Draws(self.config.seed, step, count)  # of the whole minibatch, in all replicas
         for critic, name in zip(CRITICS, NAMES):
-            new = self._of_all_replicas(fakes[critic], rows)
+            new = fakes[critic]
+            if rows is not None:  # of the whole minibatch, in its order
+                placed = tf.scatter_nd(tf.cast(rows, tf.int32)[:, None], new,
+                                       [count, *new.shape[1:]])
+                new = tf.distribute.get_replica_context().all_reduce(
+                    tf.distribute.ReduceOp.SUM, placed)
             chosen, pooled[name] = self.pool.query(
                 name, new, draws.uniform(f"{name}/chance"),
                 draws.integer(f"{name}/place", self.pool.size))
             shown[critic] = chosen if rows is None else tf.gather(chosen, rows)
         return shown, pooled | {"filled": self.pool.filled_after(count)}
-
-    def _of_all_replicas(self, own, rows):
-        """Return the pictures of the whole minibatch, in its order."""
-        if rows is None:
-            return own
-        shape = [self.config.minibatch, *own.shape[1:]]
-        placed = tf.scatter_nd(tf.cast(rows, tf.int32)[:, None], own, shape)
-        context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, placed)
-
-    def _reduced(self, grads, sums, values):
-        """Return sums over the replicas, and of running means the mean."""
-        context, op = tf.distribute.get_replica_context(), tf.distribute.ReduceOp
-        grads, sums = context.all_reduce(op.SUM, [grads, sums])
-        if any(values.values()):
-            values = context.all_reduce(op.MEAN, values)
-        return grads, sums, values
-
-    def _clipped(self, grads, report):
-        """Return gradients of which no network's has a larger norm than allowed."""
-        limit, clipped = self.config.clip_norm, {}
-        if not limit:
-            return grads
-        for name, of_network in grads.items():
-            values, norm = tf.clip_by_global_norm(list(of_network.values()), limit)
-            clipped[name] = dict(zip(of_network, values))
-            report[f"Training/gradient_norm/{name}"] = norm
-        return clipped
 
     # What a run shows of it.
 
@@ -316,8 +301,3 @@ class CycleTraining(SingleStageMethod):
     def remedies(self) -> list[str]:
         """Return options to try if losses or gradients are no longer finite."""
         return ["a lower --lrate", "--clip-norm=1"]
-
-
-def _leaves(networks):
-    """Return the variables of {network: {name: variable}}, one by one."""
-    return (variable for variables in networks.values() for variable in variables.values())

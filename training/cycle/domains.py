@@ -1,5 +1,6 @@
 """The two lists of photos that a CycleGAN translates between, and minibatches of both."""
 
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -47,31 +48,25 @@ class UnlabelledFolder:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Return the digest, by which a continued training knows the photos again."""
+        """Return the digest, by which a continued training recognises the photos."""
         listing = "".join(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n"
                           for path in self._files)
         return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
 
     def largest_level(self) -> int:
         """Return the largest power of two that the longer side of half of the photos reaches."""
-        return 1 << (int(np.median([max(self._size(file)) for file in self._files])
-                         ).bit_length() - 1)
+        sides = [max(self._parsed(file, probe)) for file in self._files]
+        return 1 << (int(np.median(sides)).bit_length() - 1)
 
     def read(self, number: int, resolution: int) -> np.ndarray:
         """Return a photo, uint8 [R, R, 3]."""
-        photo = self._decode(number)
+        photo = self._parsed(self._files[number], decode_photo)
         return np.asarray(pyramid.fit_square(photo, resolution, "pad", pyramid.WHITE))
 
-    def _decode(self, number):
+    def _parsed(self, file, parse):
+        """Return parse(bytes of a file); raise UserError if they are no photo."""
         try:
-            return decode_photo(self._files[number].read_bytes())
-        except (PhotoError, OSError) as error:
-            raise UserError(f"{self._files[number]}: {error}; move it out of the folder") from None
-
-    def _size(self, file):
-        """Return width and height, without decoding the photo."""
-        try:
-            return probe(file.read_bytes())
+            return parse(file.read_bytes())
         except (PhotoError, OSError) as error:
             raise UserError(f"{file}: {error}; move it out of the folder") from None
 
@@ -80,8 +75,8 @@ Source = dataset.DatasetInfo | PairFolder | UnlabelledFolder
 
 
 def open_list(path: str | Path) -> Source:
-    """Return a data set, a folder of pairs or of photos, as what is there says; raise UserError if
-    it is nothing of these."""
+    """Return the data set, folder of pairs or folder of photos that a path is; raise UserError if
+    it is none of these."""
     path = Path(path)
     if path.is_dir() and not (path / dataset.FILE_NAME).is_file():
         if pair_folders(path):
@@ -119,19 +114,20 @@ class Domain:
     @classmethod
     def open(cls, source: Source, resolution: int, garment: Sequence[str] = (),
              split: str = "train", smallest_share: float = SMALLEST_SHARE) -> "Domain":
-        """Return the photos of a source that show the classes `garment` on a share of their area,
-        all if there are no such classes or it is 0; raise UserError if no photo does."""
-        whole = cls(source, resolution, tuple(garment), split=split)
+        """Return the photos of a source that show the classes `garment` on `smallest_share` of
+        their area, all without classes or if it is 0; raise UserError if no photo does."""
         if isinstance(source, dataset.DatasetInfo):
-            dataset.open_split(source, split, resolution)  # or say what is missing
+            dataset.open_split(source, split, resolution)  # raises if files are missing
         count = source.splits[split]
-        numbers = range(count)
-        if garment and smallest_share:
-            numbers = [n for n in numbers if whole.mask(n).mean() >= smallest_share * 255]
-            if not numbers:
-                raise UserError(f"{source.path}: none of {count} photos shows "
-                                f"{' or '.join(garment)} on {smallest_share:.0%} of its area")
-        return cls(source, resolution, tuple(garment), numbers, split)
+        garment = tuple(dict.fromkeys(garment))  # a map that is named twice counts once
+        whole = cls(source, resolution, garment, range(count), split)
+        if not garment or not smallest_share:
+            return whole
+        numbers = [n for n in whole.numbers if whole.mask(n).mean() >= smallest_share * 255]
+        if not numbers:
+            raise UserError(f"{source.path}: none of {count} photos shows "
+                            f"{' or '.join(garment)} on {smallest_share:.0%} of its area")
+        return dataclasses.replace(whole, numbers=numbers)
 
     @functools.cached_property
     def _records(self):
@@ -152,11 +148,11 @@ class Domain:
             return self.source.read(number, self.resolution)
         if isinstance(self.source, PairFolder):
             rgb, label_map = self._pairs.read(number)
-            masks = [self._of_labels(label_map)]
+            mask = self._of_labels(label_map)
         else:
             rgb = self._records.read_image(number, only_rgb=True).transpose(1, 2, 0)
-            masks = [self.mask(number)] if self.garment else []
-        return np.concatenate([rgb, *masks[:len(self.garment)]], axis=-1)
+            mask = self.mask(number) if self.garment else None
+        return np.concatenate([rgb, mask], axis=-1) if self.garment else rgb
 
     def mask(self, number: int) -> np.ndarray:
         """Return the garment's soft mask, uint8 [R, R, 1]."""
@@ -188,7 +184,7 @@ def domain_batches(domains: Sequence[Domain], seed: int, minibatch: int, start_n
     """
     rows = range(minibatch) if rows is None else rows
 
-    def load(step):
+    def load(step: int) -> DomainBatch:
         """Return the batch of a step."""
         parts = [np.stack([domain.read(domain.numbers[
             shuffled(seed + index, len(domain.numbers), step * minibatch + int(row))])

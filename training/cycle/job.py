@@ -32,8 +32,16 @@ class CycleJob(SingleStageJob):
         if not config.target:
             raise UserError("--target: missing: the photos that those of --data are translated to")
         self.dataset, self.target = open_list(config.data), open_list(config.target)
-        self.config = dataclasses.replace(config, resolution=self._resolution(config))
-        self._check_difference()
+        resolution = fitting_resolution(config.resolution, {
+            str(source.path): largest_resolution(source)
+            for source in (self.dataset, self.target)}, MIN_RESOLUTION)
+        check_patches("strides", config.strides, resolution)
+        self.config = dataclasses.replace(config, resolution=resolution)
+        if (self.dataset.digest == self.target.digest
+                and config.target_garment in (None, config.garment)):
+            garment = "" if config.garment is None else ", or another garment with --target-garment"
+            raise UserError(f"--target: {config.target} has the same photos as "
+                            f"--data={config.data}; give those of the other kind{garment}")
         if config.minibatch_per_gpu and self.share % config.minibatch_per_gpu:
             raise UserError(f"--minibatch-per-gpu={config.minibatch_per_gpu}: a device's "
                             f"{self.share} photos of each list must divide into such parts")
@@ -41,33 +49,15 @@ class CycleJob(SingleStageJob):
                         for source, garment in self._garments()]
         self.notes = self._notes()
 
-    def _resolution(self, config):
-        """Return the side of the photos: that of the smaller ones; raise UserError if there are
-        none such, or if critics would see no patch of them."""
-        resolution = fitting_resolution(config.resolution, {
-            str(source.path): largest_resolution(source)
-            for source in (self.dataset, self.target)}, MIN_RESOLUTION)
-        check_patches("strides", config.strides, resolution)
-        return resolution
-
-    def _check_difference(self):
-        """Raise UserError if both lists are the same one, unless their garments differ."""
-        c = self.config
-        if self.dataset.digest == self.target.digest and c.target_garment in (None, c.garment):
-            garment = "" if c.garment is None else ", or another garment with --target-garment"
-            raise UserError(f"--target: {c.target} has the same photos as --data={c.data}; give "
-                            f"those of the other kind{garment}")
-
     def _garments(self):
         """Return (source, names of the classes to translate) of both lists; no names: the whole
         photo. Raises UserError for classes that a source lacks, or if neither has any."""
-        c = self.config
-        sources = {"garment": (self.dataset, c.garment),
-                   "target-garment": (self.target, c.target_garment or c.garment)}
+        c, found = self.config, []
         if c.garment is None:
-            return [(source, ()) for source, _ in sources.values()]
-        found = []
-        for option, (source, text) in sources.items():
+            return [(self.dataset, ()), (self.target, ())]
+        for option, source, text in (
+                ("garment", self.dataset, c.garment),
+                ("target-garment", self.target, c.target_garment or c.garment)):
             names = tuple(text.split(","))
             unknown = [name for name in names if name not in source.classes]
             if source.classes and unknown:

@@ -1,5 +1,5 @@
-"""What a CycleGAN has besides training/translation: losses of garments and of whole pictures, and
-what critics see of garments and say of it."""
+"""A CycleGAN's losses besides those of training/translation: of garments and of whole pictures,
+and of what critics see of garments."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 from training.dataset import moved_affinely
 
 KIND = "least_squares"  # of the adversarial losses
-LARGEST_SHIFT = 1 / 32  # of a photo's side: by which each of two overlapping garments may be moved
+LARGEST_SHIFT = 1 / 32  # of a photo's side, by which each of two overlapping garments is moved
 
 
 def masked_l1(first: tf.Tensor, second: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

@@ -89,6 +89,6 @@ class CycleTranslator(OfSnapshot):
 
 
 def is_cyclegan(header: dict) -> bool:
-    """Return whether a snapshot's header is of a CycleGAN."""
+    """Return if a snapshot's header is of a CycleGAN."""
     return header.get("variant") == "cyclegan"
 

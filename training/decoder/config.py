@@ -6,15 +6,15 @@ from typing import Any, ClassVar, Self
 
 from training.method_config import KIMG, SHARE, SIZE, WEIGHT, MethodConfig, option
 
-# What each decoder is trained with. conv: SGD with momentum 0.9, learning rate 0.01 and weight
-# decay 1e-3, of "Teaching GAN to generate per-pixel annotation"; linear: Adam 1e-3, a tenth of it
-# later, of the linear probe's paper; mlp: Adam 1e-3 and 64 pixels a step, DatasetGAN's.
+# How each decoder is trained. conv: SGD with momentum 0.9, learning rate 0.01, weight decay 1e-3,
+# as in "Teaching GAN to generate per-pixel annotation"; linear: Adam with 1e-3, later a tenth of
+# it, as in the linear probe's paper; mlp: Adam with 1e-3 and 64 pixels a step, as in DatasetGAN.
 DECODERS = {"conv": dict(lrate=0.01, weight_decay=1e-3, kimg=8.0),
             "linear": dict(lrate=1e-3, kimg=16.0),
             "mlp": dict(lrate=1e-3, pixels=64, kimg=16.0)}
 DEFAULT_DECODER = "conv"
 LINEAR_DROP = 0.4  # share of the training after which linear's learning rate is a tenth: 20 of 50
-POLY_POWER = 0.9  # of the share of the training that is left, for conv
+POLY_POWER = 0.9  # conv's learning rate is this power of the share of the training that is left
 
 # A preset lists what it changes. Its comment says what it is for.
 PRESETS = {
@@ -42,8 +42,7 @@ class DecoderConfig(MethodConfig):
     variant: str = option("decoder", "decoder of label maps on a trained generator's features",
                           choices=("decoder",))
     data: str = option("", "folder of labelled pictures that generate.py --for-labelling or "
-                       "--project wrote",
-                       metavar="DIR", flag="labels")
+                       "--project wrote", metavar="DIR", flag="labels")
     resolution: int | None = option(
         None, "of the maps: that of the generator, which is the default", metavar="N")
     decoder: str = option(DEFAULT_DECODER, "linear: a 1x1 convolution a layer, summed; conv: 64 "
@@ -64,8 +63,7 @@ class DecoderConfig(MethodConfig):
 
     @classmethod
     def preset(cls, name: str, overrides: dict[str, Any]) -> Self:
-        """Return the preset `name` with the decoder's own values below it and {field: value} on
-        top."""
+        """Return the decoder's own values, over them the preset's, over these {field: value}."""
         chosen = DECODERS.get(overrides.get("decoder", DEFAULT_DECODER), {})
         return super().preset(name, {**chosen, **cls.presets.get(name, {}), **overrides})
 

@@ -23,26 +23,29 @@ from training.single_stage import PICTURES, SingleStage
 from training.snapshots import Snapshot, load_snapshot
 
 NETWORK = "Gs"
-MOMENTUM = 0.9
 
 
 class DecoderBatch(NamedTuple):
-    """Some labelled pictures: dlatents float32 [N, layers, dlatent_size], label maps uint8
-    [N, R, R]."""
+    """Some labelled pictures.
+
+    Attributes:
+        dlatents: float32 [N, layers, dlatent_size].
+        label_maps: uint8 [N, R, R], 0..C and channels.IGNORE.
+    """
 
     dlatents: tf.Tensor
     label_maps: tf.Tensor
 
 
 class DecoderTraining(LabelTraining):
-    """A generator and its decoder, of which the decoder is trained.
+    """Trains the decoder of a generator.
 
-    Noise is drawn anew every step, as features change with it and maps should not. Pictures are not
-    mirrored: decoders treat pixels alike and on their own, so that a mirrored picture teaches the
-    same.
+    Noise is drawn anew every step, since features change with it and maps should not. Pictures are
+    not mirrored: a decoder treats all pixels alike and each by itself, so a mirrored picture
+    teaches the same.
     """
 
-    network_name, stage_name = NETWORK, "classes"  # as of maps that were trained with the colours
+    network_name, stage_name = NETWORK, "classes"  # as if maps were trained with the colours
 
     def __init__(self, config: DecoderConfig, labelled: LabelledFolder, held_back: Sequence[int],
                  origin: Path, about: dict[str, Any], strategy: tf.distribute.Strategy,
@@ -69,16 +72,18 @@ class DecoderTraining(LabelTraining):
 
     def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Optimizer]:
         """Return gradient descent with momentum for conv, whose kernels decay; else Adam."""
-        def make(variables):
-            if self.config.decoder != "conv":
-                return Adam(variables, beta1=0.9, beta2=0.999)
-            return Sgd(variables, MOMENTUM, self.config.weight_decay,
-                       [name for name in variables if name.endswith("/kernel")])
-
-        return {name: make(network.trainables) for name, network in networks.items()}
+        found = {}
+        for name, network in networks.items():
+            variables = network.trainables
+            if self.config.decoder == "conv":
+                kernels = [key for key in variables if key.endswith("/kernel")]
+                found[name] = Sgd(variables, 0.9, self.config.weight_decay, kernels)
+            else:
+                found[name] = Adam(variables, beta1=0.9, beta2=0.999)
+        return found
 
     def lrate(self, left: float) -> float:
-        """Return the learning rate where a share of the training is left."""
+        """Return the learning rate when a share of the training is left."""
         factor = {"conv": left ** POLY_POWER, "mlp": 1.0,
                   "linear": 1.0 if left > 1 - LINEAR_DROP else 0.1}[self.config.decoder]
         return self.config.lrate * factor
@@ -96,26 +101,27 @@ class DecoderTraining(LabelTraining):
             yield batch
 
     def examples(self, batch: DecoderBatch, draws: Draws) -> tuple[Any, tf.Tensor]:
-        """Return features and label maps of whole pictures; for mlp those of some pixels."""
+        """Return features and label maps of whole pictures, for mlp of some of their pixels."""
         c, network = self.config, self.networks[NETWORK]
         label_maps = tf.cast(batch.label_maps, tf.int32)
         features = network.features(
             batch.dlatents, lambda layer, h, w: draws.normal(f"noise{layer}", [h, w, 1]))
         if c.decoder != "mlp":
             return features, label_maps
+        # mlp sees P pixels of each picture.
         side = c.resolution
         places = draws.uniform("pixels", [c.pixels // c.minibatch]) * side ** 2  # [n, P]
         places = tf.minimum(tf.cast(places, tf.int32), side ** 2 - 1)
         pixels = at_pixels(features, places, side)
         labels = tf.gather(tf.reshape(label_maps, [-1, side ** 2]), places, batch_dims=1)
-        # All members learn from the same pixels; only their beginnings differ.
+        # All members learn from the same n P pixels; only their first weights differ.
         members = network.decoder.options.members
         return (tf.reshape(pixels, [-1, pixels.shape[-1]]),
                 tf.tile(tf.reshape(labels, [1, -1]), [members, 1]))
 
     @functools.cached_property
     def _sampler(self):
-        """Return a Sampler of the network as it is at any time."""
+        """Return a Sampler of the network, also as it is later."""
         made = self.labelled.labelling
         return Sampler(Snapshot(self.networks, {"classes": self.classes, "lod": {
             "resolution": made.resolution, "fade": made.fade}}), label_row(
@@ -149,8 +155,8 @@ class DecoderTraining(LabelTraining):
                                   truth, label_maps(images))
 
     def details(self, stage: SingleStage) -> dict[str, float]:
-        """Return how much the members of an mlp's ensemble disagree about pictures that they have
-        not seen, or if there are none about those they have."""
+        """Return how much the members of an mlp's ensemble disagree about pictures held back, or
+        about all if there are none."""
         if self.config.decoder != "mlp":
             return {}
         network = self.networks[NETWORK]

@@ -39,26 +39,21 @@ class DecoderJob(SingleStageJob):
         self.dataset = LabelledFolder(config.data)
         self.origin = find_snapshot(options.init_from, options.results)
         self.header = read_header(self.origin)
-        self._check_origin()
-        made = self.dataset.labelling
+        # The pictures must be those of this generator, at their own resolution.
+        made, network = self.dataset.labelling, self.header["networks"].get("Gs", {})
+        if network.get("type") != "G_style":
+            raise UserError(f"--init-from: {self.origin} is a snapshot of --variant="
+                            f"{self.header.get('variant')}; a decoder is trained on a Style-GAN")
+        if self.header["digest"] != made.digest:
+            raise UserError(f"--init-from: {self.origin} has the digest "
+                            f"{self.header['digest'][:12]}; the pictures in {self.dataset.path} "
+                            f"are of {made.network} with {made.digest[:12]}")
         if config.resolution not in (None, made.resolution):
             raise UserError(f"--resolution={config.resolution}: the pictures were made at "
                             f"{made.resolution}; leave it out")
         self.config = dataclasses.replace(config, resolution=made.resolution)
         self.held_back = held_back(len(self.dataset), config.held_back, config.seed)
         self.notes = self._notes()
-
-    def _check_origin(self):
-        """Raise UserError unless the pictures are of the generator of --init-from."""
-        made, header = self.dataset.labelling, self.header
-        network = header["networks"].get("Gs", {}).get("type")
-        if network != "G_style":
-            raise UserError(f"--init-from: {self.origin} is a snapshot of --variant="
-                            f"{header.get('variant')}; a decoder is trained on a Style-GAN")
-        if header["digest"] != made.digest:
-            raise UserError(f"--init-from: {self.origin} has the digest {header['digest'][:12]}; "
-                            f"the pictures in {self.dataset.path} are of {made.network} with "
-                            f"{made.digest[:12]}")
 
     def _notes(self):
         """Return lines on the labels."""
@@ -97,15 +92,17 @@ class DecoderJob(SingleStageJob):
                 f"{c.resolution}x{c.resolution}")
 
     def next_commands(self, run_dir: Path) -> str:
-        """Return commands that make pairs with the network of both."""
-        network = f"--network={run_dir}"
-        return "; ".join([command("generate.py", network, "--seeds=0-35"),
-                          command("generate.py", network, "--num=10000")])
+        """Return commands that make pairs with the generator and its decoder."""
+        made = self.dataset.labelling.class_label
+        label = [] if made is None else [
+            f"--label={','.join(map(str, made if isinstance(made, tuple) else (made,)))}"]
+        return "; ".join(command("generate.py", f"--network={run_dir}", what, *label)
+                         for what in ("--seeds=0-35", "--num=10000"))
 
 
 def held_back(total: int, share: float, seed: int) -> list[int]:
-    """Return the numbers of the pictures that are not learned from, none if they would be few."""
-    count = int(total * share)
+    """Return the numbers of the pictures that are not learned from, [] if they would be too few."""
+    count = int(round(total * share, 6))  # 100 * 0.29 is a little less than 29
     if not MIN_HELD_BACK <= count < total:
         return []
     return np.sort(np.random.default_rng([seed, 8]).permutation(total)[:count]).tolist()

@@ -1,4 +1,4 @@
-"""Labelled pictures of a generator: a folder of what makes them again, and their label maps.
+"""Labelled pictures of a generator: a folder with label maps, and what makes the pictures again.
 
     DIR/labelling.json         the network, seeds, truncation, noise: all that makes their features
     DIR/seed0000.png           a picture, to be labelled
@@ -28,11 +28,9 @@ from dnnlib.data.labelled import LABELS, read_label_png
 from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.util import UserError
 from training.latents import Latents, noise_of
-from training.sampler import NOISES, Noise, Sampler, seed_noise
+from training.sampler import NOISES, TRUNCATION_CUTOFF, Noise, Sampler, seed_noise
 
 FILE_NAME = "labelling.json"
-LATENTS = "latents"
-MAX_SIDE = 1 << 16  # of a picture
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Labelling:
         resolution, fade: growth state. seeds: of the pictures; projected photos have none.
         trunc, trunc_cutoff, noise, class_label: as in generation.pairs.SampleRecipe.
         pictures: {name: sha256 of its pixels}, in the order of the seeds.
-        projected: whether they are photos, whose w and noise are in files.
+        projected: True if they are photos, whose w and noise are in files.
     """
 
     network: str
@@ -65,8 +63,8 @@ class Labelling:
 
     @classmethod
     def read(cls, folder: str | Path) -> "Labelling":
-        """Return the Labelling of a folder. Raises UserError if there is none, or one whose values
-        cannot be right: with another seed a picture's labels would be learned for another one."""
+        """Return the Labelling of a folder. Raises UserError if there is none, or if its values
+        cannot be right: with a wrong seed the labels would be learned for another picture."""
         path = Path(folder) / FILE_NAME
         if not path.is_file():
             raise UserError(f"{path}: no such file; pictures to be labelled are written by "
@@ -81,7 +79,6 @@ class Labelling:
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise UserError(f"{path}: damaged ({util.one_line(error)})") from None
         return found
-
 
     def check(self) -> None:
         """Raise ValueError, or what wrong types raise, if values that were read cannot be right."""
@@ -99,9 +96,9 @@ class Labelling:
         cutoff, side, label = self.trunc_cutoff, self.resolution, self.class_label
         fitting = {
             "network": isinstance(self.network, str), "digest": isinstance(self.digest, str),
-            "resolution": type(side) is int and 4 <= side <= MAX_SIDE and not side & (side - 1),
+            "resolution": type(side) is int and 4 <= side <= 1 << 16 and not side & (side - 1),
             "fade": _is_number(self.fade), "trunc": _is_number(self.trunc),
-            "trunc_cutoff": type(cutoff) is int and cutoff >= 0,
+            "trunc_cutoff": cutoff == TRUNCATION_CUTOFF,  # the only one that samplers have
             "noise": self.noise in ("stored", "const") if self.projected else self.noise in NOISES,
             "class_label": label is None or (type(label) is int and label >= 0) or (
                 isinstance(label, tuple) and all(map(_is_number, label)))}
@@ -110,6 +107,7 @@ class Labelling:
 
 
 def _is_number(value):
+    """Return True for a finite int or float."""
     return type(value) in (int, float) and math.isfinite(value)
 
 
@@ -130,19 +128,19 @@ def picture_digest(rgb: np.ndarray) -> str:
 
 
 def latents_path(folder: str | Path, name: str) -> Path:
-    """Return where the w of a projected photo is, of its picture's name."""
-    return Path(folder) / LATENTS / f"{Path(name).stem}.npz"
+    """Return the path of a projected photo's w, by the name of its picture."""
+    return Path(folder) / "latents" / f"{Path(name).stem}.npz"
 
 
 class LabelledFolder:
-    """The pictures of a folder that have a label map which can be used.
+    """The pictures of a folder that have a usable label map.
 
     Attributes:
         path, name: of the folder. classes: names of the labels 1..C.
         labelling: how the pictures are made.
         names, label_maps: of those with labels, uint8 [n, R, R].
         problems: a line on each of the others, and on maps that may be mixed up.
-        digest: of what is learned: labels and how the pictures are made.
+        digest: of the labels and of what makes the pictures.
     """
 
     def __init__(self, path: str | Path):
@@ -156,12 +154,21 @@ class LabelledFolder:
             label_map = self._read(name)
             if label_map is not None:
                 found[name] = label_map
-        self._find_strangers()
-        self._find_twins(found)
+        # Label maps of no picture, and those that two pictures share.
+        for path in sorted((self.path / LABELS).glob("*.png")):
+            if path.name not in self.labelling.pictures and path.name[0] != ".":
+                self.problems.append(f"{path}: no picture has this name")
+        owners = {}
+        for name, label_map in found.items():
+            first = owners.setdefault(label_map.tobytes(), name)
+            if first != name and label_map.any():
+                self.problems.append(f"warning: {name} and {first} have the same labels in "
+                                     f"{self.path / LABELS}; is one of them another picture's?")
         if not found:
             raise UserError(f"{self.path / LABELS}: none of the {len(self.labelling.pictures)} "
                             f"pictures has labels{''.join(f'; {p}' for p in self.problems[:1])}")
         self.names, self.label_maps = tuple(found), np.stack(list(found.values()))
+        # What makes them again: seeds, or w and noise in files.
         seeds = dict(zip(self.labelling.pictures, self.labelling.seeds))
         self._seeds = tuple(seeds[name] for name in self.names if name in seeds)
         self._latents = [Latents.read(latents_path(self.path, name)) for name in self.names
@@ -169,6 +176,7 @@ class LabelledFolder:
         self.digest = self._digest()
 
     def _digest(self):
+        """Return the sha256, hex, of all that is learned, wherever the files are."""
         recipe = dataclasses.asdict(self.labelling) | {
             "network": "", "classes": self.classes, "labelled": self._seeds or self.names}
         del recipe["projected"]
@@ -224,36 +232,20 @@ class LabelledFolder:
             self.problems.append(f"{path}: {label_map.shape[1]}x{label_map.shape[0]} pixels, its "
                                  f"picture has {side}x{side}: left out")
             return None
-        if self._was_replaced(name):
+        # The picture itself may be gone, but it must not be another one.
+        try:
+            picture = np.asarray(decode_photo((self.path / name).read_bytes()))
+            was_replaced = picture_digest(picture) != self.labelling.pictures[name]
+        except FileNotFoundError:
+            was_replaced = False
+        except (OSError, PhotoError):
+            was_replaced = True
+        if was_replaced:
             self.problems.append(f"{self.path / name}: not the picture that was written under this "
                                  "name, so that its labels may be another one's: left out")
             return None
         return label_map
 
-    def _was_replaced(self, name):
-        """Return whether the picture of a name, if it is still there, is another one."""
-        try:
-            picture = np.asarray(decode_photo((self.path / name).read_bytes()))
-            return picture_digest(picture) != self.labelling.pictures[name]
-        except FileNotFoundError:
-            return False
-        except (OSError, PhotoError):
-            return True
-
-    def _find_strangers(self):
-        """Note label maps of no picture."""
-        for path in sorted((self.path / LABELS).glob("*.png")):
-            if path.name not in self.labelling.pictures and path.name[0] != ".":
-                self.problems.append(f"{path}: no picture has this name")
-
-    def _find_twins(self, found):
-        """Note label maps that two pictures share."""
-        owners = {}
-        for name, label_map in found.items():
-            first = owners.setdefault(label_map.tobytes(), name)
-            if first != name and label_map.any():
-                self.problems.append(f"warning: {name} and {first} have the same labels in "
-                                     f"{self.path / LABELS}; is one of them another picture's?")
-
     def __len__(self) -> int:
+        """Return the number of pictures with labels."""
         return len(self.names)

@@ -1,15 +1,16 @@
-"""Decoders, which draw label maps of a generator's features, and a generator that has one.
+"""Decoders, which draw label maps from a generator's features, and a generator with a decoder.
 
 Sources: linear, the linear probe of Xu and Zheng 2021, "Linear semantics in generative adversarial
 networks"; conv, the light decoder of "Teaching GAN to generate per-pixel annotation" (2020); mlp,
-DatasetGAN, Zhang et al. 2021. All three treat pixels alike and on their own: a mirrored picture has
-mirrored features, and its map is the mirrored map, whatever the weights.
+DatasetGAN, Zhang et al. 2021. Each treats all pixels alike and one by one: mirrored features have
+the mirrored map, whatever the weights.
 
 `features` is a list of activations [N, r, r, fmaps], two of each size r, coarse to fine, as
-G_style.synthesis returns them. `weights` is {name: tensor}, and whatever is computed has their
-type. Logits are [..., num_outputs]; output 0 is the background.
+G_style.synthesis returns them. `weights` is {name: tensor}; results have their type. Logits are
+[..., num_outputs]; output 0 is the background.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -25,7 +26,7 @@ from training.networks_stylegan import G_style, GeneratorOptions
 CONV_FMAPS, MLP_FMAPS = 64, (128, 32)
 MEMBERS = 10  # of DatasetGAN's ensemble
 NORM_EPSILON, NORM_MOMENTUM = 1e-5, 0.9
-UNSURE_SHARE = 0.1  # of a picture's pixels whose mean is its uncertainty
+UNSURE_SHARE = 0.1  # of a picture's pixels, whose mean divergence is its uncertainty
 
 Weights = dict[str, tf.Tensor]
 Means = dict[str, tf.Tensor]  # running means as a training step changes them
@@ -34,7 +35,7 @@ Means = dict[str, tf.Tensor]  # running means as a training step changes them
 # Layers
 
 def bilinear_matrix(side: int, new_side: int) -> np.ndarray:
-    """Return float64 [new_side, side], the weights by which pixels make up those of an enlarged
+    """Return float64 [new_side, side], the weights of a row's pixels in each pixel of the enlarged
     row; pixel centres are at halves, borders are repeated."""
     low, high, share = _neighbours(side, new_side)
     matrix = np.zeros([new_side, side])
@@ -44,8 +45,7 @@ def bilinear_matrix(side: int, new_side: int) -> np.ndarray:
 
 
 def _neighbours(side, new_side):
-    """Return for every pixel of an enlarged row the two that it is between, and the second's
-    weight."""
+    """Return for each pixel of an enlarged row the two around it, and the second one's weight."""
     place = np.clip((np.arange(new_side) + 0.5) * side / new_side - 0.5, 0, side - 1)
     low = np.floor(place).astype(np.int32)
     return low, np.minimum(low + 1, side - 1).astype(np.int32), place - low
@@ -54,8 +54,8 @@ def _neighbours(side, new_side):
 def enlarge_bilinearly(x: tf.Tensor, side: int) -> tf.Tensor:
     """Return x [N, r, r, fmaps] enlarged bilinearly to [N, side, side, fmaps].
 
-    TensorFlow's operation gives float32 alone, five to ten times as fast as products of matrices,
-    which other types take.
+    TensorFlow's operation returns only float32, five to ten times as fast as matrix products, which
+    are for other types.
     """
     if x.shape[1] == side:
         return x
@@ -66,7 +66,7 @@ def enlarge_bilinearly(x: tf.Tensor, side: int) -> tf.Tensor:
 
 
 def at_pixels(features: Sequence[tf.Tensor], places: tf.Tensor, side: int) -> tf.Tensor:
-    """Return what all features, enlarged to `side`, have at some pixels, [N, P, all fmaps].
+    """Return the values of all features, enlarged to `side`, at some pixels, [N, P, all fmaps].
 
     Args:
         places: int32 [N, P], row * side + column.
@@ -87,10 +87,8 @@ def at_pixels(features: Sequence[tf.Tensor], places: tf.Tensor, side: int) -> tf
 
 
 def batch_norm(weights: Weights, scope: str, x: tf.Tensor, means: Means | None) -> tf.Tensor:
-    """Normalise x [..., n, fmaps] over n and all replicas, or if `means` is None by running means.
-
-    New running means are added to `means`.
-    """
+    """Return x [..., n, fmaps] normalised over n and all replicas, or, if `means` is None, by the
+    running means. New running means are added to `means`."""
     if means is None:
         mean, variance = weights[f"{scope}/moving_mean"], weights[f"{scope}/moving_variance"]
     else:
@@ -109,7 +107,7 @@ def mixed(features: Sequence[tf.Tensor], kernels: Sequence[tf.Tensor]) -> tf.Ten
     """Return the sum of all features, enlarged to the last one's size, times their kernels
     [fmaps, out].
 
-    Each is multiplied at its own size, which is the same and has fewer pixels.
+    Features are multiplied before they are enlarged: the result is the same, with fewer pixels.
     """
     total, side = 0, features[-1].shape[1]
     for place in range(0, len(features), 2):  # two of each size
@@ -126,26 +124,27 @@ def linear_logits(weights: Weights, features: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def conv_logits(weights: Weights, features: Sequence[tf.Tensor], means: Means | None) -> tf.Tensor:
-    """Return the logits [N, R, R, out] of the light decoder: of every layer 64 maps, normalised;
-    they are added up coarse to fine, and give the logits."""
+    """Return the logits [N, R, R, out] of the light decoder: of the sum, coarse to fine, of 64
+    normalised maps of every layer."""
     total = 0.0
     for i, x in enumerate(features):
         side, scope = x.shape[1], f"layer{i}"
         y = tf.reshape(tf.tensordot(x, weights[f"{scope}/kernel"], 1), [-1, CONV_FMAPS])
         y = tf.nn.relu(batch_norm(weights, scope, y, means))
-        y = tf.reshape(y, [-1, side, side, CONV_FMAPS])
+        y = tf.reshape(y, [-1, side, side, CONV_FMAPS])  # [N, side, side, 64]
         total = y if i == 0 else enlarge_bilinearly(total, side) + y
     return tf.tensordot(total, weights["logits/kernel"], 1) + weights["logits/bias"]
 
 
 def mlp_logits(weights: Weights, pixels: tf.Tensor, means: Means | None) -> tf.Tensor:
-    """Return the logits [members, n, out] that every member gives the features [n, all fmaps] of
-    some pixels."""
+    """Return the logits [members, n, out] of all members for the features [n, all fmaps] of some
+    pixels."""
     return _after_first(weights, tf.einsum("nd,mdo->mno", pixels, weights["dense0/kernel"]), means)
 
 
 def _after_first(weights, x, means):
-    """Return the logits of the first dense layer's products [..., n, 128], of one member or all."""
+    """Return the logits that follow from the first layer's products [..., n, 128], of one member or
+    all."""
     for i in range(len(MLP_FMAPS)):
         x = tf.nn.relu(x + weights[f"dense{i}/bias"])
         x = tf.matmul(batch_norm(weights, f"dense{i}", x, means),
@@ -154,13 +153,13 @@ def _after_first(weights, x, means):
 
 
 def member_logits(weights: Weights, features: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Return the logits [members, N, R, R, out] that every member gives whole pictures.
+    """Return the logits [members, N, R, R, out] of all members for whole pictures.
 
-    One member after the other, since one's maps at 512x512 have a hundred megabytes.
+    One member after the other, since the maps of one at 512x512 take a hundred megabytes.
     """
     fmaps = [x.shape[-1] for x in features]
 
-    def logits(member):
+    def logits(member: Weights) -> tf.Tensor:
         x = mixed(features, tf.split(member["dense0/kernel"], fmaps))
         flat = _after_first(member, tf.reshape(x, [-1, MLP_FMAPS[0]]), None)
         return tf.reshape(flat, [-1, *x.shape[1:3], flat.shape[-1]])
@@ -170,8 +169,8 @@ def member_logits(weights: Weights, features: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def votes(probabilities: tf.Tensor) -> tf.Tensor:
-    """Return [..., out] of the members' probabilities [members, ..., out]: shares that sum to 1,
-    largest for the class with most votes, of equally many for the one that is likelier."""
+    """Return shares [..., out] of the members' probabilities [members, ..., out]: they sum to 1 and
+    are largest for the class with most votes, among equals for the likeliest."""
     winners = tf.argmax(probabilities, axis=-1)
     ballots = tf.one_hot(winners, probabilities.shape[-1], dtype=probabilities.dtype)
     count = probabilities.shape[0]
@@ -181,7 +180,7 @@ def votes(probabilities: tf.Tensor) -> tf.Tensor:
 def disagreement(probabilities: tf.Tensor) -> tf.Tensor:
     """Return the Jensen-Shannon divergence [...] of the members' probabilities [members, ..., out],
     in nats: the entropy of the mean less the mean entropy."""
-    def entropy(p):
+    def entropy(p: tf.Tensor) -> tf.Tensor:
         return -tf.reduce_sum(tf.math.xlogy(p, p), axis=-1)
 
     return entropy(tf.reduce_mean(probabilities, axis=0)) - tf.reduce_mean(
@@ -189,16 +188,15 @@ def disagreement(probabilities: tf.Tensor) -> tf.Tensor:
 
 
 def picture_uncertainty(divergences: tf.Tensor) -> tf.Tensor:
-    """Return the mean of the most disputed tenth of the pixels of every picture, [N], of their
-    divergences [N, R, R] (DatasetGAN, section 3.1)."""
+    """Return [N], of divergences [N, R, R] the mean over each picture's most disputed tenth of the
+    pixels (DatasetGAN, section 3.1)."""
     flat = tf.reshape(divergences, [divergences.shape[0], -1])
     most, _ = tf.math.top_k(flat, max(1, round(UNSURE_SHARE * flat.shape[1])))
     return tf.reduce_mean(most, axis=1)
 
 
 class Decoder(Network):
-    """features -> logits. What a training step changes besides the trained variables, running
-    means, is returned and not assigned."""
+    """features -> logits. Running means are returned by a training step, not assigned."""
 
     @dataclass(frozen=True)
     class Options:
@@ -219,48 +217,50 @@ class Decoder(Network):
 
     def __init__(self, name: str = "decoder", **options):
         super().__init__(name, **options)
-        {"linear": self._create_linear, "conv": self._create_conv,
-         "mlp": self._create_mlp}[self.options.kind]()
-
-    def _create_linear(self):
-        for i, fmaps in enumerate(self.options.fmaps):
-            # A sum over all layers: as small as one layer of all maps.
-            self.add_variable(f"layer{i}/kernel", [fmaps, self.options.num_outputs],
-                              normal(1 / np.sqrt(sum(self.options.fmaps))))
-
-    def _create_conv(self):
-        for i, fmaps in enumerate(self.options.fmaps):
-            self.add_variable(f"layer{i}/kernel", [fmaps, CONV_FMAPS], normal(np.sqrt(2 / fmaps)))
-            self._create_norm(f"layer{i}", [1, CONV_FMAPS])
-        self._create_dense("logits", [CONV_FMAPS, self.options.num_outputs])
-
-    def _create_mlp(self):
-        widths, members = [sum(self.options.fmaps), *MLP_FMAPS], self.options.members
-        for i, (width, fmaps) in enumerate(zip(widths, [*MLP_FMAPS, self.options.num_outputs])):
-            self._create_dense(f"dense{i}", [members, width, fmaps])
-            if i < len(MLP_FMAPS):
-                self._create_norm(f"dense{i}", [members, 1, fmaps])
+        o = self.options
+        if o.kind == "linear":
+            for i, fmaps in enumerate(o.fmaps):
+                # A sum over all layers: as small as one layer of all maps.
+                self.add_variable(f"layer{i}/kernel", [fmaps, o.num_outputs],
+                                  normal(1 / np.sqrt(sum(o.fmaps))))
+        elif o.kind == "conv":
+            for i, fmaps in enumerate(o.fmaps):
+                self.add_variable(f"layer{i}/kernel", [fmaps, CONV_FMAPS],
+                                  normal(np.sqrt(2 / fmaps)))
+                self._create_norm(f"layer{i}", [1, CONV_FMAPS])
+            self._create_dense("logits", [CONV_FMAPS, o.num_outputs])
+        elif o.kind == "mlp":
+            widths = [sum(o.fmaps), *MLP_FMAPS, o.num_outputs]
+            for i, (width, fmaps) in enumerate(itertools.pairwise(widths)):
+                self._create_dense(f"dense{i}", [o.members, width, fmaps])
+                if i < len(MLP_FMAPS):
+                    self._create_norm(f"dense{i}", [o.members, 1, fmaps])
+        else:
+            raise KeyError(o.kind)
 
     def _create_dense(self, scope, shape):
+        """Create kernel and bias of a layer [..., fan in, fan out]."""
         self.add_variable(f"{scope}/kernel", shape, normal(np.sqrt(2 / shape[-2])))
         # A member's biases and norms are [1, fmaps], for all of its pixels.
         self.add_variable(f"{scope}/bias", [*shape[:-2], 1, shape[-1]] if len(shape) > 2
                           else shape[-1:], constant(0))
 
     def _create_norm(self, scope, shape):
+        """Create what `batch_norm` uses."""
         for name, value in (("gamma", 1), ("beta", 0), ("moving_mean", 0), ("moving_variance", 1)):
             self.add_variable(f"{scope}/{name}", shape, constant(value),
                               trainable=not name.startswith("moving"))
 
     def _weights(self):
+        """Return {name: tensor} of all variables."""
         return {name: tf.convert_to_tensor(var) for name, var in self.vars.items()}
 
     def train_call(self, inputs: Sequence[tf.Tensor] | tf.Tensor) -> tuple[tf.Tensor, Means]:
         """Return logits as in training, and {name: value to assign} of running means.
 
         Args:
-            inputs: features, and logits are [N, R, R, out]; of an mlp those of pixels,
-                [n, all fmaps], and logits are [members, n, out].
+            inputs: features, for logits [N, R, R, out]; of an mlp the features [n, all fmaps] of
+                pixels, for logits [members, n, out].
         """
         means = {}
         if self.options.kind == "linear":
@@ -269,7 +269,7 @@ class Decoder(Network):
         return logits(self._weights(), inputs, means), means
 
     def probabilities(self, features: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Return float32 [members, N, R, R, out]; a linear or conv decoder is the only member."""
+        """Return float32 [members, N, R, R, out]; a linear or conv decoder is one member."""
         if self.options.kind == "mlp":
             return tf.nn.softmax(member_logits(self._weights(), features))
         logits = linear_logits(self._weights(), features) if self.options.kind == "linear" \
@@ -278,7 +278,7 @@ class Decoder(Network):
 
     def __call__(self, features: Sequence[tf.Tensor]) -> tf.Tensor:
         """Return maps float32 [N, R, R, classes] in [-0.5, 0.5], above 0 where a class beats the
-        background: half of what its probability, or its share of the votes, is above that's."""
+        background: half the difference of their probabilities, or of their shares of the votes."""
         found = self.probabilities(features)
         shares = votes(found) if self.options.kind == "mlp" else found[0]
         return (shares[..., 1:] - shares[..., :1]) / 2
@@ -288,10 +288,10 @@ class Decoder(Network):
 
 @dataclass(frozen=True)
 class DecodedGeneratorOptions(GeneratorOptions):
-    """What makes a DecodedGenerator: the options of its generator, with the colours and maps of
-    both in num_channels, and those of the decoder."""
+    """What makes a DecodedGenerator: the options of its generator, num_channels being the colours
+    and maps of both, and those of the decoder."""
 
-    generator_channels: int = 3  # that the generator itself draws, of which colours are taken
+    generator_channels: int = 3  # of the generator itself, of which only the colours are used
     map_resolution: int = 0  # at which the decoder works; 0 = resolution
     decoder: str = "conv"  # linear, conv or mlp
     decoder_seed: int = 0
@@ -299,8 +299,8 @@ class DecodedGeneratorOptions(GeneratorOptions):
 
 @NETWORKS.register
 class DecodedGenerator(Network):
-    """A generator of colours, frozen, and a decoder of its features: together a generator of
-    colours and maps.
+    """A frozen generator of colours and a decoder of its features: together a generator of colours
+    and maps.
 
     Attributes:
         generator, decoder: both parts, whose variables are this network's, named
@@ -334,7 +334,7 @@ class DecodedGenerator(Network):
         return {f"decoder/{name}": var for name, var in self.decoder.trainables.items()}
 
     def features(self, dlatents: tf.Tensor, noise: Callable | None = None) -> list[tf.Tensor]:
-        """Return what the decoder sees of dlatents [N, num_styles, dlatent_size]."""
+        """Return the features of dlatents [N, num_styles, dlatent_size], the decoder's input."""
         return self.generator.synthesis(dlatents, self.map_resolution, noise=noise,
                                         features=True)[1]
 
@@ -347,7 +347,7 @@ class DecodedGenerator(Network):
                   fade: float | tf.Tensor = 0.0, noise: Callable | None = None) -> tf.Tensor:
         """Return images float32 [N, R, R, 3 + C]: the generator's colours, the decoder's maps.
 
-        As G_style.synthesis, at one resolution: that of the features which the decoder learned.
+        As G_style.synthesis, at one resolution: that at which the decoder works.
         """
         if resolution not in (None, self.map_resolution):
             raise ValueError(f"network {self.name} draws maps at {self.map_resolution}, not "
@@ -366,7 +366,7 @@ def decoded_config(generator: dict, num_classes: int, **own) -> dict:
     """Return the config of a DecodedGenerator over a G_style with the config `generator`.
 
     Args:
-        own: DecodedGeneratorOptions' own ones.
+        own: those that only DecodedGeneratorOptions has.
     """
     return {**generator, "num_channels": channels.NUM_COLOURS + num_classes,
             "generator_channels": generator["num_channels"], **own}

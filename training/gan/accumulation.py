@@ -38,23 +38,23 @@ def num_parts(config: TrainingConfig, resolution: int, minibatch: int, num_repli
 def mean_over_parts(function: Callable[[Any], Any], parts: list[Any]) -> Any:
     """Return the mean of function(part) over all parts, computed one after another.
 
+    It is a loop inside the graph, each pass of which frees what it made before the next one begins.
+
     Args:
         function: nest of tensors of one part -> nest of float32 tensors, shaped alike for all.
         parts: nests of tensors of equal shapes.
-
-    A loop inside the graph, each pass of which frees what it made before the next one begins.
     """
     if len(parts) == 1:
         return function(parts[0])
     stacked = tf.nest.map_structure(lambda *values: tf.stack(values), *parts)  # [parts, ...]
 
-    def at(k):
+    def at(k: int | tf.Tensor) -> Any:
         return tf.nest.map_structure(lambda values: values[k], stacked)
 
-    def add(k, sums):
+    def add(k: tf.Tensor, sums: Any) -> tuple[tf.Tensor, Any]:
         return k + 1, tf.nest.map_structure(tf.add, sums, function(at(k)))
 
-    # The first pass stands before the loop: it shows what there is to add up. The loop's own first
+    # The first pass is before the loop: it shows what there is to add up. The loop's own first
     # pass, which needs no sums before its end, must not run beside it.
     first = function(at(0))
     with tf.control_dependencies(tf.nest.flatten(first)):
@@ -66,7 +66,7 @@ def mean_over_parts(function: Callable[[Any], Any], parts: list[Any]) -> Any:
 
 def over_parts(function: Callable[[Any], tuple[Any, Any]], samples: Any, count: int
                ) -> tuple[Any, Any]:
-    """Return what a function gives of samples, taken in `count` equal parts.
+    """Return what a function makes of samples, taken in `count` equal parts.
 
     Args:
         function: nest of samples [n, ...] -> (nest of float32 sums over them, nest of float32
@@ -79,7 +79,7 @@ def over_parts(function: Callable[[Any], tuple[Any, Any]], samples: Any, count: 
     if count == 1:
         return function(samples)
 
-    def of_part(part):
+    def of_part(part: Any) -> tuple[Any, Any]:
         number, own = part
         sums, made = function(own)
         # In its place among zeros, so that the mean over the parts is a share of all.

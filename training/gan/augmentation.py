@@ -23,7 +23,6 @@ from dnnlib.tflib.distribute import Draws
 from training.config import TrainingConfig, parse_augment
 
 INTERVAL = 4  # minibatches of a critic from one change of p to the next
-TYPICAL_P = 0.5  # of an adaptive augmentation, for what times steps
 
 # The low-pass of the sym6 wavelet (Daubechies 1992), whose norm is 1. It is orthogonal to itself
 # moved by 2, so that doubling and halving an image gives it back.
@@ -55,16 +54,20 @@ class Transformation(NamedTuple):
     colour: tf.Tensor
 
 
-def augment(images: tf.Tensor, p: tf.Tensor, draws: Draws, purpose: str) -> tf.Tensor:
+def augment(images: tf.Tensor, p: tf.Tensor | None, draws: Draws, purpose: str) -> tf.Tensor:
     """Augment images as discriminators see them.
 
     Args:
         images: [N, r, r, channels] float32, colours in [-1, 1]; what follows them is moved only.
-        p: scalar, the probability of every transformation. At 0 images come back as they are.
+        p: scalar, the probability of every transformation. At 0, or if it is None, images come
+            back as they are.
         draws: the step's random numbers.
         purpose: which of its draws these are.
     """
-    def augmented():
+    if p is None:
+        return images
+
+    def augmented() -> tf.Tensor:
         chosen = random_transformation(draws, purpose, p, images.shape[1])
         return recoloured(moved(images, chosen.geometry), chosen.colour)
 
@@ -82,7 +85,7 @@ def random_transformation(draws: Draws, purpose: str, p: tf.Tensor, size: int) -
     normal = dict(zip(NORMALS, tf.unstack(
         draws.normal(f"{purpose}/augment_normal", [len(NORMALS)]), axis=1)))
 
-    def chosen(name, value, probability=p):
+    def chosen(name: str, value: tf.Tensor, probability: tf.Tensor = p) -> tf.Tensor:
         """Return `value` where the transformation takes place, else 0; [N]."""
         return tf.where(uniform[f"{name}?"] < probability, value, 0.0)
 
@@ -171,8 +174,8 @@ def recoloured(images: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
 def moved(images: tf.Tensor, geometry: tf.Tensor) -> tf.Tensor:
     """Return images [N, r, r, channels] moved by `Transformation.geometry`.
 
-    An image whose pixels all come to lie on pixels (flipped, turned by right angles, moved by whole
-    pixels, or left as it is) is copied, bit for bit; any other one is resampled.
+    An image whose pixels all land on pixels (flipped, turned by right angles, moved by whole
+    pixels, or unchanged) is copied, bit for bit; any other one is resampled.
     """
     size = images.shape[1]
     sources = _sources(geometry, np.arange(size), size)  # [N, 2, r * r]
@@ -277,7 +280,7 @@ class Augmentation(tf.Module):
     """
 
     def __init__(self, config: TrainingConfig, p: float | None = None):
-        """Begin with `p`; where it is None, or `config.augment` fixes it, with what that says."""
+        """Begin with `p`, or with that of `config.augment` if it is None or fixed there."""
         super().__init__()
         kind, first_p = parse_augment(config.augment)
         self.adapts = kind == "ada"
@@ -316,7 +319,7 @@ class Augmentation(tf.Module):
         return {name: value.numpy() for name, value in self.values.items()}
 
     def set_arrays(self, arrays: dict[str, np.ndarray]) -> None:
-        """Assign what `get_arrays` gave; a fixed p stays what the options say."""
+        """Assign what `get_arrays` returned; a fixed p stays that of the options."""
         for name, value in self.values.items():
             if name != "p" or self.adapts:
                 value.assign(arrays[name])
@@ -327,4 +330,4 @@ def typical_augmentation(config: TrainingConfig) -> Augmentation | None:
 
     Made in the current strategy's scope; None without augmentation.
     """
-    return None if config.augment == "none" else Augmentation(config, TYPICAL_P)
+    return None if config.augment == "none" else Augmentation(config, p=0.5)

@@ -55,7 +55,7 @@ def grow_generator(old: Network, num_channels: int, new_maps: str = "copy") -> N
             if new_maps == "empty" and num_channels != old.num_channels:
                 value[..., NUM_COLOURS:] = EMPTY if name.endswith("/bias") else 0
         arrays[name] = value
-    return rebuilt(old, arrays, num_channels=num_channels)
+    return _rebuilt(old, arrays, num_channels)
 
 
 def grow_critic(old: Network, num_channels: int, new_inputs: str = "copy") -> Network:
@@ -63,9 +63,10 @@ def grow_critic(old: Network, num_channels: int, new_inputs: str = "copy") -> Ne
 
     Args:
         old: stays as it is.
-        new_inputs: 'copy' gives a new channel its source's effective weight; 'zero' leaves it
-            without effect, so that an image's score depends on its old channels only and is as
-            before; 'fresh' draws the weights of all maps anew, as large as those of new networks.
+        new_inputs: 'copy' gives a new channel its source's effective weight; 'zero' gives it no
+            effect, so that an image's score depends on its old channels only and is as before;
+            'fresh' draws the weights of all maps anew, as large as those that an RGB network's
+            colours begin with.
     """
     sources = source_channels(old.num_channels, num_channels)
     equalised = old.options.use_wscale
@@ -74,19 +75,20 @@ def grow_critic(old: Network, num_channels: int, new_inputs: str = "copy") -> Ne
     arrays = {}
     for name, value in old.get_arrays().items():
         if name.startswith("FromRGB_lod") and name.endswith("/weight"):
-            value = value[:, :, sources, :] * scale
+            value = value[:, :, sources, :] * scale  # [1, 1, num_channels, fmaps]
             if new_inputs == "zero":
                 value[:, :, old.num_channels:, :] = 0
             elif new_inputs == "fresh" and num_channels != old.num_channels:
                 drawn = random.standard_normal(value[:, :, NUM_COLOURS:].shape)
                 value[:, :, NUM_COLOURS:] = drawn * (
-                    np.sqrt(num_channels / NUM_COLOURS) if equalised else ops.he_std(value.shape))
+                    np.sqrt(num_channels / NUM_COLOURS) if equalised
+                    else ops.he_std(value[:, :, :NUM_COLOURS].shape))
         arrays[name] = value
-    return rebuilt(old, arrays, num_channels=num_channels)
+    return _rebuilt(old, arrays, num_channels)
 
 
-def rebuilt(old: Network, arrays: dict[str, np.ndarray], **changes: int) -> Network:
-    """Return a network like `old` with some options changed and the given values."""
-    network = build(type(old).__name__, old.name, {**old.config, **changes})
+def _rebuilt(old, arrays, num_channels):
+    """Return a network like `old` of so many channels with the given values."""
+    network = build(type(old).__name__, old.name, {**old.config, "num_channels": num_channels})
     network.set_arrays(arrays, source="growth")
     return network

@@ -85,7 +85,9 @@ class GanStep:
         if self.G.label_size:
             with tf.device("CPU:0"):  # there may be as many as images: no device holds them all
                 self.labels = tf.constant(labels, tf.float32)
-        self._compiled = {with_r1: self._compile(with_r1) for with_r1 in (True, False)}
+        self._compiled = {with_r1: tf.function(
+            functools.partial(self._update, with_r1=with_r1), autograph=False,
+            jit_compile=config.xla or None) for with_r1 in (True, False)}
 
     def __call__(self, reals: Batch, step: int, fade: float,
                  lrate: float) -> dict[str, tf.Tensor]:
@@ -113,10 +115,6 @@ class GanStep:
     def _function(self, step):
         """Return the compiled function: with lazy R1 most steps have one without the penalty."""
         return self._compiled[step // self.num_critics % self.config.r1_interval == 0]
-
-    def _compile(self, with_r1):
-        return tf.function(functools.partial(self._update, with_r1=with_r1), autograph=False,
-                           jit_compile=self.config.xla or None)
 
     def _update(self, reals, step, fade, lrate, with_r1=True):
         """Take one step; traced."""
@@ -160,15 +158,15 @@ class GanStep:
         {name: scalar} to report."""
         config = self.config
 
-        def of_part(samples):
+        def of_part(samples: Samples) -> tuple:
             draws = Draws(config.seed, step, self.minibatch, samples.rows)
             labels = None if self.labels is None else samples.reals.labels
             images = self._process_reals(samples.reals.images, draws, fade)  # [n, r, r, channels]
             fakes, mean_w = self._fakes(draws, "D", labels, fade)  # with the reals' labels
             # R1's gradient is by the augmented image, on which D is trained: by the one before it,
             # a stronger contrast alone would be a heavier penalty, and gamma would depend on p.
-            images = self._augmented(images, draws, "D/reals", augment_p)
-            fakes = self._augmented(fakes, draws, "D/fakes", augment_p)
+            images = augment(images, augment_p, draws, "D/reals")
+            fakes = augment(fakes, augment_p, draws, "D/fakes")
             mix = tf.reshape(draws.uniform("mix"), [-1, 1, 1, 1]) if config.wgan_lambda else None
             with (tf.GradientTape(watch_accessed_variables=False) as tape,
                   self.D.shared_weights()):
@@ -187,13 +185,16 @@ class GanStep:
 
     def _g_gradients(self, step, fade, augment_p):
         """Return the same of the G loss, on latents and labels of its own."""
-        def of_part(samples):
+        def of_part(samples: Samples) -> tuple:
             draws = Draws(self.config.seed, step, self.minibatch, samples.rows)
-            labels = self._random_labels(draws)
+            labels = None
+            if self.labels is not None:  # those of random training images, [n, label_size]
+                with tf.device("CPU:0"):
+                    labels = tf.gather(self.labels, draws.integer("G/labels", len(self.labels)))
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(list(self.G.trainables.values()))
                 fakes, mean_w = self._fakes(draws, "G", labels, fade)
-                fakes = self._augmented(fakes, draws, "G/fakes", augment_p)
+                fakes = augment(fakes, augment_p, draws, "G/fakes")
                 losses = loss.generator_loss(self._critic(labels, fade), fakes,
                                              kind=self.config.g_loss)
                 mean_loss = tf.reduce_mean(losses)
@@ -227,13 +228,6 @@ class GanStep:
     def _critic(self, labels, fade):
         """Return D as a function images -> scores [n, 1]."""
         return functools.partial(self.D, labels=labels, resolution=self.resolution, fade=fade)
-
-    def _random_labels(self, draws):
-        """Draw labels of training images, [n, label_size]; None without labels."""
-        if self.labels is None:
-            return None
-        with tf.device("CPU:0"):
-            return tf.gather(self.labels, draws.integer("G/labels", len(self.labels)))
 
     def _fakes(self, draws, purpose, labels, fade):
         """Return images of G for this critic, with mixed styles, and the mean w before mixing."""
@@ -277,21 +271,17 @@ class GanStep:
             noise = self.config.map_noise * draws.normal("map_noise", shape)
         return process_reals(images, fade, flip, noise, self.mirrored_order)
 
-    def _augmented(self, images, draws, purpose, p):
-        """Return images as D sees them, of [N, r, r, channels]."""
-        return images if p is None else augment(images, p, draws, purpose)
-
     # Averages, in cross-replica context.
 
     def _update_dlatent_avg(self, mean_w):
-        """dlatent_avg <- lerp(mean w of a minibatch, dlatent_avg, beta), at every use of G."""
+        """Set dlatent_avg to lerp(mean w of a minibatch, dlatent_avg, beta), at every use of G."""
         beta = self.config.dlatent_avg_beta
         self.strategy.extended.update(
             self.G.vars["dlatent_avg"],
             lambda var, mean: var.assign(moved_average(var, mean, beta)), args=(mean_w,))
 
     def _average(self):
-        """Gs <- lerp(G, Gs, 0.5^(minibatch / half-life)); what is not trained is copied."""
+        """Set Gs to lerp(G, Gs, 0.5^(minibatch / half-life)); what is not trained is copied."""
         smoothing_nimg = self.config.smoothing_kimg * 1000
         beta = 0.5 ** (self.minibatch / smoothing_nimg) if smoothing_nimg else 0.0
         for name, var in self.Gs.vars.items():
@@ -313,7 +303,7 @@ def check_xla(config: TrainingConfig, num_replicas: int) -> None:
 def gradients(tape: tf.GradientTape, total: tf.Tensor, network: Network) -> dict[str, tf.Tensor]:
     """Return {name: gradient of `total`} of the variables that this resolution uses.
 
-    Adam, started afresh at every change of resolution, would leave the others where they are.
+    Adam, started afresh at every change of resolution, would not move the others.
     """
     grads = tape.gradient(total, network.trainables)
     return {name: grad for name, grad in grads.items() if grad is not None}

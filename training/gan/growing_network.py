@@ -1,7 +1,7 @@
-"""What StyleGAN's generator and discriminator share: growth, scaled weights, the form of layers."""
+"""What StyleGAN's generator and discriminator share: growth, scaled weights, kinds of layers."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -35,7 +35,7 @@ def constant(value: float) -> Callable:
 
 def fading(fade: float | tf.Tensor) -> bool:
     """Return False only where the coarser branch is known to weigh nothing."""
-    return tf.is_tensor(fade) or isinstance(fade, tf.Variable) or fade != 0
+    return tf.is_tensor(fade) or fade != 0
 
 
 def blend(a: tf.Tensor, b: tf.Tensor, t: float | tf.Tensor) -> tf.Tensor:
@@ -79,7 +79,7 @@ class GrowingNetwork(Network):
         return 2 ** self._first_log2[name]
 
     @contextlib.contextmanager
-    def shared_weights(self):
+    def shared_weights(self) -> Iterator[None]:
         """Have all evaluations inside share the weights in use and the kernels made of them.
 
         For evaluations inside one traced function and one gradient tape: D scores reals and fakes
@@ -96,7 +96,7 @@ class GrowingNetwork(Network):
         return num_fmaps(stage, options.fmap_base, options.fmap_decay, options.fmap_max)
 
     def _current_log2(self, resolution):
-        """Return log2 of the resolution to evaluate. Raise ValueError if there is none such."""
+        """Return log2 of the resolution to evaluate; raise ValueError if the network lacks it."""
         resolution = self.resolution if resolution is None else resolution
         if resolution not in [2 ** r for r in range(2, self.resolution_log2 + 1)]:
             raise ValueError(

@@ -19,15 +19,13 @@ from training.state import Progress, TrainingState, new_optimizers
 
 def network_configs(config: TrainingConfig, num_channels: int = 3,
                     label_size: int = 0) -> dict[str, dict[str, Any]]:
-    """Return {'G': keywords of G_style, 'D': keywords of D_basic} without their seeds.
-
-    w is as long as z.
-    """
-    def options(names):
+    """Return {'G': keywords of G_style, 'D': keywords of D_basic} without their seeds."""
+    def options(names: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(config, name) for name in names}
 
     shared = {"num_channels": num_channels, "label_size": label_size, **options(SHARED_OPTIONS)}
-    # Without a mapping network w is its input: z, and the labels' embedding of the same length.
+    # w is as long as z. Without a mapping network w is what would enter it: z, and the labels'
+    # embedding of the same length.
     passed_on = 2 * config.latent_size if label_size else config.latent_size
     G = {**options(G_OPTIONS), "mapping_nonlinearity": config.nonlinearity,
          "mapping_fmaps": config.latent_size,
@@ -60,7 +58,7 @@ def state_from_snapshot(snapshot: Snapshot, config: TrainingConfig, classes: tup
 def enter_stage(state: TrainingState, stage: Stage, config: TrainingConfig) -> TrainingState:
     """Return the state with the channels of G and of every critic grown for a stage.
 
-    Optimizers start afresh; networks and optimizers of the old state are let go.
+    Optimizers start afresh; networks and optimizers of the old state are dropped.
     """
     old = state.networks
     networks = {name: grow_generator(old[name], stage.channels, config.grow_g)
@@ -93,7 +91,7 @@ def first_stage_after(header: dict[str, Any], config: TrainingConfig) -> str:
     if header.get("official_lod", {}).get("G", lod["fade"] or lod["resolution"] < full):
         raise UserError("--init-from: this snapshot still grows in resolution; take a later one of "
                         "its run")
-    if config.variant == "rgb" and config.initial_resolution != full:
+    if config.initial_resolution != full:
         raise UserError(f"--init-from: training goes on at the size of the snapshot's networks; "
                         f"give --initial-resolution={full}")
     return stages[min(stages.index(stage) + 1, len(stages) - 1)]

@@ -51,6 +51,7 @@ def export(spec: str, results: str, out: str) -> str:
     if not isinstance(snapshot.networks.get("Gs"), G_style):
         raise UserError(f"{path}: a snapshot of --variant={snapshot.header.get('variant')}; the "
                         "official release has no such network")
+    # Arrays under the official names, in one file.
     groups = {name: network.get_arrays() for name, network in snapshot.networks.items()}
     arrays = official_arrays(snapshot.header, groups)
     with util.atomic_path(out) as temporary, open(temporary, "wb") as file:

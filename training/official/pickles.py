@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dnnlib.safe_pickle import Record, is_pickle, read_array, read_pickle, shown
+from dnnlib.safe_pickle import Record, read_array, read_pickle, shown
 from dnnlib.util import UserError, arrays_digest
-
-__all__ = ["critic_of", "is_pickle", "official_arrays", "read", "read_options"]
+from training.config import num_fmaps
 
 AUTO_FUSED_FROM = 128  # finer resolution of a layer from which fused_scale='auto' fuses
 
@@ -159,6 +158,7 @@ def _variables(state, where):
         name = entry[0]
         if name in arrays:
             raise UserError(f"{where}: two variables {shown(name)}")
+        # Its value has to be a finite array of float32.
         try:
             value = read_array(entry[1])
             if value.dtype.kind != "f" or value.dtype.itemsize != 4:
@@ -240,6 +240,7 @@ def read_options(function: str, given: dict, where: str) -> Options:
     if unknown:
         raise UserError(f"{where}: unknown options {', '.join(shown(name) for name in unknown)}: "
                         "not of the official release, and what they change is not known here")
+    # Forms of computing: only the known ones.
     given = {name: _plain(value) for name, value in given.items()}
     forms = {}
     for name, allowed in _FORMS.items():
@@ -248,6 +249,7 @@ def read_options(function: str, given: dict, where: str) -> Options:
             raise UserError(f"{where}: {name} is {_in_words(value)}; this program knows "
                             f"{', '.join(map(repr, allowed))}")
         forms[name] = value
+    # What our networks have as options, under our names.
     config = {_OUR_NAMES.get(name, name): _read_value(name, given.get(name, default), default,
                                                       where)
               for name, default in defaults.items()}
@@ -303,7 +305,7 @@ def _least_size(function, config):
     They are counted before the network is built, so that a few bytes cannot ask for all memory.
     """
     c, top = config, config["resolution"].bit_length() - 1
-    fmaps = [min(int(c["fmap_base"] / 2 ** (stage * c["fmap_decay"])), c["fmap_max"])
+    fmaps = [num_fmaps(stage, c["fmap_base"], c["fmap_decay"], c["fmap_max"])
              for stage in range(top)]
     size = 9 * sum(n * n for n in fmaps[1:]) + c["num_channels"] * sum(fmaps[1:])
     if function == "D_basic":

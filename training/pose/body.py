@@ -64,11 +64,12 @@ def part_frames(points: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
     Args:
         names: of the K keypoints; see `missing_joints`.
     """
-    def joints(wanted):
+    def joints(wanted: Sequence[str]) -> tuple[tf.Tensor, tf.Tensor]:
         """Return places [N, n, 2] and flags [N, n, 1] of joints by name."""
         chosen = tf.gather(points, [names.index(name) for name in wanted], axis=1)
         return chosen[..., :2], chosen[..., 2:] > 0
 
+    # The limbs.
     (first, has_first), (last, has_last) = (joints(ends) for ends in zip(*LIMBS))
     has_limb = has_first & has_last
     lengths = tf.norm(last - first, axis=-1, keepdims=True)
@@ -121,7 +122,7 @@ def deformed(features: tf.Tensor, source: tf.Tensor, target: tf.Tensor) -> tf.Te
     inside = _covered(source, side)  # [N, P, h * h]
     flat = tf.reshape(features, [-1, side * side, fmaps])
     moved = flat * tf.reduce_prod(1 - inside, axis=1)[..., None]
-    # Where the pixels of the result come from, in pixels of the source: [N, P, h * h] each.
+    # Where the pixels of the result come from, in pixels of the source: [N, P, h * h] each
     places = tf.einsum("npij,npjq->npiq", source, _within(target, side))
     x, y = tf.unstack(places * side - 0.5, axis=2)
     is_known = tf.cast(tf.reduce_any(target != 0, [2, 3])[..., None], tf.float32)

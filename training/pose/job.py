@@ -49,11 +49,17 @@ class PoseJob(SingleStageJob):
         cli.refuse_idle({"patience"} if config.patience else set(), [
             IdleRule(["patience"], not self.dataset.pairs.get("val"),
                      f"{config.data} has no validation pairs to measure snapshots by")])
-        self.config = dataclasses.replace(config, resolution=self._resolution(config))
+        resolution = fitting_resolution(config.resolution,
+                                        {str(self.dataset.path): self.dataset.resolution})
+        if resolution >> config.halvings < 2:
+            raise UserError(f"--halvings={config.halvings}: of {resolution}x{resolution} less than "
+                            "2x2 would be left; give fewer")
+        check_patches("d-strides", config.d_strides, resolution)
+        self.config = dataclasses.replace(config, resolution=resolution)
         self.notes = self._notes()
 
     def _check_people(self, config):
-        """Raise UserError if the data set does not know enough of people."""
+        """Raise UserError if the data set lacks keypoints or pairs that the training needs."""
         info = self.dataset
         if not info.keypoints:
             raise UserError(f"--data: {info.path} has no keypoints; make one with dataset_tool.py "
@@ -67,16 +73,6 @@ class PoseJob(SingleStageJob):
             raise UserError(f"--skips=deformable: {info.path} has no keypoint "
                             f"{' or '.join(missing[:2])}, by which parts of the body are known; "
                             "give --skips=plain")
-
-    def _resolution(self, config):
-        """Return the side of the photos; raise UserError if data or networks have none such."""
-        resolution = fitting_resolution(config.resolution,
-                                        {str(self.dataset.path): self.dataset.resolution})
-        if resolution >> config.halvings < 2:
-            raise UserError(f"--halvings={config.halvings}: of {resolution}x{resolution} less than "
-                            "2x2 would be left; give fewer")
-        check_patches("d-strides", config.d_strides, resolution)
-        return resolution
 
     def _notes(self):
         """Return lines on the data."""

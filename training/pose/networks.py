@@ -104,6 +104,7 @@ class PoseGenerator(TranslationGenerator):
 
     def make_model(self) -> keras.Model:
         """Return the model of the options."""
+        # Inputs.
         o = self.options
         size = o.resolution, o.resolution
         source = layers.Input((*size, NUM_COLOURS + o.num_keypoints), name="source")
@@ -112,6 +113,7 @@ class PoseGenerator(TranslationGenerator):
                               for name in ("source", "target")))
         masks = [layers.Input(shape, name=f"mask{i}")
                  for i, shape in enumerate(self.dropout_shapes)]
+        # Both encoders.
         skips = []
         for of_source, of_target in zip(self._encoded(source, "source"),
                                         self._encoded(target, "target")):
@@ -119,6 +121,7 @@ class PoseGenerator(TranslationGenerator):
                 # Frames are coordinates, which bfloat16 would round to whole pixels.
                 of_source = Deformation(dtype=FLOAT32)(of_source, *frames)
             skips.append(layers.Concatenate()([of_source, of_target]))
+        # The decoder.
         widths, x = self._widths(), skips[-1]
         for number, i in enumerate(range(o.halvings, 0, -1)):
             x = upsampled(layers.ReLU()(x), widths[i], KERNEL, f"up{i}")
@@ -131,15 +134,13 @@ class PoseGenerator(TranslationGenerator):
         return keras.Model([source, target, *frames, *masks], picture_layer(x))
 
     def _encoded(self, x, name):
-        """Return the features of an encoder's layers."""
-        o, found = self.options, []
-        for i, fmaps in enumerate(self._widths()):
-            kernel, stride = (KERNEL, 2) if i else (3, 1)
-            if i:
-                x = leaky_layer(x, after_bias=i == 1)
-            x = layers.Conv2D(fmaps, kernel, stride, "same", use_bias=not i,
-                              name=f"{name}_down{i}", dtype=None if i else FLOAT32)(x)
-            if i:
-                x = norm_layer(x, o.norm, f"{name}_down{i}_norm")
+        """Return the features of an encoder's layers, [N, h, h, fmaps] each."""
+        first, *others = self._widths()
+        x = layers.Conv2D(first, 3, padding="same", name=f"{name}_down0", dtype=FLOAT32)(x)
+        found = [x]
+        for i, fmaps in enumerate(others, 1):
+            x = leaky_layer(x, after_bias=i == 1)
+            x = layers.Conv2D(fmaps, KERNEL, 2, "same", use_bias=False, name=f"{name}_down{i}")(x)
+            x = norm_layer(x, self.options.norm, f"{name}_down{i}_norm")
             found.append(x)
         return found

@@ -65,7 +65,7 @@ class PosePairs:
         """
         rows = range(minibatch) if rows is None else rows
 
-        def load(step):
+        def load(step: int) -> PoseBatch:
             """Return the batch of a step."""
             numbers = [shuffled(seed, len(self), step * minibatch + int(row)) for row in rows]
             with tf.device("CPU:0"):

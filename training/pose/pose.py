@@ -29,7 +29,8 @@ class Pose(ConditionalGan):
     photos.
 
     Attributes:
-        pairs: what it is trained on. shown: the pairs of grids and scores.
+        pairs: those it is trained on. shown: those of grids and scores.
+        names: of the K keypoints.
     """
 
     stage_name = "poses"

@@ -56,7 +56,7 @@ class Reposer(OfSnapshot):
 
 
 def is_of_poses(header: dict) -> bool:
-    """Return whether a snapshot's header is of a generator of people in other poses."""
+    """Return if a snapshot's header is of a generator of people in other poses."""
     return header.get("variant") == VARIANT
 
 
@@ -86,5 +86,5 @@ def inference(network: PoseGenerator, names: Sequence[str]) -> Callable[..., np.
         rgb = tf.cast(photos, tf.float32) / 127.5 - 1
         return network(*generator_inputs(rgb, source_points, target_points, names), masks)
 
-    return lambda photos, *points: infer(photos, *points, seed_masks(network, [0] * len(photos))
-                                         ).numpy()
+    return lambda photos, *points: infer(
+        photos, *points, seed_masks(network, [0] * len(photos))).numpy()

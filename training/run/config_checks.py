@@ -86,7 +86,7 @@ def idle_rules(variant: str, first_stage: str, snapshot_stage: str | None = None
 
 
 def check_networks(config: TrainingConfig) -> None:
-    """Check that there is a feature map everywhere, and a size to start from."""
+    """Check that every layer has a feature map, and that growth begins at or below the target."""
     finest = config.resolution.bit_length() - 2
     if num_fmaps(finest, config.fmap_base, config.fmap_decay, config.fmap_max) < 1:
         least = ceil(2 ** (finest * config.fmap_decay))
@@ -103,7 +103,7 @@ def check_networks(config: TrainingConfig) -> None:
 
 
 def check_reals(config: TrainingConfig, dataset: DatasetInfo) -> None:
-    """Check that labels can be read, and that the extra photos go with the data set's own."""
+    """Check that labels can be read, and that the photos of --untagged fit the data set's own."""
     read_labels(dataset.path, "train")
     if not config.untagged:
         return

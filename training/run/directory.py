@@ -11,7 +11,7 @@ from dnnlib import util
 from dnnlib.data import mirroring
 from dnnlib.util import UserError
 from training.method_config import as_text
-from training.run.history import DIVERGED, FINAL, OPTIONS, STATS
+from training.run.history import DIVERGED, FINAL, OPTIONS, STATS, THUMBNAILS
 from training.snapshots import numbered_run
 from training.state import Progress, list_states, remove_states_with_skips
 from training.variants import CONFIGS, DEFAULT_VARIANT
@@ -23,10 +23,6 @@ FIXED = {"init_from", "data_digest", "data2_digest", "segmenter_digest", "target
 LAUNCH = ("device", "gpus", "inception", "keep")
 # What runs did before an option existed, if that is not its default.
 _BEFORE = {"mirror_pairs": mirroring.NONE}
-# Options whose defaults follow from the data set, by other rules since `_BEFORE` came into being.
-_DERIVED = {"mirror_pairs", "metrics"}
-_OWN_FILES = ("training-state-", "training_options", "network-", "nonfinite", "best.json", "fakes",
-              "reals", "augmented", "index")
 
 
 def named_run(run: str | Path | None, results_dir: str) -> Path | None:
@@ -43,11 +39,11 @@ def named_run(run: str | Path | None, results_dir: str) -> Path | None:
 def stored_options(run_dir: Path | None) -> dict[str, Any] | None:
     """Return the options that a run was started with; None if the directory holds no run.
 
-    Options that came into being later have the values that the run went by.
+    Options that did not exist then get the values that describe what the run did.
     """
-    path = Path(run_dir or "") / OPTIONS
-    if run_dir is None or not path.is_file():
+    if run_dir is None or not (run_dir / OPTIONS).is_file():
         return None
+    path = run_dir / OPTIONS
     options = util.read_json(path)
     if not isinstance(options, dict):
         raise UserError(f"{path}: damaged: not a set of options; give another --run")
@@ -95,17 +91,21 @@ def find_run(run: str | Path | None, results_dir: str | Path, record: dict[str, 
 def _newest_alike(results_dir, record):
     """Return the newest unfinished run with these options, or None.
 
-    Also one of an earlier version that differs in derived options alone: its owner is asked whether
-    it goes on as it was.
+    Also one of an earlier version that differs only in options whose defaults follow from the data
+    set, by other rules since then: its owner is asked if it goes on as it was.
     """
     for path in reversed(util.list_runs(results_dir)):
         if (path / FINAL).is_file() or not (path / OPTIONS).is_file():
             continue
-        stored = util.read_json(path / OPTIONS)
+        try:
+            stored = util.read_json(path / OPTIONS)
+        except UserError:  # damaged
+            continue
         if not isinstance(stored, dict) or stored.get("variant", DEFAULT_VARIANT) not in CONFIGS:
             continue
         changed = _changed(_complete(stored), record)
-        if not changed or (changed <= _DERIVED and not _BEFORE.keys() <= stored.keys()):
+        is_earlier = not _BEFORE.keys() <= stored.keys()
+        if not changed or (is_earlier and changed <= {"mirror_pairs", "metrics"}):
             return path
     return None
 
@@ -115,9 +115,11 @@ def _changed(old, new):
 
     The same data may have moved to another path: its digest counts, if it has one.
     """
-    same = {name for name in ("data", "data2", "segmenter", "target", "lpips")
+    same = {name for name in ("data", "data2", "untagged", "segmenter", "target", "lpips")
             if None is not old.get(f"{name}_digest") == new.get(f"{name}_digest")}
     ignored = {*LAUNCH, *same}
+    if "untagged_digest" not in old:  # of an earlier version, which did not store it
+        ignored.add("untagged_digest")
     return {name for name in old.keys() | new.keys()
             if old.get(name) != new.get(name) and name not in ignored}
 
@@ -132,8 +134,8 @@ def changed_options(run: str | Path, record: dict[str, Any]) -> dict[str, str] |
 
 
 def _complete(record):
-    """Return the record as it comes back from JSON, where the keys of tables are strings, with the
-    defaults of options that came into being after it was written."""
+    """Return the record as JSON gives it back (keys of tables are strings), with the values of
+    options that did not exist when it was written."""
     return json.loads(json.dumps({**_config_class(record)().to_json(), **_BEFORE, **record}))
 
 
@@ -155,10 +157,10 @@ def make_run(run: str | Path | None, results_dir: str | Path, description: str,
 
 
 def adopt_options(run_dir: Path, record: dict[str, Any], log: logging.Logger) -> None:
-    """Go on with other options than a run was started with: they are its options from now on.
+    """Store other options than a run was started with; log what changes.
 
-    A run that was finished, and is perhaps longer now, has its end before it again; the networks
-    that were its last ones are in its last snapshot too.
+    A run that had finished, or diverged, is unfinished again: the networks of network-final are in
+    its last snapshot too.
     """
     for change in (changed_options(run_dir, record) or {}).values():
         log.info(f"going on with other options: {change}")
@@ -168,11 +170,12 @@ def adopt_options(run_dir: Path, record: dict[str, Any], log: logging.Logger) ->
 
 
 def clear_killed(run_dir: Path, reported_bytes: int | None) -> None:
-    """Remove unfinished files of a killed process, and what stats.jsonl has beyond so many bytes.
-
-    Those lines are on what will be done again; None leaves them.
-    """
-    util.remove_leftovers(run_dir, [f".{name}*.tmp" for name in _OWN_FILES])
+    """Remove unfinished files of a killed process, and what stats.jsonl has beyond so many bytes:
+    lines about what will be done again. None keeps all lines."""
+    names = ("training-state-", "training_options", "network-", "nonfinite", "best.json", "fakes",
+             "reals", "augmented", "index")
+    util.remove_leftovers(run_dir, [*(f".{name}*.tmp" for name in names),
+                                    f"{THUMBNAILS}/.*.tmp"])
     if reported_bytes is not None and stats_bytes(run_dir) > reported_bytes:
         os.truncate(Path(run_dir) / STATS, reported_bytes)
 
@@ -206,7 +209,7 @@ def disk_full_reported(run_dir: Path) -> contextlib.AbstractContextManager[None]
 
 
 def mark_diverged(run_dir: Path, remedies: list[str], progress: Progress, snapshot: str) -> None:
-    """Note that a run diverged, so that the same command does not lead there again unseen.
+    """Write that a run diverged, so that the same command does not lead there again unseen.
 
     Training states written while updates were skipped are removed.
 

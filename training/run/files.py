@@ -1,4 +1,4 @@
-"""What the first worker writes and reports while a training runs; the others do nothing of it."""
+"""What the first worker writes and reports while a training runs; the others write nothing."""
 
 import contextlib
 import logging
@@ -17,7 +17,7 @@ from training.state import Progress, TrainingState, save_state
 
 def open_files(run_dir: Path, method: Method, log: logging.Logger, keep: int,
                is_first_worker: bool) -> "RunFiles | NoFiles":
-    """Return the RunFiles of the first worker, NoFiles of another.
+    """Return RunFiles on the first worker, NoFiles on the others.
 
     Args:
         keep: number of training states that stay in the directory.
@@ -33,7 +33,7 @@ class RunFiles(RunReporter):
         self.keep = keep
 
     def clear(self, stats_bytes: int | None) -> None:
-        """Remove what a killed process left, and lines of stats.jsonl behind so many bytes."""
+        """Remove what a killed process left; see `directory.clear_killed`."""
         directory.clear_killed(self.run_dir, stats_bytes)
 
     def stats_bytes(self) -> int:
@@ -75,7 +75,7 @@ class RunFiles(RunReporter):
         return path
 
     def save_best(self, path: Path, metric: str, progress: Progress) -> None:
-        """Write best.json: the snapshot at `path` has the best value of the metric."""
+        """Write to best.json that the snapshot at `path` has the best value of the metric."""
         util.write_json(self.run_dir / BEST, {
             "snapshot": path.name, "metric": metric, "value": progress.best_value,
             "kimg": progress.cur_nimg / 1000})
@@ -87,7 +87,7 @@ class RunFiles(RunReporter):
             save_snapshot(path, self.method.networks, self.method.header(stage, progress))
 
     def give_up(self, stage: Stage, progress: Progress) -> None:
-        """Save networks that diverged under a name of their own, and go back to a good state."""
+        """Save networks that diverged under a name of their own, and remove the bad states."""
         name = f"nonfinite-{progress.cur_nimg / 1000:010.3f}.safetensors"
         save_snapshot(self.run_dir / name, self.method.networks,
                       self.method.header(stage, progress))
@@ -95,7 +95,7 @@ class RunFiles(RunReporter):
 
 
 class NoFiles:
-    """Does nothing in place of every method of RunFiles: a worker other than the first."""
+    """Does nothing in place of RunFiles, on workers other than the first."""
 
     reporting = staticmethod(contextlib.nullcontext)
 

@@ -41,7 +41,7 @@ class Grids:
         return latents.astype(np.float32), labels
 
     def batches(self, num_batches: int, minibatch: int) -> list[tuple]:
-        """Return the same as a list of minibatches (latents, labels)."""
+        """Return such inputs as a list of minibatches (latents, labels)."""
         latents, labels = self.inputs(num_batches * minibatch)
         parts = [None] * num_batches if labels is None else np.split(labels, num_batches)
         return list(zip(np.split(latents, num_batches), parts))

@@ -10,6 +10,7 @@ FINAL = "network-final.safetensors"
 BEST = "best.json"
 DIVERGED = "nonfinite.json"
 AUGMENTED = "augmented.png"
+THUMBNAILS = "thumbnails"  # the page's copies of the grids, so that none is made twice
 
 
 @dataclass
@@ -29,13 +30,13 @@ class History:
 
     @property
     def classes(self) -> list[str]:
-        """Return the names of the classes 1..C; none of runs that do not state them."""
+        """Return the names of the classes 1..C; [] if no record has them."""
         return next((record["classes"] for record in [*self.begins, *self.resumes]
                      if "classes" in record), [])
 
     @property
     def stages(self) -> set[str]:
-        """Return the names of the stages that were trained so far."""
+        """Return the names of the stages that were entered so far."""
         return {record["stage"] for record in [*self.ticks, *self.growths]}
 
 

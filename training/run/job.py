@@ -19,10 +19,8 @@ from training.method import Method
 from training.method_config import MethodConfig
 from training.networks_translation import patch_side
 
-# Options that name data or networks, whose paths may differ between machines, and whose digests
-# may not.
+# Options that name data or networks: paths may differ between machines, digests may not.
 PATHS = ("data", "data2", "target", "untagged", "segmenter", "lpips")
-_TIMED_SEC = 3.0  # of steps for --measure
 
 
 class Job:
@@ -49,8 +47,8 @@ class Job:
                 **self.digests()}
 
     def digests(self) -> dict[str, str | None]:
-        """Return {'<option>_digest': digest of what it names} beside data_digest: a continued run
-        must find the same, wherever it is."""
+        """Return {'<option>_digest': digest of what it names}, which a continued run must find
+        unchanged, wherever it is; data_digest is not among them."""
         return {}
 
     def plan(self) -> str:
@@ -58,7 +56,7 @@ class Job:
         raise NotImplementedError
 
     def make_method(self, strategy: tf.distribute.Strategy, log: logging.Logger) -> Method:
-        """Return the method, as what the loop trains on the devices of `strategy`."""
+        """Return the Method that the loop trains on the devices of `strategy`."""
         raise NotImplementedError
 
     def next_commands(self, run_dir: Path) -> str:
@@ -85,30 +83,25 @@ class SingleStageJob(Job):
         raise NotImplementedError
 
     def plan(self) -> str:
-        """Return what the training would do."""
-        c = self.config
+        """Return what the training would do; with --measure how long, by steps timed now."""
+        c, duration = self.config, "time is not known: --measure times some steps on this machine"
+        if self.options.measure:
+            strategy = create_strategy(self.options.device, self.options.gpus)
+            method = self.make_method(strategy, logging.getLogger("plan"))
+            with strategy.scope():
+                progress = method.begin()
+            stage, seconds = method.stage(progress), []
+            while not seconds or sum(seconds[1:]) < 3.0:  # the first one compiles
+                began = time.perf_counter()
+                scalars = method.step(method.next_batch(stage, progress), stage, 0)
+                next(iter(scalars.values())).numpy()  # waits for the device
+                seconds.append(time.perf_counter() - began)
+            method.close()
+            total = c.kimg * 1000 / c.minibatch * sum(seconds[1:]) / len(seconds[1:])
+            duration = (f"on this machine the training will take about {util.format_time(total)}, "
+                        "by steps timed just now; evaluations come on top")
         return (f"{self.subject()}, {c.kimg:g} kimg: {round(c.kimg * 1000 / c.minibatch):,} steps "
-                f"of {c.minibatch}\n{self._time()}\nnothing was written")
-
-    def _time(self):
-        """Return a line on how long the training takes; with --measure by steps timed now."""
-        if not self.options.measure:
-            return "time is not known: --measure times some steps on this machine"
-        strategy = create_strategy(self.options.device, self.options.gpus)
-        method = self.make_method(strategy, logging.getLogger("plan"))
-        with strategy.scope():
-            progress = method.begin()
-        stage, seconds = method.stage(progress), []
-        while not seconds or sum(seconds[1:]) < _TIMED_SEC:  # the first one compiles
-            began = time.perf_counter()
-            scalars = method.step(method.next_batch(stage, progress), stage, 0)
-            next(iter(scalars.values())).numpy()  # waits for the device
-            seconds.append(time.perf_counter() - began)
-        method.close()
-        steps = self.config.kimg * 1000 / self.config.minibatch
-        total = steps * sum(seconds[1:]) / len(seconds[1:])
-        return (f"on this machine the training will take about {util.format_time(total)}, by steps "
-                "timed just now; evaluations come on top")
+                f"of {c.minibatch}\n{duration}\nnothing was written")
 
 
 def fitting_resolution(wanted: int | None, sides: dict[str, int], least: int = 4) -> int:
@@ -118,7 +111,7 @@ def fitting_resolution(wanted: int | None, sides: dict[str, int], least: int = 4
         sides: {path: largest side} of the sources that cannot be enlarged.
 
     Raises:
-        UserError: a source has none such, or it is less than `least`.
+        UserError: it is above a source's, or below `least`.
     """
     resolution = wanted or min(sides.values())
     for path, side in sides.items():
@@ -137,8 +130,8 @@ def check_patches(option: str, strides: int, resolution: int, scales: int = 1) -
 
 
 def chosen_pairs(config: MethodConfig, classes: tuple[str, ...]) -> str:
-    """Return --mirror-pairs as it holds: by the names of the classes if it is not given, none in a
-    training that mirrors nothing; raise UserError for pairs of other classes."""
+    """Return the pairs that hold: of --mirror-pairs, by default those that the classes' names show,
+    none in a training that mirrors nothing; raise UserError for pairs of other classes."""
     if not config.mirror:
         return mirroring.NONE
     return mirroring.pairs_text(mirroring.parse_pairs(config.mirror_pairs, classes))
@@ -150,5 +143,5 @@ def about_dataset(info: DatasetInfo) -> dict[str, str]:
 
 
 def shown_split(info: DatasetInfo) -> str:
-    """Return the split that commands after a training take: those it has not seen first."""
+    """Return the split for commands after a training, if possible one that it has not seen."""
     return next(name for name in ("test", "val", "train") if info.splits.get(name))

@@ -15,8 +15,7 @@ from dnnlib import util
 from dnnlib.tflib.distribute import all_gather, has_other_workers, is_chief, report_losses
 from dnnlib.util import UserError
 from training.method_config import MethodConfig
-from training.run.directory import LAUNCH, adopt_options, find_run, make_run, named_run
-from training.run.directory import stored_options as options_of
+from training.run import directory
 from training.run.job import Job
 from training.state import list_states
 from training.variants import CONFIGS
@@ -27,20 +26,20 @@ DEFAULTS = {"device": "gpu", "gpus": 1, "keep": 2, "inception": None}
 def choose_config(options: argparse.Namespace, given: dict[str, Any]) -> MethodConfig:
     """Return the config of a command, and complete its options.
 
-    A run that --run names goes on with its own options, so far as the command gives none; a preset
-    is an option for all that makes a training.
+    A run that --run names goes on with its own options where the command gives none; --preset
+    gives all of them.
 
     Args:
-        options: of train.py, with `config_class`. `run` becomes a path, `preset`, `init_from` and
-            those of LAUNCH get the values that hold; `continues` is added: whether the options are
+        options: of train.py, with `config_class`. `run` becomes a path; `preset`, `init_from` and
+            those of LAUNCH get the values that hold; `continues` is added, True if the options are
             those of a run.
         given: {field of the config: value} of those that the user has given.
 
     Raises:
         UserError: --run alone names no run, or the run's data set is not where it was.
     """
-    options.run = named_run(options.run, options.results)
-    stored = options_of(options.run)
+    options.run = directory.named_run(options.run, options.results)
+    stored = directory.stored_options(options.run)
     if options.run and stored is None and not given and options.preset is None:
         raise UserError(f"--run={options.run}: no run there to continue; give a new one the "
                         "options of its training too, such as --variant or --data")
@@ -48,7 +47,7 @@ def choose_config(options: argparse.Namespace, given: dict[str, Any]) -> MethodC
         raise UserError(f"{options.run}: a training of --variant={stored['variant']}; give it, or "
                         "another --run")
     options.continues = stored is not None and options.preset is None
-    for name in LAUNCH:
+    for name in directory.LAUNCH:
         if getattr(options, name) is None:
             value = stored.get(name) if options.continues else None
             setattr(options, name, DEFAULTS[name] if value is None else value)
@@ -62,8 +61,10 @@ def choose_config(options: argparse.Namespace, given: dict[str, Any]) -> MethodC
         raise UserError(f"{options.run}: its {'data set' if flag == 'data' else flag} "
                         f"{stored['data']} is not there, as seen from this directory; give its "
                         f"path of today with --{flag}")
-    return options.config_class.from_json(
-        {name: value for name, value in stored.items() if name in fields} | given)
+    own = {name: value for name, value in stored.items() if name in fields}
+    if "mirror" in given and given["mirror"] != own["mirror"]:
+        own.pop("mirror_pairs", None)  # what was stored follows from the other value
+    return options.config_class.from_json(own | given)
 
 
 def run_record(job: Job) -> dict[str, Any]:
@@ -71,13 +72,13 @@ def run_record(job: Job) -> dict[str, Any]:
     options = job.options
     return {**job.config.to_json(), "init_from": options.init_from,
             "data_digest": job.dataset.digest, **job.digests(),
-            **{name: getattr(options, name) for name in LAUNCH}}
+            **{name: getattr(options, name) for name in directory.LAUNCH}}
 
 
 def print_plan(job: Job) -> None:
-    """Print what a command would do: the run that it makes or continues, notes, the plan."""
+    """Print the run that a command would make or continue, the job's notes and its plan."""
     options = job.options
-    run_dir = find_run(options.run, options.results, run_record(job), options.override)
+    run_dir = directory.find_run(options.run, options.results, run_record(job), options.override)
     if run_dir is None:
         print(f"would make a new run: {options.run or f'the next number in {options.results}'}")
     else:
@@ -89,9 +90,9 @@ def print_plan(job: Job) -> None:
 @contextlib.contextmanager
 def open_run(strategy: tf.distribute.Strategy,
              job: Job) -> Iterator[tuple[Path, logging.Logger]]:
-    """Make or continue a run, and hold its directory: (path, log).
+    """Make or continue a run, lock its directory, and yield (path, log).
 
-    The first worker alone finds it, holds it and writes its log; the others see the same one.
+    The first worker alone finds it, locks it and writes its log; the others get its path.
 
     Raises:
         UserError: it is in use, was started with other options, or cannot be seen by a worker.
@@ -99,10 +100,10 @@ def open_run(strategy: tf.distribute.Strategy,
     options, record, run_dir = job.options, run_record(job), None
     with contextlib.ExitStack() as stack:
         if is_chief(strategy):
-            run_dir = find_run(options.run, options.results, record, options.override)
+            run_dir = directory.find_run(options.run, options.results, record, options.override)
             if run_dir is None:
                 description = f"{job.config.variant}-{job.dataset.name}-{job.config.resolution}"
-                run_dir = make_run(options.run, options.results, description, record)
+                run_dir = directory.make_run(options.run, options.results, description, record)
             stack.enter_context(util.only_process(run_dir, "training in it"))
         if has_other_workers(strategy):
             run_dir = _visible(all_gather(strategy, str(run_dir and run_dir.resolve()))[0])
@@ -111,7 +112,7 @@ def open_run(strategy: tf.distribute.Strategy,
         log.info(f"run directory {run_dir}")
         try:
             if options.override and is_chief(strategy):
-                adopt_options(run_dir, record, log)
+                directory.adopt_options(run_dir, record, log)
             yield run_dir, log
         except Exception as error:  # run_main prints it on the terminal
             util.log_to_file(log, f"error: {util.one_line(error)}")
@@ -119,8 +120,8 @@ def open_run(strategy: tf.distribute.Strategy,
 
 
 def _visible(path, timeout_sec=60):
-    """Return the directory that the first worker has just made, which a shared file system may
-    show late."""
+    """Return a directory that the first worker has just made, once this machine sees it: a shared
+    file system may show it late."""
     deadline = time.monotonic() + timeout_sec
     while not Path(path).is_dir():
         if time.monotonic() > deadline:

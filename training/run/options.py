@@ -60,7 +60,7 @@ def parse_training_options(argv: list[str], description: str = "",
 
 
 def _variant(argv):
-    """Return the variant that a command line trains, None if it does not say."""
+    """Return the variant that a command line names, or its --run's; None if there is neither."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name, default in (("variant", None), ("run", None), ("results", "results")):
         parser.add_argument(f"--{name}", default=default)
@@ -117,7 +117,8 @@ def parse_table(text: str) -> dict[int, float]:
 
 
 def _number(text):
-    """Return a count as int, else a float: also of whole numbers that no count reaches."""
+    """Return a whole number without a point as int, unless it is too large to be a count; else a
+    float."""
     value = float(text)
     is_count = value.is_integer() and abs(value) <= MAX_COUNT and "." not in text
     return int(value) if is_count else value

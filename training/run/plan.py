@@ -1,4 +1,4 @@
-"""The plan of a training: its stretches and ticks, and as text what it will write and take."""
+"""The plan of a training: its stretches and ticks, and as text its files, memory and time."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ Stretch = tuple[int, int, Stage]  # first nimg, nimg after the last, what is the
 
 def stretches(config: TrainingConfig, num_classes: int, first_stage: str = "rgb") -> list[Stretch]:
     """Return the stretches of a training, one for each phase, in order."""
-    def stage_at(nimg):
+    def stage_at(nimg: int) -> Stage:
         return training_schedule(config, num_classes, nimg, first_stage)
 
     return find_stretches(stage_at, 0, [end for _, end in stage_ends(config, first_stage)])
@@ -44,7 +44,7 @@ def find_stretches(stage_at: Callable[[int], Stage], begin: int, ends: list[int]
         ends: nimg at which it and the stages after it end.
     """
     step = max(((ends[-1] if ends else begin) - begin) // LOOKS, 1)
-    # Stages are looked at one by one, so that the shortest is seen.
+    # Stages are searched one by one, so that the shortest is found.
     found = []
     for low, high in zip([begin, *ends], ends):
         starts = [low] if high > low else []
@@ -53,7 +53,7 @@ def find_stretches(stage_at: Callable[[int], Stage], begin: int, ends: list[int]
             if stage_at(nimg).phase != phase:
                 starts.append(bisect_left(range(nimg), True, lo=nimg - step,
                                           key=lambda n, old=phase: stage_at(n).phase != old))
-        # By its end, since without --hold-kimg a size is whole for the first image alone.
+        # The Stage is that of the end: without --hold-kimg a size is whole for one image alone.
         found += [(start, end, stage_at(end - 1))
                   for start, end in zip(starts, [*starts[1:], high])]
     return found
@@ -120,6 +120,11 @@ def describe_plan(config: TrainingConfig, dataset: DatasetInfo, first_stage: str
     ticks = list(simulate_ticks(config, ahead))
     rows = [_row(config, stretch, ticks, num_devices, rates) for stretch in ahead
             if stretch[1] - stretch[0] > 1]  # the first one of a training without --hold-kimg
+    augmented = []
+    if config.augment != "none":
+        how = (f"adapted to a mean sign of {config.ada_target:g} of its scores of reals"
+               if config.augment == "ada" else f"fixed at {config.augment.partition(':')[2]}")
+        augmented = [f"discriminators see augmented images, the probability of each {how}"]
     labels = f", labels of {dataset.label_size} numbers" if dataset.label_size else ""
     measured = "time is not known: --measure times some steps on this machine"
     if rates is not None:
@@ -129,27 +134,17 @@ def describe_plan(config: TrainingConfig, dataset: DatasetInfo, first_stage: str
         f"Style-GAN variant {config.variant} on {dataset.path} ({dataset.splits['train']} training "
         f"images, {len(dataset.classes)} classes{labels}) up to "
         f"{config.resolution}x{config.resolution}",
-        *_aligned([_COLUMNS, *rows]), *_augmentation_lines(config),
+        *_aligned([_COLUMNS, *rows]), *augmented,
         f"{(ahead[-1][1] if ahead else 0) / 1000:g} kimg in all, in {len(ticks)} ticks", measured,
         f"would be written: {1 + sum(tick.saves_network for tick in ticks)} network snapshots, "
         f"{keep} training states kept, {1 + sum(tick.draws for tick in ticks)} grids of fakes",
-        "in the last stage of variant 2d, with 13 classes, the size of each, and the memory of one "
-        "GPU, counted, not measured (what libraries take comes on top):",
+        "in the last stage of variant 2d, with 13 classes (60 take a tenth more), the size of each,"
+        " and the memory of one GPU, counted, not measured (what libraries take comes on top):",
         *_aligned(SIZES), "nothing was written"])
 
 
-def _augmentation_lines(config):
-    """Return what discriminators see of the images, if it is not these as they are."""
-    if config.augment == "none":
-        return []
-    how = f"adapted to a mean sign of {config.ada_target:g} of its scores of reals"
-    if config.augment != "ada":
-        how = f"fixed at {config.augment.partition(':')[2]}"
-    return [f"discriminators see augmented images, the probability of each {how}"]
-
-
 def _row(config, stretch, ticks, num_devices, rates):
-    """Return the line of a stretch, cell by cell."""
+    """Return the cells of a stretch's line."""
     start, end, stage = stretch
     size, share = stage.resolution, stage.minibatch // num_devices
     at_once = rows_at_once(config, stage, num_devices)

@@ -1,4 +1,4 @@
-"""How long a training will take: from a few of its steps, on images of noise."""
+"""How long a training will take, by a few of its steps on images of noise."""
 
 import time
 
@@ -32,7 +32,7 @@ def expected_times(config: TrainingConfig, num_classes: int, first_stage: str,
     for name, resolution in util.progress(places, desc="timing", unit="resolution"):
         octaves = (config.resolution // resolution).bit_length() - 1
         stage = make_stage(config, num_classes, name, float(octaves))
-        # Grown through the stages between.
+        # The networks grow through the stages between.
         names = variant_stages(config.variant)
         for between in names[names.index(state.progress.stage) + 1:names.index(name) + 1]:
             with strategy.scope():
@@ -47,7 +47,7 @@ def expected_times(config: TrainingConfig, num_classes: int, first_stage: str,
 
 
 def _timed_steps(config, state, stage: Stage, critic: Critic, strategy):
-    """Return (seconds to compile a critic's step, seconds of one that is compiled)."""
+    """Return the seconds that a critic's step takes to compile, and then to run."""
     with strategy.scope():
         augmentation = typical_augmentation(config)
     gan_step = GanStep(strategy, config, state.networks, state.optimizers, critic,
@@ -56,7 +56,7 @@ def _timed_steps(config, state, stage: Stage, critic: Critic, strategy):
     noise = tf.random.stateless_uniform(shape, [0, 0], 0, 256, tf.int32)
     reals = tf.cast(noise, tf.uint8), tf.zeros([stage.minibatch, 0])
 
-    def seconds_of(step):
+    def seconds_of(step: int) -> float:
         began = time.perf_counter()
         gan_step(reals, step, 0.0, stage.lrate)["Loss/G"].numpy()  # waits for the device
         return time.perf_counter() - began

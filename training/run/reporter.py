@@ -36,7 +36,7 @@ class RunReporter:
 
     @contextlib.contextmanager
     def reporting(self, progress: Progress) -> Iterator[None]:
-        """Report while the body runs; at the end, for whatever reason, the page shows it."""
+        """Report while the body runs; write at its end, whatever the reason, that it stopped."""
         self.begin(progress)
         try:
             yield
@@ -48,7 +48,7 @@ class RunReporter:
     def begin(self, progress: Progress) -> None:
         """Continue the reports of a run that was stopped, and mark in stats.jsonl where."""
         ticks = [tick for tick in read_history(self.run_dir).ticks
-                 if tick["Progress/kimg"] * 1000 <= progress.cur_nimg]
+                 if round(tick["Progress/kimg"] * 1000) <= progress.cur_nimg]
         for tick in ticks:
             self.time_estimator.remember(tick)
         self.skipped = sum(tick.get("Progress/skipped_updates", 0) for tick in ticks)
@@ -62,7 +62,7 @@ class RunReporter:
         self.time_estimator.compiling()
 
     def step(self, stage: Stage, progress: Progress) -> None:
-        """Count a step that is done; about once a second the status line is written anew."""
+        """Time a step that is done; write the status line anew about once a second."""
         self.time_estimator.step(stage)
         if not self.status_line.is_due():
             return
@@ -113,7 +113,7 @@ class RunReporter:
             self._write_page()
 
     def report_grid(self, progress: Progress, grid: np.ndarray, name: str) -> None:
-        """Report a grid uint8 [H, W, 3], such as 'fakes', as an event, made small enough to see."""
+        """Report a grid uint8 [H, W, 3], such as 'fakes', as an event, no wider than the page."""
         with self.writer.as_default():
             tf.summary.image(name, pictures.reduced(grid, WIDTH)[None], step=progress.cur_nimg)
         if not progress.step:

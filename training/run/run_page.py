@@ -19,13 +19,20 @@ from dnnlib.data import channels, pictures
 from dnnlib.page import WIDTH, Encoded, Page
 from dnnlib.util import UserError
 from training.method_config import as_text
-from training.run.history import AUGMENTED, DIVERGED, FINAL, OPTIONS, History, read_history
+from training.run.history import (
+    AUGMENTED,
+    DIVERGED,
+    FINAL,
+    OPTIONS,
+    THUMBNAILS,
+    History,
+    read_history,
+)
 from training.variants import CONFIGS, DEFAULT_VARIANT
 
 PAGE = "index.html"
 MAX_GRIDS = 40  # of fakes; each copy has at most a few hundred kB
 MAX_CLASS_CHARTS = 6  # that are not folded away
-THUMBNAILS = "thumbnails"  # the page's copies of the grids, so that none is made twice
 _GRID_NAME = re.compile(r"fakes(\d+(?:\.\d+)?)\.png")
 _MAPPED_STAGES = {"classes", "labels", "photos"}  # whose grids show maps of all classes
 _STAGES = {"rgb": "RGB", "binary": "binary map", "classes": "class maps"}
@@ -60,7 +67,7 @@ def write_page(run_dir: Path, options: dict, is_running: bool = False) -> None:
 
 
 def _add_state(page, run_dir, history, is_running):
-    """Add whether the training runs, was stopped or is finished, as far as a page can know.
+    """Add if the training is running, stopped, given up or finished, as far as a page can know.
 
     A training that is killed writes no page: so the page of a running one says when it was written.
     """
@@ -107,7 +114,7 @@ def _add_summary(page, history, is_running):
 
 
 def _size_of(tick):
-    """Return ', 64x64, 16 channels, lod 0.50' of a tick; nothing of methods that do not grow."""
+    """Return ', 64x64, 16 channels, lod 0.50' of a tick; '' if its method does not grow."""
     if "Progress/resolution" not in tick:
         return ""
     return (", {0}x{0}, {1} channels, lod {2:.2f}".format(
@@ -117,7 +124,7 @@ def _size_of(tick):
 # Charts
 
 def _add_charts(page, title, charts):
-    """Add a section of charts; of curves that never change the number, folded away."""
+    """Add a section of charts; curves that never change are folded away as numbers."""
     flat, moving = ([chart for chart in charts if chart.is_flat() is kind]
                     for kind in (True, False))
     if charts:
@@ -130,6 +137,7 @@ def _add_charts(page, title, charts):
 
 
 def _draw(page, charts):
+    """Add charts side by side."""
     if charts:
         page.charts([(chart.title, chart.legend(), chart.svg()) for chart in charts])
 
@@ -137,8 +145,8 @@ def _draw(page, charts):
 def _charts(groups, history):
     """Return {title: {name: (x, y)}} as charts over the whole run.
 
-    Marked are growths in channels and resolution, and resumes. A new resolution begins within the
-    tick after its mark, a stage exactly at it.
+    Growths in channels and resolution, and resumes, are marked. A new resolution begins within the
+    tick after its mark, a stage exactly at its own.
     """
     marks = [(growth["kimg"], growth["stage"], "growth") for growth in history.growths]
     marks += [(resume["kimg"], "resumed", "resume") for resume in history.resumes]
@@ -191,8 +199,8 @@ def _measured(path):
 
 
 def loss_charts(history: History) -> list[Chart]:
-    """Return charts of scores, their signs, each penalty, the other losses, and of how strongly
-    images are augmented; one curve a critic."""
+    """Return charts of scores, their signs, each penalty, the other losses and the strength of
+    augmentation, with one curve for each critic."""
     groups = {}
     for name, curve in series(history, "Loss/").items():
         kind, _, rest = name.partition("/")
@@ -217,14 +225,22 @@ def schedule_charts(history: History) -> list[Chart]:
 # Grids
 
 def _add_grids(page, run_dir, history, cells):
-    """Add the grids of fakes behind a slider, the latest in view; then the latest of reals, and of
-    reals as D sees them. cells: what the grids of fakes show."""
+    """Add the grids of fakes, which show `cells`, behind a slider, the latest in view; then the
+    latest grid of reals, and reals as D sees them."""
     grids = sorted((float(match[1]), path) for path in run_dir.iterdir()
                    if (match := _GRID_NAME.fullmatch(path.name)))
     reals = max(run_dir.glob("reals*.png"), key=lambda path: path.stat().st_mtime_ns, default=None)
     if grids or reals:
         page.heading("Grids")
-        _add_legend(page, history)
+        # Which colour of the maps is which class, once there are such maps.
+        colours = {}
+        if _MAPPED_STAGES & history.stages:
+            names = history.classes
+            colours = dict(zip(["background", *names], channels.palette(len(names)).tolist()))
+        if "binary" in history.stages:
+            colours["any class, in the binary map"] = (255, 255, 255)
+        if colours:
+            page.legend({name: "rgb({}, {}, {})".format(*rgb) for name, rgb in colours.items()})
     if grids:
         shown = evenly(grids, MAX_GRIDS)
         page.slider("time", [(thumbnail(path), _grid_caption(path, kimg, history))
@@ -236,18 +252,6 @@ def _add_grids(page, run_dir, history, cells):
     if (augmented := run_dir / AUGMENTED).is_file():
         page.picture(thumbnail(augmented), "real images as the discriminator of most channels sees "
                      f"them, {augmented.name}")
-
-
-def _add_legend(page, history):
-    """Add which colour of the maps is which class, once there are such maps."""
-    colours = {}
-    if _MAPPED_STAGES & history.stages:
-        names = history.classes
-        colours = dict(zip(["background", *names], channels.palette(len(names)).tolist()))
-    if "binary" in history.stages:
-        colours["any class, in the binary map"] = (255, 255, 255)
-    if colours:
-        page.legend({name: "rgb({}, {}, {})".format(*rgb) for name, rgb in colours.items()})
 
 
 def evenly(items: list, limit: int) -> list:
@@ -266,7 +270,7 @@ def _grid_caption(path, kimg, history):
 
 
 def thumbnail(path: Path) -> Encoded:
-    """Return a grid's copy for the page; made where there is none, or an older one."""
+    """Return a grid's copy for the page, which is made if there is none, or an older one."""
     for kind in ("WEBP", "JPEG"):
         copy = path.parent / THUMBNAILS / f"{path.stem}.{kind.lower()}"
         if copy.is_file() and copy.stat().st_mtime_ns >= path.stat().st_mtime_ns:
@@ -304,7 +308,7 @@ def _add_classes(page, history):
 
 
 def class_charts(history: History, names: list[str]) -> list[Chart]:
-    """Return the distance of the proportions, then each class's frequencies through the run."""
+    """Return charts of the distance of the proportions, then of each class's frequencies."""
     groups = {"total variation distance of the proportions": {
         "distance": series(history, "Classes/total_variation").get("", ([], []))}}
     shares = {legend: series(history, f"Classes/{kind}/")
@@ -328,7 +332,7 @@ def _add_growths(page, history):
 
 
 def _add_options(page, options):
-    """Add the configuration; first what differs from the nearest preset."""
+    """Add the configuration, first what differs from the nearest preset."""
     options = {name: as_text(value) for name, value in options.items()}
     config_class = CONFIGS[options.get("variant", DEFAULT_VARIANT)]
     presets = {name: {key: as_text(value) for key, value in
@@ -353,6 +357,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("run", help="run directory")
     run_dir = Path(parser.parse_args(argv).run)
     options = util.read_json(run_dir / OPTIONS)
+    if not isinstance(options, dict) or options.get("variant", DEFAULT_VARIANT) not in CONFIGS:
+        raise UserError(f"{run_dir / OPTIONS}: not the options of a training that this version "
+                        "knows; name another run directory")
     try:
         with util.only_process(run_dir, "training in it"):
             is_running = False

@@ -1,4 +1,4 @@
-"""Stop requests of a running training, and warnings if it stands still.
+"""Stop requests to a running training, and warnings if it hangs.
 
 Python runs a signal's handler in the main thread, between two of its instructions: never while that
 thread waits inside TensorFlow. So a second thread gets signals too (through a pipe that the
@@ -61,7 +61,7 @@ GROW = Work("the growth")
 
 @dataclass
 class _Now:
-    """What the main thread does now, since when, whether it may be left, when it is late."""
+    """What the main thread does now, since when, if it can be interrupted, when it is late."""
 
     work: Work
     began: float
@@ -72,9 +72,9 @@ class _Now:
 class StopHandler:
     """Handles SIGINT, SIGTERM and SIGHUP (a terminal that was closed) inside its `with` block.
 
-    The first signal is a request to stop: work that may be left at once is left by Stopped, and if
-    the main thread cannot do that, the process ends after GRACE_SEC. A Ctrl-C after that ends the
-    process immediately. A SIGHUP that is ignored, under nohup, stays ignored.
+    The first signal is a request to stop: Stopped interrupts work that need not be finished, and if
+    it cannot, the process ends after GRACE_SEC. A Ctrl-C after that ends the process immediately. A
+    SIGHUP that is ignored, under nohup, stays ignored.
 
     Attributes:
         signal: number of the first signal; None before it.
@@ -91,8 +91,7 @@ class StopHandler:
         """Do `work` in the main thread.
 
         Args:
-            at_once: nothing is lost if it is left in the middle; what is done inside of such work
-                may be left as well.
+            at_once: nothing is lost if it is interrupted; this holds for all work inside it.
 
         Raises:
             Stopped: it was asked to stop, and `at_once`.
@@ -141,7 +140,7 @@ class StopHandler:
             raise Stopped
 
     def _watch(self):
-        """Wake at a signal, and now and then; the second thread."""
+        """Watch the clock, and signals as they come; the second thread."""
         while True:
             if select.select([self._ends[0]], [], [], POLL_SEC)[0]:
                 received = os.read(self._ends[0], 64)
@@ -152,28 +151,30 @@ class StopHandler:
                 for number in (n for n in received if n in SIGNALS):
                     if self._asked and number == signal.SIGINT:
                         end_process(128 + number)
+                    if not self._asked and not (self._now and self._now.at_once):
+                        self.log.info("stopping: the state is saved first (Ctrl-C again ends at "
+                                      "once)")
                     self._asked = self._asked or (number, time.monotonic())
             now, clock = self._now, time.monotonic()
             if now and self._asked and clock - self._asked[1] > GRACE_SEC:
-                self._insist(now, self._asked[0])
+                # End the process if nothing is lost by it; else log what it is waiting for.
+                number, _ = self._asked
+                if now.at_once:
+                    self.log.info(f"stopped in the middle of {now.work.name}; the newest training "
+                                  "state is whole: run the same command to continue")
+                    end_process(128 + number)
+                self.log.info(f"asked to stop: waiting for the end of {now.work.name}; Ctrl-C once "
+                              "more ends at once, and what is newer than the last training state "
+                              "is done again")
+                self._asked = number, clock + 5 * GRACE_SEC
             if now and now.work.late and clock - now.began >= now.warn_sec:
                 took = clock - now.began
                 self.log.info("warning: " + now.work.late.format(time=format_time(took)))
                 now.warn_sec = 2 * took
 
-    def _insist(self, now, number):
-        """End the process if nothing is lost by it; else report what it is waiting for."""
-        if now.at_once:
-            self.log.info(f"stopped in the middle of {now.work.name}; the newest training state is "
-                          "whole: run the same command to continue")
-            end_process(128 + number)
-        self.log.info(f"asked to stop: waiting for the end of {now.work.name}; Ctrl-C once more "
-                      "ends at once, and what is newer than the last training state is done again")
-        self._asked = number, time.monotonic() + 5 * GRACE_SEC
-
 
 def end_process(status: int) -> None:
-    """End this process although threads of it wait for something that may never come."""
+    """End this process although some of its threads may wait forever."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # of a terminal that is gone
             stream.flush()
@@ -181,9 +182,9 @@ def end_process(status: int) -> None:
 
 
 def end_if_stuck(status: int, patience_sec: float = 2.0) -> None:
-    """End the process if a thread of it does not end by itself.
+    """End the process if one of its threads does not end by itself.
 
-    Python would wait for ever for one that reads from a disk that does not answer.
+    Python would wait forever for one that reads from a disk that does not answer.
     """
     deadline = time.monotonic() + patience_sec
     for thread in threading.enumerate():

@@ -16,17 +16,16 @@ class StatusLine:
     """
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic):
-        """Begin without a line; `log` writes to the same terminal, `clock` returns seconds."""
+        """Show nothing yet; `log` writes to the same terminal, `clock` returns seconds."""
         self.clock, self.next, self.bar = clock, 0.0, None
         log.addFilter(lambda record: self.clear() or True)
 
     def is_due(self) -> bool:
-        """Return whether the line is older than a second."""
+        """Return True if the line is older than a second."""
         return self.clock() >= self.next
 
     def show(self, fields: list[str]) -> None:
-        """Write texts side by side, the most important first, as many as the terminal has room for.
-        """
+        """Write texts side by side, the most important first, as many as the terminal can hold."""
         self.next = self.clock() + INTERVAL_SEC
         if self.bar is None:
             self.bar = util.progress(bar_format="{desc}", leave=False)
@@ -41,7 +40,7 @@ class StatusLine:
 
 
 def fitting_fields(fields: list[str], width: int) -> str:
-    """Return the first of the texts, whole ones, that fit side by side into a width."""
+    """Return a line of the first texts, uncut, that fit side by side into a width."""
     line = fields[0][:width]
     for field in fields[1:]:
         if len(line) + 2 + len(field) > width:

@@ -60,7 +60,7 @@ class StyleGanJob(Job):
             grows = config.initial_resolution < config.resolution
         cli.refuse_idle(given, idle_rules(config.variant, self.first_stage,
                                           self.header and self.header["stage"], grows))
-        # What fits the data set.
+        # The data set, and metrics that fit it: those asked for, and those that select snapshots.
         self.dataset = open_dataset(config.data)
         if "metrics" not in given and not options.continues:
             metrics = fitting_metrics(config.metrics, self.dataset)
@@ -85,16 +85,18 @@ class StyleGanJob(Job):
 
     def facts(self) -> dict[str, Any]:
         """Return what must be equal in all workers; paths may differ between machines."""
-        untagged = self.config.untagged and open_dataset(self.config.untagged).digest
-        return {**super().facts(), "untagged's digest": untagged, "images": self.dataset.splits,
+        return {**super().facts(), "images": self.dataset.splits,
                 "init_from's digest": self.header and self.header["digest"]}
 
     def digests(self) -> dict[str, str | None]:
-        """Return the digest of the segmentation network that selects snapshots."""
-        return {"segmenter_digest": self.labeller and self.labeller.digest}
+        """Return the digests of the untagged photos, and of the segmentation network that selects
+        snapshots."""
+        untagged = self.config.untagged and open_dataset(self.config.untagged).digest
+        return {"untagged_digest": untagged,
+                "segmenter_digest": self.labeller and self.labeller.digest}
 
     def plan(self) -> str:
-        """Return a line for every stretch of the training, files, memory, perhaps times."""
+        """Return a line for every stretch, then files and memory; with --measure times too."""
         times = ()
         if self.options.measure:
             strategy = create_strategy(self.options.device, self.options.gpus)
@@ -131,11 +133,11 @@ def fitting_metrics(names: str, dataset: DatasetInfo) -> str:
 
 def start_notes(config: TrainingConfig, dataset: DatasetInfo, options: argparse.Namespace,
                 taken: dict[str, Any], needs_validation: bool) -> list[str]:
-    """Return lines for the log and for --dry-run that a training begins with.
+    """Return lines that a training's log and --dry-run begin with.
 
     Args:
         taken: {option: value} that come from the snapshot of --init-from.
-        needs_validation: whether one of its metrics compares with the validation split alone.
+        needs_validation: True if one of its metrics compares with the validation split alone.
     """
     lines, photos, val = [], dataset.splits["train"], dataset.splits.get("val", 0)
     if taken:
@@ -159,8 +161,8 @@ def start_notes(config: TrainingConfig, dataset: DatasetInfo, options: argparse.
 
 
 def next_commands(run_dir: Path, config: TrainingConfig, dataset: DatasetInfo) -> str:
-    """Return commands that make pictures and pairs with a trained network, and a metric of it that
-    fits the test split."""
+    """Return commands that make pictures and pairs with a trained network, and that compute a
+    metric which fits the test split."""
     network = f"--network={run_dir}"
     label = ["--label=0"] if dataset.label_size else []
     test, metric = dataset.splits.get("test", 0), "fid50k"

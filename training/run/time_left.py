@@ -1,40 +1,46 @@
-"""How long the rest of a training takes, by the speed of what was measured.
+"""How long the rest of a training takes, by the speed that was measured.
 
-A kimg at a resolution that was not trained yet counts as four times as long as at half of it.
+A kimg at a resolution that was not trained yet is taken to last four times as long as at half of
+it.
 """
 
 import collections
 import dataclasses
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from training.run.plan import clipped, find_stretches, simulate_ticks
+
+if TYPE_CHECKING:  # they import TensorFlow
+    from training.method import Method, Stage
+    from training.state import Progress
 
 WINDOW_SEC = 60.0  # of steps that the present speed is the mean of
 
 
 class TimeEstimator:
-    """The clock of one training, called at every step; other times are counted apart.
+    """Times one training step by step; all that is not a step is counted apart.
 
     Attributes:
         rates: {(stage name, resolution): seconds per kimg}, measured, the latest last.
-        tick_sec: {whether a network was saved: seconds of the latest such tick beside its steps}.
+        tick_sec: {saved a network: seconds that the latest such tick took besides its steps}.
         compile_sec: most seconds that compiling took in one phase.
     """
 
-    def __init__(self, method, clock: Callable[[], float] = time.monotonic):
-        """Begin with nothing measured; the Method has the schedule, `clock` returns seconds."""
+    def __init__(self, method: "Method", clock: Callable[[], float] = time.monotonic):
+        """Begin with nothing measured; `method` has the schedule, `clock` returns seconds."""
         self.method, self.clock = method, clock
         self.rates, self.tick_sec, self.compile_sec = {}, {}, 0.0
         self._window = collections.deque()  # seconds of the latest steps
         self._phase, self._phase_compile_sec = None, 0.0
         self._last, self._compiles = None, False
-        self._schedule = None, None  # stages that ended, the stretches that follow
+        self._schedule = None, None  # ends of the stages that are over, the stretches that follow
 
     def remember(self, tick: dict) -> None:
-        """Learn from a tick's scalars, as stats.jsonl has them.
+        """Take over a tick's times from its scalars, as stats.jsonl has them.
 
-        Speed is taken from it only if no step was timed: its steps include those compiled.
+        Its speed counts only if no step was timed: it includes steps that were compiled.
         """
         self.tick_sec[tick.get("saved_network", False)] = tick["Timing/maintenance_sec"]
         if not self._window:
@@ -46,10 +52,10 @@ class TimeEstimator:
         self._last, self._compiles = self.clock(), True
 
     def pause(self) -> None:
-        """Leave the time until after the next step out: something else than steps follows."""
+        """Leave out the time until after the next step: something else than steps follows."""
         self._last = None
 
-    def step(self, stage) -> None:
+    def step(self, stage: "Stage") -> None:
         """Time a step that is done (or, of a GPU, handed over: the window evens that out)."""
         now = self.clock()
         last, self._last = self._last, now
@@ -68,10 +74,11 @@ class TimeEstimator:
             self._measured(_place(stage), mean / stage.minibatch * 1000)
 
     def _measured(self, place, rate):
-        self.rates.pop(place, None)  # so that it becomes the latest
+        """Enter a rate as the latest."""
+        self.rates.pop(place, None)
         self.rates[place] = rate
 
-    def sec_per_kimg(self, stage) -> float | None:
+    def sec_per_kimg(self, stage: "Stage") -> float | None:
         """Return the seconds of a kimg, measured or expected; None before anything was measured."""
         place = _, size = _place(stage)
         if place not in self.rates and self.rates:
@@ -81,14 +88,22 @@ class TimeEstimator:
             return self.rates[near] * (size / near[1]) ** 2
         return self.rates.get(place)
 
-    def time_left(self, progress) -> tuple[float, float] | tuple[None, None]:
+    def time_left(self, progress: "Progress") -> tuple[float, float] | tuple[None, None]:
         """Return seconds to the end of the stage and of the run, if no stage ends early.
 
         Ticks and compiling are included. (None, None) before anything was measured.
         """
         if not self.rates:
             return None, None
-        ahead = clipped(self._stretches(progress), progress.cur_nimg)
+        # The stretches from the last stage's end on are found anew when a stage ends.
+        ended = list(progress.ended_nimg)
+        if self._schedule[0] != ended:
+            def stage_at(nimg: int) -> "Stage":
+                return self.method.stage(dataclasses.replace(progress, schedule_nimg=nimg))
+
+            ends = [end for _, end in self.method.stage_ends(progress)[len(ended):]]
+            self._schedule = ended, find_stretches(stage_at, ended[-1] if ended else 0, ends)
+        ahead = clipped(self._schedule[1], progress.cur_nimg)
         seconds = collections.Counter({progress.stage: 0.0})
         for start, end, stage in ahead:
             seconds[stage.name] += (end - start) / 1000 * self.sec_per_kimg(stage)
@@ -97,17 +112,6 @@ class TimeEstimator:
         for tick in simulate_ticks(self.method.config, ahead, progress.tick, progress.tick_nimg):
             seconds[tick.stage.name] += self.tick_sec.get(tick.saves_network, 0.0)
         return seconds[progress.stage], sum(seconds.values())
-
-    def _stretches(self, progress):
-        """Return the stretches from the last stage's end on, found anew when a stage ends."""
-        ended = list(progress.ended_nimg)
-        if self._schedule[0] != ended:
-            def stage_at(nimg):
-                return self.method.stage(dataclasses.replace(progress, schedule_nimg=nimg))
-
-            ends = [end for _, end in self.method.stage_ends(progress)[len(ended):]]
-            self._schedule = ended, find_stretches(stage_at, ended[-1] if ended else 0, ends)
-        return self._schedule[1]
 
 
 def _place(stage):

@@ -1,7 +1,5 @@
 """The options of a segmentation network's training, and their presets."""
 
-
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -11,6 +9,7 @@ from training.method_config import COUNT, KIMG, SHARE, SIZE, WEIGHT, MethodConfi
 ARCHITECTURES = ("deeplab", "unet")
 BACKBONES = ("efficientnet-lite0", "resnet50")
 CLASS_WEIGHTS = ("none", "balanced")
+MAX_UNET_FMAPS = 256  # 125 million numbers in all
 _DEEPLAB_ALONE = ("backbone", "output_stride", "imagenet")
 
 # A preset lists what it changes. Its comment says what it is for.
@@ -55,7 +54,8 @@ class SegmenterConfig(MethodConfig):
     backbone: str = option("efficientnet-lite0", "of DeepLabV3+", choices=BACKBONES)
     output_stride: int = option(16, "pixels of the picture to one of the deepest features",
                                 choices=(8, 16))
-    unet_fmaps: int = option(16, "feature maps of the U-Net's first level", **SIZE)
+    unet_fmaps: int = option(16, "feature maps of the U-Net's first level", low=1,
+                             high=MAX_UNET_FMAPS)
     imagenet: bool = option(False, "begin with weights that were trained on ImageNet, fetched once "
                             "(efficientnet-lite0 alone)")
     kimg: float = option(160.0, "thousands of pictures shown", **KIMG)

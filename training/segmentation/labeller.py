@@ -13,7 +13,7 @@ from training.snapshots import find_snapshot, load_snapshot, read_header
 
 
 class LabellerInfo(NamedTuple):
-    """What a snapshot's header says of its segmentation network: see Labeller."""
+    """What a snapshot's header says of its segmentation network; see Labeller."""
 
     path: Path
     classes: tuple[str, ...]
@@ -23,7 +23,7 @@ class LabellerInfo(NamedTuple):
 
 
 def read_labeller(spec: str | Path, results_dir: str = "results") -> LabellerInfo:
-    """Return what is known of a snapshot file's, run's or run number's network, without loading it.
+    """Return what the header of a snapshot file, run or run number says; load no network.
 
     Raises:
         UserError: it holds no segmentation network.
@@ -68,15 +68,20 @@ class Labeller:
         Raises:
             ValueError: photos of another size.
         """
-        if rgb.shape[1:3] != (self.resolution, self.resolution):
-            raise ValueError(f"photos {rgb.shape} for a network of {self.resolution}")
         return np.concatenate([self._infer(part).numpy() for part in self._parts(rgb)])
 
     def label_maps(self, rgb: np.ndarray) -> np.ndarray:
-        """Return the label maps uint8 [N, R, R] of photos uint8 [N, R, R, 3]."""
+        """Return the label maps uint8 [N, R, R] of photos uint8 [N, R, R, 3].
+
+        Raises:
+            ValueError: photos of another size.
+        """
         return np.concatenate([tf.argmax(self._infer(part), axis=-1).numpy().astype(np.uint8)
                                for part in self._parts(rgb)])
 
     def _parts(self, rgb) -> Iterator[np.ndarray]:
+        """Yield photos in minibatches; raise ValueError if they are of another size."""
+        if rgb.shape[1:3] != (self.resolution, self.resolution):
+            raise ValueError(f"photos {rgb.shape} for a network of {self.resolution}")
         for start in range(0, len(rgb), self.minibatch):
             yield rgb[start:start + self.minibatch]

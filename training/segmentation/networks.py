@@ -6,6 +6,7 @@ ReLU6, as its authors published it for small devices; no library that goes with 
 it without hundreds of megabytes more. U-Net: Ronneberger et al. 2015, with batch norm.
 """
 
+import functools
 from dataclasses import dataclass
 
 import keras
@@ -90,11 +91,11 @@ def _pyramid(x):
     return _conv(layers.Concatenate()(branches), ASPP_FMAPS, 1, name="aspp")
 
 
-def _conv(x, fmaps, kernel, *, name, stride=1, rate=1, epsilon=1e-3, activation="relu"):
-    """Return convolution, batch norm and activation."""
+def _conv(x, fmaps, kernel, *, name, stride=1, rate=1, activation="relu"):
+    """Return features after convolution, batch norm and activation."""
     x = layers.Conv2D(fmaps, kernel, stride, "same", dilation_rate=rate, use_bias=False,
                       name=name)(x)
-    x = layers.BatchNormalization(epsilon=epsilon, name=f"{name}_bn", **_NORM)(x)
+    x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}_bn", **_NORM)(x)
     return layers.Activation(activation)(x) if activation else x
 
 
@@ -109,8 +110,8 @@ def resnet50(rgb: tf.Tensor, output_stride: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Return features of keras.applications' ResNet-50, whose later strides become dilations."""
     original = keras.applications.ResNet50(include_top=False, weights=None,
                                            input_shape=rgb.shape[1:])
-    # Block 1 of stages 3 to 5 has a stride of 2: from where the output stride is reached, the
-    # convolutions of a stage look as many times farther instead.
+    # Block 1 of stages 3 to 5 has a stride of 2. Once the output stride is reached, a stage keeps
+    # its size, and its convolutions and those after it look twice as far instead.
     stride, dilation, rates = 4, 1, {}
     for stage in ("conv3", "conv4", "conv5"):
         if stride < output_stride:
@@ -119,7 +120,7 @@ def resnet50(rgb: tf.Tensor, output_stride: int) -> tuple[tf.Tensor, tf.Tensor]:
             dilation *= 2
         rates[stage] = dilation
 
-    def changed(layer):
+    def changed(layer: layers.Layer) -> layers.Layer:
         config, stage = layer.get_config(), layer.name.partition("_")[0]
         if isinstance(layer, layers.BatchNormalization):
             config |= _NORM
@@ -136,12 +137,10 @@ def resnet50(rgb: tf.Tensor, output_stride: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 def efficientnet_lite0(rgb: tf.Tensor, output_stride: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Return features of EfficientNet-Lite0, whose later strides become dilations."""
-    def conv(x, fmaps, kernel, name, stride=1, activation="relu6"):
-        return _conv(x, fmaps, kernel, name=name, stride=stride, activation=activation)
-
+    conv = functools.partial(_conv, activation="relu6")
     # Its authors' (x - 127) / 128 of colours from 0 to 255.
     x = layers.Rescaling(127.5 / 128, offset=0.5 / 128, name="scale")(rgb)
-    x = conv(x, LITE0_STEM, 3, "stem", stride=2)
+    x = conv(x, LITE0_STEM, 3, name="stem", stride=2)
     stride, rate, number, low = 2, 1, 0, None
     for blocks, kernel, stage_stride, expansion, fmaps in LITE0:
         if stage_stride == 2 and stride >= output_stride:
@@ -150,13 +149,13 @@ def efficientnet_lite0(rgb: tf.Tensor, output_stride: int) -> tuple[tf.Tensor, t
         for block in range(blocks):
             before, name = x, f"block{number}"
             if expansion > 1:
-                x = conv(x, x.shape[-1] * expansion, 1, f"{name}_expand")
+                x = conv(x, x.shape[-1] * expansion, 1, name=f"{name}_expand")
             x = layers.DepthwiseConv2D(
                 kernel, stage_stride if block == 0 else 1, "same", dilation_rate=rate,
                 use_bias=False, name=f"{name}_depthwise")(x)
             x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}_depthwise_bn", **_NORM)(x)
             x = layers.Activation("relu6")(x)
-            x = conv(x, fmaps, 1, f"{name}_project", activation=None)
+            x = conv(x, fmaps, 1, name=f"{name}_project", activation=None)
             if block:
                 x = layers.Add()([x, before])
             number += 1
@@ -170,6 +169,7 @@ def efficientnet_lite0(rgb: tf.Tensor, output_stride: int) -> tuple[tf.Tensor, t
 def unet(rgb: tf.Tensor, num_outputs: int, fmaps: int) -> tf.Tensor:
     """Return the U-Net's logits of Keras tensors."""
     x, skips = rgb, []
+    # Features of finer levels are kept on the way down, and joined on the way up.
     for level in range(UNET_LEVELS):
         x = _twice(x, fmaps << level, f"down{level}")
         if level < UNET_LEVELS - 1:
@@ -182,5 +182,5 @@ def unet(rgb: tf.Tensor, num_outputs: int, fmaps: int) -> tf.Tensor:
 
 
 def _twice(x, fmaps, name):
-    """Return two convolutions of a level."""
+    """Return features after two convolutions."""
     return _conv(_conv(x, fmaps, 3, name=f"{name}a"), fmaps, 3, name=f"{name}b")

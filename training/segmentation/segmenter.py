@@ -29,11 +29,7 @@ MAX_WEIGHT = 10.0  # of a rare class's pixels
 
 
 class SegmenterTraining(LabelTraining):
-    """The network S, which draws the label map of a photo.
-
-    Attributes:
-        pictures: what it is trained on.
-    """
+    """Trains the network S, which draws the label map of a photo."""
 
     network_name, stage_name = NETWORK, "labels"
 
@@ -42,15 +38,15 @@ class SegmenterTraining(LabelTraining):
                  evaluate: Callable | None = None, report: Callable[[str], None] = print):
         """
         Args:
-            sources: what the minibatches come from.
+            sources: where the minibatches come from.
             shown: pictures for the grids.
-            report: takes lines on what is fetched. The others: see SingleStageMethod.
+            report: function that takes lines on what is fetched. The others: see SingleStageMethod.
         """
         super().__init__(config, classes, strategy, about, evaluate)
         self.sources, self.shown, self.report = sources, shown, report
 
     def make_networks(self) -> dict[str, Network]:
-        """Return a fresh one, with ImageNet's weights if asked for."""
+        """Return a new network, with ImageNet's weights if the config wants them."""
         c = self.config
         network = build("Segmenter", NETWORK, {
             "resolution": c.resolution, "num_outputs": len(self.classes) + 1,
@@ -68,7 +64,7 @@ class SegmenterTraining(LabelTraining):
                 for name, network in networks.items()}
 
     def lrate(self, left: float) -> float:
-        """Return the learning rate where a share of the training is left."""
+        """Return the learning rate when a share of the training is left."""
         return self.config.lrate * left ** self.config.poly_power
 
     # Steps.
@@ -113,22 +109,25 @@ class SegmenterTraining(LabelTraining):
 
     @functools.cached_property
     def _infer(self):
+        """Return the network as a compiled function."""
         return tf.function(self.networks[NETWORK], reduce_retracing=True)
 
 
 def balanced_weights(sources: list[Source], num_labels: int) -> np.ndarray:
     """Return median frequency / frequency of each label, at most MAX_WEIGHT; float64 [num_labels].
 
-    Source: Eigen and Fergus 2015, section 4.3.3. A label that nothing shows has the weight 1.
+    A label's frequency is its share of the pixels of the pictures that show it. Source: Eigen and
+    Fergus 2015, section 4.3.3. A label that nothing shows has the weight 1.
     """
-    pixels = np.zeros(num_labels)
+    pixels, around = np.zeros(num_labels), np.zeros(num_labels)
     for source in sources:
-        count = np.zeros(num_labels)
+        weight = source.share / max(len(source.numbers), 1)
         for number in source.numbers:
             _, label_map = source.pictures.read(number)
-            count += np.bincount(label_map.ravel(), minlength=256)[:num_labels]
-        pixels += count * source.share / max(len(source.numbers), 1)
+            count = np.bincount(label_map.ravel(), minlength=256)[:num_labels]
+            pixels += weight * count
+            around += weight * count.sum() * (count > 0)
     shown = pixels > 0
-    weights = np.ones(num_labels)
-    weights[shown] = np.minimum(np.median(pixels[shown]) / pixels[shown], MAX_WEIGHT)
+    weights, frequencies = np.ones(num_labels), pixels[shown] / around[shown]
+    weights[shown] = np.minimum(np.median(frequencies) / frequencies, MAX_WEIGHT)
     return weights

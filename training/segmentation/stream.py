@@ -28,7 +28,12 @@ class LabelledBatch(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where a part of every minibatch comes from: `share` of the pictures with these numbers."""
+    """Where a part of every minibatch comes from.
+
+    Attributes:
+        numbers: of the pictures that take part.
+        share: how many of a minibatch's pictures are of this source.
+    """
 
     pictures: LabelledPictures
     numbers: Sequence[int]
@@ -38,8 +43,8 @@ class Source(NamedTuple):
 
 def labelled_batches(sources: Sequence[Source], seed: int, start_nimg: int = 0,
                      rows: Sequence[int] | None = None) -> Iterator[LabelledBatch]:
-    """Yield LabelledBatches for ever, some of them read ahead by threads: `share` pictures of every
-    source, each in permutations of its own.
+    """Yield LabelledBatches forever, some of them read ahead by threads: `share` pictures of every
+    source, each source in permutations of its own.
 
     Args:
         start_nimg: the picture to begin with, a multiple of the minibatch.
@@ -49,7 +54,7 @@ def labelled_batches(sources: Sequence[Source], seed: int, start_nimg: int = 0,
               for place in range(source.share)]
     places = places if rows is None else [places[row] for row in rows]
 
-    def load(step):
+    def load(step: int) -> LabelledBatch:
         """Return the batch of a step."""
         pairs = []
         for index, place in places:
@@ -97,8 +102,8 @@ def zoomed(rgb: tf.Tensor, label_maps: tf.Tensor, limit: float,
            draws: Draws) -> tuple[tf.Tensor, tf.Tensor]:
     """Return pictures and label maps [N, R, R, ...] enlarged by 1 / limit to limit and moved.
 
-    An enlarged picture is moved within its frame, a reduced one within the new frame, where what
-    it leaves has label IGNORE and repeats its border.
+    An enlarged picture always fills the frame; a reduced one is anywhere in it, and around it its
+    border is repeated, with the label IGNORE.
     """
     side = rgb.shape[1]
     scale = limit ** (2 * draws.uniform("zoom") - 1)  # [N]

@@ -59,9 +59,11 @@ class ConditionalGan(SingleStageMethod):
         G, D = self.networks[NETWORK], self.networks[CRITIC]
         draws = self.draws(step)
         inputs, condition, semantics, photos = self.example(batch, draws)
+        # One pass of G for both networks.
         with tf.GradientTape(watch_accessed_variables=False) as tape_of_G:
             tape_of_G.watch(list(G.trainables.values()))
             fakes, means = G.train_call(*inputs, G.masks(draws.uniform))
+        # D.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(D.trainables.values()))
             real, values = self._judge(condition, photos)
@@ -91,11 +93,9 @@ class ConditionalGan(SingleStageMethod):
         grads, loss = context.all_reduce(_MEAN, [grads, loss])
         values = context.all_reduce(_MEAN, values) if values else {}
         finite = all_finite(grads) & tf.math.is_finite(loss)
-
-        def update(strategy, grads, values, finite, lrate):
-            self.apply(name, grads, values, self.first(finite), self.first(lrate))
-
-        context.merge_call(update, (grads, values, finite, lrate))
+        context.merge_call(lambda _, grads, values, finite, lrate: self.apply(
+            name, grads, values, self.first(finite), self.first(lrate)),
+            (grads, values, finite, lrate))
         return finite
 
     def _judge(self, condition, rgb):

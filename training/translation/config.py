@@ -22,7 +22,6 @@ NORMS = ("instance", "batch")
 # segmentation", 10 for VGG's features as in pix2pixHD.
 RECONSTRUCTIONS = {"l1": 100.0, "semantic": 10.0, "vgg": 10.0, "none": 0.0}
 HIGHER_IS_BETTER = ("miou", "is", "pr")  # metrics by the beginnings of their names
-_JITTER = 286 / 256
 
 # A preset lists what it changes. Its comment says what it is for.
 PRESETS = {
@@ -135,7 +134,7 @@ class Pix2PixConfig(ConditionalConfig):
     kimg: float = option(80.0, "thousands of photos shown; the learning rate falls from half of "
                          "them on", **KIMG)
     minibatch: int = option(1, "photos per step over all devices", **SIZE)
-    jitter: float = option(round(_JITTER, 6), "photos and maps are enlarged by this factor, and "
+    jitter: float = option(round(286 / 256, 6), "photos and maps are enlarged by this factor, and "
                            "squares of the old size cut out at random; 1: as they are", low=1,
                            high=2)
     mirror: bool = option(True, "flip half of the photos and their maps left to right")

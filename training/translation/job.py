@@ -52,24 +52,19 @@ class Pix2PixJob(SingleStageJob):
         check_patches("d-strides", config.d_strides, resolution, config.scales)
         self.config = dataclasses.replace(config, resolution=resolution,
                                           mirror_pairs=chosen_pairs(config, self.classes))
-        self._check_evaluation(given)
+        if self.dataset.splits.get("val"):
+            evaluation.metrics_of_val(self.metrics, self.dataset.splits)
+        else:
+            # Options that are for measuring alone.
+            idle = {"patience": config.patience, "metrics": given.get("metrics", "none") != "none",
+                    "segmenter": config.segmenter and config.reconstruction != "semantic"}
+            cli.refuse_idle({name for name, is_idle in idle.items() if is_idle}, [
+                IdleRule(list(idle), True,
+                         f"{config.data} has no validation photos to measure snapshots by")])
         self.labeller = evaluation.training_labeller(
             config.segmenter, options.results, self.dataset, self.config.resolution)
         self.vgg, self.vgg_digest = self._find_vgg()
         self.notes = self._notes()
-
-    def _check_evaluation(self, given):
-        """Raise UserError for metrics of more photos than the validation split has, and without
-        one for options that are for measuring alone."""
-        c = self.config
-        if self.dataset.splits.get("val"):
-            self.evaluation.metrics_of_val(self.metrics, self.dataset.splits)
-            return
-        idle = {"patience": c.patience, "metrics": given.get("metrics", "none") != "none",
-                "segmenter": c.segmenter and c.reconstruction != "semantic"}
-        cli.refuse_idle({name for name, is_idle in idle.items() if is_idle}, [
-            IdleRule(list(idle), True,
-                     f"{c.data} has no validation photos to measure snapshots by")])
 
     def _find_vgg(self):
         """Return VGG16's arrays for --reconstruction=vgg, and the digest of the weights of VGG16
@@ -103,7 +98,7 @@ class Pix2PixJob(SingleStageJob):
     def make_method(self, strategy: tf.distribute.Strategy, log: logging.Logger) -> Pix2Pix:
         """Return the method; the first worker evaluates it on the validation split."""
         c, vgg, evaluate = self.config, self.vgg, None
-        if c.reconstruction == "vgg" and vgg is None:  # of a plan that takes the time
+        if c.reconstruction == "vgg" and vgg is None:  # --dry-run --measure
             vgg = find_weights(c.lpips)[0]
         split = "val" if self.dataset.splits.get("val") else "train"
         shown = open_split(self.dataset, split, c.resolution)
@@ -126,9 +121,9 @@ class Pix2PixJob(SingleStageJob):
 
     def next_commands(self, run_dir: Path) -> str:
         """Return the commands that draw photos of the data's maps, and measure them."""
-        split = shown_split(self.dataset)
-        network = f"--network={run_dir}"
+        split, network = shown_split(self.dataset), f"--network={run_dir}"
         draw = command("generate.py", network, f"--maps={Path(self.config.data) / split}",
                        "--out=photos")
-        return f"{draw}; " + command("run_metrics.py", network, "--metrics=kid1k,lpips",
-                                     *([] if split == "test" else [f"--split={split}"]))
+        measure = command("run_metrics.py", network, "--metrics=kid1k,lpips",
+                          *([] if split == "test" else [f"--split={split}"]))
+        return f"{draw}; {measure}"

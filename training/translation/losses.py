@@ -19,8 +19,7 @@ GAN_LOSSES = {
     "logistic": (lambda logits: tf.nn.softplus(-logits), tf.nn.softplus),
     "least_squares": (lambda logits: tf.square(logits - 1), tf.square),
 }
-
-_NOWHERE = 1e6  # what is around a picture: nearer to nothing in it
+VGG_RELUS = tuple((block, 1) for block in range(1, 6))  # the first ReLU of every block
 
 
 def num_maps(critic: str, num_classes: int) -> int:
@@ -98,8 +97,8 @@ def nearest_neighbour_l1(photos: tf.Tensor, fakes: tf.Tensor, side: int) -> tf.T
         side: odd.
     """
     size, reach = fakes.shape[1], side // 2
-    padded = tf.pad(photos, [[0, 0], [reach, reach], [reach, reach], [0, 0]],
-                    constant_values=_NOWHERE)
+    # Around a photo there are colours that are near to none.
+    padded = tf.pad(photos, [[0, 0], [reach, reach], [reach, reach], [0, 0]], constant_values=1e6)
     found = [tf.reduce_mean(tf.abs(padded[:, y:y + size, x:x + size] - fakes), -1)
              for y in range(side) for x in range(side)]
     return tf.reduce_mean(tf.reduce_min(found, axis=0), [1, 2])
@@ -117,15 +116,12 @@ def semantic_l1(segment: Callable[[tf.Tensor], tf.Tensor], photos: tf.Tensor,
     return l1(expected, tf.nn.softmax(segment(fakes)))
 
 
-# Of VGG16: the first ReLU of every block, as pix2pixHD takes them of VGG19.
-VGG_RELUS = tuple((block, 1) for block in range(1, 6))
-
 
 def vgg_l1(vgg: Vgg16, photos: tf.Tensor, fakes: tf.Tensor) -> tf.Tensor:
     """Return how differently VGG16 sees photos and fakes, [N]: the sum over VGG_RELUS of the mean
-    absolute differences of their activations, which is pix2pixHD's sum of 1 / M_i |F_i - F_i|_1:
-    layers weigh alike, as in the paper's equation. Its published code, as far as is known, weighs
-    the early ones less.
+    absolute differences of their activations, which is pix2pixHD's sum of 1 / M_i |F_i - F_i|_1
+    over the same layers of VGG19. Layers weigh alike, as in the paper's equation; its published
+    code, as far as is known, weighs the early ones less.
 
     Args:
         photos, fakes: rgb [N, R, R, 3] in [-1, 1].

@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import channels, mirroring, pictures
-from dnnlib.data.channels import NUM_COLOURS
 from dnnlib.data.tfrecords import RecordFile
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network, build
@@ -67,7 +66,7 @@ class Pix2Pix(ConditionalGan):
             NETWORK: build(kind, NETWORK, {
                 **common, **own, "in_channels": num_classes, "fmaps": c.g_fmaps}),
             CRITIC: build("PatchDiscriminator", CRITIC, {
-                **common, "in_channels": num_classes + NUM_COLOURS, "fmaps": c.d_fmaps,
+                **common, "in_channels": num_classes + channels.NUM_COLOURS, "fmaps": c.d_fmaps,
                 "strides": c.d_strides, "num_maps": losses.num_maps(c.critic, num_classes),
                 "scales": c.scales, "spectral_norm": c.spectral_norm})}
 
@@ -97,10 +96,20 @@ class Pix2Pix(ConditionalGan):
             yield PhotoBatch(images)
 
     def example(self, batch: PhotoBatch, draws: Draws) -> Example:
-        """Return maps and photos, changed at random alike; a class is where its map says so."""
-        condition, photos = self.examples(batch, draws)
+        """Return maps from 0 to 1 and photos, changed at random alike; a class is where its map
+        says so."""
+        flip = draws.uniform("mirror") < 0.5 if self.config.mirror else None
+        images = process_reals(batch.images, flip=flip, mirrored_order=self._mirrored_order)
+        if self.config.jitter > 1:
+            images = jittered(images, self.config.jitter, draws)
+        condition = images[..., channels.SEGMAPS] + 0.5
         semantics = tf.cast(condition > channels.STORED_THRESHOLD / 255, tf.float32)
-        return Example([condition], condition, semantics, photos)
+        return Example([condition], condition, semantics, images[..., channels.RGB])
+
+    @functools.cached_property
+    def _mirrored_order(self):
+        pairs = mirroring.parse_pairs(self.config.mirror_pairs, self.classes)
+        return mirroring.mirrored_order(pairs, self.classes) if self.config.mirror else None
 
     def reconstruction(self, photos: tf.Tensor, fakes: tf.Tensor) -> tf.Tensor:
         """Return how far generated photos are from the real ones, [N]."""
@@ -109,20 +118,6 @@ class Pix2Pix(ConditionalGan):
         if self.config.reconstruction == "vgg":
             return losses.vgg_l1(self.vgg, photos, fakes)
         return losses.l1(photos, fakes)  # of --reconstruction=none reported alone
-
-    def examples(self, batch: PhotoBatch, draws: Draws) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return maps float32 [N, R, R, C] from 0 to 1 and photos [N, R, R, 3] in [-1, 1], changed
-        at random alike."""
-        flip = draws.uniform("mirror") < 0.5 if self.config.mirror else None
-        images = process_reals(batch.images, flip=flip, mirrored_order=self._mirrored_order)
-        if self.config.jitter > 1:
-            images = jittered(images, self.config.jitter, draws)
-        return images[..., channels.SEGMAPS] + 0.5, images[..., channels.RGB]
-
-    @functools.cached_property
-    def _mirrored_order(self):
-        pairs = mirroring.parse_pairs(self.config.mirror_pairs, self.classes)
-        return mirroring.mirrored_order(pairs, self.classes) if self.config.mirror else None
 
     # What a run shows of it.
 
@@ -164,4 +159,3 @@ def jittered(images: tf.Tensor, factor: float, draws: Draws) -> tf.Tensor:
     scale = side / large
     return moved_affinely(images, (scale, 0, (left + 0.5) * scale - 0.5),
                           (0, scale, (top + 0.5) * scale - 0.5))
-

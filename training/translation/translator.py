@@ -34,8 +34,8 @@ class Translator(OfSnapshot):
         self.path, self.minibatch, self.header = path, minibatch, header
         self.classes, self.digest = tuple(header["classes"]), header["digest"]
         self.network = load_snapshot(path, names=(NETWORK,)).networks[NETWORK]
-        self.resolution, self.has_dropout = (self.network.resolution,
-                                             bool(self.network.dropout_shapes))
+        self.resolution = self.network.resolution
+        self.has_dropout = bool(self.network.dropout_shapes)
         self._infer = tf.function(self.network, reduce_retracing=True)
 
     def translate(self, segmaps: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
@@ -45,7 +45,7 @@ class Translator(OfSnapshot):
         Raises:
             UserError: the network has diverged.
         """
-        def infer(segmaps, seeds):
+        def infer(segmaps: np.ndarray, seeds: np.ndarray) -> np.ndarray:
             return self._infer(tf.cast(segmaps, tf.float32) / 255,
                                seed_masks(self.network, seeds)).numpy()
 
@@ -56,7 +56,7 @@ def drawn_in_minibatches(infer: Callable[..., np.ndarray], inputs: Sequence[np.n
                          minibatch: int, path: Path) -> np.ndarray:
     """Return what a network draws of inputs [n, ...], minibatch by minibatch.
 
-    They are filled up, so that what is drawn does not depend on how many are asked for.
+    The last one is filled up, so that what is drawn does not depend on how many are asked for.
 
     Args:
         infer: function (inputs of a minibatch) -> photos of it.
@@ -83,7 +83,7 @@ def seed_masks(network: TranslationGenerator, seeds: Sequence[int]) -> list[tf.T
     whose stream is frozen."""
     layers = {f"dropout{i}": i for i in range(len(network.dropout_shapes))}
 
-    def uniform(name, shape):
+    def uniform(name: str, shape: Sequence[int]) -> tf.Tensor:
         return tf.constant(np.stack([
             np.random.RandomState([seed, layers[name]]).random_sample(shape) for seed in seeds]),
             tf.float32)

@@ -139,12 +139,13 @@ def test_chosen_classes_alone_in_the_order_given(coco, tmp_path, capsys):
         coco.photo(f"{number}.png", boxes[number])
         coco.entry(number, f"{number}.png", (category, [corners(*boxes[number])]))
     source, out = coco.save({3: "hat", 7: "coat", 9: "shoe"}), tmp_path / "out"
-    assert create("create_from_coco", source, out, "--only-classes=shoe,coat") == 0
+    assert create("create_from_coco", source, out, "--only-classes=Shoe,coat") == 0
     assert stored(out)[1]["classes"] == ["shoe", "coat"]
     assert_red_is_labelled(out, {1: 2, 2: 1})
     assert "--only-classes: 1 shoe, 2 coat\n" in capsys.readouterr().out
     for wrong, message in (("coat,boot", "'boot' is none of the classes hat, coat, shoe"),
-                           ("coat,coat", "each once"), ("coat,", "each once")):
+                           ("coat,coat", "each once"), ("coat,Coat", "'coat' is given twice"),
+                           ("shoes", "is none of .*; did you mean 'shoe'"), ("coat,", "each once")):
         with pytest.raises(UserError, match=message):
             create("create_from_coco", source, tmp_path / "x", f"--only-classes={wrong}")
     with pytest.raises(UserError, match="--only-classes: without effect"):
@@ -156,13 +157,13 @@ def test_chosen_classes_alone_in_the_order_given(coco, tmp_path, capsys):
 
 
 def test_many_classes_and_one_that_nothing_shows(coco, tmp_path, capsys):
-    """Labels up to 255, which are uint8's last."""
+    """Labels up to 254: 255 is that of pixels that count nowhere."""
     coco.photo("a.png", (2, 2, 5, 5))
-    coco.entry(1, "a.png", (255, [corners(2, 2, 5, 5)]), (1, [corners(9, 9, 3, 3)]))
-    source = coco.save({number: f"c{number}" for number in range(1, 256)})
+    coco.entry(1, "a.png", (254, [corners(2, 2, 5, 5)]), (1, [corners(9, 9, 3, 3)]))
+    source = coco.save({number: f"c{number}" for number in range(1, 255)})
     create("create_from_coco", source, tmp_path / "set")
     labels = stored(tmp_path / "set")[0][1][1]
-    assert (labels[2:7, 2:7] == 255).all() and (labels[9:12, 9:12] == 1).all()
+    assert (labels[2:7, 2:7] == 254).all() and (labels[9:12, 9:12] == 1).all()
     assert np.count_nonzero(labels) == 34
     assert "warning: " in (printed := capsys.readouterr().out)
     assert "no image shows c2, c3, " in printed

@@ -9,6 +9,8 @@ import pytest
 import dataset_tool
 from dataprep import conversion, raw_files, verify, writer
 from dataprep.coco import people
+from dataprep.coco.annotations import Annotations
+from dataprep.coco.segmentations import Photo
 from dataprep.drawing import synthetic
 from dataprep.drawing.synthetic import Drawing
 from dnnlib.data import coco, dataset, keypoints, pyramid
@@ -75,6 +77,27 @@ def test_the_largest_person_counts(tmp_path, photos):
     assert found.photos[2].keypoints is None and found.photos[3].keypoints is None
     assert found.photos[4].keypoints.tolist() == [[39.5, 59.5, 1], [0, 0, 0], [0, 0, 0]]
     assert [defect["id"] for defect in found.defects] == [3]
+
+
+def test_of_several_ids_of_one_photo_the_largest_person_counts(tmp_path, photos):
+    twins = [{**photos[0], "id": number} for number in (1, 2, 3)]
+    persons = [person(1, [(5, 5, 2)] * 3, [0, 0, 9, 9]), person(2, [(7, 6, 2)] * 3, [0, 0, 20, 9])]
+    found = people.read_keypoint_file(save(tmp_path / "k.json", persons, twins))
+    assert all(photo.keypoints[0, 0] == 7.5 for photo in found.photos.values())
+
+
+def test_keypoints_of_a_photo_of_another_shape_are_not_taken(tmp_path, photos):
+    """Sizes may differ: by rounding they are not exactly in proportion."""
+    sizes = {1: (20, 30), 2: (60, 40), 3: (13, 20)}
+    entries = [{**entry, "width": sizes[entry["id"]][0], "height": sizes[entry["id"]][1]}
+               for entry in photos[:3]]
+    found = people.read_keypoint_file(save(tmp_path / "k.json", all_there(entries), entries))
+    labelled = Annotations(("hat",), [], photos={
+        entry["id"]: Photo(entry["id"], entry["file_name"], 40, 60, instances=(None,))
+        for entry in photos[:3]})
+    assert found.joined(labelled).photos.keys() == {1, 3}
+    assert labelled.photos[1].keypoints[0].tolist() == [3, 20, 2]
+    assert [skipped["id"] for skipped in labelled.skipped_images] == [2]
 
 
 @pytest.mark.parametrize(("names", "skeleton", "message"), [

@@ -17,7 +17,10 @@ import requests
 from PIL import Image
 
 from dnnlib.data import channels
+from generation.explore.networks import Networks
 from tests.generation.explore.explored import results_folder
+from tests.tools.generators import save_network
+from tests.tools.labelled_pictures import CLASSES
 
 ROOT = Path(__file__).resolve().parents[3]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
@@ -285,6 +288,21 @@ def test_a_map_is_painted(browser, tmp_path):
         if browser.source("photo") != before:
             return
     pytest.fail("the photo does not follow the brush")
+
+
+def test_a_map_begins_with_any_class_of_a_conditional_generator(tmp_path):
+    """Without a browser; the last class, if the one before it had more."""
+    from generation.explore.page import Controls  # imports gradio
+
+    start, name = "00006-classes/network-final", "00000-pix2pix/network-final"
+    save_network(results_folder(tmp_path) / f"{start}.safetensors", CLASSES, label_size=3)
+    controls = Controls(Networks(tmp_path / "results"), tmp_path / "out")
+    drawn = []
+    for label in (0, 2, 9):
+        editor, _, slider, _ = controls.start_map(name, start, 3, label, 0)
+        assert slider.visible and slider.maximum == 2
+        drawn.append(editor.value["background"])
+    assert drawn[0] != drawn[1] == drawn[2]
 
 
 # The server

@@ -233,9 +233,11 @@ def test_a_line_has_all_that_defines_a_number(place, tmp_path, monkeypatch, caps
     (["--floor", "--metrics=cyclekid"], "--floor: .*floors of a CycleGAN are computed anyway"),
     (["--data=photos", "--target=photos", "--split=val"], "--split: .*all photos of photos and ph"),
     (["--metrics=cycleloss", "--inception=x"], "--inception: .*none of these metrics uses"),
-    (["--garment=hat"], "has no class 'hat' to know the garment by; it has box"),
+    (["--garment=hat"], "the garment: 'hat' is none of the classes box"),
+    (["--garment=box", "--metrics=cyclefid"], "--garment: .*it is for cycleloss"),
+    (["--split=train+test"], r"--split=train\+test: a CycleGAN is measured on one split"),
     (["--split=val"], "no images in split 'val'"),
-    (["--data=other"], "--data: .* has no class 'box' to know the garment by; it has hat"),
+    (["--data=other"], "--data=.*, the garment: 'box' is none of the classes hat"),
     (["--network=box.safetensors", "--garment=box"], "--garment: .* garments of its own"),
     (["--metrics=kid50", "--target=b"], "--target: .*it is for metrics of a CycleGAN"),
 ])

@@ -1,6 +1,7 @@
 """Training decoders: the loss, noise, devices, resumes, what is learned, the command line."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tests.tools.generators import save_network
 from tests.tools.labelled_seeds import begun, labelled_folder, read, tiny, write_label
 from training.decoder.config import DecoderConfig
 from training.decoder.decoder import NETWORK
-from training.decoder.job import held_back
+from training.decoder.job import DecoderJob, held_back
 from training.decoder.labels import LabelledFolder, Labelling
 from training.official import __main__ as official
 from training.run.options import given_options, parse_training_options
@@ -273,7 +274,7 @@ def test_damaged_lists_of_pictures_are_told(folder, tmp_path):
                     *(whole | {name: value} for name, value in (
                         ("trunc", "1"), ("noise", "some"), ("resolution", "16"),
                         ("resolution", 17), ("fade", None), ("digest", 3), ("class_label", [None]),
-                        ("trunc_cutoff", 0.5)))):
+                        ("trunc_cutoff", 0.5), ("trunc_cutoff", 4)))):
         (tmp_path / "labelling.json").write_text(json.dumps(content))
         with pytest.raises(UserError, match=r"labelling\.json: damaged"):
             Labelling.read(tmp_path)
@@ -292,7 +293,18 @@ def test_what_is_held_back():
     """A share, if that makes two: always the same, and fewer are among more."""
     assert held_back(20, 0.1, 3) == held_back(20, 0.1, 3) and len(held_back(20, 0.1, 3)) == 2
     assert held_back(19, 0.1, 3) == [] and held_back(11, 0.5, 3) == sorted(held_back(11, 0.5, 3))
-    assert held_back(2, 1.0, 3) == []
+    assert held_back(2, 1.0, 3) == [] and len(held_back(100, 0.29, 3)) == 29
+
+
+@pytest.mark.parametrize("label, suggested", [(None, ""), (2, " --label=2"),
+                                              ((0.5, -1.0), " --label=0.5,-1.0")])
+def test_what_a_finished_decoder_suggests(label, suggested):
+    """Of a conditional generator the label that its pictures have."""
+    job = object.__new__(DecoderJob)
+    job.dataset = SimpleNamespace(labelling=SimpleNamespace(class_label=label))
+    network = "python generate.py --network=run"
+    assert job.next_commands("run") == (f"{network} --seeds=0-35{suggested}; "
+                                        f"{network} --num=10000{suggested}")
 
 
 def test_a_decoder_brings_its_own_values():

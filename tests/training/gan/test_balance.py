@@ -214,7 +214,8 @@ def test_a_photo_shows_what_its_maps_show(data, labels):
 def test_records_of_other_classes_are_one_line(data, tmp_path):
     copy = shutil.copytree(data, tmp_path / "copy")
     content = json.loads((copy / "dataset.json").read_text())
-    (copy / "dataset.json").write_text(json.dumps({**content, "classes": ["hat", "coat"]}))
+    (copy / "dataset.json").write_text(json.dumps({
+        **content, "classes": ["hat", "coat"], "num_channels": 5}))
     with pytest.raises(UserError, match=r"train-r04\.tfrecords: record 0 has 4 class maps, exp"):
         balance.classes_shown(copy, "train", 16)
 

@@ -75,7 +75,7 @@ def test_critic_with_fresh_inputs(rng, old_channels, new_channels, equalised):
                                atol=1e-5)
     weight = new.get_arrays()["FromRGB_lod0/weight"][0, 0]  # [channels, maps]
     maps = weight[3:] * (np.sqrt(2 / new_channels) if equalised else 1)  # as they are used
-    drawn = np.sqrt(2 / (3 if equalised else new_channels))  # He's deviation
+    drawn = np.sqrt(2 / 3)  # He's deviation for three colours
     assert np.sqrt(np.mean(maps ** 2)) == pytest.approx(drawn, rel=0.5)
     assert len(np.unique(maps, axis=0)) == len(maps)  # no two begin alike
     again = grow_critic(old, new_channels, "fresh").get_arrays()["FromRGB_lod0/weight"][0, 0]

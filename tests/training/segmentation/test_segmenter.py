@@ -14,7 +14,7 @@ from tests.tools import labelled_pictures as tools
 from tests.tools.labelled_pictures import begun, coloured_dataset, segmenter, tiny
 from training.segmentation.labeller import Labeller
 from training.segmentation.segmenter import NETWORK, balanced_weights
-from training.segmentation.stream import process_pictures
+from training.segmentation.stream import Source, process_pictures
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +44,38 @@ def test_the_loss_is_the_weighted_mean_over_pixels_that_count(data, weights):
     np.testing.assert_allclose(report["Training/accuracy"], hits.sum() / counted.sum(), rtol=1e-6)
 
 
-def test_weights_of_rare_classes(data):
-    """Median frequency over frequency, counted in the sources as they are mixed."""
-    method = segmenter(tiny(data))
-    pixels = np.zeros(3)
-    for number in range(24):
-        pixels += np.bincount(method.sources[0].pictures.read(number)[1].ravel(), minlength=3)
-    np.testing.assert_allclose(balanced_weights(method.sources, 3),
-                               np.minimum(np.median(pixels) / pixels, 10))
+class Maps(list):
+    """Label maps as a Source has pictures."""
+
+    def read(self, number):
+        return None, self[number]
+
+
+def test_weights_of_rare_classes():
+    """Median frequency over frequency, a class's counted in the pictures that show it; of sources
+    as they are mixed. Pixels that are to be ignored are none, and a class is seldom above ten."""
+    half, empty = np.uint8([[0, 0], [1, 1]]), np.zeros((2, 2), np.uint8)
+    seldom = [Source(Maps([half, *[empty] * 9]), range(10), 8)]  # half of one picture in ten
+    background = 38 / 40
+    np.testing.assert_allclose(balanced_weights(seldom, 3),
+                               [(background + 0.5) / 2 / background, (background + 0.5) / 1, 1])
+    ignored = np.uint8([[255, 0], [1, 1]])  # two of three pixels
+    mixed = [Source(Maps([half]), range(1), 6), Source(Maps([ignored] * 5), range(5), 2)]
+    one = (6 * 2 + 2 * 2) / (6 * 4 + 2 * 3)
+    np.testing.assert_allclose(balanced_weights(mixed, 2), [0.5 / (1 - one), 0.5 / one])
+    dot = np.zeros((16, 16), np.uint8)
+    dot[0, 0] = 1
+    assert balanced_weights([Source(Maps([dot]), range(1), 8)], 2)[1] == 10
+
+
+def test_a_labeller_takes_photos_of_its_own_size(data):
+    labeller = object.__new__(Labeller)
+    network = begun(tiny(data))[0].networks[NETWORK]
+    labeller.resolution, labeller.minibatch, labeller._infer = 16, 4, network
+    for function in (labeller.label_maps, labeller.probabilities):
+        with pytest.raises(ValueError, match="for a network of 16"):
+            function(np.zeros((1, 32, 32, 3), np.uint8))
+    assert labeller.label_maps(np.zeros((5, 16, 16, 3), np.uint8)).shape == (5, 16, 16)
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_a_step_updates_d_and_then_g_by_it(data, options):
     new_D = method.networks["D"]
     report = method.step(batch, stage, 0)
     draws = Draws(c.seed, 0, c.minibatch)
-    condition, photos = method.examples(batch, draws)
+    _, condition, _, photos = method.example(batch, draws)
     assert condition.numpy().min() >= 0 and condition.shape[-1] == 2
 
     def judged(network, rgb):
@@ -191,7 +191,7 @@ def test_flips_take_maps_along_and_swap_pairs(data):
     images[:, :, :4, 0] = 255
     images[:, :, :4, 3] = 255
     draws = Draws(5, 1, 4)
-    maps, rgb = method.examples(PhotoBatch(tf.constant(images)), draws)
+    _, maps, _, rgb = method.example(PhotoBatch(tf.constant(images)), draws)
     flipped = draws.uniform("mirror").numpy() < 0.5
     assert 0 < flipped.sum() < 4
     for n in range(4):
@@ -255,7 +255,8 @@ def test_what_does_not_fit_is_told(data, segmenter, tmp_path):
     common = f"--data={data}", f"--results={tmp_path}", "--preset=tiny"
     plain = coloured_dataset(tmp_path / "plain")
     content = json.loads((plain / "dataset.json").read_text())
-    (plain / "dataset.json").write_text(json.dumps({**content, "classes": []}))
+    (plain / "dataset.json").write_text(json.dumps({
+        **content, "classes": [], "num_channels": 3}))
     assert "no segmentation maps" in failure(f"--data={plain}", *common[1:])
     (plain / "dataset.json").write_text(json.dumps({**content, "classes": ["red", "blue"]}))
     assert "the training's images red, blue" in failure(
