@@ -62,7 +62,7 @@ def choose_config(options: argparse.Namespace, given: dict[str, Any]) -> MethodC
                         f"{stored['data']} is not there, as seen from this directory; give its "
                         f"path of today with --{flag}")
     own = {name: value for name, value in stored.items() if name in fields}
-    if "mirror" in given and given["mirror"] != own["mirror"]:
+    if "mirror" in given and given["mirror"] != own.get("mirror"):
         own.pop("mirror_pairs", None)  # what was stored follows from the other value
     return options.config_class.from_json(own | given)
 
