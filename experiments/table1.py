@@ -59,8 +59,8 @@ ROWS = {
 }
 BASE, LABELLED = "2d", "2d-labelled"
 # Options of train.py that a row of colours alone has no use for.
-OF_MAPS = ("binary_kimg", "classes_kimg", "grow_g", "grow_d", "map_noise", "mirror_pairs",
-           "balance")
+OF_MAPS = ("binary_kimg", "classes_kimg", "grow_g", "grow_d", "map_noise", "map_contrast",
+           "mirror_pairs", "balance")
 # Table 1 of the paper: Inception Score, its deviation over five batches, FID.
 PAPER = {"Style-GAN": (5.06, 0.11, 12.34), "Style-C-GAN": (4.79, 0.12, 25.10),
          "Style-C-GAN-2D": (4.69, 0.12, 20.97)}

@@ -174,6 +174,10 @@ class TrainingConfig(MethodConfig):
     dlatent_avg_beta: float = option(0.995, "decay of the running mean of w", **SHARE)
     map_noise: float = option(
         0.01, "standard deviation of the noise on real segmentation maps", **SHARE)
+    map_contrast: float = option(
+        0.0, "steepness of the tanh through which discriminators see maps, so that they judge "
+        "shapes and not how near to two values generated maps are, as 5 (0: as they are)",
+        low=0, high=100)
     mirror: bool = option(True, "flip half of the real images and their maps left to right")
     mirror_pairs: str | None = option(
         None, "classes that are swapped in flipped images, as l_eye:r_eye,l_arm:r_arm; 'none' for "

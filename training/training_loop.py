@@ -52,6 +52,9 @@ class Training:
                 method.resume(state)
                 self.progress = state.progress
                 self.log.info(f"continuing at kimg {self.progress.cur_nimg / 1000:.1f}")
+                if len(self.progress.ended_nimg) == len(method.stage_ends(self.progress)):
+                    self.log.info("nothing is left to train: --patience ended the last stage; a "
+                                  "new run without it trains longer")
             else:
                 self.progress = method.begin()
         self.files = open_files(run_dir, method, self.log, keep, distribute.is_chief(strategy))

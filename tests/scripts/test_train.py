@@ -213,7 +213,8 @@ def test_checks_before_anything_is_made(data, tmp_path):
     assert "--fmap-base" in failure(*common, "--fmap-base=2", "--preset=demo-32",
                                    "--resolution=16")
     assert "no such snapshot" in failure(*common, "--init-from=77")
-    for option in ("--binary-kimg=1", "--classes-kimg=1", "--grow-d=copy", "--map-noise=0"):
+    for option in ("--binary-kimg=1", "--classes-kimg=1", "--grow-d=copy", "--map-noise=0",
+                   "--map-contrast=5"):
         assert f"{option.split('=')[0]}: without effect: --variant=rgb" in failure(
             *common, "--variant=rgb", option)
     for rate in ("1e30", "1e400", "nan", "-1", "0", "8:0.001,16:3"):

@@ -234,6 +234,9 @@ def test_patience_ends_its_stages(tmp_path):
     training = begin(tmp_path / "run", lrate=0.0, patience=1, network_ticks=1)
     assert training.run() is True
     assert training.progress.ended_nimg == [32, 64]
+    # A longer last stage is not begun again, and the log says so.
+    assert begin(tmp_path / "run", patience=1, network_ticks=1).run() is True
+    assert "nothing is left to train: --patience" in (tmp_path / "run/log.txt").read_text()
 
 
 def test_networks_that_diverge_are_given_up(tmp_path, monkeypatch):

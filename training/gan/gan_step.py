@@ -1,6 +1,7 @@
 """One step of one critic, compiled: D on N reals, the average, G on N fresh latents."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -244,6 +245,7 @@ class GanStep:
             rgb = images[..., channels.RGB]
             rgb = scale * rgb + (1 - scale) * tf.stop_gradient(rgb)
             images = tf.concat([rgb, images[..., channels.SEGMAPS]], axis=-1)
+        images = with_map_contrast(images, self.config.map_contrast)
         return images, tf.reduce_mean(dlatents[:, 0], axis=0)
 
     def _mix_styles(self, dlatents, labels, draws, purpose):
@@ -269,7 +271,8 @@ class GanStep:
         if num_maps and self.config.map_noise:
             shape = [self.resolution, self.resolution, num_maps]
             noise = self.config.map_noise * draws.normal("map_noise", shape)
-        return process_reals(images, fade, flip, noise, self.mirrored_order)
+        images = process_reals(images, fade, flip, noise, self.mirrored_order)
+        return with_map_contrast(images, self.config.map_contrast)
 
     # Averages, in cross-replica context.
 
@@ -320,6 +323,19 @@ def styles_cut(dlatents: tf.Tensor, others: tf.Tensor, cut: tf.Tensor | int) -> 
     Source: StyleGAN (Karras et al. 2019), section 3.1.
     """
     return tf.where(tf.range(dlatents.shape[1])[None, :, None] < cut, dlatents, others)
+
+
+def with_map_contrast(images: tf.Tensor, contrast: float) -> tf.Tensor:
+    """Return signed images [N, r, r, channels] whose maps m are tanh(contrast m) / 2 tanh(contrast
+    / 2): -0.5, 0 and 0.5 stay as they are, and what lies between moves outwards.
+
+    The maps of real photos have two values, those of a generator never quite. A discriminator that
+    sees them as they are tells the two apart by that, and learns little about shapes.
+    """
+    if contrast == 0 or images.shape[-1] == channels.NUM_COLOURS:
+        return images
+    maps = tf.tanh(contrast * images[..., channels.SEGMAPS]) / (2 * math.tanh(contrast / 2))
+    return tf.concat([images[..., channels.RGB], maps], axis=-1)
 
 
 def moved_average(average: tf.Tensor, new: tf.Tensor, beta: float) -> tf.Tensor:

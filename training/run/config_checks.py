@@ -81,8 +81,9 @@ def idle_rules(variant: str, first_stage: str, snapshot_stage: str | None = None
         IdleRule(["binary_kimg"], first_stage == "classes", begins),
         IdleRule(["grow_g", "grow_d"], snapshot_stage == "classes",
                  "the networks of this snapshot have all of their maps already"),
-        IdleRule(["binary_kimg", "classes_kimg", "grow_g", "grow_d", "map_noise", "mirror_pairs",
-                  "balance"], variant == "rgb", "--variant=rgb has no stages with maps")]
+        IdleRule(["binary_kimg", "classes_kimg", "grow_g", "grow_d", "map_noise", "map_contrast",
+                  "mirror_pairs", "balance"], variant == "rgb",
+                 "--variant=rgb has no stages with maps")]
 
 
 def check_networks(config: TrainingConfig) -> None:

@@ -10,7 +10,7 @@ from dnnlib.tflib.distribute import Draws, create_strategy, mirrored_strategy, r
 from dnnlib.util import UserError
 from tests.tools.gan_steps import num_traces
 from training.gan.augmentation import Augmentation, augment
-from training.gan.gan_step import GanStep
+from training.gan.gan_step import GanStep, with_map_contrast
 from training.gan.init_from import enter_stage, new_state
 from training.gan.schedule import Critic, stage_critics, training_schedule
 
@@ -86,6 +86,41 @@ def test_joint_rgb_grad_zero_keeps_the_joint_critic_off_the_colours(tiny_config,
     after = state.networks["G"].get_arrays()["G_synthesis/ToRGB_lod0/weight"]
     np.testing.assert_array_equal(after[..., :3], before[..., :3])
     assert np.all(after[..., 3:] != before[..., 3:])
+
+
+def test_map_contrast_moves_values_outwards_and_keeps_three():
+    maps = np.linspace(-0.9, 0.9, 37, dtype=np.float32)  # with -0.5, 0 and 0.5
+    images = np.concatenate([np.full((37, 3), 0.3, np.float32), maps[:, None]], axis=1)
+    seen = with_map_contrast(tf.constant(images[None, None]), 5.0).numpy()[0, 0]
+    np.testing.assert_array_equal(seen[:, :3], images[:, :3])
+    np.testing.assert_allclose(seen[:, 3], np.tanh(5 * maps) / np.tanh(2.5) / 2, atol=1e-6)
+    for value in (-0.5, 0.0, 0.5):
+        np.testing.assert_allclose(np.interp(value, maps, seen[:, 3]), value, atol=1e-6)
+    between = (np.abs(maps) < 0.49) & (np.abs(maps) > 0.01)
+    assert np.all(np.abs(seen[between, 3]) > np.abs(maps[between]))
+    as_they_are = tf.constant(images[None, None])
+    assert with_map_contrast(as_they_are, 0.0) is as_they_are
+
+
+@pytest.mark.parametrize("two_values", [True, False])
+def test_critics_see_maps_through_the_contrast(tiny_config, rng, two_values):
+    """Scores of real maps of two values stay as they were; all others change, in both steps."""
+    critic = Critic("joint", 3 + NUM_CLASSES)
+    images, labels = reals(rng, critic)
+    if two_values:
+        maps = tf.where(images[..., 3:] > 127, 255, 0)
+        images = tf.concat([images[..., :3], tf.cast(maps, tf.uint8)], axis=-1)
+    reports = []
+    for contrast in (0.0, 5.0):
+        config = tiny_config(resolution=8, map_noise=0.0, map_contrast=contrast)
+        state = state_in_stage(config, "classes")
+        for network in state.networks.values():
+            perturb(network, np.random.default_rng(1))
+        reports.append(make_turn(config, state, critic)((images, labels), 0, 0.0, 0.0))
+    changed = {name for name in ("Loss/scores/real", "Loss/scores/fake", "Loss/G")
+               if abs(reports[1][name] - reports[0][name]) > 1e-4}
+    assert changed == {"Loss/scores/fake", "Loss/G"} | (
+        set() if two_values else {"Loss/scores/real"})
 
 
 def adam_first_step(var, grad, lrate):
