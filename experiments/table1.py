@@ -56,6 +56,7 @@ ROWS = {
     "2d-balance": {"variant": "2d", "balance": 0.5},
     "2d-copies": {"variant": "2d", "grow_g": "copy", "grow_d": "copy"},
     "2d-labelled": {"variant": "2d", "untagged": None},
+    "2d-contrast": {"variant": "2d", "map_contrast": 5},
 }
 BASE, LABELLED = "2d", "2d-labelled"
 # Options of train.py that a row of colours alone has no use for.
@@ -106,14 +107,14 @@ PRESETS = {
     # The networks of preset small-32; growth and rates that drew maps in docs/results.md.
     "night": TablePreset(
         plan=(*plan_of("2d 2d-ada c rgb", 1000), *plan_of("2d c", 1001),
-              *plan_of("2d-copies 2d-balance 2d-detached 2d-labelled c-ada", 1000),
+              *plan_of("2d-contrast 2d-copies 2d-balance 2d-detached 2d-labelled c-ada", 1000),
               *plan_of("2d-ada", 1001), *plan_of("2d-detached-ada", 1000)),
         options=dict(data="datasets/ccp", untagged="datasets/ccp_untagged",
                      reals="datasets/ccp_all", device="cpu"),
         rgb=dict(preset="small-32", metrics="none"),
         train=dict(preset="small-32", minibatch=16, lrate=0.004, r1_gamma=1, grow_g="empty",
-                   grow_d="fresh", smoothing_kimg=5, binary_kimg=0, classes_kimg=60,
-                   metrics="none"),
+                   grow_d="fresh", map_contrast=0, smoothing_kimg=5, binary_kimg=0,
+                   classes_kimg=60, metrics="none"),
         ada=dict(ada_kimg=100)),
     # The paper's table. Best snapshots by FID of the validation split, as the paper selects them.
     "paper": TablePreset(

@@ -67,20 +67,21 @@ PRESETS = {
                       lrate={4: 0.001, 256: 0.0015}),
     # One small GPU, or a patient CPU: recognisable figures at 64x64 from a few thousand photos.
     # Networks a quarter as wide as the paper's train at about 10 images/s at 64x64 on two CPU
-    # cores: two days. R1's gamma follows the number of pixels from what worked at 32x32
-    # (docs/results.md). Not run by us.
+    # cores: two days. Critics see maps through a tanh, or else they judge little but their softness
+    # (docs/results.md). Not run by us in one piece.
     "small-64": dict(resolution=64, fmap_base=2048, fmap_max=128, latent_size=128, hold_kimg=100.0,
                      fade_kimg=100.0, rgb_kimg=1000.0, binary_kimg=0.0, classes_kimg=500.0,
-                     minibatch={4: 64, 32: 32, 64: 16}, r1_gamma=4.0, grow_g="empty",
-                     grow_d="fresh", tick_kimg={4: 20}, network_ticks=2, metrics="kid1k,fid1k"),
+                     minibatch={4: 64, 32: 32, 64: 16}, r1_gamma=1.0, grow_g="empty",
+                     grow_d="fresh", map_contrast=5.0, tick_kimg={4: 20}, network_ticks=2,
+                     metrics="kid1k,fid1k"),
     # A few hundred photos of one's own at 32x32 in hours of two CPU cores, or one small GPU. Maps
     # begin empty and all at once, in both of these presets: as copies they do not come for long
     # (docs/results.md, with such networks). Not run by us in one piece.
     "small-32": dict(resolution=32, fmap_base=1024, fmap_max=64, latent_size=128, hold_kimg=20.0,
                      fade_kimg=20.0, rgb_kimg=320.0, binary_kimg=0.0, classes_kimg=180.0,
                      minibatch={4: 32, 32: 16}, lrate={4: 0.001, 32: 0.002}, r1_gamma=1.0,
-                     grow_g="empty", grow_d="fresh", smoothing_kimg=5.0, tick_kimg={4: 5},
-                     network_ticks=4, metrics="kid1k,fid1k"),
+                     grow_g="empty", grow_d="fresh", map_contrast=5.0, smoothing_kimg=5.0,
+                     tick_kimg={4: 5}, network_ticks=4, metrics="kid1k,fid1k"),
     # Colours and maps in minutes of two CPU cores, for drawn figures of few classes: small
     # minibatches, as so short a training needs many updates, a short average, and two thirds of it
     # for the maps, which begin empty and all at once. `make demo` runs it.
