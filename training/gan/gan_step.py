@@ -326,8 +326,8 @@ def styles_cut(dlatents: tf.Tensor, others: tf.Tensor, cut: tf.Tensor | int) -> 
 
 
 def with_map_contrast(images: tf.Tensor, contrast: float) -> tf.Tensor:
-    """Return signed images [N, r, r, channels] whose maps m are tanh(contrast m) / 2 tanh(contrast
-    / 2): -0.5, 0 and 0.5 stay as they are, and what lies between moves outwards.
+    """Return signed images [N, r, r, channels] with each map m as 0.5 tanh(contrast m) / tanh(0.5
+    contrast): -0.5, 0 and 0.5 stay as they are, and what is between them moves outwards.
 
     The maps of real photos have two values, those of a generator never quite. A discriminator that
     sees them as they are tells the two apart by that, and learns little about shapes.
