@@ -216,7 +216,7 @@ def test_checks_before_anything_is_made(data, tmp_path):
     for option in ("--binary-kimg=1", "--classes-kimg=1", "--grow-d=copy", "--map-noise=0",
                    "--map-contrast=5"):
         assert f"{option.split('=')[0]}: without effect: --variant=rgb" in failure(
-            *common, "--variant=rgb", option)
+            *common, "--variant=rgb", option, "--dry-run")
     for rate in ("1e30", "1e400", "nan", "-1", "0", "8:0.001,16:3"):
         assert "expected" in failure(*common, f"--lrate={rate}")
     assert failure(*common, "--lrate=1e30") == "--lrate=4:1e+30: expected a number from 1e-08 to 1"
