@@ -93,7 +93,8 @@ def train(job: "Job", strategy: "tf.distribute.Strategy") -> int:
             finished = training.run()
         except tf.errors.ResourceExhaustedError:
             raise UserError("the device's memory is too small for this training; give a smaller "
-                            "--minibatch or --resolution, smaller networks, or more --gpus"
+                            "--minibatch or --resolution, smaller networks, more --gpus, or, of "
+                            "variants that have them, --minibatch-per-gpu or --precision=bf16"
                             ) from None
     if finished:
         log.info(f"finished. Next: {job.next_commands(run_dir)}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dnnlib.data.mirroring import NONE as NO_PAIRS
-from training.gan.snapshot_score import SELECT_BY
+from training.gan.snapshot_score import SELECT_BY, selects_any
 from training.method_config import (
     COUNT,
     KIMG,
@@ -195,8 +195,8 @@ class TrainingConfig(MethodConfig):
         ADA_TARGET, "mean sign of D's scores of reals above which --augment=ada becomes stronger",
         low=-1, high=1)
     ada_kimg: float = option(
-        ADA_KIMG, "kimg in which the probability of --augment=ada can rise from 0 to 1", above=0,
-        high=KIMG["high"])
+        ADA_KIMG, "kimg seen by a discriminator in which its probability of --augment=ada can rise "
+        "from 0 to 1", above=0, high=KIMG["high"])
     grow_g: str = option(
         "copy", "new maps of G at a channel growth: copies of an old channel, or empty",
         choices=("copy", "empty"))
@@ -222,6 +222,8 @@ class TrainingConfig(MethodConfig):
 
     def refusals(self) -> Iterable[tuple[Any, str]]:
         """Return (whether it is so, the error) of every combination in which an option is idle."""
+        of_maps = [name for name in self.metrics.split(",")
+                   if name.endswith("_pair") or name.startswith("labels")]
         return (
             (self.untagged and self.variant == "c",
              "--untagged: --variant=c has no critic on RGB alone that could see photos without "
@@ -243,6 +245,11 @@ class TrainingConfig(MethodConfig):
              "--segmenter: it is for --select-by=labels and for labelsNk in --metrics"),
             (self.patience and self.metrics == "none",
              "--patience: needs --metrics to know when a stage stops improving"),
+            (self.patience and not selects_any(self.metrics, self.select_by),
+             f"--patience: no metric of --metrics={self.metrics} says whether a stage improves; "
+             "add one of fidNk or kidNk"),
+            (self.variant == "rgb" and of_maps,
+             f"--metrics: --variant=rgb draws no maps for {', '.join(of_maps)}"),
             ((self.ada_target, self.ada_kimg) != (ADA_TARGET, ADA_KIMG) and self.augment != "ada",
              "--ada-target, --ada-kimg: only --augment=ada adapts anything"),
             (self.augment == "ada" and self.d_loss == "wgan",

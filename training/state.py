@@ -4,6 +4,7 @@ A training state is a container as snapshots are (snapshots.py), with groups `op
 counters besides. A run that was killed goes on from its newest undamaged state.
 """
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -154,6 +155,15 @@ def list_states(run_dir: Path) -> list[Path]:
     return sorted((path for path in Path(run_dir).iterdir()
                    if re.fullmatch(r"training-state-\d+\.safetensors", path.name)),
                   key=kimg_in_name)
+
+
+def newest_progress(run_dir: Path) -> Progress | None:
+    """Return the counters of the newest training state whose header can be read, if any."""
+    for path in reversed(list_states(run_dir)):
+        with contextlib.suppress(UserError):  # damaged: load_newest_state says so
+            counters = open_container(path, lambda file, header: header["progress"])
+            return Progress.from_json(counters, path)
+    return None
 
 
 def load_newest_state(run_dir: Path, log: logging.Logger) -> tuple[dict, dict] | None:

@@ -23,7 +23,7 @@ from training.config import TrainingConfig
 from training.dataset import Batch, TrainingStream, reals_stream
 from training.gan.augmentation import Augmentation
 from training.gan.balance import balance_line, classes_shown, photo_factors
-from training.gan.gan_step import GanStep
+from training.gan.gan_step import GanStep, with_map_contrast
 from training.gan.init_from import enter_stage, new_state, state_from_snapshot
 from training.gan.schedule import Critic, Stage, make_stage, stage_ends, training_schedule
 from training.gan.snapshot_score import selecting_score, with_combined
@@ -264,14 +264,14 @@ class StyleGan(Method):
     def inspect(self, stage: Stage) -> dict[str, float]:
         """Return the mean score of every critic on some reals and fakes of its channels."""
         latents, fake_labels = self.grids.inputs(stage.minibatch)
-        fakes = self.networks["Gs"](latents, fake_labels)
-        means = {}
+        contrast, means = self.config.map_contrast, {}
+        fakes = with_map_contrast(self.networks["Gs"](latents, fake_labels), contrast)
         for name in [n for n in self.networks if n.startswith("D_")]:
             D = self.networks[name]
             width = D.num_channels
             reals = next(iter(self._first_reals(width, stage.resolution)(stage.minibatch)))
             labels = reals.labels if self.dataset.label_size else None
-            images = channels.to_signed(reals.images.numpy())
+            images = with_map_contrast(channels.to_signed(reals.images.numpy()), contrast)
             means[f"{name}/real"] = float(tf.reduce_mean(D(images, labels)))
             means[f"{name}/fake"] = float(tf.reduce_mean(D(fakes[..., :width], fake_labels)))
         return means
@@ -285,7 +285,8 @@ class StyleGan(Method):
         inputs = self.grids.batches(batches, stage.minibatch)
         real = class_frequencies((channels.to_signed(next(stream).images.numpy())
                                   for _ in range(batches)), len(self.classes))
-        fake = class_frequencies((self.networks["Gs"](*minibatch) for minibatch in inputs),
+        fake = class_frequencies((self.networks["Gs"](*minibatch, resolution=stage.resolution,
+                                                      fade=stage.fade) for minibatch in inputs),
                                  len(self.classes))
         scalars = {"Classes/total_variation": total_variation(real, fake)}
         for name, in_reals, in_fakes in zip(self.classes, real, fake):

@@ -58,7 +58,7 @@ class Training:
             else:
                 self.progress = method.begin()
         self.files = open_files(run_dir, method, self.log, keep, distribute.is_chief(strategy))
-        self.files.clear(self.progress.stats_bytes if stored else 0)
+        self.files.clear(self.progress, self.progress.stats_bytes if stored else 0)
         # The step that the newest state was written before; the first one needs no file.
         self.saved_step = self.progress.step
         self.progress.num_threads = states.note_threads(self.progress, self.log)

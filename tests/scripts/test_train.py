@@ -24,12 +24,14 @@ from metrics.metric_base import SPLIT, reals_of
 from tests.tools.data_helpers import FOUR, make_dataset, random_image, read_jsonl
 from tests.tools.metrics_helpers import graph_bytes, small_arrays
 from training.config import TrainingConfig
-from training.gan.init_from import new_state
+from training.gan.init_from import enter_stage, new_state
+from training.gan.schedule import make_stage
 from training.run import launch, stylegan_job
 from training.run.config_checks import idle_rules
 from training.run.directory import find_run, make_run
 from training.run.options import given_options, parse_table, parse_training_options
 from training.snapshots import save_snapshot
+from training.state import save_state
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -213,6 +215,11 @@ def test_checks_before_anything_is_made(data, tmp_path):
     assert "--fmap-base" in failure(*common, "--fmap-base=2", "--preset=demo-32",
                                    "--resolution=16")
     assert "no such snapshot" in failure(*common, "--init-from=77")
+    # Metrics by which no snapshot can be better than another, or of maps where there are none.
+    assert "--patience: no metric of --metrics=is1k says" in failure(
+        *common, "--metrics=is1k", "--patience=3")
+    assert "--metrics: --variant=rgb draws no maps for kid1k_pair" in failure(
+        *common, "--variant=rgb", "--metrics=fid1k,kid1k_pair")
     for option in ("--binary-kimg=1", "--classes-kimg=1", "--grow-d=copy", "--map-noise=0",
                    "--map-contrast=5"):
         assert f"{option.split('=')[0]}: without effect: --variant=rgb" in failure(
@@ -260,6 +267,38 @@ def test_sizes_come_from_the_snapshot(data, tmp_path, tiny_config, capsys):
     assert "give --no-use-noise" in failure(*options, f"--data={data}", "--use-noise")
 
 
+def test_a_run_needs_its_snapshot_only_to_begin(data, tmp_path, tiny_config, capsys):
+    """Also while networks of 8x8 grow to 16x16, and nothing is given but the run."""
+    classes = open_dataset(data).classes
+    small = tiny_config(variant="2d", resolution=8)
+    state = new_state(small)
+    for name in ("binary", "classes"):
+        state = enter_stage(state, make_stage(small, len(classes), name), small)
+    origin = tmp_path / "x.safetensors"
+    save_snapshot(origin, state.networks, {
+        "variant": "2d", "stage": "classes", "classes": list(classes), "kimg": 1.0,
+        "lod": {"resolution": 8, "fade": 0.0}, "training": {"map_contrast": 5.0},
+        "dataset": {"path": str(data)}})
+    options = parse_training_options([
+        f"--data={data}", "--variant=2d", "--preset=demo-32", "--resolution=16", "--device=cpu",
+        "--metrics=none", "--map-contrast=0", f"--init-from={origin}", f"--results={tmp_path}"])
+    job = train.make_job(options, given_options(options), None)
+    assert job.notes[-1] == ("the snapshot's joint critic saw maps with --map-contrast=5, now it "
+                             "sees them with 0")
+    run = make_run(None, tmp_path, "2d-small-16", launch.run_record(job))
+    again = ["--run=0", f"--results={tmp_path}"]
+    assert train.main([*again, "--dry-run", "--resolution=16"]) == 0
+    state.progress.first_stage, state.progress.cur_nimg = "classes", 16
+    save_state(run, state)
+    origin.unlink()
+    capsys.readouterr()
+    assert train.main([*again, "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "from training-state-000000016" in told and "8 -> 16" in told
+    assert "--binary-kimg: without effect" in failure(*again, "--binary-kimg=1")
+    assert "no such snapshot" in failure(*again[1:], f"--init-from={origin}", f"--data={data}")
+
+
 def with_splits(folder, **counts):
     """DatasetInfo of photos at 8x8 in splits of these sizes."""
     rng = np.random.default_rng(0)
@@ -291,7 +330,10 @@ def test_a_small_validation_split_does_not_select(tmp_path):
     metrics, lines = notes(small, "--preset=small-32", "--metrics=fid50")
     assert metrics == "fid50" and len(lines) == 1
     assert lines[0].startswith("warning: only 2") and "kid50_trainval takes the train" in lines[0]
-    assert notes(small, "--preset=small-32", "--metrics=fid50_full")[1] != []
+    assert notes(small, "--preset=small-32", "--metrics=fid50_full")[1] == []
+    assert notes(small, "--preset=small-32", "--metrics=is50")[1] == [
+        "no metric of --metrics=is50 selects a best snapshot: the newest counts as it; fidNk or "
+        "kidNk would"]
     assert notes(small, "--preset=small-32", "--metrics=none") == ("none", [])
     metrics, lines = notes(none, "--preset=small-64")
     assert metrics == "kid1k_trainval" and lines[0].startswith("warning: no validation images")

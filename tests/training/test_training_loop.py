@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from training.config import TrainingConfig
 from training.gan.init_from import state_from_snapshot
 from training.run.files import RunFiles
 from training.snapshots import best_snapshot, find_snapshot, load_snapshot
+from training.state import list_states
 
 SMALLEST = dict(resolution=8, initial_resolution=4)
 PLAIN = dict(variant="rgb", resolution=4)  # one turn to compile, and the fastest
@@ -92,6 +94,18 @@ def test_best_is_of_the_final_stage(whole_run):
 
 
 @pytest.mark.slow
+def test_a_best_snapshot_that_lies_ahead_is_forgotten(datasets, whole_run, tmp_path):
+    """Of a run that goes on from an older state: networks of that kimg will be others."""
+    run = shutil.copytree(whole_run, tmp_path / "run")
+    assert begin(config_for(datasets), run).progress.best_value is not None
+    assert (run / "best.json").is_file()
+    list_states(run)[-1].unlink()
+    best = json.loads((run / "best.json").read_text())
+    (run / "best.json").write_text(json.dumps({**best, "kimg": 0.112}))
+    assert begin(config_for(datasets), run).progress.best_value is None
+    assert not (run / "best.json").exists()
+
+
 @pytest.mark.parametrize("stop_at", [9])  # in the binary stage, between the critics' turns
 def test_interrupted_equals_uninterrupted(datasets, whole_run, tmp_path, stop_at):
     config = config_for(datasets)
@@ -148,7 +162,7 @@ def test_snapshots_that_cannot_start_a_training(datasets, whole_run):
     with pytest.raises(UserError, match="--mapping-layers=2"):
         state_from_snapshot(snapshot, config_for(datasets, initial_resolution=8, mapping_layers=3),
                             FOUR)
-    with pytest.raises(UserError, match="give --initial-resolution=8"):
+    with pytest.raises(UserError, match="networks, 8; leave it out"):
         state_from_snapshot(snapshot, config_for(datasets), FOUR)
 
 

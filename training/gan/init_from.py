@@ -92,9 +92,14 @@ def first_stage_after(header: dict[str, Any], config: TrainingConfig) -> str:
         raise UserError("--init-from: this snapshot still grows in resolution; take a later one of "
                         "its run")
     if config.initial_resolution != full:
-        raise UserError(f"--init-from: training goes on at the size of the snapshot's networks; "
-                        f"give --initial-resolution={full}")
-    return stages[min(stages.index(stage) + 1, len(stages) - 1)]
+        raise UserError(f"--initial-resolution={config.initial_resolution}: training goes on at "
+                        f"the size of the snapshot's networks, {full}; leave it out")
+    first = stages[min(stages.index(stage) + 1, len(stages) - 1)]
+    if first != stage and full != config.resolution:
+        grow_first = ", or grow them with --variant=rgb first" if stage == "rgb" else ""
+        raise UserError(f"--resolution={config.resolution}: stage {first} begins at the size of "
+                        f"the snapshot's networks, {full}x{full}; leave it out{grow_first}")
+    return first
 
 
 def with_networks_of(header: dict[str, Any], config: TrainingConfig,

@@ -36,6 +36,12 @@ def needed_metrics(metrics: str, select_by: str) -> list[str]:
     return needed
 
 
+def selects_any(metrics: str, select_by: str) -> bool:
+    """Return whether one of the metrics, or of those that `needed_metrics` adds, selects
+    snapshots."""
+    return select_by != "fid" or first_distance(metrics.split(",")) is not None
+
+
 def with_combined(scores: dict[str, float]) -> dict[str, float]:
     """Return {metric: value} with LABELS_SCORE, if there is all that it is made of."""
     photos, ratios = first_distance(scores), [

@@ -75,14 +75,14 @@ def find_run(run: str | Path | None, results_dir: str | Path, record: dict[str, 
         if override:
             raise UserError(f"--override: {run} holds no run to continue; leave it out to make one")
         return None
+    fixed = [changes[name] for name in changes if name in FIXED | _config_class(record).fixed]
+    if fixed:
+        raise UserError(f"{run} was started with other options that a training keeps "
+                        f"({'; '.join(fixed)}); give them as they were, or another --run")
     if changes and not override:
         raise UserError(f"{run} was started with other options ({'; '.join(changes.values())}); "
                         f"give the same ones to continue it, --run={run} --override to go on with "
                         "the new ones, or another --run to begin anew")
-    fixed = [changes[name] for name in changes if name in FIXED | _config_class(record).fixed]
-    if fixed:
-        raise UserError(f"{run}: --override cannot change these ({'; '.join(fixed)}); give them as "
-                        "they were, or another --run")
     if (Path(run) / DIVERGED).is_file() and not override:
         raise UserError(divergence_message(run))
     return Path(run)

@@ -32,9 +32,14 @@ class RunFiles(RunReporter):
         super().__init__(run_dir, method, log)
         self.keep = keep
 
-    def clear(self, stats_bytes: int | None) -> None:
-        """Remove what a killed process left; see `directory.clear_killed`."""
-        directory.clear_killed(self.run_dir, stats_bytes)
+    def clear(self, progress: Progress, reported_bytes: int | None) -> None:
+        """Remove what a killed process left, see `directory.clear_killed`, and forget a best
+        snapshot that lies ahead: it will be overwritten."""
+        directory.clear_killed(self.run_dir, reported_bytes)
+        best = self.run_dir / BEST
+        if best.is_file() and util.read_json(best)["kimg"] > progress.cur_nimg / 1000:
+            best.unlink()
+            progress.best_value = None
 
     def stats_bytes(self) -> int:
         """Return the length of stats.jsonl."""

@@ -18,13 +18,14 @@ from dnnlib.tflib.distribute import create_strategy, is_chief
 from dnnlib.util import UserError
 from training.config import TrainingConfig
 from training.gan.init_from import check_start, first_stage_after, with_networks_of
-from training.gan.snapshot_score import needed_metrics
+from training.gan.snapshot_score import needed_metrics, selects_any
 from training.method_config import as_option, by_resolution
 from training.run.config_checks import fit_to_dataset, fitting_command, idle_rules
 from training.run.job import Job
 from training.run.plan import describe_plan
 from training.run.rehearsal import expected_times
 from training.snapshots import find_snapshot, read_header
+from training.state import newest_progress
 from training.stylegan import StyleGan
 
 FID_REALS = 2048  # the features of a photo: with fewer reals FID is far from what it estimates
@@ -47,9 +48,12 @@ class StyleGanJob(Job):
         """
         self.options, self.num_replicas, self.evaluation = options, num_replicas, evaluation
         evaluation.training_metrics(config.metrics, options.inception, config.segmenter)  # raises
-        # The networks to begin with: fresh ones, or those of a snapshot.
-        self.origin, self.header, self.first_stage, taken, grows = None, None, "rgb", {}, False
-        if options.init_from:
+        # The networks to begin with: those of the run to continue, of a snapshot, or fresh ones.
+        self.origin, self.header, self.first_stage, taken = None, None, "rgb", {}
+        begun = newest_progress(options.run) if options.continues else None
+        if begun:
+            self.first_stage = begun.first_stage
+        elif options.init_from:
             self.origin = find_snapshot(options.init_from, options.results)
             self.header = read_header(self.origin)
             if self.header["networks"].get("G", {}).get("type") != "G_style":
@@ -57,7 +61,7 @@ class StyleGanJob(Job):
                                 f"{self.header.get('variant')}, which holds no G to go on with")
             config, taken = with_networks_of(self.header, config, given)
             self.first_stage = first_stage_after(self.header, config)
-            grows = config.initial_resolution < config.resolution
+        grows = config.initial_resolution < (config.resolution or 0)  # unset in fresh trainings
         cli.refuse_idle(given, idle_rules(config.variant, self.first_stage,
                                           self.header and self.header["stage"], grows))
         # The data set, and metrics that fit it: those asked for, and those that select snapshots.
@@ -82,6 +86,7 @@ class StyleGanJob(Job):
                                                      self.dataset, self.config.resolution)
         self.notes = start_notes(self.config, self.dataset, options, taken,
                                  evaluation.needs_validation(metrics))
+        self.notes += contrast_notes(self.header, self.config, self.first_stage)
 
     def facts(self) -> dict[str, Any]:
         """Return what must be equal in all workers; paths may differ between machines."""
@@ -150,14 +155,29 @@ def start_notes(config: TrainingConfig, dataset: DatasetInfo, options: argparse.
                      f"{fitting_command(dataset)}")
     if config.variant != "rgb" and config.mirror:
         lines += mirroring_lines(config.mirror_pairs, dataset.classes)
+    if config.metrics != "none" and not selects_any(config.metrics, config.select_by):
+        lines.append(f"no metric of --metrics={config.metrics} selects a best snapshot: the newest "
+                     "counts as it; fidNk or kidNk would")
     few = few_validation(val)
     if few and needs_validation:
         lines.append(f"warning: {few}, and --metrics={config.metrics} compares with them; "
                      f"{fitting_metrics(config.metrics, dataset)} takes the training images too")
-    elif few and config.metrics != "none":
+    elif few and "_trainval" in config.metrics:
         lines.append(f"warning: {few}; {config.metrics.partition(',')[0]} compares with "
                      f"all {photos + val:,} training and validation images")
     return lines
+
+
+def contrast_notes(header: dict[str, Any] | None, config: TrainingConfig,
+                   first_stage: str) -> list[str]:
+    """Return a line if the joint critic of a snapshot saw maps by another --map-contrast."""
+    if header is None or header["stage"] != first_stage or first_stage == "rgb":
+        return []
+    before = header.get("training", {}).get("map_contrast", 0.0)
+    if before == config.map_contrast:
+        return []
+    return [f"the snapshot's joint critic saw maps with --map-contrast={before:g}, now it sees "
+            f"them with {config.map_contrast:g}"]
 
 
 def next_commands(run_dir: Path, config: TrainingConfig, dataset: DatasetInfo) -> str:

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 
+from dnnlib.data.dataset import open_dataset
 from dnnlib.tflib.network import build
 from dnnlib.util import UserError
 from tests.tools.data_helpers import tagged_and_untagged
-from tests.tools.training_runs import begin
-from training.gan.init_from import check_start, with_networks_of
+from tests.tools.training_runs import ONE_DEVICE, begin, with_networks
+from training.gan.init_from import check_start, enter_stage, new_state, with_networks_of
 from training.gan.resolution_growth import grow_resolution
-from training.snapshots import load_snapshot, read_header
+from training.gan.schedule import make_stage
+from training.snapshots import load_snapshot, read_header, save_snapshot
+from training.stylegan import StyleGan
 
 
 @pytest.mark.parametrize("steps", [1, 2])
@@ -47,6 +50,29 @@ def test_a_training_grows_on_from_a_trained_network(tmp_path, tiny_config, varia
     assert final.networks["G"].num_channels == {"rgb": 3, "2d": 7}[variant]
 
 
+def test_class_frequencies_are_those_of_what_is_drawn_now(tmp_path, tiny_config):
+    """While a network with maps grows, at the resolution it has reached: as before it grew."""
+    tagged, _ = tagged_and_untagged(tmp_path, 8, 12)
+    dataset, options = open_dataset(tagged), dict(data=str(tagged), variant="2d",
+                                                  initial_resolution=4, hold_kimg=1, fade_kimg=1)
+    small = tiny_config(**options, resolution=4)
+    state = new_state(small)
+    for name in ("binary", "classes"):
+        state = enter_stage(state, make_stage(small, len(dataset.classes), name), small)
+    save_snapshot(tmp_path / "small.safetensors", state.networks, {
+        "variant": "2d", "stage": "classes", "classes": list(dataset.classes), "kimg": 1.0,
+        "lod": {"resolution": 4, "fade": 0.0}})
+    details = []
+    for resolution in (4, 8):
+        method, progress = with_networks(StyleGan(
+            tiny_config(**options, resolution=resolution), dataset, ONE_DEVICE,
+            origin=tmp_path / "small.safetensors"))
+        stage = method.stage(progress)
+        assert stage.resolution == 4
+        details.append(method.details(stage))
+    assert details[0] == details[1]
+
+
 def test_where_it_begins_is_the_size_of_the_trained_network(tmp_path, tiny_config):
     tagged, _ = tagged_and_untagged(tmp_path, 8, 12)
     small = tiny_config(data=str(tagged), variant="rgb", resolution=4, initial_resolution=4,
@@ -57,8 +83,8 @@ def test_where_it_begins_is_the_size_of_the_trained_network(tmp_path, tiny_confi
     config, taken = with_networks_of(header, wanted, {"resolution": 8})
     assert config.resolution == 8 and taken["initial_resolution"] == 4
     check_start(header, config, ())
-    with pytest.raises(UserError, match="give --initial-resolution=4"):
+    with pytest.raises(UserError, match="networks, 4; leave it out"):
         check_start(header, wanted, ())
-    with pytest.raises(UserError, match="resolution of its D_rgb is 4, of this training 8; give "):
+    with pytest.raises(UserError, match=r"=8: stage binary begins at .*grow them with --variant="):
         check_start(header, tiny_config(
             data=str(tagged), variant="c", resolution=8, initial_resolution=4), ("a",))
