@@ -77,6 +77,8 @@ def main(argv: list[str]) -> int:
         metrics = [of_translator(metric, maps.count) for metric in metrics]
     if options.nearest:
         neighbours = reals_of_split(options, header, options.split or "train")
+    if not (options.reals or options.data):
+        warn_of_other_data(header, [*reals.values(), maps, neighbours])
     if options.dry_run:
         check_work(options, header, metrics, reals, maps)
         print_work(options, metrics, reals, neighbours, maps)
@@ -158,6 +160,16 @@ def reals_of_split(options: argparse.Namespace, header: dict, split: str) -> Ima
                         "--data=DIR (a data set)")
     return open_images(directory, split,
                        network_resolution(header) if header else options.resolution)
+
+
+def warn_of_other_data(header: dict, sources: Iterable[ImageSource | None]) -> None:
+    """Warn if a network's data set, which its header names, is another one today."""
+    learned = header.get("dataset", {}).get("digest")
+    for source in filter(None, sources):
+        if learned and source.about["digest"] != learned:
+            warn(f"warning: {source.about['path']} is not the data set of the training any more: "
+                 "its splits may hold photos that the network has learned from")
+            return
 
 
 def network_resolution(header: dict) -> int:
@@ -245,12 +257,16 @@ def write_neighbours(options: argparse.Namespace, reals: ImageSource, detector: 
 def check_segmenter(labeller: Any, classes: tuple[str, ...], sizes: Iterable[tuple[int, int]],
                     reals: dict[str, ImageSource]) -> None:
     """Raise UserError if a Labeller or LabellerInfo does not fit the fakes, of these classes and
-    sizes, or the reals."""
+    sizes, or the reals; warn if it has learned from these."""
     from metrics.label_agreement import check_labeller
 
     check_labeller(labeller, classes, sizes, "the fakes")
+    learned = labeller.header.get("dataset", {}).get("digest")
     for source in reals.values():
         check_labeller(labeller, source.classes, source.sizes, f"the reals, {source.name},")
+        if learned == source.about["digest"] and "train" in source.about.get("split", ""):
+            warn(f"warning: {labeller.path} has learned from photos of {source.name}: it labels "
+                 "these better than others; --split=test has others")
 
 
 def check_work(options: argparse.Namespace, header: dict, metrics: list[Metric],

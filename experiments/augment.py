@@ -16,7 +16,7 @@ Preset `night` (the default): a U-Net at 32x32 on the Clothing Co-Parsing photos
 to three minutes a training on two CPU cores with AVX2, 27 of them, in the order of what their
 answers are worth. Preset `photos-64`: DeepLabV3+ over EfficientNet-Lite0 with ImageNet's weights at
 64x64; half an hour a training there. Expected: both above real at 10 and 50 photos, and no better
-at all of them. augment.md, .json and .png grow with every row; the same command, or `--out` alone,
+at all of them. augment.md, .json and .png grow with every row; the same command
 continues.
 """
 

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,17 +149,28 @@ class Study:
         if options.dry_run:
             print_commands([*([first] if first else []), *trials])
             if options.measure:
-                trainings = {trial.row: trial.training for trial in trials}
+                # What learns from something that is to be made first cannot be timed before.
+                trainings = {trial.row: trial.training for trial in trials
+                             if not trial.preparations or trial.prepared_sec()}
                 print_times(collections.Counter(trial.row for trial in trials),
                             timed or trainings.get)
             return 0
+        for trial in trials:
+            trial.check_training()
         prepare()
         util.write_json(options.out / OPTIONS_FILE, self._stored(options))
-        status = run_study(trials, options.out,
-                           f"python -m experiments.{self.name} --out={options.out}",
+        status = run_study(trials, options.out, self._continuing(options),
                            lambda: write_tables(options), first)
         print(f"wrote {write_tables(options)}")
         return status
+
+    def _continuing(self, options):
+        """Return the command that continues a study, with the rows and seeds asked for."""
+        chosen = {"rows": options.rows, "seeds": options.seeds}
+        return shlex.join([
+            "python", "-m", f"experiments.{self.name}", f"--out={options.out}",
+            *(f"--{name}={','.join(map(str, values))}" for name, values in chosen.items()
+              if values)])
 
     def _stored(self, options):
         """Return {option: value} of what --out remembers."""
@@ -178,7 +190,10 @@ class Study:
     def write(self, options: argparse.Namespace, lines: Sequence[str], results: list[dict],
               **found: Any) -> Path:
         """Write the table: its lines as Markdown, and what was found as JSON. Return the former's
-        path."""
+        path; raise UserError in place of an empty --table-only."""
+        if options.table_only and not results:
+            raise UserError(f"{options.out}: nothing is finished there that would be measured so "
+                            "today; a table that is there stays as it is")
         path = options.out / f"{self.name}.md"
         util.write_json(path.with_suffix(".json"), {
             "options": self._stored(options), **found, "trials": results})
@@ -186,11 +201,16 @@ class Study:
         return path
 
 
-def print_times(rows: dict[str, int], training: Callable[[str], Sequence[str]]) -> None:
-    """Print how long trainings take on this machine, by a few steps of each row."""
+def print_times(rows: dict[str, int],
+                training: Callable[[str], Sequence[str] | None]) -> None:
+    """Print how long trainings take on this machine, by a few steps of each row that has one."""
     total_sec = 0.0
     for row, number in rows.items():
+        if training(row) is None:
+            print(f"{row}: {number} x what is known once its preparations are made", flush=True)
+            continue
         row_sec = measured_sec(training(row))
         total_sec += number * row_sec
         print(f"{row}: {number} x {format_time(row_sec)}", flush=True)
-    print(f"in all about {format_time(total_sec)} of training; evaluations come on top")
+    print(f"in all about {format_time(total_sec)} of training; preparations and "
+          "evaluations come on top")

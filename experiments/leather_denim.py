@@ -23,7 +23,7 @@ estimate from steps under load: see --dry-run --measure, once the data sets are 
 order of what their answers are worth. Preset `gpu`: 256x256 (or --resolution=128), all feature
 maps, 103 kimg: Zhu et al.'s 200 passes; not run by us. Expected of `night`: hints, no photos that
 convince; translated photos nearer to the target than untranslated ones. leather_denim.md, .json and
-.png grow with every row; the same command, or `--out` alone, continues.
+.png grow with every row; the same command continues.
 """
 
 from argparse import Namespace

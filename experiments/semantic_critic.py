@@ -31,7 +31,7 @@ order of what the answers are worth: 2,000 steps of four photos a row, of 0.25 s
 each at 64x64 and 0.75 s at 128x128, to which a segmentation network comes in half of the rows, and
 evaluations: four and a half to five and a half hours. Expected: semantic-semantic above patch-l1 in
 the mIoU of the rarest classes, with no larger FID. semantic_critic.md, .json and, for each data
-set, a chart and a sheet of photos grow with every row; the same command, or `--out` alone,
+set, a chart and a sheet of photos grow with every row; the same command
 continues.
 """
 

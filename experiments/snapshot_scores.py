@@ -9,7 +9,7 @@ that IoU, and how much of it is lost where the score selects.
         --segmenter=results/00003-segmenter-ccp-32
 
 Preset `night` (the default): the Clothing Co-Parsing photos at 32x32, a U-Net, 8 kimg a snapshot.
-snapshot_scores.md, .json grow with every snapshot; the same command, or `--out` alone, continues.
+snapshot_scores.md, .json grow with every snapshot; the same command continues.
 """
 
 import dataclasses
@@ -112,8 +112,9 @@ def make_trial(options: Namespace, row: str, seed: int) -> Trial:
         ("fid", ""), ("kid", ""), ("kid", "_pair"), ("labels", ""))]
     return Trial(
         row, seed, run,
+        # With their padding, as the photos that are labelled have theirs.
         preparations=[script("generate.py", {"network": snapshot, "num": preset.pairs,
-                                             "out": pairs})],
+                                             "keep_padding": True, "out": pairs})],
         training=script("train.py", {
             "variant": "segmenter", **preset.train, "data": options.data, "data2": pairs,
             "mix": 1, "device": options.device, "gpus": options.gpus,

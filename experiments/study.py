@@ -23,7 +23,7 @@ from dnnlib.util import UserError, format_time
 from training.run.history import FINAL, read_history
 
 ROOT = Path(__file__).resolve().parents[1]
-EVALUATED = "evaluated.json"  # in a run directory: the commands that measured its network
+EVALUATED = "evaluated.json"  # in a run directory: the commands of a trial that is finished
 PREPARED = "prepared.json"  # in a run directory: the seconds that preparations took
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -137,11 +137,42 @@ class Trial:
         record = self.run / EVALUATED
         return (self.is_trained() and record.is_file()
                 and record.stat().st_mtime_ns >= (self.run / FINAL).stat().st_mtime_ns
-                and util.read_json(record) == self._measured_by())
+                and self._finished_by()["evaluations"] == self._commands()["evaluations"])
 
-    def _measured_by(self):
-        # Another interpreter or path of the program measures alike.
-        return [command[2:] for command in self.evaluations]
+    def check_training(self) -> None:
+        """Raise UserError if it is finished, and other commands than these trained it."""
+        if not self.is_evaluated():
+            return
+        found, wanted = self._finished_by(), self._commands()
+        for name in ("preparations", "training"):
+            if found[name] not in (None, wanted[name]):
+                apart = shlex.join(words_apart(found[name], wanted[name]))
+                raise UserError(f"{self.name}: {self.run} was trained by other commands than "
+                                f"today's ({apart}); give another --out, or remove it to train "
+                                "it anew")
+
+    def _commands(self, place="OUT"):
+        """Return its commands as they are compared: of any interpreter, path of the program and
+        device, with the study's folder called `place`."""
+        def plain(command: Sequence[str]) -> list[str]:
+            words = (word for word in command[1:]
+                     if not word.startswith(("--device=", "--gpus=")))
+            return [re.sub(rf"(^|=|,){re.escape(str(self.run.parent))}(?=/|$|,)", rf"\1{place}",
+                           Path(word).name if number == 0 else word)
+                    for number, word in enumerate(words)]
+
+        return {"preparations": [plain(command) for command in self.preparations],
+                "training": plain(self.training),
+                "evaluations": [plain(command) for command in self.evaluations]}
+
+    def _finished_by(self):
+        """Return the commands that `work_off` noted, and where the study was then."""
+        record = util.read_json(self.run / EVALUATED)
+        if isinstance(record, list):  # of before: evaluations alone, as they were typed
+            same = record == [command[2:] for command in self.evaluations]
+            return {"preparations": None, "training": None, "out": str(self.run.parent),
+                    "evaluations": self._commands()["evaluations"] if same else None}
+        return record
 
     def state(self) -> str:
         """Return how far it is, in a word or two."""
@@ -154,29 +185,37 @@ class Trial:
     def work_off(self, processes: Processes) -> str | None:
         """Train and evaluate what is not done yet; return what failed, None if nothing."""
         if not self.is_trained():
-            began = time.monotonic()
             for command in self.preparations:
+                began = time.monotonic()
                 if status := processes.run(command):
                     return f"{self.name}: preparation ended with status {status}"
-            prepared_sec = time.monotonic() - began
+                self.run.mkdir(parents=True, exist_ok=True)
+                util.write_json(self.run / PREPARED,
+                                self.prepared_sec() + time.monotonic() - began)
             if status := processes.run(self.training):
                 return f"{self.name}: training ended with status {status}"
             if not self.is_trained():
                 return f"{self.name}: training left no {FINAL} in {self.run}"
-            if self.preparations:
-                util.write_json(self.run / PREPARED, prepared_sec)
         if not self.is_evaluated():
             for command in self.evaluations:
                 if status := processes.run(command):
                     return f"{self.name}: evaluation ended with status {status}"
-            util.write_json(self.run / EVALUATED, self._measured_by())
+            util.write_json(self.run / EVALUATED,
+                            {"out": str(self.run.parent), **self._commands()})
         return None
+
+    def prepared_sec(self) -> float:
+        """Return the seconds that its preparations took."""
+        path = self.run / PREPARED
+        return util.read_json(path) if path.is_file() else 0.0
 
     def result(self) -> dict[str, Any]:
         """Return what is known of it: kimg, seconds of preparation, training and evaluation, every
         value and floor of its metrics by name, their tables of classes, and the commands."""
         ticks = read_history(self.run).ticks
-        records = self._records() if self.is_evaluated() else []
+        records, trained_by = [], None
+        if self.is_evaluated():
+            records, trained_by = self._records(), self._finished_by()["training"]
         values, floors = {}, {}
         for record in records:
             values |= record["results"]
@@ -188,26 +227,36 @@ class Trial:
         for record in records:
             seconds[record["command"]] = max(record["time_sec"],
                                              seconds.get(record["command"], 0.0))
-        prepared = self.run / PREPARED
         return {"row": self.row, "seed": self.seed, "run": str(self.run), "classes": classes,
                 "kimg": ticks[-1]["Progress/kimg"] if ticks else 0.0,
-                "preparation_sec": util.read_json(prepared) if prepared.is_file() else 0.0,
+                "preparation_sec": self.prepared_sec(),
                 "training_sec": ticks[-1]["Timing/total_sec"] if ticks else 0.0,
                 "evaluation_sec": sum(seconds.values()),
                 "values": values, "floors": floors,
                 "preparations": [typed(command) for command in self.preparations],
-                "training": typed(self.training),
+                "training": typed(self.training) if trained_by is None else shlex.join(
+                    ["python", *(word.replace("OUT/", f"{self.run.parent}/")
+                                 for word in trained_by)]),
                 "evaluations": [typed(command) for command in self.evaluations]}
 
     def _records(self):
         """Return the newest record of every metric that one of the evaluations wrote."""
-        own = {typed(command) for command in self.evaluations}
+        out = self._finished_by()["out"]  # the study may have moved since
+        own = {shlex.join(["python", *command]) for command in self._commands(out)["evaluations"]}
         newest = {}
         for path in (path for folder in (self.run, *self.records)
                      for path in sorted(folder.glob("metric-*.jsonl"))):
             records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
             newest |= {one["metric"]: one for one in records if one["command"] in own}
         return list(newest.values())
+
+
+def words_apart(found: Sequence, wanted: Sequence) -> list[str]:
+    """Return the words of commands that are in one of two lists only, at any depth."""
+    def words(part: Sequence) -> list[str]:
+        return [part] if isinstance(part, str) else [word for one in part for word in words(one)]
+
+    return sorted(set(words(found)) ^ set(words(wanted)))
 
 
 def choose(plan: Sequence[tuple[str, int]], rows: Sequence[str] | None, seeds: Sequence[int] | None,

@@ -9,11 +9,11 @@ augmentation (ada). All are measured alike.
     python -m experiments.table1 --rgb=results/00000-rgb-ccp-32 --out=results/table1
 
 Preset `night` (the default): 699 labelled and 1,062 unlabelled photos at 32x32, 60 kimg a row, on
-two CPU cores with AVX2: twenty minutes a row and a few to measure it; thirteen of them, in the
+two CPU cores with AVX2: twenty minutes a row and a few to measure it; fourteen of them, in the
 order of what their answers are worth. Preset `paper`: ModaNet at 512x512 on four GPUs, the paper's
 own table; a week or two a model, as its authors report. Expected there: FID of Style-GAN below that
 of Style-C-GAN-2D, and that below Style-C-GAN's. table1.md, .json and .png grow with every row. The
-same command, or `--out` alone, continues; a row can be trained by hand with the command printed.
+same command continues; a row can be trained by hand with the command printed.
 """
 
 import shutil

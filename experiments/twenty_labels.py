@@ -20,7 +20,7 @@ background. "Teaching GAN to generate per-pixel annotation" (2020) is whose prot
 Preset `night` (the default): the Clothing Co-Parsing photos at 64x64, DeepLabV3+ over
 EfficientNet-Lite0, on two CPU cores; in the order of what the answers are worth. Preset
 `cars`: the same of a data set of car parts, without 2d and without a teacher. twenty_labels.md,
-.json and .png grow with every row; the same command, or `--out` alone, continues.
+.json and .png grow with every row; the same command continues.
 """
 
 from argparse import Namespace

@@ -86,11 +86,13 @@ def test_the_table_states_what_is_beyond_chance(stand_ins, options, tmp_path, ju
     assert (tmp_path / "out/semantic_critic-facades-64.png").is_file()
     record = json.loads((tmp_path / "out/semantic_critic.json").read_text())
     assert list(record["scenes"]) == ["facades-64"]
-    # The table alone opens none of the networks, which may have moved.
+    # The table alone opens none of the networks, and gives way to no empty one.
     stored = json.loads((tmp_path / "out/study.json").read_text())
     (tmp_path / "out/study.json").write_text(json.dumps(
         {**stored, "segmenter": "facades-64:gone", "judge": "facades-64:gone-too"}))
-    assert semantic_critic.main([f"--out={tmp_path / 'out'}", "--table-only"]) == 0
+    with pytest.raises(UserError, match="nothing is finished there that would be measured so"):
+        semantic_critic.main([f"--out={tmp_path / 'out'}", "--table-only"])
+    assert (tmp_path / "out/semantic_critic.md").read_text() == text
 
 
 def test_every_question_has_its_comparison():

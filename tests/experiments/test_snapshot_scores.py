@@ -67,7 +67,7 @@ def test_every_snapshot_with_maps_teaches(stand_ins, options, run, tmp_path):
     made, trained, _, _ = (dict(argument[2:].partition("=")[::2] for argument in call)
                            for call in stand_ins.calls())
     assert made == {"network": str(run / "network-snapshot-000020.safetensors"), "num": "16",
-                    "out": str(tmp_path / "out/pairs-000020")}
+                    "keep-padding": "", "out": str(tmp_path / "out/pairs-000020")}
     assert trained["data2"] == made["out"] and trained["mix"] == "1"
     with pytest.raises(UserError, match="--rows=000004: unknown; known: 000010, 000020, 000030"):
         snapshot_scores.main(options("--rows=000004"))

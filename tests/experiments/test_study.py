@@ -9,8 +9,17 @@ import time
 
 import pytest
 
+from dnnlib import util
 from dnnlib.util import UserError, only_process
-from experiments.study import Trial, choose, measured_sec, run_study, script
+from experiments.study import (
+    EVALUATED,
+    Trial,
+    choose,
+    measured_sec,
+    run_study,
+    script,
+    typed,
+)
 
 
 def trial(out, row, seed=0, metrics="kid9"):
@@ -76,6 +85,30 @@ def test_another_evaluation_or_a_newer_network_is_measured_again(trials, started
     later = time.time() + 10
     os.utime(other.run / "network-final.safetensors", (later, later))
     assert not other.is_evaluated()
+
+
+def test_a_row_that_others_commands_trained_is_no_row_of_this_study(trials, started, tmp_path):
+    """Its table has the command that trained it; another device makes no difference."""
+    run(trials[:1], tmp_path)
+    other = dataclasses.replace(trials[0], training=[*trials[0].training, "--lrate=0.5"])
+    assert other.is_evaluated() and "--lrate" not in other.result()["training"]
+    assert other.result()["training"] == typed(trials[0].training)
+    with pytest.raises(UserError, match=r"a, seed 0: .*was trained by other .*\(--lrate=0.5\)"):
+        other.check_training()
+    dataclasses.replace(trials[0], training=[*trials[0].training, "--gpus=2"]).check_training()
+    trials[0].check_training()
+
+
+def test_a_study_may_move(trials, started, tmp_path):
+    run(trials[:1], tmp_path)
+    (tmp_path / "out").rename(tmp_path / "moved")
+    moved = trial(tmp_path / "moved", "a")
+    moved.check_training()
+    assert moved.is_evaluated() and moved.result()["values"] == {"kid9": 0.1, "kid9_std": 0.01}
+    # Of a version that noted the evaluations alone.
+    util.write_json(moved.run / EVALUATED, [command[2:] for command in moved.evaluations])
+    moved.check_training()
+    assert moved.is_evaluated() and not trial(tmp_path / "moved", "a", metrics="x").is_evaluated()
 
 
 def test_the_time_of_evaluations_is_that_of_all_commands(trials, started, tmp_path):

@@ -94,7 +94,8 @@ print("the training will take about", "1h 00m 00s," if "--variant=c" in sys.argv
                                "--measure")) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[-3:] == ["c: 3 x 1h 00m 00s", "2d: 3 x 2m 00s",
-                         "in all about 3h 06m 00s of training; evaluations come on top"]
+                         "in all about 3h 06m 00s of training; preparations and "
+                         "evaluations come on top"]
 
 
 def test_augmented_rows_have_options_of_their_own(stand_ins, options, monkeypatch):

@@ -364,6 +364,31 @@ def test_miou_of_a_segmenter(run, labelled, segmenter, capsys):
     assert (segmenter.parent / "miou.png").is_file()
 
 
+def test_photos_that_a_network_has_learned_from(run, labelled, segmenter, results, capsys):
+    """A segmenter that labels its own training photos is no ceiling; a data set that was made anew
+    since may have moved photos of the training into its test split."""
+    header, digest = read_header(segmenter), open_dataset(labelled).digest
+    own = segmenter.with_name("own.safetensors")
+    save_snapshot(own, load_snapshot(segmenter).networks, {
+        "variant": "segmenter", "classes": header["classes"], "kimg": 1,
+        "dataset": {"name": "labelled", "path": str(labelled), "digest": digest}})
+    for network, split, told in ((own, "train", True), (own, "test", False),
+                                 (segmenter, "train", False)):
+        run("--metrics=miou", f"--network={network}", f"--data={labelled}", f"--split={split}",
+            "--dry-run")
+        assert ("has learned from photos of" in capsys.readouterr().err) == told
+    remade = results / "metrics-segmenter" / "remade.safetensors"
+    snapshot = load_snapshot(results / "00007-c-toy/network-snapshot-000003.safetensors")
+    old = {**snapshot.header["dataset"], "digest": "of before"}
+    save_snapshot(remade, snapshot.networks, {
+        **{name: snapshot.header[name] for name in ("variant", "stage", "classes", "kimg", "lod")},
+        "dataset": old})
+    for options, told in (([], 1), ([f"--data={old['path']}"], 0)):
+        run("--metrics=fid9,kid9_full", f"--network={remade}", "--dry-run", *options)
+        lines = capsys.readouterr().err
+        assert lines.count("is not the data set of the training any more") == told
+
+
 def test_segmenters_and_generators_are_not_mixed_up(run, labelled, segmenter, data):
     for options, message in (
             (["--metrics=miou"], "miou is of a segmenter; .*network-snapshot-000003.* is none"),
