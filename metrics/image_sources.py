@@ -176,7 +176,8 @@ def _picture_source(directory, pictures, left_out, label_paths=(), classes=()):
                 rgb = np.asarray(_decode(pictures[i].path))
             except PhotoError as error:
                 raise UserError(f"{pictures[i].path}: {error}") from None
-            yield rgb[None], (read_label_png(label_paths[i], len(classes), False)[None]
+            yield rgb[None], (read_label_png(label_paths[i], len(classes), False,
+                                             pictures[i].size)[None]
                               if maps and classes else None)
 
     return ImageSource(

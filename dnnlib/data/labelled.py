@@ -111,11 +111,7 @@ class PairFolder:
             rgb = decode_photo(path.read_bytes())
         except (PhotoError, OSError) as error:
             raise UserError(f"{path}: {error}") from None
-        labels = read_label_png(self._labels[number], len(self.classes))
-        if labels.shape != rgb.size[::-1]:
-            raise UserError(f"{self._labels[number]}: {labels.shape[1]}x{labels.shape[0]} pixels, "
-                            f"its picture has {rgb.size[0]}x{rgb.size[1]}")
-        return rgb, labels
+        return rgb, read_label_png(self._labels[number], len(self.classes), size=rgb.size)
 
 
 def pair_folders(path: Path) -> list[Path]:
@@ -166,10 +162,11 @@ def _files(folder):
     return found
 
 
-def read_label_png(path: str | Path, num_classes: int, may_ignore: bool = True) -> np.ndarray:
+def read_label_png(path: str | Path, num_classes: int, may_ignore: bool = True,
+                   size: tuple[int, int] | None = None) -> np.ndarray:
     """Return the palette indices or grey values of a PNG, of up to 8 bits, as a label map uint8
     [h, w]: 0..C and, with `may_ignore`, channels.IGNORE. Raises UserError for any other file or
-    label."""
+    label, and for another size than (w, h) of its picture, if that is given."""
     try:
         kind, labels, _ = read_png_values(Path(path).read_bytes())
     except (PhotoError, OSError) as error:
@@ -177,6 +174,9 @@ def read_label_png(path: str | Path, num_classes: int, may_ignore: bool = True) 
     if kind not in (GREY, PALETTE) or labels.dtype != np.uint8:
         raise UserError(f"{path}: a picture of colours or of 16 bits; label maps are PNGs with a "
                         "palette or of grey, of up to 8 bits")
+    if size not in (None, labels.shape[::-1]):
+        raise UserError(f"{path}: {labels.shape[1]}x{labels.shape[0]} pixels, its picture has "
+                        f"{size[0]}x{size[1]}")
     wrong = labels[(labels > num_classes) & ~(may_ignore & (labels == channels.IGNORE))]
     if len(wrong):
         raise UserError(f"{path}: label {wrong.max()}, where {num_classes} classes are known")

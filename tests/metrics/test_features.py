@@ -267,6 +267,10 @@ def test_pairs_that_are_none(pairs, images):
     with pytest.raises(UserError, match=r"labels/000000\d.png: label 2, where 1 classes"):
         list(pair_source(pairs).batches(maps=True))
     write_class_list(pairs, ["a", "b"])
+    save_label_png(pairs / "labels" / "0000000.png", np.zeros((8, 12)), 2)
+    with pytest.raises(UserError, match=r"0000000.png: 12x8 pixels, its picture has \d+x\d+"):
+        list(pair_source(pairs).batches(maps=True))
+    save_label_png(pairs / "labels" / "0000000.png", images[0, ..., 0] % 3, 2)
     save_png(pairs / "labels" / "0000002.png", images[0])
     with pytest.raises(UserError, match=r"0000002.png: a picture of colours"):
         list(pair_source(pairs).batches(maps=True))
