@@ -56,7 +56,7 @@ ROWS = {
     "2d-balance": {"variant": "2d", "balance": 0.5},
     "2d-copies": {"variant": "2d", "grow_g": "copy", "grow_d": "copy"},
     "2d-labelled": {"variant": "2d", "untagged": None},
-    "2d-contrast": {"variant": "2d", "map_contrast": 5},
+    "2d-contrast": {"variant": "2d", "map_contrast": 15},
 }
 BASE, LABELLED = "2d", "2d-labelled"
 # Options of train.py that a row of colours alone has no use for.

@@ -72,7 +72,7 @@ PRESETS = {
     "small-64": dict(resolution=64, fmap_base=2048, fmap_max=128, latent_size=128, hold_kimg=100.0,
                      fade_kimg=100.0, rgb_kimg=1000.0, binary_kimg=0.0, classes_kimg=500.0,
                      minibatch={4: 64, 32: 32, 64: 16}, r1_gamma=1.0, grow_g="empty",
-                     grow_d="fresh", map_contrast=5.0, tick_kimg={4: 20}, network_ticks=2,
+                     grow_d="fresh", map_contrast=15.0, tick_kimg={4: 20}, network_ticks=2,
                      metrics="kid1k,fid1k"),
     # A few hundred photos of one's own at 32x32 in hours of two CPU cores, or one small GPU. Maps
     # begin empty and all at once, in both of these presets: as copies they do not come for long
@@ -80,7 +80,7 @@ PRESETS = {
     "small-32": dict(resolution=32, fmap_base=1024, fmap_max=64, latent_size=128, hold_kimg=20.0,
                      fade_kimg=20.0, rgb_kimg=320.0, binary_kimg=0.0, classes_kimg=180.0,
                      minibatch={4: 32, 32: 16}, lrate={4: 0.001, 32: 0.002}, r1_gamma=1.0,
-                     grow_g="empty", grow_d="fresh", map_contrast=5.0, smoothing_kimg=5.0,
+                     grow_g="empty", grow_d="fresh", map_contrast=15.0, smoothing_kimg=5.0,
                      tick_kimg={4: 5}, network_ticks=4, metrics="kid1k,fid1k"),
     # Colours and maps in minutes of two CPU cores, for drawn figures of few classes: small
     # minibatches, as so short a training needs many updates, a short average, and two thirds of it
@@ -177,7 +177,7 @@ class TrainingConfig(MethodConfig):
         0.01, "standard deviation of the noise on real segmentation maps", **SHARE)
     map_contrast: float = option(
         0.0, "steepness of the tanh through which discriminators see maps, so that they judge "
-        "shapes and not how near to two values generated maps are, as 5 (0: as they are)",
+        "shapes and not how near to two values generated maps are, as 15 (0: as they are)",
         low=0, high=100)
     mirror: bool = option(True, "flip half of the real images and their maps left to right")
     mirror_pairs: str | None = option(
