@@ -41,6 +41,8 @@ class Segmenter(KerasNetwork):
             num_outputs: classes with the background.
             architecture, backbone, output_stride: as in SegmenterConfig.
             unet_fmaps: feature maps of the U-Net's first level; each further one has twice as many.
+            exact_dilations: see efficientnet_lite0; networks in older files, whose options lack it,
+                have none.
         """
 
         resolution: int
@@ -49,6 +51,7 @@ class Segmenter(KerasNetwork):
         backbone: str = "efficientnet-lite0"
         output_stride: int = 16
         unet_fmaps: int = 16
+        exact_dilations: bool = False
         seed: int = 0
 
     @property
@@ -63,13 +66,15 @@ class Segmenter(KerasNetwork):
         if o.architecture == "unet":
             logits = unet(rgb, o.num_outputs, o.unet_fmaps)
         else:
-            logits = deeplab(rgb, o.num_outputs, o.backbone, o.output_stride)
+            logits = deeplab(rgb, o.num_outputs, o.backbone, o.output_stride, o.exact_dilations)
         return keras.Model(rgb, logits)
 
 
-def deeplab(rgb: tf.Tensor, num_outputs: int, backbone: str, output_stride: int) -> tf.Tensor:
-    """Return DeepLabV3+'s logits of Keras tensors."""
-    encode = {"resnet50": resnet50, "efficientnet-lite0": efficientnet_lite0}[backbone]
+def deeplab(rgb: tf.Tensor, num_outputs: int, backbone: str, output_stride: int,
+            exact_dilations: bool = True) -> tf.Tensor:
+    """Return DeepLabV3+'s logits of Keras tensors; exact_dilations: see efficientnet_lite0."""
+    lite0 = functools.partial(efficientnet_lite0, exact_dilations=exact_dilations)
+    encode = {"resnet50": resnet50, "efficientnet-lite0": lite0}[backbone]
     low, high = encode(rgb, output_stride)
     x = _pyramid(high)
     x = _enlarge(x, output_stride // LOW_STRIDE)
@@ -135,24 +140,34 @@ def resnet50(rgb: tf.Tensor, output_stride: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tuple(model.outputs)
 
 
-def efficientnet_lite0(rgb: tf.Tensor, output_stride: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return features of EfficientNet-Lite0, whose later strides become dilations."""
+def efficientnet_lite0(rgb: tf.Tensor, output_stride: int,
+                       exact_dilations: bool = True) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return features of EfficientNet-Lite0, whose later strides become dilations.
+
+    Args:
+        exact_dilations: layers look twice as far behind the convolution that had the stride, and
+            compute at every second place what they did before; False: that one does as well.
+    """
     conv = functools.partial(_conv, activation="relu6")
     # Its authors' (x - 127) / 128 of colours from 0 to 255.
     x = layers.Rescaling(127.5 / 128, offset=0.5 / 128, name="scale")(rgb)
     x = conv(x, LITE0_STEM, 3, name="stem", stride=2)
     stride, rate, number, low = 2, 1, 0, None
     for blocks, kernel, stage_stride, expansion, fmaps in LITE0:
+        first_rate = rate
         if stage_stride == 2 and stride >= output_stride:
             rate, stage_stride = 2 * rate, 1
+        if not exact_dilations:
+            first_rate = rate
         stride *= stage_stride
         for block in range(blocks):
             before, name = x, f"block{number}"
             if expansion > 1:
                 x = conv(x, x.shape[-1] * expansion, 1, name=f"{name}_expand")
             x = layers.DepthwiseConv2D(
-                kernel, stage_stride if block == 0 else 1, "same", dilation_rate=rate,
-                use_bias=False, name=f"{name}_depthwise")(x)
+                kernel, stage_stride if block == 0 else 1, "same",
+                dilation_rate=first_rate if block == 0 else rate, use_bias=False,
+                name=f"{name}_depthwise")(x)
             x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}_depthwise_bn", **_NORM)(x)
             x = layers.Activation("relu6")(x)
             x = conv(x, fmaps, 1, name=f"{name}_project", activation=None)

@@ -51,7 +51,8 @@ class SegmenterTraining(LabelTraining):
         network = build("Segmenter", NETWORK, {
             "resolution": c.resolution, "num_outputs": len(self.classes) + 1,
             "architecture": c.architecture, "backbone": c.backbone,
-            "output_stride": c.output_stride, "unet_fmaps": c.unet_fmaps, "seed": c.seed})
+            "output_stride": c.output_stride, "unet_fmaps": c.unet_fmaps, "exact_dilations": True,
+            "seed": c.seed})
         if c.imagenet:
             network.set_arrays(network.get_arrays() | imagenet_arrays(self.report))
         return {NETWORK: network}

@@ -53,6 +53,31 @@ def test_resnet50_is_the_librarys_with_dilations_for_strides(rng):
 
 
 @pytest.mark.parametrize("stride", [8, 16])
+def test_efficientnet_lite0_with_dilations_for_strides(stride, rng):
+    """It computes what it does with all of its strides, at the last of every two or four places, in
+    whose middle TensorFlow's strides look."""
+    undilated = functional(networks.efficientnet_lite0, 32)
+    values = shaken(undilated, rng)
+    ours = functional(networks.efficientnet_lite0, stride)
+    for variable in ours.variables:
+        variable.assign(values[variable.path])
+    rgb = rng.uniform(-1, 1, (2, SIDE, SIDE, 3)).astype(np.float32)
+    step = 32 // stride
+    for expected, features, every in zip(undilated(rgb), ours(rgb), (1, step)):
+        np.testing.assert_allclose(features[:, every - 1::every, every - 1::every], expected,
+                                   rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+def test_older_files_keep_their_dilations():
+    """Their options do not say that these are exact: the first blocks look twice as far as well."""
+    options = {"resolution": SIDE, "num_outputs": 2, "output_stride": 8}
+    for more, expected in (({}, [2, 4]), ({"exact_dilations": True}, [1, 2])):
+        model = build("Segmenter", "S", options | more).model
+        first = [model.get_layer(f"block{number}_depthwise") for number in (5, 11)]
+        assert [layer.dilation_rate[0] for layer in first] == expected
+
+
+@pytest.mark.parametrize("stride", [8, 16])
 def test_the_shapes_of_efficientnet_lite0(stride):
     low, high = functional(networks.efficientnet_lite0, stride)(np.zeros((1, SIDE, SIDE, 3)))
     assert low.shape == (1, 16, 16, 24) and high.shape == (1, SIDE // stride, SIDE // stride, 320)
