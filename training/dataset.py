@@ -130,15 +130,20 @@ class TrainingStream:
 
 
 @functools.lru_cache(4)
-def permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
-    """Return the order of the records in one epoch, int64 [num_images]; it is not to be changed."""
-    return np.random.default_rng([seed, epoch]).permutation(num_images)
+def permutation(seed: int, epoch: int, num_images: int, index: int = 0) -> np.ndarray:
+    """Return the order of the records in one epoch, int64 [num_images]; it is not to be changed.
+
+    `index` is the number of their list, if there are several.
+    """
+    # An odd last number is of other draws (gan/balance.py); 0 gives what [seed, epoch] does.
+    return np.random.default_rng([seed, epoch, 2 * index]).permutation(num_images)
 
 
-def shuffled(seed: int, count: int, place: int) -> int:
-    """Return which of `count` items is at a place of their endless permutations."""
+def shuffled(seed: int, count: int, place: int, index: int = 0) -> int:
+    """Return which of `count` items, the list `index`, is at a place of their endless
+    permutations."""
     epoch, rest = divmod(place, count)
-    return int(permutation(seed, epoch, count)[rest])
+    return int(permutation(seed, epoch, count, index)[rest])
 
 
 def reals_stream(config: TrainingConfig, resolution: int, num_channels: int, minibatch: int,

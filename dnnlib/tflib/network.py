@@ -123,6 +123,12 @@ def build(type_name: str, name: str, config: dict, room: float = math.inf) -> Ne
         _ROOM.reset(token)
 
 
+def part_seed(seed: int, purpose: str) -> int:
+    """Return the seed of one of a training's networks, which is no other training's, as those are
+    that are counted up."""
+    return int(np.random.SeedSequence([seed, zlib.crc32(purpose.encode())]).generate_state(1)[0])
+
+
 def full_config(type_name: str, config: dict) -> dict:
     """Return `config` with the defaults of the options that it leaves out, as older files do."""
     fields = dataclasses.fields(NETWORKS[type_name].Options)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from dnnlib.data import channels, pictures
 from dnnlib.tflib.distribute import Draws
-from dnnlib.tflib.network import Network, build
+from dnnlib.tflib.network import Network, build, part_seed
 from dnnlib.tflib.optimizer import all_finite
 from training.cycle.config import GENERATORS, CycleConfig, there_and_back
 from training.cycle.domains import (
@@ -89,8 +89,8 @@ class CycleTraining(SingleStageMethod):
         made = {name: ("ResnetGenerator", {"blocks": c.blocks}) for name in GENERATORS.values()}
         made |= {name: ("PatchDiscriminator", {"strides": c.strides, "affine": False})
                  for name in CRITICS}
-        return {name: build(kind, name, {**common, **own, "seed": c.seed + number})
-                for number, (name, (kind, own)) in enumerate(made.items())}
+        return {name: build(kind, name, {**common, **own, "seed": part_seed(c.seed, name)})
+                for name, (kind, own) in made.items()}
 
     def resume(self, state: TrainingState) -> None:
         """Restore networks, optimizers and pool of a stored state."""

@@ -187,7 +187,7 @@ def domain_batches(domains: Sequence[Domain], seed: int, minibatch: int, start_n
     def load(step: int) -> DomainBatch:
         """Return the batch of a step."""
         parts = [np.stack([domain.read(domain.numbers[
-            shuffled(seed + index, len(domain.numbers), step * minibatch + int(row))])
+            shuffled(seed, len(domain.numbers), step * minibatch + int(row), index)])
             for row in rows]) for index, domain in enumerate(domains)]
         with tf.device("CPU:0"):
             return DomainBatch(*map(tf.constant, parts))

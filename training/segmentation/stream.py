@@ -59,7 +59,7 @@ def labelled_batches(sources: Sequence[Source], seed: int, start_nimg: int = 0,
         pairs = []
         for index, place in places:
             pictures, numbers, share, _ = sources[index]
-            chosen = shuffled(seed + index, len(numbers), step * share + place)
+            chosen = shuffled(seed, len(numbers), step * share + place, index)
             pairs.append(pictures.read(numbers[chosen]))
         rgb, label_maps = (np.stack(parts) for parts in zip(*pairs))
         with tf.device("CPU:0"):

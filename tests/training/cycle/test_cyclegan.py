@@ -32,6 +32,12 @@ def eagerly():
     tf.config.run_functions_eagerly(False)
 
 
+def test_neighbouring_seeds_share_no_networks(data):
+    digests = [network.digest() for seed in (1, 2, 3)
+               for network in tools.cyclegan(tiny(data, seed=seed)).make_networks().values()]
+    assert len(set(digests)) == len(digests) == 12
+
+
 def seen_photos(method, batch, step=0):
     """The photos and masks of a batch as a step sees them: [(rgb, mask) of A, of B], float64."""
     draws = Draws(method.config.seed, step, method.config.minibatch)

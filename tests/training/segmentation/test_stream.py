@@ -52,6 +52,10 @@ def test_every_minibatch_has_its_share_and_every_epoch_all():
     assert batches[0][:3] != batches[1][:3] or batches[1][:3] != batches[2][:3]
     assert levels(labelled_batches(sources, 1), 20) == batches
     assert levels(labelled_batches(sources, 2), 20) != batches
+    # Two sources of one size: the second's order is not the first's in the next training.
+    alike = [Source(Numbered(0), range(10), 1)] * 2
+    one, two = (list(zip(*levels(labelled_batches(alike, seed), 10))) for seed in (1, 2))
+    assert one[1] not in (one[0], *two)
 
 
 def test_any_place_is_reached_at_once_and_workers_read_theirs():
