@@ -93,6 +93,8 @@ class SegmenterConfig(MethodConfig):
         changed = {name for name, value in defaults.items() if getattr(self, name) != value}
         unet = self.architecture == "unet"
         return (
+            (not unet and self.minibatch == 1, "--minibatch=1: the pooled features' batch norm has "
+             "a single value then; 2 at least"),
             ("mix" in changed and not self.data2, "--mix: there is no --data2 to mix with"),
             (self.data2 and not self.mix, "--mix=0: leaves --data2 out; leave both options out"),
             (self.num_images and self.data2 and self.mix == 1,

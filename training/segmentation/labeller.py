@@ -66,22 +66,28 @@ class Labeller:
         """Return float32 [N, R, R, 1 + C] of photos uint8 [N, R, R, 3]; 0 is the background.
 
         Raises:
+            UserError: the network has diverged.
             ValueError: photos of another size.
         """
-        return np.concatenate([self._infer(part).numpy() for part in self._parts(rgb)])
+        return np.concatenate(list(self._drawn(rgb)))
 
     def label_maps(self, rgb: np.ndarray) -> np.ndarray:
         """Return the label maps uint8 [N, R, R] of photos uint8 [N, R, R, 3].
 
         Raises:
+            UserError: the network has diverged.
             ValueError: photos of another size.
         """
-        return np.concatenate([tf.argmax(self._infer(part), axis=-1).numpy().astype(np.uint8)
-                               for part in self._parts(rgb)])
+        return np.concatenate([part.argmax(axis=-1).astype(np.uint8) for part in self._drawn(rgb)])
 
-    def _parts(self, rgb) -> Iterator[np.ndarray]:
-        """Yield photos in minibatches; raise ValueError if they are of another size."""
+    def _drawn(self, rgb) -> Iterator[np.ndarray]:
+        """Yield the probabilities of photos in minibatches; raise ValueError if they are of another
+        size, UserError if probabilities are not finite."""
         if rgb.shape[1:3] != (self.resolution, self.resolution):
             raise ValueError(f"photos {rgb.shape} for a network of {self.resolution}")
         for start in range(0, len(rgb), self.minibatch):
-            yield rgb[start:start + self.minibatch]
+            part = self._infer(rgb[start:start + self.minibatch]).numpy()
+            if not np.isfinite(part).all():
+                raise UserError(f"{self.path}: the network makes values that are not finite, it "
+                                "has diverged: use an older snapshot")
+            yield part

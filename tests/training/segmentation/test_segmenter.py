@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import train
 from dnnlib.data import channels
@@ -75,7 +76,15 @@ def test_a_labeller_takes_photos_of_its_own_size(data):
     for function in (labeller.label_maps, labeller.probabilities):
         with pytest.raises(ValueError, match="for a network of 16"):
             function(np.zeros((1, 32, 32, 3), np.uint8))
-    assert labeller.label_maps(np.zeros((5, 16, 16, 3), np.uint8)).shape == (5, 16, 16)
+    labeller._infer = lambda rgb: tf.nn.softmax(network(tf.cast(rgb, tf.float32) / 127.5 - 1))
+    photos = np.zeros((5, 16, 16, 3), np.uint8)
+    assert labeller.label_maps(photos).shape == (5, 16, 16)
+    # What has diverged is told, and not drawn as background.
+    labeller.path = "S.safetensors"
+    network.vars["logits/bias"].assign([np.nan] * 3)
+    for function in (labeller.label_maps, labeller.probabilities):
+        with pytest.raises(UserError, match=r"S\.safetensors: .* not finite, it has diverged: use"):
+            function(photos)
 
 
 @pytest.mark.slow
@@ -117,6 +126,8 @@ def test_what_does_not_fit_is_told(data, tmp_path):
     assert "--mix: there is no --data2" in failure(*common, "--mix=0.2")
     assert "U-Net has none" in failure(*common, "--output-stride=8")
     assert "none of one source" in failure(*common, f"--data2={data}", "--mix=0.01")
+    assert "--minibatch=1: the pooled features' batch norm has a single value then; 2" in failure(
+        f"--data={data}", "--minibatch=1")
     assert "32 at least; give --architecture=unet" in failure(f"--data={data}")
     assert "goes up to 16" in failure(*common, "--resolution=32")
     assert "has 24 training pictures" in failure(*common, "--num-images=25")
