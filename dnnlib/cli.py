@@ -66,6 +66,13 @@ def exit_status(main: Callable[[list[str]], int | None], argv: list[str]) -> int
                 traceback.print_exc()
             print(f"error: {one_line(error)}", file=sys.stderr)
             return 2
+        except Exception as error:
+            # TensorFlow's class by its name: not all scripts import it.
+            if type(error).__name__ != "ResourceExhaustedError" or "--debug" in argv:
+                raise
+            print("error: the device's memory is too small; give a smaller --minibatch, or smaller "
+                  "photos", file=sys.stderr)
+            return 2
         except KeyboardInterrupt:
             print("interrupted; repeat the command to continue", file=sys.stderr)
             return 130

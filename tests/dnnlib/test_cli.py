@@ -31,6 +31,21 @@ def test_names_of_files_stay_short():
     assert cli.label_suffix((0.1234567,)) != cli.label_suffix((0.1234568,))
 
 
+class ResourceExhaustedError(Exception):
+    """As TensorFlow's is called."""
+
+
+def test_too_little_memory_is_one_line(capsys):
+    def main(argv):
+        raise ResourceExhaustedError("OOM when allocating tensor\n[[node]]")
+
+    assert cli.exit_status(main, []) == 2
+    assert capsys.readouterr().err == ("error: the device's memory is too small; give a smaller "
+                                       "--minibatch, or smaller photos\n")
+    with pytest.raises(ResourceExhaustedError):
+        cli.exit_status(main, ["--debug"])
+
+
 def test_options_without_effect_are_refused_by_the_first_rule_that_applies():
     parser = argparse.ArgumentParser()
     parser.add_argument("--num-val", type=int, default=2)
