@@ -37,8 +37,10 @@ PRESETS = {
     "leather-denim": dict(norm="batch", critic="picture", minibatch=10, lrate=0.002, kimg=155.5,
                           rotation=10.0, clip_norm=10.0),
     # A few hundred photos at 64x64 in hours of two CPU cores: six blocks as Zhu et al. have for
-    # small photos, and a quarter of the feature maps.
-    "small": dict(blocks=6, fmaps=16, kimg=40.0, minibatch=4, tick_kimg=1.0, network_ticks=4),
+    # small photos, a quarter of the feature maps, and critics of 34x34 pixels, since patches of
+    # 70x70 are larger than a photo.
+    "small": dict(blocks=6, fmaps=16, strides=2, kimg=40.0, minibatch=4, tick_kimg=1.0,
+                  network_ticks=4),
     # Pictures of 16x16 and tests: seconds.
     "tiny": dict(blocks=1, fmaps=8, strides=1, kimg=1.6, minibatch=4, lrate=2e-3, pool=8,
                  tick_kimg=0.4, network_ticks=1),

@@ -160,4 +160,6 @@ def test_presets(name):
     if name == "leather-denim":
         assert (config.norm, config.critic, config.minibatch, config.lrate) == (
             "batch", "picture", 10, 0.002)
+    if name == "small":  # for 64x64: patches of 34x34
+        assert config.strides == 2
     assert np.isclose(config.jitter, 286 / 256, atol=1e-6)
