@@ -205,9 +205,9 @@ def _check_translator(options, header, metrics):
 
 def is_translator(header: dict) -> bool:
     """Return if a snapshot's header is that of a network that draws photos of maps."""
-    from training.translation.translator import VARIANTS
+    from training.translation.translator import VARIANT
 
-    return header.get("variant") in VARIANTS
+    return header.get("variant") == VARIANT
 
 
 def check_folders(options: argparse.Namespace, header: dict, metrics: list[Metric]) -> None:

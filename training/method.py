@@ -41,7 +41,8 @@ class Stage(Protocol):
 class Method:
     """A way to train networks.
 
-    What raises NotImplementedError must be written; the rest has defaults.
+    What raises NotImplementedError must be written, `first_moment` for several stages alone; the
+    rest has defaults.
 
     Attributes:
         config: has the loop's options: `minibatch_repeats`, `image_ticks`, `network_ticks`,
@@ -96,7 +97,8 @@ class Method:
         raise NotImplementedError
 
     def first_moment(self, name: str) -> Stage:
-        """Return the first moment of the stage `name`, for `enter`; one stage needs none."""
+        """Return the first moment of the stage `name`, for `enter`; written if there are several
+        stages."""
         raise NotImplementedError
 
     def enter(self, stage: Stage) -> None:

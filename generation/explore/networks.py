@@ -15,7 +15,7 @@ from training.sampler import Sampler
 from training.segmentation.labeller import Labeller, read_labeller
 from training.segmentation.segmenter import NETWORK as SEGMENTER
 from training.snapshots import best_snapshot, kimg_in_name, read_header
-from training.translation.translator import VARIANTS as OF_MAPS
+from training.translation.translator import VARIANT as OF_MAPS
 from training.translation.translator import Translator
 
 GENERATOR, OF_LABELS, LABELLING, TRANSLATING = "generator", "pix2pix", "segmenter", "cyclegan"
@@ -33,7 +33,7 @@ def kind_of(header: dict[str, Any], path: Path) -> str:
     """
     if is_cyclegan(header):
         return TRANSLATING
-    if header.get("variant") in OF_MAPS:
+    if header.get("variant") == OF_MAPS:
         return OF_LABELS
     if SEGMENTER in header["networks"]:
         return LABELLING

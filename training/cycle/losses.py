@@ -13,7 +13,7 @@ LARGEST_SHIFT = 1 / 32  # of a photo's side, by which each of two overlapping ga
 
 def masked_l1(first: tf.Tensor, second: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Return the mean absolute difference of pictures [N, R, R, 3] where mask [N, R, R, 1] is 1,
-    weighted by it elsewhere: [N]; 0 for a mask of less than a pixel."""
+    weighted by it elsewhere: [N]; of a mask of less than a pixel the sum, 0 if it is empty."""
     area = tf.reduce_sum(mask, [1, 2, 3])
     total = tf.reduce_sum(mask * tf.reduce_mean(tf.abs(first - second), -1, keepdims=True),
                           [1, 2, 3])

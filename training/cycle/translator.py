@@ -36,7 +36,7 @@ class CycleTranslator(OfSnapshot):
         """
         names = there_and_back(direction)
         header = self.check(path, "cyclegan", "translates no photos", *names)
-        self.path, self.digest, self.header = path, header["digest"], header
+        self.path, self.digest = path, header["digest"]
         self.direction, self.minibatch, self.own_scale = direction, minibatch, own_scale
         networks = load_snapshot(path, names=names).networks
         self.resolution = networks[names[0]].resolution

@@ -11,7 +11,7 @@ from training.networks_translation import TranslationGenerator
 from training.snapshots import OfSnapshot, load_snapshot
 
 NETWORK = "G"
-VARIANTS = ("pix2pix",)
+VARIANT = "pix2pix"
 
 
 class Translator(OfSnapshot):
@@ -30,7 +30,7 @@ class Translator(OfSnapshot):
         Raises:
             UserError: the snapshot is of another kind.
         """
-        header = self.check(path, VARIANTS[0], "draws no photos of maps", NETWORK)
+        header = self.check(path, VARIANT, "draws no photos of maps", NETWORK)
         self.path, self.minibatch, self.header = path, minibatch, header
         self.classes, self.digest = tuple(header["classes"]), header["digest"]
         self.network = load_snapshot(path, names=(NETWORK,)).networks[NETWORK]
