@@ -19,6 +19,7 @@ KIMG, COUNT = {"low": 0, "high": 10**6}, {"low": 1, "high": MAX_COUNT}
 PRECISIONS = ("fp32", "bf16")
 PRECISION = ("type of activations and convolutions; weights, statistics, norms and losses are "
              "float32 whatever it is")
+BLOCKS = {"low": 1, "high": 1000}  # of a network; each takes time to build, whatever its size
 SIZE, WEIGHT, SHARE = {"low": 1, "high": 2**20}, {"low": 0, "high": 10**6}, {"low": 0, "high": 1}
 
 

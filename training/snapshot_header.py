@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from dnnlib.data import channels
+from training.method_config import BLOCKS
 from training.segmentation.config import MAX_UNET_FMAPS
 
 MAX_RESOLUTION = 1 << 16
@@ -36,6 +37,9 @@ def check_header(header: dict[str, Any]) -> None:
     for made in header["networks"].values():
         if made["type"] == "Segmenter" and not _is_segmenter(made["config"], header["classes"]):
             raise ValueError("'networks' in its header is damaged, or of other classes")
+    blocks = [made["config"].get("blocks") for made in header["networks"].values()]
+    if any(_is_count(count) and count > BLOCKS["high"] for count in blocks):
+        raise ValueError("'networks' in its header is damaged: too many blocks")
     if "keypoints" in checks and not _is_skeleton(header.get("skeleton"), header["keypoints"]):
         raise ValueError("'skeleton' in its header is missing or damaged")
 
@@ -63,8 +67,7 @@ def _are_networks(value):
 
 
 def _is_segmenter(config, classes):
-    """Return whether a segmentation network has the classes and can be built: Keras makes variables
-    of its own before ours are counted."""
+    """Return whether a segmentation network has the classes and can be built."""
     fmaps = config.get("unet_fmaps", 1)
     return (_is_resolution(config.get("resolution")) and len(classes) <= channels.MAX_CLASSES
             and config.get("num_outputs") == len(classes) + 1

@@ -48,7 +48,8 @@ class KerasNetwork(Network):
         keras.config.set_dtype_policy(POLICIES[dtype])
         try:
             # In a tuple, since tf.Module would track a model's own variables.
-            self._model = (self.make_model(),)
+            with _without_values():
+                self._model = (self.make_model(),)
         finally:
             keras.config.set_dtype_policy(before)
         self._compute_dtype = dtype
@@ -69,7 +70,7 @@ class KerasNetwork(Network):
 
     @property
     def model(self) -> keras.Model:
-        """Return the model, whose own variables nothing uses."""
+        """Return the model, whose own variables nothing uses; they have no values."""
         return self._model[0]
 
     def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
@@ -87,8 +88,17 @@ class KerasNetwork(Network):
         trained, others = ([values[variable.path] for variable in group]
                            for group in (self.model.trainable_variables,
                                          self.model.non_trainable_variables))
-        outputs, values = self.model.stateless_call(trained, others, *inputs, training=training)
+        with _without_values():
+            outputs, values = self.model.stateless_call(trained, others, *inputs,
+                                                        training=training)
         return tf.nest.map_structure(lambda x: tf.cast(x, tf.float32), outputs), values
+
+
+def _without_values():
+    """Return a context in which Keras gives variables no values: these would be as large as the
+    network, and be there before its size is checked. Each use of a model outside of it gives them.
+    """
+    return keras.StatelessScope(initialize_variables=False)
 
 
 def he_initializer(path: str) -> Callable[[np.random.Generator, tuple], np.ndarray]:

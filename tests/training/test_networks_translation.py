@@ -45,6 +45,16 @@ def ones(network, count):
     return [tf.ones([count, *shape]) for shape in network.dropout_shapes]
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_keras_makes_no_values_of_its_own(compiled):
+    """These would double the memory, and be there before a size is refused."""
+    network = made("PatchDiscriminator", resolution=16, in_channels=3, fmaps=2, strides=1)
+    call = tf.function(network.train_call) if compiled else network.train_call
+    call(tf.ones([2, 16, 16, 3]))
+    assert [variable.path for variable in network.model.variables
+            if variable._value is not None] == []
+
+
 # The papers' networks
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from tests.tools.data_helpers import make_dataset
 from tests.tools.training_runs import ONE_DEVICE
 from training import snapshots, state
 from training.gan.schedule import make_stage
+from training.method_config import BLOCKS
 from training.snapshot_header import check_header
 from training.snapshots import find_snapshot, load_snapshot, save_snapshot
 from training.state import Progress
@@ -184,7 +185,6 @@ def test_a_header_cannot_ask_for_all_of_the_memory(networks, tmp_path, option, v
 @pytest.mark.parametrize("option, value", [
     ("unet_fmaps", 1 << 20), ("unet_fmaps", "2"), ("resolution", 17), ("num_outputs", 4)])
 def test_nor_can_that_of_a_segmentation_network(tmp_path, option, value):
-    """Keras makes variables of its own before ours are counted."""
     path, options = tmp_path / "a.safetensors", dict(resolution=16, num_outputs=3, unet_fmaps=2)
     network = build("Segmenter", "S", {**options, "architecture": "unet"})
     save_snapshot(path, {"S": network}, {"classes": ["red", "green"]})
@@ -193,6 +193,20 @@ def test_nor_can_that_of_a_segmentation_network(tmp_path, option, value):
     header["networks"]["S"]["config"][option] = value
     snapshots.save_container(path, header, groups)
     with pytest.raises(UserError, match="'networks' in its header is damaged, or of other classes"):
+        load_snapshot(path)
+
+
+def test_nor_can_that_of_a_translator(tmp_path, monkeypatch):
+    """Layers take time, however small they are."""
+    path = tmp_path / "a.safetensors"
+    network = build("ResnetGenerator", "G", {"resolution": 8, "in_channels": 3, "fmaps": 1,
+                                             "blocks": 1})
+    save_snapshot(path, {"G": network}, {"classes": []})
+    header, groups = snapshots.load_container(path)
+    header["networks"]["G"]["config"]["blocks"] = BLOCKS["high"] + 1
+    snapshots.save_container(path, header, groups)
+    monkeypatch.setattr("training.snapshots.build", None)
+    with pytest.raises(UserError, match="'networks' in its header is damaged"):
         load_snapshot(path)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from training.method_config import (
+    BLOCKS,
     KIMG,
     MAX_COUNT,
     PRECISION,
@@ -67,7 +68,7 @@ class CycleConfig(MethodConfig):
         "or pairs with class maps, on one side at least", metavar="CLASSES")
     target_garment: str | None = option(
         None, "the classes of --target, if others", metavar="CLASSES")
-    blocks: int = option(9, "residual blocks of a generator; 6 for small photos", **SIZE)
+    blocks: int = option(9, "residual blocks of a generator; 6 for small photos", **BLOCKS)
     fmaps: int = option(64, "feature maps of the first layer of all four networks", **SIZE)
     norm: str = option("instance", "what is normalised together: each picture, or the minibatch",
                        choices=NORMS)

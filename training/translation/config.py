@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from training.method_config import (
+    BLOCKS,
     KIMG,
     PRECISION,
     PRECISIONS,
@@ -125,7 +126,7 @@ class Pix2PixConfig(ConditionalConfig):
         "kid1k,lpips; the first one selects the best snapshot; with --segmenter miou comes first "
         "by itself; 'none' for none", metavar="NAME,...")
     generator: str = option("unet", "unet: pix2pix's; resnet: CycleGAN's", choices=GENERATORS)
-    blocks: int = option(9, "residual blocks of --generator=resnet", **SIZE)
+    blocks: int = option(9, "residual blocks of --generator=resnet", **BLOCKS)
     dropout: float = option(0.5, "of the U-Net's three innermost blocks, in use too: several "
                             "photos of one map; 0: none", low=0, high=0.9)
     scales: int = option(1, "discriminators, each for pictures half as large as the one before",
