@@ -16,7 +16,13 @@ from dnnlib.tflib.optimizer import Adam, Optimizer, Sgd
 from training.dataset import shuffled
 from training.decoder.config import LINEAR_DROP, POLY_POWER, DecoderConfig
 from training.decoder.labels import LabelledFolder
-from training.decoder.networks import at_pixels, decoded_config, disagreement, picture_uncertainty
+from training.decoder.networks import (
+    DecodedGenerator,
+    at_pixels,
+    decoded_config,
+    disagreement,
+    picture_uncertainty,
+)
 from training.sampler import Sampler, label_maps, label_row
 from training.segmentation.label_training import LabelTraining
 from training.single_stage import PICTURES, SingleStage
@@ -54,15 +60,18 @@ class DecoderTraining(LabelTraining):
         Args:
             labelled: the pictures.
             held_back: numbers of those that are not learned from.
-            origin: snapshot of the generator that made them. The others: see SingleStageMethod.
+            origin: snapshot of the generator that made them, or of it with its decoder, to go on
+                with. The others: see SingleStageMethod.
         """
         super().__init__(config, labelled.classes, strategy, about, evaluate)
         self.labelled, self.origin = labelled, origin
         self.learned = [n for n in range(len(labelled)) if n not in set(held_back)]
 
     def make_networks(self) -> dict[str, Network]:
-        """Return the snapshot's generator with a new decoder."""
+        """Return the snapshot's generator with a new decoder, or with the one that it has."""
         Gs = load_snapshot(self.origin, names=("Gs",)).networks["Gs"]
+        if isinstance(Gs, DecodedGenerator):
+            return {NETWORK: Gs}
         network = build("DecodedGenerator", NETWORK, decoded_config(
             Gs.config, len(self.classes), decoder=self.config.decoder,
             map_resolution=self.config.resolution, decoder_seed=self.config.seed))

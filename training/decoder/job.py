@@ -18,6 +18,7 @@ from training.decoder.decoder import DecoderTraining
 from training.decoder.labels import LabelledFolder
 from training.run.job import SingleStageJob
 from training.snapshots import find_snapshot, read_header
+from training.state import newest_progress
 
 MIN_HELD_BACK = 2  # pictures; fewer would select by chance
 
@@ -37,16 +38,12 @@ class DecoderJob(SingleStageJob):
         if not options.init_from:
             raise UserError("--init-from: missing: the generator whose pictures are labelled")
         self.dataset = LabelledFolder(config.data)
-        self.origin = find_snapshot(options.init_from, options.results)
-        self.header = read_header(self.origin)
+        self.origin, self.about = self._generator()
+        made, generator = self.dataset.labelling, self.about["generator"]
         # The pictures must be those of this generator, at their own resolution.
-        made, network = self.dataset.labelling, self.header["networks"].get("Gs", {})
-        if network.get("type") != "G_style":
-            raise UserError(f"--init-from: {self.origin} is a snapshot of --variant="
-                            f"{self.header.get('variant')}; a decoder is trained on a Style-GAN")
-        if self.header["digest"] != made.digest:
-            raise UserError(f"--init-from: {self.origin} has the digest "
-                            f"{self.header['digest'][:12]}; the pictures in {self.dataset.path} "
+        if generator["digest"] != made.digest:
+            raise UserError(f"--init-from: {generator['path']} has the digest "
+                            f"{generator['digest'][:12]}; the pictures in {self.dataset.path} "
                             f"are of {made.network} with {made.digest[:12]}")
         if config.resolution not in (None, made.resolution):
             raise UserError(f"--resolution={config.resolution}: the pictures were made at "
@@ -54,6 +51,22 @@ class DecoderJob(SingleStageJob):
         self.config = dataclasses.replace(config, resolution=made.resolution)
         self.held_back = held_back(len(self.dataset), config.held_back, config.seed)
         self.notes = self._notes()
+
+    def _generator(self):
+        """Return the snapshot that has the generator, and what a decoder's snapshots say of it: one
+        of the run to continue, which needs no other file, or that of --init-from."""
+        o = self.options
+        begun = newest_progress(o.run) if o.continues else None
+        own = sorted(o.run.glob("network-*.safetensors")) if begun else []
+        origin = own[0] if own else find_snapshot(o.init_from, o.results)
+        header = read_header(origin)
+        about = {name: header[name] for name in ("lod", "dataset", "generator") if name in header}
+        if own:
+            return origin, about
+        if header["networks"].get("Gs", {}).get("type") != "G_style":
+            raise UserError(f"--init-from: {origin} is a snapshot of --variant="
+                            f"{header.get('variant')}; a decoder is trained on a Style-GAN")
+        return origin, about | {"generator": {"path": str(origin), "digest": header["digest"]}}
 
     def _notes(self):
         """Return lines on the labels."""
@@ -71,17 +84,16 @@ class DecoderJob(SingleStageJob):
 
     def facts(self) -> dict[str, Any]:
         """Return what must be equal in all workers."""
-        return {**super().facts(), "init_from's digest": self.header["digest"]}
+        return {**super().facts(), "init_from's digest": self.about["generator"]["digest"]}
 
     def make_method(self, strategy: tf.distribute.Strategy, log: logging.Logger) -> DecoderTraining:
         """Return the method; the first worker evaluates it on the pictures held back."""
         evaluate = None
         if self.held_back and is_chief(strategy):
             evaluate = self.evaluation.decoder_evaluation(self.dataset.label_maps, self.held_back)
-        about = {name: self.header[name] for name in ("lod", "dataset") if name in self.header}
-        about |= {"generator": {"path": str(self.origin), "digest": self.header["digest"]},
-                  "labels": {"path": str(self.dataset.path), "digest": self.dataset.digest,
-                             "num_learned": len(self.dataset) - len(self.held_back)}}
+        about = self.about | {"labels": {
+            "path": str(self.dataset.path), "digest": self.dataset.digest,
+            "num_learned": len(self.dataset) - len(self.held_back)}}
         return DecoderTraining(self.config, self.dataset, self.held_back, self.origin, about,
                                strategy, evaluate)
 

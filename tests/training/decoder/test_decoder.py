@@ -27,6 +27,7 @@ from training.official import __main__ as official
 from training.run.options import given_options, parse_training_options
 from training.sampler import Sampler, seed_noise
 from training.snapshots import load_snapshot, read_header
+from training.state import TrainingState, save_state
 
 KINDS = ("linear", "conv", "mlp")
 
@@ -359,6 +360,30 @@ def test_the_plan_and_labels_that_have_moved(folder, tmp_path, capsys):
         assert train.main([f"--run={run}", f"--labels={moved}", "--dry-run"]) == 0
     finally:
         moved.rename(out)
+
+
+def test_a_run_needs_its_generator_only_to_begin(folder, tmp_path):
+    """Its states have it, and its snapshots what is known of it."""
+    origin, out = folder
+    copy, run = tmp_path / "generator.safetensors", tmp_path / "run"
+    copy.write_bytes(origin.read_bytes())
+    options = parse_training_options([
+        "--variant=decoder", f"--init-from={copy}", f"--labels={out}", "--device=cpu",
+        f"--run={run}", "--decoder=linear", "--preset=tiny", "--kimg=0"])
+    job = train.make_job(options, given_options(options), None)
+    train.train(job, tools.ONE_DEVICE)
+    method = job.make_method(tools.ONE_DEVICE, None)
+    progress = method.begin()
+    save_state(run, TrainingState(method.networks, method.optimizers, progress))
+    copy.unlink()
+    options = parse_training_options([f"--run={run}"])
+    again = train.make_job(options, given_options(options), None).make_method(
+        tools.ONE_DEVICE, None)
+    assert again.about == method.about
+    assert again.about["generator"] == {
+        "path": str(copy), "digest": read_header(origin)["digest"]}
+    assert again.begin() == progress  # as --measure does
+    assert "no such snapshot" in failure(f"--init-from={copy}", f"--labels={out}")
 
 
 def test_uncertainty_is_of_the_pictures_own_noise(folder):
