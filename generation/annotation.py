@@ -40,13 +40,13 @@ LabelMaps = dict[str, np.ndarray]  # {name of the picture: label map uint8 [R, R
 
 def write_pictures(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float, noise: str,
                    minibatch: int) -> None:
-    """Write the pictures of seeds, and what makes them again.
+    """Write the pictures of seeds, and what makes them again; others that are there stay.
 
     Raises:
         UserError: the folder holds pictures of another network, or made in another way.
     """
-    if (out / FILE_NAME).is_file():
-        there = Labelling.read(out)
+    there = Labelling.read(out) if (out / FILE_NAME).is_file() else None
+    if there is not None:
         if there.projected or (there.digest, there.trunc, there.noise, there.class_label) != (
                 sampler.digest, psi, noise, sampler.label):
             raise UserError(
@@ -56,6 +56,8 @@ def write_pictures(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float
     for seed, rgb, _ in seed_pairs(sampler, seeds, psi, noise, minibatch):
         digests[picture_name(seed)] = picture_digest(rgb)
         pictures.save_png(out / picture_name(seed), rgb)
+    if there is not None:
+        seeds, digests = tuple(dict.fromkeys([*there.seeds, *seeds])), there.pictures | digests
     Labelling(str(sampler.path), sampler.digest, sampler.resolution, sampler.fade, seeds, psi,
               TRUNCATION_CUTOFF, noise, sampler.label, digests).write(out)
 

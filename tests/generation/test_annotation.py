@@ -69,12 +69,16 @@ def test_what_is_written_makes_the_pictures_again(network, folder, tmp_path):
 
 
 def test_more_pictures_and_others(network, folder):
-    """More of the same may join them; those of another network or truncation may not."""
+    """More of the same may join them, fewer or others take none away; those of another network or
+    truncation may not."""
     (folder / "labels").mkdir()
     (folder / "labels/seed0001.png").write_bytes(b"stays")
     same = [f"--network={network}", "--for-labelling", f"--out={folder}"]
-    generate.main([*same, "--seeds=0-5"])
-    assert len(Labelling.read(folder).pictures) == 6
+    before = Labelling.read(folder).pictures
+    for seeds, names in (("0-5", range(6)), ("1", range(6)), ("9,2", [*range(6), 9])):
+        generate.main([*same, f"--seeds={seeds}"])
+        assert Labelling.read(folder).seeds == tuple(names)
+    assert before.items() <= Labelling.read(folder).pictures.items()
     assert (folder / "labels/seed0001.png").read_bytes() == b"stays"
     with pytest.raises(UserError, match="made in another way"):
         generate.main([*same, "--seeds=0-3", "--trunc=0.5"])
