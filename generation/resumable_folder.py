@@ -9,6 +9,7 @@ what else says that) and what was written of it is there.
 import collections
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from dnnlib.util import UserError
 
 T = TypeVar("T")
 _DONE = "photos"
+_SAVE_SEC = 1.0  # between two writings of the record, which may be long
 _LEFTOVERS = (".*.tmp", "*/.*.tmp", "*/*/.*.tmp")
 
 
@@ -57,12 +59,15 @@ class ResumableFolder:
     def minibatches(self, missing: Sequence[T], size: int,
                     desc: str = "photos") -> Iterator[list[T]]:
         """Yield photos, `size` at a time, under a progress bar; what the reader has entered into
-        `done` is saved after each minibatch."""
+        `done` is saved now and then, and when the folder is closed."""
+        saved_sec = time.monotonic()
         with util.progress(total=len(missing), desc=desc, unit="img") as bar:
             for start in range(0, len(missing), size):
                 part = missing[start:start + size]
                 yield part
-                self.save()
+                if time.monotonic() > saved_sec + _SAVE_SEC:
+                    self.save()
+                    saved_sec = time.monotonic()
                 bar.update(len(part))
 
     def save(self) -> None:
@@ -102,7 +107,10 @@ def continued(path: Path, record: str, what: str, how: dict, about: dict,
         util.remove_leftovers(path, _LEFTOVERS)
         folder = ResumableFolder(path, file, {**about, **how}, done)
         folder.save()  # from now on it is a folder that can be continued
-        yield folder
+        try:
+            yield folder
+        finally:  # also of what is complete when it is interrupted
+            folder.save()
 
 
 def first_repeated(names: Iterable[str]) -> str | None:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from dnnlib import util
 from dnnlib.util import UserError
 from generation.resumable_folder import content_digest, continued
 
@@ -43,6 +44,31 @@ def test_what_is_done_is_known_again(tmp_path):
             folder.done[part[0]] = 1
     stored = json.loads((tmp_path / "out/record.json").read_text())["photos"]
     assert stored == {"b": None, "a": 1, "c": 1}
+
+
+def test_the_record_is_written_now_and_then(tmp_path, monkeypatch):
+    """All of it after every photo would be quadratic; what is done is there however it ends."""
+    written, write_json = [], util.write_json
+
+    def write(*args):
+        written.append(args)
+        write_json(*args)
+    monkeypatch.setattr(util, "write_json", write)
+    monkeypatch.setattr("generation.resumable_folder._SAVE_SEC", 3600, raising=False)
+    with pytest.raises(KeyboardInterrupt), opened(tmp_path) as folder:
+        for number, in folder.minibatches(range(100), 1):
+            if number == 90:
+                raise KeyboardInterrupt
+            folder.done[str(number)] = number
+    assert len(written) == 2
+    with opened(tmp_path) as folder:
+        assert len(folder.done) == 90
+    monkeypatch.setattr("generation.resumable_folder._SAVE_SEC", -1)
+    with opened(tmp_path) as folder:
+        before = len(written)
+        for _ in folder.minibatches(range(5), 1):
+            pass
+        assert len(written) == before + 5
 
 
 def test_what_is_refused(tmp_path):
