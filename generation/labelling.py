@@ -11,6 +11,7 @@
 import collections
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,7 +21,7 @@ from dnnlib.data import pictures, pyramid
 from dnnlib.data.class_list import write_class_list
 from dnnlib.data.labelled import LABELS
 from dnnlib.data.photo_names import IMAGE_SUFFIXES, is_waited_for
-from dnnlib.data.photos import PhotoError, decode_photo
+from dnnlib.data.photos import FORMATS, PhotoError, decode_photo, is_picture, probe
 from dnnlib.util import UserError
 from generation.resumable_folder import content_digest, continued
 from training.segmentation.labeller import Labeller
@@ -58,7 +59,7 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
         for part in folder.minibatches(missing, minibatch, "labels"):
             if readable := list(read_photos(part, unreadable)):
                 _write(labeller, readable, out)
-                folder.done |= {path.name: marks[path] for path, _ in readable}
+                folder.done |= {photo.path.name: marks[photo.path] for photo in readable}
         if not is_own:
             for path in unreadable:  # it may have been a photo when the command ran before
                 for old in (_map_path(out, path), _overlay_path(out, path)):
@@ -68,7 +69,7 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
 
 
 def photos_in(source: Path, option: str = "--source") -> list[Path]:
-    """Return the files of a folder that are named like photos.
+    """Return the files of a folder that are named like photos, or are pictures by their content.
 
     Args:
         option: names the folder in an error.
@@ -79,11 +80,12 @@ def photos_in(source: Path, option: str = "--source") -> list[Path]:
     if not source.is_dir():
         raise UserError(f"{option}={source}: no such folder")
     photos = sorted(path for path in source.iterdir()
-                    if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."
-                    and not is_waited_for(path))
+                    if path.name[0] != "." and not is_waited_for(path)
+                    and (path.suffix.lower() in IMAGE_SUFFIXES
+                         or (path.is_file() and is_picture(path))))
     if not photos:
         raise UserError(f"{option}={source}: no photos directly in this folder "
-                        f"({', '.join(sorted(IMAGE_SUFFIXES))})")
+                        f"({', '.join(FORMATS)})")
     stems = collections.Counter(path.stem for path in photos)
     if twice := [path.name for path in photos if stems[path.stem] > 1]:
         raise UserError(f"{option}={source}: {' and '.join(twice[:2])} would become one file; "
@@ -99,29 +101,39 @@ def _overlay_path(out, photo):
     return out / OVERLAYS / f"{photo.stem}.png"
 
 
-def read_photos(paths: Iterable[Path],
-                unreadable: dict[Path, str]) -> Iterator[tuple[Path, Image.Image]]:
-    """Yield files with their upright photos; a line on each that is no readable photo is added to
+class ReadPhoto(NamedTuple):
+    """A file's upright photo, of which a large one has half its sides, and the (width, height) that
+    it has in the file."""
+
+    path: Path
+    photo: Image.Image
+    size: tuple[int, int]
+
+
+def read_photos(paths: Iterable[Path], unreadable: dict[Path, str]) -> Iterator[ReadPhoto]:
+    """Yield the photos in files; a line on each that is no readable photo is added to
     `unreadable`."""
     for path in paths:
         try:
-            photo = decode_photo(path.read_bytes())
+            data = path.read_bytes()
+            photo = ReadPhoto(path, decode_photo(data), probe(data))
         except (PhotoError, OSError) as error:
             unreadable[path] = f"{path}: {util.one_line(error)}"
         else:
-            yield path, photo
+            yield photo
 
 
-def _write(labeller: Labeller, photos: Sequence[tuple[Path, Image.Image]], out: Path) -> None:
+def _write(labeller: Labeller, photos: Sequence[ReadPhoto], out: Path) -> None:
     """Write the maps and overlays of a minibatch of photos."""
     squares = np.stack([pyramid.fit_square(photo, labeller.resolution, "pad", pyramid.WHITE)
-                        for _, photo in photos])  # [n, R, R, 3]
+                        for _, photo, _ in photos])  # [n, R, R, 3]
     num_classes = len(labeller.classes)
-    for (path, photo), chances in zip(photos, labeller.probabilities(squares)):
+    for (path, photo, size), chances in zip(photos, labeller.probabilities(squares)):
         label_map = of_photo_size(chances, photo.size)
         overlay = pictures.overlay(np.asarray(photo), label_map, num_classes)
+        whole = Image.fromarray(label_map).resize(size, Image.Resampling.NEAREST)
         pictures.save_png(_overlay_path(out, path), overlay)
-        pictures.save_label_png(_map_path(out, path), label_map, num_classes)
+        pictures.save_label_png(_map_path(out, path), np.asarray(whole), num_classes)
 
 
 def of_photo_size(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -62,10 +62,12 @@ class _Garment(NamedTuple):
 
 
 class _Photo(NamedTuple):
-    """A photo to translate: its file, its pixels, and the label map of a pair."""
+    """A photo to translate: its file, its pixels, the (width, height) in the file, and the label
+    map of a pair."""
 
     file: Path
     rgb: np.ndarray
+    size: tuple[int, int]
     labels: np.ndarray | None
 
 
@@ -103,7 +105,8 @@ def retexture_pairs(translator: CycleTranslator, source: Path, names: Sequence[s
         files, place = photos_in(pairs / IMAGES), out if pairs == source else out / pairs.name
         with _continued(translator, garment, place) as folder:
             part = _write_all(translator, files, garment, folder)
-            _write_tables(pairs, [file for file in files if file.name not in folder.done], place)
+            done = {Path(name).stem for name in folder.done}
+            _write_tables(pairs, {file.stem for file in (pairs / IMAGES).iterdir()} - done, place)
             _write_samples(translator, pairs, garment, folder)
         total = TranslatedPhotos(*(whole + own for whole, own in zip(total, part)))
     return total
@@ -152,7 +155,7 @@ def _mark(file, garment):
 
 def _read(files: Iterable[Path], garment, left_out: dict[Path, str]) -> Iterator[_Photo]:
     """Yield photos that can be read; lines on the others are added to `left_out`."""
-    for file, picture in read_photos(files, left_out):
+    for file, picture, size in read_photos(files, left_out):
         labels = None
         if garment:
             path = _label_map(file)
@@ -160,7 +163,7 @@ def _read(files: Iterable[Path], garment, left_out: dict[Path, str]) -> Iterator
             if labels.shape != picture.size[::-1]:
                 raise UserError(f"{path}: {labels.shape[1]}x{labels.shape[0]} pixels, its picture "
                                 f"has {picture.width}x{picture.height}")
-        yield _Photo(file, np.asarray(picture), labels)
+        yield _Photo(file, np.asarray(picture), size, labels)
 
 
 def _label_map(file):
@@ -181,7 +184,8 @@ def _write(photo, result, garment, out):
     """Write a translated photo; of a pair the labels and the overlay too, and return the sha256 of
     its pixels."""
     picture, *of_pair = _results(out, photo.file, garment)
-    pictures.save_png(picture, result)
+    whole = Image.fromarray(result).resize(photo.size, Image.Resampling.LANCZOS)
+    pictures.save_png(picture, np.asarray(whole))
     if garment is None:
         return None
     label_map, overlay = of_pair
@@ -220,8 +224,8 @@ def _how(translator, garment):
 
 
 def _write_tables(pairs, left_out, out):
-    """Write the classes and annotations of a folder of pairs, without pictures that are left out,
-    as far as they are not there in the same bytes."""
+    """Write the classes and annotations of a folder of pairs, without pictures that are left out
+    (names without suffix), as far as they are not there in the same bytes."""
     for path in [pairs / CLASSES, *pairs.glob(f"{ANNOTATIONS}/*")]:
         if path.is_file():
             target, content = out / path.relative_to(pairs), path.read_bytes()
@@ -237,11 +241,12 @@ def _write_tables(pairs, left_out, out):
 def _without(left_out, path, content):
     """Return the content of a file of annotations without pictures that are left out, if it is a
     COCO file that has one of them."""
-    table, stems = util.read_json(path), {file.stem for file in left_out}
+    table = util.read_json(path)
     if not isinstance(table, dict) or not {"images", "annotations"} <= table.keys():
         return content
     try:
-        gone = {image["id"] for image in table["images"] if Path(image["file_name"]).stem in stems}
+        gone = {image["id"] for image in table["images"]
+                if Path(image["file_name"]).stem in left_out}
         kept = {"images": [image for image in table["images"] if image["id"] not in gone],
                 "annotations": [one for one in table["annotations"] if one["image_id"] not in gone]}
     except (KeyError, TypeError) as error:

@@ -1,6 +1,7 @@
 """Label maps of photos: sizes, repeats, files that are no photos."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,6 +98,43 @@ def test_the_command(labeller, tmp_path, rng, capsys):
     assert dataset_tool.main(["create_from_masks", f"--images={source}", f"--masks={out}/labels",
                               f"--classes={out}/classes.txt", "--resolution=16", "--num-val=0",
                               "--num-test=0", f"--out={tmp_path / 'labelled'}"]) == 0
+
+
+def test_photos_that_are_read_at_half_their_size(tmp_path, rng, monkeypatch):
+    """Their maps have the size that they have in their files, on their side or not."""
+    monkeypatch.setattr("dnnlib.data.photos._FULL_SIZE", 300)
+    planes = np.eye(2, dtype=np.float32)
+    left = np.where(np.arange(16)[:, None] < 8, planes[1], planes[0])
+    stub = SimpleNamespace(
+        path="net", digest="d", classes=("coat",), resolution=16,
+        probabilities=lambda rgb: np.broadcast_to(left, (len(rgb), 16, 16, 2)))
+    (tmp_path / "photos").mkdir()
+    for name, size in (("even", (32, 20)), ("odd", (31, 21)), ("small", (16, 10))):
+        Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), np.uint8)).save(
+            tmp_path / f"photos/{name}.png")
+    turned = Image.new("RGB", (20, 32)).getexif()
+    turned[0x0112] = 6
+    Image.new("RGB", (20, 32)).save(tmp_path / "photos/turned.jpg", exif=turned)
+    assert labelling.label_photos(stub, tmp_path / "photos", tmp_path / "out", 2)[0] == 4
+    for name, (width, height) in (("even", (32, 20)), ("odd", (31, 21)), ("small", (16, 10)),
+                                  ("turned", (32, 20))):
+        with Image.open(tmp_path / f"out/labels/{name}.png") as image:
+            labels = np.asarray(image)
+        assert labels.shape == (height, width)
+        assert (labels[:, :width // 2] == 1).all() and not labels[:, width // 2 + 1:].any()
+
+
+def test_photos_are_known_by_their_content(tmp_path):
+    """As by dataset_tool.py create_from_images."""
+    picture = Image.new("RGB", (4, 4))
+    for suffix, kind in (("tif", "TIFF"), ("gif", "GIF"), ("ppm", "PPM"), ("jfif", "JPEG"),
+                         ("avif", "AVIF"), ("", "PNG")):
+        picture.save(tmp_path / f"{kind}.{suffix}".rstrip("."), format=kind)
+    (tmp_path / "notes.txt").write_text("no photo")
+    (tmp_path / ".hidden.tif").write_bytes((tmp_path / "TIFF.tif").read_bytes())
+    (tmp_path / "folder.tif").mkdir()
+    assert [path.name for path in labelling.photos_in(tmp_path)] == [
+        "AVIF.avif", "GIF.gif", "JPEG.jfif", "PNG", "PPM.ppm", "TIFF.tif"]
 
 
 def test_what_cannot_be_labelled(tmp_path):

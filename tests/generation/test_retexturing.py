@@ -200,6 +200,16 @@ def test_photos_that_cannot_be_read_are_left_out(place, networks, capsys):
     assert "left out: photos/d.png" in text and "3 photos translated, 0 were there" in text
 
 
+@pytest.mark.parametrize("source", ["photos", "pairs"])
+def test_photos_that_are_read_at_half_their_size(place, networks, monkeypatch, source):
+    """The results have the size that they have in their files."""
+    monkeypatch.setattr("dnnlib.data.photos._FULL_SIZE", 100)
+    translate(networks, "whole", f"--source={source}", "--out=out",
+              *(["--garment=box"] if source == "pairs" else []))
+    for name, (width, height) in SIZES.items():
+        assert read(f"out/images/{name}.png").shape == (height, width, 3)
+
+
 def contents(folder):
     """{file: bytes} of all but the record."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*")
@@ -249,8 +259,10 @@ def test_pairs_that_have_changed(place, networks, capsys, monkeypatch):
 
 def test_pairs_that_cannot_be_read_leave_no_trace(place, networks, capsys):
     """Nor if they could be read before: without labels, annotations and samples."""
-    (place / "pairs/annotations/instances.json").write_text(coco("a", "b", "c"))
+    (place / "pairs/annotations/instances.json").write_text(coco("a", "b", "c", "d"))
     (place / "pairs/annotations/notes.json").write_text("[1]")
+    (place / "pairs/images/d.heic").write_bytes(b"a picture of another kind")
+    (place / "pairs/images/a.txt").write_text("on a.png")
     translate(networks, "box", "--source=pairs", "--out=out")
     (place / "pairs/images/b.png").write_bytes(b"no picture")
     for out, expected in (("out", "0 photos translated, 2 were there"),
