@@ -151,8 +151,11 @@ class PhotoFigures:
         return np.asarray(pyramid.fit_square(photo, resolution, self.fit, pyramid.WHITE))
 
     def _file(self, number):
-        """Return where a photo is: in images/, or directly in the folder."""
+        """Return where a photo is: in images/, or directly in the folder. A file of poses alone has
+        none, whatever it names."""
         name = self._photos[number].file_name
+        if not self.path.is_dir():
+            return self.path / Path(name).name
         return next((file for file in (self.path / IMAGES / name, self.path / name)
                      if file.is_file()), self.path / IMAGES / name)
 

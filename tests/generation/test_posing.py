@@ -196,6 +196,10 @@ def test_keypoints_name_no_photos_out_of_their_folder(tmp_path):
             posing.open_figures(file.parent, "pad")
     write_people(file, "/elsewhere/a.png")  # of poses alone no photo is read
     assert posing.open_figures(file, "pad").names == ["a"]
+    poses = posing.open_figures(write_people(file, str(tmp_path / "secret.png")), "pad")
+    assert poses.mark(0)[-1] is None
+    with pytest.raises(UserError, match=r"person_keypoints\.json/secret\.png: "):
+        poses.photo(0, 16)
 
 
 def test_keypoints_are_for_a_photo_of_this_shape(tmp_path):
