@@ -122,7 +122,9 @@ def _start_worker(job):
 
 
 def describe_work(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe) -> str:
-    """Return what `write_shards` would do, as text."""
+    """Return what `write_shards` would do, as text. Raises UserError if it would refuse the output
+    folder."""
+    _check_folder(job, recipe)
     there = [index for index in range(job.shards) if (job.place(index) / STATISTICS).exists()]
     missing = job.num - sum(job.request(index).num for index in there)
     return "\n".join([
@@ -134,15 +136,19 @@ def describe_work(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe) -
 
 def begin(job: ShardJob, recipe: pairs.SampleRecipe) -> None:
     """Make the output folder ready. Raises UserError if it holds something else."""
-    out, path = Path(job.out), Path(job.out, JOB)
-    wanted = job.identity(recipe)
-    if path.exists():
-        refuse_difference(out, util.read_json(path), wanted, "samples made")
-    else:
-        refuse_strange_files(out, JOB)
-    util.write_json(path, wanted)
+    _check_folder(job, recipe)
+    util.write_json(Path(job.out, JOB), job.identity(recipe))
     job.place(0).parent.mkdir(exist_ok=True)
     _remove_leftovers(job)
+
+
+def _check_folder(job, recipe):
+    """Raise UserError if the output folder holds something else."""
+    out, path = Path(job.out), Path(job.out, JOB)
+    if path.exists():
+        refuse_difference(out, util.read_json(path), job.identity(recipe), "samples made")
+    else:
+        refuse_strange_files(out, JOB)
 
 
 def _remove_leftovers(job):
