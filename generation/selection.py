@@ -9,6 +9,7 @@ Everything is measured on the photo, without the padding around it if the networ
 """
 
 import copy
+import shlex
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
@@ -54,6 +55,9 @@ class Selection:
         require = dict.fromkeys(find_class(name, classes, "--require") for name in self.require)
         balance = self.balance if not isinstance(self.balance, dict) else {
             find_class(name, classes, "--balance"): share for name, share in self.balance.items()}
+        if isinstance(balance, dict) and len(balance) < len(self.balance):
+            raise UserError(f"--balance: {', '.join(self.balance)} name a class twice; give each "
+                            "one share")
         return replace(self, require=tuple(require), balance=balance)
 
     def shares(self, classes: Sequence[str]) -> dict[str, float]:
@@ -238,9 +242,11 @@ class Request:
         if rare:
             advice += f". Hardly ever drawn: {', '.join(rare)}"
         if 0 < len(rare) < len(shares):
-            others = ",".join(f"{name}:{100 * share:g}%" for name, share in shares.items()
-                              if name not in rare)
-            advice += f"; balance the others alone, in another folder: --balance={others}"
+            # Commas separate classes; names are found whatever their punctuation.
+            others = ",".join(f"{name.replace(',', ' ')}:{100 * share:g}%"
+                              for name, share in shares.items() if name not in rare)
+            advice += ("; balance the others alone, in another folder: "
+                       f"--balance={shlex.quote(others)}")
         raise GaveUpError(f"{what}, with {tally.accepted} of {self.num} pairs accepted: "
                           f"{'; '.join(tally.lines(self.selection, classes))}. {advice}")
 

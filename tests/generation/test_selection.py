@@ -1,11 +1,14 @@
 """Which pairs are accepted, as a function of seeds and options alone."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
 
+from dnnlib.util import UserError
 from generation import pairs, selection
+from generation.options import parse_options
 from generation.selection import GaveUpError, Request, Selection, Tally, Traits
 from tests.tools.generators import RESOLUTION, save_network
 from training.sampler import Sampler, label_maps
@@ -149,6 +152,8 @@ def test_what_the_network_does_not_draw_is_refused(chosen, message):
 def test_classes_are_found_whatever_their_case():
     chosen = Selection(require=("BAG", "bag"), balance={"Hat": 0.1})
     assert chosen.of_network(CLASSES) == Selection(require=("bag",), balance={"hat": 0.1})
+    with pytest.raises(UserError, match="--balance: Hat, hat name a class twice"):
+        Selection(balance={"Hat": 0.1, "hat": 0.9}).of_network(CLASSES)
 
 
 # The accepted set
@@ -290,6 +295,15 @@ def test_classes_that_balance_waits_for_in_vain_are_named():
                                           r"bag; balance the others alone, in another "
                                           r"folder: --balance=hat:10%,scarf:10%$"):
         wanted.check_found(tally, CLASSES)
+    # The command can be copied, whatever names the classes have.
+    classes = ("hat, cap", "scarf", "bag")
+    tally.seen["hat, cap"] = tally.seen.pop("hat")
+    with pytest.raises(GaveUpError, match=r"--balance='hat  cap:10%,scarf:10%'$") as error:
+        wanted.check_found(tally, classes)
+    _, copied = shlex.split(str(error.value))[-1].split("=")
+    balance = parse_options(["--num=9", f"--balance={copied}"]).balance
+    assert Selection(balance=balance).of_network(classes).balance == {
+        "hat, cap": 0.1, "scarf": 0.1}
 
 
 def test_seeds_that_run_out_are_not_rejections(sampler, tmp_path):
