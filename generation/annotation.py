@@ -46,12 +46,12 @@ def write_pictures(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float
         UserError: the folder holds pictures of another network, or made in another way.
     """
     there = Labelling.read(out) if (out / FILE_NAME).is_file() else None
-    if there is not None:
-        if there.projected or (there.digest, there.trunc, there.noise, there.class_label) != (
-                sampler.digest, psi, noise, sampler.label):
-            raise UserError(
-                f"--out={out}: has pictures to be labelled that were made in another way; choose "
-                "another folder, or the same network, --trunc, --noise and --label")
+    how = sampler.digest, psi, noise, sampler.label
+    if there is not None and (there.projected or how != (
+            there.digest, there.trunc, there.noise, there.class_label)):
+        raise UserError(
+            f"--out={out}: has pictures to be labelled that were made in another way; choose "
+            "another folder, or the same network, --trunc, --noise and --label")
     seeds, digests = tuple(dict.fromkeys(seeds)), {}
     for seed, rgb, _ in seed_pairs(sampler, seeds, psi, noise, minibatch):
         digests[picture_name(seed)] = picture_digest(rgb)
