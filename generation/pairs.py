@@ -33,7 +33,15 @@ from dnnlib.data.class_list import write_class_list
 from dnnlib.data.photo_names import leads_out
 from dnnlib.util import UserError
 from generation.resumable_folder import refuse_difference, refuse_strange_files
-from generation.selection import Request, SampleBatch, Tally, confidence, make_samples, photo_part
+from generation.selection import (
+    BLOCK,
+    Request,
+    SampleBatch,
+    Tally,
+    confidence,
+    make_samples,
+    photo_part,
+)
 from training.sampler import NOISES, TRUNCATION_CUTOFF, Sampler, label_maps
 from training.snapshots import read_header
 
@@ -96,9 +104,16 @@ def write_pairs(sampler: Sampler, recipe: SampleRecipe, request: Request,
     """Make the pairs of a request in folder `out`, except for those that are there already; return
     how many were made, how many were there, and what a selection decided.
 
-    Raises UserError if `out` holds something else or samples of another recipe or selection, the
-    disk is full, the network has diverged, or the selection gave up: what is complete stays.
+    Raises UserError if `out` holds something else or samples of another recipe or selection,
+    another process is writing into it, the disk is full, the network has diverged, or the selection
+    gave up: what is complete stays.
     """
+    with util.only_process(out, "writing pairs into it"):
+        return _write_pairs(sampler, recipe, request, out)
+
+
+def _write_pairs(sampler, recipe, request, out):
+    """Do what `write_pairs` does, in a folder that no other process writes into."""
     records = open_folder(out, recipe, request)
     tally, before = None, len(records)
     if request.selection:
@@ -110,7 +125,6 @@ def write_pairs(sampler: Sampler, recipe: SampleRecipe, request: Request,
     kept = sum(seed in records for seed in request.seeds) if tally is None else before
     with util.disk_full_explained(out, lambda: f"{len(records)} samples are complete; free some "
                                   "space and run the same command again: it continues"):
-        out.mkdir(parents=True, exist_ok=True)
         (out / SAMPLES).touch()
         if sampler.classes:  # without it, labels mean nothing
             write_class_list(out, sampler.classes)
@@ -247,13 +261,14 @@ def _parse_record(line, where):
         record = json.loads(line)
         recipe = recipe_of(record)
         # Values that would fail later, or would name files elsewhere.
-        label, texts = recipe.class_label, {"network", "sha256", *(FOLDERS.keys() & record.keys())}
+        label = recipe.class_label
+        texts = {"digest", "network", "sha256", *(FOLDERS.keys() & record.keys())}
         is_label = (label is None or (type(label) is int and label >= 0)
                     or (type(label) is tuple and {int, float} >= {*map(type, label)} != set()
                         and np.isfinite(label).all()))
-        is_box = recipe.box is None or (len(recipe.box) == 4
-                                        and all(type(edge) is int for edge in recipe.box))
-        sound = (is_label and is_box and type(record["seed"]) is int
+        sound = (is_label and type(recipe.resolution) is int
+                 and (recipe.box is None or _is_part(recipe.box, recipe.resolution))
+                 and type(record["seed"]) is int
                  and record["seed"] in range(np.iinfo(np.uint32).max + 1)
                  and recipe.noise in NOISES and np.isfinite([recipe.trunc, recipe.fade]).all()
                  and all(isinstance(text, str) for text in (
@@ -265,6 +280,14 @@ def _parse_record(line, where):
     if not sound:
         raise UserError(f"{where}: not a sample's record (a value is out of range)")
     return record
+
+
+def _is_part(box, resolution):
+    """Return whether a box is a part of an image: left, top, right, bottom."""
+    if len(box) != 4 or not all(type(edge) is int for edge in box):
+        return False
+    left, top, right, bottom = box
+    return 0 <= left < right <= resolution and 0 <= top < bottom <= resolution
 
 
 def describe_gaps(records: Sequence[dict], classes: Sequence[str]) -> list[str]:
@@ -335,20 +358,31 @@ def check_network(record: dict, path: Path) -> None:
 
 
 def replay(sampler: Sampler, record: dict, folder: Path, out: Path) -> tuple[bool, str]:
-    """Make the sample of a record again in folder `out`, and compare it with the recorded one in
-    `folder`; return if it is the same, and what to print about it.
+    """Make the sample of a record again in folder `out`, which has no pairs of its own, and compare
+    it with the recorded one in `folder`; return if it is the same, and what to print about it.
 
     Another minibatch, machine or number of threads rounds differently. Two samples count as the
     same if no pixel's colours differ by more than one grey level, and if the label of no pixel
     differs by more than a tie: the map of the recorded label (0 for the background) is within one
     grey level of the largest one. sampler: of the record's network and label.
     """
+    if (out / SAMPLES).exists():
+        raise UserError(f"--out={out}: holds pairs, which would be replaced; choose another folder")
     recipe = recipe_of(record)
-    image, = sampler.of_seeds([record["seed"]], recipe.trunc, recipe.noise, 1)
-    image = photo_part(image.numpy(), recipe.box)
+    # Those of a data set, of which there are no files, were made BLOCK at a time.
+    count = 1 if "image" in record else BLOCK
+    images, = sampler.of_seeds([record["seed"]] * count, recipe.trunc, recipe.noise, count)
+    image = photo_part(images.numpy()[:1], recipe.box)
     rgb, label_map = (part[0] for part in to_pairs(image))
-    again = write_pair(out, Pair(record["seed"], rgb, label_map, None), sampler, recipe)
-    if again["sha256"] == record["sha256"]:
+    outcome = _compare(record, folder, image, rgb, label_map)
+    write_pair(out, Pair(record["seed"], rgb, label_map, None), sampler, recipe)
+    return outcome
+
+
+def _compare(record, folder, image, rgb, label_map):
+    """Return what `replay` does of a sample that was made again, float32 [1, H, W, 3 + C], and its
+    pair."""
+    if _pair_digest(rgb, label_map) == record["sha256"]:
         return True, "every pixel as recorded"
     if "image" not in record:
         return False, "but not to the bit, and there are no pictures to compare it with"
@@ -396,9 +430,10 @@ def estimate(sampler: Sampler, recipe: SampleRecipe, request: Request, num_missi
     if request.selection:
         trials = replace(request, num=_TRIALS + 1, seeds=request.seeds[:_TRIALS],
                          max_tries=_TRIALS)
-        *_, last = make_samples(sampler, recipe.trunc, recipe.noise, trials)
-        rate, seeds = last.tally.accepted / last.tally.tried, f"from {request.seeds[0]} on"
-        lines = last.tally.lines(request.selection, sampler.classes)
+        for batch in make_samples(sampler, recipe.trunc, recipe.noise, trials):
+            tally = batch.tally
+        rate, seeds = tally.accepted / tally.tried, f"from {request.seeds[0]} on"
+        lines = tally.lines(request.selection, sampler.classes)
     probe = Request(request.seeds[:request.minibatch], len(request.seeds[:request.minibatch]),
                     request.minibatch)
     with tempfile.TemporaryDirectory() as place:

@@ -27,7 +27,9 @@ def test_a_whole_record(tmp_path):
 @pytest.mark.parametrize("more", [
     {"seed": 3.0}, {"seed": True}, {"image": "../../a.png"}, {"label": "/etc/passwd"},
     {"overlay": 5}, {"box": [0, 0, 8]}, {"box": ["a", 0, 8, 8]}, {"retextured": 5},
-    {"noise": ["random"]}, {"trunc": "1"}])
+    {"noise": ["random"]}, {"trunc": "1"}, {"digest": 5}, {"resolution": "x"},
+    {"resolution": 16.0}, {"box": [0, 0, 8, 17]}, {"box": [-1, 0, 8, 16]}, {"box": [8, 0, 8, 16]},
+    {"box": [0, 9, 8, 8]}, {"box": [0, 0, 8, 8], "resolution": "x"}])
 def test_values_that_cannot_be_right(tmp_path, more):
     with pytest.raises(UserError, match="line 1: not a sample's record") as error:
         read(tmp_path, json.dumps({**RECORD, **more}))
