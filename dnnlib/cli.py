@@ -182,7 +182,8 @@ def seeds(text: str) -> list[int]:
         if last < first:
             raise argparse.ArgumentTypeError(f"{text!r}: the range {part} runs backwards")
         if last - first + len(numbers) >= MAX_GRID:
-            raise argparse.ArgumentTypeError(f"{text!r}: a picture has room for {MAX_GRID} samples")
+            raise argparse.ArgumentTypeError(f"{text!r}: at most {MAX_GRID} samples at a time; "
+                                             "give the other seeds in further commands")
         numbers.extend(range(first, last + 1))
     return numbers
 

@@ -212,6 +212,8 @@ def _balance(text):
     if not all(name.strip() for name, _, _ in parts):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a share for all classes such as 10%, "
                                          "or classes with theirs such as bag:10%,skirt:20%")
+    if len({name.strip() for name, _, _ in parts}) < len(parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: names a class twice; give each one share")
     return {name: cli.share(share) for name, _, share in parts}
 
 
@@ -233,6 +235,9 @@ def check_options(options: argparse.Namespace, given: set[str]) -> None:
         raise UserError("--interpolate: expected two seeds, such as 4,9")
     if options.interpolate is not None and not 2 <= options.steps <= MAX_GRID:
         raise UserError(f"--steps: 2 pictures at least, of both seeds, and {MAX_GRID} at most")
+    if options.style_mix and len(options.row_seeds) * len(options.col_seeds) > MAX_GRID:
+        raise UserError(f"--row-seeds: {len(options.row_seeds)} rows of {len(options.col_seeds)} "
+                        f"--col-seeds; a picture has room for {MAX_GRID} samples")
     if options.num is not None and options.num > MAX_PAIRS:
         raise UserError(f"--num: at most {MAX_PAIRS} pairs")
     if options.num is not None and options.first_seed + options.num - 1 > MAX_SEED:

@@ -2,19 +2,23 @@
 per seed."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from dnnlib import util
 from dnnlib.data import channels, pictures
+from dnnlib.data.class_list import FILE_NAME as CLASSES
+from dnnlib.data.class_list import read_class_list, write_class_list
 from dnnlib.data.labelled import LABELS
 from dnnlib.util import UserError
-from generation.pairs import to_pairs
+from generation.pairs import SAMPLES, to_pairs
+from training.decoder.labels import FILE_NAME as LABELLING
 from training.decoder.labels import picture_name
-from training.sampler import Sampler, gather_images, label_maps
+from training.sampler import Sampler, label_maps
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,17 @@ def seed_grid(sampler: Sampler, seeds: Sequence[int], psi: float, noise: str,
               minibatch: int) -> Sheet:
     """Return the sheet of image, map and overlay of every seed (without maps the image), about
     square."""
-    images = gather_images(sampler.of_seeds(seeds, psi, noise, minibatch), len(seeds))
-    shown, num_classes = panels(images), len(sampler.classes)
-    if num_classes:
-        shown.append(pictures.overlay(shown[0], label_maps(images), num_classes))
-    columns = math.ceil(math.sqrt(len(seeds) / len(shown)))
-    return Sheet(np.concatenate(shown, axis=2), [f"seed {seed}" for seed in seeds], columns)
+    num_classes = len(sampler.classes)
+
+    def draw(images: np.ndarray) -> np.ndarray:
+        shown = panels(images)
+        if num_classes:
+            shown.append(pictures.overlay(shown[0], label_maps(images), num_classes))
+        return np.concatenate(shown, axis=2)
+
+    cells = _gather(sampler.of_seeds(seeds, psi, noise, minibatch), len(seeds), draw)
+    columns = math.ceil(math.sqrt(len(seeds) / (3 if num_classes else 1)))
+    return Sheet(cells, [f"seed {seed}" for seed in seeds], columns)
 
 
 def interpolation(sampler: Sampler, seed1: int, seed2: int, steps: int, psi: float, noise: str,
@@ -50,11 +59,11 @@ def interpolation(sampler: Sampler, seed1: int, seed2: int, steps: int, psi: flo
     """Return the sheet of the way from one latent to another in `steps` images, maps below them
     (thesis, figure 5.9). All share the first seed's noise: nothing but the latent changes."""
     latents = interpolate(*(sampler.seed_latents([seed]) for seed in (seed1, seed2)), steps)
-    images = gather_images(sampler.of_dlatents(sampler.dlatents(latents, psi), [seed1] * steps,
-                                               noise, minibatch), steps)
+    batches = sampler.of_dlatents(sampler.dlatents(latents, psi), [seed1] * steps, noise, minibatch)
+    cells = _gather(batches, steps, lambda images: np.concatenate(panels(images), axis=1))
     between = [f"{step / (steps - 1):.2f}" for step in range(1, steps - 1)]
     captions = [f"seed {seed1}", *between, f"seed {seed2}"]
-    return Sheet(np.concatenate(panels(images), axis=1), captions, columns=steps)
+    return Sheet(cells, captions, columns=steps)
 
 
 def interpolate(z1: np.ndarray, z2: np.ndarray, steps: int) -> np.ndarray:
@@ -79,10 +88,9 @@ def style_mix(sampler: Sampler, row_seeds: Sequence[int], col_seeds: Sequence[in
                      for seeds in (col_seeds, row_seeds))
     dlatents = np.concatenate([columns, rows, mix_styles(rows, columns, layers)])
     noise_seeds = [*col_seeds, *row_seeds, *np.repeat(row_seeds, len(col_seeds)).tolist()]
-    images = gather_images(sampler.of_dlatents(dlatents, noise_seeds, noise, minibatch),
-                           len(dlatents))
+    batches = sampler.of_dlatents(dlatents, noise_seeds, noise, minibatch)
+    cells = _gather(batches, len(dlatents), lambda images: np.concatenate(panels(images), axis=2))
     # Cells [columns, then rows, then rows x columns of mixes] become lines.
-    cells = np.concatenate(panels(images), axis=2)
     top, left, inner = np.split(cells, np.cumsum([len(columns), len(rows)]))
     inner = inner.reshape(len(rows), len(columns), *cells.shape[1:])
     lines = [np.concatenate([np.zeros_like(cells[:1]), top])]
@@ -105,7 +113,23 @@ def write_files(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float, n
                 minibatch: int) -> None:
     """Write out/seed0000.png of every seed, named as the official tools name them, and its label
     map as out/labels/seed0000.png: apart, since metrics and other programs take all pictures of a
-    folder. Pixels are those of pairs (generation.pairs) of the same seeds."""
+    folder; and the names of the classes. Pixels are those of pairs (generation.pairs) of the same
+    seeds, with the padding around photos.
+
+    Raises:
+        UserError: the folder holds pictures to be labelled, pairs, or maps of other classes.
+    """
+    for name in (LABELLING, SAMPLES):
+        if (out / name).exists():
+            raise UserError(f"--out={out}: has a {name}: files of its pictures would be replaced; "
+                            "choose another folder")
+    if (out / CLASSES).exists():
+        listed = read_class_list(out / CLASSES)
+        if (there := listed.names[listed.num_background():]) != tuple(sampler.classes):
+            raise UserError(f"--out={out}: has maps of the classes {', '.join(there)}, the network "
+                            f"draws {', '.join(sampler.classes) or 'none'}; choose another folder")
+    if sampler.classes:
+        write_class_list(out, sampler.classes)
     for seed, rgb, label_map in seed_pairs(sampler, seeds, psi, noise, minibatch):
         pictures.save_png(out / picture_name(seed), rgb)
         if sampler.classes:
@@ -123,6 +147,18 @@ def seed_pairs(sampler: Sampler, seeds: Sequence[int], psi: float, noise: str,
             for rgb, label_map, seed in zip(*to_pairs(images), remaining):
                 yield seed, rgb, label_map
                 bar.update()
+
+
+def _gather(batches: Iterator[tf.Tensor], total: int,
+            draw: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return the cells uint8 [total, height, width, 3] that `draw` makes of minibatches of images,
+    under a progress bar: all maps together, as the network gives them, may be gigabytes."""
+    cells = []
+    with util.progress(total=total, desc="images", unit="img") as bar:
+        for images in batches:
+            cells.append(draw(images.numpy()))
+            bar.update(len(cells[-1]))
+    return np.concatenate(cells)
 
 
 def panels(images: np.ndarray) -> list[np.ndarray]:

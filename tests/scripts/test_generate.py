@@ -4,7 +4,9 @@ import errno
 import functools
 import json
 import sys
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,11 +17,13 @@ from pycocotools.coco import COCO
 import dataset_tool
 import generate
 from dnnlib.data import channels, pictures
+from dnnlib.data.class_list import read_class_list
 from dnnlib.data.coco import MODANET_CLASSES, MODANET_FILE
 from dnnlib.data.dataset import open_dataset, read_split
-from dnnlib.util import UserError
+from dnnlib.util import UserError, only_process
 from generation import pairs, sheets
 from generation.options import parse_options
+from generation.selection import BLOCK
 from metrics.options import parse_command
 from tests.tools.data_helpers import one_hot
 from tests.tools.generators import RESOLUTION, save_network
@@ -223,6 +227,26 @@ def test_style_mix_sheet_with_every_layer_from_the_column_repeats_the_column(sam
     assert (mixed[1][1:] != lines[1][1:]).any()
 
 
+def test_sheets_keep_no_maps_of_earlier_minibatches(sampler):
+    """All of them as numbers may be gigabytes."""
+    arrays = []
+
+    def drawn(*args):
+        for images in sampler.of_seeds(*args):
+            assert not any(array() is not None for array in arrays)
+            yield SimpleNamespace(numpy=lambda images=images: kept(images.numpy().copy()))
+
+    def kept(array):
+        arrays.append(weakref.ref(array))
+        return array
+    watched = SimpleNamespace(classes=sampler.classes, of_seeds=drawn)
+    sheet = sheets.seed_grid(watched, range(9), 0.7, "const", 2)
+    whole = sheets.seed_grid(sampler, range(9), 0.7, "const", 9)
+    assert len(arrays) == 5 and sheet.columns == whole.columns
+    assert np.abs(sheet.cells[:, :, :RESOLUTION].astype(int)
+                  - whole.cells[:, :, :RESOLUTION]).max() <= 1
+
+
 def test_a_style_mix_is_the_same_in_any_minibatch(sampler):
     """Each sample keeps the noise of its row's seed."""
     sheets_ = [sheets.style_mix(sampler, [0, 1], [2, 3, 4], [0], 0.7, "random", minibatch)
@@ -267,7 +291,11 @@ def test_one_file_per_seed_as_the_official_tools_name_them(networks, loads_once,
     sampler = Sampler.load(networks[kind], None)
     names = [f"seed{seed}" for seed in ("0000", "0007", "12345")]
     folders = ["", "labels/"] if sampler.classes else [""]
-    assert contents(tmp_path).keys() == {f"{folder}{n}.png" for folder in folders for n in names}
+    lists = {"classes.txt"} if sampler.classes else set()
+    assert contents(tmp_path).keys() == lists | {
+        f"{folder}{n}.png" for folder in folders for n in names}
+    if sampler.classes:
+        assert read_class_list(tmp_path / "classes.txt").names == tuple(sampler.classes)
     for name, image in zip(names, draw(sampler, [0, 7, 12345])):
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.mode == "RGB"
@@ -285,6 +313,23 @@ def test_separate_files_of_other_options_go_to_other_folders(networks, loads_onc
         generate.main([f"--network={networks['rgb']}", "--seeds=3", "--separate", *options])
     assert sorted(path.name for path in tmp_path.glob("generated/*/*")) == [
         "separate-trunc0.7", "separate-trunc0.7-const", "separate-trunc1"]
+
+
+@pytest.mark.parametrize("kind", ["rgb", "classes"])
+@pytest.mark.parametrize("name, message", [
+    ("labelling.json", "has a labelling.json"), ("samples.jsonl", "has a samples.jsonl"),
+    ("classes.txt", "has maps of the classes one, two, the network draws ")])
+def test_separate_files_replace_no_others(networks, loads_once, tmp_path, script, kind, name,
+                                          message):
+    """Above all no labels that a person drew."""
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/seed0003.png").write_bytes(b"drawn by hand")
+    (tmp_path / name).write_text("one\ntwo\n")
+    before = contents(tmp_path)
+    status, error = script(f"--network={networks[kind]}", "--seeds=3", "--separate",
+                           f"--out={tmp_path}")
+    assert status == 2 and message in error and "choose another folder" in error
+    assert contents(tmp_path) == before
 
 
 def test_pictures_of_other_samples_do_not_replace_each_other(networks, tmp_path, capsys):
@@ -539,6 +584,20 @@ def test_a_label_that_is_a_tie_is_the_same(finished, sampler, tmp_path):
     assert pairs.replay(Tied(1.1 / 255), record, tmp_path, tmp_path / "b")[0] is False
 
 
+def test_replay_draws_samples_of_a_data_set_as_the_first_time(finished, sampler, tmp_path):
+    """Other minibatches round otherwise, and there are no pictures to compare with."""
+    def of_seeds(seeds, psi, noise, minibatch):
+        for images in sampler.of_seeds(seeds, psi, noise, minibatch):
+            yield images if minibatch == BLOCK else images + 0.02
+    rounding = SimpleNamespace(classes=sampler.classes, path=sampler.path, of_seeds=of_seeds)
+    images, = sampler.of_seeds(range(2, 2 + BLOCK), 1.0, "random", BLOCK)
+    (rgb,), (labels,) = pairs.to_pairs(images.numpy()[:1])
+    record = {name: value for name, value in pairs.read_samples(finished / pairs.SAMPLES)[2].items()
+              if name not in pairs.FOLDERS}
+    record["sha256"] = pairs._pair_digest(rgb, labels)
+    assert pairs.replay(rounding, record, finished, tmp_path) == (True, "every pixel as recorded")
+
+
 def test_replay_without_the_recorded_files(finished, loads_once, tmp_path, capsys):
     """Only equal pixels can be recognised by their digest."""
     path = changed_copy(finished, tmp_path, levels=1)
@@ -550,6 +609,24 @@ def test_replay_without_the_recorded_files(finished, loads_once, tmp_path, capsy
     pictures.save_label_png(tmp_path / record["label"], np.zeros((16, 16), np.uint8), 13)
     assert generate.main([f"--replay={path}", f"--out={tmp_path / 'again'}"]) == 1
     assert "are not the recorded ones any more" in capsys.readouterr().out
+
+
+def test_replay_replaces_no_pairs(finished, loads_once, tmp_path, script, capsys):
+    """Neither those of a folder of pairs, nor the recorded files before they are compared."""
+    before = contents(finished)
+    status, error = script(f"--replay={finished / pairs.SAMPLES}", f"--out={finished}")
+    assert status == 2 and "holds pairs, which would be replaced" in error
+    assert contents(finished) == before
+    path = changed_copy(finished, tmp_path, levels=3).rename(tmp_path / "other.jsonl")
+    assert generate.main([f"--replay={path}", f"--out={tmp_path}"]) == 1
+    assert "differ from the record by up to 3 grey levels" in capsys.readouterr().out
+
+
+def test_two_processes_do_not_write_into_one_folder(networks, tmp_path, script):
+    with only_process(tmp_path, "x"):
+        status, error = script(f"--network={networks['rgb']}", "--num=1", f"--out={tmp_path}")
+    assert status == 2 and "another process is writing pairs into it" in error
+    assert not list(tmp_path.iterdir())
 
 
 def test_replay_refuses_another_network(networks, finished, script):
@@ -616,6 +693,21 @@ def test_a_chosen_pair_is_made_again(networks, tmp_path, capsys):
                    "--balance=bag:5%", "--min-confidence=0.1"])
     assert generate.main([f"--replay={out / pairs.SAMPLES}", "--index=1",
                           f"--out={tmp_path / 'again'}"]) == 0
+
+
+def test_a_dry_run_keeps_no_images(networks, tmp_path, monkeypatch):
+    """Of the seeds that it tries."""
+    arrays, make_samples = [], pairs.make_samples
+
+    def watched(*args):
+        for batch in make_samples(*args):
+            assert sum(array() is not None for array in arrays) <= 1
+            arrays.append(weakref.ref(batch.images))
+            yield batch
+    monkeypatch.setattr(pairs, "make_samples", watched)
+    generate.main([f"--network={networks['classes']}", f"--out={tmp_path / 'out'}", "--num=5",
+                   "--require=footwear", "--dry-run"])
+    assert len(arrays) >= 8
 
 
 def test_a_dry_run_of_a_selection_tells_how_many_fit(networks, tmp_path, capsys):
@@ -690,11 +782,11 @@ def test_pairs_as_a_data_set(networks, loads_once, tmp_path, capsys):
     before = contents(out)
     assert generate.main(command) == 0 and contents(out) == before
     shard, = (out / "train").iterdir()
-    record = f"--replay={shard / pairs.SAMPLES}"
-    capsys.readouterr()
-    generate.main([record, f"--out={tmp_path / 'again'}"])
-    printed = capsys.readouterr().out
-    assert "every pixel as recorded" in printed or "no pictures to compare it with" in printed
+    for index in range(9):  # to the bit, as there are no pictures to compare them with
+        capsys.readouterr()
+        assert generate.main([f"--replay={shard / pairs.SAMPLES}", f"--index={index}",
+                              f"--out={tmp_path / 'again'}"]) == 0
+        assert "every pixel as recorded" in capsys.readouterr().out
 
 
 def test_beam_that_is_not_installed_is_named(networks, tmp_path, script, monkeypatch):
@@ -709,7 +801,10 @@ def test_beam_that_is_not_installed_is_named(networks, tmp_path, script, monkeyp
 
 @pytest.mark.parametrize("argv, message", [
     (["--seeds=-3"], "--seeds"), (["--seeds=3-1"], "runs backwards"), (["--seeds=a"], "--seeds"),
-    (["--seeds="], "--seeds"), (["--seeds=0-4000000000"], "4096 samples"),
+    (["--seeds="], "--seeds"),
+    (["--seeds=0-4000000000", "--separate"],
+     "at most 4096 samples at a time; give the other seeds in further commands"),
+    (["--style-mix", "--row-seeds=0-63", "--col-seeds=0-64"], "--row-seeds: 64 rows of 65 --col"),
     (["--seeds=4294967296"], "seeds go from 0"), (["--num=-1"], "1 or more"),
     (["--num=0"], "1 or more"), (["--num=1e3"], "1 or more"), (["--num=99999999"], "at most"),
     (["--num=2", "--first-seed=4294967295"], "last seed"), (["--trunc=nan"], "such as 0.7"),
@@ -728,6 +823,7 @@ def test_beam_that_is_not_installed_is_named(networks, tmp_path, script, monkeyp
     (["--num=2", "--balance=a"], "expected a share"),
     (["--num=2", "--balance=bag:10%,skirt"], "such as bag:10%,skirt:20%"),
     (["--num=2", "--balance=bag:a"], "expected a share"),
+    (["--num=2", "--balance=bag:10%, bag:90%"], "names a class twice; give each one share"),
     (["--num=2", "--require=bag,"], "--require: 'bag,': an empty name"),
     (["--source=nowhere"], "--source=nowhere: no such file or folder"),
     (["--maps=nowhere"], "--maps=nowhere: no such file or folder"),
