@@ -1,9 +1,9 @@
 """Lists of class names in a file: one a line, with or without numbers and colours, or JSON.
 
 A line is a name, `name #rrggbb` with the colour that masks have for it, or one of CVAT's
-labelmap.txt, `name:r,g,b:parts:actions`. Lines may begin with their numbers, `1: hat`. Empty lines
-and those that begin with # are left out. JSON is a list of names, an object {name: "#rrggbb"}, or a
-COCO file, of which the categories are taken.
+labelmap.txt, `name:r,g,b:parts:actions`. Lines may begin with their numbers, `1: hat`, in any order
+from 0 or 1 on; `255: void` is no class. Empty lines and those that begin with # are left out. JSON
+is a list of names, an object {name: "#rrggbb"}, or a COCO file, of which the categories are taken.
 """
 
 import collections
@@ -20,10 +20,12 @@ from dnnlib.util import UserError, atomic_write
 
 FILE_NAME = "classes.txt"
 _MAX_NAME = 100
+_SHOWN = 8  # numbers in an error
 _COLOUR = re.compile(r"(.*\S)\s+(#[0-9a-fA-F]{6})")
 _CVAT = re.compile(r"([^:]+):(?:(\d{1,3}(?:,\s*\d{1,3}){2})(?::[^:]*){0,2}|:[^:]*:[^:]*)")
-_NUMBERED = re.compile(r"(\d{1,3})\s*[\s:=,;.)]\s*(\S.*)")
+_NUMBERED = re.compile(r"(-?\d{1,3})\s*[\s:=,;.)]\s*(\S.*)")
 _NO_CLASS = {"background", "bg", "ignore", "ignored", "void", "unlabeled", "unlabelled", "none"}
+_TO_IGNORE = (-1, 255)  # numbers of what other programs' masks ignore
 
 
 @dataclass(frozen=True)
@@ -139,20 +141,48 @@ def _parse_lines(path, text):
     """Return the ClassList of a text, one name a line."""
     lines = [line.strip() for line in text.rstrip().splitlines()]
     bodies = [line for line in lines if line and line[0] != "#"]
-    # Numbers, if all lines begin with 0, 1, 2, ... or 1, 2, 3, ...
-    found = [_NUMBERED.fullmatch(line) for line in bodies]
-    numbers = [int(match[1]) for match in found if match]
-    if len(numbers) == len(bodies) and numbers[:1] in ([0], [1]) \
-            and numbers == list(range(numbers[0], numbers[0] + len(bodies))):
-        bodies = [match[2] for match in found]
-    else:
-        numbers = []
+    numbered = [_numbered(path, line) for line in bodies]
+    first, ignored = None, []
+    if numbered and all(numbered):
+        first, bodies, ignored = _in_order(path, numbered)
     notes = [f"{kind} ({count})" for kind, count in (
         ("comments", sum(line[:1] == "#" for line in lines)), ("empty lines", lines.count("")),
-        ("numbers", len(numbers))) if count]
+        ("numbers", len(numbered) if first is not None else 0)) if count]
     names, colours = zip(*(_split_colour(path, body) for body in bodies)) if bodies else ((), ())
     return ClassList(path, names, colours if any(c is not None for c in colours) else (),
-                     numbers[0] if numbers else None, tuple(notes))
+                     first, (*notes, *ignored))
+
+
+def _numbered(path, line):
+    """Return (number, rest of the line), None if it does not begin with one. A number that has a
+    colour and nothing else is a name."""
+    match = _NUMBERED.fullmatch(line)
+    if not match or _split_colour(path, line)[0].isdecimal():
+        return None
+    return int(match[1]), match[2]
+
+
+def _in_order(path, numbered):
+    """Return (number of the first line, lines in the order of their numbers, those that are left
+    out) of [(number, line)]. What masks ignore is left out, or comes first if it has a colour.
+    Raises UserError if numbers are missing or given twice."""
+    rest, before, left_out = [], [], []
+    for number, line in sorted(numbered):
+        name, colour = _split_colour(path, line)
+        if number not in _TO_IGNORE or not is_background(name):
+            rest.append((number, line))
+        elif colour is not None:
+            before.append(line)
+        else:
+            left_out.append(f"{number}: {name}")
+    numbers = [number for number, _ in rest]
+    if numbers and numbers not in (list(range(len(rest))), list(range(1, len(rest) + 1))):
+        there = ", ".join(map(str, numbers[:_SHOWN])) + ", ..." * (len(numbers) > _SHOWN)
+        raise UserError(f"{path}: its lines begin with the numbers {there}, which leave some out "
+                        "or repeat some; list every number from 0 or 1 on (names that begin with "
+                        'numbers: as JSON, ["2 cents", ...])')
+    first = (numbers[0] if numbers else 1) - len(before)
+    return first, before + [line for _, line in rest], left_out
 
 
 def _split_colour(path, line):
@@ -172,11 +202,19 @@ def write_class_list(folder: str | Path, names: Sequence[str]) -> None:
     path = Path(folder) / FILE_NAME
     for text in ("".join(f"{name}\n" for name in names),
                  "".join(f"{number}: {name}\n" for number, name in enumerate(names, 1))):
-        listed = _parse_lines(path, text)
-        if listed.names == tuple(names) and not listed.colours \
-                and not listed.num_background() and text[0] not in "[{":
+        if _is_read_as(path, text, names):
             break
     else:
         categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
         text = json.dumps({"categories": categories}, ensure_ascii=False)
     atomic_write(path, text)
+
+
+def _is_read_as(path, text, names):
+    """Return whether a text of lines is read as these names, and nothing else."""
+    try:
+        listed = _parse_lines(path, text)
+    except UserError:
+        return False
+    return listed.names == tuple(names) and not listed.colours \
+        and not listed.num_background() and text[0] not in "[{"

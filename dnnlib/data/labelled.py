@@ -10,7 +10,7 @@ import numpy as np
 
 from dnnlib.data import channels, dataset, pyramid
 from dnnlib.data.class_list import FILE_NAME as CLASSES
-from dnnlib.data.class_list import read_class_list
+from dnnlib.data.class_list import is_background, read_class_list
 from dnnlib.data.photos import GREY, PALETTE, PhotoError, decode_photo, read_png_values
 from dnnlib.util import UserError
 
@@ -123,9 +123,16 @@ def pair_folders(path: Path) -> list[Path]:
 
 def pair_classes(first: Path, *others: Path) -> tuple[str, ...]:
     """Return the names of the labels 1..C of a folder of pairs, or of shards; raise UserError if
-    a folder has no list of them, or shards have different ones."""
+    a folder has no list of them, or one of colours, or shards have different ones."""
     listed = read_class_list(first / CLASSES)
-    classes = tuple(listed.names[listed.num_background():])
+    before = listed.num_background()
+    if listed.colours:
+        raise UserError(f"{listed.path}: gives colours, but the maps of a folder of pairs have "
+                        "numbers; convert it with dataset_tool.py create_from_masks")
+    if before and not is_background(listed.names[before - 1]):
+        raise UserError(f"{listed.path}: number 0 is {listed.names[before - 1]!r}, but 0 is always "
+                        "the background; give maps whose classes have the numbers from 1 on")
+    classes = tuple(listed.names[before:])
     for other in others:
         if (found := pair_classes(other)) != classes:
             raise UserError(f"{other / CLASSES}: names {', '.join(found)}, but {first / CLASSES} "

@@ -38,8 +38,7 @@ def test_a_list_that_is_not_there(tmp_path):
     ("\ufeffhat\r\n coat \r\nÄrmel\r\n", ["hat", "coat", "Ärmel"]),
     ("hat\n\n# of the upper body\ncoat\n\n\n", ["hat", "coat"]),
     ("1: hat\n2: coat\n", ["hat", "coat"]), ("1 hat\n2\tcoat", ["hat", "coat"]),
-    ("2 hat\n3 coat", ["2 hat", "3 coat"]), ("1 cent\n2 cents\n5 cents", ["1 cent", "2 cents",
-                                                                         "5 cents"]),
+    ("2 hat\ncoat", ["2 hat", "coat"]), ('["1 cent", "5 cents"]', ["1 cent", "5 cents"]),
     ('["hat", "#1", "coat #ff0000"]', ["hat", "#1", "coat #ff0000"]),
     ('{"info": {}, "categories": [{"id": 2, "name": "coat"}, {"id": 1, "name": "hat"}]}',
      ["hat", "coat"])])
@@ -63,6 +62,37 @@ def test_colours_are_read(tmp_path, text):
     assert listed.names == ("hat", "coat") and listed.colours == (0xFF0000, 0x00A0FF)
 
 
+@pytest.mark.parametrize("text, names", [
+    ("3: shoe\n2: bag\n1: hat", ["hat", "bag", "shoe"]),
+    ("0: background\n1: hat\n2: bag\n3: shoe\n255: void", ["hat", "bag", "shoe"]),
+    ("-1: __ignore__\n0 _background_\n1 hat", ["hat"]),
+    ("255 void\n1 hat\n2 bag", ["hat", "bag"])])
+def test_numbers_count_in_any_order(tmp_path, text, names):
+    listed = read(tmp_path, text)
+    assert list(listed.names[listed.num_background():]) == names
+
+
+def test_what_masks_ignore_is_no_class_and_keeps_its_colour(tmp_path):
+    assert read(tmp_path, "1: hat\n255: void").notes == ("numbers (2)", "255: void")
+    listed = read(tmp_path, "0: background #000000\n1: hat #ff0000\n255: void #e0e0c0")
+    assert listed.names == ("void", "background", "hat") and listed.num_background() == 2
+    assert listed.colours == (0xE0E0C0, 0, 0xFF0000)
+
+
+@pytest.mark.parametrize("text", [
+    "1: hat\n2: bag\n4: shoe", "2 hat\n3 coat", "0: background\n255: person", "1: hat\n1: bag",
+    "1 cent\n2 cents\n5 cents", "-1: hat\n0: bag"])
+def test_numbers_that_leave_some_out_are_refused(tmp_path, text):
+    with pytest.raises(UserError, match="leave some out or repeat some; list every number"):
+        read(tmp_path, text)
+
+
+def test_names_that_are_numbers_have_colours(tmp_path):
+    for text in ("5 #ff0000\n7 #00ff00", "5:255,0,0::\n7:0,255,0::"):
+        listed = read(tmp_path, text)
+        assert listed.names == ("5", "7") and listed.colours == (0xFF0000, 0x00FF00)
+
+
 @pytest.mark.parametrize("names, number", [
     (["_background_", "hat"], 1), (["Background", "hat"], 1), (["void", "hat"], 1),
     (["__ignore__", "_background_", "hat"], 2), (["__ignore__", "hat"], 1), (["bg", "ignore"], 1),
@@ -80,7 +110,8 @@ def test_numbers_say_what_comes_before_the_classes(tmp_path):
 @pytest.mark.parametrize("names", [
     MODANET_CLASSES, ("hat",), ("background", "hat"), ("1 euro", "2 euro"), ("#1", "# 2"),
     ("hat #ff0000", "coat"), ("hat:1,2,3::", "coat"), ("a::b:c",), ("[hat", "coat"),
-    ("1: a", "2: b"), ("_background_", "#1")])
+    ("1: a", "2: b"), ("_background_", "#1"), ("2 cents", "5 cents"), ("0: void", "255: void"),
+    ("a:300,0,0", "b"), ("3 piece suit",)])
 def test_names_that_are_written_are_read_again(tmp_path, names):
     write_class_list(tmp_path, names)
     listed = read_class_list(tmp_path / "classes.txt")

@@ -76,6 +76,10 @@ def test_a_digest_of_classes_names_and_sizes(tmp_path, rng):
 @pytest.mark.parametrize("change, message", [
     (lambda path: (path / "labels/1.png").unlink(), r"labels/1\.png: missing, and 0 more"),
     (lambda path: (path / "classes.txt").unlink(), r"classes\.txt: no such file"),
+    (lambda path: (path / "classes.txt").write_text("hat #ff0000\nbag #00ff00"),
+     "gives colours, .* convert it with dataset_tool.py create_from_masks"),
+    (lambda path: (path / "classes.txt").write_text("0: hat\n1: bag\n2: shoe"),
+     "number 0 is 'hat', but 0 is always the background"),
     (lambda path: [file.unlink() for file in (path / "images").iterdir()], "no pictures there"),
     (lambda path: [file.rename(file.with_name(f".{file.name}"))
                    for file in (path / "images").iterdir()], "no pictures there")])
