@@ -1,5 +1,6 @@
 """Label maps -> COCO annotations: exact polygons along pixel borders, written as a stream."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -23,22 +24,29 @@ def mask_polygons(mask: np.ndarray) -> list[list[int]]:
     """Return polygons [[x0, y0, x1, y1, ...], ...] whose union is exactly a bool mask [H, W].
 
     Corners lie on pixel corners, so COCO's rasteriser gives the mask back to the pixel. A COCO
-    polygon cannot have a hole: a mask with holes is cut along a row through one until none is left.
+    polygon cannot have a hole: a mask with holes is cut along rows, so that each is open somewhere.
     """
-    polygons, parts = [], [(0, np.asarray(mask, bool))]  # (first row, rows), the next one last
-    while parts:
-        top, part = parts.pop()
-        loops = _border_loops(part)
-        # Holes run the other way: twice their signed area is negative.
-        holes = [loop for loop in loops
-                 if loop[:, 0] @ np.roll(loop[:, 1], -1) < loop[:, 1] @ np.roll(loop[:, 0], -1)]
-        if holes:
-            rows = holes[0][:, 1]
-            cut = int(rows.min() + rows.max()) // 2
-            parts += [(top + cut, part[cut:]), (top, part[:cut])]
-        else:
-            polygons += [(loop + (0, top)).reshape(-1).tolist() for loop in loops]
-    return polygons
+    mask = np.asarray(mask, bool)
+    loops = _border_loops(mask)
+    # Holes run the other way: twice their signed area is negative.
+    holes = [loop for loop in loops
+             if loop[:, 0] @ np.roll(loop[:, 1], -1) < loop[:, 1] @ np.roll(loop[:, 0], -1)]
+    if not holes:
+        return [loop.reshape(-1).tolist() for loop in loops]
+    rows = [0, *_cutting_rows(holes), len(mask)]
+    return [(loop + (0, top)).reshape(-1).tolist() for top, end in itertools.pairwise(rows)
+            for loop in _border_loops(mask[top:end])]
+
+
+def _cutting_rows(holes):
+    """Return the fewest rows such that one goes through, or along the border of, every hole: those
+    where a hole ends, in order, of holes that no row before has opened."""
+    spans = sorted((int(hole[:, 1].max()), int(hole[:, 1].min())) for hole in holes)
+    rows = []
+    for last, first in spans:
+        if not rows or first > rows[-1]:
+            rows.append(last)
+    return rows
 
 
 def label_annotations(label_map: np.ndarray, image_id: int, first_id: int) -> list[dict]:

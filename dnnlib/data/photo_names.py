@@ -73,15 +73,19 @@ class NameIndex:
                 # Names that lead out come last in order: they count if nothing else is there.
                 if key is not None and not (leads_out(name) and key in table):
                     table[key].append(name)
+                    for folder in parts[-2:-1]:
+                        table[folder, key].append(name)
             self._folders.update(parts[-2:-1])
 
     def find(self, image_id: int, file_name: str) -> Found:
         """Return the file of an image entry, or why there is none."""
         wanted = _parts(file_name)
         number = name_number(file_name)
-        found = self._choose(wanted, self._by_name.get(wanted[-1], ())) if wanted else None
+        found = self._choose(wanted, self._named(self._by_name, wanted[-1], wanted)) \
+            if wanted else None
         if wanted and found is None and number != image_id:
-            found = self._choose(wanted, self._by_stem.get(_folded(wanted)[-1], ()), _folded)
+            found = self._choose(wanted, self._named(self._by_stem, _folded(wanted)[-1], wanted),
+                                 _folded)
         if found is None and number not in (None, image_id):
             return Found(None, _OTHER_NUMBER)
         found = found or self._by_number(image_id, wanted)
@@ -91,7 +95,7 @@ class NameIndex:
     def _choose(self, wanted, names, form=list):
         """Return the Found of the name whose parts, in a `form`, agree best from the end; None if
         there is none."""
-        parts = {name: _parts(name) for name in names if not self._is_elsewhere(wanted, name)}
+        parts = {name: _parts(name) for name in names}
         if not parts:
             return None
         # Those that agree in most parts; of several the one that has no further parts.
@@ -114,15 +118,15 @@ class NameIndex:
                             f"{'/'.join(wanted)}: {name} is taken"))
         return Found(name, None, tuple(remarks), sure and form is list)
 
-    def _is_elsewhere(self, wanted, name):
-        """Return whether `name` is outside the folder of `wanted`, and there is such a folder."""
-        folder = wanted[-2:-1]
-        return bool(folder) and folder[0] in self._folders and _parts(name)[-2:-1] != folder
+    def _named(self, table, key, wanted):
+        """Return the names of a key: if the folder of `wanted` is there, those in such a folder."""
+        for folder in self._folders.intersection(wanted[-2:-1]):
+            key = folder, key
+        return table.get(key, ())
 
     def _by_number(self, image_id, wanted):
         """Return the Found of the file whose name is the id."""
-        names = [name for name in self._by_id.get(image_id, ())
-                 if not self._is_elsewhere(wanted, name)]
+        names = self._named(self._by_id, image_id, wanted)
         if not names:
             return Found(None, MISSING)
         remarks = []

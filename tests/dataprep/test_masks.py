@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import dataset_tool
-from dataprep import masks, photo_sources
+from dataprep import masks, photo_sources, raw_files
 from dnnlib.data import channels, photos, pictures, tfrecords
 from dnnlib.data.dataset import open_dataset, read_split
 from dnnlib.data.photos import PhotoError
@@ -174,6 +174,17 @@ def test_masks_without_photos_and_photos_of_one_stem_are_listed(tmp_path):
     reasons = {line["id"]: line["reason"] for line in read_jsonl(tmp_path / "set/skipped.jsonl")}
     assert reasons == {"p1.png": "mask has no photo", "p2.jpg": "several photos of one stem",
                        "p2.png": "several photos of one stem"}
+
+
+def test_masks_beside_their_photos_are_gathered_once(tmp_path, monkeypatch):
+    """Not once for every photo."""
+    gathered = []
+    monkeypatch.setattr(raw_files, "set", lambda names: gathered.append(names) or frozenset(names),
+                        raising=False)
+    for name in (f"{i}{ending}" for i in range(20) for ending in (".jpg", "_mask.png")):
+        (tmp_path / name).touch()
+    pairs, _ = raw_files.match_masks(tmp_path, tmp_path)
+    assert pairs == {f"{i}.jpg": f"{i}_mask.png" for i in range(20)} and len(gathered) == 1
 
 
 def test_photos_and_masks_may_lie_side_by_side_or_anywhere(tmp_path):

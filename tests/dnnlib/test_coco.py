@@ -9,6 +9,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from dnnlib.data import coco
 from dnnlib.data.coco import label_annotations, mask_polygons, write_coco
 
 # pycocotools' own arrays predate NumPy 2's `copy` keyword.
@@ -62,6 +63,20 @@ def test_a_mask_with_many_holes_is_cut_without_recursion():
         assert sum(len(polygon) // 2 for polygon in mask_polygons(mask)) > 4 * 100
     finally:
         sys.setrecursionlimit(limit)
+
+
+@pytest.mark.parametrize("density", [0.5, 0.7, 0.9])
+def test_every_row_is_walked_twice_at_most(density, monkeypatch):
+    """However many holes there are: once to find them, once to cut them open."""
+    rows, trace = [], coco._border_loops
+
+    def count(mask):
+        rows.append(len(mask))
+        return trace(mask)
+    monkeypatch.setattr(coco, "_border_loops", count)
+    mask = np.random.default_rng(0).random((120, 40)) < density
+    assert (rasterise(mask_polygons(mask), *mask.shape) == mask).all()
+    assert sum(rows) <= 2 * len(mask)
 
 
 def test_a_plain_rectangle_has_four_corners_and_nothing_is_cut_without_need():

@@ -4,6 +4,7 @@ import unicodedata
 
 import pytest
 
+from dnnlib.data import photo_names
 from dnnlib.data.photo_names import NameIndex
 
 ACCENT = "caf\u00e9.png"
@@ -74,3 +75,18 @@ def test_only_the_very_name_is_exact():
              for name in ("x.png", "a/x.png", "X.png", "b/y.png", "y.png", "7.png", "")}
     assert exact == {"x.png": True, "a/x.png": True, "X.png": False, "b/y.png": False,
                      "y.png": True, "7.png": True, "": False}
+
+
+@pytest.mark.parametrize("asked", ["scene_{0}/rgb.png", "data/scene_{0}/RGB.jpg",
+                                   "scene_{0}/0000007.png"])
+def test_files_of_one_name_are_found_by_their_folders_alone(monkeypatch, asked):
+    names = [f"scene_{i}/{name}" for i in range(200) for name in ("rgb.png", "7.png")]
+    index, calls, parts = NameIndex(names), [], photo_names._parts
+
+    def count(name):
+        calls.append(name)
+        return parts(name)
+    monkeypatch.setattr(photo_names, "_parts", count)
+    for i in range(200):
+        assert index.find(7, asked.format(i)).key.startswith(f"scene_{i}/")
+    assert len(calls) < 5 * 200
