@@ -19,6 +19,8 @@ from dnnlib.util import UserError
 
 SIDES = ("left", "right")
 SPLIT_FOLDERS = ("train", "val", "test")
+_SPLIT_OF = {**{name: name for name in SPLIT_FOLDERS}, "training": "train", "valid": "val",
+             "validation": "val"}
 # CMP Facades in the colours of pix2pix's copy.
 FACADES = {"background": 0x0000de, "facade": 0x0030ff, "window": 0x0080ff, "door": 0x00d0ff,
            "cornice": 0x20ffde, "sill": 0x70ff8f, "balcony": 0xbfff40, "blind": 0xffef00,
@@ -167,10 +169,10 @@ def read_colours(listed: str, report: Callable[[str], None]) -> tuple[tuple, tup
 
 def folder_splits(source: str, names: list[str]) -> tuple[dict, list[dict]]:
     """Return ({name: split}, skipped [{"id", "reason"}]) of pictures in the folders train/, val/
-    and test/ of `source`; ({}, []) if it has none of these. Raises UserError if there is val/ or
-    test/, and no train/."""
-    folder_of = {name: name.partition("/")[0] if "/" in name else "" for name in names}
-    splits = {name: folder for name, folder in folder_of.items() if folder in SPLIT_FOLDERS}
+    and test/ of `source`, in any case, or training/, valid/, validation/; ({}, []) if it has none
+    of these. Raises UserError if there is val/ or test/, and no train/."""
+    folder_of = {name: name.partition("/")[0].casefold() if "/" in name else "" for name in names}
+    splits = {name: _SPLIT_OF[folder] for name, folder in folder_of.items() if folder in _SPLIT_OF}
     if not splits:
         return {}, []
     if "train" not in splits.values():

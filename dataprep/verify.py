@@ -70,7 +70,7 @@ def _skipped_defects(root, content):
     """Return defects if skipped.jsonl does not hold as many photos as dataset.json says, each with
     a reason, or one of them is written."""
     try:
-        lines = (root / writer.SKIPPED).read_text(encoding="utf-8").splitlines()
+        lines = (root / writer.SKIPPED).read_bytes().splitlines()
         entries = [json.loads(line) for line in lines]
         skipped = [entry["id"] for entry in entries if "annotation" not in entry]
         unexplained = sum(not entry["reason"] for entry in entries)

@@ -210,6 +210,15 @@ def test_folders_are_the_splits(facades, tmp_path, capsys):
     assert "nothing to do" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("names", [
+    ("Train", "Val", "Test"), ("training", "valid", "TEST"), ("TRAIN", "Validation", "test")])
+def test_folders_of_splits_have_other_names_too(names):
+    files = [f"{name}/0.png" for name in names]
+    splits, skipped = side_by_side.folder_splits("x", [*files, "more/0.png", "train.png"])
+    assert splits == dict(zip(files, ("train", "val", "test")))
+    assert [entry["id"] for entry in skipped] == ["more/0.png", "train.png"]
+
+
 def test_without_such_folders_the_seed_decides(facades, tmp_path):
     assert create(facades / "train", tmp_path / "set", "--num-val=1", "--num-test=1") == 0
     assert open_dataset(tmp_path / "set").splits == {"train": 2, "val": 1, "test": 1}

@@ -214,6 +214,15 @@ def test_wrong_statistics_are_found(maps, part, capsys):
     assert run("info", maps, "--verify") == 0
 
 
+def test_a_name_with_a_line_separator_is_no_damage(maps):
+    path = maps / "skipped.jsonl"
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    lines[0]["reason"] += " \u2028 a line separator"
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines),
+                    encoding="utf-8")
+    assert run("info", maps, "--verify") == 0
+
+
 def test_wrong_labels_are_found(labelled, capsys):
     path = labelled / "train" / "train-rxx.labels"
     table = np.load(path)
