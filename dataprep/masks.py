@@ -186,6 +186,7 @@ def decide_coding(listed: ClassList, contents: list[MaskContent], ignore: int | 
     before = _num_before(listed, shown - {coding.ignore}, report)
     classes = listed.names[before:]
     coding = replace(coding, num_classes=len(classes))
+    _report_count_from_zero(listed, classes, shown, report)
     if ignore is not None and 1 <= ignore <= len(classes):
         raise UserError(f"--ignore={ignore} is the class {classes[ignore - 1]!r}; expected a "
                         f"number above {len(classes)}")
@@ -230,6 +231,16 @@ def _num_before(listed, shown, report):
     report(f"{listed.path}: {name!r} is number 0, the background; classes count from "
            f"1: {listed.names[before]}")
     return before
+
+
+def _report_count_from_zero(listed, classes, shown, report):
+    """Warn if the masks' numbers seem to count the names of an unnumbered list from 0."""
+    count = len(classes)
+    if listed.first is None and classes == listed.names and count > 1 \
+            and set(range(count)) <= shown and count not in shown:
+        report(f"warning: no mask has the number {count} ({classes[-1]!r}), and 0 is the "
+               f"background; if 0 is {classes[0]!r} in the masks, all labels are shifted: add 1 to "
+               "the masks' numbers")
 
 
 def _listed_colours(listed, before):

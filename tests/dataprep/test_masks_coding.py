@@ -105,6 +105,16 @@ def test_masks_of_all_conventions_give_the_same_label_maps(tmp_path, kind, capsy
     assert printed in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("text, highest, warned", [
+    (None, 3, True), (None, 4, False), ("void\nhat\ncoat\nlegs", 3, False),
+    ("1: hat\n2: coat\n3: legs\n4: shoes", 3, False)])
+def test_numbers_that_seem_to_count_from_0_are_warned_of(tmp_path, capsys, text, highest, warned):
+    write(tmp_path / "mine", lambda m: Image.fromarray(np.minimum(m, highest)), text)
+    create(tmp_path / "mine", tmp_path / "set", "--num-val", 0, "--num-test", 0)
+    assert ("warning: no mask has the number 4 ('shoes'), and 0 is the background; if 0 is 'hat'"
+            in capsys.readouterr().out) == warned
+
+
 @pytest.mark.parametrize("draw", [
     lambda m: Image.fromarray(255 * m), lambda m: grey_rgb(255 * m),
     lambda m: in_palette(255 * m, np.arange(256).repeat(3)), lambda m: Image.fromarray(m > 0)])
