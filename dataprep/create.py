@@ -106,6 +106,7 @@ def _create_listed(config, path, photos, report, untagged=False, own=False, keyp
         labelled, path = joints.joined(labelled), path or keypoints
     annotated = sum(photo.is_annotated for photo in labelled.photos.values())
     matched = raw_files.match_photos(labelled.photos, source, untagged)
+    options[writer.PHOTO_SIZES] = raw_files.sizes_digest(source, [key for _, key in matched.pairs])
 
     # What was found, and what was left out.
     if untagged:
@@ -185,7 +186,9 @@ def create_from_images(config: argparse.Namespace, report: Report) -> dict | Non
     report(f"{config.source}: {len(names)} image files")
     _report_reasons(skipped, report)
     listed = hashlib.md5("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
-    table, options = np.zeros((len(names), 0), np.float32), {"source": listed}
+    source = photo_sources.PhotoFolder(Path(config.source))
+    table = np.zeros((len(names), 0), np.float32)
+    options = {"source": listed, writer.PHOTO_SIZES: raw_files.sizes_digest(source, names)}
     if config.labels is not None:
         table = labels.read_label_file(config.labels, names)
         options["labels"] = file_digest(config.labels, "md5")
@@ -198,8 +201,7 @@ def create_from_images(config: argparse.Namespace, report: Report) -> dict | Non
                 report(f"warning: the labels in {path} are not used; to use them, give "
                        f"{shlex.quote(f'--labels={path}')}")
     items = [Item(_as_text(name), name, label=row) for name, row in zip(names, table)]
-    return _create(config, photo_sources.PhotoFolder(Path(config.source)), items, skipped, options,
-                   report, label_size=table.shape[1])
+    return _create(config, source, items, skipped, options, report, label_size=table.shape[1])
 
 
 def _create_from_records(config, report):
@@ -336,8 +338,12 @@ def _create(config, source, items, skipped, options, report, classes=(), label_s
     if writer.is_finished(config.out, options):
         report(f"{config.out} holds this data set already, finished; nothing to do (delete it to "
                "make it again)")
+        content = util.read_json(Path(config.out) / dataset.FILE_NAME)
+        if writer.PHOTO_SIZES in options.keys() - content["options"].keys():
+            report("  it was made before the sizes of photos were noted: that its photos are those "
+                   f"in {source.path} is known by the names alone")
         writer.remove_work(config.out)  # a run killed at the very end leaves its journal
-        return util.read_json(Path(config.out) / dataset.FILE_NAME)
+        return content
 
     # What can go wrong after hours is found before anything is written.
     writer.check_splits(num_val, num_test, len(items))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep.writer import SKIPPED
+from dataprep.writer import SKIPPED, describe_repeats
 from dnnlib import util
 from dnnlib.charts import bar_chart
 from dnnlib.data import channels, dataset, keypoints, pictures
@@ -47,6 +47,9 @@ def summary_lines(directory: str | Path) -> Iterator[str]:
     if info.pairs:
         yield f"pairs      {_pair_counts(info)} (photos of one person)"
     yield f"digest     {info.digest}"
+    known = read_statistics(directory, info.classes) or {}
+    if repeats := known.get("repeats"):  # earlier versions did not count them
+        yield f"repeats    {describe_repeats(repeats)}"
     if info.classes:  # a table: a row for each class, columns for each split
         yield ""
         width = max(len(name) for name in info.classes) + 2

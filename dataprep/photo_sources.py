@@ -6,6 +6,7 @@ A source is sent to worker processes, so it holds a path only; what it opens is 
 import functools
 import io
 import itertools
+import lzma
 import os
 import re
 import stat
@@ -48,6 +49,11 @@ class PhotoFolder:
         """Return the file of an image entry; its key is a relative name."""
         return _folder_index(self.path).find(image_id, file_name)
 
+    def size(self, name: str) -> int | None:
+        """Return a file's size in bytes, None if there is none: `read` says why."""
+        path = self.path / name
+        return path.stat().st_size if path.exists() else None
+
     def read(self, name: str) -> bytes:
         """Return a file's bytes. Raises PhotoError if it is out of the folder or unreadable."""
         if ".." in name.split("/") or os.path.isabs(name):
@@ -72,6 +78,10 @@ class PhotoZip:
         """Return the member of an image entry; its key is a name in the zip."""
         return _open_zip(self.path)[1].find(image_id, file_name)
 
+    def size(self, name: str) -> int:
+        """Return the size in bytes that the zip states of a member."""
+        return _open_zip(self.path)[0].getinfo(name).file_size
+
     def read(self, name: str) -> bytes:
         """Return a member's bytes, never more than the zip states. Raises PhotoError."""
         if photo_names.leads_out(name):
@@ -84,8 +94,8 @@ class PhotoZip:
             _check_size(max(member.file_size, member.compress_size))
             with archive.open(member) as file:
                 data = file.read(member.file_size)
-        except (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, ValueError,
-                EOFError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError,
+                ValueError, EOFError, OSError) as error:
             raise PhotoError(f"zip entry is damaged ({one_line(error)[:80]})") from None
         if len(data) != member.file_size:
             raise PhotoError("zip entry is damaged (it is shorter than stated)")
@@ -115,6 +125,11 @@ class PhotoLmdb:
             remarks.append((photo_names.SEVERAL,
                             f"id {image_id}: {keys[0]}, not {', '.join(keys[1:])}"))
         return Found(keys[0], None, tuple(remarks))
+
+    def size(self, key: str) -> int:
+        """Return the size of an entry in bytes."""
+        with _open_lmdb(self.path).begin(buffers=True) as transaction:
+            return len(transaction.get(key.encode()))
 
     def read(self, key: str) -> bytes:
         """Return the bytes of an entry. Raises PhotoError if it is gone or too large."""

@@ -224,7 +224,8 @@ def match_masks(images: Path, masks: Path) -> tuple[dict, list]:
                        if (ending := _MASK_SUFFIX.fullmatch(stem)) and ending[1] in stems]
         mask_names = list(filter(_is_png, with_ending)) or list(filter(_is_png, photo_names)) \
             or with_ending
-        photo_names = [name for name in photo_names if name not in set(mask_names)]
+        are_masks = set(mask_names)
+        photo_names = [name for name in photo_names if name not in are_masks]
 
     # The stem of the photo that each mask belongs to.
     photos_of, all_masks = _by_stem(photo_names), _by_stem(mask_names)
@@ -269,3 +270,8 @@ def listing_digest(images: Path, masks: Path, pairs: dict) -> str:
     lines = [json.dumps([photo, mask, (images / photo).stat().st_size,
                          (masks / mask).stat().st_size]) for photo, mask in pairs.items()]
     return hashlib.md5("".join(lines).encode()).hexdigest()
+
+
+def sizes_digest(source: object, keys: list) -> str:
+    """Return the md5 of the sizes of a source's photos: others may have the same names."""
+    return hashlib.md5(json.dumps([source.size(key) for key in keys]).encode()).hexdigest()

@@ -26,7 +26,9 @@ if TYPE_CHECKING:  # it imports Apache Beam, which need not be installed
 
 SPLITS = ("train", "val", "test")
 SKIPPED = "skipped.jsonl"
+PHOTO_SIZES = "photo_sizes"  # an option: the digest of the photos' sizes
 _PARTIAL = ".partial"
+_SHOWN = 3  # photos of the same pixels that are named
 _NAME = "{0}/{0}-r{1:02d}.tfrecords"  # of a split and level
 # What a killed process leaves of files that are written beside and renamed.
 _LEFTOVERS = (*(f".{name}.*.tmp" for name in (dataset.FILE_NAME, SKIPPED, dataset.STATISTICS)),
@@ -53,12 +55,13 @@ def shuffle_items(items: Sequence[Item], seed: int) -> list[Item]:
 
 def is_finished(out: str | Path, options: dict) -> bool:
     """Return whether `out` holds this very data set, finished. Raises UserError if it holds a
-    finished one made with other options."""
+    finished one made with other options; those of earlier versions have no sizes of photos."""
     path = Path(out) / dataset.FILE_NAME
     if not path.exists():
         return False
     dataset.open_dataset(out)
     there = util.read_json(path).get("options", {})
+    options = {key: value for key, value in options.items() if key != PHOTO_SIZES or key in there}
     if there != options:
         raise util.UserError(f"{out} holds a finished data set made in another way "
                              f"({_differences(there, options)}); choose another --out or delete it")
@@ -115,6 +118,8 @@ def write_dataset(out: str | Path, spec: ConversionSpec, items: list[Item],
                        entry["shares"], item.label, entry["size"], entry["overlap"],
                        entry.get("keypoints"))
         counts.add_pairs(_pair_numbers(counts.ids, pairs))
+        if repeats := counts.statistics().get("repeats"):
+            report(f"warning: {describe_repeats(repeats)}")
         util.atomic_write(out / SKIPPED, "".join(json.dumps(entry, ensure_ascii=False) + "\n"
                                                  for entry in skipped))
         if not counts.ids["train"]:
@@ -318,6 +323,7 @@ class DatasetCounts:
         self._together = np.zeros((len(classes), len(classes)), np.int64)
         self._sizes = collections.Counter()
         self._overlaps = []
+        self._alike = collections.defaultdict(list)  # {sha256 of pixels: [(split, id), ...]}
 
     def add(self, split: str, image_id: int | str, pixels_digest: bytes, shares: Sequence[float],
             label: np.ndarray | None = None, size: Sequence[int] = (),
@@ -326,6 +332,7 @@ class DatasetCounts:
         float32 [label_size], the photo's width and height if they are known, its overlap (as in
         Converted), its keypoints [K, 3]."""
         self.ids[split].append(image_id)
+        self._alike[pixels_digest].append((split, image_id))
         self._sums[split] += [np.greater(shares, 0), shares]
         self._digest.update(f"{split} {image_id} ".encode() + pixels_digest)
         if label is not None:
@@ -362,9 +369,25 @@ class DatasetCounts:
     def statistics(self) -> dict:
         """Return the content of statistics.json, over all splits. together[i][j]: photos that show
         both classes i and j; sizes: {"400x600": photos}; overlap: photos that have any and the mean
-        share over all, or None."""
-        overlaps = self._overlaps
+        share over all, or None; repeats, if there are any: those of describe_repeats."""
+        overlaps, repeats = self._overlaps, self._repeats()
         return {"classes": self._classes, "photos": sum(map(len, self.ids.values())),
                 "together": self._together.tolist(), "sizes": dict(self._sizes.most_common()),
                 "overlap": {"photos": sum(value > 0 for value in overlaps),
-                            "mean": round(sum(overlaps) / len(overlaps), 8)} if overlaps else None}
+                            "mean": round(sum(overlaps) / len(overlaps), 8)} if overlaps else None,
+                **({"repeats": repeats} if repeats else {})}
+
+    def _repeats(self):
+        """Return what describe_repeats needs; None if all photos have pixels of their own."""
+        groups = [group for group in self._alike.values() if len(group) > 1]
+        apart = [group for group in groups if len({split for split, _ in group}) > 1]
+        return {"photos": sum(map(len, groups)), "apart": sum(map(len, apart)),
+                "first": (apart or groups)[0][:_SHOWN]} if groups else None
+
+
+def describe_repeats(repeats: dict) -> str:
+    """Return a sentence on photos with the pixels of another: how many there are, how many of them
+    have it in another split ("apart"), and the first ones, [(split, id), ...]."""
+    first = ", ".join(f"{image_id} in {split}" for split, image_id in repeats["first"])
+    return (f"{repeats['photos']} photos have the same pixels as another, {repeats['apart']} of "
+            f"them as one in another split; the first: {first}")

@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,46 @@ def test_a_finished_data_set_is_left_and_another_is_refused(source, tmp_path, ca
     with pytest.raises(UserError, match="seed is 0, not 1"):
         create_modanet(source, tmp_path / "set", "--seed", 1)
     assert folder_bytes(tmp_path / "set") == before
+
+
+@pytest.mark.parametrize("command", ["create_modanet", "create_from_images"])
+def test_other_photos_of_the_same_names_are_another_data_set(source, tmp_path, capsys, command):
+    def make():
+        return run(command, "--source", source, "--out", tmp_path / "set", "--resolution", 8,
+                   "--workers", 1)
+    make()
+    photo = source / "images" / "0000007.jpg"
+    photo.write_bytes(photo.read_bytes() + b"more")
+    with pytest.raises(UserError, match="photo_sizes is "):
+        make()
+    # Made before sizes were noted: it is left, and what is not known is said.
+    content = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    del content["options"]["photo_sizes"]
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps(content))
+    capsys.readouterr()
+    assert make() == 0
+    assert json.loads((tmp_path / "set" / "dataset.json").read_text()) == content
+    printed = capsys.readouterr().out
+    assert "finished; nothing to do" in printed
+    assert f"that its photos are those in {source}" in printed and "by the names alone" in printed
+
+
+def test_photos_with_the_same_pixels_are_warned_of(source, tmp_path, capsys):
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(source / "images" / "0000007.jpg", source / "images" / name)
+    run("create_from_images", "--source", source / "images", "--out", tmp_path / "set",
+        "--resolution", 8, "--workers", 1, "--num-val", 4, "--num-test", 5)
+    said = "3 photos have the same pixels as another, 3 of them as one in another split; "
+    assert f"warning: {said}" in capsys.readouterr().out
+    run("info", tmp_path / "set")
+    assert f"repeats    {said}" in capsys.readouterr().out
+    assert run("info", tmp_path / "set", "--verify") == 0
+
+
+def test_photos_of_their_own_are_not_warned_of(source, tmp_path, capsys):
+    create_modanet(source, tmp_path / "set")
+    run("info", tmp_path / "set")
+    assert "same pixels" not in capsys.readouterr().out
 
 
 def test_a_dry_run_writes_nothing(source, tmp_path, capsys):

@@ -100,6 +100,30 @@ def test_a_zip_gives_what_was_put_in(tmp_path, method):
     assert [source.find(99, name).key for name in (".odd.png", "")] == [None] * 2
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_of_other_methods_may_be_damaged(tmp_path, method):
+    content = random.Random(0).randbytes(3000)
+    path = make_zip(tmp_path / "a.zip", {"7.jpg": content}, method)
+    assert photo_sources.open_photos(path).read("7.jpg") == content
+    data = path.read_bytes()
+    for number in range(8):  # any place behind the member's own head
+        path = tmp_path / f"{number}.zip"
+        place = 35 + 3 * number
+        path.write_bytes(data[:place] + b"\xff" * 40 + data[place + 40:])
+        with pytest.raises(PhotoError, match="zip entry is damaged"):
+            photo_sources.open_photos(path).read("7.jpg")
+
+
+def test_sizes_are_known_without_reading(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "7.jpg").write_bytes(JPEG)
+    sources = [(tmp_path / "folder", "7.jpg"), (make_zip(tmp_path / "a.zip", {"7.jpg": JPEG}),
+                                                "7.jpg"),
+               (make_lmdb(tmp_path / "x", {b"7": JPEG}), "7")]
+    assert [photo_sources.open_photos(path).size(key) for path, key in sources] == [len(JPEG)] * 3
+    assert photo_sources.open_photos(tmp_path / "folder").size("8.jpg") is None
+
+
 def test_a_zip_behind_other_bytes(tmp_path):
     path = make_zip(tmp_path / "a.zip", {"7.jpg": JPEG})
     path.write_bytes(b"#!/bin/sh" * 100 + path.read_bytes())
