@@ -323,7 +323,7 @@ class DatasetCounts:
         self._together = np.zeros((len(classes), len(classes)), np.int64)
         self._sizes = collections.Counter()
         self._overlaps = []
-        self._alike = collections.defaultdict(list)  # {sha256 of pixels: [(split, id), ...]}
+        self._alike = collections.defaultdict(list)  # {sha256 of pixels: [[split, id], ...]}
 
     def add(self, split: str, image_id: int | str, pixels_digest: bytes, shares: Sequence[float],
             label: np.ndarray | None = None, size: Sequence[int] = (),
@@ -332,7 +332,7 @@ class DatasetCounts:
         float32 [label_size], the photo's width and height if they are known, its overlap (as in
         Converted), its keypoints [K, 3]."""
         self.ids[split].append(image_id)
-        self._alike[pixels_digest].append((split, image_id))
+        self._alike[pixels_digest].append([split, image_id])
         self._sums[split] += [np.greater(shares, 0), shares]
         self._digest.update(f"{split} {image_id} ".encode() + pixels_digest)
         if label is not None:
@@ -387,7 +387,7 @@ class DatasetCounts:
 
 def describe_repeats(repeats: dict) -> str:
     """Return a sentence on photos with the pixels of another: how many there are, how many of them
-    have it in another split ("apart"), and the first ones, [(split, id), ...]."""
+    have it in another split ("apart"), and the first ones, [[split, id], ...]."""
     first = ", ".join(f"{image_id} in {split}" for split, image_id in repeats["first"])
     return (f"{repeats['photos']} photos have the same pixels as another, {repeats['apart']} of "
             f"them as one in another split; the first: {first}")
