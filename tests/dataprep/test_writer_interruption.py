@@ -285,8 +285,9 @@ def test_records_of_others_are_left_alone(source, tmp_path, begun):
 def test_photos_of_another_folder_are_not_mixed_in(source, tmp_path):
     """The ids are the same, the photos are not: as when the folder was a bad copy."""
     shutil.copytree(source, tmp_path / "other")
+    rng = np.random.default_rng(1)
     for path in (tmp_path / "other" / "images").iterdir():
-        path.write_bytes(photo_bytes(np.random.default_rng(1), 20, 30))
+        path.write_bytes(photo_bytes(rng, 20, 30))
     said = []
     write(tmp_path / "set", source, 200)
     assert write(tmp_path / "set", tmp_path / "other", said=said) == NUM
