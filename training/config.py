@@ -88,7 +88,7 @@ PRESETS = {
     "demo-32": dict(resolution=32, fmap_base=256, fmap_max=64, latent_size=64, mapping_layers=2,
                     hold_kimg=6.0, fade_kimg=4.0, rgb_kimg=24.0, binary_kimg=0.0,
                     classes_kimg=48.0, minibatch={4: 8}, lrate={4: 0.003}, r1_gamma=0.5,
-                    r1_interval=2, grow_g="empty", grow_d="fresh", map_contrast=5.0,
+                    r1_interval=2, grow_g="empty", grow_d="fresh", map_contrast=15.0,
                     smoothing_kimg=2.0, style_mixing_prob=0.2, tick_kimg={4: 4}, metrics="none"),
 }
 
