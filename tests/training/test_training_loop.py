@@ -93,7 +93,6 @@ def test_best_is_of_the_final_stage(whole_run):
     assert find_snapshot(str(whole_run)) == best_snapshot(whole_run)
 
 
-@pytest.mark.slow
 def test_a_best_snapshot_that_lies_ahead_is_forgotten(datasets, whole_run, tmp_path):
     """Of a run that goes on from an older state: networks of that kimg will be others."""
     run = shutil.copytree(whole_run, tmp_path / "run")
@@ -106,6 +105,7 @@ def test_a_best_snapshot_that_lies_ahead_is_forgotten(datasets, whole_run, tmp_p
     assert not (run / "best.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [9])  # in the binary stage, between the critics' turns
 def test_interrupted_equals_uninterrupted(datasets, whole_run, tmp_path, stop_at):
     config = config_for(datasets)
