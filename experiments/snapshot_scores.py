@@ -145,7 +145,8 @@ def write_tables(study: Study, options: Namespace) -> Path:
 
 def judge(table: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
     """Return {--select-by: {'correlation': Spearman's, of the score's falling with mIoU's rising,
-    None of fewer than three snapshots; 'selects': row; 'lost': mIoU to the best row}}.
+    None of fewer than three snapshots or where either is the same for all; 'selects': row; 'lost':
+    mIoU to the best row}}.
 
     Args:
         table: {row: {'miou': mean over seeds, and the value of each --select-by}}.
@@ -157,8 +158,9 @@ def judge(table: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
     for kind in SELECT_BY if table else ():
         scores = [row[kind] for row in table.values()]
         chosen = min(table, key=lambda row: table[row][kind])
+        has_order = len(table) > 2 and len({*scores}) > 1 < len({*taught})
         judged[kind] = {
-            "correlation": -float(spearmanr(scores, taught).statistic) if len(table) > 2 else None,
+            "correlation": -float(spearmanr(scores, taught).statistic) if has_order else None,
             "selects": chosen, "lost": max(taught) - table[chosen]["miou"]}
     return judged
 

@@ -157,8 +157,8 @@ class Trial:
         def plain(command: Sequence[str]) -> list[str]:
             words = (word for word in command[1:]
                      if not word.startswith(("--device=", "--gpus=")))
-            return [re.sub(rf"(^|=|,){re.escape(str(self.run.parent))}(?=/|$|,)", rf"\1{place}",
-                           Path(word).name if number == 0 else word)
+            return [re.sub(rf"(?<![^=,]){re.escape(str(self.run.parent))}(?=/|$|,)",
+                           lambda found: place, Path(word).name if number == 0 else word)
                     for number, word in enumerate(words)]
 
         return {"preparations": [plain(command) for command in self.preparations],

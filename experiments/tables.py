@@ -70,7 +70,7 @@ def differences(table: Table, base: str, measures: Sequence[Measure],
     """Return sentences on how rows differ from the row `base`, if they do by more than seeds.
 
     Chance is the largest spread between seeds of any row, for each measure. Where no row has two
-    seeds nothing can be said.
+    seeds that differ nothing can be said.
 
     Args:
         compared: the rows that are compared with it, so far as the table has them; None for all.
@@ -80,13 +80,14 @@ def differences(table: Table, base: str, measures: Sequence[Measure],
     for measure in measures:
         spreads = [cells[measure.title].spread for cells in table.values()
                    if measure.title in cells and cells[measure.title].spread is not None]
-        if spreads:
-            chance[measure.title] = max(spreads)
+        # Two seeds that agree, as counts do now and then, say nothing of chance.
+        if spread := max(spreads, default=0):
+            chance[measure.title] = spread
     if base not in table:
         return [f"`{base}` is not finished yet: there is nothing to compare with."]
     if not chance:
-        return ["No row has two seeds yet: what differs by chance is not known, and no difference "
-                "is stated."]
+        return ["No row has two seeds that differ: what differs by chance is not known, and no "
+                "difference is stated."]
     # What exceeds it.
     lines = []
     for row, cells in table.items():

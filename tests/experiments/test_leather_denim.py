@@ -140,7 +140,7 @@ def test_with_one_seed_no_difference_is_stated_which_is_said_once(cycle_ins, opt
     cycle_ins.metrics_say({f"{row}-seed1": values(2.0) for row in rows})
     assert leather_denim.main(options(f"--rows={','.join(rows)}", "--seeds=1")) == 0
     text = (tmp_path / "out/leather_denim.md").read_text()
-    assert text.count("No row has two seeds yet") == 1
+    assert text.count("No row has two seeds that differ") == 1
 
 
 def test_a_table_needs_no_photos(cycle_ins, options, tmp_path):

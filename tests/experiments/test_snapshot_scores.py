@@ -59,6 +59,14 @@ def test_scores_are_judged_by_what_pairs_teach(stand_ins, options, tmp_path):
     assert "    python generate.py --network=" in text  # what makes the pairs, too
 
 
+def test_scores_that_are_all_the_same_order_nothing():
+    table = {str(kimg): {"miou": miou, "fid": fid, "kid": 1 / fid, "pair": 0.5, "labels": fid}
+             for kimg, (miou, fid) in enumerate([(10, 90), (20, 80), (30, 70)])}
+    judged = snapshot_scores.judge(table)
+    assert judged["pair"]["correlation"] is None
+    assert (judged["fid"]["correlation"], judged["kid"]["correlation"]) == (1, -1)
+
+
 def test_every_snapshot_with_maps_teaches(stand_ins, options, run, tmp_path):
     stand_ins.metrics_say({
         "network-snapshot-000020.safetensors": photos(80, 0.09, 0.2, 0.4),

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -109,6 +110,15 @@ def test_a_study_may_move(trials, started, tmp_path):
     util.write_json(moved.run / EVALUATED, [command[2:] for command in moved.evaluations])
     moved.check_training()
     assert moved.is_evaluated() and not trial(tmp_path / "moved", "a", metrics="x").is_evaluated()
+
+
+def test_a_folder_may_begin_with_digits(trials, started, monkeypatch, tmp_path):
+    """2d: a digit after a group of a pattern is the group's number."""
+    monkeypatch.chdir(tmp_path)
+    started.metrics_say({"a-seed0": {"kid9": {"": 0.1}}})
+    for name in ("2d", "120-g<1>"):
+        run([trial(Path(name), "a")], tmp_path)
+        assert trial(Path(name), "a").result()["values"] == {"kid9": 0.1}
 
 
 def test_the_time_of_evaluations_is_that_of_all_commands(trials, started, tmp_path):

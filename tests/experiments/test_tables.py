@@ -25,7 +25,7 @@ def test_mean_and_spread():
 
 
 def test_differences_larger_than_between_seeds_are_stated():
-    table = {"base": {"KID": Cell(100, 10), "drawn": Cell(6, 0)},
+    table = {"base": {"KID": Cell(100, 10), "drawn": Cell(6, 1)},
              "better": {"KID": Cell(80, None), "drawn": Cell(9, None)},
              "worse": {"KID": Cell(120.5, 20)}, "same": {"KID": Cell(119, None)}}
     assert differences(table, "base", [KID, DRAWN]) == [
@@ -37,4 +37,9 @@ def test_differences_larger_than_between_seeds_are_stated():
 def test_nothing_is_said_of_chance_that_is_not_known():
     alone = {"base": {"KID": Cell(100, None)}, "other": {"KID": Cell(1, None)}}
     assert "No row has two seeds" in differences(alone, "base", [KID])[0]
+    # Two seeds that happen to agree do not make everything else a difference.
+    agreeing = {"base": {"KID": Cell(100, 2), "drawn": Cell(7, 0)},
+                "other": {"drawn": Cell(8, None)}}
+    assert differences(agreeing, "base", [KID, DRAWN]) == [
+        "`other` against `base`: no more than seeds differ."]
     assert "`base` is not finished" in differences({"x": {}}, "base", [KID])[0]
