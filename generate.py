@@ -302,7 +302,7 @@ def make_pairs(sampler: "Sampler", options: argparse.Namespace,
 def make_shards(sampler: "Sampler", options: argparse.Namespace,
                 chosen: "Selection | None") -> None:
     """Write pairs in shards, here or on Apache Beam, or print what it would take."""
-    from generation import shards
+    from generation import pairs, shards
 
     is_dataset = options.format == "tfrecords"
     out = out_folder(sampler, options, ("dataset" if is_dataset else "shards")
@@ -312,6 +312,8 @@ def make_shards(sampler: "Sampler", options: argparse.Namespace,
                           options.keep_padding, options.format, str(out), options.first_seed,
                           options.num, count, chosen, options.max_tries)
     recipe = job.make_recipe(sampler)
+    if not is_dataset:
+        print(pairs.describe_box(sampler, recipe))
     if options.dry_run:
         print(shards.describe_work(job, sampler, recipe))
         return

@@ -50,9 +50,8 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
                    is_own) as folder:
         marks = {path: content_digest(path) for path in photos}
         if is_own:  # a label map that is there belongs to the photo as it is now
-            for path in photos:
-                if path.name not in folder.done and _map_path(out, path).is_file():
-                    folder.done[path.name] = marks[path]
+            folder.done |= {path.name: marks[path] for path in photos
+                            if _map_path(out, path).is_file()}
         missing = folder.begin(photos, lambda path: path.name, marks.get,
                                lambda path: [_map_path(out, path)])
         write_class_list(out, labeller.classes)

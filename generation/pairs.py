@@ -441,7 +441,8 @@ def estimate(sampler: Sampler, recipe: SampleRecipe, request: Request, num_missi
             start, folder = time.perf_counter(), Path(place, str(number))
             write(sampler, recipe, probe, folder)
         seconds = (time.perf_counter() - start) / probe.num
-        size = sum(path.stat().st_size for path in folder.rglob("*")) / probe.num
+        size = sum(path.stat().st_size for path in folder.rglob("*")
+                   if path.is_file()) / probe.num
     duration = util.format_time(seconds * num_missing / rate) if rate else \
         f"time without end: none of the first {_TRIALS} seeds is accepted"
     return [f"seeds {seeds}, truncation {recipe.trunc:g}, noise {recipe.noise}", *lines,

@@ -229,8 +229,8 @@ def _write_tables(pairs, left_out, out):
     for path in [pairs / CLASSES, *pairs.glob(f"{ANNOTATIONS}/*")]:
         if path.is_file():
             target, content = out / path.relative_to(pairs), path.read_bytes()
-            if left_out and path.suffix == ".json":
-                content = _without(left_out, path, content)
+            if path.suffix == ".json":
+                content = _as_written(left_out, path, content)
             if not target.is_file() or target.read_bytes() != content:
                 util.atomic_write(target, content)
     for name in (coco.MODANET_FILE, coco.OWN_FILE, coco.KEYPOINTS_FILE):
@@ -238,22 +238,24 @@ def _write_tables(pairs, left_out, out):
             (out / name).unlink(missing_ok=True)  # of pairs as they were
 
 
-def _without(left_out, path, content):
-    """Return the content of a file of annotations without pictures that are left out, if it is a
-    COCO file that has one of them."""
+def _as_written(left_out, path, content):
+    """Return the content of a file of annotations on the pictures that are written, which are PNGs:
+    without those that are left out, if it is a COCO file."""
     table = util.read_json(path)
     if not isinstance(table, dict) or not {"images", "annotations"} <= table.keys():
         return content
     try:
-        gone = {image["id"] for image in table["images"]
-                if Path(image["file_name"]).stem in left_out}
-        kept = {"images": [image for image in table["images"] if image["id"] not in gone],
-                "annotations": [one for one in table["annotations"] if one["image_id"] not in gone]}
-    except (KeyError, TypeError) as error:
+        names = {image["id"]: Path(image["file_name"]) for image in table["images"]}
+        gone = {number for number, name in names.items() if name.stem in left_out}
+        written = {"images": [{**image, "file_name": f"{names[image['id']].with_suffix('.png')}"}
+                              for image in table["images"] if image["id"] not in gone],
+                   "annotations": [one for one in table["annotations"]
+                                   if one["image_id"] not in gone]}
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: damaged COCO annotations ({util.one_line(error)})") from None
-    if not gone:
+    if written.items() <= table.items():
         return content
-    return json.dumps({**table, **kept}, ensure_ascii=False).encode() + b"\n"
+    return json.dumps({**table, **written}, ensure_ascii=False).encode() + b"\n"
 
 
 def _write_samples(translator, pairs, garment, folder):

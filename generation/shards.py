@@ -104,7 +104,9 @@ def write_shards(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe,
 
     Raises UserError as `pairs.write_pairs` does.
     """
-    with util.only_process(job.out, "making these pairs"):
+    with (util.only_process(job.out, "making these pairs"),
+          util.disk_full_explained(job.out, lambda: "free some space and run the same command "
+                                   "again: it continues")):
         begin(job, recipe)
         if runner is not None:
             runner.run(functools.partial(_start_worker, job), range(job.shards))
@@ -180,6 +182,7 @@ def write_shard(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe, ind
     except UserError as error:
         line = {"shard": index, "error": f"shard {index} of {job.shards}: {error}",
                 "max_tries": job.max_tries if isinstance(error, GaveUpError) else 0}
+        shutil.rmtree(work, ignore_errors=True)  # on a full disk it makes room for the line
         util.write_json(failure, line)
     finally:
         shutil.rmtree(work, ignore_errors=True)

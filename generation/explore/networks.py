@@ -2,6 +2,7 @@
 they are used, by one browser at a time."""
 
 import contextlib
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -108,7 +109,9 @@ class Networks:
 
     def header(self, name: str | None) -> dict[str, Any]:
         """Return the header of a snapshot."""
-        return read_header(self.path(name))
+        path = self.path(name)
+        about = path.stat()
+        return _read_header(path, about.st_mtime_ns, about.st_size)
 
     def generators_of(self, classes: tuple[str, ...]) -> list[str]:
         """Return the names of generators of maps of these classes: of every run the best one."""
@@ -145,6 +148,13 @@ class Networks:
             while len(self._loaded) > LOADED:
                 self._loaded.popitem(last=False)
             yield self._loaded[key]
+
+
+@functools.lru_cache(64)
+def _read_header(path, *_):
+    """Return the header of a file as it is by time and size: an official pickle is read whole for
+    it, and every movement of a slider asks."""
+    return read_header(path)
 
 
 def _is_shown(path):

@@ -280,6 +280,20 @@ def test_pairs_that_cannot_be_read_leave_no_trace(place, networks, capsys):
         assert [record["seed"] for record in read_samples(place / out / "samples.jsonl")] == [0, 2]
 
 
+def test_annotations_name_the_files_that_are_written(place, networks):
+    """PNGs, also of pairs whose pictures are JPEGs."""
+    for name in "abc":
+        Image.fromarray(read(f"pairs/images/{name}.png")).save(f"pairs/images/{name}.jpg")
+        (place / f"pairs/images/{name}.png").unlink()
+    path = place / "pairs/annotations/instances.json"
+    path.write_text(coco("a", "b", "c").replace(".png", ".jpg"))
+    translate(networks, "box", "--source=pairs", "--out=out")
+    written = json.loads((place / "out/annotations/instances.json").read_text())
+    assert written == json.loads(coco("a", "b", "c"))
+    assert all((place / "out/images" / image["file_name"]).is_file()
+               for image in written["images"])
+
+
 def test_interrupted_in_the_first_minibatch(place, networks, monkeypatch):
     """The folder holds pictures of which the record does not know yet; it goes on."""
     def stop(*args):

@@ -1,5 +1,6 @@
 """Shards of pairs: the same bytes whoever writes them, in whatever order, however often."""
 
+import errno
 import functools
 import json
 from dataclasses import replace
@@ -230,6 +231,21 @@ def test_other_things_are_left_alone(job_in, finished, tmp_path):
             with pytest.raises(UserError, match=message):
                 command(job, *job.load())
     assert contents(finished["folder"]) == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "tfrecords"])
+def test_a_disk_that_is_full_for_everything_is_one_line(job_in, tmp_path, monkeypatch, kind):
+    """Also for the line that would say why a shard is missing."""
+    def full(*args):
+        raise OSError(errno.ENOSPC, "no room")
+    job = job_in(tmp_path / "set", kind)
+    monkeypatch.setattr(shards.util, "write_json", full)
+    with pytest.raises(UserError, match=r"set: the disk is full .*run the same command again"):
+        write(job)
+    monkeypatch.undo()
+    monkeypatch.setitem(shards._WRITERS, kind, full)
+    with pytest.raises(UserError, match=r"set: the disk is full .*run the same command again"):
+        write(job)
 
 
 def test_a_missing_shard_is_no_finished_data_set(job_in, tmp_path):

@@ -743,6 +743,9 @@ def test_pairs_go_without_the_padding(padded, tmp_path, capsys):
     for name in ("images", "labels", "overlays"):
         for path in sorted((out / name).iterdir()):
             assert (open_png(path) == open_png(kept / name / path.name)[:, 4:12]).all()
+    generate.main([f"--network={padded['portrait']}", "--num=3", "--shards=1", "--dry-run",
+                   f"--out={tmp_path / 'shards'}"])
+    assert "pairs are 8x16: without the padding" in capsys.readouterr().out
     assert (out / "classes.txt").read_text() == "hat\nscarf\n"
     coco = COCO(str(out / "annotations" / "instances.json"))
     for seed, entry in coco.imgs.items():

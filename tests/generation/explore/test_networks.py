@@ -104,6 +104,20 @@ def test_networks_are_loaded_once_and_a_few_stay(results, monkeypatch):
     assert len(loaded) == 5
 
 
+def test_a_header_is_read_once(results, monkeypatch):
+    """And again once the file is another: an official pickle is read whole for it."""
+    read, header = [], networks.read_header
+    monkeypatch.setattr(networks, "read_header", lambda path: read.append(path) or header(path))
+    offered = Networks(results)
+    del read[:]
+    for _ in range(2):
+        offered.header("00000-old/network-final")
+    assert len(read) == 1
+    save_network(results / "00000-old" / "network-final.safetensors", CLASSES, seed=3, change=None,
+                 dataset={"name": "another"})
+    assert offered.header("00000-old/network-final")["dataset"]["name"] == "another"
+
+
 def test_all_labels_of_a_network_share_it(results):
     save_network(results / "00002-labels" / "network-final.safetensors", (), label_size=3)
     offered = Networks(results)
