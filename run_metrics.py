@@ -2,6 +2,7 @@
 """Evaluate a trained network or a folder of images: FID, KID, precision, recall, IS, PPL, maps."""
 
 import argparse
+import os
 import shlex
 from collections.abc import Iterable
 from typing import Any
@@ -77,8 +78,7 @@ def main(argv: list[str]) -> int:
         metrics = [of_translator(metric, maps.count) for metric in metrics]
     if options.nearest:
         neighbours = reals_of_split(options, header, options.split or "train")
-    if not (options.reals or options.data):
-        warn_of_other_data(header, [*reals.values(), maps, neighbours])
+    warn_of_other_data(header, [*reals.values(), maps, neighbours])
     if options.dry_run:
         check_work(options, header, metrics, reals, maps)
         print_work(options, metrics, reals, neighbours, maps)
@@ -164,9 +164,12 @@ def reals_of_split(options: argparse.Namespace, header: dict, split: str) -> Ima
 
 def warn_of_other_data(header: dict, sources: Iterable[ImageSource | None]) -> None:
     """Warn if a network's data set, which its header names, is another one today."""
-    learned = header.get("dataset", {}).get("digest")
+    learned = header.get("dataset", {})
+    if not {"path", "digest"} <= learned.keys():
+        return
     for source in filter(None, sources):
-        if learned and source.about["digest"] != learned:
+        if (os.path.realpath(source.about["path"]) == os.path.realpath(learned["path"])
+                and source.about["digest"] != learned["digest"]):
             warn(f"warning: {source.about['path']} is not the data set of the training any more: "
                  "its splits may hold photos that the network has learned from")
             return

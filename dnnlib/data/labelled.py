@@ -88,6 +88,15 @@ class PairFolder:
         listing += "\n".join(self.classes)
         return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
 
+    @functools.cached_property
+    def content_digest(self) -> str:
+        """Return sha256 of the digest and all files' content: what is kept for pairs goes by it,
+        since maps that were mended may have their old sizes."""
+        content = hashlib.sha256(self.digest.encode())
+        for path in [*self._images, *self._labels]:
+            content.update(hashlib.sha256(path.read_bytes()).digest())
+        return content.hexdigest()
+
     def largest_level(self) -> int:
         """Return the largest power of two, in pixels, that the first picture's longer side has."""
         rgb, _ = self._decode(0)

@@ -22,7 +22,7 @@ from dnnlib.download import keep_arrays
 from dnnlib.safe_pickle import NPZ_ERRORS, read_npz
 from dnnlib.tflib.keras_network import KerasNetwork
 from dnnlib.tflib.optimizer import Adam
-from metrics.cycle.photos import CyclePhotos
+from metrics.cycle.photos import CyclePhotos, described
 from training.cycle.domains import split_mask, to_floats
 from training.cycle.losses import as_critics_see
 
@@ -103,7 +103,7 @@ def domain_classifier(photos: CyclePhotos, has_regions: bool, cache: Path | None
     """
     view = View(min(photos.A.resolution, LARGEST), has_regions)
     network = DomainNetwork("domains", side=view.side, seed=RECIPE["seed"])
-    lists = [(d.source.digest, d.split, d.resolution, d.garment) for d in photos]
+    lists = [described(domain) for domain in photos]
     key = hashlib.sha256(json.dumps([RECIPE, view, lists]).encode()).hexdigest()[:32]
     path = cache and cache / f"domains-{key}.npz"
     if path and path.is_file():

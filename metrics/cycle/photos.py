@@ -11,6 +11,7 @@ import tensorflow as tf
 from dnnlib.data import pictures
 from dnnlib.data.class_list import find_class
 from dnnlib.data.dataset import DatasetInfo
+from dnnlib.data.labelled import PairFolder
 from dnnlib.util import UserError
 from metrics.cycle.networks import CycleNetworks
 from metrics.image_sources import ImageSource, warn
@@ -70,16 +71,19 @@ class CyclePhotos(NamedTuple):
 
         regions = ""
         if networks.has_garment:
-            regions = f" through {_described(partners.side(OTHER[side]))} from {start} on"
+            regions = f" through {described(partners.side(OTHER[side]))} from {start} on"
         return ImageSource(
             name=f"{domain.source.name} {domain.split}", count=total,
-            digest=f"{_described(domain)} first {total}{regions}", batches=batches,
+            digest=f"{described(domain)} first {total}{regions}", batches=batches,
             about=about_photos(domain),
             sizes=collections.Counter({(domain.resolution, domain.resolution): total}))
 
 
-def _described(domain):
-    return (domain.source.digest, domain.split, domain.resolution, domain.garment)
+def described(domain: Domain) -> tuple:
+    """Return what decides the pixels of a list of photos: what is kept of them goes by it."""
+    source = domain.source
+    digest = source.content_digest if isinstance(source, PairFolder) else source.digest
+    return (digest, domain.split, domain.resolution, domain.garment)
 
 
 def about_photos(domain: Domain) -> dict:

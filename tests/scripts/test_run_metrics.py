@@ -1,6 +1,7 @@
 """run_metrics.py from its command line: networks, folders, weights, records, errors."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -383,7 +384,9 @@ def test_photos_that_a_network_has_learned_from(run, labelled, segmenter, result
     save_snapshot(remade, snapshot.networks, {
         **{name: snapshot.header[name] for name in ("variant", "stage", "classes", "kimg", "lod")},
         "dataset": old})
-    for options, told in (([], 1), ([f"--data={old['path']}"], 0)):
+    shutil.copytree(old["path"], results / "elsewhere")
+    for options, told in (([], 1), ([f"--data={old['path']}"], 1),
+                          ([f"--data={results / 'elsewhere'}"], 0)):
         run("--metrics=fid9,kid9_full", f"--network={remade}", "--dry-run", *options)
         lines = capsys.readouterr().err
         assert lines.count("is not the data set of the training any more") == told

@@ -10,12 +10,20 @@ import tensorflow as tf
 from PIL import Image
 
 import run_metrics
+from dnnlib.data import pictures
+from dnnlib.data.class_list import write_class_list
+from dnnlib.data.labelled import PairFolder
 from dnnlib.util import UserError
 from metrics.cycle import domain_classifier as classifiers
 from metrics.cycle.domain_classifier import domain_classifier
 from metrics.cycle.evaluation import evaluate_cyclegan, find
 from metrics.cycle.networks import CycleNetworks
-from metrics.cycle.photos import CyclePhotos, open_test_photos, open_training_photos
+from metrics.cycle.photos import (
+    CyclePhotos,
+    described,
+    open_test_photos,
+    open_training_photos,
+)
 from metrics.image_sources import open_images
 from metrics.kernel_inception_distance import kernel_distance
 from metrics.metric_base import parse_metrics
@@ -24,6 +32,7 @@ from tests.tools.domains import RED, boxes, save_cyclegan, tiny, two_datasets
 from tests.tools.metrics_helpers import StubDetector, small_arrays
 from tests.training.cycle.test_cyclegan import l1
 from tests.training.cycle.test_losses import moved_to_the_middle
+from training.cycle.domains import Domain
 from training.snapshots import read_header
 
 NO_CHOICE = {"A": None, "B": None}
@@ -183,6 +192,19 @@ def test_garments_are_seen_through_those_of_the_training(place, monkeypatch):
     find(CycleNetworks(path), photos, training, StubDetector(), None, 4)
     assert sorted(asked) == [(False, "A", True, 4), (False, "B", True, 4),
                              *((True, side, True, 0) for side in "AABB")]
+
+
+def test_maps_that_were_mended_in_place_are_other_photos(tmp_path):
+    """What is kept of pairs goes by the files' content: a mended map may have its old size."""
+    write_class_list(tmp_path, ("hat", "box"))
+    labels = np.full((16, 16), 1, np.uint8)
+    pictures.save_png(tmp_path / "images/a.png", np.zeros((16, 16, 3), np.uint8))
+    found = []
+    for number in (1, 2):
+        pictures.save_label_png(tmp_path / "labels/a.png", number * labels, 2)
+        source = PairFolder(tmp_path)
+        found.append((source.digest, described(Domain.open(source, 16))))
+    assert found[0][0] == found[1][0] and found[0][1] != found[1][1]
 
 
 def test_photos_without_the_garment_are_measured_too(tmp_path, place):
