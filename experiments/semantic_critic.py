@@ -235,11 +235,13 @@ def write_tables(options: Namespace) -> Path:
         write_bars(options.out / f"semantic_critic-{scene}.png", table, MEASURES[:2],
                    f"{scene}: IoU of a segmentation network's labels and the maps")
     head = ["# Does a critic that knows the classes draw small ones better?", "",
-            f"{options.kimg:g} kimg a row; photos of maps that the networks have not seen, and a "
-            f"segmentation network's labels of them. Rare are the {NUM_RARE} classes with the "
-            f"fewest pixels in the real maps. {SPREAD} Of real photos mIoU is the ceiling; FID and "
-            "KID are those of one half of them against the other. Beside this file are a chart and "
-            "a sheet of photos for each data set.", ""]
+            f"{options.kimg:g} kimg a row; photos of maps that the networks have not seen (the "
+            "test split's or else the validation split's, by which segmentation networks choose "
+            "their best snapshot), and a segmentation network's labels of them. "
+            f"Rare are the {NUM_RARE} classes with the fewest pixels in the real maps. "
+            f"{SPREAD} Of real photos mIoU is the ceiling; FID and KID are those "
+            "of one half of them against the other. Beside this file are a chart and a sheet of "
+            "photos for each data set.", ""]
     parts = [part for scene, own in scenes.items()
              for part in scene_text(options, scene, own, tables[scene], said[scene])]
     return STUDY.write(options, [*head, *parts, *command_lines(results), ""], results,

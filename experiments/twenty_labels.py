@@ -12,7 +12,8 @@ For 5, 11, 20, 50 and 100 labels. What they label:
 
 `imagenet-` before a row: the network begins with ImageNet's weights. All are tested on the data
 set's real test photos, by the mean IoU of its classes and of two labels, any class and the
-background. "Teaching GAN to generate per-pixel annotation" (2020) is whose protocol it is.
+background. In all rows alike the labels of its validation photos choose the best snapshot.
+"Teaching GAN to generate per-pixel annotation" (2020) is whose protocol it is.
 
     python -m experiments.twenty_labels --rgb=results/00000-rgb-ccp-64 \\
         --teacher=results/00003-segmenter-ccp-64 --out=results/twenty
@@ -244,6 +245,7 @@ def report_lines(options: Namespace, results: Sequence[dict], table: Table) -> l
         "# Are twenty labels enough?", "",
         f"Tested on the real test photos of {options.data}; {options.kimg:g} kimg for every "
         f"segmentation network, {PRESETS[options.preset].pairs} pairs where it learns from such. "
+        "The labels of the validation photos choose the best snapshot of every row. "
         f"Mean over up to {seeds} seeds ± half of the distance between the smallest and the "
         f"largest. {format_time(total)} of preparations and trainings.", "",
         *parts,
