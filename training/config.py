@@ -109,7 +109,9 @@ class TrainingConfig(MethodConfig):
 
     variant: str = option("2d", "rgb = Style-GAN, c = Style-C-GAN, 2d = Style-C-GAN-2D; "
                           "segmenter = a segmentation network, decoder = maps from a trained "
-                          "generator's features: see --variant=segmenter --help",
+                          "generator's features, cyclegan = one texture for another, "
+                          "pix2pix = photos of maps, pose = people in other poses: see "
+                          "--variant=segmenter --help and so on",
                           choices=VARIANTS)
     untagged: str | None = option(
         None, "data set of extra photos without maps for the image critic", metavar="DIR")

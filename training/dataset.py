@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from dnnlib.data import channels, tfrecords
+from dnnlib.data import tfrecords
 from dnnlib.data.channels import NUM_COLOURS
 from dnnlib.data.dataset import check_label_sizes, open_dataset, open_split, read_labels
 from dnnlib.process_pool import threaded_map
@@ -179,14 +179,9 @@ def _decoder(file_channels, resolution, num_channels):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def decode(serialized: tf.Tensor) -> tf.Tensor:
-        images = tfrecords.parse_records(serialized, file_channels, resolution,
-                                         only_rgb=num_channels == NUM_COLOURS)
-        if num_channels != _RGB_AND_BINARY or file_channels == _RGB_AND_BINARY:
-            return images
-        # One binary map: the sum of the class maps.
-        maps = tf.cast(images[..., channels.SEGMAPS], tf.int32)
-        binary = tf.minimum(tf.reduce_sum(maps, axis=-1, keepdims=True), 255)
-        return tf.concat([images[..., channels.RGB], tf.cast(binary, tf.uint8)], axis=-1)
+        return tfrecords.parse_records(serialized, file_channels, resolution,
+                                       only_rgb=num_channels == NUM_COLOURS,
+                                       one_map=num_channels == _RGB_AND_BINARY)
 
     return decode
 

@@ -323,12 +323,13 @@ def _planes(data, shape, is_deflated=False):
 # Reading with TensorFlow
 
 def parse_records(serialized: "tf.Tensor", num_channels: int, resolution: int,
-                  only_rgb: bool = False) -> "tf.Tensor":
+                  only_rgb: bool = False, one_map: bool = False) -> "tf.Tensor":
     """Read images uint8 [N, H, W, C] of serialized Examples, string [N], within TensorFlow.
 
-    The records hold `num_channels`; with `only_rgb` it does not matter, and C is 3. Records of
-    another shape or damaged ones raise tf.errors.InvalidArgumentError when the ops run; damaged
-    maps raise ValueError outside of traced functions.
+    The records hold `num_channels`; with `only_rgb` it does not matter, and C is 3; with `one_map`
+    C is 4, and the fourth channel is the sum of all maps, 255 at most. Records of another shape or
+    damaged ones raise tf.errors.InvalidArgumentError when the ops run; damaged maps raise
+    ValueError outside of traced functions.
     """
     import tensorflow as tf  # here, because dataset workers must not load it
     absent = tf.io.FixedLenFeature([], tf.string, default_value="")
@@ -350,9 +351,10 @@ def parse_records(serialized: "tf.Tensor", num_channels: int, resolution: int,
         fn_output_signature=tf.TensorSpec([resolution, resolution, channels.NUM_COLOURS], tf.uint8))
     if only_rgb or num_channels == channels.NUM_COLOURS:
         return colours
-    images = tf.numpy_function(functools.partial(_join_maps, num_channels),
+    images = tf.numpy_function(functools.partial(_join_maps, num_channels, one_map),
                                [colours, parsed["data"], parsed["maps"]], tf.uint8, stateful=False)
-    return tf.ensure_shape(images, [None, resolution, resolution, num_channels])
+    return tf.ensure_shape(images, [None, resolution, resolution,
+                                    channels.NUM_COLOURS + 1 if one_map else num_channels])
 
 
 def _parse_colours(data, rgb, resolution):
@@ -370,16 +372,19 @@ def _parse_colours(data, rgb, resolution):
     return tf.ensure_shape(colours, [resolution, resolution, channels.NUM_COLOURS])
 
 
-def _join_maps(num_channels, colours, raw, deflated):
+def _join_maps(num_channels, one_map, colours, raw, deflated):
     """Join colours uint8 [N, H, W, 3] and raw records [N], or else deflated maps [N], to images
     uint8 [N, H, W, C], in NumPy: most maps are empty and need not be copied (half the time)."""
-    images = np.zeros((*colours.shape[:3], num_channels), np.uint8)
+    images = np.zeros((*colours.shape[:3], channels.NUM_COLOURS + 1 if one_map else num_channels),
+                      np.uint8)
     shape = (num_channels, *colours.shape[1:3])
     for i in range(len(images)):
         if raw[i]:
             planes = _planes(raw[i], shape)[channels.SEGMAPS]
         else:
             planes = _planes(deflated[i], (num_channels - channels.NUM_COLOURS, *shape[1:]), True)
+        if one_map:
+            planes = np.minimum(planes.sum(axis=0, dtype=np.uint16, keepdims=True), 255)
         for channel in range(channels.NUM_COLOURS):
             images[i, ..., channel] = colours[i, ..., channel]
         for channel in np.flatnonzero(planes.reshape(len(planes), -1).max(axis=1)):

@@ -64,9 +64,10 @@ def grow_critic(old: Network, num_channels: int, new_inputs: str = "copy") -> Ne
     Args:
         old: stays as it is.
         new_inputs: 'copy' gives a new channel its source's effective weight; 'zero' gives it no
-            effect, so that an image's score depends on its old channels only and is as before;
-            'fresh' draws the weights of all maps anew, as large as those that an RGB network's
-            colours begin with.
+            effect, so that an image's score depends on its old channels only and is as before (of
+            class maps the first stands where the binary map was, and keeps its weight); 'fresh'
+            draws the weights of all maps anew, as large as those that an RGB network's colours
+            begin with.
     """
     sources = source_channels(old.num_channels, num_channels)
     equalised = old.options.use_wscale
