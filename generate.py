@@ -275,7 +275,8 @@ def make_pairs(sampler: "Sampler", options: argparse.Namespace,
     from generation.selection import Request
 
     out = out_folder(sampler, options, "pairs" + label_suffix(sampler.label))
-    recipe = pairs.make_recipe(sampler, options.trunc, options.noise, options.keep_padding)
+    recipe = pairs.make_recipe(sampler, options.trunc, options.noise, options.keep_padding,
+                               options.min_region)
     # All seeds from the first on are taken, or tried until enough are accepted.
     seeds = range(options.first_seed, options.first_seed + options.num)
     minibatch = min(options.minibatch, options.num)
@@ -309,8 +310,8 @@ def make_shards(sampler: "Sampler", options: argparse.Namespace,
                      + label_suffix(sampler.label))
     count = options.shards or -(-options.num // shards.PAIRS_A_SHARD)
     job = shards.ShardJob(str(sampler.path), options.label, options.trunc, options.noise,
-                          options.keep_padding, options.format, str(out), options.first_seed,
-                          options.num, count, chosen, options.max_tries)
+                          options.keep_padding, options.min_region, options.format, str(out),
+                          options.first_seed, options.num, count, chosen, options.max_tries)
     recipe = job.make_recipe(sampler)
     if not is_dataset:
         print(pairs.describe_box(sampler, recipe))

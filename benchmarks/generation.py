@@ -71,7 +71,7 @@ def pairs_per_sec(sampler, count: int, minibatch: int, kind: str) -> float:
 
     recipe = pairs.make_recipe(sampler, 1.0, "random", keep_padding=kind == "tfrecords")
     request = Request(range(count), count, minibatch)
-    next(make_samples(sampler, recipe.trunc, recipe.noise, request))
+    next(make_samples(sampler, recipe, request))
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         if kind == "folder":
@@ -79,7 +79,7 @@ def pairs_per_sec(sampler, count: int, minibatch: int, kind: str) -> float:
         elif kind == "tfrecords":
             shards.write_records(sampler, recipe, request, Path(folder, "shard"))
         else:
-            for batch in make_samples(sampler, recipe.trunc, recipe.noise, request):
+            for batch in make_samples(sampler, recipe, request):
                 pairs.to_pairs(batch.images)
         return count / (time.perf_counter() - start)
 

@@ -24,7 +24,7 @@ ACT_ON = {
     **dict.fromkeys(("num_images", "seed"), ("project", "source")),
     "row_seeds": ("style_mix",), "col_seeds": ("style_mix",), "col_styles": ("style_mix",),
     "first_seed": ("num", "from"),
-    **dict.fromkeys(("dry_run", *CHOICE, "max_tries", "format", "keep_padding",
+    **dict.fromkeys(("dry_run", *CHOICE, "max_tries", "min_region", "format", "keep_padding",
                      "shards", "runner"), ("num",)), "index": ("replay",),
     **dict.fromkeys(("direction", "garment", "own_scale", "poses"), ("source",)),
     **dict.fromkeys(("trunc", "noise"), (*MODES[:5], "from")),
@@ -180,6 +180,8 @@ def _add_pair_options(parser):
         "own: bag:10%%,skirt:20%%")
     add("--min-confidence", type=cli.share, default=0.0, metavar="X", help="take only pairs whose "
         "maps are this sure, from 0 to 1 (docs/pictures.md)")
+    add("--min-region", type=cli.positive_int, default=1, metavar="PIXELS", help="regions of maps "
+        "with fewer pixels take the label around them: 2 takes single stray pixels away")
     add("--max-tries", type=cli.positive_int, default=1000, metavar="N", help="give up if this "
         "many seeds in a row are rejected; the same command with more continues")
     add("--format", choices=("folder", "tfrecords"), default="folder", help="folder: PNGs and COCO "

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,10 +37,12 @@ from generation.selection import (
     BLOCK,
     Request,
     SampleBatch,
+    SampleRecipe,
     Tally,
     confidence,
     make_samples,
     photo_part,
+    without_small_regions,
 )
 from training.sampler import NOISES, TRUNCATION_CUTOFF, Sampler, label_maps
 from training.snapshots import read_header
@@ -51,28 +53,17 @@ _TRIALS = 128  # seeds that a dry run tries
 FOLDERS = {"image": "images", "label": "labels", "overlay": "overlays"}
 
 
-@dataclass(frozen=True)
-class SampleRecipe:
-    """What besides the seed determines a sample's pixels."""
-
-    digest: str
-    resolution: int
-    fade: float
-    trunc: float
-    trunc_cutoff: int
-    noise: str
-    class_label: int | tuple | None = None  # that a conditional network was given
-    box: tuple | None = None  # what is written of it: left, top, right, bottom; None: all
-
-
-def make_recipe(sampler: Sampler, trunc: float, noise: str,
-                keep_padding: bool = False) -> SampleRecipe:
+def make_recipe(sampler: Sampler, trunc: float, noise: str, keep_padding: bool = False,
+                min_region: int = 1) -> SampleRecipe:
     """Return the recipe of a sampler and the options. The padding around photos is not written,
-    unless it is to be kept or is not known."""
+    unless it is to be kept or is not known. Raises UserError if regions are asked for of a network
+    without maps."""
+    if min_region > 1 and not sampler.classes:
+        raise UserError("--min-region: the network draws no maps (RGB only)")
     whole = 0, 0, sampler.resolution, sampler.resolution
     box = None if keep_padding or sampler.content_box == whole else sampler.content_box
     return SampleRecipe(sampler.digest, sampler.resolution, sampler.fade, trunc, TRUNCATION_CUTOFF,
-                        noise, sampler.label, box)
+                        noise, sampler.label, box, min_region if min_region > 1 else None)
 
 
 def describe_box(sampler: Sampler, recipe: SampleRecipe) -> str:
@@ -155,7 +146,7 @@ def _write_missing(sampler, recipe, request, out, records, tally, kept):
 
     # The tally is saved at the beginning, now and then, and however it ends.
     saved_sec = float("-inf")
-    batches = make_samples(sampler, recipe.trunc, recipe.noise, request, records.keys(), tally)
+    batches = make_samples(sampler, recipe, request, records.keys(), tally)
     with contextlib.ExitStack() as at_end:
         bar = at_end.enter_context(util.progress(total=request.num, initial=kept,
                                                  desc=request.title, unit="img"))
@@ -268,6 +259,7 @@ def _parse_record(line, where):
                         and np.isfinite(label).all()))
         sound = (is_label and type(recipe.resolution) is int
                  and (recipe.box is None or _is_part(recipe.box, recipe.resolution))
+                 and (recipe.min_region is None or type(recipe.min_region) is int)
                  and type(record["seed"]) is int
                  and record["seed"] in range(np.iinfo(np.uint32).max + 1)
                  and recipe.noise in NOISES and np.isfinite([recipe.trunc, recipe.fade]).all()
@@ -306,9 +298,10 @@ def describe_gaps(records: Sequence[dict], classes: Sequence[str]) -> list[str]:
 
 
 def recipe_of(record: dict) -> SampleRecipe:
-    """Return the recipe in a record, which has no `class_label` if its network takes no labels, and
-    no `box` if all of the image is written. Raises KeyError for any other missing entry."""
-    values = {"class_label": None, "box": None, **record}
+    """Return the recipe in a record, which has no `class_label` if its network takes no labels, no
+    `box` if all of the image is written, and no `min_region` if maps are written as they are drawn.
+    Raises KeyError for any other missing entry."""
+    values = {"class_label": None, "box": None, "min_region": None, **record}
     for name in ("class_label", "box"):
         if isinstance(values[name], list):
             values[name] = tuple(values[name])
@@ -372,7 +365,7 @@ def replay(sampler: Sampler, record: dict, folder: Path, out: Path) -> tuple[boo
     # Those of a data set, of which there are no files, were made BLOCK at a time.
     count = 1 if "image" in record else BLOCK
     images, = sampler.of_seeds([record["seed"]] * count, recipe.trunc, recipe.noise, count)
-    image = photo_part(images.numpy()[:1], recipe.box)
+    image = photo_part(without_small_regions(images.numpy()[:1], recipe.min_region), recipe.box)
     rgb, label_map = (part[0] for part in to_pairs(image))
     outcome = _compare(record, folder, image, rgb, label_map)
     write_pair(out, Pair(record["seed"], rgb, label_map, None), sampler, recipe)
@@ -430,7 +423,7 @@ def estimate(sampler: Sampler, recipe: SampleRecipe, request: Request, num_missi
     if request.selection:
         trials = replace(request, num=_TRIALS + 1, seeds=request.seeds[:_TRIALS],
                          max_tries=_TRIALS)
-        for batch in make_samples(sampler, recipe.trunc, recipe.noise, trials):
+        for batch in make_samples(sampler, recipe, trials):
             tally = batch.tally
         rate, seeds = tally.accepted / tally.tried, f"from {request.seeds[0]} on"
         lines = tally.lines(request.selection, sampler.classes)

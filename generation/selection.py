@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from dnnlib.data import channels
 from dnnlib.data.class_list import find_class
@@ -23,6 +24,7 @@ from training.sampler import Sampler, label_maps
 
 BLOCK = 16  # samples made at a time
 TRAINED_MARGIN = 0.5  # maps are trained to -0.5 and 0.5, the background counts as 0
+_NEIGHBOURS = np.ones((3, 3), bool)
 RARE = 0.01  # share of the seeds below which a class hardly ever comes
 
 
@@ -65,6 +67,21 @@ class Selection:
         if isinstance(self.balance, dict):
             return self.balance
         return dict.fromkeys(classes, self.balance) if self.balance else {}
+
+
+@dataclass(frozen=True)
+class SampleRecipe:
+    """What besides the seed determines a sample's pixels."""
+
+    digest: str
+    resolution: int
+    fade: float
+    trunc: float
+    trunc_cutoff: int
+    noise: str
+    class_label: int | tuple | None = None  # that a conditional network was given
+    box: tuple | None = None  # what is written of it: left, top, right, bottom; None: all
+    min_region: int | None = None  # pixels of a map's region; None: as they are drawn
 
 
 class Traits(NamedTuple):
@@ -259,22 +276,23 @@ class SampleBatch(NamedTuple):
     tally: Tally | None = None
 
 
-def make_samples(sampler: Sampler, trunc: float, noise: str, request: Request,
+def make_samples(sampler: Sampler, recipe: SampleRecipe, request: Request,
                  done: Container[int] = (), tally: Tally | None = None) -> Iterator[SampleBatch]:
     """Yield the samples that a request takes, without those of the seeds in `done`: all, or BLOCK
-    by BLOCK those that a selection accepts, until there are enough or it gives up.
+    by BLOCK those that a selection accepts, until there are enough or it gives up. They are whole,
+    with the padding that the recipe may leave out.
 
     Args:
         tally: of a selection that goes on.
     """
     if request.selection is None:
         seeds = [seed for seed in request.seeds if seed not in done]
-        yield from _all_samples(sampler, trunc, noise, seeds, request.minibatch)
+        yield from _all_samples(sampler, recipe, seeds, request.minibatch)
         return
     # Blocks begin at the same seeds whenever a selection was interrupted.
     tally = (tally or Tally()).copy()
     start = tally.tried // BLOCK * BLOCK
-    for batch in _all_samples(sampler, trunc, noise, request.seeds[start:], BLOCK):
+    for batch in _all_samples(sampler, recipe, request.seeds[start:], BLOCK):
         photos = photo_part(batch.images, sampler.content_box)
         traits = measure(photos, label_maps(photos))
         wanted = []
@@ -291,11 +309,52 @@ def make_samples(sampler: Sampler, trunc: float, noise: str, request: Request,
         start += BLOCK
 
 
-def _all_samples(sampler, trunc, noise, seeds, minibatch):
+def _all_samples(sampler, recipe, seeds, minibatch):
     """Yield the samples of all `seeds`. The last minibatch is made whole as well: a network that
     has been compiled for several sizes rounds otherwise than one that has seen a single one."""
     for start in range(0, len(seeds), minibatch):
         part = list(seeds[start:start + minibatch])
         whole = part + part[-1:] * (minibatch - len(part))
-        images, = sampler.of_seeds(whole, trunc, noise, minibatch)
-        yield SampleBatch(part, images.numpy()[:len(part)])
+        images, = sampler.of_seeds(whole, recipe.trunc, recipe.noise, minibatch)
+        yield SampleBatch(part, without_small_regions(images.numpy()[:len(part)],
+                                                      recipe.min_region))
+
+
+def without_small_regions(images: np.ndarray, min_region: int | None) -> np.ndarray:
+    """Return images in whose maps a region of fewer pixels has the label that most of the pixels
+    around it have; its values change places with those of that label.
+
+    A region is a set of pixels of one label, the background too, that are connected by their sides
+    or corners. They are taken by label, the background first, each as those before left it.
+
+    Args:
+        images: float32 [N, H, W, 3 + C], which stay as they are. min_region: None for no change.
+    """
+    if min_region is None or images.shape[-1] == channels.NUM_COLOURS:
+        return images
+    images = images.copy()
+    for image in images:
+        segmaps = image[..., channels.SEGMAPS]
+        label_map = channels.to_label_map(segmaps)
+        for label in np.unique(label_map):
+            numbered, _ = ndimage.label(label_map == label, _NEIGHBOURS)
+            for number in np.flatnonzero(np.bincount(numbered.ravel())[1:] < min_region) + 1:
+                region = numbered == number
+                around = label_map[ndimage.binary_dilation(region, _NEIGHBOURS) & ~region]
+                if len(around):  # else it is all of the image
+                    new = np.bincount(around).argmax()
+                    segmaps[region] = _relabelled(segmaps[region], label, new)
+                    label_map[region] = new
+    return images
+
+
+def _relabelled(values, old, new):
+    """Return pixels' maps [n, C] with the label `new` in place of `old`."""
+    values = values.copy()
+    if old and new:
+        values[:, [old - 1, new - 1]] = values[:, [new - 1, old - 1]]
+    elif old:
+        values = -np.abs(values)
+    else:
+        values[:, new - 1] = np.maximum(-values[:, new - 1], np.finfo(np.float32).tiny)
+    return values

@@ -30,7 +30,15 @@ from dnnlib.data import tfrecords
 from dnnlib.util import UserError
 from generation import pairs
 from generation.resumable_folder import refuse_difference, refuse_strange_files
-from generation.selection import GaveUpError, Request, Selection, Tally, add_up, make_samples
+from generation.selection import (
+    GaveUpError,
+    Request,
+    SampleRecipe,
+    Selection,
+    Tally,
+    add_up,
+    make_samples,
+)
 from training.sampler import Sampler
 
 if TYPE_CHECKING:  # it imports Apache Beam, which need not be installed
@@ -58,6 +66,7 @@ class ShardJob:
     trunc: float
     noise: str
     keep_padding: bool
+    min_region: int
     kind: str
     out: str
     first_seed: int
@@ -66,15 +75,15 @@ class ShardJob:
     selection: Selection | None
     max_tries: int
 
-    def load(self) -> tuple[Sampler, pairs.SampleRecipe]:
+    def load(self) -> tuple[Sampler, SampleRecipe]:
         """Return the network and the recipe of its samples."""
         sampler = Sampler.load(self.network, self.label)
         return sampler, self.make_recipe(sampler)
 
-    def make_recipe(self, sampler: Sampler) -> pairs.SampleRecipe:
+    def make_recipe(self, sampler: Sampler) -> SampleRecipe:
         """Return the recipe of the samples of its network."""
         keep_padding = self.keep_padding or self.kind == "tfrecords"
-        return pairs.make_recipe(sampler, self.trunc, self.noise, keep_padding)
+        return pairs.make_recipe(sampler, self.trunc, self.noise, keep_padding, self.min_region)
 
     def request(self, index: int) -> Request:
         """Return what is asked of one shard."""
@@ -89,14 +98,14 @@ class ShardJob:
         folder = Path(self.out, _SPLIT) if self.kind == "tfrecords" else Path(self.out)
         return folder / tfrecords.shard_name(index, self.shards)
 
-    def identity(self, recipe: pairs.SampleRecipe) -> dict:
+    def identity(self, recipe: SampleRecipe) -> dict:
         """Return what decides the bytes of all shards."""
         return {"format": self.kind, "num": self.num, "shards": self.shards,
                 "first_seed": self.first_seed, **asdict(recipe),
                 **asdict(self.selection or Selection())}
 
 
-def write_shards(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe,
+def write_shards(job: ShardJob, sampler: Sampler, recipe: SampleRecipe,
                  runner: "BeamRunner | None" = None) -> Tally | None:
     """Write all shards of a job that are not there yet, in this process or by workers of a `runner`
     that see the same folder and the same network file, and finish; return what its selection
@@ -123,7 +132,7 @@ def _start_worker(job):
     return functools.partial(write_shard, job, *job.load())
 
 
-def describe_work(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe) -> str:
+def describe_work(job: ShardJob, sampler: Sampler, recipe: SampleRecipe) -> str:
     """Return what `write_shards` would do, as text. Raises UserError if it would refuse the output
     folder."""
     _check_folder(job, recipe)
@@ -136,7 +145,7 @@ def describe_work(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe) -
                         range(job.first_seed, job.first_seed + job.num))])
 
 
-def begin(job: ShardJob, recipe: pairs.SampleRecipe) -> None:
+def begin(job: ShardJob, recipe: SampleRecipe) -> None:
     """Make the output folder ready. Raises UserError if it holds something else."""
     _check_folder(job, recipe)
     util.write_json(Path(job.out, JOB), job.identity(recipe))
@@ -159,7 +168,7 @@ def _remove_leftovers(job):
         shutil.rmtree(left)
 
 
-def write_shard(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe, index: int) -> dict:
+def write_shard(job: ShardJob, sampler: Sampler, recipe: SampleRecipe, index: int) -> dict:
     """Write one shard if it is not there, and return its line of statistics; {"shard", "error"} if
     it cannot be made. A shard that was given up is not tried again with as many tries."""
     place, request = job.place(index), job.request(index)
@@ -189,7 +198,7 @@ def write_shard(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe, ind
     return line
 
 
-def finish(job: ShardJob, sampler: Sampler, recipe: pairs.SampleRecipe) -> Tally | None:
+def finish(job: ShardJob, sampler: Sampler, recipe: SampleRecipe) -> Tally | None:
     """Check that all shards are there, describe the data set, and return what the selection
     decided. Raises UserError if one is missing."""
     tallies = []
@@ -216,14 +225,14 @@ def _write_folder(sampler, recipe, request, work):
 
 # A data set
 
-def write_records(sampler: Sampler, recipe: pairs.SampleRecipe, request: Request,
+def write_records(sampler: Sampler, recipe: SampleRecipe, request: Request,
                   work: Path) -> dict:
     """Write a shard of a data set into a new folder `work`; return its statistics."""
     work.mkdir()
     box = sampler.content_box  # its size is the photos', from which networks know the padding
     size = (box[2] - box[0], box[3] - box[1]) if box else ()
     tally = Tally() if request.selection else None
-    batches = make_samples(sampler, recipe.trunc, recipe.noise, request, tally=tally)
+    batches = make_samples(sampler, recipe, request, tally=tally)
 
     def convert(pair: pairs.Pair) -> tuple:
         return (pairs.make_record(pair, sampler, recipe, {}),

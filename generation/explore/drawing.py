@@ -145,7 +145,8 @@ def search(sampler: Sampler, wish: Wish, selection: Selection,
     """
     selection = selection.of_network(sampler.classes)
     request = Request(range(wish.seed + 1, LAST_SEED + 1), 1, selection=selection, max_tries=TRIES)
-    samples, tried = make_samples(sampler, wish.psi, wish.noise, request), 0
+    recipe = pairs.make_recipe(sampler, wish.psi, wish.noise)
+    samples, tried = make_samples(sampler, recipe, request), 0
     while True:
         with lock or contextlib.nullcontext():
             batch = next(samples, None)

@@ -5,7 +5,9 @@ import shlex
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from dnnlib.data import pictures
 from dnnlib.util import UserError
 from generation import pairs, selection
 from generation.options import parse_options
@@ -60,6 +62,57 @@ def test_areas_are_shares_of_the_photo():
     assert traits.areas.tolist() == [0.25, 0.5]
     assert selection.photo_part(np.arange(16).reshape(1, 4, 4), (1, 0, 3, 4)).tolist() == [
         [[1, 2], [5, 6], [9, 10], [13, 14]]]
+
+
+# Small regions
+
+def drawn(rows):
+    """An image whose maps draw this label map, its digits; margins differ from pixel to pixel."""
+    labels = np.array([list(map(int, row)) for row in rows])
+    rng = np.random.default_rng(0)
+    segmaps = -rng.uniform(0.1, 0.5, (*labels.shape, 2))
+    for label in (1, 2):
+        segmaps[labels == label, label - 1] *= -1
+    return np.concatenate([np.zeros((*labels.shape, 3)), segmaps], -1)[None].astype(np.float32)
+
+
+@pytest.mark.parametrize("min_region, expected", [
+    (None, ["21110", "11110", "11010", "22200", "20201"]),
+    # Pixels in corners, and a hole in a garment; what touches by a corner is one region.
+    (2, ["11110", "11110", "11010", "22200", "22200"]),
+    (7, ["11110", "11110", "11010", "00000", "00000"])])
+def test_small_regions_take_the_label_around_them(min_region, expected):
+    images = drawn(["21110", "11110", "11010", "22200", "20201"])
+    before = images.copy()
+    found = selection.without_small_regions(images, min_region)
+    assert label_maps(found)[0].tolist() == [list(map(int, row)) for row in expected]
+    assert (images == before).all() and (found[..., :3] == 0).all()
+    # What is unsure stays unsure: values change places or their sign.
+    assert (np.sort(np.abs(found), axis=-1) == np.sort(np.abs(images), axis=-1)).all()
+
+
+@pytest.mark.parametrize("rows", [["111", "101", "111"], ["11"], ["0"]])
+def test_holes_are_filled_and_a_picture_of_one_label_stays(rows):
+    found = label_maps(selection.without_small_regions(drawn(rows), 4))[0]
+    assert (found == int(rows[0][0])).all()
+
+
+def test_regions_of_chosen_pairs_are_counted_as_they_are_written(sampler, tmp_path):
+    """And pairs are made again as they were."""
+    recipe = pairs.make_recipe(sampler, 1.0, "random", min_region=6)
+    chosen = Selection(require=("hat",))
+    request = Request(range(100), 5, selection=chosen, max_tries=90)
+    pairs.write_pairs(sampler, recipe, request, tmp_path / "out")
+    records = pairs.read_samples(tmp_path / "out/samples.jsonl")
+    assert len(records) == 5
+    for record in records:
+        labels = pictures.read_png(tmp_path / "out" / record["label"])
+        hats, _ = ndimage.label(labels == 1, np.ones((3, 3)))
+        assert record["min_region"] == 6 and np.bincount(hats.ravel())[1:].min() >= 6
+        assert pairs.replay(sampler, record, tmp_path / "out", tmp_path / "again")[0]
+    with pytest.raises(UserError, match="min_region 6 there, None now"):
+        pairs.write_pairs(sampler, pairs.make_recipe(sampler, 1.0, "random"), request,
+                          tmp_path / "out")
 
 
 # Decisions
@@ -269,7 +322,8 @@ def test_samples_are_made_in_one_size_only(sampler, monkeypatch):
         sizes.append((len(seeds), minibatch))
         return of_seeds(seeds, trunc, noise, minibatch)
     monkeypatch.setattr(sampler, "of_seeds", record)
-    batches = list(selection.make_samples(sampler, 1.0, "random", Request(range(3, 22), 19)))
+    recipe = pairs.make_recipe(sampler, 1.0, "random")
+    batches = list(selection.make_samples(sampler, recipe, Request(range(3, 22), 19)))
     assert [batch.seeds for batch in batches] == [list(range(3, 19)), [19, 20, 21]]
     assert [len(batch.images) for batch in batches] == [16, 3] and sizes == [(16, 16)] * 2
 

@@ -42,8 +42,8 @@ def job_in(network):
     """A job in a folder."""
     def make(out, kind="tfrecords", **changes):
         out.mkdir(parents=True, exist_ok=True)
-        options = dict(trunc=1.0, noise="random", keep_padding=False, first_seed=5, num=40,
-                       shards=3, selection=None, max_tries=300) | changes
+        options = dict(trunc=1.0, noise="random", keep_padding=False, min_region=1,
+                       first_seed=5, num=40, shards=3, selection=None, max_tries=300) | changes
         return shards.ShardJob(str(network), None, kind=kind, out=str(out), **options)
     return make
 
@@ -127,7 +127,7 @@ def test_records_are_a_whole_data_set(finished, job_in):
 
 def test_what_is_not_known_of_the_padding_is_not_claimed(tmp_path):
     path = save_network(tmp_path / "network.safetensors", CLASSES, seed=4)
-    job = shards.ShardJob(str(path), None, 1.0, "random", False, "tfrecords",
+    job = shards.ShardJob(str(path), None, 1.0, "random", False, 1, "tfrecords",
                           str(tmp_path / "set"), 0, 4, 1, None, 1)
     write(job)
     assert verify.find_defects(tmp_path / "set", 1) == []
