@@ -338,13 +338,17 @@ def without_small_regions(images: np.ndarray, min_region: int | None) -> np.ndar
         label_map = channels.to_label_map(segmaps)
         for label in np.unique(label_map):
             numbered, _ = ndimage.label(label_map == label, _NEIGHBOURS)
-            for number in np.flatnonzero(np.bincount(numbered.ravel())[1:] < min_region) + 1:
-                region = numbered == number
-                around = label_map[ndimage.binary_dilation(region, _NEIGHBOURS) & ~region]
+            for number, (rows, columns) in enumerate(ndimage.find_objects(numbered), 1):
+                place = tuple(slice(max(part.start - 1, 0), part.stop + 1)
+                              for part in (rows, columns))
+                region = numbered[place] == number
+                if np.count_nonzero(region) >= min_region:
+                    continue
+                around = label_map[place][ndimage.binary_dilation(region, _NEIGHBOURS) & ~region]
                 if len(around):  # else it is all of the image
                     new = np.bincount(around).argmax()
-                    segmaps[region] = _relabelled(segmaps[region], label, new)
-                    label_map[region] = new
+                    segmaps[place][region] = _relabelled(segmaps[place][region], label, new)
+                    label_map[place][region] = new
     return images
 
 
