@@ -53,7 +53,7 @@ _PLAN = (*plan_of("real-50 both-50 real-10 both-10 pairs", 1, 2, 3),
          *plan_of("real-all both-all real-200 both-200", 1, 2, 3))
 PRESETS = {
     "night": Preset(_PLAN, dict(data="datasets/ccp", device="cpu", kimg=16.0, mix=0.5),
-                    dict(preset="tiny", resolution=32)),
+                    dict(preset="tiny", resolution=64)),
     "photos-64": Preset(_PLAN, dict(data="datasets/ccp", device="cpu", kimg=20.0, mix=0.5),
                         dict(preset="small", resolution=64)),
     # Seconds at 16x16, for the tests.

@@ -59,7 +59,7 @@ class ScoresPreset(Preset):
 
 PRESETS = {
     "night": ScoresPreset((), dict(data="datasets/ccp", device="cpu", kimg=8.0),
-                          dict(preset="tiny", resolution=32), seeds=(1, 2)),
+                          dict(preset="tiny", resolution=64), seeds=(1, 2)),
     # Seconds at 16x16, for the tests.
     "tiny": ScoresPreset((), dict(device="cpu", kimg=0.064),
                          dict(preset="tiny", unet_fmaps=4, minibatch=8, tick_kimg=0.032),
