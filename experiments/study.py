@@ -168,7 +168,7 @@ class Trial:
     def _finished_by(self):
         """Return the commands that `work_off` noted, and where the study was then."""
         record = util.read_json(self.run / EVALUATED)
-        if isinstance(record, list):  # of before: evaluations alone, as they were typed
+        if isinstance(record, list):  # an older version noted the evaluations alone, as typed
             same = record == [command[2:] for command in self.evaluations]
             return {"preparations": None, "training": None, "out": str(self.run.parent),
                     "evaluations": self._commands()["evaluations"] if same else None}
