@@ -168,7 +168,7 @@ def warn_of_other_data(header: dict, sources: Iterable[ImageSource | None]) -> N
     if not {"path", "digest"} <= learned.keys():
         return
     for source in filter(None, sources):
-        if (os.path.realpath(source.about["path"]) == os.path.realpath(learned["path"])
+        if (os.path.realpath(source.about["path"]) == os.path.realpath(str(learned["path"]))
                 and source.about["digest"] != learned["digest"]):
             warn(f"warning: {source.about['path']} is not the data set of the training any more: "
                  "its splits may hold photos that the network has learned from")
