@@ -12,12 +12,12 @@ Row real-50 has 50 labelled photos, both-50 the same 50 and the pairs, half of e
 row: what is asked is whether its pairs add to a few labels of one's own, not how it would fare with
 as few itself. The best snapshot of a row is selected by all validation photos of the data set.
 
-Preset `night` (the default): a U-Net at 32x32 on the Clothing Co-Parsing photos, 16 kimg a row: one
-to three minutes a training on two CPU cores with AVX2, 27 of them, in the order of what their
-answers are worth. Preset `photos-64`: DeepLabV3+ over EfficientNet-Lite0 with ImageNet's weights at
-64x64; half an hour a training there. Expected: both above real at 10 and 50 photos, and no better
-at all of them. augment.md, .json and .png grow with every row; the same command
-continues.
+Preset `night` (the default): a U-Net at 64x64 on the Clothing Co-Parsing photos, 16 kimg a row:
+five to seven minutes a training on one core with AVX-512 that had other work too, 27 of them, in
+the order of what their answers are worth. Preset `photos-64`: DeepLabV3+ over EfficientNet-Lite0
+with ImageNet's weights at 64x64; half an hour a training on two cores with AVX2. Expected: both
+above real at 10 and 50 photos, and no better at all of them. augment.md, .json and .png grow with
+every row; the same command continues.
 """
 
 from argparse import Namespace

@@ -8,7 +8,7 @@ that IoU, and how much of it is lost where the score selects.
     python -m experiments.snapshot_scores --run=results/00001-2d-ccp-32 --out=results/scores \\
         --segmenter=results/00003-segmenter-ccp-32
 
-Preset `night` (the default): the Clothing Co-Parsing photos at 32x32, a U-Net, 8 kimg a snapshot.
+Preset `night` (the default): the Clothing Co-Parsing photos at 64x64, a U-Net, 8 kimg a snapshot.
 snapshot_scores.md, .json grow with every snapshot; the same command continues.
 """
 
