@@ -296,7 +296,11 @@ def test_a_run_needs_its_snapshot_only_to_begin(data, tmp_path, tiny_config, cap
     told = capsys.readouterr().out
     assert "from training-state-000000016" in told and "8 -> 16" in told
     assert "--binary-kimg: without effect" in failure(*again, "--binary-kimg=1")
-    assert "no such snapshot" in failure(*again[1:], f"--init-from={origin}", f"--data={data}")
+    told = failure(*again[1:], f"--init-from={origin}", f"--data={data}")
+    assert "no such snapshot" in told and "alone continues" not in told
+    # The command that began it says how it goes on without.
+    told = failure(*again, "--preset=demo-32", f"--init-from={origin}", f"--data={data}")
+    assert "no such snapshot" in told and f"--run={run} alone continues" in told
 
 
 def with_splits(folder, **counts):

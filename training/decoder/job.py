@@ -16,8 +16,8 @@ from dnnlib.util import UserError
 from training.decoder.config import DecoderConfig
 from training.decoder.decoder import DecoderTraining
 from training.decoder.labels import LabelledFolder
-from training.run.job import SingleStageJob
-from training.snapshots import find_snapshot, read_header
+from training.run.job import SingleStageJob, snapshot_to_begin_with
+from training.snapshots import read_header
 from training.state import newest_progress
 
 MIN_HELD_BACK = 2  # pictures; fewer would select by chance
@@ -58,7 +58,7 @@ class DecoderJob(SingleStageJob):
         o = self.options
         begun = newest_progress(o.run) if o.continues else None
         own = sorted(o.run.glob("network-*.safetensors")) if begun else []
-        origin = own[0] if own else find_snapshot(o.init_from, o.results)
+        origin = own[0] if own else snapshot_to_begin_with(o)
         header = read_header(origin)
         about = {name: header[name] for name in ("lod", "dataset", "generator") if name in header}
         if own:

@@ -18,6 +18,8 @@ from dnnlib.util import UserError
 from training.method import Method
 from training.method_config import MethodConfig
 from training.networks_translation import patch_side
+from training.run.directory import stored_options
+from training.snapshots import find_snapshot
 
 # Options that name data or networks: paths may differ between machines, digests may not.
 PATHS = ("data", "data2", "target", "untagged", "segmenter", "lpips")
@@ -135,6 +137,21 @@ def chosen_pairs(config: MethodConfig, classes: tuple[str, ...]) -> str:
     if not config.mirror:
         return mirroring.NONE
     return mirroring.pairs_text(mirroring.parse_pairs(config.mirror_pairs, classes))
+
+
+def snapshot_to_begin_with(options: argparse.Namespace) -> Path:
+    """Return the snapshot of --init-from.
+
+    Raises:
+        UserError: there is none; of a run that began with it, how it continues without.
+    """
+    try:
+        return find_snapshot(options.init_from, options.results)
+    except UserError as error:
+        if stored_options(options.run) is None:
+            raise
+        raise UserError(f"--init-from: {error}. {options.run} needs it no more if it began with "
+                        f"it: --run={options.run} alone continues") from None
 
 
 def about_dataset(info: DatasetInfo) -> dict[str, str]:

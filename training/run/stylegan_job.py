@@ -21,10 +21,10 @@ from training.gan.init_from import check_start, first_stage_after, with_networks
 from training.gan.snapshot_score import needed_metrics, selects_any
 from training.method_config import as_option, by_resolution
 from training.run.config_checks import fit_to_dataset, fitting_command, idle_rules
-from training.run.job import Job
+from training.run.job import Job, snapshot_to_begin_with
 from training.run.plan import describe_plan
 from training.run.rehearsal import expected_times
-from training.snapshots import find_snapshot, read_header
+from training.snapshots import read_header
 from training.state import newest_progress
 from training.stylegan import StyleGan
 
@@ -54,7 +54,7 @@ class StyleGanJob(Job):
         if begun:
             self.first_stage = begun.first_stage
         elif options.init_from:
-            self.origin = find_snapshot(options.init_from, options.results)
+            self.origin = snapshot_to_begin_with(options)
             self.header = read_header(self.origin)
             if self.header["networks"].get("G", {}).get("type") != "G_style":
                 raise UserError(f"--init-from: {self.origin} is a snapshot of --variant="
