@@ -10,10 +10,12 @@ from typing import Any
 
 from dnnlib import cli, util
 from dnnlib.cli import IdleRule
+from dnnlib.data import dataset, labelled
 from dnnlib.util import UserError, format_time
 from experiments.study import Trial, choose, measured_sec, print_commands, run_study
 
 OPTIONS_FILE = "study.json"  # in --out
+DIGESTS = "digests"  # there, of the data sets
 
 
 def plan_of(rows: str, *seeds: int) -> tuple[tuple[str, int], ...]:
@@ -157,12 +159,28 @@ class Study:
             return 0
         for trial in trials:
             trial.check_training()
+        digests = self._data_digests(options)
         prepare()
-        util.write_json(options.out / OPTIONS_FILE, self._stored(options))
+        util.write_json(options.out / OPTIONS_FILE, {**self._stored(options), DIGESTS: digests})
         status = run_study(trials, options.out, self._continuing(options),
                            lambda: write_tables(options), first)
         print(f"wrote {write_tables(options)}")
         return status
+
+    def _data_digests(self, options):
+        """Return {path: digest} of the data sets and folders of pairs that `fixed` options name,
+        some as NAME:DIR,...; raise UserError if one was another when the study was begun."""
+        words = [word for name in self.fixed for word in str(getattr(options, name)).split(",")]
+        paths = [Path(word.partition(":")[2] or word) for word in words]
+        digests = {str(path): labelled.open_labelled(path).digest for path in paths
+                   if (path / dataset.FILE_NAME).is_file() or labelled.pair_folders(path)}
+        study = options.out / OPTIONS_FILE
+        before = util.read_json(study).get(DIGESTS, {}) if study.is_file() else {}
+        for path, digest in digests.items():
+            if before.get(path, digest) != digest:
+                raise UserError(f"{path}: was made anew since {options.out} was begun, and rows of "
+                                "two data sets make no table; give another --out")
+        return digests
 
     def _continuing(self, options):
         """Return the command that continues a study, with the rows and seeds asked for."""

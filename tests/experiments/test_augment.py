@@ -67,6 +67,18 @@ def test_rows_of_more_photos_than_there_are(stand_ins, options):
     assert set(stand_ins.trained()) == {"real-10-seed1", "both-10-seed1"}
 
 
+def test_a_data_set_made_anew_makes_no_table_with_rows_of_the_old_one(stand_ins, options, tmp_path):
+    rows = {f"{row}-seed1": values(0.5) for row in ("real-10", "both-10", "pairs")}
+    stand_ins.metrics_say(rows)
+    assert augment.main(options()) == 0
+    about = tmp_path / "pairs/dataset.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), "digest": "1" * 64}))
+    with pytest.raises(UserError, match=r"pairs: was made anew since .*out was begun"):
+        augment.main(options("--rows=pairs", "--seeds=1"))
+    assert set(stand_ins.trained()) == {"real-10-seed1", "both-10-seed1"}
+    assert augment.main([f"--out={tmp_path / 'out'}", "--table-only"]) == 0
+
+
 @pytest.mark.slow
 def test_a_real_one(options, tmp_path):
     """The very commands, at 16x16; every class has its IoU."""

@@ -32,12 +32,13 @@ def map_weights(critic: str, semantics: tf.Tensor, side: int) -> tf.Tensor:
 
     patch: 1. semantic: (1 / K) s_k / mean(s_k) for class k, whose maps s are reduced to the logits'
     size by means of areas and whose mean is over a picture, and 1 for the last map: each class of a
-    picture weighs as much, however small it is, and one that is absent weighs nothing. (The paper's
-    authors reduce by nearest pixels, which at 6x6 logits loses half of the small classes.)
+    picture weighs as much, however small it is, and one that is absent, or has less than a pixel in
+    all, weighs nothing. (The paper's authors reduce by nearest pixels, which at 6x6 logits loses
+    half of the small classes.)
     capacity: 1 / K and 1: the same maps without the semantics.
 
     Args:
-        semantics: float32 [N, R, R, K], not negative, 0 where a class is not.
+        semantics: float32 [N, R, R, K], the share of each pixel that each class has, or heatmaps.
     """
     count, num_classes = tf.shape(semantics)[0], semantics.shape[-1]
     everything = tf.ones([count, side, side, 1])
@@ -45,7 +46,8 @@ def map_weights(critic: str, semantics: tf.Tensor, side: int) -> tf.Tensor:
         return everything
     of_classes = tf.ones([count, side, side, num_classes])
     if critic == "semantic":
-        s = area_means(semantics, side)
+        pixels = tf.reduce_sum(semantics, [1, 2], keepdims=True)
+        s = tf.where(pixels < 1, 0.0, area_means(semantics, side))
         of_classes = tf.math.divide_no_nan(s, tf.reduce_mean(s, [1, 2], keepdims=True))
     return tf.concat([of_classes / num_classes, everything], axis=-1)
 

@@ -72,6 +72,15 @@ def test_heatmaps_weigh_by_their_values(rng):
     np.testing.assert_allclose(weights[..., :K], heat / heat.mean((1, 2)) / K, rtol=1e-5)
 
 
+def test_thin_classes_weigh_as_much_and_slivers_nothing():
+    """A sill that has 0.3 of each of six pixels, and a corner of less than one pixel in all."""
+    thin = np.zeros((1, R, R, K), np.float32)
+    thin[0, 4, :6, 0] = 0.3
+    thin[0, 0, :2, 1] = 0.4
+    weights = losses.map_weights("semantic", tf.constant(thin), 6).numpy()
+    np.testing.assert_allclose(weights.mean((1, 2))[0, :2], [1 / K, 0], rtol=1e-5)
+
+
 def logits_and_weights(rng, semantics):
     logits = [rng.standard_normal((2, side, side, K + 1)) * 3 for side in (6, 3)]
     return logits, [of_critic("semantic", semantics, side) for side in (6, 3)]
