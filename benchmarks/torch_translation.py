@@ -1,5 +1,5 @@
-"""How fast a step of a CycleGAN or of pix2pix is: ours against a plain PyTorch's of equal size, in
-turns on the same processor."""
+"""How fast a step of a CycleGAN or of pix2pix is, or how fast pix2pix draws photos of maps: ours
+against a plain PyTorch's of equal size, in turns on the same processor."""
 
 import os
 import subprocess
@@ -21,6 +21,7 @@ SIZES = ("method", "resolution", "minibatch", "fmaps", "strides", "blocks", "cha
 EXAMPLES = """\
   python -m benchmarks.torch_translation --torch-python=venv-torch/bin/python --resolution=128
   python -m benchmarks.torch_translation --method=pix2pix --resolution=128 --channels=12
+  python -m benchmarks.torch_translation --method=pix2pix --generation
 """
 
 
@@ -38,11 +39,13 @@ def parse_options(argv):
     parser = cli.argument_parser(__doc__, EXAMPLES)
     add_sizes(parser)
     add = parser.add_argument
+    add("--generation", action="store_true", help="of pix2pix: time photos drawn of maps, "
+        "with dropout on as in generate.py --maps, in place of steps")
     add("--torch-python", default=sys.executable, metavar="PATH", help="interpreter that has torch")
     add("--threads", type=cli.positive_int, default=len(os.sched_getaffinity(0)),
         help="of either side")
-    add("--rounds", type=cli.positive_int, default=12, help="timed steps of either side, "
-        "which begin in turns")
+    add("--rounds", type=cli.positive_int, default=12, help="timed steps, or minibatches "
+        "drawn, of either side, which begin in turns")
     add("--out", metavar="FILE", help="write the JSON there too")
     parser.set_defaults(minibatch_per_gpu=0, precision="fp32")
     options = parser.parse_args(argv)
@@ -66,7 +69,8 @@ def add_sizes(parser):
 def refuse_idle(parser, options):
     """Raise UserError for options that the method has no use for."""
     cli.refuse_idle(cli.non_default_options(parser, options), [
-        cli.IdleRule(IDLE[options.method], True, f"{options.method} has none")])
+        cli.IdleRule(IDLE[options.method], True, f"{options.method} has none"),
+        cli.IdleRule(["generation"], options.method != "pix2pix", "only that of pix2pix is timed")])
 
 
 def sizes(options):
@@ -81,7 +85,8 @@ def start_side(options):
     command = [options.torch_python, "-m", "benchmarks.sides.torch_translation_side",
                options.method, str(options.resolution), str(options.minibatch),
                *(f"--{name}={getattr(options, name)}"
-                 for name in ("fmaps", "blocks", "strides", "channels", "threads"))]
+                 for name in ("fmaps", "blocks", "strides", "channels", "threads")),
+               *(["--generation"] if options.generation else [])]
     return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                             stderr=subprocess.DEVNULL, text=True)
 
@@ -106,6 +111,10 @@ class OurSide:
         report = self.method.step(self._batch, self._stage, self.steps)
         self.steps += 1
         return [float(value) for value in report.values()]
+
+    def draw(self):
+        """Photos of pix2pix, float32 [n, R, R, 3], of the batch's maps, as generate.py has them."""
+        return self.method.translate(self._batch.images[..., 3:])
 
 
 def make_method(options, strategy):
@@ -148,8 +157,8 @@ def compare(options, other):
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     tf.config.threading.set_inter_op_parallelism_threads(options.threads)
     side = OurSide(options)
-    load = os.getloadavg()[0]
-    side.run()
+    work, load = side.draw if options.generation else side.run, os.getloadavg()[0]
+    work()
     answer = read_answer("torch", other)
     if answer["parameters"] != side.parameters:
         raise UserError(f"the sides differ in size: ours {side.parameters}, torch "
@@ -160,9 +169,10 @@ def compare(options, other):
         other.stdin.flush()
         one = read_answer("torch", other)
         return one["wall_sec"], one["cpu_sec"]
-    ours, theirs = in_turns([lambda: turns.timed(side.run), ask], options.rounds)
+    ours, theirs = in_turns([lambda: turns.timed(work), ask], options.rounds)
     return {"cpu": cpu_name(), "threads": options.threads, "rounds": options.rounds,
             "versions": {"tensorflow": tf.__version__, "torch": answer["torch"]},
+            "timed": "generation" if options.generation else "steps",
             **sizes(options), "parameters": side.parameters, "load_average_before": round(load, 2),
             "ours": turns.medians(ours, options.minibatch),
             "torch": turns.medians(theirs, options.minibatch),

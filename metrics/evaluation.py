@@ -17,7 +17,7 @@ from dnnlib.tflib.vgg16 import SMALLEST
 from dnnlib.util import UserError
 from metrics import metric_base
 from metrics.features import MIN_AREA
-from metrics.image_sources import ImageSource, split_source
+from metrics.image_sources import ImageSource, PeopleSource, split_source
 from metrics.label_agreement import check_labeller, confusion_measure
 from metrics.map_quality import MEASURES, MapMeasure
 from metrics.metric_base import FULL, SPLIT, TRAIN_VAL, Metric
@@ -26,7 +26,14 @@ from metrics.networks import lpips
 from metrics.perceptual_path_length import EPSILON, path_lengths, perceptual_path_length
 from metrics.results import GeneratedImages, measure_reals, needed_detector
 from metrics.segmentation_scores import confusion_matrix, mean_iou, pixel_accuracy
-from metrics.translated_photos import check_maps, l1_measure, lpips_measure, translated_stream
+from metrics.translated_photos import (
+    check_maps,
+    l1_measure,
+    lpips_measure,
+    posed_stream,
+    translated_stream,
+)
+from training.pose.reposer import Reposer
 from training.sampler import TRUNCATION_CUTOFF, Sampler, gather_images, label_maps
 from training.segmentation.labeller import Labeller, LabellerInfo, read_labeller
 from training.snapshots import Snapshot, load_snapshot
@@ -335,16 +342,30 @@ def translated_images(path: Path, source: ImageSource, results: str, *, minibatc
     translator = Translator(path, minibatch)
     resolution, header = translator.resolution, translator.header
     check_maps(source, translator.classes, resolution, str(path))
-    about = {"network": str(path), "network_digest": header["digest"],
-             "variant": header["variant"], "kimg": header["kimg"], "lod": header["lod"],
-             "resolution": resolution, "maps": source.about,
-             "uint8": "127.5 x + 128, saturated, truncated",
+    about = {**_about_drawn(path, header, resolution), "maps": source.about,
              "seed": seed if translator.has_dropout else None}
     return GeneratedImages(
         translated_stream(source, lambda segmaps: translator.translate(
             segmaps, [seed] * len(segmaps)), minibatch), about, network_results(path, results),
-        collections.Counter({(resolution, resolution): source.count}), source.count,
-        translator.classes)
+        source.sizes, source.count, translator.classes, originals=source.about)
+
+
+def posed_images(path: Path, source: PeopleSource, results: str, *,
+                 minibatch: int) -> GeneratedImages:
+    """Open the snapshot of a network that draws people in other poses for evaluation on pairs: the
+    person of the first photo in the pose of the second."""
+    reposer = Reposer(path, minibatch)
+    about = {**_about_drawn(path, reposer.header, reposer.resolution), "pairs": source.about}
+    return GeneratedImages(posed_stream(source, reposer.draw, minibatch), about,
+                           network_results(path, results), source.sizes, source.count,
+                           originals=source.about)
+
+
+def _about_drawn(path, header, resolution):
+    """Return what a result records of a network that draws photos of a data set's maps or poses."""
+    return {"network": str(path), "network_digest": header["digest"],
+            "variant": header["variant"], "kimg": header["kimg"], "lod": header["lod"],
+            "resolution": resolution, "uint8": "127.5 x + 128, saturated, truncated"}
 
 
 def _training_labels(snapshot, data):

@@ -127,8 +127,8 @@ def fill(features: dict[str, np.ndarray], maps: dict[str, np.ndarray], num_class
     progress bar.
 
     batches: (rgb uint8 [m, H, W, 3]; label maps uint8 [m, H, W], signed maps [m, H, W, C], or
-    None; and of photos drawn of maps the real ones, as rgb), which a thread reads, resizes and
-    counts ahead of the detector. Raises UserError for fewer than n images.
+    None; and of photos drawn of maps or poses the real ones, as rgb), which a thread reads, resizes
+    and counts ahead of the detector. Raises UserError for fewer than n images.
     """
     total = len(next(iter({**features, **maps}.values())))
 

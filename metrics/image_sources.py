@@ -55,6 +55,22 @@ class ImageSource:
     left_out: tuple = ()  # lines on files that are not among the images
 
 
+@dataclass(frozen=True)
+class PeopleSource:
+    """The pairs of photos of one person in a data set's split.
+
+    read: function (numbers of pairs) -> training.pose.people.PoseBatch. name, count (of pairs),
+    about, sizes, classes: as of ImageSource.
+    """
+
+    name: str
+    count: int
+    read: Callable
+    about: dict
+    sizes: collections.Counter
+    classes: tuple = ()
+
+
 def warn(line: str) -> None:
     """Print a warning, apart from the results."""
     print(line, file=sys.stderr)

@@ -48,10 +48,10 @@ class Metric:
             num_samples, *arguments).
         count: generated images, or pairs of them, that it takes; 0 if its name lacks the number.
         uses: 'features', 'logits' (features and the detector's last layer), 'maps' (what its
-            `measures` count of pairs), 'originals' (what they count of photos drawn of maps beside
-            the real photos of these), 'paths', 'segmenter' (a segmenter's labels of the reals,
-            without fakes; of a network that draws photos of maps see `of_translator`), or one of
-            CYCLE_USES (a CycleGAN's test photos).
+            `measures` count of pairs), 'originals' (what they count of photos drawn of maps, or of
+            people in other poses, beside the real photos of these), 'paths', 'segmenter' (a
+            segmenter's labels of the reals, without fakes; of a network that draws photos of maps
+            see `of_translator`), or one of CYCLE_USES (a CycleGAN's test photos).
         view: what the detector sees, of features.VIEWS.
     """
 
@@ -207,7 +207,8 @@ def photo_labels(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[st
 @metric("lpips", "lpips", uses="originals", measures=("lpips",))
 def original_distance(fakes: FeatureSet, reals: None, detector: Any,
                       measure: str) -> dict[str, float]:
-    """Return the mean distance of photos drawn of maps from the real photos of these maps.
+    """Return the mean distance of photos drawn of maps, or of people in other poses, from the real
+    photos of these maps or poses.
 
     Paper: of lpips Zhang et al. 2018, of l1 Isola et al. 2017, eq. 3. Reference: the package lpips.
     """
@@ -292,7 +293,8 @@ def limited(metric: Metric, limit: int | None) -> Metric:
 
 
 def of_translator(metric: Metric, num_maps: int) -> Metric:
-    """Return a metric as it is of a network that draws photos of maps, one of each.
+    """Return a metric as it is of a network that draws photos of maps, or of pairs of people, one
+    of each.
 
     miou is that of a segmenter's labels of these photos, and as l1 and lpips of all of them.
     """

@@ -107,8 +107,9 @@ def _check_together(options, metrics):
                         "ask for it alone, with --network=SEGMENTER; or, of photos that a network "
                         "draws of maps, with --segmenter")
     if fakes and uses & {"originals", "segmenter"}:
-        raise UserError("--fakes: miou, l1 and lpips compare photos drawn of maps with the real "
-                        "ones; name the network that draws them with --network")
+        raise UserError("--fakes: miou, l1 and lpips compare photos drawn of maps, or of people in "
+                        "other poses, with the real ones; name the network that draws them with "
+                        "--network")
     of_labels = any("confusion" in metric.measures and metric.uses == "maps" for metric in metrics)
     if of_labels and not options.segmenter:
         raise UserError("labelsNk needs a segmenter trained on real photos: --segmenter="
@@ -148,9 +149,6 @@ def check_kind(options: argparse.Namespace, header: dict, metrics: list[Metric])
     """Raise UserError for metrics that a network of this kind does not have, and for options that
     it has no use for."""
     uses = {metric.uses for metric in metrics}
-    if header.get("variant") == "pose":
-        raise UserError(f"{options.network} draws people in other poses: write some with "
-                        "generate.py --poses, and name their folder with --fakes")
     of_cyclegan = next((metric.name for metric in metrics if metric.uses in CYCLE_USES), None)
     if of_cyclegan:
         raise UserError(f"{of_cyclegan} is of a CycleGAN's test photos; "
@@ -162,13 +160,17 @@ def check_kind(options: argparse.Namespace, header: dict, metrics: list[Metric])
     if is_translator(header):
         _check_translator(options, header, metrics)
         return
+    if is_reposer(header):
+        _check_reposer(options, metrics)
+        return
     cli.refuse_idle(options.given, [IdleRule(
         ["split"], SPLIT not in reals_of(metrics) and not (
             options.reals or options.fakes or options.nearest),
         "none of these metrics compares with a split")])
     if "originals" in uses:
-        raise UserError("l1 and lpips compare photos drawn of maps with the real ones: name a "
-                        "network that draws such with --network (train.py --variant=pix2pix)")
+        raise UserError("l1 and lpips compare photos drawn of maps, or of people in other poses, "
+                        "with the real ones: name a network that draws such with --network "
+                        "(train.py --variant=pix2pix, or pose)")
     # miou alone is of segmenters, which have nothing else.
     is_segmenter = bool(header) and "Gs" not in header["networks"]
     wants_miou = "segmenter" in uses
@@ -203,6 +205,17 @@ def _check_translator(options, header, metrics):
                  f"{options.network} has no dropout: it draws one photo of a map")])
 
 
+def _check_reposer(options, metrics):
+    """Raise UserError for what a network that draws people in other poses has no use for."""
+    for metric in metrics:
+        if metric.needs_maps or metric.uses in ("segmenter", "paths"):
+            raise UserError(f"{metric.name}: {options.network} draws people in other poses, "
+                            "without maps or latents: ask for l1, lpips, fidNk or kidNk")
+    cli.refuse_idle(options.given, [IdleRule(
+        ["trunc", "seed", "nearest", "label"], True,
+        f"{options.network} draws one photo of each pair, and has no samples of its own")])
+
+
 def is_translator(header: dict) -> bool:
     """Return if a snapshot's header is that of a network that draws photos of maps."""
     from training.translation.translator import VARIANT
@@ -210,18 +223,25 @@ def is_translator(header: dict) -> bool:
     return header.get("variant") == VARIANT
 
 
+def is_reposer(header: dict) -> bool:
+    """Return if a snapshot's header is that of a network that draws people in other poses."""
+    from training.pose.reposer import is_of_poses
+
+    return is_of_poses(header)
+
+
 def check_folders(options: argparse.Namespace, header: dict, metrics: list[Metric]) -> None:
     """Raise UserError for folders that are missing, and for options on them without effect."""
-    kinds, of_maps = reals_of(metrics), is_translator(header)
+    kinds, of_inputs = reals_of(metrics), is_translator(header) or is_reposer(header)
     conditional = bool(header and header["networks"].get("Gs", {}).get("config", {}).get(
         "label_size"))
     reals = options.reals or options.data or header.get("dataset", {}).get("path")
-    # A network that draws photos of maps takes those of the reals, whatever is compared.
-    compared = [reals] if reals and (kinds or options.nearest or of_maps) else []
+    # A network that draws photos of maps or poses takes those of the reals, whatever is compared.
+    compared = [reals] if reals and (kinds or options.nearest or of_inputs) else []
     fakes = [options.fakes] if options.fakes else []
     opened = fakes + compared
     # Metrics of the whole training split use --split only if --reals names the images.
-    split = opened if SPLIT in kinds or options.nearest or options.reals or of_maps else fakes
+    split = opened if SPLIT in kinds or options.nearest or options.reals or of_inputs else fakes
     cli.refuse_idle(options.given, [
         IdleRule(["data"], options.reals and not (conditional and metrics), "--reals names the "
                  "reals, and only metrics of a conditional network take labels of --data besides"),

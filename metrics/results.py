@@ -32,8 +32,8 @@ class GeneratedImages:
     """What is evaluated.
 
     generate: function (count) -> iterator over (rgb uint8 [n, H, W, 3], label maps uint8 [n, H, W]
-    or None) and, of photos drawn of maps, the real ones of these, as rgb. paths: function (space,
-    sampling, num_samples) -> mean path length, if asked for.
+    or None) and, of photos drawn of maps or in poses, the real ones of these, as rgb. paths:
+    function (space, sampling, num_samples) -> mean path length, if asked for.
     """
 
     generate: Callable
@@ -44,6 +44,7 @@ class GeneratedImages:
     classes: tuple = ()  # names of the labels 1..C; () without label maps
     paths: Callable | None = None
     about_paths: dict | None = None  # what a result of paths records besides
+    originals: dict | None = None  # what a result records of the real photos in `generate`
 
 
 def needed_detector(metrics: list[Metric], weights: str | None, minibatch: int = MINIBATCH,
@@ -144,8 +145,8 @@ def _about_metric(metric, detector, known, fakes, reals, some):
                       "classes": list(fakes.classes)}
         return about
     about = {key: value for name in metric.measures for key, value in known[name].about.items()}
-    if metric.uses == "originals":  # the real photos of the maps are compared with
-        return {"num_reals": len(some), "reals": fakes.about["maps"], **about}
+    if metric.uses == "originals":
+        return {"num_reals": len(some), "reals": fakes.originals, **about}
     if metric.counts_areas:
         return about | {"min_area": reals.min_area,
                         "classes": class_table(fakes.classes, reals, some)}

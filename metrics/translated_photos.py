@@ -1,15 +1,18 @@
-"""Photos that a network draws of maps, as metrics take them: beside the real photos of the maps."""
+"""Photos that a network draws of maps, or people in other poses, as metrics take them: beside the
+real photos."""
 
 import collections
 import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
-from dnnlib.data import channels, pictures
+from dnnlib.data import channels, dataset, pictures
 from dnnlib.util import UserError
-from metrics.image_sources import ImageSource, commonest
+from metrics.image_sources import ImageSource, PeopleSource, commonest
 from metrics.map_quality import MapMeasure, PairBatch
+from training.pose.people import PosePairs
 
 
 def l1_measure() -> MapMeasure:
@@ -69,3 +72,40 @@ def stored_maps(maps: np.ndarray, num_classes: int) -> np.ndarray:
     if maps.ndim == 3:
         return np.uint8(255) * (maps[..., None] == np.arange(1, num_classes + 1))
     return np.rint((maps + 0.5) * 255).astype(np.uint8)
+
+
+def open_people(directory: str | Path, split: str, resolution: int, keypoints: tuple[str, ...],
+                whose: str) -> PeopleSource:
+    """Open the pairs of a data set's split, or of the folder of one of its splits. Raises UserError
+    if there are none, or a network of these keypoints and this size cannot take them."""
+    info, part = dataset.open_part(directory) or (dataset.open_dataset(directory), None)
+    split = part or split
+    if not info.pairs.get(split):
+        filled = ", ".join(name for name, count in info.pairs.items() if count) or "none"
+        raise UserError(f"data set {info.path} has no pairs of photos of one person in split "
+                        f"{split!r}; splits that have some: {filled}")
+    if info.keypoints != tuple(keypoints):
+        raise UserError(f"{whose} takes keypoints {', '.join(keypoints)}; {info.path} has "
+                        f"{', '.join(info.keypoints)}")
+    pairs = PosePairs(info, split, resolution)
+    return PeopleSource(
+        name=f"{info.name} {split}", count=len(pairs), read=pairs.read,
+        about={"path": str(info.path), "name": info.name, "split": split, "resolution": resolution,
+               "digest": info.digest},
+        sizes=collections.Counter({(resolution, resolution): len(pairs)}))
+
+
+def posed_stream(source: PeopleSource, draw: Callable, minibatch: int) -> Callable:
+    """Return what GeneratedImages.generate is of a network that draws people in other poses: a
+    function (count) -> iterator over (rgb uint8 [n, R, R, 3], None, the targets uint8), of the
+    pairs in their order.
+
+    draw: photos, their keypoints, and the poses' keypoints -> photos float32 [n, R, R, 3].
+    """
+    def generate(count: int) -> Iterator[tuple[np.ndarray, None, np.ndarray]]:
+        for start in range(0, count, minibatch):
+            pairs = source.read(range(start, min(start + minibatch, count)))
+            fakes = draw(pairs.source, pairs.source_points, pairs.target_points)
+            yield pictures.to_uint8_metrics(fakes), None, pairs.target
+
+    return generate

@@ -24,7 +24,8 @@ OUTSIDE = {"train", "generate", "run_metrics", "dataset_tool", "benchmarks", "te
 SHARED_WITH_METRICS = {"training.networks_stylegan", "training.snapshots", "training.sampler",
                        "training.segmentation.labeller", "training.cycle.config",
                        "training.cycle.domains", "training.cycle.losses",
-                       "training.cycle.translator", "training.translation.losses",
+                       "training.cycle.translator", "training.pose.people",
+                       "training.pose.reposer", "training.translation.losses",
                        "training.translation.translator"}
 WITHOUT_TENSORFLOW = [
     "dnnlib.util", "dnnlib.charts", "dnnlib.page", "dnnlib.data.channels",

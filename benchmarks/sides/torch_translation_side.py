@@ -5,8 +5,8 @@
 Written from the papers (Zhu et al. 2017, Isola et al. 2017) as one would write it: eager, NCHW,
 generators' step first in CycleGAN and the discriminator's in pix2pix. Networks have as many
 parameters as ours: no biases before norms. The first line printed says how many; then every line on
-stdin is answered with a line of JSON, one timed step each. Neither TensorFlow nor this program's
-own networks are needed.
+stdin is answered with a line of JSON, one timed step each; with --generation photos that pix2pix
+draws of a minibatch of maps. Neither TensorFlow nor this program's own networks are needed.
 """
 
 import argparse
@@ -206,12 +206,21 @@ class Pix2Pix:
         self.G_opt.step()
         return loss.detach()
 
+    def draw(self):
+        """Photos of the maps. As in the paper dropout stays on."""
+        G = self.networks["G"].eval()
+        for module in G.modules():
+            if isinstance(module, nn.Dropout):
+                module.train()
+        with torch.inference_mode():
+            return G(self.maps)
+
 
 METHODS = {"cyclegan": CycleGan, "pix2pix": Pix2Pix}
 
 
 def main(argv):
-    """Answer every line on stdin with a timed step."""
+    """Answer every line on stdin with a timed step, or a minibatch drawn."""
     parser = argparse.ArgumentParser()
     parser.add_argument("method", choices=METHODS)
     for name in ("resolution", "minibatch"):
@@ -219,14 +228,16 @@ def main(argv):
     for name, default in (("fmaps", 64), ("blocks", 9), ("strides", 3), ("channels", 12),
                           ("threads", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--generation", action="store_true")
     options = parser.parse_args(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
     step = METHODS[options.method](options)
+    work = step.draw if options.generation else lambda: step().item()
 
     def timed():
         wall, cpu = time.perf_counter(), time.process_time()
-        step().item()
+        work()
         return {"wall_sec": time.perf_counter() - wall, "cpu_sec": time.process_time() - cpu}
 
     timed()

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -15,6 +16,8 @@ from benchmarks.sides import translation_memory_side
 from benchmarks.torch_stylegan import check_torch
 from benchmarks.torch_translation import OurSide, in_turns, parse_options, sizes
 from dnnlib.util import UserError
+from training.snapshots import save_snapshot
+from training.translation.translator import Translator
 
 PYTHON = os.environ.get("TORCH_PYTHON", sys.executable)
 TINY = ["--resolution=16", "--fmaps=4", "--strides=1", "--rounds=1", "--threads=1"]
@@ -38,6 +41,25 @@ def test_our_side_is_a_step_of_training(method):
             before[name][key].size for key in network.trainables)
 
 
+def test_our_side_draws_as_generate_does(tmp_path):
+    """Photos of its maps, with the dropout of a seed; nothing is learned."""
+    side = OurSide(parse_options([*TINY, *METHODS["pix2pix"], "--generation", "--minibatch=2"]))
+    network = side.method.networks["G"]
+    save_snapshot(tmp_path / "run.safetensors", {"G": network}, {
+        "variant": "pix2pix", "classes": ["a", "b", "c"], "kimg": 0.0})
+    before = network.get_arrays()
+    tf.config.run_functions_eagerly(True)
+    try:
+        photos = side.draw()
+        np.testing.assert_allclose(photos, Translator(tmp_path / "run.safetensors").translate(
+            side._batch.images[..., 3:].numpy(), [0, 0]), atol=1e-5)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert photos.shape == (2, 16, 16, 3) and np.ptp(photos) > 0 and network.dropout_shapes
+    assert side.steps == 0 and all(
+        (array == before[key]).all() for key, array in network.get_arrays().items())
+
+
 def test_a_result_says_what_a_step_was_of():
     """All that the method has; parts of a minibatch are for the memory side alone."""
     assert sizes(parse_options([*TINY, *METHODS["cyclegan"]])) == {
@@ -58,17 +80,20 @@ def test_sides_begin_in_turns(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-def test_both_sides_at_miniature_size(method):
+@pytest.mark.parametrize("method, options, timed", [
+    ("cyclegan", [], "steps"), ("pix2pix", [], "steps"),
+    ("pix2pix", ["--generation"], "generation")])
+def test_both_sides_at_miniature_size(method, options, timed):
     """Networks of equal size, or it fails; in a process of its own, which sets its threads."""
     try:
         check_torch(PYTHON)
     except UserError as error:
         pytest.skip(f"{error} (or TORCH_PYTHON)")
     command = [sys.executable, "-m", "benchmarks.torch_translation", *TINY, *METHODS[method],
-               f"--torch-python={PYTHON}"]
+               *options, f"--torch-python={PYTHON}"]
     result = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
-    assert result["method"] == method and len(result["parameters"]) in (2, 4)
+    assert (result["method"], result["timed"]) == (method, timed)
+    assert len(result["parameters"]) in (2, 4)
     assert (result.get("blocks"), result.get("channels"), result["rounds"]) == {
         "cyclegan": (1, None, 1), "pix2pix": (None, 3, 1)}[method]
     assert result["ours_faster"]["wall"] > 0 and result["torch"]["sec_per_image"] > 0
@@ -76,7 +101,8 @@ def test_both_sides_at_miniature_size(method):
 
 @pytest.mark.parametrize("argv, message", [
     (["--channels=3"], "--channels: without effect: cyclegan has none"),
-    (["--method=pix2pix", "--blocks=6"], "--blocks: without effect: pix2pix has none")])
+    (["--method=pix2pix", "--blocks=6"], "--blocks: without effect: pix2pix has none"),
+    (["--generation"], "--generation: without effect: only that of pix2pix is timed")])
 def test_options_that_make_no_sense(argv, message):
     with pytest.raises(UserError, match=message):
         parse_options(argv)

@@ -1,4 +1,5 @@
-"""Networks that draw photos of maps: what run_metrics.py and trainings measure of them."""
+"""Networks that draw photos of maps, or people in other poses: what run_metrics.py and trainings
+measure of them."""
 
 import dataclasses
 import functools
@@ -13,15 +14,23 @@ from dnnlib.data import channels
 from dnnlib.data.dataset import open_dataset
 from dnnlib.tflib.network import build
 from dnnlib.util import UserError
-from metrics.evaluation import training_metrics, translation_evaluation, translation_metrics
+from metrics.evaluation import (
+    pose_evaluation,
+    training_metrics,
+    translation_evaluation,
+    translation_metrics,
+)
 from metrics.image_sources import open_images
 from metrics.map_quality import PairBatch
 from metrics.networks.lpips import Lpips
 from metrics.translated_photos import l1_measure, stored_maps, translated_stream
 from tests.tools.labelled_pictures import CLASSES, coloured_dataset
 from tests.tools.metrics_helpers import graph_bytes, small_arrays
+from tests.tools.people import people_dataset, save_reposer
 from tests.tools.translations import save_translator
 from tests.tools.vgg16 import NARROW, random_arrays
+from training.pose.people import PosePairs
+from training.pose.reposer import Reposer
 from training.segmentation.labeller import Labeller, read_labeller
 from training.snapshots import read_header, save_snapshot
 from training.translation.translator import Translator
@@ -219,3 +228,81 @@ def test_what_only_a_translator_has(root):
         with pytest.raises(UserError, match=message):
             run_metrics.main([*([] if any("network" in x or "fakes" in x for x in options)
                                 else [f"--network={root / 'run.safetensors'}"]), *options])
+
+
+# People in other poses
+
+@pytest.fixture(scope="module")
+def posed(root):
+    """A network that draws people in other poses; its data set has validation pairs, no test ones.
+    """
+    data = people_dataset(root / "people")
+    return save_reposer(root / "posed" / "run.safetensors", about={"dataset": {"path": str(data)}})
+
+
+def of_poses(posed, *options):
+    return run_metrics.main([f"--network={posed}", "--split=val", *options])
+
+
+def test_people_in_other_poses_by_hand(root, posed, capsys):
+    """The pairs of a split, each beside its target; FID and KID against all photos of the split."""
+    assert of_poses(posed, "--metrics=kid1k,fid3,l1,lpips", f"--lpips={root / 'lpips.npz'}",
+                    f"--inception={root / 'small.pb'}", "--floor", "--minibatch=3") == 0
+    told = capsys.readouterr()
+    assert "kid1k: there are only 4 fakes; computed and recorded as kid4" in told.err
+    pairs = PosePairs(open_dataset(root / "people"), "val", 16).read(range(4))
+    reposer = Reposer.load(posed, minibatch=3)
+    photos = np.clip(127.5 * reposer.draw(pairs.source, pairs.source_points, pairs.target_points)
+                     + 128, 0, 255).astype(np.uint8)
+    record = newest(posed.parent, "l1")
+    assert record["results"]["l1"] == pytest.approx(
+        np.abs(photos - pairs.target.astype(float)).mean() / 255, rel=1e-5)
+    assert record["results"]["l1"] == pytest.approx(pose_evaluation(range(4), 3)(SimpleNamespace(
+        read=lambda numbers: PosePairs(open_dataset(root / "people"), "val", 16).read(numbers),
+        translate=lambda some: reposer.draw(some.source, some.source_points, some.target_points))
+    )["l1"], rel=1e-5)
+    assert (record["num_fakes"], record["num_reals"], record["variant"]) == (4, 4, "pose")
+    assert record["reals"] == record["pairs"] and record["pairs"]["split"] == "val"
+    assert record["network_digest"] == reposer.digest
+    assert newest(posed.parent, "lpips")["results"]["lpips"] == pytest.approx(np.mean(
+        Lpips(root / "lpips.npz", NARROW)(photos.astype(np.float32),
+                                          pairs.target.astype(np.float32))), rel=1e-4)
+    assert newest(posed.parent, "kid4")["num_reals"] == 4
+    assert newest(posed.parent, "fid3")["results"]["fid3"] > 0
+
+
+def test_the_plan_of_measuring_people(posed, capsys):
+    """A split's own folder is that split."""
+    assert run_metrics.main([f"--network={posed}", "--metrics=l1,fid50k", "--dry-run",
+                             f"--data={posed.parents[1] / 'people' / 'val'}"]) == 0
+    told = capsys.readouterr().out
+    assert "drawn of the 4 pairs of people val" in told
+    assert "fid4: 4 fakes against 4 of people val -> metric-fid4.jsonl" in told
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--metrics=ppl_wfull"], "ppl_wfull: .* without maps or latents: ask for l1, lpips"),
+    (["--metrics=miou"], "miou: .* draws people in other poses, without maps"),
+    (["--metrics=maps4"], "maps4: .* draws people in other poses, without maps"),
+    (["--metrics=kid4_pair"], "kid4_pair: .* without maps"),
+    (["--metrics=l1", "--seed=2"], "--seed: without effect: .* draws one photo of each pair"),
+    (["--metrics=l1", "--trunc=0.5"], "--trunc: without effect"),
+    (["--nearest=0"], "--nearest: without effect")])
+def test_what_people_in_poses_have_no_use_for(posed, options, message):
+    with pytest.raises(UserError, match=message):
+        of_poses(posed, *options)
+
+
+def test_pairs_that_do_not_fit(root, posed):
+    other = people_dataset(root / "named")
+    content = json.loads((other / "dataset.json").read_text())
+    names = ["hand", *content["keypoints"][1:]]
+    (other / "dataset.json").write_text(json.dumps({**content, "keypoints": names}))
+    for data, split, message in (
+            ("people", [], "no pairs of .* in split 'test'; .* have some: train, val"),
+            ("coloured", ["--split=val"], "no pairs of .* in split 'val'; .* have some: none"),
+            ("named", ["--split=val"], "takes keypoints nose, .*; .* has hand, neck"),
+            ("", [], "is no data set")):
+        with pytest.raises(UserError, match=message):
+            run_metrics.main([f"--network={posed}", "--metrics=l1", f"--data={root / data}",
+                              *split])

@@ -31,14 +31,14 @@ class Miniature(NamedTuple):
         make: function folder -> the options of train.py that name the data it makes there.
         options: the others; they switch on what two devices have to share, such as batch norm.
         use: options of generate.py; DATA is the folder of `make`.
-        measure: options of run_metrics.py; none if the training alone measures.
+        measure: options of run_metrics.py.
         others: further options with which the method must do the same, tried by the slow tests.
     """
 
     make: Callable[[Path], list[str]]
     options: list[str]
     use: str
-    measure: str = ""
+    measure: str
     others: tuple[str, ...] = ()
 
 
@@ -86,7 +86,7 @@ METHODS = {
                          others=("--scales=2 --norm=instance",)),
     "pose": Miniature(posed, [*SHORT, "--g-fmaps=4", "--d-fmaps=4", "--halvings=1",
                               "--critic=semantic", "--norm=batch"],
-                      "--source=DATA/data/val --poses=DATA/data/val"),
+                      "--source=DATA/data/val --poses=DATA/data/val", "--metrics=l1 --split=val"),
     "cyclegan": Miniature(two_lists, [*SHORT, "--fmaps=4", "--pool=3", "--garment=box",
                                       "--norm=batch", "--critic=picture", "--clip-norm=0.05",
                                       "--lrate=1e-4"],

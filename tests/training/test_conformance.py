@@ -165,16 +165,10 @@ def test_a_damaged_snapshot_of_it_is_one_line(trained, tmp_path, script):
 
 
 def test_a_metric_of_it(trained, tmp_path):
-    """By run_metrics.py, or that of the ticks."""
     options = of_data(METHODS[trained.variant].measure, trained)
-    if options:
-        assert run_metrics.main([f"--network={trained.run_dir}", *options]) == 0
-        records = [record["results"] for path in trained.run_dir.glob("metric-*.jsonl")
-                   for record in read_jsonl(path)]
-    else:
-        records = [{name: value for name, value in event.items() if name.startswith("Metrics/")}
-                   for event in read_jsonl(trained.run_dir / "stats.jsonl")]
-    values = [value for record in records for value in record.values()]
+    assert run_metrics.main([f"--network={trained.run_dir}", *options]) == 0
+    values = [value for path in trained.run_dir.glob("metric-*.jsonl")
+              for record in read_jsonl(path) for value in record["results"].values()]
     assert values and np.isfinite(values).all()
 
 

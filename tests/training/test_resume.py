@@ -33,7 +33,8 @@ FINAL = "network-final.safetensors"
 
 
 @pytest.mark.parametrize("variant, num_ticks", [
-    ("2d", 9), ("segmenter", 12), ("decoder", 12), ("pix2pix", 12), ("cyclegan", 12)])
+    ("2d", 9), ("segmenter", 12), ("decoder", 12), ("pix2pix", 12), ("pose", 12),
+    ("cyclegan", 12)])
 @pytest.mark.slow
 def test_killed_again_and_again(variant, num_ticks, tmp_path):
     """KILLS=100 for more."""

@@ -108,8 +108,13 @@ class PoseJob(SingleStageJob):
                 f"keypoints at {c.resolution}x{c.resolution}, {reconstruction_text(c)}")
 
     def next_commands(self, run_dir: Path) -> str:
-        """Return the command that draws the data's people in each other's poses."""
-        split = shown_split(self.dataset)
+        """Return the commands that draw the data's people in each other's poses, and measure them.
+        """
+        split, network = shown_split(self.dataset), f"--network={run_dir}"
         place, count = Path(self.config.data) / split, min(self.dataset.splits[split], 8)
-        return command("generate.py", f"--network={run_dir}", f"--source={place}",
-                       f"--poses={place}", f"--num-images={count}", "--out=posed")
+        draw = command("generate.py", network, f"--source={place}", f"--poses={place}",
+                       f"--num-images={count}", "--out=posed")
+        measured = next(name for name in ("test", "val", "train") if self.dataset.pairs.get(name))
+        measure = command("run_metrics.py", network, "--metrics=kid1k,lpips",
+                          *([] if measured == "test" else [f"--split={measured}"]))
+        return f"{draw}; {measure}"

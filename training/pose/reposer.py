@@ -20,7 +20,7 @@ class Reposer(OfSnapshot):
     """A snapshot's generator of people.
 
     Attributes:
-        path: the snapshot's file. digest: of the weights.
+        path: the snapshot's file. header: its header. digest: of the weights.
         names: of the K keypoints. skeleton: which of them are joined, counted from 1.
         resolution: side of photos in pixels. fit: how those of its training were made square, of
             pyramid.FITS.
@@ -33,7 +33,8 @@ class Reposer(OfSnapshot):
             UserError: the snapshot is of another kind.
         """
         header = self.check(path, VARIANT, "draws no people in other poses", NETWORK)
-        self.path, self.minibatch, self.digest = path, minibatch, header["digest"]
+        self.path, self.minibatch = path, minibatch
+        self.header, self.digest = header, header["digest"]
         self.fit = header.get("fit", pyramid.FITS[0])  # older snapshots do not say
         self.names = tuple(header["keypoints"])
         self.skeleton = tuple(map(tuple, header["skeleton"]))

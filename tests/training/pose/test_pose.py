@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import run_metrics
 import train
 from dnnlib.data import keypoints, mirroring
 from dnnlib.data.dataset import open_dataset
@@ -190,7 +189,15 @@ def test_the_plan_of_a_command(data, tmp_path, capsys):
     assert "16 pairs of 16 photos with 18 keypoints" in said
 
 
-def test_run_metrics_does_not_take_its_snapshot(tmp_path):
-    network = tools.save_reposer(tmp_path / "network.safetensors")
-    with pytest.raises(UserError, match="draws people in other poses: write some with"):
-        run_metrics.main([f"--network={network}", "--metrics=fid4"])
+def test_the_next_commands_measure_a_split_that_has_pairs(tmp_path):
+    people_dataset(tmp_path / "people")
+    content = json.loads((tmp_path / "people/dataset.json").read_text())
+    for pairs, split in ((content["pairs"], "val"), ({"train": 16}, "train")):
+        (tmp_path / "people/dataset.json").write_text(json.dumps({**content, "pairs": pairs}))
+        options = parse_training_options(["--variant=pose", f"--data={tmp_path / 'people'}",
+                                          "--preset=tiny", "--device=cpu"])
+        draw, measure = train.make_job(options, given_options(options), None).next_commands(
+            tmp_path / "run").split("; ")
+        assert draw.startswith("python generate.py ") and "/people/val" in draw
+        assert measure == (f"python run_metrics.py --network={tmp_path / 'run'} "
+                           f"--metrics=kid1k,lpips --split={split}")
