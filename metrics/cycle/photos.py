@@ -105,7 +105,8 @@ def open_test_photos(header: dict, network: Path, given: dict[str, str | None], 
         garment: of a network of whole photos: classes around which all else is background.
 
     Raises:
-        UserError: there are no such photos, they lack maps, or are those of the training.
+        UserError: there are no such photos, they lack maps, are those of the training, or one
+            list twice.
     """
     if "+" in split:
         raise UserError(f"--split={split}: a CycleGAN is measured on one split, such as test")
@@ -124,6 +125,9 @@ def open_test_photos(header: dict, network: Path, given: dict[str, str | None], 
         if source.digest == stored["digest"] and (not is_dataset or split == TRAIN):
             warn(f"warning: {source.path} has the very photos {side} that {network} was trained "
                  "with")
+        if stored["digest"] != source.digest == header["domains"][OTHER[side]]["digest"]:
+            warn(f"warning: --{option}: {source.path} is the list {OTHER[side]} of {network}, and "
+                 f"is measured as {side}")
         names = tuple(stored["garment"]) or garment
         if names and not source.classes:
             raise UserError(f"--{option}: {source.path} has no maps to know the garment by")
@@ -133,7 +137,18 @@ def open_test_photos(header: dict, network: Path, given: dict[str, str | None], 
         smallest_share = SMALLEST_SHARE if stored["garment"] else 0.0
         found.append(Domain.open(source, header["lod"]["resolution"], names,
                                  split if is_dataset else TRAIN, smallest_share))
-    return CyclePhotos(*found)
+    photos = CyclePhotos(*found)
+    _check_apart(photos)
+    return photos
+
+
+def _check_apart(photos):
+    """Raise UserError if both lists are one; two garments of one list are two."""
+    a, b = photos
+    if a.source.digest == b.source.digest and (
+            not a.garment or not b.garment or set(a.garment) == set(b.garment)):
+        raise UserError(f"--target: {b.source.path} has the same photos as {a.source.path}, those "
+                        "of A; give those of the other kind")
 
 
 def open_training_photos(header: dict, network: Path) -> CyclePhotos:

@@ -253,7 +253,9 @@ def test_a_line_has_all_that_defines_a_number(place, tmp_path, monkeypatch, caps
     (["--metrics=fid50"], "fid50: .* translates photos and generates none"),
     (["--nearest=0-3"], "--nearest: .*a CycleGAN translates"),
     (["--floor", "--metrics=cyclekid"], "--floor: .*floors of a CycleGAN are computed anyway"),
-    (["--data=photos", "--target=photos", "--split=val"], "--split: .*all photos of photos and ph"),
+    (["--data=photos", "--target=others", "--split=val"], "--split: .*all photos of photos and ot"),
+    (["--data=b", "--target=b"], "--target: b has the same photos as b, those of A; give those of"),
+    (["--target=a", "--garment=box"], "--target: a has the same photos as .*/a, those of A"),
     (["--metrics=cycleloss", "--inception=x"], "--inception: .*none of these metrics uses"),
     (["--garment=hat"], "the garment: 'hat' is none of the classes box"),
     (["--garment=box", "--metrics=cyclefid"], "--garment: .*it is for cycleloss"),
@@ -269,9 +271,9 @@ def test_what_is_refused(place, tmp_path, monkeypatch, options, error):
         data, _ = tagged_and_untagged(tmp_path, 16, 6)
         options = [f"--data={data}", "--network=box.safetensors", "--split=train"]
     if "--data=photos" in options:
-        photos = Path("photos")
-        photos.mkdir(exist_ok=True)
-        Image.new("RGB", (16, 16)).save(photos / "0.png")
+        for name, grey in (("photos", 0), ("others", 99)):
+            Path(name).mkdir(exist_ok=True)
+            Image.new("RGB", (16, 16), (grey,) * 3).save(f"{name}/0.png")
     network = [] if "--network=box.safetensors" in options else ["--network=whole.safetensors"]
     with pytest.raises(UserError, match=error):
         run_metrics.main([*network, *options])
@@ -288,8 +290,23 @@ def test_a_single_training_photo_is_known_before_anything_is_translated(tmp_path
                           command="", minibatch=2)
 
 
+def test_two_garments_of_one_list_are_two_lists(tmp_path, capsys):
+    """As in a training between them; no list is taken for the other one."""
+    data, _ = tagged_and_untagged(tmp_path, 16, 6)
+    config = tiny((data, data), garment="hat,coat")
+    path = save_cyclegan(tmp_path / "own.safetensors", config)
+    header = read_header(path)
+    with pytest.raises(UserError, match="has the same photos as"):
+        open_test_photos(header, path, NO_CHOICE, "train")
+    header["domains"]["B"] |= {"garment": ["legs"]}
+    photos = open_test_photos(header, path, NO_CHOICE, "train")
+    assert photos.A.garment == ("hat", "coat") and photos.B.garment == ("legs",)
+    assert "is the list" not in capsys.readouterr().err
+
+
 def test_photos_of_folders(place, tmp_path, capsys):
-    """A folder has no test split: others have to be named; those of the training are warned of."""
+    """A folder has no test split: others have to be named; those of the training, and of the
+    other list, are warned of."""
     path = place / "whole.safetensors"
     header = read_header(path)
     photos = open_test_photos(header, path, {"A": str(place / "a"), "B": None}, "train")
@@ -299,6 +316,11 @@ def test_photos_of_folders(place, tmp_path, capsys):
     folder.mkdir()
     tf.io.write_file(str(folder / "1.png"), tf.io.encode_png(tf.zeros([9, 9, 3], tf.uint8)))
     assert len(open_test_photos(header, path, {"A": str(folder), "B": None}, "test").A.numbers) == 1
+    swapped = {"A": str(place / "b"), "B": str(place / "a")}
+    capsys.readouterr()
+    open_test_photos(header, path, swapped, "test")
+    said = capsys.readouterr().err
+    assert "/b is the list B of" in said and "/a is the list A of" in said
     header["domains"]["A"] |= {"path": str(folder)}
     with pytest.raises(UserError, match=r"--data: missing: .* a folder without a test split"):
         open_test_photos(header, path, NO_CHOICE, "test")
