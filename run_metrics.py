@@ -111,7 +111,7 @@ def measure_cyclegan(options: argparse.Namespace, header: dict, metrics: list[Me
     if others:
         raise UserError(f"{others[0]}: {options.network} translates photos and generates none: ask "
                         f"for {CYCLE_METRICS}, or write some with generate.py --source, and name "
-                        "their folder with --fakes")
+                        "the images/ of their folder with --fakes")
     own = any(header["domains"][side]["garment"] for side in "AB")
     cli.refuse_idle(options.given, [
         IdleRule(["nearest", "reals", "trunc", "seed", "min_area", "label", "person", "segmenter"],

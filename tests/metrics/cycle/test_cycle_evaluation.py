@@ -250,7 +250,7 @@ def test_a_line_has_all_that_defines_a_number(place, tmp_path, monkeypatch, caps
 
 
 @pytest.mark.parametrize("options, error", [
-    (["--metrics=fid50"], "fid50: .* translates photos and generates none"),
+    (["--metrics=fid50"], "fid50: .* generates none: .*name the images/ of their folder"),
     (["--nearest=0-3"], "--nearest: .*a CycleGAN translates"),
     (["--floor", "--metrics=cyclekid"], "--floor: .*floors of a CycleGAN are computed anyway"),
     (["--data=photos", "--target=others", "--split=val"], "--split: .*all photos of photos and ot"),
