@@ -11,7 +11,7 @@ import numpy as np
 from dnnlib.data import channels, dataset, pyramid
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import is_background, read_class_list
-from dnnlib.data.photos import GREY, PALETTE, PhotoError, decode_photo, read_png_values
+from dnnlib.data.photos import GREY, PALETTE, PhotoError, decode_photo, probe, read_png_values
 from dnnlib.util import UserError
 
 IMAGES, LABELS = "images", "labels"
@@ -98,9 +98,8 @@ class PairFolder:
         return content.hexdigest()
 
     def largest_level(self) -> int:
-        """Return the largest power of two, in pixels, that the first picture's longer side has."""
-        rgb, _ = self._decode(0)
-        return 1 << (max(rgb.size).bit_length() - 1)
+        """Return the largest power of two that the longer side of half of the pictures reaches."""
+        return pyramid.common_level(_parsed(path, probe) for path in self._images)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -115,12 +114,16 @@ class PairFolder:
 
     def _decode(self, number):
         """Return the PIL picture and the label map uint8 [h, w] of a pair."""
-        path = self._images[number]
-        try:
-            rgb = decode_photo(path.read_bytes())
-        except (PhotoError, OSError) as error:
-            raise UserError(f"{path}: {error}") from None
+        rgb = _parsed(self._images[number], lambda path: decode_photo(path.read_bytes()))
         return rgb, read_label_png(self._labels[number], len(self.classes), size=rgb.size)
+
+
+def _parsed(path, parse):
+    """Return parse(path of a picture); raise UserError if it is none."""
+    try:
+        return parse(path)
+    except (PhotoError, OSError) as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def pair_folders(path: Path) -> list[Path]:

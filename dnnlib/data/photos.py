@@ -92,9 +92,10 @@ def is_picture(path: str | Path) -> bool:
     return True
 
 
-def probe(data: bytes) -> tuple[int, int]:
+def probe(data: bytes | Path) -> tuple[int, int]:
     """Return (width, height) of the upright picture in an image file, not reduced, from its header
-    alone. Raises PhotoError if it cannot be a picture; a damaged body is not noticed."""
+    alone: of a path no more is read. Raises PhotoError if it cannot be a picture; a damaged body is
+    not noticed."""
     with _opened(data) as image:
         turned = image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8)
         return image.size[::-1] if turned else image.size  # Pillow turns TIFFs itself
@@ -133,11 +134,13 @@ def reduction(size: tuple[int, int]) -> int:
 
 @contextlib.contextmanager
 def _opened(data):
-    """Yield the lazily opened image. What Pillow raises while it is in use becomes PhotoError."""
+    """Yield the lazily opened image of bytes or a path. What Pillow raises while it is in use
+    becomes PhotoError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of oddities that it copes with
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            file = data if isinstance(data, Path) else io.BytesIO(data)
+            with Image.open(file, formats=FORMATS) as image:
                 _check_kind(image)
                 yield image
     except Image.DecompressionBombError:

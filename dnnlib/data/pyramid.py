@@ -1,6 +1,6 @@
 """From a photo and its label map to square images of every resolution."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -33,6 +33,17 @@ def fit_square(plane: Image.Image, resolution: int, fit: str,
     return square
 
 
+def with_shorter_side(photo: Image.Image, side: int) -> Image.Image:
+    """Resize a PIL image so that its shorter side is `side`: fit="crop" cuts out its middle."""
+    scale = side / min(photo.size)
+    return photo.resize([round(length * scale) for length in photo.size], _FILTER)
+
+
+def common_level(sizes: Iterable[tuple[int, int]]) -> int:
+    """Return the largest power of two that the longer side of half of the photos reaches."""
+    return 1 << (int(np.median([max(size) for size in sizes])).bit_length() - 1)
+
+
 def content_box(size: Sequence[int], resolution: int, fit: str) -> tuple[int, int, int, int]:
     """Return where a photo of `size` (width, height) is in its square image: left, top, right,
     bottom in pixels; around it is padding."""
@@ -44,8 +55,12 @@ def content_box(size: Sequence[int], resolution: int, fit: str) -> tuple[int, in
     return left, top, left + sides[0], top + sides[1]
 
 
-def fit_label_map(labels: np.ndarray, resolution: int, fill: int) -> np.ndarray:
-    """Return a label map uint8 [h, w] as fit_square pads its photo, by the nearest pixels."""
+def fit_label_map(labels: np.ndarray, resolution: int, fill: int, fit: str = "pad") -> np.ndarray:
+    """Return a label map uint8 [h, w] as fit_square fits its photo, by the nearest pixels."""
+    if fit == "crop":
+        side = min(labels.shape)
+        top, left = ((length - side) // 2 for length in labels.shape)
+        labels = labels[top:top + side, left:left + side]
     left, top, right, bottom = content_box(labels.shape[::-1], resolution, "pad")
     square = np.full((resolution, resolution), fill, np.uint8)
     square[top:bottom, left:right] = np.asarray(Image.fromarray(labels).resize(

@@ -48,6 +48,21 @@ def test_others_are_fitted_into_squares_whose_padding_is_ignored(tmp_path, rng):
     np.testing.assert_array_equal(labels[:, 2:6], inner)
 
 
+def test_the_size_that_half_of_the_pictures_reach(tmp_path, rng, monkeypatch):
+    """Whatever the first one's is; by headers alone."""
+    pair_folder(tmp_path, rng)
+    Image.new("RGB", (5, 3)).save(tmp_path / "images/0.png")
+    for name in "12":  # as large as no label map is, which is not read either
+        Image.new("RGB", (20, 40)).save(tmp_path / f"images/{name}.png")
+    folder = labelled.PairFolder(tmp_path)
+    assert folder.largest_level() == 32
+    monkeypatch.setattr(labelled, "decode_photo", None)
+    assert folder.largest_level() == 32
+    (tmp_path / "images/1.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"1\.png: not a readable image"):
+        folder.largest_level()
+
+
 def test_shards_are_one_folder(tmp_path, rng):
     pairs = [pair for number in range(2)
              for pair in pair_folder(tmp_path / f"shard-0000{number}-of-00002", rng)]

@@ -55,8 +55,7 @@ class UnlabelledFolder:
 
     def largest_level(self) -> int:
         """Return the largest power of two that the longer side of half of the photos reaches."""
-        sides = [max(self._parsed(file, probe)) for file in self._files]
-        return 1 << (int(np.median(sides)).bit_length() - 1)
+        return pyramid.common_level(self._parsed(file, probe) for file in self._files)
 
     def read(self, number: int, resolution: int) -> np.ndarray:
         """Return a photo, uint8 [R, R, 3]."""
@@ -128,6 +127,12 @@ class Domain:
             raise UserError(f"{source.path}: none of {count} photos shows "
                             f"{' or '.join(garment)} on {smallest_share:.0%} of its area")
         return dataclasses.replace(whole, numbers=numbers)
+
+    @functools.cached_property
+    def fit(self) -> str:
+        """Return which of pyramid.FITS made the photos square."""
+        is_dataset = isinstance(self.source, dataset.DatasetInfo)
+        return dataset.fit_of(self.source.path) if is_dataset else pyramid.FITS[0]
 
     @functools.cached_property
     def _records(self):

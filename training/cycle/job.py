@@ -32,9 +32,12 @@ class CycleJob(SingleStageJob):
         if not config.target:
             raise UserError("--target: missing: the photos that those of --data are translated to")
         self.dataset, self.target = open_list(config.data), open_list(config.target)
-        resolution = fitting_resolution(config.resolution, {
+        sources = self.dataset, self.target
+        wanted = config.resolution or min(map(largest_resolution, sources))
+        # Pairs are read at any size.
+        resolution = fitting_resolution(wanted, {
             str(source.path): largest_resolution(source)
-            for source in (self.dataset, self.target)}, MIN_RESOLUTION)
+            for source in sources if not isinstance(source, PairFolder)}, MIN_RESOLUTION)
         check_patches("strides", config.strides, resolution)
         self.config = dataclasses.replace(config, resolution=resolution)
         if (self.dataset.digest == self.target.digest

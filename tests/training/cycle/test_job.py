@@ -68,6 +68,18 @@ def test_folders_of_photos_and_a_single_photo(place, capsys):
     assert "warning: one has one photo alone: its critic will know it by heart" in out
 
 
+def test_a_folder_of_pairs_is_read_at_the_size_of_half_of_them(place, capsys):
+    """Or at any other size."""
+    pair_folder(place / "pairs")
+    box_dataset(place / "large", RED, 5, seed=4, side=32)
+    for kind in ("images", "labels"):
+        with Image.open(f"pairs/{kind}/0.png") as first:
+            first.resize((8, 8), Image.Resampling.NEAREST).save(f"pairs/{kind}/0.png")
+    for options, side in (([], 16), (["--resolution=32"], 32)):
+        run("--data=pairs", "--target=large", "--dry-run", *options)
+        assert f"both at {side}x{side}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("options, error", [
     ([], "--target: missing"),
     (["--target=a"], "--target: a has the same photos as --data=a; give those of the other kind"),
