@@ -11,7 +11,7 @@ from dnnlib.data.labelled import chosen, pair_folders
 from dnnlib.util import UserError
 from generation import labelling, posing, retexturing, translation
 from generation.options import out_folder
-from training.cycle.translator import CycleTranslator, is_cyclegan
+from training.cycle.translator import TILE, CycleTranslator, is_cyclegan
 from training.pose.reposer import Reposer, is_of_poses
 from training.sampler import Sampler
 from training.segmentation.labeller import Labeller
@@ -78,8 +78,11 @@ def _translate_photos(options):
     for line in left_out:
         print(f"left out: {line}")
     side = translator.resolution
-    print("photos were translated at their own scale" if translator.own_scale else
-          f"photos were translated at {side}x{side}, as in training, and brought to their size; "
+    scale = (f"with a shorter side of {side} pixels" if translator.fit == "crop"
+             else f"at {side}x{side}")
+    print("photos were translated at their own scale, those of more than "
+          f"{TILE}x{TILE} pixels in tiles, each normalised by itself" if translator.own_scale else
+          f"photos were translated {scale}, as in training, and brought to their size; "
           "--own-scale translates them as they are")
     print(f"{out}: {made} photos translated, {kept} were there already; side by side in sheet.png")
     if of_pairs:
@@ -108,7 +111,7 @@ def draw_photos(options: argparse.Namespace) -> int:
     translator = Translator.load(options.network, options.results, options.minibatch)
     # The maps: of files or a data set, or drawn by another network.
     if options.maps is not None:
-        maps = translation.open_maps(Path(options.maps))
+        maps = translation.open_maps(Path(options.maps), translator.fit)
     else:
         seeds = options.seeds if options.num is None else range(
             options.first_seed, options.first_seed + options.num)
@@ -119,7 +122,8 @@ def draw_photos(options: argparse.Namespace) -> int:
     made, kept, resized = translation.write_photos(translator, maps, options.samples, out)
     side = translator.resolution
     if resized:
-        print(f"maps of other sizes were resized to {side}x{side} by nearest pixels")
+        cut = "cut to their middle squares and " if translator.fit == "crop" else ""
+        print(f"maps of other sizes were {cut}resized to {side}x{side} by nearest pixels")
     print(f"{out}: {made} photos made, {kept} were there already")
     print("Next: " + suggestions.command(
         "dataset_tool.py", "create_from_masks", f"--source={out}", f"--resolution={side}",

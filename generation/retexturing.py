@@ -81,7 +81,9 @@ def retexture_photos(translator: CycleTranslator, source: Path, out: Path) -> Tr
     if translator.garment:
         raise UserError(f"--source={source}: {translator.path} translates "
                         f"{' and '.join(translator.garment)} alone and has to know where that is: "
-                        "give a folder of pairs (images/, labels/, classes.txt)")
+                        "give a folder of pairs (images/, labels/, classes.txt); of photos a "
+                        "segmentation network makes one: generate.py --network=SEGMENTER "
+                        f"--source={source} --out=maps, and copy the photos to maps/images")
     photos = photos_in(source)
     with _continued(translator, None, out) as folder:
         return _write_all(translator, photos, None, folder)

@@ -6,7 +6,8 @@
     OUT/translation.json        which network, whose maps, and what is done
 
 Maps are label PNGs, those of a data set, or drawn by a generator of photos and maps. A map that is
-no square is drawn within one, and written without what was around it.
+no square is drawn within one, and written without what was around it; if the network's photos were
+cut to squares, its middle is drawn.
 """
 
 from collections.abc import Sequence
@@ -68,8 +69,12 @@ class Maps(Protocol):
 class LabelFiles:
     """Label PNGs: directly in a folder, in its labels/, or in shards of such folders."""
 
-    def __init__(self, path: Path):
-        """List the files; raise UserError if there are none, no list of classes, or several."""
+    def __init__(self, path: Path, fit: str = pyramid.FITS[0]):
+        """List the files; raise UserError if there are none, no list of classes, or several.
+
+        Args:
+            fit: how maps are made square, of pyramid.FITS.
+        """
         parts = [part for part in (path, *sorted(path.glob("shard-*-of-*")))
                  if (part / LABELS).is_dir()]
         folders = [part / LABELS for part in parts] or [path]
@@ -83,7 +88,7 @@ class LabelFiles:
         self.names = [file.stem for file in self.files]
         if twice := first_repeated(self.names):
             raise UserError(f"--maps={path}: {twice}.png is there twice; rename one of them")
-        self.identity = {"maps": str(path.resolve())}
+        self.identity, self.fit = {"maps": str(path.resolve())}, fit
 
     def mark(self, number: int) -> str | None:
         """Return the sha256 of the file."""
@@ -93,7 +98,7 @@ class LabelFiles:
         """Return the maps of these numbers; pixels that count nowhere are background."""
         found = [read_label_png(self.files[number], len(self.classes)) for number in numbers]
         return fitted([np.where(labels == channels.IGNORE, 0, labels) for labels in found],
-                      resolution, len(self.classes))
+                      resolution, len(self.classes), self.fit)
 
 
 class StoredMaps:
@@ -152,8 +157,11 @@ class DrawnMaps:
         return found._replace(boxes=[box] * len(numbers))
 
 
-def open_maps(path: Path) -> Maps:
+def open_maps(path: Path, fit: str) -> Maps:
     """Return the maps of a data set, of one of its splits (DIR/val), or of a folder of label PNGs.
+
+    Args:
+        fit: how maps of a folder are made square, of pyramid.FITS.
 
     Raises:
         UserError: there are none.
@@ -162,14 +170,17 @@ def open_maps(path: Path) -> Maps:
         return StoredMaps(*stored)
     if not path.is_dir():
         raise UserError(f"--maps={path}: no such folder")
-    return LabelFiles(path)
+    return LabelFiles(path, fit)
 
 
-def fitted(found: Sequence[np.ndarray], resolution: int, num_classes: int) -> SquareMaps:
-    """Return label maps uint8 [h, w] as maps within squares, by nearest pixels."""
-    squares = np.stack([pyramid.fit_label_map(labels, resolution, 0) for labels in found])
-    boxes = [pyramid.content_box(labels.shape[::-1], resolution, "pad") for labels in found]
-    resized = any(max(labels.shape) != resolution for labels in found)
+def fitted(found: Sequence[np.ndarray], resolution: int, num_classes: int,
+           fit: str = pyramid.FITS[0]) -> SquareMaps:
+    """Return label maps uint8 [h, w] as maps within squares, or of their middle squares if `fit` is
+    "crop", by nearest pixels."""
+    squares = np.stack([pyramid.fit_label_map(labels, resolution, 0, fit) for labels in found])
+    boxes = [pyramid.content_box(labels.shape[::-1], resolution, fit) for labels in found]
+    resized = any(max(labels.shape) != resolution or (fit == "crop" and min(labels.shape) !=
+                                                      resolution) for labels in found)
     segmaps = squares[..., None] == np.arange(1, num_classes + 1)
     return SquareMaps(segmaps * np.uint8(255), boxes, resized)
 

@@ -266,8 +266,12 @@ def _nearest(colours, num_classes):
     return distances.argmin(axis=1).astype(np.uint8)[places.ravel()]
 
 
-def read_map(path: str | Path, resolution: int, num_classes: int) -> np.ndarray:
+def read_map(path: str | Path, resolution: int, num_classes: int,
+             fit: str = pyramid.FITS[0]) -> np.ndarray:
     """Return the label map uint8 [R, R] of a label PNG that was dropped.
+
+    Args:
+        fit: how it is made square, of pyramid.FITS.
 
     Raises:
         UserError: it is none, too large, or has labels that the network does not know.
@@ -281,7 +285,8 @@ def read_map(path: str | Path, resolution: int, num_classes: int) -> np.ndarray:
     except (photos.PhotoError, UserError) as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise UserError(f"{path.name}: {reason}") from None
-    return fit_map(np.where(labels == channels.IGNORE, 0, labels), resolution, num_classes)
+    labels = np.where(labels == channels.IGNORE, 0, labels)
+    return fit_map(labels, resolution, num_classes, fit)
 
 
 def draw_map(sampler: Sampler, seed: int, resolution: int) -> np.ndarray:
@@ -290,9 +295,10 @@ def draw_map(sampler: Sampler, seed: int, resolution: int) -> np.ndarray:
     return fit_map(label_maps(images)[0], resolution, len(sampler.classes))
 
 
-def fit_map(labels: np.ndarray, resolution: int, num_classes: int) -> np.ndarray:
-    """Return a label map of any size within a square of a resolution."""
-    segmaps, = fitted([labels], resolution, num_classes).segmaps
+def fit_map(labels: np.ndarray, resolution: int, num_classes: int,
+            fit: str = pyramid.FITS[0]) -> np.ndarray:
+    """Return a label map of any size, or its middle, within a square of a resolution."""
+    segmaps, = fitted([labels], resolution, num_classes, fit).segmaps
     return channels.to_label_map(segmaps, channels.STORED_THRESHOLD)
 
 

@@ -320,7 +320,8 @@ class Controls:
     def open_map(self, name: str | None, file: str, seed: float) -> tuple:
         """Return the editor with the map of a label PNG, and its photo."""
         header = self.networks.header(name)
-        label_map = drawing.read_map(file, header["lod"]["resolution"], len(header["classes"]))
+        label_map = drawing.read_map(file, header["lod"]["resolution"], len(header["classes"]),
+                                     header.get("fit", "pad"))
         return self._editor(name, label_map), self._photo(name, label_map, seed)
 
     def paint(self, name: str | None, canvas: dict | None, seed: float) -> gr.Image:

@@ -14,7 +14,11 @@ from dnnlib.util import UserError
 from generation.pairs import read_samples
 from tests.tools.domains import save_cyclegan, tiny, two_datasets
 from tests.tools.generators import save_network
+from tests.tools.labelled_pictures import coloured_dataset, train
+from tests.tools.labelled_pictures import tiny as segmenter_config
+from training.cycle import translator as translators
 from training.cycle.translator import CycleTranslator
+from training.snapshots import read_header
 
 SIZES = {"a": (16, 16), "b": (31, 22), "c": (9, 50)}  # width, height
 
@@ -105,6 +109,61 @@ def test_own_scale_of_a_few_pixels(networks, rng, height, width):
     assert np.abs(result - (127.5 * expected[:height, :width] + 127.5)).max() < 1.01
 
 
+@pytest.fixture
+def cropped(place):
+    """A snapshot of a network whose photos A were cut to squares."""
+    data = two_datasets(place)
+    content = json.loads((data[0] / "dataset.json").read_text())
+    (data[0] / "dataset.json").write_text(json.dumps({**content, "options": {"fit": "crop"}}))
+    return save_cyclegan(place / "cropped.safetensors", tiny(data))
+
+
+def test_photos_for_a_network_of_squares_that_were_cut_out(place, cropped, capsys):
+    """Their shorter side has the training's size, so that what they show has its scale: nothing
+    white is around."""
+    domains = read_header(cropped)["domains"]
+    assert (domains["A"]["fit"], domains["B"]["fit"]) == ("crop", "pad")
+    generate.main([f"--network={cropped}", "--source=photos", "--out=out"])
+    assert "with a shorter side of 16 pixels, as in training" in capsys.readouterr().out
+    network = CycleTranslator(cropped)._networks[0]
+    for name, inner in {"a": (16, 16), "b": (23, 16), "c": (16, 89)}.items():
+        photo = Image.open(f"photos/{name}.png")
+        small = np.asarray(photo.resize(inner, Image.Resampling.HAMMING), np.float32)
+        padded = np.pad(small, [*((0, -side % 4) for side in inner[::-1]), (0, 0)], "symmetric")
+        result = 127.5 * network(padded[None] / 127.5 - 1)[0, :inner[1], :inner[0]] + 128
+        whole = Image.fromarray(np.uint8(np.clip(result, 0, 255))).resize(
+            photo.size, Image.Resampling.BICUBIC)
+        assert np.abs(read(f"out/images/{name}.png").astype(int) - np.asarray(whole)).max() <= 1
+
+
+def test_older_snapshots_do_not_say_how_squares_were_made(place, cropped, monkeypatch):
+    header = read_header(cropped)
+    for domain in header["domains"].values():
+        domain.pop("fit")
+    monkeypatch.setattr(CycleTranslator, "check", lambda *args: header)
+    assert CycleTranslator(cropped).fit == "pad"
+
+
+def test_own_scale_of_a_large_photo_is_done_in_tiles(networks, rng, monkeypatch):
+    """Of bounded size, which cover all of it and pass into one another; small ones are whole."""
+    monkeypatch.setattr(translators, "TILE", 32)
+    monkeypatch.setattr(translators, "OVERLAP", 8)
+    translator, seen = CycleTranslator(networks / "whole.safetensors", own_scale=True), []
+    translator._networks = [lambda images: seen.append(images.shape[1:3]) or images] * 2
+    for height, width in ((70, 101), (16, 200), (33, 32), (32, 32), (12, 80)):
+        rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
+        result, = translator.translate([rgb])
+        assert np.abs(result.astype(int) - rgb).max() <= 1
+        assert all(np.prod(shape) <= 32 * 32 for shape in seen)
+        assert (len(seen) == 1) == (height * width <= 32 * 32)
+        seen.clear()
+    translator._networks = [lambda images: 0 * images + next(tints)] * 2
+    tints = iter(np.float32([-0.8, 0.8]))
+    row = translator.translate([np.zeros((32, 56, 3), np.uint8)])[0][0, :, 0].astype(int)
+    assert (row[:24] == 26).all() and (row[32:] == 230).all()
+    assert (np.diff(row[23:33]) > 15).all()
+
+
 def test_reconstructions_are_made_by_the_other_generator(place, networks):
     """On the sheet: the photo, the result, and that translated back."""
     translate(networks, "whole", "--source=photos", "--out=out", "--own-scale")
@@ -145,6 +204,25 @@ def test_garments_of_pairs(place, networks, capsys):
         "AtoB", "BtoA"]
     assert dataset_tool.main(["create_from_masks", "--source=out", "--resolution=16", "--num-val=0",
                               "--num-test=0", "--out=data", "--workers=1"]) in (None, 0)
+
+
+def test_photos_whose_maps_a_segmenter_makes(place, tmp_path):
+    """Its folder with the photos beside the maps is a source, at the photos' own sizes."""
+    data, segmenter = coloured_dataset(tmp_path / "data"), tmp_path / "segmenter"
+    train(segmenter_config(data, kimg=0.016, tick_kimg=0.016), segmenter)
+    network = save_cyclegan(tmp_path / "red.safetensors", tiny((data, data), garment="red"))
+    Image.open("photos/b.png").save("photos/b.jpg", quality=98)
+    (place / "photos/b.png").unlink()
+    with pytest.raises(UserError, match=r"--source=photos --out=maps, and copy .* to maps/images"):
+        generate.main([f"--network={network}", "--source=photos"])
+    generate.main([f"--network={segmenter}", "--source=photos", "--out=maps"])
+    shutil.copytree("photos", "maps/images")
+    generate.main([f"--network={network}", "--source=maps", "--out=out"])
+    for name, (width, height) in SIZES.items():
+        before = read(f"photos/{name}.{'jpg' if name == 'b' else 'png'}")
+        after, labels = read(f"out/images/{name}.png"), read(f"maps/labels/{name}.png")
+        assert after.shape == (height, width, 3)
+        np.testing.assert_array_equal(after[labels != 1], before[labels != 1])
 
 
 def test_pairs_in_shards(place, networks, capsys):

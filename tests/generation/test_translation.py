@@ -128,6 +128,17 @@ def test_maps_of_other_sizes(network, tmp_path, capsys):
     assert square.segmaps[0, :4].max() == 0 and square.boxes == [(0, 4, 16, 12)]
 
 
+def test_maps_for_a_network_of_squares_that_were_cut_out(tmp_path, capsys):
+    """Their middle squares are drawn, as photos of its training were cut."""
+    path = save_translator(tmp_path / "cropped.safetensors", about={"fit": "crop"})
+    large, wide, _ = folder_of_maps(tmp_path / "maps", [(32, 48), (16, 26), (16, 16)])
+    run(f"--network={path}", f"--maps={tmp_path / 'maps'}", f"--out={tmp_path / 'out'}")
+    assert "were cut to their middle squares and resized to 16x16" in capsys.readouterr().out
+    for number, expected in enumerate((large[1::2, 9:40:2], wide[:, 5:21])):
+        np.testing.assert_array_equal(read(tmp_path / f"out/labels/map{number}.png"), expected)
+        assert read(tmp_path / f"out/images/map{number}.png").shape == (16, 16, 3)
+
+
 def test_maps_of_data_sets_and_of_pairs(network, tmp_path):
     """All splits or one; a folder of pairs, a folder with labels/ alone, and shards."""
     data = coloured_dataset(tmp_path / "data")

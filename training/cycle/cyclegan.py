@@ -296,7 +296,8 @@ class CycleTraining(SingleStageMethod):
         return {**super().header(stage, progress), "domains": {
             side: {"name": domain.source.name, "path": str(domain.source.path),
                    "digest": domain.source.digest, "num_photos": len(domain.numbers),
-                   "garment": list(domain.garment)} for side, domain in zip("AB", self.domains)}}
+                   "garment": list(domain.garment), "fit": domain.fit}
+            for side, domain in zip("AB", self.domains)}}
 
     def remedies(self) -> list[str]:
         """Return options to try if losses or gradients are no longer finite."""

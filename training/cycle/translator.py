@@ -1,6 +1,8 @@
 """Translate photos with a trained CycleGAN, as Sampler samples a generator."""
 
-from collections.abc import Sequence
+import functools
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from training.cycle.config import MIN_RESOLUTION, there_and_back
 from training.snapshots import OfSnapshot, load_snapshot
 
 MULTIPLE = 4  # of pixels that a generator's two halvings take
+TILE, OVERLAP = 1024, 128  # pixels; nine blocks see 90 pixels far
 
 
 class CycleTranslator(OfSnapshot):
@@ -21,6 +24,7 @@ class CycleTranslator(OfSnapshot):
         path: the snapshot's file. resolution: side of the photos that it was trained with.
         digest: of the weights. direction: 'AtoB' or 'BtoA'.
         garment: names of the classes that it was trained to translate; none: whole photos.
+        fit: how the photos of its training were made square, of pyramid.FITS.
     """
 
     def __init__(self, path: Path, direction: str = "AtoB", minibatch: int = 8,
@@ -28,8 +32,9 @@ class CycleTranslator(OfSnapshot):
         """Load the generators of a snapshot file.
 
         Args:
-            own_scale: translate photos pixel by pixel as they are. Otherwise they are fitted into
-                squares of `resolution`, as those of the training, and the result is enlarged.
+            own_scale: translate photos pixel by pixel as they are. Otherwise they have the scale of
+                those of the training, in squares of `resolution`, or with a shorter side of it if
+                squares were cut out, and the result is enlarged.
 
         Raises:
             UserError: the snapshot is of another kind.
@@ -40,7 +45,9 @@ class CycleTranslator(OfSnapshot):
         self.direction, self.minibatch, self.own_scale = direction, minibatch, own_scale
         networks = load_snapshot(path, names=names).networks
         self.resolution = networks[names[0]].resolution
-        self.garment = tuple(header["domains"][direction[0]]["garment"])
+        domain = header["domains"][direction[0]]
+        self.garment = tuple(domain["garment"])
+        self.fit = domain.get("fit", pyramid.FITS[0])  # older snapshots do not say
         self._calls = [tf.function(networks[name], reduce_retracing=True) for name in names]
         self._networks = [networks[name] for name in names]
 
@@ -55,6 +62,8 @@ class CycleTranslator(OfSnapshot):
         """
         if self.own_scale:
             return [self._as_it_is(photo, back) for photo in photos]
+        if self.fit == "crop":
+            return [self._scaled(photo, back) for photo in photos]
         found = []
         for start in range(0, len(photos), self.minibatch):
             found += self._in_squares(photos[start:start + self.minibatch], back)
@@ -71,21 +80,63 @@ class CycleTranslator(OfSnapshot):
         for photo, result in zip(photos, results):
             size = photo.shape[1::-1]
             box = pyramid.content_box(size, self.resolution, "pad")
-            part = Image.fromarray(result).crop(box)
-            found.append(np.asarray(part.resize(size, Image.Resampling.BICUBIC)
-                                    if part.size != size else part))
+            found.append(_enlarged(Image.fromarray(result).crop(box), size))
         return found
 
+    def _scaled(self, photo, back):
+        """Return a photo translated with a shorter side of `resolution`, so that all of it is as
+        large as what was cut out in training, and brought to its size."""
+        small = pyramid.with_shorter_side(Image.fromarray(photo), self.resolution)
+        result = self._as_it_is(np.asarray(small), back)
+        return _enlarged(Image.fromarray(result), photo.shape[1::-1])
+
     def _as_it_is(self, photo, back):
-        """Return a photo translated at its own scale."""
+        """Return a photo translated at its own scale, in bounded memory."""
         height, width = photo.shape[:2]
         missing = [(0, max(MIN_RESOLUTION - side, -side % MULTIPLE)) for side in (height, width)]
         padded = np.pad(photo, [*missing, (0, 0)], mode="symmetric")
-        return self._run(self._networks[back], padded[None])[0, :height, :width]
+        return self._run(functools.partial(in_tiles, self._networks[back]),
+                         padded[None])[0, :height, :width]
 
     def _run(self, network, rgb):
         """Return what a generator makes of uint8 [N, h, w, 3], uint8."""
         return pictures.to_uint8_metrics(network(tf.cast(rgb, tf.float32) / 127.5 - 1))
+
+
+def _enlarged(picture, size):
+    """Return a PIL picture brought to (width, height), uint8 [height, width, 3]."""
+    return np.asarray(picture.resize(size, Image.Resampling.BICUBIC)
+                      if picture.size != size else picture)
+
+
+def in_tiles(network: Callable, images: tf.Tensor) -> np.ndarray:
+    """Return what a network makes of images [N, h, w, 3], whose sides are multiples of MULTIPLE.
+
+    Images of more than TILE x TILE pixels are taken in tiles that overlap by about OVERLAP pixels
+    or more, over which one's result passes linearly into the next one's.
+    """
+    shape = images.shape
+    if shape[1] * shape[2] <= TILE ** 2:
+        return network(images).numpy()
+    total, weights = np.zeros(shape, np.float32), np.zeros((*shape[1:3], 1), np.float32)
+    for top, left in itertools.product(*map(_tile_starts, shape[1:3])):
+        place = ..., slice(top, top + TILE), slice(left, left + TILE), slice(None)
+        weight = np.multiply.outer(*map(_tile_weights, weights[place].shape[:2]))[..., None]
+        total[place] += weight * network(images[place]).numpy()
+        weights[place] += weight
+    return total / weights
+
+
+def _tile_starts(length):
+    """Return where tiles begin along a side."""
+    count = max(1, -(-(length - OVERLAP) // (TILE - OVERLAP)))
+    return np.linspace(0, length - TILE, count).astype(int) // MULTIPLE * MULTIPLE
+
+
+def _tile_weights(length):
+    """Return the weights of a tile's pixels along a side, which rise from both ends."""
+    places = np.arange(1, length + 1, dtype=np.float32)
+    return np.minimum(np.minimum(places, places[::-1]), OVERLAP)
 
 
 def is_cyclegan(header: dict) -> bool:

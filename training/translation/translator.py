@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from dnnlib.data import pyramid
 from dnnlib.util import UserError
 from training.networks_translation import TranslationGenerator
 from training.snapshots import OfSnapshot, load_snapshot
@@ -22,6 +23,7 @@ class Translator(OfSnapshot):
         resolution: side of maps and photos in pixels.
         digest: of the weights.
         has_dropout: whether photos of one map differ by their seeds.
+        fit: how photos and maps of its training were made square, of pyramid.FITS.
     """
 
     def __init__(self, path: Path, minibatch: int = 8):
@@ -35,6 +37,7 @@ class Translator(OfSnapshot):
         self.classes, self.digest = tuple(header["classes"]), header["digest"]
         self.network = load_snapshot(path, names=(NETWORK,)).networks[NETWORK]
         self.resolution = self.network.resolution
+        self.fit = header.get("fit", pyramid.FITS[0])  # older snapshots do not say
         self.has_dropout = bool(self.network.dropout_shapes)
         self._infer = tf.function(self.network, reduce_retracing=True)
 

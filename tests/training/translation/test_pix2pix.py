@@ -3,6 +3,7 @@ command line."""
 
 import functools
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from metrics.networks.lpips import Lpips
 from tests.tools import labelled_pictures
 from tests.tools import translations as tools
 from tests.tools.labelled_pictures import coloured_dataset
+from tests.tools.training_runs import ONE_DEVICE
 from tests.tools.translations import begun, tiny
 from tests.tools.vgg16 import NARROW, random_arrays
 from training.run import directory, launch
@@ -314,6 +316,17 @@ def job_of(*options):
     """The Job of a command."""
     options = parse_training_options(["--variant=pix2pix", "--device=cpu", *options])
     return train.make_job(options, given_options(options), None)
+
+
+def test_its_snapshot_says_how_photos_were_made_square(tmp_path):
+    """As maps are for it later."""
+    for fit in ("pad", "crop"):
+        data = coloured_dataset(tmp_path / fit)
+        content = json.loads((data / "dataset.json").read_text())
+        (data / "dataset.json").write_text(json.dumps({**content, "options": {"fit": fit}}))
+        job = job_of(f"--data={data}", "--preset=tiny", "--metrics=none")
+        method = job.make_method(ONE_DEVICE, logging.getLogger("test"))
+        assert method.about["fit"] == fit
 
 
 def test_lpips_weights_are_part_of_a_run(data, tmp_path, rng, monkeypatch):
