@@ -315,6 +315,14 @@ def test_a_decoder_brings_its_own_values():
         1e-3, 64, 2, 3.0, 0)
 
 
+@pytest.mark.parametrize("preset", ["small", "large"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_held_back_pictures_are_looked_at_often_enough_to_select(preset, kind):
+    """Else --patience=5, which docs/methods.md has, would never end a training."""
+    config = DecoderConfig.preset(preset, {"decoder": kind})
+    assert round(config.kimg / config.tick_kimg) // config.network_ticks > 5
+
+
 def test_optimizers(folder):
     """conv: SGD whose kernels alone decay; the others Adam as their papers have it."""
     origin, out = folder
