@@ -214,7 +214,7 @@ def make_for_labelling(sampler: "Sampler", options: argparse.Namespace) -> None:
     if teacher:
         written, kept = annotation.label_by_teacher(teacher, out, options.minibatch)
         print(f"{out / 'labels'}: {written} label maps of {teacher.path}, {kept} were there")
-        print_decoder_command(out, sampler.path)
+        print_decoder_command(out, sampler.generator["path"])
     else:
         print(f"label them with any tool (docs/methods.md), then: python generate.py "
               f"--labels-from=EXPORT --out={shlex.quote(str(out))}")
@@ -264,8 +264,8 @@ def make_projections(sampler: "Sampler", options: argparse.Namespace) -> None:
         listed = ", ".join(outcome.poor[:3]) + ", ..." * (len(outcome.poor) > 3)
         print(f"warning: {len(outcome.poor)} of {outcome.made + outcome.kept} are poor, with LPIPS "
               f"above {projected_photos.POOR_LPIPS:g}: {listed}; their maps mean little")
-    if photos.classes and not hasattr(sampler.network, "decoder"):
-        print_decoder_command(out, sampler.path)
+    if photos.classes:
+        print_decoder_command(out, sampler.generator["path"])
 
 
 def make_pairs(sampler: "Sampler", options: argparse.Namespace,

@@ -42,13 +42,16 @@ def write_pictures(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float
                    minibatch: int) -> None:
     """Write the pictures of seeds, and what makes them again; others that are there stay.
 
+    Of a decoder's network that is the generator alone, on which other decoders are trained.
+
     Raises:
         UserError: the folder holds pictures of another network, or made in another way.
     """
     there = Labelling.read(out) if (out / FILE_NAME).is_file() else None
-    how = sampler.digest, psi, noise, sampler.label
-    if there is not None and (there.projected or how != (
-            there.digest, there.trunc, there.noise, there.class_label)):
+    how, generator = (psi, noise, sampler.label), sampler.generator
+    if there is not None and (  # earlier versions wrote the digest of a decoder's whole network
+            there.projected or there.digest not in (generator["digest"], sampler.digest)
+            or how != (there.trunc, there.noise, there.class_label)):
         raise UserError(
             f"--out={out}: has pictures to be labelled that were made in another way; choose "
             "another folder, or the same network, --trunc, --noise and --label")
@@ -58,7 +61,7 @@ def write_pictures(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float
         pictures.save_png(out / picture_name(seed), rgb)
     if there is not None:
         seeds, digests = tuple(dict.fromkeys([*there.seeds, *seeds])), there.pictures | digests
-    Labelling(str(sampler.path), sampler.digest, sampler.resolution, sampler.fade, seeds, psi,
+    Labelling(generator["path"], generator["digest"], sampler.resolution, sampler.fade, seeds, psi,
               TRUNCATION_CUTOFF, noise, sampler.label, digests).write(out)
 
 
@@ -97,8 +100,10 @@ def import_labels(source: Path, folder: Path, report: Callable[[str], None]) -> 
                         f"name, such as {next(iter(labelling.pictures))}")
     check_labelled_classes(folder, classes)
     for name in labelling.pictures:
-        if name not in found and not (folder / LABELS / name).is_file():
-            report(f"{name}: has no labels yet")
+        path = folder / LABELS / name
+        if name not in found:
+            report(f"{name}: no labels in {source}; those of before stay, unless you remove {path}"
+                   if path.is_file() else f"{name}: has no labels yet")
     for name, label_map in found.items():
         pictures.save_label_png(folder / LABELS / name, label_map, len(classes), may_ignore=True)
     write_class_list(folder, classes)

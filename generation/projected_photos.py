@@ -349,8 +349,9 @@ class ProjectionJob:
             write_class_list(self.out, self.photos.classes)
         found = {f"{name}.png": about["picture"] for name, about in folder.done.items()}
         if found:
-            Labelling(str(sampler.path), sampler.digest, sampler.resolution, sampler.fade, (), 1.0,
-                      TRUNCATION_CUTOFF, "stored" if self.settings.noise_weight else "const",
+            generator = sampler.generator
+            Labelling(generator["path"], generator["digest"], sampler.resolution, sampler.fade, (),
+                      1.0, TRUNCATION_CUTOFF, "stored" if self.settings.noise_weight else "const",
                       sampler.label, found, projected=True).write(self.out)
         else:
             (self.out / LABELLING).unlink(missing_ok=True)

@@ -35,6 +35,8 @@ class Sampler:
         path: the snapshot's file, None for networks in training.
         classes: names of the channels after the colours.
         digest: of the weights, None for networks in training.
+        generator: {path, digest} of the snapshot that has the same colours and w: of a decoder's
+            network that which it was trained on, of others their own.
         label_size: length of the labels that the network takes, 0 for none.
         label: what `load` was given: a class, or as many numbers if it is none.
         content_box: where the photos were in the images it was trained on, without their padding
@@ -52,6 +54,8 @@ class Sampler:
         """
         self.network, self.path = snapshot.networks["Gs"], snapshot.path
         self.classes, self.digest = snapshot.classes, snapshot.header.get("digest")
+        self.generator = snapshot.header.get(
+            "generator", {"path": str(self.path), "digest": self.digest})
         self.resolution = snapshot.header["lod"]["resolution"]
         self.fade = float(snapshot.header["lod"]["fade"])
         about = snapshot.header.get("dataset", {})

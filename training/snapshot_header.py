@@ -19,7 +19,8 @@ def check_header(header: dict[str, Any]) -> None:
     # Kinds of values, by the kind of network.
     checks = {"networks": _are_networks, "classes": _are_names, "digest": _is_text}
     optional = {"kimg": lambda value: value is None or _is_number(value), "dataset": _is_dataset,
-                "lod": _is_lod, "domains": _are_domains, "fit": _is_text, "keypoints": _are_names}
+                "lod": _is_lod, "domains": _are_domains, "fit": _is_text, "keypoints": _are_names,
+                "generator": _is_generator}
     if isinstance(header.get("networks"), dict) and "Gs" in header["networks"]:
         checks["lod"] = _is_lod
     if header.get("variant") == "pose":
@@ -81,6 +82,10 @@ def _is_resolution(value):
 def _is_lod(value):
     return isinstance(value, dict) and _is_resolution(value.get("resolution")) \
         and _is_number(value.get("fade")) and 0 <= value["fade"] <= 1
+
+
+def _is_generator(value):
+    return isinstance(value, dict) and _is_text(value.get("path")) and _is_text(value.get("digest"))
 
 
 def _is_dataset(value):

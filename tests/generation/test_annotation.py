@@ -165,6 +165,21 @@ def test_bad_entries_of_a_coco_file_are_told_one_line_each(folder, tmp_path):
     check(folder, {"seed0003.png": expected["seed0003.png"]})
 
 
+def test_labels_of_before_stay_and_a_line_says_so(folder, tmp_path):
+    """An export that lists a picture without labels is no word on those that it has."""
+    path, expected = tmp_path / "annotations.json", truth(folder)
+    content = coco_export(folder, path, expected)
+    take(path, folder)
+    (folder / "labels/seed0003.png").unlink()
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] <= 2]
+    path.write_text(json.dumps(content))
+    count, lines = take(path, folder)
+    assert count == 2 and lines[-2:] == [
+        f"seed0002.png: no labels in {path}; those of before stay, unless you remove "
+        f"{folder / 'labels/seed0002.png'}", "seed0003.png: has no labels yet"]
+    check(folder, {name: expected[name] for name in list(expected)[:3]})
+
+
 def test_bad_masks_are_told_one_line_each(folder, tmp_path):
     export, expected = tmp_path / "masks", truth(folder)
     export.mkdir()

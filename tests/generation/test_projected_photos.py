@@ -22,7 +22,7 @@ from tests.tools.generators import save_network
 from tests.tools.labelled_pictures import CLASSES, coloured_dataset, picture
 from tests.tools.labelled_seeds import read
 from tests.tools.vgg16 import NARROW, random_arrays
-from training.decoder.labels import LabelledFolder
+from training.decoder.labels import LabelledFolder, Labelling
 from training.latents import Latents
 from training.sampler import Sampler
 from training.snapshots import load_snapshot
@@ -237,6 +237,8 @@ def test_labelled_photos_teach_a_decoder(project, root, loaded, tmp_path):
     project(data / "val", tmp_path / "mapped", "--num-images=1",
             network=tmp_path / "run/network-final")
     assert len(list((tmp_path / "mapped/maps/labels").glob("val*.png"))) == 1
+    made = Labelling.read(tmp_path / "mapped")  # of which decoders learn in that network
+    assert (made.network, made.digest) == (str(origin), loaded(origin).digest)
     # Other w are other pictures, as other labels would be.
     path = out / "latents" / f"train{numbers[0]:07d}.npz"
     old = Latents.read(path)

@@ -69,8 +69,9 @@ def decoder(config, origin, strategy=ONE_DEVICE, held_back=()):
     """A DecoderTraining that is evaluated on the pictures held back."""
     labelled, header = LabelledFolder(config.data), read_header(origin)
     evaluate = decoder_evaluation(labelled.label_maps, held_back) if held_back else None
-    return DecoderTraining(config, labelled, held_back, origin, {"lod": header["lod"]}, strategy,
-                           evaluate)
+    about = {"lod": header["lod"],
+             "generator": {"path": str(origin), "digest": header["digest"]}}
+    return DecoderTraining(config, labelled, held_back, origin, about, strategy, evaluate)
 
 
 def begun(config, origin, strategy=ONE_DEVICE):

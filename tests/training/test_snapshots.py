@@ -134,7 +134,8 @@ LOD = HEADER["lod"]
              LOD | {"fade": "0"}, LOD | {"fade": float("nan")})),
     ("dataset", (None, [], {"content_box": [0, 0, 8, 8]},
                  {"content_box": [8, 0, 0, 8], "resolution": 8},
-                 {"content_box": "0088", "resolution": 8}))])
+                 {"content_box": "0088", "resolution": 8})),
+    ("generator", (None, "rgb", {"path": "rgb"}, {"path": "rgb", "digest": None}))])
 def test_a_header_with_a_digest_of_its_own_is_checked(networks, tmp_path, name, values):
     """Whoever writes another header writes its digest; what it says is checked before it counts."""
     path = tmp_path / "a.safetensors"

@@ -38,7 +38,7 @@ class Labelling:
     """How the pictures of a folder were made.
 
     Attributes:
-        network: path of the snapshot. digest: of its generator's weights.
+        network: path of the generator's snapshot. digest: of its weights.
         resolution, fade: growth state. seeds: of the pictures; projected photos have none.
         trunc, trunc_cutoff, noise, class_label: as in generation.pairs.SampleRecipe.
         pictures: {name: sha256 of its pixels}, in the order of the seeds.

@@ -1,6 +1,8 @@
 """Training decoders: the loss, noise, devices, resumes, what is learned, the command line."""
 
+import dataclasses
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -163,6 +165,30 @@ def test_metrics_of_maps_take_its_snapshot(folder, tmp_path):
         f"--segmenter={tmp_path / 'segmenter'}", f"--results={tmp_path}", "--split=val"]) == 0
     lines = (tmp_path / "run/metric-labels8.jsonl").read_text().splitlines()
     assert 0 <= json.loads(lines[-1])["results"]["labels8"] <= 1
+
+
+def test_its_pictures_are_labelled_as_those_of_its_generator(folder, tmp_path, capsys):
+    """Whose pixels they are: they may join its own, and what a decoder learns from is that network.
+    Folders of earlier versions, which have the digest of both, become such."""
+    origin, out = folder
+    tools.train(tiny(out, kimg=0), tmp_path / "run", origin)
+    for_labelling = ["--for-labelling", "--trunc=0.9", f"--out={tmp_path / 'more'}"]
+    generate.main([f"--network={origin}", "--seeds=0-3", *for_labelling])
+    first = Labelling.read(tmp_path / "more")
+    generate.main([f"--network={tmp_path / 'run'}", "--seeds=4-7", *for_labelling])
+    made = Labelling.read(tmp_path / "more")
+    assert (made.network, made.digest) == (str(origin), first.digest)
+    assert list(made.pictures) == [f"seed000{seed}.png" for seed in range(8)]
+    shutil.copytree(out / "labels", tmp_path / "more/labels")
+    tools.write_class_list(tmp_path / "more", tools.CLASSES)
+    command = ["--variant=decoder", "--device=cpu", f"--labels={tmp_path / 'more'}",
+               f"--init-from={origin}", f"--results={tmp_path}", "--dry-run"]
+    assert train.main(command) == 0
+    assert "8 of 8 pictures have labels" in capsys.readouterr().out
+    both = read_header(tmp_path / "run/network-final.safetensors")["digest"]
+    dataclasses.replace(made, network="run", digest=both).write(tmp_path / "more")
+    generate.main([f"--network={tmp_path / 'run'}", "--seeds=0", *for_labelling])
+    assert Labelling.read(tmp_path / "more") == made
 
 
 def test_a_decoder_on_an_official_pickle(tmp_path, capsys):
