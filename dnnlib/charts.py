@@ -145,29 +145,40 @@ def bar_chart(names: list, series: dict, form: str = "{:g}", title: str = "",
         return _svg(figure, "tight") if kind == "svg" else _png(figure)
 
 
-def growth_chart(series: dict, x_title: str, y_title: str, title: str = "") -> bytes:
+def growth_chart(panels: dict, x_title: str, title: str = "", dashed: str = "") -> bytes:
     """Draw values over numbers that grow by factors, with whiskers, as a PNG file.
 
     Args:
-        series: {legend: [(x, value, length of a whisker to either side)]}, x ascending, above 0.
+        panels: {title of the values: {legend: [(x, value, length of a whisker to either side)]}},
+            x ascending, above 0; below each other.
+        dashed: start of the legends of curves that are dashed, with hollow marks, in the colour of
+            the curve whose legend is the rest.
     """
-    with _figure(6.0, 3.6) as figure:
-        axes = figure.add_axes((0, 0, 1, 1))
-        for (legend, points), colour in zip(series.items(), COLOURS * len(series)):
-            x, values, spreads = zip(*points)
-            axes.errorbar(x, values, spreads, label=visible(legend), color=colour, marker="o",
-                          markersize=4, linewidth=1.2, capsize=3, elinewidth=0.8)
-        # A tick at every number; the legend at the right.
-        ticks = sorted({point[0] for points in series.values() for point in points})
-        axes.set_xscale("log")
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.minorticks_off()
-        axes.set_xlabel(visible(x_title))
-        axes.set_ylabel(visible(y_title))
-        axes.grid(axis="y")
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    names = dict.fromkeys(legend.removeprefix(dashed) for series in panels.values()
+                          for legend in series)
+    colours = dict(zip(names, COLOURS * len(names)))
+    with _figure(6.0, 3.6 * len(panels)) as figure:
+        grid = figure.subplots(len(panels), squeeze=False, gridspec_kw={
+            "left": 0, "right": 1, "bottom": 0, "top": 1, "hspace": 0.25})[:, 0]
+        for (y_title, series), axes in zip(panels.items(), grid):
+            for legend, points in series.items():
+                name = legend.removeprefix(dashed)
+                x, values, spreads = zip(*points)
+                axes.errorbar(x, values, spreads, label=visible(legend), color=colours[name],
+                              linestyle="-" if legend == name else "--", marker="o", markersize=5,
+                              markerfacecolor=colours[name] if legend == name else "white",
+                              linewidth=1.2, capsize=3, elinewidth=0.8)
+            # A tick at every number; the legend at the right.
+            ticks = sorted({point[0] for points in series.values() for point in points})
+            axes.set_xscale("log")
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
+            axes.set_xlabel(visible(x_title))
+            axes.set_ylabel(visible(y_title))
+            axes.grid(axis="y")
+            axes.legend(loc="upper left", bbox_to_anchor=(1, 1), handlelength=3)
         if title:
-            axes.set_title(visible(title), loc="left")
+            grid[0].set_title(visible(title), loc="left")
         return _png(figure)
 
 

@@ -216,15 +216,16 @@ def write_tables(options: Namespace) -> Path:
     """Write twenty_labels.md, .json and .png of what is finished; return the first name."""
     results = STUDY.results(options, make_trial)
     table = summarize(results, MEASURES)
-    # {kind of row: [(labels, mean, half of the spread)]}
-    curves, title = {}, MEASURES[1].title
+    # {title of a measure: {kind of row: [(labels, mean, half of the spread)]}}
+    curves = {measure.title: {} for measure in MEASURES[:2]}
     for row, cells in table.items():
         kind, _, number = row.rpartition("-")
-        curves.setdefault(kind, []).append(
-            (int(number), cells[title].mean, (cells[title].spread or 0) / 2))
+        for title, series in curves.items():
+            series.setdefault(kind, []).append(
+                (int(number), cells[title].mean, (cells[title].spread or 0) / 2))
     if results:
         util.atomic_write(options.out / "twenty_labels.png", growth_chart(
-            curves, "labels", title, "segmentation of real test photos"))
+            curves, "labels", "segmentation of real test photos", IMAGENET))
     return STUDY.write(options, report_lines(options, results, table), results, rows=plain(table),
                        paper=PAPER)
 

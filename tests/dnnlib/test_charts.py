@@ -185,10 +185,16 @@ def test_matplotlib_is_imported_only_to_draw():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def grown(*panels, **options):
+    """The pixels of a growth chart of these series."""
+    content = growth_chart({f"mIoU {n}": series for n, series in enumerate(panels)}, "labels",
+                           **options)
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
 def test_growth_has_a_point_for_every_number():
     """Factors are equal distances: of 5, 10 and 20 the middle one is in the middle."""
-    content = growth_chart({"a": [(5, 1, 0), (10, 1, 0), (20, 1, 0)]}, "labels", "mIoU")
-    picture = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    picture = grown({"a": [(5, 1, 0), (10, 1, 0), (20, 1, 0)]})
     blue = (picture == (52, 101, 164)).all(axis=-1)
     thick = np.flatnonzero(blue[:, :1000].sum(axis=0) > 5)  # markers; then comes the legend
     groups = np.split(thick, np.flatnonzero(np.diff(thick) > 1) + 1)
@@ -196,6 +202,22 @@ def test_growth_has_a_point_for_every_number():
     assert middle == pytest.approx((first + last) / 2, abs=1)
     for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
         assert (edge == 255).all()
+
+
+def test_growth_of_variants_is_dashed_in_one_colour():
+    """Seven curves have four colours; a second panel has the same ones."""
+    names = [start + kind for kind in "abcd" for start in ("", "x-")][:7]
+    series = {name: [(5, 9 * n, 0), (20, 9 * n, 0)] for n, name in enumerate(names)}
+    picture = grown(series, dict(reversed(series.items())), dashed="x-")
+    for number, colour in enumerate(COLOURS):
+        same = (picture == tuple(bytes.fromhex(colour[1:]))).all(axis=-1)
+        for half in np.array_split(same, 2):
+            lengths = half.sum(axis=1) / half.shape[1]
+            rows = np.flatnonzero(lengths > 0.2)  # of curves, which are level; not of the legend
+            lines = [lengths[group].max() for group in np.split(
+                rows, np.flatnonzero(np.diff(rows) > 9) + 1) if len(group)]
+            assert len(lines) == (2, 2, 2, 1, 0, 0)[number]
+            assert len(lines) < 2 or 0.5 < min(lines) / max(lines) < 0.8
 
 
 def test_charts_below_each_other_have_one_colour_a_name():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dnnlib.charts import growth_chart
 from dnnlib.util import UserError
 from experiments import twenty_labels
 from tests.tools.generators import save_network
@@ -78,7 +79,10 @@ def test_a_network_learns_from_style_c_gan_2d(stand_ins, options, tmp_path):
     assert segmenter["data2"] == pairs["out"]
 
 
-def test_the_table_and_its_curves(stand_ins, options, tmp_path):
+def test_the_table_and_its_curves(stand_ins, options, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(twenty_labels, "growth_chart", lambda panels, *text: drawn.append(
+        panels) or growth_chart(panels, *text))
     stand_ins.metrics_say({
         "real-5-seed1": values(0.10, 0.5), "real-5-seed2": values(0.12, 0.6),
         "real-20-seed1": values(0.2, 0.7), "real-20-seed2": values(0.2, 0.7),
@@ -92,6 +96,12 @@ def test_the_table_and_its_curves(stand_ins, options, tmp_path):
     record = json.loads((tmp_path / "out/twenty_labels.json").read_text())
     assert record["rows"]["real-5"]["mIoU of two labels (%)"]["mean"] == pytest.approx(55)
     assert (tmp_path / "out/twenty_labels.png").stat().st_size > 1000
+    assert "it learns from 18 of 20, 45 of 50, 90 of 100" in text
+    classes, two = (drawn[-1][name] for name in ("mIoU (%)", "mIoU of two labels (%)"))
+    assert [number for number, *_ in classes["real"]] == [5, 20]
+    assert classes["real"][0][1:] == pytest.approx((11, 1))
+    assert two["real"][0][1:] == pytest.approx((55, 5))
+    assert two["teacher"] == [(20, pytest.approx(80), 0)]
     # A folder that somebody has renamed is no trial.
     (tmp_path / "out/real-5-seed1").rename(tmp_path / "out/real-5-seed1-old")
     assert twenty_labels.main([f"--out={tmp_path / 'out'}", "--table-only"]) == 0
