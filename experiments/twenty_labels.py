@@ -22,8 +22,9 @@ and 100 labels learn from 18, 45 and 90, those of 5 and 11 from all.
 
 Preset `night` (the default): the Clothing Co-Parsing photos at 64x64, DeepLabV3+ over
 EfficientNet-Lite0, on two CPU cores; in the order of what the answers are worth. Preset
-`cars`: the same of a data set of car parts, without 2d and without a teacher. twenty_labels.md,
-.json and .png grow with every row; the same command continues.
+`cars`: the same of a data set of car parts, without 2d and without a teacher; docs/experiments.md
+has the commands that make it and its generator. twenty_labels.md, .json and .png grow with every
+row; the same command continues.
 """
 
 from argparse import Namespace
