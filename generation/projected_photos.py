@@ -6,7 +6,7 @@
     OUT/sheets/000.png           photos beside projections, and maps if there are any
     OUT/films/<photo>.webp       if asked for: the picture on its way to the photo
     OUT/maps/                    of a network with maps labels/, overlays/ and classes.txt, in the
-                                 photos' sizes
+                                 photos' sizes; of a data set and of pairs in the network's square
     OUT/labels/, OUT/classes.txt    of labelled photos: their maps, in the network's square
     OUT/projection.json          how, and of every photo the loss, LPIPS, and if that is poor
     OUT/labelling.json           for train.py --variant=decoder --labels=OUT

@@ -269,7 +269,11 @@ def test_pairs_and_other_splits(project, tmp_path, rng):
         (tmp_path / "pairs" / folder).mkdir(parents=True)
         write(tmp_path / "pairs" / folder / "0.png")
     (tmp_path / "pairs/classes.txt").write_text("red\ngreen\n")
-    project(tmp_path / "pairs", tmp_path / "out")
+    project(tmp_path / "pairs", tmp_path / "out", network="maps")
+    project(tmp_path / "pairs/images", tmp_path / "photos", network="maps")
+    for drawn, shape in (("out/maps/labels/pair0000000.png", (16, 16)),
+                         ("photos/maps/labels/0.png", (8, 16))):
+        assert read(tmp_path / drawn).shape == shape
     labels = read_label_png(tmp_path / "out/labels/pair0000000.png", 2)
     np.testing.assert_array_equal(labels[4:12], label_map[:8])
     assert (labels[:4] == 255).all() and (labels[12:] == 255).all()

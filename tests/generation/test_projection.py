@@ -126,7 +126,7 @@ def test_terms_are_both_papers(arrays, lpips, rng):
 
 
 @pytest.mark.parametrize("space, steps, rate, nearer, rmse", [
-    ("w", 80, 0.1, 0.05, 2), ("w+", 120, 0.1, 0.6, 6)])
+    ("w", 80, 0.1, 0.02, 2), ("w+", 120, 0.1, 0.15, 6)])
 def test_a_generated_pictures_own_w_is_found(sampler, lpips, space, steps, rate, nearer, rmse):
     """The distance to w, in that of the mean w, from which the search begins."""
     w, photos = photos_of(sampler, [3])
