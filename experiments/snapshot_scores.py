@@ -112,7 +112,7 @@ def make_trial(options: Namespace, row: str, seed: int) -> Trial:
         ("fid", ""), ("kid", ""), ("kid", "_pair"), ("labels", ""))]
     return Trial(
         row, seed, run,
-        # With their padding, as the photos that are labelled have theirs.
+        # With the padding that the snapshot draws, which its scores see too.
         preparations=[script("generate.py", {"network": snapshot, "num": preset.pairs,
                                              "keep_padding": True, "out": pairs})],
         training=script("train.py", {

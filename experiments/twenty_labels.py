@@ -189,7 +189,7 @@ def taught(options: Namespace, kind: str, number: int, seed: int
             script("generate.py", {"network": rgb, **labelled, "out": labels}),
             script("train.py", {"variant": "decoder", **preset.decoder, "labels": labels,
                                 "init_from": rgb, **_where(options), "seed": seed, "run": run})]
-    # Pairs with their padding, as photos have theirs, and of other seeds than labelled pictures'.
+    # Pairs with the padding that is drawn, and of other seeds than labelled pictures'.
     pairs = options.out / f"{name}-pairs"
     return [*commands, script("generate.py", {
         "network": run, "num": preset.pairs, "first_seed": FIRST_SEED * seed or FIRST_SEED // 2,

@@ -177,7 +177,7 @@ def fitted(found: Sequence[np.ndarray], resolution: int, num_classes: int,
            fit: str = pyramid.FITS[0]) -> SquareMaps:
     """Return label maps uint8 [h, w] as maps within squares, or of their middle squares if `fit` is
     "crop", by nearest pixels."""
-    squares = np.stack([pyramid.fit_label_map(labels, resolution, 0, fit) for labels in found])
+    squares = np.stack([pyramid.fit_label_map(labels, resolution, fit) for labels in found])
     boxes = [pyramid.content_box(labels.shape[::-1], resolution, fit) for labels in found]
     resized = any(max(labels.shape) != resolution or (fit == "crop" and min(labels.shape) !=
                                                       resolution) for labels in found)

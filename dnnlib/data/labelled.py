@@ -105,11 +105,12 @@ class PairFolder:
         return len(self._images)
 
     def read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return picture and label map `number`; what pads a picture to a square is ignored."""
+        """Return picture and label map `number`; what pads a picture to a square is white
+        background, as in a data set."""
         rgb, labels = self._decode(number)
         if rgb.size != (self.resolution, self.resolution):
             rgb = pyramid.fit_square(rgb, self.resolution, "pad", pyramid.WHITE)
-            labels = pyramid.fit_label_map(labels, self.resolution, channels.IGNORE)
+            labels = pyramid.fit_label_map(labels, self.resolution)
         return np.asarray(rgb), labels
 
     def _decode(self, number):

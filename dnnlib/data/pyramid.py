@@ -55,14 +55,15 @@ def content_box(size: Sequence[int], resolution: int, fit: str) -> tuple[int, in
     return left, top, left + sides[0], top + sides[1]
 
 
-def fit_label_map(labels: np.ndarray, resolution: int, fill: int, fit: str = "pad") -> np.ndarray:
-    """Return a label map uint8 [h, w] as fit_square fits its photo, by the nearest pixels."""
+def fit_label_map(labels: np.ndarray, resolution: int, fit: str = "pad") -> np.ndarray:
+    """Return a label map uint8 [h, w] as fit_square fits its photo, by the nearest pixels; padding
+    is background."""
     if fit == "crop":
         side = min(labels.shape)
         top, left = ((length - side) // 2 for length in labels.shape)
         labels = labels[top:top + side, left:left + side]
     left, top, right, bottom = content_box(labels.shape[::-1], resolution, "pad")
-    square = np.full((resolution, resolution), fill, np.uint8)
+    square = np.zeros((resolution, resolution), np.uint8)
     square[top:bottom, left:right] = np.asarray(Image.fromarray(labels).resize(
         (right - left, bottom - top), Image.Resampling.NEAREST))
     return square

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnnlib.data import channels, labelled, pictures
+from dnnlib.data import channels, labelled, pictures, pyramid
 from dnnlib.data.class_list import write_class_list
 from dnnlib.util import UserError
 from tests.tools.labelled_pictures import CLASSES, coloured_dataset, picture
@@ -38,12 +38,15 @@ def test_pairs_of_the_size_asked_for_are_as_they_are(tmp_path, rng):
             np.testing.assert_array_equal(ours, expected)
 
 
-def test_others_are_fitted_into_squares_whose_padding_is_ignored(tmp_path, rng):
-    """8x16 pixels become 4x8 in the middle of 8x8, the nearest labels, white beside them."""
-    (_, label_map), *_ = pair_folder(tmp_path, rng, size=(8, 16))
+def test_others_are_padded_as_the_photos_of_a_data_set(tmp_path, rng):
+    """8x16 pixels become 4x8 in the middle of 8x8, the nearest labels, white background beside."""
+    (rgb, label_map), *_ = pair_folder(tmp_path, rng, size=(8, 16))
     ours, labels = labelled.PairFolder(tmp_path, 8).read(0)
-    assert (labels[:, [0, 1, 6, 7]] == channels.IGNORE).all()
-    assert (ours[:, [0, 1, 6, 7]] == 255).all()
+    converted = pyramid.build_image(Image.fromarray(rgb), label_map, len(CLASSES), 8, "pad")
+    np.testing.assert_array_equal(ours.transpose(2, 0, 1), converted[channels.RGB])
+    beside = [0, 1, 6, 7]
+    assert (ours[:, beside] == 255).all() and not labels[:, beside].any()
+    assert not converted[channels.NUM_COLOURS:, :, beside].any()
     inner = np.asarray(Image.fromarray(label_map).resize((4, 8), Image.Resampling.NEAREST))
     np.testing.assert_array_equal(labels[:, 2:6], inner)
 
