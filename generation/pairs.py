@@ -365,7 +365,9 @@ def replay(sampler: Sampler, record: dict, folder: Path, out: Path) -> tuple[boo
     # Those of a data set, of which there are no files, were made BLOCK at a time.
     count = 1 if "image" in record else BLOCK
     images, = sampler.of_seeds([record["seed"]] * count, recipe.trunc, recipe.noise, count)
-    image = photo_part(without_small_regions(images.numpy()[:1], recipe.min_region), recipe.box)
+    cleaned = without_small_regions(images.numpy()[:1], recipe.min_region, sampler.content_box,
+                                    recipe.box)
+    image = photo_part(cleaned, recipe.box)
     rgb, label_map = (part[0] for part in to_pairs(image))
     outcome = _compare(record, folder, image, rgb, label_map)
     write_pair(out, Pair(record["seed"], rgb, label_map, None), sampler, recipe)

@@ -25,6 +25,7 @@ from training.sampler import Sampler, label_maps
 BLOCK = 16  # samples made at a time
 TRAINED_MARGIN = 0.5  # maps are trained to -0.5 and 0.5, the background counts as 0
 _NEIGHBOURS = np.ones((3, 3), bool)
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 RARE = 0.01  # share of the seeds below which a class hardly ever comes
 
 
@@ -91,8 +92,8 @@ class Traits(NamedTuple):
     confidence: float
 
 
-def photo_part(arrays: np.ndarray, box: tuple[int, int, int, int] | None) -> np.ndarray:
-    """Return what is inside of a box (left, top, right, bottom) of arrays [N, H, W, ...]."""
+def photo_part(arrays: np.ndarray, box: Box | None) -> np.ndarray:
+    """Return what is inside of a box of arrays [N, H, W, ...]."""
     left, top, right, bottom = box or (0, 0, arrays.shape[2], arrays.shape[1])
     return arrays[:, top:bottom, left:right]
 
@@ -317,39 +318,47 @@ def _all_samples(sampler, recipe, seeds, minibatch):
         whole = part + part[-1:] * (minibatch - len(part))
         images, = sampler.of_seeds(whole, recipe.trunc, recipe.noise, minibatch)
         yield SampleBatch(part, without_small_regions(images.numpy()[:len(part)],
-                                                      recipe.min_region))
+                                                      recipe.min_region, sampler.content_box,
+                                                      recipe.box))
 
 
-def without_small_regions(images: np.ndarray, min_region: int | None) -> np.ndarray:
+def without_small_regions(images: np.ndarray, min_region: int | None, photo: Box | None = None,
+                          written: Box | None = None) -> np.ndarray:
     """Return images in whose maps a region of fewer pixels has the label that most of the pixels
     around it have; its values change places with those of that label.
 
     A region is a set of pixels of one label, the background too, that are connected by their sides
     or corners. They are taken by label, the background first, each as those before left it.
+    Those of the photo first, as if there were no padding: it is the same with and without.
 
     Args:
         images: float32 [N, H, W, 3 + C], which stay as they are. min_region: None for no change.
+        photo, written: where in them the photos are, and what is written of them; None: all.
     """
     if min_region is None or images.shape[-1] == channels.NUM_COLOURS:
         return images
     images = images.copy()
-    for image in images:
-        segmaps = image[..., channels.SEGMAPS]
-        label_map = channels.to_label_map(segmaps)
-        for label in np.unique(label_map):
-            numbered, _ = ndimage.label(label_map == label, _NEIGHBOURS)
-            for number, (rows, columns) in enumerate(ndimage.find_objects(numbered), 1):
-                place = tuple(slice(max(part.start - 1, 0), part.stop + 1)
-                              for part in (rows, columns))
-                region = numbered[place] == number
-                if np.count_nonzero(region) >= min_region:
-                    continue
-                around = label_map[place][ndimage.binary_dilation(region, _NEIGHBOURS) & ~region]
-                if len(around):  # else it is all of the image
-                    new = np.bincount(around).argmax()
-                    segmaps[place][region] = _relabelled(segmaps[place][region], label, new)
-                    label_map[place][region] = new
+    for box in dict.fromkeys((photo, written)):
+        for image in photo_part(images, box):
+            _relabel_small_regions(image[..., channels.SEGMAPS], min_region)
     return images
+
+
+def _relabel_small_regions(segmaps, min_region):
+    """Change the maps [H, W, C] of an image in place; see `without_small_regions`."""
+    label_map = channels.to_label_map(segmaps)
+    for label in np.unique(label_map):
+        numbered, _ = ndimage.label(label_map == label, _NEIGHBOURS)
+        for number, (rows, columns) in enumerate(ndimage.find_objects(numbered), 1):
+            place = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in (rows, columns))
+            region = numbered[place] == number
+            if np.count_nonzero(region) >= min_region:
+                continue
+            around = label_map[place][ndimage.binary_dilation(region, _NEIGHBOURS) & ~region]
+            if len(around):  # else it is all of the image
+                new = np.bincount(around).argmax()
+                segmaps[place][region] = _relabelled(segmaps[place][region], label, new)
+                label_map[place][region] = new
 
 
 def _relabelled(values, old, new):

@@ -18,12 +18,21 @@ from training.sampler import Sampler, label_maps
 CLASSES = ("hat", "scarf", "bag")
 LARGE = Selection(require=("hat", "bag"), min_area=0.2)
 CHOSEN = Selection(require=("hat", "scarf"), min_area=0.1)  # about a fifth of the seeds
+PHOTO = slice(4, 12)
 
 
 @pytest.fixture(scope="module")
 def sampler(tmp_path_factory):
     path = tmp_path_factory.mktemp("network") / "network.safetensors"
     return Sampler.load(save_network(path, CLASSES, seed=4))
+
+
+@pytest.fixture(scope="module")
+def padded_sampler(tmp_path_factory):
+    """Of photos that fill the columns PHOTO."""
+    path = tmp_path_factory.mktemp("padded") / "network.safetensors"
+    return Sampler.load(save_network(path, CLASSES, seed=4, dataset={
+        "resolution": RESOLUTION, "content_box": [PHOTO.start, 0, PHOTO.stop, RESOLUTION]}))
 
 
 def images_of(*label_values):
@@ -97,22 +106,29 @@ def test_holes_are_filled_and_a_picture_of_one_label_stays(rows):
     assert (found == int(rows[0][0])).all()
 
 
-def test_regions_of_chosen_pairs_are_counted_as_they_are_written(sampler, tmp_path):
-    """And pairs are made again as they were."""
-    recipe = pairs.make_recipe(sampler, 1.0, "random", min_region=6)
-    chosen = Selection(require=("hat",))
+def test_regions_of_chosen_pairs_are_counted_as_they_are_written(padded_sampler, tmp_path):
+    """Without the padding or with it, photos are the same; pairs are made again as they were."""
+    chosen, photos = Selection(require=("hat",)), []
     request = Request(range(100), 5, selection=chosen, max_tries=90)
-    pairs.write_pairs(sampler, recipe, request, tmp_path / "out")
-    records = pairs.read_samples(tmp_path / "out/samples.jsonl")
-    assert len(records) == 5
-    for record in records:
-        labels = pictures.read_png(tmp_path / "out" / record["label"])
-        hats, _ = ndimage.label(labels == 1, np.ones((3, 3)))
-        assert record["min_region"] == 6 and np.bincount(hats.ravel())[1:].min() >= 6
-        assert pairs.replay(sampler, record, tmp_path / "out", tmp_path / "again")[0]
+    for keep_padding in (False, True):
+        recipe = pairs.make_recipe(padded_sampler, 1.0, "random", keep_padding, min_region=6)
+        out = tmp_path / f"padding {keep_padding}"
+        pairs.write_pairs(padded_sampler, recipe, request, out)
+        records = pairs.read_samples(out / "samples.jsonl")
+        assert len(records) == 5 and {record["min_region"] for record in records} == {6}
+        for record in records:
+            labels = pictures.read_png(out / record["label"])
+            for label in np.unique(labels):
+                regions, _ = ndimage.label(labels == label, np.ones((3, 3)))
+                assert np.bincount(regions.ravel())[1:].min() >= 6
+            photos.append((record["seed"], labels[:, PHOTO] if keep_padding else labels))
+            assert pairs.replay(padded_sampler, record, out, tmp_path / "again")[0]
+    for (seed, labels), (same_seed, same_labels) in zip(photos[:5], photos[5:]):
+        assert seed == same_seed
+        np.testing.assert_array_equal(labels, same_labels)
     with pytest.raises(UserError, match="min_region 6 there, None now"):
-        pairs.write_pairs(sampler, pairs.make_recipe(sampler, 1.0, "random"), request,
-                          tmp_path / "out")
+        pairs.write_pairs(padded_sampler, pairs.make_recipe(padded_sampler, 1.0, "random"),
+                          request, tmp_path / "padding False")
 
 
 # Decisions
@@ -394,19 +410,17 @@ def test_folders_of_other_selections_are_refused(sampler, finished, tmp_path):
         write(sampler, tmp_path / "all", 2)
 
 
-def test_the_padding_does_not_count(tmp_path):
+def test_the_padding_does_not_count(sampler, padded_sampler, tmp_path):
     """Shares and confidence are of the photo, whether the padding is written or not."""
-    box = [4, 0, 12, RESOLUTION]
-    path = save_network(tmp_path / "a.safetensors", CLASSES, seed=4, dataset={
-        "resolution": RESOLUTION, "content_box": box})
-    sampler, records = Sampler.load(path), []
+    records = []
     for keep in (False, True):
-        out, recipe = tmp_path / str(keep), pairs.make_recipe(sampler, 1.0, "random", keep)
-        pairs.write_pairs(sampler, recipe, request(12), out)
+        out, recipe = tmp_path / str(keep), pairs.make_recipe(padded_sampler, 1.0, "random", keep)
+        pairs.write_pairs(padded_sampler, recipe, request(12), out)
         records.append(pairs.read_samples(out / pairs.SAMPLES))
     assert [record["seed"] for record in records[0]] == [record["seed"] for record in records[1]]
     assert [r["confidence"] for r in records[0]] == [r["confidence"] for r in records[1]]
-    assert records[0][0]["box"] == box and "box" not in records[1][0]
-    inside = expected_seeds(sampler, 12, columns=slice(4, 12))
+    assert records[0][0]["box"] == list(padded_sampler.content_box)
+    assert "box" not in records[1][0]
+    inside = expected_seeds(sampler, 12, columns=PHOTO)
     assert [record["seed"] for record in records[0]] == inside
     assert inside != expected_seeds(sampler, 12), "a network for which it does not matter"

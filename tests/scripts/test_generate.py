@@ -566,7 +566,7 @@ def test_a_label_that_is_a_tie_is_the_same(finished, sampler, tmp_path):
 
     class Tied:
         """The sampler, with both maps nearly equal in this pixel."""
-        classes, path, of = sampler.classes, sampler.path, sampler.of_seeds
+        classes, path, content_box = sampler.classes, sampler.path, sampler.content_box
 
         def __init__(self, gap):
             self.gap = gap
@@ -589,7 +589,8 @@ def test_replay_draws_samples_of_a_data_set_as_the_first_time(finished, sampler,
     def of_seeds(seeds, psi, noise, minibatch):
         for images in sampler.of_seeds(seeds, psi, noise, minibatch):
             yield images if minibatch == BLOCK else images + 0.02
-    rounding = SimpleNamespace(classes=sampler.classes, path=sampler.path, of_seeds=of_seeds)
+    rounding = SimpleNamespace(classes=sampler.classes, path=sampler.path,
+                               content_box=sampler.content_box, of_seeds=of_seeds)
     images, = sampler.of_seeds(range(2, 2 + BLOCK), 1.0, "random", BLOCK)
     (rgb,), (labels,) = pairs.to_pairs(images.numpy()[:1])
     record = {name: value for name, value in pairs.read_samples(finished / pairs.SAMPLES)[2].items()
