@@ -281,13 +281,13 @@ def check_segmenter(labeller: Any, classes: tuple[str, ...], sizes: Iterable[tup
                     reals: dict[str, ImageSource]) -> None:
     """Raise UserError if a Labeller or LabellerInfo does not fit the fakes, of these classes and
     sizes, or the reals; warn if it has learned from these."""
-    from metrics.label_agreement import check_labeller
+    from metrics.label_agreement import check_labeller, has_learned_from
 
     check_labeller(labeller, classes, sizes, "the fakes")
-    learned = labeller.header.get("dataset", {}).get("digest")
     for source in reals.values():
         check_labeller(labeller, source.classes, source.sizes, f"the reals, {source.name},")
-        if learned == source.about["digest"] and "train" in source.about.get("split", ""):
+        if "train" in source.about.get("split", "") and has_learned_from(
+                labeller, source.about["digest"]):
             warn(f"warning: {labeller.path} has learned from photos of {source.name}: it labels "
                  "these better than others; --split=test has others")
 

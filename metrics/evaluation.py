@@ -18,7 +18,7 @@ from dnnlib.util import UserError
 from metrics import metric_base
 from metrics.features import MIN_AREA
 from metrics.image_sources import ImageSource, PeopleSource, split_source
-from metrics.label_agreement import check_labeller, confusion_measure
+from metrics.label_agreement import check_labeller, confusion_measure, has_learned_from
 from metrics.map_quality import MEASURES, MapMeasure
 from metrics.metric_base import FULL, SPLIT, TRAIN_VAL, Metric
 from metrics.nearest_neighbours import read_chosen
@@ -81,6 +81,17 @@ def training_labeller(segmenter: str | None, results: str, dataset: DatasetInfo,
     info = read_labeller(segmenter, results)
     check_labeller(info, dataset.classes, [(resolution, resolution)], "the training's images")
     return info
+
+
+def labeller_warnings(metrics: list[Metric], labeller: LabellerInfo | None,
+                      dataset: DatasetInfo) -> list[str]:
+    """Return a line if the reals of a metric are photos that the segmenter has learned from."""
+    names = [metric.name for metric in metrics
+             if "confusion" in metric.measures and metric.reals != SPLIT]
+    if not names or not has_learned_from(labeller, dataset.digest):
+        return []
+    return [f"warning: {labeller.path} has learned from photos of {dataset.path}: it labels these "
+            f"better than others, and {', '.join(names)} takes its labels of them as the ceiling"]
 
 
 def needs_validation(metrics: list[Metric]) -> bool:

@@ -47,6 +47,12 @@ def check_labeller(labeller: Any, classes: Sequence[str], sizes: Iterable[tuple[
                         f"{others[0]}: train one with --resolution")
 
 
+def has_learned_from(labeller: Any, digest: str) -> bool:
+    """Return whether a Labeller or LabellerInfo was trained on the training photos of the data set
+    with this digest, which it labels better than others."""
+    return labeller.header.get("dataset", {}).get("digest") == digest
+
+
 def confusion(images: FeatureSet) -> np.ndarray:
     """Return the confusion matrix [1 + C, 1 + C] of a FeatureSet with that measure."""
     total = images.maps["confusion"].sum(axis=0, dtype=np.float64)

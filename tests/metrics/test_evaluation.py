@@ -1,5 +1,8 @@
 """metrics/evaluation.py: a network's images as the metrics take them."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,10 +11,16 @@ from dnnlib.data.channels import to_label_map
 from dnnlib.data.dataset import open_dataset
 from dnnlib.data.pictures import upscale_nearest
 from dnnlib.util import UserError
-from metrics.evaluation import network_stream, training_evaluation, training_metrics
+from metrics.evaluation import (
+    labeller_warnings,
+    network_stream,
+    training_evaluation,
+    training_metrics,
+)
 from tests.tools.data_helpers import make_dataset
 from tests.tools.metrics_helpers import StubDetector
 from training.sampler import Sampler
+from training.segmentation.labeller import LabellerInfo
 from training.snapshots import Snapshot
 
 
@@ -125,6 +134,20 @@ class GreenLabeller:
 
     def label_maps(self, rgb):
         return np.full(rgb.shape[:3], 2, np.uint8)
+
+
+def test_a_segmenter_that_has_learned_from_the_reals_is_named():
+    """The validation photos are held back; of another data set it has seen none."""
+    data = SimpleNamespace(path="data", digest="1")
+
+    def warnings(name, learned):
+        labeller = LabellerInfo(Path("S"), ("a",), 4, "2", {"dataset": {"digest": learned}})
+        return labeller_warnings(training_metrics(name, segmenter="S"), labeller, data)
+    assert warnings("kid4,labels4_trainval", "1") == [
+        "warning: S has learned from photos of data: it labels these better than others, and "
+        "labels4_trainval takes its labels of them as the ceiling"]
+    assert warnings("kid4_trainval,labels4", "1") == warnings("labels4_trainval", "3") == []
+    assert labeller_warnings(training_metrics("kid4_trainval"), None, data) == []
 
 
 def test_labels_in_a_training_are_compared_with_a_segmenters(tmp_path, rng, monkeypatch):

@@ -17,6 +17,7 @@ import run_metrics
 import train
 from dnnlib.cli import refuse_idle
 from dnnlib.data.dataset import DatasetInfo, open_dataset
+from dnnlib.tflib.network import build
 from dnnlib.util import UserError, only_process
 from metrics.evaluation import training_evaluation, training_metrics
 from metrics.image_sources import split_source
@@ -301,6 +302,21 @@ def test_a_run_needs_its_snapshot_only_to_begin(data, tmp_path, tiny_config, cap
     # The command that began it says how it goes on without.
     told = failure(*again, "--preset=demo-32", f"--init-from={origin}", f"--data={data}")
     assert "no such snapshot" in told and f"--run={run} alone continues" in told
+
+
+def test_snapshots_that_a_segmenter_selects_by_photos_it_knows(data, tmp_path):
+    """Without validation photos the ceiling is that of its training photos: a line says so."""
+    path, header = tmp_path / "S.safetensors", {"dataset": {"digest": open_dataset(data).digest}}
+    network = build("Segmenter", "S", {"resolution": 16, "num_outputs": 1 + len(FOUR),
+                                       "unet_fmaps": 2, "architecture": "unet"})
+    save_snapshot(path, {"S": network}, {"variant": "segmenter", "classes": list(FOUR), "kimg": 1,
+                                         **header})
+    options = parse_training_options([
+        f"--data={data}", "--variant=2d", "--preset=demo-32", "--resolution=16", "--device=cpu",
+        "--metrics=kid8_trainval", "--select-by=labels", f"--segmenter={path}",
+        f"--results={tmp_path}"])
+    warning = train.make_job(options, given_options(options), None).notes[-1]
+    assert f"{path} has learned from photos of {data}" in warning and "labels8_trainval" in warning
 
 
 def with_splits(folder, **counts):

@@ -86,6 +86,7 @@ class StyleGanJob(Job):
                                                      self.dataset, self.config.resolution)
         self.notes = start_notes(self.config, self.dataset, options, taken,
                                  evaluation.needs_validation(metrics))
+        self.notes += evaluation.labeller_warnings(metrics, self.labeller, self.dataset)
         self.notes += contrast_notes(self.header, self.config, self.first_stage)
 
     def facts(self) -> dict[str, Any]:
