@@ -172,19 +172,50 @@ def test_a_metric_of_it(trained, tmp_path):
     assert values and np.isfinite(values).all()
 
 
+def arrays_of(method):
+    """All that a step may change, as {(whose, name): array}; counters of skipped updates do."""
+    groups = {**{name: network.get_arrays() for name, network in method.networks.items()},
+              **{f"opt_{name}": adam.get_arrays() for name, adam in method.optimizers.items()},
+              **method.buffers()}
+    return {(group, name): value for group, arrays in groups.items()
+            for name, value in arrays.items() if name != "skipped_in_a_row"}
+
+
+def begun(trained, strategy=ONE_DEVICE):
+    """The method as it begins, and its counters."""
+    method = trained.job().make_method(strategy, logging.getLogger("conformance"))
+    with strategy.scope():
+        return method, method.begin()
+
+
+def test_a_step_that_is_not_finite_is_skipped_whole(trained):
+    """Whichever network makes it so: running means, optimizers and the pool stay too."""
+    if trained.variant in STYLEGANS:
+        pytest.skip("test_gan_step does this, without Gs, which follows whatever G is")
+    method, progress = begun(trained)
+    stage = method.stage(progress)
+    batch = method.next_batch(stage, progress)
+    for name in method.optimizers:
+        variable = next(iter(method.networks[name].trainables.values()))
+        value = variable.numpy()
+        variable.assign(np.full_like(value, np.nan))
+        before = arrays_of(method)
+        report = method.step(batch, stage, 0)
+        assert report["Progress/skipped_updates"] >= 1
+        for key, array in arrays_of(method).items():
+            np.testing.assert_array_equal(array, before[key], err_msg=str(key))
+        variable.assign(value)
+    assert method.step(batch, stage, 0)["Progress/skipped_updates"] == 0
+
+
 @pytest.mark.slow
 def test_two_devices_do_what_one_does(trained):
     """Compiled; each method's sharing of a minibatch is the loop's, which fast tests cover."""
     if trained.variant in STYLEGANS:
         pytest.skip("test_gan_step compares pictures: gradients that instance norm makes 0 are "
                     "rounding, of which Adam without momentum makes whole steps")
-    def begun(strategy):
-        method = trained.job().make_method(strategy, logging.getLogger("conformance"))
-        with strategy.scope():
-            return method, method.begin()
-
     tf.config.run_functions_eagerly(False)
     try:
-        assert_two_devices_do_what_one_does(begun)
+        assert_two_devices_do_what_one_does(lambda strategy: begun(trained, strategy))
     finally:
         tf.config.run_functions_eagerly(True)
