@@ -4,6 +4,7 @@ continued, shown, used and measured, in miniature.
 A new --variant needs a line in METHODS of tests/tools/miniatures.py, and nothing here.
 """
 
+import errno
 import html
 import logging
 import signal
@@ -18,6 +19,7 @@ from PIL import Image
 import generate
 import run_metrics
 import train
+from dnnlib.util import UserError
 from tests.tools.data_helpers import read_jsonl
 from tests.tools.miniatures import METHODS, STYLEGANS
 from tests.tools.training_runs import ONE_DEVICE, assert_two_devices_do_what_one_does
@@ -206,6 +208,31 @@ def test_a_step_that_is_not_finite_is_skipped_whole(trained):
             np.testing.assert_array_equal(array, before[key], err_msg=str(key))
         variable.assign(value)
     assert method.step(batch, stage, 0)["Progress/skipped_updates"] == 0
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_last_state(trained, tmp_path, monkeypatch):
+    """It is one line, and the same options go on where there is room."""
+    run_dir, write = tmp_path / "run", Path.write_bytes
+    job = trained.job(f"--run={run_dir}")
+
+    def fill_disk(path, content):
+        if "training-state-000000016" in path.name:
+            write(path, content[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fill_disk)
+        with pytest.raises(UserError, match=r"the disk is full") as error:
+            train.train(job, ONE_DEVICE)
+    newest = list_states(run_dir)[-1]
+    assert newest.name in str(error.value) and "\n" not in str(error.value)
+    assert not list(run_dir.glob(".*.tmp"))
+    assert load_own(newest)[0]["progress"]["cur_nimg"] < 16
+    assert train.train(job, ONE_DEVICE) == 0
+    whole, again = (read_header(path / FINAL) for path in (trained.run_dir, run_dir))
+    assert again["digests"] == whole["digests"]
 
 
 @pytest.mark.slow
