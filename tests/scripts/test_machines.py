@@ -12,19 +12,29 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import train
 from dnnlib.cluster import LOST_STATUS
 from dnnlib.data import tfrecords
 from dnnlib.tflib.distribute import check_devices, replica_rows
 from dnnlib.util import UserError
 from tests.conftest import TINY
 from tests.dnnlib.test_connection import LEAVE_SEC, free_addresses
-from tests.tools.data_helpers import tagged_and_untagged
-from tests.tools.training_runs import begin, stop_after
+from tests.tools.data_helpers import read_jsonl, tagged_and_untagged
+from tests.tools.miniatures import METHODS, STYLEGANS
+from tests.tools.training_runs import (
+    ONE_DEVICE,
+    assert_same_buffer,
+    assert_same_network,
+    begin,
+    stop_after,
+)
 from training.config import TrainingConfig
 from training.dataset import TrainingStream
 from training.method_config import as_option
+from training.run.options import given_options, parse_training_options
 from training.snapshots import (
     load_container,
+    load_own,
     load_snapshot,
     networks_from_groups,
 )
@@ -194,6 +204,43 @@ def test_two_workers_through_all_stages_killed_or_not(start, data, tmp_path):
         for name in one:
             np.testing.assert_allclose(one[name], two[name], rtol=5e-2, atol=5e-2,
                                        err_msg=f"{state.name} {name}")
+
+
+def last_state(run_dir):
+    """The last training state of a run as (header, {group: arrays}), and the losses of its ticks.
+    """
+    ticks = [event for event in read_jsonl(run_dir / "stats.jsonl") if event["event"] == "tick"]
+    losses = [{name: value for name, value in tick.items() if "Loss/" in name} for tick in ticks]
+    return *load_own(list_states(run_dir)[-1]), losses
+
+
+@pytest.mark.parametrize("variant", [name for name in METHODS if name not in STYLEGANS])
+@pytest.mark.slow
+def test_two_workers_do_what_one_device_does(variant, start, tmp_path):
+    """Two steps of every method but the Style-GANs, which the tests above train: networks with
+    their running means, the pool, losses."""
+    command = [f"--variant={variant}", *METHODS[variant].make(tmp_path), *METHODS[variant].options,
+               "--kimg=0.008"]
+    workers = start(tmp_path, {}, options=(command, command))
+    options = parse_training_options([*command, f"--run={tmp_path / 'alone'}"])
+    job = train.make_job(options, given_options(options), None)
+    tf.config.run_functions_eagerly(True)  # two steps take less time than their trace
+    try:
+        assert train.train(job, ONE_DEVICE) == 0
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert workers.statuses() == [0, 0], workers.text(0) + workers.text(1)
+    header, alone, losses = last_state(tmp_path / "alone")
+    other, found, told = last_state(tmp_path / "run")
+    assert header["progress"]["step"] == other["progress"]["step"] == 2
+    assert alone.keys() == found.keys()
+    for name in header["networks"]:
+        assert_same_network(alone[name], found[name], name)
+    for name in header["buffers"]:
+        assert_same_buffer(alone[f"buf_{name}"], found[f"buf_{name}"])
+    assert losses and len(losses) == len(told)
+    for one, two in zip(losses, told):
+        assert one and one == pytest.approx(two, rel=2e-3, abs=1e-5)
 
 
 @pytest.mark.slow

@@ -66,11 +66,24 @@ def assert_two_devices_do_what_one_does(begun):
             np.testing.assert_allclose(second[name], value, rtol=2e-3, atol=1e-5, err_msg=name)
     for name, network in found[0][0].items():
         twin = found[1][0][name]
-        for key, value in network.get_arrays().items():
-            # Adam's first steps are as long for gradients of rounding.
-            differ = np.abs(twin.vars[key].numpy() - value) > 1e-3 * np.abs(value) + 2e-5
-            assert differ.mean() < 0.02, (name, key)
-            np.testing.assert_array_equal(*[copy.numpy() for copy in twin.vars[key].values])
+        assert_same_network(network.get_arrays(), twin.get_arrays(), name)
+        for variable in twin.vars.values():
+            np.testing.assert_array_equal(*[copy.numpy() for copy in variable.values])
     for one, two in zip(*(method.buffers().values() for method in methods)):
-        for name, value in one.items():
-            np.testing.assert_allclose(two[name], value, atol=1e-2, err_msg=name)
+        assert_same_buffer(one, two)
+
+
+def assert_same_network(one, two, name):
+    """The arrays of a network are those of another, to rounding, after a few steps."""
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        # Adam's first steps are as long for gradients of rounding.
+        differ = np.abs(two[key] - value) > 1e-3 * np.abs(value) + 2e-5
+        assert differ.mean() < 0.02, (name, key)
+
+
+def assert_same_buffer(one, two):
+    """The same of what a method keeps besides, such as pictures."""
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, atol=1e-2, err_msg=name)
