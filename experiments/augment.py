@@ -25,14 +25,12 @@ from pathlib import Path
 
 from dnnlib import cli
 from dnnlib.data.labelled import open_labelled
-from dnnlib.util import UserError
 from experiments.command import Preset, Study, plan_of
 from experiments.study import Trial, script
 from experiments.tables import (
     SPREAD,
     Measure,
     class_columns,
-    command_lines,
     differences,
     plain,
     results_table,
@@ -62,7 +60,7 @@ PRESETS = {
 }
 STUDY = Study(
     "augment", PRESETS, ROWS, fixed=("preset", "data", "pairs", "mix", "kimg"),
-    of_machine=("device", "gpus"), own={
+    of_machine=("device", "gpus"), needs=("data", "pairs"), own={
         "data": dict(metavar="DIR", help="data set of real photos with labels"),
         "pairs": dict(metavar="DIR", help="generated pairs: a folder of generate.py --num, or a "
                       "data set"),
@@ -76,9 +74,6 @@ MEASURES = [Measure("mIoU (%)", "miou", "higher", 100),
 def main(argv: list[str]) -> int:
     """Train and measure what is not finished yet, and write the table. Return the exit status."""
     options = STUDY.begin(argv, __doc__, EXAMPLES)
-    if options.pairs is None:
-        raise UserError("--pairs: which pairs? A folder that generate.py --num wrote, or a data "
-                        "set")
     left_out = []
     if not options.table_only:
         # Rows of as many photos as there are, or more, would be those of all.
@@ -121,8 +116,8 @@ def write_tables(options: Namespace) -> Path:
         "Differences larger than those between two seeds of either row:", "",
         *(f"* {line}" for line in said), "",
         "## IoU of each class (%)", "", class_columns(results, "real_iou"), "",
-        "## Accuracy of each class (%)", "", class_columns(results, "real_accuracy"), "",
-        *command_lines(results), ""], results, rows=plain(table), differences=said)
+        "## Accuracy of each class (%)", "", class_columns(results, "real_accuracy"), ""],
+        results, rows=plain(table), differences=said)
 
 
 if __name__ == "__main__":

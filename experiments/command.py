@@ -1,7 +1,6 @@
 """The command lines of all experiments: common options, what is remembered of them, the run."""
 
 import argparse
-import collections
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +10,9 @@ from typing import Any
 from dnnlib import cli, util
 from dnnlib.cli import IdleRule
 from dnnlib.data import dataset, labelled
-from dnnlib.util import UserError, format_time
-from experiments.study import Trial, choose, measured_sec, print_commands, run_study
+from dnnlib.util import UserError
+from experiments.study import Trial, choose, run_study
+from experiments.tables import command_lines
 
 OPTIONS_FILE = "study.json"  # in --out
 DIGESTS = "digests"  # there, of the data sets
@@ -48,7 +48,7 @@ class Study:
         rows: names of all rows.
         fixed: options that a study has once and for all. of_machine: those that may change.
         own: {option besides those of all experiments: keywords of add_argument}.
-        needs: options that name its data, without which there is no study.
+        needs: options without which there is no study, such as its data.
         together: options of a preset that belong to its --data: with another one none is meant.
         about_rows: what --rows names, where that is known only once other options are.
     """
@@ -63,22 +63,18 @@ class Study:
     together: tuple[str, ...] = ()
     about_rows: str = ""
 
-    def begin(self, argv: Sequence[str], description: str, examples: str,
-              rules: Callable[[argparse.Namespace], list[IdleRule]] = lambda options: []
-              ) -> argparse.Namespace:
+    def begin(self, argv: Sequence[str], description: str, examples: str) -> argparse.Namespace:
         """Parse a command line, and complete it by what the study was begun with, else by the
         preset's options.
 
         Raises:
-            UserError: an option without effect, as `rules` say too, or another value of one of
-                `fixed`, since rows of two kinds make no table.
+            UserError: an option without effect, or another value of one of `fixed`, since rows of
+                two kinds make no table.
         """
         parser = cli.argument_parser(description.partition("\n")[0], examples)
         self._add_options(parser)
         options = parser.parse_args(argv)
         cli.refuse_idle(cli.non_default_options(parser, options), [
-            *rules(options),
-            IdleRule(["measure"], not options.dry_run, "it goes with --dry-run"),
             IdleRule(["dry_run", "rows", "seeds"], options.table_only,
                      "--table-only shows what is finished")])
         self._remember(options)
@@ -99,7 +95,6 @@ class Study:
         add("--device", choices=("gpu", "cpu"), help="as of train.py")
         add("--gpus", type=cli.positive_int, metavar="N", help="as of train.py")
         add("--dry-run", action="store_true", help="print the commands")
-        add("--measure", action="store_true", help="with --dry-run: how long they take here")
         add("--table-only", action="store_true", help="write the table of what is finished")
         for name, keywords in self.own.items():
             add(f"--{name}", **keywords)
@@ -125,13 +120,12 @@ class Study:
                     setattr(options, name, value)
         for name in self.needs:
             if not getattr(options, name):
-                raise UserError(f"--{name}: which data set? --preset={options.preset} names none")
+                raise UserError(f"--{name}: missing, and --preset={options.preset} names none")
 
     def run(self, options: argparse.Namespace,
             make_trial: Callable[[argparse.Namespace, str, int], Trial],
             write_tables: Callable[[argparse.Namespace], Path], *, left_out: Sequence[str] = (),
-            first: Trial | None = None, prepare: Callable[[], None] = lambda: None,
-            timed: Callable[[str], Sequence[str]] | None = None) -> int:
+            first: Trial | None = None, prepare: Callable[[], None] = lambda: None) -> int:
         """Print the commands, or train, measure and write the table. Return the exit status.
 
         Args:
@@ -139,7 +133,6 @@ class Study:
             write_tables: (options) -> the table's path.
             left_out: rows that are not possible here. first: a trial that all others begin from.
             prepare: what is done before the first training.
-            timed: row -> the training whose time --measure takes; by default a trial's own.
         """
         if options.table_only:
             write_tables(options)
@@ -149,13 +142,10 @@ class Study:
         trials = [make_trial(options, row, seed)
                   for row, seed in choose(plan, options.rows, options.seeds, self.rows)]
         if options.dry_run:
-            print_commands([*([first] if first else []), *trials])
-            if options.measure:
-                # What learns from something that is to be made first cannot be timed before.
-                trainings = {trial.row: trial.training for trial in trials
-                             if not trial.preparations or trial.prepared_sec()}
-                print_times(collections.Counter(trial.row for trial in trials),
-                            timed or trainings.get)
+            for trial in [*([first] if first else []), *trials]:
+                print(f"== {trial.name}: {trial.state()}")
+                for command in (*trial.preparations, trial.training, *trial.evaluations):
+                    print(f"$ {shlex.join(command)}")
             return 0
         for trial in trials:
             trial.check_training()
@@ -207,28 +197,13 @@ class Study:
 
     def write(self, options: argparse.Namespace, lines: Sequence[str], results: list[dict],
               **found: Any) -> Path:
-        """Write the table: its lines as Markdown, and what was found as JSON. Return the former's
-        path; raise UserError in place of an empty --table-only."""
+        """Write the table: its lines and the commands as Markdown, and what was found as JSON.
+        Return the former's path; raise UserError in place of an empty --table-only."""
         if options.table_only and not results:
             raise UserError(f"{options.out}: nothing is finished there that would be measured so "
                             "today; a table that is there stays as it is")
         path = options.out / f"{self.name}.md"
         util.write_json(path.with_suffix(".json"), {
             "options": self._stored(options), **found, "trials": results})
-        util.atomic_write(path, "\n".join(lines))
+        util.atomic_write(path, "\n".join([*lines, *command_lines(results), ""]))
         return path
-
-
-def print_times(rows: dict[str, int],
-                training: Callable[[str], Sequence[str] | None]) -> None:
-    """Print how long trainings take on this machine, by a few steps of each row that has one."""
-    total_sec = 0.0
-    for row, number in rows.items():
-        if training(row) is None:
-            print(f"{row}: {number} x what is known once its preparations are made", flush=True)
-            continue
-        row_sec = measured_sec(training(row))
-        total_sec += number * row_sec
-        print(f"{row}: {number} x {format_time(row_sec)}", flush=True)
-    print(f"in all about {format_time(total_sec)} of training; preparations and "
-          "evaluations come on top")

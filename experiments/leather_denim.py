@@ -19,11 +19,10 @@ kinds nothing compares but what they change around the garment.
 
 Preset `night` (the default): 64x64, a quarter of the feature maps, 8 kimg (15 passes) a row, that
 is 8,000 steps of zhu and 800 of clothing, for two CPU cores with AVX2 in at most six hours (an
-estimate from steps under load: see --dry-run --measure, once the data sets are made); rows in the
-order of what their answers are worth. Preset `gpu`: 256x256 (or --resolution=128), all feature
-maps, 103 kimg: Zhu et al.'s 200 passes; not run by us. Expected of `night`: hints, no photos that
-convince; translated photos nearer to the target than untranslated ones. leather_denim.md, .json and
-.png grow with every row; the same command continues.
+estimate from steps under load); rows in the order of what their answers are worth. Preset `gpu`:
+256x256 (or --resolution=128), all feature maps, 103 kimg: Zhu et al.'s 200 passes; not run by us.
+Expected of `night`: hints, no photos that convince; translated photos nearer to the target than
+untranslated ones. leather_denim.md, .json and .png grow with every row; the same command continues.
 """
 
 from argparse import Namespace
@@ -33,7 +32,6 @@ from typing import NamedTuple
 
 from dnnlib import cli, util
 from dnnlib.charts import Chart, curves
-from dnnlib.data import dataset
 from dnnlib.data.photo_names import IMAGE_SUFFIXES
 from dnnlib.util import UserError, format_time
 from experiments.command import Preset, Study, plan_of
@@ -42,7 +40,6 @@ from experiments.tables import (
     SPREAD,
     Measure,
     Table,
-    command_lines,
     differences,
     plain,
     results_table,
@@ -151,15 +148,7 @@ def main(argv: list[str]) -> int:
     without_maps = () if options.segmenter else [row for row in ROWS if row.endswith(GARMENT)]
     if not options.table_only:
         check_garment(options, without_maps)
-
-    def timed(row: str) -> list[str]:
-        for folder in prepared(options)[1].values():
-            if not (folder / dataset.FILE_NAME).is_file():
-                raise UserError(f"--measure: {folder}: no data set yet; run the commands above "
-                                "that make it first, up to dataset_tool.py of both lists")
-        return make_trial(options, row, 0).training
-
-    return STUDY.run(options, make_trial, write_tables, left_out=without_maps, timed=timed)
+    return STUDY.run(options, make_trial, write_tables, left_out=without_maps)
 
 
 def check_garment(options: Namespace, without_maps: Sequence[str]) -> None:
@@ -281,8 +270,7 @@ def report_lines(options: Namespace, results: Sequence[dict], table: Table, said
         "## Differences", "", "Those larger than between two seeds of either row:", "",
         *(f"* {line}" for line in said), "",
         "![losses](leather_denim.png)", "",
-        *(line for result in results for line in grid_lines(options, result)),
-        *command_lines(results), ""]
+        *(line for result in results for line in grid_lines(options, result))]
 
 
 def table_lines(title: str, results: Sequence[dict], table: Table) -> list[str]:

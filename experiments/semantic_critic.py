@@ -40,7 +40,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -56,7 +55,6 @@ from experiments.tables import (
     Measure,
     Table,
     class_columns,
-    command_lines,
     differences,
     plain,
     reference_cells,
@@ -66,9 +64,6 @@ from experiments.tables import (
     write_bars,
 )
 from metrics.label_agreement import NUM_RARE
-
-if TYPE_CHECKING:
-    from training.segmentation.labeller import LabellerInfo
 
 SCENES = {"facades-64": ("facades", 64), "ccp-64": ("ccp", 64), "facades-128": ("facades", 128)}
 DATASETS = tuple(dict.fromkeys(name for name, _ in SCENES.values()))
@@ -153,20 +148,15 @@ def named(options: Namespace, option: str, known: Sequence[str]) -> dict[str, st
 
 def check_judges(options: Namespace) -> None:
     """Raise UserError if a network of --judge is that of --segmenter, under whatever name."""
-    for scene, judge in named(options, "judge", SCENES).items():
-        segmenter = named(options, "segmenter", SCENES).get(scene)
-        if segmenter and network_of(judge).digest == network_of(segmenter).digest:
-            raise UserError(f"--judge={scene}:{judge}: the very network of --segmenter={scene}:"
-                            f"{segmenter}, which flatters the rows that it trained; name another "
-                            "one")
-
-
-def network_of(spec: str) -> "LabellerInfo":
-    """Return the LabellerInfo of a snapshot, run directory or run number."""
     # Imported here so that --help and wrong options answer at once.
     from training.segmentation.labeller import read_labeller
 
-    return read_labeller(spec)
+    for scene, judge in named(options, "judge", SCENES).items():
+        segmenter = named(options, "segmenter", SCENES).get(scene)
+        if segmenter and read_labeller(judge).digest == read_labeller(segmenter).digest:
+            raise UserError(f"--judge={scene}:{judge}: the very network of --segmenter={scene}:"
+                            f"{segmenter}, which flatters the rows that it trained; name another "
+                            "one")
 
 
 def split_row(row: str) -> tuple[str, str]:
@@ -244,7 +234,7 @@ def write_tables(options: Namespace) -> Path:
             "photos for each data set.", ""]
     parts = [part for scene, own in scenes.items()
              for part in scene_text(options, scene, own, tables[scene], said[scene])]
-    return STUDY.write(options, [*head, *parts, *command_lines(results), ""], results,
+    return STUDY.write(options, [*head, *parts], results,
                        scenes={scene: plain(table) for scene, table in tables.items()},
                        differences=said)
 
@@ -321,15 +311,7 @@ def judge_text(options: Namespace, scene: str) -> str:
                 "flatters them.")
     if segmenter is None:
         return f"Labelled by {judge}."
-    try:
-        ours, other = (network_of(spec).header["networks"]["S"]["config"]["architecture"]
-                       for spec in (judge, segmenter))
-    except UserError:  # no longer where they were
-        return f"Labelled by {judge}, the rows of semantic trained by another network, {segmenter}."
-    return (f"Labelled by {judge} ({ours}), the rows of semantic trained by another network, "
-            f"{segmenter} ({other})" + (": both are of the same architecture, and what both "
-                                        "mistake alike flatters these rows." if ours == other
-                                        else "."))
+    return f"Labelled by {judge}, the rows of semantic trained by another network, {segmenter}."
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ from experiments.tables import (
     Measure,
     Table,
     cell_text,
-    command_lines,
     markdown_table,
     summarize,
 )
@@ -67,7 +66,7 @@ PRESETS = {
 }
 STUDY = Study(
     "snapshot_scores", PRESETS, (), fixed=("preset", "run", "segmenter", "data", "kimg"),
-    of_machine=("device", "gpus", "inception"),
+    of_machine=("device", "gpus", "inception"), needs=("data", "run", "segmenter"),
     about_rows="kimg of snapshots, as their names have it (default: all)", own={
         "run": dict(metavar="DIR", help="run directory whose snapshots are compared"),
         "segmenter": dict(metavar="RUN_OR_FILE", help="segmentation network trained on real "
@@ -81,9 +80,6 @@ CURVE = "network-snapshot-*.safetensors"
 def main(argv: list[str]) -> int:
     """Measure what is not finished yet and write the table. Return the exit status."""
     options = STUDY.begin(argv, __doc__, EXAMPLES)
-    if not options.run or not options.segmenter:
-        raise UserError("--run and --segmenter: the run whose snapshots are compared, and a "
-                        "segmentation network trained on real photos")
     # Rows and plan are those of the run's snapshots.
     rows, preset = tuple(snapshots_of(options.run)), PRESETS[options.preset]
     plan = tuple((row, seed) for seed in preset.seeds for row in rows)
@@ -182,8 +178,7 @@ def report_lines(options: Namespace, results: Sequence[dict], taught: Table,
         "where they are lower.", "",
         markdown_table(["kimg", MIOU.title, *SELECT_BY], snapshots), "",
         markdown_table(["--select-by", "rank correlation with mIoU", "selects", "mIoU lost"],
-                       ways), "",
-        *command_lines(results), ""]
+                       ways), ""]
 
 
 if __name__ == "__main__":

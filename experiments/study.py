@@ -335,27 +335,3 @@ def run_study(trials: Sequence[Trial], out: Path, command: str, after_each: Call
               file=sys.stderr)
     return 2 if failures else 0
 
-
-def print_commands(trials: Iterable[Trial]) -> None:
-    """Print the commands of trials and how far they are."""
-    for trial in trials:
-        print(f"== {trial.name}: {trial.state()}")
-        for command in (*trial.preparations, trial.training, *trial.evaluations):
-            print(f"$ {shlex.join(command)}")
-
-
-def measured_sec(training: Sequence[str]) -> float:
-    """Return the seconds that a training takes here, by what train.py --dry-run --measure prints.
-
-    Raises:
-        UserError: it cannot be measured.
-    """
-    done = subprocess.run([*training, "--dry-run", "--measure"], capture_output=True, text=True,
-                          check=False)
-    found = re.search(r"will take about ([\w ]+),", done.stdout)
-    if not found:
-        raise UserError(f"--measure: {shlex.join(training)}: "
-                        f"{done.stderr.strip() or done.stdout.strip()}")
-    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-    return float(sum(int(number) * units[unit]
-                     for number, unit in re.findall(r"(\d+)([dhms])", found[1])))

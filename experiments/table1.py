@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dnnlib import cli, util
-from dnnlib.cli import IdleRule
 from dnnlib.util import UserError
 from experiments.command import Preset, Study, plan_of
 from experiments.study import Trial, script
@@ -31,7 +30,6 @@ from experiments.tables import (
     SPREAD,
     Measure,
     Table,
-    command_lines,
     differences,
     markdown_table,
     plain,
@@ -147,23 +145,17 @@ STUDY = Study(
 
 def main(argv: list[str]) -> int:
     """Train and measure what is not finished yet, and write the table. Return the exit status."""
-    options = STUDY.begin(argv, __doc__, EXAMPLES, lambda given: [
-        IdleRule(["resolution"], given.rgb, "rows have the resolution of --rgb")])
+    options = STUDY.begin(argv, __doc__, EXAMPLES)
+    if options.rgb and options.resolution:
+        raise UserError("--resolution: without effect: rows have the resolution of --rgb; leave it "
+                        "out")
     options.kimg = options.kimg or sum(_stage_lengths(options.preset))
     # What is missing is reported before anything is trained.
     for name in STUDY.together if not options.table_only else ():
         if getattr(options, name) and not Path(getattr(options, name)).exists():
             raise UserError(f"--{name}={getattr(options, name)}: no such folder")
-    if options.measure and not options.rgb:
-        raise UserError("--measure: rows begin from an RGB network; give --rgb, any of these sizes")
-
-    def timed(row: str) -> list[str]:
-        return script("train.py", {**row_options(options, row, options.out / "none", 0),
-                                   "init_from": options.rgb})
-
     return STUDY.run(options, make_trial, write_tables,
-                     left_out=() if options.untagged else (LABELLED,), timed=timed,
-                     first=rgb_training(options),
+                     left_out=() if options.untagged else (LABELLED,), first=rgb_training(options),
                      prepare=lambda: options.rgb and take_network(options.rgb, options.out))
 
 
@@ -286,8 +278,7 @@ def report_lines(options: Namespace, results: Sequence[dict], table: Table, said
         *(f"* {line}" for line in said), "",
         "The paper's table (ModaNet at 512x512, 50,000 images against the test split; no numbers "
         "to compare with ours unless that is what was trained):", "",
-        markdown_table(["model", "IS", "FID"], paper), "",
-        *command_lines(results), ""]
+        markdown_table(["model", "IS", "FID"], paper), ""]
 
 
 if __name__ == "__main__":

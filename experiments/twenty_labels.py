@@ -42,7 +42,6 @@ from experiments.tables import (
     Measure,
     Table,
     cell_text,
-    command_lines,
     markdown_table,
     plain,
     summarize,
@@ -257,8 +256,7 @@ def report_lines(options: Namespace, results: Sequence[dict], table: Table) -> l
         *parts,
         "## The paper (baseline, ours; other data and sizes)", "",
         markdown_table(["", "labelled photos", "decoder"],
-                       [[name, f"{base:.1f}", f"{ours:.1f}"] for name, base, ours in PAPER]), "",
-        *command_lines(results), ""]
+                       [[name, f"{base:.1f}", f"{ours:.1f}"] for name, base, ours in PAPER]), ""]
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def test_options_of_presets_are_options_of_the_training():
 
 
 def test_rows_of_more_photos_than_there_are(stand_ins, options):
-    with pytest.raises(UserError, match="--pairs: which pairs"):
+    with pytest.raises(UserError, match="--pairs: missing"):
         augment.main([part for part in options() if not part.startswith("--pairs")])
     stand_ins.metrics_say({f"{kind}-10-seed1": values(0.5) for kind in ("real", "both")})
     assert augment.main(options()) == 0

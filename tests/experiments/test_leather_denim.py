@@ -155,13 +155,6 @@ def test_a_table_needs_no_photos(cycle_ins, options, tmp_path):
     assert "| `zhu-6` | 1 |" in (tmp_path / "out/leather_denim.md").read_text()
 
 
-def test_time_is_measured_on_data_sets(cycle_ins, options, tmp_path, capsys):
-    """Which are not there before the study has begun: the commands that make them are."""
-    with pytest.raises(UserError, match=r"--measure: .*out/data/leather: no data set yet; run the"):
-        leather_denim.main(options("--rows=zhu-6", "--seeds=1", "--dry-run", "--measure"))
-    assert "dataset_tool.py create_from_images" in capsys.readouterr().out
-
-
 def test_the_table_and_the_curves(cycle_ins, options, tmp_path):
     cycle_ins.metrics_say({
         "zhu-9-seed1": values(2.0), "zhu-9-seed2": values(2.1), "zhu-6-seed1": values(3.0, 0.08),
@@ -185,7 +178,7 @@ def test_the_table_and_the_curves(cycle_ins, options, tmp_path):
     (["--rows=zhu-9-garment"], "--rows=zhu-9-garment: rows that end in -garment need --segmenter"),
     (["--segmenter=3"], "--segmenter and --garment: .* both, or neither"),
     (["--denim=nowhere"], "--denim=nowhere: 0 photos; 20 at least"),
-    (["--denim="], "--denim: which data set"),
+    (["--denim="], "--denim: missing, and --preset=tiny names none"),
     (["--segmenter=seg.safetensors", "--garment=outer,coat"],
      "--garment=outer,coat: seg.safetensors has no class 'coat'; it has outer, pants"),
 ])

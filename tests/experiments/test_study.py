@@ -16,7 +16,6 @@ from experiments.study import (
     EVALUATED,
     Trial,
     choose,
-    measured_sec,
     run_study,
     script,
     typed,
@@ -196,13 +195,3 @@ def test_the_rows_and_seeds_of_a_plan():
     with pytest.raises(UserError, match="--rows=d: unknown; known: a, b, c"):
         choose(plan, ["a", "d"], None, "abc")
 
-
-def test_measured_times(tmp_path):
-    said = tmp_path / "said.py"
-    said.write_text("print('on this machine the training will take about 2h 07m 30s, by steps')")
-    assert measured_sec([sys.executable, str(said)]) == 2 * 3600 + 7 * 60 + 30
-    said.write_text("print('the training will take about 1d 04h 10m, by steps timed just now')")
-    assert measured_sec([sys.executable, str(said)]) == 28 * 3600 + 600
-    said.write_text("raise SystemExit('error: no such thing')")
-    with pytest.raises(UserError, match=r"--measure: .*no such thing"):
-        measured_sec([sys.executable, str(said)])

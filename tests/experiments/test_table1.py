@@ -84,20 +84,6 @@ def test_colours_alone_get_no_option_of_maps():
     assert set(refused) <= set(table1.OF_MAPS)
 
 
-def test_times_are_measured_once_a_row(stand_ins, options, capsys):
-    (stand_ins.root / "train.py").write_text("""
-import sys
-assert {"--dry-run", "--measure", "--init-from=some-run"} <= set(sys.argv)
-print("the training will take about", "1h 00m 00s," if "--variant=c" in sys.argv else "2m 00s,")
-""")
-    assert table1.main(options("--rows=c,2d", "--seeds=1,2,3", "--rgb=some-run", "--dry-run",
-                               "--measure")) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[-3:] == ["c: 3 x 1h 00m 00s", "2d: 3 x 2m 00s",
-                         "in all about 3h 06m 00s of training; preparations and "
-                         "evaluations come on top"]
-
-
 def test_augmented_rows_have_options_of_their_own(stand_ins, options, monkeypatch):
     tiny = dataclasses.replace(table1.PRESETS["tiny"], ada={"ada_kimg": 5})
     monkeypatch.setitem(table1.PRESETS, "tiny", tiny)
@@ -148,8 +134,6 @@ def test_a_table_keeps_its_options(stand_ins, options, tmp_path):
 @pytest.mark.parametrize("more, message", [
     (["--kimg=0.016"], "--kimg=0.016: 0.016 of them are the binary stage"),
     (["--rows=3d"], "--rows=3d: unknown; known: rgb, c, "),
-    (["--measure"], "--measure: without effect: it goes with --dry-run"),
-    (["--dry-run", "--measure"], "--measure: rows begin from an RGB network; give --rgb"),
     (["--rgb=x", "--resolution=8"], "--resolution: without effect: rows have the resolution of"),
     (["--reals=nowhere"], "--reals=nowhere: no such folder"),
     (["--rgb=nowhere"], "nowhere: no such snapshot"),
