@@ -124,8 +124,9 @@ def make_method(options, strategy):
     from training.cycle.config import CycleConfig
     from training.cycle.cyclegan import CycleTraining
     from training.cycle.domains import Domain, DomainBatch
+    from training.dataset import Batch
     from training.translation.config import Pix2PixConfig
-    from training.translation.pix2pix import PhotoBatch, Pix2Pix
+    from training.translation.pix2pix import Pix2Pix
 
     rng = np.random.default_rng(0)
 
@@ -145,7 +146,7 @@ def make_method(options, strategy):
                            d_strides=options.strides, mirror_pairs="none")
     classes = tuple(f"class{i}" for i in range(options.channels))
     return (Pix2Pix(config, classes, strategy, None, {}),
-            PhotoBatch(noise(3 + options.channels)))
+            Batch(noise(3 + options.channels), tf.zeros([options.minibatch, 0])))
 
 
 def compare(options, other):

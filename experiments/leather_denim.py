@@ -28,7 +28,6 @@ untranslated ones. leather_denim.md, .json and .png grow with every row; the sam
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from dnnlib import cli, util
 from dnnlib.charts import Chart, curves
@@ -110,34 +109,20 @@ COMPARISONS = [
     *((f"zhu-{blocks}{end}", f"clothing-{blocks}{end}", OF_PICTURES) for blocks in BLOCKS
       for end in ("", GARMENT)),
     *((row, row + GARMENT, BACKGROUND) for row in WHOLE)]
-
-
-class Level(NamedTuple):
-    """What a measure would be without translation, or at best: of all rows that see alike.
-
-    Attributes:
-        title: what it is. place: 'values' or 'floors' of a result. name: the value's there.
-        factor, start: what is printed is start + factor x value.
-    """
-
-    title: str
-    place: str
-    name: str
-    factor: float = 1.0
-    start: float = 0.0
-
-
+# What a measure would be without translation, or at best, of all rows that see alike: (title,
+# 'values' or 'floors' of a result, the value's name there, start, factor); printed is
+# start + factor x value.
 LEVELS = [
-    Level("KID x 1000 of untranslated photos", "values", "cyclekid_untranslated", 1000),
-    Level("KID floor x 1000, to denim", "floors", "cyclekid_AtoB", 1000),
-    Level("KID floor x 1000, to leather", "floors", "cyclekid_BtoA", 1000),
-    Level("FID of untranslated photos", "values", "cyclefid_untranslated"),
-    Level("FID floor, to denim", "floors", "cyclefid_AtoB"),
-    Level("FID floor, to leather", "floors", "cyclefid_BtoA"),
-    Level("untranslated leather taken for denim (%)", "values", "cycleclass_real_A", -100, 100),
-    Level("real denim taken for denim (%)", "values", "cycleclass_real_B", 100),
-    Level("untranslated denim taken for leather (%)", "values", "cycleclass_real_B", -100, 100),
-    Level("real leather taken for leather (%)", "values", "cycleclass_real_A", 100)]
+    ("KID x 1000 of untranslated photos", "values", "cyclekid_untranslated", 0, 1000),
+    ("KID floor x 1000, to denim", "floors", "cyclekid_AtoB", 0, 1000),
+    ("KID floor x 1000, to leather", "floors", "cyclekid_BtoA", 0, 1000),
+    ("FID of untranslated photos", "values", "cyclefid_untranslated", 0, 1),
+    ("FID floor, to denim", "floors", "cyclefid_AtoB", 0, 1),
+    ("FID floor, to leather", "floors", "cyclefid_BtoA", 0, 1),
+    ("untranslated leather taken for denim (%)", "values", "cycleclass_real_A", 100, -100),
+    ("real denim taken for denim (%)", "values", "cycleclass_real_B", 0, 100),
+    ("untranslated denim taken for leather (%)", "values", "cycleclass_real_B", 100, -100),
+    ("real leather taken for leather (%)", "values", "cycleclass_real_A", 0, 100)]
 
 
 def main(argv: list[str]) -> int:
@@ -282,8 +267,8 @@ def table_lines(title: str, results: Sequence[dict], table: Table) -> list[str]:
              if any(measure.title in cells for cells in table.values())]
     # What values would be without translation, and at best: of the first result.
     found = next(result for result in results if result["row"] in table)
-    levels = [f"{level.title} {level.start + level.factor * found[level.place][level.name]:.1f}"
-              for level in LEVELS if level.name in found[level.place]]
+    levels = [f"{title} {start + factor * found[place][name]:.1f}"
+              for title, place, name, start, factor in LEVELS if name in found[place]]
     return [f"## {title}", "", results_table(results, table, shown, {"steps": steps_text}), "",
             f"Lines to beat, and ceilings: {'; '.join(levels)}.", ""]
 

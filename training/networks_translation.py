@@ -48,14 +48,18 @@ class TranslationGenerator(TranslationNetwork):
     """condition float32 [N, R, R, in_channels], dropout masks -> rgb float32 [N, R, R, 3] in
     (-1, 1)."""
 
-    def __call__(self, condition: tf.Tensor, masks: Sequence[tf.Tensor] = ()) -> tf.Tensor:
-        """Return rgb as in use; `masks` are [N, *shape] of all `dropout_shapes`."""
-        return super().__call__([condition, *masks])
+    def inputs(self, condition: tf.Tensor, masks: Sequence[tf.Tensor] = ()) -> list[tf.Tensor]:
+        """Return the model's inputs of those of a call; `masks` are [N, *shape] of all
+        `dropout_shapes`."""
+        return [condition, *masks]
 
-    def train_call(self, condition: tf.Tensor, masks: Sequence[tf.Tensor] = ()
-                   ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
+        """Return rgb as in use; see `inputs`."""
+        return super().__call__(self.inputs(*inputs))
+
+    def train_call(self, *inputs: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Return rgb as in training, and {name: value to assign} of running means."""
-        return super().train_call([condition, *masks])
+        return super().train_call(self.inputs(*inputs))
 
     @property
     def resolution(self) -> int:
@@ -135,7 +139,7 @@ class UnetGenerator(TranslationGenerator):
                 x = leaky_layer(x, after_bias=i == 1)
             normed = 0 < i < len(widths) - 1
             x = Convolution(fmaps, KERNEL, 2, "same", use_bias=not normed, name=f"down{i}",
-                            dtype=_dtype(not normed))(x)
+                            dtype=None if normed else FLOAT32)(x)
             if normed:
                 x = norm_layer(x, o.norm, f"down{i}_norm")
             skips.append(x)
@@ -278,7 +282,7 @@ class PatchDiscriminator(TranslationNetwork):
         def conv(x: tf.Tensor, fmaps: int, stride: int, name: str,
                  use_bias: bool = False) -> tf.Tensor:
             return Convolution(fmaps, KERNEL, stride, use_bias=use_bias, name=prefix + name,
-                               dtype=_dtype(use_bias))(layers.ZeroPadding2D(1)(x))
+                               dtype=FLOAT32 if use_bias else None)(layers.ZeroPadding2D(1)(x))
 
         for i in range(o.strides + 1):
             fmaps = o.fmaps * min(1 << i, MAX_WIDENING)
@@ -359,17 +363,12 @@ def upsampled(x: tf.Tensor, fmaps: int, kernel: int, name: str,
               use_bias: bool = False) -> tf.Tensor:
     """Return a transposed convolution that doubles the size."""
     return layers.Conv2DTranspose(fmaps, kernel, 2, "same", use_bias=use_bias, name=name,
-                                  dtype=_dtype(use_bias))(x)
+                                  dtype=FLOAT32 if use_bias else None)(x)
 
 
 def picture_layer(x: tf.Tensor) -> tf.Tensor:
     """Return the picture, in (-1, 1), of what the last convolution gives."""
     return layers.Activation("tanh", dtype=FLOAT32)(x)
-
-
-def _dtype(sums_pixels):
-    """Return the dtype of a layer, None for the network's."""
-    return FLOAT32 if sums_pixels else None
 
 
 def _reflected(x, size):

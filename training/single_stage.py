@@ -1,6 +1,7 @@
 """Methods of one stage whose networks stay as they are: schedule, devices, random numbers."""
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,10 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import pictures
+from dnnlib.process_pool import threaded_map
 from dnnlib.tflib import cpu_convolutions, distribute
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network
 from dnnlib.tflib.optimizer import Optimizer
+from training.dataset import THREADS
 from training.method import Method
 from training.method_config import MethodConfig
 from training.state import Progress, new_optimizers
@@ -115,9 +118,21 @@ class SingleStageMethod(Method):
 
     # Steps.
 
-    def batches(self, start_nimg: int) -> Iterator[NamedTuple]:
-        """Yield this worker's part of every minibatch from a place in the stream on, for ever."""
+    def read_batch(self, places: Sequence[int]) -> NamedTuple:
+        """Return what is at some places of the endless stream, as arrays; in threads."""
         raise NotImplementedError
+
+    def batches(self, start_nimg: int) -> Iterator[NamedTuple]:
+        """Yield this worker's part of every minibatch for ever, some of them read ahead, from a
+        place in the stream on that is a multiple of the minibatch."""
+        minibatch = self.config.minibatch
+
+        def load(step: int) -> NamedTuple:
+            batch = self.read_batch([step * minibatch + int(row) for row in self.worker_rows])
+            with tf.device("CPU:0"):
+                return type(batch)(*map(tf.constant, batch))
+
+        return threaded_map(load, itertools.count(start_nimg // minibatch), THREADS)
 
     def next_batch(self, stage: SingleStage, progress: Progress) -> NamedTuple:
         """Return the next of `batches`."""

@@ -2,9 +2,9 @@
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -99,7 +99,7 @@ class PairFolder:
 
     def largest_level(self) -> int:
         """Return the largest power of two that the longer side of half of the pictures reaches."""
-        return pyramid.common_level(_parsed(path, probe) for path in self._images)
+        return pyramid.common_level(parsed(path, probe) for path in self._images)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -115,11 +115,11 @@ class PairFolder:
 
     def _decode(self, number):
         """Return the PIL picture and the label map uint8 [h, w] of a pair."""
-        rgb = _parsed(self._images[number], lambda path: decode_photo(path.read_bytes()))
+        rgb = parsed(self._images[number], lambda path: decode_photo(path.read_bytes()))
         return rgb, read_label_png(self._labels[number], len(self.classes), size=rgb.size)
 
 
-def _parsed(path, parse):
+def parsed(path: Path, parse: Callable[[Path], Any]) -> Any:
     """Return parse(path of a picture); raise UserError if it is none."""
     try:
         return parse(path)

@@ -1,7 +1,7 @@
 """CycleGAN as a method: two generators, two critics, a pool of earlier pictures."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,8 @@ from training.cycle.config import GENERATORS, CycleConfig, there_and_back
 from training.cycle.domains import (
     Domain,
     DomainBatch,
-    domain_batches,
     moved_at_random,
+    read_domains,
     split_mask,
     to_floats,
 )
@@ -71,15 +71,12 @@ class CycleTraining(SingleStageMethod):
                  strategy: tf.distribute.Strategy):
         """Take the photos of A and of B; see SingleStageMethod."""
         super().__init__(config, (), strategy, {})
-        self.domains, self.pool = domains, None
+        self.domains = domains
         self.has_garment = any(domain.garment for domain in domains)
+        with strategy.scope():
+            self.pool = ImagePool(config.pool, config.resolution) if config.pool else None
 
     # Networks.
-
-    def begin(self) -> Progress:
-        """Make the networks and an empty pool."""
-        self._make_pool()
-        return super().begin()
 
     def make_networks(self) -> dict[str, Network]:
         """Return fresh ones, each with a seed of its own."""
@@ -95,13 +92,8 @@ class CycleTraining(SingleStageMethod):
     def resume(self, state: TrainingState) -> None:
         """Restore networks, optimizers and pool of a stored state."""
         super().resume(state)
-        self._make_pool()
         for name, value in state.buffers.get("pool", {}).items():
             self.pool.variables[name].assign(value)
-
-    def _make_pool(self):
-        c = self.config
-        self.pool = ImagePool(c.pool, c.resolution) if c.pool else None
 
     def buffers(self) -> dict[str, dict[str, np.ndarray]]:
         """Return the pool."""
@@ -111,10 +103,9 @@ class CycleTraining(SingleStageMethod):
 
     # Steps.
 
-    def batches(self, start_nimg: int) -> Iterator[DomainBatch]:
-        """Yield photos of both lists, as they are."""
-        c = self.config
-        return domain_batches(self.domains, c.seed, c.minibatch, start_nimg, self.worker_rows)
+    def read_batch(self, places: Sequence[int]) -> DomainBatch:
+        """Return photos of both lists, as they are."""
+        return read_domains(self.domains, self.config.seed, places)
 
     def _update(self, batch, step, lrate):
         """Update generators and critics by what the same networks made; traced."""
@@ -126,8 +117,7 @@ class CycleTraining(SingleStageMethod):
             self.strategy.extended.update(
                 self.pool.variables[name],
                 lambda var, new: var.assign(tf.where(finite, new, var)), args=(value,))
-        report = {name: self.first(value) for name, value in report.items()}
-        return {**report, "Progress/skipped_updates": 1.0 - tf.cast(finite, tf.float32)}
+        return {name: self.first(value) for name, value in report.items()}
 
     def _gradients(self, batch, step):
         """Return all-reduced gradients and running means of each network, the pool after the step,
@@ -152,6 +142,7 @@ class CycleTraining(SingleStageMethod):
         if any(values.values()):
             values = context.all_reduce(op.MEAN, values)
         finite = all_finite(report) & tf.reduce_all([all_finite(g) for g in grads.values()])
+        report["Progress/skipped_updates"] = 1.0 - tf.cast(finite, tf.float32)
         if limit := self.config.clip_norm:
             for name, of_network in grads.items():
                 clipped, norm = tf.clip_by_global_norm(list(of_network.values()), limit)
@@ -186,11 +177,7 @@ class CycleTraining(SingleStageMethod):
             # What the generators' own pictures change outside the garments; composited it is 0.
             terms["Background/AB"] = masked_l1(raw_b, a, 1 - mask_a)
             terms["Background/BA"] = masked_l1(raw_a, b, 1 - mask_b)
-            regions = seen_regions(mask_a, mask_b, shift)
-            terms["Critics/seen"] = tf.reduce_mean(regions, [1, 2, 3])
-            for side, mask in zip("AB", (mask_a, mask_b)):
-                terms[f"Critics/seen/{side}"] = tf.math.divide_no_nan(
-                    *(tf.reduce_sum(area, [1, 2, 3]) for area in (regions, mask)))
+            terms["Critics/seen"] = tf.reduce_mean(seen_regions(mask_a, mask_b, shift), [1, 2, 3])
         grads, values = tape.gradient(loss, generators), {"G_AB": values_ab, "G_BA": values_ba}
         return (grads, {name: self._sum(term) for name, term in terms.items()}, values), fakes
 

@@ -3,8 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,14 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import channels, dataset, pyramid
-from dnnlib.data.labelled import PairFolder, pair_folders
+from dnnlib.data.labelled import PairFolder, pair_folders, parsed
 from dnnlib.data.photo_names import IMAGE_SUFFIXES
-from dnnlib.data.photos import PhotoError, decode_photo, probe
-from dnnlib.process_pool import threaded_map
+from dnnlib.data.photos import decode_photo, probe
 from dnnlib.tflib.distribute import Draws
 from dnnlib.util import UserError
 from training.cycle.config import CycleConfig
-from training.dataset import THREADS, moved_affinely, shuffled
+from training.dataset import moved_affinely, shuffled
 
 SMALLEST_SHARE = 0.01  # of a photo that a garment has to cover for the photo to take part
 MASK = slice(channels.NUM_COLOURS, channels.NUM_COLOURS + 1)
@@ -36,9 +34,9 @@ class UnlabelledFolder:
 
     classes: tuple[str, ...] = ()
 
-    def __init__(self, path: str | Path):
-        """List the photos; raise UserError if there are none."""
-        self.path = Path(path)
+    def __init__(self, path: str | Path, resolution: int | None = None):
+        """List the photos; raise UserError if there are none. `resolution`: see PairFolder."""
+        self.path, self.resolution = Path(path), resolution
         self._files = sorted(file for file in self.path.iterdir()
                              if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
         if not self._files:
@@ -55,19 +53,16 @@ class UnlabelledFolder:
 
     def largest_level(self) -> int:
         """Return the largest power of two that the longer side of half of the photos reaches."""
-        return pyramid.common_level(self._parsed(file, probe) for file in self._files)
+        return pyramid.common_level(parsed(file, probe) for file in self._files)
 
-    def read(self, number: int, resolution: int) -> np.ndarray:
-        """Return a photo, uint8 [R, R, 3]."""
-        photo = self._parsed(self._files[number], decode_photo)
-        return np.asarray(pyramid.fit_square(photo, resolution, "pad", pyramid.WHITE))
+    def at(self, resolution: int) -> "UnlabelledFolder":
+        """Return the same folder, read at a resolution."""
+        return UnlabelledFolder(self.path, resolution)
 
-    def _parsed(self, file, parse):
-        """Return parse(bytes of a file); raise UserError if they are no photo."""
-        try:
-            return parse(file.read_bytes())
-        except (PhotoError, OSError) as error:
-            raise UserError(f"{file}: {error}; move it out of the folder") from None
+    def read(self, number: int) -> tuple[np.ndarray, None]:
+        """Return a photo uint8 [R, R, 3], which has no labels."""
+        photo = parsed(self._files[number], lambda path: decode_photo(path.read_bytes()))
+        return np.asarray(pyramid.fit_square(photo, self.resolution, "pad", pyramid.WHITE)), None
 
 
 Source = dataset.DatasetInfo | PairFolder | UnlabelledFolder
@@ -84,13 +79,6 @@ def open_list(path: str | Path) -> Source:
                 file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir()):
             return UnlabelledFolder(path)
     return dataset.open_dataset(path)
-
-
-def largest_resolution(source: Source) -> int:
-    """Return the side of the largest pictures that a source has."""
-    if isinstance(source, dataset.DatasetInfo):
-        return source.resolution
-    return source.largest_level()
 
 
 @dataclass(frozen=True)
@@ -135,69 +123,52 @@ class Domain:
         return dataset.fit_of(self.source.path) if is_dataset else pyramid.FITS[0]
 
     @functools.cached_property
-    def _records(self):
-        return dataset.open_split(self.source, self.split, self.resolution)
-
-    @functools.cached_property
-    def _labels(self):
-        """Return the garment's labels."""
-        return [1 + self.source.classes.index(name) for name in self.garment]
-
-    @functools.cached_property
-    def _pairs(self):
+    def _photos(self):
+        """Return the source at the resolution, as it is read."""
+        if isinstance(self.source, dataset.DatasetInfo):
+            return dataset.open_split(self.source, self.split, self.resolution)
         return self.source.at(self.resolution)
 
     def read(self, number: int) -> np.ndarray:
         """Return a photo and, if there is a garment, its soft mask: uint8 [R, R, 3 or 4]."""
-        if isinstance(self.source, UnlabelledFolder):
-            return self.source.read(number, self.resolution)
-        if isinstance(self.source, PairFolder):
-            rgb, label_map = self._pairs.read(number)
-            mask = self._of_labels(label_map)
-        else:
-            rgb = self._records.read_image(number, only_rgb=True).transpose(1, 2, 0)
+        if isinstance(self.source, dataset.DatasetInfo):
+            rgb = self._photos.read_image(number, only_rgb=True).transpose(1, 2, 0)
             mask = self.mask(number) if self.garment else None
+        else:
+            rgb, label_map = self._photos.read(number)
+            mask = self._of_labels(label_map)
         return np.concatenate([rgb, mask], axis=-1) if self.garment else rgb
 
     def mask(self, number: int) -> np.ndarray:
         """Return the garment's soft mask, uint8 [R, R, 1]."""
         if isinstance(self.source, PairFolder):
-            return self._of_labels(self._pairs.read(number)[1])
-        maps = self._records.read_maps(number)[[label - 1 for label in self._labels]]
+            return self._of_labels(self._photos.read(number)[1])
+        maps = self._photos.read_maps(number)[self._numbers]
         return np.minimum(maps.sum(axis=0, dtype=np.uint16), 255).astype(np.uint8)[..., None]
 
     def _of_labels(self, label_map):
-        return np.uint8(255) * np.isin(label_map, self._labels)[..., None]
+        return np.uint8(255) * np.isin(label_map, np.add(self._numbers, 1))[..., None]
+
+    @property
+    def _numbers(self):
+        """Return the numbers of the garment's classes."""
+        return [self.source.classes.index(name) for name in self.garment]
 
 
 class DomainBatch(NamedTuple):
     """Photos of both lists, with masks if there is a garment: uint8 [N, R, R, 3 or 4] each."""
 
-    a: tf.Tensor
-    b: tf.Tensor
+    a: np.ndarray | tf.Tensor
+    b: np.ndarray | tf.Tensor
 
 
-def domain_batches(domains: Sequence[Domain], seed: int, minibatch: int, start_nimg: int = 0,
-                   rows: Sequence[int] | None = None) -> Iterator[DomainBatch]:
-    """Yield DomainBatches for ever, some of them read ahead by threads: the photos of each list in
-    permutations of its own, so that while the longer one is seen once the shorter one begins anew,
-    in another order.
-
-    Args:
-        start_nimg: the photo to begin with, a multiple of the minibatch.
-        rows: places in a minibatch that are read, such as a worker's; None for all.
-    """
-    rows = range(minibatch) if rows is None else rows
-
-    def load(step: int) -> DomainBatch:
-        """Return the batch of a step."""
-        parts = [np.stack([domain.read(domain.numbers[
-            shuffled(seed, len(domain.numbers), step * minibatch + int(row), index)])
-            for row in rows]) for index, domain in enumerate(domains)]
-        with tf.device("CPU:0"):
-            return DomainBatch(*map(tf.constant, parts))
-
-    return threaded_map(load, itertools.count(start_nimg // minibatch), THREADS)
+def read_domains(domains: Sequence[Domain], seed: int, places: Sequence[int]) -> DomainBatch:
+    """Return what is at some places of an endless stream: the photos of each list in permutations
+    of its own, so that while the longer one is seen once the shorter one begins anew, in another
+    order."""
+    return DomainBatch(*(
+        np.stack([domain.read(domain.numbers[shuffled(seed, len(domain.numbers), place, index)])
+                  for place in places]) for index, domain in enumerate(domains)))
 
 
 def to_floats(photos: tf.Tensor) -> tf.Tensor:

@@ -1,11 +1,9 @@
 """A CycleGAN's training as train.py starts it."""
 
-import argparse
 import dataclasses
 import logging
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -15,7 +13,7 @@ from dnnlib.suggestions import command
 from dnnlib.util import UserError
 from training.cycle.config import MIN_RESOLUTION, CycleConfig
 from training.cycle.cyclegan import CycleTraining
-from training.cycle.domains import Domain, largest_resolution, open_list
+from training.cycle.domains import Domain, open_list
 from training.run.job import SingleStageJob, check_patches, fitting_resolution
 
 
@@ -25,19 +23,13 @@ class CycleJob(SingleStageJob):
     idle: ClassVar = {"init_from": "all networks begin anew",
                       "inception": "no score selects a snapshot: the last one counts as best"}
 
-    def __init__(self, config: CycleConfig, options: argparse.Namespace,
-                 given: dict[str, Any], num_replicas: int, evaluation: ModuleType):
-        """Check everything that would fail later; see StyleGanJob."""
-        super().__init__(config, options, num_replicas, evaluation)
+    def check(self, config: CycleConfig) -> None:
+        """Check everything that would fail later; set the config, the data set and notes."""
         if not config.target:
             raise UserError("--target: missing: the photos that those of --data are translated to")
         self.dataset, self.target = open_list(config.data), open_list(config.target)
-        sources = self.dataset, self.target
-        wanted = config.resolution or min(map(largest_resolution, sources))
-        # Pairs are read at any size.
-        resolution = fitting_resolution(wanted, {
-            str(source.path): largest_resolution(source)
-            for source in sources if not isinstance(source, PairFolder)}, MIN_RESOLUTION)
+        resolution = fitting_resolution(config.resolution, [self.dataset, self.target],
+                                        MIN_RESOLUTION)
         check_patches("strides", config.strides, resolution)
         self.config = dataclasses.replace(config, resolution=resolution)
         if (self.dataset.digest == self.target.digest
@@ -48,7 +40,7 @@ class CycleJob(SingleStageJob):
         if config.minibatch_per_gpu and self.share % config.minibatch_per_gpu:
             raise UserError(f"--minibatch-per-gpu={config.minibatch_per_gpu}: a device's "
                             f"{self.share} photos of each list must divide into such parts")
-        self.domains = [Domain.open(source, self.config.resolution, garment)
+        self.domains = [Domain.open(source, resolution, garment)
                         for source, garment in self._garments()]
         self.notes = self._notes()
 

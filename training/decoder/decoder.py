@@ -81,15 +81,11 @@ class DecoderTraining(LabelTraining):
 
     def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Optimizer]:
         """Return gradient descent with momentum for conv, whose kernels decay; else Adam."""
-        found = {}
-        for name, network in networks.items():
-            variables = network.trainables
-            if self.config.decoder == "conv":
-                kernels = [key for key in variables if key.endswith("/kernel")]
-                found[name] = Sgd(variables, 0.9, self.config.weight_decay, kernels)
-            else:
-                found[name] = Adam(variables, beta1=0.9, beta2=0.999)
-        return found
+        variables = networks[NETWORK].trainables
+        if self.config.decoder != "conv":
+            return {NETWORK: Adam(variables, beta1=0.9, beta2=0.999)}
+        kernels = [key for key in variables if key.endswith("/kernel")]
+        return {NETWORK: Sgd(variables, 0.9, self.config.weight_decay, kernels)}
 
     def lrate(self, left: float) -> float:
         """Return the learning rate when a share of the training is left."""

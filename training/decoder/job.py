@@ -1,10 +1,8 @@
 """A decoder's training as train.py starts it."""
 
-import argparse
 import dataclasses
 import logging
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,14 +26,12 @@ class DecoderJob(SingleStageJob):
 
     idle: ClassVar = {"inception": "its score is mIoU, which needs no Inception"}
 
-    def __init__(self, config: DecoderConfig, options: argparse.Namespace,
-                 given: dict[str, Any], num_replicas: int, evaluation: ModuleType):
-        """Check everything that would fail later; see StyleGanJob."""
-        super().__init__(config, options, num_replicas, evaluation)
+    def check(self, config: DecoderConfig) -> None:
+        """Check everything that would fail later; set the config, the data set and notes."""
         if not config.data:
             raise UserError("--labels: missing: the folder of labelled pictures, which generate.py "
                             "--for-labelling or --project writes")
-        if not options.init_from:
+        if not self.options.init_from:
             raise UserError("--init-from: missing: the generator whose pictures are labelled")
         self.dataset = LabelledFolder(config.data)
         self.origin, self.about = self._generator()

@@ -1,16 +1,12 @@
 """A training of people in other poses as train.py starts it."""
 
-import argparse
 import dataclasses
 import logging
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow as tf
 
-from dnnlib import cli
-from dnnlib.cli import IdleRule
 from dnnlib.data import mirroring
 from dnnlib.data.dataset import fit_of, open_dataset
 from dnnlib.data.labelled import chosen
@@ -40,17 +36,14 @@ class PoseJob(SingleStageJob):
     idle: ClassVar = {"init_from": "both networks begin anew",
                       "inception": "its scores need no Inception"}
 
-    def __init__(self, config: PoseConfig, options: argparse.Namespace,
-                 given: dict[str, Any], num_replicas: int, evaluation: ModuleType):
-        """Check everything that would fail later; see StyleGanJob."""
-        super().__init__(config, options, num_replicas, evaluation)
+    def check(self, config: PoseConfig) -> None:
+        """Check everything that would fail later; set the config, the data set and notes."""
         self.dataset = open_dataset(config.data)
         self._check_people(config)
-        cli.refuse_idle({"patience"} if config.patience else set(), [
-            IdleRule(["patience"], not self.dataset.pairs.get("val"),
-                     f"{config.data} has no validation pairs to measure snapshots by")])
-        resolution = fitting_resolution(config.resolution,
-                                        {str(self.dataset.path): self.dataset.resolution})
+        if config.patience and not self.dataset.pairs.get("val"):
+            raise UserError(f"--patience: without effect: {config.data} has no validation pairs to "
+                            "measure snapshots by")
+        resolution = fitting_resolution(config.resolution, [self.dataset])
         if resolution >> config.halvings < 2:
             raise UserError(f"--halvings={config.halvings}: of {resolution}x{resolution} less than "
                             "2x2 would be left; give fewer")

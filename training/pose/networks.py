@@ -14,7 +14,6 @@ import tensorflow as tf
 from keras import layers
 
 from dnnlib.data.channels import NUM_COLOURS
-from dnnlib.tflib.keras_network import KerasNetwork
 from dnnlib.tflib.network import NETWORKS
 from training.networks_translation import (
     DROPPED_BLOCKS,
@@ -72,18 +71,10 @@ class PoseGenerator(TranslationGenerator):
         dropout: float = 0.5
         seed: int = 0
 
-    def __call__(self, source: tf.Tensor, target: tf.Tensor, source_frames: tf.Tensor,
-                 target_frames: tf.Tensor, masks: Sequence[tf.Tensor] = ()) -> tf.Tensor:
-        """Return rgb as in use; `masks` are [N, *shape] of all `dropout_shapes`."""
-        return KerasNetwork.__call__(self, [
-            source, target, *self._used(source_frames, target_frames), *masks])
-
-    def train_call(self, source: tf.Tensor, target: tf.Tensor, source_frames: tf.Tensor,
-                   target_frames: tf.Tensor, masks: Sequence[tf.Tensor] = ()
-                   ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Return rgb as in training, and {name: value to assign} of running means."""
-        return KerasNetwork.train_call(self, [
-            source, target, *self._used(source_frames, target_frames), *masks])
+    def inputs(self, source: tf.Tensor, target: tf.Tensor, source_frames: tf.Tensor,
+               target_frames: tf.Tensor, masks: Sequence[tf.Tensor] = ()) -> list[tf.Tensor]:
+        """Return the model's inputs of those of a call."""
+        return [source, target, *self._used(source_frames, target_frames), *masks]
 
     def _used(self, *frames):
         return frames if self.options.skips == "deformable" else ()

@@ -1,7 +1,6 @@
-"""Pairs of photos of one person: source and target, with keypoints, one by one and in batches."""
+"""Pairs of photos of one person: source and target, with keypoints."""
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +8,6 @@ import tensorflow as tf
 
 from dnnlib.data import dataset, keypoints
 from dnnlib.data.dataset import DatasetInfo
-from dnnlib.process_pool import threaded_map
-from training.dataset import THREADS, shuffled
 
 
 class PoseBatch(NamedTuple):
@@ -53,22 +50,3 @@ class PosePairs:
     def _photos(self, numbers):
         return np.stack([self._file.read_image(number, only_rgb=True).transpose(1, 2, 0)
                          for number in numbers.tolist()])
-
-    def batches(self, minibatch: int, seed: int, start_nimg: int = 0,
-                rows: Sequence[int] | None = None) -> Iterator[PoseBatch]:
-        """Yield batches for ever, in a new permutation whenever all pairs were seen, some of them
-        read ahead by threads.
-
-        Args:
-            start_nimg: the pair to begin with, a multiple of the minibatch.
-            rows: places in a minibatch that are read, such as a worker's; None for all.
-        """
-        rows = range(minibatch) if rows is None else rows
-
-        def load(step: int) -> PoseBatch:
-            """Return the batch of a step."""
-            numbers = [shuffled(seed, len(self), step * minibatch + int(row)) for row in rows]
-            with tf.device("CPU:0"):
-                return PoseBatch(*map(tf.constant, self.read(numbers)))
-
-        return threaded_map(load, itertools.count(start_nimg // minibatch), THREADS)

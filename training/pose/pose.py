@@ -1,7 +1,7 @@
 """A generator of people in other poses, and its discriminator, as a method."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from dnnlib.data.channels import NUM_COLOURS
 from dnnlib.data.labelled import chosen
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network, build
-from training.dataset import process_reals
+from training.dataset import process_reals, shuffled
 from training.pose import body
 from training.pose.config import PoseConfig
 from training.pose.people import PoseBatch, PosePairs
@@ -62,10 +62,10 @@ class Pose(ConditionalGan):
 
     # Steps.
 
-    def batches(self, start_nimg: int) -> Iterator[PoseBatch]:
-        """Yield this worker's pairs from a place in the stream on, for ever."""
-        c = self.config
-        return self.pairs.batches(c.minibatch, c.seed, start_nimg, self.worker_rows)
+    def read_batch(self, places: Sequence[int]) -> PoseBatch:
+        """Return pairs, in a new permutation whenever all were seen."""
+        return self.pairs.read([shuffled(self.config.seed, len(self.pairs), place)
+                                for place in places])
 
     def example(self, batch: PoseBatch, draws: Draws) -> Example:
         """Return photos, heatmaps and frames of pairs, mirrored at random; keypoints are where the

@@ -7,39 +7,28 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from dnnlib.data import pyramid
 from training.pose import body
 from training.pose.networks import PoseGenerator
-from training.snapshots import OfSnapshot, load_snapshot
-from training.translation.translator import NETWORK, drawn_in_minibatches, seed_masks
+from training.translation.translator import PhotoDrawer, seed_masks
 
 VARIANT = "pose"
 
 
-class Reposer(OfSnapshot):
+class Reposer(PhotoDrawer):
     """A snapshot's generator of people.
 
     Attributes:
-        path: the snapshot's file. header: its header. digest: of the weights.
-        names: of the K keypoints. skeleton: which of them are joined, counted from 1.
-        resolution: side of photos in pixels. fit: how those of its training were made square, of
-            pyramid.FITS.
+        names: of the K keypoints. skeleton: which of them are joined, counted from 1. The others:
+            see PhotoDrawer.
     """
 
-    def __init__(self, path: Path, minibatch: int = 8):
-        """Load the generator of a snapshot file.
+    variant, lack = VARIANT, "draws no people in other poses"
 
-        Raises:
-            UserError: the snapshot is of another kind.
-        """
-        header = self.check(path, VARIANT, "draws no people in other poses", NETWORK)
-        self.path, self.minibatch = path, minibatch
-        self.header, self.digest = header, header["digest"]
-        self.fit = header.get("fit", pyramid.FITS[0])  # older snapshots do not say
-        self.names = tuple(header["keypoints"])
-        self.skeleton = tuple(map(tuple, header["skeleton"]))
-        self.network = load_snapshot(path, names=(NETWORK,)).networks[NETWORK]
-        self.resolution = self.network.resolution
+    def __init__(self, path: Path, minibatch: int = 8):
+        """Load the generator of a snapshot file; see PhotoDrawer."""
+        super().__init__(path, minibatch)
+        self.names = tuple(self.header["keypoints"])
+        self.skeleton = tuple(map(tuple, self.header["skeleton"]))
         self._infer = inference(self.network, self.names)
 
     def draw(self, photos: np.ndarray, source_points: np.ndarray,
@@ -52,8 +41,7 @@ class Reposer(OfSnapshot):
         Raises:
             UserError: the network has diverged.
         """
-        return drawn_in_minibatches(self._infer, [photos, source_points, target_points],
-                                    self.minibatch, self.path)
+        return self.drawn(self._infer, photos, source_points, target_points)
 
 
 def is_of_poses(header: dict) -> bool:

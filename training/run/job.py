@@ -3,6 +3,7 @@
 import argparse
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from dnnlib import cli, util
 from dnnlib.cli import IdleRule
 from dnnlib.data import mirroring
 from dnnlib.data.dataset import DatasetInfo
+from dnnlib.data.labelled import PairFolder
 from dnnlib.tflib.distribute import create_strategy, replica_rows
 from dnnlib.util import UserError
 from training.method import Method
@@ -67,18 +69,27 @@ class Job:
 
 
 class SingleStageJob(Job):
-    """A training of a SingleStageMethod."""
+    """A training of a SingleStageMethod.
+
+    Attributes:
+        given: {field of the config: value} of the options that the user has given.
+        share: pictures of a minibatch that a device takes.
+    """
 
     idle: ClassVar[dict[str, str]]  # options of train.py without effect here, and why
 
-    def __init__(self, config: MethodConfig, options: argparse.Namespace, num_replicas: int,
-                 evaluation: ModuleType):
-        """Keep the options; raise UserError for those without effect, and for a minibatch that the
-        devices cannot share."""
-        self.options, self.evaluation = options, evaluation
+    def __init__(self, config: MethodConfig, options: argparse.Namespace, given: dict[str, Any],
+                 num_replicas: int, evaluation: ModuleType):
+        """Check everything that would fail later; see StyleGanJob."""
+        self.options, self.given, self.evaluation = options, given, evaluation
         cli.refuse_idle([name for name in self.idle if getattr(options, name)],
                         [IdleRule([name], True, reason) for name, reason in self.idle.items()])
         self.share = len(replica_rows(config.minibatch, num_replicas, 0, 1))
+        self.check(config)
+
+    def check(self, config: MethodConfig) -> None:
+        """Set the config, the data set and the notes; raise UserError if options do not fit."""
+        raise NotImplementedError
 
     def subject(self) -> str:
         """Return what is trained, and for what, in a few words."""
@@ -106,19 +117,23 @@ class SingleStageJob(Job):
                 f"of {c.minibatch}\n{duration}\nnothing was written")
 
 
-def fitting_resolution(wanted: int | None, sides: dict[str, int], least: int = 4) -> int:
-    """Return the side of the pictures to train on: the one wanted, else that of the smallest.
+def fitting_resolution(wanted: int | None, sources: Sequence, least: int = 4) -> int:
+    """Return the side of the pictures to train on: the one wanted, else the smallest source's.
 
     Args:
-        sides: {path: largest side} of the sources that cannot be enlarged.
+        sources: data sets, folders of photos, or folders of pairs, which are read at any size.
 
     Raises:
         UserError: it is above a source's, or below `least`.
     """
-    resolution = wanted or min(sides.values())
-    for path, side in sides.items():
-        if resolution > side:
-            raise UserError(f"--resolution={resolution}: {path} goes up to {side}")
+    def largest(source: Any) -> int:
+        return source.resolution if isinstance(source, DatasetInfo) else source.largest_level()
+
+    resolution = wanted or min(map(largest, sources))
+    for source in sources:
+        if not isinstance(source, PairFolder) and resolution > largest(source):
+            raise UserError(f"--resolution={resolution}: {source.path} goes up to "
+                            f"{largest(source)}")
     if resolution < least:
         raise UserError(f"--resolution={resolution}: {least} at least")
     return resolution

@@ -1,11 +1,9 @@
 """A segmentation network's training as train.py starts it."""
 
-import argparse
 import dataclasses
 import logging
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -27,10 +25,8 @@ class SegmenterJob(SingleStageJob):
     idle: ClassVar = {"init_from": "a segmentation network begins anew, or with --imagenet",
                       "inception": "its score is mIoU, which needs no Inception"}
 
-    def __init__(self, config: SegmenterConfig, options: argparse.Namespace,
-                 given: dict[str, Any], num_replicas: int, evaluation: ModuleType):
-        """Check everything that would fail later; see StyleGanJob."""
-        super().__init__(config, options, num_replicas, evaluation)
+    def check(self, config: SegmenterConfig) -> None:
+        """Check everything that would fail later; set the config, the data set and notes."""
         self.dataset = labelled.open_labelled(config.data)
         self.second = config.data2 and labelled.open_labelled(config.data2)
         self.classes = tuple(self.dataset.classes)
@@ -53,14 +49,8 @@ class SegmenterJob(SingleStageJob):
     def _resolution(self, config):
         """Return the side of the pictures to train on; raise UserError if the data or the network
         has none such."""
-        sources = [source for source in (self.dataset, self.second) if source]
-        wanted = config.resolution or min(
-            source.largest_level() if isinstance(source, PairFolder) else source.resolution
-            for source in sources)
-        # Pairs are read at any size, records only at theirs.
-        resolution = fitting_resolution(wanted, {
-            str(source.path): source.resolution for source in sources
-            if isinstance(source, DatasetInfo)})
+        resolution = fitting_resolution(config.resolution,
+                                        [self.dataset, *filter(None, [self.second])])
         least = 32 if config.architecture == "deeplab" else 8
         if resolution < least:
             smaller = "; give --architecture=unet for smaller ones" if least > 8 else ""

@@ -38,10 +38,8 @@ class LabelTraining(SingleStageMethod):
     def _update(self, batch, step, lrate):
         """Take one step; traced."""
         grads, means, finite, report = self.strategy.run(self._gradients, (batch, step))
-        finite = self.first(finite)
-        self.apply(self.network_name, grads, means, finite, lrate)
-        report = {name: self.first(value) for name, value in report.items()}
-        return {**report, "Progress/skipped_updates": 1.0 - tf.cast(finite, tf.float32)}
+        self.apply(self.network_name, grads, means, self.first(finite), lrate)
+        return {name: self.first(value) for name, value in report.items()}
 
     def _gradients(self, batch, step):
         """Return all-reduced gradients, running means, if all is finite, and a report; in a
@@ -67,9 +65,10 @@ class LabelTraining(SingleStageMethod):
             tf.distribute.ReduceOp.SUM, [grads, loss, tf.reduce_sum(hits), pixels])
         if means:
             means = context.all_reduce(tf.distribute.ReduceOp.MEAN, means)
-        report = {"Loss/cross_entropy": loss,
-                  "Training/accuracy": hits / tf.maximum(pixels, 1.0)}
-        return grads, means, all_finite(grads) & tf.math.is_finite(loss), report
+        finite = all_finite(grads) & tf.math.is_finite(loss)
+        return grads, means, finite, {
+            "Loss/cross_entropy": loss, "Training/accuracy": hits / tf.maximum(pixels, 1.0),
+            "Progress/skipped_updates": 1.0 - tf.cast(finite, tf.float32)}
 
     def save_labelled(self, run_dir: Path, name: str, rgb: np.ndarray, truth: np.ndarray,
                       found: np.ndarray) -> dict[str, np.ndarray]:

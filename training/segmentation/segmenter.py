@@ -1,7 +1,7 @@
 """A segmentation network as a method: one stage, gradient descent, selected by validation mIoU."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,7 @@ from dnnlib.tflib.optimizer import Sgd
 from training.segmentation.config import SegmenterConfig
 from training.segmentation.imagenet import imagenet_arrays
 from training.segmentation.label_training import LabelTraining
-from training.segmentation.stream import (
-    LabelledBatch,
-    Source,
-    labelled_batches,
-    process_pictures,
-)
+from training.segmentation.stream import LabelledBatch, Source, process_pictures, read_labelled
 from training.single_stage import PICTURES, SingleStage
 
 NETWORK = "S"
@@ -70,9 +65,9 @@ class SegmenterTraining(LabelTraining):
 
     # Steps.
 
-    def batches(self, start_nimg: int) -> Iterator[LabelledBatch]:
-        """Yield labelled pictures of all sources, as they are."""
-        return labelled_batches(self.sources, self.config.seed, start_nimg, self.worker_rows)
+    def read_batch(self, places: Sequence[int]) -> LabelledBatch:
+        """Return labelled pictures of all sources, as they are."""
+        return read_labelled(self.sources, self.config.seed, places)
 
     def examples(self, batch: LabelledBatch, draws: Draws) -> tuple[tf.Tensor, tf.Tensor]:
         """Return photos and label maps, changed at random."""

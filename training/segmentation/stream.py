@@ -1,7 +1,6 @@
-"""Endless minibatches of labelled pictures from one source or two, and their random changes."""
+"""Minibatches of labelled pictures from one source or two, and their random changes."""
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,9 +8,8 @@ import tensorflow as tf
 
 from dnnlib.data import channels
 from dnnlib.data.labelled import LabelledPictures
-from dnnlib.process_pool import threaded_map
 from dnnlib.tflib.distribute import Draws
-from training.dataset import THREADS, moved_affinely, shuffled
+from training.dataset import moved_affinely, shuffled
 from training.segmentation.config import SegmenterConfig
 
 
@@ -23,8 +21,8 @@ class LabelledBatch(NamedTuple):
         label_maps: uint8 [N, R, R], 0..C and channels.IGNORE.
     """
 
-    rgb: tf.Tensor
-    label_maps: tf.Tensor
+    rgb: np.ndarray | tf.Tensor
+    label_maps: np.ndarray | tf.Tensor
 
 
 class Source(NamedTuple):
@@ -41,32 +39,17 @@ class Source(NamedTuple):
     name: str = ""
 
 
-def labelled_batches(sources: Sequence[Source], seed: int, start_nimg: int = 0,
-                     rows: Sequence[int] | None = None) -> Iterator[LabelledBatch]:
-    """Yield LabelledBatches forever, some of them read ahead by threads: `share` pictures of every
-    source, each source in permutations of its own.
-
-    Args:
-        start_nimg: the picture to begin with, a multiple of the minibatch.
-        rows: places in a minibatch that are read, such as a worker's; None for all.
-    """
-    places = [(index, place) for index, source in enumerate(sources)
-              for place in range(source.share)]
-    places = places if rows is None else [places[row] for row in rows]
-
-    def load(step: int) -> LabelledBatch:
-        """Return the batch of a step."""
-        pairs = []
-        for index, place in places:
-            pictures, numbers, share, _ = sources[index]
-            chosen = shuffled(seed, len(numbers), step * share + place, index)
-            pairs.append(pictures.read(numbers[chosen]))
-        rgb, label_maps = (np.stack(parts) for parts in zip(*pairs))
-        with tf.device("CPU:0"):
-            return LabelledBatch(tf.constant(rgb), tf.constant(label_maps))
-
-    first = start_nimg // sum(source.share for source in sources)
-    return threaded_map(load, itertools.count(first), THREADS)
+def read_labelled(sources: Sequence[Source], seed: int, places: Sequence[int]) -> LabelledBatch:
+    """Return the pictures at some places of an endless stream, in each minibatch of which are
+    `share` pictures of every source, each source in permutations of its own."""
+    rows = [(index, row) for index, source in enumerate(sources) for row in range(source.share)]
+    pairs = []
+    for place in places:
+        step, (index, row) = place // len(rows), rows[place % len(rows)]
+        pictures, numbers, share, _ = sources[index]
+        chosen = shuffled(seed, len(numbers), step * share + row, index)
+        pairs.append(pictures.read(numbers[chosen]))
+    return LabelledBatch(*map(np.stack, zip(*pairs)))
 
 
 def shares(minibatch: int, mix: float) -> tuple[int, int]:

@@ -49,13 +49,11 @@ class ConditionalGan(SingleStageMethod):
 
     def _update(self, batch, step, lrate):
         """Take one step; traced."""
-        report, finite = self.strategy.run(self._step_in_replica, (batch, step, lrate))
-        report = {name: self.first(value) for name, value in report.items()}
-        skipped = sum(1.0 - tf.cast(self.first(one), tf.float32) for one in finite)
-        return {**report, "Progress/skipped_updates": skipped}
+        report = self.strategy.run(self._step_in_replica, (batch, step, lrate))
+        return {name: self.first(value) for name, value in report.items()}
 
     def _step_in_replica(self, batch, step, lrate):
-        """Update D, then G; return {name: scalar} to report, and whether each was finite."""
+        """Update D, then G; return {name: scalar} to report."""
         G, D = self.networks[NETWORK], self.networks[CRITIC]
         draws = self.draws(step)
         inputs, condition, semantics, photos = self.example(batch, draws)
@@ -84,8 +82,9 @@ class ConditionalGan(SingleStageMethod):
         report = {"Loss/G": loss_G, "Loss/D": loss_D, "Loss/G_gan": gan,
                   "Loss/reconstruction": reconstruction,
                   "Loss/scores/real": _mean_logit(real), "Loss/scores/fake": _mean_logit(fake)}
-        context = tf.distribute.get_replica_context()
-        return context.all_reduce(_MEAN, report), [finite_D, finite_G]
+        report = tf.distribute.get_replica_context().all_reduce(_MEAN, report)
+        skipped = sum(1.0 - tf.cast(finite, tf.float32) for finite in (finite_D, finite_G))
+        return {**report, "Progress/skipped_updates": skipped}
 
     def _update_network(self, name, grads, values, loss, lrate):
         """Update a network by the means over the replicas; return whether they were finite."""

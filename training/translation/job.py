@@ -1,11 +1,9 @@
 """A training of photos of maps as train.py starts it."""
 
-import argparse
 import dataclasses
 import logging
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -37,32 +35,30 @@ class Pix2PixJob(SingleStageJob):
 
     idle: ClassVar = {"init_from": "both networks begin anew"}
 
-    def __init__(self, config: Pix2PixConfig, options: argparse.Namespace,
-                 given: dict[str, Any], num_replicas: int, evaluation: ModuleType):
-        """Check everything that would fail later; see StyleGanJob."""
-        super().__init__(config, options, num_replicas, evaluation)
-        self.metrics = evaluation.translation_metrics(config.metrics, config.segmenter,
-                                                      options.inception)
+    def check(self, config: Pix2PixConfig) -> None:
+        """Check everything that would fail later; set the config, the data set and notes."""
+        self.metrics = self.evaluation.translation_metrics(config.metrics, config.segmenter,
+                                                           self.options.inception)
         self.dataset = open_dataset(config.data)
         self.classes = tuple(self.dataset.classes)
         if not self.classes:
             raise UserError(f"--data: {config.data} has no segmentation maps to draw photos of")
-        resolution = fitting_resolution(
-            config.resolution, {str(self.dataset.path): self.dataset.resolution}, MIN_RESOLUTION)
+        resolution = fitting_resolution(config.resolution, [self.dataset], MIN_RESOLUTION)
         check_patches("d-strides", config.d_strides, resolution, config.scales)
         self.config = dataclasses.replace(config, resolution=resolution,
                                           mirror_pairs=chosen_pairs(config, self.classes))
         if self.dataset.splits.get("val"):
-            evaluation.metrics_of_val(self.metrics, self.dataset.splits)
+            self.evaluation.metrics_of_val(self.metrics, self.dataset.splits)
         else:
             # Options that are for measuring alone.
-            idle = {"patience": config.patience, "metrics": given.get("metrics", "none") != "none",
+            idle = {"patience": config.patience,
+                    "metrics": self.given.get("metrics", "none") != "none",
                     "segmenter": config.segmenter and config.reconstruction != "semantic"}
             cli.refuse_idle({name for name, is_idle in idle.items() if is_idle}, [
                 IdleRule(list(idle), True,
                          f"{config.data} has no validation photos to measure snapshots by")])
-        self.labeller = evaluation.training_labeller(
-            config.segmenter, options.results, self.dataset, self.config.resolution)
+        self.labeller = self.evaluation.training_labeller(
+            config.segmenter, self.options.results, self.dataset, resolution)
         self.vgg, self.vgg_digest = self._find_vgg()
         self.notes = self._notes()
 

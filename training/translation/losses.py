@@ -118,7 +118,6 @@ def semantic_l1(segment: Callable[[tf.Tensor], tf.Tensor], photos: tf.Tensor,
     return l1(expected, tf.nn.softmax(segment(fakes)))
 
 
-
 def vgg_l1(vgg: Vgg16, photos: tf.Tensor, fakes: tf.Tensor) -> tf.Tensor:
     """Return how differently VGG16 sees photos and fakes, [N]: the sum over VGG_RELUS of the mean
     absolute differences of their activations, which is pix2pixHD's sum of 1 / M_i |F_i - F_i|_1

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,21 +13,14 @@ from dnnlib.data.tfrecords import RecordFile
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network, build
 from dnnlib.tflib.vgg16 import Vgg16
-from training.dataset import TrainingStream, moved_affinely, process_reals
+from training.dataset import Batch, TrainingStream, moved_affinely, process_reals
 from training.segmentation.segmenter import NETWORK as SEGMENTER
 from training.single_stage import PICTURES, SingleStage
 from training.snapshots import load_snapshot
-from training.state import Progress, TrainingState
 from training.translation import losses
 from training.translation.conditional_gan import CRITIC, ConditionalGan, Example
 from training.translation.config import HIGHER_IS_BETTER, Pix2PixConfig
 from training.translation.translator import NETWORK, seed_masks
-
-
-class PhotoBatch(NamedTuple):
-    """Some photos and their maps: images uint8 [N, R, R, 3 + C]."""
-
-    images: tf.Tensor
 
 
 class Pix2Pix(ConditionalGan):
@@ -50,9 +43,11 @@ class Pix2Pix(ConditionalGan):
             vgg: VGG16's arrays for --reconstruction=vgg. The others: see SingleStageMethod.
         """
         super().__init__(config, classes, strategy, about, evaluate)
-        self.shown = shown
-        self.segmenter_path, self.segmenter = segmenter, None
-        self.vgg = vgg and Vgg16(vgg)
+        self.shown, self.vgg = shown, vgg and Vgg16(vgg)
+        # The network that compares maps is in no snapshot, as it is not trained.
+        if config.reconstruction == "semantic":
+            with strategy.scope():
+                self.segmenter = load_snapshot(segmenter).networks[SEGMENTER]
         self.higher_is_better = config.metrics.startswith(HIGHER_IS_BETTER)
 
     def make_networks(self) -> dict[str, Network]:
@@ -70,32 +65,16 @@ class Pix2Pix(ConditionalGan):
                 "strides": c.d_strides, "num_maps": losses.num_maps(c.critic, num_classes),
                 "scales": c.scales, "spectral_norm": c.spectral_norm})}
 
-    def begin(self) -> Progress:
-        """Make the networks."""
-        self._load_segmenter()
-        return super().begin()
-
-    def resume(self, state: TrainingState) -> None:
-        """Take over a stored state."""
-        super().resume(state)
-        self._load_segmenter()
-
-    def _load_segmenter(self):
-        """Load the network that compares maps; it is in no snapshot, as it is not trained."""
-        if self.segmenter_path and self.config.reconstruction == "semantic":
-            self.segmenter = load_snapshot(self.segmenter_path).networks[SEGMENTER]
-
     # Steps.
 
-    def batches(self, start_nimg: int) -> Iterator[PhotoBatch]:
+    def batches(self, start_nimg: int) -> Iterator[Batch]:
         """Yield this worker's photos and maps from a place in the stream on, for ever."""
         c = self.config
-        for images, _ in TrainingStream(
-                [c.data], resolution=c.resolution, num_channels=channels.num_channels(self.classes),
-                minibatch=c.minibatch, seed=c.seed, start_nimg=start_nimg, rows=self.worker_rows):
-            yield PhotoBatch(images)
+        return iter(TrainingStream(
+            [c.data], resolution=c.resolution, num_channels=channels.num_channels(self.classes),
+            minibatch=c.minibatch, seed=c.seed, start_nimg=start_nimg, rows=self.worker_rows))
 
-    def example(self, batch: PhotoBatch, draws: Draws) -> Example:
+    def example(self, batch: Batch, draws: Draws) -> Example:
         """Return maps from 0 to 1 and photos, changed at random alike. Thin classes have less than
         half of every pixel they touch, so maps are the semantics as they are."""
         flip = draws.uniform("mirror") < 0.5 if self.config.mirror else None

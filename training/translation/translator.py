@@ -15,29 +15,64 @@ NETWORK = "G"
 VARIANT = "pix2pix"
 
 
-class Translator(OfSnapshot):
+class PhotoDrawer(OfSnapshot):
     """A snapshot's generator of photos.
 
     Attributes:
-        path: the snapshot's file. classes: of the maps that it takes.
-        resolution: side of maps and photos in pixels.
-        digest: of the weights.
-        has_dropout: whether photos of one map differ by their seeds.
-        fit: how photos and maps of its training were made square, of pyramid.FITS.
+        path: the snapshot's file. header: its header. digest: of the weights.
+        resolution: side of photos in pixels. fit: how those of its training were made square, of
+            pyramid.FITS.
     """
 
-    def __init__(self, path: Path, minibatch: int = 8):
-        """Load the generator of a snapshot file.
+    variant: str
+    lack: str  # what networks of other variants do not do
 
-        Raises:
-            UserError: the snapshot is of another kind.
-        """
-        header = self.check(path, VARIANT, "draws no photos of maps", NETWORK)
-        self.path, self.minibatch, self.header = path, minibatch, header
-        self.classes, self.digest = tuple(header["classes"]), header["digest"]
+    def __init__(self, path: Path, minibatch: int = 8):
+        """Load the generator of a snapshot file; raise UserError if that is of another kind."""
+        self.header = self.check(path, self.variant, self.lack, NETWORK)
+        self.path, self.minibatch, self.digest = path, minibatch, self.header["digest"]
         self.network = load_snapshot(path, names=(NETWORK,)).networks[NETWORK]
         self.resolution = self.network.resolution
-        self.fit = header.get("fit", pyramid.FITS[0])  # older snapshots do not say
+        self.fit = self.header.get("fit", pyramid.FITS[0])  # older snapshots do not say
+
+    def drawn(self, infer: Callable[..., np.ndarray], *inputs: np.ndarray) -> np.ndarray:
+        """Return what the network draws of inputs [n, ...], minibatch by minibatch.
+
+        The last one is filled up, so that what is drawn does not depend on how many are asked for.
+
+        Args:
+            infer: function (inputs of a minibatch) -> photos of it.
+
+        Raises:
+            UserError: the network has diverged.
+        """
+        count, found = len(inputs[0]), []
+        for start in range(0, count, self.minibatch):
+            own = min(self.minibatch, count - start)
+            parts = (values[start:start + own] for values in inputs)
+            found.append(infer(*(np.concatenate([part, np.repeat(
+                part[-1:], self.minibatch - own, axis=0)]) for part in parts))[:own])
+        photos = np.concatenate(found)
+        if not np.isfinite(photos).all():
+            raise UserError(f"{self.path}: the network makes values that are not finite, it has "
+                            "diverged: use an older snapshot")
+        return photos
+
+
+class Translator(PhotoDrawer):
+    """A snapshot's generator of photos of maps.
+
+    Attributes:
+        classes: of the maps that it takes.
+        has_dropout: whether photos of one map differ by their seeds. The others: see PhotoDrawer.
+    """
+
+    variant, lack = VARIANT, "draws no photos of maps"
+
+    def __init__(self, path: Path, minibatch: int = 8):
+        """Load the generator of a snapshot file; see PhotoDrawer."""
+        super().__init__(path, minibatch)
+        self.classes = tuple(self.header["classes"])
         self.has_dropout = bool(self.network.dropout_shapes)
         self._infer = tf.function(self.network, reduce_retracing=True)
 
@@ -52,33 +87,7 @@ class Translator(OfSnapshot):
             return self._infer(tf.cast(segmaps, tf.float32) / 255,
                                seed_masks(self.network, seeds)).numpy()
 
-        return drawn_in_minibatches(infer, [segmaps, np.asarray(seeds)], self.minibatch, self.path)
-
-
-def drawn_in_minibatches(infer: Callable[..., np.ndarray], inputs: Sequence[np.ndarray],
-                         minibatch: int, path: Path) -> np.ndarray:
-    """Return what a network draws of inputs [n, ...], minibatch by minibatch.
-
-    The last one is filled up, so that what is drawn does not depend on how many are asked for.
-
-    Args:
-        infer: function (inputs of a minibatch) -> photos of it.
-        path: of the network's snapshot.
-
-    Raises:
-        UserError: the network has diverged.
-    """
-    count, found = len(inputs[0]), []
-    for start in range(0, count, minibatch):
-        own = min(minibatch, count - start)
-        parts = (values[start:start + own] for values in inputs)
-        found.append(infer(*(np.concatenate([part, np.repeat(part[-1:], minibatch - own, axis=0)])
-                             for part in parts))[:own])
-    photos = np.concatenate(found)
-    if not np.isfinite(photos).all():
-        raise UserError(f"{path}: the network makes values that are not finite, it has diverged: "
-                        "use an older snapshot")
-    return photos
+        return self.drawn(infer, segmaps, np.asarray(seeds))
 
 
 def seed_masks(network: TranslationGenerator, seeds: Sequence[int]) -> list[tf.Tensor]:

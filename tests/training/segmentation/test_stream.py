@@ -1,7 +1,5 @@
 """Minibatches of labelled pictures: shares, order, places; flips, zooms, and what is ignored."""
 
-import itertools
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,8 +11,8 @@ from tests.tools.labelled_pictures import SIDE, coloured_dataset, picture, tiny
 from training.segmentation.stream import (
     LabelledBatch,
     Source,
-    labelled_batches,
     process_pictures,
+    read_labelled,
     shares,
     zoomed,
 )
@@ -36,33 +34,35 @@ class Numbered:
         return np.full((4, 4, 3), value), np.full((4, 4), value)
 
 
-def levels(stream, count):
-    """The numbers of the pictures in the next minibatches."""
-    return [batch.rgb.numpy()[:, 0, 0, 0].tolist()
-            for batch in itertools.islice(iter(stream), count)]
+def levels(sources, seed, count, start=0, rows=None):
+    """The numbers of the pictures in some minibatches."""
+    minibatch = sum(source.share for source in sources)
+    return [read_labelled(sources, seed, [
+        step * minibatch + row for row in rows or range(minibatch)]).rgb[:, 0, 0, 0].tolist()
+        for step in range(start, start + count)]
 
 
 def test_every_minibatch_has_its_share_and_every_epoch_all():
     sources = [Source(Numbered(0), [0, 3, 5], 3), Source(Numbered(100), range(10), 1)]
-    batches = levels(labelled_batches(sources, 1), 20)
+    batches = levels(sources, 1, 20)
     for batch in batches:
         assert sorted(batch[:3]) == [0, 3, 5] and batch[3] >= 100
     for epoch in (batches[:10], batches[10:]):
         assert sorted(batch[3] for batch in epoch) == list(range(100, 110))
     assert batches[0][:3] != batches[1][:3] or batches[1][:3] != batches[2][:3]
-    assert levels(labelled_batches(sources, 1), 20) == batches
-    assert levels(labelled_batches(sources, 2), 20) != batches
+    assert levels(sources, 1, 20) == batches
+    assert levels(sources, 2, 20) != batches
     # Two sources of one size: the second's order is not the first's in the next training.
     alike = [Source(Numbered(0), range(10), 1)] * 2
-    one, two = (list(zip(*levels(labelled_batches(alike, seed), 10))) for seed in (1, 2))
+    one, two = (list(zip(*levels(alike, seed, 10))) for seed in (1, 2))
     assert one[1] not in (one[0], *two)
 
 
 def test_any_place_is_reached_at_once_and_workers_read_theirs():
     sources = [Source(Numbered(0), range(10), 3), Source(Numbered(100), range(10), 1)]
-    batches = levels(labelled_batches(sources, 1), 9)
-    assert levels(labelled_batches(sources, 1, start_nimg=5 * 4), 4) == batches[5:]
-    parts = [levels(labelled_batches(sources, 1, rows=rows), 9) for rows in ([0, 2], [1, 3])]
+    batches = levels(sources, 1, 9)
+    assert levels(sources, 1, 4, start=5) == batches[5:]
+    parts = [levels(sources, 1, 9, rows=rows) for rows in ([0, 2], [1, 3])]
     for batch, even, odd in zip(batches, *parts):
         assert even == batch[0::2] and odd == batch[1::2]
 

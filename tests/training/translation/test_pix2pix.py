@@ -24,6 +24,7 @@ from tests.tools.labelled_pictures import coloured_dataset
 from tests.tools.training_runs import ONE_DEVICE
 from tests.tools.translations import begun, tiny
 from tests.tools.vgg16 import NARROW, random_arrays
+from training.dataset import Batch
 from training.run import directory, launch
 from training.run.history import read_history
 from training.run.options import given_options, parse_training_options
@@ -31,7 +32,7 @@ from training.segmentation.labeller import read_labeller
 from training.snapshots import read_header
 from training.translation import losses
 from training.translation.config import Pix2PixConfig
-from training.translation.pix2pix import PhotoBatch, jittered
+from training.translation.pix2pix import jittered
 from training.translation.translator import Translator
 
 
@@ -101,7 +102,7 @@ def test_thin_classes_are_judged(data):
     method, _ = begun(tiny(data, critic="semantic", jitter=1.0))
     images = np.full((4, 16, 16, 3 + 2), 0, np.uint8)
     images[:, 8, :, 3] = 100
-    batch = PhotoBatch(tf.constant(images))
+    batch = Batch(tf.constant(images), tf.zeros([4, 0]))
     semantics = method.example(batch, Draws(0, 0, 4)).semantics.numpy()
     np.testing.assert_allclose(semantics.sum((1, 2)), [[16 * 100 / 255, 0]] * 4, atol=0.5)
 
@@ -202,7 +203,7 @@ def test_flips_take_maps_along_and_swap_pairs(data):
     images[:, :, :4, 0] = 255
     images[:, :, :4, 3] = 255
     draws = Draws(5, 1, 4)
-    _, maps, _, rgb = method.example(PhotoBatch(tf.constant(images)), draws)
+    _, maps, _, rgb = method.example(Batch(tf.constant(images), tf.zeros([4, 0])), draws)
     flipped = draws.uniform("mirror").numpy() < 0.5
     assert 0 < flipped.sum() < 4
     for n in range(4):
