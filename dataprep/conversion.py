@@ -65,8 +65,11 @@ def convert_photo(spec: ConversionSpec, item: Item) -> Converted:
     photo, size, labels, overlap = photos.decode_photo(data), photos.probe(data), None, None
     if isinstance(item.photo, SideBySide):
         photo, labels, size = item.photo.halves(photo, size)
+    elif isinstance(item.photo, masks.Mask):
+        labels = item.photo.label_map(photo.size)
     elif spec.classes:
-        labels, overlap = _label_map(item.photo, photo.size)
+        check_shape(item.photo, photo.size)
+        labels, overlap = segmentations.label_map_and_overlap(item.photo, photo.size)
     points = None
     if spec.keypoints:
         check_shape(item.photo, photo.size)
@@ -91,15 +94,6 @@ def digest_and_shares(image: np.ndarray) -> tuple[bytes, tuple]:
     """Return (sha256 of the pixels, area share of each class) of an image uint8 [C, H, W]."""
     shares = pyramid.area_shares(image[channels.SEGMAPS])
     return hashlib.sha256(np.ascontiguousarray(image)).digest(), tuple(shares)
-
-
-def _label_map(photo, size):
-    """Return (label map, overlap of its instances or None) of a picture of `size`. Raises
-    PhotoError if annotations are not for it."""
-    if isinstance(photo, masks.Mask):
-        return photo.label_map(size), None
-    check_shape(photo, size)
-    return segmentations.label_map_and_overlap(photo, size)
 
 
 def check_shape(photo: segmentations.Photo, size: tuple[int, int]) -> None:

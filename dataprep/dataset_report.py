@@ -32,21 +32,10 @@ def summary_lines(directory: str | Path) -> Iterator[str]:
     """Yield lines on what a data set holds, with the frequency of its classes in each split."""
     info = dataset.open_dataset(directory)
     content = util.read_json(info.path / dataset.FILE_NAME)
-    splits = {split: size for split, size in info.splits.items() if size}
-    size = sum(path.stat().st_size for split in splits
-               for path in (info.path / split).rglob("*.tfrecords"))  # of all shards
+    splits = _filled_splits(info)
     yield f"{info.path}: {info.name}, {info.resolution}x{info.resolution} and all levels below"
-    yield f"channels   {info.num_channels} (RGB + {len(info.classes)} class maps)"
-    yield "images     " + ", ".join(f"{count} {split}" for split, count in splits.items())
-    yield f"left out   {content.get('skipped', 0)}"
-    yield (f"on disk    {size / 1e9:.2f} GB, {size / sum(splits.values()) / 1e6:.3f} MB an image, "
-           f"encoding {content.get('encoding')}")
-    yield f"label_size {info.label_size}" + ("" if info.label_size else " (no labels)")
-    if info.keypoints:
-        yield f"keypoints  {len(info.keypoints)} ({', '.join(info.keypoints)})"
-    if info.pairs:
-        yield f"pairs      {_pair_counts(info)} (photos of one person)"
-    yield f"digest     {info.digest}"
+    for name, text in _facts(info, content):
+        yield f"{name:<11}{text}"
     known = read_statistics(directory, info.classes) or {}
     if repeats := known.get("repeats"):  # earlier versions did not count them
         yield f"repeats    {describe_repeats(repeats)}"
@@ -65,8 +54,28 @@ def summary_lines(directory: str | Path) -> Iterator[str]:
         yield from label_lines({split: dataset.read_labels(directory, split) for split in splits})
 
 
-def _pair_counts(info):
-    return ", ".join(f"{count} {split}" for split, count in info.pairs.items() if count)
+def _filled_splits(info):
+    return {split: size for split, size in info.splits.items() if size}
+
+
+def _facts(info, content):
+    """Return what a data set is: [(name, text)]."""
+    def counts(of_split: dict) -> str:
+        return ", ".join(f"{count} {split}" for split, count in of_split.items() if count)
+
+    splits = _filled_splits(info)
+    size = sum(path.stat().st_size for split in splits
+               for path in (info.path / split).rglob("*.tfrecords"))  # of all shards
+    facts = [("channels", f"{info.num_channels} (RGB + {len(info.classes)} class maps)"),
+             ("images", counts(splits)), ("left out", str(content.get("skipped", 0))),
+             ("on disk", f"{size / 1e9:.2f} GB, {size / max(sum(splits.values()), 1) / 1e6:.3f} MB "
+                         f"an image, encoding {content.get('encoding')}"),
+             ("label_size", str(info.label_size or "0 (no labels)"))]
+    if info.keypoints:
+        facts.append(("keypoints", f"{len(info.keypoints)} ({', '.join(info.keypoints)})"))
+    if info.pairs:
+        facts.append(("pairs", f"{counts(info.pairs)} (photos of one person)"))
+    return [*facts, ("digest", info.digest)]
 
 
 def _class_entries(classes, splits, content):
@@ -121,14 +130,8 @@ def write_report(directory: str | Path) -> Path:
     content = util.read_json(info.path / dataset.FILE_NAME)
     known = read_statistics(directory, info.classes)  # None in data sets of earlier versions
     page = Page(f"Data set {info.name}")
-    rows = [["images", ", ".join(f"{size} {split}" for split, size in info.splits.items())],
-            ["channels", f"{info.num_channels}: RGB and {len(info.classes)} class maps"],
-            ["largest images", f"{info.resolution}x{info.resolution}, and all levels below"],
-            ["conditioning labels", f"{info.label_size} numbers" if info.label_size else "none"],
-            *([["keypoints", ", ".join(info.keypoints)]] if info.keypoints else []),
-            *([["pairs of photos of one person", _pair_counts(info)]] if info.pairs else []),
-            ["photos left out", str(content.get("skipped", 0))],
-            ["encoding", str(content.get("encoding"))], ["digest", info.digest]]
+    rows = [["largest images", f"{info.resolution}x{info.resolution}, and all levels below"],
+            *map(list, _facts(info, content))]
     rows += [[f"option {name}", json.dumps(value, ensure_ascii=False)[:200]]
              for name, value in sorted(content.get("options", {}).items()) if name != "classes"]
     page.table(["", ""], rows)
@@ -182,7 +185,7 @@ def _add_sheet(page, info):
 
 def _add_classes(page, info, content):
     """Add how many images show each class and how much of an image it covers, by split."""
-    splits = {split: size for split, size in info.splits.items() if size}
+    splits = _filled_splits(info)
     entries = _class_entries(info.classes, splits, content)
     page.heading("How many images show each class")
     shares = {split: [100 * entry["images"] / splits[split] for entry in entries[split]]

@@ -15,7 +15,7 @@ import numpy as np
 
 from dataprep import photo_sources
 from dnnlib.data import channels
-from dnnlib.data.class_list import ClassList, is_background
+from dnnlib.data.class_list import ClassList
 from dnnlib.data.photos import GREY_ALPHA, PALETTE, RGB, RGBA, PhotoError, read_png_values
 from dnnlib.process_pool import map_in_batches
 from dnnlib.util import UserError
@@ -167,8 +167,8 @@ def _read_content(source, key):
 def decide_coding(listed: ClassList, contents: list[MaskContent], ignore: int | None,
                   report: Callable[[str], None], ignored: int = 0) -> tuple[tuple, Coding]:
     """Return (class names of the numbers 1..C, Coding) of a set's masks. `ignore` is the number
-    that is to be ignored (None: 255); its label is `ignored`. Raises UserError if
-    it is not certain what the masks mean."""
+    that is to be ignored (None: 255); its label is `ignored`. Raises UserError if it is not certain
+    what the masks mean."""
     if listed.notes:
         report(f"{listed.path}: left out: {', '.join(listed.notes)}")
     coding = Coding(0, ignore if ignore is not None else IGNORE, ignored)
@@ -213,16 +213,11 @@ def decide_coding(listed: ClassList, contents: list[MaskContent], ignore: int | 
 
 
 def _num_before(listed, shown, report):
-    """Return how many names of a list come before that of number 1; `shown` are the masks' numbers.
-    Raises UserError if they contradict the list."""
+    """Return how many names come before that of number 1. Raises UserError if `shown` denies it."""
     before = listed.num_background()
     if not before:
         return 0
-    name = listed.names[before - 1]
-    if not is_background(name):
-        raise UserError(f"{listed.path}: number 0 is {name!r}, but 0 is always the background; "
-                        "give masks whose classes have the numbers from 1 on")
-    over = len(listed.names) - before + 1
+    name, over = listed.names[before - 1], len(listed.names) - before + 1
     if shown and (0 not in shown or over in shown):
         found = f"have the number {over}" if 0 in shown else "never have the number 0"
         raise UserError(
@@ -254,8 +249,7 @@ def _listed_colours(listed, before):
 
 
 def _known_colours(listed, contents, coding, report):
-    """Return ((colour, label), ...) of the palette that all RGB masks have, ours or VOC's; () if
-    there are none, or of other colours, which are reported."""
+    """Return ((colour, label), ...) of RGB masks, ours or VOC's; () for others, reported."""
     coloured = [mask for mask in contents if mask.kind == "rgb"]
     if "rgb" in coding.numbers_in or not coloured:
         return ()

@@ -76,25 +76,20 @@ def _items_path(folder, number):
 @contextlib.contextmanager
 def _progress(folder, total):
     """Show how many of the ranges are done."""
-    with util.progress(total=total, desc="converting", unit="range") as bar:
-        ended = threading.Event()
+    ended = threading.Event()
 
-        def show():
-            bar.update(sum(1 for _ in folder.glob(_NAMES)) - bar.n)
-
-        def watch():
+    def watch():
+        with util.progress(total=total, desc="converting", unit="range") as bar:
             while not ended.wait(_LOOK):
-                show()
-        thread = threading.Thread(target=watch, daemon=True)
-        if not bar.disable:
-            thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            if not bar.disable:
-                thread.join()
-                show()
+                bar.update(len(list(folder.glob(_NAMES))) - bar.n)
+            bar.update(len(list(folder.glob(_NAMES))) - bar.n)
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 # The photos of a range

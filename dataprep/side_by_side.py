@@ -13,15 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from dnnlib.data.class_list import is_background, read_class_list
+from dnnlib.data.class_list import read_class_list
+from dnnlib.data.dataset import SPLITS
 from dnnlib.data.photos import PhotoError
 from dnnlib.util import UserError
 
 SIDES = ("left", "right")
-SPLIT_FOLDERS = ("train", "val", "test")
-_SPLIT_OF = {**{name: name for name in SPLIT_FOLDERS}, "training": "train", "valid": "val",
-             "validation": "val"}
-# CMP Facades in the colours of pix2pix's copy.
+_SPLIT_OF = {**dict(zip(SPLITS, SPLITS)), "training": "train", "valid": "val", "validation": "val"}
+# CMP Facades in the colours of pix2pix's copy; number 0 first.
 FACADES = {"background": 0x0000de, "facade": 0x0030ff, "window": 0x0080ff, "door": 0x00d0ff,
            "cornice": 0x20ffde, "sill": 0x70ff8f, "balcony": 0xbfff40, "blind": 0xffef00,
            "deco": 0xffa000, "molding": 0xff5000, "pillar": 0xff0000, "shop": 0xaf0000}
@@ -148,15 +147,12 @@ def read_colours(listed: str, report: Callable[[str], None]) -> tuple[tuple, tup
     of names and colours; print what it means. Raises UserError if there are no colours."""
     if listed in BUILT_IN:
         names, colours = zip(*BUILT_IN[listed].items())
-        before = int(is_background(names[0]))
+        before = 1
     else:
         content = read_class_list(listed)
         names, colours, before = content.names, content.colours, content.num_background()
         if not colours:
             raise UserError(f"{listed}: has no colours; write them behind the names (name #rrggbb)")
-        if before and not is_background(names[before - 1]):
-            raise UserError(f"{listed}: number 0 is {names[before - 1]!r}, but 0 is always the "
-                            "background; number the classes from 1 on")
     classes = tuple(names[before:])
     # Names before those of classes are background, with or without colours.
     labels = [0] * before + list(range(1, len(classes) + 1))
@@ -179,5 +175,5 @@ def folder_splits(source: str, names: list[str]) -> tuple[dict, list[dict]]:
         raise UserError(f"{source}: has {' and '.join(sorted(set(splits.values())))}, but no "
                         "pictures in train; name the folder with the pictures itself, or the one "
                         "above train/")
-    return splits, [{"id": name, "reason": f"not in {'/, '.join(SPLIT_FOLDERS)}/"}
+    return splits, [{"id": name, "reason": f"not in {'/, '.join(SPLITS)}/"}
                     for name in names if name not in splits]

@@ -20,11 +20,11 @@ from dataprep import journal, ranges
 from dataprep.conversion import ConversionSpec, Converted, Item, convert_all
 from dnnlib import util
 from dnnlib.data import channels, dataset, keypoints, tfrecords
+from dnnlib.data.dataset import SPLITS
 
 if TYPE_CHECKING:  # it imports Apache Beam, which need not be installed
     from dnnlib.beam_runner import BeamRunner
 
-SPLITS = ("train", "val", "test")
 SKIPPED = "skipped.jsonl"
 PHOTO_SIZES = "photo_sizes"  # an option: the digest of the photos' sizes
 _PARTIAL = ".partial"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dnnlib.stderr_filter import hide_tensorflow_banner
-from dnnlib.util import UserError, broken_outputs, close_broken_outputs, one_line
+from dnnlib.util import UserError, close_broken_outputs, one_line
 
 MAX_SEED = np.iinfo(np.uint32).max  # the largest that numpy.random.RandomState takes
 MAX_PSI = 100
@@ -60,8 +60,8 @@ def exit_status(main: Callable[[list[str]], int | None], argv: list[str]) -> int
             sys.stdout.flush()
             return leaving.code
         except (UserError, OSError) as error:
-            if isinstance(error, BrokenPipeError) and broken_outputs():
-                raise
+            if isinstance(error, BrokenPipeError) and close_broken_outputs():
+                return 0
             if "--debug" in argv:
                 traceback.print_exc()
             print(f"error: {one_line(error)}", file=sys.stderr)

@@ -31,20 +31,15 @@ def one_line(error: object) -> str:
 
 # Outputs
 
-def broken_outputs() -> list[int]:
-    """Return the file descriptors among stdout and stderr whose readers or terminals are gone."""
+def close_broken_outputs() -> bool:
+    """Redirect stdout and stderr to nowhere if their readers or terminals are gone; return whether
+    one of them was."""
     broken = []
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a test's stream has no descriptor
             poll = select.poll()
             poll.register(stream.fileno(), 0)  # errors and hang-ups are reported without asking
             broken += [fd for fd, event in poll.poll(0) if event != select.POLLNVAL]
-    return broken
-
-
-def close_broken_outputs() -> bool:
-    """Redirect outputs without a reader to nowhere; return whether there were any."""
-    broken = broken_outputs()
     for fd in broken:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, fd)
@@ -223,8 +218,7 @@ class _Terminal(logging.StreamHandler):
 
 
 class _LogFile(logging.FileHandler):
-    """Write a log's lines to a file; if that fails (a full disk), warn once and work on: it is no
-    reason to lose what is being logged."""
+    """Write a log's lines to a file; if that fails (a full disk), warn once and work on."""
 
     has_warned = False
 

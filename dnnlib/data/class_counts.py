@@ -12,9 +12,7 @@ from dnnlib.data import channels
 
 def class_areas(label_maps: np.ndarray, num_classes: int) -> np.ndarray:
     """Return the share of the pixels that each class covers: uint8 [N, H, W] -> float32 [N, C].
-
-    Raises ValueError for a label above C.
-    """
+    Raises ValueError for a label above C."""
     label_maps = np.asarray(label_maps)
     if label_maps.max(initial=0) > num_classes:
         raise ValueError(f"label {label_maps.max()} in a map of {num_classes} classes")

@@ -101,6 +101,9 @@ def read_class_list(path: str | Path) -> ClassList:
     num_classes = len(listed.names) - before
     if not 1 <= num_classes <= MAX_CLASSES:
         raise UserError(f"{path}: {num_classes} classes; expected 1 to {MAX_CLASSES}")
+    if before and not is_background(listed.names[before - 1]):
+        raise UserError(f"{path}: number 0 is {listed.names[before - 1]!r}, but 0 is always the "
+                        "background; number the classes from 1 on, in masks too")
     for number, name in enumerate(listed.names, 1):
         if not name or not name.isprintable() or len(name) > _MAX_NAME:
             raise UserError(f"{path}: class {number} has no usable name; expected 1 to "
@@ -154,8 +157,7 @@ def _parse_lines(path, text):
 
 
 def _numbered(path, line):
-    """Return (number, rest of the line), None if it does not begin with one. A number that has a
-    colour and nothing else is a name."""
+    """Return (number, rest of the line); None without one, or if it is a name with a colour."""
     match = _NUMBERED.fullmatch(line)
     if not match or _split_colour(path, line)[0].isdecimal():
         return None

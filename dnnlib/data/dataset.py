@@ -21,7 +21,7 @@ from dnnlib.util import UserError, atomic_write, one_line, read_json
 FORMAT_VERSION = 1
 FILE_NAME = "dataset.json"
 STATISTICS = "statistics.json"
-_SPLITS = ("train", "val", "test")  # a data set may have none of some
+SPLITS = ("train", "val", "test")  # a data set may have none of some
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def split_sizes(info: DatasetInfo, split: str | None) -> dict[str, int]:
     images. Raises UserError if none has, or if there is no such split."""
     wanted = info.splits if split is None else split.split("+")
     sizes = {part: info.splits[part] for part in wanted if info.splits.get(part)}
-    unknown = [part for part in wanted if part not in {*info.splits, *_SPLITS}]
+    unknown = [part for part in wanted if part not in {*info.splits, *SPLITS}]
     if unknown or not sizes:
         filled = [name for name, size in info.splits.items() if size]
         hint = (f" (run_metrics.py takes --split={filled[0]}, every command the folder "

@@ -10,7 +10,7 @@ import numpy as np
 
 from dnnlib.data import channels, dataset, pyramid
 from dnnlib.data.class_list import FILE_NAME as CLASSES
-from dnnlib.data.class_list import is_background, read_class_list
+from dnnlib.data.class_list import read_class_list
 from dnnlib.data.photos import GREY, PALETTE, PhotoError, decode_photo, probe, read_png_values
 from dnnlib.util import UserError
 
@@ -56,9 +56,8 @@ class PairFolder:
     shards of these.
 
     Attributes:
-        path: the folder.
-        name: of the folder.
-        splits: {'train': number of pairs}.
+        path: the folder. classes: names of the labels 1..C.
+        splits: {'train': number of pairs}, as a DatasetInfo's.
     """
 
     def __init__(self, path: str | Path, resolution: int | None = None):
@@ -107,16 +106,12 @@ class PairFolder:
     def read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return picture and label map `number`; what pads a picture to a square is white
         background, as in a data set."""
-        rgb, labels = self._decode(number)
+        rgb = parsed(self._images[number], lambda path: decode_photo(path.read_bytes()))
+        labels = read_label_png(self._labels[number], len(self.classes), size=rgb.size)
         if rgb.size != (self.resolution, self.resolution):
             rgb = pyramid.fit_square(rgb, self.resolution, "pad", pyramid.WHITE)
             labels = pyramid.fit_label_map(labels, self.resolution)
         return np.asarray(rgb), labels
-
-    def _decode(self, number):
-        """Return the PIL picture and the label map uint8 [h, w] of a pair."""
-        rgb = parsed(self._images[number], lambda path: decode_photo(path.read_bytes()))
-        return rgb, read_label_png(self._labels[number], len(self.classes), size=rgb.size)
 
 
 def parsed(path: Path, parse: Callable[[Path], Any]) -> Any:
@@ -138,14 +133,10 @@ def pair_classes(first: Path, *others: Path) -> tuple[str, ...]:
     """Return the names of the labels 1..C of a folder of pairs, or of shards; raise UserError if
     a folder has no list of them, or one of colours, or shards have different ones."""
     listed = read_class_list(first / CLASSES)
-    before = listed.num_background()
     if listed.colours:
         raise UserError(f"{listed.path}: gives colours, but the maps of a folder of pairs have "
                         "numbers; convert it with dataset_tool.py create_from_masks")
-    if before and not is_background(listed.names[before - 1]):
-        raise UserError(f"{listed.path}: number 0 is {listed.names[before - 1]!r}, but 0 is always "
-                        "the background; give maps whose classes have the numbers from 1 on")
-    classes = tuple(listed.names[before:])
+    classes = tuple(listed.names[listed.num_background():])
     for other in others:
         if (found := pair_classes(other)) != classes:
             raise UserError(f"{other / CLASSES}: names {', '.join(found)}, but {first / CLASSES} "
@@ -169,10 +160,8 @@ def label_maps_of(images: Sequence[Path]) -> list[Path]:
 
 
 def _files(folder):
-    """Return the files directly in a folder, without hidden ones; raise UserError if it has none.
-    """
-    found = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."
-             ] if folder.is_dir() else []
+    """Return the files directly in a folder that are not hidden; raise UserError if it has none."""
+    found = [path for path in folder.glob("[!.]*") if path.is_file()]
     if found and not (folder.parent / LABELS).is_dir():
         raise UserError(f"{folder.parent}: a folder of pairs needs {LABELS}/ and {CLASSES} beside "
                         f"{IMAGES}/; photos alone are the folder {folder}")

@@ -49,7 +49,7 @@ def test_names_are_read(tmp_path, text, names):
 
 def test_what_is_left_out_is_noted(tmp_path):
     assert read(tmp_path, "# a\nhat\n\n# b\ncoat\n\n").notes == ("comments (2)", "empty lines (1)")
-    assert read(tmp_path, "0: x\n1: hat").notes == ("numbers (2)",)
+    assert read(tmp_path, "0: void\n1: hat").notes == ("numbers (2)",)
     assert read(tmp_path, "hat\ncoat\n\n").notes == ()
 
 
@@ -103,7 +103,9 @@ def test_background_before_the_classes(tmp_path, names, number):
 
 
 def test_numbers_say_what_comes_before_the_classes(tmp_path):
-    assert read(tmp_path, "0: nothing\n1: hat").num_background() == 1
+    assert read(tmp_path, "0: void\n1: hat").num_background() == 1
+    with pytest.raises(UserError, match="number 0 is 'nothing', but 0 is always the background"):
+        read(tmp_path, "0: nothing\n1: hat")
     assert read(tmp_path, "1: background\n2: hat").num_background() == 0
 
 
