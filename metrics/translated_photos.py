@@ -89,7 +89,7 @@ def open_people(directory: str | Path, split: str, resolution: int, keypoints: t
                         f"{', '.join(info.keypoints)}")
     pairs = PosePairs(info, split, resolution)
     return PeopleSource(
-        name=f"{info.name} {split}", count=len(pairs), read=pairs.read,
+        count=len(pairs), read=pairs.read,
         about={"path": str(info.path), "name": info.name, "split": split, "resolution": resolution,
                "digest": info.digest},
         sizes=collections.Counter({(resolution, resolution): len(pairs)}))

@@ -231,15 +231,6 @@ def test_names_say_the_counts(name, count, expected):
         parse_metric(name), 50_000)
 
 
-def test_a_dry_run_has_the_names_that_would_be_recorded(run, photos, tmp_path, capsys):
-    fakes = save_all(tmp_path / "fakes", photos, plain)
-    run("--metrics=fid50k,fid10,kid5", f"--reals={fakes}", f"--fakes={fakes}", "--dry-run")
-    out = capsys.readouterr().out
-    assert "fid10: 10 fakes against 10 of fakes -> metric-fid10.jsonl" in out
-    assert out.count("fid") == 2 and "kid5: 5 fakes" in out
-    assert not (tmp_path / "results").exists()
-
-
 # A cache that cannot be written
 
 def unwritable(tmp_path, kind, monkeypatch):

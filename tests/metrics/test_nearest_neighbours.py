@@ -302,10 +302,3 @@ def test_option_with_folders_and_a_metric(run, images, source, tmp_path):
 def test_options_that_do_not_go_together(run, options, message):
     with pytest.raises(UserError, match=message):
         run(*options)
-
-
-def test_dry_run_of_a_sheet(run, source, tmp_path, capsys):
-    path = make_network(tmp_path / "run" / "network.safetensors", source)
-    assert run(f"--network={path}", "--nearest=0-7", "--dry-run") == 0
-    assert "8 samples beside the nearest of 24 of toy train" in capsys.readouterr().out
-    assert [file.name for file in path.parent.iterdir()] == ["network.safetensors"]
