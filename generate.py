@@ -125,7 +125,7 @@ def make_selection(options: argparse.Namespace, path: Path) -> "Selection | None
 def replay_pair(options: argparse.Namespace) -> int:
     """Make a recorded pair again. Return the exit status: 1 if it is not as recorded."""
     from generation import pairs
-    from training.snapshots import find_snapshot
+    from training.snapshots import find_snapshot, read_header
 
     records = pairs.read_samples(options.replay)
     if options.index >= len(records):
@@ -137,7 +137,10 @@ def replay_pair(options: argparse.Namespace) -> int:
                         "made; replay a line of the pairs that it was given, and translate those "
                         "again with --source")
     path = find_snapshot(options.network or record["network"], options.results)
-    pairs.check_network(record, path)
+    digest = read_header(path)["digest"]
+    if record["digest"] != digest:
+        raise UserError(f"the sample was made by a network with digest {record['digest'][:12]}, "
+                        f"{path} has {digest[:12]}: name the right one with --network")
     sampler = load_sampler(path, pairs.recipe_of(record).class_label)
     out = out_folder(sampler, options, "replay" + label_suffix(sampler.label))
     same, result = pairs.replay(sampler, record, Path(options.replay).parent, out)
@@ -270,7 +273,7 @@ def make_projections(sampler: "Sampler", options: argparse.Namespace) -> None:
 
 def make_pairs(sampler: "Sampler", options: argparse.Namespace,
                chosen: "Selection | None") -> None:
-    """Write pairs in bulk, or print what it would take."""
+    """Write pairs in bulk."""
     from generation import pairs
     from generation.selection import Request
 
@@ -284,9 +287,6 @@ def make_pairs(sampler: "Sampler", options: argparse.Namespace,
         range(options.first_seed, MAX_SEED + 1), options.num, selection=chosen,
         max_tries=options.max_tries)
     print(pairs.describe_box(sampler, recipe))
-    if options.dry_run:
-        print(pairs.describe_work(sampler, recipe, request, out))
-        return
     made, kept, tally = pairs.write_pairs(sampler, recipe, request, out)
     print(f"{out}: {made} made, {kept} were there already")
     if tally is not None:
@@ -302,7 +302,7 @@ def make_pairs(sampler: "Sampler", options: argparse.Namespace,
 
 def make_shards(sampler: "Sampler", options: argparse.Namespace,
                 chosen: "Selection | None") -> None:
-    """Write pairs in shards, here or on Apache Beam, or print what it would take."""
+    """Write pairs in shards, here or on Apache Beam."""
     from generation import pairs, shards
 
     is_dataset = options.format == "tfrecords"
@@ -315,9 +315,6 @@ def make_shards(sampler: "Sampler", options: argparse.Namespace,
     recipe = job.make_recipe(sampler)
     if not is_dataset:
         print(pairs.describe_box(sampler, recipe))
-    if options.dry_run:
-        print(shards.describe_work(job, sampler, recipe))
-        return
     runner = None
     if options.runner is not None:
         from dnnlib.beam_runner import BeamRunner  # Beam is installed by those who use it

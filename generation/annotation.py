@@ -19,13 +19,14 @@ from dataprep import masks
 from dataprep.coco.annotations import load_annotations
 from dataprep.coco.segmentations import label_map_and_overlap
 from dataprep.photo_sources import PhotoFolder
+from dnnlib import util
 from dnnlib.data import channels, pictures
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import read_class_list, write_class_list
 from dnnlib.data.labelled import LABELS
 from dnnlib.data.photos import PhotoError
 from dnnlib.util import UserError
-from generation.labelling import label_photos, photos_in
+from generation.labelling import check_labelled_classes, photos_in, read_photos, write_maps
 from generation.sheets import seed_pairs
 from training.decoder.labels import FILE_NAME, Labelling, picture_digest, picture_name
 from training.sampler import TRUNCATION_CUTOFF, Sampler
@@ -69,15 +70,21 @@ def label_by_teacher(labeller: Labeller, folder: Path, minibatch: int) -> tuple[
     """Write the label maps that a segmentation network gives the pictures of a folder, except for
     those that are there, whoever drew them; return how many were written, and how many were there.
     """
-    names = set(Labelling.read(folder).pictures)
+    names, photos = Labelling.read(folder).pictures, photos_in(folder, "--out")
     check_labelled_classes(folder, labeller.classes)
-    strangers = [path.name for path in photos_in(folder, "--out") if path.name not in names]
-    if strangers:
-        raise UserError(f"{folder / strangers[0]}: none of the pictures that are to be labelled")
-    written, kept, unreadable = label_photos(labeller, folder, folder, minibatch, is_own=True)
-    if unreadable:
-        raise UserError(unreadable[0])
-    return written, kept
+    if strangers := [path for path in photos if path.name not in names]:
+        raise UserError(f"{strangers[0]}: none of the pictures that are to be labelled")
+    write_class_list(folder, labeller.classes)
+    missing = [path for path in photos if not (folder / LABELS / path.name).is_file()]
+    with util.progress(total=len(missing), desc="labels", unit="img") as bar:
+        for start in range(0, len(missing), minibatch):
+            unreadable = {}
+            part = list(read_photos(missing[start:start + minibatch], unreadable))
+            if unreadable:
+                raise UserError(next(iter(unreadable.values())))
+            write_maps(labeller, part, folder)
+            bar.update(len(part))
+    return len(missing), len(photos) - len(missing)
 
 
 def import_labels(source: Path, folder: Path, report: Callable[[str], None]) -> int:
@@ -108,17 +115,6 @@ def import_labels(source: Path, folder: Path, report: Callable[[str], None]) -> 
         pictures.save_label_png(folder / LABELS / name, label_map, len(classes), may_ignore=True)
     write_class_list(folder, classes)
     return len(found)
-
-
-def check_labelled_classes(folder: Path, classes: Sequence[str]) -> None:
-    """Raise UserError if the folder has labels of other classes."""
-    if not (folder / CLASSES).is_file() or not any((folder / LABELS).glob("*.png")):
-        return
-    listed = read_class_list(folder / CLASSES)
-    there = listed.names[listed.num_background():]
-    if there != tuple(classes):
-        raise UserError(f"{folder}: has labels of the classes {', '.join(there)}; these are of "
-                        f"{', '.join(classes)}: remove {folder / LABELS}, or give the same ones")
 
 
 def _picture_of(file_name, labelling):

@@ -18,7 +18,8 @@ from PIL import Image
 
 from dnnlib import util
 from dnnlib.data import pictures, pyramid
-from dnnlib.data.class_list import write_class_list
+from dnnlib.data.class_list import FILE_NAME as CLASSES
+from dnnlib.data.class_list import read_class_list, write_class_list
 from dnnlib.data.labelled import LABELS
 from dnnlib.data.photo_names import IMAGE_SUFFIXES, is_waited_for
 from dnnlib.data.photos import FORMATS, PhotoError, decode_photo, is_picture, probe
@@ -30,12 +31,8 @@ OVERLAYS, RECORD = "overlays", "labeller.json"
 
 
 def label_photos(labeller: Labeller, source: Path, out: Path,
-                 minibatch: int, is_own: bool = False) -> tuple[int, int, list[str]]:
+                 minibatch: int) -> tuple[int, int, list[str]]:
     """Write the maps of all photos in a folder, except for those that are there already.
-
-    Args:
-        is_own: the other files that `out` holds are known to be this program's; label maps that
-            are there without a record, such as a person's, stay.
 
     Returns:
         How many were written, how many were there, lines on files that are no readable photos.
@@ -46,23 +43,18 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
     """
     photos, unreadable = photos_in(source), {}
     about = {"path": str(labeller.path), "classes": list(labeller.classes)}
-    with continued(out, RECORD, "label maps", {"network": labeller.digest}, about,
-                   is_own) as folder:
+    with continued(out, RECORD, "label maps", {"network": labeller.digest}, about) as folder:
         marks = {path: content_digest(path) for path in photos}
-        if is_own:  # a label map that is there belongs to the photo as it is now
-            folder.done |= {path.name: marks[path] for path in photos
-                            if _map_path(out, path).is_file()}
         missing = folder.begin(photos, lambda path: path.name, marks.get,
                                lambda path: [_map_path(out, path)])
         write_class_list(out, labeller.classes)
         for part in folder.minibatches(missing, minibatch, "labels"):
             if readable := list(read_photos(part, unreadable)):
-                _write(labeller, readable, out)
+                write_maps(labeller, readable, out)
                 folder.done |= {photo.path.name: marks[photo.path] for photo in readable}
-        if not is_own:
-            for path in unreadable:  # it may have been a photo when the command ran before
-                for old in (_map_path(out, path), _overlay_path(out, path)):
-                    old.unlink(missing_ok=True)
+        for path in unreadable:  # it may have been a photo when the command ran before
+            for old in (_map_path(out, path), _overlay_path(out, path)):
+                old.unlink(missing_ok=True)
     return (len(missing) - len(unreadable), len(photos) - len(missing),
             list(unreadable.values()))
 
@@ -90,6 +82,18 @@ def photos_in(source: Path, option: str = "--source") -> list[Path]:
         raise UserError(f"{option}={source}: {' and '.join(twice[:2])} would become one file; "
                         "rename one of them")
     return photos
+
+
+def check_labelled_classes(folder: Path, classes: Sequence[str]) -> None:
+    """Raise UserError if the folder has labels of other classes."""
+    if not (folder / CLASSES).is_file() or not any((folder / LABELS).glob("*.png")):
+        return
+    listed = read_class_list(folder / CLASSES)
+    there = listed.names[listed.num_background():]
+    if there != tuple(classes):
+        raise UserError(f"{folder}: has labels of the classes {', '.join(there)}; these are of "
+                        f"{', '.join(classes) or 'none'}: remove {folder / LABELS}, give the same "
+                        "ones, or choose another folder")
 
 
 def _map_path(out, photo):
@@ -122,7 +126,7 @@ def read_photos(paths: Iterable[Path], unreadable: dict[Path, str]) -> Iterator[
             yield photo
 
 
-def _write(labeller: Labeller, photos: Sequence[ReadPhoto], out: Path) -> None:
+def write_maps(labeller: Labeller, photos: Sequence[ReadPhoto], out: Path) -> None:
     """Write the maps and overlays of a minibatch of photos."""
     squares = np.stack([pyramid.fit_square(photo, labeller.resolution, "pad", pyramid.WHITE)
                         for _, photo, _ in photos])  # [n, R, R, 3]

@@ -23,13 +23,11 @@ def use_photos(options: argparse.Namespace) -> int:
     """Write label maps of photos, photos translated, or people in other poses, as the network is.
     Return the exit status."""
     header = read_header(find_snapshot(options.network, options.results))
-    kinds = {"it is for a CycleGAN": (is_cyclegan(header), "direction", "garment", "own_scale"),
-             "it is for a network of --variant=pose": (
-                 is_of_poses(header), "poses", "num_images")}
-    cli.refuse_idle(
-        {name for _, *names in kinds.values() for name in names
-         if getattr(options, name) not in (None, False, "AtoB")},
-        [IdleRule(names, not fits, reason) for reason, (fits, *names) in kinds.items()])
+    cli.refuse_idle(options.given, [
+        IdleRule(["direction", "garment", "own_scale"], not is_cyclegan(header),
+                 "it is for a CycleGAN"),
+        IdleRule(["poses", "num_images"], not is_of_poses(header),
+                 "it is for a network of --variant=pose")])
     if is_cyclegan(header):
         return _translate_photos(options)
     return _pose_people(options) if is_of_poses(header) else _label_photos(options)

@@ -24,8 +24,8 @@ ACT_ON = {
     **dict.fromkeys(("num_images", "seed"), ("project", "source")),
     "row_seeds": ("style_mix",), "col_seeds": ("style_mix",), "col_styles": ("style_mix",),
     "first_seed": ("num", "from"),
-    **dict.fromkeys(("dry_run", *CHOICE, "max_tries", "min_region", "format", "keep_padding",
-                     "shards", "runner"), ("num",)), "index": ("replay",),
+    **dict.fromkeys((*CHOICE, "max_tries", "min_region", "format", "keep_padding", "shards",
+                     "runner"), ("num",)), "index": ("replay",),
     **dict.fromkeys(("direction", "garment", "own_scale", "poses"), ("source",)),
     **dict.fromkeys(("trunc", "noise"), (*MODES[:5], "from")),
     "label": (*MODES[:5], "from", "project"),
@@ -35,7 +35,7 @@ ACT_ON = {
 
 def parse_options(argv: list[str], description: str = "",
                   examples: str = "") -> argparse.Namespace:
-    """Parse the command line.
+    """Parse the command line; `given` of what is returned has the options that are no defaults.
 
     Raises:
         UserError: options do not go together, or have no effect.
@@ -72,9 +72,9 @@ def parse_options(argv: list[str], description: str = "",
     own, of_runner = cli.split_argv(argv)
     options, defaults = parser.parse_args(own), vars(parser.parse_args([]))
     options.of_runner = of_runner
-    given = {name for name in defaults if vars(options)[name] != defaults[name]}
+    options.given = {name for name in defaults if vars(options)[name] != defaults[name]}
     _set_defaults(options)
-    check_options(options, given)
+    check_options(options)
     return options
 
 
@@ -127,7 +127,6 @@ def _add_modes(parser):
 
 
 def _add_translation_options(parser):
-    """Add the options of networks that draw photos of maps or photos."""
     add = parser.add_argument
     add("--from", metavar="SPEC", help="write photos of the maps that this network (snapshot, run "
         "directory or run number) draws of --seeds, or of --num from --first-seed on")
@@ -135,7 +134,7 @@ def _add_translation_options(parser):
         "photos of each map, which differ by dropout")
     add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="for --source by a CycleGAN: "
         "from the list of photos --data to --target, or back")
-    add("--garment", type=_class_names, metavar="CLASSES", help="for --source by a "
+    add("--garment", type=lambda text: text.split(","), metavar="CLASSES", help="for --source by a "
         "CycleGAN, of a folder of pairs: translate these classes and nothing else (default: those "
         "of its training)")
     add("--own-scale", action="store_true", help="for --source by a CycleGAN: translate photos of "
@@ -147,7 +146,6 @@ def _add_translation_options(parser):
 
 
 def _add_sheet_options(parser):
-    """Add the options of interpolations, style mixes, replays and films."""
     add = parser.add_argument
     add("--steps", type=cli.positive_int, metavar="N", help="for --interpolate: pictures, with "
         "those of both seeds (default: 9); for --video: frames from a seed to the next (default: "
@@ -168,10 +166,9 @@ def _add_sheet_options(parser):
 
 
 def _add_pair_options(parser):
-    """Add the options of pairs in bulk."""
     add = parser.add_argument_group("for --num").add_argument
     add("--first-seed", type=cli.seed, default=0, metavar="SEED", help="the first one tried")
-    add("--require", type=_class_names, metavar="CLASSES", help="take only pairs "
+    add("--require", type=lambda text: text.split(","), metavar="CLASSES", help="take only pairs "
         "that show all of these classes: skirt,scarf/tie")
     add("--min-area", type=cli.share, default=0.0, metavar="SHARE", help="a class counts as shown "
         "from this share of the photo on: 0.5%%; not given: from a pixel on")
@@ -193,16 +190,6 @@ def _add_pair_options(parser):
         "pairs, of a folder none")
     add("--runner", metavar="NAME", help="make shards on Apache Beam (requirements-beam.txt): "
         "DirectRunner, FlinkRunner, ...; what is behind -- are options of the runner")
-    add("--dry-run", action="store_true", help="print what would be made, write nothing")
-
-
-def _class_names(text):
-    """Return the names in 'bag,skirt'."""
-    names = text.split(",")
-    if not all(map(str.strip, names)):
-        raise argparse.ArgumentTypeError(f"{text!r}: an empty name; expected classes such as "
-                                         "bag,skirt")
-    return names
 
 
 def _balance(text):
@@ -220,7 +207,6 @@ def _balance(text):
 
 
 def _add_projection_options(parser):
-    """Add the options of projections."""
     add = parser.add_argument_group("for --project").add_argument
     add("--num-images", type=cli.positive_int, metavar="N", help="so many of them, and for --poses "
         "so many photos and poses, chosen by --seed as train.py chooses (default: all)")
@@ -231,8 +217,8 @@ def _add_projection_options(parser):
     add("--lpips", metavar="PATH", help="weights of VGG16 and LPIPS, as .npz (default: cache, pip)")
 
 
-def check_options(options: argparse.Namespace, given: set[str]) -> None:
-    """Raise UserError if options do not go together, or if one in `given` has no effect."""
+def check_options(options: argparse.Namespace) -> None:
+    """Raise UserError if options do not go together, or if one that was given has no effect."""
     if options.interpolate is not None and len(options.interpolate) != 2:
         raise UserError("--interpolate: expected two seeds, such as 4,9")
     if options.interpolate is not None and not 2 <= options.steps <= MAX_GRID:
@@ -258,7 +244,7 @@ def check_options(options: argparse.Namespace, given: set[str]) -> None:
     shown = {mode: f"--{mode.replace('_', '-')}" for mode in MODES} | {"seeds": "a grid of seeds"}
     is_chosen = any(getattr(options, name) for name in CHOICE)
     in_shards = options.shards is not None or options.format == "tfrecords"
-    cli.refuse_idle(given, [
+    cli.refuse_idle(options.given, [
         *(IdleRule([name], mode not in modes, f"it is for {', '.join(shown[m] for m in modes)}")
           for name, modes in ACT_ON.items()),
         IdleRule(["from"], set(chosen) - {"num", "from"}, "it goes with --seeds or --num "
@@ -293,7 +279,6 @@ def check_options(options: argparse.Namespace, given: set[str]) -> None:
 
 
 def _check_video(options):
-    """Raise UserError if there is no such film."""
     columns, rows = options.grid
     count, loops = len(options.seeds), columns * rows
     if options.space == "w+":

@@ -16,7 +16,6 @@ once its line is in samples.jsonl, which is written last.
 import contextlib
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,11 +44,9 @@ from generation.selection import (
     without_small_regions,
 )
 from training.sampler import NOISES, TRUNCATION_CUTOFF, Sampler, label_maps
-from training.snapshots import read_header
 
 SAMPLES, SELECTION = "samples.jsonl", "selection.json"
 _SAVE_SEC = 1.0  # between two writings of selection.json
-_TRIALS = 128  # seeds that a dry run tries
 FOLDERS = {"image": "images", "label": "labels", "overlay": "overlays"}
 
 
@@ -99,34 +96,30 @@ def write_pairs(sampler: Sampler, recipe: SampleRecipe, request: Request,
     another process is writing into it, the disk is full, the network has diverged, or the selection
     gave up: what is complete stays.
     """
-    with util.only_process(out, "writing pairs into it"):
-        return _write_pairs(sampler, recipe, request, out)
-
-
-def _write_pairs(sampler, recipe, request, out):
-    """Do what `write_pairs` does, in a folder that no other process writes into."""
-    records = open_folder(out, recipe, request)
-    tally, before = None, len(records)
-    if request.selection:
-        tally = _read_tally(out, request, records)
-        # A killed run may have accepted more than its tally says: that catches up.
-        request = replace(request, num=max(request.num, before))
-    util.remove_leftovers(out, [".*.tmp", "*/.*.tmp"])
-    _keep_lines(out / SAMPLES, records)
-    kept = sum(seed in records for seed in request.seeds) if tally is None else before
-    with util.disk_full_explained(out, lambda: f"{len(records)} samples are complete; free some "
-                                  "space and run the same command again: it continues"):
+    tally, records = None, {}
+    with (util.only_process(out, "writing pairs into it"),
+          util.disk_full_explained(out, lambda: f"{len(records)} samples are complete; free some "
+                                   "space and run the same command again: it continues")):
+        records = open_folder(out, recipe, request)
+        before = len(records)
+        if request.selection:
+            tally = _read_tally(out, request, records)
+            # A killed run may have accepted more than its tally says: that catches up.
+            request = replace(request, num=max(request.num, before))
+        util.remove_leftovers(out, [".*.tmp", "*/.*.tmp"])
+        _keep_lines(out / SAMPLES, records)
+        kept = before if tally else sum(seed in records for seed in request.seeds)
         (out / SAMPLES).touch()
         if sampler.classes:  # without it, labels mean nothing
             write_class_list(out, sampler.classes)
-        if kept < request.num if tally is None else not request.is_over(tally):
+        if not request.is_over(tally) if tally else kept < request.num:
             # The annotations will not be of all samples any more.
             coco.find_annotations(out).unlink(missing_ok=True)
             tally = _write_missing(sampler, recipe, request, out, records, tally, kept)
         if sampler.classes:
             _write_annotations(out, sampler.classes, records)
-    if tally is not None:
-        request.check_found(tally, sampler.classes)
+        if tally:
+            request.check_found(tally, sampler.classes)
     return len(records) - before, kept, tally
 
 
@@ -236,14 +229,9 @@ def read_samples(path: str | Path) -> list[dict]:
     UserError for a missing file or any other broken line."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
-    return [_parse_record(line, f"{path}, line {number}")
-            for number, line in enumerate(_whole_lines(Path(path)).splitlines(), 1)]
-
-
-def _whole_lines(path):
-    """Return a file's bytes up to its last line break."""
-    content = path.read_bytes()
-    return content[:content.rfind(b"\n") + 1]
+    content = Path(path).read_bytes()
+    return [_parse_record(line, f"{path}, line {number}") for number, line in enumerate(
+        content[:content.rfind(b"\n") + 1].splitlines(), 1)]
 
 
 def _parse_record(line, where):
@@ -334,20 +322,12 @@ def make_record(pair: Pair, sampler: Sampler, recipe: SampleRecipe, files: dict)
     stated = {name: value for name, value in asdict(recipe).items() if value is not None}
     sureness = {} if pair.confidence is None else {"confidence": pair.confidence}
     return {"seed": pair.seed, **files, **stated, "network": str(sampler.path), "present": present,
-            **sureness, "sha256": _pair_digest(pair.rgb, pair.label_map)}
+            **sureness, "sha256": pair_digest(pair.rgb, pair.label_map)}
 
 
-def _pair_digest(rgb, label_map):
-    """Return the sha256 of a pair's pixels, hex."""
+def pair_digest(rgb: np.ndarray, label_map: np.ndarray) -> str:
+    """Return the sha256 of the pixels of a pair's picture and label map, hex."""
     return hashlib.sha256(rgb.tobytes() + label_map.tobytes()).hexdigest()
-
-
-def check_network(record: dict, path: Path) -> None:
-    """Raise UserError if the snapshot at `path` is not the network that made a record."""
-    digest = read_header(path)["digest"]
-    if record["digest"] != digest:
-        raise UserError(f"the sample was made by a network with digest {record['digest'][:12]}, "
-                        f"{path} has {digest[:12]}: name the right one with --network")
 
 
 def replay(sampler: Sampler, record: dict, folder: Path, out: Path) -> tuple[bool, str]:
@@ -377,7 +357,7 @@ def replay(sampler: Sampler, record: dict, folder: Path, out: Path) -> tuple[boo
 def _compare(record, folder, image, rgb, label_map):
     """Return what `replay` does of a sample that was made again, float32 [1, H, W, 3 + C], and its
     pair."""
-    if _pair_digest(rgb, label_map) == record["sha256"]:
+    if pair_digest(rgb, label_map) == record["sha256"]:
         return True, "every pixel as recorded"
     if "image" not in record:
         return False, "but not to the bit, and there are no pictures to compare it with"
@@ -388,7 +368,7 @@ def _compare(record, folder, image, rgb, label_map):
     except OSError as error:
         return False, ("but not to the bit, and the recorded files cannot be compared: "
                        f"{util.one_line(error)}")
-    if old_rgb.shape != rgb.shape or _pair_digest(old_rgb, old_map) != record["sha256"]:
+    if old_rgb.shape != rgb.shape or pair_digest(old_rgb, old_map) != record["sha256"]:
         return False, f"but the files in {folder} are not the recorded ones any more"
     levels = np.abs(rgb.astype(int) - old_rgb).max()
     # [H, W, 1 + C]: the background and the maps, in the order of the labels.
@@ -399,51 +379,6 @@ def _compare(record, folder, image, rgb, label_map):
         return True, "as recorded within one grey level"
     return False, (f"but pixels differ from the record by up to {levels} grey levels, and the "
                    f"labels of {others} by more than a tie")
-
-
-def describe_work(sampler: Sampler, recipe: SampleRecipe, request: Request, out: Path) -> str:
-    """Return what `write_pairs` would do, as text."""
-    there = open_folder(out, recipe, request)
-    num_there = len(there) if request.selection else sum(seed in there for seed in request.seeds)
-    num_missing = max(request.num - num_there, 0)
-    files = [*FOLDERS.values(), str(coco.annotations_path("", sampler.classes))]
-    return "\n".join([
-        f"{out}: {num_missing} to make, {num_there} there already "
-        f"({', '.join(files) if sampler.classes else 'images only'})",
-        *estimate(sampler, recipe, request, num_missing, write_pairs, request.seeds)])
-
-
-def estimate(sampler: Sampler, recipe: SampleRecipe, request: Request, num_missing: int,
-             write: Callable, all_seeds: Sequence[int]) -> list[str]:
-    """Return lines on what it takes to make pairs, measured on some that are made elsewhere.
-
-    Args:
-        write: (sampler, recipe, request, folder) -> anything.
-        all_seeds: of all pairs, of which a shard's request has some.
-    """
-    lines, rate, seeds = [], 1.0, f"{all_seeds[0]} to {all_seeds[-1]}"
-    if request.selection:
-        trials = replace(request, num=_TRIALS + 1, seeds=request.seeds[:_TRIALS],
-                         max_tries=_TRIALS)
-        for batch in make_samples(sampler, recipe, trials):
-            tally = batch.tally
-        rate, seeds = tally.accepted / tally.tried, f"from {request.seeds[0]} on"
-        lines = tally.lines(request.selection, sampler.classes)
-    probe = Request(request.seeds[:request.minibatch], len(request.seeds[:request.minibatch]),
-                    request.minibatch)
-    with tempfile.TemporaryDirectory() as place:
-        for number in range(2):  # the first time compiles
-            start, folder = time.perf_counter(), Path(place, str(number))
-            write(sampler, recipe, probe, folder)
-        seconds = (time.perf_counter() - start) / probe.num
-        size = sum(path.stat().st_size for path in folder.rglob("*")
-                   if path.is_file()) / probe.num
-    duration = util.format_time(seconds * num_missing / rate) if rate else \
-        f"time without end: none of the first {_TRIALS} seeds is accepted"
-    return [f"seeds {seeds}, truncation {recipe.trunc:g}, noise {recipe.noise}", *lines,
-            f"about {size * num_missing / 1e6:.1f} MB on disk ({size / 1e3:.1f} kB each) and "
-            f"{duration} ({1 / seconds:.1f} images/s)",
-            "dry run: nothing written"]
 
 
 def _write_annotations(out, classes, records):

@@ -14,7 +14,7 @@ import functools
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,31 +34,8 @@ SHOWN = 8  # photos and poses of a sheet
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 
-class Figures(Protocol):
-    """People in photos.
-
-    Attributes:
-        keypoints: names of the K keypoints.
-        names: of the photos that have some.
-        identity: JSON value, which other photos do not have.
-    """
-
-    keypoints: tuple[str, ...]
-    names: list[str]
-    identity: dict
-
-    def mark(self, number: int) -> list:
-        """Return JSON values, of which one changes if the photo or its pose does."""
-
-    def pose_mark(self, number: int) -> list:
-        """Return JSON values, of which one changes if the pose does."""
-
-    def pose(self, number: int, resolution: int) -> tuple[np.ndarray, Box]:
-        """Return keypoints [K, 3] in a square image of this side, and where the photo is in it."""
-
-    def photo(self, number: int, resolution: int) -> np.ndarray:
-        """Return the photo in such an image, uint8 [R, R, 3]."""
-
+# People in photos. Both kinds have `keypoints`, the names of the K keypoints; `names` of the photos
+# that have some; and `identity`, a JSON value that other photos do not have.
 
 class StoredFigures:
     """The people of a data set, or of one of its splits."""
@@ -83,11 +60,11 @@ class StoredFigures:
     pose_mark = mark
 
     def pose(self, number: int, resolution: int) -> tuple[np.ndarray, Box]:
-        """See Figures."""
+        """Return keypoints [K, 3] in a square image of this side, and where the photo is in it."""
         return self._points[number], (0, 0, resolution, resolution)
 
     def photo(self, number: int, resolution: int) -> np.ndarray:
-        """See Figures; a data set of smaller photos gives them enlarged by repeated pixels."""
+        """Return the photo in such an image, uint8 [R, R, 3]; a smaller one by repeated pixels."""
         split, record = self._places[number]
         file = self._open(split, min(resolution, self.info.resolution))
         photo = file.read_image(record, only_rgb=True).transpose(1, 2, 0)
@@ -122,7 +99,7 @@ class PhotoFigures:
         self.identity = {"keypoints": str(file.resolve())}
 
     def mark(self, number: int) -> list:
-        """Return what marks the pose and, if there is a photo, its checksum."""
+        """Return JSON values, of which one changes if the photo or its pose does."""
         file = self._file(number)
         return self.pose_mark(number) + [
             zlib.crc32(file.read_bytes()) if file.is_file() else None]
@@ -133,15 +110,15 @@ class PhotoFigures:
         return [zlib.crc32(photo.keypoints.tobytes()), photo.width, photo.height]
 
     def pose(self, number: int, resolution: int) -> tuple[np.ndarray, Box]:
-        """See Figures."""
+        """Return keypoints and place, as StoredFigures does."""
         photo = self._photos[number]
         size = photo.width, photo.height
         return (keypoints.place(photo.keypoints, size, resolution, self.fit),
                 pyramid.content_box(size, resolution, self.fit))
 
     def photo(self, number: int, resolution: int) -> np.ndarray:
-        """See Figures; raise UserError if it cannot be read, or its keypoints are for a photo of
-        another shape."""
+        """Return the photo, as StoredFigures does; raise UserError if it cannot be read, or its
+        keypoints are for a photo of another shape."""
         file = self._file(number)
         try:
             photo = decode_photo(file.read_bytes())
@@ -158,6 +135,9 @@ class PhotoFigures:
             return self.path / Path(name).name
         return next((file for file in (self.path / IMAGES / name, self.path / name)
                      if file.is_file()), self.path / IMAGES / name)
+
+
+Figures = StoredFigures | PhotoFigures
 
 
 def open_figures(path: Path, fit: str) -> Figures:
@@ -181,12 +161,6 @@ class Choice(NamedTuple):
     figures: Figures
     numbers: Sequence[int]
 
-    def check(self, option: str, reposer: Reposer) -> None:
-        """Raise UserError if a network takes other keypoints."""
-        if self.figures.keypoints != reposer.names:
-            raise UserError(f"--{option}: keypoints {', '.join(self.figures.keypoints)}; "
-                            f"{reposer.path} takes {', '.join(reposer.names)}")
-
 
 class PosingJob:
     """The people of photos in all of some poses, to be written to a folder."""
@@ -194,8 +168,10 @@ class PosingJob:
     def __init__(self, reposer: Reposer, sources: Choice, poses: Choice, out: Path):
         """Raise UserError if the network takes other keypoints, or two files would have one name.
         """
-        sources.check("source", reposer)
-        poses.check("poses", reposer)
+        for option, (figures, _) in (("source", sources), ("poses", poses)):
+            if figures.keypoints != reposer.names:
+                raise UserError(f"--{option}: keypoints {', '.join(figures.keypoints)}; "
+                                f"{reposer.path} takes {', '.join(reposer.names)}")
         self.reposer, self.out, self.side = reposer, out, reposer.resolution
         self.sources, self.poses = sources, poses
         self.pairs = [(a, b) for a in sources.numbers for b in poses.numbers]
@@ -232,7 +208,6 @@ class PosingJob:
     # Of a pair (number of the photo, number of the pose).
 
     def _name(self, pair):
-        """Return the name of its file."""
         return "-".join(choice.figures.names[number] for choice, number in zip(
             (self.sources, self.poses), pair)) + ".png"
 

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -34,9 +34,8 @@ from dnnlib.data.class_list import write_class_list
 from dnnlib.data.labelled import LABELS, read_label_png
 from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.util import UserError
-from generation.annotation import check_labelled_classes
-from generation.labelling import OVERLAYS, of_photo_size, photos_in
-from generation.projection import Projection, Projector, Settings, as_seen, w_statistics
+from generation.labelling import OVERLAYS, check_labelled_classes, of_photo_size, photos_in
+from generation.projection import Projection, Projector, Settings, as_seen
 from generation.resumable_folder import continued
 from metrics.networks.lpips import Lpips
 from training.decoder.labels import FILE_NAME as LABELLING
@@ -62,24 +61,8 @@ class SourcePhoto(NamedTuple):
     label_map: np.ndarray | None = None
 
 
-class PhotoList(Protocol):
-    """Photos by number.
-
-    Attributes:
-        classes: names of the labels 1..C of their maps; () without.
-    """
-
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-
-    def read(self, number: int) -> SourcePhoto:
-        """Return one. Raises UserError or OSError if it cannot be read."""
-
-
 class PhotoFiles:
-    """Photos that are files of a folder, or a single one."""
+    """Photos by number: files of a folder, or a single one. They have no maps, so no classes."""
 
     classes: tuple[str, ...] = ()
 
@@ -98,36 +81,30 @@ class PhotoFiles:
             raise UserError(f"{path}: {util.one_line(error)}") from None
 
 
-class SplitPhotos:
-    """Photos of a data set's split, with their maps if it has any."""
+class StoredPhotos:
+    """Photos of a data set's split or of a folder of pairs, with their maps if there are any."""
 
-    def __init__(self, info: dataset.DatasetInfo, split: str, resolution: int):
-        self._file = dataset.open_split(info, split, resolution)
-        self.classes, self._split = tuple(info.classes), split
-        self._ids = dataset.read_ids(info.path, split)
+    def __init__(self, kind: str, classes: tuple[str, ...], origins: Sequence,
+                 read: Callable[[int], tuple[np.ndarray, np.ndarray]]):
+        """
+        Args:
+            kind: what names begin with.
+            origins: what the photos are called where they are from.
+            read: number -> rgb uint8 [R, R, 3] and label map uint8 [R, R].
+        """
+        self.classes, self._kind, self._origins, self._read = classes, kind, origins, read
 
     def __len__(self) -> int:
-        return len(self._file)
+        return len(self._origins)
 
     def read(self, number: int) -> SourcePhoto:
-        rgb, label_map = self._file.read_pair(number)
-        return SourcePhoto(f"{self._split}{number:07d}", str(self._ids[number]),
+        rgb, label_map = self._read(number)
+        return SourcePhoto(f"{self._kind}{number:07d}", str(self._origins[number]),
                            Image.fromarray(np.ascontiguousarray(rgb)),
                            label_map if self.classes else None)
 
 
-class PairPhotos:
-    """Photos of a folder of pairs, with their maps."""
-
-    def __init__(self, folder: labelled.PairFolder, resolution: int):
-        self._pairs, self.classes = folder.at(resolution), folder.classes
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def read(self, number: int) -> SourcePhoto:
-        rgb, label_map = self._pairs.read(number)
-        return SourcePhoto(f"pair{number:07d}", str(number), Image.fromarray(rgb), label_map)
+PhotoList = PhotoFiles | StoredPhotos
 
 
 def open_photo_list(source: Path, resolution: int) -> PhotoList:
@@ -138,10 +115,12 @@ def open_photo_list(source: Path, resolution: int) -> PhotoList:
         UserError: there are none.
     """
     if stored := dataset.open_part(source):
-        info, split = stored
-        return SplitPhotos(info, split or "train", resolution)
+        info, split = stored[0], stored[1] or "train"
+        return StoredPhotos(split, tuple(info.classes), dataset.read_ids(info.path, split),
+                            dataset.open_split(info, split, resolution).read_pair)
     if labelled.pair_folders(source):
-        return PairPhotos(labelled.PairFolder(source), resolution)
+        pairs = labelled.PairFolder(source, resolution)
+        return StoredPhotos("pair", pairs.classes, range(len(pairs)), pairs.read)
     if not source.exists():
         raise UserError(f"--project={source}: no such file or folder")
     return PhotoFiles(source)
@@ -163,7 +142,6 @@ class ProjectionJob:
 
     Attributes:
         numbers: of the photos. minibatch: photos at a time. film: write films, too.
-        report: takes a line on labels of photos that changed.
     """
 
     sampler: Sampler
@@ -174,7 +152,6 @@ class ProjectionJob:
     out: Path
     minibatch: int
     film: bool = False
-    report: Callable[[str], None] = print
 
     def run(self) -> Outcome:
         """Project the photos that are not done.
@@ -225,7 +202,7 @@ class ProjectionJob:
             files += [self.out / MAPS / LABELS / name] if self.sampler.classes else []
             if photo.name in done and all(path.is_file() for path in files):
                 kept.append(photo.name)
-                self._renew_labels(photo, done[photo.name])
+                done[photo.name]["labels"] = self._write_labels(photo, done[photo.name])
             else:
                 missing[number] = photo.name
         return missing, kept, unreadable
@@ -239,7 +216,7 @@ class ProjectionJob:
         if path.is_file():
             aside = path.with_name(f"{path.name}.old")
             os.replace(path, aside)
-            self.report(f"{path}: labels of another picture, which had this name: now {aside.name}")
+            print(f"{path}: labels of another picture, which had this name: now {aside.name}")
         del done[photo.name]
 
     def _shown(self, name):
@@ -248,46 +225,38 @@ class ProjectionJob:
         folders += [self.out / MAPS / OVERLAYS] if self.sampler.classes else []
         return [folder / f"{name}.png" for folder in folders]
 
-    def _renew_labels(self, photo, about):
-        """Write the labels of a photo that is done, if its source has other ones now."""
-        if photo.label_map is None or about.get("labels") == picture_digest(photo.label_map):
-            return
-        path = self.out / LABELS / f"{photo.name}.png"
-        about["labels"], is_written = self._write_labels(photo, about)
-        if is_written:
-            self.report(f"{path}: renewed, since the photo has other labels now")
-        elif path.is_file():
-            self.report(f"{path}: stays, not as it was written, though the photo has other labels "
-                        "now")
-
     def _write_labels(self, photo, about):
-        """Write a photo's label map, unless a person drew or removed it: then the file is not what
-        `about`, the photo's record if there is one, says. Return the map's digest, and if it was
-        written."""
+        """Write a photo's label map and return its digest. If there is a record `about` the photo,
+        that is done if its source has other labels now, unless a person drew or removed the file:
+        then it is not what the record says."""
         if photo.label_map is None:
-            return (about or {}).get("labels"), False
+            return about.get("labels") if about else None
         path, digest = self.out / LABELS / f"{photo.name}.png", picture_digest(photo.label_map)
-        if about is not None and _labels_digest(path) != about.get("labels"):
-            return digest, False
+        if about is not None:
+            if about.get("labels") == digest:
+                return digest
+            if _labels_digest(path) != about.get("labels"):
+                if path.is_file():
+                    print(f"{path}: stays, not as it was written, though the photo has other "
+                          "labels now")
+                return digest
+            print(f"{path}: renewed, since the photo has other labels now")
         pictures.save_label_png(path, photo.label_map, len(self.photos.classes), may_ignore=True)
-        return digest, True
+        return digest
 
     def _square(self, photo):
-        """Return a photo as uint8 [R, R, 3]."""
         return np.asarray(pyramid.fit_square(photo.picture, self.sampler.resolution, "pad",
                                              pyramid.WHITE))
 
     # Doing it.
 
     def _project(self, missing, folder):
-        """Project and write the photos {number: name}."""
         if not missing:
             return
         numbers = list(missing)
         # Minibatches of one size, so that there is one trace, and few photos to fill the last.
         size = -(-len(numbers) // -(-len(numbers) // self.minibatch))
-        projector = Projector(self.sampler, self.settings, self.lpips, size,
-                              w_statistics(self.sampler))
+        projector = Projector(self.sampler, self.settings, self.lpips, size)
         with util.progress(total=len(numbers) * self.settings.steps, desc="projection",
                            unit="step") as bar:
             for start in range(0, len(numbers), size):
@@ -323,7 +292,7 @@ class ProjectionJob:
         rgb = pictures.to_uint8(image[..., channels.RGB])
         pictures.save_png(self.out / name, square)
         pictures.save_png(self.out / PROJECTED / name, rgb)
-        labels, _ = self._write_labels(photo, about)
+        labels = self._write_labels(photo, about)
         if self.sampler.classes:  # the map in the photo's size, and over the photo
             segmaps = image[..., channels.SEGMAPS]
             planes = np.concatenate([np.zeros_like(segmaps[..., :1]), segmaps], axis=-1)

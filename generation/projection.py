@@ -165,15 +165,10 @@ Watch = Callable[[int, Callable[[], np.ndarray]], None]  # (step, () -> images f
 class Projector:
     """Projects minibatches of photos of one size."""
 
-    def __init__(self, sampler: Sampler, settings: Settings, lpips: Lpips, minibatch: int,
-                 statistics: WStatistics):
-        """
-        Args:
-            minibatch: how many photos are projected at once.
-            statistics: of `sampler`'s w.
-        """
+    def __init__(self, sampler: Sampler, settings: Settings, lpips: Lpips, minibatch: int):
+        """Project `minibatch` photos at once."""
         self.sampler, self.settings, self.minibatch = sampler, settings, minibatch
-        self._objective, self._statistics = Objective(lpips, settings.space), statistics
+        self._objective, self._statistics = Objective(lpips, settings.space), w_statistics(sampler)
         # Of a generator with a decoder the generator alone: maps are no part of the loss.
         self._generator = getattr(sampler.network, "generator", sampler.network)
         layers = sampler.network.num_styles if settings.space == "w+" else 1

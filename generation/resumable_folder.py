@@ -37,20 +37,17 @@ class ResumableFolder:
         self.path, self.done = path, done
         self._record, self._head = record, head
 
-    def is_done(self, name: str, mark: object, files: Iterable[Path]) -> bool:
-        """Return if a photo was made of what `mark` says, and its files are there."""
-        return name in self.done and self.done[name] == mark and all(
-            file.is_file() for file in files)
-
     def begin(self, photos: Iterable[T], name: Callable[[T], str], mark: Callable[[T], object],
               files: Callable[[T], Iterable[Path]]) -> list[T]:
         """Return the photos that are not done, which the record forgets before their files change.
 
         Args:
-            name, mark, files: of a photo; see `is_done`.
+            name, mark, files: of a photo: its name in `done`, what it would be made of now, and
+                what is written of it.
         """
         missing = [photo for photo in photos
-                   if not self.is_done(name(photo), mark(photo), files(photo))]
+                   if name(photo) not in self.done or self.done[name(photo)] != mark(photo)
+                   or not all(file.is_file() for file in files(photo))]
         for photo in missing:
             self.done.pop(name(photo), None)
         self.save()
@@ -76,8 +73,8 @@ class ResumableFolder:
 
 
 @contextlib.contextmanager
-def continued(path: Path, record: str, what: str, how: dict, about: dict,
-              is_own: bool = False) -> Iterator[ResumableFolder]:
+def continued(path: Path, record: str, what: str, how: dict,
+              about: dict) -> Iterator[ResumableFolder]:
     """Open a folder that may be new, for this process alone; a full disk is explained.
 
     Args:
@@ -85,7 +82,6 @@ def continued(path: Path, record: str, what: str, how: dict, about: dict,
         what: the folder's content, for an error: "photos".
         how: JSON values that have to be those by which it was begun.
         about: further ones for the record.
-        is_own: files without a record are known to be this program's.
 
     Raises:
         UserError: the folder holds something else, or what was made in another way; another
@@ -102,7 +98,7 @@ def continued(path: Path, record: str, what: str, how: dict, about: dict,
             there = {name: value for name, value in stored.items() if name not in (_DONE, *about)}
             refuse_difference(path, there, how, f"{what} made")
             done |= stored[_DONE]
-        elif not is_own:
+        else:
             refuse_strange_files(path, record)
         util.remove_leftovers(path, _LEFTOVERS)
         folder = ResumableFolder(path, file, {**about, **how}, done)

@@ -11,7 +11,6 @@ or label map that has changed is done anew.
 """
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from dnnlib.data.labelled import IMAGES, LABELS, pair_classes, pair_folders, rea
 from dnnlib.data.photos import decode_photo
 from dnnlib.util import UserError
 from generation.labelling import OVERLAYS, photos_in, read_photos
-from generation.pairs import SAMPLES, read_samples
+from generation.pairs import SAMPLES, pair_digest, read_samples
 from generation.resumable_folder import content_digest, continued
 from training.cycle.translator import CycleTranslator
 
@@ -36,14 +35,6 @@ RECORD, SHEET = "retexturing.json", "sheet.png"
 ANNOTATIONS = "annotations"
 SHOWN, COLUMNS, SIDE = 24, 8, 128  # photos of a sheet, in a row, and the side of their squares
 _GREY = (pictures.GREY,) * 3
-
-
-class TranslatedPhotos(NamedTuple):
-    """What was done: photos translated, photos that were there, lines on those left out."""
-
-    made: int
-    kept: int
-    left_out: list[str]
 
 
 class _Garment(NamedTuple):
@@ -71,8 +62,10 @@ class _Photo(NamedTuple):
     labels: np.ndarray | None
 
 
-def retexture_photos(translator: CycleTranslator, source: Path, out: Path) -> TranslatedPhotos:
-    """Write all photos of a folder translated, except for those that are there already.
+def retexture_photos(translator: CycleTranslator, source: Path,
+                     out: Path) -> tuple[int, int, list[str]]:
+    """Write all photos of a folder translated, except for those that are there already; return how
+    many were made, how many were there, and lines on those left out.
 
     Raises:
         UserError: the network was trained on garments alone; the folder has no photos; or for
@@ -90,9 +83,9 @@ def retexture_photos(translator: CycleTranslator, source: Path, out: Path) -> Tr
 
 
 def retexture_pairs(translator: CycleTranslator, source: Path, names: Sequence[str],
-                    out: Path) -> TranslatedPhotos:
-    """Write all pairs of a folder, or of shards, with their garments translated, except for those
-    that are there already.
+                    out: Path) -> tuple[int, int, list[str]]:
+    """Write all pairs of a folder, or of shards, with their garments translated; return what
+    `retexture_photos` does.
 
     Args:
         names: of the garments' classes; the pixels of all others stay as they are.
@@ -100,7 +93,7 @@ def retexture_pairs(translator: CycleTranslator, source: Path, names: Sequence[s
     Raises:
         UserError: the pairs have no such class or are not complete, or as `retexture_photos`.
     """
-    folders, total = pair_folders(source), TranslatedPhotos(0, 0, [])
+    folders, total = pair_folders(source), (0, 0, [])
     classes = pair_classes(*folders)
     garment = _Garment(classes, [find_class(name, classes, "--garment") for name in names])
     for pairs in folders:  # each by itself, with tables and a record of its own
@@ -110,13 +103,12 @@ def retexture_pairs(translator: CycleTranslator, source: Path, names: Sequence[s
             done = {Path(name).stem for name in folder.done}
             _write_tables(pairs, {file.stem for file in (pairs / IMAGES).iterdir()} - done, place)
             _write_samples(translator, pairs, garment, folder)
-        total = TranslatedPhotos(*(whole + own for whole, own in zip(total, part)))
+        total = tuple(whole + own for whole, own in zip(total, part))
     return total
 
 
 @contextlib.contextmanager
 def _continued(translator, garment, out):
-    """Open a folder that may be new."""
     with continued(out, RECORD, "photos", _how(translator, garment),
                    {"path": str(translator.path)}) as folder:
         if not all(isinstance(value, list) and len(value) == 2 for value in folder.done.values()):
@@ -125,8 +117,8 @@ def _continued(translator, garment, out):
 
 
 def _write_all(translator, files, garment, folder):
-    """Write photos, or the pictures of pairs with their labels; return TranslatedPhotos. What
-    `folder.done` has of each is [mark, sha256 of a new pair's pixels]."""
+    """Write photos, or the pictures of pairs with their labels. What `folder.done` has of each is
+    [mark, sha256 of a new pair's pixels]."""
     marks, left_out = {file: _mark(file, garment) for file in files}, {}
     missing = folder.begin(
         files, lambda file: file.name,
@@ -143,8 +135,7 @@ def _write_all(translator, files, garment, folder):
     if missing:
         shown = [file for file in files if file.name in folder.done][:SHOWN]
         _write_sheet(translator, list(_read(shown, garment, {})), garment, folder.path)
-    return TranslatedPhotos(len(missing) - len(left_out), len(files) - len(missing),
-                            list(left_out.values()))
+    return len(missing) - len(left_out), len(files) - len(missing), list(left_out.values())
 
 
 def _mark(file, garment):
@@ -169,7 +160,6 @@ def _read(files: Iterable[Path], garment, left_out: dict[Path, str]) -> Iterator
 
 
 def _label_map(file):
-    """Return the path of the label map of a pair's picture."""
     return file.parents[1] / LABELS / f"{file.stem}.png"
 
 
@@ -194,7 +184,7 @@ def _write(photo, result, garment, out):
     util.atomic_write(label_map, _label_map(photo.file).read_bytes())
     labels = np.where(photo.labels == channels.IGNORE, 0, photo.labels)
     pictures.save_png(overlay, pictures.overlay(result, labels, len(garment.classes)))
-    return hashlib.sha256(result.tobytes() + photo.labels.tobytes()).hexdigest()
+    return pair_digest(result, photo.labels)
 
 
 def _results(out, file, is_pair):
@@ -227,14 +217,13 @@ def _how(translator, garment):
 
 def _write_tables(pairs, left_out, out):
     """Write the classes and annotations of a folder of pairs, without pictures that are left out
-    (names without suffix), as far as they are not there in the same bytes."""
+    (names without suffix)."""
     for path in [pairs / CLASSES, *pairs.glob(f"{ANNOTATIONS}/*")]:
         if path.is_file():
-            target, content = out / path.relative_to(pairs), path.read_bytes()
+            content = path.read_bytes()
             if path.suffix == ".json":
                 content = _as_written(left_out, path, content)
-            if not target.is_file() or target.read_bytes() != content:
-                util.atomic_write(target, content)
+            util.atomic_write(out / path.relative_to(pairs), content)
     for name in (coco.MODANET_FILE, coco.OWN_FILE, coco.KEYPOINTS_FILE):
         if not (pairs / name).is_file():
             (out / name).unlink(missing_ok=True)  # of pairs as they were

@@ -145,10 +145,6 @@ class Tally:
     shown: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
 
-    def copy(self) -> "Tally":
-        """Return a Tally that does not change with this one."""
-        return copy.deepcopy(self)
-
     def decide(self, selection: Selection, classes: Sequence[str], traits: Traits) -> bool:
         """Return if the next pair is accepted, and count it."""
         self.tried += 1
@@ -291,7 +287,7 @@ def make_samples(sampler: Sampler, recipe: SampleRecipe, request: Request,
         yield from _all_samples(sampler, recipe, seeds, request.minibatch)
         return
     # Blocks begin at the same seeds whenever a selection was interrupted.
-    tally = (tally or Tally()).copy()
+    tally = copy.deepcopy(tally or Tally())
     start = tally.tried // BLOCK * BLOCK
     for batch in _all_samples(sampler, recipe, request.seeds[start:], BLOCK):
         photos = photo_part(batch.images, sampler.content_box)
@@ -304,7 +300,7 @@ def make_samples(sampler: Sampler, recipe: SampleRecipe, request: Request,
             if is_accepted and batch.seeds[place] not in done:
                 wanted.append(place)
         yield SampleBatch([batch.seeds[place] for place in wanted], batch.images[wanted],
-                          tally.copy())
+                          copy.deepcopy(tally))
         if request.is_over(tally):
             return
         start += BLOCK

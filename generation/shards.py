@@ -132,34 +132,16 @@ def _start_worker(job):
     return functools.partial(write_shard, job, *job.load())
 
 
-def describe_work(job: ShardJob, sampler: Sampler, recipe: SampleRecipe) -> str:
-    """Return what `write_shards` would do, as text. Raises UserError if it would refuse the output
-    folder."""
-    _check_folder(job, recipe)
-    there = [index for index in range(job.shards) if (job.place(index) / STATISTICS).exists()]
-    missing = job.num - sum(job.request(index).num for index in there)
-    return "\n".join([
-        f"{job.out}: {job.shards - len(there)} of {job.shards} shards to make, {missing} of "
-        f"{job.num} pairs",
-        *pairs.estimate(sampler, recipe, job.request(0), missing, _WRITERS[job.kind],
-                        range(job.first_seed, job.first_seed + job.num))])
-
-
 def begin(job: ShardJob, recipe: SampleRecipe) -> None:
     """Make the output folder ready. Raises UserError if it holds something else."""
-    _check_folder(job, recipe)
-    util.write_json(Path(job.out, JOB), job.identity(recipe))
-    job.place(0).parent.mkdir(exist_ok=True)
-    _remove_leftovers(job)
-
-
-def _check_folder(job, recipe):
-    """Raise UserError if the output folder holds something else."""
     out, path = Path(job.out), Path(job.out, JOB)
     if path.exists():
         refuse_difference(out, util.read_json(path), job.identity(recipe), "samples made")
     else:
         refuse_strange_files(out, JOB)
+    util.write_json(path, job.identity(recipe))
+    job.place(0).parent.mkdir(exist_ok=True)
+    _remove_leftovers(job)
 
 
 def _remove_leftovers(job):
@@ -218,7 +200,6 @@ def finish(job: ShardJob, sampler: Sampler, recipe: SampleRecipe) -> Tally | Non
 
 
 def _write_folder(sampler, recipe, request, work):
-    """Write a shard as a folder of pairs; return its statistics."""
     *_, tally = pairs.write_pairs(sampler, recipe, request, work)
     return asdict(tally) if tally else {}
 

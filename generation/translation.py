@@ -13,7 +13,7 @@ cut to squares, its middle is drawn.
 from collections.abc import Sequence
 from math import ceil, floor
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,25 +46,9 @@ class SquareMaps(NamedTuple):
     resized: bool
 
 
-class Maps(Protocol):
-    """Where maps come from.
-
-    Attributes:
-        classes: of the labels 1..C.
-        names: of the maps, by which files are called.
-        identity: JSON value, which other maps do not have.
-    """
-
-    classes: tuple[str, ...]
-    names: list[str]
-    identity: dict
-
-    def mark(self, number: int) -> object:
-        """Return a JSON value that changes if the map of this number does."""
-
-    def read(self, numbers: Sequence[int], resolution: int) -> SquareMaps:
-        """Return maps for a translator of this resolution."""
-
+# Where maps come from. All have `classes` of the labels 1..C, `names` by which files are called,
+# and `identity`, a JSON value that other maps do not have; a map's mark is one that changes with
+# it.
 
 class LabelFiles:
     """Label PNGs: directly in a folder, in its labels/, or in shards of such folders."""
@@ -157,6 +141,9 @@ class DrawnMaps:
         return found._replace(boxes=[box] * len(numbers))
 
 
+Maps = LabelFiles | StoredMaps | DrawnMaps
+
+
 def open_maps(path: Path, fit: str) -> Maps:
     """Return the maps of a data set, of one of its splits (DIR/val), or of a folder of label PNGs.
 
@@ -185,16 +172,10 @@ def fitted(found: Sequence[np.ndarray], resolution: int, num_classes: int,
     return SquareMaps(segmaps * np.uint8(255), boxes, resized)
 
 
-class DrawnPhotos(NamedTuple):
-    """What `write_photos` did: photos made, photos that were there, if maps had another size."""
-
-    made: int
-    kept: int
-    resized: bool
-
-
-def write_photos(translator: Translator, maps: Maps, samples: int, out: Path) -> DrawnPhotos:
-    """Write photos of all maps, except for those that are there already.
+def write_photos(translator: Translator, maps: Maps, samples: int,
+                 out: Path) -> tuple[int, int, bool]:
+    """Write photos of all maps, except for those that are there already; return how many were made,
+    how many were there, and if maps had another size.
 
     Args:
         samples: photos of each map; photo k is drawn with the dropout of seed k.
@@ -224,7 +205,7 @@ def write_photos(translator: Translator, maps: Maps, samples: int, out: Path) ->
         for part in folder.minibatches(missing, translator.minibatch):
             resized |= _write_part(translator, maps, part, out)
             folder.done |= {_name(maps, *place): marks[place[0]] for place in part}
-    return DrawnPhotos(len(missing), len(wanted) - len(missing), resized)
+    return len(missing), len(wanted) - len(missing), resized
 
 
 def _write_part(translator, maps, part, out):

@@ -44,7 +44,6 @@ class Video:
     minibatch: int
 
     def __len__(self) -> int:
-        """Return how many frames there are."""
         return self._loops.shape[1] * self.steps
 
     @property

@@ -109,9 +109,7 @@ class Networks:
 
     def header(self, name: str | None) -> dict[str, Any]:
         """Return the header of a snapshot."""
-        path = self.path(name)
-        about = path.stat()
-        return _read_header(path, about.st_mtime_ns, about.st_size)
+        return _read_header(*_version(self.path(name)))
 
     def generators_of(self, classes: tuple[str, ...]) -> list[str]:
         """Return the names of generators of maps of these classes: of every run the best one."""
@@ -137,10 +135,8 @@ class Networks:
         Raises:
             UserError: it is not there, damaged, or of another kind.
         """
-        # A file that was written anew is another network.
         path = self.path(name)
-        about = path.stat()
-        key = path, about.st_mtime_ns, about.st_size, kind, *sorted(options.items())
+        key = *_version(path), kind, *sorted(options.items())
         with self.lock:
             if key not in self._loaded:
                 self._loaded[key] = _load(path, kind, options)
@@ -148,6 +144,12 @@ class Networks:
             while len(self._loaded) > LOADED:
                 self._loaded.popitem(last=False)
             yield self._loaded[key]
+
+
+def _version(path):
+    """Return what tells a file from one that is written anew, which is another network."""
+    about = path.stat()
+    return path, about.st_mtime_ns, about.st_size
 
 
 @functools.lru_cache(64)

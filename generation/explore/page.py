@@ -86,7 +86,6 @@ class Controls:
     """Components, and handlers that return their updates."""
 
     def __init__(self, networks: Networks, out: Path):
-        """Keep what all browsers share."""
         self.networks, self.out = networks, out
 
     # Components
@@ -334,19 +333,16 @@ class Controls:
             len(header["classes"])), seed)
 
     def _editor(self, name, label_map):
-        """Return the editor with a map on it."""
         canvas = drawing.to_canvas(label_map, len(self.networks.header(name)["classes"]))
         return gr.ImageEditor(value={"background": canvas, "layers": [], "composite": None},
                               canvas_size=canvas.shape[:2])
 
     def _photo(self, name, label_map, seed):
-        """Return the photo of a map."""
         with self.networks.using(name, OF_LABELS) as translator:
             photo = drawing.photo_of_map(translator, label_map, int(seed))
         return gr.Image(value=photo, label="photo", visible=True)
 
     def _kind(self, name):
-        """Return what the page does with a network."""
         return kind_of(self.networks.header(name), self.networks.path(name))
 
     @contextlib.contextmanager
@@ -362,7 +358,6 @@ def _label_size(header):
 
 
 def _wish(what, seed, psi, noise, other, position, layers):
-    """Return the Wish of a browser's controls."""
     return Wish(what, int(seed), round(psi, 2), "random" if noise else "const", int(other),
                 position, tuple(map(int, layers)))
 
@@ -376,7 +371,6 @@ def _updates(drawn, views, names=VIEWS):
 
 
 def _brush(label):
-    """Return a brush in the colour of a label."""
     colour = _hex_colours(label)[label]
     return gr.Brush(colors=[colour], default_color=colour, color_mode="fixed")
 

@@ -100,7 +100,6 @@ class OnlyHere:
     that lead here, and other sites that send requests here, are refused."""
 
     def __init__(self, app: Callable):
-        """Wrap an application."""
         self._app = app
 
     async def __call__(self, scope, receive, send):

@@ -84,9 +84,9 @@ def test_a_folder_of_photos(project, photos, loaded, root, tmp_path, monkeypatch
     (photos / "broken.png").write_bytes(b"no photo")
     out, sizes, actual = tmp_path / "out", [], Projector.__init__
 
-    def count(self, sampler, settings, lpips, minibatch, statistics):
+    def count(self, sampler, settings, lpips, minibatch):
         sizes.append(minibatch)
-        actual(self, sampler, settings, lpips, minibatch, statistics)
+        actual(self, sampler, settings, lpips, minibatch)
     monkeypatch.setattr(Projector, "__init__", count)
     said = project(photos, out, "--space=w", "--minibatch=2", "--film", network="maps")
     assert "3 photos projected, 0 were there" in said and sizes == [2]  # the last one is filled

@@ -130,10 +130,9 @@ def test_terms_are_both_papers(arrays, lpips, rng):
 def test_a_generated_pictures_own_w_is_found(sampler, lpips, space, steps, rate, nearer, rmse):
     """The distance to w, in that of the mean w, from which the search begins."""
     w, photos = photos_of(sampler, [3])
-    statistics = projection.w_statistics(sampler)
-    projector = Projector(sampler, settings(space, steps, lrate=rate), lpips, 1, statistics)
-    found = projector.project(photos, [0])[0]
-    away = np.sqrt(np.square(w[0] - found.latents.w).mean() / np.square(w - statistics.mean).mean())
+    projector = Projector(sampler, settings(space, steps, lrate=rate), lpips, 1)
+    found, mean = projector.project(photos, [0])[0], projection.w_statistics(sampler).mean
+    away = np.sqrt(np.square(w[0] - found.latents.w).mean() / np.square(w - mean).mean())
     made = pictures.to_uint8(sampler.synthesize(found.latents.w[None],
                                                 noise_of([found.latents])).numpy())
     error = np.sqrt(np.square(made.astype(float) - photos).mean())
@@ -148,9 +147,7 @@ def test_a_generated_pictures_own_w_is_found(sampler, lpips, space, steps, rate,
 def test_photos_do_not_depend_on_each_other(sampler, lpips, space):
     """Beside another photo the same bits, alone the same to rounding; and one trace for all."""
     _, photos = photos_of(sampler, [3, 4, 5])
-    statistics = projection.w_statistics(sampler)
-    pair, alone = (Projector(sampler, settings(space, 6), lpips, count, statistics)
-                   for count in (2, 1))
+    pair, alone = (Projector(sampler, settings(space, 6), lpips, count) for count in (2, 1))
     first = pair.project(photos[:2], [7, 8])[0]
     beside = pair.project(photos[[0, 2]], [7, 9])[0]
     same = alone.project(photos[:1], [7])[0]

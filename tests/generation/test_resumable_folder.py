@@ -12,8 +12,8 @@ from generation.resumable_folder import content_digest, continued
 HOW = {"network": "n", "label": (0.5, 0.25), "settings": {"steps": 3}}
 
 
-def opened(path, how=HOW, **options):
-    return continued(path, "record.json", "photos", how, {"path": "x"}, **options)
+def opened(path, how=HOW):
+    return continued(path, "record.json", "photos", how, {"path": "x"})
 
 
 def test_what_is_done_is_known_again(tmp_path):
@@ -32,10 +32,11 @@ def test_what_is_done_is_known_again(tmp_path):
                                       "875b4b", "b": None}}
     with opened(tmp_path / "out") as folder:
         file, gone = folder.path / "a.png", folder.path / "b.png"
-        assert folder.is_done("a", content_digest(file), [file]) and folder.is_done("b", None, [])
-        assert not folder.is_done("a", "another", [file])
-        assert not folder.is_done("a", content_digest(file), [file, gone])
-        assert not folder.is_done("c", None, []) and content_digest(gone) is None
+        marks = {"a": content_digest(file), "b": content_digest(gone)}
+        assert marks["b"] is None
+        assert folder.begin("abc", str, marks.get, lambda name: [file]) == ["c"]
+        assert folder.begin("b", str, marks.get, lambda name: [file, gone]) == ["b"]
+        folder.done["b"] = None
         missing = folder.begin("abc", str, {"a": "another", "b": None}.get, lambda name: [])
         assert missing == ["a", "c"]
         stored = json.loads((tmp_path / "out/record.json").read_text())["photos"]
@@ -94,10 +95,8 @@ def test_what_is_refused(tmp_path):
             pass
 
 
-def test_other_files_are_refused_unless_they_are_known(tmp_path):
+def test_other_files_are_refused(tmp_path):
     (tmp_path / "mine.txt").touch()
     with pytest.raises(UserError, match=r"holds files, but no record\.json; choose a new folder"), \
             opened(tmp_path):
         pass
-    with opened(tmp_path, is_own=True):
-        assert (tmp_path / "record.json").is_file()
