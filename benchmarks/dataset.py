@@ -29,7 +29,7 @@ from dnnlib.data import channels, coco, pyramid, tfrecords
 # own: without that of the stages that it calls.
 STAGES = {
     ("dnnlib.data.photos", "decode_photo"): "JPEG decoding",
-    ("dataprep.conversion", "_label_map"): "polygons",
+    ("dataprep.coco.segmentations", "label_map_and_overlap"): "polygons",
     ("dnnlib.data.pyramid", "build_image"): "resizing",
     ("dnnlib.data.pyramid", "levels"): "pyramid",
     ("dnnlib.data.tfrecords", "_encode_rgb"): "colours",

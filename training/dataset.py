@@ -6,6 +6,7 @@ place in the endless stream is one integer, and any place can be reached at once
 
 import functools
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import tfrecords
-from dnnlib.data.channels import NUM_COLOURS
+from dnnlib.data.channels import NUM_COLOURS, RGB, SEGMAPS
 from dnnlib.data.dataset import check_label_sizes, open_dataset, open_split, read_labels
 from dnnlib.process_pool import threaded_map
 from dnnlib.tflib import ops
@@ -259,3 +260,16 @@ def process_reals(images: tf.Tensor, fade: tf.Tensor | float = 0.0, flip: tf.Ten
     if map_noise is not None:
         x += tf.pad(map_noise, [[0, 0], [0, 0], [0, 0], [NUM_COLOURS, 0]])
     return x
+
+
+def with_map_contrast(images: tf.Tensor, contrast: float) -> tf.Tensor:
+    """Return signed images [N, r, r, channels] with each map m as 0.5 tanh(contrast m) / tanh(0.5
+    contrast): -0.5, 0 and 0.5 stay as they are, and what is between them moves outwards.
+
+    The maps of real photos have two values, those of a generator never quite. A discriminator that
+    sees them as they are tells the two apart by that, and learns little about shapes.
+    """
+    if contrast == 0 or images.shape[-1] == NUM_COLOURS:
+        return images
+    maps = tf.tanh(contrast * images[..., SEGMAPS]) / (2 * math.tanh(contrast / 2))
+    return tf.concat([images[..., RGB], maps], axis=-1)

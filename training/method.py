@@ -108,10 +108,6 @@ class Method:
         """Return numbers that show what `enter` changes, measured before and after it."""
         return {}
 
-    def remarks(self, stage: Stage) -> list[str]:
-        """Return lines for the log on a stage that was just entered."""
-        return []
-
     def compiles(self, stage: Stage, step: int) -> str | None:
         """Return what the step would have to compile, in words; None if it is compiled."""
         return None

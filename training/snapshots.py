@@ -30,6 +30,7 @@ from dnnlib.safe_pickle import is_pickle
 from dnnlib.tflib.network import NETWORKS, Network, build
 from dnnlib.util import UserError, arrays_digest
 from training.official import pickles as official_pickle
+from training.run.history import BEST, FINAL
 from training.snapshot_header import check_header
 
 FORMAT_VERSION = 1
@@ -284,7 +285,7 @@ def numbered_run(number: str | Path, results_dir: str | Path, error: str) -> Pat
 
 def best_snapshot(run_dir: str | Path) -> Path:
     """Return the run's best snapshot by its best.json, else its newest one."""
-    record, final = Path(run_dir) / "best.json", Path(run_dir) / "network-final.safetensors"
+    record, final = Path(run_dir) / BEST, Path(run_dir) / FINAL
     if record.is_file():
         best = util.read_json(record)
         if not isinstance(best, dict) or not isinstance(best.get("snapshot"), str):

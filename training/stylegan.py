@@ -20,10 +20,10 @@ from dnnlib.tflib import distribute
 from dnnlib.tflib.network import Network
 from dnnlib.tflib.optimizer import Optimizer
 from training.config import TrainingConfig
-from training.dataset import Batch, TrainingStream, reals_stream
+from training.dataset import Batch, TrainingStream, reals_stream, with_map_contrast
 from training.gan.augmentation import Augmentation
-from training.gan.balance import balance_line, classes_shown, photo_factors
-from training.gan.gan_step import GanStep, with_map_contrast
+from training.gan.balance import classes_shown, photo_factors
+from training.gan.gan_step import GanStep
 from training.gan.init_from import enter_stage, new_state, state_from_snapshot
 from training.gan.schedule import Critic, Stage, make_stage, stage_ends, training_schedule
 from training.gan.snapshot_score import selecting_score, with_combined
@@ -142,27 +142,11 @@ class StyleGan(Method):
             {critic.name: old.get(critic.grows_from) for critic in stage.critics})
         self.close()
 
-    def remarks(self, stage: Stage) -> list[str]:
-        """Return what balancing does to the classes, in the stage that does."""
-        if not self._is_balanced(stage):
-            return []
-        return [balance_line(self.classes, self._classes_shown, self._photo_factors)]
-
-    # Which photos are drawn how often.
-
-    def _is_balanced(self, stage):
-        """Return whether the joint critic sees rare classes more often in a stage."""
-        return self.config.balance > 0 and stage.name == "classes"
-
-    @functools.cached_property
-    def _classes_shown(self):
-        """Return which classes each photo shows, bool [n, C]."""
-        return classes_shown(self.config.data, "train", self.config.resolution)
-
     @functools.cached_property
     def _photo_factors(self):
         """Return how often each photo is drawn in an epoch on average, float64 [n]."""
-        return photo_factors(self._classes_shown, self.config.balance)
+        shown = classes_shown(self.config.data, "train", self.config.resolution)
+        return photo_factors(shown, self.config.balance)
 
     # One step.
 
@@ -203,7 +187,7 @@ class StyleGan(Method):
         """Return the endless minibatches of a critic: the image critic sees untagged photos too,
         the joint critic those of rare classes more often."""
         rows = distribute.worker_rows(self.strategy, stage.minibatch, self.config.mbstd_group_size)
-        is_balanced = critic.name == "joint" and self._is_balanced(stage)
+        is_balanced = self.config.balance and critic.name == "joint" and stage.name == "classes"
         factors = self._photo_factors if is_balanced else None
         return reals_stream(self.config, stage.resolution, critic.channels, stage.minibatch,
                             self.config.seed, start_nimg, with_untagged=critic.name == "rgb",
@@ -232,24 +216,11 @@ class StyleGan(Method):
     # What a run shows of its networks.
 
     def draw(self, stage: Stage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
-        """Write fakes<name>.png, augmented.png, and once a stage the reals beside them."""
-        pictures = {}
-        reals = self.grids.save_reals(run_dir, self._first_reals(stage.channels), stage)
-        if reals is not None:
-            pictures["reals"] = reals
-        if self.augmentations:
-            critic = max(stage.critics, key=lambda critic: critic.channels)
-            pictures["augmented"] = self.grids.save_augmented(
-                run_dir, self._first_reals(critic.channels, stage.resolution),
-                self.augmentations[critic.name].values["p"])
-        pictures["fakes"] = self.grids.save_fakes(run_dir, self.networks["Gs"], stage, name)
-        return pictures
-
-    def _first_reals(self, num_channels, resolution=None):
-        """Return a function: minibatch -> the stream of the first reals, the same whenever it is
-        called; at full resolution unless another one is given."""
-        return lambda minibatch: reals_stream(self.config, resolution or self.config.resolution,
-                                              num_channels, minibatch, seed=0)
+        """Write pictures of the running average, of reals, and of augmented ones."""
+        critic = max(stage.critics, key=lambda critic: critic.channels)
+        augmentation = self.augmentations.get(critic.name)
+        return self.grids.draw(run_dir, stage, name, self.networks["Gs"],
+                               augmentation and augmentation.values["p"])
 
     def scores(self, stage: Stage, progress: Progress) -> dict[str, float]:
         """Return the metrics on the validation split; none without an `evaluate`."""
@@ -269,7 +240,7 @@ class StyleGan(Method):
         for name in [n for n in self.networks if n.startswith("D_")]:
             D = self.networks[name]
             width = D.num_channels
-            reals = next(iter(self._first_reals(width, stage.resolution)(stage.minibatch)))
+            reals = next(iter(self.grids.reals(width, stage.resolution, stage.minibatch)))
             labels = reals.labels if self.dataset.label_size else None
             images = with_map_contrast(channels.to_signed(reals.images.numpy()), contrast)
             means[f"{name}/real"] = float(tf.reduce_mean(D(images, labels)))
@@ -281,7 +252,7 @@ class StyleGan(Method):
         if stage.name != "classes":
             return {}
         batches = -(-CLASS_COUNT_IMAGES // stage.minibatch)
-        stream = iter(self._first_reals(stage.channels, stage.resolution)(stage.minibatch))
+        stream = iter(self.grids.reals(stage.channels, stage.resolution, stage.minibatch))
         inputs = self.grids.batches(batches, stage.minibatch)
         real = class_frequencies((channels.to_signed(next(stream).images.numpy())
                                   for _ in range(batches)), len(self.classes))

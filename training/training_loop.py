@@ -14,7 +14,7 @@ from dnnlib.tflib import autosummary, distribute
 from training import state as states
 from training.method import Method
 from training.run import directory, signals
-from training.run.files import open_files
+from training.run.files import NoFiles, RunFiles
 
 MAX_SKIPPED = 100  # updates skipped in a row after which a training is given up
 
@@ -57,7 +57,8 @@ class Training:
                                   "new run without it trains longer")
             else:
                 self.progress = method.begin()
-        self.files = open_files(run_dir, method, self.log, keep, distribute.is_chief(strategy))
+        self.files = (RunFiles(run_dir, method, self.log, keep) if distribute.is_chief(strategy)
+                      else NoFiles())
         self.files.clear(self.progress, self.progress.stats_bytes if stored else 0)
         # The step that the newest state was written before; the first one needs no file.
         self.saved_step = self.progress.step

@@ -88,13 +88,10 @@ def test_pictures_of_a_pickle(tiny, tmp_path, capsys):
     assert len(list((tmp_path / "out").glob("*.png"))) == 1
 
 
-def test_metrics_of_a_pickle(tiny, labelled, capsys):
+def test_metrics_of_a_pickle(tiny):
     """It knows no data set: the reals must be named."""
     with pytest.raises(UserError, match="--reals=DIR"):
-        run_metrics.main([f"--network={tiny}", "--metrics=fid1k", "--dry-run"])
-    common = ["--metrics=fid1k", "--dry-run", f"--reals={labelled}", "--split=train"]
-    assert run_metrics.main([f"--network={tiny}", *common]) == 0
-    assert f"images: {tiny}\n" in capsys.readouterr().out
+        run_metrics.main([f"--network={tiny}", "--metrics=fid1k"])
 
 
 def test_results_of_a_read_only_folder(tmp_path, labelled, monkeypatch):

@@ -107,7 +107,7 @@ def count_down(calls):
               (files, "save_state"), (files, "save_snapshot"), (files.RunFiles, "save_best"),
               (files.RunFiles, "finish"),
               (gan_step.GanStep, "__call__"), (state.Adam, "reset"), (stylegan, "enter_stage"),
-              (grids.Grids, "save_fakes"),
+              (grids.Grids, "draw"),
               (single_stage.SingleStageMethod, "step"),
               (single_stage.SingleStageMethod, "resume"),
               (single_stage.SingleStageMethod, "scores"),

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from dnnlib.data.dataset import open_dataset
 from dnnlib.tflib import cpu_convolutions, ops
 from dnnlib.tflib.distribute import mirrored_strategy
 from dnnlib.util import UserError
+from tests.tools.data_helpers import make_dataset
 from tests.tools.gan_steps import (
     ONE_DEVICE,
-    RGB,
     batch,
     distance,
     gradients,
@@ -21,9 +22,9 @@ from tests.tools.gan_steps import (
     run,
 )
 from training import snapshots
-from training.gan.gan_step import check_xla
 from training.gan.init_from import enter_stage, new_state
 from training.gan.schedule import make_stage
+from training.run.config_checks import fit_to_dataset
 from training.state import list_states, new_optimizers, restored_state, save_state
 
 EPSILON = 2**-8  # largest relative error of one rounding to bfloat16
@@ -250,12 +251,11 @@ def test_float16_is_refused_in_one_line(tiny_config):
 # ---------------------------------------------------------------------------- XLA
 
 
-def test_xla_is_for_one_device(tiny_config):
+def test_xla_is_for_one_device(tiny_config, tmp_path):
     """Its turn against float64: tests/oracles/test_turn_oracle.py."""
     config = tiny_config(variant="rgb", xla=True, minibatch={4: 16})
-    check_xla(config, 1)
-    with pytest.raises(UserError, match="one device, not for 2"):
-        check_xla(config, 2)
-    two = mirrored_strategy("cpu", 2)
-    with pytest.raises(UserError, match="--gpus=1"):
-        run(config, moved_state(config, two), [0], two, RGB)
+    images = np.zeros([8, 3, 16, 16], np.uint8)
+    dataset = open_dataset(make_dataset(tmp_path / "rgb", {"train": images}, ()))
+    fit_to_dataset(config, dataset, 1)
+    with pytest.raises(UserError, match=r"one device, not for 2; .*--gpus=1"):
+        fit_to_dataset(config, dataset, 2)

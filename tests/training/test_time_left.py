@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from training.gan.schedule import make_stage, stage_ends, training_schedule
-from training.run.plan import clipped, simulate_ticks, stretches
+from training.run.plan import clipped, stretches
 from training.run.time_left import TimeEstimator
 from training.state import Progress
 
@@ -39,38 +39,38 @@ def drive(estimator, clock, config, seconds_of, until, progress=None, compile_se
     """
     progress = progress or Progress()
     ahead = stretches(config, CLASSES)
-    ticks = {tick.nimg: tick for tick in simulate_ticks(config, ahead)}
+    stage_ends_nimg = [end for _, end in stage_ends(config)]
     compiled = set()
     while progress.cur_nimg < until:
         stage = clipped(ahead, progress.cur_nimg)[0][2]
-        if stage.name != progress.stage:  # evaluated after a growth
+        if stage.name != progress.stage:
             progress.stage = stage.name
             estimator.pause()
-            clock.now += (tick_sec or {}).get(True, 0.0)
         critic = stage.critics[progress.step % len(stage.critics)].name
         if (stage.phase, critic) not in compiled:
             compiled.add((stage.phase, critic))
-            estimator.compiling()
+            estimator.pause()
             clock.now += compile_sec
         clock.now += seconds_of(stage)
         estimator.step(stage)
         progress.step += 1
         progress.cur_nimg += stage.minibatch
-        if progress.cur_nimg in ticks:
-            tick = ticks[progress.cur_nimg]
+        ends_stage = progress.cur_nimg in stage_ends_nimg
+        if progress.cur_nimg >= progress.tick_nimg + 1000 * stage.tick_kimg or ends_stage:
             progress.tick, progress.tick_nimg = progress.tick + 1, progress.cur_nimg
+            saves = ends_stage or progress.tick == 1 or progress.tick % config.network_ticks == 0
+            maintenance_sec = (tick_sec or {}).get(saves, 0.0)
             estimator.pause()
-            estimator.remember(tick_record(tick, seconds_of(stage), tick_sec or {}))
-            clock.now += (tick_sec or {}).get(tick.saves_network, 0.0)
+            estimator.remember(tick_record(stage.resolution, seconds_of(stage) / stage.minibatch
+                                           * 1000, saves, maintenance_sec, stage.name))
+            clock.now += maintenance_sec
     return progress
 
 
-def tick_record(tick, step_sec, tick_sec):
+def tick_record(resolution, sec_per_kimg, saved, maintenance_sec, stage="rgb"):
     """What stats.jsonl says of a tick."""
-    return {"stage": tick.stage.name, "Progress/resolution": tick.stage.resolution,
-            "saved_network": tick.saves_network,
-            "Timing/sec_per_kimg": step_sec / tick.stage.minibatch * 1000,
-            "Timing/maintenance_sec": tick_sec.get(tick.saves_network, 0.0)}
+    return {"stage": stage, "Progress/resolution": resolution, "saved_network": saved,
+            "Timing/sec_per_kimg": sec_per_kimg, "Timing/maintenance_sec": maintenance_sec}
 
 
 @pytest.fixture
@@ -120,19 +120,19 @@ def test_what_was_measured_replaces_what_was_expected(config):
     assert estimator.sec_per_kimg(binary) == pytest.approx(3.0 / 8 * 1000)
 
 
-def test_compiling_drawing_and_evaluating_count_but_not_as_steps(config):
-    # No tick where a stretch begins; one critic a stage, as much to compile in each.
-    config = dataclasses.replace(config, tick_kimg={4: 0.3}, variant="c")
+def test_drawing_and_evaluating_count_but_not_as_steps(config):
+    """And what was compiled counts as nothing."""
+    config = dataclasses.replace(config, tick_kimg={4: 0.3})
     clock = Clock()
     estimator = TimeEstimator(schedule_of(config), clock)
-    extra = dict(compile_sec=7.0, tick_sec={True: 30.0, False: 2.0})
-    progress = drive(estimator, clock, config, quadratic, until=2016, **extra)
+    extra = dict(tick_sec={True: 30.0, False: 2.0})
+    progress = drive(estimator, clock, config, quadratic, until=2016, compile_sec=7.0, **extra)
     stage = make_stage(config, CLASSES, "rgb", 0.0)
     assert estimator.sec_per_kimg(stage) == pytest.approx(quadratic(stage) / 8 * 1000)
     of_run, begun = estimator.time_left(progress)[1], clock.now
     drive(estimator, clock, config, quadratic, 9000, progress, **extra)
-    # The networks are evaluated once more at both growths, which is not expected.
-    assert of_run == pytest.approx(clock.now - begun - 2 * 30.0, rel=0.02)
+    # Networks are saved at the end of each stage, whatever the tick, which is not expected.
+    assert of_run == pytest.approx(clock.now - begun - 3 * 28.0, rel=0.05)
 
 
 def test_the_speed_is_that_of_the_last_minute(config):
@@ -149,19 +149,14 @@ def test_the_speed_is_that_of_the_last_minute(config):
 
 
 def test_a_resumed_run_remembers(config):
-    def tick(resolution, sec_per_kimg, saved, maintenance):
-        return {"stage": "rgb", "Progress/resolution": resolution, "saved_network": saved,
-                "Timing/sec_per_kimg": sec_per_kimg, "Timing/maintenance_sec": maintenance}
-
     estimator = TimeEstimator(schedule_of(config), Clock())
-    for remembered in (tick(4, 50.0, True, 9.0), tick(8, 70.0, False, 1.0),
-                       tick(8, 80.0, False, 1.0)):
-        estimator.remember(remembered)
+    for tick in ((4, 50.0, True, 9.0), (8, 70.0, False, 1.0), (8, 80.0, False, 1.0)):
+        estimator.remember(tick_record(*tick))
     assert estimator.sec_per_kimg(make_stage(config, CLASSES, "rgb", 2.0)) == pytest.approx(50)
     progress = Progress(cur_nimg=3600, tick=8, tick_nimg=3600)
     of_stage, _ = estimator.time_left(progress)
     assert of_stage == pytest.approx(
-        0.4 * 4 * 80 + 9.0)  # at 16x16 now; tick 9 is a third one: it saves a network
+        0.4 * 4 * 80 + (9.0 + 2 * 1.0) / 3)  # at 16x16 now; every third tick saves a network
 
 
 def test_at_the_end_nothing_is_left(config):

@@ -10,30 +10,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from dnnlib.util import UserError
-from training.config import TrainingConfig
-from training.method_config import by_resolution
-
-
-def num_parts(config: TrainingConfig, resolution: int, minibatch: int, num_replicas: int) -> int:
-    """Return in how many parts a device takes its share, by `config.minibatch_per_gpu`.
-
-    Raises:
-        UserError: the share does not divide into parts of whole stddev groups.
-    """
-    share = minibatch // num_replicas
-    if not config.minibatch_per_gpu:
-        return 1
-    size = min(int(by_resolution(config.minibatch_per_gpu, resolution)), share)
-    group = min(config.mbstd_group_size, minibatch)
-    if share % size or size % group:
-        allowed = [n for n in range(group, share + 1, group) if share % n == 0]
-        raise UserError(
-            f"--minibatch-per-gpu: {size} at {resolution}x{resolution}: a device's {share} images "
-            f"must divide into equal parts of whole minibatch-stddev groups of {group}; give one "
-            f"of {', '.join(map(str, allowed))} there")
-    return share // size
-
 
 def mean_over_parts(function: Callable[[Any], Any], parts: list[Any]) -> Any:
     """Return the mean of function(part) over all parts, computed one after another.

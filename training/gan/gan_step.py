@@ -1,7 +1,6 @@
 """One step of one critic, compiled: D on N reals, the average, G on N fresh latents."""
 
 import functools
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -11,13 +10,12 @@ from dnnlib.data import channels
 from dnnlib.tflib.distribute import Draws, replica_rows, shared_out, worker_rows
 from dnnlib.tflib.network import Network
 from dnnlib.tflib.optimizer import Adam, all_finite
-from dnnlib.util import UserError
 from training import loss
 from training.config import TrainingConfig
-from training.dataset import Batch, process_reals
-from training.gan.accumulation import mean_over_parts, num_parts
+from training.dataset import Batch, process_reals, with_map_contrast
+from training.gan.accumulation import mean_over_parts
 from training.gan.augmentation import Augmentation, augment
-from training.gan.schedule import Critic
+from training.gan.schedule import Critic, num_parts
 
 
 class Samples(NamedTuple):
@@ -48,14 +46,9 @@ class GanStep:
                  augmentation: Augmentation | None = None):
         """
         Args:
-            strategy: the devices.
-            config: the training's options.
-            networks: {'G', 'Gs', 'D_<critic>', ...}.
-            optimizers: {'G', 'D_<critic>', ...}.
-            critic: whose step it is.
-            resolution: of the images at hand.
-            fading: whether `fade` may be above 0.
-            minibatch: images over all replicas.
+            networks: {'G', 'Gs', 'D_<critic>', ...}. optimizers: {'G', 'D_<critic>', ...}.
+            critic: whose step it is. resolution: of the images at hand.
+            fading: whether `fade` may be above 0. minibatch: images over all replicas.
             labels: [n, label_size] of all training images: the G step draws from them. Not needed
                 if the networks are not conditional.
             num_critics: that take turns, so that this one's own steps are every so many.
@@ -63,8 +56,7 @@ class GanStep:
             augmentation: of all that the critic sees; None for none.
 
         Raises:
-            UserError: the minibatch cannot be shared by the devices or taken in parts, or several
-                devices were to use XLA.
+            UserError: the minibatch cannot be shared by the devices or taken in parts.
         """
         self.strategy, self.config, self.critic = strategy, config, critic
         self.G, self.Gs, self.D = networks["G"], networks["Gs"], networks[f"D_{critic.name}"]
@@ -75,7 +67,6 @@ class GanStep:
         self.lod_floor = (self.G.resolution // resolution).bit_length() - 1
         # Which samples of the minibatch each replica has, and each part of its share.
         replicas, group_size = strategy.num_replicas_in_sync, config.mbstd_group_size
-        check_xla(config, replicas)
         self.rows = [replica_rows(minibatch, replicas, r, group_size) for r in range(replicas)]
         self.worker_rows = worker_rows(strategy, minibatch, group_size)
         self.num_parts = num_parts(config, resolution, minibatch, replicas)
@@ -296,13 +287,6 @@ class GanStep:
                 args=(self.G.vars[name],))
 
 
-def check_xla(config: TrainingConfig, num_replicas: int) -> None:
-    """Raise UserError if several devices were to use XLA, which compiles for one."""
-    if config.xla and num_replicas > 1:
-        raise UserError(f"--xla: compiles a step for one device, not for {num_replicas}; leave it "
-                        "out, or give --gpus=1")
-
-
 def gradients(tape: tf.GradientTape, total: tf.Tensor, network: Network) -> dict[str, tf.Tensor]:
     """Return {name: gradient of `total`} of the variables that this resolution uses.
 
@@ -323,19 +307,6 @@ def styles_cut(dlatents: tf.Tensor, others: tf.Tensor, cut: tf.Tensor | int) -> 
     Source: StyleGAN (Karras et al. 2019), section 3.1.
     """
     return tf.where(tf.range(dlatents.shape[1])[None, :, None] < cut, dlatents, others)
-
-
-def with_map_contrast(images: tf.Tensor, contrast: float) -> tf.Tensor:
-    """Return signed images [N, r, r, channels] with each map m as 0.5 tanh(contrast m) / tanh(0.5
-    contrast): -0.5, 0 and 0.5 stay as they are, and what is between them moves outwards.
-
-    The maps of real photos have two values, those of a generator never quite. A discriminator that
-    sees them as they are tells the two apart by that, and learns little about shapes.
-    """
-    if contrast == 0 or images.shape[-1] == channels.NUM_COLOURS:
-        return images
-    maps = tf.tanh(contrast * images[..., channels.SEGMAPS]) / (2 * math.tanh(contrast / 2))
-    return tf.concat([images[..., channels.RGB], maps], axis=-1)
 
 
 def moved_average(average: tf.Tensor, new: tf.Tensor, beta: float) -> tf.Tensor:

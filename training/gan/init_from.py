@@ -4,13 +4,13 @@ The one place where the options of a training become networks.
 """
 
 import dataclasses
+import re
 from typing import Any
 
-from dnnlib.tflib.network import build, full_config
+from dnnlib.tflib.network import Network, build, full_config
 from dnnlib.util import UserError
 from training.config import D_OPTIONS, G_OPTIONS, SHARED_OPTIONS, TrainingConfig
 from training.gan.channel_growth import grow_critic, grow_generator
-from training.gan.resolution_growth import grow_resolution
 from training.gan.schedule import Stage, stage_channels, stage_critics, variant_stages
 from training.method_config import as_option
 from training.snapshots import Snapshot
@@ -53,6 +53,18 @@ def state_from_snapshot(snapshot: Snapshot, config: TrainingConfig, classes: tup
     return _state(networks, config.precision,
                   Progress(first_stage=first_stage_after(snapshot.header, config),
                            stage=snapshot.header["stage"]))
+
+
+def grow_resolution(old: Network, resolution: int) -> Network:
+    """Return a network of a larger size whose coarse layers are those of `old`, which stays as it
+    is; the others are fresh, by its seed, and take no part until they fade in."""
+    network = build(type(old).__name__, old.name, {**old.config, "resolution": resolution})
+    # ToRGB and FromRGB are called by their distance to the largest size, which is now larger.
+    steps = (resolution // old.resolution).bit_length() - 1
+    renamed = {re.sub(r"(?<=_lod)\d+(?=/)", lambda lod: str(int(lod[0]) + steps), name): value
+               for name, value in old.get_arrays().items()}
+    network.set_arrays({**network.get_arrays(), **renamed}, source="growth")
+    return network
 
 
 def enter_stage(state: TrainingState, stage: Stage, config: TrainingConfig) -> TrainingState:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import floor, log2
 
 from dnnlib.data.channels import NUM_COLOURS
+from dnnlib.util import UserError
 from training.config import TrainingConfig
 from training.method_config import by_resolution
 
@@ -166,3 +167,23 @@ def make_stage(config: TrainingConfig, num_classes: int, name: str, lod: float =
         minibatch=by_resolution(config.minibatch, resolution),
         lrate=by_resolution(config.lrate, resolution),
         tick_kimg=by_resolution(config.tick_kimg, resolution))
+
+
+def num_parts(config: TrainingConfig, resolution: int, minibatch: int, num_replicas: int) -> int:
+    """Return in how many parts a device takes its share, by `config.minibatch_per_gpu`.
+
+    Raises:
+        UserError: the share does not divide into parts of whole stddev groups.
+    """
+    share = minibatch // num_replicas
+    if not config.minibatch_per_gpu:
+        return 1
+    size = min(int(by_resolution(config.minibatch_per_gpu, resolution)), share)
+    group = min(config.mbstd_group_size, minibatch)
+    if share % size or size % group:
+        allowed = [n for n in range(group, share + 1, group) if share % n == 0]
+        raise UserError(
+            f"--minibatch-per-gpu: {size} at {resolution}x{resolution}: a device's {share} images "
+            f"must divide into equal parts of whole minibatch-stddev groups of {group}; give one "
+            f"of {', '.join(map(str, allowed))} there")
+    return share // size

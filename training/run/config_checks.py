@@ -11,8 +11,7 @@ from dnnlib.suggestions import command, training_options
 from dnnlib.tflib.distribute import replica_rows
 from dnnlib.util import UserError
 from training.config import TrainingConfig, num_fmaps
-from training.gan.accumulation import num_parts
-from training.gan.gan_step import check_xla
+from training.gan.schedule import num_parts
 from training.method_config import by_resolution
 from training.run.job import chosen_pairs
 
@@ -55,7 +54,9 @@ def fit_to_dataset(config: TrainingConfig, dataset: DatasetInfo, num_replicas: i
                         f"(--hold-kimg and --fade-kimg at each of {growths} resolutions)")
     check_reals(config, dataset)
     check_minibatches(config, num_replicas)
-    check_xla(config, num_replicas)
+    if config.xla and num_replicas > 1:
+        raise UserError(f"--xla: compiles a step for one device, not for {num_replicas}; leave it "
+                        "out, or give --gpus=1")
     return config
 
 

@@ -11,7 +11,7 @@ from dnnlib import util
 from dnnlib.data import mirroring
 from dnnlib.util import UserError
 from training.method_config import as_text
-from training.run.history import DIVERGED, FINAL, OPTIONS, STATS, THUMBNAILS
+from training.run.history import BEST, DIVERGED, FINAL, OPTIONS, STATS
 from training.snapshots import numbered_run
 from training.state import Progress, list_states, remove_states_with_skips
 from training.variants import CONFIGS, DEFAULT_VARIANT
@@ -172,10 +172,9 @@ def adopt_options(run_dir: Path, record: dict[str, Any], log: logging.Logger) ->
 def clear_killed(run_dir: Path, reported_bytes: int | None) -> None:
     """Remove unfinished files of a killed process, and what stats.jsonl has beyond so many bytes:
     lines about what will be done again. None keeps all lines."""
-    names = ("training-state-", "training_options", "network-", "nonfinite", "best.json", "fakes",
+    names = ("training-state-", "training_options", "network-", "nonfinite", BEST, "fakes",
              "reals", "augmented", "index")
-    util.remove_leftovers(run_dir, [*(f".{name}*.tmp" for name in names),
-                                    f"{THUMBNAILS}/.*.tmp"])
+    util.remove_leftovers(run_dir, [f".{name}*.tmp" for name in names])
     if reported_bytes is not None and stats_bytes(run_dir) > reported_bytes:
         os.truncate(Path(run_dir) / STATS, reported_bytes)
 

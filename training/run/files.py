@@ -15,20 +15,11 @@ from training.snapshots import save_snapshot
 from training.state import Progress, TrainingState, save_state
 
 
-def open_files(run_dir: Path, method: Method, log: logging.Logger, keep: int,
-               is_first_worker: bool) -> "RunFiles | NoFiles":
-    """Return RunFiles on the first worker, NoFiles on the others.
-
-    Args:
-        keep: number of training states that stay in the directory.
-    """
-    return RunFiles(run_dir, method, log, keep) if is_first_worker else NoFiles()
-
-
 class RunFiles(RunReporter):
     """Writes the files of a run, and reports it."""
 
     def __init__(self, run_dir: Path, method: Method, log: logging.Logger, keep: int):
+        """Write in `run_dir`, where the newest `keep` training states stay."""
         super().__init__(run_dir, method, log)
         self.keep = keep
 

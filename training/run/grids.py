@@ -1,6 +1,5 @@
 """Draw pictures of a run: reals.png, augmented.png and fakes%06d.png."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from dnnlib.data import channels, pictures
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network
 from training.config import TrainingConfig
-from training.dataset import TrainingStream
+from training.dataset import TrainingStream, reals_stream
 from training.gan.augmentation import augment
 from training.gan.schedule import Stage
 from training.run.history import AUGMENTED
@@ -46,57 +45,48 @@ class Grids:
         parts = [None] * num_batches if labels is None else np.split(labels, num_batches)
         return list(zip(np.split(latents, num_batches), parts))
 
-    def save_fakes(self, run_dir: Path, Gs: Network, stage: Stage, name: str) -> np.ndarray:
-        """Write fakes<name>.png of Gs, not truncated; return the grid, uint8 [H, W, 3]."""
+    def reals(self, num_channels: int, resolution: int,
+              minibatch: int = MINIBATCH) -> TrainingStream:
+        """Return the stream of the first reals, the same whenever it is called."""
+        return reals_stream(self.config, resolution, num_channels, minibatch, seed=0)
+
+    def draw(self, run_dir: Path, stage: Stage, name: str, Gs: Network,
+             p: tf.Tensor | None = None) -> dict[str, np.ndarray]:
+        """Write fakes<name>.png of Gs, not truncated; once a stage reals.png, of its channels; and
+        augmented.png, the first reals as the critic of most channels sees them.
+
+        Args:
+            p: the probability of that critic's augmentation, scalar; None without augmentation.
+
+        Returns:
+            {"fakes", "reals", "augmented": what was drawn of it, uint8 [H, W, 3]}.
+        """
+        made = {}
+        path = run_dir / ("reals.png" if stage.name == "rgb" else f"reals-{stage.name}.png")
+        if not path.is_file():
+            made["reals"] = _sheet(_first_images(self.reals(stage.channels,
+                                                            self.config.resolution)))
+            pictures.save_png(path, made["reals"])
+        if p is not None:
+            width = max(critic.channels for critic in stage.critics)
+            images = np.concatenate(_first_images(self.reals(width, stage.resolution)))
+            # The same random numbers in every tick, so that what p does can be followed.
+            draws = Draws(self.config.seed, 0, len(images))
+            made["augmented"] = _sheet([augment(tf.constant(images), tf.convert_to_tensor(p), draws,
+                                                "picture").numpy()])
+            pictures.save_png(run_dir / AUGMENTED, made["augmented"])
         # Not compiled: a grid has a few minibatches only.
         sampler = Sampler(Snapshot({"Gs": Gs}, {"classes": (), "lod": {
             "resolution": stage.resolution, "fade": stage.fade}}), traced=False)
-        grid = _sheet([sampler.synthesize(sampler.dlatents(latents, labels=labels))
-                       for latents, labels in self.batches(MINIBATCHES, MINIBATCH)])
-        pictures.save_png(run_dir / f"fakes{name}.png", grid)
-        return grid
-
-    def save_reals(self, run_dir: Path, stream: Callable[[int], TrainingStream],
-                   stage: Stage) -> np.ndarray | None:
-        """Write reals.png with the stage's channels, once for each stage.
-
-        Args:
-            stream: function (minibatch) -> TrainingStream at the full resolution.
-
-        Returns:
-            The grid, uint8 [H, W, 3]; None if it was there already.
-        """
-        path = run_dir / ("reals.png" if stage.name == "rgb" else f"reals-{stage.name}.png")
-        if path.is_file():
-            return None
-        grid = _sheet(_first_images(stream))
-        pictures.save_png(path, grid)
-        return grid
-
-    def save_augmented(self, run_dir: Path, stream: Callable[[int], TrainingStream],
-                       p: tf.Tensor) -> np.ndarray:
-        """Write augmented.png: reals as a critic sees them, augmented with its present p.
-
-        Random numbers are always the same, so that what p does can be followed.
-
-        Args:
-            stream: function (minibatch) -> TrainingStream at the resolution of the moment.
-            p: scalar.
-
-        Returns:
-            The grid, uint8 [H, W, 3].
-        """
-        images = np.concatenate(_first_images(stream))
-        draws = Draws(self.config.seed, 0, len(images))
-        grid = _sheet([augment(tf.constant(images), tf.convert_to_tensor(p), draws,
-                               "picture").numpy()])
-        pictures.save_png(run_dir / AUGMENTED, grid)
-        return grid
+        made["fakes"] = _sheet([sampler.synthesize(sampler.dlatents(latents, labels=labels))
+                                for latents, labels in self.batches(MINIBATCHES, MINIBATCH)])
+        pictures.save_png(run_dir / f"fakes{name}.png", made["fakes"])
+        return made
 
 
 def _first_images(stream):
     """Return the images of a grid, a list of minibatches float32 [N, H, W, 3 + C]."""
-    batches = iter(stream(MINIBATCH))
+    batches = iter(stream)
     return [channels.to_signed(next(batches).images.numpy()) for _ in range(MINIBATCHES)]
 
 

@@ -10,7 +10,6 @@ FINAL = "network-final.safetensors"
 BEST = "best.json"
 DIVERGED = "nonfinite.json"
 AUGMENTED = "augmented.png"
-THUMBNAILS = "thumbnails"  # the page's copies of the grids, so that none is made twice
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from dnnlib import cli, util
+from dnnlib import cli
 from dnnlib.cli import IdleRule
 from dnnlib.data import mirroring
 from dnnlib.data.dataset import DatasetInfo
@@ -21,6 +21,7 @@ from training.method import Method
 from training.method_config import MethodConfig
 from training.networks_translation import patch_side
 from training.run.directory import stored_options
+from training.run.plan import expected_time
 from training.snapshots import find_snapshot
 
 # Options that name data or networks: paths may differ between machines, digests may not.
@@ -97,7 +98,7 @@ class SingleStageJob(Job):
 
     def plan(self) -> str:
         """Return what the training would do; with --measure how long, by steps timed now."""
-        c, duration = self.config, "time is not known: --measure times some steps on this machine"
+        c, total = self.config, None
         if self.options.measure:
             strategy = create_strategy(self.options.device, self.options.gpus)
             method = self.make_method(strategy, logging.getLogger("plan"))
@@ -111,10 +112,8 @@ class SingleStageJob(Job):
                 seconds.append(time.perf_counter() - began)
             method.close()
             total = c.kimg * 1000 / c.minibatch * sum(seconds[1:]) / len(seconds[1:])
-            duration = (f"on this machine the training will take about {util.format_time(total)}, "
-                        "by steps timed just now; evaluations come on top")
         return (f"{self.subject()}, {c.kimg:g} kimg: {round(c.kimg * 1000 / c.minibatch):,} steps "
-                f"of {c.minibatch}\n{duration}\nnothing was written")
+                f"of {c.minibatch}\n{expected_time(total)}\nnothing was written")
 
 
 def fitting_resolution(wanted: int | None, sources: Sequence, least: int = 4) -> int:

@@ -1,15 +1,13 @@
-"""The plan of a training: its stretches and ticks, and as text its files, memory and time."""
+"""The plan of a training: its stretches, and as text its ticks, files, memory and time."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from math import ceil
 
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.util import format_time
 from training.config import TrainingConfig
-from training.gan.schedule import Stage, stage_ends, training_schedule
-from training.method_config import by_resolution
+from training.gan.schedule import Stage, num_parts, stage_ends, training_schedule
 
 LOOKS = 2000  # at the schedule; a stretch shorter than one of them would not be seen
 _COLUMNS = ("from kimg", "to kimg", "stage", "resolution", "channels", "critics", "minibatch",
@@ -64,44 +62,11 @@ def clipped(ahead: list[Stretch], cur_nimg: int) -> list[Stretch]:
     return [(max(start, cur_nimg), end, stage) for start, end, stage in ahead if end > cur_nimg]
 
 
-@dataclass(frozen=True)
-class Tick:
-    """A tick to come: where it ends, in which Stage, what it draws and saves."""
-
-    nimg: int
-    stage: Stage
-    draws: bool
-    saves_network: bool
-
-
-def simulate_ticks(config: TrainingConfig, ahead: list[Stretch], tick: int = 0,
-                   tick_nimg: int = 0) -> Iterator[Tick]:
-    """Yield every Tick of the stretches `ahead`, as the training loop makes them.
-
-    The loop reads the schedule every `minibatch_repeats` steps: ticks and stages end there, and a
-    stage begins where the one before really ended.
-
-    Args:
-        tick: number of ticks so far.
-        tick_nimg: where the current tick began.
+def num_ticks(stretch: Stretch) -> float:
+    """Return how many ticks a stretch takes, about: the loop ends them where it reads the schedule.
     """
-    late, nimg = 0, ahead[0][0] if ahead else 0
-    for i, (_, end, stage) in enumerate(ahead):
-        end += late
-        step = stage.minibatch * config.minibatch_repeats
-        ends_stage = i + 1 == len(ahead) or ahead[i + 1][2].name != stage.name
-        while nimg < end:
-            tick_looks = max(ceil((tick_nimg + stage.tick_kimg * 1000 - nimg) / step), 1)
-            looks = min(tick_looks, ceil((end - nimg) / step))
-            nimg += looks * step
-            stage_is_over = ends_stage and nimg >= end
-            if looks < tick_looks and not stage_is_over:
-                break
-            tick, tick_nimg = tick + 1, nimg
-            yield Tick(nimg, stage, stage_is_over or tick % config.image_ticks == 0,
-                       stage_is_over or tick == 1 or tick % config.network_ticks == 0)
-        if ends_stage:
-            late += nimg - end
+    start, end, stage = stretch
+    return (end - start) / 1000 / stage.tick_kimg
 
 
 # The plan as text
@@ -117,8 +82,8 @@ def describe_plan(config: TrainingConfig, dataset: DatasetInfo, first_stage: str
         seconds: that the whole training takes by these, compiling included.
     """
     ahead = stretches(config, len(dataset.classes), first_stage)
-    ticks = list(simulate_ticks(config, ahead))
-    rows = [_row(config, stretch, ticks, num_devices, rates) for stretch in ahead
+    ticks = ceil(sum(map(num_ticks, ahead)))
+    rows = [_row(config, stretch, num_devices, rates) for stretch in ahead
             if stretch[1] - stretch[0] > 1]  # the first one of a training without --hold-kimg
     augmented = []
     if config.augment != "none":
@@ -126,28 +91,33 @@ def describe_plan(config: TrainingConfig, dataset: DatasetInfo, first_stage: str
                if config.augment == "ada" else f"fixed at {config.augment.partition(':')[2]}")
         augmented = [f"discriminators see augmented images, the probability of each {how}"]
     labels = f", labels of {dataset.label_size} numbers" if dataset.label_size else ""
-    measured = "time is not known: --measure times some steps on this machine"
-    if rates is not None:
-        measured = (f"on this machine the training will take about {format_time(seconds)}, by "
-                    "steps timed just now; pictures and metrics on the way come on top")
     return "\n".join([
         f"Style-GAN variant {config.variant} on {dataset.path} ({dataset.splits['train']} training "
         f"images, {len(dataset.classes)} classes{labels}) up to "
         f"{config.resolution}x{config.resolution}",
         *_aligned([_COLUMNS, *rows]), *augmented,
-        f"{(ahead[-1][1] if ahead else 0) / 1000:g} kimg in all, in {len(ticks)} ticks", measured,
-        f"would be written: {1 + sum(tick.saves_network for tick in ticks)} network snapshots, "
-        f"{keep} training states kept, {1 + sum(tick.draws for tick in ticks)} grids of fakes",
+        f"{(ahead[-1][1] if ahead else 0) / 1000:g} kimg in all, in about {ticks} ticks",
+        expected_time(seconds),
+        f"would be written: about {ceil(ticks / config.network_ticks) + 2} network snapshots and "
+        f"{ceil(ticks / config.image_ticks) + 1} grids of fakes; {keep} training states are kept",
         "in the last stage of variant 2d, with 13 classes (60 take a tenth more), the size of each,"
         " and the memory of one GPU, counted, not measured (what libraries take comes on top):",
         *_aligned(SIZES), "nothing was written"])
 
 
-def _row(config, stretch, ticks, num_devices, rates):
+def expected_time(seconds: float | None) -> str:
+    """Return a line on how long a training will take, by steps timed just now; None without."""
+    if seconds is None:
+        return "time is not known: --measure times some steps on this machine"
+    return (f"on this machine the training will take about {format_time(seconds)}, by steps timed "
+            "just now; pictures and metrics on the way come on top")
+
+
+def _row(config, stretch, num_devices, rates):
     """Return the cells of a stretch's line."""
     start, end, stage = stretch
     size, share = stage.resolution, stage.minibatch // num_devices
-    at_once = rows_at_once(config, stage, num_devices)
+    parts = num_parts(config, size, stage.minibatch, num_devices)
     time = ("", "")
     if rates is not None:
         sec_per_kimg = rates[stage.name, size]
@@ -155,15 +125,8 @@ def _row(config, stretch, ticks, num_devices, rates):
     return (f"{start / 1000:.1f}", f"{end / 1000:.1f}", stage.name,
             f"{size // 2} -> {size}" if stage.fade else f"{size}", f"{stage.channels}",
             ", ".join(critic.name for critic in stage.critics), f"{stage.minibatch}",
-            f"{share}" if at_once == share else f"{share // at_once} x {at_once}",
-            f"{stage.lrate:g}", f"{sum(tick.stage is stage for tick in ticks)}", *time)
-
-
-def rows_at_once(config: TrainingConfig, stage: Stage, num_devices: int) -> int:
-    """Return the number of images that go through the networks at once on one device."""
-    share = stage.minibatch // num_devices
-    limit = config.minibatch_per_gpu and by_resolution(config.minibatch_per_gpu, stage.resolution)
-    return min(share, limit or share)
+            f"{share}" if parts == 1 else f"{parts} x {share // parts}",
+            f"{stage.lrate:g}", f"{ceil(num_ticks(stretch))}", *time)
 
 
 def _aligned(rows):

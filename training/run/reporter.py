@@ -59,7 +59,7 @@ class RunReporter:
     def compiling(self, what: str) -> None:
         """Log that a step is about to be compiled."""
         self.log.info(f"compiling: {what}")
-        self.time_estimator.compiling()
+        self.time_estimator.pause()
 
     def step(self, stage: Stage, progress: Progress) -> None:
         """Time a step that is done; write the status line anew about once a second."""
@@ -127,8 +127,6 @@ class RunReporter:
         for moment, values in (("before", before), ("after", after)):
             if values:
                 self.log.info(f"{moment} the growth {growth_sentence(values)}")
-        for line in self.method.remarks(stage):
-            self.log.info(line)
         self._record("growth", {"stage": stage.name, "kimg": progress.cur_nimg / 1000,
                                 "before": before, "after": after})
 

@@ -1,10 +1,10 @@
 """Write index.html of a run: its state, grids, curves, classes and options, all in one file.
 
 It is made from the files of the run directory (stats.jsonl, metric-*.jsonl, grids), so that a
-resumed run shows everything from its beginning. `python -m training.run.run_page RUN` writes it
-anew.
+resumed run shows everything from its beginning.
 """
 
+import functools
 import json
 import re
 import time
@@ -13,21 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dnnlib import cli, util
+from dnnlib import util
 from dnnlib.charts import Chart, bar_chart
 from dnnlib.data import channels, pictures
 from dnnlib.page import WIDTH, Encoded, Page
-from dnnlib.util import UserError
 from training.method_config import as_text
-from training.run.history import (
-    AUGMENTED,
-    DIVERGED,
-    FINAL,
-    OPTIONS,
-    THUMBNAILS,
-    History,
-    read_history,
-)
+from training.run.history import AUGMENTED, DIVERGED, FINAL, History, read_history
 from training.variants import CONFIGS, DEFAULT_VARIANT
 
 PAGE = "index.html"
@@ -243,15 +234,15 @@ def _add_grids(page, run_dir, history, cells):
             page.legend({name: "rgb({}, {}, {})".format(*rgb) for name, rgb in colours.items()})
     if grids:
         shown = evenly(grids, MAX_GRIDS)
-        page.slider("time", [(thumbnail(path), _grid_caption(path, kimg, history))
+        page.slider("time", [(_thumbnail(path), _grid_caption(path, kimg, history))
                              for kimg, path in shown])
         page.text(f"{len(shown)} of {len(grids)} grids, {cells}; full size in the files named "
                   "below each.")
     if reals:
-        page.picture(thumbnail(reals), f"real images, {reals.name}")
+        page.picture(_thumbnail(reals), f"real images, {reals.name}")
     if (augmented := run_dir / AUGMENTED).is_file():
-        page.picture(thumbnail(augmented), "real images as the discriminator of most channels sees "
-                     f"them, {augmented.name}")
+        page.picture(_thumbnail(augmented), "real images as the discriminator of most channels "
+                     f"sees them, {augmented.name}")
 
 
 def evenly(items: list, limit: int) -> list:
@@ -269,18 +260,15 @@ def _grid_caption(path, kimg, history):
     return f"kimg {tick['Progress/kimg']:g}, stage {tick['stage']}{_size_of(tick)}, {path.name}"
 
 
-def thumbnail(path: Path) -> Encoded:
-    """Return a grid's copy for the page, which is made if there is none, or an older one."""
-    for kind in ("WEBP", "JPEG"):
-        copy = path.parent / THUMBNAILS / f"{path.stem}.{kind.lower()}"
-        if copy.is_file() and copy.stat().st_mtime_ns >= path.stat().st_mtime_ns:
-            with Image.open(copy) as picture:
-                return Encoded(copy.read_bytes(), kind, *picture.size)
+@functools.lru_cache(2 * MAX_GRIDS)
+def _encoded(path, mtime_ns):
+    """Return a grid as the page shows it; a process encodes each version of a file once."""
     with Image.open(path) as picture:
-        encoded = Encoded.of(pictures.reduced(np.asarray(picture.convert("RGB")), WIDTH))
-    util.atomic_write(path.parent / THUMBNAILS / f"{path.stem}.{encoded.kind.lower()}",
-                      encoded.content)
-    return encoded
+        return Encoded.of(pictures.reduced(np.asarray(picture.convert("RGB")), WIDTH))
+
+
+def _thumbnail(path):
+    return _encoded(path, path.stat().st_mtime_ns)
 
 
 # Classes, growths, options
@@ -348,27 +336,3 @@ def _add_options(page, options):
     with page.folded("Everything else"):
         page.table(["option", "value"], [[key, value] for key, value in options.items()
                                          if key not in changed[nearest]])
-
-
-def main(argv: list[str]) -> int:
-    """Write the page of a run directory anew. Returns the exit status."""
-    parser = cli.argument_parser(
-        __doc__, "  python -m training.run.run_page results/00000-rgb-modanet\n")
-    parser.add_argument("run", help="run directory")
-    run_dir = Path(parser.parse_args(argv).run)
-    options = util.read_json(run_dir / OPTIONS)
-    if not isinstance(options, dict) or options.get("variant", DEFAULT_VARIANT) not in CONFIGS:
-        raise UserError(f"{run_dir / OPTIONS}: not the options of a training that this version "
-                        "knows; name another run directory")
-    try:
-        with util.only_process(run_dir, "training in it"):
-            is_running = False
-    except UserError:
-        is_running = True
-    write_page(run_dir, options, is_running)
-    print(run_dir / PAGE)
-    return 0
-
-
-if __name__ == "__main__":
-    cli.run_main(main)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from dnnlib.util import close_broken_outputs, format_time
 
 GRACE_SEC = 10.0  # for the main thread to follow a request to stop
-SLOWER = 3  # times the longest step so far: a slow device is not taken for one that stands still
 POLL_SEC = 0.2
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -39,19 +38,17 @@ class Work:
         name: in messages.
         late: the warning after `late_sec`, then after twice that, and so on; None if it may take
             any time.
-        repeated: whether the longest one so far shows how long the next one may take.
     """
 
     name: str
     late: str | None = None
     late_sec: float = 60.0
-    repeated: bool = False
 
 
 PHOTOS = Work("the wait for photos", "no photos for {time}: the input pipeline stands still; check "
               "the disk or the network that the data set is on")
 STEP = Work("this step", "no step has finished for {time}: a device, or another worker, does not "
-            "answer", repeated=True)
+            "answer", late_sec=600.0)
 COMPILE = Work("compiling", "still compiling after {time}", late_sec=180.0)
 DRAW = Work("drawing", "no picture for {time}: drawing is slow, or the disk or network that the "
             "data set is on does not answer")
@@ -84,7 +81,7 @@ class StopHandler:
         """Write warnings to `log`; call `on_stop` at the first signal, in its handler."""
         self.log, self.on_stop = log, on_stop
         self.signal: int | None = None
-        self._now, self._longest, self._asked = None, {}, None
+        self._now, self._asked = None, None
 
     @contextlib.contextmanager
     def during(self, work: Work, at_once: bool = False) -> Iterator[None]:
@@ -96,18 +93,15 @@ class StopHandler:
         Raises:
             Stopped: it was asked to stop, and `at_once`.
         """
-        began, around = time.monotonic(), self._now
+        around = self._now
         at_once = at_once or bool(around and around.at_once)
-        longest = self._longest.get(work.name, 0)
-        self._now = _Now(work, began, at_once,
-                         max(work.late_sec, SLOWER * longest * work.repeated))
+        self._now = _Now(work, time.monotonic(), at_once, work.late_sec)
         try:
             if at_once and self.signal:
                 raise Stopped
             yield
         finally:
             self._now = around
-            self._longest[work.name] = max(time.monotonic() - began, longest)
 
     def __enter__(self):
         self._ends = os.pipe()

@@ -17,6 +17,7 @@ from dnnlib.suggestions import command, few_validation, suggested_preset
 from dnnlib.tflib.distribute import create_strategy, is_chief
 from dnnlib.util import UserError
 from training.config import TrainingConfig
+from training.gan.balance import balance_line, classes_shown, photo_factors
 from training.gan.init_from import check_start, first_stage_after, with_networks_of
 from training.gan.snapshot_score import needed_metrics, selects_any
 from training.method_config import as_option, by_resolution
@@ -87,7 +88,6 @@ class StyleGanJob(Job):
         self.notes = start_notes(self.config, self.dataset, options, taken,
                                  evaluation.needs_validation(metrics))
         self.notes += evaluation.labeller_warnings(metrics, self.labeller, self.dataset)
-        self.notes += contrast_notes(self.header, self.config, self.first_stage)
 
     def facts(self) -> dict[str, Any]:
         """Return what must be equal in all workers; paths may differ between machines."""
@@ -123,8 +123,18 @@ class StyleGanJob(Job):
         return StyleGan(config, self.dataset, strategy, evaluate, self.origin)
 
     def next_commands(self, run_dir: Path) -> str:
-        """Return commands that make pictures and pairs, and a metric that fits the test split."""
-        return next_commands(run_dir, self.config, self.dataset)
+        """Return commands that make pictures and pairs, and that compute a metric which fits the
+        test split."""
+        network, dataset = f"--network={run_dir}", self.dataset
+        label = ["--label=0"] if dataset.label_size else []
+        test, metric = dataset.splits.get("test", 0), "fid50k"
+        if test < FID_REALS:
+            metric = "kid1k_trainval" if few_validation(test) else "kid1k"
+        commands = [command("generate.py", network, "--seeds=0-35", *label)]
+        if self.config.variant != "rgb":
+            commands.append(command("generate.py", network, f"--num={dataset.splits['train']}",
+                                    *label))
+        return "; ".join([*commands, command("run_metrics.py", network, f"--metrics={metric}")])
 
 
 def fitting_metrics(names: str, dataset: DatasetInfo) -> str:
@@ -156,6 +166,9 @@ def start_notes(config: TrainingConfig, dataset: DatasetInfo, options: argparse.
                      f"{fitting_command(dataset)}")
     if config.variant != "rgb" and config.mirror:
         lines += mirroring_lines(config.mirror_pairs, dataset.classes)
+    if config.balance:
+        shown = classes_shown(config.data, "train", config.resolution)
+        lines.append(balance_line(dataset.classes, shown, photo_factors(shown, config.balance)))
     if config.metrics != "none" and not selects_any(config.metrics, config.select_by):
         lines.append(f"no metric of --metrics={config.metrics} selects a best snapshot: the newest "
                      "counts as it; fidNk or kidNk would")
@@ -167,29 +180,3 @@ def start_notes(config: TrainingConfig, dataset: DatasetInfo, options: argparse.
         lines.append(f"warning: {few}; {config.metrics.partition(',')[0]} compares with "
                      f"all {photos + val:,} training and validation images")
     return lines
-
-
-def contrast_notes(header: dict[str, Any] | None, config: TrainingConfig,
-                   first_stage: str) -> list[str]:
-    """Return a line if the joint critic of a snapshot saw maps by another --map-contrast."""
-    if header is None or header["stage"] != first_stage or first_stage == "rgb":
-        return []
-    before = header.get("training", {}).get("map_contrast", 0.0)
-    if before == config.map_contrast:
-        return []
-    return [f"the snapshot's joint critic saw maps with --map-contrast={before:g}, now it sees "
-            f"them with {config.map_contrast:g}"]
-
-
-def next_commands(run_dir: Path, config: TrainingConfig, dataset: DatasetInfo) -> str:
-    """Return commands that make pictures and pairs with a trained network, and that compute a
-    metric which fits the test split."""
-    network = f"--network={run_dir}"
-    label = ["--label=0"] if dataset.label_size else []
-    test, metric = dataset.splits.get("test", 0), "fid50k"
-    if test < FID_REALS:
-        metric = "kid1k_trainval" if few_validation(test) else "kid1k"
-    commands = [command("generate.py", network, "--seeds=0-35", *label)]
-    if config.variant != "rgb":
-        commands.append(command("generate.py", network, f"--num={dataset.splits['train']}", *label))
-    return "; ".join([*commands, command("run_metrics.py", network, f"--metrics={metric}")])

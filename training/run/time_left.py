@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from training.run.plan import clipped, find_stretches, simulate_ticks
+from training.run.plan import clipped, find_stretches
 
 if TYPE_CHECKING:  # they import TensorFlow
     from training.method import Method, Stage
@@ -25,16 +25,14 @@ class TimeEstimator:
     Attributes:
         rates: {(stage name, resolution): seconds per kimg}, measured, the latest last.
         tick_sec: {saved a network: seconds that the latest such tick took besides its steps}.
-        compile_sec: most seconds that compiling took in one phase.
     """
 
     def __init__(self, method: "Method", clock: Callable[[], float] = time.monotonic):
         """Begin with nothing measured; `method` has the schedule, `clock` returns seconds."""
         self.method, self.clock = method, clock
-        self.rates, self.tick_sec, self.compile_sec = {}, {}, 0.0
+        self.rates, self.tick_sec = {}, {}
         self._window = collections.deque()  # seconds of the latest steps
-        self._phase, self._phase_compile_sec = None, 0.0
-        self._last, self._compiles = None, False
+        self._phase, self._last = None, None
         self._schedule = None, None  # ends of the stages that are over, the stretches that follow
 
     def remember(self, tick: dict) -> None:
@@ -47,12 +45,8 @@ class TimeEstimator:
             self._measured((tick["stage"], tick.get("Progress/resolution", 1)),
                            tick["Timing/sec_per_kimg"])
 
-    def compiling(self) -> None:
-        """Time the next step as one that is compiled."""
-        self._last, self._compiles = self.clock(), True
-
     def pause(self) -> None:
-        """Leave out the time until after the next step: something else than steps follows."""
+        """Leave out the time until after the next step: something else follows, or it compiles."""
         self._last = None
 
     def step(self, stage: "Stage") -> None:
@@ -60,13 +54,9 @@ class TimeEstimator:
         now = self.clock()
         last, self._last = self._last, now
         if stage.phase != self._phase:
-            self._phase, self._phase_compile_sec = stage.phase, 0.0
+            self._phase = stage.phase
             self._window.clear()
-        if self._compiles:
-            self._phase_compile_sec += now - last
-            self.compile_sec = max(self.compile_sec, self._phase_compile_sec)
-            self._compiles = False
-        elif last is not None:
+        if last is not None:
             self._window.append(now - last)
             while sum(self._window) - self._window[0] > WINDOW_SEC:
                 self._window.popleft()
@@ -91,7 +81,7 @@ class TimeEstimator:
     def time_left(self, progress: "Progress") -> tuple[float, float] | tuple[None, None]:
         """Return seconds to the end of the stage and of the run, if no stage ends early.
 
-        Ticks and compiling are included. (None, None) before anything was measured.
+        Ticks are included, compiling is not. (None, None) before anything was measured.
         """
         if not self.rates:
             return None, None
@@ -105,12 +95,12 @@ class TimeEstimator:
             self._schedule = ended, find_stretches(stage_at, ended[-1] if ended else 0, ends)
         ahead = clipped(self._schedule[1], progress.cur_nimg)
         seconds = collections.Counter({progress.stage: 0.0})
+        saving = 1 / self.method.config.network_ticks  # of all ticks
+        tick_sec = (saving * self.tick_sec.get(True, 0.0)
+                    + (1 - saving) * self.tick_sec.get(False, 0.0))
         for start, end, stage in ahead:
-            seconds[stage.name] += (end - start) / 1000 * self.sec_per_kimg(stage)
-            if stage.phase != self._phase:
-                seconds[stage.name] += self.compile_sec
-        for tick in simulate_ticks(self.method.config, ahead, progress.tick, progress.tick_nimg):
-            seconds[tick.stage.name] += self.tick_sec.get(tick.saves_network, 0.0)
+            seconds[stage.name] += (end - start) / 1000 * (
+                self.sec_per_kimg(stage) + tick_sec / stage.tick_kimg)
         return seconds[progress.stage], sum(seconds.values())
 
 

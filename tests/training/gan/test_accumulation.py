@@ -21,9 +21,9 @@ from tests.tools.gan_steps import (
     num_traces,
     run,
 )
-from training.gan.accumulation import mean_over_parts, num_parts, over_parts
+from training.gan.accumulation import mean_over_parts, over_parts
 from training.gan.init_from import enter_stage
-from training.gan.schedule import make_stage, stage_critics
+from training.gan.schedule import make_stage, num_parts, stage_critics
 from training.run.config_checks import check_minibatches
 
 ROOT = Path(__file__).resolve().parents[3]

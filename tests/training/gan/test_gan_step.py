@@ -9,8 +9,9 @@ import tensorflow as tf
 from dnnlib.tflib.distribute import Draws, create_strategy, mirrored_strategy, replica_rows
 from dnnlib.util import UserError
 from tests.tools.gan_steps import num_traces
+from training.dataset import with_map_contrast
 from training.gan.augmentation import Augmentation, augment
-from training.gan.gan_step import GanStep, with_map_contrast
+from training.gan.gan_step import GanStep
 from training.gan.init_from import enter_stage, new_state
 from training.gan.schedule import Critic, stage_critics, training_schedule
 

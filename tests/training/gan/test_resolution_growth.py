@@ -8,8 +8,13 @@ from dnnlib.tflib.network import build
 from dnnlib.util import UserError
 from tests.tools.data_helpers import tagged_and_untagged
 from tests.tools.training_runs import ONE_DEVICE, begin, with_networks
-from training.gan.init_from import check_start, enter_stage, new_state, with_networks_of
-from training.gan.resolution_growth import grow_resolution
+from training.gan.init_from import (
+    check_start,
+    enter_stage,
+    grow_resolution,
+    new_state,
+    with_networks_of,
+)
 from training.gan.schedule import make_stage
 from training.snapshots import load_snapshot, read_header, save_snapshot
 from training.stylegan import StyleGan
