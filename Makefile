@@ -58,7 +58,7 @@ demo:
 	  --out=datasets/demo
 	@echo; echo "== What the training will take on this machine (the whole plan is in $(DEMO)/plan.txt)"
 	@$(PY) $(DEMO_TRAIN) --dry-run --measure >$(DEMO)/plan.txt
-	@tail -n 1 $(DEMO)/plan.txt
+	@grep "on this machine" $(DEMO)/plan.txt
 	@echo; echo "== Training: colours, then a map for each of six garments"
 	$(PY) $(DEMO_TRAIN)
 	@echo; echo "== Pictures and a metric of what was trained"
