@@ -6,12 +6,13 @@ loads TensorFlow. dataset.json is written last: a data set without it is unfinis
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from dnnlib import util
 from dnnlib.data import channels, pyramid, tfrecords
 from dnnlib.data.tfrecords import AGAIN
 from dnnlib.process_pool import threaded_map
@@ -22,6 +23,7 @@ FORMAT_VERSION = 1
 FILE_NAME = "dataset.json"
 STATISTICS = "statistics.json"
 SPLITS = ("train", "val", "test")  # a data set may have none of some
+COMPARED_AT = 8  # pixels of a side at which photos are compared
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,29 @@ def open_split(info: DatasetInfo, split: str,
         raise UserError(f"{file.path}: {len(file)} records where dataset.json says "
                         f"{info.splits[split]}; {AGAIN}")
     return file
+
+
+def photos_in_common(info: DatasetInfo, splits: Iterable[str],
+                     other: DatasetInfo) -> dict[str, int]:
+    """Return how many photos of the training split of `other` are also in splits of `info`; those
+    that share none are left out.
+
+    Photos are compared by their colours at 8x8, so they must have been fitted and reduced alike.
+    """
+    held_back = {split: {image.tobytes() for part in read_split(
+        info.path, split, COMPARED_AT, only_rgb=True) for image in part}
+        for split in splits if info.splits.get(split)}
+    counts = dict.fromkeys(held_back, 0)
+    if not counts:
+        return {}
+    with util.progress(total=other.splits["train"], desc=f"comparing {other.path}",
+                       unit="img") as bar:
+        for part in read_split(other.path, "train", COMPARED_AT, only_rgb=True):
+            for image in part:
+                for split, photos in held_back.items():
+                    counts[split] += image.tobytes() in photos
+            bar.update(len(part))
+    return {split: count for split, count in counts.items() if count}
 
 
 def read_split(directory: str | Path, split: str, resolution: int, only_rgb: bool = False, *,

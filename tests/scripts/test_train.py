@@ -94,6 +94,23 @@ def test_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_untagged_photos_of_the_test_split_bring_a_warning(tmp_path, capsys, rng):
+    images = np.stack([random_image(rng, 7, 8) for _ in range(20)])
+    data = make_dataset(tmp_path / "data", {"train": images[:10], "val": images[10:14],
+                                            "test": images[14:]}, FOUR)
+    # Photos of the training split may be there; a validation photo and five test photos are.
+    extra = make_dataset(tmp_path / "extra", {"train": images[[0, 13, 15, 16, 17, 18, 19], :3]}, ())
+    options = [f"--data={data}", "--preset=demo-32", "--variant=2d", "--resolution=8",
+               "--initial-resolution=8", "--dry-run", f"--results={tmp_path / 'results'}"]
+    train.main([*options, f"--untagged={extra}"])
+    said = capsys.readouterr().out
+    assert f"5 of its photos are in the test split of {data}" in said
+    assert "1 of its photos are in the val split" in said
+    other = make_dataset(tmp_path / "other", {"train": images[:10, :3]}, ())
+    train.main([*options, f"--untagged={other}"])
+    assert "look too good" not in capsys.readouterr().out
+
+
 def test_tables_on_the_command_line():
     assert parse_table("8:128,32:64") == {8: 128, 32: 64}
     assert parse_table("0.002") == {4: 0.002}

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from dnnlib import cli
-from dnnlib.data.dataset import DatasetInfo, open_dataset
+from dnnlib.data.dataset import DatasetInfo, open_dataset, photos_in_common
 from dnnlib.data.mirroring import mirroring_lines
 from dnnlib.suggestions import command, few_validation, suggested_preset
 from dnnlib.tflib.distribute import create_strategy, is_chief
@@ -164,6 +164,12 @@ def start_notes(config: TrainingConfig, dataset: DatasetInfo, options: argparse.
         lines.append(f"--preset={options.preset} is for more than {photos:,} training images of "
                      f"{dataset.resolution}x{dataset.resolution}; what fits them: "
                      f"{fitting_command(dataset)}")
+    if config.untagged and not options.continues:
+        untagged = open_dataset(config.untagged)
+        for split, shared in photos_in_common(dataset, ("test", "val"), untagged).items():
+            lines.append(f"warning: --untagged={config.untagged}: {shared} of its photos are in "
+                         f"the {split} split of {dataset.path}, so metrics on that split will look "
+                         "too good; leave them out")
     if config.variant != "rgb" and config.mirror:
         lines += mirroring_lines(config.mirror_pairs, dataset.classes)
     if config.balance:
