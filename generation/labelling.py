@@ -132,23 +132,42 @@ def write_maps(labeller: Labeller, photos: Sequence[ReadPhoto], out: Path) -> No
                         for _, photo, _ in photos])  # [n, R, R, 3]
     num_classes = len(labeller.classes)
     for (path, photo, size), chances in zip(photos, labeller.probabilities(squares)):
-        label_map = of_photo_size(chances, photo.size)
+        label_map = of_probabilities(chances, photo.size)
         overlay = pictures.overlay(np.asarray(photo), label_map, num_classes)
         whole = Image.fromarray(label_map).resize(size, Image.Resampling.NEAREST)
         pictures.save_png(_overlay_path(out, path), overlay)
         pictures.save_label_png(_map_path(out, path), np.asarray(whole), num_classes)
 
 
-def of_photo_size(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the label map uint8 [height, width] of a photo of `size` = (width, height), of the
-    probabilities float32 [R, R, 1 + C] of the square that it was fitted into."""
-    left, top, right, bottom = pyramid.content_box(size, probabilities.shape[0], "pad")
-    part = probabilities[top:bottom, left:right]
-    best, label_map = np.full(size[::-1], -1, np.float32), np.zeros(size[::-1], np.uint8)
+def of_photo_size(values: np.ndarray, present: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the label map uint8 [height, width] of a photo of `size` = (width, height), made for
+    the square [R, R] that it was fitted into.
+
+    Args:
+        values: float32 [R, R, C]; a pixel has the class of the largest one ...
+        present: float32 [R, R]: ... where this is above 0, else it is background.
+    """
+    left, top, right, bottom = pyramid.content_box(size, len(present), "pad")
+
+    def enlarged(plane: np.ndarray) -> np.ndarray:
+        part = np.ascontiguousarray(plane[top:bottom, left:right])
+        return np.asarray(Image.fromarray(part).resize(size, Image.Resampling.BILINEAR))
+
+    best, label_map = np.full(size[::-1], -np.inf, np.float32), np.zeros(size[::-1], np.uint8)
     # One class at a time, since all of them at a photo's size may be gigabytes.
-    for label in range(part.shape[-1]):
-        plane = Image.fromarray(np.ascontiguousarray(part[..., label]))
-        plane = np.asarray(plane.resize(size, Image.Resampling.BILINEAR))
+    for label in range(1, values.shape[-1] + 1):
+        plane = enlarged(values[..., label - 1])
         label_map[plane > best] = label
         best = np.maximum(best, plane)
+    label_map[enlarged(present) <= 0] = 0
     return label_map
+
+
+def of_probabilities(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the label map of a photo, as `of_photo_size`, of probabilities float32 [R, R, 1 + C].
+
+    A pixel is background if that is likelier than all classes together. If it had only to be
+    likelier than each of them, garments would get no label where they may be of two classes, and
+    would shrink with every network that learns from the labels of another.
+    """
+    return of_photo_size(probabilities[..., 1:], 0.5 - probabilities[..., 0], size)

@@ -295,8 +295,8 @@ class ProjectionJob:
         labels = self._write_labels(photo, about)
         if self.sampler.classes:  # the map in the photo's size, and over the photo
             segmaps = image[..., channels.SEGMAPS]
-            planes = np.concatenate([np.zeros_like(segmaps[..., :1]), segmaps], axis=-1)
-            label_map, count = of_photo_size(planes, photo.picture.size), len(self.sampler.classes)
+            label_map = of_photo_size(segmaps, segmaps.max(-1), photo.picture.size)
+            count = len(self.sampler.classes)
             pictures.save_label_png(self.out / MAPS / LABELS / name, label_map, count)
             pictures.save_png(self.out / MAPS / OVERLAYS / name,
                               pictures.overlay(np.asarray(photo.picture), label_map, count))

@@ -16,7 +16,7 @@ from dnnlib.data import channels, photos, pictures, pyramid
 from dnnlib.data.labelled import read_label_png
 from dnnlib.util import UserError
 from generation import pairs, sheets
-from generation.labelling import of_photo_size
+from generation.labelling import of_probabilities
 from generation.selection import BLOCK, Request, Selection, make_samples, measure, photo_part
 from generation.translation import fitted
 from training.cycle.translator import CycleTranslator
@@ -204,7 +204,7 @@ def label_photo(labeller: Labeller, photo: np.ndarray, shown: Collection[str]) -
     """Return a photo with its map by a segmentation network."""
     square = pyramid.fit_square(Image.fromarray(photo), labeller.resolution, "pad", pyramid.WHITE)
     chances, = labeller.probabilities(np.asarray(square)[None])
-    label_map = of_photo_size(chances, photo.shape[1::-1])
+    label_map = of_probabilities(chances, photo.shape[1::-1])
     counts = np.bincount(label_map.ravel(), minlength=len(labeller.classes) + 1)[1:]
     views = views_with_map(photo, label_map, labeller.classes, shown)
     return Drawn(views, None, _class_areas(counts / label_map.size, labeller.classes))

@@ -73,9 +73,15 @@ def test_probabilities_are_compared_at_the_photos_pixels():
     probabilities[..., 0] = 0.2
     probabilities[:, 1, 1] = probabilities[:, 2, 2] = 0.8
     probabilities[:, [0, 3], 0] = 9  # left and right of a photo twice as high as wide
-    labels = labelling.of_photo_size(probabilities, (8, 16))
+    labels = labelling.of_probabilities(probabilities, (8, 16))
     assert labels.shape == (16, 8)
     np.testing.assert_array_equal(labels[0], [1, 1, 1, 1, 2, 2, 2, 2])
+
+
+def test_the_background_must_be_likelier_than_all_classes_together():
+    chances = np.array([[[0.4, 0.35, 0.25], [0.6, 0.3, 0.1]],
+                        [[0.45, 0.2, 0.35], [0.1, 0.9, 0.0]]], np.float32)
+    np.testing.assert_array_equal(labelling.of_probabilities(chances, (2, 2)), [[1, 0], [2, 1]])
 
 
 def test_the_command(labeller, tmp_path, rng, capsys):

@@ -277,11 +277,18 @@ class Decoder(Network):
         return tf.nn.softmax(logits)[None]
 
     def __call__(self, features: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Return maps float32 [N, R, R, classes] in [-0.5, 0.5], above 0 where a class beats the
-        background: half the difference of their probabilities, or of their shares of the votes."""
+        """Return maps float32 [N, R, R, classes] in [-0.5, 0.5].
+
+        The likeliest class is above 0 where all classes together are likelier than the background
+        (of an mlp, have more votes), by as much as they are; every other one is below it by the
+        difference of their probabilities. If each class had to beat the background by itself, a
+        garment would get no label where it may be of two classes.
+        """
         found = self.probabilities(features)
         shares = votes(found) if self.options.kind == "mlp" else found[0]
-        return (shares[..., 1:] - shares[..., :1]) / 2
+        classes = shares[..., 1:]
+        return (0.5 - shares[..., :1] + classes
+                - tf.reduce_max(classes, axis=-1, keepdims=True))
 
 
 # The generator
