@@ -23,8 +23,8 @@ from metrics.map_quality import MEASURES, MapMeasure, PairBatch, pair_batch
 
 MINIBATCH = 16  # images at a time through a detector; more were no faster on two cores
 CHUNK = 1024  # features that go through float64 at a time
-# Share of an image above which a class counts as present: 52 pixels at 512x512, any at 64x64. At
-# 64x64 every annotated instance of 699 real photos is above it.
+# Share of an image above which a class counts as present: from 53 pixels on at 512x512, any at
+# 64x64. At 64x64 every annotated instance of 699 real photos is above it.
 MIN_AREA = 0.0002
 
 
