@@ -175,7 +175,7 @@ def test_labels_of_before_stay_and_a_line_says_so(folder, tmp_path):
     path.write_text(json.dumps(content))
     count, lines = take(path, folder)
     assert count == 2 and lines[-2:] == [
-        f"seed0002.png: no labels in {path}; those of before stay, unless you remove "
+        f"seed0002.png: no labels in {path}; the old ones stay, unless you remove "
         f"{folder / 'labels/seed0002.png'}", "seed0003.png: has no labels yet"]
     check(folder, {name: expected[name] for name in list(expected)[:3]})
 
