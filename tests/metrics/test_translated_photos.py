@@ -202,7 +202,7 @@ def test_maps_are_taken_as_they_are_stored(root, rng):
 @pytest.mark.parametrize("options, message", [
     (["--metrics=ppl_wfull"], "ppl needs latents"),
     (["--metrics=miou"], "miou of photos drawn of maps needs a segmenter"),
-    (["--metrics=l1,classes4,maps1k"], "classes4, maps1k: of maps that a network draws"),
+    (["--metrics=l1,classes4,maps1k"], "classes4, maps1k: for maps that a network draws"),
     (["--metrics=l1", "--trunc=0.5"], "--trunc: without effect: .* has no samples of its own"),
     (["--metrics=l1", "--nearest=0"], "--nearest: without effect"),
     (["--metrics=l1", "--floor"], "--floor: without effect"),
