@@ -776,7 +776,7 @@ def test_beam_that_is_not_installed_is_named(networks, tmp_path, script, monkeyp
     (["--num=0"], "1 or more"), (["--num=1e3"], "1 or more"), (["--num=99999999"], "at most"),
     (["--num=2", "--first-seed=4294967295"], "last seed"), (["--trunc=nan"], "such as 0.7"),
     (["--interpolate=4"], "two seeds"), (["--steps=0"], "1 or more"),
-    (["--interpolate=1,2", "--steps=1"], "2 pictures at least"),
+    (["--interpolate=1,2", "--steps=1"], "at least 2 pictures"),
     (["--num=3", "--separate"], "--separate: without effect: it is for a grid of seeds"),
     (["--num=3", "--style-mix"], "not allowed with"), (["--shards=2"], "it is for --num"),
     (["--seeds=0-3", "--num=5"], "--seeds: without effect: it is for a grid of seeds"),

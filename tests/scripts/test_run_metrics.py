@@ -492,7 +492,7 @@ def test_a_data_set_s_folder_may_be_the_working_directory(data, monkeypatch):
     (["--fakes=nowhere"], "--fakes=nowhere: no such folder"),
     (["--reals=nowhere"], "--reals=nowhere: no such folder"),
     (["--fakes=."], "which reals. Give --reals=DIR"),
-    (["--metrics=ppl_wfull", "--trunc=1"], "--trunc: ppl is that of the whole latent space"),
+    (["--metrics=ppl_wfull", "--trunc=1"], "--trunc: ppl is measured over the whole latent space"),
     (["--metrics=ppl_wfull", "--fakes=x"], "ppl needs a network"),
     (["--metrics=ppl10_zend", "--lpips=nowhere.npz"], r"nowhere.npz: no such file: .* Make them"),
     (["--metrics=ppl10_zend"], r"no LPIPS weights: no route\. .* give them as --lpips"),
