@@ -86,7 +86,8 @@ class StoredPhotos:
 
     def __init__(self, kind: str, classes: tuple[str, ...], origins: Sequence,
                  read: Callable[[int], tuple[np.ndarray, np.ndarray]]):
-        """
+        """Keep the arguments.
+
         Args:
             kind: prefix of the names.
             origins: the photos' names in their source.
