@@ -1,4 +1,4 @@
-"""Measure whether confidence (generation/selection.py) foretells how right a pair's map is: its
+"""Measure whether confidence (generation/selection.py) predicts how correct a pair's map is: its
 mean IoU with the labels that a segmentation network, trained on real photos, gives the photo.
 """
 
@@ -15,7 +15,7 @@ PARTS = 4  # groups of pairs, from the least to the most confident
 
 
 def main(argv: list[str]) -> int:
-    """Compare them pair by pair, and print rank correlations and means."""
+    """Compare confidence and mean IoU pair by pair; print rank correlations and means."""
     options = parse_options(argv)
     # Imported here so that --help and wrong options answer at once.
     from training.sampler import Sampler
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     sampler = Sampler.load(find_snapshot(options.network, options.results))
     labeller = Labeller.load(options.segmenter, options.results)
     sure, right, num_labels = measure(sampler, labeller, options.pairs, options.minibatch)
-    alike = {}  # pairs with few labels are easier and surer: among equals the rest is seen
+    alike = {}  # pairs with few labels are easier and surer: also correlate within equal numbers
     for number in np.unique(num_labels):
         chosen = num_labels == number
         if chosen.sum() >= options.pairs / 20:
@@ -60,7 +60,8 @@ def parse_options(argv):
 def measure(sampler, labeller, count, minibatch):
     """Return confidence, mean IoU and number of labels of each of `count` pairs, float64 [count].
 
-    The mean IoU is over the labels in the generated map, the background too, on the photo.
+    The mean IoU is over the labels in the generated map, including the background, within the
+    photo.
     """
     from generation import pairs, selection
 
@@ -79,7 +80,7 @@ def measure(sampler, labeller, count, minibatch):
 
 
 def rank_correlation(one, other):
-    """Return Spearman's, to two digits."""
+    """Return Spearman's rank correlation, to two digits."""
     return round(float(stats.spearmanr(one, other)[0]), 2)
 
 

@@ -1,5 +1,5 @@
-"""How fast data sets are made and read: the whole conversion, its stages, its memory, the stream
-that training reads. Photos are those of --source, repeated where more are asked for."""
+"""Measure how fast data sets are made and read: the whole conversion, its stages, its memory, the
+stream that training reads. Photos are those of --source, repeated if more are needed."""
 
 import collections
 import contextlib
@@ -25,8 +25,8 @@ from dataprep.drawing import synthetic
 from dnnlib import cli, process_pool, util
 from dnnlib.data import channels, coco, pyramid, tfrecords
 
-# What is timed, in the order of the table: (module, name there) -> stage. A stage's time is its
-# own: without that of the stages that it calls.
+# The timed functions, in the order of the table: (module, name there) -> stage. A stage's time
+# excludes the stages that it calls.
 STAGES = {
     ("dnnlib.data.photos", "decode_photo"): "JPEG decoding",
     ("dataprep.coco.segmentations", "label_map_and_overlap"): "polygons",
@@ -40,9 +40,9 @@ STAGES = {
     ("dataprep.conversion", "digest_and_shares"): "digest, area shares",
     ("dataprep.conversion", "convert_photo"): "reading the file",
 }
-READ_AHEAD = 12  # minibatches that a stream has ready after a pause, or a few more
+READ_AHEAD = 12  # minibatches to skip: about as many as a stream has ready after a pause
 DRAWN = 60  # different photos without --source
-MINIBATCH = {512: 16, 256: 32, 128: 32, 64: 64}  # of the stream; 128 below
+MINIBATCH = {512: 16, 256: 32, 128: 32, 64: 64}  # of the stream; 128 at lower resolutions
 
 EXAMPLES = """\
   python -m benchmarks.dataset --source=~/modanet --num-images=800
@@ -52,7 +52,7 @@ EXAMPLES = """\
 
 
 def main(argv):
-    """Measure, print and, if asked to, write JSON. Returns the exit status."""
+    """Measure, print and, with --out, write JSON. Return the exit status."""
     options = parse_options(argv)
     result = {"photos": str(options.source or "drawn"), "resolution": options.resolution,
               "encoding": options.encoding, "workers": options.workers, "cpu": cpu_name(),
@@ -75,21 +75,21 @@ def main(argv):
 
 
 def parse_options(argv):
-    """The command line. Raises UserError where a number makes no sense."""
+    """Parse the command line. Raises UserError if a number is out of range."""
     parser = cli.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
-    add("--source", metavar="DIR", help="ModaNet's layout: annotations/ and images/; not given: "
-        "drawn figures")
+    add("--source", metavar="DIR", help="photos in ModaNet's layout: annotations/ and images/ "
+        "(default: drawn figures)")
     add("--num-images", type=int, default=400, metavar="N", help="photos of the larger of two "
         "conversions; the smaller has a quarter")
     add("--resolution", type=int, default=512, metavar="N", help="side of the largest level")
-    add("--encoding", choices=tfrecords.ENCODINGS, default="webp", help="of the records")
+    add("--encoding", choices=tfrecords.ENCODINGS, default="webp", help="encoding of the records")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
         help="processes of the conversion")
-    add("--rounds", type=int, default=5, help="of reading at each resolution, in turns")
+    add("--rounds", type=int, default=5, help="rounds of reading at each resolution, alternating")
     add("--round-sec", type=float, default=2.0, metavar="SEC", help="length of a round")
-    add("--plan", type=int, default=0, metavar="N", help="measure a dry run of N photos too")
-    add("--out", metavar="FILE", help="write the JSON there too")
+    add("--plan", type=int, default=0, metavar="N", help="also measure a dry run of N photos")
+    add("--out", metavar="FILE", help="also write the JSON to this file")
     options = parser.parse_args(argv)
     if options.num_images < 20 or options.rounds < 1 or options.workers < 1 or options.plan < 0:
         raise util.UserError("--num-images must be 20 or more, --rounds and --workers 1 or more, "
@@ -100,7 +100,7 @@ def parse_options(argv):
 # Stages
 
 def measure_stages(source, options):
-    """{stage: milliseconds of processor time a photo}, in one process, after a warm-up."""
+    """Return {stage: milliseconds of processor time per photo}, in one process, after a warm-up."""
     process_pool.reuse_freed_memory()  # as in the workers
     labelled = annotations.load_annotations(source / "annotations" / raw_files.TRAIN_JSON)
     folder = photo_sources.open_photos(source / "images")
@@ -121,9 +121,9 @@ def measure_stages(source, options):
 
 @contextlib.contextmanager
 def timed_functions(stages, times):
-    """While it lasts, the functions {(module, name): stage} add their own processor time to
-    `times` {stage: seconds}, without that of the timed functions that they call."""
-    inner = [0.0]  # of each function that is running: the time of those it has called
+    """Make the functions {(module, name): stage} add their processor time to `times`
+    {stage: seconds}, without that of the timed functions that they call."""
+    inner = [0.0]  # for each running function: the time of the functions that it has called
 
     def timed(function, stage):
         @functools.wraps(function)
@@ -152,8 +152,8 @@ def timed_functions(stages, times):
 # The whole conversion
 
 def measure_conversions(source, folder, options):
-    """Two conversions by the command itself, a quarter of the photos and all: throughput,
-    bytes, memory of either."""
+    """Convert a quarter of the photos, then all, by the command itself; return throughput, bytes
+    and memory of both conversions."""
     counts = [options.num_images // 4, options.num_images]
     runs = {}
     for count in util.progress(counts, desc="conversions", unit="run"):
@@ -179,15 +179,15 @@ def measure_conversions(source, folder, options):
 
 
 def create_command(raw, out, options):
-    """The command line of a conversion."""
+    """Return the command line of a conversion."""
     return [sys.executable, "dataset_tool.py", "create_modanet", f"--source={raw}", f"--out={out}",
             f"--resolution={options.resolution}", f"--encoding={options.encoding}",
             f"--workers={options.workers}"]
 
 
 def make_source(source, raw, count):
-    """A folder `raw` of `count` annotated photos: those of `source` that have annotations, again
-    and again. Repeated photos are hard links to one copy."""
+    """Write a folder `raw` of `count` annotated photos: those of `source` that have annotations,
+    repeated as needed. Repeated photos are hard links to one copy."""
     content = util.read_json(source / "annotations" / raw_files.TRAIN_JSON)
     parts = collections.defaultdict(list)
     for entry in content["annotations"]:
@@ -211,7 +211,8 @@ def make_source(source, raw, count):
 
 
 def measure_plan(source, folder, options):
-    """What the command does before it writes, for `options.plan` photos: time and memory."""
+    """Return time and memory of what the command does before it writes, for `options.plan` photos.
+    """
     raw = folder / "planned"
     make_source(source, raw, options.plan)
     command = create_command(raw, folder / "nowhere", options) + ["--dry-run"]
@@ -224,11 +225,11 @@ def measure_plan(source, folder, options):
 # Reading
 
 def measure_reading(data, options):
-    """{resolution: {"images_per_sec", ...}} of training's stream with all channels.
+    """Return {resolution: {"images_per_sec", ...}} of training's stream with all channels.
 
-    Rounds at the resolutions take turns; the files have been read before, so they lie in memory.
+    Rounds at the resolutions alternate; the files have been read before, so they are in memory.
     """
-    from training.dataset import TrainingStream  # here: it brings TensorFlow, which takes seconds
+    from training.dataset import TrainingStream  # here: it imports TensorFlow, which takes seconds
     num_channels = channels.num_channels(coco.MODANET_CLASSES)
     rounds = {}
     for resolution in sorted({options.resolution, min(32, options.resolution)}):
@@ -236,7 +237,7 @@ def measure_reading(data, options):
         stream = iter(TrainingStream([data], resolution=resolution, num_channels=num_channels,
                                      minibatch=minibatch, seed=0))
         rounds[resolution] = (minibatch, stream, [])
-        next(stream)  # the function is traced
+        next(stream)  # traces the function
     for _ in util.progress(range(options.rounds), desc="reading", unit="round"):
         for minibatch, stream, measured in rounds.values():
             measured.append(read_for(stream, minibatch, options.round_sec))
@@ -245,7 +246,7 @@ def measure_reading(data, options):
 
 
 def read_for(stream, minibatch, seconds):
-    """(images, wall seconds, processor seconds) of reading at least so long."""
+    """Read for at least `seconds`; return (images, wall seconds, processor seconds)."""
     for _ in range(READ_AHEAD):
         next(stream)
     wall, cpu, images = time.perf_counter(), time.process_time(), 0
@@ -256,7 +257,7 @@ def read_for(stream, minibatch, seconds):
 
 
 def reading_summary(minibatch, measured):
-    """Medians over rounds [(images, wall seconds, processor seconds)], and the best."""
+    """Return medians over rounds [(images, wall seconds, processor seconds)], and the best rate."""
     images, wall, cpu = np.array(measured, np.float64).T
     return {"minibatch": minibatch,
             "images_per_sec": round(float(np.median(images / wall)), 1),

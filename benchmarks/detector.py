@@ -1,5 +1,5 @@
-"""How fast features are: our detector against torch-fidelity's, in turns on the same machine; and
-the FID formula at 2048 dimensions."""
+"""Measure how fast features are computed: our detector against torch-fidelity's, alternating on the
+same machine; and the FID formula at 2048 dimensions."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from dnnlib.util import UserError
 from metrics.frechet_inception_distance import frechet_distance
 from metrics.networks.inception_weights import cached_weights
 
-PAUSE_SEC = 0.3  # between turns, in which threads of the other side that still spin go to sleep
+PAUSE_SEC = 0.3  # between the sides, so that spinning threads of the other side go to sleep
 NUM_FEATURES = 2048
 
 EXAMPLES = """\
@@ -26,7 +26,7 @@ EXAMPLES = """\
 
 
 def main(argv):
-    """Measure, print and, if asked to, write JSON. Returns the exit status."""
+    """Measure, print and, with --out, write JSON. Return the exit status."""
     options = parse_options(argv)
     result = {"resolution": options.resolution, "minibatch": options.minibatch,
               "threads": options.threads, "rounds": options.rounds, "cpu": cpu_name(),
@@ -45,21 +45,21 @@ def main(argv):
 
 
 def parse_options(argv):
-    """The command line."""
+    """Parse the command line."""
     parser = cli.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("--torch-python", default=sys.executable, metavar="PATH", help="interpreter that has torch "
         "and torch-fidelity, or none to measure our side alone")
-    add("--resolution", type=int, default=64, help="of the images that are resized to 299")
+    add("--resolution", type=int, default=64, help="size of the images that are resized to 299")
     add("--minibatch", type=int, default=16, help="images at a time")
-    add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of either side")
-    add("--rounds", type=int, default=20, help="timed minibatches of either side, in turns")
-    add("--out", metavar="FILE", help="write the JSON there too")
+    add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of each side")
+    add("--rounds", type=int, default=20, help="timed minibatches of each side, alternating")
+    add("--out", metavar="FILE", help="also write the JSON to this file")
     return parser.parse_args(argv)
 
 
 def start_sides(options):
-    """{'ours': process, 'torch_fidelity': process}, each waiting for lines on its stdin."""
+    """Return {'ours': process, 'torch_fidelity': process}, each waiting for lines on its stdin."""
     if not cached_weights().is_file():
         raise UserError(f"{cached_weights()}: no Inception weights; run_metrics.py fetches them")
     shape = [str(options.resolution), str(options.minibatch), str(options.threads)]
@@ -76,14 +76,14 @@ def start_sides(options):
 
 
 def check_torch(python):
-    """Raise UserError where an interpreter lacks torch-fidelity."""
+    """Raise UserError if an interpreter lacks torch-fidelity."""
     check_packages(python, ["torch", "torch_fidelity"],
                    "venv-torch/bin/pip install -r requirements-torch.txt, then "
                    "--torch-python=venv-torch/bin/python; or --torch-python=none")
 
 
 def run_rounds(sides, rounds):
-    """({side: versions}, {side: [times of a minibatch]}), the sides taking turns."""
+    """Time the sides alternately; return ({side: versions}, {side: [times of a minibatch]})."""
     versions = {name: read_answer(name, side) for name, side in sides.items()}
     times = {name: [] for name in sides}
     for _ in util.progress(range(rounds), desc="rounds", unit="round"):
@@ -96,7 +96,7 @@ def run_rounds(sides, rounds):
 
 
 def read_answer(name, side):
-    """A line of JSON. Raises UserError where the process has ended."""
+    """Return a process's next line of JSON. Raises UserError if the process has ended."""
     line = side.stdout.readline()
     if not line:
         raise UserError(f"{name}: ended without an answer; run it by hand to see why: "
@@ -105,7 +105,7 @@ def read_answer(name, side):
 
 
 def summary(times, minibatch):
-    """Images per second and processor time of each side, and the ratio of their throughputs."""
+    """Return images per second and processor time of each side, and the ratio of throughputs."""
     result = {}
     for name, measured in times.items():
         wall, cpu = (np.array([t[key] for t in measured]) for key in ("wall_sec", "cpu_sec"))
@@ -121,7 +121,7 @@ def summary(times, minibatch):
 
 
 def time_formula(rounds):
-    """Wall and processor time of the FID of two Gaussians of 2048 dimensions, median of a few."""
+    """Return wall and processor time of the FID of two Gaussians of 2048 dimensions, as medians."""
     rng = np.random.default_rng(0)
     moments = []
     for scale in (1.0, 1.1):

@@ -3,10 +3,10 @@
 Any runner of XLA modules, for example JAX, can compile and time it. FOLDER gets
 
     step.hlo      the module, serialised; its parameters are the turn's arguments, then the
-                  variables; updated variables are outputs that are aliased to their parameters
-    params.npz    p0, p1, ...: the first value of every parameter
+                  variables; updated variables are outputs aliased to their parameters
+    params.npz    p0, p1, ...: the initial value of every parameter
     feed.npz      p<i> of shape [batches, ...]: the arguments that change with every turn
-    names.json    what the parameters and the first outputs are, and what was exported
+    names.json    names of the parameters and of the first outputs, and what was exported
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ EXAMPLES = """\
 
 
 def main(argv):
-    """Trace, lower and write. Returns the exit status."""
+    """Trace, lower and write. Return the exit status."""
     options = parse_options(argv)
     config, stage, critic = plan(options)
     folder = Path(options.out)
@@ -49,24 +49,26 @@ def main(argv):
 
 
 def parse_options(argv):
-    """The command line."""
+    """Parse the command line."""
     parser = cli.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("--preset", default="paper", choices=PRESETS, help="networks and losses")
-    add("--variant", default="2d", choices=VARIANTS, help="which critics there are")
+    add("--variant", default="2d", choices=VARIANTS, help="decides which critics there are")
     add("--stage", default="rgb", help="rgb, binary or classes")
-    add("--critic", help="name of the critic whose turn it is (default: the stage's last)")
-    add("--resolution", type=int, metavar="N", help="at hand; the final one is the preset's (512)")
-    add("--minibatch", type=int, metavar="N", help="default: the preset's at that resolution")
-    add("--precision", default="fp32", choices=PRECISIONS, help="of activations")
+    add("--critic", help="name of the critic that is trained (default: the stage's last)")
+    add("--resolution", type=int, metavar="N", help="current resolution (default: the preset's "
+        "final one, or 512)")
+    add("--minibatch", type=int, metavar="N", help="images of a turn (default: the preset's at "
+        "that resolution)")
+    add("--precision", default="fp32", choices=PRECISIONS, help="precision of activations")
     add("--batches", type=int, default=4, help="different minibatches of reals in feed.npz")
     add("--out", default="exported-step", metavar="FOLDER", help="where to write")
     return parser.parse_args(argv)
 
 
 def plan(options):
-    """(TrainingConfig, Stage, Critic) of the command line. Raises UserError for what is not there.
-    """
+    """Return (TrainingConfig, Stage, Critic) of the command line. Raises UserError for a stage,
+    resolution or critic that does not exist."""
     config = TrainingConfig.preset(options.preset, {"variant": options.variant,
                                             "precision": options.precision})
     config = dataclasses.replace(config, resolution=config.resolution or 512)
@@ -91,7 +93,7 @@ def plan(options):
 
 
 def make_turn(config, stage, critic):
-    """A GanStep of fresh networks in that stage, on the CPU."""
+    """Return a GanStep of new networks in that stage, on the CPU."""
     import tensorflow as tf
 
     from dnnlib.tflib import ops
@@ -107,13 +109,14 @@ def make_turn(config, stage, critic):
                 state = enter_stage(state, make_stage(config, NUM_CLASSES, name), config)
         augmentation = typical_augmentation(config)
     for network in state.networks.values():
-        network.convolutions = ops  # not the forms that suit the CPU on which this is traced
+        network.convolutions = ops  # not the forms for the CPU, on which this is only traced
     return GanStep(strategy, config, state.networks, state.optimizers, critic, stage.resolution,
                    stage.fade > 0, stage.minibatch, augmentation=augmentation)
 
 
 def turn_arguments(turn, step=0):
-    """Tensors for `compiled_turn`'s function, in the order of ARGUMENTS; drawn reals."""
+    """Return tensors for `compiled_turn`'s function, in the order of ARGUMENTS; reals are random.
+    """
     import tensorflow as tf
 
     rng = np.random.default_rng(step)
@@ -124,7 +127,7 @@ def turn_arguments(turn, step=0):
 
 
 def compiled_turn(turn):
-    """The turn as one function that XLA compiles: (reals, step, fade, lrate) -> report."""
+    """Return the turn as one function that XLA compiles: (reals, step, fade, lrate) -> report."""
     import tensorflow as tf
 
     from training.dataset import Batch
@@ -136,7 +139,7 @@ def compiled_turn(turn):
 
 
 def turn_variables(turn):
-    """{name: variable} of all that a turn may read or write."""
+    """Return {name: variable} of all variables that a turn may read or write."""
     groups = {"G": turn.G.vars, "Gs": turn.Gs.vars, turn.D.name: turn.D.vars,
               "opt_G": turn.G_opt.slots, f"opt_{turn.D.name}": turn.D_opt.slots}
     if turn.augmentation:
@@ -146,7 +149,7 @@ def turn_variables(turn):
 
 
 def export(turn, folder, batches):
-    """Write step.hlo, params.npz and feed.npz into a folder. Returns what names.json says."""
+    """Write step.hlo, params.npz and feed.npz into a folder. Return the names for names.json."""
     compiled, arguments = compiled_turn(turn), turn_arguments(turn)
     concrete = compiled.get_concrete_function(*arguments)
     variables = {id(v.handle): name for name, v in turn_variables(turn).items()}
@@ -174,7 +177,7 @@ def check_parameters(module_text, values):
 
 
 def save_arrays(path, arrays):
-    """An .npz, whole or absent."""
+    """Write an .npz file, completely or not at all."""
     with util.atomic_path(path) as beside, open(beside, "wb") as file:
         np.savez(file, **arrays)
 

@@ -1,5 +1,5 @@
-"""One side of benchmarks.train_step: from the start of a process to its first turn at 64x64, and to
-the first turn at the next resolution, which is traced anew. Prints one line of JSON."""
+"""Measure a cold start, for benchmarks.train_step: from the start of a process to its first turn at
+64x64, and to the first turn at the next resolution, which is traced again. Print a line of JSON."""
 
 import json
 import sys

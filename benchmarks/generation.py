@@ -18,7 +18,7 @@ NETWORK = ROOT / "docs" / "models" / "ccp-2d-32.safetensors"
 
 
 def main(argv: list[str]) -> int:
-    """Measure every minibatch in turn, several times over, and print medians."""
+    """Measure every minibatch in turn, several times, and print medians."""
     options = parse_options(argv)
     # Imported here so that --help and wrong options answer at once.
     import tensorflow as tf
@@ -51,17 +51,17 @@ def parse_options(argv):
     add = parser.add_argument
     add("--network", default=str(NETWORK), metavar="SPEC", help="snapshot file, run directory or "
         "run number")
-    add("--label", type=cli.label, metavar="K", help="what a conditional network draws")
+    add("--label", type=cli.label, metavar="K", help="label for a conditional network")
     add("--minibatches", type=lambda text: [cli.positive_int(part) for part in text.split(",")],
         default="1,4,8,16,32", metavar="LIST", help="samples at a time")
-    add("--pairs", type=cli.positive_int, default=256, metavar="N", help="pairs a measurement")
-    add("--rounds", type=cli.positive_int, default=3, metavar="N", help="measurements of each")
-    add("--out", metavar="FILE", help="write the JSON there too")
+    add("--pairs", type=cli.positive_int, default=256, metavar="N", help="pairs per measurement")
+    add("--rounds", type=cli.positive_int, default=3, metavar="N", help="measurements of each kind")
+    add("--out", metavar="FILE", help="also write the JSON to this file")
     return parser.parse_args(argv)
 
 
 def pairs_per_sec(sampler, count: int, minibatch: int, kind: str) -> float:
-    """Return how many pairs a second are made, after the network was compiled.
+    """Return the number of pairs per second, once the network is compiled.
 
     Args:
         kind: of KINDS; "folder" and "tfrecords" write all files, as generate.py --num does.

@@ -1,4 +1,4 @@
-"""Memory of a turn on one device: a table counted for the presets, and how right the count is."""
+"""Count a turn's memory on one device in a table of presets, and measure how right the count is."""
 
 import dataclasses
 import json
@@ -15,8 +15,8 @@ from training.gan.schedule import make_stage, variant_stages
 from training.method_config import by_resolution
 
 NUM_CLASSES = 13
-FINAL = 512  # of presets that take the data set's
-GROUP = 4  # of minibatch stddev: no device has fewer at once
+FINAL = 512  # final resolution of presets that take the data set's
+GROUP = 4  # group of minibatch stddev: no device takes fewer images at once
 DEVICES = 4
 MEASURED = (  # preset, stage, resolution, minibatch, images at once, precision
     ("small-64", "rgb", 64, 32, 32, "fp32"), ("small-64", "rgb", 64, 32, 32, "bf16"),
@@ -32,7 +32,7 @@ EXAMPLES = """\
 
 
 def main(argv):
-    """Print the table, or measure. Returns the exit status."""
+    """Print the table, or measure. Return the exit status."""
     options = parse_options(argv)
     if options.measure:
         report(measurements(), options.out)
@@ -42,17 +42,17 @@ def main(argv):
 
 
 def parse_options(argv):
-    """The command line. Raises UserError for an unknown preset."""
+    """Parse the command line. Raises UserError for an unknown preset."""
     parser = cli.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("--presets", default="paper,paper-256,small-64,demo-32", metavar="LIST",
-        help="of the table")
+        help="presets in the table")
     add("--card", type=float, default=11.0, metavar="GB", help="memory of a device, 10^9 bytes")
-    add("--reserve", type=float, default=1.5, metavar="GB", help="of it, what is not TensorFlow's "
-        "tensors: context, workspaces, gaps; an assumption")
-    add("--measure", action="store_true", help="instead of the table: turns on the CPU in "
-        "processes of their own, what they hold beside what is counted (minutes)")
-    add("--out", metavar="FILE", help="with --measure, write the JSON there too")
+    add("--reserve", type=float, default=1.5, metavar="GB", help="part of it that is not "
+        "TensorFlow's tensors: context, workspaces, gaps; an assumption")
+    add("--measure", action="store_true", help="instead of the table, compare measured with "
+        "counted memory, for turns on the CPU in processes of their own (takes minutes)")
+    add("--out", metavar="FILE", help="with --measure, also write the JSON to this file")
     options = parser.parse_args(argv)
     options.presets = options.presets.split(",")
     unknown = set(options.presets) - set(PRESETS)
@@ -65,7 +65,7 @@ def parse_options(argv):
 
 
 def place(preset, stage_name, resolution, precision):
-    """(TrainingConfig, the stage's last critic, Stage) of a preset's 2d variant."""
+    """Return (TrainingConfig, the stage's last critic, Stage) of a preset's 2d variant."""
     config = TrainingConfig.preset(preset, {"precision": precision})
     config = dataclasses.replace(config, resolution=config.resolution or FINAL)
     lod = float(config.resolution.bit_length() - resolution.bit_length())
@@ -74,8 +74,8 @@ def place(preset, stage_name, resolution, precision):
 
 
 def table(presets, room_gb):
-    """Lines of a Markdown table: GB at the minibatch of one of DEVICES devices, and how many images
-    at once fit into `room_gb`."""
+    """Return the lines of a Markdown table: GB at the minibatch of one of DEVICES devices, and how
+    many images at once fit into `room_gb`."""
     head = ["preset", "stage, resolution", f"images a GPU ({DEVICES} GPUs)",
             *(f"GB {p}" for p in ("fp32", "16 bits")),
             *(f"most at once, {p}" for p in ("fp32", "16 bits"))]
@@ -98,8 +98,8 @@ def table(presets, room_gb):
 
 
 def most_at_once(config, critic, stage, precision, room):
-    """Images, a multiple of GROUP, that fit into so many bytes where one device has the whole
-    minibatch; 0 where not even one group does."""
+    """Return how many images, a multiple of GROUP, fit into `room` bytes if one device has the
+    whole minibatch; 0 if not even one group fits."""
     count = 0
     while count < stage.minibatch and turn_memory(
             config, critic, stage, count + GROUP, precision,
@@ -109,7 +109,7 @@ def most_at_once(config, critic, stage, precision, room):
 
 
 def measurements():
-    """What every case of MEASURED holds, beside what is counted."""
+    """Return the measured memory of every case of MEASURED, beside the counted memory."""
     results = []
     for case in util.progress(MEASURED, desc="cases", unit="case"):
         preset, stage_name, resolution, minibatch, at_once, precision = case

@@ -1,9 +1,9 @@
-"""What a turn costs, counted from the configuration alone: multiply-adds and memory.
+"""Count what a turn costs, from the configuration alone: multiply-adds and memory.
 
-Counted are convolutions (blurs too, as the depthwise convolutions that they are) and matrix
-products; what is done per pixel without a sum over maps (noise, bias, activation, norms, styles) is
-not. Every layer is listed once, with what one evaluation costs; how often a turn evaluates it,
-forwards, backwards and twice backwards for R1, follows from where it stands.
+Convolutions (including blurs, which are depthwise convolutions) and matrix products are counted;
+operations per pixel without a sum over fmaps (noise, bias, activation, norms, styles) are not.
+Every layer is listed once, with the cost of one evaluation; its position decides how often a turn
+evaluates it, forwards, backwards and twice backwards for R1.
 """
 
 import time
@@ -16,13 +16,13 @@ from training.gan.growing_network import use_fused_resampling
 
 FLOAT_BYTES = {"fp32": 4, "bf16": 2}  # of an activation
 BLUR_TAPS = 9
-WORKING_TENSORS = 2  # of the widest layer, beside what is kept: fits what was measured
+WORKING_TENSORS = 2  # of the widest layer, besides kept ones: fits what was measured
 KERNEL4_TAPS = 16 * 9  # multiply-adds to make one 4x4 kernel from one 3x3 kernel
 
 
 @dataclass(frozen=True)
 class Pass:
-    """How often one pass of images through D costs what a layer's forward evaluation does.
+    """Cost of one pass of images through D, in forward evaluations of a layer.
 
     Attributes:
         hidden, first, last: for hidden layers, FromRGB and the last dense layer.
@@ -35,8 +35,9 @@ class Pass:
     blur: int
 
 
-# Forward; by the image and, of that, by the score's gradient and by the weight; and by input and
-# weight as in any pass. FromRGB's input and the ones that Dense1's gradient starts from are given.
+# Forward; the gradient by the image, and that gradient's gradients by the score's gradient and by
+# the weight; and the gradients by input and weight as in any pass. FromRGB's input, and the ones
+# that Dense1's gradient starts from, are constants, which saves one gradient each.
 PENALISED = Pass(hidden=6, first=5, last=5, blur=4)
 SCORED = Pass(hidden=3, first=2, last=3, blur=2)  # forward, by input, by weight
 OF_G_STEP = Pass(hidden=2, first=2, last=2, blur=2)  # forward, by input
@@ -48,12 +49,12 @@ class Layer:
 
     Attributes:
         scope: name of its variables, as in the networks.
-        macs: multiply-adds of one forward evaluation; its gradient by the input costs as many, and
-            the one by the weight too.
-        shape: of its weight. bias: whether it has one.
+        macs: multiply-adds of one forward evaluation; the gradients by the input and by the weight
+            cost as many each.
+        shape: shape of its weight. bias: whether it has a bias.
         kernel_macs: multiply-adds to make the kernel, once per evaluation of a whole minibatch.
-        blur_macs: multiply-adds of the blur that goes with it.
-        pixels: of its output.
+        blur_macs: multiply-adds of the blur that belongs to it.
+        pixels: pixels of its output.
     """
 
     scope: str
@@ -66,21 +67,22 @@ class Layer:
 
     @property
     def outputs(self):
-        """Numbers in its output for one image."""
+        """Return how many numbers its output has for one image."""
         return self.pixels * self.shape[-1]
 
 
 def _conv(scope, kernel, fmaps_in, fmaps, resolution, blur=0):
-    """A convolution whose output has resolution^2 pixels."""
+    """Return a convolution whose output has resolution^2 pixels."""
     pixels = resolution ** 2
     return Layer(scope, kernel ** 2 * fmaps_in * fmaps * pixels, (kernel, kernel, fmaps_in, fmaps),
                  pixels=pixels, blur_macs=blur)
 
 
 def _scaled_conv(scope, fmaps_in, fmaps, fine, out, fused, blur):
-    """A 3x3 convolution after upscaling to, or before downscaling from, the resolution `fine`.
+    """Return a 3x3 convolution after upscaling to, or before downscaling from, resolution `fine`.
 
-    Fused it has 16 taps for every pixel of the coarser side, else 9 for every one of the finer.
+    If fused, it has 16 taps for every pixel of the coarser side, else 9 for every pixel of the
+    finer side.
     """
     taps = 16 * (fine // 2) ** 2 if fused else 9 * fine ** 2
     return Layer(scope, taps * fmaps_in * fmaps, (3, 3, fmaps_in, fmaps), pixels=out ** 2,
@@ -96,14 +98,14 @@ def _nf(config, stage):
 
 
 def mapping_layers(config):
-    """Layers of G's mapping network; one evaluation maps one latent."""
+    """Return the layers of G's mapping network; one evaluation maps one latent."""
     size = config.latent_size
     return [_dense(f"G_mapping/Dense{i}", size, size) for i in range(config.mapping_layers)]
 
 
 def synthesis_layers(config, num_channels, resolution=None, fading=False,
                      fused=use_fused_resampling):
-    """Layers that G evaluates at a resolution (default: the final one), ToRGB last."""
+    """Return the layers that G evaluates at a resolution (default: the final one), ToRGB last."""
     last = int(log2(resolution or config.resolution))
     layers = []
     if not config.const_input:
@@ -136,7 +138,8 @@ def _epilogue_conv(config, layer):
 
 
 def critic_layers(config, num_channels, resolution=None, fading=False, fused=use_fused_resampling):
-    """Layers that D evaluates at a resolution (default: the final one), FromRGB first."""
+    """Return the layers that D evaluates at a resolution (default: the final one), FromRGB first.
+    """
     last = int(log2(resolution or config.resolution))
     layers = [_conv(f"FromRGB_{2 ** r}", 1, num_channels, _nf(config, r - 1), 2 ** r)
               for r in ((last, last - 1) if fading and last > 2 else (last,))]
@@ -154,14 +157,15 @@ def critic_layers(config, num_channels, resolution=None, fading=False, fused=use
 
 
 def turn_operations(config, critic, stage, fused=use_fused_resampling):
-    """Multiply-adds per image of one turn: the D step with its penalties and the G step.
+    """Return the multiply-adds per image of one turn: the D step with its penalties and the G step.
 
     Args:
         config: TrainingConfig with `resolution` set. Labels are not counted.
         critic: Critic.
-        stage: Stage, for resolution, fade, G's channels, and the minibatch by which the making of
-            4x4 kernels is divided, as on one device.
-        fused: rule of the layers' forms; `lambda resolution, fmaps: False` is the plain algorithm.
+        stage: Stage, for resolution, fade, G's channels, and the minibatch by which the cost of
+            making 4x4 kernels is divided, as on one device.
+        fused: rule that chooses fused layers; `lambda resolution, fmaps: False` is the plain
+            algorithm.
     """
     place = dict(resolution=stage.resolution, fading=stage.fade > 0, fused=fused)
     mappings = 2 if config.style_mixing_prob else 1
@@ -175,7 +179,7 @@ def turn_operations(config, critic, stage, fused=use_fused_resampling):
     for share, critic_pass in critic_passes(config):
         total += share * sum(_times(critic_pass, layer, D) * layer.macs
                              + critic_pass.blur * layer.blur_macs for layer in D)
-    # Made once in either step; differentiated once.
+    # Kernels are made once in each step, and differentiated once.
     makings = 3 * sum(layer.kernel_macs for layer in G + D)
     return total + makings / stage.minibatch
 
@@ -187,7 +191,7 @@ def _times(critic_pass, layer, layers):
 
 
 def critic_passes(config):
-    """[(share of the turns, Pass)] of the images that a turn sends through D."""
+    """Return [(share of the turns, Pass)] of the images that a turn sends through D."""
     lazy = 1 / config.r1_interval if config.r1_gamma else 0
     passes = [(1, OF_G_STEP), (lazy, PENALISED), (1 - lazy, SCORED),
               (1, PENALISED if config.r2_gamma else SCORED)]
@@ -196,13 +200,13 @@ def critic_passes(config):
 
 def memory_parts(config, critic, stage, per_device_minibatch, precision="fp32",
                  accumulating=False):
-    """{part: bytes} on one device at the largest moment of a turn; their sum is `turn_memory`.
+    """Return {part: bytes} on one device at the peak of a turn; their sum is `turn_memory`.
 
     weights: G, Gs and every critic of the stage, float32. slots: Adam's two moments of all but Gs.
-    gradients: of the larger network; four times where micro-batches are added up (the sum, the
+    gradients: of the larger network; four times if micro-batches are accumulated (the sum, the
     first, the newest, the mean). kernels: D's weights as used. activations: what the backward
-    passes of the D step (or, if more, the G step) keep. working: WORKING_TENSORS. staging: reals
-    as bytes and as numbers, noise, which is drawn for the whole minibatch.
+    passes of the D step (or the G step, if that is more) keep. working: WORKING_TENSORS. staging:
+    reals as bytes and as floats, and noise, which is drawn for the whole minibatch.
     """
     seen = dict(resolution=stage.resolution, fading=stage.fade > 0)
     sizes = parameters(config, stage.channels)
@@ -225,23 +229,23 @@ def memory_parts(config, critic, stage, per_device_minibatch, precision="fp32",
 
 
 def turn_memory(config, critic, stage, per_device_minibatch, precision="fp32", accumulating=False):
-    """Bytes on one device at the largest moment of a turn (see `memory_parts`).
+    """Return the bytes on one device at the peak of a turn (see `memory_parts`), without what
+    libraries keep for themselves (workspaces, the CUDA context, gaps).
 
     Args:
         per_device_minibatch: images that go through the networks at once on one device.
         precision: 'fp32' or 'bf16', of the activations; variables are float32 in both.
-        accumulating: whether a device's share of the minibatch takes several such goes.
-
-    Without what libraries keep for themselves (workspaces, the CUDA context, gaps).
+        accumulating: whether a device's share of the minibatch takes several micro-batches.
     """
     return sum(memory_parts(config, critic, stage, per_device_minibatch, precision,
                             accumulating).values())
 
 
 def _kept_by_G(layers, config, number):
-    """Bytes that G's backward pass keeps of one image, and bytes of its noise.
+    """Return the bytes that G's backward pass keeps for one image, and the bytes of its noise.
 
-    Per number of a layer's output: after the activation, centred (float32), normalised, styled.
+    Each number of a layer's output is kept after the activation, centred (float32), normalised and
+    styled.
     """
     each = number * (1 + config.use_instance_norm + config.use_styles)
     each += 4 * config.use_instance_norm
@@ -251,22 +255,23 @@ def _kept_by_G(layers, config, number):
 
 
 def _kept_by_D(layers, number):
-    """Of one image, in bytes: what D's backward pass keeps (after every activation and blur), what
-    the second-order pass keeps besides (a gradient at every convolution), the widest tensor."""
+    """Return, in bytes for one image: what D's backward pass keeps (after every activation and
+    blur), what the second-order pass keeps in addition (a gradient at every convolution), and the
+    widest tensor."""
     outputs = [layer.outputs for layer in layers]
     blurred = sum(layer.blur_macs // BLUR_TAPS for layer in layers)
     return number * (sum(outputs) + blurred), number * sum(outputs), number * max(outputs)
 
 
 def matmul_rate(precision="fp32", seconds=1.0, size=2048):
-    """Multiply-adds per second of products of [size, size] matrices on TensorFlow's device, the
-    best of those done within `seconds` after a first one."""
+    """Return the multiply-adds per second of products of [size, size] matrices on TensorFlow's
+    device, for the fastest product within `seconds` after a first one."""
     import tensorflow as tf
 
     kind = {"fp32": tf.float32, "bf16": tf.bfloat16}[precision]
     a = tf.cast(tf.random.stateless_normal([size, size], [0, 0]), kind)
     product = tf.function(lambda: tf.reduce_sum(tf.cast(tf.matmul(a, a), tf.float32)))
-    product().numpy()  # traced, and memory at hand
+    product().numpy()  # traces it, and allocates memory
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
         begun = time.perf_counter()
@@ -278,7 +283,8 @@ def matmul_rate(precision="fp32", seconds=1.0, size=2048):
 def parameters(config: TrainingConfig, num_channels: int) -> dict[str, int]:
     """Count the numbers in the networks for images of `num_channels`, without building them.
 
-    Returns {"G", "D": trained ones, "G_fixed": only copied ones, the noise maps and the mean of w}.
+    Returns {"G", "D": trained numbers, "G_fixed": numbers that are only copied, noise maps and the
+    mean of w}.
     """
     final, latent = int(log2(config.resolution)), config.latent_size
     widths = [num_fmaps(r - 1, config.fmap_base, config.fmap_decay, config.fmap_max)
@@ -287,7 +293,7 @@ def parameters(config: TrainingConfig, num_channels: int) -> dict[str, int]:
     # Behind each of G's layers: the strength of the noise, and the style's affine map.
     epilogues = sum(2 * width * (config.use_noise + 2 * config.use_styles * (latent + 1))
                     for width in widths)
-    begin = 17 if config.const_input else 16 * latent + 1  # of every map at 4x4: input and bias
+    begin = 17 if config.const_input else 16 * latent + 1  # input and bias of every fmap at 4x4
     appended = config.mbstd_num_features if config.mbstd_group_size > 1 else 0
     G = config.mapping_layers * (latent + 1) * latent + epilogues + widths[0] * begin
     D = (9 * (widths[0] + appended) + 1) * widths[0] + (16 * widths[0] + 1) * top + top + 1

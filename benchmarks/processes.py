@@ -1,5 +1,5 @@
-"""Other processes: what a command and its descendants take (wall and processor time, memory), and
-interpreters that hold packages this one lacks."""
+"""Measure other processes, a command with its descendants (wall and processor time, memory), and
+check interpreters for packages that this one may lack."""
 
 import os
 import subprocess
@@ -13,11 +13,11 @@ SAMPLE_SEC = 0.05
 
 
 def run_measured(command, cwd):
-    """Run a command to its end: {"wall_sec", "cpu_sec", "peak_mb", "peak_processes"}.
+    """Run a command to its end; return {"wall_sec", "cpu_sec", "peak_mb", "peak_processes"}.
 
-    cpu_sec is that of all its processes; peak_mb the largest sum over them, of many samples, of
-    their proportional set sizes (memory shared by n processes counts 1/n in each), in 10^6 bytes.
-    Linux only. Raises UserError with the end of the command's stderr where it fails.
+    cpu_sec is the processor time of all its processes. peak_mb is the largest of many samples of
+    the sum of their proportional set sizes (memory shared by n processes counts 1/n in each), in
+    10^6 bytes. Linux only. Raises UserError with the end of the command's stderr if it fails.
     """
     if not Path("/proc/self/smaps_rollup").exists():
         raise UserError("/proc/self/smaps_rollup: no such file; memory is measured on Linux only")
@@ -41,14 +41,14 @@ def run_measured(command, cwd):
 
 
 def process_tree(root):
-    """Ids of a process and all its descendants."""
+    """Return the ids of a process and all its descendants."""
     children = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             text = stat.read_text()
         except OSError:  # it has just ended
             continue
-        parent = int(text.rpartition(")")[2].split()[1])  # names may hold spaces and brackets
+        parent = int(text.rpartition(")")[2].split()[1])  # names may contain spaces and brackets
         children.setdefault(parent, []).append(int(stat.parent.name))
     tree, queue = [], [root]
     while queue:
@@ -58,7 +58,7 @@ def process_tree(root):
 
 
 def pss_bytes(pid):
-    """A process's proportional set size; 0 where it has ended."""
+    """Return a process's proportional set size; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -67,8 +67,8 @@ def pss_bytes(pid):
 
 
 def check_packages(python, packages, remedy):
-    """Raise UserError where the interpreter `python` (--torch-python) lacks one of `packages`; its
-    line is of the last one, as pip calls it, and ends in `remedy`."""
+    """Raise UserError if the interpreter `python` (--torch-python) lacks one of `packages`; the
+    message names the last one, as pip spells it, and ends in `remedy`."""
     test = "import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))"
     try:
         found = subprocess.run([python, "-c", test, *packages], check=False)

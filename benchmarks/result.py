@@ -1,4 +1,4 @@
-"""What every benchmark says: the machine it ran on, and its result as JSON."""
+"""Report what every benchmark has: the machine it ran on, and its result as JSON."""
 
 import json
 import platform
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def cpu_name():
-    """The processor's name as Linux tells it, else as Python does."""
+    """Return the processor's name as reported by Linux, else by Python."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -18,7 +18,7 @@ def cpu_name():
 
 
 def report(result, out=None):
-    """Print `result` as JSON, and write it to the file `out` where one is named."""
+    """Print `result` as JSON, and write it to the file `out` if one is given."""
     text = json.dumps(result, indent=1)
     print(text)
     if out:

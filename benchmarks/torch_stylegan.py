@@ -1,4 +1,5 @@
-"""How fast a turn is: ours against a plain PyTorch StyleGAN's, in turns on the same processor."""
+"""Measure how fast a turn is: ours against a plain PyTorch StyleGAN's, alternating on the same
+processor."""
 
 import os
 import subprocess
@@ -19,7 +20,7 @@ EXAMPLES = """\
 
 
 def main(argv):
-    """Measure, print and, if asked to, write JSON. Returns the exit status."""
+    """Measure, print and, with --out, write JSON. Return the exit status."""
     options = parse_options(argv)
     other = start_side(options)
     try:
@@ -32,23 +33,23 @@ def main(argv):
 
 
 def parse_options(argv):
-    """The command line."""
+    """Parse the command line."""
     parser = cli.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("--torch-python", default=sys.executable, metavar="PATH", help="interpreter that has torch")
-    add("--resolution", type=int, default=32, help="of the images and both networks")
-    add("--channels", type=int, default=3, help="of the images")
+    add("--resolution", type=int, default=32, help="resolution of the images and both networks")
+    add("--channels", type=int, default=3, help="channels of the images")
     add("--minibatch", type=int, default=8, help="images of a turn")
     add("--fmap-base", type=int, default=8192, help="width of the networks")
-    add("--fmap-max", type=int, default=512, help="most maps of a layer")
-    add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of either side")
-    add("--rounds", type=int, default=12, help="timed turns of either side, alternating")
-    add("--out", metavar="FILE", help="write the JSON there too")
+    add("--fmap-max", type=int, default=512, help="most fmaps of a layer")
+    add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of each side")
+    add("--rounds", type=int, default=12, help="timed turns of each side, alternating")
+    add("--out", metavar="FILE", help="also write the JSON to this file")
     return parser.parse_args(argv)
 
 
 def start_side(options):
-    """The PyTorch side, waiting for lines on its stdin."""
+    """Return the process of the PyTorch side, which waits for lines on its stdin."""
     check_torch(options.torch_python)
     command = [options.torch_python, "-m", "benchmarks.sides.torch_stylegan_side", "speed",
                str(options.resolution), str(options.channels), str(options.minibatch),
@@ -59,13 +60,13 @@ def start_side(options):
 
 
 def check_torch(python):
-    """Raise UserError where an interpreter lacks torch."""
+    """Raise UserError if an interpreter lacks torch."""
     check_packages(python, ["torch"], "venv-torch/bin/pip install torch numpy, then "
                    "--torch-python=venv-torch/bin/python")
 
 
 def compare(options, other):
-    """Figures of both sides and the median of the ratios, round by round."""
+    """Return the figures of both sides, and the median of the ratios round by round."""
     import tensorflow as tf
 
     from benchmarks import turns

@@ -1,5 +1,5 @@
-"""How fast a step of a CycleGAN or of pix2pix is, or how fast pix2pix draws photos of maps: ours
-against a plain PyTorch's of equal size, in turns on the same processor."""
+"""Measure how fast a step of a CycleGAN or of pix2pix is, or how fast pix2pix draws photos from
+maps: ours against plain PyTorch of equal size, alternating on the same processor."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ EXAMPLES = """\
 
 
 def main(argv):
-    """Measure, print and, if asked to, write JSON. Returns the exit status."""
+    """Measure, print and, with --out, write JSON. Return the exit status."""
     options = parse_options(argv)
     with start_side(options) as other:  # which ends when its stdin is closed
         result = compare(options, other)
@@ -35,18 +35,18 @@ def main(argv):
 
 
 def parse_options(argv):
-    """The command line."""
+    """Parse the command line."""
     parser = cli.argument_parser(__doc__, EXAMPLES)
     add_sizes(parser)
     add = parser.add_argument
-    add("--generation", action="store_true", help="of pix2pix: time photos drawn of maps, "
-        "with dropout on as in generate.py --maps, in place of steps")
+    add("--generation", action="store_true", help="for pix2pix: time drawing photos from maps "
+        "instead of steps, with dropout on, as in generate.py --maps")
     add("--torch-python", default=sys.executable, metavar="PATH", help="interpreter that has torch")
     add("--threads", type=cli.positive_int, default=len(os.sched_getaffinity(0)),
-        help="of either side")
-    add("--rounds", type=cli.positive_int, default=12, help="timed steps, or minibatches "
-        "drawn, of either side, which begin in turns")
-    add("--out", metavar="FILE", help="write the JSON there too")
+        help="threads of each side")
+    add("--rounds", type=cli.positive_int, default=12, help="timed steps, or drawn minibatches, of "
+        "each side; the sides take turns to begin")
+    add("--out", metavar="FILE", help="also write the JSON to this file")
     parser.set_defaults(minibatch_per_gpu=0, precision="fp32")
     options = parser.parse_args(argv)
     refuse_idle(parser, options)
@@ -54,33 +54,33 @@ def parse_options(argv):
 
 
 def add_sizes(parser):
-    """Add the options that say what a step is of."""
+    """Add the options for the method and its sizes."""
     add = parser.add_argument
     add("--method", choices=METHODS, default=METHODS[0], help="cyclegan: two ResNet generators, "
         "two critics, a pool; pix2pix: a U-Net and its critic")
-    add("--resolution", type=cli.positive_int, default=128, help="of the photos")
+    add("--resolution", type=cli.positive_int, default=128, help="resolution of the photos")
     add("--minibatch", type=cli.positive_int, default=1, help="photos of a step")
-    add("--fmaps", type=cli.positive_int, default=64, help="maps of all networks' first layers")
-    add("--blocks", type=cli.positive_int, default=9, help="of cyclegan: residual blocks")
-    add("--strides", type=cli.positive_int, default=3, help="halvings of the critics")
-    add("--channels", type=cli.positive_int, default=12, help="of pix2pix: classes of the maps")
+    add("--fmaps", type=cli.positive_int, default=64, help="fmaps of all networks' first layers")
+    add("--blocks", type=cli.positive_int, default=9, help="for cyclegan: residual blocks")
+    add("--strides", type=cli.positive_int, default=3, help="layers of stride 2 in the critics")
+    add("--channels", type=cli.positive_int, default=12, help="for pix2pix: classes of the maps")
 
 
 def refuse_idle(parser, options):
-    """Raise UserError for options that the method has no use for."""
+    """Raise UserError for options that have no effect on the method."""
     cli.refuse_idle(cli.non_default_options(parser, options), [
         cli.IdleRule(IDLE[options.method], True, f"{options.method} has none"),
         cli.IdleRule(["generation"], options.method != "pix2pix", "only that of pix2pix is timed")])
 
 
 def sizes(options):
-    """What a step is of, as a result records it: {name: value}."""
+    """Return {name: value}, the method and its sizes, as a result records them."""
     return {name: getattr(options, name) for name in (*SIZES, "minibatch_per_gpu")
             if name not in IDLE[options.method]}
 
 
 def start_side(options):
-    """The PyTorch side, waiting for lines on its stdin."""
+    """Return the process of the PyTorch side, which waits for lines on its stdin."""
     check_torch(options.torch_python)
     command = [options.torch_python, "-m", "benchmarks.sides.torch_translation_side",
                options.method, str(options.resolution), str(options.minibatch),
@@ -92,10 +92,10 @@ def start_side(options):
 
 
 class OurSide:
-    """Our method, with networks and optimizers of its own, on a constant batch of noise.
+    """Our method, with its own networks and optimizers, on a constant batch of noise.
 
     Attributes:
-        parameters: {network: how many numbers are trained}.
+        parameters: {network: number of trained parameters}.
     """
 
     def __init__(self, options):
@@ -107,18 +107,19 @@ class OurSide:
                            for name, network in self.method.networks.items()}
 
     def run(self):
-        """One step, done when this returns."""
+        """Do one step, and wait until it is done."""
         report = self.method.step(self._batch, self._stage, self.steps)
         self.steps += 1
         return [float(value) for value in report.values()]
 
     def draw(self):
-        """Photos of pix2pix, float32 [n, R, R, 3], of the batch's maps, as generate.py has them."""
+        """Return the photos, float32 [n, R, R, 3], that pix2pix draws from the batch's maps, as in
+        generate.py."""
         return self.method.translate(self._batch.images[..., 3:])
 
 
 def make_method(options, strategy):
-    """Our method of the options, and a batch for it."""
+    """Return our method for the options, and a batch for it."""
     import tensorflow as tf
 
     from training.cycle.config import CycleConfig
@@ -150,7 +151,7 @@ def make_method(options, strategy):
 
 
 def compare(options, other):
-    """Figures of both sides and the median of the ratios, round by round."""
+    """Return the figures of both sides, and the median of the ratios round by round."""
     import tensorflow as tf
 
     from benchmarks import turns
@@ -181,8 +182,8 @@ def compare(options, other):
 
 
 def in_turns(sides, rounds):
-    """[what a side returned in each round] of every side; in every second round in reverse order,
-    so that neither always runs in the other's warmth."""
+    """Return [the results of all rounds] of every side. Every second round runs in reverse order,
+    so that neither side always runs after the other."""
     found = [[] for _ in sides]
     for number in util.progress(range(rounds), desc="rounds", unit="round"):
         for side, answers in list(zip(sides, found))[::-1 if number % 2 else 1]:

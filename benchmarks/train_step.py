@@ -1,5 +1,6 @@
-"""How fast a turn of training is (D step with R1, average, G step): against the plain algorithm in
-the same process, against the arithmetic limit, with real data, and from a cold start."""
+"""Measure how fast a turn of training is (D step with R1, average, G step): against the plain
+algorithm in the same process, against the arithmetic limit, with real data, and from a cold start.
+"""
 
 import json
 import os
@@ -19,20 +20,20 @@ from dnnlib.util import UserError
 PARTS = ("steps", "stream", "start")
 OPS = ("ours", "plain")
 PRECISIONS = ("fp32", "bf16")
-# Images of a turn, few enough for two cores, and the network's final resolution: 64, or larger
-# where the turn is. The official column was measured so.
+# Images of a turn, few enough for two cores, and the network's final resolution: 64, or the turn's
+# resolution if that is larger. The official column was measured with the same.
 MINIBATCH = {4: 8, 64: 4, 128: 2, 256: 1}
 FINAL_RESOLUTION = 64
-# Seconds per image of the official TensorFlow graph with 3 channels, default widths, these
-# minibatches, on two other cores whose products of 4096^2 matrices ran at OFFICIAL_RATE: with it
-# they are comparable, and only roughly.
+# Seconds per image of the official TensorFlow graph with 3 channels, default widths and these
+# minibatches, on two other cores. Their products of 4096^2 matrices ran at OFFICIAL_RATE, which
+# makes the times comparable, but only roughly.
 OFFICIAL = {8: 0.0326, 16: 0.1056, 32: 0.413, 64: 0.897}
 OFFICIAL_RATE = 265e9  # multiply-adds per second
-STREAM_CASES = (  # resolution, minibatch, fmap_base, fmap_max: where a turn is short
+STREAM_CASES = (  # resolution, minibatch, fmap_base, fmap_max: with short turns
     (8, 8, 8192, 512), (32, 32, 1024, 64))
 STREAM_IMAGES = 200
 STREAM_TURNS = 6  # in a row, in each round
-SETTLE_SEC = 0.5  # in which a stream that is not read fills its buffer
+SETTLE_SEC = 0.5  # pause in which the stream fills its buffer
 
 EXAMPLES = """\
   python -m benchmarks.train_step --out=step.json
@@ -44,7 +45,7 @@ EXAMPLES = """\
 
 
 def main(argv):
-    """Measure, print and, if asked to, write JSON. Returns the exit status."""
+    """Measure, print and, with --out, write JSON. Return the exit status."""
     options = parse_options(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
@@ -62,28 +63,28 @@ def main(argv):
 
 
 def parse_options(argv):
-    """The command line. Raises UserError where a number makes no sense."""
+    """Parse the command line. Raises UserError if a number is out of range."""
     parser = cli.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
-    add("--parts", type=names(PARTS), default=["steps"], metavar="LIST", help="of steps (turns on "
-        "a constant batch), stream (a constant batch against training's stream), start (time to "
-        "the first turn at 64x64 and at the next resolution, in a cold process)")
+    add("--parts", type=names(PARTS), default=["steps"], metavar="LIST", help="what to measure: "
+        "steps (turns on a constant batch), stream (a constant batch against training's stream), "
+        "start (time to the first turn at 64x64 and at the next resolution, in a cold process)")
     add("--resolutions", type=numbers, default=[8, 16, 32, 64, 128], metavar="LIST",
-        help="of steps")
-    add("--channels", type=numbers, default=[3], metavar="LIST", help="of images, in steps")
+        help="in steps: resolutions")
+    add("--channels", type=numbers, default=[3], metavar="LIST", help="in steps: image channels")
     add("--ops", type=names(OPS), default=list(OPS), metavar="LIST", help="in steps: ours, plain "
-        "(the same turn with no layer fused), or both, whose ratio is then told")
-    add("--precision", choices=PRECISIONS, default="fp32", help="in steps: other than fp32, a "
-        "third side, ours in that precision, is compared with both")
-    add("--augment", metavar="fixed:P", help="in steps: a further side, ours with a "
-        "discriminator that sees augmented images, is compared with ours")
+        "(the same turn with no layer fused), or both, whose ratio is then reported")
+    add("--precision", choices=PRECISIONS, default="fp32", help="in steps: if not fp32, compare a "
+        "third side, ours in that precision, with both")
+    add("--augment", metavar="fixed:P", help="in steps: compare a further side, ours with a "
+        "discriminator that sees augmented images, with ours")
     add("--minibatch", type=int, metavar="N", help="images of a step (default: by resolution)")
     add("--rounds", type=int, default=0, metavar="N", help="timed turns of every side (default: "
         "as many as take about 12 seconds, from 5 to 15)")
-    add("--fmap-base", type=int, default=8192, metavar="N", help="width of the networks, in steps")
-    add("--fmap-max", type=int, default=512, metavar="N", help="most maps of a layer, in steps")
-    add("--latent-size", type=int, default=512, metavar="N", help="length of z and w, in steps")
-    add("--out", metavar="FILE", help="write the JSON there too")
+    add("--fmap-base", type=int, default=8192, metavar="N", help="in steps: width of the networks")
+    add("--fmap-max", type=int, default=512, metavar="N", help="in steps: most fmaps of a layer")
+    add("--latent-size", type=int, default=512, metavar="N", help="in steps: length of z and w")
+    add("--out", metavar="FILE", help="also write the JSON to this file")
     options = parser.parse_args(argv)
     if options.rounds < 0 or min(options.channels) < 3:
         raise UserError("--rounds must not be negative, --channels not below 3")
@@ -96,12 +97,12 @@ def parse_options(argv):
 
 
 def numbers(text):
-    """'8,16' -> [8, 16]."""
+    """Return whole numbers: '8,16' -> [8, 16]."""
     return [int(part) for part in text.split(",")]
 
 
 def names(known):
-    """A parser of comma-separated names out of `known`."""
+    """Return a parser of comma-separated names from `known`."""
     def parse(text):
         chosen = text.split(",")
         if not set(chosen) <= set(known):
@@ -113,7 +114,7 @@ def names(known):
 # Turns on a constant batch
 
 def measure_steps(options):
-    """The rate of matrix products, and {"<resolution>x<channels>": figures} of turns."""
+    """Return the rate of matrix products, and {"<resolution>x<channels>": figures} of turns."""
     rates = {"fp32": matmul_rate("fp32")}
     if options.precision != "fp32":
         rates[options.precision] = matmul_rate(options.precision)
@@ -127,14 +128,14 @@ def measure_steps(options):
 
 
 def matmul_rate(precision):
-    """Multiply-adds per second of a product of 4096^2 matrices."""
+    """Return the multiply-adds per second of a product of 4096^2 matrices."""
     from benchmarks.operations import matmul_rate as rate
 
     return rate(precision, seconds=2.0, size=4096)
 
 
 def measure_step(options, resolution, num_channels, rates):
-    """Seconds per image of every side, their ratios, and the arithmetic limits."""
+    """Return the seconds per image of every side, their ratios, and the arithmetic limits."""
     from benchmarks import turns
 
     minibatch = options.minibatch or minibatch_at(resolution)
@@ -168,12 +169,12 @@ def measure_step(options, resolution, num_channels, rates):
 
 
 def minibatch_at(resolution):
-    """Images of a turn."""
+    """Return the number of images of a turn."""
     return MINIBATCH[max(r for r in MINIBATCH if r <= resolution)]
 
 
 def step_config(options, resolution, **changes):
-    """The configuration of one side."""
+    """Return the configuration of one side."""
     from training.config import TrainingConfig
 
     return TrainingConfig(
@@ -182,7 +183,7 @@ def step_config(options, resolution, **changes):
 
 
 def operations(config, num_channels, resolution, minibatch, side):
-    """Multiply-adds per image of a side's turn."""
+    """Return the multiply-adds per image of a side's turn."""
     from benchmarks import turns
     from benchmarks.operations import turn_operations
 
@@ -192,12 +193,12 @@ def operations(config, num_channels, resolution, minibatch, side):
 
 
 def rounds_for(seconds):
-    """How many rounds of that length take about 12 seconds, from 5 to 15."""
+    """Return how many rounds of that length take about 12 seconds, from 5 to 15."""
     return int(min(max(12 / seconds, 5), 15))
 
 
 def comparisons(times):
-    """How many times faster the sides are, and slower with augmentation, paired round by round."""
+    """Return how many times faster the sides are, or slower with augmentation, paired by round."""
     from benchmarks.turns import paired_ratio
 
     ratios = {}
@@ -212,7 +213,7 @@ def comparisons(times):
 
 
 def official(resolution, sec_per_image):
-    """The official column beside ours, where it has this resolution."""
+    """Return the official column beside ours, if it has this resolution."""
     if resolution not in OFFICIAL:
         return {}
     return {"official_sec_per_image": OFFICIAL[resolution],
@@ -222,7 +223,8 @@ def official(resolution, sec_per_image):
 # Turns on training's stream
 
 def measure_stream(options):
-    """{case: how much longer a turn takes that reads real data}, all channels, drawn photos."""
+    """Return {case: how much longer a turn takes if it reads real data}, with all channels, on
+    drawn photos."""
     result = {}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
@@ -239,7 +241,8 @@ def measure_stream(options):
 
 
 def measure_stream_case(data, case, rounds):
-    """Turns in a row on a constant batch against as many on the stream, and time spent waiting."""
+    """Return the times of turns on a constant batch and of as many turns on the stream, their
+    ratio, and the time spent waiting."""
     from benchmarks import turns
     from training.config import TrainingConfig
     from training.dataset import TrainingStream
@@ -280,7 +283,7 @@ def measure_stream_case(data, case, rounds):
 # Cold start
 
 def measure_start(options):
-    """What `benchmarks.first_step` tells of itself in a process of its own."""
+    """Return what `benchmarks.first_step` reports in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.first_step", str(options.fmap_base),
                str(options.fmap_max)]
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Turns of training to be timed: made from a configuration, and run side by side."""
+"""Make turns of training from a configuration, and time them side by side."""
 
 import time
 
@@ -14,19 +14,19 @@ LRATE = 0.001
 
 
 def plain(resolution, fmaps):
-    """The rule of the plain algorithm: no layer is fused."""
+    """Return False: in the plain algorithm no layer is fused."""
     return False
 
 
 class Side:
-    """One form of a turn, with networks and optimizers of its own.
+    """One form of a turn, with its own networks and optimizers.
 
     Attributes:
         turn: GanStep. minibatch: images of one call. steps: calls so far. networks: as in the turn.
     """
 
     def __init__(self, config, num_channels, resolution, minibatch, fused=None):
-        """`fused`: rule of the forms in place of the networks' own."""
+        """Make the networks and the turn. fused: replaces the networks' rule for fused layers."""
         self.strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
         self.config, self.minibatch, self.steps = config, minibatch, 0
         self.critic = Critic("rgb", num_channels)
@@ -38,41 +38,41 @@ class Side:
         self.turn = self.make_turn(resolution, fading=False)
 
     def make_turn(self, resolution, fading):
-        """A GanStep of these networks at a resolution; its first call compiles it."""
+        """Return a GanStep of these networks at a resolution; its first call compiles it."""
         return GanStep(self.strategy, self.config, self.state.networks, self.state.optimizers,
                        self.critic, resolution, fading, self.minibatch,
                        augmentation=self.augmentation)
 
     def run(self, reals):
-        """One turn, done when this returns."""
+        """Do one turn, and wait until it is done."""
         report = self.turn(reals, self.steps, 0.0, LRATE)
         self.steps += 1
         return float(report["Loss/G"])
 
 
 def stage(num_channels, resolution, minibatch):
-    """The Stage in which such a turn stands, for what counts its operations."""
+    """Return the Stage of such a turn, for counting its operations."""
     return Stage("rgb", num_channels, (Critic("rgb", num_channels),), lod=0.0,
                  resolution=resolution, fade=0.0, minibatch=minibatch, lrate=LRATE, tick_kimg=1)
 
 
 def constant_reals(num_channels, resolution, minibatch):
-    """A minibatch as TrainingStream gives it, of noise."""
+    """Return a minibatch of noise, in the form that TrainingStream gives."""
     shape = (minibatch, resolution, resolution, num_channels)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     return tf.constant(images), tf.zeros([minibatch, 0])
 
 
 def timed(function):
-    """(wall seconds, processor seconds of this process) of function()."""
+    """Return (wall seconds, processor seconds of this process) of function()."""
     wall, cpu = time.perf_counter(), time.process_time()
     function()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def timed_in_turns(functions, rounds):
-    """{name: [(wall, processor seconds)] of each round}; in every second round in reverse order, so
-    that no function always follows the same one."""
+    """Return {name: [(wall, processor seconds) of each round]}. Every second round runs in reverse
+    order, so that no function always follows the same one."""
     times = {name: [] for name in functions}
     for number in range(rounds):
         for name in list(functions)[::-1 if number % 2 else 1]:
@@ -81,7 +81,8 @@ def timed_in_turns(functions, rounds):
 
 
 def medians(times, images):
-    """{"sec_per_image", "sec_per_image_best", "cpu_sec_per_image"} of [(wall, processor)]."""
+    """Return {"sec_per_image", "sec_per_image_best", "cpu_sec_per_image"} of [(wall, processor)].
+    """
     wall, cpu = np.array(times).T / images
     return {"sec_per_image": significant(np.median(wall)),
             "sec_per_image_best": significant(wall.min()),
@@ -89,8 +90,8 @@ def medians(times, images):
 
 
 def paired_ratio(times, others):
-    """Median and quartiles of the ratios of wall times, round by round: how many times longer
-    `others` take than `times`. Of processor times too."""
+    """Return the median and quartiles of the ratios of wall times, round by round: how many times
+    longer `others` take than `times`; and the median ratio of processor times."""
     ratios = np.array(others) / np.array(times)
     low, high = np.percentile(ratios[:, 0], [25, 75])
     return {"wall": round(float(np.median(ratios[:, 0])), 3),
@@ -99,5 +100,5 @@ def paired_ratio(times, others):
 
 
 def significant(value, digits=4):
-    """A float with so many significant digits."""
+    """Return the value rounded to that many significant digits."""
     return float(f"{float(value):.{digits}g}")

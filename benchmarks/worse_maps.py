@@ -1,5 +1,5 @@
-"""What labelsNk says of real photos whose maps are made worse on purpose: moved by some pixels, two
-classes swapped, those of another sample. It should fall, in order."""
+"""Compute labelsNk of real photos whose maps are made worse on purpose: moved by some pixels, two
+classes swapped, maps of another sample. It should fall, in this order."""
 
 import numpy as np
 
@@ -18,15 +18,16 @@ MOVES = (1, 2, 4)
 
 
 def main(argv):
-    """Measure and print a table. Returns the exit status."""
+    """Measure and print a table. Return the exit status."""
     parser = cli.argument_parser(__doc__, EXAMPLES)
     add = parser.add_argument
-    add("--segmenter", required=True, metavar="RUN_OR_FILE", help="trained on real photos")
-    add("--results", default="results", metavar="DIR", help="where runs are looked for")
+    add("--segmenter", required=True, metavar="RUN_OR_FILE",
+        help="segmenter trained on real photos")
+    add("--results", default="results", metavar="DIR", help="where the run directories are")
     add("--data", required=True, metavar="DIR", help="data set")
-    add("--split", default="test", help="of it")
+    add("--split", default="test", help="split of the data set")
     add("--swap", metavar="CLASS,CLASS", help="classes to swap (default: the two largest)")
-    add("--out", metavar="FILE", help="write a bar chart there, as PNG")
+    add("--out", metavar="FILE", help="write a bar chart to this PNG file")
     options = parser.parse_args(argv)
     from training.segmentation.labeller import Labeller
 
@@ -52,7 +53,7 @@ def main(argv):
 
 
 def worsened(label_maps, classes, swap=None):
-    """Return {how: label maps uint8 [N, H, W]} of maps as they are, and worse in several ways."""
+    """Return {how: label maps uint8 [N, H, W]}: as they are, and made worse in several ways."""
     worse = {"as they are": label_maps}
     for pixels in MOVES:
         moved = np.zeros_like(label_maps)
@@ -70,8 +71,8 @@ def worsened(label_maps, classes, swap=None):
 
 
 def judge(labeller, rgb, maps):
-    """Return {how: values of labelsNk} of photos with the maps {how: label maps}, the first of them
-    as the reals'."""
+    """Return {how: values of labelsNk} of photos with the maps {how: label maps}; the first maps
+    are those of the reals."""
     measure, num_classes = confusion_measure(labeller), len(labeller.classes)
     sets = {how: FeatureSet(maps={"confusion": measure.count(PairBatch(rgb, label_maps),
                                                              num_classes)})

@@ -1,4 +1,4 @@
-// Moves the slider of pictures, and loads the page of a running training anew every minute.
+// Move the slider of pictures, and reload the page of a running training every minute.
 document.querySelectorAll(".slider").forEach(function (box) {
   var range = box.querySelector("input"), figures = box.querySelectorAll("figure");
   function show() {
@@ -25,7 +25,7 @@ document.querySelectorAll(".slider").forEach(function (box) {
       .find(function (unit) { return sec >= 2 * unit[0]; });
     box.classList.toggle("late", late > 0 && sec > late);
     ago.textContent = ", " + Math.round(sec / (unit[0] || 1)) + " " + unit[1] + " ago";
-    if (box.matches(".late")) box.querySelector("b").textContent = "killed, or hangs; running";
+    if (box.matches(".late")) box.querySelector("b").textContent = "killed or hanging; running";
   }
   try {
     var stored = JSON.parse(sessionStorage.getItem(key)) || { ranges: [], folds: [] };

@@ -1,12 +1,12 @@
-"""Pictures of a generator to be labelled, and the labels that come back of them.
+"""Write pictures of a generator for labelling, and import their labels.
 
-    OUT/labelling.json         what makes the pictures again
+    OUT/labelling.json         what is needed to make the pictures again
     OUT/seed0000.png           a picture
     OUT/labels/seed0000.png    its label map: palette indices, 0 background, 1..C the classes
     OUT/classes.txt            names of the classes 1..C
 
-The labels are of a segmentation network, the teacher, or of a person: index or colour PNGs in a
-folder with a list of classes, as labelme's labelme2voc and CVAT's "Segmentation mask" write them,
+The labels come from a segmentation network, the teacher, or from a person: index or colour PNGs in
+a folder with a list of classes, as labelme's labelme2voc and CVAT's "Segmentation mask" write them,
 or one COCO file. train.py --variant=decoder learns from OUT.
 """
 
@@ -32,7 +32,7 @@ from training.decoder.labels import FILE_NAME, Labelling, picture_digest, pictur
 from training.sampler import TRUNCATION_CUTOFF, Sampler
 from training.segmentation.labeller import Labeller
 
-# Where annotation tools put their masks, and their lists of classes, the likeliest first.
+# Where annotation tools put their masks and lists of classes, the most likely place first.
 _MASK_FOLDERS = ("SegmentationClassPNG", "SegmentationClass", LABELS, "masks")
 _CLASS_FILES = ("labelmap.txt", "class_names.txt", CLASSES, "labels.txt")
 
@@ -41,9 +41,9 @@ LabelMaps = dict[str, np.ndarray]  # {name of the picture: label map uint8 [R, R
 
 def write_pictures(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float, noise: str,
                    minibatch: int) -> None:
-    """Write the pictures of seeds, and what makes them again; others that are there stay.
+    """Write the pictures of seeds, and what is needed to make them again; keep pictures of others.
 
-    Of a decoder's network that is the generator alone, on which other decoders are trained.
+    For a decoder's network, record its generator alone, on which other decoders are trained.
 
     Raises:
         UserError: the folder holds pictures of another network, or made in another way.
@@ -67,13 +67,12 @@ def write_pictures(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float
 
 
 def label_by_teacher(labeller: Labeller, folder: Path, minibatch: int) -> tuple[int, int]:
-    """Write the label maps that a segmentation network gives the pictures of a folder, except for
-    those that are there, whoever drew them; return how many were written, and how many were there.
-    """
+    """Write a segmentation network's label maps of a folder's pictures, but keep existing maps,
+    whoever drew them; return how many were written, and how many existed."""
     names, photos = Labelling.read(folder).pictures, photos_in(folder, "--out")
     check_labelled_classes(folder, labeller.classes)
     if strangers := [path for path in photos if path.name not in names]:
-        raise UserError(f"{strangers[0]}: none of the pictures that are to be labelled")
+        raise UserError(f"{strangers[0]}: not one of the pictures that are to be labelled")
     write_class_list(folder, labeller.classes)
     missing = [path for path in photos if not (folder / LABELS / path.name).is_file()]
     with util.progress(total=len(missing), desc="labels", unit="img") as bar:
@@ -94,10 +93,10 @@ def import_labels(source: Path, folder: Path, report: Callable[[str], None]) -> 
     Args:
         source: a COCO file, or a folder of PNG masks with a list of classes.
         folder: where `write_pictures` wrote.
-        report: takes a line on everything that is left out, and on what masks mean.
+        report: called with a line about everything that is left out, and about what masks mean.
 
     Raises:
-        UserError: nothing can be used, or it is not certain what the labels mean.
+        UserError: nothing can be used, or the meaning of the labels is uncertain.
     """
     labelling = Labelling.read(folder)
     read = _read_coco if source.is_file() else _read_masks
@@ -109,7 +108,7 @@ def import_labels(source: Path, folder: Path, report: Callable[[str], None]) -> 
     for name in labelling.pictures:
         path = folder / LABELS / name
         if name not in found:
-            report(f"{name}: no labels in {source}; those of before stay, unless you remove {path}"
+            report(f"{name}: no labels in {source}; the old ones stay, unless you remove {path}"
                    if path.is_file() else f"{name}: has no labels yet")
     for name, label_map in found.items():
         pictures.save_label_png(folder / LABELS / name, label_map, len(classes), may_ignore=True)
@@ -118,7 +117,7 @@ def import_labels(source: Path, folder: Path, report: Callable[[str], None]) -> 
 
 
 def _picture_of(file_name, labelling):
-    """Return the picture that a file name means, whatever its folder and suffix (tools convert
+    """Return the picture that a file name refers to, whatever its folder and suffix (tools convert
     pictures); None if there is none."""
     name = Path(file_name.replace("\\", "/")).stem + ".png"
     return name if name in labelling.pictures else None
@@ -127,7 +126,7 @@ def _picture_of(file_name, labelling):
 def _read_coco(source, folder, labelling, report) -> tuple[Sequence[str], LabelMaps]:
     """Return the classes and label maps of a COCO file."""
     content, side, found = load_annotations(source, own=True), labelling.resolution, {}
-    # What the reader left out; then the photos, of which others are left out.
+    # Report what the reader left out; then read the photos, and report those left out here.
     for note in content.notes:
         report(note)
     for defect in content.defects:
@@ -158,7 +157,7 @@ def _read_masks(source, folder, labelling, report) -> tuple[Sequence[str], Label
     """Return the classes and label maps of a folder of masks."""
     if not source.is_dir():
         raise UserError(f"--labels-from={source}: no such file or folder")
-    # Where the masks are, what their numbers or colours mean.
+    # Find the masks, and the list that explains their numbers or colours.
     place = next((source / name for name in _MASK_FOLDERS if (source / name).is_dir()), source)
     listed = next((path for path in (
         *(parent / name for parent in (source, place) for name in _CLASS_FILES),
@@ -169,7 +168,7 @@ def _read_masks(source, folder, labelling, report) -> tuple[Sequence[str], Label
     contents = masks.read_contents(files, keys, 1)
     classes, coding = masks.decide_coding(read_class_list(listed), contents, None, report,
                                           channels.IGNORE)
-    # A mask for each picture, by its name.
+    # Match masks with pictures by name.
     side, found = labelling.resolution, {}
     for key in keys:
         name = _picture_of(key, labelling)

@@ -1,9 +1,9 @@
 """Write label maps of photos with a segmentation network.
 
-    OUT/labels/<photo>.png      palette indices, of the photo's size: 0 background, 1..C
+    OUT/labels/<photo>.png      palette indices, in the photo's size: 0 background, 1..C
     OUT/overlays/<photo>.png
     OUT/classes.txt             names of the classes 1..C
-    OUT/labeller.json           which network, and the sha256 of every photo that is done
+    OUT/labeller.json           the network, and the sha256 of every photo that is done
 
 `dataset_tool.py create_from_masks --images=photos --source=OUT` reads it.
 """
@@ -32,14 +32,14 @@ OVERLAYS, RECORD = "overlays", "labeller.json"
 
 def label_photos(labeller: Labeller, source: Path, out: Path,
                  minibatch: int) -> tuple[int, int, list[str]]:
-    """Write the maps of all photos in a folder, except for those that are there already.
+    """Write the maps of all photos in a folder, except maps that exist already.
 
     Returns:
-        How many were written, how many were there, lines on files that are no readable photos.
+        How many were written, how many existed, lines about files that are not readable photos.
 
     Raises:
-        UserError: the folder has no photos, or two whose maps would have one name; or for `out`,
-            as `continued`.
+        UserError: the folder has no photos, or two whose maps would have the same name; or as
+            `continued`, for `out`.
     """
     photos, unreadable = photos_in(source), {}
     about = {"path": str(labeller.path), "classes": list(labeller.classes)}
@@ -52,7 +52,7 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
             if readable := list(read_photos(part, unreadable)):
                 write_maps(labeller, readable, out)
                 folder.done |= {photo.path.name: marks[photo.path] for photo in readable}
-        for path in unreadable:  # it may have been a photo when the command ran before
+        for path in unreadable:  # it may have been a photo in an earlier run
             for old in (_map_path(out, path), _overlay_path(out, path)):
                 old.unlink(missing_ok=True)
     return (len(missing) - len(unreadable), len(photos) - len(missing),
@@ -66,7 +66,7 @@ def photos_in(source: Path, option: str = "--source") -> list[Path]:
         option: names the folder in an error.
 
     Raises:
-        UserError: there are none, or two that differ in their suffix alone.
+        UserError: there are none, or two that differ only in their suffix.
     """
     if not source.is_dir():
         raise UserError(f"{option}={source}: no such folder")
@@ -91,9 +91,9 @@ def check_labelled_classes(folder: Path, classes: Sequence[str]) -> None:
     listed = read_class_list(folder / CLASSES)
     there = listed.names[listed.num_background():]
     if there != tuple(classes):
-        raise UserError(f"{folder}: has labels of the classes {', '.join(there)}; these are of "
-                        f"{', '.join(classes) or 'none'}: remove {folder / LABELS}, give the same "
-                        "ones, or choose another folder")
+        raise UserError(f"{folder}: has labels of the classes {', '.join(there)}; the new ones are "
+                        f"of {', '.join(classes) or 'none'}: remove {folder / LABELS}, give the "
+                        "same ones, or choose another folder")
 
 
 def _map_path(out, photo):
@@ -105,8 +105,8 @@ def _overlay_path(out, photo):
 
 
 class ReadPhoto(NamedTuple):
-    """A file's upright photo, of which a large one has half its sides, and the (width, height) that
-    it has in the file."""
+    """A file's upright photo, at half its size if it is large, and its (width, height) in the
+    file."""
 
     path: Path
     photo: Image.Image
@@ -114,8 +114,8 @@ class ReadPhoto(NamedTuple):
 
 
 def read_photos(paths: Iterable[Path], unreadable: dict[Path, str]) -> Iterator[ReadPhoto]:
-    """Yield the photos in files; a line on each that is no readable photo is added to
-    `unreadable`."""
+    """Yield the photos in files; add a line to `unreadable` for each file that is not a readable
+    photo."""
     for path in paths:
         try:
             data = path.read_bytes()

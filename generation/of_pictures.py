@@ -1,5 +1,5 @@
-"""What generate.py makes of photos and maps that it is given: label maps of photos, photos
-translated, people in other poses, photos of maps."""
+"""The modes of generate.py that start from photos or maps: label maps of photos, translated photos,
+people in other poses, photos drawn from maps."""
 
 import argparse
 from pathlib import Path
@@ -20,8 +20,8 @@ from training.translation.translator import Translator
 
 
 def use_photos(options: argparse.Namespace) -> int:
-    """Write label maps of photos, photos translated, or people in other poses, as the network is.
-    Return the exit status."""
+    """Write label maps of photos, translated photos, or people in other poses, depending on the
+    kind of network. Return the exit status."""
     header = read_header(find_snapshot(options.network, options.results))
     cli.refuse_idle(options.given, [
         IdleRule(["direction", "garment", "own_scale"], not is_cyclegan(header),
@@ -57,7 +57,7 @@ def _pose_people(options):
 
 
 def _translate_photos(options):
-    """Write photos, or the garments of pairs, translated. Return the exit status."""
+    """Translate photos, or the garments of pairs. Return the exit status."""
     translator = CycleTranslator.load(
         options.network, options.results, direction=options.direction,
         minibatch=options.minibatch, own_scale=options.own_scale)
@@ -68,7 +68,8 @@ def _translate_photos(options):
         raise UserError(f"--garment: missing: which classes of the pairs in {source} are to be "
                         "translated; give their images/ as --source to translate whole photos")
     if options.garment and not of_pairs:
-        raise UserError(f"--garment: {source} is no folder of pairs, whose labels would show it")
+        raise UserError(f"--garment: {source} is not a folder of pairs, so it has no labels that "
+                        "show the garment")
     if of_pairs:
         made, kept, left_out = retexturing.retexture_pairs(translator, source, garment, out)
     else:
@@ -80,7 +81,7 @@ def _translate_photos(options):
              else f"at {side}x{side}")
     print("photos were translated at their own scale, those of more than "
           f"{TILE}x{TILE} pixels in tiles, each normalised by itself" if translator.own_scale else
-          f"photos were translated {scale}, as in training, and brought to their size; "
+          f"photos were translated {scale}, as in training, and resized to their own size; "
           "--own-scale translates them as they are")
     print(f"{out}: {made} photos translated, {kept} were there already; side by side in sheet.png")
     if of_pairs:
@@ -105,9 +106,9 @@ def _label_photos(options):
 
 
 def draw_photos(options: argparse.Namespace) -> int:
-    """Write photos of label maps. Return the exit status."""
+    """Draw photos from label maps. Return the exit status."""
     translator = Translator.load(options.network, options.results, options.minibatch)
-    # The maps: of files or a data set, or drawn by another network.
+    # Maps come from files or a data set, or are drawn by another network.
     if options.maps is not None:
         maps = translation.open_maps(Path(options.maps), translator.fit)
     else:

@@ -1,13 +1,13 @@
 """Write labelled pairs in bulk, with COCO annotations and a record of how each sample was made.
 
-    OUT/images/0000007.png     colours
+    OUT/images/0000007.png     the picture
     OUT/labels/0000007.png     palette indices: 0 background, 1..C
     OUT/overlays/0000007.png
     OUT/classes.txt            names of the classes 1..C
-    OUT/annotations/instances.json    of all samples in the folder; of ModaNet's classes
-                               modanet2018_instances_train.json
-    OUT/samples.jsonl          seed, options, confidence and the network's digest of each
-    OUT/selection.json         if pairs are chosen: by what, how many were tried, and accepted
+    OUT/annotations/instances.json    annotations of all samples in the folder; with ModaNet's
+                               classes the file is modanet2018_instances_train.json
+    OUT/samples.jsonl          each sample's seed, options, confidence and network digest
+    OUT/selection.json         if pairs are chosen: the criteria, numbers of pairs tried, accepted
 
 The layout is ModaNet's own, which all create commands of dataset_tool.py read. A sample is complete
 once its line is in samples.jsonl, which is written last.
@@ -46,14 +46,14 @@ from generation.selection import (
 from training.sampler import NOISES, TRUNCATION_CUTOFF, Sampler, label_maps
 
 SAMPLES, SELECTION = "samples.jsonl", "selection.json"
-_SAVE_SEC = 1.0  # between two writings of selection.json
+_SAVE_SEC = 1.0  # between two saves of selection.json
 FOLDERS = {"image": "images", "label": "labels", "overlay": "overlays"}
 
 
 def make_recipe(sampler: Sampler, trunc: float, noise: str, keep_padding: bool = False,
                 min_region: int = 1) -> SampleRecipe:
-    """Return the recipe of a sampler and the options. The padding around photos is not written,
-    unless it is to be kept or is not known. Raises UserError if regions are asked for of a network
+    """Return the recipe for a sampler and the options. The padding around photos is not written,
+    unless it is to be kept or is not known. Raises UserError if `min_region` is given for a network
     without maps."""
     if min_region > 1 and not sampler.classes:
         raise UserError("--min-region: the network draws no maps (RGB only)")
@@ -64,7 +64,7 @@ def make_recipe(sampler: Sampler, trunc: float, noise: str, keep_padding: bool =
 
 
 def describe_box(sampler: Sampler, recipe: SampleRecipe) -> str:
-    """Return a line on what is written of the images."""
+    """Return a line that says which part of the images is written."""
     if recipe.box is not None:
         left, top, right, bottom = recipe.box
         return f"pairs are {right - left}x{bottom - top}: without the padding around the photos"
@@ -78,8 +78,8 @@ def describe_box(sampler: Sampler, recipe: SampleRecipe) -> str:
 
 
 class Pair(NamedTuple):
-    """One sample: rgb uint8 [H, W, 3], its label map uint8 [H, W], and how sure that is; None if
-    the network draws no maps."""
+    """One sample: rgb uint8 [H, W, 3], its label map uint8 [H, W], and the map's confidence; None
+    if the network draws no maps."""
 
     seed: int
     rgb: np.ndarray
@@ -89,12 +89,12 @@ class Pair(NamedTuple):
 
 def write_pairs(sampler: Sampler, recipe: SampleRecipe, request: Request,
                 out: Path) -> tuple[int, int, Tally | None]:
-    """Make the pairs of a request in folder `out`, except for those that are there already; return
-    how many were made, how many were there, and what a selection decided.
+    """Make the pairs of a request in folder `out`, except those that exist already; return how many
+    were made, how many existed, and the tally of a selection.
 
     Raises UserError if `out` holds something else or samples of another recipe or selection,
     another process is writing into it, the disk is full, the network has diverged, or the selection
-    gave up: what is complete stays.
+    gave up. Complete samples are kept.
     """
     tally, records = None, {}
     with (util.only_process(out, "writing pairs into it"),
@@ -104,16 +104,16 @@ def write_pairs(sampler: Sampler, recipe: SampleRecipe, request: Request,
         before = len(records)
         if request.selection:
             tally = _read_tally(out, request, records)
-            # A killed run may have accepted more than its tally says: that catches up.
+            # A killed run may have accepted more pairs than its tally counts: let that catch up.
             request = replace(request, num=max(request.num, before))
         util.remove_leftovers(out, [".*.tmp", "*/.*.tmp"])
         _keep_lines(out / SAMPLES, records)
         kept = before if tally else sum(seed in records for seed in request.seeds)
         (out / SAMPLES).touch()
-        if sampler.classes:  # without it, labels mean nothing
+        if sampler.classes:  # without the list, labels mean nothing
             write_class_list(out, sampler.classes)
         if not request.is_over(tally) if tally else kept < request.num:
-            # The annotations will not be of all samples any more.
+            # The annotations will no longer cover all samples.
             coco.find_annotations(out).unlink(missing_ok=True)
             tally = _write_missing(sampler, recipe, request, out, records, tally, kept)
         if sampler.classes:
@@ -124,20 +124,20 @@ def write_pairs(sampler: Sampler, recipe: SampleRecipe, request: Request,
 
 
 def _keep_lines(path, records):
-    """Write a samples.jsonl anew if it has lines besides those of complete samples: a torn last
-    one of a killed run, or of samples whose files are gone, which are made again."""
+    """Rewrite a samples.jsonl if it has lines besides those of complete samples: a partial last
+    line of a killed run, or lines of samples whose files are gone, which are made again."""
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records.values())
     if path.exists() and path.read_bytes() != lines.encode("utf-8", "backslashreplace"):
         util.atomic_write(path, lines)
 
 
 def _write_missing(sampler, recipe, request, out, records, tally, kept):
-    """Write the pairs that are not among `records`, to which they are added; return the tally.
-    kept: how many of the request are there."""
+    """Write the pairs that are not among `records`, and add them; return the tally.
+    kept: how many pairs of the request exist."""
     def save():
         util.write_json(out / SELECTION, {"selection": request.identity(), **asdict(tally)})
 
-    # The tally is saved at the beginning, now and then, and however it ends.
+    # The tally is saved at the beginning, from time to time, and at the end, even after an error.
     saved_sec = float("-inf")
     batches = make_samples(sampler, recipe, request, records.keys(), tally)
     with contextlib.ExitStack() as at_end:
@@ -163,8 +163,8 @@ def _write_missing(sampler, recipe, request, out, records, tally, kept):
 
 def write_behind(batches: Iterator[SampleBatch], sampler: Sampler, recipe: SampleRecipe,
                  write: Callable[[Pair], object]) -> Iterator[tuple[SampleBatch, list]]:
-    """Yield each batch and what `write(pair)` returned for its samples once all are on disk:
-    threads write them (compression releases the interpreter's lock) while the next minibatch is
+    """Yield each batch and what `write(pair)` returned for its samples, once all are on disk.
+    Threads write them (compression releases the interpreter's lock) while the next minibatch is
     computed."""
     def finish(seed: int, image: np.ndarray, rgb: np.ndarray, label_map: np.ndarray) -> object:
         photo = photo_part(image[None], sampler.content_box)
@@ -185,7 +185,7 @@ def write_behind(batches: Iterator[SampleBatch], sampler: Sampler, recipe: Sampl
 
 
 def open_folder(out: Path, recipe: SampleRecipe, request: Request) -> dict[int, dict]:
-    """Return {seed: record} of the complete samples in a folder that may be new. Raises UserError
+    """Return {seed: record} of the complete samples in a new or existing folder. Raises UserError
     if it holds other things, or samples made or chosen in another way."""
     path, records = out / SAMPLES, {}
     if not path.exists():
@@ -206,8 +206,8 @@ def open_folder(out: Path, recipe: SampleRecipe, request: Request) -> dict[int, 
 
 
 def _read_tally(out, request, records):
-    """Return how far the selection in a folder is; a new Tally if there is none, or if accepted
-    pairs are missing: then all seeds are tried again, and pairs that are there stay."""
+    """Return the Tally of the selection in a folder; a new one if there is none, or if accepted
+    pairs are missing: then all seeds are tried again, and existing pairs are kept."""
     if not (out / SELECTION).exists():
         return Tally()
     tally = _read_selection(out)[1]
@@ -225,7 +225,7 @@ def _read_selection(out):
 
 
 def read_samples(path: str | Path) -> list[dict]:
-    """Return the records of a samples.jsonl, without a last line torn by an interruption. Raises
+    """Return the records of a samples.jsonl, without a last line cut off by an interruption. Raises
     UserError for a missing file or any other broken line."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
@@ -235,11 +235,11 @@ def read_samples(path: str | Path) -> list[dict]:
 
 
 def _parse_record(line, where):
-    """Return the record of a line of samples.jsonl. Raises UserError if it is none."""
+    """Return the record of a line of samples.jsonl. Raises UserError if the line is invalid."""
     try:
         record = json.loads(line)
         recipe = recipe_of(record)
-        # Values that would fail later, or would name files elsewhere.
+        # Check for values that would fail later, or would name files elsewhere.
         label = recipe.class_label
         texts = {"digest", "network", "sha256", *(FOLDERS.keys() & record.keys())}
         is_label = (label is None or (type(label) is int and label >= 0)
@@ -271,7 +271,7 @@ def _is_part(box, resolution):
 
 
 def describe_gaps(records: Sequence[dict], classes: Sequence[str]) -> list[str]:
-    """Return lines on what samples' maps lack: those that show nothing, classes that none shows."""
+    """Return lines about maps that show no class, and about classes that no map shows."""
     records = [record for record in records if "present" in record]
     empty = sum(not record["present"] for record in records)
     shown = {name for record in records for name in record["present"]}
@@ -286,8 +286,8 @@ def describe_gaps(records: Sequence[dict], classes: Sequence[str]) -> list[str]:
 
 
 def recipe_of(record: dict) -> SampleRecipe:
-    """Return the recipe in a record, which has no `class_label` if its network takes no labels, no
-    `box` if all of the image is written, and no `min_region` if maps are written as they are drawn.
+    """Return the recipe in a record. A record has no `class_label` if its network takes no labels,
+    no `box` if the whole image is written, and no `min_region` if maps are written as drawn.
     Raises KeyError for any other missing entry."""
     values = {"class_label": None, "box": None, "min_region": None, **record}
     for name in ("class_label", "box"):
@@ -297,8 +297,8 @@ def recipe_of(record: dict) -> SampleRecipe:
 
 
 def to_pairs(images: tf.Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return rgb uint8 [N, H, W, 3], as the metrics take them, and label maps uint8 [N, H, W] of
-    images float32 [N, H, W, 3 + C]."""
+    """Return the rgb uint8 [N, H, W, 3], rounded as for the metrics, and the label maps uint8
+    [N, H, W] of images float32 [N, H, W, 3 + C]."""
     return pictures.to_uint8_metrics(images[..., channels.RGB]), label_maps(images)
 
 
@@ -316,7 +316,7 @@ def write_pair(out: Path, pair: Pair, sampler: Sampler, recipe: SampleRecipe) ->
 
 
 def make_record(pair: Pair, sampler: Sampler, recipe: SampleRecipe, files: dict) -> dict:
-    """Return the line of samples.jsonl on a pair in `files`, {kind: path}."""
+    """Return the record for samples.jsonl of a pair in `files`, {kind: path}."""
     labels = np.unique(pair.label_map)
     present = [sampler.classes[label - 1] for label in labels[labels > 0]]
     stated = {name: value for name, value in asdict(recipe).items() if value is not None}
@@ -326,23 +326,23 @@ def make_record(pair: Pair, sampler: Sampler, recipe: SampleRecipe, files: dict)
 
 
 def pair_digest(rgb: np.ndarray, label_map: np.ndarray) -> str:
-    """Return the sha256 of the pixels of a pair's picture and label map, hex."""
+    """Return the sha256 of the pixels of a pair's picture and label map, as hex digits."""
     return hashlib.sha256(rgb.tobytes() + label_map.tobytes()).hexdigest()
 
 
 def replay(sampler: Sampler, record: dict, folder: Path, out: Path) -> tuple[bool, str]:
     """Make the sample of a record again in folder `out`, which has no pairs of its own, and compare
-    it with the recorded one in `folder`; return if it is the same, and what to print about it.
+    it with the recorded one in `folder`; return whether it is the same, and what to print about it.
 
     Another minibatch, machine or number of threads rounds differently. Two samples count as the
-    same if no pixel's colours differ by more than one grey level, and if the label of no pixel
-    differs by more than a tie: the map of the recorded label (0 for the background) is within one
-    grey level of the largest one. sampler: of the record's network and label.
+    same if no pixel's colours differ by more than one grey level, and if labels differ only where
+    they tie: where the map of the recorded label (0 for the background) is within one grey level of
+    the largest one. sampler: of the record's network and label.
     """
     if (out / SAMPLES).exists():
         raise UserError(f"--out={out}: holds pairs, which would be replaced; choose another folder")
     recipe = recipe_of(record)
-    # Those of a data set, of which there are no files, were made BLOCK at a time.
+    # Samples of a data set, which have no files of their own, were made BLOCK at a time.
     count = 1 if "image" in record else BLOCK
     images, = sampler.of_seeds([record["seed"]] * count, recipe.trunc, recipe.noise, count)
     cleaned = without_small_regions(images.numpy()[:1], recipe.min_region, sampler.content_box,
@@ -355,8 +355,8 @@ def replay(sampler: Sampler, record: dict, folder: Path, out: Path) -> tuple[boo
 
 
 def _compare(record, folder, image, rgb, label_map):
-    """Return what `replay` does of a sample that was made again, float32 [1, H, W, 3 + C], and its
-    pair."""
+    """Return the result of `replay` for a sample that was made again, float32 [1, H, W, 3 + C], and
+    its pair."""
     if pair_digest(rgb, label_map) == record["sha256"]:
         return True, "every pixel as recorded"
     if "image" not in record:
@@ -382,8 +382,7 @@ def _compare(record, folder, image, rgb, label_map):
 
 
 def _write_annotations(out, classes, records):
-    """Write COCO annotations of all samples in the folder, which are read back from their label
-    maps."""
+    """Write COCO annotations of all samples in the folder, from their label maps."""
     coco.rename_annotations(out, classes)
     path = coco.annotations_path(out, classes)
     if not path.exists():

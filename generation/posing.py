@@ -1,13 +1,13 @@
-"""Write people of photos in other poses, as a trained generator draws them.
+"""Draw the people of photos in other poses, with a trained generator.
 
     OUT/images/<photo>-<pose>.png             each photo's person in each pose
     OUT/annotations/person_keypoints.json     COCO keypoints: the poses
-    OUT/sheet.png                             poses above, photos at the left
+    OUT/sheet.png                             poses along the top, photos at the left
     OUT/posing.json                           which network, whose photos and poses, what is done
 
-Photos and poses are those of a data set, or of a folder or file with COCO keypoints. A photo that
-is no square is made one as those of the network's training were; what is drawn is cut as the pose's
-photo is within its own square.
+Photos and poses are those of a data set, or of a folder or file with COCO keypoints. Photos are
+made square as in the network's training. What is drawn is cropped to the part of the square that
+the pose's photo fills.
 """
 
 import functools
@@ -30,18 +30,18 @@ from generation.resumable_folder import continued, first_repeated
 from training.pose.reposer import Reposer
 
 RECORD, SHEET = "posing.json", "sheet.png"
-SHOWN = 8  # photos and poses of a sheet
+SHOWN = 8  # photos and poses on a sheet
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 
-# People in photos. Both kinds have `keypoints`, the names of the K keypoints; `names` of the photos
-# that have some; and `identity`, a JSON value that other photos do not have.
+# People in photos. Both kinds have `keypoints`, the names of the K keypoints; `names`, those of the
+# photos with keypoints; and `identity`, a JSON value that differs for other photos.
 
 class StoredFigures:
     """The people of a data set, or of one of its splits."""
 
     def __init__(self, info: DatasetInfo, split: str | None):
-        """Name the photos; raise UserError if the data set has no keypoints."""
+        """List the photos; raise UserError if the data set has no keypoints."""
         if not info.keypoints:
             raise UserError(f"{info.path}: a data set without keypoints")
         self.info, self.keypoints = info, tuple(info.keypoints)
@@ -54,17 +54,18 @@ class StoredFigures:
         self._open = functools.cache(functools.partial(dataset.open_split, info))
 
     def mark(self, number: int) -> list:
-        """Return nothing: the digest of the data set says all."""
+        """Return []: the digest of the data set identifies the photo and its pose."""
         return []
 
     pose_mark = mark
 
     def pose(self, number: int, resolution: int) -> tuple[np.ndarray, Box]:
-        """Return keypoints [K, 3] in a square image of this side, and where the photo is in it."""
+        """Return keypoints [K, 3] in a square image of this side, and the photo's box in it."""
         return self._points[number], (0, 0, resolution, resolution)
 
     def photo(self, number: int, resolution: int) -> np.ndarray:
-        """Return the photo in such an image, uint8 [R, R, 3]; a smaller one by repeated pixels."""
+        """Return the photo in such an image, uint8 [R, R, 3]; enlarge it by repeating pixels if it
+        is smaller."""
         split, record = self._places[number]
         file = self._open(split, min(resolution, self.info.resolution))
         photo = file.read_image(record, only_rgb=True).transpose(1, 2, 0)
@@ -73,14 +74,15 @@ class StoredFigures:
 
 class PhotoFigures:
     """The people of photos with a COCO keypoint file: a folder that has it in annotations/, as
-    `dataset_tool.py extract` writes it, or directly; or the file alone, of poses without photos."""
+    `dataset_tool.py extract` writes it, or directly; or the file alone, for poses without photos.
+    """
 
     def __init__(self, path: Path, fit: str):
         """List the photos; raise UserError if the file is missing or not COCO keypoints, or names
-        photos out of its folder.
+        photos outside its folder.
 
         Args:
-            fit: how they are made square, of pyramid.FITS.
+            fit: how photos are made square, one of pyramid.FITS.
         """
         files = [path, path / coco.KEYPOINTS_FILE, path / coco.KEYPOINTS_FILE.name]
         file = next((file for file in files if file.is_file()), None)
@@ -99,18 +101,18 @@ class PhotoFigures:
         self.identity = {"keypoints": str(file.resolve())}
 
     def mark(self, number: int) -> list:
-        """Return JSON values, of which one changes if the photo or its pose does."""
+        """Return JSON values, one of which changes if the photo or its pose changes."""
         file = self._file(number)
         return self.pose_mark(number) + [
             zlib.crc32(file.read_bytes()) if file.is_file() else None]
 
     def pose_mark(self, number: int) -> list:
-        """Return the checksum of the keypoints, and the size that they are for."""
+        """Return the checksum of the keypoints, and the photo size that they belong to."""
         photo = self._photos[number]
         return [zlib.crc32(photo.keypoints.tobytes()), photo.width, photo.height]
 
     def pose(self, number: int, resolution: int) -> tuple[np.ndarray, Box]:
-        """Return keypoints and place, as StoredFigures does."""
+        """Return keypoints and box, as StoredFigures does."""
         photo = self._photos[number]
         size = photo.width, photo.height
         return (keypoints.place(photo.keypoints, size, resolution, self.fit),
@@ -128,8 +130,8 @@ class PhotoFigures:
         return np.asarray(pyramid.fit_square(photo, resolution, self.fit, pyramid.WHITE))
 
     def _file(self, number):
-        """Return where a photo is: in images/, or directly in the folder. A file of poses alone has
-        none, whatever it names."""
+        """Return the path of a photo: in images/, or directly in the folder. For a file of poses
+        alone it does not exist, whatever the file names."""
         name = self._photos[number].file_name
         if not self.path.is_dir():
             return self.path / Path(name).name
@@ -145,7 +147,7 @@ def open_figures(path: Path, fit: str) -> Figures:
     COCO keypoints, or of such a file.
 
     Args:
-        fit: how photos of a folder are made square, of pyramid.FITS.
+        fit: how photos of a folder are made square, one of pyramid.FITS.
 
     Raises:
         UserError: there are none.
@@ -156,14 +158,14 @@ def open_figures(path: Path, fit: str) -> Figures:
 
 
 class Choice(NamedTuple):
-    """Some of a list's figures, by their numbers."""
+    """Some figures of a list, by their numbers."""
 
     figures: Figures
     numbers: Sequence[int]
 
 
 class PosingJob:
-    """The people of photos in all of some poses, to be written to a folder."""
+    """The people of some photos, each to be drawn in each of some poses, in a folder."""
 
     def __init__(self, reposer: Reposer, sources: Choice, poses: Choice, out: Path):
         """Raise UserError if the network takes other keypoints, or two files would have one name.
@@ -178,14 +180,14 @@ class PosingJob:
         if twice := first_repeated(map(self._name, self.pairs)):
             raise UserError(f"--source, --poses: two photos would be called {twice}; rename one of "
                             "those that they are drawn of")
-        # Pairs come by their sources: each of these is read once.
+        # Pairs are ordered by source: each source is read once.
         self._source_mark = functools.cache(sources.figures.mark)
         self._source_photo = functools.lru_cache(max(reposer.minibatch, SHOWN))(
             lambda number: sources.figures.photo(number, self.side))
 
     def run(self) -> tuple[int, int]:
-        """Write all photos, except for those that are there already; return how many were made, and
-        how many were there.
+        """Write all photos, except those that exist already; return how many were made, and how
+        many existed.
 
         Raises:
             UserError: the network has diverged; a photo cannot be read; the folder holds something
@@ -205,7 +207,7 @@ class PosingJob:
             pictures.save_png(self.out / SHEET, self._sheet())
         return len(missing), len(self.pairs) - len(missing)
 
-    # Of a pair (number of the photo, number of the pose).
+    # Parts of a pair (number of the photo, number of the pose).
 
     def _name(self, pair):
         return "-".join(choice.figures.names[number] for choice, number in zip(
@@ -228,10 +230,10 @@ class PosingJob:
             np.stack([figures.pose(source, self.side)[0] for source, _ in pairs]),
             np.stack([self._pose(pair)[0] for pair in pairs])))
 
-    # Files about all of them.
+    # Files about all pairs.
 
     def _write_keypoints(self):
-        """Write the poses of all pairs, in pixels of what was drawn."""
+        """Write the poses of all pairs, in pixels of the drawn photos."""
         items = []
         for number, pair in enumerate(self.pairs, 1):
             points, (left, top, right, bottom) = self._pose(pair)

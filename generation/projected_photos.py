@@ -1,18 +1,18 @@
-"""Photos projected into a generator, in a folder.
+"""Project photos into a generator, and write a folder.
 
     OUT/<photo>.png              the photo in the network's square, padded with white
-    OUT/projected/<photo>.png    what the network draws of its w
-    OUT/latents/<photo>.npz      w [layers, dlatent_size]; of space w the noise of every layer too
+    OUT/projected/<photo>.png    what the network draws from its w
+    OUT/latents/<photo>.npz      w [layers, dlatent_size]; in space w also the noise of every layer
     OUT/sheets/000.png           photos beside projections, and maps if there are any
-    OUT/films/<photo>.webp       if asked for: the picture on its way to the photo
-    OUT/maps/                    of a network with maps labels/, overlays/ and classes.txt, in the
-                                 photos' sizes; of a data set and of pairs in the network's square
-    OUT/labels/, OUT/classes.txt    of labelled photos: their maps, in the network's square
-    OUT/projection.json          how, and of every photo the loss, LPIPS, and if that is poor
+    OUT/films/<photo>.webp       if asked for: how the picture approaches the photo
+    OUT/maps/                    if the network draws maps: labels/, overlays/ and classes.txt, in
+                                 the photos' sizes; for data sets and pairs in the network's square
+    OUT/labels/, OUT/classes.txt    for labelled photos: their maps, in the network's square
+    OUT/projection.json          settings, and for every photo the loss, LPIPS, and if it is poor
     OUT/labelling.json           for train.py --variant=decoder --labels=OUT
 
-A photo is done once projection.json says so; repeating the command does the others. Labels that a
-person drew or removed stay, unless their photo became another one.
+A photo is done once projection.json lists it; repeating the command does the others. Labels that a
+person drew or removed stay as they are, unless their photo was replaced by another one.
 """
 
 import dataclasses
@@ -44,16 +44,16 @@ from training.latents import Latents, noise_of
 from training.sampler import TRUNCATION_CUTOFF, Sampler
 
 RECORD, PROJECTED, MAPS, FILMS, SHEETS = "projection.json", "projected", "maps", "films", "sheets"
-# Between street photos in a network of street photos (0.05 to 0.11 at 32x32, both spaces) and cars
-# in it (0.14 to 0.21), whose maps are those of no clothes: docs/methods.md.
+# Between street photos in a network trained on street photos (0.05 to 0.11 at 32x32, both spaces)
+# and cars in it (0.14 to 0.21), whose maps show no real clothes: docs/methods.md.
 POOR_LPIPS = 0.12
 FILM_FRAMES, FILM_SIDE, FILM_FPS, LAST_FRAMES = 48, 256, 12.5, 20
 PHOTOS_A_SHEET, CELL_SIDE = 24, 256
 
 
 class SourcePhoto(NamedTuple):
-    """A photo: its name in the folder, where it is from, the upright picture, and its label map in
-    the network's square, uint8 [R, R], if it is known."""
+    """A photo: its name in the folder, its origin, the upright picture, and its label map in the
+    network's square, uint8 [R, R], if it is known."""
 
     name: str
     origin: str
@@ -62,7 +62,7 @@ class SourcePhoto(NamedTuple):
 
 
 class PhotoFiles:
-    """Photos by number: files of a folder, or a single one. They have no maps, so no classes."""
+    """Photos by number: the files of a folder, or a single file, without maps or classes."""
 
     classes: tuple[str, ...] = ()
 
@@ -86,10 +86,11 @@ class StoredPhotos:
 
     def __init__(self, kind: str, classes: tuple[str, ...], origins: Sequence,
                  read: Callable[[int], tuple[np.ndarray, np.ndarray]]):
-        """
+        """Keep the arguments.
+
         Args:
-            kind: what names begin with.
-            origins: what the photos are called where they are from.
+            kind: prefix of the names.
+            origins: the photos' names in their source.
             read: number -> rgb uint8 [R, R, 3] and label map uint8 [R, R].
         """
         self.classes, self._kind, self._origins, self._read = classes, kind, origins, read
@@ -127,8 +128,8 @@ def open_photo_list(source: Path, resolution: int) -> PhotoList:
 
 
 class Outcome(NamedTuple):
-    """How many photos were projected, how many were there, names of the poor ones among all, and
-    lines on files that are no readable photos."""
+    """How many photos were projected, how many existed, the names of the poor ones among all, and
+    lines about files that are not readable photos."""
 
     made: int
     kept: int
@@ -138,10 +139,10 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class ProjectionJob:
-    """What is projected where.
+    """Photos to project, and where to write them.
 
     Attributes:
-        numbers: of the photos. minibatch: photos at a time. film: write films, too.
+        numbers: numbers of the photos. minibatch: photos at a time. film: write films, too.
     """
 
     sampler: Sampler
@@ -157,7 +158,7 @@ class ProjectionJob:
         """Project the photos that are not done.
 
         Raises:
-            UserError: none can be read, the folder holds labels of other classes, or as
+            UserError: no photo can be read, the folder holds labels of other classes, or as
                 `continued`.
         """
         if self.photos.classes:
@@ -169,7 +170,7 @@ class ProjectionJob:
         with continued(self.out, RECORD, "projections", how, about) as folder:
             _check_done(self.out / RECORD, folder.done)
             missing, kept, unreadable = self._find_missing(folder.done)
-            self._save(folder)  # without photos that became other ones
+            self._save(folder)  # without photos that were replaced by others
             if not missing and not kept:
                 raise UserError(unreadable[0])
             self._project(missing, folder)
@@ -179,11 +180,11 @@ class ProjectionJob:
             name for name, about in folder.done.items() if name in names and about["poor"]],
             unreadable)
 
-    # What is done, and what is to be done.
+    # What is done, and what remains.
 
     def _find_missing(self, done):
-        """Return {number: name} of the photos to be projected, the names of those that are done,
-        and lines on those that cannot be read."""
+        """Return {number: name} of the photos to project, the names of those that are done, and
+        lines about those that cannot be read."""
         missing, kept, unreadable = {}, [], []
         for number in self.numbers:
             try:
@@ -194,7 +195,7 @@ class ProjectionJob:
             except OSError as error:
                 unreadable.append(f"photo {number}: {util.one_line(error)}")
                 continue
-            # Done is what is in the record and has all its files.
+            # A photo is done if it is in the record and has all its files.
             self._forget_another(photo, done)
             name = f"{photo.name}.png"
             files = [*self._shown(photo.name), latents_path(self.out, name)]
@@ -208,7 +209,7 @@ class ProjectionJob:
         return missing, kept, unreadable
 
     def _forget_another(self, photo, done):
-        """Set aside the labels, and the record, of another picture that had a photo's name."""
+        """Set aside the labels of another picture that had a photo's name, and drop its record."""
         about = done.get(photo.name)
         if about is None or about["picture"] == picture_digest(self._square(photo)):
             return
@@ -227,8 +228,8 @@ class ProjectionJob:
 
     def _write_labels(self, photo, about):
         """Write a photo's label map and return its digest. If there is a record `about` the photo,
-        that is done if its source has other labels now, unless a person drew or removed the file:
-        then it is not what the record says."""
+        write only if its source has other labels now, and not if a person drew or removed the file:
+        then it differs from the record."""
         if photo.label_map is None:
             return about.get("labels") if about else None
         path, digest = self.out / LABELS / f"{photo.name}.png", picture_digest(photo.label_map)
@@ -248,13 +249,13 @@ class ProjectionJob:
         return np.asarray(pyramid.fit_square(photo.picture, self.sampler.resolution, "pad",
                                              pyramid.WHITE))
 
-    # Doing it.
+    # Projection.
 
     def _project(self, missing, folder):
         if not missing:
             return
         numbers = list(missing)
-        # Minibatches of one size, so that there is one trace, and few photos to fill the last.
+        # All minibatches have one size, which gives one trace; few photos fill up the last one.
         size = -(-len(numbers) // -(-len(numbers) // self.minibatch))
         projector = Projector(self.sampler, self.settings, self.lpips, size)
         with util.progress(total=len(numbers) * self.settings.steps, desc="projection",
@@ -285,7 +286,7 @@ class ProjectionJob:
                 for n, (photo, one) in enumerate(zip(photos, made))]
 
     def _write(self, photo, about, made, frames):
-        """Write what belongs to a photo; return its record, which was `about` or None."""
+        """Write the files of a photo; return its record. about: the earlier record, or None."""
         name, square = f"{photo.name}.png", self._square(photo)
         made.latents.write(latents_path(self.out, name))
         image = remake(self.sampler, made.latents)  # [R, R, 3 + C]
@@ -310,7 +311,7 @@ class ProjectionJob:
                 "terms": made.terms, "steps": self.settings.steps, "seed": photo_seed(photo.name)}
 
     def _save(self, folder):
-        """Write projection.json and what makes the folder one of labelled pictures."""
+        """Write projection.json, and the files that make it a folder of labelled pictures."""
         sampler = self.sampler
         if sampler.classes:
             write_class_list(self.out / MAPS, sampler.classes)
@@ -327,10 +328,10 @@ class ProjectionJob:
         folder.save()
 
     def _write_sheets(self, done):
-        """Write pictures of all photos in the folder whose files are there, some on each."""
+        """Write sheets of all photos in the folder whose files exist, several photos on each."""
         names = [name for name in done if all(path.is_file() for path in self._shown(name))]
         for path in (self.out / SHEETS).glob("[0-9][0-9][0-9].png"):
-            path.unlink()  # there may have been more
+            path.unlink()  # there may have been more sheets
         for page, start in enumerate(range(0, len(names), PHOTOS_A_SHEET)):
             rows = []
             for name in names[start:start + PHOTOS_A_SHEET]:
@@ -348,7 +349,7 @@ class ProjectionJob:
 
 
 def _check_done(path, done):
-    """Raise UserError if what a projection.json has of its photos is damaged."""
+    """Raise UserError if the entries of a projection.json about photos are damaged."""
     try:
         for name, about in done.items():
             check_file_name(name)
@@ -365,7 +366,7 @@ def photo_seed(name: str) -> int:
 
 
 def remake(sampler: Sampler, latents: Latents) -> np.ndarray:
-    """Return the image float32 [R, R, 3 + C] that a network draws of a projection's file."""
+    """Return the image float32 [R, R, 3 + C] that a network draws from a projection's Latents."""
     return sampler.synthesize(latents.w[None], noise_of([latents]))[0].numpy()
 
 
@@ -380,7 +381,7 @@ def _labels_digest(path):
 
 
 def _save_film(path, frames, photo):
-    """Write frames uint8 [r, r, 3] beside a photo as a film, which stays at the last one."""
+    """Write frames uint8 [r, r, 3] beside a photo as a film, which stays at the last frame."""
     photo = pictures.reduced(photo, FILM_SIDE)
     factor = -(-pictures.SMALLEST // len(photo))
     shown = [*frames[:-1], *[pictures.reduced(frames[-1], FILM_SIDE)] * LAST_FRAMES]

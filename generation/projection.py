@@ -1,15 +1,15 @@
-"""Projection: the w, and noise, of which a generator draws a picture that looks like a photo.
+"""Projection: find the w, and the noise, from which a generator draws a picture like a photo.
 
-Two settings, both of them descents by Adam from the mean w:
+Two settings, both of them optimized by Adam from the mean w:
 
 * space w, the projector of Karras et al. 2020 ("Analyzing and improving the image quality of
-  StyleGAN", appendix D) as it is set in their adaptive augmentation's release: one w for all
-  layers, with noise that fades, and the noise maps; LPIPS.
-* space w+, Image2StyleGAN (Abdal et al. 2019, section 5): a w for every layer; four activations of
-  VGG16, and the colours.
+  StyleGAN", appendix D) with the settings of their adaptive augmentation's release: one w for all
+  layers, with added noise that fades, and the noise maps; the loss is LPIPS.
+* space w+, Image2StyleGAN (Abdal et al. 2019, section 5): one w per layer; the loss compares four
+  activations of VGG16, and the colours.
 
-Every photo has a loss and random numbers of its own, so that it does not depend on the others of
-its minibatch.
+Every photo has its own loss and random numbers, so that it does not depend on the others of its
+minibatch.
 """
 
 import math
@@ -28,10 +28,10 @@ from metrics.networks.lpips import Lpips
 from training.latents import Latents
 from training.sampler import Sampler, seed_noise
 
-W_SAMPLES, W_SEED = 10_000, 123  # latents whose w have the mean to begin with
-LARGEST = 256  # side of pictures that VGG16 sees; larger ones are averaged
+W_SAMPLES, W_SEED = 10_000, 123  # latents whose mean w is the start
+LARGEST = 256  # side of pictures that VGG16 sees; larger ones are averaged down
 RELUS = (1, 1), (1, 2), (3, 2), (4, 2)  # of Image2StyleGAN's loss
-COARSEST = 8  # side of noise maps at which their penalty ends
+COARSEST = 8  # smallest side of noise maps that is penalised
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,14 @@ class Settings:
 
     Attributes:
         space: w, one for all layers; or w+, one for each.
-        steps: of Adam with beta 0.9 and 0.999.
-        lrate: its learning rate between the ramps.
+        steps: steps of Adam with beta 0.9 and 0.999.
+        lrate: learning rate between the ramps.
         ramp_up, ramp_down: shares of the steps at both ends, linear and as a cosine.
-        w_noise: standard deviation of what is added to w at the beginning, in that of w itself.
+        w_noise: standard deviation of the noise added to w at the beginning, in units of the
+            standard deviation of w.
         w_noise_until: share of the steps after which nothing is added.
-        noise_weight: of the penalty for noise maps that are no noise; 0: the network's own are
-            used, and stay.
+        noise_weight: weight of the penalty for noise maps that show a picture; 0: the network's own
+            noise is used, unchanged.
     """
 
     space: str
@@ -62,7 +63,7 @@ class Settings:
 PRESETS = {
     "w": Settings("w", steps=1000, lrate=0.1, ramp_up=0.05, ramp_down=0.25, w_noise=0.05,
                   noise_weight=1e5),
-    # The paper takes 5,000 steps, the usual ports of it 1,000.
+    # The paper takes 5,000 steps, its usual ports 1,000.
     "w+": Settings("w+", steps=1000, lrate=0.01)}
 
 
@@ -77,14 +78,14 @@ def learning_rate(settings: Settings, step: int) -> float:
 
 
 def w_noise_share(settings: Settings, step: int) -> float:
-    """Return the standard deviation of what a step adds to w, in that of w."""
+    """Return the standard deviation of what a step adds to w, in units of that of w."""
     left = max(0.0, 1 - step / settings.steps / settings.w_noise_until)
     return settings.w_noise * left ** 2
 
 
 def noise_penalty(noise: tf.Tensor) -> tf.Tensor:
-    """Return [N], how much of a picture shows in its noise map [N, h, w, 1]: squared correlations
-    of neighbours to the right and below, summed over halved sizes down to 8x8."""
+    """Return [N], how much noise maps [N, h, w, 1] look like pictures: squared correlations of
+    horizontal and vertical neighbours, summed over halved sizes down to 8x8."""
     total = 0.0
     while True:
         for axis in (1, 2):
@@ -102,8 +103,8 @@ def normalised(noise: tf.Tensor) -> tf.Tensor:
 
 
 def as_seen(images: tf.Tensor) -> tf.Tensor:
-    """Return images [N, R, R, 3] as VGG16 sees them: averaged down to 256x256 at most, and enlarged
-    to the 16x16 at least that its five blocks need."""
+    """Return images [N, R, R, 3] as VGG16 sees them: averaged down to 256x256 at most, or enlarged
+    to 16x16, the least that its five blocks need."""
     side = images.shape[1]
     if side > LARGEST:
         return tf.nn.avg_pool2d(images, side // LARGEST, side // LARGEST, "VALID")
@@ -113,20 +114,20 @@ def as_seen(images: tf.Tensor) -> tf.Tensor:
 
 
 class Objective:
-    """What is compared of a photo and a picture, both float32 [N, R, R, 3] in [0, 255]."""
+    """The loss between photos and pictures, both float32 [N, R, R, 3] in [0, 255]."""
 
     def __init__(self, lpips: Lpips, space: str):
         self.lpips, self.space = lpips, space
 
     def features(self, images: tf.Tensor) -> list[tf.Tensor]:
-        """Return what terms compare."""
+        """Return the features that `terms` compares."""
         seen = as_seen(images)
         if self.space == "w":
             return self.lpips.features(seen)
         return [images / 255, *self.lpips.vgg.relus(seen, RELUS)]
 
     def terms(self, photos: Sequence[tf.Tensor], fakes: Sequence[tf.Tensor]) -> dict:
-        """Return {name: [N]}, the parts of the loss, of both sides' features."""
+        """Return {name: [N]}, the parts of the loss, from both sides' features."""
         if self.space == "w":
             return {"lpips": self.lpips.distance(photos, fakes)}
         pixels, *layers = (tf.reduce_mean(tf.square(a - b), axis=[1, 2, 3])
@@ -136,15 +137,14 @@ class Objective:
 
 class WStatistics(NamedTuple):
     """Mean of w, float32 [dlatent_size], and its standard deviation: the root of the mean squared
-    distance from that."""
+    distance from the mean."""
 
     mean: np.ndarray
     std: float
 
 
 def w_statistics(sampler: Sampler) -> WStatistics:
-    """Return the statistics of the w of 10,000 latents; of a conditional network under its label.
-    """
+    """Return the statistics of w over 10,000 latents; a conditional network uses its label."""
     latents = np.random.RandomState(W_SEED).randn(W_SAMPLES, sampler.network.latent_size)
     w = np.concatenate([sampler.dlatents(part)[:, 0] for part in np.split(latents, 10)])
     mean = w.mean(axis=0, dtype=np.float64)
@@ -153,7 +153,7 @@ def w_statistics(sampler: Sampler) -> WStatistics:
 
 
 class Projection(NamedTuple):
-    """A photo's Latents, and {name: value} of its loss at the last step."""
+    """A photo's Latents, and {name: value}, the terms of its loss at the last step."""
 
     latents: Latents
     terms: dict[str, float]
@@ -169,7 +169,7 @@ class Projector:
         """Project `minibatch` photos at once."""
         self.sampler, self.settings, self.minibatch = sampler, settings, minibatch
         self._objective, self._statistics = Objective(lpips, settings.space), w_statistics(sampler)
-        # Of a generator with a decoder the generator alone: maps are no part of the loss.
+        # A generator with a decoder: use the generator alone, as maps are no part of the loss.
         self._generator = getattr(sampler.network, "generator", sampler.network)
         layers = sampler.network.num_styles if settings.space == "w+" else 1
         size = sampler.network.dlatent_size
@@ -188,13 +188,13 @@ class Projector:
         """Return the projections of `minibatch` photos uint8 [N, R, R, 3].
 
         Args:
-            seeds: of the random numbers of each photo.
-            watch: called after every step, from 0, with a function that returns its images.
+            seeds: one seed for each photo's random numbers.
+            watch: called with every step, from 0, and a function that returns its images.
 
         Raises:
             UserError: the network has diverged.
         """
-        # Begin at the mean w, and with the noise of the seeds.
+        # Begin with the mean w and the noise of the seeds.
         self._adam.reset()
         self._w.assign(tf.broadcast_to(self._statistics.mean, self._w.shape))
         noise = seed_noise(seeds)

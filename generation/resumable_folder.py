@@ -1,9 +1,9 @@
-"""Folders that the same command goes on with, by a record of what is done in them.
+"""Folders that the same command continues, by a record of what is done in them.
 
-    OUT/<record>.json    how it is made, and `photos`: of each that is done what it was made of
+    OUT/<record>.json    how the folder is made, and `photos`: what each finished photo was made of
 
-A photo is done if the record has it with what it would be made of now (a digest of the files, or
-what else says that) and what was written of it is there.
+A photo is done if the record names the inputs that it would be made of now (a digest of the files,
+or an equivalent), and if the files written for it exist.
 """
 
 import collections
@@ -20,7 +20,7 @@ from dnnlib.util import UserError
 
 T = TypeVar("T")
 _DONE = "photos"
-_SAVE_SEC = 1.0  # between two writings of the record, which may be long
+_SAVE_SEC = 1.0  # between two saves of the record, which may be long
 _LEFTOVERS = (".*.tmp", "*/.*.tmp", "*/*/.*.tmp")
 
 
@@ -28,8 +28,8 @@ class ResumableFolder:
     """A folder that `continued` has opened.
 
     Attributes:
-        path: of the folder.
-        done: {name of a photo: JSON value}, what those that are done were made of.
+        path: path of the folder.
+        done: {name of a finished photo: JSON value}, what it was made of.
     """
 
     def __init__(self, path: Path, record: Path, head: dict, done: dict):
@@ -39,11 +39,12 @@ class ResumableFolder:
 
     def begin(self, photos: Iterable[T], name: Callable[[T], str], mark: Callable[[T], object],
               files: Callable[[T], Iterable[Path]]) -> list[T]:
-        """Return the photos that are not done, which the record forgets before their files change.
+        """Return the photos that are not done, and remove them from the record before their files
+        change.
 
         Args:
-            name, mark, files: of a photo: its name in `done`, what it would be made of now, and
-                what is written of it.
+            name, mark, files: return a photo's name in `done`, what it would be made of now, and
+                the files that are written for it.
         """
         missing = [photo for photo in photos
                    if name(photo) not in self.done or self.done[name(photo)] != mark(photo)
@@ -55,8 +56,8 @@ class ResumableFolder:
 
     def minibatches(self, missing: Sequence[T], size: int,
                     desc: str = "photos") -> Iterator[list[T]]:
-        """Yield photos, `size` at a time, under a progress bar; what the reader has entered into
-        `done` is saved now and then, and when the folder is closed."""
+        """Yield photos, `size` at a time, with a progress bar; what the caller enters into `done`
+        is saved from time to time, and when the folder is closed."""
         saved_sec = time.monotonic()
         with util.progress(total=len(missing), desc=desc, unit="img") as bar:
             for start in range(0, len(missing), size):
@@ -75,17 +76,17 @@ class ResumableFolder:
 @contextlib.contextmanager
 def continued(path: Path, record: str, what: str, how: dict,
               about: dict) -> Iterator[ResumableFolder]:
-    """Open a folder that may be new, for this process alone; a full disk is explained.
+    """Open a new or existing folder, for this process alone; explain the error if the disk is full.
 
     Args:
-        record: name of its record.
+        record: file name of the record.
         what: the folder's content, for an error: "photos".
-        how: JSON values that have to be those by which it was begun.
-        about: further ones for the record.
+        how: JSON values that must equal those with which the folder was begun.
+        about: further JSON values for the record.
 
     Raises:
-        UserError: the folder holds something else, or what was made in another way; another
-            process is writing into it; or the disk is full.
+        UserError: the folder holds something else, or things made in another way; another process
+            is writing into it; or the disk is full.
     """
     done, file = {}, path / record
     with (util.disk_full_explained(path, lambda: f"{len(done)} photos are complete; free some "
@@ -105,25 +106,25 @@ def continued(path: Path, record: str, what: str, how: dict,
         folder.save()  # from now on it is a folder that can be continued
         try:
             yield folder
-        finally:  # also of what is complete when it is interrupted
+        finally:  # keeps what is complete after an interruption, too
             folder.save()
 
 
 def first_repeated(names: Iterable[str]) -> str | None:
-    """Return the first name that is there more than once, None if each is there once."""
+    """Return the first name that occurs more than once; None if there is none."""
     counts = collections.Counter(names)
     return next((name for name, count in counts.items() if count > 1), None)
 
 
 def refuse_strange_files(path: Path, record: str) -> None:
-    """Raise UserError if a folder that has no record, or is not there, holds files."""
+    """Raise UserError if a folder without a record holds files; it may be missing."""
     if path.exists() and any(path.iterdir()):
         raise UserError(f"--out={path}: holds files, but no {record}; choose a new folder")
 
 
 def refuse_difference(path: Path, there: dict, wanted: dict, what: str) -> None:
-    """Raise UserError if the content of a folder (what: "samples made", "samples chosen") has other
-    values than those wanted now."""
+    """Raise UserError if the content of a folder (what: "samples made", "samples chosen") was made
+    with other values than those wanted now."""
     if there == wanted:
         return
     there, wanted = _as_stored(there), _as_stored(wanted)
@@ -135,7 +136,8 @@ def refuse_difference(path: Path, there: dict, wanted: dict, what: str) -> None:
 
 
 def _as_stored(values):
-    """Return values as JSON has them, lists for tuples, those of an object each by itself."""
+    """Return values as JSON stores them, lists for tuples, with the entries of an object listed one
+    by one."""
     found = {}
     for name, value in json.loads(json.dumps(values)).items():
         found |= {f"{name}.{key}": part for key, part in value.items()} \
@@ -144,8 +146,8 @@ def _as_stored(values):
 
 
 def content_digest(file: Path) -> str | None:
-    """Return the sha256 of a file's bytes; None if it cannot be read, of which whoever opens it
-    next says why."""
+    """Return the sha256 of a file's bytes; None if it cannot be read: the next attempt to open it
+    reports why."""
     try:
         return file_digest(file)
     except OSError:

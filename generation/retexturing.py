@@ -1,13 +1,13 @@
-"""Write photos, or the garments of labelled pairs, as a CycleGAN translates them.
+"""Translate photos, or the garments of labelled pairs, with a CycleGAN.
 
-    OUT/images/<photo>.png     of the photo's size
-    OUT/sheet.png              photos above, translated, and translated back again
+    OUT/images/<photo>.png     in the photo's size
+    OUT/sheet.png              photos above, then translated, then translated back
     OUT/retexturing.json       which network, direction and garment, and what is done
 
-Of a folder of pairs also labels/, classes.txt and annotations/ as they are, overlays/, and
-samples.jsonl, whose lines gain what was done to the pair. Pixels outside the garment are the
-pair's own, so that its labels hold. Pictures that cannot be read are left out everywhere. A picture
-or label map that has changed is done anew.
+A folder of pairs also gets labels/, classes.txt and annotations/ as they are, overlays/, and
+samples.jsonl, whose lines also record what was done to the pair. Pixels outside the garment stay
+the pair's own, so that its labels remain valid. Pictures that cannot be read are left out
+everywhere. A picture or label map that has changed is processed again.
 """
 
 import contextlib
@@ -33,12 +33,12 @@ from training.cycle.translator import CycleTranslator
 
 RECORD, SHEET = "retexturing.json", "sheet.png"
 ANNOTATIONS = "annotations"
-SHOWN, COLUMNS, SIDE = 24, 8, 128  # photos of a sheet, in a row, and the side of their squares
+SHOWN, COLUMNS, SIDE = 24, 8, 128  # photos per sheet and per row, and the side of their squares
 _GREY = (pictures.GREY,) * 3
 
 
 class _Garment(NamedTuple):
-    """What of a pair is translated: labels of `names` among the pairs' `classes`."""
+    """What is translated in a pair: labels of `names` among the pairs' `classes`."""
 
     classes: tuple[str, ...]
     names: Sequence[str]
@@ -53,8 +53,8 @@ class _Garment(NamedTuple):
 
 
 class _Photo(NamedTuple):
-    """A photo to translate: its file, its pixels, the (width, height) in the file, and the label
-    map of a pair."""
+    """A photo to translate: its file, its pixels, the (width, height) in the file, and, for a pair,
+    its label map."""
 
     file: Path
     rgb: np.ndarray
@@ -64,18 +64,18 @@ class _Photo(NamedTuple):
 
 def retexture_photos(translator: CycleTranslator, source: Path,
                      out: Path) -> tuple[int, int, list[str]]:
-    """Write all photos of a folder translated, except for those that are there already; return how
-    many were made, how many were there, and lines on those left out.
+    """Translate all photos of a folder, except those that exist already; return how many were made,
+    how many existed, and lines about those left out.
 
     Raises:
-        UserError: the network was trained on garments alone; the folder has no photos; or for
-            `out`, as `continued`.
+        UserError: the network was trained on garments alone; the folder has no photos; or as
+            `continued`, for `out`.
     """
     if translator.garment:
         raise UserError(f"--source={source}: {translator.path} translates "
-                        f"{' and '.join(translator.garment)} alone and has to know where that is: "
-                        "give a folder of pairs (images/, labels/, classes.txt); of photos a "
-                        "segmentation network makes one: generate.py --network=SEGMENTER "
+                        f"{' and '.join(translator.garment)} alone and needs to know where that "
+                        "is: give a folder of pairs (images/, labels/, classes.txt); a "
+                        "segmentation network makes one of photos: generate.py --network=SEGMENTER "
                         f"--source={source} --out=maps, and copy the photos to maps/images")
     photos = photos_in(source)
     with _continued(translator, None, out) as folder:
@@ -84,8 +84,8 @@ def retexture_photos(translator: CycleTranslator, source: Path,
 
 def retexture_pairs(translator: CycleTranslator, source: Path, names: Sequence[str],
                     out: Path) -> tuple[int, int, list[str]]:
-    """Write all pairs of a folder, or of shards, with their garments translated; return what
-    `retexture_photos` does.
+    """Translate the garments of all pairs of a folder, or of shards; return the same as
+    `retexture_photos`.
 
     Args:
         names: of the garments' classes; the pixels of all others stay as they are.
@@ -96,7 +96,7 @@ def retexture_pairs(translator: CycleTranslator, source: Path, names: Sequence[s
     folders, total = pair_folders(source), (0, 0, [])
     classes = pair_classes(*folders)
     garment = _Garment(classes, [find_class(name, classes, "--garment") for name in names])
-    for pairs in folders:  # each by itself, with tables and a record of its own
+    for pairs in folders:  # each has its own tables and record
         files, place = photos_in(pairs / IMAGES), out if pairs == source else out / pairs.name
         with _continued(translator, garment, place) as folder:
             part = _write_all(translator, files, garment, folder)
@@ -117,8 +117,8 @@ def _continued(translator, garment, out):
 
 
 def _write_all(translator, files, garment, folder):
-    """Write photos, or the pictures of pairs with their labels. What `folder.done` has of each is
-    [mark, sha256 of a new pair's pixels]."""
+    """Write photos, or the pictures of pairs with their labels. `folder.done` has [mark, sha256 of
+    a new pair's pixels] for each."""
     marks, left_out = {file: _mark(file, garment) for file in files}, {}
     missing = folder.begin(
         files, lambda file: file.name,
@@ -129,7 +129,7 @@ def _write_all(translator, files, garment, folder):
         for photo, result in zip(photos, _translated(translator, photos, garment)):
             digest = _write(photo, result, garment, folder.path)
             folder.done[photo.file.name] = [marks[photo.file], digest]
-    for file in left_out:  # it may have been a picture when the command ran before
+    for file in left_out:  # it may have been a picture in an earlier run
         for path in _results(folder.path, file, garment):
             path.unlink(missing_ok=True)
     if missing:
@@ -139,15 +139,15 @@ def _write_all(translator, files, garment, folder):
 
 
 def _mark(file, garment):
-    """Return what a photo's result is made of: the sha256 of its file and, of a pair, that of the
-    label map and the garment's labels."""
+    """Return what a photo's result is made of: the sha256 of its file and, for a pair, the sha256
+    of the label map and the garment's labels."""
     mark = {"picture": content_digest(file)}
     return mark if garment is None else {
         **mark, "label": content_digest(_label_map(file)), "garment": garment.numbers()}
 
 
 def _read(files: Iterable[Path], garment, left_out: dict[Path, str]) -> Iterator[_Photo]:
-    """Yield photos that can be read; lines on the others are added to `left_out`."""
+    """Yield photos that can be read; add lines about the others to `left_out`."""
     for file, picture, size in read_photos(files, left_out):
         labels = None
         if garment:
@@ -164,7 +164,7 @@ def _label_map(file):
 
 
 def _translated(translator, photos, garment, back=False):
-    """Return photos translated, of pairs the garment alone."""
+    """Return translated photos; in a pair, only the garment is translated."""
     results = translator.translate([photo.rgb for photo in photos], back) if photos else []
     if garment is None:
         return results
@@ -173,8 +173,8 @@ def _translated(translator, photos, garment, back=False):
 
 
 def _write(photo, result, garment, out):
-    """Write a translated photo; of a pair the labels and the overlay too, and return the sha256 of
-    its pixels."""
+    """Write a translated photo; for a pair, also write the labels and the overlay, and return the
+    sha256 of its pixels."""
     picture, *of_pair = _results(out, photo.file, garment)
     whole = Image.fromarray(result).resize(photo.size, Image.Resampling.LANCZOS)
     pictures.save_png(picture, np.asarray(whole))
@@ -188,13 +188,13 @@ def _write(photo, result, garment, out):
 
 
 def _results(out, file, is_pair):
-    """Return the files that are written of a photo: the picture, of a pair labels and overlay."""
+    """Return the files written for a photo: the picture and, for a pair, labels and overlay."""
     return [out / kind / f"{file.stem}.png"
             for kind in ([IMAGES, LABELS, OVERLAYS] if is_pair else [IMAGES])]
 
 
 def _write_sheet(translator, photos, garment, out):
-    """Write a sheet of photos: each above what was made of it, and that made back."""
+    """Write a sheet of photos: each above its translation, and that translated back."""
     cells = []
     for photo in photos:
         picture, *_ = _results(out, photo.file, garment)
@@ -216,7 +216,7 @@ def _how(translator, garment):
 
 
 def _write_tables(pairs, left_out, out):
-    """Write the classes and annotations of a folder of pairs, without pictures that are left out
+    """Write the classes and annotations of a folder of pairs, without the pictures `left_out`
     (names without suffix)."""
     for path in [pairs / CLASSES, *pairs.glob(f"{ANNOTATIONS}/*")]:
         if path.is_file():
@@ -226,12 +226,12 @@ def _write_tables(pairs, left_out, out):
             util.atomic_write(out / path.relative_to(pairs), content)
     for name in (coco.MODANET_FILE, coco.OWN_FILE, coco.KEYPOINTS_FILE):
         if not (pairs / name).is_file():
-            (out / name).unlink(missing_ok=True)  # of pairs as they were
+            (out / name).unlink(missing_ok=True)  # from an earlier state of the pairs
 
 
 def _as_written(left_out, path, content):
-    """Return the content of a file of annotations on the pictures that are written, which are PNGs:
-    without those that are left out, if it is a COCO file."""
+    """Return the content of an annotation file for the pictures that are written: a COCO file names
+    PNGs, and has no pictures that are left out."""
     table = util.read_json(path)
     if not isinstance(table, dict) or not {"images", "annotations"} <= table.keys():
         return content
@@ -250,8 +250,8 @@ def _as_written(left_out, path, content):
 
 
 def _write_samples(translator, pairs, garment, folder):
-    """Write samples.jsonl, if the pairs have one: their lines, the new pixels' digest, and what was
-    done to them; lines of pairs that were re-textured before keep that."""
+    """Write samples.jsonl, if the pairs have one: their lines with the digest of the new pixels,
+    and with what was done to them, after earlier re-texturings."""
     if not (pairs / SAMPLES).is_file():
         (folder.path / SAMPLES).unlink(missing_ok=True)
         return

@@ -1,11 +1,11 @@
-"""Choose pairs by their maps: which classes they show, how large, and how sure the maps are.
+"""Choose pairs by their maps: which classes they show, how large, and with what confidence.
 
-Seeds are tried in order and rejected until enough pairs are accepted. What is accepted follows from
-the seeds and the options alone: samples are made BLOCK at a time whatever else is asked for, since
-minibatches of other sizes round otherwise, and a pair at the limit of an area would be accepted
-with one and rejected with another.
+Seeds are tried in order until enough pairs are accepted. Which pairs are accepted depends on the
+seeds and the options alone. Samples are always made BLOCK at a time, because minibatches of other
+sizes round differently: a pair at the limit of an area could be accepted with one size and rejected
+with another.
 
-Everything is measured on the photo, without the padding around it if the network knows it.
+Everything is measured on the photo, without the padding around it if the padding is known.
 """
 
 import copy
@@ -26,22 +26,22 @@ BLOCK = 16  # samples made at a time
 TRAINED_MARGIN = 0.5  # maps are trained to -0.5 and 0.5, the background counts as 0
 _NEIGHBOURS = np.ones((3, 3), bool)
 Box = tuple[int, int, int, int]  # left, top, right, bottom
-RARE = 0.01  # share of the seeds below which a class hardly ever comes
+RARE = 0.01  # share of the seeds below which a class is hardly ever drawn
 
 
 class GaveUpError(UserError):
-    """Too many seeds in a row were rejected, or there are no more."""
+    """Too many seeds in a row were rejected, or no seeds remain."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a pair must be to be accepted.
+    """Conditions for accepting a pair.
 
     Attributes:
-        require: names of classes, all of which a pair shows.
-        min_area: share of the photo from which on a class counts as shown; 0: any pixel.
-        balance: share of the pairs that shows each class at least, or {class: share} of some; 0:
-            whatever comes.
+        require: names of classes, all of which the pair must show.
+        min_area: share of the photo from which a class counts as shown; 0: any pixel.
+        balance: least share of the pairs that shows each class, or {class: share} for some classes;
+            0: no balance.
         min_confidence: see `confidence`.
     """
 
@@ -51,8 +51,8 @@ class Selection:
     min_confidence: float = 0.0
 
     def of_network(self, classes: Sequence[str]) -> "Selection":
-        """Return the same selection with names as a network with these classes has them. Raises
-        UserError if it cannot be asked for such pairs."""
+        """Return the same selection with class names spelled as in `classes`, the network's. Raises
+        UserError if the network cannot draw such pairs."""
         if not classes:
             raise UserError("the network draws no maps (RGB only), by which pairs could be chosen")
         require = dict.fromkeys(find_class(name, classes, "--require") for name in self.require)
@@ -64,7 +64,7 @@ class Selection:
         return replace(self, require=tuple(require), balance=balance)
 
     def shares(self, classes: Sequence[str]) -> dict[str, float]:
-        """Return {class: share of the pairs that shows it at least}; {} for whatever comes."""
+        """Return {class: least share of the pairs that shows it}; {} without a balance."""
         if isinstance(self.balance, dict):
             return self.balance
         return dict.fromkeys(classes, self.balance) if self.balance else {}
@@ -72,7 +72,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class SampleRecipe:
-    """What besides the seed determines a sample's pixels."""
+    """Everything that determines a sample's pixels, besides the seed."""
 
     digest: str
     resolution: int
@@ -80,20 +80,21 @@ class SampleRecipe:
     trunc: float
     trunc_cutoff: int
     noise: str
-    class_label: int | tuple | None = None  # that a conditional network was given
-    box: tuple | None = None  # what is written of it: left, top, right, bottom; None: all
-    min_region: int | None = None  # pixels of a map's region; None: as they are drawn
+    class_label: int | tuple | None = None  # the label given to a conditional network
+    box: tuple | None = None  # the part that is written: left, top, right, bottom; None: all
+    min_region: int | None = None  # least pixels of a region; None: maps are as drawn
 
 
 class Traits(NamedTuple):
-    """What decides about a pair. areas: each class's share of the photo, float64 [C]."""
+    """The measurements that decide about a pair. areas: each class's share of the photo, float64
+    [C]."""
 
     areas: np.ndarray
     confidence: float
 
 
 def photo_part(arrays: np.ndarray, box: Box | None) -> np.ndarray:
-    """Return what is inside of a box of arrays [N, H, W, ...]."""
+    """Return the part of arrays [N, H, W, ...] inside a box."""
     left, top, right, bottom = box or (0, 0, arrays.shape[2], arrays.shape[1])
     return arrays[:, top:bottom, left:right]
 
@@ -107,12 +108,12 @@ def measure(images: np.ndarray, label_maps: np.ndarray) -> list[Traits]:
 
 
 def confidence(images: np.ndarray) -> list[float]:
-    """Return how sure each image's maps are, from 0 to 1, to three digits.
+    """Return the confidence of each image's maps, from 0 to 1, to three digits.
 
-    Margins (channels.margins) are taken as shares of what they are in real images: 0.5, since maps
-    are trained to -0.5 and 0.5. The confidence is the mean over the labels in the map, the
-    background too, of the mean margin of their pixels: as in the mean IoU, a belt counts as much
-    as the background, and small areas that are there by a hair bring it down.
+    Margins (channels.margins) are divided by their value in real images: 0.5, since maps are
+    trained to -0.5 and 0.5. The confidence is the mean over the labels in the map, including the
+    background, of the mean margin of their pixels. As in the mean IoU, a belt counts as much as the
+    background, and small areas with tiny margins lower it.
 
     Args:
         images: float32 [N, H, W, 3 + C], C of 1 or more.
@@ -129,13 +130,13 @@ def confidence(images: np.ndarray) -> list[float]:
 
 @dataclass
 class Tally:
-    """What a selection has decided so far: all that it needs to go on.
+    """Counts of a selection so far: all that it needs to continue.
 
     Attributes:
-        tried, accepted: seeds.
-        in_a_row: tried since the last one that was accepted.
-        seen, shown: {class: tried pairs, accepted pairs that show it}.
-        rejected: {reason: pairs}, by the first reason that applies.
+        tried, accepted: numbers of seeds.
+        in_a_row: seeds rejected since the last accepted one.
+        seen, shown: {class: number of tried, of accepted pairs that show it}.
+        rejected: {reason: number of pairs}, by the first reason that applies.
     """
 
     tried: int = 0
@@ -146,7 +147,7 @@ class Tally:
     rejected: dict[str, int] = field(default_factory=dict)
 
     def decide(self, selection: Selection, classes: Sequence[str], traits: Traits) -> bool:
-        """Return if the next pair is accepted, and count it."""
+        """Return whether the next pair is accepted, and count it."""
         self.tried += 1
         are_shown = traits.areas > 0 if not selection.min_area else \
             traits.areas >= selection.min_area
@@ -170,8 +171,8 @@ class Tally:
             return f"without {missing[0]}"
         if sureness < selection.min_confidence:
             return "unsure"
-        # With this pair there would be accepted + 1: how many of each class are then missing. A
-        # pair must show one of those that are missing most (within one pair).
+        # How many pairs of each class would be missing among accepted + 1 pairs. The new pair must
+        # show one of the classes that lack most (within one pair).
         lacking = {name: share * (self.accepted + 1) - self.shown.get(name, 0)
                    for name, share in selection.shares(classes).items()}
         worst = max(lacking.values(), default=0)
@@ -181,7 +182,7 @@ class Tally:
         return None
 
     def lines(self, selection: Selection, classes: Sequence[str]) -> list[str]:
-        """Return what came of it, in words."""
+        """Return lines that summarise the counts."""
         def percent(part: int, whole: int) -> str:
             return f"{100 * part / max(whole, 1):.3g} %"
 
@@ -216,12 +217,12 @@ class Request:
     """Which pairs are wanted.
 
     Attributes:
-        seeds: what is tried, in this order.
-        num: pairs wanted; as many as seeds if all are taken.
+        seeds: seeds to try, in this order.
+        num: pairs wanted; as many as seeds if all are accepted.
         minibatch: samples made at a time.
-        selection: None takes all.
+        selection: None accepts all pairs.
         max_tries: seeds that may be rejected in a row.
-        title: of a progress bar.
+        title: title of the progress bar.
     """
 
     seeds: range
@@ -238,7 +239,7 @@ class Request:
                    for name, value in asdict(self.selection).items()}}
 
     def is_over(self, tally: Tally) -> bool:
-        """Return if no more seeds are tried: all are found, or hardly any will be."""
+        """Return whether to stop: all pairs are found, or too many seeds in a row were rejected."""
         return tally.accepted >= self.num or tally.in_a_row >= self.max_tries
 
     def check_found(self, tally: Tally, classes: Sequence[str]) -> None:
@@ -250,13 +251,13 @@ class Request:
         if tally.in_a_row < self.max_tries:
             what = f"the seeds end at {self.seeds[-1]}"
             advice = "Choose a smaller --first-seed, and another folder"
-        # Classes that no balance can wait for, and the balance of the others
+        # Name the classes too rare for a balance, and suggest a balance of the others.
         shares = self.selection.shares(classes)
         rare = [name for name in shares if tally.seen.get(name, 0) < RARE * tally.tried]
         if rare:
             advice += f". Hardly ever drawn: {', '.join(rare)}"
         if 0 < len(rare) < len(shares):
-            # Commas separate classes; names are found whatever their punctuation.
+            # Commas separate classes; names match whatever their punctuation.
             others = ",".join(f"{name.replace(',', ' ')}:{100 * share:g}%"
                               for name, share in shares.items() if name not in rare)
             advice += ("; balance the others alone, in another folder: "
@@ -266,7 +267,8 @@ class Request:
 
 
 class SampleBatch(NamedTuple):
-    """Some samples. images: float32 [n, H, W, 3 + C]; tally: after these, if they are chosen."""
+    """Some samples. images: float32 [n, H, W, 3 + C]; tally: of a selection, after these samples.
+    """
 
     seeds: list[int]
     images: np.ndarray
@@ -275,18 +277,18 @@ class SampleBatch(NamedTuple):
 
 def make_samples(sampler: Sampler, recipe: SampleRecipe, request: Request,
                  done: Container[int] = (), tally: Tally | None = None) -> Iterator[SampleBatch]:
-    """Yield the samples that a request takes, without those of the seeds in `done`: all, or BLOCK
-    by BLOCK those that a selection accepts, until there are enough or it gives up. They are whole,
-    with the padding that the recipe may leave out.
+    """Yield the samples of a request, except those of the seeds in `done`: all, or, BLOCK by BLOCK,
+    those that a selection accepts, until there are enough or it gives up. Images are complete, with
+    the padding that the recipe may leave out.
 
     Args:
-        tally: of a selection that goes on.
+        tally: tally of a selection to continue.
     """
     if request.selection is None:
         seeds = [seed for seed in request.seeds if seed not in done]
         yield from _all_samples(sampler, recipe, seeds, request.minibatch)
         return
-    # Blocks begin at the same seeds whenever a selection was interrupted.
+    # Blocks begin at the same seeds, wherever a selection was interrupted.
     tally = copy.deepcopy(tally or Tally())
     start = tally.tried // BLOCK * BLOCK
     for batch in _all_samples(sampler, recipe, request.seeds[start:], BLOCK):
@@ -307,8 +309,8 @@ def make_samples(sampler: Sampler, recipe: SampleRecipe, request: Request,
 
 
 def _all_samples(sampler, recipe, seeds, minibatch):
-    """Yield the samples of all `seeds`. The last minibatch is made whole as well: a network that
-    has been compiled for several sizes rounds otherwise than one that has seen a single one."""
+    """Yield the samples of all `seeds`. The last minibatch is filled up, since a network compiled
+    for several sizes rounds differently from one compiled for a single size."""
     for start in range(0, len(seeds), minibatch):
         part = list(seeds[start:start + minibatch])
         whole = part + part[-1:] * (minibatch - len(part))
@@ -320,16 +322,17 @@ def _all_samples(sampler, recipe, seeds, minibatch):
 
 def without_small_regions(images: np.ndarray, min_region: int | None, photo: Box | None = None,
                           written: Box | None = None) -> np.ndarray:
-    """Return images in whose maps a region of fewer pixels has the label that most of the pixels
-    around it have; its values change places with those of that label.
+    """Return images in whose maps regions of fewer than `min_region` pixels have the label of most
+    pixels around them; their values are swapped with those of that label.
 
-    A region is a set of pixels of one label, the background too, that are connected by their sides
-    or corners. They are taken by label, the background first, each as those before left it.
-    Those of the photo first, as if there were no padding: it is the same with and without.
+    A region is a set of pixels of one label, background included, that are connected by their sides
+    or corners. Labels are processed in order, the background first, on the result of the labels
+    before. The photo is processed first, as if there were no padding, so that it is the same with
+    and without padding.
 
     Args:
-        images: float32 [N, H, W, 3 + C], which stay as they are. min_region: None for no change.
-        photo, written: where in them the photos are, and what is written of them; None: all.
+        images: float32 [N, H, W, 3 + C], not modified. min_region: None for no change.
+        photo, written: boxes of the photo, and of the part that is written; None: all.
     """
     if min_region is None or images.shape[-1] == channels.NUM_COLOURS:
         return images
@@ -351,7 +354,7 @@ def _relabel_small_regions(segmaps, min_region):
             if np.count_nonzero(region) >= min_region:
                 continue
             around = label_map[place][ndimage.binary_dilation(region, _NEIGHBOURS) & ~region]
-            if len(around):  # else it is all of the image
+            if len(around):  # else the region is the whole image
                 new = np.bincount(around).argmax()
                 segmaps[place][region] = _relabelled(segmaps[place][region], label, new)
                 label_map[place][region] = new

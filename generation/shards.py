@@ -1,13 +1,13 @@
-"""Write pairs in shards, whose bytes follow from the seeds and options alone.
+"""Write pairs in shards, whose bytes depend on the seeds and options alone.
 
-    OUT/shard-00007-of-00100/          as generation.pairs writes a folder; or, of a data set,
+    OUT/shard-00007-of-00100/          a folder as generation.pairs writes it; or, for a data set,
     OUT/train/shard-00007-of-00100/    train-r02.tfrecords ..., samples.jsonl, counts.jsonl
-    OUT/shards.json                    what is made here
-    OUT/dataset.json, ...              of a data set; dataset.json is written last
+    OUT/shards.json                    the job
+    OUT/dataset.json, ...              for a data set; dataset.json is written last
 
 Shard i of n tries every n-th seed from the i-th on, BLOCK at a time. It is written under another
-name and renamed when it is whole, so that the same command, run again, makes only those that are
-missing. It does not matter which process made a shard, how often it was begun, or in which order.
+name and renamed when it is complete, so that the same command, run again, makes only the missing
+shards. It does not matter which process makes a shard, how often it starts, or in which order.
 """
 
 import contextlib
@@ -45,17 +45,17 @@ if TYPE_CHECKING:  # it imports Apache Beam, which need not be installed
     from dnnlib.beam_runner import BeamRunner
 
 JOB, STATISTICS = "shards.json", "shard.json"
-PAIRS_A_SHARD = 1000  # of a data set for which no number of shards is given
+PAIRS_A_SHARD = 1000  # in a data set, if the number of shards is not given
 _SPLIT, _COUNTS, _ENCODING = "train", "counts.jsonl", "webp"
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """What is made in shards; it is sent to workers.
+    """A job to be made in shards; it is sent to workers.
 
     Attributes:
         network: path of the snapshot.
-        label: that a conditional network draws.
+        label: label that a conditional network draws.
         kind: "folder" or "tfrecords".
         num: pairs in all shards together.
         selection, max_tries: as in Request.
@@ -81,12 +81,12 @@ class ShardJob:
         return sampler, self.make_recipe(sampler)
 
     def make_recipe(self, sampler: Sampler) -> SampleRecipe:
-        """Return the recipe of the samples of its network."""
+        """Return the recipe of the network's samples."""
         keep_padding = self.keep_padding or self.kind == "tfrecords"
         return pairs.make_recipe(sampler, self.trunc, self.noise, keep_padding, self.min_region)
 
     def request(self, index: int) -> Request:
-        """Return what is asked of one shard."""
+        """Return the request of one shard."""
         all_of_it = range(self.first_seed + index, self.first_seed + self.num, self.shards)
         endless = range(self.first_seed + index, MAX_SEED + 1, self.shards)
         return Request(endless if self.selection else all_of_it, len(all_of_it),
@@ -99,7 +99,7 @@ class ShardJob:
         return folder / tfrecords.shard_name(index, self.shards)
 
     def identity(self, recipe: SampleRecipe) -> dict:
-        """Return what decides the bytes of all shards."""
+        """Return everything that determines the bytes of all shards."""
         return {"format": self.kind, "num": self.num, "shards": self.shards,
                 "first_seed": self.first_seed, **asdict(recipe),
                 **asdict(self.selection or Selection())}
@@ -107,9 +107,8 @@ class ShardJob:
 
 def write_shards(job: ShardJob, sampler: Sampler, recipe: SampleRecipe,
                  runner: "BeamRunner | None" = None) -> Tally | None:
-    """Write all shards of a job that are not there yet, in this process or by workers of a `runner`
-    that see the same folder and the same network file, and finish; return what its selection
-    decided.
+    """Write all missing shards of a job, in this process or by workers of a `runner` that see the
+    same folder and the same network file, and finish; return the tally of its selection.
 
     Raises UserError as `pairs.write_pairs` does.
     """
@@ -145,14 +144,14 @@ def begin(job: ShardJob, recipe: SampleRecipe) -> None:
 
 
 def _remove_leftovers(job):
-    """Remove what killed processes left: they may have been killed at any time."""
+    """Remove the files that killed processes left; they may have been killed at any time."""
     for left in job.place(0).parent.glob(".shard-*.tmp"):
         shutil.rmtree(left)
 
 
 def write_shard(job: ShardJob, sampler: Sampler, recipe: SampleRecipe, index: int) -> dict:
-    """Write one shard if it is not there, and return its line of statistics; {"shard", "error"} if
-    it cannot be made. A shard that was given up is not tried again with as many tries."""
+    """Write one shard if it does not exist, and return its line of statistics; {"shard", "error"}
+    if it cannot be made. A shard that gave up is tried again only with a larger `max_tries`."""
     place, request = job.place(index), job.request(index)
     if (place / STATISTICS).exists():
         return util.read_json(place / STATISTICS)
@@ -167,13 +166,13 @@ def write_shard(job: ShardJob, sampler: Sampler, recipe: SampleRecipe, index: in
         try:
             os.rename(work, place)
         except OSError:
-            if not (place / STATISTICS).exists():  # else another process has made the same
+            if not (place / STATISTICS).exists():  # else another process has made the shard
                 raise
         failure.unlink(missing_ok=True)
     except UserError as error:
         line = {"shard": index, "error": f"shard {index} of {job.shards}: {error}",
                 "max_tries": job.max_tries if isinstance(error, GaveUpError) else 0}
-        shutil.rmtree(work, ignore_errors=True)  # on a full disk it makes room for the line
+        shutil.rmtree(work, ignore_errors=True)  # on a full disk, makes room for the line
         util.write_json(failure, line)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -181,8 +180,8 @@ def write_shard(job: ShardJob, sampler: Sampler, recipe: SampleRecipe, index: in
 
 
 def finish(job: ShardJob, sampler: Sampler, recipe: SampleRecipe) -> Tally | None:
-    """Check that all shards are there, describe the data set, and return what the selection
-    decided. Raises UserError if one is missing."""
+    """Check that all shards exist, describe the data set, and return the tally of the selection.
+    Raises UserError if a shard is missing."""
     tallies = []
     for index in range(job.shards):
         place = job.place(index)
@@ -210,7 +209,7 @@ def write_records(sampler: Sampler, recipe: SampleRecipe, request: Request,
                   work: Path) -> dict:
     """Write a shard of a data set into a new folder `work`; return its statistics."""
     work.mkdir()
-    box = sampler.content_box  # its size is the photos', from which networks know the padding
+    box = sampler.content_box  # it has the photos' size, from which networks know the padding
     size = (box[2] - box[0], box[3] - box[1]) if box else ()
     tally = Tally() if request.selection else None
     batches = make_samples(sampler, recipe, request, tally=tally)
@@ -252,7 +251,7 @@ def _to_image(pair, num_classes):
 
 
 def _describe(job, sampler, recipe):
-    """Write dataset.json and what is beside it, of the shards' counts."""
+    """Write dataset.json and the files beside it, from the shards' counts."""
     spec = ConversionSpec(None, sampler.classes, sampler.resolution, "pad", _ENCODING)
     counts = writer.DatasetCounts(spec.classes, spec.resolution, spec.label_size, writer.SPLITS)
     for index in range(job.shards):

@@ -23,7 +23,7 @@ from training.sampler import Sampler, label_maps
 
 @dataclass(frozen=True)
 class Sheet:
-    """Cells of a picture: uint8 [N, height, width, 3], `captions` for each, in `columns`."""
+    """Cells of a picture: uint8 [N, height, width, 3], a caption for each, in `columns`."""
 
     cells: np.ndarray
     captions: list[str]
@@ -39,8 +39,8 @@ class Sheet:
 
 def seed_grid(sampler: Sampler, seeds: Sequence[int], psi: float, noise: str,
               minibatch: int) -> Sheet:
-    """Return the sheet of image, map and overlay of every seed (without maps the image), about
-    square."""
+    """Return an approximately square sheet with image, map and overlay of every seed (only the
+    image if there are no maps)."""
     num_classes = len(sampler.classes)
 
     def draw(images: np.ndarray) -> np.ndarray:
@@ -56,8 +56,8 @@ def seed_grid(sampler: Sampler, seeds: Sequence[int], psi: float, noise: str,
 
 def interpolation(sampler: Sampler, seed1: int, seed2: int, steps: int, psi: float, noise: str,
                   minibatch: int) -> Sheet:
-    """Return the sheet of the way from one latent to another in `steps` images, maps below them
-    (thesis, figure 5.9). All share the first seed's noise: nothing but the latent changes."""
+    """Return a sheet that interpolates between two latents in `steps` images, maps below them
+    (thesis, figure 5.9). All share the first seed's noise: only the latent changes."""
     latents = interpolate(*(sampler.seed_latents([seed]) for seed in (seed1, seed2)), steps)
     batches = sampler.of_dlatents(sampler.dlatents(latents, psi), [seed1] * steps, noise, minibatch)
     cells = _gather(batches, steps, lambda images: np.concatenate(panels(images), axis=1))
@@ -67,15 +67,16 @@ def interpolation(sampler: Sampler, seed1: int, seed2: int, steps: int, psi: flo
 
 
 def interpolate(z1: np.ndarray, z2: np.ndarray, steps: int) -> np.ndarray:
-    """Return latents [steps, latent_size] at equal distances on the line from z1 to z2, both of
-    which are among them."""
+    """Return latents [steps, latent_size] at equal distances on the line from z1 to z2, both ends
+    included."""
     return z1 - np.arange(steps)[:, None] / (steps - 1) * (z1 - z2)
 
 
 def style_mix(sampler: Sampler, row_seeds: Sequence[int], col_seeds: Sequence[int],
               layers: Sequence[int], psi: float, noise: str, minibatch: int) -> Sheet:
     """Return the sheet of row seeds down the left, column seeds along the top; inside, the row's
-    sample with `layers` from the column (StyleGAN, figure 3). Every image has its map beside it.
+    sample with the styles of `layers` from the column (StyleGAN, figure 3). Every image has its map
+    beside it.
 
     Raises UserError for a layer that the network does not have at this resolution.
     """
@@ -90,7 +91,7 @@ def style_mix(sampler: Sampler, row_seeds: Sequence[int], col_seeds: Sequence[in
     noise_seeds = [*col_seeds, *row_seeds, *np.repeat(row_seeds, len(col_seeds)).tolist()]
     batches = sampler.of_dlatents(dlatents, noise_seeds, noise, minibatch)
     cells = _gather(batches, len(dlatents), lambda images: np.concatenate(panels(images), axis=2))
-    # Cells [columns, then rows, then rows x columns of mixes] become lines.
+    # Arrange the cells [columns, then rows, then rows x columns of mixes] in lines.
     top, left, inner = np.split(cells, np.cumsum([len(columns), len(rows)]))
     inner = inner.reshape(len(rows), len(columns), *cells.shape[1:])
     lines = [np.concatenate([np.zeros_like(cells[:1]), top])]
@@ -102,8 +103,8 @@ def style_mix(sampler: Sampler, row_seeds: Sequence[int], col_seeds: Sequence[in
 
 
 def mix_styles(rows: np.ndarray, columns: np.ndarray, layers: Sequence[int]) -> np.ndarray:
-    """Return dlatents [R*C, L, size]: each row [R, L, size] with `layers` from each column
-    [C, L, size] in turn."""
+    """Return dlatents [R*C, L, size]: each of `rows` [R, L, size] with `layers` from each of
+    `columns` [C, L, size]."""
     mixed = np.repeat(rows[:, None], len(columns), axis=1)
     mixed[:, :, layers] = columns[None][:, :, layers]
     return mixed.reshape(-1, *rows.shape[1:])
@@ -111,10 +112,10 @@ def mix_styles(rows: np.ndarray, columns: np.ndarray, layers: Sequence[int]) -> 
 
 def write_files(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float, noise: str,
                 minibatch: int) -> None:
-    """Write out/seed0000.png of every seed, named as the official tools name them, and its label
-    map as out/labels/seed0000.png: apart, since metrics and other programs take all pictures of a
-    folder; and the names of the classes. Pixels are those of pairs (generation.pairs) of the same
-    seeds, with the padding around photos.
+    """Write out/seed0000.png for every seed, named as by the official tools, its label map as
+    out/labels/seed0000.png, and the names of the classes. Label maps have a folder of their own,
+    since metrics and other programs read all pictures of a folder. Pixels are those of the same
+    seeds' pairs (generation.pairs), with the padding around photos.
 
     Raises:
         UserError: the folder holds pictures to be labelled, pairs, or maps of other classes.
@@ -135,8 +136,7 @@ def write_files(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float, n
 
 def seed_pairs(sampler: Sampler, seeds: Sequence[int], psi: float, noise: str,
                minibatch: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield each seed with its colours uint8 [H, W, 3] and label map [H, W], under a progress bar.
-    """
+    """Yield each seed with its rgb uint8 [H, W, 3] and label map [H, W]; show a progress bar."""
     remaining = iter(seeds)
     with util.progress(total=len(seeds), desc="images", unit="img") as bar:
         for images in sampler.of_seeds(seeds, psi, noise, minibatch):
@@ -147,8 +147,8 @@ def seed_pairs(sampler: Sampler, seeds: Sequence[int], psi: float, noise: str,
 
 def _gather(batches: Iterator[tf.Tensor], total: int,
             draw: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Return the cells uint8 [total, height, width, 3] that `draw` makes of minibatches of images,
-    under a progress bar: all maps together, as the network gives them, may be gigabytes."""
+    """Return the cells uint8 [total, height, width, 3] that `draw` makes of minibatches of images;
+    show a progress bar. The network's maps of all images together may take gigabytes."""
     cells = []
     with util.progress(total=total, desc="images", unit="img") as bar:
         for images in batches:
@@ -158,7 +158,7 @@ def _gather(batches: Iterator[tf.Tensor], total: int,
 
 
 def panels(images: np.ndarray) -> list[np.ndarray]:
-    """Return [colours uint8 [N, H, W, 3]], and if there are maps, [colours, colour-coded maps]."""
+    """Return [rgb uint8 [N, H, W, 3]], and if there are maps, [rgb, colour-coded maps]."""
     found = [pictures.to_uint8(images[..., channels.RGB])]
     if images.shape[-1] > channels.NUM_COLOURS:
         found.append(pictures.map_pictures(images[..., channels.SEGMAPS]))

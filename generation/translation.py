@@ -1,13 +1,13 @@
-"""Write photos that a trained translator draws of maps, as a folder of pairs.
+"""Draw photos from maps with a trained translator, and write a folder of pairs.
 
-    OUT/images/<map>.png        the photo; of a second one of the same map <map>-1.png, and so on
+    OUT/images/<map>.png        the photo; a second photo of the same map is <map>-1.png, and so on
     OUT/labels/<map>.png        palette indices: 0 background, 1..C
     OUT/classes.txt             names of the classes 1..C
     OUT/translation.json        which network, whose maps, and what is done
 
 Maps are label PNGs, those of a data set, or drawn by a generator of photos and maps. A map that is
-no square is drawn within one, and written without what was around it; if the network's photos were
-cut to squares, its middle is drawn.
+not square is drawn within a square, and written without the padding; if the network's photos were
+cropped to squares, the middle of the map is drawn.
 """
 
 from collections.abc import Sequence
@@ -37,8 +37,8 @@ class SquareMaps(NamedTuple):
 
     Attributes:
         segmaps: uint8 [n, R, R, C].
-        boxes: where in the squares each map is.
-        resized: some had another size.
+        boxes: the box of each map in its square.
+        resized: whether some maps had another size.
     """
 
     segmaps: np.ndarray
@@ -46,9 +46,9 @@ class SquareMaps(NamedTuple):
     resized: bool
 
 
-# Where maps come from. All have `classes` of the labels 1..C, `names` by which files are called,
-# and `identity`, a JSON value that other maps do not have; a map's mark is one that changes with
-# it.
+# Where maps come from. All have `classes` of the labels 1..C, `names`, which files are named after,
+# and `identity`, a JSON value that differs for other maps; a map's mark is a JSON value that
+# changes with the map.
 
 class LabelFiles:
     """Label PNGs: directly in a folder, in its labels/, or in shards of such folders."""
@@ -57,7 +57,7 @@ class LabelFiles:
         """List the files; raise UserError if there are none, no list of classes, or several.
 
         Args:
-            fit: how maps are made square, of pyramid.FITS.
+            fit: how maps are made square, one of pyramid.FITS.
         """
         parts = [part for part in (path, *sorted(path.glob("shard-*-of-*")))
                  if (part / LABELS).is_dir()]
@@ -79,7 +79,7 @@ class LabelFiles:
         return content_digest(self.files[number])
 
     def read(self, numbers: Sequence[int], resolution: int) -> SquareMaps:
-        """Return the maps of these numbers; pixels that count nowhere are background."""
+        """Return the maps of these numbers; ignored pixels become background."""
         found = [read_label_png(self.files[number], len(self.classes)) for number in numbers]
         return fitted([np.where(labels == channels.IGNORE, 0, labels) for labels in found],
                       resolution, len(self.classes), self.fit)
@@ -89,7 +89,7 @@ class StoredMaps:
     """The maps of a data set, or of one of its splits."""
 
     def __init__(self, info: DatasetInfo, split: str | None):
-        """Name the maps; raise UserError if there are none."""
+        """List the maps; raise UserError if there are none."""
         if not info.classes:
             raise UserError(f"--maps={info.path}: a data set without segmentation maps")
         self.info, self.classes = info, tuple(info.classes)
@@ -101,7 +101,7 @@ class StoredMaps:
         self.identity = {"data": info.digest, "split": split}
 
     def mark(self, number: int) -> None:
-        """Return None: the digest of the data set says all."""
+        """Return None: the digest of the data set identifies the map."""
 
     def read(self, numbers: Sequence[int], resolution: int) -> SquareMaps:
         """Return the maps of these numbers as they are stored at the resolution."""
@@ -116,7 +116,7 @@ class StoredMaps:
 
 
 class DrawnMaps:
-    """Maps that a generator draws, each by its seed, without the padding around its photos."""
+    """Maps that a generator draws, one for each seed, without the padding around its photos."""
 
     def __init__(self, sampler: Sampler, seeds: Sequence[int], trunc: float, noise: str):
         """Raise UserError if the generator draws no maps."""
@@ -128,7 +128,7 @@ class DrawnMaps:
                          "label": sampler.label}
 
     def mark(self, number: int) -> None:
-        """Return None: network and seed say all."""
+        """Return None: network and seed identify the map."""
 
     def read(self, numbers: Sequence[int], resolution: int) -> SquareMaps:
         """Return the maps of these numbers' seeds."""
@@ -148,7 +148,7 @@ def open_maps(path: Path, fit: str) -> Maps:
     """Return the maps of a data set, of one of its splits (DIR/val), or of a folder of label PNGs.
 
     Args:
-        fit: how maps of a folder are made square, of pyramid.FITS.
+        fit: how maps of a folder are made square, one of pyramid.FITS.
 
     Raises:
         UserError: there are none.
@@ -162,8 +162,8 @@ def open_maps(path: Path, fit: str) -> Maps:
 
 def fitted(found: Sequence[np.ndarray], resolution: int, num_classes: int,
            fit: str = pyramid.FITS[0]) -> SquareMaps:
-    """Return label maps uint8 [h, w] as maps within squares, or of their middle squares if `fit` is
-    "crop", by nearest pixels."""
+    """Return label maps uint8 [h, w] as maps padded to squares, or cropped to their middle squares
+    if `fit` is "crop", resized by nearest pixels."""
     squares = np.stack([pyramid.fit_label_map(labels, resolution, fit) for labels in found])
     boxes = [pyramid.content_box(labels.shape[::-1], resolution, fit) for labels in found]
     resized = any(max(labels.shape) != resolution or (fit == "crop" and min(labels.shape) !=
@@ -174,15 +174,15 @@ def fitted(found: Sequence[np.ndarray], resolution: int, num_classes: int,
 
 def write_photos(translator: Translator, maps: Maps, samples: int,
                  out: Path) -> tuple[int, int, bool]:
-    """Write photos of all maps, except for those that are there already; return how many were made,
-    how many were there, and if maps had another size.
+    """Write photos of all maps, except those that exist already; return how many were made, how
+    many existed, and whether maps had another size.
 
     Args:
-        samples: photos of each map; photo k is drawn with the dropout of seed k.
+        samples: photos per map; photo k is drawn with the dropout of seed k.
 
     Raises:
-        UserError: the network takes other classes, draws one photo of a map alone, or has diverged;
-            or for `out`, as `continued`.
+        UserError: the network takes other classes, can draw only one photo per map, or has
+            diverged; or as `continued`, for `out`.
     """
     if maps.classes != translator.classes:
         raise UserError(f"the maps have the classes {', '.join(maps.classes)}; "
@@ -193,7 +193,7 @@ def write_photos(translator: Translator, maps: Maps, samples: int,
     wanted = [(number, sample) for number in range(len(maps.names)) for sample in range(samples)]
     if twice := first_repeated(_name(maps, *place) for place in wanted):
         raise UserError(f"--samples={samples}: two photos would be called {twice}; rename a map")
-    # Draw what is missing, or was drawn of another map.
+    # Draw the photos that are missing, or whose map has changed.
     how = {"network": translator.digest, "source": maps.identity}
     about = {"path": str(translator.path), "classes": list(maps.classes)}
     with continued(out, RECORD, "photos", how, about) as folder:
@@ -209,9 +209,9 @@ def write_photos(translator: Translator, maps: Maps, samples: int,
 
 
 def _write_part(translator, maps, part, out):
-    """Write the photos (number, sample) of a minibatch; return if maps had another size."""
-    # A map that has several photos in it is read once. The rest is filled up, since minibatches of
-    # one size round alike.
+    """Write the photos (number, sample) of a minibatch; return whether maps had another size."""
+    # A map with several photos in the minibatch is read once. The minibatch is filled up, since
+    # only minibatches of one size round alike.
     numbers = sorted({number for number, _ in part})
     filled = [*numbers, *numbers[-1:] * (translator.minibatch - len(numbers))]
     segmaps, boxes, resized = maps.read(filled, translator.resolution)
@@ -229,5 +229,5 @@ def _write_part(translator, maps, part, out):
 
 
 def _name(maps, number, sample):
-    """Return the name of a photo; the first of a map has the map's own."""
+    """Return the name of a photo; the first photo of a map has the map's name."""
     return maps.names[number] + (f"-{sample}" if sample else "")

@@ -1,8 +1,8 @@
-"""Films of closed ways through seeds: the latent moves, the noise stays as it is.
+"""Make films of closed paths through seeds: the latent moves, the noise stays as it is.
 
 A loop is the periodic cubic spline through the latents of its seeds, in w or in z. Its speed and
-curvature are continuous, at the seeds and where it closes: a way of straight lines or great circles
-(lerp, slerp) turns abruptly at every seed, which shows as a jerk.
+curvature are continuous, at the seeds and where it closes. A path of straight lines or great
+circles (lerp, slerp) would turn abruptly at every seed, which shows as a jerk.
 """
 
 import functools
@@ -26,10 +26,10 @@ class Video:
     """A film of loops side by side, each photo above its map.
 
     Attributes:
-        seeds: those of the first loop, of the second, ...: equally many.
+        seeds: seeds of the first loop, of the second, ...: the same number for each.
         grid: columns and rows of loops.
-        space: "w" or "z", where the way is a spline.
-        steps: frames from a seed to the next.
+        space: "w" or "z", in which the path is a spline.
+        steps: frames from one seed to the next.
         psi: truncation. noise: "random", that of a loop's first seed, or "const".
         minibatch: images made at a time.
     """
@@ -56,12 +56,12 @@ class Video:
 
     @property
     def _loops(self):
-        """Return the seeds [loops, seeds of each]."""
+        """Return the seeds [loops, seeds per loop]."""
         return np.reshape(self.seeds, (math.prod(self.grid), -1))
 
     @property
     def _factor(self):
-        """Return how often a pixel is repeated, each way."""
+        """Return how often a pixel is repeated in each direction."""
         return max(1, MIN_SIDE // self.sampler.resolution)
 
     def frames(self) -> Iterator[np.ndarray]:
@@ -82,8 +82,8 @@ class Video:
                 yield np.concatenate([grid, legend])
 
     def way(self) -> Callable[[np.ndarray], np.ndarray]:
-        """Return the function times [n] -> dlatents [n * loops, layers, size] of each loop at
-        these times, at which seed k is passed at k."""
+        """Return the function times [n] -> dlatents [n * loops, layers, size] of each loop; it
+        passes through seed k at time k."""
         sampler, shape = self.sampler, self._loops.T.shape
         points = sampler.seed_latents(self._loops.T.ravel().tolist())
         if self.space == "w":
@@ -95,7 +95,7 @@ class Video:
         lengths = closed_spline(np.linalg.norm(points, axis=-1, keepdims=True))
 
         def of_times(times: np.ndarray) -> np.ndarray:
-            # Between seeds z gets shorter, as no random one is.
+            # Between seeds z would be shorter than random latents are: restore its length.
             z = spline(times)
             z *= lengths(times) / np.linalg.norm(z, axis=-1, keepdims=True)
             return sampler.dlatents(z.reshape(-1, z.shape[-1]), self.psi)
@@ -109,7 +109,7 @@ def closed_spline(points: np.ndarray) -> CubicSpline:
 
 
 def _drawn_once():
-    """Return seed_noise that draws the noise of a seed once: a film needs it for every frame."""
+    """Return a seed_noise that caches the noise of each seed: a film needs it for every frame."""
     @functools.cache
     def one(seed: int, *layer: int) -> tf.Tensor:
         return seed_noise([seed])(*layer)
@@ -120,5 +120,5 @@ def _drawn_once():
 
 
 def _legend(classes, width):
-    """Return the strip below a frame, which has no height if no legend is needed."""
+    """Return the legend below a frame; its height is 0 if none is needed."""
     return pictures.with_legend(np.zeros((0, width, 3), np.uint8), classes)

@@ -1,4 +1,4 @@
-"""Evaluate networks and folders of images: open what is evaluated and what it is compared with."""
+"""Evaluate networks and folders of images: open the fakes, and the reals to compare them with."""
 
 import collections
 import functools
@@ -43,14 +43,14 @@ from training.translation.translator import Translator
 def training_metrics(text: str, weights: str | None = None,
                      segmenter: str | None = None) -> list[Metric]:
     """Return the metrics of train.py's --metrics, 'none' or names with commas between them. Raises
-    UserError for metrics that a training cannot compute, and for --segmenter and
-    --inception=weights if they are lacking, no file or not needed."""
+    UserError for metrics that a training cannot compute, for a missing --segmenter, and for
+    --inception=weights that is not needed or not a file."""
     return _parse_metrics(text, weights, segmenter, lambda metric: (
         metric.uses in ("features", "logits") or metric.pattern.startswith("labelsNk")))
 
 
 def translation_metrics(text: str, segmenter: str | None, weights: str | None) -> list[Metric]:
-    """Return the metrics of a training of photos of maps; see `training_metrics`."""
+    """Return the metrics of a training that draws photos from maps; see `training_metrics`."""
     return _parse_metrics(text, weights, segmenter, lambda metric: metric.uses in (
         "features", "logits", "segmenter", "originals"))
 
@@ -74,8 +74,8 @@ def _parse_metrics(text, weights, segmenter, is_possible):
 
 def training_labeller(segmenter: str | None, results: str, dataset: DatasetInfo,
                       resolution: int) -> LabellerInfo | None:
-    """Return what is known of --segmenter, None without one. Raises UserError if it does not know
-    the data set's classes, or takes photos of another size."""
+    """Return the LabellerInfo of --segmenter; None without one. Raises UserError if it has other
+    classes than the data set, or takes photos of another size."""
     if segmenter is None:
         return None
     info = read_labeller(segmenter, results)
@@ -85,7 +85,7 @@ def training_labeller(segmenter: str | None, results: str, dataset: DatasetInfo,
 
 def labeller_warnings(metrics: list[Metric], labeller: LabellerInfo | None,
                       dataset: DatasetInfo) -> list[str]:
-    """Return a line if the reals of a metric are photos that the segmenter has learned from."""
+    """Return a warning if the reals of a metric are photos that the segmenter has learned from."""
     names = [metric.name for metric in metrics
              if "confusion" in metric.measures and metric.reals != SPLIT]
     if not names or not has_learned_from(labeller, dataset.digest):
@@ -105,10 +105,10 @@ def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resoluti
     """Return the function Snapshot -> {metric: value} that evaluates the snapshots of a training.
 
     Reals are the validation split; for _full the training split, for _trainval both. If nothing can
-    be computed the result is None, and log(line) says why. weights: file of Inception weights; None
-    finds or fetches them. labeller: for labelsNk, which is loaded here.
+    be computed, the result is None, and the reason is logged. weights: file of Inception weights;
+    None finds or fetches them. labeller: segmenter for labelsNk, which is loaded here.
     """
-    # The metrics that these data and this detector allow
+    # Find the metrics that can be computed with these data and this detector.
     if not dataset.splits.get("val"):
         lacking = [metric for metric in metrics if metric.reals == SPLIT]
         metrics = [metric for metric in metrics if metric.reals != SPLIT]
@@ -135,7 +135,7 @@ def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resoluti
     metrics = metric_base.computable(metrics, detector, lambda reason: log(f"warning: {reason}"))
     if not metrics:
         return None
-    # What fakes of every snapshot are compared with, measured once
+    # Measure once what the fakes of every snapshot are compared with.
     known = MEASURES | ({"confusion": confusion_measure(Labeller(labeller, minibatch))}
                         if labeller else {})
     reals = _reals_of_training(metrics, dataset, resolution, detector, log, known)
@@ -143,7 +143,8 @@ def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resoluti
     log_once = functools.cache(log)  # a warning at every snapshot would hide the rest of the log
 
     def evaluate(snapshot: Snapshot) -> dict[str, float]:
-        """Return {metric: value}, of metrics of pairs once the data set's classes are drawn."""
+        """Return {metric: value}, with metrics of pairs only if the data set's classes are drawn.
+        """
         sampler = Sampler(snapshot)
         possible = [metric for metric in metrics
                     if not metric.needs_maps or sampler.classes == dataset.classes]
@@ -156,7 +157,7 @@ def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resoluti
 
 
 def segmenter_evaluation(pictures: LabelledPictures, minibatch: int) -> Callable:
-    """Return the function SegmenterTraining -> {'miou', 'miou_accuracy'} on labelled pictures."""
+    """Return the function SegmenterTraining -> {'miou', 'miou_accuracy'} for labelled pictures."""
     numbers = range(len(pictures))
 
     def evaluate(method: Any) -> dict[str, float]:
@@ -172,8 +173,9 @@ def segmenter_evaluation(pictures: LabelledPictures, minibatch: int) -> Callable
 
 
 def metrics_of_val(metrics: list[Metric], sizes: dict[str, int]) -> list[Metric]:
-    """Return the metrics as they are of one photo of each of the validation split's maps; `sizes`
-    are those of the splits. Raises UserError for one that takes more photos than there are."""
+    """Return the metrics adapted to one photo for each of the validation split's maps. `sizes`:
+    {split: number of images}. Raises UserError for a metric that takes more photos than there are.
+    """
     count = sizes["val"]
     metrics = [metric_base.limited(metric_base.of_translator(metric, count), count)
                for metric in metrics]
@@ -182,7 +184,7 @@ def metrics_of_val(metrics: list[Metric], sizes: dict[str, int]) -> list[Metric]
 
 
 def _num_reals(sizes):
-    """Return {kind: number of reals} of splits' sizes."""
+    """Return {kind: number of reals} from the splits' sizes."""
     val = sizes.get("val", 0)
     return {SPLIT: val, FULL: sizes["train"], TRAIN_VAL: sizes["train"] + val}
 
@@ -191,8 +193,8 @@ def translation_evaluation(metrics: list[Metric], dataset: DatasetInfo, resoluti
                            labeller: LabellerInfo | None = None, weights: str | None = None,
                            lpips_weights: str | None = None, log: Callable = print,
                            minibatch: int = 16) -> Callable | None:
-    """Return the function Pix2Pix -> {metric: value} of photos drawn of the validation split's
-    maps, of the values of the metrics in their order; None without metrics.
+    """Return the function Pix2Pix -> {metric: value}, which evaluates photos drawn from the
+    validation split's maps; values are in the order of the metrics. Return None without metrics.
 
     Reals are the validation split; for _full the training split, for _trainval both. labeller: for
     miou; weights, lpips_weights: files of Inception and LPIPS weights; None finds or fetches them.
@@ -208,7 +210,7 @@ def translation_evaluation(metrics: list[Metric], dataset: DatasetInfo, resoluti
         raise UserError(f"--metrics: {wanted[0].name} is to select the best snapshot, and cannot "
                         "be computed with these Inception weights, which lack the last layer; name "
                         "another one first")
-    # What is counted of photos, and what they are compared with, measured once
+    # Measure once what photos are compared with.
     known = translation_measures(metrics, lpips_weights, log)
     if "confusion" in metric_base.measures_of(metrics):
         known["confusion"] = confusion_measure(Labeller(labeller, minibatch))
@@ -225,7 +227,7 @@ def translation_evaluation(metrics: list[Metric], dataset: DatasetInfo, resoluti
 
 
 def _reals_of_training(metrics, dataset, resolution, detector, log, known):
-    """Return {kind: FeatureSet} of the reals that metrics of a training compare with."""
+    """Return {kind: FeatureSet} of the reals that the metrics of a training compare with."""
     splits = {SPLIT: "val", FULL: "train", TRAIN_VAL: TRAIN_VAL}
     sources = {kind: split_source(dataset, splits[kind], resolution)
                for kind in metric_base.reals_of(metrics)}
@@ -241,8 +243,8 @@ def _all_values(metrics, fakes, reals, detector, warn):
 
 def translation_measures(metrics: list[Metric], lpips_weights: str | None = None,
                          log: Callable = print) -> dict[str, MapMeasure]:
-    """Return {name: measure} of what is counted of photos beside the real photos of their maps, so
-    far as the metrics need it."""
+    """Return {name: measure} of the measures that compare photos with the real photos of their
+    maps, as far as the metrics need them."""
     needed, known = metric_base.measures_of(metrics), {"l1": l1_measure()}
     if "lpips" in needed:
         known["lpips"] = lpips_measure(lpips.Lpips(lpips_weights, report=log))
@@ -250,7 +252,7 @@ def translation_measures(metrics: list[Metric], lpips_weights: str | None = None
 
 
 def pose_evaluation(numbers: Sequence[int], minibatch: int = 16) -> Callable:
-    """Return the function Pose -> {'l1'} on its pairs of these numbers: the mean absolute
+    """Return the function Pose -> {'l1': value} for its pairs of these numbers: the mean absolute
     difference between generated photos and the targets, of colours from 0 to 1."""
     def evaluate(method: Any) -> dict[str, float]:
         difference = 0.0
@@ -264,8 +266,8 @@ def pose_evaluation(numbers: Sequence[int], minibatch: int = 16) -> Callable:
 
 
 def decoder_evaluation(label_maps: np.ndarray, numbers: Sequence[int]) -> Callable:
-    """Return the function DecoderTraining -> {'miou', 'accuracy'} on its labelled pictures of these
-    numbers, whose maps are `label_maps[numbers]`."""
+    """Return the function DecoderTraining -> {'miou', 'accuracy'} for its labelled pictures of
+    these numbers, whose maps are `label_maps[numbers]`."""
     def evaluate(method: Any) -> dict[str, float]:
         num_labels = len(method.classes) + 1
         confusion = confusion_matrix(label_maps[numbers], method.predict(numbers), num_labels)
@@ -280,8 +282,8 @@ def network_stream(sampler: Sampler, seed: int, minibatch: int, psi: float | Non
 
     It yields (rgb uint8 [n, R, R, 3], label maps uint8 [n, R, R], None if the network draws none).
     Images below the network's final resolution R (it still grows) are upscaled by repeating pixels,
-    as official evaluations do. labels: [rows, label_size], from which a conditional network draws.
-    signed: yield its real-valued maps float32 [n, R, R, C] instead of labels.
+    as in official evaluations. labels: [rows, label_size], from which a conditional network draws.
+    signed: yield real-valued maps float32 [n, R, R, C] instead of labels.
     """
     def generate(count: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         for images in sampler.stream(seed, count, minibatch, psi, labels):
@@ -296,10 +298,10 @@ def network_stream(sampler: Sampler, seed: int, minibatch: int, psi: float | Non
 def network_images(path: Path, metrics: list[Metric], results: str, *, minibatch: int, seed: int,
                    psi: float | None = None, data: str | None = None,
                    lpips_weights: str | None = None, crop_face: bool = False) -> GeneratedImages:
-    """Open a snapshot's Gs for evaluation: random noise, upscaled if it is still growing.
+    """Open a snapshot's Gs for evaluation: with random noise, and upscaled if it is still growing.
 
     results: folder for results if the snapshot's own is read-only. data: data set of the labels
-    that a conditional network draws; by default its own.
+    for a conditional network; by default its own.
     """
     snapshot = load_snapshot(path, names=("Gs",))
     sampler, header = Sampler(snapshot), snapshot.header
@@ -313,7 +315,7 @@ def network_images(path: Path, metrics: list[Metric], results: str, *, minibatch
              "upscaled": "nearest" if sampler.resolution < resolution else None,
              "truncation": None if psi is None else {"psi": psi, "cutoff": TRUNCATION_CUTOFF},
              "noise": "random", "labels": about_labels, "seed": seed}
-    # Path lengths load LPIPS, and draw latents of their own.
+    # Path lengths need LPIPS, and draw their own latents.
     paths = about_paths = None
     if any(metric.uses == "paths" for metric in metrics):
         distance = lpips.Lpips(lpips_weights)
@@ -341,7 +343,7 @@ def network_images(path: Path, metrics: list[Metric], results: str, *, minibatch
 def translated_images(path: Path, source: ImageSource, results: str, *, minibatch: int,
                       seed: int) -> GeneratedImages:
     """Open a translator's snapshot for evaluation on the maps of `source`, each with the dropout of
-    `seed`: the photos that generate.py --maps writes have that of seed 0."""
+    `seed`; the photos that generate.py --maps writes have the dropout of seed 0."""
     translator = Translator(path, minibatch)
     resolution, header = translator.resolution, translator.header
     check_maps(source, translator.classes, resolution, str(path))
@@ -365,15 +367,15 @@ def posed_images(path: Path, source: PeopleSource, results: str, *,
 
 
 def _about_network(path, header, resolution):
-    """Return what a result records of a network that draws images."""
+    """Return what a result records about a network that draws images."""
     return {"network": str(path), "network_digest": header["digest"],
             "variant": header.get("variant"), "kimg": header["kimg"], "lod": header["lod"],
             "resolution": resolution, "uint8": "127.5 x + 128, saturated, truncated"}
 
 
 def _training_labels(snapshot, data):
-    """Return the labels [n, label_size] that a conditional network draws from, of the data set
-    `data` or its own, and what a result records of them."""
+    """Return the labels [n, label_size] that a conditional network draws from, from the data set
+    `data` or its own, and what a result records about them."""
     directory = data or stored_dataset(snapshot.header, snapshot.path)
     if directory is None:
         raise UserError("a conditional network needs labels: --data=DIR, the data set it was "
@@ -387,12 +389,12 @@ def _training_labels(snapshot, data):
 
 
 def stored_dataset(header: dict, network: Path) -> str | None:
-    """Return the path of a network's training data, None if its header has none. Raises UserError
-    if that is no folder here."""
+    """Return the path of a network's training data; None if its header has none. Raises UserError
+    if there is no such folder on this machine."""
     path = header.get("dataset", {}).get("path")
     if path and not Path(path).is_dir():
         raise UserError(f"{path}: no such folder here; it is the path of the training data in the "
-                        f"header of {network}: give the one of today with --data=DIR")
+                        f"header of {network}: give its present path with --data=DIR")
     return path
 
 
@@ -404,20 +406,20 @@ def folder_images(source: ImageSource, directory: str, results: str) -> Generate
 
 
 def network_results(path: Path, results: str) -> Path:
-    """Return where results on a network are written: beside it, else below `results`."""
+    """Return the folder for a network's results: beside it, else below `results`."""
     directory = Path(path).parent
     return directory if os.access(directory, os.W_OK) else folder_results(directory, results)
 
 
 def folder_results(directory: str | Path, results: str) -> Path:
-    """Make and return the folder below `results` for results on the images of another one."""
+    """Make and return the folder below `results` for results about the images in `directory`."""
     folder = Path(results) / f"metrics-{Path(directory).resolve().name}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-# Samples for --nearest: (list of (rgb uint8 [H, W, 3], label map uint8 [H, W] or None), what each
-# is called, classes, what a result records of them).
+# Samples for --nearest: (list of (rgb uint8 [H, W, 3], label map uint8 [H, W] or None), their
+# names, classes, what a result records about them).
 
 def network_samples(path: Path, seeds: list[int], label: int | Sequence[float] | None,
                     psi: float | None, minibatch: int) -> tuple[list, list, tuple, dict]:

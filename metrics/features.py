@@ -1,7 +1,7 @@
-"""Images to features, and the statistics of features: streaming, in float64, cached by content.
+"""Turn images into features and their statistics: streaming, in float64, cached by content.
 
-Two things are known of an image: its features, which a detector gives, of the photo or of the whole
-pair, and what Measures (map_quality.py) count of it and its map. All are taken in one pass, while
+An image has features, which a detector computes from the photo or the whole pair, and measures
+(map_quality.py), which are counted on the photo and its map. All are computed in one pass, while
 the next images are generated or decoded.
 """
 
@@ -36,7 +36,8 @@ class Statistics(NamedTuple):
 
 
 class FeatureSet:
-    """What is known of n images: float32 in memory or mapped from a file, None if not asked for.
+    """Features and measures of n images: float32 in memory or mapped from a file; None if not
+    requested.
 
     Attributes: features [n, d] of a detector; maps {name of a measure: [n, k]}; min_area: share of
     its image above which a class is present; pairs: the FeatureSet of pictures of photo and map.
@@ -66,8 +67,8 @@ class FeatureSet:
     def statistics(self) -> Statistics:
         """Compute the Statistics of the features. Raises UserError for fewer than two.
 
-        CHUNK at a time become float64, relative to the first one, so that a common offset costs no
-        precision.
+        CHUNK features at a time are converted to float64, relative to the first one, so that a
+        common offset costs no precision.
         """
         n = len(self)
         if n < 2:
@@ -93,10 +94,10 @@ class FeatureSet:
 
 
 def minibatches(images: Iterable[np.ndarray], detector: Any) -> Iterator[np.ndarray]:
-    """Yield float32 [<= detector.minibatch, ...], resized, of batches uint8 [n, H, W, 3].
+    """Yield float32 [<= detector.minibatch, ...], resized, from batches uint8 [n, H, W, 3].
 
-    Batches may differ in length and size of images; the detector gets full minibatches all the
-    same. Raises ValueError for anything but uint8 RGB.
+    Batches may differ in length and image size; the detector still gets full minibatches. Raises
+    ValueError for anything but uint8 RGB.
     """
     waiting = []
     for batch in images:
@@ -123,12 +124,12 @@ VIEWS: dict[str, Callable] = {
 def fill(features: dict[str, np.ndarray], maps: dict[str, np.ndarray], num_classes: int,
          batches: Iterable[tuple[np.ndarray | None, ...]], detector: Any, desc: str,
          known: dict[str, MapMeasure] = MEASURES) -> None:
-    """Write what n images have into `features` {view: [n, d]} and `maps` {measure: [n, k]}; show a
-    progress bar.
+    """Write the features of n images into `features` {view: [n, d]} and their measures into `maps`
+    {measure: [n, k]}; show a progress bar.
 
-    batches: (rgb uint8 [m, H, W, 3]; label maps uint8 [m, H, W], signed maps [m, H, W, C], or
-    None; and of photos drawn of maps or poses the real ones, as rgb), which a thread reads, resizes
-    and counts ahead of the detector. Raises UserError for fewer than n images.
+    batches: (rgb uint8 [m, H, W, 3]; label maps uint8 [m, H, W], signed maps [m, H, W, C], or None;
+    and, for photos drawn from maps or poses, the real photos, as rgb). A thread reads, resizes and
+    measures them ahead of the detector. Raises UserError for fewer than n images.
     """
     total = len(next(iter({**features, **maps}.values())))
 
@@ -145,7 +146,7 @@ def fill(features: dict[str, np.ndarray], maps: dict[str, np.ndarray], num_class
         raise UserError(f"{desc}: {done} images where {total} were announced")
 
     with util.progress(total=total, desc=desc, unit="img") as bar:
-        if not features:  # maps alone are counted
+        if not features:  # only measures are needed
             for pairs in prefetch(read()):
                 bar.update(len(pairs.rgb))
             return
@@ -153,7 +154,7 @@ def fill(features: dict[str, np.ndarray], maps: dict[str, np.ndarray], num_class
         parts = map_over_devices(detector.replicas, prefetch(minibatches(pictures, detector)))
         written = 0
         for part in parts:
-            # All views of an image come one after another.
+            # The views of an image follow each other.
             images, views = np.divmod(written + np.arange(len(part)), len(features))
             for k, array in enumerate(features.values()):
                 array[images[views == k]] = part[views == k]
@@ -174,8 +175,8 @@ def fake_features(generate: Callable[[int], Iterable], count: int, detector: Any
                   measures: Sequence[str] = (), num_classes: int = 0, min_area: float = MIN_AREA,
                   views: Sequence[str] = ("photo",),
                   known: dict[str, MapMeasure] = MEASURES) -> FeatureSet:
-    """Return the FeatureSet of the first `count` images of `generate(count)`: with a detector the
-    features of their `views` (8 KB of memory each), and their measures."""
+    """Return the FeatureSet of the first `count` images of `generate(count)`: their measures and,
+    with a detector, the features of their `views` (8 KB of memory each)."""
     features = {view: np.empty((count, detector.num_features), np.float32)
                 for view in (views if detector else ())}
     maps = {name: np.empty((count, known[name].columns(num_classes)), np.float32)
@@ -193,8 +194,9 @@ def feature_set(features: dict[str, np.ndarray], maps: dict[str, np.ndarray],
 
 def source_features(source: Any, detector: Any, cache_dir: Path | None = None,
                     report: Callable[[str], None] = print, view: str = "photo") -> np.ndarray:
-    """Return float32 [n, d] of all images of an ImageSource; with `cache_dir` cached by content:
-    by a digest of images, detector and resizing. The file is mapped into memory, not read."""
+    """Return the features float32 [n, d] of all images of an ImageSource. With `cache_dir` they are
+    cached by a digest of images, detector and resizing; the file is mapped into memory, not read.
+    """
     of_pairs = view == "pair"
     desc = f"{source.name} pairs" if of_pairs else source.name
 
@@ -209,7 +211,7 @@ def source_features(source: Any, detector: Any, cache_dir: Path | None = None,
 def source_maps(source: Any, name: str, cache_dir: Path | None = None,
                 report: Callable[[str], None] = print,
                 known: dict[str, MapMeasure] = MEASURES) -> np.ndarray:
-    """Return float32 [n, k], the measure `name` of an ImageSource; cached likewise."""
+    """Return float32 [n, k], the measure `name` of an ImageSource, cached like features."""
     measure, num_classes = known[name], len(source.classes)
 
     def count(array: np.ndarray) -> None:
@@ -239,7 +241,7 @@ def _cached(measure, kind, key, shape, cache_dir, report):
 
 
 def _open_features(path, shape, report):
-    """Return a cached file's array; None if it is missing or, with a line, damaged."""
+    """Return a cached file's array; None if it is missing, or damaged, which is reported."""
     try:
         features = np.load(path, mmap_mode="r", allow_pickle=False)
         if features.shape != shape or features.dtype != np.float32:

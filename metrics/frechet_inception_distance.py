@@ -1,6 +1,6 @@
 """Frechet Inception Distance (Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017).
 
-A pure function of two means and covariances; knows neither networks nor files.
+A pure function of two means and covariances, independent of networks and files.
 """
 
 import numpy as np
@@ -14,10 +14,10 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray,
     mean: [d], cov: [d, d] float64, symmetric, of any rank. tr (S1 S2)^(1/2) is the sum of the roots
     of the eigenvalues of L' S2 L, where S1 = L L' by S1's own eigenvectors: real and symmetric.
     """
-    # One BLAS thread: more are slower here, many times so on a busy machine.
+    # Use one BLAS thread: more are slower here, on a busy machine many times slower.
     with threadpool_limits(limits=1, user_api="blas"):
         values, vectors = np.linalg.eigh(cov1)
-        # Below this an eigenvalue is rounding, as of a covariance of too few samples.
+        # Smaller eigenvalues are rounding errors, as in a covariance of too few samples.
         used = values > np.abs(values).max(initial=0) * len(values) * np.finfo(np.float64).eps
         root = vectors[:, used] * np.sqrt(values[used])
         products = np.linalg.eigvalsh(root.T @ cov2 @ root)

@@ -1,6 +1,6 @@
 """Open sets of images on disk: splits of data sets, plain folders and folders of pairs.
 
-Files are decoded by dnnlib.data.photos, so that a photo is the same picture here as in a data set.
+Files are decoded by dnnlib.data.photos, so that a photo gives the same picture as in a data set.
 """
 
 import collections
@@ -40,19 +40,19 @@ class ImageSource:
 
     batches: function (maps=False, indices=None, signed=False) -> iterator over (rgb uint8
     [n, H, W, 3], label maps uint8 [n, H, W]), every image once or those of `indices`, in their
-    order; maps are None unless asked for. signed: real-valued maps float32 [n, H, W, C] instead of
-    labels, where there are any.
+    order; maps are None unless `maps` is set. signed: real-valued maps float32 [n, H, W, C] instead
+    of labels, if there are any.
     """
 
     name: str
     count: int
     digest: str  # of the images' content
     batches: Callable
-    about: dict  # what a result records of them
+    about: dict  # what a result records about them
     classes: tuple = ()  # names of the labels 1..C, () without label maps
     sizes: collections.Counter = field(default_factory=collections.Counter)  # of (width, height)
-    names: Callable | None = None  # () -> what the photos are called, in the images' order
-    left_out: tuple = ()  # lines on files that are not among the images
+    names: Callable | None = None  # () -> names of the photos, in the images' order
+    left_out: tuple = ()  # lines about files that are not among the images
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class PeopleSource:
     """The pairs of photos of one person in a data set's split.
 
     read: function (numbers of pairs) -> training.pose.people.PoseBatch. count (of pairs), about,
-    sizes: as of ImageSource.
+    sizes: as in ImageSource.
     """
 
     count: int
@@ -70,12 +70,13 @@ class PeopleSource:
 
 
 def warn(line: str) -> None:
-    """Print a warning, apart from the results."""
+    """Print a warning on stderr, apart from the results."""
     print(line, file=sys.stderr)
 
 
 def is_dataset(directory: str | Path) -> bool:
-    """Return if a folder is a data set, or missing, which is then reported as one."""
+    """Return whether a folder is a data set; True if it is missing, which is then reported as a
+    missing data set."""
     return (Path(directory) / FILE_NAME).is_file() or not Path(directory).is_dir()
 
 
@@ -83,7 +84,7 @@ def is_dataset(directory: str | Path) -> bool:
 def open_images(directory: str | Path, split: str, resolution: int | None = None) -> ImageSource:
     """Open a data set (its `split`), one of its splits' folders, pairs, or a folder of pictures.
 
-    Warns, once for a source, of files that are left out and of sizes that differ. resolution: of a
+    Warns, once per source, of files that are left out and of sizes that differ. resolution: of a
     data set's images; by default its own.
     """
     directory = Path(directory)
@@ -101,7 +102,7 @@ def open_images(directory: str | Path, split: str, resolution: int | None = None
     lines = list(source.left_out)
     if len(source.sizes) > 1:
         lines.append(f"{directory}: images of {len(source.sizes):,} sizes, most often "
-                     f"{commonest(source.sizes, 2)}: each is taken at its own, which alone moves "
+                     f"{commonest(source.sizes, 2)}: each is taken at its own, which alone changes "
                      "the metrics")
     if deeper:
         lines.append(f"{directory}: its {source.count:,} images are taken, those in its folders "
@@ -112,15 +113,15 @@ def open_images(directory: str | Path, split: str, resolution: int | None = None
 
 
 def commonest(sizes: collections.Counter, count: int = 1) -> str:
-    """Return '64x48 (12 of 20) and 32x32 (8 of 20)' of a Counter of (width, height); the only size
-    as '64x48'."""
+    """Return the most common sizes in a Counter of (width, height), as '64x48 (12 of 20) and 32x32
+    (8 of 20)'; a single size as '64x48'."""
     return " and ".join(
         f"{width}x{height}" + (f" ({number:,} of {sizes.total():,})" if len(sizes) > 1 else "")
         for (width, height), number in sizes.most_common(count))
 
 
 def split_source(info: DatasetInfo, split: str, resolution: int) -> ImageSource:
-    """Return the images of a data set's split; of 'train+val' those of both. Raises UserError if
+    """Return the images of a data set's split; for 'train+val', those of both. Raises UserError if
     there are none."""
     sizes = dataset.split_sizes(info, split)
     places = dataset.places(sizes)
@@ -153,9 +154,9 @@ def split_source(info: DatasetInfo, split: str, resolution: int) -> ImageSource:
 def folder_source(directory: str | Path) -> ImageSource:
     """Return the pictures directly in a folder, in the order of their names, each at its own size.
 
-    Read as dataset_tool.py reads photos: upright, grey and 16 bits as RGB, transparent parts on
-    white; what a file is, its content says. Hidden files are left out, others that cannot be used
-    are counted in `left_out`. Raises UserError for a folder without pictures.
+    They are read as in dataset_tool.py: upright, grey and 16 bits as RGB, transparent parts on
+    white; a file's content decides what it is. Hidden files are left out, other files that cannot
+    be used are counted in `left_out`. Raises UserError for a folder without pictures.
     """
     return _picture_source(Path(directory), *_decode_folder(Path(directory)))
 
@@ -164,9 +165,8 @@ def pair_source(directory: str | Path) -> ImageSource:
     """Return images and label maps in two subfolders, paired by name, as generate.py writes them;
     or in shards of these.
 
-    Maps are palette or grey PNGs of labels 0..C, classes.txt has the classes' names. Raises
-    UserError if that list or an image's map is missing or, on reading, a map has labels that are
-    no class.
+    Maps are palette or grey PNGs of labels 0..C; classes.txt has the classes' names. Raises
+    UserError if that list or an image's map is missing or, on reading, if a map has labels above C.
     """
     directory = Path(directory)
     parts = pair_folders(directory)
@@ -202,7 +202,7 @@ def _picture_source(directory, pictures, left_out, label_paths=(), classes=()):
 
 
 class _Picture(NamedTuple):
-    """A decoded file: (width, height) and a digest of its pixels; or None and the reason why."""
+    """A decoded file: (width, height) and a digest of its pixels; or None and why it failed."""
 
     path: Path
     size: tuple | None
@@ -210,8 +210,8 @@ class _Picture(NamedTuple):
 
 
 def _decode_folder(directory):
-    """Decode all files directly in a folder: ([_Picture] of those that can be used, lines on the
-    others). Raises UserError if there are none."""
+    """Decode all files directly in a folder; return ([_Picture] of the usable ones, lines about the
+    others). Raises UserError if none is usable."""
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder")
 
@@ -227,10 +227,10 @@ def _decode_folder(directory):
         found = list(util.progress(pool.map(decode, paths), total=len(paths),
                                    desc=f"reading {directory.name}", unit="file"))
     usable = [picture for picture in found if picture.size]
-    # A message names three of the others, and gives the number of more.
+    # A message names three of the others, and how many more there are.
     others = [f"{path.name} ({reason})" for path, size, reason in found if not size]
     more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
-    listed = f"files that are no readable pictures: {', '.join(others[:3])}{more}"
+    listed = f"files that are not readable pictures: {', '.join(others[:3])}{more}"
     if not usable:
         inside = ", ".join(sorted(p.name for p in directory.iterdir() if p.is_dir()))
         raise UserError(f"{directory}: no images directly in this folder"
@@ -246,7 +246,7 @@ def _visible_files(directory):
 
 
 def _decode(path):
-    """Return the PIL image of a file, as it is in a data set. Raises PhotoError."""
+    """Return the PIL image of a file, decoded as in a data set. Raises PhotoError."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise PhotoError("file is too large for a picture")

@@ -1,6 +1,6 @@
 """Inception Score (Salimans et al., "Improved Techniques for Training GANs", 2016, section 4).
 
-A pure function of class probabilities; knows neither networks nor files.
+A pure function of class probabilities, independent of networks and files.
 """
 
 import itertools
@@ -13,8 +13,8 @@ from dnnlib.util import UserError
 def inception_score(probabilities: np.ndarray, num_splits: int) -> tuple[float, float]:
     """Return mean and standard deviation over splits of exp(mean KL(p(y|x) || p(y))).
 
-    probabilities: [n, classes], rows sum to 1. Splits are consecutive and as equal as can be; p(y)
-    is a split's own mean. Raises UserError if there are fewer samples than splits.
+    probabilities: [n, classes], rows sum to 1. Splits are consecutive and as equal as possible;
+    p(y) is the split's own mean. Raises UserError if there are fewer samples than splits.
     """
     n = len(probabilities)
     if n < num_splits:

@@ -1,8 +1,8 @@
-"""See if generated maps are right: a segmenter, trained on real photos, labels generated photos.
+"""Evaluate generated maps with a segmenter that was trained on real photos.
 
-Its labels are compared with the generated maps. The ceiling is how far its labels of real photos
-that it has not seen agree with their maps: what is missing there is the segmenter's own error, what
-is missing below the ceiling the generator's.
+The segmenter labels generated photos, and its labels are compared with the generated maps. The
+ceiling is how well its labels of unseen real photos agree with their maps: what is missing to 1 is
+the segmenter's own error, what is missing to the ceiling is the generator's.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,8 +19,8 @@ NUM_RARE = 5  # classes that count as rare: those with the fewest pixels in the 
 
 
 def confusion_measure(labeller: Any) -> MapMeasure:
-    """Return the measure of a Labeller: of each pair the confusion matrix [1 + C, 1 + C] of its map
-    and the labeller's labels of its photo, as one row."""
+    """Return the measure of a Labeller: for each pair, as one row, the confusion matrix [1 + C,
+    1 + C] of its map and the labeller's labels of its photo."""
     def count(pairs: PairBatch, num_classes: int) -> np.ndarray:
         predicted = labeller.label_maps(pairs.rgb)
         return np.stack([scores.confusion_matrix(*maps, 1 + num_classes).ravel()
@@ -54,19 +54,20 @@ def has_learned_from(labeller: Any, digest: str) -> bool:
 
 
 def confusion(images: FeatureSet) -> np.ndarray:
-    """Return the confusion matrix [1 + C, 1 + C] of a FeatureSet with that measure."""
+    """Return the confusion matrix [1 + C, 1 + C] over all images of a FeatureSet with that measure.
+    """
     total = images.maps["confusion"].sum(axis=0, dtype=np.float64)
     side = round(len(total) ** 0.5)
     return total.reshape(side, side)
 
 
 def label_agreement(fakes: FeatureSet, reals: FeatureSet) -> dict[str, float]:
-    """Return {suffix: value} of labelsNk; those that end in _real are the same of the reals.
+    """Return {suffix: value} of labelsNk; suffixes that end in _real are for the reals.
 
     Means are over the labels that occur in the maps of both sides: a generator that never draws the
-    hard classes would otherwise be compared with a mean that has them. A mean of none is 0. Only
-    '_ratio_all' is over all labels of the real maps, where one that is never drawn has the IoU 0:
-    maps that have faded agree with a segmenter on the background alone.
+    hard classes would otherwise be compared with a mean that includes them. The mean of no labels
+    is 0. Only '_ratio_all' is over all labels of the real maps, where a label that is never drawn
+    has IoU 0: faded maps agree with a segmenter on the background alone.
     fakes, reals: with confusions.
     """
     sides = {"": confusion(fakes), "_real": confusion(reals)}
@@ -74,7 +75,7 @@ def label_agreement(fakes: FeatureSet, reals: FeatureSet) -> dict[str, float]:
     values = {}
     for side, matrix in sides.items():
         values |= {f"{suffix}{side}": value for suffix, value in _scores(matrix, common).items()}
-    # The IoUs of all labels of the real maps, of fakes and of reals
+    # IoUs of all labels of the real maps: of fakes, of reals.
     real_labels = scores.in_truth(sides["_real"])
     of_all = [np.nan_to_num(scores.class_ious(matrix)[real_labels]) * drawn
               for matrix, drawn in ((sides[""], common[real_labels]), (sides["_real"], 1))]
@@ -85,8 +86,8 @@ def label_agreement(fakes: FeatureSet, reals: FeatureSet) -> dict[str, float]:
 
 
 def _scores(matrix, labels):
-    """Return {suffix: value}: the means over some labels, with the background and without it, and
-    the accuracy of all pixels."""
+    """Return {suffix: value}: the mean IoU over `labels`, with and without the background, and the
+    accuracy over all pixels."""
     return {"": scores.mean_iou(matrix, labels),
             "_foreground": scores.mean_iou(matrix, scores.without_background(labels)),
             "_accuracy": scores.pixel_accuracy(matrix)}
@@ -94,8 +95,8 @@ def _scores(matrix, labels):
 
 def iou_table(classes: Sequence[str], reals: FeatureSet,
               fakes: FeatureSet | None = None) -> list[dict]:
-    """Return a row per label, the background first: name, and of reals and fakes, which have
-    confusions, the share of pixels, IoU and accuracy, None where there is none."""
+    """Return a row per label, the background first: name, and, for reals and fakes with confusions,
+    the share of pixels, IoU and accuracy, None if undefined."""
     sides = {"real": reals} | ({"fake": fakes} if fakes else {})
     table = [{"name": name} for name in ("background", *classes)]
     for side, images in sides.items():
@@ -110,9 +111,9 @@ def iou_table(classes: Sequence[str], reals: FeatureSet,
 
 
 def miou_values(images: FeatureSet) -> dict[str, float]:
-    """Return {suffix: value} of miou, of images with confusions: means over the labels that occur
-    in the maps, with the background and ('_foreground') without it; the accuracy; and ('_any') the
-    mean of two labels, the background and all classes as one."""
+    """Return {suffix: value} of miou for images with confusions: the mean IoU over the labels that
+    occur in the maps, with the background and ('_foreground') without it; the accuracy; and
+    ('_any') the mean IoU of two labels, the background and all classes as one."""
     matrix = confusion(images)
     values = {**_scores(matrix, scores.in_truth(matrix)),
               "_any": scores.mean_iou(scores.any_class(matrix))}
@@ -120,19 +121,19 @@ def miou_values(images: FeatureSet) -> dict[str, float]:
 
 
 def rare_labels(confusion: np.ndarray) -> np.ndarray:
-    """Return the NUM_RARE labels with the fewest pixels of the truth, the rarest first, of those
-    that occur in it; the background is none of them."""
+    """Return the NUM_RARE labels with the fewest pixels in the truth, the rarest first. Labels that
+    do not occur, and the background, are excluded."""
     pixels = np.asarray(confusion).sum(axis=1)
     shown = np.flatnonzero(scores.without_background(pixels > 0))
     return shown[np.argsort(pixels[shown], kind="stable")][:NUM_RARE]
 
 
 def photo_agreement(fakes: FeatureSet, reals: FeatureSet) -> dict[str, float]:
-    """Return {suffix: value} of the miou of photos that were drawn of maps; those that end in _real
-    are the same of the real photos of these maps.
+    """Return {suffix: value} of miou for photos drawn from maps; suffixes that end in _real are for
+    the real photos of these maps.
 
     Means are over the labels that occur in the maps, with the background and ('_foreground')
-    without it, and ('_rare') over those of `rare_labels` of the real maps.
+    without it, and ('_rare') over the `rare_labels` of the real maps.
     fakes, reals: with confusions.
     """
     sides = {"": confusion(fakes), "_real": confusion(reals)}
@@ -146,7 +147,7 @@ def photo_agreement(fakes: FeatureSet, reals: FeatureSet) -> dict[str, float]:
 
 
 def rare_table(table: Sequence[dict], reals: FeatureSet) -> list[dict]:
-    """Return the rows of an `iou_table` that `rare_labels` of the reals names, the rarest first."""
+    """Return the rows of an `iou_table` for the `rare_labels` of the reals, the rarest first."""
     return [table[label] for label in rare_labels(confusion(reals))]
 
 

@@ -1,9 +1,9 @@
 """Measure how whole, complete and decided label maps are, and if they follow the photo.
 
-MEASURES is what is counted of every single pair, alike for real and generated ones. To measure
-something new, enter a MapMeasure here and name it in the metric that uses it (metric_base.py): both
-sides, the cache and --floor follow. Measures that need a network of their own are made where it is
-loaded (label_agreement.py, person.py) and enter evaluations by the same table.
+MEASURES lists what is counted for every single pair, real or generated. To measure something new,
+add a MapMeasure here and name it in the metric that uses it (metric_base.py): both sides, the cache
+and --floor then work. Measures that need a network of their own are made where it is loaded
+(label_agreement.py, person.py), and are added to the same table for an evaluation.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,18 +15,18 @@ import numpy as np
 from dnnlib.data import channels
 from dnnlib.data.class_counts import class_areas, proportions, total_variation
 
-SPECK = 2  # pixels of a region up to which it is a speck
-MARGIN = 0.25  # below it a pixel is unsure: half of what it is in real maps
+SPECK = 2  # most pixels of a speck
+MARGIN = 0.25  # pixels with a smaller margin are unsure; in real maps it is twice as large
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    """What measures take: some photos and their maps.
+    """The input of measures: some photos and their maps.
 
     Attributes: rgb uint8 [n, H, W, 3]; label_maps uint8 [n, H, W] of 0..C, or None; segmaps, the
-    real-valued maps that they were decided by, signed float [n, h, w, C], or None if only labels
-    are known, as of a folder; originals, the real photos of the maps that these photos were drawn
-    of, uint8 [n, H, W, 3], or None of any others.
+    signed real-valued maps [n, h, w, C] behind the labels, or None if only labels are known, as
+    for a folder; originals, the real photos uint8 [n, H, W, 3] if these photos were drawn from
+    maps, else None.
     """
 
     rgb: np.ndarray
@@ -37,8 +37,8 @@ class PairBatch:
 
 def pair_batch(rgb: np.ndarray, maps: np.ndarray | None,
                originals: np.ndarray | None = None) -> PairBatch:
-    """Return the PairBatch of what streams of images yield: maps are label maps [n, H, W] or signed
-    real-valued ones [n, H, W, C]."""
+    """Return the PairBatch of what a stream of images yields: maps are label maps [n, H, W] or
+    signed real-valued ones [n, H, W, C]."""
     if maps is None or maps.ndim == 3:
         return PairBatch(rgb, maps, originals=originals)
     return PairBatch(rgb, channels.to_label_map(maps), maps, originals)
@@ -46,14 +46,14 @@ def pair_batch(rgb: np.ndarray, maps: np.ndarray | None,
 
 @dataclass(frozen=True)
 class MapMeasure:
-    """What is counted of pairs.
+    """Something that is counted for each pair.
 
     Attributes:
         count: function (PairBatch of n, C) -> [n, k] of finite numbers; NaN where it has none.
         columns: function C -> k.
-        signed: it takes the real-valued maps.
-        digest: of the network that it uses, for the cache; '' without one.
-        about: what a result records of that network.
+        signed: whether it takes the real-valued maps.
+        digest: digest of the network that it uses, for the cache; '' without one.
+        about: what a result records about that network.
     """
 
     count: Callable
@@ -64,10 +64,10 @@ class MapMeasure:
 
 
 def count_regions(label_maps: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return how many regions a map has, and how many of them are specks: float32 [N, 2].
+    """Return how many regions each map has, and how many of them are specks: float32 [N, 2].
 
-    A region is a set of pixels of one class that are connected by their sides; background has none.
-    A speck is a region of one or two pixels. label_maps: uint8 [N, H, W] of 0..C.
+    A region is a set of pixels of one class that are connected by their sides; the background has
+    no regions. A speck is a region of one or two pixels. label_maps: uint8 [N, H, W] of 0..C.
     """
     # Imported here so that --help and wrong options answer at once.
     from scipy import ndimage
@@ -82,8 +82,8 @@ def count_regions(label_maps: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def count_doubts(pairs: PairBatch) -> np.ndarray:
-    """Return the shares of the pixels that several classes claim, and that are unsure: float32
-    [n, 2]; NaN without real-valued maps.
+    """Return the shares of pixels that several classes claim, and of pixels that are unsure:
+    float32 [n, 2]; NaN without real-valued maps.
 
     A class claims a pixel where its map is above 0. A pixel is unsure where its margin
     (channels.margins) is below MARGIN: one map is about to appear or vanish there, or two classes
@@ -98,11 +98,11 @@ def count_doubts(pairs: PairBatch) -> np.ndarray:
 
 
 def count_steps(pairs: PairBatch) -> np.ndarray:
-    """Return the sum of the photo's steps across borders of the map and their number, then the same
-    of all others: float32 [n, 4].
+    """Return the sum and the number of the photo's steps across borders of the map, then the sum
+    and the number of all other steps: float32 [n, 4].
 
-    A step is the difference between two pixels side by side, or one above the other: the mean of
-    the absolute differences of the colours. It crosses a border if their labels differ.
+    A step is the mean absolute difference of colours between two neighbouring pixels, side by side
+    or one above the other. It crosses a border if their labels differ.
     """
     rgb, labels = pairs.rgb.astype(np.int16), pairs.label_maps
     counts = np.zeros((len(rgb), 4))
@@ -126,10 +126,10 @@ MEASURES: dict[str, MapMeasure] = {
 
 
 def map_quality(fakes: Any, reals: Any) -> dict[str, float]:
-    """Return {suffix: value} of mapsNk; those that end in _real are the same of the reals.
+    """Return {suffix: value} of mapsNk; suffixes that end in _real are for the reals.
 
-    The headline is the fakes' share of specks and no ratio to the reals': it exists for reals
-    without a speck as well, and --floor gives what real maps of this number have. fakes, reals:
+    The headline is the fakes' share of specks, not its ratio to the reals': it is defined even if
+    the reals have no speck, and --floor gives the share in as many real maps. fakes, reals:
     FeatureSets with the measures of mapsNk.
     """
     of_fakes = {**_qualities(fakes), "_classes": drawn_enough(fakes, reals).sum()}
@@ -142,7 +142,7 @@ def map_quality(fakes: Any, reals: Any) -> dict[str, float]:
 
 
 def _qualities(images):
-    """Return {suffix: value} of one side, without what is not known of it."""
+    """Return {suffix: value} of one side, without values that are not known."""
     regions, specks = _total(images, "regions")
     covered = images.areas.sum(dtype=np.float64)
     claimed, unsure = _total(images, "doubts")
@@ -166,15 +166,15 @@ def _total(images, name):
 
 
 def drawn_enough(fakes: Any, reals: Any) -> np.ndarray:
-    """Return which of the reals' classes fakes show at half their frequency or more: bool [C]."""
+    """Return which of the reals' classes the fakes show at least half as often: bool [C]."""
     real, fake = reals.instances, fakes.instances
     return (real > 0) & (2 * fake * len(reals) >= real * len(fakes))
 
 
 def class_table(classes: Sequence[str], reals: Any, fakes: Any) -> list[dict]:
-    """Return a row per class, in descending real order: name, instances; proportions of them, as in
-    the thesis behind Style-C-GAN (Korneliusson 2019), figure 5.3; frequencies, the share of images
-    that show it; and the mean share of the image that it covers where it is shown.
+    """Return a row per class, the most frequent in the reals first: name; instances; their
+    proportions, as in the thesis behind Style-C-GAN (Korneliusson 2019), figure 5.3; frequency, the
+    share of images that show the class; and its mean share of those images' area.
 
     reals, fakes: FeatureSet with areas.
     """
@@ -191,6 +191,6 @@ def class_table(classes: Sequence[str], reals: Any, fakes: Any) -> list[dict]:
 
 
 def _mean_areas(images):
-    """Return the mean share that each class covers of the images that show it, float64 [C]."""
+    """Return the mean share that each class covers in the images that show it, float64 [C]."""
     shown = images.areas > images.min_area
     return (images.areas * shown).sum(axis=0, dtype=np.float64) / np.maximum(images.instances, 1)

@@ -1,8 +1,8 @@
-"""Metrics by name: the name is the protocol, one short function each.
+"""Define metrics by name: a name stands for a protocol, and each metric is one short function.
 
 In a registered name Nk stands for the number of generated images: fid50k, fid1k and fid200 are
 fidNk. A metric gets the FeatureSets of fakes and reals and the detector, or a function that
-measures paths; it knows neither networks nor files.
+measures paths; it does not depend on networks or files.
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ from metrics.map_quality import MEASURES, MapMeasure, map_quality
 from metrics.networks.inception_weights import BY_HAND
 from metrics.precision_recall import precision_recall
 
-# What the reals of a metric are: one split (by default the test images), or, as in StyleGAN2-ADA,
-# every image of the training split, or those of the training and the validation split together.
+# The reals of a metric: one split (by default the test images), or, as in StyleGAN2-ADA, every
+# image of the training split, or those of the training and the validation split together.
 SPLIT, FULL, TRAIN_VAL = "split", "full", "train+val"
-# What metrics of a CycleGAN use: its networks, besides features of a detector, or the classifier of
-# domains. Such a metric is function(CycleFindings, *arguments).
+# What metrics of a CycleGAN use: its networks alone, with a detector's features, or with the
+# classifier of domains. Such a metric is function(CycleFindings, *arguments).
 CYCLE_USES = ("cycle", "cycle_features", "cycle_classifier")
 CYCLE_METRICS = "cyclefid,cyclekid,cycleloss,cycleclass"
 
@@ -46,13 +46,13 @@ class Metric:
         function: (fakes, reals, detector, *arguments) -> {suffix: value}; the suffix '' is the
             headline, others ('_std') are appended to the name. A metric of paths is function(paths,
             num_samples, *arguments).
-        count: generated images, or pairs of them, that it takes; 0 if its name lacks the number.
-        uses: 'features', 'logits' (features and the detector's last layer), 'maps' (what its
-            `measures` count of pairs), 'originals' (what they count of photos drawn of maps, or of
-            people in other poses, beside the real photos of these), 'paths', 'segmenter' (a
-            segmenter's labels of the reals, without fakes; of a network that draws photos of maps
-            see `of_translator`), or one of CYCLE_USES (a CycleGAN's test photos).
-        view: what the detector sees, of features.VIEWS.
+        count: generated images, or pairs of them, that it takes; 0 if the name has no number.
+        uses: 'features', 'logits' (features and the detector's last layer), 'maps' (its `measures`
+            of pairs), 'originals' (its `measures` of photos drawn from maps, or of people in other
+            poses, beside the real photos), 'paths', 'segmenter' (a segmenter's labels of the reals,
+            without fakes; for a network that draws photos from maps see `of_translator`), or one of
+            CYCLE_USES (a CycleGAN's test photos).
+        view: what the detector sees, a key of features.VIEWS.
     """
 
     pattern: str  # such as 'fidNk'
@@ -65,21 +65,21 @@ class Metric:
     view: str = "photo"
     measures: tuple = ()  # of map_quality.MEASURES and those that need a network
     biased_if_few: bool = False  # it means little with fewer samples than features
-    least: int = 1  # images without which it cannot be computed at all
+    least: int = 1  # least number of images
 
     @property
     def uses_detector(self) -> bool:
-        """Return if it needs features of a detector."""
+        """Return whether it needs features of a detector."""
         return self.uses in ("features", "logits", "cycle_features")
 
     @property
     def needs_maps(self) -> bool:
-        """Return if it is of photos with their label maps."""
+        """Return whether it needs photos with their label maps."""
         return self.uses == "maps" or self.view == "pair"
 
     @property
     def counts_areas(self) -> bool:
-        """Return if it asks which classes are present, above a least area."""
+        """Return whether it counts classes as present above a least area."""
         return "areas" in self.measures
 
     def named(self, values: dict[str, float]) -> dict[str, float]:
@@ -91,8 +91,8 @@ METRICS: dict[str, Metric] = {}
 
 
 def metric(pattern: str, *arguments: Any, **attributes: Any) -> Callable:
-    """Return a decorator that enters a function into METRICS under a name such as fidNk; arguments
-    are the function's further ones, attributes those of Metric."""
+    """Return a decorator that adds a function to METRICS under a name such as fidNk. `arguments`
+    are further arguments of the function, `attributes` those of Metric."""
     def enter(function: Callable) -> Callable:
         METRICS[pattern] = Metric(pattern, function, arguments, **attributes)
         return function
@@ -106,9 +106,9 @@ def fid(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[str, float]
     """Return the Frechet Inception Distance of the fakes and all reals.
 
     Paper: Heusel et al. 2017, eq. 6. Reference: bioinf-jku/TTUR and StyleGAN's
-    frechet_inception_distance.py (of 50,000 training images; here each real of the split counts
-    once); of _full StyleGAN2-ADA's fid50k_full, every training image. _pair is our own: of
-    pictures that show a photo and beside it its map, in the palette's colours.
+    frechet_inception_distance.py (with 50,000 training images; here each real of the split counts
+    once); for _full, StyleGAN2-ADA's fid50k_full, with every training image. _pair is our own: it
+    uses pictures of a photo beside its map, in the palette's colours.
     """
     return fid_distance(fakes, reals)
 
@@ -121,10 +121,10 @@ def fid(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[str, float]
 def kid(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[str, float]:
     """Return the Kernel Inception Distance of the fakes and all reals: mean and deviation.
 
-    Paper: Binkowski et al. 2018, section 4. Reference: mbinkowski/MMD-GAN and torch-fidelity; of
-    _full StyleGAN2-ADA's kid50k_full, which draws its 100 subsets of 1,000 from NumPy's global
-    generator: ours are seeded. _trainval is for data sets whose validation split is too small to
-    compare snapshots by, _pair is as in fid.
+    Paper: Binkowski et al. 2018, section 4. Reference: mbinkowski/MMD-GAN and torch-fidelity; for
+    _full, StyleGAN2-ADA's kid50k_full, which draws its 100 subsets of 1,000 from NumPy's global
+    generator: ours are seeded. _trainval is for data sets whose validation split is too small for
+    comparing snapshots; _pair is as in fid.
     """
     return kid_distance(fakes, reals)
 
@@ -132,11 +132,11 @@ def kid(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[str, float]
 @metric("prNk3_full", 3, reals=FULL, biased_if_few=True, least=4)
 def precision_and_recall(fakes: FeatureSet, reals: FeatureSet, detector: Any,
                          k: int) -> dict[str, float]:
-    """Return precision and recall of fakes and every training image: balls to the kth neighbour.
+    """Return precision and recall of fakes and all training images: balls to the kth neighbour.
 
     Paper: Kynkaanniemi et al. 2019, section 2. Reference: StyleGAN2-ADA's pr50k3_full and
-    torch-fidelity's PRC. The published values are of VGG16's features; here they are pool_3, as
-    torch-fidelity can take them: compare with numbers of the same features only.
+    torch-fidelity's PRC. The published values use VGG16's features; these use pool_3, as
+    torch-fidelity can, and compare only with numbers for the same features.
     """
     precision, recall = precision_recall(reals.features, fakes.features, k)
     return {"_precision": precision, "_recall": recall}
@@ -158,15 +158,15 @@ def inception_scores(fakes: FeatureSet, reals: None, detector: Any) -> dict[str,
 def class_distance(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[str, float]:
     """Return the total variation distance between the classes' shares of all instances.
 
-    Paper: Korneliusson 2019 (the thesis behind Style-C-GAN), figure 5.3. Reference: none; the
-    thesis compares the bars by eye.
+    Paper: Korneliusson 2019 (the thesis behind Style-C-GAN), figure 5.3. Reference: none; in the
+    thesis, bars are compared by eye.
     """
     return {"": total_variation(fakes.instances, reals.instances)}
 
 
 @metric("mapsNk", reals=SPLIT, uses="maps", measures=("areas", "regions", "doubts", "steps"))
 def map_qualities(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[str, float]:
-    """Return the fakes' share of specks among all regions, and more about maps by other suffixes.
+    """Return the share of specks among the fakes' regions; other suffixes are further measures.
 
     Paper: none; measures of our own, defined in docs/metrics.md. Reference: none.
     """
@@ -177,10 +177,10 @@ def map_qualities(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[s
 @metric("labelsNk_trainval", reals=TRAIN_VAL, uses="maps", measures=("confusion",))
 def labels(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[str, float]:
     """Return the mean IoU of generated maps and a segmenter's labels of the generated photos, and
-    beside it that of the reals.
+    the same for the reals.
 
-    Paper: Everingham et al. 2015, section 4.3 (IoU). Reference: none; that a network trained on
-    real photos scores generated ones is as in Isola et al. 2017, section 4.1 (FCN score).
+    Paper: Everingham et al. 2015, section 4.3 (IoU). Reference: none; as in Isola et al. 2017,
+    section 4.1 (FCN score), a network trained on real photos scores generated ones.
     """
     return label_agreement(fakes, reals)
 
@@ -195,8 +195,8 @@ def miou(fakes: None, reals: FeatureSet, detector: Any) -> dict[str, float]:
 
 
 def photo_labels(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[str, float]:
-    """Return the mean IoU of a segmenter's labels of photos drawn of maps and these maps, and
-    beside it that of the real photos.
+    """Return the mean IoU of maps and a segmenter's labels of photos drawn from them, and the same
+    for the real photos.
 
     Paper: Isola et al. 2017, section 4.1 (FCN score). Reference: none; as in `labels`.
     """
@@ -207,10 +207,11 @@ def photo_labels(fakes: FeatureSet, reals: FeatureSet, detector: Any) -> dict[st
 @metric("lpips", "lpips", uses="originals", measures=("lpips",))
 def original_distance(fakes: FeatureSet, reals: None, detector: Any,
                       measure: str) -> dict[str, float]:
-    """Return the mean distance of photos drawn of maps, or of people in other poses, from the real
-    photos of these maps or poses.
+    """Return the mean distance of photos drawn from maps, or of people in other poses, from the
+    real photos of these maps or poses.
 
-    Paper: of lpips Zhang et al. 2018, of l1 Isola et al. 2017, eq. 3. Reference: the package lpips.
+    Paper: for lpips Zhang et al. 2018, for l1 Isola et al. 2017, eq. 3. Reference: the package
+    lpips.
     """
     return {"": float(fakes.maps[measure].mean(dtype="float64"))}
 
@@ -220,7 +221,7 @@ def original_distance(fakes: FeatureSet, reals: None, detector: Any,
 @metric("pplNk_zend", "z", "end", uses="paths", count=100_000)
 @metric("pplNk_wend", "w", "end", uses="paths", count=100_000)
 def path_length(paths: Callable, num_samples: int, space: str, sampling: str) -> dict[str, float]:
-    """Return the perceptual path length in z or w, at random places or the beginnings of paths.
+    """Return the perceptual path length in z or w, at random positions or at the start of paths.
 
     Paper: Karras et al. 2019 (StyleGAN), section 4.1, eq. 2 (z) and 3 (w). Reference: its
     perceptual_path_length.py, ppl_zfull, ppl_wfull, ppl_zend and ppl_wend.
@@ -231,10 +232,10 @@ def path_length(paths: Callable, num_samples: int, space: str, sampling: str) ->
 @metric("cyclefid", fid_distance, uses="cycle_features", biased_if_few=True)
 @metric("cyclekid", kid_distance, uses="cycle_features")
 def cycle_distances(found: CycleFindings, distance: Callable) -> dict[str, float]:
-    """Return the distance of a CycleGAN's translated test photos to those of the target, both ways,
-    and of the untranslated ones.
+    """Return the distance of a CycleGAN's translated test photos from those of the target, in both
+    directions, and of the untranslated ones.
 
-    Paper: of the distances as in fid and kid; Zhu et al. 2017 have none of them. Reference: none.
+    Paper: as for fid and kid; Zhu et al. 2017 report neither. Reference: none.
     """
     return distances(found, distance)
 
@@ -251,17 +252,17 @@ def cycle_objective(found: CycleFindings) -> dict[str, float]:
 @metric("cycleclass", uses="cycle_classifier")
 def cycle_accuracies(found: CycleFindings) -> dict[str, float]:
     """Return the share of a CycleGAN's translated test photos that a classifier of real photos
-    takes for the target's, and its accuracy on real test photos.
+    assigns to the target, and its accuracy on real test photos.
 
-    Paper: none; as the FCN score of Isola et al. 2017, section 4.1, of lists of photos. Reference:
-    none.
+    Paper: none; like the FCN score of Isola et al. 2017, section 4.1, but for lists of photos.
+    Reference: none.
     """
     return texture_accuracies(found)
 
 
 def parse_metric(name: str) -> Metric:
     """Return the Metric that a name such as 'fid50k', 'fid200' or 'ppl_wfull' stands for. Raises
-    UserError, which lists the known ones, for any other."""
+    UserError, which lists the known metrics, for an unknown name."""
     for pattern, known in METRICS.items():
         start, number, end = pattern.partition("Nk")
         if number and (match := re.fullmatch(rf"{start}([1-9]\d{{0,6}})(k?){end}", name)):
@@ -273,19 +274,19 @@ def parse_metric(name: str) -> Metric:
 
 
 def parse_metrics(text: str | None) -> list[Metric]:
-    """Return the metrics of 'fid50k,is50k', each of them once. Raises as parse_metric."""
+    """Return the metrics named as in 'fid50k,is50k', each once. Raises as parse_metric."""
     return [] if text is None else [parse_metric(name) for name in dict.fromkeys(text.split(","))]
 
 
 def known_metrics() -> str:
     """Return the names of all metrics, for messages and help."""
     return (f"{', '.join(sorted(METRICS))}, where Nk is a number of generated images such as 50k "
-            "(which ppl can do without)")
+            "(optional for ppl)")
 
 
 def limited(metric: Metric, limit: int | None) -> Metric:
-    """Return the same metric of at most `limit` images (None: any number), by the name that says
-    so: of 1200 images 'fid50k' is 'fid1200', of 2000 'fid2k'."""
+    """Return the same metric for at most `limit` images (None: any number), renamed to fit: with
+    1200 images 'fid50k' becomes 'fid1200', with 2000 'fid2k'."""
     if limit is None or metric.count <= limit:
         return metric
     number = f"{limit // 1000}k" if limit % 1000 == 0 else str(limit)
@@ -293,10 +294,10 @@ def limited(metric: Metric, limit: int | None) -> Metric:
 
 
 def of_translator(metric: Metric, num_maps: int) -> Metric:
-    """Return a metric as it is of a network that draws photos of maps, or of pairs of people, one
-    of each.
+    """Return a metric adapted to a network that draws one photo for each map, or for each pair of
+    people.
 
-    miou is that of a segmenter's labels of these photos, and as l1 and lpips of all of them.
+    miou is then of a segmenter's labels of these photos; miou, l1 and lpips take all of them.
     """
     if metric.uses == "segmenter":
         return dataclasses.replace(metric, function=photo_labels, uses="maps", count=num_maps)
@@ -307,8 +308,8 @@ def of_translator(metric: Metric, num_maps: int) -> Metric:
 
 def check_counts(metrics: Iterable[Metric], limit: int | None = None,
                  num_reals: dict | None = None) -> None:
-    """Raise UserError for a metric of too few images, before any is made: `limit` fakes (None:
-    endless), and num_reals {SPLIT, FULL or TRAIN_VAL: how many}."""
+    """Raise UserError for a metric with too few images, before any are made: `limit` fakes (None:
+    unlimited), and num_reals {SPLIT, FULL or TRAIN_VAL: number}."""
     for metric in metrics:
         for what, number in (("fakes", min(metric.count, limit or metric.count)),
                              ("reals", (num_reals or {}).get(metric.reals, metric.least))):
@@ -327,12 +328,12 @@ def measures_of(metrics: Iterable[Metric]) -> list[str]:
 
 
 def views_of(metrics: Iterable[Metric]) -> list[str]:
-    """Return what the detector has to see for the metrics, each once."""
+    """Return the views that the detector needs for the metrics, each once."""
     return list(dict.fromkeys(metric.view for metric in metrics if metric.uses_detector))
 
 
 def computable(metrics: list[Metric], detector: Any, warn: Callable) -> list[Metric]:
-    """Return the metrics that an Inception (or None) can compute; warn(line) of the others."""
+    """Return the metrics that a detector (or None) can compute; warn(line) of the others."""
     if detector is None or detector.has_logits:
         return metrics
     for metric in metrics:
@@ -345,12 +346,12 @@ def computable(metrics: list[Metric], detector: Any, warn: Callable) -> list[Met
 def measure_fakes(metrics: Iterable[Metric], generate: Callable, detector: Any,
                   limit: int | None = None, num_classes: int = 0, min_area: float = MIN_AREA,
                   known: dict[str, MapMeasure] = MEASURES) -> FeatureSet | None:
-    """Return the FeatureSet of as many fakes as the largest of the metrics takes, in one pass; None
-    if no metric takes images. Smaller metrics take the first of them.
+    """Return the FeatureSet of as many fakes as the largest metric takes, in one pass; None if no
+    metric takes images. Smaller metrics take the first of them.
 
     generate: function (count) -> iterator over (rgb uint8 [n, H, W, 3], label maps uint8 [n, H, W],
-    signed maps [n, H, W, C] or None). limit: how many images there are, if they are not endless.
-    known: all measures by name.
+    signed maps [n, H, W, C] or None). limit: number of images, if it is limited. known: all
+    measures by name.
     """
     of_images = [metric for metric in metrics if metric.uses != "paths"]
     if not of_images:
@@ -364,8 +365,8 @@ def measure_fakes(metrics: Iterable[Metric], generate: Callable, detector: Any,
 def compute(metric: Metric, fakes: FeatureSet, reals: FeatureSet | None, detector: Any,
             warn: Callable = print,
             sides: tuple[str, str] = ("fakes", "reals")) -> dict[str, float]:
-    """Return {name + suffix: value} of one metric of images, of the first of the fakes. Warns if it
-    means little; `sides` says what the two sets are."""
+    """Return {name + suffix: value} of one metric of images, for the first fakes. Warns if the
+    value means little; `sides` names the two sets."""
     fakes = fakes[:metric.count]
     if metric.view == "pair":
         fakes, reals = fakes.pairs, reals.pairs
@@ -388,8 +389,8 @@ def compute_paths(metric: Metric, paths: Callable) -> dict[str, float]:
 
 def compute_floor(metric: Metric, reals: FeatureSet, detector: Any,
                   warn: Callable = print) -> tuple[dict[str, float], int]:
-    """Compute a metric between two halves of the reals (every second one): what perfect fakes get.
-    Returns (values, number of images in either half). Raises UserError if there are too few."""
+    """Compute a metric between two halves of the reals (every second one): the value of perfect
+    fakes. Returns (values, number of images per half). Raises UserError if there are too few."""
     half = len(reals) // 2
     if half < metric.least:
         raise UserError(f"--floor: {metric.name} of two halves takes {2 * metric.least} reals at "

@@ -1,7 +1,8 @@
-"""Find the real images nearest to generated ones in the detector's features: has it memorised?
+"""Find the real images nearest to generated ones in the detector's features, to see if a network
+has memorised them.
 
-Thesis, section 4.3.3 and figures 5.7, 5.8: ten neighbours in pool_3 by the L2 norm, with the maps
-of all.
+Thesis, section 4.3.3 and figures 5.7, 5.8: ten neighbours in pool_3 by the L2 norm, all shown with
+their maps.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from metrics.features import CHUNK, fake_features, source_features
 from metrics.image_sources import ImageSource
 
 NEIGHBOURS = 10
-SMALLEST_CELL, LARGEST_CELL = 128, 256  # pixels: of smaller ones nobody reads the captions
+SMALLEST_CELL, LARGEST_CELL = 128, 256  # pixels; captions of smaller cells are unreadable
 GAP, GAP_GREY = 6, 200
 
 
@@ -25,9 +26,9 @@ def nearest(queries: np.ndarray, features: np.ndarray,
             count: int = NEIGHBOURS) -> tuple[np.ndarray, np.ndarray]:
     """Return the `count` rows of features nearest to each query by the L2 norm, nearest first.
 
-    Exact in float64: differences are taken before they are squared, and of equal distances the
-    smaller index comes first. Of features, which may be mapped from a file, `CHUNK` rows at a time
-    become float64. queries: [q, d]; features: [n, d], both of any float type.
+    Exact in float64: differences are taken before they are squared, and for equal distances the
+    smaller index comes first. `CHUNK` rows of features at a time are converted to float64, as they
+    may be mapped from a file. queries: [q, d]; features: [n, d], both of any float type.
 
     Returns:
         (indices int64 [q, k], distances float64 [q, k]) with k = min(count, n).
@@ -41,7 +42,7 @@ def nearest(queries: np.ndarray, features: np.ndarray,
         numbers = np.broadcast_to(np.arange(start, start + len(block)), found.shape)
         squares = np.concatenate([squares, found], axis=1)
         indices = np.concatenate([indices, numbers], axis=1)
-        # Stable, and what was found earlier comes first: ties stay in the order of the indices.
+        # The sort is stable, and earlier blocks come first: ties stay in the order of the indices.
         order = np.argsort(squares, axis=1, kind="stable")[:, :count]
         squares = np.take_along_axis(squares, order, axis=1)
         indices = np.take_along_axis(indices, order, axis=1)
@@ -51,20 +52,21 @@ def nearest(queries: np.ndarray, features: np.ndarray,
 def write_nearest(stem: str | Path, fakes: list, names: list[str], source: ImageSource,
                   classes: tuple, detector: Any, about: dict, cache_dir: Path,
                   warn: Callable = print) -> str:
-    """Search and write the sheet `<stem>.png` and `<stem>.json`; return the picture's path.
+    """Find the nearest reals, write the sheet `<stem>.png` and `<stem>.json`; return the picture's
+    path.
 
     Args:
         fakes: list of (rgb uint8 [H, W, 3], label map uint8 [H, W] or None).
-        names: what each is called, such as 'seed 3' or the name of a file.
+        names: names of the fakes, such as 'seed 3' or a file name.
         source: the reals, whose features are cached in `cache_dir`.
-        classes: names of the fakes' labels 1..C; without them, or if those of the source are
-            others, only images are shown.
+        classes: names of the fakes' labels 1..C; without them, or if the source has other classes,
+            only images are shown.
         about: what else defines the result.
     """
     queries = fake_features(lambda count: ((rgb[None], None) for rgb, _ in fakes), len(fakes),
                             detector).features
     indices, distances = nearest(queries, source_features(source, detector, cache_dir, warn))
-    # Images of the reals that were found, and what each row is called
+    # Read the reals that were found, and name the rows.
     with_maps = bool(classes) and tuple(classes) == tuple(source.classes)
     reals = read_chosen(source, np.unique(indices), with_maps)
     photos = source.names()
@@ -96,7 +98,7 @@ def sheet(rows: list, classes: tuple) -> np.ndarray:
     """Draw rows of a generated image and its neighbours, captions below: uint8 [height, width, 3].
 
     rows: equally long lists of (rgb uint8 [H, W, 3], label map uint8 [H, W] or None, caption), the
-    generated one first. classes: their names go in a legend; () for images without maps.
+    generated one first. classes: names for a legend; () for images without maps.
     """
     size = int(np.clip(rows[0][0][0].shape[0], SMALLEST_CELL, LARGEST_CELL))
     lines = []
@@ -113,7 +115,7 @@ def _cell(rgb, label_map, caption, size, num_classes):
     panels = [(rgb, Image.Resampling.BOX)]
     if num_classes:
         panels.append((channels.colourise(label_map, num_classes), Image.Resampling.NEAREST))
-    # As large as fits into the square, in the middle of black.
+    # Fit each panel into the square, centred on black.
     picture = np.concatenate([ImageOps.pad(Image.fromarray(panel), (size, size), resampling)
                               for panel, resampling in panels], axis=1)
     return np.concatenate([picture, pictures.caption(caption, picture.shape[1])])

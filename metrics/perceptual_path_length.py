@@ -1,5 +1,5 @@
 """Perceptual path length (Karras et al., "A Style-Based Generator ...", 2019, section 4.1): how
-far, by a perceptual distance, the image moves for a tiny step in latent space.
+much, by a perceptual distance, the image changes for a tiny step in latent space.
 
 Everything but `path_lengths` is a pure function of arrays.
 """
@@ -14,8 +14,8 @@ from dnnlib.data import channels
 from dnnlib.util import UserError
 from training.sampler import label_stream, stream_noise
 
-EPSILON = 1e-4  # length of a step, as a part of the way between two latents
-LARGEST = 256  # pixels that the distance takes: what its linear layers were trained with
+EPSILON = 1e-4  # length of a step, as a fraction of the path between two latents
+LARGEST = 256  # largest side that the distance takes; its linear layers were trained with that
 
 
 def path_lengths(mapping: Callable, synthesis: Callable, distance: Callable, *, latent_size: int,
@@ -25,21 +25,22 @@ def path_lengths(mapping: Callable, synthesis: Callable, distance: Callable, *, 
     """Return d(G(t), G(t + eps)) / eps^2 of random pairs of images: float64 [num_samples].
 
     Equation 2 (space 'z') and 3 ('w') before the mean; reference: perceptual_path_length.py of the
-    2019 release. Latents, position, labels and noise of pair k depend on (seed, k) alone; both of a
-    pair share their noise. Minibatches of other sizes round otherwise: by up to 2e-2 of the length
-    of a pair, whose images differ in their last digits, 1e-4 of the mean of 400 pairs.
+    2019 release. Latents, position, labels and noise of pair k depend on (seed, k) alone; both
+    images of a pair share their noise. Minibatches of other sizes round differently: a pair's
+    length changes by up to 2e-2 of itself, since its images differ only in their last digits; the
+    mean of 400 pairs by 1e-4.
 
     Args:
         mapping: (latents [n, latent_size], labels [n, label_size] or None) -> dlatents
             [n, layers, dlatent_size].
-        synthesis: (dlatents, noise) -> images [n, r, r, 3 or more], colours first and about
+        synthesis: (dlatents, noise) -> images [n, r, r, 3 or more], colours first, in about
             [-1, 1]; noise(layer, height, width) -> [n, height, width, 1].
         distance: (images, images float32 [n, r, r, 3] in [0, 255]) -> [n], such as Lpips.
         space: 'z', a great circle between two latents, or 'w', the line between their dlatents.
         sampling: 'full', positions t ~ U(0, 1), or 'end', t = 0: pairs at the latents themselves.
         minibatch: pairs at a time.
-        resolution: of the final network, to which smaller images are brought.
-        labels: [m, label_size], from which a pair's label is drawn; None for none.
+        resolution: of the final network, to which smaller images are enlarged.
+        labels: [m, label_size], from which a pair's label is drawn; None for no labels.
         crop_face: compare only the part that `face_crop` keeps.
     """
     run_mapping = tf.function(mapping, reduce_retracing=True)
@@ -57,7 +58,7 @@ def path_lengths(mapping: Callable, synthesis: Callable, distance: Callable, *, 
     lengths = []
     with util.progress(total=num_samples, desc=f"path length in {space}", unit="pair") as bar:
         for start in range(0, num_samples, minibatch):
-            # Always whole minibatches, so that there is one shape and one trace.
+            # All minibatches are full, which gives one shape and one trace.
             latents = latents_rng.randn(minibatch, 2, latent_size).transpose(1, 0, 2)
             t = position_rng.uniform(size=(minibatch, 1)) * (sampling == "full")
             # latents [2, minibatch, latent_size] -> dlatents [2 minibatch, layers, dlatent_size]
@@ -71,8 +72,9 @@ def path_lengths(mapping: Callable, synthesis: Callable, distance: Callable, *, 
 def _steps(run_mapping, space, latents, t, labels):
     """Return dlatents [2n, layers, size] of n pairs: those at t, then those at t + eps.
 
-    Points on the great circle get the length sqrt(latent_size) that latents have on average: a
-    mapping that normalises them sees no difference from unit length, labels keep their weight.
+    Points on the great circle get the length sqrt(latent_size) that latents have on average. A
+    mapping that normalises them gives the same result as for unit length, and labels keep their
+    weight.
 
     Args:
         latents: [2, n, latent_size]. t: [n, 1]. labels: [n, label_size] or None.
@@ -89,8 +91,8 @@ def _steps(run_mapping, space, latents, t, labels):
 
 
 def preprocess(images: tf.Tensor, resolution: int | None = None, crop: bool = False) -> tf.Tensor:
-    """Return images [n, r, r, 3] as the distance takes them: brought to `resolution` by repeating
-    pixels, cropped if asked to, averaged down to at most 256 pixels by a whole factor."""
+    """Return images [n, r, r, 3] as the distance takes them: enlarged to `resolution` by repeating
+    pixels, cropped if `crop`, averaged down to at most 256 pixels by a whole factor."""
     size = images.shape[1]
     if resolution is not None and resolution > size:
         images = tf.repeat(tf.repeat(images, resolution // size, axis=1), resolution // size, 2)
@@ -118,8 +120,8 @@ def perceptual_path_length(lengths: np.ndarray) -> float:
 
 
 def without_outliers(lengths: np.ndarray) -> np.ndarray:
-    """Return the lengths [n] from the 1st to the 99th percentile, which are samples themselves (the
-    nearest below and above) and included; as in the 2019 release."""
+    """Return the lengths [n] from the 1st to the 99th percentile, both included. As in the 2019
+    release, the percentiles are samples (the nearest below and above)."""
     low = np.percentile(lengths, 1, method="lower")
     high = np.percentile(lengths, 99, method="higher")
     return lengths[(low <= lengths) & (lengths <= high)]
@@ -133,7 +135,7 @@ def normalize(vectors: np.ndarray) -> np.ndarray:
 def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Return the point at t [..., 1] on the great circle from a to b [..., d], at unit length.
 
-    Shoemake 1985: a cos(t w) + c sin(t w), w the angle between both, c at a right angle to a.
+    Shoemake 1985: a cos(t w) + c sin(t w), w the angle between a and b, c at a right angle to a.
     """
     a, b = normalize(a), normalize(b)
     cosine = np.sum(a * b, axis=-1, keepdims=True)

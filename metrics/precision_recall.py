@@ -1,8 +1,8 @@
 """Precision and recall of sets of features (Kynkaanniemi et al., "Improved Precision and Recall
 Metric for Assessing Generative Models", 2019, section 2).
 
-A pure function of two arrays of features. Memory: the features in float64 and a few blocks of
-squared distances (BLOCK_BYTES), never all pairs.
+A pure function of two arrays of features. It needs memory for the features in float64 and a few
+blocks of squared distances (BLOCK_BYTES), never for all pairs.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,15 +13,16 @@ from dnnlib import util
 from dnnlib.util import UserError
 
 BLOCK_BYTES = 1 << 27  # of one block of float64 distances
-ROUNDING = 1e-12  # of a squared distance, as a part of |a|^2 + |b|^2
+ROUNDING = 1e-12  # error of a squared distance, as a fraction of |a|^2 + |b|^2
 
 
 def precision_recall(reals: np.ndarray, fakes: np.ndarray, k: int = 3) -> tuple[float, float]:
-    """Return (precision, recall): the share of fakes within the reals' manifold, and the reverse.
+    """Return (precision, recall): the share of fakes within the reals' manifold, and the share of
+    reals within the fakes'.
 
     A set's manifold is the union of balls around its members, whose radii reach the k-th nearest
     other member, border included (eq. 2). reals, fakes: [n, d] and [m, d], of any float type.
-    Raises UserError for k members or fewer.
+    Raises UserError if a set has k members or fewer.
     """
     for what, features in (("reals", reals), ("fakes", fakes)):
         if len(features) <= k:
@@ -64,7 +65,7 @@ def _blocks(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
         a = x[rows].astype(np.float64)
-        # |a|^2 + |b|^2 - 2 a.b; what is left of equal rows is rounding.
+        # |a|^2 + |b|^2 - 2 a.b; for equal rows, only rounding remains.
         sums = np.square(a).sum(axis=1)[:, None] + norms
         squares = sums - 2 * (a @ y.T)
         squares[squares < ROUNDING * sums] = 0

@@ -29,28 +29,28 @@ from metrics.metric_base import Metric
 
 @dataclass(frozen=True)
 class GeneratedImages:
-    """What is evaluated.
+    """The images to evaluate.
 
     generate: function (count) -> iterator over (rgb uint8 [n, H, W, 3], label maps uint8 [n, H, W]
-    or None) and, of photos drawn of maps or in poses, the real ones of these, as rgb. paths:
-    function (space, sampling, num_samples) -> mean path length, if asked for.
+    or None) and, for photos drawn from maps or in poses, the corresponding real photos, as rgb.
+    paths: function (space, sampling, num_samples) -> mean path length, if requested.
     """
 
     generate: Callable
-    about: dict  # what a result records of them
+    about: dict  # what a result records about them
     folder: Path  # where results are written
-    sizes: collections.Counter  # how many of them have each (width, height)
-    limit: int | None = None  # how many images there are; None: endless
+    sizes: collections.Counter  # {(width, height): number of images}
+    limit: int | None = None  # number of images; None: unlimited
     classes: tuple = ()  # names of the labels 1..C; () without label maps
     paths: Callable | None = None
-    about_paths: dict | None = None  # what a result of paths records besides
-    originals: dict | None = None  # what a result records of the real photos in `generate`
+    about_paths: dict | None = None  # what a result of paths records in addition
+    originals: dict | None = None  # what a result records about the real photos in `generate`
 
 
 def needed_detector(metrics: list[Metric], weights: str | None, minibatch: int = MINIBATCH,
                     report: Callable[[str], None] = print, needed: object = None) -> Any:
-    """Return the Inception that the metrics, or anything else that is `needed`, use; None if they
-    use none. weights: file of Inception weights; None finds or fetches them."""
+    """Return the Inception network for the metrics, or if it is `needed` otherwise; None if nothing
+    uses it. weights: file of Inception weights; None finds or fetches them."""
     if not needed and not any(metric.uses_detector for metric in metrics):
         return None
     # Imported here so that --help and wrong options answer at once.
@@ -63,7 +63,7 @@ def needed_detector(metrics: list[Metric], weights: str | None, minibatch: int =
 def find_detector(metrics: list[Metric], weights: str | None, minibatch: int,
                   needed: object = None) -> tuple[Any, list[Metric]]:
     """Return the `needed_detector` and the metrics that can be computed; warn of the others. Raises
-    UserError if that is all of them."""
+    UserError if none can be computed."""
     detector = needed_detector(metrics, weights, minibatch, needed=needed)
     possible = metric_base.computable(metrics, detector, lambda reason: warn(f"skipped: {reason}"))
     if metrics and not possible and not needed:
@@ -77,13 +77,13 @@ def evaluate(metrics: list[Metric], fakes: GeneratedImages, reals: dict[str, Ima
              floor: bool = False, known: dict[str, MapMeasure] = MEASURES) -> None:
     """Compute metrics, print every value, append every record to metric-<name>.jsonl.
 
-    reals: {SPLIT, FULL or TRAIN_VAL: images} with all that the metrics compare with. floor: compute
-    each metric between two halves of the reals too. known: all measures of pairs by name. command,
-    minibatch: for the records. Raises UserError if a metric of maps lacks them, or there are too
-    few images.
+    reals: {SPLIT, FULL or TRAIN_VAL: images} with all that the metrics compare with. floor: also
+    compute each metric between two halves of the reals. known: all measures of pairs by name.
+    command, minibatch: for the records. Raises UserError if maps that a metric needs are missing,
+    or if there are too few images.
     """
     start = time.monotonic()
-    # What does not fit together is reported before anything is computed.
+    # Report what does not fit together before anything is computed.
     warn_sizes(fakes.sizes, reals)
     check_classes(metrics, fakes.classes, reals)
     num_reals = {kind: source.count for kind, source in reals.items()}
@@ -119,8 +119,8 @@ def evaluate(metrics: list[Metric], fakes: GeneratedImages, reals: dict[str, Ima
 
 def evaluate_segmenter(source: ImageSource, measure: MapMeasure, folder: Path, *, command: str,
                        minibatch: int) -> None:
-    """Compute miou, by the confusion measure of a segmenter, of the images and maps of `source`;
-    print and record it as `evaluate` does."""
+    """Compute miou with a segmenter's confusion measure, on the images and maps of `source`; print
+    and record it as `evaluate` does."""
     start = time.monotonic()
     known = {"confusion": measure}
     images = FeatureSet(maps={"confusion": source_maps(source, "confusion", cache_dir(), warn,
@@ -135,8 +135,9 @@ def evaluate_segmenter(source: ImageSource, measure: MapMeasure, folder: Path, *
 
 
 def _about_metric(metric, detector, known, fakes, reals, some):
-    """Return what a record says of the networks that a metric uses, and of maps its table of
-    classes. reals, some: FeatureSets of the reals, and of those fakes that it is computed of."""
+    """Return what a record says about the networks that a metric uses, and, for metrics of maps,
+    the table of classes. reals, some: FeatureSets of the reals, and of the fakes it is computed on.
+    """
     if metric.uses_detector:
         digest = detector.logits_digest if metric.uses == "logits" else detector.digest
         about = {"detector": detector.name, "resize": detector.resize_rule, "detector_hash": digest}
@@ -181,7 +182,7 @@ def write_table(path: Path | str, pattern: str, record: dict) -> str:
         column = "iou"
         title = (f"IoU of the maps and a segmenter's labels; mean {values[name]:.3f}, of the reals "
                  f"{values[f'{name}_real']:.3f}, ratio {values[f'{name}_ratio']:.3f}")
-    # The bars: of reals, and of fakes, which miou of a segmenter has none of.
+    # Draw bars for reals, and for fakes, which a segmenter's miou does not have.
     series = {f"{record[count]:,} {what}": [100 * (row[f"{side}_{column}"] or 0) for row in table]
               for side, what, count in (("real", "real", "num_reals"),
                                         ("fake", "generated", "num_fakes")) if count in record}
@@ -191,8 +192,8 @@ def write_table(path: Path | str, pattern: str, record: dict) -> str:
 
 
 def write_record(record: dict, folder: Path, start: float, minibatch: int, command: str) -> None:
-    """Append a record to its file, with what is the same for all of one command, and print it.
-    start: time.monotonic() at the beginning of the evaluation."""
+    """Append a record to its file, with the entries that all records of a command share, and print
+    it. start: time.monotonic() at the beginning of the evaluation."""
     record |= {"minibatch": minibatch, "time_sec": round(time.monotonic() - start, 1),
                "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                "command": command}
@@ -203,19 +204,18 @@ def write_record(record: dict, folder: Path, start: float, minibatch: int, comma
 
 
 def warn_sizes(sizes: collections.Counter, reals: dict[str, ImageSource]) -> None:
-    """Warn once for every source of reals whose images are mostly of another size than the fakes.
-    """
+    """Warn once for every source of reals whose most common image size differs from the fakes'."""
     for real in {real.name: real for real in reals.values()}.values():
         if sizes.most_common(1)[0][0] != real.sizes.most_common(1)[0][0]:
             advice = ("--resolution takes reals of another size" if "resolution" in real.about
                       else "dataset_tool.py create_from_images makes a data set of one size")
             warn(f"warning: fakes are {commonest(sizes)}, the reals of {real.name} "
-                 f"{commonest(real.sizes)}: that alone moves the metrics; {advice}")
+                 f"{commonest(real.sizes)}: that alone changes the metrics; {advice}")
 
 
 def limit_all(metrics: list[Metric], limit: int | None) -> list[Metric]:
-    """Return the metrics of the fakes that there are (None: endless), each once; warn of names that
-    change: of 1,200 fakes fid50k is fid1200."""
+    """Return the metrics limited to the available fakes (None: unlimited), each once. Warn of names
+    that change: with 1,200 fakes, fid50k becomes fid1200."""
     fitting = {}
     for metric in metrics:
         other = metric_base.limited(metric, limit)
@@ -228,15 +228,15 @@ def limit_all(metrics: list[Metric], limit: int | None) -> list[Metric]:
 
 def check_classes(metrics: list[Metric], classes: tuple[str, ...],
                   reals: dict[str, ImageSource]) -> None:
-    """Raise UserError if a metric of maps has none to look at, or two kinds of them; `classes` are
-    those of the fakes."""
+    """Raise UserError if a metric needs maps and there are none, or fakes and reals have different
+    classes; `classes` are those of the fakes."""
     for metric in (metric for metric in metrics if metric.needs_maps):
         real = reals[metric.reals]
         if not classes or not real.classes:
             lacking = f"the reals, {real.name}, have none" if classes else (
-                "the generated images have none (a network of the class stage has, and a folder "
-                "that generate.py --num wrote)")
-            raise UserError(f"{metric.name} looks at label maps: {lacking}")
+                "the generated images have none (a network of the class stage has them, and so has "
+                "a folder that generate.py --num wrote)")
+            raise UserError(f"{metric.name} needs label maps: {lacking}")
         if tuple(classes) != tuple(real.classes):
             raise UserError(f"{metric.name}: the fakes have the classes {', '.join(classes)};"
                             f" the reals, {real.name}, {', '.join(real.classes)}")
@@ -245,7 +245,7 @@ def check_classes(metrics: list[Metric], classes: tuple[str, ...],
 def measure_reals(metrics: list[Metric], reals: dict[str, ImageSource], detector: Any,
                   min_area: float, warn: Callable,
                   known: dict[str, MapMeasure] = MEASURES) -> dict[str, FeatureSet]:
-    """Return {kind: FeatureSet} of the reals: what the metrics need of each, from the cache."""
+    """Return {kind: FeatureSet} of the reals, with all that the metrics need, from the cache."""
     sets = {}
     for kind, source in reals.items():
         of_kind = [metric for metric in metrics if metric.reals == kind]
@@ -258,7 +258,7 @@ def measure_reals(metrics: list[Metric], reals: dict[str, ImageSource], detector
 
 
 def _summary(record):
-    """Return one line: values and what they were computed from."""
+    """Return one line with the values and what they were computed from."""
     if "num_pairs" in record:
         parts = [f"{record['num_pairs']:,} pairs", record["distance"]]
         parts += ["middle of faces"] if record["crop_face"] else []

@@ -1,5 +1,5 @@
-"""Photos that a network draws of maps, or people in other poses, as metrics take them: beside the
-real photos."""
+"""Supply metrics with photos that a network draws from maps, or of people in other poses, beside
+the real photos."""
 
 import collections
 import itertools
@@ -25,7 +25,7 @@ def l1_measure() -> MapMeasure:
 
 
 def lpips_measure(distance: Callable) -> MapMeasure:
-    """Return the measure of an Lpips: how different a photo and the real one look."""
+    """Return the LPIPS measure: how different a photo and the real one look."""
     def count(pairs: PairBatch, num_classes: int) -> np.ndarray:
         return np.asarray(distance(*(images.astype(np.float32)
                                      for images in (pairs.rgb, pairs.originals))))[:, None]
@@ -35,27 +35,27 @@ def lpips_measure(distance: Callable) -> MapMeasure:
 
 
 def check_maps(source: ImageSource, classes: tuple, resolution: int, whose: str) -> None:
-    """Raise UserError if a translator of these classes and this size cannot take a source's maps.
+    """Raise UserError if a translator with these classes and this size cannot take a source's maps.
     """
     if tuple(source.classes) != tuple(classes):
-        raise UserError(f"{whose} draws photos of maps of the classes {', '.join(classes)}; those "
-                        f"of {source.name} have {', '.join(source.classes) or 'none'}")
+        raise UserError(f"{whose} draws photos from maps of the classes {', '.join(classes)}; "
+                        f"those of {source.name} have {', '.join(source.classes) or 'none'}")
     if source.sizes.keys() != {(resolution, resolution)}:
         raise UserError(f"{whose} takes maps of {resolution}x{resolution}; those of {source.name} "
                         f"are {commonest(collections.Counter(source.sizes), 2)}")
 
 
 def translated_stream(source: ImageSource, translate: Callable, minibatch: int) -> Callable:
-    """Return what GeneratedImages.generate is of a translator: a function (count) -> iterator over
-    (rgb uint8 [n, R, R, 3], label maps uint8 [n, R, R], the maps' real photos uint8).
+    """Return GeneratedImages.generate for a translator: a function (count) -> iterator over (rgb
+    uint8 [n, R, R, 3], label maps uint8 [n, R, R], the maps' real photos uint8).
 
     Args:
-        source: whose maps are drawn, in their order, as they are stored.
+        source: the maps to draw photos from, in their order, as they are stored.
         translate: segmaps uint8 [n, R, R, C] -> photos float32 [n, R, R, 3] in [-1, 1].
         minibatch: the largest n.
     """
     def generate(count: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        # A folder's pairs come one by one, a data set's by dozens.
+        # A folder yields single pairs, a data set dozens at a time.
         pairs = (pair for batch in source.batches(maps=True, signed=True) for pair in zip(*batch))
         while group := list(itertools.islice(pairs, minibatch)):
             originals, maps = map(np.stack, zip(*group))
@@ -67,8 +67,8 @@ def translated_stream(source: ImageSource, translate: Callable, minibatch: int) 
 
 
 def stored_maps(maps: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return what a source yields, label maps uint8 [n, H, W] or signed maps float32 [n, H, W, C],
-    as maps uint8 [n, H, W, C]."""
+    """Return the maps that a source yields, label maps uint8 [n, H, W] or signed maps float32
+    [n, H, W, C], as uint8 [n, H, W, C]."""
     if maps.ndim == 3:
         return np.uint8(255) * (maps[..., None] == np.arange(1, num_classes + 1))
     return np.rint((maps + 0.5) * 255).astype(np.uint8)
@@ -96,9 +96,9 @@ def open_people(directory: str | Path, split: str, resolution: int, keypoints: t
 
 
 def posed_stream(source: PeopleSource, draw: Callable, minibatch: int) -> Callable:
-    """Return what GeneratedImages.generate is of a network that draws people in other poses: a
-    function (count) -> iterator over (rgb uint8 [n, R, R, 3], None, the targets uint8), of the
-    pairs in their order.
+    """Return GeneratedImages.generate for a network that draws people in other poses: a function
+    (count) -> iterator over (rgb uint8 [n, R, R, 3], None, the targets uint8), for the pairs in
+    their order.
 
     draw: photos, their keypoints, and the poses' keypoints -> photos float32 [n, R, R, 3].
     """

@@ -1,10 +1,10 @@
-"""What the packages lpips and torch-fidelity compute, run by an interpreter that has them.
+"""Compute values with the packages lpips and torch-fidelity, in an interpreter that has them.
 
     python -m benchmarks.sides.lpips_side INPUTS.npz WEIGHTS.npz VALUES.npz
 
-writes WEIGHTS.npz by the recipe that users are given, but over a random trunk where the inputs say
-so, and VALUES.npz: LPIPS of the pairs of images in INPUTS.npz, and path lengths in z of a network
-that both sides can compute, one a seed.
+writes WEIGHTS.npz by the recipe that users are given, but with a random trunk, and VALUES.npz:
+LPIPS of the pairs of images in INPUTS.npz, and path lengths in z, one per seed, of a network that
+both sides can compute.
 """
 
 import sys
@@ -21,7 +21,7 @@ NUM_PATHS = 24
 
 
 class Painter(torch.nn.Module):
-    """tanh(latent @ matrix) as an image in [0, 255], the latent first brought to unit length."""
+    """tanh(latent @ matrix) as an image in [0, 255]; the latent is normalised to length 1 first."""
 
     def __init__(self, matrix):
         super().__init__()
@@ -46,7 +46,7 @@ def main(inputs_path, weights_path, values_path):
         return distance(images1 / 127.5 - 1, images2 / 127.5 - 1).reshape(-1)
 
     class Similarity(SampleSimilarityBase):
-        """LPIPS for torch-fidelity, whose own would be downloaded."""
+        """LPIPS for torch-fidelity, which would otherwise download its own."""
 
         def __init__(self, name, **options):
             super().__init__(name)
@@ -65,7 +65,7 @@ def main(inputs_path, weights_path, values_path):
 
 
 def path_lengths(matrix, seed):
-    """torch-fidelity's path length of one pair, float64 [1]."""
+    """Return torch-fidelity's path length of one pair, float64 [1]."""
     model = GenerativeModelModuleWrapper(Painter(matrix), matrix.shape[0], "normal", 0)
     return calculate_ppl(
         1, input1=model, input1_model_num_samples=1, batch_size=1, cuda=False, verbose=False,

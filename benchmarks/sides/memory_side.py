@@ -1,9 +1,9 @@
-"""What TensorFlow holds in a turn, measured in a process of its own.
+"""Measure the memory that TensorFlow uses in a turn, in a process of its own.
 
     python -m benchmarks.sides.memory_side PRESET STAGE RESOLUTION MINIBATCH PRECISION MICROBATCH
 
-Prints a line of JSON: the largest sum of live allocations on TensorFlow's own account (peak_bytes),
-and by how much the process's resident set rose above the program itself (rss_bytes).
+Prints a line of JSON: the largest sum of live allocations that TensorFlow reports (peak_bytes), and
+by how much the process's resident set rose above the program itself (rss_bytes).
 """
 
 import dataclasses
@@ -22,15 +22,15 @@ from training.method_config import by_resolution
 
 
 def resident(key):
-    """Bytes of this process's status: VmRSS, or VmHWM, the largest so far."""
+    """Return bytes from this process's status: VmRSS, or VmHWM, the largest so far."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
 def peak_of_allocator(run):
-    """Largest number of bytes that TensorFlow's allocator of the CPU has held until `run` is done.
+    """Return the most bytes that TensorFlow's CPU allocator has held by the time `run` is done.
 
-    Smaller than 4 KB are not in its account.
+    It does not report allocations below 4 KB.
     """
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):

@@ -1,4 +1,4 @@
-"""Our side of comparisons of speed, as benchmarks.sides.torch_fidelity_side is the other.
+"""Time our detector, for comparison with benchmarks.sides.torch_fidelity_side.
 
     python -m benchmarks.sides.our_side RESOLUTION MINIBATCH THREADS [WEIGHTS]
 
@@ -16,7 +16,7 @@ from metrics.networks.inception import load_detector
 
 
 def speed(resolution, minibatch, threads, weights=None):
-    """For every line on stdin, time one minibatch: {"wall_sec", "cpu_sec"} as a line."""
+    """Time a minibatch for every line on stdin; print {"wall_sec", "cpu_sec"} as a line."""
     tf.config.threading.set_intra_op_parallelism_threads(int(threads))
     detector = load_detector(weights, minibatch=int(minibatch), report=lambda line: None)
     rng = np.random.default_rng(0)

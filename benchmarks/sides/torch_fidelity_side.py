@@ -1,11 +1,11 @@
-"""torch-fidelity's side of comparisons, for an interpreter that has torch and torch-fidelity.
+"""Run torch-fidelity's side of comparisons, in an interpreter with torch and torch-fidelity.
 
   python -m benchmarks.sides.torch_fidelity_side values WEIGHTS.npz A B LOGITS.npy OUT.npz
   python -m benchmarks.sides.torch_fidelity_side speed WEIGHTS.npz RESOLUTION MINIBATCH THREADS
 
-In a process of its own, since two frameworks in one share threads and libraries; TensorFlow is not
-needed here. WEIGHTS is the cache's inception-2015-12-05.npz: both sides have the same arrays.
-`speed` answers every line on stdin with a line of JSON, one timed minibatch each.
+It has its own process, since two frameworks in one process share threads and libraries; TensorFlow
+is not needed here. WEIGHTS is the cache's inception-2015-12-05.npz: both sides have the same
+arrays. `speed` answers every line on stdin with a line of JSON, one timed minibatch each.
 """
 
 import importlib.machinery
@@ -26,9 +26,9 @@ MINIBATCH = 10
 
 
 def stub_torchvision():
-    """Stand in for torchvision, from which torch-fidelity needs names alone for what we ask of it.
+    """Replace torchvision, of which torch-fidelity needs only names for what is used here.
 
-    The package is large, and one that does not match torch cannot even be imported.
+    The package is large, and a version that does not match torch cannot even be imported.
     """
     names = ["torchvision", "torchvision.datasets", "torchvision.models", "torchvision.transforms",
              "torchvision.transforms.functional"]
@@ -44,17 +44,17 @@ def stub_torchvision():
 
 
 def load_extractor(weights):
-    """torch-fidelity's Inception with the arrays of an .npz."""
+    """Return torch-fidelity's Inception with the arrays of an .npz."""
     from torch_fidelity.feature_extractor_inceptionv3 import (
         BasicConv2d,
         FeatureExtractorInceptionV3,
     )
 
     class Extractor(FeatureExtractorInceptionV3):
-        """Its convolutions come in the order of our table."""
+        """An extractor whose convolutions are in the order of our table."""
 
         def load_state_dict(self, state):
-            """Arrays by the names of the original graph."""
+            """Load arrays named as in the original graph."""
             convs = {name: m for name, m in self.named_modules() if isinstance(m, BasicConv2d)}
             full = dict(self.state_dict())
             for (name, conv), scope in zip(convs.items(), kernel_shapes(TRUNK)[0], strict=True):
@@ -73,7 +73,7 @@ def load_extractor(weights):
 
 
 def features_of(extractor, folder):
-    """float32 [n, 2048] of a folder's images in the order of their names."""
+    """Return features float32 [n, 2048] of a folder's images in the order of their names."""
     features = []
     images = [torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)
               for path in sorted(Path(folder).iterdir())]
@@ -84,7 +84,7 @@ def features_of(extractor, folder):
 
 
 def values(weights, folder1, folder2, logits, out):
-    """Features of two folders, and what torch-fidelity makes of them, into an .npz."""
+    """Write the features of two folders, and torch-fidelity's metrics of them, to an .npz."""
     from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
     extractor = load_extractor(weights)
@@ -108,7 +108,7 @@ def values(weights, folder1, folder2, logits, out):
 
 
 def speed(weights, resolution, minibatch, threads):
-    """For every line on stdin, time one minibatch: {"wall_sec", "cpu_sec"} as a line."""
+    """Time a minibatch for every line on stdin; print {"wall_sec", "cpu_sec"} as a line."""
     torch.set_num_threads(int(threads))
     extractor = load_extractor(weights)
     rng = np.random.default_rng(0)

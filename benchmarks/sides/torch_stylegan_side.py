@@ -1,14 +1,14 @@
-"""A plain StyleGAN turn in PyTorch, of equal size, for an interpreter that has torch.
+"""Run a plain StyleGAN turn in PyTorch, of equal size, in an interpreter that has torch.
 
   python -m benchmarks.sides.torch_stylegan_side speed RESOLUTION CHANNELS MINIBATCH [--OPTION]
   python -m benchmarks.sides.torch_stylegan_side time RESOLUTION CHANNELS MINIBATCH [--OPTION]
   python -m benchmarks.sides.torch_stylegan_side values CASE.npz OUT.npz
 
-Written from the papers (Karras et al. 2018 and 2019) as one would write it: nearest upscaling, then
-a convolution; a convolution, then averaging; eager; NCHW. The same algorithm as ours, which
-`values` serves to prove. `speed` answers every line on stdin with a line of JSON, one timed turn
-each; `time` times some by itself, on a GPU for instance (--device=cuda), and tells memory too.
-Neither TensorFlow nor this program's own networks are needed.
+It is written from the papers (Karras et al. 2018 and 2019) in the obvious way: nearest upscaling,
+then a convolution; a convolution, then averaging; eager; NCHW. The algorithm is the same as ours,
+which `values` serves to prove. `speed` answers every line on stdin with a line of JSON, one timed
+turn each; `time` times turns by itself, for example on a GPU (--device=cuda), where it also reports
+memory. Neither TensorFlow nor this program's own networks are needed.
 """
 
 import argparse
@@ -34,7 +34,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Scaled(nn.Module):
-    """A layer with equalised learning rate: kernel [out, in, ...], its scale, a bias."""
+    """A layer with equalised learning rate: a kernel [out, in, ...], its scale, a bias."""
 
     def __init__(self, shape, gain=HE_GAIN, lrmul=1.0):
         super().__init__()
@@ -61,7 +61,7 @@ class Epilogue(nn.Module):
         self.style = Scaled([2 * fmaps, latent_size], gain=1)
 
     def forward(self, x, bias, w, noise):
-        """Noise, bias, leaky ReLU, instance norm, style (StyleGAN, figure 1b)."""
+        """Apply noise, bias, leaky ReLU, instance norm and style (StyleGAN, figure 1b)."""
         x = x + noise * self.noise[:, None, None] + bias[:, None, None]
         x = F.leaky_relu(x, 0.2)
         x = F.instance_norm(x, eps=1e-8)
@@ -70,7 +70,7 @@ class Epilogue(nn.Module):
 
 
 def blur(x):
-    """Depthwise [1, 2, 1] x [1, 2, 1] / 16."""
+    """Convolve each fmap with [1, 2, 1] x [1, 2, 1] / 16."""
     taps = x.new_tensor([1.0, 2.0, 1.0]) / 4
     kernel = (taps[:, None] * taps).expand(x.shape[1], 1, 3, 3)
     return F.conv2d(x, kernel, padding=1, groups=x.shape[1])
@@ -100,7 +100,7 @@ class Generator(nn.Module):
         return x
 
     def forward(self, ws, noise):
-        """ws: a w for every layer; noise: [N, 1, size, size] for every layer."""
+        """Return images. ws: one w per layer; noise: [N, 1, size, size] for every layer."""
         x = self.const.expand(len(ws[0]), -1, -1, -1)
         x = self.epilogues[0](x, self.const_bias, ws[0], noise[0])
         for i, conv in enumerate(self.convs, 1):
@@ -125,7 +125,7 @@ class Discriminator(nn.Module):
         self.dense1 = Scaled([1, dense], gain=1)
 
     def forward(self, x):
-        """images [N, channels, r, r] -> scores [N, 1]."""
+        """Return the scores [N, 1] of images [N, channels, r, r]."""
         x = F.leaky_relu(self.from_rgb(x), 0.2)
         for conv0, conv1 in zip(self.blocks[::2], self.blocks[1::2]):
             x = blur(F.leaky_relu(conv0(x), 0.2))
@@ -137,7 +137,7 @@ class Discriminator(nn.Module):
 
 
 def minibatch_stddev(x):
-    """One more map: how much the samples i, i + M, i + 2M, ... of a group of 4 differ."""
+    """Append an fmap: how much the samples i, i + M, i + 2M, ... of a group of 4 differ."""
     group = min(4, len(x))
     y = x.reshape(group, -1, *x.shape[1:])
     y = (y.var(0, unbiased=False) + 1e-8).sqrt().mean([1, 2, 3])
@@ -163,7 +163,8 @@ class Turn:
             for network in (self.G, self.D))
 
     def __call__(self, reals):
-        """One turn on reals [N, channels, resolution, resolution] in [-1, 1]; (D loss, G loss)."""
+        """Do a turn on reals [N, channels, resolution, resolution] in [-1, 1]; return (D loss,
+        G loss)."""
         self.D_opt.zero_grad()
         d_loss = self.d_loss(reals, *self.draw())
         d_loss.backward()
@@ -182,7 +183,7 @@ class Turn:
         return d_loss.detach(), g_loss.detach()
 
     def draw(self):
-        """(z, other z, cut: the layer from which on the other's styles are used, noise)."""
+        """Return (z, other z, cut: the first layer with the other's styles, noise)."""
         z = torch.randn(2, self.minibatch, self.latent_size, device=self.device)
         layers = len(self.G.epilogues)
         mixes = np.random.random() < MIXING_PROB
@@ -192,7 +193,7 @@ class Turn:
         return z[0], z[1], cut, noise
 
     def fakes(self, z, other_z, cut, noise):
-        """Images of mixed styles; the running mean of w follows."""
+        """Return images of mixed styles; update the running mean of w."""
         w, other = self.G.map(z), self.G.map(other_z)
         self.G.w_mean.copy_(w.detach().mean(0).lerp(self.G.w_mean, W_BETA))
         return self.G([w if i < cut else other for i in range(len(noise))], noise)
@@ -201,7 +202,7 @@ class Turn:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     def d_loss(self, reals, *draws):
-        """Logistic loss with R1, mean over the minibatch."""
+        """Return the logistic loss with R1, mean over the minibatch."""
         reals = reals.detach().requires_grad_()
         with self.autocast():
             with torch.no_grad():
@@ -213,15 +214,15 @@ class Turn:
         return (loss[:, 0] + R1_GAMMA / 2 * penalty).mean()
 
     def g_loss(self, *draws):
-        """Non-saturating logistic loss, mean over the minibatch."""
+        """Return the non-saturating logistic loss, mean over the minibatch."""
         with self.autocast():
             scores = self.D(self.fakes(*draws))
         return F.softplus(-scores.float()).mean()
 
 
 def load(turn, arrays):
-    """Give both networks the values of {official name: array}: kernels there are [height, width,
-    in, out] and [in, out], here [out, in, ...]."""
+    """Load {official name: array} into both networks: official kernels are [height, width, in, out]
+    and [in, out], ours here [out, in, ...]."""
     for owner, name, official in places(turn):
         array = arrays[official]
         if array.ndim == 2:
@@ -232,7 +233,8 @@ def load(turn, arrays):
 
 
 def places(turn):
-    """[(module, attribute, official name of the variable)] of all parameters of both networks."""
+    """Return [(module, attribute, official name of the variable)] of all parameters of both
+    networks."""
     G, D = turn.G, turn.D
     named = [(layer, f"G/G_mapping/Dense{i}") for i, layer in enumerate(G.mapping)]
     sizes = [4 * 2 ** i for i in range(len(G.epilogues) // 2)]
@@ -254,7 +256,7 @@ def places(turn):
 
 
 def values(case, out):
-    """Fakes, losses and all gradients of a case's variables and draws, by official names."""
+    """Write fakes, losses and all gradients, by official names, of a case's variables and draws."""
     with np.load(case) as stored:
         case = dict(stored)
     count, channels, resolution, _ = case["reals"].shape
@@ -276,7 +278,7 @@ def values(case, out):
 
 
 def speed_options(argv):
-    """(a Turn, constant reals, number of turns) of the command line."""
+    """Return (a Turn, constant reals, number of turns) of the command line."""
     parser = argparse.ArgumentParser()
     for name in ("resolution", "channels", "minibatch"):
         parser.add_argument(name, type=int)
@@ -296,14 +298,14 @@ def speed_options(argv):
 
 
 def timed(turn, reals):
-    """{"wall_sec", "cpu_sec"} of one turn that has come to its end."""
+    """Do one turn to its end; return {"wall_sec", "cpu_sec"}."""
     wall, cpu = time.perf_counter(), time.process_time()
     turn(reals)[1].item()  # waits for the device
     return {"wall_sec": time.perf_counter() - wall, "cpu_sec": time.process_time() - cpu}
 
 
 def speed(*argv):
-    """For every line on stdin, a timed turn as a line of JSON, after the versions."""
+    """Print the version, then for every line on stdin a timed turn as a line of JSON."""
     turn, reals, _ = speed_options(argv)
     timed(turn, reals)
     print(json.dumps({"torch": torch.__version__}), flush=True)

@@ -1,12 +1,13 @@
-"""A plain CycleGAN's and a plain pix2pix's step in PyTorch, for an interpreter that has torch.
+"""Run steps of a plain CycleGAN or a plain pix2pix in PyTorch, in an interpreter that has torch.
 
   python -m benchmarks.sides.torch_translation_side METHOD RESOLUTION MINIBATCH [--OPTION]
 
-Written from the papers (Zhu et al. 2017, Isola et al. 2017) as one would write it: eager, NCHW,
-generators' step first in CycleGAN and the discriminator's in pix2pix. Networks have as many
-parameters as ours: no biases before norms. The first line printed says how many; then every line on
-stdin is answered with a line of JSON, one timed step each; with --generation photos that pix2pix
-draws of a minibatch of maps. Neither TensorFlow nor this program's own networks are needed.
+They are written from the papers (Zhu et al. 2017, Isola et al. 2017) in the obvious way: eager,
+NCHW, the generators' step first in CycleGAN and the discriminator's in pix2pix. Networks have as
+many parameters as ours: no biases before norms. The first line printed gives their number; then
+every line on stdin is answered with a line of JSON, one timed step each, or, with --generation,
+photos that pix2pix draws from a minibatch of maps. Neither TensorFlow nor this program's own
+networks are needed.
 """
 
 import argparse
@@ -25,7 +26,7 @@ CYCLE_WEIGHT, L1_WEIGHT, POOL = 10.0, 100.0, 50
 
 
 def norm(fmaps, affine):
-    """Instance norm."""
+    """Return an instance norm."""
     return nn.InstanceNorm2d(fmaps, affine=affine)
 
 
@@ -44,7 +45,7 @@ class Block(nn.Module):
 
 
 def resnet(fmaps, blocks):
-    """c7s1-64, d128, d256, blocks, u128, u64, c7s1-3."""
+    """Return c7s1-64, d128, d256, blocks, u128, u64, c7s1-3."""
     layers = [nn.ReflectionPad2d(3), nn.Conv2d(3, fmaps, 7, bias=False), norm(fmaps, False),
               nn.ReLU(True)]
     for i in (1, 2):
@@ -86,13 +87,13 @@ class Unet(nn.Module):
             skips.append(x := layer(x))
         x = skips.pop()
         for layer in self.up:
-            # The innermost features are 2x2 after one block; instance norm takes them as they are.
+            # The innermost features are 2x2 after one block, which is enough for instance norm.
             x = torch.cat([layer(x), skips.pop()], 1)
         return self.last(x)
 
 
 def patch_gan(in_channels, fmaps, strides, affine):
-    """C64-C128-C256-C512 and a last convolution."""
+    """Return C64-C128-C256-C512 and a last convolution."""
     layers, before = [], in_channels
     for i in range(strides + 1):
         width = fmaps * min(1 << i, 8)
@@ -104,7 +105,7 @@ def patch_gan(in_channels, fmaps, strides, affine):
 
 
 def initialised(network):
-    """Draw all kernels from N(0, 0.02)."""
+    """Draw all kernels of a network from N(0, 0.02), and return it."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0, INIT_STD)
@@ -112,7 +113,7 @@ def initialised(network):
 
 
 def adam(*networks):
-    """One optimizer of all."""
+    """Return one optimizer for all networks."""
     return torch.optim.Adam(itertools.chain(*(n.parameters() for n in networks)), LRATE, BETAS)
 
 
@@ -136,12 +137,12 @@ class Pool:
 
 
 def squares(logits, goal):
-    """Mean of the least squares of logits."""
+    """Return the mean squared difference of logits and goal."""
     return (logits - goal).square().mean()
 
 
 class CycleGan:
-    """Generators, then critics, which see pictures of the pool."""
+    """A step of the generators, then of the critics, which see pictures of the pool."""
 
     def __init__(self, options):
         self.networks = {name: initialised(resnet(options.fmaps, options.blocks))
@@ -177,7 +178,7 @@ class CycleGan:
 
 
 class Pix2Pix:
-    """D, then G through D as it is then."""
+    """A step of D, then of G through the updated D."""
 
     def __init__(self, options):
         self.networks = {
@@ -207,7 +208,7 @@ class Pix2Pix:
         return loss.detach()
 
     def draw(self):
-        """Photos of the maps. As in the paper dropout stays on."""
+        """Return photos drawn from the maps. As in the paper, dropout stays on."""
         G = self.networks["G"].eval()
         for module in G.modules():
             if isinstance(module, nn.Dropout):

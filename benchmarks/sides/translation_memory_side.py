@@ -1,6 +1,6 @@
-"""The memory of a step of a CycleGAN or of pix2pix, measured in a process of its own.
+"""Measure the memory of a step of a CycleGAN or of pix2pix, in a process of its own.
 
-Prints a line of JSON: what the step is of, and by how much the process's resident set rose, at
+Prints a line of JSON: the method and its sizes, and by how much the process's resident set rose, at
 most, above the program itself (rss_bytes).
 """
 
@@ -18,12 +18,13 @@ EXAMPLES = """\
 
 
 def parse_options(argv):
-    """The command line."""
+    """Parse the command line."""
     parser = cli.argument_parser(__doc__, EXAMPLES)
     add_sizes(parser)
     parser.add_argument("--minibatch-per-gpu", type=cli.positive_int, default=0, metavar="N",
-                        help="of cyclegan: photos that are taken at once (default: all)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of activations")
+                        help="for cyclegan: photos processed at once (default: all)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32",
+                        help="precision of activations")
     options = parser.parse_args(argv)
     refuse_idle(parser, options)
     return options

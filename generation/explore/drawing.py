@@ -1,5 +1,5 @@
-"""What the page of generate.py --explore shows, as functions of networks and of the values of the
-page's controls. Nothing here knows the page."""
+"""Make what the page of generate.py --explore shows: functions of networks and of the values of the
+page's controls, which do not depend on the page itself."""
 
 import contextlib
 import shlex
@@ -26,10 +26,10 @@ from training.translation.translator import Translator
 
 ONE, BETWEEN, MIXED = "one seed", "between two seeds", "styles of two seeds"
 LAST_SEED = 99_999  # of the page's sliders
-TRIES = 10 * BLOCK  # seeds that a search looks at
+TRIES = 10 * BLOCK  # seeds that a search tries
 STEPS = 7  # pictures between two seeds
 SIDE = 384  # pixels to which small pictures are enlarged
-LARGEST = 1024  # pixels of a photo's longer side as it is shown
+LARGEST = 1024  # pixels of the longer side of a shown photo
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Wish:
 
     Attributes:
         what: ONE, BETWEEN or MIXED.
-        noise: "random" or "const", as generate.py's.
+        noise: "random" or "const", as for generate.py.
         other: the second seed of BETWEEN and MIXED.
         position: from the first to the second seed, 0 to 1.
-        layers: those whose styles are the second seed's, for MIXED.
+        layers: layers with the second seed's styles, for MIXED.
     """
 
     what: str = ONE
@@ -54,7 +54,7 @@ class Wish:
 
 
 class Views(NamedTuple):
-    """Pictures uint8 [h, w, 3] of one image; without maps there is the photo alone."""
+    """Pictures uint8 [h, w, 3] of one image; without maps, only the photo."""
 
     photo: np.ndarray
     map: np.ndarray | None = None
@@ -62,7 +62,7 @@ class Views(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What is shown: the views, a strip of smaller pictures beneath, a line about it."""
+    """What is shown: the views, a strip of smaller pictures below, a line of text."""
 
     views: Views
     strip: np.ndarray | None
@@ -75,12 +75,12 @@ def draw_wish(sampler: Sampler, wish: Wish, shown: Collection[str]) -> Drawn:
     """Return what a generator draws.
 
     Args:
-        shown: names of the classes that maps and overlays show.
+        shown: names of the classes to show in maps and overlays.
 
     Raises:
         UserError: the network has diverged, or has no such layers.
     """
-    # The image that was asked for comes first, those of the strip after it.
+    # The requested image comes first, then those of the strip.
     dlatents, noise_seeds, captions = _inputs(sampler, wish)
     batches = sampler.of_dlatents(dlatents, noise_seeds, wish.noise, len(dlatents))
     images = photo_part(np.concatenate([batch.numpy() for batch in batches]), sampler.content_box)
@@ -97,7 +97,7 @@ def draw_wish(sampler: Sampler, wish: Wish, shown: Collection[str]) -> Drawn:
 
 
 def _inputs(sampler, wish):
-    """Return (dlatents [N, L, size], a noise seed for each, captions of all but the first)."""
+    """Return (dlatents [N, L, size], their noise seeds, captions of all but the first)."""
     if wish.what == ONE:
         return sampler.dlatents(sampler.seed_latents([wish.seed]), wish.psi), [wish.seed], []
     ends = sampler.seed_latents([wish.seed, wish.other])
@@ -116,7 +116,7 @@ def _inputs(sampler, wish):
 
 
 def _strip(shown, captions):
-    """Return the views of several images side by side, one above the other, with captions."""
+    """Return a strip of several images side by side, each photo above its map, with captions."""
     columns = [np.concatenate([view for view in (views.photo, views.map) if view is not None])
                for views in shown]
     width = SIDE // 3
@@ -128,7 +128,7 @@ def _strip(shown, captions):
 
 
 def _class_areas(areas, classes):
-    """Return which classes a picture shows, with their share of it, the largest first."""
+    """Return the classes that a picture shows, with their shares of it, the largest first."""
     parts = sorted(zip(areas, classes), reverse=True)
     return ", ".join(f"{name} {100 * area:.1f} %" for area, name in parts if area > 0) or "no class"
 
@@ -138,10 +138,10 @@ def search(sampler: Sampler, wish: Wish, selection: Selection,
     """Return the next seed after the wish's whose pair a selection accepts.
 
     Args:
-        lock: held while some samples are drawn, and free between them.
+        lock: held while a few samples are drawn, then released.
 
     Raises:
-        UserError: TRIES seeds in a row have none, or the network does not draw such a class.
+        UserError: TRIES seeds in a row are rejected, or the network does not draw such a class.
     """
     selection = selection.of_network(sampler.classes)
     request = Request(range(wish.seed + 1, LAST_SEED + 1), 1, selection=selection, max_tries=TRIES)
@@ -153,8 +153,8 @@ def search(sampler: Sampler, wish: Wish, selection: Selection,
         if batch is None:
             shown = " and ".join(selection.require) + (
                 f" on {100 * selection.min_area:g} % of the picture" if selection.min_area else "")
-            raise UserError(f"none of the {tried} seeds after {wish.seed} shows {shown}; ask for "
-                            "less, or go on from a later seed")
+            raise UserError(f"none of the {tried} seeds after {wish.seed} shows {shown}; require "
+                            "less, or continue from a later seed")
         if batch.seeds:
             return batch.seeds[0]
         tried = batch.tally.tried
@@ -162,7 +162,7 @@ def search(sampler: Sampler, wish: Wish, selection: Selection,
 
 def save_pair(sampler: Sampler, wish: Wish, root: Path) -> str:
     """Write a seed's pair as generate.py --num does, in a folder for this network, truncation and
-    noise; return a line that says where it is and how it is made again.
+    noise; return a line that says where it is and how to make it again.
 
     Raises:
         UserError: it cannot be written, or the network has diverged.
@@ -174,17 +174,17 @@ def save_pair(sampler: Sampler, wish: Wish, root: Path) -> str:
     pairs.write_pairs(sampler, recipe, Request(range(wish.seed, wish.seed + 1), 1, 1), out)
     records = pairs.read_samples(out / pairs.SAMPLES)
     index = [record["seed"] for record in records].index(wish.seed)
-    return (f"saved {out / records[index]['image']}; made again by: python generate.py "
+    return (f"saved {out / records[index]['image']}; make it again with: python generate.py "
             f"--replay={shlex.quote(str(out / pairs.SAMPLES))} --index={index}")
 
 
 # Photos
 
 def read_photo(path: str | Path) -> np.ndarray:
-    """Return a photo that was dropped, uint8 [h, w, 3], reduced to LARGEST pixels' side.
+    """Return an uploaded photo, uint8 [h, w, 3], reduced to sides of at most LARGEST pixels.
 
     Raises:
-        UserError: it is no photo, or too large to be decoded.
+        UserError: it is not a photo, or too large to be decoded.
     """
     try:
         photo = photos.decode_photo(Path(path).read_bytes())
@@ -201,7 +201,7 @@ def _gone(path):
 
 
 def label_photo(labeller: Labeller, photo: np.ndarray, shown: Collection[str]) -> Drawn:
-    """Return a photo with its map by a segmentation network."""
+    """Return a photo with the map that a segmentation network gives it."""
     square = pyramid.fit_square(Image.fromarray(photo), labeller.resolution, "pad", pyramid.WHITE)
     chances, = labeller.probabilities(np.asarray(square)[None])
     label_map = of_probabilities(chances, photo.shape[1::-1])
@@ -219,7 +219,7 @@ def translate_photo(translator: CycleTranslator, photo: np.ndarray,
     return there, back
 
 
-# Maps that are edited, on a canvas whose squares of pixels are the map's pixels
+# Editing maps: a square of pixels on the canvas is one pixel of the map
 
 def canvas_side(resolution: int) -> int:
     """Return the side of the canvas for maps of a resolution."""
@@ -227,7 +227,7 @@ def canvas_side(resolution: int) -> int:
 
 
 def to_canvas(label_map: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return a label map [R, R] as the picture uint8 [side, side, 3] that is painted on."""
+    """Return a label map [R, R] as the picture uint8 [side, side, 3] to paint on."""
     picture = channels.colourise(label_map, num_classes)
     return pictures.enlarge(picture, canvas_side(len(label_map)) // len(label_map))
 
@@ -236,12 +236,12 @@ def from_canvas(background: np.ndarray | None, layers: Sequence[np.ndarray], res
                 num_classes: int) -> np.ndarray:
     """Return the label map uint8 [R, R] of a painted canvas.
 
-    Every pixel counts for the class whose colour is nearest, and what most pixels of a square are,
-    its pixel of the map is: brushes have soft edges.
+    Brushes have soft edges: every pixel of the canvas counts as the class with the nearest colour,
+    and a pixel of the map gets the most frequent class of its square.
 
     Args:
         background: uint8 [side, side, 3 or 4]; None for an empty one.
-        layers: uint8 [side, side, 4], painted on it one after the other.
+        layers: uint8 [side, side, 4], painted on the background in order.
     """
     side = canvas_side(resolution)
     labels = np.zeros((side, side), np.uint8)
@@ -249,9 +249,9 @@ def from_canvas(background: np.ndarray | None, layers: Sequence[np.ndarray], res
         if picture.shape[:2] != (side, side):
             picture = np.asarray(Image.fromarray(picture).resize(
                 (side, side), Image.Resampling.NEAREST))
-        is_painted = (picture[..., 3:] > 127).all(axis=-1)  # of RGB all
+        is_painted = (picture[..., 3:] > 127).all(axis=-1)  # all pixels, if there is no alpha
         labels[is_painted] = _nearest(picture[is_painted][:, :3], num_classes)
-    # The vote of each square of factor x factor pixels.
+    # Take the vote of each square of factor x factor pixels.
     factor = side // resolution
     squares = labels.reshape(resolution, factor, resolution, factor)
     present = np.unique(labels)
@@ -268,13 +268,13 @@ def _nearest(colours, num_classes):
 
 def read_map(path: str | Path, resolution: int, num_classes: int,
              fit: str = pyramid.FITS[0]) -> np.ndarray:
-    """Return the label map uint8 [R, R] of a label PNG that was dropped.
+    """Return the label map uint8 [R, R] of an uploaded label PNG.
 
     Args:
-        fit: how it is made square, of pyramid.FITS.
+        fit: how it is made square, one of pyramid.FITS.
 
     Raises:
-        UserError: it is none, too large, or has labels that the network does not know.
+        UserError: it is not a label PNG, too large, or has labels that the network does not know.
     """
     path = Path(path)
     try:
@@ -290,20 +290,20 @@ def read_map(path: str | Path, resolution: int, num_classes: int,
 
 
 def draw_map(sampler: Sampler, seed: int, resolution: int) -> np.ndarray:
-    """Return the label map uint8 [R, R] of a seed, without truncation."""
+    """Return the label map uint8 [R, R] that a generator draws for a seed, without truncation."""
     images, = sampler.of_seeds([seed], 1.0, "random", 1)
     return fit_map(label_maps(images)[0], resolution, len(sampler.classes))
 
 
 def fit_map(labels: np.ndarray, resolution: int, num_classes: int,
             fit: str = pyramid.FITS[0]) -> np.ndarray:
-    """Return a label map of any size, or its middle, within a square of a resolution."""
+    """Return a label map of any size, or its middle, in a square of a resolution."""
     segmaps, = fitted([labels], resolution, num_classes, fit).segmaps
     return channels.to_label_map(segmaps, channels.STORED_THRESHOLD)
 
 
 def photo_of_map(translator: Translator, label_map: np.ndarray, seed: int) -> np.ndarray:
-    """Return the photo uint8 [R, R, 3] that a network draws of a label map.
+    """Return the photo uint8 [R, R, 3] that a network draws from a label map.
 
     Args:
         seed: of the dropout masks.
@@ -328,5 +328,5 @@ def views_with_map(rgb: np.ndarray, label_map: np.ndarray, classes: Sequence[str
 
 
 def seen_large(picture: np.ndarray) -> np.ndarray:
-    """Return a small picture enlarged by a whole number, so that its pixels are seen."""
+    """Return a small picture enlarged by a whole factor, so that its pixels are visible."""
     return pictures.enlarge(picture, max(1, SIDE // max(picture.shape[:2])))

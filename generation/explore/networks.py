@@ -1,4 +1,4 @@
-"""The networks that the page of generate.py --explore offers: by name from a list, loaded when
+"""List the networks that the page of generate.py --explore offers, by name. They are loaded when
 they are used, by one browser at a time."""
 
 import contextlib
@@ -27,7 +27,7 @@ Network = Sampler | Translator | Labeller | CycleTranslator
 
 
 def kind_of(header: dict[str, Any], path: Path) -> str:
-    """Return what the page does with the network of a snapshot's header.
+    """Return the kind of network that a snapshot's header describes.
 
     Raises:
         UserError: the page can show no such network.
@@ -47,18 +47,18 @@ def kind_of(header: dict[str, Any], path: Path) -> str:
 class Networks:
     """Snapshots below a results folder, and the one of --network.
 
-    What a browser asks for is looked up in the list, never opened as a path.
+    A browser's request is looked up in the list, never opened as a path.
 
     Attributes:
         first: name of the network that is chosen at first; None if there is none.
-        lock: held by whoever uses a network.
+        lock: held while a network is used.
     """
 
     def __init__(self, results: str | Path, named: Path | None = None):
         """List the snapshots.
 
         Args:
-            named: the one of --network, which may be anywhere; it is chosen at first.
+            named: snapshot of --network, which may be anywhere; it is chosen at first.
         """
         self._results, self._named = Path(results), named
         self.lock = threading.RLock()
@@ -68,9 +68,9 @@ class Networks:
         self.refresh()
 
     def refresh(self) -> list[tuple[str, str]]:
-        """List the snapshots anew; return (what it is called, name) of each: newest runs first, of
-        a run the best one first, if one is known, then from the newest. Runs whose networks the
-        page cannot show are left out."""
+        """List the snapshots again; return (displayed text, name) of each: newest runs first, and
+        within a run the best snapshot, if one is known, then from the newest. Runs whose networks
+        the page cannot show are left out."""
         entries = []
         for run in reversed(util.list_runs(self._results)):
             found = sorted(run.glob("network-*.safetensors"), reverse=True,
@@ -79,7 +79,7 @@ class Networks:
                 continue
             best = None
             if (run / "best.json").is_file():
-                # Scripts refuse one that is damaged; here the list shows the snapshots.
+                # Scripts refuse a damaged file; here the snapshots are listed all the same.
                 with contextlib.suppress(UserError):
                     best = best_snapshot(run)
             found.sort(key=lambda path: path != best)
@@ -96,7 +96,7 @@ class Networks:
         return [(shown, name) for shown, name, _ in entries]
 
     def path(self, name: str | None) -> Path:
-        """Return the file of a name on the list. Raises UserError if there is none (any more)."""
+        """Return the file of a name on the list. Raises UserError if it is not listed, or gone."""
         if not name:
             raise UserError(f"{self._results}: no run with a network snapshot yet; train one, or "
                             "start this page with --network")
@@ -112,12 +112,13 @@ class Networks:
         return _read_header(*_version(self.path(name)))
 
     def generators_of(self, classes: tuple[str, ...]) -> list[str]:
-        """Return the names of generators of maps of these classes: of every run the best one."""
+        """Return the names of generators that draw maps of these classes, the first listed one of
+        every run."""
         found, paths = [], self._paths
         for name, path in paths.items():
             if not path.is_file() or path.parent in [paths[other].parent for other in found]:
                 continue
-            with contextlib.suppress(UserError):  # damaged, or of another kind: not offered
+            with contextlib.suppress(UserError):  # skip damaged ones, and other kinds
                 header = read_header(path)
                 if kind_of(header, path) == GENERATOR and tuple(header["classes"]) == classes:
                     found.append(name)
@@ -125,15 +126,14 @@ class Networks:
 
     @contextlib.contextmanager
     def using(self, name: str | None, kind: str, **options: object) -> Iterator[Network]:
-        """Yield a network, loaded if it is not yet, for its user alone: TensorFlow computes for one
-        browser at a time.
+        """Yield a network for one browser at a time; load it if it is not loaded yet.
 
         Args:
-            kind: what is done with it.
-            options: of the network's class.
+            kind: the expected kind.
+            options: options of the network's class.
 
         Raises:
-            UserError: it is not there, damaged, or of another kind.
+            UserError: it is missing, damaged, or of another kind.
         """
         path = self.path(name)
         key = *_version(path), kind, *sorted(options.items())
@@ -147,23 +147,23 @@ class Networks:
 
 
 def _version(path):
-    """Return what tells a file from one that is written anew, which is another network."""
+    """Return values that change if the file is rewritten, perhaps with another network."""
     about = path.stat()
     return path, about.st_mtime_ns, about.st_size
 
 
 @functools.lru_cache(64)
 def _read_header(path, *_):
-    """Return the header of a file as it is by time and size: an official pickle is read whole for
-    it, and every movement of a slider asks."""
+    """Return the header of a version of a file. It is cached, since an official pickle has to be
+    read whole, and every movement of a slider needs the header."""
     return read_header(path)
 
 
 def _is_shown(path):
-    """Return if the page can show a snapshot's network, or its error."""
+    """Return whether the page can show a snapshot's network, or its error."""
     try:
         header = read_header(path)
-    except UserError:  # damaged: the page says so when it is chosen
+    except UserError:  # damaged: the page reports it when it is chosen
         return True
     try:
         kind_of(header, path)
@@ -173,7 +173,7 @@ def _is_shown(path):
 
 
 def _load(path, kind, options):
-    """Load the network of a snapshot. Pictures come one by one, for which nothing is compiled."""
+    """Load the network of a snapshot; nothing is compiled, as pictures are drawn one by one."""
     header = read_header(path)
     if kind_of(header, path) != kind:
         raise UserError(f"{path.name}: a network of another kind; choose it again")

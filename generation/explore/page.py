@@ -1,7 +1,7 @@
-"""The page of generate.py --explore: its controls, and which of them acts on what.
+"""Define the page of generate.py --explore: its controls, and what each of them acts on.
 
-A browser's choices are in its own controls, and come with every request: the server keeps nothing
-of a browser but files that it uploaded, so that any number of them have their own state.
+A browser's choices are in its own controls and come with every request. The server keeps only the
+files that a browser uploads, so that any number of browsers have their own state.
 """
 
 import contextlib
@@ -32,19 +32,19 @@ VIEWS = ("photo", "map", "overlay")
 EMPTY = "an empty map"
 _HELP = {
     GENERATOR: "",
-    OF_LABELS: "Paint on the map; the photo follows.",
+    OF_LABELS: "Paint on the map; the photo is redrawn.",
     LABELLING: "Drop a photo to see its map.",
     TRANSLATING: "Drop a photo to see it translated, and translated back."}
 
 
 def theme() -> gr.themes.Base:
-    """Return the page's looks, in fonts that the machine has."""
+    """Return the page's theme, in fonts that the machine has."""
     return gr.themes.Soft(primary_hue="slate", spacing_size="sm", radius_size="sm",
                           font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))
 
 
 def css() -> str:
-    """Return the colours of classes beside their switches, and small things."""
+    """Return the style sheet: colours beside the switches of classes, and details."""
     rules = ["footer {display: none !important}"]
     swatch = ("content: ''; display: inline-block; width: .8em; height: .8em; margin-right: .4em; "
               "border-radius: 2px; vertical-align: -.05em; background: ")
@@ -60,7 +60,7 @@ def build_page(networks: Networks, out: Path) -> gr.Blocks:
     """Return the page.
 
     Args:
-        out: folder that pairs are saved in.
+        out: folder in which pairs are saved.
     """
     page = Controls(networks, out)
     with gr.Blocks(title="Explore", analytics_enabled=False, fill_width=True,
@@ -71,7 +71,7 @@ def build_page(networks: Networks, out: Path) -> gr.Blocks:
 
 
 def on_page(function: Callable) -> Callable:
-    """Decorate a handler: its errors become a line on the page."""
+    """Decorate a handler: show its errors as a line on the page."""
     @functools.wraps(function)
     def run(*args):
         try:
@@ -91,13 +91,13 @@ class Controls:
     # Components
 
     def lay_out(self) -> None:
-        """Make all components: controls on the left, pictures on the right."""
+        """Create all components: controls on the left, pictures on the right."""
         with gr.Row():
             with gr.Column(scale=2, min_width=330):
                 self.network = gr.Dropdown(label="network", elem_id="network")
                 with gr.Row(equal_height=True):
                     self.about = gr.Markdown(elem_id="about")
-                    self.refresh = gr.Button("list anew", scale=0, min_width=90, size="sm",
+                    self.refresh = gr.Button("refresh", scale=0, min_width=90, size="sm",
                                              elem_id="refresh")
                 self._generator_controls()
                 self._map_controls()
@@ -112,41 +112,41 @@ class Controls:
             self.seed = gr.Slider(0, LAST_SEED, 0, step=1, label="seed", elem_id="seed")
             self.other = gr.Slider(0, LAST_SEED, 1, step=1, label="second seed", visible=False,
                                    elem_id="other")
-            self.position = gr.Slider(0, 1, 0.5, step=0.02, label="from first to second",
+            self.position = gr.Slider(0, 1, 0.5, step=0.02, label="from first to second seed",
                                       visible=False, elem_id="position")
             self.layers = gr.CheckboxGroup(label="layers with the second seed's styles",
                                            visible=False, elem_id="layers")
             self.psi = gr.Slider(0, 1.5, 1, step=0.05, elem_id="psi",
                                  label="truncation (1: none)")
-            self.noise = gr.Checkbox(True, label="noise of the seed (off: the network's own)",
+            self.noise = gr.Checkbox(True, label="noise from the seed (off: the network's own)",
                                      elem_id="noise")
-            self.label = gr.Slider(0, 1, 0, step=1, label="class of the network's labels",
+            self.label = gr.Slider(0, 1, 0, step=1, label="class (the network's label)",
                                    visible=False, elem_id="label")
             with gr.Column() as self.of_classes, gr.Accordion(
-                    "only pictures with ...", open=False, elem_id="only") as self.only:
+                    "find pictures with ...", open=False, elem_id="only") as self.only:
                 self.require = gr.CheckboxGroup(show_label=False, container=False,
                                                 elem_classes="classes", elem_id="require")
                 self.min_area = gr.Slider(0, 30, 0.5, step=0.5, elem_id="area",
-                                          label="each on so many per cent of the picture")
-                self.next = gr.Button("next seed with these", elem_id="next")
+                                          label="least area of each, in per cent of the picture")
+                self.next = gr.Button("next seed with these classes", elem_id="next")
             self.save = gr.Button("save this pair", variant="primary", elem_id="save")
             self.saved = gr.Markdown(elem_id="saved")
 
     def _map_controls(self):
         with gr.Column(visible=False) as self.of_labels:
-            self.brush = gr.Radio(label="the brush paints", elem_classes="brush", elem_id="brush")
+            self.brush = gr.Radio(label="class to paint", elem_classes="brush", elem_id="brush")
             self.start = gr.Dropdown(label="start with", elem_id="start")
-            self.start_seed = gr.Slider(0, LAST_SEED, 0, step=1, label="seed of its map",
+            self.start_seed = gr.Slider(0, LAST_SEED, 0, step=1, label="seed of the map",
                                         visible=False, elem_id="start-seed")
-            self.start_label = gr.Slider(0, 1, 0, step=1, label="class of its labels",
+            self.start_label = gr.Slider(0, 1, 0, step=1, label="class (that network's label)",
                                          visible=False, elem_id="start-label")
-            self.map_file = gr.File(label="or with a label PNG: drop it here", height=140,
+            self.map_file = gr.File(label="or drop a label PNG here", height=140,
                                     file_types=[".png"], elem_id="map-file")
             self.sample = gr.Slider(0, LAST_SEED, 0, step=1, label="seed of the photo's dropout",
                                     elem_id="sample")
 
     def _photo_controls(self):
-        self.photo_file = gr.File(label="photo: drop it here", file_types=["image"], height=140,
+        self.photo_file = gr.File(label="drop a photo here", file_types=["image"], height=140,
                                   visible=False, elem_id="photo-file")
         with gr.Column(visible=False) as self.of_cyclegan:
             self.direction = gr.Radio(("AtoB", "BtoA"), value="AtoB", label="direction",
@@ -170,7 +170,7 @@ class Controls:
                          buttons=["download", "fullscreen"], elem_id=f"picture-{name}")
                 for name in VIEWS]
         self.line = gr.Markdown(elem_id="line")
-        self.strip = gr.Image(label="between, and the two seeds", visible=False, format="png",
+        self.strip = gr.Image(label="the two seeds, and between", visible=False, format="png",
                               interactive=False, buttons=["download", "fullscreen"],
                               elem_id="strip", show_label=False)
 
@@ -222,15 +222,15 @@ class Controls:
     # Handlers
 
     def list_networks(self, name: str | None) -> gr.Dropdown:
-        """Return the list of networks as it is now."""
+        """Return the updated list of networks."""
         choices = self.networks.refresh()
         if not choices:
-            self.networks.path(None)  # whose error says what to do
+            self.networks.path(None)  # raises an error that says what to do
         is_there = name in [value for _, value in choices]
         return gr.Dropdown(choices, value=name if is_there else self.networks.first)
 
     def choose(self, name: str | None) -> tuple:
-        """Return all controls as they are for a network."""
+        """Return the updates of all controls for a network."""
         path, header = self.networks.path(name), self.networks.header(name)
         kind, classes = kind_of(header, path), tuple(header.get("classes", ()))
         has_maps = bool(classes) and kind in (GENERATOR, LABELLING)
@@ -242,7 +242,7 @@ class Controls:
         layers = [(f"{layer} ({4 << layer // 2}x{4 << layer // 2})", layer)
                   for layer in range(num_layers)]
         starts = self.networks.generators_of(classes) if kind == OF_LABELS else []
-        paints, label = ["background", *classes], min(1, len(classes))  # what the brush begins with
+        paints, label = ["background", *classes], min(1, len(classes))  # the brush's first class
         return (
             " · ".join(filter(None, about)), gr.Column(visible=kind == GENERATOR),
             gr.Column(visible=kind == OF_LABELS),
@@ -258,13 +258,13 @@ class Controls:
             gr.ImageEditor(visible=kind == OF_LABELS, brush=_brush(label)))
 
     def show_controls(self, what: str) -> tuple:
-        """Return the controls, of which those are visible that act on what is drawn."""
+        """Return the controls; those that act on what is drawn are visible."""
         return (gr.Slider(visible=what != ONE), gr.Slider(visible=what == BETWEEN),
                 gr.CheckboxGroup(visible=what == MIXED), gr.Accordion(visible=what == ONE),
                 gr.Button(visible=what == ONE))
 
     def show(self, name: str | None, label: float, *values: Any) -> tuple:
-        """Return the pictures that a network draws, or makes of a photo."""
+        """Return the updates of the pictures that a network draws, or makes from a photo."""
         *wish, photo, direction, own_scale, views, shown = values
         kind = self._kind(name)
         if kind == GENERATOR:
@@ -285,12 +285,12 @@ class Controls:
         """Return the next seed whose picture shows the chosen classes."""
         *wish, require, min_area = values
         with self._sampling(name, label) as sampler:
-            pass  # it is locked again for every few samples, so that other browsers can draw
+            pass  # `search` locks it anew for every few samples, so that other browsers can draw
         chosen = Selection(tuple(require), min_area / 100)
         return drawing.search(sampler, _wish(*wish), chosen, self.networks.lock)
 
     def save_pair(self, name: str | None, label: float, *wish: Any) -> str:
-        """Return the line about a pair that is saved."""
+        """Save a pair; return a line about it."""
         with self._sampling(name, label) as sampler:
             return f"`{drawing.save_pair(sampler, _wish(*wish), self.out)}`"
 
@@ -302,8 +302,8 @@ class Controls:
 
     def start_map(self, name: str | None, start: str, map_seed: float, map_label: float,
                   seed: float) -> tuple:
-        """Return the editor with the map that a generator draws of a seed, or with an empty one;
-        its sliders; the photo of the map."""
+        """Return the editor with the map that a generator draws for a seed, or with an empty map;
+        the map's sliders; the photo drawn from the map."""
         if self._kind(name) != OF_LABELS:
             return gr.ImageEditor(), gr.Slider(), gr.Slider(), gr.Image()
         side, is_drawn = self.networks.header(name)["lod"]["resolution"], start != EMPTY
@@ -324,7 +324,7 @@ class Controls:
         return self._editor(name, label_map), self._photo(name, label_map, seed)
 
     def paint(self, name: str | None, canvas: dict | None, seed: float) -> gr.Image:
-        """Return the photo of a painted map."""
+        """Return the photo drawn from a painted map."""
         if canvas is None or canvas["background"] is None or self._kind(name) != OF_LABELS:
             return gr.Image()
         header = self.networks.header(name)
@@ -347,13 +347,14 @@ class Controls:
 
     @contextlib.contextmanager
     def _sampling(self, name, label):
-        """Yield a generator; one that takes labels draws `label`."""
+        """Yield a generator; if it takes labels, it draws `label`."""
         with self.networks.using(name, GENERATOR) as sampler:
             yield sampler.of_label(int(label)) if sampler.label_size else sampler
 
 
 def _label_size(header):
-    """Return the length of the labels that a generator takes; 0 for none, and other networks."""
+    """Return the length of the labels that a generator takes; 0 if it takes none, and for other
+    networks."""
     return header["networks"].get("Gs", {"config": {}})["config"].get("label_size", 0)
 
 
@@ -363,7 +364,7 @@ def _wish(what, seed, psi, noise, other, position, layers):
 
 
 def _updates(drawn, views, names=VIEWS):
-    """Return the updates of the three pictures, the strip and the line."""
+    """Return the updates of the three pictures, the strip and the line below them."""
     has_maps = drawn.views.map is not None
     pictures = [gr.Image(value=picture, label=name, visible=picture is not None and (
         not has_maps or view in views)) for view, name, picture in zip(VIEWS, names, drawn.views)]

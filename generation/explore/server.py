@@ -1,8 +1,8 @@
 """Serve the page of generate.py --explore to browsers on this machine.
 
-This module and page.py alone import gradio; where that is not installed, importing this one is a
+Only this module and page.py import gradio; if it is not installed, importing this module raises
 UserError. What gradio keeps on the disk (uploads, pictures that browsers fetch) is in a temporary
-folder that ends with the server.
+folder, which is removed when the server ends.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-# Before gradio is imported: it and its libraries report nothing to anybody.
+# Set before gradio is imported, so that it and its libraries report no usage data.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
@@ -33,8 +33,8 @@ from generation.explore import page
 from generation.explore.networks import Networks
 
 HOST = "127.0.0.1"
-PORTS = range(7860, 7960)  # the first free one is taken
-# Browsers load nothing from elsewhere, whatever a page asks for.
+PORTS = range(7860, 7960)  # the first free one is used
+# Browsers load nothing from elsewhere, whatever a page requests.
 _POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
            "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
            "connect-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'none'; "
@@ -45,7 +45,7 @@ def serve(networks: Networks, out: Path) -> None:
     """Serve the page until Ctrl-C, SIGTERM or SIGHUP.
 
     Args:
-        out: folder that pairs are saved in.
+        out: folder in which pairs are saved.
 
     Raises:
         UserError: no port is free.
@@ -53,17 +53,18 @@ def serve(networks: Networks, out: Path) -> None:
     listener = open_port(PORTS)
     port = listener.getsockname()[1]
     for ending in (signal.SIGTERM, signal.SIGHUP):
-        # uvicorn raises them once more at its end: as Ctrl-C's exception they let the folder go.
+        # uvicorn raises these signals again when it ends: as Ctrl-C's exception, they let the
+        # temporary folder be removed.
         signal.signal(ending, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="explore-") as folder, listener:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        # At Ctrl-C uvicorn would log an error for every browser that is still connected; errors of
-        # handlers are printed by gradio.
+        # At Ctrl-C uvicorn would log an error for every browser that is still connected; gradio
+        # prints the errors of handlers.
         server = uvicorn.Server(uvicorn.Config(
             make_app(networks, out, port), log_level="critical", timeout_graceful_shutdown=1))
-        print(f"explore: http://{HOST}:{port} in a browser on this machine; Ctrl-C ends it",
+        print(f"explore: http://{HOST}:{port} (open it on this machine); Ctrl-C ends it",
               flush=True)
-        with contextlib.suppress(KeyboardInterrupt):  # its normal end
+        with contextlib.suppress(KeyboardInterrupt):  # the normal end
             server.run(sockets=[listener])
 
 
@@ -96,8 +97,8 @@ def open_port(ports: Sequence[int]) -> socket.socket:
 
 
 class OnlyHere:
-    """An ASGI application for browsers on this machine and for its own pages: names of other hosts
-    that lead here, and other sites that send requests here, are refused."""
+    """An ASGI application for browsers on this machine and its own pages: it refuses requests under
+    other host names, and requests from other sites."""
 
     def __init__(self, app: Callable):
         self._app = app

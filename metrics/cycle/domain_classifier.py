@@ -1,8 +1,7 @@
-"""A small network of ours that learns which of two lists a photo is from: it classifies translated
-photos, and beside them real ones that it has not seen.
+"""Train a small network to tell which of two lists a photo is from; it classifies translated
+photos, and unseen real photos for comparison.
 
-It is trained in seconds, on the photos of the CycleGAN's training, and kept in the cache by their
-digests.
+It is trained in seconds, on the photos of the CycleGAN's training, and cached by their digests.
 """
 
 import hashlib
@@ -26,9 +25,9 @@ from metrics.cycle.photos import CyclePhotos, described
 from training.cycle.domains import split_mask, to_floats
 from training.cycle.losses import as_critics_see
 
-LARGEST = 64  # side of what it sees; larger photos are averaged down
+LARGEST = 64  # side of the images that it sees; larger photos are averaged down
 FMAPS = (16, 32, 64, 64)
-# What makes it besides the photos; a result records it.
+# All that determines it besides the photos; a result records it.
 RECIPE = {"network": "3x3 convolutions of stride 2, mean over the picture, one logit",
           "fmaps": list(FMAPS), "largest_side": LARGEST, "photos": 1000, "steps": 400,
           "minibatch": 32, "lrate": 1e-3, "flips": True, "seed": 0}
@@ -40,13 +39,13 @@ class DomainNetwork(KerasNetwork):
 
     @dataclass(frozen=True)
     class Options:
-        """What makes the network."""
+        """The network's settings."""
 
         side: int
         seed: int = 0
 
     def make_model(self) -> keras.Model:
-        """Return the model: no norms, which would take the tint out."""
+        """Return the model; it has no norms, which would remove the tint."""
         side = self.options.side
         images = x = layers.Input((side, side, 3), name="images")
         for i, fmaps in enumerate(FMAPS):
@@ -59,7 +58,7 @@ class View(NamedTuple):
     """How the network sees photos.
 
     Attributes:
-        side: to which they are averaged down. has_regions: it sees garments as critics do.
+        side: size to which they are averaged down. has_regions: it sees garments as critics do.
     """
 
     side: int
@@ -79,7 +78,7 @@ class DomainClassifier:
     """A trained network and its view.
 
     Attributes:
-        about: what a result records of it: its recipe, the digest of its weights.
+        about: what a result records about it: its recipe, the digest of its weights.
     """
 
     def __init__(self, network: DomainNetwork, view: View):
@@ -87,8 +86,8 @@ class DomainClassifier:
         self.about = {**RECIPE, "side": view.side, "digest": network.digest()}
 
     def takes_for_b(self, rgb: tf.Tensor, mask: tf.Tensor, other: tf.Tensor) -> np.ndarray:
-        """Return if photos float32 [n, R, R, 3] look like those of B, bool [n]; mask, other: masks
-        of their garments, and of those of photos of the other list."""
+        """Return whether photos float32 [n, R, R, 3] look like those of B, bool [n]; mask, other:
+        masks of their garments, and of the garments in photos of the other list."""
         seen = self._view.seen(*map(self._view.reduced, (rgb, mask, other)))
         return self._network(seen).numpy()[:, 0] > 0
 
@@ -98,8 +97,8 @@ def domain_classifier(photos: CyclePhotos, has_regions: bool, cache: Path | None
     """Return the classifier of training photos A and B, from the cache if it is there.
 
     Args:
-        has_regions: garments are looked at, as critics do; else whole photos.
-        report: takes warnings.
+        has_regions: it sees garments, as critics do; else whole photos.
+        report: called with warnings.
     """
     view = View(min(photos.A.resolution, LARGEST), has_regions)
     network = DomainNetwork("domains", side=view.side, seed=RECIPE["seed"])
@@ -112,7 +111,7 @@ def domain_classifier(photos: CyclePhotos, has_regions: bool, cache: Path | None
             return DomainClassifier(network, view)
         except (OSError, util.UserError, *NPZ_ERRORS) as error:
             report(f"warning: {path} is damaged ({util.one_line(error)}); making it again")
-    # The first photos of either list [n, side, side, 4]: colours, and what of them is translated
+    # The first photos of each list [n, side, side, 4]: colours, and the mask to translate
     reduced = [np.concatenate([
         view.reduced(tf.concat(split_mask(to_floats(tf.constant(own))), -1)).numpy()
         for own in photos.batches(side, MINIBATCH, min(RECIPE["photos"], len(domain.numbers)))])
@@ -124,8 +123,8 @@ def domain_classifier(photos: CyclePhotos, has_regions: bool, cache: Path | None
 
 
 def train_classifier(network: DomainNetwork, lists: list[np.ndarray], view: View) -> None:
-    """Train a network to know which of two lists [n, side, side, 4] a photo is from: half of every
-    minibatch is from each, so that the longer one is no likelier."""
+    """Train a network to tell which of two lists [n, side, side, 4] a photo is from. Each list
+    gives half of every minibatch, so that the longer one is not preferred."""
     optimizer, rng = Adam(network.trainables, 0.9, 0.999), np.random.default_rng(RECIPE["seed"])
     strategy, half = tf.distribute.get_strategy(), RECIPE["minibatch"] // 2
     truth = tf.constant([[0.0]] * half + [[1.0]] * half)

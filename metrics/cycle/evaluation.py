@@ -27,19 +27,19 @@ def evaluate_cyclegan(path: Path, metrics: list[Metric], photos: CyclePhotos, de
     metric-<name>.jsonl.
 
     Args:
-        path: the snapshot. photos: of the test.
-        detector: that some of the metrics need, or None.
+        path: the snapshot. photos: the test photos.
+        detector: the detector if some metrics need it, else None.
         folder: where results are written.
         command, minibatch: for the records.
 
     Raises:
-        UserError: there are too few photos, or those of the training are gone and are needed.
+        UserError: there are too few photos, or the training photos are needed and missing.
     """
     start = time.monotonic()
     networks = CycleNetworks(path)
     wants_classifier = any(metric.uses == "cycle_classifier" for metric in metrics)
     training, classifier = None, None
-    # What lacks photos is reported before any are translated.
+    # Report missing photos before any are translated.
     if detector or wants_classifier or networks.has_garment:
         training = open_training_photos(networks.header, path)
     if detector:
@@ -80,22 +80,22 @@ def check_counts(photos: CyclePhotos, what: str) -> None:
 
 def find(networks: CycleNetworks, photos: CyclePhotos, training: CyclePhotos | None,
          detector: Any, classifier: DomainClassifier | None, minibatch: int) -> CycleFindings:
-    """Return what the metrics are formulas of: features if there is a detector, accuracies if there
-    is a classifier.
+    """Return the findings that the metrics are computed from: features if there is a detector,
+    accuracies if there is a classifier.
 
-    Garments are seen through their overlaps with those of the other list's training photos, so that
-    translated and real test photos, which are compared, have no photo in common: else regions would
-    be alike pair by pair, and KID below 0 between equal distributions. Floors have another part of
-    the training photos.
+    Garments are seen through their overlaps with garments in the other list's training photos, so
+    that translated and real test photos, which are compared, have no photo in common: otherwise
+    regions would be alike pair by pair, and KID below 0 between equal distributions. Floors use
+    another part of the training photos.
 
     Args:
-        photos: of the test. training: those of the training, which a detector, a classifier and a
-            network that translates garments need.
+        photos: the test photos. training: the training photos, which a detector, a classifier and
+            a network that translates garments need.
     """
     found = CycleFindings(cycle_weight=networks.config.cycle_weight)
     partners = training if networks.has_garment else photos
     for direction in DIRECTIONS:
-        # One pass translates, measures and takes features; terms are collected beside it.
+        # One pass translates, measures and takes features; it also collects the terms.
         collected = []
         count = len(photos.side(direction[0]).numbers)
         generate = functools.partial(_translate, networks, photos, partners, direction, classifier,
@@ -107,7 +107,7 @@ def find(networks: CycleNetworks, photos: CyclePhotos, training: CyclePhotos | N
                 pass
         means = {name: float(np.mean(np.concatenate([part[name] for part in collected])))
                  for name in collected[0]}
-        # The classifier's answers, "is of B", become shares of right ones.
+        # Turn the classifier's answers, "is of B", into shares of correct answers.
         if classifier:
             translated, real = means.pop("translated_as_b"), means.pop("real_as_b")
             to_b = direction == "AtoB"
@@ -147,7 +147,7 @@ def _about(photos):
 
 
 def about_evaluation(networks: CycleNetworks, path: Path, photos: CyclePhotos) -> dict:
-    """Return what every result records of the network and of the photos."""
+    """Return what every result records about the network and the photos."""
     header, config = networks.header, networks.config
     picture = "whole photos"
     if networks.has_garment:

@@ -1,8 +1,8 @@
-"""Metrics of a CycleGAN, as formulas of what was found on its test photos.
+"""Compute metrics of a CycleGAN from what was found on its test photos.
 
 Photos of A are translated to B and those of B to A, and each are compared with the real test photos
-of the list that they should look like. Untranslated photos are the line to beat, real photos of the
-training the floor.
+of the list that they should look like. Untranslated photos are the baseline to beat, real training
+photos the floor.
 """
 
 from collections.abc import Callable
@@ -24,10 +24,10 @@ class CycleFindings:
         translated: {'AtoB', 'BtoA': FeatureSet of what was made of them}.
         training: {'A', 'B': FeatureSet of as many training photos as the other list has test
             photos}.
-        terms: {'AtoB', 'BtoA': {name of a term of the objective: mean over the photos}}.
-        accuracies: {'A', 'B': share of the test photos that the classifier of domains is right of;
-            'AtoB', 'BtoA': share of the translated that it takes for the target's}.
-        cycle_weight: of the objective.
+        terms: {'AtoB', 'BtoA': {name of a term of the objective: its mean over the photos}}.
+        accuracies: {'A', 'B': share of the test photos that the classifier of domains gets right;
+            'AtoB', 'BtoA': share of the translated photos that it assigns to the target}.
+        cycle_weight: weight of the cycle loss in the objective.
     """
 
     reals: dict[str, FeatureSet] = field(default_factory=dict)
@@ -51,8 +51,8 @@ def kid_distance(first: FeatureSet, second: FeatureSet) -> dict[str, float]:
 
 
 def distances(found: CycleFindings, distance: Callable) -> dict[str, float]:
-    """Return {suffix: distance} of the translated photos of either direction to the target's test
-    photos, and of the untranslated ones, which is the same both ways.
+    """Return {suffix: distance} of the translated photos from the target's test photos, for both
+    directions, and of the untranslated ones, which is the same in both directions.
 
     Args:
         distance: (FeatureSet, FeatureSet) -> {suffix: value}.
@@ -63,7 +63,7 @@ def distances(found: CycleFindings, distance: Callable) -> dict[str, float]:
 
 
 def floors(found: CycleFindings, distance: Callable) -> dict[str, float]:
-    """Return {suffix: distance} of the target's training photos in place of the translated ones:
+    """Return {suffix: distance} with the target's training photos in place of translated ones:
     about what a perfect network would reach."""
     return _all({direction: (found.training[direction[-1]], found.reals[direction[-1]])
                  for direction in DIRECTIONS}, distance)
@@ -91,8 +91,9 @@ def objective(found: CycleFindings) -> dict[str, float]:
 
 
 def texture_accuracies(found: CycleFindings) -> dict[str, float]:
-    """Return {suffix: share}: of the translated photos that a classifier of real photos takes for
-    the target's (''), of either direction, and of the real test photos that it is right of."""
+    """Return {suffix: share}: of the translated photos that a classifier of real photos assigns to
+    the target, over both directions ('') and for each, and of the real test photos that it gets
+    right."""
     shares = found.accuracies
     means = {suffix: (shares[first] + shares[second]) / 2
              for suffix, first, second in (("", *DIRECTIONS), ("_real", "A", "B"))}

@@ -1,4 +1,4 @@
-"""A trained CycleGAN's generators and critics, and what they make of test photos."""
+"""Apply a trained CycleGAN's generators and critics to test photos."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from training.translation.losses import gan_loss
 
 
 class CycleNetworks:
-    """A snapshot's networks, all as in use: batch norms take their running means.
+    """A snapshot's networks, all in inference mode: batch norms use their running means.
 
     Attributes:
-        header: of the snapshot. config: of its training.
+        header: header of the snapshot. config: configuration of its training.
     """
 
     def __init__(self, path: Path):
@@ -29,24 +29,24 @@ class CycleNetworks:
 
     @property
     def has_garment(self) -> bool:
-        """Return if it translates garments alone."""
+        """Return whether it translates garments alone."""
         return self.config.garment is not None
 
     def measure(self, direction: str, photos: np.ndarray, others: np.ndarray
                 ) -> tuple[tf.Tensor, np.ndarray, dict[str, np.ndarray]]:
-        """Translate photos and measure what becomes of them.
+        """Translate photos and measure the result.
 
         Args:
             direction: 'AtoB' or 'BtoA'.
             photos: uint8 [n, R, R, 3], or 4 with the garment's mask, by which the background is
                 measured if the network translates whole photos.
-            others: photos of the other list, likewise, whose masks critics look through as well.
-                Neither is moved, as a training does at random.
+            others: photos of the other list, likewise; critics see through their masks, too.
+                Neither is moved at random, as it is in training.
 
         Returns:
             The translated photos float32 [n, R, R, 3]; the same uint8 as critics see them; and
             {term: [n]}: fooled, fake and real are losses of critics; cycle, identity, background
-            and background_raw (what the generator would change of it) mean differences.
+            and background_raw (what the generator alone changes in it) are mean differences.
         """
         found, seen, terms = self._measured(direction, tf.constant(photos), tf.constant(others))
         return (found, pictures.to_uint8_metrics(seen),
@@ -61,7 +61,7 @@ class CycleNetworks:
         raw = there(rgb)
         found = composite(raw, rgb, mask)
         again = composite(back(found), found, mask)
-        # What critics say of the translated and the real photos
+        # The critics' scores of the translated and the real photos
         seen, seen_real = (as_critics_see(images, mask, other, self.has_garment)
                            for images in (found, rgb))
         fake = self._scores(f"D_{direction[-1]}", seen)
@@ -75,7 +75,8 @@ class CycleNetworks:
         return found, seen, terms
 
     def masks(self, photos: tf.Tensor) -> tf.Tensor:
-        """Return what of photos uint8 [n, R, R, 3 or 4] is translated, float32 [n, R, R, 1]."""
+        """Return the mask float32 [n, R, R, 1] of what is translated in photos uint8
+        [n, R, R, 3 or 4]."""
         mask = split_mask(to_floats(photos))[1]
         return mask if self.has_garment else tf.ones_like(mask)
 

@@ -1,4 +1,4 @@
-"""The photos that a CycleGAN is measured on: of the test, and those of its training."""
+"""Open the photos that a CycleGAN is evaluated on: its test photos and its training photos."""
 
 import collections
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from metrics.image_sources import ImageSource, warn
 from training.cycle.domains import SMALLEST_SHARE, Domain, open_list, split_mask, to_floats
 from training.cycle.losses import as_critics_see
 
-OPTIONS = {"A": "data", "B": "target"}  # of the scripts: which of them names a list
+OPTIONS = {"A": "data", "B": "target"}  # the scripts' options that name the lists
 OTHER = {"A": "B", "B": "A"}
 TRAIN = "train"
 
@@ -35,8 +35,8 @@ class CyclePhotos(NamedTuple):
 
     def batches(self, side: str, minibatch: int, count: int | None = None, start: int = 0
                 ) -> Iterator[np.ndarray]:
-        """Yield `count` photos of a list, all by default, from the place `start` on and in turn:
-        uint8 [n, R, R, 3 or 4]."""
+        """Yield `count` photos of a list, all by default, from the place `start` on, beginning
+        again at its end: uint8 [n, R, R, 3 or 4]."""
         domain = self.side(side)
         places = range(start, start + (count or len(domain.numbers)))
         for first in range(0, len(places), minibatch):
@@ -46,8 +46,8 @@ class CyclePhotos(NamedTuple):
     def with_partners(self, side: str, minibatch: int, partners: "CyclePhotos",
                       count: int | None = None, start: int = 0
                       ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the first `count` photos of a list, all by default, and as many of the other list
-        of `partners` from the place `start` on, through whose garments they are seen."""
+        """Yield the first `count` photos of a list, all by default, with as many of the other list
+        of `partners`, from the place `start` on: the photos are seen through their garments."""
         total = count or len(self.side(side).numbers)
         return zip(self.batches(side, minibatch, total),
                    partners.batches(OTHER[side], minibatch, total, start), strict=True)
@@ -80,14 +80,14 @@ class CyclePhotos(NamedTuple):
 
 
 def described(domain: Domain) -> tuple:
-    """Return what decides the pixels of a list of photos: what is kept of them goes by it."""
+    """Return everything that determines the pixels of a list of photos, as a key for caches."""
     source = domain.source
     digest = source.content_digest if isinstance(source, PairFolder) else source.digest
     return (digest, domain.split, domain.resolution, domain.garment)
 
 
 def about_photos(domain: Domain) -> dict:
-    """Return what a result records of a list of photos."""
+    """Return what a result records about a list of photos."""
     return {"path": str(domain.source.path), "name": domain.source.name, "split": domain.split,
             "digest": domain.source.digest, "num_photos": len(domain.numbers),
             "garment": list(domain.garment)}
@@ -98,15 +98,15 @@ def open_test_photos(header: dict, network: Path, given: dict[str, str | None], 
     """Return the test photos of a network.
 
     Args:
-        header: of its snapshot. network: its file, for messages.
+        header: header of its snapshot. network: its file, for messages.
         given: {'A', 'B': a data set, a folder of pairs or of photos; None: the data set of the
             training}.
-        split: of data sets.
-        garment: of a network of whole photos: classes around which all else is background.
+        split: split of data sets.
+        garment: for a network of whole photos: classes; everything else is background.
 
     Raises:
-        UserError: there are no such photos, they lack maps, are those of the training, or one
-            list twice.
+        UserError: there are no such photos, they lack maps, a folder without a test split was the
+            training's, or both lists are one.
     """
     if "+" in split:
         raise UserError(f"--split={split}: a CycleGAN is measured on one split, such as test")
@@ -123,17 +123,17 @@ def open_test_photos(header: dict, network: Path, given: dict[str, str | None], 
                             f"{stored['path']}, a folder without a test split: name a folder of "
                             "others")
         if source.digest == stored["digest"] and (not is_dataset or split == TRAIN):
-            warn(f"warning: {source.path} has the very photos {side} that {network} was trained "
+            warn(f"warning: {source.path} has the same photos {side} that {network} was trained "
                  "with")
         if stored["digest"] != source.digest == header["domains"][OTHER[side]]["digest"]:
             warn(f"warning: --{option}: {source.path} is the list {OTHER[side]} of {network}, and "
                  f"is measured as {side}")
         names = tuple(stored["garment"]) or garment
         if names and not source.classes:
-            raise UserError(f"--{option}: {source.path} has no maps to know the garment by")
+            raise UserError(f"--{option}: {source.path} has no maps that show the garment")
         names = tuple(find_class(name, source.classes, f"--{option}={source.path}, the garment")
                       for name in names)
-        # Of a network of whole photos all take part, however little of these classes they show.
+        # For a network of whole photos, all are used, however little of these classes they show.
         smallest_share = SMALLEST_SHARE if stored["garment"] else 0.0
         found.append(Domain.open(source, header["lod"]["resolution"], names,
                                  split if is_dataset else TRAIN, smallest_share))
@@ -143,7 +143,7 @@ def open_test_photos(header: dict, network: Path, given: dict[str, str | None], 
 
 
 def _check_apart(photos):
-    """Raise UserError if both lists are one; two garments of one list are two."""
+    """Raise UserError if both lists are the same; two garments of one list count as two lists."""
     a, b = photos
     if a.source.digest == b.source.digest and (
             not a.garment or not b.garment or set(a.garment) == set(b.garment)):
@@ -152,8 +152,8 @@ def _check_apart(photos):
 
 
 def open_training_photos(header: dict, network: Path) -> CyclePhotos:
-    """Return the photos that a network was trained with. Raises UserError if they are no longer
-    where they were."""
+    """Return the photos that a network was trained with. Raises UserError if they are no longer in
+    the same place."""
     found = []
     for side, stored in header["domains"].items():
         path = Path(stored["path"])

@@ -1,7 +1,7 @@
 """The 2015-12-05 Inception in our own operations: images -> pool_3 features and probabilities.
 
-Convolutions, batch norms and ReLUs follow `inception_layers.TRUNK`; the numbers of maps are those
-of the weights. Images are resized inside, as the original graph does it.
+Convolutions, batch norms and ReLUs follow `inception_layers.TRUNK`; the weights give the numbers of
+fmaps. Images are resized inside, as in the original graph.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,9 +23,9 @@ class Inception:
     """A detector of features.
 
     Attributes: minibatch (images that go through the network at a time), num_features (2048),
-    replicas (functions that do what `features` does, each on a device of its own), has_logits,
-    digest (sha256 of the weights up to pool_3), logits_digest (of all of them, None without the
-    last layer), name, resize_rule.
+    replicas (functions like `features`, each on its own device), has_logits, digest (sha256 of the
+    weights up to pool_3), logits_digest (sha256 of all weights, None without the last layer), name,
+    resize_rule.
     """
 
     resize_rule = RESIZE
@@ -41,7 +41,7 @@ class Inception:
             layers, fmaps_of=lambda conv: weights.arrays[f"{conv.scope}/batchnorm/beta"].size)
         self._last_layer = weights.arrays.get(LOGITS)
         kernels = {}
-        for scope in shapes:  # convolution and batch norm at once; the network has no gamma
+        for scope in shapes:  # fold batch norms into convolutions; the network has no gamma
             kernel, beta, mean, variance = (weights.arrays[f"{scope}/{part}"].astype(np.float64)
                                             for part in PARTS)
             scale = 1 / np.sqrt(variance + EPSILON)
@@ -57,14 +57,14 @@ class Inception:
                                              align_corners=False, half_pixel_centers=False).numpy()
 
     def features(self, resized: np.ndarray) -> np.ndarray:
-        """Return pool_3, float32 [N, num_features], of float32 [N <= minibatch, 299, 299, 3]."""
+        """Return pool_3, float32 [N, num_features], for float32 [N <= minibatch, 299, 299, 3]."""
         return self.replicas[0](resized)
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Return p(y|x), float32 [N, 1008], of pool_3 [N, num_features].
 
-        All outputs of the graph count and the bias is left out, as in the original Inception Score
-        (Salimans et al. 2016, code) and in is50k.
+        All outputs of the graph are used and the bias is left out, as in the original Inception
+        Score (Salimans et al. 2016, code) and in is50k.
         """
         logits = features @ self._last_layer
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -80,7 +80,7 @@ class _Trunk:
             self._convs = {scope: tuple(map(tf.constant, pair)) for scope, pair in kernels.items()}
 
     def features(self, resized: np.ndarray) -> np.ndarray:
-        """Do Inception.features; smaller batches are filled up, for one shape and one trace."""
+        """Do the work of Inception.features; fill up smaller batches, for one shape and trace."""
         count = len(resized)
         if count < self._minibatch:
             resized = np.pad(resized, [(0, self._minibatch - count), (0, 0), (0, 0), (0, 0)])
@@ -112,5 +112,5 @@ def default_devices() -> list[str]:
 
 def load_detector(path: str | Path | None = None, need_logits: bool = False,
                   minibatch: int = MINIBATCH, report: Callable[[str], None] = print) -> Inception:
-    """Return the detector with the weights that `find_inception` finds; raises what it raises."""
+    """Return the detector with the weights that `find_inception` finds; raise what it raises."""
     return Inception(find_inception(path, need_logits, report), minibatch)

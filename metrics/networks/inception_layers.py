@@ -1,6 +1,6 @@
 """The 2015-12-05 Inception up to pool_3, as data: its layers in order, with their names.
 
-The same table builds the network and gives the shapes by which raw weight files are read. Source:
+The same table builds the network and gives the shapes for reading raw weight files. Source:
 Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2015), sections 2 to 6,
 in the form of the public graph classify_image_graph_def.pb, whose scopes name the convolutions.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Conv:
-    """Convolution, batch norm, ReLU; `fmaps` output maps in the published weights."""
+    """Convolution, batch norm, ReLU; the published weights have `fmaps` outputs."""
 
     scope: str
     height: int
@@ -53,7 +53,7 @@ def _mixed_35(scope, pool_fmaps):
 
 
 def _mixed_17(scope, n):
-    """Return a block at 17x17: 7x7 convolutions factorised into 1x7 and 7x1, n maps inside."""
+    """Return a block at 17x17: 7x7 convolutions factorised into 1x7 and 7x1, n fmaps inside."""
     return Fork((
         _chain(scope, (1, 1, 192)),
         _chain(f"{scope}/tower", (1, 1, n), (1, 7, n), (7, 1, 192)),
@@ -102,7 +102,7 @@ def kernel_shapes(layers: tuple, fmaps: int = 3,
 
     Args:
         fmaps: channels that the layers read.
-        fmaps_of: returns the number of output maps of a convolution.
+        fmaps_of: returns the number of output fmaps of a convolution.
     """
     shapes = {}
     for layer in layers:

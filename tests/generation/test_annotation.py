@@ -175,7 +175,7 @@ def test_labels_of_before_stay_and_a_line_says_so(folder, tmp_path):
     path.write_text(json.dumps(content))
     count, lines = take(path, folder)
     assert count == 2 and lines[-2:] == [
-        f"seed0002.png: no labels in {path}; those of before stay, unless you remove "
+        f"seed0002.png: no labels in {path}; the old ones stay, unless you remove "
         f"{folder / 'labels/seed0002.png'}", "seed0003.png: has no labels yet"]
     check(folder, {name: expected[name] for name in list(expected)[:3]})
 
@@ -229,7 +229,7 @@ def test_a_teacher_leaves_what_a_person_drew(folder):
     pictures.save_png(folder / "seed0000.png", rgb)
     assert annotation.label_by_teacher(label(2), folder, 4) == (0, 4)
     (folder / "holiday.jpg").write_bytes((folder / "seed0000.png").read_bytes())
-    with pytest.raises(UserError, match=r"holiday\.jpg: none of the pictures"):
+    with pytest.raises(UserError, match=r"holiday\.jpg: not one of the pictures"):
         annotation.label_by_teacher(label(2), folder, 4)
     for name, expected in (("seed0000.png", drawn["seed0000.png"]), ("seed0001.png", 1),
                            ("seed0002.png", drawn["seed0002.png"])):
@@ -251,7 +251,7 @@ def test_a_teacher_labels_them(network, tmp_path):
     assert labelled.classes == labeller.classes and not [
         line for line in labelled.problems if "warning" not in line]
     (out / "holiday.png").write_bytes((out / "seed0000.png").read_bytes())
-    with pytest.raises(UserError, match="none of the pictures"):
+    with pytest.raises(UserError, match="not one of the pictures"):
         annotation.label_by_teacher(labeller, out, 4)
 
 

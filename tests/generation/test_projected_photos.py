@@ -279,7 +279,7 @@ def test_pairs_and_other_splits(project, tmp_path, rng):
     assert not labels[:4].any() and not labels[12:].any()
     assert LabelledFolder(tmp_path / "out").label_maps.shape == (1, 16, 16)
     (tmp_path / "pairs/classes.txt").write_text("green\nred\n")
-    with pytest.raises(UserError, match="has labels of the classes red, green; these are of"):
+    with pytest.raises(UserError, match="has labels of the classes red, green; the new ones are"):
         project(tmp_path / "pairs", tmp_path / "out")
 
 
@@ -334,7 +334,7 @@ def test_what_cannot_be_projected(project, root, photos, tmp_path, monkeypatch):
             (tmp_path / "empty", [], "--project=.*: no photos directly in this folder"),
             (tmp_path / "text.png", [], r"text\.png: not a readable image"),
             (photos, ["--num-images=4"], "--num-images=4: .* has 3"),
-            (photos, ["--seed=4"], "--seed: without effect: it chooses those of --num-images"),
+            (photos, ["--seed=4"], "--seed: without effect: it chooses the photos of --num-images"),
             (photos, ["--trunc=0.5"], "--trunc: without effect"),
             (photos, ["--lpips=nowhere.npz"], r"nowhere\.npz: no such file: no LPIPS weights"),
             (photos, ["--label=1"], "--label: .* was trained without labels")):

@@ -237,9 +237,9 @@ def test_pairs_in_shards(place, networks, capsys):
 
 
 @pytest.mark.parametrize("name, options, error", [
-    ("box", ["--source=photos"], "translates box alone and has to know where that is"),
+    ("box", ["--source=photos"], "translates box alone and needs to know where that is"),
     ("whole", ["--source=pairs"], "--garment: missing"),
-    ("whole", ["--source=photos", "--garment=box"], "--garment: photos is no folder of pairs"),
+    ("whole", ["--source=photos", "--garment=box"], "--garment: photos is not a folder of pairs"),
     ("whole", ["--source=pairs", "--garment=coat"],
      "--garment: 'coat' is none of the classes hat, box"),
     ("whole", ["--source=nowhere"], "--source=nowhere: no such file or folder"),

@@ -228,7 +228,7 @@ def test_what_does_not_fit_is_told(network, tmp_path):
     assert "two photos would be called map0-1" in failure(*common, "--samples=2")
     run(*common)
     assert "photos made in another way (network " in failure(f"--network={plain}", *common[1:])
-    assert "is the folder of --maps, or around it" in failure(*common[:2], f"--out={maps}")
+    assert "is the folder of --maps, or contains it" in failure(*common[:2], f"--out={maps}")
     generator = save_network(tmp_path / "rgb.safetensors", ())
     assert "draws no maps" in failure(common[0], f"--from={generator}", out)
     assert "which draws no photos of maps" in failure(f"--network={generator}", *common[1:])

@@ -151,7 +151,7 @@ def test_what_cannot_be_used_is_counted(photos, tmp_path):
     source = folder_source(folder)
     assert source.count == len(list(source.batches())) == 10
     line, = source.left_out
-    assert "left out are 3 files that are no readable pictures: cut.jpg (" in line
+    assert "left out are 3 files that are not readable pictures: cut.jpg (" in line
     assert "notes.txt (not a readable image" in line and "page.png (not a readable image" in line
 
 
@@ -216,7 +216,7 @@ def test_sizes_and_left_out_files_are_warned_of_once(run, photos, tmp_path, caps
     assert run("--metrics=kid5,kid6", "--nearest=1", f"--reals={reals}", f"--fakes={fakes}") == 0
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == 3 and all(line.startswith("warning: ") for line in warnings)
-    assert f"{fakes}: left out are 3 files that are no readable pictures: cut.jpg" in warnings[0]
+    assert f"{fakes}: left out are 3 files that are not readable pictures: cut.jpg" in warnings[0]
     assert "images of 3 sizes, most often 16x16 (7 of 10) and 8x12 (2 of 10)" in warnings[1]
     assert "fakes are 16x16 (7 of 10), the reals of reals 16x8: that alone" in warnings[2]
 

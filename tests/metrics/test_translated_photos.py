@@ -201,8 +201,8 @@ def test_maps_are_taken_as_they_are_stored(root, rng):
 
 @pytest.mark.parametrize("options, message", [
     (["--metrics=ppl_wfull"], "ppl needs latents"),
-    (["--metrics=miou"], "miou of photos drawn of maps needs a segmenter"),
-    (["--metrics=l1,classes4,maps1k"], "classes4, maps1k: of maps that a network draws"),
+    (["--metrics=miou"], "miou of photos drawn from maps needs a segmenter"),
+    (["--metrics=l1,classes4,maps1k"], "classes4, maps1k: for maps that a network draws"),
     (["--metrics=l1", "--trunc=0.5"], "--trunc: without effect: .* has no samples of its own"),
     (["--metrics=l1", "--nearest=0"], "--nearest: without effect"),
     (["--metrics=l1", "--floor"], "--floor: without effect"),
@@ -221,7 +221,7 @@ def test_what_only_a_translator_has(root):
     plain = save_translator(root / "plain.safetensors", dropout=0.0)
     for options, message in (
             (["--metrics=l1", f"--data={other}"], "of the classes red, green; .* have red, blue"),
-            (["--metrics=lpips", segmenter], "l1 and lpips compare photos drawn of maps"),
+            (["--metrics=lpips", segmenter], "l1 and lpips compare photos drawn from maps"),
             (["--metrics=l1", f"--fakes={root / 'coloured'}"], "--fakes: miou, l1 and lpips"),
             (["--metrics=miou", segmenter, "--segmenter=x"], "--segmenter: miou takes it for"),
             (["--metrics=l1", f"--network={plain}", "--seed=3"], "has no dropout")):

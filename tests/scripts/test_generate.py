@@ -318,7 +318,7 @@ def test_separate_files_of_other_options_go_to_other_folders(networks, loads_onc
 @pytest.mark.parametrize("kind", ["rgb", "classes"])
 @pytest.mark.parametrize("name, message", [
     ("labelling.json", "has a labelling.json"), ("samples.jsonl", "has a samples.jsonl"),
-    ("classes.txt", "has labels of the classes one, two; these are of ")])
+    ("classes.txt", "has labels of the classes one, two; the new ones are of ")])
 def test_separate_files_replace_no_others(networks, loads_once, tmp_path, script, kind, name,
                                           message):
     """Above all no labels that a person drew."""
@@ -776,7 +776,7 @@ def test_beam_that_is_not_installed_is_named(networks, tmp_path, script, monkeyp
     (["--num=0"], "1 or more"), (["--num=1e3"], "1 or more"), (["--num=99999999"], "at most"),
     (["--num=2", "--first-seed=4294967295"], "last seed"), (["--trunc=nan"], "such as 0.7"),
     (["--interpolate=4"], "two seeds"), (["--steps=0"], "1 or more"),
-    (["--interpolate=1,2", "--steps=1"], "2 pictures at least"),
+    (["--interpolate=1,2", "--steps=1"], "at least 2 pictures"),
     (["--num=3", "--separate"], "--separate: without effect: it is for a grid of seeds"),
     (["--num=3", "--style-mix"], "not allowed with"), (["--shards=2"], "it is for --num"),
     (["--seeds=0-3", "--num=5"], "--seeds: without effect: it is for a grid of seeds"),
@@ -794,8 +794,8 @@ def test_beam_that_is_not_installed_is_named(networks, tmp_path, script, monkeyp
     (["--source=nowhere"], "--source=nowhere: no such file or folder"),
     (["--maps=nowhere"], "--maps=nowhere: no such file or folder"),
     (["--project=nowhere"], "--project=nowhere: no such file or folder"),
-    (["--source=x", "--out=./x"], "--out=./x: is the folder of --source, or around it"),
-    (["--maps=x/labels", "--out=x"], "--out=x: is the folder of --maps, or around it"),
+    (["--source=x", "--out=./x"], "--out=./x: is the folder of --source, or contains it"),
+    (["--maps=x/labels", "--out=x"], "--out=x: is the folder of --maps, or contains it"),
     (["--num=2", "--max-tries=5"], "no pair is rejected"),
     (["--num=2", "--shards=3"], "at most one for each pair"),
     (["--num=2", "--runner=DirectRunner"], "it makes shards"),
@@ -804,7 +804,7 @@ def test_beam_that_is_not_installed_is_named(networks, tmp_path, script, monkeyp
     (["--num=2", "--format=tfrecords", "--keep-padding"], "images of a data set are square"),
     (["--video=avi"], "choose from"), (["--video", "--num=2"], "not allowed with"),
     (["--video", "--separate"], "--separate: without effect: it is for a grid of seeds"),
-    (["--video", "--seeds=3"], "1 seeds for 1x1 films; each passes as many"),
+    (["--video", "--seeds=3"], "1 seeds for 1x1 films; all films need the"),
     (["--video", "--seeds=0-8", "--grid=2x2"], "9 seeds for 2x2 films"),
     (["--video", "--grid=2"], "columns x rows such as 4x2"),
     (["--video", "--grid=0x2"], "columns x rows such as 4x2"),

@@ -305,7 +305,7 @@ def test_metrics_of_pairs(run, results, labelled, tmp_path):
     generate.main([f"--results={results}", f"--out={pairs}", "--num=6", "--trunc=1"])
     assert run("--metrics=fid6_pair", f"--fakes={pairs}", f"--reals={pairs}") == 0
     assert abs(records(results / "metrics-pairs", "fid6_pair")[-1]["results"]["fid6_pair"]) < 1e-6
-    with pytest.raises(UserError, match="fid6_pair looks at label maps: the generated images have"):
+    with pytest.raises(UserError, match="fid6_pair needs label maps: the generated images have"):
         run("--metrics=fid6_pair", f"--fakes={pairs / 'images'}", f"--data={labelled}")
 
 
@@ -393,7 +393,7 @@ def test_photos_that_a_network_has_learned_from(run, labelled, segmenter, result
 
 def test_segmenters_and_generators_are_not_mixed_up(run, labelled, segmenter, data):
     for options, message in (
-            (["--metrics=miou"], "miou is of a segmenter; .*network-snapshot-000003.* is none"),
+            (["--metrics=miou"], "miou needs a segmenter; .*network-snapshot-000003.* is not one"),
             (["--metrics=fid9", f"--network={segmenter}"], "labels photos and generates none"),
             (["--metrics=miou,maps9"], "ask for it alone"),
             (["--metrics=miou", f"--network={segmenter}", "--floor"], "--floor: without effect"),
@@ -492,7 +492,7 @@ def test_a_data_set_s_folder_may_be_the_working_directory(data, monkeypatch):
     (["--fakes=nowhere"], "--fakes=nowhere: no such folder"),
     (["--reals=nowhere"], "--reals=nowhere: no such folder"),
     (["--fakes=."], "which reals. Give --reals=DIR"),
-    (["--metrics=ppl_wfull", "--trunc=1"], "--trunc: ppl is that of the whole latent space"),
+    (["--metrics=ppl_wfull", "--trunc=1"], "--trunc: ppl is measured over the whole latent space"),
     (["--metrics=ppl_wfull", "--fakes=x"], "ppl needs a network"),
     (["--metrics=ppl10_zend", "--lpips=nowhere.npz"], r"nowhere.npz: no such file: .* Make them"),
     (["--metrics=ppl10_zend"], r"no LPIPS weights: no route\. .* give them as --lpips"),
@@ -532,7 +532,7 @@ def test_data_that_are_not_where_they_were_are_asked_for(run, results, data, tmp
     path = tmp_path / "network-final.safetensors"
     save_snapshot(path, snapshot.networks, {**snapshot.header, "dataset": {"path": where}})
     message = f"{where}: no such folder here; it is the path of the training data in the header of "
-    with pytest.raises(UserError, match=message + f"{path}: give the one of today with --data=DIR"):
+    with pytest.raises(UserError, match=message + f"{path}: give its present path with --data=DIR"):
         run(f"--network={path}", *options)
     assert run(f"--network={path}", *options, f"--data={data.path}") == 0
 

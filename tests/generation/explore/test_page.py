@@ -211,7 +211,7 @@ def test_only_pictures_with_classes_and_a_saved_pair(browser, place):
     assert "green" in browser.page.locator("#line").inner_text()
     seed = int(browser.page.locator("#seed input[type=number]").input_value())
     browser.page.locator("#save").click()
-    browser.page.get_by_text("made again by").wait_for()
+    browser.page.get_by_text("make it again with").wait_for()
     record, = map(json.loads, next(place.glob("out/*/*/samples.jsonl")).read_text().splitlines())
     assert record["seed"] == seed and f"{seed:07d}.png" in browser.page.locator(
         "#saved").inner_text()

@@ -311,7 +311,7 @@ def test_photos_of_folders(place, tmp_path, capsys):
     header = read_header(path)
     photos = open_test_photos(header, path, {"A": str(place / "a"), "B": None}, "train")
     assert isinstance(photos, CyclePhotos) and len(photos.A.numbers) == 8
-    assert "has the very photos A that" in capsys.readouterr().err
+    assert "has the same photos A that" in capsys.readouterr().err
     folder = tmp_path / "photos"
     folder.mkdir()
     tf.io.write_file(str(folder / "1.png"), tf.io.encode_png(tf.zeros([9, 9, 3], tf.uint8)))
