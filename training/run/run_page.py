@@ -246,10 +246,12 @@ def _add_grids(page, run_dir, history, cells):
 
 
 def evenly(items: list, limit: int) -> list:
-    """Return at most `limit` of a list, evenly spaced, with the first and the last."""
-    if len(items) <= limit:
-        return items
-    return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
+    """Return at most `limit` of a list, and over half as many of a longer one: every so many, with
+    the first and the last. Of a list that grows by one at most that one is new."""
+    step = 1
+    while len(items[:-1:step]) >= limit:
+        step *= 2
+    return [*items[:-1:step], items[-1]]
 
 
 def _grid_caption(path, kimg, history):
