@@ -86,14 +86,20 @@ def photos_in(source: Path, option: str = "--source") -> list[Path]:
 
 def check_labelled_classes(folder: Path, classes: Sequence[str]) -> None:
     """Raise UserError if the folder has labels of other classes."""
-    if not (folder / CLASSES).is_file() or not any((folder / LABELS).glob("*.png")):
+    if any((folder / LABELS).glob("*.png")):
+        check_listed_classes(folder, classes, f"remove {folder / LABELS}, ")
+
+
+def check_listed_classes(folder: Path, classes: Sequence[str], advice: str = "") -> None:
+    """Raise UserError if the folder has a list of other classes."""
+    if not (folder / CLASSES).is_file():
         return
     listed = read_class_list(folder / CLASSES)
     there = listed.names[listed.num_background():]
     if there != tuple(classes):
         raise UserError(f"{folder}: has labels of the classes {', '.join(there)}; the new ones are "
-                        f"of {', '.join(classes) or 'none'}: remove {folder / LABELS}, give the "
-                        "same ones, or choose another folder")
+                        f"of {', '.join(classes) or 'none'}: {advice}give the same ones, or choose "
+                        "another folder")
 
 
 def _map_path(out, photo):

@@ -14,7 +14,7 @@ from dnnlib.data import channels, pictures
 from dnnlib.data.class_list import write_class_list
 from dnnlib.data.labelled import LABELS
 from dnnlib.util import UserError
-from generation.labelling import check_labelled_classes
+from generation.labelling import check_listed_classes
 from generation.pairs import SAMPLES, to_pairs
 from training.decoder.labels import FILE_NAME as LABELLING
 from training.decoder.labels import picture_name
@@ -124,7 +124,7 @@ def write_files(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float, n
         if (out / name).exists():
             raise UserError(f"--out={out}: has a {name}: files of its pictures would be replaced; "
                             "choose another folder")
-    check_labelled_classes(out, sampler.classes)
+    check_listed_classes(out, sampler.classes)
     if sampler.classes:
         write_class_list(out, sampler.classes)
     for seed, rgb, label_map in seed_pairs(sampler, seeds, psi, noise, minibatch):

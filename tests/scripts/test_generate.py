@@ -316,14 +316,15 @@ def test_separate_files_of_other_options_go_to_other_folders(networks, loads_onc
 
 
 @pytest.mark.parametrize("kind", ["rgb", "classes"])
+@pytest.mark.parametrize("masks", ["labels", "masks"])
 @pytest.mark.parametrize("name, message", [
     ("labelling.json", "has a labelling.json"), ("samples.jsonl", "has a samples.jsonl"),
     ("classes.txt", "has labels of the classes one, two; the new ones are of ")])
-def test_separate_files_replace_no_others(networks, loads_once, tmp_path, script, kind, name,
-                                          message):
-    """Above all no labels that a person drew."""
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels/seed0003.png").write_bytes(b"drawn by hand")
+def test_separate_files_replace_no_others(networks, loads_once, tmp_path, script, kind, masks,
+                                          name, message):
+    """Above all no labels that a person drew, and no list of classes of masks elsewhere."""
+    (tmp_path / masks).mkdir()
+    (tmp_path / masks / "seed0003.png").write_bytes(b"drawn by hand")
     (tmp_path / name).write_text("one\ntwo\n")
     before = contents(tmp_path)
     status, error = script(f"--network={networks[kind]}", "--seeds=3", "--separate",
