@@ -119,7 +119,7 @@ def parsed(path: Path, parse: Callable[[Path], Any]) -> Any:
     try:
         return parse(path)
     except (PhotoError, OSError) as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}; move it out of the folder") from None
 
 
 def pair_folders(path: Path) -> list[Path]:

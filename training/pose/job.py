@@ -42,7 +42,7 @@ class PoseJob(SingleStageJob):
         self._check_people(config)
         if config.patience and not self.dataset.pairs.get("val"):
             raise UserError(f"--patience: without effect: {config.data} has no validation pairs to "
-                            "measure snapshots by")
+                            "measure snapshots by; leave it out")
         resolution = fitting_resolution(config.resolution, [self.dataset])
         if resolution >> config.halvings < 2:
             raise UserError(f"--halvings={config.halvings}: of {resolution}x{resolution} less than "

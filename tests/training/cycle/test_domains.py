@@ -73,7 +73,7 @@ def test_folders_of_photos_and_of_pairs(tmp_path):
     assert domain.read(0)[8, :, 3].tolist() == [255] * 8 + [0] * 8
     assert Domain.open(open_list(pairs), 16, ("box", "hat", "box")).garment == ("box", "hat")
     (tmp_path / "photos/x.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"x\.png: "):
+    with pytest.raises(UserError, match=r"x\.png: .*; move it out of the folder"):
         Domain.open(open_list(tmp_path / "photos"), 16).read(0)
     with pytest.raises(UserError, match="does not exist"):
         open_list(tmp_path / "nothing")

@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_told(data, tmp_path):
     assert "has no keypoints; make one" in changed(keypoints=[], skeleton=[])
     assert "has no pairs of photos of one person" in changed(pairs={})
     (other / "dataset.json").write_text(json.dumps({**content, "pairs": {"train": 16}}))
-    assert "has no validation pairs to measure" in failure(
+    assert "has no validation pairs to measure snapshots by; leave it out" in failure(
         f"--data={other}", *common[1:], "--patience=2")
     assert "has no keypoint left_ankle, by which" in changed(keypoints=[
         name.replace("left_ankle", "left_foot") for name in tools.NAMES])
