@@ -157,7 +157,7 @@ def test_what_cannot_be_used_is_counted(photos, tmp_path):
 
 def test_folders_in_which_nothing_can_be_read(tmp_path):
     spoil(tmp_path)
-    with pytest.raises(UserError, match=r"no images directly .* no readable pictures: cut.jpg \("):
+    with pytest.raises(UserError, match=r"no images directly .* not readable pictures: cut.jpg \("):
         folder_source(tmp_path)
     for path in tmp_path.glob("*.*"):
         path.unlink()
