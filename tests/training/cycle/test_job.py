@@ -159,7 +159,7 @@ def test_a_run_goes_on_with_its_own_lists(place):
     assert header["domains"]["B"]["num_photos"] == 9 and header["variant"] == "cyclegan"
     with pytest.raises(UserError, match=r"target_digest: .*there"):
         run("--data=a", "--target=c", "--kimg=0", "--run=run")
-    with pytest.raises(UserError, match=r"that a training keeps .*target_digest"):
+    with pytest.raises(UserError, match=r"that a training cannot change .*target_digest"):
         run("--data=a", "--target=c", "--kimg=0", "--run=run", "--override")
     (place / "b").rename("moved")
     assert run("--data=a", "--target=moved", "--kimg=0", "--run=run") == 0
