@@ -151,9 +151,10 @@ class TrainingConfig(MethodConfig):
                               **KIMG)
     fade_kimg: float = option(600.0, "kimg in which a resolution fades in", **KIMG)
     rgb_kimg: float = option(
-        12000.0, "length of the RGB stage, including the growth in resolution", **KIMG)
-    binary_kimg: float = option(600.0, "length of the stage with one binary map", **KIMG)
-    classes_kimg: float = option(4000.0, "length of the stage with one map per class", **KIMG)
+        12000.0, "length in kimg of the RGB stage, including growth in resolution", **KIMG)
+    binary_kimg: float = option(600.0, "length in kimg of the stage with one binary map", **KIMG)
+    classes_kimg: float = option(
+        4000.0, "length in kimg of the stage with one map per class", **KIMG)
     minibatch: dict = option(
         {4: 128, 32: 64, 64: 32, 128: 16},
         "images per step over all devices, by resolution: 8:128,32:64 or one number", **SIZE)
@@ -215,7 +216,7 @@ class TrainingConfig(MethodConfig):
 
     tick_kimg: dict = option(
         {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 30, 1024: 20},
-        "length of a tick by resolution", above=0, high=KIMG["high"])
+        "length of a tick in kimg, by resolution", above=0, high=KIMG["high"])
     metrics: str = option(
         "fid10k", "metrics on the validation split at every network snapshot; 'none' for none")
     select_by: str = option(

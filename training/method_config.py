@@ -59,7 +59,7 @@ class MethodConfig:
     variant: str = option("", "")
     data: str = option("datasets/modanet", "data set made by dataset_tool.py", metavar="DIR")
     resolution: int | None = option(
-        None, "train up to this size (default: the data set's)", metavar="N")
+        None, "side of the final images in pixels (default: the data set's)", metavar="N")
     seed: int = option(1000, "seed of weights, latents, noise and the order of photos", low=0,
                        high=2**31 - 1)
     minibatch_repeats: int = option(4, "steps from one reading of the schedule to the next",

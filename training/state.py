@@ -189,7 +189,7 @@ def load_newest_state(run_dir: Path, log: logging.Logger) -> tuple[dict, dict] |
                 raise UserError(f"{path}: damaged: without {', '.join(sorted(missing))}")
             return header, groups
         except UserError as error:
-            log.info(f"warning: {error}; going back to the state before")
+            log.info(f"warning: {error}; going back to the previous state")
     if states:
         raise UserError(f"{run_dir}: none of its {len(states)} training states is whole; restore "
                         "one from a copy, or delete them all to begin this run anew")

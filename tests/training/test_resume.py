@@ -440,7 +440,7 @@ def test_other_options(tmp_path):
     other = {**record, "lrate": {4: 0.5}, "r1_gamma": 3.0}
     with pytest.raises(UserError, match=r"lrate: 4:0.001,256:0.0015,512:0.002 there, 4:0.5 now; "
                                         r"r1_gamma: 10.0 there, 3.0 now.*"
-                                        r"--override to go on"):
+                                        r"--override to continue"):
         directory.find_run(run, tmp_path, other)
     assert directory.find_run(run, tmp_path, other, override=True) == run
     for name, value in (("variant", "c"), ("resolution", 8), ("fmap_max", 3), ("hold_kimg", 1.0),

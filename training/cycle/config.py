@@ -86,7 +86,7 @@ class CycleConfig(MethodConfig):
     precision: str = option("fp32", PRECISION, choices=PRECISIONS)
     cycle_weight: float = option(10.0, "weight lambda of the cycle loss", **WEIGHT)
     identity_weight: float = option(
-        0.0, "weight, times lambda, of what a generator changes in photos that are already of its "
+        0.0, "weight, times lambda, of what a generator changes in photos that are already in its "
         "target list; 0.5 preserves colours", **WEIGHT)
     pool: int = option(50, "number of generated pictures kept to show to each critic later; 0: "
                        "show only new ones", low=0, high=MAX_COUNT)
@@ -96,7 +96,7 @@ class CycleConfig(MethodConfig):
     rotation: float = option(0.0, "rotate photos by up to this many degrees", low=0, high=180)
     clip_norm: float = option(0.0, "scale a network's gradient down to at most this norm; 0: never",
                               **WEIGHT)
-    tick_kimg: float = option(4.0, "length of a tick", above=0, high=KIMG["high"])
+    tick_kimg: float = option(4.0, "length of a tick in kimg", above=0, high=KIMG["high"])
 
     def refusals(self) -> Iterable[tuple[Any, str]]:
         """Return (whether it is so, the error) for each combination that makes an option useless.

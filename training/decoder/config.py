@@ -60,7 +60,7 @@ class DecoderConfig(MethodConfig):
     held_back: float = option(0.1, "share of the pictures that selects the best snapshot and is "
                               "not trained on, if that makes at least two", metavar="SHARE",
                               **SHARE)
-    tick_kimg: float = option(0.8, "length of a tick", above=0, high=KIMG["high"])
+    tick_kimg: float = option(0.8, "length of a tick in kimg", above=0, high=KIMG["high"])
 
     @classmethod
     def preset(cls, name: str, overrides: dict[str, Any]) -> Self:

@@ -191,7 +191,7 @@ def _check_together(path, G, D, Gs):
                             f"{D.options.config[name]} in D")
     if G.options.config["num_channels"] < 3:
         raise UserError(f"{path}: draws {G.options.config['num_channels']} channels; this program "
-                        "wants three colours at least")
+                        "needs at least three colours")
     coarsest = G.options.config["resolution"].bit_length() - 3
     for lod in (G.lod, D.lod, Gs.lod):
         if not 0 <= lod <= coarsest:

@@ -72,7 +72,7 @@ class PoseConfig(ConditionalConfig):
                          "half", **KIMG)
     minibatch: int = option(4, "pairs per step over all devices", **SIZE)
     mirror: bool = option(True, "flip half of the pairs left to right, with their keypoints")
-    tick_kimg: float = option(4.0, "length of a tick", above=0, high=KIMG["high"])
+    tick_kimg: float = option(4.0, "length of a tick in kimg", above=0, high=KIMG["high"])
 
     def refusals(self) -> Iterable[tuple[Any, str]]:
         """Return (whether it is so, the error) for each combination that makes an option useless.

@@ -81,8 +81,8 @@ def find_run(run: str | Path | None, results_dir: str | Path, record: dict[str, 
                         f"({'; '.join(fixed)}); give them as they were, or another --run")
     if changes and not override:
         raise UserError(f"{run} was started with other options ({'; '.join(changes.values())}); "
-                        f"give the same ones to continue it, --run={run} --override to go on with "
-                        "the new ones, or another --run to begin anew")
+                        f"give the same ones to continue it, --run={run} --override to continue "
+                        "with the new ones, or another --run to start over")
     if (Path(run) / DIVERGED).is_file() and not override:
         raise UserError(divergence_message(run))
     return Path(run)
@@ -164,7 +164,7 @@ def adopt_options(run_dir: Path, record: dict[str, Any], log: logging.Logger) ->
     are also in the last snapshot.
     """
     for change in (changed_options(run_dir, record) or {}).values():
-        log.info(f"going on with other options: {change}")
+        log.info(f"continuing with other options: {change}")
     util.write_json(run_dir / OPTIONS, record)
     for name in (DIVERGED, FINAL):
         (run_dir / name).unlink(missing_ok=True)
@@ -232,6 +232,6 @@ def divergence_message(run_dir: str | Path) -> str:
              else "from the beginning")
     return (f"{run_dir} was given up at kimg {found['kimg']:.3f}: {found['skipped']} updates in a "
             "row had to be skipped, since losses or gradients were not finite; the same options "
-            f"lead there again. Try {found['try']}, with --run={run_dir} --override, which goes on "
-            f"{begin}, or, if the networks were ruined by then, with another --run, which begins "
-            f"anew; the networks of the end are in {found['snapshot']}")
+            f"lead there again. Try {found['try']}, with --run={run_dir} --override, which "
+            f"continues {begin}, or, if the networks were ruined by then, with another "
+            f"--run, which starts over; the networks at the end are in {found['snapshot']}")

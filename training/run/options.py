@@ -21,7 +21,7 @@ def parse_training_options(argv: list[str], description: str = "",
     parser.add_argument("--preset", choices=config_class.presets,
                         help=f"values to start from (default: {config_class.default_preset})")
     parser.add_argument("--gpus", type=int, metavar="N",
-                        help="number of devices to train on; with --workers, of each worker "
+                        help="number of devices to train on; with --workers, for each worker "
                         "(default: 1)")
     parser.add_argument("--workers", metavar="HOST:PORT,...",
                         help="train on several machines (or with several processes): the addresses "

@@ -59,7 +59,7 @@ class StyleGanJob(Job):
             self.header = read_header(self.origin)
             if self.header["networks"].get("G", {}).get("type") != "G_style":
                 raise UserError(f"--init-from: {self.origin} is a snapshot of --variant="
-                                f"{self.header.get('variant')}, which holds no G to go on with")
+                                f"{self.header.get('variant')}, which holds no G to continue with")
             config, taken = with_networks_of(self.header, config, given)
             self.first_stage = first_stage_after(self.header, config)
         grows = config.initial_resolution < (config.resolution or 0)  # unset in fresh trainings

@@ -76,7 +76,7 @@ class SegmenterConfig(MethodConfig):
         "(default: those whose names differ only in the side)", metavar="LEFT:RIGHT,...")
     zoom: float = option(1.25, "enlarge or reduce pictures at random by a factor of up to this, "
                          "and move them within the room that leaves", low=1, high=8)
-    tick_kimg: float = option(4.0, "length of a tick", above=0, high=KIMG["high"])
+    tick_kimg: float = option(4.0, "length of a tick in kimg", above=0, high=KIMG["high"])
 
     @classmethod
     def preset(cls, name: str, overrides: dict[str, Any]) -> Self:

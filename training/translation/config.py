@@ -144,7 +144,7 @@ class Pix2PixConfig(ConditionalConfig):
     mirror_pairs: str | None = option(
         None, "classes to swap in flipped photos, such as l_eye:r_eye; 'none' for none (default: "
         "those whose names differ only in the side)", metavar="LEFT:RIGHT,...")
-    tick_kimg: float = option(2.0, "length of a tick", above=0, high=KIMG["high"])
+    tick_kimg: float = option(2.0, "length of a tick in kimg", above=0, high=KIMG["high"])
 
     @classmethod
     def preset(cls, name: str, overrides: dict[str, Any]) -> Self:
