@@ -230,7 +230,7 @@ def stream_noise(seed: int, start: int | tf.Tensor, count: int) -> Noise:
     """Return the noise of samples start, start + 1, ... of the stream `seed`.
 
     The Philox generator yields four values for each step of its counter. A sample therefore starts
-    at counter (its number) * (its number of pixels) / 4; from 4x4 up, that divides evenly.
+    at counter (its number) * (its number of pixels) / 4; from 4x4 up, pixels are a multiple of 16.
     """
     def noise(layer: int, height: int, width: int) -> tf.Tensor:
         place = tf.cast(start, tf.uint64) * (height * width // 4)
