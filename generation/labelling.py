@@ -146,12 +146,13 @@ def write_maps(labeller: Labeller, photos: Sequence[ReadPhoto], out: Path) -> No
 
 
 def of_photo_size(values: np.ndarray, present: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the label map uint8 [height, width] of a photo of `size` = (width, height), made for
-    the square [R, R] that it was fitted into.
+    """Return the label map of a photo, uint8 [height, width], from values of the square [R, R] that
+    the photo was fitted into.
 
     Args:
-        values: float32 [R, R, C]; a pixel has the class of the largest one ...
-        present: float32 [R, R]: ... where this is above 0, else it is background.
+        values: float32 [R, R, C]; a pixel gets the class with the largest value.
+        present: float32 [R, R]; where this is not above 0, the pixel is background.
+        size: (width, height) of the photo.
     """
     left, top, right, bottom = pyramid.content_box(size, len(present), "pad")
 
@@ -170,10 +171,11 @@ def of_photo_size(values: np.ndarray, present: np.ndarray, size: tuple[int, int]
 
 
 def of_probabilities(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the label map of a photo, as `of_photo_size`, of probabilities float32 [R, R, 1 + C].
+    """Return the label map of a photo from probabilities float32 [R, R, 1 + C]; see
+    `of_photo_size`.
 
-    A pixel is background if that is likelier than all classes together. If it had only to be
-    likelier than each of them, garments would get no label where they may be of two classes, and
-    would shrink with every network that learns from the labels of another.
+    A pixel is background if the background is likelier than all classes together. If it only had to
+    be likelier than each of them, a garment that may be of two classes would get no label, and
+    garments would shrink with every network that learns from another's labels.
     """
     return of_photo_size(probabilities[..., 1:], 0.5 - probabilities[..., 0], size)

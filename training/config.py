@@ -1,4 +1,4 @@
-"""Everything that defines a training of Style-GAN and its variants, and their presets."""
+"""The options that define a training of Style-GAN and its variants, and their presets."""
 
 # ruff: noqa: RUF009 (`option` makes dataclass fields)
 
@@ -27,7 +27,7 @@ G_LOSSES = ("logistic_nonsaturating", "logistic_saturating", "wgan", "hinge")
 NONLINEARITIES = ("lrelu", "relu")
 MAPPING_LRMUL = 0.01
 ADA_TARGET, ADA_KIMG = 0.6, 500.0  # Karras et al. 2020, sections 3.1 and 3.2
-# Fields of TrainingConfig that make networks what they are: of all of them, of G, of D.
+# Fields of TrainingConfig that define the networks: all of them, G, D.
 SHARED_OPTIONS = ("resolution", "fmap_base", "fmap_decay", "fmap_max", "nonlinearity", "use_wscale",
                   "blur")
 G_OPTIONS = ("latent_size", "mapping_layers", "mapping_lrmul", "normalize_latents", "use_styles",
@@ -42,7 +42,7 @@ def num_fmaps(stage: int, fmap_base: int, fmap_decay: float, fmap_max: int) -> i
 
 
 def parse_augment(text: str) -> tuple[str, float]:
-    """Return ('ada', 0), ('fixed', P) or ('none', 0) of a value of --augment.
+    """Return ('ada', 0), ('fixed', P) or ('none', 0) for a value of --augment.
 
     Raises:
         ValueError: it is none of them.
@@ -55,36 +55,38 @@ def parse_augment(text: str) -> tuple[str, float]:
     return kind, float(p)
 
 
-# A preset lists what it changes. Its comment says what it is for, on what hardware and how long it
-# takes.
+# A preset lists the options that it changes. Its comment says what it is for, on which hardware,
+# and how long it takes.
 PRESETS = {
     # The paper's models: ModaNet at 512x512 on four GPUs of 11 GB or more. The authors report one
-    # to two weeks a model on 4 x GTX 1080 Ti; the stages' lengths are ours (the sources give none).
+    # to two weeks per model on 4 x GTX 1080 Ti. The stages' lengths are ours (the sources give
+    # none).
     "paper": {},
-    # The same method at 256x256, for four GPUs of 8 GB or one of 24 GB. A quarter of the pixels,
-    # and 6,000 kimg reach the full resolution: days where `paper` takes a week. Not run by us.
+    # The same method at 256x256, for four GPUs of 8 GB or one of 24 GB. With a quarter of the
+    # pixels, and the full resolution after 6,000 kimg, it takes days where `paper` takes a week.
+    # Not run by us.
     "paper-256": dict(resolution=256, rgb_kimg=9000.0, binary_kimg=400.0, classes_kimg=3000.0,
                       lrate={4: 0.001, 256: 0.0015}),
     # One small GPU, or a patient CPU: recognisable figures at 64x64 from a few thousand photos.
     # Networks a quarter as wide as the paper's train at about 10 images/s at 64x64 on two CPU
-    # cores: two days. Critics see maps through a tanh, or else they judge little but their softness
-    # (docs/results.md). Not run by us in one piece.
+    # cores: two days. Critics see maps through a tanh; otherwise they judge little but how soft
+    # the maps are (docs/results.md). Not run by us in one piece.
     "small-64": dict(resolution=64, fmap_base=2048, fmap_max=128, latent_size=128, hold_kimg=100.0,
                      fade_kimg=100.0, rgb_kimg=1000.0, binary_kimg=0.0, classes_kimg=500.0,
                      minibatch={4: 64, 32: 32, 64: 16}, r1_gamma=1.0, grow_g="empty",
                      grow_d="fresh", map_contrast=15.0, tick_kimg={4: 20}, network_ticks=2,
                      metrics="kid1k,fid1k"),
-    # A few hundred photos of one's own at 32x32 in hours of two CPU cores, or one small GPU. Maps
-    # begin empty and all at once, in both of these presets: as copies they do not come for long
-    # (docs/results.md, with such networks). Not run by us in one piece.
+    # A few hundred photos of your own at 32x32, in hours on two CPU cores or one small GPU. Here
+    # and in small-64, maps start empty and all at once: if they start as copies, they take long to
+    # appear (docs/results.md, with such networks). Not run by us in one piece.
     "small-32": dict(resolution=32, fmap_base=1024, fmap_max=64, latent_size=128, hold_kimg=20.0,
                      fade_kimg=20.0, rgb_kimg=320.0, binary_kimg=0.0, classes_kimg=180.0,
                      minibatch={4: 32, 32: 16}, lrate={4: 0.001, 32: 0.002}, r1_gamma=1.0,
                      grow_g="empty", grow_d="fresh", map_contrast=15.0, smoothing_kimg=5.0,
                      tick_kimg={4: 5}, network_ticks=4, metrics="kid1k,fid1k"),
-    # Colours and maps in minutes of two CPU cores, for drawn figures of few classes: small
-    # minibatches, as so short a training needs many updates, a short average, and two thirds of it
-    # for the maps, which begin empty and all at once. `make demo` runs it.
+    # Colours and maps in minutes on two CPU cores, for drawn figures with few classes. Minibatches
+    # are small, since so short a training needs many updates; the average is short; two thirds of
+    # the training are for the maps, which start empty and all at once. `make demo` runs it.
     "demo-32": dict(resolution=32, fmap_base=256, fmap_max=64, latent_size=64, mapping_layers=2,
                     hold_kimg=6.0, fade_kimg=4.0, rgb_kimg=24.0, binary_kimg=0.0,
                     classes_kimg=48.0, minibatch={4: 8}, lrate={4: 0.003}, r1_gamma=0.5,
@@ -95,10 +97,10 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class TrainingConfig(MethodConfig):
-    """One training. Lengths in kimg (thousands of real images shown), rates per update.
+    """Options of one training; lengths in kimg (thousands of real images shown), rates per update.
 
-    Sources: the method is Korneliusson et al. 2019, section 4; what it leaves open is StyleGAN's
-    official configuration (Karras et al. 2019, appendix C).
+    Sources: the method follows Korneliusson et al. 2019, section 4; what that leaves open follows
+    StyleGAN's official configuration (Karras et al. 2019, appendix C).
     """
 
     presets: ClassVar = PRESETS
@@ -109,8 +111,8 @@ class TrainingConfig(MethodConfig):
 
     variant: str = option("2d", "rgb = Style-GAN, c = Style-C-GAN, 2d = Style-C-GAN-2D; "
                           "segmenter = a segmentation network, decoder = maps from a trained "
-                          "generator's features, cyclegan = one texture for another, "
-                          "pix2pix = photos of maps, pose = people in other poses: see "
+                          "generator's features, cyclegan = one texture exchanged for another, "
+                          "pix2pix = photos from maps, pose = people in other poses; see "
                           "--variant=segmenter --help and so on",
                           choices=VARIANTS)
     untagged: str | None = option(
@@ -118,9 +120,9 @@ class TrainingConfig(MethodConfig):
     fmap_base: int = option(
         8192, "feature maps at resolution 2^r: fmap_base / 2^((r-1) fmap_decay), at most fmap_max",
         **SIZE)
-    fmap_decay: float = option(1.0, "how fast feature maps become fewer with resolution", low=0,
-                               high=16)
-    fmap_max: int = option(512, "most feature maps of any layer", **SIZE)
+    fmap_decay: float = option(1.0, "how fast the number of feature maps falls as resolution grows",
+                               low=0, high=16)
+    fmap_max: int = option(512, "largest number of feature maps in any layer", **SIZE)
     latent_size: int = option(512, "length of z, of w and of the mapping network's layers",
                               **SIZE)
     mapping_layers: int = option(8, "depth of the mapping network; 0 passes z through", low=0,
@@ -130,33 +132,35 @@ class TrainingConfig(MethodConfig):
         high=100)
     normalize_latents: bool = option(True, "normalise z before the mapping network")
     use_styles: bool = option(
-        True, "a style in every layer of G; without them w enters by --no-const-input")
+        True, "a style in every layer of G; without styles, w enters G through --no-const-input")
     use_noise: bool = option(True, "noise in every layer of G")
-    const_input: bool = option(True, "G starts from a learned constant; else from a dense layer")
+    const_input: bool = option(
+        True, "G starts from a learned constant; otherwise from a dense layer of w")
     use_pixel_norm: bool = option(False, "pixel norm in every layer of G")
     use_instance_norm: bool = option(True, "instance norm in every layer of G")
     nonlinearity: str = option("lrelu", "activation of all networks", choices=NONLINEARITIES)
     use_wscale: bool = option(
-        True, "equalised learning rate; else He's initialisation and no scaling at run time")
+        True, "equalised learning rate; otherwise He initialisation and no scaling at run time")
     blur: bool = option(True, "blur after upscaling in G and before downscaling in D")
     mbstd_group_size: int = option(
-        4, "images that D's minibatch stddev compares; 1 = without that layer", **COUNT)
-    mbstd_num_features: int = option(1, "maps that minibatch stddev appends", **SIZE)
+        4, "number of images that D's minibatch stddev compares; 1 = no such layer", **COUNT)
+    mbstd_num_features: int = option(1, "number of maps that minibatch stddev appends", **SIZE)
 
     initial_resolution: int = option(8, "resolution to start at")
     hold_kimg: float = option(600.0, "kimg at each resolution before the next one fades in",
                               **KIMG)
-    fade_kimg: float = option(600.0, "kimg of fading in a resolution", **KIMG)
+    fade_kimg: float = option(600.0, "kimg in which a resolution fades in", **KIMG)
     rgb_kimg: float = option(
-        12000.0, "length of the RGB stage, growth in resolution included", **KIMG)
-    binary_kimg: float = option(600.0, "length of the stage with one binary map", **KIMG)
-    classes_kimg: float = option(4000.0, "length of the stage with one map per class", **KIMG)
+        12000.0, "length in kimg of the RGB stage, including growth in resolution", **KIMG)
+    binary_kimg: float = option(600.0, "length in kimg of the stage with one binary map", **KIMG)
+    classes_kimg: float = option(
+        4000.0, "length in kimg of the stage with one map per class", **KIMG)
     minibatch: dict = option(
         {4: 128, 32: 64, 64: 32, 128: 16},
         "images per step over all devices, by resolution: 8:128,32:64 or one number", **SIZE)
     minibatch_per_gpu: dict = option(
-        {}, "most images that a device takes at once, by resolution; it adds up the gradients of "
-        "more (default: all of its share at once)", **SIZE)
+        {}, "most images that a device processes at once, by resolution; a larger share is taken "
+        "in parts whose gradients are added up (default: the whole share at once)", **SIZE)
     lrate: dict = option({4: 0.001, 256: 0.0015, 512: 0.002}, "learning rate by resolution",
                          low=1e-8, high=1)
     precision: str = option("fp32", PRECISION, choices=PRECISIONS)
@@ -167,63 +171,65 @@ class TrainingConfig(MethodConfig):
                          choices=G_LOSSES)
     r1_gamma: float = option(10.0, "weight of the R1 penalty, on D's gradient at reals", **WEIGHT)
     r1_interval: int = option(
-        1, "D steps from one R1 penalty to the next, which weighs as many times more", **COUNT)
+        1, "apply the R1 penalty once in this many D steps, with this many times the weight",
+        **COUNT)
     r2_gamma: float = option(0.0, "weight of the R2 penalty, on D's gradient at fakes", **WEIGHT)
     wgan_lambda: float = option(
-        0.0, "weight of WGAN-GP's penalty, on D's gradient between reals and fakes; its authors: "
-        "10, with --d-loss=wgan --g-loss=wgan --r1-gamma=0", **WEIGHT)
+        0.0, "weight of WGAN-GP's penalty, on D's gradient between reals and fakes; its authors "
+        "use 10, with --d-loss=wgan --g-loss=wgan --r1-gamma=0", **WEIGHT)
     smoothing_kimg: float = option(10.0, "half-life of Gs, the running average of G", **KIMG)
     style_mixing_prob: float = option(0.9, "share of minibatches with mixed styles", **SHARE)
     dlatent_avg_beta: float = option(0.995, "decay of the running mean of w", **SHARE)
     map_noise: float = option(
         0.01, "standard deviation of the noise on real segmentation maps", **SHARE)
     map_contrast: float = option(
-        0.0, "steepness of the tanh through which discriminators see maps, so that they judge "
-        "shapes and not how near to two values generated maps are, as 15 (0: as they are)",
+        0.0, "steepness of the tanh through which discriminators see maps, such as 15: they then "
+        "judge shapes, and not how close generated maps are to two values; 0 = no tanh",
         low=0, high=100)
     mirror: bool = option(True, "flip half of the real images and their maps left to right")
     mirror_pairs: str | None = option(
-        None, "classes that are swapped in flipped images, as l_eye:r_eye,l_arm:r_arm; 'none' for "
-        "none (default: those whose names differ in the side alone)", metavar="LEFT:RIGHT,...")
+        None, "classes to swap in flipped images, such as l_eye:r_eye,l_arm:r_arm; 'none' for "
+        "none (default: those whose names differ only in the side)", metavar="LEFT:RIGHT,...")
     balance: float = option(
-        0.0, "how far the frequencies of the classes are evened out in what the joint critic sees "
-        "in the stage of the classes: 0 as they are, 1 as alike as the photos allow",
+        0.0, "how far to even out the classes' frequencies in the photos that the joint critic "
+        "sees in the classes stage: 0 = not at all, 1 = as far as the photos allow",
         metavar="X", **SHARE)
     augment: str = option(
-        "none", "augments what discriminators see: ada adapts the probability, fixed:P leaves it "
+        "none", "augment what discriminators see: ada adapts the probability, fixed:P keeps it "
         "at P", metavar="{ada,fixed:P,none}", parse=parse_augment,
         expected="expected ada, none, or fixed:P with P above 0, up to 1")
     ada_target: float = option(
-        ADA_TARGET, "mean sign of D's scores of reals above which --augment=ada becomes stronger",
-        low=-1, high=1)
+        ADA_TARGET, "mean sign of D's scores of reals above which --augment=ada raises its "
+        "probability", low=-1, high=1)
     ada_kimg: float = option(
-        ADA_KIMG, "kimg seen by a discriminator in which its probability of --augment=ada can rise "
-        "from 0 to 1", above=0, high=KIMG["high"])
+        ADA_KIMG, "kimg in which the probability of --augment=ada can rise from 0 to 1, counted "
+        "for each discriminator", above=0, high=KIMG["high"])
     grow_g: str = option(
-        "copy", "new maps of G at a channel growth: copies of an old channel, or empty",
+        "copy", "how new maps of G start: as copies of an old channel, or empty",
         choices=("copy", "empty"))
     grow_d: str = option(
-        "copy", "new inputs of critics at a channel growth: copies of an old one, zero, or fresh "
-        "random weights", choices=("copy", "zero", "fresh"))
+        "copy", "weights that new input channels of critics start with: copies of an old "
+        "channel's, zero, or fresh random ones", choices=("copy", "zero", "fresh"))
     joint_rgb_grad: float = option(
-        1.0, "scale of the joint critic's gradient on G's colour channels in 2d; 0 is the ablation",
-        **SHARE)
+        1.0, "scale of the joint critic's gradient on G's colour channels in --variant=2d; 0 is "
+        "the ablation", **SHARE)
 
     tick_kimg: dict = option(
         {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 30, 1024: 20},
-        "length of a tick by resolution", above=0, high=KIMG["high"])
+        "length of a tick in kimg, by resolution", above=0, high=KIMG["high"])
     metrics: str = option(
         "fid10k", "metrics on the validation split at every network snapshot; 'none' for none")
     select_by: str = option(
-        "fid", "what selects the best snapshot: fid, the first FID, or else KID; kid; pair, KID of "
-        "the photo beside its map; labels, FID or KID over the agreement with --segmenter",
-        choices=SELECT_BY)
+        "fid", "score that selects the best snapshot: fid = the first FID, or KID if there is "
+        "none; kid; pair = KID of the photo beside its map; labels = FID or KID divided by the "
+        "agreement with --segmenter", choices=SELECT_BY)
     segmenter: str | None = option(
         None, "segmentation network for --select-by=labels, and for labelsNk in --metrics",
         metavar="RUN_OR_FILE")
 
     def refusals(self) -> Iterable[tuple[Any, str]]:
-        """Return (whether it is so, the error) of every combination in which an option is idle."""
+        """Return (whether it is so, the error) for each combination that makes an option useless.
+        """
         of_maps = [name for name in self.metrics.split(",")
                    if name.endswith("_pair") or name.startswith("labels")]
         return (
@@ -237,7 +243,7 @@ class TrainingConfig(MethodConfig):
             (self.balance and not self.classes_kimg,
              "--balance: --classes-kimg=0 leaves out the stage whose photos it would draw"),
             (self.select_by != "fid" and self.metrics == "none",
-             "--select-by: needs --metrics, at whose times it is measured"),
+             "--select-by: needs --metrics, since it is measured together with them"),
             (self.select_by in ("pair", "labels") and self.variant == "rgb",
              f"--select-by={self.select_by}: --variant=rgb draws no maps"),
             (self.select_by == "labels" and not self.segmenter,
@@ -256,7 +262,7 @@ class TrainingConfig(MethodConfig):
              "--ada-target, --ada-kimg: only --augment=ada adapts anything"),
             (self.augment == "ada" and self.d_loss == "wgan",
              "--augment=ada: the scores of --d-loss=wgan have no zero between reals and fakes, so "
-             "that their signs say nothing; give --augment=fixed:P"),
+             "their signs mean nothing; give --augment=fixed:P"),
             (self.r1_interval > 1 and not self.r1_gamma,
              "--r1-interval: --r1-gamma=0 leaves the R1 penalty out"),
             (not self.use_styles and self.const_input,

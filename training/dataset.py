@@ -1,7 +1,7 @@
 """From records to what discriminators see: an endless stream of minibatches, and its processing.
 
-The records of a level are indexed once; their order is a permutation of (seed, epoch), so that a
-place in the endless stream is one integer, and any place can be reached at once.
+The records of a level are indexed once. Their order is a permutation that depends on (seed, epoch),
+so a position in the endless stream is one integer, and any position can be reached at once.
 """
 
 import functools
@@ -26,11 +26,11 @@ from training.config import TrainingConfig
 from training.gan.balance import epoch_draws
 
 _RGB_AND_BINARY = NUM_COLOURS + 1
-THREADS = min(os.cpu_count() or 1, 4)  # that read minibatches ahead
+THREADS = min(os.cpu_count() or 1, 4)  # threads that read minibatches ahead
 
 
 class Batch(NamedTuple):
-    """Some records.
+    """A minibatch of records.
 
     Attributes:
         images: uint8 [N, resolution, resolution, num_channels].
@@ -45,11 +45,11 @@ class TrainingStream:
     """Endless minibatches of one or more data sets, each a Batch.
 
     Sample k is record permutation(seed, k // n, n)[k % n] of the n records of all directories
-    together, or draw permutation(...)[k % n] of the n draws of epoch k // n if some are drawn more
-    often than others.
+    together. If some records are drawn more often than others, it is draw permutation(...)[k % n]
+    of the n draws of epoch k // n.
 
     Attributes:
-        num_images: records of all directories.
+        num_images: number of records in all directories.
         labels: float32 [num_images, label_size], those of the first epoch, ordered by record.
     """
 
@@ -58,20 +58,20 @@ class TrainingStream:
                  rows: Sequence[int] | None = None, factors: np.ndarray | None = None):
         """
         Args:
-            directories: data sets. Those without maps can take part only with three channels.
+            directories: data sets. Those without maps can be used only with three channels.
             num_channels: 3, 4 (RGB and the binary map: the sum of the class maps, which exclude
                 each other) or 3 + C.
             minibatch: samples from one Batch to the next.
-            start_nimg: the sample to begin with: a run that stopped after nimg images goes on with
-                start_nimg=nimg.
-            rows: places in a minibatch, such as a worker's share; only those samples are read, and
+            start_nimg: the sample to begin with: a run that stopped after nimg images continues
+                with start_nimg=nimg.
+            rows: positions in a minibatch, such as a worker's share; only those samples are read,
                 in this order. None for all.
-            factors: how often each record is drawn in an epoch on average, float64 [num_images], as
-                training.gan.balance.photo_factors; None for once.
+            factors: how often each record is drawn in an epoch on average, float64 [num_images],
+                from training.gan.balance.photo_factors; None for once each.
 
         Raises:
-            UserError: a directory lacks the split, the resolution or the channels, or has labels of
-                another size than the others.
+            UserError: a directory lacks the split, the resolution or the channels, or its labels
+                differ in size from the others'.
         """
         infos = [open_dataset(directory) for directory in directories]
         self._files = [open_split(info, split, resolution) for info in infos]
@@ -89,27 +89,27 @@ class TrainingStream:
     def __iter__(self) -> Iterator[Batch]:
         """Yield Batches for ever, some of them read ahead by threads.
 
-        Threads of our own and not a tf.data generator: tf.data waits for its threads while it holds
-        the interpreter's lock, which the generator needs, so that dropping an iterator can hang.
+        These are our own threads, not a tf.data generator: tf.data waits for its threads while it
+        holds the interpreter's lock, which the generator needs, so dropping an iterator can hang.
         """
         return threaded_map(self._load, self._orders(), THREADS)
 
     def _orders(self):
-        """Yield the numbers of the records of each minibatch, or of its `rows`: [samples]."""
+        """Yield the record numbers [samples] of each minibatch, or of its `rows`."""
         order = functools.lru_cache(2)(self._order)
         for position in itertools.count(self._start_nimg, self._minibatch):
             places = [divmod(position + int(row), self.num_images) for row in self._rows]
             yield [order(epoch)[place] for epoch, place in places]
 
     def _order(self, epoch):
-        """Return the numbers of an epoch's records in their order, int64 [num_images]."""
+        """Return the numbers of an epoch's records in order, int64 [num_images]."""
         order = permutation(self._seed, epoch, self.num_images)
         if self._factors is None:
             return order
         return epoch_draws(self._factors, self._seed, epoch)[order]
 
     def _load(self, numbers):
-        """Return the Batch of records, on the CPU."""
+        """Return the Batch of records `numbers`, on the CPU."""
         try:
             with tf.device("CPU:0"):
                 return Batch(self._decode(tf.constant(self._read(numbers))),
@@ -120,7 +120,7 @@ class TrainingStream:
                             "make or copy this data set again") from None
 
     def _read(self, numbers):
-        """Return the serialized records `numbers` of all files together."""
+        """Return the serialized records `numbers`, counted over all files together."""
         numbers = np.asarray(numbers)
         records = np.empty(len(numbers), object)
         owners = np.searchsorted(self._starts, numbers, side="right") - 1
@@ -132,17 +132,17 @@ class TrainingStream:
 
 @functools.lru_cache(4)
 def permutation(seed: int, epoch: int, num_images: int, index: int = 0) -> np.ndarray:
-    """Return the order of the records in one epoch, int64 [num_images]; it is not to be changed.
+    """Return the order of the records in one epoch, int64 [num_images]; do not modify it.
 
-    `index` is the number of their list, if there are several.
+    `index` is the number of the list of records, if there are several lists.
     """
-    # An odd last number is of other draws (gan/balance.py); 0 gives what [seed, epoch] does.
+    # Odd last numbers are for other draws (gan/balance.py); 0 gives the same as [seed, epoch].
     return np.random.default_rng([seed, epoch, 2 * index]).permutation(num_images)
 
 
 def shuffled(seed: int, count: int, place: int, index: int = 0) -> int:
-    """Return which of `count` items, the list `index`, is at a place of their endless
-    permutations."""
+    """Return which of the `count` items of list `index` is at a place in their endless sequence
+    of permutations."""
     epoch, rest = divmod(place, count)
     return int(permutation(seed, epoch, count, index)[rest])
 
@@ -151,7 +151,7 @@ def reals_stream(config: TrainingConfig, resolution: int, num_channels: int, min
                  seed: int, start_nimg: int = 0, with_untagged: bool = False,
                  rows: Sequence[int] | None = None,
                  factors: np.ndarray | None = None) -> TrainingStream:
-    """Return the stream of a training's photos, and of its untagged ones if they may take part."""
+    """Return the stream of a training's photos, with_untagged those without maps as well."""
     directories = [config.data]
     if with_untagged and config.untagged:
         directories.append(config.untagged)
@@ -188,7 +188,8 @@ def _decoder(file_channels, resolution, num_channels):
 
 
 def _reason(message):
-    """Return the reason in TensorFlow's message on a failed op, without its place in the graph."""
+    """Return the reason from TensorFlow's message on a failed op, without its place in the graph.
+    """
     failed_check = re.search(r"assertion failed: \[([^\]]*)\]", message)
     if failed_check:
         return failed_check[1]
@@ -200,12 +201,12 @@ def _reason(message):
 
 def moved_affinely(images: tf.Tensor, x: Sequence, y: Sequence, interpolation: str = "BILINEAR",
                    fill: str = "NEAREST", fill_value: float = 0.0) -> tf.Tensor:
-    """Return images [N, R, R, channels] whose pixel (i, j) is what they had at another place.
+    """Return images [N, R, R, channels] with each pixel (i, j) taken from another position.
 
     Args:
-        x, y: three numbers each, tensors [N] or the same for all images: the place is
+        x, y: three numbers each, tensors [N] or the same for all images: the position is
             (x[0] i + x[1] j + x[2], y[0] i + y[1] j + y[2]), i to the right and j downwards.
-        interpolation, fill, fill_value: as ImageProjectiveTransformV3 has them.
+        interpolation, fill, fill_value: as in ImageProjectiveTransformV3.
     """
     count = tf.shape(images)[:1]
     rows = [tf.broadcast_to(tf.cast(value, tf.float32), count) for value in (*x, *y, 0.0, 0.0)]
@@ -216,7 +217,7 @@ def moved_affinely(images: tf.Tensor, x: Sequence, y: Sequence, interpolation: s
 
 def adjust_dynamic_range(x: tf.Tensor, drange_in: Sequence[float],
                          drange_out: Sequence[float]) -> tf.Tensor:
-    """Map the interval drange_in linearly to drange_out, float32."""
+    """Map x linearly from the interval drange_in to drange_out, as float32."""
     scale = (drange_out[1] - drange_out[0]) / (drange_in[1] - drange_in[0])
     return tf.cast(x, tf.float32) * scale + (drange_out[0] - drange_in[0] * scale)
 
@@ -224,8 +225,8 @@ def adjust_dynamic_range(x: tf.Tensor, drange_in: Sequence[float],
 def fade_reals(x: tf.Tensor, fade: tf.Tensor | float) -> tf.Tensor:
     """Return lerp(x, its 2x2 means nearest-upscaled, fade), for x [N, r, r, channels].
 
-    This takes away the detail that a fading generator cannot draw yet. Below 8x8, where no coarser
-    resolution exists, x stays as it is.
+    This removes detail that a generator cannot draw yet while a resolution fades in. Below 8x8,
+    where no coarser resolution exists, x is returned unchanged.
     """
     if x.shape[1] < 8 or (not tf.is_tensor(fade) and fade == 0):
         return x
@@ -242,10 +243,10 @@ def process_reals(images: tf.Tensor, fade: tf.Tensor | float = 0.0, flip: tf.Ten
     Args:
         images: [N, r, r, channels].
         fade: frac(lod).
-        flip: bool [N], which images are mirrored left to right, maps along; None for none.
-        map_noise: [N, r, r, channels - 3] that is added to the maps at the end; None for none.
-        mirrored_order: [channels - 3], for every map the number of the one that it becomes in a
-            mirrored image, where left and right classes change places; None if all stay.
+        flip: bool [N], which images to mirror left to right, with their maps; None for none.
+        map_noise: [N, r, r, channels - 3], added to the maps at the end; None for none.
+        mirrored_order: [channels - 3], for every map the number of the map that it becomes in a
+            mirrored image, where left and right classes are swapped; None if none are swapped.
     """
     rgb = adjust_dynamic_range(images[..., :NUM_COLOURS], [0, 255], [-1, 1])
     maps = adjust_dynamic_range(images[..., NUM_COLOURS:], [0, 255], [-0.5, 0.5])
@@ -263,11 +264,11 @@ def process_reals(images: tf.Tensor, fade: tf.Tensor | float = 0.0, flip: tf.Ten
 
 
 def with_map_contrast(images: tf.Tensor, contrast: float) -> tf.Tensor:
-    """Return signed images [N, r, r, channels] with each map m as 0.5 tanh(contrast m) / tanh(0.5
-    contrast): -0.5, 0 and 0.5 stay as they are, and what is between them moves outwards.
+    """Return signed images [N, r, r, channels] with each map m replaced by 0.5 tanh(contrast m) /
+    tanh(0.5 contrast): -0.5, 0 and 0.5 do not change, values between them move away from 0.
 
-    The maps of real photos have two values, those of a generator never quite. A discriminator that
-    sees them as they are tells the two apart by that, and learns little about shapes.
+    Maps of real photos have just two values, generated maps never quite. A discriminator that sees
+    maps unchanged tells real from generated by that, and learns little about shapes.
     """
     if contrast == 0 or images.shape[-1] == NUM_COLOURS:
         return images

@@ -1,7 +1,7 @@
-"""Files of pictures that follow from no seed: w, and noise if it is not the network's own.
+"""Files for pictures that have no seed: they hold w, and noise unless it is the network's own.
 
     w                    float32 [layers, dlatent_size]
-    noise0, noise1, ...  float32 [h, w] of every layer; without them it is the network's own
+    noise0, noise1, ...  float32 [h, w] of every layer; left out if it is the network's own
 """
 
 import zipfile
@@ -19,27 +19,27 @@ from dnnlib.util import UserError
 from training.sampler import Noise
 
 MAX_BYTES = 1 << 26  # several times what a network of 1024x1024 has
-# What NumPy and zipfile raise for files of another kind and damaged ones
+# What NumPy and zipfile raise for damaged files and files of another kind
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, MemoryError,
                OverflowError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
 class Latents:
-    """`w` and `noise` of one picture, () for the network's own; see above."""
+    """The `w` and `noise` of one picture; `noise` is () for the network's own. See above."""
 
     w: np.ndarray
     noise: tuple[np.ndarray, ...] = ()
 
     def write(self, path: Path) -> None:
-        """Write a file, whole or not at all."""
+        """Write the file atomically."""
         arrays = {f"noise{layer}": array for layer, array in enumerate(self.noise)}
         with util.atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, w=self.w, **arrays)
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file; raise UserError if it is missing, damaged, or holds something else."""
+        """Read a file; raise UserError if it is missing, damaged or of another kind."""
         try:
             with zipfile.ZipFile(path) as archive:
                 if sum(info.file_size for info in archive.infolist()) > MAX_BYTES:
@@ -62,7 +62,7 @@ class Latents:
 
 
 def noise_of(latents: Sequence[Latents]) -> Noise | None:
-    """Return the noise of pictures, to be drawn in one minibatch; None for the network's own."""
+    """Return the noise of pictures to draw in one minibatch; None for the network's own."""
     if not latents[0].noise:
         return None
 

@@ -1,7 +1,7 @@
 """Losses as pure functions of scores and of their gradients with respect to images.
 
 `score` is any function images [N, r, r, channels] -> scores [N, 1]. Images are at the current
-resolution; if the network's final one is 2^lod_floor times larger, penalties are divided by
+resolution. If the network's final resolution is 2^lod_floor times larger, penalties are divided by
 4^lod_floor, so that they equal those with respect to the final-resolution image.
 """
 
@@ -39,10 +39,10 @@ def score_and_gradient(score: Callable, images: tf.Tensor,
 
 
 def squared_norm(gradient: tf.Tensor, lod_floor: int = 0) -> tf.Tensor:
-    """Return the squared norm of every sample's gradient by the final-resolution image, [N].
+    """Return the squared norm of every sample's gradient w.r.t. the final-resolution image, [N].
 
-    That is the sum of squares at the current resolution / 4^lod_floor: each pixel of an image that
-    is nearest-upscaled and averaged back has a 4^-lod_floor part of its gradient.
+    This is the sum of squares at the current resolution / 4^lod_floor: in the upscaled image, the
+    gradient of each current pixel is spread evenly over 4^lod_floor pixels.
     """
     return tf.reduce_sum(tf.square(gradient), axis=[1, 2, 3]) / 4.0 ** lod_floor
 
@@ -71,8 +71,8 @@ def discriminator_loss(score: Callable, reals: tf.Tensor, fakes: tf.Tensor, *,
     wgan_lambda * gradient penalty.
 
     R1 and R2 are squared_norm of the gradient at reals and fakes (Mescheder et al. 2018, section
-    4.1). Reals and fakes are scored apart, so that their minibatch statistics do not mix; each is
-    scored once.
+    4.1). Reals and fakes are scored separately, so that their minibatch statistics do not mix, and
+    only once.
 
     Args:
         mix: [N, 1, 1, 1], uniform in [0, 1]; needed if wgan_lambda is not zero (WGAN-GP: 10).
@@ -85,7 +85,7 @@ def discriminator_loss(score: Callable, reals: tf.Tensor, fakes: tf.Tensor, *,
     fake_scores, fake_gradient = score_and_gradient(score, fakes, with_gradient=r2_gamma > 0)
     loss = D_LOSSES[kind](real_scores, fake_scores)[:, 0]
     terms = {"Loss/scores/real": real_scores, "Loss/scores/fake": fake_scores}
-    # Penalties, in order of the docstring's sum.
+    # Penalties, in the order of the docstring's sum.
     if r1_gamma:
         terms["Loss/r1_penalty"] = squared_norm(real_gradient, lod_floor)
         loss += terms["Loss/r1_penalty"] * (r1_gamma * 0.5)

@@ -1,8 +1,8 @@
-"""What the training loop needs from the thing it trains.
+"""What the training loop needs from the method it trains.
 
 The loop (training_loop.py) counts images, writes training states, ticks, evaluates and stops. A
-method knows the networks, their losses, their data and their pictures. A new system is a new file
-with a Method in it, and not a line in the loop.
+method knows the networks, their losses, their data and their pictures. A new method is a new file
+with a Method in it; the loop needs no change.
 """
 
 from pathlib import Path
@@ -17,13 +17,13 @@ from training.state import Progress, TrainingState
 
 
 class Stage(Protocol):
-    """What the loop reads of a moment of a method's schedule; it never changes.
+    """What the loop needs to know about one moment of a method's schedule; immutable.
 
     Attributes:
-        name: of the stage that the networks are in.
-        phase: of JSON values; a new one means: compile anew, start every optimizer afresh.
-        minibatch: images of one step, over all devices.
-        tick_kimg: length of a tick.
+        name: name of the stage that the networks are in.
+        phase: JSON values; when they change, steps are compiled anew and all optimizers restart.
+        minibatch: images per step, over all devices.
+        tick_kimg: length of a tick in kimg.
         is_comparable: whether scores measured now can be compared with those at the stage's end.
         scalars: {name: number} that every tick reports, such as the learning rate.
         summary: the same in words for the log, such as 'resolution 32   lod 0.50'.
@@ -41,14 +41,14 @@ class Stage(Protocol):
 class Method:
     """A way to train networks.
 
-    What raises NotImplementedError must be written, `first_moment` for several stages alone; the
-    rest has defaults.
+    Subclasses must define whatever raises NotImplementedError here (`first_moment` only if there
+    are several stages); the rest has defaults.
 
     Attributes:
         config: has the loop's options: `minibatch_repeats`, `image_ticks`, `network_ticks`,
             `patience`, `precision` and `to_json()`.
-        networks: {name: Network}, all that a snapshot holds.
-        optimizers: {name: Optimizer} of the networks that are trained.
+        networks: {name: Network}, all networks that a snapshot holds.
+        optimizers: {name: Optimizer} for the networks that are trained.
         classes: names of the classes behind the channels after the colours.
         higher_is_better: whether the score that selects the best snapshot should be high.
     """
@@ -62,12 +62,12 @@ class Method:
     def begin(self) -> Progress:
         """Make the networks and optimizers that a new training begins with.
 
-        Called in the strategy's scope. Returns the counters of that beginning.
+        Called in the strategy's scope. Returns the counters to begin with.
         """
         raise NotImplementedError
 
     def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Optimizer]:
-        """Return a fresh optimizer for each of the networks, all of which are trained.
+        """Return a fresh optimizer for each of these networks, all of which are trained.
 
         Called in the strategy's scope.
         """
@@ -81,24 +81,24 @@ class Method:
         self.networks, self.optimizers = state.networks, state.optimizers
 
     def buffers(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return {name: {name: float32 array}}: what decides the next steps besides networks,
-        optimizers and counters."""
+        """Return {name: {name: float32 array}}: whatever else the next steps depend on, besides
+        networks, optimizers and counters."""
         return {}
 
     def stage_ends(self, progress: Progress) -> list[tuple[str, int]]:
-        """Return (stage name, images shown by its end) of all stages of this training, in order.
+        """Return (stage name, images shown by its end) for all stages of this training, in order.
 
-        A stage that ended early, by `progress.ended_nimg`, has the end that it had.
+        For stages that have ended, which may be early, the end is that in `progress.ended_nimg`.
         """
         raise NotImplementedError
 
     def stage(self, progress: Progress) -> Stage:
-        """Return the Stage at `progress.schedule_nimg`; past the end, the last one goes on."""
+        """Return the Stage at `progress.schedule_nimg`; past the end, the last one continues."""
         raise NotImplementedError
 
     def first_moment(self, name: str) -> Stage:
-        """Return the first moment of the stage `name`, for `enter`; written if there are several
-        stages."""
+        """Return the first moment of the stage `name`, for `enter`; needed only if there are
+        several stages."""
         raise NotImplementedError
 
     def enter(self, stage: Stage) -> None:
@@ -109,22 +109,22 @@ class Method:
         return {}
 
     def compiles(self, stage: Stage, step: int) -> str | None:
-        """Return what the step would have to compile, in words; None if it is compiled."""
+        """Return, in words, what this step would have to compile; None if it is compiled."""
         return None
 
     def stream(self, stage: Stage, step: int) -> str:
-        """Return the name of the stream of data that the step takes its batch from."""
+        """Return the name of the data stream that the step takes its batch from."""
         return "reals"
 
     def next_batch(self, stage: Stage, progress: Progress) -> Any:
         """Return the data of the next step.
 
-        `progress.stream_nimg` has the images that each stream has given so far.
+        `progress.stream_nimg` holds how many images each stream has given so far.
         """
         raise NotImplementedError
 
     def step(self, batch: Any, stage: Stage, step: int) -> dict[str, tf.Tensor]:
-        """Update the networks once; every random number follows from `step` and the seed.
+        """Update the networks once, with random numbers that depend on `step` and the seed alone.
 
         Returns {name: scalar} to report.
         """
@@ -150,7 +150,7 @@ class Method:
         return {}
 
     def header(self, stage: Stage, progress: Progress) -> dict[str, Any]:
-        """Return what a snapshot holds besides its arrays, as plain JSON values."""
+        """Return what a snapshot holds besides its arrays, in plain JSON values."""
         raise NotImplementedError
 
     def remedies(self) -> list[str]:
@@ -158,4 +158,4 @@ class Method:
         return ["a lower --lrate"]
 
     def close(self) -> None:
-        """Drop whatever would keep the process from ending, such as reading threads."""
+        """Drop whatever would keep the process from ending, such as threads that read data."""

@@ -1,8 +1,8 @@
 """What the options of all methods have in common: values, ranges, tables by resolution, presets.
 
-A table by resolution is a dict {resolution: value}; a resolution between two keys takes the nearest
-smaller key's value, so {8: 128, 32: 64} means 128 at 8 and 16, 64 from 32 upwards. Nothing here
-imports TensorFlow.
+A table by resolution is a dict {resolution: value}. A resolution between two keys takes the value
+of the smaller key: {8: 128, 32: 64} means 128 at 8 and 16, and 64 from 32 upwards. This module
+imports no TensorFlow.
 """
 
 import dataclasses
@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Self
 
 from dnnlib.util import UserError
 
-# No training is longer, no network wider, no minibatch larger: what is above is a slip of the hand.
+# No training is longer, no network wider, no minibatch larger: anything above is a typing error.
 MAX_COUNT = 10**9
 KIMG, COUNT = {"low": 0, "high": 10**6}, {"low": 1, "high": MAX_COUNT}
 PRECISIONS = ("fp32", "bf16")
 PRECISION = ("type of activations and convolutions; weights, statistics, norms and losses are "
-             "float32 whatever it is")
-BLOCKS = {"low": 1, "high": 1000}  # of a network; each takes time to build, whatever its size
+             "always float32")
+BLOCKS = {"low": 1, "high": 1000}  # in a network; each takes time to build, however small
 SIZE, WEIGHT, SHARE = {"low": 1, "high": 2**20}, {"low": 0, "high": 10**6}, {"low": 0, "high": 1}
 
 
@@ -29,11 +29,13 @@ def by_resolution(table: dict[int, float], resolution: int) -> float:
 
 
 def option(default: Any, text: str, **metadata: Any) -> Any:
-    """Return a dataclass field with the help text of the command line and what is allowed.
+    """Return a dataclass field with its help text for the command line and its allowed values.
 
-    `metadata`: `flag`, what the option is called if not as the field; `choices`; `parse`, a
-    function that raises ValueError, with what was `expected`; or numbers `low` and `high`, both
-    allowed, and `above`, itself not, of the value or of all values by resolution.
+    Args:
+        metadata: `flag`, the option's name if it is not the field's. Allowed values are given by
+            `choices`; by `parse`, a function that raises ValueError, and `expected`, the message;
+            or by `low` and `high` (inclusive) or `above` (exclusive), which limit the value or all
+            values by resolution.
     """
     metadata["help"] = text
     if isinstance(default, dict):
@@ -45,8 +47,8 @@ def option(default: Any, text: str, **metadata: Any) -> Any:
 class MethodConfig:
     """The options of one way to train networks; subclasses add their own.
 
-    A preset lists what it changes. `fixed` are options that a run cannot change on its way; `cells`
-    is what is side by side in its grids.
+    `presets` list the options that they change. `fixed` are options that a run cannot change once
+    it has begun. `cells` says what its grids show side by side.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]]
@@ -57,19 +59,20 @@ class MethodConfig:
     variant: str = option("", "")
     data: str = option("datasets/modanet", "data set made by dataset_tool.py", metavar="DIR")
     resolution: int | None = option(
-        None, "train up to this size (default: the data set's)", metavar="N")
+        None, "side of the final images in pixels (default: the data set's)", metavar="N")
     seed: int = option(1000, "seed of weights, latents, noise and the order of photos", low=0,
                        high=2**31 - 1)
-    minibatch_repeats: int = option(4, "steps between two looks at the schedule", **COUNT)
-    image_ticks: int = option(1, "ticks between two grids of pictures", **COUNT)
-    network_ticks: int = option(10, "ticks between two network snapshots and their evaluation",
-                                **COUNT)
+    minibatch_repeats: int = option(4, "steps from one reading of the schedule to the next",
+                                    **COUNT)
+    image_ticks: int = option(1, "ticks from one grid of pictures to the next", **COUNT)
+    network_ticks: int = option(
+        10, "ticks from one network snapshot and its evaluation to the next", **COUNT)
     patience: int = option(
         0, "end a stage after this many evaluations without a better score; 0 = never", low=0,
         high=MAX_COUNT)
 
     def __post_init__(self):
-        """Raise UserError for a value outside its range or an option that another one idles."""
+        """Raise UserError for a value out of range or an option that another makes useless."""
         for f in dataclasses.fields(self):
             problem = _problem(f, getattr(self, f.name))
             if problem:
@@ -79,7 +82,8 @@ class MethodConfig:
                 raise UserError(reason)
 
     def refusals(self) -> Iterable[tuple[Any, str]]:
-        """Return (whether it is so, the error) of every combination in which an option is idle."""
+        """Return (whether it is so, the error) for each combination that makes an option useless.
+        """
         return ()
 
     def to_json(self) -> dict[str, Any]:
@@ -88,7 +92,7 @@ class MethodConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Return the config that `to_json` gave; keys of tables are strings in JSON files.
+        """Return the config of which `to_json` gave `values`; tables may have strings as keys.
 
         Raises:
             UserError: a value is not allowed, or an option is unknown to this version.
@@ -101,7 +105,7 @@ class MethodConfig:
 
     @classmethod
     def preset(cls, name: str, overrides: dict[str, Any]) -> Self:
-        """Return the preset `name` with {field: value} on top; raise UserError for an unknown one.
+        """Return the preset `name` with {field: value} replaced; raise UserError if it is unknown.
         """
         if name not in cls.presets:
             raise UserError(f"unknown preset {name!r}; known: {', '.join(cls.presets)}")
@@ -124,7 +128,7 @@ def as_text(value: object) -> str:
 
 
 def _problem(f, value):
-    """Return what was expected of field `f` where `value` is not allowed, else None."""
+    """Return what is expected of field `f` if `value` is not allowed, else None."""
     meta = f.metadata
     if "parse" in meta:
         try:

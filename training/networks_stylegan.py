@@ -1,16 +1,16 @@
-"""The StyleGAN generator and discriminator at the current resolution, grown by a fade.
+"""The StyleGAN generator and discriminator at the current resolution, grown by fading in.
 
 Sources: StyleGAN (Karras et al. 2019, figure 1b, section 2, appendix C) and ProGAN (Karras et al.
-2018, section 2, appendix A). Variables bear the names and shapes of the official release (constant
+2018, section 2, appendix A). Variables have the names and shapes of the official release (constant
 and noise are NCHW there), so its weights can be read by name. Activations are NHWC.
 
-A network of final resolution R can be evaluated at any resolution 4..R: `resolution` is a Python
-int, and everything finer than it is not computed. `fade` in [0, 1] is the weight of the next
-coarser branch: lod in the official sense is log2(R / resolution) + fade. A Python 0 leaves the
-coarser branch out; a tensor keeps one trace for a whole fade. At 4x4 there is no coarser branch and
-`fade` is without effect.
+A network of final resolution R can be evaluated at any resolution from 4 to R. `resolution` is a
+Python int; layers finer than it are not computed. `fade` in [0, 1] is the weight of the next
+coarser branch: the official lod is log2(R / resolution) + fade. A Python 0 leaves out the coarser
+branch; with a tensor, one trace serves a whole fade. At 4x4 there is no coarser branch and `fade`
+has no effect.
 
-In names and comments below, r is log2 of a resolution, nf(r - 1) the number of feature maps there.
+In names and comments below, r is log2 of a resolution; nf(r - 1) is its number of feature maps.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from training.gan.growing_network import GrowingNetwork, blend, constant, fading
 
 @dataclass(frozen=True)
 class GeneratorOptions:
-    """What makes a G_style what it is, besides the values of its variables."""
+    """What defines a G_style, apart from the values of its variables."""
 
     num_channels: int  # of the images: 3 colours, then one for every segmentation map
     resolution: int  # final height and width of the images: 4, 8, 16, ...
@@ -35,17 +35,17 @@ class GeneratorOptions:
     latent_size: int = 512  # length of z
     dlatent_size: int = 512  # length of w
     mapping_layers: int = 8  # dense layers from z to w; 0 = w is the mapping network's input
-    mapping_fmaps: int = 512  # width of all of them but the last
+    mapping_fmaps: int = 512  # width of all of them except the last
     mapping_lrmul: float = 0.01  # their learning rate, relative to the other layers'
     mapping_nonlinearity: str = "lrelu"  # their activation, one of ops.NONLINEARITIES
     normalize_latents: bool = True  # pixel norm of z (and the label's embedding) before them
-    use_styles: bool = True  # a style in every layer; else w enters by the dense input alone
+    use_styles: bool = True  # a style in every layer; else w enters only through the dense input
     use_noise: bool = True  # noise in every layer
     const_input: bool = True  # a learned constant at 4x4; else a dense layer of w
     use_pixel_norm: bool = False  # ProGAN's normalisation in every layer
     use_instance_norm: bool = True  # StyleGAN's normalisation in every layer
     nonlinearity: str = "lrelu"  # activation of the synthesis network
-    use_wscale: bool = True  # equalised learning rate; else He's initialisation alone
+    use_wscale: bool = True  # equalised learning rate; else He initialisation alone
     blur: bool = True  # blur after upscaling
     fmap_base: int = 8192  # nf(stage) = fmap_base / 2^(stage * fmap_decay), at most fmap_max
     fmap_decay: float = 1.0
@@ -55,16 +55,16 @@ class GeneratorOptions:
 
 @dataclass(frozen=True)
 class DiscriminatorOptions:
-    """What makes a D_basic what it is, besides the values of its variables."""
+    """What defines a D_basic, apart from the values of its variables."""
 
     num_channels: int  # of the images
     resolution: int  # final height and width of the images: 4, 8, 16, ...
     label_size: int = 0  # length of a conditioning label; 0 = the network takes no labels
     nonlinearity: str = "lrelu"  # activation, one of ops.NONLINEARITIES
-    use_wscale: bool = True  # equalised learning rate; else He's initialisation alone
+    use_wscale: bool = True  # equalised learning rate; else He initialisation alone
     blur: bool = True  # blur before downscaling
-    mbstd_group_size: int = 4  # images that minibatch stddev compares; 1 = without that layer
-    mbstd_num_features: int = 1  # maps that minibatch stddev appends
+    mbstd_group_size: int = 4  # number of images that minibatch stddev compares; 1 = no such layer
+    mbstd_num_features: int = 1  # number of maps that minibatch stddev appends
     fmap_base: int = 8192  # nf(stage) = fmap_base / 2^(stage * fmap_decay), at most fmap_max
     fmap_decay: float = 1.0
     fmap_max: int = 512
@@ -75,9 +75,9 @@ class DiscriminatorOptions:
 class G_style(GrowingNetwork):
     """Style-based generator (StyleGAN, figure 1b): latents -> dlatents -> images.
 
-    Its options lead from StyleGAN back to ProGAN (StyleGAN, table 1): no styles (one dlatent is
-    fed, `num_styles` = 1), no noise, a dense layer of w instead of the constant, pixel norm, no
-    instance norm.
+    Its options cover the steps from ProGAN to StyleGAN (StyleGAN, table 1): no styles (one dlatent
+    as input, `num_styles` = 1), no noise, a dense layer of w instead of the constant, pixel norm,
+    no instance norm.
     """
 
     Options = GeneratorOptions
@@ -156,15 +156,15 @@ class G_style(GrowingNetwork):
         return self.synthesis(dlatents, resolution, fade, noise)
 
     def mapping(self, latents: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
-        """Map latents to dlatents: pixel norm, then dense layers whose learning rate is lower by
-        `mapping_lrmul` (StyleGAN, section 2).
+        """Map latents to dlatents: pixel norm, then dense layers whose learning rate is multiplied
+        by `mapping_lrmul` (StyleGAN, section 2).
 
         Args:
             latents: [N, latent_size].
             labels: [N, label_size]; None if label_size is 0.
 
         Returns:
-            [N, num_styles, dlatent_size], all layers alike.
+            [N, num_styles, dlatent_size], the same for all layers.
         """
         self._check_labels(labels)
         options = self.options
@@ -181,8 +181,8 @@ class G_style(GrowingNetwork):
         return tf.tile(x[:, None], [1, self.num_styles, 1])
 
     def truncate(self, dlatents: tf.Tensor, psi: float = 0.7, cutoff: int = 8) -> tf.Tensor:
-        """Return lerp(dlatent_avg, dlatents, psi) for layers below `cutoff`, dlatents for the
-        others, [N, num_styles, dlatent_size] (StyleGAN, appendix B)."""
+        """Return [N, num_styles, dlatent_size]: lerp(dlatent_avg, dlatents, psi) in layers below
+        `cutoff`, unchanged dlatents in the others (StyleGAN, appendix B)."""
         scale = np.where(np.arange(self.num_styles) < cutoff, psi, 1.0).astype(np.float32)[:, None]
         return blend(self.vars["dlatent_avg"], dlatents, scale)
 
@@ -196,12 +196,12 @@ class G_style(GrowingNetwork):
             resolution, fade: growth state, see the module's docstring.
             noise: None for the fixed noise of the variables, or (layer, height, width) ->
                 [N, height, width, 1]. Not called if `use_noise` is off.
-            features: return what every layer computes as well.
+            features: also return the activations of every layer.
 
         Returns:
             Images [N, resolution, resolution, num_channels] float32, about [-1, 1]; with `features`
-            also the activations of every layer after its epilogue, coarse to fine: two of each
-            size, [N, 2^r, 2^r, nf(r - 1)].
+            also the activations of every layer after its epilogue, coarse to fine, two for each
+            size: [N, 2^r, 2^r, nf(r - 1)].
         """
         last = self._current_log2(resolution)
         x = self._epilogue(self._input_scope, self._input(dlatents), 0, dlatents, noise)
@@ -229,8 +229,8 @@ class G_style(GrowingNetwork):
         return tf.cast(x, self.compute_dtype)
 
     def _block(self, x, r, dlatents, noise):
-        """Double the size: upscale, convolve, blur, epilogue; convolve, epilogue. Return the
-        activations after both epilogues."""
+        """Double the size: upscale, convolve, blur, epilogue; then convolve, epilogue. Return the
+        activations after each epilogue."""
         scope, fmaps = f"G_synthesis/{2 ** r}x{2 ** r}", self._nf(r - 1)
         if self.use_fused_resampling(2 ** r, fmaps):
             kernel = self._used_weight(f"{scope}/Conv0_up", self.compute_dtype, ops.upscale_kernel)
@@ -299,7 +299,7 @@ class D_basic(GrowingNetwork):
 
         Args:
             images: [N, resolution, resolution, num_channels].
-            labels: [N, label_size], which choose the score; None if label_size is 0.
+            labels: [N, label_size], the weights of the scores to sum; None if label_size is 0.
             resolution, fade: growth state, see the module's docstring.
 
         Returns:
@@ -326,7 +326,7 @@ class D_basic(GrowingNetwork):
         return self._activate(self._bias(scope, self._conv2d(scope, x)))
 
     def _block(self, x, r):
-        """Halve the size: convolve; blur, convolve, downscale."""
+        """Halve the size: convolve, then blur, convolve and downscale."""
         scope = f"{2 ** r}x{2 ** r}"
         x = self._blur(self._conv(f"{scope}/Conv0", x))  # [N, 2^r, 2^r, nf(r - 1)]
         scope, fmaps = f"{scope}/Conv1_down", self._nf(r - 2)

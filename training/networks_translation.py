@@ -1,4 +1,4 @@
-"""Networks that draw pictures of pictures or maps, and their discriminators.
+"""Networks that draw pictures from pictures or maps, and their discriminators.
 
 U-Net and PatchGAN: Isola et al. 2017, "Image-to-image translation with conditional adversarial
 networks" (pix2pix), section 3.2 and appendix 6.1. ResNet generator: Zhu et al. 2017, "Unpaired
@@ -7,11 +7,11 @@ et al. 2016. K + 1 maps of the discriminator: "Next steps for image synthesis us
 segmentation" (2020), section 3. Several scales: Wang et al. 2018, pix2pixHD, section 3.2. Spectral
 norm: Miyato et al. 2018, algorithm 1. Names of layers such as C64, d128 and u64 are the papers'.
 
-In both papers kernels are drawn from N(0, 0.02).
+In both papers the initial kernels are drawn from N(0, 0.02).
 
-In bfloat16 networks norms, convolutions that have biases, and what makes the picture are float32:
-norms and the gradients of biases are sums over pixels, and white is 1, at which a rounded tanh has
-no gradient.
+In bfloat16 networks, norms, convolutions with biases, and the final picture layers are float32:
+norms and the gradients of biases are sums over pixels; white is 1, where a rounded tanh has no
+gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,18 +27,18 @@ from dnnlib.tflib.network import NETWORKS
 
 INIT_STD = 0.02
 LEAK = 0.2
-KERNEL = 4  # side of the U-Net's and of discriminators' kernels
-DROPPED_BLOCKS = 3  # of the U-Net's decoder, the innermost ones
-MAX_WIDENING = 8  # feature maps are doubled until there are 8 times those of the first layer
-FLOAT32 = "float32"  # of layers that are so in bfloat16 networks too
+KERNEL = 4  # kernel size of the U-Net and of discriminators
+DROPPED_BLOCKS = 3  # blocks of the U-Net's decoder with dropout: the innermost ones
+MAX_WIDENING = 8  # feature maps are doubled until there are 8 times as many as in the first layer
+FLOAT32 = "float32"  # dtype of layers that are float32 in bfloat16 networks too
 _EPSILON = 1e-5
 
 
 class TranslationNetwork(KerasNetwork):
-    """A network whose kernels are drawn from N(0, 0.02)."""
+    """A network whose initial kernels are drawn from N(0, 0.02)."""
 
     def initializer(self, path: str) -> Callable[[np.random.Generator, tuple], np.ndarray]:
-        """Return the function (rng, shape) that draws the variable `path`."""
+        """Return the function (rng, shape) that draws the initial value of the variable `path`."""
         if path.endswith("/kernel"):
             return lambda rng, shape: INIT_STD * rng.standard_normal(shape)
         return he_initializer(path)
@@ -49,16 +49,16 @@ class TranslationGenerator(TranslationNetwork):
     (-1, 1)."""
 
     def inputs(self, condition: tf.Tensor, masks: Sequence[tf.Tensor] = ()) -> list[tf.Tensor]:
-        """Return the model's inputs of those of a call; `masks` are [N, *shape] of all
+        """Return the model's inputs for the inputs of a call; `masks` are [N, *shape] for all
         `dropout_shapes`."""
         return [condition, *masks]
 
     def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
-        """Return rgb as in use; see `inputs`."""
+        """Return rgb as after training; see `inputs`."""
         return super().__call__(self.inputs(*inputs))
 
     def train_call(self, *inputs: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Return rgb as in training, and {name: value to assign} of running means."""
+        """Return rgb as during training, and {name: value to assign} for running means."""
         return super().train_call(self.inputs(*inputs))
 
     @property
@@ -68,14 +68,14 @@ class TranslationGenerator(TranslationNetwork):
 
     @property
     def dropout_shapes(self) -> list[tuple[int, int, int]]:
-        """Return the shape [h, w, fmaps] of every mask that a call wants behind the condition."""
+        """Return the shape [h, w, fmaps] of every mask that a call takes after the condition."""
         return []
 
     def masks(self, uniform: Callable[[str, tuple], tf.Tensor]) -> list[tf.Tensor]:
         """Return dropout masks: 0 where U[0, 1) numbers are below the rate, else 1 / (1 - rate).
 
         Args:
-            uniform: function (name, shape) -> such numbers, [N, *shape].
+            uniform: function (name, shape) -> U[0, 1) numbers, [N, *shape].
         """
         rate = self.options.dropout if self.dropout_shapes else 0.0
         return [tf.cast(uniform(f"dropout{i}", shape) >= rate, tf.float32) / (1 - rate)
@@ -86,22 +86,22 @@ class TranslationGenerator(TranslationNetwork):
 class UnetGenerator(TranslationGenerator):
     """The U-Net of pix2pix: halvings down to 1x1, and as many doublings with skip connections.
 
-    At 256x256: C64-C128-C256-C512-C512-C512-C512-C512, leaky, and back by CD512-CD512-CD512-C512-
-    C256-C128-C64, each behind it joined by the features of its size. The first layer has no norm;
-    neither has the innermost, whose single pixel would be its own mean (the paper's errata).
+    At 256x256: C64-C128-C256-C512-C512-C512-C512-C512 with leaky ReLU, then CD512-CD512-CD512-C512-
+    C256-C128-C64, each followed by concatenation with the features of its size. The first layer has
+    no norm; nor has the innermost, whose single pixel would be its own mean (the paper's errata).
     """
 
     @dataclass(frozen=True)
     class Options:
-        """What makes the network.
+        """What defines the network.
 
         Attributes:
             resolution: a power of two.
-            in_channels: of the condition.
+            in_channels: channels of the condition.
             fmaps: feature maps of the first layer; doubled at each halving, up to 8 times as many.
-            norm: instance: each picture's own statistics, with scale and offset, which is what the
-                paper's batch norm is in minibatches of one; batch: those of the minibatch, in use
-                running means.
+            norm: instance: each picture's own statistics, with scale and offset, the same as the
+                paper's batch norm in minibatches of one; batch: statistics of the minibatch, and
+                running means after training.
             dropout: rate in the three innermost blocks of the decoder; 0: none.
         """
 
@@ -122,12 +122,12 @@ class UnetGenerator(TranslationGenerator):
         """Return the shape [h, w, fmaps] of every mask, the innermost first."""
         if not self.options.dropout:
             return []
-        # Block n gives features of 2^(n + 1) pixels; the last block gives the picture.
+        # Block n gives features with a side of 2^(n + 1) pixels; the last one gives the picture.
         inner = self._widths()[-2::-1][:DROPPED_BLOCKS]
         return [(2 << n, 2 << n, fmaps) for n, fmaps in enumerate(inner)]
 
     def make_model(self) -> keras.Model:
-        """Return the model of the options."""
+        """Return the model that the options define."""
         o, widths = self.options, self._widths()
         condition = layers.Input((o.resolution, o.resolution, o.in_channels), name="condition")
         masks = [layers.Input(shape, name=f"mask{i}")
@@ -143,7 +143,7 @@ class UnetGenerator(TranslationGenerator):
             if normed:
                 x = norm_layer(x, o.norm, f"down{i}_norm")
             skips.append(x)
-        # Doublings: block i gives x the size of skips[i - 1], which it is joined with.
+        # Doublings: block i gives x the size of skips[i - 1], which is then concatenated.
         for number, i in enumerate(reversed(range(1, len(widths)))):
             x = upsampled(layers.ReLU()(x), widths[i - 1], KERNEL, f"up{i}")
             x = norm_layer(x, o.norm, f"up{i}_norm")
@@ -158,20 +158,20 @@ class UnetGenerator(TranslationGenerator):
 class ResnetGenerator(TranslationGenerator):
     """The generator of Zhu et al.: c7s1-64, d128, d256, residual blocks R256, u128, u64, c7s1-3.
 
-    Reflections pad the 7x7 convolutions and those of the blocks. Norms have neither scale nor
-    offset if they are of single pictures, and both if they are of minibatches.
+    The 7x7 convolutions and those of the blocks have reflection padding. Instance norms have
+    neither scale nor offset; batch norms have both.
     """
 
     @dataclass(frozen=True)
     class Options:
-        """What makes the network.
+        """What defines the network.
 
         Attributes:
-            resolution: of the pictures in training, a multiple of four; in use pictures of all
-                such sizes are taken, squares or not.
-            in_channels: of the picture or condition.
+            resolution: side of the training pictures, a multiple of four. After training the
+                network takes pictures of any such size, square or not.
+            in_channels: channels of the picture or condition.
             fmaps: feature maps of the first layer.
-            blocks: residual blocks; the paper's 6 for 128x128, 9 from 256x256 on.
+            blocks: residual blocks; the paper has 6 for 128x128 and 9 from 256x256 on.
             norm: as in UnetGenerator.Options.
         """
 
@@ -183,7 +183,7 @@ class ResnetGenerator(TranslationGenerator):
         seed: int = 0
 
     def make_model(self) -> keras.Model:
-        """Return the model of the options."""
+        """Return the model that the options define."""
         o = self.options
 
         def normed(x: tf.Tensor, name: str, activation: str | None = "relu") -> tf.Tensor:
@@ -198,7 +198,7 @@ class ResnetGenerator(TranslationGenerator):
             x = Convolution(factor * o.fmaps, 3, 2, "same", use_bias=False,
                             name=f"down{factor}")(x)
             x = normed(x, f"down{factor}")
-        # Residual blocks of that shape, and back up to the picture.
+        # Residual blocks of that shape, then back up to the picture.
         for block in range(o.blocks):
             before = x
             for part, activation in (("a", "relu"), ("b", None)):
@@ -215,27 +215,28 @@ class ResnetGenerator(TranslationGenerator):
 @NETWORKS.register
 class PatchDiscriminator(TranslationNetwork):
     """pictures, perhaps with their condition, float32 [N, R, R, in_channels] -> a list of logits
-    [N, h, w, num_maps], one of each scale; a logit scores a patch, in one or several ways.
+    [N, h, w, num_maps], one for each scale; each patch is scored by num_maps logits.
 
-    C64-C128-C256-C512 and a last convolution, all 4x4 and padded by one pixel; the strides are 2
-    but for those of the last two. Three strides see patches of 70x70 pixels, two 34x34, one 16x16,
-    five 286x286. With three it is also the discriminator of five layers, C64-128-256-512-1, of
-    "Clothing texture synthesis using CycleGAN".
+    C64-C128-C256-C512 and a last convolution, all 4x4 and padded by one pixel. Strides are 2,
+    except for the last two convolutions. With three strides it sees patches of 70x70 pixels, with
+    two 34x34, with one 16x16, with five 286x286. With three it is also the discriminator of five
+    layers, C64-128-256-512-1, of "Clothing texture synthesis using CycleGAN".
     """
 
     @dataclass(frozen=True)
     class Options:
-        """What makes the network.
+        """What defines the network.
 
         Attributes:
-            resolution, in_channels: of what it is given.
+            resolution, in_channels: side and channels of its input.
             fmaps: feature maps of the first layer.
-            strides: convolutions that halve.
-            num_maps: of the logits.
-            norm: of all layers but the first and the last; instance: each picture's own statistics,
-                batch: those of the minibatch.
-            affine: whether norms of single pictures have scale and offset.
-            scales: networks of the same form, each after the first one for pictures half as large.
+            strides: number of convolutions that halve the size.
+            num_maps: number of maps of logits.
+            norm: normalisation of all layers except the first and the last. instance: each
+                picture's own statistics; batch: those of the minibatch.
+            affine: whether instance norms have scale and offset.
+            scales: number of networks of the same form, each for pictures half the size of the
+                previous one's.
             spectral_norm: divide kernels by their largest singular value.
         """
 
@@ -265,7 +266,7 @@ class PatchDiscriminator(TranslationNetwork):
         return [path for path in self.vars if path.endswith("/kernel")]
 
     def make_model(self) -> keras.Model:
-        """Return the model of the options."""
+        """Return the model that the options define."""
         o = self.options
         images = layers.Input((o.resolution, o.resolution, o.in_channels), name="images")
         scaled, logits = images, []
@@ -301,8 +302,8 @@ class PatchDiscriminator(TranslationNetwork):
         return values
 
     def train_call(self, images: tf.Tensor) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
-        """Return the logits of every scale as in training, and {name: value to assign} of running
-        means and of the vectors of spectral norms."""
+        """Return the logits of every scale as during training, and {name: value to assign} for
+        running means and the vectors of spectral norms."""
         logits, values = super().train_call([images])
         logits = [logits] if self.options.scales == 1 else list(logits)
         if self.options.spectral_norm:
@@ -310,8 +311,8 @@ class PatchDiscriminator(TranslationNetwork):
         return logits, values
 
     def _power_step(self, path):
-        """Return the spectral norm of a kernel, by one step of the power method, and its vector u
-        after it; gradients see both vectors as constants."""
+        """Return the spectral norm of a kernel after one step of the power method, and the new
+        vector u; gradients treat both vectors as constants."""
         kernel = tf.convert_to_tensor(self.vars[path])
         matrix = tf.reshape(kernel, [-1, kernel.shape[-1]])
         constant = tf.stop_gradient(matrix)
@@ -321,16 +322,16 @@ class PatchDiscriminator(TranslationNetwork):
 
 
 def patch_side(resolution: int, strides: int, scales: int = 1) -> int:
-    """Return how many patches a PatchDiscriminator's coarsest logits have along a side, 0 or fewer
+    """Return how many patches a PatchDiscriminator's coarsest logits have along a side; 0 or less
     if it cannot be built."""
     return (resolution >> (scales - 1) >> strides) - 2
 
 
 class Convolution(layers.Conv2D):
-    """A convolution; of one float32 picture on a CPU, one of three dimensions, of depth one.
+    """A convolution that runs as a 3D convolution of depth one for one float32 picture on a CPU.
 
-    For minibatches of one TensorFlow ties oneDNN to a kernel layout for which it has no fast code
-    on processors without AVX-512. With three dimensions it does not.
+    In 2D, for minibatches of one, TensorFlow ties oneDNN to a kernel layout for which it has no
+    fast code on processors without AVX-512. In 3D it does not.
     """
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -345,7 +346,7 @@ class Convolution(layers.Conv2D):
 
 
 def norm_layer(x: tf.Tensor, norm: str, name: str, affine: bool = True) -> tf.Tensor:
-    """Return features normalised."""
+    """Return normalised features."""
     if norm == "batch":
         return layers.BatchNormalization(momentum=0.9, epsilon=_EPSILON, synchronized=True,
                                          name=name, dtype=FLOAT32)(x)
@@ -354,8 +355,11 @@ def norm_layer(x: tf.Tensor, norm: str, name: str, affine: bool = True) -> tf.Te
 
 
 def leaky_layer(x: tf.Tensor, after_bias: bool) -> tf.Tensor:
-    """Return leaky features: after a bias not by LeakyReLU, on which TensorFlow's rewriting for
-    oneDNN fails where the features are wanted besides, and reports it as an error."""
+    """Return features after leaky ReLU.
+
+    After a bias this is not the LeakyReLU layer: if its input is also used elsewhere, TensorFlow's
+    rewriting for oneDNN fails on it and reports an error.
+    """
     return keras.ops.where(x > 0, x, LEAK * x) if after_bias else layers.LeakyReLU(LEAK)(x)
 
 
@@ -367,10 +371,10 @@ def upsampled(x: tf.Tensor, fmaps: int, kernel: int, name: str,
 
 
 def picture_layer(x: tf.Tensor) -> tf.Tensor:
-    """Return the picture, in (-1, 1), of what the last convolution gives."""
+    """Return the picture in (-1, 1) for the output of the last convolution."""
     return layers.Activation("tanh", dtype=FLOAT32)(x)
 
 
 def _reflected(x, size):
-    """Return features padded by their reflections."""
+    """Return features with reflection padding."""
     return keras.ops.pad(x, [[0, 0], [size, size], [size, size], [0, 0]], mode="reflect")

@@ -1,10 +1,10 @@
 """Sample a generator: z -> w -> images, in minibatches, for grids, pairs, sheets and metrics.
 
-There are two streams of latents and noise, both of them frozen. `generate.py` draws each sample
-from a seed of its own, as the official tools do (`seed_latents`, `seed_noise`); metrics draw sample
-k of one stream (`Sampler.stream`, `stream_noise`). Either way a sample's inputs do not depend on
-its minibatch; its pixels do in their last bits, since matrix products of other sizes round
-otherwise.
+Latents and noise come from two kinds of random streams, both frozen: later versions must not change
+them. `generate.py` draws each sample from its own seed, as the official tools do (`seed_latents`,
+`seed_noise`). Metrics draw sample k of one stream (`Sampler.stream`, `stream_noise`). Either way a
+sample's inputs do not depend on its minibatch. The last bits of its pixels do, since matrix
+products of other sizes round differently.
 """
 
 import copy
@@ -20,28 +20,28 @@ from dnnlib.data import channels
 from dnnlib.util import UserError
 from training.snapshots import Snapshot, load_snapshot
 
-TRUNCATION_CUTOFF = 8  # layers that truncation acts on (StyleGAN, appendix B)
+TRUNCATION_CUTOFF = 8  # number of layers that truncation acts on (StyleGAN, appendix B)
 NOISES = ("random", "const")
 
 Noise = Callable[[int, int, int], tf.Tensor]  # (layer, height, width) -> [N, height, width, 1]
 
 
 class Sampler:
-    """A snapshot's Gs, at the resolution and fade it was trained to.
+    """A snapshot's Gs, at the resolution and fade that it was trained to.
 
     Attributes:
         network: Gs.
         resolution, fade: its growth state.
-        path: the snapshot's file, None for networks in training.
+        path: the snapshot's file; None for networks in training.
         classes: names of the channels after the colours.
-        digest: of the weights, None for networks in training.
-        generator: {path, digest} of the snapshot that has the same colours and w: of a decoder's
-            network that which it was trained on, of others their own.
-        label_size: length of the labels that the network takes, 0 for none.
-        label: what `load` was given: a class, or as many numbers if it is none.
-        content_box: where the photos were in the images it was trained on, without their padding
-            (left, top, right, bottom); None if that differed.
-        knows_padding: whether the header has that entry; those of earlier versions do not.
+        digest: digest of the weights; None for networks in training.
+        generator: {path, digest} of the snapshot that has the same colours and w. For a decoder's
+            network this is the generator that it was trained on, otherwise the network itself.
+        label_size: length of the labels that the network takes; 0 for none.
+        label: the label drawn by default: a class, or label_size numbers if it is not one-hot.
+        content_box: (left, top, right, bottom) of the photos without their padding, in the images
+            that the network was trained on; None if it differed between them.
+        knows_padding: whether the header has that entry; headers of earlier versions do not.
     """
 
     def __init__(self, snapshot: Snapshot, label_row: np.ndarray | None = None,
@@ -50,7 +50,7 @@ class Sampler:
 
         Args:
             label_row: [1, label_size], the label of samples for which none is given.
-            traced: compile the network, which pays from a few minibatches upwards.
+            traced: compile the network, which pays off from a few minibatches upwards.
         """
         self.network, self.path = snapshot.networks["Gs"], snapshot.path
         self.classes, self.digest = snapshot.classes, snapshot.header.get("digest")
@@ -61,7 +61,7 @@ class Sampler:
         about = snapshot.header.get("dataset", {})
         self.knows_padding = "content_box" in about
         self.content_box = about.get("content_box")
-        if self.content_box is not None:  # the pixels at our resolution that are inside of it
+        if self.content_box is not None:  # the pixels of our resolution that are inside it
             factor = about["resolution"] / self.resolution
             left, top, right, bottom = (side / factor for side in self.content_box)
             self.content_box = (math.ceil(left), math.ceil(top), math.floor(right),
@@ -79,7 +79,7 @@ class Sampler:
         """Read a snapshot file; a conditional network draws `label`, a class or label_size numbers.
 
         Args:
-            traced: as of `Sampler`.
+            traced: as for `Sampler`.
 
         Raises:
             UserError: the file is damaged or of another kind, or the network does not take this
@@ -96,7 +96,7 @@ class Sampler:
         return cls(snapshot, label_row(label, snapshot.networks["Gs"].label_size, path), traced)
 
     def of_label(self, label: int | Sequence[float] | None) -> "Sampler":
-        """Return a sampler of this network, without a copy of it, that draws another label.
+        """Return a sampler that draws another label and shares this network.
 
         Raises:
             UserError: the network does not take this label.
@@ -108,17 +108,17 @@ class Sampler:
 
     @property
     def num_layers(self) -> int:
-        """Return how many layers have a style and a noise input at this resolution."""
+        """Return the number of layers with a style and a noise input at this resolution."""
         return 2 * (self.resolution.bit_length() - 1) - 2
 
     def seed_latents(self, seeds: Sequence[int]) -> np.ndarray:
-        """Return z [N, latent_size]: row by row RandomState(seed).randn(1, latent_size)."""
+        """Return z [N, latent_size]; each row is RandomState(seed).randn(1, latent_size)."""
         size = self.network.latent_size
         return np.concatenate([np.random.RandomState(seed).randn(1, size) for seed in seeds])
 
     def dlatents(self, latents: np.ndarray, psi: float | None = None,
                  labels: np.ndarray | None = None) -> np.ndarray:
-        """Return w float32 [N, layers, dlatent_size] of latents [N, latent_size].
+        """Return w float32 [N, layers, dlatent_size] for latents [N, latent_size].
 
         Args:
             psi: truncation of the first TRUNCATION_CUTOFF layers; None for none.
@@ -134,7 +134,7 @@ class Sampler:
 
         Args:
             dlatents: [N, layers, dlatent_size].
-            noise: of every layer; None for the network's own, equal for all samples.
+            noise: noise of every layer; None for the network's own, equal for all samples.
         """
         sizes = [4 << layer // 2 for layer in range(self.num_layers)]
         layers = [noise(layer, size, size) for layer, size in enumerate(sizes)] if noise else []
@@ -158,10 +158,11 @@ class Sampler:
     def of_dlatents(self, dlatents: np.ndarray, noise_seeds: Sequence[int], noise: str,
                     minibatch: int, draw: Callable[[Sequence[int]], Noise] | None = None
                     ) -> Iterator[tf.Tensor]:
-        """Yield the images of dlatents [N, layers, dlatent_size]; noise is that of N seeds, which
-        `draw` returns, by default seed_noise.
+        """Yield the images of dlatents [N, layers, dlatent_size], otherwise as `of_seeds`.
 
-        Otherwise as `of_seeds`.
+        Args:
+            noise_seeds: N seeds of the noise.
+            draw: function that returns the noise of seeds; by default seed_noise.
         """
         for start in range(0, len(dlatents), minibatch):
             part = slice(start, start + minibatch)
@@ -180,22 +181,22 @@ class Sampler:
         """
         latents_rng, next_labels = np.random.RandomState(seed), label_stream(label_table, seed)
         for start in range(0, count, minibatch):
-            # The last minibatch is drawn whole as well: there is one shape and one trace.
+            # The last minibatch is drawn in full too, so there is one shape and one trace.
             latents = latents_rng.randn(minibatch, self.network.latent_size)
             dlatents = self.dlatents(latents, psi, next_labels(minibatch))
             images = self.synthesize(dlatents, stream_noise(seed, start, minibatch))
             yield self._finite(images[:count - start])
 
     def _finite(self, images):
-        """Return images, or raise UserError if there are values that are not finite."""
+        """Return images; raise UserError if some values are not finite."""
         if not tf.reduce_all(tf.math.is_finite(images)):
             raise UserError(f"{self.path or 'Gs'}: the network makes values that are not finite, "
                             "it has diverged: use an older snapshot")
         return images
 
 
-# Functions of their own: as methods of a Sampler they and it would hold each other, and the network
-# would stay on its device until Python's collector found them.
+# These are functions, not methods: methods and their Sampler would hold references to each other,
+# and the network would stay on its device until Python's garbage collector found them.
 
 def _mapping(network):
     """Return the function to compile (latents, psi, labels) -> dlatents."""
@@ -214,9 +215,9 @@ def _synthesis(network, resolution, fade):
 
 
 def seed_noise(seeds: Sequence[int]) -> Noise:
-    """Return noise of samples with seeds of their own: RandomState([seed, layer]).
+    """Return the noise of samples with their own seeds: RandomState([seed, layer]).
 
-    RandomState's stream is frozen, so that a sample can be made again with any later NumPy.
+    RandomState's stream is frozen, so a sample can be reproduced with any later NumPy.
     """
     def noise(layer: int, height: int, width: int) -> tf.Tensor:
         draws = [np.random.RandomState([seed, layer]).standard_normal((height, width, 1))
@@ -226,10 +227,10 @@ def seed_noise(seeds: Sequence[int]) -> Noise:
 
 
 def stream_noise(seed: int, start: int | tf.Tensor, count: int) -> Noise:
-    """Return noise of samples start, start + 1, ... of the stream `seed`.
+    """Return the noise of samples start, start + 1, ... of the stream `seed`.
 
-    The counter of the Philox generator runs through four values a step, so that a sample's place in
-    the stream is its number times its size / 4 (a size at 4x4 and above is a multiple of 16).
+    The Philox generator yields four values for each step of its counter. A sample therefore starts
+    at counter (its number) * (its number of pixels) / 4; from 4x4 up, pixels are a multiple of 16.
     """
     def noise(layer: int, height: int, width: int) -> tf.Tensor:
         place = tf.cast(start, tf.uint64) * (height * width // 4)
@@ -240,7 +241,7 @@ def stream_noise(seed: int, start: int | tf.Tensor, count: int) -> Noise:
 
 
 def label_stream(table: np.ndarray | None, seed: int) -> Callable[[int], np.ndarray | None]:
-    """Return a function (n) -> the next n samples' rows of table [rows, label_size].
+    """Return a function (n) -> the next n samples' rows of `table` [rows, label_size].
 
     Sample k's row depends on (seed, k) alone. Without a table the function returns None.
     """
@@ -248,14 +249,15 @@ def label_stream(table: np.ndarray | None, seed: int) -> Callable[[int], np.ndar
         return lambda n: None
     if not len(table):
         raise UserError("a conditional network needs labels to draw from: there are none")
-    rng = np.random.RandomState([seed, 1])  # another stream than that of the latents
+    rng = np.random.RandomState([seed, 1])  # a different stream from that of the latents
     return lambda n: table[(rng.random_sample(n) * len(table)).astype(int)]
 
 
 def label_maps(images: tf.Tensor | np.ndarray) -> np.ndarray:
     """Return the label maps uint8 [..., H, W] of generated images [..., H, W, 3 + C].
 
-    The largest class above 0, else 0 (thesis, section 4.4.2); made on the images' device.
+    Each pixel has the number of the largest class map if that is above 0, else 0 (thesis, section
+    4.4.2). Computed on the images' device.
     """
     segmaps = images[..., channels.SEGMAPS]
     if segmaps.shape[-1] == 0:
@@ -277,7 +279,8 @@ def gather_images(batches: Iterator[tf.Tensor], total: int) -> np.ndarray:
 
 def label_row(label: int | Sequence[float] | None, label_size: int,
               path: str | Path) -> np.ndarray | None:
-    """Return a label as a conditional network takes it, float32 [1, label_size]; None for others.
+    """Return a label as a conditional network takes it, float32 [1, label_size]; None for networks
+    that take no labels.
 
     Raises:
         UserError: the network of the snapshot at `path` does not take this label.
@@ -299,7 +302,7 @@ def label_row(label: int | Sequence[float] | None, label_size: int,
 
 
 def _short_label(values):
-    """Return the class of one-hot values [label_size], other values as a tuple."""
+    """Return the class if values [label_size] are one-hot, else a tuple of the values."""
     if np.count_nonzero(values) == 1 and values.max() == 1:
         return int(values.argmax())
     return tuple(values.tolist())

@@ -1,4 +1,4 @@
-"""Methods of one stage whose networks stay as they are: schedule, devices, random numbers."""
+"""Methods with one stage, whose networks do not grow: schedule, devices, random numbers."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +20,12 @@ from training.method import Method
 from training.method_config import MethodConfig
 from training.state import Progress, new_optimizers
 
-PICTURES, COLUMNS = 16, 4  # of a grid
+PICTURES, COLUMNS = 16, 4  # pictures and columns of a grid
 
 
 @dataclass(frozen=True)
 class SingleStage:
-    """A moment of the training: everything but the learning rate stays as it is."""
+    """A moment of the training: everything except the learning rate is constant."""
 
     minibatch: int
     tick_kimg: float
@@ -36,7 +36,7 @@ class SingleStage:
 
     @property
     def phase(self) -> tuple:
-        """Return the stage's name: there is one phase."""
+        """Return the stage's name: there is only one phase."""
         return (self.name,)
 
     @property
@@ -51,12 +51,12 @@ class SingleStage:
 
 
 class SingleStageMethod(Method):
-    """A Method whose one step, `_update`, is compiled once and shared by the devices.
+    """A Method whose step, `_update`, is compiled once and shared by the devices.
 
     Attributes:
-        stage_name: of the only stage.
+        stage_name: name of the only stage.
         about: entries of a snapshot's header that describe the data.
-        rows, worker_rows: places in the minibatch of every replica, and of this worker.
+        rows, worker_rows: rows of the minibatch for every replica, and for this worker.
     """
 
     stage_name: str
@@ -70,8 +70,8 @@ class SingleStageMethod(Method):
             classes: names of the labels 1..C.
             strategy: the devices to train on.
             about: see above.
-            evaluate: function of this method -> {metric: value}, on the first worker; the first of
-                them selects the best snapshot.
+            evaluate: function of this method -> {metric: value}, on the first worker; the first
+                metric selects the best snapshot.
         """
         self.config, self.classes, self.strategy = config, classes, strategy
         self.about, self.evaluate, self._stream = about, evaluate, None
@@ -93,15 +93,15 @@ class SingleStageMethod(Method):
         return Progress(first_stage=self.stage_name, stage=self.stage_name)
 
     def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Optimizer]:
-        """Return the Adam of pix2pix and CycleGAN for each network; they compute in the training's
-        precision."""
+        """Return Adam as in pix2pix and CycleGAN for each network, and have the networks compute
+        in config.precision."""
         return new_optimizers(networks, self.config.precision, betas=(0.5, 0.999))
 
     # The schedule.
 
     def lrate(self, left: float) -> float:
-        """Return the learning rate where a share of the training is left: constant, then falling
-        to 0 over the second half."""
+        """Return the learning rate when the share `left` of the training remains: constant over
+        the first half, then falling to 0."""
         return self.config.lrate * min(2 * left, 1.0)
 
     def stage_ends(self, progress: Progress) -> list[tuple[str, int]]:
@@ -110,7 +110,7 @@ class SingleStageMethod(Method):
         return [(self.stage_name, ended[0] if ended else round(self.config.kimg * 1000))]
 
     def stage(self, progress: Progress) -> SingleStage:
-        """Return the stage with the learning rate of the moment."""
+        """Return the stage with its current learning rate."""
         c = self.config
         left = max(1 - progress.schedule_nimg / (c.kimg * 1000), 0.0) if c.kimg else 0.0
         return SingleStage(c.minibatch, c.tick_kimg, self.lrate(left), c.resolution,
@@ -119,12 +119,12 @@ class SingleStageMethod(Method):
     # Steps.
 
     def read_batch(self, places: Sequence[int]) -> NamedTuple:
-        """Return what is at some places of the endless stream, as arrays; in threads."""
+        """Return the samples at some places of the endless stream, as arrays; called in threads."""
         raise NotImplementedError
 
     def batches(self, start_nimg: int) -> Iterator[NamedTuple]:
-        """Yield this worker's part of every minibatch for ever, some of them read ahead, from a
-        place in the stream on that is a multiple of the minibatch."""
+        """Yield this worker's part of every minibatch for ever, some of them read ahead, starting
+        at `start_nimg`, a multiple of the minibatch."""
         minibatch = self.config.minibatch
 
         def load(step: int) -> NamedTuple:
@@ -142,7 +142,7 @@ class SingleStageMethod(Method):
         return next(self._stream)
 
     def close(self) -> None:
-        """Drop the stream, whose threads read ahead."""
+        """Drop the stream with its reading threads."""
         self._stream = None
 
     def compiles(self, stage: SingleStage, step: int) -> str | None:
@@ -168,7 +168,7 @@ class SingleStageMethod(Method):
         raise NotImplementedError
 
     def draws(self, step: tf.Tensor) -> Draws:
-        """Return the random numbers of a step for this replica's share, in a replica."""
+        """Return the random numbers of a step for this replica's share; called in a replica."""
         rows = None
         if len(self.rows) > 1:
             context = tf.distribute.get_replica_context()
@@ -181,8 +181,8 @@ class SingleStageMethod(Method):
 
     def apply(self, name: str, grads: dict, values: dict, finite: tf.Tensor,
               lrate: tf.Tensor) -> None:
-        """Update a network by all-reduced gradients, and assign {variable: value}, such as running
-        means, unless the update is skipped; in cross-replica context."""
+        """Update a network with all-reduced gradients, and assign `values`, {variable: value} such
+        as running means, unless the update is skipped; called in cross-replica context."""
         self.optimizers[name].apply(self.strategy, grads, finite, lrate)
         variables = self.networks[name].vars
         for key, value in values.items():
@@ -190,7 +190,7 @@ class SingleStageMethod(Method):
                 variables[key], lambda var, new: var.assign(tf.where(finite, new, var)),
                 args=(value,))
 
-    # What a run shows of it.
+    # What a run shows about it.
 
     def scores(self, stage: SingleStage, progress: Progress) -> dict[str, float]:
         """Return what `evaluate` measures."""

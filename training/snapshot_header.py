@@ -1,7 +1,7 @@
-"""Checks the header of a snapshot before anything is built from it.
+"""Check the header of a snapshot before anything is built from it.
 
-A snapshot may come from anywhere, and its digests show damage alone: whoever writes another header
-writes its digest, too.
+A snapshot may come from anywhere. Its digests reveal damage but not tampering: whoever writes
+another header also writes its digest.
 """
 
 import math
@@ -15,8 +15,8 @@ MAX_RESOLUTION = 1 << 16
 
 
 def check_header(header: dict[str, Any]) -> None:
-    """Raise ValueError, which names the first value that is missing or of the wrong kind."""
-    # Kinds of values, by the kind of network.
+    """Raise ValueError if a value is missing or of the wrong kind; the message names the first."""
+    # Kinds of values, which depend on the networks.
     checks = {"networks": _are_networks, "classes": _are_names, "digest": _is_text}
     optional = {"kimg": lambda value: value is None or _is_number(value), "dataset": _is_dataset,
                 "lod": _is_lod, "domains": _are_domains, "fit": _is_text, "keypoints": _are_names,
@@ -30,7 +30,7 @@ def check_header(header: dict[str, Any]) -> None:
     for name, fits in {**optional, **checks}.items():
         if (name in checks or name in header) and not fits(header.get(name)):
             raise ValueError(f"{name!r} in its header is missing or damaged")
-    # Values that have to fit each other.
+    # Values that must fit each other.
     lod = header.get("lod", {}).get("resolution", 0)
     sides = [made["config"].get("resolution") for made in header["networks"].values()]
     if any(_is_count(side) and side < lod for side in sides):
@@ -68,7 +68,7 @@ def _are_networks(value):
 
 
 def _is_segmenter(config, classes):
-    """Return whether a segmentation network has the classes and can be built."""
+    """Return whether a segmentation network has these classes and can be built."""
     fmaps = config.get("unet_fmaps", 1)
     return (_is_resolution(config.get("resolution")) and len(classes) <= channels.MAX_CLASSES
             and config.get("num_outputs") == len(classes) + 1
@@ -89,7 +89,7 @@ def _is_generator(value):
 
 
 def _is_dataset(value):
-    """Return whether it describes a data set; a content_box needs the resolution that it is of."""
+    """Return whether it describes a data set; a content_box needs the data set's resolution."""
     box = value.get("content_box") if isinstance(value, dict) else ()
     return box is None or (isinstance(box, list) and len(box) == 4 and all(map(_is_count, box))
                            and _is_resolution(value.get("resolution"))

@@ -1,10 +1,10 @@
-"""Network snapshots: files of networks and what is known of them, and how one is found.
+"""Network snapshots: files of networks and what is known about them, and how to find one.
 
-There is one container: a safetensors file with a JSON header and arrays named `<group>/<name>`. A
-snapshot has a group for every network; a training state (state.py) is the same with groups
-`opt_<network>` and counters. The header carries a digest of every group, so that a damaged file is
-noticed. Pickles of the official release are read in the same form (official/pickles.py),
-as data: nothing is ever unpickled.
+All files are of one kind, a container: a safetensors file with a JSON header and arrays named
+`<group>/<name>`. A snapshot has a group for every network; a training state (state.py) also has
+groups `opt_<network>`, and counters. The header has a digest of every group, by which damage is
+noticed. Pickles of the official release are read in the same form (official/pickles.py), as data:
+they are never unpickled.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ import training.decoder.networks
 import training.networks_stylegan
 import training.networks_translation
 import training.pose.networks
-import training.segmentation.networks  # noqa: F401 (they register what snapshots name)
+import training.segmentation.networks  # noqa: F401 (they register the types in snapshots)
 from dnnlib import util
 from dnnlib.download import mistaken_for
 from dnnlib.safe_pickle import is_pickle
@@ -39,14 +39,14 @@ Groups = dict[str, dict[str, np.ndarray]]  # {group: {name: array}}
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Networks and what is known of them.
+    """Networks and what is known about them.
 
     Attributes:
-        networks: {name: Network}; of a Style-GAN G, Gs (its running average) and every critic's D.
+        networks: {name: Network}; for a Style-GAN G, Gs (its running average) and every critic's D.
         header: classes, stage, kimg, lod {resolution, fade}, dataset {name, path, digest,
             resolution, content_box (dnnlib.data.dataset)}, scores, digest (of Gs, if there is
             one), ...
-        path: of the file; None for networks in training.
+        path: the file; None for networks in training.
     """
 
     networks: dict[str, Network]
@@ -55,7 +55,8 @@ class Snapshot:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names of the channels after the colours; the binary stage has one, 'any'."""
+        """Return the class names of the channels after the colours; ('any',) in the binary stage.
+        """
         return tuple(self.header["classes"])
 
 
@@ -67,7 +68,7 @@ def save_container(path: str | Path, header: dict[str, Any], groups: Groups) -> 
               "digests": {group: arrays_digest(values) for group, values in groups.items()}}
     text = json.dumps(header)
     metadata = {"header": text, "header_sha256": _sha256(text)}
-    # As bytes, since the library's own files are readable by their owner alone.
+    # Saved as bytes, since files that the library writes itself are readable only by their owner.
     util.atomic_write(path, save(arrays, metadata=metadata))
 
 
@@ -101,16 +102,16 @@ def _is_official(path):
 
 
 def load_container(path: str | Path) -> tuple[dict[str, Any], Groups]:
-    """Return (header, groups) of a container or an official pickle, as its content shows.
+    """Return (header, groups) of a container or an official pickle, whichever the file holds.
 
     Raises:
-        UserError: the file is missing, damaged or another one.
+        UserError: the file is missing, damaged or neither.
     """
     return official_pickle.read(path) if _is_official(path) else load_own(path)
 
 
 def load_own(path: str | Path) -> tuple[dict[str, Any], Groups]:
-    """Return (header, groups) of a container, every group checked against its digest."""
+    """Return (header, groups) of a container, and check every group against its digest."""
     def read(file: safe_open, header: dict[str, Any]) -> tuple[dict[str, Any], Groups]:
         groups = {group: {} for group in header["digests"]}
         for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
@@ -131,7 +132,7 @@ def open_container(path: str | Path, read: Callable) -> Any:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such snapshot")
-    # Files that are often given in place of a network.
+    # Files that users often give instead of a network.
     with open(path, "rb") as file:
         start = file.read(256)
     mistaken = mistaken_for(start, "a network")
@@ -163,7 +164,7 @@ def open_container(path: str | Path, read: Callable) -> Any:
 
 
 def networks_header(networks: dict[str, Network]) -> dict[str, dict[str, Any]]:
-    """Return {name: type and options} of networks, by which `networks_from_groups` builds them."""
+    """Return {name: type and options} of networks, for `networks_from_groups` to build them."""
     return {name: {"type": type(network).__name__, "config": network.config}
             for name, network in networks.items()}
 
@@ -193,10 +194,10 @@ def load_snapshot(path: str | Path, names: Sequence[str] | None = None) -> Snaps
 
 def networks_from_groups(header: dict[str, Any], groups: Groups, source: str | Path,
                          names: Sequence[str] | None = None) -> dict[str, Network]:
-    """Build the networks that a container's header describes and give them their values.
+    """Build the networks that a container's header describes, and set their values.
 
     Raises:
-        UserError: a network is of no known type, or its options and values do not fit.
+        UserError: a network has an unknown type, or its options and values do not fit.
     """
     networks = {}
     for name, made in header["networks"].items():
@@ -204,14 +205,14 @@ def networks_from_groups(header: dict[str, Any], groups: Groups, source: str | P
             continue
         if made["type"] not in NETWORKS:
             raise UserError(f"{source}: made by an unknown network type {made['type']!r}")
-        # There is room for ten times the numbers in the file: enough to list what is missing in it,
-        # too little for options that ask for all of the memory.
+        # Allow ten times as many numbers as the file has: enough to list what is missing in it, but
+        # not enough for options that would fill the memory.
         values = groups.get(name, {})
         try:
             networks[name] = build(made["type"], name, made["config"],
                                    room=10 * sum(value.size for value in values.values()))
         except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError,
-                MemoryError) as error:  # what networks raise for wrong types and sizes
+                MemoryError) as error:  # networks raise these for wrong types and sizes
             raise UserError(f"{source}: the options of network {name} cannot be right "
                             f"({util.one_line(error)[:200]}); use another snapshot") from None
         networks[name].set_arrays(values, source=str(source))
@@ -219,12 +220,12 @@ def networks_from_groups(header: dict[str, Any], groups: Groups, source: str | P
 
 
 def find_snapshot(spec: str | Path | None = None, results_dir: str = "results") -> Path:
-    """Return the path of the snapshot that `spec` means.
+    """Return the path of the snapshot that `spec` refers to.
 
     Args:
-        spec: None is the newest run that has one; a run's number or directory its best snapshot,
-            else its newest; a file itself.
-        results_dir: where runs are.
+        spec: a snapshot file; or a run's directory or number, for its best snapshot, or its newest
+            if no best one is recorded; or None, for the newest run that has a snapshot.
+        results_dir: directory of the runs.
 
     Raises:
         UserError: there is none; the message lists the runs.
@@ -245,7 +246,7 @@ def find_snapshot(spec: str | Path | None = None, results_dir: str = "results") 
 
 
 class OfSnapshot:
-    """Base of what uses a snapshot's networks: made from its file and further options."""
+    """Base class of what uses a snapshot's networks: made from its file and other options."""
 
     @classmethod
     def load(cls, spec: str | Path | None, results_dir: str = "results", *args: Any,
@@ -258,11 +259,11 @@ class OfSnapshot:
         """Return the header of a snapshot file.
 
         Args:
-            lack: what networks of other variants do not do: 'translates no photos'.
-            names: networks that it has to hold.
+            lack: what networks of other variants cannot do: 'translates no photos'.
+            names: networks that the snapshot must hold.
 
         Raises:
-            UserError: it is of another --variant, or a network is missing.
+            UserError: the snapshot is of another --variant, or lacks a network.
         """
         header = read_header(path)
         if header.get("variant") != variant:
@@ -274,7 +275,7 @@ class OfSnapshot:
 
 
 def numbered_run(number: str | Path, results_dir: str | Path, error: str) -> Path:
-    """Return the run of a number; raise UserError, `error` and all runs, if there is none."""
+    """Return the run with a number; if there is none, raise UserError: `error` and all runs."""
     runs = util.list_runs(results_dir)
     for run in runs:
         if str(number).isdecimal() and int(run.name[:5]) == int(str(number)):
@@ -284,7 +285,7 @@ def numbered_run(number: str | Path, results_dir: str | Path, error: str) -> Pat
 
 
 def best_snapshot(run_dir: str | Path) -> Path:
-    """Return the run's best snapshot by its best.json, else its newest one."""
+    """Return the run's best snapshot according to its best.json, else its newest one."""
     record, final = Path(run_dir) / BEST, Path(run_dir) / FINAL
     if record.is_file():
         best = util.read_json(record)
@@ -301,6 +302,6 @@ def best_snapshot(run_dir: str | Path) -> Path:
 
 
 def kimg_in_name(path: Path) -> tuple[float, str]:
-    """Return (kimg, name) to sort by: 000012 is before 000012.500, which it would not as text."""
+    """Return (kimg, name) to sort by: 000012 comes before 000012.500, which it does not as text."""
     found = re.search(r"\d+(?:\.\d+)?", path.name)
     return float(found[0]) if found else 0.0, path.name

@@ -1,7 +1,7 @@
 """What changes during training: networks, optimizers and counters, and their file.
 
-A training state is a container as snapshots are (snapshots.py), with groups `opt_<network>` and the
-counters besides. A run that was killed goes on from its newest undamaged state.
+A training state is a container like a snapshot (snapshots.py), with additional groups
+`opt_<network>` and the counters. A killed run continues from its newest undamaged state.
 """
 
 import contextlib
@@ -43,21 +43,23 @@ class Progress:
     """The counters of a training. Only the training loop writes them.
 
     Attributes:
-        first_stage: that the training began with. stage: that the networks are in.
-        cur_nimg: real images shown so far. step: updates so far. tick: ticks so far.
-        tick_nimg: where this tick began.
+        first_stage: stage that the training began with. stage: stage that the networks are in.
+        cur_nimg: real images shown so far. step: steps so far. tick: ticks so far.
+        tick_nimg: nimg at which this tick began.
         schedule_nimg: nimg at which the schedule was last read. steps_since_schedule: steps since
             then; a training that was stopped in between does the rest of them first.
-        pending_tick: what a tick that is over, but not reported yet, has to report, else None.
+        pending_tick: what a finished tick still has to report; None if there is none.
         ended_nimg: nimg at which stages ended. phase: Stage.phase of the last step, as a list.
-        stream_nimg: {stream: images that it has given}.
-        selecting: name of the score that selects the best snapshot. best_value: the best one in the
-            final stage. stage_best, evaluations_since_best: the same of this stage, for `patience`.
+        stream_nimg: {stream: number of images it has given}.
+        selecting: name of the score that selects the best snapshot. best_value: its best value in
+            the final stage. stage_best: its best value in this stage, evaluations_since_best: the
+            number of evaluations since then, both for `patience`.
         scores: the newest scores {name: value}, measured at scores_nimg.
         stats_bytes: length of stats.jsonl; None in states written before this was stored.
-        skipped_in_a_row: the most updates in a row that an optimizer has skipped just now.
-        elapsed_sec: time spent in all runs of this training together.
-        num_threads: of the process that made this state; another number changes the last bits.
+        skipped_in_a_row: how many updates in a row were skipped last, by the optimizer with most.
+        elapsed_sec: time spent on this training in all its processes together.
+        num_threads: threads of the process that wrote this state; another number of threads
+            changes the last bits of results.
     """
 
     first_stage: str = "rgb"
@@ -90,7 +92,8 @@ class Progress:
 
     @classmethod
     def from_json(cls, values: dict[str, Any], source: str | Path) -> Self:
-        """Return the counters that `to_json` gave; raise UserError for those of later versions."""
+        """Return the counters for what `to_json` returned; raise UserError if a later version
+        wrote it."""
         attributes = {stored: name for name, stored in _NAMES_IN_FILES.items()}
         values = {attributes.get(name, name): value for name, value in values.items()}
         unknown = sorted(values.keys() - {f.name for f in dataclasses.fields(cls)})
@@ -102,12 +105,12 @@ class Progress:
 
 @dataclass
 class TrainingState:
-    """All that decides how a training goes on.
+    """Everything that determines how a training continues.
 
     Attributes:
-        networks: {name: Network}. optimizers: {name: Optimizer} of those that are trained.
+        networks: {name: Network}. optimizers: {name: Optimizer} for those that are trained.
         progress: the counters.
-        buffers: {name: {name: float32 array}}, whatever else the method keeps.
+        buffers: {name: {name: float32 array}}, whatever else the method stores.
     """
 
     networks: dict[str, Network]
@@ -129,8 +132,8 @@ def new_optimizers(networks: dict[str, Network], precision: str = "fp32",
 def save_state(run_dir: Path, state: TrainingState, keep: int = 2) -> None:
     """Write `training-state-<nimg>` and keep the newest `keep` files up to it.
 
-    Later ones are removed: they are damaged, or of a future that was given up. While updates are
-    being skipped none is removed, or else only such states might be left.
+    Later states are removed: they are damaged, or the run went back to before them. While updates
+    are being skipped no state is removed; otherwise only states with skips might be left.
     """
     progress = state.progress
     groups = {name: network.get_arrays() for name, network in state.networks.items()}
@@ -160,7 +163,7 @@ def list_states(run_dir: Path) -> list[Path]:
 def newest_progress(run_dir: Path) -> Progress | None:
     """Return the counters of the newest training state whose header can be read, if any."""
     for path in reversed(list_states(run_dir)):
-        with contextlib.suppress(UserError):  # damaged: load_newest_state says so
+        with contextlib.suppress(UserError):  # damaged; load_newest_state reports it
             counters = open_container(path, lambda file, header: header["progress"])
             return Progress.from_json(counters, path)
     return None
@@ -169,10 +172,10 @@ def newest_progress(run_dir: Path) -> Progress | None:
 def load_newest_state(run_dir: Path, log: logging.Logger) -> tuple[dict, dict] | None:
     """Return (header, {group: {name: array}}) of the newest undamaged training state, if any.
 
-    A damaged one is reported to `log` and the one before it is used.
+    If a state is damaged, this is reported to `log` and the one before it is used.
 
     Raises:
-        UserError: all of them are damaged.
+        UserError: all states are damaged.
     """
     states = list_states(run_dir)
     for path in reversed(states):
@@ -186,16 +189,16 @@ def load_newest_state(run_dir: Path, log: logging.Logger) -> tuple[dict, dict] |
                 raise UserError(f"{path}: damaged: without {', '.join(sorted(missing))}")
             return header, groups
         except UserError as error:
-            log.info(f"warning: {error}; going back to the state before")
+            log.info(f"warning: {error}; going back to the previous state")
     if states:
-        raise UserError(f"{run_dir}: none of its {len(states)} training states is whole; bring one "
-                        "back from a copy, or delete them all to begin this run anew")
+        raise UserError(f"{run_dir}: none of its {len(states)} training states is whole; restore "
+                        "one from a copy, or delete them all to begin this run anew")
     return None
 
 
 def _trained(header):
     """Return the names of the networks that have an optimizer."""
-    # Older states do not list them; theirs are all networks but the average.
+    # Older states do not list them; there, all networks except the average are trained.
     return header.get("optimizers", [name for name in header["networks"] if name != "Gs"])
 
 
@@ -205,7 +208,7 @@ def restored_state(header: dict, groups: dict, source: str | Path,
     """Return the TrainingState that `save_state` wrote, made in the current strategy's scope.
 
     Args:
-        make_optimizers: the method's: {name: Network} that are trained -> their optimizers.
+        make_optimizers: the method's function {name: trained Network} -> their optimizers.
 
     Raises:
         UserError: another version of this program wrote it.
@@ -222,7 +225,7 @@ def restored_state(header: dict, groups: dict, source: str | Path,
 def remove_states_with_skips(run_dir: Path) -> float | None:
     """Remove the states that were written while updates were skipped.
 
-    Returns the kimg of the newest of the others, None if there are none.
+    Returns the kimg of the newest remaining state; None if none remains.
     """
     kimg = None
     for path in list_states(run_dir):
@@ -236,7 +239,7 @@ def remove_states_with_skips(run_dir: Path) -> float | None:
 
 def check_same_state(strategy: tf.distribute.Strategy, stored: tuple[dict, dict] | None,
                      run_dir: Path) -> None:
-    """Raise SharedError unless `load_newest_state` returned the same to all workers."""
+    """Raise SharedError unless `load_newest_state` returned the same on all workers."""
     own = stored and [stored[0]["progress"]["cur_nimg"], stored[0]["digests"]]
     states = all_gather(strategy, own)
     for worker, state in enumerate(states):
@@ -250,12 +253,12 @@ def check_same_state(strategy: tf.distribute.Strategy, stored: tuple[dict, dict]
 
 
 def note_threads(progress: Progress, log: logging.Logger) -> int:
-    """Return the number of TensorFlow's threads; warn if this training had another before.
+    """Return TensorFlow's number of threads; warn if this training used another number before.
 
-    A continued run has the same bits with an equal number only.
+    A continued run gives the same bits only with the same number.
     """
     threads = (tf.config.threading.get_intra_op_parallelism_threads()
-               or len(os.sched_getaffinity(0)))  # what TensorFlow takes
+               or len(os.sched_getaffinity(0)))  # TensorFlow's default
     if progress.num_threads not in (0, threads):
         log.info(f"warning: this training ran with {progress.num_threads} threads before and now "
                  f"has {threads}; results will differ in the last bits")
@@ -263,14 +266,14 @@ def note_threads(progress: Progress, log: logging.Logger) -> int:
 
 
 def skipped_in_a_row(optimizers: dict[str, Optimizer]) -> int:
-    """Return the most updates in a row that one of the optimizers has skipped just now."""
+    """Return how many updates in a row were skipped last, by the optimizer with most."""
     return max((optimizer.skipped_in_a_row for optimizer in optimizers.values()), default=0)
 
 
 def is_better(value: float, best: float | None, higher: bool = False) -> bool:
-    """Return whether a finite value is below the best one so far, if there is one.
+    """Return whether a value is finite and below the best one so far, if there is one.
 
     Args:
-        higher: whether it should be above it instead.
+        higher: whether higher values are better instead.
     """
     return isfinite(value) and (best is None or (value > best if higher else value < best))

@@ -1,7 +1,7 @@
 """Style-GAN, Style-C-GAN and Style-C-GAN-2D as a method: stages, growth, critics, streams.
 
-All three learn colours first and grow in resolution while they do; then one binary map, then one
-map per class (Korneliusson et al. 2019, section 2). Critics take turns, step by step.
+All three first learn colours, while growing in resolution; then one binary map, then one map per
+class (Korneliusson et al. 2019, section 2). Critics take turns, step by step.
 """
 
 import functools
@@ -33,15 +33,15 @@ from training.run.grids import Grids
 from training.snapshots import Snapshot, load_snapshot
 from training.state import Progress, TrainingState, new_optimizers
 
-CLASS_COUNT_IMAGES = 512  # that the frequencies of the classes are counted in
+CLASS_COUNT_IMAGES = 512  # images in which the classes are counted for their frequencies
 
 
 class StyleGan(Method):
     """The networks G, Gs (the running average of G) and a D for every critic.
 
     Attributes:
-        augmentations: {critic: Augmentation}; empty without any.
-        steps, streams: {critic: GanStep}, {critic: iterator over its reals} of this phase.
+        augmentations: {critic: Augmentation}; empty if --augment=none.
+        steps, streams: {critic: GanStep} and {critic: iterator over its reals} of this phase.
     """
 
     def __init__(self, config: TrainingConfig, dataset: DatasetInfo,
@@ -51,10 +51,10 @@ class StyleGan(Method):
         """
         Args:
             config: with `resolution` set.
-            dataset: what config.data holds.
+            dataset: the data set in config.data.
             strategy: the devices to train on.
-            evaluate: what measures the networks on the validation split.
-            origin: file of the snapshot to begin with; fresh networks without one.
+            evaluate: function that measures the networks on the validation split.
+            origin: file of the snapshot to begin with; None for fresh networks.
         """
         self.config, self.dataset, self.strategy = config, dataset, strategy
         self.classes = tuple(dataset.classes)
@@ -82,13 +82,13 @@ class StyleGan(Method):
         return state.progress
 
     def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Optimizer]:
-        """Return Adam for each of the networks, which compute in the training's precision."""
+        """Return Adam for each network, and have the networks compute in config.precision."""
         return new_optimizers(networks, self.config.precision)
 
     def resume(self, state: TrainingState) -> None:
         """Take over the networks, optimizers and augmentations of a stored state.
 
-        A state that was written without augmentation begins with that of fresh networks.
+        If the state was written without augmentation, it begins as for fresh networks.
         """
         super().resume(state)
         self._make_augmentations({})
@@ -103,8 +103,8 @@ class StyleGan(Method):
                 for critic, augmentation in self.augmentations.items()}
 
     def _make_augmentations(self, probabilities):
-        """Make an augmentation for every critic, unless --augment=none; it begins with p of
-        {critic: p}."""
+        """Make an augmentation for every critic, unless --augment=none; p starts as in
+        `probabilities`, {critic: p}."""
         critics = [name.removeprefix("D_") for name in self.networks if name.startswith("D_")]
         self.augmentations = {} if self.config.augment == "none" else {
             critic: Augmentation(self.config, probabilities.get(critic)) for critic in critics}
@@ -117,7 +117,7 @@ class StyleGan(Method):
     # The schedule.
 
     def stage_ends(self, progress: Progress) -> list[tuple[str, int]]:
-        """Return (stage name, images shown by its end) of all stages, in order."""
+        """Return (stage name, images shown by its end) for all stages, in order."""
         return stage_ends(self.config, progress.first_stage, tuple(progress.ended_nimg))
 
     def stage(self, progress: Progress) -> Stage:
@@ -126,13 +126,13 @@ class StyleGan(Method):
                                  progress.first_stage, tuple(progress.ended_nimg))
 
     def first_moment(self, name: str) -> Stage:
-        """Return the Stage that `name` begins with."""
+        """Return the Stage at the beginning of `name`."""
         return make_stage(self.config, len(self.classes), name)
 
     def enter(self, stage: Stage) -> None:
-        """Grow the channels of G and of every critic; old networks and optimizers are dropped.
+        """Grow the channels of G and of every critic, and drop the old networks and optimizers.
 
-        A critic's augmentation begins with the p of the one that it grows from.
+        A critic's augmentation begins with the p of the critic that it grows from.
         """
         old = self._probabilities()
         state = TrainingState(self.networks, self.optimizers, Progress())
@@ -151,7 +151,7 @@ class StyleGan(Method):
     # One step.
 
     def compiles(self, stage: Stage, step: int) -> str | None:
-        """Return which critic's step has to be compiled at `step`, if it has to be."""
+        """Return which critic's step has to be compiled at `step`; None if none has to be."""
         critic = stage.critic(step)
         if (stage.phase == self._phase and critic.name in self.steps
                 and self.steps[critic.name].is_compiled(step)):
@@ -160,7 +160,7 @@ class StyleGan(Method):
         return f"critic {critic.name} at {stage.resolution}x{stage.resolution}{fading}"
 
     def stream(self, stage: Stage, step: int) -> str:
-        """Return the name of the critic whose turn it is: each has a stream of its own."""
+        """Return the name of the critic whose turn it is: each has its own stream."""
         return stage.critic(step).name
 
     def next_batch(self, stage: Stage, progress: Progress) -> Batch:
@@ -176,16 +176,16 @@ class StyleGan(Method):
         return next(self.streams[critic.name])
 
     def step(self, batch: Batch, stage: Stage, step: int) -> dict[str, tf.Tensor]:
-        """Update D, the average and G once."""
+        """Update D, the average Gs and G once."""
         critic = stage.critic(step)
         scalars = self.steps[critic.name](batch, step, stage.fade, stage.lrate)
-        # G's loss and the counters are shared by all critics, the rest is one critic's own.
+        # G's loss and the counters are shared by all critics; the rest belongs to one critic.
         return {name if name.startswith("Progress/") or name == "Loss/G"
                 else f"{name}/{critic.name}": value for name, value in scalars.items()}
 
     def _stream(self, critic: Critic, stage: Stage, start_nimg: int) -> TrainingStream:
-        """Return the endless minibatches of a critic: the image critic sees untagged photos too,
-        the joint critic those of rare classes more often."""
+        """Return the endless minibatches of a critic. The image critic also sees untagged photos;
+        the joint critic sees photos of rare classes more often, by --balance."""
         rows = distribute.worker_rows(self.strategy, stage.minibatch, self.config.mbstd_group_size)
         is_balanced = self.config.balance and critic.name == "joint" and stage.name == "classes"
         factors = self._photo_factors if is_balanced else None
@@ -194,7 +194,7 @@ class StyleGan(Method):
                             rows=rows, factors=factors)
 
     def _gan_step(self, critic: Critic, stage: Stage, labels: np.ndarray) -> GanStep:
-        """Return a critic's step, which its first call compiles."""
+        """Return a critic's step, compiled at its first call."""
         return GanStep(self.strategy, self.config, self.networks, self.optimizers, critic,
                        stage.resolution, fading=stage.fade > 0, minibatch=stage.minibatch,
                        labels=labels, num_critics=len(stage.critics),
@@ -202,8 +202,8 @@ class StyleGan(Method):
                        augmentation=self.augmentations.get(critic.name))
 
     def _mirrored_order(self, stage, critic):
-        """Return for every class map that a critic sees the one that it becomes in a mirrored
-        image; None if there are none."""
+        """Return, for every class map that a critic sees, the map that it becomes in a mirrored
+        image; None if it sees no class maps or nothing is mirrored."""
         if not self.config.mirror or stage.name != "classes" or critic.channels < stage.channels:
             return None
         pairs = mirroring.parse_pairs(self.config.mirror_pairs, self.classes)
@@ -213,10 +213,10 @@ class StyleGan(Method):
         """Drop compiled steps, and streams, whose threads would keep the process from ending."""
         self.steps, self.streams, self._phase = {}, {}, None
 
-    # What a run shows of its networks.
+    # What a run shows about its networks.
 
     def draw(self, stage: Stage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
-        """Write pictures of the running average, of reals, and of augmented ones."""
+        """Write pictures of the running average, of reals and of augmented reals."""
         critic = max(stage.critics, key=lambda critic: critic.channels)
         augmentation = self.augmentations.get(critic.name)
         return self.grids.draw(run_dir, stage, name, self.networks["Gs"],
@@ -248,7 +248,8 @@ class StyleGan(Method):
         return means
 
     def details(self, stage: Stage) -> dict[str, float]:
-        """Return how often each class occurs in real and generated maps, and their distance."""
+        """Return how often each class occurs in real and in generated maps, and how far these
+        frequencies are apart."""
         if stage.name != "classes":
             return {}
         batches = -(-CLASS_COUNT_IMAGES // stage.minibatch)
@@ -273,7 +274,7 @@ class StyleGan(Method):
 
     def header(self, stage: Stage, progress: Progress) -> dict[str, Any]:
         """Return what a snapshot holds besides its arrays."""
-        # The stage that the networks are in, which is not entered yet if a growth is under way.
+        # progress.stage is the stage that the networks are in. During growth, `stage` is the next.
         names = {"rgb": (), "binary": ("any",), "classes": self.classes}[progress.stage]
         dataset = self.dataset
         return {"variant": self.config.variant, "stage": progress.stage, "classes": list(names),

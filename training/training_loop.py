@@ -16,28 +16,28 @@ from training.method import Method
 from training.run import directory, signals
 from training.run.files import NoFiles, RunFiles
 
-MAX_SKIPPED = 100  # updates skipped in a row after which a training is given up
+MAX_SKIPPED = 100  # consecutive skipped updates after which the training is given up
 
 
 class Training:
-    """One training in one run directory; `run()` goes on to the end of its schedule.
+    """One training in one run directory; `run()` trains to the end of its schedule.
 
-    Of several workers all do the same steps, and the first one alone writes files, draws and
-    evaluates: `self.files` does nothing in the others.
+    With several workers, all of them take the same steps. Only the first one writes files, draws
+    and evaluates: in the others `self.files` does nothing.
 
-    A killed training goes on from its newest state and does again what came after it, in the same
-    way, since what it does follows from the state alone. So a state is written before anything that
-    takes long (compiling, drawing, evaluating), which can then be left in the middle.
+    A killed training continues from its newest state and repeats what came after it, with the same
+    results, since everything follows from the state alone. So a state is written before anything
+    that takes long (compiling, drawing, evaluating), which can then be interrupted.
     """
 
     def __init__(self, method: Method, run_dir: Path, strategy: tf.distribute.Strategy,
                  log: logging.Logger | None = None, keep: int = 2):
-        """Take up the newest training state of the run directory, or begin.
+        """Load the newest training state of the run directory, or begin a new training.
 
         Args:
             method: what is trained. run_dir: an existing directory. strategy: its devices.
-            log: where lines go; by default the run's log.txt and the terminal.
-            keep: number of training states that stay in the directory.
+            log: the log to write to; by default the run's log.txt and the terminal.
+            keep: number of training states to keep in the directory.
         """
         self.method, self.config = method, method.config
         self.run_dir, self.strategy = run_dir, strategy
@@ -60,7 +60,7 @@ class Training:
         self.files = (RunFiles(run_dir, method, self.log, keep) if distribute.is_chief(strategy)
                       else NoFiles())
         self.files.clear(self.progress, self.progress.stats_bytes if stored else 0)
-        # The step that the newest state was written before; the first one needs no file.
+        # The step before which the newest state was written; the first step needs no file.
         self.saved_step = self.progress.step
         self.progress.num_threads = states.note_threads(self.progress, self.log)
         self.start_time = time.monotonic() - self.progress.elapsed_sec
@@ -68,7 +68,7 @@ class Training:
     def run(self) -> bool:
         """Train to the end of the schedule, or until SIGTERM, SIGHUP or Ctrl-C.
 
-        Returns True at the end of the schedule; False if it was stopped, its state saved.
+        Returns True at the end of the schedule; False if it was stopped, with its state saved.
 
         Raises:
             UserError: the disk is full, or MAX_SKIPPED updates in a row were skipped.
@@ -78,7 +78,7 @@ class Training:
               distribute.stopped_with_others(self.strategy), self.files.reporting(p)):
             with contextlib.suppress(signals.Stopped):
                 self._start_clock()
-                self._report_tick()  # one that was over, and not reported, in a killed process
+                self._report_tick()  # if a killed process ended one without reporting it
                 while not self._should_stop():
                     stage = self._next_stage()
                     if stage is None:
@@ -87,15 +87,15 @@ class Training:
                         return True
                     if p.step == 0:
                         self._draw_beginning(stage)
-                    # The schedule stays as it is for so many steps, and for one at least: a
-                    # continued run may have fewer of them than it was stopped after.
+                    # The schedule is fixed for minibatch_repeats steps, and for one at least: a
+                    # continued run may have a smaller minibatch_repeats than when it stopped.
                     self._step(stage)
                     while p.steps_since_schedule < self.config.minibatch_repeats:
                         self._step(stage)
                     p.steps_since_schedule = 0
                     if p.cur_nimg >= p.tick_nimg + stage.tick_kimg * 1000 or self._stage_is_over():
                         self._tick(stage)
-            # Stopped before the end: what is newer than the last state is saved.
+            # Stopped before the end: save a state if there is anything newer than the last one.
             self.method.close()
             if self.saved_step != p.step:
                 self._save_state()
@@ -108,19 +108,19 @@ class Training:
     # Stopping.
 
     def request_stop(self) -> None:
-        """Stop at the next reading of the schedule, and the other workers with this one."""
+        """Stop this worker and all others the next time the schedule is read."""
         self.stop_requested = True
         distribute.ask_others_to_stop(self.strategy)
 
     @property
     def stop_signal(self) -> int:
-        """Return the signal that asked to stop; SIGINT's number if another worker got it."""
+        """Return the number of the signal that asked to stop; SIGINT if another worker got it."""
         return self.stop_handler.signal or signal.SIGINT
 
     def _should_stop(self):
         """Return whether any worker was asked to stop; raise UserError if updates keep failing.
 
-        What ends a stage or the training early is agreed on here by all workers.
+        All workers agree here on whatever ends a stage or the training early.
         """
         p = self.progress
         stop, ended = distribute.all_reduce_max(
@@ -137,16 +137,16 @@ class Training:
         return stop
 
     def _may_leave(self):
-        """Return whether nothing is lost by leaving at once; of several workers none does so."""
+        """Return whether nothing is lost by exiting at once; False if there are other workers."""
         return (self.saved_step == self.progress.step
                 and not distribute.has_other_workers(self.strategy))
 
     # The schedule.
 
     def _next_stage(self):
-        """Return the Stage to train now, entering it if it is new; None after the last one.
+        """Return the Stage to train now, after entering it if it is new; None after the last one.
 
-        A stage is entered even if it is shorter than a step: the next one grows from it.
+        A stage is entered even if it is shorter than a step, since the next one grows from it.
         """
         p = self.progress
         if p.steps_since_schedule == 0:
@@ -170,7 +170,7 @@ class Training:
         return stage
 
     def _enter(self, stage):
-        """Enter a new stage, and report how the networks score before and after it."""
+        """Enter a new stage, and report the networks' scores before and after."""
         p = self.progress
         self.files.pause()
         with self.stop_handler.during(signals.GROW, at_once=self._may_leave()):
@@ -182,8 +182,8 @@ class Training:
             self.files.growth(stage, p, before, self._inspect(stage))
 
     def _inspect(self, stage):
-        """Return what shows a change of the networks: the method's own numbers, and their scores
-        unless they were measured a moment ago."""
+        """Return numbers that show a change of the networks: the method's own, and the scores,
+        which are measured unless that was done at this very moment of training."""
         p, numbers = self.progress, self.files.inspect(stage)
         if p.scores_nimg != p.cur_nimg:
             p.scores, p.scores_nimg = self.files.scores(stage, p), p.cur_nimg
@@ -204,7 +204,7 @@ class Training:
             self.files.compiling(to_compile)
             if self.saved_step != p.step:
                 self._save_state()
-        # The batch, then the update; if nothing would be lost, a signal ends the process at once.
+        # The batch, then the update. If nothing would be lost, a signal ends the process at once.
         alone = not distribute.has_other_workers(self.strategy)
         with self.stop_handler.during(signals.PHOTOS, at_once=alone):
             batch = method.next_batch(stage, p)
@@ -225,12 +225,12 @@ class Training:
     # Ticks.
 
     def _start_clock(self):
-        """Start the clock of a tick, or of the rest of one that was interrupted."""
+        """Start the clock for a tick, or for the rest of one that was interrupted."""
         self.clock_nimg, self.clock_step = self.progress.cur_nimg, self.progress.step
         self.clock_time = time.monotonic()
 
     def _tick(self, stage):
-        """End a tick: what it has to report is saved with the state, then reported."""
+        """End a tick: save what it has to report with the state, then report it."""
         p, now = self.progress, time.monotonic()
         tick_sec, tick_kimg = now - self.clock_time, (p.cur_nimg - self.clock_nimg) / 1000
         p.elapsed_sec = now - self.start_time
@@ -247,9 +247,9 @@ class Training:
         self._start_clock()
 
     def _report_tick(self):
-        """Draw, evaluate and report the tick that is over, if one is, and save once more.
+        """Draw, evaluate and report the tick that has ended, if one has, and save once more.
 
-        The other workers wait at the next reading of the schedule.
+        Meanwhile the other workers wait where the schedule is read next.
         """
         p, began = self.progress, time.monotonic()
         if p.pending_tick is None:
@@ -258,7 +258,7 @@ class Training:
         name, scalars = p.pending_tick["name"], p.pending_tick["scalars"]
         saves_network = p.tick % self.config.network_ticks == 0 or p.tick == 1 or stage_is_over
         self.files.pause()
-        # What the tick reports is in the saved state, so every worker may leave at once.
+        # What the tick reports is in the saved state, so every worker may exit at once.
         with (contextlib.suppress(signals.Stopped),
               self.stop_handler.during(signals.REPORT, at_once=True)):
             if p.tick % self.config.image_ticks == 0 or stage_is_over:
@@ -273,7 +273,7 @@ class Training:
             self._save_state()
 
     def _draw_beginning(self, stage):
-        """Draw networks that have not learned anything yet."""
+        """Draw pictures of the networks before they have learned anything."""
         self.files.pause()
         with self.stop_handler.during(signals.REPORT, at_once=self._may_leave()):
             self._draw(stage, "000000" if stage.tick_kimg >= 1 else "000000.000")
@@ -283,7 +283,7 @@ class Training:
             self.files.draw(stage, self.progress, name)
 
     def _evaluate(self, stage, name):
-        """Save and measure the networks; note the best ones, and end a stage that learns no more.
+        """Save and measure the networks; record the best ones; end a stage that stopped improving.
         """
         p, files = self.progress, self.files
         p.scores, p.scores_nimg = files.scores(stage, p), p.cur_nimg
@@ -291,14 +291,14 @@ class Training:
         selecting = self.method.selects(p.scores)
         if selecting is None or not stage.is_comparable:
             return
-        if p.selecting not in (None, selecting):  # values of another score are no measure of it
+        if p.selecting not in (None, selecting):  # values of another score cannot be compared
             p.best_value, p.stage_best, p.evaluations_since_best = None, None, 0
         p.selecting, value = selecting, p.scores[selecting]
         if states.is_better(value, p.stage_best, self.method.higher_is_better):
             p.stage_best, p.evaluations_since_best = value, 0
         else:
             p.evaluations_since_best += 1
-        # Of the last stage alone, since the stages before it draw fewer channels.
+        # The best snapshot comes from the last stage, since earlier stages draw fewer channels.
         if stage.name == self.method.stage_ends(p)[-1][0] and states.is_better(
                 value, p.best_value, self.method.higher_is_better):
             p.best_value = value
@@ -309,7 +309,7 @@ class Training:
             p.ended_nimg.append(p.cur_nimg)
 
     def _save_state(self):
-        """Write the training state of this moment."""
+        """Write the current training state."""
         p = self.progress
         p.elapsed_sec = time.monotonic() - self.start_time
         p.skipped_in_a_row = states.skipped_in_a_row(self.method.optimizers)

@@ -367,8 +367,8 @@ def test_a_small_validation_split_does_not_select(tmp_path):
     assert lines[0].startswith("warning: only 2") and "kid50_trainval takes the train" in lines[0]
     assert notes(small, "--preset=small-32", "--metrics=fid50_full")[1] == []
     assert notes(small, "--preset=small-32", "--metrics=is50")[1] == [
-        "no metric of --metrics=is50 selects a best snapshot: the newest counts as it; fidNk or "
-        "kidNk would"]
+        "no metric of --metrics=is50 selects a best snapshot: the newest counts as the best; fidNk "
+        "or kidNk would select one"]
     assert notes(small, "--preset=small-32", "--metrics=none") == ("none", [])
     metrics, lines = notes(none, "--preset=small-64")
     assert metrics == "kid1k_trainval" and lines[0].startswith("warning: no validation images")

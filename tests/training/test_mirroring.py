@@ -158,7 +158,7 @@ def test_runs_of_earlier_versions(data, tmp_path):
     swapping = {**record, "mirror_pairs": "l_eye:r_eye"}
     for where in (None, run):
         with pytest.raises(UserError, match=r"mirror_pairs: none there, l_eye:r_eye now.*continue "
-                           r"it, --run=.*00000-2d-faces-16 --override.*another --run to begin"):
+                           r"it, --run=.*00000-2d-faces-16 --override.*another --run to start"):
             directory.find_run(where, tmp_path, swapping)
     assert directory.find_run(run, tmp_path, swapping, override=True) == run
     assert directory.find_run(None, tmp_path, {**swapping, "seed": 5}) is None

@@ -87,7 +87,7 @@ def test_the_plan_has_the_measured_times():
     rates = {("rgb", 8): 1.0, ("rgb", 16): 4.5, ("rgb", 32): 20.0, ("binary", 32): 30.0,
              ("classes", 32): 31.0}
     lines = describe_plan(config, dataset, "rgb", 2, 2, rates, 3723).splitlines()
-    assert "on this machine the training will take about 1h 02m 03s, by steps" in lines[10]
+    assert "on this machine the training will take about 1h 02m 03s, judging by steps" in lines[10]
     for line, (start, end, stage) in zip(lines[2:9], stretches(config, 13)):
         rate = rates[stage.name, stage.resolution]
         cells = line.split("  ")
@@ -148,7 +148,7 @@ def test_a_dry_run_measures_this_machine(data, tmp_path, monkeypatch, capsys):
 
 def test_measuring_is_for_dry_runs_of_one_machine(data):
     options = [f"--data={data}", "--preset=demo-32", "--resolution=16", "--measure"]
-    with pytest.raises(UserError, match="--measure: goes with --dry-run only"):
+    with pytest.raises(UserError, match="--measure: works only with --dry-run"):
         train.main(options)
     with pytest.raises(UserError, match="--measure: times the devices of one machine"):
         train.main([*options, "--dry-run", "--workers=a:1,b:1", "--worker-index=0"])

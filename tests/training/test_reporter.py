@@ -198,7 +198,7 @@ def test_the_page_is_there_from_the_beginning_and_says_when_a_run_ends(data, tmp
     training._step = look_and_fail
     with pytest.raises(RuntimeError, match="the end"):
         training.run()
-    assert 'class="state running"' in states[0] and "No tick is over yet" in states[0]
+    assert 'class="state running"' in states[0] and "No tick has finished yet" in states[0]
     assert len(PageReader(states[0]).sources()) == 2
     assert 'class="state stopped"' in (tmp_path / "run" / "index.html").read_text()
     assert read_jsonl(tmp_path / "run" / "stats.jsonl") == [
@@ -265,10 +265,11 @@ def test_the_page_is_written_at_most_once_a_minute(reporter):
     page = reporter.run_dir / "index.html"
     reporter.begin(Progress())
     report(reporter, 4, 0, 4)
-    assert "No tick is over yet" in page.read_text()
+    assert "No tick has finished yet" in page.read_text()
     reporter.next_page = 0.0
     report(reporter, 8, 0, 4)
-    assert "Losses and scores" in page.read_text() and "No tick is over" not in page.read_text()
+    assert ("Losses and scores" in page.read_text()
+            and "No tick has finished" not in page.read_text())
 
 
 PROGRAM = """

@@ -185,7 +185,7 @@ def test_a_stalled_input_pipeline_is_told_and_can_be_left(good_reads, config, pe
     answers.set()
     assert training.progress.step == training.saved_step == good_reads
     assert training.progress.steps_since_schedule == good_reads % config.minibatch_repeats
-    assert ("the input pipeline stands still" if good_reads else "no picture for") in told()
+    assert ("the input pipeline is stalled" if good_reads else "no picture for") in told()
     assert ends_as(peaceful, config, path)
 
 
@@ -410,7 +410,7 @@ def test_a_second_ctrl_c_ends_at_once():
     with stuck(at_once=False) as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == (
-            "stopping: the state is saved first (Ctrl-C again ends at once)\n")
+            "stopping: the state is saved first (Ctrl-C again stops at once)\n")
         assert "Ctrl-C once more" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert process.wait() == 128 + signal.SIGINT
@@ -440,13 +440,13 @@ def test_other_options(tmp_path):
     other = {**record, "lrate": {4: 0.5}, "r1_gamma": 3.0}
     with pytest.raises(UserError, match=r"lrate: 4:0.001,256:0.0015,512:0.002 there, 4:0.5 now; "
                                         r"r1_gamma: 10.0 there, 3.0 now.*"
-                                        r"--override to go on"):
+                                        r"--override to continue"):
         directory.find_run(run, tmp_path, other)
     assert directory.find_run(run, tmp_path, other, override=True) == run
     for name, value in (("variant", "c"), ("resolution", 8), ("fmap_max", 3), ("hold_kimg", 1.0),
                         ("data_digest", "e"), ("init_from", "x")):
         for override in (False, True):  # nobody is sent to --override in vain
-            with pytest.raises(UserError, match=f"options that a training keeps .{name}"):
+            with pytest.raises(UserError, match=f"options that a training cannot change .{name}"):
                 directory.find_run(run, tmp_path, {**other, name: value}, override=override)
     with pytest.raises(UserError, match="--override: needs --run"):
         directory.find_run(None, tmp_path, record, override=True)

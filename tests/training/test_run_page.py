@@ -168,7 +168,7 @@ def test_evenly():
 def test_runs_of_any_kind_have_a_page(tmp_path):
     """Nothing yet; no metrics, no classes; a line cut off by a crash; a name without a number."""
     (tmp_path / "empty").mkdir()
-    assert "No tick is over yet" in read_page(tmp_path / "empty").text
+    assert "No tick has finished yet" in read_page(tmp_path / "empty").text
     write_run(tmp_path / "plain", 5)
     with open(tmp_path / "plain" / "stats.jsonl", "ab") as file:
         file.write(b'{"event": "tick", "sta\n\xff\n7\n')
@@ -203,7 +203,7 @@ def test_what_matters_comes_first_and_flat_curves_are_folded_away(tmp_path):
     folded = re.findall("<details><summary>(.*?)</summary>(.*?)</details>", text, re.DOTALL)
     assert [summary for summary, _ in folded] == [
         "rarer ones: f, g, h",
-        "without a change: learning rate, minibatch, maintenance, seconds, peak memory, GB, "
+        "constant: learning rate, minibatch, maintenance, seconds, peak memory, GB, "
         "skipped updates in a tick", "Everything else"]
     assert [content.count("<svg") for _, content in folded] == [3, 0, 0]
     assert text.count("<svg") == 3 + 1 + 6 + 2 + 6

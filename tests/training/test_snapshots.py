@@ -271,7 +271,7 @@ def test_a_damaged_state_is_told_and_the_one_before_is_used(networks, tmp_path, 
         path.write_bytes(damaged(whole, how, rng))
         nimg, said = newest(tmp_path)
         if path.read_bytes() != whole:
-            assert nimg == 16 and path.name in said and "the state before" in said
+            assert nimg == 16 and path.name in said and "the previous state" in said
 
 
 def test_every_bit_of_a_states_header_counts(networks, tmp_path):

@@ -37,12 +37,12 @@ from training.state import Progress, TrainingState
 from training.translation.losses import discriminator_loss, gan_loss
 
 CRITICS = ("D_A", "D_B")
-PICTURES, COLUMNS = 8, 2  # of each list in a grid: photo, translated, back again
+PICTURES, COLUMNS = 8, 2  # photos of each list in a grid, each with two translations; columns
 
 
 class PairedPhotos(NamedTuple):
-    """Photos of both lists [n, R, R, 3] with the masks of what is translated [n, R, R, 1], and by
-    how much garments are moved before critics [n, 2] (see `seen_regions`)."""
+    """Photos of both lists [n, R, R, 3], masks of what to translate [n, R, R, 1], and how far
+    garments are shifted for the critics [n, 2] (see `seen_regions`)."""
 
     a: tf.Tensor
     mask_a: tf.Tensor
@@ -52,16 +52,16 @@ class PairedPhotos(NamedTuple):
 
 
 class CycleTraining(SingleStageMethod):
-    """Generators G_AB and G_BA, and the critics D_A and D_B of what photos of each list look like.
+    """Generators G_AB and G_BA, and critics D_A and D_B, one for the photos of each list.
 
-    With garments a generator's picture is composited: outside the soft mask it is the photo, so
-    that nothing but the garment can change. Critics see real and generated garments through the
-    same regions (`seen_regions`), and grey around them. Photos of a list without masks are garments
-    as a whole.
+    With garments, a generator's picture is composited: outside the soft mask it is the photo, so
+    only the garment can change. Critics see real and generated garments through the same regions
+    (`seen_regions`), with grey around them. If a list has no masks, its whole photos count as
+    garments.
 
     Attributes:
         domains: the photos of A and of B.
-        pool: earlier pictures; None for a config without one.
+        pool: earlier pictures; None if --pool=0.
         has_garment: whether there are masks.
     """
 
@@ -79,7 +79,7 @@ class CycleTraining(SingleStageMethod):
     # Networks.
 
     def make_networks(self) -> dict[str, Network]:
-        """Return fresh ones, each with a seed of its own."""
+        """Return new networks, each with its own seed."""
         c = self.config
         common = {"resolution": c.resolution, "in_channels": channels.NUM_COLOURS,
                   "fmaps": c.fmaps, "norm": c.norm}
@@ -90,7 +90,7 @@ class CycleTraining(SingleStageMethod):
                 for name, (kind, own) in made.items()}
 
     def resume(self, state: TrainingState) -> None:
-        """Restore networks, optimizers and pool of a stored state."""
+        """Restore networks, optimizers and pool from a stored state."""
         super().resume(state)
         for name, value in state.buffers.get("pool", {}).items():
             self.pool.variables[name].assign(value)
@@ -104,11 +104,12 @@ class CycleTraining(SingleStageMethod):
     # Steps.
 
     def read_batch(self, places: Sequence[int]) -> DomainBatch:
-        """Return photos of both lists, as they are."""
+        """Return photos of both lists, unchanged."""
         return read_domains(self.domains, self.config.seed, places)
 
     def _update(self, batch, step, lrate):
-        """Update generators and critics by what the same networks made; traced."""
+        """Update generators and critics, all from pictures made by the networks before the step;
+        traced."""
         grads, values, pooled, finite, report = self.strategy.run(self._gradients, (batch, step))
         finite = self.first(finite)
         for name in self.networks:
@@ -121,14 +122,14 @@ class CycleTraining(SingleStageMethod):
 
     def _gradients(self, batch, step):
         """Return all-reduced gradients and running means of each network, the pool after the step,
-        whether all is finite, and a report; in a replica."""
+        whether all is finite, and {name: scalar} to report; called in a replica."""
         # Photos [n, R, R, 3] and masks [n, R, R, 1], changed at random.
         draws = self.draws(step)
         photos = [moved_at_random(to_floats(photos), draws, self.config, name)
                   for photos, name in zip(batch, "ab")]
         shift = LARGEST_SHIFT * self.config.resolution * (2 * draws.uniform("overlap", [2]) - 1)
         own = PairedPhotos(*split_mask(photos[0]), *split_mask(photos[1]), shift)
-        # Gradients: the generators', then the critics' by what these made.
+        # Gradients of the generators, then of the critics on what the generators made.
         share = len(self.rows[0])
         num_parts = share // (self.config.minibatch_per_gpu or share)
         (grads, sums, values), fakes = over_parts(self._generators_part, own, num_parts)
@@ -136,7 +137,7 @@ class CycleTraining(SingleStageMethod):
         of_critics, _ = over_parts(self._critics_part, (own, shown), num_parts)
         for whole, part in zip((grads, sums, values), of_critics):
             whole.update(part)
-        # Over the replicas.
+        # Reduce over the replicas.
         context, op = tf.distribute.get_replica_context(), tf.distribute.ReduceOp
         grads, report = context.all_reduce(op.SUM, [grads, sums])
         if any(values.values()):
@@ -151,7 +152,7 @@ class CycleTraining(SingleStageMethod):
         return grads, values, pooled, finite, report
 
     def _generators_part(self, photos):
-        """Return what some photos add to {generator: gradients}, {name: term to report} and
+        """Return what some photos contribute to {generator: gradients}, {name: term to report} and
         {generator: running means}; and {critic: generated pictures as it sees them}."""
         a, mask_a, b, mask_b, shift = photos
         generators = {name: self.networks[name].trainables for name in GENERATORS.values()}
@@ -174,7 +175,7 @@ class CycleTraining(SingleStageMethod):
                     self._translated("G_AB", b, mask_b)[1], b, mask_b)
             loss = self._sum(tf.add_n([self._weight(name) * term for name, term in terms.items()]))
         if self.has_garment:
-            # What the generators' own pictures change outside the garments; composited it is 0.
+            # What the generators change outside the garments, before compositing (after it: 0).
             terms["Background/AB"] = masked_l1(raw_b, a, 1 - mask_a)
             terms["Background/BA"] = masked_l1(raw_a, b, 1 - mask_b)
             terms["Critics/seen"] = tf.reduce_mean(seen_regions(mask_a, mask_b, shift), [1, 2, 3])
@@ -182,7 +183,7 @@ class CycleTraining(SingleStageMethod):
         return (grads, {name: self._sum(term) for name, term in terms.items()}, values), fakes
 
     def _critics_part(self, photos):
-        """Return the same of the critics, by photos and the fakes to show for them."""
+        """Return the same for the critics, given photos and the fakes to show with them."""
         (a, mask_a, b, mask_b, shift), shown = photos
         critics = {name: self.networks[name].trainables for name in CRITICS}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -196,7 +197,7 @@ class CycleTraining(SingleStageMethod):
         return (tape.gradient(loss, critics), sums, {"D_A": values_a, "D_B": values_b}), {}
 
     def _sum(self, term):
-        """Return what the photos of a term [n] add to its mean over the minibatch."""
+        """Return what a term's values [n] contribute to its mean over the minibatch."""
         return tf.reduce_sum(term) / self.config.minibatch
 
     def _seen(self, images, mask, other, shift):
@@ -204,7 +205,7 @@ class CycleTraining(SingleStageMethod):
         return as_critics_see(images, mask, other, self.has_garment, shift)
 
     def _translated(self, name, photos, mask):
-        """Return a generator's pictures with the photos around the garments, the same without, and
+        """Return a generator's pictures composited with the photos, the pictures themselves, and
         running means."""
         raw, values = self.networks[name].train_call(photos)
         return composite(raw, photos, mask), raw, values
@@ -214,7 +215,7 @@ class CycleTraining(SingleStageMethod):
         return gan_loss(*self._logits(name, fakes)[:2], True, KIND)
 
     def _criticised(self, name, reals, fakes):
-        """Return a critic's loss [N], and running means: of both kinds of pictures alike."""
+        """Return a critic's loss [N], and running means, averaged over reals and fakes."""
         real, weights, values = self._logits(name, reals)
         fake, _, others = self._logits(name, fakes)
         return (discriminator_loss(real, fake, weights, KIND),
@@ -232,14 +233,14 @@ class CycleTraining(SingleStageMethod):
                 "identity": c.cycle_weight * c.identity_weight}[kind]
 
     def _from_pool(self, fakes, step, rows):
-        """Return the fakes to show each critic, this replica's, and what the pool holds then."""
+        """Return this replica's fakes to show to each critic, and the pool after this."""
         if not self.pool:
             return fakes, {}
         count, shown, pooled = self.config.minibatch, {}, {}
-        draws = Draws(self.config.seed, step, count)  # of the whole minibatch, in all replicas
+        draws = Draws(self.config.seed, step, count)  # for the whole minibatch, in all replicas
         for critic, name in zip(CRITICS, NAMES):
             new = fakes[critic]
-            if rows is not None:  # of the whole minibatch, in its order
+            if rows is not None:  # gather the whole minibatch, in its order
                 placed = tf.scatter_nd(tf.cast(rows, tf.int32)[:, None], new,
                                        [count, *new.shape[1:]])
                 new = tf.distribute.get_replica_context().all_reduce(
@@ -250,10 +251,10 @@ class CycleTraining(SingleStageMethod):
             shown[critic] = chosen if rows is None else tf.gather(chosen, rows)
         return shown, pooled | {"filled": self.pool.filled_after(count)}
 
-    # What a run shows of it.
+    # What a run shows about it.
 
     def draw(self, stage: SingleStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
-        """Write fakes<name>.png: photos of A, as B and as A again; below them the same from B."""
+        """Write fakes<name>.png: photos of A, translated to B and back; below them those of B."""
         rows = []
         for direction, photos in zip(GENERATORS, self._shown):
             there, back = self.translate(direction, photos)
@@ -271,15 +272,15 @@ class CycleTraining(SingleStageMethod):
                 for domain in self.domains]
 
     def translate(self, direction: str, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return photos float32 [n, R, R, 3 or 4] translated, and those translated back, [n, R, R,
-        3]."""
+        """Return photos float32 [n, R, R, 3 or 4] translated, and these translated back, each
+        [n, R, R, 3]."""
         there, back = (self.networks[name] for name in there_and_back(direction))
         rgb, mask = split_mask(tf.constant(photos))
         found = composite(there(rgb), rgb, mask)
         return found.numpy(), composite(back(found), found, mask).numpy()
 
     def header(self, stage: SingleStage, progress: Progress) -> dict[str, Any]:
-        """Return what a snapshot says of itself, and of both lists."""
+        """Return what a snapshot holds besides its arrays, with entries about both lists."""
         return {**super().header(stage, progress), "domains": {
             side: {"name": domain.source.name, "path": str(domain.source.path),
                    "digest": domain.source.digest, "num_photos": len(domain.numbers),

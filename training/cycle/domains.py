@@ -20,7 +20,7 @@ from dnnlib.util import UserError
 from training.cycle.config import CycleConfig
 from training.dataset import moved_affinely, shuffled
 
-SMALLEST_SHARE = 0.01  # of a photo that a garment has to cover for the photo to take part
+SMALLEST_SHARE = 0.01  # share of a photo that the garment must cover for the photo to be used
 MASK = slice(channels.NUM_COLOURS, channels.NUM_COLOURS + 1)
 
 
@@ -28,7 +28,7 @@ class UnlabelledFolder:
     """The photos directly in a folder, of any size, fitted into squares on white.
 
     Attributes:
-        path: the folder. name: what it is called. classes: none.
+        path: the folder. name: its name. classes: none.
         splits: {'train': number of photos}. digest: sha256 of their names and contents.
     """
 
@@ -46,7 +46,7 @@ class UnlabelledFolder:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Return the digest, by which a continued training recognises the photos."""
+        """Return the digest by which a continued training recognises the photos."""
         listing = "".join(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n"
                           for path in self._files)
         return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
@@ -60,7 +60,7 @@ class UnlabelledFolder:
         return UnlabelledFolder(self.path, resolution)
 
     def read(self, number: int) -> tuple[np.ndarray, None]:
-        """Return a photo uint8 [R, R, 3], which has no labels."""
+        """Return a photo uint8 [R, R, 3], and None, since it has no labels."""
         photo = parsed(self._files[number], lambda path: decode_photo(path.read_bytes()))
         return np.asarray(pyramid.fit_square(photo, self.resolution, "pad", pyramid.WHITE)), None
 
@@ -69,8 +69,8 @@ Source = dataset.DatasetInfo | PairFolder | UnlabelledFolder
 
 
 def open_list(path: str | Path) -> Source:
-    """Return the data set, folder of pairs or folder of photos that a path is; raise UserError if
-    it is none of these."""
+    """Return the data set, folder of pairs or folder of photos at a path; raise UserError if it is
+    none of these."""
     path = Path(path)
     if path.is_dir() and not (path / dataset.FILE_NAME).is_file():
         if pair_folders(path):
@@ -83,13 +83,13 @@ def open_list(path: str | Path) -> Source:
 
 @dataclass(frozen=True)
 class Domain:
-    """The photos of one list that take part.
+    """The photos of one list that are used.
 
     Attributes:
-        source: where they are. resolution: side at which they are read.
-        garment: names of the classes that are translated; none: all of the photo is.
-        numbers: of the photos that show the garment, or of all.
-        split: of a data set; folders have 'train' alone.
+        source: where they are. resolution: side at which they are read, in pixels.
+        garment: names of the classes to translate; none: the whole photo.
+        numbers: numbers of the photos that show the garment, or of all photos.
+        split: the data set's split; folders have only 'train'.
     """
 
     source: Source
@@ -101,12 +101,16 @@ class Domain:
     @classmethod
     def open(cls, source: Source, resolution: int, garment: Sequence[str] = (),
              split: str = "train", smallest_share: float = SMALLEST_SHARE) -> "Domain":
-        """Return the photos of a source that show the classes `garment` on `smallest_share` of
-        their area, all without classes or if it is 0; raise UserError if no photo does."""
+        """Return the photos of a source that show the classes `garment` on at least
+        `smallest_share` of their area; all photos if there are no classes or the share is 0.
+
+        Raises:
+            UserError: no photo shows the garment.
+        """
         if isinstance(source, dataset.DatasetInfo):
             dataset.open_split(source, split, resolution)  # raises if files are missing
         count = source.splits[split]
-        garment = tuple(dict.fromkeys(garment))  # a map that is named twice counts once
+        garment = tuple(dict.fromkeys(garment))  # a class that is named twice counts once
         whole = cls(source, resolution, garment, range(count), split)
         if not garment or not smallest_share:
             return whole
@@ -124,7 +128,7 @@ class Domain:
 
     @functools.cached_property
     def _photos(self):
-        """Return the source at the resolution, as it is read."""
+        """Return the source, opened at the resolution."""
         if isinstance(self.source, dataset.DatasetInfo):
             return dataset.open_split(self.source, self.split, self.resolution)
         return self.source.at(self.resolution)
@@ -163,9 +167,11 @@ class DomainBatch(NamedTuple):
 
 
 def read_domains(domains: Sequence[Domain], seed: int, places: Sequence[int]) -> DomainBatch:
-    """Return what is at some places of an endless stream: the photos of each list in permutations
-    of its own, so that while the longer one is seen once the shorter one begins anew, in another
-    order."""
+    """Return the photos of both lists at some places of an endless stream.
+
+    Each list has its own permutations: before the longer list has been seen once, the shorter one
+    begins again, in another order.
+    """
     return DomainBatch(*(
         np.stack([domain.read(domain.numbers[shuffled(seed, len(domain.numbers), place, index)])
                   for place in places]) for index, domain in enumerate(domains)))
@@ -178,7 +184,8 @@ def to_floats(photos: tf.Tensor) -> tf.Tensor:
 
 
 def split_mask(photos: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the colours of photos [N, R, R, 3 or 4] and their mask [N, R, R, 1], 1 without one."""
+    """Return the colours of photos [N, R, R, 3 or 4] and their mask [N, R, R, 1], ones if they have
+    none."""
     rgb, mask = photos[..., channels.RGB], photos[..., MASK]
     return rgb, mask if mask.shape[-1] else tf.ones_like(rgb[..., :1])
 
@@ -186,8 +193,8 @@ def split_mask(photos: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def moved_at_random(photos: tf.Tensor, draws: Draws, config: CycleConfig, name: str) -> tf.Tensor:
     """Return photos with their masks [N, R, R, 3 or 4] flipped, enlarged, rotated and cropped.
 
-    Enlarging by a factor and cropping a square of the old size is one affine map here. What a
-    rotation leaves is filled by reflection.
+    Enlarging by a factor and cropping to the old size is one affine map here. Areas that a rotation
+    uncovers are filled by reflection.
     """
     if config.flip:
         flip = tf.reshape(draws.uniform(f"{name}/flip") < 0.5, [-1, 1, 1, 1])

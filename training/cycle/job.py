@@ -45,8 +45,12 @@ class CycleJob(SingleStageJob):
         self.notes = self._notes()
 
     def _garments(self):
-        """Return (source, names of the classes to translate) of both lists; no names: the whole
-        photo. Raises UserError for classes that a source lacks, or if neither has any."""
+        """Return (source, names of the classes to translate) for both lists; no names mean the
+        whole photo.
+
+        Raises:
+            UserError: a source lacks one of the classes, or neither source has class maps.
+        """
         c, found = self.config, []
         if c.garment is None:
             return [(self.dataset, ()), (self.target, ())]
@@ -64,11 +68,11 @@ class CycleJob(SingleStageJob):
                             "show where it is")
         if c.target_garment and not self.target.classes:
             raise UserError(f"--target-garment={c.target_garment}: {c.target} has no maps; its "
-                            "photos take part as a whole")
+                            "photos are translated as a whole")
         return found
 
     def _notes(self):
-        """Return lines on the photos."""
+        """Return lines about the photos."""
         counts = [len(domain.numbers) for domain in self.domains]
         names = [str(domain.source.path) for domain in self.domains]
         lines = [f"A: {counts[0]:,} photos of {names[0]}; B: {counts[1]:,} of {names[1]}; both at "
@@ -81,9 +85,9 @@ class CycleJob(SingleStageJob):
                              f"{total:,} photos {total - count:,} show too little of it")
             elif self.config.garment:
                 lines.append(f"{side}: has no maps: its photos are translated as a whole; critics "
-                             "see all through the other list's masks")
+                             "see them all through the other list's masks")
             if count == 1:
-                lines.append(f"warning: {domain.source.path} has one photo alone: its critic will "
+                lines.append(f"warning: {domain.source.path} has only one photo: its critic will "
                              "know it by heart")
         return lines
 
@@ -96,7 +100,7 @@ class CycleJob(SingleStageJob):
         return CycleTraining(self.config, self.domains, strategy)
 
     def subject(self) -> str:
-        """Return what is trained, and for what, in a few words."""
+        """Return in a few words what is trained, and for what."""
         c = self.config
         return f"CycleGAN of {c.blocks} blocks at {c.resolution}x{c.resolution}"
 
@@ -109,7 +113,7 @@ class CycleJob(SingleStageJob):
                                     f"--out={source}"))
             source = source if garment else source / IMAGES
         elif isinstance(self.dataset, PairFolder) and not garment:
-            source = pair_folders(source)[0] / IMAGES  # of shards one at a time
+            source = pair_folders(source)[0] / IMAGES  # one shard at a time
         commands.append(command("generate.py", f"--network={run_dir}", f"--source={source}",
                                 "--direction=AtoB", "--out=translated"))
         return "; ".join(commands)

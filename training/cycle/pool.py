@@ -1,21 +1,21 @@
-"""Pictures that generators made before, which critics are shown beside new ones."""
+"""Pictures that generators made earlier, shown to critics along with new ones."""
 
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-NAMES = ("fakes_a", "fakes_b")  # by whose critic sees them
+NAMES = ("fakes_a", "fakes_b")  # lists for D_A and D_B
 
 
 class ImagePool:
     """Two lists of pictures that generators made earlier: Zhu et al. 2017, section 4.
 
-    Until a list is full, every new picture joins it and is shown. Then half of the new ones, by
-    chance, are shown; each of the others takes the place of one of the list, which is shown in its
-    stead. The lists are variables, equal on all devices, and hold the pictures of all of them.
+    Until a list is full, every new picture is added to it and shown. After that, half of the new
+    ones, chosen at random, are shown; each of the others replaces a picture in the list, which is
+    shown instead. The lists are variables, equal on all devices, with pictures from all devices.
 
     Attributes:
-        variables: {name of NAMES: float32 [size, R, R, 3]; 'filled': scalar, pictures in each}.
+        variables: {name in NAMES: float32 [size, R, R, 3]; 'filled': scalar, pictures in each}.
     """
 
     def __init__(self, size: int, resolution: int):
@@ -28,12 +28,12 @@ class ImagePool:
 
     def query(self, name: str, new: tf.Tensor, chances: tf.Tensor, places: tf.Tensor
               ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the pictures to show for the new ones, and the list after it.
+        """Return the pictures to show for the new ones, and the list afterwards.
 
         Args:
-            new: [N, R, R, 3] of the whole minibatch.
+            new: [N, R, R, 3], the whole minibatch.
             chances: U[0, 1), [N]; below 0.5 a picture goes into a full list.
-            places: in the list, int32 [N].
+            places: places in the list, int32 [N].
         """
         filled = tf.cast(self.variables["filled"], tf.int32)
         slots, shown = query_order(self.size, filled, tf.unstack(chances), tf.unstack(places))
@@ -41,16 +41,16 @@ class ImagePool:
         return tf.gather(everything, shown), tf.gather(everything, slots)
 
     def filled_after(self, count: int) -> tf.Tensor:
-        """Return how many pictures each list has after `count` more."""
+        """Return how many pictures each list has after `count` more were added."""
         return tf.minimum(self.variables["filled"] + count, float(self.size))
 
 
 def query_order(size: int, filled: tf.Tensor, chances: Sequence[tf.Tensor],
                 places: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return which pictures a list then holds, int32 [size], and which are shown, int32 [N].
+    """Return which pictures a list holds afterwards, int32 [size], and which are shown, int32 [N].
 
-    Picture i of the list before is number i; new picture i is number size + i. They come one after
-    another, so that a new one may take the place of the one before it.
+    Picture i of the old list has number i; new picture i has number size + i. New pictures are
+    handled one after another, so one may replace an earlier one.
     """
     slots, shown = tf.range(size), []
     for i, (chance, place) in enumerate(zip(chances, places)):

@@ -13,18 +13,18 @@ from dnnlib.data import pictures, pyramid
 from training.cycle.config import MIN_RESOLUTION, there_and_back
 from training.snapshots import OfSnapshot, load_snapshot
 
-MULTIPLE = 4  # of pixels that a generator's two halvings take
-TILE, OVERLAP = 1024, 128  # pixels; nine blocks see 90 pixels far
+MULTIPLE = 4  # a generator's two halvings need sides that are multiples of this
+TILE, OVERLAP = 1024, 128  # pixels; a generator of nine blocks sees 90 pixels far
 
 
 class CycleTranslator(OfSnapshot):
     """A snapshot's two generators.
 
     Attributes:
-        path: the snapshot's file. resolution: side of the photos that it was trained with.
-        digest: of the weights. direction: 'AtoB' or 'BtoA'.
+        path: the snapshot's file. resolution: side of the training photos in pixels.
+        digest: digest of the weights. direction: 'AtoB' or 'BtoA'.
         garment: names of the classes that it was trained to translate; none: whole photos.
-        fit: how the photos of its training were made square, of pyramid.FITS.
+        fit: how the training photos were made square, one of pyramid.FITS.
     """
 
     def __init__(self, path: Path, direction: str = "AtoB", minibatch: int = 8,
@@ -32,9 +32,9 @@ class CycleTranslator(OfSnapshot):
         """Load the generators of a snapshot file.
 
         Args:
-            own_scale: translate photos pixel by pixel as they are. Otherwise they have the scale of
-                those of the training, in squares of `resolution`, or with a shorter side of it if
-                squares were cut out, and the result is enlarged.
+            own_scale: translate photos at their own scale. Otherwise they are scaled as in
+                training, to squares of `resolution`, or to a shorter side of `resolution` if
+                training cropped squares; the result is then enlarged.
 
         Raises:
             UserError: the snapshot is of another kind.
@@ -47,15 +47,15 @@ class CycleTranslator(OfSnapshot):
         self.resolution = networks[names[0]].resolution
         domain = header["domains"][direction[0]]
         self.garment = tuple(domain["garment"])
-        self.fit = domain.get("fit", pyramid.FITS[0])  # older snapshots do not say
+        self.fit = domain.get("fit", pyramid.FITS[0])  # older snapshots lack it
         self._calls = [tf.function(networks[name], reduce_retracing=True) for name in names]
         self._networks = [networks[name] for name in names]
 
     def translate(self, photos: Sequence[np.ndarray], back: bool = False) -> list[np.ndarray]:
-        """Return photos uint8 [h, w, 3] of any size translated, each of its size.
+        """Return photos uint8 [h, w, 3] of any size translated, each at its own size.
 
         Args:
-            back: translate in the other direction, as a reconstruction is made.
+            back: translate in the other direction, as for a reconstruction.
 
         Raises:
             UserError: the network has diverged.
@@ -70,11 +70,11 @@ class CycleTranslator(OfSnapshot):
         return found
 
     def _in_squares(self, photos, back):
-        """Return a minibatch of photos translated in squares on white, and brought to their size.
+        """Return a minibatch of photos translated in squares on white, then resized to their size.
         """
         squares = [np.asarray(pyramid.fit_square(Image.fromarray(photo), self.resolution, "pad",
                                                  pyramid.WHITE)) for photo in photos]
-        squares += squares[-1:] * (self.minibatch - len(photos))  # one trace, alike in last bits
+        squares += squares[-1:] * (self.minibatch - len(photos))  # one trace, the same last bits
         results = self._run(self._calls[back], np.stack(squares))
         found = []
         for photo, result in zip(photos, results):
@@ -84,8 +84,8 @@ class CycleTranslator(OfSnapshot):
         return found
 
     def _scaled(self, photo, back):
-        """Return a photo translated with a shorter side of `resolution`, so that all of it is as
-        large as what was cut out in training, and brought to its size."""
+        """Return a photo translated with a shorter side of `resolution`, the scale of the squares
+        cropped in training, then resized to its size."""
         small = pyramid.with_shorter_side(Image.fromarray(photo), self.resolution)
         result = self._as_it_is(np.asarray(small), back)
         return _enlarged(Image.fromarray(result), photo.shape[1::-1])
@@ -99,12 +99,12 @@ class CycleTranslator(OfSnapshot):
                          padded[None])[0, :height, :width]
 
     def _run(self, network, rgb):
-        """Return what a generator makes of uint8 [N, h, w, 3], uint8."""
+        """Return what a generator makes of uint8 [N, h, w, 3], as uint8."""
         return pictures.to_uint8_metrics(network(tf.cast(rgb, tf.float32) / 127.5 - 1))
 
 
 def _enlarged(picture, size):
-    """Return a PIL picture brought to (width, height), uint8 [height, width, 3]."""
+    """Return a PIL picture resized to (width, height), uint8 [height, width, 3]."""
     return np.asarray(picture.resize(size, Image.Resampling.BICUBIC)
                       if picture.size != size else picture)
 
@@ -112,8 +112,8 @@ def _enlarged(picture, size):
 def in_tiles(network: Callable, images: tf.Tensor) -> np.ndarray:
     """Return what a network makes of images [N, h, w, 3], whose sides are multiples of MULTIPLE.
 
-    Images of more than TILE x TILE pixels are taken in tiles that overlap by about OVERLAP pixels
-    or more, over which one's result passes linearly into the next one's.
+    Images of more than TILE x TILE pixels are processed in tiles that overlap by about OVERLAP
+    pixels or more. Over the overlap, the results are blended linearly.
     """
     shape = images.shape
     if shape[1] * shape[2] <= TILE ** 2:
@@ -134,12 +134,12 @@ def _tile_starts(length):
 
 
 def _tile_weights(length):
-    """Return the weights of a tile's pixels along a side, which rise from both ends."""
+    """Return the weights of a tile's pixels along a side, rising from both ends."""
     places = np.arange(1, length + 1, dtype=np.float32)
     return np.minimum(np.minimum(places, places[::-1]), OVERLAP)
 
 
 def is_cyclegan(header: dict) -> bool:
-    """Return if a snapshot's header is of a CycleGAN."""
+    """Return whether a snapshot's header is of a CycleGAN."""
     return header.get("variant") == "cyclegan"
 

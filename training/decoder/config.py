@@ -14,12 +14,12 @@ DECODERS = {"conv": dict(lrate=0.01, weight_decay=1e-3, kimg=8.0),
             "mlp": dict(lrate=1e-3, pixels=64, kimg=16.0)}
 DEFAULT_DECODER = "conv"
 LINEAR_DROP = 0.4  # share of the training after which linear's learning rate is a tenth: 20 of 50
-POLY_POWER = 0.9  # conv's learning rate is this power of the share of the training that is left
+POLY_POWER = 0.9  # conv's learning rate falls with this power of the share of the training left
 
-# A preset lists what it changes. Its comment says what it is for. Every tick is evaluated: few
-# pictures are held back, and there are 10 or 20 ticks, of which the best snapshot is one.
+# A preset lists the options that it changes. Its comment says what it is for. Every tick is
+# evaluated, since few pictures are held back; the best of the 10 or 20 snapshots is recorded.
 PRESETS = {
-    # Twenty pictures of up to 128x128: minutes of two CPU cores.
+    # Twenty pictures of up to 128x128: minutes on two CPU cores.
     "small": dict(network_ticks=1),
     # 256x256 and more: two pictures in memory at a time.
     "large": dict(minibatch=2, network_ticks=1),
@@ -30,7 +30,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class DecoderConfig(MethodConfig):
-    """A training of a decoder of label maps on a generator's features.
+    """Options of the training of a decoder of label maps from a generator's features.
 
     `data` is the folder of labelled pictures: --labels on the command line.
     """
@@ -40,36 +40,37 @@ class DecoderConfig(MethodConfig):
     cells: ClassVar = "picture, its labels, the decoder's map"
     fixed: ClassVar = frozenset({"variant", "resolution", "decoder"})
 
-    variant: str = option("decoder", "decoder of label maps on a trained generator's features",
+    variant: str = option("decoder", "decoder of label maps from a trained generator's features",
                           choices=("decoder",))
-    data: str = option("", "folder of labelled pictures that generate.py --for-labelling or "
-                       "--project wrote", metavar="DIR", flag="labels")
+    data: str = option("", "folder of labelled pictures, written by generate.py --for-labelling or "
+                       "--project", metavar="DIR", flag="labels")
     resolution: int | None = option(
-        None, "of the maps: that of the generator, which is the default", metavar="N")
-    decoder: str = option(DEFAULT_DECODER, "linear: a 1x1 convolution a layer, summed; conv: 64 "
-                          "normalised maps a layer, summed coarse to fine; mlp: an ensemble of 10 "
-                          "small networks of a pixel's features", choices=tuple(DECODERS))
-    kimg: float = option(8.0, "thousands of pictures shown, made anew with other noise each time; "
-                         "of linear and mlp 16", **KIMG)
+        None, "resolution of the maps; must be the generator's, which is the default", metavar="N")
+    decoder: str = option(DEFAULT_DECODER, "linear: a 1x1 convolution per layer, summed; conv: 64 "
+                          "normalised maps per layer, summed coarse to fine; mlp: an ensemble of "
+                          "10 small networks on each pixel's features", choices=tuple(DECODERS))
+    kimg: float = option(8.0, "thousands of pictures shown, each time with new noise; 16 for "
+                         "linear and mlp", **KIMG)
     minibatch: int = option(4, "pictures per step over all devices", **SIZE)
-    pixels: int = option(0, "pixels per step that mlp learns from: 64; the others take all", low=0,
-                         high=SIZE["high"])
-    lrate: float = option(0.01, "learning rate at the beginning; of linear and mlp 0.001", low=1e-8,
-                          high=10)
-    weight_decay: float = option(0.0, "of conv's kernels: 0.001", **WEIGHT)
-    held_back: float = option(0.1, "share of the pictures that is not learned from, but selects "
-                              "the best snapshot, if that makes two at least", metavar="SHARE",
+    pixels: int = option(0, "pixels per step that mlp learns from, 64 with --decoder=mlp; the "
+                         "other decoders learn from all", low=0, high=SIZE["high"])
+    lrate: float = option(0.01, "learning rate at the beginning; 0.001 for linear and mlp",
+                          low=1e-8, high=10)
+    weight_decay: float = option(0.0, "weight decay of the kernels; 0.001 for conv", **WEIGHT)
+    held_back: float = option(0.1, "share of the pictures that selects the best snapshot and is "
+                              "not trained on, if that makes at least two", metavar="SHARE",
                               **SHARE)
-    tick_kimg: float = option(0.8, "length of a tick", above=0, high=KIMG["high"])
+    tick_kimg: float = option(0.8, "length of a tick in kimg", above=0, high=KIMG["high"])
 
     @classmethod
     def preset(cls, name: str, overrides: dict[str, Any]) -> Self:
-        """Return the decoder's own values, over them the preset's, over these {field: value}."""
+        """Return the decoder's own values, overridden by the preset's, then by {field: value}."""
         chosen = DECODERS.get(overrides.get("decoder", DEFAULT_DECODER), {})
         return super().preset(name, {**chosen, **cls.presets.get(name, {}), **overrides})
 
     def refusals(self) -> Iterable[tuple[Any, str]]:
-        """Return (whether it is so, the error) of every combination in which an option is idle."""
+        """Return (whether it is so, the error) for each combination that makes an option useless.
+        """
         is_mlp = self.decoder == "mlp"
         return (
             (self.weight_decay and self.decoder != "conv",
@@ -77,6 +78,6 @@ class DecoderConfig(MethodConfig):
             (self.pixels and not is_mlp,
              f"--pixels: {self.decoder} learns from all pixels; it is for --decoder=mlp"),
             (is_mlp and (not self.pixels or self.pixels % self.minibatch),
-             f"--pixels={self.pixels}: as many of each picture are wanted, a multiple of "
+             f"--pixels={self.pixels}: each picture must give equally many: expected a multiple of "
              f"--minibatch={self.minibatch}"),
             (self.held_back == 1, "--held-back=1: leaves no picture to learn from"))

@@ -1,4 +1,4 @@
-"""A decoder as a method: features made anew every step, of a few labelled pictures at a time."""
+"""A decoder as a method: every step computes the features of a few labelled pictures anew."""
 
 import functools
 import itertools
@@ -32,7 +32,7 @@ NETWORK = "Gs"
 
 
 class DecoderBatch(NamedTuple):
-    """Some labelled pictures.
+    """A minibatch of labelled pictures.
 
     Attributes:
         dlatents: float32 [N, layers, dlatent_size].
@@ -47,8 +47,8 @@ class DecoderTraining(LabelTraining):
     """Trains the decoder of a generator.
 
     Noise is drawn anew every step, since features change with it and maps should not. Pictures are
-    not mirrored: a decoder treats all pixels alike and each by itself, so a mirrored picture
-    teaches the same.
+    not mirrored: a decoder treats all pixels in the same way and each by itself, so a mirrored
+    picture adds nothing.
     """
 
     network_name, stage_name = NETWORK, "classes"  # as if maps were trained with the colours
@@ -59,16 +59,18 @@ class DecoderTraining(LabelTraining):
         """
         Args:
             labelled: the pictures.
-            held_back: numbers of those that are not learned from.
-            origin: snapshot of the generator that made them, or of it with its decoder, to go on
-                with. The others: see SingleStageMethod.
+            held_back: numbers of the pictures that are not trained on.
+            origin: snapshot of the generator that made them, or of this generator with a decoder,
+                to continue from.
+
+        For the others see SingleStageMethod.
         """
         super().__init__(config, labelled.classes, strategy, about, evaluate)
         self.labelled, self.origin = labelled, origin
         self.learned = [n for n in range(len(labelled)) if n not in set(held_back)]
 
     def make_networks(self) -> dict[str, Network]:
-        """Return the snapshot's generator with a new decoder, or with the one that it has."""
+        """Return the snapshot's generator with the decoder that it has, or with a new one."""
         Gs = load_snapshot(self.origin, names=("Gs",)).networks["Gs"]
         if isinstance(Gs, DecodedGenerator):
             return {NETWORK: Gs}
@@ -80,7 +82,7 @@ class DecoderTraining(LabelTraining):
         return {NETWORK: network}
 
     def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Optimizer]:
-        """Return gradient descent with momentum for conv, whose kernels decay; else Adam."""
+        """Return gradient descent with momentum and weight decay of kernels for conv; else Adam."""
         variables = networks[NETWORK].trainables
         if self.config.decoder != "conv":
             return {NETWORK: Adam(variables, beta1=0.9, beta2=0.999)}
@@ -88,7 +90,7 @@ class DecoderTraining(LabelTraining):
         return {NETWORK: Sgd(variables, 0.9, self.config.weight_decay, kernels)}
 
     def lrate(self, left: float) -> float:
-        """Return the learning rate when a share of the training is left."""
+        """Return the learning rate when the share `left` of the training remains."""
         factor = {"conv": left ** POLY_POWER, "mlp": 1.0,
                   "linear": 1.0 if left > 1 - LINEAR_DROP else 0.1}[self.config.decoder]
         return self.config.lrate * factor
@@ -96,7 +98,7 @@ class DecoderTraining(LabelTraining):
     # Steps.
 
     def batches(self, start_nimg: int) -> Iterator[DecoderBatch]:
-        """Yield labelled pictures, in permutations."""
+        """Yield minibatches of labelled pictures for ever, in permutations."""
         for first in itertools.count(start_nimg, self.config.minibatch):
             numbers = [self.learned[shuffled(self.config.seed, len(self.learned), first + int(row))]
                        for row in self.worker_rows]
@@ -106,7 +108,7 @@ class DecoderTraining(LabelTraining):
             yield batch
 
     def examples(self, batch: DecoderBatch, draws: Draws) -> tuple[Any, tf.Tensor]:
-        """Return features and label maps of whole pictures, for mlp of some of their pixels."""
+        """Return features and label maps of whole pictures, or for mlp of some of their pixels."""
         c, network = self.config, self.networks[NETWORK]
         label_maps = tf.cast(batch.label_maps, tf.int32)
         features = network.features(
@@ -119,14 +121,14 @@ class DecoderTraining(LabelTraining):
         places = tf.minimum(tf.cast(places, tf.int32), side ** 2 - 1)
         pixels = at_pixels(features, places, side)
         labels = tf.gather(tf.reshape(label_maps, [-1, side ** 2]), places, batch_dims=1)
-        # All members learn from the same n P pixels; only their first weights differ.
+        # All members learn from the same n P pixels; only their initial weights differ.
         members = network.decoder.options.members
         return (tf.reshape(pixels, [-1, pixels.shape[-1]]),
                 tf.tile(tf.reshape(labels, [1, -1]), [members, 1]))
 
     @functools.cached_property
     def _sampler(self):
-        """Return a Sampler of the network, also as it is later."""
+        """Return a Sampler of the network; it always uses the network's current weights."""
         made = self.labelled.labelling
         return Sampler(Snapshot(self.networks, {"classes": self.classes, "lod": {
             "resolution": made.resolution, "fade": made.fade}}), label_row(
@@ -137,7 +139,7 @@ class DecoderTraining(LabelTraining):
         """Return w float32 [n, layers, dlatent_size] of the labelled pictures."""
         return self.labelled.dlatents(self._sampler)
 
-    # What a run shows of it.
+    # What a run shows about it.
 
     def images(self, numbers: Sequence[int]) -> np.ndarray:
         """Return labelled pictures with the maps that the decoder draws, [n, R, R, 3 + C]."""
@@ -149,19 +151,19 @@ class DecoderTraining(LabelTraining):
         return np.concatenate(images)
 
     def predict(self, numbers: Sequence[int]) -> np.ndarray:
-        """Return the label maps uint8 [n, R, R] that the decoder draws of labelled pictures."""
+        """Return the label maps uint8 [n, R, R] that the decoder draws for labelled pictures."""
         return label_maps(self.images(numbers))
 
     def draw(self, stage: SingleStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
-        """Write fakes<name>.png: picture, its labels, what the decoder draws."""
+        """Write fakes<name>.png: picture, its labels, the decoder's map."""
         numbers = range(min(PICTURES, len(self.labelled)))
         images, truth = self.images(numbers), self.labelled.label_maps[:PICTURES]
         return self.save_labelled(run_dir, name, pictures.to_uint8(images[..., channels.RGB]),
                                   truth, label_maps(images))
 
     def details(self, stage: SingleStage) -> dict[str, float]:
-        """Return how much the members of an mlp's ensemble disagree about pictures held back, or
-        about all if there are none."""
+        """Return how much the members of an mlp's ensemble disagree on held-back pictures, or on
+        all pictures if none are held back."""
         if self.config.decoder != "mlp":
             return {}
         network = self.networks[NETWORK]

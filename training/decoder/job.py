@@ -18,7 +18,7 @@ from training.run.job import SingleStageJob, snapshot_to_begin_with
 from training.snapshots import read_header
 from training.state import newest_progress
 
-MIN_HELD_BACK = 2  # pictures; fewer would select by chance
+MIN_HELD_BACK = 2  # pictures; with fewer, chance would select the snapshot
 
 
 class DecoderJob(SingleStageJob):
@@ -49,8 +49,8 @@ class DecoderJob(SingleStageJob):
         self.notes = self._notes()
 
     def _generator(self):
-        """Return the snapshot that has the generator, and what a decoder's snapshots say of it: one
-        of the run to continue, which needs no other file, or that of --init-from."""
+        """Return the snapshot with the generator, and header entries about it for the decoder's
+        snapshots. It is one of the continued run's, which needs no other file, or --init-from's."""
         o = self.options
         begun = newest_progress(o.run) if o.continues else None
         own = sorted(o.run.glob("network-*.safetensors")) if begun else []
@@ -65,7 +65,7 @@ class DecoderJob(SingleStageJob):
         return origin, about | {"generator": {"path": str(origin), "digest": header["digest"]}}
 
     def _notes(self):
-        """Return lines on the labels."""
+        """Return lines about the labels."""
         total, held = len(self.dataset), len(self.held_back)
         lines = [f"{total} of {len(self.dataset.labelling.pictures)} pictures have labels, of "
                  f"{len(self.dataset.classes)} classes: {', '.join(self.dataset.classes)}",
@@ -79,11 +79,11 @@ class DecoderJob(SingleStageJob):
         return lines
 
     def facts(self) -> dict[str, Any]:
-        """Return what must be equal in all workers."""
+        """Return what must be equal on all workers."""
         return {**super().facts(), "init_from's digest": self.about["generator"]["digest"]}
 
     def make_method(self, strategy: tf.distribute.Strategy, log: logging.Logger) -> DecoderTraining:
-        """Return the method; the first worker evaluates it on the pictures held back."""
+        """Return the method; the first worker evaluates it on the held-back pictures."""
         evaluate = None
         if self.held_back and is_chief(strategy):
             evaluate = self.evaluation.decoder_evaluation(self.dataset.label_maps, self.held_back)
@@ -94,7 +94,7 @@ class DecoderJob(SingleStageJob):
                                strategy, evaluate)
 
     def subject(self) -> str:
-        """Return what is trained, and for what, in a few words."""
+        """Return in a few words what is trained, and for what."""
         c = self.config
         return (f"{c.decoder} decoder for {len(self.dataset.classes)} classes at "
                 f"{c.resolution}x{c.resolution}")
@@ -109,7 +109,7 @@ class DecoderJob(SingleStageJob):
 
 
 def held_back(total: int, share: float, seed: int) -> list[int]:
-    """Return the numbers of the pictures that are not learned from, [] if they would be too few."""
+    """Return the numbers of the pictures not to train on; [] if they would be too few."""
     count = int(round(total * share, 6))  # 100 * 0.29 is a little less than 29
     if not MIN_HELD_BACK <= count < total:
         return []

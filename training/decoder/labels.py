@@ -1,14 +1,14 @@
-"""Labelled pictures of a generator: a folder with label maps, and what makes the pictures again.
+"""Labelled pictures of a generator: a folder of label maps, and what is needed to remake pictures.
 
-    DIR/labelling.json         the network, seeds, truncation, noise: all that makes their features
-    DIR/seed0000.png           a picture, to be labelled
-    DIR/labels/seed0000.png    its label map, numbers: 0 background, 1..C, 255 to be ignored
+    DIR/labelling.json         network, seeds, truncation, noise: all that defines the features
+    DIR/seed0000.png           a picture to label
+    DIR/labels/seed0000.png    its label map, as numbers: 0 background, 1..C, 255 to ignore
     DIR/classes.txt            names of the classes
-    DIR/latents/NAME.npz       of photos NAME.png that were projected, and have no seeds: their w
+    DIR/latents/NAME.npz       w of NAME.png, if that is a projected photo, which has no seed
 
-generate.py --for-labelling and --project write all but labels and classes; of labelled photos
---project writes those too. Features are never written: of a network of 512x512 those of twenty
-pictures have gigabytes.
+generate.py --for-labelling and --project write all of these except labels and classes; for labelled
+photos, --project writes those too. Features are never written: for a network of 512x512, those of
+twenty pictures take gigabytes.
 """
 
 import dataclasses
@@ -38,11 +38,11 @@ class Labelling:
     """How the pictures of a folder were made.
 
     Attributes:
-        network: path of the generator's snapshot. digest: of its weights.
-        resolution, fade: growth state. seeds: of the pictures; projected photos have none.
+        network: path of the generator's snapshot. digest: digest of its weights.
+        resolution, fade: growth state. seeds: seeds of the pictures; projected photos have none.
         trunc, trunc_cutoff, noise, class_label: as in generation.pairs.SampleRecipe.
         pictures: {name: sha256 of its pixels}, in the order of the seeds.
-        projected: True if they are photos, whose w and noise are in files.
+        projected: whether they are photos, whose w and noise are in files.
     """
 
     network: str
@@ -58,13 +58,17 @@ class Labelling:
     projected: bool = False
 
     def write(self, folder: Path) -> None:
-        """Write it to a folder, whose pictures are there."""
+        """Write it to the folder of the pictures."""
         util.write_json(folder / FILE_NAME, dataclasses.asdict(self))
 
     @classmethod
     def read(cls, folder: str | Path) -> "Labelling":
-        """Return the Labelling of a folder. Raises UserError if there is none, or if its values
-        cannot be right: with a wrong seed the labels would be learned for another picture."""
+        """Return the Labelling of a folder.
+
+        Raises:
+            UserError: there is none, or its values cannot be right: with a wrong seed, the labels
+                would be learned for another picture.
+        """
         path = Path(folder) / FILE_NAME
         if not path.is_file():
             raise UserError(f"{path}: no such file; pictures to be labelled are written by "
@@ -81,7 +85,8 @@ class Labelling:
         return found
 
     def check(self) -> None:
-        """Raise ValueError, or what wrong types raise, if values that were read cannot be right."""
+        """Raise ValueError, or what wrong types raise, if values read from a file cannot be right.
+        """
         if not self.pictures:
             raise ValueError("no pictures")
         for name, picture in self.pictures.items():
@@ -98,7 +103,7 @@ class Labelling:
             "network": isinstance(self.network, str), "digest": isinstance(self.digest, str),
             "resolution": type(side) is int and 4 <= side <= 1 << 16 and not side & (side - 1),
             "fade": _is_number(self.fade), "trunc": _is_number(self.trunc),
-            "trunc_cutoff": cutoff == TRUNCATION_CUTOFF,  # the only one that samplers have
+            "trunc_cutoff": cutoff == TRUNCATION_CUTOFF,  # the only one that samplers use
             "noise": self.noise in ("stored", "const") if self.projected else self.noise in NOISES,
             "class_label": label is None or (type(label) is int and label >= 0) or (
                 isinstance(label, tuple) and all(map(_is_number, label)))}
@@ -107,12 +112,12 @@ class Labelling:
 
 
 def _is_number(value):
-    """Return True for a finite int or float."""
+    """Return whether a value is a finite int or float."""
     return type(value) in (int, float) and math.isfinite(value)
 
 
 def check_file_name(name: str) -> None:
-    """Raise ValueError if a name that was read is not that of a file directly in a folder."""
+    """Raise ValueError if a name read from a file does not name a file directly in a folder."""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise ValueError(f"{name!r} is no name of a file in this folder")
 
@@ -123,12 +128,12 @@ def picture_name(seed: int) -> str:
 
 
 def picture_digest(rgb: np.ndarray) -> str:
-    """Return the sha256 of a picture's pixels, hex."""
+    """Return the hexadecimal sha256 of a picture's pixels."""
     return hashlib.sha256(rgb.tobytes()).hexdigest()
 
 
 def latents_path(folder: str | Path, name: str) -> Path:
-    """Return the path of a projected photo's w, by the name of its picture."""
+    """Return the path of a projected photo's w, given the name of its picture."""
     return Path(folder) / "latents" / f"{Path(name).stem}.npz"
 
 
@@ -138,13 +143,13 @@ class LabelledFolder:
     Attributes:
         path, name: of the folder. classes: names of the labels 1..C.
         labelling: how the pictures are made.
-        names, label_maps: of those with labels, uint8 [n, R, R].
-        problems: a line on each of the others, and on maps that may be mixed up.
-        digest: of the labels and of what makes the pictures.
+        names, label_maps: names and label maps uint8 [n, R, R] of the labelled pictures.
+        problems: a line about each of the other pictures, and about maps that may be mixed up.
+        digest: digest of the labels and of what makes the pictures.
     """
 
     def __init__(self, path: str | Path):
-        """Read the folder. Raises UserError if nothing in it can be used."""
+        """Read the folder; raise UserError if nothing in it can be used."""
         self.path = Path(path)
         self.name, self.labelling = self.path.resolve().name, Labelling.read(path)
         listed = read_class_list(self.path / CLASSES)
@@ -154,7 +159,7 @@ class LabelledFolder:
             label_map = self._read(name)
             if label_map is not None:
                 found[name] = label_map
-        # Label maps of no picture, and those that two pictures share.
+        # Report label maps without a picture, and equal ones of two pictures.
         for path in sorted((self.path / LABELS).glob("*.png")):
             if path.name not in self.labelling.pictures and path.name[0] != ".":
                 self.problems.append(f"{path}: no picture has this name")
@@ -168,7 +173,7 @@ class LabelledFolder:
             raise UserError(f"{self.path / LABELS}: none of the {len(self.labelling.pictures)} "
                             f"pictures has labels{''.join(f'; {p}' for p in self.problems[:1])}")
         self.names, self.label_maps = tuple(found), np.stack(list(found.values()))
-        # What makes them again: seeds, or w and noise in files.
+        # What remakes the pictures: seeds, or w and noise in files.
         seeds = dict(zip(self.labelling.pictures, self.labelling.seeds))
         self._seeds = tuple(seeds[name] for name in self.names if name in seeds)
         self._latents = [Latents.read(latents_path(self.path, name)) for name in self.names
@@ -176,7 +181,7 @@ class LabelledFolder:
         self.digest = self._digest()
 
     def _digest(self):
-        """Return the sha256, hex, of all that is learned, wherever the files are."""
+        """Return the hexadecimal sha256 of everything that is trained on, whatever its path."""
         recipe = dataclasses.asdict(self.labelling) | {
             "network": "", "classes": self.classes, "labelled": self._seeds or self.names}
         del recipe["projected"]
@@ -185,10 +190,10 @@ class LabelledFolder:
         return hashlib.sha256(b"".join(content)).hexdigest()
 
     def dlatents(self, sampler: Sampler) -> np.ndarray:
-        """Return w float32 [n, layers, dlatent_size] of the pictures, in their network.
+        """Return w float32 [n, layers, dlatent_size] of the pictures; `sampler` has their network.
 
         Raises:
-            UserError: the network has other layers, or noise, than that of the files.
+            UserError: w or noise in the files does not fit the network.
         """
         if not self.labelling.projected:
             return sampler.dlatents(sampler.seed_latents(self._seeds), self.labelling.trunc)
@@ -218,7 +223,8 @@ class LabelledFolder:
         return seed_noise([self._seeds[number] for number in numbers])
 
     def _read(self, name):
-        """Return a picture's label map; None, and a line in `problems`, if it cannot be used."""
+        """Return a picture's label map; if it cannot be used, add a line to `problems` and return
+        None."""
         path, side = self.path / LABELS / name, self.labelling.resolution
         if not path.is_file():
             self.problems.append(f"{path}: missing: this picture is left out")
@@ -232,7 +238,7 @@ class LabelledFolder:
             self.problems.append(f"{path}: {label_map.shape[1]}x{label_map.shape[0]} pixels, its "
                                  f"picture has {side}x{side}: left out")
             return None
-        # The picture itself may be gone, but it must not be another one.
+        # The picture itself may be missing, but it must not be a different one.
         try:
             picture = np.asarray(decode_photo((self.path / name).read_bytes()))
             was_replaced = picture_digest(picture) != self.labelling.pictures[name]
@@ -242,7 +248,7 @@ class LabelledFolder:
             was_replaced = True
         if was_replaced:
             self.problems.append(f"{self.path / name}: not the picture that was written under this "
-                                 "name, so that its labels may be another one's: left out")
+                                 "name, so its labels may be another picture's: left out")
             return None
         return label_map
 

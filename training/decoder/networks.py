@@ -2,11 +2,11 @@
 
 Sources: linear, the linear probe of Xu and Zheng 2021, "Linear semantics in generative adversarial
 networks"; conv, the light decoder of "Teaching GAN to generate per-pixel annotation" (2020); mlp,
-DatasetGAN, Zhang et al. 2021. Each treats all pixels alike and one by one: mirrored features have
-the mirrored map, whatever the weights.
+DatasetGAN, Zhang et al. 2021. All of them treat every pixel in the same way and by itself: mirrored
+features give the mirrored map, whatever the weights.
 
-`features` is a list of activations [N, r, r, fmaps], two of each size r, coarse to fine, as
-G_style.synthesis returns them. `weights` is {name: tensor}; results have their type. Logits are
+`features` is a list of activations [N, r, r, fmaps], two for each size r, coarse to fine, as
+G_style.synthesis returns them. `weights` is {name: tensor}; results have their dtype. Logits are
 [..., num_outputs]; output 0 is the background.
 """
 
@@ -24,19 +24,19 @@ from training.gan.growing_network import constant, normal
 from training.networks_stylegan import G_style, GeneratorOptions
 
 CONV_FMAPS, MLP_FMAPS = 64, (128, 32)
-MEMBERS = 10  # of DatasetGAN's ensemble
+MEMBERS = 10  # networks in DatasetGAN's ensemble
 NORM_EPSILON, NORM_MOMENTUM = 1e-5, 0.9
-UNSURE_SHARE = 0.1  # of a picture's pixels, whose mean divergence is its uncertainty
+UNSURE_SHARE = 0.1  # share of a picture's pixels whose mean divergence is its uncertainty
 
 Weights = dict[str, tf.Tensor]
-Means = dict[str, tf.Tensor]  # running means as a training step changes them
+Means = dict[str, tf.Tensor]  # running means after a training step
 
 
 # Layers
 
 def bilinear_matrix(side: int, new_side: int) -> np.ndarray:
-    """Return float64 [new_side, side], the weights of a row's pixels in each pixel of the enlarged
-    row; pixel centres are at halves, borders are repeated."""
+    """Return float64 [new_side, side]: the weights of a row's pixels in each pixel of the enlarged
+    row. Pixel centres are at halves; borders are repeated."""
     low, high, share = _neighbours(side, new_side)
     matrix = np.zeros([new_side, side])
     np.add.at(matrix, (np.arange(new_side), low), 1 - share)
@@ -45,7 +45,8 @@ def bilinear_matrix(side: int, new_side: int) -> np.ndarray:
 
 
 def _neighbours(side, new_side):
-    """Return for each pixel of an enlarged row the two around it, and the second one's weight."""
+    """Return, for each pixel of an enlarged row, the two old pixels around it and the second one's
+    weight."""
     place = np.clip((np.arange(new_side) + 0.5) * side / new_side - 0.5, 0, side - 1)
     low = np.floor(place).astype(np.int32)
     return low, np.minimum(low + 1, side - 1).astype(np.int32), place - low
@@ -54,8 +55,8 @@ def _neighbours(side, new_side):
 def enlarge_bilinearly(x: tf.Tensor, side: int) -> tf.Tensor:
     """Return x [N, r, r, fmaps] enlarged bilinearly to [N, side, side, fmaps].
 
-    TensorFlow's operation returns only float32, five to ten times as fast as matrix products, which
-    are for other types.
+    TensorFlow's operation, which returns only float32, is five to ten times as fast as matrix
+    products, which are used for other types.
     """
     if x.shape[1] == side:
         return x
@@ -87,7 +88,7 @@ def at_pixels(features: Sequence[tf.Tensor], places: tf.Tensor, side: int) -> tf
 
 
 def batch_norm(weights: Weights, scope: str, x: tf.Tensor, means: Means | None) -> tf.Tensor:
-    """Return x [..., n, fmaps] normalised over n and all replicas, or, if `means` is None, by the
+    """Return x [..., n, fmaps] normalised over n and all replicas; if `means` is None, by the
     running means. New running means are added to `means`."""
     if means is None:
         mean, variance = weights[f"{scope}/moving_mean"], weights[f"{scope}/moving_variance"]
@@ -107,7 +108,7 @@ def mixed(features: Sequence[tf.Tensor], kernels: Sequence[tf.Tensor]) -> tf.Ten
     """Return the sum of all features, enlarged to the last one's size, times their kernels
     [fmaps, out].
 
-    Features are multiplied before they are enlarged: the result is the same, with fewer pixels.
+    Features are multiplied before they are enlarged: the result is the same, for less work.
     """
     total, side = 0, features[-1].shape[1]
     for place in range(0, len(features), 2):  # two of each size
@@ -119,13 +120,13 @@ def mixed(features: Sequence[tf.Tensor], kernels: Sequence[tf.Tensor]) -> tf.Ten
 # Decoders
 
 def linear_logits(weights: Weights, features: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Return the logits [N, R, R, out] of one 1x1 convolution a layer, enlarged and summed."""
+    """Return the logits [N, R, R, out] of one 1x1 convolution per layer, enlarged and summed."""
     return mixed(features, [weights[f"layer{i}/kernel"] for i in range(len(features))])
 
 
 def conv_logits(weights: Weights, features: Sequence[tf.Tensor], means: Means | None) -> tf.Tensor:
-    """Return the logits [N, R, R, out] of the light decoder: of the sum, coarse to fine, of 64
-    normalised maps of every layer."""
+    """Return the logits [N, R, R, out] of the light decoder, computed from the sum, coarse to fine,
+    of 64 normalised maps of every layer."""
     total = 0.0
     for i, x in enumerate(features):
         side, scope = x.shape[1], f"layer{i}"
@@ -143,8 +144,7 @@ def mlp_logits(weights: Weights, pixels: tf.Tensor, means: Means | None) -> tf.T
 
 
 def _after_first(weights, x, means):
-    """Return the logits that follow from the first layer's products [..., n, 128], of one member or
-    all."""
+    """Return the logits for the first layer's products [..., n, 128], of one member or of all."""
     for i in range(len(MLP_FMAPS)):
         x = tf.nn.relu(x + weights[f"dense{i}/bias"])
         x = tf.matmul(batch_norm(weights, f"dense{i}", x, means),
@@ -155,7 +155,8 @@ def _after_first(weights, x, means):
 def member_logits(weights: Weights, features: Sequence[tf.Tensor]) -> tf.Tensor:
     """Return the logits [members, N, R, R, out] of all members for whole pictures.
 
-    One member after the other, since the maps of one at 512x512 take a hundred megabytes.
+    Members are computed one after another, since the maps of one at 512x512 take a hundred
+    megabytes.
     """
     fmaps = [x.shape[-1] for x in features]
 
@@ -169,8 +170,12 @@ def member_logits(weights: Weights, features: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def votes(probabilities: tf.Tensor) -> tf.Tensor:
-    """Return shares [..., out] of the members' probabilities [members, ..., out]: they sum to 1 and
-    are largest for the class with most votes, among equals for the likeliest."""
+    """Return each class's share of the votes [..., out], given the members' probabilities
+    [members, ..., out].
+
+    Shares sum to 1 and are largest for the class with most votes; if several have as many, for the
+    most probable of them.
+    """
     winners = tf.argmax(probabilities, axis=-1)
     ballots = tf.one_hot(winners, probabilities.shape[-1], dtype=probabilities.dtype)
     count = probabilities.shape[0]
@@ -179,7 +184,7 @@ def votes(probabilities: tf.Tensor) -> tf.Tensor:
 
 def disagreement(probabilities: tf.Tensor) -> tf.Tensor:
     """Return the Jensen-Shannon divergence [...] of the members' probabilities [members, ..., out],
-    in nats: the entropy of the mean less the mean entropy."""
+    in nats: the entropy of the mean minus the mean entropy."""
     def entropy(p: tf.Tensor) -> tf.Tensor:
         return -tf.reduce_sum(tf.math.xlogy(p, p), axis=-1)
 
@@ -188,25 +193,25 @@ def disagreement(probabilities: tf.Tensor) -> tf.Tensor:
 
 
 def picture_uncertainty(divergences: tf.Tensor) -> tf.Tensor:
-    """Return [N], of divergences [N, R, R] the mean over each picture's most disputed tenth of the
-    pixels (DatasetGAN, section 3.1)."""
+    """Return [N]: the mean of divergences [N, R, R] over each picture's tenth of pixels with the
+    largest ones (DatasetGAN, section 3.1)."""
     flat = tf.reshape(divergences, [divergences.shape[0], -1])
     most, _ = tf.math.top_k(flat, max(1, round(UNSURE_SHARE * flat.shape[1])))
     return tf.reduce_mean(most, axis=1)
 
 
 class Decoder(Network):
-    """features -> logits. Running means are returned by a training step, not assigned."""
+    """features -> logits. A training step returns running means and does not assign them."""
 
     @dataclass(frozen=True)
     class Options:
-        """What makes the network.
+        """What defines the network.
 
         Attributes:
             kind: linear, conv or mlp.
-            num_outputs: classes with the background.
+            num_outputs: number of classes, including the background.
             fmaps: feature maps of every layer, coarse to fine.
-            members: of an mlp's ensemble.
+            members: number of networks in an mlp's ensemble.
         """
 
         kind: str
@@ -220,7 +225,7 @@ class Decoder(Network):
         o = self.options
         if o.kind == "linear":
             for i, fmaps in enumerate(o.fmaps):
-                # A sum over all layers: as small as one layer of all maps.
+                # Layers are summed: scale the kernels like those of one layer with all maps.
                 self.add_variable(f"layer{i}/kernel", [fmaps, o.num_outputs],
                                   normal(1 / np.sqrt(sum(o.fmaps))))
         elif o.kind == "conv":
@@ -246,7 +251,7 @@ class Decoder(Network):
                           else shape[-1:], constant(0))
 
     def _create_norm(self, scope, shape):
-        """Create what `batch_norm` uses."""
+        """Create the variables that `batch_norm` uses."""
         for name, value in (("gamma", 1), ("beta", 0), ("moving_mean", 0), ("moving_variance", 1)):
             self.add_variable(f"{scope}/{name}", shape, constant(value),
                               trainable=not name.startswith("moving"))
@@ -256,10 +261,10 @@ class Decoder(Network):
         return {name: tf.convert_to_tensor(var) for name, var in self.vars.items()}
 
     def train_call(self, inputs: Sequence[tf.Tensor] | tf.Tensor) -> tuple[tf.Tensor, Means]:
-        """Return logits as in training, and {name: value to assign} of running means.
+        """Return logits as during training, and {name: value to assign} for running means.
 
         Args:
-            inputs: features, for logits [N, R, R, out]; of an mlp the features [n, all fmaps] of
+            inputs: features, for logits [N, R, R, out]; for an mlp, the features [n, all fmaps] of
                 pixels, for logits [members, n, out].
         """
         means = {}
@@ -269,7 +274,7 @@ class Decoder(Network):
         return logits(self._weights(), inputs, means), means
 
     def probabilities(self, features: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Return float32 [members, N, R, R, out]; a linear or conv decoder is one member."""
+        """Return float32 [members, N, R, R, out]; a linear or conv decoder has one member."""
         if self.options.kind == "mlp":
             return tf.nn.softmax(member_logits(self._weights(), features))
         logits = linear_logits(self._weights(), features) if self.options.kind == "linear" \
@@ -279,10 +284,10 @@ class Decoder(Network):
     def __call__(self, features: Sequence[tf.Tensor]) -> tf.Tensor:
         """Return maps float32 [N, R, R, classes] in [-0.5, 0.5].
 
-        The likeliest class is above 0 where all classes together are likelier than the background
-        (of an mlp, have more votes), by as much as they are; every other one is below it by the
-        difference of their probabilities. If each class had to beat the background by itself, a
-        garment would get no label where it may be of two classes.
+        The map of a pixel's likeliest class is half of the difference between the probability of
+        all classes together (for an mlp: their share of the votes) and that of the background; the
+        maps of the others are lower, by the difference of the probabilities. If each class had to
+        beat the background by itself, a garment that may be of two classes would get no label.
         """
         found = self.probabilities(features)
         shares = votes(found) if self.options.kind == "mlp" else found[0]
@@ -295,22 +300,22 @@ class Decoder(Network):
 
 @dataclass(frozen=True)
 class DecodedGeneratorOptions(GeneratorOptions):
-    """What makes a DecodedGenerator: the options of its generator, num_channels being the colours
-    and maps of both, and those of the decoder."""
+    """What defines a DecodedGenerator: the options of its generator, except that num_channels
+    counts the generator's colours and the decoder's maps; and the options of the decoder."""
 
-    generator_channels: int = 3  # of the generator itself, of which only the colours are used
-    map_resolution: int = 0  # at which the decoder works; 0 = resolution
+    generator_channels: int = 3  # channels of the generator itself; only its colours are used
+    map_resolution: int = 0  # the decoder's resolution; 0 = resolution
     decoder: str = "conv"  # linear, conv or mlp
     decoder_seed: int = 0
 
 
 @NETWORKS.register
 class DecodedGenerator(Network):
-    """A frozen generator of colours and a decoder of its features: together a generator of colours
+    """A frozen generator of colours and a decoder of its features: together, a generator of colours
     and maps.
 
     Attributes:
-        generator, decoder: both parts, whose variables are this network's, named
+        generator, decoder: the two parts; their variables are this network's, with the names
             generator/... and decoder/...
     """
 
@@ -337,7 +342,7 @@ class DecodedGenerator(Network):
 
     @property
     def trainables(self) -> dict[str, tf.Variable]:
-        """Return {name: variable} of the decoder."""
+        """Return {name: variable} for the decoder only."""
         return {f"decoder/{name}": var for name, var in self.decoder.trainables.items()}
 
     def features(self, dlatents: tf.Tensor, noise: Callable | None = None) -> list[tf.Tensor]:
@@ -346,7 +351,7 @@ class DecodedGenerator(Network):
                                         features=True)[1]
 
     def train_call(self, inputs: Sequence[tf.Tensor] | tf.Tensor) -> tuple[tf.Tensor, Means]:
-        """Return the decoder's logits as in training, and {name: value to assign}."""
+        """Return the decoder's logits as during training, and {name: value to assign}."""
         logits, means = self.decoder.train_call(inputs)
         return logits, {f"decoder/{name}": value for name, value in means.items()}
 
@@ -354,7 +359,7 @@ class DecodedGenerator(Network):
                   fade: float | tf.Tensor = 0.0, noise: Callable | None = None) -> tf.Tensor:
         """Return images float32 [N, R, R, 3 + C]: the generator's colours, the decoder's maps.
 
-        As G_style.synthesis, at one resolution: that at which the decoder works.
+        Arguments are as for G_style.synthesis, but the only resolution is the decoder's.
         """
         if resolution not in (None, self.map_resolution):
             raise ValueError(f"network {self.name} draws maps at {self.map_resolution}, not "
@@ -365,7 +370,7 @@ class DecodedGenerator(Network):
 
     def __call__(self, latents: tf.Tensor, labels: tf.Tensor | None = None, *,
                  noise: Callable | None = None) -> tf.Tensor:
-        """Return images [N, R, R, 3 + C] of latents [N, latent_size], untruncated."""
+        """Return images [N, R, R, 3 + C] for latents [N, latent_size], without truncation."""
         return self.synthesis(self.mapping(latents, labels), noise=noise)
 
 
@@ -373,7 +378,7 @@ def decoded_config(generator: dict, num_classes: int, **own) -> dict:
     """Return the config of a DecodedGenerator over a G_style with the config `generator`.
 
     Args:
-        own: those that only DecodedGeneratorOptions has.
+        own: options that only DecodedGeneratorOptions has.
     """
     return {**generator, "num_channels": channels.NUM_COLOURS + num_classes,
             "generator_channels": generator["num_channels"], **own}

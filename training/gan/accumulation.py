@@ -1,8 +1,8 @@
-"""Gradients of a device's share of a minibatch that does not fit its memory at once.
+"""Gradients of a device's share of a minibatch that does not fit into its memory at once.
 
-The device takes its share in parts, one after another, and adds up the gradients. In a Style-GAN a
-part holds whole minibatch-stddev groups: parts share a device's samples as devices share the
-minibatch (`replica_rows`), and the mean over equal parts is the mean over the share.
+The device takes its share in parts, one after another, and adds up their gradients. In a Style-GAN
+a part holds whole minibatch-stddev groups: a device's share is split into parts as the minibatch is
+split among devices (`replica_rows`). The mean over equal parts is the mean over the share.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ import tensorflow as tf
 def mean_over_parts(function: Callable[[Any], Any], parts: list[Any]) -> Any:
     """Return the mean of function(part) over all parts, computed one after another.
 
-    It is a loop inside the graph, each pass of which frees what it made before the next one begins.
+    It is a loop inside the graph; each pass frees its memory before the next one begins.
 
     Args:
-        function: nest of tensors of one part -> nest of float32 tensors, shaped alike for all.
+        function: nest of tensors of one part -> nest of float32 tensors, the same shapes for all.
         parts: nests of tensors of equal shapes.
     """
     if len(parts) == 1:
@@ -30,8 +30,8 @@ def mean_over_parts(function: Callable[[Any], Any], parts: list[Any]) -> Any:
     def add(k: tf.Tensor, sums: Any) -> tuple[tf.Tensor, Any]:
         return k + 1, tf.nest.map_structure(tf.add, sums, function(at(k)))
 
-    # The first pass is before the loop: it shows what there is to add up. The loop's own first
-    # pass, which needs no sums before its end, must not run beside it.
+    # The first pass runs before the loop and gives the sums their structure. The loop's own first
+    # pass does not need those sums until its end; it must still not run at the same time.
     first = function(at(0))
     with tf.control_dependencies(tf.nest.flatten(first)):
         start = tf.identity(1)
@@ -42,7 +42,7 @@ def mean_over_parts(function: Callable[[Any], Any], parts: list[Any]) -> Any:
 
 def over_parts(function: Callable[[Any], tuple[Any, Any]], samples: Any, count: int
                ) -> tuple[Any, Any]:
-    """Return what a function makes of samples, taken in `count` equal parts.
+    """Return what a function returns for samples, which it is given in `count` equal parts.
 
     Args:
         function: nest of samples [n, ...] -> (nest of float32 sums over them, nest of float32
@@ -58,7 +58,7 @@ def over_parts(function: Callable[[Any], tuple[Any, Any]], samples: Any, count: 
     def of_part(part: Any) -> tuple[Any, Any]:
         number, own = part
         sums, made = function(own)
-        # In its place among zeros, so that the mean over the parts is a share of all.
+        # Put into its place among zeros, so that the mean over parts is [N, ...] / count.
         placed = tf.nest.map_structure(
             lambda values: tf.scatter_nd([[number]], values[None], [count, *values.shape]), made)
         return sums, placed

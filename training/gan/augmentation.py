@@ -1,14 +1,15 @@
 """Augmentation of what discriminators see: geometry for photo and maps alike, colour for the photo.
 
-Reals and fakes are augmented alike, and G is trained through the augmentation, so that with p below
-about 0.8 none of it reaches G's pictures (Karras et al. 2020, "Training generative adversarial
-networks with limited data", sections 2 and 3, appendix B: "bgc"). Every transformation is applied
-to an image with probability p.
+Reals and fakes are augmented in the same way, and G is trained through the augmentation. With p
+below about 0.8, G's pictures therefore show nothing of it (Karras et al. 2020, "Training generative
+adversarial networks with limited data", sections 2 and 3, appendix B: "bgc"). Every transformation
+is applied to an image with probability p.
 
-All geometry together is one affine transformation of an image that is reflected at its borders. An
-image is resampled once: doubled in size by a wavelet's low-pass, read bilinearly at twice the size
-wanted, halved by the same low-pass. What only moves pixels to places of other pixels copies them.
-Colours are changed by one affine transformation of RGB.
+All geometric transformations combine into one affine transformation of an image that is reflected
+at its borders. An image is resampled once: it is doubled in size by a wavelet's low-pass filter,
+read bilinearly at twice the final size, and halved by the same filter. A transformation that only
+moves pixels to positions of other pixels copies them. Colours are changed by one affine
+transformation of RGB.
 """
 
 import functools
@@ -24,17 +25,18 @@ from training.config import TrainingConfig, parse_augment
 
 INTERVAL = 4  # minibatches of a critic from one change of p to the next
 
-# The low-pass of the sym6 wavelet (Daubechies 1992), whose norm is 1. It is orthogonal to itself
-# moved by 2, so that doubling and halving an image gives it back.
+# The low-pass filter of the sym6 wavelet (Daubechies 1992), whose norm is 1. It is orthogonal to
+# itself shifted by 2, so doubling and then halving an image restores it.
 SYM6 = np.array([0.015404109327027373, 0.0034907120842174702, -0.11799011114819057,
                  -0.048311742585633, 0.4910559419267466, 0.787641141030194, 0.3379294217276218,
                  -0.07263752278646252, -0.021060292512300564, 0.04472490177066578,
                  0.0017677118642428036, -0.007800708325034148])
-_ORIGIN = 5  # the tap at a pixel's own place
-# Pixel i of an image is at place 2 i + _DELAY of the doubled one: by the filter's centre of mass.
+_ORIGIN = 5  # the tap at a pixel's own position
+# Pixel i of an image is at position 2 i + _DELAY of the doubled image, by the filter's centre of
+# mass.
 _DELAY = float(np.arange(12) @ SYM6 / SYM6.sum()) - _ORIGIN
 
-# Names of an image's draws; `name?` below the probability means that `name` takes place.
+# Names of an image's random numbers. If `name?` is below the probability, `name` is applied.
 UNIFORMS = ("flip?", "flip", "rot90?", "rot90", "translation?", "x", "y", "scale?", "turn?",
             "turn", "aniso?", "turn again?", "turn again", "shift?", "brightness?", "contrast?",
             "luma?", "luma", "hue?", "hue", "saturation?")
@@ -42,12 +44,12 @@ NORMALS = ("scale", "aniso", "x", "y", "brightness", "contrast", "saturation")
 
 
 class Transformation(NamedTuple):
-    """What is done to each image of a minibatch.
+    """The transformation of each image of a minibatch.
 
     Attributes:
-        geometry: [N, 3, 3], from places (x, y, 1) of the result to places of the image. A place is
-            in widths of the image, from its middle.
-        colour: [N, 3, 4], from (r, g, b, 1) to the new colours; -1 is black, 1 is white.
+        geometry: [N, 3, 3], maps positions (x, y, 1) in the result to positions in the image, in
+            image widths from its centre.
+        colour: [N, 3, 4], maps (r, g, b, 1) to the new colours; -1 is black, 1 is white.
     """
 
     geometry: tf.Tensor
@@ -58,11 +60,12 @@ def augment(images: tf.Tensor, p: tf.Tensor | None, draws: Draws, purpose: str) 
     """Augment images as discriminators see them.
 
     Args:
-        images: [N, r, r, channels] float32, colours in [-1, 1]; what follows them is moved only.
-        p: scalar, the probability of every transformation. At 0, or if it is None, images come
-            back as they are.
+        images: [N, r, r, channels] float32, colours in [-1, 1]; the other channels change only
+            in geometry.
+        p: scalar, the probability of every transformation. If it is 0 or None, images are
+            returned unchanged.
         draws: the step's random numbers.
-        purpose: which of its draws these are.
+        purpose: prefix of the names of these random numbers.
     """
     if p is None:
         return images
@@ -75,10 +78,9 @@ def augment(images: tf.Tensor, p: tf.Tensor | None, draws: Draws, purpose: str) 
 
 
 def random_transformation(draws: Draws, purpose: str, p: tf.Tensor, size: int) -> Transformation:
-    """Draw a Transformation of images of `size` x `size` pixels for each sample.
+    """Draw a Transformation for each sample, for images of `size` x `size` pixels.
 
-    Source: Karras et al. 2020, appendix B, which has the distributions; with augmentation pipeline
-    "bgc".
+    Source: Karras et al. 2020, appendix B, which gives the distributions; pipeline "bgc".
     """
     uniform = dict(zip(UNIFORMS, tf.unstack(
         draws.uniform(f"{purpose}/augment_uniform", [len(UNIFORMS)]), axis=1)))
@@ -86,14 +88,14 @@ def random_transformation(draws: Draws, purpose: str, p: tf.Tensor, size: int) -
         draws.normal(f"{purpose}/augment_normal", [len(NORMALS)]), axis=1)))
 
     def chosen(name: str, value: tf.Tensor, probability: tf.Tensor = p) -> tf.Tensor:
-        """Return `value` where the transformation takes place, else 0; [N]."""
+        """Return `value` where the transformation is applied, else 0; [N]."""
         return tf.where(uniform[f"{name}?"] < probability, value, 0.0)
 
-    # Geometry in the order in which it is done to the image. Matrices lead from the result back to
-    # the image, so each is the inverse of what it does.
+    # Geometry, in the order in which it is applied to the image. Matrices map the result back to
+    # the image, so each is the inverse of its transformation.
     whole_pixels = [chosen("translation", tf.round((uniform[axis] * 2 - 1) * 0.125 * size) / size)
                     for axis in "xy"]
-    turn = 1 - tf.sqrt(1 - p)  # the probability of each of two rotations, so that p is that of any
+    turn = 1 - tf.sqrt(1 - p)  # probability of each of two rotations; p is that of at least one
     scale, aniso = chosen("scale", normal["scale"] * 0.2), chosen("aniso", normal["aniso"] * 0.2)
     geometry = functools.reduce(_product, [
         _scaling(1 - 2 * chosen("flip", tf.floor(uniform["flip"] * 2)), 1.0),
@@ -105,7 +107,7 @@ def random_transformation(draws: Draws, purpose: str, p: tf.Tensor, size: int) -
         _rotation(chosen("turn again", (uniform["turn again"] * 2 - 1) * math.pi, turn)),
         _translation(*(chosen("shift", normal[axis] * 0.125) for axis in "xy"))])
 
-    # Colour, each step after the one before. Luma is the part of a colour along the grey axis.
+    # Colour. Luma is the part of a colour along the grey axis.
     grey = tf.constant(np.full([3, 3], 1 / 3), tf.float32)  # the projection on the grey axis
     unit = tf.eye(3)
     contrast = 2 ** chosen("contrast", normal["contrast"] * 0.5)
@@ -114,7 +116,7 @@ def random_transformation(draws: Draws, purpose: str, p: tf.Tensor, size: int) -
     hue = _rotation_about_grey(chosen("hue", (uniform["hue"] * 2 - 1) * math.pi))
     linear = functools.reduce(_product, [
         grey + (unit - grey) * _as_matrix(saturation), hue, unit - grey * _as_matrix(luma),
-        unit * _as_matrix(contrast)])  # [N, 3, 3]; the last one is done first
+        unit * _as_matrix(contrast)])  # [N, 3, 3]; the last one is applied first
     # Brightness comes before all of these.
     brightness = chosen("brightness", normal["brightness"] * 0.2)
     offset = tf.reduce_sum(linear, axis=2) * brightness[:, None]
@@ -174,8 +176,8 @@ def recoloured(images: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
 def moved(images: tf.Tensor, geometry: tf.Tensor) -> tf.Tensor:
     """Return images [N, r, r, channels] moved by `Transformation.geometry`.
 
-    An image whose pixels all land on pixels (flipped, turned by right angles, moved by whole
-    pixels, or unchanged) is copied, bit for bit; any other one is resampled.
+    If all pixels of an image land on pixels (it is flipped, turned by right angles, moved by whole
+    pixels, or unchanged), they are copied bit for bit; otherwise the image is resampled.
     """
     size = images.shape[1]
     sources = _sources(geometry, np.arange(size), size)  # [N, 2, r * r]
@@ -189,9 +191,9 @@ def moved(images: tf.Tensor, geometry: tf.Tensor) -> tf.Tensor:
 
 
 def _sources(geometry, places, size):
-    """Return where the pixels at `places` of either side come from, [N, 2, places^2] (x, y).
+    """Return where pixels come from, [N, 2, places^2] (x, y), in pixels of `size` x `size` images.
 
-    In pixels of images of `size` x `size`.
+    The pixels are those of the grid that `places` make along both sides.
     """
     middle = (size - 1) / 2
     y, x = (axis.reshape(-1).astype(np.float32) for axis in np.meshgrid(
@@ -205,7 +207,7 @@ def _resampled(images, geometry):
     size = images.shape[1]
     double, halve = _doubling(size), _halving(size)
     doubled = _along_both_axes(double, images)  # [N, 2 r, 2 r, channels]
-    # The pixels of the doubled result, as many of them as halving needs.
+    # The pixels of the doubled result that halving needs.
     places = (np.arange(halve.shape[1]) - _ORIGIN - _DELAY) / 2
     sources = _sources(geometry, places, size)
     read = _read_bilinear(doubled, _reflected(sources, size - 1) * 2 + _DELAY)
@@ -213,12 +215,12 @@ def _resampled(images, geometry):
 
 
 def _reflected(places, last):
-    """Return places folded back into [0, last] at both ends, as often as needed."""
+    """Return positions reflected at both ends until they are in [0, last]."""
     return last - tf.abs(last - tf.math.floormod(places, 2.0 * last))
 
 
 def _along_both_axes(matrix, images):
-    """Return `matrix` [m, r] times the rows and the columns of images [N, r, r, channels]."""
+    """Return images [N, r, r, channels] with rows and columns multiplied by `matrix` [m, r]."""
     new, old = matrix.shape
     fmaps = images.shape[3]
     matrix = tf.constant(matrix)
@@ -227,15 +229,15 @@ def _along_both_axes(matrix, images):
     return tf.reshape(tf.matmul(matrix, rows), [-1, new, new, fmaps])
 
 
-# Compiled, as its sum over four neighbours is: several times as fast on a CPU as operation by
-# operation. One gather of all four is faster than four, for many channels twice as fast.
+# Compiled together with its sum over four neighbours: several times as fast on a CPU as separate
+# operations. One gather of all four is faster than four gathers, with many channels twice as fast.
 @tf.function(jit_compile=True, autograph=False)
 def _read_bilinear(images, places):
-    """Return what images [N, s, s, channels] have at places [N, 2, P] (x, y), [N, P, channels]."""
+    """Return the values of images [N, s, s, channels] at places [N, 2, P]: [N, P, channels]."""
     count, size, _, fmaps = images.shape
-    places = tf.stop_gradient(places)  # what is compiled computes all gradients, needed or not
+    places = tf.stop_gradient(places)  # compiled code computes all gradients, needed or not
     first = tf.minimum(tf.floor(places), size - 2.0)
-    x, y = tf.unstack(places - first, axis=1)  # [N, P]: parts of a pixel
+    x, y = tf.unstack(places - first, axis=1)  # [N, P]: fractions of a pixel
     column, row = tf.unstack(tf.cast(first, tf.int32), axis=1)
     corner = tf.range(count)[:, None] * (size * size) + row * size + column
     corners = tf.stack([corner, corner + 1, corner + size, corner + size + 1])
@@ -259,8 +261,8 @@ def _doubling(size):
 
 @functools.cache
 def _halving(size):
-    """Return the matrix [size, 2 size + 10] that halves a row that begins _ORIGIN places before
-    the first pixel."""
+    """Return the matrix [size, 2 size + 10] that halves a row of pixels, given from _ORIGIN pixels
+    before the first one on."""
     matrix = np.zeros([size, 2 * size + len(SYM6) - 2])
     for pixel in range(size):
         matrix[pixel, 2 * pixel:2 * pixel + len(SYM6)] = SYM6 / math.sqrt(2)
@@ -268,19 +270,19 @@ def _halving(size):
 
 
 class Augmentation(tf.Module):
-    """A critic's p, and what adapts it (Karras et al. 2020, section 3.1).
+    """A critic's p, and how it adapts (Karras et al. 2020, section 3.1).
 
-    r_t, the mean sign of the critic's scores of reals, shows how far it overfits: 0 if it does not,
-    1 if it knows all of them. Every INTERVAL minibatches p rises if r_t is above its target and
-    falls if it is below.
+    r_t, the mean sign of the critic's scores of reals, shows how far the critic overfits: 0 if it
+    does not, 1 if it recognises all of them. Every INTERVAL minibatches p rises if r_t is above its
+    target, and falls if it is below.
 
     Attributes:
-        values: {'p', 'r_t', 'sign_sum', 'minibatches': scalar tf.Variable}; the last two are of the
-            minibatches since p last changed.
+        values: {'p', 'r_t', 'sign_sum', 'minibatches': scalar tf.Variable}; the last two count
+            from the last change of p.
     """
 
     def __init__(self, config: TrainingConfig, p: float | None = None):
-        """Begin with `p`, or with that of `config.augment` if it is None or fixed there."""
+        """Begin with `p`; if it is None or --augment fixes p, begin as `config.augment` says."""
         super().__init__()
         kind, first_p = parse_augment(config.augment)
         self.adapts = kind == "ada"
@@ -295,9 +297,9 @@ class Augmentation(tf.Module):
         """Count a minibatch of the critic and change p if it is time; in cross-replica context.
 
         Args:
-            mean_sign: over the minibatch's reals.
-            finite: False for scores that are not to be counted.
-            minibatch: images of it.
+            mean_sign: mean sign of the scores of the minibatch's reals.
+            finite: False if these scores must not be counted.
+            minibatch: images in the minibatch.
         """
         old = self.values
         count = old["minibatches"] + 1
@@ -319,15 +321,13 @@ class Augmentation(tf.Module):
         return {name: value.numpy() for name, value in self.values.items()}
 
     def set_arrays(self, arrays: dict[str, np.ndarray]) -> None:
-        """Assign what `get_arrays` returned; a fixed p stays that of the options."""
+        """Assign what `get_arrays` returned, except p if the options fix it."""
         for name, value in self.values.items():
             if name != "p" or self.adapts:
                 value.assign(arrays[name])
 
 
 def typical_augmentation(config: TrainingConfig) -> Augmentation | None:
-    """Return an Augmentation as steps have it in the middle of a training, to time them with.
-
-    Made in the current strategy's scope; None without augmentation.
-    """
+    """Return an Augmentation as in the middle of a training, for timing steps; None if there is
+    no augmentation. It is made in the current strategy's scope."""
     return None if config.augment == "none" else Augmentation(config, p=0.5)

@@ -1,16 +1,17 @@
 """How often each photo is drawn, so that rare classes are seen more often than they occur.
 
 Let f_c be the share of the n photos that show class c, F the mean of f over the classes that occur,
-and X the strength of `--balance`. The share w_i of each photo in what is drawn is the distribution
-that is both near to uniform and gives classes frequencies p_c (the sum of w_i over the photos that
-show c) near to F:
+and X the strength of `--balance`. Photo i is drawn with probability w_i. The w_i are chosen close
+to uniform, and so that the frequencies p_c of the classes (the sum of w_i over the photos that show
+c) are close to F:
 
     minimise  (1 - X) sum_i w_i ln(n w_i) + X sum_c [p_c ln(p_c / F) - p_c + F]
     with      1 / R <= n w_i <= R,    n w_i = 1 for photos that show no class,    R = 10.
 
-X = 0 leaves all photos alike. X = 1 makes classes as alike as photos that show several of them, and
-R, allow: a few photos of a rare class do not fill the stage, and none vanishes. If each photo
-showed one class, p_c would be proportional to f_c^(1 - X). The solution has the form
+X = 0 draws all photos equally often. X = 1 evens out the classes as far as R, and photos that show
+several classes, allow. R keeps a few photos of a rare class from filling the stage, and any photo
+from vanishing. If each photo showed one class, p_c would be proportional to f_c^(1 - X). The
+solution has the form
 
     n w_i = clip(exp(nu + sum of lambda_c where i shows c), 1 / R, R),
     (1 - X) lambda_c = X ln(F / p_c),
@@ -29,16 +30,16 @@ from dnnlib.data.dataset import open_dataset, open_split
 from dnnlib.util import UserError
 
 MAX_FACTOR = 10.0  # R
-COUNT_RESOLUTION = 128  # of the maps that are looked at: 45,000 photos take seconds, not minutes
-# Factors are multiples of 1 / UNITS: what processors round differently makes no other draws.
+COUNT_RESOLUTION = 128  # size of the maps to look at: 45,000 photos take seconds, not minutes
+# Factors are multiples of 1 / UNITS, so rounding that differs between processors changes no draws.
 UNITS = 10_000
-_MAX_STRENGTH = 0.98  # X that is fitted for larger ones: it takes longer the nearer to 1
+_MAX_STRENGTH = 0.98  # used for any larger X, since fitting takes longer the closer X is to 1
 _TOLERANCE, _MAX_SWEEPS = 1e-9, 10_000
-_RAREST = 3  # classes in the log
+_RAREST = 3  # number of classes in the log
 
 
 def classes_shown(directory: str | Path, split: str, resolution: int) -> np.ndarray:
-    """Return which classes each photo of a split shows by one pixel or more, bool [n, C].
+    """Return which classes each photo of a split shows with one pixel or more, bool [n, C].
 
     The maps are those of `resolution`, or of COUNT_RESOLUTION if that is smaller.
 
@@ -62,7 +63,7 @@ def photo_factors(shown: np.ndarray, strength: float) -> np.ndarray:
     """Return n w_i of each photo, float64 [n], rounded to multiples of 1 / UNITS; see above.
 
     Args:
-        shown: bool [n, C], as `classes_shown`.
+        shown: bool [n, C], from `classes_shown`.
         strength: X, from 0 to 1.
     """
     factors, has_class = np.ones(len(shown)), shown.any(axis=1)
@@ -77,10 +78,16 @@ def photo_factors(shown: np.ndarray, strength: float) -> np.ndarray:
 
 
 def _fitted_factors(kinds, counts, wanted, strength):
-    """Return the factor of each kind of photos [kinds, C] of which there are `counts`; `wanted`
-    draws, n F, were to show each class."""
+    """Return the factor of each kind of photo.
+
+    Args:
+        kinds: bool [kinds, C], the classes that each kind shows.
+        counts: [kinds], number of photos of each kind.
+        wanted: n F, the number of draws that should show each class.
+        strength: X.
+    """
     stiffness = 1 / min(strength, _MAX_STRENGTH) - 1
-    # nu is the lambda of a class that all photos show, as often as they are.
+    # nu is the lambda of a class that all photos show; its wanted count is the number of photos.
     kinds = np.concatenate([kinds, np.ones((len(kinds), 1), bool)], axis=1)
     wanted = np.append(np.full(kinds.shape[1] - 1, wanted), counts.sum())
     stiffness = np.append(np.full(kinds.shape[1] - 1, stiffness), 0)
@@ -89,8 +96,8 @@ def _fitted_factors(kinds, counts, wanted, strength):
     for _ in range(_MAX_SWEEPS):
         before = lambdas.copy()
         for c, rows in members.items():
-            # Exact where no factor is clipped; where some are it goes less far, never too far, so
-            # that the sweeps converge.
+            # The step is exact if no factor is clipped. If some are, it is too short but never too
+            # long, so the sweeps converge.
             drawn = (counts[rows] * _clipped(exponents[rows])).sum()
             step = (np.log(wanted[c] / drawn) - stiffness[c] * lambdas[c]) / (1 + stiffness[c])
             lambdas[c] += step
@@ -105,14 +112,13 @@ def _clipped(exponents):
 
 
 def epoch_draws(factors: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Return the photos that an epoch of n draws consists of, ascending, int64 [n].
+    """Return the photos drawn in an epoch of n draws, ascending, int64 [n].
 
-    This is systematic resampling along the photos in an order of (seed, epoch), from an offset of
-    (seed, epoch), in whole numbers: photo i is there floor(n w_i) or ceil(n w_i) times, n w_i times
-    on average.
+    This is systematic resampling in whole numbers. The order of the photos and the offset depend on
+    (seed, epoch). Photo i occurs floor(n w_i) or ceil(n w_i) times, and n w_i times on average.
 
     Args:
-        factors: [n], as `photo_factors`.
+        factors: [n], from `photo_factors`.
     """
     n, rng = len(factors), np.random.default_rng([seed, epoch, 1])
     line = rng.permutation(n)
@@ -126,8 +132,8 @@ def balance_line(classes: Sequence[str], shown: np.ndarray, factors: np.ndarray)
 
     Args:
         classes: names of the C classes.
-        shown: bool [n, C], as `classes_shown`.
-        factors: [n], as `photo_factors`.
+        shown: bool [n, C], from `classes_shown`.
+        factors: [n], from `photo_factors`.
     """
     found, drawn = shown.mean(axis=0), factors @ shown / factors.sum()
     rarest = [c for c in np.argsort(found, kind="stable") if found[c]][:_RAREST]

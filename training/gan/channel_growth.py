@@ -1,16 +1,15 @@
 """Widening a network's colour and class channels.
 
-Stage 2 adds a binary map that starts as a copy of the red channel, stage 3 turns it into C class
-maps that start as copies of the binary one (Korneliusson et al. 2019, section 2). Every lod's ToRGB
-and FromRGB grows.
+Stage 2 adds a binary map that starts as a copy of the red channel; stage 3 turns it into C class
+maps that start as copies of the binary one (Korneliusson et al. 2019, section 2). ToRGB and FromRGB
+grow at every lod.
 
-Ours: copies of one map move as one for long. G's new maps may start empty instead, and D's new
-inputs without effect or with fresh random weights (docs/results.md has what that does).
+Our addition: since copies of one map stay alike for long, G's new maps may start empty instead, and
+D's new inputs with no effect or with fresh random weights (docs/results.md shows the results).
 
 Equalised learning rate divides a stored weight by sqrt(fan_in). FromRGB's fan_in is the number of
-channels, so a stored weight is rescaled by sqrt(new / old) to keep the *effective* weight of the
-old channels (not without use_wscale); ToRGB's fan_in is the number of feature maps, which does not
-change.
+channels, so with use_wscale a stored weight is rescaled by sqrt(new / old) to keep the *effective*
+weight of the old channels. ToRGB's fan_in is the number of feature maps, which does not change.
 """
 
 import numpy as np
@@ -23,7 +22,7 @@ EMPTY = -0.5  # value of a map where its class is not present
 
 
 def source_channels(old_channels: int, new_channels: int) -> list[int]:
-    """Return for every new channel the old one that it starts from.
+    """Return, for every new channel, the old channel that it starts from.
 
     Colours start from themselves; maps from the last old channel if it is a map, else from red.
 
@@ -40,12 +39,12 @@ def source_channels(old_channels: int, new_channels: int) -> list[int]:
 
 
 def grow_generator(old: Network, num_channels: int, new_maps: str = "copy") -> Network:
-    """Return a new generator with `num_channels` outputs, whose colours stay as they were.
+    """Return a new generator with `num_channels` outputs and unchanged colours.
 
     Args:
-        old: stays as it is.
-        new_maps: 'copy' repeats each map's source (see `source_channels`); 'empty' begins all maps
-            anew, with no class anywhere.
+        old: the generator to grow; not changed.
+        new_maps: 'copy' starts each map as its source (see `source_channels`); 'empty' starts all
+            maps anew, with no class anywhere.
     """
     sources = source_channels(old.num_channels, num_channels)
     arrays = {}
@@ -59,15 +58,15 @@ def grow_generator(old: Network, num_channels: int, new_maps: str = "copy") -> N
 
 
 def grow_critic(old: Network, num_channels: int, new_inputs: str = "copy") -> Network:
-    """Return a new discriminator with `num_channels` inputs, old channels weighing as before.
+    """Return a new discriminator with `num_channels` inputs; old channels keep their weight.
 
     Args:
-        old: stays as it is.
-        new_inputs: 'copy' gives a new channel its source's effective weight; 'zero' gives it no
-            effect, so that an image's score depends on its old channels only and is as before (of
-            class maps the first stands where the binary map was, and keeps its weight); 'fresh'
-            draws the weights of all maps anew, as large as those that an RGB network's colours
-            begin with.
+        old: the discriminator to grow; not changed.
+        new_inputs: 'copy' gives a new channel its source's effective weight. 'zero' gives it no
+            effect, so that an image's score depends only on its old channels and does not change;
+            the first class map takes the place of the binary map, with its weight. 'fresh' draws
+            the weights of all maps anew, as large as the initial weights of an RGB network's
+            colours.
     """
     sources = source_channels(old.num_channels, num_channels)
     equalised = old.options.use_wscale
@@ -89,7 +88,7 @@ def grow_critic(old: Network, num_channels: int, new_inputs: str = "copy") -> Ne
 
 
 def _rebuilt(old, arrays, num_channels):
-    """Return a network like `old` of so many channels with the given values."""
+    """Return a network like `old` with `num_channels` channels and the given arrays."""
     network = build(type(old).__name__, old.name, {**old.config, "num_channels": num_channels})
     network.set_arrays(arrays, source="growth")
     return network

@@ -1,4 +1,4 @@
-"""One step of one critic, compiled: D on N reals, the average, G on N fresh latents."""
+"""One compiled step of one critic: update D on N reals, the average Gs, G on N fresh latents."""
 
 import functools
 from typing import NamedTuple
@@ -22,9 +22,9 @@ class Samples(NamedTuple):
     """The samples of a replica, or of a part of its share.
 
     Attributes:
-        rows: [n], their places in the global minibatch, by which random numbers are drawn; None for
-            all of it.
-        reals: their Batch; empty in the G step, which needs none.
+        rows: [n], their places in the global minibatch, which determine their random numbers; None
+            for the whole minibatch.
+        reals: their Batch; empty in the G step, which needs no reals.
     """
 
     rows: tf.Tensor | None
@@ -34,9 +34,9 @@ class Samples(NamedTuple):
 class GanStep:
     """Compiles and runs the steps of one critic at one resolution.
 
-    What grows enters as data: `fade`, `lrate` and the step are tensors, so that one trace serves a
-    whole resolution, and a second one while it fades in (without fading the coarser branch is not
-    computed). With lazy R1 there are two traces, with the penalty and without.
+    `fade`, `lrate` and the step number are tensors, so one trace serves a whole resolution. A
+    second one is needed while the resolution fades in, since the coarser branch is computed only
+    then. With lazy R1 there are two traces, with and without the penalty.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, config: TrainingConfig,
@@ -47,13 +47,13 @@ class GanStep:
         """
         Args:
             networks: {'G', 'Gs', 'D_<critic>', ...}. optimizers: {'G', 'D_<critic>', ...}.
-            critic: whose step it is. resolution: of the images at hand.
+            critic: the critic to train. resolution: current size of the images.
             fading: whether `fade` may be above 0. minibatch: images over all replicas.
             labels: [n, label_size] of all training images: the G step draws from them. Not needed
                 if the networks are not conditional.
-            num_critics: that take turns, so that this one's own steps are every so many.
+            num_critics: number of critics that take turns: each has every num_critics-th step.
             mirrored_order: as `process_reals` takes it; None for a critic without class maps.
-            augmentation: of all that the critic sees; None for none.
+            augmentation: applied to everything that the critic sees; None for none.
 
         Raises:
             UserError: the minibatch cannot be shared by the devices or taken in parts.
@@ -75,7 +75,7 @@ class GanStep:
             for k in range(self.num_parts)])
         self.labels = None
         if self.G.label_size:
-            with tf.device("CPU:0"):  # there may be as many as images: no device holds them all
+            with tf.device("CPU:0"):  # as many rows as images, too many for a device's memory
                 self.labels = tf.constant(labels, tf.float32)
         self._compiled = {with_r1: tf.function(
             functools.partial(self._update, with_r1=with_r1), autograph=False,
@@ -87,9 +87,9 @@ class GanStep:
 
         Args:
             reals: images uint8 [minibatch, resolution, resolution, critic.channels] and their
-                labels, as TrainingStream gives them; of several workers each gives its own
+                labels, as TrainingStream yields them; with several workers, each passes its own
                 `worker_rows` of the minibatch.
-            step: number of steps so far; it and the seed give every random number.
+            step: number of steps so far; it and the seed determine every random number.
             fade: weight of the coarser resolution.
             lrate: learning rate of G and D.
 
@@ -101,11 +101,11 @@ class GanStep:
                                     tf.constant(fade, tf.float32), tf.constant(lrate, tf.float32))
 
     def is_compiled(self, step: int) -> bool:
-        """Return whether the step finds its trace, and does not take the time to make one."""
+        """Return whether the step's function is already traced, so that it runs at once."""
         return self._function(step).experimental_get_tracing_count() > 0
 
     def _function(self, step):
-        """Return the compiled function: with lazy R1 most steps have one without the penalty."""
+        """Return the step's compiled function; with lazy R1 most steps leave out the penalty."""
         return self._compiled[step // self.num_critics % self.config.r1_interval == 0]
 
     def _update(self, reals, step, fade, lrate, with_r1=True):
@@ -118,10 +118,10 @@ class GanStep:
         finite_D = self._first(finite_D)
         self._update_dlatent_avg(mean_w)
         self.D_opt.apply(self.strategy, grads, finite_D, lrate)
-        # The average, of G as it was before its own step (official).
+        # Update the average with G as it is before its own step, as the official code does.
         self._average()
-        # Delay the G step until D's gradients exist; otherwise both graphs are held in memory at
-        # once. All of the G step waits for its random numbers, and these for `step`.
+        # Delay the G step until D's gradients exist; otherwise both graphs are in memory at once.
+        # Everything in the G step waits for its random numbers, and those wait for `step`.
         with tf.control_dependencies([finite_D]):
             step = tf.identity(step)
         # Update G on fresh latents.
@@ -155,8 +155,9 @@ class GanStep:
             labels = None if self.labels is None else samples.reals.labels
             images = self._process_reals(samples.reals.images, draws, fade)  # [n, r, r, channels]
             fakes, mean_w = self._fakes(draws, "D", labels, fade)  # with the reals' labels
-            # R1's gradient is by the augmented image, on which D is trained: by the one before it,
-            # a stronger contrast alone would be a heavier penalty, and gamma would depend on p.
+            # R1 takes the gradient with respect to the augmented image, on which D is trained.
+            # With respect to the original image, a stronger contrast alone would increase the
+            # penalty, and the right gamma would depend on p.
             images = augment(images, augment_p, draws, "D/reals")
             fakes = augment(fakes, augment_p, draws, "D/fakes")
             mix = tf.reshape(draws.uniform("mix"), [-1, 1, 1, 1]) if config.wgan_lambda else None
@@ -176,7 +177,7 @@ class GanStep:
         return self._reduced(*mean_over_parts(of_part, self._parts(reals)), "Loss/D")
 
     def _g_gradients(self, step, fade, augment_p):
-        """Return the same of the G loss, on latents and labels of its own."""
+        """Return the same for the G loss, on its own latents and labels."""
         def of_part(samples: Samples) -> tuple:
             draws = Draws(self.config.seed, step, self.minibatch, samples.rows)
             labels = None
@@ -202,27 +203,26 @@ class GanStep:
             rows = tf.gather(tf.stack(self.rows), replica)
         if self.num_parts == 1:
             return [Samples(rows, reals)]
-        # In the G step `reals` is empty, and stays so.
+        # In the G step `reals` is empty and remains so.
         return [Samples(tf.constant(places) if rows is None else tf.gather(rows, places),
                         reals and Batch(*(tf.gather(values, places) for values in reals)))
                 for places in self.part_rows]
 
     def _reduced(self, grads, mean_w, report, loss_name):
-        """Return all of it as means over the replicas, and whether loss and gradients are finite.
-        """
+        """Return means over the replicas, and whether loss and gradients are finite."""
         context = tf.distribute.get_replica_context()
         grads, mean_w, report = (context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
                                  for values in (grads, mean_w, report))
         return grads, mean_w, all_finite(grads) & tf.math.is_finite(report[loss_name]), report
 
-    # What G and D are given.
+    # The inputs of G and D.
 
     def _critic(self, labels, fade):
         """Return D as a function images -> scores [n, 1]."""
         return functools.partial(self.D, labels=labels, resolution=self.resolution, fade=fade)
 
     def _fakes(self, draws, purpose, labels, fade):
-        """Return images of G for this critic, with mixed styles, and the mean w before mixing."""
+        """Return G's images for this critic, with mixed styles, and the mean w before mixing."""
         latents = draws.normal(f"{purpose}/latents", [self.G.latent_size])
         dlatents = self.G.mapping(latents, labels)  # [n, layers, dlatent_size]
         mixed = self._mix_styles(dlatents, labels, draws, purpose)
@@ -232,7 +232,7 @@ class GanStep:
                 f"{purpose}/noise{layer}", [height, width, 1]))
         images = images[..., :self.critic.channels]
         scale = self.critic.rgb_grad
-        if scale != 1:  # the colours as they are, with a scaled gradient
+        if scale != 1:  # the same colours, with a scaled gradient
             rgb = images[..., channels.RGB]
             rgb = scale * rgb + (1 - scale) * tf.stop_gradient(rgb)
             images = tf.concat([rgb, images[..., channels.SEGMAPS]], axis=-1)
@@ -240,10 +240,10 @@ class GanStep:
         return images, tf.reduce_mean(dlatents[:, 0], axis=0)
 
     def _mix_styles(self, dlatents, labels, draws, purpose):
-        """Replace the layers from a random cut on by those of a second w of the same labels.
+        """Replace the layers from a random cut on by those of a second w with the same labels.
 
-        For the whole minibatch at once, with probability `style_mixing_prob` (Karras et al. 2019,
-        section 3.1).
+        This is done for the whole minibatch at once, with probability `style_mixing_prob` (Karras
+        et al. 2019, section 3.1).
         """
         if self.config.style_mixing_prob == 0:
             return dlatents
@@ -268,14 +268,15 @@ class GanStep:
     # Averages, in cross-replica context.
 
     def _update_dlatent_avg(self, mean_w):
-        """Set dlatent_avg to lerp(mean w of a minibatch, dlatent_avg, beta), at every use of G."""
+        """Set dlatent_avg to lerp(minibatch's mean w, dlatent_avg, beta); called at each use of G.
+        """
         beta = self.config.dlatent_avg_beta
         self.strategy.extended.update(
             self.G.vars["dlatent_avg"],
             lambda var, mean: var.assign(moved_average(var, mean, beta)), args=(mean_w,))
 
     def _average(self):
-        """Set Gs to lerp(G, Gs, 0.5^(minibatch / half-life)); what is not trained is copied."""
+        """Set Gs to lerp(G, Gs, 0.5^(minibatch / half-life)); untrained variables are copied."""
         smoothing_nimg = self.config.smoothing_kimg * 1000
         beta = 0.5 ** (self.minibatch / smoothing_nimg) if smoothing_nimg else 0.0
         for name, var in self.Gs.vars.items():
@@ -288,9 +289,9 @@ class GanStep:
 
 
 def gradients(tape: tf.GradientTape, total: tf.Tensor, network: Network) -> dict[str, tf.Tensor]:
-    """Return {name: gradient of `total`} of the variables that this resolution uses.
+    """Return {name: gradient of `total`} for the variables that this resolution uses.
 
-    Adam, started afresh at every change of resolution, would not move the others.
+    Adam, restarted at every change of resolution, would not move the others.
     """
     grads = tape.gradient(total, network.trainables)
     return {name: grad for name, grad in grads.items() if grad is not None}
@@ -302,7 +303,7 @@ def active_layers(num_layers: int, lod_floor: int) -> int:
 
 
 def styles_cut(dlatents: tf.Tensor, others: tf.Tensor, cut: tf.Tensor | int) -> tf.Tensor:
-    """Return dlatents [N, layers, size] below layer `cut`, the others' from there on.
+    """Return [N, layers, size]: layers of `dlatents` below layer `cut`, of `others` from it on.
 
     Source: StyleGAN (Karras et al. 2019), section 3.1.
     """

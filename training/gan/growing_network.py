@@ -1,4 +1,4 @@
-"""What StyleGAN's generator and discriminator share: growth, scaled weights, kinds of layers."""
+"""What StyleGAN's generator and discriminator share: growth, scaled weights, types of layers."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -13,12 +13,12 @@ from training.config import num_fmaps
 
 
 def use_fused_resampling(resolution: int, fmaps: int) -> bool:
-    """Return whether a layer with `fmaps` output maps that scales between `resolution` and half of
-    it resamples and convolves in one operation.
+    """Return whether a layer resamples and convolves in one operation: a layer with `fmaps` output
+    maps that scales between `resolution` and half of it.
 
     Measured on two CPU cores: a fused layer, forward and backward, is 1.5 to 2.3 times faster,
     except between 4x4 and 8x8 with 512 maps, where making the 4x4 kernel costs more than it saves
-    (0.8 to 0.9). docs/performance.md has the table, and whole training steps.
+    (0.8 to 0.9 times as fast). docs/performance.md has the table, and times of whole steps.
     """
     return resolution > 8 or fmaps < 512
 
@@ -29,12 +29,12 @@ def normal(scale: float = 1.0) -> Callable:
 
 
 def constant(value: float) -> Callable:
-    """Return an initializer (rng, shape) -> equal values."""
+    """Return an initializer (rng, shape) -> an array filled with `value`."""
     return lambda rng, shape: np.full(shape, value, np.float32)
 
 
 def fading(fade: float | tf.Tensor) -> bool:
-    """Return False only where the coarser branch is known to weigh nothing."""
+    """Return False only if the weight of the coarser branch is known to be 0."""
     return tf.is_tensor(fade) or fade != 0
 
 
@@ -47,10 +47,10 @@ class GrowingNetwork(Network):
     """What G and D share: resolutions, numbers of maps, layers with scaled weights.
 
     Attributes:
-        use_fused_resampling: the rule (finer resolution, fmaps) -> bool by which a layer resamples
-            and convolves in one operation.
-        compute_dtype: of convolutions and of what passes between them. Variables, the mapping
-            network, styles, dense layers, images and scores are float32 whatever it is.
+        use_fused_resampling: function (finer resolution, fmaps) -> whether a layer resamples and
+            convolves in one operation.
+        compute_dtype: dtype of convolutions and of activations between them. Variables, the mapping
+            network, styles, dense layers, images and scores are always float32.
         convolutions: the module whose conv2d, fused_upscale and fused_downscale are used.
     """
 
@@ -70,20 +70,20 @@ class GrowingNetwork(Network):
                                 f"{', '.join(ops.NONLINEARITIES)}")
         self.use_fused_resampling = use_fused_resampling
         self.compute_dtype, self.convolutions = tf.float32, ops
-        self._first_log2 = {}  # of every variable: log2 of the coarsest resolution that uses it
-        self._scales = {}  # of every layer: what its stored weight is multiplied by
-        self._weight_cache = None  # {layer: weight in use}, inside `shared_weights`
+        self._first_log2 = {}  # {variable: log2 of the coarsest resolution that uses it}
+        self._scales = {}  # {layer: factor of its stored weight}
+        self._weight_cache = None  # {layer: scaled weight}, inside `shared_weights`
 
     def resolution_of(self, name: str) -> int:
-        """Return the coarsest resolution at which variable `name` takes part."""
+        """Return the coarsest resolution that uses variable `name`."""
         return 2 ** self._first_log2[name]
 
     @contextlib.contextmanager
     def shared_weights(self) -> Iterator[None]:
-        """Have all evaluations inside share the weights in use and the kernels made of them.
+        """Share scaled weights, and kernels made from them, among all evaluations inside.
 
         For evaluations inside one traced function and one gradient tape: D scores reals and fakes
-        with the same weights, whose gradients are then added up before they are scaled.
+        with the same weights, and their gradients are added up before they are scaled.
         """
         self._weight_cache = {}
         try:
@@ -108,14 +108,15 @@ class GrowingNetwork(Network):
             raise ValueError(
                 f"network {self.name} has label_size {self.label_size}; labels: {labels}")
 
-    # Creating variables. r: log2 of the coarsest resolution that uses them.
+    # Creating variables. r is log2 of the coarsest resolution that uses them.
 
     def _add(self, r, name, shape, initializer, trainable=True):
         self.add_variable(name, shape, initializer, trainable)
         self._first_log2[name] = r
 
     def _add_weight(self, r, scope, shape, gain=ops.HE_GAIN, lrmul=1.0):
-        """Store ~ N(0, 1) / lrmul, to be scaled in use; without use_wscale ~ N(0, he_std) / lrmul.
+        """Create a weight ~ N(0, 1) / lrmul that is scaled when used; without use_wscale it is
+        ~ N(0, he_std) / lrmul.
 
         Source: ProGAN, section 4.1; He et al. 2015.
         """
@@ -148,7 +149,7 @@ class GrowingNetwork(Network):
         return ops.conv2d(tf.cast(x, tf.float32), self._used_weight(scope, tf.float32))
 
     def _dense(self, scope, x):
-        """Multiply x [N, in] by the weight in use; x is scaled, which has fewer numbers."""
+        """Multiply x [N, in] by the scaled weight; x is scaled instead, as it is smaller."""
         return ops.dense(x * self._scales[scope], self.vars[f"{scope}/weight"])
 
     def _bias(self, scope, x, lrmul=1.0):

@@ -1,6 +1,6 @@
-"""How Style-GAN's networks begin: fresh, from a snapshot, or grown from the stage before.
+"""How Style-GAN's networks begin: fresh, from a snapshot, or grown from the previous stage.
 
-The one place where the options of a training become networks.
+This is the only place that makes networks from the options of a training.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from training.state import Progress, TrainingState, new_optimizers
 
 def network_configs(config: TrainingConfig, num_channels: int = 3,
                     label_size: int = 0) -> dict[str, dict[str, Any]]:
-    """Return {'G': keywords of G_style, 'D': keywords of D_basic} without their seeds."""
+    """Return {'G': keyword arguments of G_style, 'D': of D_basic}, without their seeds."""
     def options(names: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(config, name) for name in names}
 
     shared = {"num_channels": num_channels, "label_size": label_size, **options(SHARED_OPTIONS)}
-    # w is as long as z. Without a mapping network w is what would enter it: z, and the labels'
-    # embedding of the same length.
+    # w is as long as z. Without a mapping network, w is the mapping network's input: z, followed
+    # by the labels' embedding of the same length.
     passed_on = 2 * config.latent_size if label_size else config.latent_size
     G = {**options(G_OPTIONS), "mapping_nonlinearity": config.nonlinearity,
          "mapping_fmaps": config.latent_size,
@@ -44,7 +44,7 @@ def new_state(config: TrainingConfig, num_channels: int = 3,
 
 def state_from_snapshot(snapshot: Snapshot, config: TrainingConfig, classes: tuple[str, ...],
                         label_size: int = 0) -> TrainingState:
-    """Return the networks of a snapshot that a training goes on with; raise as `check_start`."""
+    """Return a state with the snapshot's networks, to continue from; raise as `check_start`."""
     needed = check_start(snapshot.header, config, classes, label_size)
     networks = {name: snapshot.networks[name] for name in needed}
     if networks["G"].resolution < config.resolution:
@@ -56,10 +56,12 @@ def state_from_snapshot(snapshot: Snapshot, config: TrainingConfig, classes: tup
 
 
 def grow_resolution(old: Network, resolution: int) -> Network:
-    """Return a network of a larger size whose coarse layers are those of `old`, which stays as it
-    is; the others are fresh, by its seed, and take no part until they fade in."""
+    """Return a network of a larger size with the coarse layers of `old`, which is not changed.
+
+    The other layers are fresh, initialised with its seed, and unused until they fade in.
+    """
     network = build(type(old).__name__, old.name, {**old.config, "resolution": resolution})
-    # ToRGB and FromRGB are called by their distance to the largest size, which is now larger.
+    # ToRGB and FromRGB are named by their distance from the largest size, which is now larger.
     steps = (resolution // old.resolution).bit_length() - 1
     renamed = {re.sub(r"(?<=_lod)\d+(?=/)", lambda lod: str(int(lod[0]) + steps), name): value
                for name, value in old.get_arrays().items()}
@@ -70,7 +72,7 @@ def grow_resolution(old: Network, resolution: int) -> Network:
 def enter_stage(state: TrainingState, stage: Stage, config: TrainingConfig) -> TrainingState:
     """Return the state with the channels of G and of every critic grown for a stage.
 
-    Optimizers start afresh; networks and optimizers of the old state are dropped.
+    Optimizers are new; networks and optimizers of the old state are dropped.
     """
     old = state.networks
     networks = {name: grow_generator(old[name], stage.channels, config.grow_g)
@@ -83,13 +85,14 @@ def enter_stage(state: TrainingState, stage: Stage, config: TrainingConfig) -> T
 
 
 def _state(networks, precision, progress):
-    """Return a TrainingState with a fresh optimizer for every network but the average."""
+    """Return a TrainingState with a fresh optimizer for every network except the average."""
     trained = {name: network for name, network in networks.items() if name != "Gs"}
     return TrainingState(networks, new_optimizers(trained, precision), progress)
 
 
 def first_stage_after(header: dict[str, Any], config: TrainingConfig) -> str:
-    """Return the stage that a training begins with after a snapshot: the next, or its own if last.
+    """Return the stage that a training from a snapshot begins with: the snapshot's next stage, or
+    its own if that is the last one.
 
     Raises:
         UserError: the snapshot cannot start this variant.
@@ -99,7 +102,7 @@ def first_stage_after(header: dict[str, Any], config: TrainingConfig) -> str:
         raise UserError(f"--init-from: a snapshot of stage {stage!r} cannot start "
                         f"--variant={config.variant}")
     full, lod = header["networks"]["G"]["config"]["resolution"], header["lod"]
-    # In an official pickle the lod of Gs may lag behind that of G, from which training goes on.
+    # In an official pickle the lod of Gs may lag behind that of G, where training continues.
     if header.get("official_lod", {}).get("G", lod["fade"] or lod["resolution"] < full):
         raise UserError("--init-from: this snapshot still grows in resolution; take a later one of "
                         "its run")
@@ -116,8 +119,8 @@ def first_stage_after(header: dict[str, Any], config: TrainingConfig) -> str:
 
 def with_networks_of(header: dict[str, Any], config: TrainingConfig,
                      given: dict[str, Any]) -> tuple[TrainingConfig, dict[str, Any]]:
-    """Return the config with a snapshot's network options in place of those that the user has not
-    given, and these {option: value}."""
+    """Return the config with a snapshot's network options wherever the user has given none, and
+    {option: value} of what this changed."""
     made = header["networks"]
     critic = next((name for name in made if name.startswith("D_")), None)
     stored = {}
@@ -149,7 +152,8 @@ def check_start(header: dict[str, Any], config: TrainingConfig, classes: tuple[s
         raise UserError(f"--init-from: --variant={config.variant} needs "
                         f"{', '.join(sorted(needed))} to go on from stage {stage}; "
                         f"this snapshot holds {', '.join(sorted(made))}")
-    # The networks are those that this training would make: either channels grow or the size.
+    # The networks must equal those that this training would make, apart from what grows: either
+    # the channels or the size.
     wanted = network_configs(config, label_size=label_size)
     stored = {name: full_config(made[name]["type"], made[name]["config"]) for name in needed}
     grows = first == stage and stored["G"]["resolution"] < config.resolution
@@ -165,7 +169,7 @@ def check_start(header: dict[str, Any], config: TrainingConfig, classes: tuple[s
 
 
 def _check_same(name, stored, wanted):
-    """Raise UserError, with the option to give, unless a network has the options wanted here."""
+    """Raise UserError, naming the option to give, unless a network has the options wanted here."""
     for key, value in wanted.items():
         if key == "num_channels" or stored[key] == value:
             continue

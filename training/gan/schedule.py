@@ -1,8 +1,8 @@
 """The training schedule: a pure function from the number of images shown to what happens now.
 
-Which discriminator sees which channels in which stage is data too: Style-GAN has one critic on RGB,
-Style-C-GAN one on all channels, Style-C-GAN-2D both; critics take turns (Korneliusson et al. 2019,
-section 2).
+The schedule also says which discriminator sees which channels in which stage. Style-GAN has one
+critic on RGB, Style-C-GAN one on all channels, Style-C-GAN-2D both, taking turns (Korneliusson et
+al. 2019, section 2).
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ STAGES = ("rgb", "binary", "classes")
 
 @dataclass(frozen=True)
 class Critic:
-    """A discriminator's place in training.
+    """A discriminator's role in one stage.
 
     Attributes:
         name: its network is D_<name>.
-        channels: it sees so many of the first channels of every image.
-        grows_from: the critic of the stage before whose weights it starts from.
+        channels: how many channels of every image it sees, from the first one on.
+        grows_from: the critic of the previous stage whose weights it starts from.
         rgb_grad: scale of its gradient on G's colour channels.
     """
 
@@ -39,13 +39,13 @@ class Stage:
 
     Attributes:
         name: 'rgb', 'binary' or 'classes'.
-        channels: of the images that G draws.
-        critics: that take turns, in their order.
+        channels: channels of the images that G draws.
+        critics: the critics, in the order in which they take turns.
         lod: level of detail, log2(final / current size), fractional while a size fades in.
-        resolution: of the images. fade: frac(lod), the weight of the coarser resolution.
-        minibatch: images of one step, over all devices.
+        resolution: size of the images. fade: frac(lod), the weight of the coarser resolution.
+        minibatch: images per step, over all devices.
         lrate: learning rate of G and D.
-        tick_kimg: length of a tick.
+        tick_kimg: length of a tick in kimg.
     """
 
     name: str
@@ -64,37 +64,37 @@ class Stage:
 
     @property
     def phase(self) -> tuple[str, int, bool]:
-        """Return stage, floor(lod) and ceil(lod): Adam starts afresh with a new one, as in the
-        official code."""
+        """Return what changes with the stage, floor(lod) or ceil(lod): Adam restarts whenever it
+        changes, as in the official code."""
         return self.name, self.resolution, self.fade > 0
 
     @property
     def is_comparable(self) -> bool:
-        """Return whether it is of the target size: scores of smaller ones are of another kind."""
+        """Return whether images have the final size: scores at smaller sizes do not compare."""
         return self.lod == 0
 
     @property
     def scalars(self) -> dict[str, float]:
-        """Return what a tick reports of it."""
+        """Return {name: number} for a tick to report."""
         return {"Progress/lod": self.lod, "Progress/resolution": self.resolution,
                 "Progress/channels": self.channels, "Progress/lrate": self.lrate}
 
     @property
     def summary(self) -> str:
-        """Return the same for a line of the log, as wide in every tick."""
+        """Return the same for a line of the log, with the same width in every tick."""
         return f"resolution {self.resolution:<4d} lod {self.lod:<5.2f}"
 
 
 def stage_channels(stage_name: str, num_classes: int) -> int:
-    """Return G's channels: the colours, one binary map more, or one map per class more."""
+    """Return G's number of channels: the colours, plus one binary map or one map per class."""
     return NUM_COLOURS + {"rgb": 0, "binary": 1, "classes": num_classes}[stage_name]
 
 
 def stage_critics(variant: str, stage_name: str, num_classes: int,
                   joint_rgb_grad: float = 1.0) -> tuple[Critic, ...]:
-    """Return the critics of one stage, in the order of their turns.
+    """Return the critics of one stage, in the order in which they take turns.
 
-    All variants share the RGB stage, so that one RGB training serves them all.
+    The RGB stage is the same for all variants, so one RGB training can start any of them.
     """
     image_critic = Critic("rgb", NUM_COLOURS, grows_from=None if stage_name == "rgb" else "rgb")
     if stage_name == "rgb":
@@ -128,7 +128,7 @@ def level_of_detail(nimg: int, resolution: int, initial_resolution: int, hold_ki
 
 def stage_ends(config: TrainingConfig, first_stage: str = "rgb",
                ended_nimg: tuple[int, ...] = ()) -> list[tuple[str, int]]:
-    """Return [(stage name, nimg at which it ends)]; `ended_nimg` has the ends of stages left."""
+    """Return [(stage name, nimg at its end)]; `ended_nimg` has the ends of finished stages."""
     names = variant_stages(config.variant)
     names = names[names.index(first_stage):]
     ends = list(ended_nimg[:len(names)])
@@ -139,14 +139,15 @@ def stage_ends(config: TrainingConfig, first_stage: str = "rgb",
 
 def training_schedule(config: TrainingConfig, num_classes: int, cur_nimg: int,
                       first_stage: str = "rgb", ended_nimg: tuple[int, ...] = ()) -> Stage:
-    """Return the Stage at `cur_nimg`; past the end of the last stage, the last one goes on.
+    """Return the Stage at `cur_nimg`; past the end of the last stage, the last one continues.
 
     Args:
         config: with `resolution` set.
         cur_nimg: real images shown so far.
         first_stage: the stage that this training begins with, in which networks grow from
-            `initial_resolution`; after a snapshot usually later than 'rgb', and of its size.
-        ended_nimg: nimg at which stages ended so far, in order; a stage may end early.
+            `initial_resolution`. After a snapshot it is usually later than 'rgb', and networks
+            have the snapshot's size.
+        ended_nimg: nimg at which the finished stages ended, in order; a stage may end early.
     """
     ends = stage_ends(config, first_stage, ended_nimg)
     name = next((name for name, end in ends[len(ended_nimg):] if cur_nimg < end), ends[-1][0])
@@ -170,10 +171,10 @@ def make_stage(config: TrainingConfig, num_classes: int, name: str, lod: float =
 
 
 def num_parts(config: TrainingConfig, resolution: int, minibatch: int, num_replicas: int) -> int:
-    """Return in how many parts a device takes its share, by `config.minibatch_per_gpu`.
+    """Return in how many parts a device takes its share, given `config.minibatch_per_gpu`.
 
     Raises:
-        UserError: the share does not divide into parts of whole stddev groups.
+        UserError: the share does not divide into equal parts of whole minibatch-stddev groups.
     """
     share = minibatch // num_replicas
     if not config.minibatch_per_gpu:

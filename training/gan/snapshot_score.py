@@ -1,26 +1,26 @@
 """Which score selects the best snapshot: of the photos, of the pairs, or of photos and labels.
 
-FID and KID see photos alone: a snapshot whose maps have faded may have the best ones. FID and KID
-of the photo beside its map see both, but not whether a map belongs to its photo (docs/metrics.md).
-`labels` divides the distance of the photos by the agreement of the maps with a segmentation
-network's labels of these photos, as a share of what real photos reach, over all classes of the real
-maps: it is best where both are good, and neither good photos nor right labels alone make up for the
-other.
+FID and KID see only the photos: a snapshot whose maps have faded may have the best ones. FID and
+KID of the photo beside its map see both, but not whether a map belongs to its photo
+(docs/metrics.md). `labels` divides the distance of the photos by how well the maps agree with a
+segmentation network's labels of these photos. The agreement is over all classes of the real maps,
+relative to what real photos reach. This score is good only if photos and labels are both good: one
+of them cannot make up for the other.
 """
 
 import re
 
 SELECT_BY = ("fid", "kid", "pair", "labels")
 LABELS_SCORE = "photos_by_labels"
-# KID is estimated without bias and may be below 0; labels may be nearly all wrong.
+# The unbiased estimate of KID may be below 0; nearly all labels may be wrong.
 _LEAST_DISTANCE, _LEAST_RATIO = 1e-4, 1e-3
 
 
 def needed_metrics(metrics: str, select_by: str) -> list[str]:
-    """Return the names of metrics that the selection needs, and that are not among `metrics`.
+    """Return the names of metrics that the selection needs but `metrics` lacks.
 
     Args:
-        metrics: names with commas between them, one at least, as --metrics has them.
+        metrics: one or more names separated by commas, as in --metrics.
     """
     names = metrics.split(",")
     number = (re.search(r"\d+k?", names[0]) or ["1k"])[0]
@@ -43,7 +43,7 @@ def selects_any(metrics: str, select_by: str) -> bool:
 
 
 def with_combined(scores: dict[str, float]) -> dict[str, float]:
-    """Return {metric: value} with LABELS_SCORE, if there is all that it is made of."""
+    """Return {metric: value} with LABELS_SCORE added if the scores it is made of are there."""
     photos, ratios = first_distance(scores), [
         value for name, value in scores.items() if re.fullmatch(r"labels.*_ratio_all", name)]
     if photos is None or not ratios:
@@ -53,9 +53,9 @@ def with_combined(scores: dict[str, float]) -> dict[str, float]:
 
 
 def selecting_score(scores: dict[str, float], select_by: str) -> str | None:
-    """Return the name of the score, lower being better, that selects; None if there is none.
+    """Return the name of the score that selects (lower is better); None if there is none.
 
-    In stages without maps, where pairs and labels have no score, it is that of the photos.
+    In stages without maps, where pairs and labels have no score, the photos' score selects.
     """
     of_maps = {"pair": [name for name in scores if name.endswith("_pair")],
                "labels": [LABELS_SCORE] if LABELS_SCORE in scores else []}.get(select_by)

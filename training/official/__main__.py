@@ -3,10 +3,9 @@
     python -m training.official convert network-final.pkl network-final.safetensors
     python -m training.official export results/00000-rgb-mine arrays.npz
 
-generate.py, run_metrics.py and train.py --init-from take official pickles as they are; `convert`
-makes a snapshot of one. `export` writes the arrays of a snapshot (or pickle) as .npz under the
-names G/..., D/..., Gs/..., as G.vars, D.vars, Gs.vars have them in the official code with
-fused_scale='auto'.
+generate.py, run_metrics.py and train.py --init-from take official pickles directly; `convert` makes
+a snapshot from one. `export` writes the arrays of a snapshot (or pickle) as .npz, named G/...,
+D/..., Gs/..., as in G.vars, D.vars, Gs.vars of the official code with fused_scale='auto'.
 """
 
 from pathlib import Path
@@ -30,7 +29,7 @@ def convert(source: str, out: str) -> str:
         raise UserError(f"{source}: no such file")
     if not is_pickle(source):
         raise UserError(f"{source}: not a pickle of the official release")
-    # Imported here so that --help and wrong options answer at once.
+    # Imported here so that --help and wrong options get an answer at once.
     from training.snapshots import load_snapshot, save_snapshot
 
     snapshot = load_snapshot(source)
@@ -51,7 +50,7 @@ def export(spec: str, results: str, out: str) -> str:
     if not isinstance(snapshot.networks.get("Gs"), G_style):
         raise UserError(f"{path}: a snapshot of --variant={snapshot.header.get('variant')}; the "
                         "official release has no such network")
-    # Arrays under the official names, in one file.
+    # All arrays under their official names, in one file.
     groups = {name: network.get_arrays() for name, network in snapshot.networks.items()}
     arrays = official_arrays(snapshot.header, groups)
     with util.atomic_path(out) as temporary, open(temporary, "wb") as file:
@@ -62,7 +61,7 @@ def export(spec: str, results: str, out: str) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Parse options, convert or export. Returns the exit status."""
+    """Parse options; convert or export; return the exit status."""
     parser = cli.argument_parser(__doc__.split("\n\n")[0].replace("\n", " "), _EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text, source, kind, suffix in (
@@ -76,7 +75,7 @@ def main(argv: list[str]) -> int:
         sub.add_argument("out", metavar="OUT", help=f"file to write, *{suffix}")
         sub.set_defaults(suffix=suffix)
     commands.choices["export"].add_argument("--results", default="results", metavar="DIR",
-                                            help="where runs are looked for (default: results)")
+                                            help="directory of the runs (default: results)")
     options = parser.parse_args(argv)
     if Path(options.out).suffix != options.suffix or Path(options.out).is_dir():
         raise UserError(f"{options.out}: expected the name of a {options.suffix} file to write")

@@ -1,11 +1,11 @@
-"""Read networks of the official StyleGAN release of 2019 from its pickles, name arrays as it does.
+"""Read networks from pickles of the official StyleGAN release of 2019, and name arrays as it does.
 
-A pickle is read as data (dnnlib/safe_pickle.py); nothing in it is executed, and the source code
-that official pickles carry is passed over.
+A pickle is read as data (dnnlib/safe_pickle.py): nothing in it is executed, and the source code
+that official pickles contain is ignored.
 
-Source of the options: networks G_style (with G_mapping and G_synthesis) and D_basic of the release,
-whose defaults these are. Its functions swallow keywords that they do not know; a fork's extra
-option may change what is computed, so here an unknown one is an error.
+Source of the options and defaults: the networks G_style (with G_mapping and G_synthesis) and
+D_basic of the release. Its functions ignore keywords that they do not know. A fork's extra option
+may change what is computed, so here an unknown option is an error.
 """
 
 import math
@@ -19,13 +19,13 @@ from dnnlib.safe_pickle import Record, read_array, read_pickle, shown
 from dnnlib.util import UserError, arrays_digest
 from training.config import num_fmaps
 
-AUTO_FUSED_FROM = 128  # finer resolution of a layer from which fused_scale='auto' fuses
+AUTO_FUSED_FROM = 128  # fused_scale='auto' fuses layers whose finer resolution is at least this
 
 _CLASS = "dnnlib.tflib.network.Network"
 _VERSION = 3
 _PARTS = {"mapping": "G_mapping", "synthesis": "G_synthesis"}
 _UP_KERNEL = re.compile(r"(?:\w+/)*(\d+)x\d+/Conv0_up/weight")
-_LARGEST = 2**20  # of any number in the options
+_LARGEST = 2**20  # limit of any number in the options
 
 _SHARED = {"label_size": 0, "fmap_base": 8192, "fmap_decay": 1.0, "fmap_max": 512,
            "nonlinearity": "lrelu", "use_wscale": True}
@@ -41,14 +41,14 @@ _DEFAULTS = {
 _OUR_NAMES = {"const_input_layer": "const_input"}
 _MAY_BE_0 = ("label_size", "mapping_layers", "fmap_decay", "mbstd_group_size")
 
-# What a network is computed with: {name: values that are understood, the default first}.
+# Options of how a network is computed: {name: known values, the default first}.
 _FORMS = {
     "fused_scale": ("auto", True, False), "structure": ("auto", "linear", "recursive", "fixed"),
     "blur_filter": ([1, 2, 1], None, []), "dtype": ("float32",), "mapping_func": ("G_mapping",),
     "synthesis_func": ("G_synthesis",)}
 
-# What does not belong to the function that a network is: our commands choose truncation and noise
-# for every image; mixing, the average of w and the rest only act in training or graph building.
+# Options that do not define the network's function: our commands choose truncation and noise for
+# every image; mixing, the average of w and the rest only act in training or graph building.
 _NOT_OURS = {"truncation_psi", "truncation_cutoff", "truncation_psi_val", "truncation_cutoff_val",
              "randomize_noise", "style_mixing_prob", "dlatent_avg_beta", "dlatent_broadcast",
              "is_training", "is_validation", "is_template_graph", "force_clean_graph", "func_name"}
@@ -56,14 +56,20 @@ _NOT_OURS = {"truncation_psi", "truncation_cutoff", "truncation_psi_val", "trunc
 
 @dataclass(frozen=True)
 class Options:
-    """Keywords of our network; fused_scale, 'auto', True or False; whether it ignores its lod."""
+    """A network's options.
+
+    Attributes:
+        config: keyword arguments of our network. fused_scale: 'auto', True or False.
+        fixed: whether the network ignores its lod.
+    """
 
     config: dict
     fused_scale: str | bool
     fixed: bool
 
     def fuses(self, resolution: int) -> bool:
-        """Return whether an up-convolution to `resolution` is fused, its kernel stored flipped."""
+        """Return whether an up-convolution to `resolution` is fused; its kernel is then stored
+        flipped."""
         if self.fused_scale == "auto":
             return resolution >= AUTO_FUSED_FROM
         return self.fused_scale
@@ -87,7 +93,7 @@ def read(path: str | Path) -> tuple[dict, dict]:
         network used the fused form.
 
     Raises:
-        UserError: anything but a tuple (G, D, Gs) of networks that this program can compute.
+        UserError: it is not a tuple (G, D, Gs) of networks that this program can compute.
     """
     content = read_pickle(path, [_CLASS])
     if type(content) is not tuple or len(content) != 3 \
@@ -106,7 +112,7 @@ def read(path: str | Path) -> tuple[dict, dict]:
 
 
 def _read_network(record, kind, where):
-    """Read a Record as a _Network of `kind`, the parts of a G_style included."""
+    """Read a Record as a _Network of `kind`, including the parts of a G_style."""
     state = _state(record, kind, where)
     given, arrays = dict(state["static_kwargs"]), _variables(state, where)
     parts = _PARTS if kind == "G_style" else {}
@@ -115,7 +121,7 @@ def _read_network(record, kind, where):
         raise UserError(f"{where}: expected the components {', '.join(parts) or 'none'}")
     for part, function in parts.items():
         inner = _state(components[part], function, f"{where}, {part}")
-        given = {**inner["static_kwargs"], **given}  # the whole passes its own on to the part
+        given = {**inner["static_kwargs"], **given}  # the whole network passes its own to the part
         found = {f"{function}/{name}": value for name, value in _variables(inner, where).items()}
         for name in found.keys() & arrays.keys():
             raise UserError(f"{where}: two variables {shown(name)}")
@@ -131,7 +137,7 @@ def _read_network(record, kind, where):
 
 
 def _state(record, function, where):
-    """Return the state of a network that `function` builds, its entries checked."""
+    """Return the state of a network that `function` builds, after checking its entries."""
     state = record.state if isinstance(record, Record) and record.name == _CLASS else None
     if type(state) is not dict or record.args:
         raise UserError(f"{where}: is no network")
@@ -150,7 +156,7 @@ def _state(record, function, where):
 
 
 def _variables(state, where):
-    """Return {official name: float32 array}, every array finite."""
+    """Return {official name: float32 array}, after checking that every array is finite."""
     arrays = {}
     for entry in state["variables"]:
         if type(entry) is not tuple or len(entry) != 2 or type(entry[0]) is not str:
@@ -158,7 +164,7 @@ def _variables(state, where):
         name = entry[0]
         if name in arrays:
             raise UserError(f"{where}: two variables {shown(name)}")
-        # Its value has to be a finite array of float32.
+        # The value must be a finite float32 array.
         try:
             value = read_array(entry[1])
             if value.dtype.kind != "f" or value.dtype.itemsize != 4:
@@ -176,7 +182,7 @@ def _variables(state, where):
 
 
 def _check_together(path, G, D, Gs):
-    """Raise UserError if D does not see what G and Gs draw, or a lod is no stage of growing."""
+    """Raise UserError if D does not fit G and Gs, or a lod is out of range."""
     if G.options != Gs.options:
         raise UserError(f"{path}: G and Gs are networks of different options")
     for name in ("resolution", "num_channels", "label_size"):
@@ -185,7 +191,7 @@ def _check_together(path, G, D, Gs):
                             f"{D.options.config[name]} in D")
     if G.options.config["num_channels"] < 3:
         raise UserError(f"{path}: draws {G.options.config['num_channels']} channels; this program "
-                        "wants three colours at least")
+                        "needs at least three colours")
     coarsest = G.options.config["resolution"].bit_length() - 3
     for lod in (G.lod, D.lod, Gs.lod):
         if not 0 <= lod <= coarsest:
@@ -194,7 +200,7 @@ def _check_together(path, G, D, Gs):
 
 
 def _header(path, networks, groups):
-    """Make a snapshot's header; an official pickle knows no data set and no metrics.
+    """Return a snapshot's header; an official pickle records no data set and no metrics.
 
     `lod` is that of Gs, which draws the images. It lags behind G's: the running average copies it
     before a step sets G's and D's. So `official_lod` keeps all three.
@@ -216,10 +222,10 @@ def _header(path, networks, groups):
 
 
 def _turned(name, value, fuses):
-    """Return an up-kernel turned by 180 degrees if `fuses(resolution)`, any other value as it is.
+    """Return an up-kernel rotated by 180 degrees if `fuses(resolution)`, other values unchanged.
 
-    fused(x, k) = conv(nearest_up(x), k[::-1, ::-1]): the official transposed convolution reads its
-    kernel the other way round.
+    fused(x, k) = conv(nearest_up(x), k[::-1, ::-1]): the official transposed convolution flips its
+    kernel.
     """
     match = _UP_KERNEL.fullmatch(name)
     if match and fuses(int(match[1])):
@@ -230,17 +236,17 @@ def _turned(name, value, fuses):
 # Options
 
 def read_options(function: str, given: dict, where: str) -> Options:
-    """Translate static_kwargs of `function` ('G_style' or 'D_basic').
+    """Return Options for the static_kwargs `given` of `function` ('G_style' or 'D_basic').
 
     Raises:
-        UserError: unknown names and values; its message begins with `where`.
+        UserError: a name or value is unknown; the message begins with `where`.
     """
     defaults = _DEFAULTS[function]
     unknown = sorted(given.keys() - defaults.keys() - _FORMS.keys() - _NOT_OURS)
     if unknown:
         raise UserError(f"{where}: unknown options {', '.join(shown(name) for name in unknown)}: "
                         "not of the official release, and what they change is not known here")
-    # Forms of computing: only the known ones.
+    # How the network is computed: only known values are allowed.
     given = {name: _plain(value) for name, value in given.items()}
     forms = {}
     for name, allowed in _FORMS.items():
@@ -249,7 +255,7 @@ def read_options(function: str, given: dict, where: str) -> Options:
             raise UserError(f"{where}: {name} is {_in_words(value)}; this program knows "
                             f"{', '.join(map(repr, allowed))}")
         forms[name] = value
-    # What our networks have as options, under our names.
+    # The options of our networks, under our names.
     config = {_OUR_NAMES.get(name, name): _read_value(name, given.get(name, default), default,
                                                       where)
               for name, default in defaults.items()}
@@ -261,7 +267,7 @@ def read_options(function: str, given: dict, where: str) -> Options:
 
 
 def _plain(value):
-    """Return a NumPy number or tuple as Python's own."""
+    """Return a NumPy number as Python's, a tuple as a list, other values unchanged."""
     if isinstance(value, Record):
         try:
             value = read_array(value)
@@ -272,7 +278,7 @@ def _plain(value):
 
 
 def _read_value(name, value, default, where):
-    """Return a value of its default's type and of a reasonable size."""
+    """Return a value with its default's type; raise UserError if its type or size is wrong."""
     if isinstance(default, float) and type(value) is int:
         value = float(min(value, _LARGEST))
     if type(value) is not type(default):
@@ -291,7 +297,7 @@ def _read_value(name, value, default, where):
 
 
 def _in_words(value):
-    """Write a value of a stranger's file for a message: its type unless it is simple."""
+    """Return a value from an untrusted file as text for a message; only its type if not simple."""
     if isinstance(value, str):
         return shown(repr(value[:200]))
     simple = value is None or isinstance(value, bool | float)
@@ -300,9 +306,9 @@ def _in_words(value):
 
 
 def _least_size(function, config):
-    """Return fewer numbers than a network of this configuration holds, but not many fewer.
+    """Return a lower bound, not much too low, on the count of numbers in a network of this config.
 
-    They are counted before the network is built, so that a few bytes cannot ask for all memory.
+    It is checked before the network is built, so that a small file cannot fill the memory.
     """
     c, top = config, config["resolution"].bit_length() - 1
     fmaps = [num_fmaps(stage, c["fmap_base"], c["fmap_decay"], c["fmap_max"])
@@ -321,9 +327,9 @@ def _least_size(function, config):
 # Names of the release
 
 def official_arrays(header: dict, groups: dict) -> dict[str, np.ndarray]:
-    """Return {official name: float32 array} of a snapshot: G/..., D/..., Gs/..., lods included.
+    """Return {official name: float32 array} of a snapshot: G/..., D/..., Gs/..., with their lods.
 
-    D is the critic that sees all that G draws; it is missing if the snapshot has none.
+    D is the critic that sees all channels that G draws; it is left out if there is none.
     """
     lod = header["lod"]
     full = header["networks"]["Gs"]["config"]["resolution"]

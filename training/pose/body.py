@@ -1,14 +1,12 @@
-"""Bodies by their keypoints, on the device: heatmaps, parts, features moved from pose to pose.
+"""Bodies given by keypoints, on the device: heatmaps, parts, features moved from pose to pose.
 
 Source: Siarohin et al. 2018, "Deformable GANs for pose-based human image generation" (pose-gan):
-ten parts of the body, each moved by an affine map, and the maximum of all. Which rectangle a part
-is, and that what is in none of them stays where it is if it is positive, is written down here, and
-is ours.
+ten parts of the body, each moved by an affine map, and the maximum of all. Two choices are ours:
+the rectangle of each part, and that positive features outside all parts stay where they are.
 
-Points are float32 [N, K, 3] as in dnnlib.data.keypoints: x and y in shares of the image's side. A
-frame [2, 3] is a rectangle: its columns are two sides and a corner, so that (u, v) of [0, 1]^2 is
-at frame @ (u, v, 1); that of a part that is not known is all zeros. Nothing but features has
-gradients.
+Points are float32 [N, K, 3] as in dnnlib.data.keypoints: x and y as shares of the image's side. A
+frame [2, 3] is a rectangle: its columns are two sides and a corner, so that (u, v) in [0, 1]^2 is
+at frame @ (u, v, 1). The frame of an unknown part is all zeros. Only features have gradients.
 """
 
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-# Standard deviation of a heatmap, in shares of the side: 6 pixels of 128.
+# Standard deviation of a heatmap, as a share of the side: 6 pixels of 128.
 SIGMA = 6 / 128
 LIMBS = tuple((f"{side}_{first}", f"{side}_{last}") for side in ("right", "left")
               for first, last in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"),
@@ -24,13 +22,13 @@ LIMBS = tuple((f"{side}_{first}", f"{side}_{last}") for side in ("right", "left"
 SHOULDERS, HIPS = ("right_shoulder", "left_shoulder"), ("right_hip", "left_hip")
 HEAD = ("nose", "neck", "right_eye", "left_eye", "right_ear", "left_ear")
 NUM_PARTS = len(LIMBS) + 2
-_SMALLEST = 1e-3  # of the side: a shorter or narrower part is not known
+_SMALLEST = 1e-3  # share of the side: a shorter or narrower part counts as unknown
 _FAR = 9.0
 
 
 def heatmaps(points: tf.Tensor, resolution: int) -> tf.Tensor:
-    """Return a Gaussian of height 1 around each of the points, float32 [N, R, R, K]; what is not
-    known has a map of zeros."""
+    """Return a Gaussian of height 1 around each point, float32 [N, R, R, K]; zeros for unknown
+    points."""
     centres = (tf.range(resolution, dtype=tf.float32) + 0.5) / resolution
     across, down = (tf.exp(-0.5 * tf.square((centres[:, None] - points[:, None, :, axis]) / SIGMA))
                     for axis in (0, 1))  # [N, R, K]
@@ -39,15 +37,15 @@ def heatmaps(points: tf.Tensor, resolution: int) -> tf.Tensor:
 
 
 def mirrored(points: tf.Tensor, order: Sequence[int]) -> tf.Tensor:
-    """Return the points in the mirrored images; `order`: the number of the keypoint that each one
-    is of there."""
+    """Return the points in the mirrored images; `order` has, for each keypoint of a mirrored image,
+    the number of the keypoint that it comes from."""
     x, rest = points[..., :1], points[..., 1:]
     known = rest[..., 1:] > 0
     return tf.gather(tf.concat([tf.where(known, 1 - x, 0.0), rest], -1), order, axis=1)
 
 
 def missing_joints(names: Sequence[str]) -> list[str]:
-    """Return which keypoints are missing among the `names` to know limbs, torso and head."""
+    """Return which keypoints, needed to find limbs, torso and head, are missing in `names`."""
     needed = dict.fromkeys(joint for limb in LIMBS for joint in limb)
     head = [] if set(HEAD) & set(names) else [HEAD[0]]
     return [joint for joint in needed if joint not in names] + head
@@ -56,16 +54,17 @@ def missing_joints(names: Sequence[str]) -> list[str]:
 def part_frames(points: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
     """Return the parts of bodies, float32 [N, NUM_PARTS, 2, 3]: limbs, torso, head.
 
-    A limb is a rectangle from joint to joint, as wide as a third of the mean length of the limbs
-    that are known; the torso one from the middle of the shoulders to that of the hips, as wide as
-    the wider of these; the head an upright one around its keypoints, by half a limb's width larger
-    on each side. A part is known if its joints are, of the head if one is.
+    A limb is a rectangle from joint to joint, whose width is a third of the mean length of the
+    known limbs. The torso is a rectangle from the middle of the shoulders to the middle of the
+    hips, as wide as shoulders, hips or a limb, whichever is widest. The head is an upright
+    rectangle around its keypoints, half a limb's width larger on each side. A part is known if all
+    its joints are; the head, if one of its keypoints is.
 
     Args:
-        names: of the K keypoints; see `missing_joints`.
+        names: names of the K keypoints; see `missing_joints`.
     """
     def joints(wanted: Sequence[str]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return places [N, n, 2] and flags [N, n, 1] of joints by name."""
+        """Return places [N, n, 2] and known flags [N, n, 1] of joints by name."""
         chosen = tf.gather(points, [names.index(name) for name in wanted], axis=1)
         return chosen[..., :2], chosen[..., 2:] > 0
 
@@ -95,8 +94,8 @@ def part_frames(points: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
 
 
 def _frames(starts, ends, widths, known):
-    """Return the frames of rectangles along lines: starts, ends [N, P, 2], widths, known [N, P, 1].
-    """
+    """Return frames [N, P, 2, 3] of rectangles along lines from starts to ends [N, P, 2], with
+    widths and known flags [N, P, 1]."""
     along = ends - starts
     length = tf.norm(along, axis=-1, keepdims=True)
     normal = tf.stack([-along[..., 1], along[..., 0]], -1)
@@ -109,11 +108,11 @@ def _frames(starts, ends, widths, known):
 def deformed(features: tf.Tensor, source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     """Return features [N, h, h, fmaps] of a body in its source pose, moved to the target pose.
 
-    The features of each part, and none around it, are moved by the affine map that takes its source
-    rectangle to its target one, and read bilinearly. The maximum counts of what the parts put at a
-    place, of what is in none of them and was there, and of 0, which each part has around it: in no
-    part, positive features stay where they are, and negative ones become 0. A part that one pose
-    does not know is nowhere.
+    The features inside each part are moved by the affine map from its source rectangle to its
+    target rectangle, and read bilinearly; outside it, the moved part is 0. The result at a pixel is
+    the maximum of all moved parts and of the features that were there outside all source parts. So
+    outside all parts, positive features stay where they are, and negative ones become 0. A part
+    that is unknown in one of the poses is left out.
 
     Args:
         source, target: frames [N, P, 2, 3] of both poses.
@@ -139,14 +138,14 @@ def deformed(features: tf.Tensor, source: tf.Tensor, target: tf.Tensor) -> tf.Te
 
 
 def _neighbours(places):
-    """Return (pixel, share) of the two pixels between whose middles places are."""
+    """Return (pixel, share) of the two pixels between whose centres each place is."""
     first = tf.floor(places)
     return (first, 1 - (places - first)), (first + 1, places - first)
 
 
 def _within(frames, side):
-    """Return (u, v, 1) of all pixels in frames, [N, P, 3, side * side]; sides are at right angles.
-    """
+    """Return (u, v, 1) of all pixels in frames, [N, P, 3, side * side]; their sides must be at
+    right angles."""
     centres = (np.arange(side, dtype=np.float32) + 0.5) / side
     pixels = np.stack([np.tile(centres, side), np.repeat(centres, side)])  # [2, side * side]
     sides, corner = frames[..., :2], frames[..., 2:]
@@ -156,8 +155,8 @@ def _within(frames, side):
 
 
 def _covered(frames, side):
-    """Return the share of every pixel that rectangles cover, [N, P, side * side]: of pixels that
-    are turned as the rectangle is."""
+    """Return the share of every pixel that rectangles cover, [N, P, side * side], as if pixels were
+    turned like the rectangle."""
     lengths = tf.norm(frames[..., :2], axis=2)[..., None] * side  # [N, P, 2, 1], in pixels
     middles = _within(frames, side)[:, :, :2] * lengths
     overlap = tf.minimum(middles + 0.5, lengths) - tf.maximum(middles - 0.5, 0.0)

@@ -27,7 +27,7 @@ from training.run.job import (
 )
 from training.translation.config import reconstruction_text
 
-MAX_EVALUATED = 1000  # pairs of the validation split
+MAX_EVALUATED = 1000  # largest number of the validation split's pairs to evaluate
 
 
 class PoseJob(SingleStageJob):
@@ -45,8 +45,8 @@ class PoseJob(SingleStageJob):
                             "measure snapshots by; leave it out")
         resolution = fitting_resolution(config.resolution, [self.dataset])
         if resolution >> config.halvings < 2:
-            raise UserError(f"--halvings={config.halvings}: of {resolution}x{resolution} less than "
-                            "2x2 would be left; give fewer")
+            raise UserError(f"--halvings={config.halvings}: {resolution}x{resolution} would shrink "
+                            "to less than 2x2; give fewer")
         check_patches("d-strides", config.d_strides, resolution)
         self.config = dataclasses.replace(config, resolution=resolution)
         self.notes = self._notes()
@@ -64,22 +64,23 @@ class PoseJob(SingleStageJob):
         missing = body.missing_joints(info.keypoints)
         if config.skips == "deformable" and missing:
             raise UserError(f"--skips=deformable: {info.path} has no keypoint "
-                            f"{' or '.join(missing[:2])}, by which parts of the body are known; "
-                            "give --skips=plain")
+                            f"{' or '.join(missing[:2])}, needed to find parts of the body; give "
+                            "--skips=plain")
 
     def _notes(self):
-        """Return lines on the data."""
+        """Return lines about the data."""
         c, info = self.config, self.dataset
         side = patch_side(c.resolution, c.d_strides)
         lines = [f"{info.pairs['train']:,} pairs of {info.splits['train']:,} photos with "
-                 f"{len(info.keypoints)} keypoints; the discriminator sees {side}x{side} patches"]
+                 f"{len(info.keypoints)} keypoints; the discriminator scores {side}x{side} patches"]
         if not info.pairs.get("val"):
             lines.append(f"warning: {info.path} has no pairs in a validation split: the last "
                          "snapshot counts as best")
         alone = mirroring.without_partner(info.keypoints, mirroring.pairs_by_name(info.keypoints))
         if c.mirror and alone:
-            lines.append(f"warning: {', '.join(alone)}: keypoints of one side without the other's; "
-                         "in mirrored photos they keep their names (--no-mirror mirrors none)")
+            lines.append(f"warning: {', '.join(alone)}: keypoints of one side without the other "
+                         "side's; in mirrored photos they keep their names (--no-mirror mirrors "
+                         "none)")
         return lines
 
     def make_method(self, strategy: tf.distribute.Strategy, log: logging.Logger) -> Pose:
@@ -95,14 +96,13 @@ class PoseJob(SingleStageJob):
         return Pose(self.config, strategy, pairs, shown, about, evaluate)
 
     def subject(self) -> str:
-        """Return what is trained, and for what, in a few words."""
+        """Return in a few words what is trained, and for what."""
         c = self.config
         return (f"{c.skips} skips and critic {c.critic} for {len(self.dataset.keypoints)} "
                 f"keypoints at {c.resolution}x{c.resolution}, {reconstruction_text(c)}")
 
     def next_commands(self, run_dir: Path) -> str:
-        """Return the commands that draw the data's people in each other's poses, and measure them.
-        """
+        """Return commands that draw the data's people in each other's poses, and measure them."""
         split, network = shown_split(self.dataset), f"--network={run_dir}"
         place, count = Path(self.config.data) / split, min(self.dataset.splits[split], 8)
         draw = command("generate.py", network, f"--source={place}", f"--poses={place}",

@@ -2,8 +2,8 @@
 
 Source: Siarohin et al. 2018, "Deformable GANs for pose-based human image generation" (pose-gan):
 encoders of 64-128-256-512-512-512 maps, one for the source photo with its pose and one for the
-target pose, and a decoder that both reach by skip connections. Convolutions, norms and dropout are
-those of the U-Net in training/networks_translation.py.
+target pose, both with skip connections to a decoder. Convolutions, norms and dropout are those of
+the U-Net in training/networks_translation.py.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from training.pose.body import NUM_PARTS, deformed
 
 
 class Deformation(layers.Layer):
-    """Move features from the source pose to the target pose; see `deformed`."""
+    """Moves features from the source pose to the target pose; see `deformed`."""
 
     def call(self, features: tf.Tensor, source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         """Return features [N, h, h, fmaps] moved by frames [N, P, 2, 3]."""
@@ -42,23 +42,24 @@ class PoseGenerator(TranslationGenerator):
     """(source photo with its heatmaps float32 [N, R, R, 3 + K], target heatmaps [N, R, R, K],
     frames of both poses [N, P, 2, 3] each, dropout masks) -> rgb float32 [N, R, R, 3] in (-1, 1).
 
-    At 128x128 two encoders C64-C128-C256-C512-C512-C512, leaky, of which the first layer keeps the
-    size and the others halve it, and a decoder CD512-CD512-CD512-C256-C128-C3, each layer before
-    the last of which doubles it. Behind each are the features of both encoders of its size, those
-    of the source deformed, or plain, as they are; so are those that it begins with. First layers
-    have no norm.
+    At 128x128 it has two encoders C64-C128-C256-C512-C512-C512 with leaky ReLU, whose first layer
+    keeps the size and the others halve it, and a decoder CD512-CD512-CD512-C256-C128-C3, in which
+    each layer before the last doubles the size. Each of these is followed by concatenation with
+    both encoders' features of its size; the decoder begins with both encoders' last features. The
+    source's features are deformed, or left unchanged if `skips` is plain. First layers have no
+    norm.
     """
 
     @dataclass(frozen=True)
     class Options:
-        """What makes the network.
+        """What defines the network.
 
         Attributes:
             resolution: a power of two.
             num_keypoints: K.
-            skips: deformable or plain; plain ones leave the frames alone.
+            skips: deformable or plain; plain skips do not use the frames.
             fmaps: feature maps of the first layer; doubled at each halving, up to 8 times as many.
-            halvings: of the encoders; two pixels at least remain.
+            halvings: number of halvings in the encoders; at least two pixels must remain.
             norm, dropout: as in UnetGenerator.Options.
         """
 
@@ -73,7 +74,7 @@ class PoseGenerator(TranslationGenerator):
 
     def inputs(self, source: tf.Tensor, target: tf.Tensor, source_frames: tf.Tensor,
                target_frames: tf.Tensor, masks: Sequence[tf.Tensor] = ()) -> list[tf.Tensor]:
-        """Return the model's inputs of those of a call."""
+        """Return the model's inputs for the inputs of a call."""
         return [source, target, *self._used(source_frames, target_frames), *masks]
 
     def _used(self, *frames):
@@ -94,7 +95,7 @@ class PoseGenerator(TranslationGenerator):
         return [(o.resolution >> i - 1, o.resolution >> i - 1, fmaps) for i, fmaps in blocks]
 
     def make_model(self) -> keras.Model:
-        """Return the model of the options."""
+        """Return the model that the options define."""
         # Inputs.
         o = self.options
         size = o.resolution, o.resolution

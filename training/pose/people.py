@@ -11,7 +11,7 @@ from dnnlib.data.dataset import DatasetInfo
 
 
 class PoseBatch(NamedTuple):
-    """Some pairs of photos of one person.
+    """A minibatch of pairs of photos, each pair of one person.
 
     Attributes:
         source, target: uint8 [N, R, R, 3].
@@ -28,11 +28,11 @@ class PosePairs:
     """The pairs of a data set's split at one resolution.
 
     Attributes:
-        names: of the K keypoints. skeleton: which of them are joined, counted from 1.
+        names: names of the K keypoints. skeleton: which of them are joined, counted from 1.
     """
 
     def __init__(self, info: DatasetInfo, split: str, resolution: int):
-        """Open records, keypoints and pairs; raise UserError if they are not there."""
+        """Open records, keypoints and pairs; raise UserError if they are missing."""
         self.names, self.skeleton = info.keypoints, info.skeleton
         self._file = dataset.open_split(info, split, resolution)
         self._points = keypoints.read_keypoints(info.path, split)
@@ -42,7 +42,7 @@ class PosePairs:
         return len(self._pairs)
 
     def read(self, numbers: Sequence[int]) -> PoseBatch:
-        """Return the pairs of these numbers, as arrays."""
+        """Return the pairs with these numbers, as arrays."""
         source, target = self._pairs[list(numbers)].T
         return PoseBatch(self._photos(source), self._photos(target), self._points[source],
                          self._points[target])

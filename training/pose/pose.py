@@ -29,8 +29,8 @@ class Pose(ConditionalGan):
     photos.
 
     Attributes:
-        pairs: those it is trained on. shown: those of grids and scores.
-        names: of the K keypoints.
+        pairs: pairs to train on. shown: pairs for grids and scores.
+        names: names of the K keypoints.
     """
 
     stage_name = "poses"
@@ -39,9 +39,10 @@ class Pose(ConditionalGan):
                  shown: PosePairs, about: dict[str, Any], evaluate: Callable | None = None):
         """
         Args:
-            pairs: of the training split.
-            shown: pairs of the validation split, of the training split without one. The others: see
-                SingleStageMethod.
+            pairs: pairs of the training split.
+            shown: pairs of the validation split, or else of the training split.
+
+        For the others see SingleStageMethod.
         """
         super().__init__(config, (), strategy, {
             "keypoints": list(pairs.names), "skeleton": [list(pair) for pair in shown.skeleton],
@@ -49,7 +50,7 @@ class Pose(ConditionalGan):
         self.pairs, self.shown, self.names = pairs, shown, tuple(pairs.names)
 
     def make_networks(self) -> dict[str, Network]:
-        """Return fresh ones of the options."""
+        """Return new networks with the config's options."""
         c, num_keypoints = self.config, len(self.names)
         common = {"resolution": c.resolution, "norm": c.norm, "seed": c.seed}
         return {
@@ -63,13 +64,13 @@ class Pose(ConditionalGan):
     # Steps.
 
     def read_batch(self, places: Sequence[int]) -> PoseBatch:
-        """Return pairs, in a new permutation whenever all were seen."""
+        """Return pairs, in a new permutation each time all have been seen."""
         return self.pairs.read([shuffled(self.config.seed, len(self.pairs), place)
                                 for place in places])
 
     def example(self, batch: PoseBatch, draws: Draws) -> Example:
-        """Return photos, heatmaps and frames of pairs, mirrored at random; keypoints are where the
-        target's heatmaps are."""
+        """Return photos, heatmaps and frames of pairs, mirrored at random; the semantics are the
+        target's heatmaps."""
         flip, points = None, [batch.source_points, batch.target_points]
         if self.config.mirror:
             flip = draws.uniform("mirror") < 0.5
@@ -82,24 +83,24 @@ class Pose(ConditionalGan):
 
     @functools.cached_property
     def _mirrored_order(self):
-        """Return the number of the keypoint that each one is of in a mirrored photo."""
+        """Return, for each keypoint of a mirrored photo, the number of the one it comes from."""
         order = mirroring.mirrored_order(mirroring.pairs_by_name(self.names), self.names)
         return range(len(self.names)) if order is None else order
 
     def reconstruction(self, photos: tf.Tensor, fakes: tf.Tensor) -> tf.Tensor:
-        """Return how far generated photos are from the target's, [N]."""
+        """Return how far generated photos are from the targets, [N]."""
         if self.config.reconstruction == "nearest":
             return losses.nearest_neighbour_l1(photos, fakes, self.config.neighbourhood)
-        return losses.l1(photos, fakes)  # of --reconstruction=none reported alone
+        return losses.l1(photos, fakes)  # only reported if --reconstruction=none
 
-    # What a run shows of it.
+    # What a run shows about it.
 
     def read(self, numbers: Sequence[int]) -> PoseBatch:
-        """Return the shown pairs of these numbers, as arrays."""
+        """Return the shown pairs with these numbers, as arrays."""
         return self.shown.read(numbers)
 
     def translate(self, pairs: PoseBatch) -> np.ndarray:
-        """Return the photos float32 [n, R, R, 3] that G draws of sources in the targets' poses,
+        """Return the photos float32 [n, R, R, 3] that G draws from sources in the targets' poses,
         always with the same dropout."""
         return self._infer(pairs.source, pairs.source_points, pairs.target_points)
 
@@ -109,7 +110,7 @@ class Pose(ConditionalGan):
         return inference(self.networks[NETWORK], self.names)
 
     def draw(self, stage: SingleStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
-        """Write fakes<name>.png: source, target pose, what is generated, target."""
+        """Write fakes<name>.png: source, target pose, generated photo, target."""
         pairs = self.read(chosen(len(self.shown), PICTURES, self.config.seed))
         cells = [pictures.large(photos) for photos in (
             pairs.source, pictures.to_uint8(self.translate(pairs)), pairs.target)]

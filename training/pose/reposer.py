@@ -18,8 +18,9 @@ class Reposer(PhotoDrawer):
     """A snapshot's generator of people.
 
     Attributes:
-        names: of the K keypoints. skeleton: which of them are joined, counted from 1. The others:
-            see PhotoDrawer.
+        names: names of the K keypoints. skeleton: which of them are joined, counted from 1.
+
+    For the others see PhotoDrawer.
     """
 
     variant, lack = VARIANT, "draws no people in other poses"
@@ -36,7 +37,7 @@ class Reposer(PhotoDrawer):
         """Return the people of photos uint8 [n, R, R, 3] in other poses, float32 [n, R, R, 3].
 
         Args:
-            source_points, target_points: [n, K, 3] of the photos, and of the poses.
+            source_points, target_points: [n, K, 3] of the photos and of the poses.
 
         Raises:
             UserError: the network has diverged.
@@ -45,18 +46,18 @@ class Reposer(PhotoDrawer):
 
 
 def is_of_poses(header: dict) -> bool:
-    """Return if a snapshot's header is of a generator of people in other poses."""
+    """Return whether a snapshot's header is of a generator of people in other poses."""
     return header.get("variant") == VARIANT
 
 
 def generator_inputs(source: tf.Tensor, source_points: tf.Tensor, target_points: tf.Tensor,
                      names: Sequence[str]) -> list[tf.Tensor]:
-    """Return what a PoseGenerator draws of: photos and heatmaps, and both poses' frames.
+    """Return the inputs of a PoseGenerator: photos with heatmaps, target heatmaps, both frames.
 
     Args:
         source: photos [N, R, R, 3] in [-1, 1].
         source_points, target_points: [N, K, 3].
-        names: of the K keypoints.
+        names: names of the K keypoints.
     """
     resolution = source.shape[1]
     source_maps, target_maps = (body.heatmaps(points, resolution)
@@ -68,8 +69,8 @@ def generator_inputs(source: tf.Tensor, source_points: tf.Tensor, target_points:
 
 
 def inference(network: PoseGenerator, names: Sequence[str]) -> Callable[..., np.ndarray]:
-    """Return the function (photos uint8 [n, R, R, 3], source points, target points) -> rgb float32
-    [n, R, R, 3] of a network, compiled, always with the same dropout."""
+    """Return a network as a compiled function (photos uint8 [n, R, R, 3], source points, target
+    points) -> rgb float32 [n, R, R, 3], always with the same dropout."""
     @functools.partial(tf.function, reduce_retracing=True)
     def infer(photos, source_points, target_points, masks):
         rgb = tf.cast(photos, tf.float32) / 127.5 - 1

@@ -1,4 +1,4 @@
-"""What must fit together before a training starts; each check raises UserError."""
+"""Check what must fit together before a training starts; each check raises UserError."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ def fit_to_dataset(config: TrainingConfig, dataset: DatasetInfo, num_replicas: i
     """Return the config with its resolution set; check now whatever would fail later.
 
     Args:
-        num_replicas: devices of all workers together.
+        num_replicas: number of devices of all workers together.
         taken: names of the options that come from a snapshot.
 
     Raises:
@@ -69,10 +69,10 @@ def fitting_command(dataset: DatasetInfo) -> str:
 
 def idle_rules(variant: str, first_stage: str, snapshot_stage: str | None = None,
                grows: bool = False) -> list[IdleRule]:
-    """Return the rules on options of stages that a training does not go through.
+    """Return the rules that refuse options of stages that a training does not go through.
 
     Args:
-        snapshot_stage: stage of the snapshot that it begins from; None without one.
+        snapshot_stage: stage of the snapshot that the training begins from; None without one.
         grows: whether the networks of that snapshot are smaller than this training's.
     """
     begins = f"from this snapshot on it begins with stage {first_stage}"
@@ -105,7 +105,7 @@ def check_networks(config: TrainingConfig) -> None:
 
 
 def check_reals(config: TrainingConfig, dataset: DatasetInfo) -> None:
-    """Check that labels can be read, and that the photos of --untagged fit the data set's own."""
+    """Check that labels can be read, and that the photos of --untagged fit those of --data."""
     read_labels(dataset.path, "train")
     if not config.untagged:
         return

@@ -1,4 +1,4 @@
-"""What the first worker writes and reports while a training runs; the others write nothing."""
+"""What the first worker writes and reports during a training; the other workers write nothing."""
 
 import contextlib
 import logging
@@ -19,13 +19,13 @@ class RunFiles(RunReporter):
     """Writes the files of a run, and reports it."""
 
     def __init__(self, run_dir: Path, method: Method, log: logging.Logger, keep: int):
-        """Write in `run_dir`, where the newest `keep` training states stay."""
+        """Write to `run_dir`, and keep the newest `keep` training states there."""
         super().__init__(run_dir, method, log)
         self.keep = keep
 
     def clear(self, progress: Progress, reported_bytes: int | None) -> None:
-        """Remove what a killed process left, see `directory.clear_killed`, and forget a best
-        snapshot that lies ahead: it will be overwritten."""
+        """Remove what a killed process left behind (see `directory.clear_killed`), and forget a
+        best snapshot from after this point, since it will be overwritten."""
         directory.clear_killed(self.run_dir, reported_bytes)
         best = self.run_dir / BEST
         if best.is_file() and util.read_json(best)["kimg"] > progress.cur_nimg / 1000:
@@ -46,12 +46,12 @@ class RunFiles(RunReporter):
             self.report_grid(progress, picture, tag)
 
     def inspect(self, stage: Stage) -> dict[str, float]:
-        """Return the method's own numbers on its networks."""
+        """Return the method's own numbers about its networks."""
         return self.method.inspect(stage)
 
     def scores(self, stage: Stage, progress: Progress) -> dict[str, float]:
-        """Return the method's scores; none, and a warning, if they cannot be computed."""
-        # Networks that have diverged, or photos that cannot be read, are no reason to lose a run.
+        """Return the method's scores; if they cannot be computed, log a warning and return {}."""
+        # Networks that diverged, or photos that cannot be read, must not end a run.
         try:
             return self.method.scores(stage, progress)
         except UserError as error:
@@ -60,7 +60,7 @@ class RunFiles(RunReporter):
             return {}
 
     def details(self, stage: Stage) -> dict[str, float]:
-        """Return the method's further scalars for a network snapshot."""
+        """Return the method's additional scalars for a network snapshot."""
         return self.method.details(stage)
 
     def save_network(self, stage: Stage, progress: Progress, name: str) -> Path:
@@ -71,19 +71,19 @@ class RunFiles(RunReporter):
         return path
 
     def save_best(self, path: Path, metric: str, progress: Progress) -> None:
-        """Write to best.json that the snapshot at `path` has the best value of the metric."""
+        """Record in best.json that the snapshot at `path` has the best value of the metric."""
         util.write_json(self.run_dir / BEST, {
             "snapshot": path.name, "metric": metric, "value": progress.best_value,
             "kimg": progress.cur_nimg / 1000})
 
     def finish(self, stage: Stage, progress: Progress) -> None:
-        """Write network-final.safetensors, the last snapshot under the official name."""
+        """Write the last snapshot under its official name, network-final.safetensors."""
         path = self.run_dir / FINAL
         if not path.is_file():
             save_snapshot(path, self.method.networks, self.method.header(stage, progress))
 
     def give_up(self, stage: Stage, progress: Progress) -> None:
-        """Save networks that diverged under a name of their own, and remove the bad states."""
+        """Save the diverged networks under a name of their own, and remove the bad states."""
         name = f"nonfinite-{progress.cur_nimg / 1000:010.3f}.safetensors"
         save_snapshot(self.run_dir / name, self.method.networks,
                       self.method.header(stage, progress))
@@ -102,11 +102,11 @@ class NoFiles:
     save_network = save_best = finish = give_up = _nothing
 
     def stats_bytes(self) -> int:
-        """Return 0: no line of stats.jsonl is this worker's."""
+        """Return 0: this worker writes no stats.jsonl."""
         return 0
 
     def inspect(self, *_: Any) -> dict[str, float]:
-        """Return no numbers: the first worker alone measures."""
+        """Return {}: only the first worker measures."""
         return {}
 
     scores = details = inspect

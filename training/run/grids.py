@@ -16,19 +16,19 @@ from training.run.history import AUGMENTED
 from training.sampler import Sampler
 from training.snapshots import Snapshot
 
-MINIBATCH, MINIBATCHES = 8, 4  # samples of a grid
-PANELS = 8  # photos and maps side by side
+MINIBATCH, MINIBATCHES = 8, 4  # samples of a grid, as minibatches
+PANELS = 8  # number of photos and maps side by side
 
 
 class Grids:
-    """Draw the grids of one run, of latents and labels that stay the same during the training."""
+    """Draws the grids of one run, from latents and labels that do not change during training."""
 
     def __init__(self, config: TrainingConfig, labels: np.ndarray):
         """Keep the labels [n, label_size] of all training images; label_size may be 0."""
         self.config, self.labels = config, labels
 
     def inputs(self, count: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return latents [count, latent_size], and as many of the training images' labels.
+        """Return latents [count, latent_size], and `count` labels drawn from the training images'.
 
         The labels are None if the training images have none.
         """
@@ -40,26 +40,26 @@ class Grids:
         return latents.astype(np.float32), labels
 
     def batches(self, num_batches: int, minibatch: int) -> list[tuple]:
-        """Return such inputs as a list of minibatches (latents, labels)."""
+        """Return `inputs` as a list of minibatches (latents, labels)."""
         latents, labels = self.inputs(num_batches * minibatch)
         parts = [None] * num_batches if labels is None else np.split(labels, num_batches)
         return list(zip(np.split(latents, num_batches), parts))
 
     def reals(self, num_channels: int, resolution: int,
               minibatch: int = MINIBATCH) -> TrainingStream:
-        """Return the stream of the first reals, the same whenever it is called."""
+        """Return a stream of reals that is the same in every call."""
         return reals_stream(self.config, resolution, num_channels, minibatch, seed=0)
 
     def draw(self, run_dir: Path, stage: Stage, name: str, Gs: Network,
              p: tf.Tensor | None = None) -> dict[str, np.ndarray]:
-        """Write fakes<name>.png of Gs, not truncated; once a stage reals.png, of its channels; and
-        augmented.png, the first reals as the critic of most channels sees them.
+        """Write fakes<name>.png of Gs without truncation; once per stage, reals.png with its
+        channels; and augmented.png, the first reals as the critic with most channels sees them.
 
         Args:
             p: the probability of that critic's augmentation, scalar; None without augmentation.
 
         Returns:
-            {"fakes", "reals", "augmented": what was drawn of it, uint8 [H, W, 3]}.
+            {"fakes", "reals", "augmented": picture uint8 [H, W, 3]}, those that were drawn.
         """
         made = {}
         path = run_dir / ("reals.png" if stage.name == "rgb" else f"reals-{stage.name}.png")
@@ -70,12 +70,12 @@ class Grids:
         if p is not None:
             width = max(critic.channels for critic in stage.critics)
             images = np.concatenate(_first_images(self.reals(width, stage.resolution)))
-            # The same random numbers in every tick, so that what p does can be followed.
+            # The same random numbers in every tick, so that the effect of p can be seen.
             draws = Draws(self.config.seed, 0, len(images))
             made["augmented"] = _sheet([augment(tf.constant(images), tf.convert_to_tensor(p), draws,
                                                 "picture").numpy()])
             pictures.save_png(run_dir / AUGMENTED, made["augmented"])
-        # Not compiled: a grid has a few minibatches only.
+        # Not compiled, since a grid has only a few minibatches.
         sampler = Sampler(Snapshot({"Gs": Gs}, {"classes": (), "lod": {
             "resolution": stage.resolution, "fade": stage.fade}}), traced=False)
         made["fakes"] = _sheet([sampler.synthesize(sampler.dlatents(latents, labels=labels))
@@ -91,6 +91,6 @@ def _first_images(stream):
 
 
 def _sheet(minibatches):
-    """Draw a list of images float [N, H, W, 3 + C] as pairs on grey -> uint8 [height, width, 3]."""
+    """Return minibatches float [N, H, W, 3 + C] as a sheet of pairs, uint8 [height, width, 3]."""
     pairs = np.concatenate([pictures.pairs(images) for images in minibatches])
     return pictures.grey_sheet(pairs, PANELS * pairs.shape[1] // pairs.shape[2])

@@ -1,4 +1,4 @@
-"""Read stats.jsonl of a run: its classes, ticks, growths in channels, resumes."""
+"""Read a run's stats.jsonl: its classes, ticks, growths in channels, resumes."""
 
 import json
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class History:
 
     Attributes:
         begins, resumes: kimg, classes. ticks: every scalar by its name, and `stage`.
-        growths: stage, kimg, before, after. unreadable: number of lines that hold no record.
+        growths: stage, kimg, before, after. unreadable: number of lines that are no record.
     """
 
     begins: list[dict] = field(default_factory=list)
@@ -35,14 +35,14 @@ class History:
 
     @property
     def stages(self) -> set[str]:
-        """Return the names of the stages that were entered so far."""
+        """Return the names of the stages entered so far."""
         return {record["stage"] for record in [*self.ticks, *self.growths]}
 
 
 def read_history(run_dir: Path) -> History:
     """Return the History of a run directory; empty if there is no stats.jsonl.
 
-    A line that was cut off by a crash is counted, not an error: it must not end a training.
+    A line that was cut off by a crash is counted; it is no error, so that it cannot end a training.
     """
     history = History()
     kinds = {"begin": history.begins, "tick": history.ticks, "growth": history.growths,

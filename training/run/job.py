@@ -1,4 +1,4 @@
-"""What train.py asks of a kind of training before and after the loop runs."""
+"""What train.py needs from a kind of training before and after the loop runs."""
 
 import argparse
 import logging
@@ -29,12 +29,12 @@ PATHS = ("data", "data2", "target", "untagged", "segmenter", "lpips")
 
 
 class Job:
-    """A training to be: its options, checked against data and devices.
+    """A training before it starts: its options, checked against data and devices.
 
     Attributes:
         config: with everything set that follows from the data.
-        dataset: what config.data holds.
-        options: of the command line. evaluation: metrics.evaluation.
+        dataset: the data set in config.data.
+        options: of the command line. evaluation: the module metrics.evaluation.
         notes: lines that the log and --dry-run begin with.
     """
 
@@ -45,23 +45,26 @@ class Job:
     notes: list[str]
 
     def facts(self) -> dict[str, Any]:
-        """Return what must be equal in all workers, as JSON values."""
+        """Return what must be equal on all workers, as JSON values."""
         own = {name: value for name, value in self.config.to_json().items() if name not in PATHS}
         return {**own, "gpus": self.options.gpus, "device": self.options.device,
                 "tensorflow": tf.__version__, "data's digest": self.dataset.digest,
                 **self.digests()}
 
     def digests(self) -> dict[str, str | None]:
-        """Return {'<option>_digest': digest of what it names}, which a continued run must find
-        unchanged, wherever it is; data_digest is not among them."""
+        """Return {'<option>_digest': digest of the file or data that the option names}.
+
+        A continued run must find them unchanged, though paths may differ. data_digest is not
+        among them.
+        """
         return {}
 
     def plan(self) -> str:
-        """Return what the training would do, as text; with --measure how long it takes here."""
+        """Return what the training would do, as text; with --measure, how long it takes here."""
         raise NotImplementedError
 
     def make_method(self, strategy: tf.distribute.Strategy, log: logging.Logger) -> Method:
-        """Return the Method that the loop trains on the devices of `strategy`."""
+        """Return the Method for the loop to train on the devices of `strategy`."""
         raise NotImplementedError
 
     def next_commands(self, run_dir: Path) -> str:
@@ -73,11 +76,11 @@ class SingleStageJob(Job):
     """A training of a SingleStageMethod.
 
     Attributes:
-        given: {field of the config: value} of the options that the user has given.
-        share: pictures of a minibatch that a device takes.
+        given: {field of the config: value} for the options that the user has given.
+        share: number of pictures per device in a minibatch.
     """
 
-    idle: ClassVar[dict[str, str]]  # options of train.py without effect here, and why
+    idle: ClassVar[dict[str, str]]  # {option of train.py without effect here: why}
 
     def __init__(self, config: MethodConfig, options: argparse.Namespace, given: dict[str, Any],
                  num_replicas: int, evaluation: ModuleType):
@@ -93,11 +96,11 @@ class SingleStageJob(Job):
         raise NotImplementedError
 
     def subject(self) -> str:
-        """Return what is trained, and for what, in a few words."""
+        """Return in a few words what is trained, and for what."""
         raise NotImplementedError
 
     def plan(self) -> str:
-        """Return what the training would do; with --measure how long, by steps timed now."""
+        """Return what the training would do; with --measure, also how long, by timing steps now."""
         c, total = self.config, None
         if self.options.measure:
             strategy = create_strategy(self.options.device, self.options.gpus)
@@ -117,13 +120,13 @@ class SingleStageJob(Job):
 
 
 def fitting_resolution(wanted: int | None, sources: Sequence, least: int = 4) -> int:
-    """Return the side of the pictures to train on: the one wanted, else the smallest source's.
+    """Return the side of the pictures to train on: `wanted`, or by default the smallest source's.
 
     Args:
-        sources: data sets, folders of photos, or folders of pairs, which are read at any size.
+        sources: data sets, folders of photos, or folders of pairs (which are read at any size).
 
     Raises:
-        UserError: it is above a source's, or below `least`.
+        UserError: it is larger than a source's, or smaller than `least`.
     """
     def largest(source: Any) -> int:
         return source.resolution if isinstance(source, DatasetInfo) else source.largest_level()
@@ -139,15 +142,22 @@ def fitting_resolution(wanted: int | None, sources: Sequence, least: int = 4) ->
 
 
 def check_patches(option: str, strides: int, resolution: int, scales: int = 1) -> None:
-    """Raise UserError if a discriminator of so many scales has no patch at a resolution."""
+    """Raise UserError if a discriminator with these strides and scales has no patch at the
+    resolution."""
     if patch_side(resolution, strides, scales) < 1:
         size = f"{resolution}x{resolution}" + (f" with --scales={scales}" if scales > 1 else "")
         raise UserError(f"--{option}={strides}: at {size} no patch is left; give fewer")
 
 
 def chosen_pairs(config: MethodConfig, classes: tuple[str, ...]) -> str:
-    """Return the pairs that hold: of --mirror-pairs, by default those that the classes' names show,
-    none in a training that mirrors nothing; raise UserError for pairs of other classes."""
+    """Return the pairs of classes to swap in mirrored images, as text.
+
+    They are those of --mirror-pairs, or by default those that the classes' names show; none if the
+    training mirrors nothing.
+
+    Raises:
+        UserError: --mirror-pairs names other classes.
+    """
     if not config.mirror:
         return mirroring.NONE
     return mirroring.pairs_text(mirroring.parse_pairs(config.mirror_pairs, classes))
@@ -157,22 +167,22 @@ def snapshot_to_begin_with(options: argparse.Namespace) -> Path:
     """Return the snapshot of --init-from.
 
     Raises:
-        UserError: there is none; of a run that began with it, how it continues without.
+        UserError: there is none; if a run may have begun with it, how to continue without it.
     """
     try:
         return find_snapshot(options.init_from, options.results)
     except UserError as error:
         if stored_options(options.run) is None:
             raise
-        raise UserError(f"--init-from: {error}. {options.run} needs it no more if it began with "
-                        f"it: --run={options.run} alone continues") from None
+        raise UserError(f"--init-from: {error}. {options.run} no longer needs it if it began with "
+                        f"it: --run={options.run} alone continues it") from None
 
 
 def about_dataset(info: DatasetInfo) -> dict[str, str]:
-    """Return what a snapshot's header says of a data set."""
+    """Return what a snapshot's header says about a data set."""
     return {"name": info.name, "path": str(info.path), "digest": info.digest}
 
 
 def shown_split(info: DatasetInfo) -> str:
-    """Return the split for commands after a training, if possible one that it has not seen."""
+    """Return the split for commands after a training, if possible one that was not trained on."""
     return next(name for name in ("test", "val", "train") if info.splits.get(name))

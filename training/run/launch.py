@@ -1,4 +1,4 @@
-"""From a command line to a run: its options, its directory, and what the workers compare."""
+"""From a command line to a run: its options, its directory, and its record."""
 
 import argparse
 import contextlib
@@ -26,17 +26,17 @@ DEFAULTS = {"device": "gpu", "gpus": 1, "keep": 2, "inception": None}
 def choose_config(options: argparse.Namespace, given: dict[str, Any]) -> MethodConfig:
     """Return the config of a command, and complete its options.
 
-    A run that --run names goes on with its own options where the command gives none; --preset
-    gives all of them.
+    An existing --run keeps its own options wherever the command gives none. With --preset, all of
+    them come from the preset and the command.
 
     Args:
-        options: of train.py, with `config_class`. `run` becomes a path; `preset`, `init_from` and
-            those of LAUNCH get the values that hold; `continues` is added, True if the options are
-            those of a run.
-        given: {field of the config: value} of those that the user has given.
+        options: options of train.py, with `config_class`. `run` becomes a path; `preset`,
+            `init_from` and those in LAUNCH get their final values; `continues` is added: True if
+            the options are those of an existing run.
+        given: {field of the config: value} for the fields that the user has given.
 
     Raises:
-        UserError: --run alone names no run, or the run's data set is not where it was.
+        UserError: --run alone names no run, or the run's data set is no longer where it was.
     """
     options.run = directory.named_run(options.run, options.results)
     stored = directory.stored_options(options.run)
@@ -59,16 +59,16 @@ def choose_config(options: argparse.Namespace, given: dict[str, Any]) -> MethodC
     if "data" not in given and not Path(stored["data"]).is_dir():
         flag = fields["data"].metadata.get("flag", "data")
         raise UserError(f"{options.run}: its {'data set' if flag == 'data' else flag} "
-                        f"{stored['data']} is not there, as seen from this directory; give its "
-                        f"path of today with --{flag}")
+                        f"{stored['data']} does not exist, as seen from this directory; give its "
+                        f"current path with --{flag}")
     own = {name: value for name, value in stored.items() if name in fields}
     if "mirror" in given and given["mirror"] != own.get("mirror"):
-        own.pop("mirror_pairs", None)  # what was stored follows from the other value
+        own.pop("mirror_pairs", None)  # the stored pairs follow from the old value of mirror
     return options.config_class.from_json(own | given)
 
 
 def run_record(job: Job) -> dict[str, Any]:
-    """Return what is stored as a run's options, by which the same command finds it again."""
+    """Return what is stored as a run's options, by which the same command finds the run again."""
     options = job.options
     return {**job.config.to_json(), "init_from": options.init_from,
             "data_digest": job.dataset.digest, **job.digests(),
@@ -76,7 +76,7 @@ def run_record(job: Job) -> dict[str, Any]:
 
 
 def print_plan(job: Job) -> None:
-    """Print the run that a command would make or continue, the job's notes and its plan."""
+    """Print which run a command would make or continue, the job's notes and its plan."""
     options = job.options
     run_dir = directory.find_run(options.run, options.results, run_record(job), options.override)
     if run_dir is None:
@@ -92,10 +92,10 @@ def open_run(strategy: tf.distribute.Strategy,
              job: Job) -> Iterator[tuple[Path, logging.Logger]]:
     """Make or continue a run, lock its directory, and yield (path, log).
 
-    The first worker alone finds it, locks it and writes its log; the others get its path.
+    Only the first worker finds it, locks it and writes its log; the others get its path.
 
     Raises:
-        UserError: it is in use, was started with other options, or cannot be seen by a worker.
+        UserError: the run is in use, was started with other options, or is not visible to a worker.
     """
     options, record, run_dir = job.options, run_record(job), None
     with contextlib.ExitStack() as stack:
@@ -120,8 +120,8 @@ def open_run(strategy: tf.distribute.Strategy,
 
 
 def _visible(path, timeout_sec=60):
-    """Return a directory that the first worker has just made, once this machine sees it: a shared
-    file system may show it late."""
+    """Return the path of a directory that the first worker has just made, once this machine sees
+    it: a shared file system may show it late."""
     deadline = time.monotonic() + timeout_sec
     while not Path(path).is_dir():
         if time.monotonic() > deadline:

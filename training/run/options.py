@@ -1,4 +1,4 @@
-"""The command line of train.py: where and how to run, and a method's own options."""
+"""The command line of train.py: where and how to run, and the method's own options."""
 
 import argparse
 import dataclasses
@@ -11,66 +11,68 @@ from training.variants import CONFIGS, DEFAULT_VARIANT
 
 def parse_training_options(argv: list[str], description: str = "",
                            examples: str = "") -> argparse.Namespace:
-    """Return the options of train.py; None for those that are not given.
+    """Return the options of train.py; those that are not given are None.
 
-    `config_class` is added: the MethodConfig whose options these are, by --variant, else by the run
-    that --run names.
+    `config_class` is added: the MethodConfig that has these options. It is chosen by --variant, or
+    else by the run that --run names.
     """
     config_class = CONFIGS.get(_variant(argv), CONFIGS[DEFAULT_VARIANT])
     parser = cli.argument_parser(description, examples)
     parser.add_argument("--preset", choices=config_class.presets,
                         help=f"values to start from (default: {config_class.default_preset})")
     parser.add_argument("--gpus", type=int, metavar="N",
-                        help="devices to train on; with --workers, of each of them (default: 1)")
+                        help="number of devices to train on; with --workers, for each worker "
+                        "(default: 1)")
     parser.add_argument("--workers", metavar="HOST:PORT,...",
-                        help="train with several machines (or processes): the addresses of all, "
-                        "the same list for each; TF_CONFIG in the environment does as well")
+                        help="train on several machines (or with several processes): the addresses "
+                        "of all workers, the same list for each; or set TF_CONFIG in the "
+                        "environment")
     parser.add_argument("--worker-index", type=int, metavar="N",
-                        help="which of --workers this process is, from 0")
+                        help="index of this process in --workers, from 0")
     parser.add_argument("--device", choices=("gpu", "cpu"),
-                        help="kind of these devices (default: gpu)")
+                        help="type of these devices (default: gpu)")
     parser.add_argument("--results", default="results", metavar="DIR",
-                        help="where run directories are made")
+                        help="directory in which run directories are made")
     parser.add_argument("--run", metavar="DIR",
-                        help="run directory to make or continue, or the number of a run; of one "
-                        "that exists, options that are not given are its own (default: continue "
+                        help="run directory to make or continue, or the number of a run; a run "
+                        "that exists keeps its own options where none are given (default: continue "
                         "the newest unfinished run with the same options, else make a new one)")
     parser.add_argument("--override", action="store_true",
                         help="continue --run with these options although it was started with "
-                        "others; what makes the networks and their growth cannot change")
+                        "others; options that define the networks and their growth cannot change")
     parser.add_argument("--keep", type=cli.positive_int, metavar="N",
-                        help="training states that stay in the run directory (default: 2)")
+                        help="number of training states to keep in the run directory (default: 2)")
     parser.add_argument("--init-from", metavar="SNAPSHOT",
                         help="snapshot, run directory or run number of an RGB (or later) stage "
-                        "to begin the next stage from, or to put a decoder on")
+                        "from which to begin the next stage, or on which to train a decoder")
     parser.add_argument("--inception", metavar="PATH",
                         help="Inception weights for the metrics (see run_metrics.py)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     parser.add_argument("--measure", action="store_true", help="with --dry-run: also time a few "
                         "steps on this machine, and print how long the training will take")
     group = parser.add_argument_group(
-        "training options (a preset has other defaults than those shown)")
+        "training options (a preset may replace the defaults shown)")
     for f in dataclasses.fields(config_class):
         _add_field(group, f)
     options = parser.parse_args(argv)
     options.config_class = config_class
     if options.measure and not options.dry_run:
-        parser.error("argument --measure: goes with --dry-run only; a training shows its speed")
+        parser.error("argument --measure: works only with --dry-run; a training shows its speed")
     return options
 
 
 def _variant(argv):
-    """Return the variant that a command line names, or its --run's; None if there is neither."""
+    """Return the variant that a command line names, or that of its --run; None without either."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name, default in (("variant", None), ("run", None), ("results", "results")):
         parser.add_argument(f"--{name}", default=default)
     try:
         options, _ = parser.parse_known_args(argv)
-    except argparse.ArgumentError:  # the whole parser says more
+    except argparse.ArgumentError:  # the full parser gives a better message
         return None
     if options.variant or options.run is None:
         return options.variant
-    # Imported here so that --help and wrong options answer at once.
+    # Imported here so that --help and wrong options get an answer at once.
     from training.run.directory import named_run, stored_options
 
     stored = stored_options(named_run(options.run, options.results)) or {}
@@ -78,7 +80,7 @@ def _variant(argv):
 
 
 def given_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Return {field: value} of the config's fields that the user has given."""
+    """Return {field: value} for the config's fields that the user has given."""
     fields = [f.name for f in dataclasses.fields(options.config_class)]
     return {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
 
@@ -102,7 +104,7 @@ def _add_field(group, f):
 
 
 def parse_table(text: str) -> dict[int, float]:
-    """Return {8: 128, 32: 64} of '8:128,32:64', {4: 64} of '64'; a type for argparse."""
+    """Return {8: 128, 32: 64} for '8:128,32:64', {4: 64} for '64'; a type for argparse."""
     try:
         if ":" not in text:
             return {4: _number(text)}
@@ -117,8 +119,8 @@ def parse_table(text: str) -> dict[int, float]:
 
 
 def _number(text):
-    """Return a whole number without a point as int, unless it is too large to be a count; else a
-    float."""
+    """Return a whole number as int if its text has no decimal point and it is not too large to be
+    a count; else a float."""
     value = float(text)
     is_count = value.is_integer() and abs(value) <= MAX_COUNT and "." not in text
     return int(value) if is_count else value

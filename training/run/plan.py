@@ -1,4 +1,4 @@
-"""The plan of a training: its stretches, and as text its ticks, files, memory and time."""
+"""The plan of a training: its stretches; as text, also its ticks, files, memory and time."""
 
 from bisect import bisect_left
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from dnnlib.util import format_time
 from training.config import TrainingConfig
 from training.gan.schedule import Stage, num_parts, stage_ends, training_schedule
 
-LOOKS = 2000  # at the schedule; a stretch shorter than one of them would not be seen
+LOOKS = 2000  # samples of the schedule; a stretch shorter than their spacing is not found
 _COLUMNS = ("from kimg", "to kimg", "stage", "resolution", "channels", "critics", "minibatch",
             "per device", "lrate", "ticks", "sec/kimg", "time")
-# Variant 2d in its last stage at the final resolution, memory as docs/performance.md counts it.
+# Variant 2d in its last stage at the final resolution; memory is counted as in docs/performance.md.
 SIZES = (
     ("preset", "resolution", "snapshot", "state", "images at once", "fp32", "bf16",
      "most at once in 11 GB"),
@@ -22,7 +22,7 @@ SIZES = (
     ("small-32", "32", "6.87 MB", "16.3 MB", "4", "0.04 GB", "0.03 GB", "16, the whole minibatch"),
     ("demo-32", "32", "3.36 MB", "8.41 MB", "4", "0.02 GB", "0.01 GB", "8, the whole minibatch"))
 
-Stretch = tuple[int, int, Stage]  # first nimg, nimg after the last, what is the same in it
+Stretch = tuple[int, int, Stage]  # first nimg, nimg after the last, the Stage at its end
 
 
 def stretches(config: TrainingConfig, num_classes: int, first_stage: str = "rgb") -> list[Stretch]:
@@ -39,10 +39,10 @@ def find_stretches(stage_at: Callable[[int], Stage], begin: int, ends: list[int]
     Args:
         stage_at: function nimg -> Stage.
         begin: nimg at which the current stage began.
-        ends: nimg at which it and the stages after it end.
+        ends: nimg at which the current stage and those after it end.
     """
     step = max(((ends[-1] if ends else begin) - begin) // LOOKS, 1)
-    # Stages are searched one by one, so that the shortest is found.
+    # Stages are searched one by one, so that even the shortest is found.
     found = []
     for low, high in zip([begin, *ends], ends):
         starts = [low] if high > low else []
@@ -51,7 +51,8 @@ def find_stretches(stage_at: Callable[[int], Stage], begin: int, ends: list[int]
             if stage_at(nimg).phase != phase:
                 starts.append(bisect_left(range(nimg), True, lo=nimg - step,
                                           key=lambda n, old=phase: stage_at(n).phase != old))
-        # The Stage is that of the end: without --hold-kimg a size is whole for one image alone.
+        # The Stage is that of the end: without --hold-kimg a size is fully grown for one image
+        # only.
         found += [(start, end, stage_at(end - 1))
                   for start, end in zip(starts, [*starts[1:], high])]
     return found
@@ -63,8 +64,8 @@ def clipped(ahead: list[Stretch], cur_nimg: int) -> list[Stretch]:
 
 
 def num_ticks(stretch: Stretch) -> float:
-    """Return how many ticks a stretch takes, about: the loop ends them where it reads the schedule.
-    """
+    """Return about how many ticks a stretch takes: a tick may end only where the loop reads the
+    schedule."""
     start, end, stage = stretch
     return (end - start) / 1000 / stage.tick_kimg
 
@@ -76,15 +77,15 @@ def describe_plan(config: TrainingConfig, dataset: DatasetInfo, first_stage: str
     """Return the whole plan: a line for every stretch, what would be written, memory.
 
     Args:
-        num_devices: that share a minibatch.
-        keep: number of training states that stay.
-        rates: {(stage name, resolution): seconds per kimg} as measured, or None.
-        seconds: that the whole training takes by these, compiling included.
+        num_devices: number of devices that share a minibatch.
+        keep: number of training states to keep.
+        rates: {(stage name, resolution): measured seconds per kimg}, or None.
+        seconds: time of the whole training at these rates, including compilation.
     """
     ahead = stretches(config, len(dataset.classes), first_stage)
     ticks = ceil(sum(map(num_ticks, ahead)))
     rows = [_row(config, stretch, num_devices, rates) for stretch in ahead
-            if stretch[1] - stretch[0] > 1]  # the first one of a training without --hold-kimg
+            if stretch[1] - stretch[0] > 1]  # without --hold-kimg the first has one image only
     augmented = []
     if config.augment != "none":
         how = (f"adapted to a mean sign of {config.ada_target:g} of its scores of reals"
@@ -100,21 +101,21 @@ def describe_plan(config: TrainingConfig, dataset: DatasetInfo, first_stage: str
         expected_time(seconds),
         f"would be written: about {ceil(ticks / config.network_ticks) + 2} network snapshots and "
         f"{ceil(ticks / config.image_ticks) + 1} grids of fakes; {keep} training states are kept",
-        "in the last stage of variant 2d, with 13 classes (60 take a tenth more), the size of each,"
-        " and the memory of one GPU, counted, not measured (what libraries take comes on top):",
+        "size of each file and memory of one GPU, in the last stage of variant 2d with 13 classes "
+        "(60 take a tenth more); counted, not measured (libraries take some more):",
         *_aligned(SIZES), "nothing was written"])
 
 
 def expected_time(seconds: float | None) -> str:
-    """Return a line on how long a training will take, by steps timed just now; None without."""
+    """Return a line on how long a training will take; `seconds` is None if no steps were timed."""
     if seconds is None:
         return "time is not known: --measure times some steps on this machine"
-    return (f"on this machine the training will take about {format_time(seconds)}, by steps timed "
-            "just now; pictures and metrics on the way come on top")
+    return (f"on this machine the training will take about {format_time(seconds)}, judging by "
+            "steps timed just now; pictures and metrics take more")
 
 
 def _row(config, stretch, num_devices, rates):
-    """Return the cells of a stretch's line."""
+    """Return the cells of a stretch's row."""
     start, end, stage = stretch
     size, share = stage.resolution, stage.minibatch // num_devices
     parts = num_parts(config, size, stage.minibatch, num_devices)
@@ -130,7 +131,7 @@ def _row(config, stretch, num_devices, rates):
 
 
 def _aligned(rows):
-    """Return rows of texts as lines with columns of equal width."""
+    """Return rows of texts as lines, each column padded to its widest text."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
             for row in rows]

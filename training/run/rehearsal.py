@@ -1,4 +1,4 @@
-"""How long a training will take, by a few of its steps on images of noise."""
+"""Estimate how long a training will take, from a few of its steps on images of noise."""
 
 import time
 
@@ -12,17 +12,17 @@ from training.gan.init_from import enter_stage, new_state
 from training.gan.schedule import Critic, Stage, make_stage, variant_stages
 from training.run.plan import stretches
 
-STEPS_SEC = 2.0  # of steps timed of one critic at one resolution
+STEPS_SEC = 2.0  # seconds of steps to time for each critic at each resolution
 
 
 def expected_times(config: TrainingConfig, num_classes: int, first_stage: str,
                    strategy: tf.distribute.Strategy) -> tuple[dict, float]:
-    """Time steps of every critic at every resolution, without fading; an adaptive augmentation is
-    in the middle of its range.
+    """Time steps of every critic at every resolution, without fading and with an adaptive
+    augmentation in the middle of its range.
 
     Returns:
-        {(stage name, resolution): seconds per kimg}, and the seconds of all steps and their
-        compilation; pictures, snapshots and metrics are not included.
+        {(stage name, resolution): seconds per kimg}, and the seconds that all steps and their
+        compilation take, without pictures, snapshots and metrics.
     """
     ahead = stretches(config, num_classes, first_stage)
     rates, compile_sec = {}, {}
@@ -32,7 +32,7 @@ def expected_times(config: TrainingConfig, num_classes: int, first_stage: str,
     for name, resolution in util.progress(places, desc="timing", unit="resolution"):
         octaves = (config.resolution // resolution).bit_length() - 1
         stage = make_stage(config, num_classes, name, float(octaves))
-        # The networks grow through the stages between.
+        # The networks grow through the stages in between.
         names = variant_stages(config.variant)
         for between in names[names.index(state.progress.stage) + 1:names.index(name) + 1]:
             with strategy.scope():
@@ -47,7 +47,7 @@ def expected_times(config: TrainingConfig, num_classes: int, first_stage: str,
 
 
 def _timed_steps(config, state, stage: Stage, critic: Critic, strategy):
-    """Return the seconds that a critic's step takes to compile, and then to run."""
+    """Return the seconds that a critic's step takes to compile, and those that it takes to run."""
     with strategy.scope():
         augmentation = typical_augmentation(config)
     gan_step = GanStep(strategy, config, state.networks, state.optimizers, critic,

@@ -1,4 +1,4 @@
-"""What a run reports: status line, tick line, stats.jsonl, TensorBoard's events, a page."""
+"""What a run reports: status line, tick line, stats.jsonl, TensorBoard events, a page."""
 
 import contextlib
 import logging
@@ -24,7 +24,7 @@ _OVER_CRITICS = ("Loss/scores/real", "Loss/scores/fake", "Loss/r1_penalty")
 
 
 class RunReporter:
-    """Reports one run through its log, on the terminal and in files of its directory."""
+    """Reports one run in its log, on the terminal and in files of its directory."""
 
     def __init__(self, run_dir: Path, method: Method, log: logging.Logger):
         """Report on the training of `method` in `run_dir`, which may hold earlier reports."""
@@ -36,7 +36,7 @@ class RunReporter:
 
     @contextlib.contextmanager
     def reporting(self, progress: Progress) -> Iterator[None]:
-        """Report while the body runs; write at its end, whatever the reason, that it stopped."""
+        """Report while the body runs; when it ends, for whatever reason, write that it stopped."""
         self.begin(progress)
         try:
             yield
@@ -46,7 +46,7 @@ class RunReporter:
             self._write_page(is_running=False)
 
     def begin(self, progress: Progress) -> None:
-        """Continue the reports of a run that was stopped, and mark in stats.jsonl where."""
+        """Begin the reports, or continue those of a stopped run; record this in stats.jsonl."""
         ticks = [tick for tick in read_history(self.run_dir).ticks
                  if round(tick["Progress/kimg"] * 1000) <= progress.cur_nimg]
         for tick in ticks:
@@ -62,11 +62,11 @@ class RunReporter:
         self.time_estimator.pause()
 
     def step(self, stage: Stage, progress: Progress) -> None:
-        """Time a step that is done; write the status line anew about once a second."""
+        """Time a finished step; update the status line about once a second."""
         self.time_estimator.step(stage)
         if not self.status_line.is_due():
             return
-        # The most important first.
+        # The most important fields come first.
         fields = [f"kimg {progress.cur_nimg / 1000:.1f}",
                   f"{stage.name} {' '.join(stage.summary.split())}".rstrip()]
         sec_per_kimg = self.time_estimator.sec_per_kimg(stage)
@@ -78,7 +78,7 @@ class RunReporter:
                                f"mem {peak_memory_gb():.1f} GB"])
 
     def pause(self) -> None:
-        """Prepare for something else than steps, which may show progress bars of its own."""
+        """Prepare for work other than steps, which may show its own progress bars."""
         self.time_estimator.pause()
         self.status_line.clear()
 
@@ -88,12 +88,12 @@ class RunReporter:
 
         Args:
             scalars: {name: value}; those that only this class knows are added.
-            saved_network: whether a network snapshot was written, and evaluated, in it.
+            saved_network: whether the tick wrote and evaluated a network snapshot.
         """
         tick = {"stage": stage.name, "saved_network": saved_network, **scalars}
         self.time_estimator.remember(tick)
-        # What follows from the clock and from the ticks before. `scalars` has means over the
-        # tick's steps: of skipped updates their number counts.
+        # Add what follows from the clock and earlier ticks. `scalars` has means over the tick's
+        # steps; for skipped updates, the number is reported instead.
         skipped = round(scalars.get("Progress/skipped_updates", 0) * scalars["Progress/turns"])
         self.skipped += skipped
         of_stage, of_run = self.time_estimator.time_left(progress)
@@ -113,7 +113,7 @@ class RunReporter:
             self._write_page()
 
     def report_grid(self, progress: Progress, grid: np.ndarray, name: str) -> None:
-        """Report a grid uint8 [H, W, 3], such as 'fakes', as an event, no wider than the page."""
+        """Report a grid uint8 [H, W, 3], such as 'fakes', as an event no wider than the page."""
         with self.writer.as_default():
             tf.summary.image(name, pictures.reduced(grid, WIDTH)[None], step=progress.cur_nimg)
         if not progress.step:
@@ -121,7 +121,8 @@ class RunReporter:
 
     def growth(self, stage: Stage, progress: Progress, before: dict[str, float],
                after: dict[str, float]) -> None:
-        """Report a growth in channels with {name: value} of scores and metrics around it."""
+        """Report a growth in channels, with {name: value} of scores and metrics before and after.
+        """
         channels = stage.scalars.get("Progress/channels")
         self.log.info(f"entering stage {stage.name}" + f" ({channels} channels)" * bool(channels))
         for moment, values in (("before", before), ("after", after)):
@@ -134,8 +135,8 @@ class RunReporter:
         util.append_jsonl(self.run_dir / STATS, {"event": event, **content})
 
     def _write_page(self, is_running=True):
-        """Write index.html; an error there is logged and does not end a training of weeks."""
-        # Drawing takes a second or two, and browsers load the page no more often.
+        """Write index.html; an error is only logged, so that it cannot end a training of weeks."""
+        # Drawing takes a second or two, and browsers reload the page no more often than this.
         self.next_page = time.monotonic() + RELOAD_SEC
         try:
             write_page(self.run_dir, self.method.config.to_json(), is_running)
@@ -145,7 +146,8 @@ class RunReporter:
 
 
 def growth_sentence(values: dict[str, float]) -> str:
-    """Return {'D_rgb/real': 0.12, 'D_rgb/fake': -0.4, 'fid1k': 55.1} as a part of a sentence."""
+    """Return values such as {'D_rgb/real': 0.12, 'D_rgb/fake': -0.4, 'fid1k': 55.1} as part of a
+    sentence."""
     parts = []
     for name, value in values.items():
         critic, _, kind = name.rpartition("/")
@@ -158,15 +160,15 @@ def growth_sentence(values: dict[str, float]) -> str:
 
 
 def official_names(scalars: dict[str, float]) -> dict[str, float]:
-    """Return {name of the official release: mean over the critics}: 'Loss/scores/real/rgb' and
-    'Loss/scores/real/joint' together make 'Loss/scores/real'."""
+    """Return {name in the official release: mean over the critics}: 'Loss/scores/real' is the mean
+    of 'Loss/scores/real/rgb' and 'Loss/scores/real/joint'."""
     groups = {known: [value for name, value in scalars.items() if name.startswith(known + "/")]
               for known in _OVER_CRITICS}
     return {name: sum(values) / len(values) for name, values in groups.items() if values}
 
 
 def _tick_line(stage, s):
-    """Return the official release's line of a tick, with the stage, speed, ETA and metrics."""
+    """Return a tick's line as in the official release, with stage, speed, ETA and metrics added."""
     metrics = "".join(f" {name.removeprefix('Metrics/')} {value:.4g}" for name, value in s.items()
                       if name.startswith("Metrics/"))
     return (f"tick {s['Progress/tick']:<4d} kimg {s['Progress/kimg']:<8.1f} "
@@ -184,12 +186,12 @@ def _tick_line(stage, s):
 
 
 def peak_memory_gb() -> float:
-    """Return the peak memory of the fullest GPU, or of this process where there is none, in GB."""
+    """Return the peak memory of the fullest GPU, or of this process if there is none, in GB."""
     if _gpus():
         return max(tf.config.experimental.get_memory_info(name)["peak"] for name in _gpus()) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _gpus():
-    """Return the names of this process's GPUs, as TensorFlow's memory counters want them."""
+    """Return the names of this process's GPUs as TensorFlow's memory counters take them."""
     return [f"GPU:{i}" for i in range(len(tf.config.list_logical_devices("GPU")))]

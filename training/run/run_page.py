@@ -1,7 +1,7 @@
-"""Write index.html of a run: its state, grids, curves, classes and options, all in one file.
+"""Write a run's index.html: its state, grids, curves, classes and options, all in one file.
 
-It is made from the files of the run directory (stats.jsonl, metric-*.jsonl, grids), so that a
-resumed run shows everything from its beginning.
+It is made from the files of the run directory (stats.jsonl, metric-*.jsonl, grids), so a resumed
+run shows everything from its beginning.
 """
 
 import functools
@@ -22,8 +22,8 @@ from training.run.history import AUGMENTED, DIVERGED, FINAL, History, read_histo
 from training.variants import CONFIGS, DEFAULT_VARIANT
 
 PAGE = "index.html"
-MAX_GRIDS = 40  # of fakes; each copy has at most a few hundred kB
-MAX_CLASS_CHARTS = 6  # that are not folded away
+MAX_GRIDS = 40  # grids of fakes; each copy takes at most a few hundred kB
+MAX_CLASS_CHARTS = 6  # charts of classes that are not folded away
 _GRID_NAME = re.compile(r"fakes(\d+(?:\.\d+)?)\.png")
 _MAPPED_STAGES = {"classes", "labels", "photos"}  # whose grids show maps of all classes
 _STAGES = {"rgb": "RGB", "binary": "binary map", "classes": "class maps"}
@@ -36,11 +36,11 @@ _SCHEDULE_CHARTS = {
 
 
 def write_page(run_dir: Path, options: dict, is_running: bool = False) -> None:
-    """Write index.html of a run directory, whole or not at all.
+    """Write a run directory's index.html atomically.
 
     Args:
         options: {name: value} of the training, as in training_options.json.
-        is_running: whether a process trains in the directory.
+        is_running: whether a process is training in the directory.
     """
     history = read_history(run_dir)
     page = Page(run_dir.resolve().name)
@@ -58,9 +58,9 @@ def write_page(run_dir: Path, options: dict, is_running: bool = False) -> None:
 
 
 def _add_state(page, run_dir, history, is_running):
-    """Add if the training is running, stopped, given up or finished, as far as a page can know.
+    """Add whether the training is running, stopped, given up or finished, as far as is known.
 
-    A training that is killed writes no page: so the page of a running one says when it was written.
+    A killed training can write no page; so while running, the page says when it was written.
     """
     if (run_dir / FINAL).is_file():
         page.state("finished", f"The networks are in {FINAL}.")
@@ -71,7 +71,7 @@ def _add_state(page, run_dir, history, is_running):
         tick = history.ticks[-1] if history.ticks else {}
         sec = tick.get("Timing/sec_per_tick", 0) + tick.get("Timing/maintenance_sec", 0)
         after = f" (the latest took {util.format_time(sec)})" if tick else ""
-        page.running(f"when this page was written, {_now()}", "It is written anew at the end of a "
+        page.running(f"when this page was written, {_now()}", "It is rewritten at the end of a "
                      f"tick{after}, at most once a minute, and when the training stops: if it is "
                      "much older, the training was killed or hangs.", time.time(),
                      max(5 * sec, 600) if tick else 0)
@@ -84,9 +84,9 @@ def _now():
 
 
 def _add_summary(page, history, is_running):
-    """Add how far the training is."""
+    """Add how far the training has come."""
     if not history.ticks:
-        page.text("No tick is over yet.")
+        page.text("No tick has finished yet.")
         return
     s = history.ticks[-1]
     end = f" of {s['Progress/end_kimg']:g}" if "Progress/end_kimg" in s else ""
@@ -115,14 +115,14 @@ def _size_of(tick):
 # Charts
 
 def _add_charts(page, title, charts):
-    """Add a section of charts; curves that never change are folded away as numbers."""
+    """Add a section of charts; constant curves are folded away as numbers."""
     flat, moving = ([chart for chart in charts if chart.is_flat() is kind]
                     for kind in (True, False))
     if charts:
         page.heading(title)
         _draw(page, moving)
     if flat:
-        with page.folded(f"without a change: {', '.join(chart.title for chart in flat)}"):
+        with page.folded(f"constant: {', '.join(chart.title for chart in flat)}"):
             page.table(["curve", "value"], [[name, values[-1]] for chart in flat
                                             for name, (_, values) in chart.series.items()])
 
@@ -136,8 +136,8 @@ def _draw(page, charts):
 def _charts(groups, history):
     """Return {title: {name: (x, y)}} as charts over the whole run.
 
-    Growths in channels and resolution, and resumes, are marked. A new resolution begins within the
-    tick after its mark, a stage exactly at its own.
+    Growths in channels and resolution, and resumes, are marked. A stage begins exactly at its mark,
+    a new resolution somewhere in the tick after its mark.
     """
     marks = [(growth["kimg"], growth["stage"], "growth") for growth in history.growths]
     marks += [(resume["kimg"], "resumed", "resume") for resume in history.resumes]
@@ -151,7 +151,7 @@ def _charts(groups, history):
 
 
 def series(history: History, prefix: str) -> dict[str, tuple[list, list]]:
-    """Return {name without the prefix: (kimg [n], values [n])} of the ticks' scalars."""
+    """Return {name without the prefix: (kimg [n], values [n])} for the ticks' scalars."""
     found = {}
     for tick in history.ticks:
         for name, value in tick.items():
@@ -163,7 +163,7 @@ def series(history: History, prefix: str) -> dict[str, tuple[list, list]]:
 
 
 def metric_charts(history: History, run_dir: Path) -> list[Chart]:
-    """Return a chart for every metric, with the results of run_metrics.py."""
+    """Return a chart for every metric, including results of run_metrics.py."""
     groups = {name: {name: curve} for name, curve in series(history, "Metrics/").items()}
     for path in sorted(run_dir.glob("metric-*.jsonl")):
         for name, curves in _measured(path).items():
@@ -172,7 +172,8 @@ def metric_charts(history: History, run_dir: Path) -> list[Chart]:
 
 
 def _measured(path):
-    """Return {metric: {legend: (kimg, values)}} of a metric-<name>.jsonl, the last of each kimg."""
+    """Return {metric: {legend: (kimg, values)}} of a metric-<name>.jsonl, the last result of each
+    kimg."""
     found = {}
     for line in path.read_bytes().splitlines():
         try:
@@ -180,7 +181,7 @@ def _measured(path):
             kimg, reals = record["kimg"], record["reals"]["split"]
             results = record["results"].items()
         except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # cut off, or of a protocol without snapshot or reals
+            continue  # cut off, or from a protocol without a snapshot or reals
         for name, value in results:
             if isinstance(kimg, int | float) and isinstance(value, int | float):
                 found.setdefault(name, {}).setdefault(f"{name}, run_metrics.py, {reals}", {})[
@@ -190,8 +191,8 @@ def _measured(path):
 
 
 def loss_charts(history: History) -> list[Chart]:
-    """Return charts of scores, their signs, each penalty, the other losses and the strength of
-    augmentation, with one curve for each critic."""
+    """Return charts of scores, their signs, each penalty, other losses and the augmentation's
+    strength, with one curve per critic."""
     groups = {}
     for name, curve in series(history, "Loss/").items():
         kind, _, rest = name.partition("/")
@@ -208,7 +209,7 @@ def loss_charts(history: History) -> list[Chart]:
 
 
 def schedule_charts(history: History) -> list[Chart]:
-    """Return charts of speed, rates and resources, each by itself."""
+    """Return charts of speed, rates and resources, with one curve each."""
     curves = {title: series(history, name).get("") for name, title in _SCHEDULE_CHARTS.items()}
     return _charts({title: {title: curve} for title, curve in curves.items() if curve}, history)
 
@@ -216,14 +217,14 @@ def schedule_charts(history: History) -> list[Chart]:
 # Grids
 
 def _add_grids(page, run_dir, history, cells):
-    """Add the grids of fakes, which show `cells`, behind a slider, the latest in view; then the
-    latest grid of reals, and reals as D sees them."""
+    """Add a slider with the grids of fakes, which show `cells`, set to the latest; then the latest
+    grid of reals, and reals as D sees them."""
     grids = sorted((float(match[1]), path) for path in run_dir.iterdir()
                    if (match := _GRID_NAME.fullmatch(path.name)))
     reals = max(run_dir.glob("reals*.png"), key=lambda path: path.stat().st_mtime_ns, default=None)
     if grids or reals:
         page.heading("Grids")
-        # Which colour of the maps is which class, once there are such maps.
+        # The legend of the classes' colours, once there are class maps.
         colours = {}
         if _MAPPED_STAGES & history.stages:
             names = history.classes
@@ -241,13 +242,15 @@ def _add_grids(page, run_dir, history, cells):
     if reals:
         page.picture(_thumbnail(reals), f"real images, {reals.name}")
     if (augmented := run_dir / AUGMENTED).is_file():
-        page.picture(_thumbnail(augmented), "real images as the discriminator of most channels "
+        page.picture(_thumbnail(augmented), "real images as the discriminator with most channels "
                      f"sees them, {augmented.name}")
 
 
 def evenly(items: list, limit: int) -> list:
-    """Return at most `limit` of a list, and over half as many of a longer one: every so many, with
-    the first and the last. Of a list that grows by one at most that one is new."""
+    """Return at most `limit` items, evenly spaced, including the first and the last.
+
+    If the list grows by one item, at most that item is new in the result.
+    """
     step = 1
     while len(items[:-1:step]) >= limit:
         step *= 2
@@ -255,7 +258,7 @@ def evenly(items: list, limit: int) -> list:
 
 
 def _grid_caption(path, kimg, history):
-    """Return the file's name and the tick of the grid; names hold whole kimg, rounded down."""
+    """Return the grid's tick and file name; file names have whole kimg, rounded down."""
     tick = next((t for t in history.ticks if t["Progress/kimg"] >= kimg), None)
     if kimg == 0 or tick is None:
         return f"kimg {kimg:g}, {path.name}"
@@ -264,7 +267,7 @@ def _grid_caption(path, kimg, history):
 
 @functools.lru_cache(2 * MAX_GRIDS)
 def _encoded(path, mtime_ns):
-    """Return a grid as the page shows it; a process encodes each version of a file once."""
+    """Return a grid as the page shows it; each version of a file is encoded once per process."""
     with Image.open(path) as picture:
         return Encoded.of(pictures.reduced(np.asarray(picture.convert("RGB")), WIDTH))
 
@@ -276,7 +279,7 @@ def _thumbnail(path):
 # Classes, growths, options
 
 def _add_classes(page, history):
-    """Add how often each class is seen in real and in generated maps."""
+    """Add how often each class occurs in real and in generated maps."""
     real = series(history, "Classes/real/")
     if not real:
         return
@@ -285,8 +288,8 @@ def _add_classes(page, history):
     names = sorted(latest, key=latest.get, reverse=True)
     kimg = next(iter(real.values()))[0][-1]
     page.heading("Class frequencies")
-    page.text(f"Per cent of the images that show each class, at kimg {kimg:g}, and below through "
-              "the run.")
+    page.text(f"Per cent of images that show each class: at kimg {kimg:g}, and below over the "
+              "whole run.")
     page.chart(bar_chart(names, {
         "real": [100 * latest[name] for name in names],
         "generated": [100 * fake[name][1][-1] if name in fake else 0 for name in names]}, "{:.1f}"))
@@ -298,7 +301,8 @@ def _add_classes(page, history):
 
 
 def class_charts(history: History, names: list[str]) -> list[Chart]:
-    """Return charts of the distance of the proportions, then of each class's frequencies."""
+    """Return a chart of the distance between real and generated proportions, then one of each
+    class's frequencies."""
     groups = {"total variation distance of the proportions": {
         "distance": series(history, "Classes/total_variation").get("", ([], []))}}
     shares = {legend: series(history, f"Classes/{kind}/")
@@ -322,7 +326,7 @@ def _add_growths(page, history):
 
 
 def _add_options(page, options):
-    """Add the configuration, first what differs from the nearest preset."""
+    """Add the configuration, beginning with what differs from the nearest preset."""
     options = {name: as_text(value) for name, value in options.items()}
     config_class = CONFIGS[options.get("variant", DEFAULT_VARIANT)]
     presets = {name: {key: as_text(value) for key, value in

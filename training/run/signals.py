@@ -1,8 +1,8 @@
 """Stop requests to a running training, and warnings if it hangs.
 
 Python runs a signal's handler in the main thread, between two of its instructions: never while that
-thread waits inside TensorFlow. So a second thread gets signals too (through a pipe that the
-interpreter writes to at once), and watches the clock.
+thread waits inside TensorFlow. So a second thread also receives signals (through a pipe that the
+interpreter writes to at once) and watches the clock.
 """
 
 import contextlib
@@ -18,15 +18,15 @@ from dataclasses import dataclass
 
 from dnnlib.util import close_broken_outputs, format_time
 
-GRACE_SEC = 10.0  # for the main thread to follow a request to stop
+GRACE_SEC = 10.0  # time for the main thread to respond to a request to stop
 POLL_SEC = 0.2
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """A request to stop, raised in work that can be left at once.
+    """A request to stop, raised in work that can be abandoned at once.
 
-    It is no Exception, so that nothing which recovers from errors takes it for one.
+    It is not an Exception, so that code that recovers from errors does not catch it.
     """
 
 
@@ -35,9 +35,9 @@ class Work:
     """A kind of work of the main thread.
 
     Attributes:
-        name: in messages.
-        late: the warning after `late_sec`, then after twice that, and so on; None if it may take
-            any time.
+        name: its name in messages.
+        late: the warning to log after `late_sec`, then after twice that, and so on; None if the
+            work may take any time.
     """
 
     name: str
@@ -45,20 +45,20 @@ class Work:
     late_sec: float = 60.0
 
 
-PHOTOS = Work("the wait for photos", "no photos for {time}: the input pipeline stands still; check "
+PHOTOS = Work("the wait for photos", "no photos for {time}: the input pipeline is stalled; check "
               "the disk or the network that the data set is on")
 STEP = Work("this step", "no step has finished for {time}: a device, or another worker, does not "
-            "answer", late_sec=600.0)
+            "respond", late_sec=600.0)
 COMPILE = Work("compiling", "still compiling after {time}", late_sec=180.0)
 DRAW = Work("drawing", "no picture for {time}: drawing is slow, or the disk or network that the "
-            "data set is on does not answer")
+            "data set is on does not respond")
 REPORT = Work("drawing and evaluating")
 GROW = Work("the growth")
 
 
 @dataclass
 class _Now:
-    """What the main thread does now, since when, if it can be interrupted, when it is late."""
+    """What the main thread does, since when, whether it can be interrupted, when to warn next."""
 
     work: Work
     began: float
@@ -67,11 +67,11 @@ class _Now:
 
 
 class StopHandler:
-    """Handles SIGINT, SIGTERM and SIGHUP (a terminal that was closed) inside its `with` block.
+    """Handles SIGINT, SIGTERM and SIGHUP (the terminal was closed) inside its `with` block.
 
-    The first signal is a request to stop: Stopped interrupts work that need not be finished, and if
-    it cannot, the process ends after GRACE_SEC. A Ctrl-C after that ends the process immediately. A
-    SIGHUP that is ignored, under nohup, stays ignored.
+    The first signal is a request to stop. Stopped interrupts work that need not be finished; if it
+    cannot, the process ends after GRACE_SEC. A Ctrl-C after the first signal ends the process
+    immediately. If SIGHUP is ignored, as under nohup, it stays ignored.
 
     Attributes:
         signal: number of the first signal; None before it.
@@ -85,13 +85,13 @@ class StopHandler:
 
     @contextlib.contextmanager
     def during(self, work: Work, at_once: bool = False) -> Iterator[None]:
-        """Do `work` in the main thread.
+        """Do `work` in the main thread, in the body of this context.
 
         Args:
-            at_once: nothing is lost if it is interrupted; this holds for all work inside it.
+            at_once: nothing is lost if it is interrupted; this holds for all work inside it too.
 
         Raises:
-            Stopped: it was asked to stop, and `at_once`.
+            Stopped: a stop was requested, and `at_once` is set.
         """
         around = self._now
         at_once = at_once or bool(around and around.at_once)
@@ -134,32 +134,32 @@ class StopHandler:
             raise Stopped
 
     def _watch(self):
-        """Watch the clock, and signals as they come; the second thread."""
+        """Watch the clock and incoming signals, in the second thread."""
         while True:
             if select.select([self._ends[0]], [], [], POLL_SEC)[0]:
                 received = os.read(self._ends[0], 64)
                 if 0 in received:
                     return
-                if signal.SIGHUP in received:  # the terminal is gone: nothing is to fail at it
+                if signal.SIGHUP in received:  # the terminal is gone; writing to it must not fail
                     close_broken_outputs()
                 for number in (n for n in received if n in SIGNALS):
                     if self._asked and number == signal.SIGINT:
                         end_process(128 + number)
                     if not self._asked and not (self._now and self._now.at_once):
-                        self.log.info("stopping: the state is saved first (Ctrl-C again ends at "
+                        self.log.info("stopping: the state is saved first (Ctrl-C again stops at "
                                       "once)")
                     self._asked = self._asked or (number, time.monotonic())
             now, clock = self._now, time.monotonic()
             if now and self._asked and clock - self._asked[1] > GRACE_SEC:
-                # End the process if nothing is lost by it; else log what it is waiting for.
+                # End the process if nothing is lost; otherwise log what it is waiting for.
                 number, _ = self._asked
                 if now.at_once:
                     self.log.info(f"stopped in the middle of {now.work.name}; the newest training "
-                                  "state is whole: run the same command to continue")
+                                  "state is complete: run the same command to continue")
                     end_process(128 + number)
                 self.log.info(f"asked to stop: waiting for the end of {now.work.name}; Ctrl-C once "
-                              "more ends at once, and what is newer than the last training state "
-                              "is done again")
+                              "more stops at once, and a continued run then repeats what came "
+                              "after the last training state")
                 self._asked = number, clock + 5 * GRACE_SEC
             if now and now.work.late and clock - now.began >= now.warn_sec:
                 took = clock - now.began
@@ -168,9 +168,9 @@ class StopHandler:
 
 
 def end_process(status: int) -> None:
-    """End this process although some of its threads may wait forever."""
+    """End this process even if some of its threads would wait forever."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # of a terminal that is gone
+        with contextlib.suppress(OSError):  # raised if the terminal is gone
             stream.flush()
     os._exit(status)
 
@@ -178,7 +178,7 @@ def end_process(status: int) -> None:
 def end_if_stuck(status: int, patience_sec: float = 2.0) -> None:
     """End the process if one of its threads does not end by itself.
 
-    Python would wait forever for one that reads from a disk that does not answer.
+    Python would wait forever for a thread that reads from a disk that does not respond.
     """
     deadline = time.monotonic() + patience_sec
     for thread in threading.enumerate():

@@ -1,4 +1,4 @@
-"""Style-GAN's trainings as train.py starts them: what fits the data, notes, the plan."""
+"""Style-GAN's trainings as train.py starts them: options that fit the data, notes, the plan."""
 
 import argparse
 import dataclasses
@@ -29,7 +29,7 @@ from training.snapshots import read_header
 from training.state import newest_progress
 from training.stylegan import StyleGan
 
-FID_REALS = 2048  # the features of a photo: with fewer reals FID is far from what it estimates
+FID_REALS = 2048  # features per photo: with fewer reals, FID is far from the value it estimates
 
 
 class StyleGanJob(Job):
@@ -40,16 +40,16 @@ class StyleGanJob(Job):
         """Check everything that would fail later.
 
         Args:
-            given: {field: value} of the options that the user has given.
-            num_replicas: devices of all workers together.
-            evaluation: metrics.evaluation.
+            given: {field: value} for the options that the user has given.
+            num_replicas: number of devices of all workers together.
+            evaluation: the module metrics.evaluation.
 
         Raises:
             UserError: options do not fit the data set, the devices, the snapshot or each other.
         """
         self.options, self.num_replicas, self.evaluation = options, num_replicas, evaluation
         evaluation.training_metrics(config.metrics, options.inception, config.segmenter)  # raises
-        # The networks to begin with: those of the run to continue, of a snapshot, or fresh ones.
+        # The networks to begin with: those of the continued run, of a snapshot, or fresh ones.
         self.origin, self.header, self.first_stage, taken = None, None, "rgb", {}
         begun = newest_progress(options.run) if options.continues else None
         if begun:
@@ -59,13 +59,14 @@ class StyleGanJob(Job):
             self.header = read_header(self.origin)
             if self.header["networks"].get("G", {}).get("type") != "G_style":
                 raise UserError(f"--init-from: {self.origin} is a snapshot of --variant="
-                                f"{self.header.get('variant')}, which holds no G to go on with")
+                                f"{self.header.get('variant')}, which holds no G to continue with")
             config, taken = with_networks_of(self.header, config, given)
             self.first_stage = first_stage_after(self.header, config)
         grows = config.initial_resolution < (config.resolution or 0)  # unset in fresh trainings
         cli.refuse_idle(given, idle_rules(config.variant, self.first_stage,
                                           self.header and self.header["stage"], grows))
-        # The data set, and metrics that fit it: those asked for, and those that select snapshots.
+        # The data set, and metrics that fit it: the requested ones, and those that select
+        # snapshots.
         self.dataset = open_dataset(config.data)
         if "metrics" not in given and not options.continues:
             metrics = fitting_metrics(config.metrics, self.dataset)
@@ -90,19 +91,19 @@ class StyleGanJob(Job):
         self.notes += evaluation.labeller_warnings(metrics, self.labeller, self.dataset)
 
     def facts(self) -> dict[str, Any]:
-        """Return what must be equal in all workers; paths may differ between machines."""
+        """Return what must be equal on all workers; paths may differ between machines."""
         return {**super().facts(), "images": self.dataset.splits,
                 "init_from's digest": self.header and self.header["digest"]}
 
     def digests(self) -> dict[str, str | None]:
-        """Return the digests of the untagged photos, and of the segmentation network that selects
+        """Return the digests of the untagged photos and of the segmentation network that selects
         snapshots."""
         untagged = self.config.untagged and open_dataset(self.config.untagged).digest
         return {"untagged_digest": untagged,
                 "segmenter_digest": self.labeller and self.labeller.digest}
 
     def plan(self) -> str:
-        """Return a line for every stretch, then files and memory; with --measure times too."""
+        """Return a line for every stretch, then files and memory; with --measure, also times."""
         times = ()
         if self.options.measure:
             strategy = create_strategy(self.options.device, self.options.gpus)
@@ -123,8 +124,8 @@ class StyleGanJob(Job):
         return StyleGan(config, self.dataset, strategy, evaluate, self.origin)
 
     def next_commands(self, run_dir: Path) -> str:
-        """Return commands that make pictures and pairs, and that compute a metric which fits the
-        test split."""
+        """Return commands that make pictures and pairs and compute a metric that suits the test
+        split's size."""
         network, dataset = f"--network={run_dir}", self.dataset
         label = ["--label=0"] if dataset.label_size else []
         test, metric = dataset.splits.get("test", 0), "fid50k"
@@ -138,9 +139,9 @@ class StyleGanJob(Job):
 
 
 def fitting_metrics(names: str, dataset: DatasetInfo) -> str:
-    """Return the metrics of a preset, or others if the validation split is too small for them.
+    """Return the metrics of a preset, or another if the validation split is too small for them.
 
-    The others are KID of as many fakes against the training and validation images together.
+    The other metric is KID of as many fakes against training and validation images together.
     """
     if names == "none" or not few_validation(dataset.splits.get("val", 0)):
         return names
@@ -149,11 +150,11 @@ def fitting_metrics(names: str, dataset: DatasetInfo) -> str:
 
 def start_notes(config: TrainingConfig, dataset: DatasetInfo, options: argparse.Namespace,
                 taken: dict[str, Any], needs_validation: bool) -> list[str]:
-    """Return lines that a training's log and --dry-run begin with.
+    """Return the lines that a training's log and --dry-run begin with.
 
     Args:
-        taken: {option: value} that come from the snapshot of --init-from.
-        needs_validation: True if one of its metrics compares with the validation split alone.
+        taken: {option: value} from the snapshot of --init-from.
+        needs_validation: whether one of the metrics compares with the validation split alone.
     """
     lines, photos, val = [], dataset.splits["train"], dataset.splits.get("val", 0)
     if taken:
@@ -177,7 +178,7 @@ def start_notes(config: TrainingConfig, dataset: DatasetInfo, options: argparse.
         lines.append(balance_line(dataset.classes, shown, photo_factors(shown, config.balance)))
     if config.metrics != "none" and not selects_any(config.metrics, config.select_by):
         lines.append(f"no metric of --metrics={config.metrics} selects a best snapshot: the newest "
-                     "counts as it; fidNk or kidNk would")
+                     "counts as the best; fidNk or kidNk would select one")
     few = few_validation(val)
     if few and needs_validation:
         lines.append(f"warning: {few}, and --metrics={config.metrics} compares with them; "

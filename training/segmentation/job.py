@@ -47,8 +47,8 @@ class SegmenterJob(SingleStageJob):
             self.notes += mirroring.mirroring_lines(self.config.mirror_pairs, self.classes)
 
     def _resolution(self, config):
-        """Return the side of the pictures to train on; raise UserError if the data or the network
-        has none such."""
+        """Return the side of the pictures to train on; raise UserError if it does not fit the data
+        or the network."""
         resolution = fitting_resolution(config.resolution,
                                         [self.dataset, *filter(None, [self.second])])
         least = 32 if config.architecture == "deeplab" else 8
@@ -59,13 +59,13 @@ class SegmenterJob(SingleStageJob):
         return resolution
 
     def _sources(self):
-        """Return the Sources of minibatches; raise UserError for a --mix or --num-images that they
-        do not have."""
+        """Return the Sources of minibatches; raise UserError if --mix or --num-images does not fit
+        them."""
         c, found = self.config, []
         mix = c.mix if self.second else 0.0
         parts = shares(c.minibatch, mix)
         if 0 < mix < 1 and 0 in parts:
-            raise UserError(f"--mix={mix:g}: of a minibatch of {c.minibatch} that is none of one "
+            raise UserError(f"--mix={mix:g}: a minibatch of {c.minibatch} then has none of one "
                             "source; give another share, or a larger --minibatch")
         for info, share, number in zip((self.dataset, self.second), parts, (c.num_images, None)):
             if not share:
@@ -102,7 +102,7 @@ class SegmenterJob(SingleStageJob):
                                  validation or self.sources[0].pictures, evaluate, log.info)
 
     def subject(self) -> str:
-        """Return what is trained, and for what, in a few words."""
+        """Return in a few words what is trained, and for what."""
         c = self.config
         return f"{c.architecture} for {len(self.classes)} classes at {c.resolution}x{c.resolution}"
 

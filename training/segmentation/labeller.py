@@ -13,7 +13,7 @@ from training.snapshots import find_snapshot, load_snapshot, read_header
 
 
 class LabellerInfo(NamedTuple):
-    """What a snapshot's header says of its segmentation network; see Labeller."""
+    """What a snapshot's header says about its segmentation network; see Labeller."""
 
     path: Path
     classes: tuple[str, ...]
@@ -23,7 +23,7 @@ class LabellerInfo(NamedTuple):
 
 
 def read_labeller(spec: str | Path, results_dir: str = "results") -> LabellerInfo:
-    """Return what the header of a snapshot file, run or run number says; load no network.
+    """Return what the header of a snapshot file, run or run number says, without loading a network.
 
     Raises:
         UserError: it holds no segmentation network.
@@ -43,8 +43,8 @@ class Labeller:
 
     Attributes:
         path: the snapshot's file. classes: names of the labels 1..C.
-        resolution: side of the photos that it takes.
-        digest: of the weights.
+        resolution: side in pixels of the photos that it takes.
+        digest: digest of the weights.
     """
 
     def __init__(self, info: LabellerInfo, minibatch: int = 16):
@@ -63,7 +63,7 @@ class Labeller:
         return cls(read_labeller(spec, results_dir), minibatch)
 
     def probabilities(self, rgb: np.ndarray) -> np.ndarray:
-        """Return float32 [N, R, R, 1 + C] of photos uint8 [N, R, R, 3]; 0 is the background.
+        """Return float32 [N, R, R, 1 + C] for photos uint8 [N, R, R, 3]; 0 is the background.
 
         Raises:
             UserError: the network has diverged.
@@ -81,7 +81,7 @@ class Labeller:
         return np.concatenate([part.argmax(axis=-1).astype(np.uint8) for part in self._drawn(rgb)])
 
     def _drawn(self, rgb) -> Iterator[np.ndarray]:
-        """Yield the probabilities of photos in minibatches; raise ValueError if they are of another
+        """Yield the probabilities of photos in minibatches; raise ValueError if photos have another
         size, UserError if probabilities are not finite."""
         if rgb.shape[1:3] != (self.resolution, self.resolution):
             raise ValueError(f"photos {rgb.shape} for a network of {self.resolution}")

@@ -1,9 +1,9 @@
 """Segmentation networks: DeepLabV3+ over ResNet-50 or EfficientNet-Lite0, and a small U-Net.
 
-DeepLabV3+: Chen et al. 2018, Encoder-decoder with atrous separable convolution. ResNet-50 is
-keras.applications'. EfficientNet-Lite0: Tan and Le 2019, without squeeze-and-excitation and with
-ReLU6, as its authors published it for small devices; no library that goes with this TensorFlow has
-it without hundreds of megabytes more. U-Net: Ronneberger et al. 2015, with batch norm.
+DeepLabV3+: Chen et al. 2018, Encoder-decoder with atrous separable convolution. ResNet-50 is that
+of keras.applications. EfficientNet-Lite0: Tan and Le 2019, without squeeze-and-excitation and with
+ReLU6, as its authors published it for small devices. (Libraries that have it and work with this
+TensorFlow need hundreds of megabytes more.) U-Net: Ronneberger et al. 2015, with batch norm.
 """
 
 import functools
@@ -16,15 +16,15 @@ from keras import layers
 from dnnlib.tflib.keras_network import KerasNetwork
 from dnnlib.tflib.network import NETWORKS
 
-ASPP_FMAPS, LOW_FMAPS = 256, 48  # of the pyramid and decoder, of the projected finer features
-ASPP_RATES = (6, 12, 18)  # of features 32 pixels wide
+ASPP_FMAPS, LOW_FMAPS = 256, 48  # of the pyramid and decoder, of the projected low-level features
+ASPP_RATES = (6, 12, 18)  # for features 32 pixels wide
 LOW_STRIDE = 4
 UNET_LEVELS = 4
-# EfficientNet-Lite0: blocks, side of the kernel, stride, expansion, feature maps of every stage.
+# EfficientNet-Lite0: blocks, kernel size, stride, expansion, feature maps of every stage.
 LITE0_STEM = 32
 LITE0 = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112),
          (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
-# Batch norm in trainings of a few hundred steps: Keras's own 0.99 is too slow for them.
+# Batch norm's momentum for trainings of a few hundred steps: Keras's default 0.99 is too slow.
 _NORM = {"momentum": 0.9, "synchronized": True}
 
 
@@ -35,14 +35,15 @@ class Segmenter(KerasNetwork):
 
     @dataclass(frozen=True)
     class Options:
-        """What makes the network.
+        """What defines the network.
 
         Attributes:
-            num_outputs: classes with the background.
+            num_outputs: number of classes, including the background.
             architecture, backbone, output_stride: as in SegmenterConfig.
-            unet_fmaps: feature maps of the U-Net's first level; each further one has twice as many.
-            exact_dilations: see efficientnet_lite0; networks in older files, whose options lack it,
-                have none.
+            unet_fmaps: feature maps of the U-Net's first level; each further level has twice as
+                many.
+            exact_dilations: see efficientnet_lite0; False for networks in older files, whose
+                options lack it.
         """
 
         resolution: int
@@ -60,7 +61,7 @@ class Segmenter(KerasNetwork):
         return self.options.resolution
 
     def make_model(self) -> keras.Model:
-        """Return the model of the options."""
+        """Return the model that the options define."""
         o = self.options
         rgb = layers.Input((o.resolution, o.resolution, 3), name="rgb")
         if o.architecture == "unet":
@@ -72,7 +73,7 @@ class Segmenter(KerasNetwork):
 
 def deeplab(rgb: tf.Tensor, num_outputs: int, backbone: str, output_stride: int,
             exact_dilations: bool = True) -> tf.Tensor:
-    """Return DeepLabV3+'s logits of Keras tensors; exact_dilations: see efficientnet_lite0."""
+    """Return DeepLabV3+'s logits for Keras tensors; exact_dilations: see efficientnet_lite0."""
     lite0 = functools.partial(efficientnet_lite0, exact_dilations=exact_dilations)
     encode = {"resnet50": resnet50, "efficientnet-lite0": lite0}[backbone]
     low, high = encode(rgb, output_stride)
@@ -87,7 +88,7 @@ def deeplab(rgb: tf.Tensor, num_outputs: int, backbone: str, output_stride: int,
 def _pyramid(x):
     """Return the features of atrous spatial pyramid pooling."""
     side = x.shape[1]
-    # On small features large rates would look at nothing but padding.
+    # On small features large rates would see nothing but padding.
     rates = dict.fromkeys(max(1, round(rate * side / 32)) for rate in ASPP_RATES)
     branches = [_conv(x, ASPP_FMAPS, 1, name="aspp1")]
     branches += [_conv(x, ASPP_FMAPS, 3, rate=rate, name=f"aspp_rate{rate}") for rate in rates]
@@ -109,14 +110,14 @@ def _enlarge(x, factor):
     return layers.UpSampling2D(factor, interpolation="bilinear")(x) if factor > 1 else x
 
 
-# Backbones: rgb -> features of stride 4 and of the output stride
+# Backbones: rgb -> features at stride 4 and at the output stride
 
 def resnet50(rgb: tf.Tensor, output_stride: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return features of keras.applications' ResNet-50, whose later strides become dilations."""
+    """Return features of keras.applications' ResNet-50, with later strides made dilations."""
     original = keras.applications.ResNet50(include_top=False, weights=None,
                                            input_shape=rgb.shape[1:])
-    # Block 1 of stages 3 to 5 has a stride of 2. Once the output stride is reached, a stage keeps
-    # its size, and its convolutions and those after it look twice as far instead.
+    # Block 1 of stages 3 to 5 has a stride of 2. Once the output stride is reached, a stage does
+    # not reduce the size; its convolutions and all later ones have twice the dilation instead.
     stride, dilation, rates = 4, 1, {}
     for stage in ("conv3", "conv4", "conv5"):
         if stride < output_stride:
@@ -142,14 +143,15 @@ def resnet50(rgb: tf.Tensor, output_stride: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 def efficientnet_lite0(rgb: tf.Tensor, output_stride: int,
                        exact_dilations: bool = True) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return features of EfficientNet-Lite0, whose later strides become dilations.
+    """Return features of EfficientNet-Lite0, with later strides made dilations.
 
     Args:
-        exact_dilations: layers look twice as far behind the convolution that had the stride, and
-            compute at every second place what they did before; False: that one does as well.
+        exact_dilations: only the layers after the convolution that had the stride get twice the
+            dilation; at every second pixel they then compute the same as with the stride. If False,
+            that convolution gets twice the dilation too.
     """
     conv = functools.partial(_conv, activation="relu6")
-    # Its authors' (x - 127) / 128 of colours from 0 to 255.
+    # Its authors' scaling, (x - 127) / 128 of colours from 0 to 255.
     x = layers.Rescaling(127.5 / 128, offset=0.5 / 128, name="scale")(rgb)
     x = conv(x, LITE0_STEM, 3, name="stem", stride=2)
     stride, rate, number, low = 2, 1, 0, None
@@ -182,9 +184,9 @@ def efficientnet_lite0(rgb: tf.Tensor, output_stride: int,
 # U-Net
 
 def unet(rgb: tf.Tensor, num_outputs: int, fmaps: int) -> tf.Tensor:
-    """Return the U-Net's logits of Keras tensors."""
+    """Return the U-Net's logits for Keras tensors."""
     x, skips = rgb, []
-    # Features of finer levels are kept on the way down, and joined on the way up.
+    # Features of finer levels are kept on the way down, and concatenated on the way up.
     for level in range(UNET_LEVELS):
         x = _twice(x, fmaps << level, f"down{level}")
         if level < UNET_LEVELS - 1:

@@ -20,7 +20,7 @@ from training.segmentation.stream import LabelledBatch, Source, process_pictures
 from training.single_stage import PICTURES, SingleStage
 
 NETWORK = "S"
-MAX_WEIGHT = 10.0  # of a rare class's pixels
+MAX_WEIGHT = 10.0  # largest weight of a rare class's pixels
 
 
 class SegmenterTraining(LabelTraining):
@@ -33,15 +33,17 @@ class SegmenterTraining(LabelTraining):
                  evaluate: Callable | None = None, report: Callable[[str], None] = print):
         """
         Args:
-            sources: where the minibatches come from.
+            sources: the sources of the minibatches.
             shown: pictures for the grids.
-            report: function that takes lines on what is fetched. The others: see SingleStageMethod.
+            report: function that takes lines about what is fetched.
+
+        For the others see SingleStageMethod.
         """
         super().__init__(config, classes, strategy, about, evaluate)
         self.sources, self.shown, self.report = sources, shown, report
 
     def make_networks(self) -> dict[str, Network]:
-        """Return a new network, with ImageNet's weights if the config wants them."""
+        """Return a new network, with ImageNet's weights if config.imagenet."""
         c = self.config
         network = build("Segmenter", NETWORK, {
             "resolution": c.resolution, "num_outputs": len(self.classes) + 1,
@@ -53,20 +55,20 @@ class SegmenterTraining(LabelTraining):
         return {NETWORK: network}
 
     def make_optimizers(self, networks: dict[str, Network]) -> dict[str, Sgd]:
-        """Return gradient descent with momentum; kernels decay."""
+        """Return gradient descent with momentum, and with weight decay of the kernels."""
         c = self.config
         return {name: Sgd(network.trainables, c.momentum, c.weight_decay,
                           [key for key in network.trainables if key.endswith("/kernel")])
                 for name, network in networks.items()}
 
     def lrate(self, left: float) -> float:
-        """Return the learning rate when a share of the training is left."""
+        """Return the learning rate when the share `left` of the training remains."""
         return self.config.lrate * left ** self.config.poly_power
 
     # Steps.
 
     def read_batch(self, places: Sequence[int]) -> LabelledBatch:
-        """Return labelled pictures of all sources, as they are."""
+        """Return labelled pictures of all sources, unchanged."""
         return read_labelled(self.sources, self.config.seed, places)
 
     def examples(self, batch: LabelledBatch, draws: Draws) -> tuple[tf.Tensor, tf.Tensor]:
@@ -75,7 +77,8 @@ class SegmenterTraining(LabelTraining):
 
     @functools.cached_property
     def _mirrored_labels(self):
-        """Return the label that each label 0..C has in a mirrored picture; None if all stay."""
+        """Return, for each label 0..C, its label in a mirrored picture; None if all are the same.
+        """
         if not self.config.mirror:
             return None
         pairs = mirroring.parse_pairs(self.config.mirror_pairs, self.classes)
@@ -85,12 +88,12 @@ class SegmenterTraining(LabelTraining):
 
     @functools.cached_property
     def pixel_weights(self) -> np.ndarray:
-        """Return the weight of a pixel of each label, float64 [1 + C]."""
+        """Return the weight of pixels of each label, float64 [1 + C]."""
         if self.config.class_weights == "none":
             return super().pixel_weights
         return balanced_weights(self.sources, len(self.classes) + 1)
 
-    # What a run shows of it.
+    # What a run shows about it.
 
     def draw(self, stage: SingleStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
         """Write fakes<name>.png: photo, its map, the network's map."""
@@ -112,8 +115,8 @@ class SegmenterTraining(LabelTraining):
 def balanced_weights(sources: list[Source], num_labels: int) -> np.ndarray:
     """Return median frequency / frequency of each label, at most MAX_WEIGHT; float64 [num_labels].
 
-    A label's frequency is its share of the pixels of the pictures that show it. Source: Eigen and
-    Fergus 2015, section 4.3.3. A label that nothing shows has the weight 1.
+    A label's frequency is its share of the pixels in the pictures that show it (Eigen and Fergus
+    2015, section 4.3.3). A label that no picture shows has weight 1.
     """
     pixels, around = np.zeros(num_labels), np.zeros(num_labels)
     for source in sources:

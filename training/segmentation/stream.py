@@ -14,7 +14,7 @@ from training.segmentation.config import SegmenterConfig
 
 
 class LabelledBatch(NamedTuple):
-    """Some labelled pictures.
+    """A minibatch of labelled pictures.
 
     Attributes:
         rgb: uint8 [N, R, R, 3].
@@ -26,11 +26,11 @@ class LabelledBatch(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where a part of every minibatch comes from.
+    """A source of a part of every minibatch.
 
     Attributes:
-        numbers: of the pictures that take part.
-        share: how many of a minibatch's pictures are of this source.
+        numbers: numbers of the pictures to use.
+        share: how many pictures of a minibatch come from this source.
     """
 
     pictures: LabelledPictures
@@ -40,8 +40,11 @@ class Source(NamedTuple):
 
 
 def read_labelled(sources: Sequence[Source], seed: int, places: Sequence[int]) -> LabelledBatch:
-    """Return the pictures at some places of an endless stream, in each minibatch of which are
-    `share` pictures of every source, each source in permutations of its own."""
+    """Return the pictures at some places of an endless stream.
+
+    Each of its minibatches has `share` pictures of every source; each source has its own endless
+    permutations.
+    """
     rows = [(index, row) for index, source in enumerate(sources) for row in range(source.share)]
     pairs = []
     for place in places:
@@ -53,7 +56,7 @@ def read_labelled(sources: Sequence[Source], seed: int, places: Sequence[int]) -
 
 
 def shares(minibatch: int, mix: float) -> tuple[int, int]:
-    """Return how many pictures of a minibatch come from the first source and from the second."""
+    """Return how many pictures of a minibatch come from the first and from the second source."""
     second = round(minibatch * mix)
     return minibatch - second, second
 
@@ -63,8 +66,7 @@ def process_pictures(batch: LabelledBatch, draws: Draws, config: SegmenterConfig
     """Return rgb float32 [N, R, R, 3] in [-1, 1] and label maps int32 [N, R, R], changed at random.
 
     Args:
-        mirrored_labels: for every label the one that it becomes in a mirrored picture; None if all
-            stay.
+        mirrored_labels: for every label, its label in a mirrored picture; None if all are the same.
     """
     rgb = tf.cast(batch.rgb, tf.float32) / 127.5 - 1
     label_maps = tf.cast(batch.label_maps, tf.int32)[..., None]  # [N, R, R, 1]
@@ -83,10 +85,10 @@ def process_pictures(batch: LabelledBatch, draws: Draws, config: SegmenterConfig
 
 def zoomed(rgb: tf.Tensor, label_maps: tf.Tensor, limit: float,
            draws: Draws) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return pictures and label maps [N, R, R, ...] enlarged by 1 / limit to limit and moved.
+    """Return pictures and label maps [N, R, R, ...] scaled by 1 / limit to limit and moved.
 
-    An enlarged picture always fills the frame; a reduced one is anywhere in it, and around it its
-    border is repeated, with the label IGNORE.
+    An enlarged picture always fills the frame. A reduced one is placed anywhere inside it; around
+    it, its border pixels are repeated and have the label IGNORE.
     """
     side = rgb.shape[1]
     scale = limit ** (2 * draws.uniform("zoom") - 1)  # [N]

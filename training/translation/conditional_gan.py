@@ -1,4 +1,4 @@
-"""Methods whose generator draws a photo of a condition that its discriminator sees too."""
+"""Methods whose generator draws a photo from a condition that its discriminator also sees."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,12 +16,12 @@ _MEAN = tf.distribute.ReduceOp.MEAN
 
 
 class Example(NamedTuple):
-    """What a replica's share of a step learns from.
+    """The training data of a replica's share of a step.
 
     Attributes:
-        inputs: what G draws of, before the dropout masks.
-        condition: what D sees before the photo, [N, R, R, channels].
-        semantics: where each of K classes or keypoints is, [N, R, R, K], not negative.
+        inputs: G's inputs, which the dropout masks follow.
+        condition: [N, R, R, channels], which D sees before the photo's channels.
+        semantics: [N, R, R, K], where each of K classes or keypoints is; not negative.
         photos: rgb [N, R, R, 3] in [-1, 1], which G should draw.
     """
 
@@ -32,15 +32,15 @@ class Example(NamedTuple):
 
 
 class ConditionalGan(SingleStageMethod):
-    """G, which draws a photo, and D, which sees it beside what it is drawn of.
+    """G, which draws a photo, and D, which sees the photo with the condition it is drawn from.
 
-    A step takes D's gradient, then G's with D as it is after its update, of the same generated
-    photos (pix2pix, section 3.3). Its config is a ConditionalConfig. Subclasses make both networks
-    and the batches, and say what these teach.
+    A step updates D, then updates G using the updated D, on the same generated photos (pix2pix,
+    section 3.3). The config is a ConditionalConfig. Subclasses make both networks and the batches,
+    and turn a batch into an Example.
     """
 
     def example(self, batch: NamedTuple, draws: Draws) -> Example:
-        """Return what a batch teaches, changed at random."""
+        """Return the Example for a batch, changed at random."""
         raise NotImplementedError
 
     def reconstruction(self, photos: tf.Tensor, fakes: tf.Tensor) -> tf.Tensor:
@@ -57,11 +57,11 @@ class ConditionalGan(SingleStageMethod):
         G, D = self.networks[NETWORK], self.networks[CRITIC]
         draws = self.draws(step)
         inputs, condition, semantics, photos = self.example(batch, draws)
-        # One pass of G for both networks.
+        # One pass of G serves both updates.
         with tf.GradientTape(watch_accessed_variables=False) as tape_of_G:
             tape_of_G.watch(list(G.trainables.values()))
             fakes, means = G.train_call(*inputs, G.masks(draws.uniform))
-        # D.
+        # Update D.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(D.trainables.values()))
             real, values = self._judge(condition, photos)
@@ -70,7 +70,7 @@ class ConditionalGan(SingleStageMethod):
             loss_D = tf.reduce_mean(losses.discriminator_loss(real, fake, weights))
         grads = tape.gradient(loss_D, D.trainables)
         finite_D = self._update_network(CRITIC, grads, values, loss_D, lrate)
-        # G, by D as it is now.
+        # Update G, with the updated D.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fakes)
             logits, _ = self._judge(condition, fakes)
@@ -87,7 +87,7 @@ class ConditionalGan(SingleStageMethod):
         return {**report, "Progress/skipped_updates": skipped}
 
     def _update_network(self, name, grads, values, loss, lrate):
-        """Update a network by the means over the replicas; return whether they were finite."""
+        """Update a network with means over the replicas; return whether they were finite."""
         context = tf.distribute.get_replica_context()
         grads, loss = context.all_reduce(_MEAN, [grads, loss])
         values = context.all_reduce(_MEAN, values) if values else {}
@@ -98,7 +98,8 @@ class ConditionalGan(SingleStageMethod):
         return finite
 
     def _judge(self, condition, rgb):
-        """Return D's logits of photos with their condition, and what a step of it assigns."""
+        """Return D's logits for photos with their condition, and {name: value} for its update to
+        assign."""
         return self.networks[CRITIC].train_call(tf.concat([condition, rgb], axis=-1))
 
 

@@ -1,4 +1,4 @@
-"""A training of photos of maps as train.py starts it."""
+"""A training of photos from maps as train.py starts it."""
 
 import dataclasses
 import logging
@@ -27,7 +27,7 @@ from training.run.job import (
 from training.translation.config import Pix2PixConfig, reconstruction_text
 from training.translation.pix2pix import Pix2Pix
 
-MIN_RESOLUTION = 16  # below, the U-Net has no three blocks to drop of
+MIN_RESOLUTION = 16  # below it, the U-Net lacks three blocks for dropout
 
 
 class Pix2PixJob(SingleStageJob):
@@ -42,7 +42,7 @@ class Pix2PixJob(SingleStageJob):
         self.dataset = open_dataset(config.data)
         self.classes = tuple(self.dataset.classes)
         if not self.classes:
-            raise UserError(f"--data: {config.data} has no segmentation maps to draw photos of")
+            raise UserError(f"--data: {config.data} has no segmentation maps to draw photos from")
         resolution = fitting_resolution(config.resolution, [self.dataset], MIN_RESOLUTION)
         check_patches("d-strides", config.d_strides, resolution, config.scales)
         self.config = dataclasses.replace(config, resolution=resolution,
@@ -50,7 +50,7 @@ class Pix2PixJob(SingleStageJob):
         if self.dataset.splits.get("val"):
             self.evaluation.metrics_of_val(self.metrics, self.dataset.splits)
         else:
-            # Options that are for measuring alone.
+            # Options that are only for measuring.
             idle = {"patience": config.patience,
                     "metrics": self.given.get("metrics", "none") != "none",
                     "segmenter": config.segmenter and config.reconstruction != "semantic"}
@@ -64,8 +64,8 @@ class Pix2PixJob(SingleStageJob):
 
     def _find_vgg(self):
         """Return VGG16's arrays for --reconstruction=vgg, and the digest of the weights of VGG16
-        and LPIPS; None of what is not used. A plan fetches nothing: the digest of what would be
-        fetched is known."""
+        and LPIPS; None for what is not used. A plan fetches nothing, since the digest of what would
+        be fetched is known."""
         c = self.config
         compares = c.reconstruction == "vgg"
         if not compares and not any("lpips" in metric.measures for metric in self.metrics):
@@ -76,11 +76,11 @@ class Pix2PixJob(SingleStageJob):
         return arrays if compares else None, arrays_digest(arrays)
 
     def _notes(self):
-        """Return lines on the data."""
+        """Return lines about the data."""
         c, sizes = self.config, self.dataset.splits
         side = patch_side(c.resolution, c.d_strides)
         lines = [f"{sizes['train']:,} photos with maps of {len(self.classes)} classes; the "
-                 f"discriminator sees {side}x{side} patches"]
+                 f"discriminator scores {side}x{side} patches"]
         lines += validation_warnings(self.dataset.path, sizes.get("val", 0))
         if c.mirror:
             lines += mirroring.mirroring_lines(c.mirror_pairs, self.classes)
@@ -110,13 +110,13 @@ class Pix2PixJob(SingleStageJob):
                        self.labeller and self.labeller.path, evaluate, vgg)
 
     def subject(self) -> str:
-        """Return what is trained, and for what, in a few words."""
+        """Return in a few words what is trained, and for what."""
         c = self.config
         return (f"{c.generator} and critic {c.critic} for {len(self.classes)} classes at "
                 f"{c.resolution}x{c.resolution}, {reconstruction_text(c)}")
 
     def next_commands(self, run_dir: Path) -> str:
-        """Return the commands that draw photos of the data's maps, and measure them."""
+        """Return commands that draw photos from the data's maps, and measure them."""
         split, network = shown_split(self.dataset), f"--network={run_dir}"
         draw = command("generate.py", network, f"--maps={Path(self.config.data) / split}",
                        "--out=photos")

@@ -24,10 +24,10 @@ from training.translation.translator import NETWORK, seed_masks
 
 
 class Pix2Pix(ConditionalGan):
-    """G, which draws the photo of a map, and D, which sees both.
+    """G, which draws a photo from a map, and D, which sees both.
 
     Attributes:
-        shown: the photos of grids and scores.
+        shown: the photos for grids and scores.
     """
 
     stage_name = "photos"
@@ -38,20 +38,22 @@ class Pix2Pix(ConditionalGan):
                  vgg: dict[str, np.ndarray] | None = None):
         """
         Args:
-            shown: photos and maps of the validation split, of the training split without one.
+            shown: photos and maps of the validation split, or else of the training split.
             segmenter: the snapshot of config.segmenter.
-            vgg: VGG16's arrays for --reconstruction=vgg. The others: see SingleStageMethod.
+            vgg: VGG16's arrays for --reconstruction=vgg.
+
+        For the others see SingleStageMethod.
         """
         super().__init__(config, classes, strategy, about, evaluate)
         self.shown, self.vgg = shown, vgg and Vgg16(vgg)
-        # The network that compares maps is in no snapshot, as it is not trained.
+        # The segmentation network is not saved in snapshots, since it is not trained.
         if config.reconstruction == "semantic":
             with strategy.scope():
                 self.segmenter = load_snapshot(segmenter).networks[SEGMENTER]
         self.higher_is_better = config.metrics.startswith(HIGHER_IS_BETTER)
 
     def make_networks(self) -> dict[str, Network]:
-        """Return fresh ones of the options."""
+        """Return new networks with the config's options."""
         c, num_classes = self.config, len(self.classes)
         common = {"resolution": c.resolution, "norm": c.norm, "seed": c.seed}
         kinds = {"unet": ("UnetGenerator", {"dropout": c.dropout}),
@@ -68,15 +70,18 @@ class Pix2Pix(ConditionalGan):
     # Steps.
 
     def batches(self, start_nimg: int) -> Iterator[Batch]:
-        """Yield this worker's photos and maps from a place in the stream on, for ever."""
+        """Yield this worker's photos and maps for ever, from `start_nimg` on."""
         c = self.config
         return iter(TrainingStream(
             [c.data], resolution=c.resolution, num_channels=channels.num_channels(self.classes),
             minibatch=c.minibatch, seed=c.seed, start_nimg=start_nimg, rows=self.worker_rows))
 
     def example(self, batch: Batch, draws: Draws) -> Example:
-        """Return maps from 0 to 1 and photos, changed at random alike. Thin classes have less than
-        half of every pixel they touch, so maps are the semantics as they are."""
+        """Return maps in [0, 1] and photos, with the same random changes.
+
+        Maps are the semantics without a threshold, since thin classes have less than half of every
+        pixel they touch.
+        """
         flip = draws.uniform("mirror") < 0.5 if self.config.mirror else None
         images = process_reals(batch.images, flip=flip, mirrored_order=self._mirrored_order)
         if self.config.jitter > 1:
@@ -95,16 +100,16 @@ class Pix2Pix(ConditionalGan):
             return losses.semantic_l1(self.segmenter, photos, fakes)
         if self.config.reconstruction == "vgg":
             return losses.vgg_l1(self.vgg, photos, fakes)
-        return losses.l1(photos, fakes)  # of --reconstruction=none reported alone
+        return losses.l1(photos, fakes)  # only reported if --reconstruction=none
 
-    # What a run shows of it.
+    # What a run shows about it.
 
     def read(self, numbers: Sequence[int]) -> np.ndarray:
-        """Return the shown photos of these numbers with their maps, uint8 [n, R, R, 3 + C]."""
+        """Return the shown photos with these numbers and their maps, uint8 [n, R, R, 3 + C]."""
         return np.stack([self.shown.read_image(n).transpose(1, 2, 0) for n in numbers])
 
     def translate(self, segmaps: np.ndarray) -> np.ndarray:
-        """Return the photos float32 [n, R, R, 3] that G draws of maps uint8 [n, R, R, C], always
+        """Return the photos float32 [n, R, R, 3] that G draws from maps uint8 [n, R, R, C], always
         with the same dropout."""
         masks = seed_masks(self.networks[NETWORK], [0] * len(segmaps))
         return self._infer(tf.cast(segmaps, tf.float32) / 255, masks).numpy()
@@ -115,7 +120,7 @@ class Pix2Pix(ConditionalGan):
         return tf.function(self.networks[NETWORK], reduce_retracing=True)
 
     def draw(self, stage: SingleStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
-        """Write fakes<name>.png: map, photo, what is generated of the map."""
+        """Write fakes<name>.png: map, photo, photo generated from the map."""
         images = self.read(range(min(PICTURES, len(self.shown))))
         segmaps = images[..., channels.SEGMAPS]
         label_maps = channels.to_label_map(segmaps, channels.STORED_THRESHOLD)
@@ -126,14 +131,14 @@ class Pix2Pix(ConditionalGan):
 
 
 def jittered(images: tf.Tensor, factor: float, draws: Draws) -> tf.Tensor:
-    """Return squares of images [N, R, R, channels] that were enlarged by `factor`, bilinearly, and
-    cut out at random, to the whole pixel (pix2pix, appendix 6.2)."""
+    """Return images [N, R, R, channels] enlarged bilinearly by `factor` and cropped to their old
+    size at random, by whole pixels (pix2pix, appendix 6.2)."""
     side = images.shape[1]
     large = round(side * factor)
     left, top = (tf.cast(draws.integer(f"jitter_{axis}", large - side + 1), tf.float32)
                  for axis in "xy")
-    # Pixel x of the result is pixel x + left of the enlarged image, whose middle is at
-    # (x + left + 0.5) * scale of the image.
+    # Pixel x of the result is pixel x + left of the enlarged image; its centre is at
+    # (x + left + 0.5) * scale in the original image.
     scale = side / large
     return moved_affinely(images, (scale, 0, (left + 0.5) * scale - 0.5),
                           (0, scale, (top + 0.5) * scale - 0.5))

@@ -1,4 +1,4 @@
-"""Draw photos of maps with a trained generator, as Sampler samples a Style-GAN."""
+"""Draw photos from maps with a trained generator, as Sampler samples a Style-GAN."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,29 +19,29 @@ class PhotoDrawer(OfSnapshot):
     """A snapshot's generator of photos.
 
     Attributes:
-        path: the snapshot's file. header: its header. digest: of the weights.
-        resolution: side of photos in pixels. fit: how those of its training were made square, of
+        path: the snapshot's file. header: its header. digest: digest of the weights.
+        resolution: side of photos in pixels. fit: how the training photos were made square, one of
             pyramid.FITS.
     """
 
     variant: str
-    lack: str  # what networks of other variants do not do
+    lack: str  # what networks of other variants cannot do
 
     def __init__(self, path: Path, minibatch: int = 8):
-        """Load the generator of a snapshot file; raise UserError if that is of another kind."""
+        """Load the generator of a snapshot file; raise UserError if it is of another kind."""
         self.header = self.check(path, self.variant, self.lack, NETWORK)
         self.path, self.minibatch, self.digest = path, minibatch, self.header["digest"]
         self.network = load_snapshot(path, names=(NETWORK,)).networks[NETWORK]
         self.resolution = self.network.resolution
-        self.fit = self.header.get("fit", pyramid.FITS[0])  # older snapshots do not say
+        self.fit = self.header.get("fit", pyramid.FITS[0])  # older snapshots lack it
 
     def drawn(self, infer: Callable[..., np.ndarray], *inputs: np.ndarray) -> np.ndarray:
-        """Return what the network draws of inputs [n, ...], minibatch by minibatch.
+        """Return what the network draws from inputs [n, ...], minibatch by minibatch.
 
-        The last one is filled up, so that what is drawn does not depend on how many are asked for.
+        The last minibatch is filled up, so that a photo does not depend on how many are drawn.
 
         Args:
-            infer: function (inputs of a minibatch) -> photos of it.
+            infer: function (inputs of a minibatch) -> its photos.
 
         Raises:
             UserError: the network has diverged.
@@ -60,11 +60,13 @@ class PhotoDrawer(OfSnapshot):
 
 
 class Translator(PhotoDrawer):
-    """A snapshot's generator of photos of maps.
+    """A snapshot's generator of photos from maps.
 
     Attributes:
-        classes: of the maps that it takes.
-        has_dropout: whether photos of one map differ by their seeds. The others: see PhotoDrawer.
+        classes: names of the classes in its maps.
+        has_dropout: whether photos from one map differ by their seeds.
+
+    For the others see PhotoDrawer.
     """
 
     variant, lack = VARIANT, "draws no photos of maps"
@@ -77,7 +79,7 @@ class Translator(PhotoDrawer):
         self._infer = tf.function(self.network, reduce_retracing=True)
 
     def translate(self, segmaps: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-        """Return photos float32 [n, R, R, 3] of maps uint8 [n, R, R, C], each with the dropout of
+        """Return photos float32 [n, R, R, 3] from maps uint8 [n, R, R, C], each with the dropout of
         its seed.
 
         Raises:
@@ -91,7 +93,7 @@ class Translator(PhotoDrawer):
 
 
 def seed_masks(network: TranslationGenerator, seeds: Sequence[int]) -> list[tf.Tensor]:
-    """Return the dropout masks of pictures with seeds of their own: RandomState([seed, layer]),
+    """Return the dropout masks of pictures with their own seeds: from RandomState([seed, layer]),
     whose stream is frozen."""
     layers = {f"dropout{i}": i for i in range(len(network.dropout_shapes))}
 

@@ -389,7 +389,7 @@ def test_the_plan_and_labels_that_have_moved(folder, tmp_path, capsys):
     moved = tmp_path / "moved"
     out.rename(moved)
     try:
-        with pytest.raises(UserError, match="give its path of today with --labels"):
+        with pytest.raises(UserError, match="give its current path with --labels"):
             train.main([f"--run={run}", "--dry-run"])
         assert train.main([f"--run={run}", f"--labels={moved}", "--dry-run"]) == 0
     finally:

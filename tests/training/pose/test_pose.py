@@ -155,7 +155,7 @@ def test_what_does_not_fit_is_told(data, tmp_path):
     (other / "dataset.json").write_text(json.dumps({**content, "pairs": {"train": 16}}))
     assert "has no validation pairs to measure snapshots by; leave it out" in failure(
         f"--data={other}", *common[1:], "--patience=2")
-    assert "has no keypoint left_ankle, by which" in changed(keypoints=[
+    assert "has no keypoint left_ankle, needed to find" in changed(keypoints=[
         name.replace("left_ankle", "left_foot") for name in tools.NAMES])
     assert "compares nothing" in failure(*common, "--reconstruction=none",
                                          "--reconstruction-weight=1")
@@ -164,7 +164,7 @@ def test_what_does_not_fit_is_told(data, tmp_path):
                                                         "--neighbourhood=5")
     assert "expected an odd number" in failure(*common, "--neighbourhood=4")
     assert "goes up to 16" in failure(*common, "--resolution=32")
-    assert "less than 2x2 would be left" in failure(*common, "--halvings=4")
+    assert "would shrink to less than 2x2" in failure(*common, "--halvings=4")
     assert "no patch is left" in failure(*common, "--d-strides=3")
     assert "--norm=instance" in failure(*common, "--norm=batch", "--minibatch=1")
     assert "--inception: without effect" in failure(*common, "--inception=x")
