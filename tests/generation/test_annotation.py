@@ -107,7 +107,7 @@ def test_ignored_pixels_of_masks_stay_ignored(folder, tmp_path):
         label_map[:2] = 255
         Image.fromarray(label_map).save(tmp_path / "export" / name)
     count, lines = take(tmp_path / "export", folder)
-    assert count == 4 and any("255 counts nowhere: 128 pixels" in line for line in lines)
+    assert count == 4 and any("255 is ignored: 128 pixels" in line for line in lines)
     check(folder, expected)
 
 
