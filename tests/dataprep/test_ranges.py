@@ -344,7 +344,7 @@ def test_keypoints_are_read_as_they_were_written(tmp_path, rng):
 
 
 def test_a_runner_is_an_option_of_the_create_commands(tmp_path, capsys):
-    with pytest.raises(UserError, match="behind it are options of --runner, which is not given"):
+    with pytest.raises(UserError, match="options after it are for --runner, which is not given"):
         dataset_tool.main(["create_synthetic", "--", "--direct_num_workers=2"])
-    with pytest.raises(UserError, match="behind it are options of --runner, which is not given"):
+    with pytest.raises(UserError, match="options after it are for --runner, which is not given"):
         dataset_tool.main(["info", str(tmp_path), "--", "--direct_num_workers=2"])
