@@ -57,7 +57,7 @@ def in_use(graph):
 
 
 def multiply_adds(op):
-    """Multiply-adds of one operation, from the graph's shapes: of products and convolutions only."""
+    """Multiply-adds of one operation, from the graph's shapes: only products and convolutions."""
     if op.type == "MatMul":
         inner = op.inputs[0].shape[0 if op.get_attr("transpose_a") else 1]
         return prod(op.outputs[0].shape) * inner

@@ -166,7 +166,7 @@ def test_bad_entries_of_a_coco_file_are_told_one_line_each(folder, tmp_path):
 
 
 def test_labels_of_before_stay_and_a_line_says_so(folder, tmp_path):
-    """An export that lists a picture without labels is no word on those that it has."""
+    """An export that lists a picture without labels does not remove its existing ones."""
     path, expected = tmp_path / "annotations.json", truth(folder)
     content = coco_export(folder, path, expected)
     take(path, folder)
