@@ -164,7 +164,7 @@ def judge(table: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
 def report_lines(options: Namespace, results: Sequence[dict], taught: Table,
                  scores: dict[str, dict[str, float]], judged: dict[str, dict[str, Any]]
                  ) -> list[str]:
-    """Return the lines of snapshot_scores.md: the snapshots, the scores, the commands."""
+    """Return the lines of snapshot_scores.md: the snapshots and the scores."""
     snapshots = [[row, cell_text(taught[row][MIOU.title], MIOU),
                   *(f"{values[kind]:.4g}" for kind in SELECT_BY)]
                  for row, values in scores.items()]
