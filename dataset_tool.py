@@ -1,4 +1,4 @@
-"""Make and look at data sets: photos with labels -> TFRecords of every resolution."""
+"""Make and inspect data sets: photos with labels -> TFRecords of every resolution."""
 
 import argparse
 import os
@@ -30,7 +30,7 @@ _EXAMPLES = """\
   python dataset_tool.py extract datasets/modanet --out pictures --split val
 """
 _SHOWN_DEFECTS = 10
-_NAMES = {"create_modanet": "modanet", "create_from_coco": "coco"}  # of default folders
+_NAMES = {"create_modanet": "modanet", "create_from_coco": "coco"}  # default folders
 
 
 def _resolution(text):
@@ -41,7 +41,7 @@ def _resolution(text):
 
 
 def _class_names(text):
-    """Return the names in 'top,pants', each once."""
+    """Return the class names in 'top,pants', which must differ."""
     names = [name.strip() for name in text.split(",")]
     if not all(names) or len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"{text!r}: expected names of classes, each once, such as "
@@ -50,7 +50,7 @@ def _class_names(text):
 
 
 def _mask_value(text):
-    """Return a number that a mask can have, other than the background's."""
+    """Return a number that a mask can have, except the background's."""
     if not 1 <= natural(text) <= 65_535:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 to 65535")
     return int(text)
@@ -63,23 +63,24 @@ def _add_create_options(parser, out, num_images=None, out_help=""):
     add("--resolution", type=_resolution, default=512, metavar="N",
         help="side of the largest level")
     add("--fit", choices=pyramid.FITS, default="pad",
-        help="pad: the whole photo, on white; crop: its largest centred square")
+        help="pad: the whole photo, padded with white; crop: its largest centred square")
     add("--encoding", choices=tfrecords.ENCODINGS, default="webp",
-        help="webp and png are lossless; raw is the official form, 15 times larger")
+        help="webp and png are lossless; raw is the official format, 15 times larger")
     add("--num-images", type=positive_int, default=num_images, metavar="N",
-        help="use this many photos; all where not given")
+        help="use only this many photos")
     add("--num-val", type=natural, metavar="N", help="validation photos; not given: 2,000 of the "
-        "full ModaNet, in proportion of less, none without labels")
+        "full ModaNet, the same share of smaller sets, none without labels")
     add("--num-test", type=natural, metavar="N",
-        help="test photos; not given: 5,000 of the full ModaNet, and so on")
-    add("--seed", type=natural, default=0, help="of the splits and the order")
+        help="test photos; not given: 5,000 of the full ModaNet, otherwise as for --num-val")
+    add("--seed", type=natural, default=0, help="seed of the splits and of the order of photos")
     add("--workers", type=positive_int, default=os.cpu_count() or 1, metavar="N",
-        help="processes; the result does not depend on it; with --runner they only prepare")
+        help="number of processes, which does not change the result; with --runner they only "
+        "prepare")
     add("--runner", metavar="NAME", help="convert ranges of photos on Apache Beam "
-        "(requirements-beam.txt): DirectRunner, FlinkRunner, ...; what is behind -- are options of "
-        "the runner")
+        "(requirements-beam.txt): DirectRunner, FlinkRunner, ...; options after -- are the "
+        "runner's")
     add("--dry-run", action="store_true",
-        help="count the photos, project size and time, write nothing")
+        help="count the photos, estimate size and time, write nothing")
 
 
 def _build_parser():
@@ -106,35 +107,36 @@ def _add_annotated_commands(command):
     add = modanet.add_argument
     add("--source", default=raw_files.DEFAULT_SOURCE, metavar="DIR",
         help="folder that holds annotations/ and images/ (or photos.lmdb)")
-    add("--annotations", metavar="JSON", help="COCO file; not given: the train file below "
-        "--source, with --untagged the validation file, which has no polygons")
+    add("--annotations", metavar="JSON", help="COCO file; not given: the train file under "
+        "--source or, with --untagged, the validation file, which has no polygons")
     add("--images", metavar="PATH",
-        help="folder or zip of photos, or photos.lmdb; not given: below --source")
+        help="folder or zip of photos, or photos.lmdb; not given: found under --source")
     coco = command("create_from_coco", "photos with COCO annotations of any classes: RGB + one map "
                                        "per class, in the order of the category ids")
     add = coco.add_argument
     add("--source", metavar="DIR", help="folder that holds the JSON file, or annotations/ with it, "
         "and images/ (or the photos themselves)")
-    add("--annotations", metavar="JSON", help="COCO file; not given: below --source")
-    add("--images", metavar="PATH", help="folder or zip of photos; not given: below --source")
-    add("--keypoints", metavar="JSON", help="COCO keypoint file of the same photos, by their file "
-        "names; without --annotations and --source: of --images, for RGB and keypoints alone")
-    add("--pairs", metavar="CSV", help="pairs of photos of one person: columns from and to with "
-        "file names; a person is in one split only")
+    add("--annotations", metavar="JSON", help="COCO file; not given: found under --source")
+    add("--images", metavar="PATH", help="folder or zip of photos; not given: found under --source")
+    add("--keypoints", metavar="JSON", help="COCO keypoint file of the same photos, matched by "
+        "file name; without --annotations and --source: of the photos in --images, for a data set "
+        "of RGB and keypoints only")
+    add("--pairs", metavar="CSV", help="list of pairs of photos of one person: columns from and to "
+        "with file names; each person is in one split only")
     for parser, name in ((modanet, "modanet"), (coco, "coco")):
-        parser.add_argument("--untagged", action="store_true", help="RGB only, of the photos "
-                            "without annotations: for train.py --untagged")
-        _add_create_options(parser, None, out_help=f"; not given: datasets/{name}, with --untagged "
-                                                   f"datasets/{name}-untagged")
+        parser.add_argument("--untagged", action="store_true", help="make an RGB data set of the "
+                            "photos without annotations, for train.py --untagged")
+        _add_create_options(parser, None, out_help=f"; not given: datasets/{name} or, with "
+                                                   f"--untagged, datasets/{name}-untagged")
     synthetic = command("create_synthetic", "drawn street-fashion figures with all classes")
     for parser in (modanet, coco, synthetic):
-        parser.add_argument("--only-classes", type=_class_names, metavar="NAME,...", help="leave "
-                            "other classes out: they become background, and photos without any of "
-                            "these are not taken (not given: all classes)")
+        parser.add_argument("--only-classes", type=_class_names, metavar="NAME,...", help="keep "
+                            "only these classes: others become background, and photos that show "
+                            "none of these are left out; not given: all classes")
     synthetic.add_argument("--keypoints", action="store_true",
-                           help="keep the figures' 18 keypoints")
+                           help="store the figures' 18 keypoints")
     synthetic.add_argument("--poses", type=positive_int, default=1, metavar="N",
-                           help="photos of each person, in other poses")
+                           help="photos of each person, in different poses")
     _add_create_options(synthetic, "datasets/synthetic", num_images=2000)
 
 
@@ -143,31 +145,31 @@ def _add_folder_commands(command):
     images = command("create_from_images", "any folder of photos: RGB only")
     add = images.add_argument
     add("--source", required=True, metavar="DIR",
-        help="folder of photos, subfolders too; or of the official tool's record files")
+        help="folder of photos, with subfolders; or of the official tool's record files")
     add("--labels", metavar="JSON", help="labels to condition networks on: "
-        '{"labels": [["a.png", 3], ...]}, classes or lists of numbers')
+        '{"labels": [["a.png", 3], ...]}, with class numbers or lists of numbers')
     _add_create_options(images, "datasets/untagged")
     masked = command("create_from_masks", "photos with mask PNGs: RGB + one map per class")
     add = masked.add_argument
     add("--source", metavar="DIR", help="folder that holds images/, labels/ (or masks/) and "
-        "classes.txt (or .json, or labelmap.txt); or photos and PNG masks side by side")
-    add("--images", metavar="DIR", help="photos; not given: below --source")
-    add("--masks", metavar="DIR", help="PNGs named like the photos, or with an ending such as "
-        "_mask: 0 background, 1..C the classes, or colours that the list gives")
-    add("--classes", metavar="FILE", help="names of the classes, one a line (name, or name #rrggbb "
-        "where masks are coloured), a JSON list, or CVAT's labelmap.txt")
+        "classes.txt (or .json, or labelmap.txt); or photos and PNG masks in one folder")
+    add("--images", metavar="DIR", help="folder of photos; not given: found under --source")
+    add("--masks", metavar="DIR", help="folder of PNGs named like the photos, or with an ending "
+        "such as _mask: 0 is the background, 1..C are the classes; or colours listed in --classes")
+    add("--classes", metavar="FILE", help="names of the classes, one per line (name, or name "
+        "#rrggbb if masks are coloured), a JSON list, or CVAT's labelmap.txt")
     add("--ignore", type=_mask_value, metavar="N",
         help="mask value that counts as background; not given: 255")
     _add_create_options(masked, "datasets/masks")
     paired = command("create_from_pairs", "pictures that hold photo and labels side by side, as "
                                           "pix2pix's data sets do: RGB + one map per class")
     add = paired.add_argument
-    add("--source", required=True, metavar="DIR", help="folder of pictures; train/, val/ and test/ "
-        "in it are the splits, if they are there")
-    add("--classes", required=True, metavar="LIST", help="file of names and colours of the "
-        "labels, one a line (name #rrggbb), or a JSON object; or facades, the twelve of CMP "
+    add("--source", required=True, metavar="DIR", help="folder of pictures; its subfolders train/, "
+        "val/ and test/, if it has them, are the splits")
+    add("--classes", required=True, metavar="LIST", help="file with the names and colours of the "
+        "labels, one per line (name #rrggbb), or a JSON object; or facades, the twelve of CMP "
         "Facades")
-    add("--photo", choices=side_by_side.SIDES, default="left", help="the photo's side")
+    add("--photo", choices=side_by_side.SIDES, default="left", help="side of the photo")
     _add_create_options(paired, "datasets/pairs")
 
 
@@ -176,20 +178,21 @@ def _add_viewing_commands(command):
     add = command("info", "what a data set holds, with the frequency of its classes").add_argument
     add("data", metavar="DIR", help="folder of the data set")
     add("--verify", action="store_true", help="read every record and compare with dataset.json")
-    add = command("extract", "images, label PNGs and COCO JSON out of a data set").add_argument
+    add = command("extract", "images, label PNGs and COCO JSON from a data set").add_argument
     add("data", metavar="DIR", help="folder of the data set")
-    add("--out", required=True, metavar="DIR", help="new folder, or one to go on in")
-    add("--split", default="all", choices=("train", "val", "test", "all"), help="what to write")
+    add("--out", required=True, metavar="DIR",
+        help="new folder, or that of an interrupted run to continue")
+    add("--split", default="all", choices=("train", "val", "test", "all"), help="split to write")
     add("--resolution", type=_resolution, metavar="N",
         help="level to write; not given: the largest")
     add = command("display", "a picture of some images: photo, map, overlay").add_argument
     add("data", metavar="DIR", help="folder of the data set")
     add("--out", default="sheet.png", metavar="PNG", help="file to write")
     add("--split", default="train", help="train, val or test")
-    add("--num", type=positive_int, default=24, metavar="N", help="images")
-    add("--columns", type=positive_int, default=4, metavar="N", help="images a row")
+    add("--num", type=positive_int, default=24, metavar="N", help="number of images")
+    add("--columns", type=positive_int, default=4, metavar="N", help="images per row")
     add("--resolution", type=_resolution, metavar="N", help="level to show; not given: the largest")
-    add("--seed", type=natural, default=0, help="of the choice of images")
+    add("--seed", type=natural, default=0, help="seed for choosing the images")
 
 
 def main(argv: list[str]) -> int:
@@ -225,7 +228,7 @@ def main(argv: list[str]) -> int:
         print(f"{args.out} written")
     else:
         if args.runner is not None:
-            from dnnlib.beam_runner import BeamRunner  # Beam is installed by those who use it
+            from dnnlib.beam_runner import BeamRunner  # Beam need not be installed
             args.runner = BeamRunner(args.runner, of_runner)
         content = getattr(create, args.command)(args, print)
         if content is not None:
@@ -253,7 +256,7 @@ def _check_paths(args):
 
 
 def _verify(directory):
-    """Print whether a data set is what it says; return the exit status."""
+    """Print whether a data set matches its dataset.json; return the exit status."""
     defects = verify.find_defects(directory, os.cpu_count() or 1)
     for defect in defects[:_SHOWN_DEFECTS]:
         print(defect)
@@ -267,7 +270,7 @@ def _verify(directory):
 
 
 def _write_report(directory):
-    """Write report.html beside the data; warn if that is impossible: a folder may be read-only."""
+    """Write report.html beside the data; warn if that fails, as in a read-only folder."""
     try:
         print(f"{dataset_report.write_report(directory)} shows what is in it")
     except OSError as error:
@@ -275,8 +278,8 @@ def _write_report(directory):
 
 
 def _next_step(out, content):
-    """Return what the user can do with the new data set, given dataset.json's content: commands
-    that fit its size and run as they are."""
+    """Return what the user can do next with a data set, given dataset.json's content: commands
+    that suit its size and run as they are."""
     options = suggestions.training_options(len(content["splits"]["train"]), content["resolution"])
     variant = "2d" if content["classes"] and not content["label_size"] else "rgb"
     training = suggestions.command("train.py", f"--variant={variant}", f"--data={out}", *options)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Make pictures with a trained network: grids, labelled pairs, maps of photos, photos of maps,
-people in other poses, a page to try it on."""
+"""Make pictures with a trained network: grids, labelled pairs, maps of photos, photos from maps,
+people in other poses; or open a page to try it on."""
 
 import argparse
 import dataclasses
@@ -25,10 +25,10 @@ EXAMPLES = """\
   python generate.py --seeds=0-9 --separate --out=pictures    pictures/seed0000.png, ...
   python generate.py --label=2                                a conditional network: class 2
   python generate.py --interpolate=4,9 --steps=10
-  python generate.py --video --seeds=0-7                      a film that passes eight seeds
+  python generate.py --video --seeds=0-7                      a film through eight seeds
   python generate.py --video=gif --seeds=0-15 --grid=2x2      four such films side by side
   python generate.py --style-mix --row-seeds=0-3 --col-seeds=10-14 --col-styles=0-3
-  python generate.py --explore                                a page to try all of it on
+  python generate.py --explore                                a page to try all of this on
   python generate.py --num=50000 --out=datasets/generated     pairs; run again to continue
   python generate.py --num=1000 --require=scarf/tie,skirt --min-area=0.5%
   python generate.py --num=5000 --balance=10% --min-confidence=0.8
@@ -38,14 +38,14 @@ EXAMPLES = """\
   python generate.py --replay=datasets/generated/samples.jsonl --index=17 --out=again
   python dataset_tool.py create_modanet --source=datasets/generated --out=datasets/modanet-generated
   python generate.py --network=5 --source=photos --out=maps   a segmentation network: label maps
-  python generate.py --network=7 --source=photos --direction=BtoA    a CycleGAN: the other kind
+  python generate.py --network=7 --source=photos --direction=BtoA    a CycleGAN, from B to A
   python generate.py --network=7 --source=datasets/generated --garment=outer --out=textures
-  python generate.py --network=8 --source=people --poses=poses.json --out=posed    other poses
-  python generate.py --network=6 --maps=edited --out=photos   photos of label maps
-  python generate.py --network=6 --from=3 --seeds=0-99 --samples=2    of maps that run 3 draws
+  python generate.py --network=8 --source=people --poses=poses.json --out=posed    in other poses
+  python generate.py --network=6 --maps=edited --out=photos   photos from label maps
+  python generate.py --network=6 --from=3 --seeds=0-99 --samples=2    from maps that run 3 draws
   python generate.py --seeds=0-19 --for-labelling --out=twenty    pictures for an annotation tool
   python generate.py --labels-from=annotations.json --out=twenty  its labels, for train.py
-  python generate.py --project=photos --out=projected         real photos into the network
+  python generate.py --project=photos --out=projected      real photos, projected into the network
   python generate.py --project=datasets/mine --num-images=20 --space=w --film --out=twenty
 """
 MIN_SIDE = 128  # images below this many pixels are enlarged in pictures
@@ -54,8 +54,8 @@ MIN_SIDE = 128  # images below this many pixels are enlarged in pictures
 def main(argv: list[str]) -> int:
     """Parse options, load the network, make what was asked for. Return the exit status."""
     options = parse_options(argv, __doc__, EXAMPLES)
-    # Modules that import TensorFlow are imported where they are used: --help and wrong options
-    # answer at once.
+    # Modules that import TensorFlow are imported where they are used, so that --help and wrong
+    # options answer at once.
     if options.labels_from is not None:
         return take_labels(options)
     if options.explore:
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
 
 
 def load_sampler(path: Path, label: int | tuple[float, ...] | None) -> "Sampler":
-    """Return a snapshot's generator, and print what it is."""
+    """Return a snapshot's generator, and print its path, resolution, digest and classes."""
     from training.sampler import Sampler
 
     sampler = Sampler.load(path, label)
@@ -107,8 +107,8 @@ def make_selection(options: argparse.Namespace, path: Path) -> "Selection | None
     """Return the Selection that the options ask for; None if all pairs are taken.
 
     Raises:
-        UserError: the network at `path` cannot be asked for it, by the snapshot's header: before
-            the network is loaded.
+        UserError: the network at `path` cannot draw what is asked for. The snapshot's header shows
+            this before the network is loaded.
     """
     if not any(getattr(options, name) for name in CHOICE):
         return None
@@ -123,7 +123,7 @@ def make_selection(options: argparse.Namespace, path: Path) -> "Selection | None
 
 
 def replay_pair(options: argparse.Namespace) -> int:
-    """Make a recorded pair again. Return the exit status: 1 if it is not as recorded."""
+    """Make a recorded pair again. Return the exit status: 1 if it differs from the record."""
     from generation import pairs
     from training.snapshots import find_snapshot, read_header
 
@@ -172,7 +172,7 @@ def make_picture(sampler: "Sampler", options: argparse.Namespace) -> None:
 
 
 def make_video(sampler: "Sampler", options: argparse.Namespace) -> None:
-    """Write a film that passes seeds, or several films side by side in one."""
+    """Write a film that passes through seeds, or a grid of such films in one."""
     from generation.videos import Video
 
     video = Video(sampler, options.seeds, options.grid, options.space, options.steps,
@@ -189,7 +189,7 @@ def make_video(sampler: "Sampler", options: argparse.Namespace) -> None:
 
 
 def how_suffix(sampler: "Sampler", options: argparse.Namespace) -> str:
-    """Return what label, truncation and noise add to a name."""
+    """Return what label, truncation and noise add to a file's name."""
     noise = "" if options.noise == "random" else f"-{options.noise}"
     return f"{label_suffix(sampler.label)}-trunc{options.trunc:g}{noise}"
 
@@ -205,7 +205,7 @@ def make_files(sampler: "Sampler", options: argparse.Namespace) -> None:
 
 
 def make_for_labelling(sampler: "Sampler", options: argparse.Namespace) -> None:
-    """Write pictures that are to be labelled, and the labels of a teacher if there is one."""
+    """Write pictures to be labelled and, if a teacher network is given, its labels."""
     from generation import annotation
     from training.segmentation.labeller import Labeller
 
@@ -230,7 +230,7 @@ def print_decoder_command(folder: Path, network: str | Path) -> None:
 
 
 def take_labels(options: argparse.Namespace) -> int:
-    """Take the labels of an annotation tool's export. Return the exit status."""
+    """Import the labels that an annotation tool exported. Return the exit status."""
     from generation import annotation
     from training.decoder.labels import Labelling
 
@@ -258,7 +258,7 @@ def make_projections(sampler: "Sampler", options: argparse.Namespace) -> None:
     outcome = projected_photos.ProjectionJob(
         sampler, settings, Lpips(options.lpips), photos, numbers, out, options.minibatch,
         options.film).run()
-    # What came of it.
+    # Report the outcome.
     for line in outcome.unreadable:
         print(f"left out: {line}")
     print(f"{out}: {outcome.made} photos projected, {outcome.kept} were there already; "
@@ -317,7 +317,7 @@ def make_shards(sampler: "Sampler", options: argparse.Namespace,
         print(pairs.describe_box(sampler, recipe))
     runner = None
     if options.runner is not None:
-        from dnnlib.beam_runner import BeamRunner  # Beam is installed by those who use it
+        from dnnlib.beam_runner import BeamRunner  # Beam need not be installed
         runner = BeamRunner(options.runner, options.of_runner)
     tally = shards.write_shards(job, sampler, recipe, runner)
     print(f"{out}: {options.num} pairs in {count} shard{'s' * (count > 1)}")
@@ -331,8 +331,8 @@ def make_shards(sampler: "Sampler", options: argparse.Namespace,
 
 
 def serve_page(options: argparse.Namespace) -> int:
-    """Serve a page to try networks on until Ctrl-C. Return the exit status."""
-    from generation.explore import server  # gradio is installed by those who use it
+    """Serve a page for trying out networks, until Ctrl-C. Return the exit status."""
+    from generation.explore import server  # gradio need not be installed
     from generation.explore.networks import Networks, kind_of
     from training.snapshots import find_snapshot, read_header
 
@@ -340,7 +340,7 @@ def serve_page(options: argparse.Namespace) -> int:
     refuse_file(out)
     path = None if options.network is None else find_snapshot(options.network, options.results)
     if path is not None:
-        kind_of(read_header(path), path)  # which refuses what the page cannot show
+        kind_of(read_header(path), path)  # raises UserError for what the page cannot show
     server.serve(Networks(options.results, path), out)
     return 0
 

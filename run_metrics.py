@@ -36,7 +36,7 @@ EXAMPLES = """\
   python run_metrics.py --metrics=maps10k --person --floor
   python run_metrics.py --metrics=labels10k,kid10k_pair --segmenter=results/00005-segmenter-modanet
   python run_metrics.py --metrics=miou --network=results/00005-segmenter-modanet --split=val
-  python run_metrics.py --network=7 --metrics=kid1k,lpips,miou --segmenter=5     # photos of maps
+  python run_metrics.py --network=7 --metrics=kid1k,lpips,miou --segmenter=5     # photos from maps
   python run_metrics.py --network=8 --metrics=kid1k,lpips,l1                # people in other poses
   python run_metrics.py --network=results/00007-cyclegan-leather
   python run_metrics.py --metrics=ppl_wfull --lpips=lpips-vgg.npz
@@ -46,7 +46,8 @@ EXAMPLES = """\
 
 
 def main(argv: list[str]) -> int:
-    """Parse options, compute what can be computed, print and record it. Return the exit status."""
+    """Parse options; compute the metrics that can be computed, print and record them. Return the
+    exit status."""
     options, metrics = parse_command(argv, __doc__, EXAMPLES)
     command = f"python run_metrics.py {shlex.join(argv)}"
     open_images.cache_clear()
@@ -62,8 +63,8 @@ def main(argv: list[str]) -> int:
         return 0
     check_kind(options, header, metrics)
     check_folders(options, header, metrics)
-    # The reals, the maps or poses that a network draws, and the reals of the sheet: what a network
-    # could have memorised, unless an option says otherwise
+    # Open the reals, the maps or poses that a network draws from, and the reals of the
+    # nearest-neighbour sheet: by default the training split, which a network could have memorised.
     reals, inputs, neighbours = open_reals(options, header, metrics), None, None
     if is_translator(header) or is_reposer(header):
         inputs = open_inputs(options, header)
@@ -124,8 +125,8 @@ def measure_cyclegan(options: argparse.Namespace, header: dict, metrics: list[Me
 
 def open_reals(options: argparse.Namespace, header: dict,
                metrics: list[Metric]) -> dict[str, ImageSource]:
-    """Return {kind: reals} that the metrics compare with: for FULL the whole training split, for
-    TRAIN_VAL that and the validation split, unless --reals names the images of all."""
+    """Return {kind: reals that the metrics compare with}: for FULL the whole training split, for
+    TRAIN_VAL this and the validation split; with --reals, its images for all kinds."""
     split = options.split or "test"
     splits = {} if options.reals else {FULL: "train", TRAIN_VAL: TRAIN_VAL}
     return {kind: reals_of_split(options, header, splits.get(kind, split))
@@ -139,8 +140,8 @@ def reals_of_split(options: argparse.Namespace, header: dict, split: str) -> Ima
 
 
 def open_inputs(options: argparse.Namespace, header: dict) -> ImageSource | PeopleSource:
-    """Return what a network draws photos of, one of each: the images whose maps a translator takes,
-    or pairs of photos of one person."""
+    """Return the inputs from each of which a network draws one photo: the images whose maps a
+    translator takes, or pairs of photos of one person."""
     from metrics.translated_photos import open_people
 
     split = options.split or "test"
@@ -151,7 +152,7 @@ def open_inputs(options: argparse.Namespace, header: dict) -> ImageSource | Peop
 
 
 def reals_directory(options: argparse.Namespace, header: dict) -> str:
-    """Return where the reals are."""
+    """Return the path of the reals."""
     from metrics.evaluation import stored_dataset
 
     directory = options.reals or options.data or stored_dataset(header, options.network)
@@ -163,7 +164,7 @@ def reals_directory(options: argparse.Namespace, header: dict) -> str:
 
 def warn_of_other_data(header: dict,
                        sources: Iterable[ImageSource | PeopleSource | None]) -> None:
-    """Warn if a network's data set, which its header names, is another one today."""
+    """Warn if the data set that a network's header names has changed since the training."""
     learned = header.get("dataset", {})
     if not {"path", "digest"} <= learned.keys():
         return
@@ -176,7 +177,7 @@ def warn_of_other_data(header: dict,
 
 
 def network_resolution(header: dict) -> int:
-    """Return the side of the images of a snapshot's network, when it is grown."""
+    """Return the side of the images of a snapshot's network, once it is fully grown."""
     networks = header["networks"]
     name = next(name for name in ("Gs", "S", "G") if name in networks)
     return networks[name]["config"]["resolution"]
@@ -184,7 +185,7 @@ def network_resolution(header: dict) -> int:
 
 def open_fakes(options: argparse.Namespace, header: dict, metrics: list[Metric],
                inputs: ImageSource | PeopleSource | None) -> GeneratedImages:
-    """Return the images of --fakes, or of the network; inputs: of `open_inputs`."""
+    """Return the images of --fakes, or of the network. inputs: what `open_inputs` returned."""
     from metrics.evaluation import folder_images, network_images, posed_images, translated_images
 
     if is_translator(header):
@@ -202,8 +203,8 @@ def open_fakes(options: argparse.Namespace, header: dict, metrics: list[Metric],
 
 def open_measures(options: argparse.Namespace, metrics: list[Metric], fakes: GeneratedImages,
                   reals: dict[str, ImageSource]) -> dict[str, MapMeasure]:
-    """Return all measures by name, among them those of originals, and of the networks of
-    --segmenter and --person."""
+    """Return all measures by name, including those that compare with originals and those that use
+    the networks of --segmenter and --person."""
     from metrics.evaluation import translation_measures
     from metrics.label_agreement import confusion_measure
     from metrics.networks.person import PersonNetwork, person_measure
@@ -257,8 +258,8 @@ def write_neighbours(options: argparse.Namespace, reals: ImageSource, detector: 
 
 def check_segmenter(labeller: Any, classes: tuple[str, ...], sizes: Iterable[tuple[int, int]],
                     reals: dict[str, ImageSource]) -> None:
-    """Raise UserError if a Labeller does not fit the fakes, of these classes and sizes, or the
-    reals; warn if it has learned from these."""
+    """Raise UserError if a Labeller does not fit the fakes (of these classes and sizes) or the
+    reals; warn if it was trained on the reals."""
     from metrics.label_agreement import check_labeller, has_learned_from
 
     check_labeller(labeller, classes, sizes, "the fakes")

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Train Style-GAN, -C and -2D, a segmentation network, a decoder of maps, photos of maps, CycleGAN,
-people in other poses."""
+"""Train a network: Style-GAN, -C or -2D, segmentation, a decoder of maps, pix2pix (photos from
+maps), CycleGAN, or people in other poses."""
 
 import argparse
 import os
@@ -22,10 +22,10 @@ EXAMPLES = """\
   python train.py --run=3                # continue run 00003 with its own options
   python train.py --variant=2d --init-from=results/00000-rgb-modanet --untagged=datasets/more-photos
   python train.py --variant=2d --gpus=4 --workers=host0:2222,host1:2222 --worker-index=0
-  python train.py --variant=segmenter --help        # of each variant its own options
+  python train.py --variant=segmenter --help        # the options of a variant
   python train.py --variant=segmenter --data=datasets/modanet --data2=datasets/generated
   python train.py --variant=decoder --init-from=results/00000-rgb-modanet --labels=twenty
-  python train.py --variant=pix2pix --data=datasets/modanet    # photos of maps
+  python train.py --variant=pix2pix --data=datasets/modanet    # photos from maps
   python train.py --variant=cyclegan --data=datasets/leather --target=datasets/denim
   python train.py --variant=pose --data=datasets/poses    # people in other poses
 """
@@ -40,13 +40,14 @@ def main(argv: list[str]) -> int:
     if options.measure and workers:
         raise UserError("--measure: times the devices of one machine; leave it out with several "
                         "workers")
-    # TensorFlow is loaded here, so that --help and wrong options answer at once.
+    # Imported here, because TensorFlow takes seconds to load: --help and wrong options answer at
+    # once.
     import tensorflow as tf
 
     from dnnlib.tflib.distribute import create_strategy, worker_session
     from training.run import launch
 
-    # One trace for every critic and resolution is meant; TensorFlow takes them for an accident.
+    # Each critic and resolution is traced separately on purpose; TensorFlow would warn about it.
     tf.get_logger().setLevel("ERROR")
     job = make_job(options, given, workers)
     if options.dry_run:
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> int:
 
 def make_job(options: argparse.Namespace, given: dict[str, Any],
              workers: list[str] | None) -> "Job":
-    """Return the Job of a command: the one place that knows all kinds of training."""
+    """Return the Job of a command. Only this function knows all kinds of training."""
     from metrics import evaluation
     from training.cycle.job import CycleJob
     from training.decoder.job import DecoderJob
@@ -77,7 +78,7 @@ def make_job(options: argparse.Namespace, given: dict[str, Any],
 
 
 def train(job: "Job", strategy: "tf.distribute.Strategy") -> int:
-    """Make or continue a run, and train it to the end of its schedule; return the exit status."""
+    """Start or continue a run, and train to the end of its schedule; return the exit status."""
     import tensorflow as tf
 
     from training.run import launch
@@ -93,7 +94,7 @@ def train(job: "Job", strategy: "tf.distribute.Strategy") -> int:
             finished = training.run()
         except tf.errors.ResourceExhaustedError:
             raise UserError("the device's memory is too small for this training; give a smaller "
-                            "--minibatch or --resolution, smaller networks, more --gpus, or, of "
+                            "--minibatch or --resolution, smaller networks, more --gpus, or, for "
                             "variants that have them, --minibatch-per-gpu or --precision=bf16"
                             ) from None
     if finished:

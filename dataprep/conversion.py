@@ -1,4 +1,4 @@
-"""One photo -> its records; and estimates from a few photos before all are converted."""
+"""Convert photos into records; and project size and time from a few of them before that."""
 
 import functools
 import hashlib
@@ -15,14 +15,14 @@ from dnnlib.data import channels, keypoints, photos, pyramid, tfrecords
 from dnnlib.process_pool import map_in_batches, ordered_map
 
 _PROBES = 12  # photos converted to project size and time
-_BATCH = 64  # photos of which a worker reads the headers at once
-_FEW = 2000  # fewer headers are read sooner than processes start
+_BATCH = 64  # photos whose headers a worker reads at once
+_FEW = 2000  # reading fewer headers takes less time than starting processes
 
 
 @dataclass(frozen=True)
 class Item:
-    """One photo to convert; label: float32 [label_size]; split: where it belongs, None if that is
-    not given; person: number of who is in it, if several photos show one."""
+    """One photo to convert. label: float32 [label_size]; split: the given one, or None; person:
+    number of the person that it shows, if several photos show one."""
 
     image_id: int | str
     key: str | int
@@ -35,7 +35,7 @@ class Item:
 @dataclass(frozen=True)
 class ConversionSpec:
     """What determines a record's bytes besides the item's key and photo. It is sent to the workers.
-    keypoints, skeleton: names, and pairs of numbers from 1, if images have keypoints."""
+    keypoints: names, if images have keypoints; skeleton: pairs of their numbers, from 1."""
 
     source: photo_sources.Source
     classes: tuple
@@ -55,7 +55,7 @@ class Converted:
     digest: bytes  # sha256 of the pixels at the largest level
     shares: tuple  # each class's share of the area
     size: tuple  # the photo's width and height
-    overlap: float | None  # share of instances' area below another one; None: cannot overlap
+    overlap: float | None  # share of the instances' area that another covers; None: cannot overlap
     points: np.ndarray | None = None  # keypoints, float32 [K, 3]
 
 
@@ -97,19 +97,19 @@ def digest_and_shares(image: np.ndarray) -> tuple[bytes, tuple]:
 
 
 def check_shape(photo: segmentations.Photo, size: tuple[int, int]) -> None:
-    """Raise PhotoError if a picture of this size has another shape than its annotations say."""
+    """Raise PhotoError if a picture of this size has another shape than in its annotations."""
     if abs(photo.width * size[1] - photo.height * size[0]) > 0.02 * photo.width * size[1]:
         raise photos.PhotoError(f"photo is {size[0]}x{size[1]}, its annotations are for "
                                 f"{photo.width}x{photo.height}")
 
 
 def convert_all(spec: ConversionSpec, items: list[Item], workers: int) -> Iterator[Converted | str]:
-    """Yield Converted, or the reason (str) against it, for each item in order."""
+    """Yield for each item, in order, its Converted or the reason (str) why it is left out."""
     return ordered_map(functools.partial(convert_or_reason, spec), items, workers)
 
 
 def convert_or_reason(spec: ConversionSpec, item: Item) -> Converted | str:
-    """Return an item's Converted, or the reason against it."""
+    """Return an item's Converted, or the reason why it is left out."""
     try:
         return convert_photo(spec, item)
     except photos.PhotoError as error:
@@ -119,7 +119,7 @@ def convert_or_reason(spec: ConversionSpec, item: Item) -> Converted | str:
 # Before anything is written
 
 def count_unreadable(source: photo_sources.Source, keys: list, workers: int) -> int:
-    """Return how many photos of `source` are no images by their headers; nothing is decoded."""
+    """Return how many photos of `source` have no image header; nothing is decoded."""
     return sum(map_in_batches(functools.partial(_is_unreadable, source), keys,
                               workers if len(keys) > _FEW else 1, _BATCH, "reading headers",
                               "photo"))
@@ -134,7 +134,8 @@ def _is_unreadable(source, key):
 
 
 def project(spec: ConversionSpec, items: list[Item]) -> tuple[float, float]:
-    """Return (bytes, seconds on one core) for a photo, from a few of `items`, evenly spread."""
+    """Return (bytes, seconds on one core) per photo, estimated from a few of `items`, evenly
+    spread."""
     sample = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, _PROBES).astype(int))]
     started = time.perf_counter()
     sizes = [sum(map(len, result.records.values()))

@@ -30,27 +30,28 @@ from dnnlib.data.photo_names import MISSING, NUMBER_DIFFERS
 from dnnlib.download import file_digest
 
 Report = Callable[[str], None]
-# ModaNet's own split. From _FULL_FROM photos on it is taken as it is, below in proportion.
+# ModaNet's own split. With _FULL_FROM photos or more it is taken as it is, with fewer in
+# proportion.
 _ALL, _VAL, _TEST, _FULL_FROM = 52_346, 2_000, 5_000, 50_000
-_SHOWN, _MAX_SHOWN = 5, 200  # examples in a line, characters of one
-_ENOUGH = 10  # times the least validation split: photos of which it can be spared
+_SHOWN, _MAX_SHOWN = 5, 200  # examples in a line, characters of each
+_ENOUGH = 10  # from this multiple of the smallest useful validation split, photos can be spared
 _DISK_MARGIN = 1.02
 
 
 # Photos with a COCO file
 
 def create_modanet(config: argparse.Namespace, report: Report) -> dict | None:
-    """Make a data set of RGB + one map per class of photos and COCO annotations; with
-    `config.untagged` an RGB data set of the photos that are listed without annotations."""
+    """Make a data set of RGB + one map per class from photos and COCO annotations; with
+    `config.untagged`, an RGB data set of the photos that are listed without annotations."""
     name = raw_files.VAL_JSON if config.untagged else raw_files.TRAIN_JSON
     places = raw_files.find_modanet(config.source, config.annotations, config.images, report, name)
     return _create_listed(config, *places, report, config.untagged)
 
 
 def create_from_coco(config: argparse.Namespace, report: Report) -> dict | None:
-    """Make a data set as create_modanet does, of annotations of any classes. With
-    `config.keypoints`, a COCO keypoint file, images have keypoints; if there are no annotations
-    besides, no maps. `config.pairs` lists photos of one person."""
+    """Make a data set as create_modanet does, from annotations of any classes. With
+    `config.keypoints`, a COCO keypoint file, images have keypoints, and no maps if there are no
+    other annotations. `config.pairs` lists pairs of photos of one person."""
     alone = config.keypoints is not None and config.source is None and config.annotations is None
     options = ("keypoints", "pairs", "only_classes")
     refuse_idle([name for name in options if getattr(config, name) is not None], [
@@ -69,10 +70,10 @@ def create_from_coco(config: argparse.Namespace, report: Report) -> dict | None:
 
 
 def create_synthetic(config: argparse.Namespace, report: Report) -> dict | None:
-    """Draw figures, JPEGs and COCO annotations in `<out>/raw`, and convert them."""
+    """Draw figures into `<out>/raw`, as JPEGs with COCO annotations, and convert them."""
     raw = Path(config.out) / "raw"
     drawing = Drawing(config.num_images, config.seed, config.keypoints, config.poses)
-    # Before anything is drawn over: a finished set of other drawings, splits that cannot be.
+    # Before drawing, refuse a finished set of other drawings and impossible splits.
     if (Path(config.out) / dataset.FILE_NAME).exists() and not drawing.is_in(raw):
         raise util.UserError(f"{config.out} holds a finished data set of other drawings; choose "
                              "another --out or delete it")
@@ -91,10 +92,10 @@ def create_synthetic(config: argparse.Namespace, report: Report) -> dict | None:
 
 def _create_listed(config, path, photos, report, untagged=False, own=False, keypoints=None,
                    pairs=None):
-    """Make a data set of a COCO file and photos. untagged: of RGB, of the photos without
-    annotations; own: classes may be others than ModaNet's; keypoints: a keypoint file, without
-    which there is a COCO file; pairs: a list of photos of one person."""
-    # The files, and the photos of their entries.
+    """Make a data set from photos and a COCO file, a keypoint file or both. path: the COCO file, or
+    None; untagged: RGB only, of the photos without annotations; own: classes need not be ModaNet's;
+    keypoints: the keypoint file, or None; pairs: a list of pairs of photos of one person."""
+    # Read the files, and find the photos of their entries.
     source = photo_sources.open_photos(photos)
     options, joints, labelled = {"source": file_digest(path or keypoints, "md5")}, None, None
     if path is not None:
@@ -108,7 +109,7 @@ def _create_listed(config, path, photos, report, untagged=False, own=False, keyp
     matched = raw_files.match_photos(labelled.photos, source, untagged)
     options[writer.PHOTO_SIZES] = raw_files.sizes_digest(source, [key for _, key in matched.pairs])
 
-    # What was found, and what was left out.
+    # Report what was found, and what was left out.
     if untagged:
         options["untagged"] = True
         report(f"{path}: {len(labelled.photos)} images listed, {len(matched.pairs)} found without "
@@ -118,7 +119,7 @@ def _create_listed(config, path, photos, report, untagged=False, own=False, keyp
             raise util.UserError(f"{path}: {len(labelled.photos)} images are listed, none has a "
                                  "polygon; to use them as photos without labels, add --untagged")
         if labelled.renumbered or matched.joined or NUMBER_DIFFERS in matched.remarks:
-            options["names"] = "decide"  # unlike in data sets that were made when numbers did
+            options["names"] = "decide"  # in earlier versions, numbers did
         if config.only_classes:
             options["only_classes"] = list(labelled.classes)
         for note in labelled.notes:
@@ -147,7 +148,7 @@ def _create_listed(config, path, photos, report, untagged=False, own=False, keyp
 
 
 def _report_remarks(matched, report):
-    """Report what was not found in the plain way."""
+    """Report photos that were found in unusual ways."""
     for kind, instances in matched.remarks.items():
         more = "; ..." if len(instances) > _SHOWN else ""
         shown = "; ".join(util.one_line(text)[:_MAX_SHOWN] for text in instances[:_SHOWN])
@@ -157,7 +158,7 @@ def _report_remarks(matched, report):
 
 
 def _with_persons(items, path, report):
-    """Return (items with the numbers of persons, pairs of their ids) of a list of pairs."""
+    """Return (items with numbers of persons, pairs of ids) from the list of pairs at `path`."""
     listed = people.read_pair_list(path)
     names = {item.photo.file_name: item.image_id for item in items}
     links = people.link(listed, names)
@@ -165,8 +166,8 @@ def _with_persons(items, path, report):
     pairs = [pair for pair in links if person_of.keys() >= set(pair)]
     report(f"{path}: {len(listed)} pairs, {len(pairs)} of photos that are used")
     if not pairs:
-        raise util.UserError(f"{path}: names no two photos that are used; it has names such as "
-                             f"{listed[0][0] if listed else '(none)'}, the photos such as "
+        raise util.UserError(f"{path}: no pair names two photos that are used; it has names such "
+                             f"as {listed[0][0] if listed else '(none)'}, the photos such as "
                              f"{next(iter(names), '(none)')}")
     return [dataclasses.replace(item, person=person_of[item.image_id]) for item in items], pairs
 
@@ -174,9 +175,9 @@ def _with_persons(items, path, report):
 # Photos without maps
 
 def create_from_images(config: argparse.Namespace, report: Report) -> dict | None:
-    """Make an RGB data set of any folder of photos, whose ids are the files' names; with
-    `config.labels` (see dataprep.labels) every image has its conditioning label. A folder of record
-    files as the official dataset tool writes them does as well."""
+    """Make an RGB data set from any folder of photos; ids are the files' names. With
+    `config.labels` (see dataprep.labels) every image has a conditioning label. A folder of the
+    official dataset tool's record files will do as well."""
     names, others = photo_sources.list_photos(config.source)
     given = os.path.realpath(config.labels) if config.labels is not None else None
     skipped = [{**entry, "id": _as_text(entry["id"])} for entry in others
@@ -193,7 +194,7 @@ def create_from_images(config: argparse.Namespace, report: Report) -> dict | Non
         table = labels.read_label_file(config.labels, names)
         options["labels"] = file_digest(config.labels, "md5")
         _report_labels(config.labels, table, report)
-    else:  # StyleGAN2-ADA's tools read labels from there
+    else:  # StyleGAN2-ADA's tools read labels from this file
         path = Path(config.source) / dataset.FILE_NAME
         with contextlib.suppress(util.UserError):  # missing or broken, it is no file of labels
             content = util.read_json(path)
@@ -205,7 +206,7 @@ def create_from_images(config: argparse.Namespace, report: Report) -> dict | Non
 
 
 def _create_from_records(config, report):
-    """Do create_from_images with record files, and with the file of labels beside them."""
+    """Run create_from_images for record files and the file of labels beside them, if any."""
     source = photo_sources.PhotoRecords(Path(config.source), config.resolution)
     records = photo_sources.open_records(source)
     refuse_idle(["labels"] if config.labels is not None else [], [
@@ -240,8 +241,8 @@ def _as_text(name):
 
 
 def _report_labels(path, table, report):
-    """Report what labels [n, label_size] there are; warn if no image has some class, or some have
-    no entry (the critic's score of an image is the sum of its outputs times the label)."""
+    """Report on labels [n, label_size]; warn if a class has no image, or if labels are all zeros
+    (the critic's score of an image is the sum of its outputs times the label)."""
     if not table.size:
         return
     report(f"{path}: a label of {table.shape[1]} numbers for every image")
@@ -257,7 +258,7 @@ def _report_labels(path, table, report):
 # Photos with masks
 
 def create_from_masks(config: argparse.Namespace, report: Report) -> dict | None:
-    """Make a data set of RGB + one map per class of photos and mask PNGs (see dataprep.masks)."""
+    """Make a data set of RGB + one map per class from photos and mask PNGs (see dataprep.masks)."""
     images, mask_folder, listed = raw_files.find_masks(config.source, config.images, config.masks,
                                                        config.classes)
     class_names = class_list.read_class_list(listed)
@@ -267,7 +268,7 @@ def create_from_masks(config: argparse.Namespace, report: Report) -> dict | None
                           for folder in (images, mask_folder.parent))]
     report(f"{images}: {len(pairs)} photos with a mask")
     _report_reasons(skipped, report)
-    # What the masks' values mean.
+    # Decide what the masks' values mean.
     source = photo_sources.PhotoFolder(mask_folder)
     contents = masks.read_contents(source, list(pairs.values()), config.workers)
     classes, coding = masks.decide_coding(class_names, contents, config.ignore, report)
@@ -288,9 +289,8 @@ def create_from_masks(config: argparse.Namespace, report: Report) -> dict | None
 # Photo and labels in one picture
 
 def create_from_pairs(config: argparse.Namespace, report: Report) -> dict | None:
-    """Make a data set of RGB + one map per class of pictures that hold photo and labels side by
-    side (see dataprep.side_by_side). The folders train/, val/ and test/ are the splits, if there
-    are any."""
+    """Make a data set of RGB + one map per class from pictures that hold photo and labels side by
+    side (see dataprep.side_by_side). Folders train/, val/ and test/, if there, are the splits."""
     root, (names, others) = Path(config.source), photo_sources.list_photos(config.source)
     splits, outside = side_by_side.folder_splits(config.source, names)
     skipped = [{**entry, "id": _as_text(entry["id"])} for entry in others + outside]
@@ -300,7 +300,7 @@ def create_from_pairs(config: argparse.Namespace, report: Report) -> dict | None
         IdleRule(("num_val", "num_test"), bool(splits),
                  f"the folders in {config.source} are the splits")])
     _report_reasons(skipped, report)
-    # How labels are read.
+    # Read what the colours mean.
     classes, colours = side_by_side.read_colours(config.classes, report)
     layout = side_by_side.SideBySide(config.photo, colours)
     items = [Item(_as_text(name), name, layout, split=splits.get(name)) for name in names
@@ -317,8 +317,8 @@ def create_from_pairs(config: argparse.Namespace, report: Report) -> dict | None
 
 def _create(config, source, items, skipped, options, report, classes=(), label_size=0, joints=None,
             pairs=()):
-    """Choose photos, project size and time, write, report. joints: the KeypointFile, if there is
-    one; pairs: ids of photos of one person."""
+    """Choose photos, project size and time, write the data set, report. joints: the KeypointFile,
+    or None; pairs: pairs of ids of photos of one person."""
     spec = ConversionSpec(source, classes, config.resolution, config.fit, config.encoding,
                           label_size, *((joints.names, joints.skeleton) if joints else ()))
     # Photos and splits.
@@ -340,16 +340,16 @@ def _create(config, source, items, skipped, options, report, classes=(), label_s
                "make it again)")
         content = util.read_json(Path(config.out) / dataset.FILE_NAME)
         if writer.PHOTO_SIZES in options.keys() - content["options"].keys():
-            report("  it was made before the sizes of photos were noted: that its photos are those "
-                   f"in {source.path} is known by the names alone")
+            report("  it was made before photo sizes were recorded: that its photos are those in "
+                   f"{source.path} is known only from their names")
         writer.remove_work(config.out)  # a run killed at the very end leaves its journal
         return content
 
-    # What can go wrong after hours is found before anything is written.
+    # Before anything is written, find what could go wrong after hours.
     writer.check_splits(num_val, num_test, len(items))
     unreadable = conversion.count_unreadable(source, [item.key for item in items], config.workers)
     report(f"{len(items)} photos to convert, {unreadable} of them unreadable by their headers")
-    if unreadable < len(items):  # else the reason of one says more
+    if unreadable < len(items):  # otherwise write_dataset reports the reason
         writer.check_splits(num_val, num_test, len(items) - unreadable)
     if "untagged" not in options and not given:
         _report_few_validation(num_val, len(items), report)
@@ -370,13 +370,14 @@ def _create(config, source, items, skipped, options, report, classes=(), label_s
         counts[name]["images"] for counts in content["class_counts"].values())]
     if unseen:
         report(f"warning: no image shows {', '.join(unseen)}: check whether the list of classes "
-               "and the photos are of one set; nothing can be learnt of them")
+               "and the photos belong together; nothing can be learnt about these classes")
     return content
 
 
 def _check_space(config, num_photos, size, seconds, report):
-    """Report what `num_photos` of `size` bytes and `seconds` on one core each come to. Raise
-    UserError if the disk cannot hold it; unfinished files are continued or replaced."""
+    """Report the total of `num_photos`, each of `size` bytes and `seconds` on one core. Raise
+    UserError if the disk cannot hold them; unfinished files, which are continued or replaced, count
+    as free space."""
     total, seconds = size * num_photos, seconds * num_photos
     duration = f"{util.format_time(seconds / config.workers)} with {config.workers} workers" \
         if config.runner is None else f"{util.format_time(seconds)} of one core"
@@ -392,14 +393,14 @@ def _check_space(config, num_photos, size, seconds, report):
 
 
 def _report_reasons(skipped, report):
-    """Report each reason for which something was left out."""
+    """Report each reason why something was left out, with the number of cases."""
     reasons = collections.Counter(entry["reason"] for entry in skipped)
     for reason, count in reasons.most_common():
         report(f"  left out: {count} x {reason}")
 
 
 def _report_few_validation(num_val, num_photos, report):
-    """Warn if too few photos are for validation, and say what to do."""
+    """Warn if there are too few validation photos, with advice."""
     sentence = suggestions.few_validation(num_val)
     if sentence and num_photos >= _ENOUGH * suggestions.FEW_VALIDATION:
         report(f"warning: {sentence}; --num-val={suggestions.FEW_VALIDATION} or more can")
@@ -408,15 +409,15 @@ def _report_few_validation(num_val, num_photos, report):
 
 
 def _split_sizes(config, num_photos, annotated):
-    """Return (validation, test) as asked, else ModaNet's for annotated photos, none for others."""
+    """Return (validation, test) as asked; else `default_splits` if annotated, or none."""
     sizes = default_splits(num_photos) if annotated else (0, 0)
     asked = config.num_val, config.num_test
     return tuple(size if given is None else given for size, given in zip(sizes, asked))
 
 
 def default_splits(num_photos: int) -> tuple[int, int]:
-    """Return (validation, test): 2,000 and 5,000 on the full set, the same proportions on smaller
-    ones."""
+    """Return (validation, test): 2,000 and 5,000 of the full set, the same shares of smaller ones.
+    """
     if num_photos >= _FULL_FROM:
         return _VAL, _TEST
     return round(num_photos * _VAL / _ALL), round(num_photos * _TEST / _ALL)

@@ -1,4 +1,4 @@
-"""What is in a data set: lines for the terminal, contact sheets, report.html beside the data.
+"""Describe a data set: lines for the terminal, contact sheets, report.html beside the data.
 
 The same data give the same page: nothing in it depends on when or where it was made.
 """
@@ -19,8 +19,8 @@ from dnnlib.page import WIDTH, Encoded, Page
 
 FILE_NAME = "report.html"
 _SHOWN_LABELS = 32
-_SHOWN_CLASSES = 40  # of the co-occurrence table; its size is the square
-_SHOWN_PHOTOS, _SHOWN_SIZES = 200, 12  # left out; sizes in the table
+_SHOWN_CLASSES = 40  # rows and columns of the co-occurrence table
+_SHOWN_PHOTOS, _SHOWN_SIZES = 200, 12  # in the tables of photos left out, and of photo sizes
 _SHEET, _SHEET_SIDE = 24, 128  # photos of the contact sheet and their largest side
 _ASPECTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.95, 1.05, 1.25, 1.5, 2.0, 2.5)
 _SIDES = (32, 64, 128, 256, 512, 768, 1024, 1536, 2048, 4096)
@@ -59,7 +59,7 @@ def _filled_splits(info):
 
 
 def _facts(info, content):
-    """Return what a data set is: [(name, text)]."""
+    """Return facts about a data set: [(name, text)]."""
     def counts(of_split: dict) -> str:
         return ", ".join(f"{count} {split}" for split, count in of_split.items() if count)
 
@@ -85,8 +85,9 @@ def _class_entries(classes, splits, content):
 
 
 def label_lines(labels: dict[str, np.ndarray]) -> Iterator[str]:
-    """Yield for each label and split the images that have it; of numbers that are no classes, the
-    mean. labels: {split: float32 [n, label_size]}; of many, those of the largest sums are shown."""
+    """Yield a line for each label, with the number of images that have it in each split, or with
+    its mean if labels are not classes. labels: {split: float32 [n, label_size]}; if there are many,
+    those with the largest sums are shown."""
     whole = np.concatenate(list(labels.values()))
     are_classes = bool(((whole == 0) | (whole == 1)).all() and (whole.sum(axis=1) == 1).all())
     what, of_split = ("images", np.sum) if are_classes else ("mean", np.mean)
@@ -103,9 +104,9 @@ def label_lines(labels: dict[str, np.ndarray]) -> Iterator[str]:
 
 def contact_sheet(directory: str | Path, split: str, num: int, columns: int,
                   resolution: int | None, seed: int) -> np.ndarray:
-    """Return `num` images of a split, a seeded choice, on grey, uint8 [H, W, 3]: each as photo,
-    map, overlay and photo with keypoints side by side. resolution: None is the largest. Raises
-    UserError if there is no such split or resolution."""
+    """Return a grey sheet, uint8 [H, W, 3], with `num` images of a split, chosen by `seed`: each as
+    photo, map, overlay and photo with keypoints side by side. resolution: None is the largest.
+    Raises UserError if there is no such split or resolution."""
     info = dataset.open_dataset(directory)
     records = dataset.open_split(info, split, resolution)
     chosen = np.random.default_rng(seed).permutation(len(records))[:num]
@@ -226,8 +227,8 @@ def _add_together(page, classes, known):
     photos, mean = known["overlap"]["photos"], known["overlap"]["mean"]
     page.text(f"In {photos} of {known['photos']} photos "
               f"({100 * photos / max(known['photos'], 1):.1f} %) instances overlap. On average "
-              f"{100 * mean:.2f} % of the area of a photo's instances is below another one; the "
-              "smaller instance is shown.")
+              f"{100 * mean:.2f} % of the area of a photo's instances is covered by another one; "
+              "the smaller instance is shown.")
 
 
 def _add_sizes(page, sizes):
@@ -258,7 +259,7 @@ def _histogram(weighted, edges):
 
 
 def _add_skipped(page, path):
-    """Add what was left out: reasons with their numbers, then photo by photo."""
+    """Add what was left out: the number of cases of each reason, then photo by photo."""
     page.heading("Left out")
     try:
         lines = path.read_bytes().splitlines() if path.is_file() else []

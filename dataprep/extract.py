@@ -1,17 +1,17 @@
-"""A data set written out again as pictures: what other people's programs read.
+"""Write a data set out as pictures and lists that other programs read.
 
     OUT/images/0000007.png      colours
     OUT/labels/0000007.png      palette indices: 0 background, 1..C
-    OUT/classes.txt             the classes' names, one a line
-    OUT/annotations/instances.json    COCO polygons; of ModaNet's classes
+    OUT/classes.txt             the classes' names, one per line
+    OUT/annotations/instances.json    COCO polygons; for ModaNet's classes
                                 modanet2018_instances_train.json
-    OUT/images.jsonl            file, id in the data set and split of each
-    OUT/labels.json             conditioning labels, if the data set has them
-    OUT/annotations/person_keypoints.json   COCO keypoints, and
+    OUT/images.jsonl            file, id in the data set and split of each image
+    OUT/labels.json             conditioning labels, if the data set has any
+    OUT/annotations/person_keypoints.json   COCO keypoints, if it has any
     OUT/pairs.csv               pairs of photos of one person, if it has any
-    OUT/extract.json            what it was made from
+    OUT/extract.json            what the folder was made from
 
-All create commands read what concerns them.
+Each create command reads the files that concern it.
 """
 
 import functools
@@ -30,16 +30,16 @@ LISTING, STATE = "images.jsonl", "extract.json"
 
 def extract(directory: str | Path, out: str | Path, split: str, resolution: int | None,
             report: Callable[[str], None]) -> None:
-    """Write the pictures of a split, or of "all", at one resolution (None: the largest); go on
+    """Write the pictures of a split, or of "all", at one resolution (None: the largest); continue
     where an earlier run stopped. Raises UserError if there is no such split or resolution, or `out`
-    holds something else."""
+    contains something else."""
     info = dataset.open_dataset(directory)
     splits = [name for name, size in info.splits.items() if size] if split == "all" else [split]
     files = {name: dataset.open_split(info, name, resolution) for name in splits}
     entries = [entry for entry in _entries(info) if entry["split"] in splits]
     out = Path(out)
     state = {"digest": info.digest, "split": split, "resolution": resolution or info.resolution}
-    # Pictures that are there are whole: each is written beside and renamed.
+    # Existing pictures are complete: each is written to a temporary file, then renamed.
     with util.only_process(out, "extracting into it"):
         there = {path.name for path in out.iterdir()}
         if there and STATE not in there:
@@ -65,7 +65,8 @@ def extract(directory: str | Path, out: str | Path, split: str, resolution: int 
 
 def _entries(info):
     """Return [{"file", "id", "split", "number", "record"}] of all images of a data set. `number`
-    names the files: the id if all are distinct whole numbers, else the place in the data set."""
+    names the files: the id if all ids are distinct whole numbers, else the place in the data set.
+    """
     ids = util.read_json(info.path / dataset.FILE_NAME)["splits"]
     entries = [{"id": image_id, "split": split, "record": record}
                for split in ids for record, image_id in enumerate(ids[split])]
@@ -86,7 +87,7 @@ def _write_image(out, files, classes, entry):
 
 
 def _write_tables(out, info, entries):
-    """Write what concerns all pictures together; the COCO file is read from their label maps."""
+    """Write the files that describe all pictures; the COCO file is made from their label maps."""
     util.atomic_write(out / LISTING, "".join(
         json.dumps({key: entry[key] for key in ("file", "id", "split")}) + "\n"
         for entry in entries))
@@ -108,8 +109,7 @@ def _write_tables(out, info, entries):
 
 
 def _write_people(out, info, entries, resolution):
-    """Write the keypoints of all pictures, in their pixels, and the pairs of those of one person.
-    """
+    """Write the keypoints of all pictures, in pixels, and the pairs of pictures of one person."""
     splits = dict.fromkeys(entry["split"] for entry in entries)
     points = {split: keypoints.read_keypoints(info.path, split) for split in splits}
     items = ((entry["number"], entry["file"], (resolution, resolution),

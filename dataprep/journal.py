@@ -1,6 +1,6 @@
-"""How far an unfinished data set is, so that the same command goes on where an earlier one stopped.
+"""Record the progress of an unfinished data set, so that the same command continues it.
 
-The first line of `journal.jsonl` says what is being made, then comes a line for each photo in
+The first line of `journal.jsonl` identifies the data set. Then comes a line for each photo, in
 order, and at intervals a checkpoint: the sizes of the record files, written once these are on the
 disk. What comes after the last checkpoint may be half written and is dropped.
 """
@@ -17,8 +17,8 @@ _CHECKPOINT = "checkpoint"
 
 @dataclass(frozen=True)
 class ConversionProgress:
-    """What an unfinished data set holds up to its last checkpoint. entries: the photos' lines;
-    sizes: {record file: bytes}; length: that of the journal, in bytes."""
+    """The content of an unfinished data set up to its last checkpoint. entries: the photos' lines;
+    sizes: {record file: bytes}; length: of the journal, in bytes."""
 
     entries: list = field(default_factory=list)
     sizes: dict = field(default_factory=dict)
@@ -26,8 +26,8 @@ class ConversionProgress:
 
 
 def read_journal(folder: str | Path, header: dict) -> tuple[ConversionProgress, dict | None]:
-    """Return the progress, empty if the journal is missing or another's, and the journal's header;
-    None if there is no whole first line."""
+    """Return (progress, the journal's header). The progress is empty if the journal is missing or
+    has another header; the header is None if there is no complete first line."""
     there, entries, done, end = None, [], ConversionProgress(), 0
     path = Path(folder) / FILE_NAME
     for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
@@ -69,7 +69,7 @@ class Journal:
         self._file.write(json.dumps(entry).encode() + b"\n")
 
     def checkpoint(self, sizes: dict) -> None:
-        """Note that all photos so far are on the disk, in record files of these `sizes`."""
+        """Record that all photos so far are on the disk, in record files of these `sizes`."""
         self.add({_CHECKPOINT: sizes})
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -22,8 +22,8 @@ _SHOWN = 3  # names in an error
 
 def read_label_file(path: str | Path, names: Sequence[str]) -> np.ndarray:
     """Return the labels of `names`, float32 [len(names), label_size]. Raises UserError if the file
-    is not of this form, names a photo twice or one that is not there, misses one, or holds labels
-    that do not go together."""
+    does not have this form, names a photo twice or one that does not exist, leaves one out, or has
+    labels of different kinds."""
     content, known = util.read_json(path), set(names)
     entries = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
@@ -78,7 +78,7 @@ def _table(path, labels):
 
 
 def _kind(label):
-    """Return what a label is, in words; None if it is no label."""
+    """Return the kind of a label, in words; None if it is not a label."""
     if type(label) is int and label >= 0:
         return "a class"
     if isinstance(label, list) and label and all(type(x) in (int, float) for x in label):

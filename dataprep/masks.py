@@ -1,9 +1,10 @@
-"""PNG masks: their pixels, and what these mean.
+"""Read PNG masks, and decide what their pixels mean.
 
-Pixels are numbers, 0 the background, 1..C the classes, in a palette or in grey; or colours that the
-list of classes gives (see dnnlib.data.class_list). One number, 255 if no other is given, is to be
-ignored: it counts as background, or gets a label of its own. All masks of a set together decide if
-a list begins with the background, if 255 is a class, and if palettes were made for one mask alone.
+Pixels are numbers (0 the background, 1..C the classes) of a palette or grey PNG, or colours from
+the list of classes (see dnnlib.data.class_list). One number, 255 unless another is given, is to be
+ignored: it counts as background, or gets a label of its own. All masks of a set together decide
+whether a list begins with the background, whether 255 is a class, and whether masks have different
+palettes.
 """
 
 import collections
@@ -22,8 +23,8 @@ from dnnlib.util import UserError
 
 IGNORE = 255
 _BATCH = 16  # masks that a worker reads at once
-_FEW = 200  # fewer masks are read sooner than processes start
-_MAX_COLOURS = 1000  # of one mask that are remembered; more are no classes
+_FEW = 200  # reading fewer masks takes less time than starting processes
+_MAX_COLOURS = 1000  # that are kept of one mask; so many cannot be classes
 _SHOWN = 8  # colours in a warning
 _BLACK = 0
 
@@ -35,11 +36,11 @@ class Coding:
     """The meaning of the pixels of a set's masks."""
 
     num_classes: int
-    ignore: int | None = IGNORE  # number that is to be ignored,
-    ignored: int = 0  # and the label that it gets: of data sets the background
+    ignore: int | None = IGNORE  # number that is to be ignored
+    ignored: int = 0  # label that it gets; in data sets, the background's
     white: bool = False  # 255 is class 1
     colours: tuple = ()  # ((0xrrggbb, label), ...) if the masks' colours count
-    numbers_in: frozenset = frozenset({"grey", "palette"})  # kinds of Pixels
+    numbers_in: frozenset = frozenset({"grey", "palette"})  # kinds of Pixels that are numbers
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class Mask:
     coding: Coding
 
     def label_map(self, size: tuple[int, int]) -> np.ndarray:
-        """Return the label map uint8 [h, w] of a photo of `size` = (w, h). Raises PhotoError if
-        the file is unreadable, of another size, background only, or has pixels of no class."""
+        """Return the label map uint8 [h, w] of a photo of `size` = (w, h). Raises PhotoError if the
+        file is unreadable, of another size, background only, or has pixels that are no class."""
         pixels = read_pixels(self.source.read(self.key), size)
         counts = pixels.counts()
         labels = {value: label_of(self.coding, pixels, value) for value in counts}
@@ -95,7 +96,7 @@ def label_of(coding: Coding, pixels: Pixels, value: int) -> int:
             return coding.ignored
         if label is None:
             where = "list of classes" if coding.colours else "list of classes, which has no colours"
-            shown = f"colour #{colour:06x}" if colour is not None else f"number {value} uncoloured,"
+            shown = f"colour #{colour:06x}" if colour is not None else f"number {value} (no colour)"
             raise PhotoError(f"mask has the {shown} that is not in the {where}")
         return label
     number = value & 0xFF if pixels.kind == "rgb" else value
@@ -112,8 +113,8 @@ def label_of(coding: Coding, pixels: Pixels, value: int) -> int:
 
 
 def read_pixels(data: bytes, size: tuple[int, int] | None = None) -> Pixels:
-    """Return the Pixels of a PNG's bytes, reduced as the photo of `size` = (w, h) is. Raises
-    PhotoError if it is damaged, too large, no mask, or of another size."""
+    """Return the Pixels of a PNG's bytes, reduced like the photo of `size` = (w, h). Raises
+    PhotoError if the PNG is damaged, too large, not a mask, or of another size."""
     kind, values, palette = read_png_values(data, size)
     if kind == PALETTE:
         return Pixels("palette", values, tuple(_pack(palette).tolist()))
@@ -134,8 +135,8 @@ def _pack(colours):
 
 @dataclass(frozen=True)
 class MaskContent:
-    """What one mask has: its name, kind (as Pixels), {value: pixels}, {value: colour 0xrrggbb};
-    numbers: the counts {number: pixels}, also of grey that is stored as RGB."""
+    """The content of one mask: its name, its kind (as in Pixels), counts {value: pixels}, colours
+    {value: 0xrrggbb}; numbers: counts {number: pixels}, also for grey that is stored as RGB."""
 
     key: str
     kind: str
@@ -167,13 +168,13 @@ def _read_content(source, key):
 def decide_coding(listed: ClassList, contents: list[MaskContent], ignore: int | None,
                   report: Callable[[str], None], ignored: int = 0) -> tuple[tuple, Coding]:
     """Return (class names of the numbers 1..C, Coding) of a set's masks. `ignore` is the number
-    that is to be ignored (None: 255); its label is `ignored`. Raises UserError if it is not certain
-    what the masks mean."""
+    that is to be ignored (None: 255); it gets the label `ignored`. Raises UserError if the masks
+    are ambiguous."""
     if listed.notes:
         report(f"{listed.path}: left out: {', '.join(listed.notes)}")
     coding = Coding(0, ignore if ignore is not None else IGNORE, ignored)
     if listed.colours:
-        # Numbers count in grey masks only, and not if all their greys are in the list.
+        # Only grey masks can have numbers, and only if not all their greys are in the list.
         greys = set().union(*(mask.colours.values() for mask in contents if mask.kind == "grey"))
         greys -= {_BLACK}
         coding = replace(coding, numbers_in=frozenset() if greys and greys <= set(listed.colours)
@@ -204,8 +205,8 @@ def decide_coding(listed: ClassList, contents: list[MaskContent], ignore: int | 
     counts = [mask.numbers[coding.ignore] for mask in numbered if coding.ignore in mask.numbers]
     if counts:
         share = sum(counts) / sum(sum(mask.counts.values()) for mask in numbered)
-        how = "nowhere" if coding.ignored else "as background"
-        report(f"mask value {coding.ignore} counts {how}: {sum(counts):,} pixels "
+        how = "is ignored" if coding.ignored else "counts as background"
+        report(f"mask value {coding.ignore} {how}: {sum(counts):,} pixels "
                f"({100 * share:.2g} %) in {len(counts)} of {len(numbered)} masks")
     elif ignore is not None:
         report(f"warning: no mask has the value {ignore} of --ignore")
@@ -213,7 +214,8 @@ def decide_coding(listed: ClassList, contents: list[MaskContent], ignore: int | 
 
 
 def _num_before(listed, shown, report):
-    """Return how many names come before that of number 1. Raises UserError if `shown` denies it."""
+    """Return how many names come before that of number 1. Raises UserError if the numbers `shown`
+    in the masks contradict it."""
     before = listed.num_background()
     if not before:
         return 0
@@ -239,7 +241,7 @@ def _report_count_from_zero(listed, classes, shown, report):
 
 
 def _listed_colours(listed, before):
-    """Return ((colour, label), ...) of a list: black is the background if nothing else is."""
+    """Return ((colour, label), ...) of a list; black is the background unless the list has one."""
     labels = [0] * before + list(range(1, len(listed.names) - before + 1))
     table = dict(zip(listed.colours, labels))
     table.pop(None, None)
@@ -249,7 +251,8 @@ def _listed_colours(listed, before):
 
 
 def _known_colours(listed, contents, coding, report):
-    """Return ((colour, label), ...) of RGB masks, ours or VOC's; () for others, reported."""
+    """Return ((colour, label), ...) of RGB masks in this program's colours or VOC's; () for others,
+    after a warning, or if there are none."""
     coloured = [mask for mask in contents if mask.kind == "rgb"]
     if "rgb" in coding.numbers_in or not coloured:
         return ()
@@ -272,15 +275,15 @@ def _known_colours(listed, contents, coding, report):
 
 
 def _voc_palette():
-    """Return the colours of PASCAL VOC's masks, uint8 [256, 3]: each third bit of the number, from
-    the lowest on, is a bit of a colour, from the highest on."""
+    """Return the colours of PASCAL VOC's masks, uint8 [256, 3]: every third bit of the number, from
+    the lowest up, is a bit of one colour, from the highest down."""
     numbers, colour = np.arange(256)[:, None], np.arange(3)
     return sum((numbers >> 3 * i + colour & 1) << 7 - i for i in range(3)).astype(np.uint8)
 
 
 def _check_palettes(listed, masks, coding, report):
-    """Raise UserError if a number has another colour in some palettes, as in those that are made
-    for each picture; warn if the background's colour is unusual."""
+    """Raise UserError if a number has different colours in the masks' palettes, as when each
+    picture has its own; warn if the background's colour is unusual."""
     owners = collections.defaultdict(dict)  # {number: {colour: name of the first mask}}
     for mask in masks:
         for number, colour in mask.colours.items():

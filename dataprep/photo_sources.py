@@ -1,6 +1,6 @@
-"""Where photos come from: a folder, a zip, PaperDoll's lmdb, or record files. Read as bytes.
+"""Read photos, as bytes, from a folder, a zip, PaperDoll's lmdb or record files.
 
-A source is sent to worker processes, so it holds a path only; what it opens is cached in each.
+A source is sent to worker processes, so it holds only a path; each process caches what it opens.
 """
 
 import functools
@@ -29,11 +29,11 @@ _EXPECTED = "expected a folder of image files, a zip of them, or PaperDoll's pho
 _LMDB_MAGIC = bytes.fromhex("DEC0EFBE")  # at byte 16 of the first page
 _IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"RIFF", b"GIF8", b"BM")
 _SAMPLE = 100  # entries at each end of a database that are read before it is used
-_MAX_FORMS = 8  # ways of writing an id; more, and the keys are something else
+_MAX_FORMS = 8  # ways of writing an id; with more, the keys are something else
 
 
 def _check_size(size):
-    """Raise PhotoError if a file of `size` bytes is not of a photo."""
+    """Raise PhotoError if a file of `size` bytes is too large for a photo."""
     if size > photo_names.MAX_BYTES:
         raise PhotoError(f"file of {size / 1e6:.0f} MB is too large for a photo")
 
@@ -50,17 +50,17 @@ class PhotoFolder:
         return _folder_index(self.path).find(image_id, file_name)
 
     def size(self, name: str) -> int | None:
-        """Return a file's size in bytes, None if there is none: `read` says why."""
+        """Return a file's size in bytes, None if it does not exist: `read` raises the reason."""
         path = self.path / name
         return path.stat().st_size if path.exists() else None
 
     def read(self, name: str) -> bytes:
-        """Return a file's bytes. Raises PhotoError if it is out of the folder or unreadable."""
+        """Return a file's bytes. Raises PhotoError if it is outside the folder or unreadable."""
         if ".." in name.split("/") or os.path.isabs(name):
             raise PhotoError("file leads out of the photo folder")
         path = self.path / name
         try:
-            if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+            if path.exists() and not path.is_file():  # reading a pipe could block for ever
                 raise PhotoError("not a regular file")
             _check_size(path.stat().st_size)
             return path.read_bytes()
@@ -79,11 +79,12 @@ class PhotoZip:
         return _open_zip(self.path)[1].find(image_id, file_name)
 
     def size(self, name: str) -> int:
-        """Return the size in bytes that the zip states of a member."""
+        """Return the size in bytes that the zip states for a member."""
         return _open_zip(self.path)[0].getinfo(name).file_size
 
     def read(self, name: str) -> bytes:
-        """Return a member's bytes, never more than the zip states. Raises PhotoError."""
+        """Return a member's bytes, never more than the zip states. Raises PhotoError if it cannot
+        be read."""
         if photo_names.leads_out(name):
             raise PhotoError("zip entry leads out of the archive")
         archive, _ = _open_zip(self.path)
@@ -104,13 +105,13 @@ class PhotoZip:
 
 @dataclass(frozen=True)
 class PhotoLmdb:
-    """PaperDoll's photos.lmdb: keys are ASCII photo ids, values the bytes of image files. Zeros, a
-    common beginning or suffix (`0736001`, `736001.jpg`) are recognised from some keys."""
+    """PaperDoll's photos.lmdb: keys are ASCII photo ids, values the bytes of image files. Leading
+    zeros, a common prefix or suffix (`0736001`, `736001.jpg`) are recognised from some keys."""
 
     path: Path
 
     def find(self, image_id: int, file_name: str) -> Found:
-        """Return the entry of this id: keys are ids, so `file_name` is compared only."""
+        """Return the entry of this id. Keys are ids, so `file_name` is only compared."""
         with _open_lmdb(self.path).begin(buffers=True) as transaction:
             keys = [f"{prefix}{image_id:0{width}d}{suffix}"
                     for prefix, width, suffix in _key_forms(self.path)]
@@ -143,8 +144,8 @@ class PhotoLmdb:
 
 @dataclass(frozen=True)
 class PhotoRecords:
-    """The official release's record files, of the level of `resolution` or else the largest; a key
-    is the number of a record."""
+    """The official release's record files, at the level of `resolution` or else the largest one; a
+    key is the number of a record."""
 
     path: Path
     resolution: int
@@ -166,8 +167,8 @@ Source = PhotoFolder | PhotoZip | PhotoLmdb | PhotoRecords
 
 
 def open_photos(path: str | Path) -> PhotoFolder | PhotoZip | PhotoLmdb:
-    """Return the source of a folder of files, a zip, an lmdb folder (with data.mdb) or lmdb file,
-    by its content. Raises UserError if it is nothing of the kind, or damaged."""
+    """Return the source for a folder of files, a zip, an lmdb folder (with data.mdb) or an lmdb
+    file, recognised by content. Raises UserError if it is none of these, or damaged."""
     path, start = Path(path), b""
     is_lmdb = (path / "data.mdb").is_file()
     if path.is_dir() and not is_lmdb:
@@ -210,7 +211,7 @@ def _folder_index(path):
 
 @functools.lru_cache(maxsize=4)
 def _open_zip(path):
-    """Return (open zip, NameIndex of its files; links are none). Raises UserError if it cannot be
+    """Return (open zip, NameIndex of its files without links). Raises UserError if it cannot be
     read."""
     try:
         archive = zipfile.ZipFile(path)
@@ -231,7 +232,7 @@ def _open_lmdb(path):
     except lmdb.Error as error:
         raise UserError(f"{path}: not a readable lmdb ({one_line(error)})") from None
     there = (path / "data.mdb" if path.is_dir() else path).stat().st_size
-    if there < needed:  # reading the missing part of a mapped file would end the process
+    if there < needed:  # reading the missing part of a mapped file would kill the process
         database.close()
         raise UserError(f"{path}: cut short ({there:,} of {needed:,} bytes); unpack or fetch it "
                         "again")
@@ -240,8 +241,8 @@ def _open_lmdb(path):
 
 @functools.lru_cache(maxsize=4)
 def _key_forms(path):
-    """Return the ways in which keys write an id: ((prefix, width, suffix), ...), the plain first.
-    Raises UserError if keys are no ids, or values no image files."""
+    """Return the ways in which keys write an id: ((prefix, width, suffix), ...), the plain one
+    first. Raises UserError if keys are not ids, or values are not image files."""
     with _open_lmdb(path).begin(buffers=True) as transaction:
         both_ends = (transaction.cursor().iternext(), transaction.cursor().iterprev())
         entries = [(bytes(key), bytes(value[:60])) for entries in both_ends
@@ -266,8 +267,8 @@ def _key_forms(path):
 
 def list_photos(path: str | Path) -> tuple[list[str], list[dict]]:
     """Return (names of photos, sorted; [{"id": name, "reason"}] of all other files) of a folder. A
-    photo has an image's suffix, or else its content. Hidden files are left out. Of several names of
-    one file, by links, one counts. Raises UserError if there is no such folder."""
+    photo has an image's suffix, or else an image's content. Hidden files are left out. If links
+    give a file several names, one of them counts. Raises UserError if there is no such folder."""
     if not Path(path).is_dir():
         raise UserError(f"{path}: no such folder")
     own, linked, reasons = _walk(path)
@@ -280,7 +281,7 @@ def list_photos(path: str | Path) -> tuple[list[str], list[dict]]:
     photos = []
     for name in [name for name in (*own, *linked) if name not in reasons]:
         file = Path(path) / name
-        # A pipe would be waited for.
+        # Reading a pipe could block for ever.
         if name.lower().endswith(photo_names.IMAGE_SUFFIXES) \
                 or (file.is_file() and is_picture(file)):
             photos.append(name)
@@ -290,11 +291,11 @@ def list_photos(path: str | Path) -> tuple[list[str], list[dict]]:
 
 
 def _walk(root):
-    """Return ({relative name: place}, the same of links to files, {folder: why it is not entered})
-    of all files that are not hidden. Each folder is entered once, whatever links lead to it."""
+    """Return ({relative name: place}, the same for links to files, {folder: why it is not entered})
+    for all files that are not hidden. Each folder is entered once, whatever links lead to it."""
     own, linked, left_out, visited = {}, {}, {}, set()
     folders, links = [""], []
-    while folders or links:  # what is there itself comes before what links lead to
+    while folders or links:  # the folders themselves come before links to folders
         inner = folders.pop() if folders else links.pop(0)
         place = os.path.realpath(os.path.join(root, inner))
         if place in visited:

@@ -1,11 +1,12 @@
-"""Convert photos in ranges that any worker converts alone: the elements of an Apache Beam pipeline.
+"""Convert photos in ranges, each by a single worker: the elements of an Apache Beam pipeline.
 
     FOLDER/000007.items    the photos of a range for its worker: JSON [[key, photo], ...], of Items
-    FOLDER/000007          what became of them, written beside and renamed when it is whole
+    FOLDER/000007          their results, written to a temporary file and renamed when complete
 
-Of each photo this file has a line of JSON, and its records behind it. The writer reads the ranges
-in order, as it reads the results of processes: what it writes does not depend on who made them, how
-often, or in which order. Workers see the photos and FOLDER under the same paths as this process.
+The file of results has a line of JSON for each photo, followed by its records. The writer reads the
+ranges in order, as it reads the results of processes, so its output does not depend on which
+workers made them, how often, or in which order. Workers must have the photos and FOLDER under the
+same paths as this process.
 """
 
 import contextlib
@@ -36,13 +37,13 @@ if TYPE_CHECKING:  # it imports Apache Beam, which need not be installed
 
 PHOTOS = 256  # in a range; a multiple of the writer's checkpoints
 _NAME, _NAMES = "{:06d}", "[0-9]" * 6
-_LOOK = 1.0  # seconds between looks at what is done
+_LOOK = 1.0  # seconds between updates of the progress
 
 
 def convert_all(runner: "BeamRunner", folder: Path, spec: ConversionSpec, items: Sequence[Item],
                 first: int, report: Callable[[str], None]) -> Iterator[Converted | str]:
-    """Convert `items` from number `first` on by the workers of a runner, where that is not done;
-    return an iterator as `conversion.convert_all` does. It removes ranges that have been read.
+    """Convert `items` from number `first` on with a runner's workers, unless they are converted
+    already; return an iterator as `conversion.convert_all` does. It removes each range once read.
 
     Raises UserError if the runner fails.
     """
@@ -95,7 +96,7 @@ def _progress(folder, total):
 # The photos of a range
 
 def _plain(value):
-    """Return a field of a photo as lists or text, if JSON has no form for it."""
+    """Return a field of a photo that JSON cannot represent as lists or text."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, bytes):  # run lengths
@@ -104,7 +105,7 @@ def _plain(value):
 
 
 def _read_photo(entry):
-    """Return an Item's photo, given its fields; they decide its class."""
+    """Return an Item's photo from its fields, which determine its class."""
     if "instances" in entry:
         instances = tuple(Instance(part["label"], tuple(map(np.float64, part["polygons"])),
                                    part["mask"]) for part in entry["instances"])
@@ -126,15 +127,15 @@ def _start_worker(spec, folder):
 
 
 def _convert_range(spec, folder, number):
-    """Convert one range, if that is not done."""
+    """Convert one range, unless that is done."""
     path = folder / _NAME.format(number)
     if path.exists():
         return
     pairs = util.read_json(_items_path(folder, number))
-    temporary = folder / f".{path.name}.{uuid.uuid4().hex}.tmp"  # of machines pids can be equal
+    temporary = folder / f".{path.name}.{uuid.uuid4().hex}.tmp"  # pids may repeat on other machines
     try:
         with open(temporary, "wb") as file:
-            for key, photo in pairs:  # all of an Item that determines a record
+            for key, photo in pairs:  # the parts of an Item that determine a record
                 item = Item(None, key, photo and _read_photo(photo))
                 _write_result(file, convert_or_reason(spec, item))
             file.flush()
@@ -147,7 +148,7 @@ def _convert_range(spec, folder, number):
 # The file of a range
 
 def _write_result(file, result):
-    """Write what became of one photo."""
+    """Write the result of one photo."""
     if isinstance(result, Converted):
         entry = {**asdict(result), "digest": result.digest.hex(),
                  "records": {level: len(record) for level, record in result.records.items()},
@@ -159,7 +160,7 @@ def _write_result(file, result):
 
 
 def _read_all(folder, numbers, num_items):
-    """Yield the results of ranges; remove each when the reader asks for what is behind it."""
+    """Yield the results of ranges; remove each range when the reader asks for the next one."""
     for number in numbers:
         path = folder / _NAME.format(number)
         with open(path, "rb") as file:
@@ -169,7 +170,7 @@ def _read_all(folder, numbers, num_items):
 
 
 def _read_result(file, path):
-    """Return what became of the next photo. Raises UserError if the file is damaged."""
+    """Return the result of the next photo. Raises UserError if the file is damaged."""
     try:
         entry = json.loads(file.readline())
         if "reason" in entry:

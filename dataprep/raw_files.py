@@ -1,5 +1,5 @@
-"""Other people's files: where they are, and which belong together: ModaNet's annotations (fetched
-if they are missing), other COCO sets, photos with mask PNGs; the photos of image entries."""
+"""Find the input files and match them: ModaNet's annotations (downloaded if missing), other COCO
+sets, photos with mask PNGs; and the photos of image entries."""
 
 import collections
 import dataclasses
@@ -30,9 +30,9 @@ _PHOTOS_MD5 = "a404789687fc3906d7d843942c802f53"
 _SHOWN = 5  # names in an error
 _PHOTO_PLACES = ("images", "photos.lmdb", "images.zip", "photos.zip")
 
-# Photos and masks below --source: as extract and generate write them, as others do.
+# Photos and masks under --source: as extract and generate write them, and as other programs do.
 _FOLDERS = (("images", "labels"), ("images", "masks"), ("JPEGImages", "SegmentationClass"))
-# The last ones: what generate wrote before it wrote classes.txt.
+# The last two are what generate wrote before it wrote classes.txt.
 _CLASS_FILES = ("classes.txt", "classes.json", "labelmap.txt", OWN_FILE, MODANET_FILE)
 _MASK_SUFFIX = re.compile(r"(.+)[_.-](?:masks?|labels?|segs?|segm|segmentation|gt)", re.IGNORECASE)
 
@@ -43,10 +43,10 @@ _ANNOTATED = "annotated, so it belongs to labelled data"
 
 def find_modanet(source: str, annotations: str | None, images: str | None,
                  report: Callable[[str], None], name: str = TRAIN_JSON) -> tuple:
-    """Return (annotations' path, photos' path): those given, else the ones below `source`.
-    Annotations, the file `name`, are downloaded if they are missing in the default folder, and if
-    only a Git-LFS pointer is in their place. Raises UserError: it names everything that is missing,
-    what to fetch and where to put it."""
+    """Return (annotations' path, photos' path): those given, else the ones under `source`.
+    Annotations, the file `name`, are downloaded if they are missing in the default folder, or if
+    there is only a Git-LFS pointer. Raises UserError, which names everything that is missing, what
+    to fetch and where to put it."""
     problems = []
     try:
         path = Path(annotations or Path(source) / "annotations" / name)
@@ -69,7 +69,7 @@ def find_modanet(source: str, annotations: str | None, images: str | None,
 
 
 def _provide(path, is_default_name, source, report):
-    """Fetch annotations that are not there. Raise UserError if that is not possible."""
+    """Download missing annotations. Raise UserError if that is not possible."""
     start = b""
     if path.is_file():
         with open(path, "rb") as file:
@@ -106,10 +106,10 @@ def _fetch(path, expected):
 
 def find_coco(source: str | None, annotations: str | None, images: str | None,
               keypoints: str | None = None) -> tuple:
-    """Return (annotations' path, photos' path) of a COCO set: those given, else below `source`: the
-    only JSON file in annotations/, or else beside it; images/, a zip or lmdb, or `source` itself.
-    The keypoint file, and one as `extract` names it, is none of these. Raises UserError if there is
-    none, or more than one JSON file."""
+    """Return (annotations' path, photos' path) of a COCO set: those given, else found in `source`.
+    Annotations are the only JSON file in annotations/, or else in `source`; photos are in images/,
+    a zip or lmdb, or `source` itself. The given keypoint file, and one named as `extract` does, do
+    not count. Raises UserError if there is no JSON file, or more than one."""
     if source is None and None in (annotations, images):
         raise UserError("give --annotations and --images, or --source for a folder that holds both")
     root = _existing_folder(source)
@@ -129,7 +129,7 @@ def find_coco(source: str | None, annotations: str | None, images: str | None,
 
 
 def _existing_folder(source):
-    """Return --source as a Path, None if it is not given. Raise UserError if it is no folder."""
+    """Return --source as a Path, None if it is not given. Raise UserError if it is not a folder."""
     if source is not None and not Path(source).is_dir():
         raise UserError(f"{source}: no such folder")
     return Path(source) if source is not None else None
@@ -140,16 +140,17 @@ class Matched:
     """Image entries of an annotation file with their photos."""
 
     pairs: list = field(default_factory=list)  # [(Photo, key in the source)] by ids
-    joined: int = 0  # ids that were joined with another one of their photo
+    joined: int = 0  # ids that were joined with another id of the same photo
     reasons: dict = field(default_factory=dict)  # {id: why it is left out}
-    # {kind: [instance, ...]}, unusual ways of finding.
+    # {kind: [instance, ...]} of photos that were found in unusual ways.
     remarks: dict = field(default_factory=lambda: collections.defaultdict(list))
 
 
 def match_photos(photos: dict, source: object, untagged: bool = False) -> Matched:
-    """Find the photos of those of {id: Photo} that have annotations; or, `untagged`, of those that
-    have none under any id. A file that several ids name is one photo: their annotations are joined,
-    as it could be in train and in test otherwise. Other ids that lead to it are left out."""
+    """Find the photos of the entries of {id: Photo} that have annotations; if `untagged`, of those
+    that have none under any id. A file that several ids name is one photo: their annotations are
+    joined, since otherwise it could be in both train and test. Other ids that lead to it are left
+    out."""
     result, claims, annotated = Matched(), collections.defaultdict(list), set()
     for image_id, photo in sorted(photos.items()):
         if not untagged and not photo.is_annotated:
@@ -166,7 +167,7 @@ def match_photos(photos: dict, source: object, untagged: bool = False) -> Matche
     for key in annotated & claims.keys():
         result.reasons |= {photo.image_id: _ANNOTATED for photo, _ in claims.pop(key)}
 
-    # Of several ids that claim a photo, those own it that name it.
+    # If several ids claim a photo, it belongs to those that name it exactly.
     for key, claimants in claims.items():
         alike = len({photo.file_name for photo, _ in claimants}) == 1
         sure = claimants if alike else [claim for claim in claimants if claim[1].exact]
@@ -194,8 +195,8 @@ def match_photos(photos: dict, source: object, untagged: bool = False) -> Matche
 
 def find_masks(source: str | None, images: str | None, masks: str | None,
                classes: str | None) -> tuple[Path, Path, Path]:
-    """Return (folder of photos, folder of masks, file of class names), given or below `source`.
-    Raises UserError if one is neither given nor there."""
+    """Return (folder of photos, folder of masks, file of class names), as given or else in
+    `source`. Raises UserError if one of them is not given, and `source` is not given either."""
     root, defaults = _existing_folder(source), (None, None, None)
     if root is not None:
         pairs = [(root / a, root / b) for a, b in _FOLDERS]
@@ -212,9 +213,9 @@ def find_masks(source: str | None, images: str | None, masks: str | None,
 
 def match_masks(images: Path, masks: Path) -> tuple[dict, list]:
     """Return ({photo's name: mask's name}, skipped [{"id", "reason"}]). A mask has its photo's path
-    without the suffix; behind it there may be an ending such as _mask, _label or _seg, if no mask
-    is called like the photo. If both are in one folder, the masks are its PNG files with such an
-    ending, else all of its PNG files. Raises UserError if a folder is missing."""
+    apart from the suffix. An ending such as _mask, _label or _seg may follow, unless another mask
+    has exactly the photo's name. If both are in one folder, the masks are its PNG files with such
+    an ending, or else all its PNG files. Raises UserError if a folder is missing."""
     (photo_names, skipped), (mask_names, no_masks) = map(photo_sources.list_photos, (images, masks))
     # In one folder: which of the files are masks.
     if Path(images).resolve() == Path(masks).resolve():
@@ -227,7 +228,7 @@ def match_masks(images: Path, masks: Path) -> tuple[dict, list]:
         are_masks = set(mask_names)
         photo_names = [name for name in photo_names if name not in are_masks]
 
-    # The stem of the photo that each mask belongs to.
+    # Find the stem of the photo that each mask belongs to.
     photos_of, all_masks = _by_stem(photo_names), _by_stem(mask_names)
     skipped += [{**entry, "id": f"{Path(masks).name}/{entry['id']}"} for entry in no_masks]
     masks_of = collections.defaultdict(list)
@@ -266,12 +267,12 @@ def _is_png(name):
 
 
 def listing_digest(images: Path, masks: Path, pairs: dict) -> str:
-    """Return the md5 of the names and sizes of all matched files: a data set's source."""
+    """Return the md5 of the names and sizes of all matched files, which identifies a source."""
     lines = [json.dumps([photo, mask, (images / photo).stat().st_size,
                          (masks / mask).stat().st_size]) for photo, mask in pairs.items()]
     return hashlib.md5("".join(lines).encode()).hexdigest()
 
 
 def sizes_digest(source: object, keys: list) -> str:
-    """Return the md5 of the sizes of a source's photos: others may have the same names."""
+    """Return the md5 of the sizes of a source's photos, since other photos may have their names."""
     return hashlib.md5(json.dumps([source.size(key) for key in keys]).encode()).hexdigest()

@@ -1,9 +1,10 @@
-"""Photo and labels side by side in one picture, the form of pix2pix's data sets.
+"""Read pictures that hold photo and labels side by side, the form of pix2pix's data sets.
 
-Labels are colours. JPEG and resizing change them and blend them at borders. A pixel has the class
-of the nearest colour of the list; at borders, where a blend of two classes is near a third one's
-colour, the one of the two that it is nearer to; then the one that most of its 3x3 neighbourhood
-has. What has no near colour is no blend if it is flat: such a picture is left out.
+Labels are colours, which JPEG and resizing change, and blend at borders. A pixel first gets the
+class of the nearest colour in the list. At borders, where a blend of two classes may be near the
+colour of a third, it gets the nearer of the two. Finally it gets the class of most pixels in its
+3x3 neighbourhood. A flat area whose colour is far from all in the list is not a blend: such a
+picture is left out.
 """
 
 import itertools
@@ -25,8 +26,8 @@ FACADES = {"background": 0x0000de, "facade": 0x0030ff, "window": 0x0080ff, "door
            "cornice": 0x20ffde, "sill": 0x70ff8f, "balcony": 0xbfff40, "blind": 0xffef00,
            "deco": 0xffa000, "molding": 0xff5000, "pillar": 0xff0000, "shop": 0xaf0000}
 BUILT_IN = {"facades": FACADES}
-# In Facades at least 65 % of a label half is near a colour, and at most 0.15 % is flat and far; in
-# the photos' halves it is at most 0.4 %, and at least 13 %.
+# In Facades, at least 65 % of a label half is near a colour and at most 0.15 % is flat and far; of
+# a photo half, at most 0.4 % is near and at least 13 % is flat and far.
 _NEAR, _LEAST_NEAR = 40, 0.3  # distance in RGB; share of the area
 _FAR, _MOST_FAR = 48, 0.01
 _REACH, _BLEND = 4, 64  # pixels from an area to a blend at its border; distance in RGB
@@ -36,8 +37,8 @@ _STEP = 16  # colours in messages are rounded to multiples, so that alike defect
 
 @dataclass(frozen=True)
 class SideBySide:
-    """How pictures hold a photo and its labels. photo: the photo's side; colours: ((0xrrggbb,
-    label), ...)."""
+    """The layout of pictures that hold a photo and its labels. photo: the photo's side; colours:
+    ((0xrrggbb, label), ...)."""
 
     photo: str
     colours: tuple
@@ -51,7 +52,7 @@ class SideBySide:
             raise PhotoError(f"picture of {size[0]}x{size[1]}; photo and labels side by side have "
                              "an even width")
         width, height = picture.size
-        half = width // 2  # of a picture that was reduced an odd column may be between the halves
+        half = width // 2  # in a reduced picture, an odd column may be between the halves
         left, right = (picture.crop((x, 0, x + half, height)) for x in (0, width - half))
         photo, drawn = (left, right) if self.photo == "left" else (right, left)
         labels = self._label_map(drawn)
@@ -67,7 +68,7 @@ class SideBySide:
         if (distance <= _NEAR**2).mean() < _LEAST_NEAR:
             raise PhotoError("labels do not have the colours of the list of classes; is the photo "
                              f"on the {self.photo}?")
-        # A colour that is flat is no blend, and no damage by JPEG.
+        # A flat colour is not a blend, and not damage by JPEG.
         high, low = (np.asarray(drawn.filter(kind(3)), np.int16)
                      for kind in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
         foreign = (distance > _FAR**2) & ((high - low).max(axis=-1) <= _FLAT)
@@ -85,7 +86,7 @@ def nearest_colours(rgb: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, n
     [h, w]) of a picture uint8 [h, w, 3]."""
     nearest = np.zeros(rgb.shape[:2], np.uint8)
     least = np.full(rgb.shape[:2], np.iinfo(np.int32).max, np.int32)
-    for number, colour in enumerate(palette):  # in turn: memory does not grow with the classes
+    for number, colour in enumerate(palette):  # one by one, to bound the memory
         distance = ((rgb - colour.astype(np.int32))**2).sum(axis=-1, dtype=np.int32)
         nearest[distance < least] = number
         np.minimum(least, distance, out=least)
@@ -94,9 +95,9 @@ def nearest_colours(rgb: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, n
 
 def without_blends(rgb: np.ndarray, palette: np.ndarray, nearest: np.ndarray,
                    distance: np.ndarray) -> np.ndarray:
-    """Return nearest_colours' numbers with blends resolved. An area of a colour has a square of 2x2
-    near pixels. Where two areas are in reach, and a pixel of neither is near the line between their
-    colours, it has the nearer of the two."""
+    """Return nearest_colours' numbers with blends resolved. A colour's areas consist of squares of
+    2x2 pixels near this colour. A pixel outside all areas that is in reach of two of them, and
+    whose colour is near the line between theirs, gets the nearer of the two."""
     areas = {}  # {number: bool [h, w], its areas}
     for number in np.unique(nearest):
         own = np.pad((nearest == number) & (distance <= _NEAR**2), 1)
@@ -120,7 +121,7 @@ def without_blends(rgb: np.ndarray, palette: np.ndarray, nearest: np.ndarray,
 
 
 def _spread(mask):
-    """Return where a mask [h, w] is within _REACH pixels, in rows and columns."""
+    """Return a mask [h, w] dilated by _REACH pixels in rows and columns."""
     for axis in (0, 1):
         padded = np.pad(mask, [(_REACH, _REACH) if i == axis else (0, 0) for i in (0, 1)])
         windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * _REACH + 1, axis)
@@ -129,14 +130,14 @@ def _spread(mask):
 
 
 def majority(labels: np.ndarray) -> np.ndarray:
-    """Return for each pixel of a label map [h, w] the label that most of its 3x3 neighbourhood has;
-    of several, its own or else the lowest."""
+    """Return for each pixel of a label map [h, w] the most frequent label in its 3x3 neighbourhood;
+    in a tie its own, or else the lowest."""
     result, most = labels.copy(), np.zeros(labels.shape, np.int8)
     for label in np.unique(labels):
         own = labels == label
         padded = np.pad(own, 1).astype(np.int8)
         rows = padded[:-2] + padded[1:-1] + padded[2:]
-        votes = 2 * (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) + own  # own: decides a draw
+        votes = 2 * (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) + own  # own: decides a tie
         result[votes > most] = label
         np.maximum(most, votes, out=most)
     return result
@@ -144,7 +145,7 @@ def majority(labels: np.ndarray) -> np.ndarray:
 
 def read_colours(listed: str, report: Callable[[str], None]) -> tuple[tuple, tuple]:
     """Return (names of the classes 1..C, ((0xrrggbb, label), ...)) of a built-in list, or of a file
-    of names and colours; print what it means. Raises UserError if there are no colours."""
+    of names and colours; report the numbers. Raises UserError if there are no colours."""
     if listed in BUILT_IN:
         names, colours = zip(*BUILT_IN[listed].items())
         before = 1
@@ -165,8 +166,8 @@ def read_colours(listed: str, report: Callable[[str], None]) -> tuple[tuple, tup
 
 def folder_splits(source: str, names: list[str]) -> tuple[dict, list[dict]]:
     """Return ({name: split}, skipped [{"id", "reason"}]) of pictures in the folders train/, val/
-    and test/ of `source`, in any case, or training/, valid/, validation/; ({}, []) if it has none
-    of these. Raises UserError if there is val/ or test/, and no train/."""
+    and test/ of `source` (upper or lower case; also training/, valid/ and validation/); ({}, []) if
+    it has none of these. Raises UserError if there is val/ or test/ but no train/."""
     folder_of = {name: name.partition("/")[0].casefold() if "/" in name else "" for name in names}
     splits = {name: _SPLIT_OF[folder] for name, folder in folder_of.items() if folder in _SPLIT_OF}
     if not splits:

@@ -1,4 +1,4 @@
-"""Check that a data set is what its dataset.json says."""
+"""Check that a data set matches its dataset.json."""
 
 import collections
 import functools
@@ -17,10 +17,12 @@ _BATCH = 16  # images that a worker checks at once
 
 
 def find_defects(directory: str | Path, workers: int) -> list[str]:
-    """Read every record of a finished data set; return its defects, a list of lines. Checked are
-    files and counts against dataset.json and statistics.json; of each record checksum, image data
-    and shape; each level against the largest one; labels, keypoints, pairs; class counts and the
-    content's digest; skipped.jsonl."""
+    """Read every record of a finished data set; return its defects, a list of lines.
+
+    Checked are: files and counts against dataset.json and statistics.json; the checksum, image data
+    and shape of each record; each level against the largest one; labels, keypoints and pairs; class
+    counts and the content's digest; skipped.jsonl.
+    """
     info = dataset.open_dataset(directory)
     content = util.read_json(info.path / dataset.FILE_NAME)
     _open_records.cache_clear()
@@ -31,7 +33,7 @@ def find_defects(directory: str | Path, workers: int) -> list[str]:
     defects += [f"{dataset.FILE_NAME}: {image_id!r} is listed {count} times"
                 for image_id, count in repeats.items() if count > 1]
     defects += _skipped_defects(info.path, content)
-    # Everything is counted anew, as it was when the data set was written.
+    # Count everything again, as when the data set was written.
     counts = writer.DatasetCounts(info.classes, info.resolution, info.label_size, ids,
                                   info.keypoints)
     is_whole, pairs = True, {}
@@ -62,13 +64,13 @@ def find_defects(directory: str | Path, workers: int) -> list[str]:
         is_whole &= labels is not None and len(counts.ids[split]) == len(ids[split])
     if is_whole:
         counts.add_pairs(pairs)
-    # Neither can be right for what is not whole, and its defects are listed already.
+    # If something is missing, counts and digest cannot match, and that defect is listed already.
     return defects + (_content_defects(info.path, content, counts) if is_whole else [])
 
 
 def _skipped_defects(root, content):
-    """Return defects if skipped.jsonl does not hold as many photos as dataset.json says, each with
-    a reason, or one of them is written."""
+    """Return defects if skipped.jsonl has another number of photos than dataset.json, an entry
+    without a reason, or a photo that is in the data set."""
     try:
         lines = (root / writer.SKIPPED).read_bytes().splitlines()
         entries = [json.loads(line) for line in lines]
@@ -95,7 +97,7 @@ def _split_files(info, split):
              for pattern in ("*.tfrecords", f"{tfrecords.SHARDS}/*.tfrecords")
              for path in folder.glob(pattern)}
     shards = sorted({name.rpartition("/")[0] for name in there if "/" in name}) or [""]
-    # A split of unusable photos only has empty files, one that nobody asked for has none.
+    # A split whose photos were all unusable has empty files, one that was not asked for has none.
     expected = {level: [str(Path(shard, f"{split}-r{level:02d}.tfrecords")) for shard in shards]
                 for level in levels} if size or folder.exists() else {}
     defects = [f"{split}/{name}: no part of the data set"
@@ -138,7 +140,7 @@ def _read_array(info, split, path_of, read, expected):
 
 
 def _check_image(files, num_channels, top, number):
-    """Return [defects] of one image at all levels; if its top level is readable, behind them the
+    """Return [defects] of one image at all levels, followed, if its top level is readable, by the
     sha256 of its pixels and each class's share of its area."""
     images, defects = {}, []
     for level, paths in files.items():

@@ -1,7 +1,7 @@
 """Write a data set: order, splits, record files, dataset.json, continuing after interruptions.
 
-A data set is written below `<out>/.partial` and moved into place when it is whole. dataset.json
-comes last: a folder without it is unfinished, and the same command goes on from its journal.
+A data set is written below `<out>/.partial` and moved into place when it is complete. dataset.json
+comes last: a folder without it is unfinished, and the same command continues from its journal.
 """
 
 import collections
@@ -28,12 +28,12 @@ if TYPE_CHECKING:  # it imports Apache Beam, which need not be installed
 SKIPPED = "skipped.jsonl"
 PHOTO_SIZES = "photo_sizes"  # an option: the digest of the photos' sizes
 _PARTIAL = ".partial"
-_SHOWN = 3  # photos of the same pixels that are named
+_SHOWN = 3  # photos with the same pixels that are named
 _NAME = "{0}/{0}-r{1:02d}.tfrecords"  # of a split and level
-# What a killed process leaves of files that are written beside and renamed.
+# What a killed process leaves of files that are written to a temporary file and renamed.
 _LEFTOVERS = (*(f".{name}.*.tmp" for name in (dataset.FILE_NAME, SKIPPED, dataset.STATISTICS)),
               f"{_PARTIAL}/*/.*.labels.*.tmp", f"{_PARTIAL}/*/.*.npy.*.tmp")
-_CHECKPOINT_PHOTOS = 128  # what a killed run loses at most, besides those under way
+_CHECKPOINT_PHOTOS = 128  # that a killed run loses at most, besides those being converted
 
 
 def check_splits(num_val: int, num_test: int, num_items: int) -> None:
@@ -44,9 +44,9 @@ def check_splits(num_val: int, num_test: int, num_items: int) -> None:
 
 
 def shuffle_items(items: Sequence[Item], seed: int) -> list[Item]:
-    """Return the items in a seeded order. Of those whose split is not given the first that can be
+    """Return the items in a seeded order. Of those without a given split, the first that can be
     converted are for validation, the next for the test, all others for training. Photos of one
-    person come one after the other."""
+    person are consecutive."""
     order = np.random.default_rng(seed).permutation(len(items)).tolist()
     persons = {i: ("photo", i) if items[i].person is None else items[i].person for i in order}
     places = {person: place for place, person in enumerate(dict.fromkeys(persons.values()))}
@@ -54,8 +54,9 @@ def shuffle_items(items: Sequence[Item], seed: int) -> list[Item]:
 
 
 def is_finished(out: str | Path, options: dict) -> bool:
-    """Return whether `out` holds this very data set, finished. Raises UserError if it holds a
-    finished one made with other options; those of earlier versions have no sizes of photos."""
+    """Return whether `out` contains this data set, finished. Raises UserError if it contains one
+    made with other options. Photo sizes are compared unless an earlier version made it, without
+    them."""
     path = Path(out) / dataset.FILE_NAME
     if not path.exists():
         return False
@@ -69,7 +70,7 @@ def is_finished(out: str | Path, options: dict) -> bool:
 
 
 def _differences(there, here):
-    """Return in words how two sets of options differ."""
+    """Return, in words, how two sets of options differ."""
     return "; ".join(f"{key} is {there.get(key)!r}, not {here.get(key)!r}"
                      for key in sorted(there.keys() | here.keys())
                      if there.get(key) != here.get(key))
@@ -81,15 +82,16 @@ def write_dataset(out: str | Path, spec: ConversionSpec, items: list[Item],
                   runner: "BeamRunner | None" = None, pairs: Sequence[tuple] = ()) -> dict:
     """Convert shuffled `items` into the folder `out`; return the content of dataset.json.
 
-    Goes on where an interrupted run of the same data set stopped; the result is the same, byte for
-    byte. Raises UserError if the disk is full, no photo is left for training, or another process is
-    at work in `out`.
+    Continues where an interrupted run of the same data set stopped; the result is the same, byte
+    for byte. Raises UserError if the disk is full, no photo is left for training, or another
+    process is working in `out`.
 
     Args:
-        sizes: (validation, test) images, exactly, whatever photos turn out to be unusable; of
-            photos with persons so many more as keep those of one person in one split.
-        skipped: [{"id", "reason"}] of photos left out before; the unreadable ones are added to it.
-        runner: whose workers convert, in place of `workers` processes.
+        sizes: (validation, test), exact numbers of images, even if some photos are unusable. If
+            photos show persons, there are as many more as keep each person in one split.
+        skipped: [{"id", "reason"}] of photos left out before; those that cannot be converted are
+            added.
+        runner: its workers convert, instead of `workers` processes.
         pairs: (from, to), ids of photos that show one person.
     """
     out = Path(out)
@@ -102,7 +104,7 @@ def write_dataset(out: str | Path, spec: ConversionSpec, items: list[Item],
         if done.entries:
             report(f"{out}: continuing after the {len(done.entries)} of the {len(items)} photos "
                    "that an interrupted run went through")
-        # Photos into records; a line of the journal for each.
+        # Convert photos into records, with a line of the journal for each.
         first = len(done.entries)
         results = convert_all(spec, items[first:], workers) if runner is None else \
             ranges.convert_all(runner, _ranges_folder(out, header), spec, items, first, report)
@@ -123,7 +125,7 @@ def write_dataset(out: str | Path, spec: ConversionSpec, items: list[Item],
         util.atomic_write(out / SKIPPED, "".join(json.dumps(entry, ensure_ascii=False) + "\n"
                                                  for entry in skipped))
         if not counts.ids["train"]:
-            remove_work(out)  # to continue would be to find the same photos unusable again
+            remove_work(out)  # continuing would only find the same photos unusable again
             raise util.UserError(
                 f"{out}: no photo is left for training: of {len(items)}, {len(counts.ids['val'])} "
                 f"went into validation, {len(counts.ids['test'])} into the test, and the others "
@@ -143,8 +145,8 @@ def _pair_numbers(ids, pairs):
 
 
 def _finish(out, spec, counts, skipped, options):
-    """Move the splits into place and write dataset.json. The journal goes last: a run that is
-    killed in here is continued from it."""
+    """Move the splits into place and write dataset.json. The journal is removed last, so that a run
+    killed in here can be continued."""
     work = out / _PARTIAL
     for split, rows in counts.labels.items() if spec.label_size else ():
         if rows:
@@ -163,7 +165,7 @@ def _finish(out, spec, counts, skipped, options):
 
 def describe(out: Path, spec: ConversionSpec, counts: "DatasetCounts", options: dict,
              num_skipped: int) -> None:
-    """Write statistics.json, and dataset.json, with which a data set is finished."""
+    """Write statistics.json, then dataset.json, which finishes a data set."""
     content = {"format_version": dataset.FORMAT_VERSION, "complete": True,
         "name": out.resolve().name, "resolution": spec.resolution,
         "num_channels": channels.num_channels(spec.classes),
@@ -190,7 +192,7 @@ def _header(spec, items, sizes, options):
     header = {"format_version": dataset.FORMAT_VERSION, "journal": journal.VERSION,
               "options": options, "classes": spec.classes, "resolution": spec.resolution,
               "fit": spec.fit, "encoding": spec.encoding, "label_size": spec.label_size,
-              # Keys alone are equal in two folders of the same ids, which would be mixed.
+              # Two folders with the same ids have equal keys: without this they could be mixed.
               "photos_from": os.fsdecode(spec.source.path.resolve()), "photos": listed.hexdigest()}
     if spec.keypoints:
         header["keypoints"] = spec.keypoints
@@ -198,16 +200,16 @@ def _header(spec, items, sizes, options):
 
 
 def _begin(out, header, report):
-    """Return the ConversionProgress of an interrupted run of the same data set, with its files made
-    ready; else an empty one, with everything removed that is in the way. Raises UserError rather
-    than remove anything that no unfinished run has made."""
+    """Return the ConversionProgress of an interrupted run of the same data set, with its files
+    prepared; else an empty one, after removing everything in the way. Raises UserError instead of
+    removing anything that no unfinished run has made."""
     work, folders = out / _PARTIAL, [out / split for split in SPLITS]
     done, there = journal.read_journal(work, header)
     for folder in folders:
         own = {dataset.labels_path(out, folder.name), keypoints.pairs_path(out, folder.name),
                keypoints.keypoints_path(out, folder.name),
                *(out / _NAME.format(folder.name, level) for level in range(11))}
-        # Without a journal nothing is ours: a run has one from before its first record to its end.
+        # Without a journal these files are not ours: a run has one from its start to its end.
         foreign = sorted(path.name for path in folder.iterdir()
                          if there is None or path not in own) if folder.is_dir() else []
         if foreign:
@@ -238,7 +240,7 @@ def _begin(out, header, report):
 
 
 def _ranges_folder(out, header):
-    """Return the folder of the ranges of this very data set: a worker of another run may live."""
+    """Return the folder for ranges of this data set alone: workers of another run may be alive."""
     identity = json.dumps([header, ranges.PHOTOS]).encode()
     return out / _PARTIAL / f"ranges-{hashlib.sha256(identity).hexdigest()[:12]}"
 
@@ -256,8 +258,8 @@ def unfinished_bytes(out: str | Path) -> int:
 # Records
 
 def _write_records(work, spec, items, sizes, header, done, results):
-    """Write `results`, Converted or reasons, of `items` behind those of `done`, a
-    ConversionProgress; return a line of the journal for every item."""
+    """Write `results` (Converted or reasons) of `items` after those of `done`, a
+    ConversionProgress; return the journal's entry for every item."""
     entries, rest = list(done.entries), items[len(done.entries):]
     room = {"val": sizes[0], "test": sizes[1], "train": len(items)}  # filled in this order
     splits = [split for split in SPLITS if room[split]]
@@ -266,7 +268,7 @@ def _write_records(work, spec, items, sizes, header, done, results):
         if "split" in entry:
             room[entry["split"]] = max(room[entry["split"]] - 1, 0)
             split_of[item.person] = entry["split"]
-    with contextlib.ExitStack() as stack:  # a full disk can fail one file; the others are closed
+    with contextlib.ExitStack() as stack:  # if one file fails (full disk), the others are closed
         files = {}
         for split in splits:
             (work / split).mkdir(exist_ok=True)
@@ -304,10 +306,12 @@ def _write_records(work, spec, items, sizes, header, done, results):
 # Counts
 
 class DatasetCounts:
-    """What dataset.json and statistics.json say of the images, counted one by one. The digest is
-    sha256 over JSON [classes, resolution] ([..., label_size] if there are labels, then the names of
-    keypoints if there are any), then for each image "split id ", the sha256 of its pixels at the
-    largest level, its label and its keypoints; then the pairs of each split."""
+    """The counts of dataset.json and statistics.json, collected image by image.
+
+    The digest is the sha256 over JSON [classes, resolution] ([..., label_size] if there are labels,
+    then the names of keypoints if there are any), then for each image "split id ", the sha256 of
+    its pixels at the largest level, its label and its keypoints; then the pairs of each split.
+    """
 
     def __init__(self, classes: Sequence[str], resolution: int, label_size: int,
                  splits: Sequence[str], keypoint_names: Sequence[str] = ()) -> None:
@@ -328,9 +332,9 @@ class DatasetCounts:
     def add(self, split: str, image_id: int | str, pixels_digest: bytes, shares: Sequence[float],
             label: np.ndarray | None = None, size: Sequence[int] = (),
             overlap: float | None = None, points: Sequence | None = None) -> None:
-        """Count one image: the sha256 of its pixels, each class's share of the area, its label,
-        float32 [label_size], the photo's width and height if they are known, its overlap (as in
-        Converted), its keypoints [K, 3]."""
+        """Count one image. shares: of each class in the area; label: float32 [label_size]; size:
+        the photo's width and height, if they are known; overlap: as in Converted; points: keypoints
+        [K, 3]."""
         self.ids[split].append(image_id)
         self._alike[pixels_digest].append([split, image_id])
         self._sums[split] += [np.greater(shares, 0), shares]
@@ -369,7 +373,7 @@ class DatasetCounts:
     def statistics(self) -> dict:
         """Return the content of statistics.json, over all splits. together[i][j]: photos that show
         both classes i and j; sizes: {"400x600": photos}; overlap: photos that have any and the mean
-        share over all, or None; repeats, if there are any: those of describe_repeats."""
+        share over all, or None; repeats, if there are any: as describe_repeats takes them."""
         overlaps, repeats = self._overlaps, self._repeats()
         return {"classes": self._classes, "photos": sum(map(len, self.ids.values())),
                 "together": self._together.tolist(), "sizes": dict(self._sizes.most_common()),
@@ -378,7 +382,7 @@ class DatasetCounts:
                 **({"repeats": repeats} if repeats else {})}
 
     def _repeats(self):
-        """Return what describe_repeats needs; None if all photos have pixels of their own."""
+        """Return what describe_repeats takes; None if no two photos have the same pixels."""
         groups = [group for group in self._alike.values() if len(group) > 1]
         apart = [group for group in groups if len({split for split, _ in group}) > 1]
         return {"photos": sum(map(len, groups)), "apart": sum(map(len, apart)),

@@ -1,8 +1,9 @@
-"""Apache Beam, for work whose parts any worker does alone and writes to a folder that all see.
+"""Run independent parts of a job on Apache Beam; workers write results to a folder that all share.
 
     Create(elements) | Reshuffle | ParDo(a function that is made once in each worker)
 
-This module alone imports Apache Beam; where that is not installed, importing it is a UserError.
+Only this module imports Apache Beam. If Beam is not installed, importing this module raises
+UserError.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-# As the scripts do (dnnlib.cli.run_main), and before what a worker loads imports TensorFlow.
+# As in the scripts (dnnlib.cli.run_main); it must be set before a worker imports TensorFlow.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from dnnlib.util import UserError, one_line
@@ -33,10 +34,10 @@ _MAX_SHOWN = 300  # characters of Beam's own messages
 
 
 class BeamRunner:
-    """One of Beam's runners and its options, checked. It runs once."""
+    """One of Beam's runners with its options, checked. `run` can be called once."""
 
     def __init__(self, name: str, options: Sequence[str]) -> None:
-        """Raise UserError if the runner or one of its options is unknown, or a value wrong."""
+        """Raise UserError if the runner or one of its options is unknown, or a value is wrong."""
         self._name = name
         parsed = _parse([f"--runner={name}", *options])
         try:
@@ -45,9 +46,9 @@ class BeamRunner:
             raise UserError(f"--runner={name}: {one_line(error)[:_MAX_SHOWN]}") from error
 
     def run(self, start: Callable[[], Callable], elements: Iterable) -> None:
-        """Call start() once in each worker, and what it returns with each element, in any order and
-        perhaps more than once. `start` and the elements are pickled. Raises UserError if that
-        fails."""
+        """Call start() once in each worker, and the function that it returns with each element, in
+        any order and perhaps more than once. `start` and the elements are pickled. Raises UserError
+        if a worker or the runner fails."""
         path = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), path]))  # of workers
         try:
@@ -69,7 +70,7 @@ class _Each(beam.DoFn):
         self._start, self._folder = start, os.getcwd()
 
     def setup(self):
-        with contextlib.suppress(OSError):  # on another machine only absolute paths may be there
+        with contextlib.suppress(OSError):  # another machine may lack this folder
             os.chdir(self._folder)
         self._work = self._start()
 
@@ -78,17 +79,17 @@ class _Each(beam.DoFn):
 
 
 def _parse(flags):
-    """Return PipelineOptions. Raises UserError for what Beam itself would ignore or refuse in a
-    hundred lines."""
+    """Return PipelineOptions. Raises UserError for options that Beam itself would ignore, or refuse
+    with a hundred lines of output."""
     unknown, printed = [], io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
             options = PipelineOptions(flags)
-            options.get_all_options(  # its parser, before it learns what it does not know
+            options.get_all_options(  # its parser, before Beam adds the unknown options to it
                 retain_unknown_options=True,
                 add_extra_args_fn=lambda parser: unknown.extend(parser.parse_known_args(flags)[1]))
     except SystemExit as leaving:
-        if not leaving.code:  # of --help
+        if not leaving.code:  # from --help
             raise
         raise UserError(f"--: {one_line(printed.getvalue().rpartition('error: ')[2])}") from None
     if unknown:
@@ -98,14 +99,14 @@ def _parse(flags):
 
 @contextlib.contextmanager
 def _dead_workers_noticed() -> Iterator[None]:
-    """Raise UserError if a process of DirectRunner dies, for which it would wait for ever."""
+    """Raise UserError if a process of DirectRunner dies; Beam would wait for it for ever."""
     dead, hook = [], threading.excepthook
 
     def notice(args: threading.ExceptHookArgs):
         if args.thread is not None and args.thread.name == _WORKER_THREAD and not dead:
             dead.append(args.exc_value)
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        elif not dead:  # others end because of it
+        elif not dead:  # other threads fail because of the death
             hook(args)
     threading.excepthook = notice
     try:

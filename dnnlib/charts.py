@@ -1,6 +1,6 @@
-"""Charts drawn by matplotlib: lines and bars, as SVG elements for pages or as PNG files.
+"""Draw lines and bars with matplotlib, as SVG elements for pages or as PNG files.
 
-matplotlib is imported where it is used, so that whoever may draw a chart still starts at once.
+matplotlib is imported where it is used, so that programs that may draw a chart start at once.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 COLOURS = ("#3465a4", "#e57c23", "#4e9a06", "#75507b", "#c4a000", "#a40000")
 LOG_DECADES = 1.5  # positive values that differ by more are drawn on a logarithmic scale
-_HUGE = 1e300  # beyond it counts as not finite: the axis could not be computed
-_LETTER = 0.017  # width of a mark's letter as a share of the chart's
+_HUGE = 1e300  # larger values count as not finite: their axis could not be computed
+_LETTER = 0.017  # width of a letter of a mark's text, as a share of the chart's width
 _MARKS = {"mark": ("#b0b0b0", "-"), "growth": ("#75507b", "-"), "resume": ("#a40000", ":")}
-# Texts stay texts, the same chart has the same bytes, and a $ in a name is not mathematics. What a
-# curve does within a pixel is drawn as a line from the lowest to the highest value.
+# Text is stored as text, the same chart has the same bytes, and a $ in a name does not start a
+# formula. Within a pixel, a curve is a line from its lowest to its highest value.
 _STYLE = {"path.simplify_threshold": 1, "svg.fonttype": "none", "svg.hashsalt": "charts",
           "font.sans-serif": ["DejaVu Sans"], "font.size": 9, "text.parse_math": False,
           "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#999999",
@@ -37,7 +37,7 @@ class Chart:
     Attributes:
         series: {name: (x [n], y [n])}, x ascending; y may hold NaN and infinities, which are gaps.
         marks: [(x, text, kind)] of vertical lines; kind is one of 'mark', 'growth' and 'resume'.
-        x_end: value that the axis reaches at least, so that charts can be compared.
+        x_end: value that the axis reaches at least, to make charts comparable.
     """
 
     title: str
@@ -53,7 +53,7 @@ class Chart:
                 and any(len(y) > 1 for y in curves))
 
     def legend(self) -> dict[str, str]:
-        """Return {text: colour}: each curve's name, last number, and how many are not finite."""
+        """Return {text: colour}: each curve's name, last value, number of values not finite."""
         entries = {}
         for (name, (_, y)), colour in zip(self.series.items(), COLOURS * len(self.series)):
             y = _finite(y)
@@ -88,13 +88,13 @@ class Chart:
         axes.set_xlim(xs.min(), xs.max() or 1.0)
         axes.set_xlabel(visible(self.x_title), loc="right", labelpad=0)
         axes.grid(axis="y")
-        # The curves; a number between two gaps is a dot: there is no line to it.
+        # Draw the curves; a value between two gaps is a dot, as no line reaches it.
         for (x, y), colour in zip(curves, COLOURS * len(curves)):
             gaps = np.isnan(np.concatenate([[np.nan], y, [np.nan]]))
             alone = gaps[:-2] & gaps[2:] & ~gaps[1:-1]
             axes.plot(x, y, color=colour, linewidth=1.2)
             axes.plot(x[alone], y[alone], ".", color=colour)
-        # Vertical lines; a text that would cover the one before it is left out.
+        # Draw vertical lines; a text that would cover the previous one is left out.
         (low, high), free = axes.get_xlim(), 0.0
         for x, text, kind in (mark for mark in self.marks if low <= mark[0] <= high):
             colour, dashes = _MARKS[kind]
@@ -146,13 +146,13 @@ def bar_chart(names: list, series: dict, form: str = "{:g}", title: str = "",
 
 
 def growth_chart(panels: dict, x_title: str, title: str = "", dashed: str = "") -> bytes:
-    """Draw values over numbers that grow by factors, with whiskers, as a PNG file.
+    """Draw values over a logarithmic axis, with whiskers, as a PNG file.
 
     Args:
         panels: {title of the values: {legend: [(x, value, length of a whisker to either side)]}},
-            x ascending, above 0; below each other.
-        dashed: start of the legends of curves that are dashed, with hollow marks, in the colour of
-            the curve whose legend is the rest.
+            x ascending, above 0; panels are drawn one below the other.
+        dashed: prefix of the legends of curves that are dashed, with hollow marks, in the colour of
+            the curve whose legend lacks the prefix.
     """
     names = dict.fromkeys(legend.removeprefix(dashed) for series in panels.values()
                           for legend in series)
@@ -205,7 +205,7 @@ def _finite(y):
 
 @contextlib.contextmanager
 def _figure(width, height):
-    """Yield an empty figure of so many inches, in the style of all charts."""
+    """Yield an empty figure of this size, in inches, in the style of all charts."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -223,10 +223,10 @@ def _png(figure):
 
 
 def _svg(figure, bounds=None):
-    """Return a figure as an SVG element, with nothing in it that changes from call to call."""
+    """Return a figure as an SVG element, without anything that changes from call to call."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches=bounds,
                    metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
-    # Without the head of a file, and without names that several charts of a page would share.
+    # Leave out the file's head, and ids that several charts of a page would share.
     return re.sub(r'<g id="\w+">', "<g>", text[text.index("<svg"):])

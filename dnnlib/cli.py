@@ -1,6 +1,6 @@
 """The command lines of all scripts: their start and end, parsers, values, options without effect.
 
-The functions text -> value are types for argparse: ArgumentTypeError says what is allowed.
+The functions text -> value are types for argparse; their ArgumentTypeError says what is allowed.
 """
 
 import argparse
@@ -35,13 +35,13 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
     side prints at its start, are shown only with `--debug`.
     """
     argv = sys.argv[1:]
-    # TensorFlow uses oneDNN's convolutions by itself only if a processor has AVX-512; they are
-    # faster without it as well (docs/performance.md).
+    # By default TensorFlow uses oneDNN's convolutions only if a processor has AVX-512; they are
+    # faster on others as well (docs/performance.md).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     for name in ("stdout", "stderr"):  # None if the shell has closed it (>&-)
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
-    for stream in (sys.stdout, sys.stderr):  # names of files may have what the terminal lacks
+    for stream in (sys.stdout, sys.stderr):  # file names may have characters it cannot encode
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     with contextlib.nullcontext() if "--debug" in argv else hide_tensorflow_banner():
@@ -54,9 +54,9 @@ def exit_status(main: Callable[[list[str]], int | None], argv: list[str]) -> int
     try:
         try:
             status = main(argv)
-            sys.stdout.flush()  # at the interpreter's end it would be too late to handle an error
+            sys.stdout.flush()  # at the interpreter's exit it is too late to handle an error
             return status
-        except SystemExit as leaving:  # of --help
+        except SystemExit as leaving:  # from --help
             sys.stdout.flush()
             return leaving.code
         except (UserError, OSError) as error:
@@ -67,7 +67,7 @@ def exit_status(main: Callable[[list[str]], int | None], argv: list[str]) -> int
             print(f"error: {one_line(error)}", file=sys.stderr)
             return 2
         except Exception as error:
-            # TensorFlow's class by its name: not all scripts import it.
+            # Compare TensorFlow's class by name: not all scripts import TensorFlow.
             if type(error).__name__ != "ResourceExhaustedError" or "--debug" in argv:
                 raise
             print("error: the device's memory is too small; give a smaller --minibatch, or smaller "
@@ -76,7 +76,7 @@ def exit_status(main: Callable[[list[str]], int | None], argv: list[str]) -> int
         except KeyboardInterrupt:
             print("interrupted; repeat the command to continue", file=sys.stderr)
             return 130
-    except BrokenPipeError:  # also from the lines above
+    except BrokenPipeError:  # also from the handlers above
         if not close_broken_outputs():
             raise
         return 0
@@ -107,15 +107,15 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 def split_argv(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return a script's own arguments, and those behind "--", which are the runner's."""
+    """Return a script's own arguments, and those after "--", which are the runner's."""
     end = argv.index("--") if "--" in argv else len(argv)
     return list(argv[:end]), list(argv[end + 1:])
 
 
 def check_runner(runner: str | None, of_runner: Sequence[str]) -> None:
-    """Raise UserError if there are options of a runner that is not given."""
+    """Raise UserError if there are options for a runner, but no runner is given."""
     if of_runner and runner is None:
-        raise UserError("--: what is behind it are options of --runner, which is not given")
+        raise UserError("--: options after it are for --runner, which is not given")
 
 
 # Options without effect
@@ -210,7 +210,7 @@ def finite(text: str) -> float:
 
 
 def psi(text: str) -> float:
-    """Return a number for truncation; beyond MAX_PSI there are no pictures, only overflows."""
+    """Return a truncation_psi; beyond MAX_PSI there are only overflows, no pictures."""
     value = finite(text)
     if abs(value) > MAX_PSI:
         raise argparse.ArgumentTypeError(
@@ -224,7 +224,7 @@ def share(text: str) -> float:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         value = math.nan
-    if not 0 <= value <= 1:  # NaN is not
+    if not 0 <= value <= 1:  # also for NaN
         raise argparse.ArgumentTypeError(f"{text!r}: expected a share such as 0.5% or 0.005")
     return value
 
@@ -236,7 +236,7 @@ def label(text: str) -> int | tuple[float, ...]:
     return tuple(finite(part) for part in text.split(","))
 
 
-# Values in the names of files, so that pictures of other samples do not replace each other
+# Values in file names, so that pictures of different samples do not overwrite each other
 
 def numbers_name(numbers: Iterable[int]) -> str:
     """Return numbers for a file's name: [0, 1, 2, 7] -> '0-2,7'; a hash if that is long."""

@@ -1,6 +1,6 @@
-"""The workers of one training: which they are, and how a process ends without the others.
+"""The workers of one training: their addresses, and how a process ends if others are lost.
 
-Works without TensorFlow; `dnnlib.tflib.connection` connects them.
+This module needs no TensorFlow; `dnnlib.tflib.connection` connects the workers.
 """
 
 import json
@@ -9,12 +9,13 @@ import re
 from dnnlib.util import UserError, one_line
 
 LOST_STATUS = 3  # exit status of a worker that has lost another one
-JOIN_SEC = 600  # to wait for workers that were not started yet
-SILENT_SEC = 20  # after which a worker that does not answer is lost
+JOIN_SEC = 600  # how long to wait for workers that are not started yet
+SILENT_SEC = 20  # a worker that does not answer for so long is lost
 
 
 class SharedError(UserError):
-    """A UserError that all workers raise at the same place: none has to report it to the others."""
+    """A UserError that all workers raise at the same place, so none must report it to the others.
+    """
 
 
 def find_workers(workers: str | None, index: int | None,
@@ -55,7 +56,7 @@ def find_workers(workers: str | None, index: int | None,
 
 
 def _tf_config(text):
-    """Return (addresses, index) of TF_CONFIG; a chief that is listed apart is number 0."""
+    """Return (addresses, index) from TF_CONFIG; a chief that is listed separately is number 0."""
     try:
         config = json.loads(text)
         cluster = config.get("cluster", {})
@@ -79,7 +80,7 @@ def _tf_config(text):
 
 
 def _check_addresses(addresses, option):
-    """Raise UserError for what is no host:port, or is given twice."""
+    """Raise UserError if an address is not host:port, or is given twice."""
     for address in addresses:
         match = isinstance(address, str) and re.fullmatch(r"[\w.-]+:(\d{1,5})", address)
         if not match or not 1 <= int(match[1]) <= 65535:

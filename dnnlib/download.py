@@ -1,4 +1,4 @@
-"""Downloads that resume, are checked, and are whole or absent; and the folder that caches them."""
+"""Resumable, checked downloads, complete or absent; and the folder that caches them."""
 
 import contextlib
 import hashlib
@@ -28,13 +28,13 @@ CACHE_VARIABLE = "STYLE_C_GAN_CACHE"
 CONNECT_SEC, READ_SEC = 5, 30
 ATTEMPTS = 5  # to get an answer
 BACKOFF_SEC = 1  # before the third attempt 2 s, twice as long before every further one
-MAX_WAIT_SEC = 300  # a server that asks for more is given up
+MAX_WAIT_SEC = 300  # longest wait that a server may ask for
 BUSY = (408, 429, 500, 502, 503, 504)
-CHUNK = 1 << 16  # what of a lost connection may be fetched again
+CHUNK = 1 << 16  # most bytes that are fetched again after a lost connection
 _WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml")
-_reported = set()  # cache folders that cannot be written, as a warning has said
+_reported = set()  # cache folders that cannot be written, and were warned about
 
-logging.getLogger("urllib3").setLevel(logging.ERROR)  # its lines about trying again are long
+logging.getLogger("urllib3").setLevel(logging.ERROR)  # its messages on retries are long
 
 
 def cache_dir() -> Path:
@@ -44,13 +44,13 @@ def cache_dir() -> Path:
         return Path(chosen)
     try:
         return Path.home() / ".cache" / "style-c-gan"
-    except RuntimeError:  # a container's user without a home: nothing can be kept
+    except RuntimeError:  # no home, as for some users in containers: nothing can be kept
         return Path(os.devnull) / "style-c-gan"
 
 
 def keep_arrays(path: Path, arrays: dict[str, np.ndarray], report: Callable[[str], None]) -> bool:
-    """Write arrays as an .npz of the cache; return False if there is no room: `report(line)` then
-    has the reason."""
+    """Write arrays as an .npz into the cache. Return False if there is no room, after reporting the
+    reason."""
     num_bytes = 2 * sum(array.nbytes for array in arrays.values())  # with room to spare
     if not has_room(path.parent, num_bytes, report):
         return False
@@ -60,8 +60,8 @@ def keep_arrays(path: Path, arrays: dict[str, np.ndarray], report: Callable[[str
 
 
 def has_room(folder: Path, num_bytes: int, report: Callable[[str], None]) -> bool:
-    """Return whether a cache folder can take a file of `num_bytes`; if not, `report(line)` gets the
-    reason, once for a folder."""
+    """Return whether a cache folder can take a file of `num_bytes`; if not, report the reason, once
+    per folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -77,17 +77,18 @@ def has_room(folder: Path, num_bytes: int, report: Callable[[str], None]) -> boo
 
 
 def download(url: str, path: str | Path, size: int, **checksums: str) -> Path:
-    """Fetch `url` into `path`, checked, and return the path, which appears only when whole.
+    """Download `url` to `path`, and return the path, which appears once complete and checked.
 
-    What has arrived waits in `<path>.part`: from there this call goes on after a lost connection,
-    and a later one. Busy servers are asked again, at growing intervals or when they say.
+    Bytes that have arrived are kept in `<path>.part`, from which this call continues after a lost
+    connection, and so does a later call. Busy servers are asked again, at growing intervals or when
+    they say.
 
     Args:
         size: bytes.
         checksums: sha256 or md5, hexadecimal.
 
     Raises:
-        UserError: no or a wrong answer, another size or checksum, or a full disk.
+        UserError: no answer or a wrong one, a wrong size or checksum, or a full disk.
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
@@ -114,17 +115,17 @@ def download(url: str, path: str | Path, size: int, **checksums: str) -> Path:
 
 
 def fetch_wheel(package: str, folder: str | Path, **expected: Any) -> Path:
-    """Fetch the wheel of a package ('name==1.0') from the index that pip uses into a folder; return
-    its path. Raises UserError if pip cannot fetch it, or it is none of the `expected` size and
-    checksums (see `check_file`)."""
+    """Fetch the wheel of a package ('name==1.0') into a folder, from the index that pip uses;
+    return its path. Raises UserError if pip cannot fetch it, or if its size and checksums are not
+    the `expected` ones (see `check_file`)."""
     wheel = _pip_download(package, folder, "*.whl", "--only-binary=:all:", package)
     check_file(wheel, wheel.name, **expected)
     return wheel
 
 
 def fetch_source(package: str, folder: str | Path, sha256: str, size: int) -> Path:
-    """Fetch the archive of a package that has no wheel, as `fetch_wheel` does. pip asks it for its
-    name by running its setup.py, but not before it has compared the checksum."""
+    """Fetch the source archive of a package that has no wheel, as `fetch_wheel` does. pip runs its
+    setup.py to get its name, but only after comparing the checksum."""
     with tempfile.TemporaryDirectory() as spare:
         wanted = Path(spare) / "requirements.txt"
         wanted.write_text(f"{package} --hash=sha256:{sha256}\n")
@@ -149,7 +150,8 @@ def _pip_download(package, folder, pattern, *arguments):
 
 def check_file(path: str | Path, name: str, sha256: str | None = None, md5: str | None = None,
                size: int | None = None) -> None:
-    """Raise UserError if a file, called `name`, has not the stated size (bytes) and checksums."""
+    """Raise UserError if a file does not have the stated size (bytes) and checksums. name: what the
+    message calls it."""
     found = {"bytes": Path(path).stat().st_size}
     expected = {"bytes": size, "sha256": sha256, "md5": md5}
     for algorithm in ("sha256", "md5"):
@@ -170,8 +172,8 @@ def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
 
 
 def mistaken_for(start: bytes, wanted: str) -> str | None:
-    """Return what a file is, by its first bytes, that was fetched in place of `wanted` ('a
-    network'), and what to do; None for any other file."""
+    """Return what was fetched instead of `wanted` ('a network'), according to a file's first bytes,
+    and what to do; None if they show no such mistake."""
     if start.startswith(b"version https://git-lfs"):
         return "only a Git-LFS pointer; fetch the file itself (git lfs pull)"
     if start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_WEB_PAGE):
@@ -180,7 +182,7 @@ def mistaken_for(start: bytes, wanted: str) -> str | None:
 
 
 class _Retry(urllib3.Retry):
-    """urllib3's rules for trying again, with an upper bound for what servers may ask for."""
+    """urllib3's rules for retries, with an upper bound on the wait that servers may ask for."""
 
     def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
         """Return the seconds that a server asks for, None if it does not."""
@@ -192,8 +194,8 @@ class _Retry(urllib3.Retry):
 
 
 def _fetch(url, file, size):
-    """Append what the part lacks, for as long as attempts bring something. Raises UserError for
-    whatever cannot be mended by asking again."""
+    """Append the missing bytes, as long as attempts make progress. Raises UserError for errors that
+    a retry cannot fix."""
     adapter = requests.adapters.HTTPAdapter(max_retries=_Retry(
         total=ATTEMPTS - 1, connect=1, status_forcelist=BUSY, raise_on_status=False,
         backoff_factor=BACKOFF_SEC))
@@ -222,8 +224,8 @@ def _fetch(url, file, size):
 
 
 def _receive(url, file, size, response, bar):
-    """Append a response's body, or what of it comes before the connection is lost. Raises UserError
-    if it is an error, or another file than one of `size` bytes."""
+    """Append a response's body, or the part that arrives before the connection is lost. Raises
+    UserError if the response is an error, or its file does not have `size` bytes."""
     have, status = _length(file), response.status_code
     found = response.headers.get("Content-Range", "")
     if status == 200:  # also of servers without ranges
@@ -243,7 +245,7 @@ def _receive(url, file, size, response, bar):
         for chunk in response.iter_content(CHUNK):
             file.write(chunk)
             bar.update(len(chunk))
-            if _length(file) > size:  # of unknown length, perhaps without an end
+            if _length(file) > size:  # the length was not stated; perhaps it never ends
                 file.truncate(0)
                 raise UserError(f"{url}: the server sends more than the {size:,} bytes expected: "
                                 "another file")
@@ -255,6 +257,6 @@ def _length(file):
 
 
 def _kept(file):
-    """Return what a message adds if a later call can go on."""
+    """Return what to add to a message if a later call can continue."""
     have = _length(file)
     return f"; {have:,} bytes are kept in {file.name}, run again to go on" if have else ""

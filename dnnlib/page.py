@@ -1,7 +1,7 @@
-"""Write a self-contained page of headings, text, tables, charts and pictures.
+"""Build a self-contained page of headings, text, tables, charts and pictures.
 
-Nothing is loaded from elsewhere, and scripts are not required: without them a slider is a box that
-scrolls. All text is escaped here, so that names in other people's data cannot become markup.
+Nothing is loaded from elsewhere, and scripts are not needed: without them, a slider is a box that
+scrolls. Every text is escaped here, so that names in other people's data cannot become markup.
 """
 
 import base64
@@ -18,11 +18,11 @@ from PIL import Image
 WIDTH = 1100  # pixels of a page's column
 RELOAD_SEC = 60
 _STYLE, _SCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".css", ".js"))
-_EXACT_BYTES = 250_000  # size limit of a lossless picture
+_EXACT_BYTES = 250_000  # largest size of a lossless picture
 
 
 class Page:
-    """A page to which sections are added from the top down; `render` returns the file's text."""
+    """A page. Sections are added from the top down; `render` returns the text of the file."""
 
     def __init__(self, title: str):
         self._title, self._parts = title, [f"<h1>{escape(title)}</h1>"]
@@ -37,15 +37,15 @@ class Page:
         self._parts.append(f"<p>{escape(content)}</p>")
 
     def state(self, name: str, text: str, more: str = "", attributes: str = ""):
-        """Add a frame with the state of what is shown, coloured by its name ('finished'). `more` is
-        markup after the text, `attributes` the markup of the frame."""
+        """Add a frame with a state, coloured by its name ('finished'). `more` is markup after the
+        text, `attributes` are those of the frame."""
         self._parts.append(f'<p class="state {escape(name)}"{attributes}><b>{escape(name)}</b> '
                            f"{escape(text)}{more}</p>")
 
     def running(self, text: str, note: str, written: float, late_sec: float):
-        """Add the frame of a running process. The page reloads every minute, and shows its age
-        since it was `written` (seconds since 1970) between `text` and `note`; from the age
-        `late_sec` on (0: never) it reports that nothing runs any more."""
+        """Add the frame of a running process. The page reloads every minute and shows, between
+        `text` and `note`, how long ago it was `written` (seconds since 1970). If that is more than
+        `late_sec` (0: never), it reports that nothing runs any more."""
         self._has_script = True
         self._head = f'<noscript><meta http-equiv="refresh" content="{RELOAD_SEC}"></noscript>\n'
         self.state("running", text, f"<span></span>. {escape(note)}",
@@ -53,7 +53,7 @@ class Page:
 
     @contextlib.contextmanager
     def folded(self, title: str):
-        """Show what is added inside only when the reader asks for it."""
+        """Hide what is added inside until the reader opens it."""
         self._parts.append(f"<details><summary>{escape(title)}</summary>")
         yield
         self._parts.append("</details>")
@@ -62,8 +62,8 @@ class Page:
         """Add a table of texts and numbers.
 
         Args:
-            head: headings of the columns; empty texts for none.
-            shades: None, or for each row a list of strengths 0..1 of the cells' backgrounds.
+            head: titles of the columns; all empty for none.
+            shades: None, or for each row a list with the strength 0..1 of each cell's background.
 
         Raises:
             ValueError: a row or its shades are not as long as the head.
@@ -82,7 +82,7 @@ class Page:
         self._parts.append(f'<p class="legend">{_legend(colours)}</p>')
 
     def chart(self, svg: str):
-        """Add a chart with its own labels; one wider than the page scrolls."""
+        """Add a chart that labels its parts itself; if it is wider than the page, it scrolls."""
         self._parts.append(f'<div class="wide">{svg}</div>')
 
     def charts(self, charts: list):
@@ -92,7 +92,7 @@ class Page:
             f"</div></figcaption>{svg}</figure>" for title, colours, svg in charts), "</div>"]
 
     def picture(self, encoded: "Encoded", caption: str):
-        """Add a picture, pixel by pixel; one wider than the page scrolls."""
+        """Add a picture at its size in pixels; if it is wider than the page, it scrolls."""
         content = base64.b64encode(encoded.content).decode()
         self._parts.append(
             f'<figure><img alt="{escape(caption)}" width="{encoded.width}" '
@@ -100,7 +100,7 @@ class Page:
             f"<figcaption>{escape(caption)}</figcaption></figure>")
 
     def slider(self, name: str, pictures: list):
-        """Add pictures [(Encoded, caption)] with a slider that shows one, at first the last."""
+        """Add pictures [(Encoded, caption)] of which a slider shows one, the last at first."""
         self._has_script, last = True, len(pictures) - 1
         self._parts.append(
             f'<div class="slider"><label>{escape(name)} <input type="range" min="0" max="{last}" '
@@ -134,8 +134,8 @@ class Encoded:
 
     @classmethod
     def of(cls, pixels: np.ndarray) -> "Encoded":
-        """Encode uint8 [H, W, 3]: without loss if the file is small, as with enlarged pixels."""
-        # The JPEG keeps colours at full resolution: maps have sharp borders.
+        """Encode uint8 [H, W, 3], without loss if the result is small, as for enlarged pixels."""
+        # JPEGs keep colours at full resolution, as maps have sharp borders.
         for kind, options in (("WEBP", {"lossless": True, "method": 2}),
                               ("JPEG", {"quality": 88, "subsampling": 0})):
             buffer = io.BytesIO()
@@ -146,13 +146,13 @@ class Encoded:
 
 
 def visible(content: object) -> str:
-    """Return any value as text in which control characters and surrogates are visible."""
+    """Return any value as text, with control characters and surrogates made visible."""
     return "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c
                    for c in str(content))
 
 
 def escape(content: object) -> str:
-    """Return any value as text for a page: markup escaped, control characters visible."""
+    """Return any value as text for a page: markup escaped, control characters made visible."""
     return html.escape(visible(content))
 
 
@@ -162,7 +162,7 @@ def _legend(colours):
 
 
 def _cell(content, shade):
-    """Return a cell: numbers aligned right, texts left, a blue background of strength `shade`."""
+    """Return a cell: numbers at the right, texts at the left, a blue background of this shade."""
     number = isinstance(content, (int, float, np.number))
     kind = "" if number else ' class="text"'
     style = f' style="background: rgba(52, 101, 164, {0.6 * shade:.3f})"' if shade else ""

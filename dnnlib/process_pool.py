@@ -1,4 +1,4 @@
-"""Work that overlaps, in order: by many processes or threads, or one iterator ahead of its reader.
+"""Overlap work, with results in order: processes, threads, or an iterator ahead of its reader.
 
 Worker processes load no TensorFlow and write nothing.
 """
@@ -18,14 +18,14 @@ from dnnlib.util import UserError, progress
 
 S, T = TypeVar("S"), TypeVar("T")
 
-# glibc's names for the sizes from which memory is asked of the system and given back to it, and
-# ours: arrays of a few megabytes come and go with every photo.
+# glibc's parameters for the sizes from which memory is requested from and returned to the system,
+# and our value: every photo allocates and frees arrays of a few megabytes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _REUSED = 32 << 20
 
 
 def ordered(futures: Iterable[concurrent.futures.Future], ahead: int) -> Iterator:
-    """Yield the results of futures in order, with up to `ahead` of them taken and under way."""
+    """Yield the results of futures in order, with up to `ahead` of them submitted in advance."""
     pending = collections.deque()
     for future in futures:
         pending.append(future)
@@ -39,16 +39,16 @@ def ordered_map(function: Callable, items: Iterable, workers: int) -> Iterator:
     """Yield function(item) for each item, in order, computed by `workers` processes.
 
     `function` and items must be picklable; with one worker everything runs in this process. Raises
-    UserError if a worker dies. Ctrl-C is for this process alone.
+    UserError if a worker dies. Only this process handles Ctrl-C.
     """
     if workers == 1:
         yield from map(function, items)
         return
-    # Spawned and not forked: a fork of a process that runs threads can hang.
+    # Spawned, not forked: a fork of a process with threads can hang.
     pool = concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
-        # Four tasks for each worker: memory stays bounded whatever the parent's speed.
+        # Four tasks for each worker: memory stays bounded even if the parent is slow.
         yield from ordered((_submit(pool, function, item) for item in items), 4 * workers)
     except concurrent.futures.process.BrokenProcessPool:
         raise UserError("a worker process died, perhaps for lack of memory; run the same command "
@@ -58,8 +58,8 @@ def ordered_map(function: Callable, items: Iterable, workers: int) -> Iterator:
 
 
 def _submit(pool, function, item):
-    """Submit a task; the workers that this starts inherit the signals that are blocked, so that
-    none prints a traceback at Ctrl-C, wherever it is. Here a Ctrl-C comes when this ends."""
+    """Submit a task while Ctrl-C is blocked. Workers that this starts inherit the block, so that
+    none prints a traceback; in this process, a Ctrl-C takes effect when this function ends."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return pool.submit(function, item)
@@ -88,7 +88,7 @@ def _call_all(function, items):
 def threaded_map(function: Callable, items: Iterable, threads: int) -> Iterator:
     """Yield function(item) for each item, in order, computed by threads some items ahead.
 
-    A reader that stops early does not wait for what is under way.
+    A reader that stops early does not wait for the items under way.
     """
     pool = concurrent.futures.ThreadPoolExecutor(threads)
     try:
@@ -98,11 +98,11 @@ def threaded_map(function: Callable, items: Iterable, threads: int) -> Iterator:
 
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
-    """Yield `items` in order while a thread makes the next one, with up to `depth` that wait (more
-    would only cost memory).
+    """Yield `items` in order while a thread makes the next one, with up to `depth` finished ones
+    waiting (more would only cost memory).
 
-    What the iterator raises is raised here, in its place. A reader that stops early (an error,
-    Ctrl-C) stops the thread too, after the item that it is making.
+    An exception of the iterator is raised here, at its place in the order. A reader that stops
+    early (an error, Ctrl-C) stops the thread too, after the item that it is making.
     """
     iterator, end = iter(items), object()
     pool = concurrent.futures.ThreadPoolExecutor(1, "prefetch")
@@ -118,8 +118,8 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
 def map_over_devices(functions: Sequence[Callable[[S], T]], items: Iterable[S]) -> Iterator[T]:
     """Yield a result for every item in order, item k by function k % len(functions).
 
-    Each function has a thread of its own, and two items at a time; a single one is called here and
-    now, without any thread.
+    Each function has a thread of its own, and two items at a time; a single function is called
+    directly, without a thread.
     """
     if len(functions) == 1:
         yield from map(functions[0], items)
@@ -135,7 +135,7 @@ def map_over_devices(functions: Sequence[Callable[[S], T]], items: Iterable[S]) 
 
 
 def _start_worker():
-    """Make a worker end with its parent, which could be killed, and prepare its memory."""
+    """Make a worker end when its parent does, even if that is killed, and tune its memory."""
     def wait():
         multiprocessing.parent_process().join()
         os._exit(1)
@@ -144,8 +144,8 @@ def _start_worker():
 
 
 def reuse_freed_memory() -> None:
-    """Make the process keep and reuse freed memory, which the system would have to clear page by
-    page: an eighth of a conversion's time. Does nothing if the C library is not glibc."""
+    """Make the process keep and reuse freed memory: the system would have to clear it page by page,
+    which takes an eighth of a conversion's time. Does nothing if the C library is not glibc."""
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_M_MMAP_THRESHOLD, _REUSED)
         mallopt(_M_TRIM_THRESHOLD, 2 * _REUSED)

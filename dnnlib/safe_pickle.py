@@ -1,11 +1,11 @@
-"""Other people's pickles and .npz read as plain data: nothing of theirs is imported or executed.
+"""Read other people's pickles and .npz as plain data: nothing in them is imported or executed.
 
-Python's own unpickler does the reading. Every class or function that the file refers to is, if its
-name is allowed, replaced by a stand-in that only records what it was given. Before that, the file's
-operations are checked one by one: only those of ordinary pickles, and no more of them than an
-official network has. Without that check a small file can crash the unpickler (a deeply nested tuple
-as a key), fill the memory (a memo entry of a huge number) or reach objects that no name was asked
-for (extension codes).
+Python's own unpickler does the reading. Every class or function that the file refers to must have
+an allowed name, and is replaced by a stand-in that only records its arguments. Before that, the
+file's operations are checked one by one: only those of ordinary pickles are allowed, and only as
+many as an official network may have. Without that check a small file can crash the unpickler (a
+deeply nested tuple as a key), fill the memory (a memo entry with a huge number) or reach objects
+without naming them (extension codes).
 """
 
 import io
@@ -47,12 +47,12 @@ _KNOWN = (_RECONSTRUCT | _SCALAR | _FROM_BUFFER
 
 
 class Record:
-    """An object of the file, of which nothing is made.
+    """A stand-in for an object of the file, which is never made.
 
     Attributes:
         name: "module.Class" or "module.function".
-        args: what it was called with.
-        state: what was given to it afterwards, or None.
+        args: arguments of the call.
+        state: the state that was set afterwards, or None.
         bytes_left: [bytes that may still be read as arrays], shared by all records of a file.
     """
 
@@ -64,25 +64,25 @@ class Record:
         return record
 
     def __setstate__(self, state):
-        """Keep a state. Without this method a file could set any attribute, of classes too."""
+        """Keep a state. Without this method a file could set any attribute, even of classes."""
         if self.state is not None:
             raise ValueError("a state given twice")
         self.state = state
 
 
 class _Dict(Record):
-    """Makes an empty dict, for the file to fill."""
+    """A stand-in that makes an empty dict, for the file to fill."""
 
     def __new__(cls):
         return {}
 
 
 class _Reader(pickle.Unpickler):
-    """Python's unpickler, which finds stand-ins only."""
+    """Python's unpickler, which finds only stand-ins."""
 
     def __init__(self, path, data, classes):
         super().__init__(io.BytesIO(data))
-        # Three networks may be one object of the file; protocol 2 encodes every array first.
+        # 6: three networks may share one object, and protocol 2 encodes every array first.
         shared = {"bytes_left": [6 * len(data)]}
         self._path = path
         self._stand_ins = dict.fromkeys(_DICTS, _Dict) | {
@@ -114,7 +114,7 @@ def read_pickle(path: str | Path, classes: Iterable[str]) -> Any:
 
     Raises:
         UserError: any other class or function, a file that is cut short, damaged or too large, or
-            operations that an ordinary pickle of plain data and arrays has no use for.
+            operations that an ordinary pickle of plain data and arrays does not need.
     """
     if Path(path).stat().st_size > MAX_BYTES:
         raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes; no official network is")
@@ -136,7 +136,7 @@ def read_pickle(path: str | Path, classes: Iterable[str]) -> Any:
 
 
 def _refusal(path, reason):
-    """Make the error of a file that is not what is read here."""
+    """Return the error for a file that is not an official network pickle."""
     return UserError(f"{path}: {reason}; only official network pickles are read, and nothing in "
                      "them is executed")
 
@@ -145,7 +145,7 @@ def read_array(value: Any) -> np.ndarray:
     """Make the array or NumPy scalar that a Record of `read_pickle` describes, read-only.
 
     Raises:
-        ValueError: it describes none, or arrays of this file have become much larger than it is.
+        ValueError: it describes no array, or the arrays of this file are much larger than the file.
     """
     name = value.name if isinstance(value, Record) else ""
     try:
@@ -177,7 +177,7 @@ def _dtype(record):
 
 
 def _make_array(bytes_left, data, dtype, shape, order):
-    """Make an array of bytes, after every check."""
+    """Make an array from bytes, after all checks."""
     if isinstance(data, Record):  # as protocol 2 writes bytes
         text, encoding = data.args
         if data.name != "_codecs.encode" or encoding != "latin1":
@@ -195,14 +195,15 @@ def _make_array(bytes_left, data, dtype, shape, order):
 
 
 def _spend(bytes_left, count):
-    """Count bytes that are made. Raises ValueError for too many: a file can name its own twice."""
+    """Count bytes of arrays. Raises ValueError for too many: a file can use its bytes repeatedly.
+    """
     bytes_left[0] -= count
     if bytes_left[0] < 0:
         raise ValueError("arrays larger than the file")
 
 
 def shown(text: str) -> str:
-    """Return a stranger's text as it can be printed: short, without control characters."""
+    """Return untrusted text in a form to print: short, without control characters."""
     return text[:200] if text.isprintable() else ascii(text[:200])
 
 

@@ -1,7 +1,7 @@
 """Hide what TensorFlow's C++ side prints at every start.
 
 It writes to file descriptor 2 before it reads any log level: several lines about oneDNN, CPU
-instructions, missing CUDA libraries and servers, among which a one-line error would be lost.
+instructions, missing CUDA libraries and servers, in which a one-line error would be lost.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ _BANNER = re.compile(
 
 @contextlib.contextmanager
 def hide_tensorflow_banner() -> Iterator[None]:
-    """Filter the lines that are written to file descriptor 2; Python's stderr stays the terminal.
+    """Filter the lines that are written to file descriptor 2, but not those of Python's stderr.
 
-    Does nothing if stderr is not the process's own (a test that captures it).
+    Does nothing if stderr is not the process's own (if a test captures it).
     """
     if sys.stderr is not sys.__stderr__:
         yield
@@ -40,7 +40,7 @@ def hide_tensorflow_banner() -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # the terminal is gone, and with it the buffer's reader
+        with contextlib.suppress(OSError):  # the terminal is gone, so the buffer cannot be written
             sys.stderr.close()
         sys.stderr = sys.__stderr__
         os.dup2(terminal, 2)  # closes the pipe, unless a child process still has it
@@ -48,9 +48,9 @@ def hide_tensorflow_banner() -> Iterator[None]:
 
 
 def _copy_lines(read_end, terminal):
-    """Copy all lines to the terminal but those of the banner."""
+    """Copy all lines except the banner's to the terminal."""
     with os.fdopen(read_end, "rb") as lines:
         for line in lines:
             if not _BANNER.match(line):
-                with contextlib.suppress(OSError):  # or the pipe would fill up
+                with contextlib.suppress(OSError):  # keep reading, or the pipe would fill up
                     os.write(terminal, line)

@@ -1,15 +1,15 @@
-"""What commands suggest at their end, fitted to the data's size; and which splits are too small."""
+"""Suggest next commands that fit the data's size; and find splits that are too small."""
 
 import shlex
 from pathlib import Path
 
-FEW_VALIDATION = 100  # images; fewer of them differ more by chance than snapshots do
-# Training photos from which on a preset's networks and hours are worth it.
+FEW_VALIDATION = 100  # images; with fewer, chance outweighs the differences between snapshots
+# Numbers of training photos that justify the networks and hours of larger presets.
 _SOME, _MANY = 1_000, 10_000
 # The resolution that each preset of train.py sets; None: the data set's.
 _RESOLUTIONS = {"demo-32": 32, "small-32": 32, "small-64": 64, "paper-256": 256, "paper": None}
 _INITIAL_RESOLUTION = 8  # where training starts to grow
-_GPU_FILES = ("/dev/nvidia0", "/dev/dxg")  # an NVIDIA card on Linux, and below Windows
+_GPU_FILES = ("/dev/nvidia0", "/dev/dxg")  # an NVIDIA card on Linux, and on WSL
 
 
 def few_validation(num_val: int) -> str | None:
@@ -20,8 +20,8 @@ def few_validation(num_val: int) -> str | None:
 
 
 def validation_warnings(dataset: str, num_val: int) -> list[str]:
-    """Return what a training that keeps its best snapshot says of its validation split: a line if
-    there is none, or if it has fewer than FEW_VALIDATION images."""
+    """Return the warnings of a training that keeps its best snapshot: a line if there is no
+    validation split, or if it has fewer than FEW_VALIDATION images."""
     if not num_val:
         return [f"warning: {dataset} has no validation split: the last snapshot counts as best"]
     few = few_validation(num_val)
@@ -40,7 +40,8 @@ def suggested_preset(num_photos: int, resolution: int) -> str:
 
 def training_options(num_photos: int, resolution: int) -> list[str]:
     """Return train.py's arguments that fit a data set, such as ["--preset=small-64",
-    "--device=cpu"], for its training photos and the side of its largest level, in pixels."""
+    "--device=cpu"], given the number of its training photos and the side of its largest level, in
+    pixels."""
     preset = suggested_preset(num_photos, resolution)
     options = [f"--preset={preset}"]
     if resolution < (_RESOLUTIONS[preset] or resolution):
@@ -53,5 +54,5 @@ def training_options(num_photos: int, resolution: int) -> list[str]:
 
 
 def command(script: str, *arguments: object) -> str:
-    """Return "python <script> <arguments>" as a shell takes it, quoted where it has to be."""
+    """Return "python <script> <arguments>", quoted for a shell where needed."""
     return shlex.join(["python", script, *map(str, arguments)])

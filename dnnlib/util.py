@@ -1,4 +1,4 @@
-"""Whole files, locks, logs, progress, times, digests; and UserError, an error of one line."""
+"""Atomic files, locks, logs, progress, times, digests; and UserError, an error of one line."""
 
 import contextlib
 import errno
@@ -19,12 +19,12 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(Exception):
-    """A mistake that the user can mend, in one line: what, where, what is allowed or what to do."""
+    """A mistake that the user can fix, in one line: what, where, what is allowed or what to do."""
 
 
 def one_line(error: object) -> str:
-    """Return an error's message on a single line; characters that a terminal could obey, of a
-    file's name for instance, become backslash escapes."""
+    """Return an error's message on a single line. Characters that could control a terminal, such as
+    in a file's name, become backslash escapes."""
     text = " ".join(str(error).split()) or type(error).__name__
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
@@ -32,8 +32,8 @@ def one_line(error: object) -> str:
 # Outputs
 
 def close_broken_outputs() -> bool:
-    """Redirect stdout and stderr to nowhere if their readers or terminals are gone; return whether
-    one of them was."""
+    """Redirect stdout and stderr to the null device if their readers or terminals are gone; return
+    whether one of them was."""
     broken = []
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a test's stream has no descriptor
@@ -48,7 +48,7 @@ def close_broken_outputs() -> bool:
 
 
 def progress(iterable: Iterable | None = None, **options: object) -> tqdm:
-    """Return a tqdm bar of these options with rate and ETA on stderr; silent without a terminal."""
+    """Return a tqdm bar with these options, rate and ETA on stderr; silent without a terminal."""
     # tqdm shows nothing if a terminal does not know its size: under `script`, in containers.
     try:
         size_is_known = all(os.get_terminal_size(sys.stderr.fileno()))
@@ -68,7 +68,7 @@ def format_time(seconds: float) -> str:
             else f"{minutes}m {s % 60:02d}s" if minutes else f"{s}s")
 
 
-# Files that are whole or absent
+# Files that are complete or absent
 
 @contextlib.contextmanager
 def only_process(directory: str | Path, doing: str) -> Iterator[None]:
@@ -128,7 +128,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def atomic_write(path: str | Path, content: bytes | str) -> None:
-    """Write bytes or text so that `path` is either whole or as it was. In a text, bytes of file
+    """Write bytes or text so that `path` is either complete or unchanged. In text, bytes of file
     names that are not UTF-8 become escapes, which JSON reads back."""
     if isinstance(content, str):
         content = content.encode("utf-8", "backslashreplace")
@@ -142,7 +142,7 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def read_json(path: str | Path, object_hook: Callable | None = None) -> object:
-    """Read JSON, with a byte order mark or without. Raises UserError if it is missing or broken,
+    """Read JSON, with or without a byte order mark. Raises UserError if it is missing or broken,
     has numbers of thousands of digits, or is nested too deeply."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"), object_hook=object_hook)
@@ -202,14 +202,14 @@ def start_log(name: str, path: str | Path | None = None) -> logging.Logger:
 
 
 def log_to_file(logger: logging.Logger, line: str) -> None:
-    """Write a line to the logger's file alone: the terminal has it already."""
+    """Write a line only to the logger's file, if the terminal already shows it."""
     for handler in logger.handlers:
         if isinstance(handler, _LogFile):
             handler.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, line, (), None))
 
 
 class _Terminal(logging.StreamHandler):
-    """Print a log's lines on stdout; if nobody reads them any more the work ends, as with print."""
+    """Print a log's lines on stdout; if stdout has lost its reader, raise, as print does."""
 
     def handleError(self, record: logging.LogRecord):
         if isinstance(sys.exc_info()[1], BrokenPipeError):
@@ -218,7 +218,7 @@ class _Terminal(logging.StreamHandler):
 
 
 class _LogFile(logging.FileHandler):
-    """Write a log's lines to a file; if that fails (a full disk), warn once and work on."""
+    """Write a log's lines to a file; if that fails (a full disk), warn once and continue."""
 
     has_warned = False
 
@@ -229,5 +229,5 @@ class _LogFile(logging.FileHandler):
                   f"({one_line(sys.exc_info()[1])})", file=sys.stderr)
 
     def close(self):
-        with contextlib.suppress(OSError):  # it writes what is still in the buffer
+        with contextlib.suppress(OSError):  # closing writes what is still in the buffer
             super().close()

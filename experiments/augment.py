@@ -1,23 +1,24 @@
-"""Are generated pairs useful? A segmentation network trained on real, on generated, on both.
+"""Are generated pairs useful? Train a segmentation network on real pairs, on generated, on both.
 
-For 10, 50, 200 and all real photos; as many steps for every row; three seeds. All are tested on the
-data set's real test photos, which neither the segmentation network nor the generator saw.
+For 10, 50, 200 and all real photos, with the same number of steps in every row, and three seeds.
+All are tested on the data set's real test photos, which neither the segmentation network nor the
+generator was trained on.
 
     python generate.py --network=results/00001-2d-ccp-32 --num=5000 --keep-padding \\
         --out=datasets/pairs
     python -m experiments.augment --pairs=datasets/pairs --out=results/augment
 
 Row real-50 has 50 labelled photos, both-50 the same 50 and the pairs, half of every minibatch each,
-`pairs` the pairs alone. The generator of the pairs saw all labelled training photos, whatever the
-row: what is asked is whether its pairs add to a few labels of one's own, not how it would fare with
-as few itself. The best snapshot of a row is selected by all validation photos of the data set.
+`pairs` only the pairs. In all rows, the generator of the pairs was trained on all labelled training
+photos. So the question is whether its pairs add to a few labels, not how well it would do with as
+few itself. The best snapshot of a row is selected by all validation photos of the data set.
 
-Preset `night` (the default): a U-Net at 64x64 on the Clothing Co-Parsing photos, 16 kimg a row:
-five to seven minutes a training on one core with AVX-512 that had other work too, 27 of them, in
-the order of what their answers are worth. Preset `photos-64`: DeepLabV3+ over EfficientNet-Lite0
-with ImageNet's weights at 64x64; half an hour a training on two cores with AVX2. Expected: both
-above real at 10 and 50 photos, and no better at all of them. augment.md, .json and .png grow with
-every row; the same command continues.
+Preset `night` (the default): a U-Net at 64x64 on the Clothing Co-Parsing photos, 16 kimg per row:
+27 trainings of five to seven minutes each on one core with AVX-512 that had other work too, the
+most valuable answers first. Preset `photos-64`: DeepLabV3+ over EfficientNet-Lite0 with ImageNet's
+weights at 64x64; half an hour per training on two cores with AVX2. Expected: both above real at 10
+and 50 photos, and no better at all of them. augment.md, .json and .png grow with every row; the
+same command continues.
 """
 
 from argparse import Namespace
@@ -64,7 +65,7 @@ STUDY = Study(
         "data": dict(metavar="DIR", help="data set of real photos with labels"),
         "pairs": dict(metavar="DIR", help="generated pairs: a folder of generate.py --num, or a "
                       "data set"),
-        "mix": dict(type=cli.finite, metavar="SHARE", help="share of the pairs in a minibatch of "
+        "mix": dict(type=cli.finite, metavar="SHARE", help="share of the pairs in a minibatch in "
                     "the rows of both (default: 0.5)")})
 MEASURES = [Measure("mIoU (%)", "miou", "higher", 100),
             Measure("mIoU of the classes (%)", "miou_foreground", "higher", 100),
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> int:
     options = STUDY.begin(argv, __doc__, EXAMPLES)
     left_out = []
     if not options.table_only:
-        # Rows of as many photos as there are, or more, would be those of all.
+        # Rows of as many photos as there are, or more, would equal those of all.
         count = open_labelled(options.data).splits["train"]
         left_out = [f"{kind}-{number}" for number in NUMBERS for kind in ("real", "both")
                     if number.isdecimal() and int(number) >= count]
@@ -97,10 +98,10 @@ def make_trial(options: Namespace, row: str, seed: int) -> Trial:
 
 
 def write_tables(options: Namespace) -> Path:
-    """Write augment.md, .json and .png of what is finished; return the first name."""
+    """Write augment.md, .json and .png of the finished trials; return the first path."""
     results = STUDY.results(options, make_trial)
     table = summarize(results, MEASURES)
-    # For each number of photos, with and without pairs.
+    # Compare rows with and without pairs, for each number of photos.
     said = list(dict.fromkeys(
         line for number in NUMBERS if f"both-{number}" in table for line in differences(
             {row: table[row] for row in (f"real-{number}", f"both-{number}") if row in table},

@@ -1,4 +1,4 @@
-"""The command lines of all experiments: common options, what is remembered of them, the run."""
+"""The command lines of all experiments: common options, which --out stores, and the run."""
 
 import argparse
 import shlex
@@ -15,21 +15,21 @@ from experiments.study import Trial, choose, run_study
 from experiments.tables import command_lines
 
 OPTIONS_FILE = "study.json"  # in --out
-DIGESTS = "digests"  # there, of the data sets
+DIGESTS = "digests"  # of the data sets, in this file
 
 
 def plan_of(rows: str, *seeds: int) -> tuple[tuple[str, int], ...]:
-    """Return (row, seed) of all rows, which spaces separate, seed by seed."""
+    """Return (row, seed) for all rows, which are separated by spaces, seed by seed."""
     return tuple((row, seed) for seed in seeds for row in rows.split())
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What a study is made of.
+    """The trials of a study, and their options.
 
     Attributes:
-        plan: (row, seed), in the order of what the answers are worth.
-        options: of the script, where they are not given.
+        plan: (row, seed), the most valuable answers first.
+        options: values for options of the script that are not given.
         train: options of train.py for all rows.
     """
 
@@ -40,17 +40,17 @@ class Preset:
 
 @dataclass(frozen=True)
 class Study:
-    """What a script of this folder is.
+    """The definition of one script in this folder.
 
     Attributes:
         name: of its module, and of the files of its table.
         presets: by name; the first one is the default.
         rows: names of all rows.
-        fixed: options that a study has once and for all. of_machine: those that may change.
+        fixed: options that a study cannot change once begun. of_machine: those that may change.
         own: {option besides those of all experiments: keywords of add_argument}.
-        needs: options without which there is no study, such as its data.
-        together: options of a preset that belong to its --data: with another one none is meant.
-        about_rows: what --rows names, where that is known only once other options are.
+        needs: options that a study requires, such as its data.
+        together: options of a preset that belong to its --data; unused if other data are given.
+        about_rows: help for --rows, if the rows depend on other options.
     """
 
     name: str
@@ -64,12 +64,12 @@ class Study:
     about_rows: str = ""
 
     def begin(self, argv: Sequence[str], description: str, examples: str) -> argparse.Namespace:
-        """Parse a command line, and complete it by what the study was begun with, else by the
-        preset's options.
+        """Parse a command line, and complete it with the options that the study was begun with,
+        else with the preset's.
 
         Raises:
-            UserError: an option without effect, or another value of one of `fixed`, since rows of
-                two kinds make no table.
+            UserError: an option has no effect, or one of `fixed` has another value than before,
+                since rows of two kinds do not make a table.
         """
         parser = cli.argument_parser(description.partition("\n")[0], examples)
         self._add_options(parser)
@@ -84,23 +84,23 @@ class Study:
         """Add the options that all experiments have, and the study's own."""
         add = parser.add_argument
         add("--out", type=Path, default=Path("results") / self.name, metavar="DIR",
-            help="where the run directories and the table are")
+            help="folder of the run directories and the table")
         add("--preset", choices=self.presets,
-            help=f"what is trained on what (default: {next(iter(self.presets))})")
+            help=f"networks, data and lengths (default: {next(iter(self.presets))})")
         add("--rows", type=lambda text: text.split(","), metavar="ROW,...",
             help=self.about_rows or f"of {', '.join(self.rows)} (default: the preset's, each with "
                                     "its own seeds)")
         add("--seeds", type=cli.seeds, metavar="N,...", help="seeds of every row")
         add("--kimg", type=float, metavar="N", help="length of every row (default: the preset's)")
-        add("--device", choices=("gpu", "cpu"), help="as of train.py")
-        add("--gpus", type=cli.positive_int, metavar="N", help="as of train.py")
+        add("--device", choices=("gpu", "cpu"), help="as for train.py")
+        add("--gpus", type=cli.positive_int, metavar="N", help="as for train.py")
         add("--dry-run", action="store_true", help="print the commands")
-        add("--table-only", action="store_true", help="write the table of what is finished")
+        add("--table-only", action="store_true", help="write the table of the finished trials")
         for name, keywords in self.own.items():
             add(f"--{name}", **keywords)
 
     def _remember(self, options):
-        """Complete options by those in --out, else by the preset's."""
+        """Complete the options with those stored in --out, else with the preset's."""
         path = options.out / OPTIONS_FILE
         stored = util.read_json(path) if path.is_file() else {}
         if options.table_only and not stored:
@@ -132,7 +132,7 @@ class Study:
             make_trial: (options, row, seed) -> the Trial.
             write_tables: (options) -> the table's path.
             left_out: rows that are not possible here. first: a trial that all others begin from.
-            prepare: what is done before the first training.
+            prepare: called before the first training.
         """
         if options.table_only:
             write_tables(options)
@@ -159,7 +159,7 @@ class Study:
 
     def _data_digests(self, options):
         """Return {path: digest} of the data sets and folders of pairs that `fixed` options name,
-        some as NAME:DIR,...; raise UserError if one was another when the study was begun."""
+        some as NAME:DIR,...; raise UserError if one has changed since the study was begun."""
         words = [word for name in self.fixed for word in str(getattr(options, name)).split(",")]
         paths = [Path(word.partition(":")[2] or word) for word in words]
         digests = {str(path): labelled.open_labelled(path).digest for path in paths
@@ -181,12 +181,12 @@ class Study:
               if values)])
 
     def _stored(self, options):
-        """Return {option: value} of what --out remembers."""
+        """Return {option: value} as stored in --out."""
         return {name: getattr(options, name) for name in self.fixed + self.of_machine}
 
     def results(self, options: argparse.Namespace,
                 make_trial: Callable[[argparse.Namespace, str, int], Trial]) -> list[dict]:
-        """Return the results of all trials in --out that are measured, in the order of the rows."""
+        """Return the results of all measured trials in --out, in the order of the rows."""
         found = []
         for row in self.rows:
             seeds = sorted(int(seed) for path in options.out.glob(f"{row}-seed*")
@@ -197,8 +197,8 @@ class Study:
 
     def write(self, options: argparse.Namespace, lines: Sequence[str], results: list[dict],
               **found: Any) -> Path:
-        """Write the table: its lines and the commands as Markdown, and what was found as JSON.
-        Return the former's path; raise UserError in place of an empty --table-only."""
+        """Write the table: lines and commands as Markdown, results as JSON. Return the Markdown
+        file's path; raise UserError if --table-only finds no results."""
         if options.table_only and not results:
             raise UserError(f"{options.out}: nothing is finished there that would be measured so "
                             "today; a table that is there stays as it is")

@@ -1,28 +1,28 @@
 """From leather to denim and back: six blocks or nine, one paper's settings or the other's, masks.
 
 "Clothing texture synthesis using CycleGAN" found that nine blocks beat six (objective 2.86 against
-3.22). Each tenth photo is held back, and all rows are measured on these.
+3.22). Every tenth photo is held back, and all rows are measured on these.
 
     python -m experiments.leather_denim --leather=trainA --denim=trainB --out=results/leather
     python -m experiments.leather_denim --leather=trainA --denim=trainB --segmenter=4 \\
         --garment=outer,pants,skirt
 
 Row zhu-9 has the settings of train.py's preset `zhu` and nine blocks, clothing-6 those of
-`leather-denim` and six. These are recipes as a whole: they differ in norm, minibatch, learning
-rate, rotations, clipping, and in whether critics score patches or pictures. So a difference between
-them cannot be put down to one of these, and their objectives, squares of critics' scores, do not
-compare. Nor are steps alike: in as many kimg `leather-denim` takes a tenth of them.
+`leather-denim` and six. These are complete recipes: they differ in norm, minibatch, learning rate,
+rotations, clipping, and in whether critics score patches or pictures. So a difference between them
+cannot be attributed to one of these, and their objectives, squares of critics' scores, are not
+comparable. Nor are the numbers of steps: in the same kimg, `leather-denim` takes a tenth of them.
 
-With --segmenter the photos get label maps first; rows that end in -garment then translate --garment
-alone. These are measured on garments in front of grey, the others on whole photos: between the two
-kinds nothing compares but what they change around the garment.
+With --segmenter, the photos get label maps first; rows that end in -garment then translate only
+--garment. These are measured on garments in front of grey, the others on whole photos: the two
+kinds are comparable only in what they change around the garment.
 
-Preset `night` (the default): 64x64, a quarter of the feature maps, 8 kimg (15 passes) a row, that
+Preset `night` (the default): 64x64, a quarter of the feature maps, 8 kimg (15 passes) per row, that
 is 8,000 steps of zhu and 800 of clothing, for two CPU cores with AVX2 in at most six hours (an
-estimate from steps under load); rows in the order of what their answers are worth. Preset `gpu`:
-256x256 (or --resolution=128), all feature maps, 103 kimg: Zhu et al.'s 200 passes; not run by us.
-Expected of `night`: hints, no photos that convince; translated photos nearer to the target than
-untranslated ones. leather_denim.md, .json and .png grow with every row; the same command continues.
+estimate from steps under load), the most valuable answers first. Preset `gpu`: 256x256 (or
+--resolution=128), all feature maps, 103 kimg: Zhu et al.'s 200 passes; not run by us. Expected of
+`night`: hints, no convincing photos; translated photos nearer to the target than untranslated ones.
+leather_denim.md, .json and .png grow with every row; the same command continues.
 """
 
 from argparse import Namespace
@@ -53,7 +53,7 @@ BLOCKS = ("9", "6")
 GARMENT = "-garment"
 WHOLE = tuple(f"{settings}-{blocks}" for settings in SETTINGS for blocks in BLOCKS)
 ROWS = (*WHOLE, *(row + GARMENT for row in WHOLE))
-HELD_BACK = 10  # one photo of so many
+HELD_BACK = 10  # one photo in so many
 LISTS = ("leather", "denim")
 EXAMPLES = """\
   python -m experiments.leather_denim --leather=trainA --denim=trainB --out=results/leather
@@ -80,8 +80,8 @@ STUDY = Study(
                            "the preset's)"),
         "segmenter": dict(metavar="SPEC", help="segmentation network that makes the photos' label "
                           "maps: snapshot, run directory or run number"),
-        "garment": dict(metavar="CLASSES", help="its classes that are translated, of both lists"),
-        "inception": dict(metavar="PATH", help="as of run_metrics.py")})
+        "garment": dict(metavar="CLASSES", help="its classes that are translated, for both lists"),
+        "inception": dict(metavar="PATH", help="as for run_metrics.py")})
 PICTURE_MEASURES = [
     Measure("KID x 1000, to denim", "cyclekid_AtoB", "lower", 1000),
     Measure("KID x 1000, to leather", "cyclekid_BtoA", "lower", 1000),
@@ -98,20 +98,20 @@ BACKGROUND = [
             form="{:.3f}"),
     Measure("around the garment L1, to leather", "cycleloss_background_BtoA", "lower",
             form="{:.3f}")]
-OF_PICTURES = [*PICTURE_MEASURES, *BACKGROUND]  # that compare between settings
+OF_PICTURES = [*PICTURE_MEASURES, *BACKGROUND]  # comparable between settings
 ALL_MEASURES = [Measure("objective", "cycleloss", "lower", form="{:.2f}"), *OF_PICTURES]
-# (row, other row, the measures that compare between them): all of them within one paper's settings,
-# none of critics between two, and between whole photos and garments only what changes around the
-# garment.
+# (row, other row, the measures that are comparable between them): all within one paper's settings,
+# none of critics' scores between two papers', and between whole photos and garments only what
+# changes around the garment.
 COMPARISONS = [
     *((f"{settings}-6{end}", f"{settings}-9{end}", ALL_MEASURES) for settings in SETTINGS
       for end in ("", GARMENT)),
     *((f"zhu-{blocks}{end}", f"clothing-{blocks}{end}", OF_PICTURES) for blocks in BLOCKS
       for end in ("", GARMENT)),
     *((row, row + GARMENT, BACKGROUND) for row in WHOLE)]
-# What a measure would be without translation, or at best, of all rows that see alike: (title,
-# 'values' or 'floors' of a result, the value's name there, start, factor); printed is
-# start + factor x value.
+# Values of a measure without translation, or at best, for all rows of one kind of photos: (title,
+# 'values' or 'floors' of a result, the value's name there, start, factor); start + factor x value
+# is printed.
 LEVELS = [
     ("KID x 1000 of untranslated photos", "values", "cyclekid_untranslated", 0, 1000),
     ("KID floor x 1000, to denim", "floors", "cyclekid_AtoB", 0, 1000),
@@ -137,7 +137,7 @@ def main(argv: list[str]) -> int:
 
 
 def check_garment(options: Namespace, without_maps: Sequence[str]) -> None:
-    """Raise UserError if the garment is to be found in the photos, and cannot be."""
+    """Raise UserError if garments are to be found in the photos, but cannot be."""
     if bool(options.segmenter) != bool(options.garment):
         raise UserError("--segmenter and --garment: the one finds the other's classes in the "
                         "photos; give both, or neither")
@@ -156,7 +156,7 @@ def check_garment(options: Namespace, without_maps: Sequence[str]) -> None:
 
 
 def count_photos(options: Namespace, name: str) -> int:
-    """Return how many photos a list has; raise UserError if none is held back."""
+    """Return how many photos a list has; raise UserError if there are too few to hold some back."""
     folder = Path(getattr(options, name))
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     count = sum(file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "." and file.is_file()
@@ -184,8 +184,8 @@ def make_trial(options: Namespace, row: str, seed: int) -> Trial:
 
 
 def prepared(options: Namespace) -> tuple[list[list[str]], dict[str, Path]]:
-    """Return the commands that make data sets of both lists, with maps if there is a segmentation
-    network, and {list: its data set}."""
+    """Return (the commands that make data sets of both lists, with maps if there is a segmentation
+    network; {list: its data set})."""
     commands, data = [], {}
     for name in LISTS:
         photos = getattr(options, name)
@@ -207,7 +207,7 @@ def prepared(options: Namespace) -> tuple[list[list[str]], dict[str, Path]]:
 
 
 def write_tables(options: Namespace) -> Path:
-    """Write leather_denim.md, .json and .png of what is finished; return the first name."""
+    """Write leather_denim.md, .json and .png of the finished trials; return the first path."""
     results = STUDY.results(options, make_trial)
     table = summarize(results, ALL_MEASURES)
     said = list(dict.fromkeys(
@@ -221,9 +221,9 @@ def write_tables(options: Namespace) -> Path:
 
 def term_charts(results: Sequence[dict]) -> list[Chart]:
     """Return Charts of the objective, as in the paper's figure 5, and of its parts (figures 6, 7),
-    over the training of every row; with several seeds of the first one."""
+    over the training of every row; if it has several seeds, of the first."""
     weight = CycleConfig.__dataclass_fields__["cycle_weight"].default
-    parts = {  # critics' losses are halved in training, the paper's are not
+    parts = {  # critics' losses are halved in training, but not in the paper
         "objective": {"G/AB": 1, "G/BA": 1, "D/A": 2, "D/B": 2, "cycle/A": weight,
                       "cycle/B": weight},
         "cycle": {"cycle/A": 1, "cycle/B": 1}, "generators": {"G/AB": 1, "G/BA": 1},
@@ -239,7 +239,7 @@ def term_charts(results: Sequence[dict]) -> list[Chart]:
 
 def report_lines(options: Namespace, results: Sequence[dict], table: Table, said: Sequence[str]
                  ) -> list[str]:
-    """Return the lines of leather_denim.md: tables, what they say, curves, grids, commands."""
+    """Return the lines of leather_denim.md: tables, differences, curves, grids."""
     seconds = sum(result["training_sec"] for result in results)
     return [
         "# From leather to denim and back", "",
@@ -259,13 +259,13 @@ def report_lines(options: Namespace, results: Sequence[dict], table: Table, said
 
 
 def table_lines(title: str, results: Sequence[dict], table: Table) -> list[str]:
-    """Return a section with the table of rows that see alike, and its levels; nothing without rows.
-    """
+    """Return a section with the table of the rows of one kind of photos, and its levels; nothing if
+    there are no rows."""
     if not table:
         return []
     shown = [measure for measure in ALL_MEASURES
              if any(measure.title in cells for cells in table.values())]
-    # What values would be without translation, and at best: of the first result.
+    # Take the values without translation, and at best, from the first result.
     found = next(result for result in results if result["row"] in table)
     levels = [f"{title} {start + factor * found[place][name]:.1f}"
               for title, place, name, start, factor in LEVELS if name in found[place]]
@@ -274,7 +274,7 @@ def table_lines(title: str, results: Sequence[dict], table: Table) -> list[str]:
 
 
 def steps_text(own: Sequence[dict]) -> str:
-    """Return how many steps the trainings of a row have, by its results."""
+    """Return how many steps the trainings of a row have, from its results."""
     preset = CycleConfig.presets[SETTINGS[own[0]["row"].partition("-")[0]]]
     return f"{round(own[0]['kimg'] * 1000 / CycleConfig(**preset).minibatch):,}"
 

@@ -1,20 +1,20 @@
-"""Does a critic that knows the classes draw small ones better? Photos of maps, four ways to train.
+"""Does a critic that knows the classes draw small ones better? Photos from maps, trained four ways.
 
-    patch-l1            pix2pix: patches are judged, pixels compared
+    patch-l1            pix2pix: the critic scores patches, the loss compares pixels
     semantic-semantic   a map of logits for every class, all of the same weight, and a segmentation
-                        network's maps compared in place of pixels ("Next steps for image synthesis
+                        network's maps compared instead of pixels ("Next steps for image synthesis
                         using semantic segmentation", 2020)
     capacity-semantic   as many maps without weights: is it the semantics, or only more maps?
-    semantic-l1         pixels compared: which of the two changes does it?
+    semantic-l1         pixels compared: which of the two changes matters?
 
 Each question has its own comparison: semantic-semantic against patch-l1, capacity-semantic and
 semantic-l1.
 
-On Facades at 64x64 and 128x128 and on Clothing Co-Parsing at 64x64, as many steps for every row,
-two seeds. Measured are the last networks, on maps that they have not seen (the test split, of
-Facades the validation split): mIoU of a segmentation network's labels of the photos and the maps,
-over all classes and the five with the fewest pixels, beside that of the real photos, the ceiling;
-FID and KID, beside those between two halves of the real photos; LPIPS.
+On Facades at 64x64 and 128x128 and on Clothing Co-Parsing at 64x64, with the same number of steps
+in every row, and two seeds. The last networks are measured, on maps that they have not seen (the
+test split; for Facades the validation split): mIoU between the maps and a segmentation network's
+labels of the photos, over all classes and over the five with the fewest pixels, beside that of the
+real photos, the ceiling; FID and KID, beside those between two halves of the real photos; LPIPS.
 
     python dataset_tool.py create_from_pairs --source=facades --classes=facades \\
         --resolution=128 --out=datasets/facades
@@ -22,17 +22,17 @@ FID and KID, beside those between two halves of the real photos; LPIPS.
         --segmenter=facades-64:results/1,ccp-64:results/2,facades-128:results/3 \\
         --judge=facades-64:results/4,ccp-64:results/5,facades-128:results/6
 
---segmenter names the network that the rows of `semantic` compare maps by, --judge the one that all
-are measured by: another one, since a network that was trained to please one is flattered by it. Of
-another --architecture of --variant=segmenter it is more of a stranger than by another --seed.
+--segmenter names the network with which the rows of `semantic` compare maps, --judge the one that
+measures all rows. They must differ, because a network gives too good a score to those that were
+trained with it. Another --architecture of --variant=segmenter makes them more independent than
+another --seed.
 
-Preset `night` (the default) is planned for at most six hours on two CPU cores with AVX2, in the
-order of what the answers are worth: 2,000 steps of four photos a row, of 0.25 s of processor time
-each at 64x64 and 0.75 s at 128x128, to which a segmentation network comes in half of the rows, and
-evaluations: four and a half to five and a half hours. Expected: semantic-semantic above patch-l1 in
-the mIoU of the rarest classes, with no larger FID. semantic_critic.md, .json and, for each data
-set, a chart and a sheet of photos grow with every row; the same command
-continues.
+Preset `night` (the default) is planned for at most six hours on two CPU cores with AVX2, the most
+valuable answers first: 2,000 steps of four photos per row, each with 0.25 s of processor time at
+64x64 and 0.75 s at 128x128, plus a segmentation network in half of the rows, and evaluations: four
+and a half to five and a half hours. Expected: semantic-semantic above patch-l1 in the mIoU of the
+rarest classes, with no larger FID. semantic_critic.md, .json and, for each data set, a chart and a
+sheet of photos grow with every row; the same command continues.
 """
 
 import re
@@ -73,8 +73,8 @@ METHODS = {f"{critic}-{reconstruction}": dict(critic=critic, reconstruction=reco
 # The rows that others are compared with, and which ones; None for all.
 COMPARED = {"patch-l1": None, "capacity-semantic": ("semantic-semantic",),
             "semantic-l1": ("semantic-semantic",)}
-PHOTOS = "photos"  # in a run directory: its photos of the maps that are measured
-SHOWN = 8  # maps of a sheet
+PHOTOS = "photos"  # in a run directory: its photos from the maps that are measured
+SHOWN = 8  # maps in a sheet
 ROWS = tuple(f"{scene}-{method}" for scene in SCENES for method in METHODS)
 EXAMPLES = """\
   python -m experiments.semantic_critic --segmenter=facades-64:3,ccp-64:4 --judge=facades-64:5,\
@@ -85,18 +85,18 @@ ccp-64:6 --rows=facades-64-patch-l1,facades-64-semantic-semantic,ccp-64-patch-l1
 
 @dataclass(frozen=True)
 class ScenePreset(Preset):
-    """What a study of several data sets is made of.
+    """The trials of a study of several data sets, and their options.
 
     Attributes:
         metrics: of run_metrics.py, with {n} for the number of maps.
-        shrink: what the sides of all photos are divided by.
+        shrink: divisor of the sides of all photos.
     """
 
     metrics: str = "miou,lpips,fid{n},kid{n}"
     shrink: int = 1
 
 
-# The paper's claim first, then what it is owed to; a scene after the other.
+# The paper's claim first, then the rows that explain it; one scene after the other.
 _PLAN = tuple((f"{scene}-{method}", seed) for scene in SCENES
               for methods in (list(METHODS)[:2], list(METHODS)[2:])
               for seed in (1, 2) for method in methods)
@@ -114,12 +114,12 @@ STUDY = Study(
     "semantic_critic", PRESETS, ROWS, fixed=("preset", "data", "segmenter", "judge", "kimg"),
     of_machine=("device", "gpus"), own={
         "data": dict(metavar="NAME:DIR,...", help="data sets of photos with maps, for the names "
-                     "facades and ccp (default: below datasets/)"),
-        "segmenter": dict(metavar="ROWS:RUN,...", help="networks that the rows of semantic compare "
-                          f"maps by, for {', '.join(SCENES)}: snapshot, run directory or run "
+                     "facades and ccp (default: in datasets/)"),
+        "segmenter": dict(metavar="ROWS:RUN,...", help="networks with which the rows of semantic "
+                          f"compare maps, for {', '.join(SCENES)}: snapshot, run directory or run "
                           "number"),
-        "judge": dict(metavar="ROWS:RUN,...", help="networks that all rows are measured by "
-                      "(default: --segmenter's, which flatters those that were trained by them)")})
+        "judge": dict(metavar="ROWS:RUN,...", help="networks that measure all rows (default: "
+                      "--segmenter's, which flatters the rows that were trained with them)")})
 MEASURES = [Measure("mIoU of the rarest classes (%)", "miou_rare", "higher", 100),
             Measure("mIoU (%)", "miou", "higher", 100),
             Measure("pixel accuracy (%)", "miou_accuracy", "higher", 100),
@@ -147,7 +147,7 @@ def named(options: Namespace, option: str, known: Sequence[str]) -> dict[str, st
 
 
 def check_judges(options: Namespace) -> None:
-    """Raise UserError if a network of --judge is that of --segmenter, under whatever name."""
+    """Raise UserError if a network of --judge is also that of --segmenter, under any name."""
     # Imported here so that --help and wrong options answer at once.
     from training.segmentation.labeller import read_labeller
 
@@ -195,7 +195,7 @@ def make_trial(options: Namespace, row: str, seed: int) -> Trial:
 
 
 def measured_split(info: DatasetInfo) -> str:
-    """Return the split of a data set whose maps are drawn: the test split, else validation; raise
+    """Return the split of a data set whose maps are used: the test split, else validation; raise
     UserError if it has neither."""
     for split in ("test", "val"):
         if info.splits.get(split):
@@ -207,11 +207,11 @@ def measured_split(info: DatasetInfo) -> str:
 # The table
 
 def write_tables(options: Namespace) -> Path:
-    """Write semantic_critic.md, .json and, for each data set, a chart and a sheet of what is
-    finished; return the first name."""
+    """Write semantic_critic.md, .json and, for each data set, a chart and a sheet of the finished
+    trials; return the first path."""
     results = STUDY.results(options, make_trial)
     for part in (result[kind] for result in results for kind in ("values", "floors")):
-        # 'fid100' is a column's 'fid', of however many maps.
+        # Rename 'fid100' to a column's 'fid', whatever the number of maps.
         part |= {re.sub(r"^(fid|kid)\d+k?", r"\1", name): value for name, value in part.items()}
     # Each data set is a table of its own.
     scenes = {}
@@ -240,14 +240,14 @@ def write_tables(options: Namespace) -> Path:
 
 
 def answers(table: Table) -> list[str]:
-    """Return sentences on what rows of a data set differ by, for each of the questions."""
+    """Return sentences on how the rows of a data set differ, for each of the questions."""
     return list(dict.fromkeys(line for base, rows in COMPARED.items()
                               for line in differences(table, base, MEASURES, rows)))
 
 
 def draw_photos_of_maps(options: Namespace, scene: str, results: Sequence[dict]) -> None:
     """Write semantic_critic-<scene>-photos.png: the first maps, their real photos, and the photos
-    of each row, of its first seed."""
+    from each row's first seed."""
     runs = {}
     for result in results:
         if (Path(result["run"]) / PHOTOS / "translation.json").is_file():
@@ -259,14 +259,14 @@ def draw_photos_of_maps(options: Namespace, scene: str, results: Sequence[dict])
     real = SplitPictures(info, measured_split(info), side // PRESETS[options.preset].shrink)
     drawn = {row: list(util.read_json(folder / "translation.json")["photos"])
              for row, folder in runs.items()}
-    # A line a map: map, real photo, a photo of each row.
+    # One line per map: map, real photo, a photo from each row.
     cells = []
     for number in range(min(SHOWN, len(real))):
         rgb, labels = real.read(number)
         cells += [channels.colourise(labels, len(info.classes)), rgb, *(
             pictures.read_png(folder / IMAGES / f"{drawn[row][number]}.png")
             for row, folder in runs.items())]
-    # Names above, classes below.
+    # Add names above, classes below.
     heads = ["map", "real photo", *runs]
     sheet = pictures.grey_sheet(np.stack(cells), len(heads))
     width = sheet.shape[1] // len(heads)
@@ -278,8 +278,8 @@ def draw_photos_of_maps(options: Namespace, scene: str, results: Sequence[dict])
 
 def scene_text(options: Namespace, scene: str, results: Sequence[dict], table: Table,
                said: Sequence[str]) -> list[str]:
-    """Return the lines of Markdown on one data set: rows, what they say, each class."""
-    # Real photos: ceilings, or floors.
+    """Return the lines of Markdown on one data set: rows, differences, each class."""
+    # Values of real photos: ceilings, or floors.
     ceilings, floors = results[0]["values"], results[0]["floors"]
     real = {measure.value: ceilings.get(f"{measure.value}_real", floors.get(measure.value))
             for measure in MEASURES}
@@ -303,8 +303,8 @@ def scene_text(options: Namespace, scene: str, results: Sequence[dict], table: T
 
 
 def judge_text(options: Namespace, scene: str) -> str:
-    """Return a sentence on the network that labels a data set's photos, and what it has to do with
-    the one that rows were trained by."""
+    """Return a sentence on the network that labels a data set's photos, and how it is related to
+    the one with which rows were trained."""
     judge, segmenter = (named(options, name, SCENES).get(scene) for name in ("judge", "segmenter"))
     if judge is None:
         return (f"Labelled by {segmenter}, by which the rows of semantic were trained: that "

@@ -1,15 +1,15 @@
-"""Which score finds the snapshot whose pairs teach best? --select-by, measured.
+"""Which score finds the snapshot whose pairs train best? A comparison of --select-by's scores.
 
-For every snapshot of a run: its scores by photos and maps (FID, KID, KID of pairs, photos by
-labels), and the mean IoU on real test photos of a segmentation network that learned from that
-snapshot's pairs alone. A score is as good as its order of the snapshots: the rank correlation with
-that IoU, and how much of it is lost where the score selects.
+For every snapshot of a run: its scores for photos and maps (FID, KID, KID of pairs, photos by
+labels), and the mean IoU on real test photos of a segmentation network trained only on that
+snapshot's pairs. A score is as good as its order of the snapshots: its rank correlation with that
+IoU, and how much IoU is lost by the snapshot that it selects.
 
     python -m experiments.snapshot_scores --run=results/00001-2d-ccp-32 --out=results/scores \\
         --segmenter=results/00003-segmenter-ccp-32
 
-Preset `night` (the default): the Clothing Co-Parsing photos at 64x64, a U-Net, 8 kimg a snapshot.
-snapshot_scores.md, .json grow with every snapshot; the same command continues.
+Preset `night` (the default): the Clothing Co-Parsing photos at 64x64, a U-Net, 8 kimg per snapshot.
+snapshot_scores.md and .json grow with every snapshot; the same command continues.
 """
 
 import dataclasses
@@ -43,12 +43,12 @@ EXAMPLES = """\
 
 @dataclass(frozen=True)
 class ScoresPreset(Preset):
-    """What a study is made of; rows are known once the run is.
+    """The options of a study, whose rows are the snapshots of --run.
 
     Attributes:
         seeds: of the segmentation networks.
-        fakes: how many of them the scores take, as in the metrics' names.
-        pairs: from which a segmentation network learns.
+        fakes: number of fakes for the scores, as in the metrics' names.
+        pairs: number of pairs that a segmentation network is trained on.
     """
 
     seeds: tuple[int, ...] = (1,)
@@ -67,12 +67,12 @@ PRESETS = {
 STUDY = Study(
     "snapshot_scores", PRESETS, (), fixed=("preset", "run", "segmenter", "data", "kimg"),
     of_machine=("device", "gpus", "inception"), needs=("data", "run", "segmenter"),
-    about_rows="kimg of snapshots, as their names have it (default: all)", own={
+    about_rows="kimg of snapshots, as in their names (default: all)", own={
         "run": dict(metavar="DIR", help="run directory whose snapshots are compared"),
         "segmenter": dict(metavar="RUN_OR_FILE", help="segmentation network trained on real "
                           "photos"),
         "data": dict(metavar="DIR", help="data set of real photos with labels"),
-        "inception": dict(metavar="PATH", help="as of run_metrics.py")})
+        "inception": dict(metavar="PATH", help="as for run_metrics.py")})
 MIOU = Measure("mIoU of a network taught (%)", "miou", "higher", 100)
 CURVE = "network-snapshot-*.safetensors"
 
@@ -80,7 +80,7 @@ CURVE = "network-snapshot-*.safetensors"
 def main(argv: list[str]) -> int:
     """Measure what is not finished yet and write the table. Return the exit status."""
     options = STUDY.begin(argv, __doc__, EXAMPLES)
-    # Rows and plan are those of the run's snapshots.
+    # Make rows and plan from the run's snapshots.
     rows, preset = tuple(snapshots_of(options.run)), PRESETS[options.preset]
     plan = tuple((row, seed) for seed in preset.seeds for row in rows)
     study = dataclasses.replace(STUDY, rows=rows, presets={
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
 
 
 def snapshots_of(run: str | Path) -> dict[str, Path]:
-    """Return {kimg as its name has it: path} of the snapshots of a run that draw maps."""
+    """Return {kimg as in the name: path} of the snapshots of a run that draw maps."""
     # Imported here so that --help and wrong options answer at once.
     from training.snapshots import kimg_in_name, read_header
 
@@ -108,7 +108,7 @@ def make_trial(options: Namespace, row: str, seed: int) -> Trial:
         ("fid", ""), ("kid", ""), ("kid", "_pair"), ("labels", ""))]
     return Trial(
         row, seed, run,
-        # With the padding that the snapshot draws, which its scores see too.
+        # Keep the padding that the snapshot draws, as its scores do.
         preparations=[script("generate.py", {"network": snapshot, "num": preset.pairs,
                                              "keep_padding": True, "out": pairs})],
         training=script("train.py", {
@@ -126,7 +126,7 @@ def make_trial(options: Namespace, row: str, seed: int) -> Trial:
 
 
 def write_tables(study: Study, options: Namespace) -> Path:
-    """Write snapshot_scores.md and .json of what is finished; return the first name."""
+    """Write snapshot_scores.md and .json of the finished trials; return the first path."""
     results = [{**result, "values": with_combined(result["values"])}
                for result in study.results(options, make_trial)]
     taught, scores = summarize(results, [MIOU]), {}
@@ -140,9 +140,9 @@ def write_tables(study: Study, options: Namespace) -> Path:
 
 
 def judge(table: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
-    """Return {--select-by: {'correlation': Spearman's, of the score's falling with mIoU's rising,
-    None of fewer than three snapshots or where either is the same for all; 'selects': row; 'lost':
-    mIoU to the best row}}.
+    """Return {--select-by: {'correlation': Spearman's, positive if lower scores go with higher
+    mIoU; None for fewer than three snapshots, or if either is the same for all; 'selects': row;
+    'lost': mIoU below the best row}}.
 
     Args:
         table: {row: {'miou': mean over seeds, and the value of each --select-by}}.
@@ -164,7 +164,7 @@ def judge(table: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
 def report_lines(options: Namespace, results: Sequence[dict], taught: Table,
                  scores: dict[str, dict[str, float]], judged: dict[str, dict[str, Any]]
                  ) -> list[str]:
-    """Return the lines of snapshot_scores.md: the snapshots, the scores, the commands."""
+    """Return the lines of snapshot_scores.md: the snapshots and the scores."""
     snapshots = [[row, cell_text(taught[row][MIOU.title], MIOU),
                   *(f"{values[kind]:.4g}" for kind in SELECT_BY)]
                  for row, values in scores.items()]

@@ -1,8 +1,8 @@
-"""What all experiments share: rows x seeds of trainings, all evaluated alike.
+"""Run trainings for rows x seeds, all evaluated in the same way: the base of all experiments.
 
-A *trial* is one row of a table with one seed: a training in a run directory of its own, and the
-commands that measure its network. Each is a process of its own, printed before it starts, so that
-any of it can be run by hand. What is finished is not repeated; what was stopped is continued.
+A *trial* is one row of a table with one seed: a training in its own run directory, and the commands
+that measure its network. Each command is a process of its own, printed before it starts, so that it
+can be run by hand. Finished trials are not repeated; interrupted ones are continued.
 """
 
 import json
@@ -33,7 +33,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def script(name: str, options: dict[str, Any], *words: str | Path) -> list[str]:
     """Return the command of one of the program's scripts: {'init_from': 'x'} is --init-from=x.
 
-    True is a flag; options whose value is None are left out. words: what stands before options.
+    True is a flag; options whose value is None are left out. words: arguments before the options.
     """
     flags = {f"--{key.replace('_', '-')}": value for key, value in options.items()
              if value is not None}
@@ -47,7 +47,7 @@ def typed(command: Sequence[str]) -> str:
 
 
 class StudyStopped(Exception):
-    """The user has asked to stop; `signal` is how."""
+    """The user has asked to stop, by the signal `signal`."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -55,10 +55,10 @@ class StudyStopped(Exception):
 
 
 class Processes:
-    """Runs commands, one at a time; passes requests to stop on to the one that runs.
+    """Runs commands, one at a time, and passes requests to stop on to the running one.
 
-    Inside its `with` block Ctrl-C, SIGTERM and SIGHUP reach this process alone and from it the
-    command, once each: a training saves its state and ends. Then `run` raises StudyStopped.
+    Inside its `with` block, Ctrl-C, SIGTERM and SIGHUP reach only this process, which passes each
+    on to the command once: a training saves its state and ends. Then `run` raises StudyStopped.
     """
 
     def __init__(self):
@@ -66,7 +66,7 @@ class Processes:
 
     def __enter__(self) -> "Processes":
         for number in SIGNALS:
-            # Under nohup a closed terminal is no request to stop, as in train.py.
+            # Under nohup, a closed terminal is not a request to stop, as in train.py.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._request)
         return self
@@ -111,8 +111,8 @@ class Trial:
         training: the command that makes or continues `run`.
         evaluations: the commands that measure its network; they write metric-*.jsonl into `run`,
             or into one of `records`.
-        preparations: commands that make what the training begins from; repeated, they continue.
-        records: further folders with what the evaluations wrote.
+        preparations: commands that make the inputs of the training; repeated, they continue.
+        records: further folders into which the evaluations write.
     """
 
     row: str
@@ -125,22 +125,22 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Return what messages call it."""
+        """Return its name in messages."""
         return f"{self.row}, seed {self.seed}"
 
     def is_trained(self) -> bool:
-        """Return if its training has come to its end."""
+        """Return whether its training is finished."""
         return (self.run / FINAL).is_file()
 
     def is_evaluated(self) -> bool:
-        """Return if these very commands measured the network after its training ended."""
+        """Return whether exactly these commands measured the network after its training ended."""
         record = self.run / EVALUATED
         return (self.is_trained() and record.is_file()
                 and record.stat().st_mtime_ns >= (self.run / FINAL).stat().st_mtime_ns
                 and self._finished_by()["evaluations"] == self._commands()["evaluations"])
 
     def check_training(self) -> None:
-        """Raise UserError if it is finished, and other commands than these trained it."""
+        """Raise UserError if it is finished, but other commands than these trained it."""
         if not self.is_evaluated():
             return
         found, wanted = self._finished_by(), self._commands()
@@ -152,8 +152,8 @@ class Trial:
                                 "it anew")
 
     def _commands(self, place="OUT"):
-        """Return its commands as they are compared: of any interpreter, path of the program and
-        device, with the study's folder called `place`."""
+        """Return its commands for comparison: without interpreter, path of the program and device,
+        and with `place` for the study's folder."""
         def plain(command: Sequence[str]) -> list[str]:
             words = (word for word in command[1:]
                      if not word.startswith(("--device=", "--gpus=")))
@@ -166,16 +166,16 @@ class Trial:
                 "evaluations": [plain(command) for command in self.evaluations]}
 
     def _finished_by(self):
-        """Return the commands that `work_off` noted, and where the study was then."""
+        """Return the commands that `work_off` recorded, and the study's folder at that time."""
         record = util.read_json(self.run / EVALUATED)
-        if isinstance(record, list):  # an older version noted the evaluations alone, as typed
+        if isinstance(record, list):  # an older version recorded only the evaluations, as typed
             same = record == [command[2:] for command in self.evaluations]
             return {"preparations": None, "training": None, "out": str(self.run.parent),
                     "evaluations": self._commands()["evaluations"] if same else None}
         return record
 
     def state(self) -> str:
-        """Return how far it is, in a word or two."""
+        """Return its state, in a word or two."""
         if self.is_evaluated():
             return "finished"
         if self.is_trained():
@@ -183,7 +183,7 @@ class Trial:
         return "to be continued" if self.run.is_dir() else "new"
 
     def work_off(self, processes: Processes) -> str | None:
-        """Train and evaluate what is not done yet; return what failed, None if nothing."""
+        """Train and evaluate as far as that is not done yet; return what failed, or None."""
         if not self.is_trained():
             for command in self.preparations:
                 began = time.monotonic()
@@ -210,8 +210,8 @@ class Trial:
         return util.read_json(path) if path.is_file() else 0.0
 
     def result(self) -> dict[str, Any]:
-        """Return what is known of it: kimg, seconds of preparation, training and evaluation, every
-        value and floor of its metrics by name, their tables of classes, and the commands."""
+        """Return its results: kimg, seconds of preparation, training and evaluation, every value
+        and floor of its metrics by name, their tables of classes, and the commands."""
         ticks = read_history(self.run).ticks
         records, trained_by = [], None
         if self.is_evaluated():
@@ -240,7 +240,7 @@ class Trial:
                 "evaluations": [typed(command) for command in self.evaluations]}
 
     def _records(self):
-        """Return the newest record of every metric that one of the evaluations wrote."""
+        """Return the newest record of every metric that the evaluations wrote."""
         out = self._finished_by()["out"]  # the study may have moved since
         own = {shlex.join(["python", *command]) for command in self._commands(out)["evaluations"]}
         newest = {}
@@ -252,7 +252,7 @@ class Trial:
 
 
 def words_apart(found: Sequence, wanted: Sequence) -> list[str]:
-    """Return the words of commands that are in one of two lists only, at any depth."""
+    """Return the words of commands that are in only one of two lists, at any depth."""
     def words(part: Sequence) -> list[str]:
         return [part] if isinstance(part, str) else [word for one in part for word in words(one)]
 
@@ -261,11 +261,11 @@ def words_apart(found: Sequence, wanted: Sequence) -> list[str]:
 
 def choose(plan: Sequence[tuple[str, int]], rows: Sequence[str] | None, seeds: Sequence[int] | None,
            known: Iterable[str]) -> list[tuple[str, int]]:
-    """Return the plan, or if --rows or --seeds are given each of these rows with each seed.
+    """Return the plan or, if --rows or --seeds are given, each of these rows with each seed.
 
     Args:
         plan: the (row, seed) of a preset, in order. rows, seeds: as given, or None.
-        known: all rows that there are.
+        known: all rows that exist.
     """
     if unknown := [row for row in rows or () if row not in known]:
         raise UserError(f"--rows={','.join(unknown)}: unknown; known: {', '.join(known)}")
@@ -280,7 +280,7 @@ def work_off(trials: Sequence[Trial], processes: Processes,
              after_each: Callable[[], object]) -> list[str]:
     """Train and evaluate all trials; return lines on those that failed.
 
-    A line with the time left comes before each; after_each() is called when one is done.
+    A line with the time left is printed before each; after_each() is called when one is done.
     """
     failures = []
     for number, trial in enumerate(trials):
@@ -296,7 +296,7 @@ def work_off(trials: Sequence[Trial], processes: Processes,
 
 
 def time_left(ahead: Sequence[Trial], trials: Sequence[Trial]) -> str:
-    """Return the time of the trials ahead by the mean of the finished ones, in words."""
+    """Return, in words, the time of the trials ahead, estimated from the finished ones' mean."""
     taken = [trial.result() for trial in trials if trial.is_evaluated()]
     if not taken:
         return "the time left is known after the first"
@@ -316,8 +316,8 @@ def run_study(trials: Sequence[Trial], out: Path, command: str, after_each: Call
     A trial that fails does not stop the others: it is named at the end, and the status is 2.
 
     Args:
-        out: directory of the study, which one process at a time may use.
-        command: that continues the study, for messages.
+        out: directory of the study, which only one process at a time may use.
+        command: the one that continues the study, for messages.
         after_each: called when a trial is done, to write tables.
         first: a trial that all others begin from.
     """

@@ -1,18 +1,18 @@
-"""The paper's table 1, made anew: does the second critic help, does detaching, does augmentation?
+"""The paper's table 1, reproduced: does the second critic help, does detaching, does augmentation?
 
-One RGB network is trained, or taken; from it every row trains for the same kimg with the same
-seeds: Style-GAN goes on with colours, Style-C-GAN has one critic, Style-C-GAN-2D two. Further rows
-of 2D: the joint critic's gradient kept from the colours (detached), rare classes drawn more often
-(balance), maps that begin as copies (copies), no photos without labels (labelled); and with
-augmentation (ada). All are measured alike.
+One RGB network is trained, or given; from it every row trains for the same kimg with the same
+seeds: Style-GAN continues with colours, Style-C-GAN has one critic, Style-C-GAN-2D two. Further
+rows of 2D: the joint critic's gradient does not reach the colours (detached), rare classes drawn
+more often (balance), maps that begin as copies (copies), no photos without labels (labelled); and
+with augmentation (ada). All are measured in the same way.
 
     python -m experiments.table1 --rgb=results/00000-rgb-ccp-32 --out=results/table1
 
-Preset `night` (the default): 699 labelled and 1,062 unlabelled photos at 32x32, 60 kimg a row, on
-two CPU cores with AVX2: twenty minutes a row and a few to measure it; fourteen of them, in the
-order of what their answers are worth. Preset `paper`: ModaNet at 512x512 on four GPUs, the paper's
-own table; a week or two a model, as its authors report. Expected there: FID of Style-GAN below that
-of Style-C-GAN-2D, and that below Style-C-GAN's. table1.md, .json and .png grow with every row. The
+Preset `night` (the default): 699 labelled and 1,062 unlabelled photos at 32x32, 60 kimg per row, on
+two CPU cores with AVX2: twenty minutes per row and a few to measure it; fourteen of them, the most
+valuable answers first. Preset `paper`: ModaNet at 512x512 on four GPUs, the paper's own table; a
+week or two per model, as its authors report. Expected there: FID of Style-GAN below that of
+Style-C-GAN-2D, and that below Style-C-GAN's. table1.md, .json and .png grow with every row. The
 same command continues; a row can be trained by hand with the command printed.
 """
 
@@ -57,7 +57,7 @@ ROWS = {
     "2d-contrast": {"variant": "2d", "map_contrast": 15},
 }
 BASE, LABELLED = "2d", "2d-labelled"
-# Options of train.py that a row of colours alone has no use for.
+# Options of train.py that a row without maps does not take.
 OF_MAPS = ("binary_kimg", "classes_kimg", "grow_g", "grow_d", "map_noise", "map_contrast",
            "mirror_pairs", "balance")
 # Table 1 of the paper: Inception Score, its deviation over five batches, FID.
@@ -75,12 +75,12 @@ EXAMPLES = """\
 
 @dataclass(frozen=True)
 class TablePreset(Preset):
-    """What a table is made of.
+    """The trials of a table, and their options.
 
     Attributes:
-        rgb: options of train.py for the RGB network; `train` are those of rows, beside their own.
-        ada: more of them for the rows with augmentation.
-        fakes: how many of them metrics take, as in their names.
+        rgb: options of train.py for the RGB network; `train` are those for rows, besides their own.
+        ada: further options for the rows with augmentation.
+        fakes: number of fakes for metrics, as in their names.
         split: of the reals. score: the Inception Score's value, '' of ten splits or '_5' of five.
     """
 
@@ -102,7 +102,7 @@ class TablePreset(Preset):
 
 
 PRESETS = {
-    # The networks of preset small-32; growth and rates that drew maps in docs/results.md.
+    # The networks of preset small-32; growth and rates with which docs/results.md got maps.
     "night": TablePreset(
         plan=(*plan_of("2d 2d-ada c rgb", 1000), *plan_of("2d c", 1001),
               *plan_of("2d-contrast 2d-copies 2d-balance 2d-detached 2d-labelled c-ada", 1000),
@@ -119,7 +119,7 @@ PRESETS = {
         plan=plan_of("rgb c 2d", 1000), options=dict(data="datasets/modanet", gpus=4),
         rgb=dict(preset="paper"), train=dict(preset="paper"),
         fakes="50k", split="test", score="_5"),
-    # Seconds at 8x8, for the tests; networks of nothing.
+    # Seconds at 8x8, for the tests; minimal networks.
     "tiny": TablePreset(
         plan=plan_of("2d c", 1000), options=dict(device="cpu"),
         rgb=dict(preset="demo-32", resolution=8, fmap_base=64, fmap_max=8, latent_size=8,
@@ -140,7 +140,7 @@ STUDY = Study(
         "reals": dict(metavar="DIR", help="data set or folder of all photos, for KID and FID "
                       "(default: --data)"),
         "resolution": dict(type=int, metavar="N", help="of the RGB network, if it is trained"),
-        "inception": dict(metavar="PATH", help="as of run_metrics.py")})
+        "inception": dict(metavar="PATH", help="as for run_metrics.py")})
 
 
 def main(argv: list[str]) -> int:
@@ -150,7 +150,7 @@ def main(argv: list[str]) -> int:
         raise UserError("--resolution: without effect: rows have the resolution of --rgb; leave it "
                         "out")
     options.kimg = options.kimg or sum(_stage_lengths(options.preset))
-    # What is missing is reported before anything is trained.
+    # Report what is missing before anything is trained.
     for name in STUDY.together if not options.table_only else ():
         if getattr(options, name) and not Path(getattr(options, name)).exists():
             raise UserError(f"--{name}={getattr(options, name)}: no such folder")
@@ -162,14 +162,14 @@ def main(argv: list[str]) -> int:
 # Trainings and evaluations
 
 def _stage_lengths(preset):
-    """Return the kimg of the binary stage and of the classes in a preset's rows."""
+    """Return the kimg of the binary stage and of the classes stage in a preset's rows."""
     options = PRESETS[preset].train
     base = TrainingConfig.preset(options["preset"], {})
     return tuple(options.get(name, getattr(base, name)) for name in ("binary_kimg", "classes_kimg"))
 
 
 def rgb_training(options: Namespace) -> Trial | None:
-    """Return the Trial of the RGB network, None if one is taken from elsewhere."""
+    """Return the Trial of the RGB network, None if one is given."""
     if options.rgb:
         return None
     run = options.out / "start"
@@ -189,7 +189,8 @@ def make_trial(options: Namespace, row: str, seed: int) -> Trial:
 
 
 def row_options(options: Namespace, row: str, run: Path, seed: int) -> dict:
-    """Return the options of train.py for a row: equal kimg after the RGB network for all."""
+    """Return the options of train.py for a row; all rows have the same kimg after the RGB network.
+    """
     start = options.out / START if options.rgb else options.out / "start"
     preset = PRESETS[options.preset]
     chosen = {"variant": None, **preset.train, **_where(options), "untagged": options.untagged,
@@ -225,8 +226,8 @@ def evaluations(options: Namespace, row: str, run: Path) -> list[list[str]]:
 
 
 def take_network(rgb: str, out: Path) -> None:
-    """Copy the RGB network to --out, once: a run that goes on has another best one tomorrow. Raise
-    UserError if it is of another stage."""
+    """Copy the RGB network to --out, once, because a run that continues may get another best
+    snapshot. Raise UserError if it is of another stage."""
     from training.snapshots import find_snapshot, read_header
 
     if (out / START).is_file():
@@ -244,7 +245,7 @@ def take_network(rgb: str, out: Path) -> None:
 # The table
 
 def write_tables(options: Namespace) -> Path:
-    """Write table1.md, table1.json and table1.png of what is finished; return the first name."""
+    """Write table1.md, table1.json and table1.png of the finished trials; return the first path."""
     preset = PRESETS[options.preset]
     results, measures = STUDY.results(options, make_trial), preset.measures()
     table = summarize(results, measures)
@@ -258,7 +259,7 @@ def write_tables(options: Namespace) -> Path:
 
 def report_lines(options: Namespace, results: Sequence[dict], table: Table, said: Sequence[str]
                  ) -> list[str]:
-    """Return the lines of table1.md: our table, what it says, the paper's, and the commands."""
+    """Return the lines of table1.md: our table, differences, and the paper's table."""
     preset = PRESETS[options.preset]
     measures = preset.measures()
     floors = {name: value for result in results for name, value in result["floors"].items()}

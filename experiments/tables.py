@@ -1,4 +1,4 @@
-"""The tables of experiments: means over seeds, what differs by more than chance, Markdown, bars."""
+"""Make the tables of experiments: means over seeds, differences beyond chance, Markdown, bars."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ class Measure(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """Mean of a measure over a row's seeds; spread is largest minus smallest, None of one seed."""
+    """Mean of a measure over a row's seeds; spread: largest minus smallest, None for one seed."""
 
     mean: float
     spread: float | None
@@ -31,7 +31,7 @@ Table = dict[str, dict[str, Cell]]  # {row: {title of a measure: Cell}}
 
 
 def summarize(results: Sequence[dict], measures: Sequence[Measure]) -> Table:
-    """Return the table of results, without cells for which there are no values."""
+    """Return the table of results; cells without values are left out."""
     table = {}
     for row in dict.fromkeys(result["row"] for result in results):
         table[row] = {}
@@ -53,7 +53,7 @@ def cell_text(cell: Cell | None, measure: Measure) -> str:
 
 
 def reference_cells(values: dict[str, float | None], measures: Sequence[Measure]) -> list[str]:
-    """Return the texts of a row that is not of a training, from {a measure's value: value}."""
+    """Return the texts of a row that is not a training, from {a measure's value: value}."""
     return [cell_text(None if values.get(measure.value) is None else
                       Cell(measure.factor * values[measure.value], None), measure)
             for measure in measures]
@@ -67,20 +67,20 @@ def plain(table: Table) -> dict[str, dict[str, dict]]:
 
 def differences(table: Table, base: str, measures: Sequence[Measure],
                 compared: Sequence[str] | None = None) -> list[str]:
-    """Return sentences on how rows differ from the row `base`, if they do by more than seeds.
+    """Return sentences on how rows differ from the row `base`, if by more than seeds do.
 
-    Chance is the largest spread between seeds of any row, for each measure. Where no row has two
-    seeds that differ nothing can be said.
+    Chance is the largest spread between seeds of any row, for each measure. If no row has two seeds
+    that differ, no difference is reported.
 
     Args:
-        compared: the rows that are compared with it, so far as the table has them; None for all.
+        compared: the rows that are compared with it, if the table has them; None for all.
     """
     # Chance: {title: spread}
     chance = {}
     for measure in measures:
         spreads = [cells[measure.title].spread for cells in table.values()
                    if measure.title in cells and cells[measure.title].spread is not None]
-        # Two seeds that agree, as counts do now and then, say nothing of chance.
+        # Seeds that agree, as counts sometimes do, do not show how large chance is.
         if spread := max(spreads, default=0):
             chance[measure.title] = spread
     if base not in table:
@@ -88,7 +88,7 @@ def differences(table: Table, base: str, measures: Sequence[Measure],
     if not chance:
         return ["No row has two seeds that differ: what differs by chance is not known, and no "
                 "difference is stated."]
-    # What exceeds it.
+    # Collect the differences that exceed it.
     lines = []
     for row, cells in table.items():
         if row == base or row not in (table if compared is None else compared):
@@ -139,13 +139,13 @@ def training_time(results: Sequence[dict]) -> str:
 
 def class_columns(results: Sequence[dict], value: str, about: dict[str, list[str]] | None = None,
                   head: Sequence[str] = ()) -> str:
-    """Return a table of classes in Markdown, in per cent: mean over seeds ± half of the spread, a
-    column a row of the study.
+    """Return a table of classes in Markdown, in per cent: mean over seeds ± half of the spread,
+    with a column for each row of the study.
 
     Args:
-        value: what miou's table has of a class: 'real_iou', 'real_accuracy' or 'fake_iou'.
-        about: {class: texts of further columns}, the classes that are shown; None for all.
-        head: of the further columns.
+        value: key in miou's table of classes: 'real_iou', 'real_accuracy' or 'fake_iou'.
+        about: {class: texts of further columns} for the classes that are shown; None for all.
+        head: titles of the further columns.
     """
     if about is None:
         about = {entry["name"]: [] for result in results

@@ -2,29 +2,29 @@
 
 For 5, 11, 20, 50 and 100 labels. What they label:
 
-    real        photos: a segmentation network learns from them, as everybody does
+    real        photos: a segmentation network is trained on them, as usual
     teacher     generated pictures, labelled by a segmentation network trained on all real photos:
-                a decoder learns from them, draws pairs, and the network learns from those
-    projected   photos found again in the generator (generate.py --project) with their own maps:
+                a decoder is trained on them and draws pairs, on which the network is trained
+    projected   photos projected into the generator (generate.py --project) with their own maps:
                 a decoder, pairs and the network as before
-    2d          photos (drawn by chance as the others are, but not the same ones): Style-C-GAN-2D
-                learns from them, draws pairs, and so on
+    2d          photos (chosen at random like the others, but not the same ones): Style-C-GAN-2D is
+                trained on them, draws pairs, and so on
 
-`imagenet-` before a row: the network begins with ImageNet's weights. All are tested on the data
-set's real test photos, by the mean IoU of its classes and of two labels, any class and the
-background. In all rows alike the labels of its validation photos choose the best snapshot.
-A decoder's own best snapshot is chosen by a tenth of its labels, if that makes two: those of 20, 50
-and 100 labels learn from 18, 45 and 90, those of 5 and 11 from all.
-"Teaching GAN to generate per-pixel annotation" (2020) is whose protocol it is.
+In rows that begin with `imagenet-`, the network starts with ImageNet's weights. All are tested on
+the data set's real test photos, by the mean IoU of its classes and of two labels, any class and the
+background. In all rows, the labels of its validation photos select the best snapshot. A decoder's
+own best snapshot is selected by a tenth of its labels, if that makes two: decoders of 20, 50 and
+100 labels are trained on 18, 45 and 90, those of 5 and 11 on all. The protocol is that of "Teaching
+GAN to generate per-pixel annotation" (2020).
 
     python -m experiments.twenty_labels --rgb=results/00000-rgb-ccp-64 \\
         --teacher=results/00003-segmenter-ccp-64 --out=results/twenty
 
 Preset `night` (the default): the Clothing Co-Parsing photos at 64x64, DeepLabV3+ over
-EfficientNet-Lite0, on two CPU cores; in the order of what the answers are worth. Preset
-`cars`: the same of a data set of car parts, without 2d and without a teacher; docs/experiments.md
-has the commands that make it and its generator. twenty_labels.md, .json and .png grow with every
-row; the same command continues.
+EfficientNet-Lite0, on two CPU cores, the most valuable answers first. Preset `cars`: the same for a
+data set of car parts, without 2d and without a teacher; docs/experiments.md has the commands that
+make it and its generator. twenty_labels.md, .json and .png grow with every row; the same command
+continues.
 """
 
 from argparse import Namespace
@@ -56,7 +56,7 @@ ROWS = tuple(f"{start}{kind}-{number}" for start in ("", IMAGENET) for kind in K
 PAPER = (("LSUN cars, 20 labels, without ImageNet", 69.8, 94.1),
          ("LSUN cars, 20 labels, with ImageNet", 90.5, 96.1),
          ("FFHQ hair, with ImageNet", 75.5, 82.4))
-FIRST_SEED = 100_000  # of pairs, times the row's seed; labelled pictures begin with 1000 times it
+FIRST_SEED = 100_000  # of pairs, times the row's seed; labelled pictures begin at 1000 times it
 EXAMPLES = """\
   python -m experiments.twenty_labels --rgb=results/00000-rgb-ccp-64 \\
       --teacher=results/00003-segmenter-ccp-64
@@ -67,12 +67,12 @@ EXAMPLES = """\
 
 @dataclass(frozen=True)
 class LabelsPreset(Preset):
-    """What a study is made of; `train` are the options of the segmentation networks.
+    """The trials of a study, and their options; `train` are those of the segmentation networks.
 
     Attributes:
-        decoder, gan: options of train.py for decoders, for the rows of 2d.
-        projection: of generate.py for photos.
-        pairs: that a segmentation network learns from.
+        decoder, gan: options of train.py for decoders, and for the rows of 2d.
+        projection: options of generate.py for projecting photos.
+        pairs: number of pairs that a segmentation network is trained on.
     """
 
     decoder: dict = field(default_factory=dict)
@@ -157,7 +157,7 @@ def _where(options):
 
 
 def _need(options, name, row):
-    """Return the value of an option that a row cannot do without."""
+    """Return the value of an option that a row needs; raise UserError if it is missing."""
     value = getattr(options, name)
     if not value:
         raise UserError(f"--{name}: rows of `{row}` need it")
@@ -166,7 +166,8 @@ def _need(options, name, row):
 
 def taught(options: Namespace, kind: str, number: int, seed: int
            ) -> tuple[list[list[str]], Path]:
-    """Return (commands, folder of pairs): a network learns from so many labels, and draws pairs."""
+    """Return (commands, folder of pairs): a network is trained on `number` labels, and draws pairs.
+    """
     preset, name = PRESETS[options.preset], f"{kind}-{number}-{seed}"
     rgb = _need(options, "rgb", kind)
     if kind == "2d":
@@ -175,7 +176,7 @@ def taught(options: Namespace, kind: str, number: int, seed: int
         run = options.out / f"{name}-gan"
         commands = gan_commands(options, number, seed, run)
     else:
-        # A decoder, of generated pictures with a teacher's labels or projected photos with theirs.
+        # Train a decoder on generated pictures with a teacher's labels, or on projected photos.
         run, labels = options.out / f"{name}-decoder", options.out / f"{name}-labels"
         if kind == "teacher":
             first = 1000 * seed
@@ -188,7 +189,7 @@ def taught(options: Namespace, kind: str, number: int, seed: int
             script("generate.py", {"network": rgb, **labelled, "out": labels}),
             script("train.py", {"variant": "decoder", **preset.decoder, "labels": labels,
                                 "init_from": rgb, **_where(options), "seed": seed, "run": run})]
-    # Pairs with the padding that is drawn, and of other seeds than labelled pictures'.
+    # Draw pairs with their padding, from other seeds than those of the labelled pictures.
     pairs = options.out / f"{name}-pairs"
     return [*commands, script("generate.py", {
         "network": run, "num": preset.pairs, "first_seed": FIRST_SEED * seed or FIRST_SEED // 2,
@@ -196,7 +197,7 @@ def taught(options: Namespace, kind: str, number: int, seed: int
 
 
 def gan_commands(options: Namespace, number: int, seed: int, run: Path) -> list[list[str]]:
-    """Return the commands that train a Style-C-GAN-2D on so many labelled photos."""
+    """Return the commands that train a Style-C-GAN-2D on `number` labelled photos."""
     photos, data = options.out / "photos", options.out / f"2d-{number}-{seed}-data"
     return [
         script("dataset_tool.py", {"out": photos, "split": "train"}, "extract", options.data),
@@ -213,7 +214,7 @@ def gan_commands(options: Namespace, number: int, seed: int, run: Path) -> list[
 # The table
 
 def write_tables(options: Namespace) -> Path:
-    """Write twenty_labels.md, .json and .png of what is finished; return the first name."""
+    """Write twenty_labels.md, .json and .png of the finished trials; return the first path."""
     results = STUDY.results(options, make_trial)
     table = summarize(results, MEASURES)
     # {title of a measure: {kind of row: [(labels, mean, half of the spread)]}}
@@ -232,8 +233,8 @@ def write_tables(options: Namespace) -> Path:
 
 def report_lines(options: Namespace, results: Sequence[dict], table: Table) -> list[str]:
     """Return the lines of twenty_labels.md: a table for each measure, labels against kinds; the
-    paper's numbers; the commands."""
-    # Tables of labels against kinds.
+    paper's numbers."""
+    # Make tables of labels against kinds.
     kinds = list(dict.fromkeys(row.rpartition("-")[0] for row in table))
     numbers = [number for number in NUMBERS if any(f"{kind}-{number}" in table for kind in kinds)]
     parts = []

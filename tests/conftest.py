@@ -64,7 +64,7 @@ def classes_of_few_images():
 
 @pytest.fixture(autouse=True)
 def no_left_over_reports():
-    """Scalars that one test reported are not the next one's."""
+    """Scalars that one test reported do not reach the next test."""
     autosummary.collect()
 
 

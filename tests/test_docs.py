@@ -30,7 +30,7 @@ def test_the_map_has_every_file_and_no_other():
 
 
 def test_design_is_short():
-    """But for the map, which has a line a file."""
+    """Except for the map, which has a line for each file."""
     text = (ROOT / "docs" / "design.md").read_text().partition("## Map of the code")[0]
     assert len(text.splitlines()) <= 110
 

@@ -1,8 +1,8 @@
-"""What must not move: command lines, files and numbers, kept in tests/frozen, against the
-scripts' main functions alone. Nothing here knows a module of the program.
+"""What must not change: command lines, files and numbers, stored in tests/frozen. The tests use
+the scripts' main functions, and hardly any module of the program.
 
-Help texts and records.json are renewed, where a change is meant, by
-RENEW_FROZEN=1 python -m pytest tests/test_frozen.py; the run, its end and the pictures are never.
+If a change is intended, RENEW_FROZEN=1 python -m pytest tests/test_frozen.py renews help texts and
+records.json; the run, its end and the pictures are never renewed.
 """
 
 import hashlib
@@ -39,9 +39,9 @@ TRAIN = shlex.split("""
 EXTRACTED = {  # sha256 of all pixels, in the order of the names
     "images": "ca6899bf177954b4700e6348db969815c31f8f8f18aa9a0a2b7a0d44fb0bbe91",
     "labels": "2f1028bcf2d084cec2244b3e82357f5bd15607e47de9c92677cfeb43a0f50d3e"}
-# What one thread and two differ by after eight steps is 8e-5 of a tensor's change in two steps.
+# After eight steps, one thread and two differ by 8e-5 of a tensor's change in two steps.
 TOLERANCE = 1e-3
-# Instance norm takes it away again: its gradient is rounding alone, which Adam makes large.
+# Instance norm cancels it, so its gradient is only rounding, which Adam makes large.
 UNDETERMINED = "4x4/Const/bias"
 SPLITS = "--resolution=16 --workers=1 --num-val=2 --num-test=2 --seed=5"
 CONVERSIONS = {out: f"{text} --out={out} {SPLITS}" for out, text in {
@@ -53,7 +53,7 @@ CONVERSIONS = {out: f"{text} --out={out} {SPLITS}" for out, text in {
 
 
 def expect(path, text, what):
-    """The text of a frozen file is this one; with RENEW_FROZEN it is made so."""
+    """Check that a frozen file has this text; with RENEW_FROZEN, write it."""
     if os.environ.get("RENEW_FROZEN"):
         path.write_text(text)
     frozen = path.read_text() if path.is_file() else "(no such file)"
@@ -63,7 +63,7 @@ def expect(path, text, what):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder to work in, with copies of all that is frozen; the run is in results/."""
+    """A working folder with copies of all frozen files; the run is in results/."""
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(FROZEN, tmp_path, dirs_exist_ok=True)
@@ -103,7 +103,7 @@ def last_tick(folder):
 @pytest.mark.parametrize("later_state", [
     "training-state-000000072.safetensors", "training-state-000000048.safetensors"])
 def test_the_same_command_finishes_the_run(later_state, place, monkeypatch):
-    """From the middle of a tick; and from before the growth to all classes."""
+    """Continued from the middle of a tick, and from before the growth to all classes."""
     # Other tests may have begun to use the devices, which cannot be set up again then.
     monkeypatch.setattr(distribute, "create_strategy", lambda *args: ONE_DEVICE)
     told = (RUN / "stats.jsonl").read_bytes()
@@ -132,7 +132,7 @@ def test_the_same_command_finishes_the_run(later_state, place, monkeypatch):
 
 
 def check_picture(path, frozen, uncertain=0.0):
-    """They are equal within a grey level, but for an uncertain share of the pixels."""
+    """Check that pictures are equal within a grey level, except a share `uncertain` of pixels."""
     made, wanted = (np.asarray(Image.open(p), np.int16) for p in (path, FROZEN / frozen))
     assert made.shape == wanted.shape
     differ = np.abs(made - wanted).reshape(*made.shape[:2], -1).max(axis=-1) > (made.ndim == 3)
@@ -158,7 +158,7 @@ def test_pictures_of_the_frozen_networks(place):
 
 
 def pair_files(folder):
-    """What a folder of pairs says beside its pictures, without what depends on single pixels."""
+    """A folder of pairs without its pictures, and without values that depend on single pixels."""
     samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     for sample in samples:
         del sample["present"], sample["sha256"]
@@ -182,7 +182,7 @@ def test_metrics_of_the_frozen_networks(place):
 
 
 def digests(folder):
-    """{file: sha256} of a data set but for its page; of dataset.json the fields themselves."""
+    """{file: sha256} of a data set without its page; for dataset.json the fields themselves."""
     files = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
              for path in sorted(folder.rglob("*")) if path.is_file()
              and path.name not in ("report.html", "dataset.json")}
@@ -192,7 +192,7 @@ def digests(folder):
 
 
 def test_conversions(place):
-    """Data sets made of tests/frozen/raw are the same to the byte."""
+    """Data sets made from tests/frozen/raw are the same to the byte."""
     shutil.rmtree("dataset")
     records = {}
     for out, command in CONVERSIONS.items():
@@ -204,7 +204,7 @@ def test_conversions(place):
 
 
 def test_the_frozen_data_set(place, capsys):
-    """It is read, found whole, and has the maps that it had."""
+    """It can be read and verified, and has the same maps as before."""
     assert dataset_tool.main(["info", "dataset", "--verify"]) == 0
     capsys.readouterr()
     assert dataset_tool.main(["info", "dataset"]) == 0

@@ -1,4 +1,4 @@
-"""Which floor may import which, and which modules stay free of TensorFlow."""
+"""Which package may import which, and which modules must not import TensorFlow."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from training.variants import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[1]
-# Every room with the rooms it may import; the scripts may import all of them.
+# Every package with the packages it may import; the scripts may import all of them.
 ROOMS = {
     "dnnlib": set(),
     "training": {"dnnlib"},
@@ -20,7 +20,7 @@ ROOMS = {
     "experiments": {"dnnlib", "training", "dataprep", "metrics", "generation"},
 }
 OUTSIDE = {"train", "generate", "run_metrics", "dataset_tool", "benchmarks", "tests"}
-# What metrics may use of training: networks and what draws with them, never a loop.
+# What metrics may use of training: networks and what draws with them, never a training loop.
 SHARED_WITH_METRICS = {"training.networks_stylegan", "training.snapshots", "training.sampler",
                        "training.segmentation.labeller", "training.cycle.config",
                        "training.cycle.domains", "training.cycle.losses",
@@ -82,7 +82,7 @@ def test_no_import_goes_in_a_circle():
     files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
     modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
     rest = {name: imported_modules(path) & modules.keys() for name, path in modules.items()}
-    # Take away modules that import nothing of what is left, until nothing changes.
+    # Remove modules that import none of the remaining ones, until nothing changes.
     while leaves := {name for name, used in rest.items() if not used & rest.keys()}:
         rest = {name: used for name, used in rest.items() if name not in leaves}
     assert not rest, sorted(rest)
@@ -95,7 +95,7 @@ def test_formulas_and_plans_need_no_tensorflow():
 
 
 def test_help_needs_no_tensorflow():
-    """Which takes seconds to be imported."""
+    """TensorFlow takes seconds to import."""
     studies = [path for path in (ROOT / "experiments").glob("*.py")
                if "def main(" in path.read_text()]
     commands = [["generate"], ["run_metrics"], ["dataset_tool"], ["dataset_tool", "info"],

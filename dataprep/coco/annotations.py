@@ -1,4 +1,4 @@
-"""COCO annotation files, read and checked: bad items are left out and listed."""
+"""Read and check COCO annotation files; bad items are left out and listed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,10 +10,12 @@ from dataprep.coco.segmentations import MAX_ID, Photo, whole
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError, read_json
 
-_MAX_SIDE = 65536  # pixels; more is taken for a mistake
+_MAX_SIDE = 65536  # pixels; a larger side is taken for a mistake
 MAX_INSTANCES = 1000  # of one image; each takes time and memory of the image's size
 TOO_MANY = f"more than {MAX_INSTANCES} annotations of one image"
-_PERCENT, _MIN_SIDE = 100.5, 200  # polygons up to here in images from there on may be per cent
+# Polygons may be in per cent if none has a coordinate above _PERCENT, in images of _MIN_SIDE pixels
+# or more.
+_PERCENT, _MIN_SIDE = 100.5, 200
 
 
 @dataclass
@@ -22,7 +24,7 @@ class Annotations:
 
     classes: tuple  # names of the labels 1..C
     notes: list  # lines to print
-    renumbered: bool = False  # category ids are not the labels, as they were taken to be once
+    renumbered: bool = False  # category ids are not the labels (earlier versions took them as such)
     photos: dict = field(default_factory=dict)  # {id: Photo}
     skipped_images: list = field(default_factory=list)  # [{"id", "reason"}]
     # [{"id": the image's, "annotation", "reason"}] of what is left out, wholly or in part.
@@ -31,10 +33,10 @@ class Annotations:
 
 def load_annotations(path: str | Path, own: bool = False,
                      only: Sequence[str] | None = None) -> Annotations:
-    """Read a COCO file; its categories are ModaNet's by name, or with `own` any; `only` names those
-    that become classes, None for all. Annotations' own ids and `iscrowd` mean nothing here: a label
-    map knows no instances. Raises UserError if the file is not COCO's, its categories are not
-    usable, or its polygons in shares."""
+    """Read a COCO file. Its categories are ModaNet's, matched by name, or any if `own`; `only`
+    names those that become classes (None: all). The annotations' ids and `iscrowd` are ignored,
+    because a label map has no instances. Raises UserError if this is not a COCO file, its
+    categories are unusable, or its polygons are in shares of the image instead of pixels."""
     content = read_json(path, object_hook=_compact)
     content = content if isinstance(content, dict) else {}
     images, annotations = content.get("images"), content.get("annotations")
@@ -63,8 +65,8 @@ def load_annotations(path: str | Path, own: bool = False,
 
 
 def _compact(entry):
-    """Keep of an annotation what is used, with arrays in place of polygons and run lengths, while
-    JSON is parsed: Python's numbers would take four times the memory."""
+    """Keep what is used of an annotation while JSON is parsed, with polygons and run lengths as
+    arrays: as Python numbers they would take four times the memory."""
     if "segmentation" not in entry:
         return entry
     return {**{key: entry.get(key) for key in ("id", "image_id", "category_id")},
@@ -72,8 +74,8 @@ def _compact(entry):
 
 
 def _check_all(path, result):
-    """Note doubts about the annotations taken together. Raise UserError if all polygons are in
-    shares."""
+    """Add notes on doubts about the annotations as a whole. Raise UserError if all polygons are in
+    shares of the image."""
     photos = [photo for photo in result.photos.values() if photo.instances]
     parts = [part for photo in photos for part in photo.instances]
     largest = max((polygon.max() for part in parts for polygon in part.polygons), default=0)
@@ -89,8 +91,9 @@ def _check_all(path, result):
 
 
 def read_frames(images: list, skipped: list[dict]) -> dict:
-    """Return {id: (file_name, width, height)} of the image entries; list the others in `skipped`.
-    An id of two different images stands for none: its annotations could be of either."""
+    """Return {id: (file_name, width, height)} of the usable image entries; list the others in
+    `skipped`. An id given to two different images is unusable: its annotations could belong to
+    either."""
     entries, reasons = {}, {}
     for entry in images:
         image_id = whole(entry.get("id"), 0, MAX_ID) if isinstance(entry, dict) else None
@@ -110,7 +113,7 @@ def read_frames(images: list, skipped: list[dict]) -> dict:
 
 
 def _add_instance(instances, frames, entry, labels):
-    """Add one annotation; return why it or a part of it was left out, or None."""
+    """Add one annotation; return why it, or a part of it, was left out, or None."""
     if not isinstance(entry, dict):
         return "annotation is not an object"
     image_id = whole(entry.get("image_id"), 0, MAX_ID)

@@ -1,4 +1,4 @@
-"""COCO's `categories` -> the classes of a data set, by name: numbers differ from file to file."""
+"""Map COCO's `categories` to classes of a data set, by name: ids differ from file to file."""
 
 import collections
 import difflib
@@ -12,8 +12,8 @@ from dnnlib.data.class_list import find_class, fold_name, is_background
 from dnnlib.util import UserError
 
 _MAX_NAME = 100  # characters
-# difflib's ratio from which a name is a misspelling: a letter more or less, in long names also
-# another; "shirts" and "shorts" have 0.83.
+# difflib's ratio from which a name counts as a misspelling: one letter more or less, in long names
+# also one different letter. "shirts" and "shorts" have 0.83.
 _ALIKE = 0.85
 _SHOWN = 5  # names in an error
 NOT_CHOSEN = -1  # label of categories that --only-classes leaves out
@@ -21,16 +21,16 @@ NOT_CHOSEN = -1  # label of categories that --only-classes leaves out
 
 @dataclass(frozen=True)
 class Categories:
-    """Classes by label from 1, the label of each category id (0: background), lines to print."""
+    """Class names in the order of their labels, from 1; {category id: label}, where 0 is the
+    background; lines to print."""
 
     classes: tuple
     labels: dict
     notes: tuple = ()
 
     def restricted(self, names: Sequence[str]) -> "Categories":
-        """Return these categories with the classes `names` alone, in this order; the ids of others
-        have the label NOT_CHOSEN. Raises UserError for a name that is no class, or a class twice.
-        """
+        """Return these categories with only the classes `names`, in this order; the ids of others
+        get the label NOT_CHOSEN. Raises UserError if a name is no class, or is given twice."""
         names = [find_class(name, self.classes, "--only-classes") for name in names]
         for name, count in collections.Counter(names).items():
             if count > 1:
@@ -43,10 +43,9 @@ class Categories:
 
 
 def read_categories(path: object, entries: object, known: tuple, own: bool) -> Categories:
-    """Return what the list "categories" of a COCO file means (`entries`; None if it has none).
-    `known` are ModaNet's classes, whose names may be misspelt, and have any ids; with `own` other
-    names become classes, in the order of their ids. Raises UserError if names or ids are not
-    usable."""
+    """Return the Categories of a COCO file's list "categories", `entries` (None if it has none).
+    `known` are ModaNet's classes, which may be misspelt and have any ids; with `own`, other names
+    become classes, in the order of their ids. Raises UserError if names or ids are unusable."""
     names = _read_names(path, entries)
     if not names:
         if own:
@@ -58,7 +57,7 @@ def read_categories(path: object, entries: object, known: tuple, own: bool) -> C
     notes = [f"{path}: the category {name!r} (id {number}) is background, not a class"
              for number, name in names.items() if number not in shown]
     if not shown:
-        raise UserError(f"{path}: none of its categories is a class, but background only")
+        raise UserError(f"{path}: its categories are background only; none is a class")
     classes, matched = _choose_classes(path, shown, known, own)
     labels = {number: classes.index(matched[name]) + 1 for number, name in shown.items()}
     notes += _describe(path, classes, shown, labels, known)
@@ -80,7 +79,7 @@ def _read_names(path, entries):
                             f"and a name of 1 to {_MAX_NAME} printable characters")
         if names.setdefault(number, name) != name:
             raise UserError(f"{path}: the category id {number} is both {names[number]!r} and "
-                            f"{name!r}; its annotations could be of either")
+                            f"{name!r}; its annotations could belong to either")
     return dict(sorted(names.items()))
 
 
@@ -102,9 +101,9 @@ def _choose_classes(path, shown, known, own):
 
 
 def _match(names, known):
-    """Return {name: known class} of the names that are one, whatever case and punctuation.
-    Misspellings are searched only if there are as many names as classes: among others, "stop" would
-    be taken for a top."""
+    """Return {name: known class} for the names that are known classes, ignoring case and
+    punctuation. Misspellings are considered only if there are as many names as classes: in other
+    lists, "stop" would be taken for a misspelt "top"."""
     folded = {fold_name(name): name for name in known}
     matched = {name: folded[fold_name(name)] for name in names if fold_name(name) in folded}
     free = [fold for fold, name in folded.items() if name not in matched.values()]
@@ -118,7 +117,7 @@ def _match(names, known):
 
 
 def _describe(path, classes, shown, labels, known):
-    """Yield lines for the user about the classes, {id: name} and {id: label}."""
+    """Yield lines for the user about the classes. shown: {id: name}; labels: {id: label}."""
     if classes != known:
         yield (f"{path}: {len(classes)} class{'es' * (len(classes) > 1)}: {_numbered(classes)}")
     moved = [f"{number} {name} -> {labels[number]} {classes[labels[number] - 1]}"
@@ -130,8 +129,8 @@ def _describe(path, classes, shown, labels, known):
     for label, count in collections.Counter(labels.values()).items():
         if count > 1:
             numbers = [str(number) for number in labels if labels[number] == label]
-            yield (f"warning: {path}: the category ids {', '.join(numbers)} have one name and are "
-                   f"one class, {classes[label - 1]}")
+            yield (f"warning: {path}: the category ids {', '.join(numbers)} have the same name "
+                   f"and become one class, {classes[label - 1]}")
 
 
 def _numbered(classes):
@@ -139,8 +138,8 @@ def _numbered(classes):
 
 
 def check_used(path: object, labels: dict, used: set) -> None:
-    """Raise UserError if the ids that annotations use are the listed ones, counted from another
-    number: those that are listed too would then get the label of a neighbour."""
+    """Raise UserError if the ids that annotations use are the listed ids shifted by one: those that
+    happen to be listed would get the label of a neighbouring category."""
     shifted = [{number + shift for number in used} <= labels.keys() for shift in (1, -1)]
     if any(shifted) and used & labels.keys() and not used <= labels.keys():
         raise UserError(f"{path}: its annotations use the category ids {min(used)} to {max(used)}, "

@@ -1,8 +1,8 @@
-"""What is known of the people in photos: keypoints in COCO's JSON, and lists of pairs of photos
-that show one person.
+"""Read keypoints of people from COCO's JSON, and lists of pairs of photos that show one person.
 
-COCO's coordinates are numbers of pixels, whose middle is half a pixel further; here pixel i covers
-i to i + 1. Of several people in a photo the largest counts.
+COCO's coordinates are pixel numbers, so the middle of a pixel is at a whole number; here pixel i
+covers i to i + 1, and its middle is half a pixel further. If a photo shows several people, the
+largest counts.
 """
 
 import collections
@@ -43,9 +43,9 @@ class KeypointFile:
     defects: list = field(default_factory=list)
 
     def joined(self, labelled: Annotations | None) -> Annotations:
-        """Return annotations of the same photos, by file names, with the keypoints; None stands for
-        annotations without classes. Photos without keypoints, or with those of a photo of another
-        shape, are moved to the skipped ones."""
+        """Return `labelled` with the keypoints of the same photos, matched by file name; for None,
+        annotations without classes. Photos without keypoints, or whose keypoints belong to a photo
+        of another shape, are moved to the skipped images."""
         if labelled is None:
             known = {number: photo for number, photo in self.photos.items()
                      if photo.keypoints is not None}
@@ -57,7 +57,7 @@ class KeypointFile:
                    if photo.keypoints is not None and photo.file_name}
         for number, photo in list(labelled.photos.items()):
             own = of_name.get(photo.file_name)
-            if not photo.instances:  # left out for having none
+            if not photo.instances:  # left out later: it has no usable annotation
                 continue
             if own is not None and _same_shape(photo, own):
                 scale = photo.width / own.width, photo.height / own.height, 1
@@ -72,13 +72,13 @@ class KeypointFile:
 
 
 def _same_shape(a, b):
-    """Return whether two Photos can be one in two sizes, each rounded to pixels."""
+    """Return whether two Photos can be the same photo in two sizes, each rounded to pixels."""
     return abs(a.width * b.height - b.width * a.height) <= max(a.width + a.height,
                                                                b.width + b.height)
 
 
 def read_keypoint_file(path: str | Path) -> KeypointFile:
-    """Read COCO's keypoint JSON. Raises UserError if the file is none, or no person in it has a
+    """Read a COCO keypoint file. Raises UserError if it is not one, or no person in it has a
     keypoint."""
     content = read_json(path)
     content = content if isinstance(content, dict) else {}
@@ -137,8 +137,8 @@ def _read_names(path, categories):
 
 
 def _read_points(values, count, size):
-    """Return COCO's numbers as float64 [K, 3], those outside of the picture as not known; None if
-    they are no keypoints."""
+    """Return COCO's numbers as float64 [K, 3], with points outside the picture marked as unknown;
+    None if they are not keypoints."""
     if not isinstance(values, list) or len(values) != 3 * count \
             or not set(map(type, values)) <= {int, float}:
         return None
@@ -155,9 +155,9 @@ def _read_points(values, count, size):
 
 
 def _person_size(box, points):
-    """Return the area of a person's box, or else of what spans the known points."""
+    """Return the area of a person's box, or else of the box around the known points."""
     if isinstance(box, list) and len(box) == 4 and set(map(type, box)) <= {int, float} \
-            and all(abs(number) <= MAX_ID for number in box):  # NaN is not
+            and all(abs(number) <= MAX_ID for number in box):  # false for NaN
         return box[2] * box[3]
     known = points[points[:, 2] > UNKNOWN, :2]
     return float(np.prod(np.ptp(known, axis=0)))
@@ -166,8 +166,8 @@ def _person_size(box, points):
 # Pairs
 
 def read_pair_list(path: str | Path) -> list[tuple[str, str]]:
-    """Return the pairs (from, to) of names of a CSV file with these two columns; others are not
-    looked at. Raises UserError if they are not there."""
+    """Return the pairs (from, to) of file names in a CSV file with these two columns; other columns
+    are ignored. Raises UserError if they are missing."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
@@ -181,8 +181,9 @@ def read_pair_list(path: str | Path) -> list[tuple[str, str]]:
 
 
 def link(pairs: Iterable[tuple[str, str]], names: dict) -> list[tuple]:
-    """Return pairs of names, each once, as ids of {file name: id}, a photo that is not there as
-    (name,). A name without folders stands for the only file of that name in any of them."""
+    """Return pairs of file names, without repeats, as pairs of ids, given {file name: id}; a photo
+    that is not in it becomes (name,). A name without folders means the only file of that name in
+    any folder."""
     short = [name.rpartition("/")[2] for name in names]
     times = collections.Counter(short)
     of_name = {name: image_id for name, image_id in zip(short, names.values()) if times[name] == 1}
@@ -192,8 +193,8 @@ def link(pairs: Iterable[tuple[str, str]], names: dict) -> list[tuple]:
 
 
 def persons(ids: Sequence, links: Sequence[tuple]) -> dict:
-    """Return {id: number of the person}: photos that links join, directly or through others, which
-    may be missing themselves."""
+    """Return {id: number of the person}. Photos joined by links show one person, also if they are
+    joined through other photos, which may themselves be missing."""
     parent = {image_id: image_id for image_id in (*ids, *itertools.chain(*links))}
 
     def root(image_id: int | str) -> int | str:

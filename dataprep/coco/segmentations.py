@@ -1,8 +1,8 @@
-"""COCO's polygons and run lengths (RLE): checked, drawn, joined to label maps.
+"""Check COCO's polygons and run lengths (RLE), and draw them as label maps.
 
-Nothing unchecked reaches pycocotools: it ends the whole process on NaN, on far coordinates and on
-outlines too long for memory; an odd number of coordinates it accepts in silence; it reads foreign
-memory if runs do not fill the mask, and writes behind its own if they overfill it.
+Nothing unchecked reaches pycocotools. It crashes the whole process on NaN, on far coordinates and
+on outlines too long for memory; it silently accepts an odd number of coordinates; it reads memory
+that is not its own if runs do not fill the mask, and writes beyond its own if they overfill it.
 """
 
 import re
@@ -15,20 +15,20 @@ from pycocotools import mask as coco_mask
 from dnnlib.data.photos import PhotoError
 
 MAX_ID = 2**53  # of images, annotations and categories
-SHARE_MARGIN = 0.1  # shares of an image may be outside of it as well
+SHARE_MARGIN = 0.1  # polygons in shares of the image may lie this far outside 0..1
 SHARES = "polygon within 0..1, as in shares of the image; expected pixels"
-_MAX_OVERHANG = 4  # image sides that a coordinate may be away from the frame
-_MAX_LENGTH = 100  # image sides that an annotation's outlines may have; ModaNet's have 5 at most
+_MAX_OVERHANG = 4  # image sides by which a coordinate may lie outside the image
+_MAX_LENGTH = 100  # length of an annotation's outlines in image sides; at most 5 in ModaNet
 _NOT_FINITE = "polygon with a coordinate that is not finite"
-_MAX_PIXELS = 2**26  # of a mask; as of a photo
+_MAX_PIXELS = 2**26  # of a mask, as for a photo
 _MAX_RUN = 2**32  # pixels
 _LONGEST = 7  # characters of a run length: 35 bits
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One annotated garment: label 1..C; polygons, each float64 [2n] = x0, y0, x1, y1, ...; or a
-    mask of the image in run lengths, as pycocotools has them."""
+    """One annotated object: label 1..C; polygons, each float64 [2n] = x0, y0, x1, y1, ...; or a
+    mask of the image in pycocotools' run lengths."""
 
     label: int
     polygons: tuple = ()
@@ -37,8 +37,8 @@ class Instance:
 
 @dataclass(frozen=True)
 class Photo:
-    """What annotation files say of one image. keypoints: float64 [K, 3], in pixels, else as in
-    dnnlib.data.keypoints; None if there are none."""
+    """The annotations of one image. keypoints: float64 [K, 3], with coordinates in pixels,
+    otherwise as in dnnlib.data.keypoints; None if there are none."""
 
     image_id: int
     file_name: str
@@ -54,7 +54,7 @@ class Photo:
 
 
 def whole(value: object, low: int, high: int) -> int | None:
-    """Return `value` as a number low..high: a whole number, also 7.0 or "7"; None for others."""
+    """Return `value` as a whole number low..high, also from 7.0 or "7"; None if it is not one."""
     digits = isinstance(value, str) and re.fullmatch("[0-9]{1,16}", value)
     if digits or (isinstance(value, float) and value.is_integer()):
         value = int(value)
@@ -62,11 +62,12 @@ def whole(value: object, low: int, high: int) -> int | None:
     return value if number else None
 
 
-# Reading: a text in place of a polygon or of run lengths is the reason against it
+# Reading. A str in place of a polygon or of run lengths is the reason why they are rejected.
 
 def read_segmentation(parts: object) -> list | dict | str | None:
     """Return the JSON value "segmentation" as arrays: a list of polygons (float64 [2n], or the
-    reason against one), or run lengths {"size", "counts": int64 [n]}; or the reason against it."""
+    reason for rejecting one), or run lengths {"size", "counts": int64 [n]}, or the reason for
+    rejecting them; None if it is neither list nor object."""
     if isinstance(parts, dict):
         size, counts = parts.get("size"), parts.get("counts")
         if not isinstance(size, list) or len(size) != 2:
@@ -87,7 +88,7 @@ def read_segmentation(parts: object) -> list | dict | str | None:
 
 
 def _read_polygon(polygon):
-    """Return a polygon as float64 [2n], or the reason against it."""
+    """Return a polygon as float64 [2n], or the reason for rejecting it."""
     if not isinstance(polygon, list):
         return "polygon is not a list of numbers"
     if len(polygon) % 2:
@@ -100,13 +101,13 @@ def _read_polygon(polygon):
         points = np.array(polygon, np.float64)
     except OverflowError:  # integers of hundreds of digits
         return _NOT_FINITE
-    return points if np.abs(points).max() < 1e9 else _NOT_FINITE  # NaN is not below
+    return points if np.abs(points).max() < 1e9 else _NOT_FINITE  # also for NaN
 
 
 def _decode_counts(text):
-    """Return COCO's string of run lengths as int64 [n], unchecked numbers; None if it is none. Each
-    character has five bits of a number, the lowest first, and whether more follow; from the fourth
-    number on they are differences to the one before the last."""
+    """Return COCO's string of run lengths as int64 [n], not yet checked; None if it is not such a
+    string. Each character has five bits of a number, the lowest first, and a flag if more follow.
+    From the fourth on, numbers are stored as differences from the number two places before."""
     codes = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - 48
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
         return None
@@ -127,8 +128,8 @@ def _decode_counts(text):
 
 def make_instance(label: int, segmentation: object, width: int,
                   height: int) -> tuple[Instance | None, str | None]:
-    """Return (Instance or None, reason why it, or a part of it, is left out, or None) of what
-    read_segmentation returned."""
+    """Check what read_segmentation returned; return (Instance or None, reason why it, or a part of
+    it, is left out, or None)."""
     if isinstance(segmentation, str):
         return None, segmentation
     if isinstance(segmentation, dict):
@@ -148,7 +149,7 @@ def make_instance(label: int, segmentation: object, width: int,
     defects = [polygon if isinstance(polygon, str) else _misplaced(polygon, width, height)
                for polygon in segmentation]
     good = tuple(polygon for polygon, defect in zip(segmentation, defects) if not defect)
-    # The rasteriser takes memory for each point on an outline.
+    # The rasteriser allocates memory for each point on an outline.
     outlines = [polygon.reshape(-1, 2) / (width, height) for polygon in good]
     if sum(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()
            for points in outlines) > _MAX_LENGTH:
@@ -166,12 +167,12 @@ def _misplaced(polygon, width, height):
         return "polygon outside the image"
     points = points - points[0]
     far = points[np.abs(points).max(axis=1).argmax()]
-    # A line has no area. The signed area would not do: that of a figure of eight may be zero.
+    # A line has no area. The signed area is no test: a figure of eight may have zero.
     off = np.abs(points[:, 0] * far[1] - points[:, 1] * far[0]).max()
     if off <= 1e-12:
         return "polygon without area"
     shares = polygon.min() >= -SHARE_MARGIN and polygon.max() <= 1 + SHARE_MARGIN
-    # In whole numbers it is the first pixel, as the borders of label maps have it.
+    # In whole numbers, it is the image's first pixel, as traced from a label map.
     return SHARES if shares and (polygon % 1).any() and min(width, height) > 1 else None
 
 
@@ -185,13 +186,13 @@ def encode_mask(polygons: tuple, width: int, height: int) -> dict:
 
 def decode_mask(encoded: dict) -> np.ndarray:
     """Return run lengths as bool [height, width]."""
-    with warnings.catch_warnings():  # the package still speaks to NumPy 1
+    with warnings.catch_warnings():  # the package still uses the API of NumPy 1
         warnings.simplefilter("ignore", DeprecationWarning)
         return coco_mask.decode(encoded).astype(bool)
 
 
 def _resized(encoded, size):
-    """Return a mask's run lengths for a picture of `size` = (w, h), by the nearest pixels."""
+    """Return a mask's run lengths for a picture of `size` = (w, h), by nearest neighbour."""
     height, width = encoded["size"]
     if (width, height) == tuple(size):
         return encoded
@@ -202,10 +203,10 @@ def _resized(encoded, size):
 
 def label_map_and_overlap(photo: Photo, size: tuple[int, int]) -> tuple[np.ndarray, float]:
     """Return a photo's label map uint8 [h, w] for a picture of `size` = (w, h), and the share of
-    all instances' area that is below another one. Polygons and masks are scaled if the picture has
-    another size than the annotation file says. Larger instances are painted first, so that a belt
-    stays visible on a dress; ties keep their order. Raises PhotoError if not a single pixel is
-    covered."""
+    the instances' total area that another instance covers. Polygons and masks are scaled if the
+    picture does not have the size in the annotation file. Larger instances are painted first, so
+    that a belt stays visible on a dress; ties keep their order. Raises PhotoError if not a single
+    pixel is covered."""
     scale = np.array([size[0] / photo.width, size[1] / photo.height])
     masks = []
     for instance in photo.instances:

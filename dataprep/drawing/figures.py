@@ -1,6 +1,6 @@
-"""Drawn figures: a canvas that knows what each pixel belongs to, a pose, clothes of all classes.
+"""Draw figures: a canvas that records the object at each pixel, a pose, clothes of all classes.
 
-Points are float arrays [n, 2] of x, y in pixels, y down. Everything is a function of `rng`.
+Points are float arrays [n, 2] of x, y in pixels, y down. Everything depends on `rng` alone.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _CLOTH = ((200, 44, 52), (236, 186, 60), (60, 140, 90), (240, 240, 236), (226, 1
 _DENIM = ((52, 72, 122), (92, 122, 170), (34, 42, 66), (70, 66, 64))
 _LEATHER = ((34, 30, 30), (112, 66, 38), (150, 40, 44), (176, 134, 84))
 _COAT = ((60, 62, 70), (120, 96, 70), (70, 84, 70), (150, 150, 156), (110, 50, 60))
-# Of a face, from the middle of the head, in heights of the body: x of the picture's right one, y.
+# Offsets x, y from the middle of the head, in body heights; x is that of the one on the right.
 _EYE, _EAR, _NOSE = (0.027, 0.01), (0.07, 0.012), (0.0, 0.034)
 
 
@@ -34,11 +34,11 @@ def noise(rng: np.random.Generator, size: tuple, cells: tuple) -> np.ndarray:
 
 
 class Canvas:
-    """A picture in the making; what is painted later covers what was there. owner: number of the
-    object that a shape belongs to; 0 is none that counts."""
+    """A picture that is painted shape by shape; later shapes cover earlier ones. owner: number of
+    the object that a shape belongs to; 0 if it belongs to none that is annotated."""
 
     def __init__(self, rgb: np.ndarray) -> None:
-        """Begin with a backdrop, uint8 [h, w, 3]."""
+        """Start with a backdrop, uint8 [h, w, 3]."""
         self._picture = Image.fromarray(rgb)
         self._owner = Image.new("L", self._picture.size)
         self._pens = [ImageDraw.Draw(self._picture), ImageDraw.Draw(self._owner)]
@@ -77,8 +77,8 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Figure:
-    """A pose: joints in pixels, x and y; of pairs [2, 2] the picture's left one first. `h` is the
-    body's height, in which lengths are given; `ground` is the y that it stands on."""
+    """A pose: joints in pixels, x and y; pairs of joints are [2, 2], the one on the picture's left
+    first. `h` is the body's height, the unit of lengths; `ground` is the y that it stands on."""
 
     h: float
     ground: float
@@ -106,8 +106,8 @@ class Figure:
         return self.head + np.array([x, y]) * self.h
 
     def keypoints(self) -> np.ndarray:
-        """Return the joints [18, 2] in the order of dnnlib.data.keypoints.NAMES. A figure looks out
-        of the picture: its right side is the picture's left."""
+        """Return the joints [18, 2] in the order of dnnlib.data.keypoints.NAMES. A figure faces the
+        viewer: its right side is on the picture's left."""
         right, left = ([self.shoulders[side], self.elbows[side], self.wrists[side]]
                        for side in (0, 1))
         right_leg, left_leg = ([self.hips[side], self.knees[side], self.ankles[side]]
@@ -145,8 +145,8 @@ class Figure:
 
 def random_figure(rng: np.random.Generator, width: int, height: int,
                   body_rng: np.random.Generator | None = None) -> Figure:
-    """Return a Figure that stands in a picture of that size. What is drawn of `body_rng` (None:
-    `rng`) is its height and the width of its shoulders."""
+    """Return a random Figure that stands in a picture of that size. Its height and the width of its
+    shoulders are drawn from `body_rng` (None: `rng`)."""
     body_rng = body_rng or rng
     h = body_rng.uniform(0.86, 0.92) * height
     ground = height * rng.uniform(0.955, 0.975)

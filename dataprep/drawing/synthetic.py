@@ -1,7 +1,7 @@
-"""Drawn street-fashion photos with exact polygons, in ModaNet's layout, and with keypoints.
+"""Draw street-fashion photos with exact polygons, in ModaNet's layout, and with keypoints.
 
-A photo is a function of (seed, number), and of how many show one person, in other poses. Its
-polygons are the borders of what shows on the canvas.
+A photo depends only on (seed, number) and on how many photos show one person, in different poses.
+Its polygons are the borders of what is visible on the canvas.
 """
 
 import functools
@@ -25,13 +25,14 @@ _JPEG_QUALITY = 90
 _VERSION = 2  # of the drawing: raise it when the same numbers give other pictures
 _PARTS = ("images", "annotations")
 PAIRS_FILE = Path("annotations") / "pairs.csv"
-_MARK = ".drawn"  # file that marks an unfinished drawing: other people's photos are kept
-_MIN_PIXELS = 12  # smaller remains of a garment are not annotated
+_MARK = ".drawn"  # file that marks a folder of drawings; files in other folders are never replaced
+_MIN_PIXELS = 12  # a garment with fewer visible pixels is not annotated
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn: photos, of which each `poses` show one person; keypoints: in a file too."""
+    """What is drawn: photos, of which every `poses` in a row show one person. keypoints: whether
+    they are written to a file."""
 
     num_images: int
     seed: int
@@ -39,18 +40,18 @@ class Drawing:
     poses: int = 1
 
     def info(self) -> dict:
-        """Return what the annotations say of the drawing that they belong to."""
+        """Return the "info" of the annotations, which identifies the drawing."""
         people = {"keypoints": True, "poses": self.poses} if self.keypoints else {}
         return {"description": "drawn figures in ModaNet's layout", "version": _VERSION,
                 "num_images": self.num_images, "seed": self.seed, **people}
 
     def is_in(self, raw: str | Path) -> bool:
-        """Return whether `raw` holds all photos of this very drawing."""
+        """Return whether `raw` contains all photos of exactly this drawing."""
         path = Path(raw) / coco.MODANET_FILE
         return path.exists() and util.read_json(path).get("info") == self.info()
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Return all pairs of the names of photos that show one person."""
+        """Return the names of all pairs of photos that show one person, in both directions."""
         numbers = range(self.num_images)
         persons = [numbers[first:first + self.poses]
                    for first in range(0, self.num_images, self.poses)]
@@ -64,8 +65,8 @@ def _file_name(number):
 
 def draw_all(raw: str | Path, drawing: Drawing, workers: int) -> Path:
     """Draw photos into `raw`/images and write `raw`/annotations; return the annotations' path. The
-    same drawing is kept; another one is replaced. The result does not depend on `workers`. Raises
-    UserError if another process is drawing, or `raw` holds other files."""
+    same drawing is kept if it is there; another one is replaced. The result does not depend on
+    `workers`. Raises UserError if another process is drawing, or `raw` contains other files."""
     raw = Path(raw)
     path = raw / coco.MODANET_FILE
     with util.only_process(raw, "drawing these photos"):
@@ -74,7 +75,7 @@ def draw_all(raw: str | Path, drawing: Drawing, workers: int) -> Path:
         if not (raw / _MARK).exists() and any((raw / part).exists() for part in _PARTS):
             raise util.UserError(f"{raw}: holds files that were not drawn; choose another --out")
         (raw / _MARK).touch()
-        for part in _PARTS:  # with all that a killed run left there
+        for part in _PARTS:  # including what a killed run left
             shutil.rmtree(raw / part, ignore_errors=True)
         (raw / "images").mkdir()
         content, people = _draw_images(raw / "images", drawing, workers)
@@ -89,8 +90,8 @@ def draw_all(raw: str | Path, drawing: Drawing, workers: int) -> Path:
 
 
 def _draw_images(folder, drawing, workers):
-    """Draw photos into `folder`; return all of the annotations but "info", and items as
-    coco.write_keypoints takes them."""
+    """Draw photos into `folder`; return the annotations without "info", and items for
+    coco.write_keypoints."""
     images, annotations, people = [], [], []
     drawn = ordered_map(functools.partial(draw_photo, drawing.seed, poses=drawing.poses),
                         range(drawing.num_images), workers)
@@ -111,13 +112,13 @@ def _draw_images(folder, drawing, workers):
 
 def draw_photo(seed: int, number: int, poses: int = 1) -> tuple[bytes, list[dict], np.ndarray]:
     """Return a JPEG, [{"category_id", "segmentation", "area", "bbox"}] and keypoints [18, 3] of
-    photo `number`; each `poses` photos show one person."""
+    photo `number`; every `poses` photos in a row show one person."""
     rng = np.random.default_rng([seed, number // poses])
     pose_rng = np.random.default_rng([seed, number, 1]) if poses > 1 else None
     rgb, owner, labels, points = draw_figure(rng, pose_rng)
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    # The owners' numbers serve as labels, so that a garment is one annotation.
+    # Garments' numbers serve as labels, so that each garment is one annotation.
     parts = coco.label_annotations(owner, image_id=0, first_id=1)
     instances = [{"category_id": labels[part["category_id"] - 1],
                   **{key: part[key] for key in ("segmentation", "area", "bbox")}}
@@ -129,9 +130,9 @@ def draw_figure(rng: np.random.Generator, pose_rng: np.random.Generator | None =
                 ) -> tuple[np.ndarray, np.ndarray, list[int], np.ndarray]:
     """Return one picture, rgb uint8 [600, 400, 3], owner uint8 [600, 400], labels and keypoints.
 
-    owner is n where garment n shows, else 0; labels[n - 1] is that garment's class; keypoints are
-    [18, 3] in pixels, else as in dnnlib.data.keypoints. The pose and the noise are drawn of
-    `pose_rng` (None: `rng`), the backdrop, the body, its clothes and the light of `rng`.
+    owner is n where garment n is visible, else 0; labels[n - 1] is that garment's class; keypoints
+    are [18, 3] in pixels, otherwise as in dnnlib.data.keypoints. The pose and the noise are drawn
+    from `pose_rng` (None: `rng`); the backdrop, the body, its clothes and the light from `rng`.
     """
     canvas = Canvas(_backdrop(rng))
     figure = random_figure(pose_rng or rng, WIDTH, HEIGHT, rng)
@@ -148,7 +149,7 @@ def draw_figure(rng: np.random.Generator, pose_rng: np.random.Generator | None =
 
 
 def _backdrop(rng):
-    """Return a pale wall over a floor that is a little darker, uint8 [600, 400, 3]."""
+    """Return a pale wall above a slightly darker floor, uint8 [600, 400, 3]."""
     wall = rng.uniform(190, 235) + rng.normal(0, 5, 3)
     picture = np.tile(wall, (HEIGHT, WIDTH, 1))
     picture[int(HEIGHT * rng.uniform(0.74, 0.8)):] = wall * rng.uniform(0.72, 0.86)

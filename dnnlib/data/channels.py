@@ -12,16 +12,16 @@ from collections.abc import Sequence
 import numpy as np
 
 NUM_COLOURS = 3
-_HUES = 24  # classes whose colours are hues; more hues would come too near to each other
+_HUES = 24  # classes whose colours are hues; more hues would be too similar
 RGB = slice(0, NUM_COLOURS)
 SEGMAPS = slice(NUM_COLOURS, None)
-IGNORE = 255  # label of pixels of a label map that count nowhere
+IGNORE = 255  # label of pixels of a label map that are ignored everywhere
 MAX_CLASSES = IGNORE - 1
 STORED_THRESHOLD = 127  # a stored uint8 map shows its class where its value is above this
 
 
 def num_channels(classes: Sequence[str]) -> int:
-    """Return the channels of an image with these classes: 3 + C."""
+    """Return the number of channels of an image with these classes: 3 + C."""
     return NUM_COLOURS + len(classes)
 
 
@@ -40,10 +40,10 @@ def to_label_map(segmaps: np.ndarray, threshold: float = 0.0) -> np.ndarray:
 
 
 def margins(segmaps: np.ndarray) -> np.ndarray:
-    """Return by how much each pixel of signed maps [..., C] is decided: float [...].
+    """Return the margin with which each pixel of signed maps [..., C] has its label: float [...].
 
-    A pixel is decided between its C maps and the background, which counts as 0: the margin is the
-    difference between the two largest of these. Within an area of a real map it is 0.5, at a tie 0.
+    The label is chosen among the C maps and the background, which counts as 0. The margin is the
+    difference between the two largest of these: 0.5 within an area of a real map, 0 at a tie.
     """
     values = np.insert(np.asarray(segmaps), 0, 0, axis=-1)
     top = np.partition(values, -2, axis=-1)
@@ -53,9 +53,9 @@ def margins(segmaps: np.ndarray) -> np.ndarray:
 def palette(num_classes: int) -> np.ndarray:
     """Return the labels' colours, uint8 [C + 1, 3]: black, then hues spread by the golden ratio.
 
-    Neighbouring labels get far hues, and every second one is darker. From the 25th class on each
-    colour is the one farthest from all before it, so that 255 remain distinct. A label's colour
-    does not depend on C. Raises ValueError for more than 255, the label IGNORE.
+    Neighbouring labels get distant hues, and every second one is darker. From the 25th class on,
+    each colour is the one farthest from all before it, so that 255 colours remain distinct. A
+    label's colour does not depend on C. Raises ValueError for more than 255, the label IGNORE.
     """
     if num_classes > IGNORE:
         raise ValueError(f"{num_classes} classes; the labels of a map go up to {IGNORE}")

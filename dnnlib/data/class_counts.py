@@ -1,6 +1,6 @@
-"""How often each class occurs, counted alike in real and generated maps (thesis, figure 5.3).
+"""Count how often each class occurs, the same way in real and generated maps (thesis, figure 5.3).
 
-A label map knows no instances of a class: an image that shows a class counts as one.
+A label map has no instances of a class: an image that shows a class counts as one.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ def class_areas(label_maps: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def class_frequencies(batches: Iterable[np.ndarray], num_classes: int) -> np.ndarray:
-    """Return the share of images that show each class, by one pixel or more, float64 [C]; `batches`
+    """Return the share of images that show each class, in one pixel or more, float64 [C]; `batches`
     are signed images [N, H, W, 3 + C]."""
     counts, num_images = np.zeros(num_classes), 0
     for images in batches:

@@ -1,9 +1,9 @@
-"""Lists of class names in a file: one a line, with or without numbers and colours, or JSON.
+"""Read lists of class names: one name per line, with or without numbers and colours, or JSON.
 
-A line is a name, `name #rrggbb` with the colour that masks have for it, or one of CVAT's
-labelmap.txt, `name:r,g,b:parts:actions`. Lines may begin with their numbers, `1: hat`, in any order
-from 0 or 1 on; `255: void` is no class. Empty lines and those that begin with # are left out. JSON
-is a list of names, an object {name: "#rrggbb"}, or a COCO file, of which the categories are taken.
+A line is a name, `name #rrggbb` with its colour in masks, or a line of CVAT's labelmap.txt,
+`name:r,g,b:parts:actions`. Lines may begin with their numbers, `1: hat`, in any order from 0 or 1
+on; `255: void` is not a class. Empty lines and those that begin with # are left out. JSON is a list
+of names, an object {name: "#rrggbb"}, or a COCO file, whose categories are taken.
 """
 
 import collections
@@ -25,7 +25,7 @@ _COLOUR = re.compile(r"(.*\S)\s+(#[0-9a-fA-F]{6})")
 _CVAT = re.compile(r"([^:]+):(?:(\d{1,3}(?:,\s*\d{1,3}){2})(?::[^:]*){0,2}|:[^:]*:[^:]*)")
 _NUMBERED = re.compile(r"(-?\d{1,3})\s*[\s:=,;.)]\s*(\S.*)")
 _NO_CLASS = {"background", "bg", "ignore", "ignored", "void", "unlabeled", "unlabelled", "none"}
-_TO_IGNORE = (-1, 255)  # numbers of what other programs' masks ignore
+_TO_IGNORE = (-1, 255)  # numbers of pixels to ignore in other programs' masks
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class ClassList:
     notes: tuple = ()
 
     def num_background(self) -> int:
-        """Return how many names come before those of classes, as labelme, VOC and others list
-        them: [__ignore__, -1,] _background_, 0; or void, 0; ..."""
+        """Return how many names come before those of classes, as in lists of labelme, VOC and
+        others: [__ignore__, -1,] _background_, 0; or void, 0; ..."""
         if self.first is not None:
             return 1 - self.first
         are_background = [is_background(name) for name in self.names[:2]]
@@ -56,7 +56,7 @@ class ClassList:
 
 
 def is_background(name: str) -> bool:
-    """Return whether other programs use a name for what is no class."""
+    """Return whether other programs use a name for pixels of no class."""
     return _word(name) in _NO_CLASS
 
 
@@ -65,14 +65,14 @@ def _word(name):
 
 
 def fold_name(name: str) -> str:
-    """Return the letters and digits of a name: "scarf & tie" and "Scarf/Tie" are one."""
+    """Return the letters and digits of a name, equal for "scarf & tie" and "Scarf/Tie"."""
     words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", name).casefold())
     return "".join(word for word in words if word != "and")
 
 
 def find_class(name: str, classes: Sequence[str], option: str = "") -> str:
-    """Return the class that `name` means, whatever its case and punctuation. Raises UserError if
-    there is none, or several. option: "--only-classes", at which the error then begins."""
+    """Return the class that `name` means, ignoring case and punctuation. Raises UserError if there
+    is none, or several. option: "--only-classes", with which the error begins."""
     alike = {fold_name(known): known for known in classes if fold_name(known)}
     same = [known for known in classes if fold_name(known) == fold_name(name) != ""]
     if name in classes or len(same) == 1:
@@ -85,18 +85,18 @@ def find_class(name: str, classes: Sequence[str], option: str = "") -> str:
 
 def read_class_list(path: str | Path) -> ClassList:
     """Return the ClassList of a file. Raises UserError if it has none, or if its names or colours
-    cannot be those of classes."""
+    are not usable for classes."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
         listed = _parse_json(path, json.loads(text)) if text.lstrip()[:1] in ("[", "{") \
             else _parse_lines(path, text)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; write the class names into it, one a line") \
+        raise UserError(f"{path}: no such file; write the class names into it, one per line") \
             from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: neither text nor a JSON list ({type(error).__name__})") from None
-    # Names of classes, and all or none with a colour.
+    # Check that there are usable names, and that all of them have a colour, or none has.
     before = listed.num_background()
     num_classes = len(listed.names) - before
     if not 1 <= num_classes <= MAX_CLASSES:
@@ -111,7 +111,7 @@ def read_class_list(path: str | Path) -> ClassList:
     for name, colour in list(zip(listed.names, listed.colours))[before:]:
         if colour is None:
             raise UserError(f"{path}: {name!r} has no colour, other classes have")
-    # Nothing twice.
+    # Check that nothing is given twice.
     for name, count in collections.Counter(listed.names).items():
         if count > 1:
             raise UserError(f"{path}: the class {name!r} is given twice")
@@ -141,7 +141,7 @@ def _parse_json(path, content):
 
 
 def _parse_lines(path, text):
-    """Return the ClassList of a text, one name a line."""
+    """Return the ClassList of a text, one name per line."""
     lines = [line.strip() for line in text.rstrip().splitlines()]
     bodies = [line for line in lines if line and line[0] != "#"]
     numbered = [_numbered(path, line) for line in bodies]
@@ -157,7 +157,8 @@ def _parse_lines(path, text):
 
 
 def _numbered(path, line):
-    """Return (number, rest of the line); None without one, or if it is a name with a colour."""
+    """Return (number, rest of the line); None without one, or if it is itself a name with a colour.
+    """
     match = _NUMBERED.fullmatch(line)
     if not match or _split_colour(path, line)[0].isdecimal():
         return None
@@ -165,9 +166,9 @@ def _numbered(path, line):
 
 
 def _in_order(path, numbered):
-    """Return (number of the first line, lines in the order of their numbers, those that are left
-    out) of [(number, line)]. What masks ignore is left out, or comes first if it has a colour.
-    Raises UserError if numbers are missing or given twice."""
+    """Return (number of the first line, lines in the order of their numbers, lines left out) of
+    [(number, line)]. Names of pixels that masks ignore are left out, or come first if they have a
+    colour. Raises UserError if numbers are missing or given twice."""
     rest, before, left_out = [], [], []
     for number, line in sorted(numbered):
         name, colour = _split_colour(path, line)
@@ -200,7 +201,8 @@ def _split_colour(path, line):
 
 
 def write_class_list(folder: str | Path, names: Sequence[str]) -> None:
-    """Write the names of the labels 1..C to classes.txt, in a form that is read as these names."""
+    """Write the names of the labels 1..C to classes.txt, in a form that reads back as these names.
+    """
     path = Path(folder) / FILE_NAME
     for text in ("".join(f"{name}\n" for name in names),
                  "".join(f"{number}: {name}\n" for number, name in enumerate(names, 1))):
@@ -213,7 +215,7 @@ def write_class_list(folder: str | Path, names: Sequence[str]) -> None:
 
 
 def _is_read_as(path, text, names):
-    """Return whether a text of lines is read as these names, and nothing else."""
+    """Return whether a text of lines reads back as exactly these names."""
     try:
         listed = _parse_lines(path, text)
     except UserError:

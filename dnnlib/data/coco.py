@@ -1,4 +1,4 @@
-"""Label maps -> COCO annotations: exact polygons along pixel borders, written as a stream."""
+"""Write label maps as COCO annotations: exact polygons along pixel borders, as a stream."""
 
 import itertools
 import json
@@ -17,18 +17,18 @@ KEYPOINTS_FILE = Path("annotations") / "person_keypoints.json"
 MODANET_FILE = Path("annotations") / "modanet2018_instances_train.json"
 OWN_FILE = Path("annotations") / "instances.json"  # of all other classes
 
-_RIGHT, _DOWN, _LEFT, _UP = range(4)  # on a border walked clockwise, the inside on its right
+_RIGHT, _DOWN, _LEFT, _UP = range(4)  # along a border, clockwise: the inside is on the right
 
 
 def mask_polygons(mask: np.ndarray) -> list[list[int]]:
     """Return polygons [[x0, y0, x1, y1, ...], ...] whose union is exactly a bool mask [H, W].
 
-    Corners lie on pixel corners, so COCO's rasteriser gives the mask back to the pixel. A COCO
-    polygon cannot have a hole: a mask with holes is cut along rows, so that each is open somewhere.
+    Corners lie on pixel corners, so COCO's rasteriser reproduces the mask exactly. A COCO polygon
+    cannot have a hole: a mask with holes is cut along rows, so that each hole is open somewhere.
     """
     mask = np.asarray(mask, bool)
     loops = _border_loops(mask)
-    # Holes run the other way: twice their signed area is negative.
+    # Holes run the other way, so their signed area is negative.
     holes = [loop for loop in loops
              if loop[:, 0] @ np.roll(loop[:, 1], -1) < loop[:, 1] @ np.roll(loop[:, 0], -1)]
     if not holes:
@@ -39,8 +39,8 @@ def mask_polygons(mask: np.ndarray) -> list[list[int]]:
 
 
 def _cutting_rows(holes):
-    """Return the fewest rows such that one goes through, or along the border of, every hole: those
-    where a hole ends, in order, of holes that no row before has opened."""
+    """Return the fewest rows such that one goes through, or along the border of, every hole: in
+    order, the last row of each hole that no earlier row has opened."""
     spans = sorted((int(hole[:, 1].max()), int(hole[:, 1].min())) for hole in holes)
     rows = []
     for last, first in spans:
@@ -79,7 +79,8 @@ def find_annotations(folder: str | Path) -> Path:
 
 
 def rename_annotations(folder: str | Path, classes: Sequence[str]) -> None:
-    """Give a folder's COCO file its name: earlier versions named those of all classes alike."""
+    """Give a folder's COCO file its present name: earlier versions used one name for all classes.
+    """
     there, path = find_annotations(folder), annotations_path(folder, classes)
     if there != path and there.exists():
         os.replace(there, path)
@@ -87,8 +88,8 @@ def rename_annotations(folder: str | Path, classes: Sequence[str]) -> None:
 
 def write_coco(path: str | Path, classes: Sequence[str], items: Iterable[tuple],
                description: str) -> None:
-    """Write a COCO file from an iterable of (image_id, file_name, label map [H, W]), of which only
-    the list of images is held in memory."""
+    """Write a COCO file from an iterable of (image_id, file_name, label map [H, W]). Only the list
+    of images is kept in memory."""
     kind = "fashion" if tuple(classes) == MODANET_CLASSES else ""
     images, next_id = [], 1
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
@@ -96,7 +97,7 @@ def write_coco(path: str | Path, classes: Sequence[str], items: Iterable[tuple],
                 "categories": [{"id": label, "name": name, "supercategory": kind}
                                for label, name in enumerate(classes, 1)]}
         file.write(json.dumps(head, ensure_ascii=False)[:-1] + ',\n"annotations": [')
-        # Annotations one by one; the list of images behind them.
+        # Write annotations one by one, then the list of images.
         for image_id, file_name, label_map in items:
             height, width = label_map.shape
             images.append({"id": image_id, "width": width, "height": height,
@@ -109,9 +110,9 @@ def write_coco(path: str | Path, classes: Sequence[str], items: Iterable[tuple],
 
 def write_keypoints(path: str | Path, names: Sequence[str], skeleton: Sequence[Sequence[int]],
                     items: Iterable[tuple], description: str) -> None:
-    """Write COCO's keypoint JSON of one person an image: items are (image_id, file_name, (width,
+    """Write a COCO keypoint file of one person per image. items: (image_id, file_name, (width,
     height), points [K, 3]), points as in dnnlib.data.keypoints but in pixels. COCO's coordinates
-    are numbers of pixels, half a pixel less."""
+    are pixel numbers, which are smaller by half a pixel."""
     images, annotations = [], []
     for image_id, file_name, (width, height), points in items:
         images.append({"id": image_id, "width": width, "height": height, "file_name": file_name})
@@ -136,20 +137,20 @@ def write_keypoints(path: str | Path, names: Sequence[str], skeleton: Sequence[S
 
 
 def _border_loops(mask):
-    """Return the closed borders of a mask [H, W], clockwise, those of holes the other way: int
-    arrays [n, 2] of corners x, y. Pixels that only touch at a corner are separate: the walk prefers
-    the right turn, which stays with the same pixel."""
+    """Return the closed borders of a mask [H, W] as int arrays [n, 2] of corners x, y: clockwise,
+    for holes the other way. Pixels that only touch at a corner are separate: the walk prefers the
+    right turn, which stays with the same pixel."""
     starts, ends, directions = _border_segments(mask)
     if not len(starts):
         return []
-    # Which segment follows each one: the one that begins where it ends.
+    # Find the segment that follows each one: it begins where that one ends.
     width = mask.shape[1] + 1
     begins = np.full((4, (mask.shape[0] + 1) * width), -1)
     begins[directions, starts[:, 1] * width + starts[:, 0]] = np.arange(len(starts))
     corner = ends[:, 1] * width + ends[:, 0]
     right_turn, left_turn = begins[(directions + 1) % 4, corner], begins[directions - 1, corner]
     following = np.where(right_turn >= 0, right_turn, left_turn).tolist()
-    # The walks.
+    # Walk along the borders.
     loops, visited = [], [False] * len(following)
     for first in range(len(following)):
         loop, segment = [], first

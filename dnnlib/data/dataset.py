@@ -1,7 +1,7 @@
-"""Data sets as they are on disk: dataset.json, splits of records, conditioning labels.
+"""Read data sets on disk: dataset.json, splits of records, conditioning labels.
 
-Everything that opens a data set does it here, so that it is checked in one place; nothing here
-loads TensorFlow. dataset.json is written last: a data set without it is unfinished.
+All code opens data sets through this module, so that they are checked in one place. It does not
+load TensorFlow. dataset.json is written last: a data set without it is unfinished.
 """
 
 import io
@@ -22,8 +22,8 @@ from dnnlib.util import UserError, atomic_write, one_line, read_json
 FORMAT_VERSION = 1
 FILE_NAME = "dataset.json"
 STATISTICS = "statistics.json"
-SPLITS = ("train", "val", "test")  # a data set may have none of some
-COMPARED_AT = 8  # pixels of a side at which photos are compared
+SPLITS = ("train", "val", "test")  # some of them may be missing or empty
+COMPARED_AT = 8  # side of photos in pixels, for photos_in_common
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,15 @@ def read_ids(directory: str | Path, split: str) -> list:
 
 
 def fit_of(directory: str | Path) -> str:
-    """Return which of pyramid.FITS made a data set's photos square; `pad` if that is not stored."""
+    """Return which of pyramid.FITS made a data set's photos square; `pad` if this is not stored."""
     fit = read_json(open_dataset(directory).path / FILE_NAME).get("options", {}).get("fit")
     return fit if fit in pyramid.FITS else pyramid.FITS[0]
 
 
 def content_box(directory: str | Path) -> tuple[int, int, int, int] | None:
-    """Return where the photos are in a data set's square images: left, top, right, bottom in pixels
-    at the largest level. None if they have several aspect ratios, or if that is not known: data
-    sets of earlier versions have no statistics."""
+    """Return the box of the photos in a data set's square images: left, top, right, bottom in
+    pixels at the largest level. None if photos have different boxes, or if this is not known,
+    because data sets of earlier versions have no statistics."""
     try:
         content = read_json(Path(directory) / FILE_NAME)
         sizes = read_json(Path(directory) / STATISTICS)["sizes"]
@@ -121,7 +121,7 @@ def content_box(directory: str | Path) -> tuple[int, int, int, int] | None:
 
 
 def _why_missing(path):
-    """Return one line about a path without dataset.json: what it is, and what to do."""
+    """Return one line on a path without dataset.json: what it is, and what to do."""
     records = sorted(path.glob("*-r[0-9][0-9].tfrecords"))
     if records and (path.parent / FILE_NAME).is_file():
         return f"{path} is one split of a data set; give the whole one, {path.parent}"
@@ -140,7 +140,7 @@ def _why_missing(path):
 
 
 def _check_types(content):
-    """Raise TypeError or AttributeError if a part has another type than its readers expect."""
+    """Raise TypeError or AttributeError if a part does not have the type that readers expect."""
     def check(is_right: bool, fault: str) -> None:
         if not is_right:
             raise TypeError(fault)
@@ -174,8 +174,8 @@ def _check_types(content):
 # Splits
 
 def split_sizes(info: DatasetInfo, split: str | None) -> dict[str, int]:
-    """Return {split: number of images} of those among "train+val", or of all for None, that have
-    images. Raises UserError if none has, or if there is no such split."""
+    """Return {split: number of images} of the splits that have images, among those in `split`
+    ("train+val"; None: all). Raises UserError if none has any, or if a split does not exist."""
     wanted = info.splits if split is None else split.split("+")
     sizes = {part: info.splits[part] for part in wanted if info.splits.get(part)}
     unknown = [part for part in wanted if part not in {*info.splits, *SPLITS}]
@@ -189,14 +189,14 @@ def split_sizes(info: DatasetInfo, split: str | None) -> dict[str, int]:
 
 
 def places(sizes: dict[str, int]) -> list[tuple[str, int]]:
-    """Return (split, number of the record) of all images of splits {split: size}."""
+    """Return (split, number of the record) for all images of splits {split: size}."""
     return [(split, number) for split, size in sizes.items() for number in range(size)]
 
 
 def open_split(info: DatasetInfo, split: str,
                resolution: int | None = None) -> tfrecords.RecordFile:
     """Return the records of one split at one resolution; None is the largest. Raises UserError if
-    either is missing, or dataset.json has another number of images."""
+    one of the two is missing, or dataset.json states another number of images."""
     split_sizes(info, split)
     resolution = resolution or info.resolution
     files = tfrecords.record_files(info.path / split)
@@ -238,10 +238,10 @@ def photos_in_common(info: DatasetInfo, splits: Iterable[str],
 def read_split(directory: str | Path, split: str, resolution: int, only_rgb: bool = False, *,
                minibatch: int = 32, indices: Sequence[int] | None = None) -> Iterator[np.ndarray]:
     """Return an iterator over the images of a split, or those of `indices` in this order: uint8
-    [<= minibatch, resolution, resolution, C], which threads read some minibatches ahead.
+    [<= minibatch, resolution, resolution, C]. Threads read some minibatches ahead.
 
-    With `only_rgb` C is 3. Raises UserError as open_split at once, and from the iterator if a
-    record is damaged.
+    With `only_rgb`, C is 3. Raises UserError at once as `open_split` does, and from the iterator if
+    a record is damaged.
     """
     info = open_dataset(directory)
     file = open_split(info, split, resolution)
@@ -286,8 +286,8 @@ def read_labels(directory: str | Path, split: str) -> np.ndarray:
 
 
 def read_label_array(path: str | Path) -> np.ndarray:
-    """Return the labels in a file as the official tool writes it, float32. Raises UserError as
-    `read_array`."""
+    """Return the labels in a file in the official tool's format, float32. Raises UserError as
+    `read_array` does."""
     return read_array(path, "labels").astype(np.float32)
 
 
@@ -299,8 +299,8 @@ def write_labels(path: str | Path, rows: Sequence[np.ndarray], label_size: int) 
 # Arrays beside the records
 
 def read_array(path: str | Path, what: str) -> np.ndarray:
-    """Read an array of numbers (`what` they are: "labels") from a file beside a data set's records;
-    nothing is unpickled. Raises UserError if it is missing or damaged."""
+    """Read an array of numbers from a file beside a data set's records; nothing is unpickled. what:
+    what messages call it ("labels"). Raises UserError if it is missing or damaged."""
     try:
         with open(path, "rb") as file:
             values = np.lib.format.read_array(file, allow_pickle=False)
@@ -322,8 +322,8 @@ def write_array(path: str | Path, values: np.ndarray) -> None:
 
 
 def check_label_sizes(infos: Sequence[DatasetInfo]) -> None:
-    """Raise UserError if one network cannot take the labels of all these data sets: a conditional
-    critic has no score for photos without labels either."""
+    """Raise UserError if one network cannot take the labels of all these data sets. This includes
+    data sets without labels: a conditional critic has no score for their photos."""
     for info in infos:
         if info.label_size != infos[0].label_size:
             raise UserError(f"data sets {infos[0].path} and {info.path} have labels of "

@@ -1,7 +1,7 @@
-"""Films: mp4 by PyAV, which need not be installed, WebP and GIF by Pillow.
+"""Write films: mp4 with PyAV, which need not be installed, WebP and GIF with Pillow.
 
 Frames are written as they come, so that memory does not grow with a film's length, except for WebP,
-whose compressed frames Pillow keeps to the end. A file is whole or absent.
+whose compressed frames Pillow keeps to the end. A file is complete or absent.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,10 +13,10 @@ from PIL import GifImagePlugin, Image
 from dnnlib.util import UserError, atomic_path
 
 FORMATS = ("mp4", "webp", "gif")
-MAX_SIDE = 16383  # pixels, of WebP; x264 has room for one more
+MAX_SIDE = 16383  # pixels; the limit of WebP, while x264 allows one more
 # Browsers show frames of 10 ms or less for 100 ms; GIF counts in 10 ms, WebP in 1 ms.
 MAX_FPS = {"mp4": 120, "webp": 90, "gif": 50}
-CRF = 18  # x264's quality: losses that are hardly seen
+CRF = 18  # x264's quality: the losses are hardly visible
 WEBP_QUALITY, WEBP_EFFORT = 90, 3  # of 0 to 6, where more takes longer
 
 
@@ -33,16 +33,16 @@ def check_size(width: int, height: int) -> None:
 
 
 def save_film(path: str | Path, frames: Iterable[np.ndarray], count: int, fps: float) -> None:
-    """Write a film, which its viewers repeat without an end.
+    """Write a film, which viewers repeat endlessly.
 
     Args:
         path: its suffix is one of FORMATS.
         frames: uint8 [H, W, 3], all of one size; for mp4 of even sides.
         count: how many frames there are.
-        fps: frames a second; of mp4 a whole number.
+        fps: frames per second; for mp4 a whole number.
 
     Raises:
-        UserError: PyAV is wanted, and not installed.
+        UserError: PyAV is needed, but not installed.
     """
     path = Path(path)
     write = {".mp4": _write_mp4, ".webp": _write_webp, ".gif": _write_gif}[path.suffix]
@@ -51,8 +51,8 @@ def save_film(path: str | Path, frames: Iterable[np.ndarray], count: int, fps: f
 
 
 def _durations(count, fps, unit):
-    """Return how long each frame is shown, in whole units of 1 / unit seconds, without an error
-    that adds up."""
+    """Return how long each frame is shown, in whole units of 1 / unit seconds; rounding errors do
+    not add up."""
     ends = np.rint(np.arange(count + 1) * unit / fps).astype(int)
     return np.diff(ends).tolist()
 
@@ -70,7 +70,8 @@ def _pyav():
 
 
 def _write_mp4(path, frames, count, fps):
-    """Write H.264 with colours as all players expect them: 4:2:0, BT.709, which the file says."""
+    """Write H.264 with the colours that all players expect: 4:2:0 and BT.709, stated in the file.
+    """
     av = _pyav()
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": str(CRF)})
@@ -89,8 +90,8 @@ def _write_mp4(path, frames, count, fps):
 # Pillow's
 
 class _Frames(Image.Image):
-    """Frames as an image that Pillow writes as an animation: it seeks one after the other, and only
-    the present one exists."""
+    """Frames as an image that Pillow writes as an animation: it seeks them one after the other, and
+    only the current one exists."""
 
     def __init__(self, frames: Iterator[np.ndarray], count: int):
         super().__init__()
@@ -108,13 +109,13 @@ class _Frames(Image.Image):
 
 
 def _write_webp(path, frames, count, fps):
-    """Write WebP: with losses, since without them photos take four times as much."""
+    """Write lossy WebP, since lossless photos take four times as much space."""
     rest = iter(frames)
     with open(path, "wb") as file:
         _Frames(rest, count).save(
             file, format="WEBP", save_all=True, duration=_durations(count, fps, 1000), loop=0,
             quality=WEBP_QUALITY, method=WEBP_EFFORT)
-    if next(rest, None) is not None:  # asked for anyway, so that a progress bar sees its end
+    if next(rest, None) is not None:  # read in any case, so that a progress bar reaches its end
         raise ValueError(f"more than {count} frames")
 
 

@@ -1,8 +1,9 @@
-"""Keypoints of people: where joints are in a data set's images; pairs of photos of one person.
+"""Read, place and draw keypoints of people in a data set's images; read pairs of images that show
+one person.
 
-Points are float32 [..., K, 3]: x, y and COCO's flag, 0 not known (x and y are 0 then), 1 known but
-covered, 2 visible. In a data set x and y are shares of the square image's side, from its left and
-upper border, so that they hold at every level: pixel i of R covers i / R to (i + 1) / R.
+Points are float32 [..., K, 3]: x, y and COCO's flag: 0 unknown (then x and y are 0), 1 known but
+covered, 2 visible. In a data set, x and y are shares of the square image's side, from its left and
+upper border, and thus valid at every level: pixel i of R covers i / R to (i + 1) / R.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from dnnlib.data import channels, dataset, pyramid
 from dnnlib.data.tfrecords import AGAIN
 from dnnlib.util import UserError
 
-# The eighteen of OpenPose's COCO model in its order; and what is joined, counted from 1 as in COCO.
+# The eighteen keypoints of OpenPose's COCO model, in its order; and the pairs that are joined,
+# counted from 1 as in COCO.
 NAMES = ("nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder",
          "left_elbow", "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip",
          "left_knee", "left_ankle", "right_eye", "left_eye", "right_ear", "left_ear")
@@ -29,7 +31,7 @@ UNKNOWN, COVERED, VISIBLE = 0, 1, 2
 def place(points: np.ndarray, size: Sequence[int], resolution: int, fit: str) -> np.ndarray:
     """Return points [K, 3] of a photo of `size` (width, height), in its pixels (pixel i covers i to
     i + 1), as a data set stores them for the photo that pyramid.fit_square made square: float32
-    [K, 3]. What is outside of the image is not known."""
+    [K, 3]. Points outside the image become unknown."""
     points, size = np.asarray(points, np.float64), np.asarray(size)
     if fit == "crop":
         side = size.min()
@@ -49,7 +51,7 @@ def draw_skeleton(rgb: np.ndarray, points: np.ndarray,
     pen, side = ImageDraw.Draw(picture), rgb.shape[0]
     places = [tuple((point[:2] * side - 0.5).tolist()) if point[2] > UNKNOWN else None
               for point in points]
-    # Lines in the colours of their second points, then the points.
+    # Draw lines in the colours of their second points, then the points.
     colours = channels.palette(len(points))[1:].tolist()
     for first, second in skeleton:
         if places[first - 1] and places[second - 1]:
@@ -100,8 +102,8 @@ def read_keypoints(directory: str | Path, split: str) -> np.ndarray:
 
 
 def read_pairs(directory: str | Path, split: str) -> np.ndarray:
-    """Return which images of a split show one person, int32 [P, 2], numbers of records from and to;
-    P is 0 if the data set has no pairs. Raises UserError as read_keypoints."""
+    """Return the pairs of images of a split that show one person: int32 [P, 2], numbers of records
+    from and to. P is 0 if the data set has no pairs. Raises UserError as `read_keypoints` does."""
     info = dataset.open_dataset(directory)
     count = info.pairs.get(split, 0)
     if not count:

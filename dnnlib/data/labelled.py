@@ -1,4 +1,4 @@
-"""Labelled pictures, one by one and by number: of a data set's split, or of a folder of pairs."""
+"""Read labelled pictures by number, from a data set's split or from a folder of pairs."""
 
 import functools
 import hashlib
@@ -27,7 +27,7 @@ class LabelledPictures(Protocol):
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of pictures."""
 
     def read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return rgb uint8 [R, R, 3] and the label map uint8 [R, R]: 0..C or channels.IGNORE."""
@@ -37,7 +37,7 @@ class SplitPictures:
     """The pictures of a data set's split at one resolution."""
 
     def __init__(self, info: dataset.DatasetInfo, split: str, resolution: int):
-        """Open the records; raise UserError if they are not there, or without maps."""
+        """Open the records; raise UserError if they are missing, or have no maps."""
         if not info.classes:
             raise UserError(f"{info.path}: has no segmentation maps")
         self.classes = tuple(info.classes)
@@ -64,7 +64,7 @@ class PairFolder:
         """List the pairs; raise UserError if they are not complete.
 
         Args:
-            resolution: side of the squares that `read` returns; not needed before.
+            resolution: side of the squares that `read` returns; only `read` needs it.
         """
         self.path = Path(path)
         parts = pair_folders(self.path) or [self.path]
@@ -80,8 +80,8 @@ class PairFolder:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Return sha256 of the classes and all files' names and sizes: a continued training
-        compares it."""
+        """Return the sha256 of the classes and all files' names and sizes, which a continued
+        training compares."""
         listing = "".join(f"{path.relative_to(self.path)} {path.stat().st_size}\n"
                           for path in [*self._images, *self._labels])
         listing += "\n".join(self.classes)
@@ -89,8 +89,8 @@ class PairFolder:
 
     @functools.cached_property
     def content_digest(self) -> str:
-        """Return sha256 of the digest and all files' content: what is kept for pairs goes by it,
-        since maps that were mended may have their old sizes."""
+        """Return the sha256 of the digest and all files' content. It identifies what is cached for
+        the pairs, since corrected maps may have their old sizes."""
         content = hashlib.sha256(self.digest.encode())
         for path in [*self._images, *self._labels]:
             content.update(hashlib.sha256(path.read_bytes()).digest())
@@ -104,8 +104,8 @@ class PairFolder:
         return len(self._images)
 
     def read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return picture and label map `number`; what pads a picture to a square is white
-        background, as in a data set."""
+        """Return picture and label map `number`. The padding to a square is white background, as in
+        a data set."""
         rgb = parsed(self._images[number], lambda path: decode_photo(path.read_bytes()))
         labels = read_label_png(self._labels[number], len(self.classes), size=rgb.size)
         if rgb.size != (self.resolution, self.resolution):
@@ -115,7 +115,7 @@ class PairFolder:
 
 
 def parsed(path: Path, parse: Callable[[Path], Any]) -> Any:
-    """Return parse(path of a picture); raise UserError if it is none."""
+    """Return parse(path); raise UserError if there is no readable picture."""
     try:
         return parse(path)
     except (PhotoError, OSError) as error:
@@ -130,8 +130,8 @@ def pair_folders(path: Path) -> list[Path]:
 
 
 def pair_classes(first: Path, *others: Path) -> tuple[str, ...]:
-    """Return the names of the labels 1..C of a folder of pairs, or of shards; raise UserError if
-    a folder has no list of them, or one of colours, or shards have different ones."""
+    """Return the names of the labels 1..C of a folder of pairs, or of shards; raise UserError if a
+    folder has no list of names, a list gives colours, or the lists of shards differ."""
     listed = read_class_list(first / CLASSES)
     if listed.colours:
         raise UserError(f"{listed.path}: gives colours, but the maps of a folder of pairs have "
@@ -175,7 +175,7 @@ def read_label_png(path: str | Path, num_classes: int, may_ignore: bool = True,
                    size: tuple[int, int] | None = None) -> np.ndarray:
     """Return the palette indices or grey values of a PNG, of up to 8 bits, as a label map uint8
     [h, w]: 0..C and, with `may_ignore`, channels.IGNORE. Raises UserError for any other file or
-    label, and for another size than (w, h) of its picture, if that is given."""
+    label, and if `size`, its picture's (w, h), is given and differs."""
     try:
         kind, labels, _ = read_png_values(Path(path).read_bytes())
     except (PhotoError, OSError) as error:
@@ -193,7 +193,8 @@ def read_label_png(path: str | Path, num_classes: int, may_ignore: bool = True,
 
 
 def open_labelled(path: str | Path) -> dataset.DatasetInfo | PairFolder:
-    """Open a folder of pairs or, at any other path, a data set; raise UserError if it is none."""
+    """Open a folder of pairs or, at any other path, a data set; raise UserError if it is neither.
+    """
     if pair_folders(Path(path)) and not (Path(path) / dataset.FILE_NAME).is_file():
         return PairFolder(path)
     return dataset.open_dataset(path)
@@ -208,8 +209,8 @@ def pictures_of(source: dataset.DatasetInfo | PairFolder, split: str,
 
 
 def chosen(count: int, number: int | None, seed: int) -> Sequence[int]:
-    """Draw `number` of the pictures 0..count - 1, ascending; all for None. With the same seed a
-    smaller number draws some of those that a larger one draws."""
+    """Draw `number` of the pictures 0..count - 1, ascending; all for None. With the same seed, a
+    smaller number draws a subset of a larger one."""
     if number is None:
         return range(count)
     return np.sort(np.random.default_rng([seed, 7]).permutation(count)[:number]).tolist()

@@ -1,4 +1,5 @@
-"""Which classes change places if a picture is mirrored: its left eye is then a right one."""
+"""Find the classes that change places when a picture is mirrored: a left eye becomes a right one.
+"""
 
 import re
 
@@ -7,16 +8,16 @@ from dnnlib.util import UserError
 NONE = "none"  # --mirror-pairs: no classes change places
 _SIDES = {"left": "left", "right": "right", "l": "left", "r": "right"}
 _OTHER = {"left": "right", "right": "left"}
-# Where a word of a name ends: signs and blanks, and the capitals of leftEye, eyeL and LEye.
+# Where a word of a name ends: at signs and blanks, and before the capitals of leftEye, eyeL, LEye.
 _WORD_ENDS = re.compile(r"[\W_]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def pairs_by_name(classes: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return the pairs (left, right) of classes whose names differ in nothing but the side.
+    """Return the pairs (left, right) of classes whose names differ only in the side.
 
-    l_eye and r_eye, Left-arm and Right-arm, back_left_door and back_right_door, handL and handR:
-    the side is a word of its own. lefteye and righteye are a pair because both are there; leftover
-    and bright have no side. Names that could have several partners get none.
+    In l_eye and r_eye, Left-arm and Right-arm, back_left_door and back_right_door, handL and handR,
+    the side is a separate word. lefteye and righteye are a pair because both exist; leftover and
+    bright have no side. Names that could have several partners get none.
     """
     names = {}
     for name in classes:
@@ -34,7 +35,7 @@ def pairs_by_name(classes: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 def without_partner(classes: tuple[str, ...], pairs: list[tuple[str, str]]) -> list[str]:
-    """Return the classes whose names have a side, and which are in none of the pairs."""
+    """Return the classes whose names have a side, but which are in no pair."""
     paired = {name for pair in pairs for name in pair}
     return [name for name in classes if name not in paired and _side(_words(name))
             and name.lower() not in ("l", "r")]
@@ -43,7 +44,7 @@ def without_partner(classes: tuple[str, ...], pairs: list[tuple[str, str]]) -> l
 def parse_pairs(text: str | None, classes: tuple[str, ...]) -> list[tuple[str, str]]:
     """Return the pairs that --mirror-pairs names: 'a:b,c:d', 'none', or None for those by name.
 
-    Raises UserError for anything but pairs of these classes, each class once.
+    Raises UserError if these are not pairs of these classes, with each class once at most.
     """
     if text is None:
         return pairs_by_name(classes)
@@ -65,8 +66,8 @@ def pairs_text(pairs: list[tuple[str, str]]) -> str:
 
 
 def mirrored_order(pairs: list[tuple[str, str]], classes: tuple[str, ...]) -> list[int] | None:
-    """Return for every class the number, from 0, of the class whose map it gets; None if all keep
-    their own."""
+    """Return for every class the number, from 0, of the class whose map it gets in a mirrored
+    picture; None if all keep their own."""
     if not pairs:
         return None
     partners = dict(pairs) | {right: left for left, right in pairs}
@@ -86,7 +87,7 @@ def mirroring_lines(text: str | None, classes: tuple[str, ...]) -> list[str]:
 
 
 def _words(name):
-    """Return the words of a name in small letters; l and r stand for left and right."""
+    """Return the words of a name in lower case; l and r become left and right."""
     words = [word.lower() for word in _WORD_ENDS.split(name) if word]
     return tuple(_SIDES.get(word, word) for word in words)
 

@@ -1,4 +1,4 @@
-"""Which file is the photo of an id."""
+"""Find the photo file of an image entry, by its file name or its id."""
 
 import collections
 import itertools
@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-# Also of files that are found without their very name; reading shows later if they are pictures.
+# Suffixes of files that may be found under another name; reading them shows if they are pictures.
 _PICTURES = (*IMAGE_SUFFIXES, "", ".jfif", ".gif", ".tif", ".tiff", ".heic", ".avif")
-MAX_BYTES = 2**28  # the largest picture that is decoded, uncompressed, and a little
+MAX_BYTES = 2**28  # a little more than the largest picture that is decoded, uncompressed
 MISSING = "photo is missing"
 SEVERAL = "several files have the id as name"
 NUMBER_DIFFERS = "the number in file_name is not the id: file_name decides"
@@ -21,7 +21,7 @@ _OTHER_NUMBER = MISSING + " (file_name is not there, and its number is not the i
 
 class Found(NamedTuple):
     """The file of an image entry: its key in the source, or None and the reason; remarks for the
-    user, ((kind, instance), ...), on how it was found; and whether that was by its very name."""
+    user on how it was found, ((kind, instance), ...); and whether its name was exactly as given."""
 
     key: object
     reason: str | None = None
@@ -37,25 +37,25 @@ def leads_out(name: str) -> bool:
 
 
 def is_waited_for(path: Path) -> bool:
-    """Return whether a path is a pipe, a socket or a device, whose reader might wait for ever."""
+    """Return whether a path is a pipe, a socket or a device, where reading could block for ever."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def name_number(file_name: str) -> int | None:
-    """Return the number that a file's name is, without folder and suffix; None for other names."""
+    """Return a file's name, without folder and suffix, as a number; None if it is not a number."""
     stem = PurePosixPath(file_name.replace("\\", "/")).stem
     return int(stem) if re.fullmatch("[0-9]{1,16}", stem) else None
 
 
 class NameIndex:
-    """Files by the `file_name` and the id of image entries.
+    """An index that finds files by the `file_name` and the id of image entries.
 
-    `file_name` decides if there is such a file: the one whose path agrees with it in most parts
-    from the end, with Unicode's forms taken for one (NFC). Without one, the file whose name differs
-    in case or suffix only; then the one whose name is the id, whatever zeros are before it, unless
-    `file_name` is another number. Where two files have the same claim, none is taken; of several of
-    an id `%07d.jpg` comes first, then the one that is less deep, then the order of names. A file in
-    another folder is never taken if there is a folder of the name in `file_name`.
+    If there are files of the name in `file_name`, the one whose path agrees in most parts, from the
+    end, is taken; Unicode forms are equal (NFC). Otherwise it is the file whose name differs only
+    in case or suffix, then the one whose name is the id, with or without leading zeros, unless
+    `file_name` is another number. If two files agree equally well, none is taken. Among several
+    files of an id, `%07d.jpg` comes first, then the least deep, then the order of names. A file in
+    another folder is never taken if the folder in `file_name` exists.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -70,7 +70,7 @@ class NameIndex:
             if PurePosixPath(parts[-1]).suffix.lower() in _PICTURES:
                 keys[1:] = _folded(parts)[-1], name_number(parts[-1])
             for table, key in zip(tables, keys):
-                # Names that lead out come last in order: they count if nothing else is there.
+                # Names that lead out of the folder come last: they count if there are no others.
                 if key is not None and not (leads_out(name) and key in table):
                     table[key].append(name)
                     for folder in parts[-2:-1]:
@@ -93,19 +93,19 @@ class NameIndex:
         return found._replace(remarks=(*found.remarks, *doubts))
 
     def _choose(self, wanted, names, form=list):
-        """Return the Found of the name whose parts, in a `form`, agree best from the end; None if
-        there is none."""
+        """Return the Found of the name whose parts, after form(parts), agree best from the end;
+        None if there is none."""
         parts = {name: _parts(name) for name in names}
         if not parts:
             return None
-        # Those that agree in most parts; of several the one that has no further parts.
+        # Choose those that agree in most parts; among several, the one without further parts.
         agreeing = {name: _agreement(form(wanted), form(found)) for name, found in parts.items()}
         most = max(agreeing.values())
         best = [name for name in parts if agreeing[name] == most]
         whole = [name for name in best if len(parts[name]) == most]
         if len(best) > 1 and len(whole) != 1:
             return Found(None, _AMBIGUOUS)
-        # What differs.
+        # Remark on differences.
         name = whole[0] if len(whole) == 1 else best[0]
         remarks = []
         if parts[name][-1] != wanted[-1]:
@@ -119,7 +119,8 @@ class NameIndex:
         return Found(name, None, tuple(remarks), sure and form is list)
 
     def _named(self, table, key, wanted):
-        """Return the names of a key: if the folder of `wanted` is there, those in such a folder."""
+        """Return the names of a key; if a folder named like that of `wanted` exists, only those in
+        it."""
         for folder in self._folders.intersection(wanted[-2:-1]):
             key = folder, key
         return table.get(key, ())
@@ -139,7 +140,8 @@ class NameIndex:
         return Found(names[0], None, tuple(remarks))
 
     def _doubts(self, image_id, wanted, taken):
-        """Yield remarks if the number in a name and the id do not agree, or fit several files."""
+        """Yield remarks if the number in a name differs from the id, or several files have the id.
+        """
         names = self._by_id.get(image_id, [])
         number = name_number(wanted[-1]) if wanted else None
         if number not in (None, image_id):
@@ -151,7 +153,7 @@ class NameIndex:
 
 
 def _parts(name):
-    """Return the parts of a path with slashes of either kind, behind the last `..`."""
+    """Return the parts of a path with slashes of either kind, after the last `..`."""
     parts = re.split(r"[/\\]", unicodedata.normalize("NFC", name))
     while ".." in parts:
         parts = parts[parts.index("..") + 1:]
@@ -164,18 +166,18 @@ def _folded(parts):
 
 
 def _lower(text):
-    """Return a text in lower case; some letters change their Unicode form there."""
+    """Return a text in lower case, normalised again, as some letters change their Unicode form."""
     return unicodedata.normalize("NFC", text.casefold())
 
 
 def _agreement(first, second):
-    """Return in how many parts two paths agree, from their ends."""
+    """Return the number of parts in which two paths agree, from their ends."""
     pairs = zip(reversed(first), reversed(second))
     return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 def _preference(name):
-    """Return what the files of one id are ordered by."""
+    """Return the sort key of the files of one id."""
     path = PurePosixPath(name)
     image_id = name_number(path.name)
     canonical = image_id is not None and path.name == f"{image_id:07d}.jpg"

@@ -1,4 +1,4 @@
-"""Bytes of image files -> upright RGB pictures, or numbers of masks, or the reason against it."""
+"""Decode image files to upright RGB pictures or numbers of masks, or raise the reason why not."""
 
 import contextlib
 import functools
@@ -13,40 +13,40 @@ from PIL import Image, ImageChops, ImageCms, TiffTags, UnidentifiedImageError
 
 from dnnlib.util import one_line
 
-# What photos come in. Pillow knows many more formats; one of them runs another program.
+# Formats of photos. Pillow has many more; one of them runs another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 _IN_ONE_PIECE = ("WEBP", "AVIF")  # decoded to 16 bytes a pixel
-_MAX_PIXELS = 2**26  # 6000 x 9000 and a little
+_MAX_PIXELS = 2**26  # a little more than 6000 x 9000
 _MAX_DECODED = 4 * _MAX_PIXELS  # bytes
 _MAX_SIDE = 65_536
-_FULL_SIZE = _MAX_PIXELS // 4  # up to here a photo is used as it is, above at half its sides
+_FULL_SIZE = _MAX_PIXELS // 4  # pixels; larger photos are reduced to half their sides
 _BAND = 512  # rows of a large photo that are converted at a time
-# EXIF's orientations 2 to 8, and what turns the picture upright.
+# EXIF's orientations 2 to 8, and the transforms that turn the picture upright.
 _UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
             4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
             6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
             8: Image.Transpose.ROTATE_90}
 _SRGB = ImageCms.createProfile("sRGB")
-_LIKE_SRGB = 4  # of 255: the difference among profiles that are called sRGB
-# What Pillow raises for damaged files, besides errors of its own.
+_LIKE_SRGB = 4  # of 255: the largest difference between profiles that are called sRGB
+# Exceptions that Pillow raises for damaged files, besides its own.
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, ArithmeticError, LookupError,
            TypeError, AttributeError, RuntimeError)
-# Colour types of PNG files, and the bytes up to and with the colour type
+# Colour types of PNG files, and the number of bytes up to and including the colour type
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 _PNG_HEAD = 26
 
 
 class PhotoError(Exception):
-    """One photo that cannot be used; its message is the reason."""
+    """The reason why one photo cannot be used."""
 
 
 class PngValues(NamedTuple):
-    """What a PNG stores.
+    """The content of a PNG.
 
     Attributes:
-        kind: GREY, ..., RGBA. values: uint8 or uint16 [h, w] or [h, w, channels], of grey and
-            palettes the stored numbers.
-        palette: colours [n, 3] of the numbers, [] without one.
+        kind: GREY, ..., RGBA. values: uint8 or uint16 [h, w] or [h, w, channels]; for grey and
+            palettes, the stored numbers.
+        palette: colours [n, 3] of the numbers; empty if there is no palette.
     """
 
     kind: int
@@ -55,8 +55,8 @@ class PngValues(NamedTuple):
 
 
 def read_png_values(data: bytes, size: tuple[int, int] | None = None) -> PngValues:
-    """Return the numbers that a mask's PNG stores, reduced as the photo of `size` = (w, h) is.
-    Raises PhotoError if it is damaged, too large, no mask, or of another size."""
+    """Return the numbers that a mask's PNG stores, reduced like the photo of `size` = (w, h).
+    Raises PhotoError if it is damaged, too large, not a mask, or of another size."""
     if data[:2] == b"\xff\xd8":
         raise PhotoError("mask is a JPEG, whose compression changes numbers; save masks as PNG")
     if len(data) < _PNG_HEAD or data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
@@ -72,8 +72,8 @@ def read_png_values(data: bytes, size: tuple[int, int] | None = None) -> PngValu
             image.load()
             values = np.asarray(image)[::factor, ::factor]
             palette = image.getpalette() if kind == PALETTE else []
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:  # its checksums, which
-            image.verify()  # loading ignores: what is missing would be background
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:  # check the checksums, which
+            image.verify()  # loading ignores: missing parts would be background
     except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
         raise PhotoError(f"mask is damaged ({type(error).__name__})") from None
     if kind == GREY and depth < 8:  # Pillow stretches 2 and 4 bits to the whole range; 1 is bool
@@ -87,27 +87,28 @@ def is_picture(path: str | Path) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             Image.open(path, formats=FORMATS).close()
-    except (Image.DecompressionBombError, *_DAMAGE) as error:  # decode_photo says more
+    except (Image.DecompressionBombError, *_DAMAGE) as error:  # decode_photo will report it
         return not isinstance(error, UnidentifiedImageError)
     return True
 
 
 def probe(data: bytes | Path) -> tuple[int, int]:
-    """Return (width, height) of the upright picture in an image file, not reduced, from its header
-    alone: of a path no more is read. Raises PhotoError if it cannot be a picture; a damaged body is
-    not noticed."""
+    """Return (width, height) of the upright, unreduced picture in an image file, from its header;
+    of a path, no more is read. Raises PhotoError if it cannot be a picture; a damaged body is not
+    noticed."""
     with _opened(data) as image:
         turned = image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8)
         return image.size[::-1] if turned else image.size  # Pillow turns TIFFs itself
 
 
 def decode_photo(data: bytes) -> Image.Image:
-    """Return the bytes of an image file as a PIL RGB image, upright as its EXIF data says, alpha on
-    white, in sRGB if a colour profile is embedded (a broken one, or for another mode, is ignored).
+    """Return the bytes of an image file as a PIL RGB image, upright according to its EXIF data,
+    alpha on white, converted to sRGB if a colour profile is embedded (one that is broken or for
+    another mode is ignored).
 
     Photos of more than 2^24 pixels are reduced to half their sides, so that memory stays bounded.
-    Raises PhotoError if it cannot be used: a JPEG without its end marker or a PNG with a wrong
-    checksum, too; other formats have nothing to check by.
+    Raises PhotoError if the file cannot be used. This includes JPEGs without their end marker and
+    PNGs with a wrong checksum; in other formats there is nothing to check.
     """
     with _opened(data) as image:
         size, factor = image.size, reduction(image.size)
@@ -115,7 +116,7 @@ def decode_photo(data: bytes) -> Image.Image:
         image.load()
         if image.format in ("JPEG", "MPO") and not _is_whole(data):
             raise PhotoError("JPEG is truncated (it has no end marker)")
-        if image.format == "PNG":  # whose checksums loading does not look at
+        if image.format == "PNG":  # loading does not check its checksums
             with Image.open(io.BytesIO(data), formats=FORMATS) as other:
                 other.verify()
         picture = _small_rgb(image, factor if image.size == size else 1)
@@ -124,8 +125,8 @@ def decode_photo(data: bytes) -> Image.Image:
 
 
 def reduction(size: tuple[int, int]) -> int:
-    """Return the power of two by which decode_photo divides both sides, rounding up, of a photo of
-    `size` = (width, height). Raises PhotoError if it is not decoded at all."""
+    """Return the factor by which decode_photo divides both sides of a photo of `size` = (width,
+    height), rounding up. Raises PhotoError if the photo is too large to be decoded."""
     width, height = size
     if width * height > _MAX_PIXELS or max(size) > _MAX_SIDE:
         raise PhotoError(f"image of {width}x{height} pixels is too large")
@@ -138,7 +139,7 @@ def _opened(data):
     becomes PhotoError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of oddities that it copes with
+            warnings.simplefilter("ignore")  # Pillow warns of oddities that it can handle
             file = data if isinstance(data, Path) else io.BytesIO(data)
             with Image.open(file, formats=FORMATS) as image:
                 _check_kind(image)
@@ -152,13 +153,13 @@ def _opened(data):
 
 
 def _check_kind(image):
-    """Raise PhotoError for what is too large and what is no photo, before anything is decoded."""
+    """Raise PhotoError for images that are too large or not photos, before anything is decoded."""
     if reduction(image.size) > 1 and image.format in _IN_ONE_PIECE:
         raise PhotoError(f"{image.format} image of {image.width}x{image.height} pixels is too "
                          "large")
     if image.format == "TIFF":
         _check_tiff(image)
-    # Phones store several pictures in one JPEG (MPO), of which the first is the photo.
+    # Phones store several pictures in one JPEG (MPO); the first is the photo.
     elif image.format != "MPO" and getattr(image, "is_animated", False):
         raise PhotoError("animation, not a photo")
     if image.mode == "F":
@@ -166,12 +167,12 @@ def _check_kind(image):
 
 
 def _check_tiff(image):
-    """Raise PhotoError for a TIFF that is no single photo, or is too large or decoded wrongly."""
+    """Raise PhotoError for a TIFF that is not a single photo, too large, or decoded wrongly."""
     tags = {TiffTags.lookup(tag).name: value for tag, value in image.tag_v2.items()}
     depths = tags.get("BitsPerSample", (1,))
     if image.is_animated:
         raise PhotoError("TIFF of several pages; save the photo as a file of its own")
-    if tags.get("NewSubfileType", 0) & 1:  # a raw file of a camera begins with it
+    if tags.get("NewSubfileType", 0) & 1:  # a preview, with which raw files of cameras begin
         raise PhotoError("TIFF that begins with a preview; save the photo itself as JPEG or TIFF")
     if not set(depths) <= {1, 2, 4, 8, 16} or image.mode == "I":
         raise PhotoError(f"TIFF of {max(depths)} bits; expected 8 or 16")
@@ -183,13 +184,13 @@ def _check_tiff(image):
 
 
 def _orientation(image):
-    """Return what EXIF's tag Orientation says, None without it."""
+    """Return the value of EXIF's tag Orientation, None without it."""
     return image.getexif().get(0x0112)
 
 
 def _is_whole(jpeg):
-    """Return whether a JPEG has its end marker behind the start of its first scan: libjpeg paints
-    missing blocks grey, and the segments before may hold whole JPEGs."""
+    """Return whether a JPEG has its end marker after the start of its first scan. libjpeg paints
+    missing blocks grey, and the segments before the scan may contain whole JPEGs."""
     position = 2
     while position + 4 <= len(jpeg):
         if jpeg[position] != 0xFF or jpeg[position + 1] == 0xFF:  # fill bytes
@@ -202,7 +203,7 @@ def _is_whole(jpeg):
 
 
 def _small_rgb(image, factor):
-    """Return a loaded image as RGB, sides divided by `factor`; in bands, to bound the copies."""
+    """Return a loaded image as RGB, sides divided by `factor`; in bands, to bound the memory."""
     # Pillow treats all CMYK in JPEGs as inverted; only Adobe's are.
     negative = (image.mode == "CMYK" and image.format in ("JPEG", "MPO")
                 and "adobe" not in image.info)
@@ -218,8 +219,8 @@ def _small_rgb(image, factor):
 
 
 def _to_rgb(image, negative, profile):
-    """Return an image of any mode, inverted if `negative`, with an ICC profile (bytes or None), as
-    RGB; what is transparent becomes white, like the padding."""
+    """Return an image of any mode as RGB, inverted if `negative`, according to an ICC profile
+    (bytes or None); transparent parts become white, like the padding."""
     if negative:
         image = ImageChops.invert(image)
     if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits to 8: all white
@@ -234,7 +235,7 @@ def _to_rgb(image, negative, profile):
 
 
 def _to_srgb(image, profile):
-    """Return an opaque picture with an ICC profile (bytes; None: sRGB) as RGB in sRGB."""
+    """Return an opaque picture as RGB in sRGB, according to an ICC profile (bytes; None: sRGB)."""
     mode = image.mode if image.mode in ("L", "CMYK") else "RGB"
     transform = _transform(profile, mode) if profile else None
     if transform is None:

@@ -1,4 +1,4 @@
-"""Pictures to look at: grids, colour-coded maps, overlays, legends; and PNG files, whole or absent.
+"""Draw grids, colour-coded maps, overlays and legends; write PNG files, complete or absent.
 
 Images are [N, H, W, 3 + C]: `rgb` in [-1, 1] and signed maps (value > 0 = class present) as
 networks make them, or uint8 if the function says so. Nothing here imports TensorFlow.
@@ -13,16 +13,16 @@ from PIL import Image, ImageDraw, ImageFont
 from dnnlib.data import channels
 from dnnlib.util import UserError, atomic_path
 
-_PNG = {"format": "PNG", "compress_level": 1}  # three times as fast, for files 5 % larger
+_PNG = {"format": "PNG", "compress_level": 1}  # three times as fast, with files 5 % larger
 LEGEND_ROW = 18  # height of one legend line in pixels; its text is two thirds of that
 SMALLEST = 96  # height of a sample in a sheet; smaller ones are enlarged
-GAP, GREY = 6, 128  # around each
+GAP, GREY = 6, 128  # pixels around each sample, and their grey value
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Return [-1, 1] as [0, 255] for picture files: rint(127.5 x + 127.5), clipped.
 
-    Not-a-number becomes 0: a diverged network's grid is black and does not stop a training.
+    NaN becomes 0: a diverged network's grid is black and does not stop a training.
     """
     values = np.clip(np.nan_to_num(np.asarray(images, np.float32), nan=-1.0), -1, 1)
     return np.rint(values * np.float32(127.5) + np.float32(127.5)).astype(np.uint8)
@@ -32,7 +32,7 @@ def to_uint8_metrics(images: np.ndarray) -> np.ndarray:
     """Return [-1, 1] as [0, 255] for the metrics: 127.5 x + 128, saturated, then truncated.
 
     Differs from `to_uint8` at exact midpoints only. Raises UserError for values that are not
-    finite: a number computed from them would mean nothing.
+    finite: metrics computed from them would be meaningless.
     """
     values = np.asarray(images, np.float32)
     if not np.isfinite(values).all():
@@ -58,21 +58,21 @@ def image_grid(images: np.ndarray, columns: int, empty: int = 0) -> np.ndarray:
 
 
 def grey_sheet(images: np.ndarray, columns: int) -> np.ndarray:
-    """Arrange images uint8 [N, H, W, 3] as `image_grid` does, with GAP pixels of grey around each,
-    so that white or black borders show; small ones are enlarged by a whole number."""
+    """Arrange images uint8 [N, H, W, 3] as `image_grid` does, with GAP grey pixels around each, so
+    that white or black borders are visible; small images are enlarged by a whole factor."""
     tiles = np.pad(large(images), ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=GREY)
     grid = image_grid(tiles, columns, empty=GREY)
     return np.pad(grid, ((GAP, 0), (GAP, 0), (0, 0)), constant_values=GREY)
 
 
 def large(images: np.ndarray) -> np.ndarray:
-    """Return images [N, H, W, 3] enlarged by a whole number to at least SMALLEST pixels' height."""
+    """Return images [N, H, W, 3] enlarged by a whole factor to a height of at least SMALLEST."""
     return enlarge(images, -(-SMALLEST // images.shape[1]))
 
 
 def map_pictures(segmaps: np.ndarray) -> np.ndarray:
-    """Return signed maps [N, H, W, C] as pictures uint8 [N, H, W, 3]: one map is white where
-    present, several have the palette's colours."""
+    """Return signed maps [N, H, W, C] as pictures uint8 [N, H, W, 3]: a single map is white where
+    the class is present, several have the palette's colours."""
     num_classes = segmaps.shape[-1]
     labels = channels.to_label_map(segmaps)
     if num_classes == 1:
@@ -119,7 +119,7 @@ def legend(classes: Sequence[str], width: int) -> np.ndarray:
 def caption(text: str, width: int) -> np.ndarray:
     """Return a white strip uint8 [LEGEND_ROW, width, 3] with one line of text from its left.
 
-    A text without room is shown by its end, behind three dots: there the names of files differ.
+    Of a text that is too long, the end is shown, after three dots: file names differ at the end.
     Characters that Pillow's font lacks become backslash escapes.
     """
     strip = Image.new("RGB", (width, LEGEND_ROW), (255, 255, 255))
@@ -133,7 +133,7 @@ def caption(text: str, width: int) -> np.ndarray:
 
 
 def with_legend(picture: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Return a picture uint8 [H, W, 3] with the legend of two or more classes below."""
+    """Return a picture uint8 [H, W, 3] with a legend below, if there are two or more classes."""
     if len(classes) < 2:
         return picture
     return np.concatenate([picture, legend(classes, picture.shape[1])])
@@ -159,22 +159,23 @@ def reduced(picture: np.ndarray, width: int) -> np.ndarray:
 
 
 def read_png(path: str | Path) -> np.ndarray:
-    """Return the pixels of a PNG of ours, uint8: colours [H, W, 3], or palette indices [H, W]."""
+    """Return the pixels of a PNG that this program wrote, uint8: colours [H, W, 3], or palette
+    indices [H, W]."""
     with Image.open(path, formats=["PNG"]) as image:
         return np.asarray(image)
 
 
 def save_png(path: str | Path, picture: np.ndarray) -> None:
-    """Write uint8 [H, W, 3] or [H, W] as a PNG, whole or not at all."""
+    """Write uint8 [H, W, 3] or [H, W] as a PNG, completely or not at all."""
     with atomic_path(path) as temporary:
         Image.fromarray(np.ascontiguousarray(picture)).save(temporary, **_PNG)
 
 
 def save_label_png(path: str | Path, label_map: np.ndarray, num_classes: int,
                    may_ignore: bool = False) -> None:
-    """Write a label map [H, W] as a PNG of palette indices, which a viewer shows as colours.
+    """Write a label map [H, W] as a PNG of palette indices, which viewers show as colours.
 
-    Raises ValueError for a label above C, which with `may_ignore` channels.IGNORE may be.
+    Raises ValueError for a label above C; with `may_ignore`, channels.IGNORE is allowed.
     """
     label_map = np.ascontiguousarray(label_map, np.uint8)
     known = label_map[label_map != channels.IGNORE] if may_ignore else label_map

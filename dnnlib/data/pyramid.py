@@ -1,4 +1,4 @@
-"""From a photo and its label map to square images of every resolution."""
+"""Make square images of every resolution from a photo and its label map."""
 
 from collections.abc import Iterable, Sequence
 
@@ -45,8 +45,8 @@ def common_level(sizes: Iterable[tuple[int, int]]) -> int:
 
 
 def content_box(size: Sequence[int], resolution: int, fit: str) -> tuple[int, int, int, int]:
-    """Return where a photo of `size` (width, height) is in its square image: left, top, right,
-    bottom in pixels; around it is padding."""
+    """Return the box of a photo of `size` (width, height) in its square image: left, top, right,
+    bottom in pixels; the rest is padding."""
     if fit == "crop":
         return 0, 0, resolution, resolution
     scale = resolution / max(size)
@@ -56,8 +56,8 @@ def content_box(size: Sequence[int], resolution: int, fit: str) -> tuple[int, in
 
 
 def fit_label_map(labels: np.ndarray, resolution: int, fit: str = "pad") -> np.ndarray:
-    """Return a label map uint8 [h, w] as fit_square fits its photo, by the nearest pixels; padding
-    is background."""
+    """Return a label map uint8 [h, w] resized as fit_square does with its photo, by nearest
+    neighbour; padding is background."""
     if fit == "crop":
         side = min(labels.shape)
         top, left = ((length - side) // 2 for length in labels.shape)
@@ -72,7 +72,7 @@ def fit_label_map(labels: np.ndarray, resolution: int, fit: str = "pad") -> np.n
 def build_image(photo: Image.Image, labels: np.ndarray | None, num_classes: int, resolution: int,
                 fit: str) -> np.ndarray:
     """Return a photo (PIL RGB) and its label map uint8 [h, w] (None without classes) as one image
-    uint8 [3 + C, resolution, resolution], by the same geometry and filter."""
+    uint8 [3 + C, resolution, resolution], with the same geometry and filter for both."""
     image = np.zeros((channels.NUM_COLOURS + num_classes, resolution, resolution), np.uint8)
     image[channels.RGB] = np.asarray(fit_square(photo, resolution, fit, WHITE)).transpose(2, 0, 1)
     present = np.flatnonzero(np.bincount(labels.ravel())) if num_classes else []
@@ -107,8 +107,9 @@ def levels(image: np.ndarray, min_level: int) -> dict[int, np.ndarray]:
 
 
 def area_shares(planes: np.ndarray) -> list[float]:
-    """Return the share of the area of each map, uint8 [C, res, res], 255 for all of it."""
-    # By columns first, in 32 bits: three times quicker than a mean in float64, and exact.
+    """Return the share of the area that each map covers; planes: uint8 [C, res, res], 255 where it
+    does."""
+    # Sum columns first, in 32 bits: three times faster than a mean in float64, and exact.
     sums = [plane.sum(axis=0, dtype=np.uint32).sum(dtype=np.int64) if plane.any() else 0
             for plane in planes]
     return [float(total) / planes[0].size / 255 for total in sums]

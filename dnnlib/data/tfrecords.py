@@ -1,14 +1,14 @@
-"""One image <-> one record.
+"""Read and write record files: one image <-> one record.
 
-A record file is the official release's: `<anything>-r%02d.tfrecords`, one per level r (images of
-2^r x 2^r pixels), each record one serialized tf.train.Example in TFRecord framing. The Example has
-one of two forms:
+Record files are as in the official release: `<anything>-r%02d.tfrecords`, one per level r (images
+of 2^r x 2^r pixels); each record is a serialized tf.train.Example in TFRecord framing. The Example
+has one of two forms:
 
     raw      `shape` int64 [C, H, W] and `data`, the uint8 image in CHW order (the official form);
     encoded  `shape`, `encoding` ("webp" or "png"), `rgb` (a lossless image file of that kind) and,
              for more than three channels, `maps` (the other channels in CHW order, zlib).
 
-Records of a level are in one file, or in one file in each of the folders
+The records of a level are in one file, or in one file in each of the folders
 `shard-00007-of-00100`, in the order of their names.
 
 Only raw records use the name `data`, so that an official reader stops at an encoded one. Writing,
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 
 ENCODINGS = ("webp", "png", "raw")
 MIN_LEVEL = 2  # 4x4, the smallest images a network sees
-SHARDS = "shard-*-of-*"  # folders that hold a part of the records each
+SHARDS = "shard-*-of-*"  # folders, each with a part of the records
 AGAIN = "make or copy this data set again"  # what messages about damaged data sets advise
 
 _HEADER = 12  # bytes before a payload: its length uint64 and the length's checksum uint32
-_FOOTER = 4  # bytes behind it: its checksum
-# tf.train.Example: {message: {field: (number, is it repeated, type)}}. TensorFlow has `feature` as
-# a map, which is written alike; here it is a list, whose order is ours.
+_FOOTER = 4  # bytes after it: its checksum
+# tf.train.Example: {message: {field: (number, is it repeated, type)}}. In TensorFlow `feature` is a
+# map, which has the same bytes; here it is a list, so that we determine the order.
 _MESSAGES = {
     "BytesList": {"value": (1, True, "bytes")}, "Int64List": {"value": (1, True, "int64")},
     "Feature": {"bytes_list": (1, False, "BytesList"), "int64_list": (3, False, "Int64List")},
@@ -55,8 +55,8 @@ _MESSAGES = {
 
 
 def record_files(directory: str | Path) -> dict[int, list[Path]]:
-    """Return {level: paths} of the record files in `directory`, a path for each shard; `-r05` holds
-    images of 32x32. Raises UserError if there are none, or two of one level in a folder."""
+    """Return {level: paths} of the record files in `directory`, a path for each shard; `-r05` has
+    images of 32x32. Raises UserError if there are none, or a folder has two of one level."""
     levels = {level: [path] for level, path in _files_by_level(directory).items()}
     if not levels:
         for shard in sorted(Path(directory).glob(SHARDS)):
@@ -80,7 +80,7 @@ def _files_by_level(directory):
 
 
 def shard_name(index: int, count: int) -> str:
-    """Return the folder's name of shard `index` of `count`, from 0."""
+    """Return the folder's name for shard `index`, from 0, of `count`."""
     return f"shard-{index:05d}-of-{count:05d}"
 
 
@@ -112,7 +112,7 @@ def encode_record(image: np.ndarray, encoding: str) -> bytes:
         if image.shape[0] > channels.NUM_COLOURS:
             segmaps = np.ascontiguousarray(image[channels.SEGMAPS])
             features["maps"] = zlib.compress(segmaps, 1)
-    # The message has them in the order of their names.
+    # Write them in the order of their names.
     example = _example_class()()
     for name, value in sorted(features.items()):
         entry = example.features.feature.add(key=name.encode())
@@ -136,7 +136,7 @@ def _encode_rgb(rgb, encoding):
 
 @functools.cache
 def _example_class():
-    """Return the class of an Example, in a pool of its own beside TensorFlow's."""
+    """Return the class of an Example, in a pool that is separate from TensorFlow's."""
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", syntax="proto3")
     for name, fields in _MESSAGES.items():
         kind = file.message_type.add(name=name)
@@ -154,8 +154,7 @@ def _example_class():
 # Reading without TensorFlow
 
 class RecordFile:
-    """The records of a file, or of several one after the other, indexed once and then read by
-    number.
+    """The records of one file, or of several in turn, indexed once and then read by number.
 
     Attributes:
         path: of the (first) file.
@@ -171,7 +170,7 @@ class RecordFile:
                 places.append(_record_places(path, file.fileno()))
         self._ends = np.cumsum([len(of_file) for of_file in places])
         self._offsets, self._lengths = np.concatenate(places).T
-        if len(self._paths) == 1:  # of many, each is opened to be read: a process has few handles
+        if len(self._paths) == 1:  # many files are opened for each read: handles are limited
             self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - as long as the object
 
     def __len__(self):
@@ -205,14 +204,14 @@ class RecordFile:
 
     def read_pair(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return image `number` as rgb uint8 [H, W, 3] and label map uint8 [H, W]. Raises UserError
-        as `read_image`."""
+        as `read_image` does."""
         image = self.read_image(number).transpose(1, 2, 0)
         return image[..., channels.RGB], channels.to_label_map(
             image[..., channels.SEGMAPS], channels.STORED_THRESHOLD)
 
     def read_maps(self, number: int) -> np.ndarray:
         """Return the class maps of image `number`, uint8 [C, H, W], without decoding its colours,
-        which takes most of the time. Raises UserError as `read_image`."""
+        which would take most of the time. Raises UserError as `read_image` does."""
         return self._decoded(number, decode_maps)
 
     def _decoded(self, number, decode, *options):
@@ -241,7 +240,7 @@ def _record_places(path, descriptor):
 
 
 def decode_record(payload: bytes, only_rgb: bool = False) -> np.ndarray:
-    """Return a serialized Example's image, uint8 [C, H, W]; with `only_rgb` its three colours.
+    """Return a serialized Example's image, uint8 [C, H, W]; with `only_rgb` just its three colours.
 
     Raises ValueError if it is damaged.
     """
@@ -249,7 +248,7 @@ def decode_record(payload: bytes, only_rgb: bool = False) -> np.ndarray:
     if "data" in features:
         image = _planes(features["data"], shape)
         return image[channels.RGB] if only_rgb else image
-    # The encoded form: the colours, then the maps.
+    # In the encoded form, decode the colours, then the maps.
     try:
         with Image.open(io.BytesIO(features["rgb"])) as picture:
             rgb = np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
@@ -267,7 +266,7 @@ def decode_record(payload: bytes, only_rgb: bool = False) -> np.ndarray:
 def decode_maps(payload: bytes) -> np.ndarray:
     """Return the class maps of a serialized Example's image, uint8 [C, H, W].
 
-    Raises ValueError if it is damaged; its colours are not looked at.
+    Raises ValueError if it is damaged; its colours are not read.
     """
     shape, features = _shape_and_features(payload)
     if "data" in features:
@@ -303,8 +302,8 @@ def _deflated_maps(shape, features):
 
 
 def _planes(data, shape, is_deflated=False):
-    """Return bytes, raw or zlib's, as a uint8 array of `shape`. Raises ValueError if they are
-    damaged or of another size."""
+    """Return bytes, raw or compressed by zlib, as a uint8 array of `shape`. Raises ValueError if
+    they are damaged or of another size."""
     size = math.prod(shape)
     if is_deflated:
         stream = zlib.decompressobj()
@@ -324,12 +323,12 @@ def _planes(data, shape, is_deflated=False):
 
 def parse_records(serialized: "tf.Tensor", num_channels: int, resolution: int,
                   only_rgb: bool = False, one_map: bool = False) -> "tf.Tensor":
-    """Read images uint8 [N, H, W, C] of serialized Examples, string [N], within TensorFlow.
+    """Read images uint8 [N, H, W, C] from serialized Examples, string [N], with TensorFlow ops.
 
-    The records hold `num_channels`; with `only_rgb` it does not matter, and C is 3; with `one_map`
-    C is 4, and the fourth channel is the sum of all maps, 255 at most. Records of another shape or
-    damaged ones raise tf.errors.InvalidArgumentError when the ops run; damaged maps raise
-    ValueError outside of traced functions.
+    The records have `num_channels`; with `only_rgb` this does not matter, and C is 3. With
+    `one_map`, C is 4, and the fourth channel is the sum of all maps, 255 at most. Damaged records
+    and those of another shape raise tf.errors.InvalidArgumentError when the ops run; damaged maps
+    raise ValueError outside of traced functions.
     """
     import tensorflow as tf  # here, because dataset workers must not load it
     absent = tf.io.FixedLenFeature([], tf.string, default_value="")
@@ -343,7 +342,7 @@ def parse_records(serialized: "tf.Tensor", num_channels: int, resolution: int,
         checks.append(tf.debugging.assert_equal(
             parsed["shape"][:, 0], tf.constant(num_channels, tf.int64),
             "images of another number of channels"))
-    # Decoding waits for the checks: ops of one graph run in any order, and their error says more.
+    # Decoding waits for the checks, whose errors are clearer: a graph's ops run in any order.
     with tf.control_dependencies([check for check in checks if check is not None]):
         encoded = (tf.identity(parsed["data"]), tf.identity(parsed["rgb"]))
     colours = tf.map_fn(
@@ -358,7 +357,7 @@ def parse_records(serialized: "tf.Tensor", num_channels: int, resolution: int,
 
 
 def _parse_colours(data, rgb, resolution):
-    """Return the colours of one record's features, uint8 [H, W, 3]."""
+    """Return the colours from one record's features, uint8 [H, W, 3]."""
     import tensorflow as tf
 
     def raw():
@@ -373,8 +372,8 @@ def _parse_colours(data, rgb, resolution):
 
 
 def _join_maps(num_channels, one_map, colours, raw, deflated):
-    """Join colours uint8 [N, H, W, 3] and raw records [N], or else deflated maps [N], to images
-    uint8 [N, H, W, C], in NumPy: most maps are empty and need not be copied (half the time)."""
+    """Join colours uint8 [N, H, W, 3] with raw records [N], or else deflated maps [N], to images
+    uint8 [N, H, W, C]. NumPy takes half the time, as most maps are empty and need no copy."""
     images = np.zeros((*colours.shape[:3], channels.NUM_COLOURS + 1 if one_map else num_channels),
                       np.uint8)
     shape = (num_channels, *colours.shape[1:3])

@@ -1,4 +1,4 @@
-"""Report a scalar anywhere, collect the means once a tick."""
+"""Report scalars anywhere, and collect their means once per tick."""
 
 import collections
 from typing import Any
@@ -9,7 +9,7 @@ _reports = collections.defaultdict(list)
 
 
 def report(name: str, value: Any) -> None:
-    """Add a scalar, or a tensor whose mean counts, to this tick's values of `name`.
+    """Add a scalar, or the mean of a tensor, to this tick's values of `name`.
 
     Tensors are read only by `collect`, so that reporting never waits for a device.
     """
@@ -17,7 +17,7 @@ def report(name: str, value: Any) -> None:
 
 
 def collect() -> dict[str, float]:
-    """Return {name: mean of what was reported since the last call}, and forget it."""
+    """Return {name: mean of the values reported since the last call}, and clear them."""
     means = {name: float(np.mean([np.mean(np.asarray(v)) for v in values]))
              for name, values in _reports.items()}
     _reports.clear()

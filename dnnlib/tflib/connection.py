@@ -1,11 +1,11 @@
-"""The connection of a training's workers, on TensorFlow's own coordination service.
+"""Connect a training's workers through TensorFlow's own coordination service.
 
-The servers that the strategy starts offer what is needed (the docs have what was measured):
-a store of keys and values in worker 0's server, and a health check that a server answers whatever
-its process computes. A thread uses both, so a worker that is lost is noticed during a long
-evaluation as well as in a collective operation.
+The servers that the strategy starts have what is needed (the docs have measurements): a store of
+keys and values in worker 0's server, and a health check that a server answers whatever its process
+computes. A thread uses both, so a lost worker is noticed during a long evaluation as well as in a
+collective operation.
 
-Messages are neither signed nor encrypted: for networks one trusts.
+Messages are neither signed nor encrypted: use it only in networks that you trust.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from dnnlib.cluster import JOIN_SEC, LOST_STATUS, SILENT_SEC, SharedError
 from dnnlib.util import UserError, one_line
 
 POLL_MS = 1000  # from one health check to the next
-# Of several survivors none leaves before all have noticed who was lost: they would miss it too.
+# Survivors stay until all have noticed which worker was lost; otherwise they would be lost as well.
 LEAVE_TOGETHER_SEC = 5
 
 
@@ -38,7 +38,7 @@ class Connection:
 
     Attributes:
         index, num_workers: this worker's place, and how many there are.
-        on_stop: called, in a thread, when another worker was asked to stop; None: nothing is.
+        on_stop: called, in a thread, when another worker was asked to stop; None: no call.
         report: takes the one line about a lost worker (stderr until it is set).
     """
 
@@ -53,15 +53,15 @@ class Connection:
         self._thread = threading.Thread(target=self._watch_others, daemon=True, name="workers")
 
     def meet(self, facts: dict[str, Any]) -> None:
-        """Compare facts with all workers, and watch the others from then on.
+        """Wait for all workers, compare facts with them, and watch them from then on.
 
         Args:
             facts: {name: JSON value} that must be equal in all workers.
 
         Raises:
-            UserError: if one is lost meanwhile, or the facts differ; the latter in every worker.
+            UserError: if a worker is lost meanwhile, or, in every worker, if the facts differ.
         """
-        # All workers come; the facts of each must be those of worker 0.
+        # All workers must arrive, each with the facts of worker 0.
         facts = json.loads(json.dumps(facts | {"--workers": ",".join(self.addresses)}))
         try:
             found = self.exchange(facts, JOIN_SEC)
@@ -82,17 +82,17 @@ class Connection:
                     f"{worker}" for name in names))
 
     def exchange(self, value: Any, timeout_sec: float = math.inf) -> list[Any]:
-        """Return the JSON values that all workers gave at this call, by worker; waits for all.
+        """Wait for all workers, and return the JSON values that they gave in this call, by worker.
 
-        After `timeout_sec` None stands for what has not come. Raises tf.errors.OpError if worker 0
-        is lost meanwhile.
+        After `timeout_sec`, missing values are None. Raises tf.errors.OpError if worker 0 is lost
+        meanwhile.
         """
         keys = [f"exchange/{self._num_exchanges}/{w}" for w in range(self.num_workers)]
         self._num_exchanges += 1
         self._store.set_config_key_value(keys[self.index], json.dumps(value))
         deadline = time.monotonic() + timeout_sec
         values = [self._get(key, deadline) for key in keys]
-        # All are here, so all have read what was exchanged before.
+        # All workers are here, so all have read the values of the exchange before.
         if self._num_exchanges > 1 and None not in values:
             self._store.delete_config_key_value(
                 f"exchange/{self._num_exchanges - 2}/{self.index}")
@@ -101,19 +101,19 @@ class Connection:
     def _get(self, key, deadline):
         """Return the value of a key as soon as it is set, or None after the deadline."""
         while True:
-            # Waits in short pieces, between which Python's handlers of signals run.
+            # Wait in short pieces, between which Python's signal handlers run.
             with contextlib.suppress(tf.errors.DeadlineExceededError):
                 return json.loads(self._store.get_config_key_value(key, timeout_in_ms=POLL_MS))
             if time.monotonic() > deadline:
                 return None
 
     def request_stop(self) -> None:
-        """Ask all other workers, whatever they are doing, to stop; in a thread, since a signal's
-        handler, which calls this, must not wait."""
+        """Ask all other workers, whatever they are doing, to stop. This runs in a thread, since the
+        signal handler that calls it must not wait."""
         threading.Thread(target=self._publish, args=({"stop": self.index},), daemon=True).start()
 
     def fail(self, reason: str) -> None:
-        """Report to the others why this worker leaves alone; they leave too."""
+        """Report to the others why this worker leaves; they leave too."""
         self._closing = True
         self._publish({"lost": f"{_names([self.index], self.addresses)} stopped: {reason}"})
         if self.index == 0:
@@ -121,22 +121,22 @@ class Connection:
         self._end_watch()
 
     def close(self) -> None:
-        """Leave together, all work being done."""
+        """Leave together when all work is done."""
         self.exchange("done")
         self._end_watch()
-        # Nobody watches any more who has come here: processes may end. Worker 0's is the last.
+        # From here on no worker watches the others, so processes may end. Worker 0's is the last.
         with contextlib.suppress(tf.errors.OpError):
             self.exchange("bye", SILENT_SEC)
 
     def wait_for_loss(self) -> None:
-        """Give the thread time to find out who is lost, if TensorFlow noticed a loss first. Does
+        """Give the thread time to find out which worker is lost, if TensorFlow noticed first. Does
         not return."""
         time.sleep(SILENT_SEC + 10)
         self._leave("a worker does not answer")
 
     def _publish(self, news):
         """Add an item to the news, which every worker reads."""
-        # If worker 0, which has the store, is lost, the health check reports that.
+        # If worker 0, which has the store, is lost, the health check reports it.
         with contextlib.suppress(tf.errors.UnavailableError):
             for number in range(self._num_news, 1 << 30):
                 with contextlib.suppress(tf.errors.AlreadyExistsError):
@@ -195,9 +195,10 @@ def _absence(missing, addresses):
 
 
 def _wait_for_servers(addresses):
-    """Wait in worker 0 until the servers of all others listen, which do not wait for worker 0.
+    """Wait in worker 0 until the servers of all others accept connections; they do not wait for it.
 
-    TensorFlow itself would wait for an hour without reacting to signals, and would name nobody.
+    TensorFlow itself would wait for an hour without reacting to signals, and would not name the
+    missing workers.
     """
     missing, deadline = list(range(1, len(addresses))), time.monotonic() + JOIN_SEC
     while missing:
@@ -213,15 +214,15 @@ def _wait_for_servers(addresses):
 
 def start_strategy(addresses: list[str], index: int, num_gpus: int,
                    report: Callable[[str], None]) -> tf.distribute.MultiWorkerMirroredStrategy:
-    """Start TensorFlow's server and return the strategy of all workers, when all are there.
+    """Start TensorFlow's server, wait for all workers and return their common strategy.
 
     Args:
-        addresses, index: of all workers, and this one's place.
-        num_gpus: of each worker; 0 on CPUs.
+        addresses, index: those of all workers, and this one's place.
+        num_gpus: per worker; 0 on CPUs.
         report: takes lines about the wait.
 
     Raises:
-        UserError: if the server cannot start, or some workers do not come or are refused.
+        UserError: if the server cannot start, or if some workers do not arrive or are refused.
     """
     others = [worker for worker in range(len(addresses)) if worker != index]
     report(f"worker {index} of {len(addresses)}: waiting for {_names(others, addresses)}")
@@ -229,7 +230,7 @@ def start_strategy(addresses: list[str], index: int, num_gpus: int,
         _wait_for_servers(addresses)
     jobs = tf.compat.v1.ConfigProto().experimental.coordination_config.coordinated_job_list
     jobs.add(name="worker", num_tasks=len(addresses))
-    # Its heartbeats are patient: the health check notices sooner, and knows who is lost.
+    # A long heartbeat timeout: the health check notices sooner, and knows which worker is lost.
     context.context().configure_coordination_service(
         "standalone", "/job:worker/task:0", coordinated_jobs=list(jobs),
         cluster_register_timeout_in_ms=JOIN_SEC * 1000,
@@ -237,7 +238,7 @@ def start_strategy(addresses: list[str], index: int, num_gpus: int,
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": addresses}), task_type="worker", task_id=index,
         num_accelerators={"GPU": num_gpus} if num_gpus else {}, rpc_layer="grpc")
-    # Inside TensorFlow only the system's own handler of Ctrl-C ends the process.
+    # Inside TensorFlow, only the system's own handler of Ctrl-C ends the process.
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)

@@ -1,15 +1,15 @@
-"""The convolutions of `ops` as they suit a CPU, for bfloat16.
+"""The convolutions of `ops` for bfloat16 on a CPU.
 
-Where a CPU has bfloat16 instructions, oneDNN's convolutions run 1.9 times faster in bfloat16 than
-in float32, but its gradients by the kernel only 1.1 to 1.6 times. As matrix products of shifted
-images these are 1.1 to 9 times faster than oneDNN's if the matrices are wide enough.
+If a CPU has bfloat16 instructions, oneDNN's convolutions are 1.9 times faster in bfloat16 than in
+float32, but its gradients by the kernel only 1.1 to 1.6 times. As matrix products of shifted
+images, these gradients are 1.1 to 9 times faster than oneDNN's if the matrices are wide enough.
 
-Where it has none, TensorFlow takes generic kernels. They are 7 to 15 times slower than those of
-float32, and gradients sum bfloat16 in bfloat16. There a convolution is computed in float32 from its
+If a CPU has none, TensorFlow uses generic kernels. They are 7 to 15 times slower than those for
+float32, and gradients sum bfloat16 in bfloat16. A convolution is then computed in float32 from its
 bfloat16 inputs, and its result is rounded once.
 
-`conv2d` and `fused_upscale` are each other's adjoints, and linear in either argument: with
-`_kernel_gradient` they are closed under differentiation, as often as one likes.
+`conv2d` and `fused_upscale` are each other's adjoints, and linear in either argument: together with
+`_kernel_gradient` they can be differentiated any number of times.
 """
 
 import functools
@@ -33,7 +33,7 @@ def sums_are_float32(dtype: tf.DType) -> bool:
 
 
 def _compute(function, *tensors):
-    """Return function(*tensors), from tensors in float32 if their own type would not do."""
+    """Return function(*tensors), computed in float32 if sums in the tensors' type are inexact."""
     dtype = tensors[0].dtype
     if sums_are_float32(dtype):
         return function(*tensors)
@@ -68,8 +68,8 @@ def _kernel_gradient(x, dy, size):
 
     x is [N, H, W, C], dy [N, H / stride, W / stride, D].
     """
-    # Where matrix products with fmaps x (4 with stride 2) rows beat oneDNN's gradient: from 256 on,
-    # measured on two CPU cores with bfloat16.
+    # Matrix products with fmaps x (4 with stride 2) rows are faster than oneDNN's gradient from 256
+    # rows on, measured on two CPU cores with bfloat16.
     rows = x.shape[3] * (4 if size == 4 else 1)
     if rows < 256 or not sums_are_float32(x.dtype):
         shape = tf.stack([size, size, x.shape[3], dy.shape[3]])
@@ -87,7 +87,7 @@ def _kernel_gradient(x, dy, size):
 
 def _products(x, dy, size):
     """Return for every tap the product of dy [N, h, w, D] and x [N, h + size - 1, w + size - 1, C]
-    from the tap on, [size^2, C, D]."""
+    shifted by the tap, [size^2, C, D]."""
     height, width = dy.shape[1:3]
     parts = [x[:, i:i + height, j:j + width] for i in range(size) for j in range(size)]
     dy = tf.reshape(dy, [-1, dy.shape[3]])

@@ -1,4 +1,4 @@
-"""One device, several, several machines: the strategy, shares of a minibatch, and draws."""
+"""Distribute training over devices and machines: strategies, shares of a minibatch, and draws."""
 
 import contextlib
 import os
@@ -23,22 +23,22 @@ PHILOX = 1  # number of the generator that TensorFlow itself chooses on CPUs and
 def create_strategy(device: str, num_replicas: int, workers: list[str] | None = None,
                     worker_index: int = 0, facts: dict[str, Any] | None = None,
                     report: Callable[[str], None] = print) -> tf.distribute.Strategy:
-    """Return the tf.distribute strategy for some devices of this machine, or of several.
+    """Return the tf.distribute strategy for devices of this machine, or of several machines.
 
     Several CPU replicas are logical devices of one CPU. Call this before anything runs on a device.
-    Several workers must create the same variables in the same order in its scope; these start with
-    worker 0's values. Computing with variables outside of `run` concerns one worker alone.
+    In its scope, all workers must create the same variables in the same order; these start with
+    worker 0's values. Computations with variables outside `run` affect only one worker.
 
     Args:
         device: 'gpu' or 'cpu'.
         num_replicas: devices on this machine.
-        workers: ['host:port', ...] of several, each with as many devices; this waits for all.
-        worker_index: of this process.
+        workers: ['host:port', ...] of several workers, each with as many devices; waits for all.
+        worker_index: this process's place in the list.
         facts: {name: JSON value} that must be equal in all workers.
         report: takes lines about the wait.
 
     Raises:
-        UserError: if the machine lacks the devices, or the workers do not meet.
+        UserError: if the machine lacks the devices, or the workers cannot connect.
     """
     check_devices(device, num_replicas, workers)
     if device == "gpu":
@@ -86,27 +86,29 @@ def has_other_workers(strategy: tf.distribute.Strategy) -> bool:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Return whether this process writes, draws and evaluates: the only one, or worker 0."""
+    """Return whether this process is the only one, or worker 0, which writes, draws and evaluates.
+    """
     return not has_other_workers(strategy) or _connection(strategy).index == 0
 
 
 def all_gather(strategy: tf.distribute.Strategy, value: Any) -> list[Any]:
-    """Return the JSON values that all workers give in this call, by worker; all must make it."""
+    """Return the JSON values that all workers give in this call, by worker; all must call this."""
     return _connection(strategy).exchange(value) if has_other_workers(strategy) else [value]
 
 
 def all_reduce_max(strategy: tf.distribute.Strategy, numbers: Sequence[float]) -> list[float]:
-    """Return the largest of what all workers give, number by number: the same in all of them.
+    """Return, number by number, the largest value that any worker gives: the same in all of them.
 
-    What differs between workers (a signal that one of them got, what the chief's evaluation found)
-    enters a decision through here; all workers must call it at the same places.
+    Values that differ between workers (a signal that one of them got, a result of the chief's
+    evaluation) enter a decision through this; all workers must call it at the same places.
     """
     return [max(values) for values in zip(*all_gather(strategy, list(numbers)))]
 
 
 @contextlib.contextmanager
 def worker_session(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Leave together with the other workers when the work is done, or else report to them why not.
+    """Leave together with the other workers when the work is done; after an error, report it to
+    them.
 
     If one of them is lost, this process ends with dnnlib.cluster.LOST_STATUS.
     """
@@ -141,8 +143,8 @@ def ask_others_to_stop(strategy: tf.distribute.Strategy) -> None:
 
 @contextlib.contextmanager
 def stopped_with_others(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Turn another worker's `ask_others_to_stop` into a SIGTERM to this process while this lasts,
-    which interrupts at once whatever may be interrupted."""
+    """While this lasts, turn another worker's `ask_others_to_stop` into a SIGTERM to this process,
+    which interrupts it at once where that is possible."""
     connection = _connection(strategy)
     if connection is None:
         yield
@@ -168,8 +170,8 @@ def worker_rows(strategy: tf.distribute.Strategy, minibatch: int,
 
 def shared_out(strategy: tf.distribute.Strategy, batch: NamedTuple, rows: Sequence[np.ndarray],
                own_rows: np.ndarray) -> NamedTuple:
-    """Return a batch of this worker's places in the global minibatch, `own_rows`, as values for
-    each replica: those at its `rows`."""
+    """Split a batch, this worker's places `own_rows` of the global minibatch, among its replicas;
+    each gets the values at its `rows`."""
     if len(rows) == 1:
         return batch
     places = [np.searchsorted(own_rows, of_replica) for of_replica in rows]
@@ -189,9 +191,9 @@ def replica_rows(minibatch: int, num_replicas: int, replica: int,
                  group_size: int = 4) -> np.ndarray:
     """Return one replica's places in the global minibatch, int64 [minibatch / num_replicas].
 
-    Minibatch stddev reshapes a batch to [G, M, ...]: group m holds samples m, m+M, m+2M, ... A
-    replica that gets rows g*M + r*M/R + j therefore sees whole groups, and R replicas compute what
-    one does. Raises UserError if the minibatch cannot be shared so.
+    Minibatch stddev reshapes a batch to [G, M, ...]: group m has samples m, m+M, m+2M, ... A
+    replica that gets rows g*M + r*M/R + j therefore has whole groups, and R replicas compute the
+    same as one. Raises UserError if the minibatch cannot be shared in this way.
     """
     if num_replicas < 1:
         raise UserError(f"--gpus={num_replicas}: expected a number from 1 upwards")
@@ -207,8 +209,8 @@ def replica_rows(minibatch: int, num_replicas: int, replica: int,
 def generator(key: tf.Tensor) -> dict[str, Any]:
     """Return key, counter and generator as tf.random's stateless functions derive them from a key.
 
-    One operation, where each of those functions takes thirty, and a step draws twenty times. XLA's
-    operation of this name derives other ones, so that its draws differ.
+    This is one operation. Each of those functions takes thirty, and a step draws twenty times.
+    XLA's operation of this name derives others, so that its draws differ.
     """
     return tf.raw_ops.StatelessRandomGetKeyCounter(seed=key)._asdict() | {"alg": PHILOX}
 
@@ -216,9 +218,9 @@ def generator(key: tf.Tensor) -> dict[str, Any]:
 class Draws:
     """The random numbers of one step, as functions of (seed, step, place in the global minibatch).
 
-    Each draw is made for the global minibatch and then sliced: ten times faster than a draw per
-    sample, and the same numbers on one device or several, and after a resume. Every draw of a step
-    has a name of its own.
+    Each draw is made for the global minibatch and then sliced. This is ten times faster than a draw
+    per sample, and gives the same numbers on one device or several, and after a resume. Every draw
+    of a step has its own name.
     """
 
     def __init__(self, seed: int, step: int | tf.Tensor, minibatch: int,
@@ -255,7 +257,8 @@ class Draws:
             shape=[], **self._generator(name), minval=low, maxval=high)
 
     def _generator(self, name):
-        """Return `generator` of what tf.random.experimental.stateless_fold_in makes of a name."""
+        """Return `generator` for the key that tf.random.experimental.stateless_fold_in makes from a
+        name."""
         return generator(tf.stack([self.seed, zlib.crc32(name.encode()) & 0x7FFFFFFF]))
 
     def _own(self, values):

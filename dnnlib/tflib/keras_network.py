@@ -1,4 +1,4 @@
-"""Networks whose layers are those of a Keras model, and whose variables are ours."""
+"""Networks that take their layers from a Keras model, but hold the variables themselves."""
 
 from collections.abc import Callable
 
@@ -15,17 +15,17 @@ POLICIES = {tf.float32: "float32", tf.bfloat16: "mixed_bfloat16"}
 class KerasNetwork(Network):
     """A network that computes what a functional Keras model describes.
 
-    The model serves as a function: each call hands it the variables. These are drawn, trained,
-    averaged over devices and stored like those of all networks here, so that nothing depends on
-    what Keras does in distribution strategies. What a training step changes besides (the running
-    means of batch norms) is returned, not assigned.
+    The model serves as a function: each call passes the variables to it. These are initialised,
+    trained, averaged over devices and stored like those of all networks here, so that nothing
+    depends on what Keras does in distribution strategies. Other values that a training step changes
+    (the running means of batch norms) are returned, not assigned.
 
-    Subclasses write `make_model`, and may draw variables or hand them to the model in ways of their
-    own (`initializer`, `values`). Variables have the paths of the model's.
+    Subclasses write `make_model`, and may initialise variables or pass them to the model in their
+    own way (`initializer`, `values`). Variables have the paths of the model's variables.
 
     Attributes:
-        compute_dtype: of the layers that do not name one, and of what passes between them.
-            Variables and outputs are float32 whatever it is.
+        compute_dtype: of the layers that do not name one, and of the values between them. Variables
+            and outputs are always float32.
     """
 
     def __init__(self, name: str, **options):
@@ -37,7 +37,7 @@ class KerasNetwork(Network):
 
     @property
     def compute_dtype(self) -> tf.DType:
-        """Return the type of the layers' numbers; setting it makes the model anew."""
+        """Return the type of the layers' numbers; setting it makes the model again."""
         return self._compute_dtype
 
     @compute_dtype.setter
@@ -55,30 +55,30 @@ class KerasNetwork(Network):
         self._compute_dtype = dtype
 
     def make_model(self) -> keras.Model:
-        """Return the functional model that the options describe, without random layers: what is
-        drawn is an input."""
+        """Return the functional model that the options describe, without random layers: random
+        numbers are inputs."""
         raise NotImplementedError
 
     def initializer(self, path: str) -> Callable[[np.random.Generator, tuple], np.ndarray]:
-        """Return the function (rng, shape) that draws the variable `path`."""
+        """Return the function (rng, shape) that initialises the variable `path`."""
         return he_initializer(path)
 
     def values(self) -> dict[str, tf.Tensor]:
-        """Return {path: value} of the variables, as the layers are to use them."""
+        """Return {path: value} of the variables, as the layers use them."""
         return {variable.path: tf.convert_to_tensor(self.vars[variable.path])
                 for variable in self.model.variables}
 
     @property
     def model(self) -> keras.Model:
-        """Return the model, whose own variables nothing uses; they have no values."""
+        """Return the model, whose own variables are unused and have no values."""
         return self._model[0]
 
     def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
-        """Return the outputs as in use: batch norms take their running means."""
+        """Return the outputs for inference: batch norms use their running means."""
         return self._call(inputs, training=False)[0]
 
     def train_call(self, *inputs: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Return the outputs as in training, and {name: value to assign} of running means."""
+        """Return the outputs for training, and {name: value to assign} of the running means."""
         outputs, values = self._call(inputs, training=True)
         names = [variable.path for variable in self.model.non_trainable_variables]
         return outputs, dict(zip(names, values, strict=True))
@@ -95,14 +95,14 @@ class KerasNetwork(Network):
 
 
 def _without_values():
-    """Return a context in which Keras gives variables no values: these would be as large as the
-    network, and be there before its size is checked. Each use of a model outside of it gives them.
+    """Return a context in which Keras gives variables no values. These would take as much memory as
+    the network, before its size is checked. Any use of a model outside this context creates them.
     """
     return keras.StatelessScope(initialize_variables=False)
 
 
 def he_initializer(path: str) -> Callable[[np.random.Generator, tuple], np.ndarray]:
-    """Return the function (rng, shape) that draws a variable: He's for kernels."""
+    """Return the function (rng, shape) that initialises a variable: He's for kernels."""
     kind = path.rpartition("/")[2]
     if kind in ("gamma", "moving_variance"):
         return lambda rng, shape: np.ones(shape)
@@ -110,7 +110,7 @@ def he_initializer(path: str) -> Callable[[np.random.Generator, tuple], np.ndarr
         return lambda rng, shape: np.zeros(shape)
 
     def he_normal(rng: np.random.Generator, shape: tuple) -> np.ndarray:
-        # A depthwise kernel [h, w, fmaps, 1] sees one map.
+        # A depthwise kernel [h, w, fmaps, 1] reads one feature map.
         fan_in = np.prod(shape[:2] if path.endswith("depthwise/kernel") else shape[:-1])
         return rng.standard_normal(shape) * np.sqrt(2 / fan_in)
 

@@ -1,7 +1,7 @@
 """Network: named variables and the options that made them.
 
 A network is built from its name and options, holds its variables under the official release's
-names, and can be copied and digested. Saving is the snapshots' business, averaging the GAN step's.
+names, and can be copied and digested. Snapshots save it; the GAN step averages it.
 """
 
 import contextvars
@@ -17,10 +17,10 @@ from dnnlib.util import UserError, arrays_digest
 
 
 class _Networks(dict):
-    """{name of a class: the class} of all networks that were registered."""
+    """{name of a class: the class} of all registered networks."""
 
     def register(self, network_class: type) -> type:
-        """Enter a class under its own name, as a decorator."""
+        """Register a class under its own name, as a decorator."""
         if network_class.__name__ in self:
             raise ValueError(f"network {network_class.__name__} is registered twice")
         self[network_class.__name__] = network_class
@@ -38,7 +38,7 @@ class Network(tf.Module):
     """Base of all networks. Subclasses create all variables in their constructor, from options.
 
     Attributes:
-        Options: a frozen dataclass, one field for every option, `seed` among them.
+        Options: a frozen dataclass with a field for every option, including `seed`.
         vars: {official name without the leading 'G/' or 'D/': tf.Variable}.
     """
 
@@ -57,7 +57,7 @@ class Network(tf.Module):
 
     def add_variable(self, name: str, shape: Sequence[int], initializer: Callable,
                      trainable: bool = True):
-        """Create variable `name` as `initializer(rng, shape)`, rng depending on seed and name."""
+        """Create variable `name` as `initializer(rng, shape)`; rng depends on seed and name."""
         if name in self.vars:
             raise ValueError(f"variable {name} is created twice")
         self._room -= math.prod(shape)
@@ -77,8 +77,8 @@ class Network(tf.Module):
         return {name: var.numpy() for name, var in self.vars.items()}
 
     def set_arrays(self, arrays: dict[str, np.ndarray], source: str = "arrays"):
-        """Assign every variable. Raises UserError if some are missing, unknown or misshapen, with a
-        list of them; `source` is what it calls the arrays."""
+        """Assign every variable. Raises UserError, which lists them, if arrays are missing, unknown
+        or of a wrong shape; `source` is what it calls the arrays."""
         missing = sorted(self.vars.keys() - arrays.keys())
         extra = sorted(arrays.keys() - self.vars.keys())
         shapes = [f"{n} {tuple(arrays[n].shape)} for {tuple(self.vars[n].shape)}"
@@ -105,11 +105,11 @@ def build(type_name: str, name: str, config: dict, room: float = math.inf) -> Ne
     """Return a new network of a registered class.
 
     Args:
-        room: numbers that its variables may have; more are not created, whatever the options say.
+        room: how many numbers its variables may have; no more are created, whatever the options.
 
     Raises:
         UserError: the class or an option is unknown; the known ones are listed.
-        ValueError: the room does not suffice.
+        ValueError: the variables would have more.
     """
     network_class = NETWORKS[type_name]
     known = {field.name for field in dataclasses.fields(network_class.Options)}
@@ -124,8 +124,8 @@ def build(type_name: str, name: str, config: dict, room: float = math.inf) -> Ne
 
 
 def part_seed(seed: int, purpose: str) -> int:
-    """Return the seed of one of a training's networks, which is no other training's, as those are
-    that are counted up."""
+    """Return the seed for one of a training's networks. Unlike seed + 1, seed + 2, ..., it is not
+    the seed of another training."""
     return int(np.random.SeedSequence([seed, zlib.crc32(purpose.encode())]).generate_state(1)[0])
 
 

@@ -1,12 +1,12 @@
-"""Pure functions on NHWC tensors from which the networks are made.
+"""Pure functions on NHWC tensors, of which the networks consist.
 
 Sources: Progressive Growing of GANs (Karras et al. 2018, section 4: equalised learning rate, pixel
 norm; section 3: minibatch stddev) and StyleGAN (Karras et al. 2019, section 2 and appendix C:
 style, noise, blur). Every function can be differentiated twice, as the R1 penalty needs.
 
 `x` is [minibatch, height, width, fmaps] float32 unless said otherwise; convolution kernels are
-[height, width, fmaps in, fmaps out]. Activations and kernels may be bfloat16 as well; biases, noise
-and styles are float32 then too, and whatever is summed over pixels is so in float32.
+[height, width, fmaps in, fmaps out]. Activations and kernels may also be bfloat16; biases, noise
+and styles are float32 even then, and all sums over pixels are computed in float32.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-HE_GAIN = np.sqrt(2)  # what keeps the variance through a (leaky) ReLU
+HE_GAIN = np.sqrt(2)  # keeps the variance through a (leaky) ReLU
 NONLINEARITIES = ("lrelu", "relu")
 
-# Two 3-taps that lie one pixel apart, seen as one 4-tap: row o says which 3-taps fall on tap o.
+# Two 3-taps, one pixel apart, as one 4-tap: row o has the elements of the 3-taps that add to tap o.
 _FOUR_FROM_THREE = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]], np.float32)
 _KERNEL4_FROM_KERNEL3 = np.kron(_FOUR_FROM_THREE, _FOUR_FROM_THREE)  # [16, 9]
 
@@ -64,8 +64,8 @@ def blur2d(x: tf.Tensor) -> tf.Tensor:
 
 
 def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """Return x [..., fmaps] + bias [fmaps]; the gradient by the bias of bfloat16 is summed in
-    float32, as sums of some hundred equal numbers stop growing in bfloat16."""
+    """Return x [..., fmaps] + bias [fmaps]. For bfloat16, the bias's gradient is summed in float32,
+    because in bfloat16 sums stop growing after some hundred equal numbers."""
     return tf.nn.bias_add(x, bias) if x.dtype == tf.float32 else _add_bias_to_bfloat16(x, bias)
 
 
@@ -81,8 +81,8 @@ def _kernel4(weight, scale, flip):
     """Return the 4x4 kernel K = w[1:, 1:] + w[:-1, 1:] + w[1:, :-1] + w[:-1, :-1] of a 3x3 kernel
     zero-padded by one, turned by 180 degrees if `flip`, times `scale`.
 
-    As a matrix times the kernel: for 512 maps, sums of slices and their gradients take longer than
-    the convolution itself.
+    It is computed as a matrix times the kernel: for 512 fmaps, sums of slices and their gradients
+    would take longer than the convolution itself.
     """
     matrix = _KERNEL4_FROM_KERNEL3[:, ::-1] if flip else _KERNEL4_FROM_KERNEL3
     matrix = tf.constant(matrix * np.float32(scale), weight.dtype)
@@ -133,7 +133,7 @@ def instance_norm(x: tf.Tensor, epsilon: float = 1e-8) -> tf.Tensor:
 
 @tf.custom_gradient
 def leaky_relu(x: tf.Tensor) -> tf.Tensor:
-    """Return max(x, 0.2 x). The gradient follows from the output's sign: nothing but the output is
+    """Return max(x, 0.2 x). The gradient follows from the output's sign, so that only the output is
     kept, and TensorFlow can compute convolution, bias and activation in one kernel."""
     y = tf.nn.leaky_relu(x, 0.2)
     sign = tf.stop_gradient(y)
@@ -146,11 +146,11 @@ def activate(x: tf.Tensor, nonlinearity: str) -> tf.Tensor:
 
 
 def minibatch_stddev(x: tf.Tensor, group_size: int = 4, num_features: int = 1) -> tf.Tensor:
-    """Append `num_features` maps of how much the samples of a group differ (ProGAN, section 3).
+    """Append `num_features` maps of the stddev within groups of samples (ProGAN, section 3).
 
-    A group has G = min(group_size, minibatch) samples, and of minibatch = G M samples, sample i is
-    in group i mod M. Per group the stddev (1e-8 under the root) is averaged over pixels and each of
-    `num_features` equal ranges of maps, and repeated as a constant map. The minibatch must be a
+    A group has G = min(group_size, minibatch) samples; with minibatch = G M, sample i is in group
+    i mod M. In each group, the stddev (1e-8 under the root) is averaged over pixels and over each
+    of `num_features` equal ranges of fmaps, and repeated as a constant map. The minibatch must be a
     multiple of the group size, fmaps of `num_features`.
     """
     group = tf.minimum(group_size, tf.shape(x)[0])
@@ -179,9 +179,9 @@ def _scale_and_shift(style):
 def adaptive_instance_norm(x: tf.Tensor, style: tf.Tensor) -> tf.Tensor:
     """Compute style_mod(instance_norm(x), style) (StyleGAN, equation 1), rounded once.
 
-    For bfloat16 the gradient by x is written out, scale / sigma * (dy - mean(dy) - y mean(dy y))
-    with y = (x - mean(x)) / sigma: nothing but x is kept for it, while TensorFlow would keep three
-    times as much in float32.
+    For bfloat16, the gradient by x is written out: scale / sigma * (dy - mean(dy) - y mean(dy y))
+    with y = (x - mean(x)) / sigma. It keeps only x, where TensorFlow would keep three times as much
+    in float32.
     """
     if x.dtype == tf.float32:
         return style_mod(instance_norm(x), style)
@@ -199,7 +199,7 @@ def _adaptive_instance_norm(x, scale, shift, epsilon=1e-8):
         return (y - mean) * rsigma, rsigma
 
     def gradients(dy: tf.Tensor) -> tuple:
-        """Return the gradients by x, scale and shift, from the normalised x computed again."""
+        """Return the gradients by x, scale and shift; this computes the normalised x again."""
         y, rsigma = normalised()
         dy = tf.cast(dy, tf.float32)
         dshift = tf.reduce_sum(dy, axis=[1, 2], keepdims=True)

@@ -11,8 +11,8 @@ class Optimizer(tf.Module):
     """Base of optimizers over named variables, to be built and applied in the strategy's
     cross-replica context.
 
-    An update whose gradients hold a NaN or an infinity is skipped whole: variables, slots and step
-    count stay.
+    An update whose gradients have a NaN or an infinity is skipped completely: variables, slots and
+    step count keep their values.
 
     Attributes:
         slots: {'<kind>/<variable>' of every kind of moment: tf.Variable of the variable's shape;
@@ -36,7 +36,7 @@ class Optimizer(tf.Module):
 
         Args:
             grads: {variable name: gradient as `strategy.run` returns it, equal in every replica};
-                variables without one stay.
+                variables without one keep their values.
             finite: scalar bool, False to skip this update.
             lrate: scalar float32.
         """
@@ -73,7 +73,7 @@ class Optimizer(tf.Module):
         return int(self.slots["skipped_in_a_row"].numpy())
 
     def reset(self):
-        """Forget moments and step count (an old count would make steps ten times too long)."""
+        """Reset moments and step count (an old count would make steps ten times too long)."""
         for slot in self.slots.values():
             slot.assign(np.zeros(slot.shape, np.float32))
 
@@ -82,7 +82,7 @@ class Optimizer(tf.Module):
         return {name: slot.numpy() for name, slot in self.slots.items()}
 
     def set_arrays(self, arrays: dict[str, np.ndarray]):
-        """Assign every slot from `get_arrays`'s form."""
+        """Assign every slot from arrays in the form of `get_arrays`."""
         for name, slot in self.slots.items():
             slot.assign(arrays[name])
 
@@ -104,15 +104,15 @@ class Adam(Optimizer):
 
     def _numbers(self, lrate, t):
         lrate_t = lrate * tf.sqrt(1 - self.beta2 ** t) / (1 - self.beta1 ** t)
-        # The powers of the betas are 0 since `lrate_t` has them in it.
+        # The powers of the betas are 0, since `lrate_t` includes them.
         return {"lr": lrate_t} | {key: tf.constant(value) for key, value in (
             ("beta1", self.beta1), ("beta2", self.beta2), ("epsilon", self.epsilon),
             ("beta1_power", 0.0), ("beta2_power", 0.0))}
 
     def _update(self, name, var, grad, numbers, m, v):
         # The kernel reads and writes each number once; op by op it took four times as long.
-        # Its Nesterov form takes beta1 m + (1 - beta1) grad for m in the last line: without
-        # momentum the gradient itself, not one that went through m, which rounds.
+        # Its Nesterov form has beta1 m + (1 - beta1) grad for m in the last line. Without momentum
+        # this is the gradient itself, not m, which is rounded.
         tf.raw_ops.ResourceApplyAdam(var=var.handle, m=m.handle, v=v.handle, grad=grad, **numbers,
                                      use_nesterov=self.beta1 == 0)
 
@@ -140,5 +140,5 @@ class Sgd(Optimizer):
 
 
 def all_finite(grads: dict[str, tf.Tensor]) -> tf.Tensor:
-    """Return a scalar bool: no gradient has a NaN or an infinity."""
+    """Return whether no gradient has a NaN or an infinity, as a scalar bool."""
     return tf.reduce_all([tf.reduce_all(tf.math.is_finite(grad)) for grad in grads.values()])

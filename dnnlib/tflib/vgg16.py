@@ -1,4 +1,4 @@
-"""VGG16's convolutions (Simonyan and Zisserman 2015, configuration D): what pictures look like."""
+"""VGG16's convolutions (Simonyan and Zisserman 2015, configuration D), as perceptual features."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,11 +7,11 @@ import tensorflow as tf
 
 from dnnlib.tflib.vgg16_weights import BLOCKS, conv_names
 
-SMALLEST = 1 << len(BLOCKS) - 1  # an image of fewer pixels has none left in the last block
+SMALLEST = 1 << len(BLOCKS) - 1  # side of the smallest image that has pixels in the last block
 
 
 class Vgg16:
-    """The convolutions of VGG16, of images float32 [N, H, W, 3] in [0, 255]."""
+    """The convolutions of VGG16, for images float32 [N, H, W, 3] in [0, 255]."""
 
     def __init__(self, arrays: dict[str, np.ndarray], blocks: tuple = BLOCKS):
         """Take the arrays of `vgg16_weights.read_weights`."""
@@ -34,7 +34,7 @@ class Vgg16:
             yield activations
 
     def relus(self, images: tf.Tensor, names: Sequence[tuple[int, int]]) -> list[tf.Tensor]:
-        """Return the activations of some ReLUs, of which (3, 2) is relu3_2, in their order."""
+        """Return the activations of the ReLUs `names`, in this order; (3, 2) is relu3_2."""
         found = {}
         for number, activations in enumerate(self.blocks(images), 1):
             found |= {(number, i): x for i, x in enumerate(activations, 1)}

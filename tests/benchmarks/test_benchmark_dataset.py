@@ -1,4 +1,4 @@
-"""The benchmark of data sets: its clock, its memory, its source, and one small run of all of it."""
+"""The benchmark of data sets: its clock, its memory, its source, and one small complete run."""
 
 import collections
 import json

@@ -1,4 +1,4 @@
-"""The benchmark of a turn: figures by hand, options, and the whole of it at miniature size."""
+"""The benchmark of a turn: figures by hand, options, and a complete run at miniature size."""
 
 import json
 
@@ -68,7 +68,7 @@ def test_the_augmented_side_at_miniature_size(capsys):
 
 
 def test_plain_side_fuses_nothing(tiny_config):
-    """And ours does, at the same resolution and widths."""
+    """Our side does, at the same resolution and widths."""
     fused = {}
     for name, rule in (("ours", None), ("plain", turns.plain)):
         side = turns.Side(tiny_config(variant="rgb"), 3, 16, 8, rule)

@@ -21,7 +21,7 @@ STEPS = 3
 
 
 def small_turn(tiny_config):
-    """A turn of few operations, always of the same weights, none of them at a special value.
+    """A turn of few operations, always with the same weights, none of them at a special value.
 
     With its epsilon of 1e-8 Adam would follow the sign of gradients that are zero but for rounding.
     """
@@ -80,7 +80,7 @@ class WholeDraws(Draws):
 
 
 def errors(ours, theirs, before):
-    """{variable: distance by norm, relative to what training has changed}."""
+    """{variable: norm of the difference, relative to what training has changed}."""
     return {name: float(np.linalg.norm(ours[name] - array)
                         / (np.linalg.norm(array - before[name]) + 1e-6 * np.linalg.norm(array)
                            + 1e-30))

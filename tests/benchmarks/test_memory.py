@@ -18,7 +18,7 @@ from training.gan.schedule import make_stage
 
 
 def test_the_g_step_waits_for_the_gradients_of_d(tiny_config):
-    """Else the activations of both steps would be held at once."""
+    """Otherwise the activations of both steps would be in memory at once."""
     config = tiny_config(variant="rgb", resolution=8)
     stage = make_stage(config, NUM_CLASSES, "rgb")
     ops = in_use(traced_graph(config, stage, stage.critics[0]))
@@ -39,7 +39,7 @@ def before(op):
 
 
 def test_parts_wait_for_the_first():
-    """Else the loop's first turn would run beside it."""
+    """Otherwise the loop's first turn would run in parallel."""
     mean = tf.function(lambda x: mean_over_parts(
         lambda part: tf.reduce_sum(tf.exp(part)), tf.unstack(x)))
     graph = mean.get_concrete_function(tf.zeros([3, 2])).graph

@@ -57,7 +57,7 @@ def in_use(graph):
 
 
 def multiply_adds(op):
-    """Of one operation, from the shapes in the graph: of products and convolutions alone."""
+    """Multiply-adds of one operation, from the graph's shapes: only products and convolutions."""
     if op.type == "MatMul":
         inner = op.inputs[0].shape[0 if op.get_attr("transpose_a") else 1]
         return prod(op.outputs[0].shape) * inner
@@ -114,7 +114,7 @@ def test_operations_are_those_of_the_graph(tiny_config, case):
 
 
 def test_lazy_r1_is_the_mean_of_its_turns(tiny_config):
-    """One turn of k has the penalty."""
+    """One turn in k has the penalty."""
     def count(**changes):
         config = tiny_config(fmap_max=16, **changes)
         stage = make_stage(config, NUM_CLASSES, "rgb")

@@ -1,4 +1,5 @@
-"""The benchmark beside a plain PyTorch: our side at miniature size, and both, if torch is there."""
+"""The benchmark against plain PyTorch: our side at miniature size, and both if torch is installed.
+"""
 
 import itertools
 import json
@@ -42,7 +43,7 @@ def test_our_side_is_a_step_of_training(method):
 
 
 def test_our_side_draws_as_generate_does(tmp_path):
-    """Photos of its maps, with the dropout of a seed; nothing is learned."""
+    """Photos from its maps, with the dropout of a seed; nothing is learned."""
     side = OurSide(parse_options([*TINY, *METHODS["pix2pix"], "--generation", "--minibatch=2"]))
     network = side.method.networks["G"]
     save_snapshot(tmp_path / "run.safetensors", {"G": network}, {
@@ -61,7 +62,7 @@ def test_our_side_draws_as_generate_does(tmp_path):
 
 
 def test_a_result_says_what_a_step_was_of():
-    """All that the method has; parts of a minibatch are for the memory side alone."""
+    """All options of the method; parts of a minibatch are for the memory side only."""
     assert sizes(parse_options([*TINY, *METHODS["cyclegan"]])) == {
         "method": "cyclegan", **SIZES, "blocks": 1, "minibatch_per_gpu": 0}
     assert sizes(parse_options([*TINY, *METHODS["pix2pix"]])) == {
@@ -84,7 +85,7 @@ def test_sides_begin_in_turns(monkeypatch):
     ("cyclegan", [], "steps"), ("pix2pix", [], "steps"),
     ("pix2pix", ["--generation"], "generation")])
 def test_both_sides_at_miniature_size(method, options, timed):
-    """Networks of equal size, or it fails; in a process of its own, which sets its threads."""
+    """Networks must be of equal size; in a separate process, which sets its threads."""
     try:
         check_torch(PYTHON)
     except UserError as error:

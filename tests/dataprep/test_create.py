@@ -126,7 +126,7 @@ def test_a_dry_run_writes_nothing(source, tmp_path, capsys):
 
 
 def damage(source, rng):
-    """One photo of another defect for each id from 8 to 13; 9 and 10 tell by their headers."""
+    """Give each photo from id 8 to 13 a different defect; those of 9 and 10 show in the headers."""
     content = json.loads(annotations_path(source).read_text())
     for part in content["annotations"]:
         if part["image_id"] == 8:
@@ -175,7 +175,7 @@ def test_every_image_of_a_folder_is_written_or_listed(source, tmp_path, rng):
 
 
 def spoil(source, rng):
-    """Of NUM photos four have a defect that headers do not show, one more each that they do."""
+    """Spoil four of NUM photos so that headers do not show it, and two more visibly."""
     images = source / "images"
     for image_id in (8, 9):
         path = images / f"{image_id:07d}.jpg"
@@ -272,7 +272,7 @@ def test_files_that_are_no_photos_are_counted(source, tmp_path, capsys):
 
 
 def test_a_folder_of_photos_alone_has_the_digest_of_before(source, tmp_path):
-    """It decides whether a data set is finished: md5 over the names, whatever else is there."""
+    """It decides whether a data set is finished: the md5 over the names, despite other files."""
     names = "\n".join(f"{i:07d}.jpg" for i in range(7, 7 + NUM))
     (source / "images" / ".DS_Store").touch()
     create.create_from_images(create_config(source=source / "images", out=tmp_path / "set"), print)
@@ -463,7 +463,7 @@ def test_any_folder_of_photos_becomes_an_rgb_data_set(source, tmp_path, capsys):
 
 
 def test_photos_alone_get_the_same_geometry(source, tmp_path):
-    """With and without maps the colours of a photo are the same pixels."""
+    """With and without maps, a photo has the same pixels."""
     labelled = create.create_modanet(create_config(source=source, out=tmp_path / "a"), print)
     config = create_config(source=source / "images", out=tmp_path / "b")
     colours = create.create_from_images(config, print)

@@ -1,4 +1,4 @@
-"""What the dataset tool tells and shows of a data set."""
+"""What the dataset tool prints and shows about a data set."""
 
 import json
 

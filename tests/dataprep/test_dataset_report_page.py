@@ -225,7 +225,7 @@ def test_histograms(weighted, expected):
 
 
 def test_masks_have_no_overlap_of_their_own(tmp_path):
-    """An index mask has one class a pixel: the rate is unknown and not zero."""
+    """An index mask has one class per pixel: the overlap is unknown, not zero."""
     counts = writer.DatasetCounts(FOUR, 16, 0, ["train"])
     counts.add("train", 1, b"", [0.5, 0, 0, 0.1], size=(4, 6))
     counts.add("train", 2, b"", [0, 0, 0, 0.1], size=(6, 4))

@@ -21,7 +21,7 @@ def run(*arguments):
 
 @pytest.fixture
 def images(rng):
-    """Every image shows a class: one without is no image of a set of maps."""
+    """Images that each show a class, since one without would be left out of a set with maps."""
     return {"train": np.stack([random_image(rng, 7, 16) for _ in range(5)]),
             "val": np.stack([random_image(rng, 7, 16) for _ in range(3)])}
 
@@ -73,7 +73,7 @@ def test_create_from_masks_gives_the_same_pixels_back(data, tmp_path):
 
 
 def test_soft_borders_of_resized_maps_keep_their_labels(data, tmp_path, rng):
-    """Stored maps have values between: label maps are the same, and the next time all pixels."""
+    """Stored maps have intermediate values: label maps stay the same, next time all pixels do."""
     soft = random_image(rng, 7, 16)
     soft[3:] = rng.dirichlet([0.3] * 5, (16, 16)).transpose(2, 0, 1)[:4] * 255
     first = make_dataset(tmp_path / "soft", {"train": soft[None]})
@@ -202,7 +202,7 @@ def test_every_split_at_every_level(tmp_path, images, classes, splits):
 
 
 def test_a_folder_of_own_classes_of_an_earlier_version_is_continued(data, tmp_path):
-    """Which called its annotations as ModaNet's, and they are renamed."""
+    """It named its annotations like ModaNet's; they are renamed."""
     run("extract", data, "--out", tmp_path / "out")
     whole = folder_bytes(tmp_path / "out")
     annotations = tmp_path / "out/annotations"

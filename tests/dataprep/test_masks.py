@@ -1,4 +1,4 @@
-"""Photos with index-mask PNGs: what becomes of them, what is refused, and pairs from them."""
+"""Photos with index-mask PNGs: their data sets, what is refused, and pairs from them."""
 
 import json
 import struct
@@ -130,7 +130,7 @@ def _save(path, values):
 
 
 def _deep_png():
-    """A PNG of 16x16 colours of 16 bits, by its header and nothing more."""
+    """A PNG of 16x16 pixels with 16 bits a colour, of which only the header exists."""
     head = b"IHDR" + struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
 
@@ -177,7 +177,7 @@ def test_masks_without_photos_and_photos_of_one_stem_are_listed(tmp_path):
 
 
 def test_masks_beside_their_photos_are_gathered_once(tmp_path, monkeypatch):
-    """Not once for every photo."""
+    """And not again for every photo."""
     gathered = []
     monkeypatch.setattr(raw_files, "set", lambda names: gathered.append(names) or frozenset(names),
                         raising=False)
@@ -234,7 +234,7 @@ def test_a_changed_source_is_another_data_set(tmp_path):
 
 
 def test_masks_with_a_hole_are_refused(tmp_path):
-    """Pillow reads some of them without a word: wrong classes, or background for what lacks."""
+    """Pillow reads some of them silently: wrong classes, or background for the missing part."""
     labels = np.random.default_rng(0).integers(0, 4, (64, 64)).astype(np.uint8)
     Image.fromarray(labels).save(tmp_path / "whole.png")
     data = (tmp_path / "whole.png").read_bytes()

@@ -1,4 +1,4 @@
-"""Masks of other conventions: what their pixels mean is seen from all of them, or asked for."""
+"""Masks of other conventions: the meaning of their pixels follows from all of them, or is asked."""
 
 import json
 import os
@@ -228,7 +228,7 @@ def test_colours_without_a_list_are_named(tmp_path, capsys):
 
 
 def test_palettes_may_differ_in_what_is_not_used(tmp_path):
-    """Nor does the colour of the number to ignore count."""
+    """The colour of the number to ignore does not count either."""
     def draw(labels):
         palette = np.concatenate([COLOURS, [labels[0, :3]] * 251])
         return in_palette(np.where(np.arange(SIDE) == 4, 255, labels), palette)

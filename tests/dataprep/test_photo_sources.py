@@ -1,4 +1,4 @@
-"""Photos found by name and id, and every kind of file that is none."""
+"""Photos found by name and id, and every kind of file that is not a photo."""
 
 import os
 
@@ -139,7 +139,7 @@ def listed(path):
 
 
 def test_files_of_any_name_are_looked_into(tmp_path, rng):
-    """Every kind that is read, under names that do not say so; and files that are no photos."""
+    """Every format that is read, under names that do not show it; and files that are not photos."""
     kinds = {"a.tif": "TIFF", "b.gif": "GIF", "c.jfif": "JPEG", "d.ppm": "PPM", "e.avif": "AVIF",
              "noext": "JPEG", "photo.txt": "PNG", "sub/f.JPE": "JPEG", "g.png": "JPEG"}
     others = {"notes.txt": b"P is for photo", "Thumbs.db": b"\xd0\xcf\x11\xe0", "h.xml": b"",
@@ -159,7 +159,7 @@ def test_files_of_any_name_are_looked_into(tmp_path, rng):
 
 
 def test_linked_folders_are_gone_into_once(tmp_path, rng):
-    """Whatever circles links make, each file counts once: it could be in train and in test."""
+    """Even if links form circles, each file counts once, so it is not in both train and test."""
     for name in ("in/a.jpg", "in/sub/b.jpg", "out/c.jpg", "out/deep/d.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(photo_bytes(rng, 8, 8))

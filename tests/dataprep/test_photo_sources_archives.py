@@ -1,4 +1,4 @@
-"""Photos in an lmdb or a zip: what keys and values are is looked at, what is damaged is named."""
+"""Photos in an lmdb or a zip: keys and values are checked, and damage is reported."""
 
 import pickle
 import random
@@ -189,7 +189,7 @@ def test_directories_that_are_wrong(tmp_path, changes, reason):
 
 
 def test_a_bomb_is_unpacked_no_further_than_it_says(tmp_path):
-    """20 MB in 20 kB: a stated size of 10 bytes is all that is made of it."""
+    """20 MB in 20 kB: only the stated 10 bytes are unpacked."""
     source = with_directory(tmp_path / "a.zip", b"\0" * 20_000_000, size=10)
     member = source.find(7, "").key
     tracemalloc.start()
@@ -213,7 +213,7 @@ def test_encrypted_members_are_named(tmp_path):
 
 
 def test_changed_bytes_never_do_more_than_refuse(tmp_path, rng):
-    """A photo comes out as it was put in, or not at all."""
+    """A photo is read unchanged, or not at all."""
     content = {f"{i}.jpg": rng.bytes(50) + b"a" * 50 for i in range(4)}
     whole = make_zip(tmp_path / "a.zip", content).read_bytes()
     outcomes = {"read": 0, "refused": 0, "missing": 0}

@@ -1,4 +1,4 @@
-"""Photos converted in ranges are the data set of the serial command, to the byte."""
+"""Photos converted in ranges give the same data set as the serial command, to the byte."""
 
 import contextlib
 import dataclasses
@@ -55,7 +55,7 @@ class StoppingRunner(AnyRunner):
 
 @pytest.fixture(autouse=True)
 def small_ranges(monkeypatch):
-    """Seven of them; checkpoints are between them and elsewhere."""
+    """There are seven ranges; checkpoints are between them and elsewhere."""
     monkeypatch.setattr(ranges, "PHOTOS", 3)
     monkeypatch.setattr(writer, "_CHECKPOINT_PHOTOS", 3)
 
@@ -104,7 +104,7 @@ def notes(tmp_path):
 
 
 def test_the_same_bytes_in_any_order_each_range_once(source, whole, tmp_path, notes):
-    """With exact splits, though photos in the middle cannot be used, and nothing left behind."""
+    """Splits are exact, although photos in the middle are unusable, and nothing is left behind."""
     write(tmp_path / "set", source, AnyRunner(), notes=notes)
     assert folder_bytes(tmp_path / "set") == whole
     assert set(reads(notes).values()) == {1} and len(reads(notes)) == NUM
@@ -131,7 +131,7 @@ def test_what_a_killed_run_has_converted_is_not_converted_again(source, whole, t
 
 @pytest.mark.parametrize("photos", [0, 1, 8, 9, 19])
 def test_stopped_while_ranges_are_read(source, whole, tmp_path, notes, monkeypatch, photos):
-    """What the journal has is kept; ranges that are read are gone, and are not missed."""
+    """The journal's photos are kept; ranges that were read are removed, and not needed again."""
     out, add, added = tmp_path / "set", journal.Journal.add, []
 
     def stopping(book, entry):
@@ -149,7 +149,7 @@ def test_stopped_while_ranges_are_read(source, whole, tmp_path, notes, monkeypat
 
 
 def test_checkpoints_within_ranges(source, whole, tmp_path, monkeypatch):
-    """As of a data set that was begun with ranges of another size."""
+    """As in a data set that was begun with ranges of another size."""
     monkeypatch.setattr(writer, "_CHECKPOINT_PHOTOS", 4)
     add, out, reported = journal.Journal.add, tmp_path / "set", []
 
@@ -320,7 +320,7 @@ def test_a_range_that_no_worker_made_is_missed(source, tmp_path):
 
 @pytest.mark.parametrize("encoding", ["webp", "raw"])
 def test_a_result_is_read_as_it_was_written(source, tmp_path, rng, encoding):
-    """Also a reason that is no UTF-8."""
+    """Also a reason that is not UTF-8."""
     folder = photo_sources.PhotoFolder(tmp_path)
     (tmp_path / "a.jpg").write_bytes(photo_bytes(rng, 40, 60))
     spec = conversion.ConversionSpec(folder, (), 16, "pad", encoding)
@@ -344,7 +344,7 @@ def test_keypoints_are_read_as_they_were_written(tmp_path, rng):
 
 
 def test_a_runner_is_an_option_of_the_create_commands(tmp_path, capsys):
-    with pytest.raises(UserError, match="behind it are options of --runner, which is not given"):
+    with pytest.raises(UserError, match="options after it are for --runner, which is not given"):
         dataset_tool.main(["create_synthetic", "--", "--direct_num_workers=2"])
-    with pytest.raises(UserError, match="behind it are options of --runner, which is not given"):
+    with pytest.raises(UserError, match="options after it are for --runner, which is not given"):
         dataset_tool.main(["info", str(tmp_path), "--", "--direct_num_workers=2"])

@@ -1,4 +1,4 @@
-"""Data sets made on Apache Beam are those of the serial command, to the byte."""
+"""Data sets made on Apache Beam equal those of the serial command, to the byte."""
 
 import sys
 import time
@@ -33,7 +33,7 @@ def source(tmp_path_factory):
 
 @dataclass(frozen=True)
 class SlowFolder(photo_sources.PhotoFolder):
-    """A folder that takes its time, so that there is some to kill who reads it."""
+    """A folder that is slow to read, so that there is time to kill its readers."""
 
     def read(self, name):
         time.sleep(1)
@@ -80,7 +80,7 @@ def begin(out, source):
 
 @pytest.mark.parametrize("killed", ["worker", "all"])
 def test_killed_and_continued(source, whole, tmp_path, killed):
-    """By another number of workers, which leave alone what is done."""
+    """With another number of workers, which do not repeat what is done."""
     out = tmp_path / "set"
     code = ("import sys; from pathlib import Path; from tests.dataprep import test_ranges_beam\n"
             "test_ranges_beam.begin(*map(Path, sys.argv[1:]))")

@@ -84,7 +84,7 @@ def test_a_pointer_is_replaced_by_its_file(source, server, tmp_path, capsys):
     ({"oid": "0" * 64}, "sha256 .* expected 0000"), ({"size": 7}, "expected 7: another file"),
     ({"oid": "none"}, "expected 105,924,292: another file")])
 def test_a_pointers_file_is_checked(source, server, tmp_path, changes, message):
-    """By what the pointer says; where that is damaged, by what is known of ModaNet's own files."""
+    """With the pointer's checksum or, if it is damaged, with those of ModaNet's published files."""
     path, content = annotations_path(source), annotations_path(source).read_bytes()
     (server.folder / path.name).write_bytes(content)
     pointer = pointer_to(content, **changes)
@@ -177,7 +177,7 @@ def test_without_the_option_images_without_polygons_are_no_labelled_set(listed, 
 
 
 def test_untagged_takes_what_the_labelled_set_leaves(source, tmp_path):
-    """Of one file with both: every photo is in one of the two sets."""
+    """From one file with both: every photo is in exactly one of the two sets."""
     content = json.loads(annotations_path(source).read_text())
     content["annotations"] = [entry for entry in content["annotations"]
                               if entry["image_id"] not in (8, 10)]

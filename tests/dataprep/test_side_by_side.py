@@ -120,7 +120,7 @@ def test_labels_survive_jpeg(rng, quality, factor):
 
 
 def test_a_blend_has_the_nearer_of_two_classes():
-    """Where it is near a third one's colour, which is a thin line, or far from all."""
+    """If it is near the colour of a third class, which is a thin line, or far from all."""
     a, b, c = PALETTE[6], PALETTE[4], PALETTE[5]  # c is about the mean of a and b
     row = np.stack([a, a, a, 0.8 * a + 0.2 * b, c, 0.2 * a + 0.8 * b, b, b, b])
     rgb = np.tile(np.rint(row).astype(np.uint8), (6, 1, 1))

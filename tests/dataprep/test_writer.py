@@ -57,7 +57,7 @@ def read_split(out, split, level):
 
 
 def test_splits_are_a_seeded_partition(tmp_path, source):
-    """Validation first, then the test, then training: the sizes of before, and the same photos."""
+    """Validation first, then test, then training: sizes and photos as in earlier versions."""
     items = items_of(source)
     order = [items[i].image_id for i in np.random.default_rng(0).permutation(NUM)]
     assert [item.image_id for item in writer.shuffle_items(items, 0)] == order

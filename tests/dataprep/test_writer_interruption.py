@@ -1,4 +1,4 @@
-"""Stopped anywhere, a conversion goes on where it was and ends with the same bytes."""
+"""A conversion that is stopped anywhere continues from there and ends with the same bytes."""
 
 import contextlib
 import json
@@ -206,7 +206,7 @@ def command(source, out, workers=1):
 
 
 def assert_checkpoint_holds(out):
-    """Whatever the last checkpoint counts is in the files, wherever they lie by now."""
+    """All that the last checkpoint counts is in the files, wherever these are by now."""
     path = out / ".partial" / journal.FILE_NAME
     lines = path.read_bytes().splitlines(True) if path.exists() else []
     sizes = [json.loads(line)["checkpoint"] for line in lines
@@ -283,7 +283,7 @@ def test_records_of_others_are_left_alone(source, tmp_path, begun):
 
 
 def test_photos_of_another_folder_are_not_mixed_in(source, tmp_path):
-    """The ids are the same, the photos are not: as when the folder was a bad copy."""
+    """The ids are the same, but the photos are not, as if the folder were a bad copy."""
     shutil.copytree(source, tmp_path / "other")
     rng = np.random.default_rng(1)
     for path in (tmp_path / "other" / "images").iterdir():

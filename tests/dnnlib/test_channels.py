@@ -37,7 +37,7 @@ def test_palette_has_distinct_colours_on_black(num_classes):
 
 
 def test_255_colours_can_be_told_apart():
-    """No two are nearer than 50 of the 765 steps between black and white."""
+    """No two are closer than 50 of the 765 steps between black and white."""
     palette = channels.palette(255).astype(int)
     for label, colour in enumerate(palette[1:], 1):
         assert np.abs(palette[:label] - colour).sum(axis=1).min() >= 50

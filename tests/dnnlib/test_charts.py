@@ -112,7 +112,7 @@ def test_axes_have_round_numbers_within():
 
 
 def test_a_single_number_is_not_flat():
-    """Nor is what was never finite, or has gaps: it must be seen."""
+    """Nor is a curve that was never finite, or has gaps: these must be visible."""
     def is_flat(*curves):
         return Chart("t", "kimg", {str(i): (np.arange(len(y)), y)
                                    for i, y in enumerate(curves)}).is_flat()
@@ -193,7 +193,7 @@ def grown(*panels, **options):
 
 
 def test_growth_has_a_point_for_every_number():
-    """Factors are equal distances: of 5, 10 and 20 the middle one is in the middle."""
+    """Equal factors are equal distances: of 5, 10 and 20, the second is in the middle."""
     picture = grown({"a": [(5, 1, 0), (10, 1, 0), (20, 1, 0)]})
     blue = (picture == (52, 101, 164)).all(axis=-1)
     thick = np.flatnonzero(blue[:, :1000].sum(axis=0) > 5)  # markers; then comes the legend

@@ -67,7 +67,7 @@ def test_a_mask_with_many_holes_is_cut_without_recursion():
 
 @pytest.mark.parametrize("density", [0.5, 0.7, 0.9])
 def test_every_row_is_walked_twice_at_most(density, monkeypatch):
-    """However many holes there are: once to find them, once to cut them open."""
+    """However many holes there are: once to find the holes, once to cut them open."""
     rows, trace = [], coco._border_loops
 
     def count(mask):

@@ -1,4 +1,4 @@
-"""Workers meet, agree and miss each other: real processes with TensorFlow's real servers."""
+"""Workers connect, agree and notice losses: real processes with TensorFlow's real servers."""
 
 import json
 import os
@@ -32,7 +32,7 @@ END = "\ncli.run_main(main)\n"
 
 
 def free_addresses(count):
-    """Return addresses on this machine whose ports nobody uses at the moment."""
+    """Return addresses on this machine whose ports are free at the moment."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     addresses = [f"127.0.0.1:{sock.getsockname()[1]}" for sock in sockets]
     for sock in sockets:
@@ -140,7 +140,7 @@ with worker_session(strategy):
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_worker_that_is_killed_is_missed_at_once(run, lost):
-    """Worker 0, which evaluates, misses the other, and the other worker 0."""
+    """Worker 0, while it evaluates, notices that the other is lost; the other, that worker 0 is."""
     workers = run(LONG_WORK, 2)
     workers.wait_until_met()
     workers.processes[lost].kill()

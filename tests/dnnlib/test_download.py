@@ -151,7 +151,7 @@ def test_redirects_are_followed_with_the_range(server, target):
 
 
 def test_connections_lost_many_times_are_resumed(server, target):
-    """As often as each brings something."""
+    """As often as each brings new bytes."""
     server.answers = [plain(send=30_000) for _ in range(9)]
     fetch(server.url, target, sha256=SHA256)
     assert target.read_bytes() == CONTENT
@@ -235,7 +235,7 @@ def test_a_server_without_ranges_begins_again(server, target):
 
 
 def test_a_server_without_ranges_that_never_gets_through_is_given_up(server, target):
-    """No attempt brings more than the first one."""
+    """No attempt gets further than the first one."""
     server.answers = [plain(send=size, ranges=False) for size in [100_000, 50_000] * 25]
     with pytest.raises(UserError, match="connection was lost"):
         fetch(server.url, target)
@@ -270,7 +270,7 @@ def test_a_part_that_is_whole_already_or_too_long(server, target, length):
 
 
 def test_what_the_server_does_not_have_begins_anew(server, target):
-    """Another range than asked for is not pasted in; a part may be longer than the file."""
+    """A range other than the requested one is not used; a part may be longer than the file."""
     server.answers = [plain(send=100_000), plain(shift=500)]
     with pytest.raises(UserError, match="HTTP 206"):
         fetch(server.url, target, sha256=SHA256)
@@ -401,7 +401,7 @@ def test_cache_dir(monkeypatch, tmp_path):
 
 
 def test_source_archives_are_compared_before_anything_of_theirs_runs(monkeypatch, tmp_path):
-    """pip is given the checksum; what it fetched is compared again."""
+    """pip gets the checksum, and the file that it fetched is compared again."""
     commands = []
 
     def pip(command, **options):

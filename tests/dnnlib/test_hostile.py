@@ -1,4 +1,4 @@
-"""Anything for annotations and photos: create_modanet writes a photo or lists it with a reason."""
+"""Arbitrary annotations and photos: create_modanet writes a photo or lists it with a reason."""
 
 import json
 import os
@@ -46,7 +46,7 @@ RLE = st.fixed_dictionaries({"size": st.one_of(st.just([HEIGHT, WIDTH]), ODD), "
 
 
 def one_of_many(usual, strange=ODD):
-    """Mostly the usual, so that other parts of the input matter, too."""
+    """Mostly usual values, so that other parts of the input matter, too."""
     return st.integers(0, 9).flatmap(lambda n: strange if n == 0 else usual)
 
 
@@ -90,7 +90,7 @@ PHOTOS = st.dictionaries(IDS, st.one_of(st.sampled_from(FILES), damaged()), max_
 
 
 def check_modanet(folder, images, annotations, files, with_good):
-    """Run the command and check what must hold whatever it was given, beside a good photo or not.
+    """Run the command and check what must hold for any input, with or without a good photo.
     """
     if with_good:
         images = images + [{"id": 5, "file_name": "5.jpg", "width": WIDTH, "height": HEIGHT}]
@@ -192,7 +192,7 @@ def test_names_of_any_bytes(tmp_path, name, data):
 
 
 def test_a_photo_of_two_ids_is_one_with_the_first_id(tmp_path):
-    """Twice in the set, it could be in train and in test."""
+    """If it were in the set twice, it could be in train and in test."""
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.jpg").write_bytes(FILES[0])
     square = [[2, 2, 12, 2, 12, 22, 2, 22]]

@@ -23,7 +23,7 @@ def random_points(rng, *shape):
 @pytest.mark.parametrize("fit", pyramid.FITS)
 @pytest.mark.parametrize("size", [(400, 600), (601, 397), (64, 64), (31, 90)])
 def test_a_dot_in_the_photo_is_where_its_point_is(rng, fit, size):
-    """By the very function that fits photos, at the largest level and a smaller one."""
+    """With the function that fits photos, at the largest level and a smaller one."""
     resolution, (width, height) = 64, size
     for _ in range(4):
         # A dot of at least a pixel of the result, in the centre square: a crop has it, too.

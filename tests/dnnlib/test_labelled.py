@@ -52,7 +52,7 @@ def test_others_are_padded_as_the_photos_of_a_data_set(tmp_path, rng):
 
 
 def test_the_size_that_half_of_the_pictures_reach(tmp_path, rng, monkeypatch):
-    """Whatever the first one's is; by headers alone."""
+    """Whatever the size of the first one; only headers are read."""
     pair_folder(tmp_path, rng)
     Image.new("RGB", (5, 3)).save(tmp_path / "images/0.png")
     for name in "12":  # as large as no label map is, which is not read either
@@ -140,7 +140,7 @@ def test_grey_of_few_bits_is_read_as_stored(tmp_path, depth, row, labels):
 
 
 def test_no_other_files_are_label_maps(tmp_path):
-    """Neither a huge one, of which Pillow would warn, nor one for which it starts a program."""
+    """Neither a huge one, about which Pillow would warn, nor one for which it starts a program."""
     path = tmp_path / "a.png"
     write_png(path, 8, [b""], size=(10_000, 10_000))
     with pytest.raises(UserError, match="image of 10000x10000 pixels is too large"):

@@ -56,7 +56,7 @@ def test_a_side_without_a_partner_is_named(classes, alone):
 
 
 def test_pairs_that_are_given():
-    """They take the place of those by name; what they leave out is warned of."""
+    """They replace the pairs by name; a warning lists classes that they leave out."""
     assert mirroring.parse_pairs("nose:skin", FACE) == [("nose", "skin")]
     assert mirroring.parse_pairs("none", FACE) == []
     lines = mirroring.mirroring_lines("l_ear:r_ear", FACE[:6])

@@ -65,7 +65,7 @@ def parsed(*options):
 
 @pytest.fixture
 def eagerly():
-    """Compiling is not what is asked here, and takes ten times as long as the step."""
+    """Compiling is not tested here, and takes ten times as long as the step."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
@@ -109,7 +109,7 @@ def assert_snapshot_draws_the_same(networks, path, labels, rng):
 
 
 def test_sheets_of_a_network_without_styles(tmp_path):
-    """generate.py draws its seeds, and refuses to mix what is not there."""
+    """generate.py draws its seeds, and refuses to mix styles that it does not have."""
     networks = new_state(parsed(*ABLATIONS["B, no styles"])).networks
     header = {"classes": [], "lod": {"resolution": 8, "fade": 0.0}}
     save_snapshot(tmp_path / "s.safetensors", networks, header)
@@ -120,7 +120,7 @@ def test_sheets_of_a_network_without_styles(tmp_path):
 
 
 def test_every_option_of_the_networks_is_an_option_of_training():
-    """Nothing that TrainingConfig calls by a network's name is left behind."""
+    """TrainingConfig has no option of a network's name that is not passed on to it."""
     changed = dataclasses.replace(TrainingConfig(), style_mixing_prob=0.0, **OTHER_VALUES)
     fields = {f.name for f in dataclasses.fields(TrainingConfig)}
     for name, network in new_state(changed, label_size=3).networks.items():
@@ -181,7 +181,7 @@ def test_widths_that_leave_nothing(tiny_config, changes, message):
 
 
 def test_a_minibatch_of_broken_stddev_groups(tiny_config):
-    """At any resolution; a group that is larger than the minibatch is the minibatch."""
+    """At any resolution; a group larger than the minibatch is the whole minibatch."""
     check_minibatches(tiny_config(mbstd_group_size=16, minibatch={4: 8}), 1)
     with pytest.raises(UserError, match="multiple of 6"):
         check_minibatches(tiny_config(mbstd_group_size=3, minibatch={4: 12, 16: 8}), 2)

@@ -1,4 +1,4 @@
-"""Operations against NumPy, and against themselves written otherwise."""
+"""Operations against NumPy, and against other forms of themselves."""
 
 import numpy as np
 import pytest
@@ -163,7 +163,7 @@ def test_he_std():
 
 
 def test_instance_norm_is_computed_in_float32(rng):
-    """A large offset does not eat the variance where activations are bfloat16."""
+    """A large offset does not destroy the variance of bfloat16 activations."""
     x = tf.cast(300 + 2 * normal(rng, 2, 8, 8, 3), tf.bfloat16)
     y = ops.instance_norm(x)
     assert y.dtype == tf.bfloat16

@@ -42,7 +42,7 @@ def test_several_steps_and_a_reset(rng, beta1, beta2):
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_an_update_that_is_not_finite_is_skipped_whole(rng, poison):
-    """All variables stay, those with sound gradients too, and so do moments and step count."""
+    """All variables stay, even those with finite gradients, and so do moments and step count."""
     a, b = tf.Variable(tf.ones([3])), tf.Variable(tf.ones([2]))
     adam = Adam({"a": a, "b": b})
     for skipped in (1, 2):

@@ -1,4 +1,4 @@
-"""Where scripts write to: pipes that nobody reads, terminals without our letters."""
+"""Outputs of scripts: pipes without readers, terminals that lack our letters."""
 
 import io
 import os

@@ -53,7 +53,7 @@ def test_a_page_needs_nothing_from_elsewhere():
 
 
 def test_pictures_are_in_the_page():
-    """Exact where that is small; noise of some size becomes a JPEG. None is scaled smoothly."""
+    """Lossless if that is small; large noise becomes a JPEG. None is scaled smoothly."""
     rng, page = np.random.default_rng(1), Page("t")
     small, large = (rng.integers(0, 256, (*size, 3), dtype=np.uint8)
                     for size in ((5, 7), (400, 500)))
@@ -72,7 +72,7 @@ def test_pictures_are_in_the_page():
 
 
 def test_only_what_goes_on_is_loaded_anew():
-    """With a script, which alone can say how old a page is; without, by the noscript element."""
+    """With scripts, which can also show how old a page is; without, by the noscript element."""
     still, running = Page("t"), Page("t")
     still.state("stopped", "for now")
     running.running("now", "later", 1234567890.4, 90.2)

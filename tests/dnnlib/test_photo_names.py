@@ -1,4 +1,4 @@
-"""Which file an image entry is: by its name, else by its number, and what is said of it."""
+"""The file of an image entry: found by its name, else by its number, with remarks."""
 
 import unicodedata
 

@@ -1,4 +1,4 @@
-"""Every kind of image file, and every kind of file that is none."""
+"""Every kind of image file, and every kind of file that is not an image."""
 
 import io
 import struct
@@ -216,7 +216,7 @@ def test_orientations_are_those_of_pillow(rng, orientation):
 
 
 def test_alpha_under_a_jpeg_name_is_what_the_bytes_say():
-    """Names are not looked at: that of the file could be anything."""
+    """File names do not matter: only the content does."""
     photo = photos.decode_photo(encode(Image.new("RGBA", (2, 2), (255, 0, 0, 128)), "PNG"))
     assert photo.getpixel((0, 0)) == (255, 127, 127)
 
@@ -356,7 +356,7 @@ CODES = np.rint(CURVE * 65535).astype(int).tolist()
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 def test_another_profile_is_converted(kind):
-    """Red and blue exchanged; and light in proportion to the numbers, by sRGB's own formula."""
+    """Red and blue exchanged; and light proportional to the numbers, by sRGB's own formula."""
     options = {"lossless": True} if kind == "WEBP" else {}
     swapped = encode(Image.fromarray(COLOURS), kind, icc_profile=icc_profile(SRGB[::-1], CODES),
                      **options)

@@ -38,8 +38,8 @@ def test_prefetch_works_in_another_thread_and_no_further_than_its_depth():
 
 
 def test_prefetch_overlaps():
-    """While an item is read, the next one is made: the reader waits for that, however slow the
-    machine is."""
+    """While an item is read, the next one is made: the reader waits for it, even on a slow
+    machine."""
     begun = [threading.Event() for _ in range(5)]
 
     def items():

@@ -25,7 +25,7 @@ def late_if_early(number):
 
 
 def faults_of_arrays(num_rounds):
-    """Pages that the system had to clear while twelve arrays of 1 MB came and went."""
+    """Pages that the system had to clear while twelve arrays of 1 MB were allocated and freed."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(num_rounds):
         arrays = [np.ones((SIDE, SIDE), np.uint8) for _ in range(12)]

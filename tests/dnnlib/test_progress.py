@@ -1,4 +1,4 @@
-"""Progress bars: seen on every terminal, not elsewhere."""
+"""Progress bars are shown on every terminal, and nowhere else."""
 
 import fcntl
 import os

@@ -19,7 +19,7 @@ def test_levels_are_the_official_tools(shared):
 
 
 def test_levels_are_means_of_unquantised_means(rng):
-    """Against means over whole blocks in float64, to which all levels above contribute once."""
+    """Against float64 means over whole blocks of the largest level."""
     image = random_image(rng, 6, 64)
     image[4] = 0
     for level, smaller in pyramid.levels(image, 2).items():

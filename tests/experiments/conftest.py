@@ -1,4 +1,4 @@
-"""Stand-ins for the scripts, which take a moment where trainings take hours."""
+"""Stand-ins for the scripts, which take a moment instead of hours."""
 
 import json
 import runpy
@@ -63,7 +63,7 @@ with open(Path(__file__).parent / "calls.jsonl", "a") as file:
 
 
 class StandIns:
-    """The folder of the stand-ins, what they were called with, and what metrics shall say."""
+    """The folder of the stand-ins, their calls, and the values that metrics return."""
 
     def __init__(self, root):
         self.root = root

@@ -113,8 +113,8 @@ def test_garments_are_found_by_a_segmentation_network(cycle_ins, options, tmp_pa
 
 
 def test_what_sees_alike_is_compared(cycle_ins, options, tmp_path):
-    """Whole photos and garments by what changes around the garment alone; two papers' settings by
-    anything but their critics; each kind has a table of its own."""
+    """Whole photos and garments only in what changes around the garment; two papers' settings in
+    everything but their critics; each kind has a table of its own."""
     network = segmenter(tmp_path)
     rows = {"zhu-9": (2.0, 0.05, 0.25), "clothing-9": (3.0, 0.08, 0.5),
             "zhu-9-garment": (1.0, 0.02, 0.0)}

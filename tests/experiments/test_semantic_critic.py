@@ -21,7 +21,7 @@ from training.translation.config import Pix2PixConfig
 
 @pytest.fixture(scope="module")
 def judges(tmp_path_factory):
-    """Snapshots of two segmentation networks of one architecture, that nobody has trained."""
+    """Snapshots of two untrained segmentation networks of one architecture."""
     folder, paths = tmp_path_factory.mktemp("judges"), []
     for seed in (1, 2):
         network = build("Segmenter", "S", {"resolution": 16, "num_outputs": 3, "unet_fmaps": 2,
@@ -96,7 +96,7 @@ def test_the_table_states_what_is_beyond_chance(stand_ins, options, tmp_path, ju
 
 
 def test_every_question_has_its_comparison():
-    """What semantics do beside as many maps, and what maps do in place of pixels."""
+    """The effect of semantics for equally many maps, and of maps instead of pixels."""
     rare = {"patch-l1": 0.1, "semantic-semantic": 0.4, "capacity-semantic": 0.4,
             "semantic-l1": 0.2}
     table = summarize([{"row": row, "values": {"miou_rare": value + seed / 100}}

@@ -88,7 +88,7 @@ def test_another_evaluation_or_a_newer_network_is_measured_again(trials, started
 
 
 def test_a_row_that_others_commands_trained_is_no_row_of_this_study(trials, started, tmp_path):
-    """Its table has the command that trained it; another device makes no difference."""
+    """The table has the command that trained it; another device makes no difference."""
     run(trials[:1], tmp_path)
     other = dataclasses.replace(trials[0], training=[*trials[0].training, "--lrate=0.5"])
     assert other.is_evaluated() and "--lrate" not in other.result()["training"]
@@ -112,7 +112,7 @@ def test_a_study_may_move(trials, started, tmp_path):
 
 
 def test_a_folder_may_begin_with_digits(trials, started, monkeypatch, tmp_path):
-    """2d: a digit after a group of a pattern is the group's number."""
+    """As in 2d: in a pattern, a digit after a group's reference would change the group's number."""
     monkeypatch.chdir(tmp_path)
     started.metrics_say({"a-seed0": {"kid9": {"": 0.1}}})
     for name in ("2d", "120-g<1>"):
@@ -121,7 +121,7 @@ def test_a_folder_may_begin_with_digits(trials, started, monkeypatch, tmp_path):
 
 
 def test_the_time_of_evaluations_is_that_of_all_commands(trials, started, tmp_path):
-    """Of metrics of one command the last one's, which has the time since it began."""
+    """For metrics of one command, the time of the last, counted from the command's start."""
     started.metrics_say({"a-seed0": {"kid9": {"": 0.1}, "fid9": {"": 7.0}, "is9": {"": 2.0}}})
     two = dataclasses.replace(trials[0], evaluations=[
         script("run_metrics.py", {"network": trials[0].run, "metrics": names})

@@ -150,7 +150,7 @@ def test_nothing_to_show(tmp_path):
 
 
 def test_own_photos_are_all_that_is_shown(tmp_path, capsys):
-    """With --data the preset's own photos are out, and with them the row that lacks some."""
+    """With --data, the preset's own photos and the row without unlabelled ones are not used."""
     tagged, _ = tagged_and_untagged(tmp_path, 8, 12)
     assert table1.main([f"--data={tagged}", f"--out={tmp_path / 'out'}", "--dry-run"]) == 0
     out = capsys.readouterr().out

@@ -107,7 +107,7 @@ def test_ignored_pixels_of_masks_stay_ignored(folder, tmp_path):
         label_map[:2] = 255
         Image.fromarray(label_map).save(tmp_path / "export" / name)
     count, lines = take(tmp_path / "export", folder)
-    assert count == 4 and any("255 counts nowhere: 128 pixels" in line for line in lines)
+    assert count == 4 and any("255 is ignored: 128 pixels" in line for line in lines)
     check(folder, expected)
 
 
@@ -166,7 +166,7 @@ def test_bad_entries_of_a_coco_file_are_told_one_line_each(folder, tmp_path):
 
 
 def test_labels_of_before_stay_and_a_line_says_so(folder, tmp_path):
-    """An export that lists a picture without labels is no word on those that it has."""
+    """An export that lists a picture without labels does not remove its existing ones."""
     path, expected = tmp_path / "annotations.json", truth(folder)
     content = coco_export(folder, path, expected)
     take(path, folder)

@@ -52,7 +52,7 @@ def begin(job):
 
 @pytest.mark.parametrize("killed", ["worker", "all"])
 def test_killed_and_continued(job_in, tmp_path, killed):  # noqa: F811
-    """By another number of workers, which leave alone what is done."""
+    """With another number of workers, which do not repeat what is done."""
     serial, ours = (job_in(tmp_path / name / "set", num=200, shards=50)
                     for name in ("serial", "beam"))
     shards.write_shards(serial, *serial.load())

@@ -68,7 +68,7 @@ def test_maps_have_their_photos_sizes(labeller, tmp_path, rng):
 
 
 def test_probabilities_are_compared_at_the_photos_pixels():
-    """What pads the square is cut off; between two pixels the larger probability wins."""
+    """The padding of the square is cut off; between two pixels the larger probability wins."""
     probabilities = np.zeros((4, 4, 3), np.float32)
     probabilities[..., 0] = 0.2
     probabilities[:, 1, 1] = probabilities[:, 2, 2] = 0.8
@@ -107,7 +107,7 @@ def test_the_command(labeller, tmp_path, rng, capsys):
 
 
 def test_photos_that_are_read_at_half_their_size(tmp_path, rng, monkeypatch):
-    """Their maps have the size that they have in their files, on their side or not."""
+    """Their maps have the size of the photo in its file, turned or not."""
     monkeypatch.setattr("dnnlib.data.photos._FULL_SIZE", 300)
     planes = np.eye(2, dtype=np.float32)
     left = np.where(np.arange(16)[:, None] < 8, planes[1], planes[0])

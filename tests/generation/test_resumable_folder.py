@@ -1,4 +1,4 @@
-"""Folders that a repeated command goes on with: what is refused, done, and forgotten."""
+"""Folders that a repeated command continues: what is refused, done, and forgotten."""
 
 import errno
 import json
@@ -48,7 +48,7 @@ def test_what_is_done_is_known_again(tmp_path):
 
 
 def test_the_record_is_written_now_and_then(tmp_path, monkeypatch):
-    """All of it after every photo would be quadratic; what is done is there however it ends."""
+    """Writing it all after every photo would be quadratic; finished work is kept in any case."""
     written, write_json = [], util.write_json
 
     def write(*args):

@@ -119,8 +119,8 @@ def cropped(place):
 
 
 def test_photos_for_a_network_of_squares_that_were_cut_out(place, cropped, capsys):
-    """Their shorter side has the training's size, so that what they show has its scale: nothing
-    white is around."""
+    """Their shorter side has the training's size, so that objects have the same scale; there is no
+    white around them."""
     domains = read_header(cropped)["domains"]
     assert (domains["A"]["fit"], domains["B"]["fit"]) == ("crop", "pad")
     generate.main([f"--network={cropped}", "--source=photos", "--out=out"])
@@ -373,7 +373,7 @@ def test_annotations_name_the_files_that_are_written(place, networks):
 
 
 def test_interrupted_in_the_first_minibatch(place, networks, monkeypatch):
-    """The folder holds pictures of which the record does not know yet; it goes on."""
+    """The folder has pictures that are not in the record yet; the command continues."""
     def stop(*args):
         raise KeyboardInterrupt
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

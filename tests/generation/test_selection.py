@@ -134,7 +134,7 @@ def test_regions_of_chosen_pairs_are_counted_as_they_are_written(padded_sampler,
 # Decisions
 
 def decide(chosen, *pairs_of_areas, sureness=0.5, tally=None):
-    """What a selection says of pairs with these areas of CLASSES, one after the other."""
+    """The decisions of a selection on pairs with these areas of CLASSES, one after the other."""
     tally = tally or Tally()
     return [tally.decide(chosen, CLASSES, Traits(np.array(areas), sureness))
             for areas in pairs_of_areas], tally

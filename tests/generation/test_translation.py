@@ -112,8 +112,8 @@ def test_several_photos_of_a_map_and_going_on(network, tmp_path, capsys):
 
 
 def test_maps_of_other_sizes(network, tmp_path, capsys):
-    """By nearest pixels, within a square if they are none, and written without what is around;
-    pixels that count nowhere are background."""
+    """Resized by nearest neighbour, padded to a square if they are not square, and written without
+    the padding; ignored pixels are background."""
     large, wide, _ = folder_of_maps(tmp_path / "maps", [(32, 32), (8, 16), (16, 16)])
     ignored = np.where(np.arange(16) < 4, channels.IGNORE, 1).astype(np.uint8)
     Image.fromarray(np.tile(ignored, (16, 1))).save(tmp_path / "maps/map2.png")

@@ -142,7 +142,7 @@ def spoil(folder):
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:-9])
     (folder / "page.png").write_text("<html>")
     (folder / "notes.txt").write_text("no picture")
-    os.mkfifo(folder / "pipe.png")  # reading it would wait for ever
+    os.mkfifo(folder / "pipe.png")  # reading it would block for ever
 
 
 def test_what_cannot_be_used_is_counted(photos, tmp_path):

@@ -67,7 +67,7 @@ def test_radii_are_distances_to_the_third_other(rng, small_blocks):
 
 
 def test_equal_features_are_at_distance_zero(rng):
-    """A set lies in itself even where all radii are zero, and next to it nothing does."""
+    """A set is inside itself even if all radii are zero, and nothing next to it is."""
     x = (rng.standard_normal((10, 30)) * 1e3).astype(np.float32).repeat(4, axis=0)
     np.testing.assert_array_equal(squared_radii(x, 3), np.zeros(40))
     assert inside(x, x, np.zeros(40)).all()

@@ -54,7 +54,7 @@ def test_confusion_counts_every_pair_of_labels(maps):
 def test_values_by_hand():
     confusion = confusion_matrix(np.uint8([0, 0, 0, 1, 1, 3]), np.uint8([0, 0, 1, 1, 2, 3]), 5)
     np.testing.assert_array_equal(class_ious(confusion), [2 / 3, 1 / 3, 0, 1, np.nan])
-    # Label 2 is predicted only, so that it costs label 1 its share, but is no class of the truth.
+    # Label 2 is only predicted: it lowers the score of label 1, but is not a class of the truth.
     assert in_truth(confusion).tolist() == [True, True, False, True, False]
     assert mean_iou(confusion) == pytest.approx((2 / 3 + 1 / 3 + 1) / 3)
     garments = without_background(in_truth(confusion))

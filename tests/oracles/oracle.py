@@ -1,6 +1,6 @@
 """G, D and their losses once more: float64, plain, in the official release's fixed-size form.
 
-Shares no code with the program and is written the other way round: channels first, every
+Shares no code with the program and is written differently: channels first, every
 resolution computed and blended by lod (the official 'linear' structure), images always of the
 final size, convolutions as sums of shifted products, groups and maps by loops. Slow, and right:
 test_oracle.py compares it with the reference vectors first and the program with it then.

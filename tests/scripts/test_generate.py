@@ -800,7 +800,7 @@ def test_beam_that_is_not_installed_is_named(networks, tmp_path, script, monkeyp
     (["--num=2", "--max-tries=5"], "no pair is rejected"),
     (["--num=2", "--shards=3"], "at most one for each pair"),
     (["--num=2", "--runner=DirectRunner"], "it makes shards"),
-    (["--num=2", "--shards=2", "--", "--x=1"], "options of --runner"),
+    (["--num=2", "--shards=2", "--", "--x=1"], "options after it are for --runner"),
     (["--num=2", "--balance=1%", "--minibatch=2"], "made 16 at a time"),
     (["--num=2", "--format=tfrecords", "--keep-padding"], "images of a data set are square"),
     (["--video=avi"], "choose from"), (["--video", "--num=2"], "not allowed with"),

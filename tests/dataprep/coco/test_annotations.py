@@ -49,7 +49,7 @@ def test_class_names_are_those_of_the_files(shared):
 
 
 def test_real_annotations_give_coco_masks_painted_larger_first(shared):
-    """An independent reading by pycocotools, of which the areas are those of the file."""
+    """Masks are compared with pycocotools' own reading, whose areas are those in the file."""
     path = shared / "data/ccp_modanet/annotations/modanet2018_instances_train.json"
     photos = load_annotations(path).photos
     assert len(photos) == 800 and sum(len(p.instances) for p in photos.values()) == 4598
@@ -80,7 +80,7 @@ def test_equal_areas_are_painted_in_the_order_of_the_file():
 
 
 def test_several_polygons_are_one_garment_and_counted_together():
-    """Two shoes of 2 x 64 pixels are larger than a bag of 100 and go below it."""
+    """Two shoes of 2 x 64 pixels are larger than a bag of 100 and are painted below it."""
     shoes = Instance(4, (square(0, 0, 8), square(20, 0, 8)))
     labels = label_map(Photo(1, "", 40, 40, (Instance(1, (square(0, 0, 10),)), shoes)), (40, 40))
     assert (labels == 1).sum() == 100 and (labels == 4).sum() == 64
@@ -167,7 +167,7 @@ def test_an_image_listed_twice_alike_is_one(tmp_path):
 
 
 def test_an_id_of_two_images_stands_for_none(tmp_path):
-    """Either would get the garments of both."""
+    """Otherwise either image would get the garments of both."""
     images = [image(), image(id=2), image(file_name="other.jpg"), image()]
     result = load(tmp_path, images, [annotation(), annotation(image_id=2)])
     assert list(result.photos) == [2] and len(result.photos[2].instances) == 1
@@ -183,7 +183,7 @@ def test_entries_of_one_id_must_agree(tmp_path, second, turn):
 
 
 def test_ids_of_annotations_may_repeat(tmp_path):
-    """As where two files were put together: no garment is lost."""
+    """As if two files were joined: no garment is lost."""
     result = load(tmp_path, [image()], [annotation(), annotation(category_id=3)])
     assert [instance.label for instance in result.photos[1].instances] == [2, 3]
     assert not result.defects
@@ -265,7 +265,7 @@ def test_anything_becomes_a_label_map_or_is_listed(tmp_path_factory, entries):
 
 
 def test_polygons_are_not_rounded_before_painting():
-    """Half pixels matter at COCO's precision: the mask is that of the polygon itself."""
+    """Half pixels matter at COCO's precision: the mask is that of the unrounded polygon."""
     polygon = np.float64([3.5, 2.25, 20.75, 5.5, 15.1, 18.9])
     labels = label_map(Photo(1, "", 32, 24, (Instance(1, (polygon,)),)), (32, 24))
     encoded = coco_mask.frPyObjects([polygon.tolist()], 24, 32)

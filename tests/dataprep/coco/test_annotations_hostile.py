@@ -1,5 +1,5 @@
-"""pycocotools ends the process on bad polygons: what passes the checks does not, what they refuse
-would. Each runs in a process of its own."""
+"""pycocotools crashes the process on bad polygons: polygons that pass the checks do not, those that
+they refuse would. Each runs in its own process."""
 
 import json
 import os
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 NAN, INF = float("nan"), float("inf")
 ZIGZAG = [0, 0, 400, 400] * 200_000
 
-# Address space is limited, so that too much memory is an error here and not the machine's end.
+# The address space is limited, so that too much memory is an error and does not stop the machine.
 PRELUDE = """
 import json, resource, sys, warnings
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

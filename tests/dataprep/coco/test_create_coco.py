@@ -1,5 +1,5 @@
-"""COCO files of other conventions, from the command to the stored pixels: a photo's red area is
-what its polygons cover."""
+"""COCO files of other conventions, from the command to the stored pixels: the polygons cover each
+photo's red area."""
 
 import json
 import zipfile
@@ -133,7 +133,7 @@ def test_own_classes_are_refused_by_one_command_and_made_by_the_other(coco, tmp_
 
 
 def test_chosen_classes_alone_in_the_order_given(coco, tmp_path, capsys):
-    """Others become background, and a photo of nothing else is not taken."""
+    """Other classes become background, and a photo without any of the chosen ones is left out."""
     boxes = {1: (2, 2, 8, 6), 2: (3, 4, 5, 5), 3: (1, 1, 4, 9)}
     for number, category in ((1, 7), (2, 9), (3, 3)):
         coco.photo(f"{number}.png", boxes[number])
@@ -157,7 +157,7 @@ def test_chosen_classes_alone_in_the_order_given(coco, tmp_path, capsys):
 
 
 def test_many_classes_and_one_that_nothing_shows(coco, tmp_path, capsys):
-    """Labels up to 254: 255 is that of pixels that count nowhere."""
+    """Labels go up to 254, because 255 is the label of ignored pixels."""
     coco.photo("a.png", (2, 2, 5, 5))
     coco.entry(1, "a.png", (254, [corners(2, 2, 5, 5)]), (1, [corners(9, 9, 3, 3)]))
     source = coco.save({number: f"c{number}" for number in range(1, 255)})
@@ -303,7 +303,7 @@ def test_names_in_doubt_are_left_out_and_listed(coco, tmp_path, capsys):
 
 
 def test_a_missing_photo_does_not_get_its_neighbour(coco, tmp_path):
-    """2.png is gone, and id 1 would be 1.png by its number."""
+    """2.png is missing, and by its number id 1 would be 1.png."""
     shifted(coco, ["1.png", "2.png", "3.png"], (0, 1, 2))
     (coco.root / "images" / "2.png").unlink()
     create("create_from_coco", coco.save({1: "a"}), tmp_path / "set")
@@ -327,7 +327,7 @@ def test_one_photo_under_two_ids_has_the_annotations_of_both(coco, tmp_path, cap
 
 
 def test_data_sets_made_when_numbers_decided_are_not_taken_for_these(coco, tmp_path):
-    """The same command on the same file: what it made then has other labels."""
+    """The same command on the same file used to give other labels."""
     shifted(coco, ["1.png", "2.png"], (0, 1))
     create("create_from_coco", coco.save({1: "a"}), tmp_path / "set")
     path = tmp_path / "set" / "dataset.json"
@@ -341,7 +341,7 @@ def test_data_sets_made_when_numbers_decided_are_not_taken_for_these(coco, tmp_p
 # Who gets a photo
 
 class Places:
-    """A source that finds what it is given: {file_name: (key, whether it is exact)}."""
+    """A source with given results: {file_name: (key, whether it is exact)}."""
 
     def __init__(self, places):
         self.places = places

@@ -1,5 +1,5 @@
 """Keypoints and pairs of photos of one person: from COCO's files and drawn figures into data sets,
-and out again."""
+and extracted again."""
 
 import json
 
@@ -87,7 +87,7 @@ def test_of_several_ids_of_one_photo_the_largest_person_counts(tmp_path, photos)
 
 
 def test_keypoints_of_a_photo_of_another_shape_are_not_taken(tmp_path, photos):
-    """Sizes may differ: by rounding they are not exactly in proportion."""
+    """Sizes may differ, and are not exactly in proportion after rounding."""
     sizes = {1: (20, 30), 2: (60, 40), 3: (13, 20)}
     entries = [{**entry, "width": sizes[entry["id"]][0], "height": sizes[entry["id"]][1]}
                for entry in photos[:3]]
@@ -188,7 +188,7 @@ def test_pairs_stay_in_one_split(tmp_path, photos, capsys):
 
 @pytest.mark.parametrize("stop", [1, 2, 4])
 def test_an_interrupted_set_is_continued(tmp_path, photos, monkeypatch, stop):
-    """With the same keypoints and pairs, and the second photo of a person where the first is."""
+    """With the same keypoints and pairs, and both photos of a person in one split."""
     path = save(tmp_path / "k.json", all_there(photos), photos)
     csv = tmp_path / "pairs.csv"
     csv.write_text("from,to\np1.jpg,p2.jpg\np3.jpg,p4.jpg\np5.jpg,p6.jpg\n")
@@ -218,7 +218,7 @@ def test_an_interrupted_set_is_continued(tmp_path, photos, monkeypatch, stop):
 
 
 def test_persons_are_joined_through_others():
-    """Missing ones too."""
+    """Also through missing photos."""
     joined = people.persons([5, 6, 7, 8, 9], [(5, 7), (9, 7), (8, ("gone.jpg",)),
                                               (("gone.jpg",), 6)])
     assert joined[5] == joined[7] == joined[9] != joined[6] == joined[8]

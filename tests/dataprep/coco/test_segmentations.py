@@ -1,5 +1,5 @@
-"""Run lengths give the very mask, and hostile ones a reason: pycocotools would read or write
-foreign memory."""
+"""Run lengths give exactly the mask, and hostile ones a reason: pycocotools would read or write
+memory that is not its own."""
 
 import json
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 def load(folder, segmentations, width, height):
-    """What is read of one image whose annotations have the labels 1, 2, ..."""
+    """What is read from one image whose annotations have the labels 1, 2, ..."""
     path = folder / "a.json"
     path.write_text(json.dumps({
         "images": [{"id": 1, "width": width, "height": height}],

