@@ -225,7 +225,7 @@ def write_tables(options: Namespace) -> Path:
         write_bars(options.out / f"semantic_critic-{scene}.png", table, MEASURES[:2],
                    f"{scene}: IoU of a segmentation network's labels and the maps")
     head = ["# Does a critic that knows the classes draw small ones better?", "",
-            f"{options.kimg:g} kimg a row; photos of maps that the networks have not seen (the "
+            f"{options.kimg:g} kimg a row; photos from maps that the networks have not seen (the "
             "test split's or else the validation split's, by which segmentation networks choose "
             "their best snapshot), and a segmentation network's labels of them. "
             f"Rare are the {NUM_RARE} classes with the fewest pixels in the real maps. "

@@ -126,5 +126,5 @@ def draw_photos(options: argparse.Namespace) -> int:
     print(f"{out}: {made} photos made, {kept} were there already")
     print("Next: " + suggestions.command(
         "dataset_tool.py", "create_from_masks", f"--source={out}", f"--resolution={side}",
-        "--out=datasets/photos-of-maps"))
+        "--out=datasets/photos-from-maps"))
     return 0

@@ -231,7 +231,7 @@ def test_what_does_not_fit_is_told(network, tmp_path):
     assert "is the folder of --maps, or contains it" in failure(*common[:2], f"--out={maps}")
     generator = save_network(tmp_path / "rgb.safetensors", ())
     assert "draws no maps" in failure(common[0], f"--from={generator}", out)
-    assert "which draws no photos of maps" in failure(f"--network={generator}", *common[1:])
+    assert "which draws no photos from maps" in failure(f"--network={generator}", *common[1:])
     assert "generates nothing of seeds" in failure(common[0], "--seeds=0")
     assert "--from: without effect: it goes with --seeds or --num alone, not with --maps" in \
         failure(*common, "--from=3")

@@ -1,4 +1,4 @@
-"""Networks that draw photos of maps, or people in other poses: what run_metrics.py and trainings
+"""Networks that draw photos from maps, or people in other poses: what run_metrics.py and trainings
 measure of them."""
 
 import dataclasses

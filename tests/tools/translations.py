@@ -1,4 +1,4 @@
-"""Trainings of photos of maps, on pictures whose colours say what they show."""
+"""Trainings of photos from maps, on pictures whose colours say what they show."""
 
 from dnnlib.data.dataset import open_dataset, open_split
 from dnnlib.tflib.network import build

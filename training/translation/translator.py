@@ -69,7 +69,7 @@ class Translator(PhotoDrawer):
     For the others see PhotoDrawer.
     """
 
-    variant, lack = VARIANT, "draws no photos of maps"
+    variant, lack = VARIANT, "draws no photos from maps"
 
     def __init__(self, path: Path, minibatch: int = 8):
         """Load the generator of a snapshot file; see PhotoDrawer."""

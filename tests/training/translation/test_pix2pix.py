@@ -1,4 +1,4 @@
-"""Training photos of maps: the step, changes at random, devices, resumes, what is learned, the
+"""Training photos from maps: the step, changes at random, devices, resumes, what is learned, the
 command line."""
 
 import functools
