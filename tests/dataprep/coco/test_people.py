@@ -181,7 +181,7 @@ def test_pairs_stay_in_one_split(tmp_path, photos, capsys):
         assert size in (1, 2, 3)
     assert found == {(1, 2), (2, 1), (3, 4)}
     csv.write_text("from,to\np1.png,p2.png\n")
-    with pytest.raises(UserError, match=r"no two photos that are used.* as p1\.png.* as p1\.jpg"):
+    with pytest.raises(UserError, match=r"no pair names two photos.* as p1\.png.* as p1\.jpg"):
         run("create_from_coco", "--images", tmp_path / "photos", "--keypoints", path, "--pairs",
             csv, "--out", tmp_path / "none", "--resolution=8")
 
