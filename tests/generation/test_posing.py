@@ -210,7 +210,7 @@ def test_keypoints_are_for_a_photo_of_this_shape(tmp_path):
         write(file.parent, file, tmp_path / "out")
 
 
-def test_what_does_not_fit_is_told(network, data, tmp_path):
+def test_options_that_do_not_fit_are_refused(network, data, tmp_path):
     common = f"--network={network}", f"--source={data}", f"--out={tmp_path / 'out'}"
     assert "--poses: missing" in failure(*common)
     assert "no keypoints there; expected" in failure(*common, f"--poses={tmp_path}")

@@ -213,7 +213,7 @@ def failure(*options):
     return str(error.value)
 
 
-def test_what_does_not_fit_is_told(network, tmp_path):
+def test_options_that_do_not_fit_are_refused(network, tmp_path):
     maps, out = tmp_path / "maps", f"--out={tmp_path / 'out'}"
     folder_of_maps(maps, [(16, 16)])
     common = f"--network={network}", f"--maps={maps}", out

@@ -238,7 +238,7 @@ def failure(*options):
     return str(error.value)
 
 
-def test_what_does_not_fit_is_told(folder, tmp_path):
+def test_options_that_do_not_fit_are_refused(folder, tmp_path):
     origin, out = folder
     common = f"--labels={out}", f"--init-from={origin}", f"--results={tmp_path}"
     assert "--labels: missing" in failure(f"--init-from={origin}")

@@ -141,7 +141,7 @@ def failure(*options):
     return str(error.value)
 
 
-def test_what_does_not_fit_is_told(data, tmp_path):
+def test_options_that_do_not_fit_are_refused(data, tmp_path):
     common = f"--data={data}", f"--results={tmp_path}", "--preset=tiny"
     other = people_dataset(tmp_path / "other")
     content = json.loads((other / "dataset.json").read_text())
