@@ -53,7 +53,7 @@ def test_the_table_states_what_is_beyond_chance(stand_ins, options, tmp_path):
         augment.main(options("--mix=0.3"))
 
 
-def test_options_of_presets_are_options_of_the_training():
+def test_presets_have_only_options_of_the_training():
     fields = {*SegmenterConfig.__dataclass_fields__, "preset"}
     for preset in augment.PRESETS.values():
         assert preset.train.keys() <= fields and {row for row, _ in preset.plan} <= {*augment.ROWS}

@@ -189,7 +189,7 @@ def test_what_is_refused(options, tmp_path, monkeypatch, more, error):
         leather_denim.main(options(*more))
 
 
-def test_options_of_presets_are_options_of_the_training():
+def test_presets_have_only_options_of_the_training():
     fields = {*CycleConfig.__dataclass_fields__, "preset"}
     for preset in leather_denim.PRESETS.values():
         assert {*preset.train} <= fields

@@ -71,7 +71,7 @@ def test_rows_differ_in_what_they_are_called_for(stand_ins, options, tmp_path):
     assert rgb["untagged"] == base["untagged"]
 
 
-def test_options_of_presets_are_options_of_the_training():
+def test_presets_have_only_options_of_the_training():
     fields = {*TrainingConfig.__dataclass_fields__, "preset"}
     for preset in table1.PRESETS.values():
         assert (preset.rgb | preset.train | preset.ada).keys() <= fields
@@ -138,7 +138,7 @@ def test_a_table_keeps_its_options(stand_ins, options, tmp_path):
     (["--reals=nowhere"], "--reals=nowhere: no such folder"),
     (["--rgb=nowhere"], "nowhere: no such snapshot"),
     (["--rgb=docs/models/ccp-2d-32.safetensors"], "is of stage classes; rows begin from one of")])
-def test_mistakes_are_explained(stand_ins, options, tmp_path, more, message):
+def test_mistakes_have_clear_errors(stand_ins, options, tmp_path, more, message):
     with pytest.raises(UserError, match=message):
         table1.main(options(*more))
     assert not (tmp_path / "out").exists() and not stand_ins.calls()

@@ -127,7 +127,7 @@ def test_pairs_are_of_other_seeds_than_labelled_pictures(stand_ins, options):
         ("0-4", "50000"), ("1000-1004", "100000")]
 
 
-def test_options_of_presets_are_options_of_the_training():
+def test_presets_have_only_options_of_the_training():
     for preset in twenty_labels.PRESETS.values():
         for options, config in ((preset.train, SegmenterConfig), (preset.gan, TrainingConfig),
                                 (preset.decoder, DecoderConfig)):

@@ -516,7 +516,7 @@ def test_the_data_sets_folder_may_be_the_working_directory(data, monkeypatch):
     (["--trunc=nan"], "--trunc: 'nan': expected a number"),
     (["--seed=-1"], "--seed: '-1': expected a whole number"),
     (["--inception=nowhere.pb"], r"nowhere\.pb: no such file; get https")])
-def test_mistakes_are_explained(run, options, message, monkeypatch):
+def test_mistakes_have_clear_errors(run, options, message, monkeypatch):
     def refuse(*args, **expected):
         raise UserError("no route")
     monkeypatch.setattr("dnnlib.tflib.vgg16_weights.fetch_source", refuse)
