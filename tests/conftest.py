@@ -48,7 +48,7 @@ def tiny_config():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def old_graphs_are_not_looked_through():
+def old_graphs_are_not_searched():
     """TensorFlow keeps every graph with a gradient of our own for good. Python's collector would
     search all of them again and again, for minutes in the end."""
     yield

@@ -113,7 +113,7 @@ def test_figures_are_inside_the_picture():
         assert figure.head[1] < figure.shoulders[:, 1].min()
 
 
-def test_limbs_begin_at_the_joints_and_end_where_they_are_cut():
+def test_limbs_start_at_the_joints_and_end_where_they_are_cut():
     figure = random_figure(np.random.default_rng(3), 400, 600)
     for side in (0, 1):
         whole = figure.arm(side, 1.0)

@@ -77,7 +77,7 @@ def test_a_reader_that_stops_stops_the_thread():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_map_over_devices_keeps_the_order_and_takes_turns(count):
+def test_map_over_devices_keeps_the_order_and_alternates(count):
     def worker(number):
         def work(item):
             time.sleep(0.002 * (item * 7 % 5))

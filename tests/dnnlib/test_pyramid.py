@@ -86,7 +86,7 @@ def test_pad_keeps_the_whole_photo_centred_on_white(width, height, rows, columns
 
 
 @pytest.mark.parametrize("width, height", [(40, 60), (60, 40)])
-def test_crop_takes_the_largest_centred_square(width, height):
+def test_crop_cuts_out_the_largest_centred_square(width, height):
     labels = np.zeros((height, width), np.uint8)
     labels[height // 2 - 20:height // 2 + 20, width // 2 - 20:width // 2 + 20] = 2
     image = pyramid.build_image(picture(width, height), labels, 2, 40, "crop")

@@ -17,7 +17,7 @@ from tests.tools.vgg16 import CONVOLUTIONS, NARROW, activations, random_arrays
 
 @pytest.fixture
 def weights(tmp_path, rng):
-    """(path, arrays) of a narrow network."""
+    """Write a narrow network; return (path, arrays)."""
     arrays = random_arrays(rng)
     np.savez(tmp_path / "lpips.npz", **arrays)
     return tmp_path / "lpips.npz", arrays
@@ -88,7 +88,7 @@ def test_files_that_are_no_weights(weights, tmp_path):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache."""
+    """Use an empty cache."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 

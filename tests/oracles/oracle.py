@@ -33,7 +33,7 @@ def bias(v, scope, lrmul=1.0):
 
 
 def conv(x, w):
-    """Zero-padded correlation of x [N, C, H, W] with w [k, k, C, D], k odd."""
+    """Correlate zero-padded x [N, C, H, W] with w [k, k, C, D], k odd."""
     size, (height, width) = w.shape[0], x.shape[2:]
     edge = size // 2
     padded = tf.pad(x, [[0, 0], [0, 0], [edge, edge], [edge, edge]])

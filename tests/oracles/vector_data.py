@@ -77,7 +77,7 @@ VARIANTS = {  # {name of a variant: its options of TrainingConfig}
 
 
 def check_schedule(vectors):
-    """lod, resolution, minibatch, learning rates and tick length of every stored run."""
+    """Check lod, resolution, minibatch, learning rates and tick length of every stored run."""
     table = vectors.load_json("schedule")
     if table is None:
         return

@@ -175,7 +175,7 @@ class Vectors:
         return self._cache[name]
 
     def path(self, name):
-        """Path of another kind of file, or None where the folder has none."""
+        """Return the path of another kind of file, or None if the folder has none."""
         if not (self.folder / name).is_file():
             return None
         self.used.add(name)

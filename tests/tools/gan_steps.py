@@ -39,7 +39,7 @@ def num_traces(gan_step):
 
 def run(config, state, steps, strategy=ONE_DEVICE, critic=RGB, resolution=8, minibatch=16,
         lrate=0.001, label_size=0, num_critics=1, p=None):
-    """(GanStep, [report]) of turns `steps`; p: that an adaptive augmentation begins with."""
+    """Return (GanStep, [report]) of the given steps; p: where an adaptive augmentation starts."""
     table = np.random.default_rng(7).standard_normal((5, label_size)).astype(np.float32)
     with strategy.scope():
         augmentation = None if config.augment == "none" else Augmentation(config, p)

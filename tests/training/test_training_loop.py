@@ -191,7 +191,7 @@ def test_a_damaged_state_falls_back_to_the_previous_one(datasets, tmp_path):
 
 
 @pytest.mark.slow
-def test_stage_without_length_leaves_a_final_snapshot_that_fits(datasets, tmp_path):
+def test_a_stage_without_length_still_grows_the_final_snapshot(datasets, tmp_path):
     config = config_for(datasets, variant="c", rgb_kimg=0.016, binary_kimg=0.016, classes_kimg=0.0)
     assert begin(config, tmp_path / "run").run() is True
     final = load_snapshot(tmp_path / "run" / "network-final.safetensors")

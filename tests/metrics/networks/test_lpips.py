@@ -23,7 +23,7 @@ def oracle(arrays, images1, images2, blocks=NARROW):
 
 @pytest.fixture
 def weights(tmp_path, rng):
-    """(path, arrays) of a narrow network."""
+    """Write a narrow network; return (path, arrays)."""
     arrays = random_arrays(rng)
     np.savez(tmp_path / "lpips.npz", **arrays)
     return tmp_path / "lpips.npz", arrays

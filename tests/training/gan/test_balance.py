@@ -143,7 +143,7 @@ def test_no_strength_is_uniform(rng):
 
 # The draws of an epoch.
 
-def test_an_epoch_has_each_photo_as_often_as_its_share_says(rng):
+def test_an_epoch_has_each_photo_as_often_as_its_share_requires(rng):
     factors = balance.photo_factors(table(rng), 0.9)
     expected = len(factors) * factors / factors.sum()
     total = np.zeros(len(factors))

@@ -69,7 +69,7 @@ def test_weights_of_rare_classes():
     assert balanced_weights([Source(Maps([dot]), range(1), 8)], 2)[1] == 10
 
 
-def test_a_labeller_takes_photos_of_its_own_size(data):
+def test_a_labeller_labels_photos_of_its_own_size(data):
     labeller = object.__new__(Labeller)
     network = begun(tiny(data))[0].networks[NETWORK]
     labeller.resolution, labeller.minibatch, labeller._infer = 16, 4, network
