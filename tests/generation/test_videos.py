@@ -1,5 +1,4 @@
-"""generation.videos: the latent of a film moves along a closed smooth curve; nothing else
-changes."""
+"""generation.videos: only the latent of a film changes, along a closed smooth curve."""
 
 import dataclasses
 
