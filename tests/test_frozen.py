@@ -39,8 +39,7 @@ TRAIN = shlex.split("""
 EXTRACTED = {  # sha256 of all pixels, in the order of the names
     "images": "ca6899bf177954b4700e6348db969815c31f8f8f18aa9a0a2b7a0d44fb0bbe91",
     "labels": "2f1028bcf2d084cec2244b3e82357f5bd15607e47de9c92677cfeb43a0f50d3e"}
-# After eight steps, results with one and two threads differ by 8e-5 of a tensor's change in two
-# steps.
+# After eight steps, one thread and two differ by 8e-5 of a tensor's change in two steps.
 TOLERANCE = 1e-3
 # Instance norm cancels it, so its gradient is only rounding noise, which Adam makes large.
 UNDETERMINED = "4x4/Const/bias"
@@ -159,8 +158,7 @@ def test_pictures_of_the_frozen_networks(place):
 
 
 def pair_files(folder):
-    """Return a folder of pairs without its pictures, and without values that depend on single
-    pixels."""
+    """Return a folder of pairs without pictures and values that depend on single pixels."""
     samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     for sample in samples:
         del sample["present"], sample["sha256"]

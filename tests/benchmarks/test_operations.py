@@ -57,8 +57,7 @@ def in_use(graph):
 
 
 def multiply_adds(op):
-    """Return an operation's multiply-adds from the graph's shapes: only products and
-    convolutions."""
+    """Return an operation's multiply-adds by the graph's shapes: products and convolutions only."""
     if op.type == "MatMul":
         inner = op.inputs[0].shape[0 if op.get_attr("transpose_a") else 1]
         return prod(op.outputs[0].shape) * inner

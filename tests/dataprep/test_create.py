@@ -126,8 +126,7 @@ def test_a_dry_run_writes_nothing(source, tmp_path, capsys):
 
 
 def damage(source, rng):
-    """Damage the photos with ids 8 to 13, each in another way; those of 9 and 10 show in the
-    headers."""
+    """Damage the photos with ids 8 to 13, each in another way; headers show it for 9 and 10."""
     content = json.loads(annotations_path(source).read_text())
     for part in content["annotations"]:
         if part["image_id"] == 8:
@@ -283,8 +282,7 @@ def test_a_folder_of_photos_keeps_its_digest(source, tmp_path):
 
 
 def official(folder, images, name="tiny", labels=None):
-    """Write images uint8 [N, C, H, W] like the official dataset tool: raw, without split
-    folders."""
+    """Write uint8 [N, C, H, W] like the official dataset tool: raw, without folders of splits."""
     folder.mkdir()
     for image in images:
         for level, smaller in pyramid.levels(image, 2).items():

@@ -73,8 +73,7 @@ def test_create_from_masks_gives_back_the_same_pixels(data, tmp_path):
 
 
 def test_soft_borders_of_resized_maps_keep_their_labels(data, tmp_path, rng):
-    """Stored maps have intermediate values: label maps stay equal, and the next time all pixels
-    do."""
+    """Stored maps have intermediate values: label maps stay equal, next time all pixels do."""
     soft = random_image(rng, 7, 16)
     soft[3:] = rng.dirichlet([0.3] * 5, (16, 16)).transpose(2, 0, 1)[:4] * 255
     first = make_dataset(tmp_path / "soft", {"train": soft[None]})

@@ -120,8 +120,7 @@ def test_labels_survive_jpeg(rng, quality, factor):
 
 
 def test_a_blend_gets_the_nearer_of_two_classes():
-    """Also if it is near the colour of a third class, which is then a thin line, or far from
-    all."""
+    """Also if it is near a third class's colour, which is then a thin line, or far from all."""
     a, b, c = PALETTE[6], PALETTE[4], PALETTE[5]  # c is about the mean of a and b
     row = np.stack([a, a, a, 0.8 * a + 0.2 * b, c, 0.2 * a + 0.8 * b, b, b, b])
     rgb = np.tile(np.rint(row).astype(np.uint8), (6, 1, 1))
@@ -169,8 +168,7 @@ def test_a_list_needs_colours_and_may_lack_the_background(tmp_path, capsys):
 
 @pytest.fixture
 def facades(tmp_path, rng):
-    """Make four pictures for training, two for validation, one elsewhere, and a file that is
-    none."""
+    """Make four pictures for training, two for validation, one elsewhere, and other files."""
     root = tmp_path / "facades"
     for folder, count in (("train", 4), ("val", 2), ("more", 1)):
         (root / folder).mkdir(parents=True)

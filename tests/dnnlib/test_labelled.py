@@ -39,8 +39,7 @@ def test_pairs_of_the_requested_size_are_unchanged(tmp_path, rng):
 
 
 def test_other_pairs_are_padded_like_a_data_sets_photos(tmp_path, rng):
-    """8x16 pixels become 4x8 in the middle of 8x8: nearest labels, white background on both
-    sides."""
+    """8x16 pixels become 4x8 in the middle of 8x8: nearest labels, white background around."""
     (rgb, label_map), *_ = pair_folder(tmp_path, rng, size=(8, 16))
     ours, labels = labelled.PairFolder(tmp_path, 8).read(0)
     converted = pyramid.build_image(Image.fromarray(rgb), label_map, len(CLASSES), 8, "pad")

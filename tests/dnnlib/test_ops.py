@@ -123,8 +123,7 @@ def slow_blur(x):
     (lambda x: ops.activate(x, "relu"), lambda x: tf.where(x > 0, x, 0 * x)),
 ])
 def test_value_and_two_derivatives(rng, fast, slow):
-    """Operations with their own gradients equal what TensorFlow derives from the plain
-    definition."""
+    """Operations with their own gradients equal TensorFlow's from the plain definition."""
     x, scale = normal(rng, 2, 6, 4, 3), tf.constant(1.3)
     for ours, theirs in zip(derivatives(lambda x, s: fast(s * x), x, scale),
                             derivatives(lambda x, s: slow(s * x), x, scale), strict=True):

@@ -38,8 +38,7 @@ def test_prefetch_works_in_a_thread_and_only_to_its_depth():
 
 
 def test_prefetch_overlaps():
-    """While an item is read, the next one is made; the reader waits for it, even on a slow
-    machine."""
+    """While an item is read the next one is made; the reader waits for it, even if that is slow."""
     begun = [threading.Event() for _ in range(5)]
 
     def items():

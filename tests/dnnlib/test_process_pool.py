@@ -25,8 +25,7 @@ def late_if_early(number):
 
 
 def faults_of_arrays(num_rounds):
-    """Return how many pages the system cleared while twelve 1 MB arrays were allocated and
-    freed."""
+    """Return how many pages the system cleared while twelve 1 MB arrays came and went."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(num_rounds):
         arrays = [np.ones((SIDE, SIDE), np.uint8) for _ in range(12)]

@@ -50,8 +50,7 @@ def values(objective, kid=0.05, background=0.25):
 
 
 def segmenter(folder):
-    """Write the header of a segmentation network of outer and pants to a snapshot without
-    weights."""
+    """Write a snapshot without weights: the header of a segmentation network of outer and pants."""
     path = folder / "seg.safetensors"
     save_container(path, {"kind": "networks", "variant": "segmenter", "digest": "d" * 64,
                           "classes": ["outer", "pants"],

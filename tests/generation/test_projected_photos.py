@@ -80,8 +80,7 @@ def record_of(out):
 
 
 def test_a_folder_of_photos(project, photos, loaded, root, tmp_path, monkeypatch):
-    """With the noise of space w: the files alone reproduce the pictures; maps have photos'
-    sizes."""
+    """With the noise of space w: the files alone reproduce the pictures; maps fit the photos."""
     (photos / "broken.png").write_bytes(b"no photo")
     out, sizes, actual = tmp_path / "out", [], Projector.__init__
 

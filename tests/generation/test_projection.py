@@ -107,8 +107,7 @@ def test_inputs_of_vgg(rng):
 
 
 def test_terms_equal_both_papers(arrays, lpips, rng):
-    """For w, LPIPS; for w+, mean squares of the colours in [0, 1], and of relu1_1, 1_2, 3_2,
-    4_2."""
+    """For w, LPIPS; for w+, mean squares of colours in [0, 1] and of relu1_1, 1_2, 3_2, 4_2."""
     a, b = rng.uniform(0, 255, (2, 2, 16, 16, 3)).astype(np.float32)
 
     def terms(space):

@@ -232,8 +232,7 @@ def request(num, max_tries=200, chosen=CHOSEN, first=0):
 
 
 def expected_seeds(sampler, num, first=0, chosen=CHOSEN, columns=slice(None)):
-    """Return the first `num` seeds whose maps, made 16 at a time, show enough of required
-    classes."""
+    """Return the first `num` seeds whose maps, made 16 at a time, show the required classes."""
     found, start = [], first
     while len(found) < num:
         images, = sampler.of_seeds(range(start, start + 16), 1.0, "random", 16)

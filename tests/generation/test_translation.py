@@ -46,8 +46,7 @@ def folder_of_maps(path, shapes, seed=1):
 
 
 def swapped_in_files_of_one_size(path):
-    """Return a label map, and the same map with labels 1 and 2 swapped, whose PNGs are equally
-    long."""
+    """Return a label map, and one with labels 1 and 2 swapped, whose PNGs are equally long."""
     def size(labels):
         pictures.save_label_png(path, labels, 2)
         return path.stat().st_size

@@ -85,8 +85,7 @@ def test_values_and_table_by_hand():
 
 
 def test_photos_of_given_maps():
-    """The classes with the fewest pixels are rare; c, which no map has, and the background are
-    not."""
+    """Classes with the fewest pixels are rare; c, which no map has, and background are not."""
     maps = np.uint8([[[0, 0, 0, 0, 0, 0, 1, 1], [2, 2, 2, 2, 2, 2, 1, 4]]])
     drawn = np.uint8([[[0, 0, 0, 0, 0, 2, 2, 1], [2, 2, 2, 2, 2, 2, 1, 0]]])
     labeller = ByColour(4)
@@ -110,8 +109,7 @@ def test_photos_of_given_maps():
 
 
 def test_the_ceiling_is_the_segmenters_score_on_reals():
-    """A segmenter that mistakes half of a class in reals and fakes alike does not lower the
-    ratio."""
+    """A segmenter wrong about half of a class in reals and fakes alike does not lower the ratio."""
     maps = np.uint8([[[0, 0, 1, 1]]])
     photo = painted([[[0, 0, 1, 0]]], 1)
     images = judged(ByColour(1), photo, maps)
@@ -159,8 +157,7 @@ def test_maps_by_wrongness():
 
 
 def assert_falling(scores):
-    """Assert that scores fall with the shift, lowest for another sample's maps; a swap costs
-    too."""
+    """Assert that scores fall with the shift, to another sample's maps; a swap costs too."""
     ratios = {how: values["_ratio"] for how, values in scores.items()}
     right, *moved, swapped, others = ratios.values()
     assert right == 1

@@ -83,14 +83,14 @@ def test_labels_follow_from_the_signed_maps():
 
 
 @pytest.mark.parametrize("maps, claimed, unsure", [
-    ([[0.5, -0.5, -0.5]], 0, 0),         # surely a class
-    ([[-0.5, -0.5, -0.5]], 0, 0),        # surely background: 0.5 below its 0
-    ([[-0.2, -0.5, -0.5]], 0, 1),        # close to appearing
-    ([[0.2, -0.5, -0.5]], 0, 1),         # close to vanishing
-    ([[0.7, 0.6, -0.5]], 1, 1),          # two classes, close to swapping
-    ([[0.9, 0.3, -0.5]], 1, 0),          # two classes, with a clear winner
-    ([[0.9, 0.0, -0.5]], 0, 0),          # 0 is not a claim
-    ([[MARGIN, -0.5, -0.5]], 0, 0),      # exactly the margin is enough
+    ([[0.5, -0.5, -0.5]], 0, 0),  # surely a class
+    ([[-0.5, -0.5, -0.5]], 0, 0),  # surely background: 0.5 below its 0
+    ([[-0.2, -0.5, -0.5]], 0, 1),  # close to appearing
+    ([[0.2, -0.5, -0.5]], 0, 1),  # close to vanishing
+    ([[0.7, 0.6, -0.5]], 1, 1),  # two classes, close to swapping
+    ([[0.9, 0.3, -0.5]], 1, 0),  # two classes, with a clear winner
+    ([[0.9, 0.0, -0.5]], 0, 0),  # 0 is not a claim
+    ([[MARGIN, -0.5, -0.5]], 0, 0),  # exactly the margin is enough
     ([[0.5, 0.5, 0.5], [-0.5, -0.1, -0.5], [0.5, -0.5, -0.5], [0.5, 0.1, -0.5]], 0.5, 0.5)])
 def test_claimed_and_unsure_pixels(maps, claimed, unsure):
     segmaps = np.float32(maps)[None, None]
@@ -99,8 +99,7 @@ def test_claimed_and_unsure_pixels(maps, claimed, unsure):
 
 
 def test_shares_of_claimed_and_unsure_pixels():
-    """Of four pixels two show a class. Of these one has two classes and is unsure; so is one
-    without."""
+    """Of four pixels two show a class, one of them unsure with two classes; so is one without."""
     signed = np.float32([[[[0.5, -0.5], [0.4, 0.3], [-0.1, -0.5], [-0.5, -0.5]]]])
     values = map_quality(measured(signed), measured(signed))
     assert values["_claimed"] == values["_claimed_real"] == 0.5
@@ -176,8 +175,7 @@ def frequencies(shown, n):
 
 
 def test_half_the_real_frequency_is_enough():
-    """Exactly half is enough, whatever the numbers of images; classes absent from the reals are not
-    counted."""
+    """Exactly half is enough for any numbers of images; classes absent from reals do not count."""
     reals = frequencies([30, 30, 30, 1, 0], 30)
     fakes = frequencies([35, 34, 70, 2, 70], 70)
     assert drawn_enough(fakes, reals).tolist() == [True, False, True, True, False]

@@ -225,8 +225,7 @@ def test_without_common_classes_the_sheet_has_only_images(images, source, tmp_pa
 
 @pytest.fixture
 def run(source, tmp_path, monkeypatch):
-    """Return a function (options...): run_metrics.py with a narrow detector and a separate
-    cache."""
+    """Return a function (options...): run_metrics.py with narrow detector and separate cache."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     (tmp_path / "small.pb").write_bytes(graph_bytes(small_arrays()))
     return lambda *options: run_metrics.main([

@@ -32,8 +32,7 @@ def ties(rng, n, m):
 
 
 def copies(rng, n, m):
-    """Return copies far from the origin, where |a|^2 + |b|^2 - 2 a.b has rounding instead of
-    zeros."""
+    """Return copies far from the origin, where |a|^2 + |b|^2 - 2 a.b is not exactly 0."""
     a = rng.standard_normal((n, 20)) * 0.01 + 1000
     return a, np.concatenate([a[:m // 2], a[:1].repeat(m - m // 2, axis=0) + 0.004])
 

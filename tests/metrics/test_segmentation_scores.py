@@ -17,8 +17,7 @@ from metrics.segmentation_scores import (
 
 @pytest.fixture
 def maps(rng):
-    """Return truth with ignored pixels, and a prediction with two of three pixels right; five
-    labels."""
+    """Return five labels' truth with ignored pixels, and a prediction right in two of three."""
     truth = rng.integers(0, 5, (6, 9, 7), np.uint8)
     predicted = np.where(rng.random(truth.shape) < 2 / 3, truth, rng.integers(0, 5, truth.shape))
     truth[rng.random(truth.shape) < 0.1] = IGNORE

@@ -1,5 +1,4 @@
-"""Networks that draw photos from maps, or people in other poses: how run_metrics.py and trainings
-measure them."""
+"""run_metrics.py and trainings on networks that draw photos from maps, or people in poses."""
 
 import dataclasses
 import functools
@@ -38,8 +37,7 @@ from training.translation.translator import Translator
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Make a data set, a translator of its maps, a segmenter, and narrow Inception and VGG16
-    weights."""
+    """Make a data set, a translator, a segmenter, and narrow Inception and VGG16 weights."""
     path = tmp_path_factory.mktemp("translated")
     data = coloured_dataset(path / "coloured")
     save_translator(path / "run.safetensors", about={"dataset": {"path": str(data)}})
@@ -234,8 +232,7 @@ def test_options_that_do_not_fit_the_network_are_refused(root):
 
 @pytest.fixture(scope="module")
 def posed(root):
-    """Write a network that draws people in other poses; its data set has validation pairs, no test
-    pairs. """
+    """Write a network that draws people in poses; its data set has validation but no test pairs."""
     data = people_dataset(root / "people")
     return save_reposer(root / "posed" / "run.safetensors", about={"dataset": {"path": str(data)}})
 
@@ -245,8 +242,7 @@ def of_poses(posed, *options):
 
 
 def test_people_in_other_poses_by_hand(root, posed, capsys):
-    """A split's pairs, each compared with its target; FID and KID against all photos of the
-    split."""
+    """A split's pairs, each compared with its target; FID and KID use all photos of the split."""
     assert of_poses(posed, "--metrics=kid1k,fid3,l1,lpips", f"--lpips={root / 'lpips.npz'}",
                     f"--inception={root / 'small.pb'}", "--floor", "--minibatch=3") == 0
     told = capsys.readouterr()

@@ -120,8 +120,7 @@ def resampled(image, back):
     result = np.zeros_like(image)
     for i, down in enumerate(SYMMLET):
         for j, across in enumerate(SYMMLET):
-            # Position 2 c + j - MIDDLE of the doubled result is at pixel c + (j - MIDDLE - DELAY) /
-            # 2.
+            # Place 2 c + j - MIDDLE of the doubled result is pixel c + (j - MIDDLE - DELAY) / 2.
             x, y = source(column + (j - MIDDLE - DELAY) / 2, row + (i - MIDDLE - DELAY) / 2)
             result += down * across / 2 * bilinear(large, 2 * x + DELAY, 2 * y + DELAY)
     return result

@@ -105,8 +105,7 @@ def mapping(v, c, latents, labels=None):
 
 
 def synthesis(v, c, dlatents, lod=0.0):
-    """Map dlatents [N, layers, dlatent_size] to images [N, channels, R, R], with the fixed
-    noise."""
+    """Map dlatents [N, layers, dlatent_size] to images [N, channels, R, R]; the noise is fixed."""
     depth = int(np.log2(c["resolution"]))
 
     def to_rgb(x, r):

@@ -14,8 +14,7 @@ TOLERANCE = 2e-4
 
 
 def draws_of(seed, minibatch):
-    """Return (Draws, [{name: number} of uniform, of normal draws] of each sample), as `augment`
-    uses them."""
+    """Return (Draws, [{name: number} of uniform, of normal draws] per sample), for `augment`."""
     draws = Draws(seed, 0, minibatch)
     tables = []
     for kind, names in (("uniform", augmentation.UNIFORMS), ("normal", augmentation.NORMALS)):

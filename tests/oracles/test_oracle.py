@@ -224,8 +224,7 @@ def test_generator(rng, option, lod):
 
 @pytest.mark.parametrize("name, option, lod", LOSS_CASES)
 def test_discriminator_and_its_losses(rng, name, option, lod):
-    """Scores, the loss per sample, and its gradients with respect to D's variables, with
-    penalties."""
+    """Scores, loss per sample, and its gradients with respect to D's variables; with penalties."""
     D, v = make("D_basic", D_OPTIONS[option])
     labels, lod_floor = labels_for(D, rng), int(lod)
     shape = [MINIBATCH, 16 >> lod_floor, 16 >> lod_floor, D.num_channels]

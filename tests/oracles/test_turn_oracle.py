@@ -143,8 +143,7 @@ class Account:
         return oracle.synthesis({**v, **noise}, c, tf.stack(w, 1), lod)
 
     def step(self, name, loss):
-        """Take a step of Adam (Kingma and Ba 2014) with beta1 = 0 on the mean of
-        loss(variables)."""
+        """Take an Adam step (Kingma and Ba 2014), beta1 = 0, on the mean of loss(variables)."""
         v = {k: tf.constant(a) for k, a in self.v[name].items()}
         with tf.GradientTape() as tape:
             tape.watch(v)
@@ -191,8 +190,7 @@ SLOW = ("XLA", "fading, labels", "in parts, lazy R1, labels", "half size, labels
 @pytest.mark.parametrize("case", [
     pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES])
 def test_two_steps(tiny_config, rng, case):
-    """In float32, each variable's change is correct to 1e-3 of the change, everything else to
-    rounding. """
+    """In float32, each variable's change is correct to 1e-3 of it, the rest to rounding."""
     networks, account, before = two_turns(tiny_config, rng, *CASES[case])
     for name, network in (("G", "G"), ("D", "D_rgb"), ("Gs", "Gs")):
         ours, moved = networks[network].get_arrays(), []

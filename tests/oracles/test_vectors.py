@@ -129,8 +129,7 @@ def test_a_tampered_file_is_found(data_folder, check, name, tamper, arguments):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return vectors of our own networks with 16 channels and three labels, in the official
-    layout."""
+    """Return vectors of our networks, 16 channels and three labels, in the official layout."""
     G, D = (make(kind, label_size=3) for kind in EXAMPLES)
     variables = {f"{n.name}/{k}": v for n in (G, D) for k, v in n.get_arrays().items()}
     np.savez(tmp_path / "c16_vars.npz", **variables, **{"G/lod": 0.0, "D/lod": 0.0})

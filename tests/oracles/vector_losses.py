@@ -125,8 +125,7 @@ def _compare_terms(item, terms, arrays):
 
 
 def check_r1(vectors):
-    """Check R1 alone: penalty, gradient with respect to the image, second derivative by
-    variables."""
+    """Check R1 alone: penalty, gradient by the image, second derivative by every variable."""
     arrays = vectors.load(f"{vectors.tag}_R1")
     if arrays is None or vectors.load(f"{vectors.tag}_loss") is None:
         return

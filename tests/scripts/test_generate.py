@@ -82,8 +82,7 @@ def draw(sampler, seeds, psi=0.7, noise="random", minibatch=8):
 
 
 def assert_same_pairs(folder, expected):
-    """Assert equal files: colours within one grey level, label maps except for ties, equal
-    records."""
+    """Assert equal files: colours to one grey level, label maps except ties, equal records."""
     ours, theirs = contents(folder), contents(expected)
     assert ours.keys() == theirs.keys()
     for name in ours:

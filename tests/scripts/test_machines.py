@@ -207,8 +207,7 @@ def test_two_workers_train_all_stages_killed_or_not(start, data, tmp_path):
 
 
 def last_state(run_dir):
-    """Return the last training state of a run, (header, {group: arrays}), and the losses of its
-    ticks. """
+    """Return a run's last training state, (header, {group: arrays}), and its ticks' losses."""
     ticks = [event for event in read_jsonl(run_dir / "stats.jsonl") if event["event"] == "tick"]
     losses = [{name: value for name, value in tick.items() if "Loss/" in name} for tick in ticks]
     return *load_own(list_states(run_dir)[-1]), losses

@@ -294,8 +294,7 @@ def test_maps_of_a_network_and_of_pairs(run, results, labelled, tmp_path, capsys
 
 
 def test_metrics_of_pairs(run, results, labelled, tmp_path):
-    """Photo and map in one picture, together with the metric of photos; --reals may be a folder of
-    pairs. """
+    """Photo and map in one picture, with the metric of photos; --reals may be folders of pairs."""
     assert run("--metrics=fid8_pair,kid8_pair,fid8", f"--data={labelled}", "--floor") == 0
     where = results / "00007-c-toy"
     pair, photo = records(where, "fid8_pair")[-1], records(where, "fid8")[-1]

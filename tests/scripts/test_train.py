@@ -98,8 +98,7 @@ def test_untagged_photos_of_the_test_split_get_a_warning(tmp_path, capsys, rng):
     images = np.stack([random_image(rng, 7, 8) for _ in range(20)])
     data = make_dataset(tmp_path / "data", {"train": images[:10], "val": images[10:14],
                                             "test": images[14:]}, FOUR)
-    # Photos of the training split are allowed; here are also a validation photo and five test
-    # photos.
+    # Photos of the training split are allowed; one validation and five test photos are there too.
     extra = make_dataset(tmp_path / "extra", {"train": images[[0, 13, 15, 16, 17, 18, 19], :3]}, ())
     options = [f"--data={data}", "--preset=demo-32", "--variant=2d", "--resolution=8",
                "--initial-resolution=8", "--dry-run", f"--results={tmp_path / 'results'}"]

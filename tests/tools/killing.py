@@ -152,8 +152,7 @@ def prove(root, variant, kills, seed):
         if killed == kills:
             status = wait(live(argv, output))
         elif rng.random() < 0.5:
-            # Half of the calls are among the first 14, some of which every start makes once; half
-            # after them.
+            # Half of the calls are among the first 14, some of which every start makes once.
             status = wait(live(argv, output, die_at=int(200 ** rng.random())))
         else:
             status = kill_after(live(argv, output), rng.uniform(0.0, 0.9 * whole_sec))

@@ -45,8 +45,7 @@ def dumps(value, protocol=4):
 
 
 def official_state(name, function, kwargs, variables, components=()):
-    """Return the state of an official network of variables {name: array}, components
-    {part: Network}."""
+    """Return an official network's state: variables {name: array}, components {part: Network}."""
     return {"version": 3, "name": name, "static_kwargs": dict(kwargs),
             "components": dict(components), "build_module_src": "raise SystemExit('executed')",
             "build_func_name": function,

@@ -48,8 +48,7 @@ def config_for(dataset, **changes):
 
 @pytest.fixture(scope="module")
 def whole_run(dataset, tmp_path_factory):
-    """Return the directory of a finished conditional training of three stages, and its
-    evaluations."""
+    """Return a finished conditional training of three stages: its directory and evaluations."""
     run_dir = tmp_path_factory.mktemp("runs") / "00000-whole"
     seen = []
 

@@ -58,8 +58,7 @@ class Trained(NamedTuple):
 
 @pytest.fixture(scope="module", autouse=True)
 def eagerly():
-    """Run eagerly: few steps take less time than their traces; network tests cover compiled
-    steps."""
+    """Run eagerly: few steps are faster than their traces; network tests cover compiled steps."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
@@ -176,8 +175,7 @@ def test_a_metric_of_it(trained, tmp_path):
 
 
 def arrays_of(method):
-    """Return all that a step may change, {(owner, name): array}; skipped-update counters may
-    change."""
+    """Return all that a step may change, {(owner, name): array}, without skipped-update counts."""
     groups = {**{name: network.get_arrays() for name, network in method.networks.items()},
               **{f"opt_{name}": adam.get_arrays() for name, adam in method.optimizers.items()},
               **method.buffers()}

@@ -206,8 +206,7 @@ for i in range(9):
 
 @pytest.mark.slow
 def test_streams_can_be_dropped_at_any_moment(labelled):
-    """This happens at every change of resolution and at the end of a run; a hang would stop
-    both."""
+    """This happens at every change of resolution and at the end of a run; a hang would stop it."""
     done = subprocess.run([sys.executable, "-c", DROPPING, str(labelled)], timeout=100, check=False,
                           cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

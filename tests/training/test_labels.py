@@ -26,8 +26,7 @@ NUM = 12
 
 
 def label_file(path, labels):
-    """Write a JSON file as StyleGAN's successors do, with NaN and the like as Python writes
-    them."""
+    """Write a JSON file as StyleGAN's successors do; NaN and the like as Python writes them."""
     path.write_text(json.dumps({"labels": labels}))
     return path
 

@@ -58,8 +58,7 @@ def test_r1_and_r2_of_a_linear_critic(pair, linear, lod_floor):
 
 @pytest.mark.parametrize("lod_floor", [0, 1])
 def test_gradient_penalty_of_a_linear_critic(pair, linear, lod_floor):
-    """(|a| / 2^lod_floor - 1)^2 times lambda; the loss includes the drift; mixed images are
-    between."""
+    """(|a| / 2^lod_floor - 1)^2 times lambda, on images mixed of both; the loss has the drift."""
     score, a = linear
     mix = tf.constant([0.0, 1.0, 0.5, 0.25])[:, None, None, None]
     value, terms = loss.discriminator_loss(score, *pair, kind="wgan", r1_gamma=0.0,

@@ -286,8 +286,7 @@ SQRT2 = np.sqrt(2)
     ("D_basic", {"mbstd_group_size": 1},
      {"FromRGB_lod1": SQRT2, "8x8/Conv0": SQRT2, "4x4/Dense0": SQRT2, "4x4/Dense1": 1})])
 def test_initial_weights_have_hes_standard_deviation(kind, options, gains):
-    """Equalised: N(0, 1) / lrmul is stored; else N(0, he_std) / lrmul. The weights in use are
-    equal."""
+    """Equalised: N(0, 1) / lrmul is stored; else N(0, he_std) / lrmul. In use they are equal."""
     equalised = build(kind, "x", {**EXAMPLES[kind], **WIDE, **options})
     plain = build(kind, "x", {**equalised.config, "use_wscale": False})
     for scope, gain in gains.items():

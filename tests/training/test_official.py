@@ -100,8 +100,7 @@ def test_converted_and_exported_arrays_equal_the_pickles(c3, tmp_path, capsys):
 
 
 def fused_up_conv(x, w, resolution):
-    """Compute the official upscaling convolution: transposed with the 4x4 kernel from 128x128
-    on."""
+    """Compute the official upscaling convolution: from 128x128 on transposed, with 4x4 kernels."""
     if resolution < 128:
         return oracle.conv(oracle.upscale(x), w)
     x, w = np.asarray(x), np.pad(np.asarray(w), [(1, 1), (1, 1), (0, 0), (0, 0)])

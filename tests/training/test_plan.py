@@ -156,8 +156,7 @@ def test_measure_needs_a_dry_run_on_one_machine(data):
 
 @pytest.mark.parametrize("first_stage", ["rgb", "binary"])
 def test_expected_times_cover_all_that_is_left(tiny_config, monkeypatch, first_stage):
-    """Each step takes its channels' number of seconds at 8x8, each compilation 5; networks have
-    grown."""
+    """Steps take their channels' number of seconds at 8x8, compiling 5 s; networks have grown."""
     config, calls = tiny_config(variant="2d", fmap_max=4), []
 
     def timed_steps(config, state, stage, critic, strategy):

@@ -55,8 +55,7 @@ def test_sums_over_pixels_do_not_stop_growing():
 
 
 def test_adaptive_instance_norm(rng):
-    """Against float64 and autodiff: values to one rounding, gradients with respect to all
-    inputs."""
+    """Against float64 and autodiff: values to one rounding, gradients of all three inputs."""
     x = short_and_exact(rng, (3, 8, 6, 5), scale=3.0)[0] + 2  # a mean to subtract
     exact = tf.cast(x, tf.float64)
     style = tf.constant(rng.standard_normal((3, 10)), tf.float32)
@@ -189,8 +188,7 @@ def test_gradients_of_D_in_bfloat16(tiny_config):
 
 @pytest.mark.slow
 def test_everything_together(tiny_config):
-    """bfloat16, parts, lazy R1, labels and two replicas, against float32 on one device in one
-    part."""
+    """bfloat16, parts, lazy R1, labels, two replicas: against float32 on one device in one part."""
     config = tiny_config(variant="rgb", resolution=4, initial_resolution=4, r1_interval=2,
                          style_mixing_prob=1.0)
     short = dataclasses.replace(config, precision="bf16", minibatch_per_gpu={4: 4})

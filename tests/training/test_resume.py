@@ -52,8 +52,7 @@ def test_killed_again_and_again(variant, num_ticks, tmp_path):
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """Return a config of eight steps at 4x4, RGB only; ticks of four steps, two per schedule
-    reading. """
+    """Return a config: eight steps at 4x4, RGB; ticks of four; two steps per schedule reading."""
     rng = np.random.default_rng(0)
     images = np.stack([random_image(rng, 7, 8)[:3] for _ in range(12)])
     data = make_dataset(tmp_path_factory.mktemp("data") / "photos", {"train": images}, ())
@@ -68,8 +67,7 @@ def ticks(run_dir):
 
 @pytest.fixture(scope="module")
 def peaceful_run(config, tmp_path_factory):
-    """Return an undisturbed run, except for its wall clock: it goes back by an hour at each
-    reading. """
+    """Return an undisturbed run whose wall clock goes back by an hour at each reading."""
     run_dir, now = tmp_path_factory.mktemp("runs") / "peaceful", itertools.count(2e9, -3600.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time", lambda: next(now))
@@ -94,8 +92,7 @@ def test_durations_do_not_depend_on_the_wall_clock(peaceful_run):
 
 
 def ends_as(peaceful, config, run_dir, **more):
-    """Continue a run to its end; return whether it ends like the peaceful one, with each tick
-    once."""
+    """Continue a run to its end; return whether it ends like the peaceful one, each tick once."""
     assert begin(config, run_dir, **more).run() is True
     assert ticks(run_dir) == [0.032, 0.064]
     return snapshots.read_header(run_dir / FINAL)["digests"] == peaceful

@@ -43,8 +43,7 @@ def digests(path):
 
 @pytest.fixture(scope="module")
 def whole_run(datasets, tmp_path_factory):
-    """Return a finished run of all three stages whose FID grows from stage to stage and with
-    time."""
+    """Return a finished run of three stages whose FID grows from stage to stage and with time."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
     evaluated = []
 

@@ -1,5 +1,4 @@
-"""Category ids become labels by the names of categories: ModaNet's, misspelt or not, or a file's
-own. """
+"""Category ids become labels by the categories' names: ModaNet's, misspelt or not, or own ones."""
 
 import pytest
 

@@ -163,8 +163,7 @@ def test_a_canvas_is_read_back(resolution, rng):
 
 
 def test_paint_covers_the_map_and_its_soft_edges_do_not():
-    """The left half is opaque, the pixels beside it almost transparent; noise at the edge is
-    outvoted."""
+    """The left half is opaque, pixels beside it almost transparent; edge noise is outvoted."""
     canvas = drawing.to_canvas(np.full((16, 16), 2, np.uint8), 3)
     layer = np.zeros((512, 512, 4), np.uint8)
     layer[..., :3] = channels.palette(3)[1]

@@ -16,8 +16,7 @@ from metrics.features import FeatureSet
 
 
 def test_the_objective_equals_the_papers():
-    """By hand, from "Clothing texture synthesis using CycleGAN", section 4.1, with least
-    squares."""
+    """By hand, from "Clothing texture synthesis using CycleGAN", section 4.1; least squares."""
     terms = {"AtoB": {"real": 0.1, "fake": 0.2, "fooled": 0.5, "cycle": 0.03, "identity": 0.4,
                       "background": 0.0},
              "BtoA": {"real": 0.3, "fake": 0.1, "fooled": 0.6, "cycle": 0.05, "identity": 0.2}}

@@ -208,8 +208,7 @@ def test_many_filled_constants_are_refused_together(arrays, tmp_path):
 
 
 def test_fuzzed_graphs_never_crash(tmp_path):
-    """Numbers may change unnoticed, as they may in the published file; everything else is one
-    line."""
+    """Numbers may change unnoticed, as in the published file; everything else is one line."""
     data = graph_bytes({"a": np.ones(3, np.float32), "b": np.zeros((2, 2), np.float32)})
     path, rng = tmp_path / "graph.pb", np.random.default_rng(4)
     for _ in range(500):

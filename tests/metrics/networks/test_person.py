@@ -28,8 +28,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def npm(tmp_path, monkeypatch):
-    """Return a function (content, status, printed) that puts an npm on the path packing the
-    content."""
+    """Return a function (content, status, printed) that puts an npm packing it on the path."""
     def install(content=CONTENT, status=0, printed=""):
         folder = tmp_path / "bin"
         folder.mkdir()

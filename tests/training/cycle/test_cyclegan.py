@@ -39,8 +39,7 @@ def test_neighbouring_seeds_have_different_networks(data):
 
 
 def seen_photos(method, batch, step=0):
-    """Return the photos and masks of a batch as a step uses them, float64: [(rgb, mask) of A, of
-    B]."""
+    """Return a batch's photos and masks as a step uses them, float64: [(rgb, mask) of A, of B]."""
     draws = Draws(method.config.seed, step, method.config.minibatch)
     return [tuple(part.numpy().astype(np.float64) for part in split_mask(
         moved_at_random(to_floats(photos), draws, method.config, name)))

@@ -115,8 +115,7 @@ def test_a_photo_without_changes_is_returned_as_it_is(tmp_path, rng):
 
 
 def test_photos_are_enlarged_rotated_and_cropped(rng):
-    """A ramp in x and y shows the affine map: scale, angle and position; colours move with
-    masks."""
+    """A ramp in x and y shows the affine map: scale, angle, position; masks move alike."""
     side, count, jitter, degrees = 32, 64, 1.25, 20.0
     y, x = np.mgrid[:side, :side].astype(np.float32)
     ramp = np.broadcast_to(np.stack([x, y, x, y], axis=-1), (count, side, side, 4))

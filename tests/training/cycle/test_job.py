@@ -45,8 +45,7 @@ def run(*options):
 
 
 def test_the_plan_names_both_lists(place, capsys):
-    """Lists of unequal length and size: a pass is the longer list's, the size the smaller
-    photos'."""
+    """Lists of unequal length and size: a pass has the longer list's length, the smaller size."""
     box_dataset(place / "large", RED, 5, seed=4, side=32)
     run("--data=large", "--target=b", "--dry-run", "--kimg=0.9", "--garment=box")
     out = capsys.readouterr().out

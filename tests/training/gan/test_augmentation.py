@@ -201,8 +201,7 @@ def adapt(augmentation, signs, minibatch=10, finite=True, strategy=ONE_DEVICE):
 
 
 def test_p_follows_the_mean_sign_every_four_minibatches(tiny_config):
-    """By 4 minibatches over --ada-kimg; the mean of the four decides, and then the count
-    restarts."""
+    """By 4 minibatches over --ada-kimg; the mean of the four decides, then the count restarts."""
     adapting = Augmentation(tiny_config(augment="ada", ada_kimg=1.0))  # 40 images: 0.04
     seen = adapt(adapting, [1.0, 1.0, 0.0, 0.8] + [1.0] * 4 + [0.5] * 3 + [0.6])
     np.testing.assert_allclose(seen, [0, 0, 0, 0.04, 0.04, 0.04, 0.04, 0.08] + [0.08] * 3 + [0.04],

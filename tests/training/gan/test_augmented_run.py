@@ -1,5 +1,4 @@
-"""A run with --augment: p goes on after stops, growths and from snapshots; the run's page has
-it."""
+"""A run with --augment: p goes on after stops, growths and from snapshots, and is shown."""
 
 import dataclasses
 

@@ -59,8 +59,7 @@ def test_generator_with_empty_maps(latents, rng, old_channels, new_channels, res
     before = old(latents, resolution=resolution, fade=fade).numpy()
     np.testing.assert_array_equal(images[..., :3], before[..., :3])
     assert np.all(images[..., 3:] == EMPTY) and EMPTY == -0.5
-    # Networks of equal size stay as they are: a training may start from one with the stage's
-    # channels.
+    # Equally large networks do not change: a training may start from one with all its channels.
     kept = grow_generator(old, old_channels, "empty")
     np.testing.assert_array_equal(kept(latents).numpy(), old(latents).numpy())
 

@@ -99,8 +99,7 @@ def test_rates_of_the_pyramid_follow_the_features(monkeypatch):
 @pytest.mark.parametrize("options", [{"architecture": "unet", "unet_fmaps": 4},
                                      {"architecture": "deeplab"}])
 def test_options_and_arrays_determine_a_network(options, rng):
-    """Equal seeds give equal networks, logits have the picture's size, running means are
-    returned."""
+    """Two of one seed are equal, logits have the picture's size, running means are returned."""
     one, two, other = (build("Segmenter", "S", {"resolution": 32, "num_outputs": 3, "seed": seed,
                                                 **options}) for seed in (1, 1, 2))
     assert one.digest() == two.digest() != other.digest()

@@ -14,8 +14,7 @@ R, K = 12, 3
 
 @pytest.fixture
 def semantics(rng):
-    """Return maps of two pictures [2, 12, 12, 3]; the second lacks class 1, and has class 2 in a
-    corner. """
+    """Return maps [2, 12, 12, 3] of two pictures; the second has no class 1, and 2 in a corner."""
     labels = rng.integers(0, K + 1, (2, R, R))
     labels[1] = np.where(labels[1] > 1, 0, labels[1])
     labels[1, :4, :4] = 3

@@ -1,5 +1,4 @@
-"""Training photos from maps: the step, random changes, devices, resumes, what it learns, the
-command line."""
+"""Training photos from maps: steps, random changes, devices, resumes, learning, commands."""
 
 import functools
 import json
