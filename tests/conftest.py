@@ -1,4 +1,4 @@
-"""What all tests share: two CPU devices, tiny data and networks, and the reference material."""
+"""Fixtures of all tests: two CPU devices, tiny data and networks, and the reference material."""
 
 import gc
 import os
@@ -19,11 +19,11 @@ from dnnlib.tflib import autosummary
 from training import stylegan
 from training.config import TrainingConfig
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and would stay so
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-# Two replicas need two devices, and devices can only be made before the first operation runs.
+# Two replicas need two devices, and devices can only be created before the first operation.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 
@@ -35,7 +35,7 @@ TINY = dict(resolution=16, fmap_base=64, fmap_max=8, latent_size=8, mapping_laye
 
 @pytest.fixture(scope="session")
 def shared():
-    """Path of the reference material; tests that ask for it are skipped where it is missing."""
+    """Return the path of the reference material; tests that use it are skipped if it is missing."""
     if not SHARED.is_dir():
         pytest.skip("the folder ../shared (reference vectors, real photos) is not on this machine")
     return SHARED
@@ -43,14 +43,14 @@ def shared():
 
 @pytest.fixture
 def tiny_config():
-    """A function (**changes) -> TrainingConfig of networks that train within seconds."""
+    """Return a function (**changes) -> TrainingConfig of networks that train within seconds."""
     return lambda **changes: TrainingConfig(**{**TINY, **changes})
 
 
 @pytest.fixture(scope="module", autouse=True)
-def old_graphs_are_not_looked_through():
+def old_graphs_are_not_searched():
     """TensorFlow keeps every graph with a gradient of our own for good. Python's collector would
-    look through all of them again and again, in the end for minutes."""
+    search all of them again and again, for minutes in the end."""
     yield
     gc.collect()
     gc.freeze()
@@ -58,19 +58,19 @@ def old_graphs_are_not_looked_through():
 
 @pytest.fixture(scope="session", autouse=True)
 def classes_of_few_images():
-    """A training counts the classes of fewer images at every tick: no data set here has more."""
+    """At every tick, count the classes of fewer images: no data set here has more."""
     stylegan.CLASS_COUNT_IMAGES = 24
 
 
 @pytest.fixture(autouse=True)
 def no_left_over_reports():
-    """Scalars that one test reported do not reach the next test."""
+    """Keep scalars reported by one test from the next one."""
     autosummary.collect()
 
 
 @pytest.fixture
 def script(monkeypatch, capsys):
-    """Run generate.py as a script does: (exit status, stderr)."""
+    """Return a function that runs generate.py as a script: (exit status, stderr)."""
     def run(*argv):
         monkeypatch.setattr(sys, "argv", ["generate.py", *map(str, argv)])
         with pytest.raises(SystemExit) as leaving:
@@ -81,5 +81,5 @@ def script(monkeypatch, capsys):
 
 @pytest.fixture
 def rng():
-    """A seeded NumPy generator."""
+    """Return a seeded NumPy generator."""
     return np.random.default_rng(1234)

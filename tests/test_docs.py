@@ -9,13 +9,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ROOMS = ("experiments", "generation", "metrics", "training", "dataprep", "dnnlib")
 SCRIPTS = ("train", "generate", "run_metrics", "dataset_tool")
-HELP = ROOT / "tests" / "frozen" / "help"  # test_frozen.py compares it with what the scripts print
+HELP = ROOT / "tests" / "frozen" / "help"  # test_frozen.py compares it with the scripts' output
 OF_BENCHMARKS = {"--ops", "--resolutions"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 
 def mapped():
-    """Return {path: what it is} of the map in docs/design.md."""
+    """Return {path: description} of the map in docs/design.md."""
     text = (ROOT / "docs" / "design.md").read_text().partition("## Map of the code")[2]
     lines = re.findall(r"^    (\S+\.py) +(\S.*)$", text, re.MULTILINE)
     assert len(lines) == len(dict(lines)), "a file is in the map twice"
@@ -36,13 +36,13 @@ def test_design_is_short():
 
 
 def anchors(page):
-    """Return the names that links can give the headings of a page."""
+    """Return the names by which links can refer to the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
+def test_links_have_targets(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if target.startswith("https://"):
             continue
@@ -64,14 +64,14 @@ def test_named_files_and_modules_exist(page):
 
 
 def commands(page):
-    """Return [(script, arguments)] of all commands on a page, a line each."""
+    """Return [(script, arguments)] of all commands on a page, one per line."""
     text = re.sub(r"\\\n\s*", " ", page.read_text())
     return re.findall(rf"python ({'|'.join(SCRIPTS)})\.py\b([^`\n]*)", text)
 
 
 def options_of(script, arguments=""):
-    """Return the options in the help of a script, of the dataset tool's command, or of a variant
-    that has a help of its own."""
+    """Return the options in the help of a script, of a command of the dataset tool, or of a variant
+    with its own help."""
     variant = re.search(r"--variant=(\w+)", arguments)
     command = f"-{arguments.split()[0]}" if script == "dataset_tool" else ""
     if script == "train" and variant and (HELP / f"train-{variant[1]}.txt").is_file():

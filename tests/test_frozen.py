@@ -41,7 +41,7 @@ EXTRACTED = {  # sha256 of all pixels, in the order of the names
     "labels": "2f1028bcf2d084cec2244b3e82357f5bd15607e47de9c92677cfeb43a0f50d3e"}
 # After eight steps, one thread and two differ by 8e-5 of a tensor's change in two steps.
 TOLERANCE = 1e-3
-# Instance norm cancels it, so its gradient is only rounding, which Adam makes large.
+# Instance norm cancels it, so its gradient is only rounding noise, which Adam makes large.
 UNDETERMINED = "4x4/Const/bias"
 SPLITS = "--resolution=16 --workers=1 --num-val=2 --num-test=2 --seed=5"
 CONVERSIONS = {out: f"{text} --out={out} {SPLITS}" for out, text in {
@@ -63,7 +63,7 @@ def expect(path, text, what):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A working folder with copies of all frozen files; the run is in results/."""
+    """Make a working folder with copies of all frozen files; the run is in results/."""
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(FROZEN, tmp_path, dirs_exist_ok=True)
@@ -86,7 +86,7 @@ def test_help(name, monkeypatch, capsys):
 
 
 def header(path):
-    """A snapshot's header, without digests of its numbers and the place of its data."""
+    """Return a snapshot's header without the digests of its arrays and the path of its data."""
     with safe_open(str(path), framework="np") as file:
         content = json.loads(file.metadata()["header"])
     del content["digests"], content["digest"], content["dataset"]["path"]
@@ -94,7 +94,7 @@ def header(path):
 
 
 def last_tick(folder):
-    """The last tick's line of stats.jsonl."""
+    """Return the last tick in stats.jsonl."""
     lines = map(json.loads, (folder / "stats.jsonl").read_text().splitlines())
     return [line for line in lines if line["event"] == "tick"][-1]
 
@@ -104,7 +104,7 @@ def last_tick(folder):
     "training-state-000000072.safetensors", "training-state-000000048.safetensors"])
 def test_the_same_command_finishes_the_run(later_state, place, monkeypatch):
     """Continued from the middle of a tick, and from before the growth to all classes."""
-    # Other tests may have begun to use the devices, which cannot be set up again then.
+    # Other tests may have started to use the devices, which can no longer be set up then.
     monkeypatch.setattr(distribute, "create_strategy", lambda *args: ONE_DEVICE)
     told = (RUN / "stats.jsonl").read_bytes()
     for state in RUN.glob("training-state-*"):
@@ -113,7 +113,7 @@ def test_the_same_command_finishes_the_run(later_state, place, monkeypatch):
     assert train.main(TRAIN) == 0
     assert [path.name for path in RUN.parent.iterdir()] == [RUN.name]
     made, frozen = header(RUN / FINAL), header(FROZEN / "final.safetensors")
-    for part in ("training", "dataset"):  # with entries that came later
+    for part in ("training", "dataset"):  # without entries that were added later
         made[part] = {name: made[part][name] for name in frozen[part]}
     assert made == frozen
     before = load_file(FROZEN / "run" / "training-state-000000072.safetensors")
@@ -140,8 +140,8 @@ def check_picture(path, frozen, uncertain=0.0):
 
 
 def test_pictures_of_the_frozen_networks(place):
-    """The best network's sheet; pairs, and one of them again from its record; by the run's number
-    and by a file's name. Where two classes are equally likely, rounding may choose the other."""
+    """The best network's sheet; pairs, and one pair again from its record; by the run's number and
+    by file name. If two classes are equally likely, rounding may choose the other one."""
     assert generate.main(["--network=0", "--seeds=0-3", "--out=out"]) == 0
     check_picture(f"out/{SHEET}", f"pictures/{SHEET}", uncertain=0.02)
     assert generate.main(["--network=final.safetensors", "--num=2", "--trunc=0.7",
@@ -158,18 +158,18 @@ def test_pictures_of_the_frozen_networks(place):
 
 
 def pair_files(folder):
-    """A folder of pairs without its pictures, and without values that depend on single pixels."""
+    """Return a folder of pairs without pictures and values that depend on single pixels."""
     samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     for sample in samples:
         del sample["present"], sample["sha256"]
-        sample.pop("confidence", None)  # came later
+        sample.pop("confidence", None)  # added later
     coco = json.loads((folder / "annotations/modanet2018_instances_train.json").read_text())
     coco["annotations"] = list(coco["annotations"][0])
     return samples, coco, (folder / "classes.txt").read_text()
 
 
 def test_metrics_of_the_frozen_networks(place):
-    """Of the newest run's best network, and of a file with given Inception weights."""
+    """The newest run's best network, and a file with given Inception weights."""
     reals = ["--data=dataset", "--split=train"]
     assert run_metrics.main(["--metrics=classes32", *reals]) == 0
     record = json.loads((RUN / "metric-classes32.jsonl").read_text())
@@ -182,7 +182,7 @@ def test_metrics_of_the_frozen_networks(place):
 
 
 def digests(folder):
-    """{file: sha256} of a data set without its page; for dataset.json the fields themselves."""
+    """Return {file: sha256} of a data set without its page; for dataset.json its fields."""
     files = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
              for path in sorted(folder.rglob("*")) if path.is_file()
              and path.name not in ("report.html", "dataset.json")}

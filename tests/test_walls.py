@@ -20,7 +20,7 @@ ROOMS = {
     "experiments": {"dnnlib", "training", "dataprep", "metrics", "generation"},
 }
 OUTSIDE = {"train", "generate", "run_metrics", "dataset_tool", "benchmarks", "tests"}
-# What metrics may use of training: networks and what draws with them, never a training loop.
+# The part of training that metrics may use: networks and what draws with them, no training loop.
 SHARED_WITH_METRICS = {"training.networks_stylegan", "training.snapshots", "training.sampler",
                        "training.segmentation.labeller", "training.cycle.config",
                        "training.cycle.domains", "training.cycle.losses",
@@ -57,13 +57,13 @@ def imported_modules(path):
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_imports_go_down(room):
+def test_packages_import_only_allowed_ones(room):
     forbidden = (ROOMS.keys() | OUTSIDE) - ROOMS[room] - {room}
     for path in (ROOT / room).rglob("*.py"):
         assert not {name.partition(".")[0] for name in imported_modules(path)} & forbidden, path
 
 
-def test_metrics_see_no_training_loop():
+def test_metrics_do_not_import_the_training_loop():
     for path in (ROOT / "metrics").rglob("*.py"):
         used = {name for name in imported_modules(path) if name.startswith("training.")}
         assert used <= SHARED_WITH_METRICS, path
@@ -72,13 +72,13 @@ def test_metrics_see_no_training_loop():
 @pytest.mark.parametrize("package, modules", [
     ("apache_beam", {"dnnlib/beam_runner.py"}), ("av", {"dnnlib/data/films.py"}),
     ("gradio", {"generation/explore/server.py", "generation/explore/page.py"})])
-def test_few_modules_import_what_need_not_be_installed(package, modules):
+def test_optional_packages_are_imported_by_few_modules(package, modules):
     users = {path.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob(
         "*.py") if any(name.partition(".")[0] == package for name in imported_modules(path))}
     assert users == modules
 
 
-def test_no_import_goes_in_a_circle():
+def test_imports_have_no_circles():
     files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
     modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
     rest = {name: imported_modules(path) & modules.keys() for name, path in modules.items()}

@@ -25,7 +25,7 @@ def spin(seconds):
         pass
 
 
-def test_a_stage_has_its_own_time_only(monkeypatch):
+def test_a_stage_has_only_its_own_time(monkeypatch):
     module = types.ModuleType("stages_of_a_test")
     module.inner = lambda: spin(0.04)
     module.outer = lambda: (spin(0.02), module.inner(), module.inner())
@@ -36,7 +36,7 @@ def test_a_stage_has_its_own_time_only(monkeypatch):
         module.outer()
     assert times["in"] == pytest.approx(0.08, abs=0.01)
     assert times["out"] == pytest.approx(0.02, abs=0.01)
-    assert module.inner is inner  # and nothing stays behind
+    assert module.inner is inner  # and nothing stays changed
     module.outer()
     assert sum(times.values()) == pytest.approx(0.1, abs=0.01)
 
@@ -47,21 +47,21 @@ def test_every_stage_is_a_function_of_the_real_code():
 
 
 def test_memory_of_descendants_counts(tmp_path):
-    """A process that does nothing but wait for one of 150 MB."""
+    """A process that only waits for one of 150 MB."""
     child = SLEEPER.format(150_000_000, 0.5)
     result = processes.run_measured([sys.executable, "-c", PARENT, child], tmp_path)
     assert 150 < result["peak_mb"] < 250 and result["peak_processes"] == 2
     assert result["wall_sec"] > 0.5 and result["cpu_sec"] > 0
 
 
-def test_memory_of_one_process_is_that_of_the_system():
+def test_memory_of_one_process_equals_the_systems():
     block = np.ones(50_000_000, np.uint8)
     assert processes.pss_bytes(os.getpid()) > block.nbytes
     assert processes.process_tree(os.getpid())[0] == os.getpid()
     assert processes.pss_bytes(2**22 + 1) == 0
 
 
-def test_a_command_that_fails_is_told_with_its_reason(tmp_path):
+def test_a_failed_command_is_reported_with_its_reason(tmp_path):
     with pytest.raises(UserError, match="broken here"):
         processes.run_measured([sys.executable, "-c", "raise SystemExit('broken here')"], tmp_path)
 

@@ -1,4 +1,4 @@
-"""The benchmark of a turn: figures by hand, options, and a complete run at miniature size."""
+"""The benchmark of a step: figures by hand, options, and a complete run at miniature size."""
 
 import json
 
@@ -15,19 +15,19 @@ TINY = ["--fmap-base=64", "--fmap-max=8", "--latent-size=8", "--rounds=2"]
 
 @pytest.fixture(autouse=True)
 def quick_rate(monkeypatch):
-    """The rate of matrix products takes seconds; any number will do."""
+    """Replace the rate of matrix products, which takes seconds to measure, by any number."""
     monkeypatch.setattr(train_step, "matmul_rate", lambda precision: 2e9)
 
 
 def test_ratios_and_medians_by_hand():
-    """Eight images in 2, 4, 2 s; the others take 4, 4, 8: ratios 2, 1, 4."""
+    """Eight images in 2, 4, 2 s; the other side takes 4, 4, 8 s: ratios 2, 1, 4."""
     ours, others = [(2, 4), (4, 6), (2, 4)], [(4, 4), (4, 12), (8, 8)]
     assert turns.medians(ours, 8) == {"sec_per_image": 0.25, "sec_per_image_best": 0.25,
                                       "cpu_sec_per_image": 0.5}
     assert turns.paired_ratio(ours, others) == {"wall": 2.0, "quartiles": [1.5, 3.0], "cpu": 2.0}
 
 
-def test_rounds_take_turns_in_both_orders():
+def test_rounds_alternate_the_order_of_sides():
     order = []
     functions = {name: (lambda name=name: order.append(name)) for name in "abc"}
     times = turns.timed_in_turns(functions, 2)
@@ -41,7 +41,7 @@ def test_number_of_rounds():
 
 @pytest.mark.slow
 def test_steps_at_miniature_size(tmp_path, capsys):
-    """Both sides are timed; the limit is operations over the rate, and smaller where fused."""
+    """Both sides are timed; the limit is operations over the rate, and smaller if fused."""
     out = tmp_path / "step.json"
     assert main(["--resolutions=8", "--channels=4", f"--out={out}", *TINY]) == 0
     result = json.loads(out.read_text())
@@ -67,7 +67,7 @@ def test_the_augmented_side_at_miniature_size(capsys):
     assert not [name for name in case if "faster" in name]
 
 
-def test_plain_side_fuses_nothing(tiny_config):
+def test_the_plain_side_fuses_nothing(tiny_config):
     """Our side does, at the same resolution and widths."""
     fused = {}
     for name, rule in (("ours", None), ("plain", turns.plain)):
@@ -76,7 +76,7 @@ def test_plain_side_fuses_nothing(tiny_config):
     assert fused == {"ours": {True}, "plain": {False}}
 
 
-def test_minibatches_are_those_of_the_official_column():
+def test_minibatches_equal_the_official_column():
     minibatches = {r: train_step.minibatch_at(r) for r in (8, 16, 32, 64, 128, 512)}
     assert minibatches == {8: 8, 16: 8, 32: 8, 64: 4, 128: 2, 512: 1}
     assert train_step.official(16, 0.0528) == {"official_sec_per_image": 0.1056,
@@ -108,6 +108,6 @@ def test_start_at_miniature_size():
     (["--augment=fixed:0.5", "--ops=plain"], "--augment=fixed:0.5: a side of ours"),
     (["--ops=fast"], "known are ours, plain"),
     (["--parts=steps,all"], "known are steps, stream, start")])
-def test_options_that_make_no_sense(argv, message):
+def test_options_that_make_no_sense_are_refused(argv, message):
     with pytest.raises(UserError, match=message):
         parse_options(argv)

@@ -1,4 +1,4 @@
-"""The benchmark of the detector: ratios by hand, turns, and sides that cannot run."""
+"""The benchmark of the detector: ratios by hand, order of sides, and sides that cannot run."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ ECHO = ("import json, sys\n"
 
 
 def start(*arguments):
-    """A side that answers as the real ones do."""
+    """Start a side that answers like the real ones."""
     return subprocess.Popen([sys.executable, *arguments], stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE, text=True)
 
@@ -25,7 +25,7 @@ def stop(*sides):
         side.communicate()
 
 
-def test_sides_take_turns(monkeypatch):
+def test_sides_alternate(monkeypatch):
     monkeypatch.setattr("benchmarks.detector.PAUSE_SEC", 0)
     sides = {name: start("-c", ECHO, name) for name in ("ours", "torch_fidelity")}
     try:
@@ -38,7 +38,7 @@ def test_sides_take_turns(monkeypatch):
 
 
 def test_ratio_by_hand():
-    """Ours takes 2, 4, 2 s for eight images, theirs 4, 4, 8: ratios 2, 1, 4."""
+    """Ours takes 2, 4, 2 s for eight images, theirs 4, 4, 8 s: ratios 2, 1, 4."""
     times = {"ours": [{"wall_sec": t, "cpu_sec": 2 * t} for t in (2, 4, 2)],
              "torch_fidelity": [{"wall_sec": t, "cpu_sec": t} for t in (4, 4, 8)]}
     result = summary(times, 8)
@@ -56,7 +56,7 @@ def test_a_side_that_died_is_named():
     stop(side)
 
 
-def test_an_interpreter_without_torch_fidelity_is_told_how_to_get_it(tmp_path):
+def test_without_torch_fidelity_the_error_says_how_to_get_it(tmp_path):
     with pytest.raises(UserError, match="cannot be run"):
         check_torch(tmp_path / "python")
     fake = tmp_path / "fake"

@@ -8,7 +8,7 @@ from training.sampler import Sampler, label_maps
 
 
 class HalfRight:
-    """Gives the labels of a sampler's maps, but only background for every second photo."""
+    """Returns the labels of a sampler's maps, but only background for every second photo."""
 
     def __init__(self, sampler, count):
         images, = sampler.of_seeds(range(count), 1.0, "random", count)

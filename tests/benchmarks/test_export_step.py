@@ -1,4 +1,4 @@
-"""A turn as an XLA module: its parameters, and that it computes what the turn does."""
+"""A step as an XLA module: its parameters, and that it computes the same as the step."""
 
 import dataclasses
 import json
@@ -21,10 +21,11 @@ STEPS = 3
 
 
 def small_turn(tiny_config):
-    """A turn of few operations, always with the same weights, none of them at a special value.
+    """Return a step of few operations, always with the same weights, none of them at a special
+    value.
 
-    With its epsilon of 1e-8 Adam would follow the sign of gradients that are zero but for rounding.
-    """
+    With an epsilon of 1e-8 Adam would follow the sign of gradients that are zero except for
+    rounding. """
     config = tiny_config(variant="rgb", resolution=8, mapping_layers=1)
     stage = dataclasses.replace(make_stage(config, 13, "rgb"), minibatch=4)
     turn = export_step.make_turn(config, stage, stage.critics[-1])
@@ -37,7 +38,7 @@ def small_turn(tiny_config):
 
 
 def arrays_after(turn, run):
-    """Every variable of a turn after STEPS turns of run(step)."""
+    """Return every variable of a step after STEPS runs of run(step)."""
     for step in range(STEPS):
         run(step)
     return {name: variable.numpy()
@@ -45,7 +46,7 @@ def arrays_after(turn, run):
 
 
 def plain_run(turn):
-    """The turn as training runs it: by TensorFlow's own executor."""
+    """Return the step as training runs it: by TensorFlow's own executor."""
     def run(step):
         reals, _, fade, lrate = export_step.turn_arguments(turn, step)
         turn((reals, np.zeros([turn.minibatch, 0], np.float32)), step, fade, lrate)
@@ -53,8 +54,8 @@ def plain_run(turn):
 
 
 class WholeDraws(Draws):
-    """Draws made of whole numbers of a named algorithm, which XLA makes alike; of floats it makes
-    others, and left to itself it takes another algorithm."""
+    """Draws from integers of a fixed algorithm, which XLA draws identically. Its floats differ, and
+    by default it uses another algorithm."""
 
     def __init__(self, seed, step, minibatch, rows=None):
         super().__init__(seed, step, minibatch, rows)
@@ -80,7 +81,7 @@ class WholeDraws(Draws):
 
 
 def errors(ours, theirs, before):
-    """{variable: norm of the difference, relative to what training has changed}."""
+    """Return {variable: norm of the difference, relative to the change by training}."""
     return {name: float(np.linalg.norm(ours[name] - array)
                         / (np.linalg.norm(array - before[name]) + 1e-6 * np.linalg.norm(array)
                            + 1e-30))
@@ -88,7 +89,7 @@ def errors(ours, theirs, before):
 
 
 @pytest.mark.slow
-def test_xla_computes_what_the_turn_does(tiny_config, monkeypatch):
+def test_xla_computes_the_same_as_the_step(tiny_config, monkeypatch):
     monkeypatch.setattr(training.gan.gan_step, "Draws", WholeDraws)
     turns = [small_turn(tiny_config) for _ in range(3)]
     compiled = export_step.compiled_turn(turns[0])
@@ -99,7 +100,7 @@ def test_xla_computes_what_the_turn_does(tiny_config, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_turn_with_augmentation(tiny_config, tmp_path):
+def test_a_step_with_augmentation(tiny_config, tmp_path):
     """Its p and counts are variables of the module."""
     config = tiny_config(variant="rgb", resolution=8, mapping_layers=1, augment="ada")
     stage = dataclasses.replace(make_stage(config, 13, "rgb"), minibatch=4)
@@ -112,14 +113,14 @@ def test_a_turn_with_augmentation(tiny_config, tmp_path):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """An exported turn of the command line."""
+    """Export a step of the command line."""
     folder = tmp_path_factory.mktemp("exported")
     assert export_step.main(["--preset=demo-32", "--resolution=4", "--minibatch=8", "--batches=3",
                              f"--out={folder}"]) == 0
     return folder
 
 
-def test_what_is_written(folder):
+def test_the_exported_files(folder):
     names = json.loads((folder / "names.json").read_text())
     assert (folder / "step.hlo").stat().st_size > 10_000
     with np.load(folder / "params.npz") as params:
@@ -139,7 +140,7 @@ def test_what_is_written(folder):
     (["--stage=classes", "--resolution=16"], "stage classes of preset paper has 512"),
     (["--resolution=1024"], "has 4, 8"),
     (["--critic=joint"], "--critic=joint: stage rgb has rgb")])
-def test_what_is_not_there_is_refused(argv, message):
+def test_missing_files_are_refused(argv, message):
     with pytest.raises(UserError, match=message):
         export_step.plan(export_step.parse_options(argv))
 

@@ -1,4 +1,4 @@
-"""Memory of a turn: what is counted, against what TensorFlow held; and what keeps it low."""
+"""Memory of a step: the count against TensorFlow's, and what keeps it low."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def test_the_g_step_waits_for_the_gradients_of_d(tiny_config):
 
 
 def before(op):
-    """All operations that must be done before `op`."""
+    """Return all operations that must be done before `op`."""
     seen, queue = set(), [op]
     while queue:
         op = queue.pop()
@@ -38,8 +38,8 @@ def before(op):
     return seen
 
 
-def test_parts_wait_for_the_first():
-    """Otherwise the loop's first turn would run in parallel."""
+def test_later_parts_wait_for_the_first():
+    """Otherwise the loop's first iteration would run in parallel."""
     mean = tf.function(lambda x: mean_over_parts(
         lambda part: tf.reduce_sum(tf.exp(part)), tf.unstack(x)))
     graph = mean.get_concrete_function(tf.zeros([3, 2])).graph
@@ -48,7 +48,7 @@ def test_parts_wait_for_the_first():
     assert any("Exp" in {op.type for op in before(counter)} for counter in counters)
 
 
-def test_parts_of_memory_follow_what_they_are_of():
+def test_parts_of_memory_follow_their_sizes():
     config, critic, stage = memory.place("paper", "rgb", 64, "fp32")
     few, many = (memory_parts(config, critic, stage, count) for count in (4, 8))
     assert {name for name in few if few[name] != many[name]} == {
@@ -56,13 +56,13 @@ def test_parts_of_memory_follow_what_they_are_of():
     assert many["activations"] == 2 * few["activations"]
     short = memory_parts(config, critic, stage, 4, "bf16")
     assert short["slots"] == few["slots"] and short["weights"] == few["weights"]
-    # Instance norm is computed in float32 whatever the type.
+    # Instance norm is computed in float32 in either precision.
     assert 0.5 < short["activations"] / few["activations"] < 0.7
     joint = memory_parts(*memory.place("paper", "classes", 512, "fp32"), 4)
-    assert joint["slots"] > 1.4 * few["slots"]  # three networks in place of two
+    assert joint["slots"] > 1.4 * few["slots"]  # three networks instead of two
 
 
-def test_no_more_at_once_than_fit():
+def test_only_as_many_images_at_once_as_fit():
     place = memory.place("paper", "rgb", 512, "fp32")
     room = turn_memory(*place, 8, accumulating=True)
     assert memory.most_at_once(*place, "fp32", room) == 8
@@ -85,7 +85,7 @@ def test_the_table_is_printed(capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("minibatch, at_once, precision", [
     (32, 32, "fp32"), (32, 8, "fp32"), (32, 32, "bf16")])
-def test_counted_is_what_tensorflow_holds(minibatch, at_once, precision):
+def test_the_count_equals_tensorflows_memory(minibatch, at_once, precision):
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.sides.memory_side", "small-64", "rgb", "64",
          *map(str, (minibatch, precision, at_once))],

@@ -1,4 +1,4 @@
-"""What a turn costs, counted from the configuration, against the graph that TensorFlow made."""
+"""The operations of a step, counted from the configuration, against TensorFlow's graph."""
 
 from collections import deque
 from math import prod
@@ -21,7 +21,7 @@ def plain(resolution, fmaps):
 
 
 def state_in(config, stage_name, label_size=0):
-    """A fresh state, taken to a stage without training."""
+    """Return a fresh state that entered a stage without training."""
     state = new_state(config, label_size=label_size)
     for name in ("binary", "classes"):
         if state.progress.stage != stage_name:
@@ -30,7 +30,7 @@ def state_in(config, stage_name, label_size=0):
 
 
 def traced_graph(config, stage, critic, form=None):
-    """The graph of one turn."""
+    """Return the graph of one step."""
     state = state_in(config, stage.name)
     if form:
         for network in state.networks.values():
@@ -45,7 +45,7 @@ def traced_graph(config, stage, critic, form=None):
 
 
 def in_use(graph):
-    """The operations that a graph's outputs and assignments depend on."""
+    """Return the operations that a graph's outputs and assignments depend on."""
     seen = {tensor.op for tensor in graph.outputs} | set(graph.control_outputs)
     queue = deque(seen)
     while queue:
@@ -57,7 +57,7 @@ def in_use(graph):
 
 
 def multiply_adds(op):
-    """Multiply-adds of one operation, from the graph's shapes: only products and convolutions."""
+    """Return an operation's multiply-adds by the graph's shapes: products and convolutions only."""
     if op.type == "MatMul":
         inner = op.inputs[0].shape[0 if op.get_attr("transpose_a") else 1]
         return prod(op.outputs[0].shape) * inner
@@ -75,7 +75,7 @@ def multiply_adds(op):
     return 0
 
 
-AT_8 = dict(resolution=8)  # the sizes themselves are the first cases' subject
+AT_8 = dict(resolution=8)  # the first cases cover sizes
 CASES = {
     "rgb": dict(changes={}, stage="rgb", critic=0),
     "fading": dict(changes={}, stage="rgb", critic=0, lod=0.5),
@@ -100,7 +100,7 @@ QUICK = ("fading", "joint critic of 2d")
 
 @pytest.mark.parametrize("case", [
     pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES])
-def test_operations_are_those_of_the_graph(tiny_config, case):
+def test_operations_equal_the_graphs(tiny_config, case):
     c = CASES[case]
     config = tiny_config(fmap_max=16, **c["changes"])
     stage = make_stage(config, NUM_CLASSES, c["stage"], c.get("lod", 0.0))
@@ -109,12 +109,12 @@ def test_operations_are_those_of_the_graph(tiny_config, case):
     graph = traced_graph(config, stage, critic, *forms)
     measured = sum(multiply_adds(op) for op in in_use(graph)) / stage.minibatch
     counted = turn_operations(config, critic, stage, *forms)
-    # WGAN-GP's penalty alone leaves out some gradients of D's last layers, which are counted.
+    # Only WGAN-GP's penalty omits some gradients of D's last layers, which are counted.
     assert counted == pytest.approx(measured, rel=1e-12 if case != "WGAN-GP" else 0.01)
 
 
-def test_lazy_r1_is_the_mean_of_its_turns(tiny_config):
-    """One turn in k has the penalty."""
+def test_lazy_r1_is_the_mean_of_its_steps(tiny_config):
+    """One step in k has the penalty."""
     def count(**changes):
         config = tiny_config(fmap_max=16, **changes)
         stage = make_stage(config, NUM_CLASSES, "rgb")
@@ -126,7 +126,7 @@ def test_lazy_r1_is_the_mean_of_its_turns(tiny_config):
 @pytest.mark.parametrize("changes", [
     {}, dict(use_styles=False, const_input=False, style_mixing_prob=0.0, use_noise=False,
              mbstd_group_size=1), dict(mapping_layers=0, mbstd_num_features=2)])
-def test_parameters_are_those_of_the_networks(tiny_config, changes):
+def test_parameters_equal_the_networks(tiny_config, changes):
     config = tiny_config(**changes)
     networks = new_state(config, num_channels=8).networks
     G, D = networks["G"], networks["D_rgb"]

@@ -27,7 +27,7 @@ METHODS = {"cyclegan": ["--blocks=1"], "pix2pix": ["--method=pix2pix", "--channe
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_our_side_is_a_step_of_training(method):
+def test_our_side_runs_a_training_step(method):
     side = OurSide(parse_options([*TINY, *METHODS[method]]))
     before = {name: network.get_arrays() for name, network in side.method.networks.items()}
     tf.config.run_functions_eagerly(True)
@@ -42,8 +42,8 @@ def test_our_side_is_a_step_of_training(method):
             before[name][key].size for key in network.trainables)
 
 
-def test_our_side_draws_as_generate_does(tmp_path):
-    """Photos from its maps, with the dropout of a seed; nothing is learned."""
+def test_our_side_draws_like_generate(tmp_path):
+    """Photos from its maps, with the dropout of a seed; nothing is trained."""
     side = OurSide(parse_options([*TINY, *METHODS["pix2pix"], "--generation", "--minibatch=2"]))
     network = side.method.networks["G"]
     save_snapshot(tmp_path / "run.safetensors", {"G": network}, {
@@ -61,7 +61,7 @@ def test_our_side_draws_as_generate_does(tmp_path):
         (array == before[key]).all() for key, array in network.get_arrays().items())
 
 
-def test_a_result_says_what_a_step_was_of():
+def test_a_result_describes_its_step():
     """All options of the method; parts of a minibatch are for the memory side only."""
     assert sizes(parse_options([*TINY, *METHODS["cyclegan"]])) == {
         "method": "cyclegan", **SIZES, "blocks": 1, "minibatch_per_gpu": 0}
@@ -73,7 +73,7 @@ def test_a_result_says_what_a_step_was_of():
         parse_options(["--minibatch-per-gpu=2"])
 
 
-def test_sides_begin_in_turns(monkeypatch):
+def test_sides_alternate_in_starting(monkeypatch):
     monkeypatch.setattr(torch_translation, "PAUSE_SEC", 0)
     began = itertools.count()
     assert in_turns([lambda: ("ours", next(began)), lambda: ("torch", next(began))], 3) == [
@@ -104,6 +104,6 @@ def test_both_sides_at_miniature_size(method, options, timed):
     (["--channels=3"], "--channels: without effect: cyclegan has none"),
     (["--method=pix2pix", "--blocks=6"], "--blocks: without effect: pix2pix has none"),
     (["--generation"], "--generation: without effect: only that of pix2pix is timed")])
-def test_options_that_make_no_sense(argv, message):
+def test_options_that_make_no_sense_are_refused(argv, message):
     with pytest.raises(UserError, match=message):
         parse_options(argv)

@@ -1,4 +1,4 @@
-"""The dataset tool's commands from end to end, and what a user sees."""
+"""The dataset tool's commands from end to end, and their output."""
 
 import hashlib
 import itertools
@@ -45,7 +45,7 @@ def source(tmp_path):
 
 
 def run(*arguments):
-    """The tool in this process: (exit status, None)."""
+    """Run the tool in this process; return (exit status, None)."""
     return dataset_tool.main([str(argument) for argument in arguments])
 
 
@@ -54,7 +54,7 @@ def create_modanet(source, out, *options):
                "--workers", 1, *options)
 
 
-def test_photos_become_a_data_set_and_the_next_step_is_told(source, tmp_path, capsys):
+def test_photos_become_a_data_set_and_the_next_step_is_printed(source, tmp_path, capsys):
     assert create_modanet(source, tmp_path / "set", "--num-val", 2, "--num-test", 3) == 0
     printed = capsys.readouterr().out
     assert "12 images listed, 0 empty, 12 annotated: 12 found, 0 missing" in printed
@@ -66,7 +66,7 @@ def test_photos_become_a_data_set_and_the_next_step_is_told(source, tmp_path, ca
     assert not list(tmp_path.glob("set/.*"))
 
 
-def test_a_finished_data_set_is_left_and_another_is_refused(source, tmp_path, capsys):
+def test_a_finished_data_set_is_kept_and_another_is_refused(source, tmp_path, capsys):
     create_modanet(source, tmp_path / "set")
     before = folder_bytes(tmp_path / "set")
     assert create_modanet(source, tmp_path / "set", "--workers", 2) == 0
@@ -86,7 +86,7 @@ def test_other_photos_of_the_same_names_are_another_data_set(source, tmp_path, c
     photo.write_bytes(photo.read_bytes() + b"more")
     with pytest.raises(UserError, match="photo_sizes is "):
         make()
-    # Made before sizes were noted: it is left, and what is not known is said.
+    # Made before sizes were stored: it is kept, and the output names what is unknown.
     content = json.loads((tmp_path / "set" / "dataset.json").read_text())
     del content["options"]["photo_sizes"]
     (tmp_path / "set" / "dataset.json").write_text(json.dumps(content))
@@ -98,7 +98,7 @@ def test_other_photos_of_the_same_names_are_another_data_set(source, tmp_path, c
     assert f"that its photos are those in {source}" in printed and "known only from their names" in printed
 
 
-def test_photos_with_the_same_pixels_are_warned_of(source, tmp_path, capsys):
+def test_photos_with_the_same_pixels_get_a_warning(source, tmp_path, capsys):
     for name in ("a.jpg", "b.jpg"):
         shutil.copy(source / "images" / "0000007.jpg", source / "images" / name)
     run("create_from_images", "--source", source / "images", "--out", tmp_path / "set",
@@ -110,7 +110,7 @@ def test_photos_with_the_same_pixels_are_warned_of(source, tmp_path, capsys):
     assert run("info", tmp_path / "set", "--verify") == 0
 
 
-def test_photos_of_their_own_are_not_warned_of(source, tmp_path, capsys):
+def test_distinct_photos_get_no_warning(source, tmp_path, capsys):
     create_modanet(source, tmp_path / "set")
     run("info", tmp_path / "set")
     assert "same pixels" not in capsys.readouterr().out
@@ -126,7 +126,7 @@ def test_a_dry_run_writes_nothing(source, tmp_path, capsys):
 
 
 def damage(source, rng):
-    """Give each photo from id 8 to 13 a different defect; those of 9 and 10 show in the headers."""
+    """Damage the photos with ids 8 to 13, each in another way; headers show it for 9 and 10."""
     content = json.loads(annotations_path(source).read_text())
     for part in content["annotations"]:
         if part["image_id"] == 8:
@@ -175,7 +175,7 @@ def test_every_image_of_a_folder_is_written_or_listed(source, tmp_path, rng):
 
 
 def spoil(source, rng):
-    """Spoil four of NUM photos so that headers do not show it, and two more visibly."""
+    """Damage four of NUM photos so that headers do not show it, and two more visibly."""
     images = source / "images"
     for image_id in (8, 9):
         path = images / f"{image_id:07d}.jpg"
@@ -189,7 +189,7 @@ def spoil(source, rng):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("command", ["create_modanet", "create_from_images", "create_from_masks"])
-def test_splits_are_as_large_as_asked_whatever_is_defect(tmp_path, rng, command, seed):
+def test_splits_have_the_requested_size_despite_defects(tmp_path, rng, command, seed):
     source = make_source(tmp_path / "source", 24)
     if command == "create_from_masks":
         (source / "classes.txt").write_text("figure")
@@ -213,7 +213,7 @@ def test_too_few_usable_photos_for_the_splits_are_one_line(source, tmp_path, rng
     options = ["create_modanet", f"--source={source}", f"--out={tmp_path / 'set'}",
                "--resolution=8", "--workers=1", "--num-test=0"]
     with pytest.raises(UserError, match="10 validation and 0 test photos leave none of the 10 "):
-        run(*options, "--num-val=10")  # seen from the headers
+        run(*options, "--num-val=10")  # seen in the headers
     with pytest.raises(UserError, match="of 12, 6 went into validation, 0 into the test, and the "):
         run(*options, "--num-val=6")
     assert not (tmp_path / "set" / "dataset.json").exists()
@@ -222,7 +222,7 @@ def test_too_few_usable_photos_for_the_splits_are_one_line(source, tmp_path, rng
 @pytest.mark.parametrize("num_val, advice", [
     (5, "only 5 validation images: .*--num-val=0 --num-test=0 trains with all"), (0, None)])
 @pytest.mark.parametrize("dry", [True, False])
-def test_few_validation_photos_are_warned_of(source, tmp_path, capsys, num_val, advice, dry):
+def test_few_validation_photos_get_a_warning(source, tmp_path, capsys, num_val, advice, dry):
     create_modanet(source, tmp_path / "set", "--num-val", num_val, *["--dry-run"] * dry)
     printed = capsys.readouterr().out
     found = re.search("warning: .* validation images.*", printed)
@@ -233,14 +233,14 @@ def test_few_validation_photos_are_warned_of(source, tmp_path, capsys, num_val, 
     (1000, 0, "no validation images: .*; --num-val=100 or more can"), (999, 0, None),
     (1000, 99, "only 99 .*; --num-val=100 or more can"), (1000, 100, None),
     (999, 99, "trains with all of so few"), (120, 100, None)])
-def test_the_advice_goes_by_the_number_of_photos(num_photos, num_val, said):
+def test_the_advice_depends_on_the_number_of_photos(num_photos, num_val, said):
     lines = []
     create._report_few_validation(num_val, num_photos, lines.append)
     assert re.search(said, *lines) if said else not lines
 
 
-def test_suggested_commands_are_quoted_and_fit(source, tmp_path, capsys, monkeypatch):
-    """What is printed is what train.py takes, also where a path has a space and a quote."""
+def test_suggested_commands_are_quoted_and_work(source, tmp_path, capsys, monkeypatch):
+    """train.py accepts what is printed, even if a path has a space and a quote."""
     out = tmp_path / "my set's"
     create_modanet(source, out, "--num-val", 0, "--num-test", 0)
     line = re.search("^train: python (train.py .*)$", capsys.readouterr().out, re.MULTILINE)[1]
@@ -257,7 +257,7 @@ def test_suggested_commands_are_quoted_and_fit(source, tmp_path, capsys, monkeyp
     assert "\ntrain the RGB baseline: python train.py --variant=rgb '--data=" in printed
 
 
-def test_files_that_are_no_photos_are_counted(source, tmp_path, capsys):
+def test_files_that_are_not_photos_are_counted(source, tmp_path, capsys):
     for name in ("a.txt", "b.txt", "c.TXT", "d.xml", "e.xml", "f.db", "g", "h.mp4", "i.json"):
         (source / name).write_text("nothing")
     (source / "images" / "again.jpg").symlink_to("0000007.jpg")
@@ -271,8 +271,8 @@ def test_files_that_are_no_photos_are_counted(source, tmp_path, capsys):
     assert open_dataset(tmp_path / "set").splits["train"] == NUM
 
 
-def test_a_folder_of_photos_alone_has_the_digest_of_before(source, tmp_path):
-    """It decides whether a data set is finished: the md5 over the names, despite other files."""
+def test_a_folder_of_photos_keeps_its_digest(source, tmp_path):
+    """It decides if a data set is finished: the md5 over the names, despite other files."""
     names = "\n".join(f"{i:07d}.jpg" for i in range(7, 7 + NUM))
     (source / "images" / ".DS_Store").touch()
     create.create_from_images(create_config(source=source / "images", out=tmp_path / "set"), print)
@@ -282,7 +282,7 @@ def test_a_folder_of_photos_alone_has_the_digest_of_before(source, tmp_path):
 
 
 def official(folder, images, name="tiny", labels=None):
-    """Images uint8 [N, C, H, W] as the official dataset tool writes them: raw, without folders."""
+    """Write uint8 [N, C, H, W] like the official dataset tool: raw, without folders of splits."""
     folder.mkdir()
     for image in images:
         for level, smaller in pyramid.levels(image, 2).items():
@@ -295,7 +295,7 @@ def official(folder, images, name="tiny", labels=None):
 
 
 @pytest.mark.parametrize("command", ["info", "display", "train"])
-def test_official_record_files_are_called_what_they_are(tmp_path, rng, command):
+def test_official_record_files_are_recognised(tmp_path, rng, command):
     images = rng.integers(0, 256, (2, 3, 16, 16), dtype=np.uint8)
     folder = official(tmp_path / "my records", images)
     with pytest.raises(UserError, match=r"as the official dataset tool writes them; .* "
@@ -313,8 +313,8 @@ def test_official_record_files_are_called_what_they_are(tmp_path, rng, command):
 
 @pytest.mark.parametrize("label_size, resolution", [(0, 16), (3, 16), (0, 8)])
 def test_official_record_files_become_a_data_set(tmp_path, rng, label_size, resolution):
-    """Every image keeps its pixels and its label; where a lower level than theirs is the largest,
-    those below are rounded twice."""
+    """Every image keeps its pixels and its label; if the largest level is lower than theirs, the
+    levels below are rounded twice."""
     images = rng.integers(0, 256, (9, 3, 16, 16), dtype=np.uint8)
     labels = rng.normal(size=(9, 3)).astype(np.float32) if label_size else None
     folder = official(tmp_path / "tiny", images, labels=labels)
@@ -338,7 +338,7 @@ def test_official_record_files_become_a_data_set(tmp_path, rng, label_size, reso
                 assert np.abs(apart).max() <= int(rounding)
 
 
-def test_official_record_files_that_cannot_be_are_one_line(tmp_path, rng, capsys):
+def test_impossible_official_record_files_are_one_line(tmp_path, rng, capsys):
     images = rng.integers(0, 256, (3, 5, 8, 8), dtype=np.uint8)
     options = f"--out={tmp_path / 'set'}", "--resolution=8", "--workers=1"
     folder = official(tmp_path / "maps", images)
@@ -370,14 +370,14 @@ def test_official_record_files_that_cannot_be_are_one_line(tmp_path, rng, capsys
     ("create_synthetic", ["--out={file}/x"], "--out=.*file is a file, not a folder"),
     ("create_modanet", ["--annotations={folder}"], "--annotations=.*: is a folder, not a file"),
     ("create_from_pairs", ["--source={folder}", "--classes={folder}"], "--classes=.*is a folder")])
-def test_files_for_folders_are_refused_first(tmp_path, command, options, message):
+def test_files_given_as_folders_are_refused_first(tmp_path, command, options, message):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=message):
         run(command, *(option.format(file=tmp_path / "file", folder=tmp_path)
                        for option in options))
 
 
-def test_what_cannot_be_read_is_counted_by_many_processes_too(source, rng, monkeypatch):
+def test_unreadable_files_are_counted_by_several_processes_too(source, rng, monkeypatch):
     damage(source, rng)
     folder = photo_sources.PhotoFolder(source / "images")
     keys = sorted(path.name for path in folder.path.iterdir()) + ["nowhere.jpg"]
@@ -399,7 +399,7 @@ def test_space_of_unfinished_files_counts_as_free(tmp_path, monkeypatch):
         create._check_space(config, 110, 100, 0.1, print)
 
 
-def test_everything_left_out_is_counted_and_listed(source, tmp_path, rng, capsys):
+def test_everything_skipped_is_counted_and_listed(source, tmp_path, rng, capsys):
     content = json.loads(annotations_path(source).read_text())
     content["images"].append({"id": 99, "file_name": "x.jpg", "width": 4, "height": 4})
     content["images"].append({"id": 98, "file_name": "../../etc/passwd", "width": 4, "height": 4})
@@ -423,7 +423,7 @@ def test_everything_left_out_is_counted_and_listed(source, tmp_path, rng, capsys
     assert open_dataset(tmp_path / "set").splits["train"] == NUM - 2
 
 
-def test_fewer_photos_are_a_seeded_choice(source, tmp_path):
+def test_a_smaller_number_of_photos_is_a_seeded_choice(source, tmp_path):
     sets = []
     for seed in (0, 0, 1):
         out = tmp_path / str(len(sets))
@@ -440,7 +440,7 @@ def test_splits_have_modanets_sizes_or_proportions(num, sizes):
     assert create.default_splits(num) == sizes
 
 
-def test_raw_encoding_is_the_official_form(source, tmp_path):
+def test_raw_encoding_is_the_official_format(source, tmp_path):
     create_modanet(source, tmp_path / "raw", "--encoding", "raw")
     create_modanet(source, tmp_path / "webp")
     for level in (2, 3, 4):
@@ -480,7 +480,7 @@ def test_no_photos_at_all_is_one_line(tmp_path):
         run("create_from_images", "--source", tmp_path / "empty", "--out", tmp_path / "set")
 
 
-def test_a_disk_that_cannot_hold_it_is_known_before(source, tmp_path, monkeypatch):
+def test_a_disk_that_is_too_small_is_noticed_first(source, tmp_path, monkeypatch):
     monkeypatch.setattr(create.shutil, "disk_usage",
                         lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(UserError, match=r"only 0\.00 GB left"):
@@ -501,7 +501,7 @@ def test_a_disk_that_cannot_hold_it_is_known_before(source, tmp_path, monkeypatc
     (["--help"], 0, "create_synthetic"),
     ([], 2, "COMMAND")])
 def test_mistakes_are_one_line_and_status_2(arguments, status, message, tmp_path, monkeypatch,
-                                             capsys):
+                                            capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["dataset_tool.py", *arguments])
     with pytest.raises(SystemExit) as left:
@@ -513,7 +513,7 @@ def test_mistakes_are_one_line_and_status_2(arguments, status, message, tmp_path
 
 
 def test_the_script_itself(source, tmp_path):
-    """Broken JSON, from the shell: one line and status 2; with --debug the traceback, too."""
+    """Broken JSON, from the shell: one line and status 2; with --debug the traceback too."""
     annotations_path(source).write_text("{")
     command = [sys.executable, REPOSITORY / "dataset_tool.py", "create_modanet", "--source", source]
     for extra, lines in (([], 1), (["--debug"], 3)):
@@ -524,13 +524,13 @@ def test_the_script_itself(source, tmp_path):
 
 
 def test_the_tool_loads_no_tensorflow():
-    """Workers import what the tool imports: TensorFlow would cost each of them half a gigabyte."""
+    """Workers import what the tool imports: TensorFlow would take half a gigabyte in each."""
     code = "import sys, dataset_tool; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
 
 
 class Downloads:
-    """Stands in for the network: content by file name, and what was asked for."""
+    """A stand-in for the network: content by file name, and the names requested."""
 
     def __init__(self, contents):
         self.contents, self.asked = contents, []
@@ -549,7 +549,7 @@ def in_empty_folder(tmp_path, monkeypatch):
     return tmp_path / raw_files.DEFAULT_SOURCE
 
 
-def test_without_arguments_annotations_are_fetched_and_photos_asked_for(in_empty_folder,
+def test_without_arguments_annotations_are_fetched_and_photos_requested(in_empty_folder,
                                                                         monkeypatch):
     network = Downloads(dict.fromkeys(raw_files.PUBLISHED, b'{"images": [], "annotations": []}'))
     monkeypatch.setattr(raw_files, "download", network)
@@ -564,7 +564,7 @@ def test_without_arguments_annotations_are_fetched_and_photos_asked_for(in_empty
     assert len(network.asked) == 2, "what is there is not fetched again"
 
 
-def test_what_cannot_be_fetched_is_told_with_its_place(in_empty_folder, monkeypatch):
+def test_failed_downloads_name_the_path(in_empty_folder, monkeypatch):
     monkeypatch.setattr(raw_files, "download", Downloads({}))
     with pytest.raises(UserError) as error:
         run("create_modanet")
@@ -580,7 +580,7 @@ def test_given_paths_need_no_source(source, tmp_path, in_empty_folder):
 
 
 def test_photos_in_an_lmdb_give_the_same_records(source, tmp_path):
-    """PaperDoll's form, below --source, with two processes reading it."""
+    """PaperDoll's form, below --source, read by two processes."""
     create_modanet(source, tmp_path / "folder" / "set")
     with lmdb.open(str(source / "photos.lmdb"), map_size=1 << 22) as env, \
             env.begin(write=True) as transaction:
@@ -595,6 +595,6 @@ def test_photos_in_an_lmdb_give_the_same_records(source, tmp_path):
     ("create_modanet", ["--annotations=a", "--images=b"]),
     ("create_from_coco", ["--annotations=a", "--images=b"]),
     ("create_from_masks", ["--images=a", "--masks=b", "--classes=c"])])
-def test_a_source_that_is_not_read_is_refused(command, places):
+def test_an_unused_source_is_refused(command, places):
     with pytest.raises(UserError, match=r"^--source: without effect: .* name all that is read"):
         run(command, "--source=elsewhere", *places)

@@ -1,4 +1,4 @@
-"""What the dataset tool prints and shows about a data set."""
+"""The dataset tool's report about a data set, and its pictures."""
 
 import json
 
@@ -31,7 +31,7 @@ def data(tmp_path, images):
     return path
 
 
-def test_info_tells_sizes_and_class_frequencies(data, capsys):
+def test_info_prints_sizes_and_class_frequencies(data, capsys):
     assert dataset_tool.main(["info", str(data)]) == 0
     printed = capsys.readouterr().out
     assert "7 (RGB + 4 class maps)" in printed and "5 train, 1 val" in printed
@@ -49,7 +49,7 @@ def test_info_counts_the_bytes_of_shards(data, capsys):
     assert list(dataset_report.summary_lines(data)) == lines
 
 
-def test_info_of_colours_has_no_table(tmp_path, images):
+def test_info_without_maps_has_no_table(tmp_path, images):
     path = make_dataset(tmp_path / "rgb", {"train": images["train"][:, :3]}, ())
     assert list(dataset_report.summary_lines(path))[-1].startswith("digest")
 
@@ -76,7 +76,7 @@ def test_display_writes_a_png_of_any_level(data, tmp_path):
         assert picture.size[1] > 2 * 96 + 3 * GAP, "the legend is below"
 
 
-def test_colours_alone_are_shown_alone(tmp_path, images):
+def test_data_without_maps_are_shown_as_photos_only(tmp_path, images):
     path = make_dataset(tmp_path / "rgb", {"train": images["train"][:, :3]}, ())
     shape = dataset_report.contact_sheet(path, "train", 4, 2, None, 0).shape
     assert shape == (2 * 96 + 3 * GAP, 2 * 96 + 3 * GAP, 3)
@@ -85,12 +85,12 @@ def test_colours_alone_are_shown_alone(tmp_path, images):
 @pytest.mark.parametrize("out, message", [
     ("sheet.jpg", "ends with .png"), ("", "ends with .png"),
     ("data/dataset.json/sheet.png", "dataset.json is a file, not a folder")])
-def test_what_display_cannot_write_is_one_line(data, out, message):
+def test_display_reports_write_errors_in_one_line(data, out, message):
     with pytest.raises(UserError, match=f"--out=.*{message}"):
         dataset_tool.main(["display", str(data), f"--out={data.parent / out}"])
 
 
-def test_what_cannot_be_shown_is_one_line(data):
+def test_display_reports_read_errors_in_one_line(data):
     with pytest.raises(UserError, match="no images in split 'test'; it has: train, val"):
         dataset_report.contact_sheet(data, "test", 1, 1, None, 0)
     with pytest.raises(UserError, match="no images of 32x32; it has: 4, 8, 16"):

@@ -1,4 +1,4 @@
-"""report.html and the statistics behind it, counted again from the pictures."""
+"""report.html and its statistics, counted again from the pictures."""
 
 import json
 import os
@@ -31,13 +31,13 @@ NUM = 14
 
 
 def run(*arguments):
-    """The tool in this process."""
+    """Run the tool in this process."""
     return dataset_tool.main([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Photos of two sizes with rectangles, one photo missing."""
+    """Make photos of two sizes with rectangles; one photo is missing."""
     path = make_source(tmp_path_factory.mktemp("page") / "source", NUM)
     content = json.loads(annotations_path(path).read_text())
     for entry in content["images"][:4]:
@@ -57,7 +57,7 @@ def data(source):
 
 
 def masks_of(source):
-    """{image id: [bool mask of each instance]} of the photos that are there, by slicing."""
+    """Return {image id: [bool mask of each instance]} of the existing photos, by slicing."""
     content = json.loads(annotations_path(source).read_text())
     sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in content["images"]}
     masks = {image_id: [] for image_id in sizes if image_id != 9}
@@ -71,7 +71,7 @@ def masks_of(source):
     return masks
 
 
-def test_overlaps_are_those_of_the_instances(source, data):
+def test_overlaps_are_counted_between_instances(source, data):
     shares = []
     for masks in masks_of(source).values():
         depth = np.sum(masks, axis=0)
@@ -82,7 +82,7 @@ def test_overlaps_are_those_of_the_instances(source, data):
     np.testing.assert_allclose(found["mean"], np.mean(shares), atol=1e-7)
 
 
-def test_classes_together_and_sizes_are_counted(source, data):
+def test_classes_that_occur_together_and_sizes_are_counted(source, data):
     content = json.loads((data / "dataset.json").read_text())
     known = dataset_report.read_statistics(data, content["classes"])
     together, photos = np.zeros((13, 13), int), 0
@@ -101,7 +101,7 @@ def test_classes_together_and_sizes_are_counted(source, data):
     assert known["sizes"] == dict(sizes) and known["photos"] == photos == NUM - 1
 
 
-def test_the_page_says_what_is_there(data):
+def test_the_page_describes_the_data(data):
     text = PageReader((data / "report.html").read_text()).text
     for part in ("Data set set", "12 train, 1 test", "scarf/tie",
                  "photo is missing", "instances overlap",
@@ -116,13 +116,13 @@ def test_the_page_says_what_is_there(data):
 
 
 def rows_of(path):
-    """All rows of the page's tables: lists of cells."""
+    """Return all rows of the page's tables: lists of cells."""
     rows = re.findall(r"<tr>(.*?)</tr>", path.read_text())
     return [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in rows]
 
 
-def test_numbers_by_hand(tmp_path, rng):
-    """Of four images hat is in 4, coat in 1 (covering 8 % of it), legs in 2, shoes in none."""
+def test_the_pages_numbers_by_hand(tmp_path, rng):
+    """Of four images, hat is in 4, coat in 1 (covering 8 % of it), legs in 2, shoes in none."""
     images = np.stack([random_image(rng, 7, 16) for _ in range(4)])
     data = make_dataset(tmp_path / "set", {"train": images})
     content = json.loads((data / "dataset.json").read_text())
@@ -153,7 +153,7 @@ def test_info_writes_the_same_page_again(data, capsys):
     assert folder_bytes(data) == before
 
 
-def test_a_folder_that_cannot_be_written_still_is_told_of(data, capsys, monkeypatch):
+def test_info_works_if_the_folder_cannot_be_written(data, capsys, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied", "report.html")
     monkeypatch.setattr(dataset_report.util, "atomic_write", refuse)
@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_written_still_is_told_of(data, capsys, monkeypa
     assert "channels   16" in printed and "no report.html beside the data" in printed
 
 
-def test_data_without_statistics_say_so(tmp_path, rng):
+def test_the_page_of_data_without_statistics_says_so(tmp_path, rng):
     data = make_dataset(tmp_path / "old", {"train": random_image(rng, 7, 16)[None]})
     run("info", data)
     text = PageReader((data / "report.html").read_text()).text
@@ -175,14 +175,14 @@ def test_data_without_statistics_say_so(tmp_path, rng):
 
 
 @pytest.mark.parametrize("line", ['{"id": 3', '{"id": 3}', "[]", '"reason"', "3"])
-def test_a_broken_list_of_what_was_left_out_is_one_line(tmp_path, rng, line):
+def test_a_broken_list_of_skipped_photos_is_one_line(tmp_path, rng, line):
     data = make_dataset(tmp_path / "set", {"train": random_image(rng, 7, 16)[None]})
     (data / "skipped.jsonl").write_text(line + "\n")
     with pytest.raises(UserError, match=r"skipped\.jsonl: broken"):
         run("info", data)
 
 
-def test_names_of_other_peoples_files_do_not_become_markup(tmp_path, rng):
+def test_names_of_files_do_not_become_markup(tmp_path, rng):
     data = make_dataset(tmp_path / "<b>", {"train": random_image(rng, 7, 16)[None]},
                         ("<script>alert(1)</script>", '"><img src=x>', "a&b", "x"))
     lines = [{"id": "<i>.jpg", "reason": "<u>reason</u>"},
@@ -196,14 +196,14 @@ def test_names_of_other_peoples_files_do_not_become_markup(tmp_path, rng):
         assert part in reader.text
 
 
-def test_colours_alone_have_no_class_sections(tmp_path, source):
+def test_data_without_maps_have_no_class_sections(tmp_path, source):
     run("create_from_images", "--source", source / "images", "--out", tmp_path / "set",
         "--resolution", 16, "--workers", 1)
     text = PageReader((tmp_path / "set/report.html").read_text()).text
     assert "show each class" not in text and "Overlap" not in text and "40x60" in text
 
 
-def test_many_left_out_and_many_classes_stay_readable(tmp_path, rng):
+def test_many_skipped_photos_and_classes_stay_readable(tmp_path, rng):
     classes = [f"class {i}" for i in range(60)]
     data = make_dataset(tmp_path / "set", {"train": random_image(rng, 63, 16)[None]}, classes)
     together = np.diag(np.arange(60)).tolist()
@@ -224,8 +224,8 @@ def test_histograms(weighted, expected):
     assert dataset_report._histogram(weighted, (2, 4, 8)) == expected
 
 
-def test_masks_have_no_overlap_of_their_own(tmp_path):
-    """An index mask has one class per pixel: the overlap is unknown, not zero."""
+def test_index_masks_have_no_overlap(tmp_path):
+    """They have one class per pixel, so the overlap is unknown, not zero."""
     counts = writer.DatasetCounts(FOUR, 16, 0, ["train"])
     counts.add("train", 1, b"", [0.5, 0, 0, 0.1], size=(4, 6))
     counts.add("train", 2, b"", [0, 0, 0, 0.1], size=(6, 4))
@@ -252,8 +252,8 @@ def test_names_that_are_not_text_are_listed(tmp_path):
     assert r"\udcff.png" in PageReader((tmp_path / "set" / "report.html").read_text()).text
 
 
-def test_sizes_are_those_of_the_files(tmp_path, monkeypatch, rng):
-    """Large photos are halved when they are decoded; turned ones count as they are seen."""
+def test_sizes_are_the_files_sizes(tmp_path, monkeypatch, rng):
+    """Large photos are halved when decoded; turned photos count as they are seen."""
     monkeypatch.setattr(photos, "_FULL_SIZE", 20 * 20)
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,4 +1,4 @@
-"""Pictures out of a data set, and data sets of these pictures again."""
+"""Pictures extracted from a data set, and data sets made from these pictures."""
 
 import json
 import shutil
@@ -15,13 +15,13 @@ from tests.tools.data_helpers import FOUR, folder_bytes, make_dataset, random_im
 
 
 def run(*arguments):
-    """The tool in this process."""
+    """Run the tool in this process."""
     return dataset_tool.main([str(argument) for argument in arguments])
 
 
 @pytest.fixture
 def images(rng):
-    """Images that each show a class, since one without would be left out of a set with maps."""
+    """Return images that each show a class: in a set with maps others would be left out."""
     return {"train": np.stack([random_image(rng, 7, 16) for _ in range(5)]),
             "val": np.stack([random_image(rng, 7, 16) for _ in range(3)])}
 
@@ -32,7 +32,7 @@ def data(tmp_path, images):
 
 
 def stored(data, split="train"):
-    """{id: image uint8 [C, H, W]} at the largest level."""
+    """Return {id: image uint8 [C, H, W]} at the largest level."""
     content = json.loads((data / "dataset.json").read_text())
     level = content["resolution"].bit_length() - 1
     file = tfrecords.RecordFile(data / split / f"{split}-r{level:02d}.tfrecords")
@@ -59,7 +59,7 @@ def test_pictures_are_the_records_pixels(data, images, tmp_path, capsys):
     assert (tmp_path / "out" / "classes.txt").read_text().split() == list(FOUR)
 
 
-def test_create_from_masks_gives_the_same_pixels_back(data, tmp_path):
+def test_create_from_masks_gives_back_the_same_pixels(data, tmp_path):
     run("extract", data, "--out", tmp_path / "out")
     run("create_from_masks", "--source", tmp_path / "out", "--out", tmp_path / "again",
         "--resolution", 16, "--num-val", 0, "--num-test", 0, "--workers", 1)
@@ -73,7 +73,7 @@ def test_create_from_masks_gives_the_same_pixels_back(data, tmp_path):
 
 
 def test_soft_borders_of_resized_maps_keep_their_labels(data, tmp_path, rng):
-    """Stored maps have intermediate values: label maps stay the same, next time all pixels do."""
+    """Stored maps have intermediate values: label maps stay equal, next time all pixels do."""
     soft = random_image(rng, 7, 16)
     soft[3:] = rng.dirichlet([0.3] * 5, (16, 16)).transpose(2, 0, 1)[:4] * 255
     first = make_dataset(tmp_path / "soft", {"train": soft[None]})
@@ -88,7 +88,7 @@ def test_soft_borders_of_resized_maps_keep_their_labels(data, tmp_path, rng):
         assert folder_bytes(tmp_path / "a" / folder) == folder_bytes(tmp_path / "b" / folder)
 
 
-def test_create_modanet_gives_the_same_label_maps_back(tmp_path, rng):
+def test_create_modanet_gives_back_the_same_label_maps(tmp_path, rng):
     images = np.stack([random_image(rng, 16, 16) for _ in range(3)])
     data = make_dataset(tmp_path / "data", {"train": images}, MODANET_CLASSES)
     content = json.loads((data / "dataset.json").read_text())
@@ -105,7 +105,7 @@ def test_create_modanet_gives_the_same_label_maps_back(tmp_path, rng):
         np.testing.assert_array_equal(again[image_id], first[image_id])
 
 
-def test_repeated_it_writes_what_is_missing(data, tmp_path, capsys):
+def test_repeating_it_writes_missing_files(data, tmp_path, capsys):
     run("extract", data, "--out", tmp_path / "out")
     whole = folder_bytes(tmp_path / "out")
     (tmp_path / "out/images/0000002.png").unlink()
@@ -126,7 +126,7 @@ def test_a_picture_that_cannot_be_written_is_an_error(data, tmp_path):
         run("extract", data, "--out", tmp_path / "out")
 
 
-def test_a_folder_of_something_else_is_left_alone(data, tmp_path):
+def test_a_folder_of_something_else_is_not_changed(data, tmp_path):
     run("extract", data, "--out", tmp_path / "out", "--split", "val")
     with pytest.raises(UserError, match="another data set, split or resolution"):
         run("extract", data, "--out", tmp_path / "out")
@@ -148,7 +148,7 @@ def test_any_level_and_split(data, images, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_colours_and_conditioning_labels_come_back(tmp_path, images):
+def test_colours_and_conditioning_labels_are_kept(tmp_path, images):
     rows = np.float32([[1, 0], [0, 1], [0.25, -3], [0, 0], [5, 5]])
     data = make_dataset(tmp_path / "data", {"train": images["train"][:, :3]}, (),
                         labels={"train": rows})
@@ -166,7 +166,7 @@ def test_colours_and_conditioning_labels_come_back(tmp_path, images):
 
 @pytest.mark.parametrize("split, names", [("all", 5), ("train", 3), ("test", 2)])
 def test_conditioning_labels_of_sets_with_an_empty_split(tmp_path, images, split, names):
-    """A split without images has no file of labels, and needs none."""
+    """A split without images has no label file, and needs none."""
     rows = np.float32(np.eye(5))
     parts = {"train": images["train"][:3, :3], "test": images["train"][3:, :3]}
     data = make_dataset(tmp_path / "data", parts, (), labels={"train": rows[:3], "test": rows[3:]})
@@ -201,8 +201,8 @@ def test_every_split_at_every_level(tmp_path, images, classes, splits):
             assert (out / ("classes.txt" if classes else "labels.json")).is_file()
 
 
-def test_a_folder_of_own_classes_of_an_earlier_version_is_continued(data, tmp_path):
-    """It named its annotations like ModaNet's; they are renamed."""
+def test_an_earlier_versions_folder_of_own_classes_is_continued(data, tmp_path):
+    """Its annotations were named like ModaNet's; they are renamed."""
     run("extract", data, "--out", tmp_path / "out")
     whole = folder_bytes(tmp_path / "out")
     annotations = tmp_path / "out/annotations"
@@ -214,7 +214,7 @@ def test_a_folder_of_own_classes_of_an_earlier_version_is_continued(data, tmp_pa
                           for i, name in enumerate(FOUR, 1)]
 
 
-def test_254_classes_come_back(tmp_path, rng):
+def test_254_classes_are_kept(tmp_path, rng):
     image = np.zeros((257, 16, 16), np.uint8)
     labels = (rng.permutation(256) % 255).astype(np.uint8).reshape(16, 16)
     image[3:] = 255 * (labels == np.arange(1, 255)[:, None, None])

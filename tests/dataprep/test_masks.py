@@ -1,4 +1,4 @@
-"""Photos with index-mask PNGs: their data sets, what is refused, and pairs from them."""
+"""Photos with index-mask PNGs: data sets made of them, what is refused, and pairs."""
 
 import json
 import struct
@@ -18,14 +18,14 @@ from tests.tools.data_helpers import FOUR, folder_bytes, photo_bytes, read_jsonl
 
 
 def label_maps(num, num_classes, side=16, seed=5):
-    """Label maps uint8 [num, side, side] of columns that together show every class."""
+    """Return label maps uint8 [num, side, side] of columns that together show every class."""
     rng = np.random.default_rng(seed)
     numbers = np.resize(np.arange(num_classes + 1), (num, side))
     return np.stack([np.tile(rng.permutation(row), (side, 1)) for row in numbers]).astype(np.uint8)
 
 
 def make_masked(path, num=10, classes=FOUR, side=16):
-    """A folder of images/, labels/ (palette PNGs) and classes.txt; returns its label maps."""
+    """Make a folder of images/, labels/ (palette PNGs) and classes.txt; return its label maps."""
     rng = np.random.default_rng(3)
     maps = label_maps(num, len(classes), side)
     for folder in ("images", "labels"):
@@ -40,7 +40,7 @@ def make_masked(path, num=10, classes=FOUR, side=16):
 
 
 def run(*arguments):
-    """The tool in this process."""
+    """Run the tool in this process."""
     return dataset_tool.main([str(argument) for argument in arguments])
 
 
@@ -50,7 +50,7 @@ def create(source, out, *options):
 
 
 def stored_labels(data, split="train", level=4):
-    """{id: label map} of a split."""
+    """Return {id: label map} of a split."""
     file = tfrecords.RecordFile(data / split / f"{split}-r{level:02d}.tfrecords")
     ids = json.loads((data / "dataset.json").read_text())["splits"][split]
     return {image_id: channels.to_label_map(file.read_image(i)[3:].transpose(1, 2, 0), 127)
@@ -74,7 +74,7 @@ def test_masks_become_class_maps_of_any_number(tmp_path, num_classes):
     assert run("info", tmp_path / "set") == 0
     assert run("display", tmp_path / "set", "--out", tmp_path / "sheet.png", "--num", 4) == 0
     with Image.open(tmp_path / "sheet.png") as sheet:
-        side = pictures.SMALLEST  # of a panel; the second one is the map
+        side = pictures.SMALLEST  # of a panel; the second panel is the map
         left = side + pictures.GAP
         panel = np.asarray(sheet)[pictures.GAP:pictures.GAP + side, left:left + side]
     colours = channels.palette(num_classes)
@@ -83,7 +83,7 @@ def test_masks_become_class_maps_of_any_number(tmp_path, num_classes):
 
 
 def png(values, kind, depth):
-    """Bytes of a PNG of any colour type and depth, packed by hand: values [h, w] below 2^depth."""
+    """Return a PNG of any colour type and depth, packed by hand: values [h, w] below 2^depth."""
     bits = np.unpackbits(values.astype(np.uint8)[..., None], axis=-1)[..., 8 - depth:]
     rows = np.packbits(bits.reshape(len(values), -1), axis=-1)
     head = struct.pack(">IIBBBBB", *values.shape[::-1], depth, kind, 0, 0, 0)
@@ -117,7 +117,7 @@ def test_255_is_background_unless_it_is_a_class(tmp_path):
 
 
 def test_masks_are_reduced_with_their_photos(tmp_path, monkeypatch):
-    """A large photo is halved when it is decoded, and odd sides are rounded up."""
+    """A large photo is halved when decoded, and odd sides are rounded up."""
     monkeypatch.setattr(photos, "_FULL_SIZE", 6 * 8)
     values = np.arange(63, dtype=np.uint8).reshape(7, 9)
     Image.fromarray(values).save(tmp_path / "a.png")
@@ -130,7 +130,7 @@ def _save(path, values):
 
 
 def _deep_png():
-    """A PNG of 16x16 pixels with 16 bits a colour, of which only the header exists."""
+    """Return a PNG of 16x16 pixels with 16 bits per colour, of which only the header exists."""
     head = b"IHDR" + struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
 
@@ -187,7 +187,7 @@ def test_masks_beside_their_photos_are_gathered_once(tmp_path, monkeypatch):
     assert pairs == {f"{i}.jpg": f"{i}_mask.png" for i in range(20)} and len(gathered) == 1
 
 
-def test_photos_and_masks_may_lie_side_by_side_or_anywhere(tmp_path):
+def test_photos_and_masks_may_be_side_by_side_or_anywhere(tmp_path):
     make_masked(tmp_path / "mine")
     (tmp_path / "flat").mkdir()
     for file in (tmp_path / "mine").rglob("*.*"):
@@ -202,7 +202,7 @@ def test_photos_and_masks_may_lie_side_by_side_or_anywhere(tmp_path):
     assert sets[2].keys() == sets[0].keys()
 
 
-def test_an_upright_photo_takes_the_mask_of_what_is_seen(tmp_path, rng):
+def test_masks_belong_to_photos_turned_upright(tmp_path, rng):
     """EXIF turns the stored 24x16 photo to 16x24: masks are of the photo as viewers show it."""
     make_masked(tmp_path / "mine", num=4)
     exif = Image.Exif()
@@ -213,7 +213,7 @@ def test_an_upright_photo_takes_the_mask_of_what_is_seen(tmp_path, rng):
     assert "p0.jpg" in stored_labels(tmp_path / "set")
 
 
-def test_what_is_not_given_is_named(tmp_path):
+def test_missing_inputs_are_named(tmp_path):
     with pytest.raises(UserError, match="give --source, or --images too"):
         run("create_from_masks", "--out", tmp_path / "set")
     with pytest.raises(UserError, match="give --source, or --classes too"):
@@ -233,7 +233,7 @@ def test_a_changed_source_is_another_data_set(tmp_path):
         create(tmp_path / "mine", tmp_path / "set")
 
 
-def test_masks_with_a_hole_are_refused(tmp_path):
+def test_incomplete_masks_are_refused(tmp_path):
     """Pillow reads some of them silently: wrong classes, or background for the missing part."""
     labels = np.random.default_rng(0).integers(0, 4, (64, 64)).astype(np.uint8)
     Image.fromarray(labels).save(tmp_path / "whole.png")

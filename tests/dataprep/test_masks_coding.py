@@ -1,4 +1,4 @@
-"""Masks of other conventions: the meaning of their pixels follows from all of them, or is asked."""
+"""Masks of other conventions: all of them together show what pixels mean, or the user must say."""
 
 import json
 import os
@@ -23,7 +23,7 @@ CVAT = ("# label:color_rgb:parts:actions\nbackground:0,0,0::\nhat:255,0,0::\ncoa
 
 
 def in_palette(values, colours):
-    """A palette picture of numbers [h, w]."""
+    """Return a palette picture of numbers [h, w]."""
     picture = Image.fromarray(np.uint8(values))
     picture = Image.frombytes("P", picture.size, picture.tobytes())
     picture.putpalette(np.uint8(colours).tobytes())
@@ -31,7 +31,7 @@ def in_palette(values, colours):
 
 
 def adaptive(labels, colours=COLOURS):
-    """A palette made for one picture: its colours in the order in which they come."""
+    """Return a picture with its own palette: colours in the order in which they occur."""
     shown, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     order = np.argsort(first)
     return in_palette(np.argsort(order)[inverse].reshape(labels.shape), colours[shown[order]])
@@ -42,7 +42,7 @@ def grey_rgb(values):
 
 
 def write(path, draw, text=None, names="p{}.png", list_name="classes.txt", classes=FOUR):
-    """A folder of photos and masks draw(label map); returns {photo: label map}."""
+    """Make a folder of photos and masks draw(label map); return {photo: label map}."""
     maps = make_masked(path, NUM, classes, SIDE)
     for i, labels in enumerate(maps):
         (path / "labels" / f"p{i}.png").unlink()
@@ -65,7 +65,7 @@ def check(tmp_path, maps, *options, classes=FOUR):
     assert run("info", tmp_path / "set", "--verify") == 0
 
 
-# {name: (picture of a label map, text of the list, its name, part of what is printed)}
+# {name: (picture of a label map, text of the list, its name, part of the output)}
 CONVENTIONS = {
     "rgb, colours in the list": (lambda m: Image.fromarray(COLOURS[m]), LISTED, "classes.txt", ""),
     "rgb, CVAT's list": (lambda m: Image.fromarray(COLOURS[m]), CVAT, "labelmap.txt",
@@ -108,7 +108,7 @@ def test_masks_of_all_conventions_give_the_same_label_maps(tmp_path, kind, capsy
 @pytest.mark.parametrize("text, highest, warned", [
     (None, 3, True), (None, 4, False), ("void\nhat\ncoat\nlegs", 3, False),
     ("1: hat\n2: coat\n3: legs\n4: shoes", 3, False)])
-def test_numbers_that_seem_to_count_from_0_are_warned_of(tmp_path, capsys, text, highest, warned):
+def test_numbers_that_seem_to_start_at_0_get_a_warning(tmp_path, capsys, text, highest, warned):
     write(tmp_path / "mine", lambda m: Image.fromarray(np.minimum(m, highest)), text)
     create(tmp_path / "mine", tmp_path / "set", "--num-val", 0, "--num-test", 0)
     assert ("warning: no mask has the number 4 ('shoes'), and 0 is the background; if 0 is 'hat'"
@@ -126,7 +126,7 @@ def test_one_class_in_white(tmp_path, draw, capsys):
     assert "counts as background" not in printed
 
 
-def test_white_is_ignored_where_ones_are_there_too(tmp_path, capsys):
+def test_white_is_ignored_if_there_are_ones_too(tmp_path, capsys):
     def draw(labels):
         return Image.fromarray(np.where(np.arange(SIDE) < 3, 255, labels).astype(np.uint8))
     maps = write(tmp_path / "mine", draw, classes=("hat",))
@@ -150,7 +150,7 @@ def test_another_number_is_ignored(tmp_path, number, kind, capsys):
 
 
 def test_a_number_to_ignore_may_have_any_colour(tmp_path):
-    """VOC's borders are the number 255 of palettes, whose colour no list has."""
+    """VOC's borders are number 255 of its palette, whose colour no list has."""
     def draw(labels):
         palette = np.concatenate([COLOURS, np.zeros((250, 3), int), [[224, 224, 192]]])
         return in_palette(np.where(np.arange(SIDE) == 4, 255, labels), palette)
@@ -187,7 +187,7 @@ def test_vocs_palette_is_the_published_one():
 
 
 def shifted(labels):
-    """Every pixel has a class."""
+    """Return a map in which every pixel has a class."""
     return Image.fromarray(np.maximum(labels, 1))
 
 
@@ -211,7 +211,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_is_not_certain_is_refused(tmp_path, kind):
+def test_ambiguous_masks_are_refused(tmp_path, kind):
     draw, text, options, message = REFUSED[kind]
     write(tmp_path / "mine", draw, text, list_name="classes.txt")
     with pytest.raises(UserError, match=message) as error:
@@ -227,8 +227,8 @@ def test_colours_without_a_list_are_named(tmp_path, capsys):
         "write them" in capsys.readouterr().out
 
 
-def test_palettes_may_differ_in_what_is_not_used(tmp_path):
-    """The colour of the number to ignore does not count either."""
+def test_palettes_may_differ_in_unused_colours(tmp_path):
+    """The colour of the ignored number does not count either."""
     def draw(labels):
         palette = np.concatenate([COLOURS, [labels[0, :3]] * 251])
         return in_palette(np.where(np.arange(SIDE) == 4, 255, labels), palette)
@@ -249,7 +249,7 @@ def test_a_list_may_number_a_class_called_background(tmp_path):
     ([[0, 255, 0], [255, 0, 0]], "is #00ff00 in the masks' palette; check"),
     ([[0, 0, 0], [255, 0, 0]], None), ([[255, 255, 255], [255, 0, 0]], None),
     ([[0, 0, 0], [0, 0, 0]], None)])
-def test_a_background_of_an_unusual_colour_is_hinted_at(tmp_path, colours, hint, capsys):
+def test_a_background_of_an_unusual_colour_gets_a_hint(tmp_path, colours, hint, capsys):
     maps = write(tmp_path / "mine", lambda m: in_palette(m, colours), classes=("hat",))
     check(tmp_path, maps, classes=("hat",))
     warnings = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
@@ -266,13 +266,13 @@ def test_classes_that_no_mask_shows_are_named(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("ending", ["_mask", "-Label", "_seg", ".gt", "_segmentation", "_masks"])
-def test_masks_may_have_an_ending(tmp_path, ending):
+def test_masks_names_may_have_an_ending(tmp_path, ending):
     maps = write(tmp_path / "mine", Image.fromarray, names="p{}" + ending + ".png")
     check(tmp_path, maps)
 
 
-def test_endings_that_are_not_certain_are_listed(tmp_path):
-    """p0: two endings; p1: its own name counts; p2: of no photo; p3_mask is a photo; a JPEG."""
+def test_ambiguous_endings_are_listed(tmp_path):
+    """p0: two endings; p1: its own name counts; p2: no photo; p3_mask is a photo; a JPEG."""
     maps = write(tmp_path / "mine", Image.fromarray)
     images, labels = tmp_path / "mine/images", tmp_path / "mine/labels"
     (labels / "p0.png").rename(labels / "p0_mask.png")

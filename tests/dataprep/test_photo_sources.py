@@ -1,4 +1,4 @@
-"""Photos found by name and id, and every kind of file that is not a photo."""
+"""Photos found by name and id, and all kinds of files that are not photos."""
 
 import os
 
@@ -45,7 +45,7 @@ def test_every_way_of_writing_an_id(tmp_path, names, found):
     assert photo_sources.open_photos(tmp_path).find(9, "x.jpg").key == found
 
 
-def test_a_file_name_decides_against_the_number_and_this_is_said(folder):
+def test_a_file_name_overrides_the_number_with_a_remark(folder):
     found = photo_sources.open_photos(folder).find(8, "images/0000007.jpg")
     assert found.key == "0000007.jpg"
     assert "file_name says 0000007.jpg, id 8" in dict(found.remarks).values()
@@ -55,19 +55,19 @@ def test_reading_gives_the_bytes(folder):
     assert photo_sources.open_photos(folder).read("0000007.jpg") == b"seven"
 
 
-def test_links_that_are_laid_into_a_folder_are_followed(folder):
+def test_links_inside_a_folder_are_followed(folder):
     (folder / "0000009.jpg").symlink_to(folder.parent / "secret.jpg")
     source = photo_sources.open_photos(folder)
     assert source.find(9, "").key == "0000009.jpg" and source.read("0000009.jpg") == b"secret"
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "x/../../secret.jpg", "{}/secret.jpg"])
-def test_names_that_lead_out_of_the_folder_are_not_read(folder, name):
+def test_names_outside_the_folder_are_not_read(folder, name):
     with pytest.raises(PhotoError, match="out of the photo folder"):
         photo_sources.open_photos(folder).read(name.format(folder.parent))
 
 
-def test_a_file_that_is_gone_is_one_photo_less(folder):
+def test_a_removed_file_is_skipped(folder):
     with pytest.raises(PhotoError, match="cannot be read"):
         photo_sources.open_photos(folder).read("gone.jpg")
 
@@ -83,7 +83,7 @@ def test_pipes_and_enormous_files_are_not_read(folder):
 
 @pytest.fixture(params=[True, False], ids=["folder", "file"])
 def database(request, tmp_path):
-    """PaperDoll's form: ASCII ids as keys."""
+    """Make an lmdb in PaperDoll's form: ASCII ids as keys."""
     path = tmp_path / "photos.lmdb"
     with lmdb.open(str(path), subdir=request.param, map_size=1 << 20) as env, \
             env.begin(write=True) as transaction:
@@ -107,7 +107,7 @@ def test_a_broken_lmdb_is_one_line(tmp_path):
         photo_sources.open_photos(tmp_path / "photos.lmdb")
 
 
-def test_nothing_there_is_one_line(tmp_path):
+def test_a_missing_source_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no photos there"):
         photo_sources.open_photos(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no such folder"):
@@ -132,14 +132,14 @@ def test_images_of_all_subfolders_are_listed_in_order(tmp_path):
 
 
 def listed(path):
-    """(photos, {name: reason}) of list_photos."""
+    """Return (photos, {name: reason}) of list_photos."""
     photos, others = photo_sources.list_photos(path)
     assert [entry["id"] for entry in others] == sorted(entry["id"] for entry in others)
     return photos, {entry["id"]: entry["reason"] for entry in others}
 
 
-def test_files_of_any_name_are_looked_into(tmp_path, rng):
-    """Every format that is read, under names that do not show it; and files that are not photos."""
+def test_files_with_any_name_are_read(tmp_path, rng):
+    """Every format that is read, with names that do not show it; and files that are not photos."""
     kinds = {"a.tif": "TIFF", "b.gif": "GIF", "c.jfif": "JPEG", "d.ppm": "PPM", "e.avif": "AVIF",
              "noext": "JPEG", "photo.txt": "PNG", "sub/f.JPE": "JPEG", "g.png": "JPEG"}
     others = {"notes.txt": b"P is for photo", "Thumbs.db": b"\xd0\xcf\x11\xe0", "h.xml": b"",
@@ -158,7 +158,7 @@ def test_files_of_any_name_are_looked_into(tmp_path, rng):
     assert photo_sources.list_photos(tmp_path)[0] == found
 
 
-def test_linked_folders_are_gone_into_once(tmp_path, rng):
+def test_linked_folders_are_visited_once(tmp_path, rng):
     """Even if links form circles, each file counts once, so it is not in both train and test."""
     for name in ("in/a.jpg", "in/sub/b.jpg", "out/c.jpg", "out/deep/d.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -194,6 +194,6 @@ def test_a_folder_that_cannot_be_read_is_listed(tmp_path, monkeypatch):
     assert listed(tmp_path) == (["a.jpg"], {"locked": "folder cannot be read (Permission denied)"})
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_pipes_do_not_block_listing(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert listed(tmp_path) == ([], {"pipe": photo_sources.OTHER_FILE})

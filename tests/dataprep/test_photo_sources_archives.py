@@ -58,19 +58,19 @@ def test_other_databases_are_named(tmp_path, entries, message):
         photo_sources.open_photos(make_lmdb(tmp_path / "x", entries))
 
 
-def test_some_values_that_are_no_photos_do_not_matter(tmp_path):
+def test_a_few_values_that_are_not_photos_do_not_matter(tmp_path):
     entries = {b"%d" % i: b"http://gone" for i in range(500)} | {b"9999": JPEG}
     assert photo_sources.open_photos(make_lmdb(tmp_path / "x", entries)).find(3, "").key == "3"
 
 
 @pytest.mark.parametrize("name", ["data.mdb", "photos.lmdb", "photos", "photos.zip"])
-def test_a_database_file_is_known_by_its_content(tmp_path, name):
+def test_a_database_file_is_recognised_by_its_content(tmp_path, name):
     path = make_lmdb(tmp_path / name, {b"7": JPEG}, subdir=False)
     assert photo_sources.open_photos(path).find(7, "").key == "7"
 
 
 @pytest.mark.parametrize("subdir", [True, False])
-def test_a_database_that_is_cut_short_does_not_end_the_process(tmp_path, subdir):
+def test_a_truncated_database_does_not_crash_the_process(tmp_path, subdir):
     path = make_lmdb(tmp_path / "x", {b"%d" % i: JPEG * 500 for i in range(200)}, subdir=subdir)
     data = path / "data.mdb" if subdir else path
     with open(data, "r+b") as file:
@@ -87,7 +87,7 @@ def make_zip(path, members, method=zipfile.ZIP_DEFLATED):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_zip_gives_what_was_put_in(tmp_path, method):
+def test_a_zips_members_are_read_unchanged(tmp_path, method):
     content = {f"photos/{i % 3}/{i:07d}.jpg": random.Random(i).randbytes(1000 * i) + b"a" * 999
                for i in range(9)}
     content |= {"photos/odd.png": b"odd", ".odd.png": b"", "empty/": b"", "readme.txt": b"x"}
@@ -106,7 +106,7 @@ def test_members_of_other_methods_may_be_damaged(tmp_path, method):
     path = make_zip(tmp_path / "a.zip", {"7.jpg": content}, method)
     assert photo_sources.open_photos(path).read("7.jpg") == content
     data = path.read_bytes()
-    for number in range(8):  # any place behind the member's own head
+    for number in range(8):  # any position after the member's own header
         path = tmp_path / f"{number}.zip"
         place = 35 + 3 * number
         path.write_bytes(data[:place] + b"\xff" * 40 + data[place + 40:])
@@ -124,14 +124,14 @@ def test_sizes_are_known_without_reading(tmp_path):
     assert photo_sources.open_photos(tmp_path / "folder").size("8.jpg") is None
 
 
-def test_a_zip_behind_other_bytes(tmp_path):
+def test_a_zip_may_follow_other_bytes(tmp_path):
     path = make_zip(tmp_path / "a.zip", {"7.jpg": JPEG})
     path.write_bytes(b"#!/bin/sh" * 100 + path.read_bytes())
     source = photo_sources.open_photos(path)
     assert source.read(source.find(7, "").key) == JPEG
 
 
-def test_of_a_name_given_twice_the_last_counts(tmp_path):
+def test_the_last_member_of_a_name_counts(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("7.jpg", b"old")
         with pytest.warns(UserWarning, match="Duplicate"):
@@ -145,7 +145,7 @@ def test_of_a_name_given_twice_the_last_counts(tmp_path):
 def test_entries_that_escape_are_refused_and_come_last(tmp_path, name):
     source = photo_sources.open_photos(make_zip(tmp_path / "a.zip", {name: JPEG}))
     member = source.find(7, "7.jpg").key
-    if member is not None:  # a backslash is no separator of the index
+    if member is not None:  # the index does not treat a backslash as a separator
         with pytest.raises(PhotoError, match="out of the archive"):
             source.read(member)
     archive = make_zip(tmp_path / "b.zip", {name: b"x", "z/z/7.jpg": JPEG})
@@ -153,7 +153,7 @@ def test_entries_that_escape_are_refused_and_come_last(tmp_path, name):
     assert source.read(source.find(7, "").key) == JPEG
 
 
-def test_links_in_a_zip_are_no_photos(tmp_path):
+def test_links_in_a_zip_are_not_photos(tmp_path):
     link = zipfile.ZipInfo("7.jpg")
     link.create_system, link.external_attr = 3, 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
@@ -162,12 +162,12 @@ def test_links_in_a_zip_are_no_photos(tmp_path):
     assert photo_sources.open_photos(tmp_path / "a.zip").find(7, "").key is None
 
 
-# Places in an entry of a zip's directory, and how many bytes are there.
+# Positions in an entry of a zip's directory, and the number of bytes there.
 FIELDS = {"method": (10, 2), "crc": (16, 4), "compressed": (20, 4), "size": (24, 4)}
 
 
 def with_directory(path, content, **changes):
-    """A zip of one photo whose directory says otherwise, opened."""
+    """Open a zip of one photo whose directory is changed."""
     data = bytearray(make_zip(path, {"7.jpg": content}).read_bytes())
     entry = data.index(b"PK\x01\x02")
     for name, value in changes.items():
@@ -182,13 +182,13 @@ def with_directory(path, content, **changes):
     ({"size": 2**29}, "537 MB is too large"), ({"compressed": 2**29}, "too large"),
     ({"size": 100}, "damaged"), ({"size": 50_001}, "damaged"), ({"crc": 1}, "damaged"),
     ({"compressed": 10}, "damaged"), ({"method": 0}, "damaged")])
-def test_directories_that_are_wrong(tmp_path, changes, reason):
+def test_wrong_zip_directories_are_refused(tmp_path, changes, reason):
     source = with_directory(tmp_path / "a.zip", b"a" * 50_000, **changes)
     with pytest.raises(PhotoError, match=reason):
         source.read(source.find(7, "").key)
 
 
-def test_a_bomb_is_unpacked_no_further_than_it_says(tmp_path):
+def test_a_zip_bomb_is_unpacked_only_to_its_stated_size(tmp_path):
     """20 MB in 20 kB: only the stated 10 bytes are unpacked."""
     source = with_directory(tmp_path / "a.zip", b"\0" * 20_000_000, size=10)
     member = source.find(7, "").key
@@ -238,7 +238,7 @@ def test_changed_bytes_never_do_more_than_refuse(tmp_path, rng):
 
 
 @pytest.mark.parametrize("kind", ["zip", "lmdb"])
-def test_spawned_workers_open_for_themselves(tmp_path, kind):
+def test_spawned_workers_open_the_source_themselves(tmp_path, kind):
     path = tmp_path / "photos"
     if kind == "zip":
         make_zip(path, {f"{i}.jpg": JPEG + bytes([i]) for i in range(6)})
@@ -250,7 +250,7 @@ def test_spawned_workers_open_for_themselves(tmp_path, kind):
     assert list(ordered_map(source.read, keys, 2)) == [JPEG + bytes([i]) for i in range(6)]
 
 
-def test_a_zip_cut_short_is_named(tmp_path):
+def test_a_truncated_zip_is_named(tmp_path):
     path = make_zip(tmp_path / "a.zip", {f"{i}.jpg": JPEG for i in range(9)})
     whole = path.read_bytes()
     path.write_bytes(whole[:-60])

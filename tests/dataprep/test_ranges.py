@@ -21,16 +21,16 @@ from tests.tools.beam import AnyRunner
 from tests.tools.data_helpers import folder_bytes, make_source, photo_bytes
 
 NUM, SIZES = 20, (3, 2)
-BAD = 4  # places in the order of conversion: of the photos that are none
+BAD = 4  # positions, in the order of conversion, of the files that are not photos
 
 
 class Stopped(Exception):
-    """Some stop."""
+    """Some interruption."""
 
 
 @dataclass(frozen=True)
 class CountingFolder(photo_sources.PhotoFolder):
-    """A folder that counts what is read of it, in a folder of notes, which workers share."""
+    """A folder that counts its reads, in a folder of notes that workers share."""
 
     notes: str = ""
 
@@ -55,14 +55,14 @@ class StoppingRunner(AnyRunner):
 
 @pytest.fixture(autouse=True)
 def small_ranges(monkeypatch):
-    """There are seven ranges; checkpoints are between them and elsewhere."""
+    """Make seven ranges; checkpoints are between them and elsewhere."""
     monkeypatch.setattr(ranges, "PHOTOS", 3)
     monkeypatch.setattr(writer, "_CHECKPOINT_PHOTOS", 3)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Photos; among the first ones, which go into validation and test, some are none."""
+    """Make photos; among the first ones, for validation and test, some files are not photos."""
     path = make_source(tmp_path_factory.mktemp("source"), NUM)
     names = sorted(os.listdir(path / "images"))
     for number in np.random.default_rng(0).permutation(NUM)[:2 * BAD:2]:
@@ -71,7 +71,7 @@ def source(tmp_path_factory):
 
 
 def write(out, source, runner=None, reported=None, notes=None, **changes):
-    """A small labelled data set."""
+    """Write a small labelled data set."""
     folder = photo_sources.PhotoFolder(source / "images") if notes is None else \
         CountingFolder(source / "images", str(notes))
     names = photo_sources.list_photos(folder.path)[0]
@@ -84,13 +84,13 @@ def write(out, source, runner=None, reported=None, notes=None, **changes):
 
 
 def reads(notes):
-    """How often each photo was read."""
+    """Return how often each photo was read."""
     return {path.name: len(path.read_text()) for path in notes.iterdir()}
 
 
 @pytest.fixture(scope="module")
 def whole(source, tmp_path_factory):
-    """The bytes that the serial command writes."""
+    """Return the bytes that the serial command writes."""
     out = tmp_path_factory.mktemp("whole") / "set"
     write(out, source)
     assert open_dataset(out).splits == {"train": NUM - sum(SIZES) - BAD, "val": 3, "test": 2}
@@ -104,15 +104,15 @@ def notes(tmp_path):
 
 
 def test_the_same_bytes_in_any_order_each_range_once(source, whole, tmp_path, notes):
-    """Splits are exact, although photos in the middle are unusable, and nothing is left behind."""
+    """Splits are exact, although photos in the middle are unusable; no leftovers remain."""
     write(tmp_path / "set", source, AnyRunner(), notes=notes)
     assert folder_bytes(tmp_path / "set") == whole
     assert set(reads(notes).values()) == {1} and len(reads(notes)) == NUM
 
 
 @pytest.mark.parametrize("ranges_done", [0, 1, 6])
-def test_what_a_killed_run_has_converted_is_not_converted_again(source, whole, tmp_path, notes,
-                                                               ranges_done):
+def test_ranges_of_a_killed_run_are_not_converted_again(source, whole, tmp_path, notes,
+                                                        ranges_done):
     out, reported = tmp_path / "set", []
     with pytest.raises(Stopped):
         write(out, source, StoppingRunner(ranges_done), notes=notes)
@@ -131,7 +131,7 @@ def test_what_a_killed_run_has_converted_is_not_converted_again(source, whole, t
 
 @pytest.mark.parametrize("photos", [0, 1, 8, 9, 19])
 def test_stopped_while_ranges_are_read(source, whole, tmp_path, notes, monkeypatch, photos):
-    """The journal's photos are kept; ranges that were read are removed, and not needed again."""
+    """The journal's photos are kept; ranges already read are removed, and not needed again."""
     out, add, added = tmp_path / "set", journal.Journal.add, []
 
     def stopping(book, entry):
@@ -149,7 +149,7 @@ def test_stopped_while_ranges_are_read(source, whole, tmp_path, notes, monkeypat
 
 
 def test_checkpoints_within_ranges(source, whole, tmp_path, monkeypatch):
-    """As in a data set that was begun with ranges of another size."""
+    """As in a data set that was started with ranges of another size."""
     monkeypatch.setattr(writer, "_CHECKPOINT_PHOTOS", 4)
     add, out, reported = journal.Journal.add, tmp_path / "set", []
 
@@ -167,7 +167,7 @@ def test_checkpoints_within_ranges(source, whole, tmp_path, monkeypatch):
     assert "continuing after the 8 of the 20" in reported[0] and folder_bytes(out) == whole
 
 
-def test_a_range_that_is_not_whole_does_not_count(source, whole, tmp_path, monkeypatch):
+def test_an_incomplete_range_does_not_count(source, whole, tmp_path, monkeypatch):
     convert = ranges.convert_or_reason
 
     def stopping(spec, item):
@@ -184,7 +184,7 @@ def test_a_range_that_is_not_whole_does_not_count(source, whole, tmp_path, monke
     assert folder_bytes(tmp_path / "set") == whole
 
 
-def test_a_bar_shows_the_ranges_that_are_done(source, tmp_path, monkeypatch, capsys):
+def test_a_progress_bar_counts_finished_ranges(source, tmp_path, monkeypatch, capsys):
     write(tmp_path / "1", source, AnyRunner())
     assert not capsys.readouterr().err, "no terminal"
     monkeypatch.setattr(ranges, "_LOOK", 0.001)
@@ -194,7 +194,7 @@ def test_a_bar_shows_the_ranges_that_are_done(source, tmp_path, monkeypatch, cap
     assert "converting:   0%" in shown and "7/7 [" in shown
 
 
-def test_a_range_that_is_gone_is_made_again(source, whole, tmp_path):
+def test_a_removed_range_is_made_again(source, whole, tmp_path):
     out = tmp_path / "set"
     with pytest.raises(Stopped):
         write(out, source, StoppingRunner(7))
@@ -203,8 +203,7 @@ def test_a_range_that_is_gone_is_made_again(source, whole, tmp_path):
     assert folder_bytes(out) == whole
 
 
-def test_the_serial_command_goes_on_after_a_runner_and_a_runner_after_it(source, whole, tmp_path,
-                                                                        monkeypatch):
+def test_the_serial_command_and_a_runner_continue_each_other(source, whole, tmp_path, monkeypatch):
     with pytest.raises(Stopped):
         write(tmp_path / "1" / "set", source, StoppingRunner(2))
     write(tmp_path / "1" / "set", source)
@@ -228,7 +227,7 @@ def test_the_serial_command_goes_on_after_a_runner_and_a_runner_after_it(source,
 
 
 def test_ranges_of_another_data_set_are_not_used(source, whole, tmp_path, monkeypatch):
-    """Neither those of a killed run nor those of its workers that are still alive."""
+    """Neither those of a killed run nor those of its workers that are still running."""
     out, left = tmp_path / "set", {}
     with pytest.raises(Stopped):
         write(out, source, StoppingRunner(3), fit="crop")
@@ -292,7 +291,7 @@ FOLDER = photo_sources.PhotoFolder(Path("masks \udcff"))
                                              frozenset({"rgb", "grey"}))),
     side_by_side.SideBySide("right", ((0xffffff, 2), (0, 0)))])
 def test_a_worker_reads_the_photos_that_were_written(tmp_path, monkeypatch, photo):
-    """Tuples may come as lists."""
+    """Tuples may be read as lists."""
     def fields(photo):
         return json.dumps(photo and dataclasses.asdict(photo), default=ranges._plain)
     read = []
@@ -310,7 +309,7 @@ def test_a_worker_reads_the_photos_that_were_written(tmp_path, monkeypatch, phot
                                       for one in (again.photo, photo)))
 
 
-def test_a_range_that_no_worker_made_is_missed(source, tmp_path):
+def test_a_range_that_no_worker_made_is_an_error(source, tmp_path):
     class Idle:
         def run(self, start, elements):
             start()

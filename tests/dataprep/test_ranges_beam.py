@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, *NOISE]
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Photos with annotations; three of them are none."""
+    """Make photos with annotations; three of the files are not photos."""
     path = make_source(tmp_path_factory.mktemp("source"), NUM)
     for image_id in (8, 20, 33):
         (path / "images" / f"{image_id:07d}.jpg").write_bytes(b"<html>not found</html>")
@@ -41,7 +41,7 @@ class SlowFolder(photo_sources.PhotoFolder):
 
 
 def write(out, source, runner=None, kind=photo_sources.PhotoFolder):
-    """A small data set with maps, of ten ranges."""
+    """Write a small data set with maps, in ten ranges."""
     ranges.PHOTOS = 4
     photos = annotations.load_annotations(annotations_path(source)).photos
     items = [conversion.Item(i, f"{i:07d}.jpg", photo) for i, photo in photos.items()]
@@ -74,13 +74,13 @@ def test_the_same_bytes_as_in_one_process(source, whole, tmp_path, options):
 
 
 def begin(out, source):
-    """The same, slowly, by two workers; for a process of its own."""
+    """Do the same slowly, with two workers; for a separate process."""
     cli.run_main(lambda _: write(out, source, processes(2), SlowFolder) and None)
 
 
 @pytest.mark.parametrize("killed", ["worker", "all"])
 def test_killed_and_continued(source, whole, tmp_path, killed):
-    """With another number of workers, which do not repeat what is done."""
+    """With another number of workers, which do not repeat finished work."""
     out = tmp_path / "set"
     code = ("import sys; from pathlib import Path; from tests.dataprep import test_ranges_beam\n"
             "test_ranges_beam.begin(*map(Path, sys.argv[1:]))")

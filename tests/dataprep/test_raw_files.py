@@ -1,4 +1,4 @@
-"""ModaNet's files: pointers in their place, other versions, images without polygons."""
+"""ModaNet's files: Git LFS pointers in their place, other versions, images without polygons."""
 
 import functools
 import hashlib
@@ -25,7 +25,7 @@ from tests.tools.data_helpers import (
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, and notes what was asked for."""
+    """Serves a folder, and records the requests."""
 
     def do_GET(self):
         self.server.asked.append(self.path)
@@ -37,7 +37,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A server in the place of the annotations' address; its `folder` is what it serves."""
+    """Serve files in place of the annotations' address; `folder` is what is served."""
     folder = tmp_path / "served"
     folder.mkdir()
     handler = functools.partial(QuietHandler, directory=str(folder))
@@ -65,7 +65,7 @@ def create(source, out, *options):
 
 
 def pointer_to(content, **changes):
-    """What Git LFS checks in for a file."""
+    """Return Git LFS's pointer to a file."""
     said = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), **changes}
     return (f"version https://git-lfs.github.com/spec/v1\noid sha256:{said['oid']}\n"
             f"size {said['size']}\n").encode()
@@ -83,7 +83,7 @@ def test_a_pointer_is_replaced_by_its_file(source, server, tmp_path, capsys):
 @pytest.mark.parametrize("changes, message", [
     ({"oid": "0" * 64}, "sha256 .* expected 0000"), ({"size": 7}, "expected 7: another file"),
     ({"oid": "none"}, "expected 105,924,292: another file")])
-def test_a_pointers_file_is_checked(source, server, tmp_path, changes, message):
+def test_a_pointers_download_is_checked(source, server, tmp_path, changes, message):
     """With the pointer's checksum or, if it is damaged, with those of ModaNet's published files."""
     path, content = annotations_path(source), annotations_path(source).read_bytes()
     (server.folder / path.name).write_bytes(content)
@@ -107,7 +107,7 @@ def test_pointers_that_cannot_be_fetched_are_explained(source, server, tmp_path)
     assert server.asked == [f"/{path.name}"]
 
 
-def test_only_the_default_folder_is_filled_unasked(source, server, tmp_path):
+def test_only_the_default_folder_is_downloaded_by_default(source, server, tmp_path):
     annotations_path(source).unlink()
     with pytest.raises(UserError, match="no such file; fetch http"):
         create(source, tmp_path / "set")
@@ -135,13 +135,13 @@ def test_a_zip_of_photos_gives_the_same_records(source, tmp_path):
 
 @pytest.fixture
 def listed(shared):
-    """The genuine validation file."""
+    """Return the original validation file."""
     return shared / "data" / "modanet_val" / raw_files.VAL_JSON
 
 
 @pytest.fixture
 def some_photos(listed, tmp_path, rng):
-    """Photos of the first 9 images of the validation file."""
+    """Make photos of the first 9 images of the validation file."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for entry in json.loads(listed.read_text())["images"][:9]:
@@ -149,8 +149,7 @@ def some_photos(listed, tmp_path, rng):
     return folder
 
 
-def test_the_published_validation_file_is_known_and_makes_untagged_data(listed, some_photos,
-                                                                        tmp_path, capsys):
+def test_the_published_validation_file_makes_untagged_data(listed, some_photos, tmp_path, capsys):
     ids = [entry["id"] for entry in json.loads(listed.read_text())["images"]]
     (some_photos / f"{ids[3]:07d}.jpg").write_bytes(b"")
     create(tmp_path, tmp_path / "set", "--untagged", "--annotations", listed,
@@ -169,15 +168,14 @@ def test_the_published_validation_file_is_known_and_makes_untagged_data(listed, 
     assert "finished; nothing to do" in capsys.readouterr().out
 
 
-def test_without_the_option_images_without_polygons_are_no_labelled_set(listed, some_photos,
-                                                                        tmp_path):
+def test_images_without_polygons_need_the_untagged_option(listed, some_photos, tmp_path):
     with pytest.raises(UserError, match=r"2799 images are listed, none has a polygon;.*--untagged"):
         create(tmp_path, tmp_path / "set", "--annotations", listed, "--images", some_photos)
     assert not (tmp_path / "set").exists()
 
 
-def test_untagged_takes_what_the_labelled_set_leaves(source, tmp_path):
-    """From one file with both: every photo is in exactly one of the two sets."""
+def test_untagged_has_the_photos_not_in_the_labelled_set(source, tmp_path):
+    """From one file with both kinds: every photo is in exactly one of the two sets."""
     content = json.loads(annotations_path(source).read_text())
     content["annotations"] = [entry for entry in content["annotations"]
                               if entry["image_id"] not in (8, 10)]
@@ -205,7 +203,7 @@ def test_each_kind_has_its_own_file_and_folder(source, tmp_path, rng, monkeypatc
     assert untagged.num_channels == 3 and sum(untagged.splits.values()) == 1
 
 
-def test_training_takes_it_beside_labelled_data(source, listed, some_photos, tmp_path, capsys):
+def test_training_uses_it_with_labelled_data(source, listed, some_photos, tmp_path, capsys):
     create(source, tmp_path / "labelled")
     create(tmp_path, tmp_path / "extra", "--untagged", "--annotations", listed, "--images",
            some_photos)

@@ -1,4 +1,4 @@
-"""Pictures that hold photo and labels: the halves, colours before and after JPEG, splits."""
+"""Pictures that contain photo and labels: the halves, colours before and after JPEG, splits."""
 
 import io
 import itertools
@@ -21,7 +21,7 @@ LAYOUT = SideBySide("left", COLOURS)
 
 
 def town(rng, height=96, width=128, num=14):
-    """A label map of overlapping rectangles, uint8 [height, width] of 0..11."""
+    """Return a label map of overlapping rectangles, uint8 [height, width] of 0..11."""
     labels = np.ones((height // 4, width // 4), np.uint8)
     for label in rng.integers(0, 12, num):
         y, x = rng.integers(0, height // 4 - 4), rng.integers(0, width // 4 - 4)
@@ -30,12 +30,12 @@ def town(rng, height=96, width=128, num=14):
 
 
 def noise_photo(rng, height, width):
-    """A photo of greenish noise, which has no colour of a label."""
+    """Return a photo of greenish noise, without any label's colour."""
     return rng.integers((90, 110, 60), (150, 170, 120), (height, width, 3)).astype(np.uint8)
 
 
 def picture(rng, labels, side="left"):
-    """Photo and drawn labels side by side, a PIL image."""
+    """Return photo and drawn labels side by side, a PIL image."""
     halves = [noise_photo(rng, *labels.shape), PALETTE[labels]]
     return Image.fromarray(np.hstack(halves if side == "left" else halves[::-1]))
 
@@ -51,7 +51,7 @@ def halves(image, layout=LAYOUT):
 
 
 def majority_oracle(labels):
-    """The rule, pixel by pixel."""
+    """Apply the majority rule pixel by pixel."""
     result = np.empty_like(labels)
     for y, x in np.ndindex(labels.shape):
         votes = labels[max(y - 1, 0):y + 2, max(x - 1, 0):x + 2].ravel().tolist()
@@ -62,14 +62,14 @@ def majority_oracle(labels):
 
 
 def interior(labels, margin=2):
-    """Where all pixels up to `margin` away have one label."""
+    """Return where all pixels up to `margin` away have the same label."""
     padded = np.pad(labels, margin, mode="edge")
     height, width = labels.shape
     return np.all([padded[y:y + height, x:x + width] == labels
                    for y, x in itertools.product(range(2 * margin + 1), repeat=2)], axis=0)
 
 
-def test_the_built_in_list_is_the_one_of_facades():
+def test_the_built_in_list_is_for_facades():
     assert CLASSES[0] == "facade" and len(CLASSES) == 11, "'background' is no class but label 0"
     assert dict(COLOURS)[0x0000de] == 0 and dict(COLOURS)[0xaf0000] == 11
     assert PALETTE[[1, 2, 6]].tolist() == [[0, 48, 255], [0, 128, 255], [191, 255, 64]]
@@ -105,7 +105,7 @@ def test_exact_colours_give_exact_labels(rng, side):
 
 @pytest.mark.parametrize(("quality", "factor"), [(75, 1), (95, 1), (95, 3)])
 def test_labels_survive_jpeg(rng, quality, factor):
-    """With colours at half the resolution, as JPEG has them; drawn larger and made smaller, too."""
+    """With colours at half the resolution, as in JPEG; also drawn larger and then reduced."""
     right = total = everywhere = 0
     for _ in range(4):
         labels = town(rng)
@@ -119,8 +119,8 @@ def test_labels_survive_jpeg(rng, quality, factor):
     assert everywhere >= 0.975, "nearest colours and a majority alone have 0.95 to 0.965"
 
 
-def test_a_blend_has_the_nearer_of_two_classes():
-    """If it is near the colour of a third class, which is a thin line, or far from all."""
+def test_a_blend_gets_the_nearer_of_two_classes():
+    """Also if it is near a third class's colour, which is then a thin line, or far from all."""
     a, b, c = PALETTE[6], PALETTE[4], PALETTE[5]  # c is about the mean of a and b
     row = np.stack([a, a, a, 0.8 * a + 0.2 * b, c, 0.2 * a + 0.8 * b, b, b, b])
     rgb = np.tile(np.rint(row).astype(np.uint8), (6, 1, 1))
@@ -129,13 +129,13 @@ def test_a_blend_has_the_nearer_of_two_classes():
     found = side_by_side.without_blends(rgb, PALETTE.astype(int), nearest, distance)
     assert set(found.flat) == {4, 6} and (found == found[0]).all()
     assert found[0].tolist()[:4] == [6] * 4 and found[0].tolist()[5:] == [4] * 4
-    rgb[:, 3:6] = PALETTE[11]  # no blend of the two
+    rgb[:, 3:6] = PALETTE[11]  # not a blend of the two
     nearest, distance = side_by_side.nearest_colours(rgb, PALETTE)
     np.testing.assert_array_equal(nearest, side_by_side.without_blends(
         rgb, PALETTE.astype(int), nearest, distance))
 
 
-def test_what_does_not_fit_is_refused(rng):
+def test_pictures_that_do_not_fit_are_refused(rng):
     labels = town(rng)
     whole = picture(rng, labels)
     with pytest.raises(photos.PhotoError, match="255x96; photo and labels side by side have an"):
@@ -168,13 +168,13 @@ def test_a_list_needs_colours_and_may_lack_the_background(tmp_path, capsys):
 
 @pytest.fixture
 def facades(tmp_path, rng):
-    """Four pictures for training, two for validation, one elsewhere, and what is none."""
+    """Make four pictures for training, two for validation, one elsewhere, and other files."""
     root = tmp_path / "facades"
     for folder, count in (("train", 4), ("val", 2), ("more", 1)):
         (root / folder).mkdir(parents=True)
         for number in range(count):
             labels = town(rng, 64, 64)
-            labels[:8] = number % 3  # each has the first classes
+            labels[:8] = number % 3  # all show the first classes
             (root / folder / f"{number}.png").write_bytes(encoded(picture(rng, labels)))
     (root / "train" / "odd.jpg").write_bytes(encoded(Image.new("RGB", (65, 64)), "JPEG"))
     (root / "train" / "broken.jpg").write_bytes(b"none")
@@ -212,7 +212,7 @@ def test_folders_are_the_splits(facades, tmp_path, capsys):
 
 @pytest.mark.parametrize("names", [
     ("Train", "Val", "Test"), ("training", "valid", "TEST"), ("TRAIN", "Validation", "test")])
-def test_folders_of_splits_have_other_names_too(names):
+def test_folders_of_splits_may_have_other_names(names):
     files = [f"{name}/0.png" for name in names]
     splits, skipped = side_by_side.folder_splits("x", [*files, "more/0.png", "train.png"])
     assert splits == dict(zip(files, ("train", "val", "test")))

@@ -1,4 +1,4 @@
-"""Drawn photos: always the same, of every class, and with polygons that are what was painted."""
+"""Drawn photos: always the same, of every class, with polygons that match what was painted."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from tests.tools.data_helpers import create_config, folder_bytes, make_source
 
 
 def labels_of(owner, labels):
-    """The label map that the canvas shows."""
+    """Return the label map that the canvas shows."""
     return np.concatenate([[0], labels]).astype(np.uint8)[owner]
 
 
@@ -31,7 +31,7 @@ def test_every_class_is_drawn(drawn):
     assert seen == set(range(1, len(MODANET_CLASSES) + 1))
 
 
-def test_pictures_vary_and_hold_a_figure(drawn):
+def test_pictures_vary_and_contain_a_figure(drawn):
     for rgb, owner, labels, _ in drawn:
         assert rgb.shape == (600, 400, 3) and rgb.dtype == np.uint8 and rgb.std() > 15
         assert owner.max() <= len(labels)
@@ -41,7 +41,7 @@ def test_pictures_vary_and_hold_a_figure(drawn):
     assert len({rgb.tobytes() for rgb, *_ in drawn}) == len(drawn)
 
 
-def test_polygons_are_exactly_what_shows():
+def test_polygons_cover_exactly_the_visible_pixels():
     """Through the reader and rasteriser of real annotations."""
     for number in range(2):
         rgb, owner, labels, _ = synthetic.draw_figure(np.random.default_rng([0, number]))
@@ -66,7 +66,7 @@ def test_polygons_are_exactly_what_shows():
         assert np.abs(decoded.astype(int) - rgb).mean() < 4
 
 
-def test_a_photo_depends_on_seed_and_number_only():
+def test_a_photo_depends_only_on_seed_and_number():
     assert synthetic.draw_photo(0, 5)[:2] == synthetic.draw_photo(0, 5)[:2]
     assert synthetic.draw_photo(0, 5)[0] != synthetic.draw_photo(0, 6)[0]
     assert synthetic.draw_photo(0, 5)[0] != synthetic.draw_photo(1, 5)[0]
@@ -94,7 +94,7 @@ def test_files_are_in_modanets_layout(tmp_path):
     assert (tmp_path / "raw/images/0000001.jpg").read_bytes() == one, "by other workers, too"
 
 
-def test_drawn_photos_go_through_the_very_same_code(tmp_path):
+def test_drawn_photos_go_through_the_same_code(tmp_path):
     from dataprep import create
     config = create_config(command="create_synthetic", out=tmp_path, num_images=4, resolution=32)
     content = create.create_synthetic(config, print)
@@ -102,7 +102,7 @@ def test_drawn_photos_go_through_the_very_same_code(tmp_path):
     assert sum(map(len, content["splits"].values())) == 4
 
 
-def test_figures_stand_within_the_picture():
+def test_figures_are_inside_the_picture():
     for seed in range(50):
         figure = random_figure(np.random.default_rng(seed), 400, 600)
         joints = np.concatenate([figure.shoulders, figure.elbows, figure.wrists, figure.hips,
@@ -113,7 +113,7 @@ def test_figures_stand_within_the_picture():
         assert figure.head[1] < figure.shoulders[:, 1].min()
 
 
-def test_limbs_begin_at_the_joints_and_end_where_they_are_cut():
+def test_limbs_start_at_the_joints_and_end_where_they_are_cut():
     figure = random_figure(np.random.default_rng(3), 400, 600)
     for side in (0, 1):
         whole = figure.arm(side, 1.0)
@@ -144,8 +144,8 @@ def test_garments_are_where_the_body_is(drawn):
             assert abs(names["headwear"][1].mean() - figure.head[0]) < 0.02 * figure.h
 
 
-def test_what_is_painted_is_owned():
-    """By the shape that covers a pixel last; its edge is darker, and its own."""
+def test_painted_pixels_belong_to_their_shape():
+    """To the shape that covers a pixel last; its darker edge belongs to it too."""
     canvas = Canvas(np.full((40, 60, 3), 128, np.uint8))
     canvas.polygon([(10, 10), (20, 10), (20, 30), (10, 30)], (100, 0, 0), owner=3)
     assert (canvas.owner[10:31, 10:21] == 3).all() and (canvas.owner == 3).sum() == 21 * 11
@@ -168,8 +168,8 @@ def test_an_unfinished_drawing_is_drawn_again(tmp_path):
     assert folder_bytes(tmp_path / "raw") == folder_bytes(tmp_path / "whole")
 
 
-def test_other_peoples_photos_are_not_drawn_over(tmp_path):
-    """As `create_synthetic --out datasets/modanet` would."""
+def test_existing_photos_are_not_overwritten(tmp_path):
+    """As `create_synthetic --out datasets/modanet` would do."""
     source = make_source(tmp_path / "raw", 3)
     before = folder_bytes(source)
     with pytest.raises(UserError, match="holds files that were not drawn"):

@@ -1,4 +1,4 @@
-"""Every kind of damage is found."""
+"""--verify finds every kind of damage."""
 
 import json
 import shutil
@@ -16,13 +16,13 @@ NUM = 22
 
 
 def run(*arguments):
-    """The exit status of the tool."""
+    """Return the exit status of the tool."""
     return dataset_tool.main([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
-    """Two data sets of 8x8: with class maps, and with labels."""
+    """Make two data sets of 8x8: one with class maps, and one with labels."""
     root = tmp_path_factory.mktemp("sets")
     source = make_source(root / "source", NUM)
     (source / "images" / "0000009.jpg").write_bytes(b"none")
@@ -48,20 +48,20 @@ def labelled(originals, tmp_path):
 
 
 def edit_json(folder, change):
-    """Let `change` alter what dataset.json says."""
+    """Let `change` alter the content of dataset.json."""
     content = json.loads((folder / "dataset.json").read_text())
     change(content)
     (folder / "dataset.json").write_text(json.dumps(content))
 
 
 def records(path):
-    """The framed records of a file."""
+    """Return the framed records of a file."""
     data, records = path.read_bytes(), tfrecords.RecordFile(path)
     offsets, lengths = records._offsets, records._lengths
     return [data[start - 12:start + length + 4] for start, length in zip(offsets, lengths)]
 
 
-def test_whole_data_sets_have_no_defects(originals, capsys):
+def test_complete_data_sets_have_no_defects(originals, capsys):
     for name in ("maps", "labelled"):
         assert run("info", originals / name, "--verify") == 0
         assert "every record is whole" in capsys.readouterr().out
@@ -100,7 +100,7 @@ def drop_record(folder):
 
 
 def other_pixels(folder):
-    """A whole record of another image."""
+    """Replace a record by a valid one of another image."""
     path = folder / "test" / "test-r02.tfrecords"
     framed = records(path)
     image = tfrecords.decode_record(framed[0][12:-4]).copy()
@@ -179,7 +179,7 @@ def twice(content):
     (lambda content: content.update(digest="0" * 64), ["the digest"]),
     (lambda content: content.update(skipped=2), ["skipped.jsonl: 1 photos, dataset.json says 2"]),
     (lambda content: content.update(resolution=16), ["train/train-r04.tfrecords: no such file"])])
-def test_wrong_words_of_dataset_json_are_found(maps, change, told, capsys):
+def test_wrong_entries_of_dataset_json_are_found(maps, change, told, capsys):
     edit_json(maps, change)
     assert run("info", maps, "--verify") == 2
     printed = capsys.readouterr().out
@@ -194,7 +194,7 @@ def test_wrong_words_of_dataset_json_are_found(maps, change, told, capsys):
     {"class_counts": {"train": {"bag": {"images": "3", "pixels": 0}}}}, {"name": None},
     {"num_channels": 3}, {"num_channels": 258, "classes": [f"c{i}" for i in range(255)]}])
 @pytest.mark.parametrize("option", [[], ["--verify"]])
-def test_parts_of_dataset_json_of_another_kind_are_one_line(maps, changes, option):
+def test_dataset_json_entries_of_another_type_are_one_line(maps, changes, option):
     edit_json(maps, lambda content: content.update(changes))
     with pytest.raises(UserError, match=r"dataset\.json: incomplete"):
         run("info", maps, *option)
@@ -214,7 +214,7 @@ def test_wrong_statistics_are_found(maps, part, capsys):
     assert run("info", maps, "--verify") == 0
 
 
-def test_a_name_with_a_line_separator_is_no_damage(maps):
+def test_a_name_with_a_line_separator_is_not_damage(maps):
     path = maps / "skipped.jsonl"
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     lines[0]["reason"] += " \u2028 a line separator"
@@ -238,7 +238,7 @@ def test_wrong_labels_are_found(labelled, capsys):
     assert "no such file" in capsys.readouterr().out
 
 
-def test_labels_that_nobody_asked_for_are_found(labelled, capsys):
+def test_unexpected_label_files_are_found(labelled, capsys):
     edit_json(labelled, lambda content: content.update(label_size=0))
     assert run("info", labelled, "--verify") == 2
     assert "train-rxx.labels: no part of the data set" in capsys.readouterr().out

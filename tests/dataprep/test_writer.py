@@ -1,4 +1,4 @@
-"""Workers, splits, interruption, full disks: a data set is whole, and always the same."""
+"""Workers, splits, interruption, full disks: a data set is complete, and always the same."""
 
 import errno
 import itertools
@@ -56,7 +56,7 @@ def read_split(out, split, level):
     return np.stack([records.read_image(i) for i in range(len(records))])
 
 
-def test_splits_are_a_seeded_partition(tmp_path, source):
+def test_splits_are_a_seeded_partition_of_the_photos(tmp_path, source):
     """Validation first, then test, then training: sizes and photos as in earlier versions."""
     items = items_of(source)
     order = [items[i].image_id for i in np.random.default_rng(0).permutation(NUM)]
@@ -67,7 +67,7 @@ def test_splits_are_a_seeded_partition(tmp_path, source):
     assert splits == {"train": order[3:], "val": order[:2], "test": order[2:3]}
 
 
-def test_the_files_are_what_dataset_json_says(tmp_path, source):
+def test_the_files_match_dataset_json(tmp_path, source):
     content = write(tmp_path / "set", source)
     info = open_dataset(tmp_path / "set")
     assert json.loads((tmp_path / "set" / "dataset.json").read_text()) == content
@@ -103,13 +103,13 @@ def test_the_result_does_not_depend_on_the_workers(tmp_path, source):
     assert folder_bytes(tmp_path / "1") == folder_bytes(tmp_path / "3")
 
 
-def test_the_digest_is_that_of_the_pixels(tmp_path, source):
+def test_the_digest_is_of_the_pixels(tmp_path, source):
     digests = [write(tmp_path / str(i), source, **changes)["digest"] for i, changes in enumerate(
         ({}, {"encoding": "raw"}, {"fit": "crop"}, {"resolution": 8}))]
     assert digests[0] == digests[1] and len(set(digests)) == 3
 
 
-def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path, rng):
+def test_unusable_photos_are_listed_with_a_reason(tmp_path, rng):
     source = make_source(tmp_path / "source", NUM)
     (source / "images" / "0000008.jpg").write_bytes(b"no image at all")
     (source / "images" / "0000009.jpg").write_bytes(photo_bytes(rng, 60, 40))
@@ -125,7 +125,7 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path, rng):
     assert content["skipped"] == 4, "photos, not annotations"
 
 
-def test_a_photo_of_another_size_takes_its_annotations_along(tmp_path, rng):
+def test_annotations_are_scaled_with_a_photo_of_another_size(tmp_path, rng):
     source = make_source(tmp_path / "source", NUM)
     item = items_of(source)[0]
     small = conversion.convert_photo(recipe_of(source), item)
@@ -183,7 +183,7 @@ def test_records_whose_dataset_json_is_lost_are_not_removed(tmp_path, source):
     assert folder_bytes(tmp_path) == before
 
 
-def test_folders_of_others_are_not_removed(tmp_path, source):
+def test_other_folders_are_not_removed(tmp_path, source):
     (tmp_path / "set" / "train").mkdir(parents=True)
     (tmp_path / "set" / "train" / "thesis.tex").touch()
     with pytest.raises(UserError, match=r"thesis\.tex"):
@@ -191,7 +191,7 @@ def test_folders_of_others_are_not_removed(tmp_path, source):
     assert (tmp_path / "set" / "train" / "thesis.tex").exists()
 
 
-def test_two_writers_do_not_meet(tmp_path, source):
+def test_two_writers_cannot_use_one_folder(tmp_path, source):
     with only_process(tmp_path / "set", "making it"), \
             pytest.raises(UserError, match="another process"):
         write(tmp_path / "set", source)
@@ -221,7 +221,7 @@ def test_a_worker_that_dies_is_one_line():
         list(ordered_map(die, range(3), workers=2))
 
 
-def test_the_projection_is_about_right(tmp_path, source):
+def test_the_projected_size_is_about_right(tmp_path, source):
     size, seconds = conversion.project(recipe_of(source), items_of(source))
     write(tmp_path, source)
     total = sum(len(data) for name, data in folder_bytes(tmp_path).items() if "tfrecords" in name)

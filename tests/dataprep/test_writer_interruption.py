@@ -29,7 +29,7 @@ KILLS = int(os.environ.get("KILLS", "8"))
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Photos, three of which are none."""
+    """Make photos; three of the files are not photos."""
     path = make_source(tmp_path_factory.mktemp("source"), NUM)
     for image_id in (20, 150, 290):
         (path / "images" / f"{image_id:07d}.jpg").write_bytes(b"<html>not found</html>")
@@ -38,7 +38,7 @@ def source(tmp_path_factory):
 
 @dataclass(frozen=True)
 class StoppingFolder(photo_sources.PhotoFolder):
-    """A folder that counts what is read of it, and stops at photo number `stop` as Ctrl-C does."""
+    """A folder that counts its reads, and stops at photo number `stop` like Ctrl-C."""
 
     stop: int | None = None
     reads: list = None
@@ -51,7 +51,7 @@ class StoppingFolder(photo_sources.PhotoFolder):
 
 
 def write(out, source, stop=None, said=None, **changes):
-    """A small labelled data set; returns how many photos were read."""
+    """Write a small labelled data set; return how many photos were read."""
     folder = StoppingFolder(source / "images", stop, [])
     names = photo_sources.list_photos(folder.path)[0]
     labels = np.random.default_rng(0).normal(size=(NUM, 2)).astype(np.float32)
@@ -67,7 +67,7 @@ def write(out, source, stop=None, said=None, **changes):
 
 @pytest.fixture(scope="module")
 def whole(source, tmp_path_factory):
-    """The bytes of an uninterrupted data set."""
+    """Return the bytes of an uninterrupted data set."""
     out = tmp_path_factory.mktemp("whole") / "set"
     assert write(out, source) == NUM
     assert len(read_jsonl(out / "skipped.jsonl")) == 4 and not (out / ".partial").exists()
@@ -76,7 +76,7 @@ def whole(source, tmp_path_factory):
 
 
 @pytest.mark.parametrize("stop", [0, 127, 128, 129, 256, 299])
-def test_a_stopped_run_goes_on_behind_its_last_checkpoint(source, whole, tmp_path, stop):
+def test_a_stopped_run_continues_after_its_last_checkpoint(source, whole, tmp_path, stop):
     out, said = tmp_path / "set", []
     assert write(out, source, stop) == stop
     assert not (out / "dataset.json").exists() and not (out / "train").exists()
@@ -94,8 +94,8 @@ def test_a_run_stopped_many_times(source, whole, tmp_path):
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_stopped_at_every_step_of_the_end(source, whole, tmp_path, monkeypatch, after):
-    """Files are renamed into place one by one: a stop before or after any of them does no harm."""
+def test_a_stop_at_any_step_of_the_end_does_no_harm(source, whole, tmp_path, monkeypatch, after):
+    """Files are renamed into place one by one; it may stop before or after any of them."""
     rename, unlink, out, steps = os.replace, Path.unlink, tmp_path / "set", 0
 
     def stopping(old, new):
@@ -112,7 +112,7 @@ def test_stopped_at_every_step_of_the_end(source, whole, tmp_path, monkeypatch, 
         left = steps
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", stopping)
-            # A killed process does not tidy up behind itself (atomic_path, alone with missing_ok).
+            # A killed process does not clean up (atomic_path, the only user of missing_ok).
             patch.setattr(Path, "unlink",
                           lambda path, missing_ok=False: missing_ok or unlink(path))
             reads = write(out, source)
@@ -127,7 +127,7 @@ def test_stopped_at_every_step_of_the_end(source, whole, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "no checkpoint", "broken journal"])
-def test_damaged_remains_are_made_anew(source, whole, tmp_path, damage):
+def test_damaged_leftovers_are_made_again(source, whole, tmp_path, damage):
     out, said = tmp_path / "set", []
     write(out, source, 200)
     file = out / ".partial" / "train" / "train-r03.tfrecords"
@@ -146,7 +146,7 @@ def test_damaged_remains_are_made_anew(source, whole, tmp_path, damage):
     assert len(said) == (damage in ("cut", "missing"))
 
 
-def test_what_lies_behind_the_checkpoint_is_dropped(source, whole, tmp_path):
+def test_records_after_the_checkpoint_are_dropped(source, whole, tmp_path):
     write(tmp_path / "set", source, 200)
     for path in (tmp_path / "set" / ".partial").rglob("*"):
         if path.is_file():
@@ -156,7 +156,7 @@ def test_what_lies_behind_the_checkpoint_is_dropped(source, whole, tmp_path):
     assert folder_bytes(tmp_path / "set") == whole
 
 
-def test_remains_of_other_options_are_replaced_and_told(source, whole, tmp_path):
+def test_leftovers_of_other_options_are_replaced_and_reported(source, whole, tmp_path):
     said = []
     write(tmp_path / "set", source, 200, resolution=16)
     assert write(tmp_path / "set", source, said=said) == NUM
@@ -165,8 +165,8 @@ def test_remains_of_other_options_are_replaced_and_told(source, whole, tmp_path)
     assert folder_bytes(tmp_path / "set") == whole
 
 
-def test_remains_of_other_photos_are_replaced(source, whole, tmp_path):
-    """The same options, but the list of photos has changed meanwhile."""
+def test_leftovers_of_other_photos_are_replaced(source, whole, tmp_path):
+    """The same options, but the list of photos has changed since."""
     write(tmp_path / "set", source, 200)
     book = tmp_path / "set" / ".partial" / journal.FILE_NAME
     first, rest = book.read_bytes().split(b"\n", 1)
@@ -198,7 +198,7 @@ def test_train_refuses_an_unfinished_data_set(source, tmp_path, monkeypatch, cap
 
 
 def command(source, out, workers=1):
-    """The real command, in a process group of its own."""
+    """Start the real command in a separate process group."""
     return subprocess.Popen(
         [sys.executable, REPOSITORY / "dataset_tool.py", "create_modanet", "--source", source,
          "--out", out, "--resolution", "16", "--num-val", "20", "--num-test", "20", "--workers",
@@ -206,7 +206,7 @@ def command(source, out, workers=1):
 
 
 def assert_checkpoint_holds(out):
-    """All that the last checkpoint counts is in the files, wherever these are by now."""
+    """Assert that everything the last checkpoint counts is in the files, wherever they are now."""
     path = out / ".partial" / journal.FILE_NAME
     lines = path.read_bytes().splitlines(True) if path.exists() else []
     sizes = [json.loads(line)["checkpoint"] for line in lines
@@ -217,12 +217,12 @@ def assert_checkpoint_holds(out):
 
 
 def content_of(out):
-    """The bytes of a data set without its page, which is written last."""
+    """Return the bytes of a data set without its page, which is written last."""
     return {name: data for name, data in folder_bytes(out).items() if name != "report.html"}
 
 
 @pytest.mark.slow
-def test_sigkill_at_random_times(source, tmp_path):
+def test_runs_killed_at_random_times_end_with_the_same_bytes(source, tmp_path):
     seed = int(os.environ.get("KILL_SEED", random.SystemRandom().randrange(2**32)))
     print(f"seed {seed}; repeat with KILL_SEED={seed}")
     times = random.Random(seed)
@@ -260,7 +260,7 @@ def test_workers_do_not_outlive_a_killed_parent(source, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     try:
-        process.communicate(timeout=30)  # ends when the last worker closes the pipe that all hold
+        process.communicate(timeout=30)  # ends when the last worker closes the shared pipe
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -269,8 +269,8 @@ def test_workers_do_not_outlive_a_killed_parent(source, tmp_path):
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_records_of_others_are_left_alone(source, tmp_path, begun):
-    """--out can be a folder of TFRecords that were made elsewhere: they are not cleared away."""
+def test_other_records_are_not_removed(source, tmp_path, begun):
+    """--out can be a folder of TFRecords made by something else: they are not removed."""
     out = tmp_path / "set"
     if begun:
         write(out, source, 200)

@@ -1,4 +1,4 @@
-"""Beam's runners: what they are given is checked, and their failures are one line."""
+"""Beam's runners: their options are checked, and their failures are one line."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def test_beam_that_is_not_installed_is_named(monkeypatch):
      "^--: argument --direct_num_workers: invalid int value: 'two'$"),
     ("DirectRunner", ["--direct_running_mode=x"],
      "^--: argument --direct_running_mode: invalid choice: 'x' .*in_memory")])
-def test_what_beam_does_not_know_is_one_line(beam_runner, name, options, message, capfd):
+def test_unknown_runners_and_options_are_one_line(beam_runner, name, options, message, capfd):
     with pytest.raises(UserError, match=message) as error:
         beam_runner.BeamRunner(name, options)
     assert "\n" not in str(error.value) and "usage" not in capfd.readouterr().err
@@ -50,7 +50,7 @@ def fail_at_two(number):
         raise OSError("no two")
 
 
-def test_what_a_worker_raises_is_one_line(beam_runner):
+def test_an_error_in_a_worker_is_one_line(beam_runner):
     with pytest.raises(UserError, match=r"^--runner=DirectRunner: .*no two.*run the same command"):
         beam_runner.BeamRunner("DirectRunner", IN_MEMORY).run(start, range(5))
 
@@ -60,7 +60,7 @@ def note_folder():
 
 
 def note_where(path):
-    with open("where", "a") as file:  # in the folder of the command, whatever the worker's
+    with open("where", "a") as file:  # in the command's folder, whatever the worker's is
         file.write(f"{os.getpid()} {path}\n")
 
 
@@ -83,7 +83,7 @@ def die(number):
 
 @pytest.mark.slow
 def test_a_worker_that_dies_ends_the_run(beam_runner):
-    """DirectRunner itself would wait for ever."""
+    """DirectRunner itself would wait forever."""
     code = ("import tests.dnnlib.test_beam_runner as t; from dnnlib import beam_runner, cli\n"
             "cli.run_main(lambda argv: beam_runner.BeamRunner('DirectRunner', t.processes(2))"
             ".run(t.start_dying, range(4)))")

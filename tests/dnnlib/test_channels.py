@@ -36,7 +36,7 @@ def test_palette_has_distinct_colours_on_black(num_classes):
     assert len(np.unique(palette, axis=0)) == num_classes + 1
 
 
-def test_255_colours_can_be_told_apart():
+def test_255_colours_are_distinguishable():
     """No two are closer than 50 of the 765 steps between black and white."""
     palette = channels.palette(255).astype(int)
     for label, colour in enumerate(palette[1:], 1):
@@ -46,7 +46,7 @@ def test_255_colours_can_be_told_apart():
         channels.palette(256)
 
 
-def test_colours_and_maps_are_all_the_channels(rng):
+def test_channels_are_colours_and_maps(rng):
     images = rng.integers(0, 255, (2, 4, 4, 7))
     parts = images[..., channels.RGB], images[..., channels.SEGMAPS]
     np.testing.assert_array_equal(np.concatenate(parts, axis=-1), images)

@@ -1,4 +1,4 @@
-"""Charts: values can be read off them, gaps stay gaps, long curves are thin and keep peaks."""
+"""Charts: values are legible, gaps stay gaps, long curves are reduced and keep peaks."""
 
 import io
 import re
@@ -18,7 +18,7 @@ SPACE = "{http://www.w3.org/2000/svg}"
 
 
 def paths(svg, colour):
-    """[points [n, 2]] of the lines of a colour in an SVG element."""
+    """Return [points [n, 2]] of the lines of a colour in an SVG element."""
     found = [path.get("d") for path in ElementTree.fromstring(svg).iter(SPACE + "path")
              if f"stroke: {colour}" in path.get("style", "") and "clip-path" in path.attrib]
     return [np.array(re.findall(r"[ML] (\S+) (\S+)", d), float) for d in found]
@@ -29,7 +29,7 @@ def texts(svg):
 
 
 def drawn(series, marks=()):
-    """The Axes of a chart."""
+    """Return the Axes of a chart."""
     axes = Figure(figsize=(5.2, 2.5)).add_axes((0.13, 0.14, 0.85, 0.74))
     Chart("t", "kimg", series, list(marks)).draw(axes)
     return axes
@@ -52,7 +52,7 @@ def test_values_can_be_read_off(y, scale):
     assert len(texts(svg)) >= 8 and "kimg" in texts(svg)
 
 
-def test_what_is_no_number_is_a_gap_and_counted():
+def test_values_that_are_not_numbers_are_gaps_and_counted():
     y = [1, 2, np.nan, 3, np.inf, 4, 5, -np.inf]
     curve, dots = drawn({"a": (X, y)}).lines
     assert list(np.isnan(curve.get_ydata())) == [False, False, True, False, True, False, False,
@@ -65,7 +65,7 @@ def test_what_is_no_number_is_a_gap_and_counted():
         ElementTree.fromstring(Chart("t", "kimg", series).svg())
 
 
-def test_curves_of_other_lengths_share_the_axes():
+def test_curves_of_different_lengths_share_the_axes():
     axes = drawn({"a": (X, X), "b": ([3.0, 6.0], [-4, 20])})
     assert axes.get_xlim() == (0, 7) and axes.get_ylim()[0] < -4 and axes.get_ylim()[1] > 20
     assert [line.get_color() for line in axes.lines[::2]] == list(COLOURS[:2])
@@ -74,7 +74,7 @@ def test_curves_of_other_lengths_share_the_axes():
     assert wide.get_xlim() == (0, 50)
 
 
-def test_long_curves_are_thin_and_keep_peaks_and_ends(rng):
+def test_long_curves_are_reduced_and_keep_peaks_and_ends(rng):
     x, y = np.arange(50_000.0), rng.normal(size=50_000)
     y[12_345], y[44_444], y[7] = 99, -99, np.nan
     svg = Chart("t", "kimg", {"a": (x, y)}).svg()
@@ -87,7 +87,7 @@ def test_long_curves_are_thin_and_keep_peaks_and_ends(rng):
         assert np.abs(long - peak).max(axis=1).min() < 1
 
 
-def test_marks_are_in_their_places_and_their_texts_apart():
+def test_marks_are_in_place_and_their_texts_do_not_overlap():
     marks = [(1, "16", "mark"), (1.01, "32", "mark"), (3.5, "classes\x1b", "growth"),
              (6.9, "resumed", "resume"), (99, "outside", "mark")]
     axes = drawn({"a": (X, X)}, marks)
@@ -100,7 +100,7 @@ def test_marks_are_in_their_places_and_their_texts_apart():
     assert all(text.get_window_extent().x1 <= right + 1 for text in axes.texts)
 
 
-def test_axes_have_round_numbers_within():
+def test_axes_have_round_numbers_inside():
     for y in ([0, 1], [1, 1e6], [0.00123, 0.00124], [-5, 5], [2, 70]):
         axes = drawn({"a": ([0, 16600], y)})
         axes.figure.canvas.draw()
@@ -143,7 +143,7 @@ def test_whiskers_are_as_long_as_their_spreads():
     np.testing.assert_allclose(np.array(widths) / widths[0], [1, 0.5, 0.5, 0.25], atol=1e-3)
 
 
-def test_names_of_other_peoples_data_are_texts():
+def test_names_from_the_data_are_plain_text():
     names = ["$x_1$", "<script>", "a\x1b[2J\u202e\ud800", "\u8863\u670d", "_hidden"]
     svg = bar_chart(names, {"real": [1] * 5})
     assert texts(svg)[:5] == ["$x_1$", "<script>", "a\\u001b[2J\\u202e\\ud800", "\u8863\u670d",
@@ -160,11 +160,11 @@ def test_the_same_chart_has_the_same_bytes():
 
 
 @pytest.mark.parametrize("names, values", [([], []), (["a"], [0]), (["a", "b"], [1e-9, 1])])
-def test_bars_of_nothing_and_of_zeros(names, values):
+def test_charts_without_bars_and_with_zero_bars(names, values):
     ElementTree.fromstring(bar_chart(names, {"x": values}))
 
 
-def test_values_that_are_none_have_no_bar():
+def test_missing_values_have_no_bar():
     svg = bar_chart(["a", "b"], {"x": [np.nan, 2.0]}, spreads={"x": [np.nan, 0.5]})
     assert [text for text in texts(svg) if text] == ["a", "b", "none", "2"]
 
@@ -186,7 +186,7 @@ def test_matplotlib_is_imported_only_to_draw():
 
 
 def grown(*panels, **options):
-    """The pixels of a growth chart of these series."""
+    """Return the pixels of a growth chart of these series."""
     content = growth_chart({f"mIoU {n}": series for n, series in enumerate(panels)}, "labels",
                            **options)
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
@@ -205,7 +205,7 @@ def test_growth_has_a_point_for_every_number():
 
 
 def test_growth_of_variants_is_dashed_in_one_colour():
-    """Seven curves have four colours; a second panel has the same ones."""
+    """Seven curves have four colours; a second panel has the same colours."""
     names = [start + kind for kind in "abcd" for start in ("", "x-")][:7]
     series = {name: [(5, 9 * n, 0), (20, 9 * n, 0)] for n, name in enumerate(names)}
     picture = grown(series, dict(reversed(series.items())), dashed="x-")
@@ -220,7 +220,7 @@ def test_growth_of_variants_is_dashed_in_one_colour():
             assert len(lines) < 2 or 0.5 < min(lines) / max(lines) < 0.8
 
 
-def test_charts_below_each_other_have_one_colour_a_name():
+def test_charts_below_each_other_share_the_colour_of_a_name():
     charts = [Chart(title, "kimg", {"a": (X, X), "b": (X, 2 * X)}) for title in ("G", "D")]
     one, two = (np.asarray(Image.open(io.BytesIO(curves(charts[:count]))).convert("RGB"))
                 for count in (1, 2))

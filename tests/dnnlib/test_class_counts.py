@@ -1,4 +1,4 @@
-"""Class counts by hand-made maps."""
+"""Class counts of hand-made maps."""
 
 import numpy as np
 import pytest
@@ -47,6 +47,6 @@ def test_areas_are_shares_of_the_image(rng):
         class_areas(np.full((1, 2, 2), 3), 2)
 
 
-def test_proportions_of_nothing_are_zero():
+def test_proportions_without_images_are_zero():
     np.testing.assert_allclose(proportions([3, 1, 0]), [0.75, 0.25, 0])
     assert proportions([0, 0]).tolist() == [0, 0]

@@ -24,12 +24,12 @@ def read(tmp_path, text):
     ("a #ff0000\nb", "'b' has no colour"), ("a #ff0000\nb #FF0000", "two names have .* #ff0000"),
     ("a:300,0,0::", "colour above 255"), ('{"categories": [{"id": 0, "name": "a"}]}', "ids 1 to 1"),
     ('{"categories": 3}', "list of names")])
-def test_class_lists_that_are_none(tmp_path, text, message):
+def test_files_that_are_not_class_lists_are_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         read(tmp_path, text)
 
 
-def test_a_list_that_is_not_there(tmp_path):
+def test_a_missing_list_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no such file; write the class names"):
         read_class_list(tmp_path / "classes.txt")
 
@@ -47,7 +47,7 @@ def test_names_are_read(tmp_path, text, names):
     assert list(listed.names) == names and not listed.colours and not listed.num_background()
 
 
-def test_what_is_left_out_is_noted(tmp_path):
+def test_ignored_names_are_noted(tmp_path):
     assert read(tmp_path, "# a\nhat\n\n# b\ncoat\n\n").notes == ("comments (2)", "empty lines (1)")
     assert read(tmp_path, "0: void\n1: hat").notes == ("numbers (2)",)
     assert read(tmp_path, "hat\ncoat\n\n").notes == ()
@@ -67,12 +67,12 @@ def test_colours_are_read(tmp_path, text):
     ("0: background\n1: hat\n2: bag\n3: shoe\n255: void", ["hat", "bag", "shoe"]),
     ("-1: __ignore__\n0 _background_\n1 hat", ["hat"]),
     ("255 void\n1 hat\n2 bag", ["hat", "bag"])])
-def test_numbers_count_in_any_order(tmp_path, text, names):
+def test_numbered_names_may_be_in_any_order(tmp_path, text, names):
     listed = read(tmp_path, text)
     assert list(listed.names[listed.num_background():]) == names
 
 
-def test_what_masks_ignore_is_no_class_and_keeps_its_colour(tmp_path):
+def test_the_ignored_label_is_no_class_and_keeps_its_colour(tmp_path):
     assert read(tmp_path, "1: hat\n255: void").notes == ("numbers (2)", "255: void")
     listed = read(tmp_path, "0: background #000000\n1: hat #ff0000\n255: void #e0e0c0")
     assert listed.names == ("void", "background", "hat") and listed.num_background() == 2
@@ -82,7 +82,7 @@ def test_what_masks_ignore_is_no_class_and_keeps_its_colour(tmp_path):
 @pytest.mark.parametrize("text", [
     "1: hat\n2: bag\n4: shoe", "2 hat\n3 coat", "0: background\n255: person", "1: hat\n1: bag",
     "1 cent\n2 cents\n5 cents", "-1: hat\n0: bag"])
-def test_numbers_that_leave_some_out_are_refused(tmp_path, text):
+def test_numbers_with_gaps_are_refused(tmp_path, text):
     with pytest.raises(UserError, match="leave some out or repeat some; list every number"):
         read(tmp_path, text)
 
@@ -102,7 +102,7 @@ def test_background_before_the_classes(tmp_path, names, number):
     assert read(tmp_path, json.dumps(names)).num_background() == number
 
 
-def test_numbers_say_what_comes_before_the_classes(tmp_path):
+def test_numbers_say_which_names_come_before_the_classes(tmp_path):
     assert read(tmp_path, "0: void\n1: hat").num_background() == 1
     with pytest.raises(UserError, match="number 0 is 'nothing', but 0 is always the background"):
         read(tmp_path, "0: nothing\n1: hat")
@@ -114,13 +114,13 @@ def test_numbers_say_what_comes_before_the_classes(tmp_path):
     ("hat #ff0000", "coat"), ("hat:1,2,3::", "coat"), ("a::b:c",), ("[hat", "coat"),
     ("1: a", "2: b"), ("_background_", "#1"), ("2 cents", "5 cents"), ("0: void", "255: void"),
     ("a:300,0,0", "b"), ("3 piece suit",)])
-def test_names_that_are_written_are_read_again(tmp_path, names):
+def test_written_names_can_be_read_again(tmp_path, names):
     write_class_list(tmp_path, names)
     listed = read_class_list(tmp_path / "classes.txt")
     assert listed.names == names and not listed.colours and not listed.num_background()
 
 
-def test_a_class_is_found_by_its_name_in_any_writing():
+def test_a_class_is_found_by_its_name_in_any_spelling():
     classes = ("scarf/tie", "C", "c++", "wheel", "++")
     assert [find_class(name, classes) for name in ("Scarf & Tie", "c++", "C", "WHEEL", "++")] == [
         "scarf/tie", "c++", "C", "wheel", "++"]

@@ -32,7 +32,7 @@ def test_names_of_files_stay_short():
 
 
 class ResourceExhaustedError(Exception):
-    """As TensorFlow's is called."""
+    """Has the name of TensorFlow's error."""
 
 
 def test_too_little_memory_is_one_line(capsys):

@@ -1,4 +1,4 @@
-"""Which workers the options or TF_CONFIG give."""
+"""The workers that the options or TF_CONFIG specify."""
 
 import json
 

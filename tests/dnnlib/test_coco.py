@@ -1,4 +1,4 @@
-"""Polygons give their masks back to the pixel, by COCO's own rasteriser and reader."""
+"""Polygons give back their masks to the pixel, by COCO's own rasteriser and reader."""
 
 import inspect
 import json
@@ -66,8 +66,8 @@ def test_a_mask_with_many_holes_is_cut_without_recursion():
 
 
 @pytest.mark.parametrize("density", [0.5, 0.7, 0.9])
-def test_every_row_is_walked_twice_at_most(density, monkeypatch):
-    """However many holes there are: once to find the holes, once to cut them open."""
+def test_every_row_is_visited_at_most_twice(density, monkeypatch):
+    """However many holes there are: once to find them, once to cut them open."""
     rows, trace = [], coco._border_loops
 
     def count(mask):
@@ -79,7 +79,7 @@ def test_every_row_is_walked_twice_at_most(density, monkeypatch):
     assert sum(rows) <= 2 * len(mask)
 
 
-def test_a_plain_rectangle_has_four_corners_and_nothing_is_cut_without_need():
+def test_a_plain_rectangle_has_four_corners_and_no_cut():
     mask = np.zeros((9, 9), bool)
     mask[2:5, 3:8] = True
     assert mask_polygons(mask) == [[3, 2, 8, 2, 8, 5, 3, 5]]
@@ -87,7 +87,7 @@ def test_a_plain_rectangle_has_four_corners_and_nothing_is_cut_without_need():
     assert len(mask_polygons(mask)) == 2
 
 
-def test_pixels_that_touch_at_a_corner_only_are_polygons_of_their_own():
+def test_pixels_touching_only_at_a_corner_are_separate_polygons():
     assert sorted(mask_polygons(SHAPES["diagonal pixels"]))[0] == [0, 0, 1, 0, 1, 1, 0, 1]
     assert len(mask_polygons(SHAPES["diagonal pixels"])) == 5
 
@@ -124,7 +124,7 @@ def test_file_is_read_by_coco_tools_with_the_same_masks(tmp_path):
     assert ids == list(range(1, len(ids) + 1))
 
 
-def test_a_file_that_fails_midway_leaves_nothing(tmp_path):
+def test_a_failed_write_leaves_no_file(tmp_path):
     def items():
         yield 1, "1.png", np.ones((4, 4), np.uint8)
         raise OSError("disk full")

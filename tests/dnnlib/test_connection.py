@@ -1,4 +1,4 @@
-"""Workers connect, agree and notice losses: real processes with TensorFlow's real servers."""
+"""Workers connect, agree and notice losses: separate processes with TensorFlow's real servers."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 from dnnlib.cluster import LOST_STATUS
 
 ROOT = Path(__file__).resolve().parents[2]
-LEAVE_SEC = 60  # within which all have left after one was lost, as docs/training.md says
+LEAVE_SEC = 60  # all have exited within this time after one was lost, as docs/training.md says
 RESTART = "restart all workers with the same command to continue"
 PROLOGUE = """
 import sys, threading, time
@@ -68,7 +68,7 @@ class Scripts:
 
 @pytest.fixture
 def run():
-    """A function that starts Scripts, which do not outlive the test."""
+    """Return a function that starts Scripts, which are killed at the end of the test."""
     started = []
 
     def begin(*args, **options):
@@ -109,7 +109,7 @@ with worker_session(strategy):
 
 
 @pytest.mark.slow
-def test_workers_agree_and_leave_together(run):
+def test_workers_agree_and_exit_together(run):
     ends = run(TOGETHER, 2).ends()
     assert [end[0] for end in ends.values()] == [0, 0], ends
     first, second = (json.loads(end[1]) for end in ends.values())
@@ -139,8 +139,8 @@ with worker_session(strategy):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
-def test_a_worker_that_is_killed_is_missed_at_once(run, lost):
-    """Worker 0, while it evaluates, notices that the other is lost; the other, that worker 0 is."""
+def test_a_killed_worker_is_noticed_at_once(run, lost):
+    """Worker 0 notices during an evaluation that the other is lost; the other notices worker 0."""
     workers = run(LONG_WORK, 2)
     workers.wait_until_met()
     workers.processes[lost].kill()
@@ -151,7 +151,7 @@ def test_a_worker_that_is_killed_is_missed_at_once(run, lost):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 2])
-def test_a_worker_that_falls_silent_is_missed_by_all(run, lost):
+def test_a_worker_that_stops_answering_is_noticed_by_all(run, lost):
     workers = run(LONG_WORK, 3)
     workers.wait_until_met()
     workers.processes[lost].send_signal(signal.SIGSTOP)
@@ -183,7 +183,7 @@ start()
 
 
 @pytest.mark.slow
-def test_who_does_not_come_is_named(run):
+def test_a_missing_worker_is_named(run):
     addresses = free_addresses(2)
     (status, _, lines), = run(MEETING, 2, addresses, [0]).ends().values()
     assert status == 2 and len(lines) == 1
@@ -194,7 +194,7 @@ def test_who_does_not_come_is_named(run):
 
 
 @pytest.mark.slow
-def test_other_lists_and_ports_that_are_taken_are_one_line(run):
+def test_different_lists_and_used_ports_are_one_line(run):
     addresses = free_addresses(3)
     with socket.create_server(("", int(addresses[1].split(":")[1]))):
         (status, _, lines), = run(MEETING, 2, addresses[:2], [1]).ends().values()

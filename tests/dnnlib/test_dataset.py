@@ -42,7 +42,7 @@ def read(path, *args, **options):
     return np.concatenate(list(dataset.read_split(path, *args, **options)))
 
 
-def test_open_dataset_returns_what_is_there(labelled):
+def test_open_dataset_describes_the_data_set(labelled):
     info = dataset.open_dataset(labelled)
     assert (info.name, info.resolution, info.num_channels) == ("labelled", 16, 7)
     assert info.classes == FOUR and info.splits == {"train": NUM, "val": 4}
@@ -60,7 +60,7 @@ def test_read_split_gives_each_image_once_in_order(labelled, images):
 
 
 @pytest.mark.parametrize("minibatch", [1, 2, 32])
-def test_read_split_gives_images_of_indices_in_their_order(labelled, images, minibatch):
+def test_read_split_gives_images_in_the_order_of_indices(labelled, images, minibatch):
     order = [7, 0, 7, 9, 3]
     np.testing.assert_array_equal(
         read(labelled, "train", 16, minibatch=minibatch, indices=np.array(order)),
@@ -87,7 +87,7 @@ def test_several_splits_are_joined_by_a_plus(labelled):
         dataset.read_ids(labelled, "tset")
 
 
-def test_open_split_takes_the_largest_level_by_itself(labelled):
+def test_open_split_chooses_the_largest_level_by_default(labelled):
     info = dataset.open_dataset(labelled)
     assert dataset.open_split(info, "train").path.name == "train-r04.tfrecords"
     assert dataset.open_split(info, "train", 8).path.name == "train-r03.tfrecords"
@@ -99,13 +99,13 @@ def test_open_split_takes_the_largest_level_by_itself(labelled):
 @pytest.mark.parametrize("changes", [
     {"complete": False}, {"complete": "yes"}, {"format_version": 2}, {"splits": None},
     {"classes": None}, {"splits": {"train": 3}}, {"label_size": -1}, {"label_size": True}])
-def test_a_dataset_json_that_is_not_right_is_one_line(copy, changes):
+def test_a_wrong_dataset_json_is_one_line(copy, changes):
     change_json(copy, **changes)
     with pytest.raises(UserError, match=r"dataset\.json"):
         dataset.open_dataset(copy)
 
 
-def test_missing_and_unfinished_data_sets_are_told_apart(copy, tmp_path):
+def test_missing_and_unfinished_data_sets_have_different_errors(copy, tmp_path):
     with pytest.raises(UserError, match=r"nowhere does not exist.*dataset_tool\.py"):
         dataset.open_dataset(tmp_path / "nowhere")
     (copy / "dataset.json").unlink()
@@ -140,8 +140,8 @@ def test_records_of_another_shape_are_one_line(copy):
     ({"400x600": 9, "600x400": 1}, {"fit": "pad"}, None),
     ({"400x600": 9, "600x400": 1}, {"fit": "crop"}, (0, 0, 16, 16)),
     ({"": 14}, {"fit": "pad"}, None), ({"400x600": 14}, {}, None), (None, {"fit": "pad"}, None)])
-def test_where_the_photos_are(copy, sizes, options, expected):
-    """Known if it is the same for all of them."""
+def test_the_content_box_of_a_data_set(copy, sizes, options, expected):
+    """Known if it is the same for all photos."""
     change_json(copy, options=options)
     if sizes is not None:
         (copy / "statistics.json").write_text(json.dumps({"sizes": sizes}))

@@ -29,20 +29,20 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 @dataclasses.dataclass
 class Answer:
-    """How the server answers one request; by default as it should."""
+    """How the server answers one request; by default correctly."""
 
     status: int | None = None
     headers: dict = dataclasses.field(default_factory=dict)
     send: int | None = None  # bytes of the body; then the connection is closed, or stalls
     stall: bool = False
     ranges: bool = True
-    length: int | None = None  # stated, added to the true one
+    length: int | None = None  # stated, added to the true length
     shift: int = 0  # of the range that is sent
-    content: bytes | None = None  # in place of the server's
+    content: bytes | None = None  # instead of the server's content
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves the server's `content`; `answers` say how each request goes."""
+    """Serves the server's `content`; `answers` decide how each request goes."""
 
     def do_GET(self):
         answer = self.server.answers.pop(0) if self.server.answers else Answer()
@@ -87,13 +87,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def plain(**changes):
-    """An answer with a true Content-Length."""
+    """Return an answer with a correct Content-Length."""
     return Answer(**{"length": 0, **changes})
 
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server on loopback: its address, content, answers and the headers it was sent."""
+    """Run a server on loopback: its address, content, answers and the headers it received."""
     monkeypatch.setattr(download_module, "BACKOFF_SEC", 0.01)
     monkeypatch.setattr(download_module, "CHUNK", 1000)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -114,13 +114,13 @@ def asked(server, header="Range"):
 
 
 def leave_part(path, content):
-    """What an earlier call left."""
+    """Write the part that an earlier call left."""
     path.with_name(path.name + ".part").write_bytes(content)
 
 
 @pytest.fixture
 def waits(monkeypatch):
-    """How long the pauses between attempts would have been."""
+    """Record how long the pauses between attempts would have been."""
     pauses = []
     monkeypatch.setattr("urllib3.util.retry.time.sleep", pauses.append)
     return pauses
@@ -151,7 +151,7 @@ def test_redirects_are_followed_with_the_range(server, target):
 
 
 def test_connections_lost_many_times_are_resumed(server, target):
-    """As often as each brings new bytes."""
+    """As long as every connection brings new bytes."""
     server.answers = [plain(send=30_000) for _ in range(9)]
     fetch(server.url, target, sha256=SHA256)
     assert target.read_bytes() == CONTENT
@@ -174,7 +174,7 @@ def test_a_server_that_only_stalls_is_given_up(server, target, monkeypatch):
     assert len(server.seen) == 1 and not list(target.parent.iterdir())
 
 
-def test_what_has_arrived_is_kept_and_a_later_call_goes_on(server, target):
+def test_received_bytes_are_kept_and_a_later_call_continues(server, target):
     server.answers = [plain(send=100_000)] + [Answer(status=500)] * download_module.ATTEMPTS
     with pytest.raises(UserError, match=r"HTTP 500 .*; 100,000 bytes are kept in .*\.part"):
         fetch(server.url, target, sha256=SHA256)
@@ -196,7 +196,7 @@ def test_a_server_that_stays_busy_is_given_up_after_growing_waits(server, target
     with pytest.raises(UserError, match=r"file\.bin: HTTP 503 Service Unavailable$"):
         fetch(server.url, target)
     assert len(server.seen) == download_module.ATTEMPTS
-    np.testing.assert_allclose(waits, [0.02, 0.04, 0.08])  # the second attempt is at once
+    np.testing.assert_allclose(waits, [0.02, 0.04, 0.08])  # the second attempt is immediate
 
 
 def date_in(seconds):
@@ -206,7 +206,7 @@ def date_in(seconds):
 @pytest.mark.parametrize("text, low, high", [
     ("7", 7, 7), (90, 60, 90)])
 def test_retry_after_is_honoured(server, target, waits, text, low, high):
-    """`text`: the header's text, or a number of seconds from now as a date."""
+    """`text`: the header's text, or a number of seconds from now, sent as a date."""
     text = text if isinstance(text, str) else date_in(text)
     server.answers = [Answer(status=429, headers={"Retry-After": text})]
     fetch(server.url, target)
@@ -221,20 +221,20 @@ def test_a_long_retry_after_is_reported_instead(server, target):
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-def test_lasting_errors_are_named_at_once(server, target, status):
+def test_permanent_errors_are_reported_at_once(server, target, status):
     server.answers = [Answer(status=status)]
     with pytest.raises(UserError, match=rf"file\.bin: HTTP {status} \w+"):
         fetch(server.url, target)
     assert len(server.seen) == 1 and not list(target.parent.iterdir())
 
 
-def test_a_server_without_ranges_begins_again(server, target):
+def test_without_ranges_a_download_restarts(server, target):
     server.answers = [plain(send=100_000), plain(ranges=False)]
     fetch(server.url, target, sha256=SHA256)
     assert asked(server)[1] == "bytes=100000-" and target.read_bytes() == CONTENT
 
 
-def test_a_server_without_ranges_that_never_gets_through_is_given_up(server, target):
+def test_without_ranges_a_download_that_gets_no_further_is_given_up(server, target):
     """No attempt gets further than the first one."""
     server.answers = [plain(send=size, ranges=False) for size in [100_000, 50_000] * 25]
     with pytest.raises(UserError, match="connection was lost"):
@@ -249,27 +249,27 @@ def test_a_file_that_changes_between_two_attempts_is_noticed(server, target):
     assert asked(server) == [None, "bytes=100000-"] and not list(target.parent.iterdir())
 
 
-def test_a_checksum_lets_parts_go_on(server, target):
+def test_with_a_checksum_parts_are_continued(server, target):
     leave_part(target, CONTENT[:1234])
     fetch(server.url, target, md5=MD5)
     assert asked(server) == ["bytes=1234-"] and target.read_bytes() == CONTENT
 
 
-def test_a_part_of_another_file_is_found_out_and_fetched_again(server, target):
+def test_a_part_of_another_file_is_noticed_and_fetched_again(server, target):
     leave_part(target, OTHER[:1234])
     fetch(server.url, target, sha256=SHA256)
     assert asked(server) == ["bytes=1234-", None] and target.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("length", [300_000, 400_000])
-def test_a_part_that_is_whole_already_or_too_long(server, target, length):
+def test_a_part_that_is_already_complete_or_too_long(server, target, length):
     leave_part(target, (CONTENT + OTHER)[:length])
     fetch(server.url, target, sha256=SHA256)
     assert target.read_bytes() == CONTENT
     assert asked(server) == [None] * (length > 300_000)
 
 
-def test_what_the_server_does_not_have_begins_anew(server, target):
+def test_a_wrong_range_is_an_error_and_drops_the_part(server, target):
     """A range other than the requested one is not used; a part may be longer than the file."""
     server.answers = [plain(send=100_000), plain(shift=500)]
     with pytest.raises(UserError, match="HTTP 206"):
@@ -311,13 +311,13 @@ def test_a_truncated_file_of_unstated_length_is_resumed(server, target):
     assert asked(server) == [None, "bytes=100000-"] and target.read_bytes() == CONTENT
 
 
-def test_a_body_without_end_is_left(server, target):
+def test_an_endless_body_is_given_up(server, target):
     server.answers = [Answer()]
     with pytest.raises(UserError, match="sends more than the 5,000 bytes"):
         fetch(server.url, target, size=5000)
 
 
-def test_a_full_disk_is_one_line_and_what_has_arrived_is_kept(server, target):
+def test_a_full_disk_is_one_line_and_received_bytes_are_kept(server, target):
     part = target.with_name("file.bin.part")
     old, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -331,19 +331,19 @@ def test_a_full_disk_is_one_line_and_what_has_arrived_is_kept(server, target):
     assert "\n" not in str(caught.value) and part.read_bytes() == CONTENT[:100_000]
 
 
-def test_no_server_is_one_line_at_once(target):
+def test_a_missing_server_is_one_line_at_once(target):
     with pytest.raises(UserError, match="the connection could not be made") as caught:
         fetch("http://127.0.0.1:9/x", target)
     assert "\n" not in str(caught.value) and list(target.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://host/x", "http://", "http://[::bad/"])
-def test_no_address_is_one_line(target, url):
+def test_an_invalid_address_is_one_line(target, url):
     with pytest.raises(UserError, match="the connection could not be made"):
         fetch(url, target)
 
 
-def test_connections_closed_without_a_word_are_tried_again(target, monkeypatch):
+def test_connections_closed_without_an_answer_are_tried_again(target, monkeypatch):
     monkeypatch.setattr(download_module, "BACKOFF_SEC", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         taken = []
@@ -367,7 +367,7 @@ def _hold(folder, held, release):
         release.wait(20)
 
 
-def test_two_processes_do_not_write_one_part(server, target):
+def test_two_processes_cannot_write_the_same_part(server, target):
     context = multiprocessing.get_context("fork")
     held, release = context.Event(), context.Event()
     other = context.Process(target=_hold, args=(target.parent, held, release))
@@ -380,7 +380,7 @@ def test_two_processes_do_not_write_one_part(server, target):
     fetch(server.url, target)
 
 
-def test_the_bar_goes_on_from_what_is_there(server, target, monkeypatch):
+def test_the_progress_bar_starts_from_received_bytes(server, target, monkeypatch):
     bars = []
 
     def progress(**options):
@@ -400,8 +400,8 @@ def test_cache_dir(monkeypatch, tmp_path):
     assert cache_dir().name == "style-c-gan"
 
 
-def test_source_archives_are_compared_before_anything_of_theirs_runs(monkeypatch, tmp_path):
-    """pip gets the checksum, and the file that it fetched is compared again."""
+def test_source_archives_are_checked_before_their_code_can_run(monkeypatch, tmp_path):
+    """pip gets the checksum, and the downloaded file is checked again."""
     commands = []
 
     def pip(command, **options):

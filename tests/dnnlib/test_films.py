@@ -1,4 +1,4 @@
-"""dnnlib.data.films: frames that come one by one become a whole file of every format."""
+"""dnnlib.data.films: frames that arrive one by one become a whole file in every format."""
 
 import sys
 import weakref
@@ -15,7 +15,7 @@ PILLOWS = ["webp", "gif"]
 
 
 def make_frames(count):
-    """Frames of four flat fields and a stripe that moves to the right."""
+    """Return frames of four flat fields and a stripe that moves to the right."""
     for number in range(count):
         frame = np.repeat(np.repeat(np.reshape(np.uint8(COLOURS), (2, 2, 3)), 32, 0), 48, 1)
         frame[:, 4 * number:4 * number + 4] = 255
@@ -24,7 +24,7 @@ def make_frames(count):
 
 @pytest.fixture
 def kept():
-    """A check that what a reader gets is nearly what was written, frame by frame."""
+    """Return a check that a reader gets nearly what was written, frame by frame."""
     def check(frames, count):
         assert len(frames) == count
         for found, expected in zip(frames, make_frames(count)):
@@ -43,7 +43,7 @@ def test_pillow_reads_every_frame_and_its_time(tmp_path, kept, name):
         for frame in ImageSequence.Iterator(film):
             frame.load()
             times.append(frame.info["duration"])
-        # 11 / 30 s in whole units: nothing adds up.
+        # 11 / 30 s in whole units: errors do not add up.
         assert sum(times) == {"webp": 367, "gif": 370}[name] and max(times) - min(times) <= 10
         kept([frame.convert("RGB") for frame in ImageSequence.Iterator(film)], 11)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -58,13 +58,13 @@ def test_mp4_plays_everywhere(tmp_path, kept):
         assert (stream.frames, stream.average_rate, context.pix_fmt) == (11, 25, "yuv420p")
         assert (context.name, context.colorspace, context.color_trc) == ("h264", 1, 1)
         kept([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)], 11)
-    # The index is in front, so that a browser shows it before it has everything.
+    # The index is at the front, so that a browser can start before it has everything.
     content = (tmp_path / "x.mp4").read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
 
 
 @pytest.mark.parametrize("name", films.FORMATS)
-def test_frames_are_let_go(tmp_path, name):
+def test_frames_are_released(tmp_path, name):
     if name == "mp4":
         pytest.importorskip("av", reason="PyAV is not installed (requirements-video.txt)")
     alive, most = weakref.WeakSet(), []
@@ -83,14 +83,14 @@ def test_frames_are_let_go(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", films.FORMATS)
-def test_an_interrupted_film_leaves_what_was_there(tmp_path, name):
+def test_an_interrupted_film_keeps_the_old_file(tmp_path, name):
     if name == "mp4":
         pytest.importorskip("av", reason="PyAV is not installed (requirements-video.txt)")
     path = tmp_path / f"x.{name}"
     path.write_text("the older film")
 
     def interrupted():
-        yield from make_frames(90)  # more than x264 waits for before it writes
+        yield from make_frames(90)  # more than x264 buffers before it writes
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
         films.save_film(path, interrupted(), 100, 10)
@@ -106,7 +106,7 @@ def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch):
         films.check_format("mp4")
 
 
-def test_frames_without_room_are_refused():
+def test_frames_that_are_too_large_are_refused():
     films.check_size(films.MAX_SIDE, 2)
     with pytest.raises(UserError, match="16384x2 pixels: 16383 are the most"):
         films.check_size(16384, 2)

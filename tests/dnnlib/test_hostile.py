@@ -25,7 +25,7 @@ LONG = settings(SUITE, max_examples=int(os.environ.get("HOSTILE_EXAMPLES", "3000
 
 
 def _files():
-    """Whole image files to be damaged."""
+    """Return whole image files to be damaged."""
     rng = np.random.default_rng(0)
     kinds = [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("BMP", {}),
              ("GIF", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("PPM", {}),
@@ -46,7 +46,7 @@ RLE = st.fixed_dictionaries({"size": st.one_of(st.just([HEIGHT, WIDTH]), ODD), "
 
 
 def one_of_many(usual, strange=ODD):
-    """Mostly usual values, so that other parts of the input matter, too."""
+    """Draw mostly usual values, so that other parts of the input matter too."""
     return st.integers(0, 9).flatmap(lambda n: strange if n == 0 else usual)
 
 
@@ -55,7 +55,7 @@ POLYGON = one_of_many(st.integers(3, 7).flatmap(
 
 
 def entries(fields):
-    """Objects of which any field may be strange or missing, or something that is no object."""
+    """Draw objects of which any field may be odd or missing, or values that are not objects."""
     usual = st.fixed_dictionaries(fields)
     partial = st.fixed_dictionaries({}, optional=fields)
     return one_of_many(usual, st.one_of(partial, ODD))
@@ -76,7 +76,7 @@ ANNOTATIONS = st.lists(entries({
 
 @st.composite
 def damaged(draw):
-    """An image file, whole or with bytes changed, cut out, doubled or put behind."""
+    """Draw an image file, whole or with bytes changed, cut out, doubled or appended."""
     data = bytearray(draw(st.sampled_from(FILES)))
     for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2, 4]))):
         at, length = draw(st.integers(0, len(data))), draw(st.integers(0, 40))
@@ -90,8 +90,7 @@ PHOTOS = st.dictionaries(IDS, st.one_of(st.sampled_from(FILES), damaged()), max_
 
 
 def check_modanet(folder, images, annotations, files, with_good):
-    """Run the command and check what must hold for any input, with or without a good photo.
-    """
+    """Run the command and check what must be true for any input, with or without a good photo."""
     if with_good:
         images = images + [{"id": 5, "file_name": "5.jpg", "width": WIDTH, "height": HEIGHT}]
         annotations = annotations + [{"id": 1, "image_id": 5, "category_id": 1,
@@ -128,7 +127,7 @@ def check_modanet(folder, images, annotations, files, with_good):
     for number in range(len(records)):
         image = records.read_image(number)
         assert image.shape == (16, 8, 8)
-        assert image[SEGMAPS].astype(int).sum(axis=0).max() <= 255 + 13  # each rounds by itself
+        assert image[SEGMAPS].astype(int).sum(axis=0).max() <= 255 + 13  # each is rounded
     assert (folder / "secret.jpg").read_bytes() == FILES[0]
 
 
@@ -148,7 +147,7 @@ def test_every_photo_is_written_or_listed_at_length(tmp_path_factory, images, an
 
 
 def check_photo(data):
-    """A picture or PhotoError, and a probe that agrees."""
+    """Check for a picture or PhotoError, and a probe that agrees."""
     try:
         picture = photos.decode_photo(data)
     except photos.PhotoError as error:
@@ -181,7 +180,7 @@ def listed_images(folder):
 @pytest.mark.parametrize("name", [b"\xff\xfe.jpg", b"\x1b[2J\n.jpg", b"\xc2\x9b1m.jpg",
                                   "Kleid-Größe-裙.jpg".encode(), b"-rf.jpg", b"%s{}.jpg"])
 @pytest.mark.parametrize("data", [FILES[0], b"<html>"], ids=["good", "bad"])
-def test_names_of_any_bytes(tmp_path, name, data):
+def test_names_may_have_any_bytes(tmp_path, name, data):
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(FILES[0])
@@ -191,8 +190,8 @@ def test_names_of_any_bytes(tmp_path, name, data):
     assert len(content["splits"]["train"]) + len(left_out) == 2
 
 
-def test_a_photo_of_two_ids_is_one_with_the_first_id(tmp_path):
-    """If it were in the set twice, it could be in train and in test."""
+def test_a_photo_with_two_ids_keeps_the_first_id(tmp_path):
+    """If it were in the set twice, it could be in both train and test."""
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.jpg").write_bytes(FILES[0])
     square = [[2, 2, 12, 2, 12, 22, 2, 22]]
@@ -212,5 +211,5 @@ def test_a_photo_of_two_ids_is_one_with_the_first_id(tmp_path):
 @pytest.mark.parametrize("text, shown", [
     ("a\x1b[2J\nb", r"a\x1b[2J b"), ("\x9b1m", r"\x9b1m"), ("\u202egpj.exe", r"\u202egpj.exe"),
     ("\ud800", r"\ud800"), ("Größe 裙", "Größe 裙")])
-def test_messages_cannot_steer_a_terminal(text, shown):
+def test_messages_cannot_control_a_terminal(text, shown):
     assert one_line(UserError(text)) == shown

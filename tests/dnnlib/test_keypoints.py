@@ -14,7 +14,7 @@ NAMES = keypoints.NAMES
 
 
 def random_points(rng, *shape):
-    """Points of which a third are not known, float32 [*shape, 3]."""
+    """Return points of which a third are unknown, float32 [*shape, 3]."""
     points = rng.uniform(0, 1, (*shape, 3)).astype(np.float32)
     points[..., 2] = rng.integers(0, 3, shape)
     return points * (points[..., 2:] > 0)
@@ -23,10 +23,10 @@ def random_points(rng, *shape):
 @pytest.mark.parametrize("fit", pyramid.FITS)
 @pytest.mark.parametrize("size", [(400, 600), (601, 397), (64, 64), (31, 90)])
 def test_a_dot_in_the_photo_is_where_its_point_is(rng, fit, size):
-    """With the function that fits photos, at the largest level and a smaller one."""
+    """As the function that fits photos moves it, at the largest level and a smaller one."""
     resolution, (width, height) = 64, size
     for _ in range(4):
-        # A dot of at least a pixel of the result, in the centre square: a crop has it, too.
+        # A dot of at least a pixel of the result, in the centre square, so that a crop has it too.
         side = min(size)
         x, y = ((length - side) / 2 + side * rng.uniform(0.2, 0.8) for length in size)
         radius = max(size) / 40
@@ -44,7 +44,7 @@ def test_a_dot_in_the_photo_is_where_its_point_is(rng, fit, size):
             assert np.abs(dot_at - np.floor(points[0, 1::-1] * level)).max() <= 1
 
 
-def test_what_a_crop_cuts_off_is_not_known():
+def test_points_outside_a_crop_are_unknown():
     points = np.array([[50, 300, 2], [50, 20, 1], [50, 590, 2], [0, 0, 0]])
     cropped = keypoints.place(points, (400, 600), 64, "crop")
     np.testing.assert_allclose(cropped, [[0.125, 0.5, 2], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
@@ -54,7 +54,7 @@ def test_what_a_crop_cuts_off_is_not_known():
     assert padded[0, 0] * 64 == pytest.approx(left + (right - left) / 8)
 
 
-def test_the_skeleton_joins_all_of_them():
+def test_the_skeleton_joins_all_points():
     assert len(NAMES) == len(set(NAMES)) == 18
     assert {number for pair in keypoints.SKELETON for number in pair} == set(range(1, 19))
     for first, second in keypoints.SKELETON:
@@ -62,7 +62,7 @@ def test_the_skeleton_joins_all_of_them():
         assert sides != {"left", "right"}
 
 
-def test_drawing_leaves_the_rest_alone():
+def test_drawing_changes_nothing_else():
     rgb = np.full((96, 96, 3), 200, np.uint8)
     points = np.array([[0.25, 0.25, 2], [0.75, 0.25, 1], [0, 0, 0]])
     drawn = keypoints.draw_skeleton(rgb, points, [(1, 2), (2, 3)])

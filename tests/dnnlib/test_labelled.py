@@ -1,4 +1,4 @@
-"""Labelled pictures by number: folders of pairs, squares, what is ignored, what is refused."""
+"""Labelled pictures by number: folders of pairs, squares, ignored pixels, what is refused."""
 
 import shutil
 import struct
@@ -15,7 +15,7 @@ from tests.tools.labelled_pictures import CLASSES, coloured_dataset, picture
 
 
 def pair_folder(path, rng, num=3, size=None):
-    """A folder of pairs; returns [(rgb, label map)]."""
+    """Write a folder of pairs; return [(rgb, label map)]."""
     pairs = [picture(rng) for _ in range(num)]
     for number, (rgb, label_map) in enumerate(pairs):
         if size:
@@ -27,7 +27,7 @@ def pair_folder(path, rng, num=3, size=None):
     return pairs
 
 
-def test_pairs_of_the_size_asked_for_are_as_they_are(tmp_path, rng):
+def test_pairs_of_the_requested_size_are_unchanged(tmp_path, rng):
     pairs = pair_folder(tmp_path, rng)
     folder = labelled.open_labelled(tmp_path)
     assert folder.classes == CLASSES and folder.splits == {"train": 3} and len(folder) == 3
@@ -38,8 +38,8 @@ def test_pairs_of_the_size_asked_for_are_as_they_are(tmp_path, rng):
             np.testing.assert_array_equal(ours, expected)
 
 
-def test_others_are_padded_as_the_photos_of_a_data_set(tmp_path, rng):
-    """8x16 pixels become 4x8 in the middle of 8x8, the nearest labels, white background beside."""
+def test_other_pairs_are_padded_like_a_data_sets_photos(tmp_path, rng):
+    """8x16 pixels become 4x8 in the middle of 8x8: nearest labels, white background around."""
     (rgb, label_map), *_ = pair_folder(tmp_path, rng, size=(8, 16))
     ours, labels = labelled.PairFolder(tmp_path, 8).read(0)
     converted = pyramid.build_image(Image.fromarray(rgb), label_map, len(CLASSES), 8, "pad")
@@ -51,11 +51,11 @@ def test_others_are_padded_as_the_photos_of_a_data_set(tmp_path, rng):
     np.testing.assert_array_equal(labels[:, 2:6], inner)
 
 
-def test_the_size_that_half_of_the_pictures_reach(tmp_path, rng, monkeypatch):
+def test_the_size_is_one_that_half_of_the_pictures_reach(tmp_path, rng, monkeypatch):
     """Whatever the size of the first one; only headers are read."""
     pair_folder(tmp_path, rng)
     Image.new("RGB", (5, 3)).save(tmp_path / "images/0.png")
-    for name in "12":  # as large as no label map is, which is not read either
+    for name in "12":  # larger than any label map may be, and not read either
         Image.new("RGB", (20, 40)).save(tmp_path / f"images/{name}.png")
     folder = labelled.PairFolder(tmp_path)
     assert folder.largest_level() == 32
@@ -101,7 +101,7 @@ def test_a_digest_of_classes_names_and_sizes(tmp_path, rng):
     (lambda path: [file.unlink() for file in (path / "images").iterdir()], "no pictures there"),
     (lambda path: [file.rename(file.with_name(f".{file.name}"))
                    for file in (path / "images").iterdir()], "no pictures there")])
-def test_folders_that_are_not_whole(tmp_path, rng, change, message):
+def test_incomplete_folders_are_refused(tmp_path, rng, change, message):
     pair_folder(tmp_path, rng)
     change(tmp_path)
     with pytest.raises(UserError, match=message):
@@ -112,7 +112,7 @@ def test_folders_that_are_not_whole(tmp_path, rng, change, message):
     (np.full((16, 16), 3, np.uint8), "label 3, where 2 classes are known"),
     (np.zeros((8, 16), np.uint8), "16x8 pixels, its picture has 16x16"),
     (np.zeros((16, 16, 3), np.uint8), "picture of colours")])
-def test_label_maps_that_are_none(tmp_path, rng, label_map, message):
+def test_wrong_label_maps_are_refused(tmp_path, rng, label_map, message):
     pair_folder(tmp_path, rng)
     Image.fromarray(label_map).save(tmp_path / "labels/1.png")
     with pytest.raises(UserError, match=message):
@@ -120,7 +120,7 @@ def test_label_maps_that_are_none(tmp_path, rng, label_map, message):
 
 
 def write_png(path, depth, rows, size=None, kind=0):
-    """A PNG file as other programs write them: rows of bytes as they are stored."""
+    """Write a PNG file as other programs do: rows of bytes as they are stored."""
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(
             ">I", zlib.crc32(name + data))
@@ -133,13 +133,13 @@ def write_png(path, depth, rows, size=None, kind=0):
 @pytest.mark.parametrize("depth, row, labels", [
     (1, b"\x55" * 2, [0, 1]), (2, b"\x1b" * 4, [0, 1, 2, 3]), (4, b"\x12\x0f" * 4, [1, 2, 0, 15])])
 def test_grey_of_few_bits_is_read_as_stored(tmp_path, depth, row, labels):
-    """Pillow stretches it to 0..255: label 1 of 4 bits would be 17, and 15 would be ignored."""
+    """Pillow scales it to 0..255: label 1 of 4 bits would be 17, and 15 would be ignored."""
     write_png(tmp_path / "a.png", depth, [row] * 3)
     found = labelled.read_label_png(tmp_path / "a.png", 40)
     assert found.dtype == np.uint8 and (found == labels * (16 // len(labels))).all()
 
 
-def test_no_other_files_are_label_maps(tmp_path):
+def test_other_files_are_not_read_as_label_maps(tmp_path):
     """Neither a huge one, about which Pillow would warn, nor one for which it starts a program."""
     path = tmp_path / "a.png"
     write_png(path, 8, [b""], size=(10_000, 10_000))
@@ -161,14 +161,14 @@ def test_two_pictures_do_not_share_a_map(tmp_path, rng):
         labelled.open_labelled(tmp_path)
 
 
-def test_photos_without_maps_are_no_pairs(tmp_path, rng):
+def test_photos_without_maps_are_not_pairs(tmp_path, rng):
     pair_folder(tmp_path, rng)
     shutil.rmtree(tmp_path / "labels")
     with pytest.raises(UserError, match=r"needs labels/ and classes\.txt .*photos alone are the"):
         labelled.open_labelled(tmp_path)
 
 
-def test_ignored_pixels_may_be_in_files(tmp_path, rng):
+def test_files_may_contain_ignored_pixels(tmp_path, rng):
     pair_folder(tmp_path, rng)
     Image.fromarray(np.full((16, 16), 255, np.uint8)).save(tmp_path / "labels/1.png")
     assert (labelled.PairFolder(tmp_path, 16).read(1)[1] == channels.IGNORE).all()
@@ -176,7 +176,7 @@ def test_ignored_pixels_may_be_in_files(tmp_path, rng):
         labelled.read_label_png(tmp_path / "labels/1.png", 2, may_ignore=False)
 
 
-def test_a_data_set_is_known_by_its_file(tmp_path):
+def test_a_data_set_is_recognised_by_its_file(tmp_path):
     info = labelled.open_labelled(coloured_dataset(tmp_path / "data"))
     assert len(labelled.pictures_of(info, "val", 16)) == 4
     with pytest.raises(UserError, match="does not exist"):

@@ -1,4 +1,4 @@
-"""Which classes are a left and a right one of the same thing."""
+"""Which classes are the left and right one of the same thing."""
 
 import pytest
 
@@ -31,7 +31,7 @@ FACE = ("skin", "l_brow", "r_brow", "eye_g", "l_ear", "r_ear", "ear_r", "nose", 
     (("bright_left", "bright_right"), "bright_left:bright_right"),
     (("a,left", "a,right", "b:left", "b:right"), "a,left:a,right,b:left:b:right"),
     (("leftover", "light", "bright", "right_of_way", "copyright", "cleft", "lamp", "ramp"), "none"),
-    (("left_eye", "Left eye", "right_eye"), "none"),  # whose partner?
+    (("left_eye", "Left eye", "right_eye"), "none"),  # of which is it the partner?
     (("r", "g", "b"), "none"), ((), "none")])
 def test_pairs_by_name(classes, pairs):
     found = mirroring.pairs_by_name(classes)
@@ -55,8 +55,8 @@ def test_a_side_without_a_partner_is_named(classes, alone):
     assert warnings == ([f"warning: {', '.join(alone)}"] if alone else [])
 
 
-def test_pairs_that_are_given():
-    """They replace the pairs by name; a warning lists classes that they leave out."""
+def test_given_pairs_replace_pairs_by_name():
+    """A warning lists the classes that they leave out."""
     assert mirroring.parse_pairs("nose:skin", FACE) == [("nose", "skin")]
     assert mirroring.parse_pairs("none", FACE) == []
     lines = mirroring.mirroring_lines("l_ear:r_ear", FACE[:6])

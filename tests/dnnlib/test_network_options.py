@@ -25,7 +25,7 @@ from training.snapshots import Snapshot, load_snapshot, save_snapshot
 
 TINY = ["--variant=rgb", "--resolution=8", "--fmap-base=32", "--fmap-max=8", "--latent-size=8",
         "--mapping-layers=2", "--minibatch=8"]
-# StyleGAN (Karras et al. 2019), table 1, from its last row back, and the other options.
+# StyleGAN (Karras et al. 2019), table 1, from the last row up, and the other options.
 ABLATIONS = {
     "F": [],
     "E, no style mixing": ["--style-mixing-prob=0"],
@@ -46,7 +46,7 @@ ABLATIONS = {
     "widths": ["--fmap-decay=0.5", "--fmap-base=12", "--mapping-lrmul=0.1"],
     "latents": ["--no-normalize-latents", "--mapping-layers=1"],
 }
-# Another value of every field that decides what a network is.
+# Another value for every field of a network's configuration.
 OTHER_VALUES = {
     "resolution": 16, "fmap_base": 32, "fmap_decay": 0.5, "fmap_max": 6, "latent_size": 9,
     "mapping_layers": 3, "mapping_lrmul": 0.1, "normalize_latents": False, "use_styles": False,
@@ -65,7 +65,7 @@ def parsed(*options):
 
 @pytest.fixture
 def eagerly():
-    """Compiling is not tested here, and takes ten times as long as the step."""
+    """Run eagerly: compiling is not tested here, and takes ten times as long as the step."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
@@ -74,7 +74,7 @@ def eagerly():
 @pytest.mark.parametrize("label_size", [0, 3])
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_every_ablation_trains(eagerly, tmp_path, rng, ablation, label_size):
-    """One turn moves every variable in use; the snapshot draws what the network draws."""
+    """One step changes every variable in use; the snapshot draws the same as the network."""
     config = parsed(*ABLATIONS[ablation])
     check_networks(config)
     check_minibatches(config, 1)
@@ -109,7 +109,7 @@ def assert_snapshot_draws_the_same(networks, path, labels, rng):
 
 
 def test_sheets_of_a_network_without_styles(tmp_path):
-    """generate.py draws its seeds, and refuses to mix styles that it does not have."""
+    """generate.py draws its seeds, and refuses style mixing."""
     networks = new_state(parsed(*ABLATIONS["B, no styles"])).networks
     header = {"classes": [], "lod": {"resolution": 8, "fade": 0.0}}
     save_snapshot(tmp_path / "s.safetensors", networks, header)
@@ -120,7 +120,7 @@ def test_sheets_of_a_network_without_styles(tmp_path):
 
 
 def test_every_option_of_the_networks_is_an_option_of_training():
-    """TrainingConfig has no option of a network's name that is not passed on to it."""
+    """Every TrainingConfig option with a network option's name is passed on to the network."""
     changed = dataclasses.replace(TrainingConfig(), style_mixing_prob=0.0, **OTHER_VALUES)
     fields = {f.name for f in dataclasses.fields(TrainingConfig)}
     for name, network in new_state(changed, label_size=3).networks.items():
@@ -149,7 +149,7 @@ def test_a_snapshot_of_another_network_names_the_option_to_give(tiny_config, nam
         state_from_snapshot(snapshot, theirs, (), label_size=3)
 
 
-def test_names_known_without_tensorflow_are_the_known_ones():
+def test_names_listed_without_tensorflow_are_complete():
     assert set(config_module.D_LOSSES) == set(loss.D_LOSSES)
     assert set(config_module.G_LOSSES) == set(loss.G_LOSSES)
     assert config_module.NONLINEARITIES == ops.NONLINEARITIES
@@ -175,20 +175,20 @@ def test_refused_options(options, message):
     ({"mbstd_num_features": 3}, "must divide the 8 feature maps"),
     ({"fmap_base": 1, "fmap_decay": 0.5}, "give at least 3"),
     ({"fmap_base": 4, "fmap_decay": 2.0}, "give at least 64")])
-def test_widths_that_leave_nothing(tiny_config, changes, message):
+def test_widths_that_leave_no_fmaps_are_refused(tiny_config, changes, message):
     with pytest.raises(UserError, match=message):
         check_networks(tiny_config(**changes))
 
 
-def test_a_minibatch_of_broken_stddev_groups(tiny_config):
+def test_minibatches_must_have_whole_stddev_groups(tiny_config):
     """At any resolution; a group larger than the minibatch is the whole minibatch."""
     check_minibatches(tiny_config(mbstd_group_size=16, minibatch={4: 8}), 1)
     with pytest.raises(UserError, match="multiple of 6"):
         check_minibatches(tiny_config(mbstd_group_size=3, minibatch={4: 12, 16: 8}), 2)
 
 
-def test_runs_of_before_count_as_having_the_defaults(tmp_path):
-    """training_options.json of a version that did not know the network options."""
+def test_older_runs_have_the_default_options(tmp_path):
+    """training_options.json of a version without the network options."""
     record = {**TrainingConfig(seed=7).to_json(), "data_digest": "x"}
     old = {name: value for name, value in record.items()
            if name not in OTHER_VALUES or name in ("resolution", "fmap_base", "fmap_max")}

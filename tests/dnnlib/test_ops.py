@@ -12,8 +12,8 @@ def normal(rng, *shape):
 
 
 def derivatives(function, x, weight, loss=tf.sin):
-    """Return y = function(x, weight), the gradients of sum(loss(y)) by both, and by weight that of
-    the squared gradient by x, which R1 asks for."""
+    """Return y = function(x, weight), the gradients of sum(loss(y)) by both, and by weight the
+    gradient of the squared gradient by x, which R1 needs."""
     with tf.GradientTape() as outer:
         outer.watch(weight)
         with tf.GradientTape() as inner:
@@ -29,7 +29,7 @@ def derivatives(function, x, weight, loss=tf.sin):
 
 
 def shifted(x):
-    """Return the nine shifts of a zero-padded x [N, H, W, C], {(i, j): as x}."""
+    """Return the nine shifts of a zero-padded x [N, H, W, C], {(i, j): same shape as x}."""
     padded, (height, width) = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)]), x.shape[1:3]
     return {(i, j): padded[:, i:i + height, j:j + width] for i in range(3) for j in range(3)}
 
@@ -57,7 +57,7 @@ def sum_2x2(x):
     return sum(x[:, i::2, j::2] for i in (0, 1) for j in (0, 1))
 
 
-# Each resampling: forward, gradient by x, gradient by w; in NumPy.
+# Each resampling in NumPy: forward, gradient by x, gradient by w.
 ORACLES = {
     "up": (lambda x, w: conv(repeat(x), w),
            lambda g, w: sum_2x2(conv_by_x(g, w)),
@@ -76,7 +76,7 @@ RESAMPLED = {
 @pytest.mark.parametrize("way", RESAMPLED)
 def test_resampling_and_two_derivatives_are_exact(rng, way, shape):
     """Value, gradients by input and weight, and by weight the gradient of the squared gradient by
-    input (what R1 asks for): <g, y> is linear in x and in w, so all follow from two adjoints."""
+    input (which R1 needs): <g, y> is linear in x and in w, so all follow from two adjoints."""
     n, height, width, fmaps_in, fmaps = shape
     forward, by_x, by_w = ORACLES[way[0]]
     x = rng.standard_normal((n, height, width, fmaps_in))
@@ -90,8 +90,8 @@ def test_resampling_and_two_derivatives_are_exact(rng, way, shape):
         np.testing.assert_allclose(ours, right, rtol=1e-4, atol=2e-6 * np.abs(right).max())
 
 
-def test_scaled_kernels(rng):
-    """A kernel made of a stored weight and its scale is that of the weight in use."""
+def test_kernels_include_the_weights_scale(rng):
+    """A kernel made from a stored weight and its scale equals that of the weight in use."""
     weight = tf.constant(rng.standard_normal((3, 3, 4, 6)), tf.float32)
     for make in (ops.upscale_kernel, ops.downscale_kernel):
         np.testing.assert_allclose(make(weight, 0.3), make(0.3 * weight), rtol=1e-5, atol=1e-6)
@@ -123,7 +123,7 @@ def slow_blur(x):
     (lambda x: ops.activate(x, "relu"), lambda x: tf.where(x > 0, x, 0 * x)),
 ])
 def test_value_and_two_derivatives(rng, fast, slow):
-    """Ours with their own gradients equal what TensorFlow derives from the plain definition."""
+    """Operations with their own gradients equal TensorFlow's from the plain definition."""
     x, scale = normal(rng, 2, 6, 4, 3), tf.constant(1.3)
     for ours, theirs in zip(derivatives(lambda x, s: fast(s * x), x, scale),
                             derivatives(lambda x, s: slow(s * x), x, scale), strict=True):
@@ -144,7 +144,7 @@ def test_minibatch_stddev_by_hand(rng, minibatch, group_size, groups):
 
 @pytest.mark.parametrize("group_size, num_features", [(4, 3), (2, 2), (8, 6)])
 def test_minibatch_stddev_features_by_hand(rng, group_size, num_features):
-    """Feature f is of the f-th range of maps."""
+    """Feature f is of the f-th range of fmaps."""
     x = rng.standard_normal((8, 4, 4, 6)).astype(np.float32)
     y = ops.minibatch_stddev(x, group_size, num_features).numpy()
     groups, share = 8 // group_size, 6 // num_features
@@ -191,8 +191,8 @@ def test_noise_is_one_map_with_a_weight_per_channel(rng):
     ops.minibatch_stddev,
     lambda x: ops.fused_upscale(x, tf.ones([4, 4, 2, 3])),
     lambda x: ops.fused_downscale(x, tf.ones([4, 4, 3, 2]))])
-def test_unknown_minibatch(rng, function):
-    """Traced once for any minibatch, with every other dimension known."""
+def test_operations_accept_an_unknown_minibatch(rng, function):
+    """Traced once for any minibatch, with all other dimensions known."""
     traced = tf.function(function, input_signature=[tf.TensorSpec([None, 4, 4, 3])])
     assert None not in traced.get_concrete_function().outputs[0].shape[1:]
     for minibatch in (1, 4):

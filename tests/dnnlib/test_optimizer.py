@@ -1,4 +1,4 @@
-"""Adam against a float64 oracle, its reset, and the skipping of what is not finite."""
+"""Adam against a float64 oracle, its reset, and the skipping of non-finite updates."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from dnnlib.tflib.optimizer import Adam, all_finite
 
 
 def oracle(var, grads, lrate, beta1, beta2, epsilon=1e-8):
-    """Adam as in Kingma and Ba's efficient form, in float64."""
+    """Compute Adam in Kingma and Ba's efficient form, in float64."""
     var, m, v = var.astype(np.float64), 0.0, 0.0
     for t, grad in enumerate(grads, 1):
         m = beta1 * m + (1 - beta1) * grad
@@ -41,8 +41,8 @@ def test_several_steps_and_a_reset(rng, beta1, beta2):
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
-def test_an_update_that_is_not_finite_is_skipped_whole(rng, poison):
-    """All variables stay, even those with finite gradients, and so do moments and step count."""
+def test_a_non_finite_update_is_skipped_entirely(rng, poison):
+    """Even variables with finite gradients do not change, nor do moments and step count."""
     a, b = tf.Variable(tf.ones([3])), tf.Variable(tf.ones([2]))
     adam = Adam({"a": a, "b": b})
     for skipped in (1, 2):
@@ -59,8 +59,8 @@ def test_an_update_that_is_not_finite_is_skipped_whole(rng, poison):
 
 
 def test_skipped_updates_and_a_reset_between_many_steps(rng):
-    """Ten steps of two variables with changing rates, two of them skipped, a reset after the sixth:
-    the oracle is given the sound ones alone."""
+    """Ten steps of two variables with changing rates, two of them skipped, a reset after the sixth;
+    the oracle gets only the finite ones."""
     start = {"a": rng.standard_normal((3, 4)), "b": rng.standard_normal(5)}
     variables = {n: tf.Variable(value, dtype=tf.float32) for n, value in start.items()}
     adam = Adam(variables, 0.5, 0.99)
@@ -87,9 +87,9 @@ def test_skipped_updates_and_a_reset_between_many_steps(rng):
 
 
 def one_step(theta, m, v, grad, lrate, t, beta1=0.5, beta2=0.99):
-    """Kingma and Ba 2014, algorithm 1 (bias-corrected moments), in float64.
+    """Take one step of Kingma and Ba 2014, algorithm 1 (bias-corrected moments), in float64.
 
-    Its epsilon, beside the corrected root, is ours times sqrt(1 - beta2^t).
+    Its epsilon, next to the corrected root, is ours times sqrt(1 - beta2^t).
     """
     m = beta1 * m + (1 - beta1) * grad
     v = beta2 * v + (1 - beta2) * grad ** 2

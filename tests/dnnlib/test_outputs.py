@@ -1,4 +1,4 @@
-"""Outputs of scripts: pipes without readers, terminals that lack our letters."""
+"""Outputs of scripts: pipes without readers, terminals that lack our characters."""
 
 import io
 import os
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def run_script(monkeypatch, capsys):
-    """A function (main, *argv, stdout) -> (exit status, stderr), as of a script's."""
+    """Return a function (main, *argv, stdout) -> (exit status, stderr), like a script's."""
     def run(main, *argv, stdout):
         monkeypatch.setattr(sys, "argv", ["script.py", *argv])
         monkeypatch.setattr(sys, "stdout", stdout)
@@ -32,7 +32,7 @@ def run_script(monkeypatch, capsys):
 
 @pytest.fixture
 def unread():
-    """A stream into a pipe whose reader is gone."""
+    """Return a stream into a pipe whose reader is closed."""
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w") as stream:
@@ -88,7 +88,7 @@ def test_a_full_disk_under_the_output_is_an_error(run_script):
 
 
 def test_a_shell_sees_no_error():
-    """The interpreter flushes at its end once more."""
+    """The interpreter flushes once more when it ends."""
     command = f"{sys.executable} dataset_tool.py --help | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True,
                           check=True)
@@ -96,7 +96,7 @@ def test_a_shell_sees_no_error():
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_closed_outputs_are_no_error(closed):
+def test_closed_outputs_are_not_an_error(closed):
     command = "from dnnlib import cli; cli.run_main(lambda argv: print('done'))"
     done = subprocess.run(["bash", "-c", f"{sys.executable} -c \"{command}\" {closed}"], cwd=ROOT,
                           capture_output=True, text=True, check=True)
@@ -108,7 +108,7 @@ NAMES = ["OUT/ñ", "日本", os.fsdecode(b"caf\xe9"), "plain"]
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 @pytest.mark.parametrize("write", ["print", "log"])
-def test_names_that_the_terminal_lacks_become_escapes(run_script, tmp_path, encoding, write):
+def test_characters_that_the_terminal_lacks_become_escapes(run_script, tmp_path, encoding, write):
     def main(argv):
         tell = util.start_log("names", tmp_path / "log.txt").info if write == "log" else print
         for name in NAMES:
@@ -124,7 +124,7 @@ def test_names_that_the_terminal_lacks_become_escapes(run_script, tmp_path, enco
             "OUT/ñ", "日本", r"caf\udce9", "plain"]
 
 
-def test_json_reads_back_names_that_are_no_unicode(tmp_path):
+def test_json_keeps_names_that_are_not_unicode(tmp_path):
     record = {"path": os.fsdecode(b"caf\xe9"), "ñ": "日本"}
     util.write_json(tmp_path / "a.json", record)
     util.append_jsonl(tmp_path / "b.jsonl", record)

@@ -43,7 +43,7 @@ def test_texts_from_the_data_do_not_become_markup():
     assert full_page(EVIL).encode()
 
 
-def test_a_page_needs_nothing_from_elsewhere():
+def test_a_page_is_self_contained():
     page = full_page()
     reader = PageReader(page)
     for _, attributes in reader.tags:
@@ -71,8 +71,8 @@ def test_pictures_are_in_the_page():
     assert "img { display: block; image-rendering: pixelated; }" in style
 
 
-def test_only_what_goes_on_is_loaded_anew():
-    """With scripts, which can also show how old a page is; without, by the noscript element."""
+def test_only_pages_of_running_work_reload():
+    """With scripts, which can also show a page's age; without, by the noscript element."""
     still, running = Page("t"), Page("t")
     still.state("stopped", "for now")
     running.running("now", "later", 1234567890.4, 90.2)

@@ -38,7 +38,7 @@ def test_sixteen_bits_of_grey_become_eight():
     assert np.asarray(photo)[0, :, 1].tolist() == [0, 40, 255]
 
 
-def test_what_is_transparent_becomes_white():
+def test_transparent_pixels_become_white():
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[0, 0] = [10, 20, 30, 255]
     photo = np.asarray(photos.decode_photo(encode(Image.fromarray(pixels), "PNG")))
@@ -53,11 +53,11 @@ def test_photos_are_turned_upright(orientation, size):
     assert photos.decode_photo(data).size == photos.probe(data) == size
 
 
-def test_files_that_are_no_images_are_refused(rng):
+def test_files_that_are_not_images_are_refused(rng):
     jpeg = photo_bytes(rng, 64, 48)
     parts = jpeg[:20], jpeg[:len(jpeg) // 2], jpeg[50:]
     png = photo_bytes(rng, 64, 48, "PNG")
-    # As an aborted download can leave it, at two places; Pillow shows the rest in black.
+    # As an aborted download leaves it, cut at two places; Pillow shows the rest in black.
     holed = [png[:-first] + bytes(first) for first in (3000, 500)]
     holed += [png[:2000] + bytes(200) + png[2200:], png[:-20]]
     for data in (b"", b"\0" * 1000, b"<html>404</html>", *holed, *parts):
@@ -85,7 +85,7 @@ def test_enormous_images_are_refused_before_they_are_decoded():
 @pytest.mark.parametrize("kind, mode", [("JPEG", "RGB"), ("PNG", "RGB"), ("PNG", "P"),
                                         ("PNG", "RGBA"), ("PNG", "I;16")])
 def test_large_photos_are_reduced(monkeypatch, kind, mode):
-    """The same picture, within rounding and JPEG's losses, as the mean of each 2x2 pixels."""
+    """The same picture, within rounding and JPEG's losses, as means of 2x2 pixels."""
     monkeypatch.setattr(photos, "_FULL_SIZE", 30 * 50)
     monkeypatch.setattr(photos, "_BAND", 16)
     ramp = np.add.outer(np.arange(83), np.arange(41)).astype(np.uint8)
@@ -98,7 +98,7 @@ def test_large_photos_are_reduced(monkeypatch, kind, mode):
     assert np.abs(np.asarray(photo)[:41, :20, 1] - expected).max() <= 2
 
 
-# Not getrusage, whose peak a process takes over from its parent.
+# Not getrusage, whose peak a process inherits from its parent.
 MEASURE = """
 import sys
 from dnnlib.data import photos
@@ -123,7 +123,7 @@ def test_memory_of_6000x9000_is_bounded(kind, mode, most_mb):
     assert (width, height) == (3000, 4500) and megabytes < most_mb, megabytes
 
 
-def test_large_webp_is_refused_as_its_decoder_takes_too_much(monkeypatch):
+def test_large_webp_is_refused_for_its_decoders_memory(monkeypatch):
     monkeypatch.setattr(photos, "_FULL_SIZE", 30)
     assert photos.decode_photo(encode(Image.new("RGB", (5, 6)), "WEBP")).size == (5, 6)
     with pytest.raises(photos.PhotoError, match="WEBP image of 5x7 pixels is too large"):
@@ -132,7 +132,7 @@ def test_large_webp_is_refused_as_its_decoder_takes_too_much(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_sides_are_halved_once_and_rounded_up(monkeypatch, kind):
-    """Half of 7x9, rounded up, is more than a quarter of its pixels."""
+    """Half of 7x9, rounded up, has more than a quarter of its pixels."""
     monkeypatch.setattr(photos, "_FULL_SIZE", 18)
     assert photos.decode_photo(encode(Image.new("RGB", (7, 9)), kind)).size == (4, 5)
 
@@ -161,7 +161,7 @@ def test_jpegs_without_an_end_marker_are_refused(rng, options, ending):
 
 
 @pytest.mark.parametrize("options", JPEGS)
-def test_whole_jpegs_pass_whatever_stands_behind(rng, options):
+def test_whole_jpegs_are_accepted_whatever_follows(rng, options):
     data = noisy_jpeg(rng, **options)
     for ending in (b"", b"\0" * 100, b"<html>"):
         assert photos.decode_photo(data + ending).size == (200, 160)
@@ -169,13 +169,13 @@ def test_whole_jpegs_pass_whatever_stands_behind(rng, options):
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_grey_photos_are_no_truncated_ones(options, mode):
+def test_grey_photos_are_not_taken_for_truncated_ones(options, mode):
     image = Image.new("RGB", (203, 151), (128, 128, 128)).convert(mode)
     photo = photos.decode_photo(encode(image, "JPEG", **options))
     assert np.abs(np.asarray(photo).astype(int) - 128).max() <= 1
 
 
-def test_thumbnails_within_a_photo_do_not_end_it(rng):
+def test_an_embedded_thumbnail_does_not_end_a_photo(rng):
     exif = Image.Exif()
     exif[0x9286] = noisy_jpeg(rng, 16, 16)  # UserComment: the bytes of a whole JPEG
     data = noisy_jpeg(rng, exif=exif)
@@ -185,14 +185,14 @@ def test_thumbnails_within_a_photo_do_not_end_it(rng):
 
 
 def without_adobe(jpeg):
-    """The file without Adobe's segment, which comes first."""
+    """Return the file without Adobe's segment, which comes first."""
     assert jpeg[2:4] == b"\xff\xee" and jpeg[6:11] == b"Adobe"
     return jpeg[:2] + jpeg[4 + int.from_bytes(jpeg[4:6], "big"):]
 
 
 @pytest.mark.parametrize("change", [bytes, without_adobe])
-def test_cmyk_has_the_colours_that_tensorflow_sees(rng, change):
-    """Adobe's programs store CMYK inverted and say so by a segment of their own."""
+def test_cmyk_has_tensorflows_colours(rng, change):
+    """Adobe's programs store CMYK inverted and mark it with their own segment."""
     tf = pytest.importorskip("tensorflow")
     small = rng.integers(0, 256, (5, 4, 4), dtype=np.uint8)
     small[..., 3] = small[..., 3] // 4 + 96
@@ -204,7 +204,7 @@ def test_cmyk_has_the_colours_that_tensorflow_sees(rng, change):
 
 
 @pytest.mark.parametrize("orientation", range(10))
-def test_orientations_are_those_of_pillow(rng, orientation):
+def test_orientations_equal_pillows(rng, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(Image.fromarray(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8)), "PNG",
@@ -215,14 +215,14 @@ def test_orientations_are_those_of_pillow(rng, orientation):
     assert photos.probe(data) == photo.size
 
 
-def test_alpha_under_a_jpeg_name_is_what_the_bytes_say():
-    """File names do not matter: only the content does."""
+def test_alpha_is_read_from_a_file_named_jpeg():
+    """Only the content of a file matters, not its name."""
     photo = photos.decode_photo(encode(Image.new("RGBA", (2, 2), (255, 0, 0, 128)), "PNG"))
     assert photo.getpixel((0, 0)) == (255, 127, 127)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
-def test_animations_are_no_photos(kind):
+def test_animations_are_refused(kind):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
     data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
     with pytest.raises(photos.PhotoError, match="animation"):
@@ -232,7 +232,7 @@ def test_animations_are_no_photos(kind):
     assert photos.decode_photo(encode(frames[0], kind)).size == (8, 8)
 
 
-def test_a_phones_photo_with_a_preview_is_the_first_picture():
+def test_of_a_phones_photo_with_a_preview_the_first_picture_is_read():
     frames = [Image.new("RGB", (16, 16), "red"), Image.new("RGB", (8, 8), "blue")]
     photo = photos.decode_photo(encode(frames[0], "MPO", save_all=True, append_images=frames[1:]))
     assert photo.size == (16, 16) and photo.getpixel((3, 3))[0] > 250
@@ -241,7 +241,7 @@ def test_a_phones_photo_with_a_preview_is_the_first_picture():
 @pytest.mark.parametrize("data", [
     b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n",
     b"SIMPLE  =                    T" + bytes(2850), b"II*\0" + bytes(100)])
-def test_formats_that_no_photo_comes_in_are_not_tried(data, tmp_path):
+def test_formats_not_used_for_photos_are_not_tried(data, tmp_path):
     with pytest.raises(photos.PhotoError, match="no known format"):
         photos.decode_photo(data)
     (tmp_path / "a.jpg").write_bytes(data)
@@ -269,7 +269,7 @@ def test_less_common_files_are_the_same_pixels(kind, mode, options, tmp_path):
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_tiffs_are_turned_as_other_photos(orientation, compression):
+def test_tiffs_are_turned_upright_too(orientation, compression):
     exif = Image.Exif()
     exif[0x0112] = orientation
     png, tiff = (encode(Image.fromarray(COLOURS), kind, exif=exif, **options) for kind, options in
@@ -290,7 +290,7 @@ PREVIEW, BITS, WHITE, ROWS, PLANES, TILE_WIDTH, TILE_HEIGHT = 254, 258, 262, 278
 
 
 def tiff(tags, changes=(), kind=np.uint8):
-    """A TIFF of 6x4 pixels with `tags`; of `changes` {old: (new, value)} tags become others."""
+    """Return a TIFF of 6x4 pixels with `tags`; `changes` {old: (new, value)} replaces tags."""
     info = TiffImagePlugin.ImageFileDirectory_v2()
     for number, value in tags.items():
         info[number] = value
@@ -314,7 +314,7 @@ def tiff(tags, changes=(), kind=np.uint8):
     (encode(Image.new("F", (3, 2)), "PPM"), "floating-point"),
     (encode(Image.new("L", (3, 2)), "TIFF", save_all=True, append_images=[Image.new("L", (3, 2))]),
      "TIFF of several pages")])
-def test_what_would_be_decoded_wrongly_is_refused(data, reason):
+def test_files_that_would_be_decoded_wrongly_are_refused(data, reason):
     for function in (photos.probe, photos.decode_photo):
         with pytest.raises(photos.PhotoError, match=reason):
             function(data)
@@ -328,8 +328,8 @@ def test_enormous_tiffs_and_ppms_are_refused_before_they_are_decoded():
 
 
 def icc_profile(primaries, curve, space=b"RGB "):
-    """A display profile (ICC.1:2001) of D50 primaries [[X, Y, Z] of red, green and blue] and one
-    tone curve, the numbers of a `curv`: none for linear, one for a gamma, else a table."""
+    """Return a display profile (ICC.1:2001) of D50 primaries [[X, Y, Z] of red, green and blue] and
+    one tone curve, the numbers of a `curv`: none for linear, one for a gamma, else a table."""
     def number(value):
         return struct.pack(">i", round(value * 65536))
     tags = {name: b"XYZ \0\0\0\0" + b"".join(map(number, value))
@@ -356,7 +356,7 @@ CODES = np.rint(CURVE * 65535).astype(int).tolist()
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 def test_another_profile_is_converted(kind):
-    """Red and blue exchanged; and light proportional to the numbers, by sRGB's own formula."""
+    """Red and blue exchanged; and linear light, by sRGB's own formula."""
     options = {"lossless": True} if kind == "WEBP" else {}
     swapped = encode(Image.fromarray(COLOURS), kind, icc_profile=icc_profile(SRGB[::-1], CODES),
                      **options)
@@ -370,7 +370,7 @@ def test_another_profile_is_converted(kind):
 
 def test_grey_and_transparent_pictures_are_converted_too():
     grey, alpha = np.array([[0, 64, 128, 255]], np.uint8), np.array([[255, 255, 128, 0]], np.uint8)
-    expected = [0, 137, 188, 255]  # sRGB's formula of 64 / 255 and 128 / 255
+    expected = [0, 137, 188, 255]  # sRGB's formula for 64 / 255 and 128 / 255
     data = encode(Image.fromarray(grey), "PNG", icc_profile=icc_profile(SRGB, [], b"GRAY"))
     assert np.abs(np.asarray(photos.decode_photo(data))[0, :, 0] - expected).max() <= 1
     image = Image.merge("RGBA", [Image.fromarray(part) for part in (grey, grey, grey, alpha)])
@@ -382,7 +382,7 @@ def test_grey_and_transparent_pictures_are_converted_too():
 BROKEN = [b"no profile", icc_profile(SRGB, CODES)[:200], icc_profile(SRGB[::-1], [], b"CMYK"), b""]
 
 
-# As programs' own sRGB profiles are apart: other decimals of the primaries.
+# sRGB profiles of different programs differ this much: other decimals of the primaries.
 SIMILAR = icc_profile(np.array(SRGB) * [[0.992], [1], [0.992]], CODES)
 
 

@@ -30,14 +30,14 @@ def test_conversions_saturate_and_zero_is_mid_grey_in_both():
     assert pictures.to_uint8_metrics(values).tolist() == [0, 0, 128, 255, 255]
 
 
-def test_values_that_are_not_finite_are_drawn_black_but_never_measured():
+def test_non_finite_values_are_drawn_black_but_not_measured():
     values = np.array([np.nan, np.inf, -np.inf, 1.0])
     assert pictures.to_uint8(values).tolist() == [0, 255, 0, 255]
     with pytest.raises(UserError, match="not finite"):
         pictures.to_uint8_metrics(values)
 
 
-def test_grid_places_images_row_by_row_and_leaves_the_rest_black():
+def test_grids_are_filled_row_by_row_and_the_rest_is_black():
     images = RNG.integers(1, 256, (5, 4, 6, 3), np.uint8)
     grid = pictures.image_grid(images, columns=3)
     assert grid.shape == (8, 18, 3)
@@ -77,7 +77,7 @@ def test_pairs_with_a_binary_map_are_white_and_without_maps_are_colours_only():
 @pytest.mark.parametrize("panels", [1, 2])
 def test_sheets_show_every_pixel_as_a_square_and_grey_around_each_image(side, shown, panels):
     images = RNG.integers(0, 256, (3, side, panels * side, 3), np.uint8)
-    images[0, :, 0] = 255  # white borders are told from the grey
+    images[0, :, 0] = 255  # white borders, unlike the grey between images
     sheet = pictures.grey_sheet(images, columns=2)
     gap, width = pictures.GAP, panels * shown
     assert sheet.shape == (2 * shown + 3 * gap, 2 * width + 3 * gap, 3)
@@ -131,7 +131,7 @@ def test_enlarging_makes_squares_of_pixels():
 
 
 @pytest.mark.parametrize("num_classes", [1, 4, 13, 255])
-def test_label_png_holds_indices_and_the_palette(tmp_path, num_classes):
+def test_label_png_has_indices_and_the_palette(tmp_path, num_classes):
     labels = RNG.integers(0, num_classes + 1, (9, 7)).astype(np.uint8)
     labels[0, 0] = num_classes
     pictures.save_label_png(tmp_path / "x.png", labels, num_classes)

@@ -1,4 +1,4 @@
-"""Prefetching and work on many devices: order, errors, early ends, memory."""
+"""Prefetching and work on several devices: order, errors, early ends, memory."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from dnnlib.process_pool import map_over_devices, prefetch
 
 
 def no_thread(name):
-    """Whether no thread of that name is left."""
+    """Return whether no thread with that name is left."""
     return not any(thread.name.startswith(name) for thread in threading.enumerate())
 
 
@@ -18,7 +18,7 @@ def test_prefetch_keeps_the_order():
     assert list(prefetch([])) == [] and no_thread("prefetch")
 
 
-def test_prefetch_works_in_another_thread_and_no_further_than_its_depth():
+def test_prefetch_works_in_a_thread_and_only_to_its_depth():
     made, threads = [], set()
 
     def items():
@@ -32,14 +32,13 @@ def test_prefetch_works_in_another_thread_and_no_further_than_its_depth():
     while len(made) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.1)
-    assert len(made) == 4  # the one taken, two that wait and the next one, for which is no room
+    assert len(made) == 4  # the one taken, two that wait, and one for which there is no room
     assert list(reader) == list(range(1, 20))
     assert threading.get_ident() not in threads
 
 
 def test_prefetch_overlaps():
-    """While an item is read, the next one is made: the reader waits for it, even on a slow
-    machine."""
+    """While an item is read the next one is made; the reader waits for it, even if that is slow."""
     begun = [threading.Event() for _ in range(5)]
 
     def items():
@@ -52,7 +51,7 @@ def test_prefetch_overlaps():
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt()])
-def test_errors_come_where_the_items_are_wanted(error):
+def test_errors_are_raised_in_the_reader(error):
     def items():
         yield 1
         yield 2
@@ -77,7 +76,7 @@ def test_a_reader_that_stops_stops_the_thread():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_map_over_devices_keeps_the_order_and_takes_turns(count):
+def test_map_over_devices_keeps_the_order_and_alternates(count):
     def worker(number):
         def work(item):
             time.sleep(0.002 * (item * 7 % 5))

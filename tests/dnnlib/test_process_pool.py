@@ -19,13 +19,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def late_if_early(number):
-    """The first ones take longest."""
+    """Take longest for the first numbers."""
     time.sleep(0.02 * max(0, 4 - number))
     return number
 
 
 def faults_of_arrays(num_rounds):
-    """Pages that the system had to clear while twelve arrays of 1 MB were allocated and freed."""
+    """Return how many pages the system cleared while twelve 1 MB arrays came and went."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(num_rounds):
         arrays = [np.ones((SIDE, SIDE), np.uint8) for _ in range(12)]
@@ -41,13 +41,13 @@ def test_results_are_in_the_order_of_the_items(workers):
 def test_ctrl_c_is_one_line_while_workers_start():
     program = ("import signal, time; from dnnlib import cli; "
                "from dnnlib.process_pool import ordered_map; "
-               # Ignored where the tests run in a shell's background.
+               # Ignored if the tests run in a shell's background.
                "signal.signal(signal.SIGINT, signal.default_int_handler); "
                "cli.run_main(lambda argv: list(ordered_map(time.sleep, [0.1] * 900, 3)) and 0)")
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, text=True,
                                stderr=subprocess.PIPE, start_new_session=True)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while len(children.read_text().split()) < 4:  # workers, and the one that frees their resources
+    while len(children.read_text().split()) < 4:  # workers, and one process that frees resources
         time.sleep(0.01)
     time.sleep(0.3)  # they import what they need
     os.killpg(process.pid, signal.SIGINT)
@@ -56,7 +56,7 @@ def test_ctrl_c_is_one_line_while_workers_start():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="set in glibc only")
-def test_workers_use_freed_memory_again():
+def test_workers_reuse_freed_memory():
     pages = 12 * SIDE * SIDE / resource.getpagesize()
     for faults in ordered_map(faults_of_arrays, [20, 20], 2):
         assert faults < 2 * pages
@@ -86,7 +86,7 @@ def fail_at_two(number):
 @pytest.mark.parametrize("run", [
     lambda items: threaded_map(fail_at_two, items, 2),
     lambda items: map_in_batches(fail_at_two, items, 1, 2, "failing", "item")])
-def test_errors_come_out_in_their_place(run):
+def test_errors_are_raised_at_their_position(run):
     results = run([0, 1, 2, 3])
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="two"):

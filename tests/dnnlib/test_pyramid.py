@@ -1,4 +1,4 @@
-"""Squares from photos, and their levels."""
+"""Square images from photos, and their levels."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from dnnlib.data import pyramid
 from tests.tools.data_helpers import random_image
 
 
-def test_levels_are_the_official_tools(shared):
+def test_levels_equal_the_official_tools(shared):
     contents = np.load(shared / "reference" / "tfrecords_contents.npz")
     for record, source in enumerate(contents["order"]):
         levels = pyramid.levels(contents["source_images"][source], 2)
@@ -48,7 +48,7 @@ def test_sums_do_not_overflow(rng, resolution):
 
 
 def test_halves_round_to_even_at_every_level():
-    """Blocks whose means are 0.5, 1.5, 2.5, ...: one half of the block is one larger."""
+    """Blocks whose means are 0.5, 1.5, 2.5, ...: one half of the block is larger by one."""
     for halvings in range(1, 8):
         block, values = 1 << halvings, np.arange(0, 255, dtype=np.uint8).repeat(2)[:16 * 16]
         tiles = values.reshape(16, 16).repeat(block, 0).repeat(block, 1)
@@ -66,7 +66,7 @@ def test_area_shares_are_means(rng):
 
 
 def picture(width, height):
-    """A photo with a red left and a blue right half."""
+    """Return a photo with a red left half and a blue right half."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[:, :width // 2, 0] = pixels[:, width // 2:, 2] = 255
     return Image.fromarray(pixels)
@@ -86,7 +86,7 @@ def test_pad_keeps_the_whole_photo_centred_on_white(width, height, rows, columns
 
 
 @pytest.mark.parametrize("width, height", [(40, 60), (60, 40)])
-def test_crop_takes_the_largest_centred_square(width, height):
+def test_crop_cuts_out_the_largest_centred_square(width, height):
     labels = np.zeros((height, width), np.uint8)
     labels[height // 2 - 20:height // 2 + 20, width // 2 - 20:width // 2 + 20] = 2
     image = pyramid.build_image(picture(width, height), labels, 2, 40, "crop")
@@ -97,7 +97,7 @@ def test_crop_takes_the_largest_centred_square(width, height):
 @pytest.mark.parametrize("fit", pyramid.FITS)
 @pytest.mark.parametrize("resolution", [32, 64, 256])
 def test_maps_stay_a_partition(rng, fit, resolution):
-    """Where the photo is, the maps of all classes sum to the whole, up to their rounding."""
+    """Inside the photo, the maps of all classes sum to the whole, up to rounding."""
     labels = rng.integers(1, 5, (12, 8), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
     image = pyramid.build_image(picture(80, 120), labels, 4, resolution, fit)
     total = image[3:].astype(int).sum(0)

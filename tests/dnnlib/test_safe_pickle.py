@@ -1,4 +1,4 @@
-"""Pickles read as data: what official networks hold is read; hostile files do nothing."""
+"""Pickles read as data: content of official networks is read; hostile files do nothing."""
 
 import collections
 import functools
@@ -29,12 +29,12 @@ def read(tmp_path, content):
 
 
 def text(value):
-    """SHORT_BINUNICODE."""
+    """Return a SHORT_BINUNICODE."""
     return b"\x8c" + bytes([len(value)]) + value.encode()
 
 
 def reference(module, name):
-    """STACK_GLOBAL, which takes any text, dots included."""
+    """Return a STACK_GLOBAL, which accepts any text, dots included."""
     return text(module) + text(name) + b"\x93"
 
 
@@ -81,7 +81,7 @@ def test_objects_are_records(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["x", 1.5, Network({"version": 3}), [np.zeros(1)], b"1234"])
-def test_other_things_are_no_arrays(tmp_path, value):
+def test_other_values_are_not_read_as_arrays(tmp_path, value):
     with pytest.raises(ValueError):
         read_array(read(tmp_path, dumps(value)))
 
@@ -89,8 +89,8 @@ def test_other_things_are_no_arrays(tmp_path, value):
 @pytest.mark.parametrize("start, expected", [
     (b"\x80\x04\x95" + bytes(8), True), (b"\x80\x02}q\x00.", True), (b"\x80", True),
     (b"", False), (b"<html>", False), (b"\x80\x03\0\0\0\0\0\0{}", False), (b"\x80\x09}", False)])
-def test_pickles_are_told_by_their_content(tmp_path, start, expected):
-    """A safetensors file begins with the length of its header, then '{'."""
+def test_pickles_are_recognised_by_their_content(tmp_path, start, expected):
+    """A safetensors file starts with the length of its header, then '{'."""
     (tmp_path / "x").write_bytes(start)
     assert is_pickle(tmp_path / "x") is expected
 
@@ -110,13 +110,13 @@ class Call:
 
 @pytest.fixture
 def trap(tmp_path):
-    """(path of a file that must not come to be, a shell command and Python that make it)."""
+    """Return (path of a file that must never exist, a shell command and Python that make it)."""
     path = tmp_path / "executed"
     return path, f"touch {path}", f"open({str(path)!r}, 'w').close()"
 
 
 def hostile_calls(shell, python):
-    """{what the error names: a value whose unpickling executes}."""
+    """Return {text in the error: a value whose unpickling executes code}."""
     return {
         "posix.system": Call(os.system, (shell,)),
         "builtins.eval": Call(eval, (python,)), "builtins.exec": Call(exec, (python,)),
@@ -151,8 +151,8 @@ def test_functions_and_classes_are_refused_by_name(tmp_path, trap, name, protoco
 
 
 @pytest.mark.parametrize("name", ["posix.system", "builtins.exec"])
-def test_these_files_do_execute_where_they_are_unpickled(trap, name):
-    """This shows that the files of the test above are really dangerous."""
+def test_these_files_execute_code_when_unpickled(trap, name):
+    """The files of the test above are really dangerous."""
     path, shell, python = trap
     pickle.loads(dumps(hostile_calls(shell, python)[name]))
     assert path.exists()
@@ -164,7 +164,7 @@ def test_these_files_do_execute_where_they_are_unpickled(trap, name):
     ("numpy", "f2py.os.system"), ("collections", "OrderedDict.fromkeys"), ("", ""),
     ("dnnlib.tflib.network", "network"), ("dnnlib.tflib.network.Network", ""),
     ("numpy.core.multiarray", "scalar.__self__"), ("_codecs", "decode"), ("os", "\x1b[2Jsystem")])
-def test_dotted_names_lead_nowhere(tmp_path, module, name):
+def test_dotted_names_are_refused(tmp_path, module, name):
     with pytest.raises(UserError, match="refers to ") as caught:
         read(tmp_path, opcodes(reference(module, name), b")\x81"))
     assert "\x1b" not in str(caught.value)
@@ -235,7 +235,7 @@ OTHER_OPCODES = {
 
 
 def spliced(operations):
-    """An official pickle in which `operations` make one of D's variables."""
+    """Return an official pickle in which `operations` make one of D's variables."""
     networks, _ = tiny_networks()
     networks[1].state["variables"][1] = ("FromRGB_lod0/weight", "PLACEHOLDER")
     content = dumps(tuple(networks), 3)  # without frames, whose lengths would have to fit
@@ -245,8 +245,8 @@ def spliced(operations):
 
 
 @pytest.mark.parametrize("case", MISUSE)
-def test_misuse_of_what_is_known_is_refused(tmp_path, case):
-    """As a whole file and in place of an array; afterwards, the stand-ins are unchanged."""
+def test_misuse_of_known_names_is_refused(tmp_path, case):
+    """As a whole file and in place of an array; the stand-ins are unchanged afterwards."""
     before = {kind: dict(vars(kind)) for kind in (Record, safe_pickle._Dict)}
     (tmp_path / "x.pkl").write_bytes(spliced(MISUSE[case]))
     with pytest.raises(UserError, match=r"x\.pkl") as caught:
@@ -258,8 +258,8 @@ def test_misuse_of_what_is_known_is_refused(tmp_path, case):
         assert dict(vars(kind)) == attributes
 
 
-def test_a_sound_array_in_that_place_is_read(tmp_path):
-    """The values above are not refused because of the splice."""
+def test_a_correct_array_in_that_place_is_read(tmp_path):
+    """So the values above are not refused because of the splice."""
     (tmp_path / "x.pkl").write_bytes(spliced(SMALL_ARRAY))
     arrays = official_pickle.read(tmp_path / "x.pkl")[1]["D_rgb"]
     assert arrays["FromRGB_lod0/weight"].shape == (1,)
@@ -272,13 +272,13 @@ def test_other_opcodes_are_refused(tmp_path, case):
 
 
 @pytest.mark.parametrize("case", ["too few bytes", "too many bytes"])
-def test_sizes_are_compared_before_an_array_is_made(tmp_path, case):
+def test_sizes_are_checked_before_an_array_is_made(tmp_path, case):
     with pytest.raises(ValueError, match="4 bytes for an array of shape"):
         read_array(read(tmp_path, opcodes(MISUSE[case])))
 
 
 def test_small_array_is_read(tmp_path):
-    """The pieces that the hostile files are made of are sound."""
+    """The pieces of the hostile files are correct."""
     assert read_array(read(tmp_path, opcodes(SMALL_ARRAY))).shape == (1,)
 
 
@@ -299,7 +299,7 @@ def test_a_memo_far_away_allocates_nothing(tmp_path):
 
 @pytest.mark.parametrize("data", [b"C\xf0" + bytes(240), text("x" * 240) + text("latin1")])
 def test_arrays_together_are_not_much_larger_than_the_file(tmp_path, data):
-    """Two hundred arrays of the same bytes: each would be a copy of its own in a network."""
+    """Two hundred arrays of the same bytes: each would be a separate copy in a network."""
     content = b"h\x00"
     if data[:1] != b"C":
         encode = reference("_codecs", "encode")
@@ -324,7 +324,7 @@ DEEP_FILES = {
 
 @pytest.mark.parametrize("case", DEEP_FILES)
 def test_deep_nesting_neither_recurses_nor_crashes(tmp_path, case):
-    """As deep as is let through: the whole file, in place of an array and in place of an option."""
+    """At the greatest depth that is accepted: the whole file, an array, and an option."""
     read(tmp_path, opcodes(DEEP_FILES[case]))
     networks, _ = tiny_networks(D_kwargs={"resolution": "PLACEHOLDER"})
     content = dumps(tuple(networks), 3).replace(b"X\x0b\0\0\0PLACEHOLDER", b"%b")
@@ -335,15 +335,15 @@ def test_deep_nesting_neither_recurses_nor_crashes(tmp_path, case):
             official_pickle.read(tmp_path / "x.pkl")
 
 
-def test_files_of_nothing_but_nesting_are_refused(tmp_path):
-    """Python's unpickler would crash over a key of 200,000 tuples in each other."""
+def test_files_of_nested_tuples_alone_are_refused(tmp_path):
+    """Python's unpickler would crash over a key of 200,000 nested tuples."""
     for content in (b"}N" + b"\x85" * 200_000 + b"Ns", b"]" * 200_000 + b"a" * 199_999):
         with pytest.raises(UserError, match="more than 30,000 operations"):
             read(tmp_path, opcodes(content))
 
 
-def test_lists_of_the_same_lists_are_not_walked_through(tmp_path):
-    """Forty of them, each ten times in the next."""
+def test_lists_of_the_same_lists_are_not_expanded(tmp_path):
+    """Forty lists, each ten times in the next."""
     bomb = b"]\x94" + b"".join(b"](" + b"j%b" % struct.pack("<I", i) * 10 + b"e\x94"
                                for i in range(40))
     value = read(tmp_path, opcodes(bomb))
@@ -351,7 +351,7 @@ def test_lists_of_the_same_lists_are_not_walked_through(tmp_path):
         read_array(value)
 
 
-def test_a_list_that_holds_itself(tmp_path):
+def test_a_list_that_contains_itself(tmp_path):
     value = read(tmp_path, opcodes(b"]\x94h\x00a"))
     assert value[0] is value
 
@@ -377,7 +377,7 @@ def test_random_damage_is_an_error_or_plain_data(tmp_path, rng):
     assert refused > 250
 
 
-def test_files_that_are_too_large(tmp_path, monkeypatch):
+def test_files_that_are_too_large_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(safe_pickle, "MAX_BYTES", 10)
     with pytest.raises(UserError, match="larger than 10 bytes"):
         read(tmp_path, dumps(["x" * 20]))

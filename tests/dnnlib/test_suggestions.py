@@ -1,4 +1,4 @@
-"""What commands suggest: presets that fit, quoting for shells, splits that are too small."""
+"""Commands' suggestions: presets that fit, quoting for shells, warnings about small splits."""
 
 import itertools
 import shlex
@@ -17,7 +17,7 @@ from training.run.options import parse_training_options
 
 @pytest.mark.parametrize("num_val, begins", [
     (0, "no validation images"), (12, "only 12 validation images"), (99, "only 99 validation")])
-def test_few_validation_images_are_said(num_val, begins):
+def test_few_validation_images_get_a_warning(num_val, begins):
     assert suggestions.few_validation(num_val).startswith(begins)
 
 
@@ -38,11 +38,11 @@ def test_a_hundred_are_enough():
     (60, 512, "small-32"), (999, 64, "small-32"), (1000, 512, "small-64"), (9999, 256, "small-64"),
     (50_000, 32, "small-32"), (50_000, 64, "small-64"), (10_000, 128, "paper-256"),
     (50_000, 256, "paper-256"), (50_000, 512, "paper"), (50_000, 1024, "paper")])
-def test_the_preset_goes_by_photos_and_resolution(num_photos, resolution, preset):
+def test_the_preset_depends_on_photos_and_resolution(num_photos, resolution, preset):
     assert suggestions.suggested_preset(num_photos, resolution) == preset
 
 
-def test_resolutions_are_those_of_the_presets():
+def test_resolutions_equal_the_presets():
     assert {name: TrainingConfig.preset(name, {}).resolution
             for name in PRESETS} == suggestions._RESOLUTIONS
     assert TrainingConfig().initial_resolution == suggestions._INITIAL_RESOLUTION
@@ -50,7 +50,7 @@ def test_resolutions_are_those_of_the_presets():
 
 @pytest.mark.parametrize("variant", ["rgb", "2d"])
 def test_every_suggestion_fits_its_data(variant, tmp_path):
-    """train.py takes the options and has nothing against them, whatever the size."""
+    """train.py accepts the options without a warning, whatever the size."""
     classes = () if variant == "rgb" else ("hat", "coat")
     path = make_dataset(tmp_path / "set", {"train": np.zeros((1, 3, 4, 4), np.uint8)}, ())
     for num, level in itertools.product((3, 60, 3000, 50_000), range(2, 11)):
@@ -64,7 +64,7 @@ def test_every_suggestion_fits_its_data(variant, tmp_path):
 
 
 @pytest.mark.parametrize("files, device", [([], ["--device=cpu"]), (["nvidia0"], [])])
-def test_without_a_card_the_cpu_is_named(tmp_path, monkeypatch, files, device):
+def test_without_a_gpu_the_cpu_is_named(tmp_path, monkeypatch, files, device):
     for name in files:
         (tmp_path / name).touch()
     monkeypatch.setattr(suggestions, "_GPU_FILES", (str(tmp_path / "nvidia0"),))
@@ -74,7 +74,7 @@ def test_without_a_card_the_cpu_is_named(tmp_path, monkeypatch, files, device):
 
 
 @pytest.mark.parametrize("path", ["plain", "my photos", "it's", "$HOME;ls", 'a"b', "-x", "Größe"])
-def test_a_shell_reads_a_command_as_it_was_meant(path):
+def test_a_shell_reads_a_quoted_command_back(path):
     line = suggestions.command("train.py", f"--data={path}", Path(path))
     assert shlex.split(line) == ["python", "train.py", f"--data={path}", path]
     assert path != "plain" or line == "python train.py --data=plain plain"

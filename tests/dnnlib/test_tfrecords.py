@@ -1,4 +1,4 @@
-"""One image <-> one record: the official form to the byte, lossless encodings, damage noticed."""
+"""One image <-> one record: the official format to the byte, lossless encodings, damage noticed."""
 
 import struct
 import tracemalloc
@@ -14,7 +14,7 @@ from tests.tools.data_helpers import random_image
 
 
 def parse_official(payload):
-    """The official release's reading of one record, from its description: features shape, data."""
+    """Read one record as the official release describes it: features shape and data."""
     example = tf.train.Example.FromString(payload)
     assert sorted(example.features.feature) == ["data", "shape"]
     shape = example.features.feature["shape"].int64_list.value
@@ -23,7 +23,7 @@ def parse_official(payload):
 
 
 def read_official(path):
-    """All images of a raw file, by TensorFlow's own reader, which checks every checksum."""
+    """Return all images of a raw file, by TensorFlow's own reader, which checks every checksum."""
     payloads = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
     return [parse_official(payload) for payload in payloads]
 
@@ -32,13 +32,13 @@ def read_official(path):
     (b"", 0), (b"123456789", 0xE3069283), (bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43),
     (bytes(range(32)), 0x46DD794E), (bytes(range(31, -1, -1)), 0x113FDB5C)])
 def test_checksums_are_masked_crcs_of_the_standard(data, crc):
-    """CRCs of RFC 3720, appendix B.4, and the usual check string; 15 bits go to the front."""
+    """CRCs of RFC 3720, appendix B.4, and the usual check string; 15 bits move to the front."""
     masked = int.from_bytes(tfrecords.checksum(data), "little")
     rotated = (masked - 0xA282EAD8) % 2**32
     assert (rotated << 15 | rotated >> 17) % 2**32 == crc
 
 
-def test_many_records_are_read_in_the_order_asked_for(tmp_path, rng):
+def test_many_records_are_read_in_the_requested_order(tmp_path, rng):
     payloads = [rng.bytes(int(size)) for size in rng.integers(100, 3000, 20)]
     path = tmp_path / "x-r05.tfrecords"
     path.write_bytes(b"".join(map(tfrecords.frame, payloads)))
@@ -66,7 +66,7 @@ def test_official_files_are_read(shared):
             np.testing.assert_array_equal(parsed[i], expected.transpose(1, 2, 0))
 
 
-def test_raw_files_are_the_official_ones_to_the_byte(shared):
+def test_raw_files_equal_the_official_ones_to_the_byte(shared):
     contents = np.load(shared / "reference" / "tfrecords_contents.npz")
     files = tfrecords.record_files(shared / "reference" / "tfrecords_c3_32" / "tiny")
     for path, in files.values():
@@ -102,7 +102,7 @@ def test_every_encoding_is_lossless_by_both_readers(rng, encoding, num_channels,
 
 
 def test_encoded_records_have_their_own_features(rng):
-    """An official reader that asks for `data` stops instead of taking a PNG for pixels."""
+    """An official reader, which needs `data`, stops instead of reading a PNG as pixels."""
     example = tf.train.Example.FromString(tfrecords.encode_record(random_image(rng, 7, 8), "png"))
     feature = example.features.feature
     assert sorted(feature) == ["encoding", "maps", "rgb", "shape"]
@@ -162,7 +162,7 @@ def test_maps_that_inflate_to_gigabytes_are_not_inflated(rng):
 @pytest.mark.parametrize("image, encoding", [
     (np.zeros((3, 4, 4), np.float32), "raw"), (np.zeros((2, 4, 4), np.uint8), "raw"),
     (np.zeros((4, 4), np.uint8), "raw"), (np.zeros((3, 4, 4), np.uint8), "jpeg")])
-def test_what_is_no_image_is_not_written(image, encoding):
+def test_arrays_that_are_not_images_are_not_written(image, encoding):
     with pytest.raises(ValueError):
         tfrecords.encode_record(image, encoding)
 
@@ -196,7 +196,7 @@ def test_a_file_cut_short_is_noticed_unless_cut_between_records(tmp_path, rng):
                 tfrecords.RecordFile(path)
 
 
-def test_a_huge_length_with_a_right_checksum_is_noticed(tmp_path):
+def test_a_huge_length_with_a_correct_checksum_is_noticed(tmp_path):
     word = struct.pack("<Q", 2**63)
     path = tmp_path / "x-r02.tfrecords"
     path.write_bytes(word + tfrecords.frame(word)[-4:] + b"....")
@@ -204,7 +204,7 @@ def test_a_huge_length_with_a_right_checksum_is_noticed(tmp_path):
         tfrecords.RecordFile(path)
 
 
-def test_records_that_are_no_images_raise_value_errors_only(tmp_path, rng):
+def test_records_that_are_not_images_raise_only_value_errors(tmp_path, rng):
     good = tfrecords.encode_record(random_image(rng, 5, 4), "png")
     cases = [b"", b"\x0a", b"\xff" * 20, bytes(100), good[:-1], good + b"\x0a\xff"]
     cases += [rng.bytes(int(rng.integers(1, 200))) for _ in range(300)]
@@ -225,7 +225,7 @@ def test_records_that_are_no_images_raise_value_errors_only(tmp_path, rng):
         tfrecords.RecordFile(path).read_image(0)
 
 
-def test_record_files_refuses_two_of_a_level_and_none(tmp_path):
+def test_record_files_refuses_two_files_of_a_level_and_none(tmp_path):
     with pytest.raises(UserError, match="no record files"):
         tfrecords.record_files(tmp_path)
     for name in ("a-r05.tfrecords", "b-r05.tfrecords"):
@@ -235,7 +235,7 @@ def test_record_files_refuses_two_of_a_level_and_none(tmp_path):
 
 
 def test_shards_are_read_one_after_the_other(tmp_path, rng):
-    """In the order of their names, an empty one too; errors name the file."""
+    """In the order of their names, including an empty one; errors name the file."""
     images = rng.integers(0, 256, (5, 3, 4, 4), np.uint8)
     for index, part in enumerate(np.split(images, [2, 2, 4])):
         folder = tmp_path / tfrecords.shard_name(index, 4)

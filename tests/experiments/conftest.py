@@ -1,4 +1,4 @@
-"""Stand-ins for the scripts, which take a moment instead of hours."""
+"""Stand-ins for the scripts that take a moment instead of hours."""
 
 import json
 import runpy
@@ -10,7 +10,7 @@ import pytest
 
 from experiments import study
 
-# Writes what a training leaves; a file `fail-<run>` makes it fail, `wait-<run>` wait for a signal.
+# Writes a training's files; a file `fail-<run>` makes it fail, `wait-<run>` wait for a signal.
 TRAIN = """
 import json, signal, sys, time
 from pathlib import Path
@@ -34,7 +34,7 @@ while (root / f"wait-{run.name}").exists() and time.monotonic() < deadline:
     "Progress/kimg": 100.016, "Timing/total_sec": 600.0}) + "\\n")
 (run / "network-final.safetensors").write_text("network")
 """
-# Writes records with the values of `values.json` there: {run: {metric: {suffix: value}}}.
+# Writes records with the values in `values.json` there: {run: {metric: {suffix: value}}}.
 METRICS = """
 import json, shlex, sys
 from pathlib import Path
@@ -73,22 +73,22 @@ class StandIns:
             (root / name).write_text(NOTED)
 
     def calls(self):
-        """The arguments of every call so far."""
+        """Return the arguments of every call so far."""
         path = self.root / "calls.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def trained(self):
-        """The names of the runs that were trained, in order."""
+        """Return the names of the trained runs, in order."""
         return [argument.rpartition("/")[2] for call in self.calls() for argument in call
                 if argument.startswith("--run=")]
 
-    def metrics_say(self, values):
-        """{run: {metric: {suffix: value}}} for the runs to come."""
+    def set_metrics(self, values):
+        """Set {run: {metric: {suffix: value}}} for the coming runs."""
         (self.root / "values.json").write_text(json.dumps(values))
 
 
 def run_here(processes, command):
-    """Do Processes.run within this process: a second of starts each is most of a study's test."""
+    """Do Processes.run in this process: starting processes would take most of a study's test."""
     print(f"$ {shlex.join(command)}")
     before, sys.argv = sys.argv, command[1:]
     try:
@@ -105,14 +105,14 @@ def run_here(processes, command):
 
 @pytest.fixture
 def stand_ins(started, monkeypatch):
-    """StandIns in place of the scripts, run in this process."""
+    """Return StandIns in place of the scripts, run in this process."""
     monkeypatch.setattr(study.Processes, "run", run_here)
     return started
 
 
 @pytest.fixture
 def started(tmp_path, monkeypatch):
-    """StandIns in place of the scripts, in processes of their own."""
+    """Return StandIns in place of the scripts, in separate processes."""
     root = tmp_path / "program"
     root.mkdir()
     monkeypatch.setattr(study, "ROOT", root)

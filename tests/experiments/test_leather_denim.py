@@ -1,4 +1,4 @@
-"""From leather to denim: what the rows are, data and maps, the table and its curves, a real one."""
+"""From leather to denim: rows, data and maps, the table and its curves, and a real run."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ LOSSES = {"G/AB": 0.5, "G/BA": 0.25, "D/A": 0.125, "D/B": 0.0625, "cycle/A": 0.2
 
 @pytest.fixture
 def options(tmp_path):
-    """Arguments for 40 and 50 photos at 16x16, and a function that adds to them."""
+    """Return arguments for 40 and 50 photos at 16x16, and a function that adds to them."""
     for name, colour, count in (("leather", RED, 40), ("denim", BLUE, 50)):
         folder = tmp_path / f"photos-{name}"
         folder.mkdir()
@@ -34,7 +34,7 @@ def options(tmp_path):
 
 @pytest.fixture
 def cycle_ins(stand_ins):
-    """Stand-ins whose trainings report a CycleGAN's losses."""
+    """Return stand-ins whose trainings report a CycleGAN's losses."""
     script = stand_ins.root / "train.py"
     losses = {f"Loss/{name}": value for name, value in LOSSES.items()}
     script.write_text(script.read_text().replace(
@@ -50,7 +50,7 @@ def values(objective, kid=0.05, background=0.25):
 
 
 def segmenter(folder):
-    """The header of a segmentation network of outer and pants, in a snapshot without weights."""
+    """Write a snapshot without weights: the header of a segmentation network of outer and pants."""
     path = folder / "seg.safetensors"
     save_container(path, {"kind": "networks", "variant": "segmenter", "digest": "d" * 64,
                           "classes": ["outer", "pants"],
@@ -60,7 +60,7 @@ def segmenter(folder):
 
 
 def made(stand_ins):
-    """[(words, options)] of all commands, in order."""
+    """Return [(words, options)] of all commands, in order."""
     return [([word for word in call if word[:2] != "--"],
              dict(argument[2:].partition("=")[::2] for argument in call if argument[:2] == "--"))
             for call in stand_ins.calls()]
@@ -71,9 +71,9 @@ def trainings(stand_ins):
             if "variant" in own}
 
 
-def test_rows_are_two_papers_with_six_blocks_and_nine(cycle_ins, options, tmp_path):
-    cycle_ins.metrics_say({f"{row}-seed3": values(3) for row in leather_denim.WHOLE})
-    for number in range(10):  # what create_from_images skips
+def test_rows_are_two_papers_with_six_and_nine_blocks(cycle_ins, options, tmp_path):
+    cycle_ins.set_metrics({f"{row}-seed3": values(3) for row in leather_denim.WHOLE})
+    for number in range(10):  # files that create_from_images skips
         (tmp_path / f"photos-leather/._{number:03}.png").touch()
     (tmp_path / "photos-leather/more.png").mkdir()
     assert leather_denim.main(options(f"--rows={','.join(leather_denim.WHOLE)}", "--seeds=3")) == 0
@@ -94,8 +94,8 @@ def test_rows_are_two_papers_with_six_blocks_and_nine(cycle_ins, options, tmp_pa
 
 
 def test_garments_are_found_by_a_segmentation_network(cycle_ins, options, tmp_path):
-    """Then all rows have the maps: those of whole photos are measured around the garment."""
-    cycle_ins.metrics_say({f"{row}-seed3": values(3) for row in ("zhu-9", "zhu-9-garment")})
+    """All rows then have the maps: rows of whole photos are measured around the garment."""
+    cycle_ins.set_metrics({f"{row}-seed3": values(3) for row in ("zhu-9", "zhu-9-garment")})
     network = segmenter(tmp_path)
     assert leather_denim.main(options("--rows=zhu-9,zhu-9-garment", "--seeds=3",
                                       f"--segmenter={network}", "--garment=outer,pants")) == 0
@@ -112,13 +112,13 @@ def test_garments_are_found_by_a_segmentation_network(cycle_ins, options, tmp_pa
     assert measured == {"zhu-9-seed3": "outer,pants", "zhu-9-garment-seed3": None}
 
 
-def test_what_sees_alike_is_compared(cycle_ins, options, tmp_path):
-    """Whole photos and garments only in what changes around the garment; two papers' settings in
-    everything but their critics; each kind has a table of its own."""
+def test_only_comparable_rows_are_compared(cycle_ins, options, tmp_path):
+    """Whole photos and garments only in changes around the garment; two papers' settings in
+    everything but their critics; each kind has its own table."""
     network = segmenter(tmp_path)
     rows = {"zhu-9": (2.0, 0.05, 0.25), "clothing-9": (3.0, 0.08, 0.5),
             "zhu-9-garment": (1.0, 0.02, 0.0)}
-    cycle_ins.metrics_say({
+    cycle_ins.set_metrics({
         f"{row}-seed{seed}": values(objective, kid + 0.001 * seed, background + 0.001 * seed)
         for row, (objective, kid, background) in rows.items() for seed in (1, 2)})
     assert leather_denim.main(options(f"--rows={','.join(rows)}", "--seeds=1,2",
@@ -132,21 +132,21 @@ def test_what_sees_alike_is_compared(cycle_ins, options, tmp_path):
         "## Garments")
     assert "| `zhu-9` | 2 | 2.00" in whole and "-garment`" not in whole
     steps = [line.split("|")[-2].strip() for line in whole.splitlines() if line[:3] == "| `"]
-    assert steps == ["100,016", "10,002"]  # of ten photos
+    assert steps == ["100,016", "10,002"]  # with ten photos
     assert "| `zhu-9-garment` |" in garments and "| `zhu-9` |" not in garments
 
 
-def test_with_one_seed_no_difference_is_stated_which_is_said_once(cycle_ins, options, tmp_path):
+def test_one_seed_states_no_difference_and_says_so_once(cycle_ins, options, tmp_path):
     rows = leather_denim.WHOLE
-    cycle_ins.metrics_say({f"{row}-seed1": values(2.0) for row in rows})
+    cycle_ins.set_metrics({f"{row}-seed1": values(2.0) for row in rows})
     assert leather_denim.main(options(f"--rows={','.join(rows)}", "--seeds=1")) == 0
     text = (tmp_path / "out/leather_denim.md").read_text()
     assert text.count("No row has two seeds that differ") == 1
 
 
 def test_a_table_needs_no_photos(cycle_ins, options, tmp_path):
-    """They were counted when the study began."""
-    cycle_ins.metrics_say({"zhu-6-seed1": values(2.0)})
+    """They were counted when the study started."""
+    cycle_ins.set_metrics({"zhu-6-seed1": values(2.0)})
     assert leather_denim.main(options("--rows=zhu-6", "--seeds=1")) == 0
     for name in ("leather", "denim"):
         shutil.rmtree(tmp_path / f"photos-{name}")
@@ -156,7 +156,7 @@ def test_a_table_needs_no_photos(cycle_ins, options, tmp_path):
 
 
 def test_the_table_and_the_curves(cycle_ins, options, tmp_path):
-    cycle_ins.metrics_say({
+    cycle_ins.set_metrics({
         "zhu-9-seed1": values(2.0), "zhu-9-seed2": values(2.1), "zhu-6-seed1": values(3.0, 0.08),
         "zhu-6-seed2": values(3.1, 0.081)})
     assert leather_denim.main(options("--rows=zhu-9,zhu-6", "--seeds=1,2")) == 0
@@ -182,14 +182,14 @@ def test_the_table_and_the_curves(cycle_ins, options, tmp_path):
     (["--segmenter=seg.safetensors", "--garment=outer,coat"],
      "--garment=outer,coat: seg.safetensors has no class 'coat'; it has outer, pants"),
 ])
-def test_what_is_refused(options, tmp_path, monkeypatch, more, error):
+def test_wrong_options_are_refused(options, tmp_path, monkeypatch, more, error):
     monkeypatch.chdir(tmp_path)
     segmenter(tmp_path)
     with pytest.raises(UserError, match=error):
         leather_denim.main(options(*more))
 
 
-def test_options_of_presets_are_options_of_the_training():
+def test_presets_have_only_options_of_the_training():
     fields = {*CycleConfig.__dataclass_fields__, "preset"}
     for preset in leather_denim.PRESETS.values():
         assert {*preset.train} <= fields
@@ -198,8 +198,8 @@ def test_options_of_presets_are_options_of_the_training():
 
 
 @pytest.mark.slow
-def test_a_real_one(options, tmp_path, monkeypatch):
-    """The very commands, at 16x16, with a narrow Inception."""
+def test_a_real_run(options, tmp_path, monkeypatch):
+    """The real commands, at 16x16, with a narrow Inception."""
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
     np.savez(tmp_path / "inception.npz", **small_arrays())
     assert leather_denim.main(options("--rows=zhu-6", "--seeds=1",

@@ -1,4 +1,4 @@
-"""Does the semantic critic draw small classes better? Rows, tables, and a real one of 16x16."""
+"""Does the semantic critic draw small classes better? Rows, tables, and a real run at 16x16."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from training.translation.config import Pix2PixConfig
 
 @pytest.fixture(scope="module")
 def judges(tmp_path_factory):
-    """Snapshots of two untrained segmentation networks of one architecture."""
+    """Write snapshots of two untrained segmentation networks of one architecture."""
     folder, paths = tmp_path_factory.mktemp("judges"), []
     for seed in (1, 2):
         network = build("Segmenter", "S", {"resolution": 16, "num_outputs": 3, "unet_fmaps": 2,
@@ -34,7 +34,7 @@ def judges(tmp_path_factory):
 
 @pytest.fixture
 def options(tmp_path, judges):
-    """Arguments for data sets at 16x16, and a function that adds to them."""
+    """Return arguments for data sets at 16x16, and a function that adds to them."""
     fixed = [f"--out={tmp_path / 'out'}", "--preset=tiny",
              f"--data=facades:{coloured_dataset(tmp_path / 'real')}",
              f"--segmenter=facades-64:{judges[0]},ccp-64:4"]
@@ -45,10 +45,10 @@ def values(miou, rare):
     return {"miou": {"": miou, "_rare": rare, "_real": 0.9, "_rare_real": 0.8}, "l1": {"": 0.2}}
 
 
-def test_rows_differ_in_critic_and_reconstruction_alone(stand_ins, options, judges):
+def test_rows_differ_only_in_critic_and_reconstruction(stand_ins, options, judges):
     methods = ("patch-l1", "semantic-semantic", "capacity-semantic", "semantic-l1")
     rows = [f"facades-64-{method}" for method in methods]
-    stand_ins.metrics_say({f"{row}-seed5": values(0.5, 0.4) for row in rows})
+    stand_ins.set_metrics({f"{row}-seed5": values(0.5, 0.4) for row in rows})
     assert semantic_critic.main(options(f"--rows={','.join(rows)}", "--seeds=5",
                                         f"--judge=facades-64:{judges[1]}")) == 0
     calls = [dict(argument[2:].partition("=")[::2] for argument in arguments)
@@ -67,18 +67,18 @@ def test_rows_differ_in_critic_and_reconstruction_alone(stand_ins, options, judg
     assert {(call["segmenter"], call["split"]) for call in measured} == {(str(judges[1]), "test")}
 
 
-def test_the_table_states_what_is_beyond_chance(stand_ins, options, tmp_path, judges,
-                                                 monkeypatch):
+def test_the_table_states_differences_beyond_chance(stand_ins, options, tmp_path, judges,
+                                                    monkeypatch):
     monkeypatch.setitem(semantic_critic.PRESETS, "tiny", dataclasses.replace(
         semantic_critic.PRESETS["tiny"], metrics="miou,fid{n},kid{n}"))
     of_photos = {"fid4": {"": 120.0}, "kid4": {"": 0.02}}
-    stand_ins.metrics_say({f"facades-64-{row}": {**values(*found), **of_photos} for row, found in {
+    stand_ins.set_metrics({f"facades-64-{row}": {**values(*found), **of_photos} for row, found in {
         "patch-l1-seed1": (0.3, 0.1), "patch-l1-seed2": (0.3, 0.12),
         "semantic-semantic-seed1": (0.3, 0.2), "semantic-semantic-seed2": (0.31, 0.22)}.items()})
     assert semantic_critic.main(options("--seeds=1,2")) == 0
     text = (tmp_path / "out/semantic_critic.md").read_text()
     assert "| `patch-l1` | 2 | 11.0 ± 1.0 | 30.0 ± 0.0 | – | 120.0 ± 0.0 | 20.0 ± 0.0 |" in text
-    # FID and KID have no ceiling, but a floor: between two halves, of the stand-in 0.001.
+    # FID and KID have no ceiling, but a floor: between two halves; 0.001 for the stand-in.
     assert "| real photos |  | 80.0 | 90.0 | – | 0.0 | 1.0 | – |" in text
     assert f"Labelled by {judges[0]}, by which the" in text
     assert ("* `semantic-semantic` against `patch-l1`: mIoU of the rarest classes (%) higher by "
@@ -86,7 +86,7 @@ def test_the_table_states_what_is_beyond_chance(stand_ins, options, tmp_path, ju
     assert (tmp_path / "out/semantic_critic-facades-64.png").is_file()
     record = json.loads((tmp_path / "out/semantic_critic.json").read_text())
     assert list(record["scenes"]) == ["facades-64"]
-    # The table alone opens none of the networks, and gives way to no empty one.
+    # The table alone opens no network, and an empty one does not replace it.
     stored = json.loads((tmp_path / "out/study.json").read_text())
     (tmp_path / "out/study.json").write_text(json.dumps(
         {**stored, "segmenter": "facades-64:gone", "judge": "facades-64:gone-too"}))
@@ -96,7 +96,7 @@ def test_the_table_states_what_is_beyond_chance(stand_ins, options, tmp_path, ju
 
 
 def test_every_question_has_its_comparison():
-    """The effect of semantics for equally many maps, and of maps instead of pixels."""
+    """The effect of semantics with equally many maps, and of maps instead of pixels."""
     rare = {"patch-l1": 0.1, "semantic-semantic": 0.4, "capacity-semantic": 0.4,
             "semantic-l1": 0.2}
     table = summarize([{"row": row, "values": {"miou_rare": value + seed / 100}}
@@ -110,8 +110,8 @@ def test_every_question_has_its_comparison():
         f"`semantic-semantic` against `semantic-l1`: {title} higher by 20.0 (better)."]
 
 
-def test_what_the_judge_has_to_do_with_the_rows(options, tmp_path, judges):
-    """The same network by another name is refused, another one named."""
+def test_a_judge_that_rows_use_is_refused_or_named(options, tmp_path, judges):
+    """The same network under another name is refused, a different one is named."""
     copy = tmp_path / "copy.safetensors"
     shutil.copy(judges[0], copy)
     with pytest.raises(UserError, match="the very network of --segmenter=facades-64:"):
@@ -124,7 +124,7 @@ def test_what_the_judge_has_to_do_with_the_rows(options, tmp_path, judges):
         f"Labelled by {judges[1]}, the rows of semantic trained by another network, {judges[0]}.")
 
 
-def test_what_is_lacking_is_told(stand_ins, options, tmp_path):
+def test_missing_inputs_are_named(stand_ins, options, tmp_path):
     unsplit = coloured_dataset(tmp_path / "unsplit")
     content = json.loads((unsplit / "dataset.json").read_text())
     (unsplit / "dataset.json").write_text(json.dumps(
@@ -140,7 +140,7 @@ def test_what_is_lacking_is_told(stand_ins, options, tmp_path):
             semantic_critic.main(options(*more))
 
 
-def test_the_plan_begins_with_the_claim():
+def test_the_plan_starts_with_the_claim():
     """Every row twice; each data set's claim before its controls."""
     plan = semantic_critic.PRESETS["night"].plan
     assert sorted(plan) == sorted((row, seed) for row in semantic_critic.ROWS for seed in (1, 2))
@@ -152,8 +152,8 @@ def test_the_plan_begins_with_the_claim():
 
 
 @pytest.mark.slow
-def test_a_real_one(options, tmp_path):
-    """The very commands, at 16x16: every class has its IoU in generated and in real photos."""
+def test_a_real_run(options, tmp_path):
+    """The real commands, at 16x16: every class has its IoU in generated and in real photos."""
     run = tmp_path / "segmenter"
     labelled_pictures.train(labelled_pictures.tiny(tmp_path / "real"), run)
     arguments = [argument for argument in options() if not argument.startswith("--segmenter")]

@@ -1,4 +1,4 @@
-"""Which score selects? What is asked of snapshots, what is made of the answers, a real one."""
+"""Which score selects? How snapshots are measured, how results are compared, and a real run."""
 
 import json
 
@@ -17,7 +17,7 @@ CLASSES = ("red", "green")
 
 @pytest.fixture
 def run(tmp_path):
-    """A run directory with three snapshots that draw maps, and one of colours alone."""
+    """Make a run directory with three snapshots that draw maps, and one without maps."""
     for seed, kimg in enumerate(("000004", "000010", "000020", "000030")):
         save_network(tmp_path / f"run/network-snapshot-{kimg}.safetensors",
                      CLASSES if seed else (), seed)
@@ -26,7 +26,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def options(tmp_path, run):
-    """Arguments, and a function that adds to them."""
+    """Return arguments, and a function that adds to them."""
     fixed = [f"--out={tmp_path / 'out'}", "--preset=tiny", f"--run={run}", "--segmenter=judge",
              f"--data={coloured_dataset(tmp_path / 'real')}"]
     return lambda *more: [*fixed, *more]
@@ -37,9 +37,9 @@ def photos(fid, kid, pair, ratio):
             "labels32": {"": ratio / 2, "_ratio_all": ratio}}
 
 
-def test_scores_are_judged_by_what_pairs_teach(stand_ins, options, tmp_path):
+def test_scores_are_compared_with_the_use_of_pairs(stand_ins, options, tmp_path):
     """Photos get better while maps fade: FID orders the snapshots the wrong way."""
-    stand_ins.metrics_say({
+    stand_ins.set_metrics({
         "network-snapshot-000010.safetensors": photos(90, 0.10, 0.30, 0.9),
         "network-snapshot-000020.safetensors": photos(80, 0.09, 0.20, 0.4),
         "network-snapshot-000030.safetensors": photos(70, 0.08, 0.25, 0.1),
@@ -56,10 +56,10 @@ def test_scores_are_judged_by_what_pairs_teach(stand_ins, options, tmp_path):
     text = (tmp_path / "out/snapshot_scores.md").read_text()
     assert "| 000010 | 51.5 ± 0.5 | 90 | 0.1 | 0.3 | 100 |" in text
     assert "| `labels` | 1.00 | 000010 | 0.0 |" in text
-    assert "    python generate.py --network=" in text  # what makes the pairs, too
+    assert "    python generate.py --network=" in text  # what makes the pairs too
 
 
-def test_scores_that_are_all_the_same_order_nothing():
+def test_equal_scores_give_no_order():
     table = {str(kimg): {"miou": miou, "fid": fid, "kid": 1 / fid, "pair": 0.5, "labels": fid}
              for kimg, (miou, fid) in enumerate([(10, 90), (20, 80), (30, 70)])}
     judged = snapshot_scores.judge(table)
@@ -67,8 +67,8 @@ def test_scores_that_are_all_the_same_order_nothing():
     assert (judged["fid"]["correlation"], judged["kid"]["correlation"]) == (1, -1)
 
 
-def test_every_snapshot_with_maps_teaches(stand_ins, options, run, tmp_path):
-    stand_ins.metrics_say({
+def test_every_snapshot_with_maps_is_used(stand_ins, options, run, tmp_path):
+    stand_ins.set_metrics({
         "network-snapshot-000020.safetensors": photos(80, 0.09, 0.2, 0.4),
         "000020-seed1": {"miou": {"": 0.5}}})
     assert snapshot_scores.main(options("--rows=000020")) == 0
@@ -81,7 +81,7 @@ def test_every_snapshot_with_maps_teaches(stand_ins, options, run, tmp_path):
         snapshot_scores.main(options("--rows=000004"))
 
 
-def test_what_is_missing_is_named(options, tmp_path):
+def test_missing_inputs_are_named(options, tmp_path):
     with pytest.raises(UserError, match="--segmenter: missing"):
         snapshot_scores.main([part for part in options() if not part.startswith("--segmenter")])
     (tmp_path / "empty").mkdir()
@@ -90,8 +90,8 @@ def test_what_is_missing_is_named(options, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_real_one(options, tmp_path, monkeypatch):
-    """The very commands, at 16x16."""
+def test_a_real_run(options, tmp_path, monkeypatch):
+    """The real commands, at 16x16."""
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
     weights = tmp_path / "small.pb"
     weights.write_bytes(graph_bytes(small_arrays()))

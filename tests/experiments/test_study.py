@@ -30,8 +30,8 @@ def trial(out, row, seed=0, metrics="kid9"):
 
 @pytest.fixture
 def trials(started, tmp_path):
-    """Three trials, in a folder `out`."""
-    started.metrics_say({f"{row}-seed0": {"kid9": {"": 0.1, "_std": 0.01}} for row in "abc"})
+    """Return three trials, in a folder `out`."""
+    started.set_metrics({f"{row}-seed0": {"kid9": {"": 0.1, "_std": 0.01}} for row in "abc"})
     return [trial(tmp_path / "out", row) for row in "abc"]
 
 
@@ -76,7 +76,7 @@ def test_preparations_come_before_the_training_and_count(trials, started, tmp_pa
 
 def test_another_evaluation_or_a_newer_network_is_measured_again(trials, started, tmp_path):
     run(trials[:1], tmp_path)
-    started.metrics_say({"a-seed0": {"kid9": {"": 0.2}, "fid9": {"": 7.0}}})
+    started.set_metrics({"a-seed0": {"kid9": {"": 0.2}, "fid9": {"": 7.0}}})
     other = trial(tmp_path / "out", "a", metrics="kid9,fid9")
     assert not other.is_evaluated() and trials[0].is_evaluated()
     run([other], tmp_path)
@@ -87,8 +87,8 @@ def test_another_evaluation_or_a_newer_network_is_measured_again(trials, started
     assert not other.is_evaluated()
 
 
-def test_a_row_that_others_commands_trained_is_no_row_of_this_study(trials, started, tmp_path):
-    """The table has the command that trained it; another device makes no difference."""
+def test_rows_trained_by_other_commands_are_refused(trials, started, tmp_path):
+    """The table stores the command that trained a row; another device makes no difference."""
     run(trials[:1], tmp_path)
     other = dataclasses.replace(trials[0], training=[*trials[0].training, "--lrate=0.5"])
     assert other.is_evaluated() and "--lrate" not in other.result()["training"]
@@ -105,24 +105,24 @@ def test_a_study_may_move(trials, started, tmp_path):
     moved = trial(tmp_path / "moved", "a")
     moved.check_training()
     assert moved.is_evaluated() and moved.result()["values"] == {"kid9": 0.1, "kid9_std": 0.01}
-    # Of a version that noted the evaluations alone.
+    # From a version that stored only the evaluations.
     util.write_json(moved.run / EVALUATED, [command[2:] for command in moved.evaluations])
     moved.check_training()
     assert moved.is_evaluated() and not trial(tmp_path / "moved", "a", metrics="x").is_evaluated()
 
 
-def test_a_folder_may_begin_with_digits(trials, started, monkeypatch, tmp_path):
+def test_a_folder_may_start_with_digits(trials, started, monkeypatch, tmp_path):
     """As in 2d: in a pattern, a digit after a group's reference would change the group's number."""
     monkeypatch.chdir(tmp_path)
-    started.metrics_say({"a-seed0": {"kid9": {"": 0.1}}})
+    started.set_metrics({"a-seed0": {"kid9": {"": 0.1}}})
     for name in ("2d", "120-g<1>"):
         run([trial(Path(name), "a")], tmp_path)
         assert trial(Path(name), "a").result()["values"] == {"kid9": 0.1}
 
 
-def test_the_time_of_evaluations_is_that_of_all_commands(trials, started, tmp_path):
-    """For metrics of one command, the time of the last, counted from the command's start."""
-    started.metrics_say({"a-seed0": {"kid9": {"": 0.1}, "fid9": {"": 7.0}, "is9": {"": 2.0}}})
+def test_the_time_of_evaluations_includes_all_commands(trials, started, tmp_path):
+    """For several metrics in one command, the time of the last, from the command's start."""
+    started.set_metrics({"a-seed0": {"kid9": {"": 0.1}, "fid9": {"": 7.0}, "is9": {"": 2.0}}})
     two = dataclasses.replace(trials[0], evaluations=[
         script("run_metrics.py", {"network": trials[0].run, "metrics": names})
         for names in ("kid9,fid9", "is9")])
@@ -141,19 +141,19 @@ def test_records_of_other_commands_do_not_count(trials, tmp_path):
 
 def test_a_failed_trial_does_not_stop_the_others(trials, started, tmp_path, capfd):
     (started.root / "fail-b-seed0").touch()
-    started.metrics_say({"a-seed0": {"kid9": {"": 0.1}}})  # c's evaluation fails
+    started.set_metrics({"a-seed0": {"kid9": {"": 0.1}}})  # c's evaluation fails
     assert run(trials, tmp_path) == (2, 3)
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("failed")]
     assert "b, seed 0: training ended with status 2" in lines[0]
     assert "c, seed 0: evaluation ended with status 1" in lines[1] and len(lines) == 2
     assert [one.state() for one in trials] == ["finished", "to be continued", "to be evaluated"]
     (started.root / "fail-b-seed0").unlink()
-    started.metrics_say({f"{row}-seed0": {"kid9": {"": 0.1}} for row in "bc"})
+    started.set_metrics({f"{row}-seed0": {"kid9": {"": 0.1}} for row in "bc"})
     assert run(trials, tmp_path) == (0, 2)
     assert started.trained() == ["a-seed0", "b-seed0", "c-seed0", "b-seed0"]
 
 
-def test_without_the_first_trial_the_others_do_not_begin(trials, started, tmp_path):
+def test_without_the_first_trial_the_others_do_not_start(trials, started, tmp_path):
     (started.root / "fail-first-seed0").touch()
     first = trial(tmp_path / "out", "first")
     assert run(trials, tmp_path, first=first)[0] == 2
@@ -161,8 +161,8 @@ def test_without_the_first_trial_the_others_do_not_begin(trials, started, tmp_pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_request_to_stop_reaches_the_training_once_and_ends_the_study(
-        trials, started, tmp_path, capfd, number):
+def test_a_request_to_stop_reaches_the_training_once_and_ends_the_study(trials, started, tmp_path,
+                                                                        capfd, number):
     (started.root / "wait-b-seed0").touch()
 
     def ask():

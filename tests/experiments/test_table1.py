@@ -1,4 +1,4 @@
-"""Table 1: what its rows are, and a real one of 8x8."""
+"""Table 1: its rows, and a real run at 8x8."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def options(tmp_path):
-    """Arguments for data sets at 8x8, and a function that adds to them."""
+    """Return arguments for data sets at 8x8, and a function that adds to them."""
     tagged, untagged = tagged_and_untagged(tmp_path, 8, 12)
     fixed = [f"--out={tmp_path / 'out'}", "--preset=tiny", f"--data={tagged}",
              f"--untagged={untagged}"]
@@ -41,15 +41,15 @@ def values(kid):
 
 
 def commands(stand_ins, start="--variant="):
-    """{run: its options} of all trainings."""
+    """Return {run: its options} of all trainings."""
     calls = [dict(argument[2:].partition("=")[::2] for argument in call)
              for call in stand_ins.calls() if any(a.startswith(start) for a in call)]
     return {Path(call["run"]).name: call for call in calls}
 
 
-def test_rows_differ_in_what_they_are_called_for(stand_ins, options, tmp_path):
+def test_rows_differ_in_what_their_names_say(stand_ins, options, tmp_path):
     rows = ("rgb", "c", "c-ada", "2d", "2d-detached-ada", "2d-balance", "2d-labelled")
-    stand_ins.metrics_say({f"{row}-seed5": VALUES for row in rows})
+    stand_ins.set_metrics({f"{row}-seed5": VALUES for row in rows})
     assert table1.main(options(f"--rows={','.join(rows)}", "--seeds=5", "--kimg=2")) == 0
     made = commands(stand_ins)
     assert made["start"]["variant"] == "rgb" and "init-from" not in made["start"]
@@ -71,7 +71,7 @@ def test_rows_differ_in_what_they_are_called_for(stand_ins, options, tmp_path):
     assert rgb["untagged"] == base["untagged"]
 
 
-def test_options_of_presets_are_options_of_the_training():
+def test_presets_have_only_options_of_the_training():
     fields = {*TrainingConfig.__dataclass_fields__, "preset"}
     for preset in table1.PRESETS.values():
         assert (preset.rgb | preset.train | preset.ada).keys() <= fields
@@ -79,15 +79,15 @@ def test_options_of_presets_are_options_of_the_training():
         assert len(preset.plan) == len(set(preset.plan))
 
 
-def test_colours_alone_get_no_option_of_maps():
+def test_rows_without_maps_get_no_option_of_maps():
     refused, = [rule.options for rule in idle_rules("rgb", "rgb") if rule.idle]
     assert set(refused) <= set(table1.OF_MAPS)
 
 
-def test_augmented_rows_have_options_of_their_own(stand_ins, options, monkeypatch):
+def test_augmented_rows_have_their_own_options(stand_ins, options, monkeypatch):
     tiny = dataclasses.replace(table1.PRESETS["tiny"], ada={"ada_kimg": 5})
     monkeypatch.setitem(table1.PRESETS, "tiny", tiny)
-    stand_ins.metrics_say({"c-seed1": VALUES, "c-ada-seed1": VALUES})
+    stand_ins.set_metrics({"c-seed1": VALUES, "c-ada-seed1": VALUES})
     assert table1.main(options("--rows=c,c-ada", "--seeds=1")) == 0
     made = commands(stand_ins)
     assert made["c-ada-seed1"]["ada-kimg"] == "5" and "ada-kimg" not in made["c-seed1"]
@@ -95,7 +95,7 @@ def test_augmented_rows_have_options_of_their_own(stand_ins, options, monkeypatc
 
 def test_the_table(stand_ins, options, tmp_path):
     """Rows in the order of ROWS, means, a difference beyond chance, the floor, the paper's rows."""
-    stand_ins.metrics_say({
+    stand_ins.set_metrics({
         "2d-seed1": values(0.08), "2d-seed2": values(0.09), "c-seed1": values(0.2),
         "c-seed2": values(0.204), "2d-ada-seed1": values(0.0855),
         "rgb-seed1": {"kid16": {"": 0.05}, "fid16": {"": 50.0}}})
@@ -120,7 +120,7 @@ def test_the_table(stand_ins, options, tmp_path):
 
 def test_a_table_keeps_its_options(stand_ins, options, tmp_path):
     """The folder alone continues it; other lengths or photos are refused."""
-    stand_ins.metrics_say({f"{row}-seed1000": VALUES for row in ("2d", "c")})
+    stand_ins.set_metrics({f"{row}-seed1000": VALUES for row in ("2d", "c")})
     assert table1.main(options("--kimg=1")) == 0
     calls, out = len(stand_ins.calls()), f"--out={tmp_path / 'out'}"
     assert table1.main([out]) == 0 and table1.main([out, "--table-only"]) == 0
@@ -138,7 +138,7 @@ def test_a_table_keeps_its_options(stand_ins, options, tmp_path):
     (["--reals=nowhere"], "--reals=nowhere: no such folder"),
     (["--rgb=nowhere"], "nowhere: no such snapshot"),
     (["--rgb=docs/models/ccp-2d-32.safetensors"], "is of stage classes; rows begin from one of")])
-def test_mistakes_are_explained(stand_ins, options, tmp_path, more, message):
+def test_mistakes_have_clear_errors(stand_ins, options, tmp_path, more, message):
     with pytest.raises(UserError, match=message):
         table1.main(options(*more))
     assert not (tmp_path / "out").exists() and not stand_ins.calls()
@@ -149,7 +149,7 @@ def test_nothing_to_show(tmp_path):
         table1.main([f"--out={tmp_path}", "--table-only"])
 
 
-def test_own_photos_are_all_that_is_shown(tmp_path, capsys):
+def test_with_own_photos_only_they_are_used(tmp_path, capsys):
     """With --data, the preset's own photos and the row without unlabelled ones are not used."""
     tagged, _ = tagged_and_untagged(tmp_path, 8, 12)
     assert table1.main([f"--data={tagged}", f"--out={tmp_path / 'out'}", "--dry-run"]) == 0
@@ -160,7 +160,7 @@ def test_own_photos_are_all_that_is_shown(tmp_path, capsys):
 
 
 def rgb_network(path, config):
-    """A snapshot of fresh networks of the RGB stage."""
+    """Write a snapshot of untrained networks of the RGB stage."""
     networks = new_state(config).networks
     save_snapshot(path, networks, {"variant": "rgb", "stage": "rgb", "classes": [], "kimg": 7,
                                    "lod": {"resolution": config.resolution, "fade": 0.0}})
@@ -168,8 +168,8 @@ def rgb_network(path, config):
 
 
 @pytest.mark.slow
-def test_a_real_one_is_stopped_and_continued(options, tmp_path, tiny_config):
-    """Two rows at 8x8 from a network; a Ctrl-C while the second one trains."""
+def test_a_real_run_is_stopped_and_continued(options, tmp_path, tiny_config):
+    """Two rows at 8x8 from a network; Ctrl-C while the second one trains."""
     weights = tmp_path / "small.pb"
     weights.write_bytes(graph_bytes(small_arrays()))
     rgb = rgb_network(tmp_path / "rgb.safetensors", tiny_config(resolution=8))

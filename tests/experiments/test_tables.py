@@ -9,7 +9,7 @@ DRAWN = Measure("drawn", "maps9_classes", "higher")
 
 
 def results(**values):
-    """One result for each number of KID: {row: [0.1, ...]}."""
+    """Return one result for each number of KID: {row: [0.1, ...]}."""
     return [{"row": row, "values": {"kid9": value}} for row, numbers in values.items()
             for value in numbers]
 
@@ -29,15 +29,15 @@ def test_differences_larger_than_between_seeds_are_stated():
              "better": {"KID": Cell(80, None), "drawn": Cell(9, None)},
              "worse": {"KID": Cell(120.5, 20)}, "same": {"KID": Cell(119, None)}}
     assert differences(table, "base", [KID, DRAWN]) == [
-        "`better` against `base`: drawn higher by 3.0 (better).",  # 20 is no more than seeds differ
+        "`better` against `base`: drawn higher by 3.0 (better).",  # seeds differ by 20 too
         "`worse` against `base`: KID higher by 20.5 (worse).",
         "`same` against `base`: no more than seeds differ."]
 
 
-def test_nothing_is_said_of_chance_that_is_not_known():
+def test_without_a_known_spread_no_difference_is_stated():
     alone = {"base": {"KID": Cell(100, None)}, "other": {"KID": Cell(1, None)}}
     assert "No row has two seeds" in differences(alone, "base", [KID])[0]
-    # Two seeds that happen to agree do not make everything else a difference.
+    # Two seeds that happen to agree do not turn everything else into a difference.
     agreeing = {"base": {"KID": Cell(100, 2), "drawn": Cell(7, 0)},
                 "other": {"drawn": Cell(8, None)}}
     assert differences(agreeing, "base", [KID, DRAWN]) == [

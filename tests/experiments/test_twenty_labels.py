@@ -1,4 +1,4 @@
-"""Are twenty labels enough? What is made for a row, the table and its curves, a real one."""
+"""Are twenty labels enough? What each row makes, the table and its curves, and a real run."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from training.segmentation.config import SegmenterConfig
 
 @pytest.fixture
 def options(tmp_path):
-    """Arguments for a data set at 16x16, and a function that adds to them."""
+    """Return arguments for a data set at 16x16, and a function that adds to them."""
     fixed = [f"--out={tmp_path / 'out'}", "--preset=tiny",
              f"--data={coloured_dataset(tmp_path / 'real')}", "--rgb=colours", "--teacher=teacher"]
     return lambda *more: [*fixed, *more]
@@ -30,7 +30,7 @@ def values(miou, two):
 
 
 def made(stand_ins):
-    """{last part of what a command writes: its options} of all commands, in order."""
+    """Return {last part of a command's output path: its options} of all commands, in order."""
     calls = [dict(argument[2:].partition("=")[::2] for argument in call if argument[:2] == "--")
              for call in stand_ins.calls()]
     return {Path(call.get("out", call.get("run", call.get("network")))).name: call
@@ -38,7 +38,7 @@ def made(stand_ins):
 
 
 def test_a_network_learns_from_photos(stand_ins, options):
-    stand_ins.metrics_say({f"{row}-seed3": values(0.5, 0.6) for row in ("real-5", "real-20")})
+    stand_ins.set_metrics({f"{row}-seed3": values(0.5, 0.6) for row in ("real-5", "real-20")})
     assert twenty_labels.main(options("--rows=real-5,real-20", "--seeds=3")) == 0
     five, twenty = made(stand_ins).values()
     assert (five["num-images"], twenty["num-images"]) == ("5", "20") and "data2" not in five
@@ -46,8 +46,8 @@ def test_a_network_learns_from_photos(stand_ins, options):
         k: v for k, v in twenty.items() if k not in ("num-images", "run")}
 
 
-def test_a_network_learns_from_what_a_decoder_draws(stand_ins, options, tmp_path):
-    stand_ins.metrics_say({f"{row}-seed3": values(0.5, 0.6) for row in (
+def test_a_network_learns_from_a_decoders_pairs(stand_ins, options, tmp_path):
+    stand_ins.set_metrics({f"{row}-seed3": values(0.5, 0.6) for row in (
         "teacher-20", "imagenet-teacher-20", "projected-5")})
     assert twenty_labels.main(options("--rows=teacher-20,projected-5", "--seeds=3")) == 0
     commands, out = made(stand_ins), tmp_path / "out"
@@ -61,14 +61,14 @@ def test_a_network_learns_from_what_a_decoder_draws(stand_ins, options, tmp_path
     projected = commands["projected-5-3-labels"]
     assert projected["project"] == str(tmp_path / "real") and projected["num-images"] == "5"
     assert commands["projected-5-3-decoder"]["labels"] == str(out / "projected-5-3-labels")
-    # With ImageNet's weights a network learns from the very same pairs.
+    # With ImageNet's weights a network learns from the same pairs.
     assert twenty_labels.main(options("--rows=imagenet-teacher-20", "--seeds=3")) == 0
     again = made(stand_ins)["imagenet-teacher-20-seed3"]
     assert again["data2"] == pairs["out"] and "imagenet" in again and "imagenet" not in segmenter
 
 
 def test_a_network_learns_from_style_c_gan_2d(stand_ins, options, tmp_path):
-    stand_ins.metrics_say({"2d-50-seed3": values(0.5, 0.6)})
+    stand_ins.set_metrics({"2d-50-seed3": values(0.5, 0.6)})
     assert twenty_labels.main(options("--rows=2d-50", "--seeds=3", "--untagged=more")) == 0
     assert [call[0] for call in stand_ins.calls()[:2]] == ["extract", "create_from_masks"]
     _, subset, gan, pairs, segmenter = made(stand_ins).values()
@@ -83,7 +83,7 @@ def test_the_table_and_its_curves(stand_ins, options, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(twenty_labels, "growth_chart", lambda panels, *text: drawn.append(
         panels) or growth_chart(panels, *text))
-    stand_ins.metrics_say({
+    stand_ins.set_metrics({
         "real-5-seed1": values(0.10, 0.5), "real-5-seed2": values(0.12, 0.6),
         "real-20-seed1": values(0.2, 0.7), "real-20-seed2": values(0.2, 0.7),
         "teacher-20-seed1": values(0.3, 0.8)})
@@ -102,13 +102,13 @@ def test_the_table_and_its_curves(stand_ins, options, tmp_path, monkeypatch):
     assert classes["real"][0][1:] == pytest.approx((11, 1))
     assert two["real"][0][1:] == pytest.approx((55, 5))
     assert two["teacher"] == [(20, pytest.approx(80), 0)]
-    # A folder that somebody has renamed is no trial.
+    # A renamed folder is not a trial.
     (tmp_path / "out/real-5-seed1").rename(tmp_path / "out/real-5-seed1-old")
     assert twenty_labels.main([f"--out={tmp_path / 'out'}", "--table-only"]) == 0
     assert "| `real` | 12.0 | 20.0 ± 0.0 |" in (tmp_path / "out/twenty_labels.md").read_text()
 
 
-def test_what_a_row_needs_is_named(stand_ins, options):
+def test_missing_inputs_of_a_row_are_named(stand_ins, options):
     for missing, row in (("rgb", "projected-5"), ("teacher", "teacher-5"), ("rgb", "2d-5")):
         with pytest.raises(UserError, match=f"--{missing}: rows of `{row[:-2]}` need it"):
             twenty_labels.main([part for part in options(f"--rows={row}")
@@ -118,8 +118,8 @@ def test_what_a_row_needs_is_named(stand_ins, options):
     assert not stand_ins.calls()
 
 
-def test_pairs_are_of_other_seeds_than_labelled_pictures(stand_ins, options):
-    stand_ins.metrics_say({f"teacher-5-seed{seed}": values(0.5, 0.6) for seed in (0, 1)})
+def test_pairs_and_labelled_pictures_have_different_seeds(stand_ins, options):
+    stand_ins.set_metrics({f"teacher-5-seed{seed}": values(0.5, 0.6) for seed in (0, 1)})
     assert twenty_labels.main(options("--rows=teacher-5", "--seeds=0,1")) == 0
     commands = made(stand_ins)
     assert [(commands[f"teacher-5-{seed}-labels"]["seeds"],
@@ -127,7 +127,7 @@ def test_pairs_are_of_other_seeds_than_labelled_pictures(stand_ins, options):
         ("0-4", "50000"), ("1000-1004", "100000")]
 
 
-def test_options_of_presets_are_options_of_the_training():
+def test_presets_have_only_options_of_the_training():
     for preset in twenty_labels.PRESETS.values():
         for options, config in ((preset.train, SegmenterConfig), (preset.gan, TrainingConfig),
                                 (preset.decoder, DecoderConfig)):
@@ -138,8 +138,8 @@ def test_options_of_presets_are_options_of_the_training():
 
 
 @pytest.mark.slow
-def test_a_real_one(options, tmp_path):
-    """The very commands, at 16x16: photos, and a decoder that a teacher's labels teach."""
+def test_a_real_run(options, tmp_path):
+    """The real commands, at 16x16: photos, and a decoder trained on a teacher's labels."""
     rgb = save_network(tmp_path / "rgb.safetensors", ())
     train_segmenter(segmenter_config(tmp_path / "real"), tmp_path / "teacher")
     argv = options("--rows=real-5,teacher-5", "--seeds=1", f"--rgb={rgb}",

@@ -1,4 +1,4 @@
-"""Pictures to be labelled, and what annotation tools and a teacher give back."""
+"""Pictures to be labelled, and labels read back from annotation tools and a teacher."""
 
 import json
 from types import SimpleNamespace
@@ -29,26 +29,26 @@ def network(tmp_path_factory):
 
 @pytest.fixture
 def folder(network, tmp_path):
-    """Pictures that are to be labelled."""
+    """Write pictures to be labelled."""
     out = tmp_path / "twenty"
     generate.main([f"--network={network}", "--seeds=0-3", "--for-labelling", f"--out={out}"])
     return out
 
 
 def truth(folder):
-    """{name: label map} that a careful person would draw."""
+    """Return {name: label map} that a careful person would draw."""
     return {f"seed{seed:04d}.png": colour_labels(read(folder / f"seed{seed:04d}.png"))
             for seed in SEEDS}
 
 
 def take(source, folder):
-    """Take labels; return (how many, the lines about it)."""
+    """Read labels; return (how many, the lines about it)."""
     lines = []
     return annotation.import_labels(source, folder, lines.append), lines
 
 
 def check(folder, expected, classes=CLASSES):
-    """The folder has exactly these label maps, and a training can read them."""
+    """Assert that the folder has exactly these label maps, and a training can read them."""
     labelled = LabelledFolder(folder)
     assert labelled.classes == classes
     assert list(labelled.names) == list(expected)
@@ -56,8 +56,8 @@ def check(folder, expected, classes=CLASSES):
         np.testing.assert_array_equal(read(folder / "labels" / name), label_map)
 
 
-def test_what_is_written_makes_the_pictures_again(network, folder, tmp_path):
-    """The pixels are those of pairs without truncation; features are not written."""
+def test_the_files_reproduce_the_pictures(network, folder, tmp_path):
+    """The pixels equal those of pairs without truncation; features are not written."""
     made = Labelling.read(folder)
     assert made.seeds == tuple(SEEDS) and made.trunc == 1.0 and made.noise == "random"
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -68,9 +68,9 @@ def test_what_is_written_makes_the_pictures_again(network, folder, tmp_path):
                                       read(tmp_path / f"pairs/images/000000{seed}.png"))
 
 
-def test_more_pictures_and_others(network, folder):
-    """More of the same may join them, fewer or others take none away; those of another network or
-    truncation may not."""
+def test_only_pictures_of_the_same_kind_may_be_added(network, folder):
+    """More of the same may be added, and fewer or other seeds remove none; another network or
+    truncation is refused."""
     (folder / "labels").mkdir()
     (folder / "labels/seed0001.png").write_bytes(b"stays")
     same = [f"--network={network}", "--for-labelling", f"--out={folder}"]
@@ -85,7 +85,7 @@ def test_more_pictures_and_others(network, folder):
 
 
 def test_masks_as_labelme_writes_them(folder, tmp_path):
-    """labelme2voc: index PNGs and class_names.txt with __ignore__ and _background_ before."""
+    """labelme2voc: index PNGs, and class_names.txt that starts with __ignore__ and _background_."""
     export, expected = tmp_path / "voc", truth(folder)
     (export / "SegmentationClassPNG").mkdir(parents=True)
     (export / "class_names.txt").write_text("__ignore__\n_background_\nred\ngreen\n")
@@ -99,7 +99,7 @@ def test_masks_as_labelme_writes_them(folder, tmp_path):
 
 
 def test_ignored_pixels_of_masks_stay_ignored(folder, tmp_path):
-    """labelme's __ignore__ is 255: no background, which a decoder would learn."""
+    """labelme's __ignore__ is 255: not background, which a decoder would learn."""
     expected = truth(folder)
     (tmp_path / "export").mkdir()
     (tmp_path / "export/class_names.txt").write_text("__ignore__\n_background_\nred\ngreen\n")
@@ -112,7 +112,7 @@ def test_ignored_pixels_of_masks_stay_ignored(folder, tmp_path):
 
 
 def test_masks_as_cvat_writes_them(folder, tmp_path):
-    """CVAT's "Segmentation mask 1.1": colour PNGs, and labelmap.txt that says the colours."""
+    """CVAT's "Segmentation mask 1.1": colour PNGs, and labelmap.txt with the colours."""
     export, expected = tmp_path / "cvat", truth(folder)
     (export / "SegmentationClass").mkdir(parents=True)
     (export / "labelmap.txt").write_text(
@@ -126,8 +126,8 @@ def test_masks_as_cvat_writes_them(folder, tmp_path):
 
 
 def coco_export(folder, path, expected, **changes):
-    """A COCO file of label maps, as labelme2coco and CVAT write them: with a background category
-    and JPEGs in a folder."""
+    """Write a COCO file of label maps like labelme2coco and CVAT: with a background category and
+    JPEGs in a folder."""
     coco.write_coco(path, CLASSES, [(i, name, label_map) for i, (name, label_map)
                                     in enumerate(expected.items(), 1)], "test")
     content = json.loads(path.read_text())
@@ -146,7 +146,7 @@ def test_a_coco_file(folder, tmp_path):
     check(folder, expected)
 
 
-def test_bad_entries_of_a_coco_file_are_told_one_line_each(folder, tmp_path):
+def test_bad_entries_of_a_coco_file_are_listed_one_per_line(folder, tmp_path):
     path, expected = tmp_path / "annotations.json", truth(folder)
     content = coco_export(folder, path, expected)
     images = content["images"]
@@ -165,7 +165,7 @@ def test_bad_entries_of_a_coco_file_are_told_one_line_each(folder, tmp_path):
     check(folder, {"seed0003.png": expected["seed0003.png"]})
 
 
-def test_labels_of_before_stay_and_a_line_says_so(folder, tmp_path):
+def test_existing_labels_are_kept_and_a_line_says_so(folder, tmp_path):
     """An export that lists a picture without labels does not remove its existing ones."""
     path, expected = tmp_path / "annotations.json", truth(folder)
     content = coco_export(folder, path, expected)
@@ -180,7 +180,7 @@ def test_labels_of_before_stay_and_a_line_says_so(folder, tmp_path):
     check(folder, {name: expected[name] for name in list(expected)[:3]})
 
 
-def test_bad_masks_are_told_one_line_each(folder, tmp_path):
+def test_bad_masks_are_listed_one_per_line(folder, tmp_path):
     export, expected = tmp_path / "masks", truth(folder)
     export.mkdir()
     (export / "classes.txt").write_text("red\ngreen\n")
@@ -210,9 +210,9 @@ def test_labels_of_other_classes_are_refused(folder, tmp_path):
         take(path, folder)
 
 
-def test_a_teacher_leaves_what_a_person_drew(folder):
-    """Also when it is asked again, for what was drawn over its own labels, and if a picture that
-    was made again differs in a bit, as on another machine."""
+def test_a_teacher_keeps_what_a_person_drew(folder):
+    """Also when it is used again, for maps drawn over its own labels, and if a picture that was
+    made again differs in a bit, as on another machine."""
     def label(class_number):
         planes = np.eye(len(CLASSES) + 1, dtype=np.float32)[class_number]
         return SimpleNamespace(
@@ -237,8 +237,8 @@ def test_a_teacher_leaves_what_a_person_drew(folder):
 
 
 @pytest.mark.slow
-def test_a_teacher_labels_them(network, tmp_path):
-    """The maps are those of the segmentation network; its classes are the folder's."""
+def test_a_teacher_labels_pictures(network, tmp_path):
+    """The maps equal those of the segmentation network; its classes are the folder's."""
     data = labelled_pictures.coloured_dataset(tmp_path / "data")
     labelled_pictures.train(labelled_pictures.tiny(data), tmp_path / "segmenter")
     out = tmp_path / "twenty"

@@ -1,4 +1,4 @@
-"""Shards on Apache Beam are those of the serial command, to the byte."""
+"""Shards on Apache Beam equal those of the serial command, to the byte."""
 
 import pickle
 import shutil
@@ -26,7 +26,7 @@ def on_beam(job, options):
 @pytest.mark.parametrize("options", [IN_MEMORY, processes(2)], ids=["in memory", "two processes"])
 @pytest.mark.parametrize("kind", ["folder", "tfrecords"])
 def test_the_same_bytes_as_in_one_process(job_in, tmp_path, kind, options):  # noqa: F811
-    """Also where a shard is there, and what a killed worker left."""
+    """Also if a shard exists, or a killed worker left files."""
     serial, ours = (job_in(tmp_path / name / "set", kind, selection=CHOSEN, num=9, shards=4)
                     for name in ("serial", "beam"))
     tally = shards.write_shards(serial, *serial.load())
@@ -46,13 +46,13 @@ def test_a_shard_that_cannot_be_made_ends_with_its_reason(job_in, tmp_path):  # 
 
 
 def begin(job):
-    """Make shards by two workers; for a process of its own."""
+    """Make shards with two workers; for a separate process."""
     cli.run_main(lambda _: on_beam(job, processes(2)) and None)
 
 
 @pytest.mark.parametrize("killed", ["worker", "all"])
 def test_killed_and_continued(job_in, tmp_path, killed):  # noqa: F811
-    """With another number of workers, which do not repeat what is done."""
+    """With another number of workers, which do not repeat finished work."""
     serial, ours = (job_in(tmp_path / name / "set", num=200, shards=50)
                     for name in ("serial", "beam"))
     shards.write_shards(serial, *serial.load())

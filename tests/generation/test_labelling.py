@@ -1,4 +1,4 @@
-"""Label maps of photos: sizes, repeats, files that are no photos."""
+"""Label maps of photos: sizes, repeats, files that are not photos."""
 
 import json
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from training.segmentation.labeller import Labeller
 
 @pytest.fixture(scope="module")
 def labeller(tmp_path_factory):
-    """A network that knows red from green."""
+    """Return a network that distinguishes red from green."""
     root = tmp_path_factory.mktemp("segmenter")
     train(tiny(coloured_dataset(root / "data"), kimg=0.8, tick_kimg=0.8), root / "run")
     return Labeller.load(root / "run")
@@ -46,7 +46,7 @@ def test_maps_have_their_photos_sizes(labeller, tmp_path, rng):
             enlarged = np.kron(truth, np.ones((size[0] // 16,) * 2, np.uint8))
             assert (labels == enlarged).mean() > 0.9
     assert (out / "classes.txt").read_text() == "red\ngreen\n"
-    # A repeat does what is missing, or another photo now, even in a file of the old size.
+    # A repeat makes missing maps, and maps of a changed photo, even if its file has the old size.
     (out / "labels/wide.png").unlink()
     Image.fromarray(rgb[::-1]).resize((48, 48)).save(source / "same.png")
     assert labelling.label_photos(labeller, source, out, 2)[:2] == (2, 1)
@@ -68,7 +68,7 @@ def test_maps_have_their_photos_sizes(labeller, tmp_path, rng):
 
 
 def test_probabilities_are_compared_at_the_photos_pixels():
-    """The padding of the square is cut off; between two pixels the larger probability wins."""
+    """The square's padding is cut off; between two pixels the larger probability wins."""
     probabilities = np.zeros((4, 4, 3), np.float32)
     probabilities[..., 0] = 0.2
     probabilities[:, 1, 1] = probabilities[:, 2, 2] = 0.8
@@ -106,8 +106,8 @@ def test_the_command(labeller, tmp_path, rng, capsys):
                               "--num-test=0", f"--out={tmp_path / 'labelled'}"]) == 0
 
 
-def test_photos_that_are_read_at_half_their_size(tmp_path, rng, monkeypatch):
-    """Their maps have the size of the photo in its file, turned or not."""
+def test_maps_of_reduced_photos_have_the_files_size(tmp_path, rng, monkeypatch):
+    """Whether the photo is turned or not."""
     monkeypatch.setattr("dnnlib.data.photos._FULL_SIZE", 300)
     planes = np.eye(2, dtype=np.float32)
     left = np.where(np.arange(16)[:, None] < 8, planes[1], planes[0])
@@ -130,7 +130,7 @@ def test_photos_that_are_read_at_half_their_size(tmp_path, rng, monkeypatch):
         assert (labels[:, :width // 2] == 1).all() and not labels[:, width // 2 + 1:].any()
 
 
-def test_photos_are_known_by_their_content(tmp_path):
+def test_photos_are_recognised_by_their_content(tmp_path):
     """As by dataset_tool.py create_from_images."""
     picture = Image.new("RGB", (4, 4))
     for suffix, kind in (("tif", "TIFF"), ("gif", "GIF"), ("ppm", "PPM"), ("jfif", "JPEG"),
@@ -143,7 +143,7 @@ def test_photos_are_known_by_their_content(tmp_path):
         "AVIF.avif", "GIF.gif", "JPEG.jfif", "PNG", "PPM.ppm", "TIFF.tif"]
 
 
-def test_what_cannot_be_labelled(tmp_path):
+def test_folders_without_photos_and_equal_stems_are_refused(tmp_path):
     for path, message in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "no photos")):
         with pytest.raises(UserError, match=message):
             labelling.photos_in(path)

@@ -1,4 +1,4 @@
-"""A set of one's own with any number of classes, from files to generated pairs, by the commands."""
+"""A user's own set with any number of classes, from files to generated pairs, by the commands."""
 
 import json
 import os
@@ -21,7 +21,7 @@ TINY = ["--preset=demo-32", "--device=cpu", "--resolution=16", "--fmap-base=64",
 
 
 def command(folder, script, *arguments):
-    """Run a script as a user does; returns what it prints."""
+    """Run a script as a user does; return its output."""
     done = subprocess.run([sys.executable, ROOT / script, *map(str, arguments)], cwd=folder,
                           env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, capture_output=True,
                           text=True, check=False)
@@ -55,7 +55,7 @@ def test_from_masks_to_pairs(tmp_path, num_classes, variant):
     coco = json.loads(next((tmp_path / "pairs" / "annotations").iterdir()).read_text())
     assert [category["name"] for category in coco["categories"]] == classes
     assert {classes[a["category_id"] - 1] for a in coco["annotations"]} == shown and shown
-    # Pairs are a labelled set in their turn.
+    # The pairs are a labelled set themselves.
     command(tmp_path, "dataset_tool.py", "create_from_masks", "--source=pairs", "--out=again",
             "--resolution=16", "--num-test=0")
     assert json.loads((tmp_path / "again/dataset.json").read_text())["num_channels"] == \

@@ -41,7 +41,7 @@ def run(*options):
 
 
 def failure(*options):
-    """The message of a command that fails."""
+    """Return the message of a command that fails."""
     with pytest.raises(UserError) as error:
         run(*options)
     return str(error.value)
@@ -49,8 +49,8 @@ def failure(*options):
 
 @pytest.mark.slow
 def test_every_photo_in_every_pose(network, data, tmp_path, capsys):
-    """What is written is what the network draws; the poses are written as keypoints; the same
-    command makes what is missing."""
+    """The files are what the network draws; poses are written as keypoints; the same command makes
+    missing photos."""
     out = tmp_path / "out"
     command = (f"--network={network}", f"--source={data / 'val'}", f"--poses={data / 'train'}",
                "--num-images=3", "--minibatch=4", f"--out={out}")
@@ -80,7 +80,7 @@ def test_every_photo_in_every_pose(network, data, tmp_path, capsys):
 
 
 def test_folders_with_coco_keypoints(network, data, tmp_path, capsys):
-    """As `extract` writes them; photos that are no squares; a changed pose is drawn anew."""
+    """As `extract` writes them; photos need not be squares; a changed pose is drawn again."""
     people = tmp_path / "people"
     assert dataset_tool.main(["extract", str(data), "--split=val", f"--out={people}"]) == 0
     photos = sorted(path.stem for path in (people / "images").iterdir())
@@ -111,7 +111,7 @@ def test_folders_with_coco_keypoints(network, data, tmp_path, capsys):
 # Without a network
 
 def write(source, poses, out, fit="pad"):
-    """Draw all people of a place in all poses of another one, by a network of grey photos."""
+    """Draw all people of one place in all poses of another one, by a network of grey photos."""
     grey = SimpleNamespace(
         names=tools.NAMES, skeleton=keypoints.SKELETON, resolution=16, minibatch=3, digest="d",
         path=Path("grey"), draw=lambda photos, *points: np.zeros(photos.shape, np.float32))
@@ -122,7 +122,7 @@ def write(source, poses, out, fit="pad"):
 
 @pytest.fixture
 def people(data, tmp_path):
-    """The validation people as files, and wide.png with the pose of one of them."""
+    """Write the validation people as files, and wide.png with the pose of one of them."""
     folder = tmp_path / "people"
     dataset_tool.main(["extract", str(data), "--split=val", f"--out={folder}"])
     (tmp_path / "wide/sub").mkdir(parents=True)
@@ -135,7 +135,7 @@ def people(data, tmp_path):
 
 
 def test_every_file_is_read_once(data, people, tmp_path, monkeypatch):
-    """However many pairs there are; a pose is its points alone."""
+    """However many pairs there are; only the points of a pose are needed."""
     opened, decoded = [], []
     open_split, decode_photo = posing.dataset.open_split, posing.decode_photo
     monkeypatch.setattr(posing.dataset, "open_split",
@@ -169,15 +169,15 @@ def test_photos_are_made_square_as_in_training(data, people, tmp_path):
 
 
 def write_people(path, *names, size=(16, 16)):
-    """A file of COCO keypoints of photos with these names."""
+    """Write a file of COCO keypoints of photos with these names."""
     points = np.array([[4, 4, 2]] * len(tools.NAMES))
     coco.write_keypoints(path, tools.NAMES, (), [
         (number, name, size, points) for number, name in enumerate(names, 1)], "")
     return path
 
 
-def test_two_photos_of_one_name_are_refused(tmp_path):
-    """Of several pairs, too."""
+def test_two_photos_with_one_name_are_refused(tmp_path):
+    """Also if they are in several pairs."""
     for sources, poses, name in ((["a-b.png", "a.png"], ["c.png", "b-c.png"], "a-b-c.png"),
                                  (["x/a.png", "y/a.png"], ["b.png"], "a-b.png")):
         files = [write_people(tmp_path / f"{kind}.json", *names)
@@ -187,14 +187,14 @@ def test_two_photos_of_one_name_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_keypoints_name_no_photos_out_of_their_folder(tmp_path):
+def test_keypoints_cannot_name_photos_outside_their_folder(tmp_path):
     Image.new("RGB", (16, 16)).save(tmp_path / "secret.png")
     (tmp_path / "people/images").mkdir(parents=True)
     for name in ("../../secret.png", "../secret.png", str(tmp_path / "secret.png"), "a\0.png", ""):
         file = write_people(tmp_path / "people/person_keypoints.json", name)
         with pytest.raises(UserError, match="is no name of a photo in "):
             posing.open_figures(file.parent, "pad")
-    write_people(file, "/elsewhere/a.png")  # of poses alone no photo is read
+    write_people(file, "/elsewhere/a.png")  # photos of poses alone are not read
     assert posing.open_figures(file, "pad").names == ["a"]
     poses = posing.open_figures(write_people(file, str(tmp_path / "secret.png")), "pad")
     assert poses.mark(0)[-1] is None
@@ -202,7 +202,7 @@ def test_keypoints_name_no_photos_out_of_their_folder(tmp_path):
         poses.photo(0, 16)
 
 
-def test_keypoints_are_for_a_photo_of_this_shape(tmp_path):
+def test_keypoints_must_fit_the_photos_shape(tmp_path):
     (tmp_path / "people").mkdir()
     file = write_people(tmp_path / "people/person_keypoints.json", "a.png", size=(32, 16))
     Image.new("RGB", (24, 24)).save(tmp_path / "people/a.png")
@@ -210,7 +210,7 @@ def test_keypoints_are_for_a_photo_of_this_shape(tmp_path):
         write(file.parent, file, tmp_path / "out")
 
 
-def test_what_does_not_fit_is_told(network, data, tmp_path):
+def test_options_that_do_not_fit_are_refused(network, data, tmp_path):
     common = f"--network={network}", f"--source={data}", f"--out={tmp_path / 'out'}"
     assert "--poses: missing" in failure(*common)
     assert "no keypoints there; expected" in failure(*common, f"--poses={tmp_path}")

@@ -1,4 +1,4 @@
-"""Folders of projected photos: what is in them, repeats, labels for a decoder, mistakes."""
+"""Folders of projected photos: their content, repeats, labels for a decoder, mistakes."""
 
 import functools
 import json
@@ -30,7 +30,7 @@ from training.snapshots import load_snapshot
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Networks without maps and with, and weights of a narrow LPIPS."""
+    """Write networks with and without maps, and weights of a narrow LPIPS."""
     root = tmp_path_factory.mktemp("networks")
     save_network(root / "rgb.safetensors", ())
     save_network(root / "maps.safetensors", CLASSES)
@@ -40,13 +40,13 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded():
-    """Sampler.load, but every network is loaded and traced once."""
+    """Return Sampler.load, but load and trace every network only once."""
     return functools.cache(Sampler.load)
 
 
 @pytest.fixture
 def project(root, loaded, monkeypatch, capsys):
-    """A function (photos, out, *options, network="rgb") -> what generate.py printed."""
+    """Return a function (photos, out, *options, network="rgb") -> the output of generate.py."""
     monkeypatch.setattr("metrics.networks.lpips.Lpips", functools.partial(Lpips, blocks=NARROW))
     monkeypatch.setattr(Sampler, "load", loaded)
 
@@ -61,7 +61,7 @@ def project(root, loaded, monkeypatch, capsys):
 
 @pytest.fixture
 def photos(tmp_path, rng):
-    """A folder of three photos, one of them wide."""
+    """Make a folder of three photos, one of them wide."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for name, size in (("a.png", (16, 16)), ("b.png", (32, 32)), ("wide.jpg", (48, 32))):
@@ -70,7 +70,7 @@ def photos(tmp_path, rng):
 
 
 def contents(out):
-    """{file: bytes} of what follows from photos and network."""
+    """Return {file: bytes} of everything that depends only on photos and network."""
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*"))
             if path.is_file()}
 
@@ -80,7 +80,7 @@ def record_of(out):
 
 
 def test_a_folder_of_photos(project, photos, loaded, root, tmp_path, monkeypatch):
-    """With the noise of space w: the files alone make the pictures again; maps in photos' sizes."""
+    """With the noise of space w: the files alone reproduce the pictures; maps fit the photos."""
     (photos / "broken.png").write_bytes(b"no photo")
     out, sizes, actual = tmp_path / "out", [], Projector.__init__
 
@@ -114,7 +114,7 @@ def test_a_folder_of_photos(project, photos, loaded, root, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_stopped_and_continued_the_bytes_are_the_same(project, photos, tmp_path, monkeypatch):
-    """After Ctrl-C, and after a killed process left a torn file."""
+    """After Ctrl-C, and after a killed process left an incomplete file."""
     whole, out, actual, calls = tmp_path / "whole", tmp_path / "out", Projector.project, []
     project(photos, whole, "--minibatch=1", "--space=w")
 
@@ -132,7 +132,7 @@ def test_stopped_and_continued_the_bytes_are_the_same(project, photos, tmp_path,
     assert "2 photos projected, 1 were there" in project(photos, out, "--minibatch=1", "--space=w")
     assert contents(out) == contents(whole)
     assert "0 photos projected, 3 were there" in project(photos, out, "--minibatch=1", "--space=w")
-    # A photo that is another one now, a file that is missing, a film that is asked for.
+    # A replaced photo, a missing file, and a film added to the options.
     Image.fromarray(read(photos / "a.png")[::-1]).save(photos / "a.png")
     (out / "projected/b.png").unlink()
     assert "2 photos projected, 1 were there" in project(photos, out, "--minibatch=1", "--space=w")
@@ -151,8 +151,8 @@ def stop(*args, **options):
 
 @pytest.mark.slow
 def test_stopped_at_the_first_photo(project, photos, tmp_path, monkeypatch):
-    """Before a new folder has any, and amid the files of one that replaces another picture, whose
-    labels are not taken for its own; names may have dots."""
+    """Before a new folder has any photo, and while a photo that was replaced is written, which must
+    not get the old picture's labels; names may have dots."""
     source, out = photos / "a.v2.png", tmp_path / "out"
     (photos / "a.png").rename(source)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -175,7 +175,7 @@ def test_stopped_at_the_first_photo(project, photos, tmp_path, monkeypatch):
     assert not (out / "labels/a.v2.png").exists()
 
 
-def test_damaged_records_are_told(project, photos, tmp_path):
+def test_damaged_records_are_refused(project, photos, tmp_path):
     project(photos / "b.png", tmp_path / "out")
     entry, head = record_of(tmp_path / "out")["photos"]["b"], record_of(tmp_path / "out")
     for content in ([], "x", {}, {"photos": []}, *({**head, "photos": done} for done in (
@@ -185,20 +185,20 @@ def test_damaged_records_are_told(project, photos, tmp_path):
             project(photos, tmp_path / "out")
 
 
-def test_removed_files(project, photos, tmp_path):
-    """They are written again, or missing in the sheets if their photo is not asked for."""
+def test_removed_files_are_written_again(project, photos, tmp_path):
+    """If their photo is given again; otherwise they are missing in the sheets."""
     out = tmp_path / "out"
     project(photos, out, network="maps")
     (out / "a.png").unlink()
     (out / "maps/overlays/b.png").unlink()
-    (out / "sheets/001.png").touch()  # as if there had been more than one sheet shows
+    (out / "sheets/001.png").touch()  # as if there had been more photos than one sheet shows
     said = project(photos / "b.png", out, network="maps")
     assert "1 photos projected, 0 were there" in said
     assert (out / "maps/overlays/b.png").is_file() and not (out / "a.png").exists()
     assert [path.name for path in (out / "sheets").iterdir()] == ["000.png"]
 
 
-def test_poor_ones_are_told(project, photos, tmp_path, monkeypatch):
+def test_poor_projections_get_a_warning(project, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(projected_photos, "POOR_LPIPS", 10.0)
     said = project(photos / "b.png", tmp_path / "fine")
     distance = record_of(tmp_path / "fine")["photos"]["b"]["lpips"]
@@ -211,7 +211,7 @@ def test_poor_ones_are_told(project, photos, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_labelled_photos_teach_a_decoder(project, root, loaded, tmp_path):
-    """Maps come along from a data set; the decoder learns from the pictures of these w."""
+    """Maps are copied from a data set; the decoder learns from the pictures of these w."""
     data, out = coloured_dataset(tmp_path / "data"), tmp_path / "out"
     said = project(data, out, "--num-images=4", "--seed=7", "--space=w")
     origin = root / "rgb.safetensors"
@@ -233,13 +233,13 @@ def test_labelled_photos_teach_a_decoder(project, root, loaded, tmp_path):
         assert np.abs(made - read(out / "projected" / name)).max() <= 1
     network = load_snapshot(tmp_path / "run" / "network-final.safetensors").networks["Gs"]
     assert network.num_channels == 5
-    # The decoder maps photos that are projected into the network of both.
+    # The decoder labels photos that are projected into its generator.
     project(data / "val", tmp_path / "mapped", "--num-images=1",
             network=tmp_path / "run/network-final")
     assert len(list((tmp_path / "mapped/maps/labels").glob("val*.png"))) == 1
-    made = Labelling.read(tmp_path / "mapped")  # of which decoders learn in that network
+    made = Labelling.read(tmp_path / "mapped")  # decoders are trained on these in that network
     assert (made.network, made.digest) == (str(origin), loaded(origin).digest)
-    # Other w are other pictures, as other labels would be.
+    # A change of w changes the pictures, and so the digest, as a change of labels does.
     path = out / "latents" / f"train{numbers[0]:07d}.npz"
     old = Latents.read(path)
     Latents(old.w + np.float32(0.1), old.noise).write(path)
@@ -253,13 +253,13 @@ def test_labelled_photos_teach_a_decoder(project, root, loaded, tmp_path):
         Latents(old.w, old.noise).write(out / "latents" / f"train{numbers[0]:07d}.npz")
         with pytest.raises(UserError, match=f"{path.name}: {message}"):
             LabelledFolder(out).dlatents(loaded(origin))
-    # Pictures of seeds do not join photos.
+    # Pictures of seeds cannot join photos.
     with pytest.raises(UserError, match="made in another way"):
         write_pictures(loaded(origin), [0], out, 1.0, "const", 1)
 
 
 def test_pairs_and_other_splits(project, tmp_path, rng):
-    """What pads a wide pair is background; a split's folder means that split."""
+    """The padding of a wide pair is background; a split's folder means that split."""
     data = coloured_dataset(tmp_path / "data")
     project(data / "val", tmp_path / "val")
     assert list(record_of(tmp_path / "val")["photos"]) == [f"val000000{n}" for n in range(4)]
@@ -284,9 +284,9 @@ def test_pairs_and_other_splits(project, tmp_path, rng):
 
 
 @pytest.mark.slow
-def test_labels_that_changed(project, tmp_path, rng):
-    """Of the same picture they are renewed, but not if a person drew or removed them; of another
-    picture they are set aside. Pairs that cannot be read are left out."""
+def test_changed_labels_are_renewed_unless_a_person_drew_them(project, tmp_path, rng):
+    """They are renewed for the same picture, but not if a person drew or removed them; if the
+    picture has changed, they are set aside. Pairs that cannot be read are left out."""
     pairs, out = tmp_path / "pairs", tmp_path / "out"
 
     def write(rgb=None, label_map=None, numbers=range(3)):
@@ -326,7 +326,7 @@ def test_labels_that_changed(project, tmp_path, rng):
     np.testing.assert_array_equal(read(out / "labels/pair0000001.png.old"), drawn)
 
 
-def test_what_cannot_be_projected(project, root, photos, tmp_path, monkeypatch):
+def test_bad_photos_and_options_are_refused(project, root, photos, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_bytes(b"no photo")
     for source, options, message in (

@@ -1,4 +1,4 @@
-"""Projection: what a step computes, and whether a generated picture's own w is found."""
+"""Projection: what a step computes, and whether it finds a generated picture's own w."""
 
 import dataclasses
 import zipfile
@@ -17,11 +17,11 @@ from tests.tools.vgg16 import activations, random_arrays
 from training.latents import Latents, noise_of
 from training.sampler import Sampler
 
-WIDE = ((16, 16), (16, 16), (16, 16, 16), (16, 16, 16), (16, 16, 16))  # maps of a small VGG16
+WIDE = ((16, 16), (16, 16), (16, 16, 16), (16, 16, 16), (16, 16, 16))  # fmaps of a small VGG16
 
 
 def without_noise(arrays):
-    """Let pictures follow from w alone, within what colours can show."""
+    """Make pictures depend on w alone, within the range of colours."""
     for name in arrays:
         if name.endswith("Noise/weight"):
             arrays[name] *= 0
@@ -33,7 +33,7 @@ def without_noise(arrays):
 
 @pytest.fixture(scope="module")
 def arrays():
-    """Weights of a small VGG16."""
+    """Return weights of a small VGG16."""
     return random_arrays(np.random.default_rng(1), WIDE)
 
 
@@ -55,13 +55,13 @@ def settings(space, steps, **changes):
 
 
 def photos_of(sampler, seeds):
-    """(w, pictures uint8) of seeds."""
+    """Return (w, pictures uint8) of seeds."""
     w = sampler.dlatents(sampler.seed_latents(seeds))
     return w, pictures.to_uint8(sampler.synthesize(w).numpy())
 
 
 def test_rates_and_noise_of_w_by_step():
-    """Of the projector: 5 % up, 25 % down; noise until three quarters."""
+    """As in the projector: 5 % up, 25 % down; noise for the first three quarters."""
     preset = settings("w", 1000)
     rates = [projection.learning_rate(preset, step) for step in (0, 25, 50, 750, 875, 999)]
     np.testing.assert_allclose(rates[:5], [0, 0.05, 0.1, 0.1, 0.05], atol=1e-12)
@@ -73,7 +73,7 @@ def test_rates_and_noise_of_w_by_step():
 
 
 def penalty_by_hand(noise):
-    """The penalty of one map in float64 NumPy."""
+    """Return the penalty of one map in float64 NumPy."""
     total, noise = 0.0, noise.astype(np.float64)
     while True:
         total += sum(np.mean(noise * np.roll(noise, 1, axis)) ** 2 for axis in (0, 1))
@@ -95,7 +95,7 @@ def test_noise_penalty(rng, side):
     np.testing.assert_allclose(np.square(normal).mean(axis=(1, 2, 3)), 1, rtol=1e-5)
 
 
-def test_what_vgg_sees(rng):
+def test_inputs_of_vgg(rng):
     images = rng.uniform(0, 255, (1, 512, 512, 3)).astype(np.float32)
     np.testing.assert_allclose(projection.as_seen(tf.constant(images))[0], images[0].reshape(
         256, 2, 256, 2, 3).mean(axis=(1, 3)), rtol=1e-5)
@@ -106,9 +106,8 @@ def test_what_vgg_sees(rng):
         assert projection.as_seen(part) is part
 
 
-def test_terms_are_both_papers(arrays, lpips, rng):
-    """Of w LPIPS; of w+ the mean squares of the colours in [0, 1], and of relu1_1, 1_2, 3_2, 4_2.
-    """
+def test_terms_equal_both_papers(arrays, lpips, rng):
+    """For w, LPIPS; for w+, mean squares of colours in [0, 1] and of relu1_1, 1_2, 3_2, 4_2."""
     a, b = rng.uniform(0, 255, (2, 2, 16, 16, 3)).astype(np.float32)
 
     def terms(space):
@@ -127,8 +126,9 @@ def test_terms_are_both_papers(arrays, lpips, rng):
 
 @pytest.mark.parametrize("space, steps, rate, nearer, rmse", [
     ("w", 80, 0.1, 0.02, 2), ("w+", 120, 0.1, 0.15, 6)])
-def test_a_generated_pictures_own_w_is_found(sampler, lpips, space, steps, rate, nearer, rmse):
-    """The distance to w, in that of the mean w, from which the search begins."""
+def test_projection_finds_a_generated_pictures_own_w(sampler, lpips, space, steps, rate, nearer,
+                                                     rmse):
+    """The distance to w is relative to that of the mean w, where the search starts."""
     w, photos = photos_of(sampler, [3])
     projector = Projector(sampler, settings(space, steps, lrate=rate), lpips, 1)
     found, mean = projector.project(photos, [0])[0], projection.w_statistics(sampler).mean

@@ -1,4 +1,4 @@
-"""Lines of samples.jsonl that come from anywhere."""
+"""Lines of samples.jsonl from any source."""
 
 import json
 
@@ -14,12 +14,12 @@ RECORD = {"seed": 3, "image": "images/0000003.png", "label": "labels/0000003.png
 
 
 def read(folder, line):
-    """The records of a file of one line."""
+    """Return the records of a file with one line."""
     (folder / "samples.jsonl").write_text(line + "\n")
     return pairs.read_samples(folder / "samples.jsonl")
 
 
-def test_a_whole_record(tmp_path):
+def test_a_complete_record_is_read(tmp_path):
     for more in ({}, {"box": [0, 0, 8, 16]}, {"retextured": [{"network": "d"}]}):
         assert read(tmp_path, json.dumps({**RECORD, **more})) == [{**RECORD, **more}]
 
@@ -30,13 +30,13 @@ def test_a_whole_record(tmp_path):
     {"noise": ["random"]}, {"trunc": "1"}, {"digest": 5}, {"resolution": "x"},
     {"resolution": 16.0}, {"box": [0, 0, 8, 17]}, {"box": [-1, 0, 8, 16]}, {"box": [8, 0, 8, 16]},
     {"box": [0, 9, 8, 8]}, {"box": [0, 0, 8, 8], "resolution": "x"}])
-def test_values_that_cannot_be_right(tmp_path, more):
+def test_impossible_values_are_refused(tmp_path, more):
     with pytest.raises(UserError, match="line 1: not a sample's record") as error:
         read(tmp_path, json.dumps({**RECORD, **more}))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("line", ["[]", "{", "[" * 100_000, "5"])
-def test_what_is_no_record(tmp_path, line):
+def test_other_lines_are_refused(tmp_path, line):
     with pytest.raises(UserError, match="line 1: not a sample's record"):
         read(tmp_path, line)

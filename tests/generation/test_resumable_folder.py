@@ -1,4 +1,4 @@
-"""Folders that a repeated command continues: what is refused, done, and forgotten."""
+"""Folders that a repeated command continues: what is refused, recorded, and forgotten."""
 
 import errno
 import json
@@ -16,8 +16,8 @@ def opened(path, how=HOW):
     return continued(path, "record.json", "photos", how, {"path": "x"})
 
 
-def test_what_is_done_is_known_again(tmp_path):
-    """Interrupted before anything was done too; tuples are lists in files."""
+def test_finished_work_is_recognised(tmp_path):
+    """Also after a stop before anything was finished; tuples are lists in files."""
     with pytest.raises(KeyboardInterrupt), opened(tmp_path / "out") as folder:
         (folder.path / "a.png").write_bytes(b"1")
         (folder.path / ".a.png.7.tmp").write_bytes(b"torn")
@@ -47,8 +47,8 @@ def test_what_is_done_is_known_again(tmp_path):
     assert stored == {"b": None, "a": 1, "c": 1}
 
 
-def test_the_record_is_written_now_and_then(tmp_path, monkeypatch):
-    """Writing it all after every photo would be quadratic; finished work is kept in any case."""
+def test_the_record_is_written_at_intervals(tmp_path, monkeypatch):
+    """Writing it after every photo would be quadratic; finished work is kept in any case."""
     written, write_json = [], util.write_json
 
     def write(*args):
@@ -72,7 +72,7 @@ def test_the_record_is_written_now_and_then(tmp_path, monkeypatch):
         assert len(written) == before + 5
 
 
-def test_what_is_refused(tmp_path):
+def test_other_options_are_refused(tmp_path):
     with opened(tmp_path) as folder:
         with pytest.raises(UserError, match="another process is writing into it"), opened(tmp_path):
             pass

@@ -1,4 +1,4 @@
-"""Photos and pairs that a CycleGAN translates: sizes, garments, provenance, what is refused."""
+"""Photos and pairs translated by a CycleGAN: sizes, garments, records, what is refused."""
 
 import functools
 import json
@@ -25,7 +25,7 @@ SIZES = {"a": (16, 16), "b": (31, 22), "c": (9, 50)}  # width, height
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """Snapshots of networks that have not learned: of whole photos, and of the garment box."""
+    """Write snapshots of untrained networks: of whole photos, and of the garment box."""
     root = tmp_path_factory.mktemp("networks")
     data = two_datasets(root)
     for name, garment in (("whole", None), ("box", "box")):
@@ -35,7 +35,7 @@ def networks(tmp_path_factory):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, rng):
-    """A folder with photos, and pairs with what generate.py --num writes beside them."""
+    """Make a folder with photos, and pairs with what generate.py --num writes beside them."""
     monkeypatch.chdir(tmp_path)
     for folder in ("photos", "pairs/images", "pairs/labels", "pairs/annotations"):
         (tmp_path / folder).mkdir(parents=True)
@@ -67,8 +67,8 @@ def translate(networks, name, *options):
 
 @pytest.mark.parametrize("own_scale", [False, True])
 def test_photos_of_any_size(place, networks, own_scale, capsys):
-    """Each result has its photo's size and is what the network makes of it; a repeated command
-    goes on, another direction is refused."""
+    """Each result has its photo's size and is what the network draws from it; a repeated command
+    continues, another direction is refused."""
     flag = ["--own-scale"] if own_scale else []
     options = ["--source=photos", "--out=out", "--direction=BtoA",
                "--own-scale" if own_scale else "--minibatch=2"]
@@ -99,7 +99,7 @@ def test_photos_of_any_size(place, networks, own_scale, capsys):
 
 @pytest.mark.parametrize("height, width", [(1, 1), (4, 4), (3, 9)])
 def test_own_scale_of_a_few_pixels(networks, rng, height, width):
-    """The photo is mirrored up to the smallest side that the networks take."""
+    """The photo is mirrored up to the smallest side that the networks accept."""
     rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
     translator = CycleTranslator(networks / "whole.safetensors", own_scale=True)
     result, = translator.translate([rgb])
@@ -111,16 +111,16 @@ def test_own_scale_of_a_few_pixels(networks, rng, height, width):
 
 @pytest.fixture
 def cropped(place):
-    """A snapshot of a network whose photos A were cut to squares."""
+    """Write a snapshot of a network whose photos A were cropped to squares."""
     data = two_datasets(place)
     content = json.loads((data[0] / "dataset.json").read_text())
     (data[0] / "dataset.json").write_text(json.dumps({**content, "options": {"fit": "crop"}}))
     return save_cyclegan(place / "cropped.safetensors", tiny(data))
 
 
-def test_photos_for_a_network_of_squares_that_were_cut_out(place, cropped, capsys):
-    """Their shorter side has the training's size, so that objects have the same scale; there is no
-    white around them."""
+def test_photos_for_a_network_of_cropped_photos(place, cropped, capsys):
+    """Their shorter side has the training's size, so that objects have the same scale; they are not
+    padded with white."""
     domains = read_header(cropped)["domains"]
     assert (domains["A"]["fit"], domains["B"]["fit"]) == ("crop", "pad")
     generate.main([f"--network={cropped}", "--source=photos", "--out=out"])
@@ -136,7 +136,7 @@ def test_photos_for_a_network_of_squares_that_were_cut_out(place, cropped, capsy
         assert np.abs(read(f"out/images/{name}.png").astype(int) - np.asarray(whole)).max() <= 1
 
 
-def test_older_snapshots_do_not_say_how_squares_were_made(place, cropped, monkeypatch):
+def test_older_snapshots_do_not_record_how_squares_were_made(place, cropped, monkeypatch):
     header = read_header(cropped)
     for domain in header["domains"].values():
         domain.pop("fit")
@@ -144,8 +144,8 @@ def test_older_snapshots_do_not_say_how_squares_were_made(place, cropped, monkey
     assert CycleTranslator(cropped).fit == "pad"
 
 
-def test_own_scale_of_a_large_photo_is_done_in_tiles(networks, rng, monkeypatch):
-    """Of bounded size, which cover all of it and pass into one another; small ones are whole."""
+def test_own_scale_of_a_large_photo_works_in_tiles(networks, rng, monkeypatch):
+    """Of bounded size, which cover all of it and blend into one another; small photos are whole."""
     monkeypatch.setattr(translators, "TILE", 32)
     monkeypatch.setattr(translators, "OVERLAP", 8)
     translator, seen = CycleTranslator(networks / "whole.safetensors", own_scale=True), []
@@ -165,7 +165,7 @@ def test_own_scale_of_a_large_photo_is_done_in_tiles(networks, rng, monkeypatch)
 
 
 def test_reconstructions_are_made_by_the_other_generator(place, networks):
-    """On the sheet: the photo, the result, and that translated back."""
+    """On the sheet: the photo, the result, and the result translated back."""
     translate(networks, "whole", "--source=photos", "--out=out", "--own-scale")
     back, = CycleTranslator(networks / "whole.safetensors", "BtoA", own_scale=True).translate(
         [read("out/images/a.png")])
@@ -177,8 +177,8 @@ def test_reconstructions_are_made_by_the_other_generator(place, networks):
 
 
 def test_garments_of_pairs(place, networks, capsys):
-    """Pixels of other labels keep every bit, labels and whatever else there is are copied, lines
-    gain what was done; the result is a source for the dataset tool, and for another translation."""
+    """Pixels of other labels keep every bit, labels and other files are copied, and records gain
+    the translation; the result is a source for the dataset tool, and for another translation."""
     translate(networks, "box", "--source=pairs", "--out=out")
     for name in SIZES:
         rgb, labels = read(f"pairs/images/{name}.png"), read(f"pairs/labels/{name}.png")
@@ -226,7 +226,7 @@ def test_photos_whose_maps_a_segmenter_makes(place, tmp_path):
 
 
 def test_pairs_in_shards(place, networks, capsys):
-    """Each becomes a shard of the result; a repeated command finds all of it there."""
+    """Each becomes a shard of the result; a repeated command finds all of them there."""
     shutil.copytree("pairs", "sharded/shard-00000-of-00002")
     (place / "pairs").rename("sharded/shard-00001-of-00002")
     for expected in ("6 photos translated, 0 were there", "0 photos translated, 6 were there"):
@@ -249,7 +249,7 @@ def test_pairs_in_shards(place, networks, capsys):
     ("whole", ["--seeds=1"], "snapshot of --variant=cyclegan"),
     ("whole", ["--seeds=1", "--own-scale"], "--own-scale.*it is for --source"),
 ])
-def test_what_is_refused(place, networks, name, options, error):
+def test_wrong_options_are_refused(place, networks, name, options, error):
     with pytest.raises(UserError, match=error):
         translate(networks, name, *options)
 
@@ -263,7 +263,7 @@ def test_a_damaged_record_is_named(place, networks):
         translate(networks, "whole", "--source=photos", "--out=out")
 
 
-def test_other_networks_translate_no_photos(place, networks):
+def test_other_networks_cannot_translate_photos(place, networks):
     rgb = save_network(place / "rgb.safetensors", ())
     with pytest.raises(UserError, match=r"--direction.*it is for a CycleGAN"):
         generate.main([f"--network={rgb}", "--source=photos", "--direction=BtoA"])
@@ -280,7 +280,7 @@ def test_photos_that_cannot_be_read_are_left_out(place, networks, capsys):
 
 @pytest.mark.parametrize("source", ["photos", "pairs"])
 def test_photos_that_are_read_at_half_their_size(place, networks, monkeypatch, source):
-    """The results have the size that they have in their files."""
+    """The results have the size stated in their files."""
     monkeypatch.setattr("dnnlib.data.photos._FULL_SIZE", 100)
     translate(networks, "whole", f"--source={source}", "--out=out",
               *(["--garment=box"] if source == "pairs" else []))
@@ -289,22 +289,22 @@ def test_photos_that_are_read_at_half_their_size(place, networks, monkeypatch, s
 
 
 def contents(folder):
-    """{file: bytes} of all but the record."""
+    """Return {file: bytes} of everything but the record."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*")
             if path.is_file() and path.name != "retexturing.json"}
 
 
 def coco(*names):
-    """COCO's JSON of pictures with a box each."""
+    """Return COCO's JSON of pictures with one box each."""
     return json.dumps({
         "categories": [{"id": 1, "name": "hat"}, {"id": 2, "name": "box"}],
         "images": [{"id": number, "file_name": f"{name}.png"} for number, name in enumerate(names)],
         "annotations": [{"id": 9 + number, "image_id": number} for number in range(len(names))]})
 
 
-def test_pairs_that_have_changed(place, networks, capsys, monkeypatch):
-    """What is there afterwards is what a new folder would hold: labels edited in a file of the same
-    size, pairs made anew, a source that has grown, another list of classes."""
+def test_changed_pairs_are_translated_again(place, networks, capsys, monkeypatch):
+    """The result equals a new folder: after labels were edited in a file of the same size, pairs
+    were made again, the source has grown, or the list of classes has changed."""
     monkeypatch.setattr(CycleTranslator, "load", functools.cache(CycleTranslator.load))
 
     def check(name, expected):
@@ -316,7 +316,7 @@ def test_pairs_that_have_changed(place, networks, capsys, monkeypatch):
 
     check("fresh", "3 photos translated, 0 were there")
     labels, size = read("pairs/labels/a.png"), (place / "pairs/labels/a.png").stat().st_size
-    for quality in range(10):  # of the zip streams one has the old size
+    for quality in range(10):  # one of the zip streams has the old size
         Image.fromarray(np.where(labels > 0, 3 - labels, 0).astype(np.uint8)).save(
             "pairs/labels/a.png", compress_level=quality)
         if (place / "pairs/labels/a.png").stat().st_size == size:
@@ -335,8 +335,8 @@ def test_pairs_that_have_changed(place, networks, capsys, monkeypatch):
     check("missing", "1 photos translated, 3 were there")
 
 
-def test_pairs_that_cannot_be_read_leave_no_trace(place, networks, capsys):
-    """Nor if they could be read before: without labels, annotations and samples."""
+def test_unreadable_pairs_are_left_out_entirely(place, networks, capsys):
+    """Even if they could be read before: no labels, annotations or samples remain."""
     (place / "pairs/annotations/instances.json").write_text(coco("a", "b", "c", "d"))
     (place / "pairs/annotations/notes.json").write_text("[1]")
     (place / "pairs/images/d.heic").write_bytes(b"a picture of another kind")
@@ -359,7 +359,7 @@ def test_pairs_that_cannot_be_read_leave_no_trace(place, networks, capsys):
 
 
 def test_annotations_name_the_files_that_are_written(place, networks):
-    """PNGs, also of pairs whose pictures are JPEGs."""
+    """PNGs, even for pairs whose pictures are JPEGs."""
     for name in "abc":
         Image.fromarray(read(f"pairs/images/{name}.png")).save(f"pairs/images/{name}.jpg")
         (place / f"pairs/images/{name}.png").unlink()
@@ -372,7 +372,7 @@ def test_annotations_name_the_files_that_are_written(place, networks):
                for image in written["images"])
 
 
-def test_interrupted_in_the_first_minibatch(place, networks, monkeypatch):
+def test_a_stop_in_the_first_minibatch_is_continued(place, networks, monkeypatch):
     """The folder has pictures that are not in the record yet; the command continues."""
     def stop(*args):
         raise KeyboardInterrupt

@@ -29,22 +29,22 @@ def sampler(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def padded_sampler(tmp_path_factory):
-    """Of photos that fill the columns PHOTO."""
+    """Return a sampler of photos that fill the columns PHOTO."""
     path = tmp_path_factory.mktemp("padded") / "network.safetensors"
     return Sampler.load(save_network(path, CLASSES, seed=4, dataset={
         "resolution": RESOLUTION, "content_box": [PHOTO.start, 0, PHOTO.stop, RESOLUTION]}))
 
 
 def images_of(*label_values):
-    """Images [1, 2, 2, 3 + C] whose four pixels have these values of the maps."""
+    """Return images [1, 2, 2, 3 + C] whose four pixels have these values of the maps."""
     return np.concatenate([np.zeros((4, 3)), np.array(label_values)], 1).astype(
         np.float32).reshape(1, 2, 2, -1)
 
 
 # Confidence
 
-def test_maps_of_real_images_are_sure():
-    """A map's own pixels at 0.5, all others at -0.5: garment and background alike."""
+def test_maps_of_real_images_are_confident():
+    """A map's own pixels are 0.5, all others -0.5: garment and background alike."""
     sure = images_of([0.5, -0.5], [-0.5, 0.5], [-0.5, -0.5], [-0.5, -0.5])
     assert selection.confidence(sure) == [1.0]
     assert selection.confidence(3 * sure[..., :]) == [1.0]
@@ -59,8 +59,8 @@ def test_a_margin_is_to_the_runner_up(values, expected):
     assert selection.confidence(images_of(*[values] * 4)) == [pytest.approx(expected)]
 
 
-def test_each_label_in_the_map_counts_alike():
-    """One doubtful pixel of a small class weighs as much as three sure ones of the background."""
+def test_each_label_in_the_map_counts_equally():
+    """One uncertain pixel of a small class weighs as much as three sure background pixels."""
     images = images_of([0.05, -0.5], [-0.5, -0.5], [-0.5, -0.5], [-0.5, -0.5])
     assert selection.confidence(images) == [pytest.approx((0.1 + 1) / 2)]
 
@@ -76,7 +76,7 @@ def test_areas_are_shares_of_the_photo():
 # Small regions
 
 def drawn(rows):
-    """An image whose maps draw this label map, its digits; margins differ from pixel to pixel."""
+    """Return an image whose maps draw this label map of digits; margins differ between pixels."""
     labels = np.array([list(map(int, row)) for row in rows])
     rng = np.random.default_rng(0)
     segmaps = -rng.uniform(0.1, 0.5, (*labels.shape, 2))
@@ -87,27 +87,27 @@ def drawn(rows):
 
 @pytest.mark.parametrize("min_region, expected", [
     (None, ["21110", "11110", "11010", "22200", "20201"]),
-    # Pixels in corners, and a hole in a garment; what touches by a corner is one region.
+    # Pixels in corners, and a hole in a garment; pixels that touch at a corner are one region.
     (2, ["11110", "11110", "11010", "22200", "22200"]),
     (7, ["11110", "11110", "11010", "00000", "00000"])])
-def test_small_regions_take_the_label_around_them(min_region, expected):
+def test_small_regions_get_the_label_around_them(min_region, expected):
     images = drawn(["21110", "11110", "11010", "22200", "20201"])
     before = images.copy()
     found = selection.without_small_regions(images, min_region)
     assert label_maps(found)[0].tolist() == [list(map(int, row)) for row in expected]
     assert (images == before).all() and (found[..., :3] == 0).all()
-    # What is unsure stays unsure: values change places or their sign.
+    # Unsure pixels stay unsure: values swap or change their sign.
     assert (np.sort(np.abs(found), axis=-1) == np.sort(np.abs(images), axis=-1)).all()
 
 
 @pytest.mark.parametrize("rows", [["111", "101", "111"], ["11"], ["0"]])
-def test_holes_are_filled_and_a_picture_of_one_label_stays(rows):
+def test_holes_are_filled_and_pictures_of_one_label_do_not_change(rows):
     found = label_maps(selection.without_small_regions(drawn(rows), 4))[0]
     assert (found == int(rows[0][0])).all()
 
 
-def test_regions_of_chosen_pairs_are_counted_as_they_are_written(padded_sampler, tmp_path):
-    """Without the padding or with it, photos are the same; pairs are made again as they were."""
+def test_regions_are_removed_alike_with_and_without_padding(padded_sampler, tmp_path):
+    """The photos are the same, and replay reproduces the pairs."""
     chosen, photos = Selection(require=("hat",)), []
     request = Request(range(100), 5, selection=chosen, max_tries=90)
     for keep_padding in (False, True):
@@ -134,13 +134,13 @@ def test_regions_of_chosen_pairs_are_counted_as_they_are_written(padded_sampler,
 # Decisions
 
 def decide(chosen, *pairs_of_areas, sureness=0.5, tally=None):
-    """The decisions of a selection on pairs with these areas of CLASSES, one after the other."""
+    """Return the decisions of a selection on pairs with these areas of CLASSES, one by one."""
     tally = tally or Tally()
     return [tally.decide(chosen, CLASSES, Traits(np.array(areas), sureness))
             for areas in pairs_of_areas], tally
 
 
-def test_all_required_classes_are_shown_with_enough_area():
+def test_pairs_must_show_all_required_classes_with_enough_area():
     accepted, tally = decide(LARGE, (0.2, 0, 0.3), (0.19, 0, 0.3), (0.5, 0.5, 0.0))
     assert accepted == [True, False, False]
     assert tally == Tally(3, 1, 2, seen={"hat": 2, "bag": 2, "scarf": 1},
@@ -148,7 +148,7 @@ def test_all_required_classes_are_shown_with_enough_area():
                           rejected={"without hat": 1, "without bag": 1})
 
 
-def test_without_an_area_a_pixel_is_enough():
+def test_without_a_minimum_area_a_pixel_is_enough():
     assert decide(Selection(require=("hat",)), (1e-9, 0, 0), (0, 1, 1))[0] == [True, False]
 
 
@@ -158,15 +158,15 @@ def test_unsure_pairs_are_rejected():
     assert decide(chosen, (1, 0, 0), sureness=0.6)[0] == [True]
 
 
-def test_balance_reaches_its_share_for_every_class_that_comes():
-    """Of classes in 90, 30 and 3 % of the pairs each is in a fifth of the accepted ones."""
+def test_balance_reaches_its_share_for_every_class_that_is_drawn():
+    """Classes in 90, 30 and 3 % of the pairs are each in a fifth of the accepted ones."""
     rng, tally = np.random.default_rng(0), Tally()
     while tally.accepted < 200:
         areas = (rng.random(3) < [0.9, 0.3, 0.03]).astype(float)
         decide(Selection(balance=0.2), areas, tally=tally)
     assert tally.seen["bag"] / tally.tried < 0.05
     assert min(tally.shown[name] for name in CLASSES) >= 0.2 * 200 - 1
-    # Not more than the rarest class asks for: 40 pairs with it, of 3 % of all.
+    # No more than the rarest class needs: 40 pairs with it, of 3 % of all.
     assert tally.tried < 1.5 * 40 / 0.03
 
 
@@ -174,12 +174,12 @@ def test_balance_reaches_its_share_for_every_class_that_comes():
     (1, (0, 1, 0), False), (1, (0, 0, 1), True), (1, (1, 0, 1), True), (2, (0, 1, 0), True),
     (2, (1, 0, 0), False)])
 def test_a_pair_must_show_what_is_missing_most(with_bag, areas, expected):
-    """Of 11 pairs with 4.4 of each class: 1.4 scarves, and 3.4 or 2.4 bags are missing."""
+    """Of 11 pairs, 4.4 should show each class: 1.4 scarves, and 3.4 or 2.4 bags are missing."""
     tally = Tally(accepted=10, shown={"hat": 10, "scarf": 3, "bag": with_bag})
     assert decide(Selection(balance=0.4), areas, tally=tally)[0] == [expected]
 
 
-def test_a_tally_goes_on_from_its_json():
+def test_a_tally_continues_from_its_json():
     """The next decision is the same."""
     _, tally = decide(Selection(balance=0.4), (1, 0, 0), (1, 0, 0), (0, 1, 0))
     again = Tally(**json.loads(json.dumps(vars(tally))))
@@ -196,8 +196,8 @@ def test_several_tallies_are_added_up():
     assert total.rejected == {"without bag": 1, "without hat": 1}
 
 
-def test_some_classes_are_balanced_alone():
-    """Each by its own share; a class that never comes is not waited for."""
+def test_only_some_classes_may_be_balanced():
+    """Each by its own share; a class that is never drawn is not waited for."""
     tally, chosen = Tally(), Selection(balance={"hat": 0.5, "scarf": 0.25})
     for number in range(200):
         decide(chosen, (number % 5 == 0, number % 10 == 1, 0), tally=tally)
@@ -211,7 +211,7 @@ def test_some_classes_are_balanced_alone():
     (Selection(require=("scraf",)), "--require: 'scraf' is none of the classes hat, scarf, bag; "
                                     "did you mean 'scarf'"),
     (Selection(balance={"shoe": 0.1}), "--balance: 'shoe' is none of the classes hat, scarf, bag")])
-def test_what_the_network_does_not_draw_is_refused(chosen, message):
+def test_classes_that_the_network_does_not_draw_are_refused(chosen, message):
     with pytest.raises(selection.UserError, match=message):
         chosen.of_network(CLASSES)
     with pytest.raises(selection.UserError, match="draws no maps"):
@@ -232,7 +232,7 @@ def request(num, max_tries=200, chosen=CHOSEN, first=0):
 
 
 def expected_seeds(sampler, num, first=0, chosen=CHOSEN, columns=slice(None)):
-    """The first `num` seeds whose maps, made 16 at a time, show enough of all required classes."""
+    """Return the first `num` seeds whose maps, made 16 at a time, show the required classes."""
     found, start = [], first
     while len(found) < num:
         images, = sampler.of_seeds(range(start, start + 16), 1.0, "random", 16)
@@ -273,13 +273,13 @@ def test_accepted_are_the_first_seeds_that_fit(sampler, finished):
     assert content["selection"]["require"] == ["hat", "scarf"]
 
 
-def test_a_longer_run_goes_on_to_the_same_bytes(sampler, finished, tmp_path):
+def test_a_longer_run_continues_to_the_same_bytes(sampler, finished, tmp_path):
     for num in (1, 5, 12):
         write(sampler, tmp_path / "out", num)
     assert contents(tmp_path / "out") == contents(finished)
 
 
-def test_what_was_rejected_is_not_tried_again(sampler, finished, tmp_path, monkeypatch):
+def test_rejected_seeds_are_not_tried_again(sampler, finished, tmp_path, monkeypatch):
     out, drawn = tmp_path / "out", []
     write(sampler, out, 5)
     tried = json.loads((out / pairs.SELECTION).read_text())["tried"]
@@ -329,8 +329,8 @@ def test_an_interrupted_selection_ends_with_the_same_pairs(sampler, finished, tm
     assert ours == theirs and set(lines["ours"]) == set(lines["theirs"])
 
 
-def test_samples_are_made_in_one_size_only(sampler, monkeypatch):
-    """A network that was compiled for several rounds otherwise: shards would depend on which were
+def test_samples_are_made_in_one_minibatch_size_only(sampler, monkeypatch):
+    """A network compiled for several sizes rounds differently: shards would depend on which were
     made before."""
     sizes, of_seeds = [], sampler.of_seeds
 
@@ -344,12 +344,12 @@ def test_samples_are_made_in_one_size_only(sampler, monkeypatch):
     assert [len(batch.images) for batch in batches] == [16, 3] and sizes == [(16, 16)] * 2
 
 
-def test_a_class_that_hardly_comes_has_an_end(sampler, tmp_path):
+def test_the_search_for_a_rare_class_ends(sampler, tmp_path):
     out, never = tmp_path / "out", Selection(require=("hat",), min_area=0.95)
     with pytest.raises(GaveUpError, match=r"40 seeds in a row were rejected, with 0 of 3 pairs ac"
                                           r"cepted: tried 40 seeds, accepted 0 .*40 without hat"):
         write(sampler, out, 3, chosen=never, max_tries=40)
-    # It stays at that, and goes on with more patience.
+    # It stays ended, and continues with a larger limit.
     before = (out / pairs.SELECTION).read_bytes()
     with pytest.raises(GaveUpError, match="tried 40 seeds"):
         write(sampler, out, 3, chosen=never, max_tries=40)
@@ -358,14 +358,14 @@ def test_a_class_that_hardly_comes_has_an_end(sampler, tmp_path):
         write(sampler, out, 3, chosen=never, max_tries=50)
 
 
-def test_classes_that_balance_waits_for_in_vain_are_named():
+def test_missing_classes_of_balance_are_named():
     wanted = Request(range(10_000), 50, selection=Selection(balance=0.1), max_tries=300)
     tally = Tally(500, 40, 300, seen={"hat": 400, "scarf": 50, "bag": 4}, shown={"hat": 40})
     with pytest.raises(GaveUpError, match=r"300 seeds in a row .*--max-tries.*Hardly ever drawn: "
                                           r"bag; balance the others alone, in another "
                                           r"folder: --balance=hat:10%,scarf:10%$"):
         wanted.check_found(tally, CLASSES)
-    # The command can be copied, whatever names the classes have.
+    # The command can be copied, whatever the names of the classes.
     classes = ("hat, cap", "scarf", "bag")
     tally.seen["hat, cap"] = tally.seen.pop("hat")
     with pytest.raises(GaveUpError, match=r"--balance='hat  cap:10%,scarf:10%'$") as error:
@@ -376,15 +376,15 @@ def test_classes_that_balance_waits_for_in_vain_are_named():
         "hat, cap": 0.1, "scarf": 0.1}
 
 
-def test_seeds_that_run_out_are_not_rejections(sampler, tmp_path):
+def test_running_out_of_seeds_is_not_a_rejection(sampler, tmp_path):
     wanted = Request(range(2**32 - 3, 2**32), 3, selection=LARGE, max_tries=100)
     with pytest.raises(GaveUpError, match=r"the seeds end at 4294967295, with . of 3 .*smaller "
                                           r"--first-seed, and another folder$"):
         pairs.write_pairs(sampler, pairs.make_recipe(sampler, 1.0, "random"), wanted, tmp_path)
 
 
-def test_a_tally_that_was_killed_catches_up(sampler, finished, tmp_path):
-    """Also if fewer pairs are wanted now: what is printed is of the pairs in the folder."""
+def test_the_tally_of_a_killed_run_catches_up(sampler, finished, tmp_path):
+    """Even if fewer pairs are wanted now: the output is about the pairs in the folder."""
     out = tmp_path / "out"
     write(sampler, out, 5)
     early = (out / pairs.SELECTION).read_bytes()
@@ -411,7 +411,7 @@ def test_folders_of_other_selections_are_refused(sampler, finished, tmp_path):
 
 
 def test_the_padding_does_not_count(sampler, padded_sampler, tmp_path):
-    """Shares and confidence are of the photo, whether the padding is written or not."""
+    """Areas and confidence are of the photo, whether the padding is written or not."""
     records = []
     for keep in (False, True):
         out, recipe = tmp_path / str(keep), pairs.make_recipe(padded_sampler, 1.0, "random", keep)

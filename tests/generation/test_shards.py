@@ -1,4 +1,4 @@
-"""Shards of pairs: the same bytes whoever writes them, in whatever order, however often."""
+"""Shards of pairs: the same bytes whichever process writes them, in any order, however often."""
 
 import errno
 import functools
@@ -31,7 +31,7 @@ def network(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def loads_once():
-    """The network stays loaded."""
+    """Keep the network loaded."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "load", functools.cache(Sampler.load))
         yield
@@ -39,7 +39,7 @@ def loads_once():
 
 @pytest.fixture(scope="module")
 def job_in(network):
-    """A job in a folder."""
+    """Return a function that makes a job in a folder."""
     def make(out, kind="tfrecords", **changes):
         out.mkdir(parents=True, exist_ok=True)
         options = dict(trunc=1.0, noise="random", keep_padding=False, min_region=1,
@@ -55,7 +55,7 @@ def write(job):
 
 @pytest.fixture(scope="module")
 def finished(job_in, tmp_path_factory):
-    """{kind: finished folder}, both called `set`."""
+    """Return {kind: finished folder}, both called `set`."""
     places = {kind: tmp_path_factory.mktemp(kind) / "set" for kind in ("folder", "tfrecords")}
     for kind, out in places.items():
         write(job_in(out, kind))
@@ -63,7 +63,7 @@ def finished(job_in, tmp_path_factory):
 
 
 def samples(out):
-    """The records of all shards, in their order."""
+    """Return the records of all shards, in their order."""
     return [record for path in sorted(out.rglob(pairs.SAMPLES))
             for record in pairs.read_samples(path)]
 
@@ -75,9 +75,8 @@ def test_shards_have_every_seed_once(finished):
 
 
 @pytest.mark.parametrize("kind", ["folder", "tfrecords"])
-def test_any_order_any_number_of_tries_the_same_bytes(finished, job_in, tmp_path, kind,
-                                                      monkeypatch):
-    """Shard 2 first, by another process; shard 1 begun and killed; shard 2 made once more."""
+def test_order_and_repeats_do_not_change_the_bytes(finished, job_in, tmp_path, kind, monkeypatch):
+    """Shard 2 first, by another process; shard 1 started and killed; shard 2 made once more."""
     job = job_in(tmp_path / "set", kind)
     sampler, recipe = job.load()
     shards.begin(job, recipe)
@@ -85,14 +84,14 @@ def test_any_order_any_number_of_tries_the_same_bytes(finished, job_in, tmp_path
     killed.mkdir()
     (killed / "train-r02.tfrecords").write_bytes(b"half")
     line = shards.write_shard(job, sampler, recipe, 2)
-    with monkeypatch.context() as patch:  # what is there is not made again
+    with monkeypatch.context() as patch:  # existing shards are not made again
         patch.setattr(shards, "_WRITERS", {})
         assert shards.write_shard(job, sampler, recipe, 2) == line and line["pairs"] == 13
     write(job)
     assert contents(tmp_path / "set") == contents(finished[kind])
 
 
-def test_a_shard_that_two_processes_make_at_once(finished, job_in, tmp_path, monkeypatch):
+def test_two_processes_can_make_one_shard_at_once(finished, job_in, tmp_path, monkeypatch):
     """The second one finds it there when it is done."""
     job = job_in(tmp_path / "set")
     sampler, recipe = job.load()
@@ -109,7 +108,7 @@ def test_a_shard_that_two_processes_make_at_once(finished, job_in, tmp_path, mon
     assert contents(tmp_path / "set") == contents(finished["tfrecords"])
 
 
-def test_records_are_a_whole_data_set(finished, job_in):
+def test_shards_of_records_are_a_complete_data_set(finished, job_in):
     out = finished["tfrecords"]
     assert verify.find_defects(out, 1) == []
     info = open_dataset(out)
@@ -125,7 +124,7 @@ def test_records_are_a_whole_data_set(finished, job_in):
         assert np.count_nonzero(image[..., 3:] != one_hot(label_map, 3)) <= 6
 
 
-def test_what_is_not_known_of_the_padding_is_not_claimed(tmp_path):
+def test_unknown_padding_is_not_stored(tmp_path):
     path = save_network(tmp_path / "network.safetensors", CLASSES, seed=4)
     job = shards.ShardJob(str(path), None, 1.0, "random", False, 1, "tfrecords",
                           str(tmp_path / "set"), 0, 4, 1, None, 1)
@@ -154,7 +153,7 @@ def test_verify_finds_what_is_wrong_with_a_shard(finished, job_in, tmp_path, dam
 
 
 def test_training_reads_shards(finished):
-    """Every image of every shard once an epoch."""
+    """Every image of every shard once per epoch."""
     config = TrainingConfig(data=str(finished["tfrecords"]), resolution=RESOLUTION, mirror=False)
     stream = iter(reals_stream(config, RESOLUTION, 6, 20, seed=0))
     batches = np.concatenate([next(stream).images.numpy() for _ in range(2)])
@@ -162,7 +161,7 @@ def test_training_reads_shards(finished):
     assert {image.tobytes() for image in batches} == {image.tobytes() for image in images}
 
 
-def test_a_folder_of_a_shard_is_a_folder_of_pairs(finished):
+def test_a_shards_folder_is_a_folder_of_pairs(finished):
     """Without the padding: 10x16."""
     shard = finished["folder"] / "shard-00001-of-00003"
     records = pairs.read_samples(shard / pairs.SAMPLES)
@@ -171,13 +170,13 @@ def test_a_folder_of_a_shard_is_a_folder_of_pairs(finished):
     assert len(json.loads((shard / pairs.coco.OWN_FILE).read_text())["images"]) == len(records)
 
 
-# Shards of chosen pairs
+# Shards of selected pairs
 
 def test_each_shard_tries_its_own_seeds(job_in, tmp_path):
     job = job_in(tmp_path / "set", selection=CHOSEN, num=7, shards=1, first_seed=0)
     tally = write(job)
     chosen = [record["seed"] for record in samples(tmp_path / "set")]
-    # With the padding outside: other areas than those of the whole images.
+    # Areas exclude the padding, so they differ from those of whole images.
     assert len(chosen) == 7 and tally.accepted == 7 and tally.tried == chosen[-1] + 1
     job = job_in(tmp_path / "parts", selection=CHOSEN, num=7, shards=2, first_seed=0)
     assert write(job).accepted == 7
@@ -200,12 +199,12 @@ def test_a_shard_that_was_given_up_is_not_tried_again(job_in, tmp_path, monkeypa
                 write(replace(job, max_tries=tries))
     with pytest.raises(UserError, match="tried 30 seeds"):
         write(replace(job, max_tries=30))
-    # What an easier selection would make is another folder's.
+    # An easier selection belongs to another folder.
     with pytest.raises(UserError, match=r"min_area 0\.99 there, 0\.0 now"):
         write(replace(job, selection=replace(never, min_area=0.0)))
 
 
-def test_each_shard_s_progress_has_its_number(job_in, finished, tmp_path, monkeypatch):
+def test_each_shards_progress_has_its_number(job_in, finished, tmp_path, monkeypatch):
     titles, bar = [], pairs.util.progress
 
     def record(*args, **options):
@@ -218,7 +217,7 @@ def test_each_shard_s_progress_has_its_number(job_in, finished, tmp_path, monkey
                                                                "shard 3/3"]
 
 
-def test_other_things_are_left_alone(job_in, finished, tmp_path):
+def test_other_files_are_not_changed(job_in, finished, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match=r"holds files, but no shards\.json"):
         write(job_in(tmp_path))
@@ -234,7 +233,7 @@ def test_other_things_are_left_alone(job_in, finished, tmp_path):
 
 @pytest.mark.parametrize("kind", ["folder", "tfrecords"])
 def test_a_disk_that_is_full_for_everything_is_one_line(job_in, tmp_path, monkeypatch, kind):
-    """Also for the line that would say why a shard is missing."""
+    """Including the line that would say why a shard is missing."""
     def full(*args):
         raise OSError(errno.ENOSPC, "no room")
     job = job_in(tmp_path / "set", kind)
@@ -247,7 +246,7 @@ def test_a_disk_that_is_full_for_everything_is_one_line(job_in, tmp_path, monkey
         write(job)
 
 
-def test_a_missing_shard_is_no_finished_data_set(job_in, tmp_path):
+def test_a_missing_shard_leaves_the_data_set_unfinished(job_in, tmp_path):
     job = job_in(tmp_path / "set")
     sampler, recipe = job.load()
     shards.begin(job, recipe)

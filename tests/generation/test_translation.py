@@ -1,4 +1,4 @@
-"""generate.py --maps and --from: photos of label files, data sets and generated maps."""
+"""generate.py --maps and --from: photos from label files, data sets and generated maps."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def read(path):
 
 
 def folder_of_maps(path, shapes, seed=1):
-    """Label PNGs of these shapes with a list of classes; return the maps."""
+    """Write label PNGs of these shapes with a list of classes; return the maps."""
     rng = np.random.default_rng(seed)
     path.mkdir(parents=True)
     found = [rng.integers(0, 3, shape).astype(np.uint8) for shape in shapes]
@@ -46,8 +46,7 @@ def folder_of_maps(path, shapes, seed=1):
 
 
 def swapped_in_files_of_one_size(path):
-    """A label map, and the same one with the labels 1 and 2 swapped, whose PNGs are equally long.
-    """
+    """Return a label map, and one with labels 1 and 2 swapped, whose PNGs are equally long."""
     def size(labels):
         pictures.save_label_png(path, labels, 2)
         return path.stat().st_size
@@ -68,7 +67,7 @@ def names(folder):
 
 
 def test_photos_of_label_files_are_a_folder_of_pairs(network, tmp_path, capsys):
-    """What is written is what the network draws of the map, with the dropout of seed 0."""
+    """They are what the network draws from the map, with the dropout of seed 0."""
     found = folder_of_maps(tmp_path / "maps", [(16, 16)] * 3)
     assert run(f"--network={network}", f"--maps={tmp_path / 'maps'}", "--minibatch=2",
                f"--out={tmp_path / 'out'}") == 0
@@ -84,9 +83,9 @@ def test_photos_of_label_files_are_a_folder_of_pairs(network, tmp_path, capsys):
         assert np.abs(rgb.astype(int) - expected).max() <= 1 and rgb.std() > 5
 
 
-def test_several_photos_of_a_map_and_going_on(network, tmp_path, capsys):
-    """The same command makes what is missing, more samples are added, a changed map is drawn anew,
-    even in a file of the old size; the bytes are those of a whole run."""
+def test_several_photos_of_a_map_and_repeats(network, tmp_path, capsys):
+    """The same command makes missing photos, more samples are added, and a changed map is drawn
+    again, even if its file has the old size; the bytes equal an uninterrupted run's."""
     maps, out, photos = tmp_path / "maps", tmp_path / "out", []
     folder_of_maps(maps, [(16, 16)] * 3)
     command = f"--network={network}", f"--maps={maps}", "--minibatch=2", "--samples=2"
@@ -112,8 +111,8 @@ def test_several_photos_of_a_map_and_going_on(network, tmp_path, capsys):
 
 
 def test_maps_of_other_sizes(network, tmp_path, capsys):
-    """Resized by nearest neighbour, padded to a square if they are not square, and written without
-    the padding; ignored pixels are background."""
+    """Resized by nearest neighbour, padded to a square if needed, and written without the padding;
+    ignored pixels are background."""
     large, wide, _ = folder_of_maps(tmp_path / "maps", [(32, 32), (8, 16), (16, 16)])
     ignored = np.where(np.arange(16) < 4, channels.IGNORE, 1).astype(np.uint8)
     Image.fromarray(np.tile(ignored, (16, 1))).save(tmp_path / "maps/map2.png")
@@ -128,8 +127,8 @@ def test_maps_of_other_sizes(network, tmp_path, capsys):
     assert square.segmaps[0, :4].max() == 0 and square.boxes == [(0, 4, 16, 12)]
 
 
-def test_maps_for_a_network_of_squares_that_were_cut_out(tmp_path, capsys):
-    """Their middle squares are drawn, as photos of its training were cut."""
+def test_maps_for_a_network_of_cropped_photos(tmp_path, capsys):
+    """Their middle squares are drawn, like the cropped photos of its training."""
     path = save_translator(tmp_path / "cropped.safetensors", about={"fit": "crop"})
     large, wide, _ = folder_of_maps(tmp_path / "maps", [(32, 48), (16, 26), (16, 16)])
     run(f"--network={path}", f"--maps={tmp_path / 'maps'}", f"--out={tmp_path / 'out'}")
@@ -140,7 +139,7 @@ def test_maps_for_a_network_of_squares_that_were_cut_out(tmp_path, capsys):
 
 
 def test_maps_of_data_sets_and_of_pairs(network, tmp_path):
-    """All splits or one; a folder of pairs, a folder with labels/ alone, and shards."""
+    """All splits or one; a folder of pairs, a folder with only labels/, and shards."""
     data = coloured_dataset(tmp_path / "data")
     common = f"--network={network}", "--minibatch=4"
     run(*common, f"--maps={data / 'val'}", f"--out={tmp_path / 'val'}")
@@ -164,7 +163,7 @@ def test_maps_of_data_sets_and_of_pairs(network, tmp_path):
 
 
 def test_photos_of_generated_maps(network, tmp_path, capsys):
-    """Of seeds, or of a number of them: the generator's maps, cut as its pairs are."""
+    """From seeds, or a number of them: the generator's maps, cropped like its pairs."""
     generator = save_network(tmp_path / "2d.safetensors", CLASSES)
     command = f"--network={network}", f"--from={generator}", f"--out={tmp_path / 'out'}"
     assert run(*command, "--seeds=3-5") == 0
@@ -193,7 +192,7 @@ def test_maps_of_a_label_of_several_numbers(network, tmp_path, capsys):
 
 
 def test_shards_have_the_same_classes(tmp_path):
-    """Else the same number would be another class."""
+    """Otherwise the same number would be another class."""
     for number, classes in enumerate((CLASSES, CLASSES[::-1])):
         folder_of_maps(shard := tmp_path / f"shard-{number:05d}-of-00002" / "labels", [(16, 16)])
         (shard / "map0.png").rename(shard / f"other{number}.png")
@@ -207,13 +206,13 @@ def test_shards_have_the_same_classes(tmp_path):
 
 
 def failure(*options):
-    """The message of a command that fails."""
+    """Return the message of a command that fails."""
     with pytest.raises(UserError) as error:
         run(*options)
     return str(error.value)
 
 
-def test_what_does_not_fit_is_told(network, tmp_path):
+def test_options_that_do_not_fit_are_refused(network, tmp_path):
     maps, out = tmp_path / "maps", f"--out={tmp_path / 'out'}"
     folder_of_maps(maps, [(16, 16)])
     common = f"--network={network}", f"--maps={maps}", out
@@ -246,7 +245,7 @@ def test_what_does_not_fit_is_told(network, tmp_path):
     assert "write the class names into it" in failure(*common)
 
 
-def test_a_record_of_what_is_done(network, tmp_path):
+def test_the_record_lists_finished_photos(network, tmp_path):
     folder_of_maps(tmp_path / "maps", [(16, 16)])
     run(f"--network={network}", f"--maps={tmp_path / 'maps'}", f"--out={tmp_path / 'out'}")
     record = json.loads((tmp_path / "out/translation.json").read_text())
@@ -254,7 +253,7 @@ def test_a_record_of_what_is_done(network, tmp_path):
     assert list(record["photos"]) == ["map0"]
 
 
-def test_pipes_are_not_waited_for(tmp_path):
+def test_pipes_do_not_block(tmp_path):
     """Neither among maps nor among photos."""
     folder_of_maps(tmp_path / "maps", [(16, 16)])
     os.mkfifo(tmp_path / "maps/a.png")

@@ -1,4 +1,4 @@
-"""generation.videos: the latent of a film moves along a closed smooth curve, and nothing else."""
+"""generation.videos: only the latent of a film changes, along a closed smooth curve."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ FACTOR = MIN_SIDE // RESOLUTION
 
 
 def save_decoder(path):
-    """A snapshot of a generator of colours and a decoder of two maps."""
+    """Write a snapshot of a generator without maps and a decoder of two maps."""
     colours = snapshots.load_snapshot(save_network(path, ())).networks["Gs"]
     network = build("DecodedGenerator", "Gs", decoded_config(colours.config, 2, decoder="conv"))
     snapshots.save_snapshot(path, {"Gs": network}, {
@@ -28,7 +28,7 @@ def save_decoder(path):
 
 @pytest.fixture(scope="module")
 def samplers(tmp_path_factory):
-    """{kind: Sampler}, of random networks."""
+    """Return {kind: Sampler} of random networks."""
     root = tmp_path_factory.mktemp("networks")
     paths = {"maps": save_network(root / "maps.safetensors", ("bag", "skirt")),
              "rgb": save_network(root / "rgb.safetensors", ()),
@@ -47,9 +47,9 @@ def drawn(video):
     return frames
 
 
-# The way
+# The curve
 
-def test_the_curve_is_closed_and_has_no_corner(rng):
+def test_the_curve_is_closed_and_smooth(rng):
     points = rng.standard_normal((5, 2, 3))
     spline = closed_spline(points)
     np.testing.assert_allclose(spline(np.arange(6)), points[[0, 1, 2, 3, 4, 0]], atol=1e-12)
@@ -59,7 +59,7 @@ def test_the_curve_is_closed_and_has_no_corner(rng):
 
 
 @pytest.mark.parametrize("space", ["w", "z"])
-def test_seeds_are_passed_with_their_own_w(video, space):
+def test_the_curve_passes_through_the_w_of_every_seed(video, space):
     video = dataclasses.replace(video, space=space)
     own = video.sampler.dlatents(video.sampler.seed_latents(video.seeds), 0.7)
     np.testing.assert_allclose(video.way()(np.arange(3)), own, atol=1e-5)
@@ -79,7 +79,7 @@ def test_z_keeps_its_length_between_seeds(video, monkeypatch):
 
 
 @pytest.mark.parametrize("space", ["w", "z"])
-def test_the_film_goes_on_from_its_end_to_its_beginning(video, space):
+def test_a_film_continues_from_its_end_to_its_start(video, space):
     frames = drawn(dataclasses.replace(video, space=space, steps=12)).astype(float)
     steps = np.abs(frames - np.roll(frames, 1, axis=0)).mean(axis=(1, 2, 3))
     assert 0 < steps[0] <= steps[1:].max()
@@ -87,7 +87,7 @@ def test_the_film_goes_on_from_its_end_to_its_beginning(video, space):
 
 # Frames
 
-def test_frames_are_the_stills_of_the_same_latents_photo_above_map(video):
+def test_frames_equal_stills_with_the_photo_above_the_map(video):
     sampler, frames = video.sampler, drawn(video)
     own = sampler.dlatents(sampler.seed_latents(video.seeds), 0.7)
     dlatents = closed_spline(own)(np.arange(12) / 4).astype(np.float32)
@@ -104,7 +104,7 @@ def test_frames_are_the_stills_of_the_same_latents_photo_above_map(video):
 
 
 @pytest.mark.parametrize("noise", ["random", "const"])
-def test_noise_stays_through_the_film(video, noise):
+def test_noise_is_fixed_in_a_film(video, noise):
     still = drawn(dataclasses.replace(video, seeds=[5, 5], noise=noise, minibatch=3))
     assert (still == still[0]).all()
 
@@ -117,7 +117,7 @@ def test_all_kinds_of_network(samplers, video, kind, panels, legend):
     assert (frames[0] != frames[2]).any()
 
 
-def test_a_grid_has_a_film_of_its_own_in_every_cell(video):
+def test_every_cell_of_a_grid_has_its_own_film(video):
     grid = drawn(dataclasses.replace(video, seeds=[3, 8, 5, 1, 2, 9], grid=(1, 2), minibatch=8))
     for number, seeds in enumerate(([3, 8, 5], [1, 2, 9])):
         alone = drawn(dataclasses.replace(video, seeds=seeds))[:, :2 * MIN_SIDE].astype(int)

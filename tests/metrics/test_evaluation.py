@@ -1,4 +1,4 @@
-"""metrics/evaluation.py: a network's images as the metrics take them."""
+"""metrics/evaluation.py: a network's images as the metrics read them."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ from training.snapshots import Snapshot
 
 
 def generated(paint, count, minibatch, num_classes=0, resolution=8, signed=False):
-    """(rgb, maps) of a network at 4x4 of 8x8 whose images are paint(noise)."""
+    """Return (rgb, maps) of a network at 4x4 of 8x8 whose images are paint(noise)."""
     class Network:
         latent_size = 2
         label_size = 0
@@ -64,7 +64,7 @@ def test_maps_are_the_largest_above_zero_upscaled_like_the_colours():
     assert rgb.shape == (10, 8, 8, 3)
 
 
-def test_signed_maps_are_those_that_labels_are_decided_by():
+def test_signed_maps_decide_the_labels():
     def paint(noise):
         return noise(0, 4, 4) + noise(1, 4, 4) * tf.range(-1.0, 4.0)
     (rgb, labels), (again, signed) = (
@@ -99,7 +99,7 @@ class PairNetwork:
         return tf.ones([len(dlatents), 4, 4, 1]) * values
 
 
-def test_metrics_of_pairs_in_a_training_wait_for_the_classes(tmp_path, rng, monkeypatch):
+def test_a_trainings_metrics_of_pairs_start_with_the_classes(tmp_path, rng, monkeypatch):
     images = rng.integers(0, 256, (6, 5, 4, 4), np.uint8)
     data = {name: open_dataset(make_dataset(tmp_path / name, {"train": part, "val": part}, classes))
             for name, part, classes in (("maps", images, ("a", "b")), ("rgb", images[:, :3], ()))}
@@ -119,7 +119,7 @@ def test_metrics_of_pairs_in_a_training_wait_for_the_classes(tmp_path, rng, monk
         training_evaluation(metrics, data["rgb"], **options)
 
 
-def test_too_few_reals_are_known_at_the_beginning(tmp_path, rng):
+def test_too_few_reals_are_noticed_at_the_start(tmp_path, rng):
     images = rng.integers(0, 256, (3, 3, 4, 4), np.uint8)
     data = open_dataset(make_dataset(tmp_path / "few", {"train": images, "val": images[:1]}, ()))
     with pytest.raises(UserError, match="kid4: 1 reals; it takes 2 at least"):
@@ -128,7 +128,7 @@ def test_too_few_reals_are_known_at_the_beginning(tmp_path, rng):
 
 
 class GreenLabeller:
-    """Takes all of a photo for the second class."""
+    """Labels a whole photo as the second class."""
 
     classes, resolution, digest, path, header = ("a", "b"), 4, "green", "green", {}
 
@@ -136,8 +136,8 @@ class GreenLabeller:
         return np.full(rgb.shape[:3], 2, np.uint8)
 
 
-def test_a_segmenter_that_has_learned_from_the_reals_is_named():
-    """The validation photos are held back; of another data set it has seen none."""
+def test_a_segmenter_trained_on_the_reals_is_named():
+    """Validation photos are held back; of another data set it has seen none."""
     data = SimpleNamespace(path="data", digest="1")
 
     def warnings(name, learned):
@@ -150,8 +150,8 @@ def test_a_segmenter_that_has_learned_from_the_reals_is_named():
     assert labeller_warnings(training_metrics("kid4_trainval"), None, data) == []
 
 
-def test_labels_in_a_training_are_compared_with_a_segmenters(tmp_path, rng, monkeypatch):
-    """Once the classes are drawn; the network here draws the first class alone."""
+def test_a_trainings_labels_are_compared_with_a_segmenters(tmp_path, rng, monkeypatch):
+    """Once the classes are drawn; this network draws only the first class."""
     images = rng.integers(0, 256, (6, 5, 4, 4), np.uint8)
     data = open_dataset(make_dataset(tmp_path / "maps", {"train": images, "val": images},
                                      ("a", "b")))
@@ -170,7 +170,7 @@ def test_labels_in_a_training_are_compared_with_a_segmenters(tmp_path, rng, monk
     assert set(scores([])) == {"kid4", "kid4_std"}
     values = scores(["a", "b"])
     assert values["labels4"] == 0 and 0 < values["labels4_accuracy_real"] < 1
-    # Without Inception's weights that is all there is.
+    # Without Inception's weights these are all scores.
     def refuse(*options, **more):
         raise UserError("no route")
     monkeypatch.setattr("metrics.networks.inception.load_detector", refuse)

@@ -31,7 +31,7 @@ from tests.tools.metrics_helpers import StubDetector
 
 
 def images_source(images, digest="content", batch=3):
-    """An ImageSource of an array that counts how often it is read."""
+    """Return an ImageSource of an array that counts how often it is read."""
     reads = []
 
     def batches(maps=False, signed=False):
@@ -63,14 +63,14 @@ def test_covariance_of_one_sample():
 
 
 @pytest.mark.parametrize("sizes", [[10], [1] * 10, [3, 3, 3, 1], [4, 6], [9, 1]])
-def test_minibatches_are_full_whatever_comes(images, sizes):
+def test_minibatches_are_full_for_any_input_sizes(images, sizes):
     detector = StubDetector()
     parts = list(minibatches(np.split(images, np.cumsum(sizes)[:-1]), detector))
     np.testing.assert_array_equal(np.concatenate(parts), detector.resize(images))
     assert [len(part) for part in parts] == [4, 4, 2]
 
 
-def test_minibatches_take_images_of_several_sizes(rng):
+def test_minibatches_accept_images_of_several_sizes(rng):
     sizes = [(8, 8), (5, 9), (8, 8)]
     images = [rng.integers(0, 256, (2, *size, 3), np.uint8) for size in sizes]
     assert [len(part) for part in minibatches(images, StubDetector())] == [4, 2]
@@ -91,7 +91,7 @@ def test_fakes_stop_at_the_count(images):
 
 @pytest.mark.parametrize("devices", [1, 2, 3])
 def test_features_and_areas_of_fakes_in_one_pass(rng, devices):
-    """Whatever the devices and batches: every image's features and areas stand in its row."""
+    """With any devices and batches: every image's features and areas are in its row."""
     images = rng.integers(0, 256, (41, 8, 8, 3), np.uint8)
     maps = rng.integers(0, 3, (41, 8, 8), np.uint8)
 
@@ -117,7 +117,7 @@ def test_real_features_are_cached_by_content(images, tmp_path):
     again = source_features(source, StubDetector(), tmp_path)
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(first, source_features(source, StubDetector()))
-    assert len(reads) == 2  # once for the cache, once without one
+    assert len(reads) == 2  # once for the cache, once without a cache
     assert isinstance(again, np.memmap)
 
     other = images_source(images[::-1], digest="other")[0]
@@ -129,7 +129,7 @@ def test_real_features_are_cached_by_content(images, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_measures_of_real_maps_are_cached_apart(images, tmp_path):
+def test_measures_of_real_maps_are_cached_separately(images, tmp_path):
     source, reads = images_source(images)
     source_features(source, StubDetector(), tmp_path)
     first, again = (source_maps(source, "areas", tmp_path) for _ in range(2))
@@ -147,7 +147,7 @@ def test_measures_of_real_maps_are_cached_apart(images, tmp_path):
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_photos_and_pairs_in_one_pass(rng, devices):
-    """Every view's features stand in the row of its image, whatever the batches."""
+    """Every view's features are in the row of its image, whatever the batches."""
     images = rng.integers(0, 256, (13, 8, 8, 3), np.uint8)
     maps = rng.integers(0, 3, (13, 8, 8), np.uint8)
 
@@ -164,7 +164,7 @@ def test_photos_and_pairs_in_one_pass(rng, devices):
     np.testing.assert_array_equal(alone[2:4].pairs.features, fakes.pairs.features[2:4])
 
 
-def test_pairs_of_reals_are_cached_apart_from_photos(images, tmp_path):
+def test_pairs_of_reals_are_cached_separately_from_photos(images, tmp_path):
     source, reads = images_source(images)
     photos = source_features(source, StubDetector(), tmp_path)
     pairs, again = (source_features(source, StubDetector(), tmp_path, view="pair")
@@ -208,7 +208,7 @@ def test_an_interrupted_pass_leaves_no_cache(images, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_statistics_of_a_set(rng):
+def test_statistics_of_a_feature_set(rng):
     features = rng.standard_normal((2500, 3)).astype(np.float32)
     whole = FeatureSet(features)
     for part in (whole, whole[:2000], whole[1::2]):
@@ -218,7 +218,7 @@ def test_statistics_of_a_set(rng):
     assert whole[:2500] is whole and whole[:9999] is whole
 
 
-def test_folder_source(rng, tmp_path):
+def test_a_folder_source_reads_images(rng, tmp_path):
     big, small = (rng.integers(0, 256, (*size, 3), np.uint8) for size in ((6, 4), (3, 3)))
     Image.fromarray(big).save(tmp_path / "b.png")
     Image.fromarray(small[..., 0]).save(tmp_path / "A.PNG")
@@ -233,7 +233,7 @@ def test_folder_source(rng, tmp_path):
     assert folder_source(tmp_path).digest != source.digest
 
 
-def test_folders_that_hold_no_images(tmp_path):
+def test_folders_without_images_are_refused(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such folder"):
         folder_source(tmp_path / "nowhere")
     (tmp_path / "images").mkdir()
@@ -243,7 +243,7 @@ def test_folders_that_hold_no_images(tmp_path):
 
 @pytest.fixture
 def pairs(images, tmp_path):
-    """A folder of three pairs, as generate.py writes them."""
+    """Make a folder of three pairs, as generate.py writes them."""
     for i, image in enumerate(images[:3]):
         save_png(tmp_path / "images" / f"{i:07d}.png", image)
         save_label_png(tmp_path / "labels" / f"{i:07d}.png", image[..., 0] % 3, 2)
@@ -251,7 +251,7 @@ def pairs(images, tmp_path):
     return tmp_path
 
 
-def test_pair_source(pairs, images):
+def test_a_pair_source_reads_photos_and_maps(pairs, images):
     source = pair_source(pairs)
     assert source.count == 3 and source.classes == ("a", "b")
     rgb, maps = (np.concatenate(part) for part in zip(*source.batches(maps=True)))
@@ -262,7 +262,7 @@ def test_pair_source(pairs, images):
     assert pair_source(pairs).digest != source.digest
 
 
-def test_pairs_that_are_none(pairs, images):
+def test_wrong_pairs_are_refused(pairs, images):
     write_class_list(pairs, ["a"])
     with pytest.raises(UserError, match=r"labels/000000\d.png: label 2, where 1 classes"):
         list(pair_source(pairs).batches(maps=True))
@@ -294,7 +294,7 @@ def test_pairs_in_shards_are_one_source(pairs, tmp_path):
     np.testing.assert_array_equal(np.concatenate([rgb for rgb, _ in shards.batches()]), photos)
 
 
-def test_split_source(rng, tmp_path):
+def test_a_split_source_reads_a_split(rng, tmp_path):
     images = np.stack([random_image(rng, 5, 4) for _ in range(10)])
     info = open_dataset(make_dataset(tmp_path / "toy", {"train": images, "test": images[:0]},
                                      ("a", "b")))

@@ -15,7 +15,7 @@ from metrics.kernel_inception_distance import kernel_distance, squared_mmd
 
 
 def random_gaussian(rng, size, samples):
-    """Mean and covariance of `samples` random vectors: singular where they are few."""
+    """Return mean and covariance of `samples` random vectors: singular if they are few."""
     x = rng.standard_normal((samples, size)) @ rng.standard_normal((size, size))
     return x.mean(axis=0) + rng.standard_normal(size), np.cov(x, rowvar=False)
 
@@ -62,9 +62,9 @@ def test_fid_of_a_gaussian_with_itself_is_zero(rng):
 
 
 @pytest.mark.slow
-def test_fid_formula_takes_seconds_at_full_size(rng):
-    """By processor time, of all threads: less than three symmetric eigenproblems of that size; two
-    are what it consists of."""
+def test_the_fid_formula_takes_seconds_at_full_size(rng):
+    """In processor time of all threads: less than three symmetric eigenproblems of that size; it
+    consists of two."""
     m1, c1 = random_gaussian(rng, 2048, 3000)
     times = []
     for compute in (lambda: frechet_distance(m1, c1, m1 + 1, c1 * 2), lambda: np.linalg.eigh(c1)):
@@ -92,8 +92,8 @@ def test_kid_of_all_samples_is_one_subset(rng):
     assert std == 0
 
 
-def test_kid_subsets(rng):
-    """The mean over subsets estimates the whole, and the draws are the same every time."""
+def test_kid_subsets_estimate_the_whole(rng):
+    """Their mean does, and the draws are the same every time."""
     x, y = rng.standard_normal((300, 8)), rng.standard_normal((200, 8)) + 0.5
     mean, std = kernel_distance(x, y, subset_size=50)
     whole = squared_mmd(x[:200], y)
@@ -109,7 +109,7 @@ def test_kid_is_unbiased(rng):
 
 
 def test_kid_by_hand_drawn_subsets(rng):
-    """The protocol: 100 subsets of 1,000, drawn as torch-fidelity does."""
+    """The protocol: 100 subsets of 1,000, drawn like torch-fidelity's."""
     defaults = inspect.signature(kernel_distance).parameters
     assert [defaults[name].default for name in ("num_subsets", "subset_size")] == [100, 1000]
     x, y = rng.standard_normal((30, 4)), rng.standard_normal((20, 4))
@@ -121,13 +121,13 @@ def test_kid_by_hand_drawn_subsets(rng):
                                (np.mean(values), np.std(values)), rtol=1e-12)
 
 
-def test_kid_of_one_sample(rng):
+def test_kid_of_one_sample_is_refused(rng):
     with pytest.raises(UserError, match="KID of 1 and 5 samples"):
         kernel_distance(rng.random((1, 4)), rng.random((5, 4)))
 
 
 def test_inception_score_by_hand():
-    """Two classes told apart: 2. All alike: 1."""
+    """Two distinct classes: 2. All the same: 1."""
     sure = np.eye(2, dtype=np.float32)[np.arange(40) % 2]
     np.testing.assert_allclose(inception_score(sure, 10), (2, 0), atol=1e-12)
     np.testing.assert_allclose(inception_score(np.full((40, 5), 0.2), 10), (1, 0), atol=1e-12)
@@ -143,6 +143,6 @@ def test_inception_score_by_brute_force(rng):
     np.testing.assert_allclose(inception_score(p, 5), (np.mean(scores), np.std(scores)), rtol=1e-9)
 
 
-def test_inception_score_of_too_few():
+def test_inception_score_of_too_few_is_refused():
     with pytest.raises(UserError, match="9 samples in 10 splits"):
         inception_score(np.full((9, 3), 1 / 3), 10)

@@ -1,4 +1,4 @@
-"""Metrics of folders as people have them: odd files and names, results elsewhere, no cache."""
+"""Metrics of folders as users have them: odd files and names, results elsewhere, no cache."""
 
 import json
 import os
@@ -27,12 +27,12 @@ TURNS = {1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4:
 
 @pytest.fixture
 def photos(rng):
-    """Ten pictures uint8 [16, 16, 3], with colours of four levels."""
+    """Return ten pictures uint8 [16, 16, 3], with colours of four levels."""
     return (rng.integers(0, 4, (10, 16, 16, 3)) * 85).astype(np.uint8)
 
 
 def save_all(folder, photos, save):
-    """Write photo i by save(pixels, i, path without suffix)."""
+    """Write photo i with save(pixels, i, path without suffix)."""
     folder.mkdir()
     for i, photo in enumerate(photos):
         save(photo, i, str(folder / str(i)))
@@ -44,14 +44,14 @@ def plain(pixels, i, stem):
 
 
 def turned(pixels, i, stem):
-    """Stored so that the EXIF orientation, another for every photo, turns it upright."""
+    """Store a photo so that its EXIF orientation, a different one for each, turns it upright."""
     exif = Image.Exif()
     exif[0x0112] = 1 + i % 8
     Image.fromarray(np.ascontiguousarray(TURNS[1 + i % 8](pixels))).save(f"{stem}.png", exif=exif)
 
 
 def with_alpha(pixels, i, stem):
-    """White where it is transparent, whatever colour is stored there."""
+    """Make the white pixels transparent, whatever colour is stored there."""
     alpha = np.where((pixels == 255).all(-1), 0, 255).astype(np.uint8)
     hidden = np.where(alpha[..., None] == 0, np.uint8(7), pixels)
     Image.fromarray(np.dstack([hidden, alpha])).save(f"{stem}.png")
@@ -97,8 +97,8 @@ def test_the_same_pictures_in_other_files(photos, tmp_path, save):
     assert folder_source(save_all(tmp_path / "other", photos, plain)).digest != digest
 
 
-def test_deep_grey_and_names_without_suffix(rng, tmp_path):
-    """16 bits are divided by 257; a PNG is one by its content."""
+def test_sixteen_bit_grey_and_names_without_suffix(rng, tmp_path):
+    """16 bits are divided by 257; a PNG is recognised by its content."""
     deep = rng.integers(0, 2**16, (5, 7), np.uint16)
     Image.fromarray(deep).save(tmp_path / "a.png")
     os.rename(tmp_path / "a.png", tmp_path / "a")
@@ -113,7 +113,7 @@ def test_deep_grey_and_names_without_suffix(rng, tmp_path):
     assert source.names() == ["a", "b.data", "c.png"]
 
 
-def test_metrics_see_what_the_data_set_holds(photos, tmp_path):
+def test_metrics_read_the_data_sets_pixels(photos, tmp_path):
     for number, save in enumerate([turned, with_alpha, as_bmp, in_latin_1]):
         part = save_all(tmp_path / "part", photos[number:number + 2], save)
         for path in part.iterdir():
@@ -137,15 +137,15 @@ def test_metrics_see_what_the_data_set_holds(photos, tmp_path):
 
 
 def spoil(folder):
-    """Put a JPEG that is cut short, a text called .png and other things into a folder."""
+    """Put a truncated JPEG, a text called .png and other files into a folder."""
     Image.new("RGB", (64, 64), (9, 8, 7)).save(folder / "cut.jpg")
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:-9])
     (folder / "page.png").write_text("<html>")
     (folder / "notes.txt").write_text("no picture")
-    os.mkfifo(folder / "pipe.png")  # reading it would block for ever
+    os.mkfifo(folder / "pipe.png")  # reading it would block forever
 
 
-def test_what_cannot_be_used_is_counted(photos, tmp_path):
+def test_unusable_files_are_counted(photos, tmp_path):
     folder = save_all(tmp_path / "fakes", photos, plain)
     spoil(folder)
     source = folder_source(folder)
@@ -155,7 +155,7 @@ def test_what_cannot_be_used_is_counted(photos, tmp_path):
     assert "notes.txt (not a readable image" in line and "page.png (not a readable image" in line
 
 
-def test_folders_in_which_nothing_can_be_read(tmp_path):
+def test_folders_without_readable_images_are_refused(tmp_path):
     spoil(tmp_path)
     with pytest.raises(UserError, match=r"no images directly .* not readable pictures: cut.jpg \("):
         folder_source(tmp_path)
@@ -166,7 +166,7 @@ def test_folders_in_which_nothing_can_be_read(tmp_path):
 
 
 class Corner(StubDetector):
-    """Features of an image's upper left quarter: turned pictures have others."""
+    """Features of an image's upper left quarter: rotated pictures have others."""
 
     def resize(self, images):
         height, width = images.shape[1:3]
@@ -175,7 +175,7 @@ class Corner(StubDetector):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A function (options...): run_metrics.py with a detector and a cache of its own."""
+    """Return a function (options...): run_metrics.py with a stub detector and a separate cache."""
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("metrics.networks.inception.load_detector", lambda *options: Corner())
     return lambda *options: run_metrics.main([f"--results={tmp_path / 'results'}", *options])
@@ -198,7 +198,7 @@ def test_distances_of_copies_are_zero_whatever_their_files(run, photos, tmp_path
     assert said.err.count("fid50k: there are only 10 fakes; computed and recorded as fid10") == 3
 
 
-def test_paths_that_are_no_unicode_are_recorded(run, photos, tmp_path):
+def test_paths_that_are_not_unicode_are_recorded(run, photos, tmp_path):
     fakes = save_all(tmp_path / os.fsdecode(b"caf\xe9"), photos, plain)
     assert run("--metrics=kid5", f"--reals={fakes}", f"--fakes={fakes}", "--nearest=0") == 0
     where = tmp_path / "results" / f"metrics-{fakes.name}"
@@ -207,7 +207,7 @@ def test_paths_that_are_no_unicode_are_recorded(run, photos, tmp_path):
     assert record["fakes"]["path"] == sheet["fakes"]["path"] == str(fakes)
 
 
-def test_sizes_and_left_out_files_are_warned_of_once(run, photos, tmp_path, capsys):
+def test_sizes_and_skipped_files_get_one_warning(run, photos, tmp_path, capsys):
     fakes = save_all(tmp_path / "fakes", photos[:7], plain)
     for i, size in enumerate([(8, 12), (8, 12), (3, 3)]):
         Image.new("RGB", size, (i, 9, 9)).save(fakes / f"x{i}.png")
@@ -225,7 +225,7 @@ def test_sizes_and_left_out_files_are_warned_of_once(run, photos, tmp_path, caps
     ("fid50k", 1200, "fid1200"), ("pr9003_full", 700, "pr7003_full"),
     ("fid50k_full", 2000, "fid2k_full"), ("kid50k", 7, "kid7"),
     ("pr50k3_full", 1003, "pr10033_full"), ("is50k", 10000, "is10k")])
-def test_names_say_the_counts(name, count, expected):
+def test_names_of_metrics_give_the_counts(name, count, expected):
     assert limited(parse_metric(name), count) == parse_metric(expected)
     assert limited(parse_metric(name), None) == parse_metric(name) == limited(
         parse_metric(name), 50_000)
@@ -234,7 +234,7 @@ def test_names_say_the_counts(name, count, expected):
 # A cache that cannot be written
 
 def unwritable(tmp_path, kind, monkeypatch):
-    """The cache's folder, where nothing can be put."""
+    """Return the cache's folder after making it impossible to write there."""
     if kind == "a file in the way":
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "file" / "cache"))
@@ -272,7 +272,7 @@ def test_nothing_fails_without_a_cache(run, photos, tmp_path, kind, monkeypatch,
     assert not folder.exists() or not list(folder.iterdir())
 
 
-def test_a_cache_that_is_only_read_is_used(photos, tmp_path, monkeypatch):
+def test_a_read_only_cache_is_used(photos, tmp_path, monkeypatch):
     source = folder_source(save_all(tmp_path / "reals", photos, plain))
     kept = source_features(source, StubDetector(), tmp_path / "cache")
     monkeypatch.setattr(download.os, "posix_fallocate", full)
@@ -282,8 +282,8 @@ def test_a_cache_that_is_only_read_is_used(photos, tmp_path, monkeypatch):
     assert not detector.batches and not lines
 
 
-def test_weights_are_used_though_they_cannot_be_kept(tmp_path, monkeypatch):
-    """Those that come with a download too, which then goes to a temporary folder."""
+def test_weights_are_used_even_if_they_cannot_be_cached(tmp_path, monkeypatch):
+    """Downloaded weights too, which then go to a temporary folder."""
     unwritable(tmp_path, "a file in the way", monkeypatch)
     monkeypatch.setattr("dnnlib.download._reported", set())
     lines, paths = [], write_files(tmp_path, small_arrays())

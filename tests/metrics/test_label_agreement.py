@@ -1,5 +1,5 @@
-"""metrics/label_agreement.py: a segmenter's labels against maps; and whether the measure measures:
-maps that are moved, mistaken or another sample's must score lower, in order."""
+"""metrics/label_agreement.py: a segmenter's labels against maps; and whether it measures: maps that
+are moved, wrong or another sample's must score lower, in that order."""
 
 import collections
 import itertools
@@ -47,7 +47,7 @@ class ByColour:
 
 
 def judged(labeller, rgb, label_maps):
-    """The FeatureSet with the confusions of photos and maps."""
+    """Return the FeatureSet with the confusions of photos and maps."""
     measure = confusion_measure(labeller)
     rows = measure.count(PairBatch(rgb, label_maps), len(labeller.classes))
     assert rows.shape == (len(rgb), measure.columns(len(labeller.classes)))
@@ -55,13 +55,13 @@ def judged(labeller, rgb, label_maps):
 
 
 def painted(label_maps, num_classes):
-    """Photos of label maps: every class in its colour."""
+    """Return photos of label maps: every class in its colour."""
     return channels.colourise(np.uint8(label_maps), num_classes)
 
 
-def test_what_is_compared_and_with_what():
-    """Of class b nothing is drawn, so that the means are of the background and a; c is found in a
-    fake photo where the map has a."""
+def test_values_and_table_by_hand():
+    """No map has class b, so the means are over the background and a; c is found in a fake photo
+    where the map has a."""
     real = np.uint8([[[0, 0, 1, 1], [0, 0, 2, 3]]])
     maps, photo = np.uint8([[[0, 0, 1, 1], [0, 1, 1, 1]]]), np.uint8([[[0, 0, 1, 1], [0, 0, 1, 3]]])
     labeller = ByColour(3)
@@ -85,8 +85,7 @@ def test_what_is_compared_and_with_what():
 
 
 def test_photos_of_given_maps():
-    """Rare are the classes with the fewest pixels; c, which no map has, is none; the background
-    never is."""
+    """Classes with the fewest pixels are rare; c, which no map has, and background are not."""
     maps = np.uint8([[[0, 0, 0, 0, 0, 0, 1, 1], [2, 2, 2, 2, 2, 2, 1, 4]]])
     drawn = np.uint8([[[0, 0, 0, 0, 0, 2, 2, 1], [2, 2, 2, 2, 2, 2, 1, 0]]])
     labeller = ByColour(4)
@@ -103,14 +102,14 @@ def test_photos_of_given_maps():
     lines = rare_lines(rows)
     assert lines[0].startswith("the 3 rarest classes") and lines[1].split() == [
         "d", "6.2", "100.0", "0.0", "100.0", "0.0"]
-    # Of many classes five, whose mean is not that of all.
+    # Of many classes, five are rare; their mean is not that of all.
     many = np.diag([50, 9, 8, 7, 6, 5, 4, 3])
     many[1, 0] = 40
     assert rare_labels(many).tolist() == [7, 6, 5, 4, 3]
 
 
-def test_the_ceiling_is_what_the_segmenter_does_on_reals():
-    """A segmenter that mistakes half of a class on both sides alike costs no ratio."""
+def test_the_ceiling_is_the_segmenters_score_on_reals():
+    """A segmenter wrong about half of a class in reals and fakes alike does not lower the ratio."""
     maps = np.uint8([[[0, 0, 1, 1]]])
     photo = painted([[[0, 0, 1, 0]]], 1)
     images = judged(ByColour(1), photo, maps)
@@ -120,25 +119,25 @@ def test_the_ceiling_is_what_the_segmenter_does_on_reals():
 
 
 def test_maps_that_fade_lose_agreement_over_all_classes(rng):
-    """On the background alone they agree with any segmenter."""
+    """They only agree with the segmenter on the background."""
     labeller, truth = ByColour(2), rng.integers(0, 3, (6, 16, 16))
     reals = judged(labeller, painted(truth, 2), np.uint8(truth))
     half_wrong = np.where(rng.random(truth.shape) < 0.5, truth, rng.integers(0, 3, truth.shape))
-    photos = np.where(truth[..., None] == 0, painted(truth, 2), 5)  # no garment to be seen
+    photos = np.where(truth[..., None] == 0, painted(truth, 2), 5)  # no garment is visible
     useful, faded = (label_agreement(judged(labeller, rgb, np.uint8(maps)), reals)
                      for rgb, maps in ((painted(truth, 2), half_wrong), (photos, 0 * truth)))
     assert faded["_ratio"] > 0.99 > useful["_ratio"]
     assert faded["_ratio_all"] < 0.34 < useful["_ratio_all"] < 1
 
 
-def test_nothing_in_common_is_no_agreement():
+def test_maps_without_overlap_have_no_agreement():
     labeller, none, all_ = ByColour(1), np.zeros((1, 2, 2), np.uint8), np.ones((1, 2, 2), np.uint8)
     values = label_agreement(judged(labeller, painted(none, 1), none),
                              judged(labeller, painted(all_, 1), all_))
     assert values[""] == values["_ratio"] == values["_classes"] == 0
 
 
-def test_segmenters_that_do_not_fit():
+def test_segmenters_that_do_not_fit_are_refused():
     labeller = ByColour(2)
     check_labeller(labeller, ["a", "b"], collections.Counter({(16, 16): 3}), "the fakes")
     with pytest.raises(UserError, match="has the classes a, b; the fakes b, a"):
@@ -147,7 +146,7 @@ def test_segmenters_that_do_not_fit():
         check_labeller(labeller, ["a", "b"], [(16, 16), (8, 16)], "the fakes")
 
 
-def test_maps_that_are_worse():
+def test_maps_by_wrongness():
     maps = np.uint8([[[1, 1, 2, 0, 0, 3]], [[0, 0, 0, 0, 0, 2]]])
     worse = worsened(maps, ("a", "b", "c"), ["a", "c"])
     assert {how: maps[0, 0].tolist() for how, maps in worse.items()} == {
@@ -158,7 +157,7 @@ def test_maps_that_are_worse():
 
 
 def assert_falling(scores):
-    """The further maps are moved, the lower; those of another sample lowest; a swap costs too."""
+    """Assert that scores fall with the shift, to another sample's maps; a swap costs too."""
     ratios = {how: values["_ratio"] for how, values in scores.items()}
     right, *moved, swapped, others = ratios.values()
     assert right == 1
@@ -182,7 +181,7 @@ def test_worse_maps_score_lower_with_a_perfect_segmenter(rng):
 
 @pytest.mark.slow
 def test_worse_maps_score_lower_with_a_trained_segmenter(tmp_path, capsys):
-    """Drawn figures at 32x32, a small U-Net of 375 steps: by commands alone."""
+    """Drawn figures at 32x32, a small U-Net after 375 steps: with the commands alone."""
     data, results = tmp_path / "figures", tmp_path / "results"
     dataset_tool.main(["create_synthetic", f"--out={data}", "--num-images=260", "--resolution=32",
                        "--num-val=20", "--num-test=40", "--workers=2"])
@@ -193,7 +192,7 @@ def test_worse_maps_score_lower_with_a_trained_segmenter(tmp_path, capsys):
     rgb, maps = (np.concatenate(part) for part in zip(*source.batches(maps=True)))
     scores = judge(labeller, rgb, worsened(maps, source.classes))
     assert_falling(scores)
-    # By run_metrics.py the same, of a data set's photos and maps in place of generated ones.
+    # The same by run_metrics.py, with a data set's photos and maps in place of generated ones.
     run_metrics.main(["--metrics=labels40", f"--fakes={data}", f"--data={data}",
                       f"--segmenter={labeller.path}", f"--results={results}"])
     line, = (results / "metrics-figures" / "metric-labels40.jsonl").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Regions, specks, doubts, steps and the other measures of pairs, by hand-made maps."""
+"""Regions, specks, uncertain pixels, steps and the other measures of pairs, by hand-made maps."""
 
 import numpy as np
 import pytest
@@ -16,8 +16,8 @@ from metrics.map_quality import (
     pair_batch,
 )
 
-# Of class 1 a block, a pair and, touching the pair by a corner only, a single pixel; of class 2 a
-# region of three pixels around a corner. Background is cut in two and counts as nothing.
+# Class 1 has a block, a pair and, touching the pair only at a corner, a single pixel; class 2 has a
+# region of three pixels around a corner. Background is cut in two and is not counted.
 DRAWN = np.uint8([[1, 1, 0, 1],
                   [1, 1, 0, 1],
                   [0, 0, 1, 0],
@@ -26,14 +26,14 @@ DRAWN = np.uint8([[1, 1, 0, 1],
 
 
 def measured(maps, num_classes=2, min_area=0.0, rgb=None):
-    """The FeatureSet of label maps, or of signed maps [n, H, W, C], on photos that are black."""
+    """Return the FeatureSet of label maps, or of signed maps [n, H, W, C], on black photos."""
     maps = np.asarray(maps, np.uint8 if np.ndim(maps) == 3 else np.float32)
     pairs = pair_batch(np.zeros((*maps.shape[:3], 3), np.uint8) if rgb is None else rgb, maps)
     return FeatureSet(maps={name: measure.count(pairs, num_classes)
                             for name, measure in MEASURES.items()}, min_area=min_area)
 
 
-def test_regions_are_connected_by_their_sides_and_specks_have_two_pixels_at_most():
+def test_regions_join_by_sides_and_specks_have_at_most_two_pixels():
     assert count_regions(DRAWN[None], 2).tolist() == [[4, 2]]
 
 
@@ -41,7 +41,7 @@ def test_regions_are_connected_by_their_sides_and_specks_have_two_pixels_at_most
     (np.zeros((2, 3, 3)), [[0, 0], [0, 0]]),
     (np.ones((1, 3, 3)), [[1, 0]]),
     (np.eye(3)[None], [[3, 3]]),
-    ([[[1, 2, 1, 2]]], [[4, 4]]),  # classes side by side do not join
+    ([[[1, 2, 1, 2]]], [[4, 4]]),  # different classes side by side do not join
     ([[[1, 1, 1, 2]], [[0, 1, 1, 0]]], [[2, 1], [1, 1]])])
 def test_regions_of_maps(maps, expected):
     counts = count_regions(np.uint8(maps), 2)
@@ -52,7 +52,7 @@ def test_regions_equal_a_flood_fill(rng):
     maps = rng.integers(0, 4, (20, 9, 7), np.uint8)
 
     def fill(image, row, column):
-        """Take away one region of an image of integers; returns its pixels."""
+        """Remove one region from an image of integers; return its pixels."""
         label, open_pixels, size = image[row, column], [(row, column)], 0
         while open_pixels:
             r, c = open_pixels.pop()
@@ -73,7 +73,7 @@ def test_every_measure_has_the_columns_it_announces():
         assert measure.count(pairs, 5).shape == (1, measure.columns(5))
 
 
-def test_labels_are_those_of_the_signed_maps():
+def test_labels_follow_from_the_signed_maps():
     signed = np.float32([[[[-0.5, 0.4], [0.1, 0.0]], [[-0.1, -0.2], [0.0, 0.0]]]])
     assert pair_batch(None, signed).label_maps.tolist() == [[[2, 1], [0, 0]]]
     assert pair_batch(None, None).label_maps is None
@@ -83,30 +83,30 @@ def test_labels_are_those_of_the_signed_maps():
 
 
 @pytest.mark.parametrize("maps, claimed, unsure", [
-    ([[0.5, -0.5, -0.5]], 0, 0),         # a class for sure
-    ([[-0.5, -0.5, -0.5]], 0, 0),        # background for sure: 0.5 below its 0
-    ([[-0.2, -0.5, -0.5]], 0, 1),        # near to appearing
-    ([[0.2, -0.5, -0.5]], 0, 1),         # near to vanishing
-    ([[0.7, 0.6, -0.5]], 1, 1),          # two classes, near to changing places
-    ([[0.9, 0.3, -0.5]], 1, 0),          # two classes, and a clear winner
-    ([[0.9, 0.0, -0.5]], 0, 0),          # 0 is no claim
-    ([[MARGIN, -0.5, -0.5]], 0, 0),      # exactly the margin is enough
+    ([[0.5, -0.5, -0.5]], 0, 0),  # surely a class
+    ([[-0.5, -0.5, -0.5]], 0, 0),  # surely background: 0.5 below its 0
+    ([[-0.2, -0.5, -0.5]], 0, 1),  # close to appearing
+    ([[0.2, -0.5, -0.5]], 0, 1),  # close to vanishing
+    ([[0.7, 0.6, -0.5]], 1, 1),  # two classes, close to swapping
+    ([[0.9, 0.3, -0.5]], 1, 0),  # two classes, with a clear winner
+    ([[0.9, 0.0, -0.5]], 0, 0),  # 0 is not a claim
+    ([[MARGIN, -0.5, -0.5]], 0, 0),  # exactly the margin is enough
     ([[0.5, 0.5, 0.5], [-0.5, -0.1, -0.5], [0.5, -0.5, -0.5], [0.5, 0.1, -0.5]], 0.5, 0.5)])
-def test_doubts(maps, claimed, unsure):
+def test_claimed_and_unsure_pixels(maps, claimed, unsure):
     segmaps = np.float32(maps)[None, None]
     pairs = PairBatch(np.zeros((1, 1, len(maps), 3), np.uint8), None, segmaps)
     assert count_doubts(pairs).tolist() == [[claimed, unsure]]
 
 
-def test_shares_of_doubts():
-    """Of four pixels two have a class, one of them has two and is unsure, as is one of none."""
+def test_shares_of_claimed_and_unsure_pixels():
+    """Of four pixels two show a class, one of them unsure with two classes; so is one without."""
     signed = np.float32([[[[0.5, -0.5], [0.4, 0.3], [-0.1, -0.5], [-0.5, -0.5]]]])
     values = map_quality(measured(signed), measured(signed))
     assert values["_claimed"] == values["_claimed_real"] == 0.5
     assert values["_unsure"] == values["_unsure_real"] == 0.5
 
 
-def test_labels_alone_have_no_doubts_and_no_values_of_them():
+def test_labels_without_maps_have_no_unsure_pixels():
     pairs = PairBatch(np.zeros((2, 3, 3, 3), np.uint8), np.ones((2, 3, 3), np.uint8))
     assert np.isnan(count_doubts(pairs)).all() and count_doubts(pairs).shape == (2, 2)
     signed = measured(np.full((1, 3, 3, 2), -0.5))
@@ -116,7 +116,7 @@ def test_labels_alone_have_no_doubts_and_no_values_of_them():
 
 
 def test_steps_by_hand():
-    """Two colours side by side, of the same border; then the border a pixel too far."""
+    """Two colours side by side, first with the same border in the labels, then one pixel off."""
     rgb = np.zeros((2, 2, 4, 3), np.uint8)
     rgb[:, :, 2:] = 30, 60, 90  # steps of 60 in the middle of both rows
     labels = np.uint8([[[0, 0, 1, 1]] * 2, [[0, 0, 0, 1]] * 2])
@@ -124,7 +124,7 @@ def test_steps_by_hand():
     assert counts.tolist() == [[120, 2, 0, 8], [0, 2, 120, 8]]
     right, wrong = (measured(labels[i:i + 1], rgb=rgb[:1]) for i in range(2))
     assert map_quality(wrong, right)["_edges"] == 0
-    assert map_quality(right, wrong)["_edges"] == 0  # and nothing to compare with elsewhere
+    assert map_quality(right, wrong)["_edges"] == 0  # and nothing elsewhere to compare with
     rgb[:, 1] += 1
     both = measured(labels[:1], rgb=rgb[:1])
     assert map_quality(both, both)["_edges"] == pytest.approx(60 / (4 / 8))
@@ -143,7 +143,7 @@ def test_steps_equal_brute_force(rng):
     np.testing.assert_allclose(count_steps(PairBatch(rgb, labels)), expected, rtol=1e-6)
 
 
-def test_values_of_both_sides():
+def test_values_of_fakes_and_reals():
     fakes = measured([DRAWN, DRAWN, np.zeros((5, 4))])
     reals = measured([np.ones((5, 4)), np.tri(5, 4)])
     assert map_quality(fakes, reals) == {
@@ -169,19 +169,19 @@ def test_maps_without_a_region_have_no_specks():
 
 
 def frequencies(shown, n):
-    """The FeatureSet of n images of which `shown` [C] show each class."""
+    """Return the FeatureSet of n images of which `shown` [C] show each class."""
     areas = np.arange(n)[:, None] < np.array(shown)
     return FeatureSet(maps={"areas": np.float32(areas)})
 
 
 def test_half_the_real_frequency_is_enough():
-    """Exactly half counts, whatever the numbers of images; classes that no real shows do not."""
+    """Exactly half is enough for any numbers of images; classes absent from reals do not count."""
     reals = frequencies([30, 30, 30, 1, 0], 30)
     fakes = frequencies([35, 34, 70, 2, 70], 70)
     assert drawn_enough(fakes, reals).tolist() == [True, False, True, True, False]
 
 
-def test_a_class_below_the_least_area_is_not_shown():
+def test_a_class_below_the_minimum_area_is_not_shown():
     maps = np.zeros((1, 4, 4))
     maps[0, 0, 0], maps[0, 1:3] = 1, 2
     values = map_quality(measured(maps, min_area=0.1), measured(maps, min_area=0.1))

@@ -38,14 +38,14 @@ def reals(rng, detector):
 
 
 def fakes(count):
-    """An endless generator's first images, in batches of 7."""
+    """Return an endless generator's first images, in batches of 7."""
     rng = np.random.default_rng(1)
     for _ in range(-(-count // 7)):
         yield rng.integers(0, 200, (7, 4, 4, 3), np.uint8), None
 
 
 def evaluate(names, generate, reals, detector, warn=lambda line: None):
-    """{name: {name + suffix: value}} of metrics, from one pass over the generated images."""
+    """Return {name: {name + suffix: value}} of metrics, from one pass over the generated images."""
     metrics = [parse_metric(name) for name in names]
     fakes = measure_fakes(metrics, generate, detector)
     return {metric.name: compute(metric, fakes, reals.get(metric.reals), detector, warn)
@@ -120,7 +120,7 @@ def test_results_do_not_depend_on_the_minibatch(reals):
     assert values(4) == values(7) == values(20)
 
 
-def test_limit_of_a_folder(reals, detector):
+def test_a_folder_with_fewer_images_limits_the_count(reals, detector):
     few = measure_fakes([parse_metric("fid50k")], lambda count: fakes(20), detector, limit=20)
     same = evaluate(["fid20"], fakes, {SPLIT: reals}, detector)
     assert compute(parse_metric("fid50k"), few, reals, detector)["fid50k"] == same["fid20"]["fid20"]
@@ -136,7 +136,7 @@ def test_a_warning_names_the_counts(reals, detector):
     assert "fewer samples than the 6 features" in lines[0]
 
 
-def test_a_floor_takes_two_halves(reals, detector):
+def test_a_floor_needs_two_halves(reals, detector):
     for name, count in (("maps9", 1), ("fid9", 3)):
         with pytest.raises(UserError, match=f"--floor: {name} .*at least; there are {count}"):
             compute_floor(parse_metric(name), reals[:count], detector)
@@ -178,8 +178,8 @@ def test_full_metrics_compare_with_the_full_set(reals, detector):
     assert reals_of(parse_metrics("is20,ppl_wfull")) == set()
 
 
-def test_metrics_of_pairs_see_the_maps(rng, detector):
-    """Equal photos with other maps: nothing for fid and kid, something for those of pairs."""
+def test_metrics_of_pairs_depend_on_the_maps(rng, detector):
+    """Equal photos with other maps: fid and kid do not change, those of pairs do."""
     photos = rng.integers(0, 256, (30, 4, 4, 3), np.uint8)
     metrics = [parse_metric(name) for name in ("fid30", "kid30", "fid30_pair", "kid30_pair")]
 
@@ -192,12 +192,12 @@ def test_metrics_of_pairs_see_the_maps(rng, detector):
     for metric in metrics:
         values |= compute(metric, fakes, reals, detector)
     assert abs(values["fid30"]) < 1e-6 and values["fid30_pair"] > 1
-    assert values["kid30_pair"] > 0 > values["kid30"]  # unbiased: of equal sets below 0
+    assert values["kid30_pair"] > 0 > values["kid30"]  # unbiased: below 0 for equal sets
     floor, half = compute_floor(metrics[2], reals, detector)
     assert half == 15 and floor["fid30_pair"] != 0
 
 
-def test_paths_are_asked_for_by_space_and_sampling():
+def test_paths_are_requested_by_space_and_sampling():
     asked = []
 
     def paths(space, sampling, num_samples):
@@ -236,7 +236,7 @@ def test_too_few_images_are_refused_before_any_is_made(name, limit, num_reals, m
         check_counts([parse_metric(name)], limit, num_reals)
 
 
-def test_the_warning_of_a_floor_speaks_of_halves(detector, reals):
+def test_the_warning_of_a_floor_mentions_halves(detector, reals):
     said = []
     compute_floor(parse_metric("fid50k"), reals[:8], detector, said.append)
     assert "4 reals in one half and 4 in the other" in said[0]

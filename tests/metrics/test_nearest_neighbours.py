@@ -26,7 +26,7 @@ PHOTOS = [f"summer/IMG_{(7 * i) % 24:04d}.jpg" for i in range(24)]
 
 
 def brute_force(queries, features, count):
-    """Pairs (distance, index), sorted: the smaller index first among equals."""
+    """Return pairs (distance, index), sorted: the smaller index first among equal distances."""
     found = []
     for query in np.asarray(queries, np.float64):
         pairs = [(float(np.linalg.norm(row - query)), i) for i, row in
@@ -37,7 +37,7 @@ def brute_force(queries, features, count):
 
 @pytest.fixture(scope="module")
 def images():
-    """16-pixel images with four maps, channels first: train 24, test 3."""
+    """Return 16-pixel images with four maps, channels first: train 24, test 3."""
     rng = np.random.default_rng(5)
     return {split: np.stack([random_image(rng, 7, 16) for _ in range(n)])
             for split, n in (("train", 24), ("test", 3))}
@@ -45,7 +45,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def source(images, tmp_path_factory):
-    """Their training split, of photos called PHOTOS."""
+    """Return their training split; the photos are called PHOTOS."""
     path = make_dataset(tmp_path_factory.mktemp("data") / "toy", images)
     content = json.loads((path / "dataset.json").read_text())
     content["splits"]["train"] = PHOTOS
@@ -54,7 +54,7 @@ def source(images, tmp_path_factory):
 
 
 def rgb_and_labels(image):
-    """(uint8 [H, W, 3], uint8 [H, W]) of an image [C, H, W]."""
+    """Return (uint8 [H, W, 3], uint8 [H, W]) of an image [C, H, W]."""
     image = image.transpose(1, 2, 0)
     return image[..., :3], channels.to_label_map(image[..., 3:], threshold=127)
 
@@ -82,7 +82,7 @@ def test_ties_go_to_the_smaller_index(rng):
 
 
 def test_small_differences_of_large_features(rng):
-    """A copy is at distance 0, a near copy at its own small one."""
+    """A copy is at distance 0, a near copy at its small distance."""
     features = (1000 + rng.standard_normal((50, 2048))).astype(np.float32)
     features[7] = features[30]
     features[7, 0] = np.nextafter(features[7, 0], np.float32(2000))
@@ -94,7 +94,7 @@ def test_small_differences_of_large_features(rng):
 
 
 def test_memory_does_not_grow_with_the_reals(tmp_path, rng):
-    """Differences and squares of a block in float64, however long the mapped file is."""
+    """It has a block's differences and squares in float64, however long the mapped file is."""
     shape = (16 * CHUNK, 128)
     np.save(tmp_path / "features.npy", rng.standard_normal(shape).astype(np.float32))
     features = np.load(tmp_path / "features.npy", mmap_mode="r")
@@ -173,7 +173,7 @@ def test_sheet_of_images_of_other_sizes():
 
 
 def test_sheet_and_numbers_of_copies(images, source, tmp_path):
-    """Fakes that are copies of reals 5 and 17 find themselves, at distance 0, maps and all."""
+    """Fakes that are copies of reals 5 and 17 find them, at distance 0, with their maps."""
     fakes = [rgb_and_labels(images["train"][k]) for k in (5, 17)]
     detector = StubDetector()
     path = write_nearest(tmp_path / "nearest-5,17", fakes, ["seed 5", "seed 17"], source, FOUR,
@@ -202,7 +202,7 @@ def test_sheet_and_numbers_of_copies(images, source, tmp_path):
 
 
 def test_numbers_of_photos_and_names_that_are_not_text(images, source, tmp_path):
-    """Photos with a number for an id are called by it; names stay on one line."""
+    """Photos whose id is a number are called by it; names stay on one line."""
     path = make_dataset(tmp_path / "numbers", images)
     assert split_source(open_dataset(path), "test", 16).names() == ["0", "1", "2"]
     (tmp_path / "odd").mkdir()
@@ -215,7 +215,7 @@ def test_numbers_of_photos_and_names_that_are_not_text(images, source, tmp_path)
 
 
 @pytest.mark.parametrize("classes", [(), ("any",)])
-def test_without_common_classes_only_images(images, source, tmp_path, classes):
+def test_without_common_classes_the_sheet_has_only_images(images, source, tmp_path, classes):
     rgb, label_map = rgb_and_labels(images["train"][5])
     path = write_nearest(tmp_path / "nearest", [(rgb, label_map if classes else None)], ["seed 5"],
                          source, classes, StubDetector(), {}, tmp_path / "cache")
@@ -225,7 +225,7 @@ def test_without_common_classes_only_images(images, source, tmp_path, classes):
 
 @pytest.fixture
 def run(source, tmp_path, monkeypatch):
-    """A function (options...): run_metrics.py with narrow detector and cache of its own."""
+    """Return a function (options...): run_metrics.py with narrow detector and separate cache."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     (tmp_path / "small.pb").write_bytes(graph_bytes(small_arrays()))
     return lambda *options: run_metrics.main([
@@ -233,7 +233,7 @@ def run(source, tmp_path, monkeypatch):
 
 
 def make_network(path, source, label_size=0):
-    """A snapshot of a network with four maps, still at 8x8 of 16x16."""
+    """Write a snapshot of a network with four maps, still at 8x8 of 16x16."""
     network = G_style("Gs", num_channels=7, resolution=16, label_size=label_size, latent_size=8,
                       dlatent_size=8, mapping_layers=2, mapping_fmaps=8, fmap_base=64, fmap_max=8)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -244,7 +244,7 @@ def make_network(path, source, label_size=0):
     return path
 
 
-def test_option_makes_the_samples_of_generate_py(run, source, tmp_path, capsys):
+def test_the_options_samples_equal_generate_pys(run, source, tmp_path, capsys):
     path = make_network(tmp_path / "run" / "network.safetensors", source)
     assert run(f"--network={path}", "--nearest=3-5") == 0
     assert capsys.readouterr().out.endswith(f"wrote {path.parent / 'nearest-3-5.png'}\n")
@@ -264,7 +264,7 @@ def test_option_makes_the_samples_of_generate_py(run, source, tmp_path, capsys):
     assert json.loads((path.parent / "nearest-3.json").read_text())["num_reals"] == 3
 
 
-def test_option_with_a_conditional_network(run, source, tmp_path):
+def test_the_option_with_a_conditional_network(run, source, tmp_path):
     path = make_network(tmp_path / "run" / "network.safetensors", source, label_size=2)
     with pytest.raises(UserError, match="is conditional"):
         run(f"--network={path}", "--nearest=0")
@@ -275,8 +275,8 @@ def test_option_with_a_conditional_network(run, source, tmp_path):
     np.testing.assert_array_equal(picture[:128, :128], pictures.enlarge(rgb[0], 16))
 
 
-def test_option_with_folders_and_a_metric(run, images, source, tmp_path):
-    """Fakes are images by their numbers; the sheet is not put among them."""
+def test_the_option_with_folders_and_a_metric(run, images, source, tmp_path):
+    """Fakes are images by their numbers; the sheet is not put in their folder."""
     (tmp_path / "fakes").mkdir()
     for k in (20, 4):
         rgb, _ = rgb_and_labels(images["train"][k])
@@ -299,6 +299,6 @@ def test_option_with_folders_and_a_metric(run, images, source, tmp_path):
     (["--nearest=0", "--lpips=x"], "--lpips: without effect: it is for ppl"),
     (["--nearest=0,-1"], "--nearest"),
 ])
-def test_options_that_do_not_go_together(run, options, message):
+def test_options_that_contradict_each_other_are_refused(run, options, message):
     with pytest.raises(UserError, match=message):
         run(*options)

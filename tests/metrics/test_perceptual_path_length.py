@@ -1,4 +1,4 @@
-"""Perceptual path length: the release's vectors, networks whose length is known, minibatches."""
+"""Perceptual path length: the release's vectors, networks of known length, minibatches."""
 
 import numpy as np
 import pytest
@@ -16,12 +16,12 @@ OPTIONS = dict(latent_size=5, space="w", sampling="full", num_samples=7, minibat
 
 @pytest.fixture(scope="module")
 def vectors(shared):
-    """Arrays that the 2019 release computed."""
+    """Return arrays that the 2019 release computed."""
     return np.load(shared / "reference" / "metrics.npz")
 
 
 def drawn_latents(seed, count, size):
-    """Both latents of each pair [count, size]: what the seed says, by itself."""
+    """Return both latents of each pair [count, size], drawn from the seed independently."""
     return np.random.RandomState(seed).randn(count, 2, size).transpose(1, 0, 2)
 
 
@@ -35,7 +35,7 @@ def as_dlatents(latents, labels):
 
 
 def painter(matrix):
-    """A synthesis that is linear: dlatents [n, 1, d] @ matrix [d, 48] -> images of 4x4."""
+    """Return a linear synthesis: dlatents [n, 1, d] @ matrix [d, 48] -> images of 4x4."""
     return lambda dlatents, noise: tf.reshape(
         dlatents[:, 0] @ tf.constant(matrix, tf.float32), [-1, 4, 4, 3])
 
@@ -75,11 +75,11 @@ def test_vectors_face_crop(vectors):
 def test_outliers_by_hand():
     lengths = np.arange(201.0)[::-1]  # the 1st percentile is 2, the 99th 198
     np.testing.assert_array_equal(np.sort(ppl.without_outliers(lengths)), np.arange(2, 199))
-    between = np.arange(100.0)  # 0.99 and 98.01: outwards
+    between = np.arange(100.0)  # 0.99 and 98.01: rounded outwards
     assert len(ppl.without_outliers(between)) == 100
 
 
-def test_lengths_that_are_not_finite():
+def test_lengths_that_are_not_finite_are_an_error():
     with pytest.raises(UserError, match="diverged"):
         ppl.perceptual_path_length(np.array([1.0, np.nan]))
 
@@ -91,7 +91,7 @@ def test_slerp_by_geometry():
 
 
 def test_length_of_a_linear_network_in_w(rng):
-    """|eps (w2 - w1) M|^2 / eps^2 wherever t is, whatever the distance does to units."""
+    """|eps (w2 - w1) M|^2 / eps^2 for every t, in the distance's units."""
     matrix = rng.standard_normal((5, 48))
     options = OPTIONS | {"num_samples": 40}
     found = ppl.path_lengths(as_dlatents, painter(matrix), squared_error, **options)
@@ -102,7 +102,7 @@ def test_length_of_a_linear_network_in_w(rng):
 
 
 def test_length_of_a_linear_network_in_z(rng):
-    """A chord of a circle of radius sqrt(5): 5 angle^2 where the matrix keeps lengths."""
+    """A chord of a circle of radius sqrt(5): 5 angle^2 if the matrix keeps lengths."""
     matrix = np.linalg.qr(rng.standard_normal((48, 5)))[0].T
     options = OPTIONS | {"space": "z", "num_samples": 40}
     found = ppl.path_lengths(as_dlatents, painter(matrix), squared_error, **options)
@@ -114,7 +114,7 @@ def test_length_of_a_linear_network_in_z(rng):
 
 @pytest.mark.parametrize("space", ["z", "w"])
 def test_step_leads_to_the_second_latent(space):
-    """What moves is measured by its sign too."""
+    """The sign of the change shows the direction."""
     def signed(images1, images2):
         return tf.reduce_sum(images2 - images1, axis=[1, 2, 3])
 
@@ -128,7 +128,7 @@ def test_step_leads_to_the_second_latent(space):
 
 
 def positions(**changes):
-    """Where the pairs of an exponential network lay, from their lengths; NaN for short ways."""
+    """Return the positions of an exponential network's pairs, from their lengths; NaN if close."""
     def exponential(dlatents, noise):
         return tf.tile(tf.exp(dlatents[:, :, None]), [1, 4, 4, 3])
     options = OPTIONS | {"latent_size": 1, "num_samples": 3000, "minibatch": 500} | changes
@@ -151,7 +151,7 @@ def test_positions_are_uniform_or_the_end():
     np.testing.assert_allclose(at_end[np.isfinite(at_end)], 0, atol=0.01)
 
 
-def test_both_of_a_pair_share_noise_and_pairs_do_not():
+def test_noise_is_shared_within_a_pair_but_not_between_pairs():
     def only_noise(dlatents, noise):
         return tf.tile(noise(3, 4, 4), [1, 1, 1, 3]) + 0 * dlatents[:, :, None, :1]
 
@@ -168,7 +168,7 @@ def test_both_of_a_pair_share_noise_and_pairs_do_not():
     assert not np.isclose(means, other).any()
 
 
-def test_distance_gets_eight_bit_units():
+def test_the_distance_gets_eight_bit_units():
     """-1 is 0, 1 is 255, unclipped and unrounded."""
     def constant(dlatents, noise):
         return tf.constant([-1, 1, 1.001]) + 0 * dlatents[:, :, None, :1]
@@ -182,7 +182,7 @@ def test_distance_gets_eight_bit_units():
 
 
 def test_labels_are_shared_by_a_pair_and_drawn_from_the_table():
-    """The mapping adds the label: it moves the image, but no pair."""
+    """The mapping adds the label: it moves the image, but not within a pair."""
     seen = []
 
     def mapping(latents, labels):
@@ -203,7 +203,7 @@ def test_labels_are_shared_by_a_pair_and_drawn_from_the_table():
 
 @pytest.mark.parametrize("space, sampling", [("z", "full"), ("w", "end")])
 def test_independent_of_the_minibatch(tmp_path, rng, space, sampling):
-    """A real generator with maps, labels and random noise, a real perceptual distance."""
+    """A real generator with maps, labels and random noise, and a real perceptual distance."""
     G = G_style(num_channels=5, resolution=16, label_size=3, latent_size=8, dlatent_size=8,
                 mapping_layers=2, mapping_fmaps=8, fmap_base=64, fmap_max=8)
     for name, variable in G.vars.items():
@@ -225,7 +225,7 @@ def test_independent_of_the_minibatch(tmp_path, rng, space, sampling):
     np.testing.assert_allclose(lengths(10, 4), one[:4], rtol=1e-6)
 
 
-def test_what_the_distance_sees(rng):
+def test_images_are_cropped_and_resized_for_the_distance(rng):
     images = rng.standard_normal((2, 512, 512, 3)).astype(np.float32)
     averaged = images.reshape(2, 256, 2, 256, 2, 3).mean(axis=(2, 4))
     np.testing.assert_allclose(ppl.preprocess(images), averaged, atol=1e-6)

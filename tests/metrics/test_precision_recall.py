@@ -9,12 +9,12 @@ from metrics.precision_recall import inside, precision_recall, squared_radii
 
 
 def distances(a, b):
-    """Squared, float64 [len(a), len(b)]."""
+    """Return squared distances, float64 [len(a), len(b)]."""
     return np.array([((row - b) ** 2).sum(axis=1) for row in a])
 
 
 def by_brute_force(reals, fakes, k=3):
-    """The definition, word for word."""
+    """Compute the definition literally."""
     reals, fakes = reals.astype(np.float64), fakes.astype(np.float64)
 
     def share_inside(x, y):
@@ -32,14 +32,14 @@ def ties(rng, n, m):
 
 
 def copies(rng, n, m):
-    """Far from the origin, where |a|^2 + |b|^2 - 2 a.b leaves rounding in place of zeros."""
+    """Return copies far from the origin, where |a|^2 + |b|^2 - 2 a.b is not exactly 0."""
     a = rng.standard_normal((n, 20)) * 0.01 + 1000
     return a, np.concatenate([a[:m // 2], a[:1].repeat(m - m // 2, axis=0) + 0.004])
 
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Blocks of a few rows."""
+    """Use blocks of a few rows."""
     monkeypatch.setattr(module, "BLOCK_BYTES", 8 * 300)
 
 
@@ -53,21 +53,21 @@ def test_equals_brute_force(rng, small_blocks, make, n, m, k):
     assert make is not smooth or 0 < min(expected) <= max(expected) < 1
 
 
-def test_blocks_leave_no_trace(rng, small_blocks, monkeypatch):
+def test_the_block_size_does_not_matter(rng, small_blocks, monkeypatch):
     reals, fakes = (x.astype(np.float32) for x in smooth(rng, 80, 70))
     small = precision_recall(reals, fakes)
     monkeypatch.undo()
     assert precision_recall(reals, fakes) == small
 
 
-def test_radii_are_distances_to_the_third_other(rng, small_blocks):
+def test_radii_are_distances_to_the_third_neighbour(rng, small_blocks):
     x = rng.standard_normal((50, 6)).astype(np.float32)
     expected = np.sort(distances(x.astype(np.float64), x.astype(np.float64)), axis=1)[:, 3]
     np.testing.assert_allclose(squared_radii(x, 3), expected, rtol=1e-9)
 
 
 def test_equal_features_are_at_distance_zero(rng):
-    """A set is inside itself even if all radii are zero, and nothing next to it is."""
+    """A set is inside itself even if all radii are zero; nothing next to it is."""
     x = (rng.standard_normal((10, 30)) * 1e3).astype(np.float32).repeat(4, axis=0)
     np.testing.assert_array_equal(squared_radii(x, 3), np.zeros(40))
     assert inside(x, x, np.zeros(40)).all()
@@ -76,7 +76,7 @@ def test_equal_features_are_at_distance_zero(rng):
 
 
 def test_by_hand():
-    """Reals 0 1 2 3 10: radii 3 2 2 3 9 to the third other one; fakes of a narrow set."""
+    """Reals 0 1 2 3 10 have radii 3 2 2 3 9, to the third other real; fakes of a narrow set."""
     reals = np.float32([[0], [1], [2], [3], [10]])
     fakes = np.float32([[0.4], [0.5], [0.6], [0.7], [30]])
     np.testing.assert_allclose(np.sqrt(squared_radii(reals, 3)), [3, 2, 2, 3, 9])
@@ -86,14 +86,14 @@ def test_by_hand():
     assert recall == pytest.approx(4 / 5)
 
 
-def test_which_is_which(rng):
-    """A fake set inside one corner of the reals is precise and recalls little."""
+def test_precision_and_recall_are_not_swapped(rng):
+    """Fakes inside one corner of the reals have high precision and low recall."""
     reals = rng.standard_normal((300, 2)).astype(np.float32)
     precision, recall = precision_recall(reals, reals[:30] * 0.1)
     assert precision == 1 and recall < 0.4
 
 
 @pytest.mark.parametrize("counts", [(3, 10), (10, 3)])
-def test_too_few(rng, counts):
+def test_too_few_samples_are_refused(rng, counts):
     with pytest.raises(UserError, match=r"of 3 (reals|fakes): more than k = 3"):
         precision_recall(*(rng.random((count, 2)) for count in counts))

@@ -17,7 +17,7 @@ from metrics.segmentation_scores import (
 
 @pytest.fixture
 def maps(rng):
-    """Truth with ignored pixels, and a prediction that is right in two of three; five labels."""
+    """Return five labels' truth with ignored pixels, and a prediction right in two of three."""
     truth = rng.integers(0, 5, (6, 9, 7), np.uint8)
     predicted = np.where(rng.random(truth.shape) < 2 / 3, truth, rng.integers(0, 5, truth.shape))
     truth[rng.random(truth.shape) < 0.1] = IGNORE
@@ -54,7 +54,7 @@ def test_confusion_counts_every_pair_of_labels(maps):
 def test_values_by_hand():
     confusion = confusion_matrix(np.uint8([0, 0, 0, 1, 1, 3]), np.uint8([0, 0, 1, 1, 2, 3]), 5)
     np.testing.assert_array_equal(class_ious(confusion), [2 / 3, 1 / 3, 0, 1, np.nan])
-    # Label 2 is only predicted: it lowers the score of label 1, but is not a class of the truth.
+    # Label 2 is only predicted: it lowers label 1's score, but is not a class of the truth.
     assert in_truth(confusion).tolist() == [True, True, False, True, False]
     assert mean_iou(confusion) == pytest.approx((2 / 3 + 1 / 3 + 1) / 3)
     garments = without_background(in_truth(confusion))
@@ -62,7 +62,7 @@ def test_values_by_hand():
     assert pixel_accuracy(confusion) == pytest.approx(4 / 6)
 
 
-def test_nothing_to_score():
+def test_no_scores_without_labelled_pixels():
     confusion = confusion_matrix(np.full(4, IGNORE, np.uint8), np.zeros(4, np.uint8), 2)
     assert confusion.sum() == 0
     assert np.isnan(mean_iou(confusion)) and np.isnan(pixel_accuracy(confusion))
@@ -71,6 +71,6 @@ def test_nothing_to_score():
 @pytest.mark.parametrize("truth, predicted, message", [
     ([0, 3], [0, 0], "label 3 in a truth of 3"), ([0, 0], [0, 255], "label 255 in a prediction"),
     ([0, 0], [0], r"label maps \(2,\) and \(1,\)")])
-def test_maps_that_do_not_fit(truth, predicted, message):
+def test_maps_that_do_not_fit_are_refused(truth, predicted, message):
     with pytest.raises(ValueError, match=message):
         confusion_matrix(np.uint8(truth), np.uint8(predicted), 3)

@@ -1,5 +1,4 @@
-"""Networks that draw photos from maps, or people in other poses: what run_metrics.py and trainings
-measure of them."""
+"""run_metrics.py and trainings on networks that draw photos from maps, or people in poses."""
 
 import dataclasses
 import functools
@@ -38,8 +37,7 @@ from training.translation.translator import Translator
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A data set, a translator of its maps, a segmenter, weights of a narrow Inception and VGG16.
-    """
+    """Make a data set, a translator, a segmenter, and narrow Inception and VGG16 weights."""
     path = tmp_path_factory.mktemp("translated")
     data = coloured_dataset(path / "coloured")
     save_translator(path / "run.safetensors", about={"dataset": {"path": str(data)}})
@@ -54,7 +52,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def narrow(tmp_path, monkeypatch):
-    """A cache of the test's own, and LPIPS of a narrow VGG16."""
+    """Use a separate cache, and LPIPS with a narrow VGG16."""
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("metrics.networks.lpips.Lpips", functools.partial(Lpips, blocks=NARROW))
 
@@ -64,12 +62,12 @@ def run(root, *options):
 
 
 def newest(root, name):
-    """The newest line of metric-<name>.jsonl."""
+    """Return the newest line of metric-<name>.jsonl."""
     return json.loads((root / f"metric-{name}.jsonl").read_text().splitlines()[-1])
 
 
 def drawn(root, split, seed=0):
-    """(photos, their label maps, the real photos) of a split."""
+    """Return (photos, their label maps, the real photos) of a split."""
     source = open_images(root / "coloured", split, 16)
     originals, maps = (np.concatenate(parts) for parts in zip(*source.batches(maps=True)))
     translator = Translator.load(root / "run.safetensors")
@@ -79,8 +77,8 @@ def drawn(root, split, seed=0):
 
 
 def test_a_translator_by_hand(root, capsys):
-    """One photo of every map of the split, beside the photo that this map is of; a line of each
-    metric has all that defines it."""
+    """One photo for every map of the split, compared with the map's own photo; each metric's line
+    has everything that defines it."""
     options = [f"--segmenter={root / 'segmenter.safetensors'}", f"--lpips={root / 'lpips.npz'}",
                f"--inception={root / 'small.pb'}"]
     assert run(root, "--metrics=kid1k,miou,l1,lpips", "--floor", *options) == 0
@@ -126,8 +124,8 @@ def test_the_split_and_the_dropout(root):
     assert len({round(value, 6) for value in values}) == 3
 
 
-def test_trainings_measure_what_run_metrics_does(root):
-    """Of the validation split; the first metric comes first."""
+def test_trainings_measure_like_run_metrics(root):
+    """On the validation split; the first metric comes first."""
     translator = Translator.load(root / "run.safetensors")
     segmenter = root / "segmenter.safetensors"
     names = "miou,lpips,kid2,l1"
@@ -146,8 +144,8 @@ def test_trainings_measure_what_run_metrics_does(root):
     assert not values
 
 
-def test_trainings_leave_out_what_weights_cannot_compute(root):
-    """A first metric that is left out would have another one select the best snapshot."""
+def test_trainings_leave_out_metrics_without_weights(root):
+    """If the first metric were left out, another one would select the best snapshot."""
     (root / "trunk.pb").write_bytes(graph_bytes(small_arrays(logits=False)))
     data, lines = coloured_dataset(root / "more", photos=12), []
     options = dict(weights=root / "trunk.pb", log=lines.append)
@@ -170,7 +168,7 @@ def test_trainings_refuse_metrics_of_a_cyclegan():
             parse("cyclekid")
 
 
-def test_maps_are_taken_as_they_are_stored(root, rng):
+def test_maps_are_used_as_they_are_stored(root, rng):
     """A data set's with their soft edges, a folder's as whole pixels."""
     soft = rng.integers(0, 256, (2, 3, 3, 4), np.uint8)
     images = np.concatenate([np.zeros((2, 3, 3, 3), np.uint8), soft], axis=-1)
@@ -208,12 +206,12 @@ def test_maps_are_taken_as_they_are_stored(root, rng):
     (["--metrics=l1", "--floor"], "--floor: without effect"),
     (["--metrics=l1", "--segmenter=x"], "--segmenter: without effect"),
     (["--metrics=l1", "--split=all"], "no images in split 'all'")])
-def test_what_a_translator_has_no_use_for(root, options, message):
+def test_options_without_use_for_a_translator_are_refused(root, options, message):
     with pytest.raises(UserError, match=message):
         run(root, *options)
 
 
-def test_what_only_a_translator_has(root):
+def test_options_that_do_not_fit_the_network_are_refused(root):
     other = coloured_dataset(root / "other", seed=3)
     content = json.loads((other / "dataset.json").read_text())
     (other / "dataset.json").write_text(json.dumps({**content, "classes": ["red", "blue"]}))
@@ -234,8 +232,7 @@ def test_what_only_a_translator_has(root):
 
 @pytest.fixture(scope="module")
 def posed(root):
-    """A network that draws people in other poses; its data set has validation pairs, no test ones.
-    """
+    """Write a network that draws people in poses; its data set has validation but no test pairs."""
     data = people_dataset(root / "people")
     return save_reposer(root / "posed" / "run.safetensors", about={"dataset": {"path": str(data)}})
 
@@ -245,7 +242,7 @@ def of_poses(posed, *options):
 
 
 def test_people_in_other_poses_by_hand(root, posed, capsys):
-    """The pairs of a split, each beside its target; FID and KID against all photos of the split."""
+    """A split's pairs, each compared with its target; FID and KID use all photos of the split."""
     assert of_poses(posed, "--metrics=kid1k,fid3,l1,lpips", f"--lpips={root / 'lpips.npz'}",
                     f"--inception={root / 'small.pb'}", "--floor", "--minibatch=3") == 0
     told = capsys.readouterr()
@@ -271,7 +268,7 @@ def test_people_in_other_poses_by_hand(root, posed, capsys):
     assert newest(posed.parent, "fid3")["results"]["fid3"] > 0
 
 
-def test_a_split_s_own_folder_is_that_split(posed):
+def test_a_splits_own_folder_is_that_split(posed):
     assert run_metrics.main([f"--network={posed}", "--metrics=l1",
                              f"--data={posed.parents[1] / 'people' / 'val'}"]) == 0
     record = newest(posed.parent, "l1")
@@ -286,12 +283,12 @@ def test_a_split_s_own_folder_is_that_split(posed):
     (["--metrics=l1", "--seed=2"], "--seed: without effect: .* draws one photo of each pair"),
     (["--metrics=l1", "--trunc=0.5"], "--trunc: without effect"),
     (["--nearest=0"], "--nearest: without effect")])
-def test_what_people_in_poses_have_no_use_for(posed, options, message):
+def test_options_without_use_for_poses_are_refused(posed, options, message):
     with pytest.raises(UserError, match=message):
         of_poses(posed, *options)
 
 
-def test_pairs_that_do_not_fit(root, posed):
+def test_pairs_that_do_not_fit_are_refused(root, posed):
     other = people_dataset(root / "named")
     content = json.loads((other / "dataset.json").read_text())
     names = ["hand", *content["keypoints"][1:]]

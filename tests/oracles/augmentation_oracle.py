@@ -58,7 +58,7 @@ def to_source(z, size, p, uniform, normal):
 
 
 def recoloured(rgb, p, uniform, normal):
-    """Return colours [..., 3] after each step of their own."""
+    """Return colours [..., 3] after each colour transformation in turn."""
     if uniform["brightness?"] < p:
         rgb = rgb + 0.2 * normal["brightness"]
     if uniform["contrast?"] < p:
@@ -76,13 +76,13 @@ def recoloured(rgb, p, uniform, normal):
 
 
 def reflected(i, size):
-    """Return a whole place of an endless row of mirror images in the first of them."""
+    """Return the position in the first image for one in an endless row of mirror images."""
     i = abs(i) % (2 * size - 2)
     return i if i < size else 2 * size - 2 - i
 
 
 def doubled(rows):
-    """Return an array [r, ...] of twice as many rows: a sum over the taps for each of them."""
+    """Return an array [r, ...] with twice as many rows: a sum over the taps for each of them."""
     size = len(rows)
     result = np.zeros([2 * size, *rows.shape[1:]])
     for k in range(2 * size):
@@ -94,7 +94,7 @@ def doubled(rows):
 
 
 def bilinear(image, x, y):
-    """Return an image [s, s, channels] between its pixels, at arrays of places."""
+    """Return an image [s, s, channels] sampled between its pixels, at arrays of positions."""
     left, top = (np.minimum(np.floor(place).astype(int), len(image) - 2) for place in (x, y))
     x, y = (x - left)[..., None], (y - top)[..., None]
     return ((1 - x) * (1 - y) * image[top, left] + x * (1 - y) * image[top, left + 1]
@@ -102,7 +102,7 @@ def bilinear(image, x, y):
 
 
 def resampled(image, back):
-    """Return an image moved: `back` leads from points of the result to points of the image."""
+    """Return an image moved: `back` maps points of the result to points of the image."""
     size = len(image)
     middle = (size - 1) / 2
     row, column = np.mgrid[:size, :size]
@@ -120,7 +120,7 @@ def resampled(image, back):
     result = np.zeros_like(image)
     for i, down in enumerate(SYMMLET):
         for j, across in enumerate(SYMMLET):
-            # Place 2 c + j - MIDDLE of the doubled result is at pixel c + (j - MIDDLE - DELAY) / 2.
+            # Place 2 c + j - MIDDLE of the doubled result is pixel c + (j - MIDDLE - DELAY) / 2.
             x, y = source(column + (j - MIDDLE - DELAY) / 2, row + (i - MIDDLE - DELAY) / 2)
             result += down * across / 2 * bilinear(large, 2 * x + DELAY, 2 * y + DELAY)
     return result

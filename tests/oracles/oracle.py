@@ -1,9 +1,9 @@
 """G, D and their losses once more: float64, plain, in the official release's fixed-size form.
 
-Shares no code with the program and is written differently: channels first, every
-resolution computed and blended by lod (the official 'linear' structure), images always of the
-final size, convolutions as sums of shifted products, groups and maps by loops. Slow, and right:
-test_oracle.py compares it with the reference vectors first and the program with it then.
+Shares no code with the program and is written differently: channels first, every resolution
+computed and blended by lod (the official 'linear' structure), images always of the final size,
+convolutions as sums of shifted products, groups and maps by loops. It is slow and correct:
+test_oracle.py first compares it with the reference vectors, and then the program with it.
 
 `v` is {official name without 'G/' or 'D/': float64 tensor}, `c` {official keyword: value}. Sources:
 StyleGAN (Karras et al. 2019), ProGAN (Karras et al. 2018), WGAN-GP (Gulrajani et al. 2017).
@@ -19,7 +19,7 @@ ROOT2 = np.sqrt(2.0)
 
 
 def weight(v, c, scope, gain=ROOT2, lrmul=1.0):
-    """Return the weight in use: times he_std, unless initialisation did that (no use_wscale)."""
+    """Return the weight in use: times he_std, unless initialisation included it (no use_wscale)."""
     stored = v[f"{scope}/weight"]
     fan_in = 1.0
     for size in stored.shape[:-1]:
@@ -33,7 +33,7 @@ def bias(v, scope, lrmul=1.0):
 
 
 def conv(x, w):
-    """Zero-padded correlation of x [N, C, H, W] with w [k, k, C, D], k odd."""
+    """Correlate zero-padded x [N, C, H, W] with w [k, k, C, D], k odd."""
     size, (height, width) = w.shape[0], x.shape[2:]
     edge = size // 2
     padded = tf.pad(x, [[0, 0], [0, 0], [edge, edge], [edge, edge]])
@@ -50,7 +50,7 @@ def upscale(x):
 
 
 def up_conv(x, w, resolution):
-    """Upscaling to `resolution` and convolution, unfused everywhere (tests replace this one)."""
+    """Upscale to `resolution` and convolve, unfused everywhere (tests replace this function)."""
     return conv(upscale(x), w)
 
 
@@ -60,7 +60,7 @@ def downscale(x):
 
 
 def blur(x, c):
-    """Filter with [1, 2, 1] / 4 along either side, zeros outside."""
+    """Filter with [1, 2, 1] / 4 along both sides, zeros outside."""
     if not c["blur"]:
         return x
     for axis in (2, 3):
@@ -72,17 +72,17 @@ def blur(x, c):
 
 
 def activate(x, kind):
-    """Leaky ReLU with slope 0.2, or ReLU."""
+    """Apply leaky ReLU with slope 0.2, or ReLU."""
     return tf.where(x > 0, x, x * {"lrelu": 0.2, "relu": 0.0}[kind])
 
 
 def normalised(x, axes):
-    """Divided by the root mean square over `axes`."""
+    """Divide by the root mean square over `axes`."""
     return x / tf.sqrt(tf.reduce_mean(x * x, axes, keepdims=True) + 1e-8)
 
 
 def blend(fine, coarse, t):
-    """fine for t <= 0, coarse for t >= 1."""
+    """Blend: fine for t <= 0, coarse for t >= 1."""
     t = min(max(t, 0.0), 1.0)
     return (1 - t) * fine + t * coarse
 
@@ -105,7 +105,7 @@ def mapping(v, c, latents, labels=None):
 
 
 def synthesis(v, c, dlatents, lod=0.0):
-    """dlatents [N, layers, dlatent_size] -> images [N, channels, R, R], with the fixed noise."""
+    """Map dlatents [N, layers, dlatent_size] to images [N, channels, R, R]; the noise is fixed."""
     depth = int(np.log2(c["resolution"]))
 
     def to_rgb(x, r):
@@ -133,7 +133,7 @@ def synthesis(v, c, dlatents, lod=0.0):
 
 
 def epilogue(v, c, scope, x, layer, dlatents):
-    """Noise, bias, activation, norms, style."""
+    """Apply noise, bias, activation, norms and style."""
     if c["use_noise"]:
         strength = tf.reshape(v[f"{scope}/Noise/weight"], [1, -1, 1, 1])
         x += v[f"G_synthesis/noise{layer}"] * strength
@@ -150,7 +150,7 @@ def epilogue(v, c, scope, x, layer, dlatents):
 
 
 def generator(v, c, latents, labels=None, lod=0.0):
-    """Latents to images, every layer with the same w."""
+    """Map latents to images, with the same w in every layer."""
     w = mapping(v, c, latents, labels)
     layers = 2 * int(np.log2(c["resolution"])) - 2
     return synthesis(v, c, tf.stack([w] * layers, 1), lod)
@@ -160,7 +160,7 @@ def generator(v, c, latents, labels=None, lod=0.0):
 
 
 def discriminator(v, c, images, labels=None, lod=0.0):
-    """images [N, channels, R, R] of the final size -> scores [N]."""
+    """Score images [N, channels, R, R] of the final size: [N]."""
     depth = int(np.log2(c["resolution"]))
 
     def layer(x, scope):
@@ -199,7 +199,7 @@ def append_stddev(x, group_size, num_features):
 
 
 def d_loss(score, reals, fakes, kind, r1_gamma=0.0, r2_gamma=0.0, wgan_lambda=0.0, mix=None):
-    """Loss of D per sample on images of the final size; `score`: images -> [N]."""
+    """Return D's loss per sample on images of the final size; `score`: images -> [N]."""
     real, fake = score(reals), score(fakes)
     value = {"logistic": lambda: -tf.math.log_sigmoid(real) - tf.math.log_sigmoid(-fake),
              "wgan": lambda: fake - real + 0.001 * real * real,
@@ -215,7 +215,7 @@ def d_loss(score, reals, fakes, kind, r1_gamma=0.0, r2_gamma=0.0, wgan_lambda=0.
 
 
 def squared_slope(score, images):
-    """|d score / d image|^2 per sample."""
+    """Return |d score / d image|^2 per sample."""
     with tf.GradientTape() as tape:
         tape.watch(images)
         scores = score(images)
@@ -223,7 +223,7 @@ def squared_slope(score, images):
 
 
 def g_loss(score, fakes, kind):
-    """Loss of G per sample; log D and log(1 - D) where D = sigmoid(score)."""
+    """Return G's loss per sample; log D and log(1 - D) with D = sigmoid(score)."""
     fake = score(fakes)
     return {"logistic_nonsaturating": lambda: -tf.math.log_sigmoid(fake),
             "logistic_saturating": lambda: tf.math.log_sigmoid(-fake),

@@ -1,8 +1,8 @@
 """LPIPS against the package that defines it, and path lengths against torch-fidelity's.
 
-Both run in a process of their own, by the interpreter that the environment variable
-TORCH_FIDELITY_PYTHON names (default: this one); requirements-torch.txt says what it needs. The
-trunk's weights are random, those of the linear layers the package's own.
+Both run in a separate process, with the interpreter named by the environment variable
+TORCH_FIDELITY_PYTHON (default: this one); requirements-torch.txt lists what it needs. The trunk's
+weights are random, the linear layers' weights are the package's own.
 """
 
 import os
@@ -26,7 +26,7 @@ PYTHON = os.environ.get("TORCH_FIDELITY_PYTHON", sys.executable)
 
 @pytest.fixture(scope="module")
 def inputs(shared):
-    """Pairs of random images, of photos, of photos and nearly themselves; a network's matrix."""
+    """Return pairs of random images, of photos, of photos and near copies; a network's matrix."""
     rng = np.random.default_rng(1234)
     paths = sorted((shared / "data" / "ccp_modanet" / "images").glob("*.jpg"))[:16]
     photos = np.stack([np.asarray(Image.open(path).convert("RGB").resize((96, 144)), np.float32)
@@ -67,10 +67,10 @@ def test_distances(inputs, theirs, pair):
 
 
 def test_path_lengths(inputs, theirs):
-    """'z', 'end': with one pair a seed both sides draw the same latents.
+    """'z', 'end': with one pair per seed both sides draw the same latents.
 
-    The release brings both latents to unit length before it interpolates; torch-fidelity brings the
-    result there, which begins faster towards a longer latent: by |z2| / |z1|.
+    The release normalises both latents before it interpolates; torch-fidelity normalises the
+    result, which moves faster at first towards a longer latent: by |z2| / |z1|.
     """
     path, values = theirs
     distance = Lpips(path)

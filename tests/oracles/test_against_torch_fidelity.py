@@ -1,7 +1,7 @@
 """Features and metrics against torch-fidelity's, with the same weights, on 500 + 500 real photos.
 
-torch-fidelity runs in a process of its own, by the interpreter that the environment variable
-TORCH_FIDELITY_PYTHON names (default: this one); requirements-torch.txt says what it needs.
+torch-fidelity runs in a separate process, with the interpreter named by the environment variable
+TORCH_FIDELITY_PYTHON (default: this one); requirements-torch.txt lists what it needs.
 """
 
 import os
@@ -30,7 +30,7 @@ COUNT = 500
 
 @pytest.fixture(scope="module")
 def photos(shared, tmp_path_factory):
-    """Two folders of 500 photos each: tagged ones and untagged ones."""
+    """Make two folders of 500 photos each: tagged and untagged ones."""
     folders = []
     for name in ("images", "images_unlabelled"):
         folder = tmp_path_factory.mktemp(name)
@@ -42,13 +42,13 @@ def photos(shared, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def logits():
-    """Rows as the last layer gives them, of which the Inception Score is made."""
+    """Return outputs of the last layer, from which the Inception Score is computed."""
     return (3 * np.random.default_rng(0).standard_normal((1000, 1008))).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def theirs(photos, logits, tmp_path_factory):
-    """Return what torch-fidelity computes: features a and b, fid, kid, precision, recall, is."""
+    """Return torch-fidelity's results: features a and b, fid, kid, precision, recall, is."""
     test = "import torch, importlib.util as u, sys; sys.exit(not u.find_spec('torch_fidelity'))"
     if subprocess.run([PYTHON, "-c", test], capture_output=True, check=False).returncode:
         pytest.skip(f"{PYTHON} has no torch-fidelity: pip install -r requirements-torch.txt into "
@@ -67,7 +67,7 @@ def theirs(photos, logits, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ours(photos, theirs):
-    """Features of both folders by our detector."""
+    """Return our detector's features of both folders."""
     detector = load_detector()
     return [source_features(folder_source(folder), detector) for folder in photos]
 
@@ -83,7 +83,7 @@ def test_features(ours, theirs):
 
 
 def equal(what, mine, reference, tolerance=1e-4):
-    """Compare relatively; the figures are shown by pytest -s."""
+    """Assert equality relative to the reference; pytest -s shows the figures."""
     error = abs(mine / reference - 1)
     print(f"{what}: {mine:.10g} here, {reference:.10g} there, {error:.2g} relative")
     assert error < tolerance

@@ -1,7 +1,7 @@
-"""The PyTorch StyleGAN that speed is compared with is the same algorithm: same variables and draws,
-same images, losses and gradients.
+"""The PyTorch StyleGAN of the speed comparison is the same algorithm: with the same variables and
+draws it has the same images, losses and gradients.
 
-It runs in a process of its own, by the interpreter that the environment variable TORCH_PYTHON names
+It runs in a separate process, with the interpreter named by the environment variable TORCH_PYTHON
 (default: this one).
 """
 
@@ -28,7 +28,7 @@ LAYERS = 6  # at 16x16
 
 @pytest.fixture(scope="module")
 def case():
-    """Draws and reals, NCHW."""
+    """Return draws and reals, NCHW."""
     rng = np.random.default_rng(7)
     case = {"fmap_base": 128, "fmap_max": 16, "cut": CUT,
             "reals": rng.uniform(-1, 1, (MINIBATCH, CHANNELS, 16, 16))}
@@ -41,7 +41,7 @@ def case():
 
 
 def networks_of(tiny_config):
-    """G and D with no variable at a special value."""
+    """Return G and D with no variable at a special value."""
     config = tiny_config(fmap_base=128, fmap_max=16, latent_size=12, mapping_layers=8)
     networks, rng = new_state(config, CHANNELS).networks, np.random.default_rng(8)
     for name in ("G", "D_rgb"):
@@ -52,7 +52,7 @@ def networks_of(tiny_config):
 
 
 def our_values(G, D, case):
-    """Return what the other side returns: fakes, losses, gradients by official names."""
+    """Return what the PyTorch side returns: fakes, losses, gradients by official names."""
     nhwc = {name: tf.constant(array.transpose(0, 2, 3, 1))
             for name, array in case.items() if array.ndim == 4}
 
@@ -74,7 +74,7 @@ def our_values(G, D, case):
 
 
 def as_torch(name, array):
-    """Return an image, a loss, or a gradient in PyTorch's order of a kernel's dimensions."""
+    """Return an image, a loss, or a gradient with PyTorch's order of a kernel's dimensions."""
     if name.startswith("grad/") and array.ndim == 2:
         return array.T
     is_kernel = name.endswith("/weight") and array.ndim == 4
@@ -99,11 +99,11 @@ def test_the_same_algorithm(tiny_config, case, tmp_path):
     assert len(theirs) == 3 + sum(name.startswith("grad/") for name in theirs) > 50
     for name, array in theirs.items():
         error = np.linalg.norm(as_torch(name, ours[name]) - array) / np.linalg.norm(array)
-        # Gradients pass many more layers in float32, and some are sums that nearly cancel.
+        # Gradients pass through many more float32 layers, and some are sums that nearly cancel.
         assert error < (5e-3 if name.startswith("grad/") else 1e-5), (name, error)
 
 
-def test_an_interpreter_without_torch_gets_the_way_to_it(tmp_path):
+def test_without_torch_the_error_says_how_to_get_it(tmp_path):
     with pytest.raises(UserError, match="cannot be run"):
         check_torch(tmp_path / "python")
     fake = tmp_path / "fake"

@@ -1,4 +1,4 @@
-"""The program's augmentation against the oracle's, and the oracle against what is known of it."""
+"""The program's augmentation against the oracle's, and the oracle against known properties."""
 
 import numpy as np
 import pytest
@@ -8,14 +8,13 @@ from dnnlib.tflib.distribute import Draws
 from tests.oracles import augmentation_oracle as oracle
 from training.gan import augmentation
 
-# Float32 places of a doubled image of 64 are right to 1e-5 pixels; colours grow with contrast and
-# saturation, so that errors are relative to the largest value of an image.
+# Float32 positions in a doubled image of 64 are correct to 1e-5 pixels; colours grow with contrast
+# and saturation, so errors are relative to the largest value of an image.
 TOLERANCE = 2e-4
 
 
 def draws_of(seed, minibatch):
-    """(Draws, [{name: number} of uniform, of normal draws] of each sample), as `augment` takes
-    them."""
+    """Return (Draws, [{name: number} of uniform, of normal draws] per sample), for `augment`."""
     draws = Draws(seed, 0, minibatch)
     tables = []
     for kind, names in (("uniform", augmentation.UNIFORMS), ("normal", augmentation.NORMALS)):
@@ -27,7 +26,7 @@ def draws_of(seed, minibatch):
 @pytest.mark.parametrize("size, num_maps, p, count", [
     (8, 2, 0.15, 64), (8, 13, 0.6, 32), (16, 0, 0.6, 24), (16, 13, 1.0, 8), (32, 3, 0.6, 12),
     (32, 13, 1.0, 4)])
-def test_augment_is_the_oracles(size, num_maps, p, count):
+def test_augment_equals_the_oracle(size, num_maps, p, count):
     rng = np.random.default_rng(size + num_maps)
     images = rng.uniform(-1, 1, (count, size, size, 3 + num_maps)).astype(np.float32)
     draws, numbers = draws_of(size, count)
@@ -40,8 +39,8 @@ def test_augment_is_the_oracles(size, num_maps, p, count):
     assert changed > 0.6 * count
 
 
-def test_the_filter_is_an_orthogonal_one_of_six_vanishing_moments():
-    """And nearly a symmetric one: its phase is nearly that of its delay."""
+def test_the_filter_is_orthogonal_with_six_vanishing_moments():
+    """It is also nearly symmetric: its phase is nearly that of its delay."""
     taps = np.array(oracle.SYMMLET)
     np.testing.assert_allclose(augmentation.SYM6, taps, atol=1e-8)
     taps = augmentation.SYM6
@@ -55,8 +54,8 @@ def test_the_filter_is_an_orthogonal_one_of_six_vanishing_moments():
     np.testing.assert_allclose(phase, -omega * (oracle.MIDDLE + oracle.DELAY), atol=0.25)
 
 
-def test_a_smooth_picture_is_moved_by_the_matrix(rng):
-    """Against the picture's formula at the places that it comes from, away from the borders."""
+def test_the_matrix_moves_a_smooth_picture(rng):
+    """Against the picture's formula at the source positions, away from the borders."""
     size, angle, factor = 32, 0.5, 1.2
 
     def picture(z):
@@ -66,7 +65,7 @@ def test_a_smooth_picture_is_moved_by_the_matrix(rng):
     z = column + 1j * row
     moved = (z - (2.3 - 1.6j)) * np.exp(-1j * angle) / factor
     geometry = np.eye(3)
-    # result -> image, in widths: shifted back, turned back, made smaller.
+    # result -> image, in widths: shifted back, rotated back, made smaller.
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / factor
     geometry[:2, :2], geometry[:2, 2] = turn, -turn @ [2.3 / size, -1.6 / size]
     result = augmentation.moved(tf.constant(picture(z)[None], tf.float32),

@@ -1,8 +1,8 @@
 """The networks and losses against oracle.py, and that oracle against the official numbers.
 
-The oracle is float64 and of the official fixed-size form; the program is float32 at the current
-resolution, with fused layers. So they agree only where both are right: values, gradients by every
-variable, and R1's second derivatives, for every option of the official networks.
+The oracle is float64 and in the official fixed-size form; the program is float32 at the current
+resolution, with fused layers. So they only agree if both are correct: values, gradients with
+respect to every variable, and R1's second derivatives, for every option of the official networks.
 """
 
 import numpy as np
@@ -130,8 +130,8 @@ def test_oracle_has_the_official_losses(official, lod):
 
 @pytest.mark.slow
 def test_oracle_has_the_official_gradients(official):
-    """At lod 1.7. At 0 float32 and float64 put some input of leaky ReLU on two sides of zero: there
-    a change of w by 1e-5 moves G's gradients by 7e-4 already."""
+    """At lod 1.7. At lod 0, float32 and float64 put some input of a leaky ReLU on opposite sides of
+    zero: there a change of w by 1e-5 already changes G's gradients by 7e-4."""
     folder, networks = official
     vG, vD = networks["G"][0], networks["D"][0]
     with tf.GradientTape(persistent=True) as tape:
@@ -150,9 +150,9 @@ def test_oracle_has_the_official_gradients(official):
 
 @pytest.fixture
 def rng():
-    """Draws for which no input of a ReLU comes close to zero: its side would depend on rounding.
+    """Return draws for which no input of a ReLU is close to zero: rounding would decide its side.
 
-    (Where one does, noise of 1e-7 on the images moves the oracle's own R1 gradients by 1e-4.)
+    (If one is, noise of 1e-7 on the images changes the oracle's own R1 gradients by 1e-4.)
     """
     return np.random.default_rng(3)
 
@@ -172,7 +172,7 @@ def make(kind, options):
 
 
 def labels_for(network, rng):
-    """Rows [MINIBATCH, label_size] of any numbers, or None."""
+    """Return rows [MINIBATCH, label_size] of random numbers, or None."""
     size = network.label_size
     return rng.standard_normal((MINIBATCH, size)).astype(np.float32) if size else None
 
@@ -182,14 +182,14 @@ def to_float64(labels):
 
 
 def full_size(images, lod_floor):
-    """NHWC at the current resolution -> float64 NCHW at the final one."""
+    """Convert NHWC at the current resolution to float64 NCHW at the final one."""
     return float64(nchw(enlarge(images, lod_floor)))
 
 
 def assert_same_gradients(ours, theirs, tolerance):
-    """||a - b|| / ||b|| below the tolerance for every variable.
+    """Assert that ||a - b|| / ||b|| is below the tolerance for every variable.
 
-    What is rounding noise beside all gradients together counts as zero; None is zero.
+    What is rounding noise compared with all gradients together counts as zero; None is zero.
     """
     theirs = {n: np.zeros(np.shape(ours[n])) if g is None else g.numpy() for n, g in theirs.items()
               if n in ours}
@@ -224,7 +224,7 @@ def test_generator(rng, option, lod):
 
 @pytest.mark.parametrize("name, option, lod", LOSS_CASES)
 def test_discriminator_and_its_losses(rng, name, option, lod):
-    """Scores, the loss per sample, and its gradients by D's variables, penalties included."""
+    """Scores, loss per sample, and its gradients with respect to D's variables; with penalties."""
     D, v = make("D_basic", D_OPTIONS[option])
     labels, lod_floor = labels_for(D, rng), int(lod)
     shape = [MINIBATCH, 16 >> lod_floor, 16 >> lod_floor, D.num_channels]
@@ -254,7 +254,7 @@ def test_discriminator_and_its_losses(rng, name, option, lod):
 @pytest.mark.parametrize("kind, lod", [
     ("logistic_nonsaturating", 0.4), ("logistic_saturating", 1.7), ("wgan", 0.0), ("hinge", 1.0)])
 def test_generator_losses_through_both_networks(rng, kind, lod):
-    """With labels; gradients by G's variables through D."""
+    """With labels; gradients with respect to G's variables through D."""
     (G, vG), (D, vD) = make("G_style", {"label_size": 3}), make("D_basic", {"label_size": 3})
     latents, labels = rng.standard_normal((MINIBATCH, 10)).astype(np.float32), labels_for(G, rng)
     with tf.GradientTape() as tape:

@@ -1,7 +1,8 @@
-"""Two turns in a row against a float64 account of them, for the same draws.
+"""Two steps in a row against a float64 account of them, for the same draws.
 
-What is independent of the program: the networks, losses and gradients (oracle.py), the layers
-that style mixing replaces, the running means of w and of G, Adam, mirroring and fading of reals.
+The account computes independently of the program: networks, losses and gradients (oracle.py), the
+layers that style mixing replaces, the running means of w and of G, Adam, mirroring and fading of
+reals.
 """
 
 import functools
@@ -18,8 +19,8 @@ from training.gan.init_from import new_state
 from training.gan.schedule import Critic
 
 MINIBATCH, LRATE, BETA2 = 8, 0.01, 0.99
-# Adam's. With 1e-8 a step follows the gradient's sign, which for a gradient of zero is rounding
-# noise.
+# Adam's epsilon. With 1e-8 a step follows the gradient's sign, which is rounding noise for a
+# gradient of zero.
 EPSILON = 1e-3
 STEPS = (4, 5)  # with seed 3 and a probability of 0.5 some of their draws mix styles
 
@@ -37,23 +38,23 @@ CASES = {
         {"minibatch_per_gpu": {4: 4}, "r1_interval": 2, "style_mixing_prob": 1.0}, 0.0, 3),
     "XLA": ({"xla": True, "style_mixing_prob": 1.0}, 0.0, 0),
 }
-# Largest error in bf16, by norm, of what a network's training changed. Every rounding of these 8
-# maps moves some values across a leaky ReLU's zero; which ones depends on the order in which a
-# processor adds up, so its error is one draw of many. Twice the largest of four draws, with other
-# images: 0.174, 0.0008, 0.059. A convolution that adds up in bfloat16 is found by
-# tests/training/test_precision.py.
+# Largest error in bf16, by norm, of the change that training made to a network. Every rounding of
+# these 8 maps moves some values across a leaky ReLU's zero. Which values depends on the order in
+# which a processor adds up, so its error is one of many random ones. The limits are twice the
+# largest of four, measured with other images: 0.174, 0.0008, 0.059.
+# tests/training/test_precision.py finds a convolution that adds up in bfloat16.
 BF16_ERRORS = {"G": 0.35, "Gs": 0.0016, "D": 0.12}
 
 
 @functools.cache
 def xla_draw(seed, minibatch, method, *args):
-    """Return a function step -> what that method of Draws gives inside what XLA compiles."""
+    """Return a function step -> the result of that method of Draws inside code compiled by XLA."""
     return tf.function(lambda step: getattr(Draws(seed, step, minibatch), method)(*args),
                        jit_compile=True, autograph=False)
 
 
 class XlaDraws:
-    """Draws, as they are inside what XLA compiles."""
+    """Draws as they are inside code compiled by XLA."""
 
     def __init__(self, seed, step, minibatch):
         self.seed, self.step, self.minibatch = seed, tf.constant(step), minibatch
@@ -65,7 +66,7 @@ class XlaDraws:
 
 
 class Account:
-    """The state of a training in float64, and what a turn does to it.
+    """The state of a training in float64, and what a step does to it.
 
     Attributes:
         v: {'G', 'Gs', 'D': {variable name: float64 array}}.
@@ -79,10 +80,10 @@ class Account:
         self.trained = {"G": set(networks["G"].trainables), "D": set(networks["D_rgb"].trainables)}
         self.second_moments = {"G": {}, "D": {}}
         self.t = 0
-        self.mixed = []  # which turns' images had mixed styles
+        self.mixed = []  # whether each step's images had mixed styles
 
     def turn(self, images, labels, step, lod):
-        """D step, average, G step."""
+        """Do the D step, the average, and the G step."""
         config = self.config
         draws = (XlaDraws if config.xla else Draws)(config.seed, step, MINIBATCH)
         self.t += 1
@@ -108,7 +109,7 @@ class Account:
         return lambda x: oracle.discriminator(v, self.network_config["D"], x, given, lod)
 
     def reals(self, images, draws, lod):
-        """uint8 NHWC -> float64 NCHW of the final size, mirrored and faded."""
+        """Convert uint8 NHWC to float64 NCHW of the final size, mirrored and faded."""
         x = images.astype(np.float64).transpose(0, 3, 1, 2) / 127.5 - 1
         for i, draw in enumerate(draws.uniform("mirror").numpy()):
             if draw < 0.5:
@@ -118,7 +119,7 @@ class Account:
         return tf.constant(x.repeat(2 ** int(lod), 2).repeat(2 ** int(lod), 3))
 
     def fakes(self, v, draws, purpose, labels, lod):
-        """Images of the final size; G's running mean of w follows."""
+        """Return images of the final size; update G's running mean of w."""
         c = self.network_config["G"]
         given = None if not self.table.shape[1] else tf.constant(labels, tf.float64)
         first, second = (oracle.mapping(v, c, tf.cast(draws.normal(
@@ -142,7 +143,7 @@ class Account:
         return oracle.synthesis({**v, **noise}, c, tf.stack(w, 1), lod)
 
     def step(self, name, loss):
-        """Adam (Kingma and Ba 2014) with beta1 = 0 on the mean of loss(variables)."""
+        """Take an Adam step (Kingma and Ba 2014), beta1 = 0, on the mean of loss(variables)."""
         v = {k: tf.constant(a) for k, a in self.v[name].items()}
         with tf.GradientTape() as tape:
             tape.watch(v)
@@ -153,7 +154,7 @@ class Account:
             moment = self.second_moments[name].get(k, 0.0)
             moment = BETA2 * moment + (1 - BETA2) * grad.numpy() ** 2
             self.second_moments[name][k] = moment
-            # lr sqrt(1 - beta2^t) m / (sqrt(v) + eps): the efficient form's epsilon.
+            # lr sqrt(1 - beta2^t) m / (sqrt(v) + eps): the epsilon of the efficient form.
             rate = LRATE * np.sqrt(1 - BETA2 ** self.t)
             self.v[name][k] = self.v[name][k] - rate * grad.numpy() / (np.sqrt(moment) + EPSILON)
 
@@ -165,7 +166,7 @@ def float64_arrays(network):
 def state_for(config, resolution, label_size):
     """Return a fresh state with all variables moved and EPSILON in Adam.
 
-    Gs is other than G, except in what is finer than `resolution` and not trained yet.
+    Gs differs from G, except in variables finer than `resolution`, which are not trained yet.
     """
     rng = np.random.default_rng(11)
     state = new_state(config, label_size=label_size)
@@ -181,16 +182,15 @@ def state_for(config, resolution, label_size):
     return state
 
 
-# What others prove in parts takes minutes with them all.
+# Other tests cover the parts; all options together take minutes.
 SLOW = ("XLA", "fading, labels", "in parts, lazy R1, labels", "half size, labels, WGAN-GP",
         "without styles, hinge, R2")
 
 
 @pytest.mark.parametrize("case", [
     pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES])
-def test_two_turns(tiny_config, rng, case):
-    """In float32: what training has changed is right to 1e-3 of the change, the rest to rounding,
-    by variable."""
+def test_two_steps(tiny_config, rng, case):
+    """In float32, each variable's change is correct to 1e-3 of it, the rest to rounding."""
     networks, account, before = two_turns(tiny_config, rng, *CASES[case])
     for name, network in (("G", "G"), ("D", "D_rgb"), ("Gs", "Gs")):
         ours, moved = networks[network].get_arrays(), []
@@ -203,7 +203,7 @@ def test_two_turns(tiny_config, rng, case):
 
 
 @pytest.mark.slow
-def test_two_turns_in_bfloat16(tiny_config, rng):
+def test_two_steps_in_bfloat16(tiny_config, rng):
     """R1 every step, in parts, with labels."""
     changes = {"precision": "bf16", "minibatch_per_gpu": {4: 4}, "style_mixing_prob": 1.0}
     networks, account, before = two_turns(tiny_config, rng, changes, 0.0, 3)

@@ -1,4 +1,4 @@
-"""All that the official release computed, and the comparison itself: it can go red."""
+"""Everything that the official release computed; and the comparison itself can fail."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ from tests.training.test_networks import EXAMPLES, inputs, make
 
 @pytest.fixture(scope="module")
 def reference(shared):
-    """Return (the stored vectors, a function (check) -> its comparisons, made once)."""
+    """Return (the stored vectors, a function (check) -> its comparisons, computed once)."""
     stored, done = Vectors(shared / "reference", "c3"), {}
 
     def compared(check):
@@ -44,7 +44,7 @@ def test_agrees_with_the_official_release(reference, check):
     vectors.assert_agreement(compared(check))
 
 
-def test_nothing_in_the_folder_is_forgotten(reference):
+def test_everything_in_the_folder_is_compared(reference):
     stored, compared = reference
     for check in vectors.CHECKS:
         compared(check)
@@ -129,7 +129,7 @@ def test_a_tampered_file_is_found(data_folder, check, name, tamper, arguments):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Vectors of our own networks with 16 channels and three labels, in the official layout."""
+    """Return vectors of our networks, 16 channels and three labels, in the official layout."""
     G, D = (make(kind, label_size=3) for kind in EXAMPLES)
     variables = {f"{n.name}/{k}": v for n in (G, D) for k, v in n.get_arrays().items()}
     np.savez(tmp_path / "c16_vars.npz", **variables, **{"G/lod": 0.0, "D/lod": 0.0})
@@ -147,7 +147,7 @@ def folder(tmp_path):
 
 
 def add_mixing(folder, shift=0):
-    """Style mixing and the mean of w, in NumPy, as the official files describe them."""
+    """Add style mixing and the mean of w, in NumPy, as the official files describe them."""
     G, _ = Vectors(folder, "c16").networks()
     with np.load(folder / "c16_G.npz") as file:
         latents, labels = file["latents"], file["labels"]
@@ -207,13 +207,13 @@ def test_a_wrong_array_is_found(folder, capsys):
 
 
 @pytest.mark.parametrize("compare", [elements, losses, norms, integers, relative, exactly])
-def test_nan_is_no_agreement(compare):
+def test_nan_does_not_agree(compare):
     row = compare("q", "i", np.array([1.0, np.nan]), np.array([1.0, 1.0]))
     assert not row.error <= row.tolerance
     assert vectors.worst([row, compare("q", "j", np.ones(2), np.ones(2))])["q"] is row
 
 
-def test_an_array_that_nothing_is_compared_with_is_found(folder, capsys):
+def test_an_array_that_is_not_compared_is_found(folder, capsys):
     with np.load(folder / "c16_G.npz") as file:
         arrays = dict(file)
     (folder / "more.json").write_text('{"a": {"b": 1}}')

@@ -31,7 +31,7 @@ from training.gan.schedule import training_schedule
 
 
 def check_reals(vectors):
-    """Processing of reals (all channels as colours), and conversions from and to uint8."""
+    """Check processing of reals (all channels as colours), and conversions from and to uint8."""
     arrays = vectors.load("process_reals")
     if arrays is None:
         return
@@ -46,7 +46,7 @@ def check_reals(vectors):
     yield elements("dynamic range", name, adjust_dynamic_range(levels, [0, 255], [-1, 1]),
                    arrays[name])
     # The official function subtracts drange[0] where it should add it: (x + 1) * 2 / 255 for
-    # [-1, 1]. Its numbers follow from the right ones; it has no counterpart here.
+    # [-1, 1]. Its numbers can be derived from correct ones; there is no such function here.
     name = "convert_images_from_uint8_0_255"
     ours = adjust_dynamic_range(levels, [0, 255], [-1, 1]) + np.float32(1 + 2 / 255)
     yield elements("dynamic range", name, ours, arrays[name].reshape(-1))
@@ -64,7 +64,7 @@ def check_reals(vectors):
 COLUMNS = ["lod", "resolution", "minibatch", "G_lrate", "D_lrate", "tick_kimg"]
 DEFAULTS = {"initial_resolution": 4, "minibatch": {4: 16}, "lrate": {4: 0.001}}
 RAMPED = "res512 lrate_rampup_kimg=1000, 1 gpu"
-VARIANTS = {  # {name of a variant: what of TrainingConfig it is}
+VARIANTS = {  # {name of a variant: its options of TrainingConfig}
     "res512 function defaults (no overrides), 1 gpu": {},
     RAMPED: {},
     "res512 num_gpus=3 minibatch_base=16 (minibatch rounded down to multiple of gpus), "
@@ -77,7 +77,7 @@ VARIANTS = {  # {name of a variant: what of TrainingConfig it is}
 
 
 def check_schedule(vectors):
-    """lod, resolution, minibatch, learning rates and tick length of every stored run."""
+    """Check lod, resolution, minibatch, learning rates and tick length of every stored run."""
     table = vectors.load_json("schedule")
     if table is None:
         return
@@ -92,7 +92,7 @@ def check_schedule(vectors):
         yield _same_rows("schedule", key, ours, table["runs"][key])
     for key in table.get("variants", ()):
         if key not in VARIANTS:
-            continue  # and named, like all that is not looked up
+            continue  # and reported, like everything that is not looked up
         ours = _schedule(table, resolution=512, **{**DEFAULTS, **VARIANTS[key]})
         if key == RAMPED:  # there is no such option here; the ramp is min(kimg / 1000, 1)
             ours[:, 3:5] *= np.minimum(np.array(table["cur_nimg"]) / 1e6, 1)[:, None]
@@ -106,7 +106,7 @@ def _same_rows(quantity, item, ours, run):
 
 
 def _schedule(table, **options):
-    """Return the rows that our schedule has for TrainingConfig(**options)."""
+    """Return the rows of our schedule for TrainingConfig(**options)."""
     config = TrainingConfig(variant="rgb", **options)
     stages = [training_schedule(config, 0, nimg) for nimg in table["cur_nimg"]]
     return np.array([[s.lod, s.resolution, s.minibatch, s.lrate, s.lrate, s.tick_kimg]
@@ -117,7 +117,7 @@ def _schedule(table, **options):
 
 
 def check_tfrecords(vectors):
-    """Levels, files to the byte, contents by our readers, labels, order."""
+    """Check levels, files to the byte, contents by our readers, labels, order."""
     contents, about = vectors.load("tfrecords_contents"), vectors.load_json("tfrecords")
     if contents is None or about is None:
         return
@@ -146,7 +146,7 @@ def check_tfrecords(vectors):
 
 
 def _label_file(labels):
-    """Return the bytes of our writer's file of labels."""
+    """Return the bytes of a label file by our writer."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.labels"
         dataset.write_labels(path, list(labels), labels.shape[1])
@@ -154,7 +154,7 @@ def _label_file(labels):
 
 
 def _check_records(file, records, contents, name):
-    """Payloads of a file as tfrecords.json describes them, images as our reader decodes them."""
+    """Compare a file's payloads with tfrecords.json, and its images as our reader decodes them."""
     yield same("records, described", f"{name}, number", len(file), len(records))
     for i, record in enumerate(records):
         payload, key = file.read(i), f"{name}/{i}"
@@ -169,7 +169,7 @@ def _check_records(file, records, contents, name):
 
 
 def _check_reader(vectors, paths):
-    """Our readers on a data set of the official files."""
+    """Check our readers on a data set of the official files."""
     arrays = vectors.load("tfrecords_reader")
     if arrays is None:
         return
@@ -194,7 +194,7 @@ def _check_reader(vectors, paths):
 
 
 def _make_dataset(folder, paths, count, label_size, resolution):
-    """Return a data set of ours that holds the official files as its training split."""
+    """Make a data set of ours with the official files as its training split."""
     (folder / "train").mkdir()
     for name, path in paths.items():
         target = (labels_path(folder, "train") if path.suffix == ".labels"
@@ -230,7 +230,7 @@ def check_descriptions(vectors):
 
 
 def _check_description(vectors, where, about, file):
-    """Check that one file's arrays are what its description says."""
+    """Check that one file's arrays match their description."""
     vectors.excuse([f"{where}/description"], "text")
     path = vectors.folder / file
     if not path.is_file():

@@ -11,11 +11,11 @@ import numpy as np
 
 from dnnlib.tflib.network import build
 
-# One compared array: error <= tolerance is agreement.
+# One compared array; it agrees if error <= tolerance.
 Comparison = namedtuple("Comparison", "quantity item error tolerance")
 
 ELEMENTS, LOSSES, NORMS, INTEGERS, FEATURES = 1e-4, 1e-5, 1e-4, 1, 1e-3
-# Output resolution from which official networks fuse: their up-kernels are flipped there.
+# Output resolution from which official networks are fused: their up-kernels are flipped there.
 FUSED_FROM = 128
 
 
@@ -23,27 +23,27 @@ FUSED_FROM = 128
 
 
 def elements(quantity, item, ours, theirs):
-    """max |a - b| / (1 + |b|): the tolerance holds absolutely and relatively."""
+    """Return max |a - b| / (1 + |b|): the tolerance holds absolutely and relatively."""
     ours, theirs = _same_shape(item, ours, theirs)
     return Comparison(quantity, item, _max(np.abs(ours - theirs) / (1 + np.abs(theirs))), ELEMENTS)
 
 
 def losses(quantity, item, ours, theirs):
-    """max |a - b| / max |b|."""
+    """Return max |a - b| / max |b|."""
     ours, theirs = _same_shape(item, ours, theirs)
     error = _max(np.abs(ours - theirs)) / max(_max(np.abs(theirs)), 1e-30)
     return Comparison(quantity, item, error, LOSSES)
 
 
 def relative(quantity, item, ours, theirs):
-    """max |a - b| / (|b| + 0.01), for features between 0 and about 10."""
+    """Return max |a - b| / (|b| + 0.01), for features between 0 and about 10."""
     ours, theirs = _same_shape(item, ours, theirs)
     error = _max(np.abs(ours - theirs) / (np.abs(theirs) + 0.01))
     return Comparison(quantity, item, error, FEATURES)
 
 
 def norms(quantity, item, ours, theirs):
-    """||a - b|| / ||b||, and ||a|| where b is zero (None counts as zero)."""
+    """Return ||a - b|| / ||b||, or ||a|| if b is zero (None counts as zero)."""
     ours = np.zeros_like(theirs) if ours is None else ours
     ours, theirs = _same_shape(item, ours, theirs)
     error = np.linalg.norm(ours - theirs) / (np.linalg.norm(theirs) or 1.0)
@@ -51,13 +51,13 @@ def norms(quantity, item, ours, theirs):
 
 
 def integers(quantity, item, ours, theirs):
-    """max |a - b| of uint8."""
+    """Return max |a - b| of uint8."""
     ours, theirs = _same_shape(item, ours, theirs)
     return Comparison(quantity, item, _max(np.abs(ours - theirs)), INTEGERS)
 
 
 def exactly(quantity, item, ours, theirs):
-    """max |a - b| of what has to be equal; where shapes differ, infinity."""
+    """Return max |a - b| of values that must be equal; infinity if shapes differ."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     if ours.shape != theirs.shape:
         return Comparison(quantity, item, np.inf, 0)
@@ -78,7 +78,7 @@ def _same_shape(item, ours, theirs):
 
 
 def _max(values):
-    """Return the largest value; infinity where one is not a number, so that nothing hides it."""
+    """Return the largest value; infinity if one is not a number, so that nothing is hidden."""
     return float(np.max(np.nan_to_num(values, nan=np.inf), initial=0.0))
 
 
@@ -96,19 +96,19 @@ def nchw(x):
 
 
 def enlarge(x, lod_floor):
-    """NHWC, every pixel repeated 2^lod_floor times both ways."""
+    """Repeat every pixel of NHWC images 2^lod_floor times in both directions."""
     return np.asarray(x).repeat(2 ** lod_floor, 1).repeat(2 ** lod_floor, 2)
 
 
 def shrink(x, lod_floor):
-    """NHWC, mean over blocks of 2^lod_floor pixels both ways."""
+    """Return NHWC means over blocks of 2^lod_floor pixels in both directions."""
     n, h, w, c = x.shape
     f = 2 ** lod_floor
     return x.reshape(n, h // f, f, w // f, f, c).mean((2, 4), dtype=np.float32)
 
 
 def lod_of(name):
-    """'images_lod1p7_linear' -> 1.7."""
+    """Convert 'images_lod1p7_linear' to 1.7."""
     return float(re.search(r"lod([\dp]+)", name)[1].replace("p", "."))
 
 
@@ -118,14 +118,14 @@ def growth(network, lod):
 
 
 def labels_or_none(labels):
-    """Labels [N, 0] mean: no labels."""
+    """Return None for labels [N, 0], else the labels."""
     return labels if labels.shape[1] else None
 
 
 class Stored(Mapping):
-    """What a file holds by name; every leaf that is looked up is remembered in `used`.
+    """A file's content by name; `used` has every leaf that was looked up.
 
-    Going through the names alone uses nothing, so that what no check asks for comes to light.
+    Iterating over the names uses nothing, so whatever no check asks for is found.
     """
 
     def __init__(self, path, content, used):
@@ -175,24 +175,24 @@ class Vectors:
         return self._cache[name]
 
     def path(self, name):
-        """Path of another kind of file, or None where the folder has none."""
+        """Return the path of another kind of file, or None if the folder has none."""
         if not (self.folder / name).is_file():
             return None
         self.used.add(name)
         return self.folder / name
 
     def sha256(self, path):
-        """Hash of a file, hex."""
+        """Return a file's hash, hex."""
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
     def excuse(self, names, reason):
-        """Say why nothing is compared with what the folder holds under these paths."""
+        """Give the reason why the folder's content under these paths is not compared."""
         self.excused.update(dict.fromkeys(names, reason))
 
     def leaves(self):
-        """Paths of all that the folder holds: arrays, values in JSON files, other files.
+        """Return the paths of everything in the folder: arrays, values in JSON files, other files.
 
-        What belongs to another configuration than `tag` is left out.
+        Content that belongs to another configuration than `tag` is left out.
         """
         found, suffix = set(), "_vars.npz"
         others = {p.name.removesuffix(suffix) for p in self.folder.glob(f"*{suffix}")} - {self.tag}
@@ -209,7 +209,7 @@ class Vectors:
         return found
 
     def forgotten(self):
-        """Paths of what was neither looked up nor excused."""
+        """Return the paths of everything that was neither looked up nor excused."""
         return sorted(self.leaves() - self.used - self.excused.keys())
 
     @staticmethod
@@ -222,9 +222,9 @@ class Vectors:
         return True
 
     def networks(self, fused=False):
-        """G and D with the stored variables.
+        """Return G and D with the stored variables.
 
-        `fused`: as the official code with fused layers everywhere computes, that is with every
+        `fused`: as the official code computes with fused layers everywhere, that is with every
         up-kernel flipped, and in our fused forms.
         """
         arrays = self.load(f"{self.tag}_vars")
@@ -246,7 +246,7 @@ def _read_arrays(path):
 
 
 def _leaves(path, content):
-    """Paths of what is no dict in a JSON file's content."""
+    """Return the paths of everything in a JSON file's content that is not a dict."""
     for name, value in content.items():
         if isinstance(value, dict):
             yield from _leaves(f"{path}/{name}", value)
@@ -280,5 +280,5 @@ def network_configs(arrays):
 
 
 def number(text):
-    """'0p7' -> 0.7."""
+    """Convert '0p7' to 0.7."""
     return float(text.replace("p", "."))

@@ -20,13 +20,13 @@ from tests.oracles.vector_files import (
 )
 from training import loss
 
-# What the latents are moved by, relatively. Where a value is within rounding of a leaky ReLU's zero
-# its gradient is one of two, by the processor: gradients agree if they do at one of these latents.
+# Relative changes of the latents. Where a value is within rounding of a leaky ReLU's zero, the
+# processor decides between two gradients: gradients agree if they do at one of these latents.
 MOVES = (0.0, 1e-6, -1e-6)
 
 
 def loss_options(name):
-    """Official name of a loss -> keywords of our discriminator_loss or generator_loss.
+    """Return the keywords of our discriminator_loss or generator_loss for a loss's official name.
 
     Official defaults: gradient penalty weight 10 for WGAN-GP and hinge.
     """
@@ -53,8 +53,8 @@ class LossAt:
                        "G": labels_or_none(arrays["labels_G_loss"])}
 
     def __call__(self, name, move=0.0):
-        """Return loss per sample, terms, {variable: gradient of the mean} for an official name, of
-        latents that are moved by `move`, relatively."""
+        """Return loss per sample, terms, {variable: gradient of the mean} for an official name, at
+        latents changed by `move`, relatively."""
         who, options = name[0], loss_options(name)
         network, labels = (self.G, self.D)[who == "D"], self.labels[who]
 
@@ -75,7 +75,7 @@ class LossAt:
 
 
 def check_losses(vectors):
-    """Losses, reported terms, norms of gradients; and gradients in full where there are files."""
+    """Check losses, reported terms, norms of gradients; and full gradients if there are files."""
     arrays = vectors.load(f"{vectors.tag}_loss")
     if arrays is None:
         return
@@ -96,7 +96,7 @@ def check_losses(vectors):
 
 
 def _compare_gradients(item, grads, arrays, full):
-    """Compare the norms of all gradients, and those that are there in `full`."""
+    """Compare the norms of all gradients, and the full gradients that are in `full`."""
     lod_name, name = item.split("/")
     compared = []
     for var in grads:
@@ -125,7 +125,7 @@ def _compare_terms(item, terms, arrays):
 
 
 def check_r1(vectors):
-    """R1 by itself: penalty, gradient by the image, second derivative by every variable."""
+    """Check R1 alone: penalty, gradient by the image, second derivative by every variable."""
     arrays = vectors.load(f"{vectors.tag}_R1")
     if arrays is None or vectors.load(f"{vectors.tag}_loss") is None:
         return

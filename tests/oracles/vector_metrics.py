@@ -13,7 +13,7 @@ from tests.oracles.vector_files import elements, exactly, losses, relative
 
 
 def check_metrics(vectors):
-    """FID: statistics, formula, few samples. Path length: slerp, lerp, outliers, crop."""
+    """Check FID: statistics, formula, few samples; path length: slerp, lerp, outliers, crop."""
     arrays = vectors.load("metrics")
     if arrays is None:
         return
@@ -31,7 +31,7 @@ def _check_fid(arrays):
         yield elements("FID, covariance", f"sigma_{side}", statistics.cov, arrays[f"sigma_{side}"])
         moments += [statistics.mean, statistics.cov]
     yield losses("FID", "fid", frechet_distance(*moments), arrays["fid"])
-    # The mean's share is what remains between two Gaussians of one covariance.
+    # For two Gaussians with the same covariance only the mean's share remains.
     share = frechet_distance(moments[0], moments[1], moments[2], moments[1])
     yield losses("FID", "fid_mean_term", share, arrays["fid_mean_term"])
     few = [FeatureSet(arrays[f"feat_{side}"][:40]).statistics for side in ("real", "fake")]
@@ -63,7 +63,7 @@ def _check_path_length(arrays):
 
 
 def check_inception(vectors):
-    """Features of the Inception of 2015-12-05, where its weights are in the cache."""
+    """Check features of the Inception of 2015-12-05, if its weights are in the cache."""
     arrays = vectors.load("inception_pool3")
     if arrays is None:
         return

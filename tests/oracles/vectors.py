@@ -1,11 +1,11 @@
-"""Our networks, losses, metrics and files against numbers of the official release.
+"""Compare our networks, losses, metrics and files with numbers of the official release.
 
     python -m tests.oracles.vectors DIR --tag c3
 
-compares with a folder of reference vectors (its README explains every array), prints the worst
-error of every quantity and exits with status 1 where one is above its tolerance. It names what the
-folder holds besides, with which nothing is compared. What the network is (resolution, channels,
-maps, labels, layers) is read off the arrays. The tests use the same functions.
+compares with a folder of reference vectors (its README explains every array), prints the largest
+error of every quantity and exits with status 1 if one is above its tolerance. It also names what in
+the folder was not compared with anything. The network's properties (resolution, channels, maps,
+labels, layers) follow from the arrays. The tests use the same functions.
 """
 
 import argparse
@@ -46,14 +46,14 @@ def worst(comparisons):
 
 
 def assert_agreement(comparisons):
-    """For tests: there is something to compare, and all of it agrees."""
+    """Assert that there is something to compare, and that all of it agrees."""
     rows = worst(comparisons).values()
     assert rows, "nothing was compared"
     assert not [row for row in rows if not row.error <= row.tolerance]
 
 
 def main(argv=None):
-    """Print the table; 0 where everything agrees, else 1."""
+    """Print the table; return 0 if everything agrees, else 1."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("folder", help="folder of reference vectors")
     parser.add_argument("--tag", default="c3", help="configuration, the files' prefix (default c3)")

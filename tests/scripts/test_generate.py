@@ -1,4 +1,4 @@
-"""generate.py: pictures and pairs that follow from seed and options and can be continued."""
+"""generate.py: pictures and pairs, reproducible from seed and options, that can be continued."""
 
 import errno
 import functools
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """{name: snapshot}: a results folder with one run each."""
+    """Return {name: snapshot}: a results folder with one run each."""
     root = tmp_path_factory.mktemp("results")
     kinds = {"rgb": (), "binary": ("any",), "classes": MODANET_CLASSES}
     file_name = "network-snapshot-000001.safetensors"
@@ -52,37 +52,37 @@ def sampler(networks):
 
 @pytest.fixture(scope="module")
 def loaded():
-    """Sampler.load, but every network is loaded and traced once."""
+    """Return Sampler.load, but load and trace every network only once."""
     return functools.cache(Sampler.load)
 
 
 @pytest.fixture
 def loads_once(monkeypatch, loaded):
-    """generate.py's networks stay loaded from one call to the next."""
+    """Keep generate.py's networks loaded from one call to the next."""
     monkeypatch.setattr(Sampler, "load", loaded)
 
 
 @pytest.fixture(scope="module")
 def finished(networks, tmp_path_factory):
-    """A folder of seven pairs, made in one go."""
+    """Return a folder of seven pairs, made in one run."""
     out = tmp_path_factory.mktemp("pairs") / "out"
     assert generate.main([f"--network={networks['classes']}", "--num=7", f"--out={out}"]) == 0
     return out
 
 
 def contents(folder):
-    """{relative name: bytes} of all files of a folder."""
+    """Return {relative name: bytes} of all files of a folder."""
     return {str(path.relative_to(folder)): path.read_bytes()
             for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def draw(sampler, seeds, psi=0.7, noise="random", minibatch=8):
-    """Images float32 [N, H, W, 3 + C] of seeds."""
+    """Return the images of seeds, float32 [N, H, W, 3 + C]."""
     return np.concatenate(list(sampler.of_seeds(seeds, psi, noise, minibatch)))
 
 
 def assert_same_pairs(folder, expected):
-    """The same files, colours within one grey level, label maps but for ties, equal records."""
+    """Assert equal files: colours to one grey level, label maps except ties, equal records."""
     ours, theirs = contents(folder), contents(expected)
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -103,7 +103,7 @@ def open_png(path):
 
 # Samples
 
-def test_latents_are_numpys_by_seed(sampler):
+def test_latents_are_numpys_random_state_of_the_seed(sampler):
     latents = sampler.seed_latents([7, 0, 2**32 - 1])
     for row, seed in zip(latents, [7, 0, 2**32 - 1]):
         assert (row == np.random.RandomState(seed).randn(1, 8)[0]).all()
@@ -111,7 +111,7 @@ def test_latents_are_numpys_by_seed(sampler):
 
 @pytest.mark.parametrize("noise", NOISES)
 def test_a_sample_is_the_same_in_any_minibatch(sampler, noise):
-    """But for rounding: matrix products of other sizes round otherwise."""
+    """Except for rounding: matrix products of other sizes round differently."""
     apart = draw(sampler, list(range(9)), 0.7, noise, minibatch=1)
     for minibatch in (4, 9):
         together = draw(sampler, list(range(9)), 0.7, noise, minibatch)
@@ -119,12 +119,12 @@ def test_a_sample_is_the_same_in_any_minibatch(sampler, noise):
     np.testing.assert_allclose(draw(sampler, [8, 2, 5], 0.7, noise), apart[[8, 2, 5]], atol=1e-4)
 
 
-def test_images_are_made_a_minibatch_at_a_time(sampler):
+def test_images_are_made_one_minibatch_at_a_time(sampler):
     sizes = [len(images) for images in sampler.of_seeds(list(range(9)), 0.7, "random", 4)]
     assert sizes == [4, 4, 1]
 
 
-def test_images_are_the_networks_with_truncation_and_each_seeds_noise(sampler):
+def test_images_have_truncation_and_each_seeds_noise(sampler):
     seeds, layers = [3, 11], {}
 
     def noise(layer, height, width):
@@ -147,7 +147,7 @@ def test_noise_is_normal_and_differs_by_seed_and_layer():
                   - np.eye(3)).max() < 0.1
 
 
-def test_growth_state_of_the_snapshot_is_respected(tmp_path):
+def test_images_are_at_the_snapshots_growth_state(tmp_path):
     path = save_network(tmp_path / "a.safetensors", ("bag",), resolution=8, fade=0.25)
     half = Sampler.load(path)
     images = draw(half, [5], 1.0, "const")
@@ -158,14 +158,14 @@ def test_growth_state_of_the_snapshot_is_respected(tmp_path):
 
 # Sheets
 
-def test_interpolation_runs_evenly_from_the_first_latent_to_the_second():
+def test_interpolation_is_even_from_first_to_second_latent():
     z1, z2 = np.array([[0.0, 4.0]]), np.array([[2.0, 0.0]])
     line = sheets.interpolate(z1, z2, 5)
     assert line.tolist() == [[0, 4], [0.5, 3], [1, 2], [1.5, 1], [2, 0]]
     assert sheets.interpolate(z1, z2, 2).tolist() == [[0, 4], [2, 0]]
 
 
-def test_style_mix_takes_the_named_layers_from_the_column():
+def test_style_mix_uses_the_columns_style_in_the_given_layers():
     rows, columns = np.zeros((2, 4, 3)), np.ones((3, 4, 3))
     rows[1], columns[2] = 5, 7
     mixed = sheets.mix_styles(rows, columns, [0, 3]).reshape(2, 3, 4, 3)
@@ -206,7 +206,7 @@ def test_interpolation_sheet_has_images_above_maps_and_the_seeds_at_its_ends(sam
     assert (sheet.cells[-1][RESOLUTION:] != last_map).mean() < 0.01
 
 
-def test_nothing_but_the_latent_changes_along_an_interpolation(sampler):
+def test_only_the_latent_changes_along_an_interpolation(sampler):
     cells = sheets.interpolation(sampler, 5, 5, 3, 0.7, "random", 3).cells
     assert (cells == cells[0]).all()
 
@@ -227,8 +227,8 @@ def test_style_mix_sheet_with_every_layer_from_the_column_repeats_the_column(sam
     assert (mixed[1][1:] != lines[1][1:]).any()
 
 
-def test_sheets_keep_no_maps_of_earlier_minibatches(sampler):
-    """All of them as numbers may be gigabytes."""
+def test_sheets_do_not_keep_maps_of_earlier_minibatches(sampler):
+    """As floats, all of them may take gigabytes."""
     arrays = []
 
     def drawn(*args):
@@ -276,7 +276,7 @@ def test_all_pictures_are_written_for_all_kinds_of_network(networks, tmp_path, k
     ["--style-mix", "--row-seeds=1", "--col-seeds=0", "--col-styles=0"],
     ["--style-mix", "--row-seeds=0", "--col-seeds=1", "--col-styles=0-2"]])
 def test_every_option_of_a_picture_is_in_its_name(networks, loads_once, tmp_path_factory, argv):
-    """All into one folder, where none replaces another."""
+    """All are written to one folder, and none replaces another."""
     out = tmp_path_factory.getbasetemp() / "all-in-one"
     before = len(list(out.glob("*")))
     assert generate.main([f"--network={networks['rgb']}", f"--out={out}", *argv]) == 0
@@ -284,8 +284,8 @@ def test_every_option_of_a_picture_is_in_its_name(networks, loads_once, tmp_path
 
 
 @pytest.mark.parametrize("kind", ["rgb", "binary", "classes"])
-def test_one_file_per_seed_as_the_official_tools_name_them(networks, loads_once, tmp_path, kind,
-                                                           capsys):
+def test_files_of_single_seeds_have_the_official_names(networks, loads_once, tmp_path, kind,
+                                                       capsys):
     common = [f"--network={networks[kind]}", "--seeds=0,7,12345,7", "--separate"]
     assert generate.main([*common, f"--out={tmp_path}"]) == 0
     sampler = Sampler.load(networks[kind], None)
@@ -306,7 +306,7 @@ def test_one_file_per_seed_as_the_official_tools_name_them(networks, loads_once,
     assert f"wrote 3 pictures seed*.png in {tmp_path}" in capsys.readouterr().out
 
 
-def test_separate_files_of_other_options_go_to_other_folders(networks, loads_once, tmp_path,
+def test_separate_files_of_other_options_have_other_folders(networks, loads_once, tmp_path,
                                                             monkeypatch):
     monkeypatch.chdir(tmp_path)
     for options in ([], ["--trunc=1"], ["--noise=const"]):
@@ -320,9 +320,9 @@ def test_separate_files_of_other_options_go_to_other_folders(networks, loads_onc
 @pytest.mark.parametrize("name, message", [
     ("labelling.json", "has a labelling.json"), ("samples.jsonl", "has a samples.jsonl"),
     ("classes.txt", "has labels of the classes one, two; the new ones are of ")])
-def test_separate_files_replace_no_others(networks, loads_once, tmp_path, script, kind, masks,
-                                          name, message):
-    """Above all no labels that a person drew, and no list of classes of masks elsewhere."""
+def test_separate_files_do_not_replace_other_files(networks, loads_once, tmp_path, script, kind,
+                                                   masks, name, message):
+    """Above all not labels drawn by a person, nor the list of classes of masks elsewhere."""
     (tmp_path / masks).mkdir()
     (tmp_path / masks / "seed0003.png").write_bytes(b"drawn by hand")
     (tmp_path / name).write_text("one\ntwo\n")
@@ -343,8 +343,7 @@ def test_pictures_of_other_samples_do_not_replace_each_other(networks, tmp_path,
     assert f"seeds-0,2-trunc0.7.png ({width}x{height})" in capsys.readouterr().out
 
 
-def test_the_newest_run_is_the_default_and_pictures_go_below_generated(networks, tmp_path,
-                                                                      monkeypatch):
+def test_the_newest_run_and_the_generated_folder_are_defaults(networks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     results = networks["rgb"].parents[1]
     assert generate.main([f"--results={results}", "--seeds=0"]) == 0
@@ -368,7 +367,7 @@ def test_a_film_is_named_after_its_options(networks, loads_once, tmp_path, capsy
                       "video-0-3-z-steps2-fps30-trunc1.webp": 8}
 
 
-def test_a_conditional_network_films_its_label(tmp_path):
+def test_a_conditional_networks_film_has_its_label(tmp_path):
     path, frames = save_network(tmp_path / "x.safetensors", ("bag",), label_size=2), []
     for label in (0, 1):
         assert generate.main([f"--network={path}", "--video=webp", "--seeds=0,1", "--steps=1",
@@ -390,8 +389,8 @@ def test_a_film_that_cannot_be_written_is_refused_at_once(networks, script, monk
 
 # Pairs
 
-def test_pairs_are_the_networks_images_and_their_label_maps(finished, networks):
-    # Loaded anew: one that has made minibatches of other sizes rounds otherwise.
+def test_pairs_have_the_networks_images_and_label_maps(finished, networks):
+    # Loaded again: a network that was compiled for minibatches of other sizes rounds differently.
     images = draw(Sampler.load(networks["classes"]), list(range(7)), 1.0, minibatch=7)
     for seed, image in enumerate(images):
         rgb = open_png(finished / f"images/{seed:07d}.png")
@@ -406,7 +405,7 @@ def test_pairs_are_the_networks_images_and_their_label_maps(finished, networks):
         assert (tinted == pictures.overlay(rgb, labels, 13)).all()
 
 
-def test_annotations_are_read_by_coco_tools_and_give_the_label_maps(finished):
+def test_coco_tools_read_the_label_maps_from_annotations(finished):
     coco = COCO(str(finished / MODANET_FILE))
     assert sorted(coco.imgs) == list(range(7))
     assert {c["id"]: c["name"] for c in coco.dataset["categories"]} == dict(
@@ -431,7 +430,7 @@ def test_dataset_tool_reads_the_pairs_back_to_the_pixel(finished, tmp_path):
         assert (image[..., 3:] == one_hot(labels, 13)).all()
 
 
-def test_a_line_says_how_its_sample_was_made(finished, sampler):
+def test_a_record_says_how_its_sample_was_made(finished, sampler):
     records = [json.loads(line) for line in (finished / pairs.SAMPLES).read_text().splitlines()]
     assert [record["seed"] for record in records] == list(range(7))
     first = records[0]
@@ -441,7 +440,7 @@ def test_a_line_says_how_its_sample_was_made(finished, sampler):
     assert first["present"] == [MODANET_CLASSES[label - 1] for label in np.unique(labels) if label]
 
 
-def test_the_end_of_a_run_says_which_maps_are_empty_and_which_classes_never_come():
+def test_empty_maps_and_classes_never_drawn_are_reported_at_the_end():
     records = [{"present": []}, {"present": ["b"]}, {"present": []}]
     lines = pairs.describe_gaps(records, ["a", "b", "c"])
     assert lines == [
@@ -452,7 +451,7 @@ def test_the_end_of_a_run_says_which_maps_are_empty_and_which_classes_never_come
         "warning: 1 of 1 pairs show no class: their maps are background only"]
 
 
-def test_a_longer_run_keeps_what_is_there(networks, finished, tmp_path, capsys):
+def test_a_longer_run_keeps_existing_pairs(networks, finished, tmp_path, capsys):
     out = tmp_path / "out"
     common = [f"--network={networks['classes']}", f"--out={out}"]
     generate.main([*common, "--num=3", "--minibatch=2"])
@@ -464,7 +463,7 @@ def test_a_longer_run_keeps_what_is_there(networks, finished, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("damage", ["torn line", "lost label", "unfinished", "no annotations"])
-def test_an_interrupted_run_is_continued_to_the_same_files(networks, finished, tmp_path, damage):
+def test_an_interrupted_run_ends_with_the_same_files(networks, finished, tmp_path, damage):
     out = tmp_path / "out"
     common = [f"--network={networks['classes']}", f"--out={out}", "--num=7"]
     generate.main(common)
@@ -518,7 +517,7 @@ def test_contradictory_options_are_refused_and_named(networks, finished, script,
 
 
 def test_replay_makes_the_same_pair(finished, loads_once, tmp_path, capsys):
-    """One by one what was made in a minibatch of seven."""
+    """One at a time, although they were made in a minibatch of seven."""
     for index in (0, 5):
         command = [f"--replay={finished / pairs.SAMPLES}", f"--index={index}"]
         assert generate.main([*command, f"--out={tmp_path / str(index)}"]) == 0
@@ -528,8 +527,8 @@ def test_replay_makes_the_same_pair(finished, loads_once, tmp_path, capsys):
 
 
 def changed_copy(finished, out, levels=0, label=None, **entries):
-    """The sample with seed 2 in a folder of its own, as if it had been recorded otherwise: colours
-    brighter by `levels`, one pixel of another label; returns its samples.jsonl."""
+    """Write the sample with seed 2 to a separate folder, as if recorded differently: colours
+    brighter by `levels`, one pixel with another label; return its samples.jsonl."""
     record = {**pairs.read_samples(finished / pairs.SAMPLES)[2], **entries}
     rgb, labels = (open_png(finished / record[kind]).copy() for kind in ("image", "label"))
     rgb[0, 0] = np.where(rgb[0, 0] < 128, rgb[0, 0] + levels, rgb[0, 0] - levels)
@@ -543,7 +542,7 @@ def changed_copy(finished, out, levels=0, label=None, **entries):
 
 
 def test_replay_compares_within_one_grey_level(finished, sampler, loads_once, tmp_path, capsys):
-    """And within a tie of maps, which other machines decide otherwise."""
+    """Label maps may also differ where maps are equal, as on other machines."""
     maps = draw(sampler, [2], 1.0)[0, 3, 3, 3:]
     far = int(np.insert(maps, 0, 0).argmin())
     for number, (changes, status, message) in enumerate([
@@ -558,15 +557,15 @@ def test_replay_compares_within_one_grey_level(finished, sampler, loads_once, tm
         assert message in capsys.readouterr().out
 
 
-def test_a_label_that_is_a_tie_is_the_same(finished, sampler, tmp_path):
-    """Where the recorded label's map is within one grey level of the largest one."""
+def test_labels_of_equal_maps_count_as_the_same(finished, sampler, tmp_path):
+    """If the recorded label's map is within one grey level of the largest one."""
     maps = np.insert(draw(sampler, [2], 1.0)[0, 3, 3, 3:], 0, 0)
     second, first = np.argsort(maps)[-2:]
     path = changed_copy(finished, tmp_path, label=int(second))
     record, = pairs.read_samples(path)
 
     class Tied:
-        """The sampler, with both maps nearly equal in this pixel."""
+        """The sampler, with two maps nearly equal at this pixel."""
         classes, path, content_box = sampler.classes, sampler.path, sampler.content_box
 
         def __init__(self, gap):
@@ -575,7 +574,7 @@ def test_a_label_that_is_a_tie_is_the_same(finished, sampler, tmp_path):
         def of_seeds(self, *args):
             for images in sampler.of_seeds(*args):
                 values = images.numpy()
-                place = max(first, second) + 2  # the map of one of them; labels begin with 1
+                place = max(first, second) + 2  # the map of one of them; labels start at 1
                 other = maps[min(first, second)] if min(first, second) else 0
                 values[0, 3, 3, place] = other + (self.gap if max(first, second) == first
                                                   else -self.gap)
@@ -585,8 +584,8 @@ def test_a_label_that_is_a_tie_is_the_same(finished, sampler, tmp_path):
     assert pairs.replay(Tied(1.1 / 255), record, tmp_path, tmp_path / "b")[0] is False
 
 
-def test_replay_draws_samples_of_a_data_set_as_the_first_time(finished, sampler, tmp_path):
-    """Other minibatches round otherwise, and there are no pictures to compare with."""
+def test_replay_draws_a_data_sets_samples_in_its_minibatch_size(finished, sampler, tmp_path):
+    """Other minibatches round differently, and there are no pictures to compare with."""
     def of_seeds(seeds, psi, noise, minibatch):
         for images in sampler.of_seeds(seeds, psi, noise, minibatch):
             yield images if minibatch == BLOCK else images + 0.02
@@ -600,7 +599,7 @@ def test_replay_draws_samples_of_a_data_set_as_the_first_time(finished, sampler,
     assert pairs.replay(rounding, record, finished, tmp_path) == (True, "every pixel as recorded")
 
 
-def test_replay_without_the_recorded_files(finished, loads_once, tmp_path, capsys):
+def test_replay_without_files_needs_equal_pixels(finished, loads_once, tmp_path, capsys):
     """Only equal pixels can be recognised by their digest."""
     path = changed_copy(finished, tmp_path, levels=1)
     record, = pairs.read_samples(path)
@@ -613,8 +612,8 @@ def test_replay_without_the_recorded_files(finished, loads_once, tmp_path, capsy
     assert "are not the recorded ones any more" in capsys.readouterr().out
 
 
-def test_replay_replaces_no_pairs(finished, loads_once, tmp_path, script, capsys):
-    """Neither those of a folder of pairs, nor the recorded files before they are compared."""
+def test_replay_does_not_replace_pairs(finished, loads_once, tmp_path, script, capsys):
+    """Neither those of a folder of pairs, nor the recorded files before the comparison."""
     before = contents(finished)
     status, error = script(f"--replay={finished / pairs.SAMPLES}", f"--out={finished}")
     assert status == 2 and "holds pairs, which would be replaced" in error
@@ -636,14 +635,14 @@ def test_replay_refuses_another_network(networks, finished, script):
     assert status == 2 and "name the right one with --network" in error
 
 
-def test_networks_without_maps_write_images_only_and_say_so(networks, tmp_path, capsys):
+def test_networks_without_maps_write_only_images_and_say_so(networks, tmp_path, capsys):
     generate.main([f"--network={networks['rgb']}", "--num=2", f"--out={tmp_path / 'out'}"])
     assert "no maps (RGB only)" in capsys.readouterr().out
     assert sorted(contents(tmp_path / "out")) == ["images/0000000.png", "images/0000001.png",
                                                   "samples.jsonl"]
 
 
-# Pairs that are chosen, without padding, in shards
+# Selected pairs, pairs without padding, pairs in shards
 
 def test_pairs_of_required_classes(networks, loads_once, tmp_path, capsys):
     command = [f"--network={networks['classes']}", f"--out={tmp_path / 'out'}", "--num=4",
@@ -656,7 +655,7 @@ def test_pairs_of_required_classes(networks, loads_once, tmp_path, capsys):
     tried = records[-1]["seed"] + 1
     assert f"tried {tried} seeds, accepted 4 ({100 * 4 / tried:.3g} %)" in printed
     assert "shown by accepted pairs (by all tried): footwear 100 %" in printed
-    # With what the network draws anyway all seeds are taken, one after the other.
+    # With --min-confidence=0 all seeds are accepted, one after the other.
     generate.main([f"--network={networks['classes']}", f"--out={tmp_path / 'all'}", "--num=3",
                    "--min-confidence=0"])
     assert [r["seed"] for r in pairs.read_samples(tmp_path / "all" / pairs.SAMPLES)] == [0, 1, 2]
@@ -665,22 +664,23 @@ def test_pairs_of_required_classes(networks, loads_once, tmp_path, capsys):
 @pytest.mark.parametrize("kind, reason", [
     ("classes", "--require: 'hat' is none of the classes bag, "),
     ("rgb", "the network draws no maps (RGB only), by which pairs could be chosen")])
-def test_a_class_that_is_not_drawn_is_refused_before_the_network_is_loaded(
-        networks, monkeypatch, tmp_path, script, kind, reason):
+def test_a_class_that_is_not_drawn_is_refused_before_the_network_is_loaded(networks, monkeypatch,
+                                                                           tmp_path, script, kind,
+                                                                           reason):
     monkeypatch.setattr(Sampler, "load", None)
     status, error = script(f"--network={networks[kind]}", f"--out={tmp_path / 'out'}", "--num=3",
                            "--require=hat")
     assert status == 2 and reason in error and not (tmp_path / "out").exists()
 
 
-def test_a_class_that_hardly_comes_ends_with_status_2(networks, tmp_path, script):
+def test_a_class_that_is_hardly_ever_drawn_ends_with_status_2(networks, tmp_path, script):
     status, error = script(f"--network={networks['classes']}", f"--out={tmp_path / 'out'}",
                            "--num=3", "--require=footwear", "--min-area=0.99", "--max-tries=20")
     assert status == 2 and error.count("\n") == 1
     assert "20 seeds in a row were rejected" in error and "--max-tries" in error
 
 
-def test_a_chosen_pair_is_made_again(networks, tmp_path, capsys):
+def test_a_selected_pair_is_reproduced(networks, tmp_path, capsys):
     out = tmp_path / "out"
     generate.main([f"--network={networks['classes']}", f"--out={out}", "--num=2",
                    "--balance=bag:5%", "--min-confidence=0.1"])
@@ -690,16 +690,16 @@ def test_a_chosen_pair_is_made_again(networks, tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def padded(tmp_path_factory):
-    """{name: snapshot}: of photos of one aspect ratio, padded at a resolution twice as large."""
+    """Return {name: snapshot} for photos of one aspect ratio, padded at twice the resolution."""
     folder, classes = tmp_path_factory.mktemp("padded"), ("hat", "scarf")
     boxes = {"portrait": [7, 0, 24, 32], "full": [0, 0, 32, 32], "mixed": None}
     return {name: save_network(folder / f"{name}.safetensors", classes, dataset={
         "resolution": 32, "content_box": box}) for name, box in boxes.items()}
 
 
-def test_pairs_go_without_the_padding(padded, tmp_path, capsys):
-    """Pixels that are half padding at the lower resolution are left out too; what is written is
-    read by all tools as it is."""
+def test_pairs_are_written_without_the_padding(padded, tmp_path, capsys):
+    """Pixels that are half padding at the lower resolution are left out too; all tools can read the
+    result."""
     out, kept = tmp_path / "out", tmp_path / "kept"
     generate.main([f"--network={padded['portrait']}", "--num=3", f"--out={out}"])
     assert "pairs are 8x16: without the padding" in capsys.readouterr().out
@@ -732,7 +732,7 @@ def test_pairs_go_without_the_padding(padded, tmp_path, capsys):
     ("full", "pairs are 16x16, as the network draws them"),
     ("mixed", "have the padding of the photos, whose aspect ratios differed"),
     ("old", "the snapshot does not say where the photos are")])
-def test_padding_that_is_not_known_is_kept(padded, networks, tmp_path, capsys, name, line):
+def test_unknown_padding_is_kept(padded, networks, tmp_path, capsys, name, line):
     path = padded.get(name, networks["binary"])
     generate.main([f"--network={path}", "--num=1", f"--out={tmp_path}"])
     assert line in capsys.readouterr().out
@@ -740,7 +740,7 @@ def test_padding_that_is_not_known_is_kept(padded, networks, tmp_path, capsys, n
 
 
 def test_pairs_as_a_data_set(networks, loads_once, tmp_path, capsys):
-    """Whole by --verify, in as many shards as there are thousands of pairs."""
+    """It passes --verify, and has one shard for every thousand pairs."""
     out = tmp_path / "set"
     command = [f"--network={networks['classes']}", "--num=9", "--format=tfrecords", f"--out={out}"]
     assert generate.main(command) == 0
@@ -750,7 +750,7 @@ def test_pairs_as_a_data_set(networks, loads_once, tmp_path, capsys):
     before = contents(out)
     assert generate.main(command) == 0 and contents(out) == before
     shard, = (out / "train").iterdir()
-    for index in range(9):  # to the bit, as there are no pictures to compare them with
+    for index in range(9):  # to the bit, as there are no pictures to compare with
         capsys.readouterr()
         assert generate.main([f"--replay={shard / pairs.SAMPLES}", f"--index={index}",
                               f"--out={tmp_path / 'again'}"]) == 0
@@ -822,7 +822,7 @@ def test_bad_options_end_with_status_2_and_say_why(script, argv, message):
 
 
 def bad_snapshot(path, networks, kind):
-    """A file that is not a whole network snapshot."""
+    """Write a file that is not a complete network snapshot."""
     good = networks["classes"].read_bytes()
     path.write_bytes({"empty": b"", "text": b"hello", "torn": good[:len(good) // 2],
                       "flipped": good[:-9] + bytes([good[-9] ^ 255]) + good[-8:]}[kind])
@@ -854,7 +854,7 @@ def test_out_that_is_a_file_is_refused(networks, tmp_path, script, argv):
     assert status == 2 and "is a file" in error and (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_folder_of_other_things_is_left_alone(networks, tmp_path, script):
+def test_a_folder_of_other_things_is_not_changed(networks, tmp_path, script):
     (tmp_path / "thesis.txt").write_text("mine")
     status, error = script(f"--network={networks['rgb']}", f"--out={tmp_path}", "--num=1")
     assert status == 2 and "choose a new folder" in error
@@ -865,12 +865,12 @@ def test_a_folder_of_other_things_is_left_alone(networks, tmp_path, script):
     (["--network=no/such/file"], "no such snapshot"), (["--network=77"], "00002-classes"),
     (["--replay=no-such.jsonl"], "no such file"),
     (["--network=2", "--style-mix", "--col-styles=0-6"], "layers 0-5")])
-def test_what_is_not_there_is_named(networks, script, argv, message):
+def test_missing_things_are_named(networks, script, argv, message):
     status, error = script(f"--results={networks['rgb'].parents[1]}", *argv)
     assert status == 2 and message in error and error.count("\n") == 1
 
 
-def test_an_empty_results_folder_says_what_to_do(tmp_path, script):
+def test_the_error_for_an_empty_results_folder_names_train(tmp_path, script):
     status, error = script(f"--results={tmp_path}")
     assert status == 2 and "train.py" in error
 
@@ -888,13 +888,13 @@ def test_broken_lines_are_named(finished, tmp_path, script, line):
     assert status == 2 and "line 2" in error and error.count("\n") == 1
 
 
-def test_an_index_behind_the_end_is_refused(finished, script):
+def test_an_index_past_the_end_is_refused(finished, script):
     status, error = script(f"--replay={finished / pairs.SAMPLES}", "--index=7")
     assert status == 2 and "has 7 samples" in error
 
 
-def test_a_full_disk_leaves_what_is_complete_and_can_be_continued(networks, finished, tmp_path,
-                                                                  script, monkeypatch):
+def test_a_full_disk_keeps_complete_pairs_and_can_be_continued(networks, finished, tmp_path, script,
+                                                               monkeypatch):
     save, out = pictures.save_png, tmp_path / "out"
 
     def full(path, picture):
@@ -914,7 +914,7 @@ def test_a_full_disk_leaves_what_is_complete_and_can_be_continued(networks, fini
 
 @pytest.mark.parametrize("channel", [0, 9])
 @pytest.mark.parametrize("mode", ["--num=2", "--seeds=0-1", "--interpolate=0,1", "--video=gif"])
-def test_a_diverged_network_makes_no_pictures(tmp_path, script, channel, mode):
+def test_a_diverged_network_writes_no_pictures(tmp_path, script, channel, mode):
     def diverge(arrays):
         arrays["G_synthesis/ToRGB_lod0/bias"][channel] = np.nan
     path = save_network(tmp_path / "x.safetensors", MODANET_CLASSES, change=diverge)

@@ -1,4 +1,4 @@
-"""train.py on several workers: real processes on this machine, one of them killed."""
+"""train.py with several workers: real processes on this machine, one of them killed."""
 
 import itertools
 import os
@@ -42,25 +42,25 @@ from training.state import list_states
 
 ROOT = Path(__file__).resolve().parents[2]
 FINAL = "network-final.safetensors"
-# One resolution, six turns, a tick every second one.
+# One resolution, six steps, a tick every two steps.
 SMALL = {name: value for name, value in {
     **TINY, "variant": "rgb", "resolution": 4, "initial_resolution": 4, "rgb_kimg": 0.048,
     "network_ticks": 100}.items() if name not in ("binary_kimg", "classes_kimg")}
-# All stages, growing from 4x4: 20 turns.
+# All stages, growing from 4x4: 20 steps.
 WHOLE = {**TINY, "variant": "2d", "initial_resolution": 4, "rgb_kimg": 0.096}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Data sets at 16x16 with and without maps, of sizes that no minibatch divides."""
+    """Make data sets at 16x16 with and without maps, of sizes that no minibatch divides."""
     return tagged_and_untagged(tmp_path_factory.mktemp("data"), 16, 13)
 
 
 class Workers:
-    """The processes of one command, with what they print in <name>.<index> of a folder."""
+    """The processes of one command, with their output in <name>.<index> of a folder."""
 
     def __init__(self, folder, config, name="out", options=((), ())):
-        """options: more of them for each worker."""
+        """options: further options of each worker."""
         self.addresses = free_addresses(len(options))
         fields = [as_option(name, ",".join(f"{k}:{v}" for k, v in value.items())
                             if isinstance(value, dict) else value)
@@ -79,7 +79,7 @@ class Workers:
         return self.outputs[index].read_text()
 
     def wait_for(self, index, words):
-        """Until a worker has printed `words`."""
+        """Wait until a worker has printed `words`."""
         while words not in self.text(index):
             assert self.processes[index].poll() is None, self.text(index)
             time.sleep(0.05)
@@ -88,7 +88,7 @@ class Workers:
         return [process.wait(timeout=600) for process in self.processes]
 
     def lose(self, gone):
-        """Kill a worker, and see the other leave in time with one line; returns its seconds."""
+        """Kill a worker; assert that the other exits in time with one line; return its seconds."""
         self.processes[gone].kill()
         began = time.monotonic()
         left = self.processes[1 - gone].wait(timeout=LEAVE_SEC)
@@ -102,7 +102,7 @@ class Workers:
 
 @pytest.fixture
 def start():
-    """A function that starts Workers, which do not outlive the test."""
+    """Return a function that starts Workers, which are killed at the end of the test."""
     started = []
 
     def begin(*args, **options):
@@ -121,13 +121,13 @@ def with_data(config, data):
 
 
 def in_this_process(config, folder, strategy):
-    """Train to the end; the final snapshot's path."""
+    """Train to the end; return the final snapshot's path."""
     assert begin(TrainingConfig(**config), folder, strategy).run() is True
     return folder / FINAL
 
 
 def pictures(path):
-    """What Gs of a snapshot makes of some latents, without noise."""
+    """Return what a snapshot's Gs draws from some latents, without noise."""
     Gs = load_snapshot(path).networks["Gs"]
     latents = np.random.RandomState(0).randn(8, 8).astype(np.float32)
     return Gs(latents, noise=lambda layer, h, w: tf.zeros([8, h, w, 1])).numpy()
@@ -138,8 +138,8 @@ def digests(path):
 
 
 @pytest.mark.slow
-def test_a_worker_is_killed_and_all_are_started_again(start, data, tmp_path):
-    """The end is what one device comes to."""
+def test_workers_restarted_after_a_kill_equal_one_device(start, data, tmp_path):
+    """In the final snapshot."""
     config = with_data(SMALL, data)
     first = start(tmp_path, config, "first")
     first.wait_for(0, "tick 1")
@@ -155,8 +155,8 @@ def test_a_worker_is_killed_and_all_are_started_again(start, data, tmp_path):
 
 
 def goes_on(state, until, config, folder):
-    """Let one device go on from a training state to the turn of another; G's pictures and D's
-    scores of both, by network."""
+    """Continue on one device from a training state to the step of another state; return G's
+    pictures and D's scores of both, by network."""
     folder.mkdir()
     shutil.copy(state, folder)
     config = TrainingConfig(**config)
@@ -169,7 +169,7 @@ def goes_on(state, until, config, folder):
 
 
 def outputs(networks):
-    """{name: images of a generator, or scores of a critic} for inputs that are always the same."""
+    """Return {name: images of a generator, or scores of a critic} for fixed inputs."""
     rng = np.random.RandomState(0)
     latents, images = rng.randn(8, 8), rng.randn(8, 16, 16, 7).astype(np.float32)
     return {name: (network(latents, noise=lambda layer, h, w: tf.zeros([8, h, w, 1]))
@@ -178,11 +178,11 @@ def outputs(networks):
 
 
 @pytest.mark.slow
-def test_two_workers_through_all_stages_killed_or_not(start, data, tmp_path):
+def test_two_workers_train_all_stages_killed_or_not(start, data, tmp_path):
     """Resolutions, fades, channel growths, two critics: equal digests.
 
-    One device follows them from each tick to the next. (Over the whole run it cannot: after a
-    growth, rounding errors of two ways to add up grow fortyfold within two turns.)
+    One device follows them from each tick to the next. (It cannot over the whole run: after a
+    growth, the rounding errors of two orders of addition grow fortyfold within two steps.)
     """
     config = with_data(WHOLE, data)
     for name in ("whole", "killed"):
@@ -207,8 +207,7 @@ def test_two_workers_through_all_stages_killed_or_not(start, data, tmp_path):
 
 
 def last_state(run_dir):
-    """The last training state of a run as (header, {group: arrays}), and the losses of its ticks.
-    """
+    """Return a run's last training state, (header, {group: arrays}), and its ticks' losses."""
     ticks = [event for event in read_jsonl(run_dir / "stats.jsonl") if event["event"] == "tick"]
     losses = [{name: value for name, value in tick.items() if "Loss/" in name} for tick in ticks]
     return *load_own(list_states(run_dir)[-1]), losses
@@ -217,7 +216,7 @@ def last_state(run_dir):
 @pytest.mark.parametrize("variant", [name for name in METHODS if name not in STYLEGANS])
 @pytest.mark.slow
 def test_two_workers_do_what_one_device_does(variant, start, tmp_path):
-    """Two steps of every method but the Style-GANs, which the tests above train: networks with
+    """Two steps of every method except the StyleGANs, which the tests above train: networks with
     their running means, the pool, losses."""
     command = [f"--variant={variant}", *METHODS[variant].make(tmp_path), *METHODS[variant].options,
                "--kimg=0.008"]
@@ -244,7 +243,7 @@ def test_two_workers_do_what_one_device_does(variant, start, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_worker_is_asked_to_stop_and_all_do(start, data, tmp_path):
+def test_a_request_to_one_worker_stops_all(start, data, tmp_path):
     config = with_data(SMALL, data)
     workers = start(tmp_path, config)
     workers.wait_for(0, "tick 1")
@@ -255,7 +254,7 @@ def test_one_worker_is_asked_to_stop_and_all_do(start, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_started_differently_and_a_lock_end_all(start, data, tmp_path):
+def test_different_options_and_a_lock_end_all_workers(start, data, tmp_path):
     config = with_data(SMALL, data)
     workers = start(tmp_path, config, options=((), ("--seed=9",)))
     assert workers.statuses() == [2, 2]
@@ -264,7 +263,7 @@ def test_workers_started_differently_and_a_lock_end_all(start, data, tmp_path):
             "error: the workers were started differently: seed is 3 at worker 0, 9 at worker 1")
 
 
-def test_a_cpu_is_one_device_of_a_worker():
+def test_a_worker_has_one_cpu_device():
     with pytest.raises(UserError, match="start more workers"):
         check_devices("cpu", 2, ["a:1", "b:2"])
 
@@ -281,7 +280,7 @@ def test_each_worker_reads_its_own_rows_only(data, monkeypatch):
     options = dict(resolution=8, num_channels=3, minibatch=8, seed=1, start_nimg=8)
 
     def batches(rows):
-        """The images of two minibatches, and the numbers of the records that they took."""
+        """Return the images of two minibatches, and the numbers of the records read for them."""
         read.clear()
         stream = iter(TrainingStream([data[0]], rows=rows, **options))
         images = [next(stream)[0].numpy() for _ in range(2)]

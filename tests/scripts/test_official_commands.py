@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def tiny(tmp_path):
-    """Path of a small official pickle."""
+    """Return the path of a small official pickle."""
     return write_pickle(tmp_path / "network-snapshot-000123.pkl", tiny_networks()[0])
 
 
@@ -56,7 +56,7 @@ def test_wrong_command_lines(tmp_path, monkeypatch, options, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_snapshot_of_two_critics_exports_the_one_that_sees_everything(tiny, tmp_path, capsys):
+def test_a_snapshot_with_two_critics_exports_the_joint_one(tiny, tmp_path, capsys):
     snapshot = load_snapshot(tiny)
     wide = load_snapshot(write_pickle(tmp_path / "w.pkl", tiny_networks(num_channels=5)[0]))
     networks = {"D_rgb": snapshot.networks["D_rgb"], **wide.networks}
@@ -70,8 +70,8 @@ def test_a_snapshot_of_two_critics_exports_the_one_that_sees_everything(tiny, tm
     assert exported["D/lod"] == exported["G/G_synthesis/lod"] == 1.5
 
 
-def test_files_are_told_by_their_content(tiny, tmp_path):
-    """Whatever their names: a pickle, a snapshot, and neither."""
+def test_files_are_recognised_by_their_content(tiny, tmp_path):
+    """A pickle, a snapshot, and neither, whatever their names."""
     snapshot = load_snapshot(tiny)
     save_snapshot(tmp_path / "snapshot.pkl", snapshot.networks, snapshot.header)
     assert load_snapshot(tmp_path / "snapshot.pkl").header["digest"] == snapshot.header["digest"]
@@ -89,13 +89,13 @@ def test_pictures_of_a_pickle(tiny, tmp_path, capsys):
 
 
 def test_metrics_of_a_pickle(tiny):
-    """It knows no data set: the reals must be named."""
+    """It names no data set, so the reals must be given."""
     with pytest.raises(UserError, match="--reals=DIR"):
         run_metrics.main([f"--network={tiny}", "--metrics=fid1k"])
 
 
 def test_results_of_a_read_only_folder(tmp_path, labelled, monkeypatch):
-    """A pickle on a shared disk: all of run_metrics.py, the results below --results."""
+    """A pickle on a shared disk: the results of run_metrics.py go below --results."""
     (tmp_path / "shared").mkdir()
     path = write_pickle(tmp_path / "shared" / "x.pkl", tiny_networks(resolution=8)[0])
     (tmp_path / "small.pb").write_bytes(graph_bytes(small_arrays()))
@@ -118,7 +118,7 @@ def labelled(tmp_path):
 
 SIZES = ("resolution", "fmap_base", "fmap_max", "latent_size", "mapping_layers")
 TAKEN = ["--resolution=8", "--fmap-base=64", "--fmap-max=8", "--latent-size=8",
-         "--mapping-layers=2"]  # what tiny_networks differ in from the preset
+         "--mapping-layers=2"]  # in which tiny_networks differ from the preset
 
 
 def training_options(network, data, folder):
@@ -129,7 +129,7 @@ def training_options(network, data, folder):
 
 @pytest.mark.slow
 def test_an_official_network_starts_the_channel_stages(tmp_path, labelled, capsys):
-    """G stands at lod 0, the average lags behind: this one can go on, at its sizes."""
+    """G has lod 0, and the average lags behind: this one can continue, at its sizes."""
     path = write_pickle(tmp_path / "x.pkl", tiny_networks((0.0, 0.0, 0.9), resolution=8)[0])
     assert train.main(training_options(path, labelled, tmp_path / "results")) == 0
     told = capsys.readouterr().out
@@ -142,7 +142,7 @@ def test_an_official_network_starts_the_channel_stages(tmp_path, labelled, capsy
     assert [as_option(option, stored[option]) for option in SIZES] == TAKEN
 
 
-def test_what_contradicts_names_the_option_to_give(tmp_path, labelled, capsys):
+def test_contradicting_options_name_the_one_to_give(tmp_path, labelled, capsys):
     path = write_pickle(tmp_path / "x.pkl", tiny_networks(resolution=8)[0])
     options = training_options(path, labelled, tmp_path / "results")
     assert train.main([*options, "--fmap-max=8", "--dry-run"]) == 0
@@ -159,7 +159,7 @@ def test_what_contradicts_names_the_option_to_give(tmp_path, labelled, capsys):
 
 
 def test_state_of_the_helpers(tiny):
-    """The pickles of these tests have the entries of the official one."""
+    """The pickles in these tests have the same entries as the official one."""
     state = official_state("D", "D_basic", {}, {})
     assert set(state) == {"version", "name", "static_kwargs", "components", "build_module_src",
                           "build_func_name", "variables"}

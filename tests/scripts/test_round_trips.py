@@ -1,4 +1,4 @@
-"""What goes out of a data set or a network comes back to the pixel: maps, names and order."""
+"""A data set's or a network's output is read back to the pixel: maps, names and order."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from tests.dataprep.test_masks import make_masked, stored_labels
 from tests.scripts.test_generate import RESOLUTION, save_network
 from tests.tools.data_helpers import FOUR, folder_bytes, read_jsonl
 
-# The last has names that a plain list would not give back, and one that is never shown.
+# The last one has names that a plain list cannot store, and a class that is never shown.
 CLASSES = [FOUR, MODANET_CLASSES, ("#1", "2: x", "hat #ff0000", "3 y", "unseen")]
 WAYS = ["masks", "coco"]
 
@@ -28,7 +28,7 @@ def run(*arguments):
 
 
 def create_again(way, classes, source, out):
-    """A data set of a folder's pictures, by its masks or by its COCO file."""
+    """Make a data set from a folder's pictures, by its masks or by its COCO file."""
     coco = "create_modanet" if classes == MODANET_CLASSES else "create_from_coco"
     run("create_from_masks" if way == "masks" else coco, "--source", source, "--out", out,
         "--resolution", RESOLUTION, "--num-val", 0, "--num-test", 0, "--workers", 1)
@@ -36,7 +36,7 @@ def create_again(way, classes, source, out):
 
 
 def file_numbers(images):
-    """{number of the file: image} of {id: image}, whose ids are numbers or files' names."""
+    """Return {number of the file: image} for {id: image}, whose ids are numbers or file names."""
     return {int(str(key).partition(".")[0]): image for key, image in images.items()}
 
 
@@ -62,8 +62,8 @@ def test_from_photos_to_pictures_and_back(tmp_path, classes, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_photos_of_any_shape_give_their_label_maps_again(tmp_path, way):
-    """Resized maps have soft borders: label maps and colours are the same."""
+def test_photos_of_any_shape_keep_their_label_maps(tmp_path, way):
+    """Resized maps have soft borders, so only label maps and colours are the same."""
     make_masked(tmp_path / "mine", 6, FOUR, side=40)
     for path in (tmp_path / "mine").glob("*/p[012].*"):
         with Image.open(path) as picture:
@@ -89,7 +89,7 @@ def generate_pairs(folder):
 
 @pytest.fixture(scope="module", params=CLASSES)
 def pairs(request, tmp_path_factory):
-    """(classes, folder that generate.py --num wrote, what it printed)."""
+    """Return (classes, folder that generate.py --num wrote, its output)."""
     root = tmp_path_factory.mktemp("pairs")
     save_network(root / "run" / "network-snapshot-000001.safetensors", request.param)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -111,14 +111,14 @@ def test_from_a_network_to_pairs_and_to_a_data_set(pairs, tmp_path, way):
             assert labels[number].any() and not labels[number].all()
 
 
-def test_only_files_of_modanets_classes_have_its_name(pairs):
+def test_only_files_with_modanets_classes_have_its_name(pairs):
     classes, folder, _ = pairs
     expected = "modanet2018_instances_train.json" if classes == MODANET_CLASSES \
         else "instances.json"
     assert [path.name for path in (folder / "annotations").iterdir()] == [expected]
 
 
-def test_the_line_after_pairs_is_a_command_that_runs(pairs, tmp_path, monkeypatch):
+def test_the_command_printed_after_pairs_works(pairs, tmp_path, monkeypatch):
     classes, _, printed = pairs
     line = printed.splitlines()[-1]
     command, name = ("create_modanet", "modanet-generated") if classes == MODANET_CLASSES \
@@ -130,8 +130,8 @@ def test_the_line_after_pairs_is_a_command_that_runs(pairs, tmp_path, monkeypatc
     assert content["classes"] == list(classes) and content["resolution"] == RESOLUTION
 
 
-def test_a_folder_that_an_earlier_version_wrote_is_read_and_continued(pairs, tmp_path):
-    """It has no classes.txt, and its annotations are called as ModaNet's whatever classes are."""
+def test_a_folder_of_an_earlier_version_is_read_and_continued(pairs, tmp_path):
+    """It has no classes.txt, and its annotations have ModaNet's name whatever the classes are."""
     classes, folder, _ = pairs
     shutil.copytree(folder.parent, tmp_path / "old")
     there = tmp_path / "old/my pairs"
@@ -145,7 +145,7 @@ def test_a_folder_that_an_earlier_version_wrote_is_read_and_continued(pairs, tmp
 
 
 @pytest.mark.parametrize("pairs", [FOUR], indirect=True)
-def test_what_is_missing_in_a_folder_of_an_earlier_version_is_made(pairs, tmp_path):
+def test_missing_files_of_an_earlier_versions_folder_are_made(pairs, tmp_path):
     _, folder, _ = pairs
     shutil.copytree(folder.parent, tmp_path / "old")
     there = tmp_path / "old/my pairs"

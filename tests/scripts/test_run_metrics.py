@@ -28,7 +28,7 @@ BLIND = ("ppl", "classes", "maps", "labels", "miou")  # metrics that need no Inc
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """40 images of 16x16."""
+    """Make 40 images of 16x16."""
     path = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for i in range(40):
@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(folder, tmp_path_factory):
-    """They as a data set: 16 train, 12 val, 12 test."""
+    """Make a data set of them: 16 train, 12 val, 12 test."""
     out = tmp_path_factory.mktemp("data") / "toy"
     dataset_tool.main(["create_from_images", f"--source={folder}", f"--out={out}", "--workers=1",
                        "--resolution=16", "--num-val=12", "--num-test=12"])
@@ -48,7 +48,7 @@ def data(folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(data, tmp_path_factory):
-    """A results folder with one run, whose network is still at 8x8 of 16x16."""
+    """Make a results folder with one run, whose network is still at 8x8 of 16x16."""
     root = tmp_path_factory.mktemp("results")
     network = G_style("Gs", num_channels=5, resolution=16, latent_size=8, dlatent_size=8,
                       mapping_fmaps=8, fmap_base=64, fmap_max=8)
@@ -62,7 +62,7 @@ def results(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A narrow Inception as .pb, and one without the last layer as .npz."""
+    """Write a narrow Inception as .pb, and one without the last layer as .npz."""
     root = tmp_path_factory.mktemp("weights")
     arrays = small_arrays()
     (root / "small.pb").write_bytes(graph_bytes(arrays))
@@ -73,14 +73,14 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """A cache of the test's own."""
+    """Use a separate cache for the test."""
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def run(results, weights):
-    """A function (options...) that runs the script with the results and weights above."""
+    """Return a function (options...) that runs the script with the results and weights above."""
     def call(*options):
         blind = any(option.startswith(tuple(f"--metrics={name}" for name in BLIND))
                     for option in options)
@@ -90,7 +90,7 @@ def run(results, weights):
 
 
 def records(folder, name):
-    """The lines of metric-<name>.jsonl."""
+    """Return the lines of metric-<name>.jsonl."""
     lines = (folder / f"metric-{name}.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
@@ -112,8 +112,8 @@ def test_the_newest_network_against_the_test_split(run, results, data, capsys):
     assert set(score["results"]) == {"is40", "is40_std", "is40_5", "is40_5_std"}
 
 
-def test_same_seed_same_number(run, results, weights, monkeypatch):
-    """Whatever the minibatch, up to rounding: of matrix products of other shapes, then to uint8."""
+def test_the_same_seed_gives_the_same_number(run, results, weights, monkeypatch):
+    """For any minibatch, up to rounding in matrix products of other shapes, and then to uint8."""
     detector = load_detector(weights / "small.pb")
     monkeypatch.setattr("metrics.networks.inception.load_detector", lambda *options: detector)
     names = ["kid12", "fid12", "is12", "pr123_full"]
@@ -149,8 +149,8 @@ def test_two_folders(run, folder, results, tmp_path, capsys):
         capsys.readouterr().err)
 
 
-def test_sizes_that_differ_are_told(run, results, folder, data, tmp_path, capsys):
-    """A data set's reals come at its own size; --resolution takes another one."""
+def test_different_sizes_get_a_warning(run, results, folder, data, tmp_path, capsys):
+    """A data set's reals are read at its own size; --resolution chooses another one."""
     for i, path in enumerate(sorted(folder.iterdir())[:9]):
         Image.open(path).resize((8, 8)).save(tmp_path / f"{i}.png")
     options = ["--metrics=kid9", f"--fakes={tmp_path}", f"--data={data.path}"]
@@ -162,7 +162,7 @@ def test_sizes_that_differ_are_told(run, results, folder, data, tmp_path, capsys
     assert [r["reals"]["resolution"] for r in lines] == [16, 8]
 
 
-def test_photos_of_another_size_than_the_network_are_told(run, folder, tmp_path, capsys):
+def test_photos_of_another_size_than_the_networks_get_a_warning(run, folder, tmp_path, capsys):
     run("--metrics=kid9", f"--reals={folder}")
     assert "warning" not in capsys.readouterr().err
     for i in range(3):
@@ -189,8 +189,8 @@ def test_options_that_plain_folders_ignore_are_refused(run, results, folder, dat
     assert not list(data.path.rglob("metric-*"))
 
 
-def test_images_against_themselves(run, results, data):
-    """A data set's split and that split's own directory are the same images."""
+def test_a_split_and_its_own_folder_are_the_same_images(run, results, data):
+    """The records are equal, and FID is 0."""
     run("--metrics=fid16", f"--reals={data.path}", "--split=train",
         f"--fakes={data.path / 'train'}")
     record, = records(results / "metrics-train", "fid16")
@@ -199,7 +199,7 @@ def test_images_against_themselves(run, results, data):
 
 
 def test_full_metrics_are_against_the_training_split(run, results, folder, data, capsys):
-    """Unless --reals says otherwise; one evaluation may need both sets."""
+    """Unless --reals is given; one evaluation may need both sets."""
     assert run("--metrics=fid15_full,kid15,pr153_full") == 0
     out = capsys.readouterr().out
     assert "(15 fakes, 16 reals of toy train" in out and "(15 fakes, 12 reals of toy test" in out
@@ -217,7 +217,7 @@ def test_full_metrics_are_against_the_training_split(run, results, folder, data,
 
 @pytest.fixture
 def labelled(tmp_path, rng):
-    """A data set with two classes, of which b is in half of the test images, a in all."""
+    """Make a data set with two classes: b is in half of the test images, a in all."""
     images = np.zeros((8, 5, 16, 16), np.uint8)
     images[:, :3] = rng.integers(0, 256, (8, 3, 16, 16))
     images[:, 3, :8] = 255
@@ -243,7 +243,7 @@ def test_classes_of_a_network(run, results, labelled, capsys):
         assert picture.width > 200
 
 
-def test_classes_of_pairs_of_generate(run, results, labelled, tmp_path, rng):
+def test_classes_of_generated_pairs(run, results, labelled, tmp_path, rng):
     """A folder that generate.py wrote is counted like the network whose images it holds."""
     pairs = tmp_path / "pairs"
     assert generate.main([f"--results={results}", f"--out={pairs}", "--num=6", "--trunc=1"]) == 0
@@ -265,14 +265,14 @@ def test_classes_of_pairs_of_generate(run, results, labelled, tmp_path, rng):
 
 
 def test_maps_of_a_network_and_of_pairs(run, results, labelled, tmp_path, capsys):
-    """Reals and fakes are counted alike, in one pass with the classes; a folder of pairs too."""
+    """Reals and fakes are measured alike, in one pass with the classes; folders of pairs too."""
     where = results / "00007-c-toy"
     assert run("--metrics=maps30,classes30", f"--data={labelled}", "--min-area=0.1",
                "--floor") == 0
     assert "floor maps30 0 " in capsys.readouterr().out
     record, = records(where, "maps30")
     values = record["results"]
-    # Each test image is one region of a in its upper half, and half of them one of b below.
+    # Each test image has one region of a in its upper half, and half of them one of b below it.
     assert (values["maps30_real"], values["maps30_regions_real"]) == (0, 1.5)
     assert (values["maps30_covered_real"], values["maps30_classes_real"]) == (0.75, 2)
     assert values["maps30_tv"] == records(where, "classes30")[0]["results"]["classes30"]
@@ -288,13 +288,13 @@ def test_maps_of_a_network_and_of_pairs(run, results, labelled, tmp_path, capsys
     assert same["maps6"] == same["maps6_real"] and same["maps6_tv"] == 0
     assert same["maps6_classes"] == same["maps6_classes_real"]
     assert same["maps6_regions"] == same["maps6_regions_real"] > 0
-    # What needs real-valued maps is known of a network and a data set, not of files of labels.
+    # Measures of real-valued maps exist for a network and a data set, not for files of labels.
     assert values["maps30_unsure"] > 0 == values["maps30_unsure_real"]
     assert "maps6_edges" in same and not {"maps6_unsure", "maps6_unsure_real"} & same.keys()
 
 
 def test_metrics_of_pairs(run, results, labelled, tmp_path):
-    """Photo and map in one picture, beside the metric of photos; reals may be a folder of pairs."""
+    """Photo and map in one picture, with the metric of photos; --reals may be folders of pairs."""
     assert run("--metrics=fid8_pair,kid8_pair,fid8", f"--data={labelled}", "--floor") == 0
     where = results / "00007-c-toy"
     pair, photo = records(where, "fid8_pair")[-1], records(where, "fid8")[-1]
@@ -311,7 +311,7 @@ def test_metrics_of_pairs(run, results, labelled, tmp_path):
 
 @pytest.fixture(scope="module")
 def segmenter(results):
-    """The snapshot of a U-Net as it begins."""
+    """Write the snapshot of an untrained U-Net."""
     path = results / "metrics-segmenter" / "network-final.safetensors"
     path.parent.mkdir(exist_ok=True)
     network = build("Segmenter", "S", {"resolution": 16, "num_outputs": 3, "unet_fmaps": 2,
@@ -365,9 +365,10 @@ def test_miou_of_a_segmenter(run, labelled, segmenter, capsys):
     assert (segmenter.parent / "miou.png").is_file()
 
 
-def test_photos_that_a_network_has_learned_from(run, labelled, segmenter, results, capsys):
-    """A segmenter that labels its own training photos is no ceiling; a data set that was made anew
-    since may have moved photos of the training into its test split."""
+def test_photos_that_a_network_was_trained_on_get_a_warning(run, labelled, segmenter, results,
+                                                            capsys):
+    """A segmenter on its own training photos gives no ceiling; a data set that was made again since
+    may have moved training photos into its test split."""
     header, digest = read_header(segmenter), open_dataset(labelled).digest
     own = segmenter.with_name("own.safetensors")
     save_snapshot(own, load_snapshot(segmenter).networks, {
@@ -391,7 +392,7 @@ def test_photos_that_a_network_has_learned_from(run, labelled, segmenter, result
         assert lines.count("is not the data set of the training any more") == told
 
 
-def test_segmenters_and_generators_are_not_mixed_up(run, labelled, segmenter, data):
+def test_segmenters_and_generators_cannot_replace_each_other(run, labelled, segmenter, data):
     for options, message in (
             (["--metrics=miou"], "miou needs a segmenter; .*network-snapshot-000003.* is not one"),
             (["--metrics=fid9", f"--network={segmenter}"], "labels photos and generates none"),
@@ -408,7 +409,7 @@ def test_segmenters_and_generators_are_not_mixed_up(run, labelled, segmenter, da
             run(*options)
 
 
-def test_a_segmenter_takes_minibatches(run, labelled, segmenter, monkeypatch):
+def test_a_segmenter_runs_in_minibatches(run, labelled, segmenter, monkeypatch):
     sizes, load = [], Labeller.load
 
     def record(*args, **options):
@@ -422,7 +423,7 @@ def test_a_segmenter_takes_minibatches(run, labelled, segmenter, monkeypatch):
 
 
 def test_path_lengths(run, results, monkeypatch, capsys):
-    """With a distance of the test's own: names, counts, records; w needs no images of reals."""
+    """With the test's own distance: names, counts, records; in w no reals are needed."""
     class Distance:
         name, digest = "mean square", "abc"
 
@@ -478,7 +479,7 @@ def test_without_the_last_layer_the_others_still_run(run, results, weights, caps
         run("--metrics=is20", f"--inception={weights / 'pool_3.npz'}")
 
 
-def test_a_data_set_s_folder_may_be_the_working_directory(data, monkeypatch):
+def test_the_data_sets_folder_may_be_the_working_directory(data, monkeypatch):
     monkeypatch.chdir(data.path)
     for split in ("test", "val"):
         assert open_images(".", split).count == 12
@@ -514,7 +515,7 @@ def test_a_data_set_s_folder_may_be_the_working_directory(data, monkeypatch):
     (["--trunc=nan"], "--trunc: 'nan': expected a number"),
     (["--seed=-1"], "--seed: '-1': expected a whole number"),
     (["--inception=nowhere.pb"], r"nowhere\.pb: no such file; get https")])
-def test_mistakes_are_explained(run, options, message, monkeypatch):
+def test_mistakes_have_clear_errors(run, options, message, monkeypatch):
     def refuse(*args, **expected):
         raise UserError("no route")
     monkeypatch.setattr("dnnlib.tflib.vgg16_weights.fetch_source", refuse)
@@ -525,9 +526,8 @@ def test_mistakes_are_explained(run, options, message, monkeypatch):
 @pytest.mark.parametrize("options", [
     ["--metrics=kid4"], ["--metrics=kid4_full"], ["--nearest=0"]])
 @pytest.mark.parametrize("where", ["out/syn", "/nowhere/syn"])
-def test_data_that_are_not_where_they_were_are_asked_for(run, results, data, tmp_path, where,
-                                                         options):
-    """A relative path seen from another folder, and one of another machine."""
+def test_data_that_have_moved_must_be_given(run, results, data, tmp_path, where, options):
+    """A relative path seen from another folder, and a path from another machine."""
     snapshot = load_snapshot(next(results.glob("00007-c-toy/network-snapshot*")))
     path = tmp_path / "network-final.safetensors"
     save_snapshot(path, snapshot.networks, {**snapshot.header, "dataset": {"path": where}})
@@ -537,13 +537,13 @@ def test_data_that_are_not_where_they_were_are_asked_for(run, results, data, tmp
     assert run(f"--network={path}", *options, f"--data={data.path}") == 0
 
 
-def test_no_run_yet(tmp_path):
+def test_without_a_run_the_error_names_train(tmp_path):
     with pytest.raises(UserError, match="no run with a network snapshot"):
         run_metrics.main([f"--results={tmp_path}"])
 
 
-def test_weights_are_not_fetched_for_a_mistake(monkeypatch, tmp_path):
-    """Nothing is downloaded before names and data are known to be good."""
+def test_weights_are_not_fetched_if_options_are_wrong(monkeypatch, tmp_path):
+    """Nothing is downloaded before names and data have been checked."""
     monkeypatch.setattr("metrics.networks.inception.load_detector", None)
     with pytest.raises(UserError, match=r"no such folder|does not exist"):
         run_metrics.main(["--fakes=a", f"--reals={tmp_path / 'none'}"])

@@ -1,4 +1,4 @@
-"""train.py as its users meet it: options, plans, one-line errors."""
+"""train.py as its users see it: options, plans, one-line errors."""
 
 import argparse
 import dataclasses
@@ -54,19 +54,19 @@ def rgb_data(tmp_path_factory):
 
 
 def small_photos(folder):
-    """A data set at 8x8, where 16x16 is wanted."""
+    """Make a data set at 8x8 where 16x16 is needed."""
     images = np.stack([random_image(np.random.default_rng(0), 7, 8)[:3] for _ in range(2)])
     return make_dataset(folder / "small_photos", {"train": images}, ())
 
 
 def failure(*options):
-    """The UserError of a command line."""
+    """Return the UserError of a command line."""
     with pytest.raises(UserError) as caught:
         train.main(list(options))
     return str(caught.value)
 
 
-def test_wrong_options_say_what_is_allowed(data, rgb_data, tmp_path):
+def test_errors_of_wrong_options_name_the_allowed_values(data, rgb_data, tmp_path):
     assert "see " in failure("--colour=red")
     assert "rgb, c, 2d" in failure("--variant=3d").replace("'", "")
     assert "8:128,32:64" in failure("--minibatch=8:x")
@@ -78,7 +78,7 @@ def test_wrong_options_say_what_is_allowed(data, rgb_data, tmp_path):
     assert "no critic on RGB alone" in failure(
         f"--data={data}", "--variant=c", f"--untagged={rgb_data}")
     assert "--device=cpu" in failure(f"--data={data}", "--gpus=4", f"--results={tmp_path}")
-    # What would come to light at the last resolution only, after days of training.
+    # This would only fail at the last resolution, after days of training.
     assert "--minibatch must be a multiple of 8" in failure(
         f"--data={data}", "--gpus=2", "--device=cpu", "--minibatch=8:16,16:4", "--dry-run")
     assert "small_photos goes up to 8" in failure(
@@ -94,11 +94,11 @@ def test_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_untagged_photos_of_the_test_split_bring_a_warning(tmp_path, capsys, rng):
+def test_untagged_photos_of_the_test_split_get_a_warning(tmp_path, capsys, rng):
     images = np.stack([random_image(rng, 7, 8) for _ in range(20)])
     data = make_dataset(tmp_path / "data", {"train": images[:10], "val": images[10:14],
                                             "test": images[14:]}, FOUR)
-    # Photos of the training split may be there; a validation photo and five test photos are.
+    # Photos of the training split are allowed; one validation and five test photos are there too.
     extra = make_dataset(tmp_path / "extra", {"train": images[[0, 13, 15, 16, 17, 18, 19], :3]}, ())
     options = [f"--data={data}", "--preset=demo-32", "--variant=2d", "--resolution=8",
                "--initial-resolution=8", "--dry-run", f"--results={tmp_path / 'results'}"]
@@ -111,19 +111,20 @@ def test_untagged_photos_of_the_test_split_bring_a_warning(tmp_path, capsys, rng
     assert "look too good" not in capsys.readouterr().out
 
 
-def test_tables_on_the_command_line():
+def test_tables_are_parsed():
     assert parse_table("8:128,32:64") == {8: 128, 32: 64}
     assert parse_table("0.002") == {4: 0.002}
     assert isinstance(parse_table("64")[4], int)
     assert isinstance(parse_table("1e2")[4], int)
     assert parse_table("1e30") == {4: 1e30}
-    assert isinstance(parse_table("1e30")[4], float)  # no count, and too long for a message
+    assert isinstance(parse_table("1e30")[4], float)  # not a count, and too long for a message
     with pytest.raises(argparse.ArgumentTypeError, match="given twice"):
         parse_table("8:32,8:16")
 
 
 def test_run_directories(tmp_path):
-    """The same command continues its unfinished run; a finished one, or others, get a new one."""
+    """The same command continues its unfinished run; after a finished run, or with other options,
+    it starts a new one."""
     record = {"variant": "rgb", "lrate": {4: 0.001}, "seed": 0}
     assert find_run(None, tmp_path, record) is None
     first = make_run(None, tmp_path, "rgb-small-16", record)
@@ -138,15 +139,15 @@ def test_run_directories(tmp_path):
     (first / "training_options.json").write_text("[1]")
     with pytest.raises(UserError, match="damaged"):
         find_run(first, tmp_path, record)
-    # A damaged one is in nobody's way.
+    # A damaged one is skipped.
     (first / "network-final.safetensors").unlink()
     for content in ("[1]", "{", '{"variant": "3d"}'):
         (first / "training_options.json").write_text(content)
         assert find_run(None, tmp_path, record) is None
 
 
-def test_untagged_photos_are_known_by_their_digest(tmp_path):
-    """Moved they are the same; at the old path others; a run of before has no digest of them."""
+def test_untagged_photos_are_identified_by_their_digest(tmp_path):
+    """Moved, they are the same; another digest means others; older runs stored no digest."""
     record = {"variant": "2d", "mirror_pairs": "none", "untagged": "a", "untagged_digest": "1"}
     run = make_run(None, tmp_path, "2d-small-16", record)
     assert find_run(None, tmp_path, {**record, "untagged": "b"}) == run
@@ -160,7 +161,7 @@ def test_untagged_photos_are_known_by_their_digest(tmp_path):
 
 
 def job_of(config, options):
-    """What is stored of a training, without the checks of StyleGanJob."""
+    """Return what is stored of a training, without the checks of StyleGanJob."""
     return SimpleNamespace(config=config, dataset=open_dataset(config.data), options=options,
                            digests=lambda: {"segmenter_digest": None})
 
@@ -171,8 +172,8 @@ def test_two_processes_do_not_share_a_run(tmp_path):
         raise AssertionError("two at once")
 
 
-def test_the_log_says_why_a_run_ended(data, tmp_path, capsys):
-    """In its file, for an owner whose terminal is gone; the terminal has it from run_main."""
+def test_the_log_names_the_reason_that_ended_a_run(data, tmp_path, capsys):
+    """In its file, for a user whose terminal is closed; run_main prints it on the terminal."""
     config = TrainingConfig.preset("paper", {"data": str(data)})
     options = argparse.Namespace(run=tmp_path / "run", results=tmp_path, override=False,
                                  init_from=None, device="cpu", gpus=1, keep=2, inception=None)
@@ -183,9 +184,9 @@ def test_the_log_says_why_a_run_ended(data, tmp_path, capsys):
     assert "the reason" not in "".join(capsys.readouterr())
 
 
-def test_a_run_goes_on_with_its_own_options(data, tmp_path, capsys):
-    """By its number or its directory alone: data, device and sizes are those it was started with;
-    what is given besides is compared, or changed with --override."""
+def test_a_run_continues_with_its_own_options(data, tmp_path, capsys):
+    """Given only its number or directory: data, device and sizes are those it was started with;
+    other options are compared with its own, or changed with --override."""
     started = [f"--data={data}", "--preset=demo-32", "--resolution=16", "--device=cpu", "--gpus=2",
                "--keep=5", f"--results={tmp_path}", "--lrate=0.002", "--metrics=none"]
     options = parse_training_options(started)
@@ -221,7 +222,7 @@ def test_a_run_goes_on_with_its_own_options(data, tmp_path, capsys):
     assert "no run of that number; runs in" in failure("--run=7", f"--results={tmp_path}")
 
 
-def test_checks_before_anything_is_made(data, tmp_path):
+def test_options_are_checked_before_anything_is_made(data, tmp_path):
     common = [f"--data={data}", "--device=cpu", f"--results={tmp_path}"]
     assert "fid" in failure(*common, "--metrics=foo")
     assert "no such file" in failure(*common, "--inception=nowhere.npz")
@@ -233,7 +234,7 @@ def test_checks_before_anything_is_made(data, tmp_path):
     assert "--fmap-base" in failure(*common, "--fmap-base=2", "--preset=demo-32",
                                    "--resolution=16")
     assert "no such snapshot" in failure(*common, "--init-from=77")
-    # Metrics by which no snapshot can be better than another, or of maps where there are none.
+    # Metrics that cannot compare snapshots, or metrics of maps where there are none.
     assert "--patience: no metric of --metrics=is1k says" in failure(
         *common, "--metrics=is1k", "--patience=3")
     assert "--metrics: --variant=rgb draws no maps for kid1k_pair" in failure(
@@ -248,8 +249,8 @@ def test_checks_before_anything_is_made(data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_errors_name_a_command_that_fits(data, rgb_data, tmp_path):
-    """Which works as it is written, whatever blanks the path holds."""
+def test_errors_name_a_command_that_works(data, rgb_data, tmp_path):
+    """It works exactly as printed, even if the path has spaces."""
     folder = tmp_path / "my data"
     folder.symlink_to(data)
     for path, options in ((rgb_data, ["--variant=2d"]), (folder, ["--resolution=1024"]),
@@ -266,7 +267,7 @@ def test_errors_name_a_command_that_fits(data, rgb_data, tmp_path):
 
 
 def test_sizes_come_from_the_snapshot(data, tmp_path, tiny_config, capsys):
-    """An RGB training goes on at the snapshot's size; too small data says what is needed."""
+    """An RGB training continues at the snapshot's size; too small data name the size needed."""
     config = tiny_config(variant="rgb", use_noise=False)
     save_snapshot(tmp_path / "x.safetensors", new_state(config).networks, {
         "variant": "rgb", "stage": "rgb", "classes": [], "kimg": 1.0,
@@ -285,8 +286,8 @@ def test_sizes_come_from_the_snapshot(data, tmp_path, tiny_config, capsys):
     assert "give --no-use-noise" in failure(*options, f"--data={data}", "--use-noise")
 
 
-def test_a_run_needs_its_snapshot_only_to_begin(data, tmp_path, tiny_config, capsys):
-    """Also while networks of 8x8 grow to 16x16, and nothing is given but the run."""
+def test_a_run_needs_its_snapshot_only_at_the_start(data, tmp_path, tiny_config, capsys):
+    """Also while networks of 8x8 grow to 16x16, and with --run alone."""
     classes = open_dataset(data).classes
     small = tiny_config(variant="2d", resolution=8)
     state = new_state(small)
@@ -314,13 +315,13 @@ def test_a_run_needs_its_snapshot_only_to_begin(data, tmp_path, tiny_config, cap
     assert "--binary-kimg: without effect" in failure(*again, "--binary-kimg=1")
     told = failure(*again[1:], f"--init-from={origin}", f"--data={data}")
     assert "no such snapshot" in told and "alone continues" not in told
-    # The command that began it says how it goes on without.
+    # The command that started it names the one that continues without the snapshot.
     told = failure(*again, "--preset=demo-32", f"--init-from={origin}", f"--data={data}")
     assert "no such snapshot" in told and f"--run={run} alone continues" in told
 
 
-def test_snapshots_that_a_segmenter_selects_by_photos_it_knows(data, tmp_path):
-    """Without validation photos the ceiling is that of its training photos: a line says so."""
+def test_a_segmenter_selecting_by_its_training_photos_is_noted(data, tmp_path):
+    """Without validation photos the ceiling is that of its training photos, and a line says so."""
     path, header = tmp_path / "S.safetensors", {"dataset": {"digest": open_dataset(data).digest}}
     network = build("Segmenter", "S", {"resolution": 16, "num_outputs": 1 + len(FOUR),
                                        "unet_fmaps": 2, "architecture": "unet"})
@@ -335,7 +336,7 @@ def test_snapshots_that_a_segmenter_selects_by_photos_it_knows(data, tmp_path):
 
 
 def with_splits(folder, **counts):
-    """DatasetInfo of photos at 8x8 in splits of these sizes."""
+    """Return a DatasetInfo of photos at 8x8 in splits of these sizes."""
     rng = np.random.default_rng(0)
     images = {split: np.stack([random_image(rng, 7, 8)[:3] for _ in range(count)])
               for split, count in counts.items()}
@@ -343,7 +344,7 @@ def with_splits(folder, **counts):
 
 
 def notes(info, *argv):
-    """(the metrics, the lines that a training of these options begins with)."""
+    """Return (the metrics, the lines that a training with these options prints first)."""
     argv = ["--variant=rgb", f"--data={info.path}", *argv]
     options = parse_training_options(argv)
     config = launch.choose_config(options, given_options(options))
@@ -354,8 +355,8 @@ def notes(info, *argv):
     return config.metrics, stylegan_job.start_notes(config, info, options, {}, needs_validation)
 
 
-def test_a_small_validation_split_does_not_select(tmp_path):
-    """KID with the training images does; metrics that are given count, with a warning."""
+def test_a_small_validation_split_is_not_used_for_selection(tmp_path):
+    """KID against the training images is used; metrics that are given are kept, with a warning."""
     small, none, enough = (with_splits(tmp_path / f"d{val}", train=5, val=val) if val else
                            with_splits(tmp_path / "d0", train=5) for val in (2, 0, 100))
     metrics, lines = notes(small, "--preset=small-32")
@@ -376,8 +377,8 @@ def test_a_small_validation_split_does_not_select(tmp_path):
     assert "what fits them: python train.py --variant=rgb" in notes(enough)[1][0]
 
 
-def test_what_a_finished_training_suggests(tiny_config, tmp_path):
-    """Metrics that the test split bears, a path with blanks, labels where there are any."""
+def test_a_finished_training_suggests_commands(tiny_config, tmp_path):
+    """Metrics that the test split is large enough for, a quoted path, labels if there are any."""
     def suggested(test, label_size=0, **changes):
         info = DatasetInfo(tmp_path, "mine", 16, 7, FOUR, {"train": 60, "test": test}, "d",
                            label_size)
@@ -395,7 +396,7 @@ def test_what_a_finished_training_suggests(tiny_config, tmp_path):
         "--label=0", "--metrics=kid1k_trainval"]
 
 
-def test_options_of_stages_gone_through_are_refused():
+def test_options_of_completed_stages_are_refused():
     refuse_idle({"classes_kimg", "grow_d", "binary_kimg"}, idle_rules("2d", "binary"))
     refuse_idle({"initial_resolution", "rgb_kimg"}, idle_rules("rgb", "rgb"))
     for name in ("rgb_kimg", "hold_kimg", "fade_kimg", "initial_resolution"):
@@ -410,8 +411,8 @@ def test_options_of_stages_gone_through_are_refused():
 
 
 @pytest.mark.slow
-def test_metrics_during_training_are_those_of_run_metrics(tiny_config, tmp_path, monkeypatch, rng):
-    """Against the validation images (_full: the training images); a warning is told once."""
+def test_metrics_during_training_equal_run_metrics(tiny_config, tmp_path, monkeypatch, rng):
+    """Against the validation images (_full: the training images); a warning is printed once."""
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
     weights = tmp_path / "small.pb"
     weights.write_bytes(graph_bytes(small_arrays()))
@@ -444,7 +445,7 @@ def test_metrics_during_training_are_those_of_run_metrics(tiny_config, tmp_path,
 
 
 def test_errors_are_one_line_and_status_2():
-    """Nothing else on stderr, though TensorFlow greets there."""
+    """Nothing else is on stderr, where TensorFlow prints its greeting."""
     result = subprocess.run([sys.executable, "train.py", "--data=/does/not/exist"], cwd=ROOT,
                             capture_output=True, text=True, check=False)
     assert result.returncode == 2

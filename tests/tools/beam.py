@@ -1,4 +1,4 @@
-"""What the tests of Apache Beam share."""
+"""Helpers of the Apache Beam tests."""
 
 import contextlib
 import os
@@ -14,13 +14,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 _WORKER = b"apache_beam.runners.worker.sdk_worker_main"
 IN_MEMORY = ["--direct_running_mode=in_memory"]
-# Beam's own code, and that of what it imports.
+# Beam's own code, and the packages that it imports.
 NOISE = [pytest.mark.filterwarnings(f"ignore::{name}Warning")
          for name in ("Deprecation", "Resource", "Future", "User")]
 
 
 def processes(number):
-    """The options of so many worker processes."""
+    """Return the options for that many worker processes."""
     return ["--direct_running_mode=multi_processing", f"--direct_num_workers={number}"]
 
 
@@ -43,12 +43,12 @@ def wait_until(condition, process, timeout=120):
 
 
 def kill_a_worker(process):
-    """Kill one of the worker processes of a command that runs in a session of its own."""
+    """Kill one worker process of a command that runs in a session of its own."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
             session = int((path / "stat").read_text().rpartition(")")[2].split()[3])
             is_worker = (path / "cmdline").read_bytes().split(b"\0")[-2:] == [_WORKER, b""]
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has already ended
             continue
         if session == process.pid and is_worker:
             os.kill(int(path.name), signal.SIGKILL)
@@ -58,7 +58,7 @@ def kill_a_worker(process):
 
 @contextlib.contextmanager
 def session(code, *arguments):
-    """A Python process in a session of its own, all of which is killed at the end."""
+    """Run Python in a session of its own, all of which is killed at the end."""
     process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)],
                                cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                start_new_session=True)

@@ -1,4 +1,4 @@
-"""What the tests of data share: small data sets made of given pixels, small sources of photos."""
+"""Helpers of the data tests: small data sets of given pixels, small sources of photos."""
 
 import io
 import json
@@ -11,11 +11,11 @@ from PIL import Image
 from dataprep.coco.segmentations import label_map_and_overlap
 from dnnlib.data import pyramid, tfrecords
 
-FOUR = ("hat", "coat", "legs", "shoes")  # class names that are not ModaNet's
+FOUR = ("hat", "coat", "legs", "shoes")  # class names other than ModaNet's
 
 
 def random_image(rng, num_channels, resolution):
-    """uint8 [C, H, W]: colours are noise, maps a partition of the image into C - 2 regions."""
+    """Return uint8 [C, H, W]: noise as colours, a partition into C - 2 regions as maps."""
     image = rng.integers(0, 256, (num_channels, resolution, resolution), dtype=np.uint8)
     labels = rng.integers(0, num_channels - 2, (resolution, resolution))
     for i in range(3, num_channels):
@@ -24,12 +24,12 @@ def random_image(rng, num_channels, resolution):
 
 
 def label_map(photo, size):
-    """Label map uint8 [h, w] of a photo's annotations for a picture of `size` = (w, h)."""
+    """Return a photo's label map uint8 [h, w] for a picture of `size` = (w, h)."""
     return label_map_and_overlap(photo, size)[0]
 
 
 def one_hot(label_map, num_classes):
-    """Label map [...] uint8 -> segmaps [..., C] uint8 with 255 where the class is present."""
+    """Convert a label map [...] uint8 to segmaps [..., C] uint8, 255 where the class is present."""
     return np.uint8(255) * (label_map[..., None] == np.arange(1, num_classes + 1))
 
 
@@ -59,7 +59,7 @@ def make_dataset(path, images, classes=FOUR, encoding="webp", labels=None):
 
 
 def tagged_and_untagged(root, resolution, num):
-    """Paths of two data sets: `num` images with FOUR's maps, and five photos without maps."""
+    """Make two data sets, `num` images with FOUR's maps and five photos without; return paths."""
     rng = np.random.default_rng(0)
     images = np.stack([random_image(rng, 7, resolution) for _ in range(num)])
     photos = np.stack([random_image(rng, 7, resolution)[:3] for _ in range(5)])
@@ -68,7 +68,7 @@ def tagged_and_untagged(root, resolution, num):
 
 
 def photo_bytes(rng, width, height, kind="JPEG", **options):
-    """An image file of smooth noise."""
+    """Return an image file of smooth noise."""
     small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
     buffer = io.BytesIO()
     small.resize((width, height), Image.Resampling.BICUBIC).save(buffer, kind, **options)
@@ -76,7 +76,7 @@ def photo_bytes(rng, width, height, kind="JPEG", **options):
 
 
 def make_source(path, num, seed=0, width=40, height=60):
-    """A folder in ModaNet's layout: `num` photos with one or two rectangles each, ids from 7."""
+    """Make a folder in ModaNet's layout: `num` photos with one or two rectangles, ids from 7."""
     rng = np.random.default_rng(seed)
     images, annotations = [], []
     (path / "images").mkdir(parents=True)
@@ -97,7 +97,7 @@ def make_source(path, num, seed=0, width=40, height=60):
 
 
 def annotations_path(source):
-    """Where the annotations of a source lie."""
+    """Return the path of a source's annotations."""
     return Path(source) / "annotations" / "modanet2018_instances_train.json"
 
 
@@ -107,7 +107,7 @@ def save_annotations(source, content):
 
 
 def create_config(**changes):
-    """The options of a create command, small and on one worker."""
+    """Return the options of a create command, small and with one worker."""
     options = dict(command="create_modanet", source="", annotations=None, images=None, out="",
                    resolution=16, fit="pad", encoding="webp", num_images=None, num_val=None,
                    num_test=None, labels=None, untagged=False, only_classes=None,
@@ -118,11 +118,11 @@ def create_config(**changes):
 
 
 def folder_bytes(path):
-    """{relative name: content} of all files below a folder."""
+    """Return {relative name: content} of all files below a folder."""
     return {file.relative_to(path).as_posix(): file.read_bytes()
             for file in sorted(Path(path).rglob("*")) if file.is_file()}
 
 
 def read_jsonl(path):
-    """All records of a file of JSON lines."""
+    """Return all records of a JSON Lines file."""
     return [json.loads(line) for line in path.read_text().splitlines()]

@@ -19,7 +19,7 @@ TINY = dict(resolution=SIDE, blocks=1, fmaps=4, strides=1, minibatch=4, kimg=0.0
 
 
 def boxes(colour, count, seed, side=SIDE):
-    """uint8 [count, 4, side, side]: boxes of a colour on grey noise, and their map."""
+    """Return uint8 [count, 4, side, side]: boxes of a colour on grey noise, and their map."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(count):
@@ -33,7 +33,7 @@ def boxes(colour, count, seed, side=SIDE):
 
 
 def box_dataset(path, colour, count, seed=0, has_maps=True, side=SIDE, num_test=0):
-    """A data set of such boxes, with a digest of its own."""
+    """Make a data set of such boxes, with its own digest."""
     splits = {"train": boxes(colour, count, seed, side)}
     if num_test:
         splits["test"] = boxes(colour, num_test, seed + 100, side)
@@ -46,14 +46,14 @@ def box_dataset(path, colour, count, seed=0, has_maps=True, side=SIDE, num_test=
 
 
 def two_datasets(root, has_maps=(True, True), counts=(6, 9), num_test=(0, 0)):
-    """Paths of A, red boxes, and B, blue ones."""
+    """Make two data sets, A of red boxes and B of blue ones; return their paths."""
     return [box_dataset(root / name, colour, count, seed, maps, num_test=test)
             for name, colour, count, seed, maps, test
             in zip("ab", (RED, BLUE), counts, (1, 2), has_maps, num_test)]
 
 
 def pair_folder(path):
-    """A folder of pairs of one class, box."""
+    """Make a folder of pairs with one class, box."""
     for kind in ("images", "labels"):
         (path / kind).mkdir(parents=True)
     label_map = np.tile(np.repeat([0, 1], 8), (16, 1)).astype(np.uint8)
@@ -65,12 +65,12 @@ def pair_folder(path):
 
 
 def tiny(data, **changes):
-    """A CycleConfig of seconds between two data sets."""
+    """Return a CycleConfig for seconds of training between two data sets."""
     return CycleConfig(**{**TINY, "data": str(data[0]), "target": str(data[1]), **changes})
 
 
 def cyclegan(config, strategy=ONE_DEVICE):
-    """A CycleTraining between config.data and config.target."""
+    """Return a CycleTraining between config.data and config.target."""
     domains = []
     for path in (config.data, config.target):
         source = open_list(path)
@@ -80,7 +80,7 @@ def cyclegan(config, strategy=ONE_DEVICE):
 
 
 def begun(config, strategy=ONE_DEVICE):
-    """Such a training with its networks made, and its counters."""
+    """Return such a training with its networks made, and its counters."""
     return with_networks(cyclegan(config, strategy))
 
 
@@ -94,12 +94,12 @@ def steps(method, progress, count):
 
 
 def save_cyclegan(path, config):
-    """A snapshot of networks that have not learned, at a path."""
+    """Write a snapshot of untrained networks to a path."""
     method, progress = begun(config)
     save_snapshot(path, method.networks, method.header(method.stage(progress), progress))
     return path
 
 
 def train(config, run_dir, strategy=ONE_DEVICE):
-    """Train in a run directory to the end, or go on there; return the Training."""
+    """Train in a run directory to the end, or continue there; return the Training."""
     return run_to_end(cyclegan(config, strategy), run_dir)

@@ -1,4 +1,4 @@
-"""Turns of tiny networks for tests: states with all variables moved, batches, gradients."""
+"""Steps of tiny networks for tests: states with all variables moved, batches, gradients."""
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +14,7 @@ RGB = Critic("rgb", 3)
 
 
 def moved_state(config, strategy=ONE_DEVICE, label_size=0):
-    """A fresh state of the RGB stage; no noise weight and no bias is zero."""
+    """Return a fresh state of the RGB stage; no noise weight and no bias is zero."""
     rng = np.random.default_rng(5)
     with strategy.scope():
         state = new_state(config, label_size=label_size)
@@ -25,7 +25,7 @@ def moved_state(config, strategy=ONE_DEVICE, label_size=0):
 
 
 def batch(step, minibatch, resolution, num_channels=3, label_size=0):
-    """Reals of a turn, as TrainingStream gives them."""
+    """Return the reals of a step, as TrainingStream gives them."""
     rng = np.random.default_rng([6, step])
     shape = (minibatch, resolution, resolution, num_channels)
     return Batch(tf.constant(rng.integers(0, 256, shape, np.uint8)),
@@ -33,13 +33,13 @@ def batch(step, minibatch, resolution, num_channels=3, label_size=0):
 
 
 def num_traces(gan_step):
-    """Return how often a step was traced so far."""
+    """Return how often a step has been traced so far."""
     return sum(run.experimental_get_tracing_count() for run in gan_step._compiled.values())
 
 
 def run(config, state, steps, strategy=ONE_DEVICE, critic=RGB, resolution=8, minibatch=16,
         lrate=0.001, label_size=0, num_critics=1, p=None):
-    """(GanStep, [report]) of turns `steps`; p: that an adaptive augmentation begins with."""
+    """Return (GanStep, [report]) of the given steps; p: where an adaptive augmentation starts."""
     table = np.random.default_rng(7).standard_normal((5, label_size)).astype(np.float32)
     with strategy.scope():
         augmentation = None if config.augment == "none" else Augmentation(config, p)
@@ -50,14 +50,14 @@ def run(config, state, steps, strategy=ONE_DEVICE, critic=RGB, resolution=8, min
 
 
 def gradients(state):
-    """{network: {variable: gradient in the last turn}}: Adam's first moments without momentum."""
+    """Return {network: {variable: last step's gradient}}: Adam's first moments, no momentum."""
     return {name: {slot[2:]: value for slot, value in optimizer.get_arrays().items()
                    if slot.startswith("m/")}
             for name, optimizer in state.optimizers.items()}
 
 
 def distance(ours, theirs):
-    """Norm of the difference over the norm, of {variable: array} together."""
+    """Return the norm of the difference over the norm, of all of {variable: array} together."""
     wrong, size = (np.sqrt(sum(np.sum(np.square(v.astype(np.float64))) for v in values))
                    for values in ([ours[n] - theirs[n] for n in theirs], theirs.values()))
     return wrong / size

@@ -1,4 +1,4 @@
-"""Snapshots of random generators whose noise and maps are lively."""
+"""Snapshots of random generators with visible noise and varied maps."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +16,8 @@ def save_network(path: Path, classes: tuple, seed: int = 1, change: Callable | N
     """Write a snapshot of a random generator and return its path.
 
     Args:
-        change: what else is done with its arrays.
-        dataset: what the header says of the data.
+        change: function that changes its arrays.
+        dataset: the header's entry about the data.
         label_size: length of the labels that it takes.
         lod: the growth state, if it is not the final one.
     """

@@ -1,11 +1,11 @@
-"""A training that is killed again and again, and in the end is what one is that was not.
+"""Train while being killed again and again, and compare the end with an undisturbed training.
 
     python -m tests.tools.killing DIR --variant=cyclegan --kills=25 --seed=0
 
-makes small data in DIR and trains a variant on it in miniature, once in peace and then with
-SIGKILLs: half of them some seconds after the start, half at a certain call of something that writes
-files or changes the state. Prints one line of JSON. Every life is the same command line, in a
-process forked from one that has imported TensorFlow and not used it.
+Makes small data in DIR and trains a variant on it in miniature, once undisturbed and then with
+SIGKILLs: half of them after some seconds, half at a certain call of a function that writes files
+or changes the state. Prints one line of JSON. Every start uses the same command line, in a process
+forked from one that has imported TensorFlow but not used it.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from training.gan import gan_step
 from training.run import files, grids, history
 from training.variants import CONFIGS
 
-# Of the 2d variant: resolution change, fade and both channel growths within 18 turns; looks of two
-# turns.
+# The 2d variant: resolution change, fade and both channel growths within 18 steps; the schedule is
+# read every two steps.
 GROWING = [
     "--variant=2d", "--device=cpu", "--resolution=8", "--initial-resolution=4", "--fmap-base=64",
     "--fmap-max=8", "--latent-size=8", "--mapping-layers=1", "--no-blur", "--hold-kimg=0.016",
@@ -45,7 +45,7 @@ LONGER = ["--kimg=0.096", "--minibatch-repeats=2", "--image-ticks=1"]  # twelve 
 
 def command(variant, root):
     """Make the data of a variant's miniature in a folder; return the options of train.py."""
-    # Starts TensorFlow, so that this is called in a process of its own.
+    # Starts TensorFlow, so call it in a process of its own.
     from tests.tools.miniatures import METHODS, STYLEGANS
 
     if variant == "2d":
@@ -57,13 +57,13 @@ def command(variant, root):
 
 
 def in_a_process(function, *args):
-    """What a function returns in a process of its own."""
+    """Return what a function returns in a process of its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
         return pool.submit(function, *args).result()
 
 
 def live(argv, output, die_at=None):
-    """Fork a process that trains; returns its id. It kills itself at the call number `die_at`."""
+    """Fork a process that trains; return its id. It kills itself at call number `die_at`."""
     pid = os.fork()
     if pid:
         return pid
@@ -84,7 +84,7 @@ def live(argv, output, die_at=None):
 
 
 def count_down(calls):
-    """SIGKILL this process at such a call, before or behind what it does."""
+    """SIGKILL this process at that call, before or after it does its work."""
     left = [calls]
 
     def counted(function):
@@ -118,12 +118,12 @@ def count_down(calls):
 
 
 def wait(pid):
-    """How the process ended: its exit status, or minus the signal."""
+    """Return how the process ended: its exit status, or minus the signal."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def kill_after(pid, seconds):
-    """SIGKILL unless it ends before; returns how it ended."""
+    """SIGKILL a process unless it ends first; return how it ended."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         ended, status = os.waitpid(pid, os.WNOHANG)
@@ -135,9 +135,9 @@ def kill_after(pid, seconds):
 
 
 def prove(root, variant, kills, seed):
-    """Train in peace, then killed until there were so many kills; a dict of what happened.
+    """Train undisturbed, then with that many kills; return a dict of what happened.
 
-    A run that comes to its end before that is compared too, and another begun.
+    A run that finishes before that is compared too, and another one is started.
     """
     root.mkdir(parents=True, exist_ok=True)
     common = in_a_process(command, variant, root)
@@ -152,7 +152,7 @@ def prove(root, variant, kills, seed):
         if killed == kills:
             status = wait(live(argv, output))
         elif rng.random() < 0.5:
-            # As often among the first 14 calls, some of which each life makes once, as behind them.
+            # Half of the calls are among the first 14, some of which every start makes once.
             status = wait(live(argv, output, die_at=int(200 ** rng.random())))
         else:
             status = kill_after(live(argv, output), rng.uniform(0.0, 0.9 * whole_sec))
@@ -172,10 +172,10 @@ def prove(root, variant, kills, seed):
 
 
 def outcome(run_dir):
-    """What a finished run has to show for itself, whatever happened to it on its way.
+    """Return what a finished run leaves, which must not depend on what happened on the way.
 
-    Losses are not among it: those of a tick are means over its steps, and a state that was written
-    before a compilation, in the middle of the tick, does not know them.
+    Losses are left out: those of a tick are means over its steps, and a state that was written in
+    the middle of the tick, before a compilation, does not have them.
     """
     events, newest = read_jsonl(run_dir / history.STATS), state.list_states(run_dir)[-1]
     by_kind = {kind: [event for event in events if event["event"] == kind]
@@ -190,13 +190,13 @@ def outcome(run_dir):
         "ticks": [{name: value for name, value in tick.items()
                    if name in ("stage", "saved_network", "Progress/tick", "Progress/kimg")
                    or name.startswith("Metrics/")} for tick in by_kind["tick"]],
-        # Every start has events of its own, and states that were saved before it compiled.
+        # Every start has its own events, and the states that it saved before compiling.
         "files": sorted(path.name for path in run_dir.iterdir() if not path.name.startswith(
             ("events.out.", "training-state-")))}
 
 
 def newest_kimg(run_dir):
-    """kimg of the newest state's name; None without one."""
+    """Return the kimg in the newest state's name; None if there is no state."""
     states = state.list_states(run_dir) if run_dir.is_dir() else []
     return int(states[-1].name[15:24]) / 1000 if states else None
 

@@ -1,4 +1,4 @@
-"""Pictures whose colours say what they show, and trainings of segmentation networks on them."""
+"""Pictures whose colours show the classes, and trainings of segmentation networks on them."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ TINY = dict(architecture="unet", unet_fmaps=4, resolution=SIDE, minibatch=8, kim
 
 
 def picture(rng):
-    """rgb uint8 [16, 16, 3] of a red and a green box on grey noise, and its label map."""
+    """Return rgb uint8 [16, 16, 3] of a red and a green box on grey noise, and its label map."""
     rgb = rng.integers(90, 160, (SIDE, SIDE, 3), np.uint8)
     label_map = np.zeros((SIDE, SIDE), np.uint8)
     for label in (1, 2):
@@ -30,7 +30,7 @@ def picture(rng):
 
 
 def coloured_dataset(path, seed=0, photos=4):
-    """A data set of such pictures; photos: of the validation and the test split."""
+    """Make a data set of such pictures; photos: the number in the validation and the test split."""
     rng = np.random.default_rng(seed)
 
     def stack(count):
@@ -43,7 +43,7 @@ def coloured_dataset(path, seed=0, photos=4):
 
 
 def segmenter(config, strategy=ONE_DEVICE, second=None, evaluate=None):
-    """A SegmenterTraining on config.data, and perhaps on a second data set or folder of pairs."""
+    """Return a SegmenterTraining on config.data, and on a second data set or pairs, if any."""
     infos = [open_dataset(config.data), *([second] if second else [])]
     sources = []
     for info, share in zip(infos, shares(config.minibatch, config.mix if second else 0.0)):
@@ -53,15 +53,15 @@ def segmenter(config, strategy=ONE_DEVICE, second=None, evaluate=None):
 
 
 def begun(config, strategy=ONE_DEVICE, **options):
-    """Such a training with its network made."""
+    """Return such a training with its network made."""
     return with_networks(segmenter(config, strategy, **options))
 
 
 def train(config, run_dir, **options):
-    """Train in a run directory to the end, or go on there; return the Training."""
+    """Train in a run directory to the end, or continue there; return the Training."""
     return run_to_end(segmenter(config, **options), run_dir)
 
 
 def tiny(data, **changes):
-    """A SegmenterConfig of seconds."""
+    """Return a SegmenterConfig for seconds of training."""
     return SegmenterConfig(**{**TINY, "data": str(data), **changes})

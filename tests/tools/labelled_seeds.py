@@ -19,19 +19,19 @@ CLASSES = ("red", "green")
 
 
 def colour_labels(rgb):
-    """Label map of a picture: 1 where red is strongest, 2 where green is, 0 where blue is."""
+    """Return a picture's label map: 1 where red is strongest, 2 where green is, 0 where blue."""
     return np.array([1, 2, 0], np.uint8)[rgb.argmax(axis=-1)]
 
 
 def quieten(arrays):
-    """Let noise change little, as in trained generators, where classes do not depend on it; and
-    colours stay away from black and white, where they would be alike."""
+    """Make noise change little, as in trained generators, where classes do not depend on it; keep
+    colours away from black and white, where they would be alike."""
     for name in arrays:
         if name.endswith("Noise/weight"):
             arrays[name] *= 0.05
         elif "ToRGB" in name:
             arrays[name] *= 0.2
-        elif name.endswith("/const"):  # of equal values instance norm would leave noise alone
+        elif name.endswith("/const"):  # all equal, instance norm would leave only noise
             arrays[name] = np.random.default_rng(2).standard_normal(arrays[name].shape, np.float32)
 
 
@@ -47,7 +47,7 @@ def labelled_folder(folder, count=8, noise="random", **network):
 
 
 def read(path):
-    """The pixels of a PNG."""
+    """Return the pixels of a PNG."""
     with Image.open(path) as image:
         return np.asarray(image)
 
@@ -58,7 +58,7 @@ def write_label(folder, name, label_map):
 
 
 def tiny(folder, decoder="conv", **changes):
-    """A DecoderConfig of seconds."""
+    """Return a DecoderConfig for seconds of training."""
     return DecoderConfig(**{
         **DECODERS[decoder], "decoder": decoder, "data": str(folder), "resolution": 16,
         "kimg": 0.032, "tick_kimg": 0.016, "network_ticks": 1, "minibatch_repeats": 1, "seed": 5,
@@ -66,7 +66,7 @@ def tiny(folder, decoder="conv", **changes):
 
 
 def decoder(config, origin, strategy=ONE_DEVICE, held_back=()):
-    """A DecoderTraining that is evaluated on the pictures held back."""
+    """Return a DecoderTraining that is evaluated on the held-back pictures."""
     labelled, header = LabelledFolder(config.data), read_header(origin)
     evaluate = decoder_evaluation(labelled.label_maps, held_back) if held_back else None
     about = {"lod": header["lod"],
@@ -75,10 +75,10 @@ def decoder(config, origin, strategy=ONE_DEVICE, held_back=()):
 
 
 def begun(config, origin, strategy=ONE_DEVICE):
-    """Such a training with its network made."""
+    """Return such a training with its network made."""
     return with_networks(decoder(config, origin, strategy))
 
 
 def train(config, run_dir, origin, **options):
-    """Train in a run directory to the end, or go on there; return the Training."""
+    """Train in a run directory to the end, or continue there; return the Training."""
     return run_to_end(decoder(config, origin, **options), run_dir)

@@ -1,4 +1,4 @@
-"""What the metrics' tests share: a narrow Inception, every kind of file of it, a stub detector."""
+"""Helpers of the metrics' tests: a narrow Inception, its files of every kind, a stub detector."""
 
 import dataclasses
 import io
@@ -13,7 +13,7 @@ from metrics.networks.inception_weights import LOGITS, PARTS, PB_NAME, WHEEL_MEM
 
 
 def narrow(layers, factor=32):
-    """The table with 1/factor of the maps, at least two."""
+    """Return the table with 1/factor of the fmaps, at least two."""
     def one(layer):
         if isinstance(layer, Conv):
             return dataclasses.replace(layer, fmaps=max(layer.fmaps // factor, 2))
@@ -27,7 +27,7 @@ NARROW = narrow(TRUNK)
 
 
 def small_arrays(seed=0, logits=True):
-    """Random weights of the narrow network, by their names in the original graph."""
+    """Return random weights of the narrow network, by their names in the original graph."""
     rng = np.random.default_rng(seed)
     shapes, width = kernel_shapes(NARROW)
     arrays = {}
@@ -42,7 +42,7 @@ def small_arrays(seed=0, logits=True):
 
 
 def varint(value):
-    """Base-128 bytes of a non-negative integer."""
+    """Return the base-128 bytes of a non-negative integer."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -51,14 +51,14 @@ def varint(value):
 
 
 def field(number, content):
-    """A varint field of an int, else a length-delimited one."""
+    """Return a protobuf field: a varint for an int, else length-delimited."""
     if isinstance(content, int):
         return varint(number << 3) + varint(content)
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
 def const_node(name, array, as_list=False):
-    """NodeDef of a float constant, its value as tensor_content or as a packed float_val."""
+    """Return the NodeDef of a float constant, as tensor_content or as a packed float_val."""
     shape = b"".join(field(2, field(1, size)) for size in array.shape)
     content = np.ascontiguousarray(array, "<f4").tobytes()
     tensor = field(1, 1) + field(2, shape) + field(5 if as_list else 4, content)
@@ -68,7 +68,7 @@ def const_node(name, array, as_list=False):
 
 
 def graph_bytes(arrays):
-    """A GraphDef with these constants among nodes of other kinds, as the public file has them."""
+    """Return a GraphDef of these constants among nodes of other kinds, as in the public file."""
     other = field(1, field(1, b"ExpandDims") + field(2, b"ExpandDims") + field(3, b"DecodeJpeg"))
     gamma = const_node("conv/batchnorm/gamma", np.ones(2, np.float32))
     nodes = [const_node(name, array, as_list=i % 7 == 0)
@@ -78,7 +78,7 @@ def graph_bytes(arrays):
 
 
 def write_files(folder, arrays):
-    """Write the arrays as .npz, .pb, .tgz and wheel; returns their paths by kind."""
+    """Write the arrays as .npz, .pb, .tgz and wheel; return their paths by kind."""
     paths = {kind: folder / f"weights.{kind}" for kind in ("npz", "pb", "tgz", "whl")}
     np.savez(paths["npz"], **arrays)
     paths["pb"].write_bytes(graph_bytes(arrays))
@@ -90,7 +90,7 @@ def write_files(folder, arrays):
 
 
 def torchscript_bytes(arrays):
-    """A TorchScript archive's raw members, kernels OIHW, in the order of the layers."""
+    """Return a TorchScript archive's raw members, kernels OIHW, in the order of the layers."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("out_jit_module/data.pkl", b"never read")
@@ -105,7 +105,7 @@ def torchscript_bytes(arrays):
 
 
 class StubDetector:
-    """Features that a test can know beforehand: the mean colours and their pairwise products."""
+    """Features that a test can compute itself: the mean colours and their pairwise products."""
 
     num_features = 6
     minibatch = 4

@@ -1,4 +1,4 @@
-"""One small training of every method of the registry: its data, its options, what is made of it.
+"""One small training of every registered method: its data, its options, and uses of its snapshot.
 
 Importing this starts TensorFlow.
 """
@@ -21,18 +21,18 @@ SHORT = [*COMMON, "--preset=tiny", "--kimg=0.016"]
 STYLEGAN = [*COMMON, "--preset=demo-32", "--resolution=8", "--initial-resolution=8",
             "--fmap-base=32", "--fmap-max=4", "--latent-size=4", "--mapping-layers=1",
             "--lrate=1e-4"]
-WITH_MAPS = [*STYLEGAN, "--rgb-kimg=0.008", "--classes-kimg=0.008"]  # the second tick has grown
+WITH_MAPS = [*STYLEGAN, "--rgb-kimg=0.008", "--classes-kimg=0.008"]  # the second tick has maps
 
 
 class Miniature(NamedTuple):
-    """How a method is tried.
+    """How a method is tested.
 
     Attributes:
         make: function folder -> the options of train.py that name the data it makes there.
         options: the others; they switch on what two devices have to share, such as batch norm.
         use: options of generate.py; DATA is the folder of `make`.
         measure: options of run_metrics.py.
-        others: further options with which the method must do the same, tried by the slow tests.
+        others: further sets of options that the slow tests run through the same tests.
     """
 
     make: Callable[[Path], list[str]]

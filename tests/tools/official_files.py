@@ -1,4 +1,4 @@
-"""Pickles as the official release writes them, for tests: the same classes, states and opcodes."""
+"""Write pickles like the official release's, for tests: the same classes, states and opcodes."""
 
 import contextlib
 import pickle
@@ -37,7 +37,7 @@ for kind, module in ((Network, "dnnlib.tflib.network"), (EasyDict, "dnnlib.util"
 
 
 def dumps(value, protocol=4):
-    """pickle.dumps with the stand-ins under their official names."""
+    """Return pickle.dumps with the stand-ins under their official names."""
     with contextlib.ExitStack() as stack:
         for module, kind in ((dnnlib.tflib.network, Network), (dnnlib.util, EasyDict)):
             stack.enter_context(mock.patch.object(module, kind.__name__, kind, create=True))
@@ -45,7 +45,7 @@ def dumps(value, protocol=4):
 
 
 def official_state(name, function, kwargs, variables, components=()):
-    """The state of an official network; variables {name: array}, components {part: Network}."""
+    """Return an official network's state: variables {name: array}, components {part: Network}."""
     return {"version": 3, "name": name, "static_kwargs": dict(kwargs),
             "components": dict(components), "build_module_src": "raise SystemExit('executed')",
             "build_func_name": function,
@@ -54,7 +54,7 @@ def official_state(name, function, kwargs, variables, components=()):
 
 
 def official_generator(name, kwargs, arrays, lod=0.0):
-    """A G_style of arrays {official name: array}: its parts hold the variables of their scopes."""
+    """Return a G_style of arrays {official name: array}: its parts hold their scopes' variables."""
     def part(scope, extra):
         own = {k[len(scope) + 1:]: v for k, v in arrays.items() if k.startswith(f"{scope}/")}
         first = {"lod": np.float32(lod)} if scope == "G_synthesis" else {}
@@ -67,22 +67,23 @@ def official_generator(name, kwargs, arrays, lod=0.0):
 
 
 def official_discriminator(kwargs, arrays, lod=0.0):
-    """A D_basic of arrays."""
+    """Return a D_basic of arrays."""
     variables = {"lod": np.float32(lod), **arrays}
     return Network(official_state("D", "D_basic", kwargs, variables))
 
 
 def random_arrays(kind, config, seed):
-    """{official name: array} of a network, every one moved off its initial value."""
+    """Return {official name: array} of a network, every array moved off its initial value."""
     rng = np.random.default_rng(seed)
     return {name: value + 0.3 * rng.standard_normal(value.shape).astype(np.float32)
             for name, value in build(kind, kind[0], config).get_arrays().items()}
 
 
 def tiny_networks(lods=(0.0, 0.0, 0.0), G_kwargs=(), D_kwargs=(), **shared):
-    """[G, D, Gs] of the official format, and {'G', 'D', 'Gs': {name: array}} as stored in it.
+    """Return [G, D, Gs] in the official format, and {'G', 'D', 'Gs': {name: array}} as stored in
+    it.
 
-    G_kwargs, D_kwargs: official keywords beyond those that our networks are built with (`shared`
+    G_kwargs, D_kwargs: official keywords besides those that our networks are built with (`shared`
     goes to all three).
     """
     G_config, D_config = {**TINY_G, **shared}, {**TINY, **shared}
@@ -96,6 +97,6 @@ def tiny_networks(lods=(0.0, 0.0, 0.0), G_kwargs=(), D_kwargs=(), **shared):
 
 
 def write_pickle(path, networks, protocol=4):
-    """Write the tuple (G, D, Gs); returns the path."""
+    """Write the tuple (G, D, Gs); return the path."""
     path.write_bytes(dumps(tuple(networks), protocol))
     return path

@@ -1,4 +1,4 @@
-"""Reads a page as a browser would: tags, text, pictures, and charts by their titles."""
+"""Read a page as a browser would: tags, text, pictures, and charts by their titles."""
 
 from html.parser import HTMLParser
 
@@ -6,10 +6,10 @@ VOID = {"meta", "img", "input"}
 
 
 class PageReader(HTMLParser):
-    """Tags with their attributes and the text; fails where tags do not close in order.
+    """Collect tags with their attributes and the text; fail if tags do not close in order.
 
     Attributes:
-        charts: {title: text of the legend} of charts that are side by side.
+        charts: {title of a chart: text of its legend}.
     """
 
     def __init__(self, page):

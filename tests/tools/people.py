@@ -20,7 +20,7 @@ TINY = dict(resolution=SIDE, g_fmaps=4, d_fmaps=4, halvings=2, d_strides=1, mini
 
 
 def pose(rng):
-    """Keypoints [18, 3] of a standing figure, its arms and legs at random angles."""
+    """Return keypoints [18, 3] of a standing figure, its arms and legs at random angles."""
     x, place = rng.uniform(0.4, 0.6), {}
     for name, dx, y in (("nose", 0, 0.14), ("neck", 0, 0.26), ("eye", 0.03, 0.11),
                         ("ear", 0.06, 0.13), ("shoulder", 0.12, 0.28), ("hip", 0.08, 0.58)):
@@ -37,7 +37,7 @@ def pose(rng):
 
 
 def figure(points, colours):
-    """A photo uint8 [3, 16, 16] of a figure: lines of the skeleton in colours [18, 3]."""
+    """Draw a photo uint8 [3, 16, 16] of a figure: lines of the skeleton in colours [18, 3]."""
     centres = (np.arange(SIDE) + 0.5) / SIDE
     pixels = np.stack(np.meshgrid(centres, centres), -1)
     rgb = np.full((SIDE, SIDE, 3), colours[0])
@@ -50,7 +50,7 @@ def figure(points, colours):
 
 
 def people_dataset(path, people=8, still=False):
-    """A data set of two photos of each of some people; `still`: both are the same."""
+    """Make a data set of two photos each of some people; `still`: both photos are the same."""
     rng, images, points = np.random.default_rng(0), {}, {}
     for split, count in (("train", people), ("val", 2)):
         images[split], points[split] = [], []
@@ -72,30 +72,32 @@ def people_dataset(path, people=8, still=False):
 
 
 def tiny(data, **changes):
-    """A PoseConfig of seconds."""
+    """Return a PoseConfig for seconds of training."""
     return PoseConfig.preset("tiny", {**TINY, "data": str(data), **changes})
 
 
 def pose_method(config, strategy=ONE_DEVICE, evaluate=None):
-    """A Pose on config.data."""
+    """Return a Pose on config.data."""
     pairs, shown = (PosePairs(open_dataset(config.data), split, config.resolution)
                     for split in ("train", "val"))
     return Pose(config, strategy, pairs, shown, {}, evaluate)
 
 
 def begun(config, strategy=ONE_DEVICE):
-    """Such a training with its networks made."""
+    """Return such a training with its networks made."""
     return with_networks(pose_method(config, strategy))
 
 
 def train(config, run_dir, evaluate=None):
-    """Train in a run directory to the end, or go on there; return the Training."""
+    """Train in a run directory to the end, or continue there; return the Training."""
     return run_to_end(pose_method(config, evaluate=evaluate), run_dir)
 
 
 def save_reposer(path, names=NAMES, seed=3, about=None):
-    """A snapshot of a generator that nobody has trained, whose photos differ clearly; about: more
-    of its header."""
+    """Write a snapshot of an untrained generator whose photos differ clearly.
+
+    about: more entries of its header.
+    """
     network = build("PoseGenerator", "G", {"resolution": SIDE, "num_keypoints": len(names),
                                            "fmaps": 4, "halvings": 2, "seed": seed})
     network.set_arrays({name: value * (10 if name.endswith("kernel") else 1)

@@ -1,4 +1,4 @@
-"""Trainings of Style-GANs in a run directory, and steps on two devices, for tests."""
+"""Trainings of StyleGANs in a run directory, and steps on two devices, for tests."""
 
 import numpy as np
 import tensorflow as tf
@@ -12,9 +12,9 @@ ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
 
 
 def begin(config, run_dir, strategy=ONE_DEVICE, evaluate=None, origin=None, log=None, keep=2):
-    """Return a Training that begins in a run directory, or goes on there.
+    """Return a Training that starts in a run directory, or continues there.
 
-    evaluate: function Snapshot -> {metric: value}. origin: file of the snapshot to begin with.
+    evaluate: function Snapshot -> {metric: value}. origin: file of the snapshot to start from.
     """
     run_dir.mkdir(exist_ok=True)
     method = StyleGan(config, open_dataset(config.data), strategy, evaluate, origin)
@@ -22,13 +22,13 @@ def begin(config, run_dir, strategy=ONE_DEVICE, evaluate=None, origin=None, log=
 
 
 def with_networks(method):
-    """A method whose networks are made, and the counters of its beginning."""
+    """Return a method after making its networks, and its initial counters."""
     with method.strategy.scope():
         return method, method.begin()
 
 
 def run_to_end(method, run_dir):
-    """Train a method in a run directory, or go on there; return the Training."""
+    """Train a method in a run directory, or continue there; return the Training."""
     run_dir.mkdir(exist_ok=True)
     training = Training(method, run_dir, method.strategy)
     training.run()
@@ -36,7 +36,7 @@ def run_to_end(method, run_dir):
 
 
 def stop_after(training, step):
-    """Have a training stop after a step, as after a request to stop."""
+    """Make a training stop after a step, as after a request to stop."""
     take_step = training._step
 
     def step_and_stop(stage):
@@ -48,7 +48,7 @@ def stop_after(training, step):
 
 
 def assert_two_devices_do_what_one_does(begun):
-    """Two steps give the same reports and networks, and all copies of a variable are equal.
+    """Assert equal reports, networks and copies of variables after two steps on 1 and 2 devices.
 
     begun: function strategy -> (method, progress).
     """
@@ -74,16 +74,16 @@ def assert_two_devices_do_what_one_does(begun):
 
 
 def assert_same_network(one, two, name):
-    """The arrays of a network are those of another, to rounding, after a few steps."""
+    """Assert that the arrays of two networks are equal, to rounding, after a few steps."""
     assert one.keys() == two.keys()
     for key, value in one.items():
-        # Adam's first steps are as long for gradients of rounding.
+        # Adam's first steps are just as long where the gradient is rounding noise.
         differ = np.abs(two[key] - value) > 1e-3 * np.abs(value) + 2e-5
         assert differ.mean() < 0.02, (name, key)
 
 
 def assert_same_buffer(one, two):
-    """The same of what a method keeps besides, such as pictures."""
+    """Assert that two buffers that a method keeps, such as pictures, are equal."""
     assert one.keys() == two.keys()
     for name, value in one.items():
         np.testing.assert_allclose(two[name], value, atol=1e-2, err_msg=name)

@@ -1,4 +1,4 @@
-"""Trainings of photos from maps, on pictures whose colours say what they show."""
+"""Trainings of photos from maps, on pictures whose colours show the classes."""
 
 from dnnlib.data.dataset import open_dataset, open_split
 from dnnlib.tflib.network import build
@@ -13,29 +13,31 @@ TINY = dict(resolution=SIDE, g_fmaps=4, d_fmaps=4, d_strides=1, minibatch=4, kim
 
 
 def tiny(data, **changes):
-    """A Pix2PixConfig of seconds."""
+    """Return a Pix2PixConfig for seconds of training."""
     return Pix2PixConfig.preset("tiny", {**TINY, "data": str(data), **changes})
 
 
 def pix2pix(config, strategy=ONE_DEVICE, segmenter=None, evaluate=None, vgg=None):
-    """A Pix2Pix on config.data."""
+    """Return a Pix2Pix on config.data."""
     shown = open_split(open_dataset(config.data), "val", config.resolution)
     return Pix2Pix(config, CLASSES, strategy, shown, {}, segmenter, evaluate, vgg)
 
 
 def begun(config, strategy=ONE_DEVICE, **options):
-    """Such a training with its networks made."""
+    """Return such a training with its networks made."""
     return with_networks(pix2pix(config, strategy, **options))
 
 
 def train(config, run_dir, **options):
-    """Train in a run directory to the end, or go on there; return the Training."""
+    """Train in a run directory to the end, or continue there; return the Training."""
     return run_to_end(pix2pix(config, **options), run_dir)
 
 
 def save_translator(path, classes=CLASSES, resolution=SIDE, seed=3, about=None, **options):
-    """A snapshot of a U-Net that nobody has trained, whose photos differ clearly; about: more of
-    its header."""
+    """Write a snapshot of an untrained U-Net whose photos differ clearly.
+
+    about: more entries of its header.
+    """
     network = build("UnetGenerator", "G", {"resolution": resolution, "in_channels": len(classes),
                                            "fmaps": 4, "seed": seed, **options})
     network.set_arrays({name: value * (10 if name.endswith("kernel") else 1)

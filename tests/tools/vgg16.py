@@ -14,7 +14,7 @@ CONVOLUTIONS = [
 
 
 def random_arrays(rng, blocks=NARROW):
-    """Weights of the narrow network under the package's names."""
+    """Return weights of the narrow network under the package's names."""
     arrays = {name: rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]) or 1)
               for name, shape in expected_shapes(blocks).items()}
     arrays["scaling_layer.scale"] = rng.uniform(0.4, 0.5, (1, 3, 1, 1))
@@ -25,7 +25,7 @@ def random_arrays(rng, blocks=NARROW):
 
 
 def activations(arrays, images, blocks=NARROW):
-    """VGG16 in plain float64 NumPy, channels first: the activations of every block."""
+    """Return the activations of every block of VGG16: float64 NumPy, channels first."""
     arrays = {name: array.astype(np.float64) for name, array in arrays.items()}
 
     def convolve(x, name):

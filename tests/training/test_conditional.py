@@ -31,7 +31,7 @@ FINAL = "network-final.safetensors"
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """A data set at 8x8 with four classes, and labels of three numbers."""
+    """Make a data set at 8x8 with four classes, and labels of three numbers."""
     rng = np.random.default_rng(0)
     images = np.stack([random_image(rng, 7, 8) for _ in range(12)])
     labels = rng.standard_normal((12, 3)).astype(np.float32)
@@ -48,7 +48,7 @@ def config_for(dataset, **changes):
 
 @pytest.fixture(scope="module")
 def whole_run(dataset, tmp_path_factory):
-    """A finished conditional training of three stages: its directory, and what was evaluated."""
+    """Return a finished conditional training of three stages: its directory and evaluations."""
     run_dir = tmp_path_factory.mktemp("runs") / "00000-whole"
     seen = []
 
@@ -62,7 +62,7 @@ def whole_run(dataset, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_networks_of_all_stages_take_the_data_sets_labels(whole_run):
+def test_networks_of_all_stages_have_the_data_sets_label_size(whole_run):
     run_dir, seen = whole_run
     networks = load_snapshot(run_dir / FINAL).networks
     assert {network.label_size for network in networks.values()} == {3}
@@ -70,7 +70,7 @@ def test_networks_of_all_stages_take_the_data_sets_labels(whole_run):
 
 
 def run_to(step, config, run_dir):
-    """Train from where the directory stands to a step, and stop there."""
+    """Train from the directory's state to a step, and stop there."""
     training = begin(config, run_dir)
     stop_after(training, step)
     assert training.run() is False
@@ -92,7 +92,7 @@ def test_interrupted_equals_uninterrupted(dataset, whole_run, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("changed", ["those of the first minibatch", "the others"])
 def test_other_labels_train_other_networks(dataset, whole_run, tmp_path, changed):
-    """D's first step takes the labels of its minibatch; G's draws from all of them."""
+    """D's first step uses the labels of its minibatch; G's draws from all labels."""
     data, config = tmp_path / "other", config_for(dataset)
     shutil.copytree(dataset, data)
     labels, seen = read_labels(dataset, "train"), permutation(config.seed, 0, 12)[:8]
@@ -104,7 +104,7 @@ def test_other_labels_train_other_networks(dataset, whole_run, tmp_path, changed
     run_to(1, config_for(data), tmp_path / "run")
     ours, theirs = digests(tmp_path / "run" / name), digests(whole_run[0] / name)
     different = {network for network in ours if ours[network] != theirs[network]}
-    # Gs was averaged between the two steps, and has the mean of the D step's dlatents.
+    # Gs was averaged between the two steps, with the mean of the D step's dlatents.
     assert different == ({"D_rgb", "G", "Gs"} if changed.startswith("those") else {"G"})
 
 
@@ -126,11 +126,11 @@ def test_the_grid_shows_latents_and_labels_of_the_seed(dataset, whole_run):
 
 @pytest.mark.slow
 def test_growth_reports_scores_under_labels(dataset, whole_run):
-    """Fakes are scored under the labels that they were drawn for, reals under their own."""
+    """Fakes are scored with the labels they were drawn for, reals with their own."""
     run_dir, _ = whole_run
     config, events = config_for(dataset), read_jsonl(run_dir / "stats.jsonl")
     growth = next(event for event in events if event["event"] == "growth")
-    # The last of the RGB stage, at which the growth begins.
+    # The last networks of the RGB stage, before the growth.
     networks = load_snapshot(run_dir / "network-snapshot-000000.016.safetensors").networks
     latents = np.random.RandomState(config.seed).randn(8, 8).astype(np.float32)
     table = read_labels(dataset, "train")
@@ -155,7 +155,7 @@ def test_a_snapshot_of_other_labels_cannot_start_a_training(dataset, whole_run):
         state_from_snapshot(snapshot, config, FOUR, 0)
 
 
-def test_the_command_line_checks_labels_before_anything_is_made(dataset, tmp_path, rng, capsys):
+def test_labels_are_checked_before_anything_is_made(dataset, tmp_path, rng, capsys):
     def failure(*options):
         with pytest.raises(UserError) as caught:
             train.main([*options, "--device=cpu", f"--results={tmp_path / 'results'}",
@@ -177,7 +177,7 @@ def test_the_command_line_checks_labels_before_anything_is_made(dataset, tmp_pat
 # Generation
 
 def save_network(path, label_size, seed=1):
-    """A snapshot of a random generator in whose images labels show."""
+    """Write a snapshot of a random generator whose images depend on labels."""
     network = G_style("Gs", num_channels=5, resolution=8, latent_size=8, dlatent_size=8,
                       mapping_fmaps=8, mapping_layers=1, fmap_base=64, fmap_max=8, seed=seed,
                       label_size=label_size)
@@ -191,13 +191,13 @@ def save_network(path, label_size, seed=1):
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """{label_size: snapshot}."""
+    """Return {label_size: snapshot}."""
     root = tmp_path_factory.mktemp("results")
     return {size: save_network(root / f"0000{size}-labels" / FINAL, size) for size in (0, 1, 3)}
 
 
 @pytest.mark.parametrize("label, row", [(2, [0, 0, 1]), ((0.5, -1, 2), [0.5, -1, 2])])
-def test_samples_are_the_networks_under_the_label(networks, label, row):
+def test_samples_are_drawn_with_the_label(networks, label, row):
     sampler = Sampler.load(networks[3], label)
     labels = np.float32([row] * 2)
     expected = sampler.network(sampler.seed_latents([3, 4]), labels, truncation_psi=0.7).numpy()
@@ -232,7 +232,7 @@ def test_labels_that_do_not_fit_are_one_line(networks, tmp_path, script, label_s
         assert status == 2 and message in error and error.count("\n") == 1 and not out.exists()
 
 
-def test_pictures_show_the_label_and_bear_it_in_their_names(networks, tmp_path, monkeypatch):
+def test_pictures_and_their_names_show_the_label(networks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     common = [f"--network={networks[3]}"]
     assert generate.main([*common, "--seeds=0-3", "--label=2"]) == 0
@@ -253,7 +253,7 @@ def test_pictures_show_the_label_and_bear_it_in_their_names(networks, tmp_path, 
     assert label_suffix((0.5,) * 99) != label_suffix((0.25,) * 99)
 
 
-def test_pairs_record_their_label_and_are_made_again(networks, tmp_path, capsys, script):
+def test_pairs_record_their_label_and_are_reproduced(networks, tmp_path, capsys, script):
     command = [f"--network={networks[3]}", "--label=0.5,-1,2.1", "--num=3"]
     generate.main([*command, f"--out={tmp_path / 'a'}"])
     records = pairs.read_samples(tmp_path / "a" / pairs.SAMPLES)
@@ -270,7 +270,7 @@ def test_pairs_record_their_label_and_are_made_again(networks, tmp_path, capsys,
     assert status == 2 and "name the right one" in error
 
 
-def test_records_without_a_label_are_as_before(networks, tmp_path, capsys):
+def test_records_without_a_label_have_no_label_key(networks, tmp_path, capsys):
     generate.main([f"--network={networks[0]}", "--num=1", f"--out={tmp_path / 'a'}"])
     samples = tmp_path / "a" / pairs.SAMPLES
     assert "class_label" not in json.loads(samples.read_text())

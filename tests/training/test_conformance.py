@@ -1,5 +1,5 @@
-"""What every method of training owes: it is trained for two ticks by its command line, stopped,
-continued, shown, used and measured, in miniature.
+"""What every training method must do: two ticks by its command line, a stop, a resume, a page,
+uses of its snapshot and a metric, in miniature.
 
 A new --variant needs a line in METHODS of tests/tools/miniatures.py, and nothing here.
 """
@@ -35,7 +35,7 @@ FAST = set(METHODS) - {"rgb", "c"}  # stages of 2d
 
 
 def miniatures():
-    """(variant, further options) of all that is tried, as parameters."""
+    """Yield (variant, further options) of everything that is tested, as parameters."""
     for variant, miniature in METHODS.items():
         for more in ("", *miniature.others):
             marks = () if variant in FAST and not more else pytest.mark.slow
@@ -43,7 +43,7 @@ def miniatures():
 
 
 class Trained(NamedTuple):
-    """A finished training: its data, its run directory, and what makes its Job again."""
+    """A finished training: its data, its run directory, and what its Job is made from."""
 
     variant: str
     data: Path
@@ -51,14 +51,14 @@ class Trained(NamedTuple):
     command: list[str]
 
     def job(self, *options):
-        """The Job of the command with further options."""
+        """Return the Job of the command with further options."""
         parsed = parse_training_options([*self.command, *options])
         return train.make_job(parsed, given_options(parsed), None)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def eagerly():
-    """Few steps take less time than their traces; each network has compiled steps in its tests."""
+    """Run eagerly: few steps are faster than their traces; network tests cover compiled steps."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
@@ -75,12 +75,12 @@ def trained(request, tmp_path_factory):
     return found
 
 
-def test_every_method_is_tried():
+def test_every_method_is_tested():
     assert METHODS.keys() == CONFIGS.keys()
 
 
 def test_a_run_of_two_ticks(trained):
-    """And the commands that come next are in its log."""
+    """Its log also names the next commands."""
     events = read_jsonl(trained.run_dir / "stats.jsonl")
     ticks = [event for event in events if event["event"] == "tick"]
     assert [tick["Progress/kimg"] for tick in ticks] == pytest.approx([0.008, 0.016])
@@ -99,8 +99,8 @@ def test_its_plan(trained, tmp_path, capsys):
     assert f"would continue {trained.run_dir}" in capsys.readouterr().out
 
 
-def test_a_stopped_training_ends_as_one_that_was_not(trained, tmp_path, monkeypatch):
-    """To the last bit, stopped within a tick."""
+def test_a_stopped_training_ends_like_an_undisturbed_one(trained, tmp_path, monkeypatch):
+    """To the last bit; stopped in the middle of a tick."""
     job, take_step = trained.job(f"--run={tmp_path / 'run'}"), Training._step
 
     def step_and_stop(training, stage):
@@ -122,7 +122,7 @@ def test_a_stopped_training_ends_as_one_that_was_not(trained, tmp_path, monkeypa
 
 
 def test_a_snapshot_holds_the_networks(trained, tmp_path):
-    """Those of the newest training state; read and written again they are the same."""
+    """Those of the newest training state; after reading and writing again they are the same."""
     snapshot = load_snapshot(trained.run_dir / FINAL)
     _, state = load_own(list_states(trained.run_dir)[-1])
     for name, network in snapshot.networks.items():
@@ -135,7 +135,7 @@ def test_a_snapshot_holds_the_networks(trained, tmp_path):
 
 
 def test_its_page(trained):
-    """Finished, with curves, and with its own words for its pictures."""
+    """It is finished, and has curves and the method's own words for its pictures."""
     page = (trained.run_dir / "index.html").read_text()
     for name in read_header(trained.run_dir / FINAL)["classes"]:
         assert f"</i>{name}<" in page  # in the legend
@@ -147,7 +147,7 @@ def of_data(options, trained):
     return options.replace("DATA", str(trained.data)).split()
 
 
-def test_generate_takes_it(trained, tmp_path):
+def test_generate_uses_it(trained, tmp_path):
     out = tmp_path / "out"
     assert generate.main([f"--network={trained.run_dir}", f"--out={out}",
                           *of_data(METHODS[trained.variant].use, trained)]) == 0
@@ -156,7 +156,7 @@ def test_generate_takes_it(trained, tmp_path):
 
 
 def test_a_damaged_snapshot_of_it_is_one_line(trained, tmp_path, script):
-    """One bit that is another, and a file that was cut off."""
+    """One bit flipped, or the end cut off."""
     whole, path = (trained.run_dir / FINAL).read_bytes(), tmp_path / "damaged.safetensors"
     for content in (whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], whole[:len(whole) // 2]):
         path.write_bytes(content)
@@ -175,7 +175,7 @@ def test_a_metric_of_it(trained, tmp_path):
 
 
 def arrays_of(method):
-    """All that a step may change, as {(whose, name): array}; counters of skipped updates do."""
+    """Return all that a step may change, {(owner, name): array}, without skipped-update counts."""
     groups = {**{name: network.get_arrays() for name, network in method.networks.items()},
               **{f"opt_{name}": adam.get_arrays() for name, adam in method.optimizers.items()},
               **method.buffers()}
@@ -184,14 +184,14 @@ def arrays_of(method):
 
 
 def begun(trained, strategy=ONE_DEVICE):
-    """The method as it begins, and its counters."""
+    """Return the method at its start, and its counters."""
     method = trained.job().make_method(strategy, logging.getLogger("conformance"))
     with strategy.scope():
         return method, method.begin()
 
 
-def test_a_step_that_is_not_finite_is_skipped_whole(trained):
-    """Whichever network makes it so: running means, optimizers and the pool stay too."""
+def test_a_step_with_non_finite_values_is_skipped_entirely(trained):
+    """Whichever network has them: running means, optimizers and the pool do not change either."""
     if trained.variant in STYLEGANS:
         pytest.skip("test_gan_step does this, without Gs, which follows whatever G is")
     method, progress = begun(trained)
@@ -212,7 +212,7 @@ def test_a_step_that_is_not_finite_is_skipped_whole(trained):
 
 @pytest.mark.slow
 def test_a_full_disk_leaves_the_last_state(trained, tmp_path, monkeypatch):
-    """It is one line, and the same options go on where there is room."""
+    """The error is one line, and the same options continue once there is room."""
     run_dir, write = tmp_path / "run", Path.write_bytes
     job = trained.job(f"--run={run_dir}")
 
@@ -237,7 +237,7 @@ def test_a_full_disk_leaves_the_last_state(trained, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_two_devices_do_what_one_does(trained):
-    """Compiled; each method's sharing of a minibatch is the loop's, which fast tests cover."""
+    """Compiled. All methods share minibatches through the loop, which fast tests cover."""
     if trained.variant in STYLEGANS:
         pytest.skip("test_gan_step compares pictures: gradients that instance norm makes 0 are "
                     "rounding, of which Adam without momentum makes whole steps")

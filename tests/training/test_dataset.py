@@ -1,4 +1,4 @@
-"""Records -> minibatches: the order, the place in it, the channels, and what goes wrong."""
+"""Records -> minibatches: order, position, channels, and errors."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def images():
-    """{split: uint8 [N, C, H, W]}: 10 and 4 images of 3 + 4 channels, 16x16."""
+    """Return {split: uint8 [N, C, H, W]}: 10 and 4 images of 3 + 4 channels, 16x16."""
     rng = np.random.default_rng(5)
     return {split: np.stack([random_image(rng, 7, 16) for _ in range(num)])
             for split, num in (("train", NUM), ("val", 4))}
@@ -43,7 +43,7 @@ def stream(*directories, **changes):
 
 
 def take(batches, num):
-    """The images of the first `num` minibatches in one array."""
+    """Return the images of the first `num` minibatches in one array."""
     return np.concatenate([images.numpy() for images, _ in itertools.islice(iter(batches), num)])
 
 
@@ -51,7 +51,7 @@ def nhwc(stack):
     return stack.transpose(0, 2, 3, 1)
 
 
-def test_sample_k_is_the_record_that_the_permutation_says(labelled, images):
+def test_sample_k_is_the_permutations_record(labelled, images):
     samples = take(stream(labelled), 12)
     assert samples.shape == (48, 16, 16, 7) and samples.dtype == np.uint8
     for k, sample in enumerate(samples):
@@ -59,7 +59,7 @@ def test_sample_k_is_the_record_that_the_permutation_says(labelled, images):
         np.testing.assert_array_equal(sample, nhwc(images["train"])[number])
 
 
-def test_every_epoch_has_every_image_once_in_an_order_of_its_own(labelled, images):
+def test_every_epoch_has_every_image_once_in_its_own_order(labelled, images):
     samples = take(stream(labelled, minibatch=5), 6).reshape(3, NUM, -1)
     sets = [sorted(sample.tobytes() for sample in epoch) for epoch in samples]
     assert sets[0] == sets[1] == sets[2] and len(set(sets[0])) == NUM
@@ -67,7 +67,7 @@ def test_every_epoch_has_every_image_once_in_an_order_of_its_own(labelled, image
 
 
 @pytest.mark.parametrize("start", [7, 1_000_003])
-def test_a_stream_goes_on_where_another_stopped(labelled, images, start):
+def test_a_stream_continues_where_another_stopped(labelled, images, start):
     resumed = take(stream(labelled, minibatch=2, start_nimg=start), 4)
     expected = [nhwc(images["train"])[dataset.permutation(1, k // NUM, NUM)[k % NUM]]
                 for k in range(start, start + 8)]
@@ -98,7 +98,7 @@ def test_lower_levels_are_those_of_the_same_records(labelled, images, resolution
         np.testing.assert_array_equal(sample, np.rint(means))
 
 
-def test_channels_are_colours_or_all_or_colours_and_the_binary_map(labelled):
+def test_channels_of_the_three_stages(labelled):
     everything = take(stream(labelled), 3)
     np.testing.assert_array_equal(take(stream(labelled, num_channels=3), 3), everything[..., :3])
     binary = take(stream(labelled, num_channels=4), 3)
@@ -108,7 +108,7 @@ def test_channels_are_colours_or_all_or_colours_and_the_binary_map(labelled):
 
 
 def test_the_binary_map_saturates(tmp_path):
-    """At lower levels and soft edges the maps' rounding can add up to more than 255."""
+    """At lower levels and soft edges, rounding can make the maps add up to more than 255."""
     image = np.full((1, 7, 4, 4), 129, np.uint8)
     data = make_dataset(tmp_path / "soft", {"train": image})
     samples = take(stream(data, resolution=4, num_channels=4, minibatch=1), 1)
@@ -136,12 +136,12 @@ def test_directories_without_maps_join_for_colours(labelled, unlabelled, images)
     ({"resolution": 32}, "no images of 32x32; it has: 4, 8, 16"),
     ({"resolution": 12}, r"no images of 12x12"),
     ({"num_channels": 6}, "cannot give images of 6 channels; it gives 3, 4 or 7")])
-def test_what_a_data_set_lacks_is_one_line(labelled, changes, message):
+def test_missing_parts_of_a_data_set_are_one_line(labelled, changes, message):
     with pytest.raises(UserError, match=message):
         stream(labelled, **changes)
 
 
-def test_maps_are_not_made_up(labelled, unlabelled, images, tmp_path):
+def test_maps_are_not_invented(labelled, unlabelled, images, tmp_path):
     for num_channels in (4, 7):
         with pytest.raises(UserError, match="no class maps"):
             stream(labelled, unlabelled, num_channels=num_channels)
@@ -166,7 +166,7 @@ def test_a_count_that_differs_from_dataset_json_is_noticed(copy):
         stream(copy)
 
 
-def test_a_damaged_record_stops_the_stream_with_its_name(copy):
+def test_a_damaged_record_stops_the_stream_and_is_named(copy):
     path = copy / "train" / "train-r04.tfrecords"
     data = bytearray(path.read_bytes())
     data[200] ^= 1
@@ -182,8 +182,8 @@ def test_records_of_another_shape_stop_the_stream(copy):
         take(stream(copy), 1)
 
 
-def test_images_smaller_than_their_records_say_stop_the_stream(copy, images):
-    """The op that fails is named, not the graph around it."""
+def test_images_smaller_than_their_shape_stop_the_stream(copy, images):
+    """The error names the failing op, not the graph around it."""
     encoded = tfrecords.encode_record(images["train"][0][:, :8, :8], "webp")
     lying = encoded.replace(bytes([7, 8, 8]), bytes([7, 16, 16]), 1)  # the feature `shape`
     assert lying != encoded
@@ -206,7 +206,7 @@ for i in range(9):
 
 @pytest.mark.slow
 def test_streams_can_be_dropped_at_any_moment(labelled):
-    """As at every change of resolution and at the end of a run: a hang would cost a night."""
+    """This happens at every change of resolution and at the end of a run; a hang would stop it."""
     done = subprocess.run([sys.executable, "-c", DROPPING, str(labelled)], timeout=100, check=False,
                           cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -26,7 +26,7 @@ NUM = 12
 
 
 def label_file(path, labels):
-    """A JSON file as StyleGAN's successors have it; NaN and the like as Python writes them."""
+    """Write a JSON file as StyleGAN's successors do; NaN and the like as Python writes them."""
     path.write_text(json.dumps({"labels": labels}))
     return path
 
@@ -37,7 +37,7 @@ def test_whole_numbers_become_one_hot_in_the_order_of_the_photos(tmp_path):
     assert table.tolist() == [[1, 0, 0, 0, 0], [0, 0, 0, 0, 1], [0, 0, 1, 0, 0]]
 
 
-def test_numbers_are_taken_as_they_are(tmp_path):
+def test_lists_of_numbers_are_unchanged(tmp_path):
     table = read_label_file(label_file(tmp_path / "x.json", NUMBERS), NAMES)
     np.testing.assert_array_equal(table, np.float32([[1, 2], [0.5, -1], [0, 1e-3]]))
 
@@ -62,7 +62,7 @@ def test_numbers_are_taken_as_they_are(tmp_path):
     ([["a.png"]], r"expected pairs such as \[\"file.png\", 3\]"), ([["a.png", 1, 2]], "pairs"),
     ([[1, 2]], "pairs"), (["ab"], "pairs"), ([], "expected {"), (None, "expected {"),
     ({"a.png": 1}, "expected {")])
-def test_labels_that_cannot_be_are_one_line(tmp_path, labels, message):
+def test_impossible_labels_are_one_line(tmp_path, labels, message):
     path = label_file(tmp_path / "x.json", labels)
     with pytest.raises(UserError, match=message) as error:
         read_label_file(path, NAMES)
@@ -71,7 +71,7 @@ def test_labels_that_cannot_be_are_one_line(tmp_path, labels, message):
 
 @pytest.mark.parametrize("content, message", [
     ("{", "not valid JSON"), ("[]", "expected {"), ("{}", "expected {")])
-def test_files_that_are_no_label_files_are_one_line(tmp_path, content, message):
+def test_other_files_are_one_line(tmp_path, content, message):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(UserError, match=message):
         read_label_file(tmp_path / "x.json", NAMES)
@@ -84,8 +84,8 @@ def test_many_wrong_names_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("written", ["./{}", ".\\{}", "././{}", "x/../{}"])
-def test_names_are_taken_as_other_programs_write_them(tmp_path, written):
-    """With backslashes, and with a byte order mark before everything."""
+def test_names_as_other_programs_write_them_are_read(tmp_path, written):
+    """With backslashes, and with a byte order mark at the beginning."""
     labels = [[written.format(name).replace("/", "\\"), label] for name, label in CLASSES]
     path = label_file(tmp_path / "x.json", labels)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
@@ -93,7 +93,7 @@ def test_names_are_taken_as_other_programs_write_them(tmp_path, written):
     np.testing.assert_array_equal(read_label_file(path, NAMES), read_label_file(plain, NAMES))
 
 
-def test_a_name_that_has_a_backslash_itself_is_that_photo(tmp_path):
+def test_a_backslash_in_a_photos_own_name_is_kept(tmp_path):
     path = label_file(tmp_path / "x.json", [["a\\b.png", 1], ["a/b.png", 0]])
     assert read_label_file(path, ["a/b.png", "a\\b.png"]).tolist() == [[1, 0], [0, 1]]
     path = label_file(tmp_path / "x.json", [["a.png", 1], ["./a.png", 0]])
@@ -107,7 +107,7 @@ def test_a_name_that_has_a_backslash_itself_is_that_photo(tmp_path):
 @pytest.mark.parametrize("table, missing", [
     ([[0, 1, 0], [0, 0, 1]], [0]), ([[0, 1, 0, 0, 0]], [0, 2, 3, 4]), (np.eye(3), []),
     ([[0, 0.5], [0, 1]], []), ([[0, 0], [0, 1]], []), ([[0, 1, 1]], [])])
-def test_classes_without_images_are_found_among_classes_only(table, missing):
+def test_classes_without_images_are_listed_for_class_labels_only(table, missing):
     assert missing_classes(np.float32(table)) == missing
 
 
@@ -115,7 +115,7 @@ def test_classes_without_images_are_found_among_classes_only(table, missing):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder of photos, one of which cannot be read."""
+    """Make a folder of photos, one of which cannot be read."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(3)
     for i in range(NUM):
@@ -125,7 +125,7 @@ def photos(tmp_path_factory):
 
 
 def create(photos, out, labels=None, *options):
-    """Make a data set whose photo i has the label i % 3 (or what `labels` says)."""
+    """Make a data set whose photo i has the label i % 3 (or the one in `labels`)."""
     labels = labels or [[f"{i:02d}.png", i % 3] for i in range(NUM)]
     out.parent.mkdir(exist_ok=True)
     path = label_file(out.parent / f"{out.name}.json", labels)
@@ -141,7 +141,7 @@ def labelled(photos, tmp_path_factory):
     return out
 
 
-def test_labels_lie_beside_the_records_in_their_order(labelled):
+def test_labels_are_beside_the_records_and_in_their_order(labelled):
     info = open_dataset(labelled)
     assert info.label_size == 3 and sum(info.splits.values()) == NUM - 1
     splits = json.loads((labelled / "dataset.json").read_text())["splits"]
@@ -153,8 +153,8 @@ def test_labels_lie_beside_the_records_in_their_order(labelled):
     assert "05.png" not in itertools.chain(*splits.values()), "left out, and its label with it"
 
 
-def test_a_chosen_part_of_the_photos_keeps_labels_and_their_size(photos, tmp_path):
-    """The largest class decides the size, though its photo may not be chosen."""
+def test_a_selection_of_photos_keeps_labels_and_label_size(photos, tmp_path):
+    """The largest class decides the size, even if its photo is not selected."""
     labels = [[f"{i:02d}.png", 9 if i == 11 else i % 2] for i in range(NUM)]
     create(photos, tmp_path / "part", labels, "--num-images=8", "--seed=1")
     splits = json.loads((tmp_path / "part" / "dataset.json").read_text())["splits"]
@@ -165,7 +165,7 @@ def test_a_chosen_part_of_the_photos_keeps_labels_and_their_size(photos, tmp_pat
         assert table.argmax(1).tolist() == [int(name[:2]) % 2 for name in ids]
 
 
-def test_the_digest_is_that_of_pixels_and_labels(photos, labelled, tmp_path):
+def test_the_digest_covers_pixels_and_labels(photos, labelled, tmp_path):
     swapped = [[f"{i:02d}.png", (i + 1) % 3] for i in range(NUM)]
     create(photos, tmp_path / "swapped", swapped)
     create(photos, tmp_path / "two" / "labelled")
@@ -189,7 +189,7 @@ def test_other_labels_are_another_data_set(photos, labelled, tmp_path, capsys):
                            "--resolution=8", "--num-val=3", "--num-test=2"])
 
 
-def test_an_interrupted_writing_leaves_nothing_that_counts(photos, tmp_path, monkeypatch):
+def test_an_interrupted_split_is_written_again(photos, tmp_path, monkeypatch):
     def interrupted(path, rows, label_size):
         raise KeyboardInterrupt
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -215,8 +215,7 @@ def test_info_counts_the_images_of_each_label(photos, labelled, tmp_path, capsys
     assert many[-1] == "and 68 more" and len(many) == 34
 
 
-def test_what_is_wrong_is_told_in_one_line_and_nothing_is_made(photos, tmp_path, monkeypatch,
-                                                               capsys):
+def test_wrong_labels_are_one_line_and_nothing_is_made(photos, tmp_path, monkeypatch, capsys):
     path = label_file(tmp_path / "x.json", [["00.png", 1]])
     monkeypatch.setattr(sys, "argv", [
         "dataset_tool.py", "create_from_images", f"--source={photos}", f"--labels={path}",
@@ -229,14 +228,14 @@ def test_what_is_wrong_is_told_in_one_line_and_nothing_is_made(photos, tmp_path,
     assert not (tmp_path / "set").exists()
 
 
-def test_labels_of_zeros_are_warned_of(photos, tmp_path, capsys):
+def test_labels_that_are_all_zero_get_a_warning(photos, tmp_path, capsys):
     create(photos, tmp_path / "set", [[f"{i:02d}.png", [i // 10, 0]] for i in range(NUM)])
     assert "warning: 10 labels of zeros only" in capsys.readouterr().out
     create(photos, tmp_path / "set2")
     assert "labels of zeros" not in capsys.readouterr().out
 
 
-def test_classes_without_images_are_warned_of(photos, tmp_path, capsys):
+def test_classes_without_images_get_a_warning(photos, tmp_path, capsys):
     create(photos, tmp_path / "set", [[f"{i:02d}.png", 1 + i % 2 * 9] for i in range(NUM)])
     printed = capsys.readouterr().out
     assert "no image has class 0, 2, 3, 4, 5 ... (of 11 classes, counted from 0)" in printed
@@ -247,7 +246,7 @@ def test_classes_without_images_are_warned_of(photos, tmp_path, capsys):
 @pytest.mark.parametrize("content, said", [
     ('{"labels": [["00.png", 0]]}', True), ('{"labels": null}', False), ("{", False), ("[]", False),
     ('{"complete": true}', False)])
-def test_labels_that_are_there_and_not_asked_for_are_said(tmp_path, rng, capsys, content, said):
+def test_unused_labels_are_mentioned(tmp_path, rng, capsys, content, said):
     folder = tmp_path / "my photos"
     folder.mkdir()
     (folder / "00.png").write_bytes(photo_bytes(rng, 16, 16, "PNG"))
@@ -297,7 +296,7 @@ def test_labels_of_several_directories_follow_their_images(tmp_path, rng):
     np.testing.assert_array_equal(stream.labels, np.concatenate([part[1] for part in parts]))
 
 
-def test_without_labels_they_have_no_columns(tmp_path, rng):
+def test_unlabelled_data_have_labels_of_no_columns(tmp_path, rng):
     data = make_dataset(tmp_path / "a", {"train": random_image(rng, 3, 8)[None]}, ())
     assert open_dataset(data).label_size == 0
     assert read_labels(data, "train").shape == (1, 0)
@@ -314,8 +313,8 @@ def test_labelled_and_unlabelled_photos_do_not_mix(labelled, tmp_path, rng, tiny
         check_reals(config, open_dataset(labelled))
 
 
-def test_the_official_files_are_read_as_the_official_reader_does(shared, tmp_path):
-    """Written by the official dataset tool; labels in the order of the records."""
+def test_official_files_are_read_like_the_official_reader(shared, tmp_path):
+    """Files written by the official dataset tool; labels in the order of the records."""
     official = shared / "reference" / "tfrecords_c3_32" / "tiny"
     (tmp_path / "train").mkdir()
     for path in official.iterdir():
@@ -364,7 +363,7 @@ def test_a_damaged_file_of_labels_is_one_line(tmp_path, rng, damage, message):
 
 
 class Hostile:
-    """Makes a folder when it is unpickled."""
+    """Makes a folder when unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -384,7 +383,7 @@ def test_nothing_in_a_file_of_labels_is_executed(tmp_path, rng):
 
 
 @pytest.mark.parametrize("value", [-1, "3", 1.5, None, True])
-def test_a_label_size_that_cannot_be_is_one_line(tmp_path, rng, value):
+def test_an_impossible_label_size_is_one_line(tmp_path, rng, value):
     data = make_dataset(tmp_path / "set", {"train": random_image(rng, 3, 8)[None]}, ())
     content = json.loads((data / "dataset.json").read_text())
     (data / "dataset.json").write_text(json.dumps({**content, "label_size": value}))

@@ -1,4 +1,4 @@
-"""Losses against NumPy and critics whose gradients are known in closed form."""
+"""Losses against NumPy, and with critics whose gradients are known in closed form."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from training import loss
 
 @pytest.fixture
 def pair(rng):
-    """Reals and fakes [4, 4, 4, 5]."""
+    """Return reals and fakes [4, 4, 4, 5]."""
     return [tf.constant(rng.standard_normal((4, 4, 4, 5)), tf.float32) for _ in range(2)]
 
 
@@ -58,7 +58,7 @@ def test_r1_and_r2_of_a_linear_critic(pair, linear, lod_floor):
 
 @pytest.mark.parametrize("lod_floor", [0, 1])
 def test_gradient_penalty_of_a_linear_critic(pair, linear, lod_floor):
-    """(|a| / 2^lod_floor - 1)^2 times lambda; drift in the loss; mixed images between both."""
+    """(|a| / 2^lod_floor - 1)^2 times lambda, on images mixed of both; the loss has the drift."""
     score, a = linear
     mix = tf.constant([0.0, 1.0, 0.5, 0.25])[:, None, None, None]
     value, terms = loss.discriminator_loss(score, *pair, kind="wgan", r1_gamma=0.0,
@@ -73,7 +73,7 @@ def test_gradient_penalty_of_a_linear_critic(pair, linear, lod_floor):
 
 
 def test_octaves_equal_a_nearest_upscaled_image(pair):
-    """Scoring small images = scoring the means of large ones; R1 by the large ones is the truth."""
+    """Scoring small images = scoring the means of large ones; R1 at the large ones is correct."""
     weight = tf.random.stateless_normal([4, 4, 5], [0, 7])
 
     def small(x):
@@ -90,7 +90,7 @@ def test_octaves_equal_a_nearest_upscaled_image(pair):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
-def test_reals_and_fakes_are_scored_once_and_apart(pair, linear):
+def test_reals_and_fakes_are_scored_once_and_separately(pair, linear):
     seen = []
 
     def score(x):

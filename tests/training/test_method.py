@@ -1,4 +1,4 @@
-"""A second, tiny method through the same loop: it resumes, runs on two devices and has a page."""
+"""A second, tiny method in the same loop: it resumes, runs on two devices and has a page."""
 
 import dataclasses
 import re
@@ -48,7 +48,7 @@ class Line(Network):
 
 @dataclass(frozen=True)
 class Config:
-    """The options that the loop reads, and the method's own."""
+    """The options that the loop reads, and those of the method."""
 
     minibatch_repeats: int = 2
     image_ticks: int = 1
@@ -81,12 +81,12 @@ class Stage:
 
 
 def shade_of(weight):
-    """A grey that shows a weight."""
+    """Return a grey that shows a weight."""
     return int(np.clip(np.nan_to_num(weight) * 50 + 100, 0, 255))
 
 
 class Regression(Method):
-    """Fits w by Adam in two stages, the second of which is slower."""
+    """Fit w by Adam in two stages, the second with a lower learning rate."""
 
     def __init__(self, config, strategy):
         self.config, self.strategy = config, strategy
@@ -166,7 +166,7 @@ def begin(run_dir, strategy=ONE_DEVICE, **changes):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The directory of a run that nothing happened to."""
+    """Return the directory of an undisturbed run."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
     assert begin(run_dir).run() is True
     return run_dir
@@ -176,7 +176,7 @@ def final_weights(run_dir):
     return load_snapshot(run_dir / FINAL).networks["line"].vars["w"].numpy()
 
 
-def test_it_learns_and_leaves_what_a_run_should(whole):
+def test_it_learns_and_writes_every_file_of_a_run(whole):
     ticks = [e for e in read_jsonl(whole / "stats.jsonl") if e["event"] == "tick"]
     assert [t["Progress/kimg"] for t in ticks] == [0.016, 0.032, 0.048, 0.064, 0.08, 0.096]
     assert [t["stage"] for t in ticks] == ["coarse"] * 2 + ["fine"] * 4
@@ -192,7 +192,7 @@ def test_its_page_shows_its_curves(whole):
     assert "finished" in page and "error" in page and re.search("Loss/line|line", page)
 
 
-@pytest.mark.parametrize("stop_at", [3, 6])  # in a tick; in the second stage
+@pytest.mark.parametrize("stop_at", [3, 6])  # in the middle of a tick; in the second stage
 def test_interrupted_equals_uninterrupted(whole, tmp_path, stop_at):
     training = begin(tmp_path / "run")
     stop_after(training, stop_at)
@@ -203,7 +203,7 @@ def test_interrupted_equals_uninterrupted(whole, tmp_path, stop_at):
 
 
 def test_fewer_steps_between_readings_of_the_schedule(tmp_path):
-    """Stopped after three of four steps, and continued with one: it goes on all the same."""
+    """Stopped after three of four steps and continued with one, it still goes on."""
     training = begin(tmp_path / "run", minibatch_repeats=4)
     next_batch = training.method.next_batch
 
@@ -218,7 +218,7 @@ def test_fewer_steps_between_readings_of_the_schedule(tmp_path):
     assert begin(tmp_path / "run", minibatch_repeats=1).run() is True
 
 
-def test_a_finished_training_lets_go_of_its_data(tmp_path):
+def test_a_finished_training_closes_its_data(tmp_path):
     training, closed = begin(tmp_path / "run"), []
     training.method.close = lambda: closed.append(True)
     assert training.run() is True and closed
@@ -230,11 +230,11 @@ def test_two_devices_compute_what_one_does(whole, tmp_path):
 
 
 def test_patience_ends_its_stages(tmp_path):
-    """Without learning nothing improves: one score counts as best, one as no better."""
+    """Without learning nothing improves: one score is the best, the next is no better."""
     training = begin(tmp_path / "run", lrate=0.0, patience=1, network_ticks=1)
     assert training.run() is True
     assert training.progress.ended_nimg == [32, 64]
-    # A longer last stage is not begun again, and the log says so.
+    # A longer last stage does not continue it, and the log says so.
     assert begin(tmp_path / "run", patience=1, network_ticks=1).run() is True
     assert "nothing is left to train: --patience" in (tmp_path / "run/log.txt").read_text()
 

@@ -1,4 +1,4 @@
-"""Left and right in mirrored photos: every pixel that a critic is shown."""
+"""Left and right in mirrored photos: every pixel that a critic sees."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ EYES = ("l_eye", "r_eye", "nose")
 
 
 def faces(num, side=16):
-    """Photos uint8 [N, H, W, 6]: the left eye in columns 11-12, the right one in 2, a nose."""
+    """Return photos uint8 [N, H, W, 6]: left eye in columns 11-12, right eye in 2, and a nose."""
     labels = np.zeros((num, side, side), np.uint8)
     labels[:, 4:6, 11:13], labels[:, 4:6, 2], labels[:, 8:12, 7] = 1, 2, 3
     colours = np.random.default_rng(0).integers(0, 256, (num, side, side, 3), np.uint8)
@@ -42,7 +42,7 @@ def data(tmp_path_factory):
 
 
 def columns(maps):
-    """The columns [class][column, ...] that show each class, of float maps [H, W, C]."""
+    """Return the columns [class][column, ...] that show each class, of float maps [H, W, C]."""
     return [np.flatnonzero((maps[..., i] > 0).any(axis=0)).tolist() for i in range(maps.shape[-1])]
 
 
@@ -58,7 +58,7 @@ def test_a_mirrored_left_eye_is_a_right_one():
 
 
 def test_two_pairs_and_noise_that_stays_where_it_is(rng):
-    """Noise belongs to the map that the critic sees, not to the one it came from."""
+    """Noise stays with the map that the critic sees, not with the map it was swapped from."""
     images = tf.constant(rng.integers(0, 256, (3, 8, 8, 8), np.uint8))
     noise = tf.constant(rng.standard_normal((3, 8, 8, 5)), tf.float32)
     seen = process_reals(images, 0.25, tf.constant([True] * 3), noise, [4, 2, 1, 3, 0])
@@ -68,7 +68,7 @@ def test_two_pairs_and_noise_that_stays_where_it_is(rng):
 
 @pytest.fixture(scope="module")
 def method(data):
-    """A training of all three stages that has grown to its last one."""
+    """Return a training of all three stages that has grown to its last one."""
     config = TrainingConfig(**{**TINY, "data": str(data), "variant": "2d", "map_noise": 0.0})
     state = new_state(config)
     for name in ("binary", "classes"):
@@ -79,7 +79,7 @@ def method(data):
 
 
 def test_the_critics_of_a_training(method):
-    """The image critic sees no classes; a map that is both eyes' has no side."""
+    """The image critic sees no classes; the binary map covers both eyes and has no sides."""
     stage = make_stage(method.config, 3, "classes")
     for critic in stage.critics:
         turn = method._gan_step(critic, stage, None)
@@ -102,13 +102,13 @@ def test_pictures_of_reals_are_as_stored(method, tmp_path):
         pixels = np.asarray(picture.convert("RGB"))
     for label, where in ((1, {11, 12}), (2, {2})):
         found = (pixels == channels.palette(3)[label]).all(axis=-1)
-        # Photos are noise: an eye's colour is a whole map's, two rows of it.
+        # Photos are noise, so only a whole map (two rows) has this many pixels of the eye's colour.
         shown = np.flatnonzero(found.sum(axis=0) >= 8) - pictures.GAP
-        factor = pictures.SMALLEST // 16  # a photo and its map are enlarged, with a gap behind
+        factor = pictures.SMALLEST // 16  # a photo and its map are enlarged, followed by a gap
         assert {column % (32 * factor + pictures.GAP) // factor - 16 for column in shown} == where
 
 
-def test_options_decide(method, monkeypatch):
+def test_options_decide_what_is_swapped(method, monkeypatch):
     whole, stage = method.config, make_stage(method.config, 3, "classes")
     for changes, order in ((dict(mirror=False), None), (dict(mirror_pairs="none"), None),
                            (dict(mirror_pairs="r_eye:nose"), [0, 2, 1])):
@@ -117,13 +117,13 @@ def test_options_decide(method, monkeypatch):
 
 
 def dry_run(capsys, data, tmp_path, *options):
-    """What --dry-run prints."""
+    """Return the output of --dry-run."""
     assert train.main([f"--data={data}", "--device=cpu", "--preset=demo-32", "--resolution=16",
                        "--metrics=none", f"--results={tmp_path}", "--dry-run", *options]) == 0
     return capsys.readouterr().out
 
 
-def test_the_command_says_what_it_swaps(data, tmp_path, capsys):
+def test_the_command_prints_what_it_swaps(data, tmp_path, capsys):
     assert "mirrored photos swap the classes l_eye:r_eye\n" in dry_run(capsys, data, tmp_path)
     assert "warning: l_eye, r_eye: named after a side" in dry_run(
         capsys, data, tmp_path, "--mirror-pairs=none")
@@ -140,16 +140,16 @@ def test_the_command_says_what_it_swaps(data, tmp_path, capsys):
     (dict(mirror=False, mirror_pairs="none"), "--mirror", None),
     (dict(mirror_pairs="l_eye:r_eye"), "--no-mirror", None),
     (dict(mirror_pairs="none"), "--mirror", "none")])
-def test_a_run_that_mirrors_from_now_on_swaps(data, tmp_path, stored, option, pairs):
-    """Stored pairs go with the stored --mirror; None: those that the names show."""
+def test_a_run_that_starts_to_mirror_swaps(data, tmp_path, stored, option, pairs):
+    """Stored pairs are used with the stored --mirror; None: the pairs that the names show."""
     config = TrainingConfig(**{**TINY, "data": str(data), "variant": "2d", **stored})
     run = directory.make_run(None, tmp_path, "2d-faces-16", config.to_json())
     options = parse_training_options([f"--run={run}", option, "--override"])
     assert launch.choose_config(options, given_options(options)).mirror_pairs == pairs
 
 
-def test_runs_of_earlier_versions(data, tmp_path):
-    """Without sides they go on. With sides they did not swap, and the owner says what happens."""
+def test_runs_of_earlier_versions_go_on_unless_they_have_sides(data, tmp_path):
+    """With sides they did not swap, so the user has to decide."""
     config = TrainingConfig(**{**TINY, "data": str(data), "mirror_pairs": "none"})
     record = {**config.to_json(), "init_from": None, "data_digest": "d"}
     old = {name: value for name, value in record.items() if name != "mirror_pairs"}
@@ -162,7 +162,7 @@ def test_runs_of_earlier_versions(data, tmp_path):
             directory.find_run(where, tmp_path, swapping)
     assert directory.find_run(run, tmp_path, swapping, override=True) == run
     assert directory.find_run(None, tmp_path, {**swapping, "seed": 5}) is None
-    # A run of this version says what it swaps: other pairs are another run's.
+    # A run of this version stores what it swaps: other pairs belong to another run.
     (run / "training_options.json").write_text(json.dumps(swapping))
     assert directory.find_run(None, tmp_path, record) is None
     assert directory.find_run(None, tmp_path, swapping) == run

@@ -1,4 +1,4 @@
-"""Generator and discriminator: official numbers, growth, labels, what every network must do."""
+"""Generator and discriminator: official numbers, growth, labels, and what every network must do."""
 
 import json
 
@@ -19,8 +19,8 @@ from training.gan.schedule import Critic
 SMALL = {"resolution": 16, "fmap_base": 64, "fmap_max": 12}
 STYLE = {"latent_size": 10, "dlatent_size": 14, "mapping_layers": 3, "mapping_fmaps": 11}
 
-# Every registered network with a configuration small enough to sweep: as it is, with labels, and
-# with its other options.
+# Every registered network with a configuration small enough to test: plain, with labels, and with
+# its other options.
 EXAMPLES = {"G_style": {**SMALL, **STYLE, "num_channels": 16},
             "D_basic": {**SMALL, "num_channels": 16}}
 LABELS = {"label_size": 3}
@@ -56,7 +56,7 @@ def inputs(network, minibatch=4, resolution=None):
 # ---------------------------------------------------------------------------- official numbers
 
 
-def test_every_trainable_of_the_official_networks_is_one_of_ours(shared):
+def test_official_trainables_are_ours(shared):
     folder = Vectors(shared / "reference", "c3")
     known = json.loads((folder.folder / "c3.json").read_text())["c3_trainable"]
     for network in folder.networks():
@@ -64,8 +64,8 @@ def test_every_trainable_of_the_official_networks_is_one_of_ours(shared):
 
 
 @pytest.mark.parametrize("label_size, channels", [(0, 3), (3, 16)])
-def test_configuration_is_read_off_the_arrays(label_size, channels):
-    """What `python -m tests.oracles.vectors` derives from variables builds the same networks."""
+def test_the_configuration_follows_from_the_arrays(label_size, channels):
+    """`python -m tests.oracles.vectors` builds the same networks from the variables alone."""
     networks = [make(kind, label_size=label_size, num_channels=channels) for kind in EXAMPLES]
     arrays = {f"{n.name}/{k}": v for n in networks for k, v in n.get_arrays().items()}
     for (kind, name, config), network in zip(network_configs(arrays), networks, strict=True):
@@ -123,7 +123,7 @@ def test_unknown_minibatch_and_fade_need_one_trace(kind, options):
 
 @pytest.mark.parametrize("kind, options", CASES)
 def test_gradient_reaches_every_variable_in_use_and_no_other(kind, options):
-    """At 8x8 fading: both branches, and nothing of 16x16."""
+    """At 8x8 in a fade: both branches, and nothing of 16x16."""
     network = make(kind, **options)
     args = inputs(network, resolution=8)
     with tf.GradientTape() as tape:
@@ -145,7 +145,7 @@ def test_fused_network_equals_plain(kind):
 
 
 @pytest.mark.parametrize("kind, options", CASES)
-def test_labels_are_wanted_exactly_where_there_are_any(kind, options):
+def test_labels_are_required_exactly_if_label_size_is_not_zero(kind, options):
     network = make(kind, **options)
     x = inputs(network)[0]
     with pytest.raises(ValueError, match=f"label_size {network.label_size}"):
@@ -230,8 +230,8 @@ def test_noise_changes_images_and_fixed_noise_does_not():
     assert not np.allclose(none, stored, atol=1e-2)
 
 
-def test_layers_take_their_own_style():
-    """Changing the dlatents of one layer changes the images; layers above the resolution do not."""
+def test_every_layer_has_its_own_style():
+    """Changing one layer's dlatents changes the images, except for layers above the resolution."""
     G = make("G_style")
     dlatents = G.mapping(inputs(G)[0])
     for resolution, active in ((8, 4), (16, 6)):
@@ -253,8 +253,8 @@ def test_truncation():
     np.testing.assert_array_equal(images, G.synthesis(G.truncate(dlatents, 0.5, 3)))
 
 
-def test_labels_choose_the_score_and_the_mapping():
-    """Score = sum of the outputs' products with the labels; the embedding is normalised with z."""
+def test_labels_select_the_score_and_the_mapping():
+    """Score = sum of the outputs times the labels; the embedding is normalised together with z."""
     D, G = make("D_basic", **LABELS), make("G_style", **LABELS)
     images = inputs(D)[0]
     each = [D(images, tf.one_hot([i] * 4, 3)).numpy() for i in range(3)]
@@ -286,7 +286,7 @@ SQRT2 = np.sqrt(2)
     ("D_basic", {"mbstd_group_size": 1},
      {"FromRGB_lod1": SQRT2, "8x8/Conv0": SQRT2, "4x4/Dense0": SQRT2, "4x4/Dense1": 1})])
 def test_initial_weights_have_hes_standard_deviation(kind, options, gains):
-    """Equalised: N(0, 1) / lrmul is stored; else N(0, he_std) / lrmul. The same weights in use."""
+    """Equalised: N(0, 1) / lrmul is stored; else N(0, he_std) / lrmul. In use they are equal."""
     equalised = build(kind, "x", {**EXAMPLES[kind], **WIDE, **options})
     plain = build(kind, "x", {**equalised.config, "use_wscale": False})
     for scope, gain in gains.items():
@@ -301,7 +301,7 @@ def test_initial_weights_have_hes_standard_deviation(kind, options, gains):
 
 
 def test_variables_follow_the_options():
-    """An option that is off leaves no variable behind; the dense input has its official scope."""
+    """A disabled option leaves no variable; the dense input has its official scope."""
     names = {option: set(make("G_style", **{option: value, **extra}).vars)
              for option, value, extra in (("use_styles", False, {"const_input": False}),
                                           ("use_noise", False, {}), ("const_input", False, {}))}
@@ -314,7 +314,7 @@ def test_variables_follow_the_options():
     assert make("D_basic", mbstd_num_features=3).vars["4x4/Conv/weight"].shape[2] == 15
 
 
-def test_without_styles_one_w_is_fed():
+def test_without_styles_w_is_the_input():
     G = make("G_style", use_styles=False, const_input=False)
     dlatents = G.mapping(inputs(G)[0])
     assert G.num_styles == 1 and dlatents.shape == [4, 1, 14]
@@ -324,7 +324,7 @@ def test_without_styles_one_w_is_fed():
     np.testing.assert_array_equal(G(inputs(G)[0], truncation_psi=0.5), G.synthesis(truncated))
 
 
-def test_a_mapping_of_no_layers_passes_z_through():
+def test_a_mapping_without_layers_returns_z():
     latents = inputs(make("G_style"))[0]
     through = make("G_style", mapping_layers=0, dlatent_size=10, normalize_latents=False)
     np.testing.assert_array_equal(through.mapping(latents)[:, 3], latents)
@@ -347,7 +347,7 @@ def test_impossible_options(kind, options, message):
 # ---------------------------------------------------------------------------- fused resampling
 
 
-OF_8_MAPS = {  # 8 maps at all resolutions
+OF_8_MAPS = {  # 8 fmaps at all resolutions
     "G_style": dict(num_channels=3, resolution=16, fmap_base=64, fmap_max=8, seed=5, latent_size=8,
                     dlatent_size=8, mapping_fmaps=8, mapping_layers=2),
     "D_basic": dict(num_channels=3, resolution=16, fmap_base=64, fmap_max=8, seed=5)}
@@ -356,14 +356,14 @@ OF_8_MAPS = {  # 8 maps at all resolutions
 @pytest.mark.parametrize("resolution, fmaps, fused", [
     (8, 512, False), (8, 513, False), (8, 511, True), (8, 64, True), (16, 512, True),
     (16, 16, True), (512, 16, True), (4, 512, False)])
-def test_rule_of_fused_resampling(resolution, fmaps, fused):
+def test_the_rule_of_fused_resampling(resolution, fmaps, fused):
     assert use_fused_resampling(resolution, fmaps) is fused
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
 def test_a_network_follows_its_rule_layer_by_layer(kind, monkeypatch):
-    """The rule is asked with the finer resolution and the maps of the layer's output, and its
-    answer alone decides: whatever is fused, the images or scores are the same."""
+    """The rule gets the finer resolution and the fmaps of the layer's output, and its answer alone
+    decides: with or without fusing, the images or scores are the same."""
     network, calls, made = build(kind, "x", OF_8_MAPS[kind]), [], []
     name = "fused_upscale" if kind == "G_style" else "fused_downscale"
     original = getattr(ops, name)
@@ -385,7 +385,7 @@ def test_a_network_follows_its_rule_layer_by_layer(kind, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
-def test_shared_weights_change_no_gradient(kind, rng):
+def test_shared_weights_do_not_change_gradients(kind, rng):
     network = build(kind, "x", OF_8_MAPS[kind])
     shape = (4, 8) if kind == "G_style" else (4, 16, 16, 3)
     inputs = [tf.constant(rng.standard_normal(shape), tf.float32) for _ in range(2)]
@@ -404,7 +404,7 @@ def test_shared_weights_change_no_gradient(kind, rng):
                                    atol=1e-4 * np.abs(grad).max())
 
 
-def test_shared_weights_are_made_once_and_let_go():
+def test_shared_weights_are_computed_once_and_released():
     network, x = build("D_basic", "D", OF_8_MAPS["D_basic"]), tf.ones([4, 16, 16, 3])
     name = "16x16/Conv0/weight"
     with network.shared_weights():
@@ -414,7 +414,7 @@ def test_shared_weights_are_made_once_and_let_go():
     assert np.any(network(x) != before)
 
 
-def test_shared_weights_are_let_go_after_an_error():
+def test_shared_weights_are_released_after_an_error():
     network = build("D_basic", "D", OF_8_MAPS["D_basic"])
     with pytest.raises(ValueError, match="resolutions"), network.shared_weights():
         network(tf.ones([4, 2, 2, 3]), resolution=2)
@@ -427,7 +427,7 @@ def test_shared_weights_are_let_go_after_an_error():
 @pytest.mark.parametrize("kind", EXAMPLES)
 @pytest.mark.parametrize("resolution", [4, 8, 16])
 def test_resolution_of_every_variable(kind, resolution):
-    """Exactly the finer ones have no gradient; coarser ToRGBs and FromRGBs have none either."""
+    """Exactly the finer ones, and the coarser ToRGBs and FromRGBs, have no gradient."""
     network = build(kind, "x", OF_8_MAPS[kind])
     x = tf.ones([4, 8] if kind == "G_style" else [4, resolution, resolution, 3])
     with tf.GradientTape() as tape:
@@ -440,8 +440,8 @@ def test_resolution_of_every_variable(kind, resolution):
     assert noise == ([4, 4, 8, 8, 16, 16] if kind == "G_style" else [])
 
 
-def test_a_turn_leaves_finer_variables_alone(tiny_config, rng):
-    """They, their average and their moments stay; every one in use moves."""
+def test_a_step_does_not_change_finer_variables(tiny_config, rng):
+    """Nor their averages and moments; every variable in use changes."""
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     config = tiny_config(variant="rgb")
     with strategy.scope():

@@ -1,4 +1,4 @@
-"""Generators and discriminators of translation: sizes of the papers', layers against NumPy."""
+"""Generators and discriminators of translation: the papers' sizes, layers against NumPy."""
 
 import functools
 
@@ -13,17 +13,17 @@ from training.pose.body import NUM_PARTS
 
 
 def count(network):
-    """How many numbers are trained."""
+    """Return how many numbers are trained."""
     return sum(int(np.prod(var.shape)) for var in network.trainables.values())
 
 
 def conv(kernel, fmaps_in, fmaps, bias=False):
-    """How many numbers a convolution has."""
+    """Return how many numbers a convolution has."""
     return kernel ** 2 * fmaps_in * fmaps + bias * fmaps
 
 
 def of_norms(*fmaps):
-    """How many numbers norms with scale and offset have."""
+    """Return how many numbers norms with scale and offset have."""
     return 2 * sum(fmaps)
 
 
@@ -33,7 +33,7 @@ def made(kind, seed=1, **options):
 
 
 def lively(network, seed=1):
-    """Give every variable values at random that tell errors apart; variances positive ones."""
+    """Give every variable random values that reveal errors; variances get positive ones."""
     rng = np.random.default_rng(seed)
     network.set_arrays({name: 0.3 * rng.standard_normal(value.shape).astype(np.float32)
                         + 1.0 * name.endswith(("variance", "gamma"))
@@ -47,7 +47,7 @@ def ones(network, count):
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_keras_makes_no_values_of_its_own(compiled):
-    """These would double the memory, and be there before a size is refused."""
+    """These would double the memory, and would exist before a size is refused."""
     network = made("PatchDiscriminator", resolution=16, in_channels=3, fmaps=2, strides=1)
     call = tf.function(network.train_call) if compiled else network.train_call
     call(tf.ones([2, 16, 16, 3]))
@@ -105,9 +105,9 @@ def test_a_unet_goes_down_to_one_pixel(resolution, shapes):
 
 @pytest.mark.parametrize("kind", ["UnetGenerator", "ResnetGenerator"])
 @pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_a_generator_is_its_options_and_arrays(kind, norm, rng):
+def test_options_and_arrays_determine_a_generator(kind, norm, rng):
     """Kernels have the papers' deviation. With instance norm a picture does not depend on the
-    others of its minibatch, and training and use are one; batch norm returns running means."""
+    others in its minibatch, and training and use agree; batch norm returns running means."""
     options = {"resolution": 16, "in_channels": 2, "fmaps": 8, "norm": norm}
     one, two, other = (made(kind, seed, **options) for seed in (1, 1, 2))
     assert one.digest() == two.digest() != other.digest()
@@ -128,7 +128,7 @@ def test_a_generator_is_its_options_and_arrays(kind, norm, rng):
 @pytest.mark.parametrize("kind", ["UnetGenerator", "ResnetGenerator", "PatchDiscriminator",
                                   "PoseGenerator"])
 def test_bfloat16(kind, rng):
-    """Convolutions and what passes between them are rounded; variables, norms, biases and outputs
+    """Convolutions and the values between them are rounded; variables, norms, biases and outputs
     are float32."""
     options = {"resolution": 32, "fmaps": 8, "norm": "batch", **{
         "PatchDiscriminator": {"strides": 1, "in_channels": 2},
@@ -148,7 +148,7 @@ def test_bfloat16(kind, rng):
             draw((2, 32, 32, 21)), draw((2, 32, 32, 18)), frames, frames)]
     if kind != "PatchDiscriminator":
         inputs.append(ones(exact, 2))
-        assert rounded.model.layers[-1].compute_dtype == "float32"  # at 1 too tanh has a gradient
+        assert rounded.model.layers[-1].compute_dtype == "float32"  # tanh near 1 has a gradient
     found = []
     for network in (exact, rounded):
         with tf.GradientTape() as tape:
@@ -166,7 +166,7 @@ def test_bfloat16(kind, rng):
 
 
 def test_affine_norms():
-    """Of single pictures: with scale and offset in the U-Net, without in the ResNet generator."""
+    """Instance norms have scale and offset in the U-Net, and neither in the ResNet generator."""
     for kind, norm, affine in (("UnetGenerator", "instance", True),
                                ("ResnetGenerator", "instance", False),
                                ("ResnetGenerator", "batch", True)):
@@ -177,7 +177,7 @@ def test_affine_norms():
 
 
 def test_skips_and_dropout_reach_the_picture(rng):
-    """A mask changes what is drawn; without the innermost blocks the skips alone remain."""
+    """Each mask changes the picture; dropout keeps half of the values, doubled."""
     network = lively(made("UnetGenerator", resolution=16, in_channels=2, fmaps=4))
     condition = tf.constant(rng.uniform(0, 1, (1, 16, 16, 2)), tf.float32)
     whole = ones(network, 1)
@@ -192,7 +192,7 @@ def test_skips_and_dropout_reach_the_picture(rng):
 
 
 def test_the_unet_against_numpy(rng):
-    """Of 4x4 pixels, by loops in float64: two halvings, one block with norm, mask and skip."""
+    """At 4x4 pixels, by loops in float64: two halvings, one block with norm, mask and skip."""
     network = lively(made("UnetGenerator", resolution=4, in_channels=2, fmaps=3))
     condition = rng.uniform(0, 1, (1, 4, 4, 2))
     mask = rng.integers(0, 2, (1, 2, 2, 3)) * 2.0
@@ -232,7 +232,7 @@ def test_the_unet_against_numpy(rng):
 @pytest.mark.parametrize("resolution, strides, sides", [
     (64, 3, [6]), (64, 2, [14]), (32, 1, [14]), (16, 1, [6]), (64, 2, [14, 6])])
 def test_logits_of_patches(resolution, strides, sides):
-    """A side of every scale; a map for each judge."""
+    """Each scale has its side; there is a map for each output."""
     scales = len(sides)
     network = made("PatchDiscriminator", resolution=resolution, in_channels=4, fmaps=4,
                    strides=strides, num_maps=3, scales=scales)
@@ -242,11 +242,11 @@ def test_logits_of_patches(resolution, strides, sides):
 
 
 @pytest.mark.parametrize("strides, side", [(1, 16), (2, 34), (3, 70)])
-def test_what_a_patch_sees(strides, side):
-    """The gradient of a middle logit by the picture is in a square of the papers' size."""
+def test_a_patch_sees_a_square_of_the_papers_size(strides, side):
+    """The gradient of a middle logit with respect to the picture is confined to it."""
     network = lively(made("PatchDiscriminator", resolution=128, in_channels=1, fmaps=2,
                           strides=strides))
-    # Norms see the whole picture: their gradient is left out.
+    # Norms see the whole picture, so they are left out here.
     images = tf.Variable(np.random.default_rng(3).standard_normal((1, 128, 128, 1)), tf.float32)
     x = tf.cast(images, tf.float32)
     with tf.GradientTape() as tape:
@@ -278,7 +278,7 @@ def test_the_second_scale_sees_means_of_pixels(rng):
 
 
 def test_spectral_norm_divides_by_the_largest_singular_value(rng):
-    """After some steps of the power method, and with Miyato et al.'s gradient (equation 9)."""
+    """After some steps of the power method, with Miyato et al.'s gradient (equation 9)."""
     network = PatchDiscriminator("D", resolution=16, in_channels=3, fmaps=4, strides=1,
                                  spectral_norm=True, seed=2)
     path = "scale0_conv1/kernel"
@@ -302,11 +302,11 @@ def test_spectral_norm_divides_by_the_largest_singular_value(rng):
                                atol=1e-3)
 
 
-# Convolutions of one picture
+# Convolutions of a single picture
 
 @pytest.mark.parametrize("size, stride, padding", [(3, 1, "valid"), (4, 2, "same"),
                                                    (7, 1, "same")])
-def test_one_picture_is_convolved_as_of_two(size, stride, padding):
+def test_one_picture_is_convolved_as_in_a_minibatch_of_two(size, stride, padding):
     layer = Convolution(5, size, stride, padding)
     rng = np.random.default_rng(0)
     two = tf.constant(rng.standard_normal((2, 16, 12, 3)), tf.float32)
@@ -327,7 +327,7 @@ def test_one_picture_is_convolved_as_of_two(size, stride, padding):
 
 @pytest.mark.parametrize("count, kind", [(1, "Conv3D"), (2, "Conv2D")])
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="for CPUs")
-def test_one_picture_takes_the_fast_kernel(count, kind):
+def test_one_picture_uses_the_fast_kernel(count, kind):
     network = made("ResnetGenerator", resolution=16, in_channels=3, fmaps=2)
     graph = tf.function(network.__call__).get_concrete_function(
         tf.TensorSpec([count, 16, 16, 3])).graph

@@ -1,4 +1,4 @@
-"""Networks of the official release: what they draw, what is refused, conversion and back."""
+"""Networks of the official release: what they draw, what is refused, conversion both ways."""
 
 import dataclasses
 import io
@@ -27,7 +27,7 @@ def c3(shared):
 
 
 def draw(path, latents, psi=None):
-    """Images [N, C, r, r] of a file's Gs, as the commands draw them, with its own noise."""
+    """Return images [N, C, r, r] of a file's Gs, as the commands draw them, with its own noise."""
     sampler = Sampler.load(path)
     return sampler.synthesize(sampler.dlatents(latents, psi)).numpy().transpose(0, 3, 1, 2)
 
@@ -40,7 +40,7 @@ def run(*options):
 
 
 def test_images_and_scores_equal_the_stored_ones(c3, shared):
-    """Its Gs stands at lod 0.9, as a running average that lags behind G, which stands at 0."""
+    """Its Gs has lod 0.9, as a running average that lags behind G, which has lod 0."""
     stored = np.load(shared / "reference" / "official_format_c3_outputs.npz")
     snapshot = load_snapshot(c3)
     assert snapshot.header["lod"] == {"resolution": 32, "fade": pytest.approx(0.9)}
@@ -56,14 +56,14 @@ def test_images_and_scores_equal_the_stored_ones(c3, shared):
 
 
 class OfficialUnpickler(pickle.Unpickler):
-    """Python's own unpickler, with a stand-in for the official class: for a file that we trust."""
+    """Python's own unpickler with a stand-in for the official class, for a file that we trust."""
 
     def find_class(self, module, name):
         return Network if name == "Network" else super().find_class(module, name)
 
 
 def arrays_of_pickle(path):
-    """{'G/...', 'D/...', 'Gs/...': array} of a pickle, read in earnest."""
+    """Return {'G/...', 'D/...', 'Gs/...': array} of a pickle, unpickled by Python."""
     def variables(state, prefix):
         found = {f"{prefix}/{name}": value for name, value in state["variables"]}
         for part in state["components"].values():
@@ -82,7 +82,7 @@ def arrays_of_pickle(path):
     return arrays
 
 
-def test_converted_and_exported_arrays_are_the_pickles(c3, tmp_path, capsys):
+def test_converted_and_exported_arrays_equal_the_pickles(c3, tmp_path, capsys):
     run("convert", c3, tmp_path / "c3.safetensors")
     run("export", tmp_path / "c3.safetensors", tmp_path / "c3.npz")
     assert "D is D_rgb" in capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_converted_and_exported_arrays_are_the_pickles(c3, tmp_path, capsys):
 
 
 def fused_up_conv(x, w, resolution):
-    """The official upscaling convolution: from 128x128 on, transposed, with the 4x4 kernel."""
+    """Compute the official upscaling convolution: from 128x128 on transposed, with 4x4 kernels."""
     if resolution < 128:
         return oracle.conv(oracle.upscale(x), w)
     x, w = np.asarray(x), np.pad(np.asarray(w), [(1, 1), (1, 1), (0, 0), (0, 0)])
@@ -114,7 +114,7 @@ def fused_up_conv(x, w, resolution):
     return tf.constant(y[:, :, 1:-1, 1:-1])
 
 
-def test_the_oracle_of_the_fused_form_is_the_official_one(shared):
+def test_the_oracle_of_the_fused_form_equals_the_official_one(shared):
     stored = np.load(shared / "reference" / "primitives.npz")
     kernel = stored["kernel_3x3x5x7"].astype(np.float64) * stored["runtime_coef_conv3x3_fanin45"]
     ours = fused_up_conv(stored["x"].astype(np.float64), kernel, 128)
@@ -127,7 +127,7 @@ LARGE = {"resolution": 128, "fmap_base": 256, "fmap_max": 6}
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """(path of an official pickle at 128x128, its arrays)."""
+    """Return (path of an official pickle at 128x128, its arrays)."""
     networks, arrays = tiny_networks(**LARGE)
     return write_pickle(tmp_path_factory.mktemp("large") / "large.pkl", networks), arrays
 
@@ -136,7 +136,7 @@ def as_float64(arrays):
     return {name: tf.constant(value, tf.float64) for name, value in arrays.items()}
 
 
-def test_images_where_the_official_network_is_fused(large, monkeypatch, rng):
+def test_images_equal_the_official_fused_networks(large, monkeypatch, rng):
     monkeypatch.setattr(oracle, "up_conv", fused_up_conv)
     path, arrays = large
     latents = rng.standard_normal((2, 8)).astype(np.float32)
@@ -156,7 +156,7 @@ def test_images_where_the_official_network_is_fused(large, monkeypatch, rng):
     np.testing.assert_allclose(networks["D_rgb"](nhwc(images))[:, 0], theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_up_kernels_are_turned_back_on_export(large, tmp_path):
+def test_up_kernels_are_rotated_back_on_export(large, tmp_path):
     path, arrays = large
     run("export", path, tmp_path / "large.npz")
     exported, name = np.load(tmp_path / "large.npz"), "G_synthesis/128x128/Conv0_up/weight"
@@ -201,7 +201,7 @@ OPTIONS = {  # official keyword of G: (its value, what our network is built with
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_options_of_the_generator(tmp_path, rng, option):
-    """The network that is read draws what the oracle draws with the same option."""
+    """The network that was read draws what the oracle draws with the same option."""
     value, ours = OPTIONS[option]
     config = {**official_files.TINY_G, **ours}
     given = {k: v for k, v in config.items() if k not in ("const_input", "blur")} | {option: value}
@@ -237,7 +237,7 @@ def test_options_of_the_discriminator(tmp_path, rng):
     np.testing.assert_allclose(D(nhwc(images))[:, 0], theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_official_defaults_and_what_is_passed_over():
+def test_official_defaults_and_ignored_options():
     for function in ("G_style", "D_basic"):
         config = read_options(function, {}, "x").config
         size = {"G_style": (3, 1024), "D_basic": (1, 32)}[function]
@@ -252,7 +252,7 @@ def test_official_defaults_and_what_is_passed_over():
     assert read_options("G_style", passed, "x") == read_options("G_style", {}, "x")
 
 
-def test_options_that_are_numbers_of_numpy(tmp_path):
+def test_options_may_be_numpy_numbers(tmp_path):
     networks, _ = tiny_networks(G_kwargs={"resolution": np.int64(16), "fmap_decay": np.float32(1)})
     header, _ = official_pickle.read(write_pickle(tmp_path / "x.pkl", networks))
     config = header["networks"]["Gs"]["config"]
@@ -272,7 +272,7 @@ def test_options_that_are_numbers_of_numpy(tmp_path):
     ({"label_size": True}, "label_size"), ({"synthesis_func": "G_other"}, "synthesis_func"),
     ({"fmap_decay": [1.0]}, "a list"), ({"\x1b[2J": 1}, "unknown options"),
     ({("resolution",): 16}, "static_kwargs are damaged")])
-def test_options_that_are_not_known_are_refused(tmp_path, kwargs, message):
+def test_unknown_options_are_refused(tmp_path, kwargs, message):
     networks, _ = tiny_networks(G_kwargs=kwargs)
     with pytest.raises(UserError, match="network G") as caught:
         official_pickle.read(write_pickle(tmp_path / "x.pkl", networks))
@@ -308,8 +308,8 @@ def test_a_network_of_fixed_structure_has_no_lod(tmp_path):
     assert read_header(write_pickle(tmp_path / "x.pkl", networks))["lod"]["resolution"] == 16
 
 
-def test_options_that_only_a_part_was_given(tmp_path):
-    """A part's own options count where the whole network, which passes its own on, has none."""
+def test_options_of_a_part_count(tmp_path):
+    """A part's own options count if the whole network, which passes its own on, has none."""
     networks, _ = tiny_networks()
     for network in (networks[0], networks[2]):
         for part in network.state["components"].values():
@@ -378,7 +378,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_networks_that_do_not_fit(tmp_path, case):
+def test_networks_that_do_not_fit_are_refused(tmp_path, case):
     change, message = BAD[case]
     networks, _ = tiny_networks()
     change(networks)
@@ -387,7 +387,7 @@ def test_networks_that_do_not_fit(tmp_path, case):
     assert str(tmp_path / "x.pkl") in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_networks_that_do_not_belong_together(tmp_path):
+def test_networks_that_do_not_belong_together_are_refused(tmp_path):
     (G, D, Gs), _ = tiny_networks()
     (_, D5, Gs5), _ = tiny_networks(num_channels=5)
     (G1, D1, Gs1), _ = tiny_networks(num_channels=1)
@@ -406,8 +406,8 @@ def test_networks_that_do_not_belong_together(tmp_path):
         official_pickle.read(tmp_path / "x.pkl")
 
 
-def test_source_code_in_a_pickle_is_passed_over(tmp_path):
-    """The official class runs it on reading; ours do not even look."""
+def test_source_code_in_a_pickle_is_ignored(tmp_path):
+    """The official class runs it on reading; ours does not look at it."""
     marker = tmp_path / "executed"
     networks, _ = tiny_networks()
     for network in networks:
@@ -417,7 +417,7 @@ def test_source_code_in_a_pickle_is_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_every_protocol_reads_alike(tmp_path, protocol):
+def test_every_pickle_protocol_reads_the_same(tmp_path, protocol):
     networks, arrays = tiny_networks()
     header, groups = official_pickle.read(write_pickle(tmp_path / "x.pkl", networks, protocol))
     for ours, theirs in (("G", "G"), ("D_rgb", "D"), ("Gs", "Gs")):

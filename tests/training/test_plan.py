@@ -1,4 +1,4 @@
-"""The plan: its stretches are those of the schedule, and describing it leaves no trace."""
+"""The plan: its stretches are those of the schedule; describing it writes nothing."""
 
 import os
 import re
@@ -42,7 +42,7 @@ def test_stretches_are_those_of_the_schedule(preset):
 
 @pytest.mark.parametrize("preset", ["small-32", "demo-32"])
 def test_the_table_has_the_sizes_of_the_presets_files(preset):
-    """Against networks that were built, and grown as far as they go."""
+    """Compared with networks that were built and grown to their full size."""
     config = TrainingConfig.preset(preset, {})
     state = new_state(config)
     for name in ("binary", "classes"):
@@ -55,7 +55,7 @@ def test_the_table_has_the_sizes_of_the_presets_files(preset):
     assert row[2:4] == (f"{snapshot / 1e6:.3g} MB", f"{(snapshot + slots) / 1e6:.3g} MB")
 
 
-def test_the_plan_describes_everything():
+def test_the_plan_has_every_part():
     config = TrainingConfig.preset("demo-32", {"data": "somewhere", "binary_kimg": 4.0})
     dataset = SimpleNamespace(path="somewhere", splits={"train": 7}, classes=["c"] * 13,
                               label_size=0)
@@ -104,12 +104,12 @@ def test_parts_of_a_minibatch_are_in_the_plan(tiny_config):
 
 
 def listing(folder):
-    """{path: (size, time)} of everything below."""
+    """Return {path: (size, time)} of everything below a folder."""
     return {os.path.join(where, name): os.lstat(os.path.join(where, name))[6:9:2]
             for where, folders, files in os.walk(folder) for name in [*folders, *files]}
 
 
-def test_a_dry_run_leaves_no_trace(data, tmp_path, monkeypatch, capsys):
+def test_a_dry_run_writes_nothing(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
     before = listing(data.parent), listing(tmp_path)
@@ -123,8 +123,8 @@ def test_a_dry_run_leaves_no_trace(data, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_dry_run_measures_this_machine(data, tmp_path, monkeypatch, capsys):
-    """Real steps are timed, of the only critic at the only resolution, and apart from them their
-    compilation; nothing is written. An adaptive augmentation is about half as strong as it can be.
+    """It times real steps of the only critic at the only resolution, and their compilation apart;
+    nothing is written. The p of an adaptive augmentation is about 0.5.
     """
     monkeypatch.chdir(tmp_path)
     steps, gan_step = [], rehearsal.GanStep
@@ -146,7 +146,7 @@ def test_a_dry_run_measures_this_machine(data, tmp_path, monkeypatch, capsys):
     assert 0.4 < float(steps[0].augmentation.values["p"].numpy()) < 0.6
 
 
-def test_measuring_is_for_dry_runs_of_one_machine(data):
+def test_measure_needs_a_dry_run_on_one_machine(data):
     options = [f"--data={data}", "--preset=demo-32", "--resolution=16", "--measure"]
     with pytest.raises(UserError, match="--measure: works only with --dry-run"):
         train.main(options)
@@ -155,8 +155,8 @@ def test_measuring_is_for_dry_runs_of_one_machine(data):
 
 
 @pytest.mark.parametrize("first_stage", ["rgb", "binary"])
-def test_expected_times_are_of_all_that_is_ahead(tiny_config, monkeypatch, first_stage):
-    """With steps that take their channels' seconds at 8x8, compiling five; the state has grown."""
+def test_expected_times_cover_all_that_is_left(tiny_config, monkeypatch, first_stage):
+    """Steps take their channels' number of seconds at 8x8, compiling 5 s; networks have grown."""
     config, calls = tiny_config(variant="2d", fmap_max=4), []
 
     def timed_steps(config, state, stage, critic, strategy):
@@ -179,8 +179,8 @@ def test_expected_times_are_of_all_that_is_ahead(tiny_config, monkeypatch, first
         stage.name for *_, stage in ahead}
 
 
-def test_a_dry_run_says_which_run_goes_on(data, tmp_path, capsys):
-    """And refuses what the command itself would refuse."""
+def test_a_dry_run_names_the_run_that_it_would_continue(data, tmp_path, capsys):
+    """It also refuses what the command itself would refuse."""
     options = [f"--data={data}", "--preset=demo-32", "--resolution=16", "--dry-run",
                "--device=cpu", f"--results={tmp_path}"]
     config = TrainingConfig.preset("demo-32", {"data": str(data), "resolution": 16,

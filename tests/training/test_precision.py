@@ -31,18 +31,18 @@ EPSILON = 2**-8  # largest relative error of one rounding to bfloat16
 
 
 def optimizers_of(config):
-    """Return what makes the optimizers of a training in its precision."""
+    """Return the function that makes the optimizers of a training in its precision."""
     return functools.partial(new_optimizers, precision=config.precision)
 
 
 def short_and_exact(rng, shape, scale=1.0):
-    """Return numbers in bfloat16, and the same in float64."""
+    """Return random numbers in bfloat16, and the same numbers in float64."""
     x = tf.cast(tf.constant(scale * rng.standard_normal(shape), tf.float32), tf.bfloat16)
     return x, tf.cast(x, tf.float64)
 
 
 def test_sums_over_pixels_do_not_stop_growing():
-    """Gradients of bias and noise weight over 16,384 pixels of ones: TensorFlow's own BiasAddGrad
+    """Gradients of bias and noise weight over 16,384 pixels of ones; TensorFlow's own BiasAddGrad
     gives 256 in bfloat16."""
     x = tf.ones([4, 64, 64, 3], tf.bfloat16)
     weight = tf.ones([3])
@@ -84,8 +84,8 @@ OURS = {1: (cpu_convolutions.conv2d, None),
 
 
 def derivatives(x, kernel, down, convolve, scatter):
-    """Return a convolution, its slope with that of its adjoint, and what R1 takes: the gradients
-    of the squared slope."""
+    """Return a convolution, the slope of a scalar of it and its adjoint, and what R1 needs: the
+    gradients of the squared slope."""
     with tf.GradientTape() as outer:
         outer.watch([x, kernel])
         with tf.GradientTape() as inner:
@@ -99,9 +99,9 @@ def derivatives(x, kernel, down, convolve, scatter):
 
 
 @pytest.mark.parametrize("size, fmaps", [(1, 3), (3, 3), (3, 256), (4, 3), (4, 64)])
-def test_cpu_convolutions_are_convolutions(rng, size, fmaps):
-    """Values, gradients and the second derivatives that R1 takes, both sides of the rule; float32,
-    to rounding."""
+def test_cpu_convolutions_equal_tensorflows(rng, size, fmaps):
+    """Values, gradients and the second derivatives that R1 needs, on both sides of the rule for
+    fmaps; in float32, to rounding."""
     stride = 2 if size == 4 else 1
     x, kernel, down = (tf.constant(rng.standard_normal(shape), tf.float32) for shape in (
         (2, 6, 4, fmaps), (size, size, fmaps, 2), (2, 6 // stride, 4 // stride, 2)))
@@ -111,8 +111,8 @@ def test_cpu_convolutions_are_convolutions(rng, size, fmaps):
 
 
 @pytest.mark.parametrize("size", [3, 4])
-def test_convolutions_of_short_numbers_are_rounded_once(rng, size):
-    """Values and both gradients, on every processor: 2,304 products or 4,096 are added up in
+def test_bfloat16_convolutions_are_rounded_once(rng, size):
+    """Values and both gradients, on every processor: 2,304 or 4,096 products are added up in
     float32. Kernels that add up in bfloat16 are wrong by 10 roundings."""
     stride = 2 if size == 4 else 1
     x, kernel, dy = (short_and_exact(rng, shape) for shape in (
@@ -132,9 +132,9 @@ def test_convolutions_of_short_numbers_are_rounded_once(rng, size):
         assert error < 0.6 * EPSILON * np.linalg.norm(expected)
 
 
-def test_where_the_types_are(tiny_config):
-    """Every convolution but those at the images' side in bfloat16; variables, slots, images and
-    scores in float32; the average is not touched."""
+def test_types_of_convolutions_variables_and_scores(tiny_config):
+    """Convolutions are in bfloat16, except those at the images' side; variables, slots, images and
+    scores are float32; Gs is not affected."""
     state = moved_state(tiny_config(variant="rgb", precision="bf16"))
     G, D, Gs = (state.networks[name] for name in ("G", "D_rgb", "Gs"))
 
@@ -145,7 +145,7 @@ def test_where_the_types_are(tiny_config):
                 for op in graph.get_operations() if op.type in ("Conv2D", "Conv2DBackpropInput")}
 
     def of_cast(tensor):
-        """Return what was cast to float32: not every processor has kernels of bfloat16."""
+        """Return the tensor before a cast to float32: not every processor has bfloat16 kernels."""
         is_cast = tensor.op.type == "Cast" and tensor.dtype == tf.float32
         return tensor.op.inputs[0] if is_cast else tensor
 
@@ -157,7 +157,7 @@ def test_where_the_types_are(tiny_config):
     assert {v.dtype for v in kept} == {tf.float32}
 
 
-def test_the_precision_is_there_after_every_birth(tiny_config, tmp_path):
+def test_new_grown_and_restored_networks_have_the_precision(tiny_config, tmp_path):
     config = tiny_config(precision="bf16")
     state = new_state(config)
     states = [state]
@@ -169,14 +169,14 @@ def test_the_precision_is_there_after_every_birth(tiny_config, tmp_path):
 
 
 def written(state, folder):
-    """Return (header, groups) of a training state, from its file."""
+    """Write a training state; return (header, groups) from its file."""
     save_state(folder, state)
     return snapshots.load_container(list_states(folder)[0])
 
 
 @pytest.mark.slow
 def test_gradients_of_D_in_bfloat16(tiny_config):
-    """By norm; measured: 0.019."""
+    """By their norm; measured: 0.019."""
     seen = {}
     for kind in ("fp32", "bf16"):
         config = tiny_config(variant="rgb", precision=kind)
@@ -188,7 +188,7 @@ def test_gradients_of_D_in_bfloat16(tiny_config):
 
 @pytest.mark.slow
 def test_everything_together(tiny_config):
-    """bfloat16, parts, lazy R1, labels, two replicas: its float32 self on one device at once."""
+    """bfloat16, parts, lazy R1, labels, two replicas: against float32 on one device in one part."""
     config = tiny_config(variant="rgb", resolution=4, initial_resolution=4, r1_interval=2,
                          style_mixing_prob=1.0)
     short = dataclasses.replace(config, precision="bf16", minibatch_per_gpu={4: 4})
@@ -209,9 +209,9 @@ def test_everything_together(tiny_config):
 # ---------------------------------------------------------------------------- lazy R1
 
 
-def test_lazy_r1_counts_each_critics_own_steps(tiny_config):
-    """With two critics in turns and k = 2, every second step of either; the weight is k times that
-    of every step (tests/oracles/test_turn_oracle.py)."""
+def test_lazy_r1_counts_the_steps_of_each_critic(tiny_config):
+    """Two critics take turns and k = 2: R1 is in every second step of each, with k times the weight
+    it has in every step (tests/oracles/test_turn_oracle.py)."""
     config = tiny_config(variant="rgb", resolution=4, initial_resolution=4, r1_interval=2)
     state = moved_state(config)
     _, reports = run(config, state, range(12), resolution=4, minibatch=8, num_critics=2)
@@ -225,8 +225,8 @@ def test_lazy_r1_counts_each_critics_own_steps(tiny_config):
 
 @pytest.mark.slow
 def test_a_state_holds_all_of_it(tiny_config, tmp_path):
-    """bf16 and lazy R1: two steps, a state written and read, two more: as four in a row. A counter
-    that an older state lacks begins at zero."""
+    """bf16 and lazy R1: two steps, a state written and read, and two more steps equal four in a
+    row. A counter that an older state lacks starts at zero."""
     config = tiny_config(variant="rgb", resolution=4, initial_resolution=4, precision="bf16",
                          r1_interval=2)
     one = moved_state(config)
@@ -252,7 +252,7 @@ def test_float16_is_refused_in_one_line(tiny_config):
 
 
 def test_xla_is_for_one_device(tiny_config, tmp_path):
-    """Its turn against float64: tests/oracles/test_turn_oracle.py."""
+    """Its step against float64: tests/oracles/test_turn_oracle.py."""
     config = tiny_config(variant="rgb", xla=True, minibatch={4: 16})
     images = np.zeros([8, 3, 16, 16], np.uint8)
     dataset = open_dataset(make_dataset(tmp_path / "rgb", {"train": images}, ()))

@@ -23,14 +23,14 @@ def test_rgb_alone(images):
     np.testing.assert_array_equal(rgb, process_reals(images)[..., :3])
 
 
-def test_flip_is_per_image_and_takes_the_maps_along(images):
+def test_flip_is_per_image_and_includes_the_maps(images):
     plain = process_reals(images).numpy()
     flipped = process_reals(images, flip=tf.constant([True, False, True])).numpy()
     np.testing.assert_array_equal(flipped[[0, 2]], plain[[0, 2], :, ::-1])
     np.testing.assert_array_equal(flipped[1], plain[1])
 
 
-def test_fade_takes_detail_away(images):
+def test_fade_removes_detail(images):
     plain = process_reals(images).numpy()
     means = plain.reshape(3, 4, 2, 4, 2, 6).mean((2, 4)).repeat(2, 1).repeat(2, 2)
     np.testing.assert_allclose(process_reals(images, 1.0), means, atol=1e-6)
@@ -44,7 +44,7 @@ def test_nothing_coarser_than_4x4_to_fade_to():
     np.testing.assert_array_equal(fade_reals(x, tf.constant(0.5)), x)
 
 
-def test_noise_goes_on_the_maps_alone_and_is_not_faded(images, rng):
+def test_noise_is_added_to_maps_only_and_is_not_faded(images, rng):
     noise = tf.constant(0.01 * rng.standard_normal((3, 8, 8, 3)), tf.float32)
     plain = process_reals(images, 0.5).numpy()
     noisy = process_reals(images, 0.5, map_noise=noise).numpy()

@@ -1,4 +1,4 @@
-"""What a real run in miniature reports: log, stats.jsonl, events, page; and on a terminal."""
+"""What a real run in miniature reports: log, stats.jsonl, events, page, and terminal output."""
 
 import fcntl
 import os
@@ -52,8 +52,8 @@ def begin(data, run_dir):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """A finished run; `again` beside it is a copy of its directory as a killed process would have
-    left it after step 9, in a tick of the last stage."""
+    """Return a finished run; `again` beside it is a copy of its directory as a killed process would
+    have left it after step 9, in a tick of the last stage."""
     root = tmp_path_factory.mktemp("runs")
     training = begin(data, root / "whole")
     take_step = training._step
@@ -70,7 +70,7 @@ def whole(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def again(data, whole):
-    """A finished run that went on from that copy."""
+    """Return a finished run that continued from that copy."""
     assert begin(data, whole.parent / "again").run() is True
     return whole.parent / "again"
 
@@ -80,13 +80,13 @@ def ticks_of(run_dir):
 
 
 @pytest.mark.slow
-def test_ticks_come_as_the_options_have_them(whole):
+def test_ticks_are_where_the_options_put_them(whole):
     check_ticks(whole)
 
 
 def check_ticks(run_dir):
-    """A tick in 16 images, and one at the end of each stage; networks are saved in the first and
-    third one, and drawn in every second one, besides the stages' ends."""
+    """Assert a tick every 16 images and at the end of each stage, networks saved in the first and
+    third one, and grids drawn in every second one; both also at the stages' ends."""
     ticks = ticks_of(run_dir)
     assert [t["Progress/kimg"] for t in ticks] == [0.016, 0.032, 0.048, 0.064, 0.08]
     assert [t["saved_network"] for t in ticks] == [True, True, True, False, True]
@@ -96,7 +96,7 @@ def check_ticks(run_dir):
 
 
 @pytest.mark.slow
-def test_ticks_are_reported_alike_everywhere(whole):
+def test_log_and_stats_report_the_same_ticks(whole):
     log = (whole / "log.txt").read_text()
     lines = [line for line in log.splitlines() if line.startswith("tick ")]
     ticks = ticks_of(whole)
@@ -156,8 +156,8 @@ def test_the_page_shows_the_run(whole):
 
 
 @pytest.mark.slow
-def test_the_page_after_a_resume_is_that_of_an_uninterrupted_run(whole, again):
-    """But for the times, and for the marks where it was resumed."""
+def test_the_page_after_a_resume_equals_an_uninterrupted_runs(whole, again):
+    """Except for the times, and for the marks where it was resumed."""
     check_ticks(again)
     runs = [(run, read_history(run)) for run in (whole, again)]
     for charts in (lambda run, history: metric_charts(history, run),
@@ -175,7 +175,7 @@ def test_the_page_after_a_resume_is_that_of_an_uninterrupted_run(whole, again):
 
 
 @pytest.mark.slow
-def test_growths_are_sentences(whole):
+def test_growths_are_logged_as_sentences(whole):
     log = (whole / "log.txt").read_text()
     row = next(row for row in read_jsonl(whole / "stats.jsonl") if row["event"] == "growth")
     scores = [row["before"][f"D_rgb/{kind}"] for kind in ("real", "fake")]
@@ -186,8 +186,8 @@ def test_growths_are_sentences(whole):
         "D_a scores reals 0.12 and fakes -4.00, fid is 55.12")
 
 
-def test_the_page_is_there_from_the_beginning_and_says_when_a_run_ends(data, tmp_path):
-    """Running, with the first grids, before any tick is over; stopped, whatever ends it."""
+def test_the_page_exists_from_the_start_and_shows_when_a_run_ends(data, tmp_path):
+    """Running with the first grids before any tick has finished; stopped, whatever the reason."""
     training = begin(data, tmp_path / "run")
     states = []
 
@@ -219,7 +219,7 @@ def reporter(data, tmp_path):
 
 
 def report(reporter, step, skipped_mean, turns):
-    """One tick of the rgb stage after `step` turns."""
+    """Report one tick of the rgb stage after `step` steps."""
     stage = make_stage(reporter.method.config, 4, "rgb", 1.0)
     progress = Progress(step=step, cur_nimg=8 * step, tick=step // 4)
     reporter.tick(stage, progress, {
@@ -233,7 +233,7 @@ def report(reporter, step, skipped_mean, turns):
 
 
 def test_skipped_updates_are_counted_over_resumes(reporter):
-    """Turns report 0, 1 or 2 each, of which a tick knows the mean."""
+    """Steps report 0, 1 or 2 each; the tick has their mean."""
     reporter.begin(Progress())
     progress = report(reporter, 4, 0.75, 4)
     reporter.begin(progress)
@@ -241,17 +241,17 @@ def test_skipped_updates_are_counted_over_resumes(reporter):
     ticks = ticks_of(reporter.run_dir)
     assert [t["Progress/skipped_updates"] for t in ticks] == [3, 2]
     assert [t["Progress/skipped_total"] for t in ticks] == [3, 5]
-    assert ticks[0]["Timing/eta_sec"] > 0  # by the tick's own speed: no step was timed
+    assert ticks[0]["Timing/eta_sec"] > 0  # from the tick's own speed: no step was timed
 
 
 def test_the_last_tick_counts_after_a_resume(reporter):
-    """At 16,056 images too, which in floats are fewer than a thousand times 16.056."""
+    """Even at 16,056 images, which as a float are less than a thousand times 16.056."""
     assert 0.008 * 2007 * 1000 > 8 * 2007
     reporter.begin(report(reporter, 2007, 0.75, 4))
     assert reporter.skipped == 3
 
 
-def test_a_page_that_cannot_be_written_is_logged_and_ends_nothing(reporter):
+def test_a_page_that_cannot_be_written_is_only_logged(reporter):
     (reporter.run_dir / "index.html").mkdir()
     reporter.begin(Progress())
     report(reporter, 4, 0, 4)
@@ -261,7 +261,7 @@ def test_a_page_that_cannot_be_written_is_logged_and_ends_nothing(reporter):
 
 
 def test_the_page_is_written_at_most_once_a_minute(reporter):
-    """Drawing takes longer than a short tick, and browsers load it no more often."""
+    """Drawing takes longer than a short tick, and browsers do not reload it more often."""
     page = reporter.run_dir / "index.html"
     reporter.begin(Progress())
     report(reporter, 4, 0, 4)
@@ -291,7 +291,7 @@ print("after", file=sys.stderr)
 
 @pytest.mark.slow
 def test_a_run_on_a_terminal(data, tmp_path):
-    """The status line says everything, and the log's lines are whole on the screen."""
+    """The status line is complete, and the log's lines are whole on the screen."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 160, 0, 0))
     (tmp_path / "run").mkdir()
@@ -318,8 +318,8 @@ def test_a_run_on_a_terminal(data, tmp_path):
     assert not any(line.startswith("kimg") for line in lines)
 
 
-def test_workers_without_files_do_nothing_of_the_first_ones_work():
-    """Every method that the loop calls is there, and returns what it goes on with."""
+def test_other_workers_write_no_files():
+    """They have every method that the loop calls, returning what it needs to go on."""
     own = {"begin", "report_grid"}
     assert {name for name in dir(RunFiles) if name[0] != "_"} - own == {
         name for name in dir(NoFiles) if name[0] != "_"}

@@ -1,6 +1,6 @@
-"""Stopped, killed, out of room, without photos: what a training does then, and that it goes on.
+"""Stopped, killed, disk full, no photos: what a training does then, and that it continues.
 
-That a killed run ends as one left in peace is shown by killing.py, in processes of its own.
+killing.py shows in separate processes that a killed run ends like an undisturbed one.
 """
 
 import itertools
@@ -37,22 +37,22 @@ FINAL = "network-final.safetensors"
     ("cyclegan", 12)])
 @pytest.mark.slow
 def test_killed_again_and_again(variant, num_ticks, tmp_path):
-    """KILLS=100 for more."""
+    """Set KILLS=100 for more kills."""
     kills = os.environ.get("KILLS", "25")
     result = subprocess.run(
         [sys.executable, "-m", "tests.tools.killing", str(tmp_path), f"--variant={variant}",
          f"--kills={kills}"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
-    told = json.loads(result.stdout.splitlines()[-1])
-    print(told)
-    assert told["kills"] == int(kills) and told["runs_finished"] > 0
-    assert told["differences"] == []
-    assert len(told["ticks"]) == num_ticks
+    logged = json.loads(result.stdout.splitlines()[-1])
+    print(logged)
+    assert logged["kills"] == int(kills) and logged["runs_finished"] > 0
+    assert logged["differences"] == []
+    assert len(logged["ticks"]) == num_ticks
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """Eight turns at 4x4, RGB only, in ticks of four and looks of two."""
+    """Return a config: eight steps at 4x4, RGB; ticks of four; two steps per schedule reading."""
     rng = np.random.default_rng(0)
     images = np.stack([random_image(rng, 7, 8)[:3] for _ in range(12)])
     data = make_dataset(tmp_path_factory.mktemp("data") / "photos", {"train": images}, ())
@@ -67,8 +67,7 @@ def ticks(run_dir):
 
 @pytest.fixture(scope="module")
 def peaceful_run(config, tmp_path_factory):
-    """A run that nothing happened to, but to the wall clock: whenever somebody looks at it, it has
-    been set back by an hour."""
+    """Return an undisturbed run whose wall clock goes back by an hour at each reading."""
     run_dir, now = tmp_path_factory.mktemp("runs") / "peaceful", itertools.count(2e9, -3600.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time", lambda: next(now))
@@ -78,35 +77,35 @@ def peaceful_run(config, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def peaceful(peaceful_run):
-    """The digests of its networks."""
+    """Return the digests of its networks."""
     return snapshots.read_header(peaceful_run / FINAL)["digests"]
 
 
-def test_durations_are_not_the_wall_clocks(peaceful_run):
-    told = [e for e in read_jsonl(peaceful_run / "stats.jsonl") if e["event"] == "tick"]
+def test_durations_do_not_depend_on_the_wall_clock(peaceful_run):
+    logged = [e for e in read_jsonl(peaceful_run / "stats.jsonl") if e["event"] == "tick"]
     for name in ("total_sec", "sec_per_tick", "sec_per_kimg", "maintenance_sec", "images_per_sec"):
-        assert all(0 < tick[f"Timing/{name}"] < 1e5 for tick in told)
-    total = [tick["Timing/total_sec"] for tick in told]
+        assert all(0 < tick[f"Timing/{name}"] < 1e5 for tick in logged)
+    total = [tick["Timing/total_sec"] for tick in logged]
     assert len(total) == 2 and total[0] < total[1]
     header, _ = state.load_newest_state(peaceful_run, Lines())
     assert total[1] <= header["progress"]["elapsed_sec"] < total[1] + 1000
 
 
 def ends_as(peaceful, config, run_dir, **more):
-    """The run goes on to its end, and ends as the peaceful one, every tick told once."""
+    """Continue a run to its end; return whether it ends like the peaceful one, each tick once."""
     assert begin(config, run_dir, **more).run() is True
     assert ticks(run_dir) == [0.032, 0.064]
     return snapshots.read_header(run_dir / FINAL)["digests"] == peaceful
 
 
 def interrupt(number):
-    """A signal to this process, which its main thread hears before the next line."""
+    """Send a signal to this process, which its main thread handles before the next line."""
     os.kill(os.getpid(), number)
 
 
 @pytest.mark.slow
-def test_stopped_in_an_evaluation(config, peaceful, tmp_path):
-    """At once; the evaluation is done again, and one that fails costs its numbers only."""
+def test_an_evaluation_stops_at_once(config, peaceful, tmp_path):
+    """It is repeated on resuming; an evaluation that fails only has no numbers."""
     asked = []
 
     def evaluate(snapshot):
@@ -130,8 +129,8 @@ def test_stopped_in_an_evaluation(config, peaceful, tmp_path):
     assert json.loads((tmp_path / "run" / "best.json").read_text())["kimg"] == 0.064
 
 
-def test_stopped_while_compiling(config, tmp_path, monkeypatch):
-    """In the middle of a trace, with nothing lost since nothing was learned."""
+def test_a_stop_while_compiling_writes_no_state(config, tmp_path, monkeypatch):
+    """In the middle of a trace; nothing is lost, since nothing was learned."""
     original = loss.discriminator_loss
 
     def interrupted(*args, **kwargs):
@@ -148,10 +147,10 @@ def test_stopped_while_compiling(config, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("good_reads", [0, 3])
 @pytest.mark.slow
-def test_a_stalled_input_pipeline_is_told_and_can_be_left(good_reads, config, peaceful, tmp_path,
-                                                          monkeypatch):
-    """The fourth minibatch does not come: a state between two looks at the schedule is saved. Or
-    none comes at all, where the first grid is drawn."""
+def test_a_stalled_input_pipeline_is_logged_and_can_be_stopped(good_reads, config, peaceful,
+                                                               tmp_path, monkeypatch):
+    """The fourth minibatch does not come: a state between two readings of the schedule is saved. Or
+    no minibatch comes at all, when the first grid is drawn."""
     path, answers, reads = tmp_path / "run", threading.Event(), []
     read = TrainingStream._read
 
@@ -161,15 +160,15 @@ def test_a_stalled_input_pipeline_is_told_and_can_be_left(good_reads, config, pe
             answers.wait()
         return read(self, numbers)
 
-    def leave_when_told_twice():
+    def stop_after_two_warnings():
         while training.progress.step < good_reads:
             time.sleep(0.05)
-        before = told().count("warning: no p")
-        while told().count("warning: no p") < before + 2:
+        before = logged().count("warning: no p")
+        while logged().count("warning: no p") < before + 2:
             time.sleep(0.05)
         interrupt(signal.SIGTERM)
 
-    def told():
+    def logged():
         return (path / "log.txt").read_text()
 
     with monkeypatch.context() as patch:
@@ -180,18 +179,18 @@ def test_a_stalled_input_pipeline_is_told_and_can_be_left(good_reads, config, pe
             late = getattr(signals, name).late
             patch.setattr(signals, name, signals.Work(name, late, late_sec=0.2))
         training = begin(config, path)
-        threading.Thread(target=leave_when_told_twice, daemon=True).start()
+        threading.Thread(target=stop_after_two_warnings, daemon=True).start()
         assert training.run() is False
     answers.set()
     assert training.progress.step == training.saved_step == good_reads
     assert training.progress.steps_since_schedule == good_reads % config.minibatch_repeats
-    assert ("the input pipeline is stalled" if good_reads else "no picture for") in told()
+    assert ("the input pipeline is stalled" if good_reads else "no picture for") in logged()
     assert ends_as(peaceful, config, path)
 
 
 @pytest.mark.slow
-def test_a_run_that_only_skips_is_given_up(config, peaceful, tmp_path, monkeypatch):
-    """Under a name of its own; the same command does not lead there again; other options do not."""
+def test_a_run_that_only_skips_updates_is_given_up(config, peaceful, tmp_path, monkeypatch):
+    """Networks get another name; the same command does not repeat it, other options continue."""
     monkeypatch.setattr(training_loop, "MAX_SKIPPED", 3)
     run_dir = directory.make_run(None, tmp_path, "rgb", config.to_json())
     training = begin(config, run_dir)
@@ -213,7 +212,7 @@ def test_a_run_that_only_skips_is_given_up(config, peaceful, tmp_path, monkeypat
         training.run()
     assert (run_dir / "nonfinite-000000.064.safetensors").is_file()
     assert snapshots.best_snapshot(run_dir).name.startswith("network-snapshot-")
-    # A state of step 5 is good: nothing had been skipped yet.
+    # The state of step 5 is good: nothing had been skipped yet.
     assert [p.name[-14:-12] for p in state.list_states(run_dir)] == ["32", "40"]
     with pytest.raises(UserError, match="the same options lead there again"):
         directory.find_run(run_dir, tmp_path, config.to_json())
@@ -227,7 +226,7 @@ def test_a_run_that_only_skips_is_given_up(config, peaceful, tmp_path, monkeypat
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 700 kB."""
+    """Mount a file system of 700 kB."""
     path = tmp_path / "disk"
     path.mkdir()
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "none", str(path)],
@@ -239,7 +238,7 @@ def small_disk(tmp_path):
 
 
 def fill(path):
-    """Take every byte of a disk."""
+    """Fill a disk to the last byte."""
     with open(path, "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
         while True:
             file.write(bytes(512))
@@ -267,8 +266,8 @@ def test_a_full_disk_leaves_the_last_state(config, peaceful, small_disk):
     assert ends_as(peaceful, config, run_dir)
 
 
-def test_a_full_disk_under_tensorboard_is_told_as_such(tmp_path):
-    """TensorFlow calls it exhausted resources, as it calls a device's memory."""
+def test_a_full_disk_in_tensorboard_is_reported_as_such(tmp_path):
+    """TensorFlow reports it as exhausted resources, like a device's memory."""
     with (pytest.raises(UserError, match=r"the disk is full"),
           directory.disk_full_reported(tmp_path)):
         raise tf.errors.ResourceExhaustedError(None, None, "events.out; No space left on device")
@@ -278,7 +277,7 @@ def test_a_full_disk_under_tensorboard_is_told_as_such(tmp_path):
         (tmp_path / "missing").read_text()
 
 
-def test_a_full_log_is_told_once_and_hides_nothing(capfd):
+def test_a_full_log_is_reported_once_and_output_continues(capfd):
     if not os.path.exists("/dev/full"):
         pytest.skip("this system has no /dev/full")
     log = util.start_log("full", "/dev/full")
@@ -290,20 +289,20 @@ def test_a_full_log_is_told_once_and_hides_nothing(capfd):
     assert err.count("\n") == 1 and "/dev/full" in err and "No space" in err
 
 
-def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     stats = tmp_path / "stats.jsonl"
     stats.write_text('{"event": "tick"}\n')
-    told = directory.stats_bytes(tmp_path)
+    logged = directory.stats_bytes(tmp_path)
     with open(stats, "a") as file:
         file.write('{"event": "ti')
     for name in (".training-state-000000001.safetensors.77.tmp", ".fakes000001.png.77.tmp",
                  ".augmented.png.77.tmp", ".training_options.json.77.tmp", ".someone-elses.tmp"):
         (tmp_path / name).touch()
-    directory.clear_killed(tmp_path, told)
+    directory.clear_killed(tmp_path, logged)
     assert stats.read_text() == '{"event": "tick"}\n'
     assert [p.name for p in tmp_path.glob(".*")] == [".someone-elses.tmp"]
-    directory.clear_killed(tmp_path, None)  # a state of before lengths were noted
-    assert stats.stat().st_size == told
+    directory.clear_killed(tmp_path, None)  # a state from before lengths were stored
+    assert stats.stat().st_size == logged
     directory.clear_killed(tmp_path, 0)
     assert stats.stat().st_size == 0
 
@@ -323,7 +322,7 @@ class Lines:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-def test_a_request_to_stop(number):
+def test_a_request_to_stop_ends_work_that_may_stop_at_once(number):
     asked = []
     with signals.StopHandler(Lines(), lambda: asked.append(number)) as watching:
         interrupt(number)
@@ -333,7 +332,7 @@ def test_a_request_to_stop(number):
 
 
 def test_a_hangup_that_the_shell_ignores_stays_ignored():
-    """As under nohup; the other signals count, and afterwards it is ignored still."""
+    """As under nohup; other signals count, and SIGHUP is still ignored afterwards."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with signals.StopHandler(Lines()) as watching:
@@ -346,12 +345,12 @@ def test_a_hangup_that_the_shell_ignores_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_what_stands_still_is_told_at_growing_intervals():
+def test_stalled_work_is_logged_at_growing_intervals():
     log = Lines()
     with signals.StopHandler(log) as watching:
         with watching.during(signals.REPORT, at_once=True):
             with watching.during(signals.PHOTOS):
-                assert watching._now.at_once  # as what it is a part of
+                assert watching._now.at_once  # like the work around it
             time.sleep(3 * signals.POLL_SEC)
             assert watching._now.work is signals.REPORT
         assert log.lines == []  # an evaluation may take any time
@@ -391,15 +390,15 @@ with signals.StopHandler(util.start_log("stuck")) as watching, \\
 
 
 def stuck(at_once):
-    """A process whose main thread is inside native code."""
+    """Start a process whose main thread is inside native code."""
     process = subprocess.Popen([sys.executable, "-c", STUCK.replace("AT_ONCE", str(at_once))],
                                cwd=ROOT, text=True, stdout=subprocess.PIPE)
     assert process.stdout.readline() == "ready\n"
     return process
 
 
-def test_stopped_inside_native_code():
-    """The process ends though its main thread hears nothing, where nothing is lost by it."""
+def test_a_process_inside_native_code_can_be_stopped():
+    """If nothing is lost by it, the process ends although its main thread handles no signal."""
     with stuck(at_once=True) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 128 + signal.SIGTERM
@@ -416,14 +415,14 @@ def test_a_second_ctrl_c_ends_at_once():
         assert process.wait() == 128 + signal.SIGINT
 
 
-def test_a_thread_that_never_ends_does_not_keep_the_process():
+def test_an_endless_thread_does_not_keep_the_process_alive():
     code = ("import threading\nfrom training.run import signals\n"
             "threading.Thread(target=threading.Event().wait).start()\n"
             "signals.end_if_stuck(143, patience_sec=0.1)")
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 143
 
 
-def test_a_second_tick_in_one_kimg_has_a_name_of_its_own(tmp_path):
+def test_a_second_tick_in_one_kimg_has_its_own_name(tmp_path):
     assert directory.moment_name(140_032, 0, 140) == "000140"
     assert directory.moment_name(140_900, 140_032, 140) == "000140.900"  # the end of a stage
     assert directory.moment_name(512, 0, 140) == "000000.512"
@@ -433,8 +432,8 @@ def test_a_second_tick_in_one_kimg_has_a_name_of_its_own(tmp_path):
     assert snapshots.best_snapshot(tmp_path).stem == "network-snapshot-000140.900"
 
 
-def test_other_options(tmp_path):
-    """They are listed; --override goes on with those that may change."""
+def test_other_options_are_listed(tmp_path):
+    """--override continues with options that may change."""
     record = {**TrainingConfig().to_json(), "init_from": None, "data_digest": "d"}
     run = directory.make_run(tmp_path / "run", tmp_path, "x", record)
     other = {**record, "lrate": {4: 0.5}, "r1_gamma": 3.0}
@@ -445,7 +444,7 @@ def test_other_options(tmp_path):
     assert directory.find_run(run, tmp_path, other, override=True) == run
     for name, value in (("variant", "c"), ("resolution", 8), ("fmap_max", 3), ("hold_kimg", 1.0),
                         ("data_digest", "e"), ("init_from", "x")):
-        for override in (False, True):  # nobody is sent to --override in vain
+        for override in (False, True):  # --override is suggested only where it helps
             with pytest.raises(UserError, match=f"options that a training cannot change .{name}"):
                 directory.find_run(run, tmp_path, {**other, name: value}, override=override)
     with pytest.raises(UserError, match="--override: needs --run"):
@@ -456,7 +455,7 @@ def test_other_options(tmp_path):
         with pytest.raises(UserError, match=r"--run=.*expected the name of a directory"):
             directory.named_run(name, tmp_path)
     log = Lines()
-    (run / FINAL).touch()  # of the old options
+    (run / FINAL).touch()  # with the old options
     directory.adopt_options(run, other, log)
     assert not (run / FINAL).exists()
     assert len(log.lines) == 2 and "r1_gamma: 10.0 there, 3.0 now" in log.lines[1]

@@ -22,7 +22,7 @@ OPTIONS = TrainingConfig.preset("demo-32", {"seed": 5, "minibatch": {4: 8, 16: 4
 
 
 def tick(number, **changes):
-    """A record of stats.jsonl, of a run in three stages at 100 ticks each; NaN at tick 7."""
+    """Return a record of stats.jsonl, of a run in three stages of 100 ticks each; NaN at tick 7."""
     stage = ("rgb", "binary", "classes")[min(number // 100, 2)]
     critics = ("rgb",) if stage == "rgb" else ("rgb", "joint")
     record = {"event": "tick", "stage": stage, "saved_network": number % 10 == 0}
@@ -49,7 +49,7 @@ def tick(number, **changes):
 
 
 def write_run(run_dir, num_ticks, num_grids=0, extra=(), size=32):
-    """A run directory as a training leaves it."""
+    """Write a run directory like a training's."""
     run_dir.mkdir(parents=True, exist_ok=True)
     records = [tick(number) for number in range(1, num_ticks + 1)]
     lines = [json.dumps(record) for record in [*records, *extra]]
@@ -67,7 +67,7 @@ def read_page(run_dir, options=OPTIONS):
 
 
 def charts_of(run_dir):
-    """{title: Chart} of all that the page draws, in their order."""
+    """Return {title: Chart} of all charts on the page, in their order."""
     history = read_history(run_dir)
     names = sorted({name.removeprefix("Classes/real/") for record in history.ticks
                     for name in record if name.startswith("Classes/real/")})
@@ -87,7 +87,7 @@ CURVES = [("scores of D", "real/rgb", "Loss/scores/real/rgb"),
           ("sec/kimg", "sec/kimg", "Timing/sec_per_kimg")]
 
 
-def test_curves_are_the_numbers_of_stats(tmp_path):
+def test_curves_equal_the_numbers_in_stats(tmp_path):
     records = write_run(tmp_path, 250)
     reader, charts = read_page(tmp_path), charts_of(tmp_path)
     for title, curve, name in CURVES:
@@ -126,9 +126,9 @@ def test_grids_behind_a_slider(tmp_path):
         drawn = np.asarray(Image.open(tmp_path / f"fakes{number:06d}.png"))
         np.testing.assert_array_equal(shown, drawn)
     places = [reader.text.index(f"fakes{n:06d}.png") for n in (2, 1, 0)]
-    assert places == sorted(places)  # the newest first, where scripts are off
+    assert places == sorted(places)  # the newest first if scripts are off
     widths = [int(a["width"]) for tag, a in reader.tags if tag == "img"]
-    assert widths == [128] * 3 + [1039]  # large ones are made small
+    assert widths == [128] * 3 + [1039]  # large ones are reduced
 
 
 def test_many_ticks_and_grids_stay_small_and_are_not_encoded_again(tmp_path, monkeypatch):
@@ -145,17 +145,17 @@ def test_many_ticks_and_grids_stay_small_and_are_not_encoded_again(tmp_path, mon
     assert len(text) - pictures_size < 600_000
     assert abs(float(re.search(r"; ([\d.]+) MB", reader.text)[1]) * 1e6 - len(text)) < 60_000
     assert len(encoded) == len(reader.sources())
-    # Drawn again after a resume: that one is encoded anew.
+    # A grid that was drawn again after a resume is encoded again.
     pictures.save_png(tmp_path / "fakes000000.png", np.zeros((8, 8, 3), np.uint8))
     assert read_page(tmp_path).sources()[:-1] == reader.sources()[:-1]
     assert len(encoded) == len(reader.sources()) + 1
-    # A grid more: none but that one.
+    # One more grid: only that one is encoded.
     pictures.save_png(tmp_path / "fakes000090.png", np.zeros((8, 8, 3), np.uint8))
     assert "fakes000090.png" in read_page(tmp_path).text
     assert len(encoded) == len(reader.sources()) + 2
 
 
-def test_evenly():
+def test_evenly_chosen_grids_change_one_at_a_time():
     assert evenly([1], 3) == [1] and evenly([1, 2, 3], 3) == [1, 2, 3]
     shown = [0]
     for last in range(1, 300):
@@ -189,7 +189,7 @@ def test_a_method_that_does_not_grow_has_a_page(tmp_path):
     assert "losses" in reader.text
 
 
-def test_what_matters_comes_first_and_flat_curves_are_folded_away(tmp_path):
+def test_important_charts_are_first_and_flat_curves_are_folded(tmp_path):
     counted = {f"Classes/{kind}/{name}": 0.5 for kind in ("real", "fake")
                for name in "abcdefgh"} | {"Classes/total_variation": 0.25}
     write_run(tmp_path, 30, num_grids=1, extra=[tick(31, **counted)])
@@ -212,12 +212,12 @@ def test_what_matters_comes_first_and_flat_curves_are_folded_away(tmp_path):
 
 
 def state_of(reader):
-    """The attributes and the text of the frame on top."""
+    """Return the attributes and the text of the box at the top."""
     (box,) = [a for tag, a in reader.tags if tag == "p" and a.get("class", "").startswith("state")]
     return box, reader.text.partition("kimg")[0]
 
 
-def test_a_finished_or_stopped_run_is_not_loaded_anew(tmp_path):
+def test_the_page_of_a_finished_or_stopped_run_does_not_reload(tmp_path):
     write_run(tmp_path, 3)
     for name, shown in ((None, "stopped"), (DIVERGED, "given up"), (FINAL, "finished")):
         if name:
@@ -231,8 +231,8 @@ def test_a_finished_or_stopped_run_is_not_loaded_anew(tmp_path):
             assert "still to go" not in reader.text or is_running
 
 
-def test_a_running_page_says_how_old_it_is(tmp_path, monkeypatch):
-    """In text, since nothing else shows a run that was killed; how late it is, in seconds too."""
+def test_a_running_page_shows_its_age(tmp_path, monkeypatch):
+    """In text, since nothing else shows that a run was killed; the seconds until it is late too."""
     monkeypatch.setattr(run_page.time, "time", lambda: 1e9)
     (tmp_path / "new").mkdir()
     for run, num_ticks, sec, late in (("new", 0, 0, 0), ("slow", 2, 900, 4505),
@@ -275,7 +275,7 @@ def test_results_of_run_metrics_are_shown(tmp_path):
     (tmp_path / "metric-fid1k.jsonl").write_text("\n".join(lines))
     chart = charts_of(tmp_path)["fid1k"]
     assert chart.series["fid1k, run_metrics.py, test"] == ((4, 8), (60, 40))
-    assert len(chart.series["fid1k"][0]) == 2 and chart.x_end == 10  # as all charts' axes
+    assert len(chart.series["fid1k"][0]) == 2 and chart.x_end == 10  # the end of all charts' axes
     assert "fid1k, run_metrics.py, test: 40" in read_page(tmp_path).charts["fid1k"]
 
 
@@ -312,7 +312,7 @@ def test_hostile_names_stay_text(tmp_path):
     assert not re.search(r"@import|url\((?!#)", (run_dir / "index.html").read_text())
 
 
-def test_what_differs_from_the_preset_comes_first(tmp_path):
+def test_options_that_differ_from_the_preset_come_first(tmp_path):
     write_run(tmp_path, 1)
     text = read_page(tmp_path, {**OPTIONS, "init_from": "x", "data": "datasets/mine"}).text
     first, rest = text.partition("What differs from the preset demo-32")[2].split("Everything else")

@@ -1,4 +1,4 @@
-"""training/sampler.py: the stream of samples that metrics draw, label maps, minibatches."""
+"""training/sampler.py: the stream of samples for metrics, label maps, minibatches."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from training.snapshots import Snapshot
 
 
 class Network:
-    """A stand-in for Gs: images [N, 4, 4, 3] from what it is given."""
+    """A stand-in for Gs whose images [N, 4, 4, 3] depend on its inputs."""
 
     latent_size, num_channels = 5, 3
 
@@ -36,7 +36,7 @@ def sampler_of(network):
 
 
 def stream(seed, count=7, minibatch=7, labels=None, network=None):
-    """All images of a stream."""
+    """Return all images of a stream."""
     batches = list(sampler_of(network or Network()).stream(seed, count, minibatch,
                                                            label_table=labels))
     assert all(len(batch) == minibatch for batch in batches[:-1])
@@ -44,7 +44,7 @@ def stream(seed, count=7, minibatch=7, labels=None, network=None):
 
 
 @pytest.mark.parametrize("minibatch", [1, 3, 8])
-def test_samples_depend_on_seed_and_place_alone(minibatch):
+def test_samples_depend_only_on_seed_and_position(minibatch):
     images = stream(11, minibatch=minibatch)
     assert images.shape == (7, 4, 4, 3)
     np.testing.assert_array_equal(images, stream(11))
@@ -52,7 +52,7 @@ def test_samples_depend_on_seed_and_place_alone(minibatch):
     assert not np.array_equal(images, stream(12, minibatch=minibatch))
 
 
-def test_latents_are_those_of_the_seed():
+def test_latents_follow_from_the_seed():
     network = Network()
     stream(42, 6, 3, network=network)
     expected = np.random.RandomState(42).randn(6, 5).astype(np.float32)
@@ -60,7 +60,7 @@ def test_latents_are_those_of_the_seed():
 
 
 @pytest.mark.parametrize("minibatch", [1, 3, 8])
-def test_labels_are_drawn_by_seed_and_place_from_the_table(minibatch):
+def test_labels_are_drawn_from_the_table_by_seed_and_position(minibatch):
     table = np.eye(5, dtype=np.float32)[[0, 0, 0, 2, 4]]
     network = Network(5, lambda labels, noise: tf.tile(labels[:, :, None], [1, 4, 4, 1]))
 
@@ -71,12 +71,12 @@ def test_labels_are_drawn_by_seed_and_place_from_the_table(minibatch):
     np.testing.assert_array_equal(rows[:20], drawn(minibatch, 3, 20))
     assert not np.array_equal(rows, drawn(minibatch, 4, 50))
     np.testing.assert_allclose(drawn(500, 3, 5000).mean(axis=0), [0.6, 0, 0.2, 0, 0.2], atol=0.03)
-    # A stream of its own (docs/metrics.md): that of the latents would tie labels to them.
+    # They have their own stream (docs/metrics.md): the latents' stream would tie labels to latents.
     places = (np.random.RandomState([3, 1]).random_sample(50) * 5).astype(int)
     np.testing.assert_array_equal(rows, table[places])
 
 
-def test_labels_are_not_drawn_from_nothing():
+def test_labels_cannot_be_drawn_without_a_table():
     with pytest.raises(UserError, match="needs labels to draw from"):
         stream(0, labels=np.zeros((0, 3), np.float32))
 
@@ -98,14 +98,14 @@ def test_noise_is_normal_and_one_stream(size):
     assert abs(np.corrcoef(whole.ravel(), other.ravel())[0, 1]) < 5 / np.sqrt(whole.size)
 
 
-def test_the_stream_of_noise_stays_as_it_was():
-    """Numbers of metrics depend on it."""
+def test_the_stream_of_noise_does_not_change():
+    """The values of metrics depend on it."""
     values = stream_noise(3, 1, 2)(1, 4, 4).numpy().ravel()[[0, 1, 16, 31]]
     np.testing.assert_allclose(values, [0.2446907, 1.234254, 1.0723263, 1.9961416], rtol=1e-5)
 
 
-def test_label_maps_are_the_largest_above_zero(rng):
-    """As dnnlib.data.channels has it, ties and zeros included; of tensors and of arrays."""
+def test_label_maps_are_the_largest_map_above_zero(rng):
+    """As in dnnlib.data.channels, with ties and zeros; for tensors and for arrays."""
     images = np.round(rng.standard_normal((6, 8, 8, 7)) - 0.5).astype(np.float32) / 2
     expected = to_label_map(images[..., 3:])
     assert set(np.unique(expected)) == {0, 1, 2, 3, 4}
@@ -120,7 +120,7 @@ def test_label_maps_are_the_largest_above_zero(rng):
     ({"resolution": 8, "content_box": [1, 0, 7, 8]}, True, (1, 0, 3, 4)),
     ({"resolution": 4, "content_box": [1, 0, 3, 4]}, True, (1, 0, 3, 4)),
     ({"resolution": 8, "content_box": None}, True, None), ({"digest": "0"}, False, None)])
-def test_pixels_that_are_padding_in_part_are_no_photo(dataset, known, expected):
+def test_pixels_that_are_partly_padding_are_not_in_the_content_box(dataset, known, expected):
     header = {"classes": [], "lod": {"resolution": 4, "fade": 0.0}, "dataset": dataset}
     sampler = Sampler(Snapshot({"Gs": Network()}, header))
     assert (sampler.knows_padding, sampler.content_box) == (known, expected)

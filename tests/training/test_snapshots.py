@@ -1,4 +1,4 @@
-"""Containers: whole, checked, and found."""
+"""Containers: complete, checked, and found."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_round_trip(networks, tmp_path, rng):
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "text"])
-def test_damage_is_found_out(networks, tmp_path, damage):
+def test_damage_is_noticed(networks, tmp_path, damage):
     path = tmp_path / "a.safetensors"
     save_snapshot(path, networks, HEADER)
     data = bytearray(path.read_bytes())
@@ -65,7 +65,7 @@ def test_damage_is_found_out(networks, tmp_path, damage):
     (b"version https://git-lfs.github.com/spec/v1\noid 0", "only a Git-LFS pointer; fetch "),
     (b"", "an empty file: copy or download it again"),
     (b"PK\3\4\x14\0archive/data.pkl", "a zip, as PyTorch saves networks; expected a snapshot")])
-def test_what_is_often_in_a_networks_place_is_named(tmp_path, name, content, message):
+def test_common_wrong_files_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     for read in (snapshots.read_header, load_snapshot):
         with pytest.raises(UserError, match=f"{name}: {message}"):
@@ -84,7 +84,7 @@ def test_a_header_has_the_absolute_path_of_the_data(tmp_path, monkeypatch, tiny_
 
 
 def test_a_header_says_where_the_photos_are(tmp_path, tiny_config):
-    """As a training's snapshots do, and generate.py reads it."""
+    """As in a training's snapshots; generate.py reads it."""
     create_synthetic = ["create_synthetic", "--num-images=6", "--resolution=16", "--num-val=0",
                         "--num-test=0", "--workers=1", f"--out={tmp_path}"]
     dataset_tool.main(create_synthetic)
@@ -136,8 +136,8 @@ LOD = HEADER["lod"]
                  {"content_box": [8, 0, 0, 8], "resolution": 8},
                  {"content_box": "0088", "resolution": 8})),
     ("generator", (None, "rgb", {"path": "rgb"}, {"path": "rgb", "digest": None}))])
-def test_a_header_with_a_digest_of_its_own_is_checked(networks, tmp_path, name, values):
-    """Whoever writes another header writes its digest; what it says is checked before it counts."""
+def test_a_header_with_its_own_digest_is_checked(networks, tmp_path, name, values):
+    """Whoever changes a header can write its digest too, so its content is checked before use."""
     path = tmp_path / "a.safetensors"
     save_snapshot(path, networks, HEADER)
     header, groups = snapshots.load_container(path)
@@ -160,7 +160,7 @@ def test_headers_of_other_trainings_are_checked(variant, name, value):
         check_header({**header, name: value})
 
 
-def test_options_that_cannot_be_right(networks, tmp_path):
+def test_impossible_options_are_refused(networks, tmp_path):
     path = tmp_path / "a.safetensors"
     save_snapshot(path, networks, HEADER)
     for name, value in (("resolution", "8"), ("num_channels", -1), ("fmap_base", None),
@@ -173,7 +173,7 @@ def test_options_that_cannot_be_right(networks, tmp_path):
 
 
 @pytest.mark.parametrize("option, value", [("latent_size", 1 << 14), ("resolution", 1 << 13)])
-def test_a_header_cannot_ask_for_all_of_the_memory(networks, tmp_path, option, value):
+def test_a_header_cannot_demand_all_of_the_memory(networks, tmp_path, option, value):
     path = tmp_path / "a.safetensors"
     save_snapshot(path, networks, HEADER)
     header, groups = snapshots.load_container(path)
@@ -185,7 +185,7 @@ def test_a_header_cannot_ask_for_all_of_the_memory(networks, tmp_path, option, v
 
 @pytest.mark.parametrize("option, value", [
     ("unet_fmaps", 1 << 20), ("unet_fmaps", "2"), ("resolution", 17), ("num_outputs", 4)])
-def test_nor_can_that_of_a_segmentation_network(tmp_path, option, value):
+def test_a_segmentation_networks_header_cannot_either(tmp_path, option, value):
     path, options = tmp_path / "a.safetensors", dict(resolution=16, num_outputs=3, unet_fmaps=2)
     network = build("Segmenter", "S", {**options, "architecture": "unet"})
     save_snapshot(path, {"S": network}, {"classes": ["red", "green"]})
@@ -197,8 +197,8 @@ def test_nor_can_that_of_a_segmentation_network(tmp_path, option, value):
         load_snapshot(path)
 
 
-def test_nor_can_that_of_a_translator(tmp_path, monkeypatch):
-    """Layers take time, however small they are."""
+def test_a_translators_header_cannot_either(tmp_path, monkeypatch):
+    """Layers take time even if they are small."""
     path = tmp_path / "a.safetensors"
     network = build("ResnetGenerator", "G", {"resolution": 8, "in_channels": 3, "fmaps": 1,
                                              "blocks": 1})
@@ -236,7 +236,7 @@ class Lines(list):
 
 
 def save_states(networks, run_dir, nimgs=(8, 16, 24), keep=3, **counters):
-    """Training states of these nimg, with Adam's slots."""
+    """Write training states at these nimg, with Adam's slots."""
     optimizers = {"G": Adam(networks["G"].trainables)}
     for nimg in nimgs:
         progress = state.Progress(cur_nimg=nimg, **counters)
@@ -244,13 +244,13 @@ def save_states(networks, run_dir, nimgs=(8, 16, 24), keep=3, **counters):
 
 
 def newest(run_dir):
-    """(nimg of the newest undamaged state, what was said)."""
+    """Return (nimg of the newest undamaged state, what was logged)."""
     log = Lines()
     return state.load_newest_state(run_dir, log)[0]["progress"]["cur_nimg"], "".join(log)
 
 
 def damaged(data, how, rng):
-    """The bytes of a file with something wrong."""
+    """Return the bytes of a file, damaged in one way."""
     place = int(rng.integers(len(data)))
     if how == "flip":
         return data[:place] + bytes([data[place] ^ 1 << int(rng.integers(8))]) + data[place + 1:]
@@ -262,7 +262,7 @@ def damaged(data, how, rng):
 
 
 @pytest.mark.parametrize("how", ["cut", "zeros", "flip", "empty", "longer", "text"])
-def test_a_damaged_state_is_told_and_the_one_before_is_used(networks, tmp_path, rng, how):
+def test_a_damaged_state_is_logged_and_the_previous_one_is_used(networks, tmp_path, rng, how):
     save_states(networks, tmp_path)
     path = tmp_path / "training-state-000000024.safetensors"
     whole = path.read_bytes()
@@ -275,7 +275,7 @@ def test_a_damaged_state_is_told_and_the_one_before_is_used(networks, tmp_path, 
 
 
 def test_every_bit_of_a_states_header_counts(networks, tmp_path):
-    """Counters stand there, which no digest of arrays would miss."""
+    """It has counters, which no digest of arrays covers."""
     save_states(networks, tmp_path, nimgs=(16, 24))
     path = tmp_path / "training-state-000000024.safetensors"
     whole = path.read_bytes()
@@ -286,7 +286,7 @@ def test_every_bit_of_a_states_header_counts(networks, tmp_path):
     assert nimg == 16 and "the header does not match its digest" in said
 
 
-def test_other_files_are_no_training_state(networks, tmp_path):
+def test_other_files_are_not_training_states(networks, tmp_path):
     save_states(networks, tmp_path)
     for wrong in ({"kind": "networks"}, {"kind": "state", "networks": {}},
                   {"kind": "state", "networks": {"G": {}}, "progress": {}}):
@@ -295,7 +295,7 @@ def test_other_files_are_no_training_state(networks, tmp_path):
         assert nimg == 16 and "damaged" in said
 
 
-def test_all_states_damaged(networks, tmp_path):
+def test_all_states_damaged_is_an_error(networks, tmp_path):
     save_states(networks, tmp_path)
     for path in state.list_states(tmp_path):
         path.write_bytes(b"")
@@ -310,14 +310,14 @@ def kept(run_dir):
     return [int(path.stem[-9:]) for path in state.list_states(run_dir)]
 
 
-def test_states_that_are_kept(networks, tmp_path):
+def test_the_newest_states_are_kept(networks, tmp_path):
     save_states(networks, tmp_path, keep=2)
     assert kept(tmp_path) == [16, 24]
-    save_states(networks, tmp_path, nimgs=[20], keep=2)  # 24 was damaged: it is given up
+    save_states(networks, tmp_path, nimgs=[20], keep=2)  # 24 was damaged: it is deleted
     assert kept(tmp_path) == [16, 20]
     save_states(networks, tmp_path, nimgs=[20], keep=1)
     assert kept(tmp_path) == [20]
-    # While updates are skipped the last good one stays.
+    # While updates are skipped, the last good state is kept.
     save_states(networks, tmp_path, nimgs=[28, 32, 36], keep=1, skipped_in_a_row=7)
     assert kept(tmp_path) == [20, 28, 32, 36]
     assert state.remove_states_with_skips(tmp_path) == 0.020

@@ -32,7 +32,7 @@ print("after", file=sys.stderr)
 
 
 class Screen:
-    """What a terminal shows: carriage return and new line."""
+    """What a terminal shows: it knows carriage return and newline."""
 
     def __init__(self):
         self.lines, self.column = [""], 0
@@ -51,7 +51,7 @@ class Screen:
 
 
 def run_on_terminal(columns, rows=24, stdout_too=True, code=PROGRAM):
-    """(text seen, returned stdout or None) of a program whose stderr is a terminal."""
+    """Return (text seen, stdout or None) of a program whose stderr is a terminal."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
     result = subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True, text=True,
@@ -67,14 +67,14 @@ def test_lines_of_the_log_are_whole():
     screen = Screen()
     screen.feed(seen)
     assert [line.rstrip() for line in screen.lines] == ["tick 14", "tick 29", "after", ""]
-    # Once a second, eight rounds of the loop.
+    # Once a second: every eighth pass of the loop.
     shown = re.findall(r"\r(kimg \d+)  rgb 8x8  x{30}  y{30}  end", seen)
     assert shown == ["kimg 0", "kimg 8", "kimg 16", "kimg 24", "kimg 32"]
 
 
 @pytest.mark.parametrize("columns, rows, width", [(40, 24, 39), (0, 0, 79), (9, 24, 8)])
 def test_it_fits_into_one_line(columns, rows, width):
-    """80 columns where the terminal does not say; else it would scroll."""
+    """80 columns if the terminal does not give its width; a longer line would scroll."""
     seen, _ = run_on_terminal(columns, rows)
     shown = re.findall(r"\r(kimg[^\r]*)", seen)
     assert len(shown) == 5 and max(map(len, shown)) <= width
@@ -90,8 +90,8 @@ def test_silent_without_a_terminal():
     assert result.stdout == b"tick 14\ntick 29\n" and result.stderr == b"after\n"
 
 
-def test_a_terminal_that_goes_away_ends_the_line_only():
-    """The other end of the pty is closed in the middle: the loop goes on."""
+def test_a_closed_terminal_ends_only_the_status_line():
+    """The other end of the pty is closed in the middle of the loop, which goes on."""
     ours, theirs = os.openpty()
     code = PROGRAM.replace("now[0] += 0.125", "now[0] += 1; input() if i == 20 else 0").replace(
         'print("after", file=sys.stderr)', 'print("after")')
@@ -105,7 +105,7 @@ def test_a_terminal_that_goes_away_ends_the_line_only():
     assert (process.returncode, stdout) == (0, "tick 14\ntick 29\nafter\n")
 
 
-def test_whole_fields():
+def test_fields_are_shown_whole_or_not_at_all():
     assert fitting_fields(["kimg 1", "abc", "de"], 11) == "kimg 1  abc"
     assert fitting_fields(["kimg 1", "abc", "de"], 15) == "kimg 1  abc  de"
     assert fitting_fields(["kimg 1", "abcdef", "de"], 13) == "kimg 1"

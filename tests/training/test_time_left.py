@@ -14,7 +14,7 @@ CLASSES = 4
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """A clock set by hand."""
 
     def __init__(self):
         self.now = 100.0
@@ -24,7 +24,7 @@ class Clock:
 
 
 def schedule_of(config):
-    """What the estimator reads of a method."""
+    """Return what the estimator reads of a method."""
     return SimpleNamespace(
         config=config, stage=lambda p: training_schedule(
             config, CLASSES, p.schedule_nimg, p.first_stage, tuple(p.ended_nimg)),
@@ -33,7 +33,7 @@ def schedule_of(config):
 
 def drive(estimator, clock, config, seconds_of, until, progress=None, compile_sec=0.0,
           tick_sec=None):
-    """Train by the clock from `progress` until `until` nimg: the loop's calls in their order.
+    """Train by the clock from `progress` to `until` nimg: the loop's calls in their order.
 
     seconds_of: function Stage -> seconds of a step. tick_sec: {whether it saves: seconds}.
     """
@@ -68,7 +68,7 @@ def drive(estimator, clock, config, seconds_of, until, progress=None, compile_se
 
 
 def tick_record(resolution, sec_per_kimg, saved, maintenance_sec, stage="rgb"):
-    """What stats.jsonl says of a tick."""
+    """Return the record of a tick in stats.jsonl."""
     return {"stage": stage, "Progress/resolution": resolution, "saved_network": saved,
             "Timing/sec_per_kimg": sec_per_kimg, "Timing/maintenance_sec": maintenance_sec}
 
@@ -80,11 +80,11 @@ def config(tiny_config):
 
 
 def quadratic(stage):
-    """Seconds of a step that follow the number of pixels."""
+    """Return seconds of a step in proportion to the number of pixels."""
     return 1e-3 * stage.resolution ** 2
 
 
-def test_nothing_is_expected_before_anything_was_measured(config):
+def test_nothing_is_expected_before_a_measurement(config):
     estimator = TimeEstimator(schedule_of(config), Clock())
     stage = make_stage(config, CLASSES, "rgb", 1.0)
     estimator.step(stage)
@@ -105,23 +105,22 @@ def test_a_resolution_not_yet_trained_costs_four_times_as_much(config):
     assert of_run == pytest.approx(clock.now - begun, rel=0.01)
 
 
-def test_what_was_measured_replaces_what_was_expected(config):
-    """A stage's own speed counts from its first steps on, also where it is another than expected.
-    """
+def test_measured_speeds_replace_expected_ones(config):
+    """A stage's own speed counts from its first steps on, even if it is not the expected one."""
     clock = Clock()
     estimator = TimeEstimator(schedule_of(config), clock)
     seconds = {"rgb": 1.0, "binary": 3.0, "classes": 5.0}
     progress = drive(estimator, clock, config, lambda s: seconds[s.name], until=4400)
     binary, classes = (make_stage(config, CLASSES, name) for name in ("binary", "classes"))
     assert estimator.sec_per_kimg(binary) == pytest.approx(3.0 / 8 * 1000)
-    assert estimator.sec_per_kimg(classes) == pytest.approx(3.0 / 8 * 1000)  # as expected now
+    assert estimator.sec_per_kimg(classes) == pytest.approx(3.0 / 8 * 1000)  # as expected so far
     drive(estimator, clock, config, lambda s: seconds[s.name], 6400, progress)
     assert estimator.sec_per_kimg(classes) == pytest.approx(5.0 / 8 * 1000)
     assert estimator.sec_per_kimg(binary) == pytest.approx(3.0 / 8 * 1000)
 
 
 def test_drawing_and_evaluating_count_but_not_as_steps(config):
-    """And what was compiled counts as nothing."""
+    """Compilations do not count at all."""
     config = dataclasses.replace(config, tick_kimg={4: 0.3})
     clock = Clock()
     estimator = TimeEstimator(schedule_of(config), clock)
@@ -131,7 +130,7 @@ def test_drawing_and_evaluating_count_but_not_as_steps(config):
     assert estimator.sec_per_kimg(stage) == pytest.approx(quadratic(stage) / 8 * 1000)
     of_run, begun = estimator.time_left(progress)[1], clock.now
     drive(estimator, clock, config, quadratic, 9000, progress, **extra)
-    # Networks are saved at the end of each stage, whatever the tick, which is not expected.
+    # Networks are also saved at the end of each stage, which is not expected.
     assert of_run == pytest.approx(clock.now - begun - 3 * 28.0, rel=0.05)
 
 
@@ -142,7 +141,7 @@ def test_the_speed_is_that_of_the_last_minute(config):
     drive(estimator, clock, config, lambda s: 1.0, 990, progress)
     stage = make_stage(config, CLASSES, "rgb", 1.0)
     assert estimator.sec_per_kimg(stage) == pytest.approx(125)
-    # The mean of a tick, with what was compiled in it, does not replace that.
+    # The mean of a tick, which includes its compilations, does not replace it.
     estimator.remember({"stage": "rgb", "Progress/resolution": stage.resolution,
                         "Timing/sec_per_kimg": 9e9, "Timing/maintenance_sec": 1.0})
     assert estimator.sec_per_kimg(stage) == pytest.approx(125)
@@ -159,7 +158,7 @@ def test_a_resumed_run_remembers(config):
         0.4 * 4 * 80 + (9.0 + 2 * 1.0) / 3)  # at 16x16 now; every third tick saves a network
 
 
-def test_at_the_end_nothing_is_left(config):
+def test_no_time_is_left_at_the_end(config):
     clock = Clock()
     estimator = TimeEstimator(schedule_of(config), clock)
     progress = drive(estimator, clock, config, lambda s: 1.0, until=9000)

@@ -1,4 +1,4 @@
-"""The demo's three stages in miniature, interrupted and not."""
+"""The demo's three stages in miniature, interrupted or not."""
 
 import dataclasses
 import json
@@ -20,12 +20,12 @@ from training.snapshots import best_snapshot, find_snapshot, load_snapshot
 from training.state import list_states
 
 SMALLEST = dict(resolution=8, initial_resolution=4)
-PLAIN = dict(variant="rgb", resolution=4)  # one turn to compile, and the fastest
+PLAIN = dict(variant="rgb", resolution=4)  # one step to compile, and the fastest
 
 
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory):
-    """Two data sets at 8x8: with four classes, and RGB only."""
+    """Make two data sets at 8x8: one with four classes, one without maps."""
     return tagged_and_untagged(tmp_path_factory.mktemp("data"), 8, 12)
 
 
@@ -43,7 +43,7 @@ def digests(path):
 
 @pytest.fixture(scope="module")
 def whole_run(datasets, tmp_path_factory):
-    """A finished run of all three stages, whose FID grows from stage to stage and with time."""
+    """Return a finished run of three stages whose FID grows from stage to stage and with time."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
     evaluated = []
 
@@ -52,11 +52,11 @@ def whole_run(datasets, tmp_path_factory):
         return {"fid8": snapshot.header["kimg"]}
 
     assert begin(config_for(datasets), run_dir, evaluate=evaluate).run() is True
-    assert len(set(evaluated)) == len(evaluated) == 7 + 2  # ticks; anew behind each growth
+    assert len(set(evaluated)) == len(evaluated) == 7 + 2  # ticks, and again after each growth
     return run_dir
 
 
-def test_three_stages_leave_what_a_run_should(whole_run):
+def test_three_stages_write_every_file_of_a_run(whole_run):
     names = {path.name for path in whole_run.iterdir()}
     assert {"log.txt", "stats.jsonl", "reals.png", "reals-binary.png", "reals-classes.png",
             "best.json", "network-final.safetensors", "fakes000000.016.png"} <= names
@@ -74,7 +74,7 @@ def test_three_stages_leave_what_a_run_should(whole_run):
         assert grid.size == (4 * (2 * 96 + GAP) + GAP, 8 * (96 + GAP) + GAP)
 
 
-def test_final_snapshot_knows_itself(whole_run):
+def test_the_final_snapshot_describes_itself(whole_run):
     snapshot = load_snapshot(whole_run / "network-final.safetensors")
     assert set(snapshot.networks) == {"G", "Gs", "D_rgb", "D_joint"}
     assert snapshot.classes == FOUR
@@ -85,16 +85,16 @@ def test_final_snapshot_knows_itself(whole_run):
     assert images.shape == (2, 8, 8, 3 + len(FOUR))
 
 
-def test_best_is_of_the_final_stage(whole_run):
+def test_the_best_snapshot_is_of_the_final_stage(whole_run):
     best = json.loads((whole_run / "best.json").read_text())
-    # The first tick after 0.080, where the class stage begins.
+    # The first tick after 0.080, where the class stage starts.
     assert best["value"] == best["kimg"] == 0.096
     assert best_snapshot(whole_run).name == best["snapshot"]
     assert find_snapshot(str(whole_run)) == best_snapshot(whole_run)
 
 
-def test_a_best_snapshot_that_lies_ahead_is_forgotten(datasets, whole_run, tmp_path):
-    """Of a run that goes on from an older state: networks of that kimg will be others."""
+def test_a_best_snapshot_newer_than_the_state_is_dropped(datasets, whole_run, tmp_path):
+    """If a run continues from an older state, its networks at that kimg will be others."""
     run = shutil.copytree(whole_run, tmp_path / "run")
     assert begin(config_for(datasets), run).progress.best_value is not None
     assert (run / "best.json").is_file()
@@ -119,7 +119,7 @@ def test_interrupted_equals_uninterrupted(datasets, whole_run, tmp_path, stop_at
     assert digests(tmp_path / "run" / final) == digests(whole_run / final)
 
 
-def test_a_finished_run_stays_as_it_is(datasets, whole_run):
+def test_a_finished_run_does_not_change(datasets, whole_run):
     before = (whole_run / "network-final.safetensors").stat().st_mtime_ns
     assert begin(config_for(datasets), whole_run).run() is True
     assert (whole_run / "network-final.safetensors").stat().st_mtime_ns == before
@@ -127,7 +127,7 @@ def test_a_finished_run_stays_as_it_is(datasets, whole_run):
 
 @pytest.mark.slow
 def test_rgb_stage_is_the_same_in_all_variants(datasets, tmp_path):
-    """So that one RGB training serves all variants; the c variant sees no untagged photos."""
+    """One RGB training can then serve all variants; the c variant uses no untagged photos."""
     finals = {}
     for variant in ("rgb", "2d"):
         config = config_for(datasets, variant=variant, untagged=None, rgb_kimg=0.016,
@@ -172,11 +172,11 @@ def test_patience_ends_a_stage(datasets, tmp_path):
     config = dataclasses.replace(config, patience=2, metrics="fid8")
     training = begin(config, tmp_path / "run", evaluate=lambda snapshot: {"fid8": 1.0})
     assert training.run() is True
-    # One evaluation that counts as best, two that are no better.
+    # One evaluation that counts as the best, two that are no better.
     assert training.progress.cur_nimg == 3 * 16
 
 
-def test_damaged_state_falls_back_to_the_one_before(datasets, tmp_path):
+def test_a_damaged_state_falls_back_to_the_previous_one(datasets, tmp_path):
     config = config_for(datasets, **PLAIN, rgb_kimg=0.032, tick_kimg={4: 0.016})
     training = begin(config, tmp_path / "run")
     training.run()
@@ -190,7 +190,7 @@ def test_damaged_state_falls_back_to_the_one_before(datasets, tmp_path):
 
 
 @pytest.mark.slow
-def test_stage_without_length_leaves_a_final_snapshot_that_fits(datasets, tmp_path):
+def test_a_stage_without_length_still_grows_the_final_snapshot(datasets, tmp_path):
     config = config_for(datasets, variant="c", rgb_kimg=0.016, binary_kimg=0.016, classes_kimg=0.0)
     assert begin(config, tmp_path / "run").run() is True
     final = load_snapshot(tmp_path / "run" / "network-final.safetensors")
@@ -209,7 +209,7 @@ def test_killed_before_the_final_snapshot(datasets, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_ticks_fall_where_they_would_have(datasets, tmp_path):
+def test_stops_do_not_move_ticks(datasets, tmp_path):
     """An interrupted tick goes on: evaluations, and so `patience`, do not depend on stops."""
     config = config_for(datasets, **PLAIN, rgb_kimg=0.096, tick_kimg={4: 0.032})
     ends = {}
@@ -231,13 +231,13 @@ def test_ticks_fall_where_they_would_have(datasets, tmp_path):
 
 @pytest.mark.slow
 def test_patience_waits_for_the_target_resolution(datasets, tmp_path):
-    """Values of the smaller sizes are no measure for those of the full one."""
+    """Values at smaller sizes are not comparable with those at full size."""
     config = config_for(datasets, variant="rgb", rgb_kimg=0.4, patience=2,
                         metrics="fid8")
     training = begin(config, tmp_path / "run",
                      evaluate=lambda snapshot: {"fid8": snapshot.header["lod"]["resolution"]})
     assert training.run() is True
-    # The first tick at full size ends at 48; its value is what two more are compared with.
+    # The first tick at full size ends at 48; two more are compared with its value.
     assert training.progress.cur_nimg == 48 + 2 * 16
 
 

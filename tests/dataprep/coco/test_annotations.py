@@ -40,7 +40,7 @@ def annotation(**changes):
             "segmentation": [SQUARE], **changes}
 
 
-def test_class_names_are_those_of_the_files(shared):
+def test_class_names_equal_the_files(shared):
     for folder in ("ccp_modanet/annotations", "modanet_val"):
         path = shared / "data" / folder / "modanet2018_instances_val.json"
         categories = {c["id"]: c["name"] for c in json.loads(path.read_text())["categories"]}
@@ -49,7 +49,7 @@ def test_class_names_are_those_of_the_files(shared):
 
 
 def test_real_annotations_give_coco_masks_painted_larger_first(shared):
-    """Masks are compared with pycocotools' own reading, whose areas are those in the file."""
+    """Masks are compared with pycocotools' own reading, whose areas equal those in the file."""
     path = shared / "data/ccp_modanet/annotations/modanet2018_instances_train.json"
     photos = load_annotations(path).photos
     assert len(photos) == 800 and sum(len(p.instances) for p in photos.values()) == 4598
@@ -67,7 +67,7 @@ def test_real_annotations_give_coco_masks_painted_larger_first(shared):
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_the_smaller_stays_visible_in_any_order(order):
+def test_smaller_garments_stay_visible_in_any_order(order):
     instances = [Instance(6, (square(0, 0, 30),)), Instance(2, (square(10, 10, 5),))]
     labels = label_map(Photo(1, "", 40, 40, tuple(instances[i] for i in order)), (40, 40))
     assert (labels == 2).sum() == 25 and (labels == 6).sum() == 875
@@ -80,7 +80,7 @@ def test_equal_areas_are_painted_in_the_order_of_the_file():
 
 
 def test_several_polygons_are_one_garment_and_counted_together():
-    """Two shoes of 2 x 64 pixels are larger than a bag of 100 and are painted below it."""
+    """Two shoes of 2 x 64 pixels are larger than a bag of 100, so they are painted below it."""
     shoes = Instance(4, (square(0, 0, 8), square(20, 0, 8)))
     labels = label_map(Photo(1, "", 40, 40, (Instance(1, (square(0, 0, 10),)), shoes)), (40, 40))
     assert (labels == 1).sum() == 100 and (labels == 4).sum() == 64
@@ -148,7 +148,7 @@ def test_an_annotation_keeps_its_good_polygons(tmp_path):
 
 
 @pytest.mark.parametrize("entry", ["x", None, [], 3])
-def test_annotations_that_are_no_objects(tmp_path, entry):
+def test_annotations_that_are_not_objects(tmp_path, entry):
     assert len(load(tmp_path, [image()], [entry]).defects) == 1
 
 
@@ -161,13 +161,13 @@ def test_bad_images_are_left_out_and_listed(tmp_path, changes, reason):
     assert reason in result.skipped_images[0]["reason"]
 
 
-def test_an_image_listed_twice_alike_is_one(tmp_path):
+def test_an_image_listed_twice_identically_is_one(tmp_path):
     result = load(tmp_path, [image(), image()], [annotation()])
     assert len(result.photos[1].instances) == 1 and not result.skipped_images
 
 
-def test_an_id_of_two_images_stands_for_none(tmp_path):
-    """Otherwise either image would get the garments of both."""
+def test_an_id_of_two_images_is_used_for_neither(tmp_path):
+    """Otherwise both images would get the garments of both."""
     images = [image(), image(id=2), image(file_name="other.jpg"), image()]
     result = load(tmp_path, images, [annotation(), annotation(image_id=2)])
     assert list(result.photos) == [2] and len(result.photos[2].instances) == 1
@@ -207,7 +207,7 @@ def test_a_figure_of_eight_is_kept(tmp_path):
     assert len(result.photos[1].instances) == 1
 
 
-def test_annotations_between_the_pixels_leave_the_photo_out():
+def test_a_photo_with_annotations_between_pixels_is_left_out():
     sliver = Instance(1, (np.float64([5.1, 5.1, 5.2, 5.1, 5.2, 5.2]),))
     with pytest.raises(PhotoError, match="cover no pixel"):
         label_map(Photo(1, "", 40, 40, (sliver,)), (40, 40))
@@ -215,7 +215,7 @@ def test_annotations_between_the_pixels_leave_the_photo_out():
 
 @pytest.mark.parametrize("name", [
     "/etc/passwd", "../../x.jpg", "a\0b", "\x1b[31m", "\ud800", 7, None])
-def test_names_are_kept_as_text_and_nothing_else(tmp_path, name):
+def test_names_are_kept_only_if_they_are_text(tmp_path, name):
     (photo,) = load(tmp_path, [image(file_name=name)], [annotation()]).photos.values()
     assert photo.file_name == (name if isinstance(name, str) else "")
 
@@ -223,7 +223,7 @@ def test_names_are_kept_as_text_and_nothing_else(tmp_path, name):
 @pytest.mark.parametrize("content", [
     b"", b"{", b"[]", b"3", b"null", b"\xff\xfe", b'{"images": []}', b"[" * 100_000,
     b'{"images": {}, "annotations": []}', b'{"images": [' + b"9" * 5000 + b"]}"])
-def test_what_is_no_annotation_file_is_one_line(tmp_path, content):
+def test_other_files_are_one_line(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json") as error:
@@ -252,7 +252,7 @@ def test_anything_becomes_a_label_map_or_is_listed(tmp_path_factory, entries):
     path.write_text(json.dumps({"images": [image()], "annotations": entries}))
     try:
         result = load_annotations(path)
-    except UserError as error:  # of one file of few entries
+    except UserError as error:  # in a single file of few entries
         assert "within 0..1" in str(error) or "counted from another number" in str(error)
         return
     kept = len(result.photos[1].instances)

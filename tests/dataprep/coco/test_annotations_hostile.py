@@ -1,5 +1,5 @@
-"""pycocotools crashes the process on bad polygons: polygons that pass the checks do not, those that
-they refuse would. Each runs in its own process."""
+"""pycocotools crashes the process on bad polygons: those that pass the checks do not, those refused
+would. Each runs in a separate process."""
 
 import json
 import os
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 NAN, INF = float("nan"), float("inf")
 ZIGZAG = [0, 0, 400, 400] * 200_000
 
-# The address space is limited, so that too much memory is an error and does not stop the machine.
+# The address space is limited, so that using too much memory is an error and not a stalled machine.
 PRELUDE = """
 import json, resource, sys, warnings
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -73,7 +73,7 @@ print(json.dumps(tally))
 
 
 def run(code, *arguments, given=""):
-    """Outcome of `code` in a fresh interpreter."""
+    """Return the outcome of `code` in a fresh interpreter."""
     return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT,
                           input=given, text=True, capture_output=True, check=False)
 
@@ -90,7 +90,7 @@ def is_left_out(tmp_path, polygons):
 @pytest.mark.parametrize("polygon", [
     [0, 0, NAN, 5, 5, 5], [0, 0, 9, INF, 5, 5], [0, 0, 1e300, 5, 5, 5], [0, 0, -1e9, 5, 5, 5],
     ZIGZAG], ids=["nan", "infinity", "1e300", "-1e9", "zigzag"])
-def test_what_would_end_the_process_is_left_out(tmp_path, polygon):
+def test_polygons_that_would_crash_the_process_are_left_out(tmp_path, polygon):
     assert run(UNCHECKED, given=json.dumps([polygon])).returncode < 0
     assert is_left_out(tmp_path, [polygon])
 
@@ -98,7 +98,7 @@ def test_what_would_end_the_process_is_left_out(tmp_path, polygon):
 @pytest.mark.parametrize("polygon", [
     [0, 0, 9, 0, 9, 9, 3], ["0", 0, 9, 0, 9, 9], [True, 0, 9, 0, 9, 9]],
     ids=["odd", "text", "truth"])
-def test_what_would_be_misread_in_silence_is_left_out(tmp_path, polygon):
+def test_polygons_that_would_be_misread_silently_are_left_out(tmp_path, polygon):
     done = run(UNCHECKED, given=json.dumps([polygon]))
     assert done.returncode == 0 and 30 < int(done.stdout) < 50
     assert is_left_out(tmp_path, [polygon])
@@ -112,10 +112,10 @@ def check_run(tmp_path, seed, count):
     return tally
 
 
-def test_what_passes_the_checks_does_not_end_the_process(tmp_path):
+def test_polygons_that_pass_the_checks_do_not_crash(tmp_path):
     check_run(tmp_path, seed=0, count=600)
 
 
 @pytest.mark.slow
-def test_what_passes_the_checks_does_not_end_the_process_at_length(tmp_path):
+def test_polygons_that_pass_the_checks_do_not_crash_at_length(tmp_path):
     print(check_run(tmp_path, seed=1, count=int(os.environ.get("HOSTILE_EXAMPLES", "3000")) * 10))

@@ -1,5 +1,4 @@
-"""Category ids become labels by the categories' names: ModaNet's, misspelt or not, or a file's own.
-"""
+"""Category ids become labels by the categories' names: ModaNet's, misspelt or not, or own ones."""
 
 import pytest
 
@@ -11,7 +10,7 @@ from dnnlib.util import UserError
 
 
 def categories(names):
-    """COCO's list of {id: name}."""
+    """Return COCO's list of {id: name}."""
     return [{"id": number, "name": name, "supercategory": "x"} for number, name in names.items()]
 
 
@@ -20,7 +19,7 @@ def read(names, own=False):
 
 
 def by_name(result):
-    """{id: class} of what was read."""
+    """Return {id: class} of what was read."""
     return {number: (None, *result.classes)[label] for number, label in result.labels.items()}
 
 
@@ -29,13 +28,13 @@ def by_name(result):
     dict(enumerate(reversed(MODANET_CLASSES), 100)), {9: "top", 0: "bag", 700: "skirt"},
     dict(zip(range(3, 99, 7), MODANET_CLASSES))],
     ids=["from 0", "alphabetical", "backwards", "some", "gaps"])
-def test_modanets_names_keep_their_labels_whatever_their_ids(names):
+def test_modanets_names_keep_their_labels_with_any_ids(names):
     result = read(names)
     assert result.classes == MODANET_CLASSES and by_name(result) == names
     assert "by name" in result.notes[0] and len(result.notes) == 1
 
 
-def test_modanets_own_list_needs_no_word():
+def test_modanets_own_list_gets_no_remark():
     result = read(dict(enumerate(MODANET_CLASSES, 1)))
     assert result.notes == () and result.labels == {label: label for label in range(1, 14)}
 
@@ -66,7 +65,7 @@ def test_misspelt_names_keep_their_labels(changes, first):
                     "atop", "tops"), 1))],
     ids=["others", "shirt", "stop for top", "one more", "one other", "shirt for skirt",
          "shirts for shorts", "two of one", "two for one"])
-def test_other_names_are_own_classes_in_the_order_of_their_ids(names):
+def test_other_names_are_own_classes_in_the_order_of_ids(names):
     with pytest.raises(UserError, match="create_from_coco") as error:
         read(names)
     assert "\n" not in str(error.value)
@@ -78,7 +77,7 @@ def test_other_names_are_own_classes_in_the_order_of_their_ids(names):
     assert result.notes == (f"a.json: {len(names)} {kind}: {numbers}",)
 
 
-def test_some_of_modanets_names_are_all_of_a_files_own_classes():
+def test_own_classes_may_be_some_of_modanets():
     names = {4: "top", 2: "bag"}
     assert read(names).classes == MODANET_CLASSES
     assert read(names, own=True).classes == ("bag", "top")
@@ -86,7 +85,7 @@ def test_some_of_modanets_names_are_all_of_a_files_own_classes():
 
 @pytest.mark.parametrize("name", ["background", "_background_", "__background__", "BACKGROUND",
                                   "void", "__ignore__", "ignore", "Unlabelled"])
-def test_background_is_no_class(name):
+def test_background_is_not_a_class(name):
     assert is_background(name)
     result = read({0: name, 5: "door", 7: "wheel"}, own=True)
     assert result.classes == ("door", "wheel") and result.labels == {0: 0, 5: 1, 7: 2}
@@ -100,7 +99,7 @@ def test_names_like_background_are_classes(name):
 
 
 @pytest.mark.parametrize("listed", [None, []])
-def test_without_a_list_the_ids_are_modanets_and_this_is_said(listed):
+def test_without_a_list_the_ids_are_modanets_with_a_remark(listed):
     result = read_categories("a.json", listed, MODANET_CLASSES, own=False)
     assert result.labels == {label: label for label in range(1, 14)}
     assert "lists no categories" in result.notes[0] and "13 scarf/tie" in result.notes[0]
@@ -117,18 +116,18 @@ def test_without_a_list_the_ids_are_modanets_and_this_is_said(listed):
     ([{"id": 1, "name": "car"}, {"id": "1", "name": "dog"}], "both 'car' and 'dog'"),
     (categories({1: "void"}), "background only"),
     (categories({number: f"c{number}" for number in range(255)}), "255 classes")])
-def test_lists_that_leave_doubt_are_refused_in_one_line(listed, message):
+def test_ambiguous_lists_are_refused_in_one_line(listed, message):
     with pytest.raises(UserError, match=message) as error:
         read_categories("a.json", listed, MODANET_CLASSES, own=True)
     assert "\n" not in str(error.value) and str(error.value).startswith("a.json: ")
 
 
-def test_254_classes_are_the_most():
+def test_at_most_254_classes_are_accepted():
     names = {number: f"c{number}" for number in range(254)}
     assert by_name(read(names, own=True)) == names
 
 
-def test_one_name_under_two_ids_is_one_class_and_this_is_said():
+def test_one_name_with_two_ids_is_one_class_with_a_remark():
     result = read({0: "cafe\u0301", 3: "dog", 8: "caf\u00e9 "}, own=True)
     assert result.classes == ("caf\u00e9", "dog") and result.labels == {0: 1, 3: 2, 8: 1}
     assert "warning: a.json: the category ids 0, 8" in result.notes[-1]
@@ -137,7 +136,7 @@ def test_one_name_under_two_ids_is_one_class_and_this_is_said():
 
 @pytest.mark.parametrize("listed, used", [
     (range(1, 14), range(13)), (range(13), range(1, 14)), ((1, 2, 3), (0, 2)), ((0, 1), (1, 2))])
-def test_ids_counted_from_another_number_are_refused(listed, used):
+def test_ids_starting_at_another_number_are_refused(listed, used):
     with pytest.raises(UserError, match="counted from another number"):
         check_used("a.json", dict.fromkeys(listed, 1), set(used))
 
@@ -145,7 +144,7 @@ def test_ids_counted_from_another_number_are_refused(listed, used):
 @pytest.mark.parametrize("listed, used", [
     (range(1, 14), range(1, 14)), (range(1, 14), (2, 3)), (range(1, 14), range(14)),
     ((1, 2), (5, 6)), ((1, 2), ()), ((1, 4, 9), (1, 4, 77))])
-def test_other_ids_do_not_stop_it(listed, used):
+def test_other_ids_are_accepted(listed, used):
     check_used("a.json", dict.fromkeys(listed, 1), set(used))
 
 
@@ -153,5 +152,5 @@ def test_other_ids_do_not_stop_it(listed, used):
     (7, 7), (7.0, 7), ("7", 7), ("007", 7), (0, 0), (7.5, None), (-1, None), ("7.0", None),
     ("", None), (True, None), (None, None), (float("nan"), None), (float("inf"), None),
     (1e300, None), ("\u0667", None), ("9" * 5000, None), ([7], None), (101, None)])
-def test_whole_numbers_in_other_clothes(value, number):
+def test_integers_may_be_written_as_floats_or_text(value, number):
     assert whole(value, 0, 100) == number

@@ -23,7 +23,7 @@ SIDE = 16
 
 
 def corners(x, y, width, height):
-    """A rectangle as COCO's polygon."""
+    """Return a rectangle as COCO's polygon."""
     return [x, y, x + width, y, x + width, y + height, x, y + height]
 
 
@@ -47,14 +47,14 @@ class CocoSet:
         red_photo(self.root / "images" / name, box)
 
     def entry(self, image_id, file_name, *parts, **changes):
-        """An image entry with annotations [(category id, segmentation)]."""
+        """Add an image entry with annotations [(category id, segmentation)]."""
         self.images.append({"id": image_id, "file_name": file_name, "width": SIDE, "height": SIDE,
                             **changes})
         self.annotations += [{"id": 1, "image_id": image_id, "category_id": category,
                               "segmentation": segmentation} for category, segmentation in parts]
 
     def save(self, names=None):
-        """Write the file with the categories {id: name}; returns its folder."""
+        """Write the file with the categories {id: name}; return its folder."""
         content = {"images": self.images, "annotations": self.annotations}
         if names is not None:
             content["categories"] = [{"id": number, "name": name} for number, name in names.items()]
@@ -75,7 +75,7 @@ def create(command, source, out, *options):
 
 
 def stored(out):
-    """({id: (RGB [h, w, 3], label map [h, w])}, what dataset.json has)."""
+    """Return ({id: (RGB [h, w, 3], label map [h, w])}, content of dataset.json)."""
     content = json.loads((out / "dataset.json").read_text())
     records = tfrecords.RecordFile(out / "train" / "train-r04.tfrecords")
     images = [records.read_image(i).transpose(1, 2, 0) for i in range(len(records))]
@@ -85,7 +85,7 @@ def stored(out):
 
 
 def assert_red_is_labelled(out, expected):
-    """Every map has its label where the photo is red, and nothing else: {id: label or None}."""
+    """Assert that every map has its label exactly where the photo is red: {id: label or None}."""
     images, _ = stored(out)
     assert images.keys() == expected.keys()
     for image_id, (rgb, labels) in images.items():
@@ -99,7 +99,7 @@ def assert_red_is_labelled(out, expected):
     dict(enumerate(sorted(MODANET_CLASSES), 1)), dict(enumerate(MODANET_CLASSES)),
     {**dict(enumerate(MODANET_CLASSES, 1)), 7: "suncglasses", 13: "Scarf & Tie"}],
     ids=["alphabetical", "from 0", "misspelt"])
-def test_modanets_classes_are_taken_by_name(coco, tmp_path, names, capsys):
+def test_modanets_classes_are_matched_by_name(coco, tmp_path, names, capsys):
     for image_id, category in enumerate(names, 1):
         coco.photo(f"{image_id:07d}.png", (3, 2, 8, 9))
         coco.entry(image_id, f"{image_id:07d}.png", (category, [corners(3, 2, 8, 9)]))
@@ -114,7 +114,7 @@ def test_modanets_classes_are_taken_by_name(coco, tmp_path, names, capsys):
     assert stored(tmp_path / "b")[1]["digest"] == stored(tmp_path / "a")[1]["digest"]
 
 
-def test_own_classes_are_refused_by_one_command_and_made_by_the_other(coco, tmp_path, capsys):
+def test_only_create_from_coco_accepts_own_classes(coco, tmp_path, capsys):
     names = {40: "dog", 3: "_background_", 11: "car", 8: "person"}
     for image_id, category in ((1, 40), (2, 11), (3, 8), (4, 3)):
         coco.photo(f"{image_id}.png", (4, 4, 5, 6))
@@ -132,8 +132,8 @@ def test_own_classes_are_refused_by_one_command_and_made_by_the_other(coco, tmp_
     assert stored(tmp_path / "set")[1]["classes"] == ["person", "car", "dog"]
 
 
-def test_chosen_classes_alone_in_the_order_given(coco, tmp_path, capsys):
-    """Other classes become background, and a photo without any of the chosen ones is left out."""
+def test_only_given_classes_are_used_in_the_given_order(coco, tmp_path, capsys):
+    """Other classes become background; a photo without any of the given ones is left out."""
     boxes = {1: (2, 2, 8, 6), 2: (3, 4, 5, 5), 3: (1, 1, 4, 9)}
     for number, category in ((1, 7), (2, 9), (3, 3)):
         coco.photo(f"{number}.png", boxes[number])
@@ -156,7 +156,7 @@ def test_chosen_classes_alone_in_the_order_given(coco, tmp_path, capsys):
     assert not (tmp_path / "drawn").exists()
 
 
-def test_many_classes_and_one_that_nothing_shows(coco, tmp_path, capsys):
+def test_many_classes_and_one_that_no_photo_shows(coco, tmp_path, capsys):
     """Labels go up to 254, because 255 is the label of ignored pixels."""
     coco.photo("a.png", (2, 2, 5, 5))
     coco.entry(1, "a.png", (254, [corners(2, 2, 5, 5)]), (1, [corners(9, 9, 3, 3)]))
@@ -180,7 +180,7 @@ def test_without_categories_only_modanets_ids_are_known(coco, tmp_path, capsys):
         create("create_from_coco", source, tmp_path / "own")
 
 
-def test_ids_counted_from_another_number_than_the_list(coco, tmp_path):
+def test_ids_starting_at_another_number_than_the_list(coco, tmp_path):
     for category in range(3):
         coco.photo(f"{category}.png", (1, 1, 4, 4))
         coco.entry(category, f"{category}.png", (category, [corners(1, 1, 4, 4)]))
@@ -188,7 +188,7 @@ def test_ids_counted_from_another_number_than_the_list(coco, tmp_path):
         create("create_modanet", coco.save(dict(enumerate(MODANET_CLASSES, 1))), tmp_path / "set")
 
 
-def test_polygons_in_shares_are_refused_and_single_ones_left_out(coco, tmp_path, capsys):
+def test_polygons_in_fractions_are_refused_and_single_ones_left_out(coco, tmp_path, capsys):
     shares = (np.float64(corners(3, 2, 8, 9)) / SIDE).tolist()
     coco.photo("1.png", (3, 2, 8, 9))
     coco.entry(1, "1.png", (1, [shares]), (1, [corners(0, 0, 1, 1)]))
@@ -202,8 +202,8 @@ def test_polygons_in_shares_are_refused_and_single_ones_left_out(coco, tmp_path,
     assert_red_is_labelled(tmp_path / "set", {1: 1})
 
 
-def test_the_first_pixel_is_no_share(coco, tmp_path):
-    """Polygons along pixel borders, as label maps are written."""
+def test_the_first_pixel_is_not_a_fraction(coco, tmp_path):
+    """Polygons along pixel borders, as written for label maps."""
     coco.photo("1.png", (0, 0, 1, 1))
     coco.entry(1, "1.png", (1, [corners(0, 0, 1, 1)]))
     create("create_from_coco", coco.save({1: "a"}), tmp_path / "set")
@@ -211,7 +211,7 @@ def test_the_first_pixel_is_no_share(coco, tmp_path):
 
 
 @pytest.mark.parametrize("scale, warned", [(100 / 400, True), (1, False)])
-def test_polygons_in_per_cent_are_warned_of(coco, tmp_path, capsys, scale, warned):
+def test_polygons_in_per_cent_get_a_warning(coco, tmp_path, capsys, scale, warned):
     Image.new("RGB", (400, 400)).save(coco.root / "x.png")
     polygon = (np.float64(corners(40, 40, 360, 300)) * scale).tolist()
     coco.entry(1, "x.png", (1, [polygon]), width=400, height=400)
@@ -231,7 +231,7 @@ def test_numbers_as_text_and_as_floats_and_flat_polygons(coco, tmp_path):
     assert_red_is_labelled(tmp_path / "set", {1: 1, 2: 1, 3: 1})
 
 
-def test_run_lengths_in_both_forms_are_red(coco, tmp_path):
+def test_run_lengths_in_both_forms_cover_the_red_area(coco, tmp_path):
     mask = np.zeros((SIDE, SIDE), bool)
     mask[2:11, 3:11] = True
     counts = [3 * SIDE + 2] + [9, 7] * 7 + [9, SIDE * SIDE - 10 * SIDE - 11]
@@ -245,7 +245,7 @@ def test_run_lengths_in_both_forms_are_red(coco, tmp_path):
 
 
 def shifted(coco, names, ids, file_names=None):
-    """Photos whose red box moves from one to the next, each under its id."""
+    """Make photos whose red box moves from one to the next, each with its id."""
     for number, (name, image_id) in enumerate(zip(names, ids)):
         box = (number, 3, 4, 9)
         coco.photo(name, box)
@@ -260,7 +260,7 @@ def shifted(coco, names, ids, file_names=None):
     (["a/x.png", "a/y.png", "b/x.png", "b/y.png"], (5, 3, 4, 6), None),
     (["train/1.png", "train/2.png", "val/1.png", "val/2.png"], range(1, 5),
      "file_name says 1.png, id 3")], ids=["one off", "backwards", "folders", "both"])
-def test_the_file_that_file_name_names_is_the_photo(coco, tmp_path, capsys, names, ids, said):
+def test_file_name_decides_which_file_is_the_photo(coco, tmp_path, capsys, names, ids, said):
     shifted(coco, names, ids)
     create("create_from_coco", coco.save({1: "a"}), tmp_path / "set")
     assert_red_is_labelled(tmp_path / "set", dict.fromkeys(ids, 1))
@@ -279,7 +279,7 @@ def test_a_zip_is_searched_like_a_folder(coco, tmp_path, capsys):
     assert "file_name says 1.png, id 2" in capsys.readouterr().out
 
 
-def test_a_database_has_ids_only_and_this_is_said(coco, tmp_path, capsys):
+def test_a_database_has_only_ids_with_a_remark(coco, tmp_path, capsys):
     shifted(coco, ["1.png", "2.png"], (1, 2), ["1.png", "7.png"])
     source = coco.save()
     with lmdb.open(str(source / "photos.lmdb"), map_size=1 << 20) as env, \
@@ -293,7 +293,7 @@ def test_a_database_has_ids_only_and_this_is_said(coco, tmp_path, capsys):
     assert_red_is_labelled(tmp_path / "set", {1: 1, 2: 1})
 
 
-def test_names_in_doubt_are_left_out_and_listed(coco, tmp_path, capsys):
+def test_ambiguous_names_are_left_out_and_listed(coco, tmp_path, capsys):
     shifted(coco, ["a/x.png", "b/x.png", "y.png"], (1, 2, 3), ["x.png", "b/x.png", "y.png"])
     create("create_from_coco", coco.save({1: "a"}), tmp_path / "set")
     assert_red_is_labelled(tmp_path / "set", {2: 1, 3: 1})
@@ -326,8 +326,8 @@ def test_one_photo_under_two_ids_has_the_annotations_of_both(coco, tmp_path, cap
     assert "1 x one photo under another id: the annotations are joined" in printed
 
 
-def test_data_sets_made_when_numbers_decided_are_not_taken_for_these(coco, tmp_path):
-    """The same command on the same file used to give other labels."""
+def test_older_data_sets_with_photos_by_number_are_not_continued(coco, tmp_path):
+    """The same command with the same file used to give other labels."""
     shifted(coco, ["1.png", "2.png"], (0, 1))
     create("create_from_coco", coco.save({1: "a"}), tmp_path / "set")
     path = tmp_path / "set" / "dataset.json"
@@ -338,7 +338,7 @@ def test_data_sets_made_when_numbers_decided_are_not_taken_for_these(coco, tmp_p
         create("create_from_coco", coco.root, tmp_path / "set")
 
 
-# Who gets a photo
+# Which entry gets a photo
 
 class Places:
     """A source with given results: {file_name: (key, whether it is exact)}."""
@@ -352,7 +352,7 @@ class Places:
 
 
 def photos(*entries):
-    """{id: Photo} of (id, file_name, width, annotations)."""
+    """Return {id: Photo} of (id, file_name, width, annotations)."""
     return {image_id: Photo(image_id, name, width, 9, (Instance(1),) * count)
             for image_id, name, width, count in entries}
 
@@ -366,7 +366,7 @@ def photos(*entries):
     ([(1, "x", 9, 600), (2, "a/x", 9, 600)], [], {1: "more than 1000", 2: "more than 1000"}),
     ([(1, "x", 9, 0), (2, "x", 9, 2), (3, "gone", 9, 1)], [(2, 2)],
      {1: "no usable", 3: "missing"})])
-def test_of_several_ids_of_a_photo(entries, pairs, left):
+def test_a_photo_with_several_ids_is_used_once(entries, pairs, left):
     source = Places({"x": ("x", True), "a/x": ("x", True), "X": ("x", False), "b/x": ("x", False),
                      "gone": (None, False)})
     matched = match_photos(photos(*entries), source)
@@ -409,13 +409,13 @@ def test_files_are_found_below_source(coco, tmp_path, capsys):
     (["--annotations", "a.json"], "give --annotations and --images"),
     (["--source", "nowhere"], "nowhere: no such folder"),
     (["--source", "."], "no JSON file there or in annotations/")])
-def test_what_is_lacking_is_one_line(options, message, tmp_path, monkeypatch):
+def test_missing_files_are_one_line(options, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         dataset_tool.main(["create_from_coco", *options])
 
 
-def test_photos_without_annotations_are_data_for_untagged(coco, tmp_path, monkeypatch):
+def test_photos_without_annotations_can_be_used_as_untagged(coco, tmp_path, monkeypatch):
     shifted(coco, ["1.png", "2.png"], (1, 2))
     coco.photo("3.png", (1, 1, 2, 2))
     coco.entry(3, "3.png")
@@ -427,7 +427,7 @@ def test_photos_without_annotations_are_data_for_untagged(coco, tmp_path, monkey
     assert content["splits"]["train"] == [3] and content["classes"] == []
 
 
-def test_names_of_others_do_not_write_to_the_terminal(coco, tmp_path, capsys):
+def test_names_cannot_control_the_terminal(coco, tmp_path, capsys):
     coco.photo("1.png", (1, 1, 4, 4))
     coco.entry(1, "\x1b[2J\x9b1m\n\ud800" + "x" * 9999, (1, [corners(1, 1, 4, 4)]))
     create("create_from_coco", coco.save({1: "a"}), tmp_path / "set")

@@ -32,7 +32,7 @@ def run(*arguments):
 
 
 def person(image_id, points, box=None, **more):
-    """An annotation of a person: points [(x, y, flag), ...]."""
+    """Return an annotation of a person: points [(x, y, flag), ...]."""
     return {"id": 1, "image_id": image_id, "category_id": 1, "iscrowd": 0,
             "keypoints": [number for point in points for number in point],
             **({"bbox": box} if box else {}), **more}
@@ -48,7 +48,7 @@ def save(path, persons, images, names=THREE, skeleton=((1, 2), (1, 3))):
 
 @pytest.fixture
 def photos(tmp_path, rng):
-    """Six photos of 40x60, and their image entries, ids from 1."""
+    """Make six photos of 40x60, and their image entries, ids from 1."""
     (tmp_path / "photos").mkdir()
     entries = []
     for number in range(1, 7):
@@ -59,7 +59,7 @@ def photos(tmp_path, rng):
 
 
 def all_there(entries):
-    """A person in each photo, its top at x = the id."""
+    """Return a person for each photo, its top at x = the id."""
     return [person(entry["id"], [(entry["id"], 9.5, 2), (3, 4, 1), (0, 0, 0)])
             for entry in entries]
 
@@ -68,7 +68,7 @@ def test_the_largest_person_counts(tmp_path, photos):
     persons = [person(1, [(5, 5, 2)] * 3, [0, 0, 10, 10]),
                person(1, [(7, 6, 2)] * 3, [0, 0, 20, 9]),
                person(1, [(9, 9, 2)] * 3, [0, 0, 3, 3]),
-               person(1, [(8, 8, 2)] * 3, [0, 0, 10**400, 1]),  # no size: that of its points counts
+               person(1, [(8, 8, 2)] * 3, [0, 0, 10**400, 1]),  # bad size: its points count
                person(1, [(8, 8, 2)] * 3, [0, 0, float("nan"), 1]), person(2, [(0, 0, 0)] * 3),
                person(3, [(1, 1, 2)] * 2), person(4, [(39, 59, 1), (41, 5, 2), (-3, 5, 2)])]
     found = people.read_keypoint_file(save(tmp_path / "k.json", persons, photos[:4]))
@@ -79,15 +79,15 @@ def test_the_largest_person_counts(tmp_path, photos):
     assert [defect["id"] for defect in found.defects] == [3]
 
 
-def test_of_several_ids_of_one_photo_the_largest_person_counts(tmp_path, photos):
+def test_the_largest_person_of_a_photo_with_several_ids_counts(tmp_path, photos):
     twins = [{**photos[0], "id": number} for number in (1, 2, 3)]
     persons = [person(1, [(5, 5, 2)] * 3, [0, 0, 9, 9]), person(2, [(7, 6, 2)] * 3, [0, 0, 20, 9])]
     found = people.read_keypoint_file(save(tmp_path / "k.json", persons, twins))
     assert all(photo.keypoints[0, 0] == 7.5 for photo in found.photos.values())
 
 
-def test_keypoints_of_a_photo_of_another_shape_are_not_taken(tmp_path, photos):
-    """Sizes may differ, and are not exactly in proportion after rounding."""
+def test_keypoints_of_a_photo_of_another_shape_are_not_used(tmp_path, photos):
+    """Sizes may differ, and are only nearly in proportion after rounding."""
     sizes = {1: (20, 30), 2: (60, 40), 3: (13, 20)}
     entries = [{**entry, "width": sizes[entry["id"]][0], "height": sizes[entry["id"]][1]}
                for entry in photos[:3]]
@@ -141,7 +141,7 @@ def test_a_data_set_of_keypoints_alone(tmp_path, photos, fit, capsys):
 def test_keypoints_beside_maps_are_joined_by_file_names(tmp_path, capsys):
     source = make_source(tmp_path / "source", 4)
     entries = [{"id": 90 - i, "file_name": f"{i:07d}.jpg", "width": 80, "height": 120}
-               for i in range(7, 10)]  # of the last photo nothing is known
+               for i in range(7, 10)]  # nothing is known of the last photo
     persons = [person(entry["id"], [(19.5, 29.5, 2)] * 3) for entry in entries]
     path = save(source / "annotations" / "k.json", persons, entries)
     content = json.loads(annotations_path(source).read_text())
@@ -152,7 +152,7 @@ def test_keypoints_beside_maps_are_joined_by_file_names(tmp_path, capsys):
                "--workers=1") == 0
     assert "left out: 1 x no keypoints" in capsys.readouterr().out
     (source / "annotations" / "other.csv").touch()
-    path.rename(source / coco.KEYPOINTS_FILE)  # as `extract` writes it
+    path.rename(source / coco.KEYPOINTS_FILE)  # as `extract` names it
     assert raw_files.find_coco(source, None, None)[0] == annotations_path(source)
     path = (source / coco.KEYPOINTS_FILE).rename(path)
     annotations_path(source).rename(source / "here.json")
@@ -217,7 +217,7 @@ def test_an_interrupted_set_is_continued(tmp_path, photos, monkeypatch, stop):
         "train": 1, "val": 1, "test": 1}
 
 
-def test_persons_are_joined_through_others():
+def test_pairs_that_share_a_photo_are_of_one_person():
     """Also through missing photos."""
     joined = people.persons([5, 6, 7, 8, 9], [(5, 7), (9, 7), (8, ("gone.jpg",)),
                                               (("gone.jpg",), 6)])
@@ -225,7 +225,7 @@ def test_persons_are_joined_through_others():
     assert joined.keys() == {5, 6, 7, 8, 9}
 
 
-def test_names_of_pairs_may_lack_folders():
+def test_names_of_pairs_may_omit_folders():
     names = {"a/1.jpg": 1, "a/2.jpg": 2, "b/2.jpg": 3}
     assert people.link([("1.jpg", "b/2.jpg"), ("1.jpg", "2.jpg"), ("1.jpg", "1.jpg")], names) == [
         (1, 3), (1, ("2.jpg",))]
@@ -249,7 +249,7 @@ def test_poses_need_keypoints(tmp_path):
 # Drawn figures
 
 def test_joints_are_where_they_are_drawn():
-    """Eyes are dark, hands have one colour, knees are in trousers."""
+    """Eyes are dark, hands have one colour, knees are covered by trousers."""
     seen = 0
     for number in range(12):
         rgb, owner, labels, points = synthetic.draw_figure(np.random.default_rng([0, number]))
@@ -270,7 +270,7 @@ def test_joints_are_where_they_are_drawn():
     assert seen > 5
 
 
-def test_poses_of_one_person_share_all_but_the_pose():
+def test_poses_of_one_person_differ_only_in_the_pose():
     drawn = [synthetic.draw_photo(0, number, poses=3) for number in range(6)]
     classes = [[part["category_id"] for part in parts] for _, parts, _ in drawn]
     assert classes[0] == classes[1] == classes[2] and classes[3] == classes[4] == classes[5]
@@ -291,7 +291,7 @@ def test_pairs_are_of_one_person():
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """Three poses of each of four figures, at 64x64."""
+    """Draw three poses of each of four figures, at 64x64."""
     out = tmp_path_factory.mktemp("drawn") / "set"
     assert run("create_synthetic", "--keypoints", "--poses=3", "--num-images=12",
                "--resolution=64", "--num-val=3", "--num-test=2", "--workers=1", "--out", out) == 0
@@ -331,7 +331,7 @@ def test_damaged_keypoints_and_pairs_are_found(drawn):
         path.write_bytes(before)
 
 
-def test_keypoints_come_out_and_in_again(drawn, tmp_path):
+def test_extracted_keypoints_are_read_again(drawn, tmp_path):
     assert run("extract", drawn, "--out", tmp_path / "out", "--split=train") == 0
     content = json.loads((tmp_path / "out" / coco.KEYPOINTS_FILE).read_text())
     assert content["categories"][0]["keypoints"] == list(keypoints.NAMES)

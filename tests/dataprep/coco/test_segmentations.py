@@ -1,5 +1,5 @@
-"""Run lengths give exactly the mask, and hostile ones a reason: pycocotools would read or write
-memory that is not its own."""
+"""Run lengths give exactly the mask; hostile ones are left out with a reason: pycocotools would
+read or write memory outside its own."""
 
 import json
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 def load(folder, segmentations, width, height):
-    """What is read from one image whose annotations have the labels 1, 2, ..."""
+    """Return what is read from one image whose annotations have the labels 1, 2, ..."""
     path = folder / "a.json"
     path.write_text(json.dumps({
         "images": [{"id": 1, "width": width, "height": height}],
@@ -27,7 +27,7 @@ def load(folder, segmentations, width, height):
 
 
 def plain(mask):
-    """Uncompressed run lengths of a bool mask [h, w], by columns, the first of zeros."""
+    """Return uncompressed run lengths of a bool mask [h, w], by columns, starting with zeros."""
     flat = np.concatenate([[False], mask.ravel(order="F"), [not mask[-1, -1]]])
     changes = np.flatnonzero(flat[1:] != flat[:-1])
     counts = np.diff(np.concatenate([[0], changes]))
@@ -35,13 +35,13 @@ def plain(mask):
 
 
 def compressed(mask):
-    """The string that pycocotools itself makes of a mask."""
+    """Return pycocotools' own string for a mask."""
     encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
     return {"size": list(mask.shape), "counts": encoded["counts"].decode()}
 
 
 def some_masks(rng):
-    """Bool masks: noise, blocks, whole, one pixel at each end, a few runs of thousands."""
+    """Return bool masks: noise, blocks, full, one pixel at each end, a few runs of thousands."""
     first, last = np.zeros((2, 5, 3), bool)
     first[0, 0], last[-1, -1] = True, True
     large = np.zeros((700, 900), bool)
@@ -59,7 +59,7 @@ def test_run_lengths_give_the_mask(tmp_path, rng, form):
         np.testing.assert_array_equal(label_map(result.photos[1], (width, height)), mask)
 
 
-def test_whole_floats_and_runs_of_nothing_are_read(tmp_path):
+def test_integral_floats_and_empty_runs_are_read(tmp_path):
     counts = {"size": ["4", 5.0], "counts": [3.0, 2, 0, 0, 4, 1, 10]}
     expected = np.zeros(20, np.uint8)
     expected[[3, 4, 9]] = 1
@@ -124,7 +124,7 @@ LISTS = st.lists(st.one_of(st.integers(-2, 30), st.sampled_from([2**31, 2**32, 2
 
 @settings(max_examples=150, deadline=None)
 @given(st.one_of(TEXTS, LISTS))
-def test_anything_is_a_whole_mask_or_listed(tmp_path_factory, counts):
+def test_anything_becomes_a_whole_mask_or_is_listed(tmp_path_factory, counts):
     result = load(tmp_path_factory.mktemp("fuzz"), [{"size": [5, 6], "counts": counts}], 6, 5)
     assert len(result.defects) + len(result.photos[1].instances) == 1
     for part in result.photos[1].instances:

@@ -15,7 +15,7 @@ NAMES = ("network-snapshot-000001", "network-final")
 
 
 def save_decoder(path, classes=CLASSES, resolution=SIDE):
-    """A snapshot of a random generator of colours with a decoder."""
+    """Write a snapshot of a random generator without maps and a decoder."""
     generator = G_style("G", num_channels=3, resolution=resolution, latent_size=8, dlatent_size=8,
                         mapping_fmaps=8, fmap_base=64, fmap_max=8)
     network = build("DecodedGenerator", "Gs", decoded_config(
@@ -31,7 +31,7 @@ def save_decoder(path, classes=CLASSES, resolution=SIDE):
 
 
 def save_segmenter(path, classes=CLASSES, resolution=SIDE):
-    """A snapshot of a segmentation network that has not learned."""
+    """Write a snapshot of an untrained segmentation network."""
     network = build("Segmenter", "S", {"resolution": resolution, "num_outputs": len(classes) + 1,
                                        "architecture": "unet", "unet_fmaps": 4})
     path.parent.mkdir(parents=True)
@@ -41,7 +41,7 @@ def save_segmenter(path, classes=CLASSES, resolution=SIDE):
 
 
 def save_cyclegan(path, resolution=SIDE):
-    """A snapshot of two generators of photos that have not learned."""
+    """Write a snapshot of two untrained generators of photos."""
     networks = {name: build("ResnetGenerator", name, {
         "resolution": resolution, "in_channels": 3, "fmaps": 4, "blocks": 1, "seed": seed})
         for seed, name in enumerate(there_and_back("AtoB"))}

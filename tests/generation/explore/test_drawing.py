@@ -29,20 +29,20 @@ def sampler(tmp_path_factory):
 
 
 def pair(sampler, seed, psi=1.0, noise="random"):
-    """rgb and label map of a seed."""
+    """Return rgb and label map of a seed."""
     images, = sampler.of_seeds([seed], psi, noise, 1)
     return [part[0] for part in pairs.to_pairs(images)]
 
 
 def small(picture):
-    """A picture as it was before it was enlarged."""
+    """Return a picture as it was before it was enlarged."""
     return picture[::FACTOR, ::FACTOR]
 
 
 # Generators
 
 @pytest.mark.parametrize("psi, noise", [(1.0, "random"), (0.5, "const")])
-def test_one_seed_is_the_pair_of_that_seed(sampler, psi, noise):
+def test_one_seed_shows_its_pair(sampler, psi, noise):
     drawn = drawing.draw_wish(sampler, Wish(seed=7, psi=psi, noise=noise), CLASSES)
     rgb, label_map = pair(sampler, 7, psi, noise)
     np.testing.assert_array_equal(small(drawn.views.photo), rgb)
@@ -53,7 +53,7 @@ def test_one_seed_is_the_pair_of_that_seed(sampler, psi, noise):
         assert f"{CLASSES[label - 1]} {100 * (label_map == label).mean():.1f} %" in drawn.line
 
 
-def test_classes_that_are_switched_off_are_not_shown(sampler):
+def test_disabled_classes_are_not_shown(sampler):
     label_map = pair(sampler, 7)[1]
     assert len(np.unique(label_map)) > 2, "a map that shows too little to test it"
     views = drawing.draw_wish(sampler, Wish(seed=7), ["scarf"]).views
@@ -64,8 +64,8 @@ def test_classes_that_are_switched_off_are_not_shown(sampler):
 
 
 @pytest.mark.parametrize("position, seed", [(0.0, 3), (1.0, 9)])
-def test_both_ends_are_the_seeds(sampler, position, seed):
-    """With the first one's noise, as generate.py --interpolate draws them."""
+def test_both_ends_show_the_seeds(sampler, position, seed):
+    """With the first seed's noise, as generate.py --interpolate draws them."""
     drawn = drawing.draw_wish(sampler, Wish(BETWEEN, 3, other=9, position=position), CLASSES)
     dlatents = sampler.dlatents(sampler.seed_latents([seed]), 1.0)
     images, = sampler.of_dlatents(dlatents, [3], "random", 1)
@@ -74,7 +74,7 @@ def test_both_ends_are_the_seeds(sampler, position, seed):
     assert drawn.strip.shape[1] == drawing.STEPS * drawing.SIDE // 3
 
 
-def test_layers_have_the_styles_of_the_second_seed(sampler):
+def test_chosen_layers_have_the_second_seeds_styles(sampler):
     def mixed(layers):
         return small(drawing.draw_wish(sampler, Wish(MIXED, 3, other=9, layers=layers,
                                                 noise="const"), CLASSES).views.photo).astype(int)
@@ -88,7 +88,7 @@ def test_layers_have_the_styles_of_the_second_seed(sampler):
     assert np.abs(mixed((0, 1)) - pairs.to_pairs(images)[0][0]).max() <= 1
 
 
-def test_a_network_of_colours_has_no_maps(tmp_path):
+def test_a_network_without_maps_shows_none(tmp_path):
     colours = Sampler.load(save_network(tmp_path / "rgb.safetensors", ()), traced=False)
     drawn = drawing.draw_wish(colours, Wish(BETWEEN), ())
     assert drawn.views.map is None and drawn.views.overlay is None and drawn.line == ""
@@ -103,7 +103,7 @@ def test_padding_is_not_shown(tmp_path):
     assert drawn.views.photo.shape == (drawing.SIDE, drawing.SIDE // 2, 3)
 
 
-def test_the_next_seed_with_classes_is_the_first_that_shows_them(sampler):
+def test_the_search_finds_the_first_seed_with_the_classes(sampler):
     images, = sampler.of_seeds(range(6, 70), 1.0, "random", 64)
     areas = np.stack([(label_maps(images) == label).mean(axis=(1, 2)) for label in (1, 2)])
     expected = 6 + int((areas >= 0.1).all(axis=0).argmax())
@@ -112,7 +112,7 @@ def test_the_next_seed_with_classes_is_the_first_that_shows_them(sampler):
     assert drawing.search(sampler, Wish(seed=5), Selection()) == 6
 
 
-def test_a_search_without_an_end_is_given_up(sampler, monkeypatch):
+def test_an_endless_search_is_given_up(sampler, monkeypatch):
     monkeypatch.setattr(drawing, "TRIES", 20)
     with pytest.raises(UserError, match="none of the 20 seeds after 5 shows hat on 100 % of the "):
         drawing.search(sampler, Wish(seed=5), Selection(("hat",), 1.0))
@@ -120,8 +120,8 @@ def test_a_search_without_an_end_is_given_up(sampler, monkeypatch):
         drawing.search(sampler, Wish(seed=drawing.LAST_SEED), Selection(("hat",)))
 
 
-def test_a_saved_pair_is_made_again(sampler, tmp_path, capsys):
-    """Another truncation is another folder; the line says the command."""
+def test_a_saved_pair_is_reproduced(sampler, tmp_path, capsys):
+    """Another truncation has another folder; the message has the command."""
     for wish in (Wish(seed=7), Wish(seed=12), Wish(seed=7, psi=0.5, noise="const"), Wish(seed=7)):
         line = drawing.save_pair(sampler, wish, tmp_path)
     folder = tmp_path / "00000-c-network-final"
@@ -136,7 +136,7 @@ def test_a_saved_pair_is_made_again(sampler, tmp_path, capsys):
 
 # Photos
 
-def test_what_is_no_photo_or_too_large_is_one_line(tmp_path):
+def test_other_files_and_too_large_photos_are_one_line(tmp_path):
     (tmp_path / "text.png").write_text("no photo")
     with pytest.raises(UserError, match=r"^text\.png: not a readable image"):
         drawing.read_photo(tmp_path / "text.png")
@@ -163,7 +163,7 @@ def test_a_canvas_is_read_back(resolution, rng):
 
 
 def test_paint_covers_the_map_and_its_soft_edges_do_not():
-    """The left half is painted opaque, beside it hardly, and noise of the edge is outvoted."""
+    """The left half is opaque, pixels beside it almost transparent; edge noise is outvoted."""
     canvas = drawing.to_canvas(np.full((16, 16), 2, np.uint8), 3)
     layer = np.zeros((512, 512, 4), np.uint8)
     layer[..., :3] = channels.palette(3)[1]
@@ -176,8 +176,8 @@ def test_paint_covers_the_map_and_its_soft_edges_do_not():
                                   expected)
 
 
-def test_a_seed_s_map_and_the_photo_of_a_map(sampler, tmp_path):
-    """The map is enlarged to what a translator takes, whose photo is that of generate.py --maps."""
+def test_a_seeds_map_and_the_photo_of_a_map(sampler, tmp_path):
+    """The map is enlarged to the translator's size; its photo equals generate.py --maps."""
     label_map = pair(sampler, 7)[1]
     np.testing.assert_array_equal(drawing.draw_map(sampler, 7, 2 * RESOLUTION),
                                   np.kron(label_map, np.ones((2, 2), np.uint8)))

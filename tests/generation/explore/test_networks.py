@@ -1,4 +1,4 @@
-"""The list of networks: names, order, what is not on it, what vanishes."""
+"""The list of networks: names, order, what is not on it, what disappears."""
 
 import json
 
@@ -18,7 +18,7 @@ NEWEST = "network-snapshot-000002"
 
 @pytest.fixture
 def results(tmp_path):
-    """A results folder with a run of three snapshots, the first being the best, and a newer run."""
+    """Make a results folder with a run of three snapshots, the first the best, and a newer run."""
     for name in ("network-snapshot-000001", NEWEST, "network-final"):
         save_network(tmp_path / "results" / "00000-old" / f"{name}.safetensors", CLASSES)
     save_network(tmp_path / "results" / "00001-new" / "network-final.safetensors", ())
@@ -47,7 +47,7 @@ def test_networks_that_the_page_cannot_show_are_not_offered(results, monkeypatch
 
 
 @pytest.mark.parametrize("content", ["{", '{"snapshot": "../../secret.safetensors"}'])
-def test_best_json_cannot_lead_elsewhere(results, content):
+def test_best_json_cannot_name_other_folders(results, content):
     save_network(results.parent / "secret.safetensors", ())
     (results / "00000-old" / "best.json").write_text(content)
     offered = Networks(results)
@@ -57,13 +57,13 @@ def test_best_json_cannot_lead_elsewhere(results, content):
 
 @pytest.mark.parametrize("name", [
     "../secret.safetensors", "00000-old/../../secret", "/etc/passwd", "00001-new"])
-def test_a_path_is_no_name(results, name):
+def test_a_path_is_not_a_name(results, name):
     save_network(results.parent / "secret.safetensors", ())
     with pytest.raises(UserError, match="not one of the snapshots on the list"):
         Networks(results).path(name)
 
 
-def test_a_named_network_is_chosen_at_first(results):
+def test_a_given_network_is_selected_at_first(results):
     outside = save_network(results.parent / "other.safetensors", ())
     assert Networks(results).first == "00001-new/network-final"
     assert Networks(results, results / "00000-old" / f"{NEWEST}.safetensors").first == \
@@ -73,7 +73,7 @@ def test_a_named_network_is_chosen_at_first(results):
     assert len(offered.refresh()) == 5
 
 
-def test_what_vanishes_is_one_line(results):
+def test_a_removed_network_is_one_line(results):
     offered = Networks(results)
     with offered.using("00001-new/network-final", GENERATOR):
         pass
@@ -86,7 +86,7 @@ def test_what_vanishes_is_one_line(results):
         Networks(results / "nothing").path(None)
 
 
-def test_networks_are_loaded_once_and_a_few_stay(results, monkeypatch):
+def test_networks_are_loaded_once_and_a_few_are_kept(results, monkeypatch):
     loaded, load = [], networks._load
     monkeypatch.setattr(networks, "LOADED", 2)
     monkeypatch.setattr(networks, "_load", lambda path, *rest: loaded.append(path.stem) or load(
@@ -105,7 +105,7 @@ def test_networks_are_loaded_once_and_a_few_stay(results, monkeypatch):
 
 
 def test_a_header_is_read_once(results, monkeypatch):
-    """And again once the file is another: an official pickle is read whole for it."""
+    """And again once the file has changed; an official pickle must be read whole for it."""
     read, header = [], networks.read_header
     monkeypatch.setattr(networks, "read_header", lambda path: read.append(path) or header(path))
     offered = Networks(results)
@@ -118,7 +118,7 @@ def test_a_header_is_read_once(results, monkeypatch):
     assert offered.header("00000-old/network-final")["dataset"]["name"] == "another"
 
 
-def test_all_labels_of_a_network_share_it(results):
+def test_all_labels_share_one_loaded_network(results):
     save_network(results / "00002-labels" / "network-final.safetensors", (), label_size=3)
     offered = Networks(results)
     with offered.using("00002-labels/network-final", GENERATOR) as sampler:
@@ -132,7 +132,7 @@ def test_all_labels_of_a_network_share_it(results):
         drawn[0].of_label(3)
 
 
-def test_kinds(results):
+def test_kinds_of_networks(results):
     path = results / "00001-new" / "network-final.safetensors"
     assert kind_of(read_header(path), path) == GENERATOR
     for header, kind in (({"variant": "cyclegan"}, "cyclegan"), ({"variant": "pix2pix"}, "pix2pix"),
@@ -142,7 +142,7 @@ def test_kinds(results):
         kind_of({"variant": "pose", "networks": {"G": {}}}, path)
 
 
-def test_maps_to_start_from_are_of_the_same_classes(results):
+def test_starting_maps_have_the_same_classes(results):
     offered = Networks(results)
     (results / "00001-new" / "network-final.safetensors").write_bytes(b"damaged")
     assert offered.generators_of(CLASSES) == ["00000-old/network-snapshot-000001"]

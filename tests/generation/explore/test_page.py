@@ -1,4 +1,4 @@
-"""The page of generate.py --explore in a headless Chromium: every control moves what it should."""
+"""The page of generate.py --explore in a headless Chromium: every control has its effect."""
 
 import contextlib
 import io
@@ -36,7 +36,7 @@ sync_api = pytest.importorskip(
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with results, to which the server writes out."""
+    """Make a folder with results, where the server writes its output."""
     root = tmp_path_factory.mktemp("explore")
     results_folder(root)
     return root
@@ -44,7 +44,7 @@ def place(tmp_path_factory):
 
 @contextlib.contextmanager
 def served(place, errors, **environment):
-    """Start the real server in a process of its own; yield its address and the process."""
+    """Start the real server in a separate process; yield its address and the process."""
     command = [sys.executable, ROOT / "generate.py", "--explore", "--results=results", "--out=out"]
     with (open(errors, "w") as file,
           subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=file, text=True,
@@ -59,7 +59,7 @@ def served(place, errors, **environment):
 
 @pytest.fixture(scope="module")
 def address(place):
-    """Where the server is that the browsers look at."""
+    """Return the address of the server that the browsers use."""
     with served(place, place / "errors.txt") as (address, server):
         yield address
         server.send_signal(signal.SIGINT)
@@ -77,7 +77,7 @@ def chromium():
 
 
 class Browser:
-    """A browser of its own on the page, with what a person does there."""
+    """A separate browser on the page, with a user's actions."""
 
     def __init__(self, chromium, address):
         self.context = chromium.new_context(viewport={"width": 1400, "height": 1000})
@@ -89,18 +89,18 @@ class Browser:
         self.source("photo")
 
     def source(self, name):
-        """Wait for a picture; return its address, which follows from its content."""
+        """Wait for a picture; return its address, which depends on its content."""
         return self.page.locator(f"#picture-{name} img").get_attribute("src")
 
     def picture(self, name="photo"):
-        """The pixels of a picture as the browser gets it."""
+        """Return the pixels of a picture as the browser gets it."""
         body = self.context.request.get(self.source(name)).body()
         with Image.open(io.BytesIO(body)) as image:
             return np.asarray(image.convert("RGB"))
 
     @contextlib.contextmanager
     def changed(self, name="photo"):
-        """Wait, at the end, until a picture is another one."""
+        """On exit, wait until a picture has changed."""
         before = self.source(name)
         yield
         self.page.wait_for_function(
@@ -109,23 +109,23 @@ class Browser:
             arg=[name, before])
 
     def choose(self, name, dropdown="network"):
-        """Choose an entry of a list by what it begins with."""
+        """Choose the entry of a list that starts with this text."""
         self.page.locator(f"#{dropdown} input").click()
         self.page.locator(f"#{dropdown} [role=option], [role=option]").filter(
             has_text=name).first.click()
 
     def slide(self, name, value):
-        """Give a slider a value by the number beside it."""
+        """Set a slider by the number beside it."""
         box = self.page.locator(f"#{name} input[type=number]")
         box.fill(str(value))
         box.press("Enter")
 
     def tick(self, group, text):
-        """Click on a switch or a choice."""
+        """Click on a checkbox or a choice."""
         self.page.locator(f"#{group} label").filter(has_text=text).first.click()
 
     def drop(self, name, path):
-        """Give a file to a place for files."""
+        """Upload a file."""
         self.page.locator(f"#{name} input[type=file]").set_input_files(path)
 
     def stroke(self, name):
@@ -139,7 +139,7 @@ class Browser:
         self.page.mouse.up()
 
     def take_away(self, name):
-        """Take a file away again."""
+        """Remove an uploaded file."""
         self.page.locator(f"#{name} button[aria-label]").last.click()
 
     def error(self):
@@ -160,7 +160,7 @@ def browser(chromium, address):
     opened.context.close()
 
 
-# Generators: the newest run's best is chosen at first
+# Generators: the newest run's best snapshot is selected at first
 
 def test_seed_truncation_noise_and_views(browser):
     first = browser.source("photo")
@@ -235,7 +235,7 @@ def test_other_generators(browser, network, control):
 
 @pytest.fixture
 def photo(tmp_path):
-    """A photo's file."""
+    """Return a photo's file."""
     pixels = np.random.default_rng(1).integers(0, 256, (40, 30, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
@@ -282,7 +282,7 @@ def test_a_map_is_painted(browser, tmp_path):
         browser.drop("map-file", tmp_path / "labels.png")
     browser.tick("brush", "green")
     before = browser.source("photo")
-    for _ in range(12):  # the editor takes a while until it listens
+    for _ in range(12):  # the editor takes a while to respond
         browser.stroke("editor canvas")
         browser.page.wait_for_timeout(5000)
         if browser.source("photo") != before:
@@ -290,8 +290,8 @@ def test_a_map_is_painted(browser, tmp_path):
     pytest.fail("the photo does not follow the brush")
 
 
-def test_a_map_begins_with_any_class_of_a_conditional_generator(tmp_path):
-    """Without a browser; the last class, if the one before it had more."""
+def test_a_map_can_start_from_any_class_of_a_conditional_generator(tmp_path):
+    """Without a browser; a label that is too large selects the last class."""
     from generation.explore.page import Controls  # imports gradio
 
     start, name = "00006-classes/network-final", "00000-pix2pix/network-final"
@@ -319,7 +319,7 @@ def test_two_browsers_have_their_own_state(browser, chromium, address):
     other.context.close()
 
 
-def test_a_snapshot_vanishes(browser, place):
+def test_a_removed_snapshot_is_an_error(browser, place):
     browser.choose("00005-maps/network-snapshot-000001")
     with browser.changed():
         browser.slide("seed", 5)
@@ -342,7 +342,7 @@ def test_other_hosts_and_sites_are_refused(browser, address):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_uploads_go_with_the_server(place, tmp_path, ending):
+def test_uploads_are_removed_with_the_server(place, tmp_path, ending):
     with served(place, tmp_path / "errors.txt", TMPDIR=str(tmp_path)) as (address, server):
         answer = requests.post(f"{address}/gradio_api/upload",
                                files={"files": ("photo.png", b"a photo")}, timeout=60)

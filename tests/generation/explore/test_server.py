@@ -5,7 +5,7 @@ import sys
 import pytest
 
 
-def test_without_gradio_it_says_how_to_install_it(script, monkeypatch):
+def test_without_gradio_the_error_says_how_to_install_it(script, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "generation.explore.server", raising=False)
     status, error = script("--explore")
@@ -19,6 +19,6 @@ def test_without_gradio_it_says_how_to_install_it(script, monkeypatch):
     ("--first-seed=3", "without effect: it is for --num"),
     ("--label=1", "without effect: it is for a grid of seeds"),
     ("--num=3", "not allowed with argument")])
-def test_options_that_the_page_has_itself_are_refused(script, option, reason):
+def test_options_that_are_controls_of_the_page_are_refused(script, option, reason):
     status, error = script("--explore", option)
     assert status == 2 and reason in error

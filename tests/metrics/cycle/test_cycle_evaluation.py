@@ -1,4 +1,4 @@
-"""A CycleGAN on test photos: what is found, against NumPy; the classifier; run_metrics.py."""
+"""A CycleGAN on test photos: values against NumPy; the classifier; run_metrics.py."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ NO_CHOICE = {"A": None, "B": None}
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """A cache of the test's own, and a classifier of fewer steps."""
+    """Use a separate cache, and a classifier of fewer steps."""
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(classifiers, "RECIPE", classifiers.RECIPE | {
         "steps": 60, "lrate": 1e-2, "minibatch": 16})
@@ -49,8 +49,8 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Data sets of 8 and 9 photos, 3 and 2 for the test, and snapshots of networks that have not
-    learned: of whole photos with critics of pictures, and of the garment box."""
+    """Make data sets of 8 and 9 photos, 3 and 2 of them for the test, and snapshots of untrained
+    networks: of whole photos with critics of pictures, and of the garment box."""
     root = tmp_path_factory.mktemp("cycle")
     data = two_datasets(root, counts=(8, 9), num_test=(3, 2))
     save_cyclegan(root / "whole.safetensors", tiny(data, critic="picture"))
@@ -60,7 +60,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(params=["whole", "box"])
 def opened(place, request):
-    """Networks, and photos of test and training with the maps of box."""
+    """Return networks, and test and training photos with the maps of box."""
     path = place / f"{request.param}.safetensors"
     header = read_header(path)
     return (CycleNetworks(path), open_test_photos(header, path, NO_CHOICE, "test", ("box",)),
@@ -68,7 +68,7 @@ def opened(place, request):
 
 
 def floats(domain, number):
-    """Colours and mask of a photo, [1, R, R, 3] and [1, R, R, 1]."""
+    """Return colours and mask of a photo, [1, R, R, 3] and [1, R, R, 1]."""
     photo = domain.read(domain.numbers[number])[None].astype(np.float32)
     return photo[..., :3] / np.float32(127.5) - 1, photo[..., 3:] / 255
 
@@ -77,8 +77,8 @@ def as_uint8(images):
     return np.clip(np.asarray(images) * 127.5 + 128, 0, 255).astype(np.uint8)
 
 
-def test_what_is_found_on_test_photos(opened):
-    """Photo by photo: terms of the objective, and the mean colours of what critics see."""
+def test_values_on_test_photos(opened):
+    """For each photo: terms of the objective, and the mean colours of the critics' inputs."""
     networks, photos, training = opened
     found = find(networks, photos, training, StubDetector(), None, minibatch=2)
 
@@ -119,9 +119,9 @@ def test_what_is_found_on_test_photos(opened):
     assert [len(found.training[side]) for side in "AB"] == [2, 3]
 
 
-def test_a_classifier_sees_which_list_a_photo_is_of(opened, cache, monkeypatch):
-    """Of photos that it has not seen, and of photos whose colours have changed places; another time
-    it is read from the cache, and made again if that is damaged."""
+def test_the_classifier_tells_the_lists_apart(opened, cache, monkeypatch):
+    """For unseen photos, and for photos with swapped colours; the next time it is read from the
+    cache, and made again if that is damaged."""
     networks, photos, training = opened
     lines = []
     classifier = domain_classifier(training, networks.has_garment, cache, lines.append)
@@ -147,7 +147,7 @@ def test_a_classifier_sees_which_list_a_photo_is_of(opened, cache, monkeypatch):
 
 
 class Toy:
-    """A list of photos whose colours have nothing to do with their garments' outlines, which are
+    """A list of photos whose colours are independent of their garments' outlines; each outline is
     one share of the picture."""
 
     def __init__(self, rng, count):
@@ -159,8 +159,8 @@ class Toy:
 
 
 def test_garments_of_one_distribution_have_no_distance(rng):
-    """What is seen of a garment is of its own outline and of its partner's. Through one another's
-    outlines two lists would be nearer than chance has it; and so would floors."""
+    """A garment is seen through its own outline and its partner's. Through one another's outlines
+    two lists would be closer than chance allows, and so would floors."""
     def seen(lists, side, partners, **places):
         own, others = map(np.concatenate, zip(*lists.with_partners(side, 8, partners, **places)))
         return (own * others)[:, 0, 0].astype(np.float32)
@@ -179,8 +179,8 @@ def test_garments_of_one_distribution_have_no_distance(rng):
     assert means[2] < -10 * errors[2]
 
 
-def test_garments_are_seen_through_those_of_the_training(place, monkeypatch):
-    """Translated and real test photos have none in common; floors another part than reals."""
+def test_partners_are_garments_of_the_training_photos(place, monkeypatch):
+    """Translated and real test photos share none; floors use another part than reals."""
     path, asked = place / "box.safetensors", []
     header = read_header(path)
     photos, training = open_test_photos(header, path, NO_CHOICE, "test"), open_training_photos(
@@ -194,8 +194,8 @@ def test_garments_are_seen_through_those_of_the_training(place, monkeypatch):
                              *((True, side, True, 0) for side in "AABB")]
 
 
-def test_maps_that_were_mended_in_place_are_other_photos(tmp_path):
-    """What is kept of pairs goes by the files' content: a mended map may have its old size."""
+def test_maps_edited_in_place_are_other_photos(tmp_path):
+    """The cache of pairs goes by the files' content: an edited map may have its old size."""
     write_class_list(tmp_path, ("hat", "box"))
     labels = np.full((16, 16), 1, np.uint8)
     pictures.save_png(tmp_path / "images/a.png", np.zeros((16, 16, 3), np.uint8))
@@ -208,7 +208,7 @@ def test_maps_that_were_mended_in_place_are_other_photos(tmp_path):
 
 
 def test_photos_without_the_garment_are_measured_too(tmp_path, place):
-    """By networks of whole photos: all is background. Those of garments leave them out."""
+    """By networks of whole photos: all is background. Networks of garments leave them out."""
     images = boxes(RED, 3, 1)
     images[0, 3] = images[0, 3].min()
     make_dataset(tmp_path / "own", {"test": images}, ("box",))
@@ -221,8 +221,8 @@ def test_photos_without_the_garment_are_measured_too(tmp_path, place):
 
 
 @pytest.mark.slow
-def test_a_line_has_all_that_defines_a_number(place, tmp_path, monkeypatch, capsys):
-    """By run_metrics.py without --metrics: all of them."""
+def test_a_line_has_everything_that_defines_a_value(place, tmp_path, monkeypatch, capsys):
+    """By run_metrics.py without --metrics, which computes all of them."""
     monkeypatch.chdir(tmp_path)
     np.savez("inception.npz", **small_arrays())
     shutil.copy(place / "box.safetensors", "box.safetensors")
@@ -265,7 +265,7 @@ def test_a_line_has_all_that_defines_a_number(place, tmp_path, monkeypatch, caps
     (["--network=box.safetensors", "--garment=box"], "--garment: .* garments of its own"),
     (["--metrics=kid50", "--target=b"], "--target: .*it is for metrics of a CycleGAN"),
 ])
-def test_what_is_refused(place, tmp_path, monkeypatch, options, error):
+def test_wrong_options_are_refused(place, tmp_path, monkeypatch, options, error):
     monkeypatch.chdir(place)
     if "--data=other" in options:
         data, _ = tagged_and_untagged(tmp_path, 16, 6)
@@ -279,8 +279,8 @@ def test_what_is_refused(place, tmp_path, monkeypatch, options, error):
         run_metrics.main([*network, *options])
 
 
-def test_a_single_training_photo_is_known_before_anything_is_translated(tmp_path, monkeypatch):
-    """Floors take two."""
+def test_a_single_training_photo_is_refused_before_translation(tmp_path, monkeypatch):
+    """Floors need two."""
     data = two_datasets(tmp_path, counts=(1, 5), num_test=(2, 2))
     path = save_cyclegan(tmp_path / "one.safetensors", tiny(data))
     photos = open_test_photos(read_header(path), path, NO_CHOICE, "test")
@@ -290,8 +290,8 @@ def test_a_single_training_photo_is_known_before_anything_is_translated(tmp_path
                           command="", minibatch=2)
 
 
-def test_two_garments_of_one_list_are_two_lists(tmp_path, capsys):
-    """As in a training between them; no list is taken for the other one."""
+def test_two_garments_of_one_data_set_are_two_lists(tmp_path, capsys):
+    """As in a training between them; neither list is taken for the other."""
     data, _ = tagged_and_untagged(tmp_path, 16, 6)
     config = tiny((data, data), garment="hat,coat")
     path = save_cyclegan(tmp_path / "own.safetensors", config)
@@ -305,8 +305,8 @@ def test_two_garments_of_one_list_are_two_lists(tmp_path, capsys):
 
 
 def test_photos_of_folders(place, tmp_path, capsys):
-    """A folder has no test split: others have to be named; those of the training, and of the
-    other list, are warned of."""
+    """A folder has no test split, so other photos must be given; training photos, and photos of the
+    other list, get a warning."""
     path = place / "whole.safetensors"
     header = read_header(path)
     photos = open_test_photos(header, path, {"A": str(place / "a"), "B": None}, "train")

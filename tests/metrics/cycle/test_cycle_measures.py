@@ -15,8 +15,8 @@ from metrics.cycle.measures import (
 from metrics.features import FeatureSet
 
 
-def test_the_objective_is_the_papers():
-    """By hand, of "Clothing texture synthesis using CycleGAN", section 4.1, with least squares."""
+def test_the_objective_equals_the_papers():
+    """By hand, from "Clothing texture synthesis using CycleGAN", section 4.1; least squares."""
     terms = {"AtoB": {"real": 0.1, "fake": 0.2, "fooled": 0.5, "cycle": 0.03, "identity": 0.4,
                       "background": 0.0},
              "BtoA": {"real": 0.3, "fake": 0.1, "fooled": 0.6, "cycle": 0.05, "identity": 0.2}}
@@ -27,8 +27,8 @@ def test_the_objective_is_the_papers():
 
 
 def test_distances_are_to_the_target(rng):
-    """Translated photos of A to real ones of B; untranslated ones both ways alike; floors of the
-    training photos of the target."""
+    """From translated photos of A to real ones of B; the untranslated distance is equal both ways;
+    floors are from the target's training photos."""
     def features(mean):
         return FeatureSet((mean + rng.standard_normal((40, 3))).astype(np.float32))
 

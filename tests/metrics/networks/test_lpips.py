@@ -11,7 +11,7 @@ from tests.tools.vgg16 import NARROW, activations, random_arrays
 
 
 def oracle(arrays, images1, images2, blocks=NARROW):
-    """The distance in plain float64 NumPy: float64 [N]."""
+    """Return the distance in plain float64 NumPy: float64 [N]."""
     total = 0
     for number, pair in enumerate(zip(*(activations(arrays, x, blocks)
                                         for x in (images1, images2)))):
@@ -23,7 +23,7 @@ def oracle(arrays, images1, images2, blocks=NARROW):
 
 @pytest.fixture
 def weights(tmp_path, rng):
-    """(path, arrays) of a narrow network."""
+    """Write a narrow network; return (path, arrays)."""
     arrays = random_arrays(rng)
     np.savez(tmp_path / "lpips.npz", **arrays)
     return tmp_path / "lpips.npz", arrays
@@ -42,8 +42,8 @@ def test_equals_the_formula_in_float64(weights, rng, size):
     np.testing.assert_allclose(Lpips(path, NARROW)(*images), expected, rtol=2e-6)
 
 
-def test_gradients_are_finite_where_no_map_is_active():
-    """There the length is 0, and a square root has no derivative: TensorFlow gives 0 for it."""
+def test_gradients_are_finite_without_active_fmaps():
+    """The length is 0 there, and a square root has no derivative: TensorFlow gives 0 for it."""
     features = tf.constant([[0, 0, 0], [0, 3e-4, 4e-4]], tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(features)
@@ -65,13 +65,13 @@ def test_is_a_distance(weights, rng):
     np.testing.assert_allclose(traced, distance(a, b), rtol=1e-6)
 
 
-def test_images_that_are_too_small(weights, rng):
+def test_images_that_are_too_small_are_refused(weights, rng):
     path, _ = weights
     with pytest.raises(ValueError, match="16 pixels or more"):
         Lpips(path, NARROW)(*pair_of_images(rng, (1, 16, 15, 3)))
 
 
-def test_digest_is_of_the_values(weights, tmp_path):
+def test_the_digest_is_of_the_values(weights, tmp_path):
     path, arrays = weights
     before = Lpips(path, NARROW)
     assert before.name == f"weights from {path}"

@@ -20,7 +20,7 @@ CONTENT = b"a network"
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """A cache of the test's own, and a small file as the network."""
+    """Use a separate cache, and a small file as the network."""
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(person, "MODEL", {"size": len(CONTENT)})
     return tmp_path / "cache"
@@ -28,7 +28,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def npm(tmp_path, monkeypatch):
-    """A function (content, status, printed) that puts an npm on the path: it packs the content."""
+    """Return a function (content, status, printed) that puts an npm packing it on the path."""
     def install(content=CONTENT, status=0, printed=""):
         folder = tmp_path / "bin"
         folder.mkdir()
@@ -52,18 +52,18 @@ def test_the_file_is_fetched_once_and_kept(npm, cache, monkeypatch):
     lines = []
     assert person.find_model(report=lines.append) == cache / person.FILE_NAME
     assert (cache / person.FILE_NAME).read_bytes() == CONTENT and len(lines) == 1
-    monkeypatch.setattr(subprocess, "run", None)  # nothing is asked for again
+    monkeypatch.setattr(subprocess, "run", None)  # nothing is downloaded again
     assert person.find_model(report=lines.append) == cache / person.FILE_NAME and len(lines) == 1
 
 
-def test_a_fetch_that_fails_says_why_and_what_to_do(npm, cache):
+def test_a_failed_download_says_why_and_what_to_do(npm, cache):
     npm(status=1, printed=json.dumps({"error": {"summary": "no such package"}}))
     with pytest.raises(UserError, match=r"failed: no such package\. By hand: .* --person=PATH"):
         person.find_model(report=lambda line: None)
     assert not (cache / person.FILE_NAME).exists()
 
 
-def test_without_npm(monkeypatch, tmp_path):
+def test_without_npm_the_error_names_it(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"npm is not installed\. By hand"):
         person.find_model()
@@ -84,7 +84,7 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 def test_photos_are_resized_for_the_network_and_back(monkeypatch, tmp_path):
-    """A stand-in calls bright pixels a person."""
+    """A stand-in labels bright pixels as a person."""
     class Interpreter:
         def __init__(self, path):
             pass
@@ -116,7 +116,7 @@ def test_photos_are_resized_for_the_network_and_back(monkeypatch, tmp_path):
     photos = np.zeros((2, 8, 6, 3), np.uint8)
     photos[0, 2:6, :3] = 255
     assert (network.present(photos) == (photos[..., 0] > 0)).all()
-    # Two garments' pixels on the person and one beside it; in the other photo there is no person.
+    # Two garment pixels are on the person and one is beside it; the other photo has no person.
     labels = np.zeros((2, 8, 6), np.uint8)
     labels[0, 3, 1:3], labels[0, 7, 5], labels[1, 0, :4] = 1, 2, 1
     measure = person.person_measure(network)
@@ -125,7 +125,7 @@ def test_photos_are_resized_for_the_network_and_back(monkeypatch, tmp_path):
 
 
 def test_the_published_network(monkeypatch):
-    """Fetched and run, where ai-edge-litert is installed and the cache holds the network."""
+    """Downloaded and run, if ai-edge-litert is installed and the cache has the network."""
     pytest.importorskip("ai_edge_litert")
     monkeypatch.undo()
     if not (person.cache_dir() / person.FILE_NAME).is_file():

@@ -26,20 +26,20 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def eagerly():
-    """Compute step by step: few steps take less time than one trace."""
+    """Run eagerly: few steps take less time than one trace."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
 
 
-def test_neighbouring_seeds_share_no_networks(data):
+def test_neighbouring_seeds_have_different_networks(data):
     digests = [network.digest() for seed in (1, 2, 3)
                for network in tools.cyclegan(tiny(data, seed=seed)).make_networks().values()]
     assert len(set(digests)) == len(digests) == 12
 
 
 def seen_photos(method, batch, step=0):
-    """The photos and masks of a batch as a step sees them: [(rgb, mask) of A, of B], float64."""
+    """Return a batch's photos and masks as a step uses them, float64: [(rgb, mask) of A, of B]."""
     draws = Draws(method.config.seed, step, method.config.minibatch)
     return [tuple(part.numpy().astype(np.float64) for part in split_mask(
         moved_at_random(to_floats(photos), draws, method.config, name)))
@@ -47,14 +47,14 @@ def seen_photos(method, batch, step=0):
 
 
 def shifts(method, step=0):
-    """By how much a step moves garments before its critics, [n, 2]."""
+    """Return by how much a step moves garments before its critics, [n, 2]."""
     config = method.config
     return config.resolution / 32 * (2 * Draws(config.seed, step, config.minibatch).uniform(
         "overlap", [2]).numpy() - 1)
 
 
 def called(method, name, images):
-    """What a network makes of images as in training, float64; of a critic its one scale."""
+    """Return a network's output in training, float64; for a critic that of its single scale."""
     found, _ = method.networks[name].train_call(tf.constant(images, tf.float32))
     return np.asarray(found[0] if name in CRITICS else found, np.float64)
 
@@ -66,7 +66,7 @@ def l1(first, second, mask):
 
 @pytest.mark.parametrize("changes", [{"identity_weight": 0.5}, LIVELY])
 def test_the_terms_of_the_losses(data, eagerly, changes):
-    """Against NumPy, of the networks' own pictures and logits."""
+    """Against NumPy, from the networks' own pictures and logits."""
     config = tiny(data, **changes)
     method, progress = begun(config)
     batch = method.next_batch(method.stage(progress), progress)
@@ -111,8 +111,8 @@ def test_the_terms_of_the_losses(data, eagerly, changes):
 
 
 def test_gradients_are_those_of_the_losses(data, eagerly):
-    """Along a direction of each network's variables; critics are no concern of the generators, and
-    no network's clipped gradient is longer than allowed."""
+    """Along one direction of each network's variables. Critics' losses are not in the generators'
+    gradients."""
     config = tiny(data, garment="box", identity_weight=0.5, pool=0)
     method, progress = begun(config)
     steps(method, progress, 1)
@@ -127,7 +127,7 @@ def test_gradients_are_those_of_the_losses(data, eagerly):
 
     for network, of_network in grads.items():
         arrays = method.networks[network].get_arrays()
-        # Along the gradient itself and a little beside it.
+        # Along the gradient with random factors.
         direction = {name: grad.numpy() * (1 + 0.5 * rng.standard_normal(grad.shape))
                      for name, grad in of_network.items()}
         length = np.sqrt(sum((d ** 2).sum() for d in direction.values()))
@@ -173,9 +173,9 @@ def test_gradients_are_clipped_before_the_step(data, eagerly):
 
 
 @pytest.mark.parametrize("has_maps", [(True, True), (True, False), (False, True)])
-def test_critics_see_all_garments_through_one_region(tmp_path, eagerly, monkeypatch, has_maps):
-    """Real ones and those made of the other list's photo in the same place: outside it is grey, so
-    that an outline says nothing of either."""
+def test_critics_see_all_garments_in_one_shared_region(tmp_path, eagerly, monkeypatch, has_maps):
+    """Reals, and fakes made from the other list's photo at the same position. Outside the region is
+    grey, so that an outline does not tell them apart."""
     data = two_datasets(tmp_path, has_maps)
     method, progress = begun(tiny(data, garment="box", flip=False, jitter=1.0, pool=0))
     batch = method.next_batch(method.stage(progress), progress)
@@ -195,7 +195,7 @@ def test_critics_see_all_garments_through_one_region(tmp_path, eagerly, monkeypa
         assert np.abs(images).max(-1)[region == 1].min() > 0  # nothing inside is hidden
 
 
-def test_around_a_garment_translated_photos_stay(data, eagerly):
+def test_a_translation_does_not_change_photos_outside_the_garment(data, eagerly):
     method, _ = begun(tiny(data, garment="box"))
     photos = method._shown[0]
     there, back = method.translate("AtoB", photos)
@@ -206,7 +206,7 @@ def test_around_a_garment_translated_photos_stay(data, eagerly):
 
 
 @pytest.mark.slow
-def test_bfloat16_networks_stay_so(data, tmp_path, eagerly):
+def test_bfloat16_networks_keep_their_precision(data, tmp_path, eagerly):
     config = tiny(data, kimg=0.008, image_ticks=9, precision="bf16")
     for kimg in (0.008, 0.016):
         training = tools.train(dataclasses.replace(config, kimg=kimg), tmp_path / "run")
@@ -224,7 +224,7 @@ def test_the_learning_rate_falls_over_the_second_half(data):
 
 @pytest.mark.slow
 def test_the_pool_is_the_same_on_all_devices(data):
-    """What two devices do as one is in test_conformance.py."""
+    """test_conformance.py tests what two devices do together."""
     method, progress = begun(tiny(data, pool=5), mirrored_strategy("cpu", 2))
     steps(method, progress, 3)
     for var in method.pool.variables.values():
@@ -233,8 +233,8 @@ def test_the_pool_is_the_same_on_all_devices(data):
 
 @pytest.mark.slow
 def test_it_learns_to_swap_two_colours(data, tmp_path):
-    """Red boxes become blue and blue ones red, around them nothing changes much, and the way back
-    leads to the photo."""
+    """Red boxes become blue and blue ones red, little changes around them, and the way back leads
+    to the photo."""
     config = tiny(data, kimg=1.2, tick_kimg=0.4, fmaps=8, lrate=4e-3, identity_weight=0.5,
                   image_ticks=9)
     training = tools.train(config, tmp_path / "run")
@@ -252,6 +252,6 @@ def test_it_learns_to_swap_two_colours(data, tmp_path):
 
 
 def boxes_of(path, count):
-    """Where the boxes of a data set's first photos are, bool [count, R, R]."""
+    """Return where the boxes of a data set's first photos are, bool [count, R, R]."""
     domain = tools.Domain.open(tools.open_list(path), tools.SIDE, ("box",))
     return np.stack([domain.read(n)[..., 3] == 255 for n in range(count)])

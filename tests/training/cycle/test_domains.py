@@ -1,4 +1,4 @@
-"""Two lists of photos: what is read of them, in which order, and how it is moved at random."""
+"""Two lists of photos: what is read from them, in which order, and their random changes."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from training.cycle.domains import (
 
 
 def test_photos_and_soft_masks_of_records(tmp_path):
-    """Of a smaller level too, where edges are soft."""
+    """At a smaller level too, where edges are soft."""
     path, images = box_dataset(tmp_path / "a", RED, 5, seed=1), boxes(RED, 5, 1)
     domain = Domain.open(open_list(path), SIDE, ("box",))
     np.testing.assert_array_equal([domain.read(n) for n in range(5)],
@@ -32,7 +32,7 @@ def test_photos_and_soft_masks_of_records(tmp_path):
     assert Domain.open(open_list(path), SIDE).read(0).shape == (SIDE, SIDE, 3)
 
 
-def test_photos_without_the_garment_take_no_part(tmp_path):
+def test_photos_without_the_garment_are_left_out(tmp_path):
     images = boxes(RED, 4, 1)
     images[1, 3:] = images[2, 3:] = 0
     images[2, 3, 0, :2] = 255  # two pixels of 256 are too few
@@ -45,7 +45,7 @@ def test_photos_without_the_garment_take_no_part(tmp_path):
 
 
 def test_folders_of_photos_and_of_pairs(tmp_path):
-    """Photos of any size are fitted into squares; a pair's labels are its mask."""
+    """Photos of any size are fitted into squares; a pair's label map is its mask."""
     photo = np.full((20, 40, 3), 90, np.uint8)
     (tmp_path / "photos").mkdir()
     Image.fromarray(photo).save(tmp_path / "photos/x.png")
@@ -55,7 +55,7 @@ def test_folders_of_photos_and_of_pairs(tmp_path):
     assert (rgb[:4] == 255).all() and (rgb[4:12] == 90).all() and (rgb[12:] == 255).all()
     for name in "yz":
         Image.new("RGB", (70, 30)).save(tmp_path / f"photos/{name}.png")
-    assert open_list(tmp_path / "photos").largest_level() == 64  # of half of them
+    assert open_list(tmp_path / "photos").largest_level() == 64  # the size of half of them
     for name in "yz":
         (tmp_path / f"photos/{name}.png").unlink()
     first = source.digest
@@ -79,9 +79,9 @@ def test_folders_of_photos_and_of_pairs(tmp_path):
         open_list(tmp_path / "nothing")
 
 
-def test_the_shorter_list_begins_anew_in_another_order(tmp_path):
-    """While the longer one is seen once; a stream that starts later goes on alike, and workers
-    read their own places."""
+def test_the_shorter_list_repeats_in_another_order(tmp_path):
+    """While the longer one is used once. A stream that starts later is the same from there on, and
+    workers read their own rows."""
     domains = [Domain.open(open_list(path), SIDE) for path in two_datasets(tmp_path)]
     originals = [boxes(colour, count, seed)[:, :3].transpose(0, 2, 3, 1)
                  for colour, count, seed in ((RED, 6, 1), (BLUE, 9, 2))]
@@ -99,13 +99,13 @@ def test_the_shorter_list_begins_anew_in_another_order(tmp_path):
     assert a[:6] != a[6:12] and b[:9] != b[9:]
     assert numbers(9, 3) == [a[9:], b[9:]]
     assert numbers(0, 6, [1]) == [a[1::3], b[1::3]]
-    # B has an order of its own, which is not that of A in the next training.
+    # B has its own order, which is not A's in the next training either.
     domains, originals = domains[:1] * 2, originals[:1] * 2
     one, two = (numbers(0, 6, seed=seed) for seed in (7, 8))
     assert one[0] == a and one[1] not in (a, two[0], two[1])
 
 
-def test_a_photo_stays_as_it_is_without_changes(tmp_path, rng):
+def test_a_photo_without_changes_is_returned_as_it_is(tmp_path, rng):
     photos = to_floats(tf.constant(rng.integers(0, 256, (2, 8, 8, 4)), tf.uint8))
     config = tiny("ab", jitter=1.0, flip=False)
     assert moved_at_random(photos, Draws(1, 0, 2), config, "a") is photos
@@ -115,14 +115,14 @@ def test_a_photo_stays_as_it_is_without_changes(tmp_path, rng):
 
 
 def test_photos_are_enlarged_rotated_and_cropped(rng):
-    """Of a ramp in x and y the affine map can be read: scale, angle and place, colours as masks."""
+    """A ramp in x and y shows the affine map: scale, angle, position; masks move alike."""
     side, count, jitter, degrees = 32, 64, 1.25, 20.0
     y, x = np.mgrid[:side, :side].astype(np.float32)
     ramp = np.broadcast_to(np.stack([x, y, x, y], axis=-1), (count, side, side, 4))
     config = tiny("ab", jitter=jitter, rotation=degrees, flip=False)
     moved = moved_at_random(tf.constant(ramp), Draws(3, 1, count), config, "a").numpy()
     middle = (side - 1) / 2
-    part = slice(side // 2 - 4, side // 2 + 4)  # far from what is filled by reflection
+    part = slice(side // 2 - 4, side // 2 + 4)  # far from pixels filled by reflection
     along_x = np.diff(moved[:, part, part, :2], axis=2).mean((1, 2))
     angles = np.degrees(np.arctan2(along_x[:, 1], along_x[:, 0]))
     np.testing.assert_allclose(np.hypot(*along_x.T), 1 / jitter, rtol=1e-4)

@@ -32,7 +32,7 @@ OPTIONS = ["--variant=cyclegan", "--preset=tiny", "--device=cpu"]
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with the data sets a and b, and c without maps, to work in."""
+    """Make a working folder with the data sets a and b, and c without maps."""
     two_datasets(tmp_path)
     box_dataset(tmp_path / "c", BLUE, 4, seed=3, has_maps=False)
     monkeypatch.chdir(tmp_path)
@@ -45,7 +45,7 @@ def run(*options):
 
 
 def test_the_plan_names_both_lists(place, capsys):
-    """Lists of unequal length and size: the longer one makes a pass, the smaller photos decide."""
+    """Lists of unequal length and size: a pass has the longer list's length, the smaller size."""
     box_dataset(place / "large", RED, 5, seed=4, side=32)
     run("--data=large", "--target=b", "--dry-run", "--kimg=0.9", "--garment=box")
     out = capsys.readouterr().out
@@ -69,7 +69,7 @@ def test_folders_of_photos_and_a_single_photo(place, capsys):
 
 
 def test_a_folder_of_pairs_is_read_at_the_size_of_half_of_them(place, capsys):
-    """Or at any other size."""
+    """Or at any other size that is given."""
     pair_folder(place / "pairs")
     box_dataset(place / "large", RED, 5, seed=4, side=32)
     for kind in ("images", "labels"):
@@ -103,7 +103,7 @@ def test_a_folder_of_pairs_is_read_at_the_size_of_half_of_them(place, capsys):
     (["--target=b", "--patience=2"], "--patience: no score is measured"),
     (["--target=b", "--init-from=x"], "--init-from.*all networks begin anew"),
 ])
-def test_what_is_refused(place, options, error):
+def test_wrong_options_are_refused(place, options, error):
     shutil.copytree("a", "copy")
     box_dataset(place / "copy-of-c", BLUE, 4, seed=3, has_maps=False)
     with pytest.raises(UserError, match=error):
@@ -128,7 +128,7 @@ def test_one_list_may_be_two_garments(place, capsys):
         ("pairs/images", "box", "pairs/images"))),
 ])
 def test_the_next_commands_work(place, data, garment, source):
-    """Whatever A is: with maps and a garment or without, in a folder, shards or a data set."""
+    """Whatever A is: with or without maps and a garment; a folder, shards or a data set."""
     for name in ("pairs", "sharded/shard-00000-of-00002", "sharded/shard-00001-of-00002"):
         pair_folder(place / name)
     config = CycleConfig.preset("tiny", {**TINY, "data": data, "target": "b", "garment": garment})
@@ -148,8 +148,8 @@ def test_the_next_commands_work(place, data, garment, source):
     assert len(list((place / "translated").rglob("images/*.png"))) in (3, 4, 6)
 
 
-def test_a_run_goes_on_with_its_own_lists(place):
-    """Its snapshot names both; another list is refused, a moved one is not."""
+def test_a_run_continues_with_its_own_lists(place):
+    """Its snapshot names both; another list is refused, a moved one is accepted."""
     options = ["--data=a", "--target=b", "--kimg=0", "--run=run"]
     assert run(*options) == 0
     assert ("dataset_tool.py extract a --out=extracted; python generate.py --network=run "

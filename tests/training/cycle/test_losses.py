@@ -1,4 +1,4 @@
-"""Losses of garments and of whole pictures, compositing, what critics see, against NumPy."""
+"""Losses of garments and of whole pictures, compositing, and critics' inputs, against NumPy."""
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +11,7 @@ def some(rng, *shape):
 
 
 def test_l1_of_a_garment_is_the_mean_over_its_pixels(rng):
-    """Soft ones count in part; a picture without any has none; a whole one is plain L1."""
+    """Soft pixels count in part; a picture without any has loss 0; a whole picture has plain L1."""
     first, second, mask = some(rng, 3), some(rng, 3), np.abs(some(rng, 1))
     mask[0], mask[1] = 1, 0
     difference = np.abs(first.astype(np.float64) - second).mean(-1, keepdims=True)
@@ -20,7 +20,7 @@ def test_l1_of_a_garment_is_the_mean_over_its_pixels(rng):
                                rtol=1e-5)
 
 
-def test_a_garment_of_less_than_a_pixel_weighs_what_it_covers():
+def test_a_garment_of_less_than_a_pixel_has_its_area_as_weight():
     mask = np.zeros((1, 4, 4, 1), np.float32)
     mask[0, 1, 2] = 0.25
     ones = tf.ones([1, 4, 4, 3])
@@ -34,7 +34,7 @@ def test_the_logit_of_a_picture_is_the_mean_of_its_patches(rng):
         np.testing.assert_allclose(found[:, 0, 0], patches.mean((1, 2)), rtol=1e-5, atol=1e-7)
 
 
-def test_around_a_garment_every_bit_stays(rng):
+def test_compositing_keeps_every_bit_around_a_garment(rng):
     new, old, mask = some(rng, 3), some(rng, 3), np.abs(some(rng, 1))
     mask[mask < 0.4], mask[mask > 0.8] = 0, 1
     new[0] = np.nan
@@ -47,7 +47,7 @@ def test_around_a_garment_every_bit_stays(rng):
 
 
 def moved_to_the_middle(images, mask, shift=None):
-    """As `centred`, pixel by pixel, in float64."""
+    """Compute `centred` pixel by pixel, in float64."""
     side, found = images.shape[1], np.zeros_like(images, np.float64)
     shifts = np.zeros((len(images), 2)) if shift is None else shift
     for image, own, weights, (x, y) in zip(found, images, mask[..., 0].astype(np.float64), shifts):
@@ -61,8 +61,8 @@ def moved_to_the_middle(images, mask, shift=None):
 
 
 def garments(rng, side, low, high):
-    """float32 [4, side, side, 1]: soft boxes that begin within the given places; the last one is
-    all of the picture, as of photos without maps."""
+    """Return float32 [4, side, side, 1]: soft boxes that start in the given range; the last one is
+    the whole picture, as for photos without maps."""
     masks = np.zeros((4, side, side, 1), np.float32)
     for mask in masks[:3]:
         y, x = rng.integers(low, high, 2)
@@ -81,8 +81,8 @@ def test_garments_are_moved_to_the_middle(rng):
     assert (found[:2] != images[:2]).any()
 
 
-def test_outlines_say_nothing(rng):
-    """Jackets are above, trousers below and smaller: what critics see of either has one form."""
+def test_outlines_do_not_distinguish_garments(rng):
+    """Jackets are at the top, trousers lower and smaller: critics see both in the same form."""
     a, b = garments(rng, 16, 0, 3), garments(rng, 16, 9, 12)
     regions = seen_regions(tf.constant(a), tf.constant(b)).numpy()
     np.testing.assert_allclose(regions, moved_to_the_middle(a, a) * moved_to_the_middle(b, b),
@@ -96,6 +96,6 @@ def test_outlines_say_nothing(rng):
             moved_to_the_middle(a, a, shift) * moved_to_the_middle(b, b, -shift), rtol=1e-6)
     for mask in (a, b):
         inside = centred(tf.constant(ones), tf.constant(mask)).numpy()
-        assert (inside[regions > 0] == 1).all()  # no pixel that was made up
+        assert (inside[regions > 0] == 1).all()  # no pixel is invented
     np.testing.assert_array_equal(seen_regions(tf.constant(ones), tf.constant(b)),
                                   centred(tf.constant(b), tf.constant(b)))

@@ -1,4 +1,4 @@
-"""The pool of earlier pictures: which are kept and which are shown, against Zhu et al.'s words."""
+"""The pool of earlier pictures: which are kept and which are shown, as Zhu et al. describe it."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from training.cycle.pool import ImagePool, query_order
 
 
 def zhu(pool, size, new, chances, places):
-    """The pool after new pictures, one after another, and those that are shown; by lists."""
+    """Return the pool after new pictures, added one by one, and the pictures shown; with lists."""
     pool, shown = list(pool), []
     for picture, chance, place in zip(new, chances, places):
         if len(pool) < size:
@@ -24,7 +24,7 @@ def zhu(pool, size, new, chances, places):
 
 @pytest.mark.parametrize("size, minibatch", [(6, 4), (2, 5), (12, 1), (3, 3)])
 def test_pictures_are_kept_and_shown_as_in_the_paper(rng, size, minibatch):
-    """From empty to long full; in a small pool one minibatch swaps a picture it just brought."""
+    """From empty to long full; in a small pool a minibatch can swap a picture it has just added."""
     pool, made, expected = ImagePool(size, 2), 0, []
     for _ in range(4 * size // minibatch + 6):
         numbers = np.arange(made, made + minibatch)

@@ -1,4 +1,4 @@
-"""Training decoders: the loss, noise, devices, resumes, what is learned, the command line."""
+"""Training decoders: the loss, noise, devices, resumes, what they learn, the command line."""
 
 import dataclasses
 import json
@@ -39,8 +39,8 @@ def folder(tmp_path_factory):
     return labelled_folder(tmp_path_factory.mktemp("labelled"))
 
 
-def test_pictures_are_made_again(folder):
-    """The training's network draws the pictures of the folder, to the grey level."""
+def test_pictures_are_reproduced(folder):
+    """The training's network draws the folder's pictures, equal to the grey level."""
     origin, out = folder
     method, _ = begun(tiny(out), origin)
     again = tools.pictures.to_uint8_metrics(method.images(range(8))[..., :3])
@@ -49,8 +49,8 @@ def test_pictures_are_made_again(folder):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_loss_is_the_mean_over_pixels_that_count(folder, tmp_path, kind):
-    """Against NumPy, of the network's own logits of the features with the step's noise."""
+def test_the_loss_is_the_mean_over_labelled_pixels(folder, tmp_path, kind):
+    """Against NumPy, from the network's own logits of the features with the step's noise."""
     origin, out = folder
     config = tiny(out, kind)
     method, progress = begun(config, origin)
@@ -73,7 +73,7 @@ def test_the_loss_is_the_mean_over_pixels_that_count(folder, tmp_path, kind):
     np.testing.assert_allclose(report["Training/accuracy"], hits.mean(), rtol=1e-6)
 
 
-def test_noise_is_drawn_anew_and_the_generator_stays(folder):
+def test_noise_is_drawn_in_every_step_and_the_generator_is_fixed(folder):
     origin, out = folder
     method, progress = begun(tiny(out), origin)
     network, stage = method.networks[NETWORK], method.stage(progress)
@@ -88,7 +88,7 @@ def test_noise_is_drawn_anew_and_the_generator_stays(folder):
 
 
 def test_pixels_of_an_mlp_have_their_own_labels(folder):
-    """A picture whose features say what its labels are gives pixels with equal ones."""
+    """A picture whose features encode its labels gives pixels with the matching labels."""
     origin, out = folder
     method, progress = begun(tiny(out, "mlp"), origin)
     batch = method.next_batch(method.stage(progress), progress)
@@ -106,8 +106,8 @@ def test_pixels_of_an_mlp_have_their_own_labels(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_what_colours_mean(folder, tmp_path, kind):
-    """Of six pictures, for two others and for seeds it never saw; the snapshot is a network of
-    colours and maps for every script."""
+    """From six pictures, for two others and for new seeds; the snapshot is a network of colours and
+    maps for every script."""
     origin, out = folder
     rates = {"lrate": 0.02} if kind != "conv" else {}
     config = tiny(out, kind, kimg=1.2, tick_kimg=0.4, **rates)
@@ -119,7 +119,7 @@ def test_it_learns_what_colours_mean(folder, tmp_path, kind):
         (tmp_path / "run/best.json").read_text())["value"] == max(scores)
     assert ("Decoder/uncertainty" in ticks[-1]) == (kind == "mlp")
     assert read(tmp_path / "run/fakes000000.000.png").ndim == 3
-    # Generated pairs of other seeds: colours are the generator's, labels what the colours say.
+    # Generated pairs of other seeds: colours are the generator's, labels follow from the colours.
     network, pairs = tmp_path / "run", tmp_path / "pairs"
     generate.main([f"--network={network}", "--num=6", "--first-seed=100", f"--out={pairs}",
                    "--trunc=0.9", "--min-confidence=0.01"])
@@ -133,8 +133,8 @@ def test_it_learns_what_colours_mean(folder, tmp_path, kind):
 
 
 @pytest.mark.slow
-def test_its_snapshot_goes_where_a_generator_of_maps_goes(folder, tmp_path, monkeypatch):
-    """Sheets, interpolations, style mixes, shards, replay; not where one is to be trained on."""
+def test_its_snapshot_works_like_a_generator_with_maps(folder, tmp_path, monkeypatch):
+    """In sheets, interpolations, style mixes, shards and replay; it cannot start a training."""
     origin, out = folder
     tools.train(tiny(out), tmp_path / "run", origin)
     monkeypatch.chdir(tmp_path)
@@ -154,8 +154,8 @@ def test_its_snapshot_goes_where_a_generator_of_maps_goes(folder, tmp_path, monk
 
 
 @pytest.mark.slow
-def test_metrics_of_maps_take_its_snapshot(folder, tmp_path):
-    """Shapes of the maps, and their agreement with a segmentation network."""
+def test_metrics_of_maps_accept_its_snapshot(folder, tmp_path):
+    """Shapes of the maps, and agreement with a segmentation network."""
     origin, out = folder
     tools.train(tiny(out), tmp_path / "run", origin)
     data = labelled_pictures.coloured_dataset(tmp_path / "data")
@@ -167,9 +167,9 @@ def test_metrics_of_maps_take_its_snapshot(folder, tmp_path):
     assert 0 <= json.loads(lines[-1])["results"]["labels8"] <= 1
 
 
-def test_its_pictures_are_labelled_as_those_of_its_generator(folder, tmp_path, capsys):
-    """Whose pixels they are: they may join its own, and what a decoder learns from is that network.
-    Folders of earlier versions, which have the digest of both, become such."""
+def test_its_pictures_are_labelled_as_its_generators(folder, tmp_path, capsys):
+    """The pixels are the generator's: they may join its pictures, and a decoder learns from that
+    network. Folders of earlier versions have the digest of both, and are converted."""
     origin, out = folder
     tools.train(tiny(out, kimg=0), tmp_path / "run", origin)
     for_labelling = ["--for-labelling", "--trunc=0.9", f"--out={tmp_path / 'more'}"]
@@ -192,7 +192,7 @@ def test_its_pictures_are_labelled_as_those_of_its_generator(folder, tmp_path, c
 
 
 def test_a_decoder_on_an_official_pickle(tmp_path, capsys):
-    """From the pickle to pairs; what is made of it has no official form."""
+    """From the pickle to pairs; the decoder's snapshot has no official form."""
     pickle = tmp_path / "network.pkl"
     networks, arrays = official_files.tiny_networks()
     official_files.write_pickle(pickle, networks)
@@ -214,7 +214,7 @@ def test_a_decoder_on_an_official_pickle(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_decoder_on_a_conditional_generator(tmp_path):
-    """The label that the pictures were drawn with makes their features; any can be asked for."""
+    """The pictures' label gives their features; later any label can be requested."""
     origin = save_network(tmp_path / "rgb.safetensors", (), label_size=3)
     out = tmp_path / "labelled"
     generate.main([f"--network={origin}", "--seeds=0-3", "--for-labelling", "--label=2",
@@ -232,13 +232,13 @@ def test_a_decoder_on_a_conditional_generator(tmp_path):
 
 
 def failure(*options):
-    """The message of a command that fails."""
+    """Return the message of a command that fails."""
     with pytest.raises(UserError) as error:
         train.main(["--variant=decoder", "--device=cpu", *options])
     return str(error.value)
 
 
-def test_what_does_not_fit_is_told(folder, tmp_path):
+def test_options_that_do_not_fit_are_refused(folder, tmp_path):
     origin, out = folder
     common = f"--labels={out}", f"--init-from={origin}", f"--results={tmp_path}"
     assert "--labels: missing" in failure(f"--init-from={origin}")
@@ -256,8 +256,8 @@ def test_what_does_not_fit_is_told(folder, tmp_path):
     assert "unrecognized arguments: --data=" in failure(*common, "--data=x")
 
 
-def test_labels_that_cannot_be_used_are_told_one_line_each(folder, tmp_path):
-    """Missing, of another size, of unknown classes, of no picture, twins, replaced pictures."""
+def test_unusable_labels_are_listed_one_per_line(folder, tmp_path):
+    """Missing, of another size, of unknown classes, without a picture, twice, replaced pictures."""
     _, out = labelled_folder(tmp_path, count=8)
     good = read(out / "labels/seed0000.png")
     write_label(out, "seed0001.png", good[:8])
@@ -288,7 +288,7 @@ def test_labels_that_cannot_be_used_are_told_one_line_each(folder, tmp_path):
         LabelledFolder(out)
 
 
-def test_damaged_lists_of_pictures_are_told(folder, tmp_path):
+def test_damaged_lists_of_pictures_are_refused(folder, tmp_path):
     whole = json.loads((folder[1] / "labelling.json").read_text())
     digests = list(whole["pictures"].values())
     for content in ([], whole | {"pictures": ["a.png"] * len(digests)},
@@ -308,7 +308,7 @@ def test_damaged_lists_of_pictures_are_told(folder, tmp_path):
 
 
 def test_classes_may_be_listed_with_the_background(tmp_path):
-    """As labelme and CVAT list them: what is before the first class has no label of its own."""
+    """As labelme and CVAT do: names before the first class have no label."""
     _, out = labelled_folder(tmp_path, count=2)
     for text in ("__ignore__\n_background_\nred\ngreen\n", "background:0,0,0::\nred:1,2,3::\n"
                  "green:4,5,6::\n"):
@@ -316,8 +316,8 @@ def test_classes_may_be_listed_with_the_background(tmp_path):
         assert LabelledFolder(out).classes == ("red", "green")
 
 
-def test_what_is_held_back():
-    """A share, if that makes two: always the same, and fewer are among more."""
+def test_held_back_pictures_are_a_fixed_share():
+    """If that makes at least two pictures; always the same ones."""
     assert held_back(20, 0.1, 3) == held_back(20, 0.1, 3) and len(held_back(20, 0.1, 3)) == 2
     assert held_back(19, 0.1, 3) == [] and held_back(11, 0.5, 3) == sorted(held_back(11, 0.5, 3))
     assert held_back(2, 1.0, 3) == [] and len(held_back(100, 0.29, 3)) == 29
@@ -325,8 +325,8 @@ def test_what_is_held_back():
 
 @pytest.mark.parametrize("label, suggested", [(None, ""), (2, " --label=2"),
                                               ((0.5, -1.0), " --label=0.5,-1.0")])
-def test_what_a_finished_decoder_suggests(label, suggested):
-    """Of a conditional generator the label that its pictures have."""
+def test_a_finished_decoder_suggests_commands(label, suggested):
+    """For a conditional generator with the label that its pictures have."""
     job = object.__new__(DecoderJob)
     job.dataset = SimpleNamespace(labelling=SimpleNamespace(class_label=label))
     network = "python generate.py --network=run"
@@ -334,7 +334,7 @@ def test_what_a_finished_decoder_suggests(label, suggested):
                                         f"{network} --num=10000{suggested}")
 
 
-def test_a_decoder_brings_its_own_values():
+def test_a_decoder_kind_sets_its_defaults():
     assert DecoderConfig.preset("small", {}).weight_decay == 1e-3
     mlp = DecoderConfig.preset("large", {"decoder": "mlp", "kimg": 3.0})
     assert (mlp.lrate, mlp.pixels, mlp.minibatch, mlp.kimg, mlp.weight_decay) == (
@@ -343,14 +343,14 @@ def test_a_decoder_brings_its_own_values():
 
 @pytest.mark.parametrize("preset", ["small", "large"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_held_back_pictures_are_looked_at_often_enough_to_select(preset, kind):
-    """Else --patience=5, which docs/methods.md has, would never end a training."""
+def test_held_back_pictures_are_evaluated_often_enough(preset, kind):
+    """Otherwise --patience=5, which docs/methods.md recommends, would never end a training."""
     config = DecoderConfig.preset(preset, {"decoder": kind})
     assert round(config.kimg / config.tick_kimg) // config.network_ticks > 5
 
 
 def test_optimizers(folder):
-    """conv: SGD whose kernels alone decay; the others Adam as their papers have it."""
+    """conv: SGD that decays kernels only; the others: Adam as in their papers."""
     origin, out = folder
     made = {kind: begun(tiny(out, kind), origin)[0].optimizers[NETWORK] for kind in KINDS}
     sgd = made["conv"]
@@ -362,7 +362,7 @@ def test_optimizers(folder):
 
 
 def test_learning_rates(folder):
-    """conv: a power of what is left; linear: a tenth after two fifths; mlp: constant."""
+    """conv: a power of the share left; linear: a tenth after two fifths; mlp: constant."""
     origin, out = folder
     rates = {kind: [begun(tiny(out, kind, lrate=1.0), origin)[0].lrate(left)
                     for left in (1.0, 0.5, 0.0)] for kind in KINDS}
@@ -396,8 +396,8 @@ def test_the_plan_and_labels_that_have_moved(folder, tmp_path, capsys):
         moved.rename(out)
 
 
-def test_a_run_needs_its_generator_only_to_begin(folder, tmp_path):
-    """Its states have it, and its snapshots what is known of it."""
+def test_a_run_needs_its_generator_only_at_the_start(folder, tmp_path):
+    """Its states contain it, and its snapshots its description."""
     origin, out = folder
     copy, run = tmp_path / "generator.safetensors", tmp_path / "run"
     copy.write_bytes(origin.read_bytes())
@@ -420,7 +420,7 @@ def test_a_run_needs_its_generator_only_to_begin(folder, tmp_path):
     assert "no such snapshot" in failure(f"--init-from={copy}", f"--labels={out}")
 
 
-def test_uncertainty_is_of_the_pictures_own_noise(folder):
+def test_uncertainty_is_measured_with_the_pictures_own_noise(folder):
     origin, out = folder
     method, progress = begun(tiny(out, "mlp"), origin)
     network = method.networks[NETWORK]

@@ -1,4 +1,4 @@
-"""Features of the generator, decoders against NumPy and finite differences, the network of both."""
+"""Features of the generator, decoders against NumPy and finite differences, and both together."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ FMAPS = (8, 8, 8, 8, 4, 4)
 
 
 def lively(network, seed=1):
-    """Give every variable values at random; variances positive ones."""
+    """Give every variable random values; variances get positive ones."""
     rng = np.random.default_rng(seed)
     network.set_arrays({name: 0.5 * rng.standard_normal(value.shape).astype(np.float32)
                         + 2.0 * name.endswith("variance")
@@ -39,8 +39,8 @@ def some_features(count=2, dtype=np.float64, seed=3):
 # Features
 
 @pytest.mark.parametrize("resolution, fade", [(16, 0.0), (8, 0.25), (4, 0.0)])
-def test_features_are_what_the_image_is_made_of(resolution, fade):
-    """The last one gives the image, each is the oracle's, and images are the same to the bit."""
+def test_the_image_is_made_from_the_last_features(resolution, fade):
+    """The last features give the image, all equal the oracle's, and images are equal to the bit."""
     G = lively(G_style("G", **SMALL))
     dlatents = latents(G)
     images, features = G.synthesis(dlatents, resolution, fade, features=True)
@@ -57,7 +57,7 @@ def test_features_are_what_the_image_is_made_of(resolution, fade):
 
 
 def oracle_features(G, dlatents, resolution):
-    """What the oracle's synthesis computes after each of its epilogues, NHWC."""
+    """Return what the oracle's synthesis computes after each of its epilogues, NHWC."""
     kept, epilogue = [], oracle.epilogue
 
     def keep(*args, **options):
@@ -78,7 +78,7 @@ def oracle_arrays(G):
     return {name: tf.constant(value, tf.float64) for name, value in G.get_arrays().items()}
 
 
-def test_features_are_the_official_releases(shared):
+def test_features_equal_the_official_releases(shared):
     """Against the outputs of every style in the reference vectors."""
     vectors = Vectors(shared / "reference", "c3")
     reference, inputs = vectors.load("c3_intermediates"), vectors.load("c3_G")
@@ -94,8 +94,8 @@ def test_features_are_the_official_releases(shared):
 # Layers
 
 @pytest.mark.parametrize("side", [4, 8, 16])
-def test_enlarging_is_the_same_in_both_types_and_symmetric(side):
-    """float32 by TensorFlow's operation, float64 by matrices; their gradients as well."""
+def test_enlarging_is_equal_in_both_types_and_symmetric(side):
+    """float32 by TensorFlow's operation, float64 by matrices; their gradients too."""
     rng = np.random.default_rng(0)
     x, factors = rng.standard_normal((2, side, side, 3)), rng.standard_normal((2, 16, 16, 3))
     found = []
@@ -112,7 +112,7 @@ def test_enlarging_is_the_same_in_both_types_and_symmetric(side):
     np.testing.assert_allclose(mirrored, found[1][0][:, :, ::-1], atol=1e-12)
 
 
-def test_features_at_pixels_are_those_of_enlarged_ones():
+def test_features_at_pixels_equal_enlarged_features():
     features = some_features()
     places = np.random.default_rng(2).integers(0, 256, (2, 50)).astype(np.int32)
     whole = np.concatenate([networks.enlarge_bilinearly(x, 16) for x in features], -1)
@@ -129,13 +129,13 @@ def float64_weights(kind, members=3):
 
 
 def numpy_norm(w, scope, x):
-    """Batch norm of x [n, fmaps] as in training."""
+    """Return batch norm of x [n, fmaps] as in training."""
     x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
     return x * w[f"{scope}/gamma"] + w[f"{scope}/beta"]
 
 
 def numpy_logits(kind, w, features):
-    """Logits in training, pixel by pixel, [n, out]; of an mlp [members, n, out]."""
+    """Return logits in training, pixel by pixel, [n, out]; of an mlp [members, n, out]."""
     w = {name: np.asarray(value) for name, value in w.items()}
     enlarged = [np.asarray(networks.enlarge_bilinearly(x, 16)).reshape(512, -1) for x in features]
     if kind == "linear":
@@ -161,7 +161,7 @@ def numpy_logits(kind, w, features):
 
 
 def trained(kind, w, features, means=None):
-    """Our logits in training."""
+    """Return our logits in training."""
     means = {} if means is None else means
     if kind == "linear":
         return networks.linear_logits(w, features)
@@ -173,9 +173,9 @@ def trained(kind, w, features, means=None):
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv", "mlp"])
-def test_decoders_are_numpys_and_so_are_their_gradients(kind):
-    """Logits against NumPy's; the gradient of the cross-entropy by every variable, along a
-    direction at random, against central differences of NumPy's loss, all in float64."""
+def test_decoders_and_their_gradients_equal_numpys(kind):
+    """Logits against NumPy's; the cross-entropy's gradient with respect to every variable, along a
+    random direction, against central differences of NumPy's loss, all in float64."""
     w, features = float64_weights(kind), some_features()
     labels = np.random.default_rng(4).integers(0, 3, 512)
 
@@ -205,8 +205,8 @@ def test_decoders_are_numpys_and_so_are_their_gradients(kind):
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv", "mlp"])
-def test_in_use_a_decoder_does_pixel_by_pixel_what_it_learned(kind):
-    """With running means equal to the batch's, whole pictures have the logits of training."""
+def test_a_decoder_in_use_equals_training_at_every_pixel(kind):
+    """With the batch's statistics as running ones, whole pictures have the logits of training."""
     w, features, means = float64_weights(kind), some_features(), {}
     for name in w:
         if "moving" in name:
@@ -223,7 +223,7 @@ def test_in_use_a_decoder_does_pixel_by_pixel_what_it_learned(kind):
 
 @pytest.mark.parametrize("kind", ["linear", "conv", "mlp"])
 def test_a_mirrored_picture_has_the_mirrored_map(kind):
-    """So that flips would teach a decoder nothing."""
+    """So flips would teach a decoder nothing."""
     decoder = lively(Decoder(kind=kind, num_outputs=3, fmaps=FMAPS, members=2))
     features = some_features(dtype=np.float32)
     maps = decoder(features)
@@ -236,14 +236,14 @@ def test_a_mirrored_picture_has_the_mirrored_map(kind):
         background, classes = found[..., 0], found[..., 1:]
         np.testing.assert_array_equal(np.argmax(maps, -1), classes.argmax(-1))
         np.testing.assert_allclose(np.max(maps, -1), (classes.sum(-1) - background) / 2, atol=1e-6)
-        # A garment that may be of two classes has one of them.
+        # A garment that may be of two classes gets one of them.
         shared = (background > classes.max(-1)) & (background < classes.sum(-1))
         assert shared.any() and (np.max(maps, -1)[shared] > 0).all()
 
 
-def test_the_majority_decides_and_probability_between_equals():
+def test_the_majority_decides_and_probabilities_break_ties():
     p = np.array([[[0.6, 0.3, 0.1]], [[0.55, 0.3, 0.15]], [[0.0, 0.05, 0.95]]])
-    assert p.mean(0)[0].argmax() == 2  # what the mean alone would say
+    assert p.mean(0)[0].argmax() == 2  # what the mean alone would choose
     shares = networks.votes(tf.constant(p)).numpy()
     assert shares[0].argmax() == 0
     np.testing.assert_allclose(shares.sum(-1), 1)
@@ -275,7 +275,7 @@ def combined(kind="conv", **changes):
     return G, network
 
 
-def test_colours_are_the_generators_and_maps_the_decoders():
+def test_the_generator_gives_colours_and_the_decoder_maps():
     G, network = combined()
     dlatents = latents(network)
     images = network.synthesis(dlatents)
@@ -288,7 +288,7 @@ def test_colours_are_the_generators_and_maps_the_decoders():
         network.synthesis(dlatents, 8)
 
 
-def test_of_a_generator_of_maps_colours_alone_are_taken():
+def test_only_the_colours_of_a_generator_with_maps_are_used():
     G, network = combined(generator={"num_channels": 7}, map_resolution=8)
     dlatents = latents(network)
     images = network.synthesis(dlatents, 8, 0.5)

@@ -1,4 +1,4 @@
-"""Gradients added up over parts of a minibatch: those of the whole, in less memory."""
+"""Gradients added up over parts of a minibatch: those of the whole, with less memory."""
 
 import dataclasses
 import re
@@ -29,7 +29,7 @@ from training.run.config_checks import check_minibatches
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_mean_over_parts_takes_each_once(rng):
+def test_mean_over_parts_uses_each_part_once(rng):
     values = rng.standard_normal((5, 3, 2)).astype(np.float32)
     mean = tf.function(lambda v: mean_over_parts(
         lambda part: {"sum": tf.reduce_sum(part[0], 0), "count": tf.ones([])},
@@ -38,8 +38,8 @@ def test_mean_over_parts_takes_each_once(rng):
     assert mean["count"] == 1
 
 
-def test_what_is_made_of_parts_keeps_its_order(rng):
-    """Sums are of all samples."""
+def test_outputs_of_parts_keep_their_order(rng):
+    """Sums are over all samples."""
     values = rng.standard_normal((6, 2)).astype(np.float32)
     for count in (1, 3):
         sums, made = tf.function(lambda v, count=count: over_parts(
@@ -65,8 +65,8 @@ def test_parts_hold_whole_stddev_groups(tiny_config):
     ({"d_loss": "wgan", "g_loss": "wgan", "r1_gamma": 0.0, "wgan_lambda": 10.0}, 1)],
     ids=["labels", "labels, mixing, two replicas", "labels, WGAN-GP"])
 def test_parts_equal_the_whole(tiny_config, changes, num_replicas):
-    """Gradients, running means of w and reports of a turn, to 1e-5; the variables are not moved, as
-    Adam's first step would follow the sign of rounding noise."""
+    """Gradients, running means of w and reports of a step, to 1e-5. Variables are not moved: Adam's
+    first step would follow the sign of rounding noise."""
     strategy = ONE_DEVICE if num_replicas == 1 else mirrored_strategy("cpu", num_replicas)
     config = tiny_config(variant="rgb", resolution=4, initial_resolution=4, **changes)
     seen = []
@@ -88,7 +88,7 @@ def test_parts_equal_the_whole(tiny_config, changes, num_replicas):
 
 @pytest.mark.slow
 def test_parts_equal_the_whole_with_maps(tiny_config):
-    """The joint critic of the 2D variant, whose reals get noise on their maps."""
+    """The joint critic of the 2d variant, whose reals get noise on their maps."""
     seen = []
     for parts in ({}, {4: 8}):
         config = tiny_config(resolution=8, minibatch_per_gpu=parts)
@@ -125,7 +125,8 @@ for parts in ({4: 4}, {}):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="/proc tells the peak")
 def test_parts_take_less_memory():
-    """A turn of 128 images in parts of 4, then whole (946 and 1613 MB); tracing is in the first."""
+    """A step of 128 images in parts of 4, then whole (946 and 1613 MB); the first includes tracing.
+    """
     done = subprocess.run([sys.executable, "-c", MEMORY], cwd=ROOT, capture_output=True, text=True)
     peaks = [int(n) for n in re.findall(r"peak (\d+)", done.stdout)]
     assert len(peaks) == 2, done.stderr
@@ -142,7 +143,7 @@ def test_sizes_that_do_not_fit_are_refused(tiny_config, size, words):
     assert "\n" not in str(error.value)
 
 
-def test_a_limit_that_is_not_reached_changes_nothing(tiny_config):
+def test_a_limit_above_the_minibatch_changes_nothing(tiny_config):
     config = tiny_config(minibatch_per_gpu={4: 8})
     assert [num_parts(config, 8, n, 1) for n in (4, 8, 16)] == [1, 1, 2]
     with pytest.raises(UserError, match="whole numbers"):

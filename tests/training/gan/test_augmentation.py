@@ -1,4 +1,4 @@
-"""What each transformation does and how often, that gradients pass, and what adapts p."""
+"""What each transformation does and how often, gradients, and the adaptation of p."""
 
 import dataclasses
 
@@ -17,20 +17,20 @@ MANY = 20_000
 
 
 class Only(Draws):
-    """Draws of which only some transformations can take place."""
+    """Draws with which only some transformations can take place."""
 
     def __init__(self, seed, minibatch, *allowed):
         super().__init__(seed, 0, minibatch)
         self.allowed = {f"{name}?" for name in allowed}
 
     def uniform(self, name, shape=()):
-        """Decisions about the others are 1, which is below no probability."""
+        """Draw 1 to decide about the other transformations: it is below no probability."""
         closed = [n.endswith("?") and n not in self.allowed for n in augmentation.UNIFORMS]
         return tf.where(closed, 1.0, super().uniform(name, shape))
 
 
 def transformations(p, *allowed, size=64):
-    """(geometry [MANY, 3, 3], colour [MANY, 3, 4]) of some transformations."""
+    """Return (geometry [MANY, 3, 3], colour [MANY, 3, 4]) of some transformations."""
     return [part.numpy() for part in random_transformation(
         Only(1, MANY, *allowed), "test", tf.constant(p), size)]
 
@@ -39,20 +39,20 @@ IDENTITY = np.eye(3), np.eye(3, 4)
 
 
 def changed(parts):
-    """Which samples the geometry changes, and which the colour: [2, MANY]."""
+    """Return which samples the geometry changes, and which the colour: bool [2, MANY]."""
     return np.array([np.abs(part - same).max((1, 2)) > 1e-6
                      for part, same in zip(parts, IDENTITY)])
 
 
-def test_nothing_is_changed_at_p_zero():
+def test_p_zero_changes_nothing():
     names = [name[:-1] for name in augmentation.UNIFORMS if name.endswith("?")]
     assert len(names) == 13
     for part, same in zip(transformations(0.0, *names), IDENTITY):
         np.testing.assert_array_equal(part, np.broadcast_to(same, part.shape))
 
 
-# Of a transformation that takes place, the share that changes an image: half of all flips, three of
-# four turns by right angles, all moves by up to 8 pixels but those by none in either direction.
+# The share of images that a transformation changes when it takes place: half of all flips, three of
+# four rotations by right angles, all moves by up to 8 pixels except those by none in x and y.
 @pytest.mark.parametrize("allowed, share", [
     (["flip"], 1 / 2), (["rot90"], 3 / 4), (["translation"], 1 - 1 / 16**2), (["scale"], 1),
     (["turn", "turn again"], 1), (["aniso"], 1), (["shift"], 1), (["brightness"], 1),
@@ -64,13 +64,13 @@ def test_each_takes_place_with_probability_p(allowed, share):
 
 
 def test_transformations_are_independent_of_each_other():
-    """A quarter of the samples has two of them, each with p 0.5."""
+    """A quarter of the samples has both of two transformations, each with p 0.5."""
     moved_ones, recoloured_ones = changed(transformations(0.5, "scale", "hue"))
     assert abs((moved_ones & recoloured_ones).mean() - 0.25) < 0.012
 
 
 def normal_numbers(matrices):
-    """{name: what should be N(0, 1), [MANY]} of the transformations at p 1."""
+    """Return {name: values that should be N(0, 1), [MANY]} of the transformations at p 1."""
     geometry = {name: transformations(1.0, name)[0] for name in ("scale", "aniso", "shift")}
     colour = {name: transformations(1.0, name)[1] for name in ("brightness", "contrast")}
     return matrices | {
@@ -86,7 +86,7 @@ def normal_numbers(matrices):
 
 def test_normal_distributions():
     saturation = transformations(1.0, "saturation")[1]
-    difference = saturation[:, 0, 0] - saturation[:, 0, 1]  # how much of a colour that is not grey
+    difference = saturation[:, 0, 0] - saturation[:, 0, 1]  # of a colour that is not grey
     for name, values in normal_numbers({"saturation": np.log2(difference)}).items():
         assert abs(values.mean()) < 0.03 and abs(values.std() - 1) < 0.02, name
         assert abs((np.abs(values) < 1).mean() - 0.6827) < 0.015, name
@@ -126,7 +126,7 @@ def reflected(places, size):
     return np.where(places < size, places, 2 * size - 2 - places)
 
 
-def test_pixels_that_land_on_pixels_are_copied(rng):
+def test_whole_pixel_moves_copy_pixels(rng):
     """Flips, right angles and whole pixels, borders included, bit for bit."""
     size = 16
     image = images_of(rng, 1, size, 5)
@@ -144,7 +144,7 @@ def test_pixels_that_land_on_pixels_are_copied(rng):
         np.testing.assert_array_equal(result[0], expected)
 
 
-def test_all_channels_have_one_geometry_and_maps_no_colour(rng):
+def test_all_channels_share_one_geometry_and_maps_keep_their_values(rng):
     image = np.repeat(images_of(rng, 64, 8, 1), 5, axis=3)
     result = augment(tf.constant(image), tf.constant(1.0), Only(
         1, 64, "flip", "rot90", "translation", "scale", "turn", "turn again", "aniso", "shift"),
@@ -159,7 +159,7 @@ def test_all_channels_have_one_geometry_and_maps_no_colour(rng):
 
 @pytest.mark.parametrize("size, num_channels", [(8, 3), (16, 16)])
 def test_gradients_are_those_of_the_linear_map(rng, size, num_channels):
-    """augment is linear in the images but for an offset: <A x, y> = <x, A' y>, A' the gradient."""
+    """augment is linear in the images up to an offset: <A x, y> = <x, A' y>, A' the gradient."""
     x, y = (tf.constant(images_of(rng, 32, size, num_channels)) for _ in "xy")
     p, draws = tf.constant(0.6), Draws(3, 0, 32)
     offset = augment(tf.zeros_like(x), p, draws, "test")
@@ -171,7 +171,7 @@ def test_gradients_are_those_of_the_linear_map(rng, size, num_channels):
     assert np.abs(adjoint).max((1, 2, 3)).min() > 0.1
 
 
-def test_gradients_at_p_zero_are_those_of_nothing(rng):
+def test_gradients_at_p_zero_are_unchanged(rng):
     x, y = (tf.constant(images_of(rng, 4, 8, 5)) for _ in "xy")
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -189,10 +189,10 @@ def test_a_replicas_rows_are_those_of_the_whole(rng):
     np.testing.assert_allclose(part, whole[rows], atol=1e-5)
 
 
-# What adapts p.
+# The adaptation of p.
 
 def adapt(augmentation, signs, minibatch=10, finite=True, strategy=ONE_DEVICE):
-    """[p after each minibatch] of so many mean signs."""
+    """Return [p after each minibatch] for these mean signs."""
     seen = []
     for sign in signs:
         augmentation.update(strategy, tf.constant(sign), tf.constant(finite), minibatch)
@@ -201,7 +201,7 @@ def adapt(augmentation, signs, minibatch=10, finite=True, strategy=ONE_DEVICE):
 
 
 def test_p_follows_the_mean_sign_every_four_minibatches(tiny_config):
-    """By 4 minibatches over --ada-kimg; the mean of the four decides, and the count begins anew."""
+    """By 4 minibatches over --ada-kimg; the mean of the four decides, then the count restarts."""
     adapting = Augmentation(tiny_config(augment="ada", ada_kimg=1.0))  # 40 images: 0.04
     seen = adapt(adapting, [1.0, 1.0, 0.0, 0.8] + [1.0] * 4 + [0.5] * 3 + [0.6])
     np.testing.assert_allclose(seen, [0, 0, 0, 0.04, 0.04, 0.04, 0.04, 0.08] + [0.08] * 3 + [0.04],
@@ -218,7 +218,7 @@ def test_p_stays_between_0_and_1(tiny_config):
     assert adapt(Augmentation(config, 0.9), [1.0] * 8)[-1] == 1
 
 
-def test_what_is_not_finite_is_not_counted(tiny_config):
+def test_non_finite_signs_are_not_counted(tiny_config):
     adapting = Augmentation(tiny_config(augment="ada", ada_kimg=0.1))
     adapt(adapting, [1.0, 1.0])
     before = adapting.get_arrays()

@@ -1,4 +1,4 @@
-"""A run with --augment: p goes on after stops, growths and from snapshots, and the run shows it."""
+"""A run with --augment: p goes on after stops, growths and from snapshots, and is shown."""
 
 import dataclasses
 
@@ -18,14 +18,14 @@ from training.snapshots import read_header
 from training.stylegan import StyleGan
 
 FINAL = "network-final.safetensors"
-# With this target p rises at every look at it, by 0.32.
+# With this target p rises by 0.32 at every update.
 RISING = dict(augment="ada", ada_target=-1.0, ada_kimg=0.1)
-PLAIN = dict(variant="rgb", resolution=4)  # one turn to compile, and the fastest
+PLAIN = dict(variant="rgb", resolution=4)  # one step to compile, and the fastest
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A data set at 8x8 with four classes."""
+    """Make a data set at 8x8 with four classes."""
     return tagged_and_untagged(tmp_path_factory.mktemp("data"), 8, 12)[0]
 
 
@@ -36,20 +36,20 @@ def config_for(data, **changes):
 
 @pytest.fixture(scope="module")
 def whole_run(data, tmp_path_factory):
-    """A finished run of all three stages."""
+    """Return a finished run of all three stages."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
     assert begin(config_for(data), run_dir).run() is True
     return run_dir
 
 
 def probabilities(run_dir, kimg):
-    """{critic: p} of the snapshot at a kimg."""
+    """Return {critic: p} of the snapshot at a kimg."""
     return read_header(run_dir / f"network-snapshot-{kimg:010.3f}.safetensors")["augment_p"]
 
 
 @pytest.mark.slow
-def test_p_rises_every_four_minibatches_and_goes_on_in_new_critics(whole_run):
-    """Eight of the RGB stage; in the others no critic has four."""
+def test_p_rises_every_four_minibatches_and_new_critics_inherit_it(whole_run):
+    """The RGB stage has eight; in the other stages no critic has four."""
     approx = pytest.approx
     assert probabilities(whole_run, 0.016) == {"rgb": 0.0}
     assert probabilities(whole_run, 0.032) == {"rgb": approx(0.32)}
@@ -70,13 +70,13 @@ def test_a_run_shows_its_augmentation(whole_run):
     shown, reals = (np.asarray(Image.open(whole_run / name))
                     for name in ("augmented.png", "reals-classes.png"))
     assert shown.shape == reals.shape == (8 * (96 + GAP) + GAP, 4 * (2 * 96 + GAP) + GAP, 3)
-    assert 0.3 < (shown != reals).mean() < 0.9  # grey between the pictures is the same
+    assert 0.3 < (shown != reals).mean() < 0.9  # the grey between the pictures is the same
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [2, 6])
-def test_stopped_between_two_looks_equals_left_in_peace(data, tmp_path, stop_at):
-    """After 2 minibatches p is 0, after 6 it is not; the signs of two are in the state."""
+def test_stopped_between_two_updates_of_p_equals_undisturbed(data, tmp_path, stop_at):
+    """After 2 minibatches p is 0, after 6 it is not; the state has the signs of two minibatches."""
     config = config_for(data, **PLAIN)
     digests = []
     for name in ("peaceful", "stopped"):
@@ -97,8 +97,8 @@ def test_stopped_between_two_looks_equals_left_in_peace(data, tmp_path, stop_at)
     ("none", "ada", 0.0), *(pytest.param(*case, marks=pytest.mark.slow) for case in (
         ("ada", "fixed:0.5", 0.5), ("none", "fixed:0.5", 0.5), ("ada", "none", None),
         ("fixed:0.5", "ada", 0.5)))])
-def test_another_augmentation_goes_on_from_any_state(data, tmp_path, before, after, p):
-    """As --override has it; a state without augmentation is that of an older version too."""
+def test_another_augmentation_continues_from_any_state(data, tmp_path, before, after, p):
+    """As with --override; a state without augmentation equals one of an older version."""
     def config(augment):
         rising = RISING if augment == "ada" else dict(ada_target=0.6, ada_kimg=500.0)
         return config_for(data, **PLAIN, **{**rising, "augment": augment})
@@ -128,7 +128,7 @@ def test_a_state_of_an_older_version_has_no_buffers(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_snapshots_p_is_taken_over(data, whole_run):
+def test_a_training_starts_with_the_snapshots_p(data, whole_run):
     origin = whole_run / "network-snapshot-000000.064.safetensors"
     for augment, p in (("ada", 0.64), ("fixed:0.25", 0.25), ("none", None)):
         rising = RISING if augment == "ada" else dict(ada_target=0.6, ada_kimg=500.0)
@@ -160,7 +160,7 @@ def test_nothing_is_shown_without_augmentation(data, tmp_path):
     assert not [name for name in tick if name.startswith("Augment/")]
 
 
-def test_what_times_steps_has_a_p_in_the_middle(data):
+def test_timed_steps_have_a_typical_p(data):
     config = config_for(data)
     typical = augmentation.typical_augmentation
     assert float(typical(config).values["p"].numpy()) == 0.5

@@ -22,17 +22,17 @@ from training.gan.init_from import enter_stage
 from training.gan.schedule import make_stage, stage_critics
 
 SMALL = dict(resolution=4, initial_resolution=4)
-ADAPTING = dict(augment="ada", ada_kimg=0.16)  # by 0.4 every four minibatches of 16
+ADAPTING = dict(augment="ada", ada_kimg=0.16)  # p changes by 0.4 every four minibatches of 16
 JOINT = stage_critics("2d", "classes", 5)[1]
 
 
 def run(config, state, steps, *args, **more):
-    """(GanStep, [report]) at 4x4, which is compiled fastest."""
+    """Return (GanStep, [report]) at 4x4, which compiles fastest."""
     return gan_steps.run(config, state, steps, *args, resolution=4, **more)
 
 
 def state_with_maps(config, strategy=ONE_DEVICE):
-    """A moved state in the class stage."""
+    """Return a moved state in the class stage."""
     state = moved_state(config, strategy)
     with strategy.scope():
         for name in ("binary", "classes"):
@@ -46,7 +46,7 @@ def digests(state):
 
 @pytest.mark.slow
 def test_p_zero_is_no_augmentation_bit_for_bit(tiny_config):
-    """A target of 1 is never exceeded, so that p stays where it began."""
+    """With a target of 1, which is never exceeded, p stays at its start."""
     seen = []
     for changes in ({}, {"augment": "ada", "ada_target": 1.0}):
         config = tiny_config(**SMALL, **changes)
@@ -59,8 +59,8 @@ def test_p_zero_is_no_augmentation_bit_for_bit(tiny_config):
 
 
 @pytest.mark.slow
-def test_what_a_step_reports(tiny_config):
-    """p, and r_t of the four minibatches whose signs it also reports."""
+def test_a_step_reports_p_and_r_t(tiny_config):
+    """r_t is over the four minibatches whose signs are reported too."""
     config = tiny_config(variant="rgb", **SMALL, **ADAPTING)
     _, reports = run(config, moved_state(config), range(8), lrate=0.0, p=0.5)
     signs = [float(report["Loss/signs/real"]) for report in reports]
@@ -73,8 +73,8 @@ def test_what_a_step_reports(tiny_config):
     np.testing.assert_array_equal(np.delete(steps, [3, 7]), 0)
 
 
-def test_signs_are_those_of_the_reals(tiny_config):
-    """With zero in the middle of D's scores of reals half of them are positive."""
+def test_signs_are_of_ds_scores_of_reals(tiny_config):
+    """If zero is the median of D's scores of reals, half of them are positive."""
     config = tiny_config(variant="rgb", **{**SMALL, "mirror": False})
     state = moved_state(config)
     D = state.networks["D_rgb"]
@@ -86,7 +86,7 @@ def test_signs_are_those_of_the_reals(tiny_config):
 
 
 @pytest.mark.slow
-def test_what_is_not_finite_does_not_count(tiny_config):
+def test_non_finite_values_do_not_count(tiny_config):
     config = tiny_config(variant="rgb", **SMALL, **ADAPTING)
     state = moved_state(config)
     state.networks["D_rgb"].vars["4x4/Dense1/bias"].assign([np.nan])
@@ -98,8 +98,8 @@ def test_what_is_not_finite_does_not_count(tiny_config):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"xla": True}], ids=["bf16", "XLA"])
-def test_other_ways_to_compute(tiny_config, changes):
-    """A step changes all networks, and leaves finite weights."""
+def test_bfloat16_and_xla_steps_change_all_networks(tiny_config, changes):
+    """A step changes all networks, and the weights stay finite."""
     config = tiny_config(**SMALL, augment="fixed:0.6", **changes)
     state = state_with_maps(config)
     before = digests(state)
@@ -115,8 +115,8 @@ def test_other_ways_to_compute(tiny_config, changes):
 @pytest.mark.parametrize("parts, num_replicas", [({4: 8}, 1), ({}, 2)],
                          ids=["parts", "two replicas"])
 def test_shares_equal_the_whole(tiny_config, parts, num_replicas):
-    """Gradients and reports of a turn; the variables are not moved, as Adam's first step would
-    follow the sign of rounding noise."""
+    """Gradients and reports of a step. Variables are not moved: Adam's first step would follow the
+    sign of rounding noise."""
     strategy = ONE_DEVICE if num_replicas == 1 else mirrored_strategy("cpu", num_replicas)
     seen = []
     for of_parts, where in (({}, ONE_DEVICE), (parts, strategy)):
@@ -136,7 +136,7 @@ def test_shares_equal_the_whole(tiny_config, parts, num_replicas):
 
 @pytest.mark.slow
 def test_gradients_depend_on_p(tiny_config):
-    """Or else the tests above would compare nothing."""
+    """Otherwise the tests above would compare nothing."""
     grads = []
     for p in (0.0, 0.6):
         config = tiny_config(variant="rgb", **SMALL, augment="ada")

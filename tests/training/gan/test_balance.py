@@ -1,4 +1,4 @@
-"""Photos of rare classes are drawn more often: by the stated formula, in any place of the stream.
+"""Drawing photos of rare classes more often: the stated formula, at any position of the stream.
 """
 
 import itertools
@@ -29,7 +29,7 @@ NUM = 12
 
 
 def table(rng, num=60, odds=(0.9, 0.5, 0.2, 0.1)):
-    """Which classes random photos show, bool [num, C]; some show none."""
+    """Return which classes random photos show, bool [num, C]; some show none."""
     return rng.random((num, len(odds))) < odds
 
 
@@ -38,7 +38,7 @@ def frequencies(shown, factors):
 
 
 def objective(shares, shown, strength):
-    """What the module's text minimises."""
+    """Return the objective in the module's docstring."""
     p, found = shares @ shown, shown.mean(axis=0)
     p, level = p[found > 0], found[found > 0].mean()
     return ((1 - strength) * (shares * np.log(len(shares) * shares)).sum()
@@ -50,7 +50,7 @@ def objective(shares, shown, strength):
 @pytest.mark.parametrize("strength", [0.2, 0.5, 0.8, 0.95])
 @pytest.mark.parametrize("case", range(3))
 def test_no_other_distribution_is_better(case, strength):
-    """Whatever way one goes within the bounds, which are met at 0.95."""
+    """In any direction within the bounds, which are reached at 0.95."""
     rng = np.random.default_rng(case)
     shown = table(rng, odds=[(0.9, 0.5, 0.2, 0.1), (0.5, 0.03, 0.3), (1.0, 0.7, 0.05)][case])
     shares = balance.photo_factors(shown, strength) / len(shown)
@@ -67,10 +67,10 @@ def test_no_other_distribution_is_better(case, strength):
             assert objective(other, shown, strength) > best - 1e-6
 
 
-def test_the_nearest_of_all_with_its_frequencies(rng):
-    """Kullback-Leibler distances of distributions with the same class frequencies."""
+def test_it_is_the_nearest_to_uniform_with_its_class_frequencies(rng):
+    """By Kullback-Leibler divergence, among distributions with the same class frequencies."""
     shown = table(rng)
-    shown[:, 0] = True  # so that no photo is held fast
+    shown[:, 0] = True  # so that no photo's factor is fixed
     shares = balance.photo_factors(shown, 0.5) / len(shown)
     shares /= shares.sum()
     fixed = np.concatenate([shown, np.ones((len(shown), 1))], axis=1).T
@@ -103,8 +103,8 @@ def test_more_strength_makes_classes_more_alike(rng):
     assert ratios[0] > 6 and ratios[-1] < 1.3
 
 
-def test_rare_photos_are_not_drawn_without_end():
-    """Five photos of a class among a thousand, and one that shows all rare classes."""
+def test_factors_of_rare_photos_are_bounded():
+    """Five photos of a class in a thousand, and one photo with all rare classes."""
     shown = np.zeros((1000, 3), bool)
     shown[:, 0], shown[:5, 1], shown[4:6, 2] = True, True, True
     factors = balance.photo_factors(shown, 1)
@@ -126,7 +126,7 @@ def test_photos_without_classes_keep_their_share(rng):
     np.ones((7, 3), bool), np.zeros((7, 3), bool), np.eye(4, dtype=bool),
     np.tile([True, False, True], (9, 1))])
 def test_photos_that_are_alike_are_drawn_alike(shown):
-    """Also without any class, or with one that no photo shows."""
+    """Also if no photo shows any class, or none shows one of them."""
     assert (balance.photo_factors(shown, 0.7) == 1).all()
 
 
@@ -143,7 +143,7 @@ def test_no_strength_is_uniform(rng):
 
 # The draws of an epoch.
 
-def test_an_epoch_has_each_photo_as_often_as_its_share_says(rng):
+def test_an_epoch_has_each_photo_as_often_as_its_share_requires(rng):
     factors = balance.photo_factors(table(rng), 0.9)
     expected = len(factors) * factors / factors.sum()
     total = np.zeros(len(factors))
@@ -164,7 +164,7 @@ def test_offsets_follow_from_seed_and_epoch(rng):
     assert draws[2, 1] == balance.epoch_draws(factors, 2, 1).tobytes()
 
 
-def test_whole_numbers_suffice_for_the_largest_data_sets():
+def test_integers_suffice_for_the_largest_data_sets():
     factors = np.full(10**6, 1.0)
     factors[0], factors[1:10] = 9.1, 0.1
     counts = np.bincount(balance.epoch_draws(factors, 0, 0), minlength=10**6)
@@ -175,8 +175,8 @@ def test_whole_numbers_suffice_for_the_largest_data_sets():
 
 @pytest.fixture(scope="module")
 def labels():
-    """Label maps uint8 [NUM, 16, 16]: all show the coat, one in six the hat, one the shoes; the
-    last one shows nothing."""
+    """Return label maps uint8 [NUM, 16, 16]: all show the coat, one in six the hat, one the shoes;
+    the last one shows nothing."""
     maps = np.zeros((NUM, 16, 16), np.uint8)
     maps[:-1, 8:] = 2
     maps[::6, :8] = 1
@@ -186,7 +186,7 @@ def labels():
 
 @pytest.fixture(scope="module")
 def data(labels, tmp_path_factory):
-    """Photo i is of the grey level 10 i, so that a sample shows its number."""
+    """Make a data set whose photo i has the grey level 10 i, so that a sample shows its number."""
     colours = np.broadcast_to(10 * np.arange(NUM)[:, None, None, None], (NUM, 3, 16, 16))
     maps = one_hot(labels, 4).transpose(0, 3, 1, 2)
     images = np.concatenate([colours, maps], axis=1).astype(np.uint8)
@@ -199,7 +199,7 @@ def factors(data):
 
 
 def numbers(data, samples, **options):
-    """The first samples of a stream, as numbers of photos."""
+    """Return the first samples of a stream, as numbers of photos."""
     options = {"resolution": 16, "num_channels": 7, "minibatch": 4, "seed": 1, **options}
     taken = itertools.islice(TrainingStream([data], **options), samples // options["minibatch"])
     return np.concatenate([batch.images.numpy()[:, 0, 0, 0] // 10 for batch in taken])
@@ -209,7 +209,7 @@ def test_a_photo_shows_what_its_maps_show(data, labels):
     shown = balance.classes_shown(data, "train", 16)
     for number, label_map in enumerate(labels):
         assert set(np.flatnonzero(shown[number]) + 1) == set(np.unique(label_map)) - {0}
-    # At 4x4 the shoes' 3x3 pixels are 9/16 of one.
+    # At 4x4 the shoes' 3x3 pixels are 9/16 of one pixel.
     np.testing.assert_array_equal(balance.classes_shown(data, "train", 4), shown)
 
 
@@ -232,7 +232,7 @@ def test_large_levels_are_not_decoded(data, monkeypatch):
     assert opened == [8]
 
 
-def test_equal_factors_are_the_stream_as_it_is(data):
+def test_equal_factors_leave_the_stream_unchanged(data):
     expected = numbers(data, 60)
     np.testing.assert_array_equal(numbers(data, 60, factors=np.ones(NUM)), expected)
     np.testing.assert_array_equal(
@@ -249,7 +249,7 @@ def test_the_stream_has_the_draws_of_each_epoch(data, factors):
 
 
 @pytest.mark.parametrize("start", [7, 1_000_003])
-def test_any_place_is_reached_at_once(data, factors, start):
+def test_a_stream_can_start_anywhere(data, factors, start):
     expected = [balance.epoch_draws(factors, 1, k // NUM)[permutation(1, k // NUM, NUM)[k % NUM]]
                 for k in range(start, start + 24)]
     found = numbers(data, 24, minibatch=2, start_nimg=start, factors=factors)
@@ -287,8 +287,8 @@ def config_of(data, **changes):
 
 @pytest.mark.parametrize("variant, balanced", [
     ("2d", {("classes", "joint")}), ("c", {("classes", "joint")}), ("rgb", set())])
-def test_the_joint_critic_alone_sees_them(data, variant, balanced):
-    """In the stage of the classes: what a critic sees is natural everywhere else."""
+def test_only_the_joint_critic_sees_balanced_photos(data, variant, balanced):
+    """In the class stage; everywhere else a critic sees the natural frequencies."""
     method = StyleGan(config_of(data, variant=variant), open_dataset(data), ONE_DEVICE)
     found = set()
     for name in ("rgb",) if variant == "rgb" else ("rgb", "binary", "classes"):
@@ -310,7 +310,7 @@ def test_without_balance_nothing_is_counted(data, monkeypatch):
 
 @pytest.mark.slow
 def test_a_stopped_run_draws_the_same_photos(data, tmp_path):
-    """And what is reported remains the natural frequency."""
+    """The reported frequencies are still the natural ones."""
     config = config_of(data, variant="c", resolution=4, initial_resolution=4, rgb_kimg=0.0,
                        binary_kimg=0.0, classes_kimg=0.064)
     assert begin(config, tmp_path / "whole").run() is True
@@ -325,14 +325,14 @@ def test_a_stopped_run_draws_the_same_photos(data, tmp_path):
     assert last["Classes/real/shoes"] == pytest.approx(1 / 12)
 
 
-def test_a_training_begins_with_what_it_shows(data):
+def test_start_notes_describe_the_balance(data):
     options = SimpleNamespace(preset="demo-32", init_from=None)
     lines = start_notes(config_of(data, mirror=False), open_dataset(data), options, {}, False)
     (line,) = [line for line in lines if line.startswith("balanced: the joint critic sees ")]
     assert "; no photo shows legs; " in line
 
 
-def test_the_line_names_the_rarest_and_the_largest_factor():
+def test_the_log_line_names_rare_classes_and_the_largest_factor():
     shown = np.zeros((10, 5), bool)
     shown[:, 0], shown[:4, 1], shown[:2, 2], shown[:1, 3] = True, True, True, True
     factors = np.ones(10)
@@ -348,7 +348,7 @@ def test_the_line_names_the_rarest_and_the_largest_factor():
     ({"balance": 1.1}, "--balance=1.1: expected a number from 0 to 1"),
     ({"balance": -0.1}, "--balance=-0.1: expected a number from 0 to 1"),
     ({"classes_kimg": 0.0}, "--balance: --classes-kimg=0 leaves out the stage")])
-def test_what_it_refuses(data, changes, message):
+def test_bad_values_are_refused(data, changes, message):
     with pytest.raises(UserError, match=message):
         config_of(data, **changes)
 
@@ -359,13 +359,13 @@ def test_a_training_without_maps_has_nothing_to_balance(data):
                     "--balance=0.5", "--dry-run"])
 
 
-def test_one_class_has_nothing_to_be_balanced_with(tmp_path):
+def test_a_single_class_cannot_be_balanced(tmp_path):
     one = make_dataset(tmp_path / "one", {"train": np.zeros((4, 4, 8, 8), np.uint8)}, FOUR[:1])
     with pytest.raises(UserError, match=r"--balance: .*one has one class"):
         fit_to_dataset(config_of(one), open_dataset(one), 1)
 
 
-def test_runs_of_earlier_versions_draw_as_they_did(data):
+def test_runs_of_earlier_versions_are_not_balanced(data):
     stored = config_of(data).to_json()
     del stored["balance"]
     assert TrainingConfig.from_json(stored).balance == 0

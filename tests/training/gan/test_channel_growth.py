@@ -59,7 +59,7 @@ def test_generator_with_empty_maps(latents, rng, old_channels, new_channels, res
     before = old(latents, resolution=resolution, fade=fade).numpy()
     np.testing.assert_array_equal(images[..., :3], before[..., :3])
     assert np.all(images[..., 3:] == EMPTY) and EMPTY == -0.5
-    # What does not grow stays: a training may begin with a network of the stage's channels.
+    # Equally large networks do not change: a training may start from one with all its channels.
     kept = grow_generator(old, old_channels, "empty")
     np.testing.assert_array_equal(kept(latents).numpy(), old(latents).numpy())
 
@@ -77,7 +77,7 @@ def test_critic_with_fresh_inputs(rng, old_channels, new_channels, equalised):
     maps = weight[3:] * (np.sqrt(2 / new_channels) if equalised else 1)  # as they are used
     drawn = np.sqrt(2 / 3)  # He's deviation for three colours
     assert np.sqrt(np.mean(maps ** 2)) == pytest.approx(drawn, rel=0.5)
-    assert len(np.unique(maps, axis=0)) == len(maps)  # no two begin alike
+    assert len(np.unique(maps, axis=0)) == len(maps)  # all of them differ
     again = grow_critic(old, new_channels, "fresh").get_arrays()["FromRGB_lod0/weight"][0, 0]
     np.testing.assert_array_equal(again, weight)
     kept = grow_critic(old, old_channels, "fresh").get_arrays()
@@ -98,7 +98,7 @@ def test_critic_with_zero_inputs_scores_as_before(
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
 
 
-def test_critic_with_copied_inputs_sees_their_sum(rng):
+def test_critic_with_copied_inputs_adds_map_and_red(rng):
     """A new channel has its source's effective weight: D'(rgb, map) = D(rgb, map added to red)."""
     old = critic(3, rng)
     new = grow_critic(old, 4, "copy")
@@ -108,7 +108,7 @@ def test_critic_with_copied_inputs_sees_their_sum(rng):
 
 
 def test_without_equalised_learning_rate_stored_weights_are_copied_as_they_are(rng):
-    """No sqrt(fan_in) divides them."""
+    """They are not divided by sqrt(fan_in)."""
     old = critic(3, rng, use_wscale=False)
     images = rng.standard_normal((4, 16, 16, 4)).astype(np.float32)
     unseen, copied = (grow_critic(old, 4, new_inputs) for new_inputs in ("zero", "copy"))
@@ -126,7 +126,7 @@ def test_every_lod_grows(rng):
         np.testing.assert_array_equal(weights[:, :, 3:], np.repeat(weights[:, :, :1], 13, axis=2))
 
 
-def test_old_network_is_left_alone(rng):
+def test_growing_does_not_change_the_old_network(rng):
     old = critic(3, rng)
     digest = old.digest()
     grow_critic(old, 4, "zero").vars["FromRGB_lod0/weight"].assign_add(tf.ones([1, 1, 4, 8]))

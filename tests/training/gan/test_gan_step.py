@@ -1,4 +1,4 @@
-"""One turn: which networks it changes, that it is StyleGAN's step, that two replicas equal one."""
+"""One step: which networks it changes, that it is StyleGAN's, that two replicas equal one."""
 
 import zlib
 
@@ -20,7 +20,7 @@ ONE_DEVICE = tf.distribute.OneDeviceStrategy("/cpu:0")
 
 
 def state_in_stage(config, stage_name, strategy=ONE_DEVICE, label_size=0):
-    """A fresh state that was taken to a stage without training."""
+    """Return a fresh state that entered a stage without training."""
     with strategy.scope():
         state = new_state(config, label_size=label_size)
         for nimg, name in ((64, "binary"), (80, "classes")):
@@ -45,7 +45,7 @@ def make_turn(config, state, critic, strategy=ONE_DEVICE, resolution=8, fading=F
 
 
 def reals(rng, critic, resolution=8, minibatch=8, label_size=0):
-    """A minibatch as TrainingStream gives it."""
+    """Return a minibatch as TrainingStream gives it."""
     shape = (minibatch, resolution, resolution, critic.channels)
     return (tf.constant(rng.integers(0, 256, shape, np.uint8)),
             tf.constant(rng.standard_normal((minibatch, label_size)), tf.float32))
@@ -54,7 +54,7 @@ def reals(rng, critic, resolution=8, minibatch=8, label_size=0):
 @pytest.mark.parametrize("variant, stage", [
     ("rgb", "rgb"), ("2d", "classes"), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in (
         ("c", "binary"), ("c", "classes"), ("2d", "binary")))])
-def test_a_turn_changes_exactly_the_networks_it_should(tiny_config, rng, variant, stage):
+def test_a_step_changes_exactly_the_networks_it_should(tiny_config, rng, variant, stage):
     config = tiny_config(variant=variant, resolution=8)
     state = state_in_stage(config, stage)
     for critic in stage_critics(variant, stage, NUM_CLASSES):
@@ -66,8 +66,8 @@ def test_a_turn_changes_exactly_the_networks_it_should(tiny_config, rng, variant
         assert report["Progress/skipped_updates"] == 0
 
 
-def test_image_critic_leaves_the_maps_alone(tiny_config, rng):
-    """Its gradient reaches the colour columns of ToRGB only."""
+def test_the_image_critic_has_no_gradient_for_maps(tiny_config, rng):
+    """Its gradient reaches only the colour columns of ToRGB."""
     config = tiny_config(resolution=8)
     state = state_in_stage(config, "classes")
     before = state.networks["G"].get_arrays()["G_synthesis/ToRGB_lod0/weight"]
@@ -78,7 +78,7 @@ def test_image_critic_leaves_the_maps_alone(tiny_config, rng):
     assert np.all(after[..., :3] != before[..., :3])
 
 
-def test_joint_rgb_grad_zero_keeps_the_joint_critic_off_the_colours(tiny_config, rng):
+def test_joint_rgb_grad_zero_stops_the_joint_critics_colour_gradient(tiny_config, rng):
     config = tiny_config(resolution=8)
     state = state_in_stage(config, "classes")
     before = state.networks["G"].get_arrays()["G_synthesis/ToRGB_lod0/weight"]
@@ -105,7 +105,7 @@ def test_map_contrast_moves_values_outwards_and_keeps_three():
 
 @pytest.mark.parametrize("two_values", [True, False])
 def test_critics_see_maps_through_the_contrast(tiny_config, rng, two_values):
-    """Scores of real maps of two values stay as they were; all others change, in both steps."""
+    """Scores of real maps with two values do not change; all other scores do, in both steps."""
     critic = Critic("joint", 3 + NUM_CLASSES)
     images, labels = reals(rng, critic)
     if two_values:
@@ -125,7 +125,7 @@ def test_critics_see_maps_through_the_contrast(tiny_config, rng, two_values):
 
 
 def adam_first_step(var, grad, lrate):
-    """Adam's first step: m = g, v = 0.01 g^2, bias-corrected."""
+    """Return the variable after Adam's first step: m = g, v = 0.01 g^2, bias-corrected."""
     return var - lrate * np.sqrt(0.01) * grad / (np.sqrt(0.01 * grad**2) + 1e-8)
 
 
@@ -140,7 +140,7 @@ FOOLING = {"logistic_nonsaturating": lambda fake: tf.nn.softplus(-fake),
 
 
 def slopes(score, images, lod_floor):
-    """Per sample: squared norm of d score / d image, the image being meant at full resolution."""
+    """Return per sample the squared norm of d score / d image, for the image at full resolution."""
     with tf.GradientTape() as tape:
         tape.watch(images)
         total = tf.reduce_sum(score(images))
@@ -148,7 +148,7 @@ def slopes(score, images, lod_floor):
 
 
 def direct_d_loss(config, score, x, fakes, mix, lod_floor):
-    """The mean D loss that a configuration means."""
+    """Return the mean D loss that a configuration stands for."""
     loss = GAN_TERMS[config.d_loss](score(x), score(fakes))[:, 0]
     loss += config.r1_gamma / 2 * slopes(score, x, lod_floor)
     loss += config.r2_gamma / 2 * slopes(score, fakes, lod_floor)
@@ -159,8 +159,8 @@ def direct_d_loss(config, score, x, fakes, mix, lod_floor):
 
 
 def direct_fakes(G, draws, purpose, labels, mixing, **growth):
-    """G's images, after dlatent_avg has followed the batch mean of w; with `mixing` the layers from
-    the drawn cut on come from a second w of the same labels."""
+    """Return G's images, after dlatent_avg has followed the batch mean of w; with `mixing` the
+    layers from the drawn cut on use a second w of the same labels."""
     w = G.mapping(draws.normal(f"{purpose}/latents", [8]), labels)
     dlatent_avg = G.vars["dlatent_avg"]
     dlatent_avg.assign(tf.reduce_mean(w[:, 0], 0) * 0.005 + dlatent_avg * 0.995)
@@ -181,9 +181,9 @@ def direct_fakes(G, draws, purpose, labels, mixing, **growth):
                         "r2_gamma": 3.0}, marks=pytest.mark.slow)],
     ids=["plain", "labels", "augmented", "labels, WGAN-GP, half size",
          "hinge, saturating, R2, half size"])
-def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, lod_floor, changes):
-    """D step with its penalties, the average, G step on fresh latents and labels, against direct
-    formulas."""
+def test_a_step_is_plain_stylegan(tiny_config, rng, label_size, lod_floor, changes):
+    """D step with its penalties, the average, and G step on fresh latents and labels, against
+    direct formulas."""
     mixing = label_size > 0 and not lod_floor
     config = tiny_config(variant="rgb", mirror=False, resolution=8 << lod_floor,
                          **{"style_mixing_prob": float(mixing), **changes})
@@ -202,7 +202,7 @@ def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, lod_floor, chang
     given = {"D": labels, "G": tf.gather(table, draws.integer("G/labels", 5))}
     given = given if label_size else {"D": None, "G": None}
 
-    def seen(images, purpose):  # by D: its penalty too is at what it sees
+    def seen(images, purpose):  # by D, whose penalty is also at these images
         if config.augment == "none":
             return images
         return augment(images, tf.constant(0.6), draws, purpose)
@@ -218,7 +218,7 @@ def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, lod_floor, chang
         ("D_rgb", n): (adam_first_step(v.numpy(), grads[n].numpy(), 0.001), grads[n].numpy())
         for n, v in D.trainables.items()}
     D.set_arrays({n: expected["D_rgb", n][0] for n in D.vars})
-    average = G.get_arrays()  # Gs starts as G: a lerp of equals
+    average = G.get_arrays()  # Gs starts equal to G: a lerp of equals
     with tf.GradientTape() as tape:
         fakes = seen(direct_fakes(G, draws, "G", given["G"], mixing, **growth), "G/fakes")
         loss = tf.reduce_mean(FOOLING[config.g_loss](D(fakes, given["G"], **growth)))
@@ -226,7 +226,7 @@ def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, lod_floor, chang
     expected |= {("G", n): (adam_first_step(v.numpy(), grads[n].numpy(), 0.001), grads[n].numpy())
                  for n, v in G.trainables.items()}
 
-    # The first step of Adam is lrate * sign(gradient): where a gradient is rounding noise (a bias
+    # Adam's first step is lrate * sign(gradient): where a gradient is rounding noise (a bias
     # before an instance norm, say) its sign is arbitrary.
     for (network, name), (array, grad) in expected.items():
         meant = np.abs(grad) > 1e-4 * np.abs(grad).max() + 1e-5
@@ -243,7 +243,7 @@ def test_a_turn_is_plain_stylegan(tiny_config, rng, label_size, lod_floor, chang
 
 @pytest.mark.slow
 def test_running_average_has_its_half_life(tiny_config, rng):
-    """Gs after one turn: 0.5^(minibatch / half-life) of the old average."""
+    """Gs after one step has 0.5^(minibatch / half-life) of the old average."""
     half_life = 0.008  # of one minibatch
     config = tiny_config(variant="rgb", resolution=8, smoothing_kimg=half_life)
     state = state_in_stage(config, "rgb")
@@ -264,7 +264,7 @@ def test_running_average_has_its_half_life(tiny_config, rng):
     ("rgb", 3, {**WGAN_GP, "mbstd_group_size": 8})],
     ids=["two critics", "labels, WGAN-GP, groups of 8"])
 def test_two_replicas_equal_one(tiny_config, rng, stage_name, label_size, changes):
-    """Three turns on the same global minibatches: same weights, and no replica drifts away."""
+    """Three steps on the same global minibatches: same weights, and the replicas stay equal."""
     config = tiny_config(resolution=8, **changes)
     mirrored = mirrored_strategy("cpu", 2)
     critics = stage_critics("2d", stage_name, NUM_CLASSES)
@@ -302,7 +302,7 @@ def test_two_replicas_equal_one(tiny_config, rng, stage_name, label_size, change
     (np.nan, {}),
     pytest.param(np.inf, {"d_loss": "hinge", "g_loss": "hinge"}, marks=pytest.mark.slow)],
     ids=["nan", "infinite loss, finite gradients"])
-def test_what_is_not_finite_stops_both_updates_and_is_counted(tiny_config, rng, value, changes):
+def test_non_finite_values_stop_both_updates_and_are_counted(tiny_config, rng, value, changes):
     config = tiny_config(variant="rgb", resolution=8, **changes)
     state = state_in_stage(config, "rgb")
     critic = Critic("rgb", 3)
@@ -325,7 +325,7 @@ def test_one_trace_serves_a_whole_fade(tiny_config, rng):
     assert num_traces(turn) == 1
 
 
-def test_draws_depend_on_seed_step_name_and_place_only():
+def test_draws_depend_only_on_seed_step_name_and_row():
     whole = Draws(1, 2, 8).normal("z", [3]).numpy()
     part = Draws(1, 2, 8, tf.constant([5, 2])).normal("z", [3]).numpy()
     np.testing.assert_array_equal(part, whole[[5, 2]])
@@ -335,7 +335,7 @@ def test_draws_depend_on_seed_step_name_and_place_only():
 
 
 def test_draws_are_those_of_tensorflows_stateless_functions():
-    """Of a key that the name is folded into: trainings of all versions go on with these numbers."""
+    """With a key that includes the name: trainings of all versions continue with these numbers."""
     def key(name):
         return tf.random.experimental.stateless_fold_in(
             tf.constant([1, 2]), zlib.crc32(name.encode()) & 0x7FFFFFFF, alg="philox")
@@ -352,7 +352,7 @@ def test_draws_are_those_of_tensorflows_stateless_functions():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_drawn_integers_are_uniform_and_each_samples_own():
+def test_drawn_integers_are_uniform_and_per_sample():
     whole = Draws(1, 2, 6000).integer("labels", 3).numpy()
     assert set(whole) == {0, 1, 2} and np.abs(np.bincount(whole) - 2000).max() < 200
     part = Draws(1, 2, 6000, tf.constant([70, 2])).integer("labels", 3).numpy()
@@ -360,7 +360,7 @@ def test_drawn_integers_are_uniform_and_each_samples_own():
 
 
 def test_replica_rows_share_whole_stddev_groups():
-    """Group m of the global batch holds samples m, m + M, ...: whole within one replica."""
+    """Group m of the global batch holds samples m, m + M, ..., all of them in one replica."""
     rows = [replica_rows(16, 2, r) for r in range(2)]
     assert sorted(np.concatenate(rows)) == list(range(16))
     for r in range(2):

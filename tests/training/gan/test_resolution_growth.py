@@ -1,4 +1,4 @@
-"""A trained network inside a larger one: same images and scores, and a training that goes on."""
+"""A trained network inside a larger one: same images and scores; the training goes on."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from training.stylegan import StyleGan
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_it_draws_and_scores_as_before(tiny_config, steps):
+def test_a_grown_network_draws_and_scores_as_before(tiny_config, steps):
     options = dict(num_channels=3, resolution=8, fmap_base=64, fmap_max=8, seed=3)
     G = build("G_style", "G", {**options, "latent_size": 8, "dlatent_size": 8, "mapping_fmaps": 8})
     D = build("D_basic", "D_rgb", options)
@@ -31,7 +31,7 @@ def test_it_draws_and_scores_as_before(tiny_config, steps):
     np.testing.assert_array_equal(large_G(latents, resolution=8), images)
     np.testing.assert_array_equal(large_D(images, resolution=8), D(images))
     assert large_G(latents).shape == (4, 8 << steps, 8 << steps, 3)
-    assert np.ptp(large_G(latents)) > 0  # the new layers are alive
+    assert np.ptp(large_G(latents)) > 0  # the new layers are initialised
 
 
 @pytest.mark.slow
@@ -55,8 +55,8 @@ def test_a_training_grows_on_from_a_trained_network(tmp_path, tiny_config, varia
     assert final.networks["G"].num_channels == {"rgb": 3, "2d": 7}[variant]
 
 
-def test_class_frequencies_are_those_of_what_is_drawn_now(tmp_path, tiny_config):
-    """While a network with maps grows, at the resolution it has reached: as before it grew."""
+def test_class_frequencies_are_at_the_current_resolution(tmp_path, tiny_config):
+    """While a network with maps grows, they are measured at the resolution it has reached."""
     tagged, _ = tagged_and_untagged(tmp_path, 8, 12)
     dataset, options = open_dataset(tagged), dict(data=str(tagged), variant="2d",
                                                   initial_resolution=4, hold_kimg=1, fade_kimg=1)
@@ -78,7 +78,7 @@ def test_class_frequencies_are_those_of_what_is_drawn_now(tmp_path, tiny_config)
     assert details[0] == details[1]
 
 
-def test_where_it_begins_is_the_size_of_the_trained_network(tmp_path, tiny_config):
+def test_a_training_starts_at_the_trained_networks_resolution(tmp_path, tiny_config):
     tagged, _ = tagged_and_untagged(tmp_path, 8, 12)
     small = tiny_config(data=str(tagged), variant="rgb", resolution=4, initial_resolution=4,
                         rgb_kimg=0.016)

@@ -60,13 +60,13 @@ def test_phase_changes_with_floor_and_ceil_of_lod(tiny_config):
     assert phases[0] == phases[1] != phases[2] == phases[3] != phases[4] == phases[5] != phases[6]
 
 
-def test_by_resolution():
+def test_values_by_resolution_hold_up_to_the_next_entry():
     values = [by_resolution({8: 128, 64: 32}, r) for r in (4, 8, 32, 64, 512)]
     assert values == [128, 128, 128, 32, 32]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_presets_are_whole_and_survive_json(preset):
+def test_presets_are_complete_and_survive_json(preset):
     config = TrainingConfig.preset(preset, {"resolution": 64})
     fields = json.loads(json.dumps(config.to_json()))
     for name in ("minibatch", "lrate", "tick_kimg"):

@@ -1,4 +1,4 @@
-"""What selects the best snapshot: which metrics are needed for it, and which score it is."""
+"""The score that selects the best snapshot, and the metrics that it needs."""
 
 import json
 
@@ -16,24 +16,24 @@ from training.gan.snapshot_score import (
 
 @pytest.mark.parametrize("names, expected", [
     (["kid1k", "fid1k", "fid2k"], "fid1k"), (["kid1k", "kid1k_std"], "kid1k"),
-    (["is1k", "is1k_std"], None),  # a higher score is better there
+    (["is1k", "is1k_std"], None),  # here a higher score is better
     (["fid1k_pair", "kid1k"], "kid1k")])
 def test_photos_are_compared_by_fid_or_else_kid(names, expected):
     assert selecting_score(dict.fromkeys(names, 1.0), "fid") == expected
 
 
-def test_other_scores():
+def test_photos_are_compared_by_the_selected_score():
     scores = with_combined({"fid1k": 40.0, "kid1k_std": 1.0, "kid1k": 0.2, "kid1k_pair": 0.1,
                             "labels1k": 0.3, "labels1k_ratio": 0.9, "labels1k_ratio_all": 0.5})
     assert [selecting_score(scores, kind) for kind in ("kid", "pair", "labels")] == [
         "kid1k", "kid1k_pair", LABELS_SCORE]
     assert scores[LABELS_SCORE] == 80.0
     assert with_combined({"fid1k": 40.0}) == {"fid1k": 40.0}
-    # Ratios of nothing, and above that of real maps; KID is estimated, and may be below 0.
+    # A ratio of zero, and one above that of real maps; KID is an estimate and may be below 0.
     for kid, ratio, expected in ((0.2, 0.0, 200.0), (0.2, 1.3, 0.2), (-0.001, 0.5, 0.0002)):
         scores = {"kid1k": kid, "labels1k_trainval_ratio_all": ratio}
         assert with_combined(scores)[LABELS_SCORE] == pytest.approx(expected)
-    # Before there are maps the photos alone count.
+    # Before there are maps only the photos count.
     assert selecting_score({"fid1k": 40.0}, "labels") == "fid1k"
     assert selecting_score({"kid1k": 0.4}, "pair") == "kid1k"
 
@@ -50,8 +50,8 @@ def test_metrics_that_a_selection_needs(metrics, select_by, expected):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("select_by, best", [("fid", 0.016), ("pair", 0.048), ("labels", 0.032)])
-def test_the_best_snapshot_is_what_the_score_says(tiny_config, tmp_path, select_by, best):
-    """Photos are best at first, labels between; the pairs' distance falls to the end."""
+def test_the_selected_score_decides_the_best_snapshot(tiny_config, tmp_path, select_by, best):
+    """FID is best at first, labels in the middle; the pairs' distance falls to the end."""
     moments = {0.016: (10.0, 0.1, 0.9), 0.032: (11.0, 0.9, 0.8), 0.048: (20.0, 0.9, 0.1)}
 
     def evaluate(snapshot):

@@ -1,4 +1,4 @@
-"""Heatmaps, parts of bodies and deformed features against NumPy in float64."""
+"""Heatmaps, parts of bodies and deformed features against float64 NumPy."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ NAMES = people.NAMES
 
 @pytest.fixture
 def points(rng):
-    """Three figures [3, 18, 3]: of some joints are not known; hips are wider than shoulders, or
-    all are seen from the side."""
+    """Return three figures [3, 18, 3]: two lack some joints, one has hips wider than shoulders, and
+    one is seen from the side."""
     found = np.stack([people.pose(rng) for _ in range(3)])
     at = {name: number for number, name in enumerate(NAMES)}
     found[0, at["left_wrist"]] = found[1, at["right_hip"]] = 0
@@ -25,7 +25,7 @@ def points(rng):
 
 
 def test_heatmaps(points):
-    """Gaussians around the points that are known, with pose-gan's six pixels of 128."""
+    """Gaussians around the known points, with pose-gan's six pixels of 128."""
     maps = body.heatmaps(tf.constant(points), 16)
     centres = (np.arange(16) + 0.5) / 16
     squares = ((centres[:, None, None] - points[:, None, None, :, 1].astype(np.float64)) ** 2
@@ -34,8 +34,8 @@ def test_heatmaps(points):
     np.testing.assert_allclose(maps, expected, atol=2e-6)
 
 
-def test_left_and_right_change_places_in_the_mirror(points):
-    """Twice mirrored, points are where they were; heatmaps are the mirrored ones."""
+def test_mirroring_swaps_left_and_right(points):
+    """Mirrored twice, points are where they were; heatmaps equal the mirrored ones."""
     order = mirroring.mirrored_order(mirroring.pairs_by_name(NAMES), NAMES)
     flipped = body.mirrored(tf.constant(points, tf.float32), order).numpy()
     for k, name in enumerate(NAMES):
@@ -53,7 +53,7 @@ def test_left_and_right_change_places_in_the_mirror(points):
 # Parts
 
 def corners_of_parts(points):
-    """{number of the part: corners [4, 2] of a figure's rectangles}, of (u, v) = 00, 10, 01, 11."""
+    """Return {part number: corners [4, 2] of a figure's rectangles}, (u, v) = 00, 10, 01, 11."""
     at = {name: point[:2].astype(np.float64) for name, point in zip(NAMES, points) if point[2]}
     limbs = [[at.get(name) for name in limb] for limb in body.LIMBS]
     lengths = [np.linalg.norm(b - a) for a, b in limbs if a is not None and b is not None]
@@ -95,7 +95,7 @@ def test_a_body_without_limbs_has_no_parts(points):
     assert not body.part_frames(tf.constant(lonely), NAMES).numpy().any()
 
 
-def test_which_joints_are_missing():
+def test_missing_joints_are_named():
     assert body.missing_joints(NAMES) == []
     assert body.missing_joints([name for name in NAMES if name not in ("neck", "nose")]) == []
     assert body.missing_joints([name for name in NAMES if name != "left_knee"]) == ["left_knee"]
@@ -105,7 +105,7 @@ def test_which_joints_are_missing():
 # Features
 
 def covered(corners, side):
-    """How much of each pixel a rectangle covers, [side, side], by its distances from the sides."""
+    """Return how much of each pixel a rectangle covers, [side, side], by distances to its sides."""
     result = np.ones((side, side))
     for i, j in np.ndindex(side, side):
         pixel = np.array([j + 0.5, i + 0.5]) / side
@@ -118,7 +118,7 @@ def covered(corners, side):
 
 
 def deformed(features, source, target):
-    """By loops: masked features, moved by the affine map of least squares, and the maximum."""
+    """Deform by loops: masked features, moved by the least-squares affine map, and the maximum."""
     side = len(features)
     masks = {i: covered(corners, side) for i, corners in source.items()}
     result = features * np.prod([1 - mask for mask in masks.values()], axis=0)[..., None]
@@ -140,7 +140,7 @@ def deformed(features, source, target):
 
 
 def test_deformed_features_and_their_gradient(points, rng):
-    """At two sizes; the gradient by differences, which the maximum does not disturb."""
+    """At two sizes; against finite differences, at places where the maximum does not matter."""
     poses = points, points[::-1]
     frames = [body.part_frames(tf.constant(part), NAMES) for part in poses]
     corners = [[corners_of_parts(one) for one in part] for part in poses]
@@ -166,8 +166,8 @@ def test_deformed_features_and_their_gradient(points, rng):
             assert grad[place] == pytest.approx(slope, abs=1e-4), place
 
 
-def test_a_part_takes_its_features_along(rng):
-    """An upright rectangle of whole pixels, moved by whole pixels; what is around it stays."""
+def test_a_part_moves_its_features(rng):
+    """An upright rectangle of whole pixels is moved by whole pixels; its surroundings stay."""
     frame = np.zeros((1, body.NUM_PARTS, 2, 3), np.float32)
     frame[0, 3] = [[2, 0, 1], [0, 3, 2]]
     target = frame.copy()
@@ -178,14 +178,14 @@ def test_a_part_takes_its_features_along(rng):
     expected[:, 2:5, 1:3] = 0
     expected[:, 3:6, 4:6] = np.maximum(features[:, 2:5, 1:3], features[:, 3:6, 4:6])
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    # In its own place nothing changes; a part that one pose does not know is nowhere.
+    # Unmoved, nothing changes; a part that one of the poses lacks is drawn nowhere.
     np.testing.assert_allclose(body.deformed(tf.constant(features), frame / 8, frame / 8), features,
                                atol=1e-6)
     gone = body.deformed(tf.constant(features), frame / 8, np.zeros_like(frame)).numpy()
     np.testing.assert_allclose(gone[:, 2:5, 1:3], 0, atol=1e-6)
     kept = body.deformed(tf.constant(features), np.zeros_like(frame), frame / 8)
     np.testing.assert_allclose(kept, features, atol=1e-6)
-    # Of signed features the negative ones stay nowhere: a part is 0 around itself.
+    # Negative features never survive: a part is 0 outside itself, and the maximum is taken.
     signed = (features * rng.choice([-1, 1], features.shape)).astype(np.float32)
     for target in (frame, np.zeros_like(frame)):
         found = body.deformed(tf.constant(signed), frame / 8, target / 8).numpy()

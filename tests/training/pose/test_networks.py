@@ -1,4 +1,4 @@
-"""The generator of people in other poses: its size, and what reaches its pictures."""
+"""The generator of people in other poses: its size, and the inputs that reach its pictures."""
 
 import itertools
 
@@ -18,7 +18,7 @@ def made(**options):
 
 
 def inputs(rng, count=1):
-    """Photos with heatmaps, heatmaps, and frames of two figures."""
+    """Return photos with heatmaps, heatmaps, and frames of two figures."""
     points = [tf.constant(np.stack([people.pose(rng) for _ in range(count)])) for _ in range(2)]
     return [tf.constant(rng.uniform(-1, 1, (count, 16, 16, 5)), tf.float32),
             tf.constant(rng.uniform(0, 1, (count, 16, 16, 2)), tf.float32),
@@ -30,7 +30,7 @@ def masks_of(network, count=1):
 
 
 def lively(network, rng):
-    """Give every variable values at random that tell errors apart."""
+    """Give every variable random values that reveal errors."""
     network.set_arrays({name: 0.3 * rng.standard_normal(value.shape).astype(np.float32)
                         + 1.0 * name.endswith("gamma")
                         for name, value in network.get_arrays().items()})
@@ -55,7 +55,7 @@ def test_the_papers_network_of_128_pixels():
     assert network.dropout_shapes == [(8, 8, 512), (16, 16, 512), (32, 32, 512)]
 
 
-def test_both_poses_and_the_photo_reach_the_picture(rng):
+def test_every_input_changes_the_picture(rng):
     network = lively(made(), rng)
     assert network.dropout_shapes == [(8, 8, 16), (16, 16, 8)]
     given, masks = inputs(rng), masks_of(network)
@@ -70,8 +70,8 @@ def test_both_poses_and_the_photo_reach_the_picture(rng):
     assert np.abs(network(*given, masks) - rgb).max() > 1e-2
 
 
-def test_plain_skips_are_those_of_bodies_without_parts(rng):
-    """They have the same variables, and do not look at the frames."""
+def test_plain_skips_equal_deformable_ones_without_parts(rng):
+    """They have the same variables, and ignore the frames."""
     deformable, plain = (made(skips=skips, dropout=0.0) for skips in ("deformable", "plain"))
     lively(deformable, rng)
     plain.set_arrays(deformable.get_arrays())
@@ -83,8 +83,8 @@ def test_plain_skips_are_those_of_bodies_without_parts(rng):
     assert np.abs(deformable(*given) - expected).max() > 1e-2
 
 
-def test_bodies_of_other_joints_have_no_parts(rng):
-    """Plain skips take any keypoints."""
+def test_bodies_with_other_joints_have_no_parts(rng):
+    """Plain skips accept any keypoints."""
     points = tf.constant([[[0.5, 0.5, 2], [0.1, 0.9, 1]]])
     given = generator_inputs(tf.zeros([1, 16, 16, 3]), points, points, ("a", "b"))
     assert [one.shape.as_list() for one in given] == [

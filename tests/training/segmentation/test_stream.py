@@ -1,4 +1,4 @@
-"""Minibatches of labelled pictures: shares, order, places; flips, zooms, and what is ignored."""
+"""Minibatches of labelled pictures: shares, order, positions; flips, zooms, and ignored pixels."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from training.segmentation.stream import (
 
 
 class Numbered:
-    """Pictures of one grey level, which is their number."""
+    """Pictures of a single grey level, which is their number."""
 
     classes = ("one",)
 
@@ -35,14 +35,14 @@ class Numbered:
 
 
 def levels(sources, seed, count, start=0, rows=None):
-    """The numbers of the pictures in some minibatches."""
+    """Return the numbers of the pictures in some minibatches."""
     minibatch = sum(source.share for source in sources)
     return [read_labelled(sources, seed, [
         step * minibatch + row for row in rows or range(minibatch)]).rgb[:, 0, 0, 0].tolist()
         for step in range(start, start + count)]
 
 
-def test_every_minibatch_has_its_share_and_every_epoch_all():
+def test_minibatches_keep_the_shares_and_epochs_are_complete():
     sources = [Source(Numbered(0), [0, 3, 5], 3), Source(Numbered(100), range(10), 1)]
     batches = levels(sources, 1, 20)
     for batch in batches:
@@ -52,13 +52,13 @@ def test_every_minibatch_has_its_share_and_every_epoch_all():
     assert batches[0][:3] != batches[1][:3] or batches[1][:3] != batches[2][:3]
     assert levels(sources, 1, 20) == batches
     assert levels(sources, 2, 20) != batches
-    # Two sources of one size: the second's order is not the first's in the next training.
+    # Two sources of one size: the second's order is not the first's, nor any of the next seed's.
     alike = [Source(Numbered(0), range(10), 1)] * 2
     one, two = (list(zip(*levels(alike, seed, 10))) for seed in (1, 2))
     assert one[1] not in (one[0], *two)
 
 
-def test_any_place_is_reached_at_once_and_workers_read_theirs():
+def test_a_stream_starts_anywhere_and_workers_read_their_rows():
     sources = [Source(Numbered(0), range(10), 3), Source(Numbered(100), range(10), 1)]
     batches = levels(sources, 1, 9)
     assert levels(sources, 1, 4, start=5) == batches[5:]
@@ -67,7 +67,7 @@ def test_any_place_is_reached_at_once_and_workers_read_theirs():
         assert even == batch[0::2] and odd == batch[1::2]
 
 
-def test_fewer_pictures_are_among_more():
+def test_a_smaller_choice_is_part_of_a_larger_one():
     few, more = (labelled.chosen(50, number, 3) for number in (10, 20))
     assert len(set(few)) == 10 and set(few) < set(more)
     assert labelled.chosen(50, None, 3) == range(50) and labelled.chosen(50, 10, 4) != few
@@ -83,8 +83,8 @@ def batch_of(pairs):
     return LabelledBatch(tf.constant(rgb), tf.constant(label_maps))
 
 
-def test_flips_take_the_map_along_and_swap_sides(rng):
-    """Labels 1 and 2 change places in the mirrored half, IGNORE stays."""
+def test_flips_mirror_the_map_and_swap_sides(rng):
+    """Labels 1 and 2 are swapped in the mirrored half; IGNORE stays."""
     pairs = [picture(rng) for _ in range(16)]
     for _, label_map in pairs:
         label_map[0] = channels.IGNORE
@@ -118,7 +118,7 @@ def test_zooms_move_picture_and_map_alike():
         inside = ~outside[i]
         source = np.rint(moved[i].numpy()[..., :2]).astype(int)
         expected = (source[..., 1] * SIDE + source[..., 0]) % 250
-        # Between two pixels the nearest one is decided by the last bit.
+        # Halfway between two pixels, the last bit decides which one is nearest.
         clear = (np.abs(moved[i].numpy()[..., :2] % 1 - 0.5) > 1e-3).all(axis=-1)
         np.testing.assert_array_equal(moved_maps[i, ..., 0].numpy()[inside & clear],
                                       expected[inside & clear])

@@ -1,4 +1,4 @@
-"""Losses of translators against NumPy in float64, and their gradients against differences."""
+"""Losses of translators against float64 NumPy; their gradients against finite differences."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ R, K = 12, 3
 
 @pytest.fixture
 def semantics(rng):
-    """Maps of two pictures [2, 12, 12, 3]; the second has no class 1, and class 2 in a corner."""
+    """Return maps [2, 12, 12, 3] of two pictures; the second has no class 1, and 2 in a corner."""
     labels = rng.integers(0, K + 1, (2, R, R))
     labels[1] = np.where(labels[1] > 1, 0, labels[1])
     labels[1, :4, :4] = 3
@@ -22,14 +22,14 @@ def semantics(rng):
 
 
 def area_mean(image, side, row, column):
-    """The mean of what a pixel of the smaller image covers, by 60ths of a pixel."""
+    """Return the mean over the area of a pixel of the smaller image, by 60ths of a pixel."""
     fine = np.kron(image, np.ones((60, 60)))
     step = len(fine) // side
     return fine[row * step:(row + 1) * step, column * step:(column + 1) * step].mean()
 
 
 def of_critic(critic, semantics, side):
-    """The weights by loops: (1 / K) s_k / mean(s_k), and 1."""
+    """Return the weights, computed by loops: (1 / K) s_k / mean(s_k), and 1."""
     count = len(semantics)
     if critic == "patch":
         return np.ones((count, side, side, 1))
@@ -52,8 +52,8 @@ def test_weights(critic, semantics, side):
 
 
 @pytest.mark.parametrize("side", [R, 3])
-def test_every_class_that_is_there_weighs_the_same(semantics, side):
-    """However few of its pixels there are for each logit."""
+def test_every_present_class_has_the_same_weight(semantics, side):
+    """However few of its pixels fall on each logit."""
     semantics[1, ..., 2] = 0
     semantics[1, 1, 4, 2] = 1
     weights = losses.map_weights("semantic", tf.constant(semantics, tf.float32), side).numpy()
@@ -61,19 +61,19 @@ def test_every_class_that_is_there_weighs_the_same(semantics, side):
     assert not present[1, 1] and present[1, 2] and semantics[1, ..., 2].mean() < 0.15
     np.testing.assert_allclose(weights.mean((1, 2))[:, :K], present / K, rtol=1e-5)
     assert np.isfinite(weights).all() and (weights[..., K] == 1).all()
-    # The capacity control has the same weight in all where all classes are.
+    # The capacity control's weights add up to the same if all classes are present.
     other = losses.map_weights("capacity", tf.constant(semantics, tf.float32), side)
     np.testing.assert_allclose(np.mean(other, (1, 2)).sum(-1), 2, rtol=1e-6)
 
 
-def test_heatmaps_weigh_by_their_values(rng):
+def test_weights_of_heatmaps_follow_their_values(rng):
     heat = rng.uniform(0.1, 1, (1, R, R, K)).astype(np.float32)
     weights = losses.map_weights("semantic", tf.constant(heat), R).numpy()
     np.testing.assert_allclose(weights[..., :K], heat / heat.mean((1, 2)) / K, rtol=1e-5)
 
 
-def test_thin_classes_weigh_as_much_and_slivers_nothing():
-    """A sill that has 0.3 of each of six pixels, and a corner of less than one pixel in all."""
+def test_thin_classes_have_full_weight_and_slivers_none():
+    """A class with 0.3 of each of six pixels, and one that covers less than one pixel in all."""
     thin = np.zeros((1, R, R, K), np.float32)
     thin[0, 4, :6, 0] = 0.3
     thin[0, 0, :2, 1] = 0.4
@@ -88,7 +88,7 @@ def logits_and_weights(rng, semantics):
 
 @pytest.mark.parametrize("kind", losses.GAN_LOSSES)
 def test_gan_losses(kind, rng, semantics):
-    """Of both scales together; D's is half of its two parts."""
+    """Over both scales; D's loss is half the sum of its two parts."""
     reals, weights = logits_and_weights(rng, semantics)
     fakes, _ = logits_and_weights(rng, semantics)
 
@@ -109,7 +109,7 @@ def test_gan_losses(kind, rng, semantics):
     np.testing.assert_allclose(losses.discriminator_loss(*ours, kind),
                                (expected(reals, True) + expected(fakes, False)) / 2, rtol=1e-5)
     extreme = losses.gan_loss([tf.constant([[[[-200.0]]]])], [tf.ones([1, 1, 1, 1])], True)
-    assert extreme.numpy() == 200  # with logits, not with probabilities
+    assert extreme.numpy() == 200  # from logits, not from probabilities
 
 
 def test_an_absent_class_has_no_gradient(rng, semantics):
@@ -126,8 +126,8 @@ def test_an_absent_class_has_no_gradient(rng, semantics):
 
 
 def test_reconstructions(rng):
-    """L1 of pixels, and of a segmentation network's probabilities, whose gradient reaches the
-    fakes and not the photos."""
+    """L1 of pixels, and of a segmentation network's probabilities; its gradient reaches the fakes
+    and not the photos."""
     photos, fakes = (rng.uniform(-1, 1, (2, R, R, 3)) for _ in range(2))
     np.testing.assert_allclose(
         losses.l1(*(tf.constant(x, tf.float32) for x in (photos, fakes))),
@@ -156,7 +156,7 @@ def test_reconstructions(rng):
 
 
 def test_vgg(rng):
-    """The first ReLUs of all blocks of a narrow network, whose gradient reaches the fakes alone."""
+    """The first ReLU of every block of a narrow network; the gradient reaches the fakes only."""
     arrays = random_arrays(rng)
     photos, fakes = (rng.uniform(-1, 1, (2, 16, 16, 3)) for _ in range(2))
 
@@ -182,8 +182,8 @@ def test_vgg(rng):
 
 @pytest.mark.parametrize("side", [1, 3])
 def test_nearest_neighbours(side, rng):
-    """The nearest of the photo's pixels around, inside the picture; a neighbourhood of one is L1.
-    The gradient is that of the chosen differences."""
+    """The nearest of the photo's pixels in the neighbourhood, inside the picture; with a
+    neighbourhood of one, L1. The gradient is that of the chosen differences."""
     photos, fakes = (rng.uniform(-1, 1, (2, 6, 6, 3)) for _ in range(2))
 
     def expected(fakes):
@@ -208,7 +208,7 @@ def test_nearest_neighbours(side, rng):
         np.testing.assert_allclose(grad[place], slope, rtol=1e-3, atol=1e-6)
 
 
-def test_what_moved_by_a_pixel_is_no_error(rng):
+def test_a_shift_by_one_pixel_is_no_error(rng):
     photos = tf.constant(rng.uniform(-1, 1, (1, 6, 6, 3)), tf.float32)
     moved = tf.concat([photos[:, :, :1], photos[:, :, :-1]], axis=2)
     assert losses.nearest_neighbour_l1(photos, moved, 3).numpy() == 0 < losses.l1(photos, moved)

@@ -1,5 +1,4 @@
-"""Training photos from maps: the step, changes at random, devices, resumes, what is learned, the
-command line."""
+"""Training photos from maps: steps, random changes, devices, resumes, learning, commands."""
 
 import functools
 import json
@@ -43,7 +42,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def segmenter(data, tmp_path_factory):
-    """The snapshot of a network that has hardly been trained."""
+    """Write the snapshot of a network after hardly any training; return its path."""
     return segmentation_network(data, tmp_path_factory.mktemp("segmenter"), kimg=0.016)
 
 
@@ -53,7 +52,7 @@ def segmentation_network(data, run, kimg):
 
 
 def evaluation(metrics, data, **options):
-    """What evaluates the snapshots of a training with these --metrics."""
+    """Return the function that evaluates a training's snapshots with these --metrics."""
     parsed = translation_metrics(metrics, options.get("labeller"), None)
     return translation_evaluation(parsed, open_dataset(data), 16, **options)
 
@@ -64,8 +63,8 @@ def evaluation(metrics, data, **options):
     {}, {"critic": "semantic", "scales": 2, "spectral_norm": True},
     {"generator": "resnet", "blocks": 1, "norm": "batch", "reconstruction": "none",
      "critic": "capacity"}], ids=["pix2pix", "semantic", "resnet"])
-def test_a_step_updates_d_and_then_g_by_it(data, options):
-    """D's gradient by reals and fakes of the old G; G's by the new D."""
+def test_a_step_updates_d_and_then_g_with_the_new_d(data, options):
+    """D's gradient is from reals and the old G's fakes; G's is from the new D."""
     method, progress = begun(tiny(data, **options))
     c, stage = method.config, method.stage(progress)
     batch = method.next_batch(stage, progress)
@@ -97,8 +96,8 @@ def test_a_step_updates_d_and_then_g_by_it(data, options):
     check_first_gradients(method.optimizers["G"], tape.gradient(loss, G.trainables))
 
 
-def test_thin_classes_are_judged(data):
-    """Maps of pixels that a class has less than half of reach the semantic critic as they are."""
+def test_thin_classes_reach_the_critic(data):
+    """The semantic critic gets the maps unchanged where a class has less than half of a pixel."""
     method, _ = begun(tiny(data, critic="semantic", jitter=1.0))
     images = np.full((4, 16, 16, 3 + 2), 0, np.uint8)
     images[:, 8, :, 3] = 100
@@ -108,7 +107,7 @@ def test_thin_classes_are_judged(data):
 
 
 def check_first_gradients(optimizer, grads):
-    """Adam's first moment is (1 - 0.5) of the first gradient."""
+    """Assert that Adam's first moment is (1 - 0.5) times the first gradient."""
     assert (optimizer.beta1, optimizer.beta2) == (0.5, 0.999)
     for name, grad in grads.items():
         scale = np.abs(grad).max()
@@ -117,8 +116,8 @@ def check_first_gradients(optimizer, grads):
 
 
 @pytest.mark.slow
-def test_what_a_step_assigns(data):
-    """Running means of both networks, and D's vectors of the power method."""
+def test_a_step_assigns_running_statistics(data):
+    """Running means of both networks, and D's vectors for the power method."""
     method, progress = begun(tiny(data, norm="batch", spectral_norm=True))
     before = {name: network.get_arrays() for name, network in method.networks.items()}
     stage = method.stage(progress)
@@ -130,7 +129,7 @@ def test_what_a_step_assigns(data):
             assert not np.array_equal(network.vars[key], before[name][key]), key
 
 
-def test_the_segmentation_network_compares_and_is_not_trained(data, segmenter):
+def test_the_segmentation_network_is_used_and_not_trained(data, segmenter):
     method, progress = begun(tiny(data, reconstruction="semantic", segmenter=str(segmenter)),
                              segmenter=segmenter)
     assert method.config.weight_of_reconstruction() == 10
@@ -140,7 +139,7 @@ def test_the_segmentation_network_compares_and_is_not_trained(data, segmenter):
     assert set(method.networks) == {"G", "D"}
 
 
-def test_vgg_compares(data, rng):
+def test_vgg_gives_the_reconstruction_loss(data, rng):
     arrays = random_arrays(rng)
     method = tools.pix2pix(tiny(data, reconstruction="vgg"), vgg=arrays)
     photos, fakes = tf.constant(rng.uniform(-1, 1, (2, 3, 16, 16, 3)), tf.float32)
@@ -149,8 +148,8 @@ def test_vgg_compares(data, rng):
 
 
 @pytest.mark.slow
-def test_vgg_is_no_part_of_a_snapshot(data, rng, tmp_path, monkeypatch):
-    """A command's; other weights are another training."""
+def test_vgg_is_not_stored_in_a_snapshot(data, rng, tmp_path, monkeypatch):
+    """By the command line; other VGG weights make another training."""
     weights = tmp_path / "vgg.npz"
     np.savez(weights, **random_arrays(rng))
     monkeypatch.setattr("training.translation.job.find_weights", functools.partial(
@@ -173,7 +172,7 @@ def test_vgg_is_no_part_of_a_snapshot(data, rng, tmp_path, monkeypatch):
 
 
 def test_learning_rates(data):
-    """Constant for half of the training, then down to zero."""
+    """Constant for half of the training, then linear down to zero."""
     method, progress = begun(tiny(data))
     rates = []
     for share in (0, 0.25, 0.5, 0.75, 1):
@@ -182,9 +181,9 @@ def test_learning_rates(data):
     np.testing.assert_allclose(rates, [1, 1, 1, 0.5, 0])
 
 
-# Changes at random
+# Random changes
 
-def test_jitter_is_a_crop_of_the_enlarged_picture(rng):
+def test_jitter_crops_the_enlarged_picture(rng):
     images = tf.constant(rng.uniform(-1, 1, (6, 16, 16, 4)), tf.float32)
     draws = Draws(5, 3, 6)
     found = jittered(images, 1.25, draws).numpy()
@@ -197,7 +196,7 @@ def test_jitter_is_a_crop_of_the_enlarged_picture(rng):
     assert len(places) > 3
 
 
-def test_flips_take_maps_along_and_swap_pairs(data):
+def test_flips_mirror_maps_and_swap_pairs(data):
     method, _ = begun(tiny(data, jitter=1.0, mirror_pairs="red:green"))
     images = np.zeros((4, 16, 16, 5), np.uint8)
     images[:, :, :4, 0] = 255
@@ -218,7 +217,7 @@ def test_flips_take_maps_along_and_swap_pairs(data):
 
 @pytest.mark.slow
 def test_it_learns_what_colours_mean(data, tmp_path):
-    """A minute is enough for red where red should be; the scores select the best snapshot, and the
+    """A minute suffices for red where red should be; the scores select the best snapshot, and the
     run's translator draws what the training shows."""
     segmenter = segmentation_network(data, tmp_path / "segmenter", kimg=0.8)
     config = tiny(data, kimg=1.6, tick_kimg=0.4, g_fmaps=8, lrate=1e-3, dropout=0.2,
@@ -257,13 +256,13 @@ def test_the_first_metric_selects(data):
 # The command line
 
 def failure(*options):
-    """The message of a command that fails."""
+    """Return the message of a command that fails."""
     with pytest.raises(UserError) as error:
         train.main(["--variant=pix2pix", "--device=cpu", *map(str, options)])
     return str(error.value)
 
 
-def test_what_does_not_fit_is_told(data, segmenter, tmp_path):
+def test_options_that_do_not_fit_are_refused(data, segmenter, tmp_path):
     common = f"--data={data}", f"--results={tmp_path}", "--preset=tiny"
     plain = coloured_dataset(tmp_path / "plain")
     content = json.loads((plain / "dataset.json").read_text())
@@ -300,7 +299,7 @@ def test_what_does_not_fit_is_told(data, segmenter, tmp_path):
     assert "no such snapshot" in failure(*common, "--segmenter=x")
 
 
-def test_what_cannot_be_measured_is_told_before_a_run_is_made(data, tmp_path):
+def test_impossible_metrics_are_refused_before_a_run_is_made(data, tmp_path):
     common = f"--data={data}", f"--results={tmp_path / 'results'}", "--preset=tiny"
     assert "x: no such file: no LPIPS" in failure(*common, "--lpips=x", "--metrics=l1,lpips")
     assert "is4: 4 fakes; it takes 10 at least" in failure(*common, "--metrics=l1,is1k")
@@ -314,13 +313,13 @@ def test_what_cannot_be_measured_is_told_before_a_run_is_made(data, tmp_path):
 
 
 def job_of(*options):
-    """The Job of a command."""
+    """Return the Job of a command."""
     options = parse_training_options(["--variant=pix2pix", "--device=cpu", *options])
     return train.make_job(options, given_options(options), None)
 
 
-def test_its_snapshot_says_how_photos_were_made_square(tmp_path):
-    """As maps are for it later."""
+def test_its_snapshot_records_how_photos_were_made_square(tmp_path):
+    """So that maps are made square the same way later."""
     for fit in ("pad", "crop"):
         data = coloured_dataset(tmp_path / fit)
         content = json.loads((data / "dataset.json").read_text())
@@ -331,7 +330,7 @@ def test_its_snapshot_says_how_photos_were_made_square(tmp_path):
 
 
 def test_lpips_weights_are_part_of_a_run(data, tmp_path, rng, monkeypatch):
-    """Those of --metrics too; those of a plan are not fetched."""
+    """Those used by --metrics too; a dry run does not download them."""
     monkeypatch.setenv("STYLE_C_GAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("training.translation.job.find_weights", functools.partial(
         find_weights, blocks=NARROW))
@@ -344,7 +343,7 @@ def test_lpips_weights_are_part_of_a_run(data, tmp_path, rng, monkeypatch):
     np.savez(weights, **random_arrays(rng))
     assert "lpips_digest" in directory.changed_options(
         run, launch.run_record(job_of(*command, *given)))
-    # Another path is the same weights where the digests say so, and not where there are none.
+    # Another path with the same digest means the same weights; without digests, the path decides.
     moved = {**record, "lpips": "moved.npz"}
     assert not directory.changed_options(run, moved)
     directory.make_run(run, tmp_path, "", {**record, "lpips_digest": None})
@@ -355,12 +354,12 @@ def test_lpips_weights_are_part_of_a_run(data, tmp_path, rng, monkeypatch):
     assert job_of(*command).digests()["lpips_digest"] is None
 
 
-def test_reconstructions_and_generators_bring_their_values():
+def test_reconstructions_and_generators_set_their_defaults():
     weights = {name: Pix2PixConfig.preset("pix2pix", {"reconstruction": name, "segmenter": "3"}
                                           ).weight_of_reconstruction()
                for name in ("l1", "semantic", "vgg", "none")}
     assert weights == {"l1": 100, "semantic": 10, "vgg": 10, "none": 0}
-    stored = Pix2PixConfig.preset("pix2pix", {}).to_json()  # as of a run that --override changes
+    stored = Pix2PixConfig.preset("pix2pix", {}).to_json()  # as in a run that --override changes
     changed = Pix2PixConfig.from_json({**stored, "reconstruction": "semantic", "segmenter": "3"})
     assert changed.weight_of_reconstruction() == 10
     assert Pix2PixConfig.preset("small", {"generator": "resnet"}).dropout == 0
@@ -379,7 +378,7 @@ def test_the_plan(data, tmp_path, capsys):
     assert "4 steps of 4" in said
 
 
-def test_its_snapshot_begins_no_stylegan(data, tmp_path):
+def test_its_snapshot_cannot_start_a_stylegan(data, tmp_path):
     network = tools.save_translator(tmp_path / "network.safetensors")
     with pytest.raises(UserError, match=r"is a snapshot of --variant=pix2pix, which holds no G"):
         train.main(["--variant=2d", f"--init-from={network}", f"--data={data}", "--device=cpu"])
