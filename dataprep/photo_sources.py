@@ -177,7 +177,8 @@ def open_photos(path: str | Path) -> PhotoFolder | PhotoZip | PhotoLmdb:
         with open(path, "rb") as file:
             start = file.read(512)
     elif not is_lmdb:
-        raise UserError(f"{path}: no photos there; {_EXPECTED}")
+        missing = "no photos there" if path.exists() else "no such folder or file"
+        raise UserError(f"{path}: {missing}; {_EXPECTED}")
     if is_lmdb or start.startswith(_LMDB_MAGIC, 16):
         _key_forms(path)  # raises UserError
         return PhotoLmdb(path)

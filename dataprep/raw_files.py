@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -255,10 +256,10 @@ def match_masks(images: Path, masks: Path) -> tuple[dict, list]:
 
 
 def _by_stem(names):
-    """Return {path without its suffix: names}."""
+    """Return {path without its suffix, in Unicode's form NFC: names}."""
     stems = collections.defaultdict(list)
     for name in names:
-        stems[name.rpartition(".")[0]].append(name)
+        stems[unicodedata.normalize("NFC", name.rpartition(".")[0])].append(name)
     return stems
 
 

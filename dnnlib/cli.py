@@ -64,7 +64,7 @@ def exit_status(main: Callable[[list[str]], int | None], argv: list[str]) -> int
                 return 0
             if "--debug" in argv:
                 traceback.print_exc()
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            print(f"error: {_without_number(error)}", file=sys.stderr)
             return 2
         except Exception as error:
             # Compare TensorFlow's class by name: not all scripts import TensorFlow.
@@ -80,6 +80,12 @@ def exit_status(main: Callable[[list[str]], int | None], argv: list[str]) -> int
         if not close_broken_outputs():
             raise
         return 0
+
+
+def _without_number(error):
+    """Return an error as one line; of one about a single file, the file and what is wrong."""
+    name = error.filename if isinstance(error, OSError) and error.filename2 is None else None
+    return one_line(f"{name}: {error.strerror}" if isinstance(name, str | os.PathLike) else error)
 
 
 def argument_parser(description: str, examples: str) -> argparse.ArgumentParser:

@@ -144,7 +144,9 @@ def make_instance(label: int, segmentation: object, width: int,
             return None, "run lengths without area"
         plain = {"size": [height, width], "counts": counts.tolist()}
         return Instance(label, mask=coco_mask.frPyObjects(plain, height, width)), None
-    if not isinstance(segmentation, list) or not segmentation:
+    if segmentation == []:
+        return None, "segmentation is empty, as that of a box without an outline"
+    if not isinstance(segmentation, list):
         return None, "segmentation is not a list of polygons"
     defects = [polygon if isinstance(polygon, str) else _misplaced(polygon, width, height)
                for polygon in segmentation]

@@ -4,6 +4,7 @@ Images are [N, H, W, 3 + C]: `rgb` in [-1, 1] and signed maps (value > 0 = class
 networks make them, or uint8 if the function says so. Nothing here imports TensorFlow.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def overlay(rgb: np.ndarray, label_map: np.ndarray, num_classes: int,
 
 def legend(classes: Sequence[str], width: int) -> np.ndarray:
     """Return a strip uint8 [height, width, 3] with every class beside its colour."""
-    font = ImageFont.load_default(LEGEND_ROW * 2 // 3)
+    font, classes = _font_for(classes)
     colours = channels.palette(len(classes))[1:]
     entry = LEGEND_ROW * 2 + max((int(font.getlength(name)) for name in classes), default=0)
     per_row = max(width // entry, 1)
@@ -114,6 +115,21 @@ def legend(classes: Sequence[str], width: int) -> np.ndarray:
         draw.rectangle(box, fill=tuple(map(int, colour)))
         draw.text((x + LEGEND_ROW, y + 2), name, fill=(0, 0, 0), font=font)
     return np.asarray(strip)
+
+
+def _font_for(texts):
+    """Return a font and the texts to draw with it. Pillow's font has ASCII alone, so other texts
+    get matplotlib's, and characters that this one lacks too become backslash escapes."""
+    size = LEGEND_ROW * 2 // 3
+    if all(text.isascii() for text in texts):
+        return ImageFont.load_default(size), texts
+    import matplotlib
+
+    font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"),
+                              size)
+    lacking = bytes(font.getmask("\uffff"))
+    return font, ["".join(ascii(c)[1:-1] if bytes(font.getmask(c)) == lacking else c
+                          for c in unicodedata.normalize("NFC", text)) for text in texts]
 
 
 def caption(text: str, width: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import unicodedata
 import zlib
 
 import numpy as np
@@ -174,6 +175,20 @@ def test_masks_without_photos_and_photos_of_one_stem_are_listed(tmp_path):
     reasons = {line["id"]: line["reason"] for line in read_jsonl(tmp_path / "set/skipped.jsonl")}
     assert reasons == {"p1.png": "mask has no photo", "p2.jpg": "several photos of one stem",
                        "p2.png": "several photos of one stem"}
+
+
+@pytest.mark.parametrize("forms", [("NFD", "NFC"), ("NFC", "NFD")])
+def test_names_in_other_forms_of_unicode_are_paired(tmp_path, forms):
+    """A Mac writes a letter and its dots as two characters, other systems as one."""
+    maps = make_masked(tmp_path / "mine")
+    for folder, suffix, form in zip(("images", "labels"), ("jpg", "png"), forms):
+        file = tmp_path / "mine" / folder / f"p3.{suffix}"
+        file.rename(file.with_stem(unicodedata.normalize(form, "Gr\u00fcn 3")))
+    create(tmp_path / "mine", tmp_path / "set", "--num-val", 0, "--num-test", 0)
+    stored = stored_labels(tmp_path / "set")
+    name = unicodedata.normalize(forms[0], "Gr\u00fcn 3.jpg")
+    np.testing.assert_array_equal(stored[name], maps[3])
+    assert len(stored) == 10
 
 
 def test_masks_beside_their_photos_are_gathered_once(tmp_path, monkeypatch):

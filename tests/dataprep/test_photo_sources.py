@@ -108,7 +108,7 @@ def test_a_broken_lmdb_is_one_line(tmp_path):
 
 
 def test_a_missing_source_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="no photos there"):
+    with pytest.raises(UserError, match="nowhere: no such folder or file; expected a folder"):
         photo_sources.open_photos(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no such folder"):
         photo_sources.list_photos(tmp_path / "nowhere")

@@ -1,6 +1,8 @@
 """Values of options, options without effect."""
 
 import argparse
+import errno
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,21 @@ def test_too_little_memory_is_one_line(capsys):
                                        "--minibatch, or smaller photos\n")
     with pytest.raises(ResourceExhaustedError):
         cli.exit_status(main, ["--debug"])
+
+
+@pytest.mark.parametrize("error, line", [
+    (FileNotFoundError(errno.ENOENT, "No such file", "a b.json"), "a b.json: No such file"),
+    (PermissionError(errno.EACCES, "Denied", Path("x")), "x: Denied"),
+    (OSError(errno.EXDEV, "Cross-device", "a", None, "b"),
+     f"[Errno {errno.EXDEV}] Cross-device: 'a' -> 'b'"),
+    (OSError(errno.ENOSPC, "Full"), f"[Errno {errno.ENOSPC}] Full"),
+    (OSError("any"), "any")])
+def test_errors_of_the_system_begin_with_the_file(capsys, error, line):
+    def main(argv):
+        raise error
+
+    assert cli.exit_status(main, []) == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
 
 
 def test_options_without_effect_are_refused_by_the_first_rule_that_applies():

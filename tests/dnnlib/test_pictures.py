@@ -110,6 +110,19 @@ def test_overlay_tints_labelled_pixels_only():
     assert (mixed[0, 1] == np.rint(75 + 0.25 * channels.palette(3)[2].astype(float))).all()
 
 
+def test_legend_shows_letters_of_other_alphabets():
+    def is_drawn_alike(name, other):
+        return np.array_equal(pictures.legend((name, "\xe9"), 300),
+                              pictures.legend((other, "\xe9"), 300))
+
+    # Pillow's own font has the same box for all of them.
+    names = ["R\xf6ckchen", "R\xfcckchen", "Rockchen", "\u044e\u0431\u043a\u0430",
+             "\u044e\u0431\u043a\u0438", "\u88d9", "\u8863"]
+    assert not any(map(is_drawn_alike, names, names[1:]))
+    assert is_drawn_alike("Ro\u0308ckchen", "R\xf6ckchen")
+    assert is_drawn_alike("\u88d9", r"\u88d9")
+
+
 def test_legend_shows_every_colour_and_fits_its_width():
     classes = [f"class {i}" for i in range(13)]
     for width in (64, 300, 1200):

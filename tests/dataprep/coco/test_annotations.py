@@ -112,7 +112,7 @@ def test_good_annotations_are_kept_as_they_are(tmp_path):
     ({"image_id": True}, "not listed"), ({"image_id": None}, "not listed"),
     ({"category_id": 0}, "category"), ({"category_id": 14}, "category"),
     ({"category_id": "two"}, "category"), ({"category_id": 2.5}, "category"),
-    ({"segmentation": []}, "not a list of polygons"),
+    ({"segmentation": []}, "segmentation is empty"),
     ({"segmentation": {"counts": [1, 2398], "size": [60, 40]}}, "do not add up"),
     ({"segmentation": {"counts": "0\\b1", "size": [60, 40]}, "iscrowd": 1}, "do not add up"),
     ({"segmentation": None}, "not a list"), ({"segmentation": "x" * 9}, "not a list"),
