@@ -244,7 +244,7 @@ def take_labels(options: argparse.Namespace) -> int:
 
 def make_projections(sampler: "Sampler", options: argparse.Namespace) -> None:
     """Project photos into the network."""
-    from dnnlib.data.labelled import chosen
+    from dnnlib.data.labelled import choose_numbers
     from generation import projected_photos, projection
     from metrics.networks.lpips import Lpips
 
@@ -253,7 +253,7 @@ def make_projections(sampler: "Sampler", options: argparse.Namespace) -> None:
     photos = projected_photos.open_photo_list(Path(options.project), sampler.resolution)
     if (options.num_images or 0) > len(photos):
         raise UserError(f"--num-images={options.num_images}: {options.project} has {len(photos)}")
-    numbers = chosen(len(photos), options.num_images, options.seed)
+    numbers = choose_numbers(len(photos), options.num_images, options.seed)
     out = out_folder(sampler, options, f"projected-{options.space}" + label_suffix(sampler.label))
     outcome = projected_photos.ProjectionJob(
         sampler, settings, Lpips(options.lpips), photos, numbers, out, options.minibatch,

@@ -321,7 +321,7 @@ def run_study(trials: Sequence[Trial], out: Path, command: str, after_each: Call
         after_each: called when a trial is done, to write tables.
         first: a trial that all others begin from.
     """
-    with util.only_process(out, "running this study"), Processes() as processes:
+    with util.lock_directory(out, "running this study"), Processes() as processes:
         try:
             failures = work_off([first] if first else [], processes, after_each)
             if not failures:

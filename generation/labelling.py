@@ -21,7 +21,7 @@ from dnnlib.data import pictures, pyramid
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import read_class_list, write_class_list
 from dnnlib.data.labelled import LABELS
-from dnnlib.data.photo_names import IMAGE_SUFFIXES, is_waited_for
+from dnnlib.data.photo_names import IMAGE_SUFFIXES, may_block
 from dnnlib.data.photos import FORMATS, PhotoError, decode_photo, is_picture, probe
 from dnnlib.util import UserError
 from generation.resumable_folder import content_digest, continued
@@ -71,7 +71,7 @@ def photos_in(source: Path, option: str = "--source") -> list[Path]:
     if not source.is_dir():
         raise UserError(f"{option}={source}: no such folder")
     photos = sorted(path for path in source.iterdir()
-                    if path.name[0] != "." and not is_waited_for(path)
+                    if path.name[0] != "." and not may_block(path)
                     and (path.suffix.lower() in IMAGE_SUFFIXES
                          or (path.is_file() and is_picture(path))))
     if not photos:

@@ -7,7 +7,7 @@ from pathlib import Path
 from dnnlib import cli, suggestions
 from dnnlib.cli import IdleRule
 from dnnlib.data.coco import KEYPOINTS_FILE
-from dnnlib.data.labelled import chosen, pair_folders
+from dnnlib.data.labelled import choose_numbers, pair_folders
 from dnnlib.util import UserError
 from generation import labelling, posing, retexturing, translation
 from generation.options import out_folder
@@ -45,7 +45,7 @@ def _pose_people(options):
             raise UserError(f"--num-images={options.num_images}: {getattr(options, name)} has "
                             f"{len(figures.names)}")
         choices.append(posing.Choice(
-            figures, chosen(len(figures.names), options.num_images, options.seed)))
+            figures, choose_numbers(len(figures.names), options.num_images, options.seed)))
     out = out_folder(reposer, options, "posed")
     made, kept = posing.PosingJob(reposer, *choices, out).run()
     print(f"{out}: {made} photos made, {kept} were there already; {out / posing.SHEET} shows them")

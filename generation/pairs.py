@@ -97,9 +97,9 @@ def write_pairs(sampler: Sampler, recipe: SampleRecipe, request: Request,
     gave up. Complete samples are kept.
     """
     tally, records = None, {}
-    with (util.only_process(out, "writing pairs into it"),
-          util.disk_full_explained(out, lambda: f"{len(records)} samples are complete; free some "
-                                   "space and run the same command again: it continues")):
+    with (util.lock_directory(out, "writing pairs into it"),
+          util.explain_disk_full(out, lambda: f"{len(records)} samples are complete; free some "
+                                 "space and run the same command again: it continues")):
         records = open_folder(out, recipe, request)
         before = len(records)
         if request.selection:

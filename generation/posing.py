@@ -246,11 +246,12 @@ class PosingJob:
     def _sheet(self):
         """Return a picture of the first photos in the first poses."""
         sources, poses = (choice.numbers[:SHOWN] for choice in (self.sources, self.poses))
-        photos = pictures.large(np.stack([self._source_photo(number) for number in sources]))
+        photos = pictures.enlarge_small(
+            np.stack([self._source_photo(number) for number in sources]))
         points = np.stack([self.poses.figures.pose(number, self.side)[0] for number in poses])
         cells = [np.zeros_like(photos[:1]),
                  keypoints.skeletons(points, photos.shape[1], self.reposer.skeleton)]
         for source, photo in zip(sources, photos):
             drawn = self._draw([(source, pose) for pose in poses])
-            cells += [photo[None], pictures.large(drawn)]
+            cells += [photo[None], pictures.enlarge_small(drawn)]
         return pictures.grey_sheet(np.concatenate(cells), 1 + len(poses))

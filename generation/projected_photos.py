@@ -276,7 +276,7 @@ class ProjectionJob:
         def watch(step: int, images: Callable[[], np.ndarray]) -> None:
             bar.update(len(photos))
             if self.film and step in shown:
-                frames.append([pictures.reduced(image, FILM_SIDE)
+                frames.append([pictures.shrink_to_width(image, FILM_SIDE)
                                for image in pictures.to_uint8(images())])
 
         filled = [*photos, *[photos[-1]] * (projector.minibatch - len(photos))]
@@ -337,7 +337,7 @@ class ProjectionJob:
             for name in names[start:start + PHOTOS_A_SHEET]:
                 # The photo, its projection, and its maps if there are any, above a line about it.
                 photo, projection, *overlays = map(pictures.read_png, self._shown(name))
-                cells = [pictures.reduced(rgb, CELL_SIDE) for rgb in (photo, projection)]
+                cells = [pictures.shrink_to_width(rgb, CELL_SIDE) for rgb in (photo, projection)]
                 cells += [np.asarray(pyramid.fit_square(
                     Image.fromarray(overlay), len(cells[0]), "pad", pyramid.WHITE))
                     for overlay in overlays]
@@ -382,8 +382,8 @@ def _labels_digest(path):
 
 def _save_film(path, frames, photo):
     """Write frames uint8 [r, r, 3] beside a photo as a film, which stays at the last frame."""
-    photo = pictures.reduced(photo, FILM_SIDE)
+    photo = pictures.shrink_to_width(photo, FILM_SIDE)
     factor = -(-pictures.SMALLEST // len(photo))
-    shown = [*frames[:-1], *[pictures.reduced(frames[-1], FILM_SIDE)] * LAST_FRAMES]
+    shown = [*frames[:-1], *[pictures.shrink_to_width(frames[-1], FILM_SIDE)] * LAST_FRAMES]
     films.save_film(path, (pictures.enlarge(np.concatenate([photo, frame], axis=1), factor)
                            for frame in shown), len(shown), FILM_FPS)

@@ -89,9 +89,9 @@ def continued(path: Path, record: str, what: str, how: dict,
             is writing into it; or the disk is full.
     """
     done, file = {}, path / record
-    with (util.disk_full_explained(path, lambda: f"{len(done)} photos are complete; free some "
-                                   "space and run the same command again: it continues"),
-          util.only_process(path, "writing into it")):
+    with (util.explain_disk_full(path, lambda: f"{len(done)} photos are complete; free some "
+                                 "space and run the same command again: it continues"),
+          util.lock_directory(path, "writing into it")):
         if file.is_file():
             stored = util.read_json(file)
             if not isinstance(stored, dict) or not isinstance(stored.get(_DONE), dict):

@@ -22,7 +22,7 @@ from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import write_class_list
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.data.labelled import IMAGES, LABELS, pair_classes, read_label_png
-from dnnlib.data.photo_names import is_waited_for
+from dnnlib.data.photo_names import may_block
 from dnnlib.util import UserError
 from generation.resumable_folder import content_digest, continued, first_repeated
 from training.sampler import Sampler, label_maps
@@ -63,7 +63,7 @@ class LabelFiles:
                  if (part / LABELS).is_dir()]
         folders = [part / LABELS for part in parts] or [path]
         self.files = [file for folder in folders for file in sorted(folder.glob("*.png"))
-                      if file.name[0] != "." and not is_waited_for(file)]
+                      if file.name[0] != "." and not may_block(file)]
         if not self.files:
             raise UserError(f"--maps={path}: no label maps there; expected a data set, or a folder "
                             f"with PNGs, or {LABELS}/ with PNGs, and {CLASSES}")

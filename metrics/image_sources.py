@@ -23,7 +23,7 @@ from dnnlib.data.dataset import FILE_NAME, DatasetInfo
 from dnnlib.data.labelled import (
     IMAGES,
     LABELS,
-    label_maps_of,
+    find_label_maps,
     pair_classes,
     pair_folders,
     read_label_png,
@@ -173,7 +173,7 @@ def pair_source(directory: str | Path) -> ImageSource:
     decoded = [_decode_folder(part / IMAGES) for part in parts]
     pictures = [picture for found, _ in decoded for picture in found]
     left_out = tuple(line for _, lines in decoded for line in lines)
-    label_paths = label_maps_of([picture.path for picture in pictures])
+    label_paths = find_label_maps([picture.path for picture in pictures])
     return _picture_source(directory, pictures, left_out, label_paths, pair_classes(*parts))
 
 

@@ -159,7 +159,7 @@ class SingleStageMethod(Method):
 
     def step(self, batch: NamedTuple, stage: SingleStage, step: int) -> dict[str, tf.Tensor]:
         """Update the networks once."""
-        batch = distribute.shared_out(self.strategy, batch, self.rows, self.worker_rows)
+        batch = distribute.split_among_replicas(self.strategy, batch, self.rows, self.worker_rows)
         return self._compiled(batch, tf.constant(step, tf.int32),
                               tf.constant(stage.lrate, tf.float32))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dnnlib import util
-from dnnlib.util import UserError, only_process
+from dnnlib.util import UserError, lock_directory
 from experiments.study import (
     EVALUATED,
     Trial,
@@ -183,7 +183,8 @@ def test_a_request_to_stop_reaches_the_training_once_and_ends_the_study(
 
 
 def test_one_process_at_a_time(trials, tmp_path):
-    with only_process(tmp_path / "out", "x"), pytest.raises(UserError, match="running this study"):
+    with lock_directory(tmp_path / "out", "x"), \
+            pytest.raises(UserError, match="running this study"):
         run(trials, tmp_path)
 
 

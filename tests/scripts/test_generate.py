@@ -20,7 +20,7 @@ from dnnlib.data import channels, pictures
 from dnnlib.data.class_list import read_class_list
 from dnnlib.data.coco import MODANET_CLASSES, MODANET_FILE
 from dnnlib.data.dataset import open_dataset, read_split
-from dnnlib.util import UserError, only_process
+from dnnlib.util import UserError, lock_directory
 from generation import pairs, sheets
 from generation.options import parse_options
 from generation.selection import BLOCK
@@ -625,7 +625,7 @@ def test_replay_replaces_no_pairs(finished, loads_once, tmp_path, script, capsys
 
 
 def test_two_processes_do_not_write_into_one_folder(networks, tmp_path, script):
-    with only_process(tmp_path, "x"):
+    with lock_directory(tmp_path, "x"):
         status, error = script(f"--network={networks['rgb']}", "--num=1", f"--out={tmp_path}")
     assert status == 2 and "another process is writing pairs into it" in error
     assert not list(tmp_path.iterdir())

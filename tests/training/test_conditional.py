@@ -117,7 +117,7 @@ def test_the_grid_shows_latents_and_labels_of_the_seed(dataset, whole_run):
     labels = table[np.random.RandomState([config.seed, 1]).randint(12, size=32)]
     assert len(np.unique(labels, axis=0)) > 6
     rows = [Gs(latents[i:i + 8], labels[i:i + 8]) for i in range(0, 32, 8)]
-    pairs = np.concatenate([pictures.pairs(row) for row in rows])
+    pairs = np.concatenate([pictures.draw_pairs(row) for row in rows])
     expected = pictures.grey_sheet(pairs, columns=8 * pairs.shape[1] // pairs.shape[2])
     last = max(run_dir.glob("fakes*.png"))
     with Image.open(last) as picture:

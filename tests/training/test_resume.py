@@ -270,11 +270,11 @@ def test_a_full_disk_leaves_the_last_state(config, peaceful, small_disk):
 def test_a_full_disk_under_tensorboard_is_told_as_such(tmp_path):
     """TensorFlow calls it exhausted resources, as it calls a device's memory."""
     with (pytest.raises(UserError, match=r"the disk is full"),
-          directory.disk_full_reported(tmp_path)):
+          directory.explain_disk_full(tmp_path)):
         raise tf.errors.ResourceExhaustedError(None, None, "events.out; No space left on device")
-    with pytest.raises(tf.errors.ResourceExhaustedError), directory.disk_full_reported(tmp_path):
+    with pytest.raises(tf.errors.ResourceExhaustedError), directory.explain_disk_full(tmp_path):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-    with pytest.raises(FileNotFoundError), directory.disk_full_reported(tmp_path):
+    with pytest.raises(FileNotFoundError), directory.explain_disk_full(tmp_path):
         (tmp_path / "missing").read_text()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import channels, dataset, pyramid
-from dnnlib.data.labelled import PairFolder, pair_folders, parsed
+from dnnlib.data.labelled import PairFolder, pair_folders, parse_picture
 from dnnlib.data.photo_names import IMAGE_SUFFIXES
 from dnnlib.data.photos import decode_photo, probe
 from dnnlib.tflib.distribute import Draws
@@ -53,7 +53,7 @@ class UnlabelledFolder:
 
     def largest_level(self) -> int:
         """Return the largest power of two that the longer side of half of the photos reaches."""
-        return pyramid.common_level(parsed(file, probe) for file in self._files)
+        return pyramid.common_level(parse_picture(file, probe) for file in self._files)
 
     def at(self, resolution: int) -> "UnlabelledFolder":
         """Return the same folder, read at a resolution."""
@@ -61,7 +61,7 @@ class UnlabelledFolder:
 
     def read(self, number: int) -> tuple[np.ndarray, None]:
         """Return a photo uint8 [R, R, 3], and None, since it has no labels."""
-        photo = parsed(self._files[number], lambda path: decode_photo(path.read_bytes()))
+        photo = parse_picture(self._files[number], lambda path: decode_photo(path.read_bytes()))
         return np.asarray(pyramid.fit_square(photo, self.resolution, "pad", pyramid.WHITE)), None
 
 
@@ -124,7 +124,7 @@ class Domain:
     def fit(self) -> str:
         """Return which of pyramid.FITS made the photos square."""
         is_dataset = isinstance(self.source, dataset.DatasetInfo)
-        return dataset.fit_of(self.source.path) if is_dataset else pyramid.FITS[0]
+        return dataset.read_fit(self.source.path) if is_dataset else pyramid.FITS[0]
 
     @functools.cached_property
     def _photos(self):

@@ -86,7 +86,7 @@ class CycleTranslator(OfSnapshot):
     def _scaled(self, photo, back):
         """Return a photo translated with a shorter side of `resolution`, the scale of the squares
         cropped in training, then resized to its size."""
-        small = pyramid.with_shorter_side(Image.fromarray(photo), self.resolution)
+        small = pyramid.resize_shorter_side(Image.fromarray(photo), self.resolution)
         result = self._as_it_is(np.asarray(small), back)
         return _enlarged(Image.fromarray(result), photo.shape[1::-1])
 

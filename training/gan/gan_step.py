@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import channels
-from dnnlib.tflib.distribute import Draws, replica_rows, shared_out, worker_rows
+from dnnlib.tflib.distribute import Draws, replica_rows, split_among_replicas, worker_rows
 from dnnlib.tflib.network import Network
 from dnnlib.tflib.optimizer import Adam, all_finite
 from training import loss
@@ -96,7 +96,7 @@ class GanStep:
         Returns:
             {name: scalar tensor} to report.
         """
-        reals = shared_out(self.strategy, Batch(*reals), self.rows, self.worker_rows)
+        reals = split_among_replicas(self.strategy, Batch(*reals), self.rows, self.worker_rows)
         return self._function(step)(reals, tf.constant(step, tf.int32),
                                     tf.constant(fade, tf.float32), tf.constant(lrate, tf.float32))
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from dnnlib.data import keypoints, mirroring, pictures
 from dnnlib.data.channels import NUM_COLOURS
-from dnnlib.data.labelled import chosen
+from dnnlib.data.labelled import choose_numbers
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network, build
 from training.dataset import process_reals, shuffled
@@ -111,8 +111,8 @@ class Pose(ConditionalGan):
 
     def draw(self, stage: SingleStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
         """Write fakes<name>.png: source, target pose, generated photo, target."""
-        pairs = self.read(chosen(len(self.shown), PICTURES, self.config.seed))
-        cells = [pictures.large(photos) for photos in (
+        pairs = self.read(choose_numbers(len(self.shown), PICTURES, self.config.seed))
+        cells = [pictures.enlarge_small(photos) for photos in (
             pairs.source, pictures.to_uint8(self.translate(pairs)), pairs.target)]
         poses = keypoints.skeletons(pairs.target_points, cells[0].shape[1], self.shown.skeleton)
         return self.save_grid(run_dir, name,

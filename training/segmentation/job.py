@@ -74,8 +74,8 @@ class SegmenterJob(SingleStageJob):
             if number and number > len(pictures):
                 raise UserError(f"--num-images={number}: {info.path} has {len(pictures)} training "
                                 "pictures")
-            found.append(Source(pictures, labelled.chosen(len(pictures), number, c.seed), share,
-                                str(info.path)))
+            found.append(Source(pictures, labelled.choose_numbers(len(pictures), number, c.seed),
+                                share, str(info.path)))
         return found
 
     def _validation(self):

@@ -4,7 +4,7 @@
 import pytest
 
 from dataprep.coco.categories import check_used, read_categories
-from dataprep.coco.segmentations import whole
+from dataprep.coco.segmentations import parse_int
 from dnnlib.data.class_list import is_background
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError
@@ -154,4 +154,4 @@ def test_other_ids_do_not_stop_it(listed, used):
     ("", None), (True, None), (None, None), (float("nan"), None), (float("inf"), None),
     (1e300, None), ("\u0667", None), ("9" * 5000, None), ([7], None), (101, None)])
 def test_whole_numbers_in_other_clothes(value, number):
-    assert whole(value, 0, 100) == number
+    assert parse_int(value, 0, 100) == number

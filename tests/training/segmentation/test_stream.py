@@ -68,9 +68,10 @@ def test_any_place_is_reached_at_once_and_workers_read_theirs():
 
 
 def test_fewer_pictures_are_among_more():
-    few, more = (labelled.chosen(50, number, 3) for number in (10, 20))
+    few, more = (labelled.choose_numbers(50, number, 3) for number in (10, 20))
     assert len(set(few)) == 10 and set(few) < set(more)
-    assert labelled.chosen(50, None, 3) == range(50) and labelled.chosen(50, 10, 4) != few
+    assert labelled.choose_numbers(50, None, 3) == range(50)
+    assert labelled.choose_numbers(50, 10, 4) != few
 
 
 @pytest.mark.parametrize("mix, expected", [(0.5, (4, 4)), (0.9, (1, 7)), (1, (0, 8)), (0, (8, 0))])
