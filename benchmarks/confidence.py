@@ -66,7 +66,7 @@ def measure(sampler, labeller, count, minibatch):
     from generation import pairs, selection
 
     found = []
-    for images in sampler.of_seeds(range(count), 1.0, "random", minibatch):
+    for images in sampler.seed_images(range(count), 1.0, "random", minibatch):
         rgb, maps = pairs.to_pairs(images)
         inside = (selection.photo_part(arrays, sampler.content_box)
                   for arrays in (images.numpy(), maps, labeller.label_maps(rgb)))

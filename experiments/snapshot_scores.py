@@ -31,7 +31,7 @@ from experiments.tables import (
     markdown_table,
     summarize,
 )
-from training.gan.snapshot_score import SELECT_BY, selecting_score, with_combined
+from training.gan.snapshot_score import SELECT_BY, add_labels_score, selecting_score
 
 EXAMPLES = """\
   python -m experiments.snapshot_scores --run=results/00001-2d-ccp-32 \\
@@ -127,7 +127,7 @@ def make_trial(options: Namespace, row: str, seed: int) -> Trial:
 
 def write_tables(study: Study, options: Namespace) -> Path:
     """Write snapshot_scores.md and .json of the finished trials; return the first path."""
-    results = [{**result, "values": with_combined(result["values"])}
+    results = [{**result, "values": add_labels_score(result["values"])}
                for result in study.results(options, make_trial)]
     taught, scores = summarize(results, [MIOU]), {}
     for row, cells in taught.items():

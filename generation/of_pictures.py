@@ -12,7 +12,7 @@ from dnnlib.util import UserError
 from generation import labelling, posing, retexturing, translation
 from generation.options import out_folder
 from training.cycle.translator import TILE, CycleTranslator, is_cyclegan
-from training.pose.reposer import Reposer, is_of_poses
+from training.pose.reposer import Reposer, is_reposer
 from training.sampler import Sampler
 from training.segmentation.labeller import Labeller
 from training.snapshots import find_snapshot, read_header
@@ -26,11 +26,11 @@ def use_photos(options: argparse.Namespace) -> int:
     cli.refuse_idle(options.given, [
         IdleRule(["direction", "garment", "own_scale"], not is_cyclegan(header),
                  "it is for a CycleGAN"),
-        IdleRule(["poses", "num_images"], not is_of_poses(header),
+        IdleRule(["poses", "num_images"], not is_reposer(header),
                  "it is for a network of --variant=pose")])
     if is_cyclegan(header):
         return _translate_photos(options)
-    return _pose_people(options) if is_of_poses(header) else _label_photos(options)
+    return _pose_people(options) if is_reposer(header) else _label_photos(options)
 
 
 def _pose_people(options):

@@ -344,7 +344,7 @@ def replay(sampler: Sampler, record: dict, folder: Path, out: Path) -> tuple[boo
     recipe = recipe_of(record)
     # Samples of a data set, which have no files of their own, were made BLOCK at a time.
     count = 1 if "image" in record else BLOCK
-    images, = sampler.of_seeds([record["seed"]] * count, recipe.trunc, recipe.noise, count)
+    images, = sampler.seed_images([record["seed"]] * count, recipe.trunc, recipe.noise, count)
     cleaned = without_small_regions(images.numpy()[:1], recipe.min_region, sampler.content_box,
                                     recipe.box)
     image = photo_part(cleaned, recipe.box)

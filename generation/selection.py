@@ -314,7 +314,7 @@ def _all_samples(sampler, recipe, seeds, minibatch):
     for start in range(0, len(seeds), minibatch):
         part = list(seeds[start:start + minibatch])
         whole = part + part[-1:] * (minibatch - len(part))
-        images, = sampler.of_seeds(whole, recipe.trunc, recipe.noise, minibatch)
+        images, = sampler.seed_images(whole, recipe.trunc, recipe.noise, minibatch)
         yield SampleBatch(part, without_small_regions(images.numpy()[:len(part)],
                                                       recipe.min_region, sampler.content_box,
                                                       recipe.box))

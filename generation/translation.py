@@ -133,7 +133,7 @@ class DrawnMaps:
     def read(self, numbers: Sequence[int], resolution: int) -> SquareMaps:
         """Return the maps of these numbers' seeds."""
         seeds, side = [self.seeds[number] for number in numbers], self.sampler.resolution
-        images, = self.sampler.of_seeds(seeds, self.trunc, self.noise, len(seeds))
+        images, = self.sampler.seed_images(seeds, self.trunc, self.noise, len(seeds))
         found = fitted(label_maps(images), resolution, len(self.classes))
         left, top, right, bottom = (
             edge * resolution / side for edge in self.sampler.content_box or (0, 0, side, side))

@@ -75,7 +75,7 @@ class Video:
             dlatents = way(np.arange(start, min(start + group, len(self))) / self.steps)
             noise_seeds = self._loops[:, 0].tolist() * (len(dlatents) // count)
             cells = np.concatenate([
-                np.concatenate(panels(images.numpy()), axis=1) for images in sampler.of_dlatents(
+                np.concatenate(panels(images.numpy()), axis=1) for images in sampler.dlatent_images(
                     dlatents, noise_seeds, self.noise, self.minibatch, draw)])  # [n * loops, ...]
             for frame in cells.reshape(-1, count, *cells.shape[1:]):
                 grid = pictures.enlarge(pictures.image_grid(frame, self.grid[0]), self._factor)

@@ -426,7 +426,7 @@ def network_samples(path: Path, seeds: list[int], label: int | Sequence[float] |
     """Make the samples of seeds as generate.py does, untruncated unless psi is given."""
     sampler = Sampler.load(path, label)
     images = gather_images(
-        sampler.of_seeds(seeds, 1 if psi is None else psi, "random", minibatch), len(seeds))
+        sampler.seed_images(seeds, 1 if psi is None else psi, "random", minibatch), len(seeds))
     parts = pictures.to_uint8_metrics(images[..., channels.RGB]), label_maps(images)
     about = {"network": str(path), "network_digest": sampler.digest, "truncation": psi,
              "label": sampler.label}

@@ -175,7 +175,7 @@ class SingleStageMethod(Method):
             rows = tf.gather(tf.stack(self.rows), context.replica_id_in_sync_group)
         return Draws(self.config.seed, step, self.config.minibatch, rows)
 
-    def first(self, value: tf.Tensor) -> tf.Tensor:
+    def first_replica(self, value: tf.Tensor) -> tf.Tensor:
         """Return the first replica's copy of a value that is equal in all of them."""
         return self.strategy.experimental_local_results(value)[0]
 

@@ -82,7 +82,7 @@ def draw_wish(sampler: Sampler, wish: Wish, shown: Collection[str]) -> Drawn:
     """
     # The requested image comes first, then those of the strip.
     dlatents, noise_seeds, captions = _inputs(sampler, wish)
-    batches = sampler.of_dlatents(dlatents, noise_seeds, wish.noise, len(dlatents))
+    batches = sampler.dlatent_images(dlatents, noise_seeds, wish.noise, len(dlatents))
     images = photo_part(np.concatenate([batch.numpy() for batch in batches]), sampler.content_box)
     rgbs, maps = pairs.to_pairs(images)
     views = views_with_map(rgbs[0], maps[0], sampler.classes, shown)
@@ -291,7 +291,7 @@ def read_map(path: str | Path, resolution: int, num_classes: int,
 
 def draw_map(sampler: Sampler, seed: int, resolution: int) -> np.ndarray:
     """Return the label map uint8 [R, R] that a generator draws for a seed, without truncation."""
-    images, = sampler.of_seeds([seed], 1.0, "random", 1)
+    images, = sampler.seed_images([seed], 1.0, "random", 1)
     return fit_map(label_maps(images)[0], resolution, len(sampler.classes))
 
 

@@ -349,7 +349,7 @@ class Controls:
     def _sampling(self, name, label):
         """Yield a generator; if it takes labels, it draws `label`."""
         with self.networks.using(name, GENERATOR) as sampler:
-            yield sampler.of_label(int(label)) if sampler.label_size else sampler
+            yield sampler.with_label(int(label)) if sampler.label_size else sampler
 
 
 def _label_size(header):

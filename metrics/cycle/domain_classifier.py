@@ -23,7 +23,7 @@ from dnnlib.tflib.keras_network import KerasNetwork
 from dnnlib.tflib.optimizer import Adam
 from metrics.cycle.photos import CyclePhotos, described
 from training.cycle.domains import split_mask, to_floats
-from training.cycle.losses import as_critics_see
+from training.cycle.losses import critic_view
 
 LARGEST = 64  # side of the images that it sees; larger photos are averaged down
 FMAPS = (16, 32, 64, 64)
@@ -70,8 +70,8 @@ class View(NamedTuple):
         return tf.nn.avg_pool2d(images, factor, factor, "VALID") if factor > 1 else images
 
     def seen(self, rgb: tf.Tensor, mask: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-        """Return reduced photos as the network sees them; masks as in `as_critics_see`."""
-        return as_critics_see(rgb, mask, other, self.has_regions)
+        """Return reduced photos as the network sees them; masks as in `critic_view`."""
+        return critic_view(rgb, mask, other, self.has_regions)
 
 
 class DomainClassifier:

@@ -16,7 +16,7 @@ from dnnlib.util import UserError
 from metrics.cycle.networks import CycleNetworks
 from metrics.image_sources import ImageSource, warn
 from training.cycle.domains import SMALLEST_SHARE, Domain, open_list, split_mask, to_floats
-from training.cycle.losses import as_critics_see
+from training.cycle.losses import critic_view
 
 OPTIONS = {"A": "data", "B": "target"}  # the scripts' options that name the lists
 OTHER = {"A": "B", "B": "A"}
@@ -65,7 +65,7 @@ class CyclePhotos(NamedTuple):
                 seen = photos[..., :3]
                 if networks.has_garment:
                     rgb, mask = split_mask(to_floats(tf.constant(photos)))
-                    seen = pictures.to_uint8_metrics(as_critics_see(
+                    seen = pictures.to_uint8_metrics(critic_view(
                         rgb, mask, networks.masks(tf.constant(others)), True))
                 yield seen, None
 

@@ -235,7 +235,7 @@ def expected_seeds(sampler, num, first=0, chosen=CHOSEN, columns=slice(None)):
     """The first `num` seeds whose maps, made 16 at a time, show enough of all required classes."""
     found, start = [], first
     while len(found) < num:
-        images, = sampler.of_seeds(range(start, start + 16), 1.0, "random", 16)
+        images, = sampler.seed_images(range(start, start + 16), 1.0, "random", 16)
         for seed, label_map in zip(range(start, start + 16), label_maps(images)[..., columns]):
             shares = [(label_map == CLASSES.index(name) + 1).mean() for name in chosen.require]
             if min(shares) >= chosen.min_area:
@@ -283,12 +283,12 @@ def test_what_was_rejected_is_not_tried_again(sampler, finished, tmp_path, monke
     out, drawn = tmp_path / "out", []
     write(sampler, out, 5)
     tried = json.loads((out / pairs.SELECTION).read_text())["tried"]
-    of_seeds = sampler.of_seeds
+    seed_images = sampler.seed_images
 
     def record(seeds, *args):
         drawn.append(seeds[0])
-        return of_seeds(seeds, *args)
-    monkeypatch.setattr(sampler, "of_seeds", record)
+        return seed_images(seeds, *args)
+    monkeypatch.setattr(sampler, "seed_images", record)
     write(sampler, out, 12)
     assert drawn[0] == tried // selection.BLOCK * selection.BLOCK > 0
     drawn.clear()
@@ -332,12 +332,12 @@ def test_an_interrupted_selection_ends_with_the_same_pairs(sampler, finished, tm
 def test_samples_are_made_in_one_size_only(sampler, monkeypatch):
     """A network that was compiled for several rounds otherwise: shards would depend on which were
     made before."""
-    sizes, of_seeds = [], sampler.of_seeds
+    sizes, seed_images = [], sampler.seed_images
 
     def record(seeds, trunc, noise, minibatch):
         sizes.append((len(seeds), minibatch))
-        return of_seeds(seeds, trunc, noise, minibatch)
-    monkeypatch.setattr(sampler, "of_seeds", record)
+        return seed_images(seeds, trunc, noise, minibatch)
+    monkeypatch.setattr(sampler, "seed_images", record)
     recipe = pairs.make_recipe(sampler, 1.0, "random")
     batches = list(selection.make_samples(sampler, recipe, Request(range(3, 22), 19)))
     assert [batch.seeds for batch in batches] == [list(range(3, 19)), [19, 20, 21]]

@@ -169,7 +169,7 @@ def test_photos_of_generated_maps(network, tmp_path, capsys):
     command = f"--network={network}", f"--from={generator}", f"--out={tmp_path / 'out'}"
     assert run(*command, "--seeds=3-5") == 0
     sampler = Sampler.load(generator)
-    images, = sampler.of_seeds([3, 4, 5], 1.0, "random", 3)
+    images, = sampler.seed_images([3, 4, 5], 1.0, "random", 3)
     for seed, labels in zip((3, 4, 5), label_maps(images)):
         written = read(tmp_path / f"out/labels/{seed:07d}.png")
         factor = 16 // sampler.resolution

@@ -91,7 +91,7 @@ def test_frames_are_the_stills_of_the_same_latents_photo_above_map(video):
     sampler, frames = video.sampler, drawn(video)
     own = sampler.dlatents(sampler.seed_latents(video.seeds), 0.7)
     dlatents = closed_spline(own)(np.arange(12) / 4).astype(np.float32)
-    stills = np.concatenate(list(sampler.of_dlatents(dlatents, [3] * 12, "random", 4)))
+    stills = np.concatenate(list(sampler.dlatent_images(dlatents, [3] * 12, "random", 4)))
     assert video.size[0] == MIN_SIDE
     photos, maps = frames[:, :MIN_SIDE], frames[:, MIN_SIDE:2 * MIN_SIDE]
     expected = pictures.to_uint8(stills[..., :3])

@@ -78,7 +78,7 @@ def contents(folder):
 
 def draw(sampler, seeds, psi=0.7, noise="random", minibatch=8):
     """Images float32 [N, H, W, 3 + C] of seeds."""
-    return np.concatenate(list(sampler.of_seeds(seeds, psi, noise, minibatch)))
+    return np.concatenate(list(sampler.seed_images(seeds, psi, noise, minibatch)))
 
 
 def assert_same_pairs(folder, expected):
@@ -120,7 +120,7 @@ def test_a_sample_is_the_same_in_any_minibatch(sampler, noise):
 
 
 def test_images_are_made_a_minibatch_at_a_time(sampler):
-    sizes = [len(images) for images in sampler.of_seeds(list(range(9)), 0.7, "random", 4)]
+    sizes = [len(images) for images in sampler.seed_images(list(range(9)), 0.7, "random", 4)]
     assert sizes == [4, 4, 1]
 
 
@@ -232,14 +232,14 @@ def test_sheets_keep_no_maps_of_earlier_minibatches(sampler):
     arrays = []
 
     def drawn(*args):
-        for images in sampler.of_seeds(*args):
+        for images in sampler.seed_images(*args):
             assert not any(array() is not None for array in arrays)
             yield SimpleNamespace(numpy=lambda images=images: kept(images.numpy().copy()))
 
     def kept(array):
         arrays.append(weakref.ref(array))
         return array
-    watched = SimpleNamespace(classes=sampler.classes, of_seeds=drawn)
+    watched = SimpleNamespace(classes=sampler.classes, seed_images=drawn)
     sheet = sheets.seed_grid(watched, range(9), 0.7, "const", 2)
     whole = sheets.seed_grid(sampler, range(9), 0.7, "const", 9)
     assert len(arrays) == 5 and sheet.columns == whole.columns
@@ -383,7 +383,7 @@ def test_a_conditional_network_films_its_label(tmp_path):
 def test_a_film_that_cannot_be_written_is_refused_at_once(networks, script, monkeypatch, argv,
                                                           message):
     monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.setattr(Sampler, "of_dlatents", None)
+    monkeypatch.setattr(Sampler, "dlatent_images", None)
     status, error = script(f"--network={networks['rgb']}", *argv)
     assert status == 2 and message in error and error.count("\n") == 1
 
@@ -572,8 +572,8 @@ def test_a_label_that_is_a_tie_is_the_same(finished, sampler, tmp_path):
         def __init__(self, gap):
             self.gap = gap
 
-        def of_seeds(self, *args):
-            for images in sampler.of_seeds(*args):
+        def seed_images(self, *args):
+            for images in sampler.seed_images(*args):
                 values = images.numpy()
                 place = max(first, second) + 2  # the map of one of them; labels begin with 1
                 other = maps[min(first, second)] if min(first, second) else 0
@@ -587,12 +587,12 @@ def test_a_label_that_is_a_tie_is_the_same(finished, sampler, tmp_path):
 
 def test_replay_draws_samples_of_a_data_set_as_the_first_time(finished, sampler, tmp_path):
     """Other minibatches round otherwise, and there are no pictures to compare with."""
-    def of_seeds(seeds, psi, noise, minibatch):
-        for images in sampler.of_seeds(seeds, psi, noise, minibatch):
+    def seed_images(seeds, psi, noise, minibatch):
+        for images in sampler.seed_images(seeds, psi, noise, minibatch):
             yield images if minibatch == BLOCK else images + 0.02
     rounding = SimpleNamespace(classes=sampler.classes, path=sampler.path,
-                               content_box=sampler.content_box, of_seeds=of_seeds)
-    images, = sampler.of_seeds(range(2, 2 + BLOCK), 1.0, "random", BLOCK)
+                               content_box=sampler.content_box, seed_images=seed_images)
+    images, = sampler.seed_images(range(2, 2 + BLOCK), 1.0, "random", BLOCK)
     (rgb,), (labels,) = pairs.to_pairs(images.numpy()[:1])
     record = {name: value for name, value in pairs.read_samples(finished / pairs.SAMPLES)[2].items()
               if name not in pairs.FOLDERS}

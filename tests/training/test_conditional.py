@@ -201,9 +201,9 @@ def test_samples_are_the_networks_under_the_label(networks, label, row):
     sampler = Sampler.load(networks[3], label)
     labels = np.float32([row] * 2)
     expected = sampler.network(sampler.seed_latents([3, 4]), labels, truncation_psi=0.7).numpy()
-    images, = sampler.of_seeds([3, 4], 0.7, "const", 2)
+    images, = sampler.seed_images([3, 4], 0.7, "const", 2)
     np.testing.assert_allclose(images, expected, atol=2e-5)
-    other, = Sampler.load(networks[3], 0).of_seeds([3, 4], 0.7, "const", 2)
+    other, = Sampler.load(networks[3], 0).seed_images([3, 4], 0.7, "const", 2)
     assert np.abs(other - expected).max() > 0.01
 
 

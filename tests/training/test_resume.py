@@ -299,12 +299,12 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     for name in (".training-state-000000001.safetensors.77.tmp", ".fakes000001.png.77.tmp",
                  ".augmented.png.77.tmp", ".training_options.json.77.tmp", ".someone-elses.tmp"):
         (tmp_path / name).touch()
-    directory.clear_killed(tmp_path, told)
+    directory.clean_up_after_kill(tmp_path, told)
     assert stats.read_text() == '{"event": "tick"}\n'
     assert [p.name for p in tmp_path.glob(".*")] == [".someone-elses.tmp"]
-    directory.clear_killed(tmp_path, None)  # a state of before lengths were noted
+    directory.clean_up_after_kill(tmp_path, None)  # a state of before lengths were noted
     assert stats.stat().st_size == told
-    directory.clear_killed(tmp_path, 0)
+    directory.clean_up_after_kill(tmp_path, 0)
     assert stats.stat().st_size == 0
 
 
@@ -328,7 +328,7 @@ def test_a_request_to_stop(number):
     with signals.StopHandler(Lines(), lambda: asked.append(number)) as watching:
         interrupt(number)
         assert asked == [number] and watching.signal == number
-        with pytest.raises(signals.Stopped), watching.during(signals.REPORT, at_once=True):
+        with pytest.raises(signals.Stopped), watching.during(signals.REPORT, interruptible=True):
             raise AssertionError("it went on")
 
 
@@ -349,9 +349,9 @@ def test_a_hangup_that_the_shell_ignores_stays_ignored():
 def test_what_stands_still_is_told_at_growing_intervals():
     log = Lines()
     with signals.StopHandler(log) as watching:
-        with watching.during(signals.REPORT, at_once=True):
+        with watching.during(signals.REPORT, interruptible=True):
             with watching.during(signals.PHOTOS):
-                assert watching._now.at_once  # as what it is a part of
+                assert watching._now.interruptible  # as what it is a part of
             time.sleep(3 * signals.POLL_SEC)
             assert watching._now.work is signals.REPORT
         assert log.lines == []  # an evaluation may take any time
@@ -384,15 +384,15 @@ def announce():
 
 
 with signals.StopHandler(util.start_log("stuck")) as watching, \\
-        watching.during(signals.REPORT, at_once=AT_ONCE):
+        watching.during(signals.REPORT, interruptible=AT_ONCE):
     threading.Thread(target=announce, daemon=True).start()
     block()
 """
 
 
-def stuck(at_once):
+def stuck(interruptible):
     """A process whose main thread is inside native code."""
-    process = subprocess.Popen([sys.executable, "-c", STUCK.replace("AT_ONCE", str(at_once))],
+    process = subprocess.Popen([sys.executable, "-c", STUCK.replace("AT_ONCE", str(interruptible))],
                                cwd=ROOT, text=True, stdout=subprocess.PIPE)
     assert process.stdout.readline() == "ready\n"
     return process
@@ -400,14 +400,14 @@ def stuck(at_once):
 
 def test_stopped_inside_native_code():
     """The process ends though its main thread hears nothing, where nothing is lost by it."""
-    with stuck(at_once=True) as process:
+    with stuck(interruptible=True) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 128 + signal.SIGTERM
         assert process.stdout.read().startswith("stopped in the middle of drawing and evaluating")
 
 
 def test_a_second_ctrl_c_ends_at_once():
-    with stuck(at_once=False) as process:
+    with stuck(interruptible=False) as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == (
             "stopping: the state is saved first (Ctrl-C again stops at once)\n")

@@ -18,7 +18,7 @@ from dnnlib.data.photos import decode_photo, probe
 from dnnlib.tflib.distribute import Draws
 from dnnlib.util import UserError
 from training.cycle.config import CycleConfig
-from training.dataset import moved_affinely, shuffled
+from training.dataset import affine_transform, shuffled_index
 
 SMALLEST_SHARE = 0.01  # share of a photo that the garment must cover for the photo to be used
 MASK = slice(channels.NUM_COLOURS, channels.NUM_COLOURS + 1)
@@ -173,8 +173,9 @@ def read_domains(domains: Sequence[Domain], seed: int, places: Sequence[int]) ->
     begins again, in another order.
     """
     return DomainBatch(*(
-        np.stack([domain.read(domain.numbers[shuffled(seed, len(domain.numbers), place, index)])
-                  for place in places]) for index, domain in enumerate(domains)))
+        np.stack([domain.read(
+            domain.numbers[shuffled_index(seed, len(domain.numbers), place, index)])
+            for place in places]) for index, domain in enumerate(domains)))
 
 
 def to_floats(photos: tf.Tensor) -> tf.Tensor:
@@ -190,7 +191,7 @@ def split_mask(photos: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return rgb, mask if mask.shape[-1] else tf.ones_like(rgb[..., :1])
 
 
-def moved_at_random(photos: tf.Tensor, draws: Draws, config: CycleConfig, name: str) -> tf.Tensor:
+def augment_photos(photos: tf.Tensor, draws: Draws, config: CycleConfig, name: str) -> tf.Tensor:
     """Return photos with their masks [N, R, R, 3 or 4] flipped, enlarged, rotated and cropped.
 
     Enlarging by a factor and cropping to the old size is one affine map here. Areas that a rotation
@@ -207,5 +208,5 @@ def moved_at_random(photos: tf.Tensor, draws: Draws, config: CycleConfig, name: 
     angle = np.pi / 180 * config.rotation * (2 * draws.uniform(f"{name}/angle") - 1)
     # Pixel p of the result is pixel middle + turned (p - middle) / jitter + shift of the photo.
     cos, sin = tf.cos(angle) / config.jitter, tf.sin(angle) / config.jitter
-    return moved_affinely(photos, (cos, -sin, middle * (1 - cos + sin) + shift_x),
-                          (sin, cos, middle * (1 - sin - cos) + shift_y), fill="REFLECT")
+    return affine_transform(photos, (cos, -sin, middle * (1 - cos + sin) + shift_x),
+                            (sin, cos, middle * (1 - sin - cos) + shift_y), fill="REFLECT")

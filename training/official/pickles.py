@@ -105,7 +105,7 @@ def read(path: str | Path) -> tuple[dict, dict]:
     _check_together(path, G, D, Gs)
     critic = "D_rgb" if G.options.config["num_channels"] == 3 else "D_joint"
     networks = {"G": G, "Gs": Gs, critic: D}
-    groups = {group: {name: _turned(name, value, network.options.fuses)
+    groups = {group: {name: _rotate_up_kernel(name, value, network.options.fuses)
                       for name, value in network.arrays.items()}
               for group, network in networks.items()}
     return _header(path, networks, groups), groups
@@ -221,7 +221,7 @@ def _header(path, networks, groups):
                      for name, network in networks.items()}}
 
 
-def _turned(name, value, fuses):
+def _rotate_up_kernel(name, value, fuses):
     """Return an up-kernel rotated by 180 degrees if `fuses(resolution)`, other values unchanged.
 
     fused(x, k) = conv(nearest_up(x), k[::-1, ::-1]): the official transposed convolution flips its
@@ -341,7 +341,8 @@ def official_arrays(header: dict, groups: dict) -> dict[str, np.ndarray]:
             arrays[f"{theirs}/lod"] = level
             if theirs != "D":
                 arrays[f"{theirs}/G_synthesis/lod"] = level
-            arrays |= {f"{theirs}/{name}": _turned(name, value, lambda r: r >= AUTO_FUSED_FROM)
+            arrays |= {f"{theirs}/{name}": _rotate_up_kernel(name, value,
+                                                             lambda r: r >= AUTO_FUSED_FROM)
                        for name, value in groups[ours].items()}
     return arrays
 

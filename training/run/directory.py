@@ -170,7 +170,7 @@ def adopt_options(run_dir: Path, record: dict[str, Any], log: logging.Logger) ->
         (run_dir / name).unlink(missing_ok=True)
 
 
-def clear_killed(run_dir: Path, reported_bytes: int | None) -> None:
+def clean_up_after_kill(run_dir: Path, reported_bytes: int | None) -> None:
     """Remove unfinished files of a killed process, and cut stats.jsonl to `reported_bytes`.
 
     The lines cut off report what will be repeated. None keeps all lines.

@@ -30,7 +30,7 @@ def sampler(tmp_path_factory):
 
 def pair(sampler, seed, psi=1.0, noise="random"):
     """rgb and label map of a seed."""
-    images, = sampler.of_seeds([seed], psi, noise, 1)
+    images, = sampler.seed_images([seed], psi, noise, 1)
     return [part[0] for part in pairs.to_pairs(images)]
 
 
@@ -68,7 +68,7 @@ def test_both_ends_are_the_seeds(sampler, position, seed):
     """With the first one's noise, as generate.py --interpolate draws them."""
     drawn = drawing.draw_wish(sampler, Wish(BETWEEN, 3, other=9, position=position), CLASSES)
     dlatents = sampler.dlatents(sampler.seed_latents([seed]), 1.0)
-    images, = sampler.of_dlatents(dlatents, [3], "random", 1)
+    images, = sampler.dlatent_images(dlatents, [3], "random", 1)
     difference = small(drawn.views.photo).astype(int) - pairs.to_pairs(images)[0][0]
     assert np.abs(difference).max() <= 1
     assert drawn.strip.shape[1] == drawing.STEPS * drawing.SIDE // 3
@@ -84,7 +84,7 @@ def test_layers_have_the_styles_of_the_second_seed(sampler):
     assert np.abs(mixed(range(99)) - ends[1]).max() <= 1
     dlatents = sampler.dlatents(sampler.seed_latents([3, 9]), 1.0)
     half = sheets.mix_styles(dlatents[:1], dlatents[1:], [0, 1])
-    images, = sampler.of_dlatents(half, [3], "const", 1)
+    images, = sampler.dlatent_images(half, [3], "const", 1)
     assert np.abs(mixed((0, 1)) - pairs.to_pairs(images)[0][0]).max() <= 1
 
 
@@ -104,7 +104,7 @@ def test_padding_is_not_shown(tmp_path):
 
 
 def test_the_next_seed_with_classes_is_the_first_that_shows_them(sampler):
-    images, = sampler.of_seeds(range(6, 70), 1.0, "random", 64)
+    images, = sampler.seed_images(range(6, 70), 1.0, "random", 64)
     areas = np.stack([(label_maps(images) == label).mean(axis=(1, 2)) for label in (1, 2)])
     expected = 6 + int((areas >= 0.1).all(axis=0).argmax())
     chosen = Selection(("hat", "scarf"), 0.1)

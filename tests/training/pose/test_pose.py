@@ -61,7 +61,7 @@ def test_an_example_is_mirrored_as_a_whole(data):
     assert 0 < flip.sum() < 4
     inputs, condition, semantics, photos = method.example(batch, draws)
     order = mirroring.mirrored_order(mirroring.pairs_by_name(tools.NAMES), tools.NAMES)
-    points = [np.where(flip[:, None, None], body.mirrored(tf.constant(one), order), one)
+    points = [np.where(flip[:, None, None], body.mirror_points(tf.constant(one), order), one)
               for one in (batch.source_points, batch.target_points)]
     source, target = (np.where(flip[:, None, None, None], rgb[:, :, ::-1], rgb) / 127.5 - 1
                       for rgb in (batch.source, batch.target))

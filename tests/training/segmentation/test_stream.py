@@ -13,8 +13,8 @@ from training.segmentation.stream import (
     Source,
     process_pictures,
     read_labelled,
-    shares,
-    zoomed,
+    split_minibatch,
+    zoom_randomly,
 )
 
 
@@ -76,7 +76,7 @@ def test_fewer_pictures_are_among_more():
 
 @pytest.mark.parametrize("mix, expected", [(0.5, (4, 4)), (0.9, (1, 7)), (1, (0, 8)), (0, (8, 0))])
 def test_shares_of_a_minibatch(mix, expected):
-    assert shares(8, mix) == expected
+    assert split_minibatch(8, mix) == expected
 
 
 def batch_of(pairs):
@@ -110,7 +110,7 @@ def test_zooms_move_picture_and_map_alike():
     rgb = tf.constant(np.tile(np.stack([x, y, 0 * x], axis=-1), (32, 1, 1, 1)))
     label_maps = tf.constant(np.tile((y * SIDE + x).astype(np.int32) % 250, (32, 1, 1))[..., None])
     draws = Draws(1, 3, 32)
-    moved, moved_maps = zoomed(rgb, label_maps, 2.0, draws)
+    moved, moved_maps = zoom_randomly(rgb, label_maps, 2.0, draws)
     scale = (2.0 ** (2 * draws.uniform("zoom") - 1)).numpy()
     assert scale.min() < 0.7 and scale.max() > 1.4
     outside = moved_maps[..., 0].numpy() == channels.IGNORE
