@@ -102,8 +102,8 @@ def open_images(directory: str | Path, split: str, resolution: int | None = None
     lines = list(source.left_out)
     if len(source.sizes) > 1:
         lines.append(f"{directory}: images of {len(source.sizes):,} sizes, most often "
-                     f"{commonest(source.sizes, 2)}: each is taken at its own, which alone changes "
-                     "the metrics")
+                     f"{most_common_sizes(source.sizes, 2)}: each is taken at its own, which alone "
+                     "changes the metrics")
     if deeper:
         lines.append(f"{directory}: its {source.count:,} images are taken, those in its folders "
                      f"({', '.join(deeper)}) are not")
@@ -112,7 +112,7 @@ def open_images(directory: str | Path, split: str, resolution: int | None = None
     return source
 
 
-def commonest(sizes: collections.Counter, count: int = 1) -> str:
+def most_common_sizes(sizes: collections.Counter, count: int = 1) -> str:
     """Return the most common sizes in a Counter of (width, height), as '64x48 (12 of 20) and 32x32
     (8 of 20)'; a single size as '64x48'."""
     return " and ".join(

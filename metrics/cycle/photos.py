@@ -52,8 +52,9 @@ class CyclePhotos(NamedTuple):
         return zip(self.batches(side, minibatch, total),
                    partners.batches(OTHER[side], minibatch, total, start), strict=True)
 
-    def seen(self, side: str, networks: CycleNetworks, minibatch: int, partners: "CyclePhotos",
-             count: int | None = None, start: int = 0) -> ImageSource:
+    def critic_view_source(self, side: str, networks: CycleNetworks, minibatch: int,
+                           partners: "CyclePhotos", count: int | None = None,
+                           start: int = 0) -> ImageSource:
         """Return the first photos of a list as the critics of `networks` see them; see
         `with_partners`."""
         domain = self.side(side)
@@ -71,15 +72,15 @@ class CyclePhotos(NamedTuple):
 
         regions = ""
         if networks.has_garment:
-            regions = f" through {described(partners.side(OTHER[side]))} from {start} on"
+            regions = f" through {cache_key(partners.side(OTHER[side]))} from {start} on"
         return ImageSource(
             name=f"{domain.source.name} {domain.split}", count=total,
-            digest=f"{described(domain)} first {total}{regions}", batches=batches,
+            digest=f"{cache_key(domain)} first {total}{regions}", batches=batches,
             about=about_photos(domain),
             sizes=collections.Counter({(domain.resolution, domain.resolution): total}))
 
 
-def described(domain: Domain) -> tuple:
+def cache_key(domain: Domain) -> tuple:
     """Return everything that determines the pixels of a list of photos, as a key for caches."""
     source = domain.source
     digest = source.content_digest if isinstance(source, PairFolder) else source.digest
