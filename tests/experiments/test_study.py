@@ -18,7 +18,7 @@ from experiments.study import (
     choose,
     run_study,
     script,
-    typed,
+    shell_command,
 )
 
 
@@ -92,7 +92,7 @@ def test_a_row_that_others_commands_trained_is_no_row_of_this_study(trials, star
     run(trials[:1], tmp_path)
     other = dataclasses.replace(trials[0], training=[*trials[0].training, "--lrate=0.5"])
     assert other.is_evaluated() and "--lrate" not in other.result()["training"]
-    assert other.result()["training"] == typed(trials[0].training)
+    assert other.result()["training"] == shell_command(trials[0].training)
     with pytest.raises(UserError, match=r"a, seed 0: .*was trained by other .*\(--lrate=0.5\)"):
         other.check_training()
     dataclasses.replace(trials[0], training=[*trials[0].training, "--gpus=2"]).check_training()
