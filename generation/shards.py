@@ -36,8 +36,8 @@ from generation.selection import (
     SampleRecipe,
     Selection,
     Tally,
-    add_up,
     make_samples,
+    sum_tallies,
 )
 from training.sampler import Sampler
 
@@ -195,7 +195,7 @@ def finish(job: ShardJob, sampler: Sampler, recipe: SampleRecipe) -> Tally | Non
     _remove_leftovers(job)
     if job.kind == "tfrecords":
         _write_description(job, sampler, recipe)
-    return add_up(tallies) if job.selection else None
+    return sum_tallies(tallies) if job.selection else None
 
 
 def _write_folder(sampler, recipe, request, work):

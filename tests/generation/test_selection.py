@@ -69,7 +69,7 @@ def test_areas_are_shares_of_the_photo():
     images = images_of([0.5, -0.5], [-0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5])
     traits, = selection.measure(images, label_maps(images))
     assert traits.areas.tolist() == [0.25, 0.5]
-    assert selection.photo_part(np.arange(16).reshape(1, 4, 4), (1, 0, 3, 4)).tolist() == [
+    assert selection.crop_to_box(np.arange(16).reshape(1, 4, 4), (1, 0, 3, 4)).tolist() == [
         [[1, 2], [5, 6], [9, 10], [13, 14]]]
 
 
@@ -190,7 +190,7 @@ def test_a_tally_goes_on_from_its_json():
 
 def test_several_tallies_are_added_up():
     one, other = decide(LARGE, (0.2, 0, 0.3))[1], decide(LARGE, (0.2, 0, 0.1), (0, 0, 0))[1]
-    total = selection.add_up([one, other])
+    total = selection.sum_tallies([one, other])
     assert (total.tried, total.accepted) == (3, 1)
     assert total.seen == {"hat": 2, "bag": 1} and total.shown == {"hat": 1, "bag": 1}
     assert total.rejected == {"without bag": 1, "without hat": 1}
@@ -213,16 +213,16 @@ def test_some_classes_are_balanced_alone():
     (Selection(balance={"shoe": 0.1}), "--balance: 'shoe' is none of the classes hat, scarf, bag")])
 def test_what_the_network_does_not_draw_is_refused(chosen, message):
     with pytest.raises(selection.UserError, match=message):
-        chosen.of_network(CLASSES)
+        chosen.match_classes(CLASSES)
     with pytest.raises(selection.UserError, match="draws no maps"):
-        chosen.of_network(())
+        chosen.match_classes(())
 
 
 def test_classes_are_found_whatever_their_case():
     chosen = Selection(require=("BAG", "bag"), balance={"Hat": 0.1})
-    assert chosen.of_network(CLASSES) == Selection(require=("bag",), balance={"hat": 0.1})
+    assert chosen.match_classes(CLASSES) == Selection(require=("bag",), balance={"hat": 0.1})
     with pytest.raises(UserError, match="--balance: Hat, hat name a class twice"):
-        Selection(balance={"Hat": 0.1, "hat": 0.9}).of_network(CLASSES)
+        Selection(balance={"Hat": 0.1, "hat": 0.9}).match_classes(CLASSES)
 
 
 # The accepted set
@@ -372,7 +372,7 @@ def test_classes_that_balance_waits_for_in_vain_are_named():
         wanted.check_found(tally, classes)
     _, copied = shlex.split(str(error.value))[-1].split("=")
     balance = parse_options(["--num=9", f"--balance={copied}"]).balance
-    assert Selection(balance=balance).of_network(classes).balance == {
+    assert Selection(balance=balance).match_classes(classes).balance == {
         "hat, cap": 0.1, "scarf": 0.1}
 
 

@@ -14,8 +14,8 @@ from dnnlib.data import channels, pictures
 from dnnlib.data.class_list import write_class_list
 from dnnlib.data.labelled import PairFolder
 from dnnlib.util import UserError
-from generation.labelling import photos_in
-from generation.translation import LabelFiles, fitted
+from generation.labelling import find_photos
+from generation.translation import LabelFiles, fit_maps
 from tests.tools.data_helpers import one_hot
 from tests.tools.generators import save_network
 from tests.tools.labelled_pictures import CLASSES, coloured_dataset
@@ -123,7 +123,7 @@ def test_maps_of_other_sizes(network, tmp_path, capsys):
     np.testing.assert_array_equal(read(tmp_path / "out/labels/map1.png"), wide)
     assert read(tmp_path / "out/images/map1.png").shape == (8, 16, 3)
     np.testing.assert_array_equal(read(tmp_path / "out/labels/map2.png")[0], ignored % 255)
-    square = fitted([wide], 16, 2)
+    square = fit_maps([wide], 16, 2)
     np.testing.assert_array_equal(channels.to_label_map(square.segmaps[0], 127)[4:12], wide)
     assert square.segmaps[0, :4].max() == 0 and square.boxes == [(0, 4, 16, 12)]
 
@@ -259,4 +259,4 @@ def test_pipes_are_not_waited_for(tmp_path):
     folder_of_maps(tmp_path / "maps", [(16, 16)])
     os.mkfifo(tmp_path / "maps/a.png")
     assert LabelFiles(tmp_path / "maps").names == ["map0"]
-    assert [path.name for path in photos_in(tmp_path / "maps")] == ["map0.png"]
+    assert [path.name for path in find_photos(tmp_path / "maps")] == ["map0.png"]

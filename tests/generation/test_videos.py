@@ -62,15 +62,15 @@ def test_the_curve_is_closed_and_has_no_corner(rng):
 def test_seeds_are_passed_with_their_own_w(video, space):
     video = dataclasses.replace(video, space=space)
     own = video.sampler.dlatents(video.sampler.seed_latents(video.seeds), 0.7)
-    np.testing.assert_allclose(video.way()(np.arange(3)), own, atol=1e-5)
-    between = video.way()(np.array([0.5]))
+    np.testing.assert_allclose(video.make_path()(np.arange(3)), own, atol=1e-5)
+    between = video.make_path()(np.array([0.5]))
     assert np.abs(between - own).max(axis=(1, 2)).min() > 0.01
 
 
 def test_z_keeps_its_length_between_seeds(video, monkeypatch):
     sampler, seen = video.sampler, []
     lengths = np.linalg.norm(sampler.seed_latents(video.seeds), axis=1)
-    way = dataclasses.replace(video, space="z").way()
+    way = dataclasses.replace(video, space="z").make_path()
     monkeypatch.setattr(sampler, "dlatents", lambda z, psi: seen.append(z))
     way(np.linspace(0, 3, 31))
     found = np.linalg.norm(seen[0], axis=1)
