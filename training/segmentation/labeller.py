@@ -78,7 +78,8 @@ class Labeller:
             UserError: the network has diverged.
             ValueError: photos of another size.
         """
-        return np.concatenate([part.argmax(axis=-1).astype(np.uint8) for part in self._iter_probabilities(rgb)])
+        return np.concatenate([part.argmax(axis=-1).astype(np.uint8)
+                               for part in self._iter_probabilities(rgb)])
 
     def _iter_probabilities(self, rgb) -> Iterator[np.ndarray]:
         """Yield the probabilities of photos in minibatches; raise ValueError if photos have another
