@@ -119,7 +119,7 @@ def make_selection(options: argparse.Namespace, path: Path) -> "Selection | None
                        options.min_confidence)
     header = read_header(path)
     # Networks without Gs are refused when they are loaded.
-    return chosen.of_network(header["classes"]) if "Gs" in header["networks"] else chosen
+    return chosen.match_classes(header["classes"]) if "Gs" in header["networks"] else chosen
 
 
 def replay_pair(options: argparse.Namespace) -> int:
@@ -164,7 +164,7 @@ def make_picture(sampler: "Sampler", options: argparse.Namespace) -> None:
     else:
         name = f"seeds-{numbers_name(options.seeds)}"
         sheet = sheets.seed_grid(sampler, options.seeds, *how)
-    path = out_folder(sampler, options) / f"{name}{how_suffix(sampler, options)}.png"
+    path = out_folder(sampler, options) / f"{name}{options_suffix(sampler, options)}.png"
     picture = pictures.with_legend(sheet.draw(max(1, MIN_SIDE // sampler.resolution)),
                                    sampler.classes)
     pictures.save_png(path, picture)
@@ -180,7 +180,7 @@ def make_video(sampler: "Sampler", options: argparse.Namespace) -> None:
     films.check_size(*video.size)
     grid = "" if options.grid == (1, 1) else "-grid{}x{}".format(*options.grid)
     name = (f"video-{numbers_name(options.seeds)}-{options.space}-steps{options.steps}"
-            f"-fps{options.fps}{grid}{how_suffix(sampler, options)}.{options.video}")
+            f"-fps{options.fps}{grid}{options_suffix(sampler, options)}.{options.video}")
     path = out_folder(sampler, options) / name
     films.save_film(path, util.progress(video.frames(), total=len(video), desc="frames",
                                         unit="frame"), len(video), options.fps)
@@ -188,7 +188,7 @@ def make_video(sampler: "Sampler", options: argparse.Namespace) -> None:
         path, *video.size, len(video), len(video) / options.fps))
 
 
-def how_suffix(sampler: "Sampler", options: argparse.Namespace) -> str:
+def options_suffix(sampler: "Sampler", options: argparse.Namespace) -> str:
     """Return what label, truncation and noise add to a file's name."""
     noise = "" if options.noise == "random" else f"-{options.noise}"
     return f"{label_suffix(sampler.label)}-trunc{options.trunc:g}{noise}"
@@ -198,7 +198,7 @@ def make_files(sampler: "Sampler", options: argparse.Namespace) -> None:
     """Write one PNG per seed, and its label map in a folder beside it."""
     from generation import sheets
 
-    out = out_folder(sampler, options, f"separate{how_suffix(sampler, options)}")
+    out = out_folder(sampler, options, f"separate{options_suffix(sampler, options)}")
     sheets.write_files(sampler, options.seeds, out, options.trunc, options.noise, options.minibatch)
     maps = f", and their label maps in {out / 'labels'}" if sampler.classes else ""
     print(f"wrote {len(options.seeds)} pictures seed*.png in {out}{maps}")
@@ -210,7 +210,7 @@ def make_for_labelling(sampler: "Sampler", options: argparse.Namespace) -> None:
     from training.segmentation.labeller import Labeller
 
     teacher = options.teacher and Labeller.load(options.teacher, options.results)
-    out = out_folder(sampler, options, f"labelling{how_suffix(sampler, options)}")
+    out = out_folder(sampler, options, f"labelling{options_suffix(sampler, options)}")
     annotation.write_pictures(sampler, options.seeds, out, options.trunc, options.noise,
                               options.minibatch)
     print(f"{out}: {len(options.seeds)} pictures seed*.png to be labelled")
@@ -244,7 +244,7 @@ def take_labels(options: argparse.Namespace) -> int:
 
 def make_projections(sampler: "Sampler", options: argparse.Namespace) -> None:
     """Project photos into the network."""
-    from dnnlib.data.labelled import chosen
+    from dnnlib.data.labelled import choose_numbers
     from generation import projected_photos, projection
     from metrics.networks.lpips import Lpips
 
@@ -253,7 +253,7 @@ def make_projections(sampler: "Sampler", options: argparse.Namespace) -> None:
     photos = projected_photos.open_photo_list(Path(options.project), sampler.resolution)
     if (options.num_images or 0) > len(photos):
         raise UserError(f"--num-images={options.num_images}: {options.project} has {len(photos)}")
-    numbers = chosen(len(photos), options.num_images, options.seed)
+    numbers = choose_numbers(len(photos), options.num_images, options.seed)
     out = out_folder(sampler, options, f"projected-{options.space}" + label_suffix(sampler.label))
     outcome = projected_photos.ProjectionJob(
         sampler, settings, Lpips(options.lpips), photos, numbers, out, options.minibatch,

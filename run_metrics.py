@@ -20,8 +20,8 @@ from metrics.metric_base import (
     SPLIT,
     TRAIN_VAL,
     Metric,
+    adapt_to_translator,
     measures_of,
-    of_translator,
     parse_metrics,
     reals_of,
 )
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     reals, inputs, neighbours = open_reals(options, header, metrics), None, None
     if is_translator(header) or is_reposer(header):
         inputs = open_inputs(options, header)
-        metrics = [of_translator(metric, inputs.count) for metric in metrics]
+        metrics = [adapt_to_translator(metric, inputs.count) for metric in metrics]
     if options.nearest:
         neighbours = reals_of_split(options, header, options.split or "train")
     warn_of_other_data(header, [*reals.values(), inputs, neighbours])

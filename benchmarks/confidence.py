@@ -66,9 +66,9 @@ def measure(sampler, labeller, count, minibatch):
     from generation import pairs, selection
 
     found = []
-    for images in sampler.of_seeds(range(count), 1.0, "random", minibatch):
+    for images in sampler.seed_images(range(count), 1.0, "random", minibatch):
         rgb, maps = pairs.to_pairs(images)
-        inside = (selection.photo_part(arrays, sampler.content_box)
+        inside = (selection.crop_to_box(arrays, sampler.content_box)
                   for arrays in (images.numpy(), maps, labeller.label_maps(rgb)))
         photos, maps, labelled = inside
         for sure, one, other in zip(selection.confidence(photos), maps, labelled):

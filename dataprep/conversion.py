@@ -64,7 +64,7 @@ def convert_photo(spec: ConversionSpec, item: Item) -> Converted:
     data = spec.source.read(item.key)
     photo, size, labels, overlap = photos.decode_photo(data), photos.probe(data), None, None
     if isinstance(item.photo, SideBySide):
-        photo, labels, size = item.photo.halves(photo, size)
+        photo, labels, size = item.photo.split_halves(photo, size)
     elif isinstance(item.photo, masks.Mask):
         labels = item.photo.label_map(photo.size)
     elif spec.classes:
@@ -133,7 +133,7 @@ def _is_unreadable(source, key):
     return False
 
 
-def project(spec: ConversionSpec, items: list[Item]) -> tuple[float, float]:
+def estimate_cost(spec: ConversionSpec, items: list[Item]) -> tuple[float, float]:
     """Return (bytes, seconds on one core) per photo, estimated from a few of `items`, evenly
     spread."""
     sample = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, _PROBES).astype(int))]

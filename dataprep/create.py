@@ -79,7 +79,7 @@ def create_synthetic(config: argparse.Namespace, report: Report) -> dict | None:
                              "another --out or delete it")
     writer.check_splits(*_split_sizes(config, config.num_images, True), config.num_images)
     if config.only_classes:
-        Categories(MODANET_CLASSES, {}).restricted(config.only_classes)
+        Categories(MODANET_CLASSES, {}).restrict(config.only_classes)
     if config.dry_run:
         report(f"dry run: nothing written; would draw {config.num_images} photos into {raw}")
         return None
@@ -104,7 +104,7 @@ def _create_listed(config, path, photos, report, untagged=False, own=False, keyp
         joints = people.read_keypoint_file(keypoints)
         options["keypoints"] = file_digest(keypoints, "md5")
         report(f"{keypoints}: {len(joints.names)} keypoints: {', '.join(joints.names)}")
-        labelled, path = joints.joined(labelled), path or keypoints
+        labelled, path = joints.join(labelled), path or keypoints
     annotated = sum(photo.is_annotated for photo in labelled.photos.values())
     matched = raw_files.match_photos(labelled.photos, source, untagged)
     options[writer.PHOTO_SIZES] = raw_files.sizes_digest(source, [key for _, key in matched.pairs])
@@ -161,8 +161,8 @@ def _with_persons(items, path, report):
     """Return (items with numbers of persons, pairs of ids) from the list of pairs at `path`."""
     listed = people.read_pair_list(path)
     names = {item.photo.file_name: item.image_id for item in items}
-    links = people.link(listed, names)
-    person_of = people.persons(names.values(), links)
+    links = people.resolve_pairs(listed, names)
+    person_of = people.number_persons(names.values(), links)
     pairs = [pair for pair in links if person_of.keys() >= set(pair)]
     report(f"{path}: {len(listed)} pairs, {len(pairs)} of photos that are used")
     if not pairs:
@@ -353,7 +353,7 @@ def _create(config, source, items, skipped, options, report, classes=(), label_s
         writer.check_splits(num_val, num_test, len(items) - unreadable)
     if "untagged" not in options and not given:
         _report_few_validation(num_val, len(items), report)
-    _check_space(config, len(items) - unreadable, *conversion.project(spec, items), report)
+    _check_space(config, len(items) - unreadable, *conversion.estimate_cost(spec, items), report)
     if config.dry_run:
         report("dry run: nothing written")
         return None

@@ -40,7 +40,7 @@ def extract(directory: str | Path, out: str | Path, split: str, resolution: int 
     out = Path(out)
     state = {"digest": info.digest, "split": split, "resolution": resolution or info.resolution}
     # Existing pictures are complete: each is written to a temporary file, then renamed.
-    with util.only_process(out, "extracting into it"):
+    with util.lock_directory(out, "extracting into it"):
         there = {path.name for path in out.iterdir()}
         if there and STATE not in there:
             raise UserError(f"--out={out}: holds files, but no {STATE}; choose a new folder")

@@ -43,8 +43,8 @@ class SideBySide:
     photo: str
     colours: tuple
 
-    def halves(self, picture: Image.Image,
-               size: tuple[int, int]) -> tuple[Image.Image, np.ndarray, tuple[int, int]]:
+    def split_halves(self, picture: Image.Image,
+                     size: tuple[int, int]) -> tuple[Image.Image, np.ndarray, tuple[int, int]]:
         """Return (photo, label map uint8 [h, w], the photo's own width and height) of an RGB
         picture, whose file has `size` = (width, height). Raises PhotoError if its width is odd, or
         its labels have other colours or show background only."""
@@ -77,8 +77,8 @@ class SideBySide:
             colour = np.minimum(np.rint(colour / _STEP) * _STEP, 255).astype(np.uint8)
             raise PhotoError(f"labels have a colour near #{colour.tobytes().hex()}, which is not "
                              "in the list of classes")
-        unblended = without_blends(rgb, palette, nearest, distance)
-        return majority(np.array(labels, np.uint8)[unblended])
+        unblended = resolve_blends(rgb, palette, nearest, distance)
+        return majority_filter(np.array(labels, np.uint8)[unblended])
 
 
 def nearest_colours(rgb: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +93,7 @@ def nearest_colours(rgb: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, n
     return nearest, least
 
 
-def without_blends(rgb: np.ndarray, palette: np.ndarray, nearest: np.ndarray,
+def resolve_blends(rgb: np.ndarray, palette: np.ndarray, nearest: np.ndarray,
                    distance: np.ndarray) -> np.ndarray:
     """Return nearest_colours' numbers with blends resolved. A colour's areas consist of squares of
     2x2 pixels near this colour. A pixel outside all areas that is in reach of two of them, and
@@ -106,7 +106,7 @@ def without_blends(rgb: np.ndarray, palette: np.ndarray, nearest: np.ndarray,
             areas[number] = (squares[:-1, :-1] | squares[1:, :-1] | squares[:-1, 1:]
                              | squares[1:, 1:])
     rest = ~np.logical_or.reduce([*areas.values(), np.zeros(nearest.shape, bool)])
-    near = {number: _spread(area) & rest for number, area in areas.items()}
+    near = {number: _dilate(area) & rest for number, area in areas.items()}
     result, least = nearest.copy(), np.full(nearest.shape, _BLEND**2, np.float32)
     for first, second in itertools.combinations(areas, 2):
         both = near[first] & near[second]
@@ -120,7 +120,7 @@ def without_blends(rgb: np.ndarray, palette: np.ndarray, nearest: np.ndarray,
     return result
 
 
-def _spread(mask):
+def _dilate(mask):
     """Return a mask [h, w] dilated by _REACH pixels in rows and columns."""
     for axis in (0, 1):
         padded = np.pad(mask, [(_REACH, _REACH) if i == axis else (0, 0) for i in (0, 1)])
@@ -129,7 +129,7 @@ def _spread(mask):
     return mask
 
 
-def majority(labels: np.ndarray) -> np.ndarray:
+def majority_filter(labels: np.ndarray) -> np.ndarray:
     """Return for each pixel of a label map [h, w] the most frequent label in its 3x3 neighbourhood;
     in a tie its own, or else the lowest."""
     result, most = labels.copy(), np.zeros(labels.shape, np.int8)

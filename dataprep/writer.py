@@ -95,7 +95,7 @@ def write_dataset(out: str | Path, spec: ConversionSpec, items: list[Item],
         pairs: (from, to), ids of photos that show one person.
     """
     out = Path(out)
-    with util.only_process(out, "making this data set"), util.disk_full_explained(
+    with util.lock_directory(out, "making this data set"), util.explain_disk_full(
             out, lambda: "free some space and run the same command again: it continues"):
         if is_finished(out, options):  # by another process, since this one began
             return util.read_json(out / dataset.FILE_NAME)
@@ -159,12 +159,13 @@ def _finish(out, spec, counts, skipped, options):
             dataset.write_array(keypoints.pairs_path(work, split), pairs)
     for folder in sorted(work / split for split in SPLITS if (work / split).is_dir()):
         os.replace(folder, out / folder.name)
-    describe(out, spec, counts, options, sum("annotation" not in entry for entry in skipped))
+    write_description(out, spec, counts, options,
+                      sum("annotation" not in entry for entry in skipped))
     remove_work(out)
 
 
-def describe(out: Path, spec: ConversionSpec, counts: "DatasetCounts", options: dict,
-             num_skipped: int) -> None:
+def write_description(out: Path, spec: ConversionSpec, counts: "DatasetCounts", options: dict,
+                      num_skipped: int) -> None:
     """Write statistics.json, then dataset.json, which finishes a data set."""
     content = {"format_version": dataset.FORMAT_VERSION, "complete": True,
         "name": out.resolve().name, "resolution": spec.resolution,

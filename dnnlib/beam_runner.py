@@ -52,7 +52,7 @@ class BeamRunner:
         path = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), path]))  # of workers
         try:
-            with _dead_workers_noticed(), self._pipeline as pipeline:
+            with _detect_dead_workers(), self._pipeline as pipeline:
                 parts = pipeline | beam.Create(list(elements)) | beam.Reshuffle()
                 parts | beam.ParDo(_Each(start))
         except UserError:
@@ -98,7 +98,7 @@ def _parse(flags):
 
 
 @contextlib.contextmanager
-def _dead_workers_noticed() -> Iterator[None]:
+def _detect_dead_workers() -> Iterator[None]:
     """Raise UserError if a process of DirectRunner dies; Beam would wait for it for ever."""
     dead, hook = [], threading.excepthook
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dnnlib.page import visible
+from dnnlib.page import escape_controls
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,7 +86,7 @@ class Chart:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda value, _: f"{value:.6g}")
         axes.set_xlim(xs.min(), xs.max() or 1.0)
-        axes.set_xlabel(visible(self.x_title), loc="right", labelpad=0)
+        axes.set_xlabel(escape_controls(self.x_title), loc="right", labelpad=0)
         axes.grid(axis="y")
         # Draw the curves; a value between two gaps is a dot, as no line reaches it.
         for (x, y), colour in zip(curves, COLOURS * len(curves)):
@@ -99,7 +99,7 @@ class Chart:
         for x, text, kind in (mark for mark in self.marks if low <= mark[0] <= high):
             colour, dashes = _MARKS[kind]
             axes.axvline(x, color=colour, linestyle=dashes, linewidth=0.9)
-            text = visible(text)[:20]
+            text = escape_controls(text)[:20]
             width = _LETTER * len(text)
             start = min((x - low) / (high - low), 1 - width)
             if start >= free:
@@ -124,14 +124,15 @@ def bar_chart(names: list, series: dict, form: str = "{:g}", title: str = "",
         axes = figure.add_axes((0, 0, 1, 1))
         for k, (legend, values) in enumerate(series.items()):
             places = np.arange(len(names)) + (k - (len(series) - 1) / 2) * thick
-            bars = axes.barh(places, np.nan_to_num(values), 0.88 * thick, label=visible(legend),
+            bars = axes.barh(places, np.nan_to_num(values), 0.88 * thick,
+                             label=escape_controls(legend),
                              xerr=spreads and np.nan_to_num(spreads[legend]),
                              error_kw={"elinewidth": 0.8, "ecolor": "#555555"},
                              color=COLOURS[k % len(COLOURS)])
             axes.bar_label(bars, ["none" if np.isnan(value) else form.format(value)
                                   for value in values], padding=3)
         # Names at the left, no axis below, legend and title above.
-        axes.set_yticks(np.arange(len(names)), [visible(name) for name in names])
+        axes.set_yticks(np.arange(len(names)), [escape_controls(name) for name in names])
         axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
         ends = [end for legend, values in series.items()
                 for end in np.nan_to_num(values) + np.nan_to_num(spreads[legend] if spreads else 0)]
@@ -141,7 +142,7 @@ def bar_chart(names: list, series: dict, form: str = "{:g}", title: str = "",
         if len(series) > 1:
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(series))
         if title:
-            axes.set_title(visible(title), pad=26)
+            axes.set_title(escape_controls(title), pad=26)
         return _svg(figure, "tight") if kind == "svg" else _png(figure)
 
 
@@ -164,8 +165,9 @@ def growth_chart(panels: dict, x_title: str, title: str = "", dashed: str = "") 
             for legend, points in series.items():
                 name = legend.removeprefix(dashed)
                 x, values, spreads = zip(*points)
-                axes.errorbar(x, values, spreads, label=visible(legend), color=colours[name],
-                              linestyle="-" if legend == name else "--", marker="o", markersize=5,
+                axes.errorbar(x, values, spreads, label=escape_controls(legend),
+                              color=colours[name], linestyle="-" if legend == name else "--",
+                              marker="o", markersize=5,
                               markerfacecolor=colours[name] if legend == name else "white",
                               linewidth=1.2, capsize=3, elinewidth=0.8)
             # A tick at every number; the legend at the right.
@@ -173,12 +175,12 @@ def growth_chart(panels: dict, x_title: str, title: str = "", dashed: str = "") 
             axes.set_xscale("log")
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
-            axes.set_xlabel(visible(x_title))
-            axes.set_ylabel(visible(y_title))
+            axes.set_xlabel(escape_controls(x_title))
+            axes.set_ylabel(escape_controls(y_title))
             axes.grid(axis="y")
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1), handlelength=3)
         if title:
-            grid[0].set_title(visible(title), loc="left")
+            grid[0].set_title(escape_controls(title), loc="left")
         return _png(figure)
 
 
@@ -188,10 +190,10 @@ def curves(charts: list[Chart]) -> bytes:
         panels = figure.subplots(len(charts), squeeze=False, gridspec_kw={"hspace": 0.5})
         for chart, axes in zip(charts, panels[:, 0]):
             chart.draw(axes)
-            axes.set_title(visible(chart.title), loc="left")
+            axes.set_title(escape_controls(chart.title), loc="left")
             legend = chart.legend()
             handles = [axes.plot([], [], color=colour)[0] for colour in legend.values()]
-            axes.legend(handles, [visible(text) for text in legend], loc="upper left",
+            axes.legend(handles, [escape_controls(text) for text in legend], loc="upper left",
                         bbox_to_anchor=(1, 1))
         return _png(figure)
 

@@ -18,9 +18,9 @@ import urllib3
 from dnnlib.util import (
     UserError,
     atomic_path,
-    disk_full_explained,
+    explain_disk_full,
+    lock_directory,
     one_line,
-    only_process,
     progress,
 )
 
@@ -92,8 +92,8 @@ def download(url: str, path: str | Path, size: int, **checksums: str) -> Path:
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    with only_process(path.parent, f"downloading {path.name}"), \
-            disk_full_explained(part, lambda: "free some space and run again to go on"), \
+    with lock_directory(path.parent, f"downloading {path.name}"), \
+            explain_disk_full(part, lambda: "free some space and run again to go on"), \
             open(part, "ab", buffering=0) as file:
         try:
             while True:

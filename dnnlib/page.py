@@ -145,7 +145,7 @@ class Encoded:
         return cls(buffer.getvalue(), kind, pixels.shape[1], pixels.shape[0])
 
 
-def visible(content: object) -> str:
+def escape_controls(content: object) -> str:
     """Return any value as text, with control characters and surrogates made visible."""
     return "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c
                    for c in str(content))
@@ -153,7 +153,7 @@ def visible(content: object) -> str:
 
 def escape(content: object) -> str:
     """Return any value as text for a page: markup escaped, control characters made visible."""
-    return html.escape(visible(content))
+    return html.escape(escape_controls(content))
 
 
 def _legend(colours):

@@ -91,7 +91,7 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type:
         full = f"{module}.{name}"
         if full not in self._stand_ins:
-            raise _refusal(self._path, f"refers to {shown(full)}")
+            raise _refusal(self._path, f"refers to {printable(full)}")
         return self._stand_ins[full]
 
 
@@ -202,7 +202,7 @@ def _spend(bytes_left, count):
         raise ValueError("arrays larger than the file")
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """Return untrusted text in a form to print: short, without control characters."""
     return text[:200] if text.isprintable() else ascii(text[:200])
 

@@ -71,7 +71,7 @@ def format_time(seconds: float) -> str:
 # Files that are complete or absent
 
 @contextlib.contextmanager
-def only_process(directory: str | Path, doing: str) -> Iterator[None]:
+def lock_directory(directory: str | Path, doing: str) -> Iterator[None]:
     """Hold a directory's lock. Raises UserError if another process is `doing` the same."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     fd = os.open(directory, os.O_RDONLY)
@@ -87,7 +87,7 @@ def only_process(directory: str | Path, doing: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def disk_full_explained(directory: str | Path, advice: Callable[[], str]) -> Iterator[None]:
+def explain_disk_full(directory: str | Path, advice: Callable[[], str]) -> Iterator[None]:
     """Raise UserError "<directory>: the disk is full (<error>); <advice()>" if it is full.
 
     TensorFlow's writers report a full disk as exhausted resources, as they do a device's memory:

@@ -33,9 +33,9 @@ from experiments.tables import (
     Measure,
     class_columns,
     differences,
-    plain,
     results_table,
     summarize,
+    table_to_json,
     training_time,
     write_bars,
 )
@@ -102,7 +102,7 @@ def write_tables(options: Namespace) -> Path:
     results = STUDY.results(options, make_trial)
     table = summarize(results, MEASURES)
     # Compare rows with and without pairs, for each number of photos.
-    said = list(dict.fromkeys(
+    sentences = list(dict.fromkeys(
         line for number in NUMBERS if f"both-{number}" in table for line in differences(
             {row: table[row] for row in (f"real-{number}", f"both-{number}") if row in table},
             f"real-{number}", MEASURES)))
@@ -115,10 +115,10 @@ def write_tables(options: Namespace) -> Path:
         f"{options.pairs}, {options.mix:g} of a minibatch in the rows of both. {SPREAD}", "",
         results_table(results, table, MEASURES, {"training": training_time}), "",
         "Differences larger than those between two seeds of either row:", "",
-        *(f"* {line}" for line in said), "",
+        *(f"* {line}" for line in sentences), "",
         "## IoU of each class (%)", "", class_columns(results, "real_iou"), "",
         "## Accuracy of each class (%)", "", class_columns(results, "real_accuracy"), ""],
-        results, rows=plain(table), differences=said)
+        results, rows=table_to_json(table), differences=sentences)
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ from experiments.tables import (
     Measure,
     Table,
     differences,
-    plain,
     results_table,
     summarize,
+    table_to_json,
 )
 from metrics.metric_base import CYCLE_METRICS
 from training.cycle.config import CycleConfig
@@ -171,7 +171,7 @@ def make_trial(options: Namespace, row: str, seed: int) -> Trial:
     """Return the Trial of a row with a seed."""
     settings, blocks, *garment = row.split("-")
     run, preset = options.out / f"{row}-seed{seed}", PRESETS[options.preset]
-    preparations, data = prepared(options)
+    preparations, data = dataset_commands(options)
     training = {"variant": "cyclegan", "preset": SETTINGS[settings], **preset.train,
                 "blocks": blocks, "data": data["leather"], "target": data["denim"],
                 "garment": options.garment if garment else None,
@@ -183,7 +183,7 @@ def make_trial(options: Namespace, row: str, seed: int) -> Trial:
     return Trial(row, seed, run, script("train.py", training), [measures], preparations)
 
 
-def prepared(options: Namespace) -> tuple[list[list[str]], dict[str, Path]]:
+def dataset_commands(options: Namespace) -> tuple[list[list[str]], dict[str, Path]]:
     """Return (the commands that make data sets of both lists, with maps if there is a segmentation
     network; {list: its data set})."""
     commands, data = [], {}
@@ -210,13 +210,13 @@ def write_tables(options: Namespace) -> Path:
     """Write leather_denim.md, .json and .png of the finished trials; return the first path."""
     results = STUDY.results(options, make_trial)
     table = summarize(results, ALL_MEASURES)
-    said = list(dict.fromkeys(
+    sentences = list(dict.fromkeys(
         line for base, row, measures in COMPARISONS if base in table and row in table
         for line in differences({name: table[name] for name in (base, row)}, base, measures)))
     if results:
         util.atomic_write(options.out / "leather_denim.png", curves(term_charts(results)))
-    return STUDY.write(options, report_lines(options, results, table, said), results,
-                       rows=plain(table), differences=said)
+    return STUDY.write(options, report_lines(options, results, table, sentences), results,
+                       rows=table_to_json(table), differences=sentences)
 
 
 def term_charts(results: Sequence[dict]) -> list[Chart]:
@@ -237,7 +237,7 @@ def term_charts(results: Sequence[dict]) -> list[Chart]:
         for row, ticks in histories.items()}) for title, terms in parts.items()]
 
 
-def report_lines(options: Namespace, results: Sequence[dict], table: Table, said: Sequence[str]
+def report_lines(options: Namespace, results: Sequence[dict], table: Table, sentences: Sequence[str]
                  ) -> list[str]:
     """Return the lines of leather_denim.md: tables, differences, curves, grids."""
     seconds = sum(result["training_sec"] for result in results)
@@ -253,7 +253,7 @@ def report_lines(options: Namespace, results: Sequence[dict], table: Table, said
         *table_lines("Garments", results, {row: cells for row, cells in table.items()
                                            if row.endswith(GARMENT)}),
         "## Differences", "", "Those larger than between two seeds of either row:", "",
-        *(f"* {line}" for line in said), "",
+        *(f"* {line}" for line in sentences), "",
         "![losses](leather_denim.png)", "",
         *(line for result in results for line in grid_lines(options, result))]
 

@@ -56,10 +56,10 @@ from experiments.tables import (
     Table,
     class_columns,
     differences,
-    plain,
     reference_cells,
     results_table,
     summarize,
+    table_to_json,
     training_time,
     write_bars,
 )
@@ -135,7 +135,7 @@ def main(argv: list[str]) -> int:
     return STUDY.run(options, make_trial, write_tables)
 
 
-def named(options: Namespace, option: str, known: Sequence[str]) -> dict[str, str]:
+def parse_named_values(options: Namespace, option: str, known: Sequence[str]) -> dict[str, str]:
     """Return {name: value} of an option 'NAME:VALUE,...'."""
     text = getattr(options, option)
     pairs = [part.partition(":") for part in text.split(",")] if text else []
@@ -151,8 +151,8 @@ def check_judges(options: Namespace) -> None:
     # Imported here so that --help and wrong options answer at once.
     from training.segmentation.labeller import read_labeller
 
-    for scene, judge in named(options, "judge", SCENES).items():
-        segmenter = named(options, "segmenter", SCENES).get(scene)
+    for scene, judge in parse_named_values(options, "judge", SCENES).items():
+        segmenter = parse_named_values(options, "segmenter", SCENES).get(scene)
         if segmenter and read_labeller(judge).digest == read_labeller(segmenter).digest:
             raise UserError(f"--judge={scene}:{judge}: the very network of --segmenter={scene}:"
                             f"{segmenter}, which flatters the rows that it trained; name another "
@@ -171,9 +171,9 @@ def make_trial(options: Namespace, row: str, seed: int) -> Trial:
     name, side = SCENES[scene]
     preset, run = PRESETS[options.preset], options.out / f"{row}-seed{seed}"
     # Data and networks of the row.
-    data = named(options, "data", DATASETS).get(name)
-    segmenter = named(options, "segmenter", SCENES).get(scene)
-    judge = named(options, "judge", SCENES).get(scene, segmenter)
+    data = parse_named_values(options, "data", DATASETS).get(name)
+    segmenter = parse_named_values(options, "segmenter", SCENES).get(scene)
+    judge = parse_named_values(options, "judge", SCENES).get(scene, segmenter)
     by_semantics = METHODS[method]["reconstruction"] == "semantic"
     for option, value, needed in (("data", data, name),
                                   ("segmenter", segmenter if by_semantics else judge, scene)):
@@ -219,7 +219,7 @@ def write_tables(options: Namespace) -> Path:
         scene, method = split_row(result["row"])
         scenes.setdefault(scene, []).append({**result, "row": method})
     tables = {scene: summarize(own, MEASURES) for scene, own in scenes.items()}
-    said = {scene: answers(table) for scene, table in tables.items()}
+    sentences = {scene: compare_methods(table) for scene, table in tables.items()}
     for scene, table in tables.items():
         draw_photos_of_maps(options, scene, scenes[scene])
         write_bars(options.out / f"semantic_critic-{scene}.png", table, MEASURES[:2],
@@ -233,13 +233,13 @@ def write_tables(options: Namespace) -> Path:
             "of one half of them against the other. Beside this file are a chart and a sheet of "
             "photos for each data set.", ""]
     parts = [part for scene, own in scenes.items()
-             for part in scene_text(options, scene, own, tables[scene], said[scene])]
+             for part in scene_text(options, scene, own, tables[scene], sentences[scene])]
     return STUDY.write(options, [*head, *parts], results,
-                       scenes={scene: plain(table) for scene, table in tables.items()},
-                       differences=said)
+                       scenes={scene: table_to_json(table) for scene, table in tables.items()},
+                       differences=sentences)
 
 
-def answers(table: Table) -> list[str]:
+def compare_methods(table: Table) -> list[str]:
     """Return sentences on how the rows of a data set differ, for each of the questions."""
     return list(dict.fromkeys(line for base, rows in COMPARED.items()
                               for line in differences(table, base, MEASURES, rows)))
@@ -255,7 +255,7 @@ def draw_photos_of_maps(options: Namespace, scene: str, results: Sequence[dict])
     if not runs:
         return
     name, side = SCENES[scene]
-    info = open_dataset(named(options, "data", DATASETS)[name])
+    info = open_dataset(parse_named_values(options, "data", DATASETS)[name])
     real = SplitPictures(info, measured_split(info), side // PRESETS[options.preset].shrink)
     drawn = {row: list(util.read_json(folder / "translation.json")["photos"])
              for row, folder in runs.items()}
@@ -277,7 +277,7 @@ def draw_photos_of_maps(options: Namespace, scene: str, results: Sequence[dict])
 
 
 def scene_text(options: Namespace, scene: str, results: Sequence[dict], table: Table,
-               said: Sequence[str]) -> list[str]:
+               sentences: Sequence[str]) -> list[str]:
     """Return the lines of Markdown on one data set: rows, differences, each class."""
     # Values of real photos: ceilings, or floors.
     ceilings, floors = results[0]["values"], results[0]["floors"]
@@ -296,7 +296,7 @@ def scene_text(options: Namespace, scene: str, results: Sequence[dict], table: T
             judge_text(options, scene), "",
             results_table(results, table, MEASURES, {"training": training_time}, [of_photos]), "",
             "Differences larger than those between two seeds of any row:", "",
-            *(f"* {line}" for line in said), "",
+            *(f"* {line}" for line in sentences), "",
             f"IoU of the {len(rare)} rarest classes (%), the rarest first:", "",
             class_columns(results, "fake_iou", {name: about[name] for name in rare}, head), "",
             "IoU of each class (%):", "", class_columns(results, "fake_iou", about, head), ""]
@@ -305,7 +305,8 @@ def scene_text(options: Namespace, scene: str, results: Sequence[dict], table: T
 def judge_text(options: Namespace, scene: str) -> str:
     """Return a sentence on the network that labels a data set's photos, and how it is related to
     the one with which rows were trained."""
-    judge, segmenter = (named(options, name, SCENES).get(scene) for name in ("judge", "segmenter"))
+    judge, segmenter = (parse_named_values(options, name, SCENES).get(scene)
+                        for name in ("judge", "segmenter"))
     if judge is None:
         return (f"Labelled by {segmenter}, by which the rows of semantic were trained: that "
                 "flatters them.")

@@ -31,7 +31,7 @@ from experiments.tables import (
     markdown_table,
     summarize,
 )
-from training.gan.snapshot_score import SELECT_BY, selecting_score, with_combined
+from training.gan.snapshot_score import SELECT_BY, add_labels_score, selecting_score
 
 EXAMPLES = """\
   python -m experiments.snapshot_scores --run=results/00001-2d-ccp-32 \\
@@ -127,15 +127,15 @@ def make_trial(options: Namespace, row: str, seed: int) -> Trial:
 
 def write_tables(study: Study, options: Namespace) -> Path:
     """Write snapshot_scores.md and .json of the finished trials; return the first path."""
-    results = [{**result, "values": with_combined(result["values"])}
+    results = [{**result, "values": add_labels_score(result["values"])}
                for result in study.results(options, make_trial)]
-    taught, scores = summarize(results, [MIOU]), {}
-    for row, cells in taught.items():
+    mious, scores = summarize(results, [MIOU]), {}
+    for row, cells in mious.items():
         values = next(result["values"] for result in results if result["row"] == row)
         scores[row] = {"miou": cells[MIOU.title].mean,
                        **{kind: values[selecting_score(values, kind)] for kind in SELECT_BY}}
     judged = judge(scores)
-    return study.write(options, report_lines(options, results, taught, scores, judged), results,
+    return study.write(options, report_lines(options, results, mious, scores, judged), results,
                        scores=scores, judged=judged)
 
 
@@ -150,22 +150,22 @@ def judge(table: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
     # Imported here so that --help and wrong options answer at once.
     from scipy.stats import spearmanr
 
-    judged, taught = {}, [row["miou"] for row in table.values()]
+    judged, mious = {}, [row["miou"] for row in table.values()]
     for kind in SELECT_BY if table else ():
         scores = [row[kind] for row in table.values()]
         chosen = min(table, key=lambda row: table[row][kind])
-        has_order = len(table) > 2 and len({*scores}) > 1 < len({*taught})
+        has_order = len(table) > 2 and len({*scores}) > 1 < len({*mious})
         judged[kind] = {
-            "correlation": -float(spearmanr(scores, taught).statistic) if has_order else None,
-            "selects": chosen, "lost": max(taught) - table[chosen]["miou"]}
+            "correlation": -float(spearmanr(scores, mious).statistic) if has_order else None,
+            "selects": chosen, "lost": max(mious) - table[chosen]["miou"]}
     return judged
 
 
-def report_lines(options: Namespace, results: Sequence[dict], taught: Table,
+def report_lines(options: Namespace, results: Sequence[dict], mious: Table,
                  scores: dict[str, dict[str, float]], judged: dict[str, dict[str, Any]]
                  ) -> list[str]:
     """Return the lines of snapshot_scores.md: the snapshots and the scores."""
-    snapshots = [[row, cell_text(taught[row][MIOU.title], MIOU),
+    snapshots = [[row, cell_text(mious[row][MIOU.title], MIOU),
                   *(f"{values[kind]:.4g}" for kind in SELECT_BY)]
                  for row, values in scores.items()]
     ways = [[f"`{kind}`", "–" if one["correlation"] is None else f"{one['correlation']:.2f}",

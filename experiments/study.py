@@ -41,7 +41,7 @@ def script(name: str, options: dict[str, Any], *words: str | Path) -> list[str]:
             *(flag if value is True else f"{flag}={value}" for flag, value in flags.items())]
 
 
-def typed(command: Sequence[str]) -> str:
+def shell_command(command: Sequence[str]) -> str:
     """Return a command of `script` as a user types it in the program's folder."""
     return shlex.join(["python", Path(command[1]).name, *command[2:]])
 
@@ -146,7 +146,7 @@ class Trial:
         found, wanted = self._finished_by(), self._commands()
         for name in ("preparations", "training"):
             if found[name] not in (None, wanted[name]):
-                apart = shlex.join(words_apart(found[name], wanted[name]))
+                apart = shlex.join(differing_words(found[name], wanted[name]))
                 raise UserError(f"{self.name}: {self.run} was trained by other commands than "
                                 f"today's ({apart}); give another --out, or remove it to train "
                                 "it anew")
@@ -166,7 +166,7 @@ class Trial:
                 "evaluations": [plain(command) for command in self.evaluations]}
 
     def _finished_by(self):
-        """Return the commands that `work_off` recorded, and the study's folder at that time."""
+        """Return the commands that `run_trials` recorded, and the study's folder at that time."""
         record = util.read_json(self.run / EVALUATED)
         if isinstance(record, list):  # an older version recorded only the evaluations, as typed
             same = record == [command[2:] for command in self.evaluations]
@@ -182,7 +182,7 @@ class Trial:
             return "to be evaluated"
         return "to be continued" if self.run.is_dir() else "new"
 
-    def work_off(self, processes: Processes) -> str | None:
+    def train_and_evaluate(self, processes: Processes) -> str | None:
         """Train and evaluate as far as that is not done yet; return what failed, or None."""
         if not self.is_trained():
             for command in self.preparations:
@@ -233,11 +233,11 @@ class Trial:
                 "training_sec": ticks[-1]["Timing/total_sec"] if ticks else 0.0,
                 "evaluation_sec": sum(seconds.values()),
                 "values": values, "floors": floors,
-                "preparations": [typed(command) for command in self.preparations],
-                "training": typed(self.training) if trained_by is None else shlex.join(
+                "preparations": [shell_command(command) for command in self.preparations],
+                "training": shell_command(self.training) if trained_by is None else shlex.join(
                     ["python", *(word.replace("OUT/", f"{self.run.parent}/")
                                  for word in trained_by)]),
-                "evaluations": [typed(command) for command in self.evaluations]}
+                "evaluations": [shell_command(command) for command in self.evaluations]}
 
     def _records(self):
         """Return the newest record of every metric that the evaluations wrote."""
@@ -251,7 +251,7 @@ class Trial:
         return list(newest.values())
 
 
-def words_apart(found: Sequence, wanted: Sequence) -> list[str]:
+def differing_words(found: Sequence, wanted: Sequence) -> list[str]:
     """Return the words of commands that are in only one of two lists, at any depth."""
     def words(part: Sequence) -> list[str]:
         return [part] if isinstance(part, str) else [word for one in part for word in words(one)]
@@ -276,8 +276,8 @@ def choose(plan: Sequence[tuple[str, int]], rows: Sequence[str] | None, seeds: S
     return [(row, seed) for seed in seeds for row in rows]
 
 
-def work_off(trials: Sequence[Trial], processes: Processes,
-             after_each: Callable[[], object]) -> list[str]:
+def run_trials(trials: Sequence[Trial], processes: Processes,
+               after_each: Callable[[], object]) -> list[str]:
     """Train and evaluate all trials; return lines on those that failed.
 
     A line with the time left is printed before each; after_each() is called when one is done.
@@ -288,7 +288,7 @@ def work_off(trials: Sequence[Trial], processes: Processes,
             continue
         print(f"== {trial.name}: {number + 1} of {len(trials)}, {trial.state()}; "
               f"{time_left(trials[number:], trials)}", flush=True)
-        if failure := trial.work_off(processes):
+        if failure := trial.train_and_evaluate(processes):
             print(f"failed: {failure}", flush=True)
             failures.append(failure)
         after_each()
@@ -321,11 +321,11 @@ def run_study(trials: Sequence[Trial], out: Path, command: str, after_each: Call
         after_each: called when a trial is done, to write tables.
         first: a trial that all others begin from.
     """
-    with util.only_process(out, "running this study"), Processes() as processes:
+    with util.lock_directory(out, "running this study"), Processes() as processes:
         try:
-            failures = work_off([first] if first else [], processes, after_each)
+            failures = run_trials([first] if first else [], processes, after_each)
             if not failures:
-                failures = work_off(trials, processes, after_each)
+                failures = run_trials(trials, processes, after_each)
         except StudyStopped as stopped:
             after_each()
             print(f"stopped; the same command continues: {command}", flush=True)

@@ -32,10 +32,10 @@ from experiments.tables import (
     Table,
     differences,
     markdown_table,
-    plain,
     reference_cells,
     results_table,
     summarize,
+    table_to_json,
     training_time,
     write_bars,
 )
@@ -156,7 +156,7 @@ def main(argv: list[str]) -> int:
             raise UserError(f"--{name}={getattr(options, name)}: no such folder")
     return STUDY.run(options, make_trial, write_tables,
                      left_out=() if options.untagged else (LABELLED,), first=rgb_training(options),
-                     prepare=lambda: options.rgb and take_network(options.rgb, options.out))
+                     prepare=lambda: options.rgb and copy_network(options.rgb, options.out))
 
 
 # Trainings and evaluations
@@ -225,7 +225,7 @@ def evaluations(options: Namespace, row: str, run: Path) -> list[list[str]]:
     return commands
 
 
-def take_network(rgb: str, out: Path) -> None:
+def copy_network(rgb: str, out: Path) -> None:
     """Copy the RGB network to --out, once, because a run that continues may get another best
     snapshot. Raise UserError if it is of another stage."""
     from training.snapshots import find_snapshot, read_header
@@ -249,15 +249,15 @@ def write_tables(options: Namespace) -> Path:
     preset = PRESETS[options.preset]
     results, measures = STUDY.results(options, make_trial), preset.measures()
     table = summarize(results, measures)
-    said = differences(table, BASE, measures)
+    sentences = differences(table, BASE, measures)
     if results:
         write_bars(options.out / "table1.png", table, measures[:2],
                    f"{preset.fakes} images of each row against real photos")
-    return STUDY.write(options, report_lines(options, results, table, said), results,
-                       rows=plain(table), differences=said, paper=PAPER)
+    return STUDY.write(options, report_lines(options, results, table, sentences), results,
+                       rows=table_to_json(table), differences=sentences, paper=PAPER)
 
 
-def report_lines(options: Namespace, results: Sequence[dict], table: Table, said: Sequence[str]
+def report_lines(options: Namespace, results: Sequence[dict], table: Table, sentences: Sequence[str]
                  ) -> list[str]:
     """Return the lines of table1.md: our table, differences, and the paper's table."""
     preset = PRESETS[options.preset]
@@ -276,7 +276,7 @@ def report_lines(options: Namespace, results: Sequence[dict], table: Table, said
         results_table(results, table, measures, {
             "kimg": lambda own: f"{own[0]['kimg']:g}", "training": training_time}, [floor]), "",
         "Differences larger than those between two seeds of any row:", "",
-        *(f"* {line}" for line in said), "",
+        *(f"* {line}" for line in sentences), "",
         "The paper's table (ModaNet at 512x512, 50,000 images against the test split; no numbers "
         "to compare with ours unless that is what was trained):", "",
         markdown_table(["model", "IS", "FID"], paper), ""]

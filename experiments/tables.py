@@ -59,7 +59,7 @@ def reference_cells(values: dict[str, float | None], measures: Sequence[Measure]
             for measure in measures]
 
 
-def plain(table: Table) -> dict[str, dict[str, dict]]:
+def table_to_json(table: Table) -> dict[str, dict[str, dict]]:
     """Return a table for JSON."""
     return {row: {title: cell._asdict() for title, cell in cells.items()}
             for row, cells in table.items()}

@@ -43,8 +43,8 @@ from experiments.tables import (
     Table,
     cell_text,
     markdown_table,
-    plain,
     summarize,
+    table_to_json,
 )
 
 NUMBERS = (5, 11, 20, 50, 100)
@@ -146,7 +146,7 @@ def make_trial(options: Namespace, row: str, seed: int) -> Trial:
     if kind == "real":
         training["num_images"] = number
     else:
-        preparations, pairs = taught(options, kind, int(number), seed)
+        preparations, pairs = pair_commands(options, kind, int(number), seed)
         training |= {"data2": pairs, "mix": 1}
     return Trial(row, seed, run, script("train.py", training), [script("run_metrics.py", {
         "network": run, "metrics": "miou", "data": options.data, "split": "test"})], preparations)
@@ -164,8 +164,8 @@ def _need(options, name, row):
     return value
 
 
-def taught(options: Namespace, kind: str, number: int, seed: int
-           ) -> tuple[list[list[str]], Path]:
+def pair_commands(options: Namespace, kind: str, number: int, seed: int
+                  ) -> tuple[list[list[str]], Path]:
     """Return (commands, folder of pairs): a network is trained on `number` labels, and draws pairs.
     """
     preset, name = PRESETS[options.preset], f"{kind}-{number}-{seed}"
@@ -227,8 +227,8 @@ def write_tables(options: Namespace) -> Path:
     if results:
         util.atomic_write(options.out / "twenty_labels.png", growth_chart(
             curves, "labels", "segmentation of real test photos", IMAGENET))
-    return STUDY.write(options, report_lines(options, results, table), results, rows=plain(table),
-                       paper=PAPER)
+    return STUDY.write(options, report_lines(options, results, table), results,
+                       rows=table_to_json(table), paper=PAPER)
 
 
 def report_lines(options: Namespace, results: Sequence[dict], table: Table) -> list[str]:

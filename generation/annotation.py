@@ -26,7 +26,7 @@ from dnnlib.data.class_list import read_class_list, write_class_list
 from dnnlib.data.labelled import LABELS
 from dnnlib.data.photos import PhotoError
 from dnnlib.util import UserError
-from generation.labelling import check_labelled_classes, photos_in, read_photos, write_maps
+from generation.labelling import check_labelled_classes, find_photos, read_photos, write_maps
 from generation.sheets import seed_pairs
 from training.decoder.labels import FILE_NAME, Labelling, picture_digest, picture_name
 from training.sampler import TRUNCATION_CUTOFF, Sampler
@@ -69,7 +69,7 @@ def write_pictures(sampler: Sampler, seeds: Sequence[int], out: Path, psi: float
 def label_by_teacher(labeller: Labeller, folder: Path, minibatch: int) -> tuple[int, int]:
     """Write a segmentation network's label maps of a folder's pictures, but keep existing maps,
     whoever drew them; return how many were written, and how many existed."""
-    names, photos = Labelling.read(folder).pictures, photos_in(folder, "--out")
+    names, photos = Labelling.read(folder).pictures, find_photos(folder, "--out")
     check_labelled_classes(folder, labeller.classes)
     if strangers := [path for path in photos if path.name not in names]:
         raise UserError(f"{strangers[0]}: not one of the pictures that are to be labelled")

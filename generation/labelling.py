@@ -21,10 +21,10 @@ from dnnlib.data import pictures, pyramid
 from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import read_class_list, write_class_list
 from dnnlib.data.labelled import LABELS
-from dnnlib.data.photo_names import IMAGE_SUFFIXES, is_waited_for
+from dnnlib.data.photo_names import IMAGE_SUFFIXES, may_block
 from dnnlib.data.photos import FORMATS, PhotoError, decode_photo, is_picture, probe
 from dnnlib.util import UserError
-from generation.resumable_folder import content_digest, continued
+from generation.resumable_folder import content_digest, open_resumable
 from training.segmentation.labeller import Labeller
 
 OVERLAYS, RECORD = "overlays", "labeller.json"
@@ -39,19 +39,19 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
 
     Raises:
         UserError: the folder has no photos, or two whose maps would have the same name; or as
-            `continued`, for `out`.
+            `open_resumable`, for `out`.
     """
-    photos, unreadable = photos_in(source), {}
+    photos, unreadable = find_photos(source), {}
     about = {"path": str(labeller.path), "classes": list(labeller.classes)}
-    with continued(out, RECORD, "label maps", {"network": labeller.digest}, about) as folder:
-        marks = {path: content_digest(path) for path in photos}
-        missing = folder.begin(photos, lambda path: path.name, marks.get,
+    with open_resumable(out, RECORD, "label maps", {"network": labeller.digest}, about) as folder:
+        fingerprints = {path: content_digest(path) for path in photos}
+        missing = folder.begin(photos, lambda path: path.name, fingerprints.get,
                                lambda path: [_map_path(out, path)])
         write_class_list(out, labeller.classes)
         for part in folder.minibatches(missing, minibatch, "labels"):
             if readable := list(read_photos(part, unreadable)):
                 write_maps(labeller, readable, out)
-                folder.done |= {photo.path.name: marks[photo.path] for photo in readable}
+                folder.done |= {photo.path.name: fingerprints[photo.path] for photo in readable}
         for path in unreadable:  # it may have been a photo in an earlier run
             for old in (_map_path(out, path), _overlay_path(out, path)):
                 old.unlink(missing_ok=True)
@@ -59,7 +59,7 @@ def label_photos(labeller: Labeller, source: Path, out: Path,
             list(unreadable.values()))
 
 
-def photos_in(source: Path, option: str = "--source") -> list[Path]:
+def find_photos(source: Path, option: str = "--source") -> list[Path]:
     """Return the files of a folder that are named like photos, or are pictures by their content.
 
     Args:
@@ -71,7 +71,7 @@ def photos_in(source: Path, option: str = "--source") -> list[Path]:
     if not source.is_dir():
         raise UserError(f"{option}={source}: no such folder")
     photos = sorted(path for path in source.iterdir()
-                    if path.name[0] != "." and not is_waited_for(path)
+                    if path.name[0] != "." and not may_block(path)
                     and (path.suffix.lower() in IMAGE_SUFFIXES
                          or (path.is_file() and is_picture(path))))
     if not photos:
@@ -138,14 +138,14 @@ def write_maps(labeller: Labeller, photos: Sequence[ReadPhoto], out: Path) -> No
                         for _, photo, _ in photos])  # [n, R, R, 3]
     num_classes = len(labeller.classes)
     for (path, photo, size), chances in zip(photos, labeller.probabilities(squares)):
-        label_map = of_probabilities(chances, photo.size)
+        label_map = label_map_from_probabilities(chances, photo.size)
         overlay = pictures.overlay(np.asarray(photo), label_map, num_classes)
         whole = Image.fromarray(label_map).resize(size, Image.Resampling.NEAREST)
         pictures.save_png(_overlay_path(out, path), overlay)
         pictures.save_label_png(_map_path(out, path), np.asarray(whole), num_classes)
 
 
-def of_photo_size(values: np.ndarray, present: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def label_map_at_size(values: np.ndarray, present: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the label map of a photo, uint8 [height, width], from values of the square [R, R] that
     the photo was fitted into.
 
@@ -170,12 +170,12 @@ def of_photo_size(values: np.ndarray, present: np.ndarray, size: tuple[int, int]
     return label_map
 
 
-def of_probabilities(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def label_map_from_probabilities(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the label map of a photo from probabilities float32 [R, R, 1 + C]; see
-    `of_photo_size`.
+    `label_map_at_size`.
 
     A pixel is background if the background is likelier than all classes together. If it only had to
     be likelier than each of them, a garment that may be of two classes would get no label, and
     garments would shrink with every network that learns from another's labels.
     """
-    return of_photo_size(probabilities[..., 1:], 0.5 - probabilities[..., 0], size)
+    return label_map_at_size(probabilities[..., 1:], 0.5 - probabilities[..., 0], size)

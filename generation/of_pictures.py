@@ -7,12 +7,12 @@ from pathlib import Path
 from dnnlib import cli, suggestions
 from dnnlib.cli import IdleRule
 from dnnlib.data.coco import KEYPOINTS_FILE
-from dnnlib.data.labelled import chosen, pair_folders
+from dnnlib.data.labelled import choose_numbers, pair_folders
 from dnnlib.util import UserError
 from generation import labelling, posing, retexturing, translation
 from generation.options import out_folder
 from training.cycle.translator import TILE, CycleTranslator, is_cyclegan
-from training.pose.reposer import Reposer, is_of_poses
+from training.pose.reposer import Reposer, is_reposer
 from training.sampler import Sampler
 from training.segmentation.labeller import Labeller
 from training.snapshots import find_snapshot, read_header
@@ -26,11 +26,11 @@ def use_photos(options: argparse.Namespace) -> int:
     cli.refuse_idle(options.given, [
         IdleRule(["direction", "garment", "own_scale"], not is_cyclegan(header),
                  "it is for a CycleGAN"),
-        IdleRule(["poses", "num_images"], not is_of_poses(header),
+        IdleRule(["poses", "num_images"], not is_reposer(header),
                  "it is for a network of --variant=pose")])
     if is_cyclegan(header):
         return _translate_photos(options)
-    return _pose_people(options) if is_of_poses(header) else _label_photos(options)
+    return _pose_people(options) if is_reposer(header) else _label_photos(options)
 
 
 def _pose_people(options):
@@ -45,7 +45,7 @@ def _pose_people(options):
             raise UserError(f"--num-images={options.num_images}: {getattr(options, name)} has "
                             f"{len(figures.names)}")
         choices.append(posing.Choice(
-            figures, chosen(len(figures.names), options.num_images, options.seed)))
+            figures, choose_numbers(len(figures.names), options.num_images, options.seed)))
     out = out_folder(reposer, options, "posed")
     made, kept = posing.PosingJob(reposer, *choices, out).run()
     print(f"{out}: {made} photos made, {kept} were there already; {out / posing.SHEET} shows them")

@@ -39,8 +39,8 @@ from generation.selection import (
     SampleRecipe,
     Tally,
     confidence,
+    crop_to_box,
     make_samples,
-    photo_part,
     without_small_regions,
 )
 from training.sampler import NOISES, TRUNCATION_CUTOFF, Sampler, label_maps
@@ -97,9 +97,9 @@ def write_pairs(sampler: Sampler, recipe: SampleRecipe, request: Request,
     gave up. Complete samples are kept.
     """
     tally, records = None, {}
-    with (util.only_process(out, "writing pairs into it"),
-          util.disk_full_explained(out, lambda: f"{len(records)} samples are complete; free some "
-                                   "space and run the same command again: it continues")):
+    with (util.lock_directory(out, "writing pairs into it"),
+          util.explain_disk_full(out, lambda: f"{len(records)} samples are complete; free some "
+                                 "space and run the same command again: it continues")):
         records = open_folder(out, recipe, request)
         before = len(records)
         if request.selection:
@@ -167,14 +167,14 @@ def write_behind(batches: Iterator[SampleBatch], sampler: Sampler, recipe: Sampl
     Threads write them (compression releases the interpreter's lock) while the next minibatch is
     computed."""
     def finish(seed: int, image: np.ndarray, rgb: np.ndarray, label_map: np.ndarray) -> object:
-        photo = photo_part(image[None], sampler.content_box)
+        photo = crop_to_box(image[None], sampler.content_box)
         sureness = confidence(photo)[0] if sampler.classes else None
         return write(Pair(seed, rgb, label_map, sureness))
 
     with ThreadPoolExecutor() as pool:
         before, pending = None, []  # the batch that is being written, and its samples
         for batch in batches:
-            rgbs, maps = to_pairs(photo_part(batch.images, recipe.box))
+            rgbs, maps = to_pairs(crop_to_box(batch.images, recipe.box))
             if before is not None:
                 yield before, [future.result() for future in pending]
             pending = [pool.submit(finish, *sample)
@@ -344,10 +344,10 @@ def replay(sampler: Sampler, record: dict, folder: Path, out: Path) -> tuple[boo
     recipe = recipe_of(record)
     # Samples of a data set, which have no files of their own, were made BLOCK at a time.
     count = 1 if "image" in record else BLOCK
-    images, = sampler.of_seeds([record["seed"]] * count, recipe.trunc, recipe.noise, count)
+    images, = sampler.seed_images([record["seed"]] * count, recipe.trunc, recipe.noise, count)
     cleaned = without_small_regions(images.numpy()[:1], recipe.min_region, sampler.content_box,
                                     recipe.box)
-    image = photo_part(cleaned, recipe.box)
+    image = crop_to_box(cleaned, recipe.box)
     rgb, label_map = (part[0] for part in to_pairs(image))
     outcome = _compare(record, folder, image, rgb, label_map)
     write_pair(out, Pair(record["seed"], rgb, label_map, None), sampler, recipe)

@@ -26,7 +26,7 @@ from dnnlib.data.labelled import IMAGES
 from dnnlib.data.photo_names import leads_out
 from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.util import UserError
-from generation.resumable_folder import continued, first_repeated
+from generation.resumable_folder import first_repeated, open_resumable
 from training.pose.reposer import Reposer
 
 RECORD, SHEET = "posing.json", "sheet.png"
@@ -53,11 +53,11 @@ class StoredFigures:
         self.identity = {"data": info.digest, "split": split}
         self._open = functools.cache(functools.partial(dataset.open_split, info))
 
-    def mark(self, number: int) -> list:
+    def fingerprint(self, number: int) -> list:
         """Return []: the digest of the data set identifies the photo and its pose."""
         return []
 
-    pose_mark = mark
+    pose_fingerprint = fingerprint
 
     def pose(self, number: int, resolution: int) -> tuple[np.ndarray, Box]:
         """Return keypoints [K, 3] in a square image of this side, and the photo's box in it."""
@@ -100,13 +100,13 @@ class PhotoFigures:
                 raise UserError(f"{file}: {photo.file_name!r} is no name of a photo in {path}")
         self.identity = {"keypoints": str(file.resolve())}
 
-    def mark(self, number: int) -> list:
+    def fingerprint(self, number: int) -> list:
         """Return JSON values, one of which changes if the photo or its pose changes."""
         file = self._file(number)
-        return self.pose_mark(number) + [
+        return self.pose_fingerprint(number) + [
             zlib.crc32(file.read_bytes()) if file.is_file() else None]
 
-    def pose_mark(self, number: int) -> list:
+    def pose_fingerprint(self, number: int) -> list:
         """Return the checksum of the keypoints, and the photo size that they belong to."""
         photo = self._photos[number]
         return [zlib.crc32(photo.keypoints.tobytes()), photo.width, photo.height]
@@ -181,7 +181,7 @@ class PosingJob:
             raise UserError(f"--source, --poses: two photos would be called {twice}; rename one of "
                             "those that they are drawn of")
         # Pairs are ordered by source: each source is read once.
-        self._source_mark = functools.cache(sources.figures.mark)
+        self._source_fingerprint = functools.cache(sources.figures.fingerprint)
         self._source_photo = functools.lru_cache(max(reposer.minibatch, SHOWN))(
             lambda number: sources.figures.photo(number, self.side))
 
@@ -196,13 +196,13 @@ class PosingJob:
         how = {"network": self.reposer.digest, "source": self.sources.figures.identity,
                "poses": self.poses.figures.identity}
         about = {"path": str(self.reposer.path)}
-        with continued(self.out, RECORD, "photos", how, about) as folder:
-            missing = folder.begin(self.pairs, self._name, self._mark, self._files)
+        with open_resumable(self.out, RECORD, "photos", how, about) as folder:
+            missing = folder.begin(self.pairs, self._name, self._fingerprint, self._files)
             for part in folder.minibatches(missing, self.reposer.minibatch):
                 for pair, photo in zip(part, self._draw(part)):
                     left, top, right, bottom = self._pose(pair)[1]
                     pictures.save_png(*self._files(pair), photo[top:bottom, left:right])
-                    folder.done[self._name(pair)] = self._mark(pair)
+                    folder.done[self._name(pair)] = self._fingerprint(pair)
             self._write_keypoints()
             pictures.save_png(self.out / SHEET, self._sheet())
         return len(missing), len(self.pairs) - len(missing)
@@ -216,8 +216,8 @@ class PosingJob:
     def _files(self, pair):
         return [self.out / IMAGES / self._name(pair)]
 
-    def _mark(self, pair):
-        return self._source_mark(pair[0]) + self.poses.figures.pose_mark(pair[1])
+    def _fingerprint(self, pair):
+        return self._source_fingerprint(pair[0]) + self.poses.figures.pose_fingerprint(pair[1])
 
     def _pose(self, pair):
         return self.poses.figures.pose(pair[1], self.side)
@@ -246,11 +246,12 @@ class PosingJob:
     def _sheet(self):
         """Return a picture of the first photos in the first poses."""
         sources, poses = (choice.numbers[:SHOWN] for choice in (self.sources, self.poses))
-        photos = pictures.large(np.stack([self._source_photo(number) for number in sources]))
+        photos = pictures.enlarge_small(
+            np.stack([self._source_photo(number) for number in sources]))
         points = np.stack([self.poses.figures.pose(number, self.side)[0] for number in poses])
         cells = [np.zeros_like(photos[:1]),
                  keypoints.skeletons(points, photos.shape[1], self.reposer.skeleton)]
         for source, photo in zip(sources, photos):
             drawn = self._draw([(source, pose) for pose in poses])
-            cells += [photo[None], pictures.large(drawn)]
+            cells += [photo[None], pictures.enlarge_small(drawn)]
         return pictures.grey_sheet(np.concatenate(cells), 1 + len(poses))

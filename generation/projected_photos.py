@@ -34,9 +34,9 @@ from dnnlib.data.class_list import write_class_list
 from dnnlib.data.labelled import LABELS, read_label_png
 from dnnlib.data.photos import PhotoError, decode_photo
 from dnnlib.util import UserError
-from generation.labelling import OVERLAYS, check_labelled_classes, of_photo_size, photos_in
-from generation.projection import Projection, Projector, Settings, as_seen
-from generation.resumable_folder import continued
+from generation.labelling import OVERLAYS, check_labelled_classes, find_photos, label_map_at_size
+from generation.projection import Projection, Projector, Settings, resize_for_vgg
+from generation.resumable_folder import open_resumable
 from metrics.networks.lpips import Lpips
 from training.decoder.labels import FILE_NAME as LABELLING
 from training.decoder.labels import Labelling, check_file_name, latents_path, picture_digest
@@ -68,7 +68,7 @@ class PhotoFiles:
 
     def __init__(self, path: Path):
         """List the files; raise UserError if there are none."""
-        self._paths = [path] if path.is_file() else photos_in(path, "--project")
+        self._paths = [path] if path.is_file() else find_photos(path, "--project")
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -159,7 +159,7 @@ class ProjectionJob:
 
         Raises:
             UserError: no photo can be read, the folder holds labels of other classes, or as
-                `continued`.
+                `open_resumable`.
         """
         if self.photos.classes:
             check_labelled_classes(self.out, self.photos.classes)
@@ -167,7 +167,7 @@ class ProjectionJob:
         how = {"digest": sampler.digest, "resolution": sampler.resolution, "label": sampler.label,
                "settings": dataclasses.asdict(self.settings), "lpips": self.lpips.digest}
         about = {"network": str(sampler.path), "poor_above": POOR_LPIPS}
-        with continued(self.out, RECORD, "projections", how, about) as folder:
+        with open_resumable(self.out, RECORD, "projections", how, about) as folder:
             _check_done(self.out / RECORD, folder.done)
             missing, kept, unreadable = self._find_missing(folder.done)
             self._save(folder)  # without photos that were replaced by others
@@ -196,9 +196,9 @@ class ProjectionJob:
                 unreadable.append(f"photo {number}: {util.one_line(error)}")
                 continue
             # A photo is done if it is in the record and has all its files.
-            self._forget_another(photo, done)
+            self._set_aside_replaced(photo, done)
             name = f"{photo.name}.png"
-            files = [*self._shown(photo.name), latents_path(self.out, name)]
+            files = [*self._sheet_files(photo.name), latents_path(self.out, name)]
             files += [self.out / FILMS / f"{photo.name}.webp"] if self.film else []
             files += [self.out / MAPS / LABELS / name] if self.sampler.classes else []
             if photo.name in done and all(path.is_file() for path in files):
@@ -208,7 +208,7 @@ class ProjectionJob:
                 missing[number] = photo.name
         return missing, kept, unreadable
 
-    def _forget_another(self, photo, done):
+    def _set_aside_replaced(self, photo, done):
         """Set aside the labels of another picture that had a photo's name, and drop its record."""
         about = done.get(photo.name)
         if about is None or about["picture"] == picture_digest(self._square(photo)):
@@ -220,7 +220,7 @@ class ProjectionJob:
             print(f"{path}: labels of another picture, which had this name: now {aside.name}")
         del done[photo.name]
 
-    def _shown(self, name):
+    def _sheet_files(self, name):
         """Return the pictures of a photo that sheets show."""
         folders = [self.out, self.out / PROJECTED]
         folders += [self.out / MAPS / OVERLAYS] if self.sampler.classes else []
@@ -276,7 +276,7 @@ class ProjectionJob:
         def watch(step: int, images: Callable[[], np.ndarray]) -> None:
             bar.update(len(photos))
             if self.film and step in shown:
-                frames.append([pictures.reduced(image, FILM_SIDE)
+                frames.append([pictures.shrink_to_width(image, FILM_SIDE)
                                for image in pictures.to_uint8(images())])
 
         filled = [*photos, *[photos[-1]] * (projector.minibatch - len(photos))]
@@ -296,14 +296,14 @@ class ProjectionJob:
         labels = self._write_labels(photo, about)
         if self.sampler.classes:  # the map in the photo's size, and over the photo
             segmaps = image[..., channels.SEGMAPS]
-            label_map = of_photo_size(segmaps, segmaps.max(-1), photo.picture.size)
+            label_map = label_map_at_size(segmaps, segmaps.max(-1), photo.picture.size)
             count = len(self.sampler.classes)
             pictures.save_label_png(self.out / MAPS / LABELS / name, label_map, count)
             pictures.save_png(self.out / MAPS / OVERLAYS / name,
                               pictures.overlay(np.asarray(photo.picture), label_map, count))
         if frames:
             _save_film(self.out / FILMS / f"{photo.name}.webp", [*frames, rgb], square)
-        distance = float(self.lpips(*(as_seen(tf.constant(x[None], tf.float32))
+        distance = float(self.lpips(*(resize_for_vgg(tf.constant(x[None], tf.float32))
                                       for x in (square, rgb)))[0])
         mse = float(np.square((square - rgb.astype(np.float64)) / 255).mean())
         return {"photo": photo.origin, "picture": picture_digest(square), "labels": labels,
@@ -329,15 +329,15 @@ class ProjectionJob:
 
     def _write_sheets(self, done):
         """Write sheets of all photos in the folder whose files exist, several photos on each."""
-        names = [name for name in done if all(path.is_file() for path in self._shown(name))]
+        names = [name for name in done if all(path.is_file() for path in self._sheet_files(name))]
         for path in (self.out / SHEETS).glob("[0-9][0-9][0-9].png"):
             path.unlink()  # there may have been more sheets
         for page, start in enumerate(range(0, len(names), PHOTOS_A_SHEET)):
             rows = []
             for name in names[start:start + PHOTOS_A_SHEET]:
                 # The photo, its projection, and its maps if there are any, above a line about it.
-                photo, projection, *overlays = map(pictures.read_png, self._shown(name))
-                cells = [pictures.reduced(rgb, CELL_SIDE) for rgb in (photo, projection)]
+                photo, projection, *overlays = map(pictures.read_png, self._sheet_files(name))
+                cells = [pictures.shrink_to_width(rgb, CELL_SIDE) for rgb in (photo, projection)]
                 cells += [np.asarray(pyramid.fit_square(
                     Image.fromarray(overlay), len(cells[0]), "pad", pyramid.WHITE))
                     for overlay in overlays]
@@ -382,8 +382,8 @@ def _labels_digest(path):
 
 def _save_film(path, frames, photo):
     """Write frames uint8 [r, r, 3] beside a photo as a film, which stays at the last frame."""
-    photo = pictures.reduced(photo, FILM_SIDE)
+    photo = pictures.shrink_to_width(photo, FILM_SIDE)
     factor = -(-pictures.SMALLEST // len(photo))
-    shown = [*frames[:-1], *[pictures.reduced(frames[-1], FILM_SIDE)] * LAST_FRAMES]
+    shown = [*frames[:-1], *[pictures.shrink_to_width(frames[-1], FILM_SIDE)] * LAST_FRAMES]
     films.save_film(path, (pictures.enlarge(np.concatenate([photo, frame], axis=1), factor)
                            for frame in shown), len(shown), FILM_FPS)

@@ -96,13 +96,13 @@ def noise_penalty(noise: tf.Tensor) -> tf.Tensor:
         noise = tf.nn.avg_pool2d(noise, 2, 2, "VALID")
 
 
-def normalised(noise: tf.Tensor) -> tf.Tensor:
+def normalize_noise(noise: tf.Tensor) -> tf.Tensor:
     """Return noise maps [N, h, w, 1] with mean 0 and mean square 1, each by itself."""
     noise -= tf.reduce_mean(noise, axis=[1, 2, 3], keepdims=True)
     return noise * tf.math.rsqrt(tf.reduce_mean(tf.square(noise), axis=[1, 2, 3], keepdims=True))
 
 
-def as_seen(images: tf.Tensor) -> tf.Tensor:
+def resize_for_vgg(images: tf.Tensor) -> tf.Tensor:
     """Return images [N, R, R, 3] as VGG16 sees them: averaged down to 256x256 at most, or enlarged
     to 16x16, the least that its five blocks need."""
     side = images.shape[1]
@@ -121,7 +121,7 @@ class Objective:
 
     def features(self, images: tf.Tensor) -> list[tf.Tensor]:
         """Return the features that `terms` compares."""
-        seen = as_seen(images)
+        seen = resize_for_vgg(images)
         if self.space == "w":
             return self.lpips.features(seen)
         return [images / 255, *self.lpips.vgg.relus(seen, RELUS)]
@@ -199,11 +199,11 @@ class Projector:
         self._w.assign(tf.broadcast_to(self._statistics.mean, self._w.shape))
         noise = seed_noise(seeds)
         for layer, var in enumerate(self._noise):
-            var.assign(normalised(noise(layer, *var.shape[1:3])))
+            var.assign(normalize_noise(noise(layer, *var.shape[1:3])))
         target = self._features(tf.constant(photos, tf.float32))
         for step in range(self.settings.steps):
             rate = tf.constant(learning_rate(self.settings, step), tf.float32)
-            images, terms = self._step(target, self._drawn(seeds, step), rate)
+            images, terms = self._step(target, self._draw_w_noise(seeds, step), rate)
             watch(step, images.numpy)
         w = np.broadcast_to(self._w.numpy(), [
             self.minibatch, self.sampler.network.num_styles, self._w.shape[-1]])
@@ -215,7 +215,7 @@ class Projector:
                            {name: float(values[n]) for name, values in terms.items()})
                 for n in range(self.minibatch)]
 
-    def _drawn(self, seeds, step):
+    def _draw_w_noise(self, seeds, step):
         """Return what a step adds to w, [N, 1, dlatent_size]."""
         std = w_noise_share(self.settings, step) * self._statistics.std
         size = self._w.shape[-1]
@@ -243,5 +243,5 @@ class Projector:
         grads = dict(zip(self._variables, tape.gradient(loss, list(self._variables.values()))))
         self._adam.apply(tf.distribute.get_strategy(), grads, tf.constant(True), lrate)
         for var in self._noise:
-            var.assign(normalised(tf.convert_to_tensor(var)))
+            var.assign(normalize_noise(tf.convert_to_tensor(var)))
         return images, terms

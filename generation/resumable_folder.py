@@ -25,7 +25,7 @@ _LEFTOVERS = (".*.tmp", "*/.*.tmp", "*/*/.*.tmp")
 
 
 class ResumableFolder:
-    """A folder that `continued` has opened.
+    """A folder that `open_resumable` has opened.
 
     Attributes:
         path: path of the folder.
@@ -33,21 +33,21 @@ class ResumableFolder:
     """
 
     def __init__(self, path: Path, record: Path, head: dict, done: dict):
-        """Keep what `continued` found; head: the record's content besides `done`."""
+        """Keep what `open_resumable` found; head: the record's content besides `done`."""
         self.path, self.done = path, done
         self._record, self._head = record, head
 
-    def begin(self, photos: Iterable[T], name: Callable[[T], str], mark: Callable[[T], object],
-              files: Callable[[T], Iterable[Path]]) -> list[T]:
+    def begin(self, photos: Iterable[T], name: Callable[[T], str],
+              fingerprint: Callable[[T], object], files: Callable[[T], Iterable[Path]]) -> list[T]:
         """Return the photos that are not done, and remove them from the record before their files
         change.
 
         Args:
-            name, mark, files: return a photo's name in `done`, what it would be made of now, and
-                the files that are written for it.
+            name, fingerprint, files: return a photo's name in `done`, what it would be made of now,
+                and the files that are written for it.
         """
         missing = [photo for photo in photos
-                   if name(photo) not in self.done or self.done[name(photo)] != mark(photo)
+                   if name(photo) not in self.done or self.done[name(photo)] != fingerprint(photo)
                    or not all(file.is_file() for file in files(photo))]
         for photo in missing:
             self.done.pop(name(photo), None)
@@ -74,8 +74,8 @@ class ResumableFolder:
 
 
 @contextlib.contextmanager
-def continued(path: Path, record: str, what: str, how: dict,
-              about: dict) -> Iterator[ResumableFolder]:
+def open_resumable(path: Path, record: str, what: str, how: dict,
+                   about: dict) -> Iterator[ResumableFolder]:
     """Open a new or existing folder, for this process alone; explain the error if the disk is full.
 
     Args:
@@ -89,9 +89,9 @@ def continued(path: Path, record: str, what: str, how: dict,
             is writing into it; or the disk is full.
     """
     done, file = {}, path / record
-    with (util.disk_full_explained(path, lambda: f"{len(done)} photos are complete; free some "
-                                   "space and run the same command again: it continues"),
-          util.only_process(path, "writing into it")):
+    with (util.explain_disk_full(path, lambda: f"{len(done)} photos are complete; free some "
+                                 "space and run the same command again: it continues"),
+          util.lock_directory(path, "writing into it")):
         if file.is_file():
             stored = util.read_json(file)
             if not isinstance(stored, dict) or not isinstance(stored.get(_DONE), dict):

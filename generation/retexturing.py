@@ -26,9 +26,9 @@ from dnnlib.data.class_list import find_class
 from dnnlib.data.labelled import IMAGES, LABELS, pair_classes, pair_folders, read_label_png
 from dnnlib.data.photos import decode_photo
 from dnnlib.util import UserError
-from generation.labelling import OVERLAYS, photos_in, read_photos
+from generation.labelling import OVERLAYS, find_photos, read_photos
 from generation.pairs import SAMPLES, pair_digest, read_samples
-from generation.resumable_folder import content_digest, continued
+from generation.resumable_folder import content_digest, open_resumable
 from training.cycle.translator import CycleTranslator
 
 RECORD, SHEET = "retexturing.json", "sheet.png"
@@ -69,7 +69,7 @@ def retexture_photos(translator: CycleTranslator, source: Path,
 
     Raises:
         UserError: the network was trained on garments alone; the folder has no photos; or as
-            `continued`, for `out`.
+            `open_resumable`, for `out`.
     """
     if translator.garment:
         raise UserError(f"--source={source}: {translator.path} translates "
@@ -77,8 +77,8 @@ def retexture_photos(translator: CycleTranslator, source: Path,
                         "is: give a folder of pairs (images/, labels/, classes.txt); a "
                         "segmentation network makes one of photos: generate.py --network=SEGMENTER "
                         f"--source={source} --out=maps, and copy the photos to maps/images")
-    photos = photos_in(source)
-    with _continued(translator, None, out) as folder:
+    photos = find_photos(source)
+    with _open_folder(translator, None, out) as folder:
         return _write_all(translator, photos, None, folder)
 
 
@@ -97,8 +97,8 @@ def retexture_pairs(translator: CycleTranslator, source: Path, names: Sequence[s
     classes = pair_classes(*folders)
     garment = _Garment(classes, [find_class(name, classes, "--garment") for name in names])
     for pairs in folders:  # each has its own tables and record
-        files, place = photos_in(pairs / IMAGES), out if pairs == source else out / pairs.name
-        with _continued(translator, garment, place) as folder:
+        files, place = find_photos(pairs / IMAGES), out if pairs == source else out / pairs.name
+        with _open_folder(translator, garment, place) as folder:
             part = _write_all(translator, files, garment, folder)
             done = {Path(name).stem for name in folder.done}
             _write_tables(pairs, {file.stem for file in (pairs / IMAGES).iterdir()} - done, place)
@@ -108,27 +108,27 @@ def retexture_pairs(translator: CycleTranslator, source: Path, names: Sequence[s
 
 
 @contextlib.contextmanager
-def _continued(translator, garment, out):
-    with continued(out, RECORD, "photos", _how(translator, garment),
-                   {"path": str(translator.path)}) as folder:
+def _open_folder(translator, garment, out):
+    with open_resumable(out, RECORD, "photos", _translation_settings(translator, garment),
+                        {"path": str(translator.path)}) as folder:
         if not all(isinstance(value, list) and len(value) == 2 for value in folder.done.values()):
             raise UserError(f"{out / RECORD}: damaged; choose another folder")
         yield folder
 
 
 def _write_all(translator, files, garment, folder):
-    """Write photos, or the pictures of pairs with their labels. `folder.done` has [mark, sha256 of
-    a new pair's pixels] for each."""
-    marks, left_out = {file: _mark(file, garment) for file in files}, {}
+    """Write photos, or the pictures of pairs with their labels. `folder.done` has [fingerprint,
+    sha256 of a new pair's pixels] for each."""
+    fingerprints, left_out = {file: _fingerprint(file, garment) for file in files}, {}
     missing = folder.begin(
         files, lambda file: file.name,
-        lambda file: [marks[file], folder.done.get(file.name, (None, None))[1]],
+        lambda file: [fingerprints[file], folder.done.get(file.name, (None, None))[1]],
         lambda file: _results(folder.path, file, garment))
     for part in folder.minibatches(missing, translator.minibatch):
         photos = list(_read(part, garment, left_out))
-        for photo, result in zip(photos, _translated(translator, photos, garment)):
+        for photo, result in zip(photos, _translate(translator, photos, garment)):
             digest = _write(photo, result, garment, folder.path)
-            folder.done[photo.file.name] = [marks[photo.file], digest]
+            folder.done[photo.file.name] = [fingerprints[photo.file], digest]
     for file in left_out:  # it may have been a picture in an earlier run
         for path in _results(folder.path, file, garment):
             path.unlink(missing_ok=True)
@@ -138,12 +138,12 @@ def _write_all(translator, files, garment, folder):
     return len(missing) - len(left_out), len(files) - len(missing), list(left_out.values())
 
 
-def _mark(file, garment):
+def _fingerprint(file, garment):
     """Return what a photo's result is made of: the sha256 of its file and, for a pair, the sha256
     of the label map and the garment's labels."""
-    mark = {"picture": content_digest(file)}
-    return mark if garment is None else {
-        **mark, "label": content_digest(_label_map(file)), "garment": garment.numbers()}
+    fingerprint = {"picture": content_digest(file)}
+    return fingerprint if garment is None else {
+        **fingerprint, "label": content_digest(_label_map(file)), "garment": garment.numbers()}
 
 
 def _read(files: Iterable[Path], garment, left_out: dict[Path, str]) -> Iterator[_Photo]:
@@ -163,7 +163,7 @@ def _label_map(file):
     return file.parents[1] / LABELS / f"{file.stem}.png"
 
 
-def _translated(translator, photos, garment, back=False):
+def _translate(translator, photos, garment, back=False):
     """Return translated photos; in a pair, only the garment is translated."""
     results = translator.translate([photo.rgb for photo in photos], back) if photos else []
     if garment is None:
@@ -199,7 +199,7 @@ def _write_sheet(translator, photos, garment, out):
     for photo in photos:
         picture, *_ = _results(out, photo.file, garment)
         result = np.asarray(decode_photo(picture.read_bytes()))
-        back, = _translated(translator, [photo._replace(rgb=result)], garment, back=True)
+        back, = _translate(translator, [photo._replace(rgb=result)], garment, back=True)
         cells.append(np.concatenate([np.asarray(pyramid.fit_square(
             Image.fromarray(rgb), SIDE, "pad", _GREY)) for rgb in (photo.rgb, result, back)]))
     if cells:
@@ -209,7 +209,7 @@ def _write_sheet(translator, photos, garment, out):
         (out / SHEET).unlink(missing_ok=True)
 
 
-def _how(translator, garment):
+def _translation_settings(translator, garment):
     """Return what was done to photos, as JSON values."""
     return {"network": translator.digest, "direction": translator.direction,
             "garment": list(garment.names) if garment else [], "own_scale": translator.own_scale}
@@ -222,14 +222,14 @@ def _write_tables(pairs, left_out, out):
         if path.is_file():
             content = path.read_bytes()
             if path.suffix == ".json":
-                content = _as_written(left_out, path, content)
+                content = _filter_annotations(left_out, path, content)
             util.atomic_write(out / path.relative_to(pairs), content)
     for name in (coco.MODANET_FILE, coco.OWN_FILE, coco.KEYPOINTS_FILE):
         if not (pairs / name).is_file():
             (out / name).unlink(missing_ok=True)  # from an earlier state of the pairs
 
 
-def _as_written(left_out, path, content):
+def _filter_annotations(left_out, path, content):
     """Return the content of an annotation file for the pictures that are written: a COCO file names
     PNGs, and has no pictures that are left out."""
     table = util.read_json(path)
@@ -255,7 +255,7 @@ def _write_samples(translator, pairs, garment, folder):
     if not (pairs / SAMPLES).is_file():
         (folder.path / SAMPLES).unlink(missing_ok=True)
         return
-    step, lines = {**_how(translator, garment), "path": str(translator.path)}, []
+    step, lines = {**_translation_settings(translator, garment), "path": str(translator.path)}, []
     for record in read_samples(pairs / SAMPLES):
         _, digest = folder.done.get(Path(record.get("image", "")).name, (None, None))
         if digest:

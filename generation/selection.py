@@ -50,7 +50,7 @@ class Selection:
     balance: float | dict[str, float] = 0.0
     min_confidence: float = 0.0
 
-    def of_network(self, classes: Sequence[str]) -> "Selection":
+    def match_classes(self, classes: Sequence[str]) -> "Selection":
         """Return the same selection with class names spelled as in `classes`, the network's. Raises
         UserError if the network cannot draw such pairs."""
         if not classes:
@@ -93,7 +93,7 @@ class Traits(NamedTuple):
     confidence: float
 
 
-def photo_part(arrays: np.ndarray, box: Box | None) -> np.ndarray:
+def crop_to_box(arrays: np.ndarray, box: Box | None) -> np.ndarray:
     """Return the part of arrays [N, H, W, ...] inside a box."""
     left, top, right, bottom = box or (0, 0, arrays.shape[2], arrays.shape[1])
     return arrays[:, top:bottom, left:right]
@@ -154,7 +154,7 @@ class Tally:
         present = [name for name, is_shown in zip(classes, are_shown) if is_shown]
         for name in present:
             self.seen[name] = self.seen.get(name, 0) + 1
-        reason = self._reason_against(selection, classes, present, traits.confidence)
+        reason = self._rejection_reason(selection, classes, present, traits.confidence)
         if reason is not None:
             self.in_a_row += 1
             self.rejected[reason] = self.rejected.get(reason, 0) + 1
@@ -164,7 +164,7 @@ class Tally:
             self.shown[name] = self.shown.get(name, 0) + 1
         return True
 
-    def _reason_against(self, selection, classes, present, sureness):
+    def _rejection_reason(self, selection, classes, present, sureness):
         """Return why a pair that shows the classes `present` is rejected; None if it is not."""
         missing = [name for name in selection.require if name not in present]
         if missing:
@@ -199,7 +199,7 @@ class Tally:
         return lines
 
 
-def add_up(tallies: Sequence[Tally]) -> Tally:
+def sum_tallies(tallies: Sequence[Tally]) -> Tally:
     """Return the Tally of several selections together."""
     total = Tally()
     for tally in tallies:
@@ -292,7 +292,7 @@ def make_samples(sampler: Sampler, recipe: SampleRecipe, request: Request,
     tally = copy.deepcopy(tally or Tally())
     start = tally.tried // BLOCK * BLOCK
     for batch in _all_samples(sampler, recipe, request.seeds[start:], BLOCK):
-        photos = photo_part(batch.images, sampler.content_box)
+        photos = crop_to_box(batch.images, sampler.content_box)
         traits = measure(photos, label_maps(photos))
         wanted = []
         for place in range(tally.tried - start, len(batch.seeds)):
@@ -314,7 +314,7 @@ def _all_samples(sampler, recipe, seeds, minibatch):
     for start in range(0, len(seeds), minibatch):
         part = list(seeds[start:start + minibatch])
         whole = part + part[-1:] * (minibatch - len(part))
-        images, = sampler.of_seeds(whole, recipe.trunc, recipe.noise, minibatch)
+        images, = sampler.seed_images(whole, recipe.trunc, recipe.noise, minibatch)
         yield SampleBatch(part, without_small_regions(images.numpy()[:len(part)],
                                                       recipe.min_region, sampler.content_box,
                                                       recipe.box))
@@ -338,7 +338,7 @@ def without_small_regions(images: np.ndarray, min_region: int | None, photo: Box
         return images
     images = images.copy()
     for box in dict.fromkeys((photo, written)):
-        for image in photo_part(images, box):
+        for image in crop_to_box(images, box):
             _relabel_small_regions(image[..., channels.SEGMAPS], min_region)
     return images
 

@@ -36,8 +36,8 @@ from generation.selection import (
     SampleRecipe,
     Selection,
     Tally,
-    add_up,
     make_samples,
+    sum_tallies,
 )
 from training.sampler import Sampler
 
@@ -112,9 +112,9 @@ def write_shards(job: ShardJob, sampler: Sampler, recipe: SampleRecipe,
 
     Raises UserError as `pairs.write_pairs` does.
     """
-    with (util.only_process(job.out, "making these pairs"),
-          util.disk_full_explained(job.out, lambda: "free some space and run the same command "
-                                   "again: it continues")):
+    with (util.lock_directory(job.out, "making these pairs"),
+          util.explain_disk_full(job.out, lambda: "free some space and run the same command "
+                                 "again: it continues")):
         begin(job, recipe)
         if runner is not None:
             runner.run(functools.partial(_start_worker, job), range(job.shards))
@@ -194,8 +194,8 @@ def finish(job: ShardJob, sampler: Sampler, recipe: SampleRecipe) -> Tally | Non
         tallies.append(Tally(**{name: line[name] for name in asdict(Tally()) if name in line}))
     _remove_leftovers(job)
     if job.kind == "tfrecords":
-        _describe(job, sampler, recipe)
-    return add_up(tallies) if job.selection else None
+        _write_description(job, sampler, recipe)
+    return sum_tallies(tallies) if job.selection else None
 
 
 def _write_folder(sampler, recipe, request, work):
@@ -218,8 +218,8 @@ def write_records(sampler: Sampler, recipe: SampleRecipe, request: Request,
         return (pairs.make_record(pair, sampler, recipe, {}),
                 convert_image(_to_image(pair, len(sampler.classes)), _ENCODING, size))
 
-    with util.disk_full_explained(work.parent, lambda: "free some space and run the same command "
-                                  "again: it continues"), contextlib.ExitStack() as stack:
+    with util.explain_disk_full(work.parent, lambda: "free some space and run the same command "
+                                "again: it continues"), contextlib.ExitStack() as stack:
         files = {level: stack.enter_context(open(work / f"{_SPLIT}-r{level:02d}.tfrecords", "wb"))
                  for level in range(tfrecords.MIN_LEVEL, sampler.resolution.bit_length())}
         bar = stack.enter_context(util.progress(total=request.num, desc=request.title,
@@ -250,7 +250,7 @@ def _to_image(pair, num_classes):
     return np.concatenate([pair.rgb.transpose(2, 0, 1), segmaps])
 
 
-def _describe(job, sampler, recipe):
+def _write_description(job, sampler, recipe):
     """Write dataset.json and the files beside it, from the shards' counts."""
     spec = ConversionSpec(None, sampler.classes, sampler.resolution, "pad", _ENCODING)
     counts = writer.DatasetCounts(spec.classes, spec.resolution, spec.label_size, writer.SPLITS)
@@ -260,8 +260,8 @@ def _describe(job, sampler, recipe):
                 counts.add(_SPLIT, line["id"], bytes.fromhex(line["digest"]), line["shares"],
                            size=line["size"])
     util.atomic_write(Path(job.out, writer.SKIPPED), "")
-    writer.describe(Path(job.out), spec, counts,
-                    {"command": "generate", "fit": spec.fit, **job.identity(recipe)}, 0)
+    writer.write_description(Path(job.out), spec, counts,
+                             {"command": "generate", "fit": spec.fit, **job.identity(recipe)}, 0)
 
 
 _WRITERS = {"folder": _write_folder, "tfrecords": write_records}

@@ -49,7 +49,7 @@ def seed_grid(sampler: Sampler, seeds: Sequence[int], psi: float, noise: str,
             shown.append(pictures.overlay(shown[0], label_maps(images), num_classes))
         return np.concatenate(shown, axis=2)
 
-    cells = _gather(sampler.of_seeds(seeds, psi, noise, minibatch), len(seeds), draw)
+    cells = _gather(sampler.seed_images(seeds, psi, noise, minibatch), len(seeds), draw)
     columns = math.ceil(math.sqrt(len(seeds) / (3 if num_classes else 1)))
     return Sheet(cells, [f"seed {seed}" for seed in seeds], columns)
 
@@ -59,7 +59,8 @@ def interpolation(sampler: Sampler, seed1: int, seed2: int, steps: int, psi: flo
     """Return a sheet that interpolates between two latents in `steps` images, maps below them
     (thesis, figure 5.9). All share the first seed's noise: only the latent changes."""
     latents = interpolate(*(sampler.seed_latents([seed]) for seed in (seed1, seed2)), steps)
-    batches = sampler.of_dlatents(sampler.dlatents(latents, psi), [seed1] * steps, noise, minibatch)
+    batches = sampler.dlatent_images(sampler.dlatents(latents, psi), [seed1] * steps, noise,
+                                     minibatch)
     cells = _gather(batches, steps, lambda images: np.concatenate(panels(images), axis=1))
     between = [f"{step / (steps - 1):.2f}" for step in range(1, steps - 1)]
     captions = [f"seed {seed1}", *between, f"seed {seed2}"]
@@ -89,7 +90,7 @@ def style_mix(sampler: Sampler, row_seeds: Sequence[int], col_seeds: Sequence[in
                      for seeds in (col_seeds, row_seeds))
     dlatents = np.concatenate([columns, rows, mix_styles(rows, columns, layers)])
     noise_seeds = [*col_seeds, *row_seeds, *np.repeat(row_seeds, len(col_seeds)).tolist()]
-    batches = sampler.of_dlatents(dlatents, noise_seeds, noise, minibatch)
+    batches = sampler.dlatent_images(dlatents, noise_seeds, noise, minibatch)
     cells = _gather(batches, len(dlatents), lambda images: np.concatenate(panels(images), axis=2))
     # Arrange the cells [columns, then rows, then rows x columns of mixes] in lines.
     top, left, inner = np.split(cells, np.cumsum([len(columns), len(rows)]))
@@ -139,7 +140,7 @@ def seed_pairs(sampler: Sampler, seeds: Sequence[int], psi: float, noise: str,
     """Yield each seed with its rgb uint8 [H, W, 3] and label map [H, W]; show a progress bar."""
     remaining = iter(seeds)
     with util.progress(total=len(seeds), desc="images", unit="img") as bar:
-        for images in sampler.of_seeds(seeds, psi, noise, minibatch):
+        for images in sampler.seed_images(seeds, psi, noise, minibatch):
             for rgb, label_map, seed in zip(*to_pairs(images), remaining):
                 yield seed, rgb, label_map
                 bar.update()

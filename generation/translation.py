@@ -22,9 +22,9 @@ from dnnlib.data.class_list import FILE_NAME as CLASSES
 from dnnlib.data.class_list import write_class_list
 from dnnlib.data.dataset import DatasetInfo
 from dnnlib.data.labelled import IMAGES, LABELS, pair_classes, read_label_png
-from dnnlib.data.photo_names import is_waited_for
+from dnnlib.data.photo_names import may_block
 from dnnlib.util import UserError
-from generation.resumable_folder import content_digest, continued, first_repeated
+from generation.resumable_folder import content_digest, first_repeated, open_resumable
 from training.sampler import Sampler, label_maps
 from training.translation.translator import Translator
 
@@ -47,7 +47,7 @@ class SquareMaps(NamedTuple):
 
 
 # Where maps come from. All have `classes` of the labels 1..C, `names`, which files are named after,
-# and `identity`, a JSON value that differs for other maps; a map's mark is a JSON value that
+# and `identity`, a JSON value that differs for other maps; a map's fingerprint is a JSON value that
 # changes with the map.
 
 class LabelFiles:
@@ -63,7 +63,7 @@ class LabelFiles:
                  if (part / LABELS).is_dir()]
         folders = [part / LABELS for part in parts] or [path]
         self.files = [file for folder in folders for file in sorted(folder.glob("*.png"))
-                      if file.name[0] != "." and not is_waited_for(file)]
+                      if file.name[0] != "." and not may_block(file)]
         if not self.files:
             raise UserError(f"--maps={path}: no label maps there; expected a data set, or a folder "
                             f"with PNGs, or {LABELS}/ with PNGs, and {CLASSES}")
@@ -74,15 +74,15 @@ class LabelFiles:
             raise UserError(f"--maps={path}: {twice}.png is there twice; rename one of them")
         self.identity, self.fit = {"maps": str(path.resolve())}, fit
 
-    def mark(self, number: int) -> str | None:
+    def fingerprint(self, number: int) -> str | None:
         """Return the sha256 of the file."""
         return content_digest(self.files[number])
 
     def read(self, numbers: Sequence[int], resolution: int) -> SquareMaps:
         """Return the maps of these numbers; ignored pixels become background."""
         found = [read_label_png(self.files[number], len(self.classes)) for number in numbers]
-        return fitted([np.where(labels == channels.IGNORE, 0, labels) for labels in found],
-                      resolution, len(self.classes), self.fit)
+        return fit_maps([np.where(labels == channels.IGNORE, 0, labels) for labels in found],
+                        resolution, len(self.classes), self.fit)
 
 
 class StoredMaps:
@@ -100,7 +100,7 @@ class StoredMaps:
         self.names = [f"{number:07d}" for number in (ids if whole else range(len(ids)))]
         self.identity = {"data": info.digest, "split": split}
 
-    def mark(self, number: int) -> None:
+    def fingerprint(self, number: int) -> None:
         """Return None: the digest of the data set identifies the map."""
 
     def read(self, numbers: Sequence[int], resolution: int) -> SquareMaps:
@@ -127,14 +127,14 @@ class DrawnMaps:
         self.identity = {"from": sampler.digest, "trunc": trunc, "noise": noise,
                          "label": sampler.label}
 
-    def mark(self, number: int) -> None:
+    def fingerprint(self, number: int) -> None:
         """Return None: network and seed identify the map."""
 
     def read(self, numbers: Sequence[int], resolution: int) -> SquareMaps:
         """Return the maps of these numbers' seeds."""
         seeds, side = [self.seeds[number] for number in numbers], self.sampler.resolution
-        images, = self.sampler.of_seeds(seeds, self.trunc, self.noise, len(seeds))
-        found = fitted(label_maps(images), resolution, len(self.classes))
+        images, = self.sampler.seed_images(seeds, self.trunc, self.noise, len(seeds))
+        found = fit_maps(label_maps(images), resolution, len(self.classes))
         left, top, right, bottom = (
             edge * resolution / side for edge in self.sampler.content_box or (0, 0, side, side))
         box = ceil(left), ceil(top), floor(right), floor(bottom)
@@ -160,8 +160,8 @@ def open_maps(path: Path, fit: str) -> Maps:
     return LabelFiles(path, fit)
 
 
-def fitted(found: Sequence[np.ndarray], resolution: int, num_classes: int,
-           fit: str = pyramid.FITS[0]) -> SquareMaps:
+def fit_maps(found: Sequence[np.ndarray], resolution: int, num_classes: int,
+             fit: str = pyramid.FITS[0]) -> SquareMaps:
     """Return label maps uint8 [h, w] as maps padded to squares, or cropped to their middle squares
     if `fit` is "crop", resized by nearest pixels."""
     squares = np.stack([pyramid.fit_label_map(labels, resolution, fit) for labels in found])
@@ -182,7 +182,7 @@ def write_photos(translator: Translator, maps: Maps, samples: int,
 
     Raises:
         UserError: the network takes other classes, can draw only one photo per map, or has
-            diverged; or as `continued`, for `out`.
+            diverged; or as `open_resumable`, for `out`.
     """
     if maps.classes != translator.classes:
         raise UserError(f"the maps have the classes {', '.join(maps.classes)}; "
@@ -196,15 +196,16 @@ def write_photos(translator: Translator, maps: Maps, samples: int,
     # Draw the photos that are missing, or whose map has changed.
     how = {"network": translator.digest, "source": maps.identity}
     about = {"path": str(translator.path), "classes": list(maps.classes)}
-    with continued(out, RECORD, "photos", how, about) as folder:
-        marks, resized = [maps.mark(number) for number in range(len(maps.names))], False
+    with open_resumable(out, RECORD, "photos", how, about) as folder:
+        fingerprints = [maps.fingerprint(number) for number in range(len(maps.names))]
+        resized = False
         missing = folder.begin(
-            wanted, lambda place: _name(maps, *place), lambda place: marks[place[0]],
+            wanted, lambda place: _name(maps, *place), lambda place: fingerprints[place[0]],
             lambda place: [out / kind / f"{_name(maps, *place)}.png" for kind in (IMAGES, LABELS)])
         write_class_list(out, maps.classes)
         for part in folder.minibatches(missing, translator.minibatch):
             resized |= _write_part(translator, maps, part, out)
-            folder.done |= {_name(maps, *place): marks[place[0]] for place in part}
+            folder.done |= {_name(maps, *place): fingerprints[place[0]] for place in part}
     return len(missing), len(wanted) - len(missing), resized
 
 

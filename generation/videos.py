@@ -69,19 +69,19 @@ class Video:
         """
         sampler, (count, _) = self.sampler, self._loops.shape
         legend = _legend(sampler.classes, self.size[0])
-        way, draw = self.way(), _drawn_once()
+        path_at, draw = self.make_path(), _cached_seed_noise()
         group = max(1, self.minibatch // count)  # frames made at a time
         for start in range(0, len(self), group):
-            dlatents = way(np.arange(start, min(start + group, len(self))) / self.steps)
+            dlatents = path_at(np.arange(start, min(start + group, len(self))) / self.steps)
             noise_seeds = self._loops[:, 0].tolist() * (len(dlatents) // count)
             cells = np.concatenate([
-                np.concatenate(panels(images.numpy()), axis=1) for images in sampler.of_dlatents(
+                np.concatenate(panels(images.numpy()), axis=1) for images in sampler.dlatent_images(
                     dlatents, noise_seeds, self.noise, self.minibatch, draw)])  # [n * loops, ...]
             for frame in cells.reshape(-1, count, *cells.shape[1:]):
                 grid = pictures.enlarge(pictures.image_grid(frame, self.grid[0]), self._factor)
                 yield np.concatenate([grid, legend])
 
-    def way(self) -> Callable[[np.ndarray], np.ndarray]:
+    def make_path(self) -> Callable[[np.ndarray], np.ndarray]:
         """Return the function times [n] -> dlatents [n * loops, layers, size] of each loop; it
         passes through seed k at time k."""
         sampler, shape = self.sampler, self._loops.T.shape
@@ -94,12 +94,12 @@ class Video:
         spline = closed_spline(points)
         lengths = closed_spline(np.linalg.norm(points, axis=-1, keepdims=True))
 
-        def of_times(times: np.ndarray) -> np.ndarray:
+        def at_times(times: np.ndarray) -> np.ndarray:
             # Between seeds z would be shorter than random latents are: restore its length.
             z = spline(times)
             z *= lengths(times) / np.linalg.norm(z, axis=-1, keepdims=True)
             return sampler.dlatents(z.reshape(-1, z.shape[-1]), self.psi)
-        return of_times
+        return at_times
 
 
 def closed_spline(points: np.ndarray) -> CubicSpline:
@@ -108,7 +108,7 @@ def closed_spline(points: np.ndarray) -> CubicSpline:
                        bc_type="periodic")
 
 
-def _drawn_once():
+def _cached_seed_noise():
     """Return a seed_noise that caches the noise of each seed: a film needs it for every frame."""
     @functools.cache
     def one(seed: int, *layer: int) -> tf.Tensor:

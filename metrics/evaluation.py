@@ -132,7 +132,8 @@ def training_evaluation(metrics: list[Metric], dataset: DatasetInfo, *, resoluti
         log(f"warning: no {', '.join(lacking)} during training, the newest snapshot counts as "
             f"best: {util.one_line(error)}")
         detector, metrics = None, [metric for metric in metrics if not metric.uses_detector]
-    metrics = metric_base.computable(metrics, detector, lambda reason: log(f"warning: {reason}"))
+    metrics = metric_base.select_computable(metrics, detector,
+                                            lambda reason: log(f"warning: {reason}"))
     if not metrics:
         return None
     # Measure once what the fakes of every snapshot are compared with.
@@ -177,7 +178,7 @@ def metrics_of_val(metrics: list[Metric], sizes: dict[str, int]) -> list[Metric]
     {split: number of images}. Raises UserError for a metric that takes more photos than there are.
     """
     count = sizes["val"]
-    metrics = [metric_base.limited(metric_base.of_translator(metric, count), count)
+    metrics = [metric_base.limit_metric(metric_base.adapt_to_translator(metric, count), count)
                for metric in metrics]
     metric_base.check_counts(metrics, count, _num_reals(sizes))
     return metrics
@@ -205,7 +206,8 @@ def translation_evaluation(metrics: list[Metric], dataset: DatasetInfo, resoluti
     shown = split_source(dataset, "val", resolution)
     wanted = metrics_of_val(metrics, dataset.splits)
     detector = needed_detector(wanted, weights, minibatch, log)
-    metrics = metric_base.computable(wanted, detector, lambda reason: log(f"warning: {reason}"))
+    metrics = metric_base.select_computable(wanted, detector,
+                                            lambda reason: log(f"warning: {reason}"))
     if wanted[0] not in metrics:
         raise UserError(f"--metrics: {wanted[0].name} is to select the best snapshot, and cannot "
                         "be computed with these Inception weights, which lack the last layer; name "
@@ -426,7 +428,7 @@ def network_samples(path: Path, seeds: list[int], label: int | Sequence[float] |
     """Make the samples of seeds as generate.py does, untruncated unless psi is given."""
     sampler = Sampler.load(path, label)
     images = gather_images(
-        sampler.of_seeds(seeds, 1 if psi is None else psi, "random", minibatch), len(seeds))
+        sampler.seed_images(seeds, 1 if psi is None else psi, "random", minibatch), len(seeds))
     parts = pictures.to_uint8_metrics(images[..., channels.RGB]), label_maps(images)
     about = {"network": str(path), "network_digest": sampler.digest, "truncation": psi,
              "label": sampler.label}

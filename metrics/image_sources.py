@@ -23,7 +23,7 @@ from dnnlib.data.dataset import FILE_NAME, DatasetInfo
 from dnnlib.data.labelled import (
     IMAGES,
     LABELS,
-    label_maps_of,
+    find_label_maps,
     pair_classes,
     pair_folders,
     read_label_png,
@@ -102,8 +102,8 @@ def open_images(directory: str | Path, split: str, resolution: int | None = None
     lines = list(source.left_out)
     if len(source.sizes) > 1:
         lines.append(f"{directory}: images of {len(source.sizes):,} sizes, most often "
-                     f"{commonest(source.sizes, 2)}: each is taken at its own, which alone changes "
-                     "the metrics")
+                     f"{most_common_sizes(source.sizes, 2)}: each is taken at its own, which alone "
+                     "changes the metrics")
     if deeper:
         lines.append(f"{directory}: its {source.count:,} images are taken, those in its folders "
                      f"({', '.join(deeper)}) are not")
@@ -112,7 +112,7 @@ def open_images(directory: str | Path, split: str, resolution: int | None = None
     return source
 
 
-def commonest(sizes: collections.Counter, count: int = 1) -> str:
+def most_common_sizes(sizes: collections.Counter, count: int = 1) -> str:
     """Return the most common sizes in a Counter of (width, height), as '64x48 (12 of 20) and 32x32
     (8 of 20)'; a single size as '64x48'."""
     return " and ".join(
@@ -173,7 +173,7 @@ def pair_source(directory: str | Path) -> ImageSource:
     decoded = [_decode_folder(part / IMAGES) for part in parts]
     pictures = [picture for found, _ in decoded for picture in found]
     left_out = tuple(line for _, lines in decoded for line in lines)
-    label_paths = label_maps_of([picture.path for picture in pictures])
+    label_paths = find_label_maps([picture.path for picture in pictures])
     return _picture_source(directory, pictures, left_out, label_paths, pair_classes(*parts))
 
 

@@ -116,7 +116,7 @@ def miou_values(images: FeatureSet) -> dict[str, float]:
     ('_any') the mean IoU of two labels, the background and all classes as one."""
     matrix = confusion(images)
     values = {**_scores(matrix, scores.in_truth(matrix)),
-              "_any": scores.mean_iou(scores.any_class(matrix))}
+              "_any": scores.mean_iou(scores.merge_classes(matrix))}
     return {suffix: float(np.nan_to_num(value)) for suffix, value in values.items()}
 
 

@@ -50,8 +50,8 @@ class Metric:
         uses: 'features', 'logits' (features and the detector's last layer), 'maps' (its `measures`
             of pairs), 'originals' (its `measures` of photos drawn from maps, or of people in other
             poses, beside the real photos), 'paths', 'segmenter' (a segmenter's labels of the reals,
-            without fakes; for a network that draws photos from maps see `of_translator`), or one of
-            CYCLE_USES (a CycleGAN's test photos).
+            without fakes; for a network that draws photos from maps see `adapt_to_translator`), or
+            one of CYCLE_USES (a CycleGAN's test photos).
         view: what the detector sees, a key of features.VIEWS.
     """
 
@@ -93,10 +93,10 @@ METRICS: dict[str, Metric] = {}
 def metric(pattern: str, *arguments: Any, **attributes: Any) -> Callable:
     """Return a decorator that adds a function to METRICS under a name such as fidNk. `arguments`
     are further arguments of the function, `attributes` those of Metric."""
-    def enter(function: Callable) -> Callable:
+    def register(function: Callable) -> Callable:
         METRICS[pattern] = Metric(pattern, function, arguments, **attributes)
         return function
-    return enter
+    return register
 
 
 @metric("fidNk", reals=SPLIT, biased_if_few=True, least=2)
@@ -284,7 +284,7 @@ def known_metrics() -> str:
             "(optional for ppl)")
 
 
-def limited(metric: Metric, limit: int | None) -> Metric:
+def limit_metric(metric: Metric, limit: int | None) -> Metric:
     """Return the same metric for at most `limit` images (None: any number), renamed to fit: with
     1200 images 'fid50k' becomes 'fid1200', with 2000 'fid2k'."""
     if limit is None or metric.count <= limit:
@@ -293,7 +293,7 @@ def limited(metric: Metric, limit: int | None) -> Metric:
     return dataclasses.replace(metric, name=metric.pattern.replace("Nk", number), count=limit)
 
 
-def of_translator(metric: Metric, num_maps: int) -> Metric:
+def adapt_to_translator(metric: Metric, num_maps: int) -> Metric:
     """Return a metric adapted to a network that draws one photo for each map, or for each pair of
     people.
 
@@ -332,7 +332,7 @@ def views_of(metrics: Iterable[Metric]) -> list[str]:
     return list(dict.fromkeys(metric.view for metric in metrics if metric.uses_detector))
 
 
-def computable(metrics: list[Metric], detector: Any, warn: Callable) -> list[Metric]:
+def select_computable(metrics: list[Metric], detector: Any, warn: Callable) -> list[Metric]:
     """Return the metrics that a detector (or None) can compute; warn(line) of the others."""
     if detector is None or detector.has_logits:
         return metrics

@@ -30,8 +30,8 @@ def precision_recall(reals: np.ndarray, fakes: np.ndarray, k: int = 3) -> tuple[
                             "are needed")
     with util.progress(total=2 * (len(reals) + len(fakes)), desc="neighbours", unit="img") as bar:
         radii = [squared_radii(x, k, bar.update) for x in (reals, fakes)]
-        precision = inside(fakes, reals, radii[0], bar.update).mean()
-        recall = inside(reals, fakes, radii[1], bar.update).mean()
+        precision = in_manifold(fakes, reals, radii[0], bar.update).mean()
+        recall = in_manifold(reals, fakes, radii[1], bar.update).mean()
     return float(precision), float(recall)
 
 
@@ -44,8 +44,8 @@ def squared_radii(x: np.ndarray, k: int, update: Callable = lambda rows: None) -
     return radii
 
 
-def inside(x: np.ndarray, y: np.ndarray, radii: np.ndarray,
-           update: Callable = lambda rows: None) -> np.ndarray:
+def in_manifold(x: np.ndarray, y: np.ndarray, radii: np.ndarray,
+                update: Callable = lambda rows: None) -> np.ndarray:
     """Return which rows of x [n, d] are in a ball around some row of y [m, d]: bool [n].
 
     radii: squared, [m].

@@ -21,7 +21,7 @@ from metrics.features import (
     source_features,
     source_maps,
 )
-from metrics.image_sources import ImageSource, commonest, warn
+from metrics.image_sources import ImageSource, most_common_sizes, warn
 from metrics.label_agreement import iou_table, miou_values, rare_lines, rare_table
 from metrics.map_quality import MEASURES, MapMeasure, class_table
 from metrics.metric_base import Metric
@@ -65,7 +65,8 @@ def find_detector(metrics: list[Metric], weights: str | None, minibatch: int,
     """Return the `needed_detector` and the metrics that can be computed; warn of the others. Raises
     UserError if none can be computed."""
     detector = needed_detector(metrics, weights, minibatch, needed=needed)
-    possible = metric_base.computable(metrics, detector, lambda reason: warn(f"skipped: {reason}"))
+    possible = metric_base.select_computable(metrics, detector,
+                                             lambda reason: warn(f"skipped: {reason}"))
     if metrics and not possible and not needed:
         raise UserError(f"none of {', '.join(metric.name for metric in metrics)} can be computed "
                         "with these weights")
@@ -209,8 +210,8 @@ def warn_sizes(sizes: collections.Counter, reals: dict[str, ImageSource]) -> Non
         if sizes.most_common(1)[0][0] != real.sizes.most_common(1)[0][0]:
             advice = ("--resolution takes reals of another size" if "resolution" in real.about
                       else "dataset_tool.py create_from_images makes a data set of one size")
-            warn(f"warning: fakes are {commonest(sizes)}, the reals of {real.name} "
-                 f"{commonest(real.sizes)}: that alone changes the metrics; {advice}")
+            warn(f"warning: fakes are {most_common_sizes(sizes)}, the reals of {real.name} "
+                 f"{most_common_sizes(real.sizes)}: that alone changes the metrics; {advice}")
 
 
 def limit_all(metrics: list[Metric], limit: int | None) -> list[Metric]:
@@ -218,7 +219,7 @@ def limit_all(metrics: list[Metric], limit: int | None) -> list[Metric]:
     that change: with 1,200 fakes, fid50k becomes fid1200."""
     fitting = {}
     for metric in metrics:
-        other = metric_base.limited(metric, limit)
+        other = metric_base.limit_metric(metric, limit)
         if other != metric:
             warn(f"warning: {metric.name}: there are only {limit:,} fakes; computed and recorded "
                  f"as {other.name}")

@@ -70,7 +70,7 @@ def without_background(chosen: np.ndarray) -> np.ndarray:
     return chosen & (np.arange(len(chosen)) > 0)
 
 
-def any_class(confusion: np.ndarray) -> np.ndarray:
+def merge_classes(confusion: np.ndarray) -> np.ndarray:
     """Return the confusion matrix [2, 2] of the background and all classes merged into one."""
     confusion = np.asarray(confusion)
     return np.array([[confusion[0, 0], confusion[0, 1:].sum()],

@@ -10,7 +10,7 @@ import numpy as np
 
 from dnnlib.data import channels, dataset, pictures
 from dnnlib.util import UserError
-from metrics.image_sources import ImageSource, PeopleSource, commonest
+from metrics.image_sources import ImageSource, PeopleSource, most_common_sizes
 from metrics.map_quality import MapMeasure, PairBatch
 from training.pose.people import PosePairs
 
@@ -42,7 +42,7 @@ def check_maps(source: ImageSource, classes: tuple, resolution: int, whose: str)
                         f"those of {source.name} have {', '.join(source.classes) or 'none'}")
     if source.sizes.keys() != {(resolution, resolution)}:
         raise UserError(f"{whose} takes maps of {resolution}x{resolution}; those of {source.name} "
-                        f"are {commonest(collections.Counter(source.sizes), 2)}")
+                        f"are {most_common_sizes(collections.Counter(source.sizes), 2)}")
 
 
 def translated_stream(source: ImageSource, translate: Callable, minibatch: int) -> Callable:
@@ -59,14 +59,14 @@ def translated_stream(source: ImageSource, translate: Callable, minibatch: int) 
         pairs = (pair for batch in source.batches(maps=True, signed=True) for pair in zip(*batch))
         while group := list(itertools.islice(pairs, minibatch)):
             originals, maps = map(np.stack, zip(*group))
-            segmaps = stored_maps(maps, len(source.classes))
+            segmaps = to_stored_maps(maps, len(source.classes))
             label_maps = channels.to_label_map(segmaps, channels.STORED_THRESHOLD)
             yield pictures.to_uint8_metrics(translate(segmaps)), label_maps, originals
 
     return generate
 
 
-def stored_maps(maps: np.ndarray, num_classes: int) -> np.ndarray:
+def to_stored_maps(maps: np.ndarray, num_classes: int) -> np.ndarray:
     """Return the maps that a source yields, label maps uint8 [n, H, W] or signed maps float32
     [n, H, W, C], as uint8 [n, H, W, C]."""
     if maps.ndim == 3:

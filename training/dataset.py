@@ -140,7 +140,7 @@ def permutation(seed: int, epoch: int, num_images: int, index: int = 0) -> np.nd
     return np.random.default_rng([seed, epoch, 2 * index]).permutation(num_images)
 
 
-def shuffled(seed: int, count: int, place: int, index: int = 0) -> int:
+def shuffled_index(seed: int, count: int, place: int, index: int = 0) -> int:
     """Return which of the `count` items of list `index` is at a place in their endless sequence
     of permutations."""
     epoch, rest = divmod(place, count)
@@ -199,8 +199,8 @@ def _reason(message):
     return reasons[-1][:200] if reasons else "TensorFlow gives no reason"
 
 
-def moved_affinely(images: tf.Tensor, x: Sequence, y: Sequence, interpolation: str = "BILINEAR",
-                   fill: str = "NEAREST", fill_value: float = 0.0) -> tf.Tensor:
+def affine_transform(images: tf.Tensor, x: Sequence, y: Sequence, interpolation: str = "BILINEAR",
+                     fill: str = "NEAREST", fill_value: float = 0.0) -> tf.Tensor:
     """Return images [N, R, R, channels] with each pixel (i, j) taken from another position.
 
     Args:

@@ -95,7 +95,7 @@ class Sampler:
                             "classes")
         return cls(snapshot, label_row(label, snapshot.networks["Gs"].label_size, path), traced)
 
-    def of_label(self, label: int | Sequence[float] | None) -> "Sampler":
+    def with_label(self, label: int | Sequence[float] | None) -> "Sampler":
         """Return a sampler that draws another label and shares this network.
 
         Raises:
@@ -140,8 +140,8 @@ class Sampler:
         layers = [noise(layer, size, size) for layer, size in enumerate(sizes)] if noise else []
         return self._synthesize(tf.constant(dlatents), layers)
 
-    def of_seeds(self, seeds: Sequence[int], psi: float | None, noise: str,
-                 minibatch: int) -> Iterator[tf.Tensor]:
+    def seed_images(self, seeds: Sequence[int], psi: float | None, noise: str,
+                    minibatch: int) -> Iterator[tf.Tensor]:
         """Yield the images of seeds, minibatch by minibatch, as `synthesize` returns them.
 
         Args:
@@ -153,12 +153,12 @@ class Sampler:
         for start in range(0, len(seeds), minibatch):
             part = seeds[start:start + minibatch]
             dlatents = self.dlatents(self.seed_latents(part), psi)
-            yield from self.of_dlatents(dlatents, part, noise, minibatch)
+            yield from self.dlatent_images(dlatents, part, noise, minibatch)
 
-    def of_dlatents(self, dlatents: np.ndarray, noise_seeds: Sequence[int], noise: str,
-                    minibatch: int, draw: Callable[[Sequence[int]], Noise] | None = None
-                    ) -> Iterator[tf.Tensor]:
-        """Yield the images of dlatents [N, layers, dlatent_size], otherwise as `of_seeds`.
+    def dlatent_images(self, dlatents: np.ndarray, noise_seeds: Sequence[int], noise: str,
+                       minibatch: int, draw: Callable[[Sequence[int]], Noise] | None = None
+                       ) -> Iterator[tf.Tensor]:
+        """Yield the images of dlatents [N, layers, dlatent_size], otherwise as `seed_images`.
 
         Args:
             noise_seeds: N seeds of the noise.
@@ -171,7 +171,7 @@ class Sampler:
 
     def stream(self, seed: int, count: int, minibatch: int, psi: float | None = None,
                label_table: np.ndarray | None = None) -> Iterator[tf.Tensor]:
-        """Yield the first `count` samples of the stream `seed`, as minibatches like `of_seeds`.
+        """Yield the first `count` samples of the stream `seed`, as minibatches like `seed_images`.
 
         Args:
             label_table: [rows, label_size], from which a conditional network draws its labels.

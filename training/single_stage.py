@@ -159,7 +159,7 @@ class SingleStageMethod(Method):
 
     def step(self, batch: NamedTuple, stage: SingleStage, step: int) -> dict[str, tf.Tensor]:
         """Update the networks once."""
-        batch = distribute.shared_out(self.strategy, batch, self.rows, self.worker_rows)
+        batch = distribute.split_among_replicas(self.strategy, batch, self.rows, self.worker_rows)
         return self._compiled(batch, tf.constant(step, tf.int32),
                               tf.constant(stage.lrate, tf.float32))
 
@@ -175,7 +175,7 @@ class SingleStageMethod(Method):
             rows = tf.gather(tf.stack(self.rows), context.replica_id_in_sync_group)
         return Draws(self.config.seed, step, self.config.minibatch, rows)
 
-    def first(self, value: tf.Tensor) -> tf.Tensor:
+    def first_replica(self, value: tf.Tensor) -> tf.Tensor:
         """Return the first replica's copy of a value that is equal in all of them."""
         return self.strategy.experimental_local_results(value)[0]
 

@@ -245,7 +245,7 @@ def find_snapshot(spec: str | Path | None = None, results_dir: str = "results") 
     return best_snapshot(path)
 
 
-class OfSnapshot:
+class SnapshotModel:
     """Base class of what uses a snapshot's networks: made from its file and other options."""
 
     @classmethod

@@ -26,7 +26,7 @@ from training.gan.balance import classes_shown, photo_factors
 from training.gan.gan_step import GanStep
 from training.gan.init_from import enter_stage, new_state, state_from_snapshot
 from training.gan.schedule import Critic, Stage, make_stage, stage_ends, training_schedule
-from training.gan.snapshot_score import selecting_score, with_combined
+from training.gan.snapshot_score import add_labels_score, selecting_score
 from training.method import Method
 from training.method_config import as_text
 from training.run.grids import Grids
@@ -226,7 +226,8 @@ class StyleGan(Method):
         """Return the metrics on the validation split; none without an `evaluate`."""
         if self.evaluate is None:
             return {}
-        return with_combined(self.evaluate(Snapshot(self.networks, self.header(stage, progress))))
+        snapshot = Snapshot(self.networks, self.header(stage, progress))
+        return add_labels_score(self.evaluate(snapshot))
 
     def selects(self, scores: dict[str, float]) -> str | None:
         """Return the score that --select-by asks for; lower is better."""

@@ -74,7 +74,7 @@ class Training:
             UserError: the disk is full, or MAX_SKIPPED updates in a row were skipped.
         """
         p = self.progress
-        with (directory.disk_full_reported(self.run_dir), self.stop_handler,
+        with (directory.explain_disk_full(self.run_dir), self.stop_handler,
               distribute.stopped_with_others(self.strategy), self.files.reporting(p)):
             with contextlib.suppress(signals.Stopped):
                 self._start_clock()
@@ -173,7 +173,7 @@ class Training:
         """Enter a new stage, and report the networks' scores before and after."""
         p = self.progress
         self.files.pause()
-        with self.stop_handler.during(signals.GROW, at_once=self._may_leave()):
+        with self.stop_handler.during(signals.GROW, interruptible=self._may_leave()):
             before = self._inspect(stage)
             with self.strategy.scope():
                 self.method.enter(stage)
@@ -206,11 +206,11 @@ class Training:
                 self._save_state()
         # The batch, then the update. If nothing would be lost, a signal ends the process at once.
         alone = not distribute.has_other_workers(self.strategy)
-        with self.stop_handler.during(signals.PHOTOS, at_once=alone):
+        with self.stop_handler.during(signals.PHOTOS, interruptible=alone):
             batch = method.next_batch(stage, p)
         work = signals.COMPILE if to_compile else signals.STEP
         may_leave = bool(to_compile) and self._may_leave()
-        with self.stop_handler.during(work, at_once=may_leave):
+        with self.stop_handler.during(work, interruptible=may_leave):
             scalars = method.step(batch, stage, p.step)
         # Report the scalars, and count.
         for name, value in scalars.items():
@@ -260,7 +260,7 @@ class Training:
         self.files.pause()
         # What the tick reports is in the saved state, so every worker may exit at once.
         with (contextlib.suppress(signals.Stopped),
-              self.stop_handler.during(signals.REPORT, at_once=True)):
+              self.stop_handler.during(signals.REPORT, interruptible=True)):
             if p.tick % self.config.image_ticks == 0 or stage_is_over:
                 self._draw(stage, name)
             if saves_network:
@@ -275,7 +275,7 @@ class Training:
     def _draw_beginning(self, stage):
         """Draw pictures of the networks before they have learned anything."""
         self.files.pause()
-        with self.stop_handler.during(signals.REPORT, at_once=self._may_leave()):
+        with self.stop_handler.during(signals.REPORT, interruptible=self._may_leave()):
             self._draw(stage, "000000" if stage.tick_kimg >= 1 else "000000.000")
 
     def _draw(self, stage, name):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dataprep.coco import segmentations
 from dataprep.coco.categories import NOT_CHOSEN, check_used, read_categories
-from dataprep.coco.segmentations import MAX_ID, Photo, whole
+from dataprep.coco.segmentations import MAX_ID, Photo, parse_int
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError, read_json
 
@@ -45,8 +45,8 @@ def load_annotations(path: str | Path, own: bool = False,
                         "'annotations'")
     categories = read_categories(path, content.get("categories"), MODANET_CLASSES, own)
     if only is not None:
-        categories = categories.restricted(only)
-    check_used(path, categories.labels, {whole(entry.get("category_id"), 0, MAX_ID)
+        categories = categories.restrict(only)
+    check_used(path, categories.labels, {parse_int(entry.get("category_id"), 0, MAX_ID)
         for entry in annotations if isinstance(entry, dict)} - {None})
     renumbered = any(number != label for number, label in categories.labels.items())
     result = Annotations(categories.classes, list(categories.notes), renumbered)
@@ -56,7 +56,7 @@ def load_annotations(path: str | Path, own: bool = False,
         reason = _add_instance(instances, frames, entry, categories.labels)
         if reason:  # ids only if they are whole numbers
             entry = entry if isinstance(entry, dict) else {}
-            ids = [whole(entry.get(key), 0, MAX_ID) for key in ("image_id", "id")]
+            ids = [parse_int(entry.get(key), 0, MAX_ID) for key in ("image_id", "id")]
             result.defects.append({"id": ids[0], "annotation": ids[1], "reason": reason})
     result.photos = {image_id: Photo(image_id, *frame, tuple(instances[image_id]))
                      for image_id, frame in frames.items()}
@@ -96,11 +96,11 @@ def read_frames(images: list, skipped: list[dict]) -> dict:
     either."""
     entries, reasons = {}, {}
     for entry in images:
-        image_id = whole(entry.get("id"), 0, MAX_ID) if isinstance(entry, dict) else None
+        image_id = parse_int(entry.get("id"), 0, MAX_ID) if isinstance(entry, dict) else None
         if image_id is None:
             skipped.append({"id": None, "reason": "image entry without a whole number as id"})
             continue
-        size = tuple(whole(entry.get(key), 1, _MAX_SIDE) for key in ("width", "height"))
+        size = tuple(parse_int(entry.get(key), 1, _MAX_SIDE) for key in ("width", "height"))
         name = entry.get("file_name")
         frame = None if None in size else (name if isinstance(name, str) else "", *size)
         if entries.setdefault(image_id, frame) != frame:
@@ -116,10 +116,10 @@ def _add_instance(instances, frames, entry, labels):
     """Add one annotation; return why it, or a part of it, was left out, or None."""
     if not isinstance(entry, dict):
         return "annotation is not an object"
-    image_id = whole(entry.get("image_id"), 0, MAX_ID)
+    image_id = parse_int(entry.get("image_id"), 0, MAX_ID)
     if image_id not in frames:
         return "annotation of an image that is not listed, or was left out"
-    label = labels.get(whole(entry.get("category_id"), 0, MAX_ID))
+    label = labels.get(parse_int(entry.get("category_id"), 0, MAX_ID))
     if label is None:
         return "category id of no class"
     if label == NOT_CHOSEN:

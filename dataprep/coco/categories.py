@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dataprep.coco.segmentations import MAX_ID, whole
+from dataprep.coco.segmentations import MAX_ID, parse_int
 from dnnlib.data.channels import MAX_CLASSES
 from dnnlib.data.class_list import find_class, fold_name, is_background
 from dnnlib.util import UserError
@@ -28,7 +28,7 @@ class Categories:
     labels: dict
     notes: tuple = ()
 
-    def restricted(self, names: Sequence[str]) -> "Categories":
+    def restrict(self, names: Sequence[str]) -> "Categories":
         """Return these categories with only the classes `names`, in this order; the ids of others
         get the label NOT_CHOSEN. Raises UserError if a name is no class, or is given twice."""
         names = [find_class(name, self.classes, "--only-classes") for name in names]
@@ -72,7 +72,7 @@ def _read_names(path, entries):
     names = {}
     for place, entry in enumerate(entries or [], 1):
         entry = entry if isinstance(entry, dict) else {}
-        number, name = whole(entry.get("id"), 0, MAX_ID), entry.get("name")
+        number, name = parse_int(entry.get("id"), 0, MAX_ID), entry.get("name")
         name = unicodedata.normalize("NFC", name).strip() if isinstance(name, str) else ""
         if number is None or not 1 <= len(name) <= _MAX_NAME or not name.isprintable():
             raise UserError(f"{path}: entry {place} of its categories needs a whole number as id "

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from dataprep.coco.annotations import Annotations, read_frames
-from dataprep.coco.segmentations import MAX_ID, Photo, whole
+from dataprep.coco.segmentations import MAX_ID, Photo, parse_int
 from dnnlib.data.keypoints import COVERED, UNKNOWN, VISIBLE
 from dnnlib.util import UserError, one_line, read_json
 
@@ -42,7 +42,7 @@ class KeypointFile:
     skipped_images: list = field(default_factory=list)
     defects: list = field(default_factory=list)
 
-    def joined(self, labelled: Annotations | None) -> Annotations:
+    def join(self, labelled: Annotations | None) -> Annotations:
         """Return `labelled` with the keypoints of the same photos, matched by file name; for None,
         annotations without classes. Photos without keypoints, or whose keypoints belong to a photo
         of another shape, are moved to the skipped images."""
@@ -92,13 +92,13 @@ def read_keypoint_file(path: str | Path) -> KeypointFile:
     frame_of = {image_id: frame if frame[0] else image_id for image_id, frame in frames.items()}
     for entry in annotations:
         entry = entry if isinstance(entry, dict) else {}
-        image_id = whole(entry.get("image_id"), 0, MAX_ID)
+        image_id = parse_int(entry.get("image_id"), 0, MAX_ID)
         if "keypoints" not in entry or image_id not in frames:
             continue
         points = _read_points(entry["keypoints"], len(result.names), frames[image_id][1:])
         if points is None:
             result.defects.append({
-                "id": image_id, "annotation": whole(entry.get("id"), 0, MAX_ID),
+                "id": image_id, "annotation": parse_int(entry.get("id"), 0, MAX_ID),
                 "reason": f"keypoints that are not x, y, 0 to 2 for each of {len(result.names)}"})
         elif points[:, 2].any():
             candidate = (_person_size(entry.get("bbox"), points), points)
@@ -127,7 +127,7 @@ def _read_names(path, categories):
                        for name in names) or len(set(names)) < len(names):
         raise UserError(f"{path}: 'keypoints' of a category: expected 1 to {_MAX_KEYPOINTS} names, "
                         "each once")
-    joined = [tuple(whole(number, 1, len(names)) for number in pair)
+    joined = [tuple(parse_int(number, 1, len(names)) for number in pair)
               if isinstance(pair, list) and len(pair) == 2 else (None,)
               for pair in (skeleton if isinstance(skeleton, list) else [None])]
     if any(None in pair for pair in joined):
@@ -180,7 +180,7 @@ def read_pair_list(path: str | Path) -> list[tuple[str, str]]:
         raise UserError(f"{path}: not a CSV file ({one_line(error)})") from None
 
 
-def link(pairs: Iterable[tuple[str, str]], names: dict) -> list[tuple]:
+def resolve_pairs(pairs: Iterable[tuple[str, str]], names: dict) -> list[tuple]:
     """Return pairs of file names, without repeats, as pairs of ids, given {file name: id}; a photo
     that is not in it becomes (name,). A name without folders means the only file of that name in
     any folder."""
@@ -192,7 +192,7 @@ def link(pairs: Iterable[tuple[str, str]], names: dict) -> list[tuple]:
     return list(dict.fromkeys(pair for pair in found if pair[0] != pair[1]))
 
 
-def persons(ids: Sequence, links: Sequence[tuple]) -> dict:
+def number_persons(ids: Sequence, links: Sequence[tuple]) -> dict:
     """Return {id: number of the person}. Photos joined by links show one person, also if they are
     joined through other photos, which may themselves be missing."""
     parent = {image_id: image_id for image_id in (*ids, *itertools.chain(*links))}

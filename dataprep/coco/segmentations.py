@@ -53,7 +53,7 @@ class Photo:
         return bool(self.instances) or self.keypoints is not None
 
 
-def whole(value: object, low: int, high: int) -> int | None:
+def parse_int(value: object, low: int, high: int) -> int | None:
     """Return `value` as a whole number low..high, also from 7.0 or "7"; None if it is not one."""
     digits = isinstance(value, str) and re.fullmatch("[0-9]{1,16}", value)
     if digits or (isinstance(value, float) and value.is_integer()):
@@ -75,7 +75,7 @@ def read_segmentation(parts: object) -> list | dict | str | None:
         if isinstance(counts, str):
             counts = _decode_counts(counts)
         elif isinstance(counts, list):
-            numbers = [whole(count, 0, _MAX_RUN) for count in counts]
+            numbers = [parse_int(count, 0, _MAX_RUN) for count in counts]
             counts = None if None in numbers else np.array(numbers, np.int64)
         if not isinstance(counts, np.ndarray) or not len(counts) or counts.min() < 0:
             return "run lengths that are not whole numbers of 0 or more"
@@ -134,7 +134,7 @@ def make_instance(label: int, segmentation: object, width: int,
         return None, segmentation
     if isinstance(segmentation, dict):
         size, counts = segmentation["size"], segmentation["counts"]
-        if [whole(side, 1, _MAX_PIXELS) for side in size] != [height, width]:
+        if [parse_int(side, 1, _MAX_PIXELS) for side in size] != [height, width]:
             return None, "run lengths for another size than the image's"
         if width * height > _MAX_PIXELS:
             return None, "run lengths of an image that is too large"

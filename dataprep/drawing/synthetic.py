@@ -69,7 +69,7 @@ def draw_all(raw: str | Path, drawing: Drawing, workers: int) -> Path:
     `workers`. Raises UserError if another process is drawing, or `raw` contains other files."""
     raw = Path(raw)
     path = raw / coco.MODANET_FILE
-    with util.only_process(raw, "drawing these photos"):
+    with util.lock_directory(raw, "drawing these photos"):
         if drawing.is_in(raw):
             return path
         if not (raw / _MARK).exists() and any((raw / part).exists() for part in _PARTS):

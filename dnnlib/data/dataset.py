@@ -99,7 +99,7 @@ def read_ids(directory: str | Path, split: str) -> list:
     return ids[split]
 
 
-def fit_of(directory: str | Path) -> str:
+def read_fit(directory: str | Path) -> str:
     """Return which of pyramid.FITS made a data set's photos square; `pad` if this is not stored."""
     fit = read_json(open_dataset(directory).path / FILE_NAME).get("options", {}).get("fit")
     return fit if fit in pyramid.FITS else pyramid.FITS[0]

@@ -70,7 +70,7 @@ class PairFolder:
         parts = pair_folders(self.path) or [self.path]
         self._images = [p for part in parts for p in sorted(_files(part / IMAGES))]
         self.classes = pair_classes(*parts)
-        self._labels = label_maps_of(self._images)
+        self._labels = find_label_maps(self._images)
         self.name, self.splits = self.path.resolve().name, {"train": len(self._images)}
         self.resolution = resolution
 
@@ -98,7 +98,7 @@ class PairFolder:
 
     def largest_level(self) -> int:
         """Return the largest power of two that the longer side of half of the pictures reaches."""
-        return pyramid.common_level(parsed(path, probe) for path in self._images)
+        return pyramid.common_level(parse_picture(path, probe) for path in self._images)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -106,7 +106,7 @@ class PairFolder:
     def read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return picture and label map `number`. The padding to a square is white background, as in
         a data set."""
-        rgb = parsed(self._images[number], lambda path: decode_photo(path.read_bytes()))
+        rgb = parse_picture(self._images[number], lambda path: decode_photo(path.read_bytes()))
         labels = read_label_png(self._labels[number], len(self.classes), size=rgb.size)
         if rgb.size != (self.resolution, self.resolution):
             rgb = pyramid.fit_square(rgb, self.resolution, "pad", pyramid.WHITE)
@@ -114,7 +114,7 @@ class PairFolder:
         return np.asarray(rgb), labels
 
 
-def parsed(path: Path, parse: Callable[[Path], Any]) -> Any:
+def parse_picture(path: Path, parse: Callable[[Path], Any]) -> Any:
     """Return parse(path); raise UserError if there is no readable picture."""
     try:
         return parse(path)
@@ -144,7 +144,7 @@ def pair_classes(first: Path, *others: Path) -> tuple[str, ...]:
     return classes
 
 
-def label_maps_of(images: Sequence[Path]) -> list[Path]:
+def find_label_maps(images: Sequence[Path]) -> list[Path]:
     """Return the file of each picture's label map; raise UserError if one is missing, or if two
     pictures would share it."""
     found = [path.parents[1] / LABELS / f"{path.stem}.png" for path in images]
@@ -208,7 +208,7 @@ def pictures_of(source: dataset.DatasetInfo | PairFolder, split: str,
     return SplitPictures(source, split, resolution)
 
 
-def chosen(count: int, number: int | None, seed: int) -> Sequence[int]:
+def choose_numbers(count: int, number: int | None, seed: int) -> Sequence[int]:
     """Draw `number` of the pictures 0..count - 1, ascending; all for None. With the same seed, a
     smaller number draws a subset of a larger one."""
     if number is None:

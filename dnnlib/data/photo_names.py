@@ -36,7 +36,7 @@ def leads_out(name: str) -> bool:
     return ".." in parts or not parts[0] or bool(re.match("[A-Za-z]:", name))
 
 
-def is_waited_for(path: Path) -> bool:
+def may_block(path: Path) -> bool:
     """Return whether a path is a pipe, a socket or a device, where reading could block for ever."""
     return path.exists() and not path.is_file() and not path.is_dir()
 

@@ -61,12 +61,13 @@ def image_grid(images: np.ndarray, columns: int, empty: int = 0) -> np.ndarray:
 def grey_sheet(images: np.ndarray, columns: int) -> np.ndarray:
     """Arrange images uint8 [N, H, W, 3] as `image_grid` does, with GAP grey pixels around each, so
     that white or black borders are visible; small images are enlarged by a whole factor."""
-    tiles = np.pad(large(images), ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=GREY)
+    tiles = np.pad(enlarge_small(images), ((0, 0), (0, GAP), (0, GAP), (0, 0)),
+                   constant_values=GREY)
     grid = image_grid(tiles, columns, empty=GREY)
     return np.pad(grid, ((GAP, 0), (GAP, 0), (0, 0)), constant_values=GREY)
 
 
-def large(images: np.ndarray) -> np.ndarray:
+def enlarge_small(images: np.ndarray) -> np.ndarray:
     """Return images [N, H, W, 3] enlarged by a whole factor to a height of at least SMALLEST."""
     return enlarge(images, -(-SMALLEST // images.shape[1]))
 
@@ -81,7 +82,7 @@ def map_pictures(segmaps: np.ndarray) -> np.ndarray:
     return channels.colourise(labels, num_classes)
 
 
-def pairs(images: np.ndarray) -> np.ndarray:
+def draw_pairs(images: np.ndarray) -> np.ndarray:
     """Return the colours of images float [N, H, W, 3 + C] beside their colour-coded maps: uint8
     [N, H, 2 W, 3], or [N, H, W, 3] if there are none."""
     images = np.asarray(images)
@@ -168,7 +169,7 @@ def upscale_nearest(images: np.ndarray, resolution: int) -> np.ndarray:
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def reduced(picture: np.ndarray, width: int) -> np.ndarray:
+def shrink_to_width(picture: np.ndarray, width: int) -> np.ndarray:
     """Return uint8 [H, W, 3] averaged over squares, at most about `width` pixels wide."""
     factor = -(-picture.shape[1] // width)
     return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).reduce(factor))

@@ -33,7 +33,7 @@ def fit_square(plane: Image.Image, resolution: int, fit: str,
     return square
 
 
-def with_shorter_side(photo: Image.Image, side: int) -> Image.Image:
+def resize_shorter_side(photo: Image.Image, side: int) -> Image.Image:
     """Resize a PIL image so that its shorter side is `side`: fit="crop" cuts out its middle."""
     scale = side / min(photo.size)
     return photo.resize([round(length * scale) for length in photo.size], _FILTER)

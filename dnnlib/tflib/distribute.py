@@ -168,8 +168,8 @@ def worker_rows(strategy: tf.distribute.Strategy, minibatch: int,
         [replica_rows(minibatch, replicas, r, group_size) for r in own]))
 
 
-def shared_out(strategy: tf.distribute.Strategy, batch: NamedTuple, rows: Sequence[np.ndarray],
-               own_rows: np.ndarray) -> NamedTuple:
+def split_among_replicas(strategy: tf.distribute.Strategy, batch: NamedTuple,
+                         rows: Sequence[np.ndarray], own_rows: np.ndarray) -> NamedTuple:
     """Split a batch, this worker's places `own_rows` of the global minibatch, among its replicas;
     each gets the values at its `rows`."""
     if len(rows) == 1:
@@ -206,7 +206,7 @@ def replica_rows(minibatch: int, num_replicas: int, replica: int,
     return groups[:, replica].reshape(-1)
 
 
-def generator(key: tf.Tensor) -> dict[str, Any]:
+def rng_state(key: tf.Tensor) -> dict[str, Any]:
     """Return key, counter and generator as tf.random's stateless functions derive them from a key.
 
     This is one operation. Each of those functions takes thirty, and a step draws twenty times.
@@ -230,36 +230,36 @@ class Draws:
         # The half of tf.random.experimental.stateless_fold_in that does not depend on the name.
         key = tf.stack([tf.cast(seed, tf.int32), tf.cast(step, tf.int32)])
         self.seed = tf.raw_ops.StatelessRandomUniformFullIntV2(
-            shape=[], **generator(key), dtype=tf.int32)
+            shape=[], **rng_state(key), dtype=tf.int32)
 
     def normal(self, name: str, shape: list[int]) -> tf.Tensor:
         """Return N(0, 1) of shape [samples, *shape]."""
-        return self._own(tf.raw_ops.StatelessRandomNormalV2(
-            shape=[self.minibatch, *shape], **self._generator(name)))
+        return self._own_rows(tf.raw_ops.StatelessRandomNormalV2(
+            shape=[self.minibatch, *shape], **self._rng_state(name)))
 
     def uniform(self, name: str, shape: Sequence[int] = ()) -> tf.Tensor:
         """Return U[0, 1) of shape [samples, *shape]."""
-        return self._own(tf.raw_ops.StatelessRandomUniformV2(
-            shape=[self.minibatch, *shape], **self._generator(name)))
+        return self._own_rows(tf.raw_ops.StatelessRandomUniformV2(
+            shape=[self.minibatch, *shape], **self._rng_state(name)))
 
     def integer(self, name: str, high: int) -> tf.Tensor:
         """Return integers of [0, high) of shape [samples], int32."""
-        return self._own(tf.raw_ops.StatelessRandomUniformIntV2(
-            shape=[self.minibatch], **self._generator(name), minval=0, maxval=high))
+        return self._own_rows(tf.raw_ops.StatelessRandomUniformIntV2(
+            shape=[self.minibatch], **self._rng_state(name), minval=0, maxval=high))
 
     def shared_uniform(self, name: str) -> tf.Tensor:
         """Return one U[0, 1) for the whole minibatch."""
-        return tf.raw_ops.StatelessRandomUniformV2(shape=[], **self._generator(name))
+        return tf.raw_ops.StatelessRandomUniformV2(shape=[], **self._rng_state(name))
 
     def shared_integer(self, name: str, low: int, high: int) -> tf.Tensor:
         """Return one integer of [low, high) for the whole minibatch."""
         return tf.raw_ops.StatelessRandomUniformIntV2(
-            shape=[], **self._generator(name), minval=low, maxval=high)
+            shape=[], **self._rng_state(name), minval=low, maxval=high)
 
-    def _generator(self, name):
-        """Return `generator` for the key that tf.random.experimental.stateless_fold_in makes from a
+    def _rng_state(self, name):
+        """Return `rng_state` for the key that tf.random.experimental.stateless_fold_in makes from a
         name."""
-        return generator(tf.stack([self.seed, zlib.crc32(name.encode()) & 0x7FFFFFFF]))
+        return rng_state(tf.stack([self.seed, zlib.crc32(name.encode()) & 0x7FFFFFFF]))
 
-    def _own(self, values):
+    def _own_rows(self, values):
         return values if self.rows is None else tf.gather(values, self.rows)

@@ -16,9 +16,9 @@ from dnnlib.data import channels, photos, pictures, pyramid
 from dnnlib.data.labelled import read_label_png
 from dnnlib.util import UserError
 from generation import pairs, sheets
-from generation.labelling import of_probabilities
-from generation.selection import BLOCK, Request, Selection, make_samples, measure, photo_part
-from generation.translation import fitted
+from generation.labelling import label_map_from_probabilities
+from generation.selection import BLOCK, Request, Selection, crop_to_box, make_samples, measure
+from generation.translation import fit_maps
 from training.cycle.translator import CycleTranslator
 from training.sampler import Sampler, label_maps
 from training.segmentation.labeller import Labeller
@@ -33,7 +33,7 @@ LARGEST = 1024  # pixels of the longer side of a shown photo
 
 
 @dataclass(frozen=True)
-class Wish:
+class SampleSpec:
     """What a generator is to draw.
 
     Attributes:
@@ -71,7 +71,7 @@ class Drawn(NamedTuple):
 
 # Generators
 
-def draw_wish(sampler: Sampler, wish: Wish, shown: Collection[str]) -> Drawn:
+def draw_sample(sampler: Sampler, spec: SampleSpec, shown: Collection[str]) -> Drawn:
     """Return what a generator draws.
 
     Args:
@@ -81,9 +81,9 @@ def draw_wish(sampler: Sampler, wish: Wish, shown: Collection[str]) -> Drawn:
         UserError: the network has diverged, or has no such layers.
     """
     # The requested image comes first, then those of the strip.
-    dlatents, noise_seeds, captions = _inputs(sampler, wish)
-    batches = sampler.of_dlatents(dlatents, noise_seeds, wish.noise, len(dlatents))
-    images = photo_part(np.concatenate([batch.numpy() for batch in batches]), sampler.content_box)
+    dlatents, noise_seeds, captions = _inputs(sampler, spec)
+    batches = sampler.dlatent_images(dlatents, noise_seeds, spec.noise, len(dlatents))
+    images = crop_to_box(np.concatenate([batch.numpy() for batch in batches]), sampler.content_box)
     rgbs, maps = pairs.to_pairs(images)
     views = views_with_map(rgbs[0], maps[0], sampler.classes, shown)
     strip = None if not captions else _strip(
@@ -96,23 +96,23 @@ def draw_wish(sampler: Sampler, wish: Wish, shown: Collection[str]) -> Drawn:
     return Drawn(views, strip, line)
 
 
-def _inputs(sampler, wish):
+def _inputs(sampler, spec):
     """Return (dlatents [N, L, size], their noise seeds, captions of all but the first)."""
-    if wish.what == ONE:
-        return sampler.dlatents(sampler.seed_latents([wish.seed]), wish.psi), [wish.seed], []
-    ends = sampler.seed_latents([wish.seed, wish.other])
-    captions = [f"seed {wish.seed}", f"seed {wish.other}"]
-    if wish.what == BETWEEN:
-        here = ends[0] + wish.position * (ends[1] - ends[0])
+    if spec.what == ONE:
+        return sampler.dlatents(sampler.seed_latents([spec.seed]), spec.psi), [spec.seed], []
+    ends = sampler.seed_latents([spec.seed, spec.other])
+    captions = [f"seed {spec.seed}", f"seed {spec.other}"]
+    if spec.what == BETWEEN:
+        here = ends[0] + spec.position * (ends[1] - ends[0])
         latents = np.concatenate([here[None], sheets.interpolate(*ends, STEPS)])
         captions[1:1] = [f"{step / (STEPS - 1):.2f}" for step in range(1, STEPS - 1)]
-        return sampler.dlatents(latents, wish.psi), [wish.seed] * len(latents), captions
+        return sampler.dlatents(latents, spec.psi), [spec.seed] * len(latents), captions
     if sampler.network.num_styles == 1:
         raise UserError("the network has no styles that could be mixed")
-    layers = [layer for layer in wish.layers if layer < sampler.num_layers]
-    dlatents = sampler.dlatents(ends, wish.psi)
+    layers = [layer for layer in spec.layers if layer < sampler.num_layers]
+    dlatents = sampler.dlatents(ends, spec.psi)
     mixed = sheets.mix_styles(dlatents[:1], dlatents[1:], layers)
-    return np.concatenate([mixed, dlatents]), [wish.seed, wish.seed, wish.other], captions
+    return np.concatenate([mixed, dlatents]), [spec.seed, spec.seed, spec.other], captions
 
 
 def _strip(shown, captions):
@@ -133,9 +133,9 @@ def _class_areas(areas, classes):
     return ", ".join(f"{name} {100 * area:.1f} %" for area, name in parts if area > 0) or "no class"
 
 
-def search(sampler: Sampler, wish: Wish, selection: Selection,
+def search(sampler: Sampler, spec: SampleSpec, selection: Selection,
            lock: contextlib.AbstractContextManager | None = None) -> int:
-    """Return the next seed after the wish's whose pair a selection accepts.
+    """Return the next seed after that of `spec` whose pair a selection accepts.
 
     Args:
         lock: held while a few samples are drawn, then released.
@@ -143,9 +143,9 @@ def search(sampler: Sampler, wish: Wish, selection: Selection,
     Raises:
         UserError: TRIES seeds in a row are rejected, or the network does not draw such a class.
     """
-    selection = selection.of_network(sampler.classes)
-    request = Request(range(wish.seed + 1, LAST_SEED + 1), 1, selection=selection, max_tries=TRIES)
-    recipe = pairs.make_recipe(sampler, wish.psi, wish.noise)
+    selection = selection.match_classes(sampler.classes)
+    request = Request(range(spec.seed + 1, LAST_SEED + 1), 1, selection=selection, max_tries=TRIES)
+    recipe = pairs.make_recipe(sampler, spec.psi, spec.noise)
     samples, tried = make_samples(sampler, recipe, request), 0
     while True:
         with lock or contextlib.nullcontext():
@@ -153,27 +153,27 @@ def search(sampler: Sampler, wish: Wish, selection: Selection,
         if batch is None:
             shown = " and ".join(selection.require) + (
                 f" on {100 * selection.min_area:g} % of the picture" if selection.min_area else "")
-            raise UserError(f"none of the {tried} seeds after {wish.seed} shows {shown}; require "
+            raise UserError(f"none of the {tried} seeds after {spec.seed} shows {shown}; require "
                             "less, or continue from a later seed")
         if batch.seeds:
             return batch.seeds[0]
         tried = batch.tally.tried
 
 
-def save_pair(sampler: Sampler, wish: Wish, root: Path) -> str:
+def save_pair(sampler: Sampler, spec: SampleSpec, root: Path) -> str:
     """Write a seed's pair as generate.py --num does, in a folder for this network, truncation and
     noise; return a line that says where it is and how to make it again.
 
     Raises:
         UserError: it cannot be written, or the network has diverged.
     """
-    noise = "" if wish.noise == "random" else f"-{wish.noise}"
+    noise = "" if spec.noise == "random" else f"-{spec.noise}"
     out = (root / f"{sampler.path.parent.name}-{sampler.path.stem}"
-           / f"explored{label_suffix(sampler.label)}-trunc{wish.psi:g}{noise}")
-    recipe = pairs.make_recipe(sampler, wish.psi, wish.noise)
-    pairs.write_pairs(sampler, recipe, Request(range(wish.seed, wish.seed + 1), 1, 1), out)
+           / f"explored{label_suffix(sampler.label)}-trunc{spec.psi:g}{noise}")
+    recipe = pairs.make_recipe(sampler, spec.psi, spec.noise)
+    pairs.write_pairs(sampler, recipe, Request(range(spec.seed, spec.seed + 1), 1, 1), out)
     records = pairs.read_samples(out / pairs.SAMPLES)
-    index = [record["seed"] for record in records].index(wish.seed)
+    index = [record["seed"] for record in records].index(spec.seed)
     return (f"saved {out / records[index]['image']}; make it again with: python generate.py "
             f"--replay={shlex.quote(str(out / pairs.SAMPLES))} --index={index}")
 
@@ -204,7 +204,7 @@ def label_photo(labeller: Labeller, photo: np.ndarray, shown: Collection[str]) -
     """Return a photo with the map that a segmentation network gives it."""
     square = pyramid.fit_square(Image.fromarray(photo), labeller.resolution, "pad", pyramid.WHITE)
     chances, = labeller.probabilities(np.asarray(square)[None])
-    label_map = of_probabilities(chances, photo.shape[1::-1])
+    label_map = label_map_from_probabilities(chances, photo.shape[1::-1])
     counts = np.bincount(label_map.ravel(), minlength=len(labeller.classes) + 1)[1:]
     views = views_with_map(photo, label_map, labeller.classes, shown)
     return Drawn(views, None, _class_areas(counts / label_map.size, labeller.classes))
@@ -291,14 +291,14 @@ def read_map(path: str | Path, resolution: int, num_classes: int,
 
 def draw_map(sampler: Sampler, seed: int, resolution: int) -> np.ndarray:
     """Return the label map uint8 [R, R] that a generator draws for a seed, without truncation."""
-    images, = sampler.of_seeds([seed], 1.0, "random", 1)
+    images, = sampler.seed_images([seed], 1.0, "random", 1)
     return fit_map(label_maps(images)[0], resolution, len(sampler.classes))
 
 
 def fit_map(labels: np.ndarray, resolution: int, num_classes: int,
             fit: str = pyramid.FITS[0]) -> np.ndarray:
     """Return a label map of any size, or its middle, in a square of a resolution."""
-    segmaps, = fitted([labels], resolution, num_classes, fit).segmaps
+    segmaps, = fit_maps([labels], resolution, num_classes, fit).segmaps
     return channels.to_label_map(segmaps, channels.STORED_THRESHOLD)
 
 
@@ -308,9 +308,9 @@ def photo_of_map(translator: Translator, label_map: np.ndarray, seed: int) -> np
     Args:
         seed: of the dropout masks.
     """
-    segmaps = fitted([label_map], translator.resolution, len(translator.classes)).segmaps
+    segmaps = fit_maps([label_map], translator.resolution, len(translator.classes)).segmaps
     photo, = pictures.to_uint8_metrics(translator.translate(segmaps, [seed]))
-    return seen_large(photo)
+    return enlarge_for_view(photo)
 
 
 # Pictures
@@ -319,14 +319,14 @@ def views_with_map(rgb: np.ndarray, label_map: np.ndarray, classes: Sequence[str
                    shown: Collection[str]) -> Views:
     """Return the views of rgb uint8 [h, w, 3] and its label map, with the classes in `shown`."""
     if not classes:
-        return Views(seen_large(rgb))
+        return Views(enlarge_for_view(rgb))
     kept = np.array([0] + [label for label, name in enumerate(classes, 1) if name in shown])
     label_map = np.where(np.isin(label_map, kept), label_map, 0)
     coloured = channels.colourise(label_map, len(classes))
     overlay = pictures.overlay(rgb, label_map, len(classes))
-    return Views(*map(seen_large, (rgb, coloured, overlay)))
+    return Views(*map(enlarge_for_view, (rgb, coloured, overlay)))
 
 
-def seen_large(picture: np.ndarray) -> np.ndarray:
+def enlarge_for_view(picture: np.ndarray) -> np.ndarray:
     """Return a small picture enlarged by a whole factor, so that its pixels are visible."""
     return pictures.enlarge(picture, max(1, SIDE // max(picture.shape[:2])))

@@ -17,7 +17,7 @@ import numpy as np
 from dnnlib.data import channels
 from dnnlib.util import UserError, one_line
 from generation.explore import drawing
-from generation.explore.drawing import BETWEEN, LAST_SEED, MIXED, ONE, Drawn, Views, Wish
+from generation.explore.drawing import BETWEEN, LAST_SEED, MIXED, ONE, Drawn, SampleSpec, Views
 from generation.explore.networks import (
     GENERATOR,
     LABELLING,
@@ -70,7 +70,7 @@ def build_page(networks: Networks, out: Path) -> gr.Blocks:
     return blocks
 
 
-def on_page(function: Callable) -> Callable:
+def show_errors(function: Callable) -> Callable:
     """Decorate a handler: show its errors as a line on the page."""
     @functools.wraps(function)
     def run(*args):
@@ -178,18 +178,19 @@ class Controls:
 
     def connect(self, blocks: gr.Blocks) -> None:
         """Connect handlers to events."""
-        wish = [self.network, self.label, self.what, self.seed, self.psi, self.noise, self.other,
+        spec = [self.network, self.label, self.what, self.seed, self.psi, self.noise, self.other,
                 self.position, self.layers]
         photo = [self.photo_file, self.direction, self.own_scale]
         looks = [self.views, self.shown]
-        showing = dict(fn=on_page(self.show), inputs=[*wish, *photo, *looks],
+        showing = dict(fn=show_errors(self.show), inputs=[*spec, *photo, *looks],
                        outputs=[*self.pictures, self.strip, self.line])
-        choosing = dict(fn=on_page(self.choose), inputs=self.network, outputs=[
+        choosing = dict(fn=show_errors(self.choose), inputs=self.network, outputs=[
             self.about, self.of_generator, self.of_labels, self.photo_file,
             self.of_cyclegan, self.of_maps, self.shown, self.require, self.of_classes, self.layers,
             self.label, self.brush, self.start, self.start_seed, self.start_label, self.editor])
-        listing = dict(fn=on_page(self.list_networks), inputs=self.network, outputs=self.network)
-        starting = dict(fn=on_page(self.start_map), inputs=[
+        listing = dict(fn=show_errors(self.list_networks), inputs=self.network,
+                       outputs=self.network)
+        starting = dict(fn=show_errors(self.start_map), inputs=[
             self.network, self.start, self.start_seed, self.start_label, self.sample], outputs=[
                 self.editor, self.start_seed, self.start_label, self.pictures[0]])
         private = dict(api_visibility="private")
@@ -200,22 +201,22 @@ class Controls:
             **starting, **private)
         gr.on([self.start.input, self.start_seed.input, self.start_label.input], **starting,
               **private, trigger_mode="always_last")
-        gr.on([control.input for control in [*wish[1:], self.direction, self.own_scale, *looks]]
+        gr.on([control.input for control in [*spec[1:], self.direction, self.own_scale, *looks]]
               + [self.photo_file.upload, self.photo_file.clear],
               **showing, **private, trigger_mode="always_last", show_progress="minimal")
         self.what.input(self.show_controls, self.what, [
             self.other, self.position, self.layers, self.only, self.save], **private)
-        self.next.click(on_page(self.search), [*wish, self.require, self.min_area], self.seed,
+        self.next.click(show_errors(self.search), [*spec, self.require, self.min_area], self.seed,
                         **private).success(**showing, **private)
-        self.save.click(on_page(self.save_pair), wish, self.saved, **private)
+        self.save.click(show_errors(self.save_pair), spec, self.saved, **private)
         self._connect_editor(private)
 
     def _connect_editor(self, private):
-        self.brush.input(on_page(self.choose_brush), [self.network, self.brush], self.editor,
+        self.brush.input(show_errors(self.choose_brush), [self.network, self.brush], self.editor,
                          **private)
-        self.map_file.upload(on_page(self.open_map), [self.network, self.map_file, self.sample],
+        self.map_file.upload(show_errors(self.open_map), [self.network, self.map_file, self.sample],
                              [self.editor, self.pictures[0]], **private)
-        gr.on([self.editor.change, self.sample.input], on_page(self.paint),
+        gr.on([self.editor.change, self.sample.input], show_errors(self.paint),
               [self.network, self.editor, self.sample], self.pictures[0],
               trigger_mode="always_last", show_progress="minimal", **private)
 
@@ -265,11 +266,11 @@ class Controls:
 
     def show(self, name: str | None, label: float, *values: Any) -> tuple:
         """Return the updates of the pictures that a network draws, or makes from a photo."""
-        *wish, photo, direction, own_scale, views, shown = values
+        *spec, photo, direction, own_scale, views, shown = values
         kind = self._kind(name)
         if kind == GENERATOR:
             with self._sampling(name, label) as sampler:
-                return _updates(drawing.draw_wish(sampler, _wish(*wish), shown), views)
+                return _updates(drawing.draw_sample(sampler, _sample_spec(*spec), shown), views)
         if photo is None or kind not in (LABELLING, TRANSLATING):
             return _updates(Drawn(Views(None), None, ""), ())
         rgb = drawing.read_photo(photo)
@@ -283,16 +284,16 @@ class Controls:
 
     def search(self, name: str | None, label: float, *values: Any) -> int:
         """Return the next seed whose picture shows the chosen classes."""
-        *wish, require, min_area = values
+        *spec, require, min_area = values
         with self._sampling(name, label) as sampler:
             pass  # `search` locks it anew for every few samples, so that other browsers can draw
         chosen = Selection(tuple(require), min_area / 100)
-        return drawing.search(sampler, _wish(*wish), chosen, self.networks.lock)
+        return drawing.search(sampler, _sample_spec(*spec), chosen, self.networks.lock)
 
-    def save_pair(self, name: str | None, label: float, *wish: Any) -> str:
+    def save_pair(self, name: str | None, label: float, *spec: Any) -> str:
         """Save a pair; return a line about it."""
         with self._sampling(name, label) as sampler:
-            return f"`{drawing.save_pair(sampler, _wish(*wish), self.out)}`"
+            return f"`{drawing.save_pair(sampler, _sample_spec(*spec), self.out)}`"
 
     def choose_brush(self, name: str | None, class_name: str) -> gr.ImageEditor:
         """Return the editor with the colour of a class on its brush."""
@@ -349,7 +350,7 @@ class Controls:
     def _sampling(self, name, label):
         """Yield a generator; if it takes labels, it draws `label`."""
         with self.networks.using(name, GENERATOR) as sampler:
-            yield sampler.of_label(int(label)) if sampler.label_size else sampler
+            yield sampler.with_label(int(label)) if sampler.label_size else sampler
 
 
 def _label_size(header):
@@ -358,9 +359,9 @@ def _label_size(header):
     return header["networks"].get("Gs", {"config": {}})["config"].get("label_size", 0)
 
 
-def _wish(what, seed, psi, noise, other, position, layers):
-    return Wish(what, int(seed), round(psi, 2), "random" if noise else "const", int(other),
-                position, tuple(map(int, layers)))
+def _sample_spec(what, seed, psi, noise, other, position, layers):
+    return SampleSpec(what, int(seed), round(psi, 2), "random" if noise else "const", int(other),
+                      position, tuple(map(int, layers)))
 
 
 def _updates(drawn, views, names=VIEWS):

@@ -68,14 +68,14 @@ def serve(networks: Networks, out: Path) -> None:
             server.run(sockets=[listener])
 
 
-def make_app(networks: Networks, out: Path, port: int) -> "OnlyHere":
+def make_app(networks: Networks, out: Path, port: int) -> "LocalOnly":
     """Return the ASGI application of the page; see `serve`."""
     app = gradio.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None), page.build_page(networks, out),
         path="/", server_name=HOST, server_port=port, footer_links=[], run_history=False,
         show_error=False, max_file_size="20mb", ssr_mode=False, enable_monitoring=False,
         mcp_server=False, theme=page.theme(), css=page.css())
-    return OnlyHere(app)
+    return LocalOnly(app)
 
 
 def open_port(ports: Sequence[int]) -> socket.socket:
@@ -96,7 +96,7 @@ def open_port(ports: Sequence[int]) -> socket.socket:
     raise UserError(f"--explore: all ports from {ports[0]} to {ports[-1]} are in use")
 
 
-class OnlyHere:
+class LocalOnly:
     """An ASGI application for browsers on this machine and its own pages: it refuses requests under
     other host names, and requests from other sites."""
 

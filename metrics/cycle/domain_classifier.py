@@ -21,9 +21,9 @@ from dnnlib.download import keep_arrays
 from dnnlib.safe_pickle import NPZ_ERRORS, read_npz
 from dnnlib.tflib.keras_network import KerasNetwork
 from dnnlib.tflib.optimizer import Adam
-from metrics.cycle.photos import CyclePhotos, described
+from metrics.cycle.photos import CyclePhotos, cache_key
 from training.cycle.domains import split_mask, to_floats
-from training.cycle.losses import as_critics_see
+from training.cycle.losses import critic_view
 
 LARGEST = 64  # side of the images that it sees; larger photos are averaged down
 FMAPS = (16, 32, 64, 64)
@@ -64,14 +64,14 @@ class View(NamedTuple):
     side: int
     has_regions: bool
 
-    def reduced(self, images: tf.Tensor) -> tf.Tensor:
+    def shrink(self, images: tf.Tensor) -> tf.Tensor:
         """Return images [n, R, R, channels] averaged down."""
         factor = images.shape[1] // self.side
         return tf.nn.avg_pool2d(images, factor, factor, "VALID") if factor > 1 else images
 
-    def seen(self, rgb: tf.Tensor, mask: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-        """Return reduced photos as the network sees them; masks as in `as_critics_see`."""
-        return as_critics_see(rgb, mask, other, self.has_regions)
+    def critic_view(self, rgb: tf.Tensor, mask: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+        """Return reduced photos as the network sees them; masks as in `critic_view`."""
+        return critic_view(rgb, mask, other, self.has_regions)
 
 
 class DomainClassifier:
@@ -85,15 +85,15 @@ class DomainClassifier:
         self._network, self._view = network, view
         self.about = {**RECIPE, "side": view.side, "digest": network.digest()}
 
-    def takes_for_b(self, rgb: tf.Tensor, mask: tf.Tensor, other: tf.Tensor) -> np.ndarray:
+    def classify_as_b(self, rgb: tf.Tensor, mask: tf.Tensor, other: tf.Tensor) -> np.ndarray:
         """Return whether photos float32 [n, R, R, 3] look like those of B, bool [n]; mask, other:
         masks of their garments, and of the garments in photos of the other list."""
-        seen = self._view.seen(*map(self._view.reduced, (rgb, mask, other)))
+        seen = self._view.critic_view(*map(self._view.shrink, (rgb, mask, other)))
         return self._network(seen).numpy()[:, 0] > 0
 
 
-def domain_classifier(photos: CyclePhotos, has_regions: bool, cache: Path | None,
-                      report: Callable[[str], None]) -> DomainClassifier:
+def load_or_train_classifier(photos: CyclePhotos, has_regions: bool, cache: Path | None,
+                             report: Callable[[str], None]) -> DomainClassifier:
     """Return the classifier of training photos A and B, from the cache if it is there.
 
     Args:
@@ -102,7 +102,7 @@ def domain_classifier(photos: CyclePhotos, has_regions: bool, cache: Path | None
     """
     view = View(min(photos.A.resolution, LARGEST), has_regions)
     network = DomainNetwork("domains", side=view.side, seed=RECIPE["seed"])
-    lists = [described(domain) for domain in photos]
+    lists = [cache_key(domain) for domain in photos]
     key = hashlib.sha256(json.dumps([RECIPE, view, lists]).encode()).hexdigest()[:32]
     path = cache and cache / f"domains-{key}.npz"
     if path and path.is_file():
@@ -113,7 +113,7 @@ def domain_classifier(photos: CyclePhotos, has_regions: bool, cache: Path | None
             report(f"warning: {path} is damaged ({util.one_line(error)}); making it again")
     # The first photos of each list [n, side, side, 4]: colours, and the mask to translate
     reduced = [np.concatenate([
-        view.reduced(tf.concat(split_mask(to_floats(tf.constant(own))), -1)).numpy()
+        view.shrink(tf.concat(split_mask(to_floats(tf.constant(own))), -1)).numpy()
         for own in photos.batches(side, MINIBATCH, min(RECIPE["photos"], len(domain.numbers)))])
         for side, domain in photos._asdict().items()]
     train_classifier(network, reduced, view)
@@ -132,7 +132,8 @@ def train_classifier(network: DomainNetwork, lists: list[np.ndarray], view: View
     @tf.function
     def step(a: tf.Tensor, b: tf.Tensor) -> None:
         (rgb_a, mask_a), (rgb_b, mask_b) = split_mask(a), split_mask(b)
-        seen = tf.concat([view.seen(rgb_a, mask_a, mask_b), view.seen(rgb_b, mask_b, mask_a)], 0)
+        seen = tf.concat([view.critic_view(rgb_a, mask_a, mask_b),
+                          view.critic_view(rgb_b, mask_b, mask_a)], 0)
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(
                 truth, network.train_call(seen)[0]))

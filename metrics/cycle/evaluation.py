@@ -10,7 +10,7 @@ import numpy as np
 from dnnlib.download import cache_dir
 from dnnlib.util import UserError
 from metrics.cycle import measures
-from metrics.cycle.domain_classifier import DomainClassifier, domain_classifier
+from metrics.cycle.domain_classifier import DomainClassifier, load_or_train_classifier
 from metrics.cycle.measures import DIRECTIONS, CycleFindings
 from metrics.cycle.networks import CycleNetworks
 from metrics.cycle.photos import CyclePhotos, about_photos, open_training_photos
@@ -46,8 +46,8 @@ def evaluate_cyclegan(path: Path, metrics: list[Metric], photos: CyclePhotos, de
         check_counts(photos, "of the test")
         check_counts(training, "of the training, for floors")
     if wants_classifier:
-        classifier = domain_classifier(training, networks.has_garment, cache_dir(), warn)
-    found = find(networks, photos, training, detector, classifier, minibatch)
+        classifier = load_or_train_classifier(training, networks.has_garment, cache_dir(), warn)
+    found = compute_findings(networks, photos, training, detector, classifier, minibatch)
     about = about_evaluation(networks, path, photos)
     for metric in metrics:
         record = {"metric": metric.name,
@@ -78,8 +78,9 @@ def check_counts(photos: CyclePhotos, what: str) -> None:
                             "distances take 2 at least")
 
 
-def find(networks: CycleNetworks, photos: CyclePhotos, training: CyclePhotos | None,
-         detector: Any, classifier: DomainClassifier | None, minibatch: int) -> CycleFindings:
+def compute_findings(networks: CycleNetworks, photos: CyclePhotos, training: CyclePhotos | None,
+                     detector: Any, classifier: DomainClassifier | None,
+                     minibatch: int) -> CycleFindings:
     """Return the findings that the metrics are computed from: features if there is a detector,
     accuracies if there is a classifier.
 
@@ -117,10 +118,11 @@ def find(networks: CycleNetworks, photos: CyclePhotos, training: CyclePhotos | N
     if detector:
         for side, other in ("AB", "BA"):
             count, half = len(photos.side(other).numbers), len(partners.side(other).numbers) // 2
-            found.reals[side] = _features(photos.seen(side, networks, minibatch, partners),
-                                          detector)
+            found.reals[side] = _features(
+                photos.critic_view_source(side, networks, minibatch, partners), detector)
             found.training[side] = _features(
-                training.seen(side, networks, minibatch, partners, count, half), detector)
+                training.critic_view_source(side, networks, minibatch, partners, count, half),
+                detector)
     return found
 
 
@@ -132,8 +134,8 @@ def _translate(networks, photos, partners, direction, classifier, minibatch, col
         if classifier:
             masks = networks.masks(own), networks.masks(others)
             real = split_mask(to_floats(own))[0]
-            terms |= {"translated_as_b": classifier.takes_for_b(found, *masks),
-                      "real_as_b": classifier.takes_for_b(real, *masks)}
+            terms |= {"translated_as_b": classifier.classify_as_b(found, *masks),
+                      "real_as_b": classifier.classify_as_b(real, *masks)}
         collected.append(terms)
         yield seen, None
 

@@ -6,9 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import pictures
-from training.cycle.config import CycleConfig, there_and_back
+from training.cycle.config import CycleConfig, generator_names
 from training.cycle.domains import split_mask, to_floats
-from training.cycle.losses import KIND, as_critics_see, composite, masked_l1, scored
+from training.cycle.losses import KIND, composite, critic_view, loss_logits, masked_l1
 from training.snapshots import load_snapshot
 from training.translation.losses import gan_loss
 
@@ -57,12 +57,12 @@ class CycleNetworks:
         # There and back: photos [n, R, R, 3], masks [n, R, R, 1]
         rgb, own_mask = split_mask(to_floats(photos))
         mask, other = self.masks(photos), self.masks(others)
-        there, back = (self._networks[name] for name in there_and_back(direction))
+        there, back = (self._networks[name] for name in generator_names(direction))
         raw = there(rgb)
         found = composite(raw, rgb, mask)
         again = composite(back(found), found, mask)
         # The critics' scores of the translated and the real photos
-        seen, seen_real = (as_critics_see(images, mask, other, self.has_garment)
+        seen, seen_real = (critic_view(images, mask, other, self.has_garment)
                            for images in (found, rgb))
         fake = self._scores(f"D_{direction[-1]}", seen)
         real = self._scores(f"D_{direction[0]}", seen_real)
@@ -82,4 +82,4 @@ class CycleNetworks:
 
     def _scores(self, name, images):
         """Return a critic's logits and their weights."""
-        return scored(tf.nest.flatten(self._networks[name]([images])), self.config.critic)
+        return loss_logits(tf.nest.flatten(self._networks[name]([images])), self.config.critic)

@@ -16,7 +16,7 @@ from dnnlib.util import UserError
 from metrics.cycle.networks import CycleNetworks
 from metrics.image_sources import ImageSource, warn
 from training.cycle.domains import SMALLEST_SHARE, Domain, open_list, split_mask, to_floats
-from training.cycle.losses import as_critics_see
+from training.cycle.losses import critic_view
 
 OPTIONS = {"A": "data", "B": "target"}  # the scripts' options that name the lists
 OTHER = {"A": "B", "B": "A"}
@@ -52,8 +52,9 @@ class CyclePhotos(NamedTuple):
         return zip(self.batches(side, minibatch, total),
                    partners.batches(OTHER[side], minibatch, total, start), strict=True)
 
-    def seen(self, side: str, networks: CycleNetworks, minibatch: int, partners: "CyclePhotos",
-             count: int | None = None, start: int = 0) -> ImageSource:
+    def critic_view_source(self, side: str, networks: CycleNetworks, minibatch: int,
+                           partners: "CyclePhotos", count: int | None = None,
+                           start: int = 0) -> ImageSource:
         """Return the first photos of a list as the critics of `networks` see them; see
         `with_partners`."""
         domain = self.side(side)
@@ -65,21 +66,21 @@ class CyclePhotos(NamedTuple):
                 seen = photos[..., :3]
                 if networks.has_garment:
                     rgb, mask = split_mask(to_floats(tf.constant(photos)))
-                    seen = pictures.to_uint8_metrics(as_critics_see(
+                    seen = pictures.to_uint8_metrics(critic_view(
                         rgb, mask, networks.masks(tf.constant(others)), True))
                 yield seen, None
 
         regions = ""
         if networks.has_garment:
-            regions = f" through {described(partners.side(OTHER[side]))} from {start} on"
+            regions = f" through {cache_key(partners.side(OTHER[side]))} from {start} on"
         return ImageSource(
             name=f"{domain.source.name} {domain.split}", count=total,
-            digest=f"{described(domain)} first {total}{regions}", batches=batches,
+            digest=f"{cache_key(domain)} first {total}{regions}", batches=batches,
             about=about_photos(domain),
             sizes=collections.Counter({(domain.resolution, domain.resolution): total}))
 
 
-def described(domain: Domain) -> tuple:
+def cache_key(domain: Domain) -> tuple:
     """Return everything that determines the pixels of a list of photos, as a key for caches."""
     source = domain.source
     digest = source.content_digest if isinstance(source, PairFolder) else source.digest

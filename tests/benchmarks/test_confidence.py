@@ -11,7 +11,7 @@ class HalfRight:
     """Returns the labels of a sampler's maps, but only background for every second photo."""
 
     def __init__(self, sampler, count):
-        images, = sampler.of_seeds(range(count), 1.0, "random", count)
+        images, = sampler.seed_images(range(count), 1.0, "random", count)
         self.maps = label_maps(images)
         self.maps[::2] = 0
 

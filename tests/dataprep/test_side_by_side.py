@@ -47,7 +47,7 @@ def encoded(image, kind="PNG", **options):
 
 
 def halves(image, layout=LAYOUT):
-    return layout.halves(image, image.size)
+    return layout.split_halves(image, image.size)
 
 
 def majority_oracle(labels):
@@ -86,10 +86,10 @@ def test_the_nearest_colour_is_found(rng):
 def test_the_majority_decides(rng):
     for num in (2, 3, 12):
         labels = rng.integers(0, num, (17, 23), dtype=np.uint8)
-        np.testing.assert_array_equal(side_by_side.majority(labels), majority_oracle(labels))
+        np.testing.assert_array_equal(side_by_side.majority_filter(labels), majority_oracle(labels))
     spot = np.zeros((5, 5), np.uint8)
     spot[2, 2] = 3
-    assert not side_by_side.majority(spot).any()
+    assert not side_by_side.majority_filter(spot).any()
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -126,12 +126,12 @@ def test_a_blend_gets_the_nearer_of_two_classes():
     rgb = np.tile(np.rint(row).astype(np.uint8), (6, 1, 1))
     nearest, distance = side_by_side.nearest_colours(rgb, PALETTE)
     assert 5 in nearest
-    found = side_by_side.without_blends(rgb, PALETTE.astype(int), nearest, distance)
+    found = side_by_side.resolve_blends(rgb, PALETTE.astype(int), nearest, distance)
     assert set(found.flat) == {4, 6} and (found == found[0]).all()
     assert found[0].tolist()[:4] == [6] * 4 and found[0].tolist()[5:] == [4] * 4
     rgb[:, 3:6] = PALETTE[11]  # not a blend of the two
     nearest, distance = side_by_side.nearest_colours(rgb, PALETTE)
-    np.testing.assert_array_equal(nearest, side_by_side.without_blends(
+    np.testing.assert_array_equal(nearest, side_by_side.resolve_blends(
         rgb, PALETTE.astype(int), nearest, distance))
 
 
@@ -201,8 +201,8 @@ def test_folders_are_the_splits(facades, tmp_path, capsys):
     with Image.open(facades / read_ids(tmp_path / "set", "val")[0]) as source:
         pixels = np.asarray(source)
     np.testing.assert_array_equal(image[:3].transpose(1, 2, 0), pixels[:, :64])
-    expected = side_by_side.majority((pixels[:, 64:, None] == PALETTE).all(-1).argmax(-1)
-                                     .astype(np.uint8))
+    expected = side_by_side.majority_filter((pixels[:, 64:, None] == PALETTE).all(-1).argmax(-1)
+                                            .astype(np.uint8))
     found = channels.to_label_map(image[3:].transpose(1, 2, 0), channels.STORED_THRESHOLD)
     np.testing.assert_array_equal(found, expected)
     assert dataset_tool.main(["info", str(tmp_path / "set"), "--verify"]) == 0

@@ -16,7 +16,7 @@ from dataprep.coco import annotations
 from dnnlib.data import coco, tfrecords
 from dnnlib.data.dataset import open_dataset
 from dnnlib.process_pool import ordered_map
-from dnnlib.util import UserError, only_process
+from dnnlib.util import UserError, lock_directory
 from tests.tools.data_helpers import (
     annotations_path,
     folder_bytes,
@@ -192,7 +192,7 @@ def test_other_folders_are_not_removed(tmp_path, source):
 
 
 def test_two_writers_cannot_use_one_folder(tmp_path, source):
-    with only_process(tmp_path / "set", "making it"), \
+    with lock_directory(tmp_path / "set", "making it"), \
             pytest.raises(UserError, match="another process"):
         write(tmp_path / "set", source)
 
@@ -222,7 +222,7 @@ def test_a_worker_that_dies_is_one_line():
 
 
 def test_the_projected_size_is_about_right(tmp_path, source):
-    size, seconds = conversion.project(recipe_of(source), items_of(source))
+    size, seconds = conversion.estimate_cost(recipe_of(source), items_of(source))
     write(tmp_path, source)
     total = sum(len(data) for name, data in folder_bytes(tmp_path).items() if "tfrecords" in name)
     assert size == pytest.approx(total / NUM, rel=1e-6) and seconds > 0

@@ -362,7 +362,7 @@ def test_connections_closed_without_an_answer_are_tried_again(target, monkeypatc
 
 
 def _hold(folder, held, release):
-    with util.only_process(folder, "downloading"):
+    with util.lock_directory(folder, "downloading"):
         held.set()
         release.wait(20)
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from dataprep import create
-from dataprep.coco.segmentations import whole
+from dataprep.coco.segmentations import parse_int
 from dnnlib.data import photos, tfrecords
 from dnnlib.data.channels import SEGMAPS
 from dnnlib.util import UserError, one_line
@@ -117,7 +117,7 @@ def check_modanet(folder, images, annotations, files, with_good):
     event(f"{len(written)} written")
     skipped = read_jsonl(out / "skipped.jsonl")
     left_out = {line["id"] for line in skipped if "annotation" not in line}
-    listed = {whole(entry.get("id"), 0, 2**53) for entry in images if isinstance(entry, dict)}
+    listed = {parse_int(entry.get("id"), 0, 2**53) for entry in images if isinstance(entry, dict)}
     assert set(written) | left_out - {None} == listed - {None} and not left_out & set(written)
     assert len(written) == len(set(written)) and set(written) <= files.keys()
     assert all(line["reason"].isprintable() for line in skipped)

@@ -114,7 +114,7 @@ def test_sheets_of_a_network_without_styles(tmp_path):
     header = {"classes": [], "lod": {"resolution": 8, "fade": 0.0}}
     save_snapshot(tmp_path / "s.safetensors", networks, header)
     sampler = Sampler.load(tmp_path / "s.safetensors")
-    assert next(sampler.of_seeds([1, 2], 0.7, "random", 2)).shape == (2, 8, 8, 3)
+    assert next(sampler.seed_images([1, 2], 0.7, "random", 2)).shape == (2, 8, 8, 3)
     with pytest.raises(UserError, match="no styles"):
         style_mix(sampler, [1], [2], [0], 0.7, "random", 2)
 

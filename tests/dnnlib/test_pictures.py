@@ -56,7 +56,7 @@ def test_an_empty_grid_is_refused(count, columns):
 def test_pairs_show_colours_left_and_the_largest_positive_class_right():
     images = np.full((2, 4, 4, 3 + 3), -0.5, np.float32)
     images[1, :2, :, 3:] = [0.1, 0.4, 0.3]
-    pairs = pictures.pairs(images)
+    pairs = pictures.draw_pairs(images)
     assert pairs.shape == (2, 4, 8, 3)
     colours = channels.palette(3)
     assert (pairs[1, :, :4] == pictures.to_uint8(np.float32(-0.5))).all()
@@ -67,10 +67,10 @@ def test_pairs_show_colours_left_and_the_largest_positive_class_right():
 def test_pairs_with_a_binary_map_are_white_and_without_maps_are_colours_only():
     images = np.zeros((3, 4, 4, 4), np.float32)
     images[..., 0, 3] = 0.01
-    pairs = pictures.pairs(images)
+    pairs = pictures.draw_pairs(images)
     assert pairs.shape == (3, 4, 8, 3)
     assert (pairs[:, :, 4] == 255).all() and not pairs[:, :, 5:].any()
-    assert pictures.pairs(images[..., :3]).shape == (3, 4, 4, 3)
+    assert pictures.draw_pairs(images[..., :3]).shape == (3, 4, 4, 3)
 
 
 @pytest.mark.parametrize("side, shown", [(32, 96), (20, 100), (4, 96), (96, 96), (128, 128)])

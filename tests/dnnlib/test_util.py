@@ -5,7 +5,7 @@ import errno
 import pytest
 import tensorflow as tf
 
-from dnnlib.util import UserError, disk_full_explained, read_json, remove_leftovers
+from dnnlib.util import UserError, explain_disk_full, read_json, remove_leftovers
 
 
 @pytest.mark.parametrize("error", [
@@ -14,7 +14,7 @@ from dnnlib.util import UserError, disk_full_explained, read_json, remove_leftov
     tf.errors.ResourceExhaustedError(None, None, "x.tfrecords; No space left on device")])
 def test_a_full_disk_is_one_line_with_advice(error, tmp_path):
     with pytest.raises(UserError, match=r"full_disk.*: the disk is full \(.*\); make room$"), \
-            disk_full_explained(tmp_path, lambda: "make room"):
+            explain_disk_full(tmp_path, lambda: "make room"):
         raise error
 
 
@@ -22,7 +22,7 @@ def test_a_full_disk_is_one_line_with_advice(error, tmp_path):
     OSError(errno.ENOENT, "No such file"), ValueError("No space left on device"),
     tf.errors.ResourceExhaustedError(None, None, "out of the device's memory")])
 def test_other_errors_are_unchanged(error, tmp_path):
-    with pytest.raises(type(error)) as caught, disk_full_explained(tmp_path, lambda: "make room"):
+    with pytest.raises(type(error)) as caught, explain_disk_full(tmp_path, lambda: "make room"):
         raise error
     assert caught.value is error
 

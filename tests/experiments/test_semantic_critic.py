@@ -105,7 +105,7 @@ def test_every_question_has_its_comparison():
     expected = [f"`{row}` against `patch-l1`: {title} higher by {by} (better)."
                 for row, by in (("semantic-semantic", "30.0"), ("capacity-semantic", "30.0"),
                                 ("semantic-l1", "10.0"))]
-    assert semantic_critic.answers(table) == [
+    assert semantic_critic.compare_methods(table) == [
         *expected, "`semantic-semantic` against `capacity-semantic`: no more than seeds differ.",
         f"`semantic-semantic` against `semantic-l1`: {title} higher by 20.0 (better)."]
 

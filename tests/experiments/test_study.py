@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from dnnlib import util
-from dnnlib.util import UserError, only_process
+from dnnlib.util import UserError, lock_directory
 from experiments.study import (
     EVALUATED,
     Trial,
     choose,
     run_study,
     script,
-    typed,
+    shell_command,
 )
 
 
@@ -92,7 +92,7 @@ def test_rows_trained_by_other_commands_are_refused(trials, started, tmp_path):
     run(trials[:1], tmp_path)
     other = dataclasses.replace(trials[0], training=[*trials[0].training, "--lrate=0.5"])
     assert other.is_evaluated() and "--lrate" not in other.result()["training"]
-    assert other.result()["training"] == typed(trials[0].training)
+    assert other.result()["training"] == shell_command(trials[0].training)
     with pytest.raises(UserError, match=r"a, seed 0: .*was trained by other .*\(--lrate=0.5\)"):
         other.check_training()
     dataclasses.replace(trials[0], training=[*trials[0].training, "--gpus=2"]).check_training()
@@ -183,7 +183,8 @@ def test_a_request_to_stop_reaches_the_training_once_and_ends_the_study(trials, 
 
 
 def test_one_process_at_a_time(trials, tmp_path):
-    with only_process(tmp_path / "out", "x"), pytest.raises(UserError, match="running this study"):
+    with lock_directory(tmp_path / "out", "x"), \
+            pytest.raises(UserError, match="running this study"):
         run(trials, tmp_path)
 
 

@@ -73,7 +73,7 @@ def test_probabilities_are_compared_at_the_photos_pixels():
     probabilities[..., 0] = 0.2
     probabilities[:, 1, 1] = probabilities[:, 2, 2] = 0.8
     probabilities[:, [0, 3], 0] = 9  # left and right of a photo twice as high as wide
-    labels = labelling.of_probabilities(probabilities, (8, 16))
+    labels = labelling.label_map_from_probabilities(probabilities, (8, 16))
     assert labels.shape == (16, 8)
     np.testing.assert_array_equal(labels[0], [1, 1, 1, 1, 2, 2, 2, 2])
 
@@ -81,7 +81,8 @@ def test_probabilities_are_compared_at_the_photos_pixels():
 def test_the_background_must_be_likelier_than_all_classes_together():
     chances = np.array([[[0.4, 0.35, 0.25], [0.6, 0.3, 0.1]],
                         [[0.45, 0.2, 0.35], [0.1, 0.9, 0.0]]], np.float32)
-    np.testing.assert_array_equal(labelling.of_probabilities(chances, (2, 2)), [[1, 0], [2, 1]])
+    np.testing.assert_array_equal(labelling.label_map_from_probabilities(chances, (2, 2)),
+                                  [[1, 0], [2, 1]])
 
 
 def test_the_command(labeller, tmp_path, rng, capsys):
@@ -139,15 +140,15 @@ def test_photos_are_recognised_by_their_content(tmp_path):
     (tmp_path / "notes.txt").write_text("no photo")
     (tmp_path / ".hidden.tif").write_bytes((tmp_path / "TIFF.tif").read_bytes())
     (tmp_path / "folder.tif").mkdir()
-    assert [path.name for path in labelling.photos_in(tmp_path)] == [
+    assert [path.name for path in labelling.find_photos(tmp_path)] == [
         "AVIF.avif", "GIF.gif", "JPEG.jfif", "PNG", "PPM.ppm", "TIFF.tif"]
 
 
 def test_folders_without_photos_and_equal_stems_are_refused(tmp_path):
     for path, message in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "no photos")):
         with pytest.raises(UserError, match=message):
-            labelling.photos_in(path)
+            labelling.find_photos(path)
     for name in ("a.png", "a.jpg"):
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=r"a\.jpg and a\.png would become one file"):
-        labelling.photos_in(tmp_path)
+        labelling.find_photos(tmp_path)

@@ -197,7 +197,7 @@ def test_keypoints_cannot_name_photos_outside_their_folder(tmp_path):
     write_people(file, "/elsewhere/a.png")  # photos of poses alone are not read
     assert posing.open_figures(file, "pad").names == ["a"]
     poses = posing.open_figures(write_people(file, str(tmp_path / "secret.png")), "pad")
-    assert poses.mark(0)[-1] is None
+    assert poses.fingerprint(0)[-1] is None
     with pytest.raises(UserError, match=r"person_keypoints\.json/secret\.png: "):
         poses.photo(0, 16)
 

@@ -10,7 +10,7 @@ from PIL import Image
 import generate
 from dnnlib.data import pictures
 from dnnlib.data.dataset import open_dataset
-from dnnlib.data.labelled import SplitPictures, chosen, read_label_png
+from dnnlib.data.labelled import SplitPictures, choose_numbers, read_label_png
 from dnnlib.download import CACHE_VARIABLE
 from dnnlib.util import UserError
 from generation import projected_photos
@@ -216,7 +216,7 @@ def test_labelled_photos_teach_a_decoder(project, root, loaded, tmp_path):
     said = project(data, out, "--num-images=4", "--seed=7", "--space=w")
     origin = root / "rgb.safetensors"
     assert f"train.py --variant=decoder --init-from={origin} --labels={out}" in said
-    numbers = chosen(24, 4, 7)  # as a segmentation network's training would
+    numbers = choose_numbers(24, 4, 7)  # as a segmentation network's training would
     truth = SplitPictures(open_dataset(data), "train", 16)
     found = LabelledFolder(out)
     assert found.classes == CLASSES and not found.problems

@@ -90,20 +90,21 @@ def test_noise_penalty(rng, side):
     np.testing.assert_allclose(found, [penalty_by_hand(n[..., 0]) for n in noise], rtol=1e-4,
                                atol=1e-9)
     assert side < 16 or found[2] > 20 * found[:2].max()
-    normal = projection.normalised(tf.constant(3 * noise + 1)).numpy()
+    normal = projection.normalize_noise(tf.constant(3 * noise + 1)).numpy()
     np.testing.assert_allclose(normal.mean(axis=(1, 2, 3)), 0, atol=1e-6)
     np.testing.assert_allclose(np.square(normal).mean(axis=(1, 2, 3)), 1, rtol=1e-5)
 
 
 def test_inputs_of_vgg(rng):
     images = rng.uniform(0, 255, (1, 512, 512, 3)).astype(np.float32)
-    np.testing.assert_allclose(projection.as_seen(tf.constant(images))[0], images[0].reshape(
+    np.testing.assert_allclose(projection.resize_for_vgg(tf.constant(images))[0], images[0].reshape(
         256, 2, 256, 2, 3).mean(axis=(1, 3)), rtol=1e-5)
     small = images[:, :8, :8]
-    np.testing.assert_array_equal(projection.as_seen(tf.constant(small))[0, ::2, 1::2], small[0])
+    np.testing.assert_array_equal(projection.resize_for_vgg(tf.constant(small))[0, ::2, 1::2],
+                                  small[0])
     for side in (16, 64, 256):
         part = tf.constant(images[:, :side, :side])
-        assert projection.as_seen(part) is part
+        assert projection.resize_for_vgg(part) is part
 
 
 def test_terms_equal_both_papers(arrays, lpips, rng):

@@ -7,13 +7,13 @@ import pytest
 
 from dnnlib import util
 from dnnlib.util import UserError
-from generation.resumable_folder import content_digest, continued
+from generation.resumable_folder import content_digest, open_resumable
 
 HOW = {"network": "n", "label": (0.5, 0.25), "settings": {"steps": 3}}
 
 
 def opened(path, how=HOW):
-    return continued(path, "record.json", "photos", how, {"path": "x"})
+    return open_resumable(path, "record.json", "photos", how, {"path": "x"})
 
 
 def test_finished_work_is_recognised(tmp_path):

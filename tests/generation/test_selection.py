@@ -69,7 +69,7 @@ def test_areas_are_shares_of_the_photo():
     images = images_of([0.5, -0.5], [-0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5])
     traits, = selection.measure(images, label_maps(images))
     assert traits.areas.tolist() == [0.25, 0.5]
-    assert selection.photo_part(np.arange(16).reshape(1, 4, 4), (1, 0, 3, 4)).tolist() == [
+    assert selection.crop_to_box(np.arange(16).reshape(1, 4, 4), (1, 0, 3, 4)).tolist() == [
         [[1, 2], [5, 6], [9, 10], [13, 14]]]
 
 
@@ -190,7 +190,7 @@ def test_a_tally_continues_from_its_json():
 
 def test_several_tallies_are_added_up():
     one, other = decide(LARGE, (0.2, 0, 0.3))[1], decide(LARGE, (0.2, 0, 0.1), (0, 0, 0))[1]
-    total = selection.add_up([one, other])
+    total = selection.sum_tallies([one, other])
     assert (total.tried, total.accepted) == (3, 1)
     assert total.seen == {"hat": 2, "bag": 1} and total.shown == {"hat": 1, "bag": 1}
     assert total.rejected == {"without bag": 1, "without hat": 1}
@@ -213,16 +213,16 @@ def test_only_some_classes_may_be_balanced():
     (Selection(balance={"shoe": 0.1}), "--balance: 'shoe' is none of the classes hat, scarf, bag")])
 def test_classes_that_the_network_does_not_draw_are_refused(chosen, message):
     with pytest.raises(selection.UserError, match=message):
-        chosen.of_network(CLASSES)
+        chosen.match_classes(CLASSES)
     with pytest.raises(selection.UserError, match="draws no maps"):
-        chosen.of_network(())
+        chosen.match_classes(())
 
 
 def test_classes_are_found_whatever_their_case():
     chosen = Selection(require=("BAG", "bag"), balance={"Hat": 0.1})
-    assert chosen.of_network(CLASSES) == Selection(require=("bag",), balance={"hat": 0.1})
+    assert chosen.match_classes(CLASSES) == Selection(require=("bag",), balance={"hat": 0.1})
     with pytest.raises(UserError, match="--balance: Hat, hat name a class twice"):
-        Selection(balance={"Hat": 0.1, "hat": 0.9}).of_network(CLASSES)
+        Selection(balance={"Hat": 0.1, "hat": 0.9}).match_classes(CLASSES)
 
 
 # The accepted set
@@ -235,7 +235,7 @@ def expected_seeds(sampler, num, first=0, chosen=CHOSEN, columns=slice(None)):
     """Return the first `num` seeds whose maps, made 16 at a time, show the required classes."""
     found, start = [], first
     while len(found) < num:
-        images, = sampler.of_seeds(range(start, start + 16), 1.0, "random", 16)
+        images, = sampler.seed_images(range(start, start + 16), 1.0, "random", 16)
         for seed, label_map in zip(range(start, start + 16), label_maps(images)[..., columns]):
             shares = [(label_map == CLASSES.index(name) + 1).mean() for name in chosen.require]
             if min(shares) >= chosen.min_area:
@@ -283,12 +283,12 @@ def test_rejected_seeds_are_not_tried_again(sampler, finished, tmp_path, monkeyp
     out, drawn = tmp_path / "out", []
     write(sampler, out, 5)
     tried = json.loads((out / pairs.SELECTION).read_text())["tried"]
-    of_seeds = sampler.of_seeds
+    seed_images = sampler.seed_images
 
     def record(seeds, *args):
         drawn.append(seeds[0])
-        return of_seeds(seeds, *args)
-    monkeypatch.setattr(sampler, "of_seeds", record)
+        return seed_images(seeds, *args)
+    monkeypatch.setattr(sampler, "seed_images", record)
     write(sampler, out, 12)
     assert drawn[0] == tried // selection.BLOCK * selection.BLOCK > 0
     drawn.clear()
@@ -332,12 +332,12 @@ def test_an_interrupted_selection_ends_with_the_same_pairs(sampler, finished, tm
 def test_samples_are_made_in_one_minibatch_size_only(sampler, monkeypatch):
     """A network compiled for several sizes rounds differently: shards would depend on which were
     made before."""
-    sizes, of_seeds = [], sampler.of_seeds
+    sizes, seed_images = [], sampler.seed_images
 
     def record(seeds, trunc, noise, minibatch):
         sizes.append((len(seeds), minibatch))
-        return of_seeds(seeds, trunc, noise, minibatch)
-    monkeypatch.setattr(sampler, "of_seeds", record)
+        return seed_images(seeds, trunc, noise, minibatch)
+    monkeypatch.setattr(sampler, "seed_images", record)
     recipe = pairs.make_recipe(sampler, 1.0, "random")
     batches = list(selection.make_samples(sampler, recipe, Request(range(3, 22), 19)))
     assert [batch.seeds for batch in batches] == [list(range(3, 19)), [19, 20, 21]]
@@ -372,7 +372,7 @@ def test_missing_classes_of_balance_are_named():
         wanted.check_found(tally, classes)
     _, copied = shlex.split(str(error.value))[-1].split("=")
     balance = parse_options(["--num=9", f"--balance={copied}"]).balance
-    assert Selection(balance=balance).of_network(classes).balance == {
+    assert Selection(balance=balance).match_classes(classes).balance == {
         "hat, cap": 0.1, "scarf": 0.1}
 
 

@@ -118,7 +118,7 @@ def test_shards_of_records_are_a_complete_data_set(finished, job_in):
     assert recipe.box is None
     images = np.concatenate(list(read_split(out, "train", RESOLUTION)))
     for record, image in zip(samples(out)[:14], images):
-        made, = sampler.of_seeds([record["seed"]], 1.0, "random", 1)
+        made, = sampler.seed_images([record["seed"]], 1.0, "random", 1)
         rgb, label_map = (part[0] for part in pairs.to_pairs(made))
         assert np.abs(image[..., :3].astype(int) - rgb).max() <= 1
         assert np.count_nonzero(image[..., 3:] != one_hot(label_map, 3)) <= 6
@@ -193,7 +193,7 @@ def test_a_shard_that_was_given_up_is_not_tried_again(job_in, tmp_path, monkeypa
     with pytest.raises(UserError, match="shard 0 of 2: 20 seeds in a row were rejected"):
         write(job)
     with monkeypatch.context() as patch:
-        patch.setattr(Sampler, "of_seeds", None)
+        patch.setattr(Sampler, "seed_images", None)
         for tries in (20, 10):
             with pytest.raises(UserError, match="tried 20 seeds"):
                 write(replace(job, max_tries=tries))

@@ -14,8 +14,8 @@ from dnnlib.data import channels, pictures
 from dnnlib.data.class_list import write_class_list
 from dnnlib.data.labelled import PairFolder
 from dnnlib.util import UserError
-from generation.labelling import photos_in
-from generation.translation import LabelFiles, fitted
+from generation.labelling import find_photos
+from generation.translation import LabelFiles, fit_maps
 from tests.tools.data_helpers import one_hot
 from tests.tools.generators import save_network
 from tests.tools.labelled_pictures import CLASSES, coloured_dataset
@@ -122,7 +122,7 @@ def test_maps_of_other_sizes(network, tmp_path, capsys):
     np.testing.assert_array_equal(read(tmp_path / "out/labels/map1.png"), wide)
     assert read(tmp_path / "out/images/map1.png").shape == (8, 16, 3)
     np.testing.assert_array_equal(read(tmp_path / "out/labels/map2.png")[0], ignored % 255)
-    square = fitted([wide], 16, 2)
+    square = fit_maps([wide], 16, 2)
     np.testing.assert_array_equal(channels.to_label_map(square.segmaps[0], 127)[4:12], wide)
     assert square.segmaps[0, :4].max() == 0 and square.boxes == [(0, 4, 16, 12)]
 
@@ -168,7 +168,7 @@ def test_photos_of_generated_maps(network, tmp_path, capsys):
     command = f"--network={network}", f"--from={generator}", f"--out={tmp_path / 'out'}"
     assert run(*command, "--seeds=3-5") == 0
     sampler = Sampler.load(generator)
-    images, = sampler.of_seeds([3, 4, 5], 1.0, "random", 3)
+    images, = sampler.seed_images([3, 4, 5], 1.0, "random", 3)
     for seed, labels in zip((3, 4, 5), label_maps(images)):
         written = read(tmp_path / f"out/labels/{seed:07d}.png")
         factor = 16 // sampler.resolution
@@ -258,4 +258,4 @@ def test_pipes_do_not_block(tmp_path):
     folder_of_maps(tmp_path / "maps", [(16, 16)])
     os.mkfifo(tmp_path / "maps/a.png")
     assert LabelFiles(tmp_path / "maps").names == ["map0"]
-    assert [path.name for path in photos_in(tmp_path / "maps")] == ["map0.png"]
+    assert [path.name for path in find_photos(tmp_path / "maps")] == ["map0.png"]

@@ -62,15 +62,15 @@ def test_the_curve_is_closed_and_smooth(rng):
 def test_the_curve_passes_through_the_w_of_every_seed(video, space):
     video = dataclasses.replace(video, space=space)
     own = video.sampler.dlatents(video.sampler.seed_latents(video.seeds), 0.7)
-    np.testing.assert_allclose(video.way()(np.arange(3)), own, atol=1e-5)
-    between = video.way()(np.array([0.5]))
+    np.testing.assert_allclose(video.make_path()(np.arange(3)), own, atol=1e-5)
+    between = video.make_path()(np.array([0.5]))
     assert np.abs(between - own).max(axis=(1, 2)).min() > 0.01
 
 
 def test_z_keeps_its_length_between_seeds(video, monkeypatch):
     sampler, seen = video.sampler, []
     lengths = np.linalg.norm(sampler.seed_latents(video.seeds), axis=1)
-    way = dataclasses.replace(video, space="z").way()
+    way = dataclasses.replace(video, space="z").make_path()
     monkeypatch.setattr(sampler, "dlatents", lambda z, psi: seen.append(z))
     way(np.linspace(0, 3, 31))
     found = np.linalg.norm(seen[0], axis=1)
@@ -91,7 +91,7 @@ def test_frames_equal_stills_with_the_photo_above_the_map(video):
     sampler, frames = video.sampler, drawn(video)
     own = sampler.dlatents(sampler.seed_latents(video.seeds), 0.7)
     dlatents = closed_spline(own)(np.arange(12) / 4).astype(np.float32)
-    stills = np.concatenate(list(sampler.of_dlatents(dlatents, [3] * 12, "random", 4)))
+    stills = np.concatenate(list(sampler.dlatent_images(dlatents, [3] * 12, "random", 4)))
     assert video.size[0] == MIN_SIDE
     photos, maps = frames[:, :MIN_SIDE], frames[:, MIN_SIDE:2 * MIN_SIDE]
     expected = pictures.to_uint8(stills[..., :3])

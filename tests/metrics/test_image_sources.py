@@ -16,7 +16,7 @@ from dnnlib.data.dataset import open_dataset
 from dnnlib.util import UserError
 from metrics.features import source_features
 from metrics.image_sources import folder_source, split_source
-from metrics.metric_base import limited, parse_metric
+from metrics.metric_base import limit_metric, parse_metric
 from metrics.networks import inception_weights
 from tests.tools.metrics_helpers import StubDetector, small_arrays, write_files
 
@@ -226,8 +226,8 @@ def test_sizes_and_skipped_files_get_one_warning(run, photos, tmp_path, capsys):
     ("fid50k_full", 2000, "fid2k_full"), ("kid50k", 7, "kid7"),
     ("pr50k3_full", 1003, "pr10033_full"), ("is50k", 10000, "is10k")])
 def test_names_of_metrics_give_the_counts(name, count, expected):
-    assert limited(parse_metric(name), count) == parse_metric(expected)
-    assert limited(parse_metric(name), None) == parse_metric(name) == limited(
+    assert limit_metric(parse_metric(name), count) == parse_metric(expected)
+    assert limit_metric(parse_metric(name), None) == parse_metric(name) == limit_metric(
         parse_metric(name), 50_000)
 
 

@@ -250,7 +250,7 @@ def test_the_options_samples_equal_generate_pys(run, source, tmp_path, capsys):
     assert capsys.readouterr().out.endswith(f"wrote {path.parent / 'nearest-3-5.png'}\n")
     assert not list(path.parent.glob("metric-*"))
     picture = np.asarray(Image.open(path.parent / "nearest-3-5.png"))
-    images, = Sampler.load(path).of_seeds([3, 4, 5], 1, "random", 16)
+    images, = Sampler.load(path).seed_images([3, 4, 5], 1, "random", 16)
     rgb = pictures.to_uint8_metrics(images[..., :3])
     for row, (image, label_map) in enumerate(zip(rgb, label_maps(images))):
         found = picture[row * (128 + pictures.LEGEND_ROW):][:128]
@@ -270,7 +270,7 @@ def test_the_option_with_a_conditional_network(run, source, tmp_path):
         run(f"--network={path}", "--nearest=0")
     assert run(f"--network={path}", "--nearest=0", "--label=1") == 0
     picture = np.asarray(Image.open(path.parent / "nearest-0-label1.png"))
-    images, = Sampler.load(path, 1).of_seeds([0], 1, "random", 16)
+    images, = Sampler.load(path, 1).seed_images([0], 1, "random", 16)
     rgb = pictures.to_uint8_metrics(images[..., :3])
     np.testing.assert_array_equal(picture[:128, :128], pictures.enlarge(rgb[0], 16))
 

@@ -5,7 +5,7 @@ import pytest
 
 from dnnlib.util import UserError
 from metrics import precision_recall as module
-from metrics.precision_recall import inside, precision_recall, squared_radii
+from metrics.precision_recall import in_manifold, precision_recall, squared_radii
 
 
 def distances(a, b):
@@ -70,8 +70,8 @@ def test_equal_features_are_at_distance_zero(rng):
     """A set is inside itself even if all radii are zero; nothing next to it is."""
     x = (rng.standard_normal((10, 30)) * 1e3).astype(np.float32).repeat(4, axis=0)
     np.testing.assert_array_equal(squared_radii(x, 3), np.zeros(40))
-    assert inside(x, x, np.zeros(40)).all()
-    assert not inside(x * np.float32(1.0001), x, np.zeros(40)).any()
+    assert in_manifold(x, x, np.zeros(40)).all()
+    assert not in_manifold(x * np.float32(1.0001), x, np.zeros(40)).any()
     assert precision_recall(x, x) == (1, 1)
 
 

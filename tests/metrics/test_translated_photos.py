@@ -22,7 +22,7 @@ from metrics.evaluation import (
 from metrics.image_sources import open_images
 from metrics.map_quality import PairBatch
 from metrics.networks.lpips import Lpips
-from metrics.translated_photos import l1_measure, stored_maps, translated_stream
+from metrics.translated_photos import l1_measure, to_stored_maps, translated_stream
 from tests.tools.labelled_pictures import CLASSES, coloured_dataset
 from tests.tools.metrics_helpers import graph_bytes, small_arrays
 from tests.tools.people import people_dataset, save_reposer
@@ -172,9 +172,9 @@ def test_maps_are_used_as_they_are_stored(root, rng):
     """A data set's with their soft edges, a folder's as whole pixels."""
     soft = rng.integers(0, 256, (2, 3, 3, 4), np.uint8)
     images = np.concatenate([np.zeros((2, 3, 3, 3), np.uint8), soft], axis=-1)
-    np.testing.assert_array_equal(stored_maps(channels.to_signed(images)[..., 3:], 4), soft)
+    np.testing.assert_array_equal(to_stored_maps(channels.to_signed(images)[..., 3:], 4), soft)
     labels = rng.integers(0, 3, (2, 3, 3))
-    assert (stored_maps(labels, 2).argmax(-1)[labels > 0] == labels[labels > 0] - 1).all()
+    assert (to_stored_maps(labels, 2).argmax(-1)[labels > 0] == labels[labels > 0] - 1).all()
     source, seen = open_images(root / "coloured", "val", 16), []
 
     def translate(segmaps):

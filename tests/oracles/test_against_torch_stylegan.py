@@ -17,7 +17,7 @@ import tensorflow as tf
 from benchmarks.torch_stylegan import check_torch, parse_options
 from dnnlib.util import UserError
 from training import loss
-from training.gan.gan_step import styles_cut
+from training.gan.gan_step import splice_styles
 from training.gan.init_from import new_state
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ def our_values(G, D, case):
 
     def fakes():
         w, other = (G.mapping(case[name]) for name in ("z", "other_z"))
-        return G.synthesis(styles_cut(w, other, CUT), noise=lambda i, *_: nhwc[f"noise{i}"])
+        return G.synthesis(splice_styles(w, other, CUT), noise=lambda i, *_: nhwc[f"noise{i}"])
 
     results = {"fakes": fakes().numpy().transpose(0, 3, 1, 2)}
     losses = {"D": (D, lambda: loss.discriminator_loss(D, nhwc["reals"], fakes())[0]),

@@ -68,8 +68,8 @@ def test_the_matrix_moves_a_smooth_picture(rng):
     # result -> image, in widths: shifted back, rotated back, made smaller.
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / factor
     geometry[:2, :2], geometry[:2, 2] = turn, -turn @ [2.3 / size, -1.6 / size]
-    result = augmentation.moved(tf.constant(picture(z)[None], tf.float32),
-                                tf.constant(geometry[None], tf.float32)).numpy()[0]
+    result = augmentation.apply_geometry(tf.constant(picture(z)[None], tf.float32),
+                                         tf.constant(geometry[None], tf.float32)).numpy()[0]
     inside = (np.abs(moved.real) < 11) & (np.abs(moved.imag) < 11)
     assert inside.sum() > 400
     np.testing.assert_allclose(result[inside], picture(moved)[inside], atol=0.01)

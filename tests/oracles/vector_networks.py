@@ -67,12 +67,12 @@ def check_mixing(vectors):
             continue
         cutoff = re.search(r"cutoff(\d+)", name)
         cut = int(cutoff[1]) if cutoff else layers
-        mixed = gan_step.styles_cut(dlatents, others, cut)
+        mixed = gan_step.splice_styles(dlatents, others, cut)
         yield elements("style mixing", name, mixed, arrays[name])
     for name in arrays:
         if match := re.fullmatch(r"dlatent_avg_after_beta([\dp]+)", name):
             mean = np.mean(dlatents[:, 0], axis=0)
-            ours = gan_step.moved_average(arrays["dlatent_avg_before"], mean, number(match[1]))
+            ours = gan_step.moving_average(arrays["dlatent_avg_before"], mean, number(match[1]))
             yield elements("mean of w", name, ours, arrays[name])
 
 

@@ -20,7 +20,7 @@ from dnnlib.data import channels, pictures
 from dnnlib.data.class_list import read_class_list
 from dnnlib.data.coco import MODANET_CLASSES, MODANET_FILE
 from dnnlib.data.dataset import open_dataset, read_split
-from dnnlib.util import UserError, only_process
+from dnnlib.util import UserError, lock_directory
 from generation import pairs, sheets
 from generation.options import parse_options
 from generation.selection import BLOCK
@@ -78,7 +78,7 @@ def contents(folder):
 
 def draw(sampler, seeds, psi=0.7, noise="random", minibatch=8):
     """Return the images of seeds, float32 [N, H, W, 3 + C]."""
-    return np.concatenate(list(sampler.of_seeds(seeds, psi, noise, minibatch)))
+    return np.concatenate(list(sampler.seed_images(seeds, psi, noise, minibatch)))
 
 
 def assert_same_pairs(folder, expected):
@@ -120,7 +120,7 @@ def test_a_sample_is_the_same_in_any_minibatch(sampler, noise):
 
 
 def test_images_are_made_one_minibatch_at_a_time(sampler):
-    sizes = [len(images) for images in sampler.of_seeds(list(range(9)), 0.7, "random", 4)]
+    sizes = [len(images) for images in sampler.seed_images(list(range(9)), 0.7, "random", 4)]
     assert sizes == [4, 4, 1]
 
 
@@ -232,14 +232,14 @@ def test_sheets_do_not_keep_maps_of_earlier_minibatches(sampler):
     arrays = []
 
     def drawn(*args):
-        for images in sampler.of_seeds(*args):
+        for images in sampler.seed_images(*args):
             assert not any(array() is not None for array in arrays)
             yield SimpleNamespace(numpy=lambda images=images: kept(images.numpy().copy()))
 
     def kept(array):
         arrays.append(weakref.ref(array))
         return array
-    watched = SimpleNamespace(classes=sampler.classes, of_seeds=drawn)
+    watched = SimpleNamespace(classes=sampler.classes, seed_images=drawn)
     sheet = sheets.seed_grid(watched, range(9), 0.7, "const", 2)
     whole = sheets.seed_grid(sampler, range(9), 0.7, "const", 9)
     assert len(arrays) == 5 and sheet.columns == whole.columns
@@ -382,7 +382,7 @@ def test_a_conditional_networks_film_has_its_label(tmp_path):
 def test_a_film_that_cannot_be_written_is_refused_at_once(networks, script, monkeypatch, argv,
                                                           message):
     monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.setattr(Sampler, "of_dlatents", None)
+    monkeypatch.setattr(Sampler, "dlatent_images", None)
     status, error = script(f"--network={networks['rgb']}", *argv)
     assert status == 2 and message in error and error.count("\n") == 1
 
@@ -571,8 +571,8 @@ def test_labels_of_equal_maps_count_as_the_same(finished, sampler, tmp_path):
         def __init__(self, gap):
             self.gap = gap
 
-        def of_seeds(self, *args):
-            for images in sampler.of_seeds(*args):
+        def seed_images(self, *args):
+            for images in sampler.seed_images(*args):
                 values = images.numpy()
                 place = max(first, second) + 2  # the map of one of them; labels start at 1
                 other = maps[min(first, second)] if min(first, second) else 0
@@ -586,12 +586,12 @@ def test_labels_of_equal_maps_count_as_the_same(finished, sampler, tmp_path):
 
 def test_replay_draws_a_data_sets_samples_in_its_minibatch_size(finished, sampler, tmp_path):
     """Other minibatches round differently, and there are no pictures to compare with."""
-    def of_seeds(seeds, psi, noise, minibatch):
-        for images in sampler.of_seeds(seeds, psi, noise, minibatch):
+    def seed_images(seeds, psi, noise, minibatch):
+        for images in sampler.seed_images(seeds, psi, noise, minibatch):
             yield images if minibatch == BLOCK else images + 0.02
     rounding = SimpleNamespace(classes=sampler.classes, path=sampler.path,
-                               content_box=sampler.content_box, of_seeds=of_seeds)
-    images, = sampler.of_seeds(range(2, 2 + BLOCK), 1.0, "random", BLOCK)
+                               content_box=sampler.content_box, seed_images=seed_images)
+    images, = sampler.seed_images(range(2, 2 + BLOCK), 1.0, "random", BLOCK)
     (rgb,), (labels,) = pairs.to_pairs(images.numpy()[:1])
     record = {name: value for name, value in pairs.read_samples(finished / pairs.SAMPLES)[2].items()
               if name not in pairs.FOLDERS}
@@ -624,7 +624,7 @@ def test_replay_does_not_replace_pairs(finished, loads_once, tmp_path, script, c
 
 
 def test_two_processes_do_not_write_into_one_folder(networks, tmp_path, script):
-    with only_process(tmp_path, "x"):
+    with lock_directory(tmp_path, "x"):
         status, error = script(f"--network={networks['rgb']}", "--num=1", f"--out={tmp_path}")
     assert status == 2 and "another process is writing pairs into it" in error
     assert not list(tmp_path.iterdir())

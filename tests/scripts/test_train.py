@@ -18,7 +18,7 @@ import train
 from dnnlib.cli import refuse_idle
 from dnnlib.data.dataset import DatasetInfo, open_dataset
 from dnnlib.tflib.network import build
-from dnnlib.util import UserError, only_process
+from dnnlib.util import UserError, lock_directory
 from metrics.evaluation import training_evaluation, training_metrics
 from metrics.image_sources import split_source
 from metrics.metric_base import SPLIT, reals_of
@@ -167,8 +167,8 @@ def job_of(config, options):
 
 
 def test_two_processes_do_not_share_a_run(tmp_path):
-    with only_process(tmp_path, "training"), pytest.raises(UserError, match="another process"), \
-            only_process(tmp_path, "training"):
+    with lock_directory(tmp_path, "training"), pytest.raises(UserError, match="another process"), \
+            lock_directory(tmp_path, "training"):
         raise AssertionError("two at once")
 
 

@@ -8,7 +8,7 @@ from tests.tools.data_helpers import make_dataset, one_hot
 from tests.tools.training_runs import ONE_DEVICE, run_to_end, with_networks
 from training.segmentation.config import SegmenterConfig
 from training.segmentation.segmenter import SegmenterTraining
-from training.segmentation.stream import Source, shares
+from training.segmentation.stream import Source, split_minibatch
 
 CLASSES = ("red", "green")
 SIDE = 16
@@ -46,7 +46,7 @@ def segmenter(config, strategy=ONE_DEVICE, second=None, evaluate=None):
     """Return a SegmenterTraining on config.data, and on a second data set or pairs, if any."""
     infos = [open_dataset(config.data), *([second] if second else [])]
     sources = []
-    for info, share in zip(infos, shares(config.minibatch, config.mix if second else 0.0)):
+    for info, share in zip(infos, split_minibatch(config.minibatch, config.mix if second else 0.0)):
         pictures = labelled.pictures_of(info, "train", config.resolution)
         sources.append(Source(pictures, range(len(pictures)), share))
     return SegmenterTraining(config, CLASSES, sources, {}, strategy, sources[0].pictures, evaluate)

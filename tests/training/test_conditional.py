@@ -117,7 +117,7 @@ def test_the_grid_shows_latents_and_labels_of_the_seed(dataset, whole_run):
     labels = table[np.random.RandomState([config.seed, 1]).randint(12, size=32)]
     assert len(np.unique(labels, axis=0)) > 6
     rows = [Gs(latents[i:i + 8], labels[i:i + 8]) for i in range(0, 32, 8)]
-    pairs = np.concatenate([pictures.pairs(row) for row in rows])
+    pairs = np.concatenate([pictures.draw_pairs(row) for row in rows])
     expected = pictures.grey_sheet(pairs, columns=8 * pairs.shape[1] // pairs.shape[2])
     last = max(run_dir.glob("fakes*.png"))
     with Image.open(last) as picture:
@@ -201,9 +201,9 @@ def test_samples_are_drawn_with_the_label(networks, label, row):
     sampler = Sampler.load(networks[3], label)
     labels = np.float32([row] * 2)
     expected = sampler.network(sampler.seed_latents([3, 4]), labels, truncation_psi=0.7).numpy()
-    images, = sampler.of_seeds([3, 4], 0.7, "const", 2)
+    images, = sampler.seed_images([3, 4], 0.7, "const", 2)
     np.testing.assert_allclose(images, expected, atol=2e-5)
-    other, = Sampler.load(networks[3], 0).of_seeds([3, 4], 0.7, "const", 2)
+    other, = Sampler.load(networks[3], 0).seed_images([3, 4], 0.7, "const", 2)
     assert np.abs(other - expected).max() > 0.01
 
 

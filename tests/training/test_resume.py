@@ -269,11 +269,11 @@ def test_a_full_disk_leaves_the_last_state(config, peaceful, small_disk):
 def test_a_full_disk_in_tensorboard_is_reported_as_such(tmp_path):
     """TensorFlow reports it as exhausted resources, like a device's memory."""
     with (pytest.raises(UserError, match=r"the disk is full"),
-          directory.disk_full_reported(tmp_path)):
+          directory.explain_disk_full(tmp_path)):
         raise tf.errors.ResourceExhaustedError(None, None, "events.out; No space left on device")
-    with pytest.raises(tf.errors.ResourceExhaustedError), directory.disk_full_reported(tmp_path):
+    with pytest.raises(tf.errors.ResourceExhaustedError), directory.explain_disk_full(tmp_path):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-    with pytest.raises(FileNotFoundError), directory.disk_full_reported(tmp_path):
+    with pytest.raises(FileNotFoundError), directory.explain_disk_full(tmp_path):
         (tmp_path / "missing").read_text()
 
 
@@ -298,12 +298,12 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     for name in (".training-state-000000001.safetensors.77.tmp", ".fakes000001.png.77.tmp",
                  ".augmented.png.77.tmp", ".training_options.json.77.tmp", ".someone-elses.tmp"):
         (tmp_path / name).touch()
-    directory.clear_killed(tmp_path, logged)
+    directory.clean_up_after_kill(tmp_path, logged)
     assert stats.read_text() == '{"event": "tick"}\n'
     assert [p.name for p in tmp_path.glob(".*")] == [".someone-elses.tmp"]
-    directory.clear_killed(tmp_path, None)  # a state from before lengths were stored
+    directory.clean_up_after_kill(tmp_path, None)  # a state from before lengths were stored
     assert stats.stat().st_size == logged
-    directory.clear_killed(tmp_path, 0)
+    directory.clean_up_after_kill(tmp_path, 0)
     assert stats.stat().st_size == 0
 
 
@@ -327,7 +327,7 @@ def test_a_request_to_stop_ends_work_that_may_stop_at_once(number):
     with signals.StopHandler(Lines(), lambda: asked.append(number)) as watching:
         interrupt(number)
         assert asked == [number] and watching.signal == number
-        with pytest.raises(signals.Stopped), watching.during(signals.REPORT, at_once=True):
+        with pytest.raises(signals.Stopped), watching.during(signals.REPORT, interruptible=True):
             raise AssertionError("it went on")
 
 
@@ -348,9 +348,9 @@ def test_a_hangup_that_the_shell_ignores_stays_ignored():
 def test_stalled_work_is_logged_at_growing_intervals():
     log = Lines()
     with signals.StopHandler(log) as watching:
-        with watching.during(signals.REPORT, at_once=True):
+        with watching.during(signals.REPORT, interruptible=True):
             with watching.during(signals.PHOTOS):
-                assert watching._now.at_once  # like the work around it
+                assert watching._now.interruptible  # like the work around it
             time.sleep(3 * signals.POLL_SEC)
             assert watching._now.work is signals.REPORT
         assert log.lines == []  # an evaluation may take any time
@@ -383,15 +383,15 @@ def announce():
 
 
 with signals.StopHandler(util.start_log("stuck")) as watching, \\
-        watching.during(signals.REPORT, at_once=AT_ONCE):
+        watching.during(signals.REPORT, interruptible=AT_ONCE):
     threading.Thread(target=announce, daemon=True).start()
     block()
 """
 
 
-def stuck(at_once):
+def stuck(interruptible):
     """Start a process whose main thread is inside native code."""
-    process = subprocess.Popen([sys.executable, "-c", STUCK.replace("AT_ONCE", str(at_once))],
+    process = subprocess.Popen([sys.executable, "-c", STUCK.replace("AT_ONCE", str(interruptible))],
                                cwd=ROOT, text=True, stdout=subprocess.PIPE)
     assert process.stdout.readline() == "ready\n"
     return process
@@ -399,14 +399,14 @@ def stuck(at_once):
 
 def test_a_process_inside_native_code_can_be_stopped():
     """If nothing is lost by it, the process ends although its main thread handles no signal."""
-    with stuck(at_once=True) as process:
+    with stuck(interruptible=True) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 128 + signal.SIGTERM
         assert process.stdout.read().startswith("stopped in the middle of drawing and evaluating")
 
 
 def test_a_second_ctrl_c_ends_at_once():
-    with stuck(at_once=False) as process:
+    with stuck(interruptible=False) as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == (
             "stopping: the state is saved first (Ctrl-C again stops at once)\n")

@@ -132,8 +132,9 @@ def test_grids_behind_a_slider(tmp_path):
 
 
 def test_many_ticks_and_grids_stay_small_and_are_not_encoded_again(tmp_path, monkeypatch):
-    encoded, reduced = [], pictures.reduced
-    monkeypatch.setattr(pictures, "reduced", lambda *args: encoded.append(1) or reduced(*args))
+    encoded, reduced = [], pictures.shrink_to_width
+    monkeypatch.setattr(pictures, "shrink_to_width",
+                        lambda *args: encoded.append(1) or reduced(*args))
     write_run(tmp_path, 3000, num_grids=90, size=16)
     reader = read_page(tmp_path)
     assert MAX_GRIDS / 2 < len(reader.sources()) <= MAX_GRIDS

@@ -118,7 +118,7 @@ class CycleConfig(MethodConfig):
              "--identity-weight: is a share of --cycle-weight, which is 0"))
 
 
-def there_and_back(direction: str) -> list[str]:
+def generator_names(direction: str) -> list[str]:
     """Return the names of the generators for the direction and for the way back."""
     there = GENERATORS[direction]
     return [there, *(name for name in GENERATORS.values() if name != there)]

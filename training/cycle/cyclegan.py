@@ -12,11 +12,11 @@ from dnnlib.data import channels, pictures
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network, build, part_seed
 from dnnlib.tflib.optimizer import all_finite
-from training.cycle.config import GENERATORS, CycleConfig, there_and_back
+from training.cycle.config import GENERATORS, CycleConfig, generator_names
 from training.cycle.domains import (
     Domain,
     DomainBatch,
-    moved_at_random,
+    augment_photos,
     read_domains,
     split_mask,
     to_floats,
@@ -24,14 +24,14 @@ from training.cycle.domains import (
 from training.cycle.losses import (
     KIND,
     LARGEST_SHIFT,
-    as_critics_see,
     composite,
+    critic_view,
+    loss_logits,
     masked_l1,
-    scored,
     seen_regions,
 )
 from training.cycle.pool import NAMES, ImagePool
-from training.gan.accumulation import over_parts
+from training.gan.accumulation import sum_over_parts
 from training.single_stage import SingleStage, SingleStageMethod
 from training.state import Progress, TrainingState
 from training.translation.losses import discriminator_loss, gan_loss
@@ -111,30 +111,30 @@ class CycleTraining(SingleStageMethod):
         """Update generators and critics, all from pictures made by the networks before the step;
         traced."""
         grads, values, pooled, finite, report = self.strategy.run(self._gradients, (batch, step))
-        finite = self.first(finite)
+        finite = self.first_replica(finite)
         for name in self.networks:
             self.apply(name, grads[name], values[name], finite, lrate)
         for name, value in pooled.items():
             self.strategy.extended.update(
                 self.pool.variables[name],
                 lambda var, new: var.assign(tf.where(finite, new, var)), args=(value,))
-        return {name: self.first(value) for name, value in report.items()}
+        return {name: self.first_replica(value) for name, value in report.items()}
 
     def _gradients(self, batch, step):
         """Return all-reduced gradients and running means of each network, the pool after the step,
         whether all is finite, and {name: scalar} to report; called in a replica."""
         # Photos [n, R, R, 3] and masks [n, R, R, 1], changed at random.
         draws = self.draws(step)
-        photos = [moved_at_random(to_floats(photos), draws, self.config, name)
+        photos = [augment_photos(to_floats(photos), draws, self.config, name)
                   for photos, name in zip(batch, "ab")]
         shift = LARGEST_SHIFT * self.config.resolution * (2 * draws.uniform("overlap", [2]) - 1)
         own = PairedPhotos(*split_mask(photos[0]), *split_mask(photos[1]), shift)
         # Gradients of the generators, then of the critics on what the generators made.
         share = len(self.rows[0])
         num_parts = share // (self.config.minibatch_per_gpu or share)
-        (grads, sums, values), fakes = over_parts(self._generators_part, own, num_parts)
-        shown, pooled = self._from_pool(fakes, step, draws.rows)
-        of_critics, _ = over_parts(self._critics_part, (own, shown), num_parts)
+        (grads, sums, values), fakes = sum_over_parts(self._generators_part, own, num_parts)
+        shown, pooled = self._query_pool(fakes, step, draws.rows)
+        of_critics, _ = sum_over_parts(self._critics_part, (own, shown), num_parts)
         for whole, part in zip((grads, sums, values), of_critics):
             whole.update(part)
         # Reduce over the replicas.
@@ -158,29 +158,31 @@ class CycleTraining(SingleStageMethod):
         generators = {name: self.networks[name].trainables for name in GENERATORS.values()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(tf.nest.flatten(generators))
-            fake_b, raw_b, values_ab = self._translated("G_AB", a, mask_a)
-            fake_a, raw_a, values_ba = self._translated("G_BA", b, mask_b)
-            again_a, again_b = (self._translated("G_BA", fake_b, mask_a)[0],
-                                self._translated("G_AB", fake_a, mask_b)[0])
-            fakes = {"D_A": self._seen(fake_a, mask_b, mask_a, -shift),
-                     "D_B": self._seen(fake_b, mask_a, mask_b, shift)}
-            terms = {"Loss/G/AB": self._fooled("D_B", fakes["D_B"]),
-                     "Loss/G/BA": self._fooled("D_A", fakes["D_A"]),
+            fake_b, raw_b, values_ab = self._translate("G_AB", a, mask_a)
+            fake_a, raw_a, values_ba = self._translate("G_BA", b, mask_b)
+            again_a, again_b = (self._translate("G_BA", fake_b, mask_a)[0],
+                                self._translate("G_AB", fake_a, mask_b)[0])
+            fakes = {"D_A": self._critic_view(fake_a, mask_b, mask_a, -shift),
+                     "D_B": self._critic_view(fake_b, mask_a, mask_b, shift)}
+            terms = {"Loss/G/AB": self._adversarial_loss("D_B", fakes["D_B"]),
+                     "Loss/G/BA": self._adversarial_loss("D_A", fakes["D_A"]),
                      "Loss/cycle/A": masked_l1(again_a, a, mask_a),
                      "Loss/cycle/B": masked_l1(again_b, b, mask_b)}
             if self.config.identity_weight:
                 terms["Loss/identity/A"] = masked_l1(
-                    self._translated("G_BA", a, mask_a)[1], a, mask_a)
+                    self._translate("G_BA", a, mask_a)[1], a, mask_a)
                 terms["Loss/identity/B"] = masked_l1(
-                    self._translated("G_AB", b, mask_b)[1], b, mask_b)
-            loss = self._sum(tf.add_n([self._weight(name) * term for name, term in terms.items()]))
+                    self._translate("G_AB", b, mask_b)[1], b, mask_b)
+            loss = self._mean_share(
+                tf.add_n([self._weight(name) * term for name, term in terms.items()]))
         if self.has_garment:
             # What the generators change outside the garments, before compositing (after it: 0).
             terms["Background/AB"] = masked_l1(raw_b, a, 1 - mask_a)
             terms["Background/BA"] = masked_l1(raw_a, b, 1 - mask_b)
             terms["Critics/seen"] = tf.reduce_mean(seen_regions(mask_a, mask_b, shift), [1, 2, 3])
         grads, values = tape.gradient(loss, generators), {"G_AB": values_ab, "G_BA": values_ba}
-        return (grads, {name: self._sum(term) for name, term in terms.items()}, values), fakes
+        sums = {name: self._mean_share(term) for name, term in terms.items()}
+        return (grads, sums, values), fakes
 
     def _critics_part(self, photos):
         """Return the same for the critics, given photos and the fakes to show with them."""
@@ -188,33 +190,33 @@ class CycleTraining(SingleStageMethod):
         critics = {name: self.networks[name].trainables for name in CRITICS}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(tf.nest.flatten(critics))
-            of_a, values_a = self._criticised(
-                "D_A", self._seen(a, mask_a, mask_b, shift), shown["D_A"])
-            of_b, values_b = self._criticised(
-                "D_B", self._seen(b, mask_b, mask_a, -shift), shown["D_B"])
-            loss = self._sum(of_a + of_b)
-        sums = {"Loss/D/A": self._sum(of_a), "Loss/D/B": self._sum(of_b)}
+            of_a, values_a = self._critic_loss(
+                "D_A", self._critic_view(a, mask_a, mask_b, shift), shown["D_A"])
+            of_b, values_b = self._critic_loss(
+                "D_B", self._critic_view(b, mask_b, mask_a, -shift), shown["D_B"])
+            loss = self._mean_share(of_a + of_b)
+        sums = {"Loss/D/A": self._mean_share(of_a), "Loss/D/B": self._mean_share(of_b)}
         return (tape.gradient(loss, critics), sums, {"D_A": values_a, "D_B": values_b}), {}
 
-    def _sum(self, term):
+    def _mean_share(self, term):
         """Return what a term's values [n] contribute to its mean over the minibatch."""
         return tf.reduce_sum(term) / self.config.minibatch
 
-    def _seen(self, images, mask, other, shift):
+    def _critic_view(self, images, mask, other, shift):
         """Return images as critics see them."""
-        return as_critics_see(images, mask, other, self.has_garment, shift)
+        return critic_view(images, mask, other, self.has_garment, shift)
 
-    def _translated(self, name, photos, mask):
+    def _translate(self, name, photos, mask):
         """Return a generator's pictures composited with the photos, the pictures themselves, and
         running means."""
         raw, values = self.networks[name].train_call(photos)
         return composite(raw, photos, mask), raw, values
 
-    def _fooled(self, name, fakes):
+    def _adversarial_loss(self, name, fakes):
         """Return a generator's adversarial loss [N]."""
         return gan_loss(*self._logits(name, fakes)[:2], True, KIND)
 
-    def _criticised(self, name, reals, fakes):
+    def _critic_loss(self, name, reals, fakes):
         """Return a critic's loss [N], and running means, averaged over reals and fakes."""
         real, weights, values = self._logits(name, reals)
         fake, _, others = self._logits(name, fakes)
@@ -224,7 +226,7 @@ class CycleTraining(SingleStageMethod):
     def _logits(self, name, seen):
         """Return a critic's logits of every scale, their weights, and running means."""
         logits, values = self.networks[name].train_call(seen)
-        return *scored(logits, self.config.critic), values
+        return *loss_logits(logits, self.config.critic), values
 
     def _weight(self, name):
         """Return the weight of a term of the generators' loss."""
@@ -232,7 +234,7 @@ class CycleTraining(SingleStageMethod):
         return {"G": 1.0, "cycle": c.cycle_weight,
                 "identity": c.cycle_weight * c.identity_weight}[kind]
 
-    def _from_pool(self, fakes, step, rows):
+    def _query_pool(self, fakes, step, rows):
         """Return this replica's fakes to show to each critic, and the pool after this."""
         if not self.pool:
             return fakes, {}
@@ -274,7 +276,7 @@ class CycleTraining(SingleStageMethod):
     def translate(self, direction: str, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return photos float32 [n, R, R, 3 or 4] translated, and these translated back, each
         [n, R, R, 3]."""
-        there, back = (self.networks[name] for name in there_and_back(direction))
+        there, back = (self.networks[name] for name in generator_names(direction))
         rgb, mask = split_mask(tf.constant(photos))
         found = composite(there(rgb), rgb, mask)
         return found.numpy(), composite(back(found), found, mask).numpy()

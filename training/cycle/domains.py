@@ -12,13 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import channels, dataset, pyramid
-from dnnlib.data.labelled import PairFolder, pair_folders, parsed
+from dnnlib.data.labelled import PairFolder, pair_folders, parse_picture
 from dnnlib.data.photo_names import IMAGE_SUFFIXES
 from dnnlib.data.photos import decode_photo, probe
 from dnnlib.tflib.distribute import Draws
 from dnnlib.util import UserError
 from training.cycle.config import CycleConfig
-from training.dataset import moved_affinely, shuffled
+from training.dataset import affine_transform, shuffled_index
 
 SMALLEST_SHARE = 0.01  # share of a photo that the garment must cover for the photo to be used
 MASK = slice(channels.NUM_COLOURS, channels.NUM_COLOURS + 1)
@@ -53,7 +53,7 @@ class UnlabelledFolder:
 
     def largest_level(self) -> int:
         """Return the largest power of two that the longer side of half of the photos reaches."""
-        return pyramid.common_level(parsed(file, probe) for file in self._files)
+        return pyramid.common_level(parse_picture(file, probe) for file in self._files)
 
     def at(self, resolution: int) -> "UnlabelledFolder":
         """Return the same folder, read at a resolution."""
@@ -61,7 +61,7 @@ class UnlabelledFolder:
 
     def read(self, number: int) -> tuple[np.ndarray, None]:
         """Return a photo uint8 [R, R, 3], and None, since it has no labels."""
-        photo = parsed(self._files[number], lambda path: decode_photo(path.read_bytes()))
+        photo = parse_picture(self._files[number], lambda path: decode_photo(path.read_bytes()))
         return np.asarray(pyramid.fit_square(photo, self.resolution, "pad", pyramid.WHITE)), None
 
 
@@ -124,7 +124,7 @@ class Domain:
     def fit(self) -> str:
         """Return which of pyramid.FITS made the photos square."""
         is_dataset = isinstance(self.source, dataset.DatasetInfo)
-        return dataset.fit_of(self.source.path) if is_dataset else pyramid.FITS[0]
+        return dataset.read_fit(self.source.path) if is_dataset else pyramid.FITS[0]
 
     @functools.cached_property
     def _photos(self):
@@ -173,8 +173,9 @@ def read_domains(domains: Sequence[Domain], seed: int, places: Sequence[int]) ->
     begins again, in another order.
     """
     return DomainBatch(*(
-        np.stack([domain.read(domain.numbers[shuffled(seed, len(domain.numbers), place, index)])
-                  for place in places]) for index, domain in enumerate(domains)))
+        np.stack([domain.read(
+            domain.numbers[shuffled_index(seed, len(domain.numbers), place, index)])
+            for place in places]) for index, domain in enumerate(domains)))
 
 
 def to_floats(photos: tf.Tensor) -> tf.Tensor:
@@ -190,7 +191,7 @@ def split_mask(photos: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return rgb, mask if mask.shape[-1] else tf.ones_like(rgb[..., :1])
 
 
-def moved_at_random(photos: tf.Tensor, draws: Draws, config: CycleConfig, name: str) -> tf.Tensor:
+def augment_photos(photos: tf.Tensor, draws: Draws, config: CycleConfig, name: str) -> tf.Tensor:
     """Return photos with their masks [N, R, R, 3 or 4] flipped, enlarged, rotated and cropped.
 
     Enlarging by a factor and cropping to the old size is one affine map here. Areas that a rotation
@@ -207,5 +208,5 @@ def moved_at_random(photos: tf.Tensor, draws: Draws, config: CycleConfig, name: 
     angle = np.pi / 180 * config.rotation * (2 * draws.uniform(f"{name}/angle") - 1)
     # Pixel p of the result is pixel middle + turned (p - middle) / jitter + shift of the photo.
     cos, sin = tf.cos(angle) / config.jitter, tf.sin(angle) / config.jitter
-    return moved_affinely(photos, (cos, -sin, middle * (1 - cos + sin) + shift_x),
-                          (sin, cos, middle * (1 - sin - cos) + shift_y), fill="REFLECT")
+    return affine_transform(photos, (cos, -sin, middle * (1 - cos + sin) + shift_x),
+                            (sin, cos, middle * (1 - sin - cos) + shift_y), fill="REFLECT")

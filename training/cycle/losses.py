@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from training.dataset import moved_affinely
+from training.dataset import affine_transform
 
 KIND = "least_squares"  # kind of the adversarial losses
 LARGEST_SHIFT = 1 / 32  # share of a photo's side by which each of two garments is shifted at most
@@ -20,15 +20,16 @@ def masked_l1(first: tf.Tensor, second: tf.Tensor, mask: tf.Tensor) -> tf.Tensor
     return total / tf.maximum(area, 1.0)
 
 
-def of_pictures(logits: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def mean_over_patches(logits: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Return one logit per picture, the mean of its patches': [N, 1, 1, maps] for every scale."""
     return [tf.reduce_mean(patches, [1, 2], keepdims=True) for patches in logits]
 
 
-def scored(logits: Sequence[tf.Tensor], critic: str) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+def loss_logits(logits: Sequence[tf.Tensor],
+                critic: str) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
     """Return the logits of every scale from which a critic's loss is computed, and their weights,
     which are all 1; `critic` is one of config.CRITICS."""
-    of_loss = of_pictures(logits) if critic == "picture" else list(logits)
+    of_loss = mean_over_patches(logits) if critic == "picture" else list(logits)
     return of_loss, [tf.ones_like(patches) for patches in of_loss]
 
 
@@ -38,8 +39,8 @@ def composite(new: tf.Tensor, old: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     return tf.where(mask > 0, old + mask * (new - old), old)
 
 
-def as_critics_see(images: tf.Tensor, mask: tf.Tensor, other: tf.Tensor, has_garment: bool,
-                   shift: tf.Tensor | float = 0.0) -> tf.Tensor:
+def critic_view(images: tf.Tensor, mask: tf.Tensor, other: tf.Tensor, has_garment: bool,
+                shift: tf.Tensor | float = 0.0) -> tf.Tensor:
     """Return images [N, R, R, channels] as critics see them.
 
     In a training with garments, each garment (where `mask` is) is moved to the middle, or `shift`
@@ -80,4 +81,4 @@ def centred(images: tf.Tensor, mask: tf.Tensor, shift: tf.Tensor | float = 0.0) 
     centres = tf.stack([tf.math.divide_no_nan(
         tf.reduce_sum(places * tf.reduce_sum(mask, [axis, 3]), 1), area) for axis in (1, 2)], 1)
     right, down = tf.unstack(tf.round(centres - shift), axis=1)
-    return moved_affinely(images, (1, 0, right), (0, 1, down), "NEAREST", "CONSTANT")
+    return affine_transform(images, (1, 0, right), (0, 1, down), "NEAREST", "CONSTANT")

@@ -10,14 +10,14 @@ import tensorflow as tf
 from PIL import Image
 
 from dnnlib.data import pictures, pyramid
-from training.cycle.config import MIN_RESOLUTION, there_and_back
-from training.snapshots import OfSnapshot, load_snapshot
+from training.cycle.config import MIN_RESOLUTION, generator_names
+from training.snapshots import SnapshotModel, load_snapshot
 
 MULTIPLE = 4  # a generator's two halvings need sides that are multiples of this
 TILE, OVERLAP = 1024, 128  # pixels; a generator of nine blocks sees 90 pixels far
 
 
-class CycleTranslator(OfSnapshot):
+class CycleTranslator(SnapshotModel):
     """A snapshot's two generators.
 
     Attributes:
@@ -39,7 +39,7 @@ class CycleTranslator(OfSnapshot):
         Raises:
             UserError: the snapshot is of another kind.
         """
-        names = there_and_back(direction)
+        names = generator_names(direction)
         header = self.check(path, "cyclegan", "translates no photos", *names)
         self.path, self.digest = path, header["digest"]
         self.direction, self.minibatch, self.own_scale = direction, minibatch, own_scale
@@ -61,15 +61,15 @@ class CycleTranslator(OfSnapshot):
             UserError: the network has diverged.
         """
         if self.own_scale:
-            return [self._as_it_is(photo, back) for photo in photos]
+            return [self._translate_at_own_scale(photo, back) for photo in photos]
         if self.fit == "crop":
-            return [self._scaled(photo, back) for photo in photos]
+            return [self._translate_rescaled(photo, back) for photo in photos]
         found = []
         for start in range(0, len(photos), self.minibatch):
-            found += self._in_squares(photos[start:start + self.minibatch], back)
+            found += self._translate_in_squares(photos[start:start + self.minibatch], back)
         return found
 
-    def _in_squares(self, photos, back):
+    def _translate_in_squares(self, photos, back):
         """Return a minibatch of photos translated in squares on white, then resized to their size.
         """
         squares = [np.asarray(pyramid.fit_square(Image.fromarray(photo), self.resolution, "pad",
@@ -80,22 +80,22 @@ class CycleTranslator(OfSnapshot):
         for photo, result in zip(photos, results):
             size = photo.shape[1::-1]
             box = pyramid.content_box(size, self.resolution, "pad")
-            found.append(_enlarged(Image.fromarray(result).crop(box), size))
+            found.append(_resize(Image.fromarray(result).crop(box), size))
         return found
 
-    def _scaled(self, photo, back):
+    def _translate_rescaled(self, photo, back):
         """Return a photo translated with a shorter side of `resolution`, the scale of the squares
         cropped in training, then resized to its size."""
-        small = pyramid.with_shorter_side(Image.fromarray(photo), self.resolution)
-        result = self._as_it_is(np.asarray(small), back)
-        return _enlarged(Image.fromarray(result), photo.shape[1::-1])
+        small = pyramid.resize_shorter_side(Image.fromarray(photo), self.resolution)
+        result = self._translate_at_own_scale(np.asarray(small), back)
+        return _resize(Image.fromarray(result), photo.shape[1::-1])
 
-    def _as_it_is(self, photo, back):
+    def _translate_at_own_scale(self, photo, back):
         """Return a photo translated at its own scale, in bounded memory."""
         height, width = photo.shape[:2]
         missing = [(0, max(MIN_RESOLUTION - side, -side % MULTIPLE)) for side in (height, width)]
         padded = np.pad(photo, [*missing, (0, 0)], mode="symmetric")
-        return self._run(functools.partial(in_tiles, self._networks[back]),
+        return self._run(functools.partial(run_in_tiles, self._networks[back]),
                          padded[None])[0, :height, :width]
 
     def _run(self, network, rgb):
@@ -103,13 +103,13 @@ class CycleTranslator(OfSnapshot):
         return pictures.to_uint8_metrics(network(tf.cast(rgb, tf.float32) / 127.5 - 1))
 
 
-def _enlarged(picture, size):
+def _resize(picture, size):
     """Return a PIL picture resized to (width, height), uint8 [height, width, 3]."""
     return np.asarray(picture.resize(size, Image.Resampling.BICUBIC)
                       if picture.size != size else picture)
 
 
-def in_tiles(network: Callable, images: tf.Tensor) -> np.ndarray:
+def run_in_tiles(network: Callable, images: tf.Tensor) -> np.ndarray:
     """Return what a network makes of images [N, h, w, 3], whose sides are multiples of MULTIPLE.
 
     Images of more than TILE x TILE pixels are processed in tiles that overlap by about OVERLAP

@@ -13,14 +13,14 @@ from dnnlib.data import channels, pictures
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network, build
 from dnnlib.tflib.optimizer import Adam, Optimizer, Sgd
-from training.dataset import shuffled
+from training.dataset import shuffled_index
 from training.decoder.config import LINEAR_DROP, POLY_POWER, DecoderConfig
 from training.decoder.labels import LabelledFolder
 from training.decoder.networks import (
     DecodedGenerator,
-    at_pixels,
     decoded_config,
     disagreement,
+    gather_pixels,
     picture_uncertainty,
 )
 from training.sampler import Sampler, label_maps, label_row
@@ -100,7 +100,8 @@ class DecoderTraining(LabelTraining):
     def batches(self, start_nimg: int) -> Iterator[DecoderBatch]:
         """Yield minibatches of labelled pictures for ever, in permutations."""
         for first in itertools.count(start_nimg, self.config.minibatch):
-            numbers = [self.learned[shuffled(self.config.seed, len(self.learned), first + int(row))]
+            numbers = [self.learned[shuffled_index(self.config.seed, len(self.learned),
+                                                   first + int(row))]
                        for row in self.worker_rows]
             with tf.device("CPU:0"):
                 batch = DecoderBatch(tf.constant(self._dlatents[numbers]),
@@ -119,7 +120,7 @@ class DecoderTraining(LabelTraining):
         side = c.resolution
         places = draws.uniform("pixels", [c.pixels // c.minibatch]) * side ** 2  # [n, P]
         places = tf.minimum(tf.cast(places, tf.int32), side ** 2 - 1)
-        pixels = at_pixels(features, places, side)
+        pixels = gather_pixels(features, places, side)
         labels = tf.gather(tf.reshape(label_maps, [-1, side ** 2]), places, batch_dims=1)
         # All members learn from the same n P pixels; only their initial weights differ.
         members = network.decoder.options.members

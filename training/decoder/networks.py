@@ -66,7 +66,7 @@ def enlarge_bilinearly(x: tf.Tensor, side: int) -> tf.Tensor:
     return tf.einsum("bj,najf->nabf", matrix, tf.einsum("ai,nijf->najf", matrix, x))
 
 
-def at_pixels(features: Sequence[tf.Tensor], places: tf.Tensor, side: int) -> tf.Tensor:
+def gather_pixels(features: Sequence[tf.Tensor], places: tf.Tensor, side: int) -> tf.Tensor:
     """Return the values of all features, enlarged to `side`, at some pixels, [N, P, all fmaps].
 
     Args:
@@ -104,7 +104,7 @@ def batch_norm(weights: Weights, scope: str, x: tf.Tensor, means: Means | None) 
     return x * weights[f"{scope}/gamma"] + weights[f"{scope}/beta"]
 
 
-def mixed(features: Sequence[tf.Tensor], kernels: Sequence[tf.Tensor]) -> tf.Tensor:
+def project_and_sum(features: Sequence[tf.Tensor], kernels: Sequence[tf.Tensor]) -> tf.Tensor:
     """Return the sum of all features, enlarged to the last one's size, times their kernels
     [fmaps, out].
 
@@ -121,7 +121,7 @@ def mixed(features: Sequence[tf.Tensor], kernels: Sequence[tf.Tensor]) -> tf.Ten
 
 def linear_logits(weights: Weights, features: Sequence[tf.Tensor]) -> tf.Tensor:
     """Return the logits [N, R, R, out] of one 1x1 convolution per layer, enlarged and summed."""
-    return mixed(features, [weights[f"layer{i}/kernel"] for i in range(len(features))])
+    return project_and_sum(features, [weights[f"layer{i}/kernel"] for i in range(len(features))])
 
 
 def conv_logits(weights: Weights, features: Sequence[tf.Tensor], means: Means | None) -> tf.Tensor:
@@ -140,10 +140,11 @@ def conv_logits(weights: Weights, features: Sequence[tf.Tensor], means: Means | 
 def mlp_logits(weights: Weights, pixels: tf.Tensor, means: Means | None) -> tf.Tensor:
     """Return the logits [members, n, out] of all members for the features [n, all fmaps] of some
     pixels."""
-    return _after_first(weights, tf.einsum("nd,mdo->mno", pixels, weights["dense0/kernel"]), means)
+    products = tf.einsum("nd,mdo->mno", pixels, weights["dense0/kernel"])
+    return _mlp_from_dense0(weights, products, means)
 
 
-def _after_first(weights, x, means):
+def _mlp_from_dense0(weights, x, means):
     """Return the logits for the first layer's products [..., n, 128], of one member or of all."""
     for i in range(len(MLP_FMAPS)):
         x = tf.nn.relu(x + weights[f"dense{i}/bias"])
@@ -161,15 +162,15 @@ def member_logits(weights: Weights, features: Sequence[tf.Tensor]) -> tf.Tensor:
     fmaps = [x.shape[-1] for x in features]
 
     def logits(member: Weights) -> tf.Tensor:
-        x = mixed(features, tf.split(member["dense0/kernel"], fmaps))
-        flat = _after_first(member, tf.reshape(x, [-1, MLP_FMAPS[0]]), None)
+        x = project_and_sum(features, tf.split(member["dense0/kernel"], fmaps))
+        flat = _mlp_from_dense0(member, tf.reshape(x, [-1, MLP_FMAPS[0]]), None)
         return tf.reshape(flat, [-1, *x.shape[1:3], flat.shape[-1]])
 
     return tf.map_fn(logits, weights, parallel_iterations=1,
                      fn_output_signature=next(iter(weights.values())).dtype)
 
 
-def votes(probabilities: tf.Tensor) -> tf.Tensor:
+def vote_shares(probabilities: tf.Tensor) -> tf.Tensor:
     """Return each class's share of the votes [..., out], given the members' probabilities
     [members, ..., out].
 
@@ -290,7 +291,7 @@ class Decoder(Network):
         beat the background by itself, a garment that may be of two classes would get no label.
         """
         found = self.probabilities(features)
-        shares = votes(found) if self.options.kind == "mlp" else found[0]
+        shares = vote_shares(found) if self.options.kind == "mlp" else found[0]
         classes = shares[..., 1:]
         return (0.5 - shares[..., :1] + classes
                 - tf.reduce_max(classes, axis=-1, keepdims=True))

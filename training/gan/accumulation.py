@@ -40,8 +40,8 @@ def mean_over_parts(function: Callable[[Any], Any], parts: list[Any]) -> Any:
     return tf.nest.map_structure(lambda value: value / len(parts), sums)
 
 
-def over_parts(function: Callable[[Any], tuple[Any, Any]], samples: Any, count: int
-               ) -> tuple[Any, Any]:
+def sum_over_parts(function: Callable[[Any], tuple[Any, Any]], samples: Any, count: int
+                   ) -> tuple[Any, Any]:
     """Return what a function returns for samples, which it is given in `count` equal parts.
 
     Args:

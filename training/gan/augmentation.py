@@ -72,7 +72,7 @@ def augment(images: tf.Tensor, p: tf.Tensor | None, draws: Draws, purpose: str) 
 
     def augmented() -> tf.Tensor:
         chosen = random_transformation(draws, purpose, p, images.shape[1])
-        return recoloured(moved(images, chosen.geometry), chosen.colour)
+        return apply_colour(apply_geometry(images, chosen.geometry), chosen.colour)
 
     return tf.cond(p > 0, augmented, lambda: tf.identity(images))
 
@@ -164,7 +164,7 @@ def _rotation_about_grey(angle):
                  [mean - sin, mean + sin, cos + mean])
 
 
-def recoloured(images: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
+def apply_colour(images: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
     """Return images [N, r, r, channels] with their colours transformed by [N, 3, 4]."""
     shape = tf.shape(images)
     rgb = tf.reshape(images[..., channels.RGB], [shape[0], -1, 3])
@@ -173,7 +173,7 @@ def recoloured(images: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
     return tf.concat([rgb, images[..., channels.SEGMAPS]], axis=-1)
 
 
-def moved(images: tf.Tensor, geometry: tf.Tensor) -> tf.Tensor:
+def apply_geometry(images: tf.Tensor, geometry: tf.Tensor) -> tf.Tensor:
     """Return images [N, r, r, channels] moved by `Transformation.geometry`.
 
     If all pixels of an image land on pixels (it is flipped, turned by right angles, moved by whole

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from dnnlib.data import channels
-from dnnlib.tflib.distribute import Draws, replica_rows, shared_out, worker_rows
+from dnnlib.tflib.distribute import Draws, replica_rows, split_among_replicas, worker_rows
 from dnnlib.tflib.network import Network
 from dnnlib.tflib.optimizer import Adam, all_finite
 from training import loss
@@ -96,7 +96,7 @@ class GanStep:
         Returns:
             {name: scalar tensor} to report.
         """
-        reals = shared_out(self.strategy, Batch(*reals), self.rows, self.worker_rows)
+        reals = split_among_replicas(self.strategy, Batch(*reals), self.rows, self.worker_rows)
         return self._function(step)(reals, tf.constant(step, tf.int32),
                                     tf.constant(fade, tf.float32), tf.constant(lrate, tf.float32))
 
@@ -115,11 +115,11 @@ class GanStep:
         # Update D on reals and fakes.
         grads, mean_w, finite_D, report = self.strategy.run(
             self._d_gradients, (reals, step, fade, augment_p, with_r1))
-        finite_D = self._first(finite_D)
+        finite_D = self._first_replica(finite_D)
         self._update_dlatent_avg(mean_w)
         self.D_opt.apply(self.strategy, grads, finite_D, lrate)
         # Update the average with G as it is before its own step, as the official code does.
-        self._average()
+        self._update_Gs()
         # Delay the G step until D's gradients exist; otherwise both graphs are in memory at once.
         # Everything in the G step waits for its random numbers, and those wait for `step`.
         with tf.control_dependencies([finite_D]):
@@ -127,10 +127,11 @@ class GanStep:
         # Update G on fresh latents.
         grads, mean_w, finite_G, report_G = self.strategy.run(
             self._g_gradients, (step, fade, augment_p))
-        finite_G = self._first(finite_G)
+        finite_G = self._first_replica(finite_G)
         self._update_dlatent_avg(mean_w)
         self.G_opt.apply(self.strategy, grads, finite_G, lrate)
-        report = {name: self._first(value) for name, value in {**report, **report_G}.items()}
+        report = {name: self._first_replica(value)
+                  for name, value in {**report, **report_G}.items()}
         if self.augmentation:
             self.augmentation.update(self.strategy, report["Loss/signs/real"], finite_D,
                                      self.minibatch)
@@ -139,7 +140,7 @@ class GanStep:
         skipped = 2.0 - tf.cast(finite_D, tf.float32) - tf.cast(finite_G, tf.float32)
         return {**report, "Progress/skipped_updates": skipped}
 
-    def _first(self, value):
+    def _first_replica(self, value):
         """Return the first replica's copy of a value that is equal in all of them."""
         return self.strategy.experimental_local_results(value)[0]
 
@@ -252,7 +253,7 @@ class GanStep:
         layers = active_layers(self.G.num_layers, self.lod_floor)
         cut = draws.shared_integer(f"{purpose}/mixing_cut", 1, layers)
         mixes = draws.shared_uniform(f"{purpose}/mixing") < self.config.style_mixing_prob
-        return styles_cut(dlatents, others, tf.where(mixes, cut, layers))
+        return splice_styles(dlatents, others, tf.where(mixes, cut, layers))
 
     def _process_reals(self, images, draws, fade):
         """Return uint8 reals as D sees them."""
@@ -273,9 +274,9 @@ class GanStep:
         beta = self.config.dlatent_avg_beta
         self.strategy.extended.update(
             self.G.vars["dlatent_avg"],
-            lambda var, mean: var.assign(moved_average(var, mean, beta)), args=(mean_w,))
+            lambda var, mean: var.assign(moving_average(var, mean, beta)), args=(mean_w,))
 
-    def _average(self):
+    def _update_Gs(self):
         """Set Gs to lerp(G, Gs, 0.5^(minibatch / half-life)); untrained variables are copied."""
         smoothing_nimg = self.config.smoothing_kimg * 1000
         beta = 0.5 ** (self.minibatch / smoothing_nimg) if smoothing_nimg else 0.0
@@ -284,7 +285,7 @@ class GanStep:
                 continue  # not trained yet, and equal in both
             weight = beta if var.trainable else 0.0
             self.strategy.extended.update(
-                var, lambda var, new, weight=weight: var.assign(moved_average(var, new, weight)),
+                var, lambda var, new, weight=weight: var.assign(moving_average(var, new, weight)),
                 args=(self.G.vars[name],))
 
 
@@ -302,7 +303,7 @@ def active_layers(num_layers: int, lod_floor: int) -> int:
     return num_layers - 2 * lod_floor
 
 
-def styles_cut(dlatents: tf.Tensor, others: tf.Tensor, cut: tf.Tensor | int) -> tf.Tensor:
+def splice_styles(dlatents: tf.Tensor, others: tf.Tensor, cut: tf.Tensor | int) -> tf.Tensor:
     """Return [N, layers, size]: layers of `dlatents` below layer `cut`, of `others` from it on.
 
     Source: StyleGAN (Karras et al. 2019), section 3.1.
@@ -310,6 +311,6 @@ def styles_cut(dlatents: tf.Tensor, others: tf.Tensor, cut: tf.Tensor | int) -> 
     return tf.where(tf.range(dlatents.shape[1])[None, :, None] < cut, dlatents, others)
 
 
-def moved_average(average: tf.Tensor, new: tf.Tensor, beta: float) -> tf.Tensor:
+def moving_average(average: tf.Tensor, new: tf.Tensor, beta: float) -> tf.Tensor:
     """Return lerp(new, average, beta): the running average after one more value."""
     return new + (average - new) * beta

@@ -117,8 +117,8 @@ def first_stage_after(header: dict[str, Any], config: TrainingConfig) -> str:
     return first
 
 
-def with_networks_of(header: dict[str, Any], config: TrainingConfig,
-                     given: dict[str, Any]) -> tuple[TrainingConfig, dict[str, Any]]:
+def take_network_options(header: dict[str, Any], config: TrainingConfig,
+                         given: dict[str, Any]) -> tuple[TrainingConfig, dict[str, Any]]:
     """Return the config with a snapshot's network options wherever the user has given none, and
     {option: value} of what this changed."""
     made = header["networks"]

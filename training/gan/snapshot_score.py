@@ -42,7 +42,7 @@ def selects_any(metrics: str, select_by: str) -> bool:
     return select_by != "fid" or first_distance(metrics.split(",")) is not None
 
 
-def with_combined(scores: dict[str, float]) -> dict[str, float]:
+def add_labels_score(scores: dict[str, float]) -> dict[str, float]:
     """Return {metric: value} with LABELS_SCORE added if the scores it is made of are there."""
     photos, ratios = first_distance(scores), [
         value for name, value in scores.items() if re.fullmatch(r"labels.*_ratio_all", name)]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dnnlib.safe_pickle import Record, read_array, read_pickle, shown
+from dnnlib.safe_pickle import Record, printable, read_array, read_pickle
 from dnnlib.util import UserError, arrays_digest
 from training.config import num_fmaps
 
@@ -105,7 +105,7 @@ def read(path: str | Path) -> tuple[dict, dict]:
     _check_together(path, G, D, Gs)
     critic = "D_rgb" if G.options.config["num_channels"] == 3 else "D_joint"
     networks = {"G": G, "Gs": Gs, critic: D}
-    groups = {group: {name: _turned(name, value, network.options.fuses)
+    groups = {group: {name: _rotate_up_kernel(name, value, network.options.fuses)
                       for name, value in network.arrays.items()}
               for group, network in networks.items()}
     return _header(path, networks, groups), groups
@@ -124,7 +124,7 @@ def _read_network(record, kind, where):
         given = {**inner["static_kwargs"], **given}  # the whole network passes its own to the part
         found = {f"{function}/{name}": value for name, value in _variables(inner, where).items()}
         for name in found.keys() & arrays.keys():
-            raise UserError(f"{where}: two variables {shown(name)}")
+            raise UserError(f"{where}: two variables {printable(name)}")
         arrays |= found
     if "lod" not in arrays:
         raise UserError(f"{where}: has no variable lod")
@@ -150,8 +150,8 @@ def _state(record, function, where):
     if not all(type(name) is str for name in state["static_kwargs"]):
         raise UserError(f"{where}: its static_kwargs are damaged")
     if state["build_func_name"] != function:
-        raise UserError(f"{where}: built by {shown(state['build_func_name'])}; this program knows "
-                        f"{function}")
+        raise UserError(f"{where}: built by {printable(state['build_func_name'])}; this program "
+                        f"knows {function}")
     return state
 
 
@@ -163,18 +163,18 @@ def _variables(state, where):
             raise UserError(f"{where}: its variables are damaged")
         name = entry[0]
         if name in arrays:
-            raise UserError(f"{where}: two variables {shown(name)}")
+            raise UserError(f"{where}: two variables {printable(name)}")
         # The value must be a finite float32 array.
         try:
             value = read_array(entry[1])
             if value.dtype.kind != "f" or value.dtype.itemsize != 4:
                 raise ValueError(f"it has {value.dtype}")
         except ValueError as error:
-            raise UserError(f"{where}: variable {shown(name)} is no array of float32 ({error})"
+            raise UserError(f"{where}: variable {printable(name)} is no array of float32 ({error})"
                             ) from None
         if not np.isfinite(value).all():
-            raise UserError(f"{where}: variable {shown(name)} has values that are not finite: a "
-                            "training that diverged; take an earlier pickle")
+            raise UserError(f"{where}: variable {printable(name)} has values that are not finite: "
+                            "a training that diverged; take an earlier pickle")
         arrays[name] = np.asarray(value, np.float32)
     if arrays.get("lod", np.float32(0)).shape:
         raise UserError(f"{where}: variable lod is no single number")
@@ -221,7 +221,7 @@ def _header(path, networks, groups):
                      for name, network in networks.items()}}
 
 
-def _turned(name, value, fuses):
+def _rotate_up_kernel(name, value, fuses):
     """Return an up-kernel rotated by 180 degrees if `fuses(resolution)`, other values unchanged.
 
     fused(x, k) = conv(nearest_up(x), k[::-1, ::-1]): the official transposed convolution flips its
@@ -244,7 +244,7 @@ def read_options(function: str, given: dict, where: str) -> Options:
     defaults = _DEFAULTS[function]
     unknown = sorted(given.keys() - defaults.keys() - _FORMS.keys() - _NOT_OURS)
     if unknown:
-        raise UserError(f"{where}: unknown options {', '.join(shown(name) for name in unknown)}: "
+        raise UserError(f"{where}: unknown options {', '.join(map(printable, unknown))}: "
                         "not of the official release, and what they change is not known here")
     # How the network is computed: only known values are allowed.
     given = {name: _plain(value) for name, value in given.items()}
@@ -299,7 +299,7 @@ def _read_value(name, value, default, where):
 def _in_words(value):
     """Return a value from an untrusted file as text for a message; only its type if not simple."""
     if isinstance(value, str):
-        return shown(repr(value[:200]))
+        return printable(repr(value[:200]))
     simple = value is None or isinstance(value, bool | float)
     small = isinstance(value, int) and abs(value) < 2**63
     return repr(value) if simple or small else f"a {type(value).__name__}"
@@ -341,7 +341,8 @@ def official_arrays(header: dict, groups: dict) -> dict[str, np.ndarray]:
             arrays[f"{theirs}/lod"] = level
             if theirs != "D":
                 arrays[f"{theirs}/G_synthesis/lod"] = level
-            arrays |= {f"{theirs}/{name}": _turned(name, value, lambda r: r >= AUTO_FUSED_FROM)
+            arrays |= {f"{theirs}/{name}": _rotate_up_kernel(name, value,
+                                                             lambda r: r >= AUTO_FUSED_FROM)
                        for name, value in groups[ours].items()}
     return arrays
 

@@ -36,7 +36,7 @@ def heatmaps(points: tf.Tensor, resolution: int) -> tf.Tensor:
     return down[:, :, None] * across[:, None]
 
 
-def mirrored(points: tf.Tensor, order: Sequence[int]) -> tf.Tensor:
+def mirror_points(points: tf.Tensor, order: Sequence[int]) -> tf.Tensor:
     """Return the points in the mirrored images; `order` has, for each keypoint of a mirrored image,
     the number of the keypoint that it comes from."""
     x, rest = points[..., :1], points[..., 1:]
@@ -105,7 +105,7 @@ def _frames(starts, ends, widths, known):
     return tf.where(known[..., None], frames, 0.0)
 
 
-def deformed(features: tf.Tensor, source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+def warp_features(features: tf.Tensor, source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     """Return features [N, h, h, fmaps] of a body in its source pose, moved to the target pose.
 
     The features inside each part are moved by the affine map from its source rectangle to its

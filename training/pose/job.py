@@ -8,8 +8,8 @@ from typing import ClassVar
 import tensorflow as tf
 
 from dnnlib.data import mirroring
-from dnnlib.data.dataset import fit_of, open_dataset
-from dnnlib.data.labelled import chosen
+from dnnlib.data.dataset import open_dataset, read_fit
+from dnnlib.data.labelled import choose_numbers
 from dnnlib.suggestions import command
 from dnnlib.tflib.distribute import is_chief
 from dnnlib.util import UserError
@@ -91,8 +91,8 @@ class PoseJob(SingleStageJob):
             shown = PosePairs(info, "val", self.config.resolution)
             if is_chief(strategy):
                 evaluate = self.evaluation.pose_evaluation(
-                    chosen(len(shown), MAX_EVALUATED, self.config.seed))
-        about = {"dataset": about_dataset(info), "fit": fit_of(info.path)}
+                    choose_numbers(len(shown), MAX_EVALUATED, self.config.seed))
+        about = {"dataset": about_dataset(info), "fit": read_fit(info.path)}
         return Pose(self.config, strategy, pairs, shown, about, evaluate)
 
     def subject(self) -> str:

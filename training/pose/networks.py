@@ -26,15 +26,15 @@ from training.networks_translation import (
     picture_layer,
     upsampled,
 )
-from training.pose.body import NUM_PARTS, deformed
+from training.pose.body import NUM_PARTS, warp_features
 
 
 class Deformation(layers.Layer):
-    """Moves features from the source pose to the target pose; see `deformed`."""
+    """Moves features from the source pose to the target pose; see `warp_features`."""
 
     def call(self, features: tf.Tensor, source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         """Return features [N, h, h, fmaps] moved by frames [N, P, 2, 3]."""
-        return deformed(features, source, target)
+        return warp_features(features, source, target)
 
 
 @NETWORKS.register

@@ -10,14 +10,14 @@ import tensorflow as tf
 
 from dnnlib.data import keypoints, mirroring, pictures
 from dnnlib.data.channels import NUM_COLOURS
-from dnnlib.data.labelled import chosen
+from dnnlib.data.labelled import choose_numbers
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network, build
-from training.dataset import process_reals, shuffled
+from training.dataset import process_reals, shuffled_index
 from training.pose import body
 from training.pose.config import PoseConfig
 from training.pose.people import PoseBatch, PosePairs
-from training.pose.reposer import generator_inputs, inference
+from training.pose.reposer import compile_inference, generator_inputs
 from training.single_stage import PICTURES, SingleStage
 from training.translation import losses
 from training.translation.conditional_gan import CRITIC, ConditionalGan, Example
@@ -65,7 +65,7 @@ class Pose(ConditionalGan):
 
     def read_batch(self, places: Sequence[int]) -> PoseBatch:
         """Return pairs, in a new permutation each time all have been seen."""
-        return self.pairs.read([shuffled(self.config.seed, len(self.pairs), place)
+        return self.pairs.read([shuffled_index(self.config.seed, len(self.pairs), place)
                                 for place in places])
 
     def example(self, batch: PoseBatch, draws: Draws) -> Example:
@@ -74,7 +74,8 @@ class Pose(ConditionalGan):
         flip, points = None, [batch.source_points, batch.target_points]
         if self.config.mirror:
             flip = draws.uniform("mirror") < 0.5
-            points = [tf.where(flip[:, None, None], body.mirrored(one, self._mirrored_order), one)
+            points = [tf.where(flip[:, None, None],
+                               body.mirror_points(one, self._mirrored_order), one)
                       for one in points]
         source, target = (process_reals(photos, flip=flip)
                           for photos in (batch.source, batch.target))
@@ -107,12 +108,12 @@ class Pose(ConditionalGan):
     @functools.cached_property
     def _infer(self):
         """Return the compiled generator."""
-        return inference(self.networks[NETWORK], self.names)
+        return compile_inference(self.networks[NETWORK], self.names)
 
     def draw(self, stage: SingleStage, run_dir: Path, name: str) -> dict[str, np.ndarray]:
         """Write fakes<name>.png: source, target pose, generated photo, target."""
-        pairs = self.read(chosen(len(self.shown), PICTURES, self.config.seed))
-        cells = [pictures.large(photos) for photos in (
+        pairs = self.read(choose_numbers(len(self.shown), PICTURES, self.config.seed))
+        cells = [pictures.enlarge_small(photos) for photos in (
             pairs.source, pictures.to_uint8(self.translate(pairs)), pairs.target)]
         poses = keypoints.skeletons(pairs.target_points, cells[0].shape[1], self.shown.skeleton)
         return self.save_grid(run_dir, name,

@@ -30,7 +30,7 @@ class Reposer(PhotoDrawer):
         super().__init__(path, minibatch)
         self.names = tuple(self.header["keypoints"])
         self.skeleton = tuple(map(tuple, self.header["skeleton"]))
-        self._infer = inference(self.network, self.names)
+        self._infer = compile_inference(self.network, self.names)
 
     def draw(self, photos: np.ndarray, source_points: np.ndarray,
              target_points: np.ndarray) -> np.ndarray:
@@ -42,10 +42,10 @@ class Reposer(PhotoDrawer):
         Raises:
             UserError: the network has diverged.
         """
-        return self.drawn(self._infer, photos, source_points, target_points)
+        return self.draw_in_minibatches(self._infer, photos, source_points, target_points)
 
 
-def is_of_poses(header: dict) -> bool:
+def is_reposer(header: dict) -> bool:
     """Return whether a snapshot's header is of a generator of people in other poses."""
     return header.get("variant") == VARIANT
 
@@ -68,7 +68,7 @@ def generator_inputs(source: tf.Tensor, source_points: tf.Tensor, target_points:
     return [tf.concat([source, source_maps], -1), target_maps, *frames]
 
 
-def inference(network: PoseGenerator, names: Sequence[str]) -> Callable[..., np.ndarray]:
+def compile_inference(network: PoseGenerator, names: Sequence[str]) -> Callable[..., np.ndarray]:
     """Return a network as a compiled function (photos uint8 [n, R, R, 3], source points, target
     points) -> rgb float32 [n, R, R, 3], always with the same dropout."""
     @functools.partial(tf.function, reduce_retracing=True)

@@ -170,7 +170,7 @@ def adopt_options(run_dir: Path, record: dict[str, Any], log: logging.Logger) ->
         (run_dir / name).unlink(missing_ok=True)
 
 
-def clear_killed(run_dir: Path, reported_bytes: int | None) -> None:
+def clean_up_after_kill(run_dir: Path, reported_bytes: int | None) -> None:
     """Remove unfinished files of a killed process, and cut stats.jsonl to `reported_bytes`.
 
     The lines cut off report what will be repeated. None keeps all lines.
@@ -198,7 +198,7 @@ def stats_bytes(run_dir: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def disk_full_reported(run_dir: Path) -> contextlib.AbstractContextManager[None]:
+def explain_disk_full(run_dir: Path) -> contextlib.AbstractContextManager[None]:
     """Return a context that turns a full disk into a UserError naming the newest state."""
     def advice():
         states = list_states(run_dir)
@@ -207,7 +207,7 @@ def disk_full_reported(run_dir: Path) -> contextlib.AbstractContextManager[None]
         return (f"{left}: make room and run the same command to continue; --keep=1 and fewer "
                 "snapshots (--network-ticks) need less")
 
-    return util.disk_full_explained(run_dir, advice)
+    return util.explain_disk_full(run_dir, advice)
 
 
 def mark_diverged(run_dir: Path, remedies: list[str], progress: Progress, snapshot: str) -> None:

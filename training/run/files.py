@@ -24,9 +24,9 @@ class RunFiles(RunReporter):
         self.keep = keep
 
     def clear(self, progress: Progress, reported_bytes: int | None) -> None:
-        """Remove what a killed process left behind (see `directory.clear_killed`), and forget a
-        best snapshot from after this point, since it will be overwritten."""
-        directory.clear_killed(self.run_dir, reported_bytes)
+        """Remove what a killed process left behind (`directory.clean_up_after_kill`), and forget
+        a best snapshot from after this point, since it will be overwritten."""
+        directory.clean_up_after_kill(self.run_dir, reported_bytes)
         best = self.run_dir / BEST
         if best.is_file() and util.read_json(best)["kimg"] > progress.cur_nimg / 1000:
             best.unlink()

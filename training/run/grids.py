@@ -92,5 +92,5 @@ def _first_images(stream):
 
 def _sheet(minibatches):
     """Return minibatches float [N, H, W, 3 + C] as a sheet of pairs, uint8 [height, width, 3]."""
-    pairs = np.concatenate([pictures.pairs(images) for images in minibatches])
+    pairs = np.concatenate([pictures.draw_pairs(images) for images in minibatches])
     return pictures.grey_sheet(pairs, PANELS * pairs.shape[1] // pairs.shape[2])

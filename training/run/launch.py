@@ -104,9 +104,10 @@ def open_run(strategy: tf.distribute.Strategy,
             if run_dir is None:
                 description = f"{job.config.variant}-{job.dataset.name}-{job.config.resolution}"
                 run_dir = directory.make_run(options.run, options.results, description, record)
-            stack.enter_context(util.only_process(run_dir, "training in it"))
+            stack.enter_context(util.lock_directory(run_dir, "training in it"))
         if has_other_workers(strategy):
-            run_dir = _visible(all_gather(strategy, str(run_dir and run_dir.resolve()))[0])
+            run_dir = _wait_until_visible(
+                all_gather(strategy, str(run_dir and run_dir.resolve()))[0])
         log = util.start_log("training", run_dir / "log.txt" if is_chief(strategy) else None)
         report_losses(strategy, log.info)
         log.info(f"run directory {run_dir}")
@@ -119,7 +120,7 @@ def open_run(strategy: tf.distribute.Strategy,
             raise
 
 
-def _visible(path, timeout_sec=60):
+def _wait_until_visible(path, timeout_sec=60):
     """Return the path of a directory that the first worker has just made, once this machine sees
     it: a shared file system may show it late."""
     deadline = time.monotonic() + timeout_sec

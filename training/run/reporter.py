@@ -115,7 +115,8 @@ class RunReporter:
     def report_grid(self, progress: Progress, grid: np.ndarray, name: str) -> None:
         """Report a grid uint8 [H, W, 3], such as 'fakes', as an event no wider than the page."""
         with self.writer.as_default():
-            tf.summary.image(name, pictures.reduced(grid, WIDTH)[None], step=progress.cur_nimg)
+            tf.summary.image(name, pictures.shrink_to_width(grid, WIDTH)[None],
+                             step=progress.cur_nimg)
         if not progress.step:
             self._write_page()
 

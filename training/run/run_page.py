@@ -269,7 +269,7 @@ def _grid_caption(path, kimg, history):
 def _encoded(path, mtime_ns):
     """Return a grid as the page shows it; each version of a file is encoded once per process."""
     with Image.open(path) as picture:
-        return Encoded.of(pictures.reduced(np.asarray(picture.convert("RGB")), WIDTH))
+        return Encoded.of(pictures.shrink_to_width(np.asarray(picture.convert("RGB")), WIDTH))
 
 
 def _thumbnail(path):

@@ -57,12 +57,12 @@ GROW = Work("the growth")
 
 
 @dataclass
-class _Now:
+class _CurrentWork:
     """What the main thread does, since when, whether it can be interrupted, when to warn next."""
 
     work: Work
     began: float
-    at_once: bool
+    interruptible: bool
     warn_sec: float
 
 
@@ -84,20 +84,21 @@ class StopHandler:
         self._now, self._asked = None, None
 
     @contextlib.contextmanager
-    def during(self, work: Work, at_once: bool = False) -> Iterator[None]:
+    def during(self, work: Work, interruptible: bool = False) -> Iterator[None]:
         """Do `work` in the main thread, in the body of this context.
 
         Args:
-            at_once: nothing is lost if it is interrupted; this holds for all work inside it too.
+            interruptible: nothing is lost if it is interrupted; this holds for all work inside it
+                too.
 
         Raises:
-            Stopped: a stop was requested, and `at_once` is set.
+            Stopped: a stop was requested, and `interruptible` is set.
         """
         around = self._now
-        at_once = at_once or bool(around and around.at_once)
-        self._now = _Now(work, time.monotonic(), at_once, work.late_sec)
+        interruptible = interruptible or bool(around and around.interruptible)
+        self._now = _CurrentWork(work, time.monotonic(), interruptible, work.late_sec)
         try:
-            if at_once and self.signal:
+            if interruptible and self.signal:
                 raise Stopped
             yield
         finally:
@@ -130,7 +131,7 @@ class StopHandler:
             return
         self.signal = number
         self.on_stop()
-        if self._now and self._now.at_once:
+        if self._now and self._now.interruptible:
             raise Stopped
 
     def _watch(self):
@@ -145,7 +146,7 @@ class StopHandler:
                 for number in (n for n in received if n in SIGNALS):
                     if self._asked and number == signal.SIGINT:
                         end_process(128 + number)
-                    if not self._asked and not (self._now and self._now.at_once):
+                    if not self._asked and not (self._now and self._now.interruptible):
                         self.log.info("stopping: the state is saved first (Ctrl-C again stops at "
                                       "once)")
                     self._asked = self._asked or (number, time.monotonic())
@@ -153,7 +154,7 @@ class StopHandler:
             if now and self._asked and clock - self._asked[1] > GRACE_SEC:
                 # End the process if nothing is lost; otherwise log what it is waiting for.
                 number, _ = self._asked
-                if now.at_once:
+                if now.interruptible:
                     self.log.info(f"stopped in the middle of {now.work.name}; the newest training "
                                   "state is complete: run the same command to continue")
                     end_process(128 + number)

@@ -18,7 +18,7 @@ from dnnlib.tflib.distribute import create_strategy, is_chief
 from dnnlib.util import UserError
 from training.config import TrainingConfig
 from training.gan.balance import balance_line, classes_shown, photo_factors
-from training.gan.init_from import check_start, first_stage_after, with_networks_of
+from training.gan.init_from import check_start, first_stage_after, take_network_options
 from training.gan.snapshot_score import needed_metrics, selects_any
 from training.method_config import as_option, by_resolution
 from training.run.config_checks import fit_to_dataset, fitting_command, idle_rules
@@ -60,7 +60,7 @@ class StyleGanJob(Job):
             if self.header["networks"].get("G", {}).get("type") != "G_style":
                 raise UserError(f"--init-from: {self.origin} is a snapshot of --variant="
                                 f"{self.header.get('variant')}, which holds no G to continue with")
-            config, taken = with_networks_of(self.header, config, given)
+            config, taken = take_network_options(self.header, config, given)
             self.first_stage = first_stage_after(self.header, config)
         grows = config.initial_resolution < (config.resolution or 0)  # unset in fresh trainings
         cli.refuse_idle(given, idle_rules(config.variant, self.first_stage,

@@ -16,7 +16,7 @@ from dnnlib.util import UserError
 from training.run.job import SingleStageJob, about_dataset, chosen_pairs, fitting_resolution
 from training.segmentation.config import SegmenterConfig
 from training.segmentation.segmenter import SegmenterTraining
-from training.segmentation.stream import Source, shares
+from training.segmentation.stream import Source, split_minibatch
 
 
 class SegmenterJob(SingleStageJob):
@@ -63,7 +63,7 @@ class SegmenterJob(SingleStageJob):
         them."""
         c, found = self.config, []
         mix = c.mix if self.second else 0.0
-        parts = shares(c.minibatch, mix)
+        parts = split_minibatch(c.minibatch, mix)
         if 0 < mix < 1 and 0 in parts:
             raise UserError(f"--mix={mix:g}: a minibatch of {c.minibatch} then has none of one "
                             "source; give another share, or a larger --minibatch")
@@ -74,8 +74,8 @@ class SegmenterJob(SingleStageJob):
             if number and number > len(pictures):
                 raise UserError(f"--num-images={number}: {info.path} has {len(pictures)} training "
                                 "pictures")
-            found.append(Source(pictures, labelled.chosen(len(pictures), number, c.seed), share,
-                                str(info.path)))
+            found.append(Source(pictures, labelled.choose_numbers(len(pictures), number, c.seed),
+                                share, str(info.path)))
         return found
 
     def _validation(self):

@@ -38,8 +38,8 @@ class LabelTraining(SingleStageMethod):
     def _update(self, batch, step, lrate):
         """Take one step; traced."""
         grads, means, finite, report = self.strategy.run(self._gradients, (batch, step))
-        self.apply(self.network_name, grads, means, self.first(finite), lrate)
-        return {name: self.first(value) for name, value in report.items()}
+        self.apply(self.network_name, grads, means, self.first_replica(finite), lrate)
+        return {name: self.first_replica(value) for name, value in report.items()}
 
     def _gradients(self, batch, step):
         """Return all-reduced gradients, running means, whether all is finite, and {name: scalar} to

@@ -69,7 +69,7 @@ class Labeller:
             UserError: the network has diverged.
             ValueError: photos of another size.
         """
-        return np.concatenate(list(self._drawn(rgb)))
+        return np.concatenate(list(self._iter_probabilities(rgb)))
 
     def label_maps(self, rgb: np.ndarray) -> np.ndarray:
         """Return the label maps uint8 [N, R, R] of photos uint8 [N, R, R, 3].
@@ -78,9 +78,10 @@ class Labeller:
             UserError: the network has diverged.
             ValueError: photos of another size.
         """
-        return np.concatenate([part.argmax(axis=-1).astype(np.uint8) for part in self._drawn(rgb)])
+        return np.concatenate([part.argmax(axis=-1).astype(np.uint8)
+                               for part in self._iter_probabilities(rgb)])
 
-    def _drawn(self, rgb) -> Iterator[np.ndarray]:
+    def _iter_probabilities(self, rgb) -> Iterator[np.ndarray]:
         """Yield the probabilities of photos in minibatches; raise ValueError if photos have another
         size, UserError if probabilities are not finite."""
         if rgb.shape[1:3] != (self.resolution, self.resolution):

@@ -126,7 +126,7 @@ def resnet50(rgb: tf.Tensor, output_stride: int) -> tuple[tf.Tensor, tf.Tensor]:
             dilation *= 2
         rates[stage] = dilation
 
-    def changed(layer: layers.Layer) -> layers.Layer:
+    def dilate_layer(layer: layers.Layer) -> layers.Layer:
         config, stage = layer.get_config(), layer.name.partition("_")[0]
         if isinstance(layer, layers.BatchNormalization):
             config |= _NORM
@@ -137,7 +137,7 @@ def resnet50(rgb: tf.Tensor, output_stride: int) -> tuple[tf.Tensor, tf.Tensor]:
 
     taps = [original.get_layer(name).output for name in ("conv2_block3_out", "conv5_block3_out")]
     model = keras.models.clone_model(keras.Model(original.input, taps), rgb,
-                                     clone_function=changed)
+                                     clone_function=dilate_layer)
     return tuple(model.outputs)
 
 
@@ -188,16 +188,16 @@ def unet(rgb: tf.Tensor, num_outputs: int, fmaps: int) -> tf.Tensor:
     x, skips = rgb, []
     # Features of finer levels are kept on the way down, and concatenated on the way up.
     for level in range(UNET_LEVELS):
-        x = _twice(x, fmaps << level, f"down{level}")
+        x = _double_conv(x, fmaps << level, f"down{level}")
         if level < UNET_LEVELS - 1:
             skips.append(x)
             x = layers.MaxPooling2D()(x)
     for level in reversed(range(UNET_LEVELS - 1)):
         x = layers.Concatenate()([_enlarge(x, 2), skips[level]])
-        x = _twice(x, fmaps << level, f"up{level}")
+        x = _double_conv(x, fmaps << level, f"up{level}")
     return layers.Conv2D(num_outputs, 1, name="logits")(x)
 
 
-def _twice(x, fmaps, name):
+def _double_conv(x, fmaps, name):
     """Return features after two convolutions."""
     return _conv(_conv(x, fmaps, 3, name=f"{name}a"), fmaps, 3, name=f"{name}b")

@@ -9,7 +9,7 @@ import tensorflow as tf
 from dnnlib.data import channels
 from dnnlib.data.labelled import LabelledPictures
 from dnnlib.tflib.distribute import Draws
-from training.dataset import moved_affinely, shuffled
+from training.dataset import affine_transform, shuffled_index
 from training.segmentation.config import SegmenterConfig
 
 
@@ -50,12 +50,12 @@ def read_labelled(sources: Sequence[Source], seed: int, places: Sequence[int]) -
     for place in places:
         step, (index, row) = place // len(rows), rows[place % len(rows)]
         pictures, numbers, share, _ = sources[index]
-        chosen = shuffled(seed, len(numbers), step * share + row, index)
+        chosen = shuffled_index(seed, len(numbers), step * share + row, index)
         pairs.append(pictures.read(numbers[chosen]))
     return LabelledBatch(*map(np.stack, zip(*pairs)))
 
 
-def shares(minibatch: int, mix: float) -> tuple[int, int]:
+def split_minibatch(minibatch: int, mix: float) -> tuple[int, int]:
     """Return how many pictures of a minibatch come from the first and from the second source."""
     second = round(minibatch * mix)
     return minibatch - second, second
@@ -79,12 +79,12 @@ def process_pictures(batch: LabelledBatch, draws: Draws, config: SegmenterConfig
         rgb = tf.where(flip, tf.reverse(rgb, [2]), rgb)
         label_maps = tf.where(flip, mirrored, label_maps)
     if config.zoom > 1:
-        rgb, label_maps = zoomed(rgb, label_maps, config.zoom, draws)
+        rgb, label_maps = zoom_randomly(rgb, label_maps, config.zoom, draws)
     return rgb, label_maps[..., 0]
 
 
-def zoomed(rgb: tf.Tensor, label_maps: tf.Tensor, limit: float,
-           draws: Draws) -> tuple[tf.Tensor, tf.Tensor]:
+def zoom_randomly(rgb: tf.Tensor, label_maps: tf.Tensor, limit: float,
+                  draws: Draws) -> tuple[tf.Tensor, tf.Tensor]:
     """Return pictures and label maps [N, R, R, ...] scaled by 1 / limit to limit and moved.
 
     An enlarged picture always fills the frame. A reduced one is placed anywhere inside it; around
@@ -98,6 +98,6 @@ def zoomed(rgb: tf.Tensor, label_maps: tf.Tensor, limit: float,
     # Output pixel x comes from input pixel x / scale + offset.
     offset = middle * (1 - 1 / scale)
     places = (1 / scale, 0, offset + shift_x), (0, 1 / scale, offset + shift_y)
-    label_maps = moved_affinely(tf.cast(label_maps, tf.float32), *places, "NEAREST", "CONSTANT",
-                                float(channels.IGNORE))
-    return moved_affinely(rgb, *places), tf.cast(label_maps, tf.int32)
+    label_maps = affine_transform(tf.cast(label_maps, tf.float32), *places, "NEAREST", "CONSTANT",
+                                  float(channels.IGNORE))
+    return affine_transform(rgb, *places), tf.cast(label_maps, tf.int32)

@@ -50,7 +50,7 @@ class ConditionalGan(SingleStageMethod):
     def _update(self, batch, step, lrate):
         """Take one step; traced."""
         report = self.strategy.run(self._step_in_replica, (batch, step, lrate))
-        return {name: self.first(value) for name, value in report.items()}
+        return {name: self.first_replica(value) for name, value in report.items()}
 
     def _step_in_replica(self, batch, step, lrate):
         """Update D, then G; return {name: scalar} to report."""
@@ -93,7 +93,7 @@ class ConditionalGan(SingleStageMethod):
         values = context.all_reduce(_MEAN, values) if values else {}
         finite = all_finite(grads) & tf.math.is_finite(loss)
         context.merge_call(lambda _, grads, values, finite, lrate: self.apply(
-            name, grads, values, self.first(finite), self.first(lrate)),
+            name, grads, values, self.first_replica(finite), self.first_replica(lrate)),
             (grads, values, finite, lrate))
         return finite
 

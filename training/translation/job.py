@@ -10,7 +10,7 @@ import tensorflow as tf
 from dnnlib import cli
 from dnnlib.cli import IdleRule
 from dnnlib.data import mirroring
-from dnnlib.data.dataset import fit_of, open_dataset, open_split
+from dnnlib.data.dataset import open_dataset, open_split, read_fit
 from dnnlib.suggestions import command, validation_warnings
 from dnnlib.tflib.distribute import is_chief
 from dnnlib.tflib.vgg16_weights import DIGEST, cached_file, find_weights
@@ -102,7 +102,7 @@ class Pix2PixJob(SingleStageJob):
             evaluate = self.evaluation.translation_evaluation(
                 self.metrics, self.dataset, c.resolution, labeller=self.labeller,
                 weights=self.options.inception, lpips_weights=c.lpips, log=log.info)
-        about = {"dataset": about_dataset(self.dataset), "fit": fit_of(self.dataset.path),
+        about = {"dataset": about_dataset(self.dataset), "fit": read_fit(self.dataset.path),
                  "segmenter": self.labeller and {"path": str(self.labeller.path),
                                                  "digest": self.labeller.digest},
                  "vgg": vgg and self.vgg_digest}

@@ -13,7 +13,7 @@ from dnnlib.data.tfrecords import RecordFile
 from dnnlib.tflib.distribute import Draws
 from dnnlib.tflib.network import Network, build
 from dnnlib.tflib.vgg16 import Vgg16
-from training.dataset import Batch, TrainingStream, moved_affinely, process_reals
+from training.dataset import Batch, TrainingStream, affine_transform, process_reals
 from training.segmentation.segmenter import NETWORK as SEGMENTER
 from training.single_stage import PICTURES, SingleStage
 from training.snapshots import load_snapshot
@@ -85,7 +85,7 @@ class Pix2Pix(ConditionalGan):
         flip = draws.uniform("mirror") < 0.5 if self.config.mirror else None
         images = process_reals(batch.images, flip=flip, mirrored_order=self._mirrored_order)
         if self.config.jitter > 1:
-            images = jittered(images, self.config.jitter, draws)
+            images = jitter_randomly(images, self.config.jitter, draws)
         condition = images[..., channels.SEGMAPS] + 0.5
         return Example([condition], condition, condition, images[..., channels.RGB])
 
@@ -130,7 +130,7 @@ class Pix2Pix(ConditionalGan):
         return self.save_grid(run_dir, name, cells)
 
 
-def jittered(images: tf.Tensor, factor: float, draws: Draws) -> tf.Tensor:
+def jitter_randomly(images: tf.Tensor, factor: float, draws: Draws) -> tf.Tensor:
     """Return images [N, R, R, channels] enlarged bilinearly by `factor` and cropped to their old
     size at random, by whole pixels (pix2pix, appendix 6.2)."""
     side = images.shape[1]
@@ -140,5 +140,5 @@ def jittered(images: tf.Tensor, factor: float, draws: Draws) -> tf.Tensor:
     # Pixel x of the result is pixel x + left of the enlarged image; its centre is at
     # (x + left + 0.5) * scale in the original image.
     scale = side / large
-    return moved_affinely(images, (scale, 0, (left + 0.5) * scale - 0.5),
-                          (0, scale, (top + 0.5) * scale - 0.5))
+    return affine_transform(images, (scale, 0, (left + 0.5) * scale - 0.5),
+                            (0, scale, (top + 0.5) * scale - 0.5))

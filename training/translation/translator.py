@@ -9,13 +9,13 @@ import tensorflow as tf
 from dnnlib.data import pyramid
 from dnnlib.util import UserError
 from training.networks_translation import TranslationGenerator
-from training.snapshots import OfSnapshot, load_snapshot
+from training.snapshots import SnapshotModel, load_snapshot
 
 NETWORK = "G"
 VARIANT = "pix2pix"
 
 
-class PhotoDrawer(OfSnapshot):
+class PhotoDrawer(SnapshotModel):
     """A snapshot's generator of photos.
 
     Attributes:
@@ -35,7 +35,8 @@ class PhotoDrawer(OfSnapshot):
         self.resolution = self.network.resolution
         self.fit = self.header.get("fit", pyramid.FITS[0])  # older snapshots lack it
 
-    def drawn(self, infer: Callable[..., np.ndarray], *inputs: np.ndarray) -> np.ndarray:
+    def draw_in_minibatches(self, infer: Callable[..., np.ndarray],
+                            *inputs: np.ndarray) -> np.ndarray:
         """Return what the network draws from inputs [n, ...], minibatch by minibatch.
 
         The last minibatch is filled up, so that a photo does not depend on how many are drawn.
@@ -89,7 +90,7 @@ class Translator(PhotoDrawer):
             return self._infer(tf.cast(segmaps, tf.float32) / 255,
                                seed_masks(self.network, seeds)).numpy()
 
-        return self.drawn(infer, segmaps, np.asarray(seeds))
+        return self.draw_in_minibatches(infer, segmaps, np.asarray(seeds))
 
 
 def seed_masks(network: TranslationGenerator, seeds: Sequence[int]) -> list[tf.Tensor]:

@@ -3,7 +3,7 @@
 import pytest
 
 from dataprep.coco.categories import check_used, read_categories
-from dataprep.coco.segmentations import whole
+from dataprep.coco.segmentations import parse_int
 from dnnlib.data.class_list import is_background
 from dnnlib.data.coco import MODANET_CLASSES
 from dnnlib.util import UserError
@@ -153,4 +153,4 @@ def test_other_ids_are_accepted(listed, used):
     ("", None), (True, None), (None, None), (float("nan"), None), (float("inf"), None),
     (1e300, None), ("\u0667", None), ("9" * 5000, None), ([7], None), (101, None)])
 def test_integers_may_be_written_as_floats_or_text(value, number):
-    assert whole(value, 0, 100) == number
+    assert parse_int(value, 0, 100) == number

@@ -95,7 +95,7 @@ def test_keypoints_of_a_photo_of_another_shape_are_not_used(tmp_path, photos):
     labelled = Annotations(("hat",), [], photos={
         entry["id"]: Photo(entry["id"], entry["file_name"], 40, 60, instances=(None,))
         for entry in photos[:3]})
-    assert found.joined(labelled).photos.keys() == {1, 3}
+    assert found.join(labelled).photos.keys() == {1, 3}
     assert labelled.photos[1].keypoints[0].tolist() == [3, 20, 2]
     assert [skipped["id"] for skipped in labelled.skipped_images] == [2]
 
@@ -219,15 +219,16 @@ def test_an_interrupted_set_is_continued(tmp_path, photos, monkeypatch, stop):
 
 def test_pairs_that_share_a_photo_are_of_one_person():
     """Also through missing photos."""
-    joined = people.persons([5, 6, 7, 8, 9], [(5, 7), (9, 7), (8, ("gone.jpg",)),
-                                              (("gone.jpg",), 6)])
+    joined = people.number_persons([5, 6, 7, 8, 9], [(5, 7), (9, 7), (8, ("gone.jpg",)),
+                                                     (("gone.jpg",), 6)])
     assert joined[5] == joined[7] == joined[9] != joined[6] == joined[8]
     assert joined.keys() == {5, 6, 7, 8, 9}
 
 
 def test_names_of_pairs_may_omit_folders():
     names = {"a/1.jpg": 1, "a/2.jpg": 2, "b/2.jpg": 3}
-    assert people.link([("1.jpg", "b/2.jpg"), ("1.jpg", "2.jpg"), ("1.jpg", "1.jpg")], names) == [
+    assert people.resolve_pairs(
+            [("1.jpg", "b/2.jpg"), ("1.jpg", "2.jpg"), ("1.jpg", "1.jpg")], names) == [
         (1, 3), (1, ("2.jpg",))]
 
 

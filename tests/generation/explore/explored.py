@@ -6,7 +6,7 @@ from dnnlib.tflib.network import build
 from tests.tools.generators import save_network
 from tests.tools.labelled_pictures import CLASSES, SIDE
 from tests.tools.translations import save_translator
-from training.cycle.config import there_and_back
+from training.cycle.config import generator_names
 from training.decoder.networks import decoded_config
 from training.networks_stylegan import G_style
 from training.snapshots import save_snapshot
@@ -44,7 +44,7 @@ def save_cyclegan(path, resolution=SIDE):
     """Write a snapshot of two untrained generators of photos."""
     networks = {name: build("ResnetGenerator", name, {
         "resolution": resolution, "in_channels": 3, "fmaps": 4, "blocks": 1, "seed": seed})
-        for seed, name in enumerate(there_and_back("AtoB"))}
+        for seed, name in enumerate(generator_names("AtoB"))}
     path.parent.mkdir(parents=True)
     save_snapshot(path, networks, {
         "variant": "cyclegan", "classes": [], "kimg": 1.0,

@@ -11,7 +11,7 @@ from dnnlib.data import channels, pictures
 from dnnlib.util import UserError
 from generation import pairs, sheets
 from generation.explore import drawing
-from generation.explore.drawing import BETWEEN, MIXED, Wish
+from generation.explore.drawing import BETWEEN, MIXED, SampleSpec
 from generation.selection import Selection
 from tests.tools.generators import RESOLUTION, save_network
 from tests.tools.translations import save_translator
@@ -30,7 +30,7 @@ def sampler(tmp_path_factory):
 
 def pair(sampler, seed, psi=1.0, noise="random"):
     """Return rgb and label map of a seed."""
-    images, = sampler.of_seeds([seed], psi, noise, 1)
+    images, = sampler.seed_images([seed], psi, noise, 1)
     return [part[0] for part in pairs.to_pairs(images)]
 
 
@@ -43,7 +43,7 @@ def small(picture):
 
 @pytest.mark.parametrize("psi, noise", [(1.0, "random"), (0.5, "const")])
 def test_one_seed_shows_its_pair(sampler, psi, noise):
-    drawn = drawing.draw_wish(sampler, Wish(seed=7, psi=psi, noise=noise), CLASSES)
+    drawn = drawing.draw_sample(sampler, SampleSpec(seed=7, psi=psi, noise=noise), CLASSES)
     rgb, label_map = pair(sampler, 7, psi, noise)
     np.testing.assert_array_equal(small(drawn.views.photo), rgb)
     np.testing.assert_array_equal(small(drawn.views.map), channels.colourise(label_map, 3))
@@ -56,7 +56,7 @@ def test_one_seed_shows_its_pair(sampler, psi, noise):
 def test_disabled_classes_are_not_shown(sampler):
     label_map = pair(sampler, 7)[1]
     assert len(np.unique(label_map)) > 2, "a map that shows too little to test it"
-    views = drawing.draw_wish(sampler, Wish(seed=7), ["scarf"]).views
+    views = drawing.draw_sample(sampler, SampleSpec(seed=7), ["scarf"]).views
     np.testing.assert_array_equal(small(views.map), channels.colourise(
         np.where(label_map == 2, 2, 0), 3))
     np.testing.assert_array_equal(small(views.overlay)[label_map != 2],
@@ -66,9 +66,10 @@ def test_disabled_classes_are_not_shown(sampler):
 @pytest.mark.parametrize("position, seed", [(0.0, 3), (1.0, 9)])
 def test_both_ends_show_the_seeds(sampler, position, seed):
     """With the first seed's noise, as generate.py --interpolate draws them."""
-    drawn = drawing.draw_wish(sampler, Wish(BETWEEN, 3, other=9, position=position), CLASSES)
+    spec = SampleSpec(BETWEEN, 3, other=9, position=position)
+    drawn = drawing.draw_sample(sampler, spec, CLASSES)
     dlatents = sampler.dlatents(sampler.seed_latents([seed]), 1.0)
-    images, = sampler.of_dlatents(dlatents, [3], "random", 1)
+    images, = sampler.dlatent_images(dlatents, [3], "random", 1)
     difference = small(drawn.views.photo).astype(int) - pairs.to_pairs(images)[0][0]
     assert np.abs(difference).max() <= 1
     assert drawn.strip.shape[1] == drawing.STEPS * drawing.SIDE // 3
@@ -76,7 +77,7 @@ def test_both_ends_show_the_seeds(sampler, position, seed):
 
 def test_chosen_layers_have_the_second_seeds_styles(sampler):
     def mixed(layers):
-        return small(drawing.draw_wish(sampler, Wish(MIXED, 3, other=9, layers=layers,
+        return small(drawing.draw_sample(sampler, SampleSpec(MIXED, 3, other=9, layers=layers,
                                                 noise="const"), CLASSES).views.photo).astype(int)
 
     ends = [pair(sampler, seed, noise="const")[0] for seed in (3, 9)]
@@ -84,46 +85,47 @@ def test_chosen_layers_have_the_second_seeds_styles(sampler):
     assert np.abs(mixed(range(99)) - ends[1]).max() <= 1
     dlatents = sampler.dlatents(sampler.seed_latents([3, 9]), 1.0)
     half = sheets.mix_styles(dlatents[:1], dlatents[1:], [0, 1])
-    images, = sampler.of_dlatents(half, [3], "const", 1)
+    images, = sampler.dlatent_images(half, [3], "const", 1)
     assert np.abs(mixed((0, 1)) - pairs.to_pairs(images)[0][0]).max() <= 1
 
 
 def test_a_network_without_maps_shows_none(tmp_path):
     colours = Sampler.load(save_network(tmp_path / "rgb.safetensors", ()), traced=False)
-    drawn = drawing.draw_wish(colours, Wish(BETWEEN), ())
+    drawn = drawing.draw_sample(colours, SampleSpec(BETWEEN), ())
     assert drawn.views.map is None and drawn.views.overlay is None and drawn.line == ""
     with pytest.raises(UserError, match="draws no maps"):
-        drawing.search(colours, Wish(), Selection())
+        drawing.search(colours, SampleSpec(), Selection())
 
 
 def test_padding_is_not_shown(tmp_path):
     about = {"resolution": 16, "content_box": [4, 0, 12, 16]}
     path = save_network(tmp_path / "padded.safetensors", CLASSES, dataset=about)
-    drawn = drawing.draw_wish(Sampler.load(path, traced=False), Wish(), CLASSES)
+    drawn = drawing.draw_sample(Sampler.load(path, traced=False), SampleSpec(), CLASSES)
     assert drawn.views.photo.shape == (drawing.SIDE, drawing.SIDE // 2, 3)
 
 
 def test_the_search_finds_the_first_seed_with_the_classes(sampler):
-    images, = sampler.of_seeds(range(6, 70), 1.0, "random", 64)
+    images, = sampler.seed_images(range(6, 70), 1.0, "random", 64)
     areas = np.stack([(label_maps(images) == label).mean(axis=(1, 2)) for label in (1, 2)])
     expected = 6 + int((areas >= 0.1).all(axis=0).argmax())
     chosen = Selection(("hat", "scarf"), 0.1)
-    assert drawing.search(sampler, Wish(seed=5), chosen) == expected > 7
-    assert drawing.search(sampler, Wish(seed=5), Selection()) == 6
+    assert drawing.search(sampler, SampleSpec(seed=5), chosen) == expected > 7
+    assert drawing.search(sampler, SampleSpec(seed=5), Selection()) == 6
 
 
 def test_an_endless_search_is_given_up(sampler, monkeypatch):
     monkeypatch.setattr(drawing, "TRIES", 20)
     with pytest.raises(UserError, match="none of the 20 seeds after 5 shows hat on 100 % of the "):
-        drawing.search(sampler, Wish(seed=5), Selection(("hat",), 1.0))
+        drawing.search(sampler, SampleSpec(seed=5), Selection(("hat",), 1.0))
     with pytest.raises(UserError, match="none of the 0 seeds after 99999 shows"):
-        drawing.search(sampler, Wish(seed=drawing.LAST_SEED), Selection(("hat",)))
+        drawing.search(sampler, SampleSpec(seed=drawing.LAST_SEED), Selection(("hat",)))
 
 
 def test_a_saved_pair_is_reproduced(sampler, tmp_path, capsys):
     """Another truncation has another folder; the message has the command."""
-    for wish in (Wish(seed=7), Wish(seed=12), Wish(seed=7, psi=0.5, noise="const"), Wish(seed=7)):
-        line = drawing.save_pair(sampler, wish, tmp_path)
+    for spec in (SampleSpec(seed=7), SampleSpec(seed=12),
+                 SampleSpec(seed=7, psi=0.5, noise="const"), SampleSpec(seed=7)):
+        line = drawing.save_pair(sampler, spec, tmp_path)
     folder = tmp_path / "00000-c-network-final"
     assert {path.name for path in folder.iterdir()} == {"explored-trunc1",
                                                         "explored-trunc0.5-const"}

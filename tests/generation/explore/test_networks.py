@@ -122,14 +122,14 @@ def test_all_labels_share_one_loaded_network(results):
     save_network(results / "00002-labels" / "network-final.safetensors", (), label_size=3)
     offered = Networks(results)
     with offered.using("00002-labels/network-final", GENERATOR) as sampler:
-        drawn = [sampler.of_label(label) for label in range(3)]
+        drawn = [sampler.with_label(label) for label in range(3)]
         assert all(other.network is sampler.network for other in drawn)
         dlatents = [other.dlatents(other.seed_latents([7])) for other in drawn]
     loaded = Sampler.load(offered.path("00002-labels/network-final"), 2, traced=False)
     np.testing.assert_array_equal(dlatents[2], loaded.dlatents(loaded.seed_latents([7])))
     assert not np.allclose(dlatents[0], dlatents[2]) and drawn[2].label == loaded.label
     with pytest.raises(UserError, match="takes a class of 0-2"):
-        drawn[0].of_label(3)
+        drawn[0].with_label(3)
 
 
 def test_kinds_of_networks(results):

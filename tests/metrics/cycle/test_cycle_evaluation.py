@@ -15,12 +15,12 @@ from dnnlib.data.class_list import write_class_list
 from dnnlib.data.labelled import PairFolder
 from dnnlib.util import UserError
 from metrics.cycle import domain_classifier as classifiers
-from metrics.cycle.domain_classifier import domain_classifier
-from metrics.cycle.evaluation import evaluate_cyclegan, find
+from metrics.cycle.domain_classifier import load_or_train_classifier
+from metrics.cycle.evaluation import compute_findings, evaluate_cyclegan
 from metrics.cycle.networks import CycleNetworks
 from metrics.cycle.photos import (
     CyclePhotos,
-    described,
+    cache_key,
     open_test_photos,
     open_training_photos,
 )
@@ -80,7 +80,7 @@ def as_uint8(images):
 def test_values_on_test_photos(opened):
     """For each photo: terms of the objective, and the mean colours of the critics' inputs."""
     networks, photos, training = opened
-    found = find(networks, photos, training, StubDetector(), None, minibatch=2)
+    found = compute_findings(networks, photos, training, StubDetector(), None, minibatch=2)
 
     def logits(name, images):
         one = networks._networks[name]([tf.constant(images, tf.float32)]).numpy()
@@ -124,25 +124,25 @@ def test_the_classifier_tells_the_lists_apart(opened, cache, monkeypatch):
     cache, and made again if that is damaged."""
     networks, photos, training = opened
     lines = []
-    classifier = domain_classifier(training, networks.has_garment, cache, lines.append)
+    classifier = load_or_train_classifier(training, networks.has_garment, cache, lines.append)
     for side in "AB":
         (own, others), = photos.with_partners(side, 8, training)
         rgb = own[..., :3] / np.float32(127.5) - 1
         masks = networks.masks(own), networks.masks(others)
         for is_b, images in ((side == "B", rgb), (side == "A", rgb[..., ::-1])):
-            assert (classifier.takes_for_b(tf.constant(images), *masks) == is_b).mean() >= 0.8
+            assert (classifier.classify_as_b(tf.constant(images), *masks) == is_b).mean() >= 0.8
     monkeypatch.setattr(classifiers, "train_classifier", None)
-    again = domain_classifier(training, networks.has_garment, cache, lines.append)
+    again = load_or_train_classifier(training, networks.has_garment, cache, lines.append)
     assert again.about == classifier.about and not lines
     path, = cache.glob("domains-*.npz")
     whole = path.read_bytes()
     path.write_bytes(b"damaged")
     with pytest.raises(TypeError):  # since it would be trained
-        domain_classifier(training, networks.has_garment, cache, lines.append)
+        load_or_train_classifier(training, networks.has_garment, cache, lines.append)
     assert "is damaged" in lines[0]
     path.write_bytes(whole[:len(whole) // 2])
     with pytest.raises(TypeError):
-        domain_classifier(training, networks.has_garment, cache, lines.append)
+        load_or_train_classifier(training, networks.has_garment, cache, lines.append)
     assert "is damaged" in lines[1]
 
 
@@ -189,7 +189,7 @@ def test_partners_are_garments_of_the_training_photos(place, monkeypatch):
     monkeypatch.setattr(CyclePhotos, "with_partners", lambda own, side, minibatch, partners, count,
                         start=0: asked.append((own is photos, side, partners is training, start))
                         or both(own, side, minibatch, partners, count, start))
-    find(CycleNetworks(path), photos, training, StubDetector(), None, 4)
+    compute_findings(CycleNetworks(path), photos, training, StubDetector(), None, 4)
     assert sorted(asked) == [(False, "A", True, 4), (False, "B", True, 4),
                              *((True, side, True, 0) for side in "AABB")]
 
@@ -203,7 +203,7 @@ def test_maps_edited_in_place_are_other_photos(tmp_path):
     for number in (1, 2):
         pictures.save_label_png(tmp_path / "labels/a.png", number * labels, 2)
         source = PairFolder(tmp_path)
-        found.append((source.digest, described(Domain.open(source, 16))))
+        found.append((source.digest, cache_key(Domain.open(source, 16))))
     assert found[0][0] == found[1][0] and found[0][1] != found[1][1]
 
 

@@ -13,7 +13,7 @@ from tests.tools import domains as tools
 from tests.tools.domains import begun, steps, tiny, two_datasets
 from tests.training.cycle.test_losses import moved_to_the_middle
 from training.cycle.cyclegan import CRITICS, CycleTraining
-from training.cycle.domains import moved_at_random, split_mask, to_floats
+from training.cycle.domains import augment_photos, split_mask, to_floats
 
 LIVELY = dict(garment="box", norm="batch", critic="picture", identity_weight=0.5, clip_norm=0.05,
               rotation=20.0)
@@ -42,7 +42,7 @@ def seen_photos(method, batch, step=0):
     """Return a batch's photos and masks as a step uses them, float64: [(rgb, mask) of A, of B]."""
     draws = Draws(method.config.seed, step, method.config.minibatch)
     return [tuple(part.numpy().astype(np.float64) for part in split_mask(
-        moved_at_random(to_floats(photos), draws, method.config, name)))
+        augment_photos(to_floats(photos), draws, method.config, name)))
         for photos, name in zip(batch, "ab")]
 
 
@@ -180,9 +180,9 @@ def test_critics_see_all_garments_in_one_shared_region(tmp_path, eagerly, monkey
     method, progress = begun(tiny(data, garment="box", flip=False, jitter=1.0, pool=0))
     batch = method.next_batch(method.stage(progress), progress)
     seen = {}
-    monkeypatch.setattr(method, "_criticised", lambda name, reals, fakes: (
+    monkeypatch.setattr(method, "_critic_loss", lambda name, reals, fakes: (
         seen.update({name: (reals.numpy(), fakes.numpy())}) or
-        CycleTraining._criticised(method, name, reals, fakes)))
+        CycleTraining._critic_loss(method, name, reals, fakes)))
     method.step(batch, method.stage(progress), 0)
     masks = [photos.numpy()[..., 3:] / 255 for photos in batch if photos.shape[-1] == 4]
     whole = np.ones_like(masks[0])

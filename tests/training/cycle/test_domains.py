@@ -13,7 +13,7 @@ from tests.tools.domains import BLUE, RED, SIDE, box_dataset, boxes, tiny, two_d
 from training.cycle.domains import (
     Domain,
     UnlabelledFolder,
-    moved_at_random,
+    augment_photos,
     open_list,
     read_domains,
     to_floats,
@@ -108,8 +108,8 @@ def test_the_shorter_list_repeats_in_another_order(tmp_path):
 def test_a_photo_without_changes_is_returned_as_it_is(tmp_path, rng):
     photos = to_floats(tf.constant(rng.integers(0, 256, (2, 8, 8, 4)), tf.uint8))
     config = tiny("ab", jitter=1.0, flip=False)
-    assert moved_at_random(photos, Draws(1, 0, 2), config, "a") is photos
-    moved = moved_at_random(photos, Draws(1, 0, 2), tiny("ab", jitter=1.0), "a").numpy()
+    assert augment_photos(photos, Draws(1, 0, 2), config, "a") is photos
+    moved = augment_photos(photos, Draws(1, 0, 2), tiny("ab", jitter=1.0), "a").numpy()
     for before, after in zip(photos.numpy(), moved):
         assert np.array_equal(after, before) or np.array_equal(after, before[:, ::-1])
 
@@ -120,7 +120,7 @@ def test_photos_are_enlarged_rotated_and_cropped(rng):
     y, x = np.mgrid[:side, :side].astype(np.float32)
     ramp = np.broadcast_to(np.stack([x, y, x, y], axis=-1), (count, side, side, 4))
     config = tiny("ab", jitter=jitter, rotation=degrees, flip=False)
-    moved = moved_at_random(tf.constant(ramp), Draws(3, 1, count), config, "a").numpy()
+    moved = augment_photos(tf.constant(ramp), Draws(3, 1, count), config, "a").numpy()
     middle = (side - 1) / 2
     part = slice(side // 2 - 4, side // 2 + 4)  # far from pixels filled by reflection
     along_x = np.diff(moved[:, part, part, :2], axis=2).mean((1, 2))
@@ -133,5 +133,5 @@ def test_photos_are_enlarged_rotated_and_cropped(rng):
     room = middle * (1 - 1 / jitter)
     assert np.abs(shifts).max() <= room + 1e-3 and np.abs(shifts).max() > 0.8 * room
     np.testing.assert_array_equal(moved[..., :2], moved[..., 2:])
-    other = moved_at_random(tf.constant(ramp), Draws(3, 1, count), config, "b").numpy()
+    other = augment_photos(tf.constant(ramp), Draws(3, 1, count), config, "b").numpy()
     assert np.abs(other - moved).max() > 1

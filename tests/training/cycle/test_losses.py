@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from training.cycle.losses import centred, composite, masked_l1, of_pictures, seen_regions
+from training.cycle.losses import centred, composite, masked_l1, mean_over_patches, seen_regions
 
 
 def some(rng, *shape):
@@ -29,7 +29,7 @@ def test_a_garment_of_less_than_a_pixel_has_its_area_as_weight():
 
 def test_the_logit_of_a_picture_is_the_mean_of_its_patches(rng):
     logits = [rng.standard_normal((2, side, side, 1)).astype(np.float32) for side in (5, 2)]
-    for found, patches in zip(of_pictures(list(map(tf.constant, logits))), logits):
+    for found, patches in zip(mean_over_patches(list(map(tf.constant, logits))), logits):
         assert found.shape == (2, 1, 1, 1)
         np.testing.assert_allclose(found[:, 0, 0], patches.mean((1, 2)), rtol=1e-5, atol=1e-7)
 

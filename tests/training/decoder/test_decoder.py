@@ -126,8 +126,8 @@ def test_it_learns_what_colours_mean(folder, tmp_path, kind):
     rgb = np.stack([read(path) for path in sorted((pairs / "images").glob("*.png"))])
     maps = np.stack([read(path) for path in sorted((pairs / "labels").glob("*.png"))])
     assert (tools.colour_labels(rgb) == maps).mean() > 0.8
-    plain = Sampler.load(origin).of_seeds([100], 0.9, "random", 1)
-    ours = Sampler.load(tmp_path / "run/network-final.safetensors").of_seeds(
+    plain = Sampler.load(origin).seed_images([100], 0.9, "random", 1)
+    ours = Sampler.load(tmp_path / "run/network-final.safetensors").seed_images(
         [100], 0.9, "random", 1)
     np.testing.assert_allclose(next(ours)[..., :3], next(plain), atol=1e-4)
 

@@ -117,7 +117,7 @@ def test_features_at_pixels_equal_enlarged_features():
     places = np.random.default_rng(2).integers(0, 256, (2, 50)).astype(np.int32)
     whole = np.concatenate([networks.enlarge_bilinearly(x, 16) for x in features], -1)
     whole = whole.reshape(2, 256, -1)
-    found = networks.at_pixels(features, tf.constant(places), 16)
+    found = networks.gather_pixels(features, tf.constant(places), 16)
     np.testing.assert_allclose(found, np.take_along_axis(whole, places[..., None], 1), atol=1e-12)
 
 
@@ -168,7 +168,7 @@ def trained(kind, w, features, means=None):
     if kind == "conv":
         return networks.conv_logits(w, features, means)
     places = tf.tile(tf.range(256)[None], [2, 1])
-    pixels = networks.at_pixels(features, places, 16)
+    pixels = networks.gather_pixels(features, places, 16)
     return networks.mlp_logits(w, tf.reshape(pixels, [512, -1]), means)
 
 
@@ -244,11 +244,11 @@ def test_a_mirrored_picture_has_the_mirrored_map(kind):
 def test_the_majority_decides_and_probabilities_break_ties():
     p = np.array([[[0.6, 0.3, 0.1]], [[0.55, 0.3, 0.15]], [[0.0, 0.05, 0.95]]])
     assert p.mean(0)[0].argmax() == 2  # what the mean alone would choose
-    shares = networks.votes(tf.constant(p)).numpy()
+    shares = networks.vote_shares(tf.constant(p)).numpy()
     assert shares[0].argmax() == 0
     np.testing.assert_allclose(shares.sum(-1), 1)
     tie = np.array([[[0.6, 0.4]], [[0.1, 0.9]]])
-    assert networks.votes(tf.constant(tie)).numpy()[0].argmax() == 1
+    assert networks.vote_shares(tf.constant(tie)).numpy()[0].argmax() == 1
 
 
 def test_disagreement_is_the_jensen_shannon_divergence():

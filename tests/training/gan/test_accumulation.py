@@ -21,7 +21,7 @@ from tests.tools.gan_steps import (
     num_traces,
     run,
 )
-from training.gan.accumulation import mean_over_parts, over_parts
+from training.gan.accumulation import mean_over_parts, sum_over_parts
 from training.gan.init_from import enter_stage
 from training.gan.schedule import make_stage, num_parts, stage_critics
 from training.run.config_checks import check_minibatches
@@ -42,7 +42,7 @@ def test_outputs_of_parts_keep_their_order(rng):
     """Sums are over all samples."""
     values = rng.standard_normal((6, 2)).astype(np.float32)
     for count in (1, 3):
-        sums, made = tf.function(lambda v, count=count: over_parts(
+        sums, made = tf.function(lambda v, count=count: sum_over_parts(
             lambda part: ({"sum": tf.reduce_sum(part["v"], 0)}, [2 * part["v"]]), {"v": v}, count)
         )(values)
         np.testing.assert_allclose(sums["sum"], values.sum(0), rtol=1e-5)

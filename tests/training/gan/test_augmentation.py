@@ -11,7 +11,7 @@ from dnnlib.util import UserError
 from tests.tools.gan_steps import ONE_DEVICE
 from training.config import parse_augment
 from training.gan import augmentation
-from training.gan.augmentation import Augmentation, augment, moved, random_transformation
+from training.gan.augmentation import Augmentation, apply_geometry, augment, random_transformation
 
 MANY = 20_000
 
@@ -140,7 +140,7 @@ def test_whole_pixel_moves_copy_pixels(rng):
             (quarter_in_float, np.rot90(image[0], -1)),
             (by, image[0][below, reflected(right, size)]),
             (flip @ by, image[0][below, reflected(size - 1 - right, size)])):
-        result = moved(tf.constant(image), tf.constant(geometry[None], tf.float32)).numpy()
+        result = apply_geometry(tf.constant(image), tf.constant(geometry[None], tf.float32)).numpy()
         np.testing.assert_array_equal(result[0], expected)
 
 

@@ -13,7 +13,7 @@ from training.gan.init_from import (
     enter_stage,
     grow_resolution,
     new_state,
-    with_networks_of,
+    take_network_options,
 )
 from training.gan.schedule import make_stage
 from training.snapshots import load_snapshot, read_header, save_snapshot
@@ -85,7 +85,7 @@ def test_a_training_starts_at_the_trained_networks_resolution(tmp_path, tiny_con
     begin(small, tmp_path / "small").run()
     header = read_header(tmp_path / "small/network-final.safetensors")
     wanted = tiny_config(data=str(tagged), variant="rgb", resolution=8, initial_resolution=8)
-    config, taken = with_networks_of(header, wanted, {"resolution": 8})
+    config, taken = take_network_options(header, wanted, {"resolution": 8})
     assert config.resolution == 8 and taken["initial_resolution"] == 4
     check_start(header, config, ())
     with pytest.raises(UserError, match="networks, 4; leave it out"):

@@ -8,9 +8,9 @@ from tests.tools.data_helpers import tagged_and_untagged
 from tests.tools.training_runs import begin
 from training.gan.snapshot_score import (
     LABELS_SCORE,
+    add_labels_score,
     needed_metrics,
     selecting_score,
-    with_combined,
 )
 
 
@@ -23,16 +23,16 @@ def test_photos_are_compared_by_fid_or_else_kid(names, expected):
 
 
 def test_photos_are_compared_by_the_selected_score():
-    scores = with_combined({"fid1k": 40.0, "kid1k_std": 1.0, "kid1k": 0.2, "kid1k_pair": 0.1,
-                            "labels1k": 0.3, "labels1k_ratio": 0.9, "labels1k_ratio_all": 0.5})
+    scores = add_labels_score({"fid1k": 40.0, "kid1k_std": 1.0, "kid1k": 0.2, "kid1k_pair": 0.1,
+                               "labels1k": 0.3, "labels1k_ratio": 0.9, "labels1k_ratio_all": 0.5})
     assert [selecting_score(scores, kind) for kind in ("kid", "pair", "labels")] == [
         "kid1k", "kid1k_pair", LABELS_SCORE]
     assert scores[LABELS_SCORE] == 80.0
-    assert with_combined({"fid1k": 40.0}) == {"fid1k": 40.0}
+    assert add_labels_score({"fid1k": 40.0}) == {"fid1k": 40.0}
     # A ratio of zero, and one above that of real maps; KID is an estimate and may be below 0.
     for kid, ratio, expected in ((0.2, 0.0, 200.0), (0.2, 1.3, 0.2), (-0.001, 0.5, 0.0002)):
         scores = {"kid1k": kid, "labels1k_trainval_ratio_all": ratio}
-        assert with_combined(scores)[LABELS_SCORE] == pytest.approx(expected)
+        assert add_labels_score(scores)[LABELS_SCORE] == pytest.approx(expected)
     # Before there are maps only the photos count.
     assert selecting_score({"fid1k": 40.0}, "labels") == "fid1k"
     assert selecting_score({"kid1k": 0.4}, "pair") == "kid1k"

@@ -37,7 +37,7 @@ def test_heatmaps(points):
 def test_mirroring_swaps_left_and_right(points):
     """Mirrored twice, points are where they were; heatmaps equal the mirrored ones."""
     order = mirroring.mirrored_order(mirroring.pairs_by_name(NAMES), NAMES)
-    flipped = body.mirrored(tf.constant(points, tf.float32), order).numpy()
+    flipped = body.mirror_points(tf.constant(points, tf.float32), order).numpy()
     for k, name in enumerate(NAMES):
         side, _, joint = name.partition("_")
         other = {"left": "right", "right": "left"}.get(side)
@@ -45,7 +45,7 @@ def test_mirroring_swaps_left_and_right(points):
         np.testing.assert_allclose(flipped[:, k, 0],
                                    np.where(partner[:, 2] > 0, 1 - partner[:, 0], 0), atol=1e-6)
         np.testing.assert_array_equal(flipped[:, k, 1:], np.float32(partner[:, 1:]))
-    np.testing.assert_allclose(body.mirrored(tf.constant(flipped), order), points, atol=1e-6)
+    np.testing.assert_allclose(body.mirror_points(tf.constant(flipped), order), points, atol=1e-6)
     maps = [body.heatmaps(tf.constant(x, tf.float32), 8).numpy() for x in (points, flipped)]
     np.testing.assert_allclose(maps[1], maps[0][:, :, ::-1][..., order], atol=1e-5)
 
@@ -154,7 +154,7 @@ def test_deformed_features_and_their_gradient(points, rng):
         x = tf.constant(features, tf.float32)
         with tf.GradientTape() as tape:
             tape.watch(x)
-            found = body.deformed(x, *frames)
+            found = body.warp_features(x, *frames)
             total = tf.reduce_sum(found * tf.constant(probe, tf.float32))
         np.testing.assert_allclose(found, expected(features), atol=2e-5)
         assert np.abs(found.numpy() - features).max() > 0.5
@@ -173,22 +173,22 @@ def test_a_part_moves_its_features(rng):
     target = frame.copy()
     target[0, 3, :, 2] = 4, 3
     features = rng.uniform(0.5, 1, (1, 8, 8, 2)).astype(np.float32)
-    found = body.deformed(tf.constant(features), frame / 8, target / 8).numpy()
+    found = body.warp_features(tf.constant(features), frame / 8, target / 8).numpy()
     expected = features.copy()
     expected[:, 2:5, 1:3] = 0
     expected[:, 3:6, 4:6] = np.maximum(features[:, 2:5, 1:3], features[:, 3:6, 4:6])
     np.testing.assert_allclose(found, expected, atol=1e-6)
     # Unmoved, nothing changes; a part that one of the poses lacks is drawn nowhere.
-    np.testing.assert_allclose(body.deformed(tf.constant(features), frame / 8, frame / 8), features,
-                               atol=1e-6)
-    gone = body.deformed(tf.constant(features), frame / 8, np.zeros_like(frame)).numpy()
+    np.testing.assert_allclose(body.warp_features(tf.constant(features), frame / 8, frame / 8),
+                               features, atol=1e-6)
+    gone = body.warp_features(tf.constant(features), frame / 8, np.zeros_like(frame)).numpy()
     np.testing.assert_allclose(gone[:, 2:5, 1:3], 0, atol=1e-6)
-    kept = body.deformed(tf.constant(features), np.zeros_like(frame), frame / 8)
+    kept = body.warp_features(tf.constant(features), np.zeros_like(frame), frame / 8)
     np.testing.assert_allclose(kept, features, atol=1e-6)
     # Negative features never survive: a part is 0 outside itself, and the maximum is taken.
     signed = (features * rng.choice([-1, 1], features.shape)).astype(np.float32)
     for target in (frame, np.zeros_like(frame)):
-        found = body.deformed(tf.constant(signed), frame / 8, target / 8).numpy()
+        found = body.warp_features(tf.constant(signed), frame / 8, target / 8).numpy()
         around = np.ones((1, 8, 8, 2), bool)
         around[:, 2:5, 1:3] = False
         np.testing.assert_allclose(found[around], np.maximum(signed, 0)[around], atol=1e-6)

@@ -10,7 +10,7 @@ import tensorflow as tf
 import train
 from dnnlib.data import keypoints, mirroring
 from dnnlib.data.dataset import open_dataset
-from dnnlib.data.labelled import chosen
+from dnnlib.data.labelled import choose_numbers
 from dnnlib.tflib.distribute import Draws
 from dnnlib.util import UserError
 from metrics.evaluation import pose_evaluation
@@ -61,7 +61,7 @@ def test_an_example_is_mirrored_as_a_whole(data):
     assert 0 < flip.sum() < 4
     inputs, condition, semantics, photos = method.example(batch, draws)
     order = mirroring.mirrored_order(mirroring.pairs_by_name(tools.NAMES), tools.NAMES)
-    points = [np.where(flip[:, None, None], body.mirrored(tf.constant(one), order), one)
+    points = [np.where(flip[:, None, None], body.mirror_points(tf.constant(one), order), one)
               for one in (batch.source_points, batch.target_points)]
     source, target = (np.where(flip[:, None, None, None], rgb[:, :, ::-1], rgb) / 127.5 - 1
                       for rgb in (batch.source, batch.target))
@@ -91,7 +91,7 @@ def test_shown_and_measured_pairs_are_of_all_people(tmp_path, monkeypatch):
     read = method.read
     monkeypatch.setattr(method, "read", lambda numbers: seen.extend(numbers) or read(numbers))
     method.draw(None, tmp_path, "0")
-    assert seen == chosen(40, 16, config.seed) and max(seen) > 30
+    assert seen == choose_numbers(40, 16, config.seed) and max(seen) > 30
     options = parse_training_options(["--variant=pose", f"--data={data}", "--preset=tiny",
                                       "--device=cpu"])
     monkeypatch.setattr("training.pose.job.MAX_EVALUATED", 3)
@@ -99,7 +99,7 @@ def test_shown_and_measured_pairs_are_of_all_people(tmp_path, monkeypatch):
     made = job.make_method(tools.ONE_DEVICE, None)
     seen.clear()
     assert made.evaluate(method) == {"l1": pytest.approx(0, abs=0.002)}
-    assert seen == chosen(4, 3, job.config.seed)
+    assert seen == choose_numbers(4, 3, job.config.seed)
     content = json.loads((data / "dataset.json").read_text())
     assert made.about["fit"] == "pad"  # the default for a data set without it
     (data / "dataset.json").write_text(json.dumps({**content, "options": {"fit": "crop"}}))

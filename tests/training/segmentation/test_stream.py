@@ -13,8 +13,8 @@ from training.segmentation.stream import (
     Source,
     process_pictures,
     read_labelled,
-    shares,
-    zoomed,
+    split_minibatch,
+    zoom_randomly,
 )
 
 
@@ -68,14 +68,15 @@ def test_a_stream_starts_anywhere_and_workers_read_their_rows():
 
 
 def test_a_smaller_choice_is_part_of_a_larger_one():
-    few, more = (labelled.chosen(50, number, 3) for number in (10, 20))
+    few, more = (labelled.choose_numbers(50, number, 3) for number in (10, 20))
     assert len(set(few)) == 10 and set(few) < set(more)
-    assert labelled.chosen(50, None, 3) == range(50) and labelled.chosen(50, 10, 4) != few
+    assert labelled.choose_numbers(50, None, 3) == range(50)
+    assert labelled.choose_numbers(50, 10, 4) != few
 
 
 @pytest.mark.parametrize("mix, expected", [(0.5, (4, 4)), (0.9, (1, 7)), (1, (0, 8)), (0, (8, 0))])
 def test_shares_of_a_minibatch(mix, expected):
-    assert shares(8, mix) == expected
+    assert split_minibatch(8, mix) == expected
 
 
 def batch_of(pairs):
@@ -109,7 +110,7 @@ def test_zooms_move_picture_and_map_alike():
     rgb = tf.constant(np.tile(np.stack([x, y, 0 * x], axis=-1), (32, 1, 1, 1)))
     label_maps = tf.constant(np.tile((y * SIDE + x).astype(np.int32) % 250, (32, 1, 1))[..., None])
     draws = Draws(1, 3, 32)
-    moved, moved_maps = zoomed(rgb, label_maps, 2.0, draws)
+    moved, moved_maps = zoom_randomly(rgb, label_maps, 2.0, draws)
     scale = (2.0 ** (2 * draws.uniform("zoom") - 1)).numpy()
     assert scale.min() < 0.7 and scale.max() > 1.4
     outside = moved_maps[..., 0].numpy() == channels.IGNORE

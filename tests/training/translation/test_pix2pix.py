@@ -31,7 +31,7 @@ from training.segmentation.labeller import read_labeller
 from training.snapshots import read_header
 from training.translation import losses
 from training.translation.config import Pix2PixConfig
-from training.translation.pix2pix import jittered
+from training.translation.pix2pix import jitter_randomly
 from training.translation.translator import Translator
 
 
@@ -186,7 +186,7 @@ def test_learning_rates(data):
 def test_jitter_crops_the_enlarged_picture(rng):
     images = tf.constant(rng.uniform(-1, 1, (6, 16, 16, 4)), tf.float32)
     draws = Draws(5, 3, 6)
-    found = jittered(images, 1.25, draws).numpy()
+    found = jitter_randomly(images, 1.25, draws).numpy()
     large = tf.image.resize(images, (20, 20)).numpy()
     places = set()
     for n in range(6):
