@@ -226,7 +226,7 @@ def make_for_labelling(sampler: "Sampler", options: argparse.Namespace) -> None:
 def print_decoder_command(folder: Path, network: str | Path) -> None:
     """Print the command that trains a decoder on labelled pictures."""
     print("Next: " + suggestions.command("train.py", "--variant=decoder", f"--init-from={network}",
-                                         f"--labels={folder}"))
+                                         f"--labels={folder}", *suggestions.device_options()))
 
 
 def take_labels(options: argparse.Namespace) -> int:

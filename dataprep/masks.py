@@ -16,7 +16,7 @@ import numpy as np
 
 from dataprep import photo_sources
 from dnnlib.data import channels
-from dnnlib.data.class_list import ClassList
+from dnnlib.data.class_list import ClassList, is_background
 from dnnlib.data.photos import GREY_ALPHA, PALETTE, RGB, RGBA, PhotoError, read_png_values
 from dnnlib.process_pool import map_in_batches
 from dnnlib.util import UserError
@@ -184,6 +184,8 @@ def decide_coding(listed: ClassList, contents: list[MaskContent], ignore: int | 
         coding = replace(coding, numbers_in=coding.numbers_in | {"rgb"})  # of greys only
     numbered = [mask for mask in contents if mask.kind in coding.numbers_in]
     shown = set().union(*(mask.numbers for mask in numbered))
+    if listed.colours and not numbered:
+        listed = _background_first(listed)
     before = _num_before(listed, shown - {coding.ignore}, report)
     classes = listed.names[before:]
     coding = replace(coding, num_classes=len(classes))
@@ -211,6 +213,19 @@ def decide_coding(listed: ClassList, contents: list[MaskContent], ignore: int | 
     elif ignore is not None:
         report(f"warning: no mask has the value {ignore} of --ignore")
     return classes, coding
+
+
+def _background_first(listed):
+    """Return a list of colours, whose order says nothing about the masks, with the background in
+    front: CVAT writes a label of the user's where the user put it."""
+    places = [i for i, name in enumerate(listed.names) if is_background(name)]
+    black = [i for i in places if listed.colours[i] == _BLACK]
+    if listed.num_background() or listed.first is not None or 1 not in (len(places), len(black)):
+        return listed
+    first, = black if len(black) == 1 else places
+    order = [first, *(i for i in range(len(listed.names)) if i != first)]
+    return replace(listed, names=tuple(listed.names[i] for i in order),
+                   colours=tuple(listed.colours[i] for i in order))
 
 
 def _num_before(listed, shown, report):

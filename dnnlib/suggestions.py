@@ -48,9 +48,12 @@ def training_options(num_photos: int, resolution: int) -> list[str]:
         options.append(f"--resolution={resolution}")
     if resolution < _INITIAL_RESOLUTION:
         options.append(f"--initial-resolution={resolution}")
-    if not any(Path(file).exists() for file in _GPU_FILES):
-        options.append("--device=cpu")
-    return options
+    return options + device_options()
+
+
+def device_options() -> list[str]:
+    """Return train.py's arguments for this machine: ["--device=cpu"] if it has no GPU."""
+    return [] if any(Path(file).exists() for file in _GPU_FILES) else ["--device=cpu"]
 
 
 def command(script: str, *arguments: object) -> str:

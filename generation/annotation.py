@@ -168,6 +168,8 @@ def _read_masks(source, folder, labelling, report) -> tuple[Sequence[str], Label
     contents = masks.read_contents(files, keys, 1)
     classes, coding = masks.decide_coding(read_class_list(listed), contents, None, report,
                                           channels.IGNORE)
+    numbered = ", ".join(f"{number} {name}" for number, name in enumerate(classes, 1))
+    report(f"{listed}: 0 background, {numbered}")
     # Match masks with pictures by name.
     side, found = labelling.resolution, {}
     for key in keys:

@@ -207,8 +207,11 @@ def write_record(record: dict, folder: Path, start: float, minibatch: int, comma
 def warn_sizes(sizes: collections.Counter, reals: dict[str, ImageSource]) -> None:
     """Warn once for every source of reals whose most common image size differs from the fakes'."""
     for real in {real.name: real for real in reals.values()}.values():
-        if sizes.most_common(1)[0][0] != real.sizes.most_common(1)[0][0]:
-            advice = ("--resolution takes reals of another size" if "resolution" in real.about
+        fake_size, real_size = (of.most_common(1)[0][0] for of in (sizes, real.sizes))
+        if fake_size != real_size:
+            advice = ("generate.py --keep-padding writes pairs of the reals' size"
+                      if "resolution" in real.about and max(fake_size) == max(real_size)
+                      else "--resolution takes reals of another size" if "resolution" in real.about
                       else "dataset_tool.py create_from_images makes a data set of one size")
             warn(f"warning: fakes are {most_common_sizes(sizes)}, the reals of {real.name} "
                  f"{most_common_sizes(real.sizes)}: that alone changes the metrics; {advice}")

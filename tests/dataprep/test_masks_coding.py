@@ -70,6 +70,12 @@ CONVENTIONS = {
     "rgb, colours in the list": (lambda m: Image.fromarray(COLOURS[m]), LISTED, "classes.txt", ""),
     "rgb, CVAT's list": (lambda m: Image.fromarray(COLOURS[m]), CVAT, "labelmap.txt",
                          "'background' is number 0"),
+    "rgb, CVAT's list, background last": (
+        lambda m: Image.fromarray(COLOURS[m]), CVAT.replace("background:0,0,0::\n", "")
+        + "background:0,0,0::\n", "labelmap.txt", "'background' is number 0"),
+    "rgb, background between": (
+        lambda m: Image.fromarray(COLOURS[m]), LISTED.replace("coat", "void #000000\ncoat"),
+        "classes.txt", "'void' is number 0"),
     "rgba, white background": (
         lambda m: Image.fromarray(np.where(m[..., None], COLOURS[m], 255).astype(np.uint8))
         .convert("RGBA"), "void #ffffff\n" + LISTED, "classes.txt", "'void' is number 0"),

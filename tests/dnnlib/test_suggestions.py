@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import generate
 from dnnlib import suggestions
 from dnnlib.data.dataset import DatasetInfo
 from tests.tools.data_helpers import make_dataset
@@ -64,13 +65,16 @@ def test_every_suggestion_fits_its_data(variant, tmp_path):
 
 
 @pytest.mark.parametrize("files, device", [([], ["--device=cpu"]), (["nvidia0"], [])])
-def test_without_a_gpu_the_cpu_is_named(tmp_path, monkeypatch, files, device):
+def test_without_a_gpu_the_cpu_is_named(tmp_path, monkeypatch, capsys, files, device):
     for name in files:
         (tmp_path / name).touch()
     monkeypatch.setattr(suggestions, "_GPU_FILES", (str(tmp_path / "nvidia0"),))
     assert suggestions.training_options(3000, 64) == ["--preset=small-64", *device]
     assert suggestions.training_options(3000, 4) == [
         "--preset=small-32", "--resolution=4", "--initial-resolution=4", *device]
+    generate.print_decoder_command(Path("twenty"), "3")
+    assert capsys.readouterr().out == " ".join([
+        "Next: python train.py --variant=decoder --init-from=3 --labels=twenty", *device]) + "\n"
 
 
 @pytest.mark.parametrize("path", ["plain", "my photos", "it's", "$HOME;ls", 'a"b', "-x", "Größe"])

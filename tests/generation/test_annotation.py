@@ -121,7 +121,8 @@ def test_masks_as_cvat_writes_them(folder, tmp_path):
     colours = np.array([(0, 0, 0), (250, 50, 83), (51, 221, 255)], np.uint8)
     for name, label_map in expected.items():
         Image.fromarray(colours[label_map]).save(export / "SegmentationClass" / name)
-    assert take(export, folder)[0] == 4
+    count, lines = take(export, folder)
+    assert count == 4 and lines[-1] == f"{export}/labelmap.txt: 0 background, 1 red, 2 green"
     check(folder, expected)
 
 

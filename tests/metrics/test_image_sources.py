@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import run_metrics
 from dnnlib import download
 from dnnlib.data.dataset import open_dataset
 from dnnlib.util import UserError
+from metrics import results
 from metrics.features import source_features
 from metrics.image_sources import folder_source, split_source
 from metrics.metric_base import limit_metric, parse_metric
@@ -219,6 +222,16 @@ def test_sizes_and_skipped_files_get_one_warning(run, photos, tmp_path, capsys):
     assert f"{fakes}: left out are 3 files that are not readable pictures: cut.jpg" in warnings[0]
     assert "images of 3 sizes, most often 16x16 (7 of 10) and 8x12 (2 of 10)" in warnings[1]
     assert "fakes are 16x16 (7 of 10), the reals of reals 16x8: that alone" in warnings[2]
+
+
+@pytest.mark.parametrize("size, about, advice", [
+    ((10, 16), {"resolution": 16}, "generate.py --keep-padding writes pairs of the reals' size"),
+    ((16, 32), {"resolution": 16}, "--resolution takes reals of another size"),
+    ((10, 16), {}, "dataset_tool.py create_from_images makes a data set of one size")])
+def test_advice_on_sizes_knows_pairs_without_padding(capsys, size, about, advice):
+    reals = SimpleNamespace(name="mine train", sizes=Counter({(16, 16): 3}), about=about)
+    results.warn_sizes(Counter({size: 5}), {"reals": reals})
+    assert capsys.readouterr().err.rstrip().endswith(f"changes the metrics; {advice}")
 
 
 @pytest.mark.parametrize("name, count, expected", [

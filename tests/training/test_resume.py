@@ -331,6 +331,29 @@ def test_a_request_to_stop_ends_work_that_may_stop_at_once(number):
             raise AssertionError("it went on")
 
 
+def test_a_request_to_stop_in_a_finaliser_prints_no_traceback(monkeypatch):
+    """Python ignores what is raised there, and prints it; other exceptions are still printed."""
+    class Finalised:
+        def __del__(self):
+            interrupt(signal.SIGTERM)
+
+    class Broken:
+        def __del__(self):
+            raise OSError("broken")
+
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda caught: printed.append(caught.exc_type))
+    with signals.StopHandler(Lines()) as watching:
+        with watching.during(signals.REPORT, at_once=True):
+            Finalised()
+        Broken()
+        assert watching.signal == signal.SIGTERM and printed == [OSError]
+        with pytest.raises(signals.Stopped), watching.during(signals.REPORT, at_once=True):
+            raise AssertionError("it went on")
+    Broken()
+    assert printed == [OSError, OSError]
+
+
 def test_a_hangup_that_the_shell_ignores_stays_ignored():
     """As under nohup; other signals count, and SIGHUP is still ignored afterwards."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -111,6 +111,8 @@ class StopHandler:
         self._wakeup = signal.set_wakeup_fd(self._ends[1], warn_on_full_buffer=False)
         self._old = {number: signal.signal(number, self._handle) for number in SIGNALS
                      if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)}
+        self._unraisable = sys.unraisablehook
+        sys.unraisablehook = self._ignored
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watch")
         self._thread.start()
         return self
@@ -118,6 +120,7 @@ class StopHandler:
     def __exit__(self, *_):
         for number, previous in self._old.items():
             signal.signal(number, previous)
+        sys.unraisablehook = self._unraisable
         signal.set_wakeup_fd(self._wakeup)
         os.write(self._ends[1], b"\0")
         self._thread.join()
@@ -133,6 +136,15 @@ class StopHandler:
         self.on_stop()
         if self._now and self._now.interruptible:
             raise Stopped
+
+    def _ignored(self, caught):
+        """Handle an exception that Python ignores.
+
+        Stopped is one if a signal arrives in a `__del__` or a callback of the garbage collector;
+        the next `during` raises it again.
+        """
+        if not issubclass(caught.exc_type, Stopped):
+            self._unraisable(caught)
 
     def _watch(self):
         """Watch the clock and incoming signals, in the second thread."""
