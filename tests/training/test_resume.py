@@ -344,11 +344,11 @@ def test_a_request_to_stop_in_a_finaliser_prints_no_traceback(monkeypatch):
     printed = []
     monkeypatch.setattr(sys, "unraisablehook", lambda caught: printed.append(caught.exc_type))
     with signals.StopHandler(Lines()) as watching:
-        with watching.during(signals.REPORT, at_once=True):
+        with watching.during(signals.REPORT, interruptible=True):
             Finalised()
         Broken()
         assert watching.signal == signal.SIGTERM and printed == [OSError]
-        with pytest.raises(signals.Stopped), watching.during(signals.REPORT, at_once=True):
+        with pytest.raises(signals.Stopped), watching.during(signals.REPORT, interruptible=True):
             raise AssertionError("it went on")
     Broken()
     assert printed == [OSError, OSError]
