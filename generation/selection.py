@@ -193,7 +193,8 @@ class Tally:
         shares = selection.shares(classes)
         named = [name for name in classes if name in shares or name in selection.require]
         if named:
-            lines.append("shown by accepted pairs (by all tried): " + ", ".join(
+            area = f" on {100 * selection.min_area:g} % or more" if selection.min_area else ""
+            lines.append(f"shown{area} by accepted pairs (by all tried): " + ", ".join(
                 f"{name} {percent(self.shown.get(name, 0), self.accepted)} "
                 f"({percent(self.seen.get(name, 0), self.tried)})" for name in named))
         return lines

@@ -240,8 +240,10 @@ def find_snapshot(spec: str | Path | None = None, results_dir: str = "results") 
     if path.is_file():
         return path
     if not path.is_dir():
+        file = Path(f"{spec}.safetensors")
         path = numbered_run(spec, results_dir,
-                            f"{spec}: no such snapshot, run directory or run number")
+                            f"{spec}: no such snapshot, run directory or run number"
+                            + (f"; did you mean {file}?" if file.is_file() else ""))
     return best_snapshot(path)
 
 

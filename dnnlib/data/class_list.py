@@ -95,7 +95,8 @@ def read_class_list(path: str | Path) -> ClassList:
         raise UserError(f"{path}: no such file; write the class names into it, one per line") \
             from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: neither text nor a JSON list ({type(error).__name__})") from None
+        raise UserError(f"{path}: neither text in UTF-8 nor a JSON list "
+                        f"({type(error).__name__})") from None
     # Check that there are usable names, and that all of them have a colour, or none has.
     before = listed.num_background()
     num_classes = len(listed.names) - before

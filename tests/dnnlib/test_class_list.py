@@ -18,7 +18,7 @@ def read(tmp_path, text):
 @pytest.mark.parametrize("text, message", [
     ("", "0 classes"), ("\n" * 5, "0 classes"), ("# hat\n", "0 classes"), ("void\n", "0 classes"),
     ("a\nb\na", "'a' is given twice"), ("\n".join(f"c{i}" for i in range(256)), "256 classes"),
-    ("[1, 2]", "list of names"), ("[\"a\"", "neither text nor"), ("{}", "list of names"),
+    ("[1, 2]", "list of names"), ("[\"a\"", "neither text in UTF-8 nor"), ("{}", "list of names"),
     ("a\x1b[2J", "no usable name"), ("x" * 101, "no usable name"), (b"\xff\xfe", "neither text"),
     ('["a", ""]', "class 2 has no usable name"), ('{"a": 1}', "list of names"),
     ("a #ff0000\nb", "'b' has no colour"), ("a #ff0000\nb #FF0000", "two names have .* #ff0000"),

@@ -146,6 +146,8 @@ def test_pairs_must_show_all_required_classes_with_enough_area():
     assert tally == Tally(3, 1, 2, seen={"hat": 2, "bag": 2, "scarf": 1},
                           shown={"hat": 1, "bag": 1},
                           rejected={"without hat": 1, "without bag": 1})
+    assert tally.lines(LARGE, CLASSES)[1] == "shown on 20 % or more by accepted pairs (by all " \
+        "tried): hat 100 % (66.7 %), bag 100 % (66.7 %)"
 
 
 def test_without_a_minimum_area_a_pixel_is_enough():

@@ -339,5 +339,8 @@ def test_find_snapshot(networks, tmp_path):
     assert find_snapshot(str(oldest)).name == "network-snapshot-000010.safetensors"
     with pytest.raises(UserError, match="00001-2d-x"):
         find_snapshot("77", tmp_path)
+    (tmp_path / "net.safetensors").touch()
+    with pytest.raises(UserError, match=r"net: no such .*; did you mean .*/net\.safetensors\?"):
+        find_snapshot(tmp_path / "net", tmp_path)
     with pytest.raises(UserError, match="no network snapshot"):
         find_snapshot("2", tmp_path)
