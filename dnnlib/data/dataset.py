@@ -23,7 +23,7 @@ FORMAT_VERSION = 1
 FILE_NAME = "dataset.json"
 STATISTICS = "statistics.json"
 SPLITS = ("train", "val", "test")  # some of them may be missing or empty
-COMPARED_AT = 8  # side of photos in pixels, for photos_in_common
+COMPARED_AT = 8  # side in pixels at which photos_in_common compares photos, if they are so large
 
 
 @dataclass(frozen=True)
@@ -219,15 +219,16 @@ def photos_in_common(info: DatasetInfo, splits: Iterable[str],
 
     Photos are compared by their colours at 8x8, so they must have been fitted and reduced alike.
     """
+    side = min(COMPARED_AT, info.resolution, other.resolution)
     held_back = {split: {image.tobytes() for part in read_split(
-        info.path, split, COMPARED_AT, only_rgb=True) for image in part}
+        info.path, split, side, only_rgb=True) for image in part}
         for split in splits if info.splits.get(split)}
     counts = dict.fromkeys(held_back, 0)
     if not counts:
         return {}
     with util.progress(total=other.splits["train"], desc=f"comparing {other.path}",
                        unit="img") as bar:
-        for part in read_split(other.path, "train", COMPARED_AT, only_rgb=True):
+        for part in read_split(other.path, "train", side, only_rgb=True):
             for image in part:
                 for split, photos in held_back.items():
                     counts[split] += image.tobytes() in photos
