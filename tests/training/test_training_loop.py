@@ -16,6 +16,7 @@ from tests.tools.training_runs import begin, stop_after
 from training.config import TrainingConfig
 from training.gan.init_from import state_from_snapshot
 from training.run.files import RunFiles
+from training.run.plan import last_ticks, num_moments, stretches
 from training.snapshots import best_snapshot, find_snapshot, load_snapshot
 from training.state import list_states
 
@@ -249,3 +250,8 @@ def test_first_grid_and_first_network(datasets, tmp_path):
     assert "fakes000000.000.png" in names
     assert sorted(name[17:27] for name in names if name.startswith("network-snapshot")) == [
         "000000.016", "000000.048", "000000.064"]
+    # The plan counts the files of this run.
+    ends = last_ticks(stretches(config, len(FOUR)))
+    assert num_moments(ends, config.network_ticks, also=1) == 3
+    assert num_moments(ends, config.image_ticks) + 1 == len(
+        [name for name in names if name.startswith("fakes")])
