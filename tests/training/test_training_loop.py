@@ -200,6 +200,19 @@ def test_a_stage_without_length_still_grows_the_final_snapshot(datasets, tmp_pat
 
 
 @pytest.mark.slow
+def test_a_stage_without_length_is_no_growth_in_the_reports(datasets, tmp_path):
+    """It is entered only for the next one to grow from."""
+    config = config_for(datasets, variant="c", resolution=4, rgb_kimg=0.016, binary_kimg=0.0,
+                        classes_kimg=0.016)
+    begin(config, tmp_path / "run").run()
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "passing through stage binary (4 channels), which has no steps\n" in log
+    assert log.count("entering stage") == 1 and "entering stage classes (7 channels)\n" in log
+    assert [event["stage"] for event in read_jsonl(tmp_path / "run" / "stats.jsonl")
+            if event["event"] == "growth"] == ["classes"]
+
+
+@pytest.mark.slow
 def test_killed_before_the_final_snapshot(datasets, tmp_path, monkeypatch):
     config = config_for(datasets, **PLAIN)
     with monkeypatch.context() as patch:
