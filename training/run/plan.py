@@ -100,6 +100,7 @@ def describe_plan(config: TrainingConfig, dataset: DatasetInfo, first_stage: str
     """
     ahead = stretches(config, len(dataset.classes), first_stage)
     ends = last_ticks(ahead)
+    ticks = ends[-1] if ends else 0
     snapshots = num_moments(ends, config.network_ticks, also=1) + 1  # and network-final
     grids = num_moments(ends, config.image_ticks) + 1  # and the beginning
     rows = [_row(config, stretch, num_devices, rates) for stretch in ahead
@@ -115,8 +116,7 @@ def describe_plan(config: TrainingConfig, dataset: DatasetInfo, first_stage: str
         f"images, {len(dataset.classes)} classes{labels}) up to "
         f"{config.resolution}x{config.resolution}",
         *_aligned([_COLUMNS, *rows]), *augmented,
-        f"{(ahead[-1][1] if ahead else 0) / 1000:g} kimg in all, in about {ends[-1] if ends else 0} "
-        "ticks",
+        f"{(ahead[-1][1] if ahead else 0) / 1000:g} kimg in all, in about {ticks} ticks",
         expected_time(seconds),
         f"would be written: about {snapshots} network snapshots and {grids} grids of fakes; {keep} "
         "training states are kept",
